@@ -1,0 +1,161 @@
+"""Files that survive a crash: atomic writes, and folders whose manifest proves them whole.
+
+A folder is an artifact only once `manifest.json` stands in it; `seal` writes that last, so a half-written
+folder can never be taken for a whole one. Not covered: other programs that write into a sealed folder
+(`verify` finds out) and filesystems whose rename is not atomic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tunesmith.memory.errors import StepFailed
+
+MANIFEST = "manifest.json"
+_CHUNK_BYTES = 1 << 20
+
+
+def atomic_write(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
+
+    Temp file in the same folder, fsync, rename, fsync of the folder: the last is what makes the new name
+    itself survive a power cut.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd, temp = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        Path(temp).replace(path)
+    except BaseException:
+        Path(temp).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Flush a folder's own entries, so that a rename inside it survives a power cut."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path != folder / MANIFEST:
+            yield path
+
+
+def seal(folder: Path, **notes: Any) -> dict[str, Any]:
+    """Hash and sync every file below `folder`, then write its manifest, and return that manifest.
+
+    The manifest holds `files` ({relative path: {sha256, bytes}}), `sha256` (of the sorted file list: the
+    identity of the whole folder), `bytes`, and the caller's `notes`.
+    """
+    files: dict[str, dict[str, Any]] = {}
+    for path in _files_below(folder):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        files[path.relative_to(folder).as_posix()] = {
+            "sha256": sha256_file(path),
+            "bytes": path.stat().st_size,
+        }
+    manifest = {
+        "sha256": _folder_digest(files),
+        "bytes": sum(entry["bytes"] for entry in files.values()),
+        "files": files,
+        **notes,
+    }
+    atomic_write(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
+    return manifest
+
+
+def _folder_digest(files: dict[str, dict[str, Any]]) -> str:
+    lines = "".join(f"{entry['sha256']}  {name}\n" for name, entry in sorted(files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a sealed folder, or None where the folder is not whole."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) and "files" in manifest else None
+
+
+def verify(folder: Path, sha256: str | None = None) -> dict[str, Any]:
+    """Re-hash a sealed folder and return its manifest.
+
+    Raises StepFailed where it was never sealed, a file changed, is missing or was added, or where the whole
+    is not the one with the digest `sha256`.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise StepFailed(f"{folder} has no manifest: it was never finished; run the step that makes it again")
+    found = {path.relative_to(folder).as_posix() for path in _files_below(folder)}
+    recorded: dict[str, dict[str, Any]] = manifest["files"]
+    if found != set(recorded):
+        odd = sorted(found ^ set(recorded))
+        raise StepFailed(
+            f"{folder} changed since it was sealed: {odd[0]} was added or is missing; make it again"
+        )
+    for name, entry in recorded.items():
+        path = folder / name
+        if path.stat().st_size != entry["bytes"] or sha256_file(path) != entry["sha256"]:
+            raise StepFailed(f"{path} changed since it was sealed (its sha256 differs); make it again")
+    if manifest["sha256"] != _folder_digest(recorded) or (sha256 and manifest["sha256"] != sha256):
+        raise StepFailed(f"{folder} is not the artifact that was recorded; make it again")
+    return manifest
+
+
+def write_protect(folder: Path) -> None:
+    """Take the write bits off every file below `folder`: a base model is read, never written."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(path.stat().st_mode & ~0o222)
+
+
+def publish_folder(target: Path, fill: Callable[[Path], None], **notes: Any) -> dict[str, Any]:
+    """Make the sealed folder `target` by calling `fill(temporary folder)`; whole or absent, never between.
+
+    A sealed `target` that already stands is kept and its manifest returned.
+    """
+    if (manifest := read_manifest(target)) is not None:
+        return manifest
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        fill(partial)
+        manifest = seal(partial, **notes)
+        if target.exists():
+            shutil.rmtree(target)
+        partial.chmod(0o755)
+        partial.rename(target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    sync_folder(target.parent)
+    return manifest

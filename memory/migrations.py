@@ -1,0 +1,102 @@
+"""The schema of tunesmith.db, as named functions that are each applied once, in order.
+
+Never edit one that was released: add another. `LATEST` is kept in `PRAGMA user_version` so that opening an
+up-to-date store costs one pragma and no import of sqlite-utils.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunesmith.memory.views import VIEWS
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+
+_TABLES = """
+CREATE TABLE runs (
+    run TEXT PRIMARY KEY, name TEXT NOT NULL, goal TEXT NOT NULL DEFAULT '', plan TEXT NOT NULL DEFAULT '{}',
+    status TEXT NOT NULL, created_at REAL NOT NULL, finished_at REAL
+) STRICT;
+CREATE TABLE steps (
+    step TEXT PRIMARY KEY, run TEXT NOT NULL REFERENCES runs(run), stage TEXT NOT NULL,
+    arm TEXT NOT NULL DEFAULT '', status TEXT NOT NULL, request TEXT NOT NULL, plan TEXT NOT NULL,
+    plan_hash TEXT NOT NULL, inputs TEXT NOT NULL DEFAULT '{}',
+    approval TEXT REFERENCES approvals(approval),
+    estimated_seconds REAL NOT NULL DEFAULT 0, estimated_peak_bytes INTEGER NOT NULL DEFAULT 0,
+    pid INTEGER, pid_started REAL, boot_id TEXT,
+    created_at REAL NOT NULL, started_at REAL, finished_at REAL, seconds REAL,
+    peak_rss_bytes INTEGER, peak_vram_bytes INTEGER,
+    done REAL NOT NULL DEFAULT 0, total REAL NOT NULL DEFAULT 0, note TEXT NOT NULL DEFAULT '',
+    result TEXT, error TEXT, announced INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX steps_by_run ON steps(run, created_at);
+CREATE TABLE approvals (
+    approval TEXT PRIMARY KEY, step TEXT NOT NULL, stage TEXT NOT NULL, plan_hash TEXT NOT NULL,
+    decision TEXT NOT NULL CHECK (decision IN ('yes', 'no')), decided_by TEXT NOT NULL,
+    reason TEXT NOT NULL DEFAULT '', price TEXT NOT NULL, decided_at REAL NOT NULL, used_at REAL
+) STRICT;
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY, run TEXT, step TEXT, at REAL NOT NULL, event TEXT NOT NULL,
+    data TEXT NOT NULL DEFAULT '{}'
+) STRICT;
+CREATE TABLE metrics (
+    id INTEGER PRIMARY KEY, step TEXT NOT NULL REFERENCES steps(step), name TEXT NOT NULL,
+    x REAL NOT NULL, value REAL NOT NULL, at REAL NOT NULL
+) STRICT;
+CREATE INDEX metrics_by_step ON metrics(step, name, x);
+CREATE TABLE artifacts (
+    artifact TEXT PRIMARY KEY, run TEXT NOT NULL, step TEXT NOT NULL REFERENCES steps(step),
+    kind TEXT NOT NULL, path TEXT NOT NULL, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL,
+    parents TEXT NOT NULL DEFAULT '[]', meta TEXT NOT NULL DEFAULT '{}', created_at REAL NOT NULL
+) STRICT;
+CREATE INDEX artifacts_by_run ON artifacts(run, kind, created_at);
+CREATE TABLE eval_results (
+    id INTEGER PRIMARY KEY, run TEXT NOT NULL, step TEXT NOT NULL REFERENCES steps(step),
+    arm TEXT NOT NULL, block TEXT NOT NULL, case_id TEXT NOT NULL, repeat INTEGER NOT NULL DEFAULT 0,
+    key_hash TEXT NOT NULL, output TEXT NOT NULL, tool_calls TEXT NOT NULL DEFAULT '[]',
+    finish_reason TEXT NOT NULL DEFAULT '', passed INTEGER, score REAL, error TEXT,
+    assertions TEXT NOT NULL DEFAULT '[]', prompt_tokens INTEGER NOT NULL DEFAULT 0,
+    completion_tokens INTEGER NOT NULL DEFAULT 0, latency_ms REAL NOT NULL DEFAULT 0, at REAL NOT NULL,
+    UNIQUE (step, arm, case_id, repeat)
+) STRICT;
+CREATE INDEX eval_results_by_run ON eval_results(run, arm, block);
+CREATE TABLE rows (
+    id INTEGER PRIMARY KEY, run TEXT NOT NULL, step TEXT NOT NULL REFERENCES steps(step),
+    row_id TEXT NOT NULL, origin TEXT NOT NULL, split TEXT NOT NULL DEFAULT 'train',
+    attributes TEXT NOT NULL DEFAULT '{}', prompt TEXT NOT NULL, completion TEXT NOT NULL,
+    verdict TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '', UNIQUE (step, row_id)
+) STRICT;
+CREATE TABLE conversations (
+    id INTEGER PRIMARY KEY, conversation TEXT NOT NULL, at REAL NOT NULL, role TEXT NOT NULL,
+    content TEXT NOT NULL
+) STRICT;
+"""
+
+
+def m001_tables(db: Database) -> None:
+    """Runs, their steps, and everything that a step leaves behind."""
+    for statement in filter(str.strip, _TABLES.split(";")):
+        db.execute(statement)
+
+
+def m002_views(db: Database) -> None:
+    """The views that questions are asked of."""
+    for name, select in VIEWS.items():
+        db.create_view(name, select, replace=True)
+
+
+MIGRATIONS = (m001_tables, m002_views)
+LATEST = len(MIGRATIONS)
+
+
+def apply(db: Database) -> None:
+    """Bring `db` to the newest schema; the caller holds the migration lock."""
+    from sqlite_utils.migrations import Migrations
+
+    migrations = Migrations("tunesmith")
+    for migration in MIGRATIONS:
+        migrations(name=migration.__name__)(migration)
+    migrations.apply(db)
+    db.execute(f"PRAGMA user_version = {LATEST}")

@@ -1,0 +1,155 @@
+"""What the store hands out: frozen records of runs, steps and artifacts."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# A step's life. `planned` waits for a yes; `approved` waits for its worker; the last four are ends.
+PLANNED, APPROVED, RUNNING = "planned", "approved", "running"
+DONE, FAILED, STOPPED, DECLINED = "done", "failed", "stopped", "declined"
+ENDED = (DONE, FAILED, STOPPED, DECLINED)
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """Something a step made: a sealed folder or a file, its digest, and what it was made from."""
+
+    id: str
+    run: str
+    step: str
+    kind: str
+    """model, adapter, rows, suite-results, checkpoint, server, report …"""
+    path: Path
+    sha256: str
+    bytes: int
+    parents: tuple[str, ...] = ()
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, row: sqlite3.Row) -> Artifact:
+        """The record behind a row of `artifacts`."""
+        return cls(
+            id=row["artifact"],
+            run=row["run"],
+            step=row["step"],
+            kind=row["kind"],
+            path=Path(row["path"]),
+            sha256=row["sha256"],
+            bytes=row["bytes"],
+            parents=tuple(json.loads(row["parents"])),
+            meta=json.loads(row["meta"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One attempt at a goal: a named row of steps."""
+
+    id: str
+    name: str
+    goal: str
+    status: str
+    plan: dict[str, Any]
+    created_at: float
+    finished_at: float | None
+
+    @classmethod
+    def of(cls, row: sqlite3.Row) -> Run:
+        """The record behind a row of `runs`."""
+        return cls(
+            id=row["run"],
+            name=row["name"],
+            goal=row["goal"],
+            status=row["status"],
+            plan=json.loads(row["plan"]),
+            created_at=row["created_at"],
+            finished_at=row["finished_at"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One stage of one run: what was asked, what it was priced at, who said yes, how it went."""
+
+    id: str
+    run: str
+    stage: str
+    arm: str
+    status: str
+    request: dict[str, Any]
+    plan: dict[str, Any]
+    plan_hash: str
+    inputs: dict[str, str]
+    """Input name → artifact id, as resolved when the plan was made."""
+    approval: str | None
+    estimated_seconds: float
+    estimated_peak_bytes: int
+    pid: int | None
+    pid_started: float | None
+    boot_id: str | None
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    seconds: float | None
+    peak_rss_bytes: int | None
+    peak_vram_bytes: int | None
+    done: float
+    total: float
+    note: str
+    result: dict[str, Any] | None
+    error: str | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to this step by itself."""
+        return self.status in ENDED
+
+    @classmethod
+    def of(cls, row: sqlite3.Row) -> Step:
+        """The record behind a row of `steps`."""
+        values = {key: row[key] for key in row.keys() if key not in ("step", "announced")}  # noqa: SIM118
+        for name in ("request", "plan", "inputs"):
+            values[name] = json.loads(values[name])
+        values["result"] = json.loads(values["result"]) if values["result"] else None
+        return cls(id=row["step"], **values)
+
+
+@dataclass(frozen=True, slots=True)
+class EvalResult:
+    """One case answered by one arm, once. `passed` is None where an error kept it from being graded."""
+
+    arm: str
+    block: str
+    case_id: str
+    key_hash: str
+    output: str
+    passed: bool | None
+    score: float | None
+    repeat: int = 0
+    error: str | None = None
+    tool_calls: list[Any] = field(default_factory=list)
+    finish_reason: str = ""
+    assertions: list[dict[str, Any]] = field(default_factory=list)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    latency_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRow:
+    """One candidate row: the conversation it trains on, where it came from, and whether it was kept."""
+
+    row_id: str
+    origin: str
+    """generated (written for drawn attributes) or rehearsal (the base's own answers, against forgetting)."""
+    prompt: list[dict[str, str]]
+    completion: list[dict[str, str]]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    split: str = "train"
+    verdict: str = ""
+    """keep, drop, or empty before critique."""
+    reason: str = ""

@@ -1,0 +1,109 @@
+"""Gather what a plan may know: the machine as it is now, a run's artifacts, past durations.
+
+The only part of planning that touches the world, so that plans themselves stay pure.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tunesmith.memory.records import DONE
+from tunesmith.memory.store import Store
+from tunesmith.tools.stage import Facts, Gpu, Machine, Past
+
+_PAST_STEPS = 5
+
+
+def measure_machine(folder: Path) -> Machine:
+    """Cores, memory, GPUs, and the disk under `folder` (or under its nearest existing parent)."""
+    memory = psutil.virtual_memory()
+    while not folder.exists():
+        folder = folder.parent
+    return Machine(
+        cpu=_cpu_name(),
+        cores=len(psutil.Process().cpu_affinity())
+        if hasattr(psutil.Process, "cpu_affinity")
+        else psutil.cpu_count() or 1,
+        ram_total_bytes=memory.total,
+        ram_free_bytes=memory.available,
+        swap_free_bytes=psutil.swap_memory().free,
+        disk_free_bytes=shutil.disk_usage(folder).free,
+        gpus=measure_gpus(),
+    )
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def measure_gpus() -> tuple[Gpu, ...]:
+    """NVIDIA devices by NVML; none where there is no driver. Never loads torch or creates a CUDA context."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return ()
+    try:
+        return tuple(_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount()))
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _gpu(nvml: Any, index: int) -> Gpu:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+    return Gpu(
+        index=index,
+        name=str(nvml.nvmlDeviceGetName(handle)),
+        total_bytes=memory.total,
+        free_bytes=memory.free,
+        compute_capability=f"{major}.{minor}",
+        driver=str(nvml.nvmlSystemGetDriverVersion()),
+    )
+
+
+def gather(
+    store: Store,
+    run: str,
+    *,
+    vllm: str | None,
+    files: Mapping[str, Any] | None = None,
+    served: Mapping[str, Any] | None = None,
+) -> Facts:
+    """Everything a plan for `run` may know, measured now."""
+    return Facts(
+        home=store.home,
+        machine=measure_machine(store.home),
+        run=run,
+        vllm=vllm,
+        artifacts={a.kind: a for a in store.artifacts(run)} if run else {},
+        past=past_steps(store),
+        files=files or {},
+        served=served or {},
+    )
+
+
+def past_steps(store: Store) -> dict[str, tuple[Past, ...]]:
+    """The newest finished steps of each stage. A step that was resumed is left out: its time is not one run's."""
+    rows = store.read(
+        "SELECT stage, seconds, json_extract(plan, '$.estimate.calibrated_seconds') AS calibrated FROM steps s"
+        " WHERE status = ? AND calibrated > 0 AND seconds > 0"
+        " AND (SELECT count(*) FROM approvals a WHERE a.step = s.step) = 1 ORDER BY finished_at DESC LIMIT 200",
+        DONE,
+    )
+    found: dict[str, list[Past]] = {}
+    for row in rows:
+        found.setdefault(row["stage"], []).append(Past(row["calibrated"], row["seconds"]))
+    return {stage: tuple(past[:_PAST_STEPS]) for stage, past in found.items()}

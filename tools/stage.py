@@ -1,0 +1,168 @@
+"""The contract every stage keeps: a frozen request, a pure plan with its price, a result.
+
+`plan(request, facts)` reads nothing but its arguments: no disk, no clock, no network. What it returns is what the
+user decides on, and its hash is what an approval is bound to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.records import Artifact
+
+GIB = 1 << 30
+ARMS = ("base", "prompted", "adapter", "merged", "quantized")
+
+
+class Frozen(BaseModel):
+    """Base of everything declared: frozen, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Request(Frozen):
+    """What a stage is asked to do; exactly this is stored, and reproduces the step."""
+
+    run: str = Field(default="", description="Run to work in, for example r3; empty: the newest one.")
+
+
+class Result(Frozen):
+    """What a stage reports when it is done; numbers in it were measured."""
+
+
+class Estimate(Frozen):
+    """The price of a step. Bytes are peaks for memory and a sum for disk."""
+
+    seconds: float
+    basis: str
+    """Why we think so: past runs of this step on this machine, or the calibration it comes from."""
+    peak_ram_bytes: int = 0
+    peak_vram_bytes: int = 0
+    disk_bytes: int = 0
+    calibrated_seconds: float = 0.0
+    """The same before past runs on this machine corrected it."""
+
+
+class Input(Frozen):
+    """An artifact that a plan uses, pinned by digest: another one under the same name is another plan."""
+
+    artifact: str
+    sha256: str
+
+
+class Plan(Frozen):
+    """What will happen, what it costs and what it replaces; what the user says yes or no to."""
+
+    stage: str
+    run: str
+    arm: str = ""
+    summary: str
+    steps: tuple[str, ...]
+    request: dict[str, Any]
+    inputs: dict[str, Input] = {}
+    estimate: Estimate
+    writes: tuple[str, ...] = ()
+    replaces: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
+    """Why this cannot be done, each with the number and the next thing to try; empty for a plan that can run."""
+    free_ram_bytes: int = 0
+    free_vram_bytes: int = 0
+    free_disk_bytes: int = 0
+
+    @property
+    def hash(self) -> str:
+        """What an approval is bound to: everything but how much happens to be free right now."""
+        decided = self.model_dump(exclude={"free_ram_bytes", "free_vram_bytes", "free_disk_bytes"})
+        return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One NVIDIA device as NVML reports it."""
+
+    index: int
+    name: str
+    total_bytes: int
+    free_bytes: int
+    compute_capability: str
+    driver: str
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What there is to compute with, measured at one moment. RAM that is free includes reclaimable cache."""
+
+    cpu: str
+    cores: int
+    ram_total_bytes: int
+    ram_free_bytes: int
+    swap_free_bytes: int
+    disk_free_bytes: int
+    gpus: tuple[Gpu, ...] = ()
+
+    @property
+    def vram_free_bytes(self) -> int:
+        """Free memory of the GPU with the most of it; 0 without one."""
+        return max((gpu.free_bytes for gpu in self.gpus), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """One finished step of the past: what calibration alone would have said, and what it took."""
+
+    calibrated_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that a plan may know: the machine, the run's artifacts, and how long steps took here before."""
+
+    home: Path
+    machine: Machine
+    run: str
+    vllm: str | None = None
+    artifacts: Mapping[str, Artifact] = field(default_factory=dict)
+    """Newest artifact of each kind in the run: base, teacher, rows, dataset, adapter, merged, quantized …"""
+    past: Mapping[str, tuple[Past, ...]] = field(default_factory=dict)
+    """Stage → its newest finished steps on this machine, the newest first."""
+    files: Mapping[str, Any] = field(default_factory=dict)
+    """What the stage's own `look(request, …)` read from disk before planning, such as parsed suites."""
+    served: Mapping[str, Any] = field(default_factory=dict)
+    """What is deployed now, empty where nothing is: artifact, port, name."""
+
+    def need(self, kind: str, maker: str) -> Artifact:
+        """The run's newest artifact of a kind. Raises BadInput, naming the stage `maker` that makes one."""
+        if kind not in self.artifacts:
+            raise BadInput(f"run {self.run} has no {kind} yet; make one with `tunesmith {maker}` first")
+        return self.artifacts[kind]
+
+
+R = TypeVar("R", bound=Request)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage(Generic[R]):
+    """One declaration from which the tool, the slash command, the subcommand and the README row all come."""
+
+    name: str
+    request: type[R]
+    result: type[Result]
+    plan: Callable[[R, Facts], Plan]
+    look: Callable[[R, Path], Mapping[str, Any]] | None = None
+    """Reads (never writes) the files that a request names, and refuses bad ones; becomes `Facts.files`."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Environment its worker is started with."""
+
+
+def pinned(**artifacts: Artifact | None) -> dict[str, Input]:
+    """Inputs of a plan from the artifacts it uses; those that are None are left out."""
+    return {name: Input(artifact=a.id, sha256=a.sha256) for name, a in artifacts.items() if a is not None}
