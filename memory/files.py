@@ -119,9 +119,7 @@ def verify(folder: Path, sha256: str | None = None) -> dict[str, Any]:
     recorded: dict[str, dict[str, Any]] = manifest["files"]
     if found != set(recorded):
         odd = sorted(found ^ set(recorded))
-        raise StepFailed(
-            f"{folder} changed since it was sealed: {odd[0]} was added or is missing; make it again"
-        )
+        raise StepFailed(f"{folder} changed since it was sealed: {odd[0]} was added or is missing; make it again")
     for name, entry in recorded.items():
         path = folder / name
         if path.stat().st_size != entry["bytes"] or sha256_file(path) != entry["sha256"]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.memory import migrations
-from tunesmith.memory.errors import ApprovalPending, NotFound, StepFailed
+from tunesmith.memory.errors import ApprovalPending, NotFound
 from tunesmith.memory.records import (
     APPROVED,
     DECLINED,
@@ -100,9 +100,7 @@ class Store:
         taken = conn.execute(f"SELECT max(CAST(substr({key}, 2) AS INTEGER)) FROM {table}").fetchone()[0]
         values = {key: f"{letter}{(taken or 0) + 1}", **values}
         names = ", ".join(values)
-        conn.execute(
-            f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(values))})", [*values.values()]
-        )
+        conn.execute(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(values))})", [*values.values()])
         return str(values[key])
 
     # Runs
@@ -188,9 +186,7 @@ class Store:
                     raise ApprovalPending(f"step {step} has no yes for its plan {row['plan_hash'][:12]}")
                 if row["used_at"] is not None or row["status"] != APPROVED:
                     raise ApprovalPending(f"the yes for step {step} was used already; approve it again")
-                conn.execute(
-                    "UPDATE approvals SET used_at = ? WHERE approval = ?", (time.time(), row["approval"])
-                )
+                conn.execute("UPDATE approvals SET used_at = ? WHERE approval = ?", (time.time(), row["approval"]))
             conn.execute(
                 "UPDATE steps SET status = ?, pid = ?, pid_started = ?, boot_id = ?, started_at = ?,"
                 " finished_at = NULL, error = NULL, announced = 0 WHERE step = ?",
@@ -205,9 +201,7 @@ class Store:
     def progress(self, step: str, done: float, total: float, note: str) -> None:
         """How far a step has come, in its own units."""
         with self.write() as conn:
-            conn.execute(
-                "UPDATE steps SET done = ?, total = ?, note = ? WHERE step = ?", (done, total, note, step)
-            )
+            conn.execute("UPDATE steps SET done = ?, total = ?, note = ? WHERE step = ?", (done, total, note, step))
 
     def peak(self, step: str, rss_bytes: int, vram_bytes: int | None) -> None:
         """Raise the recorded memory peaks of a step."""
@@ -255,10 +249,7 @@ class Store:
     def unannounced(self) -> list[Step]:
         """Steps that ended while nobody watched, marked as told by this call."""
         ended = (DONE, FAILED)
-        steps = [
-            Step.of(r)
-            for r in self.read("SELECT * FROM steps WHERE announced = 0 AND status IN (?, ?)", *ended)
-        ]
+        steps = [Step.of(r) for r in self.read("SELECT * FROM steps WHERE announced = 0 AND status IN (?, ?)", *ended)]
         self.announce([step.id for step in steps])
         return steps
 
@@ -287,9 +278,7 @@ class Store:
 
     def metrics(self, step: str, name: str) -> list[tuple[float, float]]:
         """A curve of a step as (x, value), by x; of a point measured twice (after a resume) the later one."""
-        rows = self.read(
-            "SELECT x, value FROM metrics WHERE step = ? AND name = ? ORDER BY x, id", step, name
-        )
+        rows = self.read("SELECT x, value FROM metrics WHERE step = ? AND name = ? ORDER BY x, id", step, name)
         return list({row["x"]: (row["x"], row["value"]) for row in rows}.values())
 
     def add_artifact(self, artifact: Artifact) -> Artifact:
@@ -366,9 +355,7 @@ class Store:
             DONE,
         )
         if not rows:
-            raise NotFound(
-                f"run {run} has no finished evaluation of the arm {arm!r}; `tunesmith evaluate` makes one"
-            )
+            raise NotFound(f"run {run} has no finished evaluation of the arm {arm!r}; `tunesmith evaluate` makes one")
         return self.results(rows[0]["step"], arm)
 
     def add_rows(self, run: str, step: str, rows: Sequence[TrainingRow]) -> None:

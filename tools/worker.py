@@ -1,0 +1,125 @@
+"""The process that a step runs in: `python -m tunesmith.tools.worker --home HOME [--vllm PROGRAM] STEP`.
+
+It leads a session of its own, so neither a closed terminal nor a killed REPL reaches it. It claims the step (which
+uses up the approval), works, and records the end, whatever the end is. Heavy imports happen only in here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import threading
+import traceback
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from tunesmith.memory.errors import TunesmithError
+from tunesmith.memory.records import STOPPED
+from tunesmith.memory.store import Store
+from tunesmith.tools import catalog
+from tunesmith.tools.facts import measure_gpus
+from tunesmith.tools.processes import boot_id, tree_rss_bytes
+from tunesmith.tools.stage import Plan
+from tunesmith.tools.work.job import Job
+
+_SAMPLE_EVERY_S = 0.5
+
+
+class _Stopped(BaseException):
+    """SIGTERM arrived: unwind, so that what the work opened is closed."""
+
+
+def main() -> int:
+    """Run one step to its end and return the exit code of the process."""
+    parser = argparse.ArgumentParser(prog="tunesmith-worker")
+    parser.add_argument("step")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--vllm")
+    args = parser.parse_args()
+    store = Store(args.home)
+    entry = catalog.BY_NAME[store.step(args.step).stage]
+    me = psutil.Process()
+    store.claim(
+        args.step,
+        needs_approval=entry.expensive,
+        pid=me.pid,
+        pid_started=me.create_time(),
+        boot_id=boot_id(),
+    )
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    return _work(store, args.step, args.vllm)
+
+
+def _on_sigterm(signum: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _Stopped
+
+
+def _work(store: Store, step: str, vllm: str | None) -> int:
+    done = threading.Event()
+    try:
+        job = open_job(store, step, vllm)
+        watch = threading.Thread(target=_watch_memory, args=(job, done), daemon=True)
+        watch.start()
+        try:
+            result = import_module(f"tunesmith.tools.work.{job.step.stage}").run(job)
+        finally:
+            done.set()
+            watch.join(timeout=5)
+    except _Stopped:
+        store.fail(step, "stopped by the user", status=STOPPED)
+        return 1
+    except TunesmithError as error:
+        store.fail(step, str(error))
+        traceback.print_exc()
+        return 1
+    except BaseException as error:
+        store.fail(step, f"{type(error).__name__}: {error}"[:2000])
+        traceback.print_exc()
+        return 1
+    store.finish(step, result.model_dump(mode="json"))
+    store.event("step.done", run=job.run, step=step)
+    return 0
+
+
+def open_job(store: Store, step: str, vllm: str | None) -> Job:  # type: ignore[type-arg]
+    """The job of a step, with exactly the request and the inputs that were approved."""
+    record = store.step(step)
+    stage = catalog.BY_NAME[record.stage].load()
+    folder = store.home / "runs" / record.run / step
+    folder.mkdir(parents=True, exist_ok=True)
+    return Job(
+        store=store,
+        step=record,
+        plan=Plan.model_validate(record.plan),
+        request=stage.request.model_validate(record.request),
+        inputs={name: store.artifact(artifact) for name, artifact in record.inputs.items()},
+        dir=folder,
+        vllm=vllm,
+    )
+
+
+def _watch_memory(job: Job, done: threading.Event) -> None:  # type: ignore[type-arg]
+    """Sample the memory of the worker, its children and the servers it uses, and keep the peak in the store."""
+    peak_bytes, told_bytes = 0, 0
+    vram_before = {gpu.index: gpu.free_bytes for gpu in measure_gpus()}
+    while True:
+        peak_bytes = max(peak_bytes, tree_rss_bytes([os.getpid(), *job.watched]))
+        vram_bytes = None
+        if vram_before:
+            vram_bytes = max(vram_before[gpu.index] - gpu.free_bytes for gpu in measure_gpus())
+        if done.is_set() or peak_bytes > told_bytes * 1.02:
+            job.store.peak(job.step.id, peak_bytes, vram_bytes)
+            told_bytes = peak_bytes
+        if done.wait(_SAMPLE_EVERY_S):
+            if told_bytes == peak_bytes:
+                return
+            done.set()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
