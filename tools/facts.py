@@ -79,8 +79,7 @@ def gather(
     run: str,
     *,
     vllm: str | None,
-    files: Mapping[str, Any] | None = None,
-    served: Mapping[str, Any] | None = None,
+    seen: Mapping[str, Any] | None = None,
 ) -> Facts:
     """Everything a plan for `run` may know, measured now."""
     return Facts(
@@ -90,8 +89,7 @@ def gather(
         vllm=vllm,
         artifacts={a.kind: a for a in store.artifacts(run)} if run else {},
         past=past_steps(store),
-        files=files or {},
-        served=served or {},
+        seen=seen or {},
     )
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
+from tunesmith.memory.store import Store
 
 GIB = 1 << 30
 ARMS = ("base", "prompted", "adapter", "merged", "quantized")
@@ -134,10 +135,8 @@ class Facts:
     """Newest artifact of each kind in the run: base, teacher, rows, dataset, adapter, merged, quantized …"""
     past: Mapping[str, tuple[Past, ...]] = field(default_factory=dict)
     """Stage → its newest finished steps on this machine, the newest first."""
-    files: Mapping[str, Any] = field(default_factory=dict)
-    """What the stage's own `look(request, …)` read from disk before planning, such as parsed suites."""
-    served: Mapping[str, Any] = field(default_factory=dict)
-    """What is deployed now, empty where nothing is: artifact, port, name."""
+    seen: Mapping[str, Any] = field(default_factory=dict)
+    """What the stage's own `look` read before planning, such as parsed suites or what is deployed now."""
 
     def need(self, kind: str, maker: str) -> Artifact:
         """The run's newest artifact of a kind. Raises BadInput, naming the stage `maker` that makes one."""
@@ -157,8 +156,9 @@ class Stage(Generic[R]):
     request: type[R]
     result: type[Result]
     plan: Callable[[R, Facts], Plan]
-    look: Callable[[R, Path], Mapping[str, Any]] | None = None
-    """Reads (never writes) the files that a request names, and refuses bad ones; becomes `Facts.files`."""
+    look: Callable[[R, Store, str], Mapping[str, Any]] | None = None
+    """Reads (never writes) the files and records that a request names in a run, and refuses bad ones; becomes
+    `Facts.seen`."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Environment its worker is started with."""
 
