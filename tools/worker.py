@@ -60,30 +60,34 @@ def _on_sigterm(signum: int, frame: FrameType | None) -> None:
 
 
 def _work(store: Store, step: str, vllm: str | None) -> int:
-    done = threading.Event()
+    """Work on a claimed step and record its end, whatever that is; the exit code of the process."""
     try:
-        job = open_job(store, step, vllm)
-        watch = threading.Thread(target=_watch_memory, args=(job, done), daemon=True)
-        watch.start()
-        try:
-            result = import_module(f"tunesmith.tools.work.{job.step.stage}").run(job)
-        finally:
-            done.set()
-            watch.join(timeout=5)
+        run_here(open_job(store, step, vllm))
     except _Stopped:
         store.fail(step, "stopped by the user", status=STOPPED)
-        return 1
     except TunesmithError as error:
         store.fail(step, str(error))
         traceback.print_exc()
-        return 1
     except BaseException as error:
         store.fail(step, f"{type(error).__name__}: {error}"[:2000])
         traceback.print_exc()
-        return 1
-    store.finish(step, result.model_dump(mode="json"))
-    store.event("step.done", run=job.run, step=step)
-    return 0
+    else:
+        return 0
+    return 1
+
+
+def run_here(job: Job) -> None:  # type: ignore[type-arg]
+    """Do the work of a claimed step in this process, its memory watched, and record that it is done."""
+    done = threading.Event()
+    watch = threading.Thread(target=_watch_memory, args=(job, done), daemon=True)
+    watch.start()
+    try:
+        result = import_module(f"tunesmith.tools.work.{job.step.stage}").run(job)
+    finally:
+        done.set()
+        watch.join(timeout=5)
+    job.store.finish(job.step.id, result.model_dump(mode="json"))
+    job.store.event("step.done", run=job.run, step=job.step.id)
 
 
 def open_job(store: Store, step: str, vllm: str | None) -> Job:  # type: ignore[type-arg]

@@ -1,0 +1,314 @@
+"""Carry out one step or a whole written plan: plan → price → approval → worker → record. There is no other way.
+
+What asks (a terminal, `--yes`, a test) and what shows (a bar, JSON lines) is handed in; the order is decided here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+from pydantic import Field, ValidationError
+
+from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError
+from tunesmith.memory.records import DECLINED, DONE, RUNNING, Step
+from tunesmith.memory.store import Store
+from tunesmith.tools import catalog, facts, runner
+from tunesmith.tools.processes import ProcessId
+from tunesmith.tools.stage import Frozen, Plan, Request
+
+Emit = Callable[..., None]
+"""Called as emit(event name, **data) for everything that a watcher may want to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was answered to a plan. A no carries its reason."""
+
+    yes: bool
+    by: str
+    reason: str = ""
+
+
+class Approver(Protocol):
+    """Asks whoever decides. Raises ApprovalPending where nobody is there."""
+
+    def __call__(self, plan: Plan, step: str) -> Decision: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Where steps are carried out: the store, the vllm program, and who is told."""
+
+    store: Store
+    vllm: str | None
+    emit: Emit
+
+
+class StepSpec(Frozen):
+    """One step of a written plan: the stage, and the fields of its request."""
+
+    stage: str
+    fields: dict[str, Any] = Field(default_factory=dict)
+
+
+class ArcPlan(Frozen):
+    """A written plan: what `tunesmith run PLAN.yaml` carries out."""
+
+    name: str = Field(min_length=1)
+    goal: str = ""
+    steps: tuple[StepSpec, ...] = Field(min_length=1)
+
+
+def parse_request(stage: str, fields: Mapping[str, Any]) -> Request:
+    """The frozen request of a stage. Raises BadInput naming each wrong field and the nearest right one."""
+    if stage not in catalog.BY_NAME:
+        raise BadInput(f"no stage {stage!r}; the stages are: {', '.join(catalog.BY_NAME)}")
+    model = catalog.BY_NAME[stage].load().request
+    try:
+        return model.model_validate(dict(fields))
+    except ValidationError as error:
+        raise BadInput(f"{stage}: {'; '.join(_wrong(e, list(model.model_fields)) for e in error.errors())}") from None
+
+
+def _wrong(error: Any, known: list[str]) -> str:
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
+        return f"unknown field {name!r}; {hint}"
+    return f"{name}: {error['msg']} (got {error['input']!r})"
+
+
+def load_arc(path: Path) -> ArcPlan:
+    """Read a plan file and check every request and the order of its steps. Raises BadInput."""
+    try:
+        document = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise BadInput(f"cannot read the plan {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not a YAML file: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(document, dict) or not isinstance(document.get("steps"), list):
+        raise BadInput(f"{path} is not a plan: it needs `name` and a list `steps`")
+    steps = [_step_spec(path, number, entry) for number, entry in enumerate(document["steps"], 1)]
+    try:
+        plan = ArcPlan.model_validate({**document, "steps": steps})
+    except ValidationError as error:
+        raise BadInput(f"{path}: {'; '.join(_wrong(e, list(ArcPlan.model_fields)) for e in error.errors())}") from None
+    check_arc(plan, have=())
+    return plan
+
+
+def _step_spec(path: Path, number: int, entry: Any) -> dict[str, Any]:
+    if isinstance(entry, str):
+        entry = {"stage": entry}
+    if not isinstance(entry, dict) or "stage" not in entry:
+        raise BadInput(f"{path}: step {number} names no stage; write `- stage: train`")
+    return {"stage": entry["stage"], "fields": {k: v for k, v in entry.items() if k != "stage"}}
+
+
+def check_arc(plan: ArcPlan, *, have: tuple[str, ...]) -> None:
+    """Refuse a plan in which a step comes before what it needs. Raises BadInput, naming the step."""
+    held = set(have)
+    for number, spec in enumerate(plan.steps, 1):
+        parse_request(spec.stage, spec.fields)
+        entry = catalog.BY_NAME[spec.stage]
+        for kind in entry.needs:
+            if kind not in held:
+                maker = next(e.name for e in catalog.STAGES if e.makes == kind)
+                raise BadInput(f"step {number} ({spec.stage}) needs a {kind}; put `{maker}` before it")
+        held.add(entry.makes)
+
+
+def price(ws: Workspace, run: str, stage: str, fields: Mapping[str, Any]) -> Plan:
+    """The priced plan of one step as things stand now. Raises BadInput where it cannot be done."""
+    plan = quote(ws, run, stage, fields)
+    if plan.refusals:
+        raise BadInput(f"{stage}: {'; '.join(plan.refusals)}")
+    return plan
+
+
+def quote(ws: Workspace, run: str, stage: str, fields: Mapping[str, Any]) -> Plan:
+    """Like `price`, but a plan that cannot be done is returned with its refusals."""
+    request = parse_request(stage, {**fields, "run": run})
+    declared = catalog.BY_NAME[stage].load()
+    seen = declared.look(request, ws.store, run) if declared.look else {}
+    known = facts.gather(ws.store, run, vllm=ws.vllm, seen=seen)
+    machine = known.machine
+    return declared.plan(request, known).model_copy(
+        update={
+            "free_ram_bytes": machine.ram_free_bytes + machine.swap_free_bytes,
+            "free_vram_bytes": machine.vram_free_bytes,
+            "free_disk_bytes": machine.disk_free_bytes,
+        }
+    )
+
+
+def propose(ws: Workspace, run: str, plan: Plan) -> str:
+    """Record a priced plan as a step that waits for a decision, show it, and return the step's id."""
+    price_ = plan.estimate
+    step = ws.store.propose(
+        run,
+        plan.stage,
+        arm=plan.arm,
+        request=plan.request,
+        plan=plan.model_dump(mode="json"),
+        plan_hash=plan.hash,
+        inputs={name: pin.artifact for name, pin in plan.inputs.items()},
+        estimated_seconds=price_.seconds,
+        estimated_peak_bytes=max(price_.peak_ram_bytes, price_.peak_vram_bytes),
+    )
+    ws.emit("plan.shown", run=run, step=step, stage=plan.stage, plan_hash=plan.hash, plan=plan)
+    return step
+
+
+def decide(ws: Workspace, step: str, plan: Plan, approver: Approver) -> bool:
+    """Ask, and record the answer; True for yes. Raises ApprovalPending where nobody can answer."""
+    seconds = plan.estimate.seconds
+    ws.emit(
+        "approval.required", run=plan.run, step=step, stage=plan.stage, plan_hash=plan.hash, estimated_seconds=seconds
+    )
+    decision = approver(plan, step)
+    word = "yes" if decision.yes else "no"
+    ws.store.decide(step, word, by=decision.by, reason=decision.reason, price=plan.estimate.model_dump(mode="json"))
+    ws.store.event("approval.decided", run=plan.run, step=step, decision=word, reason=decision.reason)
+    ws.emit("approval.decided", step=step, stage=plan.stage, decision=word, by=decision.by, reason=decision.reason)
+    return decision.yes
+
+
+def start(ws: Workspace, step: str) -> Step:
+    """Launch the worker of an approved step and return at once."""
+    started = runner.launch(ws.store, step, vllm=ws.vllm)
+    ws.emit("step.started", run=started.run, step=step, stage=started.stage)
+    return started
+
+
+def watch(ws: Workspace, step: str) -> Step:
+    """Follow a worker to its end and return the ended step. Raises StepFailed where it failed."""
+    current = ws.store.step(step)
+    for current in runner.follow(ws.store, step):
+        if not current.ended:
+            ws.emit(
+                "step.progress",
+                step=step,
+                stage=current.stage,
+                done=current.done,
+                total=current.total,
+                note=current.note,
+            )
+    ws.store.announce([step])
+    ws.emit(
+        "step.finished",
+        run=current.run,
+        step=step,
+        stage=current.stage,
+        status=current.status,
+        seconds=current.seconds,
+        estimated_seconds=current.estimated_seconds,
+        peak_rss_bytes=current.peak_rss_bytes,
+        result=current.result,
+        error=current.error,
+    )
+    if current.status != DONE:
+        raise StepFailed(f"{current.stage} ({step}) {current.status}: {current.error}")
+    return current
+
+
+def perform(ws: Workspace, run: str, stage: str, fields: Mapping[str, Any], approver: Approver) -> Step:
+    """Carry out one step from its plan to its record, and return the ended step.
+
+    Raises StepFailed where it failed or was declined, BadInput before anything started.
+    """
+    plan = price(ws, run, stage, fields)
+    step = propose(ws, run, plan)
+    return _approve_and_run(ws, step, plan, approver)
+
+
+def resume(ws: Workspace, step: str, approver: Approver) -> Step:
+    """Go on with a step that failed or was stopped: same plan, same folder, a new yes."""
+    ws.store.reopen(step)
+    plan = Plan.model_validate(ws.store.step(step).plan)
+    ws.emit("plan.shown", run=plan.run, step=step, stage=plan.stage, plan_hash=plan.hash, plan=plan, resumed=True)
+    return _approve_and_run(ws, step, plan, approver)
+
+
+def _approve_and_run(ws: Workspace, step: str, plan: Plan, approver: Approver) -> Step:
+    if not catalog.BY_NAME[plan.stage].expensive:
+        return _inline(ws, step)
+    if not decide(ws, step, plan, approver):
+        record = ws.store.read("SELECT reason FROM approvals WHERE step = ? ORDER BY decided_at DESC", step)[0]
+        raise StepFailed(f"{plan.stage} ({step}) was declined: {record['reason'] or 'no reason given'}")
+    start(ws, step)
+    return watch(ws, step)
+
+
+def _inline(ws: Workspace, step: str) -> Step:
+    """Run a free step in this process: it takes milliseconds and loads nothing heavy."""
+    from tunesmith.tools import worker
+
+    me = ProcessId.of(os.getpid())
+    ws.store.claim(step, needs_approval=False, pid=me.pid, pid_started=me.started, boot_id=me.boot_id)
+    job = worker.open_job(ws.store, step, ws.vllm)
+    ws.emit("step.started", run=job.run, step=step, stage=job.step.stage)
+    try:
+        worker.run_here(job)
+    except BaseException as error:
+        ws.store.fail(step, str(error) or type(error).__name__)
+        raise
+    return watch(ws, step)
+
+
+def run_arc(ws: Workspace, plan: ArcPlan, approver: Approver, *, resume_run: str | None = None) -> str:
+    """Carry out a written plan step by step and return the run's id; a resumed run skips what is done.
+
+    Raises what its first failing step raises, after marking the run.
+    """
+    store = ws.store
+    run = resume_run or store.new_run(plan.name, goal=plan.goal, plan=plan.model_dump(mode="json"))
+    done = _done_positions(store, run) if resume_run else {}
+    store.set_run_status(run, "running")
+    ws.emit("run.started", run=run, name=plan.name, steps=[spec.stage for spec in plan.steps], resumed=bool(resume_run))
+    try:
+        for position, spec in enumerate(plan.steps):
+            before = done.get(position)
+            if before and before.status == DONE:
+                continue
+            if before and before.status == RUNNING and runner.is_alive(before):
+                watch(ws, before.id)
+            elif before and before.status != DECLINED and _same_inputs(store, before):
+                resume(ws, before.id, approver)
+            else:
+                perform(ws, run, spec.stage, spec.fields, approver)
+    except TunesmithError as error:
+        store.set_run_status(run, "failed" if error.exit_code == 1 else "waiting")
+        raise
+    store.set_run_status(run, "done")
+    return run
+
+
+def _done_positions(store: Store, run: str) -> dict[int, Step]:
+    """What the run's plan holds already: position in the plan → the newest step carried out for it.
+
+    Steps were made in the order of the plan, each attempt after the last; a stage that failed and was planned
+    again stands at the same position.
+    """
+    wanted = [spec["stage"] for spec in store.run(run).plan.get("steps", [])]
+    found: dict[int, Step] = {}
+    position = 0
+    for step in store.steps(run):
+        if position < len(wanted) and step.stage == wanted[position]:
+            found[position] = step
+            position += step.status == DONE
+    return found
+
+
+def _same_inputs(store: Store, step: Step) -> bool:
+    """Whether a failed step would still be planned on the artifacts it was approved for."""
+    pins = step.plan.get("inputs", {})
+    newest = {artifact.kind: artifact.id for artifact in store.artifacts(step.run)}
+    return all(newest.get(name, pin["artifact"]) == pin["artifact"] for name, pin in pins.items())

@@ -1,0 +1,54 @@
+"""merge: add the adapter's update to the full-precision base, shard by shard, and measure what that changed."""
+
+from __future__ import annotations
+
+from tunesmith.tools.memory_math import merge_memory_bytes
+from tunesmith.tools.price import estimate, room
+from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
+
+
+class MergeRequest(Request):
+    """Merge the run's newest adapter into its base."""
+
+
+class MergeResult(Result):
+    """The merged model, and how far its logits are from base + adapter."""
+
+    artifact: str
+    path: str
+    bytes: int
+    max_logit_difference: float
+    argmax_agreement: float
+    """Share of positions where merged and base + adapter prefer the same next token."""
+
+
+def plan(request: MergeRequest, facts: Facts) -> Plan:
+    """Price reading and writing the whole model once, plus the comparison of logits."""
+    base, adapter = facts.need("base", "base"), facts.need("adapter", "train")
+    price = estimate(
+        "merge",
+        facts,
+        seconds=14 + base.bytes / 1.2e8,
+        ram_bytes=merge_memory_bytes(base.meta["config"], base.bytes),
+        disk_bytes=base.bytes,
+    )
+    return Plan(
+        stage="merge",
+        run=facts.run,
+        arm="merged",
+        summary="merge the adapter into the full-precision base",
+        steps=(
+            "verify the base against its manifest",
+            "W + (alpha ÷ rank)·B·A in fp32, one tensor at a time, stored in the base's precision",
+            "compare logits of merged against base + adapter",
+        ),
+        request=request.model_dump(mode="json"),
+        inputs=pinned(base=base, adapter=adapter),
+        estimate=price,
+        writes=(f"a model of {base.bytes / 1e9:.2f} GB",),
+        replaces=("the merged model of this run",) if "merged" in facts.artifacts else (),
+        refusals=room(price, facts, remedy="deploying the adapter itself, which needs no merge"),
+    )
+
+
+STAGE = Stage("merge", MergeRequest, MergeResult, plan)
