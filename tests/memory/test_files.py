@@ -1,0 +1,104 @@
+"""Files: whole or absent, and a sealed folder tells when it was touched."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.files import atomic_write, publish_folder, read_manifest, seal, verify, write_protect
+
+
+def folder_with(path: Path, **files: str) -> Path:
+    path.mkdir()
+    for name, text in files.items():
+        (path / name).write_text(text)
+    return path
+
+
+def test_a_sealed_folder_verifies_and_an_unsealed_one_does_not(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path / "m", a="1", b="2")
+    with pytest.raises(StepFailed, match="never finished"):
+        verify(folder)
+    sealed = seal(folder, kind="model")
+    assert verify(folder, sealed["sha256"])["kind"] == "model"
+
+
+@pytest.mark.parametrize("tamper", ["change", "add", "remove", "same-size"])
+def test_every_way_of_touching_a_sealed_folder_is_found(tmp_path: Path, tamper: str) -> None:
+    folder = folder_with(tmp_path / "m", a="11", b="22")
+    seal(folder)
+    if tamper == "change":
+        (folder / "a").write_text("changed")
+    elif tamper == "same-size":
+        (folder / "a").write_text("12")
+    elif tamper == "add":
+        (folder / "c").write_text("new")
+    else:
+        (folder / "b").unlink()
+    with pytest.raises(StepFailed):
+        verify(folder)
+
+
+def test_another_folder_under_the_same_name_is_not_the_recorded_artifact(tmp_path: Path) -> None:
+    first = seal(folder_with(tmp_path / "one", a="1"))
+    folder = folder_with(tmp_path / "two", a="2")
+    seal(folder)
+    with pytest.raises(StepFailed, match="not the artifact"):
+        verify(folder, first["sha256"])
+
+
+def test_the_digest_depends_on_names_and_contents_only(tmp_path: Path) -> None:
+    one = seal(folder_with(tmp_path / "one", a="1", b="2"), note="x")
+    time.sleep(0.01)
+    two = seal(folder_with(tmp_path / "two", b="2", a="1"), note="y")
+    assert one["sha256"] == two["sha256"]
+
+
+def test_a_folder_whose_making_failed_is_absent(tmp_path: Path) -> None:
+    def fill(folder: Path) -> None:
+        (folder / "half").write_text("half")
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError):
+        publish_folder(tmp_path / "model", fill)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_whole_folder_is_not_made_again(tmp_path: Path) -> None:
+    publish_folder(tmp_path / "model", lambda folder: (folder / "a").write_text("1") and None)
+    again = publish_folder(tmp_path / "model", lambda folder: pytest.fail("made again"))
+    assert again == read_manifest(tmp_path / "model")
+
+
+def test_kill_9_while_writing_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
+    target = tmp_path / "state.json"
+    atomic_write(target, "0" * 4_000_000)
+    code = textwrap.dedent(f"""
+        from pathlib import Path
+        from tunesmith.memory.files import atomic_write
+        n = 0
+        print("ready", flush=True)
+        while True:
+            n += 1
+            atomic_write(Path({str(target)!r}), str(n % 10) * 4_000_000)
+    """)
+    for _ in range(5):
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        assert child.stdout is not None and child.stdout.readline()
+        time.sleep(0.05)
+        child.kill()
+        child.wait()
+        text = target.read_text()
+        assert len(text) == 4_000_000 and len(set(text)) == 1
+
+
+def test_a_protected_folder_has_no_write_bits(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path / "m", a="1")
+    write_protect(folder)
+    assert (folder / "a").stat().st_mode & 0o222 == 0

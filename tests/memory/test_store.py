@@ -1,0 +1,193 @@
+"""The store: ids, the life of a step, and an approval that is good for one start of one plan."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import pytest
+
+from tunesmith.memory.errors import ApprovalPending, NotFound
+from tunesmith.memory.records import Artifact, EvalResult, TrainingRow
+from tunesmith.memory.store import Store
+
+WORKER = {"pid": 4242, "pid_started": 1.0, "boot_id": "boot"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def planned(store: Store, plan_hash: str = "h1") -> str:
+    run = store.new_run("test")
+    return store.propose(run, "train", plan_hash=plan_hash, request={"lora_rank": 8}, plan={"stage": "train"})
+
+
+def say_yes(store: Store, step: str) -> str:
+    return store.decide(step, "yes", by="test", reason="", price={"seconds": 1})
+
+
+def test_a_step_without_a_yes_cannot_be_claimed(store: Store) -> None:
+    step = planned(store)
+    with pytest.raises(ApprovalPending):
+        store.claim(step, needs_approval=True, **WORKER)
+    assert store.step(step).status == "planned"
+
+
+def test_a_no_cannot_be_claimed(store: Store) -> None:
+    step = planned(store)
+    store.decide(step, "no", by="test", reason="too long", price={})
+    with pytest.raises(ApprovalPending):
+        store.claim(step, needs_approval=True, **WORKER)
+
+
+def test_an_approval_is_good_for_one_start_only(store: Store) -> None:
+    step = planned(store)
+    say_yes(store, step)
+    store.claim(step, needs_approval=True, **WORKER)
+    with pytest.raises(ApprovalPending):
+        store.claim(step, needs_approval=True, **WORKER)
+    store.fail(step, "broke")
+    with pytest.raises(ApprovalPending):
+        store.claim(step, needs_approval=True, **WORKER)
+
+
+def test_a_yes_to_one_plan_does_not_start_another(store: Store) -> None:
+    step = planned(store)
+    say_yes(store, step)
+    with store.write() as conn:
+        conn.execute("UPDATE steps SET plan_hash = 'another' WHERE step = ?", (step,))
+    with pytest.raises(ApprovalPending):
+        store.claim(step, needs_approval=True, **WORKER)
+
+
+def test_two_workers_race_for_one_step_and_one_wins(store: Store) -> None:
+    step = planned(store)
+    say_yes(store, step)
+    won: list[int] = []
+
+    def contend(pid: int) -> None:
+        other = Store(store.home)
+        try:
+            other.claim(step, needs_approval=True, pid=pid, pid_started=1.0, boot_id="b")
+            won.append(pid)
+        except ApprovalPending:
+            pass
+
+    threads = [threading.Thread(target=contend, args=(pid,)) for pid in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+
+
+def test_a_resumed_step_needs_a_new_yes_and_adds_up_its_time(store: Store) -> None:
+    step = planned(store)
+    say_yes(store, step)
+    store.claim(step, needs_approval=True, **WORKER)
+    store.fail(step, "broke")
+    first = store.step(step).seconds or 0
+    store.reopen(step)
+    say_yes(store, step)
+    store.claim(step, needs_approval=True, **WORKER)
+    store.finish(step, {"ok": True})
+    ended = store.step(step)
+    assert ended.status == "done" and ended.error is None and (ended.seconds or 0) >= first
+
+
+def test_ids_are_unique_when_processes_write_at_once(tmp_path: Path) -> None:
+    code = textwrap.dedent(f"""
+        from pathlib import Path
+        from tunesmith.memory.store import Store
+        store = Store(Path({str(tmp_path)!r}))
+        for _ in range(25):
+            print(store.new_run("x"))
+    """)
+    children = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    ids = [line for child in children for line in child.communicate()[0].split()]
+    assert all(child.returncode == 0 for child in children)
+    assert len(ids) == len(set(ids)) == 100
+
+
+def test_what_was_reported_survives_kill_9(tmp_path: Path) -> None:
+    code = textwrap.dedent(f"""
+        import os, signal
+        from pathlib import Path
+        from tunesmith.memory.store import Store
+        store = Store(Path({str(tmp_path)!r}))
+        print(store.new_run("kept"), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    told = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False)
+    assert told.returncode == -9
+    assert Store(tmp_path).run(told.stdout.strip()).name == "kept"
+
+
+def test_an_error_is_replaced_by_an_answer_but_an_answer_by_nothing(store: Store) -> None:
+    step = planned(store)
+
+    def result(passed: bool | None, output: str) -> EvalResult:
+        return EvalResult("base", "target", "c1", "k", output, passed, None, error=None if output else "timeout")
+
+    store.add_result("r1", step, result(None, ""))
+    store.add_result("r1", step, result(True, "first"))
+    store.add_result("r1", step, result(False, "second"))
+    assert [(r.output, r.passed) for r in store.results(step)] == [("first", True)]
+
+
+def test_flips_and_lineage_are_views(store: Store) -> None:
+    step = planned(store)
+    for arm, passed in (("base", False), ("adapter", True)):
+        store.add_result("r1", step, EvalResult(arm, "target", "c1", "k", "text", passed, None))
+    flips = store.read("SELECT arm_a, arm_b, flip FROM v_flips WHERE arm_a = 'base'")
+    assert [tuple(row) for row in flips] == [("base", "adapter", "fail_to_pass")]
+    base = store.add_artifact(Artifact("", "r1", step, "base", Path("/m"), "aa", 1))
+    adapter = store.add_artifact(Artifact("", "r1", step, "adapter", Path("/a"), "bb", 1, (base.id,)))
+    merged = store.add_artifact(Artifact("", "r1", step, "merged", Path("/mm"), "cc", 1, (base.id, adapter.id)))
+    line = store.read("SELECT ancestor FROM v_lineage WHERE artifact = ? ORDER BY depth, ancestor", merged.id)
+    assert {row["ancestor"] for row in line} == {merged.id, base.id, adapter.id}
+
+
+def test_rows_keep_their_verdicts_when_generation_resumes(store: Store) -> None:
+    step = planned(store)
+    row = TrainingRow("row1", "generated", [{"role": "user", "content": "a"}], [{"role": "assistant", "content": "b"}])
+    store.add_rows("r1", step, [row])
+    store.judge_row(step, "row1", "drop", "duplicate of row0")
+    store.add_rows("r1", step, [row])
+    assert [(r.verdict, r.reason) for r in store.rows(step)] == [("drop", "duplicate of row0")]
+
+
+def test_the_store_is_wal_with_full_sync_and_known_tables(store: Store) -> None:
+    assert store.read("PRAGMA journal_mode")[0][0] == "wal"
+    assert store.read("PRAGMA synchronous")[0][0] == 2
+    names = {row[0] for row in store.read("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
+    tables = "runs steps approvals events metrics artifacts eval_results rows conversations"
+    assert names >= {*tables.split(), "v_runs", "v_steps", "v_flips", "v_lineage"}
+    for view in ("v_runs", "v_steps", "v_flips", "v_lineage"):
+        store.read(f"SELECT * FROM {view}")
+
+
+def test_migrations_are_applied_once(tmp_path: Path) -> None:
+    Store(tmp_path).new_run("before")
+    again = Store(tmp_path)
+    assert [run.name for run in again.runs()] == ["before"]
+    applied = again.read("SELECT name FROM _sqlite_migrations")
+    assert len(applied) == len({row[0] for row in applied})
+
+
+def test_an_unknown_id_is_named_with_what_there_is(store: Store) -> None:
+    run = store.new_run("one")
+    with pytest.raises(NotFound, match=run):
+        store.run("r99")
+
+
+def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
+    with pytest.raises(sqlite3.IntegrityError):
+        store.propose("no-such-run", "train", plan_hash="h")
+    assert store.steps() == []
