@@ -1,0 +1,119 @@
+"""Properties of the statistics, checked against published values, scipy and simulation."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from tunesmith.tools import stats
+
+
+def test_mcnemar_matches_the_binomial_test_of_scipy() -> None:
+    scipy_stats = pytest.importorskip("scipy.stats")
+    for gained in range(0, 25):
+        for lost in range(0, 25):
+            if gained + lost:
+                expected = scipy_stats.binomtest(gained, gained + lost).pvalue
+                assert stats.mcnemar_exact(gained, lost) == pytest.approx(expected, abs=1e-12)
+
+
+def test_mcnemar_of_no_flip_is_one_and_of_thousands_does_not_overflow() -> None:
+    assert stats.mcnemar_exact(0, 0) == 1.0
+    assert 0 <= stats.mcnemar_exact(3000, 100) < 1e-300 or stats.mcnemar_exact(3000, 100) == 0.0
+    assert stats.mcnemar_exact(2000, 2000) == 1.0
+
+
+def test_intervals_match_scipy() -> None:
+    scipy_stats = pytest.importorskip("scipy.stats")
+    for passed, cases in [(0, 10), (1, 10), (5, 10), (10, 10), (37, 60), (59, 60), (250, 299), (700, 1000)]:
+        test = scipy_stats.binomtest(passed, cases)
+        for ours, method in [(stats.clopper_pearson, "exact"), (stats.wilson_interval, "wilson")]:
+            expected = test.proportion_ci(method=method)
+            assert ours(passed, cases) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_exact_interval_below_300_cases_and_wilson_from_there() -> None:
+    assert stats.pass_rate_interval(290, 299) == stats.clopper_pearson(290, 299)
+    assert stats.pass_rate_interval(290, 300) == stats.wilson_interval(290, 300)
+
+
+def test_paired_interval_has_the_published_form_when_nothing_flips() -> None:
+    z = 1.959963984540054
+    low, high = stats.paired_difference_interval(50, 0, 0)
+    assert low == pytest.approx(-z * z / (50 + z * z), abs=1e-9)
+    assert high == pytest.approx(-low, abs=1e-12)
+
+
+def test_paired_interval_is_antisymmetric_and_holds_the_observed_difference() -> None:
+    for cases, gained, lost in [(40, 3, 1), (60, 55, 0), (20, 20, 0), (100, 7, 7), (10, 0, 10)]:
+        low, high = stats.paired_difference_interval(cases, gained, lost)
+        assert low <= (gained - lost) / cases <= high
+        assert -1 <= low <= high <= 1
+        assert stats.paired_difference_interval(cases, lost, gained) == pytest.approx((-high, -low), abs=1e-9)
+
+
+def test_paired_interval_covers_between_93_and_97_percent() -> None:
+    rng = random.Random(7)
+    covered, trials = 0, 2000
+    gain_rate, loss_rate, cases = 0.20, 0.08, 80
+    for _ in range(trials):
+        draws = [rng.random() for _ in range(cases)]
+        gained = sum(draw < gain_rate for draw in draws)
+        lost = sum(gain_rate <= draw < gain_rate + loss_rate for draw in draws)
+        low, high = stats.paired_difference_interval(cases, gained, lost)
+        covered += low <= gain_rate - loss_rate <= high
+    assert 0.93 <= covered / trials <= 0.97
+
+
+def test_mcnemar_raises_a_false_alarm_in_at_most_five_percent() -> None:
+    rng = random.Random(11)
+    alarms = 0
+    for _ in range(2000):
+        flips = [rng.random() < 0.5 for _ in range(60) if rng.random() < 0.3]
+        alarms += stats.mcnemar_exact(sum(flips), len(flips) - sum(flips)) < 0.05
+    assert alarms / 2000 <= 0.05
+
+
+def test_non_inferiority_agrees_with_its_bound_and_needs_enough_cases() -> None:
+    assert not stats.non_inferiority(40, 0, 0, 0.05).proven
+    assert stats.non_inferiority(60, 0, 0, 0.05).proven
+    for cases, gained, lost in [(50, 0, 1), (200, 4, 3), (300, 0, 10), (80, 12, 0)]:
+        result = stats.non_inferiority(cases, gained, lost, 0.05)
+        assert result.proven == (result.p_value < 0.05) == (result.lower_bound > -0.05)
+
+
+def test_bootstrap_repeats_with_its_seed_and_brackets_the_mean() -> None:
+    rng = random.Random(3)
+    differences = [rng.gauss(0.3, 1) for _ in range(120)]
+    first, second = stats.paired_bootstrap(differences), stats.paired_bootstrap(differences)
+    assert first == second
+    assert first.low < first.mean < first.high
+    assert first.high - first.low == pytest.approx(2 * 1.96 / math.sqrt(120), rel=0.25)
+    assert stats.paired_bootstrap(differences, seed=1) != first
+
+
+def test_clustered_bootstrap_is_wider_when_rows_repeat() -> None:
+    values = [0.0, 1.0] * 15
+    repeated = [value for value in values for _ in range(10)]
+    labels = [index for index in range(30) for _ in range(10)]
+    naive = stats.paired_bootstrap(repeated)
+    honest = stats.paired_bootstrap(repeated, clusters=labels)
+    assert honest.high - honest.low > 2 * (naive.high - naive.low)
+    with pytest.raises(ValueError, match="one each"):
+        stats.paired_bootstrap(values, clusters=[1])
+
+
+def test_twenty_cases_show_no_gain_under_thirty_points_and_sixty_show_ten() -> None:
+    assert stats.minimum_detectable_gain(20) == pytest.approx(0.30)
+    assert stats.minimum_detectable_gain(60) == pytest.approx(0.10)
+    assert stats.minimum_detectable_gain(5) is None
+    assert stats.detectable_text(20) == "with 20 cases no gain under 30 points can be shown"
+    assert "at least 6" in stats.detectable_text(3)
+
+
+def test_holm_matches_a_worked_example_and_keeps_order() -> None:
+    adjusted = stats.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
+    assert list(adjusted) == ["a", "b", "c", "d"]
+    assert adjusted == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
