@@ -1,0 +1,89 @@
+"""baseline: what the untouched base answers, case by case, before anything is trained. Everything compares to this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
+from tunesmith.memory.store import Store
+from tunesmith.tools.evaluation import evaluation_seconds, load_named_suites, need_vllm, serving_memory
+from tunesmith.tools.price import estimate, room
+from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.stats import minimum_detectable_effect
+
+
+class BaselineRequest(Request):
+    """Which suites to run on the base."""
+
+    suites: tuple[str, ...] = Field(
+        default=("demo",), min_length=1, description="promptfoo-format files, or 'demo' for the bundled three."
+    )
+    cases_per_block: int = Field(default=0, ge=0, description="At most this many cases of each block; 0: all.")
+    max_tokens: int = Field(default=96, ge=1, le=32768, description="Tokens an answer may have.")
+    concurrency: int = Field(default=48, ge=1, le=1024, description="Requests in flight at once.")
+
+
+class BlockResult(Result):
+    """Pass counts of one block of cases."""
+
+    cases: int
+    passed: int
+    errors: int
+
+
+class BaselineResult(Result):
+    """The base's pass rates, and the suite that all later arms are held to."""
+
+    artifact: str
+    suite_sha256: str
+    blocks: dict[str, BlockResult]
+    key: dict[str, Any]
+    """The comparability key that these outputs were made under."""
+
+
+def look(request: BaselineRequest, store: Store, run: str) -> Mapping[str, Any]:
+    """Parse the suites, so that a broken one is refused before anything starts."""
+    return {"suite": load_named_suites(request.suites, request.cases_per_block)}
+
+
+def plan(request: BaselineRequest, facts: Facts) -> Plan:
+    """Price every case once on the base, and say what so many cases can show at all."""
+    base, suite = facts.need("base", "base"), facts.seen["suite"]
+    need_vllm(facts)
+    blocks = {
+        block: sum(case.block == block for case in suite.cases) for block in dict.fromkeys(c.block for c in suite.cases)
+    }
+    target = blocks.get("target", 0)
+    price = estimate(
+        "baseline",
+        facts,
+        seconds=evaluation_seconds(base, len(suite.cases), request.max_tokens),
+        ram_bytes=0 if facts.machine.gpus else serving_memory(base),
+        vram_bytes=serving_memory(base) if facts.machine.gpus else 0,
+        disk_bytes=8192 * len(suite.cases),
+    )
+    can_show = (
+        f"{target} target cases can show a gain of {minimum_detectable_effect(target):.0%} and more" if target else ""
+    )
+    return Plan(
+        stage="baseline",
+        run=facts.run,
+        arm="base",
+        summary=f"run {len(suite.cases)} cases on the untouched base",
+        steps=(
+            "start vLLM with the base, adapters allowed but none loaded",
+            ", ".join(f"{count} {block}" for block, count in blocks.items()) + " cases, greedy",
+            *((can_show,) if can_show else ()),
+        ),
+        request=request.model_dump(mode="json"),
+        inputs=pinned(base=base),
+        estimate=price,
+        writes=("every output, graded, in the store",),
+        replaces=("the baseline of this run",) if "suite" in facts.artifacts else (),
+        refusals=room(price, facts, remedy="stopping another program, or a smaller base"),
+    )
+
+
+STAGE = Stage("baseline", BaselineRequest, BaselineResult, plan, look)

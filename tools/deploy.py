@@ -1,0 +1,97 @@
+"""deploy: serve the chosen model on a local port, behind a gate that a regression does not pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from tunesmith.memory.errors import BadInput, GateRefused
+from tunesmith.memory.records import Artifact
+from tunesmith.memory.store import Store
+from tunesmith.tools import serving
+from tunesmith.tools.evaluation import broken_hops, need_vllm, serving_memory
+from tunesmith.tools.price import estimate, room
+from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
+
+
+class DeployRequest(Request):
+    """What to serve, and where."""
+
+    arm: Literal["adapter", "merged", "quantized"] = Field(default="quantized", description="Which model to serve.")
+    port: int = Field(default=0, ge=0, le=65535, description="Port on 127.0.0.1; 0: a free one.")
+    rollback: bool = Field(default=False, description="Serve what was deployed before the present deployment.")
+
+
+class DeployResult(Result):
+    """Where the model answers, and its first answer."""
+
+    artifact: str
+    url: str
+    model: str
+    """Name to put into a request's `model`."""
+    key_file: str
+    """File that holds the API key; readable by its owner only."""
+    first_answer: str
+    first_case: str
+    passed: bool
+
+
+def look(request: DeployRequest, store: Store, run: str) -> Mapping[str, Any]:
+    """What is deployed now and was before, whether the port is free, and what the evaluations say."""
+    if request.port and not serving.port_is_free(request.port) and not serving.deployed_on(store.home, request.port):
+        raise BadInput(f"port {request.port} is in use by another program; choose another, or port=0 for a free one")
+    target = previous_deployment(store) if request.rollback else None
+    return {
+        "deployed": serving.deployed(store.home),
+        "rollback": target,
+        "model": store.artifact(target.meta["serves"]) if target else None,
+        "broken": [] if request.rollback else broken_hops(store, run, request.arm),
+    }
+
+
+def previous_deployment(store: Store) -> Artifact:
+    """The newest deployment that serves another artifact than the latest one does. Raises BadInput."""
+    rows = store.read("SELECT * FROM artifacts WHERE kind = 'deployment' ORDER BY created_at DESC, rowid DESC")
+    deployments = [Artifact.of(row) for row in rows]
+    for earlier in deployments[1:]:
+        if earlier.meta["serves"] != deployments[0].meta["serves"]:
+            return earlier
+    raise BadInput("nothing to roll back to: no other model was deployed before; `tunesmith runs list` shows the runs")
+
+
+def plan(request: DeployRequest, facts: Facts) -> Plan:
+    """Price a server start; raises GateRefused where an evaluation of the chain forbids it or is missing."""
+    need_vllm(facts)
+    earlier = facts.seen["rollback"]
+    arm = earlier.meta["arm"] if earlier else request.arm
+    if facts.seen["broken"]:
+        raise GateRefused(f"deploy {arm}: {'; '.join(facts.seen['broken'])}")
+    made = facts.seen["model"] or facts.need(arm, {"adapter": "train", "merged": "merge"}.get(arm, "quantize"))
+    base = facts.need("base", "base") if arm == "adapter" else None
+    price = estimate(
+        "deploy", facts, seconds=30 + made.bytes / 4e8, ram_bytes=0 if facts.machine.gpus else serving_memory(made),
+        vram_bytes=serving_memory(made) if facts.machine.gpus else 0,
+    )  # fmt: skip
+    now = facts.seen["deployed"]
+    return Plan(
+        stage="deploy",
+        run=facts.run,
+        arm=arm,
+        summary=f"serve the {arm} model ({made.id}) on 127.0.0.1" + (f":{request.port}" if request.port else ""),
+        steps=(
+            "verify the model against its manifest",
+            "start vLLM on the loopback address with a random key, or keep the server that evaluated this model",
+            "ask it one case of the suite",
+        ),
+        request=request.model_dump(mode="json"),
+        inputs=pinned(model=made, base=base),
+        estimate=price,
+        writes=("a server that runs until `tunesmith serve stop`",),
+        replaces=tuple(f"what is served now on port {server.port} ({server.model})" for server in now),
+        refusals=room(price, facts, remedy="stopping another program"),
+    )
+
+
+STAGE = Stage("deploy", DeployRequest, DeployResult, plan, look)
