@@ -1,0 +1,49 @@
+# Every target that needs an environment makes it first; a second run costs a fraction of a second.
+# DEVICE=cpu|cuda overrides what the set-up finds; DEMO_FLAGS and PYTEST_FLAGS are passed on.
+
+PYTHON ?= python3
+DEVICE ?= auto
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test chat lint bench clean distclean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: ## make .venv (tunesmith and the lab) and .venv-serve (vLLM)
+	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "$(PYTHON) is not installed; install Python 3.11 or newer"; exit 1; }
+	@$(PYTHON) -I tools/bootstrap.py --device $(DEVICE)
+
+demo: setup ## the whole arc on the bundled model; asks at every expensive step
+	@if [ -n "$(DEMO_FLAGS)" ]; then \
+	  exec $(BIN)/tunesmith demo $(DEMO_FLAGS); \
+	elif [ -t 0 ] && [ -t 1 ]; then \
+	  exec $(BIN)/tunesmith demo; \
+	else \
+	  echo "no terminal to ask on: running with --yes --max-hours 1 (DEMO_FLAGS overrides)" >&2; \
+	  exec $(BIN)/tunesmith demo --yes --max-hours 1; \
+	fi
+
+test: setup ## every test, the end-to-end one on the real model included
+	@$(BIN)/python -m pytest -q $(PYTEST_FLAGS)
+
+chat: setup ## start talking
+	@exec $(BIN)/tunesmith
+
+lint: setup ## ruff (lint and format) and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: setup ## the measurements in tests/bench
+	@for script in tests/bench/[!_]*.py; do \
+	  echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
+	done
+
+clean: ## remove caches and build output
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
+	@find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
+
+distclean: clean ## remove the two environments too
+	@rm -rf .venv .venv-serve
