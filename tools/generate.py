@@ -1,0 +1,106 @@
+"""generate: training rows for the behaviour, written by a served model for attributes that were drawn first.
+
+The label (its summary too) comes from the attributes, so it is right by construction; the writer only finds words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.store import Store
+from tunesmith.tools.behaviour import load_behaviour, load_rehearsal
+from tunesmith.tools.evaluation import need_vllm, serving_memory
+from tunesmith.tools.price import estimate, room
+from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
+
+_SERVER_START_S = 30.0
+_TOKENS_PER_TEXT = 45
+_TOKENS_PER_REHEARSAL = 60
+# Tokens per second of a 1e9-parameter model on the reference machine at 32 requests at once, prefill included.
+_TOKENS_PER_SECOND_BILLION = 50.0
+
+
+class GenerateRequest(Request):
+    """How many rows to make, and who writes them."""
+
+    behaviour: str = Field(default="demo", description="'demo', a behaviour.yaml, or the folder that holds one.")
+    rows: int = Field(default=600, ge=1, le=100_000, description="Rows of the behaviour.")
+    rehearsal_rows: int = Field(
+        default=180, ge=0, le=10_000, description="Ordinary prompts answered by the base, so that nothing is forgotten."
+    )
+    writer: Literal["base", "teacher"] = Field(default="base", description="Which model of the run writes the texts.")
+    temperature: float = Field(default=0.9, ge=0, le=2, description="Of the writer; rehearsal is always greedy.")
+    tries: int = Field(default=3, ge=1, le=10, description="Attempts at a text before critique gets it as it is.")
+    concurrency: int = Field(default=32, ge=1, le=1024, description="Requests in flight at once.")
+    seed: int = 17
+
+
+class GenerateResult(Result):
+    """The candidate rows; critique decides which are kept."""
+
+    artifact: str
+    path: str
+    rows: int
+    rehearsal_rows: int
+    first_try: int
+    """Texts that said what was drawn at the first attempt."""
+    completed: int
+    """Texts in which the reference or the cue was left out by the writer and said in drawn words."""
+    requests: int
+    generated_tokens: int
+    tokens_per_second: float
+
+
+def look(request: GenerateRequest, store: Store, run: str) -> Mapping[str, Any]:
+    """Read the behaviour's spec and count its rehearsal prompts, so that a broken one is refused before the start."""
+    behaviour = load_behaviour(request.behaviour)
+    rehearsal = load_rehearsal(request.behaviour)
+    if request.rehearsal_rows and not rehearsal:
+        raise BadInput(f"behaviour {request.behaviour} has no rehearsal.txt; write one, or set rehearsal_rows=0")
+    return {"name": behaviour.name, "sha256": behaviour.sha256, "rehearsal": len(rehearsal)}
+
+
+def plan(request: GenerateRequest, facts: Facts) -> Plan:
+    """Price the tokens that the writer and, for rehearsal, the base will produce."""
+    base = facts.need("base", "base")
+    teacher = facts.need("teacher", "base --role teacher") if request.writer == "teacher" else None
+    writer = teacher or base
+    need_vllm(facts)
+    rehearsal_rows = min(request.rehearsal_rows, facts.seen["rehearsal"])
+    work = [(writer, request.rows * _TOKENS_PER_TEXT * 1.25), (base, rehearsal_rows * _TOKENS_PER_REHEARSAL)]
+    seconds = _SERVER_START_S * (2 if teacher else 1) + writer.bytes / 1e8
+    for model, tokens in work:
+        seconds += tokens * max(int(model.meta["parameters"]) / 1e9, 0.01) / _TOKENS_PER_SECOND_BILLION
+    memory_bytes = serving_memory(writer)
+    on_gpu = bool(facts.machine.gpus)
+    price = estimate(
+        "generate",
+        facts,
+        seconds=seconds,
+        ram_bytes=0 if on_gpu else memory_bytes,
+        vram_bytes=memory_bytes if on_gpu else 0,
+        disk_bytes=2048 * (request.rows + rehearsal_rows),
+    )
+    return Plan(
+        stage="generate",
+        run=facts.run,
+        summary=f"write {request.rows} rows of {facts.seen['name']} and {rehearsal_rows} rehearsal rows",
+        steps=(
+            f"draw what each row is about from the behaviour's spec (sha256 {facts.seen['sha256'][:12]})",
+            f"the {request.writer} ({writer.meta['name']}) writes each text, in at most {request.tries} tries",
+            f"the base answers {rehearsal_rows} ordinary prompts, greedy",
+        ),
+        request=request.model_dump(mode="json"),
+        inputs=pinned(base=base, teacher=teacher),
+        estimate=price,
+        writes=(f"{request.rows + rehearsal_rows} candidate rows",),
+        replaces=("the candidate rows of this run",) if "rows" in facts.artifacts else (),
+        refusals=room(price, facts, remedy="writer=base, or stopping another program"),
+    )
+
+
+STAGE = Stage("generate", GenerateRequest, GenerateResult, plan, look)
