@@ -77,25 +77,32 @@ def serving_memory(model: Artifact) -> int:
     return int(model.bytes * 1.3) + int(2.2 * GIB) + GIB
 
 
-def compare_run(store: Store, run: str, a: str, b: str) -> dict[str, Any]:
+Keys = Mapping[str, Mapping[str, Any]]
+"""Arm → the comparability key that its answers were made under."""
+
+
+def compare_run(
+    store: Store, run: str, a: str, b: str, *, unfinished: tuple[str, Keys] | None = None
+) -> dict[str, Any]:
     """Arms `a` and `b` of a run from stored results, in the JSON shape of `tunesmith compare`. Raises NotFound.
 
     Taken from one step where one holds both (one server, nothing else changed), else from each arm's newest.
+    `unfinished` is an evaluating step that is still at work, with its keys.
     """
     for arm in (a, b):
         if arm not in ARMS:
             raise BadInput(f"no arm {arm!r}; the arms are {', '.join(ARMS)}")
-    step_a, step_b = _steps_of(store, run, a, b)
-    keys = {a: _key(step_a, a), b: _key(step_b, b)}
-    records = [[_record(r) for r in store.results(step.id, arm)] for step, arm in ((step_a, a), (step_b, b))]
-    later = max(a, b, key=ARMS.index)
-    allowed = HOPS.get(later, frozenset()) | HOPS.get(min(a, b, key=ARMS.index), frozenset())
-    return {"run": run, **compare_arms(records[0], records[1], arms=(a, b), keys=keys, allowed=allowed)}
+    evaluations = [(step.id, keys_of(step)) for step in store.steps(run, status=DONE) if keys_of(step)]
+    evaluations += [unfinished] if unfinished else []
+    step_a, step_b = _steps_of(evaluations, run, a, b)
+    keys = {a: dict(dict(evaluations)[step_a][a]), b: dict(dict(evaluations)[step_b][b])}
+    records_a, records_b = ([_record(r) for r in store.results(s, arm)] for s, arm in ((step_a, a), (step_b, b)))
+    allowed = HOPS.get(a, frozenset()) | HOPS.get(b, frozenset())
+    return {"run": run, **compare_arms(records_a, records_b, arms=(a, b), keys=keys, allowed=allowed)}
 
 
-def _steps_of(store: Store, run: str, a: str, b: str) -> tuple[Step, Step]:
-    done = [step for step in store.steps(run, status=DONE) if step.stage in ("baseline", "evaluate")]
-    holding = {arm: [s for s in done if arm in _keys_of(s)] for arm in (a, b)}
+def _steps_of(evaluations: Sequence[tuple[str, Keys]], run: str, a: str, b: str) -> tuple[str, str]:
+    holding = {arm: [step for step, keys in evaluations if arm in keys] for arm in (a, b)}
     for arm, steps in holding.items():
         if not steps:
             raise NotFound(f"run {run} has no finished evaluation of the arm {arm!r}; `tunesmith evaluate` makes one")
@@ -103,13 +110,13 @@ def _steps_of(store: Store, run: str, a: str, b: str) -> tuple[Step, Step]:
     return (shared[-1], shared[-1]) if shared else (holding[a][-1], holding[b][-1])
 
 
-def _keys_of(step: Step) -> Mapping[str, Any]:
+def keys_of(step: Step) -> Keys:
+    """Comparability keys by arm of a finished baseline or evaluation; empty for any other step."""
     result = step.result or {}
-    return {"base": result["key"]} if step.stage == "baseline" else result["keys"]
-
-
-def _key(step: Step, arm: str) -> Mapping[str, Any]:
-    return dict(_keys_of(step)[arm])
+    if step.stage == "baseline":
+        return {"base": result["key"]}
+    keys: Keys = result["keys"] if step.stage == "evaluate" else {}
+    return keys
 
 
 def _record(result: Any) -> dict[str, Any]:

@@ -1,0 +1,104 @@
+"""Plans and requests: everything wrong is named before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.tools import catalog
+from tunesmith.tools.arc import load_arc, parse_request
+from tunesmith.tools.price import estimate, room
+from tunesmith.tools.stage import Estimate, Facts, Machine, Past, Plan, Request, Result
+
+GIB = 1 << 30
+MACHINE = Machine("cpu", 2, 24 * GIB, 20 * GIB, 0, 50 * GIB)
+
+
+def facts(**more: object) -> Facts:
+    return Facts(home=Path("/nowhere"), machine=MACHINE, run="r1", **more)  # type: ignore[arg-type]
+
+
+def plan_file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_every_stage_of_the_catalogue_has_its_declaration() -> None:
+    for entry in catalog.STAGES:
+        stage = entry.load()
+        assert stage.name == entry.name
+        assert issubclass(stage.request, Request) and issubclass(stage.result, Result)
+        assert all(field.description or name for name, field in stage.request.model_fields.items())
+        assert stage.request().run == ""
+
+
+@pytest.mark.parametrize(
+    ("stage", "fields", "told"),
+    [
+        ("train", {"lora_rnk": 8}, "did you mean 'lora_rank'"),
+        ("train", {"lora_rank": 0}, "greater than or equal to 1"),
+        ("train", {"learning_rate": "fast"}, "learning_rate"),
+        ("trian", {}, "the stages are"),
+        ("quantize", {"scheme": "W3A16"}, "W4A16"),
+        ("deploy", {"port": 99999}, "port"),
+    ],
+)
+def test_a_wrong_field_is_named_with_the_right_one(stage: str, fields: dict[str, object], told: str) -> None:
+    with pytest.raises(BadInput, match=told):
+        parse_request(stage, fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name: x\nsteps: [train]", "step 1 .train. needs a base; put `base` before it"),
+        ("name: x\nsteps: [base, baseline, {stage: merge}]", "needs a adapter|needs an adapter"),
+        ("name: x\nsteps: []", "steps"),
+        ("steps: [base]", "name"),
+        ("name: x\nsteps: [{lora_rank: 3}]", "step 1 names no stage"),
+        ("name: x\nsteps: [{stage: base, modell: y}]", "did you mean 'model'"),
+        ("name: x\nstep: [base]", "it needs `name` and a list `steps`"),
+        ("name: [", "not a YAML file"),
+        ("name: x\nsteps: [!!python/object/apply:os.system ['id']]", "not a YAML file"),
+    ],
+)
+def test_a_broken_plan_is_refused_by_name(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(BadInput, match=told):
+        load_arc(plan_file(tmp_path, text))
+
+
+def test_the_bundled_plans_hold_every_stage() -> None:
+    from importlib.resources import files
+
+    for name in ("plan.yaml", "plan-fast.yaml"):
+        plan = load_arc(Path(str(files("tunesmith.prompts"))) / "demo" / name)
+        assert {spec.stage for spec in plan.steps} == set(catalog.BY_NAME)
+
+
+def test_an_estimate_follows_this_machine_and_says_so() -> None:
+    fresh = estimate("train", facts(), seconds=100)
+    assert fresh.seconds == 100 and "has not run on this machine" in fresh.basis
+    slow = (Past(100, 200), Past(50, 100), Past(10, 20), Past(10, 500))
+    known = estimate("train", facts(past={"train": slow}), seconds=100)
+    assert known.seconds == 200 and known.calibrated_seconds == 100 and "4 past runs" in known.basis
+
+
+def test_what_does_not_fit_is_refused_with_both_numbers() -> None:
+    told = room(Estimate(seconds=1, basis="", peak_ram_bytes=27 * GIB, disk_bytes=80 * GIB), facts(), remedy="less")
+    assert told == (
+        "needs 27.0 GiB of RAM and swap, 20.0 GiB free; try less",
+        "needs 80.0 GiB of disk, 50.0 GiB free; try less",
+    )
+
+
+def test_a_plan_hash_holds_the_price_and_the_arguments_but_not_what_is_free() -> None:
+    plan = Plan(
+        stage="train", run="r1", summary="", steps=(), request={"a": 1}, estimate=Estimate(seconds=1, basis="x")
+    )
+    assert plan.hash == plan.model_copy(update={"free_ram_bytes": 7}).hash
+    assert plan.hash != plan.model_copy(update={"request": {"a": 2}}).hash
+    assert plan.hash != plan.model_copy(update={"estimate": Estimate(seconds=2, basis="x")}).hash
+    assert plan.hash != plan.model_copy(update={"replaces": ("the adapter",)}).hash

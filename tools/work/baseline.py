@@ -1,0 +1,31 @@
+"""baseline at work: fix the suite, serve the base, ask it everything, keep every answer."""
+
+from __future__ import annotations
+
+from tunesmith.memory.files import atomic_write
+from tunesmith.tools.baseline import BaselineRequest, BaselineResult, BlockResult
+from tunesmith.tools.evaluation import load_named_suites, read_suite
+from tunesmith.tools.work.evaluation import Arm, block_counts, run_arms
+from tunesmith.tools.work.job import Job
+from tunesmith.tools.work.served import bench_server, key_of
+
+
+def run(job: Job[BaselineRequest]) -> BaselineResult:
+    """Ask the base every case of the suites. A resumed baseline keeps the suite that it started with."""
+    request, base = job.request, job.verified("base")
+    kept = job.dir / "suite.json"
+    if not kept.exists():
+        atomic_write(kept, load_named_suites(request.suites, request.cases_per_block).to_json())
+    suite = read_suite(kept)
+    with bench_server(job, base, adapters_allowed=True) as server:
+        key = key_of(server, base, suite, max_tokens=request.max_tokens)
+        arm = Arm("base", server.model, key)
+        run_arms(job, server, suite, [arm], max_tokens=request.max_tokens, concurrency=request.concurrency)
+    artifact = job.publish("suite", kept, meta={"suite_sha256": suite.sha256, "cases": len(suite.cases)})
+    counts = block_counts(job.store.results(job.step.id, "base"))
+    return BaselineResult(
+        artifact=artifact.id,
+        suite_sha256=suite.sha256,
+        blocks={block: BlockResult(**count) for block, count in counts.items()},
+        key=dict(key),
+    )
