@@ -1,0 +1,215 @@
+"""Commands that carry something out: one stage, a written plan, the demo. Each returns its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from tunesmith.agent import fields as request_fields
+from tunesmith.agent import render
+from tunesmith.agent.approvals import HashApprover, TerminalApprover, YesApprover, nobody
+from tunesmith.agent.output import Output
+from tunesmith.agent.settings import Settings
+from tunesmith.agent.summary import summarise, summary_view, write_run_report
+from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound, TunesmithError
+from tunesmith.memory.records import PLANNED, Step
+from tunesmith.memory.store import Store
+from tunesmith.tools import arc, catalog
+from tunesmith.tools.arc import ArcPlan, Approver, Workspace
+from tunesmith.tools.stage import Plan
+
+
+def approver_of(args: argparse.Namespace) -> Approver:
+    """Who decides, by the options of a command and by whether a terminal is there."""
+    if getattr(args, "approve", None):
+        return HashApprover(args.approve)
+    if getattr(args, "yes", False):
+        return YesApprover(getattr(args, "max_hours", None))
+    return TerminalApprover(_ask) if sys.stdin.isatty() and sys.stderr.isatty() else nobody
+
+
+def _ask(question: str) -> str:
+    # input() would put the question on stdout, where only results belong.
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line
+
+
+def stage(args: argparse.Namespace, rest: list[str], settings: Settings, store: Store, out: Output) -> int:
+    """`tunesmith STAGE`: one step, from its price to its record."""
+    ws = Workspace(store, settings.vllm, out.emit)
+    if args.approve:
+        ended = carry_out_pending(ws, args.command, args.approve)
+    else:
+        given = stage_fields(args, rest)
+        run = open_run(ws, args.command, given)
+        ended = in_run(ws, run, args.command, given, approver_of(args))
+    out.document(step_document(store, ended), render.result_table(ended))
+    return 0
+
+
+def stage_fields(args: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
+    """The request's fields from its file and its flags, checked. Raises BadInput, naming the nearest right name."""
+    model = catalog.BY_NAME[args.command].load().request
+    given = request_fields.of_file(args.request) if args.request else {}
+    given |= request_fields.of_flags(args, model) | request_fields.of_rest(rest)
+    arc.parse_request(args.command, given)
+    return given
+
+
+def open_run(ws: Workspace, stage: str, given: dict[str, Any]) -> str:
+    """The run to work in: the one that is named, else the newest; `base` opens one, for a run has one base."""
+    named = given.pop("run", "")
+    if named:
+        return ws.store.run(named).id
+    newest = ws.store.runs()[:1]
+    opens = stage == "inspect" and not newest
+    if stage == "base" and given.get("role") != "teacher":
+        opens = not newest or _has_base(ws.store, newest[0].id)
+    if opens:
+        arc.price(ws, "", stage, given)  # what is refused opens no run
+        return ws.store.new_run(Path(str(given.get("model", "bundled" if stage == "base" else stage))).name)
+    if not newest:
+        raise BadInput(f"there is no run yet to {stage} in; `tunesmith base` opens one")
+    return newest[0].id
+
+
+def _has_base(store: Store, run: str) -> bool:
+    return bool(store.artifacts(run, "base")) or any(step.stage == "base" for step in store.steps(run))
+
+
+def in_run(ws: Workspace, run: str, stage: str, given: dict[str, Any], approver: Approver) -> Step:
+    """Carry out one step; a run that follows no written plan stands where its newest step stands."""
+    try:
+        ended = arc.perform(ws, run, stage, given, approver)
+    except TunesmithError as error:
+        _stand(ws.store, run, "waiting" if isinstance(error, ApprovalPending) else "failed")
+        raise
+    _stand(ws.store, run, "done")
+    return ended
+
+
+def _stand(store: Store, run: str, status: str) -> None:
+    if store.steps(run) and not store.run(run).plan.get("steps"):
+        store.set_run_status(run, status)
+
+
+def carry_out_pending(ws: Workspace, stage: str, plan_hash: str) -> Step:
+    """Approve and carry out the step that waits with this plan. Raises NotFound, or ApprovalPending if it changed."""
+    waiting = [s for s in ws.store.steps(status=PLANNED) if s.stage == stage and s.plan_hash.startswith(plan_hash)]
+    if len(plan_hash) < 8 or not waiting:
+        raise NotFound(f"no {stage} step waits with plan {plan_hash!r}; `tunesmith jobs list` shows those that wait")
+    step = waiting[-1]
+    now = arc.price(ws, step.run, stage, {k: v for k, v in step.request.items() if k != "run"})
+    if now.hash != step.plan_hash:
+        ws.emit("plan.shown", run=step.run, step=step.id, stage=stage, plan_hash=now.hash, plan=now)
+        raise ApprovalPending(
+            f"{stage} would now be planned as {now.hash[:12]}, not {step.plan_hash[:12]}; run `tunesmith {stage}` again"
+        )
+    return arc.resume(ws, step.id, HashApprover(step.plan_hash))
+
+
+def step_document(store: Store, step: Step) -> dict[str, Any]:
+    """An ended step as `--json` prints it."""
+    from tunesmith.memory.questions import step_shape
+
+    return {"run": step.run, **step_shape(store, step), "result": step.result}
+
+
+def demo(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
+    """`tunesmith demo`: the bundled plan, from a model's download to its deployment."""
+    return whole(demo_plan(fast=args.fast), args, settings, store, out)
+
+
+def demo_plan(*, fast: bool) -> ArcPlan:
+    """The bundled plan."""
+    with as_file(files("tunesmith.prompts") / "demo" / ("plan-fast.yaml" if fast else "plan.yaml")) as path:
+        return arc.load_arc(path)
+
+
+def run(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
+    """`tunesmith run`: a written plan, or the rest of one."""
+    if not args.plan and not args.resume:
+        raise BadInput("run needs a PLAN.yaml, or --resume RUN to go on with one")
+    plan = arc.load_arc(Path(args.plan)) if args.plan else None
+    if args.resume:
+        stored = stored_plan(store, args.resume)
+        if plan is not None and plan != stored:
+            raise BadInput(f"{args.plan} is not the plan of {args.resume}; leave it out to go on with {args.resume}")
+        plan = stored
+    assert plan is not None
+    return whole(plan, args, settings, store, out)
+
+
+def stored_plan(store: Store, run: str) -> ArcPlan:
+    """The written plan that a run follows. Raises BadInput where it follows none."""
+    record = store.run(run)
+    if not record.plan.get("steps"):
+        raise BadInput(f"{run} was made stage by stage and follows no plan; start the next stage with --run {run}")
+    return ArcPlan.model_validate(record.plan)
+
+
+def whole(plan: ArcPlan, args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
+    """Carry out a plan, then tell what came of it: always a `done` event, and a report where there is one to write."""
+    ws = Workspace(store, settings.vllm, out.emit)
+    known = getattr(args, "resume", None)
+    before = {r.id for r in store.runs()}
+    exit_code = 1
+    try:
+        known = arc.run_arc(ws, plan, approver_of(args), resume_run=known)
+        exit_code = 0
+    except TunesmithError as error:
+        exit_code = error.exit_code
+        out.failed(str(error), exit_code)
+        out.say(str(error))
+    except KeyboardInterrupt:
+        exit_code = 130
+    run_id = known or next((r.id for r in store.runs() if r.id not in before), None)
+    _conclude(store, run_id, exit_code, out)
+    return exit_code
+
+
+def _conclude(store: Store, run: str | None, exit_code: int, out: Output) -> None:
+    if run is None:
+        out.emit("done", run=None, status="failed", exit_code=exit_code)
+        return
+    summary = summarise(store, run)
+    summary["report"] = _report(store, run, out)
+    if exit_code == 130:
+        out.say(f"left; {_running(store, run)}go on with `tunesmith run --resume {run}`")
+    out.emit("done", exit_code=exit_code, **summary)
+    if not out.as_json or out.console.is_terminal:
+        shown = summary_view(summary)
+        out.document(summary, shown)
+
+
+def _running(store: Store, run: str) -> str:
+    steps = [step.id for step in store.steps(run, status="running")]
+    return f"{steps[0]} goes on in its worker (`tunesmith jobs attach {steps[0]}`); " if steps else ""
+
+
+def _report(store: Store, run: str, out: Output) -> str | None:
+    """The path of the run's report; a report that cannot be written never hides what the run came to."""
+    try:
+        return os.fspath(write_run_report(store, run)[0])
+    except Exception as error:
+        out.say(f"no report was written: {type(error).__name__}: {error}")
+        return None
+
+
+def price_whole(ws: Workspace, run: str, plan: ArcPlan) -> list[Plan]:
+    """Plans of the leading steps that can be priced before any of them ran."""
+    found = []
+    for spec in plan.steps:
+        try:
+            found.append(arc.quote(ws, run, spec.stage, spec.fields))
+        except TunesmithError:
+            break
+    return found

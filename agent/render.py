@@ -1,0 +1,246 @@
+"""Records turned into what a terminal shows. Pure: nothing here reads the store, the clock or the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tunesmith.memory.records import DONE, Run, Step
+from tunesmith.tools.stage import GIB, Plan
+
+_MARKS = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "declined": "yellow"}
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: 0.4 s, 42 s, 3 min 05 s, 2 h 10 min."""
+    if seconds is None:
+        return "–"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    hours, minutes_rest = divmod(minutes, 60)
+    return f"{hours} h {minutes_rest:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def size(count: int | None) -> str:
+    """Bytes in the unit that leaves a readable number."""
+    if count is None:
+        return "–"
+    for unit, name in ((GIB, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count} B"
+
+
+def eta_seconds(elapsed_s: float, done: float, total: float, estimated_s: float) -> float:
+    """Seconds to the end: by the estimate at first, by the pace more and more as the share that is done grows."""
+    by_estimate = max(estimated_s - elapsed_s, 0.0)
+    share = min(done / total, 1.0) if total > 0 else 0.0
+    if share <= 0:
+        return by_estimate
+    by_pace = elapsed_s / share - elapsed_s
+    return share * by_pace + (1 - share) * by_estimate
+
+
+def plan_table(plan: Plan, step: str, *, resumed: bool = False) -> RenderableType:
+    """One step's plan with all that is needed to decide on it."""
+    price = plan.estimate
+    table = Table(box=box.ROUNDED, show_header=False, title_justify="left", expand=False, padding=(0, 1))
+    table.title = Text(f"{plan.stage} ({step}, {plan.run}){' again' if resumed else ''}: {plan.summary}", style="bold")
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    table.add_row("steps", _text("\n".join(f"{n}. {text}" for n, text in enumerate(plan.steps, 1))))
+    table.add_row("time", _text(f"about {duration(price.seconds)} ({price.basis})"))
+    table.add_row("RAM", _need(price.peak_ram_bytes, plan.free_ram_bytes, "with swap"))
+    if price.peak_vram_bytes or plan.free_vram_bytes:
+        table.add_row("VRAM", _need(price.peak_vram_bytes, plan.free_vram_bytes))
+    table.add_row("disk", _need(price.disk_bytes, plan.free_disk_bytes))
+    if plan.writes:
+        table.add_row("writes", _text("\n".join(plan.writes)))
+    if plan.replaces:
+        table.add_row("replaces", _text("\n".join(plan.replaces)))
+    table.add_row("plan", _text(plan.hash[:12]))
+    return table
+
+
+def _need(needed: int, free: int, note: str = "") -> Text:
+    style = "red" if needed > free else ""
+    return Text(f"{size(needed)} needed, {size(free)} free{f' {note}' if note else ''}", style=style)
+
+
+def _text(value: object) -> Text:
+    # Names, notes and errors are data: brackets in them must not be taken for markup.
+    return Text(str(value))
+
+
+def arc_table(name: str, plans: Sequence[Plan]) -> RenderableType:
+    """The price of a whole arc, step by step and in total."""
+    table = Table(title=Text(f"plan {name}", style="bold"), box=box.SIMPLE_HEAD, title_justify="left")
+    for heading, side in (
+        ("step", "left"),
+        ("what", "left"),
+        ("time", "right"),
+        ("memory", "right"),
+        ("disk", "right"),
+    ):
+        table.add_column(heading, justify=side)  # type: ignore[arg-type]
+    for plan in plans:
+        price = plan.estimate
+        peak = max(price.peak_ram_bytes, price.peak_vram_bytes)
+        table.add_row(plan.stage, _text(plan.summary), duration(price.seconds), size(peak), size(price.disk_bytes))
+    table.add_section()
+    table.add_row(
+        "total",
+        "",
+        duration(sum(plan.estimate.seconds for plan in plans)),
+        size(max((max(p.estimate.peak_ram_bytes, p.estimate.peak_vram_bytes) for p in plans), default=0)),
+        size(sum(plan.estimate.disk_bytes for plan in plans)),
+    )
+    return table
+
+
+def step_end(step: Step) -> Text:
+    """One line about a step that ended: what it took against its estimate."""
+    took = f"took {duration(step.seconds)}, estimated {duration(step.estimated_seconds)}"
+    peak = f", peak {size(step.peak_rss_bytes)}" if step.peak_rss_bytes else ""
+    mark = Text("✓ " if step.status == DONE else "✗ ", style=_MARKS.get(step.status, ""))
+    end = f"{step.stage} ({step.id}): {took}{peak}" if step.status == DONE else _bad_end(step)
+    return mark + _text(end)
+
+
+def _bad_end(step: Step) -> str:
+    return (
+        f"{step.stage} ({step.id}) {step.status} after {duration(step.seconds)}: {step.error or 'no reason recorded'}"
+    )
+
+
+def result_table(step: Step) -> RenderableType:
+    """What a step reports, one field a row."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in (step.result or {}).items():
+        table.add_row(_heading(name), _fits_table(value) if name == "fits" else _value(name, value))
+    return table
+
+
+def _fits_table(fits: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Kinds of work down, sizes of model across: what each needs, green where it is free."""
+    sizes = sorted({fit["parameters"] for fit in fits})
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("needs, by billions of parameters")
+    for parameters in sizes:
+        table.add_column(f"{parameters:g}", justify="right")
+    needs = {(fit["work"], fit["parameters"]): fit for fit in fits}
+    for work in dict.fromkeys(fit["work"] for fit in fits):
+        cells = [needs[work, parameters] for parameters in sizes]
+        table.add_row(
+            work, *(Text(size(cell["needs_bytes"]), style="green" if cell["fits"] else "red") for cell in cells)
+        )
+    return table
+
+
+def _heading(name: str) -> str:
+    return name.removesuffix("_bytes").replace("_", " ").replace("rss", "RSS").replace("vram", "VRAM")
+
+
+def _value(name: str, value: Any) -> RenderableType:
+    if name.endswith("bytes") and isinstance(value, int):
+        return _text(size(value))
+    if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        return rows_table(list(value[0]), [list(item.values()) for item in value])
+    if isinstance(value, Mapping):
+        return _text(", ".join(f"{key}: {inner}" for key, inner in value.items()) or "–")
+    return _text("–" if value in (None, [], "") else value)
+
+
+def rows_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, exact: bool = False) -> RenderableType:
+    """A plain table of whatever was asked for; `exact` keeps names and numbers as they are."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    for index, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[index], int | float | None) for row in rows)
+        table.add_column(column if exact else _heading(column), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        cells = zip(columns, row, strict=True)
+        table.add_row(*(_text(value if exact else _cell(column, value)) for column, value in cells))
+    return table
+
+
+def _cell(column: str, value: Any) -> str:
+    if value is None:
+        return "–"
+    if column.endswith("bytes") and isinstance(value, int):
+        return size(value)
+    if column in ("seconds", "estimated_seconds", "eta_seconds") and isinstance(value, int | float):
+        return duration(value)
+    return str(value)
+
+
+def runs_table(runs: Sequence[tuple[Run, Sequence[Step]]], date: Any) -> RenderableType:
+    """Runs, the newest first; `date` turns a time into text."""
+    rows = [
+        [
+            run.id,
+            run.name,
+            run.status,
+            f"{sum(step.status == DONE for step in steps)} of {len(steps)}",
+            date(run.created_at),
+            sum(step.seconds or 0 for step in steps),
+        ]
+        for run, steps in runs
+    ]
+    return rows_table(["run", "name", "status", "steps done", "begun", "seconds"], rows)
+
+
+def run_table(shown: Mapping[str, Any]) -> RenderableType:
+    """A run as `runs show` tells it."""
+    head = _text(f"{shown['run']} {shown['name']}: {shown['status']}")
+    columns = ["step", "stage", "arm", "status", "seconds", "estimated_seconds", "peak_rss_bytes", "approval"]
+    steps = [[step[column] for column in columns] for step in shown["steps"]]
+    made = [
+        [artifact["artifact"], artifact["kind"], step["step"], artifact["bytes"], artifact["path"]]
+        for step in shown["steps"]
+        for artifact in step["artifacts"]
+    ]
+    errors = [_text(f"{step['step']}: {step['error']}") for step in shown["steps"] if step.get("error")]
+    tables = [rows_table(columns, steps), *errors]
+    if made:
+        tables.append(rows_table(["artifact", "kind", "made by", "bytes", "path"], made))
+    return Group(head, *tables)
+
+
+def comparison_table(compared: Mapping[str, Any]) -> RenderableType:
+    """Two arms held against each other, block by block."""
+    a, b = compared["arms"]
+    columns = ["block", "cases", a, b, "fail → pass", "pass → fail", "p", "verdict"]
+    rows = [
+        [
+            block,
+            counts["cases"],
+            _passed(counts, a),
+            _passed(counts, b),
+            counts["fail_to_pass"],
+            counts["pass_to_fail"],
+            "–" if counts["p_value"] is None else f"{counts['p_value']:.2g}",
+            counts["verdict"],
+        ]
+        for block, counts in compared["blocks"].items()
+    ]
+    head = Text(f"{compared['run']}: {a} → {b}", style="bold")
+    if not compared["comparable"]:
+        differs = ", ".join(map(str, compared["differs_in"]))
+        head += Text(f"  not comparable: they differ in {differs}", style="red")
+    return Group(head, rows_table(columns, rows))
+
+
+def _passed(counts: Mapping[str, Any], arm: str) -> str:
+    errors = counts["errors"][arm]
+    share = f" ({counts['passed'][arm] / counts['cases']:.0%})" if counts["cases"] else ""
+    return f"{counts['passed'][arm]}{share}" + (f", {errors} errors" if errors else "")

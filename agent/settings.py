@@ -1,0 +1,95 @@
+"""Where tunesmith lives and which vLLM it starts; the only place that reads the environment.
+
+An environment variable comes before `HOME/settings.toml`, that before what is found by looking. Not covered: what
+the found vLLM can do, and whether it starts; `tunesmith doctor` says that.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from platformdirs import user_data_path
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tunesmith.memory.errors import BadInput
+
+_FILE = "settings.toml"
+
+
+class SettingsFile(BaseModel):
+    """What may stand in HOME/settings.toml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    vllm: str | None = None
+    """The vllm program, absolute or relative to HOME."""
+
+
+class Settings(BaseModel):
+    """What this start of tunesmith works with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path
+    """Holds tunesmith.db, models/, runs/, logs/, history and settings.toml."""
+    vllm: str | None = None
+    """The vllm program; None where none was found, which only the stages that serve mind."""
+    vllm_from: str = "nowhere"
+    """Why it is this program, in words."""
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of this start. Raises BadInput where settings.toml is not what it should be."""
+    home = home_of(environ)
+    vllm, source = _find_vllm(environ, home)
+    return Settings(home=home, vllm=vllm, vllm_from=source)
+
+
+def home_of(environ: Mapping[str, str] = os.environ) -> Path:
+    """TUNESMITH_HOME, else the platform's user data directory."""
+    named = environ.get("TUNESMITH_HOME")
+    return Path(named).expanduser().absolute() if named else user_data_path("tunesmith", appauthor=False)
+
+
+def _read_file(path: Path) -> SettingsFile:
+    try:
+        return SettingsFile.model_validate(tomllib.loads(path.read_text()))
+    except FileNotFoundError:
+        return SettingsFile()
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadInput(f"cannot read {path}: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        near = difflib.get_close_matches(name, SettingsFile.model_fields, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(SettingsFile.model_fields)}"
+        raise BadInput(f"{path}: {name}: {first['msg']}; {hint}") from None
+
+
+def _find_vllm(environ: Mapping[str, str], home: Path) -> tuple[str | None, str]:
+    """The vllm program and where it was named. One that was named and is not there is not replaced by another."""
+    for source, named in (
+        ("TUNESMITH_VLLM", environ.get("TUNESMITH_VLLM")),
+        (str(home / _FILE), _read_file(home / _FILE).vllm),
+    ):
+        if named:
+            program = home / Path(named).expanduser() if "/" in named else Path(shutil.which(named) or named)
+            if _is_program(program):
+                return str(program), source
+            return None, f"{source} names {named}, which is not a program"
+    for folder in (Path(sys.prefix).parent, Path(__file__).resolve().parent.parent):
+        program = folder / ".venv-serve" / "bin" / "vllm"
+        if _is_program(program):
+            return str(program), "beside the project"
+    on_path = shutil.which("vllm", path=environ.get("PATH"))
+    return (on_path, "PATH") if on_path else (None, "nowhere")
+
+
+def _is_program(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.X_OK)

@@ -1,0 +1,96 @@
+"""What came of a run, in numbers: every figure is read from the store, at the moment it is asked for."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+
+from tunesmith.agent import render
+from tunesmith.memory.errors import TunesmithError
+from tunesmith.memory.records import DONE
+from tunesmith.memory.store import Store
+from tunesmith.tools.stage import ARMS
+
+
+def summarise(store: Store, run: str) -> dict[str, Any]:
+    """Pass rates per block and arm, each arm against the base and against the hop before it, times, the endpoint."""
+    record = store.run(run)
+    steps = store.steps(run)
+    compared = comparisons(store, run)
+    return {
+        "run": run,
+        "name": record.name,
+        "status": record.status,
+        "blocks": pass_rates(compared),
+        "comparisons": compared,
+        "seconds": sum(step.seconds or 0.0 for step in steps),
+        "estimated_seconds": sum(step.estimated_seconds for step in steps if step.status == DONE),
+        "peak_rss_bytes": max((step.peak_rss_bytes or 0 for step in steps), default=0),
+        "endpoint": endpoint(store, run),
+    }
+
+
+def comparisons(store: Store, run: str) -> list[dict[str, Any]]:
+    """Every evaluated arm against the base, then every hop of the chain of custody, as `compare` prints them."""
+    from tunesmith.tools.evaluation import compare_run
+
+    arms = evaluated_arms(store, run)
+    tuned = [arm for arm in arms if arm not in ("base", "prompted")]
+    pairs = [("base", arm) for arm in arms if arm != "base" and "base" in arms]
+    pairs += list(zip(tuned, tuned[1:], strict=False))
+    found = []
+    for a, b in pairs:
+        with contextlib.suppress(TunesmithError):  # an arm whose evaluation never finished
+            found.append(compare_run(store, run, a, b))
+    return found
+
+
+def evaluated_arms(store: Store, run: str) -> list[str]:
+    """Arms of a run with stored results, in the order of the arc."""
+    held = {row["arm"] for row in store.read("SELECT DISTINCT arm FROM eval_results WHERE run = ?", run)}
+    return [arm for arm in ARMS if arm in held]
+
+
+def pass_rates(compared: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Block → arm → cases, passed, errors and rate, gathered from comparisons; the newest of each arm counts."""
+    blocks: dict[str, dict[str, dict[str, Any]]] = {}
+    for comparison in compared:
+        for block, counts in comparison["blocks"].items():
+            for arm in comparison["arms"]:
+                cases, passed = counts["cases"], counts["passed"][arm]
+                rate = passed / cases if cases else None
+                entry = {"cases": cases, "passed": passed, "errors": counts["errors"][arm], "rate": rate}
+                blocks.setdefault(block, {}).setdefault(arm, entry)
+    return blocks
+
+
+def endpoint(store: Store, run: str) -> dict[str, Any] | None:
+    """What the run's newest deployment reported: url, model, key file and its first answer."""
+    deployed = [step for step in store.steps(run, status=DONE) if step.stage == "deploy"]
+    return {"step": deployed[-1].id, **(deployed[-1].result or {})} if deployed else None
+
+
+def summary_view(summary: dict[str, Any]) -> RenderableType:
+    """The summary for a terminal."""
+    parts: list[RenderableType] = [render.comparison_table(compared) for compared in summary["comparisons"]]
+    took, estimated = render.duration(summary["seconds"]), render.duration(summary["estimated_seconds"])
+    parts.append(f"{summary['run']} {summary['status']}: took {took}, estimated {estimated}")
+    if summary["peak_rss_bytes"]:
+        parts.append(f"peak memory of a worker: {render.size(summary['peak_rss_bytes'])}")
+    served = summary["endpoint"]
+    if served:
+        parts.append(f"served: {served.get('model')} at {served.get('url')} (key in {served.get('key_file')})")
+    if summary.get("report"):
+        parts.append(f"report: {summary['report']}")
+    return Group(*parts)
+
+
+def write_run_report(store: Store, run: str, path: Path | None = None) -> tuple[Path, dict[str, Any]]:
+    """Write the run's HTML report, to runs/RUN/report.html unless told otherwise; its path and its summary."""
+    from tunesmith.tools.report import write_report
+
+    target = path or store.home / "runs" / run / "report.html"
+    return target, write_report(store, run, target)

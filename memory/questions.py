@@ -1,0 +1,215 @@
+"""Read-only questions over the history: SQL behind a guard, a run as one document, and what made what.
+
+The guard is for SQL that a model or a stranger wrote: it cannot write, attach, load code, read another file, run
+for ever or return without bounds. It does not hide anything by itself; pass `only` to keep a question to the views.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.records import Artifact, Step
+from tunesmith.memory.store import Store
+from tunesmith.memory.views import VIEWS
+
+MAX_ROWS = 200
+DEADLINE_S = 2.0
+_MAX_ANSWER_BYTES = 4 << 20
+_MAX_CELL_BYTES = 1_000_000
+_CHECK_EVERY_OPCODES = 1000
+_FORBIDDEN_FUNCTIONS = frozenset({"load_extension", "writefile", "readfile", "edit", "fts3_tokenizer"})
+
+_PURE_TABLES = frozenset({"json_each", "json_tree"})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Rows of a question, and whether there were more than it returns."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    truncated: bool = False
+
+
+def ask_sql(
+    path: Path,
+    sql: str,
+    *,
+    max_rows: int = MAX_ROWS,
+    deadline_s: float = DEADLINE_S,
+    only: Collection[str] | None = None,
+) -> Answer:
+    """Answer one SELECT over the store at `path`. Raises BadInput with the reason for anything else.
+
+    `only` limits it to these views or tables; what a view reads itself stays readable through it.
+    """
+    if not path.is_file():
+        raise BadInput(f"there is no store at {path} yet; `tunesmith base` starts the first run")
+    conn = _guarded(path)
+    try:
+        guard = _Guard(_read_by_views(conn, only) if only is not None else None)
+        conn.set_authorizer(guard)
+        deadline = time.monotonic() + deadline_s
+        conn.set_progress_handler(lambda: time.monotonic() > deadline, _CHECK_EVERY_OPCODES)
+        return _answer(conn, sql, max_rows)
+    except (sqlite3.Error, sqlite3.Warning, OverflowError, ValueError) as error:
+        raise BadInput(_why(error, deadline_s)) from None
+    finally:
+        conn.close()
+
+
+def _guarded(path: Path) -> sqlite3.Connection:
+    conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+    conn.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+    conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_CELL_BYTES)
+    conn.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, 20_000)
+    # Pragmas before the authorizer, which would refuse them.
+    conn.execute("PRAGMA query_only=ON")
+    conn.execute("PRAGMA trusted_schema=OFF")
+    conn.execute("PRAGMA cell_size_check=ON")
+    return conn
+
+
+class _Guard:
+    """SQLite's authorizer: reading, calling harmless functions and recursion are allowed, all else is not."""
+
+    def __init__(self, readable: frozenset[tuple[str, str]] | None) -> None:
+        self.readable = readable
+        """(table, column) pairs that may be read; None: all of them."""
+
+    def __call__(self, action: int, first: str | None, second: str | None, *_: str | None) -> int:
+        if action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE):
+            return sqlite3.SQLITE_OK
+        if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() not in _FORBIDDEN_FUNCTIONS:
+            return sqlite3.SQLITE_OK
+        if action == sqlite3.SQLITE_READ and self._may_read(first or "", second or ""):
+            return sqlite3.SQLITE_OK
+        return sqlite3.SQLITE_DENY
+
+    def _may_read(self, table: str, column: str) -> bool:
+        # An empty column is a row that is only counted.
+        return self.readable is None or not column or table in _PURE_TABLES or (table, column) in self.readable
+
+
+def _read_by_views(conn: sqlite3.Connection, only: Collection[str]) -> frozenset[tuple[str, str]]:
+    """Every (table, column) that the allowed views and tables read, themselves included.
+
+    Found by letting SQLite prepare them, rather than by trusting the view's name that it reports: a common table
+    expression of the same name would be reported in just that way.
+    """
+    seen: set[tuple[str, str]] = set()
+
+    def record(action: int, first: str | None, second: str | None, *_: str | None) -> int:
+        if action == sqlite3.SQLITE_READ:
+            seen.add((first or "", second or ""))
+        return sqlite3.SQLITE_OK
+
+    for name in only:
+        columns = conn.execute("SELECT name FROM pragma_table_info(?)", (name,)).fetchall()
+        seen.update((name, column) for (column,) in columns)
+    conn.set_authorizer(record)
+    for name in only:
+        conn.execute(f'SELECT * FROM "{name}" LIMIT 0')
+    return frozenset(seen)
+
+
+def _answer(conn: sqlite3.Connection, sql: str, max_rows: int) -> Answer:
+    cursor = conn.execute(sql)
+    if cursor.description is None:
+        raise ValueError("that is no SELECT")
+    rows: list[tuple[Any, ...]] = []
+    size = 0
+    for row in cursor:
+        size += sum(len(cell) if isinstance(cell, str | bytes) else 8 for cell in row)
+        if len(rows) == max_rows or size > _MAX_ANSWER_BYTES:
+            return Answer(_columns(cursor), tuple(rows), truncated=True)
+        rows.append(tuple(cell.hex() if isinstance(cell, bytes) else cell for cell in row))
+    return Answer(_columns(cursor), tuple(rows))
+
+
+def _columns(cursor: sqlite3.Cursor) -> tuple[str, ...]:
+    return tuple(column[0] for column in cursor.description)
+
+
+def _why(error: Exception, deadline_s: float) -> str:
+    text = str(error)
+    if text == "interrupted":
+        return f"the question took more than {deadline_s:g} s; narrow it, or add LIMIT"
+    if "not authorized" in text or "prohibited" in text or "readonly" in text:
+        return f"only reading is allowed ({text}); the views are {', '.join(VIEWS)}"
+    if "one statement at a time" in text:
+        return "one SELECT at a time"
+    return f"SQLite says: {text}; the views are {', '.join(VIEWS)}"
+
+
+def show_run(store: Store, run: str) -> dict[str, Any]:
+    """A run as `tunesmith runs show --json` prints it. Raises NotFound."""
+    record = store.run(run)
+    return {
+        "run": record.id,
+        "name": record.name,
+        "goal": record.goal,
+        "status": record.status,
+        "created_at": record.created_at,
+        "finished_at": record.finished_at,
+        "steps": [step_shape(store, step) for step in store.steps(run)],
+    }
+
+
+def step_shape(store: Store, step: Step) -> dict[str, Any]:
+    """A step with its artifacts, as documents show it."""
+    made = [artifact for artifact in store.artifacts(step.run) if artifact.step == step.id]
+    return {
+        "step": step.id,
+        "stage": step.stage,
+        "arm": step.arm,
+        "status": step.status,
+        "seconds": step.seconds,
+        "estimated_seconds": step.estimated_seconds,
+        "peak_rss_bytes": step.peak_rss_bytes,
+        "peak_vram_bytes": step.peak_vram_bytes,
+        "estimated_peak_bytes": step.estimated_peak_bytes,
+        "approval": step.approval,
+        "plan_hash": step.plan_hash,
+        "request": step.request,
+        "error": step.error,
+        "artifacts": [_artifact_shape(artifact) for artifact in made],
+    }
+
+
+def _artifact_shape(artifact: Artifact) -> dict[str, Any]:
+    return {
+        "artifact": artifact.id,
+        "kind": artifact.kind,
+        "path": str(artifact.path),
+        "sha256": artifact.sha256,
+        "bytes": artifact.bytes,
+    }
+
+
+def what_made(store: Store, artifact: str) -> dict[str, Any]:
+    """An artifact with the step that made it and everything it descends from, the nearest first. Raises NotFound."""
+    made = store.artifact(artifact)
+    rows = store.read("SELECT * FROM v_lineage WHERE artifact = ? ORDER BY depth, ancestor", artifact)
+    nearest: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        nearest.setdefault(
+            row["ancestor"],
+            {
+                "artifact": row["ancestor"],
+                "kind": row["ancestor_kind"],
+                "run": row["made_by_run"],
+                "step": row["made_by_step"],
+                "stage": row["made_by_stage"],
+                "depth": row["depth"],
+                "sha256": row["sha256"],
+                "path": row["path"],
+            },
+        )
+    return {**_artifact_shape(made), "run": made.run, "step": made.step, "lineage": list(nearest.values())}
