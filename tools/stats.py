@@ -146,20 +146,20 @@ def paired_bootstrap(
     return Bootstrap(math.fsum(differences) / len(differences), float(low), float(high), resamples, seed)
 
 
-def minimum_detectable_gain(cases: int, alpha: float = ALPHA) -> float | None:
-    """The smallest gain in pass rate that the exact McNemar test can show on `cases` pairs, or None.
+def minimum_detectable_effect(cases: int, alpha: float = ALPHA) -> float:
+    """The smallest gain in pass rate that the exact McNemar test can show on `cases` pairs; infinite where none.
 
     Best case: every flip goes one way, so k flips give p = 2 / 2^k; the smallest k with p < alpha (6 at .05)
     over the cases. A real gain with losses mixed in needs more.
     """
     flips = next(k for k in range(1, 2048) if mcnemar_exact(k, 0) < alpha)
-    return flips / cases if flips <= cases else None
+    return flips / cases if flips <= cases else math.inf
 
 
 def detectable_text(cases: int, alpha: float = ALPHA) -> str:
     """One sentence for the plan, before anything is bought: what this many cases can show."""
-    gain = minimum_detectable_gain(cases, alpha)
-    if gain is None:
+    gain = minimum_detectable_effect(cases, alpha)
+    if math.isinf(gain):
         return f"with {cases} cases no gain can be shown; write at least 6"
     return f"with {cases} cases no gain under {math.ceil(gain * 100 - 1e-9)} points can be shown"
 

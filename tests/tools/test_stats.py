@@ -106,9 +106,9 @@ def test_clustered_bootstrap_is_wider_when_rows_repeat() -> None:
 
 
 def test_twenty_cases_show_no_gain_under_thirty_points_and_sixty_show_ten() -> None:
-    assert stats.minimum_detectable_gain(20) == pytest.approx(0.30)
-    assert stats.minimum_detectable_gain(60) == pytest.approx(0.10)
-    assert stats.minimum_detectable_gain(5) is None
+    assert stats.minimum_detectable_effect(20) == pytest.approx(0.30)
+    assert stats.minimum_detectable_effect(60) == pytest.approx(0.10)
+    assert stats.minimum_detectable_effect(5) == math.inf
     assert stats.detectable_text(20) == "with 20 cases no gain under 30 points can be shown"
     assert "at least 6" in stats.detectable_text(3)
 
