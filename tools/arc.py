@@ -121,7 +121,7 @@ def check_arc(plan: ArcPlan, *, have: tuple[str, ...]) -> None:
         for kind in entry.needs:
             if kind not in held:
                 maker = next(e.name for e in catalog.STAGES if e.makes == kind)
-                raise BadInput(f"step {number} ({spec.stage}) needs a {kind}; put `{maker}` before it")
+                raise BadInput(f"step {number} ({spec.stage}) has no {kind} to work on; put `{maker}` before it")
         held.add(entry.makes)
 
 

@@ -54,8 +54,11 @@ def test_a_wrong_field_is_named_with_the_right_one(stage: str, fields: dict[str,
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("name: x\nsteps: [train]", "step 1 .train. needs a base; put `base` before it"),
-        ("name: x\nsteps: [base, baseline, {stage: merge}]", "needs a adapter|needs an adapter"),
+        ("name: x\nsteps: [train]", "step 1 .train. has no base to work on; put `base` before it"),
+        (
+            "name: x\nsteps: [base, baseline, {stage: merge}]",
+            "step 3 .merge. has no adapter to work on; put `train` before it",
+        ),
         ("name: x\nsteps: []", "steps"),
         ("steps: [base]", "name"),
         ("name: x\nsteps: [{lora_rank: 3}]", "step 1 names no stage"),
