@@ -19,7 +19,7 @@ from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound, Tunesmi
 from tunesmith.memory.records import PLANNED, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools import arc, catalog
-from tunesmith.tools.arc import ArcPlan, Approver, Workspace
+from tunesmith.tools.arc import Approver, ArcPlan, Workspace
 from tunesmith.tools.stage import Plan
 
 

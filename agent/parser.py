@@ -7,6 +7,8 @@ Options that several commands share are set only where they were given, so that 
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -18,7 +20,11 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are ours: one line, exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises BadInput."""
+        """Raises BadInput, with the nearest right word where a wrong one was given."""
+        wrong = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if wrong:
+            near = difflib.get_close_matches(wrong[1], re.findall(r"[\w-]+", wrong[2]), 1)
+            message = f"no command {wrong[1]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
         raise BadInput(f"{message}; `{self.prog} --help` lists what it takes")
 
 

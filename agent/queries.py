@@ -13,7 +13,7 @@ from rich.console import Group
 from tunesmith.agent import render
 from tunesmith.agent.output import Output
 from tunesmith.agent.settings import Settings
-from tunesmith.agent.summary import summary_view, summarise, write_run_report
+from tunesmith.agent.summary import summarise, summary_view, write_run_report
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.questions import ask_sql, show_run
 from tunesmith.memory.records import APPROVED, DONE, PLANNED, RUNNING, Step
@@ -52,7 +52,8 @@ def compare(args: argparse.Namespace, settings: Settings, store: Store, out: Out
         raise BadInput(f"--arms takes two different arms, such as base,adapter; it was {args.arms!r}")
     compared = compare_run(store, store.run(args.run).id, *arms)
     flips = store.read(
-        "SELECT block, case_id, flip FROM v_flips WHERE run = ? AND arm_a = ? AND arm_b = ? ORDER BY block, flip, case_id",
+        "SELECT block, case_id, flip FROM v_flips WHERE run = ? AND arm_a = ? AND arm_b = ?"
+        " ORDER BY block, flip, case_id",
         args.run,
         *arms,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def comparisons(store: Store, run: str) -> list[dict[str, Any]]:
     arms = evaluated_arms(store, run)
     tuned = [arm for arm in arms if arm not in ("base", "prompted")]
     pairs = [("base", arm) for arm in arms if arm != "base" and "base" in arms]
-    pairs += list(zip(tuned, tuned[1:], strict=False))
+    pairs += list(itertools.pairwise(tuned))
     found = []
     for a, b in pairs:
         with contextlib.suppress(TunesmithError):  # an arm whose evaluation never finished
