@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -14,13 +13,15 @@ from tunesmith.agent import render
 from tunesmith.agent.approvals import HashApprover, TerminalApprover, YesApprover, nobody
 from tunesmith.agent.output import Output
 from tunesmith.agent.settings import Settings
-from tunesmith.agent.summary import summarise, summary_view, write_run_report
+from tunesmith.agent.summary import conclude, summary_view
 from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound, TunesmithError
-from tunesmith.memory.records import PLANNED, Step
+from tunesmith.memory.records import PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools import arc, catalog
 from tunesmith.tools.arc import Approver, ArcPlan, Workspace
 from tunesmith.tools.stage import Plan
+
+_LET_GO = 130
 
 
 def approver_of(args: argparse.Namespace) -> Approver:
@@ -170,7 +171,7 @@ def whole(plan: ArcPlan, args: argparse.Namespace, settings: Settings, store: St
         out.failed(str(error), exit_code)
         out.say(str(error))
     except KeyboardInterrupt:
-        exit_code = 130
+        exit_code = _LET_GO
     run_id = known or next((r.id for r in store.runs() if r.id not in before), None)
     _conclude(store, run_id, exit_code, out)
     return exit_code
@@ -180,28 +181,14 @@ def _conclude(store: Store, run: str | None, exit_code: int, out: Output) -> Non
     if run is None:
         out.emit("done", run=None, status="failed", exit_code=exit_code)
         return
-    summary = summarise(store, run)
-    summary["report"] = _report(store, run, out)
-    if exit_code == 130:
-        out.say(f"left; {_running(store, run)}go on with `tunesmith run --resume {run}`")
+    if exit_code == _LET_GO:
+        running = [step.id for step in store.steps(run, status=RUNNING)]
+        goes_on = f"{running[0]} goes on (`tunesmith jobs attach {running[0]}` follows it); " if running else ""
+        out.say(f"let go of {run}; {goes_on}`tunesmith run --resume {run}` does the rest")
+    summary = conclude(store, run, out.say)
     out.emit("done", exit_code=exit_code, **summary)
     if not out.as_json or out.console.is_terminal:
-        shown = summary_view(summary)
-        out.document(summary, shown)
-
-
-def _running(store: Store, run: str) -> str:
-    steps = [step.id for step in store.steps(run, status="running")]
-    return f"{steps[0]} goes on in its worker (`tunesmith jobs attach {steps[0]}`); " if steps else ""
-
-
-def _report(store: Store, run: str, out: Output) -> str | None:
-    """The path of the run's report; a report that cannot be written never hides what the run came to."""
-    try:
-        return os.fspath(write_run_report(store, run)[0])
-    except Exception as error:
-        out.say(f"no report was written: {type(error).__name__}: {error}")
-        return None
+        out.document(summary, summary_view(summary))
 
 
 def price_whole(ws: Workspace, run: str, plan: ArcPlan) -> list[Plan]:

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        return _failed(_unexpected(error), 1)
+        return _failed(unexpected(error), 1)
 
 
 def _main(words: list[str]) -> int:
@@ -105,7 +105,7 @@ def _failed(message: str, exit_code: int) -> int:
     return exit_code
 
 
-def _unexpected(error: Exception) -> str:
+def unexpected(error: Exception) -> str:
     """One line about a defect of ours; its traceback goes to a file."""
     import tempfile
     import time

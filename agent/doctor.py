@@ -90,7 +90,12 @@ def examined_view(found: dict[str, Any]) -> RenderableType:
         ["RAM", f"{ram}, swap {render.size(machine['swap_free_bytes'])} free"],
         ["disk", f"{render.size(machine['disk_free_bytes'])} free"],
         ["lab", ", ".join(f"{name} {number}" for name, number in found["lab"].items() if number) or "not installed"],
-        ["vLLM", f"{found['vllm']['version'] or 'version unknown'}, {found['vllm']['program']} ({found['vllm']['from']})"
-         if found["vllm"]["program"] else "not found"],
-    ]  # fmt: skip
+        ["vLLM", _vllm_words(found["vllm"])],
+    ]
     return Group(render.rows_table(["what", "found"], rows), *(Text(f"! {line}") for line in found["missing"]))
+
+
+def _vllm_words(vllm: dict[str, Any]) -> str:
+    if not vllm["program"]:
+        return "not found"
+    return f"{vllm['version'] or 'version unknown'}, {vllm['program']} ({vllm['from']})"

@@ -23,8 +23,8 @@ class Parser(argparse.ArgumentParser):
         """Raises BadInput, with the nearest right word where a wrong one was given."""
         wrong = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
         if wrong:
-            near = difflib.get_close_matches(wrong[1], re.findall(r"[\w-]+", wrong[2]), 1)
-            message = f"no command {wrong[1]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+            near = nearest(wrong[1], re.findall(r"[\w-]+", wrong[2]))
+            message = f"no command {wrong[1]!r}" + (f"; did you mean {near!r}?" if near else "")
         raise BadInput(f"{message}; `{self.prog} --help` lists what it takes")
 
 
@@ -34,6 +34,12 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         print(f"tunesmith {version()}")
         parser.exit()
+
+
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """The known word that is most like a wrong one, if any is."""
+    near = difflib.get_close_matches(word, known, 1)
+    return near[0] if near else None
 
 
 def version() -> str:

@@ -20,6 +20,8 @@ from tunesmith.memory.records import APPROVED, DONE, PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools import runner
 
+LET_GO = 130
+
 Command = Callable[[argparse.Namespace, Settings, Store, Output], int]
 
 
@@ -144,19 +146,28 @@ def job_line(step: Step) -> dict[str, Any]:
 
 
 def attach(store: Store, step: str, out: Output) -> int:
-    """Follow a step to its end; Ctrl-C lets go of it and never stops it. 0 when it was done, else 1."""
+    """Follow a step to its end and show it. 0 when it was done, else 1."""
+    code = follow(store, step, out)
+    if code == LET_GO:
+        out.say(f"let go of {step}; it goes on. `tunesmith jobs attach {step}` follows it again")
+    else:
+        ended = store.step(step)
+        out.document(job_line(ended), render.step_end(ended))
+    return code
+
+
+def follow(store: Store, step: str, out: Output) -> int:
+    """A bar until the step ends; Ctrl-C lets go of it (LET_GO) and never stops it. 0 when it was done, else 1."""
     current = store.step(step)
     out.follow(current)
     try:
         for current in runner.follow(store, step):
             out.move(current)
     except KeyboardInterrupt:
+        return LET_GO
+    finally:
         out.let_go()
-        out.say(f"let go of {step}; it goes on. `tunesmith jobs attach {step}` follows it again")
-        return 130
-    out.let_go()
     store.announce([step])
-    out.document(job_line(current), render.step_end(current))
     return 0 if current.status == DONE else 1
 
 

@@ -1,18 +1,45 @@
-"""What every start does first: find what died while nobody looked, and tell it."""
+"""What every start does first: find what died or ended while nobody looked, and tell it."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 
+from tunesmith.agent import render
+from tunesmith.memory.records import RUNNING, Run
 from tunesmith.memory.store import Store
-from tunesmith.tools import runner
+from tunesmith.tools import catalog, runner
+
+_BETWEEN_STEPS_S = 60.0
+"""A run that is carried out has a step at work again after less than this; longer only where it waits for a yes."""
 
 
 def recover(store: Store) -> list[str]:
-    """Mark dead steps and end servers that outlived their step; a line about each of them."""
-    lines = [f"{step.stage} ({step.id} of {step.run}) failed: {step.error}" for step in runner.reconcile(store)]
+    """Mark what died, end servers that outlived their step, put runs where they stand; a line about each."""
+    dead = runner.reconcile(store)
+    lines = [f"{step.stage} ({step.id} of {step.run}) failed: {step.error}" for step in dead]
+    store.announce([step.id for step in dead])
+    for step in store.unannounced():
+        if catalog.BY_NAME[step.stage].expensive:
+            lines.append(f"ended while nobody watched: {render.step_end(step).plain}")
+    for run in store.runs():
+        if run.status == RUNNING:
+            lines += _settle(store, run)
     with contextlib.suppress(ImportError):
         from tunesmith.tools import serving
 
         lines += [f"stopped an orphaned server: {server}" for server in serving.stop_orphans(store)]
     return lines
+
+
+def _settle(store: Store, run: Run) -> list[str]:
+    """A run that nobody carries out any more stands where its newest step stands."""
+    steps = store.steps(run.id)
+    idle_s = time.time() - max((step.finished_at or step.created_at for step in steps), default=run.created_at)
+    if any(step.status == RUNNING for step in steps) or idle_s < _BETWEEN_STEPS_S or not steps:
+        return []
+    if not run.plan.get("steps"):
+        store.set_run_status(run.id, steps[-1].status)
+        return []
+    store.set_run_status(run.id, "waiting")
+    return [f"{run.id} ({run.name}) stopped half-way; `tunesmith run --resume {run.id}` goes on with it"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -181,6 +182,15 @@ def _cell(column: str, value: Any) -> str:
     if column in ("seconds", "estimated_seconds", "eta_seconds") and isinstance(value, int | float):
         return duration(value)
     return str(value)
+
+
+def fields_table(name: str, summary: str, model: type[BaseModel]) -> RenderableType:
+    """The fields of a stage's request, with defaults and what they mean."""
+    rows = [
+        [field, "" if info.is_required() else str(info.get_default(call_default_factory=True)), info.description or ""]
+        for field, info in model.model_fields.items()
+    ]
+    return Group(_text(f"{name}: {summary}"), rows_table(["field", "default", "what it is"], rows, exact=True))
 
 
 def runs_table(runs: Sequence[tuple[Run, Sequence[Step]]], date: Any) -> RenderableType:

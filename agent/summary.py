@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,17 @@ def summary_view(summary: dict[str, Any]) -> RenderableType:
     if summary.get("report"):
         parts.append(f"report: {summary['report']}")
     return Group(*parts)
+
+
+def conclude(store: Store, run: str, say: Callable[[str], None]) -> dict[str, Any]:
+    """The summary of a run that ended, its report written; a report that fails never hides what the run came to."""
+    summary = summarise(store, run)
+    try:
+        summary["report"] = str(write_run_report(store, run)[0])
+    except Exception as error:
+        say(f"no report was written: {type(error).__name__}: {error}")
+        summary["report"] = None
+    return summary
 
 
 def write_run_report(store: Store, run: str, path: Path | None = None) -> tuple[Path, dict[str, Any]]:

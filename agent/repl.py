@@ -1,0 +1,146 @@
+"""The REPL: a prompt at once, everything else loaded behind it.
+
+This module imports prompt-toolkit and nothing that takes longer; the store, the stages and rich arrive in a thread
+that starts when the prompt is on the screen. Ctrl-C clears the line, Ctrl-D leaves, and neither ever stops a job.
+Not covered: the conversation itself. Plain text goes to `Shell.converse`, which the driver will take over.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import Application
+from prompt_toolkit.history import FileHistory, History, ThreadedHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.patch_stdout import patch_stdout
+
+from tunesmith.agent.completion import SlashCompleter
+from tunesmith.memory.errors import BadInput
+
+if TYPE_CHECKING:
+    from tunesmith.agent.shell import Shell
+
+_PROMPT = "tunesmith ❯ "
+_HELLO = "/help lists the commands, /demo runs the whole arc, Ctrl-D leaves."
+_WOKEN = "\0woken"
+"""What the prompt returns when a background thread wants the main one; nobody can type it."""
+
+
+def repl() -> int:
+    """Talk until the user leaves; the exit code. Raises BadInput without a terminal."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise BadInput("the REPL needs a terminal; `tunesmith --help` lists the commands that do not")
+    return _Repl().run()
+
+
+class _LateHistory(History):
+    """The history file, whose place is known only once the settings are loaded."""
+
+    def __init__(self, owner: _Repl) -> None:
+        super().__init__()
+        self._owner = owner
+
+    def load_history_strings(self) -> Iterable[str]:
+        yield from FileHistory(self._owner.shell().settings.home / "history").load_history_strings()
+
+    def store_string(self, string: str) -> None:
+        FileHistory(self._owner.shell().settings.home / "history").store_string(string)
+
+
+class _Repl:
+    """The prompt in the main thread, and the thread that loads what stands behind it."""
+
+    def __init__(self) -> None:
+        self._loaded = threading.Event()
+        self._shell: Shell | None = None
+        self._error: BaseException | None = None
+        self._typed = ""
+        self._session: PromptSession[str] = PromptSession(
+            _PROMPT,
+            history=ThreadedHistory(_LateHistory(self)),
+            completer=SlashCompleter(lambda: self._shell),
+            bottom_toolbar=self._toolbar,
+            key_bindings=_bindings(),
+            complete_while_typing=True,
+        )
+
+    def run(self) -> int:
+        """The loop: one line after the other until Ctrl-D or /quit."""
+        print(_HELLO)
+        self._session.app.after_render += self._load_once
+        with patch_stdout(raw=True):
+            while True:
+                try:
+                    line = self._session.prompt(default=self._typed, pre_run=self._woken_before)
+                except EOFError:
+                    break
+                self._typed = ""
+                if self._error:
+                    raise self._error
+                if line == _WOKEN:
+                    self.shell().answer_questions()
+                elif line.strip() and not self.shell().handle(line.strip()):
+                    break
+            if self._loaded.is_set() and self._shell:
+                self._shell.leave()
+        return 0
+
+    def shell(self) -> Shell:
+        """What stands behind the prompt, waited for. Raises what kept it from loading."""
+        self._loaded.wait()
+        if self._shell is None:
+            raise self._error or RuntimeError("the REPL did not load")
+        return self._shell
+
+    def _load_once(self, app: Application[Any]) -> None:
+        app.after_render -= self._load_once
+        threading.Thread(target=self._load, daemon=True).start()
+
+    def _load(self) -> None:
+        try:
+            from tunesmith.agent.shell import Shell
+
+            shell = Shell.open(wake=self.wake)
+            self._shell = shell
+            self._loaded.set()
+            shell.begin()
+        except BaseException as error:
+            self._error = error
+            self._loaded.set()
+            self.wake()
+
+    def wake(self) -> None:
+        """Bring the main thread out of its prompt, what was typed kept for the next one; from any thread."""
+        app = self._session.app
+        if app.loop and app.is_running:
+            app.loop.call_soon_threadsafe(self._leave_prompt)
+
+    def _woken_before(self) -> None:
+        # A question that came between two prompts found no prompt to wake.
+        if self._error or (self._shell and self._shell.has_questions()):
+            self._leave_prompt()
+
+    def _leave_prompt(self) -> None:
+        app = self._session.app
+        if app.future and not app.future.done():
+            self._typed = self._session.default_buffer.text
+            app.exit(result=_WOKEN)
+
+    def _toolbar(self) -> str:
+        return self._shell.toolbar() if self._shell else ""
+
+
+def _bindings() -> KeyBindings:
+    """Ctrl-C clears the line; it is a key here, so that no KeyboardInterrupt runs through an event loop."""
+    bindings = KeyBindings()
+
+    @bindings.add("c-c", eager=True)
+    @bindings.add("<sigint>")
+    def _clear(event: KeyPressEvent) -> None:
+        event.current_buffer.reset()
+
+    return bindings

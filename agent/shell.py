@@ -1,0 +1,242 @@
+"""What stands behind the prompt: the store, the jobs, and the questions that a running plan asks.
+
+Its methods run in the main thread, between two prompts, unless they say otherwise. A plan (`/demo`, `/continue`)
+runs in a thread of its own that only waits: the work is in workers, and what it asks is asked at the prompt.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.input.typeahead import clear_typeahead
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from tunesmith.agent import render, settings, slash
+from tunesmith.agent.approvals import GRACE_S, TerminalApprover, drop_typed_ahead
+from tunesmith.agent.cli import open_store, unexpected
+from tunesmith.agent.fields import choices
+from tunesmith.agent.monitor import Monitor
+from tunesmith.agent.output import Output
+from tunesmith.agent.settings import Settings
+from tunesmith.memory.errors import BadInput, TunesmithError
+from tunesmith.memory.records import RUNNING, Step
+from tunesmith.memory.store import Store
+from tunesmith.tools import arc, catalog
+from tunesmith.tools.arc import ArcPlan, Decision, Workspace
+from tunesmith.tools.stage import Plan
+
+_NO_DRIVER = "The conversation arrives with the driver, which is not built yet; /help lists what works without it."
+
+
+@dataclass(slots=True)
+class _Question:
+    """A plan that a background thread needs decided, and the answer on its way back."""
+
+    plan: Plan
+    step: str
+    answer: queue.Queue[Decision | TunesmithError] = field(default_factory=queue.Queue)
+
+
+class Shell:
+    """Everything that a slash command works with."""
+
+    def __init__(self, found: Settings, store: Store, wake: Callable[[], None]) -> None:
+        self.settings = found
+        self.store = store
+        self.wake = wake
+        self.ws = Workspace(store, found.vllm, self.emit)
+        self.monitor = Monitor(store, tell=self._tell, changed=self._redraw)
+        self.arcs: dict[str, threading.Thread] = {}
+        self.bar_console: Console | None = None
+        self._questions: queue.Queue[_Question] = queue.Queue()
+        self._asking: PromptSession[str] = PromptSession(interrupt_exception=EOFError)
+
+    @classmethod
+    def open(cls, wake: Callable[[], None]) -> Shell:
+        """Load settings and store; what died meanwhile is told above the prompt. Raises BadInput."""
+        found = settings.load()
+        out = Output(console=_console())
+        return cls(found, open_store(found, out), wake)
+
+    def begin(self) -> None:
+        """Start watching the jobs."""
+        self.monitor.look()
+        self.monitor.start()
+
+    # What the prompt needs, from any thread
+
+    def toolbar(self) -> str:
+        """The jobs at work."""
+        return self.monitor.line()
+
+    def run_words(self) -> Iterable[tuple[str, str]]:
+        """Ids of runs, each with its name."""
+        return [(run.id, f"{run.name}, {run.status}") for run in self.monitor.runs]
+
+    def step_words(self) -> Iterable[tuple[str, str]]:
+        """Ids of steps at work."""
+        return [(step.id, f"{step.stage} of {step.run}") for step in self.monitor.running]
+
+    def field_words(self, stage: str, word: str) -> Iterable[tuple[str, str]]:
+        """`field=` for every field of a stage's request, and its values where they can be listed."""
+        model = catalog.BY_NAME[stage].load().request
+        name, equals, _ = word.partition("=")
+        if equals and name in model.model_fields:
+            return [(f"{name}={value}", "") for value in choices(model.model_fields[name])]
+        return [(f"{known}=", info.description or "") for known, info in model.model_fields.items()]
+
+    def show(self, shown: RenderableType) -> None:
+        """Print above the prompt, or above the bar where one is shown."""
+        (self.bar_console or _console()).print(shown)
+
+    def say(self, text: str) -> None:
+        """Print plain text; brackets in it are no markup."""
+        self.show(Text(text))
+
+    def main_console(self) -> Console:
+        """The terminal itself, for the main thread while it shows no prompt."""
+        return Console(file=sys.__stdout__, highlight=False)
+
+    def emit(self, event: str, **data: Any) -> None:
+        """An event of a step or a plan: what the user should see of it."""
+        stage = data.get("stage", "")
+        expensive = stage in catalog.BY_NAME and catalog.BY_NAME[stage].expensive
+        if event == "run.started":
+            self.arcs[data["run"]] = threading.current_thread()
+            self.say(f"run {data['run']} ({data['name']}): {', '.join(data['steps'])}")
+        elif event == "plan.shown" and expensive:
+            self.show(render.plan_table(data["plan"], data["step"], resumed=bool(data.get("resumed"))))
+        elif event == "step.started" and expensive:
+            self.say(f"{stage} ({data['step']}) runs; /attach {data['step']} follows it, /stop {data['step']} ends it")
+        elif event == "step.finished" and expensive:
+            self.monitor.told(self.store.step(data["step"]))
+
+    # One line after the other
+
+    def handle(self, line: str) -> bool:
+        """Carry out one line; False to leave. An error is one line, and the REPL lives on."""
+        try:
+            if line.startswith("/"):
+                return slash.carry_out(self, line[1:])
+            self.converse(line)
+        except TunesmithError as error:
+            self.say(f"tunesmith: {error}")
+        except KeyboardInterrupt:
+            self.say("interrupted; jobs go on")
+        except EOFError:
+            self.say("nothing was decided")
+        except Exception as error:
+            self.say(f"tunesmith: {unexpected(error)}")
+        return True
+
+    def converse(self, text: str) -> None:
+        """A line of the conversation."""
+        self.say(_NO_DRIVER)
+
+    # Questions
+
+    def ask(self, question: str) -> str:
+        """Ask at the prompt; slash commands work meanwhile. Raises EOFError for Ctrl-C and Ctrl-D."""
+        while True:
+            drop_typed_ahead()
+            clear_typeahead(self._asking.app.input)
+            answer = self._asking.prompt(question, bottom_toolbar=self.toolbar)
+            if not answer.strip().startswith("/"):
+                return answer
+            self.handle(answer.strip())
+
+    def confirm(self, question: str) -> bool:
+        """A yes or anything else, with the grace against keys typed ahead."""
+        from tunesmith.agent.approvals import read_answer
+
+        time.sleep(GRACE_S)
+        answer = read_answer(self.ask(f"{question} (yes or no) "), by="terminal")
+        return answer is not None and answer.yes
+
+    def approver(self, plan: Plan, step: str) -> Decision:
+        """Asks from the main thread."""
+        return TerminalApprover(self.ask)(plan, step)
+
+    def has_questions(self) -> bool:
+        """Whether a background thread waits for an answer."""
+        return not self._questions.empty()
+
+    def answer_questions(self) -> None:
+        """Ask what the background threads want to know."""
+        while self.has_questions():
+            asked = self._questions.get()
+            try:
+                asked.answer.put(self.approver(asked.plan, asked.step))
+            except TunesmithError as error:
+                asked.answer.put(error)
+
+    def _ask_from_thread(self, plan: Plan, step: str) -> Decision:
+        asked = _Question(plan, step)
+        self._questions.put(asked)
+        self.wake()
+        answer = asked.answer.get()
+        if isinstance(answer, TunesmithError):
+            raise answer
+        return answer
+
+    # Plans in the background
+
+    def start_arc(self, plan: ArcPlan, resume_run: str | None = None) -> None:
+        """Carry out a plan in a thread; it asks at the prompt and tells its end there."""
+        if any(thread.is_alive() for thread in self.arcs.values()):
+            raise BadInput("a plan is being carried out already; wait for it, or /stop its step")
+        thread = threading.Thread(target=self._arc, args=(plan, resume_run), daemon=True)
+        self.arcs.clear()
+        thread.start()
+
+    def _arc(self, plan: ArcPlan, resume_run: str | None) -> None:
+        from tunesmith.agent.summary import conclude, summary_view
+
+        before = {run.id for run in self.store.runs()}
+        run = resume_run
+        try:
+            run = arc.run_arc(self.ws, plan, self._ask_from_thread, resume_run=resume_run)
+        except TunesmithError as error:
+            self.say(f"tunesmith: {error}")
+            run = run or next((r.id for r in self.store.runs() if r.id not in before), None)
+            if run:
+                self.say(f"/continue {run} goes on with it")
+            return
+        except Exception as error:
+            self.say(f"tunesmith: {unexpected(error)}")
+            return
+        self.show(summary_view(conclude(self.store, run, self.say)))
+
+    # Ends
+
+    def _tell(self, step: Step) -> None:
+        self.show(render.step_end(step))
+
+    def _redraw(self) -> None:
+        from prompt_toolkit.application import get_app_or_none
+
+        app = get_app_or_none()
+        if app:
+            app.invalidate()
+
+    def leave(self) -> None:
+        """A word on what goes on without the REPL."""
+        self.monitor.close()
+        for step in self.store.steps(status=RUNNING):
+            self.say(f"{step.stage} ({step.id}) goes on without me; `tunesmith jobs attach {step.id}` follows it")
+        for run, thread in self.arcs.items():
+            if thread.is_alive():
+                self.say(f"the rest of {run} waits: `tunesmith run --resume {run}` goes on with it")
+
+
+def _console() -> Console:
+    # Through sys.stdout of this moment: while a prompt is shown, prompt-toolkit puts what is written above it.
+    return Console(file=sys.stdout, force_terminal=True, highlight=False)
