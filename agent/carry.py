@@ -15,7 +15,7 @@ from tunesmith.agent.output import Output
 from tunesmith.agent.settings import Settings
 from tunesmith.agent.summary import conclude, summary_view
 from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound, TunesmithError
-from tunesmith.memory.records import PLANNED, RUNNING, Step
+from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools import arc, catalog
 from tunesmith.tools.arc import Approver, ArcPlan, Workspace
@@ -83,7 +83,8 @@ def open_run(ws: Workspace, stage: str, given: dict[str, Any]) -> str:
 
 
 def _has_base(store: Store, run: str) -> bool:
-    return bool(store.artifacts(run, "base")) or any(step.stage == "base" for step in store.steps(run))
+    at_work = any(step.stage == "base" and step.status in (APPROVED, RUNNING) for step in store.steps(run))
+    return at_work or bool(store.artifacts(run, "base"))
 
 
 def in_run(ws: Workspace, run: str, stage: str, given: dict[str, Any], approver: Approver) -> Step:
@@ -91,13 +92,14 @@ def in_run(ws: Workspace, run: str, stage: str, given: dict[str, Any], approver:
     try:
         ended = arc.perform(ws, run, stage, given, approver)
     except TunesmithError as error:
-        _stand(ws.store, run, "waiting" if isinstance(error, ApprovalPending) else "failed")
+        stand(ws.store, run, "waiting" if isinstance(error, ApprovalPending) else "failed")
         raise
-    _stand(ws.store, run, "done")
+    stand(ws.store, run, "done")
     return ended
 
 
-def _stand(store: Store, run: str, status: str) -> None:
+def stand(store: Store, run: str, status: str) -> None:
+    """Put a run that follows no written plan where its newest step stands."""
     if store.steps(run) and not store.run(run).plan.get("steps"):
         store.set_run_status(run, status)
 

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import Application
+from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import FileHistory, History, ThreadedHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.patch_stdout import patch_stdout
 
 from tunesmith.agent.completion import SlashCompleter
+from tunesmith.agent.toolbar import TOOLBAR_STYLE, toolbar
 from tunesmith.memory.errors import BadInput
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class _Repl:
             history=ThreadedHistory(_LateHistory(self)),
             completer=SlashCompleter(lambda: self._shell),
             bottom_toolbar=self._toolbar,
+            style=TOOLBAR_STYLE,
             key_bindings=_bindings(),
             complete_while_typing=True,
         )
@@ -130,8 +133,8 @@ class _Repl:
             self._typed = self._session.default_buffer.text
             app.exit(result=_WOKEN)
 
-    def _toolbar(self) -> str:
-        return self._shell.toolbar() if self._shell else ""
+    def _toolbar(self) -> StyleAndTextTuples:
+        return toolbar(self._shell.monitor.line() if self._shell else "")
 
 
 def _bindings() -> KeyBindings:

@@ -19,13 +19,14 @@ from prompt_toolkit.input.typeahead import clear_typeahead
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from tunesmith.agent import render, settings, slash
+from tunesmith.agent import carry, render, settings, slash
 from tunesmith.agent.approvals import GRACE_S, TerminalApprover, drop_typed_ahead
 from tunesmith.agent.cli import open_store, unexpected
 from tunesmith.agent.fields import choices
 from tunesmith.agent.monitor import Monitor
 from tunesmith.agent.output import Output
 from tunesmith.agent.settings import Settings
+from tunesmith.agent.toolbar import TOOLBAR_STYLE, toolbar
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import RUNNING, Step
 from tunesmith.memory.store import Store
@@ -57,7 +58,9 @@ class Shell:
         self.arcs: dict[str, threading.Thread] = {}
         self.bar_console: Console | None = None
         self._questions: queue.Queue[_Question] = queue.Queue()
-        self._asking: PromptSession[str] = PromptSession(interrupt_exception=EOFError)
+        self._asking: PromptSession[str] = PromptSession(
+            bottom_toolbar=lambda: toolbar(self.monitor.line()), style=TOOLBAR_STYLE, interrupt_exception=EOFError
+        )
 
     @classmethod
     def open(cls, wake: Callable[[], None]) -> Shell:
@@ -72,10 +75,6 @@ class Shell:
         self.monitor.start()
 
     # What the prompt needs, from any thread
-
-    def toolbar(self) -> str:
-        """The jobs at work."""
-        return self.monitor.line()
 
     def run_words(self) -> Iterable[tuple[str, str]]:
         """Ids of runs, each with its name."""
@@ -148,7 +147,7 @@ class Shell:
         while True:
             drop_typed_ahead()
             clear_typeahead(self._asking.app.input)
-            answer = self._asking.prompt(question, bottom_toolbar=self.toolbar)
+            answer = self._asking.prompt(question)
             if not answer.strip().startswith("/"):
                 return answer
             self.handle(answer.strip())
@@ -218,6 +217,7 @@ class Shell:
     # Ends
 
     def _tell(self, step: Step) -> None:
+        carry.stand(self.store, step.run, step.status)
         self.show(render.step_end(step))
 
     def _redraw(self) -> None:

@@ -50,6 +50,7 @@ def stage(shell: Shell, name: str, words: str) -> None:
     step = arc.propose(shell.ws, run, plan)
     if arc.decide(shell.ws, step, plan, shell.approver):
         arc.start(shell.ws, step)
+        carry.stand(shell.store, run, RUNNING)
     else:
         shell.say(f"{name} ({step}) was declined; nothing was started")
     return None
