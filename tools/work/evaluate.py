@@ -10,9 +10,7 @@ from tunesmith.tools.evaluation import Keys, compare_run, read_suite
 from tunesmith.tools.stage import ARMS
 from tunesmith.tools.work.evaluation import Arm, run_arms
 from tunesmith.tools.work.job import Job
-from tunesmith.tools.work.served import bench_server, key_of
-
-_ADAPTER_NAME = "adapter"
+from tunesmith.tools.work.served import bench_server, key_of, lora_rank_served, served_name
 
 
 def run(job: Job[EvaluateRequest]) -> EvaluateResult:
@@ -21,14 +19,18 @@ def run(job: Job[EvaluateRequest]) -> EvaluateResult:
     suite = read_suite(job.verified("suite").path)
     beside_base = request.arm in ("adapter", "prompted")
     served = job.verified("base" if beside_base else request.arm)
-    adapters = {_ADAPTER_NAME: job.verified("adapter")} if request.arm == "adapter" else {}
-    with bench_server(job, served, adapters_allowed=beside_base, adapters=adapters) as server:
+    adapter = job.verified("adapter") if request.arm == "adapter" else None
+    rank = lora_rank_served(adapter)
+    loaded = {served_name(adapter): adapter.path} if adapter else {}
+    with bench_server(job, served, adapters_allowed=beside_base, rank=rank, adapters=loaded) as server:
         key = key_of(server, served, suite, max_tokens=request.max_tokens)
         arms = [Arm("base", server.model, key)] if beside_base else []
-        if request.arm == "adapter":
-            arms.append(Arm("adapter", _ADAPTER_NAME, {**key, "adapter": adapters[_ADAPTER_NAME].sha256}))
+        if adapter:
+            arms.append(Arm("adapter", served_name(adapter), {**key, "adapter": adapter.sha256}))
         elif request.arm == "prompted":
-            arms.append(Arm("prompted", server.model, {**key, "system_prompt": request.system_prompt}, request.system_prompt))
+            arms.append(
+                Arm("prompted", server.model, {**key, "system_prompt": request.system_prompt}, request.system_prompt)
+            )
         else:
             arms.append(Arm(request.arm, server.model, key))
         run_arms(job, server, suite, arms, max_tokens=request.max_tokens, concurrency=request.concurrency)

@@ -46,7 +46,9 @@ def run_arms(
     """Ask every case of every arm that has no answer yet. Raises StepFailed where too many stay without one."""
     wanted = [(arm, case) for arm in arms for case in by_prefix(suite.cases)]
     answered = {(r.arm, r.case_id) for r in job.store.results(job.step.id) if r.passed is not None}
-    todo = {f"{arm.name}/{case.case_id}": (arm, case) for arm, case in wanted if (arm.name, case.case_id) not in answered}
+    todo = {
+        f"{arm.name}/{case.case_id}": (arm, case) for arm, case in wanted if (arm.name, case.case_id) not in answered
+    }
     requests = [_request(key, arm, case, max_tokens) for key, (arm, case) in todo.items()]
     done = len(wanted) - len(todo)
     job.progress(done, len(wanted), "asking")
