@@ -19,6 +19,7 @@ from tunesmith.tools.suites import BLOCKS, Case, canonical_sha256
 
 MAX_COMBINATIONS = 10_000
 _ID_CHARS = 12
+_SUFFIX_CHARS = 6
 
 _CODE = {
     "javascript": "it runs code; use contains, regex, equals or is-json with a schema",
@@ -67,6 +68,7 @@ def build_cases(test: RawTest, prompts: Sequence[Prompt], offer: Offered, files:
     chosen = _chosen_prompts(files, test, prompts)
     combinations = _combinations(files, test)
     several = len(combinations) * len(chosen) > 1
+    seen: set[str] = set()
     for values in combinations:
         filled = _or_refuse(files, test.origin, lambda values=values: fill_vars(values))
         assertions = tuple(_assertion(files, test, raw, filled) for raw in test.assertions)
@@ -87,7 +89,10 @@ def build_cases(test: RawTest, prompts: Sequence[Prompt], offer: Offered, files:
                 repeat=test.repeat,
                 provider_output=test.provider_output,
             )
-            yield case.model_copy(update={"case_id": _case_id(case, given_id, several)})
+            case = case.model_copy(update={"case_id": _case_id(case, given_id, several)})
+            if case.case_id not in seen:  # a var that the prompt does not use multiplies nothing
+                seen.add(case.case_id)
+                yield case
 
 
 def _or_refuse(files: SuiteFiles, near: Any, make: Any) -> Any:
@@ -103,11 +108,12 @@ def _messages(prompt: Prompt, values: Mapping[str, Any], test: RawTest) -> tuple
 
 
 def _case_id(case: Case, given: str, several: bool) -> str:
-    """The id given; made unique by what is asked where one test stands for several cases; else a content hash."""
-    if given:
-        return f"{given}~{case.request_sha256[:6]}" if several else given
+    """The id given; with a content hash behind it where one test stands for several cases; else that hash alone."""
+    if given and not several:
+        return given
     expected = [assertion.model_dump(mode="json") for assertion in case.assertions]
-    return canonical_sha256([case.request_sha256, case.block, expected, case.threshold])[:_ID_CHARS]
+    content = canonical_sha256([case.request_sha256, case.block, expected, case.threshold])
+    return f"{given}~{content[:_SUFFIX_CHARS]}" if given else content[:_ID_CHARS]
 
 
 def _metadata(test: RawTest) -> dict[str, Any]:

@@ -23,6 +23,7 @@ CODE_SUFFIXES = frozenset((
     ".pl", ".php", ".lua",
 ))  # fmt: skip
 _ENV = re.compile(r"\{[{%][^}]*\b(?:process\.)?env\s*[.\[]")
+_MAX_NAME_CHARS = 1_000
 _TABLE_SUFFIXES = (".yaml", ".yml", ".json", ".jsonl", ".csv")
 
 
@@ -33,9 +34,10 @@ def read_plain_text(path: Path, limit_bytes: int = MAX_BYTES) -> str:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror}); check the name and the rights") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise BadInput(f"{path}: is not a regular file; name a suite file")
     with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise BadInput(f"{path}: is not a regular file; name a suite file")
         data = file.read(limit_bytes + 1)
     if len(data) > limit_bytes:
         raise BadInput(f"{path}: over {limit_bytes >> 20} MB; split it into several files")
@@ -72,6 +74,8 @@ class SuiteFiles:
     def named(self, reference: str, near: Any) -> list[Path]:
         """The files inside the suite's folder that `reference` (a name or a pattern, file:// or not) stands for."""
         name = reference.removeprefix("file://")
+        if len(name) > _MAX_NAME_CHARS or "\0" in name:
+            self.refuse(near, f"{reference[:60]!r}… ({len(reference)} characters) is no file name")
         if "://" in name:
             self.refuse(near, f"{reference!r} is remote; download it into the suite's folder and name the file")
         if Path(name).suffix.lower().split(":")[0] in CODE_SUFFIXES:

@@ -134,7 +134,8 @@ def _checked_test(files: SuiteFiles, test: Any, near: Any) -> dict[str, Any]:
         test = files.mark({**test, "vars": loaded[0]}, files.at(test))
     if not isinstance(test.get("vars") or {}, dict):
         files.refuse(test, "vars is a mapping of names to values")
-    return test
+    checked: dict[str, Any] = test
+    return checked
 
 
 def _default_test(files: SuiteFiles, config: dict[str, Any]) -> dict[str, Any]:
@@ -200,6 +201,8 @@ def _scenario_test(data: Mapping[str, Any], test: Mapping[str, Any]) -> dict[str
 def _merged(files: SuiteFiles, config: dict[str, Any], default: Mapping[str, Any], test: dict[str, Any]) -> RawTest:
     options = {**(default.get("options") or {}), **(test.get("options") or {})}
     own_options = test.get("options") or {}
+    for key in ("prefix", "suffix"):
+        options[key] = own_options.get(key) or (default.get("options") or {}).get(key) or ""
     keeps_default = own_options.get("disableDefaultAsserts") is not True
     threshold = test.get("threshold")
     repeat = options.get("repeat", (config.get("evaluateOptions") or {}).get("repeat", 1))

@@ -119,6 +119,8 @@ def wrong_chat(messages: list[Any]) -> str:
 
 def fill_prompt(prompt: Prompt, values: Mapping[str, Any], prefix: str, suffix: str) -> tuple[dict[str, Any], ...]:
     """The chat messages of one case. Raises ValueError for a template that cannot be filled in."""
+    if prompt.chat is not None and (prefix or suffix):
+        raise ValueError("options.prefix and suffix go with text prompts only; write them into the messages")
     if prompt.chat is not None:
         return tuple(_filled(message, values) for message in prompt.chat)
     text = render(prefix + prompt.text + suffix, values)

@@ -150,7 +150,7 @@ def _check(node: nodes.Node, in_loop: bool) -> None:
 
 
 def fill_vars(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Vars whose text names other vars, filled in: `{{name}}` only, five rounds, unknown names left as they are.
+    """Vars whose text names other vars, filled in, five rounds; text that is no template of known names stays as it is.
 
     One newline at the end of a text var is dropped, as promptfoo does. Raises ValueError where it grows too long.
     """
@@ -162,7 +162,15 @@ def fill_vars(values: Mapping[str, Any]) -> dict[str, Any]:
                 filled[name] = _fill(value, filled)
         if filled == before:
             break
-    return filled
+    return {name: _attempt(value, filled) if isinstance(value, str) else value for name, value in filled.items()}
+
+
+def _attempt(text: str, values: Mapping[str, Any]) -> str:
+    """`text` rendered where that works: a var is data, and braces in data are no mistake."""
+    try:
+        return render(text, values)
+    except ValueError:
+        return text
 
 
 def _fill(text: str, values: Mapping[str, Any]) -> str:

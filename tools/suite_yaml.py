@@ -169,8 +169,8 @@ class _Builder:
         if event.anchor:
             self._anchors[event.anchor] = value, 1
 
-    def _alias(self, anchor: str, line: int) -> None:
-        if anchor not in self._anchors:
+    def _alias(self, anchor: str | None, line: int) -> None:
+        if anchor is None or anchor not in self._anchors:
             raise YamlRefused(f"*{anchor} names no finished &{anchor}: unknown, or a value inside itself", line)
         value, size = self._anchors[anchor]
         self._aliased += size

@@ -67,7 +67,7 @@ def contains_json(assertion: Assertion, response: Response, tools: Tools) -> Ver
 def json_objects(text: str) -> Iterator[Any]:
     """The objects in `text`, outermost first, left to right. Raises CannotGrade where the search gets too long."""
     start, budget = text.find("{"), _SEARCH_BUDGET
-    while start >= 0:
+    while 0 <= start < len(text) - 1:
         end, missing = _balanced_end(text, start)
         budget -= end - start
         if budget < 0:

@@ -151,12 +151,13 @@ def _unfolded_size(root: dict[str, Any], schema: Any, path: tuple[str, ...], kno
 
 
 def _validator_class(schema: dict[str, Any]) -> Any:
-    import jsonschema
+    import jsonschema.validators
 
     if schema.get("$id") is not None:
         schema = {key: value for key, value in schema.items() if key != "$id"}
     chosen = jsonschema.validators.validator_for(schema, default=jsonschema.Draft7Validator)
-    return jsonschema.validators.extend(chosen, {"pattern": _pattern})
+    extend: Any = jsonschema.validators.extend
+    return extend(chosen, {"pattern": _pattern})
 
 
 def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[Any]:

@@ -53,14 +53,16 @@ def rouge_score(candidate: str, reference: str) -> float:
     overlap = (Counter(ours) & Counter(theirs)).total()
     if not overlap:
         return 0.0
-    precision, recall = overlap / len(ours), overlap / len(theirs)
-    return 2 * precision * recall / (precision + recall)
+    low, high = sorted((overlap / len(ours), overlap / len(theirs)))
+    # The harmonic mean, in the order of operations that keeps the last bit the same as promptfoo's.
+    return low if low == high else min(high, low * (2 / (1 + low / high)))
 
 
 # The Penn Treebank's tokenizer conventions (MacIntyre 1995): quotes, punctuation, then clitics.
 _TREEBANK = [
     (re.compile(pattern, re.IGNORECASE), replacement)
     for pattern, replacement in (
+        (r"``", " `` "),
         (r'(^|[\s(\[{<])"(?=\S)', r"\1 `` "),
         (r"\"|''", " '' "),
         (r"\.{3}", " ... "),

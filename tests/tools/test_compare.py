@@ -1,0 +1,157 @@
+"""Comparing two arms: the counts, the words, and when no word may be given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from tunesmith.tools.compare import compare_arms, differences, reduce_repeats
+
+KEY = {"engine": "vllm 0.32", "weights": "abc", "adapter": None, "template": "t", "suite": "s"}
+KEYS = {"base": KEY, "adapter": {**KEY, "adapter": "def"}}
+
+
+def records(words: str, block: str = "target", first: int = 0) -> list[dict[str, Any]]:
+    """One record a letter: p pass, f fail, e error."""
+    results = {"p": (True, 1.0, None), "f": (False, 0.0, None), "e": (None, None, "timed out")}
+    return [
+        {
+            "case_id": f"{block}-{first + i}",
+            "block": block,
+            **dict(zip(("passed", "score", "error"), results[w], strict=True)),
+        }
+        for i, w in enumerate(words)
+    ]
+
+
+def block(a: str, b: str, name: str = "target", **more: Any) -> dict[str, Any]:
+    found = compare_arms(records(a, name), records(b, name), ("base", "adapter"), KEYS, **more)
+    return dict(found["blocks"][name])
+
+
+def test_the_shape_is_the_contracts() -> None:
+    found = compare_arms(records("ffp"), records("pfe"), ("base", "adapter"), KEYS)
+    assert found["arms"] == ["base", "adapter"]
+    assert found["comparable"] is True
+    assert found["differs_in"] == []
+    counts = found["blocks"]["target"]
+    assert {name: counts[name] for name in ("cases", "passed", "errors", "fail_to_pass", "pass_to_fail")} == {
+        "cases": 3,
+        "passed": {"base": 0, "adapter": 1},
+        "errors": {"base": 0, "adapter": 1},
+        "fail_to_pass": 1,
+        "pass_to_fail": 0,
+    }
+
+
+VERDICTS = [
+    ("target", "f" * 6, "p" * 6, "better"),
+    ("target", "f" * 5, "p" * 5, "no decision"),
+    ("target", "p" * 20, "f" * 6 + "p" * 14, "worse"),
+    ("target", "p" * 60, "p" * 60, "no decision"),
+    ("adversarial", "f" * 20, "p" * 8 + "f" * 12, "better"),
+    ("general", "p" * 40, "p" * 40, "not worse"),
+    ("general", "p" * 38 + "f" * 2, "p" * 40, "not worse"),
+    ("general", "p" * 40, "f" + "p" * 39, "no decision"),
+    ("general", "p" * 400, "f" * 2 + "p" * 398, "not worse"),
+    ("general", "p" * 40, "f" * 6 + "p" * 34, "worse"),
+    ("tools", "f" * 20, "p" * 9 + "f" * 11, "better"),
+]
+
+
+@pytest.mark.parametrize(("name", "a", "b", "verdict"), VERDICTS)
+def test_verdicts(name: str, a: str, b: str, verdict: str) -> None:
+    found = block(a, b, name)
+    assert found["verdict"] == verdict, found["reason"]
+
+
+def test_the_margin_is_stated_and_can_be_changed() -> None:
+    assert block("p" * 40, "f" + "p" * 39, "general", margin=0.2)["verdict"] == "not worse"
+    assert compare_arms([], [], ("base", "adapter"), KEYS)["margin"] == 0.05
+
+
+def test_errors_are_no_failures_and_too_many_forbid_a_verdict() -> None:
+    few = block("f" * 40, "p" * 38 + "ee")
+    assert (few["verdict"], few["judged"], few["pass_to_fail"]) == ("better", 38, 0)
+    many = block("f" * 40, "p" * 37 + "eee")
+    assert many["verdict"] == "no decision"
+    assert "3 of 40" in many["reason"]
+
+
+def test_a_case_that_one_arm_was_never_asked_counts_as_its_error() -> None:
+    found = block("f" * 10, "p" * 9)
+    assert found["cases"] == 10
+    assert found["errors"] == {"base": 0, "adapter": 1}
+    assert found["verdict"] == "no decision"
+
+
+def test_arms_that_differ_in_more_than_the_hop_get_no_verdict() -> None:
+    keys = {"base": KEY, "adapter": {**KEY, "adapter": "def", "template": "u", "precision": "int4"}}
+    found = compare_arms(records("f" * 20), records("p" * 20), ("base", "adapter"), keys)
+    assert found["comparable"] is False
+    assert found["differs_in"] == ["precision", "template"]
+    assert found["blocks"]["target"]["verdict"] == "no decision"
+    allowed = {"adapter", "precision", "template"}
+    assert compare_arms(records("f"), records("p"), ("base", "adapter"), keys, allowed=allowed)["comparable"]
+    assert differences({"a": 1}, {"a": None}) == ["a"]
+    assert differences({}, {"a": None}) == ["a"]
+
+
+def answers(*results: bool | None) -> list[dict[str, Any]]:
+    def record(passed: bool | None) -> dict[str, Any]:
+        score, error = (None, "late") if passed is None else (float(passed), None)
+        return {"case_id": "x", "block": "target", "passed": passed, "score": score, "error": error}
+
+    return [record(passed) for passed in results]
+
+
+@pytest.mark.parametrize(
+    ("results", "passed", "score"),
+    [
+        ((True, True, False), True, 2 / 3),
+        ((True, False), False, 0.5),
+        ((True, None, None), True, 1.0),
+        ((None, None), None, 0.0),
+    ],
+)
+def test_repeats_are_reduced_per_case_first(results: Sequence[bool | None], passed: bool | None, score: float) -> None:
+    (reduced,) = reduce_repeats(answers(*results)).values()
+    assert reduced.passed is passed
+    assert reduced.score == pytest.approx(score)
+    assert (reduced.error is None) == (passed is not None)
+
+
+def test_repeats_do_not_multiply_the_evidence() -> None:
+    a, b = records("f" * 5) * 10, records("p" * 5) * 10
+    found = compare_arms(a, b, ("base", "adapter"), KEYS)["blocks"]["target"]
+    assert found["cases"] == 5
+    assert found["verdict"] == "no decision"
+
+
+def test_the_flip_table_names_every_case_that_changed_losses_first() -> None:
+    flips = compare_arms(records("fppe"), records("pfpp"), ("base", "adapter"), KEYS)["flips"]
+    assert [(row["case_id"], row["flip"], row["base"], row["adapter"]) for row in flips] == [
+        ("target-1", "pass_to_fail", "pass", "fail"),
+        ("target-0", "fail_to_pass", "fail", "pass"),
+        ("target-3", "error", "error", "pass"),
+    ]
+
+
+def test_graded_scores_get_a_seeded_interval() -> None:
+    a = [{"case_id": str(i), "block": "target", "passed": False, "score": 0.2, "error": None} for i in range(30)]
+    b = [{**record, "score": 0.2 + 0.01 * i} for i, record in enumerate(a)]
+    first = compare_arms(a, b, ("base", "adapter"), KEYS)["blocks"]["target"]["scores"]
+    assert first == compare_arms(a, b, ("base", "adapter"), KEYS)["blocks"]["target"]["scores"]
+    assert first["difference"] == pytest.approx(0.145)
+    assert first["interval"][0] < 0.145 < first["interval"][1]
+    assert block("fp", "pp")["scores"] is None
+
+
+def test_blocks_are_judged_apart_and_in_a_fixed_order() -> None:
+    a = records("p" * 40, "general") + records("f" * 10)
+    b = records("p" * 40, "general") + records("p" * 10)
+    blocks = compare_arms(a, b, ("base", "adapter"), KEYS)["blocks"]
+    assert list(blocks) == ["target", "general"]
+    assert [blocks[name]["verdict"] for name in blocks] == ["better", "not worse"]
