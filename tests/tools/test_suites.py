@@ -226,6 +226,7 @@ REFUSED = {
     "bad schema": (ONE_TEST + "{type: is-json, value: {type: objekt}}", "not a valid JSON schema"),
     "schema typo": (ONE_TEST + "{type: is-json, value: {requierd: [a]}}", "keyword 'requierd'"),
     "remote ref": (ONE_TEST + "{type: is-json, value: {$ref: 'http://x/y'}}", "leaves the schema"),
+    "inner id": (ONE_TEST + "{type: is-json, value: {properties: {a: {$id: 'http://x'}}}}", "keep it at the top"),
     "ref cycle": (
         ONE_TEST + "{type: is-json, value: {$ref: '#/definitions/a', definitions: "
         "{a: {$ref: '#/definitions/b'}, b: {$ref: '#/definitions/a'}}}}",

@@ -112,6 +112,8 @@ def _check_values(schema: dict[str, Any], where: str) -> None:
             js.compiled(schema["pattern"])
         except ValueError as error:
             raise ValueError(f"the pattern at #{where} is not valid: {error}") from None
+    if where and "$id" in schema:
+        raise ValueError(f"$id at #{where} would move what $ref is relative to; keep it at the top only")
     name = schema.get("format")
     if name is not None and name not in _FORMATS:
         raise ValueError(f"format {name!r} at #{where} cannot be checked; use one of {sorted(_FORMATS)}, or a pattern")
@@ -153,8 +155,6 @@ def _unfolded_size(root: dict[str, Any], schema: Any, path: tuple[str, ...], kno
 def _validator_class(schema: dict[str, Any]) -> Any:
     import jsonschema.validators
 
-    if schema.get("$id") is not None:
-        schema = {key: value for key, value in schema.items() if key != "$id"}
     chosen = jsonschema.validators.validator_for(schema, default=jsonschema.Draft7Validator)
     extend: Any = jsonschema.validators.extend
     return extend(chosen, {"pattern": _pattern})
