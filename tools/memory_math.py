@@ -1,0 +1,191 @@
+"""How much memory each stage needs at its peak, by arithmetic on a model's config alone.
+
+Formulas are upper estimates, not fits: each states its terms, so that a plan that refuses can be checked by hand.
+Covers decoder-only transformers with gated MLPs, dense or mixture-of-experts, tied or untied embeddings. Does not
+cover vision towers, state-space layers or tensor parallelism.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+RUNTIME_BYTES = 900 << 20
+"""Resident size of a Python process that has imported torch, transformers and peft or llm-compressor."""
+SERVER_BYTES = 2200 << 20
+"""Resident size of a vLLM CPU server beyond its weights and its key-value cache."""
+_BF16, _FP32 = 2, 4
+_NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Per weight: 4 bits, an 8-bit scale per 64, a 32-bit scale of scales per 256 of those (double quantization)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """The sizes in a transformers config that memory depends on."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    vocab: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    experts: int
+    """0 for a dense model."""
+    expert_intermediate: int
+    shared_intermediate: int
+    experts_per_token: int
+    tied: bool
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> ModelShape:
+        """Read the shape from a config.json; a nested text_config is followed."""
+        c = {**config, **config.get("text_config", {})}
+        heads = int(c["num_attention_heads"])
+        experts = next(
+            (int(c[key]) for key in ("num_experts", "num_local_experts", "n_routed_experts") if c.get(key)), 0
+        )
+        return cls(
+            hidden=int(c["hidden_size"]),
+            intermediate=int(c.get("intermediate_size") or 4 * c["hidden_size"]),
+            layers=int(c["num_hidden_layers"]),
+            vocab=int(c["vocab_size"]),
+            heads=heads,
+            kv_heads=int(c.get("num_key_value_heads") or heads),
+            head_dim=int(c.get("head_dim") or c["hidden_size"] // heads),
+            experts=experts,
+            expert_intermediate=int(c.get("moe_intermediate_size") or c.get("intermediate_size") or 0)
+            if experts
+            else 0,
+            shared_intermediate=int(c.get("shared_expert_intermediate_size") or 0) if experts else 0,
+            experts_per_token=int(c.get("num_experts_per_tok") or 1) if experts else 0,
+            tied=bool(c.get("tie_word_embeddings", False)),
+        )
+
+    @property
+    def attention_parameters(self) -> int:
+        """Of one layer's q, k, v and o projections."""
+        return 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
+
+    @property
+    def mlp_parameters(self) -> int:
+        """Of one layer's gate, up and down projections, all experts included."""
+        if not self.experts:
+            return 3 * self.hidden * self.intermediate
+        return 3 * self.hidden * (self.experts * self.expert_intermediate + self.shared_intermediate)
+
+    @property
+    def linear_parameters(self) -> int:
+        """Of all layers' projections: what quantization and 4-bit loading shrink."""
+        return self.layers * (self.attention_parameters + self.mlp_parameters)
+
+    @property
+    def parameters(self) -> int:
+        """All of them; norms and routers are counted, biases are not."""
+        other = self.layers * self.hidden * (2 + self.experts) + self.hidden
+        return self.linear_parameters + other + self.vocab * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def widest_input(self) -> int:
+        """The largest number of input features of any quantized layer."""
+        return max(self.hidden, self.heads * self.head_dim, self.expert_intermediate or self.intermediate)
+
+    def lora_parameters(self, rank: int) -> int:
+        """Of a LoRA adapter on every projection: rank × (in + out) for each."""
+        attention = 2 * (self.hidden + self.head_dim * self.heads) + 2 * (self.hidden + self.head_dim * self.kv_heads)
+        width = (
+            self.experts * self.expert_intermediate + self.shared_intermediate if self.experts else self.intermediate
+        )
+        mlp = 3 * (self.hidden * max(self.experts, 1) + width)
+        return rank * self.layers * (attention + mlp)
+
+
+def train_memory_bytes(
+    config: Mapping[str, Any],
+    *,
+    batch_size: int,
+    seq_len_tokens: int,
+    lora_rank: int,
+    precision: str = "bf16",
+    load_in_4bit: bool = False,
+    gradient_checkpointing: bool = False,
+) -> int:
+    """Peak of LoRA training: runtime + frozen weights + 16 B per adapter weight + activations + logits.
+
+    Activations per token and layer are 16 hidden + 7 intermediate values (what autograd keeps for the projections,
+    norms, rotary halves and the gated product); with gradient checkpointing one value of hidden size per layer and one
+    layer whole. Logits: three fp32 copies (values, softmax, gradient) for the labelled third of the tokens.
+    """
+    shape = ModelShape.of(config)
+    size = _FP32 if precision == "fp32" else _BF16
+    tokens = batch_size * seq_len_tokens
+    weights = shape.parameters * size
+    if load_in_4bit:
+        weights = int(shape.linear_parameters * _NF4_BYTES + (shape.parameters - shape.linear_parameters) * size)
+    width = shape.intermediate
+    if shape.experts:
+        width = shape.experts_per_token * shape.expert_intermediate + shape.shared_intermediate
+    layer = tokens * size * (16 * shape.hidden + 7 * width)
+    activations = (
+        tokens * size * shape.hidden * shape.layers + layer if gradient_checkpointing else shape.layers * layer
+    )
+    logits = 3 * _FP32 * shape.vocab * max(tokens // 3, 1)
+    return RUNTIME_BYTES + weights + 16 * shape.lora_parameters(lora_rank) + activations + logits
+
+
+def merge_memory_bytes(config: Mapping[str, Any], weight_bytes: int) -> int:
+    """Peak of a merge: runtime + the larger of its two phases.
+
+    Merging holds three fp32 copies of the largest matrix (weight, update, sum). Comparing afterwards holds one whole
+    model as stored, never both.
+    """
+    shape = ModelShape.of(config)
+    expert = shape.experts * 2 * shape.expert_intermediate * shape.hidden
+    largest = max(shape.vocab * shape.hidden, shape.hidden * shape.intermediate, expert)
+    return RUNTIME_BYTES + max(3 * _FP32 * largest, weight_bytes + weight_bytes // 8)
+
+
+def quantize_memory_bytes(config: Mapping[str, Any], *, samples: int, seq_len_tokens: int) -> int:
+    """Peak host memory of GPTQ in one pass: the sum of everything that is alive at the final save.
+
+    Runtime; the bf16 model; a second bf16 copy of its projections (quantized layers stay until the save); the inputs
+    and outputs of one layer for every calibration token; an fp32 Hessian and its inverse for the layers of one block
+    (7 dense projections, or every expert's three), and three fp32 copies of the widest matrix.
+    """
+    shape = ModelShape.of(config)
+    model = (shape.parameters + shape.linear_parameters) * _BF16
+    activations = 2 * samples * seq_len_tokens * shape.hidden * _BF16
+    narrow = max(shape.hidden, shape.heads * shape.head_dim) ** 2
+    if shape.experts:
+        hessians = 4 * narrow + shape.experts * (2 * shape.hidden**2 + shape.expert_intermediate**2)
+        hessians += 2 * shape.hidden**2 + shape.shared_intermediate**2
+    else:
+        hessians = 6 * narrow + shape.intermediate**2
+    work = 2 * shape.widest_input**2 + 3 * shape.hidden * shape.widest_input
+    return RUNTIME_BYTES + model + activations + _FP32 * (hessians + work)
+
+
+def kv_bytes_per_token(config: Mapping[str, Any], *, bytes_per_value: int = _BF16) -> int:
+    """A token's keys and values in every layer."""
+    shape = ModelShape.of(config)
+    return 2 * shape.layers * shape.kv_heads * shape.head_dim * bytes_per_value
+
+
+def serve_memory_bytes(weight_bytes: int, *, kv_cache_bytes: int) -> int:
+    """A vLLM CPU server: its own size, the weights as stored, and the key-value cache it reserves."""
+    return SERVER_BYTES + weight_bytes + kv_cache_bytes
+
+
+def group_size_for(config: Mapping[str, Any], preferred: int = 128) -> int:
+    """The largest of 128, 64, 32 (from `preferred` down) that divides the inputs of every quantized layer.
+
+    0 where none does: one scale per output channel then.
+    """
+    shape = ModelShape.of(config)
+    inputs = {shape.hidden, shape.heads * shape.head_dim}
+    inputs |= {shape.expert_intermediate} if shape.experts else {shape.intermediate}
+    if shape.shared_intermediate:
+        inputs.add(shape.shared_intermediate)
+    candidates = [size for size in (128, 64, 32) if size <= preferred]
+    return next((size for size in candidates if all(width % size == 0 for width in inputs)), 0)
