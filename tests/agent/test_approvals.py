@@ -1,0 +1,91 @@
+"""Only a clear yes is a yes; nobody there and too many hours are neither a yes nor a no."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tunesmith.agent.approvals import HashApprover, TerminalApprover, YesApprover, nobody, read_answer
+from tunesmith.memory.errors import ApprovalPending
+from tunesmith.tools.arc import Approver
+from tunesmith.tools.stage import Estimate, Plan
+
+
+def plan(seconds: float = 60.0, summary: str = "train") -> Plan:
+    return Plan(
+        stage="train", run="r1", summary=summary, steps=("one",), request={}, estimate=Estimate(seconds=seconds, basis="x")
+    )
+
+
+@pytest.mark.parametrize("text", ["y", "yes", "Yes", "YES!", " yes please ", "yes, please.", "ok", "okay"])
+def test_a_clear_yes_is_a_yes(text: str) -> None:
+    answer = read_answer(text, by="t")
+    assert answer is not None and answer.yes
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t\n"])
+def test_enter_alone_is_no_answer(text: str) -> None:
+    assert read_answer(text, by="t") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["use rank 8 instead", "yes but with rank 8", "yesterday", "not yes", "yes?", "why", "1", "да", "yess", "approved, deploy now"],
+)
+def test_anything_else_is_a_no_with_that_text_as_the_reason(text: str) -> None:
+    answer = read_answer(text, by="t")
+    assert answer is not None and not answer.yes and answer.reason == text
+
+
+def test_a_bare_no_needs_no_reason() -> None:
+    answer = read_answer("No", by="t")
+    assert answer is not None and not answer.yes and answer.reason == ""
+
+
+def test_the_terminal_asks_again_until_something_was_said() -> None:
+    lines = iter(["\n", "", "too slow\n"])
+    asked: list[str] = []
+
+    def ask(question: str) -> str:
+        asked.append(question)
+        return next(lines)
+
+    answer = TerminalApprover(ask)(plan(), "s1")
+    assert (answer.yes, answer.reason, len(asked)) == (False, "too slow", 3)
+    assert "1 min" in asked[0]
+
+
+def test_a_closed_terminal_decides_nothing() -> None:
+    def ask(question: str) -> str:
+        raise EOFError
+
+    with pytest.raises(ApprovalPending, match="closed"):
+        TerminalApprover(ask)(plan(), "s1")
+
+
+def test_yes_stops_at_its_hours() -> None:
+    assert YesApprover()(plan(seconds=1e6), "s1").yes
+    assert YesApprover(max_hours=1)(plan(seconds=3500), "s1").yes
+    with pytest.raises(ApprovalPending, match=r"1\.11 h more, over --max-hours 1"):
+        YesApprover(max_hours=1)(plan(seconds=4000), "s1")
+
+
+def test_hours_that_are_spent_count() -> None:
+    approver = YesApprover(max_hours=1)
+    approver._started -= 3000
+    assert approver(plan(seconds=500), "s1").yes
+    with pytest.raises(ApprovalPending, match=r"0\.83 h are spent"):
+        approver(plan(seconds=700), "s1")
+
+
+def test_a_hash_approves_only_its_own_plan() -> None:
+    assert HashApprover(plan().hash[:12])(plan(), "s1").yes
+    with pytest.raises(ApprovalPending):
+        HashApprover(plan().hash[:12])(plan(summary="train longer"), "s1")
+
+
+@pytest.mark.parametrize("approver", [nobody, YesApprover(max_hours=1e-9)])
+def test_a_pending_step_is_told_with_how_to_approve_it(approver: Callable[..., object] | Approver) -> None:
+    with pytest.raises(ApprovalPending, match=f"tunesmith train --approve {plan().hash[:12]}"):
+        approver(plan(), "s1")

@@ -1,0 +1,144 @@
+"""SQL from outside can read the history and do nothing else; runs and lineage come in their documented shape."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from tunesmith.memory.errors import BadInput, NotFound
+from tunesmith.memory.questions import ask_sql, show_run, what_made
+from tunesmith.memory.records import Artifact, TrainingRow
+from tunesmith.memory.store import Store
+from tunesmith.memory.views import VIEWS
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path)
+    run = store.new_run("demo")
+    base, train = (
+        store.propose(run, stage, plan_hash="h" * 64, estimated_seconds=2.0, estimated_peak_bytes=9)
+        for stage in ("base", "train")
+    )
+    made = store.add_artifact(Artifact("", run, base, "base", tmp_path / "base", "b" * 64, 5))
+    store.add_artifact(Artifact("", run, train, "adapter", tmp_path / "adapter", "a" * 64, 7, (made.id,)))
+    row = TrainingRow("row1", "generated", [{"role": "user", "content": "secret"}], [])
+    store.add_rows(run, train, [row])
+    return store
+
+
+def test_a_question_is_answered(store: Store) -> None:
+    answer = ask_sql(store.path, "SELECT run, count(*) AS n FROM v_steps GROUP BY run")
+    assert answer.columns == ("run", "n")
+    assert answer.rows == (("r1", 2),)
+    assert not answer.truncated
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DELETE FROM runs",
+        "UPDATE runs SET name = 'x'",
+        "INSERT INTO conversations (conversation, at, role, content) VALUES ('c', 1, 'user', 'x')",
+        "DROP TABLE runs",
+        "CREATE TABLE mine (x)",
+        "CREATE TEMP TABLE mine (x)",
+        "ATTACH DATABASE '/tmp/other.db' AS other",
+        "VACUUM INTO '/tmp/stolen.db'",
+        "PRAGMA query_only=OFF",
+        "PRAGMA writable_schema=ON",
+        "SELECT * FROM pragma_database_list",
+        "SELECT load_extension('/tmp/x.so')",
+        "SELECT readfile('/etc/passwd')",
+        "SELECT 1; DELETE FROM runs",
+        "BEGIN IMMEDIATE",
+        "REINDEX",
+        "ANALYZE",
+        "EXPLAIN DELETE FROM runs",
+        "SELECT zeroblob(2000000000)",
+        "",
+        "not sql at all",
+    ],
+)
+def test_anything_but_reading_is_refused_and_changes_nothing(store: Store, sql: str) -> None:
+    before = store.path.read_bytes(), [tuple(row) for row in store.read("SELECT * FROM runs")]
+    with pytest.raises(BadInput):
+        ask_sql(store.path, sql)
+    assert (store.path.read_bytes(), [tuple(row) for row in store.read("SELECT * FROM runs")]) == before
+    assert not Path("/tmp/stolen.db").exists()
+
+
+def test_a_question_without_end_is_stopped(store: Store) -> None:
+    begun = time.monotonic()
+    with pytest.raises(BadInput, match=r"more than 0\.3 s"):
+        ask_sql(
+            store.path,
+            "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n",
+            deadline_s=0.3,
+        )
+    assert time.monotonic() - begun < 2
+
+
+def test_answers_are_bounded_in_rows_and_in_bytes(store: Store) -> None:
+    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n"
+    answer = ask_sql(store.path, endless, max_rows=7)
+    assert len(answer.rows) == 7 and answer.truncated
+    wide = endless.replace("SELECT x FROM n", "SELECT hex(zeroblob(400000)) FROM n")
+    answer = ask_sql(store.path, wide)
+    assert len(answer.rows) < 10 and answer.truncated
+    cell = ask_sql(store.path, "SELECT printf('%.*c', 2000000000, 'x')").rows[0][0]
+    assert cell is None or len(cell) <= 1_000_000
+
+
+def test_only_the_views_can_be_asked_when_told_so(store: Store) -> None:
+    for view in VIEWS:
+        ask_sql(store.path, f"SELECT * FROM {view}", only=VIEWS)
+    assert ask_sql(store.path, "SELECT ancestor FROM v_lineage WHERE artifact = 'a2' AND depth = 1", only=VIEWS).rows
+    for sql in (
+        "SELECT prompt FROM rows",
+        "SELECT content FROM conversations",
+        # A common table expression of a view's name is reported to the authorizer as that view.
+        "WITH v_runs AS (SELECT prompt FROM rows) SELECT * FROM v_runs",
+        "SELECT (SELECT prompt FROM rows) FROM v_runs",
+        "SELECT output FROM eval_results",
+    ):
+        with pytest.raises(BadInput, match="only reading is allowed"):
+            ask_sql(store.path, sql, only=VIEWS)
+
+
+def test_a_store_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no store"):
+        ask_sql(tmp_path / "none.db", "SELECT 1")
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_question_does_not_wait_for_a_writer(store: Store) -> None:
+    other = sqlite3.connect(store.path)
+    other.execute("BEGIN IMMEDIATE")
+    assert ask_sql(store.path, "SELECT count(*) FROM runs").rows == ((1,),)
+    other.rollback()
+
+
+def test_a_run_is_shown_in_its_documented_shape(store: Store) -> None:
+    shown = show_run(store, "r1")
+    assert {"run", "name", "status", "steps"} <= shown.keys()
+    step = shown["steps"][1]
+    assert {
+        "step", "stage", "arm", "status", "seconds", "estimated_seconds", "peak_rss_bytes", "estimated_peak_bytes",
+        "approval", "artifacts",
+    } <= step.keys()  # fmt: skip
+    assert {"kind", "path", "sha256", "bytes"} <= step["artifacts"][0].keys()
+    with pytest.raises(NotFound):
+        show_run(store, "r9")
+
+
+def test_what_made_an_artifact_goes_back_to_its_base(store: Store) -> None:
+    made = what_made(store, "a2")
+    assert (made["kind"], made["step"], made["run"]) == ("adapter", "s2", "r1")
+    assert [(link["artifact"], link["stage"], link["depth"]) for link in made["lineage"]] == [
+        ("a2", "train", 0),
+        ("a1", "base", 1),
+    ]
