@@ -1,0 +1,125 @@
+"""How numbers and strange text are written in a report: pure functions, also the filters of its template.
+
+Text here comes from models and data sets: escaping HTML is the template's job, showing what hides is this one's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+NARROW_SPACE = "\u202f"
+MOST_CHARACTERS = 4000
+
+# C0 and C1 controls (not tab and newline), direction overrides, invisible operators, line separators, surrogates,
+# tag characters: text that a reader cannot see must not be able to change what the reader sees.
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\uffff"
+    "\U000e0000-\U000e007f]"
+)
+
+
+def visible(value: Any) -> str:
+    """`value` as text in which every character that hides or reorders others is spelled out, such as ⟨U+202E⟩."""
+    return _HIDDEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", str(value).replace("\r\n", "\n"))
+
+
+def clip(value: Any, most: int = MOST_CHARACTERS) -> str:
+    """The visible text, cut after `most` characters with a note of how many were left out."""
+    text = visible(value)
+    return text if len(text) <= most else f"{text[:most]} … ({len(text) - most:,} more characters)"
+
+
+def percent(rate: float | None) -> str:
+    """A share as a whole percentage; one that is nearly all or nearly nothing is never rounded to all or nothing."""
+    if rate is None:
+        return "–"
+    whole = round(rate * 100)
+    if (whole == 100 and rate < 1) or (whole == 0 and rate > 0):
+        return f"{rate * 100:.1f}{NARROW_SPACE}%"
+    return f"{whole}{NARROW_SPACE}%"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value as papers print it."""
+    if p is None:
+        return "p not computed"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as 0.4 s, 42 s, 3 min 05 s or 1 h 12 min."""
+    if seconds is None:
+        return "–"
+    if seconds < 9.95:
+        return f"{seconds:.1f}{NARROW_SPACE}s"
+    if round(seconds) < 60:
+        return f"{round(seconds)}{NARROW_SPACE}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}{NARROW_SPACE}min {rest:02}{NARROW_SPACE}s"
+    return f"{minutes // 60}{NARROW_SPACE}h {minutes % 60:02}{NARROW_SPACE}min"
+
+
+def size(count_bytes: float | None) -> str:
+    """Bytes in binary units: 812 MiB, 2.4 GiB."""
+    if count_bytes is None:
+        return "–"
+    for unit, bytes_ in (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count_bytes >= bytes_:
+            value = count_bytes / bytes_
+            return f"{value:.{0 if value >= 99.5 else 1}f}{NARROW_SPACE}{unit}"
+    return f"{count_bytes:.0f}{NARROW_SPACE}B"
+
+
+def ratio(measured: float | None, estimated: float | None) -> str:
+    """Measured over estimated as 0.8×; empty where there is nothing to divide."""
+    if measured is None or not estimated:
+        return ""
+    share = measured / estimated
+    return f"{share:.{2 if share < 0.095 else 1 if share < 9.95 else 0}f}×"
+
+
+def moment(at: float | None) -> str:
+    """A point in time to the minute, in UTC so that the same store gives the same report everywhere."""
+    return "–" if at is None else time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at))
+
+
+def short(digest: str) -> str:
+    """The first twelve digits of a sha256."""
+    return digest[:12]
+
+
+def brief(text: str) -> str:
+    """A text in which every long hexadecimal digest is cut to its first twelve digits."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b", r"\1", text)
+
+
+def plain(value: Any) -> str:
+    """A value from JSON as a reader would write it; the rest stays JSON."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    return visible(json.dumps(value, ensure_ascii=False, sort_keys=True))
+
+
+def count(number: int, noun: str, nouns: str = "") -> str:
+    """A number with its noun: 1 case, 3 cases."""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def listed(names: list[str], most: int = 6) -> str:
+    """Names joined for a sentence; those beyond `most` are counted."""
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most:,} more"
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
+FILTERS: dict[str, Callable[..., str]] = {
+    f.__name__: f
+    for f in (visible, clip, percent, p_value, duration, size, ratio, moment, short, brief, plain, count, listed)
+}
