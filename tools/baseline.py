@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation import evaluation_seconds, load_named_suites, need_vllm, serving_memory
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
-from tunesmith.tools.stats import minimum_detectable_effect
+from tunesmith.tools.stats import detectable_text
 
 
 class BaselineRequest(Request):
@@ -52,10 +53,8 @@ def plan(request: BaselineRequest, facts: Facts) -> Plan:
     """Price every case once on the base, and say what so many cases can show at all."""
     base, suite = facts.need("base", "base"), facts.seen["suite"]
     need_vllm(facts)
-    blocks = {
-        block: sum(case.block == block for case in suite.cases) for block in dict.fromkeys(c.block for c in suite.cases)
-    }
-    target = blocks.get("target", 0)
+    blocks = Counter(case.block for case in suite.cases)
+    target = blocks["target"]
     price = estimate(
         "baseline",
         facts,
@@ -64,9 +63,7 @@ def plan(request: BaselineRequest, facts: Facts) -> Plan:
         vram_bytes=serving_memory(base) if facts.machine.gpus else 0,
         disk_bytes=8192 * len(suite.cases),
     )
-    can_show = (
-        f"{target} target cases can show a gain of {minimum_detectable_effect(target):.0%} and more" if target else ""
-    )
+    can_show = f"{detectable_text(target)} on the target" if target else ""
     return Plan(
         stage="baseline",
         run=facts.run,

@@ -17,12 +17,72 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.memory.errors import BadInput, StepFailed
-from tunesmith.memory.files import sha256_file, write_protect
+from tunesmith.memory.files import publish_folder, sha256_file, verify, write_protect
+from tunesmith.tools.base import BaseRequest, BaseResult, bundled_model, source_of
 from tunesmith.tools.bundled_models import BundledModel, Wheel
 from tunesmith.tools.model_folder import check_hub_revision, check_model_folder
 from tunesmith.tools.work.gguf import convert_gguf
+from tunesmith.tools.work.job import Job
 
 Progress = Callable[[float, float, str], None]
+
+
+def run(job: Job[BaseRequest]) -> BaseResult:
+    """Put the model below models/ under a name that says what it is, prove that it answers, and take its write bits.
+
+    A pristine copy that stands there already is verified and used again, whatever run made it.
+    """
+    request = job.request
+    source = source_of(request.model)
+    bundled = bundled_model(request.model) if source == "bundled" else None
+    name = bundled.title if bundled else Path(request.model).name
+    target = job.home / "models" / _folder_name(request, source)
+
+    def fill(folder: Path) -> None:
+        if bundled:
+            materialize_bundled(bundled, folder, job.home / "downloads", job.progress)
+        elif source == "folder":
+            materialize_folder(Path(request.model).expanduser().resolve(), folder, job.progress)
+        else:
+            materialize_hub(request.model, request.revision, folder, job.progress)
+
+    manifest = publish_folder(target, fill, kind=request.role, source=request.model, revision=request.revision)
+    make_pristine(target)
+    verify(target, manifest["sha256"])
+    facts = check_model_folder(target)
+    meta = {
+        "name": name,
+        "parameters": facts.parameters,
+        "config": facts.config,
+        "architecture": str((facts.config.get("architectures") or ["unknown"])[0]),
+        "license": bundled.license if bundled else "",
+        "source": request.model,
+        "revision": request.revision,
+    }
+    artifact = job.publish(request.role, target, meta=meta)
+    return BaseResult(
+        artifact=artifact.id,
+        path=str(target),
+        name=name,
+        sha256=artifact.sha256,
+        bytes=artifact.bytes,
+        parameters=facts.parameters,
+        architecture=meta["architecture"],
+    )
+
+
+def _folder_name(request: BaseRequest, source: str) -> str:
+    if source == "bundled":
+        return bundled_model(request.model).name
+    if source == "hub":
+        return f"{request.model.replace('/', '--')}-{request.revision[:12]}"
+    folder = Path(request.model).expanduser().resolve()
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and _wanted(file.name):
+            digest.update(f"{file.name} {sha256_file(file)}\n".encode())
+    return f"{folder.name}-{digest.hexdigest()[:12]}"
+
 
 _WHEELS_PER_CALL = 4  # an interrupted download loses at most this many
 _HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.jinja", "merges.txt", "vocab*", "LICENSE*"]
