@@ -1,0 +1,165 @@
+"""The bundled suites keep what the demo's numbers rest on: enough cases, balanced, unique, each asserting its point."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+SUITES = ("target", "general", "tools")
+CATEGORIES = ("billing", "delivery", "returns", "account", "technical")
+DECLARATIVE = {
+    "equals", "contains", "contains-any", "contains-all", "icontains", "icontains-any", "icontains-all", "starts-with",
+    "regex", "is-json", "contains-json", "word-count", "levenshtein", "finish-reason", "is-valid-openai-tools-call",
+    "tool-call-f1",
+}  # fmt: skip
+
+
+@cache
+def suite(name: str) -> dict[str, Any]:
+    text = files("tunesmith.prompts").joinpath("demo", "suites", f"{name}.yaml").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = yaml.safe_load(text)
+    return loaded
+
+
+def cases_of(name: str) -> list[dict[str, Any]]:
+    tests: list[dict[str, Any]] = suite(name)["tests"]
+    return tests
+
+
+def assertions(name: str, test: dict[str, Any]) -> list[dict[str, Any]]:
+    shared = suite(name).get("defaultTest", {}).get("assert", [])
+    return [*shared, *test.get("assert", [])]
+
+
+def expectation(test: dict[str, Any], key: str) -> Any:
+    """The one value that a case's own schema allows for `key`; KeyError where it leaves it open."""
+    return test["assert"][0]["value"]["properties"][key]["const"]
+
+
+def categories() -> Counter[str]:
+    asserted = [t for t in cases_of("target") if "category" in t["assert"][0]["value"]["required"]]
+    return Counter(expectation(test, "category") for test in asserted)
+
+
+@pytest.mark.parametrize(("name", "fewest"), [("target", 60), ("general", 40), ("tools", 12)])
+def test_each_block_has_enough_cases(name: str, fewest: int) -> None:
+    assert len(cases_of(name)) >= fewest
+    assert suite(name)["defaultTest"]["metadata"]["block"] == name
+
+
+def test_case_ids_are_unique_over_all_suites_and_name_their_block() -> None:
+    ids = [(name, test["metadata"]["case_id"]) for name in SUITES for test in cases_of(name)]
+    assert len({case_id for _, case_id in ids}) == len(ids)
+    assert all(case_id.startswith(f"{name}-") for name, case_id in ids)
+
+
+def test_no_two_cases_ask_the_same() -> None:
+    asked = [(name, " ".join(str(v) for v in test["vars"].values())) for name in SUITES for test in cases_of(name)]
+    words = Counter((name, re.sub(r"\W+", " ", text).strip().lower()) for name, text in asked if name != "tools")
+    assert [key for key, count in words.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_only_declarative_assertions_are_used(name: str) -> None:
+    used = {a["type"].removeprefix("not-") for test in cases_of(name) for a in assertions(name, test)}
+    assert used <= DECLARATIVE
+    assert all(assertions(name, test) for test in cases_of(name))
+
+
+def graded(test: dict[str, Any], answer: str) -> bool:
+    """A target case's grade of an answer, by its regexes and schemas alone."""
+    for assertion in assertions("target", test):
+        if assertion["type"] == "regex":
+            if not re.search(assertion["value"].replace("$", r"\Z"), answer):
+                return False
+        elif not jsonschema.Draft202012Validator(assertion["value"]).is_valid(json.loads(answer)):
+            return False
+    return True
+
+
+def right_answer(test: dict[str, Any], **changed: Any) -> str:
+    category = test["assert"][0]["value"]["properties"].get("category", {"const": "billing"})["const"]
+    answer = {
+        "category": category,
+        "urgency": "normal",
+        "order": expectation(test, "order"),
+        "summary": "A customer asks",
+    }
+    return json.dumps(answer | changed)
+
+
+def test_every_ticket_accepts_a_right_answer_and_refuses_a_broken_form() -> None:
+    for test in cases_of("target"):
+        right = right_answer(test)
+        backwards = json.dumps(dict(reversed(json.loads(right).items())))
+        assert graded(test, right), test["metadata"]
+        for wrong in (
+            f"Here you are: {right}",
+            f"{right}\n",
+            json.dumps(json.loads(right), indent=1),
+            backwards,
+            right_answer(test, extra=1),
+            right_answer(test, urgency="urgent"),
+            right_answer(test, category="other"),
+            right_answer(test, summary=""),
+            right_answer(test, summary="one word more than is allowed " * 3),
+        ):
+            assert not graded(test, wrong), (test["metadata"], wrong)
+
+
+def test_every_ticket_asserts_its_order_number() -> None:
+    for test in cases_of("target"):
+        order = expectation(test, "order")
+        wrong = "1234" if order is None else None
+        assert not graded(test, right_answer(test, order=wrong)), test["metadata"]
+        assert not graded(test, right_answer(test, order=10_000_019)), test["metadata"]
+        if order is not None:
+            assert re.search(rf"(?<!\d){order}(?!\d)", test["vars"]["ticket"]), test["metadata"]
+
+
+def test_a_share_of_tickets_has_no_order_number_but_other_numbers() -> None:
+    orders = [expectation(test, "order") for test in cases_of("target")]
+    assert 0.5 <= sum(order is not None for order in orders) / len(orders) <= 0.7
+    bare = [t for t in cases_of("target") if expectation(t, "order") is None and re.search(r"\d", t["vars"]["ticket"])]
+    assert len(bare) >= 10
+
+
+def test_most_tickets_assert_a_category_and_the_five_are_balanced() -> None:
+    counts = categories()
+    assert counts.total() >= 0.75 * len(cases_of("target"))
+    assert set(counts) == set(CATEGORIES)
+    assert all(0.15 <= count / counts.total() <= 0.25 for count in counts.values())
+
+
+def test_the_general_block_holds_plain_answers_against_json() -> None:
+    held = [
+        test
+        for test in cases_of("general")
+        if {"not-is-json", "not-contains-json"} & {a["type"] for a in assertions("general", test)}
+    ]
+    assert len(held) == len(cases_of("general"))
+    assert all(test.get("assert") for test in cases_of("general")), "a case that asserts nothing of its own"
+
+
+def test_tool_expectations_name_offered_tools_and_some_want_none() -> None:
+    offered = {tool["function"]["name"] for tool in suite("tools")["providers"][0]["config"]["tools"]}
+    assert len(offered) >= 4
+    kinds = Counter[str]()
+    for test in cases_of("tools"):
+        for assertion in test["assert"]:
+            if assertion["type"].endswith("tool-call-f1"):
+                assert set(assertion["value"]) <= offered
+                kinds[assertion["type"]] += 1
+                # Without one a single wrong call among several would still count as "no call".
+                assert assertion["type"] == "tool-call-f1" or set(assertion["value"]) == offered
+    assert kinds["tool-call-f1"] >= 8
+    assert kinds["not-tool-call-f1"] >= 3
+    assert kinds.total() == len(cases_of("tools"))
