@@ -1,6 +1,8 @@
 """Draw what a training row is about, ask for its text, and check that the text says it: the label comes first.
 
 Everything here is a pure function of the behaviour, a seed and a row's number, so a resumed step draws the same rows.
+The writer is asked to go on after a beginning and never for digits: a model of 135M parameters, asked in a chat to
+write from notes, said what was asked in 39 of 100 texts and garbled every second number.
 """
 
 from __future__ import annotations
@@ -12,14 +14,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from rapidfuzz import fuzz
-
-from tunesmith.tools.behaviour import Behaviour, Scenario, Voice, mentions
+from tunesmith.tools.behaviour import Behaviour, Scenario, mentions
 
 T = TypeVar("T")
+RETELL, GO_ON = "retell", "go-on"
 _LONG_NUMBER = re.compile(r"\d{4,}")
-_COPY_SIMILARITY = 88.0  # of 100; above, a text is one of the writer's examples again
 _WORDS_MIN, _WORDS_MAX = 3, 110
+_EXAMPLES = 3
+_INLINE_SHARE = 0.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +34,19 @@ class Attributes:
     cue: str
     reference: str | None
     """The digits, or None."""
+    product: str
+    """What the fact names; empty where it names none."""
     fact: str
     summary: str
+    way: str
+    """How the writer is asked: retell or go-on."""
+    beginning: str
+    """What it goes on after."""
     cue_phrase: str
-    reference_text: str
-    """The digits in the form in which the text is to hold them."""
     reference_sentence: str
+    reference_inline: str
     distractor: str
-    voice: str
+    opener: str
     typing: str
     before: str
     after: str
@@ -60,38 +67,56 @@ def draw(behaviour: Behaviour, seed: int, index: int) -> Attributes:
     groups = sorted(behaviour.scenarios)
     group, turn = groups[index % len(groups)], index // len(groups)
     scenario = _in_turn(behaviour.scenarios[group], f"{seed}/{group}", turn)
-    product = rng.choice(scenario.products or behaviour.products)
+    drawn_product = rng.choice(scenario.products or behaviour.products)
+    template = rng.choice(scenario.facts)
+    product = drawn_product if "{product}" in template else ""
+    summaries = [s for s in scenario.summaries if product or "{product}" not in s]
+    fact = template.format(product=drawn_product)
     cue = _cue(behaviour, scenario, rng)
     phrases = behaviour.cues[cue].phrases
     digits = None if rng.random() < behaviour.reference.absent_share else _digits(behaviour, rng)
-    reference_text = rng.choice(behaviour.reference.forms).format(n=digits) if digits else ""
-    sentence = rng.choice(behaviour.reference.sentences).format(ref=reference_text) if digits else ""
-    has_distractor = rng.random() < behaviour.distractors.share
+    form = rng.choice(behaviour.reference.forms).format(n=digits) if digits else ""
+    inline = product and behaviour.reference.inline and rng.random() < _INLINE_SHARE
     voice = rng.choices(behaviour.voices, [v.weight for v in behaviour.voices])[0]
     frame = rng.choices(behaviour.frames, [f.weight for f in behaviour.frames])[0]
+    way = RETELL if rng.random() < behaviour.writer.retell_share else GO_ON
+    has_distractor = rng.random() < behaviour.distractors.share
     return Attributes(
         row_id=f"w{index:05d}",
         group=group,
         scenario=scenario.id,
         cue=cue,
         reference=digits,
-        fact=rng.choice(scenario.facts).format(product=product),
-        summary=_capital(rng.choice(scenario.summaries).format(product=product)),
-        cue_phrase=rng.choice(phrases) if phrases else "",
-        reference_text=reference_text,
-        reference_sentence=_capital(sentence),
+        product=product,
+        fact=fact,
+        summary=_capital(rng.choice(summaries).format(product=drawn_product)),
+        way=way,
+        beginning=_beginning(behaviour, scenario, drawn_product, fact, way, rng),
+        cue_phrase=_capital(rng.choice(phrases)) if phrases else "",
+        reference_sentence=_capital(rng.choice(behaviour.reference.sentences).format(ref=form)) if digits else "",
+        reference_inline=rng.choice(behaviour.reference.inline).format(ref=form) if digits and inline else "",
         distractor=_distractor(behaviour, rng) if has_distractor else "",
-        voice=voice.name,
+        opener=rng.choice(voice.openers),
         typing=rng.choice(voice.typing),
         before=frame.before,
         after=frame.after,
-    )
+    )  # fmt: skip
 
 
 def _in_turn(choices: Sequence[T], seed: str, turn: int) -> T:
     """The `turn`-th of endless shuffles of `choices`: each comes once before any comes again."""
     lap, place = divmod(turn, len(choices))
     return random.Random(f"{seed}/{lap}").sample(list(choices), len(choices))[place]
+
+
+def _beginning(
+    behaviour: Behaviour, scenario: Scenario, product: str, fact: str, way: str, rng: random.Random
+) -> str:
+    if way == GO_ON:
+        return fact + rng.choice(behaviour.writer.joiners)
+    facts = rng.sample(list(scenario.facts), min(_EXAMPLES, len(scenario.facts)))
+    lines = [f"{number}. {_capital(fact.format(product=product))}." for number, fact in enumerate(facts, 1)]
+    return "\n".join([*lines, f"{len(facts) + 1}."])
 
 
 def _cue(behaviour: Behaviour, scenario: Scenario, rng: random.Random) -> str:
@@ -107,11 +132,14 @@ def _digits(behaviour: Behaviour, rng: random.Random) -> str:
 def _distractor(behaviour: Behaviour, rng: random.Random) -> str:
     day, month, year = rng.randint(1, 28), rng.randint(1, 12), rng.randint(2015, 2026)
     month_name = rng.choice(("January", "March", "May", "June", "August", "October", "December"))
+    amounts = f"${rng.randint(4, 900)}", f"{rng.randint(4, 2400)}.{rng.randint(0, 99):02d} euros"
+    amounts += f"£{rng.randint(5, 300)}.99", f"{rng.randint(1000, 4000)} dollars"
+    dates = f"{day:02d}.{month:02d}.{year}", f"{day} {month_name}", f"{month_name} {day}, {year}"
+    dates += (f"{year}-{month:02d}-{day:02d}",)
+    codes = f"E{rng.randint(1, 99)}", str(rng.randint(400, 599)), str(rng.randint(1000, 9999))
     return rng.choice(behaviour.distractors.phrases).format(
-        amount=rng.choice((f"${rng.randint(4, 900)}", f"{rng.randint(4, 2400)}.{rng.randint(0, 99):02d} euros",
-                           f"£{rng.randint(5, 300)}.99", f"{rng.randint(1000, 4000)} dollars")),
-        date=rng.choice((f"{day:02d}.{month:02d}.{year}", f"{day} {month_name}", f"{month_name} {day}, {year}",
-                         f"{year}-{month:02d}-{day:02d}")),
+        amount=rng.choice(amounts),
+        date=rng.choice(dates),
         count=rng.randint(2, 40),
         small=rng.randint(2, 19),
         year=rng.randint(2009, 2026),
@@ -119,45 +147,68 @@ def _distractor(behaviour: Behaviour, rng: random.Random) -> str:
         postcode=rng.randint(10000, 99999),
         card=rng.randint(1000, 9999),
         model=f"{rng.choice('ABKTX')}{rng.choice('RSZ')}-{rng.randint(100, 9999)}",
-        code=rng.choice((f"E{rng.randint(1, 99)}", str(rng.randint(400, 599)), str(rng.randint(1000, 9999)),
-                         f"0x{rng.randint(1000, 9999)}")),
-    )  # fmt: skip
+        code=rng.choice(codes),
+    )
 
 
 def writer_messages(behaviour: Behaviour, attributes: Attributes) -> list[dict[str, str]]:
-    """The chat that asks for the text of a row. Rows of one voice share all of it but the last message."""
-    voice = next(v for v in behaviour.voices if v.name == attributes.voice)
-    asked = "; ".join(filter(None, (attributes.fact, attributes.cue_phrase, attributes.reference_text)))
-    messages = [{"role": "system", "content": behaviour.writer.system}]
-    for example in voice.examples:
-        messages.append({"role": "user", "content": behaviour.writer.notes.replace("{{notes}}", example.notes)})
-        messages.append({"role": "assistant", "content": example.text})
-    return [*messages, {"role": "user", "content": behaviour.writer.notes.replace("{{notes}}", asked)}]
+    """The chat whose last message the writer is to go on with (`continue_final_message`), up to the end of the line."""
+    asked = behaviour.writer.retell if attributes.way == RETELL else behaviour.writer.go_on
+    beginning = attributes.beginning if attributes.way == RETELL else _capital(attributes.beginning)
+    return [{"role": "user", "content": asked}, {"role": "assistant", "content": beginning}]
 
 
-def compose(behaviour: Behaviour, attributes: Attributes, written: str, *, cut_off: bool = False) -> str:
-    """The text of a row from what the writer wrote: what it left out is said in drawn words, then typed as drawn."""
-    text = " ".join(written.strip().strip('"').split())
-    if cut_off:
-        text = re.sub(r"(?<=[.!?])[^.!?]*$", "", text)
+def says_it(behaviour: Behaviour, attributes: Attributes, written: str) -> bool:
+    """Whether what the writer wrote holds the scenario; where it goes on after the fact, the fact does."""
+    if attributes.way == GO_ON:
+        return True
+    scenario = scenario_of(behaviour, attributes)
+    names_product = attributes.product not in attributes.summary or attributes.product in written.lower()
+    return names_product and mentions(written, scenario.mentions)
+
+
+def scenario_of(behaviour: Behaviour, attributes: Attributes) -> Scenario:
+    """The scenario that a row was drawn from."""
+    return next(s for s in behaviour.scenarios[attributes.group] if s.id == attributes.scenario)
+
+
+def compose(behaviour: Behaviour, attributes: Attributes, written: str) -> str:
+    """The text of a row from what the writer wrote, with the drawn sentences among its own, typed as drawn."""
+    text = _tidy(written)
+    if attributes.way == GO_ON:
+        text = attributes.beginning + (text if text[:1] in ("'", ",", ".") else " " + text)
+    elif not says_it(behaviour, attributes, text):
+        text = f"{attributes.fact}. {_capital(text)}"
     rng = random.Random(f"{attributes.row_id}/{attributes.fact}/{attributes.distractor}")
-    missing = [attributes.distractor] if attributes.distractor else []
-    if attributes.cue_phrase and not mentions(text, behaviour.cues[attributes.cue].words):
-        missing.append(_capital(attributes.cue_phrase) + ".")
-    if attributes.reference and attributes.reference not in text:
-        missing.append(attributes.reference_sentence)
-    for sentence in missing:
-        text = _insert(text, sentence, rng)
-    return attributes.before + _typed(text, attributes.typing) + attributes.after
+    drawn = [attributes.distractor, attributes.cue_phrase and attributes.cue_phrase.rstrip("!.") + "."]
+    if attributes.reference_inline and attributes.product in text:
+        text = text.replace(attributes.product, attributes.product + attributes.reference_inline, 1)
+    else:
+        drawn.append(attributes.reference_sentence)
+    first, *rest = re.split(r"(?<=[.!?]) +", _closed(text))
+    sentences = [_opened(attributes.opener, first), *map(_capital, rest)]
+    for sentence in filter(None, drawn):
+        sentences.insert(rng.randint(0 if not attributes.opener else 1, len(sentences)), sentence)
+    return attributes.before + _typed(" ".join(sentences), attributes.typing) + attributes.after
 
 
-def _insert(text: str, sentence: str, rng: random.Random) -> str:
-    """`sentence` between two sentences of `text`, before the first or after the last."""
-    parts = re.split(r"(?<=[.!?]) +", text)
-    if parts[-1] and parts[-1][-1] not in ".!?":
-        parts[-1] += "."
-    place = rng.randint(0, len(parts))
-    return " ".join([*parts[:place], sentence, *parts[place:]])
+def _tidy(written: str) -> str:
+    """One line of whole sentences: what the token limit cut off is left out where a whole sentence remains."""
+    text = " ".join(written.strip().strip('"').split())
+    whole = re.match(r".*[.!?](?=\s|$)", text)
+    return whole.group() if whole else text
+
+
+def _closed(text: str) -> str:
+    return text if text[-1:] in (".", "!", "?") else text + "."
+
+
+def _opened(opener: str, sentence: str) -> str:
+    """`sentence` behind `opener`; it stays capital only where the opener ends a sentence, or for "I"."""
+    if not opener or opener.rstrip()[-1] in ".!?":
+        return opener + _capital(sentence)
+    keeps = re.match(r"I\b|[A-Z]{2}", sentence)
+    return opener + (sentence if keeps else sentence[:1].lower() + sentence[1:])
 
 
 def _typed(text: str, typing: str) -> str:
@@ -186,29 +237,36 @@ def answer_of(behaviour: Behaviour, attributes: Attributes) -> str:
 def problems(behaviour: Behaviour, attributes: Attributes, text: str) -> list[str]:
     """Why `text` does not carry the label that was drawn for it; empty: it does. The first word is the kind."""
     found = []
-    scenario = next(s for s in behaviour.scenarios[attributes.group] if s.id == attributes.scenario)
     words = len(text.split())
     if not _WORDS_MIN <= words <= _WORDS_MAX:
         found.append(f"length: {words} words")
-    if not mentions(text, scenario.mentions):
-        found.append(f"off-topic: nothing of {', '.join(scenario.mentions[:4])}")
+    if not mentions(text, scenario_of(behaviour, attributes).mentions):
+        found.append("off-topic: nothing of its scenario")
     if attributes.reference and attributes.reference not in _LONG_NUMBER.findall(text):
         found.append(f"reference: {attributes.reference} is not in the text")
     drawn = attributes.distractor + (attributes.reference or "")
     if stray := [n for n in _LONG_NUMBER.findall(text) if n not in drawn]:
         found.append(f"number: {stray[0]} was not drawn")
     for name, cue in behaviour.cues.items():
-        if name != attributes.cue and mentions(text, cue.words):
+        said = text.lower().replace(attributes.cue_phrase.lower().rstrip("!."), "") if attributes.cue_phrase else text
+        if name != attributes.cue and mentions(said, cue.words):
             found.append(f"cue: reads as {name}, drawn was {attributes.cue}")
-    if odd := next((word for word in behaviour.writer.never if word in text.lower()), None):
+    if odd := next((word for word in behaviour.writer.never if word in _written_part(attributes, text)), None):
         found.append(f"role: holds {odd!r}")
-    if not text.isascii() and sum(c.isascii() for c in text) < 0.95 * len(text):
+    if sum(c.isascii() for c in text) < 0.97 * len(text):
         found.append("language: many characters beyond ASCII")
     if loops(text):
         found.append("loop: repeats itself")
-    if copied := copies(text, behaviour.voices):
-        found.append(f"copy: of the example {copied[:40]!r}")
     return found
+
+
+def _written_part(attributes: Attributes, text: str) -> str:
+    """`text` in lower case without what was drawn, so that a drawn greeting is not held against the writer."""
+    text = text.removeprefix(attributes.before).removesuffix(attributes.after).lower()
+    for said in (attributes.opener, attributes.reference_inline, attributes.reference_sentence, attributes.fact,
+                 attributes.distractor):
+        text = text.replace(said.lower(), " ", 1) if said else text
+    return text
 
 
 def loops(text: str) -> bool:
@@ -216,12 +274,3 @@ def loops(text: str) -> bool:
     words = text.lower().split()
     runs = [tuple(words[i : i + 5]) for i in range(len(words) - 4)]
     return len(runs) != len(set(runs))
-
-
-def copies(text: str, voices: Sequence[Voice]) -> str | None:
-    """The writer's example that `text` repeats, or None."""
-    for voice in voices:
-        for example in voice.examples:
-            if fuzz.ratio(text.lower(), example.text.lower(), score_cutoff=_COPY_SIMILARITY):
-                return example.text
-    return None

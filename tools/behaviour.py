@@ -58,7 +58,9 @@ class Reference(Frozen):
     forms: tuple[str, ...] = Field(min_length=1)
     """`{n}` stands for the digits."""
     sentences: tuple[str, ...] = Field(min_length=1)
-    """`{ref}` stands for a form; said where the writer left the reference out."""
+    """`{ref}` stands for a form; one is set between two sentences of the text."""
+    inline: tuple[str, ...] = ()
+    """The same, set behind the product where the text names it."""
 
 
 class Distractors(Frozen):
@@ -69,31 +71,28 @@ class Distractors(Frozen):
 
 
 class Writer(Frozen):
-    """How a served model is asked to write a text."""
+    """How a served model is asked to write: by going on after a beginning, which is what a small model does well."""
 
-    system: str
-    notes: str
-    """The user's turn; `{{notes}}` stands for the facts to be said."""
+    retell: str
+    """Asks for a list of texts about one scenario; the model adds one to those of the spec."""
+    go_on: str
+    """Asks for one text; the model goes on after the drawn fact."""
+    retell_share: float = Field(default=0.5, ge=0, le=1)
+    joiners: tuple[str, ...] = Field(min_length=1)
+    """What a fact is followed by where the model goes on."""
     max_tokens: int = Field(ge=8, le=1024)
     never: tuple[str, ...] = ()
-    """Words that show that the writer answered instead of writing, or talked about its notes."""
-
-
-class Example(Frozen):
-    """Notes, and the text that this voice makes of them."""
-
-    notes: str
-    text: str
+    """What shows that the model answered instead of writing; in lower case."""
 
 
 class Voice(Frozen):
-    """A way of writing, shown by examples."""
+    """A way of writing."""
 
     name: str
     weight: float = Field(default=1, gt=0)
     typing: tuple[str, ...] = ("as-is",)
     """Drawn from: as-is, lower, caps, no-end (no full stop at the end)."""
-    examples: tuple[Example, ...] = Field(min_length=1)
+    openers: tuple[str, ...] = ("",)
 
 
 class Frame(Frozen):
@@ -119,7 +118,7 @@ class Behaviour(Frozen):
     reference_field: str
     summary_field: str
     summary_words_max: int = Field(ge=1)
-    meanings: dict[str, str] = {}
+    meanings: dict[str, str] = Field(default_factory=dict)
     cues: dict[str, Cue] = Field(min_length=1)
     reference: Reference
     distractors: Distractors
@@ -168,6 +167,8 @@ def _check_scenario(scenario: Scenario, cues: dict[str, Cue], words_max: int) ->
     for fact in scenario.facts:
         if not mentions(fact, scenario.mentions):
             raise ValueError(f"scenario {scenario.id}: {fact!r} holds none of its own mentions")
+    if any("{product}" not in f for f in scenario.facts) and all("{product}" in s for s in scenario.summaries):
+        raise ValueError(f"scenario {scenario.id}: a fact without a product needs a summary without one")
     for summary in scenario.summaries:
         if len(summary.split()) + summary.count("{product}") * 2 > words_max:
             raise ValueError(f"scenario {scenario.id}: the summary {summary!r} can exceed {words_max} words")
