@@ -139,11 +139,14 @@ def write_protect(folder: Path) -> None:
 def publish_folder(target: Path, fill: Callable[[Path], None], **notes: Any) -> dict[str, Any]:
     """Make the sealed folder `target` by calling `fill(temporary folder)`; whole or absent, never between.
 
-    A sealed `target` that already stands is kept and its manifest returned.
+    A sealed `target` that already stands is kept and its manifest returned. What a killed attempt left is removed;
+    the caller sees to it that no two processes make the same folder at once.
     """
     if (manifest := read_manifest(target)) is not None:
         return manifest
     target.parent.mkdir(parents=True, exist_ok=True)
+    for abandoned in target.parent.glob(f".{target.name}.*"):
+        shutil.rmtree(abandoned, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         fill(partial)

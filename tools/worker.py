@@ -7,10 +7,14 @@ uses up the approval), works, and records the end, whatever the end is. Heavy im
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import signal
 import threading
+import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -27,6 +31,7 @@ from tunesmith.tools.stage import Plan
 from tunesmith.tools.work.job import Job
 
 _SAMPLE_EVERY_S = 0.5
+_LEASE_POLL_S = 0.3
 
 
 class _Stopped(BaseException):
@@ -62,7 +67,9 @@ def _on_sigterm(signum: int, frame: FrameType | None) -> None:
 def _work(store: Store, step: str, vllm: str | None) -> int:
     """Work on a claimed step and record its end, whatever that is; the exit code of the process."""
     try:
-        run_here(open_job(store, step, vllm))
+        job = open_job(store, step, vllm)
+        with _tenancy(job):
+            run_here(job)
     except _Stopped:
         store.fail(step, "stopped by the user", status=STOPPED)
     except TunesmithError as error:
@@ -74,6 +81,24 @@ def _work(store: Store, step: str, vllm: str | None) -> int:
     else:
         return 0
     return 1
+
+
+@contextmanager
+def _tenancy(job: Job) -> Iterator[None]:  # type: ignore[type-arg]
+    """Hold the machine's one lease while a step works: one accelerator, one tenant at a time.
+
+    The kernel lets go of the lock when this process ends, however it ends.
+    """
+    with (job.home / "accelerator.lock").open("a") as lease:
+        while True:
+            try:
+                fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                job.progress(0, 0, "waiting for another step to leave the machine")
+                time.sleep(_LEASE_POLL_S)
+        job.store.event("lease.taken", run=job.run, step=job.step.id)
+        yield
 
 
 def run_here(job: Job) -> None:  # type: ignore[type-arg]

@@ -1,0 +1,159 @@
+"""Workers and real signals: a killed one is found, a finished one is told, and nothing half-made is taken for whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tunesmith.memory.errors import ApprovalPending, StepFailed
+from tunesmith.memory.files import verify
+from tunesmith.memory.records import Step
+from tunesmith.memory.store import Store
+from tunesmith.tools import arc, runner
+from tunesmith.tools.arc import Decision, Workspace
+from tunesmith.tools.stage import Plan
+
+MODEL_BYTES = 3 << 30
+
+
+def say_yes(plan: Plan, step: str) -> Decision:
+    return Decision(True, "test")
+
+
+@pytest.fixture(scope="module")
+def big_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder that is slow to copy: one sparse tensor of 3 GiB."""
+    folder = tmp_path_factory.mktemp("big") / "model"
+    folder.mkdir()
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8, "num_hidden_layers": 1}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    entry = {"dtype": "BF16", "shape": [MODEL_BYTES // 2], "data_offsets": [0, MODEL_BYTES]}
+    header = json.dumps({"model.embed_tokens.weight": entry}).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + MODEL_BYTES)
+    return folder
+
+
+@pytest.fixture
+def ws(tmp_path: Path) -> Workspace:
+    return Workspace(Store(tmp_path), None, lambda event, **data: None)
+
+
+def approved(ws: Workspace, model: Path) -> str:
+    run = ws.store.new_run("test")
+    plan = arc.price(ws, run, "base", {"model": str(model)})
+    step = arc.propose(ws, run, plan)
+    assert arc.decide(ws, step, plan, say_yes)
+    return step
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+def copying(home: Path) -> bool:
+    """Whether a worker is in the middle of copying the weights."""
+    return any(f.stat().st_size > 1 << 20 for f in home.glob("models/.*/model.safetensors"))
+
+
+def wait_end(store: Store, step: str) -> Step:
+    *_, last = runner.follow(store, step)
+    return last
+
+
+def test_kill_9_of_the_worker_is_found_named_and_can_be_resumed(ws: Workspace, big_model: Path) -> None:
+    step = approved(ws, big_model)
+    pid = runner.launch(ws.store, step, vllm=None).pid
+    assert pid
+    wait_for(lambda: copying(ws.store.home))
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not runner.is_alive(ws.store.step(step)))
+
+    assert [s.id for s in runner.reconcile(ws.store)] == [step]
+    dead = ws.store.step(step)
+    assert dead.status == "failed" and f"pid {pid}" in (dead.error or "") and "--resume" in (dead.error or "")
+    assert ws.store.artifacts(dead.run) == []
+    assert runner.reconcile(ws.store) == [], "a death is told once"
+
+    ended = arc.resume(ws, step, say_yes)
+    assert ended.status == "done"
+    base = ws.store.artifacts(dead.run, "base")[0]
+    assert verify(base.path, base.sha256)
+    assert [p for p in base.path.parent.iterdir() if p.name.startswith(".")] == [], "the killed attempt was cleared"
+
+
+def test_kill_9_of_what_started_it_leaves_the_worker_to_finish(tmp_path: Path, big_model: Path) -> None:
+    command = [sys.executable, "-m", "tunesmith.agent", "base", "--model", str(big_model), "--yes"]
+    env = {**os.environ, "TUNESMITH_HOME": str(tmp_path)}
+    starter = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    wait_for(lambda: copying(tmp_path))
+    starter.kill()
+    starter.wait()
+    store = Store(tmp_path)
+    step = store.steps()[-1].id
+    assert wait_end(store, step).status == "done"
+    told = subprocess.run(
+        [sys.executable, "-m", "tunesmith.agent", "runs", "list"],
+        env=env, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert step in told.stderr + told.stdout
+
+
+def test_stop_ends_the_whole_group_and_records_who_did_it(ws: Workspace, big_model: Path) -> None:
+    step = approved(ws, big_model)
+    pid = runner.launch(ws.store, step, vllm=None).pid
+    wait_for(lambda: copying(ws.store.home))
+    stopped = runner.stop(ws.store, step)
+    assert stopped.status == "stopped" and "by the user" in (stopped.error or "")
+    assert not Path(f"/proc/{pid}").exists() or not runner.is_alive(stopped)
+    assert ws.store.artifacts(stopped.run) == []
+
+
+def test_a_worker_without_a_yes_ends_before_it_does_anything(ws: Workspace, big_model: Path) -> None:
+    run = ws.store.new_run("test")
+    plan = arc.price(ws, run, "base", {"model": str(big_model)})
+    step = arc.propose(ws, run, plan)
+    with pytest.raises(StepFailed, match="no yes for its plan"):
+        runner.launch(ws.store, step, vllm=None)
+    assert ws.store.step(step).status == "planned" and not (ws.store.home / "models").exists()
+
+
+def test_a_yes_starts_one_worker_not_two(ws: Workspace, big_model: Path) -> None:
+    step = approved(ws, big_model)
+    runner.launch(ws.store, step, vllm=None)
+    with pytest.raises(ApprovalPending):
+        ws.store.claim(step, needs_approval=True, pid=1, pid_started=1.0, boot_id="b")
+    runner.stop(ws.store, step)
+
+
+def test_one_tenant_at_a_time(ws: Workspace, big_model: Path) -> None:
+    first, second = approved(ws, big_model), approved(ws, big_model)
+    runner.launch(ws.store, first, vllm=None)
+    wait_for(lambda: copying(ws.store.home))
+    runner.launch(ws.store, second, vllm=None)
+    wait_for(lambda: "waiting for another step" in ws.store.step(second).note or ws.store.step(first).ended)
+    assert wait_end(ws.store, first).status == wait_end(ws.store, second).status == "done"
+    taken = ws.store.read("SELECT step FROM events WHERE event = 'lease.taken' ORDER BY id")
+    assert [row["step"] for row in taken] == [first, second]
+    assert (ws.store.step(second).finished_at or 0) >= (ws.store.step(first).finished_at or 0)
+
+
+def test_a_reused_pid_is_not_taken_for_the_worker(ws: Workspace, big_model: Path) -> None:
+    step = approved(ws, big_model)
+    ws.store.claim(step, needs_approval=True, pid=os.getpid(), pid_started=1.0, boot_id="an earlier boot")
+    assert [s.id for s in runner.reconcile(ws.store)] == [step]
