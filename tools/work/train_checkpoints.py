@@ -1,0 +1,48 @@
+"""Checkpoints that are whole or not there: written aside, sealed, renamed; the newest whole one is gone on from."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.files import read_manifest, seal, sync_folder, verify
+
+_ASIDE = ".writing"
+
+
+def keep_checkpoint(root: Path, step: int, fingerprint: str, write: Callable[[Path], Path], *, keep: int = 2) -> Path:
+    """Publish what `write(folder)` makes (it returns the folder it filled) as the checkpoint of `step` below `root`."""
+    aside = root / _ASIDE
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    filled = write(aside)
+    seal(filled, step=step, fingerprint=fingerprint)
+    target = root / f"checkpoint-{step}"
+    shutil.rmtree(target, ignore_errors=True)
+    filled.rename(target)
+    sync_folder(root)
+    shutil.rmtree(aside, ignore_errors=True)
+    for old in _by_step(root)[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def newest_checkpoint(root: Path, fingerprint: str) -> Path | None:
+    """The newest checkpoint below `root` that is whole and belongs to the same settings, rows and base."""
+    for folder in reversed(_by_step(root)):
+        manifest = read_manifest(folder)
+        if manifest is None or manifest.get("fingerprint") != fingerprint:
+            continue
+        try:
+            verify(folder)
+        except StepFailed:
+            continue
+        return folder
+    return None
+
+
+def _by_step(root: Path) -> list[Path]:
+    folders = [path for path in root.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    return sorted(folders, key=lambda path: int(path.name.removeprefix("checkpoint-")))

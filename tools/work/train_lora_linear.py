@@ -1,0 +1,77 @@
+"""A LoRA layer's forward and backward as matrix products only.
+
+peft computes `base(x) + scale · B(A(x))` with the adapter in fp32: every projection then pays five passes over
+full-size tensors for casts, scaling and addition. Here the same value comes from products that accumulate in place,
+with the adapter cast to the activations' type on the way (it is tiny) and its own weights kept in fp32.
+
+Not covered (peft's own forward stays): dropout, DoRA, quantized bases, several active adapters, biases on A or B.
+"""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any
+
+
+def use_fused_lora(model: Any) -> int:
+    """Give every plain LoRA layer of a peft model the fused path and return how many took it."""
+    from peft.tuners.lora.layer import Linear
+
+    layers = [module for module in model.modules() if type(module) is Linear and _is_plain(module)]
+    forward = _fused_forward()
+    for layer in layers:
+        layer.forward = MethodType(forward, layer)
+    return len(layers)
+
+
+def _is_plain(layer: Any) -> bool:
+    import torch
+
+    if len(layer.active_adapters) != 1 or type(layer.base_layer) is not torch.nn.Linear:
+        return False
+    name = layer.active_adapters[0]
+    dropout = layer.lora_dropout[name]
+    return (
+        isinstance(dropout, torch.nn.Identity)
+        and not layer.use_dora.get(name, False)
+        and not layer.fan_in_fan_out
+        and layer.lora_A[name].bias is None
+        and layer.lora_B[name].bias is None
+    )
+
+
+def _fused_forward() -> Any:
+    import torch
+
+    class FusedLora(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any, weight: Any, bias: Any, a: Any, b: Any, scale: float) -> Any:
+            rows = x.reshape(-1, x.shape[-1])  # (tokens, in)
+            a_cast, b_cast = a.to(x.dtype), (b * scale).to(x.dtype)  # (rank, in), (out, rank)
+            low = rows @ a_cast.t()  # (tokens, rank)
+            out = rows @ weight.t() if bias is None else torch.addmm(bias, rows, weight.t())
+            out.addmm_(low, b_cast.t())
+            ctx.save_for_backward(rows, weight, a_cast, b_cast, low)
+            ctx.scale, ctx.shape = scale, x.shape
+            return out.view(*x.shape[:-1], weight.shape[0])
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any) -> Any:
+            rows, weight, a_cast, b_cast, low = ctx.saved_tensors
+            grad = grad.reshape(-1, grad.shape[-1])  # (tokens, out)
+            grad_low = grad @ b_cast  # (tokens, rank)
+            grad_a = (grad_low.t() @ rows).float()
+            grad_b = (grad.t() @ low).float() * ctx.scale
+            grad_x = None
+            if ctx.needs_input_grad[0]:
+                grad_x = (grad @ weight).addmm_(grad_low, a_cast).view(ctx.shape)
+            return grad_x, None, None, grad_a, grad_b, None
+
+    def forward(layer: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+        if layer.disable_adapters or layer.merged:
+            return type(layer).forward(layer, x, *args, **kwargs)
+        name = layer.active_adapters[0]
+        base, a, b = layer.base_layer, layer.lora_A[name].weight, layer.lora_B[name].weight
+        return FusedLora.apply(x, base.weight, base.bias, a, b, layer.scaling[name])
+
+    return forward
