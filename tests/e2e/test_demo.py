@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
 import sqlite3
-import subprocess
-import sys
-import time
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.demo_run import Demo, as_json, tunesmith
+from tunesmith.tools import catalog
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
 
@@ -22,58 +19,12 @@ GIB = 1 << 30
 LIMIT_S = 6 * 60
 
 
-def tunesmith(home: Path, *args: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tunesmith.agent", *args],
-        env={**os.environ, "TUNESMITH_HOME": str(home)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
-
-
-def as_json(done: subprocess.CompletedProcess[str]) -> Any:
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-class Demo:
-    """One finished arc: its home, its events, and how long it took."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        started = time.monotonic()
-        self.done = tunesmith(home, "demo", "--fast", "--yes", "--json", timeout_s=840)
-        self.seconds = time.monotonic() - started
-        self.events = [json.loads(line) for line in self.done.stdout.splitlines()]
-
-    @property
-    def run(self) -> str:
-        return str(self.events[-1]["run"])
-
-    def compare(self, *arms: str) -> Any:
-        return as_json(tunesmith(self.home, "compare", self.run, "--arms", ",".join(arms), "--json"))
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    home = tmp_path_factory.mktemp("home")
-    try:
-        yield Demo(home)
-    finally:
-        tunesmith(home, "serve", "stop")
-        shutil.rmtree(home, ignore_errors=True)
-
-
 def test_the_arc_ends_well_with_every_stage_done(demo: Demo) -> None:
     assert demo.done.returncode == 0, demo.done.stderr[-3000:]
     assert demo.events[-1]["event"] == "done"
     show = as_json(tunesmith(demo.home, "runs", "show", demo.run, "--json"))
     assert show["status"] == "done" and {step["status"] for step in show["steps"]} == {"done"}
-    stages = {step["stage"] for step in show["steps"]}
-    assert stages == {*"inspect base baseline generate critique preflight train evaluate merge quantize deploy".split()}
+    assert {step["stage"] for step in show["steps"]} == set(catalog.BY_NAME)
     for step in show["steps"]:
         assert step["stage"] == "inspect" or step["approval"], f"{step['stage']} ran without an approval"
         assert step["peak_rss_bytes"] and step["peak_rss_bytes"] < 6 * GIB
@@ -163,7 +114,9 @@ def test_which_run_made_the_served_model_is_one_query(demo: Demo) -> None:
 
 def test_the_report_is_one_self_contained_file(demo: Demo) -> None:
     html = (demo.home / "runs" / demo.run / "report.html").read_text()
-    assert "<script src" not in html and "http://" not in html.replace("http://www.w3.org", "").replace("http://127", "")
+    assert "<script src" not in html and "http://" not in html.replace("http://www.w3.org", "").replace(
+        "http://127", ""
+    )
     for word in ("target", "general", "adapter", "quantized"):
         assert word in html
 

@@ -1,0 +1,88 @@
+"""The README: its table is the catalogue, and every command in it does what it says."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from tests.demo_run import Demo, tunesmith
+from tunesmith.tools import catalog
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^    (tunesmith .*|make .*)$", README, re.MULTILINE)
+STAGES = tuple(catalog.BY_NAME)
+
+
+def test_the_table_of_stages_is_the_catalogue() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (yes|no) \|$", README, re.MULTILINE)
+    assert rows == [(e.name, e.summary, "yes" if e.expensive else "no") for e in catalog.STAGES]
+
+
+def test_make_targets_of_the_readme_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {word for command in COMMANDS if command.startswith("make") for word in command.split()[1:2]}
+    assert named and named <= targets
+
+
+def test_what_ci_runs_is_the_readmes_own_test_command() -> None:
+    assert "    make test\n" in README
+    script = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert [line for line in script if "make" in line and not line.startswith("#")] == ["exec make test"]
+
+
+def test_help_names_every_stage_and_every_exit_code_is_documented() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "tunesmith.agent", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert all(re.search(rf"^ +{stage}\b", told, re.MULTILINE) for stage in STAGES)
+    assert all(f"\n| {code} |" in README for code in range(5))
+
+
+@pytest.fixture(scope="module")
+def project(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the reader's own files, as the README names them."""
+    folder = tmp_path_factory.mktemp("project")
+    base = next((demo.home / "models").iterdir())
+    shutil.copytree(base, folder / "my-model")
+    bundled = Path(str(files("tunesmith.prompts"))) / "demo"
+    shutil.copy(bundled / "suites" / "target.yaml", folder / "my-cases.yaml")
+    shutil.copy(bundled / "behaviour.yaml", folder / "my-behaviour.yaml")
+    shutil.copy(bundled / "rehearsal.txt", folder / "rehearsal.txt")
+    return folder
+
+
+@pytest.mark.e2e
+@pytest.mark.heavy
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("tunesmith ")])
+def test_every_command_of_the_readme_runs(
+    command: str, demo: Demo, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    words = [demo.run if word == "r1" else word for word in shlex.split(command)[1:]]
+    if "RUN" in words or "PLAN.yaml" in words or "FILE" in words:
+        pytest.fail(f"{command}: a command to copy has no placeholder")
+    asks = words[0] in STAGES and words[0] != "inspect"
+    if asks:
+        words += ["--run", demo.run] if words[0] != "base" else []
+    done = tunesmith(demo.home, *words)
+    # Nobody is there to say yes, so an expensive step shows its price and waits.
+    assert done.returncode == (3 if asks else 0), done.stderr
+
+
+@pytest.mark.e2e
+@pytest.mark.heavy
+def test_a_step_that_waits_says_what_it_would_cost(demo: Demo) -> None:
+    waiting = tunesmith(demo.home, "train", "--run", demo.run, "--json")
+    assert waiting.returncode == 3
+    events = [json.loads(line) for line in waiting.stdout.splitlines()]
+    required = next(e for e in events if e["event"] == "approval.required")
+    assert required["stage"] == "train" and required["estimated_seconds"] > 0 and len(required["plan_hash"]) == 64
