@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -41,6 +42,18 @@ _KEYS = {
 }
 
 
+@contextmanager
+def _hidden(*modules: str) -> Iterator[None]:
+    """Keep sqlite-utils from importing these wherever they are installed: for types that no column here has."""
+    hidden = [name for name in modules if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
 class Ledger:
     """The open database, and the life of runs and steps in it; safe to share between the threads of one process."""
 
@@ -66,7 +79,8 @@ class Ledger:
     @property
     def db(self) -> Database:
         """The same connection through sqlite-utils; imported on first use, for it takes 0.2–0.4 s."""
-        from sqlite_utils import Database
+        with _hidden("pandas", "numpy"):
+            from sqlite_utils import Database
 
         return Database(self._conn, recursive_triggers=False)
 
