@@ -34,7 +34,9 @@ chat: setup ## start talking
 lint: setup ## ruff (lint and format) and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@mkdir -p .lint/tunesmith && for part in agent tools memory prompts; do \
+	  ln -sfn ../../$$part .lint/tunesmith/$$part; done
+	@MYPYPATH=.lint $(BIN)/mypy -p tunesmith
 
 bench: setup ## the measurements in tests/bench
 	@for script in tests/bench/[!_]*.py; do \
@@ -42,7 +44,7 @@ bench: setup ## the measurements in tests/bench
 	done
 
 clean: ## remove caches and build output
-	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .lint
 	@find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
 
 distclean: clean ## remove the two environments too

@@ -71,7 +71,8 @@ def parse_request(stage: str, fields: Mapping[str, Any]) -> Request:
         raise BadInput(f"no stage {stage!r}; the stages are: {', '.join(catalog.BY_NAME)}")
     model = catalog.BY_NAME[stage].load().request
     try:
-        return model.model_validate(dict(fields))
+        request: Request = model.model_validate(dict(fields))
+        return request
     except ValidationError as error:
         raise BadInput(f"{stage}: {'; '.join(_wrong(e, list(model.model_fields)) for e in error.errors())}") from None
 

@@ -48,7 +48,8 @@ def _die_with_parent() -> None:
 def _expired(record_path: Path, lease: Path) -> bool:
     try:
         record = json.loads(record_path.read_text())
-        return record["role"] != "deployed" and time.time() - lease.stat().st_mtime > record["lease_s"]
+        idle_s = time.time() - lease.stat().st_mtime
+        return record["role"] != "deployed" and idle_s > float(record["lease_s"])
     except FileNotFoundError:
         return True  # somebody took the server off the books
     except ValueError:

@@ -50,7 +50,7 @@ def run(job: Job[BaseRequest]) -> BaseResult:
     make_pristine(target)
     verify(target, manifest["sha256"])
     facts = check_model_folder(target)
-    meta = {
+    meta: dict[str, Any] = {
         "name": name,
         "parameters": facts.parameters,
         "config": facts.config,
