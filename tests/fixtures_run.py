@@ -32,7 +32,7 @@ FAILS: Mapping[str, Mapping[str, set[int]]] = {
 }
 ODD_OUTPUTS = (
     '{"category": "billing", "urgency": "high", "order": "48213", "summary": "Ünïcødé – 退款 – שלום – 💶"}',
-    "Sure! Here is the triage you asked for:\n\n- It is about <b>billing</b> & maybe \"returns\"\n- Order: #48213",
+    'Sure! Here is the triage you asked for:\n\n- It is about <b>billing</b> & maybe "returns"\n- Order: #48213',
     "word " * 1500,
     "",
     "right \u202eto left\u202c, a \x07 bell, a zero\u200bwidth space and a tag \U000e0041",
@@ -69,7 +69,12 @@ class Builder:
     def step(self, stage: str, *, arm: str = "", estimated: tuple[float, int] = (10.0, 500 * MIB), **more: Any) -> str:
         """Plan a step, say yes to it and start it."""
         seconds, peak = estimated
-        estimate = {"seconds": seconds, "basis": f"calibration{self.hostile}", "peak_ram_bytes": peak, "disk_bytes": 9 * MIB}
+        estimate = {
+            "seconds": seconds,
+            "basis": f"calibration{self.hostile}",
+            "peak_ram_bytes": peak,
+            "disk_bytes": 9 * MIB,
+        }
         plan = {"stage": stage, "arm": arm, "estimate": estimate, "steps": [f"do it{self.hostile}"]}
         step = self.store.propose(
             self.run, stage, arm=arm, plan=plan, plan_hash=digest(f"{stage}{arm}{self.now}"),
@@ -92,7 +97,9 @@ class Builder:
                 "UPDATE steps SET created_at = ?, started_at = ?, finished_at = ?, seconds = ? WHERE step = ?",
                 (self.now, self.now + 2, self.now + 2 + took, took, step),
             )
-            conn.execute("UPDATE approvals SET decided_at = ?, used_at = ? WHERE step = ?", (self.now + 1, self.now + 2, step))
+            conn.execute(
+                "UPDATE approvals SET decided_at = ?, used_at = ? WHERE step = ?", (self.now + 1, self.now + 2, step)
+            )
             conn.execute("UPDATE artifacts SET created_at = ? WHERE step = ?", (self.now + 2 + took, step))
         self.now += took + 4
 
@@ -180,6 +187,7 @@ def training_rows(hostile: str = "") -> list[TrainingRow]:
 def new_builder(home: Path, hostile: str = "") -> Builder:
     """An empty run in a new store."""
     store = Store(home)
+    store.read("PRAGMA synchronous=OFF")  # a thousand commits, and nobody pulls the plug on a fixture
     goal = f"answer a support ticket with one line of strict JSON, and forget nothing else{hostile}"
     run = store.new_run(f"ticket-triage{hostile}", goal=goal)
     with store.write() as conn:

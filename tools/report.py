@@ -79,7 +79,9 @@ def render(page: dict[str, Any]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(FILTERS)
     stages = {step.id: step.stage for step in page["steps"]}
+    finished = {(step.stage, step.arm) for step in page["steps"] if step.status == DONE}
     environment.globals.update(
+        superseded=lambda step: step.status != DONE and (step.stage, step.arm) in finished,
         share=share,
         arm_name=story.arm_name,
         arm_class=lambda arm: arm if arm in ARMS else "other",
@@ -104,13 +106,21 @@ def summarise(page: dict[str, Any]) -> dict[str, Any]:
         "steps": [_step(step, page["costs"]) for step in page["steps"]],
         "seconds": round(page["seconds"], 1),
         "peak_bytes": page["peak_bytes"],
-        "served": served
-        and {
-            "artifact": served.artifact.id, "arm": served.arm, "serves": served.of, "url": served.url,
-            "model": served.model, "run": served.artifact.run,
-        },
+        "served": _served(served) if served else None,
         "limits": page["limits"],
-    }  # fmt: skip
+    }
+
+
+def _served(served: process.Served) -> dict[str, Any]:
+    return {
+        "now": served.now,
+        "artifact": served.artifact.id,
+        "arm": served.arm,
+        "serves": served.of,
+        "url": served.url,
+        "model": served.model,
+        "run": served.artifact.run,
+    }
 
 
 def _blocks(found: Evaluation) -> dict[str, dict[str, Any]]:

@@ -39,7 +39,7 @@ def percent(rate: float | None) -> str:
         return "–"
     whole = round(rate * 100)
     if (whole == 100 and rate < 1) or (whole == 0 and rate > 0):
-        return f"{rate * 100:.1f}{NARROW_SPACE}%"
+        return f"{min(99.9, max(0.1, rate * 100)):.1f}{NARROW_SPACE}%"
     return f"{whole}{NARROW_SPACE}%"
 
 
@@ -60,8 +60,8 @@ def duration(seconds: float | None) -> str:
         return f"{round(seconds)}{NARROW_SPACE}s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes}{NARROW_SPACE}min {rest:02}{NARROW_SPACE}s"
-    return f"{minutes // 60}{NARROW_SPACE}h {minutes % 60:02}{NARROW_SPACE}min"
+        return f"{minutes}{NARROW_SPACE}min{NARROW_SPACE}{rest:02}{NARROW_SPACE}s"
+    return f"{minutes // 60}{NARROW_SPACE}h{NARROW_SPACE}{minutes % 60:02}{NARROW_SPACE}min"
 
 
 def size(count_bytes: float | None) -> str:
@@ -94,8 +94,8 @@ def short(digest: str) -> str:
 
 
 def brief(text: str) -> str:
-    """A text in which every long hexadecimal digest is cut to its first twelve digits."""
-    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b", r"\1", text)
+    """A text in which every long hexadecimal digest is cut to its first eight digits."""
+    return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{24,}\b", r"\1", text)
 
 
 def plain(value: Any) -> str:

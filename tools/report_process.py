@@ -11,6 +11,7 @@ from typing import Any
 
 from tunesmith.memory.records import DONE, Artifact, Step, TrainingRow
 from tunesmith.memory.store import Store
+from tunesmith.tools import serving
 
 _EXAMPLES = 3
 _REASON_KINDS = 12
@@ -99,8 +100,9 @@ class Approval:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The newest deployment of the whole store."""
+    """The newest deployment of the whole store, and whether its server runs at this moment."""
 
+    now: bool
     artifact: Artifact
     arm: str
     url: str
@@ -248,11 +250,13 @@ def served(store: Store, run: str) -> Served | None:
     artifact = Artifact.of(rows[0])
     result = store.step(artifact.step).result or {}
     meta = artifact.meta
+    of = str(meta.get("serves") or next(iter(artifact.parents), ""))
     return Served(
+        any(server.meta.get("artifact") == of for server in serving.deployed(store.home)),
         artifact,
         arm=str(meta.get("arm") or store.step(artifact.step).arm),
         url=str(meta.get("url") or result.get("url", "")),
         model=str(meta.get("model") or result.get("model", "")),
         this_run=artifact.run == run,
-        of=str(meta.get("serves") or next(iter(artifact.parents), "")),
+        of=of,
     )

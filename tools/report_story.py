@@ -5,6 +5,7 @@ No language model writes here. A word such as "learned" stands for a stated test
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from tunesmith.memory.records import DONE, FAILED, RUNNING, STOPPED, Run, Step
 from tunesmith.tools.report_evaluation import Evaluation, Hop, Score
 from tunesmith.tools.report_format import clip, count, listed, p_value, percent
 from tunesmith.tools.report_process import Served
-from tunesmith.tools.stats import detectable_text
+from tunesmith.tools.stats import minimum_detectable_effect
 
 LEARNED_RATE = 0.8
 """Pass rate on the target from which "learned" is said; below, a significant gain is "partly learned"."""
@@ -124,8 +125,8 @@ def _general(found: Evaluation) -> str:
 def _served(served: Served | None) -> str:
     if served is None:
         return "nothing was deployed"
-    whose = "" if served.this_run else f" of run {served.artifact.run}"
-    return f"deployed last is {arm_name(clip(served.arm, 40))}{whose}"
+    what = arm_name(clip(served.arm, 40)) + ("" if served.this_run else f" of run {served.artifact.run}")
+    return f"served now is {what}" if served.now else f"deployed last was {what}, which is not served any more"
 
 
 def limits(steps: Sequence[Step], found: Evaluation) -> list[str]:
@@ -222,12 +223,14 @@ def _cut(found: Evaluation) -> list[str]:
 
 
 def _power(found: Evaluation) -> list[str]:
-    said = []
-    for block in found.blocks:
-        base = found.score(block, "base")
-        if base and base.graded:
-            said.append(f"{block.capitalize()} block: {detectable_text(base.graded)}.")
-    return said
+    bases = [score for block in found.blocks if (score := found.score(block, "base")) and score.graded]
+    shown = [f"{s.block} {_points(s.graded)} ({count(s.graded, 'case')})" for s in bases]
+    return [f"The smallest gain that so few cases can show, in points of pass rate: {listed(shown)}."] if shown else []
+
+
+def _points(cases: int) -> str:
+    gain = minimum_detectable_effect(cases)
+    return "none at all" if math.isinf(gain) else str(math.ceil(gain * 100 - 1e-9))
 
 
 def _design(found: Evaluation) -> list[str]:
