@@ -21,7 +21,8 @@ from tunesmith.tools import arc, catalog
 from tunesmith.tools.arc import Approver, ArcPlan, Workspace
 from tunesmith.tools.stage import Plan
 
-_LET_GO = 130
+LET_GO = 130
+"""Exit code of a command that was interrupted: what it started goes on."""
 
 
 def approver_of(args: argparse.Namespace) -> Approver:
@@ -46,12 +47,17 @@ def _ask(question: str) -> str:
 def stage(args: argparse.Namespace, rest: list[str], settings: Settings, store: Store, out: Output) -> int:
     """`tunesmith STAGE`: one step, from its price to its record."""
     ws = Workspace(store, settings.vllm, out.emit)
-    if args.approve:
-        ended = carry_out_pending(ws, args.command, args.approve)
-    else:
-        given = stage_fields(args, rest)
-        run = open_run(ws, args.command, given)
-        ended = in_run(ws, run, args.command, given, approver_of(args))
+    try:
+        if args.approve:
+            ended = carry_out_pending(ws, args.command, args.approve)
+        else:
+            given = stage_fields(args, rest)
+            run = open_run(ws, args.command, given)
+            ended = in_run(ws, run, args.command, given, approver_of(args))
+    except KeyboardInterrupt:
+        out.let_go()
+        out.say(_goes_on(store, out.step))
+        return LET_GO
     out.document(step_document(store, ended), render.result_table(ended))
     return 0
 
@@ -173,20 +179,25 @@ def whole(plan: ArcPlan, args: argparse.Namespace, settings: Settings, store: St
         out.failed(str(error), exit_code)
         out.say(str(error))
     except KeyboardInterrupt:
-        exit_code = _LET_GO
+        out.let_go()
+        exit_code = LET_GO
     run_id = known or next((r.id for r in store.runs() if r.id not in before), None)
     _conclude(store, run_id, exit_code, out)
     return exit_code
+
+
+def _goes_on(store: Store, step: str) -> str:
+    if step and store.step(step).status == RUNNING:
+        return f"let go of {step}; it goes on, and `tunesmith jobs attach {step}` follows it"
+    return "interrupted; nothing is at work"
 
 
 def _conclude(store: Store, run: str | None, exit_code: int, out: Output) -> None:
     if run is None:
         out.emit("done", run=None, status="failed", exit_code=exit_code)
         return
-    if exit_code == _LET_GO:
-        running = [step.id for step in store.steps(run, status=RUNNING)]
-        goes_on = f"{running[0]} goes on (`tunesmith jobs attach {running[0]}` follows it); " if running else ""
-        out.say(f"let go of {run}; {goes_on}`tunesmith run --resume {run}` does the rest")
+    if exit_code == LET_GO:
+        out.say(f"{_goes_on(store, out.step)}; `tunesmith run --resume {run}` does the rest of {run}")
     summary = conclude(store, run, out.say)
     out.emit("done", exit_code=exit_code, **summary)
     if not out.as_json or out.console.is_terminal:

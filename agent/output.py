@@ -31,12 +31,16 @@ class Output:
     console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
     pending: dict[str, Any] = field(default_factory=dict)
     """The last question that was asked, for the document of a command that ends with exit code 3."""
+    step: str = ""
+    """The step that was started last."""
     _bar: Bar | None = None
     _estimated_s: float = 0.0
 
     def emit(self, event: str, **data: Any) -> None:
         """Take one event of `tools.arc`: a line of JSON, and something to look at on stderr."""
-        if event == "plan.shown":
+        if event == "step.started":
+            self.step = data["step"]
+        elif event == "plan.shown":
             self.pending |= {"plan": data["plan"]}
         elif event == "approval.required":
             self.pending |= {"event": event, **data}

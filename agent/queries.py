@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Group
 
 from tunesmith.agent import render
+from tunesmith.agent.carry import LET_GO
 from tunesmith.agent.output import Output
 from tunesmith.agent.settings import Settings
 from tunesmith.agent.summary import summarise, summary_view, write_run_report
@@ -19,8 +20,6 @@ from tunesmith.memory.questions import ask_sql, show_run
 from tunesmith.memory.records import APPROVED, DONE, PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools import runner
-
-LET_GO = 130
 
 Command = Callable[[argparse.Namespace, Settings, Store, Output], int]
 
@@ -177,13 +176,12 @@ def serve(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
 
     if args.action == "stop":
         stopped = served.stop(store)
-        out.document(
-            {"stopped": stopped}, f"stopped {len(stopped)} of tunesmith's servers" if stopped else "nothing was served"
-        )
+        words = f"stopped {len(stopped)} of tunesmith's servers" if stopped else "nothing was served"
+        out.document({"stopped": stopped}, words)
         return 0
     found = served.status(store)
-    columns = ["url", "model", "pid", "run", "step", "artifact", "key_file"]
-    rows = [[line.get(column) for column in columns] for line in found]
+    columns = ["role", "url", "model", "healthy", "pid", "run", "artifact", "key_file"]
+    rows = [[line[column] for column in columns] for line in found]
     out.document({"served": found}, render.rows_table(columns, rows) if found else "nothing is served")
     return 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 
 from tunesmith.agent import render
@@ -25,10 +24,10 @@ def recover(store: Store) -> list[str]:
     for run in store.runs():
         if run.status == RUNNING:
             lines += _settle(store, run)
-    with contextlib.suppress(ImportError):
-        from tunesmith.tools import serving
+    if (store.home / "servers").is_dir():
+        from tunesmith.agent.served import stop_orphans
 
-        lines += [f"stopped an orphaned server: {server}" for server in serving.stop_orphans(store)]
+        lines += [f"stopped an orphaned server: {server}" for server in stop_orphans(store)]
     return lines
 
 

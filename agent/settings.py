@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import shutil
-import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +16,7 @@ from platformdirs import user_data_path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.serving_spec import find_vllm
 
 _FILE = "settings.toml"
 
@@ -60,7 +59,7 @@ def home_of(environ: Mapping[str, str] = os.environ) -> Path:
 def _read_file(path: Path) -> SettingsFile:
     try:
         return SettingsFile.model_validate(tomllib.loads(path.read_text()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return SettingsFile()
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadInput(f"cannot read {path}: {error}") from None
@@ -79,17 +78,9 @@ def _find_vllm(environ: Mapping[str, str], home: Path) -> tuple[str | None, str]
         (str(home / _FILE), _read_file(home / _FILE).vllm),
     ):
         if named:
-            program = home / Path(named).expanduser() if "/" in named else Path(shutil.which(named) or named)
-            if _is_program(program):
-                return str(program), source
-            return None, f"{source} names {named}, which is not a program"
-    for folder in (Path(sys.prefix).parent, Path(__file__).resolve().parent.parent):
-        program = folder / ".venv-serve" / "bin" / "vllm"
-        if _is_program(program):
-            return str(program), "beside the project"
-    on_path = shutil.which("vllm", path=environ.get("PATH"))
-    return (on_path, "PATH") if on_path else (None, "nowhere")
-
-
-def _is_program(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
+            program = find_vllm(str(home / Path(named).expanduser()) if "/" in named else named)
+            return (program, source) if program else (None, f"{source} names {named}, which is not a program")
+    found = find_vllm(None)
+    if found is None:
+        return None, "nowhere"
+    return found, "beside the project" if ".venv-serve" in found else "PATH"

@@ -97,8 +97,8 @@ class Shell:
         (self.bar_console or _console()).print(shown)
 
     def say(self, text: str) -> None:
-        """Print plain text; brackets in it are no markup."""
-        self.show(Text(text))
+        """Print plain text as one line; brackets in it are no markup."""
+        (self.bar_console or _console()).print(Text(text), soft_wrap=True)
 
     def main_console(self) -> Console:
         """The terminal itself, for the main thread while it shows no prompt."""
@@ -238,5 +238,7 @@ class Shell:
 
 
 def _console() -> Console:
-    # Through sys.stdout of this moment: while a prompt is shown, prompt-toolkit puts what is written above it.
-    return Console(file=sys.stdout, force_terminal=True, highlight=False)
+    # The main thread prints between prompts, right to the terminal. Another one prints while a prompt may be shown:
+    # through sys.stdout of this moment, which prompt-toolkit puts above it.
+    main = threading.current_thread() is threading.main_thread()
+    return Console(file=sys.__stdout__ if main else sys.stdout, force_terminal=True, highlight=False)

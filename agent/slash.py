@@ -100,7 +100,7 @@ def attach(shell: Shell, words: str) -> None:
         code = queries.follow(shell.store, step, out)
     finally:
         shell.bar_console = None
-    if code == queries.LET_GO:
+    if code == carry.LET_GO:
         shell.say(f"let go of {step}; it goes on. /attach {step} follows it again")
     else:
         shell.monitor.told(shell.store.step(step))
@@ -109,7 +109,8 @@ def attach(shell: Shell, words: str) -> None:
 def _the_running(shell: Shell) -> str:
     running = shell.store.steps(status=RUNNING)
     if len(running) != 1:
-        raise BadInput(f"{len(running)} steps are at work; name one of them: /jobs lists them")
+        at_work = f"{len(running)} steps are at work; name one of them" if running else "no step is at work"
+        raise BadInput(f"{at_work}; /jobs lists them")
     return running[0].id
 
 

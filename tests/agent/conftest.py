@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -35,7 +36,12 @@ class Tunesmith:
 
     def __call__(self, *args: str, **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*COMMAND, *args], env=self.env | more, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+            [*COMMAND, *args],
+            env=self.env | more,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
 
     def json(self, *args: str) -> Any:
@@ -110,10 +116,8 @@ class Terminal:
         raise AssertionError(f"it did not leave; the last was: {self.text[-2000:]}")
 
     def close(self) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
             self.kill()
-        except (ProcessLookupError, ChildProcessError):
-            pass
 
 
 @pytest.fixture
@@ -139,10 +143,21 @@ def terminal(tunesmith: Tunesmith) -> Iterator[Callable[..., Terminal]]:
 @pytest.fixture
 def model_folder(tmp_path: Path) -> Path:
     """A folder that a base can be copied from: right in form, of a few bytes."""
-    folder = tmp_path / "tiny-model"
+    return _model_folder(tmp_path / "tiny-model", 4)
+
+
+@pytest.fixture
+def slow_model_folder(tmp_path: Path) -> Path:
+    """The same, of a size that takes a second or more to copy and to hash."""
+    return _model_folder(tmp_path / "big-model", 100_000_000)
+
+
+def _model_folder(folder: Path, floats: int) -> Path:
     folder.mkdir()
-    header = json.dumps({"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(16))
+    header = json.dumps({"w": {"dtype": "F32", "shape": [floats], "data_offsets": [0, 4 * floats]}}).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + 4 * floats)
     config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text("{}")

@@ -14,7 +14,12 @@ from tunesmith.tools.stage import Estimate, Plan
 
 def plan(seconds: float = 60.0, summary: str = "train") -> Plan:
     return Plan(
-        stage="train", run="r1", summary=summary, steps=("one",), request={}, estimate=Estimate(seconds=seconds, basis="x")
+        stage="train",
+        run="r1",
+        summary=summary,
+        steps=("one",),
+        request={},
+        estimate=Estimate(seconds=seconds, basis="x"),
     )
 
 
@@ -31,7 +36,18 @@ def test_enter_alone_is_no_answer(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["use rank 8 instead", "yes but with rank 8", "yesterday", "not yes", "yes?", "why", "1", "да", "yess", "approved, deploy now"],
+    [
+        "use rank 8 instead",
+        "yes but with rank 8",
+        "yesterday",
+        "not yes",
+        "yes?",
+        "why",
+        "1",
+        "да",
+        "yess",
+        "approved, deploy now",
+    ],
 )
 def test_anything_else_is_a_no_with_that_text_as_the_reason(text: str) -> None:
     answer = read_answer(text, by="t")

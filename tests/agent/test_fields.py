@@ -33,7 +33,9 @@ def by_words(stage: str, words: str) -> dict[str, Any]:
     ],
 )
 def test_flags_and_words_make_the_same_request(argv: list[str], words: str) -> None:
-    assert parse_request("evaluate", by_flags("evaluate", *argv)) == parse_request("evaluate", by_words("evaluate", words))
+    assert parse_request("evaluate", by_flags("evaluate", *argv)) == parse_request(
+        "evaluate", by_words("evaluate", words)
+    )
 
 
 def test_a_field_of_several_values_takes_them_in_every_form() -> None:

@@ -1,0 +1,186 @@
+"""The command line as a user meets it: exit codes, one line per error, JSON where it was asked for."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Tunesmith
+
+from tunesmith.memory.store import Store
+from tunesmith.tools import catalog
+
+
+def test_help_and_version_load_nothing_and_touch_nothing(tunesmith: Tunesmith) -> None:
+    for word in ("--help", "--version"):
+        done = tunesmith(word)
+        assert done.returncode == 0 and done.stdout.startswith(("usage: tunesmith", "tunesmith "))
+    assert not tunesmith.home.exists()
+
+
+def test_help_and_version_answer_at_once(tunesmith: Tunesmith) -> None:
+    for word in ("--help", "--version"):
+        times = []
+        for _ in range(5):
+            begun = time.monotonic()
+            tunesmith(word)
+            times.append(time.monotonic() - begun)
+        assert min(times) < 0.1, f"{word}: {times}"
+
+
+def test_every_stage_has_a_command_with_a_flag_per_field(tunesmith: Tunesmith) -> None:
+    everything = tunesmith("--help").stdout
+    for entry in catalog.STAGES:
+        assert re.search(rf"^    {entry.name} ", everything, re.MULTILINE)
+        told = tunesmith(entry.name, "--help").stdout
+        for name in entry.load().request.model_fields:
+            assert f"--{name}" in told
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["bass"], "did you mean 'base'"),
+        (["base", "--modle", "x"], "did you mean 'model'"),
+        (["base", "--role", "driver"], "role"),
+        (["base", "stray"], "stray"),
+        (["base", "--model", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["base", "--request", "/nowhere.json"], "/nowhere.json"),
+        (["base", "--model", "some/model"], "revision"),
+        (["run"], "PLAN.yaml"),
+        (["run", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["run", "--resume", "r7"], "r7"),
+        (["merge"], "no run yet"),
+        (["base", "--run", "r7"], "r7"),
+        (["base", "--approve", "0123456789ab"], "0123456789ab"),
+        (["base", "--yes", "--max-hours", "soon"], "soon"),
+        (["base", "--yes", "--max-hours", "-1"], "-1"),
+        (["runs", "show", "r7"], "r7"),
+        (["runs", "sql", "DROP TABLE runs"], "only reading"),
+        (["runs", "--nonsense"], "--nonsense"),
+        (["jobs", "attach", "s7"], "s7"),
+        (["jobs", "stop", "s7"], "s7"),
+        (["compare", "r7"], "r7"),
+        (["report", "r7"], "r7"),
+        (["suite", "check", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["-p", "hello"], "driver"),
+        ([], "terminal"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tunesmith: Tunesmith, argv: list[str], told: str) -> None:
+    done = tunesmith(*argv)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("tunesmith: ") and told in lines[0], done.stderr
+    if tunesmith.home.exists():
+        assert Store(tunesmith.home).runs() == []
+
+
+def test_an_error_is_json_too_where_json_was_asked_for(tunesmith: Tunesmith) -> None:
+    done = tunesmith("runs", "show", "r7", "--json")
+    assert done.returncode == 2
+    told = json.loads(done.stdout)
+    assert told["event"] == "error" and "r7" in told["message"]
+
+
+def test_a_free_stage_runs_at_once_and_needs_no_yes(tunesmith: Tunesmith) -> None:
+    shown = tunesmith.json("inspect")
+    assert shown["status"] == "done" and shown["result"]["cores"] >= 1 and shown["approval"] is None
+    assert tunesmith.json("runs", "show", shown["run"])["steps"][0]["stage"] == "inspect"
+
+
+def test_without_a_terminal_and_a_yes_nothing_expensive_starts(tunesmith: Tunesmith, model_folder: Path) -> None:
+    done = tunesmith("base", "--model", str(model_folder), "--json")
+    assert done.returncode == 3
+    asked = json.loads(done.stdout)
+    assert asked["event"] == "approval.required" and asked["stage"] == "base"
+    assert len(asked["plan_hash"]) == 64 and asked["estimated_seconds"] > 0
+    step = Store(tunesmith.home).step(asked["step"])
+    assert step.status == "planned" and step.pid is None and step.approval is None
+
+
+def test_more_hours_than_allowed_are_not_started(tunesmith: Tunesmith, model_folder: Path) -> None:
+    done = tunesmith("base", "--model", str(model_folder), "--yes", "--max-hours", "0.0001")
+    assert done.returncode == 3 and "over --max-hours 0.0001" in done.stderr
+    assert Store(tunesmith.home).steps()[0].status == "planned"
+
+
+def test_a_yes_to_another_plan_starts_nothing(tunesmith: Tunesmith, model_folder: Path) -> None:
+    asked = json.loads(tunesmith("base", "--model", str(model_folder), "--json").stdout)
+    (model_folder / "extra.json").write_text("[" + "1," * 900_000 + "1]")
+    done = tunesmith("base", "--approve", asked["plan_hash"][:12])
+    assert done.returncode == 3 and "would now be planned" in done.stderr
+    assert Store(tunesmith.home).step(asked["step"]).status == "planned"
+
+
+def test_a_plan_tells_its_events_one_a_line_and_ends_with_done(tunesmith: Tunesmith, model_folder: Path) -> None:
+    plan = model_folder.parent / "plan.yaml"
+    plan.write_text(f"name: two\nsteps:\n  - inspect\n  - stage: base\n    model: {model_folder}\n")
+    done = tunesmith("run", str(plan), "--json")
+    assert done.returncode == 3
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    names = [event["event"] for event in events]
+    assert names[0] == "run.started" and names[-3:] == ["approval.required", "error", "done"]
+    assert names.index("step.started") < names.index("step.finished")
+    last = events[-1]
+    assert last["exit_code"] == 3 and last["run"] == "r1" and last["status"] == "waiting"
+    again = tunesmith("run", "--resume", "r1", "--json")
+    told = [json.loads(line) for line in again.stdout.splitlines()]
+    assert again.returncode == 3
+    assert [e["stage"] for e in told if e["event"] == "plan.shown"] == ["base"], "what is done is not done again"
+
+
+def test_a_plan_is_not_resumed_as_another_plan(tunesmith: Tunesmith, tmp_path: Path) -> None:
+    first, other = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text("name: a\nsteps: [inspect]\n")
+    other.write_text("name: b\nsteps: [inspect, base]\n")
+    assert tunesmith("run", str(first)).returncode == 0
+    done = tunesmith("run", str(other), "--resume", "r1")
+    assert done.returncode == 2 and "not the plan of r1" in done.stderr
+
+
+def test_a_finished_plan_ends_with_zero_and_a_report(tunesmith: Tunesmith, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("name: a\nsteps: [inspect]\n")
+    done = tunesmith("run", str(tmp_path / "a.yaml"), "--json")
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, last["event"], last["status"], last["exit_code"]) == (0, "done", "done", 0)
+    assert Path(last["report"]).is_file()
+
+
+def test_a_defect_of_ours_is_one_line_and_its_traceback_a_file(tunesmith: Tunesmith) -> None:
+    tunesmith("inspect")
+    with Store(tunesmith.home).write() as conn:
+        conn.execute("UPDATE steps SET request = 'not json'")
+    done = tunesmith("runs", "show", "r1")
+    assert done.returncode == 1 and "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1
+    log = Path(done.stderr.strip().rsplit("traceback is in ", 1)[1])
+    assert log.is_relative_to(tunesmith.home) and "Traceback" in log.read_text()
+
+
+def test_a_home_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = Tunesmith(tmp_path / "file")("runs")
+    assert done.returncode == 2 and "TUNESMITH_HOME" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_the_doctor_names_the_machine_and_what_is_missing(tunesmith: Tunesmith) -> None:
+    found = json.loads(tunesmith("doctor", "--json", TUNESMITH_VLLM="/nowhere/vllm").stdout)
+    assert found["machine"]["cores"] >= 1 and found["vllm"]["program"] is None
+    assert any("/nowhere/vllm" in line for line in found["missing"])
+
+
+def test_a_reader_that_leaves_early_is_no_error(tunesmith: Tunesmith) -> None:
+    import subprocess
+
+    from conftest import COMMAND
+
+    with subprocess.Popen(
+        [*COMMAND, "suite", "--help"], env=tunesmith.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert b"Traceback" not in process.stderr.read()
