@@ -5,6 +5,7 @@ from __future__ import annotations
 from tunesmith.tools.memory_math import merge_memory_bytes
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.train_env import TRAIN_ENV
 
 
 class MergeRequest(Request):
@@ -51,4 +52,4 @@ def plan(request: MergeRequest, facts: Facts) -> Plan:
     )
 
 
-STAGE = Stage("merge", MergeRequest, MergeResult, plan)
+STAGE = Stage("merge", MergeRequest, MergeResult, plan, env=TRAIN_ENV)

@@ -9,6 +9,7 @@ from pydantic import Field
 from tunesmith.tools.memory_math import quantize_memory_bytes
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.train_env import TRAIN_ENV
 
 _BITS = {"W4A16": 4, "W8A16": 8, "W8A8": 8}
 
@@ -72,4 +73,4 @@ def plan(request: QuantizeRequest, facts: Facts) -> Plan:
     )
 
 
-STAGE = Stage("quantize", QuantizeRequest, QuantizeResult, plan)
+STAGE = Stage("quantize", QuantizeRequest, QuantizeResult, plan, env=TRAIN_ENV)

@@ -1,4 +1,4 @@
-"""The environment a training worker is started with; glibc reads the first of these before main() runs."""
+"""The environment that workers which compute with torch are started with; glibc reads its part before main() runs."""
 
 from __future__ import annotations
 
@@ -10,5 +10,6 @@ TRAIN_ENV: dict[str, str] = {
     "HF_DATASETS_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "DO_NOT_TRACK": "1",
+    "TQDM_DISABLE": "1",
     "PYTHONUNBUFFERED": "1",
 }

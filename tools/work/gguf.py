@@ -201,7 +201,7 @@ def build_tokenizer(tokens: list[str], types: list[int], merges: list[str], pre:
 
     last = max(i for i, kind in enumerate(types) if kind != _UNUSED)  # the file pads the vocabulary to the matrix
     vocabulary = {tokens[i]: i for i in range(last + 1)}
-    tokenizer = Tokenizer(BPE(vocabulary, [tuple(merge.split(" ")) for merge in merges]))
+    tokenizer = Tokenizer(BPE(vocabulary, [(left, right) for left, right in (merge.split(" ") for merge in merges)]))
     if pre == "smollm":
         split: list[Any] = [
             pre_tokenizers.Digits(individual_digits=True),

@@ -157,8 +157,7 @@ def _merge_shards(base_dir: Path, updates: dict[str, Update], out_dir: Path, pro
     for number, shard in enumerate(shards):
         progress(number, len(shards), f"merging {shard.name}")
         if not (out_dir / shard.name).exists():
-            _merge_shard(shard, updates, out_dir / shard.name, lambda share, at=number: progress(
-                at + share, len(shards), f"merging {shard.name}"))  # fmt: skip
+            _merge_shard(shard, updates, out_dir / shard.name)
     progress(len(shards), len(shards), "merged")
 
 
@@ -170,8 +169,7 @@ def _merge_shard(
 
     specs = list(read_header(source).items())
     with safe_open(source, framework="pt") as file, TensorFileWriter(target, specs) as writer:
-        for done, (name, _spec) in enumerate(specs):
-            share_done(done / len(specs))
+        for name, _spec in specs:
             weight = file.get_tensor(name)
             if name in updates:
                 weight = _sum(weight, updates[name], name)

@@ -1,0 +1,221 @@
+"""quantize at work: GPTQ by llm-compressor on the merged model, calibrated on training rows, proven on saved files."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.files import read_manifest
+from tunesmith.tools.full_precision import Proof, assert_full_precision, kept_layers
+from tunesmith.tools.memory_math import ModelShape, group_size_for, quantize_memory_bytes
+from tunesmith.tools.quantize import QuantizeRequest, QuantizeResult
+from tunesmith.tools.work.job import Job
+from tunesmith.tools.work.quantize_blocks import use_fast_blocks
+from tunesmith.tools.work.train_rows import read_rows, tokenize_row
+
+Progress = Callable[[float, float, str], None]
+
+_GIB = 1 << 30
+_BATCH_ROWS = 8
+_RESERVE_BYTES = 256 << 20  # below this the kernel's killer is near: better to stop with a reason
+# What makes the text side of a model, taken from the merged folder as it is: the base's template and stop tokens.
+_CARRIED = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json",
+            "special_tokens_map.json", "vocab.json", "merges.txt", "tokenizer.model")  # fmt: skip
+
+
+def run(job: Job[QuantizeRequest]) -> QuantizeResult:
+    """Quantize the merged model, prove what had to stay full precision, and publish it."""
+    merged, dataset, request = job.verified("merged"), job.verified("dataset"), job.request
+    config = json.loads((merged.path / "config.json").read_text())
+    group = chosen_group_size(config, request.scheme, request.group_size)
+    out_dir = job.dir / "quantized"
+    if read_manifest(out_dir) is None:
+        quantize_model(
+            merged.path,
+            dataset.path / "train.jsonl",
+            out_dir,
+            scheme=request.scheme,
+            group_size=group,
+            samples=request.calibration_samples,
+            max_seq_len_tokens=request.max_seq_len_tokens,
+            seed=request.seed,
+            progress=job.progress,
+        )
+    proof = assert_full_precision(out_dir, kept_layers(config))
+    meta = {**dict(merged.meta), "scheme": request.scheme, "group_size": group, "merged": merged.id}
+    artifact = job.publish("quantized", out_dir, meta=meta)
+    return QuantizeResult(
+        artifact=artifact.id,
+        path=str(out_dir),
+        bytes=artifact.bytes,
+        bytes_before=merged.bytes,
+        scheme=request.scheme,
+        group_size=group,
+        full_precision=proof.full_precision,
+        quantized_layers=proof.quantized_layers,
+    )
+
+
+def chosen_group_size(config: dict[str, Any], scheme: str, asked: int) -> int:
+    """The group size that will be used; 0: one scale per output channel, as 8-bit schemes have unless asked.
+
+    Raises StepFailed for one that does not divide the inputs of every layer.
+    """
+    if asked == 0:
+        return group_size_for(config) if scheme == "W4A16" else 0
+    if scheme == "W8A8":
+        raise StepFailed("W8A8 has one scale per output channel; set group_size=0")
+    if group_size_for(config, asked) != asked:
+        fitting = group_size_for(config) or "0 (per channel)"
+        raise StepFailed(f"group_size={asked} does not divide every layer of this model; try group_size={fitting}")
+    return asked
+
+
+def quantize_model(
+    model_dir: Path,
+    rows_path: Path,
+    out_dir: Path,
+    *,
+    scheme: str,
+    group_size: int,
+    samples: int,
+    max_seq_len_tokens: int,
+    seed: int,
+    progress: Progress,
+) -> Proof:
+    """Quantize `model_dir` into `out_dir` as compressed-tensors safetensors that vLLM serves.
+
+    Raises StepFailed before anything is loaded when memory or disk would not do, and in mid-run when memory runs low.
+    """
+    config = json.loads((model_dir / "config.json").read_text())
+    _need_room(model_dir, config, out_dir, samples, max_seq_len_tokens)
+    progress(0, 1, "loading llm-compressor")
+    from llmcompressor import oneshot
+    from loguru import logger
+    from transformers import AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logger.disable("llmcompressor")  # four lines per layer and matrix
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    batches = calibration_batches(tokenizer, rows_path, samples, max_seq_len_tokens, seed)
+    progress(0, 1, "loading the merged model")
+    model = _load(model_dir, config)
+    use_fast_blocks()
+    watch = _LayerWatch(model, len(batches), progress)
+    oneshot(
+        model=model,
+        tokenizer=tokenizer,
+        dataset=batches,
+        recipe=_recipe(scheme, group_size, list(kept_layers(config))),
+        num_calibration_samples=samples,
+        pipeline="sequential",
+    )
+    watch.close()
+    progress(1, 1, "saving the quantized model")
+    shutil.rmtree(out_dir, ignore_errors=True)
+    model.save_pretrained(out_dir, save_compressed=True)
+    for name in _CARRIED:
+        if (model_dir / name).is_file():
+            shutil.copyfile(model_dir / name, out_dir / name)
+    return assert_full_precision(out_dir, kept_layers(config))
+
+
+def calibration_batches(tokenizer: Any, rows_path: Path, samples: int, max_seq_len_tokens: int, seed: int) -> Any:
+    """A DataLoader of padded batches of rendered rows, drawn by seed; rows of like length share a batch."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    rows = read_rows(rows_path)
+    chosen = random.Random(seed).sample(rows, min(samples, len(rows)))
+    tokens = [tokenize_row(tokenizer, row, max_seq_len_tokens).input_ids for row in chosen]
+    tokens.sort(key=len)
+
+    def collate(group: list[list[int]]) -> dict[str, Any]:
+        width = max(len(ids) for ids in group)
+        padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        return {
+            "input_ids": torch.tensor([ids + [padding] * (width - len(ids)) for ids in group]),
+            "attention_mask": torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in group]),
+        }
+
+    return DataLoader(tokens, batch_size=_BATCH_ROWS, shuffle=False, collate_fn=collate)
+
+
+def _load(model_dir: Path, config: dict[str, Any]) -> Any:
+    """The model in its stored precision; experts of a mixture as separate linear layers, so that each is quantized."""
+    from contextlib import nullcontext
+
+    from llmcompressor.modeling.moe.linearize import load_quantizable_moe
+    from transformers import AutoModelForCausalLM
+
+    with load_quantizable_moe() if ModelShape.of(config).experts else nullcontext():
+        return AutoModelForCausalLM.from_pretrained(model_dir, dtype="auto", local_files_only=True)
+
+
+def _recipe(scheme: str, group_size: int, ignore: list[str]) -> list[Any]:
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+    from llmcompressor.modifiers.gptq import GPTQModifier
+
+    strategy = {"strategy": "group", "group_size": group_size} if group_size else {"strategy": "channel"}
+    weights = QuantizationArgs(num_bits=4 if scheme == "W4A16" else 8, type="int", symmetric=True, **strategy)
+    inputs = None
+    if scheme == "W8A8":
+        inputs = QuantizationArgs(num_bits=8, type="int", symmetric=True, strategy="token", dynamic=True)
+    group = QuantizationScheme(targets=["Linear"], weights=weights, input_activations=inputs)
+    # Layers of one shape and block are quantized together: the column loop is Python, its cost is per call.
+    return [GPTQModifier(config_groups={"group_0": group}, ignore=ignore, batched_quantization=8)]
+
+
+class _LayerWatch:
+    """Progress per decoder layer while calibration runs, and a stop with a reason before memory is gone."""
+
+    def __init__(self, model: Any, batches: int, progress: Progress) -> None:
+        layers = model.get_decoder().layers
+        self._reached, self._total, self._progress = 0, len(layers), progress
+        self._hooks = [
+            layer.register_forward_pre_hook(lambda *_, number=number: self._reach(number))
+            for number, layer in enumerate(layers)
+        ]
+
+    def _reach(self, number: int) -> None:
+        import psutil
+
+        if number < self._reached:
+            return
+        self._reached = number + 1
+        self._progress(number, self._total, f"quantizing layer {number + 1} of {self._total}")
+        free = psutil.virtual_memory().available + psutil.swap_memory().free
+        if free < _RESERVE_BYTES:
+            raise StepFailed(
+                f"memory is nearly gone at layer {number + 1} of {self._total} ({free >> 20} MiB left); "
+                "try fewer calibration_samples or a smaller max_seq_len_tokens"
+            )
+
+    def close(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _need_room(model_dir: Path, config: dict[str, Any], out_dir: Path, samples: int, max_seq_len_tokens: int) -> None:
+    import psutil
+
+    need = quantize_memory_bytes(config, samples=samples, seq_len_tokens=max_seq_len_tokens)
+    free = psutil.virtual_memory().available + psutil.swap_memory().free
+    if need > free:
+        raise StepFailed(
+            f"needs {need / _GIB:.1f} GiB of RAM and swap, {free / _GIB:.1f} GiB free; "
+            "try fewer calibration_samples, a smaller max_seq_len_tokens, or more swap"
+        )
+    need_disk = sum(file.stat().st_size for file in model_dir.glob("*.safetensors"))
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    free_disk = shutil.disk_usage(out_dir.parent).free
+    if need_disk > free_disk:
+        raise StepFailed(
+            f"needs {need_disk / _GIB:.1f} GiB of disk, {free_disk / _GIB:.1f} GiB free at {out_dir.parent}; make room"
+        )
