@@ -55,7 +55,7 @@ class Output:
         if self.as_json and self.stream:
             self.console.print(shown)
         elif self.as_json:
-            self._line(value, indent=1)
+            self._line(value)
         else:
             Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_COLUMNS).print(shown)
 
@@ -69,7 +69,7 @@ class Output:
         if not self.as_json:
             return
         if exit_code == 3 and not self.stream and self.pending:
-            self._line({**self.pending, "message": message, "exit_code": exit_code}, indent=1)
+            self._line({**self.pending, "message": message, "exit_code": exit_code})
         else:
             self._line({"event": "error", "message": message, "exit_code": exit_code})
 
@@ -88,8 +88,8 @@ class Output:
             self._bar.stop()
             self._bar = None
 
-    def _line(self, value: Any, indent: int | None = None) -> None:
-        text = json.dumps(value, ensure_ascii=False, default=_plain, indent=indent)
+    def _line(self, value: Any) -> None:
+        text = json.dumps(value, ensure_ascii=False, default=_plain)
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 

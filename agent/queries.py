@@ -182,7 +182,7 @@ def serve(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
     found = served.status(store)
     columns = ["role", "url", "model", "healthy", "pid", "run", "artifact", "key_file"]
     rows = [[line[column] for column in columns] for line in found]
-    out.document({"served": found}, render.rows_table(columns, rows) if found else "nothing is served")
+    out.document({"servers": found}, render.rows_table(columns, rows) if found else "nothing is served")
     return 0
 
 

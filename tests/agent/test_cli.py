@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Tunesmith
 
+from tests.agent.terminal import Tunesmith
 from tunesmith.memory.store import Store
 from tunesmith.tools import catalog
 
@@ -176,7 +176,7 @@ def test_the_doctor_names_the_machine_and_what_is_missing(tunesmith: Tunesmith) 
 def test_a_reader_that_leaves_early_is_no_error(tunesmith: Tunesmith) -> None:
     import subprocess
 
-    from conftest import COMMAND
+    from tests.agent.terminal import COMMAND
 
     with subprocess.Popen(
         [*COMMAND, "suite", "--help"], env=tunesmith.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Terminal, Tunesmith
 
+from tests.agent.terminal import Terminal, Tunesmith
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
 
