@@ -94,8 +94,8 @@ def short(digest: str) -> str:
 
 
 def brief(text: str) -> str:
-    """A text in which every long hexadecimal digest is cut to its first eight digits."""
-    return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{24,}\b", r"\1", text)
+    """A text in which every long hexadecimal digest is cut to its first seven digits."""
+    return re.sub(r"\b([0-9a-f]{7})[0-9a-f]{25,}\b", r"\1", text)
 
 
 def plain(value: Any) -> str:

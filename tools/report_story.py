@@ -97,7 +97,7 @@ def _word(found: Evaluation, arm: str) -> str:
 def _not_taught(steps: Sequence[Step]) -> str:
     last = steps[-1]
     if last.status in (FAILED, STOPPED):
-        return f"was not taught, for {last.stage} ({last.id}) {last.status}: {clip(last.error or 'no reason', 160)}"
+        return f"was not taught; {last.stage} ({last.id}) {last.status}: {clip(last.error or 'no reason', 160)}"
     if last.status == RUNNING:
         return f"is not taught yet, {last.stage} ({last.id}) is running"
     trained = any(step.stage == "train" and step.status == DONE for step in steps)

@@ -188,7 +188,7 @@ def test_a_run_with_only_a_baseline_says_what_is_missing(tmp_path: Path) -> None
 
 def test_a_failed_training_is_named_with_its_reason(tmp_path: Path) -> None:
     summary, page = written(*fixtures_run.failed_run(tmp_path), tmp_path)
-    assert "was not taught, for train (s5) failed: needs 27.4 GiB, 23.6 GiB free" in summary["verdict"]
+    assert "was not taught; train (s5) failed: needs 27.4 GiB, 23.6 GiB free" in summary["verdict"]
     assert summary["limits"][0].startswith("train (s5) failed: needs 27.4 GiB")
     assert page.count("polyline") == 2  # the losses that there were
 
