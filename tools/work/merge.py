@@ -161,9 +161,7 @@ def _merge_shards(base_dir: Path, updates: dict[str, Update], out_dir: Path, pro
     progress(len(shards), len(shards), "merged")
 
 
-def _merge_shard(
-    source: Path, updates: Mapping[str, Update], target: Path, share_done: Callable[[float], None]
-) -> None:
+def _merge_shard(source: Path, updates: Mapping[str, Update], target: Path) -> None:
     import torch
     from safetensors import safe_open
 

@@ -49,17 +49,17 @@ def make_trainer(
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
             def write(aside: Path) -> Path:
-                self._aside = str(aside)
+                self._aside: str = str(aside)
                 # Not SFTTrainer's own, which adds a model card to every checkpoint.
                 super(SFTTrainer, self)._save_checkpoint(model, trial)
                 return aside / f"checkpoint-{self.state.global_step}"
 
             root = Path(self.args.output_dir)
             keep_checkpoint(root, self.state.global_step, fingerprint, write)
-            self._aside = None
+            self._aside = ""
 
         def _get_output_dir(self, trial: Any) -> str:
-            return getattr(self, "_aside", None) or str(super()._get_output_dir(trial))
+            return getattr(self, "_aside", "") or str(super()._get_output_dir(trial))
 
     class Report(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
