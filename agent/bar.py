@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-from tunesmith.agent.render import duration, eta_seconds
+from tunesmith.agent.render import duration, eta_seconds, plain
 
 _LINE_EVERY_S = 60.0
 
@@ -24,7 +24,7 @@ class _Words(ProgressColumn):
         self._bar = bar
 
     def render(self, task: Task) -> Text:
-        return Text(self._bar.words(task.completed, task.total or 0, task.fields["note"]))
+        return plain(self._bar.words(task.completed, task.total or 0, task.fields["note"]))
 
 
 class Bar:

@@ -101,7 +101,9 @@ def open_store(settings: Settings, out: Output) -> Store:
 
 def _failed(message: str, exit_code: int) -> int:
     """Tell an error in one line on stderr."""
-    print(f"tunesmith: {' '.join(message.split())}", file=sys.stderr)
+    from tunesmith.tools.report_format import visible
+
+    print(f"tunesmith: {visible(' '.join(message.split()))}", file=sys.stderr)
     return exit_code
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.text import Text
 
 from tunesmith.agent import render
 from tunesmith.agent.settings import Settings
@@ -92,7 +91,7 @@ def examined_view(found: dict[str, Any]) -> RenderableType:
         ["lab", ", ".join(f"{name} {number}" for name, number in found["lab"].items() if number) or "not installed"],
         ["vLLM", _vllm_words(found["vllm"])],
     ]
-    return Group(render.rows_table(["what", "found"], rows), *(Text(f"! {line}") for line in found["missing"]))
+    return Group(render.rows_table(["what", "found"], rows), *(render.plain(f"! {line}") for line in found["missing"]))
 
 
 def _vllm_words(vllm: dict[str, Any]) -> str:

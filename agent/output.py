@@ -61,7 +61,7 @@ class Output:
 
     def say(self, text: str) -> None:
         """A remark on stderr."""
-        self.console.print(f"tunesmith: {text}", markup=False, soft_wrap=True)
+        self.console.print(render.plain(f"tunesmith: {text}"), soft_wrap=True)
 
     def failed(self, message: str, exit_code: int) -> None:
         """The JSON of an error; the line on stderr is the command line's own."""

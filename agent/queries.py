@@ -54,7 +54,7 @@ def compare(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     compared = compare_run(store, store.run(args.run).id, *arms)
     flips = store.read(
         "SELECT block, case_id, flip FROM v_flips WHERE run = ? AND arm_a = ? AND arm_b = ?"
-        " ORDER BY block, flip, case_id",
+        " ORDER BY block, flip DESC, case_id",
         args.run,
         *arms,
     )
@@ -190,7 +190,7 @@ def report(args: argparse.Namespace, settings: Settings, store: Store, out: Outp
     """`report RUN [-o FILE]`."""
     run = store.run(args.run).id
     path, told = write_run_report(store, run, Path(args.output).expanduser() if args.output else None)
-    summary = {**summarise(store, run), "report": str(path)}
+    summary = {**summarise(store, run), "report": str(path), "verdict": told.get("verdict")}
     out.document({**summary, "summary": told}, summary_view(summary))
     return 0
 

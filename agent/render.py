@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tunesmith.memory.records import DONE, Run, Step
+from tunesmith.tools.report_format import visible
 from tunesmith.tools.stage import GIB, Plan
 
 _MARKS = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "declined": "yellow"}
@@ -54,20 +55,20 @@ def plan_table(plan: Plan, step: str, *, resumed: bool = False) -> RenderableTyp
     """One step's plan with all that is needed to decide on it."""
     price = plan.estimate
     table = Table(box=box.ROUNDED, show_header=False, title_justify="left", expand=False, padding=(0, 1))
-    table.title = Text(f"{plan.stage} ({step}, {plan.run}){' again' if resumed else ''}: {plan.summary}", style="bold")
+    table.title = plain(f"{plan.stage} ({step}, {plan.run}){' again' if resumed else ''}: {plan.summary}")
     table.add_column(style="dim")
     table.add_column(overflow="fold")
-    table.add_row("steps", _text("\n".join(f"{n}. {text}" for n, text in enumerate(plan.steps, 1))))
-    table.add_row("time", _text(f"about {duration(price.seconds)} ({price.basis})"))
+    table.add_row("steps", plain("\n".join(f"{n}. {text}" for n, text in enumerate(plan.steps, 1))))
+    table.add_row("time", plain(f"about {duration(price.seconds)} ({price.basis})"))
     table.add_row("RAM", _need(price.peak_ram_bytes, plan.free_ram_bytes, "with swap"))
     if price.peak_vram_bytes or plan.free_vram_bytes:
         table.add_row("VRAM", _need(price.peak_vram_bytes, plan.free_vram_bytes))
     table.add_row("disk", _need(price.disk_bytes, plan.free_disk_bytes))
     if plan.writes:
-        table.add_row("writes", _text("\n".join(plan.writes)))
+        table.add_row("writes", plain("\n".join(plan.writes)))
     if plan.replaces:
-        table.add_row("replaces", _text("\n".join(plan.replaces)))
-    table.add_row("plan", _text(plan.hash[:12]))
+        table.add_row("replaces", plain("\n".join(plan.replaces)))
+    table.add_row("plan", plain(plan.hash[:12]))
     return table
 
 
@@ -76,14 +77,14 @@ def _need(needed: int, free: int, note: str = "") -> Text:
     return Text(f"{size(needed)} needed, {size(free)} free{f' {note}' if note else ''}", style=style)
 
 
-def _text(value: object) -> Text:
-    # Names, notes and errors are data: brackets in them must not be taken for markup.
-    return Text(str(value))
+def plain(value: object) -> Text:
+    """Text as data: no markup in its brackets, no escape sequence that reaches the terminal."""
+    return Text(visible(value))
 
 
 def arc_table(name: str, plans: Sequence[Plan]) -> RenderableType:
     """The price of a whole arc, step by step and in total."""
-    table = Table(title=Text(f"plan {name}", style="bold"), box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(title=plain(f"plan {name}"), box=box.SIMPLE_HEAD, title_justify="left")
     for heading, side in (
         ("step", "left"),
         ("what", "left"),
@@ -95,7 +96,7 @@ def arc_table(name: str, plans: Sequence[Plan]) -> RenderableType:
     for plan in plans:
         price = plan.estimate
         peak = max(price.peak_ram_bytes, price.peak_vram_bytes)
-        table.add_row(plan.stage, _text(plan.summary), duration(price.seconds), size(peak), size(price.disk_bytes))
+        table.add_row(plan.stage, plain(plan.summary), duration(price.seconds), size(peak), size(price.disk_bytes))
     table.add_section()
     table.add_row(
         "total",
@@ -113,7 +114,7 @@ def step_end(step: Step) -> Text:
     peak = f", peak {size(step.peak_rss_bytes)}" if step.peak_rss_bytes else ""
     mark = Text("✓ " if step.status == DONE else "✗ ", style=_MARKS.get(step.status, ""))
     end = f"{step.stage} ({step.id}): {took}{peak}" if step.status == DONE else _bad_end(step)
-    return mark + _text(end)
+    return mark + plain(end)
 
 
 def _bad_end(step: Step) -> str:
@@ -154,12 +155,12 @@ def _heading(name: str) -> str:
 
 def _value(name: str, value: Any) -> RenderableType:
     if name.endswith("bytes") and isinstance(value, int):
-        return _text(size(value))
+        return plain(size(value))
     if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
         return rows_table(list(value[0]), [list(item.values()) for item in value])
     if isinstance(value, Mapping):
-        return _text(", ".join(f"{key}: {inner}" for key, inner in value.items()) or "–")
-    return _text("–" if value in (None, [], "") else value)
+        return plain(", ".join(f"{key}: {inner}" for key, inner in value.items()) or "–")
+    return plain("–" if value in (None, [], "") else value)
 
 
 def rows_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, exact: bool = False) -> RenderableType:
@@ -170,7 +171,7 @@ def rows_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, exact: 
         table.add_column(column if exact else _heading(column), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         cells = zip(columns, row, strict=True)
-        table.add_row(*(_text(value if exact else _cell(column, value)) for column, value in cells))
+        table.add_row(*(plain(value if exact else _cell(column, value)) for column, value in cells))
     return table
 
 
@@ -190,7 +191,7 @@ def fields_table(name: str, summary: str, model: type[BaseModel]) -> RenderableT
         [field, "" if info.is_required() else str(info.get_default(call_default_factory=True)), info.description or ""]
         for field, info in model.model_fields.items()
     ]
-    return Group(_text(f"{name}: {summary}"), rows_table(["field", "default", "what it is"], rows, exact=True))
+    return Group(plain(f"{name}: {summary}"), rows_table(["field", "default", "what it is"], rows, exact=True))
 
 
 def runs_table(runs: Sequence[tuple[Run, Sequence[Step]]], date: Any) -> RenderableType:
@@ -211,7 +212,7 @@ def runs_table(runs: Sequence[tuple[Run, Sequence[Step]]], date: Any) -> Rendera
 
 def run_table(shown: Mapping[str, Any]) -> RenderableType:
     """A run as `runs show` tells it."""
-    head = _text(f"{shown['run']} {shown['name']}: {shown['status']}")
+    head = plain(f"{shown['run']} {shown['name']}: {shown['status']}")
     columns = ["step", "stage", "arm", "status", "seconds", "estimated_seconds", "peak_rss_bytes", "approval"]
     steps = [[step[column] for column in columns] for step in shown["steps"]]
     made = [
@@ -219,7 +220,7 @@ def run_table(shown: Mapping[str, Any]) -> RenderableType:
         for step in shown["steps"]
         for artifact in step["artifacts"]
     ]
-    errors = [_text(f"{step['step']}: {step['error']}") for step in shown["steps"] if step.get("error")]
+    errors = [plain(f"{step['step']}: {step['error']}") for step in shown["steps"] if step.get("error")]
     tables = [rows_table(columns, steps), *errors]
     if made:
         tables.append(rows_table(["artifact", "kind", "made by", "bytes", "path"], made))
@@ -238,12 +239,12 @@ def comparison_table(compared: Mapping[str, Any]) -> RenderableType:
             _passed(counts, b),
             counts["fail_to_pass"],
             counts["pass_to_fail"],
-            "–" if counts["p_value"] is None else f"{counts['p_value']:.2g}",
+            _p(counts["p_value"]).removeprefix(", p ").removeprefix("= ") or "–",
             counts["verdict"],
         ]
         for block, counts in compared["blocks"].items()
     ]
-    head = Text(f"{compared['run']}: {a} → {b}", style="bold")
+    head = plain(f"{compared['run']}: {a} → {b}")
     if not compared["comparable"]:
         differs = ", ".join(map(str, compared["differs_in"]))
         head += Text(f"  not comparable: they differ in {differs}", style="red")
@@ -254,3 +255,29 @@ def _passed(counts: Mapping[str, Any], arm: str) -> str:
     errors = counts["errors"][arm]
     share = f" ({counts['passed'][arm] / counts['cases']:.0%})" if counts["cases"] else ""
     return f"{counts['passed'][arm]}{share}" + (f", {errors} errors" if errors else "")
+
+
+def rates_table(blocks: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> RenderableType:
+    """Blocks down, arms across: how many cases each arm passed."""
+    arms = list(dict.fromkeys(arm for scores in blocks.values() for arm in scores))
+    rows = []
+    for block, scores in blocks.items():
+        cases = next(iter(scores.values()))["cases"]
+        told = [f"{scores[arm]['passed']} ({scores[arm]['rate']:.0%})" if arm in scores else "–" for arm in arms]
+        rows.append([block, cases, *told])
+    return rows_table(["block", "cases", *arms], rows)
+
+
+def hop_line(compared: Mapping[str, Any]) -> Text:
+    """One comparison in a line: what was gained and lost in each block, and the verdict."""
+    a, b = compared["arms"]
+    parts = [
+        f"{block} {counts['verdict']} (+{counts['fail_to_pass']} −{counts['pass_to_fail']}{_p(counts['p_value'])})"
+        for block, counts in compared["blocks"].items()
+    ]
+    told = "; ".join(parts) if compared["comparable"] else f"not comparable: {', '.join(compared['differs_in'])}"
+    return plain(f"{a} → {b}: {told}")
+
+
+def _p(p_value: float | None) -> str:
+    return "" if p_value is None else ", p < 0.001" if p_value < 0.001 else f", p = {p_value:.2g}"

@@ -17,7 +17,6 @@ from typing import Any
 from prompt_toolkit import PromptSession
 from prompt_toolkit.input.typeahead import clear_typeahead
 from rich.console import Console, RenderableType
-from rich.text import Text
 
 from tunesmith.agent import carry, render, settings, slash
 from tunesmith.agent.approvals import GRACE_S, TerminalApprover, drop_typed_ahead
@@ -98,7 +97,7 @@ class Shell:
 
     def say(self, text: str) -> None:
         """Print plain text as one line; brackets in it are no markup."""
-        (self.bar_console or _console()).print(Text(text), soft_wrap=True)
+        (self.bar_console or _console()).print(render.plain(text), soft_wrap=True)
 
     def main_console(self) -> Console:
         """The terminal itself, for the main thread while it shows no prompt."""

@@ -70,23 +70,34 @@ def pass_rates(compared: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, 
 
 
 def endpoint(store: Store, run: str) -> dict[str, Any] | None:
-    """What the run's newest deployment reported: url, model, key file and its first answer."""
+    """What the run's newest deployment reported (url, model, key file, first answer), and whether it is up now."""
     deployed = [step for step in store.steps(run, status=DONE) if step.stage == "deploy"]
-    return {"step": deployed[-1].id, **(deployed[-1].result or {})} if deployed else None
+    if not deployed:
+        return None
+    from tunesmith.tools import serving
+
+    result = deployed[-1].result or {}
+    up = any(server.url == result.get("url") for server in serving.deployed(store.home))
+    return {"step": deployed[-1].id, **result, "served_now": up}
 
 
 def summary_view(summary: dict[str, Any]) -> RenderableType:
     """The summary for a terminal."""
-    parts: list[RenderableType] = [render.comparison_table(compared) for compared in summary["comparisons"]]
+    parts: list[RenderableType] = []
+    if summary["blocks"]:
+        parts.append(render.rates_table(summary["blocks"]))
+        parts += [render.hop_line(compared) for compared in summary["comparisons"]]
     took, estimated = render.duration(summary["seconds"]), render.duration(summary["estimated_seconds"])
-    parts.append(f"{summary['run']} {summary['status']}: took {took}, estimated {estimated}")
-    if summary["peak_rss_bytes"]:
-        parts.append(f"peak memory of a worker: {render.size(summary['peak_rss_bytes'])}")
+    peak = f", peak memory of a worker {render.size(summary['peak_rss_bytes'])}" if summary["peak_rss_bytes"] else ""
+    parts.append(render.plain(f"{summary['run']} {summary['status']}: took {took}, estimated {estimated}{peak}"))
+    if summary.get("verdict"):
+        parts.append(render.plain(summary["verdict"]))
     served = summary["endpoint"]
-    if served:
-        parts.append(f"served: {served.get('model')} at {served.get('url')} (key in {served.get('key_file')})")
+    if served and served["served_now"]:
+        parts.append(render.plain(f"served now: {served.get('model')} at {served.get('url')}"))
+        parts.append(render.plain(f"its key: {served.get('key_file')}; `tunesmith serve stop` ends it"))
     if summary.get("report"):
-        parts.append(f"report: {summary['report']}")
+        parts.append(render.plain(f"report: {summary['report']}"))
     return Group(*parts)
 
 
@@ -94,7 +105,8 @@ def conclude(store: Store, run: str, say: Callable[[str], None]) -> dict[str, An
     """The summary of a run that ended, its report written; a report that fails never hides what the run came to."""
     summary = summarise(store, run)
     try:
-        summary["report"] = str(write_run_report(store, run)[0])
+        path, told = write_run_report(store, run)
+        summary |= {"report": str(path), "verdict": told.get("verdict")}
     except Exception as error:
         say(f"no report was written: {type(error).__name__}: {error}")
         summary["report"] = None

@@ -1,0 +1,155 @@
+"""Bad input: exit 2, one clear line, and nothing was started."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tunesmith.memory.records import Artifact
+from tunesmith.memory.store import Store
+
+PETABYTE = 1 << 40
+
+
+def tunesmith(home: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tunesmith.agent", *args],
+        env={**os.environ, "TUNESMITH_HOME": str(home), **env},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def model_folder(folder: Path, *, weight_bytes: int = 64, **config: object) -> Path:
+    """The least that is a model: a config, a tokenizer, a template, and one (sparse) tensor."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": 8, **config}))
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    entry = {"dtype": "BF16", "shape": [weight_bytes // 2], "data_offsets": [0, weight_bytes]}
+    header = json.dumps({"model.embed_tokens.weight": entry}).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + weight_bytes)
+    return folder
+
+
+def not_a_model(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "notes.txt").write_text("no model here")
+    return folder
+
+
+def pickle_only(folder: Path) -> Path:
+    model_folder(folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    return folder
+
+
+def too_large(folder: Path) -> Path:
+    return model_folder(folder, weight_bytes=PETABYTE)
+
+
+def with_code(folder: Path) -> Path:
+    return model_folder(folder, auto_map={"AutoModelForCausalLM": "modeling_evil.Evil"})
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (not_a_model, "config.json"),
+        (with_code, "auto_map"),
+        (pickle_only, "safetensors"),
+        (too_large, "GiB of disk"),
+    ],
+)
+def test_a_folder_that_cannot_be_a_base_is_refused(tmp_path: Path, make: Callable[[Path], Path], told: str) -> None:
+    refused_before_anything(tmp_path, told, "base", "--model", str(make(tmp_path / "model")), "--yes")
+
+
+def refused_before_anything(tmp_path: Path, told: str, *args: str, **env: str) -> None:
+    home = tmp_path / "home"
+    done = tunesmith(home, *args, **env)
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("tunesmith: ") and told in lines[0], done.stderr
+    assert "Traceback" not in done.stderr
+    if (home / "tunesmith.db").exists():
+        assert [step for step in Store(home).steps() if step.status != "done"] == []
+
+
+@pytest.fixture
+def home_with_base(tmp_path: Path) -> Path:
+    """A home whose newest run has a base, put there by the command itself."""
+    model = model_folder(tmp_path / "model")
+    assert tunesmith(tmp_path / "home", "base", "--model", str(model), "--yes").returncode == 0
+    return tmp_path
+
+
+SUITES = {
+    "broken": ("tests: [", "yaml"),
+    "code": ("prompts: ['{{q}}']\ntests: [{vars: {q: x}, assert: [{type: javascript, value: 'true'}]}]", "javascript"),
+    "python": ("prompts: ['{{q}}']\ntests: [{vars: {q: x}, assert: [{type: python, value: 'file://x.py'}]}]", "python"),
+    "environment": ("prompts: ['{{env.HOME}}']\ntests: [{vars: {q: x}, assert: [{type: equals, value: x}]}]", "env"),
+}
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_broken_or_code_bearing_suite_is_refused(home_with_base: Path, name: str) -> None:
+    text, told = SUITES[name]
+    suite = home_with_base / "suite.yaml"
+    suite.write_text(text)
+    refused_before_anything(home_with_base, told, "baseline", "--suites", str(suite), "--yes")
+
+
+def test_an_unknown_field_is_refused_by_flag_and_by_file(home_with_base: Path) -> None:
+    request = home_with_base / "request.json"
+    request.write_text(json.dumps({"lora_rnk": 8}))
+    refused_before_anything(home_with_base, "lora_rank", "train", "--request", str(request), "--yes")
+    refused_before_anything(home_with_base, "lora_rank", "train", "--lora_rnk", "8", "--yes")
+
+
+def test_no_vllm_is_one_clear_line(home_with_base: Path) -> None:
+    refused_before_anything(
+        home_with_base, "vLLM", "baseline", "--yes", TUNESMITH_VLLM="/nowhere/vllm", PATH="/usr/bin:/bin"
+    )
+
+
+def test_a_port_in_use_is_refused(home_with_base: Path) -> None:
+    store = Store(home_with_base / "home")
+    run = store.runs()[0].id
+    step = store.steps(run)[0].id
+    store.add_artifact(
+        Artifact("", run, step, "quantized", home_with_base / "model", "0" * 64, 64, meta={"parameters": 32})
+    )
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        refused_before_anything(home_with_base, f"port {port}", "deploy", "--port", port, "--yes")
+
+
+def test_a_step_before_what_it_needs_is_refused_with_the_stage_that_makes_it(home_with_base: Path) -> None:
+    refused_before_anything(home_with_base, "tunesmith train", "merge", "--yes")
+
+
+def test_a_model_that_was_not_evaluated_is_not_deployed(home_with_base: Path) -> None:
+    done = tunesmith(home_with_base / "home", "deploy", "--arm", "adapter", "--yes")
+    assert done.returncode == 4 and "no finished evaluation" in done.stderr
+
+
+@pytest.mark.parametrize("model", ["no/such/folder/at/all", "org/name", "./nowhere"])
+def test_a_model_that_is_nowhere_is_named(tmp_path: Path, model: str) -> None:
+    refused_before_anything(tmp_path, model.rsplit("/", 1)[-1], "base", "--model", model, "--yes")
