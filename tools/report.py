@@ -160,7 +160,7 @@ def _rows(rows: process.Rows | None) -> dict[str, Any] | None:
     if rows is None:
         return None
     counts = {name: getattr(rows, name) for name in ("total", "kept", "dropped", "undecided", "validation")}
-    return {**counts, "reasons": dict(rows.reasons)}
+    return {**counts, "reasons": {reason.kind: reason.rows for reason in rows.reasons}}
 
 
 def _step(step: Step, costs: Sequence[process.StepCost]) -> dict[str, Any]:

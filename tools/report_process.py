@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from tunesmith.memory.records import DONE, Artifact, Step, TrainingRow
 from tunesmith.memory.store import Store
 from tunesmith.tools import serving
 
-_EXAMPLES = 3
+_EXAMPLES = 4
 _REASON_KINDS = 12
 _VALIDATION = re.compile(r"val|eval|held|dev", re.IGNORECASE)
 _REQUEST_SHOWN = (
@@ -44,6 +45,15 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
+class Reason:
+    """A kind of reason, how many rows were dropped for it, and what the first one's reason says beyond its kind."""
+
+    kind: str
+    rows: int
+    example: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
     """Candidate training rows of a run, with what critique decided."""
 
@@ -54,7 +64,7 @@ class Rows:
     """Of the kept ones, those held out of training."""
     origins: dict[str, int]
     """Origin → kept rows."""
-    reasons: list[tuple[str, int]]
+    reasons: list[Reason]
     """Why rows were dropped, the commonest first."""
     kept_examples: list[TrainingRow]
     dropped_examples: list[TrainingRow]
@@ -152,34 +162,44 @@ def training_rows(store: Store, run: str) -> Rows | None:
         kept=len(kept),
         dropped=len(dropped),
         validation=sum(row.split != "train" for row in kept),
-        origins=_tally([row.origin for row in kept]),
+        origins={origin: len(group) for origin, group in _by_kind(kept, _origin).items()},
         reasons=_reasons(dropped),
-        kept_examples=_spread(kept, lambda row: row.origin),
-        dropped_examples=_spread(dropped, lambda row: _kind(row.reason)),
+        kept_examples=_examples(_by_kind(kept, _origin)),
+        dropped_examples=_examples(_by_kind(dropped, _kind)),
     )
 
 
-def _tally(names: Sequence[str]) -> dict[str, int]:
-    return {name: names.count(name) for name in dict.fromkeys(names)}
+def _by_kind(rows: Sequence[TrainingRow], kind: Callable[[TrainingRow], str]) -> dict[str, list[TrainingRow]]:
+    """Rows grouped, the largest group first."""
+    groups: dict[str, list[TrainingRow]] = {}
+    for row in rows:
+        groups.setdefault(kind(row), []).append(row)
+    return dict(sorted(groups.items(), key=lambda item: -len(item[1])))
 
 
-def _kind(reason: str) -> str:
-    """A reason without what is particular to one row: ids, numbers and quotations."""
-    return re.sub(r"\s+", " ", re.split(r"[:;(]", reason, maxsplit=1)[0]).strip() or "no reason recorded"
+def _origin(row: TrainingRow) -> str:
+    return row.origin
 
 
-def _reasons(dropped: Sequence[TrainingRow]) -> list[tuple[str, int]]:
-    counts = sorted(_tally([_kind(row.reason) for row in dropped]).items(), key=lambda item: -item[1])
-    rest = sum(number for _, number in counts[_REASON_KINDS:])
-    return counts[:_REASON_KINDS] + ([("other reasons", rest)] if rest else [])
+def _kind(row: TrainingRow) -> str:
+    """A row's reason without what is particular to that row."""
+    return re.sub(r"\s+", " ", re.split(r"[:;(]", row.reason, maxsplit=1)[0]).strip() or "no reason recorded"
 
 
-def _spread(rows: Sequence[TrainingRow], kind: Any) -> list[TrainingRow]:
-    """A few rows of as many kinds as there are, in a fixed order: examples are not picked by hand."""
-    first = {kind(row): row for row in reversed(rows)}
-    chosen = list(first.values())[::-1][:_EXAMPLES]
-    chosen += [row for row in rows if row not in chosen][: _EXAMPLES - len(chosen)]
-    return chosen
+def _reasons(dropped: Sequence[TrainingRow]) -> list[Reason]:
+    groups = list(_by_kind(dropped, _kind).items())
+    shown = [
+        Reason(kind, len(rows), rows[0].reason.removeprefix(kind).lstrip(" :;"))
+        for kind, rows in groups[:_REASON_KINDS]
+    ]
+    rest = sum(len(rows) for _, rows in groups[_REASON_KINDS:])
+    return [*shown, *([Reason("other reasons", rest, "")] if rest else [])]
+
+
+def _examples(groups: Mapping[str, Sequence[TrainingRow]]) -> list[TrainingRow]:
+    """The first rows of the largest groups, by rule: examples are not picked by hand."""
+    rounds = itertools.chain.from_iterable(itertools.zip_longest(*groups.values()))
+    return list(itertools.islice((row for row in rounds if row is not None), _EXAMPLES))
 
 
 def costs(steps: Sequence[Step]) -> list[StepCost]:
