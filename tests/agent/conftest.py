@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.agent.terminal import COMMAND, Terminal, Tunesmith
+from tests.tiny_model import make_tiny_model
 
 
 @pytest.fixture
@@ -35,23 +34,10 @@ def terminal(tunesmith: Tunesmith) -> Iterator[Callable[..., Terminal]]:
 @pytest.fixture
 def model_folder(tmp_path: Path) -> Path:
     """A folder that a base can be copied from: right in form, of a few bytes."""
-    return _model_folder(tmp_path / "tiny-model", 4)
+    return make_tiny_model(tmp_path / "tiny-model")
 
 
 @pytest.fixture
 def slow_model_folder(tmp_path: Path) -> Path:
     """The same, of a size that takes a second or more to copy and to hash."""
-    return _model_folder(tmp_path / "big-model", 100_000_000)
-
-
-def _model_folder(folder: Path, floats: int) -> Path:
-    folder.mkdir()
-    header = json.dumps({"w": {"dtype": "F32", "shape": [floats], "data_offsets": [0, 4 * floats]}}).encode()
-    with (folder / "model.safetensors").open("wb") as file:
-        file.write(struct.pack("<Q", len(header)) + header)
-        file.truncate(8 + len(header) + 4 * floats)
-    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "tokenizer.json").write_text("{}")
-    (folder / "chat_template.jinja").write_text("{{ messages }}")
-    return folder
+    return make_tiny_model(tmp_path / "big-model", weight_bytes=400_000_000)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiny_model import make_tiny_model
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 
-PETABYTE = 1 << 40
+TEBIBYTE = 1 << 40
 
 
 def tunesmith(home: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -31,20 +31,6 @@ def tunesmith(home: Path, *args: str, **env: str) -> subprocess.CompletedProcess
     )
 
 
-def model_folder(folder: Path, *, weight_bytes: int = 64, **config: object) -> Path:
-    """The least that is a model: a config, a tokenizer, a template, and one (sparse) tensor."""
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": 8, **config}))
-    (folder / "tokenizer.json").write_text("{}")
-    (folder / "chat_template.jinja").write_text("{{ messages }}")
-    entry = {"dtype": "BF16", "shape": [weight_bytes // 2], "data_offsets": [0, weight_bytes]}
-    header = json.dumps({"model.embed_tokens.weight": entry}).encode()
-    with (folder / "model.safetensors").open("wb") as file:
-        file.write(struct.pack("<Q", len(header)) + header)
-        file.truncate(8 + len(header) + weight_bytes)
-    return folder
-
-
 def not_a_model(folder: Path) -> Path:
     folder.mkdir()
     (folder / "notes.txt").write_text("no model here")
@@ -52,18 +38,18 @@ def not_a_model(folder: Path) -> Path:
 
 
 def pickle_only(folder: Path) -> Path:
-    model_folder(folder)
+    make_tiny_model(folder)
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     return folder
 
 
 def too_large(folder: Path) -> Path:
-    return model_folder(folder, weight_bytes=PETABYTE)
+    return make_tiny_model(folder, weight_bytes=TEBIBYTE)
 
 
 def with_code(folder: Path) -> Path:
-    return model_folder(folder, auto_map={"AutoModelForCausalLM": "modeling_evil.Evil"})
+    return make_tiny_model(folder, auto_map={"AutoModelForCausalLM": "modeling_evil.Evil"})
 
 
 @pytest.mark.parametrize(
@@ -93,7 +79,7 @@ def refused_before_anything(tmp_path: Path, told: str, *args: str, **env: str) -
 @pytest.fixture
 def home_with_base(tmp_path: Path) -> Path:
     """A home whose newest run has a base, put there by the command itself."""
-    model = model_folder(tmp_path / "model")
+    model = make_tiny_model(tmp_path / "model")
     assert tunesmith(tmp_path / "home", "base", "--model", str(model), "--yes").returncode == 0
     return tmp_path
 

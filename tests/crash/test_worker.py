@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiny_model import make_tiny_model
 from tunesmith.memory.errors import ApprovalPending, StepFailed
 from tunesmith.memory.files import verify
 from tunesmith.memory.records import Step
@@ -32,18 +31,7 @@ def say_yes(plan: Plan, step: str) -> Decision:
 @pytest.fixture(scope="module")
 def big_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder that is slow to copy: one sparse tensor of 3 GiB."""
-    folder = tmp_path_factory.mktemp("big") / "model"
-    folder.mkdir()
-    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8, "num_hidden_layers": 1}
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "tokenizer.json").write_text("{}")
-    (folder / "chat_template.jinja").write_text("{{ messages }}")
-    entry = {"dtype": "BF16", "shape": [MODEL_BYTES // 2], "data_offsets": [0, MODEL_BYTES]}
-    header = json.dumps({"model.embed_tokens.weight": entry}).encode()
-    with (folder / "model.safetensors").open("wb") as file:
-        file.write(struct.pack("<Q", len(header)) + header)
-        file.truncate(8 + len(header) + MODEL_BYTES)
-    return folder
+    return make_tiny_model(tmp_path_factory.mktemp("big") / "model", weight_bytes=MODEL_BYTES)
 
 
 @pytest.fixture
