@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 COMMAND = [sys.executable, "-m", "tunesmith.agent"]
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\x1b\][^\x07]*\x07|\r")
 
@@ -94,6 +96,11 @@ class Terminal:
     def line(self, text: str) -> int:
         """Type a line and Enter."""
         return self.type(text + "\r")
+
+    def processor_seconds(self) -> float:
+        """Processor time that the process has used so far."""
+        times = psutil.Process(self.pid).cpu_times()
+        return times.user + times.system
 
     def kill(self) -> None:
         """kill -9."""
