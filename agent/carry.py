@@ -19,7 +19,6 @@ from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools import arc, catalog
 from tunesmith.tools.arc import Approver, ArcPlan, Workspace
-from tunesmith.tools.stage import Plan
 
 LET_GO = 130
 """Exit code of a command that was interrupted: what it started goes on."""
@@ -198,18 +197,9 @@ def _conclude(store: Store, run: str | None, exit_code: int, out: Output) -> Non
         return
     if exit_code == LET_GO:
         out.say(f"{_goes_on(store, out.step)}; `tunesmith run --resume {run}` does the rest of {run}")
+    elif exit_code:
+        out.say(f"`tunesmith run --resume {run}` goes on where {run} stopped")
     summary = conclude(store, run, out.say)
     out.emit("done", exit_code=exit_code, **summary)
     if not out.as_json or out.console.is_terminal:
         out.document(summary, summary_view(summary))
-
-
-def price_whole(ws: Workspace, run: str, plan: ArcPlan) -> list[Plan]:
-    """Plans of the leading steps that can be priced before any of them ran."""
-    found = []
-    for spec in plan.steps:
-        try:
-            found.append(arc.quote(ws, run, spec.stage, spec.fields))
-        except TunesmithError:
-            break
-    return found
