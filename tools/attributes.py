@@ -109,9 +109,7 @@ def _in_turn(choices: Sequence[T], seed: str, turn: int) -> T:
     return random.Random(f"{seed}/{lap}").sample(list(choices), len(choices))[place]
 
 
-def _beginning(
-    behaviour: Behaviour, scenario: Scenario, product: str, fact: str, way: str, rng: random.Random
-) -> str:
+def _beginning(behaviour: Behaviour, scenario: Scenario, product: str, fact: str, way: str, rng: random.Random) -> str:
     if way == GO_ON:
         return fact + rng.choice(behaviour.writer.joiners)
     facts = rng.sample(list(scenario.facts), min(_EXAMPLES, len(scenario.facts)))
@@ -132,10 +130,18 @@ def _digits(behaviour: Behaviour, rng: random.Random) -> str:
 def _distractor(behaviour: Behaviour, rng: random.Random) -> str:
     day, month, year = rng.randint(1, 28), rng.randint(1, 12), rng.randint(2015, 2026)
     month_name = rng.choice(("January", "March", "May", "June", "August", "October", "December"))
-    amounts = f"${rng.randint(4, 900)}", f"{rng.randint(4, 2400)}.{rng.randint(0, 99):02d} euros"
-    amounts += f"£{rng.randint(5, 300)}.99", f"{rng.randint(1000, 4000)} dollars"
-    dates = f"{day:02d}.{month:02d}.{year}", f"{day} {month_name}", f"{month_name} {day}, {year}"
-    dates += (f"{year}-{month:02d}-{day:02d}",)
+    amounts = (
+        f"${rng.randint(4, 900)}",
+        f"{rng.randint(4, 2400)}.{rng.randint(0, 99):02d} euros",
+        f"£{rng.randint(5, 300)}.99",
+        f"{rng.randint(1000, 4000)} dollars",
+    )
+    dates = (
+        f"{day:02d}.{month:02d}.{year}",
+        f"{day} {month_name}",
+        f"{month_name} {day}, {year}",
+        f"{year}-{month:02d}-{day:02d}",
+    )
     codes = f"E{rng.randint(1, 99)}", str(rng.randint(400, 599)), str(rng.randint(1000, 9999))
     return rng.choice(behaviour.distractors.phrases).format(
         amount=rng.choice(amounts),
@@ -163,7 +169,9 @@ def says_it(behaviour: Behaviour, attributes: Attributes, written: str) -> bool:
     if attributes.way == GO_ON:
         return True
     scenario = scenario_of(behaviour, attributes)
-    names_product = attributes.product not in attributes.summary or attributes.product in written.lower()
+    names_product = (
+        attributes.product.lower() in written.lower() or attributes.product not in attributes.summary.lower()
+    )
     return names_product and mentions(written, scenario.mentions)
 
 
@@ -181,12 +189,14 @@ def compose(behaviour: Behaviour, attributes: Attributes, written: str) -> str:
         text = f"{attributes.fact}. {_capital(text)}"
     rng = random.Random(f"{attributes.row_id}/{attributes.fact}/{attributes.distractor}")
     drawn = [attributes.distractor, attributes.cue_phrase and attributes.cue_phrase.rstrip("!.") + "."]
-    if attributes.reference_inline and attributes.product in text:
-        text = text.replace(attributes.product, attributes.product + attributes.reference_inline, 1)
-    else:
-        drawn.append(attributes.reference_sentence)
     first, *rest = re.split(r"(?<=[.!?]) +", _closed(text))
     sentences = [_opened(attributes.opener, first), *map(_capital, rest)]
+    named = next((i for i, s in enumerate(sentences) if attributes.product in s), None)
+    if attributes.reference_inline and named is not None:
+        inline = attributes.product + attributes.reference_inline
+        sentences[named] = sentences[named].replace(attributes.product, inline, 1)
+    else:
+        drawn.append(attributes.reference_sentence)
     for sentence in filter(None, drawn):
         sentences.insert(rng.randint(0 if not attributes.opener else 1, len(sentences)), sentence)
     return attributes.before + _typed(" ".join(sentences), attributes.typing) + attributes.after
@@ -251,7 +261,7 @@ def problems(behaviour: Behaviour, attributes: Attributes, text: str) -> list[st
         said = text.lower().replace(attributes.cue_phrase.lower().rstrip("!."), "") if attributes.cue_phrase else text
         if name != attributes.cue and mentions(said, cue.words):
             found.append(f"cue: reads as {name}, drawn was {attributes.cue}")
-    if odd := next((word for word in behaviour.writer.never if word in _written_part(attributes, text)), None):
+    if odd := _never(behaviour, _written_part(attributes, text)):
         found.append(f"role: holds {odd!r}")
     if sum(c.isascii() for c in text) < 0.97 * len(text):
         found.append("language: many characters beyond ASCII")
@@ -260,12 +270,23 @@ def problems(behaviour: Behaviour, attributes: Attributes, text: str) -> list[st
     return found
 
 
+def _never(behaviour: Behaviour, text: str) -> str | None:
+    """The first of the writer's forbidden words in `text`; letters count from the start of a word only."""
+    words = (word for word in behaviour.writer.never if word in text)
+    return next((word for word in words if not word[0].isalnum() or mentions(text, (word,))), None)
+
+
 def _written_part(attributes: Attributes, text: str) -> str:
     """`text` in lower case without what was drawn, so that a drawn greeting is not held against the writer."""
     text = text.removeprefix(attributes.before).removesuffix(attributes.after).lower()
-    for said in (attributes.opener, attributes.reference_inline, attributes.reference_sentence, attributes.fact,
-                 attributes.distractor):
-        text = text.replace(said.lower(), " ", 1) if said else text
+    for said in (
+        attributes.opener,
+        attributes.reference_inline,
+        attributes.reference_sentence,
+        attributes.fact,
+        attributes.distractor.rstrip("."),
+    ):
+        text = text.replace(said.lower(), "", 1)
     return text
 
 

@@ -17,7 +17,8 @@ class CritiqueRequest(Request):
     """How strict to be."""
 
     suites: tuple[str, ...] = Field(
-        default=("demo",), description="Suites that no row may leak into, whose target form every answer must pass."
+        default=("demo",),
+        description="Suites, beside the run's own, that no row may leak into and whose form answers must pass.",
     )
     near_duplicate: float = Field(
         default=90.0, gt=0, le=100, description="Similarity of two texts, of 100, from which the later one is dropped."
@@ -58,7 +59,8 @@ def look(request: CritiqueRequest, store: Store, run: str) -> Mapping[str, Any]:
 def plan(request: CritiqueRequest, facts: Facts) -> Plan:
     """Judging costs milliseconds a row."""
     rows, base = facts.need("rows", "generate"), facts.need("base", "base")
-    count, cases = int(rows.meta["rows"]), facts.seen["cases"]
+    suite = facts.artifacts.get("suite")
+    count, cases = int(rows.meta["rows"]), facts.seen["cases"] + int(suite.meta["cases"] if suite else 0)
     price = estimate(
         "critique", facts, seconds=3 + count / 500 + count * cases / 1e6, ram_bytes=1 << 29, disk_bytes=4096 * count
     )
@@ -72,7 +74,7 @@ def plan(request: CritiqueRequest, facts: Facts) -> Plan:
             f"split {1 - request.valid_share:.0%} train, {request.valid_share:.0%} validation, by hash",
         ),
         request=request.model_dump(mode="json"),
-        inputs=pinned(rows=rows, base=base),
+        inputs=pinned(rows=rows, base=base, suite=suite),
         estimate=price,
         writes=("train.jsonl, valid.jsonl", "a verdict with its reason for every row"),
         replaces=("the dataset of this run",) if "dataset" in facts.artifacts else (),

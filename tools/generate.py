@@ -18,7 +18,7 @@ from tunesmith.tools.price import estimate, room
 from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
 
 _SERVER_START_S = 30.0
-_TOKENS_PER_TEXT = 45
+_TOKENS_PER_TEXT = 20
 _TOKENS_PER_REHEARSAL = 60
 # Tokens per second of a 1e9-parameter model on the reference machine at 32 requests at once, prefill included.
 _TOKENS_PER_SECOND_BILLION = 50.0
@@ -33,7 +33,7 @@ class GenerateRequest(Request):
         default=180, ge=0, le=10_000, description="Ordinary prompts answered by the base, so that nothing is forgotten."
     )
     writer: Literal["base", "teacher"] = Field(default="base", description="Which model of the run writes the texts.")
-    temperature: float = Field(default=0.9, ge=0, le=2, description="Of the writer; rehearsal is always greedy.")
+    temperature: float = Field(default=0.7, ge=0, le=2, description="Of the writer; rehearsal is always greedy.")
     tries: int = Field(default=3, ge=1, le=10, description="Attempts at a text before critique gets it as it is.")
     concurrency: int = Field(default=32, ge=1, le=1024, description="Requests in flight at once.")
     seed: int = 17
@@ -49,7 +49,7 @@ class GenerateResult(Result):
     first_try: int
     """Texts that said what was drawn at the first attempt."""
     completed: int
-    """Texts in which the reference or the cue was left out by the writer and said in drawn words."""
+    """Texts whose scenario the writer left out, so that it is said in the spec's own words."""
     requests: int
     generated_tokens: int
     tokens_per_second: float

@@ -1,0 +1,195 @@
+"""generate at work: ask the writer for each drawn row, the base for each rehearsal row, and store every row at once.
+
+Killed anywhere, it goes on with the rows that are not stored yet. The draw is seeded; the words are sampled, and come
+out different in another run. Requests carry no seed: a seeded, sampled request ends vLLM 0.32 on CPU.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.files import atomic_write
+from tunesmith.memory.records import Artifact, TrainingRow
+from tunesmith.tools import serving
+from tunesmith.tools.attributes import (
+    Attributes,
+    answer_of,
+    compose,
+    draw,
+    problems,
+    says_it,
+    writer_messages,
+)
+from tunesmith.tools.behaviour import Behaviour, load_behaviour, load_rehearsal
+from tunesmith.tools.client import ChatClient, ChatRequest, ChatResponse
+from tunesmith.tools.generate import GenerateRequest, GenerateResult
+from tunesmith.tools.work.job import Job
+from tunesmith.tools.work.served import bench_server
+
+_GO_ON = {"continue_final_message": True, "add_generation_prompt": False, "stop": ["\n"], "top_p": 0.95}
+_REHEARSAL_TOKENS = 96
+_TRIES_TO_SAY_IT = 2
+"""From this attempt on, a text without its scenario is taken, with the scenario said in the spec's words."""
+_ERRORS_ALLOWED = 0.05
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What the requests of this process cost."""
+
+    requests: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    errors: list[str] = field(default_factory=list)
+
+
+def run(job: Job[GenerateRequest]) -> GenerateResult:
+    """Write the rows that are missing, then publish all of them."""
+    request, base = job.request, job.verified("base")
+    teacher = job.verified("teacher") if "teacher" in job.inputs else None
+    behaviour, tally = load_behaviour(request.behaviour), _Tally()
+    if teacher:
+        with bench_server(job, teacher) as server:
+            _write_texts(job, behaviour, server, tally)
+    with bench_server(job, base, adapters_allowed=True) as server:
+        if not teacher:
+            _write_texts(job, behaviour, server, tally)
+        _rehearse(job, server, tally)
+    rows = job.store.rows(job.step.id)
+    return _result(job, rows, _publish(job, behaviour, rows), tally)
+
+
+def _write_texts(job: Job[GenerateRequest], behaviour: Behaviour, server: serving.Server, tally: _Tally) -> None:
+    """Ask for the text of every missing row; one that does not say what was drawn is asked for again."""
+    request = job.request
+    stored = {row.row_id for row in job.store.rows(job.step.id)}
+    drawn = [draw(behaviour, request.seed, index) for index in range(request.rows)]
+    pending = {a.row_id: a for a in drawn if a.row_id not in stored}
+    for attempt in range(1, request.tries + 1):
+
+        def keep(response: ChatResponse, attempt: int = attempt) -> None:
+            attributes = pending[response.id]
+            row = _row(behaviour, attributes, response.text, attempt)
+            said = row.attributes["says_it"] or attempt >= _TRIES_TO_SAY_IT
+            if (said and not problems(behaviour, attributes, row.attributes["text"])) or attempt == request.tries:
+                job.store.add_rows(job.run, job.step.id, [row])
+                del pending[response.id]
+            serving.renew(server)
+            job.progress(request.rows - len(pending), request.rows, "writing texts")
+
+        _ask(job, server, [_text_request(behaviour, server, a, request) for a in pending.values()], keep, tally)
+
+
+def _text_request(
+    behaviour: Behaviour, server: serving.Server, attributes: Attributes, request: GenerateRequest
+) -> ChatRequest:
+    return ChatRequest(
+        id=attributes.row_id,
+        model=server.model,
+        messages=writer_messages(behaviour, attributes),
+        max_tokens=behaviour.writer.max_tokens,
+        temperature=request.temperature,
+        extra=_GO_ON,
+    )
+
+
+def _row(behaviour: Behaviour, attributes: Attributes, written: str, attempt: int) -> TrainingRow:
+    text = compose(behaviour, attributes, written)
+    said = says_it(behaviour, attributes, written)
+    return TrainingRow(
+        row_id=attributes.row_id,
+        origin="generated",
+        prompt=[{"role": "user", "content": behaviour.render(text)}],
+        completion=[{"role": "assistant", "content": answer_of(behaviour, attributes)}],
+        attributes={**attributes.as_dict(), "text": text, "written": written, "attempt": attempt, "says_it": said},
+    )
+
+
+def _rehearse(job: Job[GenerateRequest], server: serving.Server, tally: _Tally) -> None:
+    """Ask the untouched base the ordinary prompts that have no answer yet, greedy."""
+    prompts = list(enumerate(load_rehearsal(job.request.behaviour)))
+    random.Random(job.request.seed).shuffle(prompts)
+    chosen = {f"r{number:04d}": prompt for number, prompt in prompts[: job.request.rehearsal_rows]}
+    stored = {row.row_id for row in job.store.rows(job.step.id)}
+    missing = {row_id: prompt for row_id, prompt in chosen.items() if row_id not in stored}
+    done = len(chosen) - len(missing)
+
+    def keep(response: ChatResponse) -> None:
+        nonlocal done
+        prompt = [{"role": "user", "content": missing[response.id]}]
+        answer = [{"role": "assistant", "content": response.text.strip()}]
+        attributes = {"finish_reason": response.finish_reason}
+        job.store.add_rows(job.run, job.step.id, [TrainingRow(response.id, "rehearsal", prompt, answer, attributes)])
+        done += 1
+        serving.renew(server)
+        job.progress(done, len(chosen), "rehearsal")
+
+    requests = [
+        ChatRequest(row_id, server.model, [{"role": "user", "content": prompt}], _REHEARSAL_TOKENS)
+        for row_id, prompt in missing.items()
+    ]
+    _ask(job, server, requests, keep, tally)
+
+
+def _ask(
+    job: Job[GenerateRequest],
+    server: serving.Server,
+    requests: Sequence[ChatRequest],
+    keep: Callable[[ChatResponse], None],
+    tally: _Tally,
+) -> None:
+    """Send requests and hand on their answers; those without one are left out. Raises StepFailed for too many."""
+    errors: list[str] = []
+
+    def take(response: ChatResponse) -> None:
+        tally.requests += 1
+        tally.tokens += response.completion_tokens
+        if response.error:
+            errors.append(response.error)
+        else:
+            keep(response)
+
+    async def ask_all() -> None:
+        async with ChatClient(server.url, server.key) as client:
+            await client.complete_many(requests, concurrency=job.request.concurrency, on_result=take)
+
+    started = time.monotonic()
+    asyncio.run(ask_all())
+    tally.seconds += time.monotonic() - started
+    if len(errors) > _ERRORS_ALLOWED * len(requests):
+        raise StepFailed(
+            f"{len(errors)} of {len(requests)} requests were not answered ({errors[0]}); the server's log is "
+            f"{server.log}; the answered rows are kept, `--resume` goes on with the others"
+        )
+
+
+def _publish(job: Job[GenerateRequest], behaviour: Behaviour, rows: Sequence[TrainingRow]) -> Artifact:
+    fields = ("row_id", "origin", "prompt", "completion", "attributes")
+    lines = [{name: getattr(row, name) for name in fields} for row in sorted(rows, key=lambda row: row.row_id)]
+    folder = job.dir / "rows"
+    atomic_write(folder / "rows.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    meta = {"rows": len(rows), "behaviour": job.request.behaviour, "behaviour_sha256": behaviour.sha256}
+    return job.publish("rows", folder, meta=meta)
+
+
+def _result(
+    job: Job[GenerateRequest], rows: Sequence[TrainingRow], artifact: Artifact, tally: _Tally
+) -> GenerateResult:
+    texts = [row for row in rows if row.origin == "generated"]
+    return GenerateResult(
+        artifact=artifact.id,
+        path=str(artifact.path),
+        rows=len(texts),
+        rehearsal_rows=len(rows) - len(texts),
+        first_try=sum(row.attributes["attempt"] == 1 for row in texts),
+        completed=sum(not row.attributes["says_it"] for row in texts),
+        requests=tally.requests,
+        generated_tokens=tally.tokens,
+        tokens_per_second=round(tally.tokens / tally.seconds, 1) if tally.seconds else 0.0,
+    )
