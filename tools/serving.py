@@ -29,6 +29,7 @@ from tunesmith.tools.serving_spec import (
     arguments,
     engine_arguments,
     environment,
+    kernels_of,
     precision_of,
     template_sha256,
 )
@@ -223,7 +224,8 @@ def start(
         raise
     server = _read(record)
     assert server is not None
-    return _update(server, engine=f"vllm {_get(server, '/version')['version']}")
+    version, kernels = _get(server, "/version")["version"], kernels_of(vllm)
+    return _update(server, engine=f"vllm {version}, {kernels}" if kernels else f"vllm {version}")
 
 
 def _wait_ready(

@@ -15,6 +15,9 @@ from typing import Any, Literal
 from tunesmith.tools.stage import Frozen
 
 LOOPBACK = "127.0.0.1"
+PLUGIN = Path(__file__).parent / "vllm_plugin"
+"""Put on vLLM's own path: its module says what it mends."""
+_KERNELS = ("torch", "zentorch")
 
 
 class ServerSpec(Frozen):
@@ -78,7 +81,19 @@ def environment(spec: ServerSpec) -> dict[str, str]:
         env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     if spec.max_lora_rank:
         env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
+    if spec.max_lora_rank and spec.device == "cpu":
+        env["PYTHONPATH"] = str(PLUGIN)
     return env
+
+
+def kernels_of(vllm: str) -> str:
+    """Packages beside a vllm program that change how it computes, such as `torch 2.13.0+cpu, zentorch 2.13.0.1`.
+
+    Read from the package folders' names, since asking vLLM itself takes seconds; "" where there are none.
+    """
+    packages = (Path(vllm).resolve().parent.parent / "lib").glob("python3*/site-packages/*.dist-info")
+    named = sorted(folder.name.removesuffix(".dist-info").split("-", 1) for folder in packages)
+    return ", ".join(" ".join(pair) for pair in named if pair[0] in _KERNELS)
 
 
 def find_vllm(named: str | None) -> str | None:

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 _POLL_S = 1.0
+_GRACE_S = 20.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -29,31 +30,60 @@ def main() -> int:
     os.environ["VLLM_API_KEY"] = record_path.with_suffix(".key").read_text()
     child = subprocess.Popen([record["program"], *record["argv"]], preexec_fn=_die_with_parent)
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-    lease = record_path.with_suffix(".lease")
-    while (code := child.poll()) is None:
-        time.sleep(_POLL_S)
-        if _expired(record_path, lease):
+    while not _ended(child, _POLL_S):
+        if _expired(record_path):
             print("tunesmith: the lease of this server ran out", flush=True)
             child.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(20)
-            child.kill()
-    return code
+            if not _ended(child, _GRACE_S):
+                child.kill()
+    _sweep()
+    return child.returncode
 
 
 def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # SIGTERM, not SIGKILL: vLLM must take its engine, a process of its own, along.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _expired(record_path: Path, lease: Path) -> bool:
+def _ended(child: subprocess.Popen[bytes], wait_s: float) -> bool:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(wait_s)
+    return child.returncode is not None
+
+
+def _expired(record_path: Path) -> bool:
     try:
         record = json.loads(record_path.read_text())
-        idle_s = time.time() - lease.stat().st_mtime
-        return record["role"] != "deployed" and idle_s > float(record["lease_s"])
+        idle_s = time.time() - record_path.with_suffix(".lease").stat().st_mtime
+        return bool(record["role"] != "deployed" and idle_s > record["lease_s"])
     except FileNotFoundError:
         return True  # somebody took the server off the books
     except ValueError:
         return False
+
+
+def _sweep() -> None:
+    """End what a server that was killed left behind: the rest of the group that this process leads."""
+    if os.getpgrp() != os.getpid():
+        return
+    deadline = time.monotonic() + 5.0
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.killpg(0, signal.SIGTERM)
+    while _others_in_group() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if _others_in_group():
+        os.killpg(0, signal.SIGKILL)
+
+
+def _others_in_group() -> bool:
+    """Whether a process other than this one, and not a zombie, is in the group."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError):
+            # The name in brackets may hold anything; state, ppid and group follow it.
+            state, _, group, *_ = stat.read_text().rpartition(")")[2].split()
+            if int(group) == os.getpid() and state not in "ZX" and stat.parent.name != str(os.getpid()):
+                return True
+    return False
 
 
 if __name__ == "__main__":

@@ -1,0 +1,279 @@
+"""Servers as processes: found again, adopted, leased, stopped whole; and how a description becomes a command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.tools import serving, serving_spec
+from tunesmith.tools.serving import Server
+from tunesmith.tools.serving_spec import ServerSpec
+
+STUB = str(Path(__file__).parent / "stub_vllm.py")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"dtype": "bfloat16"}')
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "home"
+    serving.stop_all(tmp_path / "home")
+
+
+def spec_of(model: Path, **changes: object) -> ServerSpec:
+    return ServerSpec.model_validate({"model_dir": str(model), "served_name": "base", "max_lora_rank": 16, **changes})
+
+
+def start(home: Path, spec: ServerSpec, **options: object) -> Server:
+    return serving.start(home, spec, vllm=STUB, log_path=home / "vllm.log", owner="s1", **options)  # type: ignore[arg-type]
+
+
+def tree(server: Server) -> list[psutil.Process]:
+    root = psutil.Process(server.pid)
+    return [root, *root.children(recursive=True)]
+
+
+def until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
+
+
+# --- the command line
+
+
+def test_the_key_is_in_no_argument_and_in_no_readable_file(home: Path, model: Path) -> None:
+    server = start(home, spec_of(model))
+    assert len(server.key) >= 32
+    assert not any(server.key in word for process in tree(server) for word in process.cmdline())
+    for path in home.rglob("*"):
+        if path.is_file() and server.key in path.read_text():
+            assert path == server.key_file
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_server_binds_the_loopback_address_only(model: Path) -> None:
+    argv = serving_spec.arguments(spec_of(model), 8000)
+    assert argv[argv.index("--host") + 1] == "127.0.0.1"
+
+
+def test_adapters_can_be_loaded_only_where_they_were_allowed(model: Path) -> None:
+    allowed, none = spec_of(model), spec_of(model, max_lora_rank=0)
+    assert "--enable-lora" in serving_spec.arguments(allowed, 1) and "--enable-lora" not in serving_spec.arguments(
+        none, 1
+    )
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in serving_spec.environment(none)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_nothing_is_fetched_or_reported_while_serving(model: Path, device: str) -> None:
+    environment = serving_spec.environment(spec_of(model, device=device))
+    assert environment["HF_HUB_OFFLINE"] == environment["VLLM_NO_USAGE_STATS"] == environment["DO_NOT_TRACK"] == "1"
+
+
+def test_cpu_settings_stay_on_the_cpu(model: Path) -> None:
+    cuda = spec_of(model, device="cuda")
+    assert not [name for name in serving_spec.environment(cuda) if "CPU" in name or name == "PYTHONPATH"]
+    assert "--enforce-eager" not in serving_spec.arguments(cuda, 1)
+
+
+def test_the_plugin_is_where_vllm_is_told_to_look(model: Path) -> None:
+    folder = Path(serving_spec.environment(spec_of(model))["PYTHONPATH"])
+    [points] = folder.glob("*.dist-info/entry_points.txt")
+    module, _, function = points.read_text().split("=")[-1].strip().partition(":")
+    assert f"def {function}(" in (folder / f"{module}.py").read_text()
+
+
+@pytest.mark.parametrize(
+    "change", [{"max_model_len_tokens": 4096}, {"weights_sha256": "0" * 64}, {"max_lora_rank": 32}]
+)
+def test_another_description_is_another_server(model: Path, change: dict[str, object]) -> None:
+    assert spec_of(model).hash != spec_of(model, **change).hash
+
+
+def test_an_unknown_setting_is_refused(model: Path) -> None:
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        spec_of(model, trust_remote_code=True)
+
+
+def test_kernels_are_read_beside_the_program(tmp_path: Path) -> None:
+    site = tmp_path / "lib" / "python3.11" / "site-packages"
+    for name in ("torch-2.13.0+cpu", "zentorch-2.13.0.1", "tqdm-4.1"):
+        (site / f"{name}.dist-info").mkdir(parents=True)
+    assert serving_spec.kernels_of(str(tmp_path / "bin" / "vllm")) == "torch 2.13.0+cpu, zentorch 2.13.0.1"
+    assert serving_spec.kernels_of("/nowhere/bin/vllm") == ""
+
+
+# --- comparability
+
+
+def test_arms_on_servers_that_differ_in_their_model_alone_differ_in_nothing_else(home: Path, model: Path) -> None:
+    server = start(home, spec_of(model))
+    one = serving.comparability_key(server, weights_sha256="a")
+    other = serving.comparability_key(server, weights_sha256="b")
+    assert {name for name in one if one[name] != other[name]} == {"weights"}
+    assert str(model) not in json.dumps(one) and str(server.port) not in json.dumps(one)
+
+
+# --- start
+
+
+def test_a_server_that_ends_early_is_told_with_its_own_reason_and_leaves_nothing(home: Path, model: Path) -> None:
+    with pytest.raises(StepFailed, match=r"too large: 31\.2 GiB"):
+        start(home, spec_of(model, served_name="dies"))
+    assert serving.list_servers(home) == [] and list((home / "servers").iterdir()) == []
+
+
+def test_a_taken_port_is_refused_before_anything_starts(home: Path, model: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(BadInput, match=str(other.getsockname()[1])):
+            start(home, spec_of(model), port=other.getsockname()[1])
+    assert not (home / "servers").exists()
+
+
+def test_a_server_that_is_never_ready_is_stopped(home: Path, model: Path, tmp_path: Path) -> None:
+    sleeper = tmp_path / "vllm"
+    sleeper.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
+    sleeper.chmod(0o755)
+    waited: list[float] = []
+    with pytest.raises(StepFailed, match="not ready after 1 s"):
+        serving.start(
+            home,
+            spec_of(model),
+            vllm=str(sleeper),
+            log_path=home / "log",
+            owner="s1",
+            timeout_s=1,
+            on_wait=waited.append,
+        )
+    assert waited and not [p for p in psutil.process_iter(["cmdline"]) if str(sleeper) in (p.info["cmdline"] or [])]
+
+
+# --- found again
+
+
+def test_an_equal_server_is_adopted_and_another_one_replaces_it(home: Path, model: Path) -> None:
+    def ensure(spec: ServerSpec) -> Server:
+        return serving.ensure(home, spec, vllm=STUB, log_path=home / "log", owner="s2")
+
+    first = ensure(spec_of(model))
+    assert ensure(spec_of(model)).pid == first.pid
+    processes = tree(first)
+    second = ensure(spec_of(model, max_num_seqs=8))
+    assert second.pid != first.pid and gone(processes)
+    assert [server.id for server in serving.list_servers(home)] == [second.id]
+
+
+def test_a_deployed_server_is_not_replaced_by_a_measurement(home: Path, model: Path) -> None:
+    deployed = serving.promote(start(home, spec_of(model)), artifact="a7")
+    serving.ensure(home, spec_of(model, max_num_seqs=8), vllm=STUB, log_path=home / "log", owner="s2")
+    assert serving.deployed(home) == [deployed] and serving.healthy(deployed)
+
+
+def test_a_dead_server_is_off_the_books(home: Path, model: Path) -> None:
+    server = start(home, spec_of(model))
+    for process in tree(server):
+        process.kill()
+    assert until(lambda: serving.list_servers(home) == [])
+    assert list((home / "servers").iterdir()) == []
+
+
+def test_a_record_whose_pid_belongs_to_another_process_is_no_server(home: Path, model: Path) -> None:
+    server = start(home, spec_of(model))
+    record = json.loads(server.record.read_text())
+    serving.stop(server)
+    server.record.write_text(json.dumps({**record, "pid": os.getpid()}))
+    assert serving.list_servers(home) == []
+    assert psutil.pid_exists(os.getpid())
+
+
+def test_another_program_on_the_port_is_not_taken_for_ours(home: Path, model: Path) -> None:
+    server = start(home, spec_of(model))
+    server.key_file.write_text("another key")
+    assert not serving.healthy(server)
+
+
+# --- its end
+
+
+def test_stopping_leaves_no_process_no_listener_and_no_key(home: Path, model: Path) -> None:
+    server = start(home, spec_of(model))
+    processes = tree(server)
+    assert len(processes) >= 3  # its parent, vllm, and vllm's engine
+    serving.stop(server)
+    assert gone(processes) and serving.port_is_free(server.port)
+    assert list((home / "servers").iterdir()) == []
+
+
+def test_a_server_whose_lease_ran_out_stops_by_itself(home: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "LEASE_S", 2.0)
+    server = start(home, spec_of(model))
+    processes = tree(server)
+    until(lambda: serving.renew(server) is not None, 3.0)  # renewed all along, so it still stands after its lease
+    assert serving.healthy(server)
+    assert until(lambda: gone(processes), 15.0) and serving.port_is_free(server.port)
+
+
+def test_a_deployed_server_has_no_lease(home: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "LEASE_S", 1.0)
+    server = serving.promote(start(home, spec_of(model)))
+    time.sleep(3.5)
+    assert serving.healthy(server)
+
+
+def test_a_server_taken_off_the_books_stops_by_itself(home: Path, model: Path) -> None:
+    server = start(home, spec_of(model))
+    processes = tree(server)
+    server.record.unlink()
+    assert until(lambda: gone(processes), 15.0)
+
+
+@pytest.mark.parametrize("victim", [0, 1], ids=["parent", "vllm"])
+def test_no_part_of_a_server_outlives_another(home: Path, model: Path, victim: int) -> None:
+    processes = tree(start(home, spec_of(model)))
+    os.kill(processes[victim].pid, signal.SIGKILL)
+    watched = processes if victim else processes[:2]  # the stub, unlike vLLM, does not take its engine along
+    assert until(lambda: gone(watched), 15.0)
+    for process in processes:
+        if process.is_running():
+            process.kill()
+
+
+# --- adapters and tokens
+
+
+def test_an_adapter_is_loaded_once_and_a_refused_one_says_why(home: Path, model: Path, tmp_path: Path) -> None:
+    server = start(home, spec_of(model))
+    serving.load_adapter(server, "adapter-a1", tmp_path)
+    serving.load_adapter(server, "adapter-a1", tmp_path)
+    with pytest.raises(StepFailed, match="No adapter found"):
+        serving.load_adapter(server, "adapter-a2", tmp_path / "missing")
+
+
+def test_tokens_come_from_the_servers_own_template(home: Path, model: Path) -> None:
+    assert serving.template_tokens(start(home, spec_of(model)), [{"role": "user", "content": "four"}]) == [4]
