@@ -109,7 +109,10 @@ class ChatClient:
             started = time.perf_counter()
             try:
                 status, document = await self._post(request)
-            except (aiohttp.ClientError, TimeoutError, ValueError) as fault:
+            except TimeoutError:
+                # Not again: a server too slow for this request is not helped by a second one.
+                return ChatResponse(request.id, error=f"no answer within {self._timeout.total:g} s")
+            except (aiohttp.ClientError, ValueError) as fault:
                 error = f"{type(fault).__name__}: {fault}"
                 continue
             if status == 200:

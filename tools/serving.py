@@ -30,6 +30,7 @@ from tunesmith.tools.serving_spec import (
     engine_arguments,
     environment,
     kernels_of,
+    lora_of,
     precision_of,
     template_sha256,
 )
@@ -345,7 +346,7 @@ def comparability_key(server: Server, *, weights_sha256: str) -> dict[str, Any]:
         "engine": server.engine,
         "engine_arguments": " ".join(engine_arguments(shared)),
         "device": spec.device,
-        "lora": f"allowed up to rank {spec.max_lora_rank}" if spec.max_lora_rank else "not allowed",
+        "lora": lora_of(spec),
         "weights": weights_sha256,
         "precision": precision_of(folder),
         "template": template_sha256(folder),

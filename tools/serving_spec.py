@@ -86,6 +86,14 @@ def environment(spec: ServerSpec) -> dict[str, str]:
     return env
 
 
+def lora_of(spec: ServerSpec) -> str:
+    """Which adapters a server takes, and whose kernels compute them."""
+    if not spec.max_lora_rank:
+        return "not allowed"
+    ours = [folder.stem for folder in PLUGIN.glob("*.dist-info")] if spec.device == "cpu" else []
+    return ", ".join([f"allowed up to rank {spec.max_lora_rank}", *ours])
+
+
 def kernels_of(vllm: str) -> str:
     """Packages beside a vllm program that change how it computes, such as `torch 2.13.0+cpu, zentorch 2.13.0.1`.
 
