@@ -156,6 +156,7 @@ class _Session:
         self.progress(0, 1, "loading the base")
         model = load_base(self.base_dir, precision=settings.precision, load_in_4bit=settings.load_in_4bit)
         lora = lora_config(
+            model,
             self.config,
             rank=settings.lora_rank,
             alpha=settings.lora_alpha,

@@ -31,22 +31,35 @@ def load_base(base_dir: Path, *, precision: str, load_in_4bit: bool) -> Any:
 
 
 def lora_config(
-    config: dict[str, Any], *, rank: int, alpha: int, dropout: float, load_in_4bit: bool, model: Any = None
+    model: Any, config: dict[str, Any], *, rank: int, alpha: int, dropout: float, load_in_4bit: bool
 ) -> Any:
-    """A peft LoraConfig: every projection of a dense model; attention and experts, never a router, of an MoE.
+    """A peft LoraConfig: every projection of a dense model; attention and experts, never a router, of a mixture.
 
     peft's `all-linear` would adapt the router of a mixture, and experts at 4 bits cannot be targeted at all. peft also
     has no dropout for experts, which are bare parameters.
     """
     from peft import LoraConfig
 
-    options: dict[str, Any] = {"target_modules": "all-linear"}
+    options: dict[str, Any] = {"target_modules": projection_names(model) or "all-linear"}
     if ModelShape.of(config).experts:
         options = {"target_modules": _ATTENTION}
         if not load_in_4bit:
             options["target_parameters"] = _FUSED_EXPERTS
             dropout = 0.0
     return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", task_type="CAUSAL_LM", **options)
+
+
+def projection_names(model: Any) -> list[str]:
+    """The last names of a model's linear layers, without its output head: what vLLM knows adapters by."""
+    import torch
+
+    head = model.get_output_embeddings()
+    linear = {
+        name.rsplit(".", 1)[-1]
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear) and layer is not head
+    }
+    return sorted(linear)
 
 
 def can_share_prefix(config: dict[str, Any]) -> bool:

@@ -1,0 +1,109 @@
+"""The arithmetic that refuses a step before it is started."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tunesmith.tools.memory_math import (
+    RUNTIME_BYTES,
+    ModelShape,
+    group_size_for,
+    kv_bytes_per_token,
+    merge_memory_bytes,
+    quantize_memory_bytes,
+    serve_memory_bytes,
+    train_memory_bytes,
+)
+
+SMOL: dict[str, Any] = {
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+}
+QWEN: dict[str, Any] = {
+    "hidden_size": 1536,
+    "intermediate_size": 8960,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 2,
+    "vocab_size": 151936,
+    "tie_word_embeddings": True,
+}
+MOE: dict[str, Any] = SMOL | {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 256}
+
+
+def test_parameters_are_those_of_the_published_models() -> None:
+    assert ModelShape.of(SMOL).parameters == 134_515_008
+    assert ModelShape.of(QWEN).parameters == pytest.approx(1_543_714_304, rel=1e-4)
+
+
+def test_lora_parameters_are_rank_times_in_plus_out() -> None:
+    per_layer = 2 * (576 + 576) + 2 * (576 + 192) + 3 * (576 + 1536)
+    assert ModelShape.of(SMOL).lora_parameters(16) == 16 * 30 * per_layer
+
+
+def test_quantize_grows_by_two_bf16_copies_of_the_calibration_tokens() -> None:
+    few = quantize_memory_bytes(SMOL, samples=32, seq_len_tokens=512)
+    many = quantize_memory_bytes(SMOL, samples=512, seq_len_tokens=8192)
+    assert many - few == 2 * 2 * 576 * (512 * 8192 - 32 * 512)
+
+
+def test_measured_peaks_stay_below_the_estimates() -> None:
+    # Peak resident sizes of real runs on a CPU, and not more than twice below: an estimate must also be useful.
+    for measured, estimated in (
+        (0.94e9, quantize_memory_bytes(SMOL, samples=64, seq_len_tokens=110)),
+        (4.87 * 2**30, quantize_memory_bytes(QWEN, samples=32, seq_len_tokens=512)),
+        (2.06e9, train_memory_bytes(SMOL, batch_size=8, seq_len_tokens=119, lora_rank=16)),
+        (1.48e9, merge_memory_bytes(SMOL, 269_060_552)),
+    ):
+        assert measured * 0.85 <= estimated <= 2 * measured
+
+
+def test_every_remedy_that_an_error_names_really_needs_less() -> None:
+    def need(**changes: Any) -> int:
+        options: dict[str, Any] = {"batch_size": 8, "seq_len_tokens": 512, "lora_rank": 16}
+        return train_memory_bytes(QWEN, **(options | changes))
+
+    for change in (
+        {"batch_size": 4},
+        {"seq_len_tokens": 256},
+        {"lora_rank": 8},
+        {"load_in_4bit": True},
+        {"gradient_checkpointing": True},
+    ):
+        assert need(**change) < need()
+    assert need(precision="fp32") > need()
+
+
+def test_experts_count_in_weights_but_only_the_chosen_ones_in_activations() -> None:
+    dense, moe = ModelShape.of(SMOL), ModelShape.of(MOE)
+    assert moe.mlp_parameters == 3 * 576 * 8 * 256 > dense.mlp_parameters
+    assert quantize_memory_bytes(MOE, samples=1, seq_len_tokens=1) > RUNTIME_BYTES + 2 * moe.parameters
+    more = train_memory_bytes(MOE | {"num_experts_per_tok": 4}, batch_size=8, seq_len_tokens=512, lora_rank=16)
+    assert more > train_memory_bytes(MOE, batch_size=8, seq_len_tokens=512, lora_rank=16)
+
+
+def test_serving_is_weights_cache_and_the_server() -> None:
+    assert kv_bytes_per_token(SMOL) == 2 * 30 * 3 * 64 * 2
+    assert serve_memory_bytes(10**9, kv_cache_bytes=2**30) - serve_memory_bytes(0, kv_cache_bytes=0) == 10**9 + 2**30
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, 64),  # 576 is 9 · 64
+        ({"hidden_size": 512, "num_attention_heads": 8}, 128),
+        ({"hidden_size": 96, "num_attention_heads": 3, "intermediate_size": 96}, 32),
+        ({"hidden_size": 72, "num_attention_heads": 3, "intermediate_size": 144}, 0),
+        ({"hidden_size": 512, "num_attention_heads": 8, "num_experts": 4, "moe_intermediate_size": 96}, 32),
+        ({"hidden_size": 512, "num_attention_heads": 8, "head_dim": 24}, 64),  # o_proj's input is 192
+    ],
+)
+def test_the_group_divides_the_inputs_of_every_layer(changes: dict[str, int], expected: int) -> None:
+    assert group_size_for(SMOL | changes) == expected
