@@ -129,13 +129,13 @@ def planned(root: Path, device: str) -> tuple[Environment, Environment]:
     cuda = device == "cuda" or (device == "auto" and has_nvidia_driver())
     # Elsewhere than on Linux the default builds of torch are CPU-only already.
     cpu_builds = not cuda and sys.platform.startswith("linux")
-    pyproject = root / "pyproject.toml"
+    declared = declaration(root / "pyproject.toml")
     lab = Environment(
         folder=root / ".venv",
         requirements=("-e", f"{root}[lab,dev]"),
-        cpu_builds=(lab_torch(pyproject),) if cpu_builds else (),
+        cpu_builds=(lab_torch(declared),) if cpu_builds else (),
         needs_bytes=(9 if cuda else 3) * GIB,
-        fingerprint=hashlib.sha256(pyproject.read_bytes()).hexdigest(),
+        fingerprint=json.dumps(declared, sort_keys=True),
     )
     if cuda:
         serve = Environment(folder=root / ".venv-serve", requirements=(VLLM_CUDA, TRANSFORMERS), needs_bytes=13 * GIB)
@@ -155,12 +155,18 @@ def planned(root: Path, device: str) -> tuple[Environment, Environment]:
     return lab, serve
 
 
-def lab_torch(pyproject: Path) -> str:
-    """The lab's own requirement on torch, as pyproject.toml states it."""
+def declaration(pyproject: Path) -> dict[str, typing.Any]:
+    """The part of pyproject.toml that decides what is installed; a linter's settings do not."""
     import tomllib  # 3.11 and newer, so not at the top: this file must say so itself on an older one
 
-    extras = tomllib.loads(pyproject.read_text())["project"]["optional-dependencies"]
-    return next(str(item) for item in extras["lab"] if item.startswith("torch"))
+    everything = tomllib.loads(pyproject.read_text())
+    setuptools = everything.get("tool", {}).get("setuptools", {})
+    return {"project": everything["project"], "build": everything.get("build-system"), "setuptools": setuptools}
+
+
+def lab_torch(declared: dict[str, typing.Any]) -> str:
+    """The lab's own requirement on torch, as pyproject.toml states it."""
+    return next(str(item) for item in declared["project"]["optional-dependencies"]["lab"] if item.startswith("torch"))
 
 
 def set_up_all(environments: tuple[Environment, ...], *, check_only: bool = False) -> int:
