@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -149,13 +151,33 @@ def calibration_batches(tokenizer: Any, rows_path: Path, samples: int, max_seq_l
 
 def _load(model_dir: Path, config: dict[str, Any]) -> Any:
     """The model in its stored precision; experts of a mixture as separate linear layers, so that each is quantized."""
-    from contextlib import nullcontext
-
     from llmcompressor.modeling.moe.linearize import load_quantizable_moe
     from transformers import AutoModelForCausalLM
 
-    with load_quantizable_moe() if ModelShape.of(config).experts else nullcontext():
-        return AutoModelForCausalLM.from_pretrained(model_dir, dtype="auto", local_files_only=True)
+    options = {"dtype": "auto", "local_files_only": True}
+    if not ModelShape.of(config).experts:
+        return AutoModelForCausalLM.from_pretrained(model_dir, **options)
+    with _listable_modules(), load_quantizable_moe():
+        return AutoModelForCausalLM.from_pretrained(model_dir, **options)
+
+
+@contextmanager
+def _listable_modules() -> Iterator[None]:
+    """Hide the modules of transformers that cannot be listed without torchvision.
+
+    Replacing expert classes lists every one of them, and its old aliases of image processors import it when listed.
+    """
+    hidden = {}
+    for name, module in list(sys.modules.items()):
+        if name.startswith("transformers."):
+            try:
+                dir(module)
+            except ImportError:
+                hidden[name] = sys.modules.pop(name)
+    try:
+        yield
+    finally:
+        sys.modules.update(hidden)
 
 
 def _recipe(scheme: str, group_size: int, ignore: list[str]) -> list[Any]:
