@@ -236,7 +236,9 @@ def run_side_by_side(environments: list[Environment]) -> None:
     """Make every environment in a thread of its own, telling the terminal how each gets on."""
     began = time.monotonic()
     notes = {env.folder.name: "starting" for env in environments}
-    print(f"setting up {' and '.join(notes)}: some minutes the first time, then never again", file=sys.stderr)
+    first = not all(env.folder.exists() for env in environments)
+    how_long = "some minutes the first time" if first else "seconds, unless something large has changed"
+    print(f"setting up {' and '.join(notes)}: {how_long}", file=sys.stderr)
     with concurrent.futures.ThreadPoolExecutor(len(environments)) as pool:
         futures = [pool.submit(Builder(env, notes).build) for env in environments]
         while not all(future.done() for future in futures):
