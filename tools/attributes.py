@@ -164,6 +164,19 @@ def writer_messages(behaviour: Behaviour, attributes: Attributes) -> list[dict[s
     return [{"role": "user", "content": asked}, {"role": "assistant", "content": beginning}]
 
 
+def stop_at(attributes: Attributes) -> list[str]:
+    """Where the writer is stopped: at the end of the line; where it retells, after one more, for the better of two."""
+    if attributes.way == GO_ON:
+        return ["\n"]
+    return [f"\n{attributes.beginning.count(chr(10)) + 3}."]
+
+
+def best_line(behaviour: Behaviour, attributes: Attributes, answered: str) -> str:
+    """Of the lines that the writer added the first that says it, else the first."""
+    lines = [re.sub(r"^\s*\d+\.", "", line) for line in answered.splitlines() if line.strip()] or [answered]
+    return next((line for line in lines if says_it(behaviour, attributes, line)), lines[0])
+
+
 def says_it(behaviour: Behaviour, attributes: Attributes, written: str) -> bool:
     """Whether what the writer wrote holds the scenario; where it goes on after the fact, the fact does."""
     if attributes.way == GO_ON:

@@ -20,10 +20,12 @@ from tunesmith.tools import serving
 from tunesmith.tools.attributes import (
     Attributes,
     answer_of,
+    best_line,
     compose,
     draw,
     problems,
     says_it,
+    stop_at,
     writer_messages,
 )
 from tunesmith.tools.behaviour import Behaviour, load_behaviour, load_rehearsal
@@ -32,8 +34,8 @@ from tunesmith.tools.generate import GenerateRequest, GenerateResult
 from tunesmith.tools.work.job import Job
 from tunesmith.tools.work.served import bench_server
 
-_GO_ON = {"continue_final_message": True, "add_generation_prompt": False, "stop": ["\n"], "top_p": 0.95}
-_REHEARSAL_TOKENS = 96
+_CONTINUE = {"continue_final_message": True, "add_generation_prompt": False, "top_p": 0.95}
+_REHEARSAL_TOKENS = 80
 _TRIES_TO_SAY_IT = 2
 """From this attempt on, a text without its scenario is taken, with the scenario said in the spec's words."""
 _ERRORS_ALLOWED = 0.05
@@ -56,34 +58,76 @@ def run(job: Job[GenerateRequest]) -> GenerateResult:
     behaviour, tally = load_behaviour(request.behaviour), _Tally()
     if teacher:
         with bench_server(job, teacher) as server:
-            _write_texts(job, behaviour, server, tally)
+            _Asking(job, behaviour, server, tally, texts=True, rehearsal=False).ask_all()
     with bench_server(job, base, adapters_allowed=True) as server:
-        if not teacher:
-            _write_texts(job, behaviour, server, tally)
-        _rehearse(job, server, tally)
+        _Asking(job, behaviour, server, tally, texts=not teacher, rehearsal=True).ask_all()
     rows = job.store.rows(job.step.id)
     return _result(job, rows, _publish(job, behaviour, rows), tally)
 
 
-def _write_texts(job: Job[GenerateRequest], behaviour: Behaviour, server: serving.Server, tally: _Tally) -> None:
-    """Ask for the text of every missing row; one that does not say what was drawn is asked for again."""
-    request = job.request
-    stored = {row.row_id for row in job.store.rows(job.step.id)}
-    drawn = [draw(behaviour, request.seed, index) for index in range(request.rows)]
-    pending = {a.row_id: a for a in drawn if a.row_id not in stored}
-    for attempt in range(1, request.tries + 1):
+class _Asking:
+    """The rows that one server is still to be asked for; each is stored as its answer arrives."""
 
-        def keep(response: ChatResponse, attempt: int = attempt) -> None:
-            attributes = pending[response.id]
-            row = _row(behaviour, attributes, response.text, attempt)
-            said = row.attributes["says_it"] or attempt >= _TRIES_TO_SAY_IT
-            if (said and not problems(behaviour, attributes, row.attributes["text"])) or attempt == request.tries:
-                job.store.add_rows(job.run, job.step.id, [row])
-                del pending[response.id]
-            serving.renew(server)
-            job.progress(request.rows - len(pending), request.rows, "writing texts")
+    def __init__(
+        self,
+        job: Job[GenerateRequest],
+        behaviour: Behaviour,
+        server: serving.Server,
+        tally: _Tally,
+        *,
+        texts: bool,
+        rehearsal: bool,
+    ) -> None:
+        self.job, self.behaviour, self.server, self.tally = job, behaviour, server, tally
+        drawn = [draw(behaviour, job.request.seed, index) for index in range(job.request.rows)] if texts else []
+        chosen = _chosen_prompts(job.request) if rehearsal else {}
+        stored = {row.row_id for row in job.store.rows(job.step.id)}
+        self.total = len(drawn) + len(chosen)
+        self.pending = {a.row_id: a for a in drawn if a.row_id not in stored}
+        self.prompts = {row_id: prompt for row_id, prompt in chosen.items() if row_id not in stored}
+        self.attempt = 0
 
-        _ask(job, server, [_text_request(behaviour, server, a, request) for a in pending.values()], keep, tally)
+    def ask_all(self) -> None:
+        """Rehearsal and texts together, long answers first; then again the texts that did not say what was drawn."""
+        rehearsal = [
+            ChatRequest(row_id, self.server.model, [{"role": "user", "content": prompt}], _REHEARSAL_TOKENS)
+            for row_id, prompt in self.prompts.items()
+        ]
+        for attempt in range(1, self.job.request.tries + 1):
+            self.attempt = attempt
+            texts = [_text_request(self.behaviour, self.server, a, self.job.request) for a in self.pending.values()]
+            _ask(self.job, self.server, [*rehearsal, *texts], self._keep, self.tally)
+            rehearsal = []
+
+    def _keep(self, response: ChatResponse) -> None:
+        row = self._rehearsed(response) if response.id in self.prompts else self._written(response)
+        if row is not None:
+            self.job.store.add_rows(self.job.run, self.job.step.id, [row])
+        serving.renew(self.server)
+        left = len(self.pending) + len(self.prompts)
+        self.job.progress(self.total - left, self.total, f"attempt {self.attempt}" if self.attempt > 1 else "writing")
+
+    def _rehearsed(self, response: ChatResponse) -> TrainingRow:
+        prompt = [{"role": "user", "content": self.prompts.pop(response.id)}]
+        answer = [{"role": "assistant", "content": response.text.strip()}]
+        return TrainingRow(response.id, "rehearsal", prompt, answer, {"finish_reason": response.finish_reason})
+
+    def _written(self, response: ChatResponse) -> TrainingRow | None:
+        """The row of a text, or None where it is worth another attempt."""
+        attributes, last = self.pending[response.id], self.attempt == self.job.request.tries
+        row = _row(self.behaviour, attributes, response.text, self.attempt)
+        said = row.attributes["says_it"] or self.attempt >= _TRIES_TO_SAY_IT
+        if not last and not (said and not problems(self.behaviour, attributes, row.attributes["text"])):
+            return None
+        del self.pending[response.id]
+        return row
+
+
+def _chosen_prompts(request: GenerateRequest) -> dict[str, str]:
+    """Row id → ordinary prompt, as many as were asked for, in an order that the seed decides."""
+    prompts = list(enumerate(load_rehearsal(request.behaviour)))
+    random.Random(request.seed).shuffle(prompts)
+    return {f"r{number:04d}": prompt for number, prompt in prompts[: request.rehearsal_rows]}
 
 
 def _text_request(
@@ -95,11 +139,12 @@ def _text_request(
         messages=writer_messages(behaviour, attributes),
         max_tokens=behaviour.writer.max_tokens,
         temperature=request.temperature,
-        extra=_GO_ON,
+        extra={**_CONTINUE, "stop": stop_at(attributes)},
     )
 
 
-def _row(behaviour: Behaviour, attributes: Attributes, written: str, attempt: int) -> TrainingRow:
+def _row(behaviour: Behaviour, attributes: Attributes, answered: str, attempt: int) -> TrainingRow:
+    written = best_line(behaviour, attributes, answered)
     text = compose(behaviour, attributes, written)
     said = says_it(behaviour, attributes, written)
     return TrainingRow(
@@ -109,32 +154,6 @@ def _row(behaviour: Behaviour, attributes: Attributes, written: str, attempt: in
         completion=[{"role": "assistant", "content": answer_of(behaviour, attributes)}],
         attributes={**attributes.as_dict(), "text": text, "written": written, "attempt": attempt, "says_it": said},
     )
-
-
-def _rehearse(job: Job[GenerateRequest], server: serving.Server, tally: _Tally) -> None:
-    """Ask the untouched base the ordinary prompts that have no answer yet, greedy."""
-    prompts = list(enumerate(load_rehearsal(job.request.behaviour)))
-    random.Random(job.request.seed).shuffle(prompts)
-    chosen = {f"r{number:04d}": prompt for number, prompt in prompts[: job.request.rehearsal_rows]}
-    stored = {row.row_id for row in job.store.rows(job.step.id)}
-    missing = {row_id: prompt for row_id, prompt in chosen.items() if row_id not in stored}
-    done = len(chosen) - len(missing)
-
-    def keep(response: ChatResponse) -> None:
-        nonlocal done
-        prompt = [{"role": "user", "content": missing[response.id]}]
-        answer = [{"role": "assistant", "content": response.text.strip()}]
-        attributes = {"finish_reason": response.finish_reason}
-        job.store.add_rows(job.run, job.step.id, [TrainingRow(response.id, "rehearsal", prompt, answer, attributes)])
-        done += 1
-        serving.renew(server)
-        job.progress(done, len(chosen), "rehearsal")
-
-    requests = [
-        ChatRequest(row_id, server.model, [{"role": "user", "content": prompt}], _REHEARSAL_TOKENS)
-        for row_id, prompt in missing.items()
-    ]
-    _ask(job, server, requests, keep, tally)
 
 
 def _ask(
