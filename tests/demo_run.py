@@ -37,6 +37,7 @@ class Demo:
         self.done = tunesmith(home, "demo", "--fast", "--yes", "--json", timeout_s=840)
         self.seconds = time.monotonic() - started
         self.events = [json.loads(line) for line in self.done.stdout.splitlines()]
+        self.show = as_json(tunesmith(home, "runs", "show", self.run, "--json")) if self.done.returncode == 0 else {}
 
     @property
     def run(self) -> str:

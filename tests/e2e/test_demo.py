@@ -22,7 +22,7 @@ LIMIT_S = 6 * 60
 def test_the_arc_ends_well_with_every_stage_done(demo: Demo) -> None:
     assert demo.done.returncode == 0, demo.done.stderr[-3000:]
     assert demo.events[-1]["event"] == "done"
-    show = as_json(tunesmith(demo.home, "runs", "show", demo.run, "--json"))
+    show = demo.show
     assert show["status"] == "done" and {step["status"] for step in show["steps"]} == {"done"}
     assert {step["stage"] for step in show["steps"]} == set(catalog.BY_NAME)
     for step in show["steps"]:
