@@ -25,7 +25,7 @@ from tunesmith.tools.work.train_trainer import make_trainer
 Progress = Callable[[float, float, str], None]
 Metric = Callable[[str, float, float], None]
 
-_VALIDATION_ROWS = 48  # enough for a curve; the suites are what decides
+_VALIDATION_ROWS = 32  # enough for a curve; the suites are what decides
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,12 @@ class _Session:
     def _trainer(self, tokenizer: Any, fingerprint: str) -> Any:
         settings = self.settings
         self.progress(0, 1, "loading the base")
-        model = load_base(self.base_dir, precision=settings.precision, load_in_4bit=settings.load_in_4bit)
+        model = load_base(
+            self.base_dir,
+            precision=settings.precision,
+            load_in_4bit=settings.load_in_4bit,
+            longest_row_tokens=max(len(row.input_ids) for row in self.rows),
+        )
         lora = lora_config(
             model,
             self.config,
