@@ -1,4 +1,4 @@
-"""train: teach the behaviour to a small low-rank adapter (LoRA; QLoRA when 4 bits are asked); the base stays as it is."""
+"""train: teach the behaviour to a small low-rank adapter (LoRA, or QLoRA at 4 bits); the base stays as it is."""
 
 from __future__ import annotations
 
