@@ -80,7 +80,6 @@ def merge_adapter(base_dir: Path, adapter_dir: Path, out_dir: Path, progress: Pr
             and not (out_dir / file.name).exists()
         ):
             shutil.copyfile(file, out_dir / file.name)
-    (out_dir / _MARK).unlink()
 
 
 def load_updates(adapter_dir: Path, config: Mapping[str, Any]) -> dict[str, Update]:
@@ -114,16 +113,13 @@ def lora_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-_MARK = ".merging.json"
-
-
 def _forget_other_merge(base_dir: Path, adapter_dir: Path, out_dir: Path) -> None:
     """Drop what another adapter or base left half-done in `out_dir`."""
     manifest = read_manifest(base_dir) or {}
     adapter = sha256_file(adapter_dir / "adapter_model.safetensors")
     scale = sha256_file(adapter_dir / "adapter_config.json")
     mark = json.dumps({"base": manifest.get("sha256"), "adapter": adapter, "config": scale})
-    path = out_dir / _MARK
+    path = out_dir.with_name(f".{out_dir.name}.made-from.json")
     if not path.exists() or path.read_text() != mark:
         for file in out_dir.iterdir():
             file.unlink()
