@@ -23,7 +23,7 @@ from tunesmith.memory.files import MANIFEST, atomic_write, read_manifest, sha256
 from tunesmith.tools.memory_math import ModelShape
 from tunesmith.tools.merge import MergeRequest, MergeResult
 from tunesmith.tools.work.job import Job
-from tunesmith.tools.work.tensor_file import TensorFileWriter, read_header, weight_files
+from tunesmith.tools.work.tensor_file import INDEX_NAME, TensorFileWriter, read_header, weight_files
 
 Progress = Callable[[float, float, str], None]
 
@@ -68,17 +68,14 @@ def merge_adapter(base_dir: Path, adapter_dir: Path, out_dir: Path, progress: Pr
     _refuse_unmergeable(config)
     out_dir.mkdir(parents=True, exist_ok=True)
     _forget_other_merge(base_dir, adapter_dir, out_dir)
+    own = {MANIFEST}
     if config.get("target_parameters"):
         _merge_with_peft(base_dir, adapter_dir, out_dir, progress)
+        own.add(INDEX_NAME)
     else:
         _merge_shards(base_dir, load_updates(adapter_dir, config), out_dir, progress)
     for file in base_dir.iterdir():
-        if (
-            file.is_file()
-            and file.suffix != ".safetensors"
-            and file.name != MANIFEST
-            and not (out_dir / file.name).exists()
-        ):
+        if file.is_file() and file.suffix != ".safetensors" and file.name not in own:
             shutil.copyfile(file, out_dir / file.name)
 
 
