@@ -19,14 +19,13 @@ import jsonschema
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import Artifact, TrainingRow
-from tunesmith.tools.attributes import Attributes, answer_of
+from tunesmith.tools.attributes import Attributes, answer_of, loops, problems
 from tunesmith.tools.behaviour import Behaviour, load_behaviour
 from tunesmith.tools.critique import CritiqueRequest, CritiqueResult
 from tunesmith.tools.evaluation import load_named_suites, read_suite
 from tunesmith.tools.grading import Response, grade
 from tunesmith.tools.likeness import Likeness
 from tunesmith.tools.suites import Case
-from tunesmith.tools.texts import loops, problems
 from tunesmith.tools.work.job import Job
 
 _SAMPLES = 3
