@@ -56,7 +56,9 @@ def test_the_baseline_fails_and_the_adapter_passes(demo: Demo) -> None:
 
 @pytest.mark.parametrize("arm", ["adapter", "quantized"])
 def test_nothing_general_was_forgotten(demo: Demo, arm: str) -> None:
-    assert demo.compare("base", arm)["blocks"]["general"]["verdict"] != "worse"
+    general = demo.compare("base", arm)["blocks"]["general"]
+    assert general["passed"][arm] >= general["passed"]["base"] - 0.05 * general["cases"]
+    assert general["verdict"] != "worse"
 
 
 def test_the_quantized_model_still_passes(demo: Demo) -> None:
