@@ -43,7 +43,12 @@ STAGES: tuple[Entry, ...] = (
     Entry("train", "train a low-rank adapter (LoRA, or QLoRA at 4 bits)", ("base", "dataset"), "adapter"),
     Entry("evaluate", "run the suites on an arm and compare it case by case", ("base", "suite"), "results"),
     Entry("merge", "merge the adapter into the full-precision base, shard by shard", ("base", "adapter"), "merged"),
-    Entry("quantize", "quantize the merged model; lm_head and routers keep full precision", ("merged", "dataset"), "quantized"),
+    Entry(
+        "quantize",
+        "quantize the merged model; lm_head and routers keep full precision",
+        ("merged", "dataset"),
+        "quantized",
+    ),
     Entry("deploy", "serve the chosen model on a local port, or roll back to the one before", ("base",), "deployment"),
 )
 
