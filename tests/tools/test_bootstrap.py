@@ -196,9 +196,13 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+# These tests may themselves run under make, whose level and flags a child make would take over.
+MAKE = ("env", "-u", "MAKELEVEL", "-u", "MAKEFLAGS", "make")
+
+
 def make(project: Path, *arguments: str) -> str:
     done = subprocess.run(
-        ["make", "PYTHON=true", *arguments], cwd=project, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        [*MAKE, "PYTHON=true", *arguments], cwd=project, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
@@ -211,7 +215,7 @@ def test_a_demo_without_a_terminal_says_so_and_sets_a_limit(project: Path) -> No
 
 def test_a_demo_on_a_terminal_asks(project: Path) -> None:
     parent, child = pty.openpty()
-    subprocess.run(["make", "PYTHON=true", "demo"], cwd=project, stdin=child, stdout=child, stderr=child, check=True)
+    subprocess.run([*MAKE, "PYTHON=true", "demo"], cwd=project, stdin=child, stdout=child, stderr=child, check=True)
     assert os.read(parent, 1000).decode().strip() == "tunesmith demo"
 
 
@@ -231,5 +235,5 @@ def test_every_target_is_in_the_help(project: Path) -> None:
 
 
 def test_a_missing_python_is_told_in_one_line(project: Path) -> None:
-    done = subprocess.run(["make", "setup", "PYTHON=python9"], cwd=project, capture_output=True, text=True)
+    done = subprocess.run([*MAKE, "setup", "PYTHON=python9"], cwd=project, capture_output=True, text=True)
     assert done.returncode != 0 and "python9 is not installed" in done.stdout + done.stderr
