@@ -8,31 +8,40 @@ The rule, block by block, at alpha = .05, on the cases that both arms answered:
   lower bound of (b - a) lies above -margin (5 points unless stated), OR when not one case flipped from pass to fail.
   Else "no decision". The second way is a rule, not a proof: under about 52 cases even no flip at all cannot bound
   the loss below 5 points, and calling such a result undecided would help nobody. `lower_bound` is always shown.
+- The target is what the comparison is about, so it is tested at alpha itself. A gain on any other block is looked for
+  beside it: there "better" asks for p < alpha after Holm's correction over those blocks (`p_adjusted`). A loss is not
+  excused by having looked at several blocks: "worse" goes by p.
+- Cases made from one seed row (`cluster`) are no independent evidence: they flip together. With such clusters the
+  test is the exact one on clusters, and the bounds come from a bootstrap of whole clusters.
 - Too many errors (over 5 % of an arm's cases, missing ones included), or arms that differ in more than what is
   under test, are "no decision" whatever the counts say.
 
 An error is no failure: a case with an error on either side is left out of the pair, and counted. Repeats of a
-case are reduced first: passed when more than half of its answers passed, score the mean.
+case are reduced first: passed when more than half of its answers passed, score the mean. Metrics that a suite names
+are compared by their scores, with Holm's correction over all of them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.tools.stats import (
     ALPHA,
-    mcnemar_exact,
+    holm,
+    mcnemar_clustered,
     minimum_detectable_effect,
     non_inferiority,
     paired_bootstrap,
     paired_difference_interval,
     pass_rate_interval,
+    sign_flip_test,
 )
 
 BLOCKS = ("target", "general", "tools", "adversarial")
+PRIMARY_BLOCK = "target"
 GUARDED_BLOCKS = ("general", "tools")
 """Blocks that the change under test must not make worse."""
 
@@ -52,6 +61,10 @@ class Reduced:
     passed: bool | None
     score: float
     error: str | None
+    cluster: str
+    """The seed row that the case was made from; its own id where it was made from none."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Mean score of each metric that the suite names."""
 
     @property
     def word(self) -> str:
@@ -70,23 +83,30 @@ def compare_arms(
 ) -> dict[str, Any]:
     """The body of `tunesmith compare`: everything but the run's name.
 
-    A record is {case_id, block, passed: bool or None, score, error}; a missing answer needs no record. `keys`
-    maps each arm to its comparability key; those in `allowed` are under test and may differ.
+    A record is {case_id, block, passed: bool or None, score, error}, with `cluster` and `metrics` where the suite
+    says so; a missing answer needs no record. `keys` maps each arm to its comparability key; the parts in `allowed`
+    are under test and may differ.
     """
     a, b = arms
     left, right = reduce_repeats(records_a), reduce_repeats(records_b)
     differing = differences(keys[a], keys[b], allowed)
     present = [record.block for record in (*left.values(), *right.values())]
     names = [name for name in dict.fromkeys((*BLOCKS, *present)) if name in present]
+    counted = {name: _Counts.of(_pairs(left, right, name)) for name in names}
+    adjusted = holm({name: counts.p_value for name, counts in counted.items() if name != PRIMARY_BLOCK})
     blocks = {
-        name: _block(name, (a, b), _pairs(left, right, name), not differing, margin=margin, alpha=alpha)
-        for name in names
+        name: _block(
+            name, (a, b), counts, adjusted.get(name, counts.p_value), not differing, margin=margin, alpha=alpha
+        )
+        for name, counts in counted.items()
     }
     return {
         "arms": [a, b],
         "comparable": not differing,
         "differs_in": differing,
+        "refused": _refusal((a, b), keys, differing),
         "blocks": blocks,
+        "metrics": _metrics((a, b), left, right),
         "flips": _flips((a, b), left, right),
         "alpha": alpha,
         "margin": margin,
@@ -100,6 +120,20 @@ def differences(key_a: Mapping[str, Any], key_b: Mapping[str, Any], allowed: Col
     return [name for name in names if key_a.get(name, lacking) != key_b.get(name, lacking)]
 
 
+def _refusal(arms: tuple[str, str], keys: Mapping[str, Mapping[str, Any]], differing: Sequence[str]) -> str:
+    """Why there is no verdict: each difference with both values; empty where there is none."""
+    if not differing:
+        return ""
+    a, b = arms
+    told = "; ".join(f"{name}: {_clip(keys[a].get(name))} against {_clip(keys[b].get(name))}" for name in differing)
+    return f"{a} and {b} differ in more than what is under test ({told}); evaluate both again under the same settings"
+
+
+def _clip(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
 def reduce_repeats(records: Iterable[Mapping[str, Any]]) -> dict[str, Reduced]:
     """One result a case: repeats that erred are dropped while another answered; passed by more than half."""
     grouped: dict[str, list[Mapping[str, Any]]] = {}
@@ -110,13 +144,17 @@ def reduce_repeats(records: Iterable[Mapping[str, Any]]) -> dict[str, Reduced]:
 
 def _reduced(case_id: str, group: Sequence[Mapping[str, Any]]) -> Reduced:
     answered = [record for record in group if not record.get("error") and record.get("passed") is not None]
-    block = str(group[0].get("block") or "target")
+    block, cluster = str(group[0].get("block") or "target"), str(group[0].get("cluster") or case_id)
     if not answered:
         error = next((str(record["error"]) for record in group if record.get("error")), "no grade was stored")
-        return Reduced(case_id, block, None, 0.0, error)
+        return Reduced(case_id, block, None, 0.0, error, cluster)
     passes = sum(bool(record["passed"]) for record in answered)
-    scores = [_score(record) for record in answered]
-    return Reduced(case_id, block, 2 * passes > len(answered), math.fsum(scores) / len(scores), None)
+    score = _mean([_score(record) for record in answered])
+    names = dict.fromkeys(name for record in answered for name in record.get("metrics") or ())
+    metrics = {
+        name: _mean([r["metrics"][name] for r in answered if name in (r.get("metrics") or ())]) for name in names
+    }
+    return Reduced(case_id, block, 2 * passes > len(answered), score, None, cluster, metrics)
 
 
 def _score(record: Mapping[str, Any]) -> float:
@@ -124,7 +162,12 @@ def _score(record: Mapping[str, Any]) -> float:
     return float(bool(record["passed"])) if score is None else float(score)
 
 
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
 Pair = tuple[Reduced | None, Reduced | None]
+Judged = Sequence[tuple[Reduced, Reduced]]
 
 
 def _pairs(left: Mapping[str, Reduced], right: Mapping[str, Reduced], block: str) -> list[Pair]:
@@ -134,17 +177,64 @@ def _pairs(left: Mapping[str, Reduced], right: Mapping[str, Reduced], block: str
     return [(a, b) for a, b in pairs if (a or b).block == block]  # type: ignore[union-attr]
 
 
+@dataclass(frozen=True)
+class _Counts:
+    """One block's pairs counted: the flips, and the p-value of the exact test on them."""
+
+    pairs: Sequence[Pair]
+    judged: Judged
+    gained: int
+    lost: int
+    p_value: float
+    clusters: int
+    """Seed rows that the judged cases were made from; as many as cases where each has its own."""
+
+    @classmethod
+    def of(cls, pairs: Sequence[Pair]) -> _Counts:
+        judged = [(a, b) for a, b in pairs if a and b and a.passed is not None and b.passed is not None]
+        gained = sum(bool(b.passed and not a.passed) for a, b in judged)
+        lost = sum(bool(a.passed and not b.passed) for a, b in judged)
+        net: dict[str, int] = {}
+        for a, b in judged:
+            net[a.cluster] = net.get(a.cluster, 0) + bool(b.passed) - bool(a.passed)
+        return cls(pairs, judged, gained, lost, mcnemar_clustered(net.values()), len(net))
+
+    @property
+    def clustered(self) -> bool:
+        return self.clusters < len(self.judged)
+
+    def bounds(self, confidence: float) -> tuple[float, float]:
+        """Interval of the difference in pass rate: Tango's score interval, or with clusters their bootstrap."""
+        if not self.clustered:
+            return paired_difference_interval(len(self.judged), self.gained, self.lost, confidence)
+        found = paired_bootstrap(
+            [float(bool(b.passed)) - float(bool(a.passed)) for a, b in self.judged],
+            clusters=[a.cluster for a, _ in self.judged],
+            confidence=confidence,
+        )
+        return found.low, found.high
+
+    def lower_bound(self, margin: float, alpha: float) -> float:
+        """One-sided lower bound of the difference at 1 - alpha."""
+        if self.clustered:
+            return self.bounds(1 - 2 * alpha)[0]
+        return non_inferiority(len(self.judged), self.gained, self.lost, margin, alpha).lower_bound
+
+
 def _block(
-    name: str, arms: tuple[str, str], pairs: Sequence[Pair], comparable: bool, *, margin: float, alpha: float
+    name: str,
+    arms: tuple[str, str],
+    counts: _Counts,
+    p_adjusted: float,
+    comparable: bool,
+    *,
+    margin: float,
+    alpha: float,
 ) -> dict[str, Any]:
-    judged = [(a, b) for a, b in pairs if a and b and a.passed is not None and b.passed is not None]
-    gained = sum(bool(b.passed and not a.passed) for a, b in judged)
-    lost = sum(bool(a.passed and not b.passed) for a, b in judged)
-    p_value = mcnemar_exact(gained, lost)
-    low, high = paired_difference_interval(len(judged), gained, lost, 1 - alpha)
-    bound = non_inferiority(len(judged), gained, lost, margin, alpha)
+    pairs, judged = counts.pairs, counts.judged
+    bound = counts.lower_bound(margin, alpha)
     errors = {arm: sum(not (pair[i] and pair[i].passed is not None) for pair in pairs) for i, arm in enumerate(arms)}  # type: ignore[union-attr]
-    verdict, why = _verdict(name, len(judged), gained, lost, p_value, bound.lower_bound, margin=margin, alpha=alpha)
+    verdict, why = _verdict(name, counts, p_adjusted, bound, margin=margin, alpha=alpha)
     worst = max(errors.values())
     if not judged:
         verdict, why = NO_DECISION, "no case was answered by both arms"
@@ -153,20 +243,22 @@ def _block(
     elif not comparable:
         verdict, why = NO_DECISION, "the arms differ in more than what is under test"
     passed = {arm: sum(bool(pair[i].passed) for pair in judged) for i, arm in enumerate(arms)}
-    effect = minimum_detectable_effect(len(judged), alpha)
+    effect = minimum_detectable_effect(counts.clusters, alpha)
     return {
         "cases": len(pairs),
         "passed": passed,
         "errors": errors,
-        "fail_to_pass": gained,
-        "pass_to_fail": lost,
-        "p_value": p_value,
+        "fail_to_pass": counts.gained,
+        "pass_to_fail": counts.lost,
+        "p_value": counts.p_value,
         "verdict": verdict,
         "reason": why,
+        "p_adjusted": p_adjusted,
         "judged": len(judged),
-        "difference": (gained - lost) / len(judged) if judged else None,
-        "interval": [low, high] if judged else None,
-        "lower_bound": bound.lower_bound if judged else None,
+        "clusters": counts.clusters,
+        "difference": (counts.gained - counts.lost) / len(judged) if judged else None,
+        "interval": list(counts.bounds(1 - alpha)) if judged else None,
+        "lower_bound": bound if judged else None,
         "pass_rate_intervals": {arm: list(pass_rate_interval(passed[arm], len(judged))) for arm in arms},
         "detectable": effect if math.isfinite(effect) else None,
         "scores": _scores(arms, judged),
@@ -174,14 +266,17 @@ def _block(
 
 
 def _verdict(
-    block: str, cases: int, gained: int, lost: int, p_value: float, lower_bound: float, *, margin: float, alpha: float
+    block: str, counts: _Counts, p_adjusted: float, lower_bound: float, *, margin: float, alpha: float
 ) -> tuple[str, str]:
     """The word for a block, and the reason in one line."""
-    if p_value < alpha:
-        side = BETTER if gained > lost else WORSE
-        return side, f"{gained} gained and {lost} lost of {cases}: exact McNemar p = {p_value:.2g}"
+    gained, lost, cases, p_value = counts.gained, counts.lost, len(counts.judged), counts.p_value
+    test = f"exact test on {counts.clusters} seed rows" if counts.clustered else "exact McNemar"
+    if p_value < alpha and gained < lost:
+        return WORSE, f"{gained} gained and {lost} lost of {cases}: {test} p = {p_value:.2g}"
+    if p_adjusted < alpha and gained > lost:
+        return BETTER, f"{gained} gained and {lost} lost of {cases}: {test} p = {p_value:.2g}"
     if block not in GUARDED_BLOCKS:
-        return NO_DECISION, f"{gained} gained and {lost} lost of {cases} can be chance: exact McNemar p = {p_value:.2g}"
+        return NO_DECISION, f"{gained} gained and {lost} lost of {cases} can be chance: {test} p = {p_value:.2g}"
     if lower_bound > -margin:
         return NOT_WORSE, f"at most {max(0.0, -lower_bound):.1%} lost at 95 %, within the margin of {margin:.0%}"
     if lost == 0:
@@ -189,13 +284,36 @@ def _verdict(
     return NO_DECISION, f"up to {-lower_bound:.1%} may be lost, over the margin of {margin:.0%}; more cases would tell"
 
 
-def _scores(arms: tuple[str, str], judged: Sequence[tuple[Reduced, Reduced]]) -> dict[str, Any] | None:
+def _scores(arms: tuple[str, str], judged: Judged) -> dict[str, Any] | None:
     """Mean graded scores with the bootstrap interval of their paired difference; None where scores are pass or fail."""
     if all(record.score in (0.0, 1.0) for pair in judged for record in pair):
         return None
-    found = paired_bootstrap([b.score - a.score for a, b in judged])
-    means = {arm: math.fsum(pair[i].score for pair in judged) / len(judged) for i, arm in enumerate(arms)}
+    found = paired_bootstrap([b.score - a.score for a, b in judged], clusters=[a.cluster for a, _ in judged])
+    means = {arm: _mean([pair[i].score for pair in judged]) for i, arm in enumerate(arms)}
     return {"mean": means, "difference": found.mean, "interval": [found.low, found.high], "resamples": found.resamples}
+
+
+def _metrics(
+    arms: tuple[str, str], left: Mapping[str, Reduced], right: Mapping[str, Reduced]
+) -> dict[str, dict[str, Any]]:
+    """Each metric that the suite names: means, the bootstrap interval of the paired difference, Holm's p-value."""
+    both = [(left[case_id], right[case_id]) for case_id in left if case_id in right]
+    found = {}
+    for name in dict.fromkeys(name for a, _ in both for name in a.metrics):
+        pairs = [(a, b) for a, b in both if name in a.metrics and name in b.metrics]
+        if not pairs:
+            continue
+        deltas, clusters = [b.metrics[name] - a.metrics[name] for a, b in pairs], [a.cluster for a, _ in pairs]
+        interval = paired_bootstrap(deltas, clusters=clusters)
+        found[name] = {
+            "cases": len(pairs),
+            "mean": {arm: _mean([pair[i].metrics[name] for pair in pairs]) for i, arm in enumerate(arms)},
+            "difference": interval.mean,
+            "interval": [interval.low, interval.high],
+            "p_value": sign_flip_test(deltas, clusters=clusters),
+        }
+    adjusted = holm({name: metric["p_value"] for name, metric in found.items()})
+    return {name: {**metric, "p_adjusted": adjusted[name]} for name, metric in found.items()}
 
 
 def _flips(arms: tuple[str, str], left: Mapping[str, Reduced], right: Mapping[str, Reduced]) -> list[dict[str, Any]]:

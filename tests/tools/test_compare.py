@@ -155,3 +155,47 @@ def test_blocks_are_judged_apart_and_in_a_fixed_order() -> None:
     blocks = compare_arms(a, b, ("base", "adapter"), KEYS)["blocks"]
     assert list(blocks) == ["target", "general"]
     assert [blocks[name]["verdict"] for name in blocks] == ["better", "not worse"]
+
+
+def clustered(words: str, size: int, block_name: str = "target") -> list[dict[str, Any]]:
+    """Cases that come in clusters of `size`, each cluster from one seed row."""
+    return [{**r, "cluster": f"row-{i // size}"} for i, r in enumerate(records(words, block_name))]
+
+
+def test_cases_made_from_one_seed_row_are_not_counted_as_independent() -> None:
+    a, b = "f" * 20, "p" * 10 + "f" * 10
+    alone = compare_arms(records(a), records(b), ("base", "adapter"), KEYS)["blocks"]["target"]
+    together = compare_arms(clustered(a, 5), clustered(b, 5), ("base", "adapter"), KEYS)["blocks"]["target"]
+    assert (alone["verdict"], alone["clusters"]) == ("better", 20)
+    assert (together["verdict"], together["clusters"], together["p_value"]) == ("no decision", 4, 0.5)
+    assert together["interval"][0] <= 0 < alone["interval"][0]
+    assert together["detectable"] is None, "four seed rows can show nothing"
+
+
+def test_a_gain_beside_the_target_must_survive_holm_and_a_loss_need_not() -> None:
+    flips = {"target": ("f" * 6, "p" * 6), "general": ("f" * 6 + "p" * 40, "p" * 46), "tools": ("p" * 9, "p" * 9)}
+    a = [r for name, (words, _) in flips.items() for r in records(words, name)]
+    b = [r for name, (_, words) in flips.items() for r in records(words, name)]
+    found = compare_arms(a, b, ("base", "adapter"), KEYS)["blocks"]
+    assert found["target"]["p_value"] == found["general"]["p_value"] == 0.03125
+    assert (found["target"]["verdict"], found["target"]["p_adjusted"]) == ("better", 0.03125)
+    assert (found["general"]["verdict"], found["general"]["p_adjusted"]) == ("not worse", 0.0625)
+    assert compare_arms(b, a, ("base", "adapter"), KEYS)["blocks"]["general"]["verdict"] == "worse"
+
+
+def test_named_metrics_are_compared_by_their_scores_and_corrected_together() -> None:
+    def graded(form: float, tone: float) -> list[dict[str, Any]]:
+        return [{**r, "metrics": {"form": form, "tone": tone + i % 2 * 0.1}} for i, r in enumerate(records("p" * 12))]
+
+    metrics = compare_arms(graded(0.2, 0.5), graded(0.8, 0.5), ("base", "adapter"), KEYS)["metrics"]
+    assert metrics["form"]["difference"] == pytest.approx(0.6) and metrics["form"]["interval"][0] > 0.5
+    assert metrics["form"]["p_value"] == 2 / 2**12 and metrics["form"]["p_adjusted"] == 4 / 2**12
+    assert metrics["tone"]["p_value"] == 1.0
+
+
+def test_a_refusal_names_each_difference_with_both_values() -> None:
+    keys = {"base": KEY, "adapter": {**KEY, "adapter": "def", "template": "u" * 90}}
+    found = compare_arms(records("f"), records("p"), ("base", "adapter"), keys)
+    assert "template: t against uuu" in found["refused"] and "evaluate both again" in found["refused"]
+    assert len(found["refused"]) < 240
+    assert compare_arms(records("f"), records("p"), ("base", "adapter"), KEYS)["refused"] == ""

@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from tests.bench._simulation import simulate
 from tunesmith.tools import stats
 
 
@@ -117,3 +118,38 @@ def test_holm_matches_a_worked_example_and_keeps_order() -> None:
     adjusted = stats.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
     assert list(adjusted) == ["a", "b", "c", "d"]
     assert adjusted == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
+
+
+def test_the_clustered_test_is_mcnemars_for_clusters_of_one_and_stricter_for_larger_ones() -> None:
+    for gained, lost in [(0, 0), (6, 0), (5, 9), (12, 12), (30, 11)]:
+        assert stats.mcnemar_clustered([1] * gained + [-1] * lost + [0] * 7) == stats.mcnemar_exact(gained, lost)
+    assert stats.mcnemar_clustered([5, 5]) == 0.5  # ten flips one way, but from two seed rows
+    assert stats.mcnemar_clustered([2, 1, 1, -1]) == 0.5  # by hand: 8 of 16 sign patterns reach 3
+    assert stats.mcnemar_clustered([3] * 400) < 1e-100
+
+
+def test_the_sign_flip_test_is_exact_when_small_seeded_when_large_and_never_zero() -> None:
+    assert stats.sign_flip_test([0.5] * 6) == stats.mcnemar_exact(6, 0)
+    assert stats.sign_flip_test([0.0] * 9) == 1.0
+    assert stats.sign_flip_test([1.0] * 30) == stats.sign_flip_test([1.0] * 30) == 1 / 10_001
+    assert stats.sign_flip_test([1.0] * 30, clusters=[n // 15 for n in range(30)]) == 0.5
+
+
+def test_the_sign_flip_test_raises_a_false_alarm_in_about_five_percent() -> None:
+    rng = random.Random(5)
+    alarms = sum(stats.sign_flip_test([rng.gauss(0, 1) for _ in range(12)]) < 0.05 for _ in range(600))
+    assert alarms / 600 <= 0.075
+
+
+def test_the_plan_says_what_guarded_cases_leave_open() -> None:
+    assert stats.guard_text(24, 0.05) == "24 cases leave a loss of up to 10.1 points open when none is lost"
+    assert stats.guard_text(63, 0.05).endswith("4.1 points open when none is lost, inside the margin of 5")
+
+
+def test_over_2000_simulated_pairs_ours_holds_its_level_and_two_bare_pass_rates_do_not() -> None:
+    real, none = simulate(2000, 1, no_difference=False), simulate(2000, 2, no_difference=True)
+    assert 0.93 <= real.share(real.covered) <= 0.97
+    assert 0.93 <= none.share(none.covered) <= 0.97
+    assert none.share(none.alarms) <= 0.05
+    assert none.share(none.higher_wins) > 0.4, "that the higher rate wins is a coin's word"
+    assert real.share(real.naive_covered) > 0.97 and real.width < 0.9 * real.naive_width, "unpaired is blunter"
