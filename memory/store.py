@@ -80,19 +80,25 @@ class Store(Ledger):
 
     def add_result(self, run: str, step: str, result: EvalResult) -> None:
         """Record one answered case; the same case of the same step again replaces an error, nothing else."""
+        self.add_results(run, step, [result])
+
+    def add_results(self, run: str, step: str, results: Sequence[EvalResult]) -> None:
+        """Record answered cases in one transaction; a case that is there already replaces an error, nothing else."""
         with self.write() as conn:
-            conn.execute(
-                "DELETE FROM eval_results WHERE step = ? AND arm = ? AND case_id = ? AND repeat = ? AND passed IS NULL",
-                (step, result.arm, result.case_id, result.repeat),
-            )
-            values = {name: getattr(result, name) for name in EvalResult.__dataclass_fields__}
-            values |= {"tool_calls": to_json(result.tool_calls), "assertions": to_json(result.assertions)}
-            values |= {"run": run, "step": step, "at": time.time()}
-            names = ", ".join(values)
-            conn.execute(
-                f"INSERT OR IGNORE INTO eval_results ({names}) VALUES ({', '.join('?' * len(values))})",
-                [*values.values()],
-            )
+            for result in results:
+                conn.execute(
+                    "DELETE FROM eval_results"
+                    " WHERE step = ? AND arm = ? AND case_id = ? AND repeat = ? AND passed IS NULL",
+                    (step, result.arm, result.case_id, result.repeat),
+                )
+                values = {name: getattr(result, name) for name in EvalResult.__dataclass_fields__}
+                values |= {"tool_calls": to_json(result.tool_calls), "assertions": to_json(result.assertions)}
+                values |= {"run": run, "step": step, "at": time.time()}
+                names = ", ".join(values)
+                conn.execute(
+                    f"INSERT OR IGNORE INTO eval_results ({names}) VALUES ({', '.join('?' * len(values))})",
+                    [*values.values()],
+                )
 
     def results(self, step: str, arm: str | None = None) -> list[EvalResult]:
         """The answered cases of a step, in the order they came."""

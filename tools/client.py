@@ -14,9 +14,12 @@ from typing import Any, Self
 
 import aiohttp
 
+from tunesmith.tools.throttle import Throttle
+
 _TRIES = 4
 _BACKOFF_S = 0.5
 _TIMEOUT_S = 600.0
+_METRICS_TIMEOUT = aiohttp.ClientTimeout(total=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class ChatResponse:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     latency_ms: float = 0.0
+    logprobs: list[float] = field(default_factory=list)
+    """Log probability of each answered token, where the request asked for them."""
     error: str | None = None
 
 
@@ -69,6 +74,7 @@ class ChatClient:
     def __init__(self, url: str, key: str, *, timeout_s: float = _TIMEOUT_S) -> None:
         """`url` is without `/v1`."""
         self._url = f"{url}/v1/chat/completions"
+        self._metrics_url = f"{url}/metrics"
         self._headers = {"Authorization": f"Bearer {key}"}
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._session: aiohttp.ClientSession | None = None
@@ -88,17 +94,34 @@ class ChatClient:
     ) -> None:
         """Send `requests` in order, at most `concurrency` at a time; `on_result` gets each answer as it arrives.
 
-        An exception of `on_result` ends everything and is raised here.
+        Fewer are in flight while the server's own queue is long. An exception of `on_result` ends everything and is
+        raised here.
         """
-        queue = iter(requests)
+        queue, throttle = iter(requests), Throttle(concurrency)
+        steering = asyncio.create_task(throttle.follow(self._metrics))
 
         async def work() -> None:
             for request in queue:
-                on_result(await self.complete(request))
+                async with throttle:
+                    response = await self.complete(request)
+                on_result(response)
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(concurrency):
-                group.create_task(work())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(concurrency):
+                    group.create_task(work())
+        finally:
+            steering.cancel()
+            await asyncio.gather(steering, return_exceptions=True)
+
+    async def _metrics(self) -> str | None:
+        """What the server says of itself; None where it does not say, or not soon."""
+        assert self._session is not None, "use `async with ChatClient(...)`"
+        try:
+            async with self._session.get(self._metrics_url, timeout=_METRICS_TIMEOUT) as answer:
+                return await answer.text() if answer.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError, ValueError):
+            return None
 
     async def complete(self, request: ChatRequest) -> ChatResponse:
         """Answer one request; connection faults, 429 and 5xx are tried again with growing pauses."""
@@ -142,6 +165,7 @@ def _response(identity: str, document: Any, latency_ms: float) -> ChatResponse:
         prompt_tokens=usage.get("prompt_tokens", 0),
         completion_tokens=usage.get("completion_tokens", 0),
         latency_ms=latency_ms,
+        logprobs=[token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or ()],
     )
 
 
