@@ -6,7 +6,7 @@ DEVICE ?= auto
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chat lint bench clean distclean
+.PHONY: help setup demo test chat lint bench crosscheck clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,9 @@ bench: setup ## the measurements in tests/bench
 	@for script in tests/bench/[!_]*.py; do \
 	  echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
 	done
+
+crosscheck: setup ## compare our grading with the real promptfoo (npm), live; RECORD=1 stores its verdicts
+	@$(BIN)/python -m tests.promptfoo.crosscheck $(if $(RECORD),--record)
 
 clean: ## remove caches and build output
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .lint

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.grading import Assertion, Response, grade
+from tunesmith.tools.grading import Assertion, Response, asks_model, grade
 
 Block = Literal["target", "general", "tools", "adversarial"]
 BLOCKS: tuple[Block, ...] = ("target", "general", "tools", "adversarial")
@@ -102,8 +102,11 @@ class Suite(BaseModel):
         return suite
 
 
-def load_suites(paths: Sequence[Path]) -> Suite:
-    """Parse suite files into one suite. Raises BadInput with file, line, reason and the next thing to do."""
+def load_suites(paths: Sequence[Path], *, models: bool = False) -> Suite:
+    """Parse suite files into one suite. Raises BadInput with file, line, reason and the next thing to do.
+
+    Without `models`, assertions that a judge or an embedding model would have to grade are refused by name.
+    """
     from tunesmith.tools.suite_parse import parse_suite
 
     if not paths:
@@ -117,8 +120,22 @@ def load_suites(paths: Sequence[Path]) -> Suite:
                     f"{place}: the case id {case.case_id!r} is taken by the test at {first}; give one of them another "
                     "metadata.case_id, or remove the copy"
                 )
+            if not models:
+                refuse_models(case, place)
             cases[case.case_id] = case, place
     return Suite(cases=tuple(case for case, _ in cases.values()))
+
+
+_MISSING = {
+    "judge": "asks a judge, and none is given here; use a deterministic type such as icontains, regex or is-json",
+    "embedder": "needs an embedding model, and none is given here; use rouge-n or levenshtein",
+}
+
+
+def refuse_models(case: Case, place: str) -> None:
+    """Raise BadInput at `place` where a model would have to grade the case."""
+    for kind, role in asks_model(case.assertions).items():
+        raise BadInput(f"{place}: the assertion type {kind!r} {_MISSING[role]}")
 
 
 def check_suites(paths: Sequence[Path]) -> dict[str, Any]:

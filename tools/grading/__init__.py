@@ -1,23 +1,31 @@
-"""Grading: promptfoo's deterministic assertions, one small function a type.
+"""Grading: promptfoo's declarative assertions, one small function a type.
 
-Semantics are those of promptfoo 0.123.1. Deliberate differences, each because the measurement would otherwise lie:
+Semantics are those of promptfoo 0.123.1, held to it by the corpus in tests/promptfoo. Deliberate differences, each
+because the measurement would otherwise lie:
 
 - `not-is-valid-openai-tools-call` negates (promptfoo ignores the `not-`).
 - A tool call is not a refusal for `is-refusal` (promptfoo takes every output without text for one).
-- A regex or a schema's pattern that runs over a second, a missing latency or missing log probabilities make the
-  case an error, not a failure. Patterns that only Python would understand are refused when the suite is loaded.
-- `format` in a schema knows date, time, date-time, email, uuid, ipv4, uri and regex; others are refused.
+- A regex or a schema's pattern that runs over a second, a missing latency or missing log probabilities, and a judge
+  that gives no verdict make the case an error, not a failure. Patterns that only Python would understand are
+  refused when the suite is loaded.
+- `format` in a schema knows date, time, date-time, email, uuid, ipv4, uri and regex; others are refused. A `$ref`
+  is looked up in the schema itself (promptfoo looks in the suite file where the schema is written inline).
 - `tool-call-f1` on text reads the whole text or whole lines as JSON, not blocks spread over several lines.
 - `contains-any` and `contains-all` with an empty list are refused.
+- `is-sql` asks sqlglot, not node-sql-parser: they disagree on rare syntax. The name that a WITH gives is no table.
+- `select-best` takes equal answers for equally good, and shows the judge the answers in an order of their own.
 """
 
-from tunesmith.tools.grading import calls, json_output, served, similarity, text
+from tunesmith.tools.grading import calls, html, json_output, judged, served, similarity, sql, text, xml
 from tunesmith.tools.grading.core import (
     ASSERT_SET,
     Assertion,
     AssertionResult,
+    Embedder,
     Grade,
+    Judge,
     Response,
+    asks_model,
     check_assertion,
     grade,
     supported_types,
@@ -29,14 +37,21 @@ __all__ = [
     "Assertion",
     "AssertionResult",
     "CannotGrade",
+    "Embedder",
     "Grade",
+    "Judge",
     "Response",
+    "asks_model",
     "calls",
     "check_assertion",
     "grade",
+    "html",
     "json_output",
+    "judged",
     "served",
     "similarity",
+    "sql",
     "supported_types",
     "text",
+    "xml",
 ]

@@ -6,20 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tunesmith.tools.grading import javascript as js
-from tunesmith.tools.grading.core import Assertion, Response, Verdict, assertion_type
+from tunesmith.tools.grading.core import Aid, Assertion, Response, Verdict, assertion_type
 from tunesmith.tools.grading.schema import check_schema, violations
-from tunesmith.tools.grading.text import Tools
 
 
 @assertion_type("is-valid-openai-tools-call", needs_value=False)
-def is_valid_openai_tools_call(assertion: Assertion, response: Response, tools: Tools) -> Verdict:
+def is_valid_openai_tools_call(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     """At least one call, each naming an offered tool with arguments that conform to its parameters."""
     output = response.output
     calls = output.get("tool_calls") if isinstance(output, Mapping) else output
     expected = "be valid calls of the offered tools"
     if not isinstance(calls, list) or not calls:
         return Verdict(False, expected, "no tool call")
-    broken = next((wrong for call in calls if (wrong := wrong_call(call, tools))), "")
+    broken = next((wrong for call in calls if (wrong := wrong_call(call, aid.tools))), "")
     return Verdict(not broken, expected, broken)
 
 
@@ -72,7 +71,7 @@ def _need_names(assertion: Assertion) -> None:
 
 
 @assertion_type("tool-call-f1", check=_need_names)
-def tool_call_f1(assertion: Assertion, response: Response, tools: Tools) -> Verdict:
+def tool_call_f1(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     """F1 of the set of names called against those expected, at least `threshold` (1); order and repeats are free."""
     expected, actual = _expected_names(assertion), called_names(response.output)
     hits = len(expected & actual)

@@ -116,9 +116,41 @@ class Gradable(Protocol):
     def threshold(self) -> float | None: ...
     @property
     def tools(self) -> tuple[Mapping[str, Any], ...]: ...
+    @property
+    def messages(self) -> tuple[Mapping[str, Any], ...]: ...
 
 
-Handler = Callable[[Assertion, Response, Sequence[Mapping[str, Any]]], Verdict]
+class Judge(Protocol):
+    """A language model without tools that reads a judging prompt and answers it, greedily."""
+
+    def answer(self, prompt: str) -> str:
+        """The judge's answer. Raises CannotGrade where none can be had."""
+        ...
+
+
+class Embedder(Protocol):
+    """A sentence embedding model."""
+
+    def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        """One vector for each text. Raises CannotGrade where none can be had."""
+        ...
+
+
+@dataclass(frozen=True)
+class Aid:
+    """What an assertion may use besides the output."""
+
+    tools: Sequence[Mapping[str, Any]] = ()
+    """The tools that were offered with the question."""
+    question: str = ""
+    """What was asked, as one text."""
+    judge: Judge | None = None
+    embedder: Embedder | None = None
+    rivals: Sequence[str] = ()
+    """What other arms answered to the same question: for select-best."""
+
+
+Handler = Callable[[Assertion, Response, Aid], Verdict]
 Check = Callable[[Assertion], None]
 
 
@@ -127,17 +159,21 @@ class AssertionType:
     handler: Handler
     check: Check
     needs_value: bool
+    asks: str = ""
+    """"judge" or "embedder": the model that grading asks; empty for none."""
 
 
 TYPES: dict[str, AssertionType] = {}
 
 
-def assertion_type(*names: str, check: Check | None = None, needs_value: bool = True) -> Callable[[Handler], Handler]:
+def assertion_type(
+    *names: str, check: Check | None = None, needs_value: bool = True, asks: str = ""
+) -> Callable[[Handler], Handler]:
     """Enter a handler under its names. `check` raises ValueError for a declaration that can never be graded."""
 
     def enter(handler: Handler) -> Handler:
         for name in names:
-            TYPES[name] = AssertionType(handler, check or (lambda assertion: None), needs_value)
+            TYPES[name] = AssertionType(handler, check or (lambda assertion: None), needs_value, asks)
         return handler
 
     return enter
@@ -158,38 +194,58 @@ def check_assertion(assertion: Assertion) -> None:
     entry.check(assertion)
 
 
-def grade(case: Gradable, response: Response) -> Grade:
+def grade(
+    case: Gradable,
+    response: Response,
+    *,
+    judge: Judge | None = None,
+    embedder: Embedder | None = None,
+    rivals: Sequence[str] = (),
+) -> Grade:
     """Judge one response: the weighted mean of the scores; all must pass, or with a threshold the mean must reach it.
 
-    A case without assertions passes with score 1. An assertion of weight 0 always passes.
+    A case without assertions passes with score 1. An assertion of weight 0 always passes. A type that asks a model
+    which is not given makes the case an error.
     """
     if not case.assertions:
         return Grade(True, 1.0, reason="no assertions")
-    return _grade_all(case.assertions, case.threshold, response, case.tools)
+    aid = Aid(case.tools, asked(case.messages), judge, embedder, tuple(rivals))
+    return _grade_all(case.assertions, case.threshold, response, aid)
+
+
+def asked(messages: Sequence[Mapping[str, Any]]) -> str:
+    """What was asked, as one text: the only message's content, or all messages as JSON."""
+    if len(messages) == 1 and isinstance(messages[0].get("content"), str):
+        return str(messages[0]["content"])
+    return as_json(list(messages)) if messages else ""
+
+
+def asks_model(assertions: Sequence[Assertion]) -> dict[str, str]:
+    """Type → "judge" or "embedder", for every type among `assertions` that asks a model."""
+    every = [a for assertion in assertions for a in (assertion, *assertion.children) if a.type != ASSERT_SET]
+    return {a.type: TYPES[a.base_type].asks for a in every if TYPES[a.base_type].asks}
 
 
 def _grade_all(
     assertions: Sequence[Assertion],
     threshold: float | None,
     response: Response,
-    tools: Sequence[Mapping[str, Any]],
+    aid: Aid,
 ) -> Grade:
     tally = _Tally()
     for assertion in assertions:
         if assertion.type == ASSERT_SET:
-            inner = _grade_all(assertion.children, assertion.threshold, response, tools)
+            inner = _grade_all(assertion.children, assertion.threshold, response, aid)
             whole = AssertionResult(ASSERT_SET, inner.passed, inner.score, inner.reason)
             tally.add(assertion, whole, inner.error, inner)
         else:
-            tally.add(assertion, *_grade_one(assertion, response, tools))
+            tally.add(assertion, *_grade_one(assertion, response, aid))
     return tally.grade(threshold)
 
 
-def _grade_one(
-    assertion: Assertion, response: Response, tools: Sequence[Mapping[str, Any]]
-) -> tuple[AssertionResult, str | None]:
+def _grade_one(assertion: Assertion, response: Response, aid: Aid) -> tuple[AssertionResult, str | None]:
     try:
-        verdict = TYPES[assertion.base_type].handler(assertion, response, tools)
+        verdict = TYPES[assertion.base_type].handler(assertion, response, aid)
     except CannotGrade as error:
         forgiven = assertion.weight == 0
         return AssertionResult(assertion.type, forgiven, 0.0, str(error)), None if forgiven else str(error)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from tunesmith.tools.grading import javascript as js
-from tunesmith.tools.grading.core import Assertion, Response, Verdict, assertion_type
+from tunesmith.tools.grading.core import Aid, Assertion, Response, Verdict, assertion_type
 from tunesmith.tools.grading.schema import check_schema, violations
-from tunesmith.tools.grading.text import Tools, shown
+from tunesmith.tools.grading.text import shown
 from tunesmith.tools.suite_yaml import YamlRefused, parse_yaml
 
 MAX_OBJECT_CHARS = 100_000
@@ -38,7 +38,7 @@ def _need_schema(assertion: Assertion) -> None:
 
 
 @assertion_type("is-json", check=_need_schema, needs_value=False)
-def is_json(assertion: Assertion, response: Response, tools: Tools) -> Verdict:
+def is_json(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     """The whole output is one JSON value; with a schema, one that conforms."""
     try:
         value = js.parse_json(response.output_text)
@@ -50,7 +50,7 @@ def is_json(assertion: Assertion, response: Response, tools: Tools) -> Verdict:
 
 
 @assertion_type("contains-json", check=_need_schema, needs_value=False)
-def contains_json(assertion: Assertion, response: Response, tools: Tools) -> Verdict:
+def contains_json(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     """An object in braces stands somewhere in the output; with a schema, one that conforms.
 
     As in promptfoo an object may be written loosely (`{a: 1}`, comments), and a list counts only inside an object.

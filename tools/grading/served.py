@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from tunesmith.tools.grading.core import Assertion, Response, Verdict, assertion_type
+from tunesmith.tools.grading.core import Aid, Assertion, Response, Verdict, assertion_type
 from tunesmith.tools.grading.javascript import CannotGrade
-from tunesmith.tools.grading.text import Tools
 
 
 def _need_threshold(assertion: Assertion) -> None:
@@ -15,7 +14,7 @@ def _need_threshold(assertion: Assertion) -> None:
 
 
 @assertion_type("latency", check=_need_threshold, needs_value=False)
-def latency(assertion: Assertion, response: Response, tools: Tools) -> Verdict:
+def latency(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     """Answered within `threshold` milliseconds."""
     if response.latency_ms is None:
         raise CannotGrade("latency: this output was stored without its time; run the case again")
@@ -29,7 +28,7 @@ def _need_reason(assertion: Assertion) -> None:
 
 
 @assertion_type("finish-reason", check=_need_reason)
-def finish_reason(assertion: Assertion, response: Response, tools: Tools) -> Verdict:
+def finish_reason(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     actual = response.finish_reason or ""
     return Verdict(assertion.value.lower() == actual.lower(), f"finish by {assertion.value!r}", actual or "no reason")
 
@@ -43,7 +42,7 @@ def _mean_logprob(assertion: Assertion, response: Response) -> float:
 
 
 @assertion_type("perplexity", needs_value=False)
-def perplexity(assertion: Assertion, response: Response, tools: Tools) -> Verdict:
+def perplexity(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     """exp(-mean log probability) at most `threshold`; without one it always passes."""
     value = math.exp(-_mean_logprob(assertion, response))
     holds = value <= assertion.threshold if assertion.threshold is not None else not assertion.inverse
@@ -51,7 +50,7 @@ def perplexity(assertion: Assertion, response: Response, tools: Tools) -> Verdic
 
 
 @assertion_type("perplexity-score", needs_value=False)
-def perplexity_score(assertion: Assertion, response: Response, tools: Tools) -> Verdict:
+def perplexity_score(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     """1 / (1 + perplexity) at least `threshold`; without one it always passes."""
     score = 1 / (1 + math.exp(-_mean_logprob(assertion, response)))
     holds = score >= assertion.threshold if assertion.threshold is not None else not assertion.inverse

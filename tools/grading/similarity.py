@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tunesmith.tools.grading import javascript as js
-from tunesmith.tools.grading.core import Assertion, Response, Verdict, assertion_type
-from tunesmith.tools.grading.text import Tools
+from tunesmith.tools.grading.core import Aid, Assertion, Response, Verdict, assertion_type
 
 
 def _need_string(assertion: Assertion) -> None:
@@ -31,7 +30,7 @@ def _at_least(assertion: Assertion, score: float, default: float, name: str) -> 
 
 
 @assertion_type("levenshtein", check=_need_string)
-def levenshtein(assertion: Assertion, response: Response, tools: Tools) -> Verdict:
+def levenshtein(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     """Edit distance at most `threshold` (5), counted in UTF-16 units as JavaScript does."""
     from rapidfuzz.distance import Levenshtein
 
@@ -41,7 +40,7 @@ def levenshtein(assertion: Assertion, response: Response, tools: Tools) -> Verdi
 
 
 @assertion_type("rouge-n", check=_need_string)
-def rouge_n(assertion: Assertion, response: Response, tools: Tools) -> Verdict:
+def rouge_n(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     """ROUGE-1 as an F-score over clipped counts, lower-cased, at least `threshold` (0.75). Lin 2004."""
     score = rouge_score(response.output_text.lower(), assertion.value.lower())
     return _at_least(assertion, score, 0.75, "ROUGE-N")
@@ -99,7 +98,7 @@ def treebank_tokens(text: str) -> list[str]:
 
 
 @assertion_type("bleu", check=_need_strings)
-def bleu(assertion: Assertion, response: Response, tools: Tools) -> Verdict:
+def bleu(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     """Sentence BLEU-4 against the nearest of the references, at least `threshold` (0.5). Papineni et al. 2002."""
     value = assertion.value
     references = value if isinstance(value, list) else [value]
@@ -126,3 +125,23 @@ def bleu_score(candidate: str, references: Sequence[str]) -> float:
 
 def _ngrams(words: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
     return Counter(tuple(words[at : at + order]) for at in range(len(words) - order + 1))
+
+
+@assertion_type("gleu", check=_need_strings)
+def gleu(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+    """Sentence GLEU against the best of the references, at least `threshold` (0.5). Wu et al. 2016."""
+    value = assertion.value
+    references = value if isinstance(value, list) else [value]
+    score = max(gleu_score(response.output_text, reference) for reference in references)
+    return _at_least(assertion, score, 0.5, "GLEU")
+
+
+def gleu_score(candidate: str, reference: str) -> float:
+    """The lesser of precision and recall over all 1- to 4-grams, full stops at the ends of words left out."""
+    words, others = ([word.rstrip(".") for word in js.words(text.lower())] for text in (candidate, reference))
+    if not any(words):
+        return 0.0
+    if words == others:
+        return 1.0
+    grams, wanted = (sum((_ngrams(text, n) for n in range(1, 5)), Counter()) for text in (words, others))
+    return (grams & wanted).total() / max(grams.total(), wanted.total()) if wanted else 0.0

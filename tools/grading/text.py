@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 from tunesmith.tools.grading import javascript as js
-from tunesmith.tools.grading.core import Assertion, Response, Verdict, assertion_type
-
-Tools = Sequence[Mapping[str, Any]]
+from tunesmith.tools.grading.core import Aid, Assertion, Response, Verdict, assertion_type
 
 
 def shown(text: str, limit: int = 120) -> str:
@@ -18,7 +16,7 @@ def shown(text: str, limit: int = 120) -> str:
 
 
 @assertion_type("equals")
-def equals(assertion: Assertion, response: Response, tools: Tools) -> Verdict:
+def equals(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     """Text by exact spelling; an object, list or null by deep equality with the output's JSON."""
     value = assertion.value
     if value is not None and not isinstance(value, dict | list):
@@ -38,7 +36,7 @@ def _need_text(assertion: Assertion) -> None:
 
 
 @assertion_type("contains", "icontains", check=_need_text)
-def contains(assertion: Assertion, response: Response, tools: Tools) -> Verdict:
+def contains(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     fold = _fold(assertion)
     value = js.as_text(assertion.value)
     return Verdict(fold(value) in fold(response.output_text), f"contain {shown(value)}", shown(response.output_text))
@@ -62,7 +60,7 @@ def _need_list(assertion: Assertion) -> None:
 
 
 @assertion_type("contains-any", "icontains-any", check=_need_list)
-def contains_any(assertion: Assertion, response: Response, tools: Tools) -> Verdict:
+def contains_any(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     fold, needles = _fold(assertion), _needles(assertion)
     text = fold(response.output_text)
     holds = any(fold(needle) in text for needle in needles)
@@ -70,7 +68,7 @@ def contains_any(assertion: Assertion, response: Response, tools: Tools) -> Verd
 
 
 @assertion_type("contains-all", "icontains-all", check=_need_list)
-def contains_all(assertion: Assertion, response: Response, tools: Tools) -> Verdict:
+def contains_all(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     fold, needles = _fold(assertion), _needles(assertion)
     text = fold(response.output_text)
     missing = [needle for needle in needles if fold(needle) not in text]
@@ -121,7 +119,7 @@ def _need_string(assertion: Assertion) -> None:
 
 
 @assertion_type("starts-with", check=_need_string)
-def starts_with(assertion: Assertion, response: Response, tools: Tools) -> Verdict:
+def starts_with(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     holds = response.output_text.startswith(assertion.value)
     return Verdict(holds, f"start with {shown(assertion.value)}", shown(response.output_text))
 
@@ -135,7 +133,7 @@ def _need_pattern(assertion: Assertion) -> None:
 
 
 @assertion_type("regex", check=_need_pattern)
-def regex(assertion: Assertion, response: Response, tools: Tools) -> Verdict:
+def regex(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     holds = js.found(assertion.value, response.output_text)
     return Verdict(holds, f"match {shown(assertion.value)}", shown(response.output_text))
 
@@ -167,7 +165,7 @@ def _need_bounds(assertion: Assertion) -> None:
 
 
 @assertion_type("word-count", check=_need_bounds)
-def word_count(assertion: Assertion, response: Response, tools: Tools) -> Verdict:
+def word_count(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     """Words are the pieces between white space."""
     low, high = _word_bounds(assertion.value)
     count = len(js.words(response.output_text))
@@ -219,7 +217,7 @@ def reads_as_refusal(text: str) -> bool:
 
 
 @assertion_type("is-refusal", needs_value=False)
-def is_refusal(assertion: Assertion, response: Response, tools: Tools) -> Verdict:
+def is_refusal(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     """Empty text counts as a refusal (with score 0); a tool call does not."""
     if not isinstance(response.output, str):
         return Verdict(False, "be a refusal", "a tool call")

@@ -1,0 +1,164 @@
+"""The corpus of (output, assertion) pairs: read, written as promptfoo's config, and graded by us.
+
+Both sides read the same tests; only the provider differs.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.tools.grading import Response, grade
+from tunesmith.tools.suites import Suite, load_suites
+
+HERE = Path(__file__).parent
+CORPUS, RECORDED = HERE / "corpus.yaml", HERE / "recorded.json"
+_NOTES = ("differs", "differs_not", "refused", "judge")
+PARAMETERS = {
+    "type": "object",
+    "required": ["id"],
+    "properties": {"id": {"type": "string"}, "amount": {"type": "number"}},
+    "additionalProperties": False,
+}
+TOOLS = [
+    {"type": "function", "function": {"name": name, "parameters": PARAMETERS}} for name in ("find_order", "refund")
+]
+
+
+@dataclass
+class Pair:
+    """One output, what is expected of it, and where we mean to differ from promptfoo."""
+
+    id: str
+    what: str
+    response: dict[str, Any]
+    test: dict[str, Any]
+    judge: list[str] = field(default_factory=list)
+    differs: str = ""
+    refused: str = ""
+
+
+def digest() -> str:
+    """Identity of the corpus, so that a recording of another one is noticed."""
+    return hashlib.sha256(CORPUS.read_bytes()).hexdigest()
+
+
+def read_pairs() -> list[Pair]:
+    """Every pair of the corpus, in order."""
+    groups = yaml.safe_load(CORPUS.read_text())["groups"]
+    return [
+        Pair(f"p{number}", **parts)
+        for number, parts in enumerate(part for group in groups for part in _pairs_of(group))
+    ]
+
+
+def _pairs_of(group: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    cases = group.get("cases") or [
+        _case(assertion, inverse) for assertion in group["assert"] for inverse in _forms(group)
+    ]
+    for name, output in group["outputs"].items():
+        wrapped = isinstance(output, dict) and "response" in output
+        response = output["response"] if wrapped else {"output": output}
+        for case in cases:
+            notes = case.get("notes", {})
+            yield {
+                "what": f"{group['name']}: {name} × {json.dumps(case.get('assert'), ensure_ascii=False)[:160]}",
+                "response": response,
+                "test": {key: copy.deepcopy(value) for key, value in case.items() if key != "notes"},
+                "judge": notes.get("judge", []),
+                "differs": notes.get("differs", {}).get(name, ""),
+                "refused": notes.get("refused", ""),
+            }
+
+
+def _forms(group: dict[str, Any]) -> Sequence[bool]:
+    return (False,) if group.get("plain") else (False, True)
+
+
+def _case(assertion: dict[str, Any], inverse: bool) -> dict[str, Any]:
+    bare = {key: value for key, value in assertion.items() if key not in _NOTES}
+    notes = {key: assertion[key] for key in ("judge", "refused") if key in assertion}
+    notes["differs"] = assertion.get("differs_not" if inverse else "differs", {})
+    return {"assert": [{**bare, "type": f"not-{bare['type']}" if inverse else bare["type"]}], "notes": notes}
+
+
+def config(pairs: Sequence[Pair], provider: dict[str, Any], grader: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A promptfoo config whose tests are the pairs. The question is the pair's id, for a provider to look up."""
+    tests = [{**_marked(pair), "vars": {"id": pair.id, **pair.test.get("vars", {})}} for pair in pairs]
+    for pair, test in zip(pairs, tests, strict=True):
+        test["metadata"] = {"case_id": pair.id}
+    default = {"defaultTest": {"options": {"provider": grader}}} if grader else {}
+    return {"prompts": ["{{id}}"], "providers": [provider], **default, "tests": tests}
+
+
+def _marked(pair: Pair) -> dict[str, Any]:
+    """The test, its criteria carrying the pair's id where a judge reads them."""
+    test = copy.deepcopy(pair.test)
+    mark = f" #{pair.id}#"
+    for assertion in test.get("assert", []) if pair.judge else []:
+        value = assertion["value"]
+        if isinstance(value, dict):
+            value["id"] = mark
+        else:
+            assertion["value"] = [item + mark for item in value] if isinstance(value, list) else value + mark
+    return test
+
+
+class _Judge:
+    def __init__(self, replies: Sequence[str]) -> None:
+        self._replies = iter(replies)
+
+    def answer(self, prompt: str) -> str:
+        return next(self._replies)
+
+
+class _Embedder:
+    def embed(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[text.lower().count(chr(letter)) for letter in range(97, 123)] for text in texts]
+
+
+def our_suite(pairs: Sequence[Pair], folder: Path) -> Suite:
+    """The pairs as our loader reads them."""
+    path = folder / "pairs.json"
+    path.write_text(json.dumps(config(pairs, {"id": "openai:chat:served", "config": {"tools": TOOLS}})))
+    return load_suites([path], models=True)
+
+
+def our_verdicts(pairs: Sequence[Pair], folder: Path) -> dict[str, Any]:
+    """Id → [passed, score, named scores], or a text that says why there is no verdict."""
+    verdicts: dict[str, Any] = {}
+    cases = {case.case_id: case for case in our_suite([pair for pair in pairs if not pair.refused], folder).cases}
+    for pair in pairs:
+        if pair.refused:
+            try:
+                our_suite([pair], folder)
+            except BadInput as error:
+                verdicts[pair.id] = f"refused: {error}"
+            continue
+        given = Response.of(pair.response["output"])
+        response = Response(
+            text=given.text,
+            value=given.value,
+            finish_reason=pair.response.get("finishReason"),
+            logprobs=tuple(pair.response.get("logProbs", ())),
+            latency_ms=pair.response.get("latencyMs"),
+        )
+        graded = grade(cases[pair.id], response, judge=_Judge(pair.judge), embedder=_Embedder())
+        verdicts[pair.id] = graded.error or [graded.passed, graded.score, dict(graded.named_scores)]
+    return verdicts
+
+
+def same(ours: Any, theirs: Any) -> bool:
+    """Whether both passed or both failed, with the same score and the same named scores."""
+    if isinstance(ours, str) or isinstance(theirs, str):
+        return False
+    named = ours[2].keys() == theirs[2].keys() and all(abs(ours[2][k] - theirs[2][k]) < 1e-9 for k in ours[2])
+    return ours[0] == theirs[0] and abs(ours[1] - theirs[1]) < 1e-9 and named
