@@ -9,10 +9,11 @@ from typing import Any
 from pydantic import Field
 
 from tunesmith.memory.store import Store
+from tunesmith.tools.compare import GUARDED_BLOCKS, MARGIN
 from tunesmith.tools.evaluation import evaluation_seconds, load_named_suites, need_vllm, serving_memory
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
-from tunesmith.tools.stats import detectable_text
+from tunesmith.tools.stats import detectable_text, guard_text
 
 
 class BaselineRequest(Request):
@@ -23,7 +24,14 @@ class BaselineRequest(Request):
     )
     cases_per_block: int = Field(default=0, ge=0, description="At most this many cases of each block; 0: all.")
     max_tokens: int = Field(default=96, ge=1, le=32768, description="Tokens an answer may have.")
-    concurrency: int = Field(default=48, ge=1, le=1024, description="Requests in flight at once.")
+    temperature: float = Field(default=0.0, ge=0, le=2, description="0: greedy; above it, set repeats too.")
+    repeats: int = Field(default=1, ge=1, le=100, description="How often each case is asked; a seed for each time.")
+    concurrency: int = Field(
+        default=128, ge=1, le=1024, description="Requests in flight at most; fewer while the server's queue is long."
+    )
+    fresh: bool = Field(
+        default=False, description="Ask again what an earlier step of the run was answered to the same question."
+    )
 
 
 class BlockResult(Result):
@@ -42,6 +50,8 @@ class BaselineResult(Result):
     blocks: dict[str, BlockResult]
     key: dict[str, Any]
     """The comparability key that these outputs were made under."""
+    taken_over: int = 0
+    """Answers to unchanged cases that an earlier baseline of the run already had."""
 
 
 def look(request: BaselineRequest, store: Store, run: str) -> Mapping[str, Any]:
@@ -58,12 +68,15 @@ def plan(request: BaselineRequest, facts: Facts) -> Plan:
     price = estimate(
         "baseline",
         facts,
-        seconds=evaluation_seconds(base, len(suite.cases), request.max_tokens),
+        seconds=evaluation_seconds(base, len(suite.cases) * request.repeats, request.max_tokens),
         ram_bytes=0 if facts.machine.gpus else serving_memory(base),
         vram_bytes=serving_memory(base) if facts.machine.gpus else 0,
-        disk_bytes=8192 * len(suite.cases),
+        disk_bytes=8192 * len(suite.cases) * request.repeats,
     )
-    can_show = f"{detectable_text(target)} on the target" if target else ""
+    can_show = [f"{detectable_text(target)} on the target"] if target else []
+    can_show += [f"{block}: {guard_text(blocks[block], MARGIN)}" for block in GUARDED_BLOCKS if blocks[block]]
+    how = "greedy" if request.temperature == 0 else f"at temperature {request.temperature:g}"
+    how += f", {request.repeats} times each, reduced to one verdict a case" if request.repeats > 1 else ""
     return Plan(
         stage="baseline",
         run=facts.run,
@@ -71,8 +84,8 @@ def plan(request: BaselineRequest, facts: Facts) -> Plan:
         summary=f"run {len(suite.cases)} cases on the untouched base",
         steps=(
             "start vLLM with the base, adapters allowed but none loaded",
-            ", ".join(f"{count} {block}" for block, count in blocks.items()) + " cases, greedy",
-            *((can_show,) if can_show else ()),
+            ", ".join(f"{count} {block}" for block, count in blocks.items()) + " cases, " + how,
+            *can_show,
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(base=base),

@@ -298,7 +298,7 @@ def _metrics(
 ) -> dict[str, dict[str, Any]]:
     """Each metric that the suite names: means, the bootstrap interval of the paired difference, Holm's p-value."""
     both = [(left[case_id], right[case_id]) for case_id in left if case_id in right]
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(name for a, _ in both for name in a.metrics):
         pairs = [(a, b) for a, b in both if name in a.metrics and name in b.metrics]
         if not pairs:

@@ -31,7 +31,14 @@ class EvaluateRequest(Request):
         default="", description="For the arm `prompted`: the best instruction that the base can be given."
     )
     max_tokens: int = Field(default=96, ge=1, le=32768, description="Tokens an answer may have.")
-    concurrency: int = Field(default=48, ge=1, le=1024, description="Requests in flight at once.")
+    temperature: float = Field(default=0.0, ge=0, le=2, description="0: greedy; above it, set repeats too.")
+    repeats: int = Field(default=1, ge=1, le=100, description="How often each case is asked; a seed for each time.")
+    concurrency: int = Field(
+        default=128, ge=1, le=1024, description="Requests in flight at most; fewer while the server's queue is long."
+    )
+    fresh: bool = Field(
+        default=False, description="Ask again what an earlier step of the run was answered to the same question."
+    )
 
 
 class EvaluateResult(Result):
@@ -59,7 +66,7 @@ def plan(request: EvaluateRequest, facts: Facts) -> Plan:
     made = facts.need(request.arm, _MAKERS[request.arm]) if request.arm in _MAKERS else None
     served = base if request.arm in ("adapter", "prompted") or made is None else made
     both = served is base
-    cases = len(facts.seen["suite"].cases)
+    cases = len(facts.seen["suite"].cases) * request.repeats
     seconds = evaluation_seconds(served, cases, request.max_tokens, arms=2 if both else 1)
     price = estimate(
         "evaluate",
@@ -78,7 +85,7 @@ def plan(request: EvaluateRequest, facts: Facts) -> Plan:
         stage="evaluate",
         run=facts.run,
         arm=request.arm,
-        summary=f"evaluate {request.arm} on the {cases} cases of the baseline",
+        summary=f"evaluate {request.arm} on the {len(facts.seen['suite'].cases)} cases of the baseline",
         steps=(how, "exact McNemar on the target, a stated margin on the other blocks, a flip table per hop"),
         request=request.model_dump(mode="json"),
         inputs=pinned(base=base, suite=suite_artifact, **({request.arm: made} if made else {})),

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from tunesmith.memory.errors import BadInput, NotFound
-from tunesmith.memory.records import DONE, Artifact, Step
+from tunesmith.memory.records import DONE, Artifact, EvalResult, Step
 from tunesmith.memory.store import Store
-from tunesmith.tools.compare import compare_arms
+from tunesmith.tools.compare import compare_arms, differences
+from tunesmith.tools.grading import Response, grade
 from tunesmith.tools.stage import ARMS, GIB, Facts
-from tunesmith.tools.suites import Suite, load_suites
+from tunesmith.tools.suites import Case, Suite, load_suites
 
 _DEMO = "demo"
+_CLUSTER = "seed_row"
+"""Entry of a case's metadata: the row that it was made from, where several cases were made from one."""
 _SERVER_START_S = 30.0
 # Tokens per second of a 1e9-parameter model on the reference machine, many requests at once.
 _TOKENS_PER_SECOND_BILLION = 55.0
@@ -29,6 +33,21 @@ HOPS: Mapping[str, frozenset[str]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How every answer is drawn; what a suite's provider says goes before it, case by case."""
+
+    max_tokens: int
+    temperature: float = 0.0
+    repeats: int = 1
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """Its part of the comparability key."""
+        repeats = {"repeats": self.repeats} if self.repeats > 1 else {}
+        return {"sampling": f"temperature={self.temperature:g} seed=0 max_tokens={self.max_tokens}", **repeats}
+
+
 def need_vllm(facts: Facts) -> str:
     """The vllm program. Raises BadInput where none was found."""
     if not facts.vllm:
@@ -37,9 +56,10 @@ def need_vllm(facts: Facts) -> str:
 
 
 def demo_suites() -> list[Path]:
-    """The bundled suites: target, general, tools."""
+    """The bundled suites: target, general, tools, adversarial; those that are there."""
     folder = Path(str(files("tunesmith.prompts"))) / "demo" / "suites"
-    return [folder / f"{block}.yaml" for block in ("target", "general", "tools")]
+    paths = [folder / f"{block}.yaml" for block in ("target", "general", "tools", "adversarial")]
+    return [path for path in paths if path.is_file()]
 
 
 def load_named_suites(names: Sequence[str], cases_per_block: int = 0) -> Suite:
@@ -49,11 +69,15 @@ def load_named_suites(names: Sequence[str], cases_per_block: int = 0) -> Suite:
 
 
 def thin(suite: Suite, cases_per_block: int) -> Suite:
-    """At most `cases_per_block` cases of each block, evenly spaced over it so that its kinds stay mixed; 0: all."""
+    """At most `cases_per_block` cases of each block, evenly spaced over it so that its kinds stay mixed; 0: all.
+
+    A thinned suite has no adversarial block beside others: it gates nothing, so it is the first to go.
+    """
     if not cases_per_block:
         return suite
     kept = []
-    for block in dict.fromkeys(case.block for case in suite.cases):
+    blocks = list(dict.fromkeys(case.block for case in suite.cases))
+    for block in [name for name in blocks if name != "adversarial"] or blocks:
         cases = [case for case in suite.cases if case.block == block]
         count = min(cases_per_block, len(cases))
         kept += [cases[index * len(cases) // count] for index in range(count)]
@@ -86,28 +110,37 @@ def compare_run(
 ) -> dict[str, Any]:
     """Arms `a` and `b` of a run from stored results, in the JSON shape of `tunesmith compare`. Raises NotFound.
 
-    Taken from one step where one holds both (one server, nothing else changed), else from each arm's newest.
-    `unfinished` is an evaluating step that is still at work, with its keys.
+    Taken from one step where one holds both (one server, nothing else changed), else from the newest pair that may
+    be compared, else from each arm's newest. `unfinished` is an evaluating step that is still at work, with its keys.
     """
     for arm in (a, b):
         if arm not in ARMS:
             raise BadInput(f"no arm {arm!r}; the arms are {', '.join(ARMS)}")
     evaluations = [(step.id, keys_of(step)) for step in store.steps(run, status=DONE) if keys_of(step)]
     evaluations += [unfinished] if unfinished else []
-    step_a, step_b = _steps_of(evaluations, run, a, b)
-    keys = {a: dict(dict(evaluations)[step_a][a]), b: dict(dict(evaluations)[step_b][b])}
-    records_a, records_b = ([_record(r) for r in store.results(s, arm)] for s, arm in ((step_a, a), (step_b, b)))
     allowed = HOPS.get(a, frozenset()) | HOPS.get(b, frozenset())
-    return {"run": run, **compare_arms(records_a, records_b, arms=(a, b), keys=keys, allowed=allowed)}
+    step_a, step_b = _steps_of(evaluations, run, a, b, allowed)
+    keys = {a: dict(dict(evaluations)[step_a][a]), b: dict(dict(evaluations)[step_b][b])}
+    cases = _cases(store, run, keys[a].get("suite"))
+    records_a, records_b = (
+        [_record(r, cases.get(r.case_id)) for r in store.results(s, arm)] for s, arm in ((step_a, a), (step_b, b))
+    )
+    compared = compare_arms(records_a, records_b, arms=(a, b), keys=keys, allowed=allowed)
+    return {"run": run, "steps": {a: step_a, b: step_b}, **compared}
 
 
-def _steps_of(evaluations: Sequence[tuple[str, Keys]], run: str, a: str, b: str) -> tuple[str, str]:
+def _steps_of(
+    evaluations: Sequence[tuple[str, Keys]], run: str, a: str, b: str, allowed: frozenset[str]
+) -> tuple[str, str]:
     holding = {arm: [step for step, keys in evaluations if arm in keys] for arm in (a, b)}
     for arm, steps in holding.items():
         if not steps:
             raise NotFound(f"run {run} has no finished evaluation of the arm {arm!r}; `tunesmith evaluate` makes one")
-    shared = [step for step in holding[a] if step in holding[b]]
-    return (shared[-1], shared[-1]) if shared else (holding[a][-1], holding[b][-1])
+    if shared := [step for step in holding[a] if step in holding[b]]:
+        return shared[-1], shared[-1]
+    keys = dict(evaluations)
+    pairs = [(s, t) for t in reversed(holding[b]) for s in reversed(holding[a])]
+    return next((pair for pair in pairs if not differences(keys[pair[0]][a], keys[pair[1]][b], allowed)), pairs[0])
 
 
 def keys_of(step: Step) -> Keys:
@@ -119,20 +152,45 @@ def keys_of(step: Step) -> Keys:
     return keys
 
 
-def _record(result: Any) -> dict[str, Any]:
-    return {name: getattr(result, name) for name in ("case_id", "block", "passed", "score", "error", "repeat")}
+def _cases(store: Store, run: str, suite_sha256: Any) -> dict[str, Case]:
+    """The cases of the suite that a comparison was run on; none where that is gone, or not the run's newest."""
+    artifacts = [a for a in store.artifacts(run, "suite") if a.meta.get("suite_sha256") == suite_sha256]
+    try:
+        return {case.case_id: case for case in read_suite(artifacts[-1].path).cases} if artifacts else {}
+    except (OSError, BadInput):
+        return {}
+
+
+def _record(result: EvalResult, case: Case | None) -> dict[str, Any]:
+    record = {name: getattr(result, name) for name in ("case_id", "block", "passed", "score", "error", "repeat")}
+    if case and case.metadata.get(_CLUSTER) is not None:
+        record["cluster"] = str(case.metadata[_CLUSTER])
+    if case and result.passed is not None and names_metrics(case):
+        answer = Response(result.output, result.tool_calls, result.finish_reason, result.latency_ms)
+        record["metrics"] = dict(grade(case, answer).named_scores)
+    return record
+
+
+def names_metrics(case: Case) -> bool:
+    """Whether the case's assertions give scores to metrics of their own."""
+    return any(a.metric for assertion in case.assertions for a in (assertion, *assertion.children))
 
 
 def broken_hops(store: Store, run: str, arm: str) -> list[str]:
-    """Why `arm` must not be deployed: not evaluated, not better on the target, or worse elsewhere; empty: it may."""
+    """Why `arm` must not be deployed: not evaluated, not better on the target, or worse elsewhere; empty: it may.
+
+    The adversarial block is listed, and gates nothing.
+    """
     try:
         compared = compare_run(store, run, "base", arm)
     except NotFound as error:
         return [str(error)]
     if not compared["comparable"]:
-        return [f"base and {arm} differ in {', '.join(compared['differs_in'])}; evaluate both again"]
+        return [str(compared["refused"])]
     found = []
     for block, counts in compared["blocks"].items():
+        if block == "adversarial":
+            continue
         wanted = ("better",) if block == "target" else ("better", "not worse", "no decision")
         if counts["verdict"] not in wanted:
             passed = counts["passed"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.baseline import BaselineRequest, BaselineResult, BlockResult
-from tunesmith.tools.evaluation import load_named_suites, read_suite
-from tunesmith.tools.work.evaluation import Arm, block_counts, run_arms
+from tunesmith.tools.evaluation import Sampling, load_named_suites, read_suite
+from tunesmith.tools.work.evaluation import Arm, block_counts, run_arms, server_answers
 from tunesmith.tools.work.job import Job
 from tunesmith.tools.work.served import bench_server, key_of
 
@@ -17,15 +17,18 @@ def run(job: Job[BaselineRequest]) -> BaselineResult:
     if not kept.exists():
         atomic_write(kept, load_named_suites(request.suites, request.cases_per_block).to_json())
     suite = read_suite(kept)
+    sampling = Sampling(request.max_tokens, request.temperature, request.repeats)
     with bench_server(job, base, adapters_allowed=True) as server:
-        key = key_of(server, base, suite, max_tokens=request.max_tokens)
+        key = {**key_of(server, base, suite, max_tokens=request.max_tokens), **sampling.key}
         arm = Arm("base", server.model, key)
-        run_arms(job, server, suite, [arm], max_tokens=request.max_tokens, concurrency=request.concurrency)
+        answer = server_answers(server, sampling, request.concurrency)
+        taken_over = run_arms(job, suite, [arm], sampling, answer, fresh=request.fresh)
     artifact = job.publish("suite", kept, meta={"suite_sha256": suite.sha256, "cases": len(suite.cases)})
-    counts = block_counts(job.store.results(job.step.id, "base"))
+    counts = block_counts(job.store, job.step.id, "base")
     return BaselineResult(
         artifact=artifact.id,
         suite_sha256=suite.sha256,
         blocks={block: BlockResult(**count) for block, count in counts.items()},
         key=dict(key),
+        taken_over=taken_over,
     )

@@ -6,9 +6,9 @@ from typing import Any
 
 from tunesmith.memory.errors import NotFound
 from tunesmith.tools.evaluate import EvaluateRequest, EvaluateResult
-from tunesmith.tools.evaluation import Keys, compare_run, read_suite
+from tunesmith.tools.evaluation import Keys, Sampling, compare_run, read_suite
 from tunesmith.tools.stage import ARMS
-from tunesmith.tools.work.evaluation import Arm, run_arms
+from tunesmith.tools.work.evaluation import Arm, run_arms, server_answers
 from tunesmith.tools.work.job import Job
 from tunesmith.tools.work.served import bench_server, key_of, lora_rank_served, served_name
 
@@ -23,17 +23,18 @@ def run(job: Job[EvaluateRequest]) -> EvaluateResult:
     rank = lora_rank_served(adapter)
     loaded = {served_name(adapter): adapter.path} if adapter else {}
     with bench_server(job, served, adapters_allowed=beside_base, rank=rank, adapters=loaded) as server:
-        key = key_of(server, served, suite, max_tokens=request.max_tokens)
+        sampling = Sampling(request.max_tokens, request.temperature, request.repeats)
+        key = {**key_of(server, served, suite, max_tokens=request.max_tokens), **sampling.key}
         arms = [Arm("base", server.model, key)] if beside_base else []
         if adapter:
             arms.append(Arm("adapter", served_name(adapter), {**key, "adapter": adapter.sha256}))
         elif request.arm == "prompted":
-            arms.append(
-                Arm("prompted", server.model, {**key, "system_prompt": request.system_prompt}, request.system_prompt)
-            )
+            preamble = [{"role": "system", "content": request.system_prompt}]
+            arms.append(Arm("prompted", server.model, {**key, "system_prompt": request.system_prompt}, preamble))
         else:
             arms.append(Arm(request.arm, server.model, key))
-        run_arms(job, server, suite, arms, max_tokens=request.max_tokens, concurrency=request.concurrency)
+        answer = server_answers(server, sampling, request.concurrency)
+        run_arms(job, suite, arms, sampling, answer, fresh=request.fresh)
     job.verified("base" if beside_base else request.arm)  # the weights are still those that the key names
     keys = {arm.name: dict(arm.key) for arm in arms}
     comparisons = _comparisons(job, keys)

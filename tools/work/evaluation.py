@@ -1,27 +1,36 @@
 """The suites at work: every case asked of every arm, graded, and stored as it arrives.
 
-Killed at case k of n, it asks exactly the n − k others when it is resumed. An answer that could not be had is an
-error, never a failure.
+Killed at case k of n, it asks exactly the n − k others when it is resumed. What an earlier step of the run asked in
+the very same words under the very same key is not asked again: its stored answer is graded anew. An answer that could
+not be had is an error, never a failure.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import EvalResult
+from tunesmith.memory.store import Store
 from tunesmith.tools import serving
 from tunesmith.tools.client import ChatClient, ChatRequest, ChatResponse
+from tunesmith.tools.evaluation import Sampling
 from tunesmith.tools.grading import Response, grade
 from tunesmith.tools.suites import Case, Suite
 from tunesmith.tools.work.job import Job
 
 _ERRORS_ALLOWED = 0.05
-"""Share of cases without an answer above which an arm says nothing and its step fails."""
+"""Share of questions without an answer above which an arm says nothing and its step fails."""
+_STORE_EVERY_S = 0.02
+"""Answers that arrive within so short a time share one commit to the disk."""
+_NEEDS_LOGPROBS = frozenset({"perplexity", "perplexity-score"})
+_NOT_THE_QUESTION = frozenset({"suite", "repeats"})
+"""Parts of the comparability key that do not change the answer to one case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,87 +40,229 @@ class Arm:
     name: str
     model: str
     key: Mapping[str, Any]
-    system_prompt: str = ""
+    preamble: Sequence[Mapping[str, Any]] = ()
+    """What stands before every conversation: a system prompt, and examples as turns."""
+
+    def messages(self, case: Case) -> list[dict[str, Any]]:
+        """The conversation that this arm is asked; two system prompts become one."""
+        before, asked = [dict(message) for message in self.preamble], [dict(message) for message in case.messages]
+        if before and asked and before[0]["role"] == asked[0]["role"] == "system":
+            before[0]["content"] = f"{before[0]['content']}\n\n{asked.pop(0)['content']}"
+        return [*before, *asked]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One case for one arm, once."""
+
+    arm: Arm
+    case: Case
+    repeat: int = 0
+
+    @property
+    def id(self) -> str:
+        """Names it among the questions of a step."""
+        return f"{self.arm.name}/{self.case.case_id}/{self.repeat}"
 
     @property
     def key_hash(self) -> str:
-        """A short digest of the comparability key, stored with every answer."""
-        text = "\n".join(f"{name}={self.key[name]}" for name in sorted(self.key))
+        """Digest of all that decides the answer: the arm's key without the rest of the suite, and what is asked."""
+        key = {name: value for name, value in self.arm.key.items() if name not in _NOT_THE_QUESTION}
+        text = json.dumps([key, self.case.request_sha256], sort_keys=True, default=str)
         return sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def needs_logprobs(self) -> bool:
+        """Whether its grade rests on log probabilities, which are not stored."""
+        return bool(_NEEDS_LOGPROBS & {kind.removeprefix("not-") for kind in self.case.assertion_types})
+
+    def request(self, sampling: Sampling) -> ChatRequest:
+        """What a server is asked; what the suite's provider says of sampling goes before the step's own."""
+        own = dict(self.case.sampling)
+        if self.case.tools and self.case.tool_choice is not None:
+            own["tool_choice"] = self.case.tool_choice
+        if self.needs_logprobs:
+            own["logprobs"] = True
+        return ChatRequest(
+            id=self.id,
+            model=self.arm.model,
+            messages=self.arm.messages(self.case),
+            max_tokens=int(own.pop("max_tokens", sampling.max_tokens)),
+            temperature=float(own.pop("temperature", sampling.temperature)),
+            seed=int(own.pop("seed", 0)) + self.repeat,
+            tools=list(self.case.tools) or None,
+            extra=own,
+        )
+
+
+Keep = Callable[[Question, ChatResponse], None]
+Answerer = Callable[[Sequence[Question], Keep], None]
+"""Puts the questions of one arm to whoever answers them, and hands over each answer as it arrives."""
 
 
 def run_arms(
-    job: Job[Any], server: serving.Server, suite: Suite, arms: Sequence[Arm], *, max_tokens: int, concurrency: int
-) -> None:
-    """Ask every case of every arm that has no answer yet. Raises StepFailed where too many stay without one."""
-    wanted = [(arm, case) for arm in arms for case in by_prefix(suite.cases)]
-    answered = {(r.arm, r.case_id) for r in job.store.results(job.step.id) if r.passed is not None}
-    todo = {
-        f"{arm.name}/{case.case_id}": (arm, case) for arm, case in wanted if (arm.name, case.case_id) not in answered
-    }
-    requests = [_request(key, arm, case, max_tokens) for key, (arm, case) in todo.items()]
-    done = len(wanted) - len(todo)
-    job.progress(done, len(wanted), "asking")
+    job: Job[Any], suite: Suite, arms: Sequence[Arm], sampling: Sampling, answer: Answerer, *, fresh: bool = False
+) -> int:
+    """Ask every case of every arm that has no answer yet; returns how many answers earlier steps already had.
 
-    def keep(response: ChatResponse) -> None:
-        nonlocal done
-        arm, case = todo[response.id]
-        job.store.add_result(job.run, job.step.id, result_of(arm, case, response))
-        done += 1
-        serving.renew(server)
-        job.progress(done, len(wanted), f"{arm.name}: {case.block}")
-
+    Raises StepFailed where too many stay without an answer. `fresh` takes nothing over from earlier steps.
+    """
+    cases = by_prefix(suite.cases)
+    wanted = [
+        Question(arm, case, repeat)
+        for arm in arms
+        for case in cases
+        for repeat in range(max(case.repeat, sampling.repeats))
+    ]
+    answered = _answered(job.store, job.step.id)
+    todo = [question for question in wanted if question.id not in answered]
+    record = _Record(job, done=len(wanted) - len(todo), total=len(wanted))
+    known = {} if fresh else _known(job)
+    before = record.done
+    todo = [question for question in todo if not record.take_over(question, known)]
+    taken_over = record.done - before
     # One arm at a time: vLLM's own CPU kernels give a base request the adapter of its neighbour in the batch.
     for arm in arms:
-        asyncio.run(_ask(server, [r for r in requests if r.id.startswith(f"{arm.name}/")], concurrency, keep))
-    _refuse_errors(job, suite, arms)
+        answer([question for question in todo if question.arm is arm], record.keep)
+        record.flush()
+    _refuse_errors(job, {arm.name: sum(question.arm is arm for question in wanted) for arm in arms})
+    return taken_over
 
 
 def by_prefix(cases: Sequence[Case]) -> list[Case]:
     """Cases in the order in which their prompts share the longest beginnings, so that the server's cache is warm."""
-    return sorted(cases, key=lambda case: [message["content"] for message in case.messages])
+    return sorted(cases, key=lambda case: [str(message.get("content", "")) for message in case.messages])
 
 
-def _request(key: str, arm: Arm, case: Case, max_tokens: int) -> ChatRequest:
-    system = [{"role": "system", "content": arm.system_prompt}] if arm.system_prompt else []
-    return ChatRequest(
-        id=key,
-        model=arm.model,
-        messages=[*system, *case.messages],
-        max_tokens=max_tokens,
-        temperature=0.0,
-        seed=0,
-        tools=list(case.tools) or None,
+def server_answers(server: serving.Server, sampling: Sampling, concurrency: int) -> Answerer:
+    """Questions are put to a server, as many at once as its queue takes."""
+
+    def answer(questions: Sequence[Question], keep: Keep) -> None:
+        asked = {question.id: question for question in questions}
+
+        def arrived(response: ChatResponse) -> None:
+            keep(asked[response.id], response)
+            serving.renew(server)
+
+        async def ask() -> None:
+            requests = (question.request(sampling) for question in questions)
+            async with ChatClient(server.url, server.key) as client:
+                await client.complete_many(requests, concurrency=concurrency, on_result=arrived)
+
+        if questions:
+            asyncio.run(ask())
+
+    return answer
+
+
+class _Record:
+    """Answers on their way into the store: graded at once, written within 20 ms, many to a commit."""
+
+    def __init__(self, job: Job[Any], done: int, total: int) -> None:
+        self.job, self.done, self.total = job, done, total
+        self._pending: list[EvalResult] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._fault: Exception | None = None
+        job.progress(done, total, "asking")
+
+    def keep(self, question: Question, response: ChatResponse) -> None:
+        """Grade an answer and have it stored. Raises what kept an earlier one from being stored."""
+        if self._fault:
+            raise self._fault
+        self._add(question, result_of(question.arm, question.case, response, question))
+
+    def take_over(self, question: Question, known: Mapping[tuple[str, str, int], int]) -> bool:
+        """Grade what an earlier step was answered to the same question; False where there is nothing to grade."""
+        row = known.get((question.arm.name, question.key_hash, question.repeat)) if known else None
+        if row is None or question.needs_logprobs:
+            return False
+        result = result_of(question.arm, question.case, _stored(self.job.store, question.id, row), question)
+        if result.passed is None:
+            return False
+        self._add(question, result)
+        return True
+
+    def _add(self, question: Question, result: EvalResult) -> None:
+        self._pending.append(result)
+        self.done += 1
+        self.job.progress(self.done, self.total, f"{question.arm.name}: {question.case.block}")
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+        else:
+            self._timer = self._timer or loop.call_later(_STORE_EVERY_S, self._flush_later)
+
+    def _flush_later(self) -> None:
+        try:
+            self.flush()
+        except Exception as error:  # nobody awaits a timer: the next answer, or the end, raises it
+            self._fault = error
+
+    def flush(self) -> None:
+        """Everything that arrived is on the disk afterwards."""
+        self._timer = None
+        if self._fault:
+            raise self._fault
+        if self._pending:
+            self.job.store.add_results(self.job.run, self.job.step.id, self._pending)
+            self._pending = []
+
+
+def _answered(store: Store, step: str) -> set[str]:
+    sql = "SELECT arm || '/' || case_id || '/' || repeat AS id FROM eval_results WHERE step = ? AND passed IS NOT NULL"
+    return {row["id"] for row in store.read(sql, step)}
+
+
+def _known(job: Job[Any]) -> dict[tuple[str, str, int], int]:
+    """(arm, digest of the question, repeat) → row, of earlier steps that asked for the same arm in this run."""
+    rows = job.store.read(
+        "SELECT e.id, e.arm, e.key_hash, e.repeat FROM eval_results e JOIN steps s ON s.step = e.step"
+        " WHERE e.run = ? AND s.stage = ? AND s.arm = ? AND e.step <> ? AND e.passed IS NOT NULL ORDER BY e.id",
+        job.run,
+        job.step.stage,
+        job.step.arm,
+        job.step.id,
+    )
+    return {(row["arm"], row["key_hash"], row["repeat"]): row["id"] for row in rows}
+
+
+def _stored(store: Store, identity: str, row_id: int) -> ChatResponse:
+    row = store.read("SELECT * FROM eval_results WHERE id = ?", row_id)[0]
+    return ChatResponse(
+        id=identity,
+        text=row["output"],
+        tool_calls=json.loads(row["tool_calls"]),
+        finish_reason=row["finish_reason"] or None,
+        prompt_tokens=row["prompt_tokens"],
+        completion_tokens=row["completion_tokens"],
+        latency_ms=row["latency_ms"],
     )
 
 
-async def _ask(server: serving.Server, requests: Sequence[ChatRequest], concurrency: int, keep: Any) -> None:
-    async with ChatClient(server.url, server.key) as client:
-        await client.complete_many(requests, concurrency=concurrency, on_result=keep)
-
-
-def result_of(arm: Arm, case: Case, response: ChatResponse) -> EvalResult:
+def result_of(arm: Arm, case: Case, response: ChatResponse, question: Question | None = None) -> EvalResult:
     """Grade one response; one that is missing or cannot be judged becomes an error."""
+    question = question or Question(arm, case)
     judged = None
     if not response.error:
-        judged = grade(
-            case,
-            Response(
-                text=response.text,
-                tool_calls=response.tool_calls,
-                finish_reason=response.finish_reason,
-                latency_ms=response.latency_ms,
-            ),
+        answer = Response(
+            text=response.text,
+            tool_calls=response.tool_calls,
+            finish_reason=response.finish_reason,
+            latency_ms=response.latency_ms,
+            logprobs=response.logprobs,
         )
+        judged = grade(case, answer)
     error = response.error or (judged.error if judged else None)
     return EvalResult(
         arm=arm.name,
         block=case.block,
         case_id=case.case_id,
-        key_hash=arm.key_hash,
+        key_hash=question.key_hash,
         output=response.text,
         passed=judged.passed if judged and not error else None,
         score=judged.score if judged and not error else None,
+        repeat=question.repeat,
         error=error,
         tool_calls=list(response.tool_calls),
         finish_reason=response.finish_reason or "",
@@ -122,22 +273,34 @@ def result_of(arm: Arm, case: Case, response: ChatResponse) -> EvalResult:
     )
 
 
-def _refuse_errors(job: Job[Any], suite: Suite, arms: Sequence[Arm]) -> None:
-    for arm in arms:
-        errors = [r for r in job.store.results(job.step.id, arm.name) if r.passed is None]
-        if len(errors) > _ERRORS_ALLOWED * len(suite.cases):
+def _refuse_errors(job: Job[Any], wanted: Mapping[str, int]) -> None:
+    rows = job.store.read(
+        "SELECT arm, count(*) AS errors, error FROM eval_results WHERE step = ? AND passed IS NULL GROUP BY arm",
+        job.step.id,
+    )
+    for row in rows:
+        asked = wanted.get(row["arm"], 0)
+        if row["errors"] > _ERRORS_ALLOWED * asked:
             raise StepFailed(
-                f"{len(errors)} of {len(suite.cases)} cases of {arm.name} have no answer (bound "
-                f"{_ERRORS_ALLOWED:.0%}); the first: {errors[0].error}; resume to ask those again"
+                f"{row['errors']} of {asked} cases of {row['arm']} have no answer (bound {_ERRORS_ALLOWED:.0%}); "
+                f"one of them: {row['error']}; resume to ask those again"
             )
 
 
-def block_counts(results: Sequence[EvalResult]) -> dict[str, dict[str, int]]:
-    """Cases, passes and errors of each block."""
+def block_counts(store: Store, step: str, arm: str) -> dict[str, dict[str, int]]:
+    """Cases, passes and errors of each block, the repeats of a case reduced to one verdict."""
     counts: dict[str, dict[str, int]] = {}
-    for result in results:
-        block = counts.setdefault(result.block, {"cases": 0, "passed": 0, "errors": 0})
-        block["cases"] += 1
-        block["passed"] += bool(result.passed)
-        block["errors"] += result.passed is None
+    for block, answered, passes in _verdicts(store, step, arm):
+        found = counts.setdefault(block, {"cases": 0, "passed": 0, "errors": 0})
+        found["cases"] += 1
+        found["passed"] += 2 * passes > answered
+        found["errors"] += answered == 0
     return counts
+
+
+def _verdicts(store: Store, step: str, arm: str) -> Iterator[tuple[str, int, int]]:
+    sql = (
+        "SELECT block, count(passed) AS answered, total(passed) AS passes FROM eval_results"
+        " WHERE step = ? AND arm = ? GROUP BY block, case_id ORDER BY min(id)"
+    )
+    return ((row["block"], row["answered"], int(row["passes"])) for row in store.read(sql, step, arm))

@@ -1,0 +1,114 @@
+"""`kill -9` in the middle of an evaluation: the rest is asked, nothing twice, and the table is the same in the end."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny_model import make_tiny_model
+from tunesmith.memory.records import Step
+from tunesmith.memory.store import Store
+from tunesmith.tools import arc, runner, serving
+from tunesmith.tools.arc import Decision, Workspace
+from tunesmith.tools.stage import Plan
+
+STUB = str(Path(__file__).parents[1] / "work" / "stub_chat.py")
+CASES, KILLS, CONCURRENCY = 80, 10, 6
+
+
+def say_yes(plan: Plan, step: str) -> Decision:
+    return Decision(True, "test")
+
+
+@pytest.fixture
+def ws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    monkeypatch.setenv("STUB_REQUESTS", str(tmp_path / "requests"))
+    monkeypatch.setenv("STUB_DELAY_S", "0.03")
+    yield Workspace(Store(tmp_path / "home"), STUB, lambda event, **data: None)
+    serving.stop_all(tmp_path / "home")
+
+
+def write_suite(path: Path) -> Path:
+    tests = "".join(
+        f"  - {{vars: {{q: 'question {n}'}}, metadata: {{case_id: c{n}, block: {('target', 'general')[n % 2]}}}}}\n"
+        for n in range(CASES)
+    )
+    path.write_text(
+        f"prompts: ['{{{{q}}}}']\ndefaultTest: {{assert: [{{type: contains, value: 'yes'}}]}}\ntests:\n{tests}"
+    )
+    return path
+
+
+def proposed(ws: Workspace, run: str, suite: Path) -> str:
+    fields = {"suites": (str(suite),), "concurrency": CONCURRENCY, "fresh": True}
+    plan = arc.price(ws, run, "baseline", fields)
+    step = arc.propose(ws, run, plan)
+    assert arc.decide(ws, step, plan, say_yes)
+    return step
+
+
+def calls(ws: Workspace) -> int:
+    """Requests that the server has seen, once it sees no more."""
+    path, seen = ws.store.home.parent / "requests", -1
+    while seen != (now := path.read_bytes().count(b"\n") if path.exists() else 0):
+        seen = now
+        time.sleep(0.1)
+    return seen
+
+
+def table(ws: Workspace, step: str) -> list[tuple[Any, ...]]:
+    return sorted(
+        (r.arm, r.block, r.case_id, r.repeat, r.output, r.passed, r.score, r.prompt_tokens, r.completion_tokens)
+        for r in ws.store.results(step)
+    )
+
+
+def killed_at(ws: Workspace, step: str, case: int) -> int:
+    """Start the step's worker, kill it once `case` answers are stored, and return how many are."""
+    pid = runner.launch(ws.store, step, vllm=STUB).pid
+    assert pid
+    count = "SELECT count(*) FROM eval_results WHERE step = ?"
+    deadline = time.monotonic() + 30
+    while ws.store.read(count, step)[0][0] < case:
+        assert time.monotonic() < deadline, "the worker does not get on"
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    while runner.is_alive(ws.store.step(step)):
+        time.sleep(0.01)
+    assert [dead.id for dead in runner.reconcile(ws.store)] == [step]
+    return int(ws.store.read(count, step)[0][0])
+
+
+def finished(ws: Workspace, step: str) -> Step:
+    ended = arc.resume(ws, step, say_yes)
+    assert ended.status == "done", ended.error
+    return ended
+
+
+def test_killed_at_case_k_of_n_it_asks_exactly_the_others_and_ends_with_the_same_table(
+    ws: Workspace, tmp_path: Path
+) -> None:
+    run, suite = ws.store.new_run("test"), write_suite(tmp_path / "suite.yaml")
+    arc.perform(ws, run, "base", {"model": str(make_tiny_model(tmp_path / "model"))}, say_yes)
+    whole = arc.perform(
+        ws, run, "baseline", {"suites": (str(suite),), "concurrency": CONCURRENCY, "fresh": True}, say_yes
+    )
+    expected = table(ws, whole.id)
+    assert len(expected) == CASES == calls(ws)
+    rng = random.Random(os.urandom(8))
+    for _ in range(KILLS):
+        step = proposed(ws, run, suite)
+        stored = killed_at(ws, step, rng.randint(1, CASES - CONCURRENCY - 1))
+        assert stored < CASES, "killed too late to prove anything"
+        before = calls(ws)
+        ended = finished(ws, step)
+        assert calls(ws) - before == CASES - stored
+        assert table(ws, step) == expected
+        assert (ended.result or {})["blocks"] == (whole.result or {})["blocks"]
