@@ -21,11 +21,29 @@ MAX_COMBINATIONS = 10_000
 _ID_CHARS = 12
 _SUFFIX_CHARS = 6
 
-_CODE = {
-    "javascript": "it runs code; use contains, regex, equals or is-json with a schema",
-    "python": "it runs code; use contains, regex, equals or is-json with a schema",
-    "ruby": "it runs code; use contains, regex, equals or is-json with a schema",
+_RUNS_CODE = "it runs code; use contains, regex, equals or is-json with a schema"
+_SERVICE = "it asks an outside service; use llm-rubric, which asks the locally served judge"
+_TRACE = "traces are not recorded; use tool-call-f1 or is-valid-openai-tools-call"
+_INSTEAD = {
+    **dict.fromkeys(("javascript", "python", "ruby"), _RUNS_CODE),
     "webhook": "it sends outputs away; use contains, regex, equals or is-json with a schema",
+    **dict.fromkeys(("moderation", "guardrails", "classifier", "pi", "search-rubric", "agent-rubric"), _SERVICE),
+    **dict.fromkeys(
+        ("factuality", "model-graded-factuality", "model-graded-closedqa", "answer-relevance", "context-faithfulness",
+         "context-recall", "context-relevance", "conversation-relevance"),
+        "use llm-rubric or g-eval with that criterion in words",
+    ),
+    **dict.fromkeys(("is-valid-function-call", "is-valid-openai-function-call"), "use is-valid-openai-tools-call"),
+    "meteor": "it needs a word net; use rouge-n, bleu or gleu",
+    "cost": "a model served here has no price per token; use latency",
+    "human": "nobody grades by hand here; use llm-rubric",
+    "max-score": "arms are compared by `tunesmith compare`; remove it",
+}  # fmt: skip
+_INSTEAD_PREFIXES = {"trajectory:": _TRACE, "trace-": _TRACE, "skill-": _TRACE, "promptfoo:redteam:": _SERVICE}
+_KEYS_REFUSED = {
+    "provider": "the judge is the locally served one, the same for every arm; remove it",
+    "rubricPrompt": "the judge's prompt is the same for every suite; put the criterion into value",
+    "config": "no type here reads it; remove it",
 }
 _ASSERTION_KEYS = frozenset(("type", "value", "threshold", "weight", "metric"))
 _OPTIONS = frozenset(("disableDefaultAsserts", "disableVarExpansion", "prefix", "suffix", "repeat", "runSerially"))
@@ -142,6 +160,8 @@ def _given_id(files: SuiteFiles, test: RawTest) -> str:
 
 def _check_options(files: SuiteFiles, test: RawTest) -> None:
     for key in test.options:
+        if key in _KEYS_REFUSED:
+            files.refuse(test.origin, f"options.{key} is refused: {_KEYS_REFUSED[key]}")
         if key in _TRANSFORMS:
             files.refuse(test.origin, f"options.{key} is code, which is never run; grade the output as it is")
         if key not in _OPTIONS:
@@ -171,15 +191,22 @@ def _combinations(files: SuiteFiles, test: RawTest) -> list[dict[str, Any]]:
             and isinstance(value[0], str)
             and not test.options.get("disableVarExpansion")
         ):
-            options.append([(name, item) for item in value])
+            options.append([(name, text) for item in value for text in _texts_of(files, test, item)])
         elif isinstance(value, str) and value.startswith("file://"):
-            options.append([(name, _var_of_file(files, path)) for path in files.named(value, test.origin)])
+            options.append([(name, text) for text in _texts_of(files, test, value)])
         else:
             options.append([(name, value)])
     total = math.prod(map(len, options))
     if total > MAX_COMBINATIONS:
         files.refuse(test.origin, f"its vars multiply to {total} cases; at most {MAX_COMBINATIONS}")
     return [dict(combination) for combination in itertools.product(*options)]
+
+
+def _texts_of(files: SuiteFiles, test: RawTest, item: Any) -> list[Any]:
+    """What a var's value stands for: the files that a `file://` text names, else itself."""
+    if isinstance(item, str) and item.startswith("file://"):
+        return [_var_of_file(files, path) for path in files.named(item, test.origin)]
+    return [item]
 
 
 def _var_of_file(files: SuiteFiles, path: Path) -> str:
@@ -234,8 +261,12 @@ def _assertion(
 
 def _check_declared(files: SuiteFiles, raw: dict[str, Any], kind: str) -> None:
     base = kind.removeprefix("not-")
-    if base in _CODE:
-        files.refuse(raw, f"the assertion type {kind!r} is refused: {_CODE[base]}")
+    instead = _INSTEAD.get(base) or next((why for lead, why in _INSTEAD_PREFIXES.items() if base.startswith(lead)), "")
+    if instead:
+        files.refuse(raw, f"the assertion type {kind!r} is refused: {instead}")
+    for key, why in _KEYS_REFUSED.items():
+        if key in raw:
+            files.refuse(raw, f"{key!r} in an assertion is refused: {why}")
     for key in _TRANSFORMS:
         if key in raw:
             files.refuse(raw, f"{key!r} in an assertion is code, which is never run; grade the output as it is")

@@ -18,12 +18,16 @@ from tunesmith.tools.grading.core import TYPES
 from tunesmith.tools.suite_case import RawTest, build_cases
 from tunesmith.tools.suite_csv import test_of_row
 from tunesmith.tools.suite_files import SuiteFiles, read_plain_text
+from tunesmith.tools.suite_metrics import COUNT, DerivedMetric, check_metric
 from tunesmith.tools.suite_prompts import Prompt, read_prompts
 from tunesmith.tools.suites import Case
 
 MAX_CASES = 20_000
 
-_READ = ("description", "prompts", "providers", "targets", "tests", "defaultTest", "scenarios", "evaluateOptions")
+_READ = (
+    "description", "prompts", "providers", "targets", "tests", "defaultTest", "scenarios", "evaluateOptions",
+    "derivedMetrics",
+)  # fmt: skip
 _IGNORED = ("$schema", "tags", "sharing", "outputPath", "writeLatestResults", "commandLineOptions", "metadata")
 _TEMPLATES = "assertionTemplates"
 _REFUSED = {
@@ -32,13 +36,15 @@ _REFUSED = {
     "nunjucksFilters": "filters are code; use the built-in ones or write the text out",
     "redteam": "red-team generation is not part of a suite here; write its cases out under block: adversarial",
     "tracing": "traces are not read; remove it",
-    "derivedMetrics": "they are not computed yet; remove them and use the stored scores",
 }
 _TEST_KEYS = frozenset((
-    "description", "vars", "assert", "threshold", "options", "metadata", "prompts", "provider", "providers",
-    "providerOutput",
+    "description", "vars", "assert", "threshold", "options", "metadata", "prompts", "providerOutput",
 ))  # fmt: skip
-_TEST_REFUSED = {"assertScoringFunction": "a scoring function is code; use weight and threshold"}
+_TEST_REFUSED = {
+    "assertScoringFunction": "a scoring function is code; use weight and threshold",
+    "provider": "every arm is asked every case, or they could not be compared; remove it",
+    "providers": "every arm is asked every case, or they could not be compared; remove it",
+}
 _EXEC_PREFIXES = (
     "exec:",
     "python:",
@@ -66,8 +72,21 @@ class Offer:
     sampling: dict[str, Any] = field(default_factory=dict)
 
 
-def parse_suite(path: Path) -> Iterator[tuple[Case, str]]:
-    """The cases of one suite file, each with its `file:line`. Raises BadInput; nothing is run or fetched."""
+@dataclass(frozen=True)
+class Parsed:
+    """One suite file: its cases, each with its `file:line`, made as they are asked for."""
+
+    cases: Iterator[tuple[Case, str]]
+    files: SuiteFiles
+    config: dict[str, Any]
+
+    def metrics(self, known: set[str], taken: Mapping[str, Any]) -> dict[str, DerivedMetric]:
+        """The file's derivedMetrics by name, whose expressions may use the metrics `known` to its cases."""
+        return _metrics(self.files, self.config, known, taken)
+
+
+def parse_suite(path: Path) -> Parsed:
+    """One suite file. Raises BadInput, also while its cases are taken; nothing is run or fetched."""
     if path.suffix.lower() not in (".yaml", ".yml", ".json"):
         read_plain_text(path)
         raise BadInput(f"{path}: a suite is a YAML (or JSON) file in promptfoo's format")
@@ -76,7 +95,7 @@ def parse_suite(path: Path) -> Iterator[tuple[Case, str]]:
     if not isinstance(config, dict):
         raise BadInput(f"{path}:1: a suite is a mapping with prompts and tests; this is {_kind(config)}")
     _check_keys(files, config)
-    yield from _cases(files, config)
+    return Parsed(_cases(files, config), files, config)
 
 
 def _kind(value: Any) -> str:
@@ -116,6 +135,34 @@ def _hint(key: Any, known: Any) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"
 
 
+def _metrics(
+    files: SuiteFiles, config: dict[str, Any], known: set[str], taken: Mapping[str, Any]
+) -> dict[str, DerivedMetric]:
+    listed = config.get("derivedMetrics") or []
+    found: dict[str, DerivedMetric] = {}
+    for item in listed if isinstance(listed, list) else [listed]:
+        near = item if isinstance(item, dict) else config
+        if not isinstance(item, dict) or item.keys() != {"name", "value"} or not all(map(_is_text, item.values())):
+            files.refuse(near, "derivedMetrics is a list of {name, value}: a name and an arithmetic expression")
+        metric = DerivedMetric(**item)
+        if metric.value.startswith("file://"):
+            files.refuse(
+                near, f"derivedMetrics: {metric.value!r} is code, which is never run; write the arithmetic here"
+            )
+        if metric.name in (*found, *taken, COUNT):
+            files.refuse(near, f"derivedMetrics: the name {metric.name!r} is taken; choose another")
+        try:
+            check_metric(metric, {*known, *found})
+        except ValueError as error:
+            files.refuse(near, str(error))
+        found[metric.name] = metric
+    return found
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
 def _checked_test(files: SuiteFiles, test: Any, near: Any) -> dict[str, Any]:
     if not isinstance(test, dict):
         files.refuse(near, f"a test is a mapping with vars and assert; this is {_kind(test)}")
@@ -129,13 +176,24 @@ def _checked_test(files: SuiteFiles, test: Any, near: Any) -> dict[str, Any]:
             files.refuse(test, f"{key} is a mapping")
     if not isinstance(test.get("assert") or [], list):
         files.refuse(test, "assert is a list of assertions")
-    if isinstance(test.get("vars"), str):
-        loaded = [files.load(path) for path in files.named(test["vars"], test)]
-        test = files.mark({**test, "vars": loaded[0]}, files.at(test))
+    if isinstance(test.get("vars"), str | list):
+        test = files.mark({**test, "vars": _vars_of_files(files, test)}, files.at(test))
     if not isinstance(test.get("vars") or {}, dict):
         files.refuse(test, "vars is a mapping of names to values")
     checked: dict[str, Any] = test
     return checked
+
+
+def _vars_of_files(files: SuiteFiles, test: dict[str, Any]) -> dict[str, Any]:
+    """The vars of every file that `vars` names, a later file over an earlier one."""
+    merged: dict[str, Any] = {}
+    for name in test["vars"] if isinstance(test["vars"], list) else [test["vars"]]:
+        for path in files.named(name, test) if isinstance(name, str) else ():
+            loaded = files.load(path)
+            if not isinstance(loaded, dict):
+                files.refuse(test, f"vars: {path.name} holds {_kind(loaded)}; it is a mapping of names to values")
+            merged |= loaded
+    return merged
 
 
 def _default_test(files: SuiteFiles, config: dict[str, Any]) -> dict[str, Any]:
@@ -177,7 +235,7 @@ def _scenario_tests(files: SuiteFiles, config: dict[str, Any], default: dict[str
     scenarios = config.get("scenarios") or []
     if not isinstance(scenarios, list):
         files.refuse(config, "scenarios is a list")
-    for scenario in scenarios:
+    for scenario in _scenarios(files, config, scenarios):
         if not isinstance(scenario, dict) or not isinstance(scenario.get("config"), list | str):
             files.refuse(
                 scenario if isinstance(scenario, dict) else config, "a scenario has config and tests, both lists"
@@ -188,6 +246,16 @@ def _scenario_tests(files: SuiteFiles, config: dict[str, Any], default: dict[str
         for data in _tests(files, scenario, scenario["config"]):
             for test in tests:
                 yield files.mark(_scenario_test(data, test), files.at(test if test else data))
+
+
+def _scenarios(files: SuiteFiles, near: Any, listed: list[Any]) -> Iterator[Any]:
+    for item in listed:
+        if isinstance(item, str):
+            for path in files.named(item, near):
+                loaded = files.load(path)
+                yield from loaded if isinstance(loaded, list) else [loaded]
+        else:
+            yield item
 
 
 def _scenario_test(data: Mapping[str, Any], test: Mapping[str, Any]) -> dict[str, Any]:

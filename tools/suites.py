@@ -2,25 +2,29 @@
 
 Anything that would run code, reach the network or leave the suite's folder is refused by name, at its line,
 before any case exists. Parsing itself is in `suite_parse`; this module is what the stages use.
-Not covered yet: model-graded types, derivedMetrics, is-html, is-xml, is-sql, similar, select-best.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.grading import Assertion, Response, asks_model, grade
+from tunesmith.tools.grading import Assertion, Embedder, Grade, Judge, Response, asks_model, grade
+from tunesmith.tools.suite_metrics import DerivedMetric, derive
 
 Block = Literal["target", "general", "tools", "adversarial"]
 BLOCKS: tuple[Block, ...] = ("target", "general", "tools", "adversarial")
+BUNDLED = ("general", "tools")
+"""Suites that come with tunesmith, for any model."""
 
 
 def canonical_sha256(value: Any) -> str:
@@ -70,6 +74,8 @@ class Suite(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cases: tuple[Case, ...]
+    derived_metrics: tuple[DerivedMetric, ...] = ()
+    """Figures over the graded cases; no part of the suite's identity, as they change no verdict."""
 
     @cached_property
     def sha256(self) -> str:
@@ -78,7 +84,7 @@ class Suite(BaseModel):
 
     def with_cases(self, cases: Iterable[Case]) -> Suite:
         """A suite of these cases instead; its sha256 is its own."""
-        return Suite(cases=tuple(cases))
+        return Suite(cases=tuple(cases), derived_metrics=self.derived_metrics)
 
     def block(self, name: str) -> tuple[Case, ...]:
         """The cases of one block, in the suite's order."""
@@ -102,28 +108,45 @@ class Suite(BaseModel):
         return suite
 
 
-def load_suites(paths: Sequence[Path], *, models: bool = False) -> Suite:
+def load_suites(paths: Sequence[Path], *, models: Collection[str] = ()) -> Suite:
     """Parse suite files into one suite. Raises BadInput with file, line, reason and the next thing to do.
 
-    Without `models`, assertions that a judge or an embedding model would have to grade are refused by name.
+    `general` and `tools` name the suites that come with tunesmith. `models` are the roles ("judge", "embedder") that
+    somebody fills: assertions that ask another are refused by name.
     """
     from tunesmith.tools.suite_parse import parse_suite
 
     if not paths:
-        raise BadInput("no suite named; give one or more promptfoo YAML files")
+        raise BadInput(f"no suite named; give promptfoo YAML files, or {' or '.join(BUNDLED)}")
     cases: dict[str, tuple[Case, str]] = {}
+    metrics: dict[str, DerivedMetric] = {}
     for path in paths:
-        for case, place in parse_suite(Path(path)):
+        parsed = parse_suite(bundled(Path(path)))
+        own: list[Case] = []
+        for case, place in parsed.cases:
             if case.case_id in cases:
                 first = cases[case.case_id][1]
                 raise BadInput(
                     f"{place}: the case id {case.case_id!r} is taken by the test at {first}; give one of them another "
                     "metadata.case_id, or remove the copy"
                 )
-            if not models:
-                refuse_models(case, place)
+            _refuse_models(case, place, models)
             cases[case.case_id] = case, place
-    return Suite(cases=tuple(case for case, _ in cases.values()))
+            own.append(case)
+        metrics.update(parsed.metrics(metric_names(own), metrics))
+    return Suite(cases=tuple(case for case, _ in cases.values()), derived_metrics=tuple(metrics.values()))
+
+
+def bundled(path: Path) -> Path:
+    """The bundled suite that a bare name stands for; any other path as it is."""
+    if str(path) not in BUNDLED or path.exists():
+        return path
+    return Path(str(files("tunesmith.prompts"))) / "suites" / f"{path}.yaml"
+
+
+def metric_names(cases: Iterable[Case]) -> set[str]:
+    """Every name that an assertion of these cases gives as its metric."""
+    return {a.metric for case in cases for top in case.assertions for a in (top, *top.children) if a.metric}
 
 
 _MISSING = {
@@ -132,52 +155,91 @@ _MISSING = {
 }
 
 
-def refuse_models(case: Case, place: str) -> None:
-    """Raise BadInput at `place` where a model would have to grade the case."""
+def _refuse_models(case: Case, place: str, models: Collection[str]) -> None:
     for kind, role in asks_model(case.assertions).items():
-        raise BadInput(f"{place}: the assertion type {kind!r} {_MISSING[role]}")
+        if role not in models:
+            raise BadInput(f"{place}: the assertion type {kind!r} {_MISSING[role]}")
 
 
 def check_suites(paths: Sequence[Path]) -> dict[str, Any]:
-    """`suite check`: the cases that the files hold, with their block and their types of assertion."""
-    suite = load_suites(paths)
+    """`suite check`: the cases that the files hold, with block and types of assertion, and what all of them need."""
+    suite = load_suites(paths, models=("judge", "embedder"))
     cases = [
         {"case_id": case.case_id, "block": case.block, "assertions": case.assertion_types, "suite": case.suite}
         for case in suite.cases
     ]
+    types = Counter(kind for case in suite.cases for kind in case.assertion_types)
+    asking = {kind: role for case in suite.cases for kind, role in asks_model(case.assertions).items()}
     return {
         "cases": cases,
         "sha256": suite.sha256,
         "blocks": {b: len(suite.block(b)) for b in BLOCKS if suite.block(b)},
+        "types": dict(types.most_common()),
+        "asks": asking,
+        "metrics": sorted(metric_names(suite.cases)),
+        "derived_metrics": {metric.name: metric.value for metric in suite.derived_metrics},
+        "tools": sorted({tool["function"]["name"] for case in suite.cases for tool in case.tools}),
+        "requests": sum(case.repeat for case in suite.cases),
     }
 
 
-def grade_outputs(path: Path, outputs_path: Path | None = None) -> dict[str, Any]:
-    """`suite grade`: stored outputs graded without a model: a JSONL file's, or the tests' own `providerOutput`.
+def grade_outputs(
+    path: Path, outputs_path: Path | None = None, *, judge: Judge | None = None, embedder: Embedder | None = None
+) -> dict[str, Any]:
+    """`suite grade`: stored outputs graded: a JSONL file's, or the tests' own `providerOutput`.
 
-    A case named twice in the file is graded twice; cases without an output are listed under `missing`.
-    Raises BadInput for a broken file, an id that the suite lacks, or no output at all.
+    A case named twice in the file is graded twice, and select-best compares its outputs; cases without an output are
+    listed under `missing`. Raises BadInput for a broken file, an id that the suite lacks, no output at all, or an
+    assertion that asks a model which is not given.
     """
-    suite = load_suites([path])
-    if outputs_path is not None:
-        outputs = _read_outputs(outputs_path, {case.case_id for case in suite.cases})
-    else:
-        outputs = [(c.case_id, Response.of(c.provider_output)) for c in suite.cases if c.provider_output is not None]
-    if not outputs:
-        raise BadInput(f"{path}: there is nothing to grade; give --outputs OUT.jsonl, or tests with a providerOutput")
+    suite, outputs = read_graded(path, outputs_path, judge=judge, embedder=embedder)
     by_id = {case.case_id: case for case in suite.cases}
-    graded = [_graded(by_id[case_id], response) for case_id, response in outputs]
+    grades = grade_all(suite, outputs, judge=judge, embedder=embedder)
+    graded = [_graded(by_id[case_id], result) for (case_id, _), result in zip(outputs, grades, strict=True)]
     return {
         "cases": graded,
         "passed": sum(entry["passed"] for entry in graded),
         "errors": sum("error" in entry for entry in graded),
         "missing": sorted(by_id.keys() - {case_id for case_id, _ in outputs}),
         "sha256": suite.sha256,
+        "derived_metrics": derive(suite.derived_metrics, grades),
     }
 
 
-def _graded(case: Case, response: Response) -> dict[str, Any]:
-    result = grade(case, response)
+def read_graded(
+    path: Path, outputs_path: Path | None, *, judge: Judge | None = None, embedder: Embedder | None = None
+) -> tuple[Suite, list[tuple[str, Response]]]:
+    """A suite and the stored outputs for it, as (case id, response). Raises BadInput as `grade_outputs` does."""
+    models = {role for role, model in (("judge", judge), ("embedder", embedder)) if model is not None}
+    suite = load_suites([path], models=models)
+    if outputs_path is not None:
+        outputs = _read_outputs(outputs_path, {case.case_id for case in suite.cases})
+    else:
+        outputs = [(c.case_id, Response.of(c.provider_output)) for c in suite.cases if c.provider_output is not None]
+    if not outputs:
+        raise BadInput(f"{path}: there is nothing to grade; give --outputs OUT.jsonl, or tests with a providerOutput")
+    return suite, outputs
+
+
+def grade_all(
+    suite: Suite,
+    outputs: Sequence[tuple[str, Response]],
+    *,
+    judge: Judge | None = None,
+    embedder: Embedder | None = None,
+) -> list[Grade]:
+    """A grade for each output; select-best sees the other outputs of the same case."""
+    by_id = {case.case_id: case for case in suite.cases}
+    texts: dict[str, list[str]] = {}
+    for case_id, response in outputs:
+        texts.setdefault(case_id, []).append(response.output_text)
+    return [
+        grade(by_id[i], r, judge=judge, embedder=embedder, rivals=texts[i] if len(texts[i]) > 1 else ())
+        for i, r in outputs
+    ]
+
+
+def _graded(case: Case, result: Grade) -> dict[str, Any]:
     assertions = [{"type": a.type, "passed": a.passed, "score": a.score, "reason": a.reason} for a in result.assertions]
     entry = {"case_id": case.case_id, "passed": result.passed, "score": result.score, "assertions": assertions}
     if result.error:

@@ -17,7 +17,19 @@ from typing import Any
 
 import platformdirs
 
-from tests.promptfoo.pairs import HERE, RECORDED, TOOLS, Pair, config, digest, our_verdicts, read_pairs, same
+from tests.promptfoo.pairs import (
+    HERE,
+    RECORDED,
+    TOOLS,
+    Pair,
+    config,
+    derived_names,
+    digest,
+    our_verdicts,
+    read_pairs,
+    same,
+    same_numbers,
+)
 
 VERSION = "0.123.1"
 # npm's own Node may be too old; this package brings one that promptfoo accepts.
@@ -55,7 +67,10 @@ def their_verdicts(pairs: list[Pair], modules: Path, folder: Path) -> dict[str, 
     done = subprocess.run([*map(str, command), *quiet], env=env, capture_output=True, text=True, timeout=900)
     if done.returncode not in (0, 100):
         raise SystemExit(f"promptfoo ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
-    return {row["metadata"]["case_id"]: _verdict(row) for row in json.loads(out.read_text())["results"]["results"]}
+    results = json.loads(out.read_text())["results"]
+    named = results["prompts"][0]["metrics"]["namedScores"]
+    verdicts = {row["metadata"]["case_id"]: _verdict(row) for row in results["results"]}
+    return {**verdicts, "derived": {metric: named[metric] for metric in derived_names()}}
 
 
 def _verdict(row: dict[str, Any]) -> Any:
@@ -75,7 +90,7 @@ def main() -> int:
         theirs = their_verdicts(pairs, installed(arguments.cache), Path(scratch))
         ours = our_verdicts(pairs, Path(scratch))
     if arguments.record:
-        lines = [f"{json.dumps(pair.id)}: {json.dumps(theirs[pair.id], ensure_ascii=False)}" for pair in pairs]
+        lines = [f"{json.dumps(key)}: {json.dumps(theirs[key], ensure_ascii=False)}" for key in theirs]
         head = f'"promptfoo": "{VERSION}", "corpus": "{digest()}"'
         RECORDED.write_text("{" + head + ', "verdicts": {\n' + ",\n".join(lines) + "\n}}\n")
     documented = [pair for pair in pairs if pair.differs or pair.refused]
@@ -85,8 +100,11 @@ def main() -> int:
         print(f"    promptfoo {theirs[pair.id]}\n    tunesmith {ours[pair.id]}")
     compared = len(pairs) - len(documented)
     agreed = compared - sum(pair not in documented for pair in wrong)
+    derived = same_numbers(ours["derived"], theirs["derived"])
+    if not derived:
+        print(f"derived metrics: promptfoo {theirs['derived']}, tunesmith {ours['derived']}")
     print(f"promptfoo {VERSION}: {agreed} of {compared} pairs agree; {len(documented)} differ by design")
-    return 1 if wrong else 0
+    return 1 if wrong or not derived else 0
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from typing import Any
 import yaml
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.grading import Response, grade
-from tunesmith.tools.suites import Suite, load_suites
+from tunesmith.tools.grading import Grade, Response, grade
+from tunesmith.tools.suite_metrics import derive
+from tunesmith.tools.suites import Case, Suite, load_suites
 
 HERE = Path(__file__).parent
 CORPUS, RECORDED = HERE / "corpus.yaml", HERE / "recorded.json"
@@ -49,6 +50,11 @@ class Pair:
 def digest() -> str:
     """Identity of the corpus, so that a recording of another one is noticed."""
     return hashlib.sha256(CORPUS.read_bytes()).hexdigest()
+
+
+def derived_names() -> list[str]:
+    """The names of the corpus's derived metrics."""
+    return [metric["name"] for metric in yaml.safe_load(CORPUS.read_text())["derived"]]
 
 
 def read_pairs() -> list[Pair]:
@@ -96,7 +102,8 @@ def config(pairs: Sequence[Pair], provider: dict[str, Any], grader: dict[str, An
     for pair, test in zip(pairs, tests, strict=True):
         test["metadata"] = {"case_id": pair.id}
     default = {"defaultTest": {"options": {"provider": grader}}} if grader else {}
-    return {"prompts": ["{{id}}"], "providers": [provider], **default, "tests": tests}
+    derived = yaml.safe_load(CORPUS.read_text())["derived"] if len(pairs) > 1 else []
+    return {"prompts": ["{{id}}"], "providers": [provider], **default, "tests": tests, "derivedMetrics": derived}
 
 
 def _marked(pair: Pair) -> dict[str, Any]:
@@ -129,36 +136,50 @@ def our_suite(pairs: Sequence[Pair], folder: Path) -> Suite:
     """The pairs as our loader reads them."""
     path = folder / "pairs.json"
     path.write_text(json.dumps(config(pairs, {"id": "openai:chat:served", "config": {"tools": TOOLS}})))
-    return load_suites([path], models=True)
+    return load_suites([path], models=("judge", "embedder"))
+
+
+def our_grades(pairs: Sequence[Pair], folder: Path) -> tuple[Suite, dict[str, Grade]]:
+    """The suite that our loader makes of the pairs, and the grade of each; refused ones are left out."""
+    suite = our_suite([pair for pair in pairs if not pair.refused], folder)
+    by_id = {pair.id: pair for pair in pairs}
+    return suite, {case.case_id: _grade(case, by_id[case.case_id]) for case in suite.cases}
+
+
+def _grade(case: Case, pair: Pair) -> Grade:
+    given = Response.of(pair.response["output"])
+    response = Response(
+        text=given.text,
+        value=given.value,
+        finish_reason=pair.response.get("finishReason"),
+        logprobs=tuple(pair.response.get("logProbs", ())),
+        latency_ms=pair.response.get("latencyMs"),
+    )
+    return grade(case, response, judge=_Judge(pair.judge), embedder=_Embedder())
 
 
 def our_verdicts(pairs: Sequence[Pair], folder: Path) -> dict[str, Any]:
-    """Id → [passed, score, named scores], or a text that says why there is no verdict."""
-    verdicts: dict[str, Any] = {}
-    cases = {case.case_id: case for case in our_suite([pair for pair in pairs if not pair.refused], folder).cases}
+    """Id → [passed, score, named scores], or a text that says why there is no verdict; and the derived metrics."""
+    suite, grades = our_grades(pairs, folder)
+    verdicts: dict[str, Any] = {i: g.error or [g.passed, g.score, dict(g.named_scores)] for i, g in grades.items()}
     for pair in pairs:
         if pair.refused:
             try:
                 our_suite([pair], folder)
             except BadInput as error:
                 verdicts[pair.id] = f"refused: {error}"
-            continue
-        given = Response.of(pair.response["output"])
-        response = Response(
-            text=given.text,
-            value=given.value,
-            finish_reason=pair.response.get("finishReason"),
-            logprobs=tuple(pair.response.get("logProbs", ())),
-            latency_ms=pair.response.get("latencyMs"),
-        )
-        graded = grade(cases[pair.id], response, judge=_Judge(pair.judge), embedder=_Embedder())
-        verdicts[pair.id] = graded.error or [graded.passed, graded.score, dict(graded.named_scores)]
-    return verdicts
+    # promptfoo counts the pairs that are refused here.
+    counted = [*grades.values(), *(Grade(True, 1.0) for _ in range(len(pairs) - len(grades)))]
+    return {**verdicts, "derived": derive(suite.derived_metrics, counted)}
 
 
 def same(ours: Any, theirs: Any) -> bool:
     """Whether both passed or both failed, with the same score and the same named scores."""
     if isinstance(ours, str) or isinstance(theirs, str):
         return False
-    named = ours[2].keys() == theirs[2].keys() and all(abs(ours[2][k] - theirs[2][k]) < 1e-9 for k in ours[2])
-    return ours[0] == theirs[0] and abs(ours[1] - theirs[1]) < 1e-9 and named
+    return ours[0] == theirs[0] and abs(ours[1] - theirs[1]) < 1e-9 and same_numbers(ours[2], theirs[2])
+
+
+def same_numbers(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    """Whether the same names have the same values."""
+    return ours.keys() == theirs.keys() and all(abs(ours[name] - theirs[name]) < 1e-9 for name in ours)

@@ -105,6 +105,8 @@ class Grade:
     error: str | None = None
     named_scores: Mapping[str, float] = field(default_factory=dict)
     """Weighted mean score of each `metric`."""
+    named_weights: Mapping[str, float] = field(default_factory=dict)
+    """What each metric's mean weighs in a sum over cases."""
 
 
 class Gradable(Protocol):
@@ -210,7 +212,7 @@ def grade(
     if not case.assertions:
         return Grade(True, 1.0, reason="no assertions")
     aid = Aid(case.tools, asked(case.messages), judge, embedder, tuple(rivals))
-    return _grade_all(case.assertions, case.threshold, response, aid)
+    return _total(case.assertions, case.threshold, lambda assertion: _grade_one(assertion, response, aid))
 
 
 def asked(messages: Sequence[Mapping[str, Any]]) -> str:
@@ -226,20 +228,27 @@ def asks_model(assertions: Sequence[Assertion]) -> dict[str, str]:
     return {a.type: TYPES[a.base_type].asks for a in every if TYPES[a.base_type].asks}
 
 
-def _grade_all(
+def total(case: Gradable, results: Sequence[AssertionResult]) -> Grade:
+    """The grade that stored results of a case's assertions, as `Grade.assertions` lists them, add up to."""
+    stored = iter([result for result in results if result.type != ASSERT_SET])
+    if not case.assertions:
+        return Grade(True, 1.0, reason="no assertions")
+    return _total(case.assertions, case.threshold, lambda assertion: (next(stored), None))
+
+
+def _total(
     assertions: Sequence[Assertion],
     threshold: float | None,
-    response: Response,
-    aid: Aid,
+    decide: Callable[[Assertion], tuple[AssertionResult, str | None]],
 ) -> Grade:
     tally = _Tally()
     for assertion in assertions:
         if assertion.type == ASSERT_SET:
-            inner = _grade_all(assertion.children, assertion.threshold, response, aid)
+            inner = _total(assertion.children, assertion.threshold, decide)
             whole = AssertionResult(ASSERT_SET, inner.passed, inner.score, inner.reason)
             tally.add(assertion, whole, inner.error, inner)
         else:
-            tally.add(assertion, *_grade_one(assertion, response, aid))
+            tally.add(assertion, *decide(assertion))
     return tally.grade(threshold)
 
 
@@ -279,7 +288,7 @@ class _Tally:
             self._name(assertion.metric, result.score, assertion.weight)
         for name, score in (inner.named_scores if inner else {}).items():
             if name != assertion.metric:
-                self._name(name, score, assertion.weight)
+                self._name(name, score, inner.named_weights[name] * assertion.weight if inner else 0.0)
 
     def _name(self, metric: str, score: float, weight: float) -> None:
         total, weights = self.metrics.get(metric, (0.0, 0.0))
@@ -292,5 +301,6 @@ class _Tally:
             passed = score >= threshold
             reason = f"score {score:.2f} {'≥' if passed else '<'} threshold {threshold:g}"
         named = {name: total / weight if weight > 0 else 0.0 for name, (total, weight) in self.metrics.items()}
+        weights = {name: weight for name, (_, weight) in self.metrics.items()}
         results = tuple(self.results)
-        return Grade(passed and self.error is None, score, results, self.error or reason, self.error, named)
+        return Grade(passed and self.error is None, score, results, self.error or reason, self.error, named, weights)
