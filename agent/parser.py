@@ -140,6 +140,7 @@ def _suites(commands: Any) -> None:
     grade = _add(actions, "grade", "grade stored outputs without calling a model")
     grade.add_argument("file", metavar="FILE")
     grade.add_argument("--outputs", metavar="OUT.jsonl", help='{"case_id", "output"} a line; else `providerOutput`')
+    grade.add_argument("--format", choices=("promptfoo", "junit"), help="promptfoo's results JSON, or JUnit XML")
     _json(grade)
 
 

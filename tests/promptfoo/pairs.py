@@ -168,8 +168,9 @@ def our_verdicts(pairs: Sequence[Pair], folder: Path) -> dict[str, Any]:
                 our_suite([pair], folder)
             except BadInput as error:
                 verdicts[pair.id] = f"refused: {error}"
-    # promptfoo counts the pairs that are refused here.
-    counted = [*grades.values(), *(Grade(True, 1.0) for _ in range(len(pairs) - len(grades)))]
+    # promptfoo counts the pairs that are refused here, or errors; none of them names a metric.
+    judged = [graded for graded in grades.values() if not graded.error]
+    counted = [*judged, *(Grade(True, 1.0) for _ in range(len(pairs) - len(judged)))]
     return {**verdicts, "derived": derive(suite.derived_metrics, counted)}
 
 

@@ -25,10 +25,12 @@ from tunesmith.tools.grading.core import (
     Grade,
     Judge,
     Response,
+    asked,
     asks_model,
     check_assertion,
     grade,
     supported_types,
+    total,
 )
 from tunesmith.tools.grading.javascript import CannotGrade
 
@@ -41,6 +43,7 @@ __all__ = [
     "Grade",
     "Judge",
     "Response",
+    "asked",
     "asks_model",
     "calls",
     "check_assertion",
@@ -53,5 +56,6 @@ __all__ = [
     "sql",
     "supported_types",
     "text",
+    "total",
     "xml",
 ]
