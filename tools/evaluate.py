@@ -1,7 +1,8 @@
 """evaluate: the run's suite on an arm, compared case by case with the arm before it, nothing else changed.
 
-`adapter` and `prompted` run beside `base` on ONE vLLM server, told apart by the request alone. `merged` and
-`quantized` are hops of the chain of custody: their weights differ, and only those.
+`adapter` and `prompted` run beside `base` on ONE vLLM server, told apart by the request alone. Where vLLM refuses the
+adapter, both arms run in one transformers process with the adapter switched on and off. `merged` and `quantized` are
+hops of the chain of custody: their weights differ, and only those.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from pydantic import Field
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
+from tunesmith.tools.behaviour import load_behaviour
+from tunesmith.tools.custody import GOAL_RATE
 from tunesmith.tools.evaluation import evaluation_seconds, need_vllm, read_suite, serving_memory
 from tunesmith.tools.price import estimate, room
+from tunesmith.tools.prompting import candidates
 from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
 
 # Arm → the stage that makes what it serves.
@@ -28,7 +32,14 @@ class EvaluateRequest(Request):
         default="adapter", description="What to evaluate; base answers again beside adapter and prompted."
     )
     system_prompt: str = Field(
-        default="", description="For the arm `prompted`: the best instruction that the base can be given."
+        default="", description="For the arm `prompted`: your own; empty: the best of a few made from the behaviour."
+    )
+    behaviour: str = Field(
+        default="", description="What `prompted` is made from; empty: the behaviour that the run's rows are of."
+    )
+    dev_rows: int = Field(default=20, ge=5, le=500, description="Drawn rows on which the prompt is chosen.")
+    goal_rate: float = Field(
+        default=GOAL_RATE, gt=0, le=1, description="Pass rate on the target at which a prompt makes training needless."
     )
     max_tokens: int = Field(default=96, ge=1, le=32768, description="Tokens an answer may have.")
     temperature: float = Field(default=0.0, ge=0, le=2, description="0: greedy; above it, set repeats too.")
@@ -49,25 +60,50 @@ class EvaluateResult(Result):
     keys: dict[str, dict[str, Any]]
     """Arm → the comparability key its outputs were made under."""
     comparisons: list[dict[str, Any]]
+    advice: str = ""
+    """Of the arm `prompted`: whether a fine-tune is needed at all."""
+    prompt: dict[str, Any] = Field(default_factory=dict)
+    """Of the arm `prompted`: what stood before every conversation, and how it was chosen."""
+    proof: dict[str, Any] = Field(default_factory=dict)
+    """What makes the arms comparable: hashes before and after, engine, arguments, template, sampling, refusals."""
+    taken_over: int = 0
+    """Answers to unchanged questions that an earlier evaluation of the arm already had."""
 
 
 def look(request: EvaluateRequest, store: Store, run: str) -> Mapping[str, Any]:
-    """Read the suite that the run's baseline fixed."""
+    """Read the suite that the run's baseline fixed, and the behaviour that a prompt is made from."""
     found = store.artifacts(run, "suite")
-    return {"suite": read_suite(found[-1].path)} if found else {}
+    seen: dict[str, Any] = {"suite": read_suite(found[-1].path)} if found else {}
+    if request.arm == "prompted" and not request.system_prompt:
+        name = request.behaviour or _behaviour_of(store, run)
+        seen |= {"behaviour": name, "candidates": len(candidates(load_behaviour(name)))}
+    return seen
+
+
+def _behaviour_of(store: Store, run: str) -> str:
+    """The behaviour that the run's rows are of, else the demo's where its suites are asked. Raises BadInput."""
+    steps = store.steps(run)
+    made = [str(step.request["behaviour"]) for step in steps if step.stage == "generate"]
+    asked = [suite for step in steps if step.stage == "baseline" for suite in step.request.get("suites", ())]
+    if not made and "demo" not in asked:
+        raise BadInput("evaluate: nothing says which behaviour to prompt for; set behaviour, or write a system_prompt")
+    return made[-1] if made else "demo"
 
 
 def plan(request: EvaluateRequest, facts: Facts) -> Plan:
     """Price the arm's cases, and the base's beside it where both share the server."""
     base, suite_artifact = facts.need("base", "base"), facts.need("suite", "baseline")
     need_vllm(facts)
-    if (request.arm == "prompted") != bool(request.system_prompt):
-        raise BadInput("evaluate: system_prompt belongs to arm=prompted, and that arm needs one")
+    if request.arm != "prompted" and request.system_prompt:
+        raise BadInput("evaluate: system_prompt belongs to arm=prompted")
+    if request.arm == "prompted":
+        request = request.model_copy(update={"behaviour": facts.seen.get("behaviour", "")})
+    tries = facts.seen.get("candidates", 0) * request.dev_rows
     made = facts.need(request.arm, _MAKERS[request.arm]) if request.arm in _MAKERS else None
     served = base if request.arm in ("adapter", "prompted") or made is None else made
     both = served is base
     cases = len(facts.seen["suite"].cases) * request.repeats
-    seconds = evaluation_seconds(served, cases, request.max_tokens, arms=2 if both else 1)
+    seconds = evaluation_seconds(served, cases * (2 if both else 1) + tries, request.max_tokens)
     price = estimate(
         "evaluate",
         facts,
@@ -86,12 +122,23 @@ def plan(request: EvaluateRequest, facts: Facts) -> Plan:
         run=facts.run,
         arm=request.arm,
         summary=f"evaluate {request.arm} on the {len(facts.seen['suite'].cases)} cases of the baseline",
-        steps=(how, "exact McNemar on the target, a stated margin on the other blocks, a flip table per hop"),
+        steps=(
+            *((_choosing(request, facts.seen["candidates"]),) if tries else ()),
+            how,
+            "exact McNemar on the target, a stated margin on the other blocks, a flip table per hop",
+        ),
         request=request.model_dump(mode="json"),
         inputs=pinned(base=base, suite=suite_artifact, **({request.arm: made} if made else {})),
         estimate=price,
         writes=("every output, graded, in the store",),
         refusals=room(price, facts, remedy="stopping another program"),
+    )
+
+
+def _choosing(request: EvaluateRequest, count: int) -> str:
+    return (
+        f"try {count} prompts made from the behaviour {request.behaviour} on {request.dev_rows} rows drawn for that; "
+        "the best becomes the arm"
     )
 
 

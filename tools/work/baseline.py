@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
+from tunesmith.memory.records import Artifact
+from tunesmith.tools import serving
 from tunesmith.tools.baseline import BaselineRequest, BaselineResult, BlockResult
 from tunesmith.tools.evaluation import Sampling, load_named_suites, read_suite
-from tunesmith.tools.work.evaluation import Arm, block_counts, run_arms, server_answers
+from tunesmith.tools.work.evaluation import Arm, block_counts, refuses_adapters, run_arms, server_answers
 from tunesmith.tools.work.job import Job
 from tunesmith.tools.work.served import bench_server, key_of
 
@@ -18,7 +24,7 @@ def run(job: Job[BaselineRequest]) -> BaselineResult:
         atomic_write(kept, load_named_suites(request.suites, request.cases_per_block).to_json())
     suite = read_suite(kept)
     sampling = Sampling(request.max_tokens, request.temperature, request.repeats)
-    with bench_server(job, base, adapters_allowed=True) as server:
+    with _server(job, base) as server:
         key = {**key_of(server, base, suite, max_tokens=request.max_tokens), **sampling.key}
         arm = Arm("base", server.model, key)
         answer = server_answers(server, sampling, request.concurrency)
@@ -32,3 +38,17 @@ def run(job: Job[BaselineRequest]) -> BaselineResult:
         key=dict(key),
         taken_over=taken_over,
     )
+
+
+@contextmanager
+def _server(job: Job[BaselineRequest], base: Artifact) -> Iterator[serving.Server]:
+    """A server that allows adapters, as later comparisons want it; one without where vLLM takes none for this base."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(bench_server(job, base, adapters_allowed=True))
+        except StepFailed as error:
+            if not refuses_adapters(error):
+                raise
+            job.log(f"vLLM takes no adapters for this base, so its server allows none: {error}")
+            server = stack.enter_context(bench_server(job, base))
+        yield server

@@ -2,45 +2,116 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
-from tunesmith.memory.errors import NotFound
+from tunesmith.memory.errors import NotFound, StepFailed
+from tunesmith.memory.records import Artifact
+from tunesmith.tools import serving
+from tunesmith.tools.behaviour import load_behaviour
+from tunesmith.tools.custody import advice
 from tunesmith.tools.evaluate import EvaluateRequest, EvaluateResult
 from tunesmith.tools.evaluation import Keys, Sampling, compare_run, read_suite
 from tunesmith.tools.stage import ARMS
-from tunesmith.tools.work.evaluation import Arm, run_arms, server_answers
+from tunesmith.tools.suites import Suite
+from tunesmith.tools.work.evaluation import Answerer, Arm, refuses_adapters, run_arms, server_answers
 from tunesmith.tools.work.job import Job
+from tunesmith.tools.work.prompting import Chosen, choose, given
 from tunesmith.tools.work.served import bench_server, key_of, lora_rank_served, served_name
+
+_BESIDE_BASE = ("adapter", "prompted")
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """Arms on one engine, and the one way to ask any of them."""
+
+    arms: Sequence[Arm]
+    answer: Answerer
+    prompt: Chosen | None = None
+    proof: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run(job: Job[EvaluateRequest]) -> EvaluateResult:
-    """Ask, compare, and keep the proof of what was served (hashes before and after, arguments, template)."""
+    """Ask, compare, and keep the proof of what answered (hashes before and after, arguments, template)."""
     request = job.request
-    suite = read_suite(job.verified("suite").path)
-    beside_base = request.arm in ("adapter", "prompted")
-    served = job.verified("base" if beside_base else request.arm)
-    adapter = job.verified("adapter") if request.arm == "adapter" else None
-    rank = lora_rank_served(adapter)
-    loaded = {served_name(adapter): adapter.path} if adapter else {}
-    with bench_server(job, served, adapters_allowed=beside_base, rank=rank, adapters=loaded) as server:
-        sampling = Sampling(request.max_tokens, request.temperature, request.repeats)
-        key = {**key_of(server, served, suite, max_tokens=request.max_tokens), **sampling.key}
-        arms = [Arm("base", server.model, key)] if beside_base else []
-        if adapter:
-            arms.append(Arm("adapter", served_name(adapter), {**key, "adapter": adapter.sha256}))
-        elif request.arm == "prompted":
-            preamble = [{"role": "system", "content": request.system_prompt}]
-            arms.append(Arm("prompted", server.model, {**key, "system_prompt": request.system_prompt}, preamble))
-        else:
-            arms.append(Arm(request.arm, server.model, key))
-        answer = server_answers(server, sampling, request.concurrency)
-        run_arms(job, suite, arms, sampling, answer, fresh=request.fresh)
-    job.verified("base" if beside_base else request.arm)  # the weights are still those that the key names
-    keys = {arm.name: dict(arm.key) for arm in arms}
+    suite = read_suite(job.inputs["suite"].path)
+    sampling = Sampling(request.max_tokens, request.temperature, request.repeats)
+    used = [name for name in job.inputs if name != "base" or request.arm in _BESIDE_BASE]
+    before = {name: job.verified(name).sha256 for name in used}
+    with ExitStack() as stack:
+        bench = _bench(job, stack, suite, sampling)
+        taken_over = run_arms(job, suite, bench.arms, sampling, bench.answer, fresh=request.fresh)
+    after = {name: job.verified(name).sha256 for name in used}  # still those that the keys name
+    keys = {arm.name: dict(arm.key) for arm in bench.arms}
     comparisons = _comparisons(job, keys)
-    path = job.write_json("results.json", {"arm": request.arm, "keys": keys, "comparisons": comparisons})
-    artifact = job.publish("results", path, meta={"arm": request.arm})
-    return EvaluateResult(artifact=artifact.id, arm=request.arm, keys=keys, comparisons=comparisons)
+    told = [found for one in comparisons if (found := advice(one, request.goal_rate))]
+    outcome: dict[str, Any] = {
+        "arm": request.arm,
+        "keys": keys,
+        "comparisons": comparisons,
+        "advice": told[0] if told and request.arm == "prompted" else "",
+        "prompt": bench.prompt.as_dict() if bench.prompt else {},
+        "proof": {"sha256_before": before, "sha256_after": after, "sampling": sampling.key, **bench.proof},
+        "taken_over": taken_over,
+    }
+    artifact = job.publish("results", job.write_json("results.json", outcome), meta={"arm": request.arm})
+    return EvaluateResult(artifact=artifact.id, **outcome)
+
+
+def _bench(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling: Sampling) -> _Bench:
+    """The arms of this request on a vLLM server; an adapter that it refuses, on transformers."""
+    request = job.request
+    served = job.inputs["base" if request.arm in _BESIDE_BASE else request.arm]
+    adapter = job.inputs.get("adapter") if request.arm == "adapter" else None
+    try:
+        server = stack.enter_context(
+            bench_server(
+                job, served, adapters_allowed=request.arm in _BESIDE_BASE, rank=lora_rank_served(adapter),
+                adapters={served_name(adapter): adapter.path} if adapter else {},
+            )
+        )  # fmt: skip
+    except StepFailed as error:
+        if adapter is None or not refuses_adapters(error):
+            raise
+        return _local_bench(job, suite, sampling, adapter, str(error))
+    key = {**key_of(server, served, suite, max_tokens=request.max_tokens), **sampling.key}
+    answer = server_answers(server, sampling, request.concurrency)
+    proof = {name: key[name] for name in ("engine", "engine_arguments", "template", "precision", "lora")}
+    proof["server"] = server.id
+    base = Arm("base", server.model, key)
+    if adapter:
+        return _Bench(
+            [base, Arm("adapter", served_name(adapter), {**key, "adapter": adapter.sha256})], answer, None, proof
+        )
+    if request.arm != "prompted":
+        return _Bench([Arm(request.arm, server.model, key)], answer, None, proof)
+    if request.system_prompt:
+        prompt = given(request.system_prompt)
+    else:
+        prompt = choose(job, server, load_behaviour(request.behaviour), request.dev_rows, sampling)
+    prompted = Arm("prompted", server.model, {**key, "system_prompt": prompt.key}, prompt.preamble)
+    return _Bench([base, prompted], answer, prompt, proof)
+
+
+def _local_bench(
+    job: Job[EvaluateRequest], suite: Suite, sampling: Sampling, adapter: Artifact, refusal: str
+) -> _Bench:
+    """Both arms in one transformers process, the adapter switched off and on; the refusal is kept."""
+    from tunesmith.tools.work.local_answers import LocalModel, refuse_sampled
+
+    refuse_sampled(sampling)
+    job.log(f"vLLM refused the adapter, so both arms answer in one transformers process: {refusal}")
+    serving.stop_all(job.home, role=serving.BENCH)
+    job.progress(0, 0, "vLLM refused the adapter; loading base and adapter here")
+    base = job.inputs["base"]
+    model = LocalModel(base.path, adapter.path)
+    key = model.key(base, suite, sampling)
+    arms = [Arm("base", "base", key), Arm("adapter", "adapter", {**key, "adapter": adapter.sha256})]
+    proof = {name: key[name] for name in ("engine", "engine_arguments", "template", "precision", "lora")}
+    return _Bench(arms, model.answers(sampling), None, {**proof, "vllm_refused": refusal})
 
 
 def _comparisons(job: Job[EvaluateRequest], keys: Keys) -> list[dict[str, Any]]:

@@ -155,6 +155,11 @@ def server_answers(server: serving.Server, sampling: Sampling, concurrency: int)
     return answer
 
 
+def refuses_adapters(error: StepFailed) -> bool:
+    """Whether a server failed because of LoRA adapters, at its start or when one was to be loaded."""
+    return "lora" in str(error).lower() or "refused the adapter" in str(error)
+
+
 class _Record:
     """Answers on their way into the store: graded at once, written within 20 ms, many to a commit."""
 
