@@ -12,16 +12,51 @@ import termios
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from tunesmith.memory.errors import ApprovalPending
-from tunesmith.tools.arc import Decision
+from tunesmith.tools.arc import Decision, Edited
 from tunesmith.tools.stage import Plan
 
 GRACE_S = 0.5
 """Keys typed before a question had been on the screen for this long were meant for something else."""
 
-_YES = frozenset({"y", "yes", "yes please", "ok", "okay"})
-_NO = frozenset({"n", "no"})
+_YES = frozenset(
+    {
+        "y",
+        "yes",
+        "yes please",
+        "ok",
+        "okay",
+        "yep",
+        "yeah",
+        "sure",
+        "go",
+        "go ahead",
+        "go on",
+        "do it",
+        "start",
+        "please do",
+        "yes do it",
+        "yes go ahead",
+    }
+)
+_NO = frozenset({"n", "no", "nope", "no thanks", "no thank you"})
+_ALWAYS = frozenset({"always", "a", "yes always", "always yes"})
+
+
+ALWAYS = "always in this session, up to this price"
+"""The reason in a decision that also answers for the later plans of its stage that cost no more."""
+
+
+def read_edit(text: str, plan: Plan) -> dict[str, Any]:
+    """The fields in an answer such as `lora_rank=8 epochs=2`; empty where it is no edit of this plan."""
+    words = text.split()
+    pairs = [word.partition("=") for word in words]
+    if not words or not all(equals and value for _, equals, value in pairs):
+        return {}
+    fields = {name.strip("-").replace("-", "_"): value for name, _, value in pairs}
+    return fields if fields.keys() <= plan.request.keys() - {"run"} else {}
 
 
 def read_answer(text: str, *, by: str) -> Decision | None:
@@ -31,6 +66,8 @@ def read_answer(text: str, *, by: str) -> Decision | None:
         return None
     if words in _YES:
         return Decision(True, by)
+    if words in _ALWAYS:
+        return Decision(True, by, ALWAYS)
     return Decision(False, by, "" if words in _NO else text.strip())
 
 
@@ -38,24 +75,33 @@ def question(plan: Plan) -> str:
     """What is asked, with the price in it."""
     from tunesmith.agent.render import duration
 
-    return f"{plan.stage}: about {duration(plan.estimate.seconds)}. Start? (yes, or why not) "
+    return f"{plan.stage}: about {duration(plan.estimate.seconds)}. Start? (yes, why not, or field=value) "
 
 
 @dataclass(slots=True)
 class TerminalApprover:
-    """Asks the person at the terminal until something was said."""
+    """Asks the person at the terminal until something was said; keeps what was answered with `always`."""
 
     ask: Callable[[str], str] = input
+    granted_seconds: dict[str, float] = field(default_factory=dict)
+    """Stage → the estimate up to which its plans need no further yes in this session."""
 
     def __call__(self, plan: Plan, step: str) -> Decision:
-        """Raises ApprovalPending when the terminal is closed instead of answered."""
+        """Raises ApprovalPending when the terminal is closed instead of answered, Edited for `field=value`."""
+        if plan.estimate.seconds <= self.granted_seconds.get(plan.stage, -1.0):
+            return Decision(True, "terminal", f"{ALWAYS} ({self.granted_seconds[plan.stage]:.0f} s)")
         time.sleep(GRACE_S)
         while True:
             drop_typed_ahead()
             try:
-                answer = read_answer(self.ask(question(plan)), by="terminal")
+                text = self.ask(question(plan))
             except EOFError:
                 raise pending(plan, step, "the terminal was closed") from None
+            if edit := read_edit(text, plan):
+                raise Edited(edit)
+            answer = read_answer(text, by="terminal")
+            if answer and answer.reason == ALWAYS:
+                self.granted_seconds[plan.stage] = plan.estimate.seconds
             if answer:
                 return answer
 

@@ -15,7 +15,7 @@ from tunesmith.agent.output import Output
 from tunesmith.agent.settings import Settings
 from tunesmith.agent.summary import conclude, summary_view
 from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound, TunesmithError
-from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, Step
+from tunesmith.memory.records import APPROVED, DRIVER_RUN, PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools import arc, catalog
 from tunesmith.tools.arc import Approver, ArcPlan, Workspace
@@ -75,16 +75,21 @@ def open_run(ws: Workspace, stage: str, given: dict[str, Any]) -> str:
     named = given.pop("run", "")
     if named:
         return ws.store.run(named).id
-    newest = ws.store.runs()[:1]
+    newest = ws.store.newest_run()
+    role = given.get("role", "base") if stage == "base" else ""
+    if role == "driver":
+        arc.price(ws, "", stage, given)
+        own = next((run for run in ws.store.runs() if run.name == DRIVER_RUN), None)
+        return own.id if own else ws.store.new_run(DRIVER_RUN)
     opens = stage == "inspect" and not newest
-    if stage == "base" and given.get("role") != "teacher":
-        opens = not newest or _has_base(ws.store, newest[0].id)
+    if role == "base":
+        opens = not newest or _has_base(ws.store, newest.id)
     if opens:
         arc.price(ws, "", stage, given)  # what is refused opens no run
         return ws.store.new_run(Path(str(given.get("model", "bundled" if stage == "base" else stage))).name)
     if not newest:
         raise BadInput(f"there is no run yet to {stage} in; `tunesmith base` opens one")
-    return newest[0].id
+    return newest.id
 
 
 def _has_base(store: Store, run: str) -> bool:

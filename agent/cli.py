@@ -50,13 +50,12 @@ def _main(words: list[str]) -> int:
         from tunesmith.agent.repl import repl
 
         return repl()
-    if args.prompt is not None:
-        raise BadInput("the conversation needs the driver, which is not built yet; `tunesmith --help` lists commands")
     from tunesmith.agent import settings as settings_
     from tunesmith.agent.output import Output
 
     settings = settings_.load()
-    out = Output(as_json=getattr(args, "json", False), stream=args.command in _STREAMS)
+    streams = args.command in _STREAMS or args.prompt is not None
+    out = Output(as_json=getattr(args, "json", False), stream=streams)
     return _dispatch(args, rest, settings, out)
 
 
@@ -67,6 +66,10 @@ def _dispatch(args: argparse.Namespace, rest: list[str], settings: Settings, out
         return queries.suite(args, out)
     store = open_store(settings, out)
     try:
+        if args.prompt is not None:
+            from tunesmith.agent.oneshot import oneshot
+
+            return oneshot(args, settings, store, out)
         if args.command in catalog.BY_NAME or args.command in _STREAMS:
             from tunesmith.agent import carry
 

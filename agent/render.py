@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 from rich import box
@@ -13,7 +13,10 @@ from rich.text import Text
 
 from tunesmith.memory.records import DONE, Run, Step
 from tunesmith.tools.report_format import visible
-from tunesmith.tools.stage import GIB, Plan
+from tunesmith.tools.stage import GIB, Estimate, Plan
+
+if TYPE_CHECKING:
+    from tunesmith.tools.forecast import Forecast
 
 _MARKS = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "declined": "yellow"}
 
@@ -82,30 +85,39 @@ def plain(value: object) -> Text:
     return Text(visible(value))
 
 
-def arc_table(name: str, plans: Sequence[Plan]) -> RenderableType:
-    """The price of a whole arc, step by step and in total."""
+def call_line(tool: str, arguments: Mapping[str, Any]) -> Text:
+    """One tool call of the driver, as the user sees it: what it decided to do."""
+    given = ", ".join(f"{name}={value}" for name, value in arguments.items() if value is not None)
+    return Text(visible(f"· {tool}({given})"), style="dim")
+
+
+def forecast_table(name: str, steps: Sequence[Forecast]) -> RenderableType:
+    """What a whole plan will probably cost, step by step and in total; nothing is agreed to by it."""
     table = Table(title=plain(f"plan {name}"), box=box.SIMPLE_HEAD, title_justify="left")
-    for heading, side in (
-        ("step", "left"),
-        ("what", "left"),
-        ("time", "right"),
-        ("memory", "right"),
-        ("disk", "right"),
-    ):
-        table.add_column(heading, justify=side)  # type: ignore[arg-type]
-    for plan in plans:
-        price = plan.estimate
-        peak = max(price.peak_ram_bytes, price.peak_vram_bytes)
-        table.add_row(plan.stage, plain(plan.summary), duration(price.seconds), size(peak), size(price.disk_bytes))
+    table.add_column("step")
+    table.add_column("what", overflow="fold")
+    for heading in ("time", "memory", "disk"):
+        table.add_column(heading, justify="right")
+    prices = [step.estimate for step in steps if step.estimate]
+    for step in steps:
+        price = step.estimate
+        costs = ("when due", "–", "–")
+        if price:
+            costs = (duration(price.seconds), size(_peak(price)), size(price.disk_bytes))
+        table.add_row(step.stage, plain(step.summary), *costs)
     table.add_section()
     table.add_row(
         "total",
-        "",
-        duration(sum(plan.estimate.seconds for plan in plans)),
-        size(max((max(p.estimate.peak_ram_bytes, p.estimate.peak_vram_bytes) for p in plans), default=0)),
-        size(sum(plan.estimate.disk_bytes for plan in plans)),
+        "each step is priced again, and asked about, when its turn comes",
+        duration(sum(price.seconds for price in prices)),
+        size(max((_peak(price) for price in prices), default=0)),
+        size(sum(price.disk_bytes for price in prices)),
     )
     return table
+
+
+def _peak(price: Estimate) -> int:
+    return max(price.peak_ram_bytes, price.peak_vram_bytes)
 
 
 def step_end(step: Step) -> Text:

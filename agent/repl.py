@@ -1,14 +1,16 @@
 """The REPL: a prompt at once, everything else loaded behind it.
 
 This module imports prompt-toolkit and nothing that takes longer; the store, the stages and rich arrive in a thread
-that starts when the prompt is on the screen. Ctrl-C clears the line, Ctrl-D leaves, and neither ever stops a job.
-Not covered: the conversation itself. Plain text goes to `Shell.converse`, which the driver will take over.
+that starts when the prompt is on the screen. Ctrl-C clears the line and, twice within a second on an empty one,
+leaves; Ctrl-D leaves; neither ever stops a job.
+Plain text goes to `Shell.converse`.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
     from tunesmith.agent.shell import Shell
 
 _PROMPT = "tunesmith ❯ "
-_HELLO = "/help lists the commands, /demo runs the whole arc, Ctrl-D leaves."
+_HELLO = "Say what the model should learn. /help lists the commands, /demo runs the whole arc, Ctrl-D leaves."
+_TWICE_S = 1.0
 _WOKEN = "\0woken"
 """What the prompt returns when a background thread wants the main one; nobody can type it."""
 
@@ -138,12 +141,21 @@ class _Repl:
 
 
 def _bindings() -> KeyBindings:
-    """Ctrl-C clears the line; it is a key here, so that no KeyboardInterrupt runs through an event loop."""
+    """Ctrl-C clears the line, twice on an empty one it leaves.
+
+    It is a key here, so that no KeyboardInterrupt runs through an event loop.
+    """
     bindings = KeyBindings()
+    pressed = [-_TWICE_S]
 
     @bindings.add("c-c", eager=True)
     @bindings.add("<sigint>")
     def _clear(event: KeyPressEvent) -> None:
+        now = time.monotonic()
+        if not event.current_buffer.text and now - pressed[0] < _TWICE_S:
+            event.app.exit(exception=EOFError)
+            return
+        pressed[0] = now
         event.current_buffer.reset()
 
     return bindings

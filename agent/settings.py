@@ -21,6 +21,27 @@ from tunesmith.tools.serving_spec import find_vllm
 _FILE = "settings.toml"
 
 
+class DriverSettings(BaseModel):
+    """`[driver]`: the language model that the conversation is held with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = "bundled-driver"
+    """'bundled-driver' (Qwen2.5-Coder-1.5B-Instruct) or a folder of safetensors; tunesmith serves it."""
+    endpoint: str = ""
+    """An OpenAI-compatible endpoint to use instead, such as http://127.0.0.1:8000/v1."""
+    name: str = ""
+    """The model to ask that endpoint for."""
+    key_env: str = ""
+    """Environment variable that holds the endpoint's key."""
+    tool_parser: str = "hermes"
+    """vLLM's name for how this model writes tool calls."""
+    context_tokens: int = 8192
+    """Longest conversation that the driver is served with."""
+    key: str = ""
+    """Read from `key_env`; never written in the file."""
+
+
 class SettingsFile(BaseModel):
     """What may stand in HOME/settings.toml."""
 
@@ -28,6 +49,7 @@ class SettingsFile(BaseModel):
 
     vllm: str | None = None
     """The vllm program, absolute or relative to HOME."""
+    driver: DriverSettings = DriverSettings()
 
 
 class Settings(BaseModel):
@@ -41,13 +63,27 @@ class Settings(BaseModel):
     """The vllm program; None where none was found, which only the stages that serve mind."""
     vllm_from: str = "nowhere"
     """Why it is this program, in words."""
+    driver: DriverSettings = DriverSettings()
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings of this start. Raises BadInput where settings.toml is not what it should be."""
     home = home_of(environ)
     vllm, source = _find_vllm(environ, home)
-    return Settings(home=home, vllm=vllm, vllm_from=source)
+    return Settings(home=home, vllm=vllm, vllm_from=source, driver=_driver(environ, home))
+
+
+def _driver(environ: Mapping[str, str], home: Path) -> DriverSettings:
+    """TUNESMITH_DRIVER (a folder, or an endpoint's URL) and TUNESMITH_DRIVER_NAME come before the file."""
+    driver = _read_file(home / _FILE).driver
+    named = environ.get("TUNESMITH_DRIVER", "")
+    if named.startswith(("http://", "https://")):
+        driver = driver.model_copy(update={"endpoint": named})
+    elif named:
+        driver = driver.model_copy(update={"model": named, "endpoint": ""})
+    if name := environ.get("TUNESMITH_DRIVER_NAME"):
+        driver = driver.model_copy(update={"name": name})
+    return driver.model_copy(update={"key": environ.get(driver.key_env, "") if driver.key_env else driver.key})
 
 
 def home_of(environ: Mapping[str, str] = os.environ) -> Path:

@@ -25,6 +25,7 @@ from tunesmith.agent.fields import choices
 from tunesmith.agent.monitor import Monitor
 from tunesmith.agent.output import Output
 from tunesmith.agent.settings import Settings
+from tunesmith.agent.talk import Talk
 from tunesmith.agent.toolbar import TOOLBAR_STYLE, toolbar
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import RUNNING, Step
@@ -33,16 +34,13 @@ from tunesmith.tools import arc, catalog
 from tunesmith.tools.arc import ArcPlan, Decision, Workspace
 from tunesmith.tools.stage import Plan
 
-_NO_DRIVER = "The conversation arrives with the driver, which is not built yet; /help lists what works without it."
-
 
 @dataclass(slots=True)
 class _Question:
-    """A plan that a background thread needs decided, and the answer on its way back."""
+    """What a background thread wants asked by the main one, and the answer, or the error, on its way back."""
 
-    plan: Plan
-    step: str
-    answer: queue.Queue[Decision | TunesmithError] = field(default_factory=queue.Queue)
+    ask: Callable[[], Any]
+    answer: queue.Queue[Any] = field(default_factory=queue.Queue)
 
 
 class Shell:
@@ -56,6 +54,8 @@ class Shell:
         self.monitor = Monitor(store, tell=self._tell, changed=self._redraw)
         self.arcs: dict[str, threading.Thread] = {}
         self.bar_console: Console | None = None
+        self.talk = Talk(self)
+        self._approver = TerminalApprover(self.ask)
         self._questions: queue.Queue[_Question] = queue.Queue()
         self._asking: PromptSession[str] = PromptSession(
             bottom_toolbar=lambda: toolbar(self.monitor.line()), style=TOOLBAR_STYLE, interrupt_exception=EOFError
@@ -69,9 +69,10 @@ class Shell:
         return cls(found, open_store(found, out), wake)
 
     def begin(self) -> None:
-        """Start watching the jobs."""
+        """Start watching the jobs, and load what the conversation needs."""
         self.monitor.look()
         self.monitor.start()
+        self.talk.load()
 
     # What the prompt needs, from any thread
 
@@ -107,7 +108,11 @@ class Shell:
         """An event of a step or a plan: what the user should see of it."""
         stage = data.get("stage", "")
         expensive = stage in catalog.BY_NAME and catalog.BY_NAME[stage].expensive
-        if event == "run.started":
+        if event == "tool.called":
+            self.show(render.call_line(data["tool"], data["arguments"]))
+        elif event == "message":
+            self.say(data["text"])
+        elif event == "run.started":
             self.arcs[data["run"]] = threading.current_thread()
             self.say(f"run {data['run']} ({data['name']}): {', '.join(data['steps'])}")
         elif event == "plan.shown" and expensive:
@@ -136,8 +141,8 @@ class Shell:
         return True
 
     def converse(self, text: str) -> None:
-        """A line of the conversation."""
-        self.say(_NO_DRIVER)
+        """A line of the conversation; jobs go on whatever becomes of it."""
+        self.talk.turn(text)
 
     # Questions
 
@@ -161,7 +166,7 @@ class Shell:
 
     def approver(self, plan: Plan, step: str) -> Decision:
         """Asks from the main thread."""
-        return TerminalApprover(self.ask)(plan, step)
+        return self._approver(plan, step)
 
     def has_questions(self) -> bool:
         """Whether a background thread waits for an answer."""
@@ -172,18 +177,24 @@ class Shell:
         while self.has_questions():
             asked = self._questions.get()
             try:
-                asked.answer.put(self.approver(asked.plan, asked.step))
-            except TunesmithError as error:
+                asked.answer.put(asked.ask())
+            except Exception as error:
                 asked.answer.put(error)
 
-    def _ask_from_thread(self, plan: Plan, step: str) -> Decision:
-        asked = _Question(plan, step)
+    def from_thread(self, ask: Callable[[], Any]) -> Any:
+        """Have the main thread ask, and wait for the answer. Raises what asking raised."""
+        asked = _Question(ask)
         self._questions.put(asked)
         self.wake()
         answer = asked.answer.get()
-        if isinstance(answer, TunesmithError):
+        if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def ask_from_thread(self, plan: Plan, step: str) -> Decision:
+        """Asks from any other thread, through the main one."""
+        decision: Decision = self.from_thread(lambda: self.approver(plan, step))
+        return decision
 
     # Plans in the background
 
@@ -201,7 +212,7 @@ class Shell:
         before = {run.id for run in self.store.runs()}
         run = resume_run
         try:
-            run = arc.run_arc(self.ws, plan, self._ask_from_thread, resume_run=resume_run)
+            run = arc.run_arc(self.ws, plan, self.ask_from_thread, resume_run=resume_run)
         except TunesmithError as error:
             self.say(f"tunesmith: {error}")
             run = run or next((r.id for r in self.store.runs() if r.id not in before), None)
@@ -229,6 +240,7 @@ class Shell:
     def leave(self) -> None:
         """A word on what goes on without the REPL."""
         self.monitor.close()
+        self.talk.close()
         for step in self.store.steps(status=RUNNING):
             self.say(f"{step.stage} ({step.id}) goes on without me; `tunesmith jobs attach {step.id}` follows it")
         for run, thread in self.arcs.items():

@@ -48,8 +48,9 @@ def stage(shell: Shell, name: str, words: str) -> None:
         return None
     plan = arc.price(shell.ws, run, name, given)
     step = arc.propose(shell.ws, run, plan)
-    if arc.decide(shell.ws, step, plan, shell.approver):
-        arc.start(shell.ws, step)
+    agreed = arc.agree(shell.ws, step, plan, shell.approver)
+    if agreed:
+        arc.start(shell.ws, agreed[0])
         carry.stand(shell.store, run, RUNNING)
     else:
         shell.say(f"{name} ({step}) was declined; nothing was started")
@@ -71,10 +72,10 @@ def as_command_line(shell: Shell, argv: list[str]) -> None:
 
 def run(shell: Shell, words: str) -> None:
     """`/run R`."""
-    newest = shell.store.runs()[:1]
-    if not words and not newest:
+    newest = shell.store.newest_run()
+    if not words and newest is None:
         raise BadInput("there is no run yet; /base opens one, /demo runs the whole arc")
-    shell.show(render.run_table(show_run(shell.store, words or newest[0].id)))
+    shell.show(render.run_table(show_run(shell.store, words or (newest.id if newest else ""))))
 
 
 def continue_(shell: Shell, words: str) -> None:
@@ -147,6 +148,37 @@ def help_(shell: Shell, words: str) -> None:
     )
 
 
+def new(shell: Shell, words: str) -> None:
+    """`/new`: a fresh conversation; the old one is kept."""
+    shell.say(f"a new conversation: {shell.talk.new()}")
+
+
+def resume(shell: Shell, words: str) -> None:
+    """`/resume [ID]`: go on with an earlier conversation."""
+    shell.say(f"going on with {shell.talk.resume(words)}")
+
+
+def undo(shell: Shell, words: str) -> None:
+    """`/undo`: take the newest turn of the conversation back; what it started is not undone."""
+    shell.say(f"taken back: {shell.talk.undo()}")
+
+
+def compact(shell: Shell, words: str) -> None:
+    """`/compact`: a short account stands for the turns so far."""
+    shell.say(f"compacted to {len(shell.talk.compact())} characters")
+
+
+def export(shell: Shell, words: str) -> None:
+    """`/export [FILE]`: the conversation as Markdown."""
+    shell.say(f"written: {shell.talk.export(words)}")
+
+
+def conversations(shell: Shell, words: str) -> None:
+    """`/conversations`."""
+    rows = [[name, queries.date(at), first] for name, at, first in shell.talk.conversations()]
+    shell.show(render.rows_table(["conversation", "last word", "began with"], rows, exact=True))
+
+
 _OWN: dict[str, Callable[[Shell, str], None]] = {
     "run": run,
     "continue": continue_,
@@ -155,4 +187,10 @@ _OWN: dict[str, Callable[[Shell, str], None]] = {
     "stop": stop,
     "sql": sql,
     "help": help_,
+    "new": new,
+    "resume": resume,
+    "undo": undo,
+    "compact": compact,
+    "export": export,
+    "conversations": conversations,
 }

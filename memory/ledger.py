@@ -24,6 +24,7 @@ from tunesmith.memory.records import (
     APPROVED,
     DECLINED,
     DONE,
+    DRIVER_RUN,
     FAILED,
     PLANNED,
     RUNNING,
@@ -145,6 +146,10 @@ class Ledger:
     def runs(self) -> list[Run]:
         """All runs, the newest first."""
         return [Run.of(row) for row in self.read("SELECT * FROM runs ORDER BY created_at DESC, rowid DESC")]
+
+    def newest_run(self) -> Run | None:
+        """The run that is meant where none is named; the one that fetched the driver is nobody's work."""
+        return next((run for run in self.runs() if run.name != DRIVER_RUN), None)
 
     # Steps: propose → decide → claim → finish or fail
 

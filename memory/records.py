@@ -45,6 +45,10 @@ class Artifact:
         )
 
 
+DRIVER_RUN = "driver"
+"""Name of the run in which the conversation's own model was fetched; it is nobody's newest run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One attempt at a goal: a named row of steps."""

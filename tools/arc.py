@@ -35,8 +35,16 @@ class Decision:
     reason: str = ""
 
 
+class Edited(Exception):
+    """The answer to a plan was neither yes nor no: other values for fields of its request."""
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        super().__init__(", ".join(f"{name}={value}" for name, value in fields.items()))
+        self.fields = dict(fields)
+
+
 class Approver(Protocol):
-    """Asks whoever decides. Raises ApprovalPending where nobody is there."""
+    """Asks whoever decides. Raises ApprovalPending where nobody is there, Edited for other values of fields."""
 
     def __call__(self, plan: Plan, step: str) -> Decision: ...
 
@@ -182,6 +190,26 @@ def decide(ws: Workspace, step: str, plan: Plan, approver: Approver) -> bool:
     return decision.yes
 
 
+def agree(ws: Workspace, step: str, plan: Plan, approver: Approver) -> tuple[str, Plan] | None:
+    """Ask until there is a yes or a no; the agreed step with its plan, or None for a no.
+
+    An edit is checked and priced before anything changes: the old plan is then declined with the edit as its reason,
+    and the new one is a step of its own, shown and asked about again. Raises ApprovalPending where nobody answers.
+    """
+    while True:
+        try:
+            return (step, plan) if decide(ws, step, plan, approver) else None
+        except Edited as edit:
+            fields = {name: value for name, value in plan.request.items() if name != "run"} | edit.fields
+            try:
+                priced = price(ws, plan.run, plan.stage, fields)
+            except TunesmithError as error:
+                ws.emit("message", text=f"that cannot be: {error}")
+                continue
+            decide(ws, step, plan, lambda *_, edit=edit: Decision(False, "edit", f"edited: {edit}"))
+            step, plan = propose(ws, plan.run, priced), priced
+
+
 def start(ws: Workspace, step: str) -> Step:
     """Launch the worker of an approved step and return at once."""
     started = runner.launch(ws.store, step, vllm=ws.vllm)
@@ -241,11 +269,12 @@ def resume(ws: Workspace, step: str, approver: Approver) -> Step:
 def _approve_and_run(ws: Workspace, step: str, plan: Plan, approver: Approver) -> Step:
     if not catalog.BY_NAME[plan.stage].expensive:
         return _inline(ws, step)
-    if not decide(ws, step, plan, approver):
+    agreed = agree(ws, step, plan, approver)
+    if agreed is None:
         record = ws.store.read("SELECT reason FROM approvals WHERE step = ? ORDER BY decided_at DESC", step)[0]
         raise StepFailed(f"{plan.stage} ({step}) was declined: {record['reason'] or 'no reason given'}")
-    start(ws, step)
-    return watch(ws, step)
+    start(ws, agreed[0])
+    return watch(ws, agreed[0])
 
 
 def _inline(ws: Workspace, step: str) -> Step:

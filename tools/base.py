@@ -31,8 +31,8 @@ class BaseRequest(Request):
     revision: str = Field(default="", description="For a hub id: the commit, 40 hex digits; required there.")
     role: str = Field(
         default="base",
-        pattern="^(base|teacher)$",
-        description="'base' is fine-tuned; 'teacher' only writes training rows.",
+        pattern="^(base|teacher|driver)$",
+        description="'base' is fine-tuned; 'teacher' only writes training rows; 'driver' holds the conversation.",
     )
 
 

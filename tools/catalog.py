@@ -26,6 +26,10 @@ class Entry:
     makes: str = ""
     """Kind of artifact it leaves."""
     expensive: bool = True
+    asks: tuple[str, ...] = ()
+    """Fields of its request that the conversation may set; the others keep their defaults there."""
+    words: str = ""
+    """A regular expression for how people name it; what they name is put before the driver."""
 
     def load(self) -> Stage[Any]:
         """The stage's declaration, from the module of its name."""
@@ -34,22 +38,88 @@ class Entry:
 
 
 STAGES: tuple[Entry, ...] = (
-    Entry("inspect", "measure GPU, VRAM, RAM, swap and disk, and say what fits", expensive=False),
-    Entry("base", "fetch or copy a base model and keep it pristine, with a hash manifest", makes="base"),
-    Entry("baseline", "run the suites on the untouched base and keep every output", ("base",), "suite"),
-    Entry("generate", "write training rows for the behaviour with a served model", ("base",), "rows"),
-    Entry("critique", "validate, deduplicate and check the rows against every suite", ("rows", "suite"), "dataset"),
-    Entry("preflight", "smoke-test every link of the chain on a few rows", ("base", "dataset"), "preflight"),
-    Entry("train", "train a low-rank adapter (LoRA, or QLoRA at 4 bits)", ("base", "dataset"), "adapter"),
-    Entry("evaluate", "run the suites on an arm and compare it case by case", ("base", "suite"), "results"),
-    Entry("merge", "merge the adapter into the full-precision base, shard by shard", ("base", "adapter"), "merged"),
+    Entry(
+        "inspect",
+        "measure GPU, VRAM, RAM, swap and disk, and say what fits",
+        expensive=False,
+        words=r"gpu|vram|ram\b|memory|disk|hardware|machine|inspect|\bfits?\b",
+    ),
+    Entry(
+        "base",
+        "fetch or copy a base model and keep it pristine, with a hash manifest",
+        makes="base",
+        asks=("model",),
+        words=r"download|fetch|base model|\bget\b.*model|load.*model",
+    ),
+    Entry(
+        "baseline",
+        "run the suites on the untouched base and keep every output",
+        ("base",),
+        "suite",
+        asks=("cases_per_block",),
+        words=r"base ?line|before (we )?train",
+    ),
+    Entry(
+        "generate",
+        "write training rows for the behaviour with a served model",
+        ("base",),
+        "rows",
+        asks=("rows", "writer"),
+        words=r"generat|synthe|training (data|rows|examples)|make.*(rows|data|examples)|write.*(rows|examples)",
+    ),
+    Entry(
+        "critique",
+        "validate, deduplicate and check the rows against every suite",
+        ("rows", "suite"),
+        "dataset",
+        words=r"critique|duplicat|\bclean|filter|leak|judge.*rows|check.*(rows|data)",
+    ),
+    Entry(
+        "preflight",
+        "smoke-test every link of the chain on a few rows",
+        ("base", "dataset"),
+        "preflight",
+        words=r"pre-?flight|smoke",
+    ),
+    Entry(
+        "train",
+        "train a low-rank adapter (LoRA, or QLoRA at 4 bits)",
+        ("base", "dataset"),
+        "adapter",
+        asks=("lora_rank", "learning_rate", "epochs"),
+        words=r"\btrain|lora|epoch",
+    ),
+    Entry(
+        "evaluate",
+        "run the suites on an arm and compare it case by case",
+        ("base", "suite"),
+        "results",
+        asks=("arm",),
+        words=r"evaluat|\btest|measure the|benchmark|re-?run the suites?",
+    ),
+    Entry(
+        "merge",
+        "merge the adapter into the full-precision base, shard by shard",
+        ("base", "adapter"),
+        "merged",
+        words=r"\bmerg",
+    ),
     Entry(
         "quantize",
         "quantize the merged model; lm_head and routers keep full precision",
         ("merged", "dataset"),
         "quantized",
+        asks=("scheme",),
+        words=r"quanti[sz]|\bcompress|4.?bit|8.?bit|w4a16|w8a8",
     ),
-    Entry("deploy", "serve the chosen model on a local port, or roll back to the one before", ("base",), "deployment"),
+    Entry(
+        "deploy",
+        "serve the chosen model on a local port, or roll back to the one before",
+        ("base",),
+        "deployment",
+        asks=("arm", "rollback"),
+        words=r"deploy|\bserve (it|the|this|that)|put.*(live|online)|roll.?back|ship it|go live",
+    ),
 )
 
 BY_NAME = {entry.name: entry for entry in STAGES}

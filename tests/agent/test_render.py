@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from tunesmith.agent import render
+from tunesmith.tools.forecast import Forecast
 from tunesmith.tools.stage import GIB, Estimate, Plan
 
 
@@ -51,9 +52,13 @@ def test_a_plan_shows_its_price_against_what_is_free() -> None:
 
 
 def test_a_whole_arc_is_summed_in_time_and_disk_and_takes_the_highest_peak() -> None:
-    told = shown(render.arc_table("demo", [plan("train", 60, 3 * GIB), plan("merge", 30, 5 * GIB)]))
+    priced = [
+        Forecast(p.stage, p.summary, p.estimate) for p in (plan("train", 60, 3 * GIB), plan("merge", 30, 5 * GIB))
+    ]
+    told = shown(render.forecast_table("demo", [*priced, Forecast("deploy", "serve it")]))
     total = next(line for line in told.splitlines() if "total" in line)
     assert "1 min 30 s" in total and "5.0 GiB" in total and "2.0 GiB" in total
+    assert "when due" in next(line for line in told.splitlines() if "deploy" in line)
 
 
 def test_what_would_move_the_cursor_is_spelled_out() -> None:

@@ -143,7 +143,8 @@ def test_an_error_is_one_line_and_the_repl_lives_on(terminal: Open) -> None:
         ("/attach", "no step is at work"),
         ("/base model='open", "quotation"),
         ("/demo --slow", "--fast or nothing"),
-        ("make it answer as JSON", "/help lists what works without it"),
+        ("/resume c1", "no conversation 'c1'"),
+        ("/undo", "no turn to take back"),
     ):
         place = repl.line(line)
         repl.expect(told, after=place)

@@ -1,0 +1,196 @@
+"""The agent: instructions, tools, and what makes a small model dependable around them.
+
+Beside pydantic-ai's own loop: few tools per request, only the last turns sent, a state card behind the user's words,
+a call written as text taken for the call it is, the same call with the same result stopped, and every ordinary
+exception told to the model instead of ending the turn.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.resources import files
+from typing import Any
+
+from pydantic_ai import Agent, DeferredToolRequests, DeferredToolResults, RunContext, ToolApproved, ToolDenied
+from pydantic_ai.capabilities import HandleDeferredToolCalls, Hooks
+from pydantic_ai.exceptions import ToolFailed
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
+    TextPart,
+    ToolCallPart,
+    ToolReturnPart,
+    UserPromptPart,
+)
+from pydantic_ai.models import Model, ModelRequestContext
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.tools import ToolDefinition
+
+from tunesmith.agent.driver.card import state_card, visible_tools
+from tunesmith.agent.driver.desk import Desk
+from tunesmith.agent.driver.tools import failed, settle, toolset
+from tunesmith.memory.errors import ApprovalPending
+from tunesmith.tools.stage import Plan
+
+TURNS_SENT = 3
+"""Earlier turns that a request holds; what was before is in the store, not in the prompt."""
+REQUESTS_PER_TURN = 8
+_RESULT_SENT_CHARACTERS = 700
+_SAME_RESULT_LIMIT = 2
+_MAX_TOKENS = 400
+
+
+def instructions() -> str:
+    """The driver's instructions: the same words in every request, so that a server computes them once."""
+    return (files("tunesmith.prompts") / "driver.md").read_text()
+
+
+def build_agent(model: Model | None) -> Agent[Desk, str]:
+    """The driver on a model."""
+    return Agent(
+        model,
+        deps_type=Desk,
+        output_type=str,
+        instructions=instructions(),
+        toolsets=[toolset()],
+        model_settings=ModelSettings(temperature=0.0, max_tokens=_MAX_TOKENS, parallel_tool_calls=False),
+        retries=2,
+        capabilities=[_hooks(), HandleDeferredToolCalls(_approvals)],
+    )
+
+
+def _hooks() -> Hooks[Desk]:
+    hooks: Hooks[Desk] = Hooks()
+    hooks.on.prepare_tools(_few_tools)
+    hooks.on.before_model_request(_short_request)
+    hooks.on.after_model_request(_call_in_text)
+    hooks.on.tool_execute(_no_loop)
+    hooks.on.tool_execute_error(_told_to_the_model)
+    return hooks
+
+
+async def _few_tools(ctx: RunContext[Desk], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
+    desk = ctx.deps
+    names = visible_tools(desk.store, desk.current_run(), desk.draft, desk.prompt)
+    return [tool for tool in tool_defs if tool.name in names]
+
+
+async def _short_request(ctx: RunContext[Desk], request_context: ModelRequestContext) -> ModelRequestContext:
+    """Only the last turns, their tool results shortened, and the state card behind the newest words."""
+    desk = ctx.deps
+    card = state_card(desk.store, desk.current_run(), desk.draft)
+    desk.note(card)
+    messages = last_turns(request_context.messages, TURNS_SENT + 1)
+    newest = max((i for i, message in enumerate(messages) if _is_prompt(message)), default=0)
+    sent = [_shortened(message) if index < newest else message for index, message in enumerate(messages)]
+    if sent and _is_prompt(sent[newest]):
+        sent[newest] = _with_card(sent[newest], card)
+    return replace(request_context, messages=sent)
+
+
+def last_turns(messages: Sequence[ModelMessage], turns: int) -> list[ModelMessage]:
+    """The messages from the last but `turns` user prompts on; instructions stay, for they are not messages."""
+    prompts = [index for index, message in enumerate(messages) if _is_prompt(message)]
+    return list(messages[prompts[-turns] :]) if len(prompts) > turns else list(messages)
+
+
+def _is_prompt(message: ModelMessage) -> bool:
+    return isinstance(message, ModelRequest) and any(isinstance(part, UserPromptPart) for part in message.parts)
+
+
+def _shortened(message: ModelMessage) -> ModelMessage:
+    if not isinstance(message, ModelRequest):
+        return message
+    parts = [_shortened_part(part) if isinstance(part, ToolReturnPart) else part for part in message.parts]
+    return replace(message, parts=parts)
+
+
+def _shortened_part(part: ToolReturnPart[Any]) -> ToolReturnPart[Any]:
+    text = part.content if isinstance(part.content, str) else ""
+    return replace(part, content=text[:_RESULT_SENT_CHARACTERS] + " …") if len(text) > _RESULT_SENT_CHARACTERS else part
+
+
+def _with_card(message: ModelMessage, card: str) -> ModelMessage:
+    assert isinstance(message, ModelRequest)
+    parts = [
+        replace(part, content=f"<state>\n{card}\n</state>\n\n{part.content}")
+        if isinstance(part, UserPromptPart)
+        else part
+        for part in message.parts
+    ]
+    return replace(message, parts=parts)
+
+
+_FENCE = re.compile(
+    r"^\s*(?:```(?:json)?|<tool_call>|<tools>)?\s*(\{.*\})\s*(?:```|</tool_call>|</tools>)?\s*$", re.DOTALL
+)
+
+
+async def _call_in_text(
+    ctx: RunContext[Desk], *, request_context: ModelRequestContext, response: ModelResponse
+) -> ModelResponse:
+    """Small models write a tool call as plain JSON now and then: taken for the call that it is."""
+    texts = [part for part in response.parts if isinstance(part, TextPart)]
+    if len(texts) != 1 or any(isinstance(part, ToolCallPart) for part in response.parts):
+        return response
+    names = {tool.name for tool in request_context.model_request_parameters.function_tools}
+    call = call_in_text(texts[0].content, names)
+    return replace(response, parts=[call]) if call else response
+
+
+def call_in_text(text: str, names: set[str]) -> ToolCallPart | None:
+    """The call that a text consists of, if it is nothing but one call of a known tool."""
+    match = _FENCE.match(text)
+    if not match:
+        return None
+    try:
+        call = json.loads(match[1])
+    except ValueError:
+        return None
+    name, arguments = call.get("name"), call.get("arguments", call.get("parameters"))
+    if name not in names or not isinstance(arguments, dict):
+        return None
+    return ToolCallPart(name, arguments, tool_call_id=f"text_{secrets.token_hex(6)}")
+
+
+def looks_like_a_call(text: str) -> bool:
+    """Whether the beginning of a text may be a call rather than words for the user."""
+    return text.lstrip()[:1] in ("{", "`", "<")
+
+
+async def _no_loop(ctx: RunContext[Desk], *, call: ToolCallPart, tool_def: Any, args: Any, handler: Any) -> Any:
+    """The same call with the same result is not carried out for ever."""
+    desk = ctx.deps
+    key = f"{call.tool_name}({json.dumps(call.args_as_dict(), sort_keys=True, default=str)})"
+    last, times = desk.seen_calls.get(key, ("", 0))
+    if times >= _SAME_RESULT_LIMIT and not ctx.tool_call_approved:
+        raise ToolFailed(f"{call.tool_name} was called {times} times with the same result; answer the user now")
+    result = await handler(args)
+    desk.seen_calls[key] = (str(result), times + 1 if str(result) == last or not times else 1)
+    return result
+
+
+async def _told_to_the_model(
+    ctx: RunContext[Desk], *, call: ToolCallPart, tool_def: Any, args: Any, error: Exception
+) -> Any:
+    if isinstance(error, ApprovalPending):
+        raise error
+    told = failed(error)
+    ctx.deps.note(told.message)
+    raise told from error
+
+
+async def _approvals(ctx: RunContext[Desk], requests: DeferredToolRequests) -> DeferredToolResults:
+    """Ask about each priced plan; a no goes back to the model with its reason."""
+    results = DeferredToolResults()
+    for call in requests.approvals:
+        proposed = requests.metadata[call.tool_call_id]
+        plan = Plan.model_validate(proposed["plan"])
+        refused = settle(ctx.deps, call.tool_call_id, proposed["step"], plan)
+        results.approvals[call.tool_call_id] = ToolDenied(refused) if refused else ToolApproved()
+    return results

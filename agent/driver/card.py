@@ -1,0 +1,85 @@
+"""Where things stand, in ten lines from the store, and which tools belong to that.
+
+The card goes behind the user's words with every request: it changes with every turn, so it stands where the part of
+the prompt that the server has cached already ends.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from tunesmith.agent import render
+from tunesmith.memory.records import DONE, PLANNED, RUNNING, Run, Step
+from tunesmith.memory.store import Store
+from tunesmith.tools import catalog
+from tunesmith.tools.arc import ArcPlan
+
+_NEXT = 2
+"""Stages that are offered because they come next."""
+_NAMED = 2
+"""Stages that are offered because they were named."""
+
+
+def state_card(store: Store, run: Run | None, draft: ArcPlan | None) -> str:
+    """At most ten lines: the run, what is done, what runs, what comes next, what is served."""
+    lines = []
+    if draft:
+        lines.append(f"proposed plan, not started: {', '.join(spec.stage for spec in draft.steps)}")
+    if run is None:
+        lines.append("no run yet")
+    else:
+        steps = store.steps(run.id)
+        lines.append(f"current run: {run.id} ({run.name}), {run.status}; {len(store.runs())} runs in all")
+        done = [_done_words(step) for step in steps if step.status == DONE]
+        lines.append(f"done: {', '.join(done) or 'nothing'}")
+        lines += [f"{step.stage} ({step.id}) {step.status}: {_brief(step.error)}" for step in _failed_last(steps)]
+        lines.append(f"next stage: {' or '.join(next_stages(store, run)) or 'none, the arc is done'}")
+    for step in store.steps(status=RUNNING)[:2]:
+        share = f", {step.done / step.total:.0%} done" if step.total else ""
+        lines.append(f"running now: {step.stage} ({step.id} of {step.run}){share}")
+    waiting = store.steps(status=PLANNED)
+    if waiting:
+        lines.append(f"waiting for the user's yes: {', '.join(f'{s.stage} ({s.id})' for s in waiting[-3:])}")
+    return "\n".join(lines[:10])
+
+
+def _done_words(step: Step) -> str:
+    return f"{step.stage} {step.arm}" if step.stage == "evaluate" else step.stage
+
+
+def _failed_last(steps: Sequence[Step]) -> list[Step]:
+    return [step for step in steps[-1:] if step.status in ("failed", "stopped", "declined")]
+
+
+def _brief(error: str | None) -> str:
+    return render.plain(" ".join((error or "no reason recorded").split())[:160]).plain
+
+
+def next_stages(store: Store, run: Run | None) -> list[str]:
+    """What could follow, the likeliest first: the first stage that has what it needs and has not made what it makes."""
+    if run is None:
+        return ["base"]
+    held = {artifact.kind for artifact in store.artifacts(run.id)}
+    arms = {step.arm for step in store.steps(run.id, status=DONE) if step.stage == "evaluate"}
+    found = []
+    for arm, kind in (("adapter", "adapter"), ("merged", "merged"), ("quantized", "quantized")):
+        if kind in held and arm not in arms and arm != "merged":
+            found.append("evaluate")
+    for entry in catalog.STAGES:
+        if entry.name in ("inspect", "evaluate") or entry.makes in held:
+            continue
+        if all(kind in held for kind in entry.needs) and (entry.name != "deploy" or "quantized" in held):
+            found.append(entry.name)
+    return list(dict.fromkeys(found))
+
+
+def visible_tools(store: Store, run: Run | None, draft: ArcPlan | None, prompt: str) -> set[str]:
+    """Names of the tools that the driver is shown: few, since a small model chooses better among few."""
+    names = {"look_up", *(("edit_plan", "start_plan") if draft else ("plan_fine_tune",))}
+    named = [entry.name for entry in catalog.STAGES if entry.words and re.search(entry.words, prompt, re.IGNORECASE)]
+    names |= set(named[:_NAMED])
+    names |= {"inspect"} if run is None else set()
+    if not draft:
+        names |= set(next_stages(store, run)[:_NEXT])
+    return names

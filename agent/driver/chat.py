@@ -1,0 +1,214 @@
+"""One turn of the conversation after the other: heard, answered sentence by sentence, checked, and kept.
+
+The model runs in an event loop of its own thread, so that the caller's thread stays free to show, to ask, and to
+cancel. What the user said is in the store before anything is done about it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterable, Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_ai import CancellationToken, RunContext, UsageLimits
+from pydantic_ai.exceptions import (
+    ModelAPIError,
+    ModelHTTPError,
+    RunCancelled,
+    UnexpectedModelBehavior,
+    UsageLimitExceeded,
+)
+from pydantic_ai.messages import (
+    FunctionToolCallEvent,
+    FunctionToolResultEvent,
+    ModelMessage,
+    ModelMessagesTypeAdapter,
+    ModelRequest,
+    ModelResponse,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+    UserPromptPart,
+    repair_messages,
+)
+from pydantic_ai.models import Model
+
+from tunesmith.agent.driver.agent import REQUESTS_PER_TURN, TURNS_SENT, build_agent, looks_like_a_call
+from tunesmith.agent.driver.desk import Desk
+from tunesmith.agent.driver.figures import checked, sentences
+from tunesmith.memory.conversations import Conversations
+from tunesmith.memory.errors import StepFailed, TunesmithError
+
+Say = Callable[[str], None]
+
+
+class Cancelled(Exception):
+    """The turn was cancelled by the user; jobs go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What was answered, and the figures that were left out of it."""
+
+    text: str
+    left_out: tuple[str, ...] = ()
+
+
+class Chat:
+    """A conversation with one driver."""
+
+    def __init__(self, desk: Desk, *, conversation: str = "") -> None:
+        self.desk = desk
+        self.conversations = Conversations(desk.store)
+        self.id = conversation or self.conversations.new()
+        self._agent = build_agent(None)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._token = CancellationToken()
+
+    def begin(self, prompt: str, model: Callable[[], Model], say: Say) -> Future[Reply]:
+        """Start a turn; `say` gets every sentence once its figures were checked.
+
+        `model` is called in the turn's own thread, for it may have to start a server; what was said is kept before.
+
+        The future raises ApprovalPending where nobody could decide, Cancelled, or StepFailed with one clear line
+        about what is wrong with the driver.
+        """
+        self._token = CancellationToken()
+        self.desk.begin_turn(prompt)
+        return asyncio.run_coroutine_threadsafe(self._turn(prompt, model, say), self._loop)
+
+    def cancel(self) -> None:
+        """Cancel the turn that runs; a job that it started goes on."""
+        self._token.cancel()
+
+    def close(self) -> None:
+        """End the event loop."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def _turn(self, prompt: str, model: Callable[[], Model], say: Say) -> Reply:
+        number = self.conversations.begin(self.id, prompt)
+        voice = _Voice(self.desk, say)
+        try:
+            result = await self._agent.run(
+                prompt,
+                model=await asyncio.to_thread(model),
+                deps=self.desk,
+                message_history=self._history(number),
+                usage_limits=UsageLimits(request_limit=REQUESTS_PER_TURN),
+                cancellation_token=self._token,
+                event_stream_handler=voice.hear,
+            )
+        except RunCancelled as cancelled:
+            self.conversations.finish(self.id, number, "(stopped by the user)", [])
+            raise Cancelled from cancelled
+        except TunesmithError as error:
+            self.conversations.finish(self.id, number, f"(no answer: {error})", [])
+            raise
+        except Exception as error:
+            told = _clear_line(error)
+            self.conversations.finish(self.id, number, f"(no answer: {told})", [])
+            raise StepFailed(told) from error
+        reply = voice.conclude(result.output)
+        messages = ModelMessagesTypeAdapter.dump_python(result.new_messages(), mode="json")
+        self.conversations.finish(self.id, number, reply.text, messages)
+        return reply
+
+    def _history(self, turn: int) -> list[ModelMessage]:
+        held = self.conversations.load(self.id)
+        earlier = [kept for kept in held.turns if kept.number != turn][-TURNS_SENT:]
+        messages = [message for kept in earlier for message in kept.messages]
+        if held.summary:
+            said = ModelRequest([UserPromptPart(f"(What was said before, in short: {held.summary})")])
+            return [said, ModelResponse([TextPart("Noted.")]), *_valid(messages)]
+        return _valid(messages)
+
+
+def _valid(messages: list[Any]) -> list[ModelMessage]:
+    return repair_messages(ModelMessagesTypeAdapter.validate_python(messages))
+
+
+class _Voice:
+    """The events of a turn on their way to the user."""
+
+    def __init__(self, desk: Desk, say: Say) -> None:
+        self._desk, self._say = desk, say
+        self._text, self._spoken = "", ""
+        self._said: list[str] = []
+        self._left_out: list[str] = []
+
+    async def hear(self, ctx: RunContext[Desk], events: AsyncIterable[Any]) -> None:
+        """Take the events of one model request or one round of tool calls."""
+        async for event in events:
+            if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
+                self._text, self._spoken = event.part.content, ""
+                self._speak()
+            elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
+                self._text += event.delta.content_delta
+                self._speak()
+            elif isinstance(event, FunctionToolCallEvent):
+                self._desk.ws.emit(
+                    "tool.called", tool=event.part.tool_name, arguments=event.part.args_as_dict(), stage=""
+                )
+            elif isinstance(event, FunctionToolResultEvent):
+                part = event.part
+                self._desk.ws.emit("tool.returned", tool=part.tool_name, result=str(part.content)[:2000], stage="")
+
+    def _speak(self) -> None:
+        """Say the sentences that are whole; a text that may turn out to be a call waits for its end."""
+        if looks_like_a_call(self._text):
+            return
+        whole = sentences(self._text)[:-1]
+        for sentence in whole[len(sentences(self._spoken)) :]:
+            self._utter(sentence)
+        self._spoken = "\n".join(whole)
+
+    def _utter(self, sentence: str) -> None:
+        kept, wrong = checked(sentence, self._desk.heard)
+        self._left_out += wrong
+        if kept:
+            self._said.append(kept)
+            self._say(kept)
+
+    def conclude(self, output: str) -> Reply:
+        """Say what is left of the last text, and note what was left out."""
+        rest = sentences(output)[len(sentences(self._spoken)) :] if self._text else sentences(output)
+        for sentence in rest:
+            self._utter(sentence)
+        if self._left_out:
+            figures = ", ".join(dict.fromkeys(self._left_out))
+            note = f"(A sentence with a figure that no record holds was left out: {figures}.)"
+            self._said.append(note)
+            self._say(note)
+        if not self._said:
+            self._said.append("I have nothing to add.")
+            self._say(self._said[-1])
+        return Reply(" ".join(self._said), tuple(self._left_out))
+
+
+def _clear_line(error: Exception) -> str:
+    """What is wrong with the driver, and the next thing to try."""
+    told = " ".join(str(error).split())[:300]
+    if isinstance(error, ModelHTTPError):
+        text = f"{error.body or told}"
+        if "context length" in text or "maximum context" in text or "max_model_len" in text:
+            return (
+                "the conversation does not fit into the driver's context; /new starts a fresh one, or set a larger "
+                "context_tokens under [driver] in settings.toml (8192 is enough)"
+            )
+        said = " ".join(text.split())[:200]
+        return f"the driver's server answered with status {error.status_code}: {said}; its log tells more"
+    if isinstance(error, UsageLimitExceeded):
+        return f"stopped after {REQUESTS_PER_TURN} requests to the driver in one turn; say it in smaller steps"
+    if isinstance(error, UnexpectedModelBehavior):
+        return f"the driver's answer could not be read ({told}); try again, or another driver"
+    if isinstance(error, ModelAPIError | OSError | TimeoutError) or type(error).__module__.startswith(
+        ("openai", "httpx")
+    ):
+        return f"the driver cannot be reached or broke off ({told}); /doctor says what is served, slash commands work"
+    return f"unexpected {type(error).__name__} in the conversation: {told}"

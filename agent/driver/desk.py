@@ -1,0 +1,70 @@
+"""What the driver's tools work on in one conversation: the store, the run, the plan that is being written.
+
+Nothing here is the model's: every decision goes through the approver, and everything shown comes from the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import RenderableType
+
+from tunesmith.memory.records import Run
+from tunesmith.memory.store import Store
+from tunesmith.tools.arc import Approver, ArcPlan, Workspace
+
+
+@dataclass(slots=True)
+class Desk:
+    """The deps of a turn."""
+
+    ws: Workspace
+    approver: Approver
+    show: Callable[[RenderableType], None]
+    """Puts something on the user's screen; the model never sees it."""
+    start_arc: Callable[[ArcPlan], str]
+    """Begins to carry out a whole plan and says, for the model, what became of it."""
+    ask: Callable[[str], str]
+    """Asks the user one question. Raises ApprovalPending where nobody is there."""
+    agreed_before: bool = False
+    """Whether the user said yes to everything beforehand, as a script does with `--yes`."""
+    follow: bool = False
+    """Wait for a started step to end; a script does, a conversation goes on."""
+    before_step: Callable[[int, int], object] = lambda ram_bytes, vram_bytes: None
+    """Called with the peak memory of a step that is about to start, so that the driver can give way."""
+    run: str = ""
+    """The run that is talked about; empty: the newest."""
+    draft: ArcPlan | None = None
+    """The plan that was proposed and not yet started."""
+    prompt: str = ""
+    """What the user said in this turn."""
+    heard: list[str] = field(default_factory=list)
+    """Everything a figure of this turn's answer may come from: tool results, the state card, the user's words."""
+    seen_calls: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Call → its last result and how often in a row it was the same."""
+    agreed: dict[str, str] = field(default_factory=dict)
+    """Tool call id → the step that was agreed to for it."""
+
+    @property
+    def store(self) -> Store:
+        """The history."""
+        return self.ws.store
+
+    def current_run(self) -> Run | None:
+        """The run that is talked about, else the newest, else none."""
+        if self.run:
+            return self.store.run(self.run)
+        return self.store.newest_run()
+
+    def begin_turn(self, prompt: str) -> None:
+        """Forget what belonged to the turn before."""
+        self.prompt = prompt
+        self.heard = [prompt]
+        self.seen_calls.clear()
+        self.agreed.clear()
+
+    def note(self, result: Any) -> None:
+        """Remember what a tool told, for the check of figures."""
+        self.heard.append(str(result))

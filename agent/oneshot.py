@@ -1,0 +1,119 @@
+"""`tunesmith -p "TEXT"`: one turn of the conversation for scripts, its events as they happen, its exit code the answer.
+
+A step that it starts is followed to its end. Without `--yes` nothing expensive starts: the turn ends with exit code 3
+and the step that waits, which `tunesmith STAGE --approve HASH` or `tunesmith run --resume RUN --yes` carries out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from concurrent.futures import Future
+
+from tunesmith.agent import carry
+from tunesmith.agent.approvals import YesApprover
+from tunesmith.agent.driver.chat import Cancelled, Chat, Reply
+from tunesmith.agent.driver.desk import Desk
+from tunesmith.agent.driver.endpoint import Driver, DriverMissing, Endpoint, model_of
+from tunesmith.agent.output import Output
+from tunesmith.agent.settings import Settings
+from tunesmith.memory.errors import ApprovalPending, TunesmithError
+from tunesmith.memory.store import Store
+from tunesmith.tools import arc
+from tunesmith.tools.arc import Approver, ArcPlan, Workspace
+
+FETCH = {"model": "bundled-driver", "role": "driver"}
+"""Fields of the `base` step that brings the bundled driver here."""
+
+
+def oneshot(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
+    """Hold one turn and return the exit code of what it came to."""
+    approver = carry.approver_of(args)
+    ws = Workspace(store, settings.vllm, out.emit)
+    turn = _Turn(ws, approver, settings, out)
+    try:
+        exit_code = turn.hold(args.prompt)
+    except TunesmithError as error:
+        out.failed(str(error), error.exit_code)
+        out.say(str(error))
+        exit_code = error.exit_code
+    finally:
+        turn.driver.close()
+    out.emit("done", exit_code=exit_code, conversation=turn.chat.id if turn.chat else None)
+    return exit_code
+
+
+class _Turn:
+    """What one `-p` works with."""
+
+    def __init__(self, ws: Workspace, approver: Approver, settings: Settings, out: Output) -> None:
+        self.ws, self.approver, self.out = ws, approver, out
+        self.driver = Driver(settings)
+        self.chat: Chat | None = None
+        self._pending: ApprovalPending | None = None
+        self._failed: TunesmithError | None = None
+
+    def hold(self, prompt: str) -> int:
+        """Answer one prompt; 0, or what the step that it started ended with."""
+        desk = Desk(
+            ws=self.ws,
+            approver=self.approver,
+            show=self.out.console.print,
+            start_arc=self._carry_out,
+            ask=self._nobody_to_ask,
+            follow=True,
+            agreed_before=isinstance(self.approver, YesApprover),
+            before_step=self.driver.give_way,
+        )
+        self.chat = Chat(desk)
+        future = self.chat.begin(prompt, lambda: model_of(self._endpoint()), lambda sentence: None)
+        reply = self._wait(future)
+        self.out.emit("message", text=reply.text, left_out=list(reply.left_out))
+        if not self.out.as_json:
+            print(reply.text)
+        if desk.draft is not None:
+            self._carry_out(desk.draft)
+        if self._pending:
+            raise self._pending
+        if self._failed:
+            raise self._failed
+        return 0
+
+    def _endpoint(self) -> Endpoint:
+        def waiting(seconds: float) -> None:
+            if round(seconds) % 10 == 0:
+                self.out.say(f"the driver is starting ({seconds:.0f} s)")
+
+        try:
+            return self.driver.ensure(waiting)
+        except DriverMissing:
+            run = carry.open_run(self.ws, "base", dict(FETCH))
+            arc.perform(self.ws, run, "base", FETCH, self.approver)
+            return self.driver.ensure(waiting)
+
+    def _wait(self, future: Future[Reply]) -> Reply:
+        assert self.chat is not None
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            self.chat.cancel()
+            raise
+        except Cancelled:
+            raise KeyboardInterrupt from None
+
+    def _carry_out(self, plan: ArcPlan) -> str:
+        """Carry out a whole plan here and now; what the driver is told of it."""
+        try:
+            run = arc.run_arc(self.ws, plan, self.approver)
+        except ApprovalPending as pending:
+            self._pending = pending
+            return f"not started: {pending}"
+        except TunesmithError as error:
+            self._failed = error
+            return f"stopped: {error}"
+        from tunesmith.agent.summary import conclude
+
+        summary = conclude(self.ws.store, run, self.out.say)
+        return f"{run} is done: {'; '.join(str(c['arms']) for c in summary['comparisons'])}"
+
+    def _nobody_to_ask(self, question: str) -> str:
+        raise ApprovalPending(f"there is no terminal to ask on: {question}")

@@ -1,0 +1,183 @@
+"""The conversation at the prompt: the driver fetched and started when it is first spoken to, and one turn at a time.
+
+Light: pydantic-ai is imported by a thread behind the prompt, the driver's server started by the first words.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import TimeoutError as NotYet
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.memory.conversations import Conversations
+from tunesmith.memory.errors import BadInput, NotFound
+from tunesmith.tools.arc import ArcPlan
+
+if TYPE_CHECKING:
+    from tunesmith.agent.driver.chat import Chat
+    from tunesmith.agent.driver.endpoint import Driver
+    from tunesmith.agent.shell import Shell
+
+_POLL_S = 0.1
+_SUMMARY_CHARACTERS = 1500
+_SAID_EVERY_S = 15.0
+
+
+class Talk:
+    """The conversation of one REPL."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._loaded = threading.Event()
+        self._chat: Chat | None = None
+        self._driver: Driver | None = None
+        self._error: Exception | None = None
+
+    def load(self) -> None:
+        """Import the agent in a thread, so that the first words do not wait for it."""
+        threading.Thread(target=self._load, daemon=True).start()
+
+    def _load(self) -> None:
+        try:
+            from tunesmith.agent.driver.chat import Chat
+            from tunesmith.agent.driver.desk import Desk
+            from tunesmith.agent.driver.endpoint import Driver
+
+            shell = self._shell
+            self._driver = Driver(shell.settings)
+            desk = Desk(
+                ws=shell.ws,
+                approver=shell.ask_from_thread,
+                show=shell.show,
+                start_arc=self._start_arc,
+                ask=lambda question: str(shell.from_thread(lambda: shell.ask(question))),
+                before_step=self._give_way,
+            )
+            self._chat = Chat(desk)
+        except Exception as error:
+            self._error = error
+        finally:
+            self._loaded.set()
+
+    def chat(self) -> Chat:
+        """The conversation, waited for. Raises what kept it from loading."""
+        self._loaded.wait()
+        if self._chat is None:
+            raise self._error or RuntimeError("the conversation did not load")
+        return self._chat
+
+    def turn(self, text: str) -> None:
+        """Hold one turn; Ctrl-C cancels it. Raises what was wrong with the driver, in one line."""
+        from tunesmith.agent.driver.chat import Cancelled
+        from tunesmith.agent.driver.endpoint import model_of
+
+        chat = self.chat()
+        future = chat.begin(text, lambda: model_of(self._endpoint()), self._shell.say)
+        while True:
+            try:
+                future.result(timeout=_POLL_S)
+                return
+            except NotYet:
+                if future.done():
+                    raise
+                self._shell.answer_questions()
+            except KeyboardInterrupt:
+                chat.cancel()
+            except Cancelled:
+                self._shell.say("stopped; jobs go on")
+                return
+
+    def _endpoint(self) -> Any:
+        from tunesmith.agent.driver.endpoint import DriverMissing
+
+        assert self._driver is not None
+        told = [0.0]
+
+        def waiting(seconds: float) -> None:
+            if seconds >= told[0]:
+                self._shell.say(f"the driver is starting ({seconds:.0f} s; about a minute without a GPU)")
+                told[0] += _SAID_EVERY_S
+
+        try:
+            return self._driver.ensure(waiting)
+        except DriverMissing as missing:
+            self._shell.say(f"{missing}; this fetches it:")
+            self._fetch()
+            return self._driver.ensure(waiting)
+
+    def _fetch(self) -> None:
+        from tunesmith.agent import carry
+        from tunesmith.agent.oneshot import FETCH
+        from tunesmith.tools import arc
+
+        run = carry.open_run(self._shell.ws, "base", dict(FETCH))
+        arc.perform(self._shell.ws, run, "base", FETCH, self._shell.ask_from_thread)
+
+    def _start_arc(self, plan: ArcPlan) -> str:
+        self._shell.start_arc(plan)
+        return "it is carried out in the background; before each expensive step the user is asked at the prompt"
+
+    def _give_way(self, ram_bytes: int, vram_bytes: int) -> None:
+        if self._driver and self._driver.give_way(ram_bytes, vram_bytes):
+            self._shell.say("the driver gave its memory back for this step; it returns with your next words")
+
+    # Slash commands of the conversation
+
+    def new(self) -> str:
+        """Begin a fresh conversation; its id."""
+        chat = self.chat()
+        chat.id = chat.conversations.new()
+        return chat.id
+
+    def resume(self, conversation: str) -> str:
+        """Go on with an earlier conversation, the newest one where none is named. Raises NotFound."""
+        chat = self.chat()
+        known = [entry[0] for entry in chat.conversations.list()]
+        wanted = conversation or next((entry for entry in known if entry != chat.id), "")
+        if wanted not in known:
+            raise NotFound(f"no conversation {wanted!r}; /conversations lists them")
+        chat.id = wanted
+        return wanted
+
+    def undo(self) -> str:
+        """Take the newest turn back; what was said in it."""
+        chat = self.chat()
+        return chat.conversations.undo(chat.id).prompt
+
+    def compact(self) -> str:
+        """Let a short account stand for the turns so far; the account."""
+        chat = self.chat()
+        held = chat.conversations.load(chat.id)
+        if not held.turns:
+            raise BadInput("nothing was said yet")
+        lines = [f"user: {turn.prompt} / you: {turn.reply}" for turn in held.turns]
+        summary = " | ".join([held.summary, *lines] if held.summary else lines)[-_SUMMARY_CHARACTERS:]
+        chat.conversations.compact(chat.id, summary)
+        return summary
+
+    def export(self, path: str) -> Path:
+        """Write the conversation as Markdown; the file. Raises BadInput for one that is there already."""
+        chat = self.chat()
+        held = chat.conversations.load(chat.id)
+        target = Path(path).expanduser() if path else Path(f"tunesmith-{chat.id}.md")
+        if target.exists():
+            raise BadInput(f"{target} is there already; name another file")
+        parts = [f"# Conversation {chat.id}\n"]
+        for turn in held.turns:
+            said_at = time.strftime("%F %H:%M", time.localtime(turn.at))
+            parts.append(f"**you** ({said_at}): {turn.prompt}\n\n**tunesmith**: {turn.reply}\n")
+        target.write_text("\n".join(parts))
+        return target
+
+    def conversations(self) -> list[tuple[str, float, str]]:
+        """Every conversation, the newest first."""
+        return Conversations(self._shell.store).list()
+
+    def close(self) -> None:
+        """Let go of the driver; its server ends by its lease."""
+        if self._driver:
+            self._driver.close()
+        if self._chat:
+            self._chat.close()

@@ -1,0 +1,108 @@
+"""Conversations: every turn as it was said, and the messages that a later turn is given. Nothing is ever deleted:
+a turn that was taken back is marked as such.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.memory.errors import NotFound
+from tunesmith.memory.store import Store
+
+_USER, _ASSISTANT, _MESSAGES, _UNDO, _SUMMARY = "user", "assistant", "messages", "undo", "summary"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One exchange: what was said, what was answered, and the model's messages in between."""
+
+    number: int
+    at: float
+    prompt: str
+    reply: str = ""
+    messages: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """The turns that count, the oldest first, and what stands for those before a compaction."""
+
+    id: str
+    turns: tuple[Turn, ...]
+    summary: str = ""
+
+
+class Conversations:
+    """The conversations of one home."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def new(self) -> str:
+        """An id that no conversation has; it is written with its first turn."""
+        return f"c{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+    def begin(self, conversation: str, prompt: str) -> int:
+        """Write down what the user said, before anything is done about it; the number of the turn."""
+        return self._write(conversation, _USER, prompt)
+
+    def finish(self, conversation: str, turn: int, reply: str, messages: list[Any]) -> None:
+        """Write down what was answered, and the messages of the turn."""
+        self._write(conversation, _ASSISTANT, reply)
+        self._write(conversation, _MESSAGES, json.dumps({"turn": turn, "messages": messages}, ensure_ascii=False))
+
+    def undo(self, conversation: str) -> Turn:
+        """Take the newest turn back and return it. Raises NotFound where there is none."""
+        turns = self.load(conversation).turns
+        if not turns:
+            raise NotFound("there is no turn to take back")
+        self._write(conversation, _UNDO, str(turns[-1].number))
+        return turns[-1]
+
+    def compact(self, conversation: str, summary: str) -> None:
+        """Let a summary stand for every turn so far."""
+        self._write(conversation, _SUMMARY, summary)
+
+    def list(self) -> list[tuple[str, float, str]]:
+        """(id, time of the last word, first words) of every conversation, the newest first."""
+        rows = self._store.read(
+            "SELECT conversation, max(at) AS last, (SELECT content FROM conversations f WHERE f.conversation ="
+            " c.conversation AND f.role = 'user' ORDER BY f.id LIMIT 1) AS first FROM conversations c"
+            " GROUP BY conversation ORDER BY last DESC"
+        )
+        return [(row["conversation"], row["last"], row["first"] or "") for row in rows]
+
+    def load(self, conversation: str) -> Conversation:
+        """A conversation as it stands; empty where nothing was said in it."""
+        rows = self._store.read("SELECT * FROM conversations WHERE conversation = ? ORDER BY id", conversation)
+        turns: dict[int, Turn] = {}
+        summary = ""
+        for row in rows:
+            role, content = row["role"], row["content"]
+            newest = next(reversed(turns.values()), None)
+            if role == _USER:
+                turns[row["id"]] = Turn(row["id"], row["at"], content)
+            elif role == _ASSISTANT and newest:
+                turns[newest.number] = Turn(newest.number, newest.at, newest.prompt, content, newest.messages)
+            elif role == _MESSAGES:
+                held = json.loads(content)
+                if turn := turns.get(held["turn"]):
+                    turns[turn.number] = Turn(turn.number, turn.at, turn.prompt, turn.reply, tuple(held["messages"]))
+            elif role == _UNDO:
+                turns.pop(int(content), None)
+            elif role == _SUMMARY:
+                summary, turns = content, {}
+        return Conversation(conversation, tuple(turns.values()), summary)
+
+    def _write(self, conversation: str, role: str, content: str) -> int:
+        with self._store.write() as conn:
+            cursor = conn.execute(
+                "INSERT INTO conversations (conversation, at, role, content) VALUES (?, ?, ?, ?)",
+                (conversation, time.time(), role, content),
+            )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid

@@ -1,0 +1,130 @@
+"""The price of a whole plan before its first step: every step planned on what the steps before it should leave.
+
+What is not there yet is stood in for by an artifact of the expected size, so that each stage's own `plan` does the
+arithmetic. A forecast is for looking at: nothing can be approved by it, and every step is priced again, on what is
+really there, when its turn comes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tunesmith.memory.errors import TunesmithError
+from tunesmith.memory.records import Artifact
+from tunesmith.tools import catalog, facts
+from tunesmith.tools.arc import ArcPlan, Workspace, parse_request
+from tunesmith.tools.base import bundled_model, source_of
+from tunesmith.tools.evaluation import load_named_suites
+from tunesmith.tools.stage import Estimate, Facts, Request
+
+_KEPT_SHARE = 0.92
+"""Of the candidate rows critique usually keeps so many."""
+_TOKENS_PER_ROW = 95
+_BITS = {"W4A16": 4, "W8A16": 8, "W8A8": 8}
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What one step of a plan will probably cost; `estimate` is None where that shows only when it is due."""
+
+    stage: str
+    summary: str
+    estimate: Estimate | None = None
+
+
+def forecast(ws: Workspace, plan: ArcPlan, *, run: str = "") -> list[Forecast]:
+    """Price every step of `plan` as if the ones before it were done. Never raises for what cannot be known yet."""
+    known = facts.gather(ws.store, run, vllm=ws.vllm)
+    seen: dict[str, Any] = {"broken": [], "rollback": None, "model": None, "deployed": [], "rehearsal": 10**6}
+    found = []
+    for spec in plan.steps:
+        request = parse_request(spec.stage, spec.fields)
+        if spec.stage == "baseline":
+            seen["suite"] = load_named_suites(getattr(request, "suites", ()), getattr(request, "cases_per_block", 0))
+        found.append(_forecast(ws, spec.stage, request, replace(known, seen=seen)))
+        stand_in = _stand_in(spec.stage, request, known)
+        if stand_in is not None:
+            known = replace(known, artifacts={**known.artifacts, stand_in.kind: stand_in})
+    return found
+
+
+def _forecast(ws: Workspace, stage: str, request: Request, known: Facts) -> Forecast:
+    declared = catalog.BY_NAME[stage].load()
+    try:
+        looked = declared.look(request, ws.store, known.run) if declared.look and stage != "deploy" else {}
+        plan = declared.plan(request, replace(known, seen={**looked, **known.seen}))
+    except (TunesmithError, KeyError, TypeError, ValueError):
+        return Forecast(stage, catalog.BY_NAME[stage].summary)
+    return Forecast(stage, plan.summary, plan.estimate)
+
+
+def _stand_in(stage: str, request: Any, known: Facts) -> Artifact | None:
+    maker = _MAKES.get(stage)
+    kind = catalog.BY_NAME[stage].makes
+    if stage == "base":
+        kind = request.role
+    try:
+        made = maker(request, known.artifacts) if maker else (0, {})
+    except (KeyError, OSError, ValueError):
+        return None
+    if made is None or not kind:
+        return None
+    bytes_, meta = made
+    return Artifact("forecast", known.run, "", kind, Path(), "", bytes_, meta=meta)
+
+
+_Made = tuple[int, dict[str, Any]] | None
+_Artifacts = Mapping[str, Artifact]
+
+
+def _base(request: Any, held: _Artifacts) -> _Made:
+    source = source_of(request.model)
+    if source == "bundled":
+        model = bundled_model(request.model)
+        return model.folder_bytes, {"name": model.title, "parameters": model.parameters, "config": dict(model.config)}
+    if source == "folder":
+        folder = Path(request.model).expanduser()
+        bytes_ = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        config = json.loads((folder / "config.json").read_text())
+        return bytes_, {"name": folder.name, "parameters": bytes_ // 2, "config": config}
+    return None
+
+
+def _rows(request: Any, held: _Artifacts) -> _Made:
+    return 0, {"rows": request.rows + request.rehearsal_rows}
+
+
+def _dataset(request: Any, held: _Artifacts) -> _Made:
+    kept = int(held["rows"].meta["rows"] * _KEPT_SHARE)
+    return 0, {"train_rows": int(kept * (1 - request.valid_share)), "tokens_per_row": _TOKENS_PER_ROW}
+
+
+def _adapter(request: Any, held: _Artifacts) -> _Made:
+    return 0, {"lora_rank": request.lora_rank}
+
+
+def _merged(request: Any, held: _Artifacts) -> _Made:
+    return held["base"].bytes, dict(held["base"].meta)
+
+
+def _quantized(request: Any, held: _Artifacts) -> _Made:
+    return int(held["merged"].bytes * _BITS.get(request.scheme, 16) / 16 * 1.2), dict(held["merged"].meta)
+
+
+def _suite(request: Any, held: _Artifacts) -> _Made:
+    return 0, {"cases": 0}
+
+
+_MAKES: Mapping[str, Callable[[Any, _Artifacts], _Made]] = {
+    "base": _base,
+    "baseline": _suite,
+    "generate": _rows,
+    "critique": _dataset,
+    "train": _adapter,
+    "merge": _merged,
+    "quantize": _quantized,
+}
