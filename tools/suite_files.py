@@ -23,7 +23,9 @@ CODE_SUFFIXES = frozenset((
     ".pl", ".php", ".lua",
 ))  # fmt: skip
 _ENV = re.compile(r"\{[{%][^}]*\b(?:process\.)?env\s*[.\[]")
+_JSON_SPACE = re.compile(r"[ \t\n\r,]*")
 _MAX_NAME_CHARS = 1_000
+_MAX_MESSAGE_CHARS = 700
 _TABLE_SUFFIXES = (".yaml", ".yml", ".json", ".jsonl", ".csv")
 
 
@@ -48,6 +50,11 @@ def read_plain_text(path: Path, limit_bytes: int = MAX_BYTES) -> str:
         raise BadInput(f"{path}:{line}: not UTF-8 text; save it as UTF-8") from None
 
 
+def _brief(message: str) -> str:
+    """A message that quotes something endless, without its middle."""
+    return message if len(message) <= _MAX_MESSAGE_CHARS else f"{message[:300]} … {message[-200:]}"
+
+
 class SuiteFiles:
     """Reads what one suite file names, and remembers on which line each value stood."""
 
@@ -63,7 +70,7 @@ class SuiteFiles:
 
     def refuse(self, value: Any, message: str) -> NoReturn:
         """Raise BadInput at the place of `value`."""
-        raise BadInput(f"{self.at(value)}: {message}")
+        raise BadInput(f"{self.at(value)}: {_brief(message)}")
 
     def mark(self, value: Any, place: str) -> Any:
         """Remember `place` as where `value` stood."""
@@ -116,7 +123,7 @@ class SuiteFiles:
         try:
             document = parse_yaml(text, str(path))
         except YamlRefused as error:
-            raise BadInput(f"{path}:{error.line}: {error}") from None
+            raise BadInput(f"{path}:{error.line}: {_brief(str(error))}") from None
         self._where.update({key: f"{path}:{line}" for key, line in document.lines.items()})
         self._kept.append(document)
         return document.plain
@@ -131,7 +138,20 @@ class SuiteFiles:
         except ValueError as error:
             line = first_line + getattr(error, "lineno", 1) - 1
             raise BadInput(f"{path}:{line}: not valid JSON: {getattr(error, 'msg', error)}") from None
+        if isinstance(value, list) and not isinstance(next(iter(value), None), str | int | float | None):
+            value = self._json_list(text, path, first_line)
         return self.mark(value, f"{path}:{first_line}") if isinstance(value, dict | list) else value
+
+    def _json_list(self, text: str, path: Path, line: int) -> list[Any]:
+        """The items of a list that is known to be valid, each marked with its own line."""
+        decoder, items = json.JSONDecoder(), []
+        counted, at = 0, _JSON_SPACE.match(text, text.index("[") + 1).end()  # type: ignore[union-attr]
+        while text[at] != "]":
+            line += text.count("\n", counted, at)
+            item, end = decoder.raw_decode(text, at)
+            items.append(self.mark(item, f"{path}:{line}") if isinstance(item, dict | list) else item)
+            counted, at = at, _JSON_SPACE.match(text, end).end()  # type: ignore[union-attr]
+        return items
 
     def _json_lines(self, text: str, path: Path) -> list[Any]:
         lines = ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())

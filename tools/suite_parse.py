@@ -131,7 +131,7 @@ def _check_keys(files: SuiteFiles, config: dict[str, Any]) -> None:
 
 
 def _hint(key: Any, known: Any) -> str:
-    near = difflib.get_close_matches(str(key), known, 1)
+    near = difflib.get_close_matches(str(key)[:60], known, 1)
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"
 
 

@@ -17,6 +17,7 @@ import yaml
 MAX_BYTES = 10 * 1024 * 1024
 MAX_NODES = 300_000
 MAX_DEPTH = 60
+MAX_KEY_CHARS = 10_000
 MAX_ALIASED_NODES = 50_000
 """Nodes that aliases may add once they are written out."""
 
@@ -183,6 +184,8 @@ class _Builder:
 
     def _key(self, key: str, line: int) -> None:
         top = self._open[-1]
+        if len(key) > MAX_KEY_CHARS:
+            raise YamlRefused(f"a key of {len(key)} characters; at most {MAX_KEY_CHARS}", line)
         if key in top.value and not self._lenient:
             raise YamlRefused(f"the key {key[:60]!r} stands twice in one mapping; keep one", line)
         top.key, top.waits_for_key = key, False

@@ -1,0 +1,166 @@
+# ruff: noqa: E501  (tables of one-line suites read best unbroken)
+"""Broken and hostile suites, through the real command: exit code 2, the place, the reason, and a bounded price.
+
+All are run by one small process of their own, so that a suite's peak memory is its own and not the test's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CPU_SECONDS, PEAK_KB = 2.0, 200 * 1024
+HEAD = "prompts: ['{{q}}']\n"
+ONE = HEAD + "tests:\n  - vars: {q: hello}\n    assert:\n      - "  # its assertion stands on line 5
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _link(target: str) -> Callable[[Path], None]:
+    return lambda path: path.symlink_to(target)
+
+
+def _schema_that_doubles() -> str:
+    twice = ", ".join(
+        f'd{i}: {{allOf: [{{$ref: "#/definitions/d{i + 1}"}}, {{$ref: "#/definitions/d{i + 1}"}}]}}' for i in range(40)
+    )
+    return f'{{type: is-json, value: {{allOf: [{{$ref: "#/definitions/d0"}}], definitions: {{{twice}, d40: {{}}}}}}}}'
+
+
+def _vars_that_double() -> str:
+    return "".join(f"      v{i}: '{{{{v{i + 1}}}}}{{{{v{i + 1}}}}}'\n" for i in range(40))
+
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
+)
+MERGES = "a0: &a0 {k: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 12))
+
+# Name → the suite, what its message must say, and the files beside it.
+BAD: dict[str, tuple[Any, str, dict[str, Any]]] = {
+    # bombs
+    "billion laughs": (LAUGHS, r"suite.yaml:\d+: aliases unfold", {}),
+    "merge bomb": (MERGES, r"suite.yaml:\d+: aliases unfold", {}),
+    "deep flow": ("a: " + "[" * 100_000, r"suite.yaml:1: .*nest", {}),
+    "deep block": ("".join(" " * i + "a:\n" for i in range(2000)), r"suite.yaml:\d+: nested over", {}),
+    "many keys": ("".join(f"k{i}: 1\n" for i in range(600_000)), r"suite.yaml:\d+: over 300000 values", {}),
+    "many items": ("tests:\n" + "- a\n" * 2_000_000, r"suite.yaml:\d+: over 300000 values", {}),
+    "10 MB string": (HEAD + "tests: [{vars: {q: '" + "x" * (10 << 20) + "'}}]", r"suite.yaml: over 10 MB", {}),
+    "9 MB prompt": ("prompts: ['" + "x" * (9 << 20) + "{{q}}']\ntests: [{vars: {q: a}}]", r"suite.yaml:2: a template of", {}),
+    "9 MB key": ("? " + "k" * (9 << 20) + "\n: 1", r"suite.yaml:1: a key of 9437184 characters", {}),
+    "9 MB JSON key": (HEAD + "tests: t.json", r"t.json:1: unknown key", {"t.json": '[{"' + "k" * (9 << 20) + '": 1}]'}),
+    "quotes": ('"' * 3_000_000, r"suite.yaml:1: not valid YAML", {}),
+    "deep json": (HEAD + "tests: t.json", r"t.json:1: nested too deep", {"t.json": "[" * 500_000}),
+    "many json lists": (HEAD + "tests: t.json", r"t.json: over \d+ values", {"t.json": "[" + "[]," * 3_000_000 + "[]]"}),
+    "json number of a million digits": (HEAD + "tests: t.json", r"t.json:1: not valid JSON", {"t.json": '[{"vars": {"q": ' + "9" * 1_000_000 + "}}]"}),
+    "vars that multiply": (HEAD + "tests: [{vars: {" + ", ".join(f"v{i}: [a, b, c, d, e, f, g, h, i, j]" for i in range(9)) + ", q: a}}]", "suite.yaml:2: its vars multiply to 1000000000", {}),
+    "vars that double": (HEAD + "tests:\n  - vars:\n      q: '{{v0}}'\n" + _vars_that_double() + "      v40: xxxxxxxxxx\n", r"suite.yaml:3: .*over 2000000 characters|suite.yaml:3: .*names no var", {}),
+    "too many cases": ("prompts: [" + ", ".join(f"'{i} {{{{q}}}}'" for i in range(500)) + "]\ntests:\n" + "- vars: {q: [" + ", ".join(f"t{i}" for i in range(100)) + "]}\n", r"suite.yaml:3: .*cases; at most|suite.yaml:3: over 20000 cases", {}),
+    "endless repeat": (HEAD + "tests: [{vars: {q: a}, options: {repeat: 1000000000}}]", "suite.yaml:2: repeat is a whole number", {}),
+    "schema that doubles": (ONE + _schema_that_doubles(), "suite.yaml:5: the JSON schema unfolds to over", {}),
+    # patterns and templates
+    "huge regex": (ONE + "{type: regex, value: '" + "a" * 1_000_000 + "'}", "suite.yaml:5: .*1000000 characters", {}),
+    "deep regex": (ONE + "{type: regex, value: '" + "(" * 2400 + "a" + ")" * 2400 + "'}", "suite.yaml:5: the regex .* is not valid", {}),
+    "repeats of repeats": (ONE + "{type: regex, value: '((((a{9999}){9999}){9999}){9999})b{99999999999}'}", "suite.yaml:5: the regex .* is not valid", {}),
+    "schema with a huge pattern": (ONE + "{type: is-json, value: {type: string, pattern: '" + "a|" * 4000 + "'}}", "suite.yaml:5: .*pattern at # is not valid", {}),
+    "template that multiplies": (ONE + "{type: contains, value: \"{{ 'a' * 999999999 }}\"}", "suite.yaml:5: .*mul is not allowed", {}),
+    "template that calls": (ONE + "{type: contains, value: '{{ range(999999999) | join }}'}", "suite.yaml:5: .*call is not allowed", {}),
+    "deep template": (HEAD + "tests: [{vars: {q: a}, assert: [{type: contains, value: '{{ " + "(" * 3000 + "q" + ")" * 3000 + " }}'}]}]", "suite.yaml:2: .*nested too deep|suite.yaml:2: .*not valid", {}),
+    "loops in loops": (ONE + "{type: contains, value: '{% for a in q %}{% for b in q %}{{b}}{% endfor %}{% endfor %}'}", "suite.yaml:5: .*for inside a for", {}),
+    "metric that imports": (HEAD + "derivedMetrics: [{name: x, value: \"__import__('os').getpid()\"}]\ntests: [{vars: {q: a}}]", "suite.yaml:2: derivedMetrics: ", {}),
+    # paths
+    "path out": (HEAD + "tests: '../outside.yaml'", "suite.yaml:1: '../outside.yaml' leaves the suite's folder", {}),
+    "path out by a var": (HEAD + "tests: [{vars: {q: ['file://../../etc/passwd']}}]", "suite.yaml:2: .*leaves the suite's folder", {}),
+    "absolute path": (HEAD + "tests: 'file:///etc/passwd'", "suite.yaml:1: .*leaves the suite's folder", {}),
+    "link out": (HEAD + "tests: link.yaml", "suite.yaml:1: link.yaml goes through a symbolic link", {"link.yaml": _link("/etc/hostname")}),
+    "folder link out": (HEAD + "tests: 'linked/*.yaml'", "suite.yaml:1: .*(symbolic link|no file matches)", {"linked": _link("/etc")}),
+    "pipe": (HEAD + "tests: pipe.yaml", "pipe.yaml: is not a regular file", {"pipe.yaml": _pipe}),
+    "itself": (HEAD + "tests: suite.yaml", "suite.yaml:1: unknown key '(prompts|tests)' in a test", {}),
+    "remote": (HEAD + "tests: 'https://example.org/t.yaml'", "suite.yaml:1: .*is remote", {}),
+    # code
+    "javascript": (ONE + "{type: javascript, value: 'process.exit()'}", "suite.yaml:5: the assertion type 'javascript' is refused: it runs code; use", {}),
+    "python file": (ONE + "{type: equals, value: 'file://check.py:run'}", "suite.yaml:5: .*is code, which is never run", {}),
+    "program": (HEAD + "providers: ['exec: rm -rf .']\ntests: [{vars: {q: a}}]", "suite.yaml:1: the provider .* runs a program", {}),
+    "python object": (HEAD + "tests: !!python/object/apply:os.system ['true']", "suite.yaml:2: the YAML tag .* is refused", {}),
+    "environment": (HEAD + "tests: [{vars: {q: '{{ env.HOME }}'}}]", "suite.yaml:2: .*reads the environment", {}),
+    # cycles and doubles
+    "schema cycle": (ONE + '{type: is-json, value: {$ref: "#/definitions/a", definitions: {a: {$ref: "#/definitions/b"}, b: {$ref: "#/definitions/a"}}}}', r"suite.yaml:5: \$ref cycle", {}),
+    "template cycle": ("assertionTemplates: {a: {$ref: '#/assertionTemplates/b'}, b: {$ref: '#/assertionTemplates/a'}}\n" + ONE + "{$ref: '#/assertionTemplates/a'}", r"suite.yaml:6: \$ref cycle", {}),
+    "alias of itself": ("tests: &a [*a]", "suite.yaml:1: .*names no finished", {}),
+    "an id twice": (HEAD + "tests:\n- {vars: {q: a}, metadata: {case_id: x}}\n- {vars: {q: b}, metadata: {case_id: x}}\n", "suite.yaml:4: the case id 'x' is taken by the test at .*suite.yaml:3", {}),
+    "a key twice": (HEAD + "tests: []\ntests: []", "suite.yaml:3: the key 'tests' stands twice", {}),
+    # encodings and tables
+    "no UTF-8": (b"prompts: [a]\ntests: \xff\xfe", "suite.yaml:2: not UTF-8", {}),
+    "UTF-16": ("prompts: [a]".encode("utf-16"), "suite.yaml:1: not UTF-8", {}),
+    "NUL": (b"prompts: [a\x00b]", "suite.yaml:1: not valid YAML", {}),
+    "control character in an id": (HEAD + 'tests: [{vars: {q: a}, metadata: {case_id: "a\\u001b[2J"}}]', "suite.yaml:2: .*control character", {}),
+    "ragged CSV": (HEAD + "tests: t.csv", "t.csv:3: 3 cells, but the header names 2", {"t.csv": "q,__expected\na,b\nc,d,e\n"}),
+    "endless CSV cell": (HEAD + "tests: t.csv", "t.csv:\\d+: not valid CSV", {"t.csv": 'q\n"' + "x" * 3_000_000}),
+    "JSON test with a typo": (HEAD + "tests: t.json", "t.json:3: unknown key 'asert' in a test; did you mean 'assert'", {"t.json": '[{"vars": {"q": "a"}},\n\n  {"vars": {"q": "b"}, "asert": []}]'}),
+    "broken JSON line": (HEAD + "tests: t.jsonl", "t.jsonl:3: not valid JSON", {"t.jsonl": '{"vars": {"q": "a"}}\n\n{"vars": \n'}),
+    "no number": (ONE + "{type: contains, value: x, threshold: .nan}", "suite.yaml:5: threshold is nan", {}),
+    "empty": ("", "suite.yaml:1: a suite is a mapping", {}),
+}  # fmt: skip
+
+# Runs every suite it is told of with the real command; a line of JSON for each.
+_RUNNER = """
+import json, os, subprocess, sys
+from concurrent.futures import ThreadPoolExecutor
+def check(path):
+    child = subprocess.Popen([sys.executable, "-m", "tunesmith.agent", "suite", "check", path],
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    said = child.stdout.read()
+    _, status, used = os.wait4(child.pid, 0)
+    return [path, os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime, used.ru_maxrss,
+            len(said), said[:2000].decode("utf-8", "replace")]
+with ThreadPoolExecutor(2) as pool:
+    for line in pool.map(check, sys.stdin.read().splitlines()):
+        print(json.dumps(line), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    """Name → [exit code, CPU seconds, peak KB, characters said, what was said]."""
+    paths = {name: _write(tmp_path_factory.mktemp("bad"), *BAD[name][::2]) for name in BAD}
+    told = "".join(f"{path}\n" for path in paths.values())
+    done = subprocess.run([sys.executable, "-c", _RUNNER], input=told, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    by_path = {line[0]: line[1:] for line in map(json.loads, done.stdout.splitlines())}
+    return {name: by_path[str(path)] for name, path in paths.items()}
+
+
+def _write(folder: Path, text: Any, beside: dict[str, Any]) -> Path:
+    for name, content in {"suite.yaml": text, **beside}.items():
+        path = folder / name
+        if callable(content):
+            content(path)
+        else:
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder / "suite.yaml"
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_suite_is_refused_with_place_and_reason_at_a_bounded_price(name: str, runs: dict[str, list[Any]]) -> None:
+    code, cpu_s, peak_kb, length, said = runs[name]
+    assert code == 2, said
+    assert re.search(BAD[name][1], said.replace("\n", " ")), said
+    assert "Traceback" not in said
+    assert length < 1500
+    # CPU time, not wall time: what else runs on the machine is not the suite's price.
+    assert cpu_s < CPU_SECONDS
+    assert peak_kb < PEAK_KB
+
+
+def test_there_are_thirty_of_them() -> None:
+    assert len(BAD) >= 30
