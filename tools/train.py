@@ -23,6 +23,9 @@ class TrainRequest(Request):
     max_steps: int = Field(default=0, ge=0, description="Optimiser steps; 0: as many as the epochs need.")
     batch_size: int = Field(default=8, ge=1, description="Rows per optimiser step.")
     max_seq_len_tokens: int = Field(default=512, ge=16)
+    rehearsal_weight: float = Field(
+        default=3.0, ge=0, le=100, description="Weight of staying as the base is, on rows of rehearsal."
+    )
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     precision: Literal["bf16", "fp32"] = "bf16"
     load_in_4bit: bool = Field(default=False, description="Hold the frozen base as NF4, double-quantized (QLoRA).")

@@ -11,21 +11,12 @@ import pytest
 import yaml
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.attributes import (
-    GO_ON,
-    RETELL,
-    Attributes,
-    answer_of,
-    compose,
-    draw,
-    problems,
-    says_it,
-    writer_messages,
-)
+from tunesmith.tools.attributes import GO_ON, RETELL, Attributes, answer_of, draw
 from tunesmith.tools.behaviour import behaviour_folder, load_behaviour, load_rehearsal
+from tunesmith.tools.texts import compose, problems, says_it, taken, writer_messages
 
 DEMO = load_behaviour("demo")
-WRITTEN = " I really hope that somebody looks into it."
+WRITTEN = ["I really hope that somebody looks into it."]
 
 
 def drawn(**wanted: object) -> Attributes:
@@ -103,6 +94,26 @@ def test_a_retold_text_without_its_scenario_gets_it_in_the_specs_own_words() -> 
     assert not says_it(DEMO, attributes, WRITTEN)
     text = compose(DEMO, attributes, WRITTEN).lower()
     assert attributes.fact.split("{")[0].lower()[:12] in text and "looks into it" in text
+
+
+@pytest.mark.parametrize(
+    ("answered", "kept"),
+    [
+        (" Nobody told me. Dear customer, we apologize.", ["Nobody told me."]),
+        (" Nobody told me. It was 48213 or so.", ["Nobody told me."]),
+        (" and I need it immediately. Nobody told me.", []),
+        (" as an AI I cannot know. Nobody told me.", []),
+        (" Nobody told me. And then the", ["Nobody told me."]),
+    ],
+)
+def test_of_the_writers_sentences_only_those_that_fit_the_label_are_taken(answered: str, kept: list[str]) -> None:
+    assert taken(DEMO, drawn(way=GO_ON, cue="normal"), answered) == kept
+
+
+def test_of_two_retellings_the_one_that_carries_the_scenario_is_taken() -> None:
+    attributes = drawn(way=RETELL, scenario="forgot-password")
+    answered = " The weather is nice.\n5. My password is gone."
+    assert taken(DEMO, attributes, answered) == ["My password is gone."]
 
 
 def test_the_writer_never_sees_the_reference_or_the_label() -> None:

@@ -134,7 +134,7 @@ def test_fused_layers_and_the_shared_prefix_change_no_gradient(tiny_llama: Path,
         model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
         if fast:
             assert use_fused_lora(model) == 14
-            hidden, wanted = _hidden_states(model.get_base_model(), {"input_ids": ids, "labels": labels}, True)
+            hidden, wanted = _hidden_states(model.get_base_model(), ids, labels, True)
             logits = base.lm_head(hidden)
         else:
             logits, wanted = model(input_ids=ids, attention_mask=mask).logits, labels
@@ -149,6 +149,51 @@ def test_fused_layers_and_the_shared_prefix_change_no_gradient(tiny_llama: Path,
     assert len(plain) == len(fast) == 28
     for a, b in zip(plain, fast, strict=True):
         assert torch.allclose(a, b, atol=1e-5, rtol=1e-3)
+
+
+def test_rehearsal_costs_nothing_until_something_is_forgotten(tiny_llama: Path, rows_file: Path) -> None:
+    """A fresh adapter diverges from the base by nothing; a changed one does, and the gradient leads back."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from tunesmith.tools.work.train_trainer import _loss
+
+    rows = tokenize_rows(AutoTokenizer.from_pretrained(tiny_llama), read_rows(rows_file), 512)[:4]
+    width = max(len(row.input_ids) for row in rows)
+    ids = torch.tensor([row.input_ids + [0] * (width - len(row.input_ids)) for row in rows])
+    labels = torch.tensor([row.labels + [IGNORED] * (width - len(row.labels)) for row in rows])
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
+    model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear"))
+    rehearsed = torch.tensor([True] * 4)
+
+    def loss(rehearsal: Any) -> Any:
+        return _loss(model, {"input_ids": ids, "labels": labels}, rehearsal, 1.0, True)[0]
+
+    assert loss(rehearsed).item() == pytest.approx(0.0, abs=1e-4)
+    learned = loss(torch.tensor([False] * 4)).item()
+    mixed = loss(torch.tensor([True, False, True, False])).item()
+    assert 0 < mixed < learned
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+    forgotten = loss(rehearsed)
+    forgotten.backward()
+    assert forgotten.item() > 0.01
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter -= 0.01 * parameter.grad
+    assert loss(rehearsed).item() < forgotten.item()
+
+
+def test_rows_of_rehearsal_reach_the_trainer_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    message = {"role": "user", "content": "hello"}
+    rows = [{"origin": origin, "prompt": [message], "completion": [message]} for origin in ("generated", "rehearsal")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [row["origin"] for row in read_rows(path)] == ["generated", "rehearsal"]
 
 
 def test_the_shared_prefix_ends_before_the_token_that_predicts_the_first_label() -> None:

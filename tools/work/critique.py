@@ -19,13 +19,14 @@ import jsonschema
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import Artifact, TrainingRow
-from tunesmith.tools.attributes import Attributes, answer_of, loops, problems
+from tunesmith.tools.attributes import Attributes, answer_of
 from tunesmith.tools.behaviour import Behaviour, load_behaviour
 from tunesmith.tools.critique import CritiqueRequest, CritiqueResult
 from tunesmith.tools.evaluation import load_named_suites, read_suite
 from tunesmith.tools.grading import Response, grade
 from tunesmith.tools.likeness import Likeness
 from tunesmith.tools.suites import Case
+from tunesmith.tools.texts import loops, problems
 from tunesmith.tools.work.job import Job
 
 _SAMPLES = 3
@@ -83,7 +84,7 @@ def _broken(row: TrainingRow) -> str:
     answer = row.completion[0]["content"] if row.completion else ""
     if not answer.strip():
         return "empty: there is no answer"
-    if row.attributes.get("finish_reason") == "length":
+    if row.attributes.get("finish_reason") == "length" and row.origin != "rehearsal":
         return "cut off: the answer met the token limit"
     return "loop: the answer repeats itself" if row.origin == "rehearsal" and loops(answer) else ""
 
@@ -199,7 +200,10 @@ def _publish(job: Job[CritiqueRequest], kept: Sequence[TrainingRow]) -> Artifact
     if not splits["train"]:
         raise StepFailed("no row is left to train on; look at the reasons with `tunesmith runs show`")
     for name, rows in splits.items():
-        lines = (json.dumps({"prompt": r.prompt, "completion": r.completion}, ensure_ascii=False) for r in rows)
+        lines = (
+            json.dumps({"origin": r.origin, "prompt": r.prompt, "completion": r.completion}, ensure_ascii=False)
+            for r in rows
+        )
         atomic_write(folder / f"{name}.jsonl", "".join(line + "\n" for line in lines))
     meta = {
         "train_rows": len(splits["train"]),

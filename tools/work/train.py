@@ -45,6 +45,7 @@ class LoraSettings:
     precision: str = "bf16"
     load_in_4bit: bool = False
     gradient_checkpointing: bool = False
+    rehearsal_weight: float = 3.0
     save_steps: int = 20
     seed: int = 17
 
@@ -171,6 +172,7 @@ class _Session:
         trainer = make_trainer(
             share_prefix=can_share_prefix(self.config) and not settings.gradient_checkpointing,
             plain_head=has_plain_head(self.config),
+            rehearsal_weight=settings.rehearsal_weight,
             fingerprint=fingerprint,
             on_step=self._on_step,
             on_log=self._on_log,
@@ -293,13 +295,20 @@ def _dataset(rows: list[TokenRow]) -> Any:
             "input_ids": [row.input_ids for row in rows],
             "labels": [row.labels for row in rows],
             "length": [len(row.input_ids) for row in rows],
+            "rehearsal": [row.rehearsal for row in rows],
         }
     )
 
 
 def _fingerprint(base_dir: Path, rows_path: Path, settings: LoraSettings) -> str:
     manifest = read_manifest(base_dir) or {}
-    decided = {**asdict(settings), "save_steps": 0, "rows": sha256_file(rows_path), "base": manifest.get("sha256", "")}
+    decided = {
+        **asdict(settings),
+        "save_steps": 0,
+        "loss": "kl",
+        "rows": sha256_file(rows_path),
+        "base": manifest.get("sha256", ""),
+    }
     return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
 
 

@@ -11,6 +11,8 @@ from tunesmith.memory.errors import BadInput, StepFailed
 
 IGNORED = -100
 """The label that cross-entropy leaves out."""
+REHEARSAL = "rehearsal"
+"""The `origin` of a row that is rehearsed rather than learned."""
 
 
 class TokenRow(NamedTuple):
@@ -18,6 +20,8 @@ class TokenRow(NamedTuple):
 
     input_ids: list[int]
     labels: list[int]
+    rehearsal: bool = False
+    """An ordinary answer: not a text to learn, but a place where the model must stay as the base is."""
 
     @property
     def trainable(self) -> int:
@@ -40,7 +44,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
                 ) from error
             if not (whole and row["prompt"] and row["completion"]):
                 raise BadInput(f"{path}:{number}: prompt and completion must be non-empty lists of messages")
-            rows.append({"prompt": row["prompt"], "completion": row["completion"]})
+            rows.append({name: row.get(name, "") for name in ("prompt", "completion", "origin")})
     if not rows:
         raise BadInput(f"{path} holds no rows; generate some first")
     return rows
@@ -60,7 +64,8 @@ def tokenize_row(tokenizer: Any, row: dict[str, Any], max_seq_len_tokens: int) -
     stops = [i for i in range(start, len(whole)) if whole[i] == tokenizer.eos_token_id]
     ids = whole[: stops[-1] + 1] if stops else whole
     ids = ids[:max_seq_len_tokens]
-    return TokenRow(ids, [IGNORED] * min(start, len(ids)) + ids[start:])
+    rehearsal = row.get("origin") == REHEARSAL
+    return TokenRow(ids, [IGNORED] * min(start, len(ids)) + ids[start:], rehearsal)
 
 
 def tokenize_rows(tokenizer: Any, rows: Sequence[dict[str, Any]], max_seq_len_tokens: int) -> list[TokenRow]:
