@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from tunesmith.agent import render
@@ -87,22 +87,35 @@ def _why_failed(case: dict[str, Any]) -> str:
 
 
 def compare(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
-    """`compare RUN --arms A,B`."""
-    from tunesmith.tools.evaluation import compare_run
+    """`compare RUN --arms A,B`: 0; 4 where the arms may not be compared, or the second is worse on any gated block."""
+    from tunesmith.tools.custody import broken_gates, compared
 
     arms = [arm.strip() for arm in args.arms.split(",")]
     if len(arms) != 2 or arms[0] == arms[1]:
         raise BadInput(f"--arms takes two different arms, such as base,adapter; it was {args.arms!r}")
-    compared = compare_run(store, store.run(args.run).id, *arms)
-    flips = store.read(
-        "SELECT block, case_id, flip FROM v_flips WHERE run = ? AND arm_a = ? AND arm_b = ?"
-        " ORDER BY block, flip DESC, case_id",
-        args.run,
-        *arms,
-    )
-    shown = render.rows_table(["block", "case", "flip"], [list(row) for row in flips])
-    out.document({**compared, "flips": [dict(row) for row in flips]}, Group(render.comparison_table(compared), shown))
-    return 0
+    found = compared(store, store.run(args.run).id, *arms)
+    out.document(found, Group(render.comparison_table(found), *_beside_comparison(found)))
+    return 4 if broken_gates(found) else 0
+
+
+def _beside_comparison(found: dict[str, Any]) -> Iterator[RenderableType]:
+    """What stands below a comparison: why it is none, flips, metrics, the hops between, what still leaks, advice."""
+    if found["refused"]:
+        yield render.plain(f"refused: {found['refused']}")
+    flips = [[flip["block"], flip["case_id"], *(flip[arm] for arm in found["arms"])] for flip in found["flips"]]
+    yield render.rows_table(["block", "case", *found["arms"]], flips) if flips else render.plain("no case flipped")
+    if found["metrics"]:
+        rows = [[name, *m["mean"].values(), m["difference"], m["p_adjusted"]] for name, m in found["metrics"].items()]
+        rounded = [[f"{cell:.3g}" if isinstance(cell, float) else cell for cell in row] for row in rows]
+        yield render.rows_table(["metric", *found["arms"], "difference", "p (Holm)"], rounded)
+    yield from (render.hop_line(hop) for hop in found["chain"])
+    if found["known_limits"]:
+        yield render.plain(f"known limits: {found['arms'][1]} still fails")
+        yield render.rows_table(["block", "case", "reason"], [
+            [case["block"], case["case_id"], case["reason"]] for case in found["known_limits"]
+        ])  # fmt: skip
+    if found["advice"]:
+        yield render.plain(found["advice"])
 
 
 def runs(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:

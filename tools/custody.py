@@ -13,7 +13,7 @@ from typing import Any
 
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.store import Store
-from tunesmith.tools.compare import GUARDED_BLOCKS, WORSE, reduce_repeats
+from tunesmith.tools.compare import GUARDED_BLOCKS, LISTED_BLOCKS, WORSE, reduce_repeats
 from tunesmith.tools.evaluation import compare_run
 from tunesmith.tools.stats import pass_rate_interval
 
@@ -37,6 +37,16 @@ def compared(store: Store, run: str, a: str, b: str) -> dict[str, Any]:
         "known_limits": known_limits(store, found["steps"][b], b) if b != "base" else [],
         "advice": advice(found, goal_rate(store, found)),
     }
+
+
+def broken_gates(found: Mapping[str, Any]) -> list[str]:
+    """Why a comparison must stop a pipeline: the arms may not be compared, or a block that gates got worse."""
+    worse = [
+        f"{name} got worse: {block['reason']}"
+        for name, block in found["blocks"].items()
+        if block["verdict"] == WORSE and name not in LISTED_BLOCKS
+    ]
+    return [*([str(found["refused"])] if found["refused"] else []), *worse]
 
 
 def hops(store: Store, run: str, a: str, b: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.records import DONE, Artifact, EvalResult, Step
 from tunesmith.memory.store import Store
-from tunesmith.tools.compare import compare_arms, differences
+from tunesmith.tools.compare import LISTED_BLOCKS, compare_arms, differences
 from tunesmith.tools.grading import Response, grade
 from tunesmith.tools.stage import ARMS, GIB, Facts
 from tunesmith.tools.suites import Case, Suite, load_suites
@@ -77,7 +77,7 @@ def thin(suite: Suite, cases_per_block: int) -> Suite:
         return suite
     kept = []
     blocks = list(dict.fromkeys(case.block for case in suite.cases))
-    for block in [name for name in blocks if name != "adversarial"] or blocks:
+    for block in [name for name in blocks if name not in LISTED_BLOCKS] or blocks:
         cases = [case for case in suite.cases if case.block == block]
         count = min(cases_per_block, len(cases))
         kept += [cases[index * len(cases) // count] for index in range(count)]
@@ -189,7 +189,7 @@ def broken_hops(store: Store, run: str, arm: str) -> list[str]:
         return [str(compared["refused"])]
     found = []
     for block, counts in compared["blocks"].items():
-        if block == "adversarial":
+        if block in LISTED_BLOCKS:
             continue
         wanted = ("better",) if block == "target" else ("better", "not worse", "no decision")
         if counts["verdict"] not in wanted:

@@ -13,6 +13,7 @@ from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import DONE, EvalResult, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.compare import BLOCKS, reduce_repeats
+from tunesmith.tools.custody import advice, goal_rate
 from tunesmith.tools.evaluation import compare_run, keys_of, read_suite
 from tunesmith.tools.stage import ARMS
 from tunesmith.tools.stats import pass_rate_interval
@@ -116,6 +117,8 @@ class Evaluation:
     """Arm → case → answer."""
     keys: list[KeyField]
     repeats: int
+    advice: str = ""
+    """What the prompted arm says about training at all; empty where it was not measured."""
 
     def score(self, block: str, arm: str) -> Score | None:
         """The score of an arm on a block, where it was run."""
@@ -135,15 +138,17 @@ def evaluation(store: Store, run: str) -> Evaluation:
     arms = list(answers)
     questions = _questions(store, run)
     blocks = {answer.block for by_case in answers.values() for answer in by_case.values()}
+    net = {arm: found for arm in arms if arm != "base" if (found := _compare(store, run, "base", arm)[0])}
     return Evaluation(
         arms=arms,
         blocks=sorted(blocks, key=_block_order),
         scores=_scores(answers),
         hops=[_hop(store, run, steps, pair, questions) for pair in _hop_pairs(arms)],
-        net={arm: found for arm in arms if arm != "base" if (found := _compare(store, run, "base", arm)[0])},
+        net=net,
         answers=answers,
         keys=_key_fields({arm: dict(keys_of(newest[arm])[arm]) for arm in arms}),
         repeats=max((a.repeats for by_case in answers.values() for a in by_case.values()), default=1),
+        advice=advice(rival, goal_rate(store, rival)) if (rival := net.get("prompted")) else "",
     )
 
 

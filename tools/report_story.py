@@ -206,14 +206,18 @@ def _errors(found: Evaluation) -> list[str]:
 
 def _remaining(found: Evaluation) -> list[str]:
     answers = found.answers.get(found.last_arm, {})
-    failing = [case for case, a in answers.items() if a.passed is False and a.block == "target"]
-    if not failing or found.last_arm == "base":
+    if found.last_arm == "base":
         return []
-    return [
-        f"{count(len(failing), 'target case')} still "
-        f"{'fails' if len(failing) == 1 else 'fail'} with {arm_name(found.last_arm)}: "
-        f"{listed([clip(case_id, 60) for case_id in sorted(failing)], 8)}."
-    ]
+    said = []
+    for block in ("target", "adversarial"):
+        failing = [case for case, a in answers.items() if a.passed is False and a.block == block]
+        if failing:
+            said.append(
+                f"{count(len(failing), f'{block} case')} still "
+                f"{'fails' if len(failing) == 1 else 'fail'} with {arm_name(found.last_arm)}: "
+                f"{listed([clip(case_id, 60) for case_id in sorted(failing)], 8)}."
+            )
+    return said
 
 
 def _cut(found: Evaluation) -> list[str]:
@@ -239,6 +243,8 @@ def _design(found: Evaluation) -> list[str]:
     said = []
     if found.repeats == 1:
         said.append("Each case was asked once; how much an answer varies from one time to the next was not measured.")
+    if found.advice:
+        said.append(f"A prompt as the rival of training: {found.advice}.")
     if "prompted" not in found.arms:
         said.append("The base with a good system prompt (the arm “prompted”) was not measured as a rival.")
     if "adversarial" not in found.blocks:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import fixtures_run
+from tunesmith.memory.files import atomic_write
+from tunesmith.memory.records import EvalResult
 from tunesmith.tools.compare import compare_arms, differences, reduce_repeats
+from tunesmith.tools.custody import advice, broken_gates, compared
+from tunesmith.tools.evaluation import broken_hops, compare_run
+from tunesmith.tools.grading import Assertion
+from tunesmith.tools.suites import Case, Suite
 
 KEY = {"engine": "vllm 0.32", "weights": "abc", "adapter": None, "template": "t", "suite": "s"}
 KEYS = {"base": KEY, "adapter": {**KEY, "adapter": "def"}}
@@ -199,3 +207,109 @@ def test_a_refusal_names_each_difference_with_both_values() -> None:
     assert "template: t against uuu" in found["refused"] and "evaluate both again" in found["refused"]
     assert len(found["refused"]) < 240
     assert compare_arms(records("f"), records("p"), ("base", "adapter"), KEYS)["refused"] == ""
+
+
+def test_the_chain_shows_every_hop_between_two_arms_and_its_flips_add_up(tmp_path: Path) -> None:
+    store, run = fixtures_run.finished_run(tmp_path)
+    found = compared(store, run, "base", "quantized")
+    assert [hop["arms"] for hop in found["chain"]] == [
+        ["base", "adapter"],
+        ["adapter", "merged"],
+        ["merged", "quantized"],
+    ]
+    for block, counts in found["blocks"].items():
+        way = sum(hop["blocks"][block]["fail_to_pass"] - hop["blocks"][block]["pass_to_fail"] for hop in found["chain"])
+        assert way == counts["fail_to_pass"] - counts["pass_to_fail"]
+    assert [flip["case_id"] for flip in found["chain"][2]["flips"]] == ["target-030", "target-044"]
+    assert [case["case_id"] for case in found["known_limits"]] == ["target-017", "target-030", "target-044"]
+    assert all("JSON" in case["reason"] for case in found["known_limits"])
+    assert compared(store, run, "base", "adapter")["chain"] == []
+
+
+def test_a_gate_breaks_on_a_loss_or_a_refusal_and_never_on_the_adversarial_block(tmp_path: Path) -> None:
+    good = compare_arms(records("f" * 6), records("p" * 6), ("base", "adapter"), KEYS)
+    assert broken_gates(good) == []
+    lost = compare_arms(records("p" * 40, "general"), records("f" * 40, "general"), ("base", "adapter"), KEYS)
+    assert len(broken_gates(lost)) == 1 and "general got worse" in broken_gates(lost)[0]
+    odd = compare_arms(records("f"), records("p"), ("base", "adapter"), {**KEYS, "adapter": {**KEY, "engine": "x"}})
+    assert "engine: vllm 0.32 against x" in broken_gates(odd)[0]
+    listed = compare_arms(records("p" * 12, "adversarial"), records("f" * 12, "adversarial"), ("base", "adapter"), KEYS)
+    assert listed["blocks"]["adversarial"]["verdict"] == "worse" and broken_gates(listed) == []
+    build = fixtures_run.new_builder(tmp_path)
+    for step, arm in (build.step("baseline", arm="base"), "base"), (build.step("evaluate", arm="merged"), "merged"):
+        build.answer(step, arm, KEY)
+        for n in range(12):
+            row = EvalResult(arm, "adversarial", f"adv-{n}", "k", "", arm == "base", float(arm == "base"))
+            build.store.add_result(build.run, step, row)
+        result = {"key": KEY} if arm == "base" else {"keys": {arm: {**KEY, "weights": "w"}}}
+        build.end(step, 1.0, 1, result)
+    assert compare_run(build.store, build.run, "base", "merged")["blocks"]["adversarial"]["verdict"] == "worse"
+    assert broken_hops(build.store, build.run, "merged") == []
+
+
+def test_an_arm_is_held_against_the_newest_base_that_it_may_be_compared_with(tmp_path: Path) -> None:
+    build = fixtures_run.new_builder(tmp_path)
+    other = {**KEY, "engine": "transformers"}
+    made = [
+        ("baseline", "base", {"key": KEY}),
+        ("evaluate", "adapter", {"keys": {"base": other, "adapter": {**other, "adapter": "d"}}}),
+        ("evaluate", "merged", {"keys": {"merged": {**KEY, "weights": "w"}}}),
+    ]
+    steps = []
+    for stage, arm, result in made:
+        steps.append(build.step(stage, arm=arm))
+        for name in ("base", "adapter") if arm == "adapter" else (arm,):
+            build.answer(steps[-1], name, KEY)
+        build.end(steps[-1], 1.0, 1, result)
+    assert compare_run(build.store, build.run, "base", "merged")["steps"] == {"base": steps[0], "merged": steps[2]}
+    beside = compare_run(build.store, build.run, "base", "adapter")
+    assert beside["comparable"] and beside["steps"] == {"base": steps[1], "adapter": steps[1]}
+    refused = compare_run(build.store, build.run, "adapter", "merged")
+    assert not refused["comparable"] and "engine: transformers against vllm 0.32" in refused["refused"]
+
+
+def test_seed_rows_and_named_metrics_come_from_the_suite_that_was_run(tmp_path: Path) -> None:
+    build = fixtures_run.new_builder(tmp_path)
+    kept = Suite(
+        cases=tuple(
+            Case(
+                case_id=f"c{n}",
+                suite="s",
+                messages=({"role": "user", "content": f"{n}"},),
+                assertions=(
+                    Assertion(type="contains", value="yes", metric="truth"),
+                    Assertion(type="contains", value="!", metric="tone"),
+                ),
+                metadata={"seed_row": n // 4},
+            )
+            for n in range(16)
+        )
+    )
+    atomic_write(tmp_path / "suite.json", kept.to_json())
+    step = build.step("evaluate", arm="adapter")
+    build.artifact(step, "suite", str(tmp_path / "suite.json"), suite_sha256=kept.sha256)
+    for n in range(16):
+        for arm, output in (("base", "no"), ("adapter", "yes")):
+            row = EvalResult(arm, "target", f"c{n}", "k", output, arm == "adapter", float(arm == "adapter"))
+            build.store.add_result(build.run, step, row)
+    keys = {"base": {**KEY, "suite": kept.sha256}, "adapter": {**KEY, "suite": kept.sha256, "adapter": "d"}}
+    build.end(step, 1.0, 1, {"keys": keys})
+    found = compare_run(build.store, build.run, "base", "adapter")
+    assert (found["blocks"]["target"]["clusters"], found["blocks"]["target"]["verdict"]) == (4, "no decision")
+    assert found["metrics"]["truth"]["mean"] == {"base": 0.0, "adapter": 1.0}
+    assert found["metrics"]["tone"]["difference"] == 0.0
+    assert found["metrics"]["truth"]["p_adjusted"] == 2 * found["metrics"]["truth"]["p_value"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("passes", "general", "told"),
+    [(19, "p" * 40, "advised against training"), (17, "p" * 40, "has to beat"), (19, "f" * 40, "makes general worse")],
+)
+def test_a_prompt_that_reaches_the_goal_is_advised_instead_of_training(passes: int, general: str, told: str) -> None:
+    keys = {"base": KEY, "prompted": {**KEY, "system_prompt": "p"}}
+    a = records("f" * 20) + records("p" * 40, "general")
+    b = records("p" * passes + "f" * (20 - passes)) + records(general, "general")
+    found = compare_arms(a, b, ("base", "prompted"), keys, allowed={"system_prompt"})
+    assert told in advice(found, 0.9)
+    assert f"{passes} of 20 target cases" in advice(found, 0.9)
+    assert advice(compare_arms(a, b, ("base", "adapter"), KEYS), 0.9) == ""
