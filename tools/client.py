@@ -101,8 +101,10 @@ class ChatClient:
         steering = asyncio.create_task(throttle.follow(self._metrics))
 
         async def work() -> None:
-            for request in queue:
-                async with throttle:
+            while True:
+                async with throttle:  # before the next request is taken, so that they leave in order
+                    if (request := next(queue, None)) is None:
+                        return
                     response = await self.complete(request)
                 on_result(response)
 
