@@ -138,8 +138,8 @@ def load_suites(paths: Sequence[Path], *, models: Collection[str] = ()) -> Suite
 
 
 def bundled(path: Path) -> Path:
-    """The bundled suite that a bare name stands for; any other path as it is."""
-    if str(path) not in BUNDLED or path.exists():
+    """The bundled suite that a bare name stands for, as no suite file lacks a suffix; any other path as it is."""
+    if str(path) not in BUNDLED:
         return path
     return Path(str(files("tunesmith.prompts"))) / "suites" / f"{path}.yaml"
 

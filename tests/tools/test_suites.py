@@ -132,6 +132,69 @@ def test_tests_come_from_csv_json_jsonl_and_yaml_files_inside_the_folder(tmp_pat
     assert suite.cases[0].assertions[0].value == ["a, b", "c"]
 
 
+def test_scenarios_and_vars_come_from_files_too(tmp_path: Path) -> None:
+    write(tmp_path, "- config: [{vars: {who: s1}}]\n  tests: [{vars: {q: a}}, {vars: {q: b}}]\n", "scenes.yaml")
+    write(tmp_path, "who: first\nq: one\n", "v1.yaml")
+    write(tmp_path, "q: two\n", "v2.yaml")
+    write(tmp_path, " from a file \n", "q.txt")
+    suite = load(
+        tmp_path,
+        "prompts: ['{{q}} {{who}}']\nscenarios: ['file://scenes.yaml']\n"
+        "tests: [{vars: [v1.yaml, v2.yaml]}, {vars: {who: x, q: ['file://q.txt', plain]}}]",
+    )
+    asked = [case.messages[0]["content"] for case in suite.cases]
+    assert asked == ["two first", "from a file x", "plain x", "a s1", "b s1"]
+
+
+def test_derived_metrics_are_computed_over_the_graded_cases(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """
+derivedMetrics: [{name: rate, value: "100 * form / __count"}, {name: odd, value: "rate / (rate - 50)"}]
+tests:
+- {providerOutput: "{}", metadata: {case_id: a}, assert: [{type: is-json, metric: form}]}
+- {providerOutput: "x", metadata: {case_id: b}, assert: [{type: is-json, metric: form}]}
+- {providerOutput: "x", metadata: {case_id: c}, assert: [{type: latency, threshold: 1, metric: form}]}
+""",
+    )
+    # The third case cannot be judged and counts for nothing; the second metric divides by nothing.
+    assert grade_outputs(path)["derived_metrics"] == {"rate": 50.0, "odd": None}
+    suite = load_suites([path])
+    assert suite.with_cases(suite.cases[:1]).derived_metrics == suite.derived_metrics
+    assert Suite.from_json(suite.to_json()) == suite
+
+
+def test_check_explains_what_a_suite_needs(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        HEAD + "tests: [{vars: {q: a}, options: {repeat: 3}, assert: [{type: llm-rubric, value: kind, metric: tone},"
+        " {type: similar, value: x}]}, {vars: {q: b}}]",
+    )
+    found = check_suites([path])
+    assert found["asks"] == {"llm-rubric": "judge", "similar": "embedder"}
+    assert (found["metrics"], found["requests"], found["types"]) == (["tone"], 4, {"llm-rubric": 1, "similar": 1})
+
+
+class _Judge:
+    def answer(self, prompt: str) -> str:
+        return '{"pass": true, "score": 1}' if "index" not in prompt else "1"
+
+
+def test_grade_asks_the_judge_that_it_is_given(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        HEAD + "tests: [{vars: {q: a}, metadata: {case_id: k}, assert: [{type: llm-rubric, value: kind},"
+        " {type: select-best, value: kindest}]}]",
+    )
+    lines = [{"case_id": "k", "output": "aye"}, {"case_id": "k", "output": "yes, gladly"}]
+    outputs = write(tmp_path, "\n".join(map(json.dumps, lines)), "out.jsonl")
+    graded = grade_outputs(path, outputs, judge=_Judge())
+    # The second of the sorted answers is chosen, whoever's turn it is.
+    assert [c["passed"] for c in graded["cases"]] == [False, True]
+    with pytest.raises(BadInput, match="asks a judge"):
+        grade_outputs(path, outputs)
+
+
 def test_unquoted_words_mean_what_they_mean_to_javascript(tmp_path: Path) -> None:
     suite = load(
         tmp_path,
@@ -287,6 +350,27 @@ REFUSED = {
     "tools misshapen": ("providers: [{id: x, config: {tools: [{name: y}]}}]\ntests: [{vars: {q: a}}]", "tools\\[0\\]"),
     "providers differ": ("providers: [{id: x, config: {temperature: 0}}, y]\ntests: [{vars: {q: a}}]", "providers differ"),
     "repeat": ("tests: [{vars: {q: a}, options: {repeat: 0}}]", "repeat is a whole number"),
+    "judge": (ONE_TEST + "{type: llm-rubric, value: kind}", "suite.yaml:3: the assertion type 'llm-rubric' asks a judge, and none is given"),
+    "judge in a set": (ONE_TEST + "{type: assert-set, assert: [{type: g-eval, value: kind}]}", "'g-eval' asks a judge"),
+    "best": (ONE_TEST + "{type: select-best, value: kindest}", "'select-best' asks a judge"),
+    "similar": (ONE_TEST + "{type: not-similar, value: x}", "'not-similar' needs an embedding model, and none is given"),
+    "factuality": (ONE_TEST + "{type: factuality, value: x}", "'factuality' is refused: use llm-rubric or g-eval"),
+    "moderation": (ONE_TEST + "{type: moderation}", "'moderation' is refused: it asks an outside service"),
+    "traces": (ONE_TEST + "{type: 'trajectory:tool-used', value: x}", "traces are not recorded; use tool-call-f1"),
+    "cost": (ONE_TEST + "{type: cost, threshold: 1}", "'cost' is refused: .*use latency"),
+    "meteor": (ONE_TEST + "{type: meteor, value: x}", "use rouge-n, bleu or gleu"),
+    "a judge of one's own": (ONE_TEST + "{type: llm-rubric, value: x, provider: 'openai:gpt-5'}", "'provider' in an assertion is refused: the judge is the locally served one"),
+    "a judge by option": ("tests: [{vars: {q: a}, options: {rubricPrompt: x}}]", "options.rubricPrompt is refused"),
+    "a test's own provider": ("tests: [{vars: {q: a}, provider: 'openai:x'}]", "every arm is asked every case"),
+    "sql dialect": (ONE_TEST + "{type: is-sql, value: {databaseType: Oracle7}}", "databaseType 'Oracle7' is not known"),
+    "xml rules": (ONE_TEST + "{type: is-xml, value: {elements: [a]}}", "is-xml takes paths"),
+    "metric of nothing": ("derivedMetrics: [{name: a, value: b / 2}]\ntests: [{vars: {q: a}}]", "suite.yaml:2: derivedMetrics: 'a' uses 'b', which no assertion names"),
+    "metric before its time": ("derivedMetrics: [{name: a, value: b}, {name: b, value: '1'}]\ntests: [{vars: {q: a}}]", "'a' uses 'b'"),
+    "metric in python": ("derivedMetrics: [{name: a, value: '[1][0]'}]\ntests: [{vars: {q: a}}]", "holds a subscript"),
+    "metric power": ("derivedMetrics: [{name: a, value: '2 ** 3'}]\ntests: [{vars: {q: a}}]", "powers are written"),
+    "metric function": ("derivedMetrics: [{name: a, value: 'eval(1)'}]\ntests: [{vars: {q: a}}]", "'eval' is no function here"),
+    "metric in a file": ("derivedMetrics: [{name: a, value: 'file://m.js'}]\ntests: [{vars: {q: a}}]", "is code"),
+    "metric twice": ("derivedMetrics: [{name: a, value: '1'}, {name: a, value: '2'}]\ntests: [{vars: {q: a}}]", "the name 'a' is taken"),
 }  # fmt: skip
 
 

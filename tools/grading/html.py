@@ -10,7 +10,8 @@ from tunesmith.tools.grading.core import Aid, Assertion, Response, Verdict, asse
 from tunesmith.tools.grading.text import shown
 
 MAX_CHARS = 500_000
-"""More than any answer; building a tree of hostile markup costs more than its length."""
+MAX_TAGS = 10_000
+"""The tree of hostile markup costs the square of its tags: so many take three seconds at worst."""
 
 _WRAPPERS = ("html", "head", "body")
 _NAMES = """
@@ -59,8 +60,8 @@ def wrong_html(text: str) -> str:
     """Why `text` is not HTML; empty when it is. Raises CannotGrade for one that is too long."""
     if not text:
         return "nothing"
-    if len(text) > MAX_CHARS:
-        raise js.CannotGrade(f"is-html: {len(text)} characters; at most {MAX_CHARS}")
+    if len(text) > MAX_CHARS or text.count("<") > MAX_TAGS:
+        raise js.CannotGrade(f"is-html: over {MAX_CHARS} characters or {MAX_TAGS} tags")
     if js.found(r"^\s*<\?[xX][mM][lL]", text):
         return "XML"
     document, opened = _parse(text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 from xml.parsers import expat
 
@@ -21,11 +22,10 @@ _NAME_START = (
     "\u3001-\ud7ff\uf900-\ufdcf\ufdf0-\ufffd\U00010000-\U000effff"
 )
 # A tag; a quoted value may hold > but an unquoted < ends the attempt. Declarations are skipped as one piece.
-_TAG = re.compile(
+_TAG = (
     rf"<!--.*?(?:-->|\Z)|<!\[CDATA\[.*?(?:\]\]>|\Z)|<\?.*?(?:\?>|\Z)|<![^>]*>?"
     rf"|<(?P<close>/?)(?P<name>[{_NAME_START}][{_NAME_START}\-.0-9\xb7\u0300-\u036f\u203f-\u2040]*)"
-    r"(?P<rest>(?:\"[^\"]*\"|'[^']*'|[^<>\"'])*)>",
-    re.DOTALL,
+    r"(?P<rest>(?:\"[^\"]*\"|'[^']*'|[^<>\"'])*)>"
 )
 _ATTRIBUTE = re.compile(r"([^\s=]+)(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'))?")
 
@@ -150,11 +150,21 @@ def contains_xml(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     if len(text) > MAX_CHARS:
         raise js.CannotGrade(f"contains-xml: {len(text)} characters; at most {MAX_CHARS}")
     missing = "no element"
-    for tree in _fragments(text):
-        missing = _missing(tree, paths)
-        if not missing:
-            return Verdict(True, "contain XML")
+    try:
+        for tree in _fragments(text):
+            missing = _missing(tree, paths)
+            if not missing:
+                return Verdict(True, "contain XML")
+    except TimeoutError:
+        raise js.CannotGrade(f"contains-xml took over {js.PATTERN_TIMEOUT_S:g} s: too many unclosed tags") from None
     return Verdict(False, "contain XML" + (" that holds every path" if paths else ""), missing or shown(text))
+
+
+@lru_cache(maxsize=1)
+def _tag_pattern() -> Any:
+    import regex
+
+    return regex.compile(_TAG, regex.DOTALL)
 
 
 def _fragments(text: str) -> Iterator[dict[str, Any]]:
@@ -162,7 +172,7 @@ def _fragments(text: str) -> Iterator[dict[str, Any]]:
     stack: list[tuple[str, _Element]] = []
     runs: list[_Element] = [_Element()]
     at = 0
-    for tag in _TAG.finditer(text):
+    for tag in _tag_pattern().finditer(text, timeout=js.PATTERN_TIMEOUT_S):
         if stack:
             stack[-1][1].text += text[at : tag.start()]
         at = tag.end()
@@ -172,7 +182,8 @@ def _fragments(text: str) -> Iterator[dict[str, Any]]:
         rest = tag["rest"]
         if tag["close"]:
             if not stack or stack[-1][0] != name:
-                stack, runs = [], [*runs, _Element()]
+                stack = []
+                runs.append(_Element())
                 continue
             _, element = stack.pop()
             (stack[-1][1] if stack else runs[-1]).add(name, element.value())
