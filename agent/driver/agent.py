@@ -76,8 +76,14 @@ def _hooks() -> Hooks[Desk]:
 
 async def _few_tools(ctx: RunContext[Desk], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
     desk = ctx.deps
-    names = visible_tools(desk.store, desk.current_run(), desk.draft, desk.prompt)
-    return [tool for tool in tool_defs if tool.name in names]
+    if not desk.tools:
+        desk.tools = frozenset(visible_tools(desk.store, desk.current_run(), desk.draft, desk.prompt))
+    return [tool for tool in tool_defs if tool.name in desk.tools | _followers(desk)]
+
+
+def _followers(desk: Desk) -> set[str]:
+    """With a yes given beforehand the plan that this turn proposed is started in this turn."""
+    return {"start_plan"} if desk.agreed_before else set()
 
 
 async def _short_request(ctx: RunContext[Desk], request_context: ModelRequestContext) -> ModelRequestContext:

@@ -139,6 +139,7 @@ class _Voice:
     def __init__(self, desk: Desk, say: Say) -> None:
         self._desk, self._say = desk, say
         self._text, self._spoken = "", ""
+        self._called: set[str] = set()
         self._said: list[str] = []
         self._left_out: list[str] = []
 
@@ -151,7 +152,8 @@ class _Voice:
             elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
                 self._text += event.delta.content_delta
                 self._speak()
-            elif isinstance(event, FunctionToolCallEvent):
+            elif isinstance(event, FunctionToolCallEvent) and event.part.tool_call_id not in self._called:
+                self._called.add(event.part.tool_call_id)  # it comes again once it was agreed to
                 self._desk.ws.emit(
                     "tool.called", tool=event.part.tool_name, arguments=event.part.args_as_dict(), stage=""
                 )

@@ -40,6 +40,8 @@ class Desk:
     """The plan that was proposed and not yet started."""
     prompt: str = ""
     """What the user said in this turn."""
+    tools: frozenset[str] = frozenset()
+    """The tools of this turn: settled with its first request, for a set that changes half-way costs the cache."""
     heard: list[str] = field(default_factory=list)
     """Everything a figure of this turn's answer may come from: tool results, the state card, the user's words."""
     seen_calls: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -61,6 +63,7 @@ class Desk:
     def begin_turn(self, prompt: str) -> None:
         """Forget what belonged to the turn before."""
         self.prompt = prompt
+        self.tools = frozenset()
         self.heard = [prompt]
         self.seen_calls.clear()
         self.agreed.clear()
