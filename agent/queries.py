@@ -27,8 +27,9 @@ Command = Callable[[argparse.Namespace, Settings, Store, Output], int]
 
 
 def suite(args: argparse.Namespace, out: Output) -> int:
-    """`suite check` and `suite grade`: no store, no model."""
+    """`suite check` and `suite grade`: no store, no served model."""
     from tunesmith.tools import suites
+    from tunesmith.tools.embedding import local_embedder
 
     if args.action == "check":
         found = suites.check_suites([Path(name) for name in args.files])
@@ -38,7 +39,8 @@ def suite(args: argparse.Namespace, out: Output) -> int:
     outputs = Path(args.outputs) if args.outputs else None
     if args.format:
         return _export_graded(Path(args.file), outputs, args.format)
-    graded = suites.grade_outputs(Path(args.file), outputs)
+    with local_embedder() as embedder:
+        graded = suites.grade_outputs(Path(args.file), outputs, embedder=embedder)
     rows = [[c["case_id"], "pass" if c["passed"] else "fail", c["score"], _why_failed(c)] for c in graded["cases"]]
     out.document(graded, render.rows_table(["case", "verdict", "score", "reason"], rows))
     return 0
@@ -64,10 +66,12 @@ _ROLES = {"judge": "a judge: a served model that reads the answers", "embedder":
 
 def _export_graded(path: Path, outputs: Path | None, format_: str) -> int:
     from tunesmith.tools import suite_export, suites
+    from tunesmith.tools.embedding import local_embedder
 
-    suite_, given = suites.read_graded(path, outputs)
+    with local_embedder() as embedder:
+        suite_, given = suites.read_graded(path, outputs, embedder=embedder)
+        grades = suites.grade_all(suite_, given, embedder=embedder)
     by_id = {case.case_id: case for case in suite_.cases}
-    grades = suites.grade_all(suite_, given)
     results = [
         suite_export.result_of_grade(by_id[case_id], response, graded)
         for (case_id, response), graded in zip(given, grades, strict=True)

@@ -151,7 +151,7 @@ def metric_names(cases: Iterable[Case]) -> set[str]:
 
 _MISSING = {
     "judge": "asks a judge, and none is given here; use a deterministic type such as icontains, regex or is-json",
-    "embedder": "needs an embedding model, and none is given here; use rouge-n or levenshtein",
+    "embedder": "needs an embedding model, and none is given here; use rouge-n, or tunesmith[similar] for suite grade",
 }
 
 

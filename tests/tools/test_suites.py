@@ -228,7 +228,7 @@ def test_the_digest_is_of_the_content_and_a_stored_suite_proves_itself(tmp_path:
     assert Suite.from_json(stored) == suite
     assert suite.with_cases(suite.cases[:1]).sha256 != suite.sha256
     with pytest.raises(BadInput, match="changed"):
-        Suite.from_json(stored.replace('"content": "a"', '"content": "z"'))
+        Suite.from_json(re.sub(r'"content": ?"a"', '"content":"z"', stored))
 
 
 def test_check_has_the_contracts_shape(tmp_path: Path) -> None:
