@@ -29,8 +29,12 @@ BUNDLED = ("general", "tools")
 
 def canonical_sha256(value: Any) -> str:
     """Hex sha256 of plain data, independent of the order of its keys."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """Plain data as JSON text, independent of the order of its keys."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
 
 
 class Case(BaseModel):
@@ -80,7 +84,11 @@ class Suite(BaseModel):
     @cached_property
     def sha256(self) -> str:
         """Identity of the parsed content: the same for the same cases, however they were written down."""
-        return canonical_sha256([case.model_dump(mode="json") for case in self.cases])
+        digest = hashlib.sha256(b"[")  # case by case: 10,000 at once would take as much memory as the suite itself
+        for number, case in enumerate(self.cases):
+            digest.update((("," if number else "") + canonical_json(case.model_dump(mode="json"))).encode())
+        digest.update(b"]")
+        return digest.hexdigest()
 
     def with_cases(self, cases: Iterable[Case]) -> Suite:
         """A suite of these cases instead; its sha256 is its own."""
@@ -92,20 +100,33 @@ class Suite(BaseModel):
 
     def to_json(self) -> str:
         """Everything, for `from_json`."""
-        return json.dumps({"sha256": self.sha256, **self.model_dump(mode="json")}, indent=1)
+        rest = json.dumps({"sha256": self.sha256, **self.model_dump(mode="json", exclude={"cases"})})
+        cases = ",\n".join(case.model_dump_json() for case in self.cases)
+        return f'{rest[:-1]}, "cases": [\n{cases}\n]}}\n'
 
     @classmethod
     def from_json(cls, text: str) -> Suite:
         """The suite that `to_json` wrote. Raises BadInput where the text is not one or was changed."""
         try:
             data = json.loads(text)
-            sha256 = data.pop("sha256")
-            suite = cls.model_validate(data)
+            sha256, cases = data.pop("sha256"), data.pop("cases")
+            shared: dict[str, Assertion] = {}
+            cases.reverse()
+            read = [_case_of(cases.pop(), shared) for _ in range(len(cases))]  # each is let go of once it is read
+            suite = cls.model_validate({**data, "cases": read})
         except (ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
             raise BadInput(f"not a stored suite: {str(error)[:200]}; run the baseline again") from None
         if suite.sha256 != sha256:
             raise BadInput("the stored suite was changed since the baseline; run the baseline again")
         return suite
+
+
+def _case_of(data: dict[str, Any], shared: dict[str, Assertion]) -> Case:
+    """A stored case; an assertion that many cases have is held once."""
+    for raw in (raws := data["assertions"]):
+        if (text := canonical_json(raw)) not in shared:
+            shared[text] = Assertion.model_validate(raw)
+    return Case.model_validate({**data, "assertions": tuple(shared[canonical_json(raw)] for raw in raws)})
 
 
 def load_suites(paths: Sequence[Path], *, models: Collection[str] = ()) -> Suite:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -28,6 +30,7 @@ _ERRORS_ALLOWED = 0.05
 """Share of questions without an answer above which an arm says nothing and its step fails."""
 _STORE_EVERY_S = 0.02
 """Answers that arrive within so short a time share one commit to the disk."""
+_RENEW_EVERY_S = 1.0
 _NEEDS_LOGPROBS = frozenset({"perplexity", "perplexity-score"})
 _NOT_THE_QUESTION = frozenset({"suite", "repeats"})
 """Parts of the comparability key that do not change the answer to one case."""
@@ -139,10 +142,14 @@ def server_answers(server: serving.Server, sampling: Sampling, concurrency: int)
 
     def answer(questions: Sequence[Question], keep: Keep) -> None:
         asked = {question.id: question for question in questions}
+        renewed_at = 0.0
 
         def arrived(response: ChatResponse) -> None:
+            nonlocal renewed_at
             keep(asked[response.id], response)
-            serving.renew(server)
+            if time.monotonic() - renewed_at > _RENEW_EVERY_S:
+                renewed_at = time.monotonic()
+                serving.renew(server)
 
         async def ask() -> None:
             requests = (question.request(sampling) for question in questions)
@@ -161,19 +168,23 @@ def refuses_adapters(error: StepFailed) -> bool:
 
 
 class _Record:
-    """Answers on their way into the store: graded at once, written within 20 ms, many to a commit."""
+    """Answers on their way into the store: graded at once, written within 20 ms, many to a commit.
+
+    A thread writes: a commit waits for the disk, and nobody who asks should wait with it.
+    """
 
     def __init__(self, job: Job[Any], done: int, total: int) -> None:
         self.job, self.done, self.total = job, done, total
         self._pending: list[EvalResult] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._fault: Exception | None = None
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
         job.progress(done, total, "asking")
 
     def keep(self, question: Question, response: ChatResponse) -> None:
         """Grade an answer and have it stored. Raises what kept an earlier one from being stored."""
-        if self._fault:
-            raise self._fault
+        if self._writing and self._writing.done():
+            self._writing.result()
         self._add(question, result_of(question.arm, question.case, response, question))
 
     def take_over(self, question: Question, known: Mapping[tuple[str, str, int], int]) -> bool:
@@ -196,21 +207,27 @@ class _Record:
         except RuntimeError:
             self.flush()
         else:
-            self._timer = self._timer or loop.call_later(_STORE_EVERY_S, self._flush_later)
+            self._timer = self._timer or loop.call_later(_STORE_EVERY_S, self._hand_over)
 
-    def _flush_later(self) -> None:
-        try:
-            self.flush()
-        except Exception as error:  # nobody awaits a timer: the next answer, or the end, raises it
-            self._fault = error
+    def _hand_over(self) -> None:
+        """Give what arrived to the thread that writes; a fault of it is raised by the next answer, or at the end."""
+        self._timer = None
+        if self._writing and not self._writing.done():
+            self._timer = asyncio.get_running_loop().call_later(_STORE_EVERY_S, self._hand_over)
+        elif self._pending and not (self._writing and self._writing.exception()):
+            self._writing = self._thread.submit(self._write, self._pending)
+            self._pending = []
+
+    def _write(self, results: Sequence[EvalResult]) -> None:
+        self.job.store.add_results(self.job.run, self.job.step.id, results)
 
     def flush(self) -> None:
         """Everything that arrived is on the disk afterwards."""
         self._timer = None
-        if self._fault:
-            raise self._fault
+        if self._writing:
+            self._writing.result()
         if self._pending:
-            self.job.store.add_results(self.job.run, self.job.step.id, self._pending)
+            self._write(self._pending)
             self._pending = []
 
 
@@ -271,7 +288,7 @@ def result_of(arm: Arm, case: Case, response: ChatResponse, question: Question |
         error=error,
         tool_calls=list(response.tool_calls),
         finish_reason=response.finish_reason or "",
-        assertions=[asdict(assertion) for assertion in judged.assertions] if judged else [],
+        assertions=[dict(vars(assertion)) for assertion in judged.assertions] if judged else [],
         prompt_tokens=response.prompt_tokens,
         completion_tokens=response.completion_tokens,
         latency_ms=response.latency_ms,

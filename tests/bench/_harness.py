@@ -1,0 +1,131 @@
+"""What the measurements share: a stub server that answers after 50 ms, and our harness run against it.
+
+`python -m tests.bench._harness serve DELAY_S` is the server; it prints its port. `… run HOME PORT CASES CONCURRENCY` is
+one evaluation as the baseline's worker does it, from the suite file to the counts, and prints its figures as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY = "bench"
+
+
+async def serve(delay_s: float) -> None:
+    """Answer every chat after `delay_s` with the words of its last message; for ever."""
+    from aiohttp import web
+
+    async def chat(request: web.Request) -> web.Response:
+        body = await request.json()
+        await asyncio.sleep(delay_s)
+        choice = {"index": 0, "message": {"role": "assistant", "content": f"yes, {body['messages'][-1]['content']}"}}
+        usage = {"prompt_tokens": 20, "completion_tokens": 8, "total_tokens": 28}
+        choice["finish_reason"] = "stop"
+        return web.json_response({"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage})
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", chat)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, backlog=512)
+    await site.start()
+    print(runner.addresses[0][1], flush=True)
+    await asyncio.Event().wait()
+
+
+@contextmanager
+def stub(delay_s: float) -> Iterator[int]:
+    """A stub server in a process of its own; its port."""
+    command = [sys.executable, "-m", "tests.bench._harness", "serve", str(delay_s)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    try:
+        yield int(process.stdout.readline())
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def write_suite(path: Path, cases: int) -> Path:
+    """A promptfoo file of `cases` tests with two assertions each."""
+    tests = [
+        {"vars": {"q": f"question number {n} about the weather in town"}, "metadata": {"case_id": f"c{n}"}}
+        for n in range(cases)
+    ]
+    suite = {
+        "prompts": ["Answer shortly: {{q}}"],
+        "defaultTest": {"assert": [{"type": "icontains", "value": "YES"}, {"type": "contains", "value": "number"}]},
+        "tests": tests,
+    }
+    path.write_text(json.dumps(suite))  # JSON is YAML
+    return path
+
+
+def ours(home: Path, port: int, cases: int, concurrency: int) -> dict[str, Any]:
+    """One evaluation in a process of its own: seconds of the asking part, peak memory, what was stored."""
+    command = [sys.executable, "-m", "tests.bench._harness", "run", str(home), str(port), str(cases), str(concurrency)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
+
+
+def run(home: Path, port: int, cases: int, concurrency: int) -> dict[str, Any]:
+    """What the baseline's worker does, but for starting vLLM."""
+    from tunesmith.memory.files import atomic_write
+    from tunesmith.memory.store import Store
+    from tunesmith.tools.baseline import BaselineRequest
+    from tunesmith.tools.evaluation import Sampling, load_named_suites, read_suite
+    from tunesmith.tools.stage import Estimate, Plan
+    from tunesmith.tools.work.evaluation import Arm, block_counts, run_arms, server_answers
+    from tunesmith.tools.work.job import Job
+
+    store = Store(home)
+    run_id = store.new_run("bench")
+    plan = Plan(stage="baseline", run=run_id, summary="", steps=(), request={}, estimate=Estimate(seconds=0, basis=""))
+    step = store.propose(run_id, "baseline", arm="base", plan=plan.model_dump(mode="json"), plan_hash=plan.hash,
+                         estimated_seconds=0.0)  # fmt: skip
+    job = Job(store, store.step(step), plan, BaselineRequest(), {}, home)
+    kept = home / "suite.json"
+    atomic_write(kept, load_named_suites([str(write_suite(home / "suite.yaml", cases))]).to_json())
+    suite, sampling = read_suite(kept), Sampling(max_tokens=48)
+    answer = server_answers(_server(home, port), sampling, concurrency)
+    started = time.perf_counter()
+    run_arms(job, suite, [Arm("base", "stub", {"engine": "stub"})], sampling, answer)
+    seconds = time.perf_counter() - started
+    counts = block_counts(store, step, "base")["target"]
+    return {
+        "seconds": seconds,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+        "cases": counts["cases"],
+        "passed": counts["passed"],
+    }
+
+
+def _server(home: Path, port: int) -> Any:
+    from tunesmith.tools.processes import ProcessId
+    from tunesmith.tools.serving import Server
+    from tunesmith.tools.serving_spec import ServerSpec
+
+    record = home / "server.json"
+    record.with_suffix(".key").write_text(KEY)
+    spec = ServerSpec(model_dir="", served_name="stub")
+    return Server("bench", spec, port, "bench", ProcessId(0, 0.0, ""), record, home / "log", "stub", {})
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        asyncio.run(serve(float(sys.argv[2])))
+    else:
+        print(json.dumps(run(Path(sys.argv[2]), *map(int, sys.argv[3:6]))))
