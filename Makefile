@@ -6,10 +6,10 @@ DEVICE ?= auto
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chat lint bench crosscheck clean distclean
+.PHONY: help setup demo test chat lint bench crosscheck eval-driver clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 setup: ## make .venv (tunesmith and the lab) and .venv-serve (vLLM)
 	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "$(PYTHON) is not installed; install Python 3.11 or newer"; exit 1; }
@@ -45,6 +45,11 @@ bench: setup ## the measurements in tests/bench
 
 crosscheck: setup ## compare our grading with the real promptfoo (npm), live; RECORD=1 stores its verdicts
 	@$(BIN)/python -m tests.promptfoo.crosscheck $(if $(RECORD),--record)
+
+eval-driver: setup ## what people say, to the real driver; TUNESMITH_DRIVER names another one
+	@# pydantic-evals pins an older pydantic-ai exactly, and works with this one
+	@$(BIN)/python -c "import pydantic_evals" 2>/dev/null || $(BIN)/pip install -q --no-deps "pydantic-evals>=2.62,<3" "logfire-api>=3.14,<5"
+	@$(BIN)/python -m tests.driver.run_eval
 
 clean: ## remove caches and build output
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .lint

@@ -175,6 +175,8 @@ def whole(plan: ArcPlan, args: argparse.Namespace, settings: Settings, store: St
     known = getattr(args, "resume", None)
     before = {r.id for r in store.runs()}
     exit_code = 1
+    if not known:
+        _show_price(ws, plan, out)
     try:
         known = arc.run_arc(ws, plan, approver_of(args), resume_run=known)
         exit_code = 0
@@ -188,6 +190,17 @@ def whole(plan: ArcPlan, args: argparse.Namespace, settings: Settings, store: St
     run_id = known or next((r.id for r in store.runs() if r.id not in before), None)
     _conclude(store, run_id, exit_code, out)
     return exit_code
+
+
+def _show_price(ws: Workspace, plan: ArcPlan, out: Output) -> None:
+    """The price of the whole plan, before its first step; every step is priced again when its turn comes."""
+    from tunesmith.tools.forecast import forecast
+
+    prices = forecast(ws, plan)
+    seconds = sum(price.estimate.seconds for price in prices if price.estimate)
+    priced = [{"stage": p.stage, "estimated_seconds": p.estimate.seconds if p.estimate else None} for p in prices]
+    out.emit("plan.priced", name=plan.name, estimated_seconds=seconds, steps=priced)
+    out.console.print(render.forecast_table(plan.name, prices))
 
 
 def _goes_on(store: Store, step: str) -> str:

@@ -1,7 +1,4 @@
-"""What this machine and what is installed here can do; nothing is started and nothing heavy is loaded.
-
-Not covered yet: what the served driver can really do (tools, strict schemas, tokens per second).
-"""
+"""What this machine, what is installed here and the driver can do; nothing starts unless `--driver` asks for it."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ from rich.console import Group, RenderableType
 
 from tunesmith.agent import render
 from tunesmith.agent.settings import Settings
+from tunesmith.memory.errors import TunesmithError
 from tunesmith.tools.facts import measure_machine
 
 _LAB = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "llmcompressor", "compressed-tensors")
@@ -43,6 +41,27 @@ def examine(settings: Settings) -> dict[str, Any]:
         "vllm": {"program": settings.vllm, "from": settings.vllm_from, "version": vllm_version(settings.vllm)},
         "missing": _missing(lab, settings),
     }
+
+
+def examine_driver(settings: Settings, *, start: bool) -> dict[str, Any]:
+    """What the driver is, and what it can really do where it is served (or may be started)."""
+    from tunesmith.agent.driver.endpoint import Driver, DriverMissing
+
+    driver = Driver(settings)
+    known = {"model": settings.driver.name if settings.driver.endpoint else settings.driver.model}
+    try:
+        if not (start or settings.driver.endpoint or driver.served()):
+            return {**known, "state": "not served; `tunesmith doctor --driver` starts it and tries it out"}
+        endpoint = driver.ensure()
+    except DriverMissing as missing:
+        return {**known, "state": f"{missing}; `tunesmith base --model bundled-driver --role driver` fetches it"}
+    except TunesmithError as error:
+        return {**known, "state": str(error)}
+    finally:
+        driver.close()
+    from tunesmith.agent.driver.probe import probe
+
+    return {**known, "state": "served", **probe(endpoint, settings.home)}
 
 
 def installed(name: str) -> str | None:
@@ -90,8 +109,24 @@ def examined_view(found: dict[str, Any]) -> RenderableType:
         ["disk", f"{render.size(machine['disk_free_bytes'])} free"],
         ["lab", ", ".join(f"{name} {number}" for name, number in found["lab"].items() if number) or "not installed"],
         ["vLLM", _vllm_words(found["vllm"])],
+        *([["driver", _driver_words(found["driver"])]] if "driver" in found else []),
     ]
     return Group(render.rows_table(["what", "found"], rows), *(render.plain(f"! {line}") for line in found["missing"]))
+
+
+def _driver_words(driver: dict[str, Any]) -> str:
+    told = [f"{driver['model']}: {driver['state']}"]
+    told += [
+        f"{name.replace('_', ' ')}: {_plain(value)}"
+        for name, value in driver.items()
+        if name not in ("model", "state", "url")
+    ]
+    return "; ".join(told)
+
+
+def _plain(value: Any) -> str:
+    words = {"True": "yes", "False": "NO", "None": "unknown"}
+    return words.get(str(value), str(value))
 
 
 def _vllm_words(vllm: dict[str, Any]) -> str:

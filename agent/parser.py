@@ -163,7 +163,9 @@ def _history(commands: Any) -> None:
     report.add_argument("run", metavar="RUN")
     report.add_argument("-o", "--output", metavar="FILE.html")
     _json(report)
-    _json(_add(commands, "doctor", "what this machine and what is installed can do"))
+    doctor = _add(commands, "doctor", "what this machine, what is installed, and the served driver can really do")
+    doctor.add_argument("--driver", action="store_true", help="start the driver where it is not served, and try it out")
+    _json(doctor)
 
 
 def _serving(commands: Any) -> None:

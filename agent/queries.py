@@ -255,10 +255,11 @@ def report(args: argparse.Namespace, settings: Settings, store: Store, out: Outp
 
 
 def doctor(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
-    """`doctor`: this machine, the versions that are installed, the vllm that was found."""
-    from tunesmith.agent.doctor import examine, examined_view
+    """`doctor`: this machine, the versions that are installed, the vllm that was found, the driver tried out."""
+    from tunesmith.agent.doctor import examine, examine_driver, examined_view
 
     found = examine(settings)
+    found["driver"] = examine_driver(settings, start=args.driver)
     out.document(found, examined_view(found))
     return 0
 

@@ -208,9 +208,12 @@ class Shell:
 
     def _arc(self, plan: ArcPlan, resume_run: str | None) -> None:
         from tunesmith.agent.summary import conclude, summary_view
+        from tunesmith.tools.forecast import forecast
 
         before = {run.id for run in self.store.runs()}
         run = resume_run
+        if not resume_run:
+            self.show(render.forecast_table(plan.name, forecast(self.ws, plan)))
         try:
             run = arc.run_arc(self.ws, plan, self.ask_from_thread, resume_run=resume_run)
         except TunesmithError as error:

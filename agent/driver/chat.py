@@ -40,6 +40,7 @@ from pydantic_ai.models import Model
 from tunesmith.agent.driver.agent import REQUESTS_PER_TURN, TURNS_SENT, build_agent, looks_like_a_call
 from tunesmith.agent.driver.desk import Desk
 from tunesmith.agent.driver.figures import checked, sentences
+from tunesmith.agent.driver.probe import turns_sent
 from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.errors import StepFailed, TunesmithError
 
@@ -70,6 +71,7 @@ class Chat:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._token = CancellationToken()
+        self._turns_sent = TURNS_SENT
 
     def begin(self, prompt: str, model: Callable[[], Model], say: Say) -> Future[Reply]:
         """Start a turn; `say` gets every sentence once its figures were checked.
@@ -95,9 +97,11 @@ class Chat:
         number = self.conversations.begin(self.id, prompt)
         voice = _Voice(self.desk, say)
         try:
+            driver = await asyncio.to_thread(model)
+            self._turns_sent = turns_sent(self.desk.store.home, driver.model_name, TURNS_SENT)
             result = await self._agent.run(
                 prompt,
-                model=await asyncio.to_thread(model),
+                model=driver,
                 deps=self.desk,
                 message_history=self._history(number),
                 usage_limits=UsageLimits(request_limit=REQUESTS_PER_TURN),
@@ -121,7 +125,8 @@ class Chat:
 
     def _history(self, turn: int) -> list[ModelMessage]:
         held = self.conversations.load(self.id)
-        earlier = [kept for kept in held.turns if kept.number != turn][-TURNS_SENT:]
+        earlier = [kept for kept in held.turns if kept.number != turn]
+        earlier = earlier[len(earlier) - min(self._turns_sent, len(earlier)) :]
         messages = [message for kept in earlier for message in kept.messages]
         if held.summary:
             said = ModelRequest([UserPromptPart(f"(What was said before, in short: {held.summary})")])

@@ -96,6 +96,10 @@ class Driver:
         self._keep(server)
         return Endpoint(f"{server.url}/v1", server.model, server.key)
 
+    def served(self) -> bool:
+        """Whether a server of ours answers as the driver now."""
+        return any(serving.healthy(server) for server in serving.list_servers(self._settings.home, role=serving.DRIVER))
+
     def _spec(self, folder: Path) -> ServerSpec:
         return ServerSpec(
             model_dir=str(folder),

@@ -33,7 +33,6 @@ def make_trainer(
     **options: Any,
 ) -> Any:
     """An SFTTrainer over tokenized rows; without `plain_head` trl's own loss is used as it is."""
-    import torch
     from transformers import PrinterCallback, TrainerCallback
     from trl import SFTTrainer
 

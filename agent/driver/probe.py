@@ -1,0 +1,135 @@
+"""What the served driver can really do, tried out: engines have promised strict tool calls and silently not kept them.
+
+What was found is kept in HOME/driver-probe.json by the endpoint's model, and the conversation goes by it: a driver
+with a short context is sent fewer turns.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tunesmith.agent.driver.endpoint import Endpoint
+from tunesmith.memory.files import atomic_write
+
+SHORT_CONTEXT_TOKENS = 6000
+"""Below this a driver is sent its newest turn alone."""
+_FILE = "driver-probe.json"
+_TIMEOUT_S = 120.0
+_CITY = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}, "unit": {"type": "string", "enum": ["celsius", "kelvin"]}},
+    "required": ["city", "unit"],
+    "additionalProperties": False,
+}
+_ASKED = [{"role": "user", "content": "What is the weather in Oslo, in celsius? Use the tool."}]
+
+
+def probe(endpoint: Endpoint, home: Path) -> dict[str, Any]:
+    """Try the driver out and keep what was found. Every ability is true, false, or the words of its refusal."""
+    from openai import OpenAI
+
+    client = OpenAI(base_url=endpoint.url, api_key=endpoint.key or "none", timeout=_TIMEOUT_S, max_retries=0)
+    checks: dict[str, Callable[[], Any]] = {
+        "auto": lambda: _called(_ask(client, endpoint, tools=[_tool()])),
+        "required": lambda: _called(_ask(client, endpoint, tools=[_tool()], tool_choice="required")),
+        "named": lambda: _called(
+            _ask(client, endpoint, tools=[_tool()], tool_choice={"type": "function", "function": {"name": "weather"}})
+        ),
+        "strict": lambda: _obeys(_ask(client, endpoint, tools=[_tool(strict=True)], tool_choice="required")),
+        "json_schema": lambda: _is_city(
+            _ask(
+                client, endpoint, response_format={"type": "json_schema", "json_schema": {"name": "w", "schema": _CITY}}
+            ).message.content
+        ),
+        "no_argument_tool": lambda: _called(
+            _ask(client, endpoint, tools=[_bare_tool()], tool_choice="required"), "now"
+        ),
+    }
+    found: dict[str, Any] = {"model": endpoint.model, "url": endpoint.url}
+    for name, check in checks.items():
+        try:
+            found[name] = check()
+        except Exception as error:
+            found[name] = f"refused: {' '.join(str(error).split())[:160]}"
+    found |= _speed(client, endpoint) | _context(client, endpoint)
+    atomic_write(home / _FILE, json.dumps({endpoint.model: found}, indent=1))
+    return found
+
+
+def turns_sent(home: Path, model: str, usual: int) -> int:
+    """How many earlier turns a request may hold, by what the probe found about this driver."""
+    try:
+        found = json.loads((home / _FILE).read_text())[model]
+    except (OSError, ValueError, KeyError):
+        return usual
+    context = found.get("context_tokens")
+    return 0 if isinstance(context, int) and context < SHORT_CONTEXT_TOKENS else usual
+
+
+def _tool(*, strict: bool = False) -> dict[str, Any]:
+    function = {"name": "weather", "description": "The weather now.", "parameters": _CITY}
+    return {"type": "function", "function": {**function, "strict": True} if strict else function}
+
+
+def _bare_tool() -> dict[str, Any]:
+    parameters = {"type": "object", "properties": {}, "additionalProperties": False}
+    return {"type": "function", "function": {"name": "now", "description": "The time now.", "parameters": parameters}}
+
+
+def _ask(client: Any, endpoint: Endpoint, **options: Any) -> Any:
+    answer = client.chat.completions.create(
+        model=endpoint.model, messages=_ASKED, max_tokens=96, temperature=0.0, **options
+    )
+    return answer.choices[0]
+
+
+def _called(choice: Any, name: str = "weather") -> bool:
+    calls = choice.message.tool_calls or []
+    return bool(calls) and calls[0].function.name == name and isinstance(json.loads(calls[0].function.arguments), dict)
+
+
+def _obeys(choice: Any) -> bool:
+    return _called(choice) and _is_city(choice.message.tool_calls[0].function.arguments)
+
+
+def _is_city(text: str | None) -> bool:
+    value = json.loads(text or "")
+    return isinstance(value, dict) and set(value) == {"city", "unit"} and value["unit"] in ("celsius", "kelvin")
+
+
+def _speed(client: Any, endpoint: Endpoint) -> dict[str, Any]:
+    """Seconds to the first token of a warm prefix, and tokens per second after it; None where it does not stream."""
+    try:
+        for _ in range(2):  # the first one warms the prefix
+            began = time.monotonic()
+            first, count = 0.0, 0
+            stream = client.chat.completions.create(
+                model=endpoint.model,
+                messages=[{"role": "user", "content": "Count from 1 to 30, one number a line."}],
+                max_tokens=48,
+                temperature=0.0,
+                stream=True,
+            )
+            for chunk in stream:
+                if chunk.choices and chunk.choices[0].delta.content:
+                    first = first or time.monotonic() - began
+                    count += 1
+        rest = time.monotonic() - began - first
+        return {
+            "first_token_seconds": round(first, 2),
+            "tokens_per_second": round(count / rest, 1) if rest > 0 else None,
+        }
+    except Exception:
+        return {"first_token_seconds": None, "tokens_per_second": None}
+
+
+def _context(client: Any, endpoint: Endpoint) -> dict[str, Any]:
+    try:
+        listed = [model for model in client.models.list().data if model.id == endpoint.model]
+        return {"context_tokens": getattr(listed[0], "max_model_len", None) if listed else None}
+    except Exception:
+        return {"context_tokens": None}
