@@ -18,6 +18,7 @@ from tunesmith.tools.suite_template import fill_vars, render
 from tunesmith.tools.suites import BLOCKS, Case, canonical_sha256
 
 MAX_COMBINATIONS = 10_000
+MAX_CASES = 20_000
 _ID_CHARS = 12
 _SUFFIX_CHARS = 6
 
@@ -85,7 +86,10 @@ def build_cases(test: RawTest, prompts: Sequence[Prompt], offer: Offered, files:
     block, given_id = _block(files, test), _given_id(files, test)
     chosen = _chosen_prompts(files, test, prompts)
     combinations = _combinations(files, test)
-    several = len(combinations) * len(chosen) > 1
+    product = len(combinations) * len(chosen)
+    if product > MAX_CASES:  # before they are built, and before those that ask the same are found
+        files.refuse(test.origin, f"its vars and the prompts multiply to {product} cases; at most {MAX_CASES}")
+    several = product > 1
     seen: set[str] = set()
     for values in combinations:
         filled = _or_refuse(files, test.origin, lambda values=values: fill_vars(values))

@@ -15,14 +15,12 @@ from typing import Any
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.grading.calls import check_tools
 from tunesmith.tools.grading.core import TYPES
-from tunesmith.tools.suite_case import RawTest, build_cases
+from tunesmith.tools.suite_case import MAX_CASES, RawTest, build_cases
 from tunesmith.tools.suite_csv import test_of_row
 from tunesmith.tools.suite_files import SuiteFiles, read_plain_text
 from tunesmith.tools.suite_metrics import COUNT, DerivedMetric, check_metric
 from tunesmith.tools.suite_prompts import Prompt, read_prompts
 from tunesmith.tools.suites import Case
-
-MAX_CASES = 20_000
 
 _READ = (
     "description", "prompts", "providers", "targets", "tests", "defaultTest", "scenarios", "evaluateOptions",

@@ -65,7 +65,8 @@ BAD: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "json number of a million digits": (HEAD + "tests: t.json", r"t.json:1: not valid JSON", {"t.json": '[{"vars": {"q": ' + "9" * 1_000_000 + "}}]"}),
     "vars that multiply": (HEAD + "tests: [{vars: {" + ", ".join(f"v{i}: [a, b, c, d, e, f, g, h, i, j]" for i in range(9)) + ", q: a}}]", "suite.yaml:2: its vars multiply to 1000000000", {}),
     "vars that double": (HEAD + "tests:\n  - vars:\n      q: '{{v0}}'\n" + _vars_that_double() + "      v40: xxxxxxxxxx\n", r"suite.yaml:3: .*over 2000000 characters|suite.yaml:3: .*names no var", {}),
-    "too many cases": ("prompts: [" + ", ".join(f"'{i} {{{{q}}}}'" for i in range(500)) + "]\ntests:\n" + "- vars: {q: [" + ", ".join(f"t{i}" for i in range(100)) + "]}\n", r"suite.yaml:3: .*cases; at most|suite.yaml:3: over 20000 cases", {}),
+    "too many cases in a test": ("prompts: [" + ", ".join(f"'{i} {{{{q}}}}'" for i in range(500)) + "]\ntests:\n" + "- vars: {q: [" + ", ".join(f"t{i}" for i in range(100)) + "]}\n", r"suite.yaml:3: .*multiply to 50000 cases", {}),
+    "too many cases in all": (HEAD + "tests:\n" + "".join(f"- vars: {{q: [{', '.join(f't{i}x{k}' for i in range(200))}]}}\n" for k in range(110)), r"suite.yaml:\d+: over 20000 cases", {}),
     "endless repeat": (HEAD + "tests: [{vars: {q: a}, options: {repeat: 1000000000}}]", "suite.yaml:2: repeat is a whole number", {}),
     "schema that doubles": (ONE + _schema_that_doubles(), "suite.yaml:5: the JSON schema unfolds to over", {}),
     # patterns and templates
@@ -74,9 +75,7 @@ BAD: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "repeats of repeats": (ONE + "{type: regex, value: '((((a{9999}){9999}){9999}){9999})b{99999999999}'}", "suite.yaml:5: the regex .* is not valid", {}),
     "schema with a huge pattern": (ONE + "{type: is-json, value: {type: string, pattern: '" + "a|" * 4000 + "'}}", "suite.yaml:5: .*pattern at # is not valid", {}),
     "template that multiplies": (ONE + "{type: contains, value: \"{{ 'a' * 999999999 }}\"}", "suite.yaml:5: .*mul is not allowed", {}),
-    "template that calls": (ONE + "{type: contains, value: '{{ range(999999999) | join }}'}", "suite.yaml:5: .*call is not allowed", {}),
     "deep template": (HEAD + "tests: [{vars: {q: a}, assert: [{type: contains, value: '{{ " + "(" * 3000 + "q" + ")" * 3000 + " }}'}]}]", "suite.yaml:2: .*nested too deep|suite.yaml:2: .*not valid", {}),
-    "loops in loops": (ONE + "{type: contains, value: '{% for a in q %}{% for b in q %}{{b}}{% endfor %}{% endfor %}'}", "suite.yaml:5: .*for inside a for", {}),
     "metric that imports": (HEAD + "derivedMetrics: [{name: x, value: \"__import__('os').getpid()\"}]\ntests: [{vars: {q: a}}]", "suite.yaml:2: derivedMetrics: ", {}),
     # paths
     "path out": (HEAD + "tests: '../outside.yaml'", "suite.yaml:1: '../outside.yaml' leaves the suite's folder", {}),
@@ -86,30 +85,22 @@ BAD: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "folder link out": (HEAD + "tests: 'linked/*.yaml'", "suite.yaml:1: .*(symbolic link|no file matches)", {"linked": _link("/etc")}),
     "pipe": (HEAD + "tests: pipe.yaml", "pipe.yaml: is not a regular file", {"pipe.yaml": _pipe}),
     "itself": (HEAD + "tests: suite.yaml", "suite.yaml:1: unknown key '(prompts|tests)' in a test", {}),
-    "remote": (HEAD + "tests: 'https://example.org/t.yaml'", "suite.yaml:1: .*is remote", {}),
     # code
     "javascript": (ONE + "{type: javascript, value: 'process.exit()'}", "suite.yaml:5: the assertion type 'javascript' is refused: it runs code; use", {}),
-    "python file": (ONE + "{type: equals, value: 'file://check.py:run'}", "suite.yaml:5: .*is code, which is never run", {}),
     "program": (HEAD + "providers: ['exec: rm -rf .']\ntests: [{vars: {q: a}}]", "suite.yaml:1: the provider .* runs a program", {}),
     "python object": (HEAD + "tests: !!python/object/apply:os.system ['true']", "suite.yaml:2: the YAML tag .* is refused", {}),
-    "environment": (HEAD + "tests: [{vars: {q: '{{ env.HOME }}'}}]", "suite.yaml:2: .*reads the environment", {}),
     # cycles and doubles
     "schema cycle": (ONE + '{type: is-json, value: {$ref: "#/definitions/a", definitions: {a: {$ref: "#/definitions/b"}, b: {$ref: "#/definitions/a"}}}}', r"suite.yaml:5: \$ref cycle", {}),
     "template cycle": ("assertionTemplates: {a: {$ref: '#/assertionTemplates/b'}, b: {$ref: '#/assertionTemplates/a'}}\n" + ONE + "{$ref: '#/assertionTemplates/a'}", r"suite.yaml:6: \$ref cycle", {}),
-    "alias of itself": ("tests: &a [*a]", "suite.yaml:1: .*names no finished", {}),
     "an id twice": (HEAD + "tests:\n- {vars: {q: a}, metadata: {case_id: x}}\n- {vars: {q: b}, metadata: {case_id: x}}\n", "suite.yaml:4: the case id 'x' is taken by the test at .*suite.yaml:3", {}),
-    "a key twice": (HEAD + "tests: []\ntests: []", "suite.yaml:3: the key 'tests' stands twice", {}),
     # encodings and tables
     "no UTF-8": (b"prompts: [a]\ntests: \xff\xfe", "suite.yaml:2: not UTF-8", {}),
     "UTF-16": ("prompts: [a]".encode("utf-16"), "suite.yaml:1: not UTF-8", {}),
     "NUL": (b"prompts: [a\x00b]", "suite.yaml:1: not valid YAML", {}),
     "control character in an id": (HEAD + 'tests: [{vars: {q: a}, metadata: {case_id: "a\\u001b[2J"}}]', "suite.yaml:2: .*control character", {}),
-    "ragged CSV": (HEAD + "tests: t.csv", "t.csv:3: 3 cells, but the header names 2", {"t.csv": "q,__expected\na,b\nc,d,e\n"}),
     "endless CSV cell": (HEAD + "tests: t.csv", "t.csv:\\d+: not valid CSV", {"t.csv": 'q\n"' + "x" * 3_000_000}),
     "JSON test with a typo": (HEAD + "tests: t.json", "t.json:3: unknown key 'asert' in a test; did you mean 'assert'", {"t.json": '[{"vars": {"q": "a"}},\n\n  {"vars": {"q": "b"}, "asert": []}]'}),
     "broken JSON line": (HEAD + "tests: t.jsonl", "t.jsonl:3: not valid JSON", {"t.jsonl": '{"vars": {"q": "a"}}\n\n{"vars": \n'}),
-    "no number": (ONE + "{type: contains, value: x, threshold: .nan}", "suite.yaml:5: threshold is nan", {}),
-    "empty": ("", "suite.yaml:1: a suite is a mapping", {}),
 }  # fmt: skip
 
 # Runs every suite it is told of with the real command; a line of JSON for each.
