@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Self
 
@@ -25,18 +26,26 @@ class Throttle:
         self.ceiling = self.limit = ceiling
         self.in_flight = 0
         self._too_long = 0
-        self._room = asyncio.Condition()
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def __aenter__(self) -> Self:
-        async with self._room:
-            await self._room.wait_for(lambda: self.in_flight < self.limit)
-            self.in_flight += 1
+        while self.in_flight >= self.limit:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            await waiter
+        self.in_flight += 1
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        async with self._room:
-            self.in_flight -= 1
-            self._room.notify()
+        self.in_flight -= 1
+        self._let_in()
+
+    def _let_in(self) -> None:
+        """Wake as many as there is room for, the longest waiting first."""
+        for _ in range(min(self.limit - self.in_flight, len(self._waiting))):
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
 
     def heed(self, running: int, waiting: int) -> None:
         """Take in one look at the server: shrink where its queue stays long, grow where it is empty."""
@@ -51,8 +60,7 @@ class Throttle:
         """Look at the server's metrics again and again; for good it stays as it is where there are none."""
         while (queue := read_queue(await metrics() or "")) is not None:
             self.heed(*queue)
-            async with self._room:
-                self._room.notify_all()
+            self._let_in()
             await asyncio.sleep(POLL_S)
 
 

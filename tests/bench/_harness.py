@@ -43,6 +43,28 @@ async def serve(delay_s: float) -> None:
     await asyncio.Event().wait()
 
 
+def bare_client(port: int, cases: int, concurrency: int) -> float:
+    """Seconds of an aiohttp client that asks as much and keeps nothing: what this machine gives just now."""
+    import aiohttp
+
+    async def ask() -> None:
+        numbers = iter(range(cases))
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+            async def work() -> None:
+                for number in numbers:
+                    body = {"model": "stub", "messages": [{"role": "user", "content": f"question {number}"}]}
+                    async with session.post(url, json=body) as answer:
+                        await answer.json()
+
+            await asyncio.gather(*(work() for _ in range(concurrency)))
+
+    started = time.perf_counter()
+    asyncio.run(ask())
+    return time.perf_counter() - started
+
+
 @contextmanager
 def stub(delay_s: float) -> Iterator[int]:
     """A stub server in a process of its own; its port."""
@@ -81,14 +103,11 @@ def ours(home: Path, port: int, cases: int, concurrency: int) -> dict[str, Any]:
     return figures
 
 
-def run(home: Path, port: int, cases: int, concurrency: int) -> dict[str, Any]:
-    """What the baseline's worker does, but for starting vLLM."""
-    from tunesmith.memory.files import atomic_write
+def new_job(home: Path) -> Any:
+    """A baseline's job in a store of its own."""
     from tunesmith.memory.store import Store
     from tunesmith.tools.baseline import BaselineRequest
-    from tunesmith.tools.evaluation import Sampling, load_named_suites, read_suite
     from tunesmith.tools.stage import Estimate, Plan
-    from tunesmith.tools.work.evaluation import Arm, block_counts, run_arms, server_answers
     from tunesmith.tools.work.job import Job
 
     store = Store(home)
@@ -96,7 +115,30 @@ def run(home: Path, port: int, cases: int, concurrency: int) -> dict[str, Any]:
     plan = Plan(stage="baseline", run=run_id, summary="", steps=(), request={}, estimate=Estimate(seconds=0, basis=""))
     step = store.propose(run_id, "baseline", arm="base", plan=plan.model_dump(mode="json"), plan_hash=plan.hash,
                          estimated_seconds=0.0)  # fmt: skip
-    job = Job(store, store.step(step), plan, BaselineRequest(), {}, home)
+    return Job(store, store.step(step), plan, BaselineRequest(), {}, home)
+
+
+def ask_suite(home: Path, server: Any, tests: list[dict[str, Any]], max_tokens: int, concurrency: int) -> None:
+    """Put tests with one var `q` to a server through our runner, graded and stored."""
+    from tunesmith.tools.evaluation import Sampling, load_named_suites
+    from tunesmith.tools.work.evaluation import Arm, run_arms, server_answers
+
+    file = home / "suite.yaml"
+    file.write_text(
+        json.dumps({"prompts": ["{{q}}"], "defaultTest": {"assert": [{"type": "regex", "value": "."}]}, "tests": tests})
+    )
+    sampling = Sampling(max_tokens)
+    answer = server_answers(server, sampling, concurrency)
+    run_arms(new_job(home), load_named_suites([str(file)]), [Arm("base", server.model, {})], sampling, answer)
+
+
+def run(home: Path, port: int, cases: int, concurrency: int) -> dict[str, Any]:
+    """What the baseline's worker does, but for starting vLLM."""
+    from tunesmith.memory.files import atomic_write
+    from tunesmith.tools.evaluation import Sampling, load_named_suites, read_suite
+    from tunesmith.tools.work.evaluation import Arm, block_counts, run_arms, server_answers
+
+    job = new_job(home)
     kept = home / "suite.json"
     atomic_write(kept, load_named_suites([str(write_suite(home / "suite.yaml", cases))]).to_json())
     suite, sampling = read_suite(kept), Sampling(max_tokens=48)
@@ -104,7 +146,7 @@ def run(home: Path, port: int, cases: int, concurrency: int) -> dict[str, Any]:
     started = time.perf_counter()
     run_arms(job, suite, [Arm("base", "stub", {"engine": "stub"})], sampling, answer)
     seconds = time.perf_counter() - started
-    counts = block_counts(store, step, "base")["target"]
+    counts = block_counts(job.store, job.step.id, "base")["target"]
     return {
         "seconds": seconds,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
@@ -36,7 +37,7 @@ _NOT_THE_QUESTION = frozenset({"suite", "repeats"})
 """Parts of the comparability key that do not change the answer to one case."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Arm:
     """Who answers: the arm's name, the model name that a request asks for, and what the answers are comparable by."""
 
@@ -45,6 +46,12 @@ class Arm:
     key: Mapping[str, Any]
     preamble: Sequence[Mapping[str, Any]] = ()
     """What stands before every conversation: a system prompt, and examples as turns."""
+
+    @cached_property
+    def asked_under(self) -> str:
+        """The comparability key without the rest of the suite, as text."""
+        key = {name: value for name, value in self.key.items() if name not in _NOT_THE_QUESTION}
+        return json.dumps(key, sort_keys=True, default=str)
 
     def messages(self, case: Case) -> list[dict[str, Any]]:
         """The conversation that this arm is asked; two system prompts become one."""
@@ -70,9 +77,7 @@ class Question:
     @property
     def key_hash(self) -> str:
         """Digest of all that decides the answer: the arm's key without the rest of the suite, and what is asked."""
-        key = {name: value for name, value in self.arm.key.items() if name not in _NOT_THE_QUESTION}
-        text = json.dumps([key, self.case.request_sha256], sort_keys=True, default=str)
-        return sha256(text.encode()).hexdigest()[:16]
+        return sha256(f"{self.arm.asked_under}\n{self.case.request_sha256}".encode()).hexdigest()[:16]
 
     @property
     def needs_logprobs(self) -> bool:
