@@ -26,8 +26,8 @@ from tunesmith.tools.work.job import Job
 from tunesmith.tools.work.served import bench_server
 
 _CONTINUE = {"continue_final_message": True, "add_generation_prompt": False, "top_p": 0.95}
-_REHEARSAL_TOKENS = 48
-"""Of each answer: training holds the model to the base token by token, so many openings tell more than few ends."""
+_REHEARSAL_TOKENS = 96
+"""Of each answer: long enough for a sentence to end and another to begin, or the model learns to stop early."""
 _ERRORS_ALLOWED = 0.05
 
 
