@@ -132,9 +132,8 @@ def _with_card(message: ModelMessage, card: str) -> ModelMessage:
     return replace(message, parts=parts)
 
 
-_FENCE = re.compile(
-    r"^\s*(?:```(?:json)?|<tool_call>|<tools>)?\s*(\{.*\})\s*(?:```|</tool_call>|</tools>)?\s*$", re.DOTALL
-)
+_WHOLE = re.compile(r"^\s*(?:<tool_call>|<tools>)?\s*(\{.*\})\s*(?:</tool_call>|</tools>)?\s*$", re.DOTALL)
+_FENCED = re.compile(r"```(?:json|tool_call|xml)?\s*(?:<tool_call>)?\s*(\{.*?\})\s*(?:</tool_call>)?\s*```", re.DOTALL)
 
 
 async def _call_in_text(
@@ -150,12 +149,12 @@ async def _call_in_text(
 
 
 def call_in_text(text: str, names: set[str]) -> ToolCallPart | None:
-    """The call that a text consists of, if it is nothing but one call of a known tool."""
-    match = _FENCE.match(text)
-    if not match:
+    """The one call of a known tool that a text consists of, or that stands in it in a code fence of its own."""
+    whole, fenced = _WHOLE.match(text), _FENCED.findall(text)
+    if not whole and len(fenced) != 1:
         return None
     try:
-        call = json.loads(match[1])
+        call = json.loads(whole[1] if whole else fenced[0])
     except ValueError:
         return None
     name, arguments = call.get("name"), call.get("arguments", call.get("parameters"))
@@ -166,7 +165,7 @@ def call_in_text(text: str, names: set[str]) -> ToolCallPart | None:
 
 def looks_like_a_call(text: str) -> bool:
     """Whether the beginning of a text may be a call rather than words for the user."""
-    return text.lstrip()[:1] in ("{", "`", "<")
+    return text.lstrip()[:1] in ("{", "`", "<") or "```" in text or "<tool_call>" in text
 
 
 async def _no_loop(ctx: RunContext[Desk], *, call: ToolCallPart, tool_def: Any, args: Any, handler: Any) -> Any:
