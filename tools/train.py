@@ -55,8 +55,8 @@ def plan(request: TrainRequest, facts: Facts) -> Plan:
     steps = request.max_steps or max(1, round(request.epochs * rows / request.batch_size))
     parameters = int(base.meta["parameters"])
     tokens = int(dataset.meta["tokens_per_row"])
-    # 6 FLOP per parameter and token for a step, at what two cores reach on bf16 products in practice.
-    seconds = 18 + steps * request.batch_size * tokens * 6 * parameters / 4.5e11
+    # 6 FLOP per parameter and token for a step, at what two cores reach in practice, rehearsal's second look included.
+    seconds = 18 + steps * request.batch_size * tokens * 6 * parameters / 3e11
     memory_bytes = train_memory_bytes(
         base.meta["config"],
         batch_size=request.batch_size,
