@@ -18,7 +18,7 @@ from tunesmith.tools.memory_math import ModelShape, group_size_for, quantize_mem
 from tunesmith.tools.quantize import QuantizeRequest, QuantizeResult
 from tunesmith.tools.work.job import Job
 from tunesmith.tools.work.quantize_blocks import use_fast_blocks
-from tunesmith.tools.work.train_rows import read_rows, tokenize_row
+from tunesmith.tools.work.train_rows import REHEARSAL, read_rows, tokenize_row
 
 Progress = Callable[[float, float, str], None]
 
@@ -129,12 +129,18 @@ def quantize_model(
 
 
 def calibration_batches(tokenizer: Any, rows_path: Path, samples: int, max_seq_len_tokens: int, seed: int) -> Any:
-    """A DataLoader of padded batches of rendered rows, drawn by seed; rows of like length share a batch."""
+    """A DataLoader of padded batches of rendered rows, drawn by seed; rows of like length share a batch.
+
+    Half of them are rehearsal where there are enough: what the behaviour's rows never touch would round away unseen.
+    """
     import torch
     from torch.utils.data import DataLoader
 
     rows = read_rows(rows_path)
-    chosen = random.Random(seed).sample(rows, min(samples, len(rows)))
+    draw = random.Random(seed)
+    draw.shuffle(rows)
+    rehearsal = [row for row in rows if row["origin"] == REHEARSAL][: samples // 2]
+    chosen = [*rehearsal, *(row for row in rows if row not in rehearsal)][:samples]
     tokens = [tokenize_row(tokenizer, row, max_seq_len_tokens).input_ids for row in chosen]
     tokens.sort(key=len)
 
