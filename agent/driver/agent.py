@@ -124,7 +124,7 @@ def _shortened_part(part: ToolReturnPart[Any]) -> ToolReturnPart[Any]:
 def _with_card(message: ModelMessage, card: str) -> ModelMessage:
     assert isinstance(message, ModelRequest)
     parts = [
-        replace(part, content=f"<state>\n{card}\n</state>\n\n{part.content}")
+        replace(part, content=f"{part.content}\n\n(Where things stand. {'; '.join(card.splitlines())}.)")
         if isinstance(part, UserPromptPart)
         else part
         for part in message.parts
@@ -153,14 +153,24 @@ def call_in_text(text: str, names: set[str]) -> ToolCallPart | None:
     whole, fenced = _WHOLE.match(text), _FENCED.findall(text)
     if not whole and len(fenced) != 1:
         return None
-    try:
-        call = json.loads(whole[1] if whole else fenced[0])
-    except ValueError:
+    call = _object(whole[1] if whole else fenced[0])
+    if call is None:
         return None
     name, arguments = call.get("name"), call.get("arguments", call.get("parameters"))
     if name not in names or not isinstance(arguments, dict):
         return None
     return ToolCallPart(name, arguments, tool_call_id=f"text_{secrets.token_hex(6)}")
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """The JSON object in a text, its braces doubled or not: a template's habit that small models have picked up."""
+    for candidate in (text, text.replace("{{", "{").replace("}}", "}")):
+        try:
+            value = json.loads(candidate)
+        except ValueError:
+            continue
+        return value if isinstance(value, dict) else None
+    return None
 
 
 def looks_like_a_call(text: str) -> bool:

@@ -259,8 +259,8 @@ def test_only_the_last_turns_are_sent_and_the_state_is_behind_the_newest_words(t
         one.turn(f"question {number}", f"Answer {'abcdef'[number]}.")
     sent = one.requests[-1][0]
     prompts = [p.content for m in sent for p in m.parts if isinstance(p, UserPromptPart)]
-    assert [str(p)[-10:] for p in prompts] == ["question 2", "question 3", "question 4", "question 5"]
-    assert "<state>" in str(prompts[-1]) and not any("<state>" in str(p) for p in prompts[:-1])
+    assert [str(p)[:10] for p in prompts] == ["question 2", "question 3", "question 4", "question 5"]
+    assert "Where things stand" in str(prompts[-1]) and not any("Where things" in str(p) for p in prompts[:-1])
     assert last_turns(sent, 1)[0].parts[-1].content == prompts[-1]
 
 
@@ -276,6 +276,7 @@ def test_what_was_said_is_kept_and_can_be_taken_back(talk: Callable[..., Talk]) 
 
 
 def test_a_call_written_as_text_is_taken_for_the_call_it_is(talk: Callable[..., Talk]) -> None:
+    assert call_in_text('{{"name": "base", "arguments": {"run": null}}}}', {"base"}) is not None
     one = talk()
     arguments = {"topic": "jobs", "run": None, "other_run": None, "setting": None}
     text = f"```json\n{json.dumps({'name': 'look_up', 'arguments': arguments})}\n```"
