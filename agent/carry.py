@@ -171,12 +171,16 @@ def stored_plan(store: Store, run: str) -> ArcPlan:
 
 def whole(plan: ArcPlan, args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """Carry out a plan, then tell what came of it: always a `done` event, and a report where there is one to write."""
-    ws = Workspace(store, settings.vllm, out.emit)
+
+    def emit(event: str, **data: Any) -> None:
+        out.emit(event, **data)
+        if event == "run.started" and not data["resumed"]:
+            _show_price(ws, plan, out)
+
+    ws = Workspace(store, settings.vllm, emit)
     known = getattr(args, "resume", None)
     before = {r.id for r in store.runs()}
     exit_code = 1
-    if not known:
-        _show_price(ws, plan, out)
     try:
         known = arc.run_arc(ws, plan, approver_of(args), resume_run=known)
         exit_code = 0

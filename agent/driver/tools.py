@@ -127,7 +127,7 @@ def _plan_fine_tune(desk: Desk, args: PlanFineTune, ctx: RunContext[Desk]) -> An
     plan = carry.demo_plan(fast=args.pace == "fast")
     steps = [spec for spec in plan.steps if args.quantize or not _about_quantized(spec)]
     if not args.quantize:
-        steps = [_deploy_merged(spec) for spec in steps]
+        steps = [_deploy_adapter(spec) for spec in steps]
     desk.draft = plan.model_copy(update={"goal": args.goal, "steps": tuple(steps)})
     return {
         "behaviour": "the bundled ticket-triage behaviour (support ticket to one line of strict JSON); "
@@ -140,7 +140,7 @@ def _about_quantized(spec: StepSpec) -> bool:
     return spec.stage == "quantize" or (spec.stage == "evaluate" and spec.fields.get("arm") == "quantized")
 
 
-def _deploy_merged(spec: StepSpec) -> StepSpec:
+def _deploy_adapter(spec: StepSpec) -> StepSpec:
     return spec.model_copy(update={"fields": {**spec.fields, "arm": "adapter"}}) if spec.stage == "deploy" else spec
 
 
@@ -172,9 +172,13 @@ def _edit_plan(desk: Desk, args: EditPlan, ctx: RunContext[Desk]) -> Any:
     if args.field in (None, "", "null"):
         steps = tuple(spec for spec in draft.steps if spec.stage != args.step)
         if args.step == "quantize":
-            steps = tuple(_deploy_merged(spec) for spec in steps if not _about_quantized(spec))
+            steps = tuple(_deploy_adapter(spec) for spec in steps if not _about_quantized(spec))
     else:
         fields = {str(args.field).strip().replace(" ", "_"): args.value}
+        asks = catalog.BY_NAME[args.step].asks
+        if not fields.keys() <= set(asks):
+            raise BadInput(f"{args.step} has no field {args.field!r} to set here; it has {', '.join(asks) or 'none'}")
+        _said_by_the_user(desk, fields)
         edited = [spec for spec in draft.steps if spec.stage == args.step]
         if not edited:
             raise BadInput(f"the plan has no step {args.step}; it has {', '.join(s.stage for s in draft.steps)}")
@@ -247,7 +251,8 @@ _KNOWN_MODELS = ("bundled", "bundled-driver")
 def _said_by_the_user(desk: Desk, given: Mapping[str, Any]) -> None:
     """No free path among the tools: what names a place must stand in the user's own words."""
     model = given.get("model")
-    if model is not None and model not in _KNOWN_MODELS and str(model) not in desk.prompt:
+    said = {word.strip(".,;:!?'\"()") for word in desk.prompt.split()}
+    if model is not None and model not in _KNOWN_MODELS and str(model) not in said:
         raise BadInput(f"model {model!r}: the user did not name it; ask which model, or use 'bundled'")
 
 

@@ -147,6 +147,20 @@ def test_a_path_that_the_user_did_not_say_is_refused(talk: Callable[..., Talk], 
     assert one.asked == [] and "the user did not name it" in one.tool_results()[-1]
 
 
+def test_a_plan_is_not_edited_to_a_path_either(talk: Callable[..., Talk]) -> None:
+    one = talk()
+    goal = {"goal": "support tickets as JSON", "pace": "fast", "quantize": True}
+    one.turn("support tickets as JSON", ("plan_fine_tune", goal), "Start it?")
+    before = one.desk.draft
+    for step, field, value in (
+        ("base", "model", "/"),
+        ("generate", "behaviour", "/etc"),
+        ("baseline", "suites", "/etc"),
+    ):
+        one.turn("a/b is fine", ("edit_plan", {"step": step, "field": field, "value": value}), "No.")
+    assert one.desk.draft == before
+
+
 @pytest.mark.parametrize("where", ["run name", "model name"])
 def test_data_that_says_it_is_approved_starts_nothing(talk: Callable[..., Talk], where: str, tmp_path: Path) -> None:
     """The attacker is a model that obeys whatever it reads."""
