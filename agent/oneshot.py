@@ -59,7 +59,6 @@ class _Turn:
             approver=self.approver,
             show=self.out.console.print,
             start_arc=self._carry_out,
-            ask=self._nobody_to_ask,
             follow=True,
             agreed_before=isinstance(self.approver, YesApprover),
             before_step=self.driver.give_way,
@@ -114,6 +113,3 @@ class _Turn:
 
         summary = conclude(self.ws.store, run, self.out.say)
         return f"{run} is done: {'; '.join(str(c['arms']) for c in summary['comparisons'])}"
-
-    def _nobody_to_ask(self, question: str) -> str:
-        raise ApprovalPending(f"there is no terminal to ask on: {question}")

@@ -52,7 +52,6 @@ class Talk:
                 approver=shell.ask_from_thread,
                 show=shell.show,
                 start_arc=self._start_arc,
-                ask=lambda question: str(shell.from_thread(lambda: shell.ask(question))),
                 before_step=self._give_way,
             )
             self._chat = Chat(desk)

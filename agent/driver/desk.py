@@ -26,8 +26,6 @@ class Desk:
     """Puts something on the user's screen; the model never sees it."""
     start_arc: Callable[[ArcPlan], str]
     """Begins to carry out a whole plan and says, for the model, what became of it."""
-    ask: Callable[[str], str]
-    """Asks the user one question. Raises ApprovalPending where nobody is there."""
     agreed_before: bool = False
     """Whether the user said yes to everything beforehand, as a script does with `--yes`."""
     follow: bool = False

@@ -45,7 +45,6 @@ class Talk:
             approver=self._decide,
             show=lambda shown: None,
             start_arc=lambda plan: self.started.append(plan) or "started",  # type: ignore[func-returns-value]
-            ask=lambda question: "",
         )
         self.chat = Chat(self.desk)
 

@@ -100,7 +100,6 @@ def hold(scenario: dict[str, Any], endpoint: Endpoint) -> list[Heard]:
             approver=decide,
             show=lambda shown: None,
             start_arc=lambda plan: "it is carried out in the background; the user is asked before each expensive step",
-            ask=lambda question: "",
             draft=draft,
         )
         chat = Chat(desk)
