@@ -62,6 +62,7 @@ class _Turn:
             follow=True,
             agreed_before=isinstance(self.approver, YesApprover),
             before_step=self.driver.give_way,
+            routed=self.driver.chosen.routing,
         )
         self.chat = Chat(desk)
         future = self.chat.begin(prompt, lambda: model_of(self._endpoint()), lambda sentence: None)

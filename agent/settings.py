@@ -36,6 +36,8 @@ class DriverSettings(BaseModel):
     """Environment variable that holds the endpoint's key."""
     tool_parser: str = "hermes"
     """vLLM's name for how this model writes tool calls."""
+    routing: bool = True
+    """Let a schema-bound request choose the tool, as small models need it; false: the model's own tool calling."""
     context_tokens: int = 8192
     """Longest conversation that the driver is served with."""
     key: str = ""

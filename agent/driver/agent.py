@@ -1,8 +1,8 @@
 """The agent: instructions, tools, and what makes a small model dependable around them.
 
-Beside pydantic-ai's own loop: few tools per request, only the last turns sent, a state card behind the user's words,
-a call written as text taken for the call it is, the same call with the same result stopped, and every ordinary
-exception told to the model instead of ending the turn.
+Beside pydantic-ai's own loop: the tool chosen by a schema-bound request of its own (routing), few tools per request,
+only the last turns sent, a state card behind the user's words, a call written as text taken for the call it is, the
+same call with the same result stopped, and every ordinary exception told to the model instead of ending the turn.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from pydantic_ai import Agent, DeferredToolRequests, DeferredToolResults, RunContext, ToolApproved, ToolDenied
 from pydantic_ai.capabilities import HandleDeferredToolCalls, Hooks
+from pydantic_ai.capabilities.abstract import WrapModelRequestHandler
 from pydantic_ai.exceptions import ToolFailed
 from pydantic_ai.messages import (
     ModelMessage,
@@ -31,7 +33,8 @@ from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
-from tunesmith.agent.driver.card import state_card, visible_tools
+from tunesmith.agent.driver import routing
+from tunesmith.agent.driver.card import moment_of, routed_tools, state_card, visible_tools
 from tunesmith.agent.driver.desk import Desk
 from tunesmith.agent.driver.tools import failed, settle, toolset
 from tunesmith.memory.errors import ApprovalPending
@@ -45,9 +48,14 @@ _SAME_RESULT_LIMIT = 2
 _MAX_TOKENS = 400
 
 
-def instructions() -> str:
+def instructions(ctx: RunContext[Desk]) -> str:
     """The driver's instructions: the same words in every request, so that a server computes them once."""
-    return (files("tunesmith.prompts") / "driver.md").read_text()
+    return _text("voice.md" if ctx.deps.routed else "driver.md")
+
+
+@cache
+def _text(name: str) -> str:
+    return (files("tunesmith.prompts") / name).read_text()
 
 
 def build_agent(model: Model | None) -> Agent[Desk, str]:
@@ -56,7 +64,7 @@ def build_agent(model: Model | None) -> Agent[Desk, str]:
         model,
         deps_type=Desk,
         output_type=str,
-        instructions=instructions(),
+        instructions=instructions,
         toolsets=[toolset()],
         model_settings=ModelSettings(temperature=0.0, max_tokens=_MAX_TOKENS, parallel_tool_calls=False),
         retries=2,
@@ -67,6 +75,7 @@ def build_agent(model: Model | None) -> Agent[Desk, str]:
 def _hooks() -> Hooks[Desk]:
     hooks: Hooks[Desk] = Hooks()
     hooks.on.prepare_tools(_few_tools)
+    hooks.on.model_request(_routed)
     hooks.on.before_model_request(_short_request)
     hooks.on.after_model_request(_call_in_text)
     hooks.on.tool_execute(_no_loop)
@@ -77,13 +86,40 @@ def _hooks() -> Hooks[Desk]:
 async def _few_tools(ctx: RunContext[Desk], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
     desk = ctx.deps
     if not desk.tools:
-        desk.tools = frozenset(visible_tools(desk.store, desk.current_run(), desk.draft, desk.prompt))
+        of_this_moment = routed_tools if desk.routed else visible_tools
+        desk.tools = frozenset(of_this_moment(desk.store, desk.current_run(), desk.draft, desk.prompt))
     return [tool for tool in tool_defs if tool.name in desk.tools | _followers(desk)]
 
 
 def _followers(desk: Desk) -> set[str]:
     """With a yes given beforehand the plan that this turn proposed is started in this turn."""
     return {"start_plan"} if desk.agreed_before else set()
+
+
+async def _routed(
+    ctx: RunContext[Desk], *, request_context: ModelRequestContext, handler: WrapModelRequestHandler
+) -> ModelResponse:
+    """The first request of a turn chooses the tool; those after it, and words without a tool, are shown none."""
+    desk = ctx.deps
+    if not desk.routed:
+        return await handler(request_context)
+    if _is_prompt(request_context.messages[-1]):
+        tools = request_context.model_request_parameters.function_tools
+        try:
+            call = await routing.choose(request_context.model, desk.prompt, moment_of(desk), tools)
+        except routing.CannotRoute:
+            desk.routed = False  # its own tool calling, for the rest of the conversation
+            return await handler(request_context)
+        if call is not None:
+            desk.calls = [*desk.calls, _brief_call(call)]
+            return ModelResponse([call], model_name=request_context.model.model_name)
+    parameters = replace(request_context.model_request_parameters, function_tools=[])
+    return await handler(replace(request_context, model_request_parameters=parameters))
+
+
+def _brief_call(call: ToolCallPart) -> str:
+    said = [str(value) for value in call.args_as_dict().values() if value not in (None, "") and len(str(value)) < 24]
+    return " ".join([call.tool_name, *said])
 
 
 async def _short_request(ctx: RunContext[Desk], request_context: ModelRequestContext) -> ModelRequestContext:

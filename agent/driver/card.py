@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 
 from tunesmith.agent import render
+from tunesmith.agent.driver.desk import Desk
+from tunesmith.agent.driver.routing import Moment
 from tunesmith.memory.records import DONE, PLANNED, RUNNING, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools import catalog
@@ -44,6 +46,26 @@ def state_card(store: Store, run: Run | None, draft: ArcPlan | None) -> str:
     return "\n".join(lines[:10])
 
 
+def moment_of(desk: Desk) -> Moment:
+    """What a choice of tool depends on now; the state in the form that prompts/routing.yaml has."""
+    run = desk.current_run()
+    following = next_stages(desk.store, run)
+    if desk.draft:
+        state = "plan proposed"
+    elif run is None:
+        state = "no run yet"
+    else:
+        state = f"next is {following[0]}" if following else "all done"
+    if desk.before:
+        state += f"; before {desk.before}"
+    return Moment(
+        state=state,
+        following="start_plan" if desk.draft else next(iter(following), ""),
+        verbatim={"goal": desk.prompt},
+        known_runs=tuple(entry.name for entry in desk.store.runs()),
+    )
+
+
 def _done_words(step: Step) -> str:
     return f"{step.stage} {step.arm}" if step.stage == "evaluate" else step.stage
 
@@ -72,6 +94,18 @@ def next_stages(store: Store, run: Run | None) -> list[str]:
         if all(kind in held for kind in entry.needs) and (entry.name != "deploy" or "quantized" in held):
             found.append(entry.name)
     return list(dict.fromkeys(found))
+
+
+def routed_tools(store: Store, run: Run | None, draft: ArcPlan | None, prompt: str) -> set[str]:
+    """Names of the tools that a choice may fall on: those that this moment allows, and every stage that was named.
+
+    More than `visible_tools`: they cost a choice no words, and what a misspelt word means is the model's to say.
+    """
+    held = {artifact.kind for artifact in store.artifacts(run.id)} if run else set()
+    names = {"look_up", "plan_fine_tune", "inspect", *(("edit_plan", "start_plan") if draft else ())}
+    if not draft:
+        names |= {entry.name for entry in catalog.STAGES if held.issuperset(entry.needs)}
+    return names | visible_tools(store, run, draft, prompt)
 
 
 def visible_tools(store: Store, run: Run | None, draft: ArcPlan | None, prompt: str) -> set[str]:

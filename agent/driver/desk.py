@@ -38,6 +38,12 @@ class Desk:
     """The plan that was proposed and not yet started."""
     prompt: str = ""
     """What the user said in this turn."""
+    routed: bool = False
+    """Whether a schema-bound request chooses the tool, as small models need it; else the model's own tool calling."""
+    before: str = ""
+    """What the turn before called, in a few words."""
+    calls: list[str] = field(default_factory=list)
+    """What this turn called."""
     tools: frozenset[str] = frozenset()
     """The tools of this turn: settled with its first request, for a set that changes half-way costs the cache."""
     heard: list[str] = field(default_factory=list)
@@ -61,6 +67,7 @@ class Desk:
     def begin_turn(self, prompt: str) -> None:
         """Forget what belonged to the turn before."""
         self.prompt = prompt
+        self.before, self.calls = next(iter(self.calls), ""), []
         self.tools = frozenset()
         self.heard = [prompt]
         self.seen_calls.clear()

@@ -26,6 +26,7 @@ from tunesmith.tools.stage import Plan
 
 _RESULT_CHARACTERS = 1500
 _STAGES = tuple(entry.name for entry in catalog.STAGES)
+_FIELDS = tuple(dict.fromkeys(name for entry in catalog.STAGES for name in entry.asks))
 
 
 class _Args(BaseModel):
@@ -59,7 +60,9 @@ class EditPlan(_Args):
     """Change the proposed plan: set a field of a step, or remove a step."""
 
     step: Literal[_STAGES] = Field(description="The stage to change.")  # type: ignore[valid-type]
-    field: Optional[str] = Field(description="The field to set, such as lora_rank; null to remove the step.")  # noqa: UP045
+    field: Optional[Literal[_FIELDS]] = Field(  # type: ignore[valid-type]  # noqa: UP045
+        description="The field to set, such as lora_rank; null to remove the step."
+    )
     value: Optional[str] = Field(description="Its new value; null to remove the step.")  # noqa: UP045
 
 
@@ -169,27 +172,39 @@ def _show_draft(desk: Desk) -> dict[str, Any]:
 
 def _edit_plan(desk: Desk, args: EditPlan, ctx: RunContext[Desk]) -> Any:
     draft = _drafted(desk)
-    if args.field in (None, "", "null"):
-        steps = tuple(spec for spec in draft.steps if spec.stage != args.step)
-        if args.step == "quantize":
+    step = args.step
+    if args.field is None:
+        steps = tuple(spec for spec in draft.steps if spec.stage != step)
+        if step == "quantize":
             steps = tuple(_deploy_adapter(spec) for spec in steps if not _about_quantized(spec))
     else:
-        fields = {str(args.field).strip().replace(" ", "_"): args.value}
-        asks = catalog.BY_NAME[args.step].asks
-        if not fields.keys() <= set(asks):
-            raise BadInput(f"{args.step} has no field {args.field!r} to set here; it has {', '.join(asks) or 'none'}")
-        _said_by_the_user(desk, fields)
-        edited = [spec for spec in draft.steps if spec.stage == args.step]
-        if not edited:
-            raise BadInput(f"the plan has no step {args.step}; it has {', '.join(s.stage for s in draft.steps)}")
-        steps = tuple(
-            spec.model_copy(update={"fields": {**spec.fields, **fields}}) if spec.stage == args.step else spec
-            for spec in draft.steps
-        )
+        step = _stage_of(args.field, step)
+        steps = _with_field(desk, draft, step, {args.field: args.value})
     changed = draft.model_copy(update={"steps": steps})
     arc.check_arc(changed, have=())
     desk.draft = changed
-    return {"changed": {args.step: args.model_dump(exclude={"step"})}, **_show_draft(desk)}
+    return {"changed": {step: args.model_dump(exclude={"step"})}, **_show_draft(desk)}
+
+
+def _stage_of(field: str, named: str) -> str:
+    """The stage that has a field: the one named, else the only one that has it. Raises BadInput."""
+    asks = catalog.BY_NAME[named].asks
+    owners = [entry.name for entry in catalog.STAGES if field in entry.asks]
+    if field not in asks and len(owners) != 1:
+        raise BadInput(f"{named} has no field {field!r} to set here; it has {', '.join(asks) or 'none'}")
+    return named if field in asks else owners[0]
+
+
+def _with_field(desk: Desk, draft: ArcPlan, step: str, fields: dict[str, Any]) -> tuple[StepSpec, ...]:
+    _said_by_the_user(desk, fields)
+    if next(iter(fields.values())) is None:
+        raise BadInput(f"{step}.{next(iter(fields))}: to what? Ask the user for the value")
+    if step not in (spec.stage for spec in draft.steps):
+        raise BadInput(f"the plan has no step {step}; it has {', '.join(s.stage for s in draft.steps)}")
+    return tuple(
+        spec.model_copy(update={"fields": {**spec.fields, **fields}}) if spec.stage == step else spec
+        for spec in draft.steps
+    )
 
 
 def _drafted(desk: Desk) -> ArcPlan:

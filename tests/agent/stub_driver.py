@@ -44,6 +44,9 @@ class StubDriver:
         self._server.server_close()
 
     def _fine(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        if "response_format" in body:
+            _send(handler, 200, _choice(self._script(body)), "application/json")
+            return
         _send(handler, 200, b"".join(_events(self._script(body))), "text/event-stream")
 
     def _slow(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
@@ -77,6 +80,16 @@ def _send(handler: BaseHTTPRequestHandler, status: int, content: bytes, kind: st
     handler.send_header("Content-Length", str(len(content)))
     handler.end_headers()
     handler.wfile.write(content)
+
+
+def _choice(answer: Answer) -> bytes:
+    """The answer to a request that is held to a schema: the tool and what was said."""
+    name, arguments = ("chat", {}) if isinstance(answer, str) else answer
+    chosen = {"tool": name, **{key: value for key, value in arguments.items() if value is not None}}
+    message = {"role": "assistant", "content": json.dumps(chosen)}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    told = {"id": "c", "object": "chat.completion", "created": 1, "model": "stub", "choices": [choice]}
+    return json.dumps(told).encode()
 
 
 def _events(answer: Answer) -> list[bytes]:

@@ -12,6 +12,12 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.arc import ArcPlan
 from tunesmith.tools.bundled_models import SMOLLM2
 
+SETS = {
+    "seen": Path(__file__).with_name("scenarios.yaml"),
+    "held-out": Path(__file__).with_name("heldout.yaml"),
+}
+"""The examination: what was before the eyes of those who wrote the driver's examples, and what was not."""
+
 _LAST: dict[str, tuple[str, str]] = {
     "base": ("base", ""),
     "suite": ("baseline", ""),
