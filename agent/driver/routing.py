@@ -69,7 +69,7 @@ async def choose(model: Model, words: str, moment: Moment, tools: Sequence[ToolD
 
 
 def call_of(text: str, words: str, moment: Moment, tools: Sequence[ToolDefinition]) -> ToolCallPart | None:
-    """The call that a choice stands for, every argument filled in: what was not said is as usual. Raises CannotRoute."""
+    """The call that a choice stands for, every argument filled in, null where nothing was said. Raises CannotRoute."""
     try:
         chosen = json.loads(text)
         name = chosen.pop("tool")

@@ -13,8 +13,10 @@ from typing import Any
 _NUMBER = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?(?:e[-−+]?\d+)?|\.\d+)\s*(k|m|%)?(?![a-z])", re.IGNORECASE)
 _SPELT = {
     word: float(value)
-    for value, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())
-} | {"a dozen": 12.0, "twenty": 20.0, "fifty": 50.0, "a hundred": 100.0, "hundred": 100.0, "a thousand": 1000.0}
+    for value, word in enumerate(
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+    )
+} | {"a dozen": 12.0, "twenty": 20.0, "fifty": 50.0, "hundred": 100.0, "thousand": 1000.0}
 _FACTOR = {"k": 1e3, "m": 1e6, "%": 0.01}
 _RUN_ID = re.compile(r"\br(?:un )?#?(\d+)\b", re.IGNORECASE)
 _RUN_TIME = re.compile(r"\b(yesterday|today|this morning|(?:last|this) week)", re.IGNORECASE)

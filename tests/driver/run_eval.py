@@ -2,8 +2,10 @@
 
     python -m tests.driver.run_eval [--set all|seen|held-out] [--only ID …] [--jobs N] [--json FILE]
 
-`scenarios.yaml` was before the eyes of those who wrote the driver's examples; `heldout.yaml` was written by somebody who
-had not seen them, and is not looked at while they are changed: its figures are the ones to quote. Every scenario has a store and a conversation of its own. The person at the terminal says no to every price unless the
+`scenarios.yaml` was before the eyes of those who wrote the driver's examples; `heldout.yaml` was written by somebody
+who had not seen them, and is not looked at while they are changed: its figures are the ones to quote.
+
+Every scenario has a store and a conversation of its own. The person at the terminal says no to every price unless the
 scenario says otherwise, so that nothing is ever started. Exit code 1 where a goal is missed.
 """
 
