@@ -22,7 +22,7 @@ _BULLET = re.compile(r"(?:([-*•+–])|(\d+)([.)])) +(?=\S)")
 _NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _ITEM = "bullet|point|item|step|line|row|entr|ingredient|reason|tip"
 _QUOTED = re.compile(r"""(?<!\w)["“'‘](?=\S)([^"“”\n]{2,60}?)["”'’](?!\w)""")
-_CHOICE = re.compile(r"\b(?:one of|either|only|exactly one of)\b:?\s*([^.;\n]+)", re.IGNORECASE)
+_CHOICE = re.compile(r"\b(?:one of|either|only|exactly one of)\b:?\s*([^.;()\n]+)", re.IGNORECASE)
 _OTHER_SCRIPTS = r"\u0370-\u1cff\u2e80-\ua4cf\uac00-\ud7ff"
 """Letters beyond Latin: Greek to Georgian and further, Chinese and Japanese, Korean."""
 
@@ -149,6 +149,8 @@ def _stated_for(key: str, what: str) -> list[str]:
 
 def _listed(text: str) -> list[str]:
     """The parts of "a, b or c"; empty where they are no short names, or not several."""
+    ended = re.match(r".*?\s(?:or|and)\s+[^,]+", text)
+    text = ended[0] if ended else text
     parts = [part.strip(" \"'`“”()") for part in re.split(r",\s*(?:or|and)\s|\s(?:or|and)\s|[,|/]", text)]
     parts = [part for part in parts if part]
     return parts if 2 <= len(parts) <= 20 and all(len(part.split()) <= 3 for part in parts) else []

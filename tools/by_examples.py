@@ -10,19 +10,24 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any, Literal
 
 from pydantic import Field
 
 from tunesmith.tools.answer_rules import Rule, broken_rule
+from tunesmith.tools.client import ChatRequest
 from tunesmith.tools.described import Description
 from tunesmith.tools.likeness import Likeness, loops, normal
 
 SUBJECTS_ASKED = 20
 """Of one request."""
 _SUBJECT_WORDS = 8
+_SUBJECT_TOKENS, _SUBJECT_TEMPERATURE = 160, 0.9
+_MESSAGE_TOKENS_MIN = 60
+_GO_ON: Mapping[str, Any] = {"continue_final_message": True, "add_generation_prompt": False, "top_p": 0.95}
 _SHOT_CHARS = 6_000
 _SHOTS = 4
 _PROMPT_WORDS_MAX = 120
@@ -32,25 +37,26 @@ LIKE_AN_EXAMPLE = 85.0
 _LONG_ANSWER_CHARS = 60
 
 _ANGLES = (
-    "everyday things", "unusual things", "what a beginner would bring up", "what an expert would bring up", "problems",
-    "small details", "big undertakings", "things for children", "things for older people", "things at home",
-    "things at work", "things on a journey", "things in summer", "things in winter", "cheap things", "expensive things",
-    "things from other countries", "old things", "new things", "things for one person", "things for many people",
-    "quick things", "slow things", "things that people often get wrong",
+    "", "Take everyday ones.", "Take unusual ones.", "Take ones that a beginner brings up.", "Take difficult ones.",
+    "Take ones that an expert brings up.", "Take problems and mistakes.", "Take small details.", "Take quick ones.",
+    "Take ones from many countries.", "Take ones for a special occasion.", "Take ones for little money.",
 )  # fmt: skip
-_SHAPES = ("a question", "a question", "a request", "a request", "a plain statement of what the person needs")
-_LENGTHS = (
-    "a few words", "one short sentence", "one short sentence", "one sentence", "two sentences",
-    "three sentences, with a detail of the person's own situation",
+_OPENERS = (
+    "How long", "How do I", "How much", "How can I", "What should I do if", "What is the best way to", "What is",
+    "Why does", "Why is", "Can I", "Can you", "Could you tell me", "Is it", "Do I need", "Should I", "Which", "When",
+    "Please", "I have", "I want to", "I need", "I tried", "My", "Help,", "Quick question:", "Any idea", "Tell me",
+    "Does", "We",
 )  # fmt: skip
-_VOICES = (
-    "plainly", "plainly", "politely", "casually, in small letters", "in a hurry", "like a chatty person",
-    "like somebody whose English is not perfect", "formally", "like a worried person",
-)  # fmt: skip
-_LEADS = re.compile(
-    r"^\s*(?:here (?:is|are)\b[^\n]*:|(?:user|message|person|prompt)\s*:|sure\b[^\n]*[:!])\s*", re.IGNORECASE
+"""How short messages begin; a beginning brings more variety than any wish for it."""
+_OPENED_SHARE = 0.75
+_OPENED_WORDS_MAX = 30
+_TYPING = ("as-is", "as-is", "as-is", "as-is", "lower", "no-end")
+_NOT_A_MESSAGE = re.compile(
+    r"as an ai\b|language model|<\||^(?:sure|certainly|of course|sorry)[,!]|\bcan(?:no|')t assist\b|\bassist you\b|"
+    r"how can i help|(?:provide|give) (?:me |us )?(?:more|the necessary) (?:context|information|details|materials)",
+    re.IGNORECASE,
 )
-_NOT_A_MESSAGE = re.compile(r"as an ai\b|language model|^(?:sure|certainly|of course)[,!]|<\|", re.IGNORECASE)
+"""What shows that a writer answered instead of writing."""
 _LIST_MARK = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s*")
 
 
@@ -92,11 +98,12 @@ class Drawn:
     row_id: str
     subject: str
     """Empty where the writer named none."""
-    shape: str
-    length: str
-    voice: str
+    opener: str
+    """What the message begins with; empty: anything."""
+    typing: str
+    """As-is, lower, or no-end: without the mark at its end."""
     shots: tuple[int, ...]
-    """Numbers of the examples that are shown, in this order."""
+    """Numbers of the examples whose messages are shown, in this order."""
 
     def as_dict(self) -> dict[str, Any]:
         """For the record of the row."""
@@ -111,13 +118,12 @@ def draw_row(behaviour: ExampleBehaviour, subjects: Sequence[str], seed: int, in
         lap, place = divmod(index, len(subjects))
         subject = random.Random(f"{seed}/{lap}").sample(list(subjects), len(subjects))[place]
     count, first = len(behaviour.examples), rng.randrange(len(behaviour.examples))
+    short = median(len(example.prompt.split()) for example in behaviour.examples) <= _OPENED_WORDS_MAX
     return Drawn(
         row_id=f"w{index:05d}",
         subject=subject,
-        shape=rng.choice(_SHAPES),
-        length=rng.choice(_LENGTHS),
-        voice=rng.choice(_VOICES),
-        # Turned, not shuffled: few different beginnings, so that a server's prefix cache holds them.
+        opener=rng.choice(_OPENERS) if short and rng.random() < _OPENED_SHARE else "",
+        typing=rng.choice(_TYPING),
         shots=tuple((first + step) % count for step in range(min(_SHOTS, count))),
     )
 
@@ -125,17 +131,20 @@ def draw_row(behaviour: ExampleBehaviour, subjects: Sequence[str], seed: int, in
 # Subjects
 
 
-def subject_messages(behaviour: Description, seed: int, number: int) -> list[dict[str, str]]:
+def subject_request(behaviour: Description, model: str, seed: int, number: int) -> ChatRequest:
     """Asks for subjects of messages, each time from another side."""
     lap, place = divmod(number, len(_ANGLES))
     angle = random.Random(f"{seed}/angles/{lap}").sample(_ANGLES, len(_ANGLES))[place]
-    shown = "\n".join(f"- {_one_line(example.prompt)}" for example in behaviour.examples[:3])
     asked = (
-        f"People send messages of this kind: {behaviour.when}\n\nThree of them:\n{shown}\n\n"
-        f"List {SUBJECTS_ASKED} other subjects that messages of this very kind can be about. Think of {angle}. "
-        "One subject a line, two to five words each, nothing else."
+        f"{_kind_of_messages(behaviour)}\n\nList {SUBJECTS_ASKED} different subjects of such messages. {angle} One "
+        "subject a line, one to four words each, nothing else."
     )
-    return [{"role": "user", "content": asked}]
+    messages = [_turn("user", asked), _turn("assistant", "1.")]
+    return ChatRequest(f"s{number:03d}", model, messages, _SUBJECT_TOKENS, _SUBJECT_TEMPERATURE, extra=dict(_GO_ON))
+
+
+def _kind_of_messages(behaviour: Description) -> str:
+    return f"Messages that different people sent. What all of them have in common: {behaviour.when.rstrip('.')}."
 
 
 def subjects_in(answered: str) -> list[str]:
@@ -155,24 +164,28 @@ def distinct(subjects: Iterable[str]) -> list[str]:
 # Messages
 
 
-def prompt_messages(behaviour: Description, drawn: Drawn) -> list[dict[str, str]]:
-    """Asks for one message as drawn."""
-    shown = "\n".join(f"- {_one_line(behaviour.examples[shot].prompt)}" for shot in drawn.shots[:3])
-    about = f" about {drawn.subject}" if drawn.subject else " about something else"
-    asked = (
-        f"People send messages of this kind: {behaviour.when}\n\nSome of them:\n{shown}\n\n"
-        f"Write another message of this kind,{about}. It is {drawn.shape}, {drawn.length}; the person writes "
-        f"{drawn.voice}. Write the message only, not an answer to it."
-    )
-    return [{"role": "user", "content": asked}]
+def message_request(behaviour: Description, drawn: Drawn, model: str, temperature: float) -> ChatRequest:
+    """Asks for one message as drawn: the writer goes on with a list of such messages, which small models do best."""
+    shown = [behaviour.examples[shot].prompt for shot in drawn.shots]
+    about = f" The last one is about: {drawn.subject}." if drawn.subject else ""
+    lines = [f"{number}. {prompt}" for number, prompt in enumerate(shown, 1)]
+    begun = "\n".join([*lines, f"{len(lines) + 1}. {drawn.opener}".rstrip()])
+    end = f"\n{len(lines) + 2}." if any("\n" in prompt for prompt in shown) else "\n"
+    messages = [_turn("user", f"{_kind_of_messages(behaviour)}{about}"), _turn("assistant", begun)]
+    longest = max(len(prompt) for prompt in shown)
+    tokens = max(_MESSAGE_TOKENS_MIN, round(longest * _TOKENS_PER_CHAR * 1.5))
+    return ChatRequest(drawn.row_id, model, messages, tokens, temperature, extra={**_GO_ON, "stop": [end]})
 
 
-def prompt_in(answered: str) -> str:
-    """The message in a writer's answer, without what a writer says around it."""
-    text = _LEADS.sub("", answered.strip()).strip()
-    text = _LIST_MARK.sub("", text) if "\n" not in text else text
-    quoted = len(text) > 2 and text[0] in '"“' and text[-1] in '"”'
-    return (text[1:-1] if quoted else text).strip()
+def message_in(drawn: Drawn, answered: str) -> str:
+    """The message that a writer went on with, typed as drawn."""
+    text = answered.strip()
+    text = f"{drawn.opener} {text}".strip() if text else ""
+    if len(text) > 2 and text[0] in '"“' and text[-1] in '"”':
+        text = text[1:-1].strip()
+    if drawn.typing == "lower":
+        return text.lower()
+    return text.rstrip(".?!") if drawn.typing == "no-end" else text
 
 
 def prompt_problem(behaviour: Description, prompt: str) -> str:
@@ -191,12 +204,14 @@ def prompt_problem(behaviour: Description, prompt: str) -> str:
 # Answers
 
 
-def answer_messages(behaviour: ExampleBehaviour, drawn: Drawn, prompt: str, broken: str = "") -> list[dict[str, str]]:
-    """Asks for the answer: description as system prompt, examples as turns; `broken` says what went wrong before."""
+def answer_messages(behaviour: ExampleBehaviour, prompt: str, broken: str = "") -> list[dict[str, str]]:
+    """Asks for the answer: description as system prompt, examples as turns; `broken` says what went wrong before.
+
+    All answers have the same beginning, so that a server's prefix cache holds it.
+    """
     turns: list[dict[str, str]] = []
     room = _SHOT_CHARS
-    for shot in drawn.shots:
-        example = behaviour.examples[shot]
+    for example in behaviour.examples[:_SHOTS]:
         room -= len(example.prompt) + len(example.answer)
         if room < 0 and turns:
             break
@@ -237,7 +252,3 @@ def json_schema(behaviour: ExampleBehaviour) -> dict[str, Any] | None:
 
 def _turn(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -22,12 +22,12 @@ from tunesmith.tools.by_examples import (
     ExampleBehaviour,
     distinct,
     draw_row,
-    prompt_in,
-    prompt_messages,
+    message_in,
+    message_request,
     prompt_problem,
-    subject_messages,
+    subject_request,
     subjects_in,
-)  # fmt: skip
+)
 from tunesmith.tools.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.described import Example
 from tunesmith.tools.likeness import Likeness
@@ -37,9 +37,10 @@ from tunesmith.tools.suites import load_suites
 CASE_SEED = 880_401
 """Of proposed cases: rows for training are drawn with the seed of `generate`."""
 _ALIKE = 85.0
-_SUBJECT_TOKENS, _PROMPT_TOKENS = 240, 160
+_TEMPERATURE = 0.8
 _TRIES = 3
 _SHORT_ANSWER_WORDS = 3
+_MORE = re.compile(r"-more-(\d+)$")
 _HEADER = (
     "# The target block: the examples that the behaviour was described with, and further messages. promptfoo format.\n"
     "# None of them may turn up in training rows. Any case may be removed, and any assertion that asks too much.\n\n"
@@ -79,13 +80,11 @@ async def propose_cases(
             if wanted <= 0:
                 break
             drawn = [draw_row(behaviour, subjects, CASE_SEED + attempt, index) for index in range(wanted)]
-            requests = [
-                ChatRequest(d.row_id, model, prompt_messages(behaviour, d), _PROMPT_TOKENS, temperature=0.8)
-                for d in drawn
-            ]
+            requests = [message_request(behaviour, one, model, _TEMPERATURE) for one in drawn]
             asked += wanted
+            by_id = {one.row_id: one for one in drawn}
             for response in await _answers(client, requests, concurrency):
-                prompt = prompt_in(response.text)
+                prompt = message_in(by_id[response.id], response.text)
                 if prompt_problem(behaviour, prompt) or seen.nearest(prompt, digits_count=True)[1] >= _ALIKE:
                     continue
                 seen.add(prompt)
@@ -98,10 +97,7 @@ async def propose_cases(
 async def _subjects(
     client: ChatClient, behaviour: ExampleBehaviour, model: str, count: int, concurrency: int
 ) -> list[str]:
-    requests = [
-        ChatRequest(f"s{n}", model, subject_messages(behaviour, CASE_SEED, n), _SUBJECT_TOKENS, temperature=0.8)
-        for n in range(max(2, -(-count // 8)))
-    ]
+    requests = [subject_request(behaviour, model, CASE_SEED, n) for n in range(max(2, -(-count // 8)))]
     return distinct(s for response in await _answers(client, requests, concurrency) for s in subjects_in(response.text))
 
 
@@ -156,15 +152,19 @@ def own_rules(behaviour: ExampleBehaviour, example: Example) -> list[Rule]:
 
 
 def add_cases(suite: Path, prompts: Sequence[str]) -> None:
-    """Add messages to a target suite that `suite_text` wrote; what is in it stays, but for its comments."""
+    """Add messages to a target suite that `suite_text` wrote; what is in it stays, but for its comments.
+
+    Raises BadInput for another file, and leaves it as it was.
+    """
     document = yaml.safe_load(suite.read_text())
-    tests = document["tests"]
-    first = 1 + sum("-more-" in str(test["metadata"]["case_id"]) for test in tests)
-    name = str(tests[0]["metadata"]["case_id"]).rpartition("-example-")[0] or "target"
-    tests += [_test(f"{name}-more-{number:02d}", prompt) for number, prompt in enumerate(prompts, first)]
-    text = _HEADER + _yaml(document)
-    atomic_write(suite, text)
-    load_suites([suite])
+    try:
+        ids = [str(test["metadata"]["case_id"]) for test in document["tests"]]
+    except (KeyError, TypeError):
+        raise BadInput(f"{suite} is not a target suite of a described behaviour; add a test to it by hand") from None
+    numbers = [int(found[1]) for case_id in ids if (found := _MORE.search(case_id))]
+    name, first = re.sub(r"-(?:example|more)-\d+$", "", ids[0]), max(numbers, default=0) + 1
+    tests = [_test(f"{name}-more-{number:02d}", prompt) for number, prompt in enumerate(prompts, first)]
+    atomic_write(suite, _HEADER + _yaml({**document, "tests": [*document["tests"], *tests]}))
 
 
 def check_reads_back(suite: Path, behaviour: ExampleBehaviour, prompts: Sequence[str] = ()) -> None:

@@ -15,7 +15,7 @@ Judge = Callable[[TrainingRow], str]
 
 _LONG_ANSWER_CHARS = 60
 """From here on two equal answers are no chance: the writer repeated itself."""
-_DRAWN = ("length", "voice", "shape")
+_DRAWN = ("typing",)
 
 
 def described_judges(behaviour: ExampleBehaviour) -> list[Judge]:

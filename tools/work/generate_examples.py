@@ -27,12 +27,12 @@ from tunesmith.tools.by_examples import (
     distinct,
     draw_row,
     json_schema,
-    prompt_in,
-    prompt_messages,
+    message_in,
+    message_request,
     prompt_problem,
-    subject_messages,
+    subject_request,
     subjects_in,
-)  # fmt: skip
+)
 from tunesmith.tools.client import ChatRequest, ChatResponse
 from tunesmith.tools.generate import GenerateRequest
 from tunesmith.tools.likeness import Likeness
@@ -41,8 +41,6 @@ from tunesmith.tools.work.job import Job
 
 _ROWS_PER_SUBJECT = 2
 _SUBJECT_REQUESTS_MIN, _SUBJECT_REQUESTS_MAX = 4, 60
-_SUBJECT_TOKENS, _PROMPT_TOKENS = 240, 200
-_SUBJECT_TEMPERATURE = 0.9
 
 
 def write_rows(job: Job[GenerateRequest], behaviour: ExampleBehaviour, server: serving.Server, tally: Tally) -> None:
@@ -52,7 +50,7 @@ def write_rows(job: Job[GenerateRequest], behaviour: ExampleBehaviour, server: s
     stored = {row.row_id for row in job.store.rows(job.step.id)}
     drawn = [draw_row(behaviour, subjects, request.seed, index) for index in range(request.rows)]
     pending = {one.row_id: one for one in drawn if one.row_id not in stored}
-    prompts = _Messages(job, behaviour, server, tally).write(drawn)
+    prompts = _Messages(job, behaviour, server, tally, drawn).write()
     _Answers(job, behaviour, server, tally, pending, prompts).write()
 
 
@@ -66,16 +64,7 @@ def _subjects(
         return kept
     wanted = job.request.rows // _ROWS_PER_SUBJECT // (SUBJECTS_ASKED // 2)
     count = min(_SUBJECT_REQUESTS_MAX, max(_SUBJECT_REQUESTS_MIN, wanted))
-    requests = [
-        ChatRequest(
-            f"s{number:03d}",
-            server.model,
-            subject_messages(behaviour, job.request.seed, number),
-            _SUBJECT_TOKENS,
-            temperature=_SUBJECT_TEMPERATURE,
-        )
-        for number in range(count)
-    ]
+    requests = [subject_request(behaviour, server.model, job.request.seed, number) for number in range(count)]
     named: dict[str, list[str]] = {}
 
     def keep(response: ChatResponse) -> None:
@@ -93,34 +82,35 @@ class _Messages:
     """The messages of the rows, each kept in `messages.jsonl` as it arrives."""
 
     def __init__(
-        self, job: Job[GenerateRequest], behaviour: ExampleBehaviour, server: serving.Server, tally: Tally
+        self,
+        job: Job[GenerateRequest],
+        behaviour: ExampleBehaviour,
+        server: serving.Server,
+        tally: Tally,
+        drawn: list[Drawn],
     ) -> None:
         self.job, self.behaviour, self.server, self.tally = job, behaviour, server, tally
+        self.drawn = {one.row_id: one for one in drawn}
         self.path = job.dir / "messages.jsonl"
         self.found = self._kept()
         self.seen = Likeness(self.found.values())
         self.attempt = 0
 
-    def write(self, drawn: list[Drawn]) -> dict[str, str]:
+    def write(self) -> dict[str, str]:
         """Row id → message. One that is no message, or like one before it, is asked for again."""
         with _lines(self.path) as file:
             for attempt in range(1, self.job.request.tries + 1):
                 self.attempt = attempt
-                requests = [self._request(one) for one in drawn if one.row_id not in self.found]
-                ask(
-                    self.job, self.server, requests, lambda response: self._keep(response, file, len(drawn)), self.tally
-                )
+                requests = [
+                    message_request(self.behaviour, one, self.server.model, self.job.request.temperature)
+                    for row_id, one in self.drawn.items()
+                    if row_id not in self.found
+                ]
+                ask(self.job, self.server, requests, lambda response: self._keep(response, file), self.tally)
         return self.found
 
-    def _request(self, drawn: Drawn) -> ChatRequest:
-        messages = prompt_messages(self.behaviour, drawn)
-        temperature = self.job.request.temperature
-        return ChatRequest(
-            drawn.row_id, self.server.model, messages, _PROMPT_TOKENS, temperature, extra={"top_p": 0.95}
-        )
-
-    def _keep(self, response: ChatResponse, file: TextIO, total: int) -> None:
-        prompt = prompt_in(response.text)
+    def _keep(self, response: ChatResponse, file: TextIO) -> None:
+        prompt = message_in(self.drawn[response.id], response.text)
         fit = not prompt_problem(self.behaviour, prompt)
         fit = fit and self.seen.nearest(prompt, digits_count=True)[1] < LIKE_AN_EXAMPLE
         if fit or self.attempt == self.job.request.tries:
@@ -129,7 +119,7 @@ class _Messages:
             file.write(json.dumps({"id": response.id, "prompt": prompt}) + "\n")
             file.flush()
         serving.renew(self.server)
-        self.job.progress(len(self.found), 2 * total, "writing messages")
+        self.job.progress(len(self.found), 2 * len(self.drawn), "writing messages")
 
     def _kept(self) -> dict[str, str]:
         found = {}
@@ -180,12 +170,12 @@ class _Answers:
                 ChatRequest(
                     row_id,
                     self.server.model,
-                    answer_messages(self.behaviour, drawn, self.prompts[row_id], self.broken.get(row_id, "")),
+                    answer_messages(self.behaviour, self.prompts[row_id], self.broken.get(row_id, "")),
                     self.behaviour.max_tokens,
                     self.job.request.temperature,
                     extra=self.extra,
                 )
-                for row_id, drawn in self.pending.items()
+                for row_id in self.pending
             ]
             ask(self.job, self.server, requests, self._keep, self.tally)
         if self.total and not self.job.store.rows(self.job.step.id):
