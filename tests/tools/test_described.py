@@ -11,12 +11,16 @@ from pydantic import ValidationError
 
 from tests.described import COOKING, HOSTILE
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.store import Store
 from tunesmith.tools import arc
+from tunesmith.tools.arc import Workspace
 from tunesmith.tools.behaviour import load_behaviour, load_rehearsal
 from tunesmith.tools.by_examples import ExampleBehaviour
 from tunesmith.tools.described import Description, DescriptionDraft, Example, described, missing
 from tunesmith.tools.described_folder import SPEC, SUITE, Pace, behaviour_of, plan_for, rules_of, write_behaviour
 from tunesmith.tools.evaluation import demo_suites
+from tunesmith.tools.forecast import forecast
+from tunesmith.tools.prompting import candidates
 from tunesmith.tools.suites import load_suites
 
 EXAMPLES = tuple(Example(prompt=f"question {n}", answer=f"- a {n}\n- b") for n in range(3))
@@ -155,3 +159,17 @@ def test_a_spec_that_was_broken_by_hand_is_refused_where_it_is_broken(
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **change}))
     with pytest.raises(BadInput, match=match):
         load_behaviour(str(path))
+
+
+def test_the_rival_prompt_shows_no_example_as_they_are_test_cases(tmp_path: Path) -> None:
+    options = candidates(behaviour_of(COOKING))
+    said = " ".join(message["content"] for option in options for message in option.preamble)
+    assert COOKING.what in said and "exactly 3 items" in said
+    assert not any(example.prompt in said or example.answer in said for example in COOKING.examples)
+
+
+def test_the_whole_plan_has_a_price_before_its_first_step(tmp_path: Path) -> None:
+    ws = Workspace(Store(tmp_path / "home"), "/bin/true", lambda event, **data: None)
+    prices = forecast(ws, plan_for(write_behaviour(COOKING, tmp_path), "fast"))
+    unpriced = [price.stage for price in prices if price.estimate is None]
+    assert set(unpriced) <= {"deploy"} and len(prices) == 13
