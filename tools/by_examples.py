@@ -12,6 +12,7 @@ import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from statistics import median
 from typing import Any, Literal
 
@@ -28,7 +29,8 @@ _SUBJECT_WORDS = 8
 _SUBJECT_TOKENS, _SUBJECT_TEMPERATURE = 160, 0.9
 _MESSAGE_TOKENS_MIN = 60
 _GO_ON: Mapping[str, Any] = {"continue_final_message": True, "add_generation_prompt": False, "top_p": 0.95}
-_SHOT_CHARS = 6_000
+_SHOT_CHARS = 3_000
+"""Of examples in one request: a bench server holds 2,048 tokens, the answer among them."""
 _SHOTS = 4
 _PROMPT_WORDS_MAX = 120
 _TOKENS_PER_CHAR = 0.4
@@ -166,13 +168,13 @@ def distinct(subjects: Iterable[str]) -> list[str]:
 
 def message_request(behaviour: Description, drawn: Drawn, model: str, temperature: float) -> ChatRequest:
     """Asks for one message as drawn: the writer goes on with a list of such messages, which small models do best."""
-    shown = [behaviour.examples[shot].prompt for shot in drawn.shots]
+    shown = _fitting([(behaviour.examples[shot].prompt,) for shot in drawn.shots])
     about = f" The last one is about: {drawn.subject}." if drawn.subject else ""
-    lines = [f"{number}. {prompt}" for number, prompt in enumerate(shown, 1)]
+    lines = [f"{number}. {prompt}" for number, (prompt,) in enumerate(shown, 1)]
     begun = "\n".join([*lines, f"{len(lines) + 1}. {drawn.opener}".rstrip()])
-    end = f"\n{len(lines) + 2}." if any("\n" in prompt for prompt in shown) else "\n"
+    end = f"\n{len(lines) + 2}." if any("\n" in prompt for (prompt,) in shown) else "\n"
     messages = [_turn("user", f"{_kind_of_messages(behaviour)}{about}"), _turn("assistant", begun)]
-    longest = max(len(prompt) for prompt in shown)
+    longest = max(len(prompt) for (prompt,) in shown)
     tokens = max(_MESSAGE_TOKENS_MIN, round(longest * _TOKENS_PER_CHAR * 1.5))
     return ChatRequest(drawn.row_id, model, messages, tokens, temperature, extra={**_GO_ON, "stop": [end]})
 
@@ -209,13 +211,8 @@ def answer_messages(behaviour: ExampleBehaviour, prompt: str, broken: str = "") 
 
     All answers have the same beginning, so that a server's prefix cache holds it.
     """
-    turns: list[dict[str, str]] = []
-    room = _SHOT_CHARS
-    for example in behaviour.examples[:_SHOTS]:
-        room -= len(example.prompt) + len(example.answer)
-        if room < 0 and turns:
-            break
-        turns += [_turn("user", example.prompt), _turn("assistant", example.answer)]
+    shown = _fitting([(example.prompt, example.answer) for example in behaviour.examples[:_SHOTS]])
+    turns = [turn for prompt_, answer in shown for turn in (_turn("user", prompt_), _turn("assistant", answer))]
     return [_turn("system", instructions(behaviour, broken)), *turns, _turn("user", prompt)]
 
 
@@ -248,6 +245,12 @@ def json_schema(behaviour: ExampleBehaviour) -> dict[str, Any] | None:
         for key, of in schema.get("properties", {}).items():
             merged["properties"].setdefault(key, {}).update(of)
     return merged
+
+
+def _fitting(shots: Sequence[tuple[str, ...]]) -> Sequence[tuple[str, ...]]:
+    """The first of `shots` that fit into a request together, and at least one."""
+    sizes = accumulate(sum(map(len, shot)) for shot in shots)
+    return shots[: max(1, sum(size <= _SHOT_CHARS for size in sizes))]
 
 
 def _turn(role: str, content: str) -> dict[str, str]:
