@@ -190,6 +190,27 @@ def message_in(drawn: Drawn, answered: str) -> str:
     return text.rstrip(".?!") if drawn.typing == "no-end" else text
 
 
+def kind_request(
+    behaviour: Description, identity: str, prompt: str, others: Sequence[str], model: str, *, without: int = -1
+) -> ChatRequest:
+    """Asks whether a message is of the kind; shown are examples, but for one, and `others` that are not."""
+    shown = [(example.prompt, "yes") for place, example in enumerate(behaviour.examples) if place != without]
+    pairs = zip(_fitting(shown), [(other, "no") for other in others], strict=False)
+    turns = [
+        turn
+        for pair in pairs
+        for text, answer in pair
+        for turn in (_turn("user", _kind_question(behaviour, text)), _turn("assistant", answer))
+    ]
+    messages = [*turns, _turn("user", _kind_question(behaviour, prompt))]
+    return ChatRequest(identity, model, messages, 3, extra={"structured_outputs": {"choice": ["yes", "no"]}})
+
+
+def _kind_question(behaviour: Description, prompt: str) -> str:
+    kind = behaviour.when.rstrip(".")
+    return f"A kind of messages: {kind}.\n\nThe message: {prompt}\n\nIs it of that kind? Answer yes or no."
+
+
 def prompt_problem(behaviour: Description, prompt: str) -> str:
     """Why a message cannot be a row's; empty: it can. The first word is the kind."""
     words = len(prompt.split())

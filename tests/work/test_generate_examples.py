@@ -91,6 +91,9 @@ def test_what_is_kept_obeys_the_rules_and_what_is_dropped_says_which_it_broke(ws
     assert again, "some answer is right once the writer is told what was wrong"
     salty = [row for row in rows if " salt " in f" {row.prompt[0]['content']} "]
     assert salty and all(row.verdict == "drop" for row in salty)
+    odd = [row for row in rows if "mint tea" in row.prompt[0]["content"].lower()]
+    assert odd and all(row.reason.startswith("kind: ") for row in odd if not row.reason.startswith("length"))
+    assert json.loads((ws.store.home / "runs" / run / made.id / "kind.json").read_text())["trusted"]
     assert len({row.prompt[0]["content"] for row in rows if row.verdict == "keep"}) >= 30
     dataset = ws.store.artifacts(run, "dataset")[0]
     assert len(read_rows(dataset.path / "train.jsonl")) == result["train_rows"]
@@ -98,7 +101,7 @@ def test_what_is_kept_obeys_the_rules_and_what_is_dropped_says_which_it_broke(ws
 
 def test_a_step_that_broke_off_asks_only_for_what_is_not_there(ws: Workspace, tmp_path: Path) -> None:
     run, folder = with_base(ws), write_behaviour(COOKING, tmp_path / "behaviours")
-    for limit, made in ((30, 0), (95, 10)):  # amid the messages, then amid the answers
+    for limit, made in ((60, 0), (140, 10)):  # amid the messages, then amid the answers
         (tmp_path / "answers").write_text(str(limit))
         serving.stop_all(ws.store.home)
         waiting = ws.store.steps(run)[-1]

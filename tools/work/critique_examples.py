@@ -22,6 +22,7 @@ def described_judges(behaviour: ExampleBehaviour) -> list[Judge]:
     """In this order; rehearsal is left alone, for what the base answers anyway is no behaviour."""
     return [
         _of_behaviour(lambda row: prompt_problem(behaviour, row.prompt[-1]["content"])),
+        _of_behaviour(_off_kind),
         _of_behaviour(lambda row: answer_problem(behaviour, row.completion[0]["content"])),
         _of_behaviour(lambda row: "loop: the answer repeats itself" if loops(row.completion[0]["content"]) else ""),
         _of_behaviour(_SameAnswer()),
@@ -30,6 +31,11 @@ def described_judges(behaviour: ExampleBehaviour) -> list[Judge]:
 
 def _of_behaviour(judge: Judge) -> Judge:
     return lambda row: judge(row) if row.origin != "rehearsal" else ""
+
+
+def _off_kind(row: TrainingRow) -> str:
+    told = row.attributes.get("of_kind", True)
+    return "" if told else "kind: its own writer does not take the message for one of the kind"
 
 
 class _SameAnswer:

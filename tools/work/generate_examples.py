@@ -1,8 +1,8 @@
 """The rows of a behaviour by examples: the served model names subjects, writes messages, and answers them as described.
 
 Three rounds, each kept as it comes: `subjects.json`, `messages.jsonl`, then the rows in the store. Killed anywhere, the
-step goes on with what is not there yet. A message or an answer that breaks a rule is asked for again; the last attempt
-goes to critique as it is, which drops it with the reason.
+step goes on with what is not there yet. A message that is not of the kind, or an answer that breaks a rule, is asked
+for again; the last attempt goes to critique as it is, which drops it with the reason.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
@@ -38,6 +38,7 @@ from tunesmith.tools.generate import GenerateRequest
 from tunesmith.tools.likeness import Likeness
 from tunesmith.tools.work.asking import Tally, ask
 from tunesmith.tools.work.job import Job
+from tunesmith.tools.work.kind_check import KindCheck
 
 _ROWS_PER_SUBJECT = 2
 _SUBJECT_REQUESTS_MIN, _SUBJECT_REQUESTS_MAX = 4, 60
@@ -50,8 +51,9 @@ def write_rows(job: Job[GenerateRequest], behaviour: ExampleBehaviour, server: s
     stored = {row.row_id for row in job.store.rows(job.step.id)}
     drawn = [draw_row(behaviour, subjects, request.seed, index) for index in range(request.rows)]
     pending = {one.row_id: one for one in drawn if one.row_id not in stored}
-    prompts = _Messages(job, behaviour, server, tally, drawn).write()
-    _Answers(job, behaviour, server, tally, pending, prompts).write()
+    written = _Messages(job, behaviour, server, tally, drawn)
+    written.write()
+    _Answers(job, behaviour, server, tally, pending, written).write()
 
 
 def _subjects(
@@ -92,44 +94,59 @@ class _Messages:
         self.job, self.behaviour, self.server, self.tally = job, behaviour, server, tally
         self.drawn = {one.row_id: one for one in drawn}
         self.path = job.dir / "messages.jsonl"
-        self.found = self._kept()
+        self.found: dict[str, str] = {}
+        self.of_kind: dict[str, bool] = {}
+        self._read()
         self.seen = Likeness(self.found.values())
+        self.kind = KindCheck(job, behaviour, server, tally)
         self.attempt = 0
 
-    def write(self) -> dict[str, str]:
-        """Row id → message. One that is no message, or like one before it, is asked for again."""
+    def write(self) -> None:
+        """Ask for every message; one that is none, is like another or is not of the kind is asked for again."""
         with _lines(self.path) as file:
             for attempt in range(1, self.job.request.tries + 1):
                 self.attempt = attempt
                 requests = [
                     message_request(self.behaviour, one, self.server.model, self.job.request.temperature)
                     for row_id, one in self.drawn.items()
-                    if row_id not in self.found
+                    if not self.of_kind.get(row_id, row_id in self.found)
                 ]
                 ask(self.job, self.server, requests, lambda response: self._keep(response, file), self.tally)
-        return self.found
+                if self.kind.trusted:
+                    untold = {row_id: text for row_id, text in self.found.items() if row_id not in self.of_kind}
+                    self.kind.ask(untold, lambda row_id, told: self._tell(row_id, told, file))
 
     def _keep(self, response: ChatResponse, file: TextIO) -> None:
         prompt = message_in(self.drawn[response.id], response.text)
         fit = not prompt_problem(self.behaviour, prompt)
         fit = fit and self.seen.nearest(prompt, digits_count=True)[1] < LIKE_AN_EXAMPLE
-        if fit or self.attempt == self.job.request.tries:
+        if fit or (self.attempt == self.job.request.tries and response.id not in self.found):
             self.found[response.id] = prompt
+            self.of_kind.pop(response.id, None)
             self.seen.add(prompt)
-            file.write(json.dumps({"id": response.id, "prompt": prompt}) + "\n")
-            file.flush()
+            self._add(file, {"id": response.id, "prompt": prompt})
+
+    def _tell(self, row_id: str, told: bool, file: TextIO) -> None:
+        self.of_kind[row_id] = told
+        self._add(file, {"id": row_id, "of_kind": told})
+
+    def _add(self, file: TextIO, entry: dict[str, Any]) -> None:
+        file.write(json.dumps(entry) + "\n")
+        file.flush()
         serving.renew(self.server)
         self.job.progress(len(self.found), 2 * len(self.drawn), "writing messages")
 
-    def _kept(self) -> dict[str, str]:
-        found = {}
+    def _read(self) -> None:
         for line in self.path.read_text().splitlines() if self.path.exists() else ():
             try:
                 entry = json.loads(line)
             except ValueError:
                 continue  # cut off by a kill: it is asked for again
-            found[entry["id"]] = entry["prompt"]
-        return found
+            if "prompt" in entry:
+                self.found[entry["id"]] = entry["prompt"]
+                self.of_kind.pop(entry["id"], None)
+            else:
+                self.of_kind[entry["id"]] = entry["of_kind"]
 
 
 @contextmanager
@@ -151,16 +168,16 @@ class _Answers:
         server: serving.Server,
         tally: Tally,
         pending: dict[str, Drawn],
-        prompts: dict[str, str],
+        written: _Messages,
     ) -> None:
         self.job, self.behaviour, self.server, self.tally = job, behaviour, server, tally
-        self.pending = {row_id: drawn for row_id, drawn in pending.items() if row_id in prompts}
-        self.prompts = prompts
+        self.prompts, self.of_kind = written.found, written.of_kind
+        self.pending = {row_id: drawn for row_id, drawn in pending.items() if row_id in self.prompts}
         self.broken: dict[str, str] = {}
         schema = json_schema(behaviour)
         form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
         self.extra = {"top_p": 0.95, **({"response_format": form} if schema else {})}
-        self.total, self.attempt = len(prompts), 0
+        self.total, self.attempt = len(self.prompts), 0
 
     def write(self) -> None:
         """An answer that breaks a rule is asked for again, and told which."""
@@ -195,6 +212,8 @@ class _Answers:
     def _row(self, response: ChatResponse, answer: str) -> TrainingRow:
         prompt, drawn = self.prompts[response.id], self.pending[response.id]
         written = {"text": prompt, "attempt": self.attempt, "finish_reason": response.finish_reason}
+        if response.id in self.of_kind:
+            written["of_kind"] = self.of_kind[response.id]
         return TrainingRow(
             row_id=response.id,
             origin="generated",
