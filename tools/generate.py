@@ -54,6 +54,8 @@ class GenerateResult(Result):
     """Texts that said what was drawn at the first attempt."""
     completed: int
     """Texts whose scenario the writer left out, so that it is said in the spec's own words."""
+    kind_checked: bool = False
+    """By examples: whether the writer could tell messages of the kind from others, and was asked."""
     requests: int
     generated_tokens: int
     tokens_per_second: float

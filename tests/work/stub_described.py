@@ -3,8 +3,8 @@
 
 It names subjects, writes a message about the one it is asked for, and answers a message with three points. Of the
 answers a quarter has two points at first and three once it is told what went wrong; messages about salt never get
-more than two, and a message about mint tea it does not take for one of the kind. Each request is a line of the file
-named in STUB_REQUESTS; from the number in STUB_ANSWERS on, requests are refused.
+more than two, and a message about mint tea it does not take for one of the kind (with STUB_ALWAYS_YES, any is). Each
+request is a line of the file named in STUB_REQUESTS; from the number in STUB_ANSWERS on, requests are refused.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def reply(messages: list[dict[str, Any]]) -> str:
         return f" {MANNERS[number % len(MANNERS)].format(about[1] if about else 'it')} Number {number % 97}."
     if "Answer yes or no" in asked:
         message = asked.partition("The message: ")[2].lower()
-        known = (*FOODS, "egg", "bread", "basil")
+        known = ("",) if os.environ.get("STUB_ALWAYS_YES") else (*FOODS, "egg", "bread", "basil")
         return "yes" if any(food in message for food in known) and "mint tea" not in message else "no"
     told = "Take care" in messages[0]["content"]
     salt = re.search(r"\bsalt\b", asked)

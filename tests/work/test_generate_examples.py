@@ -93,7 +93,7 @@ def test_what_is_kept_obeys_the_rules_and_what_is_dropped_says_which_it_broke(ws
     assert salty and all(row.verdict == "drop" for row in salty)
     odd = [row for row in rows if "mint tea" in row.prompt[0]["content"].lower()]
     assert odd and all(row.reason.startswith("kind: ") for row in odd if not row.reason.startswith("length"))
-    assert json.loads((ws.store.home / "runs" / run / made.id / "kind.json").read_text())["trusted"]
+    assert made.result["kind_checked"]
     assert len({row.prompt[0]["content"] for row in rows if row.verdict == "keep"}) >= 30
     dataset = ws.store.artifacts(run, "dataset")[0]
     assert len(read_rows(dataset.path / "train.jsonl")) == result["train_rows"]
@@ -137,6 +137,19 @@ def test_the_writer_never_gets_a_tool_or_a_seed_and_hostile_text_only_as_text(ws
     assert [step.stage for step in ws.store.steps(run)] == ["base", "generate"]
     texts = [message["content"] for body in bodies for message in body["messages"]]  # type: ignore[attr-defined]
     assert HOSTILE[6] in texts
+
+
+def test_a_writer_that_takes_everything_for_the_kind_is_not_asked(
+    ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_ALWAYS_YES", "1")
+    run, folder = with_base(ws), write_behaviour(COOKING, tmp_path / "behaviours")
+    result = arc.perform(ws, run, "generate", fields(folder, rows=20), say_yes).result
+    step = ws.store.steps(run)[-1].id
+    assert result and not result["kind_checked"]
+    assert not any("of_kind" in row.attributes for row in ws.store.rows(step))
+    told = json.loads((ws.store.home / "runs" / run / step / "kind.json").read_text())
+    assert told == {"trusted": False, "examples": 3, "told": 3, "ordinary": 20, "told_apart": 0}
 
 
 def test_the_price_and_the_plan_say_how_rows_come_about(ws: Workspace, tmp_path: Path) -> None:

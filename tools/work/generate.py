@@ -163,6 +163,7 @@ def _result(job: Job[GenerateRequest], rows: Sequence[TrainingRow], artifact: Ar
         rehearsal_rows=len(rows) - len(texts),
         first_try=sum(row.attributes["attempt"] == 1 for row in texts),
         completed=sum(not row.attributes.get("says_it", True) for row in texts),
+        kind_checked=any("of_kind" in row.attributes for row in texts),
         requests=tally.requests,
         generated_tokens=tally.tokens,
         tokens_per_second=round(tally.tokens / tally.seconds, 1) if tally.seconds else 0.0,
