@@ -37,13 +37,20 @@ def run(job: Job[GenerateRequest]) -> GenerateResult:
     if teacher:
         with bench_server(job, teacher) as server:
             _write(job, behaviour, server, tally, rehearsal=False)
+    if not teacher or request.rehearsal_rows:
+        _by_base(job, behaviour, base, tally)
+    rows = job.store.rows(job.step.id)
+    return _result(job, rows, _publish(job, behaviour, rows), tally)
+
+
+def _by_base(job: Job[GenerateRequest], behaviour: AnyBehaviour, base: Artifact, tally: Tally) -> None:
+    """What the base writes: rehearsal always, the rows where there is no teacher."""
+    teacher = "teacher" in job.inputs
     with bench_server(job, base, adapters_allowed=True) as server:
         if teacher or isinstance(behaviour, ExampleBehaviour):
             _Asking(job, None, server, tally, rehearsal=True).ask_all()
         if not teacher:
             _write(job, behaviour, server, tally, rehearsal=True)
-    rows = job.store.rows(job.step.id)
-    return _result(job, rows, _publish(job, behaviour, rows), tally)
 
 
 def _write(
