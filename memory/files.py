@@ -7,7 +7,9 @@ folder can never be taken for a whole one. Not covered: other programs that writ
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -160,3 +162,29 @@ def publish_folder(target: Path, fill: Callable[[Path], None], **notes: Any) -> 
         raise
     sync_folder(target.parent)
     return manifest
+
+
+def new_folder(parent: Path, name: str, fill: Callable[[Path], None]) -> Path:
+    """Make a folder below `parent` by calling `fill(temporary folder)`, and return it; whole or absent, never between.
+
+    It takes `name`, or the first of `name-2`, `name-3`, … that is free; what stands there is never replaced, whoever
+    else writes at the same time. It has no manifest: its owner may edit it.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
+    try:
+        fill(partial)
+        partial.chmod(0o755)
+        for number in itertools.count(1):
+            target = parent / (name if number == 1 else f"{name}-{number}")
+            try:
+                partial.rename(target)  # over an empty folder it may go, over anything else it fails
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    sync_folder(parent)
+    return target

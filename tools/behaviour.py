@@ -1,8 +1,8 @@
 """The written spec of a behaviour: what is to be learned, and everything its training rows are drawn from.
 
-A behaviour answers a text with one JSON object that holds a group (a class such as the category), a cue (a degree
-such as the urgency), a reference (an identifier copied from the text, or null) and a summary. Not covered: behaviours
-whose answer is not a JSON object of such fields.
+There are two kinds. `attributes` (here) answers a text with one JSON object that holds a group (a class such as the
+category), a cue (a degree such as the urgency), a reference (an identifier copied from the text, or null) and a
+summary; its labels are right by construction. `examples` (`by_examples`) is any other behaviour, told by a description.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import hashlib
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import jsonschema
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.by_examples import ExampleBehaviour
 from tunesmith.tools.stage import Frozen
 
 _DEMO = "demo"
@@ -106,6 +107,7 @@ class Frame(Frozen):
 class Behaviour(Frozen):
     """A behaviour and the attributes of its training rows."""
 
+    kind: Literal["attributes"] = "attributes"
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     goal: str
     prompt: str
@@ -132,7 +134,7 @@ class Behaviour(Frozen):
     @property
     def sha256(self) -> str:
         """Digest of the whole spec, whatever its comments and layout."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        return hashlib.sha256(self.model_dump_json(exclude={"kind"}).encode()).hexdigest()
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -160,6 +162,23 @@ class Behaviour(Frozen):
                 _check_scenario(scenario, self.cues, self.summary_words_max)
         _check_placeholders(self.distractors.phrases, _NUMBERS)
         return self
+
+
+def _kind_of(document: Any) -> Any:
+    return document.get("kind", "attributes") if isinstance(document, dict) else "attributes"
+
+
+AnyBehaviour: TypeAlias = Behaviour | ExampleBehaviour
+_SPEC: TypeAdapter[AnyBehaviour] = TypeAdapter(
+    Annotated[
+        Annotated[Behaviour, Tag("attributes")] | Annotated[ExampleBehaviour, Tag("examples")],
+        Discriminator(
+            _kind_of,
+            custom_error_type="kind",
+            custom_error_message="kind is one of attributes, examples (left out: attributes)",
+        ),
+    ]
+)
 
 
 def _check_scenario(scenario: Scenario, cues: dict[str, Cue], words_max: int) -> None:
@@ -195,7 +214,7 @@ def behaviour_folder(name: str) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def load_behaviour(name: str) -> Behaviour:
+def load_behaviour(name: str) -> AnyBehaviour:
     """Read the spec of a behaviour: 'demo', a YAML file, or a folder with behaviour.yaml. Raises BadInput."""
     path = Path(name).expanduser()
     if name == _DEMO or path.is_dir():
@@ -207,10 +226,10 @@ def load_behaviour(name: str) -> Behaviour:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is not a YAML file: {' '.join(str(error).split())[:200]}") from None
     try:
-        return Behaviour.model_validate(document)
+        return _SPEC.validate_python(document)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"][1:])  # the first part is the kind
         raise BadInput(f"{path}: {where + ': ' if where else ''}{first['msg']}") from None
     except jsonschema.SchemaError as error:
         raise BadInput(f"{path}: answer is not a JSON Schema: {error.message}") from None

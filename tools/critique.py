@@ -44,7 +44,7 @@ class CritiqueResult(Result):
     rehearsal_share: float
     """Of the training rows."""
     balance: dict[str, dict[str, int]]
-    """Field of the answer → its value → kept rows."""
+    """Field of the answer, or what was drawn → its value → kept rows."""
     sample_kept: tuple[str, ...]
     """Ids of a few kept rows, one per group, to be looked at."""
     sample_dropped: dict[str, tuple[str, ...]]

@@ -98,7 +98,8 @@ def plan(request: EvaluateRequest, facts: Facts) -> Plan:
         raise BadInput("evaluate: system_prompt belongs to arm=prompted")
     if request.arm == "prompted":
         request = request.model_copy(update={"behaviour": facts.seen.get("behaviour", "")})
-    tries = facts.seen.get("candidates", 0) * request.dev_rows
+    candidates_ = facts.seen.get("candidates", 0)
+    tries = candidates_ * request.dev_rows if candidates_ > 1 else 0  # one alone is not chosen
     made = facts.need(request.arm, _MAKERS[request.arm]) if request.arm in _MAKERS else None
     served = base if request.arm in ("adapter", "prompted") or made is None else made
     both = served is base

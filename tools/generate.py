@@ -1,6 +1,7 @@
 """generate: training rows for the behaviour, written by a served model for attributes that were drawn first.
 
-The label (its summary too) comes from the attributes, so it is right by construction; the writer only finds words.
+Where the spec has attributes the label (its summary too) comes from them, so it is right by construction; the writer
+only finds words. Where the spec has examples the model writes message and answer, and the answer is held to its rules.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from pydantic import Field
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.behaviour import load_behaviour, load_rehearsal
+from tunesmith.tools.by_examples import ExampleBehaviour
 from tunesmith.tools.evaluation import need_vllm, serving_memory
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
 
 _SERVER_START_S = 30.0
 _TOKENS_PER_TEXT = 20
+_TOKENS_PER_MESSAGE = 45
+"""By examples: a message and its share of the subjects; the answer comes on top."""
 _TOKENS_PER_REHEARSAL = 60
 # Tokens per second of a 1e9-parameter model on the reference machine at 32 requests at once, prefill included.
 _TOKENS_PER_SECOND_BILLION = 50.0
@@ -50,6 +54,8 @@ class GenerateResult(Result):
     """Texts that said what was drawn at the first attempt."""
     completed: int
     """Texts whose scenario the writer left out, so that it is said in the spec's own words."""
+    kind_checked: bool = False
+    """By examples: whether the writer could tell messages of the kind from others, and was asked."""
     requests: int
     generated_tokens: int
     tokens_per_second: float
@@ -61,7 +67,10 @@ def look(request: GenerateRequest, store: Store, run: str) -> Mapping[str, Any]:
     rehearsal = load_rehearsal(request.behaviour)
     if request.rehearsal_rows and not rehearsal:
         raise BadInput(f"behaviour {request.behaviour} has no rehearsal.txt; write one, or set rehearsal_rows=0")
-    return {"name": behaviour.name, "sha256": behaviour.sha256, "rehearsal": len(rehearsal)}
+    seen = {"name": behaviour.name, "sha256": behaviour.sha256, "rehearsal": len(rehearsal), "tokens": _TOKENS_PER_TEXT}
+    if isinstance(behaviour, ExampleBehaviour):
+        seen |= {"tokens": _TOKENS_PER_MESSAGE + behaviour.max_tokens // 2, "rules": len(behaviour.rules)}
+    return seen
 
 
 def plan(request: GenerateRequest, facts: Facts) -> Plan:
@@ -71,7 +80,7 @@ def plan(request: GenerateRequest, facts: Facts) -> Plan:
     writer = teacher or base
     need_vllm(facts)
     rehearsal_rows = min(request.rehearsal_rows, facts.seen["rehearsal"])
-    work = [(writer, request.rows * _TOKENS_PER_TEXT * 1.25), (base, rehearsal_rows * _TOKENS_PER_REHEARSAL)]
+    work = [(writer, request.rows * facts.seen["tokens"] * 1.25), (base, rehearsal_rows * _TOKENS_PER_REHEARSAL)]
     seconds = _SERVER_START_S * (2 if teacher else 1) + writer.bytes / 1e8
     for model, tokens in work:
         seconds += tokens * max(int(model.meta["parameters"]) / 1e9, 0.01) / _TOKENS_PER_SECOND_BILLION
@@ -90,8 +99,7 @@ def plan(request: GenerateRequest, facts: Facts) -> Plan:
         run=facts.run,
         summary=f"write {request.rows} rows of {facts.seen['name']} and {rehearsal_rows} rehearsal rows",
         steps=(
-            f"draw what each row is about from the behaviour's spec (sha256 {facts.seen['sha256'][:12]})",
-            f"the {request.writer} ({writer.meta['name']}) writes each text, in at most {request.tries} tries",
+            *_writing(request, facts, f"the {request.writer} ({writer.meta['name']})"),
             f"the base answers {rehearsal_rows} ordinary prompts, greedy",
         ),
         request=request.model_dump(mode="json"),
@@ -100,6 +108,17 @@ def plan(request: GenerateRequest, facts: Facts) -> Plan:
         writes=(f"{request.rows + rehearsal_rows} candidate rows",),
         replaces=("the candidate rows of this run",) if "rows" in facts.artifacts else (),
         refusals=room(price, facts, remedy="writer=base, or stopping another program"),
+    )
+
+
+def _writing(request: GenerateRequest, facts: Facts, writer: str) -> tuple[str, ...]:
+    spec = f"the behaviour's spec (sha256 {facts.seen['sha256'][:12]})"
+    tries = f"in at most {request.tries} tries"
+    if "rules" not in facts.seen:
+        return f"draw what each row is about from {spec}", f"{writer} writes each text, {tries}"
+    return (
+        f"{writer} names subjects for {spec} and writes a message about each, {tries}",
+        f"{writer} answers each message as described, held to {facts.seen['rules']} rules, {tries}",
     )
 
 

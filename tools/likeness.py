@@ -1,4 +1,4 @@
-"""How alike two short texts are, as edit similarity of 100 on their letters: for duplicates and for leaked cases."""
+"""How alike short texts are, as edit similarity of 100 on their letters: for duplicates, leaked cases and loops."""
 
 from __future__ import annotations
 
@@ -42,3 +42,10 @@ def normal(text: str, *, digits_count: bool = False) -> str:
     """Lower case, words and digits only; digits become 0 unless they count."""
     text = re.sub(r"[^\w]+", " ", text.lower()).strip()
     return text if digits_count else re.sub(r"\d+", "0", text)
+
+
+def loops(text: str) -> bool:
+    """Whether some five words in a row come again."""
+    words = text.lower().split()
+    runs = [tuple(words[i : i + 5]) for i in range(len(words) - 4)]
+    return len(runs) != len(set(runs))

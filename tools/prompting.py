@@ -14,8 +14,9 @@ from typing import Any
 
 import jsonschema
 
+from tunesmith.tools import by_examples
 from tunesmith.tools.attributes import Attributes, answer_of, draw
-from tunesmith.tools.behaviour import Behaviour
+from tunesmith.tools.behaviour import AnyBehaviour, Behaviour
 
 _DEV_SEED, _SHOT_SEED = 880_301, 880_302
 """Seeds of their own: rows for training are drawn with the seed of `generate`."""
@@ -53,8 +54,13 @@ class Tried:
     """Of all its requests together."""
 
 
-def candidates(behaviour: Behaviour) -> list[Candidate]:
-    """What is tried, the shortest first; as many examples as there are groups, one of each."""
+def candidates(behaviour: AnyBehaviour) -> list[Candidate]:
+    """What is tried, the shortest first; as many examples as there are groups, one of each.
+
+    Of a behaviour by examples there is one, without them: its examples are cases of the target suite.
+    """
+    if isinstance(behaviour, by_examples.ExampleBehaviour):
+        return [Candidate("instructions", (_system(by_examples.instructions(behaviour)),))]
     system = instructions(behaviour)
     every = _rows(behaviour, _SHOT_SEED, len(behaviour.scenarios))
     few = every[:_FEW_SHOTS]

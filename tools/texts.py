@@ -12,6 +12,7 @@ import re
 
 from tunesmith.tools.attributes import GO_ON, RETELL, Attributes, capital, scenario_of
 from tunesmith.tools.behaviour import Behaviour, mentions
+from tunesmith.tools.likeness import loops
 
 _LONG_NUMBER = re.compile(r"\d{4,}")
 _SENTENCE_END = re.compile(r"(?<=[.!?]) +")
@@ -152,10 +153,3 @@ def _written_part(attributes: Attributes, text: str) -> str:
     ):
         text = text.replace(said.lower(), "", 1)
     return text
-
-
-def loops(text: str) -> bool:
-    """Whether some five words in a row come again."""
-    words = text.lower().split()
-    runs = [tuple(words[i : i + 5]) for i in range(len(words) - 4)]
-    return len(runs) != len(set(runs))

@@ -15,6 +15,10 @@ import pytest
 
 from tests.demo_run import Demo, tunesmith
 from tunesmith.tools import catalog
+from tunesmith.tools.answer_rules import broken_rule
+from tunesmith.tools.behaviour import load_behaviour
+from tunesmith.tools.by_examples import ExampleBehaviour
+from tunesmith.tools.described_folder import rules_of
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -45,6 +49,17 @@ def test_help_names_every_stage_and_every_exit_code_is_documented() -> None:
     ).stdout
     assert all(re.search(rf"^ +{stage}\b", told, re.MULTILINE) for stage in STAGES)
     assert all(f"\n| {code} |" in README for code in range(5))
+
+
+def test_the_behaviour_of_the_readme_is_one(tmp_path: Path) -> None:
+    told = re.search(r"```yaml\n(kind: examples\n.+?)```", README, re.DOTALL)
+    assert told is not None
+    (tmp_path / "behaviour.yaml").write_text(told[1])
+    behaviour = load_behaviour(str(tmp_path))
+    assert isinstance(behaviour, ExampleBehaviour)
+    told_rules = [rule.says for rule in rules_of(behaviour)]
+    assert behaviour.rules and all(rule.says in told_rules for rule in behaviour.rules)
+    assert not any(broken_rule(behaviour.rules, example.answer) for example in behaviour.examples)
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tunesmith.memory.errors import StepFailed
-from tunesmith.memory.files import atomic_write, publish_folder, read_manifest, seal, verify, write_protect
+from tunesmith.memory.files import atomic_write, new_folder, publish_folder, read_manifest, seal, verify, write_protect
 
 
 def folder_with(path: Path, **files: str) -> Path:
@@ -102,3 +103,20 @@ def test_a_protected_folder_has_no_write_bits(tmp_path: Path) -> None:
     folder = folder_with(tmp_path / "m", a="1")
     write_protect(folder)
     assert (folder / "a").stat().st_mode & 0o222 == 0
+
+
+def test_a_new_folder_takes_the_first_free_name_and_never_another_ones(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a file")
+    (tmp_path / "a-2").mkdir()
+    (tmp_path / "a-2" / "mine").write_text("1")
+    made = new_folder(tmp_path, "a", lambda folder: (folder / "whole").write_text("2") and None)
+    assert made == tmp_path / "a-3" and (made / "whole").read_text() == "2"
+    assert (tmp_path / "a").read_text() == "a file" and (tmp_path / "a-2" / "mine").read_text() == "1"
+
+
+def test_many_who_want_one_name_each_get_a_folder_of_their_own(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(
+            pool.map(lambda n: new_folder(tmp_path, "a", lambda f: (f / "n").write_text(str(n)) and None), range(24))
+        )
+    assert len(set(made)) == 24 and sorted(int((folder / "n").read_text()) for folder in made) == list(range(24))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,18 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import Artifact, TrainingRow
 from tunesmith.tools.attributes import Attributes, answer_of
-from tunesmith.tools.behaviour import Behaviour, load_behaviour
+from tunesmith.tools.behaviour import AnyBehaviour, Behaviour, load_behaviour
+from tunesmith.tools.by_examples import ExampleBehaviour
 from tunesmith.tools.critique import CritiqueRequest, CritiqueResult
 from tunesmith.tools.evaluation import load_named_suites, read_suite
 from tunesmith.tools.grading import Response, grade
-from tunesmith.tools.likeness import Likeness
+from tunesmith.tools.likeness import Likeness, loops
 from tunesmith.tools.suites import Case
-from tunesmith.tools.texts import loops, problems
+from tunesmith.tools.texts import problems
+from tunesmith.tools.work.critique_examples import Judge, balance_examples, described_judges
 from tunesmith.tools.work.job import Job
 
 _SAMPLES = 3
-Judge = Callable[[TrainingRow], str]
-"""Gives the reason to drop a row, beginning with its kind and a colon; empty: none."""
 
 
 def run(job: Job[CritiqueRequest]) -> CritiqueResult:
@@ -51,7 +51,7 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     for row in judged:
         job.store.judge_row(rows_artifact.step, row.row_id, row.verdict, row.reason, row.split)
     kept = [row for row in judged if row.verdict == "keep"]
-    balance = _balance(behaviour, kept)
+    balance = balance_examples(kept) if isinstance(behaviour, ExampleBehaviour) else _balance(behaviour, kept)
     return _result(job, judged, kept, balance, _publish(job, kept))
 
 
@@ -61,19 +61,17 @@ def _cases(job: Job[CritiqueRequest]) -> list[Case]:
     return cases + (list(read_suite(job.verified("suite").path).cases) if "suite" in job.inputs else [])
 
 
-def _judges(behaviour: Behaviour, cases: Sequence[Case], request: CritiqueRequest) -> list[Judge]:
+def _judges(behaviour: AnyBehaviour, cases: Sequence[Case], request: CritiqueRequest) -> list[Judge]:
     """What is asked of a row, in this order; the duplicates last, so that only kept rows count as seen."""
-    return [
-        _broken,
-        _AnswerForm(behaviour, [case for case in cases if case.block == "target"]),
-        lambda row: _contradiction(behaviour, row),
-        _forgetful(behaviour),
-        _Leak(behaviour, cases, request.leak),
-        _Duplicate(behaviour, request.near_duplicate),
-    ]
+    target = [case for case in cases if case.block == "target"]
+    if isinstance(behaviour, ExampleBehaviour):
+        held = described_judges(behaviour)
+    else:
+        held = [_AnswerForm(behaviour, target), lambda row: _contradiction(behaviour, row), _forgetful(behaviour)]
+    return [_broken, *held, _Leak(behaviour, cases, request.leak), _Duplicate(behaviour, request.near_duplicate)]
 
 
-def text_of(behaviour: Behaviour, row: TrainingRow) -> str:
+def text_of(behaviour: AnyBehaviour, row: TrainingRow) -> str:
     """A row's own text: what the behaviour's prompt is around, or the whole prompt of a rehearsal row."""
     content = row.prompt[-1]["content"]
     before, _, after = behaviour.prompt.partition("{{" + behaviour.slot + "}}")
@@ -139,7 +137,7 @@ def _forgetful(behaviour: Behaviour) -> Judge:
 class _Leak:
     """The text is, or nearly is, what a case of a suite asks."""
 
-    def __init__(self, behaviour: Behaviour, cases: Iterable[Case], threshold: float) -> None:
+    def __init__(self, behaviour: AnyBehaviour, cases: Iterable[Case], threshold: float) -> None:
         self.behaviour, self.threshold = behaviour, threshold
         asked = [(case.case_id, _asked(behaviour, case)) for case in cases]
         self.names, self.texts = [name for name, _ in asked], Likeness([text for _, text in asked])
@@ -149,7 +147,7 @@ class _Leak:
         return f"leak: {score:.0f} of 100 like case {self.names[place]}" if score >= self.threshold else ""
 
 
-def _asked(behaviour: Behaviour, case: Case) -> str:
+def _asked(behaviour: AnyBehaviour, case: Case) -> str:
     if isinstance(text := case.vars.get(behaviour.slot), str):
         return text
     content = case.messages[-1].get("content")
@@ -159,7 +157,7 @@ def _asked(behaviour: Behaviour, case: Case) -> str:
 class _Duplicate:
     """The text is, or nearly is, that of a row before it."""
 
-    def __init__(self, behaviour: Behaviour, threshold: float) -> None:
+    def __init__(self, behaviour: AnyBehaviour, threshold: float) -> None:
         self.behaviour, self.threshold = behaviour, threshold
         self.names: list[str] = []
         self.texts = Likeness([])
@@ -235,9 +233,7 @@ def _result(
     for row in dropped:
         kinds.setdefault(row.reason.partition(":")[0], []).append(row.row_id)
     train = [row for row in kept if row.split == "train"]
-    by_group = {
-        json.loads(r.completion[0]["content"])[next(iter(balance))]: r.row_id for r in kept if r.origin == "generated"
-    }
+    by_group = {_group_of(r, next(iter(balance))): r.row_id for r in kept if r.origin == "generated"}
     return CritiqueResult(
         artifact=artifact.id,
         path=str(artifact.path),
@@ -252,3 +248,9 @@ def _result(
         sample_kept=tuple(by_group.values()),
         sample_dropped={kind: tuple(ids[:_SAMPLES]) for kind, ids in kinds.items()},
     )
+
+
+def _group_of(row: TrainingRow, field_name: str) -> str:
+    """What a row stands for in the sample: a value of its answer, or what was drawn for it."""
+    drawn = row.attributes.get(field_name)
+    return str(json.loads(row.completion[0]["content"])[field_name] if drawn is None else drawn)

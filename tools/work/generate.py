@@ -6,22 +6,21 @@ out different in another run. Requests carry no seed: a seeded, sampled request 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
-from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import Artifact, TrainingRow
 from tunesmith.tools import serving
 from tunesmith.tools.attributes import Attributes, answer_of, draw
-from tunesmith.tools.behaviour import Behaviour, load_behaviour, load_rehearsal
-from tunesmith.tools.client import ChatClient, ChatRequest, ChatResponse
+from tunesmith.tools.behaviour import AnyBehaviour, Behaviour, load_behaviour, load_rehearsal
+from tunesmith.tools.by_examples import ExampleBehaviour
+from tunesmith.tools.client import ChatRequest, ChatResponse
 from tunesmith.tools.generate import GenerateRequest, GenerateResult
 from tunesmith.tools.texts import compose, problems, says_it, stop_at, taken, writer_messages
+from tunesmith.tools.work.asking import Tally, ask
+from tunesmith.tools.work.generate_examples import write_rows
 from tunesmith.tools.work.job import Job
 from tunesmith.tools.work.served import bench_server
 
@@ -29,31 +28,40 @@ from tunesmith.tools.work.served import bench_server
 _CONTINUE = {"continue_final_message": True, "add_generation_prompt": False, "top_k": 40}
 _REHEARSAL_TOKENS = 96
 """Of each answer: long enough for a sentence to end and another to begin, or the model learns to stop early."""
-_ERRORS_ALLOWED = 0.05
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What the requests of this process cost."""
-
-    requests: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    errors: list[str] = field(default_factory=list)
 
 
 def run(job: Job[GenerateRequest]) -> GenerateResult:
     """Write the rows that are missing, then publish all of them."""
     request, base = job.request, job.verified("base")
     teacher = job.verified("teacher") if "teacher" in job.inputs else None
-    behaviour, tally = load_behaviour(request.behaviour), _Tally()
+    behaviour, tally = load_behaviour(request.behaviour), Tally()
     if teacher:
         with bench_server(job, teacher) as server:
-            _Asking(job, behaviour, server, tally, texts=True, rehearsal=False).ask_all()
-    with bench_server(job, base, adapters_allowed=True) as server:
-        _Asking(job, behaviour, server, tally, texts=not teacher, rehearsal=True).ask_all()
+            _write(job, behaviour, server, tally, rehearsal=False)
+    if not teacher or request.rehearsal_rows:
+        _by_base(job, behaviour, base, tally)
     rows = job.store.rows(job.step.id)
     return _result(job, rows, _publish(job, behaviour, rows), tally)
+
+
+def _by_base(job: Job[GenerateRequest], behaviour: AnyBehaviour, base: Artifact, tally: Tally) -> None:
+    """What the base writes: rehearsal always, the rows where there is no teacher."""
+    teacher = "teacher" in job.inputs
+    with bench_server(job, base, adapters_allowed=True) as server:
+        if teacher or isinstance(behaviour, ExampleBehaviour):
+            _Asking(job, None, server, tally, rehearsal=True).ask_all()
+        if not teacher:
+            _write(job, behaviour, server, tally, rehearsal=True)
+
+
+def _write(
+    job: Job[GenerateRequest], behaviour: AnyBehaviour, server: serving.Server, tally: Tally, *, rehearsal: bool
+) -> None:
+    """Have one server write the rows of the behaviour; those of drawn attributes together with rehearsal."""
+    if isinstance(behaviour, ExampleBehaviour):
+        write_rows(job, behaviour, server, tally)
+    else:
+        _Asking(job, behaviour, server, tally, rehearsal=rehearsal).ask_all()
 
 
 class _Asking:
@@ -62,15 +70,15 @@ class _Asking:
     def __init__(
         self,
         job: Job[GenerateRequest],
-        behaviour: Behaviour,
+        behaviour: Behaviour | None,
         server: serving.Server,
-        tally: _Tally,
+        tally: Tally,
         *,
-        texts: bool,
         rehearsal: bool,
     ) -> None:
+        """Without a `behaviour`: rehearsal alone."""
         self.job, self.behaviour, self.server, self.tally = job, behaviour, server, tally
-        drawn = [draw(behaviour, job.request.seed, index) for index in range(job.request.rows)] if texts else []
+        drawn = [draw(behaviour, job.request.seed, index) for index in range(job.request.rows)] if behaviour else []
         chosen = _chosen_prompts(job.request) if rehearsal else {}
         stored = {row.row_id for row in job.store.rows(job.step.id)}
         self.total = len(drawn) + len(chosen)
@@ -86,9 +94,20 @@ class _Asking:
         ]
         for attempt in range(1, self.job.request.tries + 1):
             self.attempt = attempt
-            texts = [_text_request(self.behaviour, self.server, a, self.job.request) for a in self.pending.values()]
-            _ask(self.job, self.server, [*rehearsal, *texts], self._keep, self.tally)
+            texts = [self._text_request(attributes) for attributes in self.pending.values()]
+            ask(self.job, self.server, [*rehearsal, *texts], self._keep, self.tally)
             rehearsal = []
+
+    def _text_request(self, attributes: Attributes) -> ChatRequest:
+        assert self.behaviour is not None
+        return ChatRequest(
+            id=attributes.row_id,
+            model=self.server.model,
+            messages=writer_messages(self.behaviour, attributes),
+            max_tokens=self.behaviour.writer.max_tokens,
+            temperature=self.job.request.temperature,
+            extra={**_CONTINUE, "stop": stop_at(attributes)},
+        )
 
     def _keep(self, response: ChatResponse) -> None:
         row = self._rehearsed(response) if response.id in self.prompts else self._written(response)
@@ -105,6 +124,7 @@ class _Asking:
 
     def _written(self, response: ChatResponse) -> TrainingRow | None:
         """The row of a text, or None where it is worth another attempt."""
+        assert self.behaviour is not None
         attributes, last = self.pending[response.id], self.attempt == self.job.request.tries
         row = _row(self.behaviour, attributes, response.text, self.attempt)
         if not last and (not row.attributes["says_it"] or problems(self.behaviour, attributes, row.attributes["text"])):
@@ -120,19 +140,6 @@ def _chosen_prompts(request: GenerateRequest) -> dict[str, str]:
     return {f"r{number:04d}": prompt for number, prompt in prompts[: request.rehearsal_rows]}
 
 
-def _text_request(
-    behaviour: Behaviour, server: serving.Server, attributes: Attributes, request: GenerateRequest
-) -> ChatRequest:
-    return ChatRequest(
-        id=attributes.row_id,
-        model=server.model,
-        messages=writer_messages(behaviour, attributes),
-        max_tokens=behaviour.writer.max_tokens,
-        temperature=request.temperature,
-        extra={**_CONTINUE, "stop": stop_at(attributes)},
-    )
-
-
 def _row(behaviour: Behaviour, attributes: Attributes, answered: str, attempt: int) -> TrainingRow:
     sentences = taken(behaviour, attributes, answered)
     text = compose(behaviour, attributes, sentences)
@@ -146,39 +153,7 @@ def _row(behaviour: Behaviour, attributes: Attributes, answered: str, attempt: i
     )
 
 
-def _ask(
-    job: Job[GenerateRequest],
-    server: serving.Server,
-    requests: Sequence[ChatRequest],
-    keep: Callable[[ChatResponse], None],
-    tally: _Tally,
-) -> None:
-    """Send requests and hand on their answers; those without one are left out. Raises StepFailed for too many."""
-    errors: list[str] = []
-
-    def take(response: ChatResponse) -> None:
-        tally.requests += 1
-        tally.tokens += response.completion_tokens
-        if response.error:
-            errors.append(response.error)
-        else:
-            keep(response)
-
-    async def ask_all() -> None:
-        async with ChatClient(server.url, server.key) as client:
-            await client.complete_many(requests, concurrency=job.request.concurrency, on_result=take)
-
-    started = time.monotonic()
-    asyncio.run(ask_all())
-    tally.seconds += time.monotonic() - started
-    if len(errors) > _ERRORS_ALLOWED * len(requests):
-        raise StepFailed(
-            f"{len(errors)} of {len(requests)} requests were not answered ({errors[0]}); the server's log is "
-            f"{server.log}; the answered rows are kept, `--resume` goes on with the others"
-        )
-
-
-def _publish(job: Job[GenerateRequest], behaviour: Behaviour, rows: Sequence[TrainingRow]) -> Artifact:
+def _publish(job: Job[GenerateRequest], behaviour: AnyBehaviour, rows: Sequence[TrainingRow]) -> Artifact:
     fields = ("row_id", "origin", "prompt", "completion", "attributes")
     lines = [{name: getattr(row, name) for name in fields} for row in sorted(rows, key=lambda row: row.row_id)]
     folder = job.dir / "rows"
@@ -187,9 +162,7 @@ def _publish(job: Job[GenerateRequest], behaviour: Behaviour, rows: Sequence[Tra
     return job.publish("rows", folder, meta=meta)
 
 
-def _result(
-    job: Job[GenerateRequest], rows: Sequence[TrainingRow], artifact: Artifact, tally: _Tally
-) -> GenerateResult:
+def _result(job: Job[GenerateRequest], rows: Sequence[TrainingRow], artifact: Artifact, tally: Tally) -> GenerateResult:
     texts = [row for row in rows if row.origin == "generated"]
     return GenerateResult(
         artifact=artifact.id,
@@ -197,7 +170,8 @@ def _result(
         rows=len(texts),
         rehearsal_rows=len(rows) - len(texts),
         first_try=sum(row.attributes["attempt"] == 1 for row in texts),
-        completed=sum(not row.attributes["says_it"] for row in texts),
+        completed=sum(not row.attributes.get("says_it", True) for row in texts),
+        kind_checked=any("of_kind" in row.attributes for row in texts),
         requests=tally.requests,
         generated_tokens=tally.tokens,
         tokens_per_second=round(tally.tokens / tally.seconds, 1) if tally.seconds else 0.0,

@@ -10,7 +10,7 @@ from typing import Any
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools import serving
-from tunesmith.tools.behaviour import Behaviour
+from tunesmith.tools.behaviour import AnyBehaviour, Behaviour
 from tunesmith.tools.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.evaluation import Sampling
 from tunesmith.tools.prompting import Candidate, DevRow, Tried, best, candidates, dev_rows, judge
@@ -42,9 +42,12 @@ def given(system_prompt: str) -> Chosen:
     return Chosen("the user's own", [{"role": "system", "content": system_prompt}], [], 0)
 
 
-def choose(job: Job[Any], server: serving.Server, behaviour: Behaviour, rows: int, sampling: Sampling) -> Chosen:
+def choose(job: Job[Any], server: serving.Server, behaviour: AnyBehaviour, rows: int, sampling: Sampling) -> Chosen:
     """Try every candidate on `rows` drawn rows and take the best. A resumed step asks only what is not answered yet."""
-    options, dev = candidates(behaviour), dev_rows(behaviour, rows)
+    options = candidates(behaviour)
+    if not isinstance(behaviour, Behaviour):  # rows of its own cannot be drawn without a model, so nothing is chosen
+        return Chosen(options[0].name, list(options[0].preamble), [], 0)
+    dev = dev_rows(behaviour, rows)
     answers = _ask(job, server, options, dev, sampling)
     tried = [_tally(behaviour, option, dev, answers) for option in options]
     winner = best(tried)

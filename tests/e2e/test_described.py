@@ -1,0 +1,42 @@
+"""A described behaviour on the real model: messages and answers are written, held to the rules, and kept or dropped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.demo_run import Demo, as_json, tunesmith
+from tests.described import COOKING
+from tunesmith.tools.answer_rules import broken_rule
+from tunesmith.tools.described_folder import SUITE, behaviour_of, write_behaviour
+from tunesmith.tools.likeness import Likeness
+
+pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
+
+
+def test_a_real_model_writes_rows_that_keep_the_rules_and_leave_the_cases_alone(demo: Demo, tmp_path: Path) -> None:
+    home, folder = tmp_path / "home", write_behaviour(COOKING, tmp_path)
+    shutil.copytree(demo.home / "models", home / "models")
+    as_json(tunesmith(home, "base", "--yes", "--json"))
+    try:
+        asked = ("--behaviour", str(folder), "--rows", "24", "--rehearsal_rows", "4", "--tries", "3")
+        as_json(tunesmith(home, "generate", *asked, "--yes", "--json", timeout_s=400))
+        done = as_json(tunesmith(home, "critique", "--suites", str(folder / SUITE), "--yes", "--json", timeout_s=120))
+    finally:
+        tunesmith(home, "serve", "stop")
+    result = done["result"]
+    assert result["candidates"] == 28 and result["kept"] + result["dropped"] == 28
+    rows = [json.loads(line) for name in ("train", "valid") for line in _lines(Path(result["path"]) / f"{name}.jsonl")]
+    written = [row for row in rows if row["origin"] == "generated"]
+    cases = Likeness([example.prompt for example in COOKING.examples])
+    assert written
+    for row in written:
+        assert broken_rule(behaviour_of(COOKING).rules, row["completion"][0]["content"]) is None
+        assert cases.nearest(row["prompt"][0]["content"])[1] < 85
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()
