@@ -16,9 +16,10 @@ import yaml
 from pydantic import Field, ValidationError
 
 from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError
-from tunesmith.memory.records import DECLINED, DONE, RUNNING, Step
+from tunesmith.memory.records import DECLINED, DONE, FAILED, RUNNING, WAITING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools import catalog, facts, runner
+from tunesmith.tools.local_paths import FOLDER
 from tunesmith.tools.processes import ProcessId
 from tunesmith.tools.stage import Frozen, Plan, Request
 
@@ -73,16 +74,24 @@ class ArcPlan(Frozen):
     steps: tuple[StepSpec, ...] = Field(min_length=1)
 
 
-def parse_request(stage: str, fields: Mapping[str, Any]) -> Request:
-    """The frozen request of a stage. Raises BadInput naming each wrong field and the nearest right one."""
-    if stage not in catalog.BY_NAME:
+def parse_request(stage: str, fields: Mapping[str, Any], *, folder: Path | None = None) -> Request:
+    """The frozen request of a stage, its local paths absolute: relative ones start from `folder`, else from here.
+
+    Raises BadInput naming each wrong field and the nearest right one.
+    """
+    if not isinstance(stage, str) or stage not in catalog.BY_NAME:
         raise BadInput(f"no stage {stage!r}; the stages are: {', '.join(catalog.BY_NAME)}")
     model = catalog.BY_NAME[stage].load().request
     try:
-        request: Request = model.model_validate(dict(fields))
+        request: Request = model.model_validate(dict(fields), context={FOLDER: folder or Path.cwd()})
         return request
     except ValidationError as error:
         raise BadInput(f"{stage}: {'; '.join(_wrong(e, list(model.model_fields)) for e in error.errors())}") from None
+
+
+def parse_fields(stage: str, fields: Mapping[str, Any], *, folder: Path | None = None) -> dict[str, Any]:
+    """The given fields, and no other ones, as the stage's request reads them. Raises BadInput as `parse_request`."""
+    return parse_request(stage, fields, folder=folder).model_dump(mode="json", include=set(fields))
 
 
 def _wrong(error: Any, known: list[str]) -> str:
@@ -95,7 +104,10 @@ def _wrong(error: Any, known: list[str]) -> str:
 
 
 def load_arc(path: Path) -> ArcPlan:
-    """Read a plan file and check every request and the order of its steps. Raises BadInput."""
+    """Read a plan file and check every request and the order of its steps. Raises BadInput.
+
+    Relative paths in it start from the folder that it lies in, wherever tunesmith was started.
+    """
     try:
         document = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -118,7 +130,8 @@ def _step_spec(path: Path, number: int, entry: Any) -> dict[str, Any]:
         entry = {"stage": entry}
     if not isinstance(entry, dict) or "stage" not in entry:
         raise BadInput(f"{path}: step {number} names no stage; write `- stage: train`")
-    return {"stage": entry["stage"], "fields": {k: v for k, v in entry.items() if k != "stage"}}
+    fields = {str(name): value for name, value in entry.items() if name != "stage"}
+    return {"stage": entry["stage"], "fields": parse_fields(entry["stage"], fields, folder=path.parent.absolute())}
 
 
 def check_arc(plan: ArcPlan, *, have: tuple[str, ...]) -> None:
@@ -296,14 +309,20 @@ def _inline(ws: Workspace, step: str) -> Step:
 def run_arc(ws: Workspace, plan: ArcPlan, approver: Approver, *, resume_run: str | None = None) -> str:
     """Carry out a written plan step by step and return the run's id; a resumed run skips what is done.
 
-    Raises what its first failing step raises, after marking the run.
+    Raises BadInput before a run is opened where a step is known to fail, else what the first failing step raises,
+    after marking the run.
     """
+    from tunesmith.tools.forecast import check_ahead
+
     store = ws.store
+    if not resume_run:
+        check_ahead(ws, plan)
     run = resume_run or store.new_run(plan.name, goal=plan.goal, plan=plan.model_dump(mode="json"))
     done = _done_positions(store, run) if resume_run else {}
-    store.set_run_status(run, "running")
-    ws.emit("run.started", run=run, name=plan.name, steps=[spec.stage for spec in plan.steps], resumed=bool(resume_run))
+    store.set_run_status(run, RUNNING)
+    stages = [spec.stage for spec in plan.steps]
     try:
+        ws.emit("run.started", run=run, name=plan.name, steps=stages, resumed=bool(resume_run))
         for position, spec in enumerate(plan.steps):
             before = done.get(position)
             if before and before.status == DONE:
@@ -315,10 +334,47 @@ def run_arc(ws: Workspace, plan: ArcPlan, approver: Approver, *, resume_run: str
             else:
                 perform(ws, run, spec.stage, spec.fields, approver)
     except TunesmithError as error:
-        store.set_run_status(run, "failed" if error.exit_code == 1 else "waiting")
+        store.set_run_status(run, FAILED if error.exit_code == 1 else WAITING)
         raise
-    store.set_run_status(run, "done")
+    except Exception:
+        store.set_run_status(run, FAILED)
+        raise
+    store.set_run_status(run, DONE)
     return run
+
+
+def go_on(ws: Workspace, run: str, approver: Approver) -> Step:
+    """Go on with the newest step of a run that was begun and did not reach its end, and return it ended.
+
+    It goes on from its own checkpoint, unless the run holds other inputs by now: then it is planned anew. Raises
+    BadInput where no step is half done.
+    """
+    step = _half_done(ws.store, run)
+    if step.status == RUNNING:
+        return watch(ws, step.id)
+    if _same_inputs(ws.store, step):
+        return resume(ws, step.id, approver)
+    fields = {name: value for name, value in step.request.items() if name != "run"}
+    return perform(ws, run, step.stage, fields, approver)
+
+
+def _half_done(store: Store, run: str) -> Step:
+    """The newest step that was begun and is neither done, nor declined, nor followed by one that did its work."""
+    finished: set[tuple[str, str]] = set()
+    for step in reversed(store.steps(run)):
+        if step.status == DONE:
+            finished.add((step.stage, step.arm))
+        elif step.status != DECLINED and step.started_at and (step.stage, step.arm) not in finished:
+            return step
+    raise BadInput(f"no step of {run} is half done; start the next stage with --run {run}")
+
+
+def is_complete(store: Store, run: str) -> bool:
+    """Whether every step of the written plan that a run follows is done."""
+    done = _done_positions(store, run)
+    return all(
+        position in done and done[position].status == DONE for position in range(len(store.run(run).plan["steps"]))
+    )
 
 
 def _done_positions(store: Store, run: str) -> dict[int, Step]:

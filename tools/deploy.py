@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -40,8 +41,7 @@ class DeployResult(Result):
 
 def look(request: DeployRequest, store: Store, run: str) -> Mapping[str, Any]:
     """What is deployed now and was before, whether the port is free, and what the evaluations say."""
-    if request.port and not serving.port_is_free(request.port) and not serving.deployed_on(store.home, request.port):
-        raise BadInput(f"port {request.port} is in use by another program; choose another, or port=0 for a free one")
+    refuse_taken_port(store.home, request.port)
     target = previous_deployment(store) if request.rollback else None
     return {
         "deployed": serving.deployed(store.home),
@@ -49,6 +49,12 @@ def look(request: DeployRequest, store: Store, run: str) -> Mapping[str, Any]:
         "model": store.artifact(target.meta["serves"]) if target else None,
         "broken": [] if request.rollback else broken_hops(store, run, request.arm),
     }
+
+
+def refuse_taken_port(home: Path, port: int) -> None:
+    """Raises BadInput where another program than a deployment of ours holds the port."""
+    if port and not serving.port_is_free(port) and not serving.deployed_on(home, port):
+        raise BadInput(f"port {port} is in use by another program; choose another, or port=0 for a free one")
 
 
 def previous_deployment(store: Store) -> Artifact:

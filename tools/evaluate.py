@@ -8,7 +8,7 @@ hops of the chain of custody: their weights differ, and only those.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.behaviour import load_behaviour
 from tunesmith.tools.custody import GOAL_RATE
 from tunesmith.tools.evaluation import evaluation_seconds, need_vllm, read_suite, serving_memory
+from tunesmith.tools.local_paths import local_path
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.prompting import candidates
 from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
@@ -34,7 +35,7 @@ class EvaluateRequest(Request):
     system_prompt: str = Field(
         default="", description="For the arm `prompted`: your own; empty: the best of a few made from the behaviour."
     )
-    behaviour: str = Field(
+    behaviour: Annotated[str, local_path("demo")] = Field(
         default="", description="What `prompted` is made from; empty: the behaviour that the run's rows are of."
     )
     dev_rows: int = Field(default=20, ge=5, le=500, description="Drawn rows on which the prompt is chosen.")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.local_paths import is_there
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -34,8 +35,8 @@ class ModelFolder(NamedTuple):
 def check_model_folder(path: Path, *, need_chat_template: bool = True) -> ModelFolder:
     """The facts of a loadable chat model folder; raises BadInput with one line for anything else."""
     path = Path(path)
-    if not path.is_dir():
-        raise BadInput(f"{path} is not a folder; give a model folder with config.json and safetensors files")
+    if not (is_there(path) and path.is_dir()):
+        raise BadInput(f"{str(path)[:300]} is not a folder; give a model folder with config.json and safetensors files")
     if not (path / "config.json").is_file():
         raise BadInput(f"{path} is not a model folder: it has no config.json")
     config = _read_json(path / "config.json")

@@ -110,12 +110,18 @@ def test_more_hours_than_allowed_are_not_started(tunesmith: Tunesmith, model_fol
     assert Store(tunesmith.home).steps()[0].status == "planned"
 
 
-def test_a_yes_to_another_plan_starts_nothing(tunesmith: Tunesmith, model_folder: Path) -> None:
+def test_a_yes_to_another_plan_starts_nothing_and_the_new_plan_waits(tunesmith: Tunesmith, model_folder: Path) -> None:
     asked = json.loads(tunesmith("base", "--model", str(model_folder), "--json").stdout)
     (model_folder / "extra.json").write_text("[" + "1," * 900_000 + "1]")
-    done = tunesmith("base", "--approve", asked["plan_hash"][:12])
+    done = tunesmith("base", "--approve", asked["plan_hash"][:12], "--json")
     assert done.returncode == 3 and "would now be planned" in done.stderr
-    assert Store(tunesmith.home).step(asked["step"]).status == "planned"
+    store = Store(tunesmith.home)
+    assert [step.status for step in store.steps()] == ["declined", "planned"] and store.run("r1").status == "waiting"
+    proposed = json.loads(done.stdout)
+    assert proposed["event"] == "approval.required" and proposed["plan"]["stage"] == "base"
+    assert (proposed["step"], proposed["plan_hash"]) == (store.steps()[1].id, store.steps()[1].plan_hash)
+    assert tunesmith("base", "--approve", proposed["plan_hash"][:12]).returncode == 0
+    assert store.run("r1").status == "done"
 
 
 def test_a_plan_tells_its_events_one_a_line_and_ends_with_done(tunesmith: Tunesmith, model_folder: Path) -> None:

@@ -46,6 +46,7 @@ def run(job: Job[GenerateRequest]) -> GenerateResult:
     request, base = job.request, job.verified("base")
     teacher = job.verified("teacher") if "teacher" in job.inputs else None
     behaviour, tally = load_behaviour(request.behaviour), _Tally()
+    job.agreed("the behaviour", behaviour.sha256)
     if teacher:
         with bench_server(job, teacher) as server:
             _Asking(job, behaviour, server, tally, texts=True, rehearsal=False).ask_all()
