@@ -59,6 +59,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     args, rest = build(chosen).parse_known_args(argv)
     if rest and args.command not in catalog.BY_NAME:
         raise BadInput(f"unexpected argument {rest[0]!r}; `tunesmith --help` lists the commands")
+    if hasattr(args, "max_hours") and not getattr(args, "yes", False):
+        raise BadInput(f"--max-hours {args.max_hours:g} limits what --yes agrees to; give --yes too, or leave it out")
     return args, rest
 
 
