@@ -112,7 +112,7 @@ def load_arc(path: Path) -> ArcPlan:
         document = yaml.safe_load(path.read_text())
     except OSError as error:
         raise BadInput(f"cannot read the plan {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"{path} is not a YAML file: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(document, dict) or not isinstance(document.get("steps"), list):
         raise BadInput(f"{path} is not a plan: it needs `name` and a list `steps`")
