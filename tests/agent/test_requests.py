@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -56,9 +57,10 @@ def folder(with_base: Folder, tmp_path: Path) -> Iterator[Folder]:
 
 
 def test_a_relative_model_reaches_the_worker_and_the_stored_request_is_absolute(with_base: Folder) -> None:
-    step = Store(with_base.home).steps()[0]
-    assert step.status == "done" and step.request["model"] == str(with_base.path / "mymodel")
-    assert Store(with_base.home).run(step.run).name == "mymodel"
+    with contextlib.closing(Store(with_base.home)) as store:
+        step = store.steps()[0]
+        assert step.status == "done" and step.request["model"] == str(with_base.path / "mymodel")
+        assert store.run(step.run).name == "mymodel"
 
 
 def test_a_relative_suite_reaches_the_worker(folder: Folder) -> None:
