@@ -22,6 +22,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools import arc, catalog
 from tunesmith.tools.arc import Approver, ArcPlan, Decision, Workspace
 from tunesmith.tools.stage import Plan
+from tunesmith.tools.standing import is_complete
 
 LET_GO = 130
 """Exit code of a command that was interrupted: what it started goes on."""
@@ -140,7 +141,7 @@ def carry_out_pending(ws: Workspace, stage: str, plan_hash: str) -> Step:
             _propose_instead(ws, step, now)
         stand(ws.store, step.run, RUNNING)
         ended = arc.resume(ws, step.id, HashApprover(step.plan_hash))
-    if ws.store.run(step.run).plan.get("steps") and arc.is_complete(ws.store, step.run):
+    if ws.store.run(step.run).plan.get("steps") and is_complete(ws.store, step.run):
         ws.store.set_run_status(step.run, DONE)
     return ended
 

@@ -22,6 +22,7 @@ from tunesmith.tools import catalog, facts, runner
 from tunesmith.tools.local_paths import FOLDER
 from tunesmith.tools.processes import ProcessId
 from tunesmith.tools.stage import Frozen, Plan, Request
+from tunesmith.tools.standing import done_positions, half_done, same_inputs
 
 Emit = Callable[..., None]
 """Called as emit(event name, **data) for everything that a watcher may want to know."""
@@ -318,7 +319,7 @@ def run_arc(ws: Workspace, plan: ArcPlan, approver: Approver, *, resume_run: str
     if not resume_run:
         check_ahead(ws, plan)
     run = resume_run or store.new_run(plan.name, goal=plan.goal, plan=plan.model_dump(mode="json"))
-    done = _done_positions(store, run) if resume_run else {}
+    done = done_positions(store, run) if resume_run else {}
     store.set_run_status(run, RUNNING)
     stages = [spec.stage for spec in plan.steps]
     try:
@@ -329,7 +330,7 @@ def run_arc(ws: Workspace, plan: ArcPlan, approver: Approver, *, resume_run: str
                 continue
             if before and before.status == RUNNING and runner.is_alive(before):
                 watch(ws, before.id)
-            elif before and before.status != DECLINED and _same_inputs(store, before):
+            elif before and before.status != DECLINED and same_inputs(store, before):
                 resume(ws, before.id, approver)
             else:
                 perform(ws, run, spec.stage, spec.fields, approver)
@@ -349,52 +350,10 @@ def go_on(ws: Workspace, run: str, approver: Approver) -> Step:
     It goes on from its own checkpoint, unless the run holds other inputs by now: then it is planned anew. Raises
     BadInput where no step is half done.
     """
-    step = _half_done(ws.store, run)
+    step = half_done(ws.store, run)
     if step.status == RUNNING:
         return watch(ws, step.id)
-    if _same_inputs(ws.store, step):
+    if same_inputs(ws.store, step):
         return resume(ws, step.id, approver)
     fields = {name: value for name, value in step.request.items() if name != "run"}
     return perform(ws, run, step.stage, fields, approver)
-
-
-def _half_done(store: Store, run: str) -> Step:
-    """The newest step that was begun and is neither done, nor declined, nor followed by one that did its work."""
-    finished: set[tuple[str, str]] = set()
-    for step in reversed(store.steps(run)):
-        if step.status == DONE:
-            finished.add((step.stage, step.arm))
-        elif step.status != DECLINED and step.started_at and (step.stage, step.arm) not in finished:
-            return step
-    raise BadInput(f"no step of {run} is half done; start the next stage with --run {run}")
-
-
-def is_complete(store: Store, run: str) -> bool:
-    """Whether every step of the written plan that a run follows is done."""
-    done = _done_positions(store, run)
-    return all(
-        position in done and done[position].status == DONE for position in range(len(store.run(run).plan["steps"]))
-    )
-
-
-def _done_positions(store: Store, run: str) -> dict[int, Step]:
-    """What the run's plan holds already: position in the plan → the newest step carried out for it.
-
-    Steps were made in the order of the plan, each attempt after the last; a stage that failed and was planned
-    again stands at the same position.
-    """
-    wanted = [spec["stage"] for spec in store.run(run).plan.get("steps", [])]
-    found: dict[int, Step] = {}
-    position = 0
-    for step in store.steps(run):
-        if position < len(wanted) and step.stage == wanted[position]:
-            found[position] = step
-            position += step.status == DONE
-    return found
-
-
-def _same_inputs(store: Store, step: Step) -> bool:
-    """Whether a failed step would still be planned on the artifacts it was approved for."""
-    pins = step.plan.get("inputs", {})
-    newest = {artifact.kind: artifact.id for artifact in store.artifacts(step.run)}
-    return all(newest.get(name, pin["artifact"]) == pin["artifact"] for name, pin in pins.items())

@@ -68,7 +68,7 @@ def _back_on_failure(job: Job[DeployRequest], before: list[serving.Server]) -> I
                 _bring_back(job, server, keys[server.id])
         except Exception as lost:
             raise StepFailed(
-                f"{error}; what was deployed before did not come back: {lost}; `tunesmith deploy --rollback` serves it"
+                f"{error}; what was deployed before did not come back either: {lost}; deploy it again"
             ) from error
         raise
 
