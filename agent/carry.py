@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tunesmith.agent import fields as request_fields
 from tunesmith.agent import render
-from tunesmith.agent.approvals import HashApprover, TerminalApprover, YesApprover, nobody
+from tunesmith.agent.approvals import HashApprover, TerminalApprover, YesApprover, nobody, pending
 from tunesmith.agent.output import Output
 from tunesmith.agent.settings import Settings
 from tunesmith.agent.summary import conclude, summary_view
-from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound, TunesmithError
-from tunesmith.memory.records import APPROVED, DRIVER_RUN, PLANNED, RUNNING, Step
+from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound, StepFailed, TunesmithError
+from tunesmith.memory.records import APPROVED, DONE, DRIVER_RUN, FAILED, PLANNED, RUNNING, WAITING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools import arc, catalog
-from tunesmith.tools.arc import Approver, ArcPlan, Workspace
+from tunesmith.tools.arc import Approver, ArcPlan, Decision, Workspace
+from tunesmith.tools.stage import Plan
+from tunesmith.tools.standing import is_complete
 
 LET_GO = 130
 """Exit code of a command that was interrupted: what it started goes on."""
@@ -66,8 +70,7 @@ def stage_fields(args: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
     model = catalog.BY_NAME[args.command].load().request
     given = request_fields.of_file(args.request) if args.request else {}
     given |= request_fields.of_flags(args, model) | request_fields.of_rest(rest)
-    arc.parse_request(args.command, given)
-    return given
+    return arc.parse_fields(args.command, given)
 
 
 def open_run(ws: Workspace, stage: str, given: dict[str, Any]) -> str:
@@ -99,13 +102,22 @@ def _has_base(store: Store, run: str) -> bool:
 
 def in_run(ws: Workspace, run: str, stage: str, given: dict[str, Any], approver: Approver) -> Step:
     """Carry out one step; a run that follows no written plan stands where its newest step stands."""
+    with standing(ws.store, run):
+        return arc.perform(ws, run, stage, given, approver)
+
+
+@contextmanager
+def standing(store: Store, run: str) -> Iterator[None]:
+    """Put a run where the step that is carried out here leaves it; what is refused leaves it where it was."""
     try:
-        ended = arc.perform(ws, run, stage, given, approver)
-    except TunesmithError as error:
-        stand(ws.store, run, "waiting" if isinstance(error, ApprovalPending) else "failed")
+        yield
+    except StepFailed:
+        stand(store, run, FAILED)
         raise
-    stand(ws.store, run, "done")
-    return ended
+    except ApprovalPending:
+        stand(store, run, WAITING)
+        raise
+    stand(store, run, DONE)
 
 
 def stand(store: Store, run: str, status: str) -> None:
@@ -115,18 +127,36 @@ def stand(store: Store, run: str, status: str) -> None:
 
 
 def carry_out_pending(ws: Workspace, stage: str, plan_hash: str) -> Step:
-    """Approve and carry out the step that waits with this plan. Raises NotFound, or ApprovalPending if it changed."""
+    """Approve and carry out the step that waits with this plan. Raises NotFound.
+
+    Where it would be planned otherwise by now, the new plan is proposed in its place; raises ApprovalPending.
+    """
     waiting = [s for s in ws.store.steps(status=PLANNED) if s.stage == stage and s.plan_hash.startswith(plan_hash)]
     if len(plan_hash) < 8 or not waiting:
         raise NotFound(f"no {stage} step waits with plan {plan_hash!r}; `tunesmith jobs list` shows those that wait")
     step = waiting[-1]
     now = arc.price(ws, step.run, stage, {k: v for k, v in step.request.items() if k != "run"})
-    if now.hash != step.plan_hash:
-        ws.emit("plan.shown", run=step.run, step=step.id, stage=stage, plan_hash=now.hash, plan=now)
-        raise ApprovalPending(
-            f"{stage} would now be planned as {now.hash[:12]}, not {step.plan_hash[:12]}; run `tunesmith {stage}` again"
-        )
-    return arc.resume(ws, step.id, HashApprover(step.plan_hash))
+    with standing(ws.store, step.run):
+        if now.hash != step.plan_hash:
+            _propose_instead(ws, step, now)
+        stand(ws.store, step.run, RUNNING)
+        ended = arc.resume(ws, step.id, HashApprover(step.plan_hash))
+    if ws.store.run(step.run).plan.get("steps") and is_complete(ws.store, step.run):
+        ws.store.set_run_status(step.run, DONE)
+    return ended
+
+
+def _propose_instead(ws: Workspace, step: Step, now: Plan) -> NoReturn:
+    """Let the plan of today wait for a yes in the place of the approved one. Raises ApprovalPending."""
+    changed = f"it would now be planned as {now.hash[:12]}, not {step.plan_hash[:12]}"
+    price = Plan.model_validate(step.plan).estimate.model_dump(mode="json")
+    ws.store.decide(step.id, "no", by="--approve", reason=changed, price=price)
+
+    def ask(plan: Plan, step: str) -> Decision:
+        raise pending(plan, step, changed)
+
+    arc.decide(ws, arc.propose(ws, step.run, now), now, ask)
+    raise AssertionError("nobody has said yes to this plan")
 
 
 def step_document(store: Store, step: Step) -> dict[str, Any]:
@@ -157,24 +187,31 @@ def run(args: argparse.Namespace, settings: Settings, store: Store, out: Output)
         if plan is not None and plan != stored:
             raise BadInput(f"{args.plan} is not the plan of {args.resume}; leave it out to go on with {args.resume}")
         plan = stored
-    assert plan is not None
     return whole(plan, args, settings, store, out)
 
 
-def stored_plan(store: Store, run: str) -> ArcPlan:
-    """The written plan that a run follows. Raises BadInput where it follows none."""
+def stored_plan(store: Store, run: str) -> ArcPlan | None:
+    """The written plan that a run follows; None where it was made stage by stage. Raises NotFound."""
     record = store.run(run)
-    if not record.plan.get("steps"):
-        raise BadInput(f"{run} was made stage by stage and follows no plan; start the next stage with --run {run}")
-    return ArcPlan.model_validate(record.plan)
+    return ArcPlan.model_validate(record.plan) if record.plan.get("steps") else None
 
 
-def whole(plan: ArcPlan, args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
+def plan_or_rest(ws: Workspace, plan: ArcPlan | None, run: str | None, approver: Approver) -> str:
+    """Carry out a plan, or what is left of a run: of its plan, else its half-done step. The run's id."""
+    if plan is not None:
+        return arc.run_arc(ws, plan, approver, resume_run=run)
+    assert run is not None
+    with standing(ws.store, run):
+        arc.go_on(ws, run, approver)
+    return run
+
+
+def whole(plan: ArcPlan | None, args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """Carry out a plan, then tell what came of it: always a `done` event, and a report where there is one to write."""
 
     def emit(event: str, **data: Any) -> None:
         out.emit(event, **data)
-        if event == "run.started" and not data["resumed"]:
+        if event == "run.started" and plan is not None and not data["resumed"]:
             _show_price(ws, plan, out)
 
     ws = Workspace(store, settings.vllm, emit)
@@ -182,7 +219,7 @@ def whole(plan: ArcPlan, args: argparse.Namespace, settings: Settings, store: St
     before = {r.id for r in store.runs()}
     exit_code = 1
     try:
-        known = arc.run_arc(ws, plan, approver_of(args), resume_run=known)
+        known = plan_or_rest(ws, plan, known, approver_of(args))
         exit_code = 0
     except TunesmithError as error:
         exit_code = error.exit_code

@@ -29,22 +29,31 @@ _STREAMS = ("run", "demo")
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command line and return its exit code; no traceback ever reaches the user."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _open_closed_streams()
+    opened: list[Output] = []
     try:
-        return _main(words)
+        return _main(words, opened)
     except TunesmithError as error:
-        return _failed(str(error), error.exit_code)
+        return _failed(str(error), error.exit_code, words, opened)
     except KeyboardInterrupt:
-        print("tunesmith: interrupted", file=sys.stderr)
-        return _INTERRUPTED
+        return _failed("interrupted", _INTERRUPTED, words, opened)
     except BrokenPipeError:
         # Whoever read stdout has left; without this the interpreter complains while it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        return _failed(unexpected(error), 1)
+        return _failed(unexpected(error), 1, words, opened)
 
 
-def _main(words: list[str]) -> int:
+def _open_closed_streams() -> None:
+    """Put nothing behind a standard stream that was closed (`<&-`): reading it ends, writing to it is lost."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123
+
+
+def _main(words: list[str], opened: list[Output]) -> int:
+    """Dispatch; what speaks to the user is put into `opened`, for whoever tells an error."""
     args, rest = parse(words)
     if args.command is None and args.prompt is None:
         from tunesmith.agent.repl import repl
@@ -56,6 +65,7 @@ def _main(words: list[str]) -> int:
     settings = settings_.load()
     streams = args.command in _STREAMS or args.prompt is not None
     out = Output(as_json=getattr(args, "json", False), stream=streams)
+    opened.append(out)
     return _dispatch(args, rest, settings, out)
 
 
@@ -79,9 +89,6 @@ def _dispatch(args: argparse.Namespace, rest: list[str], settings: Settings, out
         from tunesmith.agent import queries
 
         return queries.COMMANDS[args.command](args, settings, store, out)
-    except TunesmithError as error:
-        out.failed(str(error), error.exit_code)
-        raise
     finally:
         store.close()
 
@@ -102,10 +109,19 @@ def open_store(settings: Settings, out: Output) -> Store:
     return store
 
 
-def _failed(message: str, exit_code: int) -> int:
-    """Tell an error in one line on stderr."""
+def _failed(message: str, exit_code: int, words: list[str], opened: list[Output]) -> int:
+    """Tell an error in one line on stderr, and as JSON where that was asked for; a stream still ends with `done`."""
     from tunesmith.tools.report_format import visible
 
+    if "--json" in words:
+        from tunesmith.agent.output import Output
+
+        streams = "-p" in words or any(word in _STREAMS for word in words)
+        out = opened[0] if opened else Output(as_json=True, stream=streams)
+        out.failed(message, exit_code)
+        out.end(exit_code)
+    elif opened:
+        opened[0].let_go()
     print(f"tunesmith: {visible(' '.join(message.split()))}", file=sys.stderr)
     return exit_code
 

@@ -78,7 +78,7 @@ def of_file(path: str) -> dict[str, Any]:
         fields = json.loads(Path(path).read_text())
     except OSError as error:
         raise BadInput(f"cannot read the request {path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not JSON: {error}") from None
     if not isinstance(fields, Mapping):
         raise BadInput(f"{path} is not a request: it must be one JSON object of fields")
@@ -99,7 +99,7 @@ def _value(model: type[BaseModel], name: str, given: Any) -> Any:
     if info and isinstance(text, str) and text[:1] in "[{" and text and _is_structured(info):
         try:
             return json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadInput(f"--{name} is not JSON: {error}") from None
     return given
 

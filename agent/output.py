@@ -33,6 +33,8 @@ class Output:
     """The last question that was asked, for the document of a command that ends with exit code 3."""
     step: str = ""
     """The step that was started last."""
+    ended: bool = False
+    """Whether `done` was told, the last event of a stream."""
     _bar: Bar | None = None
     _estimated_s: float = 0.0
 
@@ -46,6 +48,7 @@ class Output:
             self.pending |= {"event": event, **data}
         elif event == "approval.decided":
             self.pending.clear()
+        self.ended = self.ended or event == "done"
         if self.stream and self.as_json:
             self._line({"event": event, **data, "at": time.time()})
         self._show(event, data)
@@ -72,6 +75,11 @@ class Output:
             self._line({**self.pending, "message": message, "exit_code": exit_code})
         else:
             self._line({"event": "error", "message": message, "exit_code": exit_code})
+
+    def end(self, exit_code: int) -> None:
+        """The last event of a stream that broke off before its own."""
+        if self.stream and not self.ended:
+            self.emit("done", exit_code=exit_code, status="failed")
 
     def follow(self, step: Step) -> None:
         """Show a step that already runs, from where it is."""

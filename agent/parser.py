@@ -59,6 +59,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     args, rest = build(chosen).parse_known_args(argv)
     if rest and args.command not in catalog.BY_NAME:
         raise BadInput(f"unexpected argument {rest[0]!r}; `tunesmith --help` lists the commands")
+    if hasattr(args, "max_hours") and not getattr(args, "yes", False):
+        raise BadInput(f"--max-hours {args.max_hours:g} limits what --yes agrees to; give --yes too, or leave it out")
     return args, rest
 
 
@@ -126,8 +128,8 @@ def _arcs(commands: Any) -> None:
     demo.add_argument("--fast", action="store_true", help="fewer rows and cases; still every stage")
     _consent(demo)
     run = _add(commands, "run", "carry out a written plan, or go on with a run")
-    run.add_argument("plan", nargs="?", metavar="PLAN.yaml")
-    run.add_argument("--resume", metavar="RUN", help="go on with this run where it stopped")
+    run.add_argument("plan", nargs="?", metavar="PLAN.yaml", help="relative paths in it start from its own folder")
+    run.add_argument("--resume", metavar="RUN", help="go on with this run where it stopped: its plan, or its step")
     _consent(run)
 
 

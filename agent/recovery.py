@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from tunesmith.agent import render
-from tunesmith.memory.records import RUNNING, Run
+from tunesmith.memory.records import RUNNING, STOPPED, WAITING, Run
 from tunesmith.memory.store import Store
 from tunesmith.tools import catalog, runner
 
@@ -35,10 +35,10 @@ def _settle(store: Store, run: Run) -> list[str]:
     """A run that nobody carries out any more stands where its newest step stands."""
     steps = store.steps(run.id)
     idle_s = time.time() - max((step.finished_at or step.created_at for step in steps), default=run.created_at)
-    if any(step.status == RUNNING for step in steps) or idle_s < _BETWEEN_STEPS_S or not steps:
+    if any(step.status == RUNNING for step in steps) or idle_s < _BETWEEN_STEPS_S:
         return []
     if not run.plan.get("steps"):
-        store.set_run_status(run.id, steps[-1].status)
+        store.set_run_status(run.id, steps[-1].status if steps else STOPPED)
         return []
-    store.set_run_status(run.id, "waiting")
+    store.set_run_status(run.id, WAITING)
     return [f"{run.id} ({run.name}) stopped half-way; `tunesmith run --resume {run.id}` goes on with it"]

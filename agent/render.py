@@ -151,7 +151,7 @@ def _fits_table(fits: Sequence[Mapping[str, Any]]) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("needs, by billions of parameters")
     for parameters in sizes:
-        table.add_column(f"{parameters:g}", justify="right")
+        table.add_column(f"{parameters / 1e9:g}", justify="right")
     needs = {(fit["work"], fit["parameters"]): fit for fit in fits}
     for work in dict.fromkeys(fit["work"] for fit in fits):
         cells = [needs[work, parameters] for parameters in sizes]

@@ -99,7 +99,7 @@ def _read_file(path: Path) -> SettingsFile:
         return SettingsFile.model_validate(tomllib.loads(path.read_text()))
     except (FileNotFoundError, NotADirectoryError):
         return SettingsFile()
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(f"cannot read {path}: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
@@ -110,13 +110,16 @@ def _read_file(path: Path) -> SettingsFile:
 
 
 def _find_vllm(environ: Mapping[str, str], home: Path) -> tuple[str | None, str]:
-    """The vllm program and where it was named. One that was named and is not there is not replaced by another."""
-    for source, named in (
-        ("TUNESMITH_VLLM", environ.get("TUNESMITH_VLLM")),
-        (str(home / _FILE), _read_file(home / _FILE).vllm),
+    """The vllm program and where it was named. One that was named and is not there is not replaced by another.
+
+    A relative path starts from the present folder in the environment variable, from HOME in the file.
+    """
+    for source, named, folder in (
+        ("TUNESMITH_VLLM", environ.get("TUNESMITH_VLLM"), Path.cwd()),
+        (str(home / _FILE), _read_file(home / _FILE).vllm, home),
     ):
         if named:
-            program = find_vllm(str(home / Path(named).expanduser()) if "/" in named else named)
+            program = find_vllm(str(folder / Path(named).expanduser()) if "/" in named else named)
             return (program, source) if program else (None, f"{source} names {named}, which is not a program")
     found = find_vllm(None)
     if found is None:

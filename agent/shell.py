@@ -30,7 +30,7 @@ from tunesmith.agent.toolbar import TOOLBAR_STYLE, toolbar
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import RUNNING, Step
 from tunesmith.memory.store import Store
-from tunesmith.tools import arc, catalog
+from tunesmith.tools import catalog
 from tunesmith.tools.arc import ArcPlan, Decision, Workspace
 from tunesmith.tools.stage import Plan
 
@@ -198,24 +198,24 @@ class Shell:
 
     # Plans in the background
 
-    def start_arc(self, plan: ArcPlan, resume_run: str | None = None) -> None:
-        """Carry out a plan in a thread; it asks at the prompt and tells its end there."""
+    def start_arc(self, plan: ArcPlan | None, resume_run: str | None = None) -> None:
+        """Carry out a plan, or the rest of a run, in a thread; it asks at the prompt and tells its end there."""
         if any(thread.is_alive() for thread in self.arcs.values()):
             raise BadInput("a plan is being carried out already; wait for it, or /stop its step")
         thread = threading.Thread(target=self._arc, args=(plan, resume_run), daemon=True)
         self.arcs.clear()
         thread.start()
 
-    def _arc(self, plan: ArcPlan, resume_run: str | None) -> None:
+    def _arc(self, plan: ArcPlan | None, resume_run: str | None) -> None:
         from tunesmith.agent.summary import conclude, summary_view
         from tunesmith.tools.forecast import forecast
 
         before = {run.id for run in self.store.runs()}
         run = resume_run
-        if not resume_run:
-            self.show(render.forecast_table(plan.name, forecast(self.ws, plan)))
         try:
-            run = arc.run_arc(self.ws, plan, self.ask_from_thread, resume_run=resume_run)
+            if plan and not resume_run:
+                self.show(render.forecast_table(plan.name, forecast(self.ws, plan)))
+            run = carry.plan_or_rest(self.ws, plan, resume_run, self.ask_from_thread)
         except TunesmithError as error:
             self.say(f"tunesmith: {error}")
             run = run or next((r.id for r in self.store.runs() if r.id not in before), None)

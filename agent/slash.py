@@ -40,8 +40,7 @@ def stage(shell: Shell, name: str, words: str) -> None:
     """Price a stage, ask, and leave it to its worker; the monitor tells its end."""
     if words in ("--help", "-h"):
         return help_(shell, name)
-    given = fields.of_words(words, catalog.BY_NAME[name].load().request)
-    arc.parse_request(name, given)
+    given = arc.parse_fields(name, fields.of_words(words, catalog.BY_NAME[name].load().request))
     run = carry.open_run(shell.ws, name, given)
     if not catalog.BY_NAME[name].expensive:
         shell.show(render.result_table(carry.in_run(shell.ws, run, name, given, shell.approver)))

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 
 from tunesmith.agent import render
-from tunesmith.memory.errors import TunesmithError
+from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import DONE
 from tunesmith.memory.store import Store
 from tunesmith.tools.stage import ARMS
@@ -114,8 +114,16 @@ def conclude(store: Store, run: str, say: Callable[[str], None]) -> dict[str, An
 
 
 def write_run_report(store: Store, run: str, path: Path | None = None) -> tuple[Path, dict[str, Any]]:
-    """Write the run's HTML report, to runs/RUN/report.html unless told otherwise; its path and its summary."""
+    """Write the run's HTML report, to runs/RUN/report.html unless told otherwise; its path and its summary.
+
+    Raises BadInput where nothing can be written there.
+    """
     from tunesmith.tools.report import write_report
 
     target = path or store.home / "runs" / run / "report.html"
-    return target, write_report(store, run, target)
+    if target.is_dir():
+        raise BadInput(f"{target} is a folder; name the file that the report goes to, such as -o {target}/report.html")
+    try:
+        return target, write_report(store, run, target)
+    except OSError as error:
+        raise BadInput(f"cannot write the report {target}: {error.strerror}; name another file with -o") from None

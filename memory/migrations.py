@@ -87,7 +87,12 @@ def m002_views(db: Database) -> None:
         db.create_view(name, select, replace=True)
 
 
-MIGRATIONS = (m001_tables, m002_views)
+def m003_flips_of_finished_evaluations(db: Database) -> None:
+    """`v_flips` no longer takes the answers of an evaluation that is still at work, or failed."""
+    db.create_view("v_flips", VIEWS["v_flips"], replace=True)
+
+
+MIGRATIONS = (m001_tables, m002_views, m003_flips_of_finished_evaluations)
 LATEST = len(MIGRATIONS)
 
 

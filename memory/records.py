@@ -12,6 +12,8 @@ from typing import Any
 PLANNED, APPROVED, RUNNING = "planned", "approved", "running"
 DONE, FAILED, STOPPED, DECLINED = "done", "failed", "stopped", "declined"
 ENDED = (DONE, FAILED, STOPPED, DECLINED)
+WAITING = "waiting"
+"""Of a run: its next step waits for a yes, or for somebody to go on with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,16 @@ class Store(Ledger):
         )
         return [Artifact.of(row) for row in rows]
 
+    def ancestor(self, artifact: Artifact, kind: str) -> Artifact | None:
+        """The nearest artifact of a kind that this one was made from, directly or not; None where there is none."""
+        rows = self.read(
+            "SELECT ancestor FROM v_lineage"
+            " WHERE artifact = ? AND ancestor_kind = ? AND depth > 0 ORDER BY depth LIMIT 1",
+            artifact.id,
+            kind,
+        )
+        return self.artifact(rows[0]["ancestor"]) if rows else None
+
     def add_result(self, run: str, step: str, result: EvalResult) -> None:
         """Record one answered case; the same case of the same step again replaces an error, nothing else."""
         self.add_results(run, step, [result])

@@ -24,10 +24,11 @@ SELECT s.run, s.step, s.stage, s.arm, s.status, s.seconds, s.estimated_seconds, 
 FROM steps s LEFT JOIN approvals a ON a.approval = s.approval
 """
 
-# The last evaluation of an arm is the one that counts; a case's repeats are reduced to their majority.
+# The last finished evaluation of an arm is the one that counts; a case's repeats are reduced to their majority.
 V_FLIPS = """
 WITH latest AS (
-    SELECT run, arm, max(CAST(substr(step, 2) AS INTEGER)) AS n FROM eval_results GROUP BY run, arm
+    SELECT e.run, e.arm, max(CAST(substr(e.step, 2) AS INTEGER)) AS n
+    FROM eval_results e JOIN steps s ON s.step = e.step AND s.status = 'done' GROUP BY e.run, e.arm
 ), verdicts AS (
     SELECT e.run, e.arm, e.block, e.case_id, e.step,
            CASE WHEN sum(e.passed IS NULL) > 0 THEN NULL ELSE avg(e.passed) > 0.5 END AS passed

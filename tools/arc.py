@@ -16,11 +16,13 @@ import yaml
 from pydantic import Field, ValidationError
 
 from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError
-from tunesmith.memory.records import DECLINED, DONE, RUNNING, Step
+from tunesmith.memory.records import DECLINED, DONE, FAILED, RUNNING, WAITING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools import catalog, facts, runner
+from tunesmith.tools.local_paths import FOLDER
 from tunesmith.tools.processes import ProcessId
 from tunesmith.tools.stage import Frozen, Plan, Request
+from tunesmith.tools.standing import done_positions, half_done, same_inputs
 
 Emit = Callable[..., None]
 """Called as emit(event name, **data) for everything that a watcher may want to know."""
@@ -73,16 +75,24 @@ class ArcPlan(Frozen):
     steps: tuple[StepSpec, ...] = Field(min_length=1)
 
 
-def parse_request(stage: str, fields: Mapping[str, Any]) -> Request:
-    """The frozen request of a stage. Raises BadInput naming each wrong field and the nearest right one."""
-    if stage not in catalog.BY_NAME:
+def parse_request(stage: str, fields: Mapping[str, Any], *, folder: Path | None = None) -> Request:
+    """The frozen request of a stage, its local paths absolute: relative ones start from `folder`, else from here.
+
+    Raises BadInput naming each wrong field and the nearest right one.
+    """
+    if not isinstance(stage, str) or stage not in catalog.BY_NAME:
         raise BadInput(f"no stage {stage!r}; the stages are: {', '.join(catalog.BY_NAME)}")
     model = catalog.BY_NAME[stage].load().request
     try:
-        request: Request = model.model_validate(dict(fields))
+        request: Request = model.model_validate(dict(fields), context={FOLDER: folder or Path.cwd()})
         return request
     except ValidationError as error:
         raise BadInput(f"{stage}: {'; '.join(_wrong(e, list(model.model_fields)) for e in error.errors())}") from None
+
+
+def parse_fields(stage: str, fields: Mapping[str, Any], *, folder: Path | None = None) -> dict[str, Any]:
+    """The given fields, and no other ones, as the stage's request reads them. Raises BadInput as `parse_request`."""
+    return parse_request(stage, fields, folder=folder).model_dump(mode="json", include=set(fields))
 
 
 def _wrong(error: Any, known: list[str]) -> str:
@@ -95,12 +105,15 @@ def _wrong(error: Any, known: list[str]) -> str:
 
 
 def load_arc(path: Path) -> ArcPlan:
-    """Read a plan file and check every request and the order of its steps. Raises BadInput."""
+    """Read a plan file and check every request and the order of its steps. Raises BadInput.
+
+    Relative paths in it start from the folder that it lies in, wherever tunesmith was started.
+    """
     try:
         document = yaml.safe_load(path.read_text())
     except OSError as error:
         raise BadInput(f"cannot read the plan {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"{path} is not a YAML file: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(document, dict) or not isinstance(document.get("steps"), list):
         raise BadInput(f"{path} is not a plan: it needs `name` and a list `steps`")
@@ -118,7 +131,8 @@ def _step_spec(path: Path, number: int, entry: Any) -> dict[str, Any]:
         entry = {"stage": entry}
     if not isinstance(entry, dict) or "stage" not in entry:
         raise BadInput(f"{path}: step {number} names no stage; write `- stage: train`")
-    return {"stage": entry["stage"], "fields": {k: v for k, v in entry.items() if k != "stage"}}
+    fields = {str(name): value for name, value in entry.items() if name != "stage"}
+    return {"stage": entry["stage"], "fields": parse_fields(entry["stage"], fields, folder=path.parent.absolute())}
 
 
 def check_arc(plan: ArcPlan, *, have: tuple[str, ...]) -> None:
@@ -296,49 +310,50 @@ def _inline(ws: Workspace, step: str) -> Step:
 def run_arc(ws: Workspace, plan: ArcPlan, approver: Approver, *, resume_run: str | None = None) -> str:
     """Carry out a written plan step by step and return the run's id; a resumed run skips what is done.
 
-    Raises what its first failing step raises, after marking the run.
+    Raises BadInput before a run is opened where a step is known to fail, else what the first failing step raises,
+    after marking the run.
     """
+    from tunesmith.tools.forecast import check_ahead
+
     store = ws.store
+    if not resume_run:
+        check_ahead(ws, plan)
     run = resume_run or store.new_run(plan.name, goal=plan.goal, plan=plan.model_dump(mode="json"))
-    done = _done_positions(store, run) if resume_run else {}
-    store.set_run_status(run, "running")
-    ws.emit("run.started", run=run, name=plan.name, steps=[spec.stage for spec in plan.steps], resumed=bool(resume_run))
+    done = done_positions(store, run) if resume_run else {}
+    store.set_run_status(run, RUNNING)
+    stages = [spec.stage for spec in plan.steps]
     try:
+        ws.emit("run.started", run=run, name=plan.name, steps=stages, resumed=bool(resume_run))
         for position, spec in enumerate(plan.steps):
             before = done.get(position)
             if before and before.status == DONE:
                 continue
             if before and before.status == RUNNING and runner.is_alive(before):
                 watch(ws, before.id)
-            elif before and before.status != DECLINED and _same_inputs(store, before):
+            elif before and before.status != DECLINED and same_inputs(store, before):
                 resume(ws, before.id, approver)
             else:
                 perform(ws, run, spec.stage, spec.fields, approver)
     except TunesmithError as error:
-        store.set_run_status(run, "failed" if error.exit_code == 1 else "waiting")
+        store.set_run_status(run, FAILED if error.exit_code == 1 else WAITING)
         raise
-    store.set_run_status(run, "done")
+    except Exception:
+        store.set_run_status(run, FAILED)
+        raise
+    store.set_run_status(run, DONE)
     return run
 
 
-def _done_positions(store: Store, run: str) -> dict[int, Step]:
-    """What the run's plan holds already: position in the plan → the newest step carried out for it.
+def go_on(ws: Workspace, run: str, approver: Approver) -> Step:
+    """Go on with the newest step of a run that was begun and did not reach its end, and return it ended.
 
-    Steps were made in the order of the plan, each attempt after the last; a stage that failed and was planned
-    again stands at the same position.
+    It goes on from its own checkpoint, unless the run holds other inputs by now: then it is planned anew. Raises
+    BadInput where no step is half done.
     """
-    wanted = [spec["stage"] for spec in store.run(run).plan.get("steps", [])]
-    found: dict[int, Step] = {}
-    position = 0
-    for step in store.steps(run):
-        if position < len(wanted) and step.stage == wanted[position]:
-            found[position] = step
-            position += step.status == DONE
-    return found
-
-
-def _same_inputs(store: Store, step: Step) -> bool:
-    """Whether a failed step would still be planned on the artifacts it was approved for."""
-    pins = step.plan.get("inputs", {})
-    newest = {artifact.kind: artifact.id for artifact in store.artifacts(step.run)}
-    return all(newest.get(name, pin["artifact"]) == pin["artifact"] for name, pin in pins.items())
+    step = half_done(ws.store, run)
+    if step.status == RUNNING:
+        return watch(ws, step.id)
+    if same_inputs(ws.store, step):
+        return resume(ws, step.id, approver)
+    fields = {name: value for name, value in step.request.items() if name != "run"}
+    return perform(ws, run, step.stage, fields, approver)

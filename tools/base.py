@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.bundled_models import QWEN_CODER, SMOLLM2, BundledModel
+from tunesmith.tools.local_paths import is_there, local_path, looks_like_path
 from tunesmith.tools.model_folder import check_model_folder
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.stage import GIB, Facts, Plan, Request, Result, Stage
@@ -23,8 +24,9 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 class BaseRequest(Request):
     """Which model to start from."""
 
-    model: str = Field(
+    model: Annotated[str, local_path(*_SHORT_NAMES, maybe=True)] = Field(
         default="bundled",
+        min_length=1,
         description="'bundled' (SmolLM2-135M-Instruct), 'bundled-driver' (Qwen2.5-Coder-1.5B-Instruct), "
         "a local folder of safetensors, or a hub id such as org/name.",
     )
@@ -57,18 +59,20 @@ def source_of(model: str) -> str:
     """Where a model comes from: 'bundled', 'folder' or 'hub'. Raises BadInput."""
     if model in _SHORT_NAMES:
         return "bundled"
-    if Path(model).expanduser().exists() or model.startswith((".", "/", "~")):
+    if looks_like_path(model) or is_there(model):
         return "folder"
     if _HUB_ID.fullmatch(model):
         return "hub"
-    raise BadInput(f"{model!r} is neither a folder, nor a hub id (org/name), nor one of {', '.join(_SHORT_NAMES)}")
+    raise BadInput(
+        f"{model[:100]!r} is neither a folder, nor a hub id (org/name), nor one of {', '.join(_SHORT_NAMES)}"
+    )
 
 
 def look(request: BaseRequest, store: Store, run: str) -> Mapping[str, Any]:
     """Read a folder's headers (never its weights) and refuse what could not be trusted."""
     if source_of(request.model) != "folder":
         return {}
-    folder = Path(request.model).expanduser().resolve()
+    folder = Path(request.model).expanduser()
     check_model_folder(folder)
     return {"bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file())}
 

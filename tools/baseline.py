@@ -10,17 +10,20 @@ from pydantic import Field
 
 from tunesmith.memory.store import Store
 from tunesmith.tools.compare import GUARDED_BLOCKS, MARGIN
-from tunesmith.tools.evaluation import evaluation_seconds, load_named_suites, need_vllm, serving_memory
+from tunesmith.tools.evaluation import SuiteName, evaluation_seconds, load_named_suites, need_vllm, serving_memory
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
 from tunesmith.tools.stats import detectable_text, guard_text
+from tunesmith.tools.suites import BUNDLED
 
 
 class BaselineRequest(Request):
     """Which suites to run on the base."""
 
-    suites: tuple[str, ...] = Field(
-        default=("demo",), min_length=1, description="promptfoo-format files, or 'demo' for the bundled three."
+    suites: tuple[SuiteName, ...] = Field(
+        default=("demo",),
+        min_length=1,
+        description=f"promptfoo-format files, 'demo' for the bundled behaviour's own, or {' and '.join(BUNDLED)}.",
     )
     cases_per_block: int = Field(default=0, ge=0, description="At most this many cases of each block; 0: all.")
     max_tokens: int = Field(default=96, ge=1, le=32768, description="Tokens an answer may have.")
@@ -84,7 +87,8 @@ def plan(request: BaselineRequest, facts: Facts) -> Plan:
         summary=f"run {len(suite.cases)} cases on the untouched base",
         steps=(
             "start vLLM with the base, adapters allowed but none loaded",
-            ", ".join(f"{count} {block}" for block, count in blocks.items()) + " cases, " + how,
+            ", ".join(f"{count} {block}" for block, count in blocks.items())
+            + f" cases (suite sha256 {suite.sha256[:12]}), {how}",
             *can_show,
         ),
         request=request.model_dump(mode="json"),

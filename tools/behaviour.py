@@ -223,7 +223,7 @@ def load_behaviour(name: str) -> AnyBehaviour:
         document = yaml.safe_load(path.read_text())
     except OSError as error:
         raise BadInput(f"cannot read the behaviour {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"{path} is not a YAML file: {' '.join(str(error).split())[:200]}") from None
     try:
         return _SPEC.validate_python(document)

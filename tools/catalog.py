@@ -26,6 +26,8 @@ class Entry:
     makes: str = ""
     """Kind of artifact it leaves."""
     expensive: bool = True
+    serves: bool = False
+    """Whether its work needs the vllm program."""
     asks: tuple[str, ...] = ()
     """Fields of its request that the conversation may set; the others keep their defaults there."""
     words: str = ""
@@ -56,6 +58,7 @@ STAGES: tuple[Entry, ...] = (
         "run the suites on the untouched base and keep every output",
         ("base",),
         "suite",
+        serves=True,
         asks=("cases_per_block",),
         words=r"base ?line|before (we )?train",
     ),
@@ -64,6 +67,7 @@ STAGES: tuple[Entry, ...] = (
         "write training rows for the behaviour with a served model",
         ("base",),
         "rows",
+        serves=True,
         asks=("rows", "writer"),
         words=r"generat|synthe|training (data|rows|examples)|make.*(rows|data|examples)|write.*(rows|examples)",
     ),
@@ -79,6 +83,7 @@ STAGES: tuple[Entry, ...] = (
         "smoke-test every link of the chain on a few rows",
         ("base", "dataset"),
         "preflight",
+        serves=True,
         words=r"pre-?flight|smoke",
     ),
     Entry(
@@ -94,6 +99,7 @@ STAGES: tuple[Entry, ...] = (
         "run the suites on an arm and compare it case by case",
         ("base", "suite"),
         "results",
+        serves=True,
         asks=("arm",),
         words=r"evaluat|\btest|measure the|benchmark|re-?run the suites?",
     ),
@@ -117,6 +123,7 @@ STAGES: tuple[Entry, ...] = (
         "serve the chosen model on a local port, or roll back to the one before",
         ("base",),
         "deployment",
+        serves=True,
         asks=("arm", "rollback"),
         words=r"deploy|\bserve (it|the|this|that)|put.*(live|online)|roll.?back|ship it|go live",
     ),

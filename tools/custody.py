@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tunesmith.memory.errors import NotFound
+from tunesmith.memory.errors import BadInput, NotFound
+from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.compare import GUARDED_BLOCKS, LISTED_BLOCKS, WORSE, reduce_repeats
 from tunesmith.tools.evaluation import compare_run
@@ -37,6 +38,22 @@ def compared(store: Store, run: str, a: str, b: str) -> dict[str, Any]:
         "known_limits": known_limits(store, found["steps"][b], b) if b != "base" else [],
         "advice": advice(found, goal_rate(store, found)),
     }
+
+
+def own_base(store: Store, run: str, kind: str) -> Artifact | None:
+    """The base that the run's newest `kind` was made from; None where the run has none, or its origin is not recorded.
+
+    Raises BadInput where the run's base is another model by now: nothing of the one may be held against the other.
+    """
+    made, bases = store.artifacts(run, kind), store.artifacts(run, "base")
+    own = store.ancestor(made[-1], "base") if made else None
+    if own and bases and bases[-1].sha256 != own.sha256:
+        name, other = (str(base.meta.get("name", base.id)) for base in (own, bases[-1]))
+        raise BadInput(
+            f"the {kind} {made[-1].id} was made from base {own.id} ({name}), and the base of {run} is now "
+            f"{bases[-1].id} ({other}); train again on that, or fetch it into a run of its own with `tunesmith base`"
+        )
+    return own
 
 
 def broken_gates(found: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -11,6 +12,7 @@ from tunesmith.memory.errors import BadInput, GateRefused
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools import serving
+from tunesmith.tools.custody import own_base
 from tunesmith.tools.evaluation import broken_hops, need_vllm, serving_memory
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
@@ -39,16 +41,23 @@ class DeployResult(Result):
 
 
 def look(request: DeployRequest, store: Store, run: str) -> Mapping[str, Any]:
-    """What is deployed now and was before, whether the port is free, and what the evaluations say."""
-    if request.port and not serving.port_is_free(request.port) and not serving.deployed_on(store.home, request.port):
-        raise BadInput(f"port {request.port} is in use by another program; choose another, or port=0 for a free one")
+    """What is deployed now and was before, the model's own base, whether the port is free, what evaluations say."""
+    refuse_taken_port(store.home, request.port)
     target = previous_deployment(store) if request.rollback else None
+    model = store.artifact(target.meta["serves"]) if target else None
     return {
         "deployed": serving.deployed(store.home),
         "rollback": target,
-        "model": store.artifact(target.meta["serves"]) if target else None,
+        "model": model,
+        "base": store.ancestor(model, "base") if model else own_base(store, run, request.arm),
         "broken": [] if request.rollback else broken_hops(store, run, request.arm),
     }
+
+
+def refuse_taken_port(home: Path, port: int) -> None:
+    """Raises BadInput where another program than a deployment of ours holds the port."""
+    if port and not serving.port_is_free(port) and not serving.deployed_on(home, port):
+        raise BadInput(f"port {port} is in use by another program; choose another, or port=0 for a free one")
 
 
 def previous_deployment(store: Store) -> Artifact:
@@ -69,7 +78,10 @@ def plan(request: DeployRequest, facts: Facts) -> Plan:
     if facts.seen["broken"]:
         raise GateRefused(f"deploy {arm}: {'; '.join(facts.seen['broken'])}")
     made = facts.seen["model"] or facts.need(arm, {"adapter": "train", "merged": "merge"}.get(arm, "quantize"))
-    base = facts.need("base", "base") if arm == "adapter" else None
+    base = facts.seen.get("base")
+    if earlier and arm == "adapter" and base is None:
+        raise BadInput(f"nothing says which base {earlier.meta['serves']} was trained on; deploy another arm")
+    base = (base or facts.need("base", "base")) if arm == "adapter" else None
     price = estimate(
         "deploy", facts, seconds=30 + made.bytes / 4e8, ram_bytes=0 if facts.machine.gpus else serving_memory(made),
         vram_bytes=serving_memory(made) if facts.machine.gpus else 0,

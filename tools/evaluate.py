@@ -8,15 +8,16 @@ hops of the chain of custody: their weights differ, and only those.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.behaviour import load_behaviour
-from tunesmith.tools.custody import GOAL_RATE
+from tunesmith.tools.custody import GOAL_RATE, own_base
 from tunesmith.tools.evaluation import evaluation_seconds, need_vllm, read_suite, serving_memory
+from tunesmith.tools.local_paths import local_path
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.prompting import candidates
 from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
@@ -34,7 +35,7 @@ class EvaluateRequest(Request):
     system_prompt: str = Field(
         default="", description="For the arm `prompted`: your own; empty: the best of a few made from the behaviour."
     )
-    behaviour: str = Field(
+    behaviour: Annotated[str, local_path("demo")] = Field(
         default="", description="What `prompted` is made from; empty: the behaviour that the run's rows are of."
     )
     dev_rows: int = Field(default=20, ge=5, le=500, description="Drawn rows on which the prompt is chosen.")
@@ -71,9 +72,11 @@ class EvaluateResult(Result):
 
 
 def look(request: EvaluateRequest, store: Store, run: str) -> Mapping[str, Any]:
-    """Read the suite that the run's baseline fixed, and the behaviour that a prompt is made from."""
+    """Read the run's suite, the base that the arm was made from, and the behaviour that a prompt is made from."""
     found = store.artifacts(run, "suite")
     seen: dict[str, Any] = {"suite": read_suite(found[-1].path)} if found else {}
+    if request.arm in _MAKERS:
+        seen["base"] = own_base(store, run, request.arm)
     if request.arm == "prompted" and not request.system_prompt:
         name = request.behaviour or _behaviour_of(store, run)
         seen |= {"behaviour": name, "candidates": len(candidates(load_behaviour(name)))}
@@ -92,7 +95,8 @@ def _behaviour_of(store: Store, run: str) -> str:
 
 def plan(request: EvaluateRequest, facts: Facts) -> Plan:
     """Price the arm's cases, and the base's beside it where both share the server."""
-    base, suite_artifact = facts.need("base", "base"), facts.need("suite", "baseline")
+    base = facts.seen.get("base") or facts.need("base", "base")
+    suite_artifact = facts.need("suite", "baseline")
     need_vllm(facts)
     if request.arm != "prompted" and request.system_prompt:
         raise BadInput("evaluate: system_prompt belongs to arm=prompted")

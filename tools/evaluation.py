@@ -6,17 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.records import DONE, Artifact, EvalResult, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.compare import LISTED_BLOCKS, compare_arms, differences
 from tunesmith.tools.grading import Response, grade
+from tunesmith.tools.local_paths import local_path
 from tunesmith.tools.stage import ARMS, GIB, Facts
-from tunesmith.tools.suites import Case, Suite, load_suites
+from tunesmith.tools.suites import BUNDLED, Case, Suite, load_suites
 
 _DEMO = "demo"
+SuiteName = Annotated[str, local_path(_DEMO, *BUNDLED)]
+"""A suite in a request: a file, or a short name."""
+NO_VLLM = "no vLLM found; run `make setup`, or name the program in TUNESMITH_VLLM or in settings.toml"
 _CLUSTER = "seed_row"
 """Entry of a case's metadata: the row that it was made from, where several cases were made from one."""
 _SERVER_START_S = 30.0
@@ -51,7 +55,7 @@ class Sampling:
 def need_vllm(facts: Facts) -> str:
     """The vllm program. Raises BadInput where none was found."""
     if not facts.vllm:
-        raise BadInput("no vLLM found; run `make setup`, or name the program in TUNESMITH_VLLM or in settings.toml")
+        raise BadInput(NO_VLLM)
     return facts.vllm
 
 

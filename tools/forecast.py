@@ -13,13 +13,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tunesmith.memory.errors import TunesmithError
+from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import Artifact
+from tunesmith.memory.store import Store
 from tunesmith.tools import catalog, facts
 from tunesmith.tools.arc import ArcPlan, Workspace, parse_request
 from tunesmith.tools.base import bundled_model, source_of
-from tunesmith.tools.evaluation import load_named_suites
-from tunesmith.tools.stage import Estimate, Facts, Request
+from tunesmith.tools.behaviour import load_behaviour
+from tunesmith.tools.deploy import refuse_taken_port
+from tunesmith.tools.evaluation import NO_VLLM, load_named_suites
+from tunesmith.tools.stage import GIB, Estimate, Facts, Request
 
 _KEPT_SHARE = 0.92
 """Of the candidate rows critique usually keeps so many."""
@@ -44,12 +47,62 @@ def forecast(ws: Workspace, plan: ArcPlan, *, run: str = "") -> list[Forecast]:
     for spec in plan.steps:
         request = parse_request(spec.stage, spec.fields)
         if spec.stage == "baseline":
-            seen["suite"] = load_named_suites(getattr(request, "suites", ()), getattr(request, "cases_per_block", 0))
+            seen |= _suite_of(request)
         found.append(_forecast(ws, spec.stage, request, replace(known, seen=seen)))
         stand_in = _stand_in(spec.stage, request, known)
         if stand_in is not None:
             known = replace(known, artifacts={**known.artifacts, stand_in.kind: stand_in})
     return found
+
+
+def check_ahead(ws: Workspace, plan: ArcPlan) -> None:
+    """Refuse a plan of which a step is known to fail, before anything of it has started.
+
+    Looked at: vLLM for the stages that serve, every file that a request names, a wished port, and the disk that all
+    steps need together. Memory is left to each step's own turn: other programs come and go. Raises BadInput.
+    """
+    for number, spec in enumerate(plan.steps, 1):
+        try:
+            request = parse_request(spec.stage, spec.fields)
+            if catalog.BY_NAME[spec.stage].serves and not ws.vllm:
+                raise BadInput(NO_VLLM)
+            if spec.stage in _LOOKS_AHEAD:
+                _LOOKS_AHEAD[spec.stage](request, ws.store)
+        except BadInput as error:
+            raise BadInput(f"step {number} ({spec.stage}): {error}") from None
+    needed = sum(step.estimate.disk_bytes for step in forecast(ws, plan) if step.estimate)
+    free = facts.measure_machine(ws.store.home).disk_free_bytes
+    if needed > free:
+        raise BadInput(
+            f"the plan needs {needed / GIB:.1f} GiB of disk in all, {free / GIB:.1f} GiB free; "
+            "make room, move TUNESMITH_HOME, or take a smaller base"
+        )
+
+
+def _look_at_inputs(stage: str) -> Callable[[Any, Store], object]:
+    """The stage's own look, for those that read nothing of a run."""
+
+    def look(request: Any, store: Store) -> object:
+        declared = catalog.BY_NAME[stage].load()
+        return declared.look(request, store, "") if declared.look else None
+
+    return look
+
+
+_LOOKS_AHEAD: Mapping[str, Callable[[Any, Store], object]] = {
+    **{stage: _look_at_inputs(stage) for stage in ("base", "baseline", "generate", "critique")},
+    "evaluate": lambda request, store: load_behaviour(request.behaviour) if request.behaviour else None,
+    "deploy": lambda request, store: refuse_taken_port(store.home, request.port),
+}
+"""What a step reads that is there before the plan begins."""
+
+
+def _suite_of(request: Any) -> dict[str, Any]:
+    """The suite for the steps after the baseline; none where it cannot be read, which `check_ahead` tells."""
+    try:
+        return {"suite": load_named_suites(request.suites, request.cases_per_block)}
+    except TunesmithError:
+        return {}
 
 
 def _forecast(ws: Workspace, stage: str, request: Request, known: Facts) -> Forecast:

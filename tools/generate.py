@@ -7,7 +7,7 @@ only finds words. Where the spec has examples the model writes message and answe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.behaviour import load_behaviour, load_rehearsal
 from tunesmith.tools.by_examples import ExampleBehaviour
 from tunesmith.tools.evaluation import need_vllm, serving_memory
+from tunesmith.tools.local_paths import local_path
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
 
@@ -31,7 +32,9 @@ _TOKENS_PER_SECOND_BILLION = 50.0
 class GenerateRequest(Request):
     """How many rows to make, and who writes them."""
 
-    behaviour: str = Field(default="demo", description="'demo', a behaviour.yaml, or the folder that holds one.")
+    behaviour: Annotated[str, local_path("demo")] = Field(
+        default="demo", min_length=1, description="'demo', a behaviour.yaml, or the folder that holds one."
+    )
     rows: int = Field(default=600, ge=1, le=100_000, description="Rows of the behaviour.")
     rehearsal_rows: int = Field(
         default=180, ge=0, le=10_000, description="Ordinary prompts answered by the base, so that nothing is forgotten."

@@ -22,8 +22,7 @@ class GpuReport(Result):
 class Fit(Result):
     """What one size of dense model needs for one kind of work, and whether that is free."""
 
-    parameters: float
-    """Billions."""
+    parameters: int
     work: str
     needs_bytes: int
     free_bytes: int

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from tunesmith.memory.store import Store
+from tunesmith.tools.custody import own_base
 from tunesmith.tools.memory_math import merge_memory_bytes
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
@@ -23,9 +28,15 @@ class MergeResult(Result):
     """Share of positions where merged and base + adapter prefer the same next token."""
 
 
+def look(request: MergeRequest, store: Store, run: str) -> Mapping[str, Any]:
+    """The base that the adapter was trained on; refuses an adapter of another base than the run's."""
+    return {"base": own_base(store, run, "adapter")}
+
+
 def plan(request: MergeRequest, facts: Facts) -> Plan:
     """Price reading and writing the whole model once, plus the comparison of logits."""
-    base, adapter = facts.need("base", "base"), facts.need("adapter", "train")
+    base = facts.seen.get("base") or facts.need("base", "base")
+    adapter = facts.need("adapter", "train")
     price = estimate(
         "merge",
         facts,
@@ -52,4 +63,4 @@ def plan(request: MergeRequest, facts: Facts) -> Plan:
     )
 
 
-STAGE = Stage("merge", MergeRequest, MergeResult, plan, env=TRAIN_ENV)
+STAGE = Stage("merge", MergeRequest, MergeResult, plan, look, env=TRAIN_ENV)

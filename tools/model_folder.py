@@ -7,11 +7,13 @@ layout of transformers' `save_pretrained`; it does not read the weights themselv
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.local_paths import is_there
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -34,8 +36,8 @@ class ModelFolder(NamedTuple):
 def check_model_folder(path: Path, *, need_chat_template: bool = True) -> ModelFolder:
     """The facts of a loadable chat model folder; raises BadInput with one line for anything else."""
     path = Path(path)
-    if not path.is_dir():
-        raise BadInput(f"{path} is not a folder; give a model folder with config.json and safetensors files")
+    if not (is_there(path) and path.is_dir()):
+        raise BadInput(f"{str(path)[:300]} is not a folder; give a model folder with config.json and safetensors files")
     if not (path / "config.json").is_file():
         raise BadInput(f"{path} is not a model folder: it has no config.json")
     config = _read_json(path / "config.json")
@@ -99,27 +101,31 @@ def _parameters(file: Path) -> int:
         length = int.from_bytes(stream.read(8), "little")
         if not 2 <= length <= file.stat().st_size - 8:
             raise BadInput(f"{file} is not a whole safetensors file ({file.stat().st_size} bytes); copy it again")
-        header = json.loads(stream.read(length))
-    total = 0
-    for name, entry in header.items():
-        if name != "__metadata__":
-            count = 1
-            for size in entry["shape"]:
-                count *= size
-            total += count
-    return total
+        header = stream.read(length)
+    try:
+        entries = json.loads(header)
+        return sum(math.prod(map(int, entry["shape"])) for name, entry in entries.items() if name != "__metadata__")
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise BadInput(f"{file} has no safetensors header: {str(error)[:100]}; copy it again") from None
 
 
 def _has_key(value: Any, key: str) -> bool:
-    if isinstance(value, dict):
-        return key in value or any(_has_key(inner, key) for inner in value.values())
-    return isinstance(value, list) and any(_has_key(inner, key) for inner in value)
+    left = [value]  # a stack of our own: JSON may be nested deeper than functions may call each other
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            if key in value:
+                return True
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+    return False
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not readable JSON: {error}") from error
     if not isinstance(value, dict):
         # special_tokens maps and the like are objects; a list here is another kind of file.

@@ -178,12 +178,13 @@ def start(
     owner: str,
     port: int = 0,
     role: str = BENCH,
+    key: str = "",
     on_wait: Callable[[float], None] = lambda seconds: None,
     timeout_s: float = _READY_TIMEOUT_S,
 ) -> Server:
     """Start a server and return it once it answers. Raises BadInput for a taken port, StepFailed where it ends early.
 
-    `on_wait` is called with the seconds waited so far.
+    `on_wait` is called with the seconds waited so far; `key` is a random one unless given.
     """
     if port and not port_is_free(port):
         raise BadInput(f"port {port} is in use by another program; choose another, or port=0 for a free one")
@@ -202,7 +203,7 @@ def start(
         "started_at": time.time(),
     }
     record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    atomic_write(record.with_suffix(".key"), secrets.token_urlsafe(32), mode=0o600)
+    atomic_write(record.with_suffix(".key"), key or secrets.token_urlsafe(32), mode=0o600)
     record.with_suffix(".lease").touch()
     atomic_write(record, json.dumps(data, indent=1), mode=0o600)
     log_path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import resource
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.agent.terminal import Tunesmith
+from tests.agent.terminal import COMMAND, Tunesmith
 from tunesmith.memory.store import Store
 from tunesmith.tools import catalog
 
@@ -88,9 +90,81 @@ def test_an_error_is_json_too_where_json_was_asked_for(tunesmith: Tunesmith) -> 
     assert told["event"] == "error" and "r7" in told["message"]
 
 
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("argv", "exit_code", "told"),
+    [
+        (["suite", "check", "/nowhere.yaml"], 2, "/nowhere.yaml"),
+        (["suite", "grade", "/nowhere.yaml"], 2, "/nowhere.yaml"),
+        (["bass"], 2, "did you mean 'base'"),
+        (["runs", "--nonsense"], 2, "--nonsense"),
+        (["base", "--max-hours", "1"], 2, "--max-hours 1 limits what --yes agrees to"),
+    ],
+)
+def test_every_error_is_one_json_document(tunesmith: Tunesmith, argv: list[str], exit_code: int, told: str) -> None:
+    done = tunesmith(*argv, "--json")
+    assert done.returncode == exit_code, done.stderr
+    [line] = done.stdout.splitlines()
+    error = json.loads(line)
+    assert (error["event"], error["exit_code"]) == ("error", exit_code) and told in error["message"]
+
+
+@pytest.mark.parametrize(
+    "argv", [["run", "--resume", "r7"], ["run", "/nowhere.yaml"], ["run"], ["demo", "--nonsense"], ["-p", "x", "stray"]]
+)
+def test_a_stream_ends_with_done_whatever_was_wrong(tunesmith: Tunesmith, argv: list[str]) -> None:
+    done = tunesmith(*argv, "--json")
+    assert done.returncode == 2, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["error", "done"] and events[1]["exit_code"] == 2
+
+
+def test_a_defect_of_ours_is_json_too(tunesmith: Tunesmith) -> None:
+    tunesmith("inspect")
+    with Store(tunesmith.home).write() as conn:
+        conn.execute("UPDATE runs SET plan = 'not json'")
+    shown = tunesmith("runs", "show", "r1", "--json")
+    assert shown.returncode == 1 and "unexpected" in json.loads(shown.stdout)["message"]
+    resumed = tunesmith("run", "--resume", "r1", "--json")
+    assert [json.loads(line)["event"] for line in resumed.stdout.splitlines()] == ["error", "done"]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_closed_stdin_is_nobody_to_ask(tunesmith: Tunesmith, model_folder: Path, options: list[str]) -> None:
+    typed = shlex.join([*COMMAND, "base", "--model", str(model_folder), *options])
+    done = subprocess.run(["sh", "-c", f"{typed} <&-"], env=tunesmith.env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3 and "no terminal" in done.stderr, done.stderr
+
+
+def test_what_is_nested_without_end_is_bad_input(tunesmith: Tunesmith, tmp_path: Path, model_folder: Path) -> None:
+    deep = tmp_path / "deep.yaml"
+    deep.write_text(DEEP)
+    (model_folder / "generation_config.json").write_text(DEEP)
+    for argv in (
+        ["run", str(deep)],
+        ["base", "--request", str(deep)],
+        ["baseline", "--suites", DEEP],
+        ["base", "--model", str(model_folder)],
+        ["suite", "check", str(deep)],
+    ):
+        done = tunesmith(*argv)
+        assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, (argv[:2], done.stderr[-500:])
+
+
+def test_a_report_that_cannot_be_written_is_bad_input(tunesmith: Tunesmith, tmp_path: Path) -> None:
+    tunesmith("inspect")
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path, tmp_path / "file" / "report.html"):
+        done = tunesmith("report", "r1", "-o", str(place))
+        assert done.returncode == 2 and str(place) in done.stderr, done.stderr
+
+
 def test_a_free_stage_runs_at_once_and_needs_no_yes(tunesmith: Tunesmith) -> None:
     shown = tunesmith.json("inspect")
     assert shown["status"] == "done" and shown["result"]["cores"] >= 1 and shown["approval"] is None
+    assert {fit["parameters"] for fit in shown["result"]["fits"]} >= {135_000_000, 7_000_000_000}
     assert tunesmith.json("runs", "show", shown["run"])["steps"][0]["stage"] == "inspect"
 
 
@@ -110,12 +184,18 @@ def test_more_hours_than_allowed_are_not_started(tunesmith: Tunesmith, model_fol
     assert Store(tunesmith.home).steps()[0].status == "planned"
 
 
-def test_a_yes_to_another_plan_starts_nothing(tunesmith: Tunesmith, model_folder: Path) -> None:
+def test_a_yes_to_another_plan_starts_nothing_and_the_new_plan_waits(tunesmith: Tunesmith, model_folder: Path) -> None:
     asked = json.loads(tunesmith("base", "--model", str(model_folder), "--json").stdout)
     (model_folder / "extra.json").write_text("[" + "1," * 900_000 + "1]")
-    done = tunesmith("base", "--approve", asked["plan_hash"][:12])
+    done = tunesmith("base", "--approve", asked["plan_hash"][:12], "--json")
     assert done.returncode == 3 and "would now be planned" in done.stderr
-    assert Store(tunesmith.home).step(asked["step"]).status == "planned"
+    store = Store(tunesmith.home)
+    assert [step.status for step in store.steps()] == ["declined", "planned"] and store.run("r1").status == "waiting"
+    proposed = json.loads(done.stdout)
+    assert proposed["event"] == "approval.required" and proposed["plan"]["stage"] == "base"
+    assert (proposed["step"], proposed["plan_hash"]) == (store.steps()[1].id, store.steps()[1].plan_hash)
+    assert tunesmith("base", "--approve", proposed["plan_hash"][:12]).returncode == 0
+    assert store.run("r1").status == "done"
 
 
 def test_a_plan_tells_its_events_one_a_line_and_ends_with_done(tunesmith: Tunesmith, model_folder: Path) -> None:
@@ -178,10 +258,6 @@ def test_the_doctor_names_the_machine_and_what_is_missing(tunesmith: Tunesmith) 
 
 
 def test_a_reader_that_leaves_early_is_no_error(tunesmith: Tunesmith) -> None:
-    import subprocess
-
-    from tests.agent.terminal import COMMAND
-
     with subprocess.Popen(
         [*COMMAND, "suite", "--help"], env=tunesmith.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

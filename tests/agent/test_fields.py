@@ -39,7 +39,7 @@ def test_flags_and_words_make_the_same_request(argv: list[str], words: str) -> N
 
 
 def test_a_field_of_several_values_takes_them_in_every_form() -> None:
-    wanted = ("a.yaml", "b.yaml")
+    wanted = (str(Path.cwd() / "a.yaml"), str(Path.cwd() / "b.yaml"))
     for given in (
         by_flags("baseline", "--suites", "a.yaml", "b.yaml"),
         by_flags("baseline", "--suites", '["a.yaml", "b.yaml"]'),

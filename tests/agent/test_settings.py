@@ -31,6 +31,16 @@ def test_vllm_is_the_one_that_was_named_last_and_nearest(tmp_path: Path) -> None
     assert load(home).vllm == str(by_file)
 
 
+def test_a_relative_vllm_starts_from_where_it_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, home = program(tmp_path / "here" / "bin" / "vllm"), tmp_path / "home"
+    in_home = program(home / "bin" / "vllm")
+    monkeypatch.chdir(tmp_path / "here")
+    environ = {"TUNESMITH_HOME": str(home)}
+    assert load(environ | {"TUNESMITH_VLLM": "./bin/vllm"}).vllm == str(here)
+    (home / "settings.toml").write_text('vllm = "bin/vllm"\n')
+    assert load(environ).vllm == str(in_home)
+
+
 def test_a_named_vllm_that_is_not_there_is_not_replaced_by_another(tmp_path: Path) -> None:
     on_path = program(tmp_path / "bin" / "vllm")
     found = load({"TUNESMITH_HOME": str(tmp_path), "TUNESMITH_VLLM": "/gone/vllm", "PATH": str(on_path.parent)})

@@ -145,6 +145,7 @@ def test_flips_and_lineage_are_views(store: Store) -> None:
     step = planned(store)
     for arm, passed in (("base", False), ("adapter", True)):
         store.add_result("r1", step, EvalResult(arm, "target", "c1", "k", "text", passed, None))
+    store.finish(step, {})
     flips = store.read("SELECT arm_a, arm_b, flip FROM v_flips WHERE arm_a = 'base'")
     assert [tuple(row) for row in flips] == [("base", "adapter", "fail_to_pass")]
     base = store.add_artifact(Artifact("", "r1", step, "base", Path("/m"), "aa", 1))
@@ -152,6 +153,28 @@ def test_flips_and_lineage_are_views(store: Store) -> None:
     merged = store.add_artifact(Artifact("", "r1", step, "merged", Path("/mm"), "cc", 1, (base.id, adapter.id)))
     line = store.read("SELECT ancestor FROM v_lineage WHERE artifact = ? ORDER BY depth, ancestor", merged.id)
     assert {row["ancestor"] for row in line} == {merged.id, base.id, adapter.id}
+
+
+def test_an_evaluation_that_did_not_end_makes_no_flip(store: Store) -> None:
+    first, second = planned(store), store.propose("r1", "evaluate", plan_hash="h2")
+    for step, passed in ((first, True), (second, False)):
+        store.add_result("r1", step, EvalResult("adapter", "target", "c1", "k", "text", passed, None))
+    store.add_result("r1", first, EvalResult("base", "target", "c1", "k", "text", False, None))
+    store.finish(first, {})
+    counted = "SELECT flip FROM v_flips WHERE arm_a = 'base'"
+    assert [row["flip"] for row in store.read(counted)] == ["fail_to_pass"], "the finished one counts"
+    store.finish(second, {})
+    assert store.read(counted) == []
+
+
+def test_a_store_of_before_gets_the_new_flips(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "tunesmith.db") as old:
+        Store(tmp_path).close()
+        old.execute("DROP VIEW v_flips")
+        old.execute("CREATE VIEW v_flips AS SELECT 1 AS old")
+        old.execute("DELETE FROM _sqlite_migrations WHERE name LIKE 'm003%'")
+        old.execute("PRAGMA user_version = 2")
+    assert Store(tmp_path).read("SELECT flip FROM v_flips") == []
 
 
 def test_rows_keep_their_verdicts_when_generation_resumes(store: Store) -> None:

@@ -80,6 +80,33 @@ def test_weights_cut_short_are_refused(folder: Path) -> None:
         check_model_folder(folder)
 
 
+@pytest.mark.parametrize(
+    "header",
+    [b"no json at all", b'{"w": {}}', b'{"w": 3}', b'["w"]', b'{"w": {"shape": ["x"]}}', b"\xff\xfe", b"[" * 100_000],
+    ids=lambda header: repr(header[:20]),
+)
+def test_a_header_that_describes_no_tensor_is_refused(folder: Path, header: bytes) -> None:
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(BadInput, match="no safetensors header"):
+        check_model_folder(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+def test_json_nested_without_end_is_refused(folder: Path, name: str) -> None:
+    (folder / name).write_text("[" * 100_000)
+    with pytest.raises(BadInput, match="not readable JSON"):
+        check_model_folder(folder)
+
+
+def test_code_is_found_however_deep_it_is_named(folder: Path) -> None:
+    text = '{"auto_map": {}}'
+    for _ in range(900):
+        text = f"[{text}]"
+    (folder / "generation_config.json").write_text(f'{{"deep": {text}}}')
+    with pytest.raises(BadInput, match="auto_map"):
+        check_model_folder(folder)
+
+
 def test_no_folder_and_no_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not a folder"):
         check_model_folder(tmp_path / "nowhere")

@@ -17,11 +17,13 @@ from tunesmith.tools.work.served import bench_server, key_of
 
 
 def run(job: Job[BaselineRequest]) -> BaselineResult:
-    """Ask the base every case of the suites. A resumed baseline keeps the suite that it started with."""
+    """Ask the base every case of the suites that were agreed to; a resumed baseline keeps those it started with."""
     request, base = job.request, job.verified("base")
     kept = job.dir / "suite.json"
     if not kept.exists():
-        atomic_write(kept, load_named_suites(request.suites, request.cases_per_block).to_json())
+        named = load_named_suites(request.suites, request.cases_per_block)
+        job.agreed("the suite", named.sha256)
+        atomic_write(kept, named.to_json())
     suite = read_suite(kept)
     sampling = Sampling(request.max_tokens, request.temperature, request.repeats)
     with _server(job, base) as server:

@@ -1,8 +1,14 @@
-"""deploy at work: verify, serve, ask one real case, and only then let the earlier deployment go."""
+"""deploy at work: verify, serve, ask one real case, and only then let the earlier deployment go.
+
+A port can be held by one server only: the deployment on the wished port gives way before, and comes back where the
+new one fails. Not covered: a worker that is killed outright in between; `tunesmith deploy` serves again.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tunesmith.memory.errors import StepFailed
@@ -23,12 +29,13 @@ def run(job: Job[DeployRequest]) -> DeployResult:
     arm = job.plan.arm
     base = job.verified("base") if arm == "adapter" else None
     before = serving.deployed(job.home)
-    server = _serve(job, made, base, before)
     name = served_name(made)
-    job.watched.append(server.pid)
-    job.progress(1, 2, "asking it one case")
-    response, case, passed = _first_answer(job, server, name, made)
-    for earlier in before:
+    with _back_on_failure(job, before):
+        server = _serve(job, made, base, before)
+        job.watched.append(server.pid)
+        job.progress(1, 2, "asking it one case")
+        response, case, passed = _first_answer(job, server, name, made)
+    for earlier in serving.deployed(job.home):
         if earlier.id != server.id:
             serving.stop(earlier)
     server = serving.promote(server, artifact=made.id, arm=arm, run=job.run, model=name)
@@ -44,6 +51,40 @@ def run(job: Job[DeployRequest]) -> DeployResult:
         first_case=case.case_id if case else "",
         passed=passed,
     )
+
+
+@contextmanager
+def _back_on_failure(job: Job[DeployRequest], before: list[serving.Server]) -> Iterator[None]:
+    """Whatever was deployed is deployed again, at its address and under its key, where this deployment fails."""
+    keys = {server.id: server.key for server in before}
+    try:
+        yield
+    except BaseException as error:
+        running = {server.id for server in serving.list_servers(job.home)}
+        gone = [server for server in before if server.id not in running]
+        try:
+            for server in gone:
+                job.log(f"{error}; bringing back {server.model} on port {server.port}")
+                _bring_back(job, server, keys[server.id])
+        except Exception as lost:
+            raise StepFailed(
+                f"{error}; what was deployed before did not come back either: {lost}; deploy it again"
+            ) from error
+        raise
+
+
+def _bring_back(job: Job[DeployRequest], server: serving.Server, key: str) -> None:
+    assert job.vllm is not None
+    for other in serving.list_servers(job.home):
+        if other.port == server.port:
+            serving.stop(other)
+    again = serving.start(
+        job.home, server.spec, vllm=job.vllm, log_path=job.dir / "vllm-before.log", owner=job.step.id,
+        port=server.port, role=serving.DEPLOYED, key=key,
+    )  # fmt: skip
+    if server.meta.get("arm") == "adapter":
+        serving.load_adapter(again, str(server.meta["model"]), job.store.artifact(str(server.meta["artifact"])).path)
+    serving.promote(again, **server.meta)
 
 
 def _serve(

@@ -35,6 +35,7 @@ def run(job: Job[GenerateRequest]) -> GenerateResult:
     request, base = job.request, job.verified("base")
     teacher = job.verified("teacher") if "teacher" in job.inputs else None
     behaviour, tally = load_behaviour(request.behaviour), Tally()
+    job.agreed("the behaviour", behaviour.sha256)
     if teacher:
         with bench_server(job, teacher) as server:
             _write(job, behaviour, server, tally, rehearsal=False)

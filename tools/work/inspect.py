@@ -7,7 +7,7 @@ from tunesmith.tools.inspect import Fit, GpuReport, InspectRequest, InspectResul
 from tunesmith.tools.stage import Machine
 from tunesmith.tools.work.job import Job
 
-_SIZES_BILLIONS = (0.135, 1.5, 3.0, 7.0, 14.0, 32.0)
+_SIZES = (135_000_000, 1_500_000_000, 3_000_000_000, 7_000_000_000, 14_000_000_000, 32_000_000_000)
 # Bytes per parameter, measured or by arithmetic: bf16 weights + a LoRA step's activations, NF4 weights likewise,
 # bf16 weights + KV cache, W4A16 weights + KV cache.
 _WORKS = {"train LoRA, bf16": 3.0, "train QLoRA, NF4": 1.2, "serve, bf16": 2.4, "serve, W4A16": 0.8}
@@ -41,12 +41,12 @@ def report(machine: Machine, vllm: str | None) -> InspectResult:
             Fit(
                 parameters=size,
                 work=work,
-                needs_bytes=int(size * 1e9 * bytes_per_parameter),
+                needs_bytes=int(size * bytes_per_parameter),
                 free_bytes=free_bytes,
-                fits=size * 1e9 * bytes_per_parameter <= free_bytes,
+                fits=size * bytes_per_parameter <= free_bytes,
             )
             for work, bytes_per_parameter in _WORKS.items()
-            for size in _SIZES_BILLIONS
+            for size in _SIZES
         ),
         vllm=vllm,
     )

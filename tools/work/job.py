@@ -77,6 +77,14 @@ class Job(Generic[R]):
             raise StepFailed(f"{artifact.path} is missing or changed since {artifact.step} made it; run that again")
         return artifact
 
+    def agreed(self, what: str, sha256: str) -> None:
+        """Raises StepFailed where the approved plan does not name this digest: `what` was changed since the yes."""
+        if not any(f"sha256 {sha256[:12]}" in step for step in self.plan.steps):
+            raise StepFailed(
+                f"{what} was changed after its plan was approved: its sha256 is now {sha256[:12]}; "
+                f"plan the step again with `tunesmith {self.step.stage}`"
+            )
+
     def publish(
         self, kind: str, path: Path, *, parents: Sequence[str] | None = None, meta: Mapping[str, Any] | None = None
     ) -> Artifact:

@@ -1,0 +1,99 @@
+"""Deploying: a deployment that fails leaves the one before it in service."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_model import make_tiny_model
+from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.files import seal
+from tunesmith.memory.records import Artifact
+from tunesmith.memory.store import Store
+from tunesmith.tools import arc, serving
+from tunesmith.tools.arc import Decision, Workspace
+from tunesmith.tools.serving import Server
+from tunesmith.tools.stage import Plan
+from tunesmith.tools.work.served import bench_spec, served_name
+
+STUB = Path(__file__).parent / "stub_chat.py"
+# Ends before it is ready for a model that lies beside a file named `broken`; `silent`: answers no chat.
+VLLM = f"""#!{sys.executable}
+import os, sys
+from pathlib import Path
+if Path(sys.argv[2], "broken").exists():
+    raise SystemExit("ValueError: this model cannot be served")
+if Path(sys.argv[2], "silent").exists():
+    os.environ["STUB_REQUESTS"] = "/dev/null"
+    os.environ["STUB_DELAY_S"] = "-1"
+os.execv({str(STUB)!r}, [{str(STUB)!r}, *sys.argv[1:]])
+"""
+
+
+@pytest.fixture
+def ws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    monkeypatch.setenv("STUB_REQUESTS", str(tmp_path / "requests"))
+    program = tmp_path / "vllm"
+    program.write_text(VLLM)
+    program.chmod(0o755)
+    yield Workspace(Store(tmp_path / "home"), str(program), lambda event, **data: None)
+    serving.stop_all(tmp_path / "home")
+
+
+def say_yes(plan: Plan, step: str) -> Decision:
+    return Decision(True, "test")
+
+
+def model(ws: Workspace, run: str, name: str) -> Artifact:
+    """A model that was deployed once; its folder holds a file of its own name."""
+    store, step = ws.store, ws.store.propose(run, "quantize", plan_hash=name)
+    folder = make_tiny_model(store.home / name)
+    (folder / name).write_text("")
+    sha256 = str(seal(folder, kind="quantized", step=step)["sha256"])
+    made = store.add_artifact(Artifact("", run, step, "quantized", folder, sha256, 64, (), {"parameters": 32}))
+    record = store.home / f"{name}.json"
+    record.write_text("{}")
+    deployed = {"serves": made.id, "arm": "quantized"}
+    store.add_artifact(Artifact("", run, step, "deployment", record, name, 2, (made.id,), deployed))
+    return made
+
+
+def serve(ws: Workspace, made: Artifact) -> Server:
+    server = serving.start(
+        ws.store.home, bench_spec(made), vllm=str(ws.vllm), log_path=ws.store.home / "vllm.log", owner="s0"
+    )
+    return serving.promote(server, artifact=made.id, arm="quantized", model=served_name(made))
+
+
+@pytest.mark.parametrize("fault", ["broken", "silent"])
+def test_a_deployment_that_fails_on_the_port_of_another_brings_that_one_back(ws: Workspace, fault: str) -> None:
+    run = ws.store.new_run("test")
+    model(ws, run, fault)
+    before = serve(ws, model(ws, run, "good"))
+    key = before.key
+    with pytest.raises(StepFailed, match=r"cannot be served|did not answer"):
+        arc.perform(ws, run, "deploy", {"rollback": True, "port": before.port}, say_yes)
+    [now] = serving.list_servers(ws.store.home)
+    assert (now.role, now.port, now.key, now.spec, now.meta) == ("deployed", before.port, key, before.spec, before.meta)
+    assert serving.healthy(now)
+
+
+def test_a_deployment_that_fails_elsewhere_leaves_the_one_before_alone(ws: Workspace) -> None:
+    run = ws.store.new_run("test")
+    model(ws, run, "broken")
+    before = serve(ws, model(ws, run, "good"))
+    with pytest.raises(StepFailed, match="cannot be served"):
+        arc.perform(ws, run, "deploy", {"rollback": True}, say_yes)
+    assert serving.list_servers(ws.store.home) == [before] and serving.healthy(before)
+
+
+def test_a_deployment_on_the_port_of_another_takes_its_place(ws: Workspace) -> None:
+    run = ws.store.new_run("test")
+    older = model(ws, run, "older")
+    before = serve(ws, model(ws, run, "good"))
+    arc.perform(ws, run, "deploy", {"rollback": True, "port": before.port}, say_yes)
+    [now] = serving.list_servers(ws.store.home)
+    assert (now.role, now.port, now.meta["artifact"]) == ("deployed", before.port, older.id)

@@ -1,0 +1,50 @@
+"""Local paths in requests, made absolute where a request is parsed: its worker and its repetition start elsewhere.
+
+Short names ('demo', 'bundled') stay as they are. What is relative stands in the folder of the plan file that says it,
+or in the present folder where it was typed; a stored request is read without any folder, and changes in nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from pydantic import AfterValidator, ValidationInfo
+
+FOLDER = "folder"
+"""Key of the validation context that names the folder which relative paths start from."""
+
+
+def local_path(*short_names: str, maybe: bool = False) -> AfterValidator:
+    """A field that names a file or folder; with `maybe` one that may as well name something else, such as a hub id."""
+
+    def check(value: str, info: ValidationInfo) -> str:
+        folder = (info.context or {}).get(FOLDER)
+        return value if folder is None else _absolute(value, Path(folder), short_names, maybe)
+
+    return AfterValidator(check)
+
+
+def _absolute(value: str, folder: Path, short_names: Collection[str], maybe: bool) -> str:
+    if not value or value in short_names:
+        return value
+    try:
+        path = folder / Path(value).expanduser()
+    except RuntimeError as error:  # ~somebody
+        raise ValueError(str(error)) from None
+    if maybe and not (looks_like_path(value) or is_there(path)):
+        return value
+    return str(path)  # a ".." stays in it, for the folder before it may be a link
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether a file or folder of this name exists; a name that none can have is no error."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def looks_like_path(value: str) -> bool:
+    """Whether a text can be nothing but a path, whatever lies there."""
+    return value.startswith((".", "/", "~"))
