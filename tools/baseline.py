@@ -8,9 +8,11 @@ from typing import Any
 
 from pydantic import Field
 
+from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.compare import GUARDED_BLOCKS, MARGIN
 from tunesmith.tools.evaluation import evaluation_seconds, load_named_suites, need_vllm, serving_memory
+from tunesmith.tools.judging import JUDGE_HELP, Models, asked_cases, find_models
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
 from tunesmith.tools.stats import detectable_text, guard_text
@@ -29,6 +31,7 @@ class BaselineRequest(Request):
     concurrency: int = Field(
         default=128, ge=1, le=1024, description="Requests in flight at most; fewer while the server's queue is long."
     )
+    judge: str = Field(default="", description=JUDGE_HELP)
     fresh: bool = Field(
         default=False, description="Ask again what an earlier step of the run was answered to the same question."
     )
@@ -55,36 +58,48 @@ class BaselineResult(Result):
 
 
 def look(request: BaselineRequest, store: Store, run: str) -> Mapping[str, Any]:
-    """Parse the suites, so that a broken one is refused before anything starts."""
-    return {"suite": load_named_suites(request.suites, request.cases_per_block)}
+    """Parse the suites and find who judges, so that what cannot be done is refused before anything starts."""
+    suite = load_named_suites(request.suites, request.cases_per_block)
+    cases = asked_cases(suite, ("base",))["base"]
+    if not cases:
+        raise BadInput("the suites ask nothing of the base; name base among the providers, or leave them out")
+    return {"suite": suite, "models": find_models(suite.cases, request.judge, store.home)}
 
 
 def plan(request: BaselineRequest, facts: Facts) -> Plan:
     """Price every case once on the base, and say what so many cases can show at all."""
-    base, suite = facts.need("base", "base"), facts.seen["suite"]
+    base, suite, models = facts.need("base", "base"), facts.seen["suite"], facts.seen.get("models", Models())
     need_vllm(facts)
-    blocks = Counter(case.block for case in suite.cases)
+    cases = asked_cases(suite, ("base",))["base"]
+    blocks: Counter[str] = Counter(case.block for case in cases)
+    memory_bytes = max(serving_memory(base), models.memory_bytes)
+    if models.judge:
+        request = request.model_copy(update={"judge": models.judge.named})
     target = blocks["target"]
     price = estimate(
         "baseline",
         facts,
-        seconds=evaluation_seconds(base, len(suite.cases) * request.repeats, request.max_tokens),
-        ram_bytes=0 if facts.machine.gpus else serving_memory(base),
-        vram_bytes=serving_memory(base) if facts.machine.gpus else 0,
-        disk_bytes=8192 * len(suite.cases) * request.repeats,
+        seconds=evaluation_seconds(base, len(cases) * request.repeats, request.max_tokens)
+        + models.seconds(cases, request.repeats),
+        ram_bytes=0 if facts.machine.gpus else memory_bytes,
+        vram_bytes=memory_bytes if facts.machine.gpus else 0,
+        disk_bytes=8192 * len(cases) * request.repeats,
     )
     can_show = [f"{detectable_text(target)} on the target"] if target else []
     can_show += [f"{block}: {guard_text(blocks[block], MARGIN)}" for block in GUARDED_BLOCKS if blocks[block]]
     how = "greedy" if request.temperature == 0 else f"at temperature {request.temperature:g}"
     how += f", {request.repeats} times each, reduced to one verdict a case" if request.repeats > 1 else ""
+    waiting = len(suite.cases) - len(cases)
     return Plan(
         stage="baseline",
         run=facts.run,
         arm="base",
-        summary=f"run {len(suite.cases)} cases on the untouched base",
+        summary=f"run {len(cases)} cases on the untouched base",
         steps=(
             "start vLLM with the base, adapters allowed but none loaded",
             ", ".join(f"{count} {block}" for block, count in blocks.items()) + " cases, " + how,
+            *models.steps(cases),
+            *([f"{waiting} more wait for another arm, or for a second one beside"] if waiting else []),
             *can_show,
         ),
         request=request.model_dump(mode="json"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -244,7 +245,7 @@ class FixedJudge:
     def __init__(self, *replies: str) -> None:
         self.replies, self.prompts = list(replies), list[str]()
 
-    def answer(self, prompt: str) -> str:
+    def answer(self, prompt: str, form: Mapping[str, Any]) -> str:
         self.prompts.append(prompt)
         return self.replies[min(len(self.prompts), len(self.replies)) - 1]
 

@@ -8,7 +8,9 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -176,7 +178,7 @@ def test_check_explains_what_a_suite_needs(tmp_path: Path) -> None:
 
 
 class _Judge:
-    def answer(self, prompt: str) -> str:
+    def answer(self, prompt: str, form: Mapping[str, Any]) -> str:
         return '{"pass": true, "score": 1}' if "index" not in prompt else "1"
 
 

@@ -19,6 +19,7 @@ because the measurement would otherwise lie:
 from tunesmith.tools.grading import calls, html, json_output, judged, served, similarity, sql, text, xml
 from tunesmith.tools.grading.core import (
     ASSERT_SET,
+    WAITS,
     Assertion,
     AssertionResult,
     Embedder,
@@ -29,6 +30,8 @@ from tunesmith.tools.grading.core import (
     asks_model,
     check_assertion,
     grade,
+    grade_apart,
+    grade_waiting,
     supported_types,
     total,
 )
@@ -36,6 +39,7 @@ from tunesmith.tools.grading.javascript import CannotGrade
 
 __all__ = [
     "ASSERT_SET",
+    "WAITS",
     "Assertion",
     "AssertionResult",
     "CannotGrade",
@@ -48,6 +52,8 @@ __all__ = [
     "calls",
     "check_assertion",
     "grade",
+    "grade_apart",
+    "grade_waiting",
     "html",
     "json_output",
     "judged",
