@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.grading import Assertion, Embedder, Grade, Judge, Response, asks_model, grade
+from tunesmith.tools.stage import ARMS
 from tunesmith.tools.suite_metrics import DerivedMetric, derive
 
 Block = Literal["target", "general", "tools", "adversarial"]
@@ -206,7 +207,13 @@ def check_suites(paths: Sequence[Path]) -> dict[str, Any]:
     """`suite check`: the cases that the files hold, with block and types of assertion, and what all of them need."""
     suite = load_suites(paths, models=("judge", "embedder"))
     cases = [
-        {"case_id": case.case_id, "block": case.block, "assertions": case.assertion_types, "suite": case.suite}
+        {
+            "case_id": case.case_id,
+            "block": case.block,
+            "assertions": case.assertion_types,
+            "suite": case.suite,
+            "arms": list(case.arms or ARMS),
+        }
         for case in suite.cases
     ]
     types = Counter(kind for case in suite.cases for kind in case.assertion_types)

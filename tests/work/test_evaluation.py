@@ -123,6 +123,25 @@ def test_errors_are_no_failures_and_above_the_bound_there_is_no_result(ws: Works
     assert texts(asked(ws)[before:]) == ["2 err", "3 err", "an err"], "a resumed step asks for what erred, and no more"
 
 
+def test_cases_for_some_arms_are_asked_of_these_and_count_only_between_them(ws: Workspace) -> None:
+    file = Path(suite(ws, ["a", "b", "c"], "providers: [base, prompted, adapter]\n"))
+    text = file.read_text().replace('"vars": {"q": "b"}', '"providers": ["base"], "vars": {"q": "b"}')
+    file.write_text(text.replace('"vars": {"q": "c"}', '"providers": ["prompted"], "vars": {"q": "c"}'))
+    plan = arc.price(ws, RUN, "baseline", {"suites": (str(file),)})
+    assert plan.summary == "run 2 cases on the untouched base" and any("1 more wait" in step for step in plan.steps)
+    assert [r.case_id for r in ws.store.results(baseline(ws, RUN, str(file)).id)] == ["c-a", "c-b"]
+    step = arc.perform(ws, RUN, "evaluate", {"arm": "prompted", "system_prompt": "x"}, say_yes)
+    by_arm = {arm: [r.case_id for r in ws.store.results(step.id, arm)] for arm in ("base", "prompted")}
+    assert by_arm == {"base": ["c-a", "c-b"], "prompted": ["c-a", "c-c"]}
+    block = (step.result or {})["comparisons"][0]["blocks"]["target"]
+    assert (block["cases"], block["errors"]) == (1, {"base": 0, "prompted": 0})
+    file.write_text(
+        file.read_text().replace("[base, prompted, adapter]", "[prompted]").replace('"providers": ["base"], ', "")
+    )
+    with pytest.raises(BadInput, match="ask nothing of the base"):
+        arc.price(ws, RUN, "baseline", {"suites": (str(file),)})
+
+
 def test_the_plan_says_what_so_many_cases_can_show_before_it_is_bought(ws: Workspace) -> None:
     steps = arc.price(ws, RUN, "baseline", {"suites": (suite(ws, [str(n) for n in range(20)]),)}).steps
     assert "with 20 cases no gain under 30 points can be shown on the target" in steps
