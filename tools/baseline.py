@@ -10,6 +10,7 @@ from pydantic import Field
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
+from tunesmith.tools.chat_template import takes_tools
 from tunesmith.tools.compare import GUARDED_BLOCKS, MARGIN
 from tunesmith.tools.evaluation import evaluation_seconds, load_named_suites, need_vllm, serving_memory
 from tunesmith.tools.judging import JUDGE_HELP, Models, asked_cases, find_models
@@ -53,6 +54,8 @@ class BaselineResult(Result):
     blocks: dict[str, BlockResult]
     key: dict[str, Any]
     """The comparability key that these outputs were made under."""
+    takes_tools: bool = True
+    """False where the base's chat template leaves out the tools that cases offer."""
     taken_over: int = 0
     """Answers to unchanged cases that an earlier baseline of the run already had."""
 
@@ -63,7 +66,12 @@ def look(request: BaselineRequest, store: Store, run: str) -> Mapping[str, Any]:
     cases = asked_cases(suite, ("base",))["base"]
     if not cases:
         raise BadInput("the suites ask nothing of the base; name base among the providers, or leave them out")
-    return {"suite": suite, "models": find_models(suite.cases, request.judge, store.home)}
+    base = store.artifacts(run, "base")
+    return {
+        "suite": suite,
+        "models": find_models(suite.cases, request.judge, store.home),
+        "takes_tools": not base or takes_tools(base[-1].path),
+    }
 
 
 def plan(request: BaselineRequest, facts: Facts) -> Plan:
@@ -89,6 +97,7 @@ def plan(request: BaselineRequest, facts: Facts) -> Plan:
     can_show += [f"{block}: {guard_text(blocks[block], MARGIN)}" for block in GUARDED_BLOCKS if blocks[block]]
     how = "greedy" if request.temperature == 0 else f"at temperature {request.temperature:g}"
     how += f", {request.repeats} times each, reduced to one verdict a case" if request.repeats > 1 else ""
+    blind = 0 if facts.seen.get("takes_tools", True) else sum(bool(case.tools) for case in cases)
     waiting = len(suite.cases) - len(cases)
     return Plan(
         stage="baseline",
@@ -99,6 +108,11 @@ def plan(request: BaselineRequest, facts: Facts) -> Plan:
             "start vLLM with the base, adapters allowed but none loaded",
             ", ".join(f"{count} {block}" for block, count in blocks.items()) + " cases, " + how,
             *models.steps(cases),
+            *(
+                [f"the base's chat template ignores tools: {blind} cases offer some that it will never see"]
+                if blind
+                else []
+            ),
             *([f"{waiting} more wait for another arm, or for a second one beside"] if waiting else []),
             *can_show,
         ),

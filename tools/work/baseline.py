@@ -11,6 +11,7 @@ from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import Artifact
 from tunesmith.tools import serving
 from tunesmith.tools.baseline import BaselineRequest, BaselineResult, BlockResult
+from tunesmith.tools.chat_template import takes_tools
 from tunesmith.tools.evaluation import Sampling, load_named_suites, read_suite
 from tunesmith.tools.suites import Suite
 from tunesmith.tools.work.evaluation import Arm, asked_once, block_counts, refuses_adapters, run_arms, server_answers
@@ -35,6 +36,7 @@ def run(job: Job[BaselineRequest]) -> BaselineResult:
         suite_sha256=suite.sha256,
         blocks={block: BlockResult(**count) for block, count in counts.items()},
         key=key,
+        takes_tools=takes_tools(base.path) or not any(case.tools for case in suite.cases),
         taken_over=asked["taken_over"],
     )
 

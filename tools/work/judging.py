@@ -21,6 +21,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import read_manifest, sha256_file, verify
 from tunesmith.memory.records import EvalResult
 from tunesmith.tools import serving
+from tunesmith.tools.chat_template import template_sha256
 from tunesmith.tools.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.embedding import identity, local_embedder, model_folder
 from tunesmith.tools.facts import measure_gpus
@@ -34,7 +35,7 @@ from tunesmith.tools.grading import (
     judged,
 )
 from tunesmith.tools.judging import JudgeModel, Models, find_models
-from tunesmith.tools.serving_spec import ServerSpec, engine_arguments, template_sha256
+from tunesmith.tools.serving_spec import ServerSpec, engine_arguments
 from tunesmith.tools.suites import Case, Suite
 from tunesmith.tools.work.evaluation import refuse_errors
 from tunesmith.tools.work.job import Job
