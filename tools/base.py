@@ -14,7 +14,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.bundled_models import QWEN_CODER, SMOLLM2, BundledModel
 from tunesmith.tools.model_folder import check_model_folder
 from tunesmith.tools.price import estimate, room
-from tunesmith.tools.stage import GIB, Facts, Plan, Request, Result, Stage
+from tunesmith.tools.stage import GIB, Facts, Place, Plan, Request, Result, Stage
 
 _SHORT_NAMES = {"bundled": SMOLLM2, "bundled-driver": QWEN_CODER}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -23,7 +23,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 class BaseRequest(Request):
     """Which model to start from."""
 
-    model: str = Field(
+    model: Place = Field(
         default="bundled",
         description="'bundled' (SmolLM2-135M-Instruct), 'bundled-driver' (Qwen2.5-Coder-1.5B-Instruct), "
         "a local folder of safetensors, or a hub id such as org/name.",

@@ -15,14 +15,14 @@ from tunesmith.tools.compare import GUARDED_BLOCKS, MARGIN
 from tunesmith.tools.evaluation import evaluation_seconds, load_named_suites, need_vllm, serving_memory
 from tunesmith.tools.judging import JUDGE_HELP, Models, asked_cases, find_models
 from tunesmith.tools.price import estimate, room
-from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.stage import Facts, Place, Plan, Request, Result, Stage, pinned
 from tunesmith.tools.stats import detectable_text, guard_text
 
 
 class BaselineRequest(Request):
     """Which suites to run on the base."""
 
-    suites: tuple[str, ...] = Field(
+    suites: tuple[Place, ...] = Field(
         default=("demo",), min_length=1, description="promptfoo-format files, or 'demo' for the bundled three."
     )
     cases_per_block: int = Field(default=0, ge=0, description="At most this many cases of each block; 0: all.")
@@ -32,7 +32,7 @@ class BaselineRequest(Request):
     concurrency: int = Field(
         default=128, ge=1, le=1024, description="Requests in flight at most; fewer while the server's queue is long."
     )
-    judge: str = Field(default="", description=JUDGE_HELP)
+    judge: Place = Field(default="", description=JUDGE_HELP)
     fresh: bool = Field(
         default=False, description="Ask again what an earlier step of the run was answered to the same question."
     )

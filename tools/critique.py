@@ -10,13 +10,13 @@ from pydantic import Field
 from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation import load_named_suites
 from tunesmith.tools.price import estimate, room
-from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.stage import Facts, Place, Plan, Request, Result, Stage, pinned
 
 
 class CritiqueRequest(Request):
     """How strict to be."""
 
-    suites: tuple[str, ...] = Field(
+    suites: tuple[Place, ...] = Field(
         default=("demo",),
         description="Suites, beside the run's own, that no row may leak into and whose form answers must pass.",
     )

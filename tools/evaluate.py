@@ -20,7 +20,7 @@ from tunesmith.tools.evaluation import evaluation_seconds, need_vllm, read_suite
 from tunesmith.tools.judging import JUDGE_HELP, Models, asked_cases, find_models
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.prompting import candidates
-from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.stage import Facts, Place, Plan, Request, Result, Stage, pinned
 
 # Arm → the stage that makes what it serves.
 _MAKERS = {"adapter": "train", "merged": "merge", "quantized": "quantize"}
@@ -35,7 +35,7 @@ class EvaluateRequest(Request):
     system_prompt: str = Field(
         default="", description="For the arm `prompted`: your own; empty: the best of a few made from the behaviour."
     )
-    behaviour: str = Field(
+    behaviour: Place = Field(
         default="", description="What `prompted` is made from; empty: the behaviour that the run's rows are of."
     )
     dev_rows: int = Field(default=20, ge=5, le=500, description="Drawn rows on which the prompt is chosen.")
@@ -48,7 +48,7 @@ class EvaluateRequest(Request):
     concurrency: int = Field(
         default=128, ge=1, le=1024, description="Requests in flight at most; fewer while the server's queue is long."
     )
-    judge: str = Field(default="", description=f"{JUDGE_HELP} The baseline's own goes before both.")
+    judge: Place = Field(default="", description=f"{JUDGE_HELP} The baseline's own goes before both.")
     fresh: bool = Field(
         default=False, description="Ask again what an earlier step of the run was answered to the same question."
     )

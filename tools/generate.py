@@ -15,7 +15,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.behaviour import load_behaviour, load_rehearsal
 from tunesmith.tools.evaluation import need_vllm, serving_memory
 from tunesmith.tools.price import estimate, room
-from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.stage import Facts, Place, Plan, Request, Result, Stage, pinned
 
 _SERVER_START_S = 30.0
 _TOKENS_PER_TEXT = 20
@@ -27,7 +27,7 @@ _TOKENS_PER_SECOND_BILLION = 50.0
 class GenerateRequest(Request):
     """How many rows to make, and who writes them."""
 
-    behaviour: str = Field(default="demo", description="'demo', a behaviour.yaml, or the folder that holds one.")
+    behaviour: Place = Field(default="demo", description="'demo', a behaviour.yaml, or the folder that holds one.")
     rows: int = Field(default=600, ge=1, le=100_000, description="Rows of the behaviour.")
     rehearsal_rows: int = Field(
         default=180, ge=0, le=10_000, description="Ordinary prompts answered by the base, so that nothing is forgotten."

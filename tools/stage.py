@@ -11,9 +11,9 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
@@ -21,6 +21,19 @@ from tunesmith.memory.store import Store
 
 GIB = 1 << 30
 ARMS = ("base", "prompted", "adapter", "merged", "quantized")
+
+
+_BARE_NAMES = frozenset(("demo", "general", "tools", "bundled", "bundled-driver"))
+
+
+def placed(name: str) -> str:
+    """A file or folder of the user's by its absolute path, since a worker stands elsewhere; other names as they are."""
+    path = Path(name).expanduser()
+    return str(path.absolute()) if name and name not in _BARE_NAMES and path.exists() else name
+
+
+Place = Annotated[str, AfterValidator(placed)]
+"""A field that may name a file or a folder, beside names that stand for something of ours."""
 
 
 class Frozen(BaseModel):

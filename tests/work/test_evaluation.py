@@ -271,3 +271,15 @@ def test_of_equal_candidates_the_shorter_one_is_taken() -> None:
     tried = [Tried("a", 10, 3, 5, 100), Tried("b", 10, 3, 5, 300), Tried("c", 10, 2, 9, 300)]
     assert best(tried).name == "a"
     assert best([*tried, Tried("d", 10, 4, 4, 900)]).name == "d"
+
+
+def test_a_suite_named_from_where_the_user_stands_is_found_by_the_worker_too(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Path(suite(ws, ["a"]))
+    monkeypatch.chdir(file.parent)
+    step = baseline(ws, RUN, file.name)
+    assert [r.case_id for r in ws.store.results(step.id)] == ["c-a"]
+    (file.parent / "tools").mkdir()
+    plan = arc.price(ws, RUN, "baseline", {"suites": ("general", "demo", file.name)})
+    assert plan.request["suites"] == ["general", "demo", str(file)]
