@@ -261,8 +261,18 @@ def serve(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
 
 
 def report(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
-    """`report RUN [-o FILE]`."""
+    """`report RUN [-o FILE]`: a page to read; with `--format`, the results for other tools, on stdout or in FILE."""
     run = store.run(args.run).id
+    if args.format:
+        from tunesmith.memory.files import atomic_write
+        from tunesmith.tools.run_export import export_run
+
+        text = export_run(store, run, args.format)
+        if args.output:
+            atomic_write(Path(args.output).expanduser(), text)
+        else:
+            print(text, end="")
+        return 0
     path, told = write_run_report(store, run, Path(args.output).expanduser() if args.output else None)
     summary = {**summarise(store, run), "report": str(path), "verdict": told.get("verdict")}
     out.document({**summary, "summary": told}, summary_view(summary))
