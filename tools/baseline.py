@@ -80,7 +80,6 @@ def plan(request: BaselineRequest, facts: Facts) -> Plan:
     need_vllm(facts)
     cases = asked_cases(suite, ("base",))["base"]
     blocks: Counter[str] = Counter(case.block for case in cases)
-    memory_bytes = max(serving_memory(base), models.memory_bytes)
     if models.judge:
         request = request.model_copy(update={"judge": models.judge.named})
     target = blocks["target"]
@@ -89,8 +88,7 @@ def plan(request: BaselineRequest, facts: Facts) -> Plan:
         facts,
         seconds=evaluation_seconds(base, len(cases) * request.repeats, request.max_tokens)
         + models.seconds(cases, request.repeats),
-        ram_bytes=0 if facts.machine.gpus else memory_bytes,
-        vram_bytes=memory_bytes if facts.machine.gpus else 0,
+        **models.peaks(serving_memory(base), on_gpu=bool(facts.machine.gpus)),
         disk_bytes=8192 * len(cases) * request.repeats,
     )
     can_show = [f"{detectable_text(target)} on the target"] if target else []

@@ -117,13 +117,11 @@ def plan(request: EvaluateRequest, facts: Facts) -> Plan:
     every = [case for cases in asked.values() for case in cases]
     answers = len(every) * request.repeats
     seconds = evaluation_seconds(served, answers + tries, request.max_tokens) + models.seconds(every, request.repeats)
-    memory_bytes = max(serving_memory(served), models.memory_bytes)
     price = estimate(
         "evaluate",
         facts,
         seconds=seconds,
-        ram_bytes=0 if facts.machine.gpus else memory_bytes,
-        vram_bytes=memory_bytes if facts.machine.gpus else 0,
+        **models.peaks(serving_memory(served), on_gpu=bool(facts.machine.gpus)),
         disk_bytes=8192 * answers,
     )
     how = (

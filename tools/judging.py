@@ -67,10 +67,14 @@ class Models:
     judge: JudgeModel | None = None
     embeds: bool = False
 
-    @property
-    def memory_bytes(self) -> int:
-        """Peak beside this process while answers are judged; the arm's server is gone by then."""
-        return (self.judge.memory_bytes if self.judge else 0) + (_EMBEDDER_BYTES if self.embeds else 0)
+    def peaks(self, serving_bytes: int, *, on_gpu: bool) -> dict[str, int]:
+        """Peak RAM and VRAM of a step whose own server takes `serving_bytes`: the two servers take turns.
+
+        The embedding model is small and stays on the processor.
+        """
+        served = max(serving_bytes, self.judge.memory_bytes if self.judge else 0)
+        beside = _EMBEDDER_BYTES if self.embeds else 0
+        return {"ram_bytes": (0 if on_gpu else served) + beside, "vram_bytes": served if on_gpu else 0}
 
     def seconds(self, cases: Sequence[Case], answers_each: int) -> float:
         """Calibrated seconds to judge `answers_each` answers to every case; 0 where none asks a model."""
