@@ -17,6 +17,7 @@ from tunesmith.tools.judging import JUDGE_HELP, Models, asked_cases, find_models
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.stage import Facts, Place, Plan, Request, Result, Stage, pinned
 from tunesmith.tools.stats import detectable_text, guard_text
+from tunesmith.tools.suites import Suite
 
 
 class BaselineRequest(Request):
@@ -104,7 +105,7 @@ def plan(request: BaselineRequest, facts: Facts) -> Plan:
         summary=f"run {len(cases)} cases on the untouched base",
         steps=(
             "start vLLM with the base, adapters allowed but none loaded",
-            ", ".join(f"{count} {block}" for block, count in blocks.items()) + " cases, " + how,
+            f"{', '.join(f'{count} {block}' for block, count in blocks.items())} cases ({named(suite)}), {how}",
             *models.steps(cases),
             *(
                 [f"the base's chat template ignores tools: {blind} cases offer some that it will never see"]
@@ -121,6 +122,11 @@ def plan(request: BaselineRequest, facts: Facts) -> Plan:
         replaces=("the baseline of this run",) if "suite" in facts.artifacts else (),
         refusals=room(price, facts, remedy="stopping another program, or a smaller base"),
     )
+
+
+def named(suite: Suite) -> str:
+    """The suite as a plan names it: a yes holds for this content and no other."""
+    return f"suite {suite.sha256[:12]}"
 
 
 STAGE = Stage("baseline", BaselineRequest, BaselineResult, plan, look)

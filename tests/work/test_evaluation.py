@@ -91,6 +91,17 @@ def test_only_changed_cases_are_asked_again_and_changed_expectations_cost_nothin
     assert texts(asked(ws)[5:]) == ["a", "a", "b", "b"], "other sampling is another question"
 
 
+def test_a_yes_holds_for_the_suite_that_was_read_and_no_other(ws: Workspace) -> None:
+    plan = arc.price(ws, RUN, "baseline", {"suites": (suite(ws, ["a"]),)})
+    step = arc.propose(ws, RUN, plan)
+    assert arc.decide(ws, step, plan, say_yes)
+    suite(ws, ["a", "b"])
+    arc.start(ws, step)
+    with pytest.raises(StepFailed, match="the suites changed since their plan was agreed to"):
+        arc.watch(ws, step)
+    assert asked(ws) == []
+
+
 def test_repeats_have_a_seed_each_and_are_one_verdict_a_case(ws: Workspace) -> None:
     step = baseline(ws, RUN, suite(ws, ["a", "b"]), repeats=3, temperature=0.7)
     assert sorted((b["messages"][-1]["content"], b["seed"]) for b in asked(ws)) == [
@@ -129,9 +140,9 @@ def test_cases_for_some_arms_are_asked_of_these_and_count_only_between_them(ws: 
     file.write_text(text.replace('"vars": {"q": "c"}', '"providers": ["prompted"], "vars": {"q": "c"}'))
     plan = arc.price(ws, RUN, "baseline", {"suites": (str(file),)})
     assert plan.summary == "run 2 cases on the untouched base" and any("1 more wait" in step for step in plan.steps)
-    assert [r.case_id for r in ws.store.results(baseline(ws, RUN, str(file)).id)] == ["c-a", "c-b"]
+    assert sorted(r.case_id for r in ws.store.results(baseline(ws, RUN, str(file)).id)) == ["c-a", "c-b"]
     step = arc.perform(ws, RUN, "evaluate", {"arm": "prompted", "system_prompt": "x"}, say_yes)
-    by_arm = {arm: [r.case_id for r in ws.store.results(step.id, arm)] for arm in ("base", "prompted")}
+    by_arm = {arm: sorted(r.case_id for r in ws.store.results(step.id, arm)) for arm in ("base", "prompted")}
     assert by_arm == {"base": ["c-a", "c-b"], "prompted": ["c-a", "c-c"]}
     block = (step.result or {})["comparisons"][0]["blocks"]["target"]
     assert (block["cases"], block["errors"]) == (1, {"base": 0, "prompted": 0})

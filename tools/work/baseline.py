@@ -10,7 +10,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import Artifact
 from tunesmith.tools import serving
-from tunesmith.tools.baseline import BaselineRequest, BaselineResult, BlockResult
+from tunesmith.tools.baseline import BaselineRequest, BaselineResult, BlockResult, named
 from tunesmith.tools.chat_template import takes_tools
 from tunesmith.tools.evaluation import Sampling, load_named_suites, read_suite
 from tunesmith.tools.suites import Suite
@@ -25,7 +25,10 @@ def run(job: Job[BaselineRequest]) -> BaselineResult:
     request, base = job.request, job.verified("base")
     kept = job.dir / "suite.json"
     if not kept.exists():
-        atomic_write(kept, load_named_suites(request.suites, request.cases_per_block).to_json())
+        read = load_named_suites(request.suites, request.cases_per_block)
+        if not any(named(read) in step for step in job.plan.steps):
+            raise StepFailed("the suites changed since their plan was agreed to; run baseline again to see its price")
+        atomic_write(kept, read.to_json())
     suite = read_suite(kept)
     asked = asked_once(job, lambda: _ask(job, base, suite))
     key = {**asked["key"], **judge_waiting(job, suite)}

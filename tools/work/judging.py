@@ -53,6 +53,8 @@ def judge_waiting(job: Job[Any], suite: Suite) -> dict[str, Any]:
     or StepFailed where the judge cannot be served; what is decided already stays.
     """
     models = find_models(suite.cases, job.request.judge, job.home)
+    if not models.judge and not models.embeds:
+        return {}
     cases = {case.case_id: case for case in suite.cases}
     waiting = [row for row in job.store.results(job.step.id) if waits(row)]
     with ExitStack() as stack:
@@ -88,19 +90,25 @@ def _decide(
     embedder: Embedder | None,
 ) -> list[EvalResult]:
     """Grade and store what can be graded by now; the rest is returned."""
-    rivals: dict[tuple[str, int], list[str]] = {}
-    for row in job.store.results(job.step.id):
-        if not row.error or waits(row):
-            rivals.setdefault((row.case_id, row.repeat), []).append(_response(row).output_text)
+    rivals = _rivals(job) if any(cases[row.case_id].needs_rivals for row in waiting) else {}
     decided, left = [], []
     for row in waiting:
-        result = _graded(cases[row.case_id], row, judge, embedder, rivals[row.case_id, row.repeat])
+        result = _graded(cases[row.case_id], row, judge, embedder, rivals.get((row.case_id, row.repeat), ()))
         if judge and judge.lacked():
             left.append(row)
         else:
             decided.append(result)
     job.store.add_results(job.run, job.step.id, decided)
     return left
+
+
+def _rivals(job: Job[Any]) -> dict[tuple[str, int], list[str]]:
+    """(case, repeat) → what every arm of this step answered to it."""
+    found: dict[tuple[str, int], list[str]] = {}
+    for row in job.store.results(job.step.id):
+        if not row.error or waits(row):
+            found.setdefault((row.case_id, row.repeat), []).append(_response(row).output_text)
+    return found
 
 
 def _response(row: EvalResult) -> Response:
