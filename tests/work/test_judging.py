@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,6 +167,27 @@ def test_the_settings_name_a_judge_and_the_plan_stores_which_it_was(ws: Workspac
     (ws.store.home / "settings.toml").write_text('[judge]\nendpoint = "http://127.0.0.1:9/v1"\nname = "big"\n')
     plan = arc.price(ws, RUN, "baseline", fields(ws, 2, RUBRIC) | {"judge": ""})
     assert plan.request["judge"] == "endpoint" and any("big judges" in step for step in plan.steps)
+
+
+def test_an_endpoint_of_the_settings_judges_and_the_arms_server_stays(ws: Workspace) -> None:
+    port = serving._free_port()
+    argv = [STUB, "--served-model-name", "judge-big", "--host", "127.0.0.1", "--port", str(port)]
+    endpoint = subprocess.Popen([sys.executable, *argv])
+    try:
+        (ws.store.home / "judge.key").write_text("secret\n")
+        (ws.store.home / "settings.toml").write_text(
+            f'[judge]\nendpoint = "http://127.0.0.1:{port}/v1"\nname = "judge-big"\nkey_file = "judge.key"\n'
+        )
+        step = baseline(ws, fields(ws, 4, RUBRIC) | {"judge": ""})
+    finally:
+        endpoint.terminate()
+        endpoint.wait()
+    assert [r.passed for r in ws.store.results(step.id)] == [
+        r.output.startswith("yes") for r in ws.store.results(step.id)
+    ]
+    assert (step.result or {})["key"]["judge"] == f"judge-big at http://127.0.0.1:{port}, weights unknown"
+    assert len(serving.list_servers(ws.store.home)) == 1
+    assert "secret" not in json.dumps([step.request, step.plan, step.result])
 
 
 def test_two_judges_make_two_arms_that_may_not_be_compared(ws: Workspace) -> None:
