@@ -228,3 +228,14 @@ def test_the_best_is_chosen_where_two_arms_answer_and_one_arm_alone_is_not_asked
 def test_similar_without_the_extra_is_refused_by_the_extras_name(ws: Workspace) -> None:
     with pytest.raises(BadInput, match=r"3 similar assertions need an embedding model.*tunesmith\[similar\]"):
         arc.price(ws, RUN, "baseline", fields(ws, 3, {"type": "similar", "value": "Paris"}))
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(model_folder() is None, reason="pip install 'tunesmith[similar]'")
+def test_similar_is_decided_by_the_installed_model_which_the_key_names(ws: Workspace) -> None:
+    near, far = {"type": "similar", "value": "yes, indeed"}, {"type": "not-similar", "value": "a train to Rome"}
+    step = baseline(ws, fields(ws, 4, {**near, "threshold": 0.0}, far))
+    results = ws.store.results(step.id)
+    assert [r.passed for r in results] == [True] * 4 and all(0 < (r.score or 0) < 1 for r in results)
+    assert (step.result or {})["key"]["embedder"].startswith("all-MiniLM-L6-v2, weights ")
+    assert judged(ws) == []
