@@ -106,7 +106,7 @@ def plan(request: BaselineRequest, facts: Facts) -> Plan:
         steps=(
             "start vLLM with the base, adapters allowed but none loaded",
             f"{', '.join(f'{count} {block}' for block, count in blocks.items())} cases ({named(suite)}), {how}",
-            *models.steps(cases),
+            *models.steps(cases, base.path),
             *(
                 [f"the base's chat template ignores tools: {blind} cases offer some that it will never see"]
                 if blind

@@ -137,7 +137,7 @@ def plan(request: EvaluateRequest, facts: Facts) -> Plan:
         steps=(
             *((_choosing(request, facts.seen["candidates"]),) if tries else ()),
             how,
-            *models.steps(every),
+            *models.steps(every, served.path),
             "exact McNemar on the target, a stated margin on the other blocks, a flip table per hop",
         ),
         request=request.model_dump(mode="json"),

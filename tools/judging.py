@@ -87,12 +87,13 @@ class Models:
             took += _EMBEDDER_START_S + _SECONDS_PER_TEXT * answers_each * _asking(cases, "embedder").total()
         return took
 
-    def steps(self, cases: Sequence[Case]) -> tuple[str, ...]:
-        """What a plan says of them, a line each."""
+    def steps(self, cases: Sequence[Case], tested: Path) -> tuple[str, ...]:
+        """What a plan says of them, a line each; `tested` is the folder of the model that is measured."""
         told = []
         if self.judge and (judging := _asking(cases, "judge")):
             where = "on a vLLM server of its own" if self.judge.folder else f"at {self.judge.url}"
-            told.append(f"once every answer is in, {self.judge.name} judges {_listed(judging)}, {where}")
+            own = "; it judges its own answers: name another judge" if self.judge.folder == tested else ""
+            told.append(f"once every answer is in, {self.judge.name} judges {_listed(judging)}, {where}{own}")
         if self.embeds and (embedding := _asking(cases, "embedder")):
             told.append(f"a local embedding model decides {_listed(embedding)}")
         return tuple(told)

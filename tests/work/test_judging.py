@@ -162,6 +162,8 @@ def test_the_settings_name_a_judge_and_the_plan_stores_which_it_was(ws: Workspac
     plan = arc.price(ws, RUN, "baseline", fields(ws, 2, RUBRIC) | {"judge": ""})
     assert plan.request["judge"] == str(ws.store.home.parent / "judge")
     assert any("judge judges 2 llm-rubric" in step for step in plan.steps)
+    own = {"judge": str(ws.store.artifacts(RUN, "base")[0].path)}
+    assert any("its own answers" in step for step in arc.price(ws, RUN, "baseline", fields(ws, 2, RUBRIC) | own).steps)
     plain = arc.price(ws, RUN, "baseline", fields(ws, 2, {"type": "regex", "value": "."}))
     assert plan.estimate.calibrated_seconds > plain.estimate.calibrated_seconds + 30
     (ws.store.home / "settings.toml").write_text('[judge]\nendpoint = "http://127.0.0.1:9/v1"\nname = "big"\n')

@@ -213,8 +213,12 @@ class _Judge:
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
 
     def _replies(self) -> dict[str, str]:
-        """What this very judge replied in this step, and in earlier steps of the run unless all is asked afresh."""
-        folders = [self.job.dir] if self.job.request.fresh else sorted(self.job.dir.parent.iterdir())
+        """What this very judge replied in this step, and in earlier steps of the run unless all is asked afresh.
+
+        An endpoint may serve another model under the same name by now: its earlier replies are not taken over.
+        """
+        own_only = self.job.request.fresh or self.model.folder is None
+        folders = [] if own_only else sorted(self.job.dir.parent.iterdir())
         found = {}
         for path in [folder / _REPLIES for folder in (*folders, self.job.dir)]:
             for line in path.read_text().splitlines() if path.exists() else ():
