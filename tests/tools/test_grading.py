@@ -329,3 +329,9 @@ def test_an_error_before_the_judge_is_asked_is_an_error_whatever_the_judge_says(
     one = case(Assertion(type="latency", threshold=5), Assertion(type="llm-rubric", value="kind"))
     assert "without its time" in (grade_apart(one, Response("x")).error or "")
     assert grade_apart(case(Assertion(type="llm-rubric", value="kind")), Response("x")).error is None
+
+
+def test_a_g_eval_reply_may_stand_on_several_lines() -> None:
+    judge = FixedJudge('{\n "steps": ["read"]\n}', '{\n  "score": 8,\n  "reason": "it \\"does\\""\n}')
+    result = grade(case(Assertion(type="g-eval", value="kind")), Response("x"), judge=judge)
+    assert (result.passed, result.score, result.error) == (True, 0.8, None)

@@ -13,6 +13,7 @@ because the measurement would otherwise lie:
 - `tool-call-f1` on text reads the whole text or whole lines as JSON, not blocks spread over several lines.
 - `contains-any` and `contains-all` with an empty list are refused.
 - `is-sql` asks sqlglot, not node-sql-parser: they disagree on rare syntax. The name that a WITH gives is no table.
+- `g-eval` reads a judge's reply that is JSON over several lines (promptfoo wants it on one).
 - `select-best` takes equal answers for equally good, and shows the judge the answers in an order of their own.
 """
 

@@ -160,14 +160,16 @@ def _g_score(judge: Judge, criterion: str, output: str, question: str) -> tuple[
 
 
 def _reply_object(reply: str, pattern: str) -> Mapping[str, Any]:
+    """The JSON object that a reply is, on however many lines, else the one that it holds on one line."""
     match = re.search(pattern, reply)
-    try:
-        found = js.parse_json(match.group()) if match else None
-    except ValueError:
-        found = None
-    if not isinstance(found, Mapping):
-        raise js.CannotGrade(f"the judge's reply is not JSON: {shown(reply)}")
-    return found
+    for text in (reply, match.group() if match else ""):
+        try:
+            found = js.parse_json(text)
+        except ValueError:
+            continue
+        if isinstance(found, Mapping):
+            return found
+    raise js.CannotGrade(f"the judge's reply is not JSON: {shown(reply)}")
 
 
 @assertion_type("select-best", check=_need_criterion, asks="judge")
