@@ -164,6 +164,7 @@ def _history(commands: Any) -> None:
     report = _add(commands, "report", "write a run's report as one HTML file and print its summary")
     report.add_argument("run", metavar="RUN")
     report.add_argument("-o", "--output", metavar="FILE.html")
+    report.add_argument("--format", choices=("promptfoo", "junit"), help="promptfoo's results JSON, or JUnit XML")
     _json(report)
     doctor = _add(commands, "doctor", "what this machine, what is installed, and the served driver can really do")
     doctor.add_argument("--driver", action="store_true", help="start the driver where it is not served, and try it out")

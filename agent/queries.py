@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tunesmith.memory.questions import ask_sql, show_run
 from tunesmith.memory.records import APPROVED, DONE, PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools import runner
+from tunesmith.tools.stage import ARMS
 
 Command = Callable[[argparse.Namespace, Settings, Store, Output], int]
 
@@ -53,6 +55,7 @@ def _explained(found: dict[str, Any]) -> Text:
         f"{len(found['cases'])} cases ({blocks}), {found['requests']} requests an arm",
         "assertions: " + (", ".join(f"{count} {kind}" for kind, count in found["types"].items()) or "none"),
         *(f"{kind} asks {_ROLES[role]}" for kind, role in found["asks"].items()),
+        *_restricted(found["cases"]),
         *([f"tools offered: {', '.join(found['tools'])}"] if found["tools"] else []),
         *([f"metrics: {', '.join(found['metrics'])}"] if found["metrics"] else []),
         *(f"{name} = {value}" for name, value in found["derived_metrics"].items()),
@@ -61,7 +64,19 @@ def _explained(found: dict[str, Any]) -> Text:
     return Text("\n".join(lines))
 
 
-_ROLES = {"judge": "a judge: a served model that reads the answers", "embedder": "an embedding model"}
+def _restricted(cases: list[dict[str, Any]]) -> list[str]:
+    """Which arms are asked what, where the suite's providers name arms."""
+    counts = Counter(", ".join(case["arms"]) for case in cases if set(case["arms"]) < set(ARMS))
+    lines = [f"{count} cases are asked only of the arms {arms}" for arms, count in counts.items()]
+    rivals = sum("select-best" in kind for case in cases for kind in case["assertions"])
+    told = f"{rivals} select-best: such a case is asked only where two arms answer beside each other"
+    return [*lines, *([told] if rivals else [])]
+
+
+_ROLES = {
+    "judge": "a judge: a served model that reads the answers (baseline and evaluate serve one)",
+    "embedder": "an embedding model",
+}
 
 
 def _export_graded(path: Path, outputs: Path | None, format_: str) -> int:
@@ -246,8 +261,18 @@ def serve(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
 
 
 def report(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
-    """`report RUN [-o FILE]`."""
+    """`report RUN [-o FILE]`: a page to read; with `--format`, the results for other tools, on stdout or in FILE."""
     run = store.run(args.run).id
+    if args.format:
+        from tunesmith.memory.files import atomic_write
+        from tunesmith.tools.run_export import export_run
+
+        text = export_run(store, run, args.format)
+        if args.output:
+            atomic_write(Path(args.output).expanduser(), text)
+        else:
+            print(text, end="")
+        return 0
     path, told = write_run_report(store, run, Path(args.output).expanduser() if args.output else None)
     summary = {**summarise(store, run), "report": str(path), "verdict": told.get("verdict")}
     out.document({**summary, "summary": told}, summary_view(summary))

@@ -16,6 +16,7 @@ from platformdirs import user_data_path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.judge_settings import JudgeSettings
 from tunesmith.tools.serving_spec import find_vllm
 
 _FILE = "settings.toml"
@@ -52,6 +53,7 @@ class SettingsFile(BaseModel):
     vllm: str | None = None
     """The vllm program, absolute or relative to HOME."""
     driver: DriverSettings = DriverSettings()
+    judge: JudgeSettings = JudgeSettings()
 
 
 class Settings(BaseModel):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
+from tunesmith.tools.chat_template import takes_tools
 from tunesmith.tools.compare import GUARDED_BLOCKS, MARGIN
 from tunesmith.tools.evaluation import SuiteName, evaluation_seconds, load_named_suites, need_vllm, serving_memory
+from tunesmith.tools.judging import JUDGE_HELP, JUDGES, Models, asked_cases, find_models
+from tunesmith.tools.local_paths import local_path
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
 from tunesmith.tools.stats import detectable_text, guard_text
@@ -32,6 +36,7 @@ class BaselineRequest(Request):
     concurrency: int = Field(
         default=128, ge=1, le=1024, description="Requests in flight at most; fewer while the server's queue is long."
     )
+    judge: Annotated[str, local_path(*JUDGES, maybe=True)] = Field(default="", description=JUDGE_HELP)
     fresh: bool = Field(
         default=False, description="Ask again what an earlier step of the run was answered to the same question."
     )
@@ -53,42 +58,65 @@ class BaselineResult(Result):
     blocks: dict[str, BlockResult]
     key: dict[str, Any]
     """The comparability key that these outputs were made under."""
+    takes_tools: bool = True
+    """False where the base's chat template leaves out the tools that cases offer."""
     taken_over: int = 0
     """Answers to unchanged cases that an earlier baseline of the run already had."""
 
 
 def look(request: BaselineRequest, store: Store, run: str) -> Mapping[str, Any]:
-    """Parse the suites, so that a broken one is refused before anything starts."""
-    return {"suite": load_named_suites(request.suites, request.cases_per_block)}
+    """Parse the suites and find who judges, so that what cannot be done is refused before anything starts."""
+    suite = load_named_suites(request.suites, request.cases_per_block)
+    cases = asked_cases(suite, ("base",))["base"]
+    if not cases:
+        raise BadInput("the suites ask nothing of the base; name base among the providers, or leave them out")
+    base = store.artifacts(run, "base")
+    return {
+        "suite": suite,
+        "models": find_models(suite.cases, request.judge, store.home),
+        "takes_tools": not base or takes_tools(base[-1].path),
+    }
 
 
 def plan(request: BaselineRequest, facts: Facts) -> Plan:
     """Price every case once on the base, and say what so many cases can show at all."""
-    base, suite = facts.need("base", "base"), facts.seen["suite"]
+    base, suite, models = facts.need("base", "base"), facts.seen["suite"], facts.seen.get("models", Models())
     need_vllm(facts)
-    blocks = Counter(case.block for case in suite.cases)
+    cases = asked_cases(suite, ("base",))["base"]
+    blocks: Counter[str] = Counter(case.block for case in cases)
+    if models.judge:
+        request = request.model_copy(update={"judge": models.judge.named})
     target = blocks["target"]
     price = estimate(
         "baseline",
         facts,
-        seconds=evaluation_seconds(base, len(suite.cases) * request.repeats, request.max_tokens),
-        ram_bytes=0 if facts.machine.gpus else serving_memory(base),
-        vram_bytes=serving_memory(base) if facts.machine.gpus else 0,
-        disk_bytes=8192 * len(suite.cases) * request.repeats,
+        seconds=evaluation_seconds(base, len(cases) * request.repeats, request.max_tokens)
+        + models.seconds(cases, request.repeats),
+        **models.peaks(serving_memory(base), on_gpu=bool(facts.machine.gpus)),
+        disk_bytes=8192 * len(cases) * request.repeats,
     )
     can_show = [f"{detectable_text(target)} on the target"] if target else []
     can_show += [f"{block}: {guard_text(blocks[block], MARGIN)}" for block in GUARDED_BLOCKS if blocks[block]]
     how = "greedy" if request.temperature == 0 else f"at temperature {request.temperature:g}"
     how += f", {request.repeats} times each, reduced to one verdict a case" if request.repeats > 1 else ""
+    blind = 0 if facts.seen.get("takes_tools", True) else sum(bool(case.tools) for case in cases)
+    waiting = len(suite.cases) - len(cases)
     return Plan(
         stage="baseline",
         run=facts.run,
         arm="base",
-        summary=f"run {len(suite.cases)} cases on the untouched base",
+        summary=f"run {len(cases)} cases on the untouched base",
         steps=(
             "start vLLM with the base, adapters allowed but none loaded",
-            ", ".join(f"{count} {block}" for block, count in blocks.items())
-            + f" cases (suite sha256 {suite.sha256[:12]}), {how}",
+            f"{', '.join(f'{count} {block}' for block, count in blocks.items())} cases "
+            f"(suite sha256 {suite.sha256[:12]}), {how}",
+            *models.steps(cases, base.path),
+            *(
+                [f"the base's chat template ignores tools: {blind} cases offer some that it will never see"]
+                if blind
+                else []
+            ),
+            *([f"{waiting} more wait for another arm, or for a second one beside"] if waiting else []),
             *can_show,
         ),
         request=request.model_dump(mode="json"),

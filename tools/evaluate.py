@@ -17,6 +17,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.behaviour import load_behaviour
 from tunesmith.tools.custody import GOAL_RATE, own_base
 from tunesmith.tools.evaluation import evaluation_seconds, need_vllm, read_suite, serving_memory
+from tunesmith.tools.judging import JUDGE_HELP, JUDGES, Models, asked_cases, find_models
 from tunesmith.tools.local_paths import local_path
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.prompting import candidates
@@ -48,6 +49,9 @@ class EvaluateRequest(Request):
     concurrency: int = Field(
         default=128, ge=1, le=1024, description="Requests in flight at most; fewer while the server's queue is long."
     )
+    judge: Annotated[str, local_path(*JUDGES, maybe=True)] = Field(
+        default="", description=f"{JUDGE_HELP} The baseline's own goes before both."
+    )
     fresh: bool = Field(
         default=False, description="Ask again what an earlier step of the run was answered to the same question."
     )
@@ -72,9 +76,13 @@ class EvaluateResult(Result):
 
 
 def look(request: EvaluateRequest, store: Store, run: str) -> Mapping[str, Any]:
-    """Read the run's suite, the base that the arm was made from, and the behaviour that a prompt is made from."""
+    """Read the run's suite, who judges, the base that the arm was made from, and the behaviour of a prompt."""
     found = store.artifacts(run, "suite")
-    seen: dict[str, Any] = {"suite": read_suite(found[-1].path)} if found else {}
+    seen: dict[str, Any] = {}
+    if found:
+        suite = read_suite(found[-1].path)
+        judge = request.judge or str(store.step(found[-1].step).request.get("judge", ""))
+        seen = {"suite": suite, "models": find_models(suite.cases, judge, store.home)}
     if request.arm in _MAKERS:
         seen["base"] = own_base(store, run, request.arm)
     if request.arm == "prompted" and not request.system_prompt:
@@ -102,20 +110,26 @@ def plan(request: EvaluateRequest, facts: Facts) -> Plan:
         raise BadInput("evaluate: system_prompt belongs to arm=prompted")
     if request.arm == "prompted":
         request = request.model_copy(update={"behaviour": facts.seen.get("behaviour", "")})
+    models = facts.seen.get("models", Models())
+    if models.judge:
+        request = request.model_copy(update={"judge": models.judge.named})
     candidates_ = facts.seen.get("candidates", 0)
     tries = candidates_ * request.dev_rows if candidates_ > 1 else 0  # one alone is not chosen
     made = facts.need(request.arm, _MAKERS[request.arm]) if request.arm in _MAKERS else None
     served = base if request.arm in ("adapter", "prompted") or made is None else made
     both = served is base
-    cases = len(facts.seen["suite"].cases) * request.repeats
-    seconds = evaluation_seconds(served, cases * (2 if both else 1) + tries, request.max_tokens)
+    asked = asked_cases(facts.seen["suite"], ("base", request.arm) if both else (request.arm,))
+    if not asked[request.arm]:
+        raise BadInput(f"the suite asks nothing of {request.arm}: its providers name other arms; run a baseline anew")
+    every = [case for cases in asked.values() for case in cases]
+    answers = len(every) * request.repeats
+    seconds = evaluation_seconds(served, answers + tries, request.max_tokens) + models.seconds(every, request.repeats)
     price = estimate(
         "evaluate",
         facts,
         seconds=seconds,
-        ram_bytes=0 if facts.machine.gpus else serving_memory(served),
-        vram_bytes=serving_memory(served) if facts.machine.gpus else 0,
-        disk_bytes=8192 * cases * (2 if both else 1),
+        **models.peaks(serving_memory(served), on_gpu=bool(facts.machine.gpus)),
+        disk_bytes=8192 * answers,
     )
     how = (
         "base and " + request.arm + " on one vLLM server, told apart by the request"
@@ -126,10 +140,11 @@ def plan(request: EvaluateRequest, facts: Facts) -> Plan:
         stage="evaluate",
         run=facts.run,
         arm=request.arm,
-        summary=f"evaluate {request.arm} on the {len(facts.seen['suite'].cases)} cases of the baseline",
+        summary=f"evaluate {request.arm} on the {len(asked[request.arm])} cases of the baseline",
         steps=(
             *((_choosing(request, facts.seen["candidates"]),) if tries else ()),
             how,
+            *models.steps(every, served.path),
             "exact McNemar on the target, a stated margin on the other blocks, a flip table per hop",
         ),
         request=request.model_dump(mode="json"),

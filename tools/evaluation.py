@@ -12,7 +12,7 @@ from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.records import DONE, Artifact, EvalResult, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.compare import LISTED_BLOCKS, compare_arms, differences
-from tunesmith.tools.grading import Response, grade
+from tunesmith.tools.grading import AssertionResult, Grade, Response, asks_model, grade, total
 from tunesmith.tools.local_paths import local_path
 from tunesmith.tools.stage import ARMS, GIB, Facts
 from tunesmith.tools.suites import BUNDLED, Case, Suite, load_suites
@@ -67,9 +67,12 @@ def demo_suites() -> list[Path]:
 
 
 def load_named_suites(names: Sequence[str], cases_per_block: int = 0) -> Suite:
-    """Parse suites by file name, 'demo' standing for the bundled ones; at most so many cases of each block."""
+    """Parse suites by file name, 'demo' standing for the bundled ones; at most so many cases of each block.
+
+    Assertions that ask a model are read: whether somebody answers for it, `judging.find_models` says.
+    """
     paths = [path for name in names for path in (demo_suites() if name == _DEMO else [Path(name).expanduser()])]
-    return thin(load_suites(paths), cases_per_block)
+    return thin(load_suites(paths, models=("judge", "embedder")), cases_per_block)
 
 
 def thin(suite: Suite, cases_per_block: int) -> Suite:
@@ -126,8 +129,11 @@ def compare_run(
     step_a, step_b = _steps_of(evaluations, run, a, b, allowed)
     keys = {a: dict(dict(evaluations)[step_a][a]), b: dict(dict(evaluations)[step_b][b])}
     cases = _cases(store, run, keys[a].get("suite"))
+    together = {a: tuple(dict(evaluations)[step_a]), b: tuple(dict(evaluations)[step_b])}
+    left_out = {name for name, case in cases.items() if not _asked_of_both(case, together, step_a == step_b)}
     records_a, records_b = (
-        [_record(r, cases.get(r.case_id)) for r in store.results(s, arm)] for s, arm in ((step_a, a), (step_b, b))
+        [_record(r, cases.get(r.case_id)) for r in store.results(s, arm) if r.case_id not in left_out]
+        for s, arm in ((step_a, a), (step_b, b))
     )
     compared = compare_arms(records_a, records_b, arms=(a, b), keys=keys, allowed=allowed)
     return {"run": run, "steps": {a: step_a, b: step_b}, **compared}
@@ -165,14 +171,25 @@ def _cases(store: Store, run: str, suite_sha256: Any) -> dict[str, Case]:
         return {}
 
 
+def _asked_of_both(case: Case, together: Mapping[str, Sequence[str]], one_step: bool) -> bool:
+    """Whether a case tells two arms apart: asked of both, and not graded against different rivals."""
+    return all(case.asked_of(arm, arms) for arm, arms in together.items()) and (one_step or not case.needs_rivals)
+
+
 def _record(result: EvalResult, case: Case | None) -> dict[str, Any]:
     record = {name: getattr(result, name) for name in ("case_id", "block", "passed", "score", "error", "repeat")}
     if case and case.metadata.get(_CLUSTER) is not None:
         record["cluster"] = str(case.metadata[_CLUSTER])
     if case and result.passed is not None and names_metrics(case):
-        answer = Response(result.output, result.tool_calls, result.finish_reason, result.latency_ms)
-        record["metrics"] = dict(grade(case, answer).named_scores)
+        record["metrics"] = dict(_graded(case, result).named_scores)
     return record
+
+
+def _graded(case: Case, result: EvalResult) -> Grade:
+    """The grade of a stored answer; what a model decided is taken as it is stored."""
+    if asks_model(case.assertions):
+        return total(case, [AssertionResult(**stored) for stored in result.assertions])
+    return grade(case, Response(result.output, result.tool_calls, result.finish_reason, result.latency_ms))
 
 
 def names_metrics(case: Case) -> bool:

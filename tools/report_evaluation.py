@@ -117,6 +117,8 @@ class Evaluation:
     """Arm → case → answer."""
     keys: list[KeyField]
     repeats: int
+    takes_tools: bool = True
+    """False where the base's chat template left out the tools that the suite offers."""
     advice: str = ""
     """What the prompted arm says about training at all; empty where it was not measured."""
 
@@ -135,7 +137,7 @@ def evaluation(store: Store, run: str) -> Evaluation:
     steps = [step for step in store.steps(run, status=DONE) if keys_of(step)]
     newest = {arm: step for step in steps for arm in keys_of(step)}
     answers = {arm: found for arm in ARMS if arm in newest if (found := _answers(store, newest[arm], arm))}
-    arms = list(answers)
+    arms, baselines = list(answers), [step for step in steps if step.stage == "baseline"]
     questions = _questions(store, run)
     blocks = {answer.block for by_case in answers.values() for answer in by_case.values()}
     net = {arm: found for arm in arms if arm != "base" if (found := _compare(store, run, "base", arm)[0])}
@@ -148,6 +150,7 @@ def evaluation(store: Store, run: str) -> Evaluation:
         answers=answers,
         keys=_key_fields({arm: dict(keys_of(newest[arm])[arm]) for arm in arms}),
         repeats=max((a.repeats for by_case in answers.values() for a in by_case.values()), default=1),
+        takes_tools=all((step.result or {}).get("takes_tools", True) for step in baselines[-1:]),
         advice=advice(rival, goal_rate(store, rival)) if (rival := net.get("prompted")) else "",
     )
 

@@ -189,6 +189,12 @@ def tool_note(found: Evaluation) -> list[str]:
     base = found.score("tools", "base")
     if base is None:
         return []
+    if not found.takes_tools:
+        return [
+            "The base's chat template ignores tools: no request of the tool block ever showed the model a tool, so the "
+            f"block measures nothing but answers without one ({base.passed} of {base.graded} passed). Use a base whose "
+            "template takes tools."
+        ]
     if base.rate is None:
         return [f"Tool calling could not be measured: all {base.cases} answers of the base were errors."]
     if base.rate > CANNOT_DO_RATE:

@@ -22,6 +22,7 @@ from typing import Any
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
+from tunesmith.tools.chat_template import template_sha256
 from tunesmith.tools.processes import ProcessId, stop_group
 from tunesmith.tools.serving_spec import (
     LOOPBACK,
@@ -32,7 +33,6 @@ from tunesmith.tools.serving_spec import (
     kernels_of,
     lora_of,
     precision_of,
-    template_sha256,
 )
 
 BENCH, DEPLOYED, DRIVER = "bench", "deployed", "driver"

@@ -123,13 +123,3 @@ def precision_of(model_dir: Path) -> str:
         bits = f" {weights['num_bits']} bits" if "num_bits" in weights else ""
         return f"{quantization.get('quant_method', 'quantized')}{bits}"
     return str(config.get("dtype") or config.get("torch_dtype") or "unknown")
-
-
-def template_sha256(model_dir: Path) -> str:
-    """Digest of the chat template, wherever the folder keeps it."""
-    own = model_dir / "chat_template.jinja"
-    if own.is_file():
-        return hashlib.sha256(own.read_bytes()).hexdigest()
-    config = model_dir / "tokenizer_config.json"
-    template = json.loads(config.read_text()).get("chat_template", "") if config.is_file() else ""
-    return hashlib.sha256(json.dumps(template).encode()).hexdigest()

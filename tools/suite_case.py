@@ -67,6 +67,7 @@ class RawTest:
     prompts: Any
     provider_output: Any
     repeat: int
+    arms: tuple[str, ...] = ()
 
 
 class Offered(Protocol):
@@ -110,6 +111,7 @@ def build_cases(test: RawTest, prompts: Sequence[Prompt], offer: Offered, files:
                 metadata=_metadata(test),
                 repeat=test.repeat,
                 provider_output=test.provider_output,
+                arms=test.arms,
             )
             case = case.model_copy(update={"case_id": _case_id(case, given_id, several)})
             if case.case_id not in seen:  # a var that the prompt does not use multiplies nothing

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.grading.calls import check_tools
 from tunesmith.tools.grading.core import TYPES
 from tunesmith.tools.suite_case import MAX_CASES, RawTest, build_cases
 from tunesmith.tools.suite_csv import test_of_row
 from tunesmith.tools.suite_files import SuiteFiles, read_plain_text
 from tunesmith.tools.suite_metrics import COUNT, DerivedMetric, check_metric
 from tunesmith.tools.suite_prompts import Prompt, read_prompts
+from tunesmith.tools.suite_providers import Providers, read_providers
 from tunesmith.tools.suites import Case
 
 _READ = (
@@ -36,38 +36,12 @@ _REFUSED = {
     "tracing": "traces are not read; remove it",
 }
 _TEST_KEYS = frozenset((
-    "description", "vars", "assert", "threshold", "options", "metadata", "prompts", "providerOutput",
+    "description", "vars", "assert", "threshold", "options", "metadata", "prompts", "providerOutput", "providers",
 ))  # fmt: skip
 _TEST_REFUSED = {
     "assertScoringFunction": "a scoring function is code; use weight and threshold",
-    "provider": "every arm is asked every case, or they could not be compared; remove it",
-    "providers": "every arm is asked every case, or they could not be compared; remove it",
+    "provider": "every arm is asked the same way; list arms under the suite's providers and name them in providers",
 }
-_EXEC_PREFIXES = (
-    "exec:",
-    "python:",
-    "javascript:",
-    "ruby:",
-    "golang:",
-    "file:",
-    "package:",
-    "webhook",
-    "http:",
-    "https:",
-)
-_SAMPLING = frozenset((
-    "temperature", "top_p", "top_k", "min_p", "max_tokens", "seed", "stop", "presence_penalty",
-    "frequency_penalty", "repetition_penalty", "response_format",
-))  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Offer:
-    """What the suite's provider sends with every request."""
-
-    tools: list[dict[str, Any]] = field(default_factory=list)
-    tool_choice: Any = None
-    sampling: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,10 +84,10 @@ def _cases(files: SuiteFiles, config: dict[str, Any]) -> Iterator[tuple[Case, st
     stored_only = all("providerOutput" in test for test in raw)
     bare = stored_only and "prompts" not in config  # nothing is asked, only graded
     prompts = [Prompt(label="")] if bare else read_prompts(files, config)
-    offer = _offer(files, config)
+    providers = read_providers(files, config)
     count = 0
     for test in raw:
-        for case in build_cases(_merged(files, config, default, test), prompts, offer, files):
+        for case in build_cases(_merged(files, config, default, test, providers), prompts, providers.offer, files):
             count += 1
             if count > MAX_CASES:
                 files.refuse(test, f"over {MAX_CASES} cases; use fewer values in vars, or several suites")
@@ -264,7 +238,9 @@ def _scenario_test(data: Mapping[str, Any], test: Mapping[str, Any]) -> dict[str
     return merged
 
 
-def _merged(files: SuiteFiles, config: dict[str, Any], default: Mapping[str, Any], test: dict[str, Any]) -> RawTest:
+def _merged(
+    files: SuiteFiles, config: dict[str, Any], default: Mapping[str, Any], test: dict[str, Any], providers: Providers
+) -> RawTest:
     options = {**(default.get("options") or {}), **(test.get("options") or {})}
     own_options = test.get("options") or {}
     for key in ("prefix", "suffix"):
@@ -286,42 +262,5 @@ def _merged(files: SuiteFiles, config: dict[str, Any], default: Mapping[str, Any
         prompts=test.get("prompts", default.get("prompts")),
         provider_output=test.get("providerOutput"),
         repeat=repeat,
+        arms=providers.arms_of(files, test, test.get("providers", default.get("providers"))),
     )
-
-
-def _offer(files: SuiteFiles, config: dict[str, Any]) -> Offer:
-    providers = config.get("providers", config.get("targets")) or []
-    offers = [_provider_offer(files, config, p) for p in (providers if isinstance(providers, list) else [providers])]
-    if any(offer != offers[0] for offer in offers):
-        files.refuse(
-            config, "providers differ in tools or sampling; every arm must be asked the same: give them one config"
-        )
-    return offers[0] if offers else Offer()
-
-
-def _provider_offer(files: SuiteFiles, near: Any, provider: Any) -> Offer:
-    options: Any = {}
-    if isinstance(provider, dict) and "id" not in provider and len(provider) == 1:
-        ((name, options),) = provider.items()
-    elif isinstance(provider, dict):
-        name, options = provider.get("id"), provider
-    else:
-        name = provider
-    if not isinstance(name, str) or not isinstance(options or {}, dict):
-        files.refuse(near, f"a provider is a name or a mapping with an id; this is {_kind(provider)}")
-    where = provider if isinstance(provider, dict) else near
-    if name.startswith(_EXEC_PREFIXES):
-        files.refuse(
-            where, f"the provider {name[:60]!r} runs a program or calls out, which is refused; name an openai:… one"
-        )
-    if "transform" in (options or {}):
-        files.refuse(where, "'transform' is code, which is never run; grade the output as it is")
-    settings = (options or {}).get("config") or {}
-    tools = settings.get("tools") or []
-    if isinstance(tools, str):
-        tools = files.load(files.named(tools, where)[0])
-    try:
-        check_tools(tools)
-    except ValueError as error:
-        files.refuse(settings, str(error))
-    return Offer(tools, settings.get("tool_choice"), {k: v for k, v in settings.items() if k in _SAMPLING})

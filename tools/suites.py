@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.grading import Assertion, Embedder, Grade, Judge, Response, asks_model, grade
+from tunesmith.tools.stage import ARMS
 from tunesmith.tools.suite_metrics import DerivedMetric, derive
 
 Block = Literal["target", "general", "tools", "adversarial"]
@@ -60,11 +61,30 @@ class Case(BaseModel):
     """How often the suite wants it asked."""
     provider_output: Any = None
     """An output stored in the suite itself, to be graded without asking a model."""
+    arms: tuple[str, ...] = ()
+    """The arms that it is asked of, where the suite's providers name arms; empty: every one."""
 
     @property
     def request_sha256(self) -> str:
         """What is asked, without what is expected: unchanged, a stored output may be graded again."""
         return canonical_sha256([self.messages, self.tools, self.tool_choice, self.sampling])
+
+    def asked_of(self, arm: str, together: Collection[str]) -> bool:
+        """Whether an arm is asked this where the arms `together` answer in one step.
+
+        A case with select-best needs another arm's answer beside it: one arm alone is not asked.
+        """
+        answering = [name for name in together if not self.arms or name in self.arms]
+        return arm in answering and (not self.needs_rivals or len(answering) > 1)
+
+    @property
+    def needs_rivals(self) -> bool:
+        """Whether its grade rests on other arms' answers."""
+        return "select-best" in {kind.removeprefix("not-") for kind in self.assertion_types}
+
+    def dump(self) -> dict[str, Any]:
+        """Plain data; what restricts nothing is left out, and so changes no hash."""
+        return self.model_dump(mode="json", exclude=None if self.arms else {"arms"})
 
     @property
     def assertion_types(self) -> list[str]:
@@ -86,7 +106,7 @@ class Suite(BaseModel):
         """Identity of the parsed content: the same for the same cases, however they were written down."""
         digest = hashlib.sha256(b"[")  # case by case: 10,000 at once would take as much memory as the suite itself
         for number, case in enumerate(self.cases):
-            digest.update((("," if number else "") + canonical_json(case.model_dump(mode="json"))).encode())
+            digest.update((("," if number else "") + canonical_json(case.dump())).encode())
         digest.update(b"]")
         return digest.hexdigest()
 
@@ -171,8 +191,9 @@ def metric_names(cases: Iterable[Case]) -> set[str]:
 
 
 _MISSING = {
-    "judge": "asks a judge, and none is given here; use a deterministic type such as icontains, regex or is-json",
-    "embedder": "needs an embedding model, and none is given here; use rouge-n, or tunesmith[similar] for suite grade",
+    "judge": "asks a judge, and none is given here: baseline and evaluate serve one; use a deterministic type such as "
+    "icontains, regex or is-json",
+    "embedder": "needs an embedding model, and none is given here; pip install 'tunesmith[similar]', or use rouge-n",
 }
 
 
@@ -186,7 +207,13 @@ def check_suites(paths: Sequence[Path]) -> dict[str, Any]:
     """`suite check`: the cases that the files hold, with block and types of assertion, and what all of them need."""
     suite = load_suites(paths, models=("judge", "embedder"))
     cases = [
-        {"case_id": case.case_id, "block": case.block, "assertions": case.assertion_types, "suite": case.suite}
+        {
+            "case_id": case.case_id,
+            "block": case.block,
+            "assertions": case.assertion_types,
+            "suite": case.suite,
+            "arms": list(case.arms or ARMS),
+        }
         for case in suite.cases
     ]
     types = Counter(kind for case in suite.cases for kind in case.assertion_types)

@@ -59,7 +59,7 @@ def calls(ws: Workspace) -> int:
     path, seen = ws.store.home.parent / "requests", -1
     while seen != (now := path.read_bytes().count(b"\n") if path.exists() else 0):
         seen = now
-        time.sleep(0.1)
+        time.sleep(0.5)
     return seen
 
 

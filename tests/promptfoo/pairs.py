@@ -123,7 +123,7 @@ class _Judge:
     def __init__(self, replies: Sequence[str]) -> None:
         self._replies = iter(replies)
 
-    def answer(self, prompt: str) -> str:
+    def answer(self, prompt: str, form: Mapping[str, Any]) -> str:
         return next(self._replies)
 
 

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from tunesmith.tools.grading import Assertion, Response, check_assertion, grade, supported_types
+from tunesmith.tools.grading import (
+    WAITS,
+    Assertion,
+    Response,
+    check_assertion,
+    grade,
+    grade_apart,
+    grade_waiting,
+    supported_types,
+)
 from tunesmith.tools.grading.javascript import as_text
 from tunesmith.tools.suites import Case
 
@@ -244,7 +254,7 @@ class FixedJudge:
     def __init__(self, *replies: str) -> None:
         self.replies, self.prompts = list(replies), list[str]()
 
-    def answer(self, prompt: str) -> str:
+    def answer(self, prompt: str, form: Mapping[str, Any]) -> str:
         self.prompts.append(prompt)
         return self.replies[min(len(self.prompts), len(self.replies)) - 1]
 
@@ -292,3 +302,36 @@ def test_hostile_markup_is_bounded() -> None:
         assert grade(case(Assertion(type=kind)), Response(text)).error
     assert not grade(case(Assertion(type="is-xml")), Response("<a>" * 2000 + "</a>" * 2000)).passed
     assert not grade(case(Assertion(type="is-sql")), Response("SELECT " + "(" * 5000)).passed
+
+
+def test_grading_in_two_parts_gives_what_grading_at_once_gives() -> None:
+    members = (
+        Assertion(type="contains", value="cat", weight=2),
+        Assertion(type="llm-rubric", value="kind", metric="m"),
+    )
+    one = case(
+        Assertion(type="equals", value="dog", metric="m"),
+        Assertion(type="assert-set", children=members, threshold=0.5),
+        Assertion(type="not-llm-rubric", value="rude", weight=0.5),
+        threshold=0.4,
+    )
+    reply = json.dumps({"pass": True, "score": 0.8, "reason": "it is"})
+    apart = grade_apart(one, Response("a cat"))
+    assert [a.reason == WAITS for a in apart.assertions] == [False, False, False, True, True]
+    judge = FixedJudge(reply)
+    assert grade_waiting(one, Response("a cat"), apart.assertions, judge=judge) == grade(
+        one, Response("a cat"), judge=FixedJudge(reply)
+    )
+    assert len(judge.prompts) == 2, "what needs no judge is not graded again"
+
+
+def test_an_error_before_the_judge_is_asked_is_an_error_whatever_the_judge_says() -> None:
+    one = case(Assertion(type="latency", threshold=5), Assertion(type="llm-rubric", value="kind"))
+    assert "without its time" in (grade_apart(one, Response("x")).error or "")
+    assert grade_apart(case(Assertion(type="llm-rubric", value="kind")), Response("x")).error is None
+
+
+def test_a_g_eval_reply_may_stand_on_several_lines() -> None:
+    judge = FixedJudge('{\n "steps": ["read"]\n}', '{\n  "score": 8,\n  "reason": "it \\"does\\""\n}')
+    result = grade(case(Assertion(type="g-eval", value="kind")), Response("x"), judge=judge)
+    assert (result.passed, result.score, result.error) == (True, 0.8, None)

@@ -8,7 +8,9 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -175,8 +177,31 @@ def test_check_explains_what_a_suite_needs(tmp_path: Path) -> None:
     assert (found["metrics"], found["requests"], found["types"]) == (["tone"], 4, {"llm-rubric": 1, "similar": 1})
 
 
+def test_providers_that_name_arms_say_who_is_asked(tmp_path: Path) -> None:
+    head = HEAD + "providers: [openai:chat:base, {id: 'openai:chat:tuned', label: adapter}, merged]\n"
+    found = check_suites([
+        write(
+            tmp_path,
+            head + "defaultTest: {providers: [merged]}\ntests:\n"
+            "- {vars: {q: a}, providers: ['openai:*']}\n- {vars: {q: b}, providers: [openai]}\n"
+            "- {vars: {q: c}, providers: [adapter, 'openai:chat:base']}\n- {vars: {q: d}}\n"
+            "- {vars: {q: e}, providers: ['*']}\n",
+        )
+    ])  # fmt: skip
+    both = ["base", "adapter"]
+    assert [case["arms"] for case in found["cases"]] == [both, both, both, ["merged"], [*both, "merged"]]
+    one_arm_each = "".join(
+        f"- {{id: x, label: {arm}}}\n" for arm in ("base", "prompted", "adapter", "merged", "quantized")
+    )
+    plain = [
+        load(tmp_path, HEAD + f"providers:\n{listed}tests: [{{vars: {{q: a}}}}]\n")
+        for listed in (one_arm_each, "- x\n")
+    ]
+    assert plain[0].sha256 == plain[1].sha256, "naming every arm restricts nothing"
+
+
 class _Judge:
-    def answer(self, prompt: str) -> str:
+    def answer(self, prompt: str, form: Mapping[str, Any]) -> str:
         return '{"pass": true, "score": 1}' if "index" not in prompt else "1"
 
 
@@ -361,7 +386,14 @@ REFUSED = {
     "meteor": (ONE_TEST + "{type: meteor, value: x}", "use rouge-n, bleu or gleu"),
     "a judge of one's own": (ONE_TEST + "{type: llm-rubric, value: x, provider: 'openai:gpt-5'}", "'provider' in an assertion is refused: the judge is the locally served one"),
     "a judge by option": ("tests: [{vars: {q: a}, options: {rubricPrompt: x}}]", "options.rubricPrompt is refused"),
-    "a test's own provider": ("tests: [{vars: {q: a}, provider: 'openai:x'}]", "every arm is asked every case"),
+    "a test's own provider": ("tests: [{vars: {q: a}, provider: 'openai:x'}]", "every arm is asked the same way"),
+    "a provider that is none of the suite's": ("providers: [{id: x, label: base}]\ntests: [{vars: {q: a}, providers: [adapter]}]", r"suite.yaml:3: the provider 'adapter' is none of the suite's providers \('base'\)"),
+    "a provider that names no arm": ("providers: [x, y]\ntests: [{vars: {q: a}, providers: [x]}]", "names no arm; label it"),
+    "arms and others": ("providers: [openai:chat:base, openai:chat:gpt]\ntests: [{vars: {q: a}}]", "'openai:chat:gpt' names no arm, and others do"),
+    "an arm twice": ("providers: [openai:chat:base, {id: x, label: base}]\ntests: [{vars: {q: a}}]", "two providers stand for the arm 'base'"),
+    "no provider at all": ("providers: [base]\ntests: [{vars: {q: a}, providers: []}]", "an empty list"),
+    "a provider's own prompts": ("providers: [{id: base, prompts: [x]}]\ntests: [{vars: {q: a}}]", "every arm is asked the same prompts"),
+
     "sql dialect": (ONE_TEST + "{type: is-sql, value: {databaseType: Oracle7}}", "databaseType 'Oracle7' is not known"),
     "xml rules": (ONE_TEST + "{type: is-xml, value: {elements: [a]}}", "is-xml takes paths"),
     "metric of nothing": ("derivedMetrics: [{name: a, value: b / 2}]\ntests: [{vars: {q: a}}]", "suite.yaml:2: derivedMetrics: 'a' uses 'b', which no assertion names"),

@@ -4,6 +4,9 @@
 Every chat is answered after STUB_DELAY_S with a text that its last message decides: half of them hold "yes". A message
 that ends in "err" gets a 400. Each request is a line of the file named in STUB_REQUESTS. With STUB_NO_LORA=load every
 adapter is refused, with STUB_NO_LORA=start the program ends when adapters are to be allowed.
+
+As a judge it finds an answer good that begins with "yes", and the last of several the best. It gives no reply to a
+criterion that ends in "mute", and none that can be read to one that ends in "mumble".
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -49,11 +53,31 @@ class Handler(BaseHTTPRequestHandler):
         if asked.endswith("err"):
             self.answer(400, {"error": {"message": "told to"}})
             return
+        if option("--served-model-name").startswith("judge-"):
+            self.judge(asked)
+            return
         digest = hashlib.sha256(f"{asked}/{body.get('seed')}/{body['temperature'] and 'hot'}".encode()).hexdigest()
         text = f"{'yes' if digest[0] < '8' else 'no'} {digest[:8]}"
         choice = {"message": {"content": text}, "finish_reason": "stop"}
         usage = {"prompt_tokens": len(asked), "completion_tokens": len(text)}
         self.answer(200, {"choices": [choice], "usage": usage})
+
+    def judge(self, asked: str) -> None:
+        criterion = re.findall(r"<(?:rubric|criteria)>(.*?)</", asked)[-1]
+        if criterion.endswith("mute"):
+            self.answer(400, {"error": {"message": "no judge today"}})
+            return
+        good = '"yes' in asked.rpartition("<answer>")[2][:5]
+        if "by a rubric" in asked:
+            reply = json.dumps({"reason": "as it begins", "pass": good, "score": 0.9 if good else 0.1})
+        elif "short steps" in asked:
+            reply = json.dumps({"steps": ["read", "weigh", "say"]})
+        elif "Rate how well" in asked:
+            reply = json.dumps({"score": 9 if good else 1, "reason": "as it begins"})
+        else:
+            reply = str(len(re.findall(r"<answer index=", asked)) - 1)
+        text = "well" if criterion.endswith("mumble") else reply
+        self.answer(200, {"choices": [{"message": {"content": text}, "finish_reason": "stop"}], "usage": {}})
 
     def answer(self, status: int, document: object) -> None:
         text = json.dumps(document).encode()

@@ -91,6 +91,17 @@ def test_only_changed_cases_are_asked_again_and_changed_expectations_cost_nothin
     assert texts(asked(ws)[5:]) == ["a", "a", "b", "b"], "other sampling is another question"
 
 
+def test_a_yes_holds_for_the_suite_that_was_read_and_no_other(ws: Workspace) -> None:
+    plan = arc.price(ws, RUN, "baseline", {"suites": (suite(ws, ["a"]),)})
+    step = arc.propose(ws, RUN, plan)
+    assert arc.decide(ws, step, plan, say_yes)
+    suite(ws, ["a", "b"])
+    arc.start(ws, step)
+    with pytest.raises(StepFailed, match="the suite was changed after its plan was approved"):
+        arc.watch(ws, step)
+    assert asked(ws) == []
+
+
 def test_repeats_have_a_seed_each_and_are_one_verdict_a_case(ws: Workspace) -> None:
     step = baseline(ws, RUN, suite(ws, ["a", "b"]), repeats=3, temperature=0.7)
     assert sorted((b["messages"][-1]["content"], b["seed"]) for b in asked(ws)) == [
@@ -121,6 +132,25 @@ def test_errors_are_no_failures_and_above_the_bound_there_is_no_result(ws: Works
     with pytest.raises(StepFailed, match="3 of 40"):
         arc.resume(ws, failed.id, say_yes)
     assert texts(asked(ws)[before:]) == ["2 err", "3 err", "an err"], "a resumed step asks for what erred, and no more"
+
+
+def test_cases_for_some_arms_are_asked_of_these_and_count_only_between_them(ws: Workspace) -> None:
+    file = Path(suite(ws, ["a", "b", "c"], "providers: [base, prompted, adapter]\n"))
+    text = file.read_text().replace('"vars": {"q": "b"}', '"providers": ["base"], "vars": {"q": "b"}')
+    file.write_text(text.replace('"vars": {"q": "c"}', '"providers": ["prompted"], "vars": {"q": "c"}'))
+    plan = arc.price(ws, RUN, "baseline", {"suites": (str(file),)})
+    assert plan.summary == "run 2 cases on the untouched base" and any("1 more wait" in step for step in plan.steps)
+    assert sorted(r.case_id for r in ws.store.results(baseline(ws, RUN, str(file)).id)) == ["c-a", "c-b"]
+    step = arc.perform(ws, RUN, "evaluate", {"arm": "prompted", "system_prompt": "x"}, say_yes)
+    by_arm = {arm: sorted(r.case_id for r in ws.store.results(step.id, arm)) for arm in ("base", "prompted")}
+    assert by_arm == {"base": ["c-a", "c-b"], "prompted": ["c-a", "c-c"]}
+    block = (step.result or {})["comparisons"][0]["blocks"]["target"]
+    assert (block["cases"], block["errors"]) == (1, {"base": 0, "prompted": 0})
+    file.write_text(
+        file.read_text().replace("[base, prompted, adapter]", "[prompted]").replace('"providers": ["base"], ', "")
+    )
+    with pytest.raises(BadInput, match="ask nothing of the base"):
+        arc.price(ws, RUN, "baseline", {"suites": (str(file),)})
 
 
 def test_the_plan_says_what_so_many_cases_can_show_before_it_is_bought(ws: Workspace) -> None:
@@ -252,3 +282,15 @@ def test_of_equal_candidates_the_shorter_one_is_taken() -> None:
     tried = [Tried("a", 10, 3, 5, 100), Tried("b", 10, 3, 5, 300), Tried("c", 10, 2, 9, 300)]
     assert best(tried).name == "a"
     assert best([*tried, Tried("d", 10, 4, 4, 900)]).name == "d"
+
+
+def test_a_suite_named_from_where_the_user_stands_is_found_by_the_worker_too(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Path(suite(ws, ["a"]))
+    monkeypatch.chdir(file.parent)
+    step = baseline(ws, RUN, file.name)
+    assert [r.case_id for r in ws.store.results(step.id)] == ["c-a"]
+    (file.parent / "tools").mkdir()
+    plan = arc.price(ws, RUN, "baseline", {"suites": ("general", "demo", file.name)})
+    assert plan.request["suites"] == ["general", "demo", str(file)]

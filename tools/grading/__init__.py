@@ -13,12 +13,14 @@ because the measurement would otherwise lie:
 - `tool-call-f1` on text reads the whole text or whole lines as JSON, not blocks spread over several lines.
 - `contains-any` and `contains-all` with an empty list are refused.
 - `is-sql` asks sqlglot, not node-sql-parser: they disagree on rare syntax. The name that a WITH gives is no table.
+- `g-eval` reads a judge's reply that is JSON over several lines (promptfoo wants it on one).
 - `select-best` takes equal answers for equally good, and shows the judge the answers in an order of their own.
 """
 
 from tunesmith.tools.grading import calls, html, json_output, judged, served, similarity, sql, text, xml
 from tunesmith.tools.grading.core import (
     ASSERT_SET,
+    WAITS,
     Assertion,
     AssertionResult,
     Embedder,
@@ -29,6 +31,8 @@ from tunesmith.tools.grading.core import (
     asks_model,
     check_assertion,
     grade,
+    grade_apart,
+    grade_waiting,
     supported_types,
     total,
 )
@@ -36,6 +40,7 @@ from tunesmith.tools.grading.javascript import CannotGrade
 
 __all__ = [
     "ASSERT_SET",
+    "WAITS",
     "Assertion",
     "AssertionResult",
     "CannotGrade",
@@ -48,6 +53,8 @@ __all__ = [
     "calls",
     "check_assertion",
     "grade",
+    "grade_apart",
+    "grade_waiting",
     "html",
     "json_output",
     "judged",

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict
 from tunesmith.tools.grading.javascript import CannotGrade, as_json
 
 ASSERT_SET = "assert-set"
+WAITS = "waits for the model that it asks"
+"""Reason of a result that `grade_apart` left open."""
 
 
 class Assertion(BaseModel):
@@ -125,8 +127,8 @@ class Gradable(Protocol):
 class Judge(Protocol):
     """A language model without tools that reads a judging prompt and answers it, greedily."""
 
-    def answer(self, prompt: str) -> str:
-        """The judge's answer. Raises CannotGrade where none can be had."""
+    def answer(self, prompt: str, form: Mapping[str, Any]) -> str:
+        """The judge's answer, which should fit the JSON schema `form`. Raises CannotGrade where none can be had."""
         ...
 
 
@@ -213,6 +215,41 @@ def grade(
         return Grade(True, 1.0, reason="no assertions")
     aid = Aid(case.tools, asked(case.messages), judge, embedder, tuple(rivals))
     return _total(case.assertions, case.threshold, lambda assertion: _grade_one(assertion, response, aid))
+
+
+def grade_apart(case: Gradable, response: Response) -> Grade:
+    """Like `grade`, with every assertion that asks a model left open: its result says `WAITS`.
+
+    What it sums up to is worth nothing before `grade_waiting`; an error is one whatever the models will say.
+    """
+
+    def decide(assertion: Assertion) -> tuple[AssertionResult, str | None]:
+        if TYPES[assertion.base_type].asks:
+            return AssertionResult(assertion.type, False, 0.0, WAITS), None
+        return _grade_one(assertion, response, aid)
+
+    aid = Aid(case.tools, asked(case.messages))
+    return _total(case.assertions, case.threshold, decide)
+
+
+def grade_waiting(
+    case: Gradable,
+    response: Response,
+    results: Sequence[AssertionResult],
+    *,
+    judge: Judge | None = None,
+    embedder: Embedder | None = None,
+    rivals: Sequence[str] = (),
+) -> Grade:
+    """The whole grade: of `results`, as `grade_apart` made them, those that wait are decided now."""
+    stored = iter([result for result in results if result.type != ASSERT_SET])
+    aid = Aid(case.tools, asked(case.messages), judge, embedder, tuple(rivals))
+
+    def decide(assertion: Assertion) -> tuple[AssertionResult, str | None]:
+        known = next(stored)
+        return _grade_one(assertion, response, aid) if known.reason == WAITS else (known, None)
+
+    return _total(case.assertions, case.threshold, decide)
 
 
 def asked(messages: Sequence[Mapping[str, Any]]) -> str:

@@ -7,6 +7,7 @@ cannot be understood makes the case an error, never a failure.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -24,6 +25,23 @@ _BLANK = re.compile(r"\[\[(\w+)\]\]")
 _YES = re.compile(r"(true|yes|pass|y)", re.IGNORECASE)
 _EPSILON = 2.0**-52
 _TOP_SCORE = 10
+_SENTENCE = {"type": "string", "minLength": 1, "maxLength": 240}
+
+
+def _object(**properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON schema of an object with exactly these properties, in this order."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+# What a judge's replies should look like; a server that can holds the judge to it.
+_VERDICT = _object(reason=_SENTENCE, **{"pass": {"type": "boolean"}}, score={"type": "number"})
+_STEPS = _object(steps={"type": "array", "items": _SENTENCE, "minItems": 3, "maxItems": 4})
+_SCORE = _object(score={"type": "integer", "minimum": 0, "maximum": _TOP_SCORE}, reason=_SENTENCE)
 
 
 @cache
@@ -34,6 +52,20 @@ def _template(name: str) -> str:
 def _prompt(name: str, **values: str) -> str:
     """The judge's prompt of that name with its blanks filled in, each once: no value is read as a template."""
     return _BLANK.sub(lambda blank: values[blank[1]], _template(name))
+
+
+@cache
+def prompts_sha256() -> str:
+    """Digest of every prompt that a judge is given, blanks unfilled, and of the forms of its replies."""
+    texts = [_template(name) for name in ("rubric", "steps", "score", "best")]
+    return hashlib.sha256(json.dumps([texts, _VERDICT, _STEPS, _SCORE]).encode()).hexdigest()
+
+
+def prompts_asked(assertion: Assertion) -> int:
+    """How many prompts a judge gets for one answer; the steps of a g-eval count, though cases share them."""
+    if assertion.base_type != "g-eval":
+        return 1
+    return 2 * (len(assertion.value) if isinstance(assertion.value, list) else 1)
 
 
 def _judge(assertion: Assertion, aid: Aid) -> Judge:
@@ -58,7 +90,7 @@ def llm_rubric(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     """The judge finds the rubric true of the output, and its score reaches `threshold` where there is one."""
     criteria = assertion.value if isinstance(assertion.value, str) else js.as_json(assertion.value)
     judge = _judge(assertion, aid)
-    reply = judge.answer(_prompt("rubric", output=_as_data(response.output_text), criteria=criteria))
+    reply = judge.answer(_prompt("rubric", output=_as_data(response.output_text), criteria=criteria), _VERDICT)
     passed, score, reason = read_rubric_reply(reply)
     holds = passed and (assertion.threshold is None or score >= assertion.threshold)
     return Verdict(holds, f"fulfil {shown(criteria)}", f"the judge's {reason!r}", score, max(0.0, min(1.0, 1 - score)))
@@ -108,7 +140,7 @@ def g_eval(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
 
 
 def _g_score(judge: Judge, criterion: str, output: str, question: str) -> tuple[float, str]:
-    steps = _reply_object(judge.answer(_prompt("steps", criteria=criterion)), r'\{"steps".+\}').get("steps")
+    steps = _reply_object(judge.answer(_prompt("steps", criteria=criterion), _STEPS), r'\{"steps".+\}').get("steps")
     if not isinstance(steps, list) or not steps or not all(isinstance(step, str) and step.strip() for step in steps):
         raise js.CannotGrade(f"the judge wrote no steps to judge by: {js.as_json(steps)[:120]}")
     prompt = _prompt(
@@ -118,7 +150,7 @@ def _g_score(judge: Judge, criterion: str, output: str, question: str) -> tuple[
         question=_as_data(question),
         output=_as_data(output),
     )
-    reply = _reply_object(judge.answer(prompt), r"\{.+\}")
+    reply = _reply_object(judge.answer(prompt, _SCORE), r"\{.+\}")
     given, reason = reply.get("score"), reply.get("reason")
     text = isinstance(given, str) and js.trim(given) != ""
     number = _as_number(given) if text or (isinstance(given, int | float) and not isinstance(given, bool)) else math.nan
@@ -128,14 +160,16 @@ def _g_score(judge: Judge, criterion: str, output: str, question: str) -> tuple[
 
 
 def _reply_object(reply: str, pattern: str) -> Mapping[str, Any]:
+    """The JSON object that a reply is, on however many lines, else the one that it holds on one line."""
     match = re.search(pattern, reply)
-    try:
-        found = js.parse_json(match.group()) if match else None
-    except ValueError:
-        found = None
-    if not isinstance(found, Mapping):
-        raise js.CannotGrade(f"the judge's reply is not JSON: {shown(reply)}")
-    return found
+    for text in (reply, match.group() if match else ""):
+        try:
+            found = js.parse_json(text)
+        except ValueError:
+            continue
+        if isinstance(found, Mapping):
+            return found
+    raise js.CannotGrade(f"the judge's reply is not JSON: {shown(reply)}")
 
 
 @assertion_type("select-best", check=_need_criterion, asks="judge")
@@ -155,7 +189,8 @@ def select_best(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
 
 def _choice(judge: Judge, criteria: str, question: str, outputs: Sequence[str]) -> int:
     answers = "\n".join(f'<answer index="{i}">{_as_data(output)}</answer>' for i, output in enumerate(outputs))
-    reply = judge.answer(_prompt("best", criteria=criteria, question=_as_data(question), answers=answers))
+    prompt = _prompt("best", criteria=criteria, question=_as_data(question), answers=answers)
+    reply = judge.answer(prompt, {"type": "integer", "enum": list(range(len(outputs)))})
     match = re.search(r"\d+", reply, re.ASCII)
     if match is None or int(match.group()[:9]) >= len(outputs):
         raise js.CannotGrade(f"the judge named none of the {len(outputs)} answers: {shown(reply)}")

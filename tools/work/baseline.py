@@ -1,18 +1,22 @@
-"""baseline at work: fix the suite, serve the base, ask it everything, keep every answer."""
+"""baseline at work: fix the suite, serve the base, ask it everything, keep every answer, then have it judged."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import Artifact
 from tunesmith.tools import serving
 from tunesmith.tools.baseline import BaselineRequest, BaselineResult, BlockResult
+from tunesmith.tools.chat_template import takes_tools
 from tunesmith.tools.evaluation import Sampling, load_named_suites, read_suite
-from tunesmith.tools.work.evaluation import Arm, block_counts, refuses_adapters, run_arms, server_answers
+from tunesmith.tools.suites import Suite
+from tunesmith.tools.work.evaluation import Arm, asked_once, block_counts, refuses_adapters, run_arms, server_answers
 from tunesmith.tools.work.job import Job
+from tunesmith.tools.work.judging import judge_waiting
 from tunesmith.tools.work.served import bench_server, key_of
 
 
@@ -21,25 +25,33 @@ def run(job: Job[BaselineRequest]) -> BaselineResult:
     request, base = job.request, job.verified("base")
     kept = job.dir / "suite.json"
     if not kept.exists():
-        named = load_named_suites(request.suites, request.cases_per_block)
-        job.agreed("the suite", named.sha256)
-        atomic_write(kept, named.to_json())
+        read = load_named_suites(request.suites, request.cases_per_block)
+        job.agreed("the suite", read.sha256)
+        atomic_write(kept, read.to_json())
     suite = read_suite(kept)
-    sampling = Sampling(request.max_tokens, request.temperature, request.repeats)
-    with _server(job, base) as server:
-        key = {**key_of(server, base, suite, max_tokens=request.max_tokens), **sampling.key}
-        arm = Arm("base", server.model, key)
-        answer = server_answers(server, sampling, request.concurrency)
-        taken_over = run_arms(job, suite, [arm], sampling, answer, fresh=request.fresh)
+    asked = asked_once(job, lambda: _ask(job, base, suite))
+    key = {**asked["key"], **judge_waiting(job, suite)}
     artifact = job.publish("suite", kept, meta={"suite_sha256": suite.sha256, "cases": len(suite.cases)})
     counts = block_counts(job.store, job.step.id, "base")
     return BaselineResult(
         artifact=artifact.id,
         suite_sha256=suite.sha256,
         blocks={block: BlockResult(**count) for block, count in counts.items()},
-        key=dict(key),
-        taken_over=taken_over,
+        key=key,
+        takes_tools=takes_tools(base.path) or not any(case.tools for case in suite.cases),
+        taken_over=asked["taken_over"],
     )
+
+
+def _ask(job: Job[BaselineRequest], base: Artifact, suite: Suite) -> dict[str, Any]:
+    """Every answer, stored; the comparability key that they were given under."""
+    request = job.request
+    sampling = Sampling(request.max_tokens, request.temperature, request.repeats)
+    with _server(job, base) as server:
+        key = {**key_of(server, base, suite, max_tokens=request.max_tokens), **sampling.key}
+        answer = server_answers(server, sampling, request.concurrency)
+        arm = Arm("base", server.model, key)
+        return {"key": key, "taken_over": run_arms(job, suite, [arm], sampling, answer, fresh=request.fresh)}
 
 
 @contextmanager

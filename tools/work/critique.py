@@ -24,7 +24,7 @@ from tunesmith.tools.behaviour import AnyBehaviour, Behaviour, load_behaviour
 from tunesmith.tools.by_examples import ExampleBehaviour
 from tunesmith.tools.critique import CritiqueRequest, CritiqueResult
 from tunesmith.tools.evaluation import load_named_suites, read_suite
-from tunesmith.tools.grading import Response, grade
+from tunesmith.tools.grading import Response, asks_model, grade
 from tunesmith.tools.likeness import Likeness, loops
 from tunesmith.tools.suites import Case
 from tunesmith.tools.texts import problems
@@ -94,6 +94,7 @@ class _AnswerForm:
         self.behaviour = behaviour
         self.schema = jsonschema.Draft202012Validator(behaviour.answer)
         shared = [a for a in target[0].assertions if all(a in case.assertions for case in target)] if target else []
+        shared = [a for a in shared if not asks_model([a])]  # a form is nothing that a model has to judge
         self.case = target[0].model_copy(update={"assertions": tuple(shared), "threshold": None}) if shared else None
 
     def __call__(self, row: TrainingRow) -> str:

@@ -16,8 +16,9 @@ from tunesmith.tools.evaluate import EvaluateRequest, EvaluateResult
 from tunesmith.tools.evaluation import Keys, Sampling, compare_run, read_suite
 from tunesmith.tools.stage import ARMS
 from tunesmith.tools.suites import Suite
-from tunesmith.tools.work.evaluation import Answerer, Arm, refuses_adapters, run_arms, server_answers
+from tunesmith.tools.work.evaluation import Answerer, Arm, asked_once, refuses_adapters, run_arms, server_answers
 from tunesmith.tools.work.job import Job
+from tunesmith.tools.work.judging import judge_waiting
 from tunesmith.tools.work.prompting import Chosen, choose, given
 from tunesmith.tools.work.served import bench_server, key_of, lora_rank_served, served_name
 
@@ -41,11 +42,10 @@ def run(job: Job[EvaluateRequest]) -> EvaluateResult:
     sampling = Sampling(request.max_tokens, request.temperature, request.repeats)
     used = [name for name in job.inputs if name != "base" or request.arm in _BESIDE_BASE]
     before = {name: job.verified(name).sha256 for name in used}
-    with ExitStack() as stack:
-        bench = _bench(job, stack, suite, sampling)
-        taken_over = run_arms(job, suite, bench.arms, sampling, bench.answer, fresh=request.fresh)
+    asked = asked_once(job, lambda: _ask(job, suite, sampling))
+    judge = judge_waiting(job, suite)
     after = {name: job.verified(name).sha256 for name in used}  # still those that the keys name
-    keys = {arm.name: dict(arm.key) for arm in bench.arms}
+    keys = {arm: {**key, **judge} for arm, key in asked["keys"].items()}
     comparisons = _comparisons(job, keys)
     told = [found for one in comparisons if (found := advice(one, request.goal_rate))]
     outcome: dict[str, Any] = {
@@ -53,12 +53,25 @@ def run(job: Job[EvaluateRequest]) -> EvaluateResult:
         "keys": keys,
         "comparisons": comparisons,
         "advice": told[0] if told and request.arm == "prompted" else "",
-        "prompt": bench.prompt.as_dict() if bench.prompt else {},
-        "proof": {"sha256_before": before, "sha256_after": after, "sampling": sampling.key, **bench.proof},
-        "taken_over": taken_over,
+        "prompt": asked["prompt"],
+        "proof": {"sha256_before": before, "sha256_after": after, "sampling": sampling.key, **asked["proof"], **judge},
+        "taken_over": asked["taken_over"],
     }
     artifact = job.publish("results", job.write_json("results.json", outcome), meta={"arm": request.arm})
     return EvaluateResult(artifact=artifact.id, **outcome)
+
+
+def _ask(job: Job[EvaluateRequest], suite: Suite, sampling: Sampling) -> dict[str, Any]:
+    """Every answer of every arm, stored; their keys, and what else must be known of how they came about."""
+    with ExitStack() as stack:
+        bench = _bench(job, stack, suite, sampling)
+        taken_over = run_arms(job, suite, bench.arms, sampling, bench.answer, fresh=job.request.fresh)
+    return {
+        "keys": {arm.name: dict(arm.key) for arm in bench.arms},
+        "prompt": bench.prompt.as_dict() if bench.prompt else {},
+        "proof": dict(bench.proof),
+        "taken_over": taken_over,
+    }
 
 
 def _bench(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling: Sampling) -> _Bench:

@@ -23,7 +23,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools import serving
 from tunesmith.tools.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.evaluation import Sampling
-from tunesmith.tools.grading import Response, grade
+from tunesmith.tools.grading import WAITS, Response, grade_apart
 from tunesmith.tools.suites import Case, Suite
 from tunesmith.tools.work.job import Job
 
@@ -34,6 +34,8 @@ _STORE_EVERY_S = 0.02
 _RENEW_EVERY_S = 1.0
 _NEEDS_LOGPROBS = frozenset({"perplexity", "perplexity-score"})
 _NOT_THE_QUESTION = frozenset({"suite", "repeats"})
+_HAS_ANSWER = f"""(passed IS NOT NULL OR assertions LIKE '%"reason": "{WAITS}"%')"""
+"""Of a stored result: the arm answered, whether or not a judge decided since."""
 """Parts of the comparability key that do not change the answer to one case."""
 
 
@@ -113,13 +115,15 @@ def run_arms(
 ) -> int:
     """Ask every case of every arm that has no answer yet; returns how many answers earlier steps already had.
 
-    Raises StepFailed where too many stay without an answer. `fresh` takes nothing over from earlier steps.
+    Grades what needs no model; `judging.judge_waiting` decides the rest. Raises StepFailed where too many stay without
+    an answer. `fresh` takes nothing over from earlier steps.
     """
-    cases = by_prefix(suite.cases)
+    cases, names = by_prefix(suite.cases), [arm.name for arm in arms]
     wanted = [
         Question(arm, case, repeat)
         for arm in arms
         for case in cases
+        if case.asked_of(arm.name, names)
         for repeat in range(max(case.repeat, sampling.repeats))
     ]
     answered = _answered(job.store, job.step.id)
@@ -133,8 +137,17 @@ def run_arms(
     for arm in arms:
         answer([question for question in todo if question.arm is arm], record.keep)
         record.flush()
-    _refuse_errors(job, {arm.name: sum(question.arm is arm for question in wanted) for arm in arms})
+    refuse_errors(job, "answer")
     return taken_over
+
+
+def asked_once(job: Job[Any], ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `ask` returns; a step that was killed after it had asked everything does not start a server again."""
+    kept = job.dir / "asked.json"
+    if not kept.exists():
+        job.write_json(kept.name, ask())
+    found: dict[str, Any] = json.loads(kept.read_text())
+    return found
 
 
 def by_prefix(cases: Sequence[Case]) -> list[Case]:
@@ -198,7 +211,7 @@ class _Record:
         if row is None or question.needs_logprobs:
             return False
         result = result_of(question.arm, question.case, _stored(self.job.store, question.id, row), question)
-        if result.passed is None:
+        if result.error:
             return False
         self._add(question, result)
         return True
@@ -237,7 +250,7 @@ class _Record:
 
 
 def _answered(store: Store, step: str) -> set[str]:
-    sql = "SELECT arm || '/' || case_id || '/' || repeat AS id FROM eval_results WHERE step = ? AND passed IS NOT NULL"
+    sql = f"SELECT arm || '/' || case_id || '/' || repeat AS id FROM eval_results WHERE step = ? AND {_HAS_ANSWER}"
     return {row["id"] for row in store.read(sql, step)}
 
 
@@ -268,7 +281,10 @@ def _stored(store: Store, identity: str, row_id: int) -> ChatResponse:
 
 
 def result_of(arm: Arm, case: Case, response: ChatResponse, question: Question | None = None) -> EvalResult:
-    """Grade one response; one that is missing or cannot be judged becomes an error."""
+    """Grade one response; one that is missing or cannot be judged becomes an error.
+
+    Where an assertion asks a model there is neither a verdict nor an error yet.
+    """
     question = question or Question(arm, case)
     judged = None
     if not response.error:
@@ -279,38 +295,40 @@ def result_of(arm: Arm, case: Case, response: ChatResponse, question: Question |
             latency_ms=response.latency_ms,
             logprobs=response.logprobs,
         )
-        judged = grade(case, answer)
+        judged = grade_apart(case, answer)
     error = response.error or (judged.error if judged else None)
+    decided = judged is not None and not error and all(a.reason != WAITS for a in judged.assertions)
     return EvalResult(
         arm=arm.name,
         block=case.block,
         case_id=case.case_id,
         key_hash=question.key_hash,
         output=response.text,
-        passed=judged.passed if judged and not error else None,
-        score=judged.score if judged and not error else None,
+        passed=judged.passed if judged and decided else None,
+        score=judged.score if judged and decided else None,
         repeat=question.repeat,
         error=error,
         tool_calls=list(response.tool_calls),
         finish_reason=response.finish_reason or "",
-        assertions=[dict(vars(assertion)) for assertion in judged.assertions] if judged else [],
+        assertions=[dict(vars(assertion)) for assertion in judged.assertions] if judged and not error else [],
         prompt_tokens=response.prompt_tokens,
         completion_tokens=response.completion_tokens,
         latency_ms=response.latency_ms,
     )
 
 
-def _refuse_errors(job: Job[Any], wanted: Mapping[str, int]) -> None:
+def refuse_errors(job: Job[Any], lacking: str) -> None:
+    """Raise StepFailed where too many results of an arm are errors, for want of an "answer" or a "verdict"."""
     rows = job.store.read(
-        "SELECT arm, count(*) AS errors, error FROM eval_results WHERE step = ? AND passed IS NULL GROUP BY arm",
+        "SELECT arm, count(error) AS errors, count(*) AS asked, max(error) AS error FROM eval_results"
+        " WHERE step = ? GROUP BY arm",
         job.step.id,
     )
     for row in rows:
-        asked = wanted.get(row["arm"], 0)
-        if row["errors"] > _ERRORS_ALLOWED * asked:
+        if row["errors"] > _ERRORS_ALLOWED * row["asked"]:
             raise StepFailed(
-                f"{row['errors']} of {asked} cases of {row['arm']} have no answer (bound {_ERRORS_ALLOWED:.0%}); "
-                f"one of them: {row['error']}; resume to ask those again"
+                f"{row['errors']} of {row['asked']} cases of {row['arm']} have no {lacking} "
+                f"(bound {_ERRORS_ALLOWED:.0%}); one of them: {row['error']}; resume to ask those again"
             )
 
 

@@ -16,9 +16,10 @@ from typing import Any
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import Artifact
+from tunesmith.tools.chat_template import template_sha256
 from tunesmith.tools.client import ChatResponse
 from tunesmith.tools.evaluation import Sampling
-from tunesmith.tools.serving_spec import precision_of, template_sha256
+from tunesmith.tools.serving_spec import precision_of
 from tunesmith.tools.suites import Suite
 from tunesmith.tools.work.evaluation import Answerer, Keep, Question
 

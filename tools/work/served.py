@@ -10,6 +10,7 @@ from typing import Any
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.tools import serving
+from tunesmith.tools.chat_template import tool_parser_of
 from tunesmith.tools.facts import measure_gpus
 from tunesmith.tools.serving_spec import ServerSpec
 from tunesmith.tools.suites import Suite
@@ -30,6 +31,7 @@ def bench_spec(model: Artifact, *, adapters_allowed: bool = False, rank: int = 1
         model_dir=str(model.path),
         served_name=served_name(model),
         weights_sha256=model.sha256,
+        tool_parser=tool_parser_of(model.path),
         max_lora_rank=rank if adapters_allowed else 0,
         device="cuda" if measure_gpus() else "cpu",
     )

@@ -1,0 +1,20 @@
+"""What settings.toml may say about the judge; apart from `judging`, since every start of tunesmith reads it."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class JudgeSettings(BaseModel):
+    """`[judge]` in HOME/settings.toml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = "bundled-driver"
+    """'bundled-driver' or a folder of safetensors; tunesmith serves it."""
+    endpoint: str = ""
+    """An OpenAI-compatible endpoint to use instead, such as http://127.0.0.1:8000/v1. Answers are sent there."""
+    name: str = ""
+    """The model to ask that endpoint for."""
+    key_file: str = ""
+    """File that holds the endpoint's key, absolute or relative to HOME."""
