@@ -62,6 +62,7 @@ class _Turn:
             follow=True,
             agreed_before=isinstance(self.approver, YesApprover),
             before_step=self.driver.give_way,
+            endpoint=self._endpoint,
             routed=self.driver.chosen.routing,
         )
         self.chat = Chat(desk)

@@ -53,6 +53,7 @@ class Talk:
                 show=shell.show,
                 start_arc=self._start_arc,
                 before_step=self._give_way,
+                endpoint=self._endpoint,
                 routed=shell.settings.driver.routing,
             )
             self._chat = Chat(desk)

@@ -35,6 +35,7 @@ from pydantic_ai.tools import ToolDefinition
 
 from tunesmith.agent.driver import routing
 from tunesmith.agent.driver.card import moment_of, routed_tools, state_card, visible_tools
+from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.desk import Desk
 from tunesmith.agent.driver.tools import failed, settle, toolset
 from tunesmith.memory.errors import ApprovalPending
@@ -88,6 +89,8 @@ async def _few_tools(ctx: RunContext[Desk], tool_defs: list[ToolDefinition]) -> 
     if not desk.tools:
         of_this_moment = routed_tools if desk.routed else visible_tools
         desk.tools = frozenset(of_this_moment(desk.store, desk.current_run(), desk.draft, desk.prompt))
+        if open_interview(desk.store.home):
+            desk.tools = frozenset({"describe_behaviour", "look_up", "inspect"})
     return [tool for tool in tool_defs if tool.name in desk.tools | _followers(desk)]
 
 
@@ -113,6 +116,9 @@ async def _routed(
         if call is not None:
             desk.calls = [*desk.calls, _brief_call(call)]
             return ModelResponse([call], model_name=request_context.model.model_name)
+    if desk.say_next:
+        said, desk.say_next = desk.say_next, ""
+        return ModelResponse([TextPart(said)], model_name=request_context.model.model_name)
     parameters = replace(request_context.model_request_parameters, function_tools=[])
     return await handler(replace(request_context, model_request_parameters=parameters))
 

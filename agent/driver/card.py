@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 from tunesmith.agent import render
+from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.desk import Desk
 from tunesmith.agent.driver.routing import Moment
 from tunesmith.memory.records import DONE, PLANNED, RUNNING, Run, Step
@@ -26,6 +27,8 @@ _NAMED = 2
 def state_card(store: Store, run: Run | None, draft: ArcPlan | None) -> str:
     """At most ten lines: the run, what is done, what runs, what comes next, what is served."""
     lines = []
+    if interview := open_interview(store.home):
+        lines.append(f"a new behaviour is being described, the user was asked: {interview.question}")
     if draft:
         lines.append(f"proposed plan, not started: {', '.join(spec.stage for spec in draft.steps)}")
     if run is None:
@@ -50,7 +53,9 @@ def moment_of(desk: Desk) -> Moment:
     """What a choice of tool depends on now; the state in the form that prompts/routing.yaml has."""
     run = desk.current_run()
     following = next_stages(desk.store, run)
-    if desk.draft:
+    if interview := open_interview(desk.store.home):
+        state = f"describing a behaviour, asked for {interview.asked}"
+    elif desk.draft:
         state = "plan proposed"
     elif run is None:
         state = "no run yet"
@@ -60,7 +65,7 @@ def moment_of(desk: Desk) -> Moment:
         state += f"; before {desk.before}"
     return Moment(
         state=state,
-        following="start_plan" if desk.draft else next(iter(following), ""),
+        following="" if interview else "start_plan" if desk.draft else next(iter(following), ""),
         verbatim={"goal": desk.prompt},
         known_runs=tuple(entry.name for entry in desk.store.runs()),
     )

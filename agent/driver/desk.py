@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
+from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.arc import Approver, ArcPlan, Workspace
@@ -32,6 +33,10 @@ class Desk:
     """Wait for a started step to end; a script does, a conversation goes on."""
     before_step: Callable[[int, int], object] = lambda ram_bytes, vram_bytes: None
     """Called with the peak memory of a step that is about to start, so that the driver can give way."""
+    endpoint: Callable[[], Endpoint] | None = None
+    """Where the driver answers, for what else it is asked; None where it is no server."""
+    say_next: str = ""
+    """What is said to the user next, in exactly these words, instead of asking the model for some."""
     run: str = ""
     """The run that is talked about; empty: the newest."""
     draft: ArcPlan | None = None
@@ -66,7 +71,7 @@ class Desk:
 
     def begin_turn(self, prompt: str) -> None:
         """Forget what belonged to the turn before."""
-        self.prompt = prompt
+        self.prompt, self.say_next = prompt, ""
         self.before, self.calls = next(iter(self.calls), ""), []
         self.tools = frozenset()
         self.heard = [prompt]

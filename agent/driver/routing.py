@@ -83,9 +83,8 @@ def call_of(text: str, words: str, moment: Moment, tools: Sequence[ToolDefinitio
     if name not in by_name:
         raise CannotRoute(f"no tool {name!r} now")
     properties = by_name[name].parameters_json_schema.get("properties", {})
-    said = (
-        as_said(chosen, words) | dict(zip(_RUNS, runs_said(words, moment.known_runs), strict=False)) | moment.verbatim
-    )
+    runs = zip(_RUNS, runs_said(words, moment.known_runs), strict=False)
+    said = {**as_said(chosen, words), **dict(runs), **moment.verbatim}
     arguments = {key: said.get(key, _otherwise(schema)) for key, schema in properties.items()}
     return ToolCallPart(name, arguments, tool_call_id=f"routed_{secrets.token_hex(6)}")
 

@@ -16,6 +16,7 @@ from pydantic_ai import ApprovalRequired, FunctionToolset, RunContext, Tool
 from pydantic_ai.exceptions import ToolFailed
 
 from tunesmith.agent import carry, render
+from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.answers import Topic, answer
 from tunesmith.agent.driver.desk import Desk
 from tunesmith.memory.errors import BadInput, TunesmithError
@@ -66,6 +67,14 @@ class EditPlan(_Args):
     value: Optional[str] = Field(description="Its new value; null to remove the step.")  # noqa: UP045
 
 
+class DescribeBehaviour(_Args):
+    """Go on with the description of a new behaviour: what the user just said answers the question that was asked."""
+
+    act: Literal["answer", "drop"] = Field(
+        description="answer: the user's words answer it. drop: the user does not want the new behaviour any more."
+    )
+
+
 class StartPlan(_Args):
     """Start the proposed plan, after the user agreed to it; each expensive step still asks the user."""
 
@@ -77,6 +86,7 @@ def toolset() -> FunctionToolset[Desk]:
     tools = [
         _tool("look_up", LookUp, _look_up),
         _tool("plan_fine_tune", PlanFineTune, _plan_fine_tune),
+        _tool("describe_behaviour", DescribeBehaviour, _describe_behaviour),
         _tool("edit_plan", EditPlan, _edit_plan),
         _tool("start_plan", StartPlan, _start_plan),
         *(_stage_tool(entry) for entry in catalog.STAGES),
@@ -122,21 +132,50 @@ _TICKETS = re.compile(r"ticket|triage|support|help ?desk|customer|complaint", re
 
 
 def _plan_fine_tune(desk: Desk, args: PlanFineTune, ctx: RunContext[Desk]) -> Any:
-    if not _TICKETS.search(args.goal) and not _TICKETS.search(desk.prompt):
-        raise BadInput(
-            f"there is no written behaviour for {args.goal!r}; the bundled one is ticket-triage. Ask the user for what "
-            "a new one needs: when it applies, what exactly the answer is, what it must never do, and three examples"
-        )
-    plan = carry.demo_plan(fast=args.pace == "fast")
-    steps = [spec for spec in plan.steps if args.quantize or not _about_quantized(spec)]
-    if not args.quantize:
+    home = desk.store.home
+    if folder := describing.described_before(home, f"{args.goal} {desk.prompt}"):
+        plan, behaviour = describing.plan_for(folder, args.pace), f"{folder.name}, described earlier"
+    elif _TICKETS.search(args.goal) or _TICKETS.search(desk.prompt):
+        plan = carry.demo_plan(fast=args.pace == "fast")
+        behaviour = "the bundled ticket-triage behaviour (support ticket to one line of strict JSON)"
+    else:
+        interview = describing.begin(home, args.goal, args.pace, args.quantize)
+        return _ask_on(desk, f"That is a new behaviour, so I need to know it exactly. {interview.question}")
+    _draft(desk, plan, args.goal, args.quantize)
+    return {"behaviour": behaviour, **_show_draft(desk)}
+
+
+def _draft(desk: Desk, plan: ArcPlan, goal: str, quantize: bool) -> None:
+    steps = [spec for spec in plan.steps if quantize or not _about_quantized(spec)]
+    if not quantize:
         steps = [_deploy_adapter(spec) for spec in steps]
-    desk.draft = plan.model_copy(update={"goal": args.goal, "steps": tuple(steps)})
-    return {
-        "behaviour": "the bundled ticket-triage behaviour (support ticket to one line of strict JSON); "
-        "another behaviour needs its own behaviour.yaml",
-        **_show_draft(desk),
-    }
+    desk.draft = plan.model_copy(update={"goal": goal, "steps": tuple(steps)})
+
+
+def _ask_on(desk: Desk, question: str) -> dict[str, str]:
+    """Have the user asked in exactly these words."""
+    desk.note(question)
+    desk.say_next = question
+    return {"ask_the_user": question}
+
+
+def _describe_behaviour(desk: Desk, args: DescribeBehaviour, ctx: RunContext[Desk]) -> Any:
+    home = desk.store.home
+    interview = describing.open_interview(home)
+    if interview is None:
+        raise BadInput("no behaviour is being described; call plan_fine_tune first")
+    if args.act == "drop":
+        describing.drop(home)
+        return {"dropped": interview.goal, "note": "nothing was written or started"}
+    try:
+        interview = describing.take(home, interview, desk.prompt)
+        if describing.missing(interview.draft):
+            return _ask_on(desk, interview.question)
+        plan, words = describing.plan_of(desk, interview)
+    except BadInput as error:
+        return _ask_on(desk, str(error))
+    _draft(desk, plan, interview.goal, interview.quantize)
+    return {**_show_draft(desk), **_ask_on(desk, words)}
 
 
 def _about_quantized(spec: StepSpec) -> bool:

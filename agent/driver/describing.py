@@ -1,0 +1,161 @@
+"""A new behaviour in its user's own words: what is missing is asked for, one question at a time, before any plan.
+
+The questions are code's and the answers are the user's, letter for letter; the driver only tells an answer from other
+talk. What was said so far lies in HOME/behaviours/draft.json, so that neither a crash nor a pause loses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from tunesmith.agent import render
+from tunesmith.agent.driver.desk import Desk
+from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.files import atomic_write
+from tunesmith.tools.arc import ArcPlan
+from tunesmith.tools.described import EXAMPLES_MIN, DescriptionDraft, Example, described, missing
+from tunesmith.tools.described_folder import SUITE, behaviour_of, plan_for, write_behaviour
+from tunesmith.tools.stage import Frozen
+from tunesmith.tools.target_cases import add_cases, propose_cases
+
+CASES_WANTED = 20
+"""Target cases that a described behaviour is to have; what the examples lack is proposed by the driver."""
+_ARROW = re.compile(r"\s*(?:=>|->|→|⇒)\s*")
+_QUESTIONS = {
+    "when": "When shall it apply? Say what kind of message it is for, such as: the user asks how to cook something.",
+    "what": "What exactly shall the answer be? Its form and length, such as: three bullet points, each one step.",
+    "never": "What must the answer never do? “Nothing” is an answer too.",
+    "examples": "Now the examples, one a message, written as: MESSAGE => ANSWER (\\n stands for a new line).",
+}
+
+
+class Interview(Frozen):
+    """What a new behaviour is to be, as far as it was said."""
+
+    goal: str
+    pace: Literal["fast", "full"]
+    quantize: bool
+    draft: DescriptionDraft = DescriptionDraft()
+
+    @property
+    def asked(self) -> str:
+        """The part that the user was asked for last."""
+        return missing(self.draft)[0]
+
+    @property
+    def question(self) -> str:
+        """What to ask the user now."""
+        given = len(self.draft.examples)
+        counted = f" {given} of {EXAMPLES_MIN} are here." if self.asked == "examples" and given else ""
+        return _QUESTIONS[self.asked] + counted
+
+
+def _file(home: Path) -> Path:
+    return home / "behaviours" / "draft.json"
+
+
+def open_interview(home: Path) -> Interview | None:
+    """The description that is being given, if any."""
+    try:
+        return Interview.model_validate_json(_file(home).read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValidationError):
+        return None
+
+
+def begin(home: Path, goal: str, pace: Literal["fast", "full"], quantize: bool) -> Interview:
+    """Begin to ask about a new behaviour; one that was begun before is given up."""
+    return _keep(home, Interview(goal=goal, pace=pace, quantize=quantize))
+
+
+def drop(home: Path) -> None:
+    """Give the description up."""
+    _file(home).unlink(missing_ok=True)
+
+
+def _keep(home: Path, interview: Interview) -> Interview:
+    atomic_write(_file(home), interview.model_dump_json(indent=1))
+    return interview
+
+
+def take(home: Path, interview: Interview, words: str) -> Interview:
+    """The user's answer to what was asked, kept. Raises BadInput for one that cannot be taken, with the question."""
+    part = interview.asked
+    try:
+        said = _examples(words) if part == "examples" else words
+        value = (*interview.draft.examples, *said) if isinstance(said, tuple) else said
+        draft = DescriptionDraft.model_validate({**interview.draft.model_dump(), part: value})
+    except ValidationError as error:
+        raise BadInput(f"{error.errors()[0]['msg']}. {interview.question}") from None
+    return _keep(home, interview.model_copy(update={"draft": draft}))
+
+
+def _examples(words: str) -> tuple[Example, ...]:
+    pairs = [_ARROW.split(line, maxsplit=1) for line in words.splitlines() if line.strip()]
+    if not pairs or any(len(pair) != 2 for pair in pairs):
+        raise BadInput("an example is written as MESSAGE => ANSWER, for instance: How do I boil an egg? => - Boil it.")
+    return tuple(Example(prompt=prompt, answer=answer.replace("\\n", "\n")) for prompt, answer in pairs)
+
+
+def plan_of(desk: Desk, interview: Interview) -> tuple[ArcPlan, str]:
+    """Write the behaviour's folder, with further test cases proposed by the driver; the plan, and words about both.
+
+    Raises BadInput where nothing about the answers can be checked; the description is then asked on from `what`.
+    """
+    description = described(interview.draft)
+    home = desk.store.home
+    try:
+        folder = write_behaviour(description, home / "behaviours")
+    except BadInput as error:
+        again = interview.draft.model_copy(update={"what": ""})
+        kept = _keep(home, interview.model_copy(update={"draft": again}))
+        raise BadInput(f"{error}. {kept.question}") from None
+    behaviour = behaviour_of(description)
+    desk.show(render.plain(f"{behaviour.name} is in {folder}; what every answer is held to:"))
+    for rule in behaviour.rules:
+        desk.show(render.plain(f"  - {rule.says}"))
+    told = _more_cases(desk, folder, behaviour)
+    drop(home)
+    words = (
+        f"The behaviour {behaviour.name} is written down; a rule that asks too much can be removed from its "
+        f"behaviour.yaml and its test cases. {told}The plan is on your screen. Start it, or change something?"
+    )
+    return plan_for(folder, interview.pace), words
+
+
+def _more_cases(desk: Desk, folder: Path, behaviour: Any) -> str:
+    """Further test cases from the driver, shown and added; what they can show, in a sentence."""
+    if desk.endpoint is None:
+        return ""
+    endpoint = desk.endpoint()
+    wanted = CASES_WANTED - len(behaviour.examples)
+    desk.show(render.plain(f"asking the driver for {wanted} more test cases (Ctrl-C leaves them out)"))
+    try:
+        proposed = asyncio.run(
+            propose_cases(
+                behaviour,
+                url=endpoint.url.removesuffix("/v1"),
+                key=endpoint.key,
+                model=endpoint.model,
+                count=wanted,
+                concurrency=8,
+            )
+        )
+    except StepFailed as error:
+        return f"More test cases were not to be had ({error}). "
+    add_cases(folder / SUITE, proposed.prompts)
+    for prompt in proposed.prompts:
+        desk.show(render.plain(f"  + {prompt}"))
+    count = len(proposed.prompts)
+    return f"{count} test cases were proposed; remove from {SUITE} what does not fit. {proposed.detectable}. "
+
+
+def described_before(home: Path, words: str) -> Path | None:
+    """The folder of a behaviour that was described earlier and that `words` name."""
+    folders = [path.parent for path in sorted((home / "behaviours").glob("*/behaviour.yaml"))]
+    named = [folder for folder in folders if folder.name in words.lower()]
+    return max(named, key=lambda folder: len(folder.name), default=None)
