@@ -6,7 +6,7 @@ DEVICE ?= auto
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chat lint bench crosscheck eval-driver clean distclean
+.PHONY: help setup demo test test-talk chat lint bench crosscheck eval-driver clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -25,8 +25,11 @@ demo: setup ## the whole arc on the bundled model; asks at every expensive step
 	  exec $(BIN)/tunesmith demo --yes --max-hours 1; \
 	fi
 
-test: setup ## every test, the end-to-end one on the real model included
-	@$(BIN)/python -m pytest -q $(PYTEST_FLAGS)
+test: setup ## every test but the slow ones, the end-to-end one on the real model included
+	@$(BIN)/python -m pytest -q -m "not slow" $(PYTEST_FLAGS)
+
+test-talk: setup ## a whole conversation with the real driver, from "hi" to a served fine-tune; ten minutes
+	@$(BIN)/python -m pytest -q -s -m slow tests/e2e/test_talk.py $(PYTEST_FLAGS)
 
 chat: setup ## start talking
 	@exec $(BIN)/tunesmith

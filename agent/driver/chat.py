@@ -40,7 +40,7 @@ from pydantic_ai.models import Model
 from tunesmith.agent.driver.agent import REQUESTS_PER_TURN, TURNS_SENT, build_agent, looks_like_a_call
 from tunesmith.agent.driver.desk import Desk
 from tunesmith.agent.driver.figures import checked, sentences
-from tunesmith.agent.driver.probe import turns_sent
+from tunesmith.agent.driver.probe import can_be_routed, turns_sent
 from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.errors import StepFailed, TunesmithError
 
@@ -99,6 +99,7 @@ class Chat:
         try:
             driver = await asyncio.to_thread(model)
             self._turns_sent = turns_sent(self.desk.store.home, driver.model_name, TURNS_SENT)
+            self.desk.routed &= can_be_routed(self.desk.store.home, driver.model_name)
             result = await self._agent.run(
                 prompt,
                 model=driver,

@@ -1,7 +1,7 @@
 """What the served driver can really do, tried out: engines have promised strict tool calls and silently not kept them.
 
 What was found is kept in HOME/driver-probe.json by the endpoint's model, and the conversation goes by it: a driver
-with a short context is sent fewer turns.
+with a short context is sent fewer turns, and one that no schema holds chooses its tools by its own tool calling.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from tunesmith.memory.files import atomic_write
 
 SHORT_CONTEXT_TOKENS = 6000
 """Below this a driver is sent its newest turn alone."""
+ROUTING_TOKENS = 4096
+"""Context that the fixed page of examples, some words and an answer need."""
 _FILE = "driver-probe.json"
 _TIMEOUT_S = 120.0
 _CITY = {
@@ -62,12 +64,23 @@ def probe(endpoint: Endpoint, home: Path) -> dict[str, Any]:
 
 def turns_sent(home: Path, model: str, usual: int) -> int:
     """How many earlier turns a request may hold, by what the probe found about this driver."""
-    try:
-        found = json.loads((home / _FILE).read_text())[model]
-    except (OSError, ValueError, KeyError):
-        return usual
-    context = found.get("context_tokens")
+    context = _found(home, model).get("context_tokens")
     return 0 if isinstance(context, int) and context < SHORT_CONTEXT_TOKENS else usual
+
+
+def can_be_routed(home: Path, model: str) -> bool:
+    """Whether the tool may be chosen by a schema-bound request: unless the probe saw that a schema does not hold it."""
+    found = _found(home, model)
+    short = isinstance(found.get("context_tokens"), int) and found["context_tokens"] < ROUTING_TOKENS
+    return found.get("json_schema", True) is True and not short
+
+
+def _found(home: Path, model: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((home / _FILE).read_text())[model]
+    except (OSError, ValueError, KeyError):
+        return {}
+    return found
 
 
 def _tool(*, strict: bool = False) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ class Terminal:
     """A process on a pseudo-terminal: what it shows is read all the time, and its cursor queries are answered."""
 
     def __init__(self, argv: list[str], env: dict[str, str]) -> None:
-        self.begun = time.monotonic()
+        self.begun, self.env = time.monotonic(), env
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             os.execve(argv[0], argv, env)
@@ -86,6 +87,15 @@ class Terminal:
                 raise AssertionError(f"{text!r} was not shown in {timeout_s} s; the last was: {self.text[-2000:]}")
             time.sleep(0.005)
         return time.monotonic() - self.begun
+
+    def wait(self, done: Callable[[], Any], *, timeout_s: float) -> Any:
+        """Wait until `done` gives something true, and return it."""
+        deadline = time.monotonic() + timeout_s
+        while not (found := done()):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not within {timeout_s} s; the last was: {self.text[-2000:]}")
+            time.sleep(0.1)
+        return found
 
     def type(self, text: str) -> int:
         """Type; the place in `text` from which the answer comes."""
