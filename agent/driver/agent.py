@@ -110,17 +110,22 @@ async def _routed(
         tools = request_context.model_request_parameters.function_tools
         try:
             call = await routing.choose(request_context.model, desk.prompt, moment_of(desk), tools)
-        except routing.CannotRoute:
-            desk.routed = False  # its own tool calling, for the rest of the conversation
-            return await handler(request_context)
+        except routing.CannotRoute as error:
+            desk.routed = not error.lasting
+            few = visible_tools(desk.store, desk.current_run(), desk.draft, desk.prompt)
+            return await handler(_showing(request_context, [tool for tool in tools if tool.name in few]))
         if call is not None:
             desk.calls = [*desk.calls, _brief_call(call)]
             return ModelResponse([call], model_name=request_context.model.model_name)
     if desk.say_next:
         said, desk.say_next = desk.say_next, ""
         return ModelResponse([TextPart(said)], model_name=request_context.model.model_name)
-    parameters = replace(request_context.model_request_parameters, function_tools=[])
-    return await handler(replace(request_context, model_request_parameters=parameters))
+    return await handler(_showing(request_context, []))
+
+
+def _showing(request_context: ModelRequestContext, tools: list[ToolDefinition]) -> ModelRequestContext:
+    parameters = replace(request_context.model_request_parameters, function_tools=tools)
+    return replace(request_context, model_request_parameters=parameters)
 
 
 def _brief_call(call: ToolCallPart) -> str:

@@ -51,7 +51,11 @@ class Moment:
 
 
 class CannotRoute(Exception):
-    """The driver cannot be held to a schema, or its answer was none."""
+    """The driver's answer was no choice, or (`lasting`) it cannot be held to a schema at all."""
+
+    def __init__(self, told: str, *, lasting: bool = False) -> None:
+        super().__init__(told)
+        self.lasting = lasting
 
 
 async def choose(model: Model, words: str, moment: Moment, tools: Sequence[ToolDefinition]) -> ToolCallPart | None:
@@ -63,7 +67,7 @@ async def choose(model: Model, words: str, moment: Moment, tools: Sequence[ToolD
         response = await model_request(model, _messages(words, moment.state), model_settings=settings)
     except ModelHTTPError as error:
         if error.status_code in (400, 404, 422, 501):
-            raise CannotRoute(f"no schema-bound answers here (status {error.status_code})") from error
+            raise CannotRoute(f"no schema-bound answers here (status {error.status_code})", lasting=True) from error
         raise
     return call_of(response.text or "", words, moment, tools)
 
