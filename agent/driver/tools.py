@@ -23,6 +23,8 @@ from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import DONE, RUNNING, Step
 from tunesmith.tools import arc, catalog
 from tunesmith.tools.arc import ArcPlan, StepSpec
+from tunesmith.tools.described import missing
+from tunesmith.tools.described_folder import plan_for
 from tunesmith.tools.stage import Plan
 
 _RESULT_CHARACTERS = 1500
@@ -134,7 +136,7 @@ _TICKETS = re.compile(r"ticket|triage|support|help ?desk|customer|complaint", re
 def _plan_fine_tune(desk: Desk, args: PlanFineTune, ctx: RunContext[Desk]) -> Any:
     home = desk.store.home
     if folder := describing.described_before(home, f"{args.goal} {desk.prompt}"):
-        plan, behaviour = describing.plan_for(folder, args.pace), f"{folder.name}, described earlier"
+        plan, behaviour = plan_for(folder, args.pace), f"{folder.name}, described earlier"
     elif _TICKETS.search(args.goal) or _TICKETS.search(desk.prompt):
         plan = carry.demo_plan(fast=args.pace == "fast")
         behaviour = "the bundled ticket-triage behaviour (support ticket to one line of strict JSON)"
@@ -169,7 +171,7 @@ def _describe_behaviour(desk: Desk, args: DescribeBehaviour, ctx: RunContext[Des
         return {"dropped": interview.goal, "note": "nothing was written or started"}
     try:
         interview = describing.take(home, interview, desk.prompt)
-        if describing.missing(interview.draft):
+        if missing(interview.draft):
             return _ask_on(desk, interview.question)
         plan, words = describing.plan_of(desk, interview)
     except BadInput as error:
