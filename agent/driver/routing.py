@@ -87,7 +87,8 @@ def call_of(text: str, words: str, moment: Moment, tools: Sequence[ToolDefinitio
     if name not in by_name:
         raise CannotRoute(f"no tool {name!r} now")
     properties = by_name[name].parameters_json_schema.get("properties", {})
-    runs = zip(_RUNS, runs_said(words, moment.known_runs), strict=False)
+    # A question may name a run in any way; a step goes into one only where its id was said.
+    runs = zip(_RUNS, runs_said(words, moment.known_runs if "topic" in properties else ()), strict=False)
     said = {**as_said(chosen, words), **dict(runs), **moment.verbatim}
     arguments = {key: said.get(key, _otherwise(schema)) for key, schema in properties.items()}
     return ToolCallPart(name, arguments, tool_call_id=f"routed_{secrets.token_hex(6)}")

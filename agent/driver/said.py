@@ -57,9 +57,11 @@ def _same(one: float | None, two: float) -> bool:
 
 
 def runs_said(words: str, known_runs: Sequence[str] = ()) -> list[str]:
-    """The runs that the user named, in order: by id (`r3`, `run 3`), by a time, or by a whole name."""
+    """The runs that the user named, in order: by id (`r3`, `run 3`), by a time, or by a whole name of `known_runs`."""
     found = [(match.start(), f"r{match[1]}") for match in _RUN_ID.finditer(words)]
-    found += [(match.start(), match[1].lower()) for match in _RUN_TIME.finditer(words)]
-    lower = words.lower()
-    found += [(lower.index(name.lower()), name) for name in {*known_runs} if len(name) > 3 and name.lower() in lower]
+    if known_runs:
+        found += [(match.start(), match[1].lower()) for match in _RUN_TIME.finditer(words)]
+    for name in {name for name in known_runs if len(name) > 3}:
+        match = re.search(rf"(?<![\w/.-]){re.escape(name)}(?![\w/-])", words, re.IGNORECASE)
+        found += [(match.start(), name)] if match else []
     return list(dict.fromkeys(run for _, run in sorted(found)))

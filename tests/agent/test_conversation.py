@@ -263,7 +263,11 @@ def test_a_plan_is_shown_edited_and_started_only_when_it_is_said(talk: Callable[
 def test_a_goal_without_a_behaviour_is_not_planned_as_another_one(talk: Callable[..., Talk]) -> None:
     one = talk()
     one.turn("talk like a pirate", ("plan_fine_tune", {"goal": "talk like a pirate", "pace": "fast", "quantize": True}))
-    assert one.desk.draft is None and "three examples" in one.tool_results()[-1]
+    assert (
+        one.desk.draft is None
+        and "ask_the_user" in one.tool_results()[-1]
+        and "When shall it apply?" in one.tool_results()[-1]
+    )
 
 
 def test_only_the_last_turns_are_sent_and_the_state_is_behind_the_newest_words(talk: Callable[..., Talk]) -> None:

@@ -89,12 +89,18 @@ def test_numbers_are_read_as_people_write_them(words: str, value: float) -> None
         ("how did it go", []),
         ("how did last week's run do?", ["last week"]),
         ("what about Tickets, and r7?", ["tickets", "r7"]),
+        ("take /models/tickets/v2 as the base", []),
     ],
 )
 def test_the_runs_are_those_that_the_user_named(words: str, runs: list[str]) -> None:
     assert runs_said(words, ("tickets",)) == runs
     told = call({"tool": "look_up", "topic": "compare_runs"}, words)
     assert [run for run in (told["run"], told["other_run"]) if run] == runs
+
+
+def test_a_step_goes_into_another_run_only_where_its_id_was_said() -> None:
+    assert call({"tool": "train"}, "train on last week's tickets")["run"] is None
+    assert call({"tool": "train"}, "train in r2")["run"] == "r2"
 
 
 def test_words_that_only_say_go_on_call_what_comes_next_with_nothing_set() -> None:
