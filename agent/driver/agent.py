@@ -112,7 +112,7 @@ async def _routed(
             call = await routing.choose(request_context.model, desk.prompt, moment_of(desk), tools)
         except routing.CannotRoute as error:
             desk.routed = not error.lasting
-            few = visible_tools(desk.store, desk.current_run(), desk.draft, desk.prompt)
+            few = {"describe_behaviour", *visible_tools(desk.store, desk.current_run(), desk.draft, desk.prompt)}
             return await handler(_showing(request_context, [tool for tool in tools if tool.name in few]))
         if call is not None:
             desk.calls = [*desk.calls, _brief_call(call)]

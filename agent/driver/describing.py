@@ -44,8 +44,8 @@ class Interview(Frozen):
 
     @property
     def asked(self) -> str:
-        """The part that the user was asked for last."""
-        return missing(self.draft)[0]
+        """The part that the user is asked for; one more example where its writing down was interrupted."""
+        return next(iter(missing(self.draft)), "examples")
 
     @property
     def question(self) -> str:
@@ -133,7 +133,7 @@ def _more_cases(desk: Desk, folder: Path, behaviour: Any) -> str:
         return ""
     endpoint = desk.endpoint()
     wanted = CASES_WANTED - len(behaviour.examples)
-    desk.show(render.plain(f"asking the driver for {wanted} more test cases (Ctrl-C leaves them out)"))
+    desk.show(render.plain(f"asking the driver for {wanted} more test cases"))
     try:
         proposed = asyncio.run(
             propose_cases(

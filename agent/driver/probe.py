@@ -17,7 +17,7 @@ from tunesmith.memory.files import atomic_write
 
 SHORT_CONTEXT_TOKENS = 6000
 """Below this a driver is sent its newest turn alone."""
-ROUTING_TOKENS = 4096
+ROUTING_TOKENS = 6000
 """Context that the fixed page of examples, some words and an answer need."""
 _FILE = "driver-probe.json"
 _TIMEOUT_S = 120.0

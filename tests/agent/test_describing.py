@@ -12,7 +12,7 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from tests.agent.test_conversation import APPROVE_NOW, Talk
-from tunesmith.agent.driver.describing import open_interview
+from tunesmith.agent.driver.describing import begin, open_interview, take
 from tunesmith.tools.behaviour import load_behaviour
 from tunesmith.tools.suites import load_suites
 
@@ -81,6 +81,14 @@ def test_an_example_without_an_answer_is_asked_for_again_and_nothing_is_lost(tal
     interview = open_interview(talk.store.home)
     assert interview is not None and len(interview.draft.examples) == 1
     assert "MESSAGE => ANSWER" in talk.tool_results()[-1]
+
+
+def test_a_whole_description_whose_writing_was_interrupted_can_be_gone_on_with(talk: Talk) -> None:
+    interview = begin(talk.store.home, "cooking tips", "fast", True)
+    for words in SAID:
+        interview = take(talk.store.home, interview, words)
+    tell(talk, f"how long does rice take? => {POINTS}")
+    assert talk.desk.draft is not None and open_interview(talk.store.home) is None
 
 
 def test_a_description_is_given_up_by_a_word(talk: Talk) -> None:
