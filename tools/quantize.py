@@ -12,6 +12,7 @@ from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
 from tunesmith.tools.train_env import TRAIN_ENV
 
 _BITS = {"W4A16": 4, "W8A16": 8, "W8A8": 8}
+_SMOOTHS = "smooth outliers of the activations into the weights, where the architecture allows it"
 
 
 class QuantizeRequest(Request):
@@ -43,7 +44,8 @@ def plan(request: QuantizeRequest, facts: Facts) -> Plan:
     merged, dataset = facts.need("merged", "merge"), facts.need("dataset", "critique")
     samples = min(request.calibration_samples, int(dataset.meta["train_rows"]))
     parameters = int(merged.meta["parameters"])
-    seconds = 16 + parameters * (90e-9 + samples * 0.3e-9)
+    smooths = request.scheme == "W8A8"
+    seconds = 16 + parameters * (150e-9 + samples * (1.8e-9 if smooths else 1.2e-9))
     price = estimate(
         "quantize",
         facts,
@@ -61,6 +63,7 @@ def plan(request: QuantizeRequest, facts: Facts) -> Plan:
         summary=f"quantize the merged model to {request.scheme} with GPTQ",
         steps=(
             f"calibrate on {samples} training rows of up to {request.max_seq_len_tokens} tokens",
+            *([_SMOOTHS] if smooths else []),
             "quantize layer by layer; lm_head, routers and shared-expert gates stay full precision",
             "prove that on the saved tensors",
         ),

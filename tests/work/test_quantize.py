@@ -12,10 +12,17 @@ import pytest
 from tests.work.conftest import write_rows, write_tiny_model
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.full_precision import Proof
-from tunesmith.tools.work.quantize import calibration_batches, chosen_group_size, quantize_model
+from tunesmith.tools.work.quantize import (
+    _SMOOTHED,
+    _recipes,
+    calibration_batches,
+    chosen_group_size,
+    quantize_model,
+)
 from tunesmith.tools.work.tensor_file import read_headers
 
 pytestmark = pytest.mark.heavy
+_MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
 
 
 def quantize(model: Path, rows: Path, out: Path, scheme: str = "W4A16", **options: Any) -> Proof:
@@ -54,11 +61,45 @@ def test_every_projection_is_packed_and_the_rest_is_as_it_was(
         if name.endswith(("proj.weight_packed", "proj.weight"))
     }
     assert weights == {packed}
-    assert [note for note in notes if "layer" in note] == ["quantizing layer 1 of 2", "quantizing layer 2 of 2"]
+    passes = ["smoothing", "quantizing"] if scheme == "W8A8" else ["quantizing"]
+    assert [note for note in notes if "layer" in note] == [f"{one} layer {n} of 2" for one in passes for n in (1, 2)]
     for name in ("tokenizer.json", "chat_template.jinja", "generation_config.json"):
         assert (tmp_path / "q" / name).read_bytes() == (tiny_llama / name).read_bytes()
     error = (logits(tmp_path / "q") - logits(tiny_llama)).norm() / logits(tiny_llama).norm()
     assert error < (0.35 if scheme == "W4A16" else 0.05)
+
+
+@pytest.mark.parametrize("kind", sorted(_SMOOTHED))
+def test_smoothing_changes_the_norms_and_not_what_the_model_computes(
+    kind: str, rows_file: Path, tmp_path: Path
+) -> None:
+    import torch
+    from llmcompressor import oneshot
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = write_tiny_model(tmp_path / "model", kind)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    doing, smoothing = next(_recipes("W8A8", 0, json.loads((folder / "config.json").read_text())))
+    assert doing == "smoothing"
+    batches = calibration_batches(tokenizer, rows_file, 8, 64, 1)
+    norms = [name for name, _ in model.named_parameters() if "layernorm" in name]
+    before = {name: model.get_parameter(name).clone() for name in norms}
+    oneshot(model=model, tokenizer=tokenizer, dataset=batches, recipe=smoothing, pipeline="sequential")
+    scaled = {
+        name.rpartition(".layers.")[2].split(".")[1]
+        for name in norms
+        if not before[name].equal(model.get_parameter(name))
+    }
+    assert scaled == {"input_layernorm"} | (set() if kind in _MIXTURES else {"post_attention_layernorm"})
+    with torch.no_grad():
+        smoothed = model(torch.arange(3, 60)[None]).logits
+    assert torch.allclose(smoothed, logits(folder), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "granite", "a model of tomorrow"])
+def test_a_norm_that_may_not_be_scaled_is_left_alone(kind: str) -> None:
+    assert [doing for doing, _ in _recipes("W8A8", 0, {"model_type": kind})] == ["quantizing"]
 
 
 @pytest.mark.parametrize("kind", ["qwen3_moe", "qwen2_moe"])
