@@ -45,8 +45,13 @@ TURNS_SENT = 3
 """Earlier turns that a request holds; what was before is in the store, not in the prompt."""
 REQUESTS_PER_TURN = 8
 _RESULT_SENT_CHARACTERS = 700
+# Where the tool was chosen by a request of its own, what is left to say leans on this turn's result; a window that
+# slides is computed anew every turn, and the user waits for it.
+_ROUTED_TURNS_SENT = 2
+_ROUTED_RESULT_SENT_CHARACTERS = 240
 _SAME_RESULT_LIMIT = 2
 _MAX_TOKENS = 400
+_ROUTED_MAX_TOKENS = 160
 
 
 def instructions(ctx: RunContext[Desk]) -> str:
@@ -117,15 +122,27 @@ async def _routed(
         if call is not None:
             desk.calls = [*desk.calls, _brief_call(call)]
             return ModelResponse([call], model_name=request_context.model.model_name)
+        request_context = _small_talk(request_context, desk)
     if desk.say_next:
         said, desk.say_next = desk.say_next, ""
         return ModelResponse([TextPart(said)], model_name=request_context.model.model_name)
     return await handler(_showing(request_context, []))
 
 
+def _small_talk(request_context: ModelRequestContext, desk: Desk) -> ModelRequestContext:
+    """Words about nothing in the store: the newest two turns, and where things stand in half a line instead of ten."""
+    *before, newest = last_turns(request_context.messages, 2)
+    assert isinstance(newest, ModelRequest)
+    said = UserPromptPart(f"{desk.prompt}\n\n(Where things stand: {moment_of(desk).state}.)")
+    return replace(request_context, messages=[*before, replace(newest, parts=[said])])
+
+
 def _showing(request_context: ModelRequestContext, tools: list[ToolDefinition]) -> ModelRequestContext:
     parameters = replace(request_context.model_request_parameters, function_tools=tools)
-    return replace(request_context, model_request_parameters=parameters)
+    settings = request_context.model_settings or ModelSettings()
+    if not tools:
+        settings = {**settings, "max_tokens": _ROUTED_MAX_TOKENS}
+    return replace(request_context, model_request_parameters=parameters, model_settings=settings)
 
 
 def _brief_call(call: ToolCallPart) -> str:
@@ -138,9 +155,11 @@ async def _short_request(ctx: RunContext[Desk], request_context: ModelRequestCon
     desk = ctx.deps
     card = state_card(desk.store, desk.current_run(), desk.draft)
     desk.note(card)
-    messages = last_turns(request_context.messages, TURNS_SENT + 1)
+    turns = _ROUTED_TURNS_SENT if desk.routed else TURNS_SENT
+    characters = _ROUTED_RESULT_SENT_CHARACTERS if desk.routed else _RESULT_SENT_CHARACTERS
+    messages = last_turns(request_context.messages, turns + 1)
     newest = max((i for i, message in enumerate(messages) if _is_prompt(message)), default=0)
-    sent = [_shortened(message) if index < newest else message for index, message in enumerate(messages)]
+    sent = [_shortened(message, characters) if i < newest else message for i, message in enumerate(messages)]
     if sent and _is_prompt(sent[newest]):
         sent[newest] = _with_card(sent[newest], card)
     return replace(request_context, messages=sent)
@@ -156,16 +175,16 @@ def _is_prompt(message: ModelMessage) -> bool:
     return isinstance(message, ModelRequest) and any(isinstance(part, UserPromptPart) for part in message.parts)
 
 
-def _shortened(message: ModelMessage) -> ModelMessage:
+def _shortened(message: ModelMessage, characters: int) -> ModelMessage:
     if not isinstance(message, ModelRequest):
         return message
-    parts = [_shortened_part(part) if isinstance(part, ToolReturnPart) else part for part in message.parts]
+    parts = [_shortened_part(part, characters) if isinstance(part, ToolReturnPart) else part for part in message.parts]
     return replace(message, parts=parts)
 
 
-def _shortened_part(part: ToolReturnPart[Any]) -> ToolReturnPart[Any]:
+def _shortened_part(part: ToolReturnPart[Any], characters: int) -> ToolReturnPart[Any]:
     text = part.content if isinstance(part.content, str) else ""
-    return replace(part, content=text[:_RESULT_SENT_CHARACTERS] + " …") if len(text) > _RESULT_SENT_CHARACTERS else part
+    return replace(part, content=text[:characters] + " …") if len(text) > characters else part
 
 
 def _with_card(message: ModelMessage, card: str) -> ModelMessage:

@@ -13,7 +13,7 @@ from tunesmith.agent import render
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.desk import Desk
 from tunesmith.agent.driver.routing import Moment
-from tunesmith.memory.records import DONE, PLANNED, RUNNING, Run, Step
+from tunesmith.memory.records import DONE, DRIVER_RUN, PLANNED, RUNNING, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools import catalog
 from tunesmith.tools.arc import ArcPlan
@@ -67,7 +67,7 @@ def moment_of(desk: Desk) -> Moment:
         state=state,
         following="" if interview else "start_plan" if desk.draft else next(iter(following), ""),
         verbatim={"goal": desk.prompt},
-        known_runs=tuple(entry.name for entry in desk.store.runs()),
+        known_runs=tuple(entry.name for entry in desk.store.runs() if entry.name != DRIVER_RUN),
     )
 
 
@@ -108,8 +108,9 @@ def routed_tools(store: Store, run: Run | None, draft: ArcPlan | None, prompt: s
     """
     held = {artifact.kind for artifact in store.artifacts(run.id)} if run else set()
     names = {"look_up", "plan_fine_tune", "inspect", *(("edit_plan", "start_plan") if draft else ())}
-    if not draft:
-        names |= {entry.name for entry in catalog.STAGES if held.issuperset(entry.needs)}
+    if draft:  # what is said about a step is about the plan's
+        return names
+    names |= {entry.name for entry in catalog.STAGES if held.issuperset(entry.needs)}
     return names | visible_tools(store, run, draft, prompt)
 
 

@@ -96,6 +96,7 @@ class Chat:
     async def _turn(self, prompt: str, model: Callable[[], Model], say: Say) -> Reply:
         number = self.conversations.begin(self.id, prompt)
         voice = _Voice(self.desk, say)
+        driver: Model | None = None
         try:
             driver = await asyncio.to_thread(model)
             self._turns_sent = turns_sent(self.desk.store.home, driver.model_name, TURNS_SENT)
@@ -119,6 +120,8 @@ class Chat:
             told = _clear_line(error)
             self.conversations.finish(self.id, number, f"(no answer: {told})", [])
             raise StepFailed(told) from error
+        finally:
+            await _hang_up(driver)
         reply = voice.conclude(result.output)
         messages = ModelMessagesTypeAdapter.dump_python(result.new_messages(), mode="json")
         self.conversations.finish(self.id, number, reply.text, messages)
@@ -133,6 +136,13 @@ class Chat:
             said = ModelRequest([UserPromptPart(f"(What was said before, in short: {held.summary})")])
             return [said, ModelResponse([TextPart("Noted.")]), *_valid(messages)]
         return _valid(messages)
+
+
+async def _hang_up(driver: Model | None) -> None:
+    """Close the turn's connections while their event loop still runs."""
+    client = getattr(driver, "client", None)
+    if client is not None:
+        await client.close()
 
 
 def _valid(messages: list[Any]) -> list[ModelMessage]:

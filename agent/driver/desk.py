@@ -16,6 +16,8 @@ from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.arc import Approver, ArcPlan, Workspace
 
+_BEFORE_CHARACTERS = 60
+
 
 @dataclass(slots=True)
 class Desk:
@@ -46,7 +48,7 @@ class Desk:
     routed: bool = False
     """Whether a schema-bound request chooses the tool, as small models need it; else the model's own tool calling."""
     before: str = ""
-    """What the turn before called, in a few words."""
+    """What the turn before called, in a few words; what was said in it where it called nothing."""
     calls: list[str] = field(default_factory=list)
     """What this turn called."""
     tools: frozenset[str] = frozenset()
@@ -71,8 +73,9 @@ class Desk:
 
     def begin_turn(self, prompt: str) -> None:
         """Forget what belonged to the turn before."""
+        spoken = f'"{self.prompt[:_BEFORE_CHARACTERS]}"' if self.prompt else ""
+        self.before, self.calls = next(iter(self.calls), spoken), []
         self.prompt, self.say_next = prompt, ""
-        self.before, self.calls = next(iter(self.calls), ""), []
         self.tools = frozenset()
         self.heard = [prompt]
         self.seen_calls.clear()

@@ -19,7 +19,7 @@ _IDENTIFIER = re.compile(
 _ID = re.compile(r"\b[rsap]\d+\b")
 _LIST_MARK = re.compile(r"(?m)^\s*\d{1,2}[.)]\s")
 _SENTENCE_END = re.compile(r"(?<=[.!?…:])\s+|\n+")
-_SPELT_NUMBERS = [
+SPELT_NUMBERS = [
     "zero",
     "one",
     "two",
@@ -42,7 +42,7 @@ _SPELT_NUMBERS = [
     "nineteen",
     "twenty",
 ]
-_SPELT = re.compile(r"\b(" + "|".join(_SPELT_NUMBERS[2:]) + r")\b", re.IGNORECASE)  # "one" is no figure in prose
+_SPELT = re.compile(r"\b(" + "|".join(SPELT_NUMBERS[2:]) + r")\b", re.IGNORECASE)  # "one" is no figure in prose
 
 _TIMES = (1.0, 1 / 60, 60.0, 1 / 3600, 3600.0, 1e-3, 1e3)
 _SIZES = (1.0, *(sign for power in (1, 2, 3) for sign in (1024.0**-power, 1000.0**-power)))
@@ -96,7 +96,7 @@ def figures(text: str) -> Iterator[Figure]:
     for match in _SPELT.finditer(bare):
         after = bare[match.end() :].split(maxsplit=1)[:1]
         unit = after[0].strip(".,;:!?").lower() if after else ""
-        yield Figure(match.group(), float(_SPELT_NUMBERS.index(match.group().lower())), 0, unit)
+        yield Figure(match.group(), float(SPELT_NUMBERS.index(match.group().lower())), 0, unit)
 
 
 def _values(text: str) -> Iterator[float]:
@@ -105,7 +105,7 @@ def _values(text: str) -> Iterator[float]:
     for match in re.finditer(_NUMBER, text, re.IGNORECASE):
         yield float(match.group().rstrip(",").replace(",", "").replace("−", "-"))
     for match in _SPELT.finditer(text):
-        yield float(_SPELT_NUMBERS.index(match.group().lower()))
+        yield float(SPELT_NUMBERS.index(match.group().lower()))
 
 
 def _known(figure: Figure, known: set[float]) -> bool:

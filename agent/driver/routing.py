@@ -24,14 +24,19 @@ from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
-from tunesmith.agent.driver.said import as_said, runs_said
+from tunesmith.agent.driver.said import as_said, named_numbers, numbers, runs_said
+from tunesmith.tools import catalog
 
 CHAT = "chat"
 """No tool: words are the answer."""
 NEXT = "next"
 """Whatever stage comes next; code knows which one that is."""
+EDIT, START = "edit_plan", "start_plan"
+COMPARE = "compare_runs"
+"""A topic that takes two runs: not to be chosen while there is one."""
 _RUNS = ("run", "other_run")
 """Arguments that are read from the user's words, not chosen."""
+_KNOWN_MODELS = ("bundled", "bundled-driver")
 _WORDS_CHARACTERS = 1200
 _MAX_TOKENS = 120
 _KEPT = ("type", "enum", "const", "items", "minimum", "maximum")
@@ -61,7 +66,7 @@ class CannotRoute(Exception):
 async def choose(model: Model, words: str, moment: Moment, tools: Sequence[ToolDefinition]) -> ToolCallPart | None:
     """The call that answers `words`, or None where words are the answer. Raises CannotRoute."""
     # By hand: pydantic-ai's native output writes the schema into the prompt, where it would cost the server its cache.
-    bound = {"type": "json_schema", "json_schema": {"name": "choice", "schema": choice_schema(tools, moment)}}
+    bound = {"type": "json_schema", "json_schema": {"name": "choice", "schema": choice_schema(tools, moment, words)}}
     settings = ModelSettings(temperature=0.0, max_tokens=_MAX_TOKENS, extra_body={"response_format": bound})
     try:
         response = await model_request(model, _messages(words, moment.state), model_settings=settings)
@@ -84,14 +89,46 @@ def call_of(text: str, words: str, moment: Moment, tools: Sequence[ToolDefinitio
     if name == NEXT:
         name, chosen = moment.following, {}
     by_name = {tool.name: tool for tool in tools}
+    name = _taker(name, by_name, words)
     if name not in by_name:
         raise CannotRoute(f"no tool {name!r} now")
     properties = by_name[name].parameters_json_schema.get("properties", {})
     # A question may name a run in any way; a step goes into one only where its id was said.
     runs = zip(_RUNS, runs_said(words, moment.known_runs if "topic" in properties else ()), strict=False)
-    said = {**as_said(chosen, words), **dict(runs), **moment.verbatim}
+    said = {**as_said(chosen, words), **_named(properties, chosen, words), **dict(runs), **moment.verbatim}
     arguments = {key: said.get(key, _otherwise(schema)) for key, schema in properties.items()}
     return ToolCallPart(name, arguments, tool_call_id=f"routed_{secrets.token_hex(6)}")
+
+
+def _taker(name: str, tools: Mapping[str, ToolDefinition], words: str) -> str:
+    """The tool that takes a number which the words name: where the chosen act has no place for it, whichever has.
+
+    Only a step or the start of a plan gives way. A plan that is proposed takes it as a change, and is shown again.
+    """
+    named = named_numbers(words)
+    gives_way = name == START or (name in catalog.BY_NAME and not set(catalog.BY_NAME[name].asks) & set(named))
+    if not named or not gives_way:
+        return name
+    return next((other for other in (EDIT, _owner(next(iter(named)))) if other in tools), name)
+
+
+def _named(properties: Mapping[str, Any], chosen: Mapping[str, Any], words: str) -> dict[str, Any]:
+    """The arguments that the words name outright, which the model need not have read."""
+    named = named_numbers(words)
+    if {"step", "field"} <= set(properties):
+        if len(named) != 1 or ("step" in chosen and "field" not in chosen):
+            return {}
+        field, value = next(iter(named.items()))
+        return {"step": _owner(field), "field": field, "value": f"{value:g}"}
+    return {
+        field: int(value) if _bare(properties[field])["type"] == "integer" else value
+        for field, value in named.items()
+        if field in properties
+    }
+
+
+def _owner(field: str) -> str:
+    return next(entry.name for entry in catalog.STAGES if field in entry.asks)
 
 
 def _otherwise(schema: Mapping[str, Any]) -> Any:
@@ -103,23 +140,65 @@ def _otherwise(schema: Mapping[str, Any]) -> Any:
     return schema["enum"][0] if "enum" in schema else None
 
 
-def choice_schema(tools: Sequence[ToolDefinition], moment: Moment) -> dict[str, Any]:
-    """JSON Schema of a choice: one shape per tool, the tool's name first."""
-    shapes = [_shape(tool, {*moment.verbatim, *_RUNS}) for tool in tools]
-    shapes.append(_named(CHAT, {}, []))
+def choice_schema(tools: Sequence[ToolDefinition], moment: Moment, words: str) -> dict[str, Any]:
+    """JSON Schema of a choice: one shape per tool, the tool's name first; a number can only be one that was said."""
+    shapes = [shape for tool in tools for shape in _shapes(tool, moment, words)]
+    shapes.append(_object(CHAT, {}, []))
     if moment.following:
-        shapes.append(_named(NEXT, {}, []))
+        shapes.append(_object(NEXT, {}, []))
     return {"anyOf": shapes}
 
 
-def _shape(tool: ToolDefinition, verbatim: set[str]) -> dict[str, Any]:
-    schema = tool.parameters_json_schema
-    shown = {name: _bare(value) for name, value in schema.get("properties", {}).items() if name not in verbatim}
-    needed = [name for name, value in schema.get("properties", {}).items() if name in shown and not _nullable(value)]
-    return _named(tool.name, shown, needed)
+def _shapes(tool: ToolDefinition, moment: Moment, words: str) -> list[dict[str, Any]]:
+    properties = tool.parameters_json_schema.get("properties", {})
+    if {"step", "field"} <= set(properties):
+        return _edits(tool.name, words)
+    read = {*moment.verbatim, *_RUNS}
+    shown = {name: _bare(value) for name, value in properties.items() if name not in read}
+    for name in [name for name, value in shown.items() if _numeric(value)]:
+        shown[name] = {"enum": _numbers_for(shown[name], words)}
+        if not shown[name]["enum"]:
+            del shown[name]
+    if "topic" in shown and len(moment.known_runs) < 2:
+        shown["topic"]["enum"] = [topic for topic in shown["topic"]["enum"] if topic != COMPARE]
+    return [_object(tool.name, shown, [name for name in shown if not _nullable(properties[name])])]
 
 
-def _named(name: str, properties: Mapping[str, Any], needed: Sequence[str]) -> dict[str, Any]:
+def _edits(name: str, words: str) -> list[dict[str, Any]]:
+    """What can be changed in a plan: each step left out, and each of its fields set to what such a field may be."""
+    shapes = []
+    for entry in catalog.STAGES:
+        step = {"step": {"const": entry.name}}
+        shapes.append(_object(name, step, ["step"]))
+        fields = entry.load().request.model_json_schema()["properties"]
+        for asked in entry.asks:
+            if options := _values_for(_bare(fields[asked]), words):
+                shape = {**step, "field": {"const": asked}, "value": {"enum": options}}
+                shapes.append(_object(name, shape, [*shape]))
+    return shapes
+
+
+def _values_for(schema: Mapping[str, Any], words: str) -> list[str]:
+    """What a field of a plan can be set to: one of its choices, a number that was said, a model that was named."""
+    if _numeric(schema):
+        return [f"{number:g}" for number in _numbers_for(schema, words)]
+    if schema.get("type") == "string" and "enum" not in schema:
+        return [*_KNOWN_MODELS, *(word.strip(".,;:!?'\"()") for word in words.split() if "/" in word)]
+    return [*schema.get("enum", ())]
+
+
+def _numbers_for(schema: Mapping[str, Any], words: str) -> list[float]:
+    said = dict.fromkeys(numbers(words))
+    if schema["type"] == "integer":
+        return [int(number) for number in said if number.is_integer()]
+    return [*said]
+
+
+def _numeric(schema: Mapping[str, Any]) -> bool:
+    return schema.get("type") in ("integer", "number")
+
+
+def _object(name: str, properties: Mapping[str, Any], needed: Sequence[str]) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {"tool": {"const": name}, **properties},

@@ -1,7 +1,8 @@
 """What of a small model's arguments the user really said.
 
 A number that stands nowhere in the user's words is the model's own invention: it is left out, so that the step is
-priced as usual, and what it ran with is told. Which runs are meant is read from the words themselves.
+priced as usual, and what it ran with is told. What words name outright, `rank 8` or `3 epochs`, is read from them, and
+so is which runs are meant.
 """
 
 from __future__ import annotations
@@ -10,14 +11,30 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tunesmith.agent.driver.figures import SPELT_NUMBERS
+
 _NUMBER = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?(?:e[-−+]?\d+)?|\.\d+)\s*(k|m|%)?(?![a-z])", re.IGNORECASE)
-_SPELT = {
-    word: float(value)
-    for value, word in enumerate(
-        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
-    )
-} | {"a dozen": 12.0, "twenty": 20.0, "fifty": 50.0, "hundred": 100.0, "thousand": 1000.0}
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_SPELT = {word: float(value) for value, word in enumerate(SPELT_NUMBERS)}
+_SPELT |= {word: 10.0 * value for value, word in enumerate(_TENS, 2)} | {"dozen": 12.0}
+_TIMES = {"hundred": 100.0, "thousand": 1000.0}
+_SPELT_NUMBER = re.compile(
+    rf"\b(?:(?:{'|'.join([*_SPELT, *_TIMES])})\b(?:(?:[\s-]|\s+and\s+)(?={'|'.join([*_SPELT, *_TIMES])}))?)+"
+    r"(?P<half>\s+and\s+a\s+half\b)?",
+    re.IGNORECASE,
+)
 _FACTOR = {"k": 1e3, "m": 1e6, "%": 0.01}
+_NAMED = {
+    "lora_rank": r"(?:lora[ _-]?)?rank",
+    "learning_rate": r"lr|learning[ _-]?rate",
+    "epochs": r"epochs?",
+    "rows": r"rows?|examples?|samples?",
+    "cases_per_block": r"cases",
+}
+"""Field → how people name it beside its number."""
+_WORDS_NUMBER = rf"(?:{_NUMBER.pattern}|{_SPELT_NUMBER.pattern.replace('(?P<half>', '(?:')})"
+_TO = r"(?:\s*[=:]\s*|\s+(?:(?:of|to|is|at|be|should be)\s+)?)"
+_KIND = r"\s+(?:(?:training|synthetic|test|more|new)\s+)?"
 _RUN_ID = re.compile(r"\br(?:un )?#?(\d+)\b", re.IGNORECASE)
 _RUN_TIME = re.compile(r"\b(yesterday|today|this morning|(?:last|this) week)", re.IGNORECASE)
 
@@ -33,14 +50,34 @@ def as_said(arguments: Mapping[str, Any], words: str) -> dict[str, Any]:
 
 
 def numbers(words: str) -> Iterator[float]:
-    """Every number in the user's words: digits, `2e-4`, `1.5k`, and the small ones spelt out."""
+    """Every number in the user's words: digits, `2e-4`, `1.5k`, and those spelt out, as `thirty-two` is."""
     for match in _NUMBER.finditer(words):
         yield float(match[1].replace(",", "").replace("−", "-")) * _FACTOR.get((match[2] or "").lower(), 1.0)
         yield float(match[1].replace(",", "").replace("−", "-"))
-    lower = words.lower()
-    for word, value in _SPELT.items():
-        if re.search(rf"\b{word}\b", lower):
-            yield value
+    for match in _SPELT_NUMBER.finditer(words):
+        yield _spelt(match.group().lower()) + (0.5 if match["half"] else 0.0)
+
+
+def _spelt(words: str) -> float:
+    """The value of `two hundred and fifty`: what a multiplier follows is multiplied, the rest is added."""
+    total, last = 0.0, 0.0
+    for word in re.findall(r"[a-z]+", words):
+        if word in _TIMES:
+            total, last = total + (last or 1.0) * _TIMES[word], 0.0
+        else:
+            last += _SPELT.get(word, 0.0)
+    return total + last
+
+
+def named_numbers(words: str) -> dict[str, float]:
+    """The fields that the words give a number to by name, as `rank 8`, `lr=1e-3`, `3 epochs` and `two epochs` do."""
+    found = {}
+    for field, name in _NAMED.items():
+        behind = re.search(rf"\b(?:{name}){_TO}(?P<said>{_WORDS_NUMBER})", words, re.IGNORECASE)
+        before = re.search(rf"(?P<said>{_WORDS_NUMBER}){_KIND}(?:{name})\b", words, re.IGNORECASE)
+        if match := behind or before:
+            found[field] = next(numbers(match["said"]))
+    return found
 
 
 def _number(value: Any) -> float | None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable
@@ -53,11 +56,14 @@ class Tunesmith:
 class Terminal:
     """A process on a pseudo-terminal: what it shows is read all the time, and its cursor queries are answered."""
 
-    def __init__(self, argv: list[str], env: dict[str, str]) -> None:
+    def __init__(self, argv: list[str], env: dict[str, str], *, size: tuple[int, int] | None = None) -> None:
+        """`size`: lines and columns; without one the terminal does not know its own."""
         self.begun, self.env = time.monotonic(), env
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             os.execve(argv[0], argv, env)
+        if size:
+            fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
         self.raw = b""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -11,11 +12,12 @@ import yaml
 
 from tests.driver.states import SETS
 from tunesmith.agent.driver.routing import CannotRoute, Moment, _page, call_of, choice_schema
-from tunesmith.agent.driver.said import numbers, runs_said
+from tunesmith.agent.driver.said import named_numbers, numbers, runs_said
 from tunesmith.agent.driver.tools import toolset
 
 TOOLS = [tool.tool_def for tool in toolset().tools.values()]
-NOW = Moment("next is train", following="train", verbatim={"goal": "the user's words"}, known_runs=("tickets",))
+TOOLS_OF_A_RUN = [tool for tool in TOOLS if tool.name not in ("edit_plan", "start_plan")]
+NOW = Moment("next is train", following="train", verbatim={"goal": "the user's words"}, known_runs=("tickets", "mails"))
 
 
 def call(chosen: dict[str, Any], words: str) -> dict[str, Any]:
@@ -25,12 +27,11 @@ def call(chosen: dict[str, Any], words: str) -> dict[str, Any]:
 
 
 def test_every_example_of_the_page_is_a_choice_that_the_schema_allows() -> None:
-    schema = choice_schema(TOOLS, NOW)
     _, turns = _page()
-    answers = [str(turn.parts[0].content) for turn in turns[1::2]]  # type: ignore[union-attr]
-    assert len(answers) >= 60
-    for answer in answers:
-        jsonschema.validate(json.loads(answer), schema)
+    said = [str(turn.parts[0].content) for turn in turns]  # type: ignore[union-attr]
+    assert len(said) >= 120
+    for words, answer in zip(said[::2], said[1::2], strict=True):
+        jsonschema.validate(json.loads(answer), choice_schema(TOOLS, NOW, words.split("\n", 1)[1]))
 
 
 def test_no_example_of_the_page_stands_in_the_examination() -> None:
@@ -51,13 +52,26 @@ def test_no_example_of_the_page_stands_in_the_examination() -> None:
         {"tool": "format_disk"},
         {"tool": "train", "lora_rank": "eight"},
         {"tool": "train", "output_dir": "/etc"},
+        {"tool": "train", "lora_rank": 64},
+        {"tool": "edit_plan", "step": "deploy", "field": "arm", "value": "none"},
+        {"tool": "edit_plan", "step": "preflight", "field": "lora_rank", "value": "8"},
         {"tool": "plan_fine_tune", "pace": "fast", "quantize": True, "goal": "written by the model"},
         {"lora_rank": 8},
     ],
 )
 def test_the_schema_lets_nothing_else_through(choice: dict[str, Any]) -> None:
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(choice, choice_schema(TOOLS, NOW))
+        jsonschema.validate(choice, choice_schema(TOOLS, NOW, "rank 8"))
+
+
+def test_two_runs_are_compared_only_where_there_are_two() -> None:
+    choice = {"tool": "look_up", "topic": "compare_runs"}
+    jsonschema.validate(choice, choice_schema(TOOLS, NOW, "rank 8"))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(choice, choice_schema(TOOLS, replace(NOW, known_runs=("tickets",)), "rank 8"))
+    jsonschema.validate(
+        {**choice, "topic": "run"}, choice_schema(TOOLS, replace(NOW, known_runs=("tickets",)), "rank 8")
+    )
 
 
 def test_a_number_that_nobody_said_is_left_out() -> None:
@@ -103,9 +117,11 @@ def test_a_step_goes_into_another_run_only_where_its_id_was_said() -> None:
     assert call({"tool": "train"}, "train in r2")["run"] == "r2"
 
 
-def test_words_that_only_say_go_on_call_what_comes_next_with_nothing_set() -> None:
-    found = call_of('{"tool": "next"}', "go on with rank 99", NOW, TOOLS)
+def test_words_that_only_say_go_on_call_what_comes_next_with_nothing_set_but_what_they_name() -> None:
+    found = call_of('{"tool": "next"}', "go on, i have 99 problems", NOW, TOOLS)
     assert found is not None and found.tool_name == "train" and set(found.args_as_dict().values()) == {None}
+    named = call_of('{"tool": "next"}', "go on with rank 99", NOW, TOOLS)
+    assert named is not None and named.args_as_dict()["lora_rank"] == 99
     draft = Moment("plan proposed", following="start_plan")
     started = call_of('{"tool": "next"}', "continue", draft, TOOLS)
     assert started is not None and started.args_as_dict() == {"confirm": "start"}
@@ -119,3 +135,39 @@ def test_the_goal_is_the_users_own_words() -> None:
 def test_an_answer_that_is_no_choice_is_refused(text: str) -> None:
     with pytest.raises(CannotRoute):
         call_of(text, "words", NOW, TOOLS)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("train with 3 epochs and rank 32", {"lora_rank": 32, "epochs": 3}),
+        ("lr=3e-4, two epochs", {"learning_rate": 3e-4, "epochs": 2}),
+        ("set the learning rate to 0.001", {"learning_rate": 1e-3}),
+        ("write 1.5k training rows", {"rows": 1500}),
+        ("make it rank thirty-two", {"lora_rank": 32}),
+        ("one and a half epochs", {"epochs": 1.5}),
+        ("two hundred and fifty examples", {"rows": 250}),
+        ("30 cases per block", {"cases_per_block": 30}),
+        ("from rank to rank, it is what it is", {}),
+        ("r12 had a good rank", {}),
+    ],
+)
+def test_what_words_name_outright_is_read_from_them(words: str, named: dict[str, float]) -> None:
+    assert named_numbers(words) == named
+
+
+def test_a_named_number_goes_where_it_was_said_to_go_whatever_was_chosen() -> None:
+    assert call({"tool": "train", "epochs": 3}, "3 epochs and rank 32")["lora_rank"] == 32
+    edit = call({"tool": "edit_plan", "step": "generate", "field": "rows", "value": "32"}, "rank of 32 then")
+    assert (edit["step"], edit["field"], edit["value"]) == ("train", "lora_rank", "32")
+    assert call({"tool": "edit_plan", "step": "preflight"}, "no preflight, rank 8 is fine")["field"] is None
+
+
+def test_a_number_that_the_chosen_act_has_no_place_for_goes_to_the_one_that_has() -> None:
+    step = call_of('{"tool": "next"}', "go on with 2 epochs", replace(NOW, following="preflight"), TOOLS_OF_A_RUN)
+    assert step is not None and step.tool_name == "train" and step.args_as_dict()["epochs"] == 2
+    draft = Moment("plan proposed", following="start_plan")
+    edit = call_of('{"tool": "start_plan", "confirm": "start"}', "start it, 200 rows", draft, TOOLS)
+    assert edit is not None and edit.tool_name == "edit_plan" and edit.args_as_dict()["value"] == "200"
+    asked = call_of('{"tool": "look_up", "topic": "run"}', "how did the 3 epochs do?", NOW, TOOLS)
+    assert asked is not None and asked.tool_name == "look_up"

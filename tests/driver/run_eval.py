@@ -1,9 +1,10 @@
 """`make eval-driver`: what people say to tunesmith, to the real driver, and whether it does the right thing.
 
-    python -m tests.driver.run_eval [--set all|seen|held-out] [--only ID …] [--jobs N] [--json FILE]
+    python -m tests.driver.run_eval [--set all|seen|development|held-out] [--choice-only] [--only ID …] [--jobs N]
 
-`scenarios.yaml` was before the eyes of those who wrote the driver's examples; `heldout.yaml` was written by somebody
-who had not seen them, and is not looked at while they are changed: its figures are the ones to quote.
+`scenarios.yaml` and `development.yaml` were before the eyes of those who wrote the driver's examples; `heldout.yaml`
+was written by somebody who had not seen them, and is not looked at while they are changed: its figures are the ones to
+quote. `--choice-only` leaves the words behind a choice out: it measures the choice of tools, in a third of the time.
 
 Every scenario has a store and a conversation of its own. The person at the terminal says no to every price unless the
 scenario says otherwise, so that nothing is ever started. Exit code 1 where a goal is missed.
@@ -82,7 +83,15 @@ def _fits(given: Any, wanted: Any) -> bool:
     return bool(given == wanted)
 
 
-def hold(scenario: dict[str, Any], endpoint: Endpoint, routed: bool) -> list[Heard]:
+class _Silent(Desk):
+    """A desk whose turns end with the choice: nothing is left for the model to say."""
+
+    def begin_turn(self, prompt: str) -> None:
+        super().begin_turn(prompt)
+        self.say_next = "(no words)"
+
+
+def hold(scenario: dict[str, Any], endpoint: Endpoint, routed: bool, desk_type: type[Desk] = Desk) -> list[Heard]:
     """Hold one scenario's conversation."""
     with tempfile.TemporaryDirectory() as home:
         store, draft = make_state(Path(home), scenario["state"])
@@ -91,7 +100,7 @@ def hold(scenario: dict[str, Any], endpoint: Endpoint, routed: bool) -> list[Hea
         def emit(event: str, **data: Any) -> None:
             if event == "tool.called":
                 heard[-1].calls.append((data["tool"], data["arguments"]))
-            if event == "plan.shown" and data.get("step"):
+            if event == "plan.shown" and data["stage"] and catalog.BY_NAME[data["stage"]].expensive:
                 heard[-1].priced += 1
 
         def decide(plan: Plan, step: str) -> Decision:
@@ -100,7 +109,7 @@ def hold(scenario: dict[str, Any], endpoint: Endpoint, routed: bool) -> list[Hea
             assert answer is not None and not answer.yes
             return answer
 
-        desk = Desk(
+        desk = desk_type(
             ws=Workspace(store, "/bin/true", emit),
             approver=decide,
             show=lambda shown: None,
@@ -157,6 +166,7 @@ def main() -> int:
     """Run the scenarios and print the table; 1 where a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--set", choices=["all", *SETS], default="all")
+    parser.add_argument("--choice-only", action="store_true")
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--jobs", type=int, default=4)
     parser.add_argument("--json", type=Path)
@@ -171,7 +181,7 @@ def main() -> int:
     held: dict[str, list[Heard]] = {}
 
     def task(scenario: dict[str, Any]) -> list[Heard]:
-        held[scenario["id"]] = hold(scenario, endpoint, found.driver.routing)
+        held[scenario["id"]] = hold(scenario, endpoint, found.driver.routing, _Silent if args.choice_only else Desk)
         return held[scenario["id"]]
 
     dataset = Dataset(

@@ -14,9 +14,10 @@ from tunesmith.tools.bundled_models import SMOLLM2
 
 SETS = {
     "seen": Path(__file__).with_name("scenarios.yaml"),
+    "development": Path(__file__).with_name("development.yaml"),
     "held-out": Path(__file__).with_name("heldout.yaml"),
 }
-"""The examination: what was before the eyes of those who wrote the driver's examples, and what was not."""
+"""The examination: two sets that the authors of the driver's examples had before their eyes, and one they had not."""
 
 _LAST: dict[str, tuple[str, str]] = {
     "base": ("base", ""),

@@ -39,8 +39,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def talk(home: Path) -> Iterator[Terminal]:
     """The whole conversation, held once."""
-    env = {**os.environ, "TUNESMITH_HOME": str(home), "TERM": "xterm-256color", "COLUMNS": "110", "LINES": "50"}
-    one = Terminal([*COMMAND], env)
+    env = {**os.environ, "TUNESMITH_HOME": str(home), "TERM": "xterm-256color"}
+    one = Terminal([*COMMAND], env, size=(50, 110))
     try:
         one.expect(_PROMPT)
         _say(one, "hi", first=True)
@@ -52,6 +52,7 @@ def talk(home: Path) -> Iterator[Terminal]:
     finally:
         Path("build").mkdir(exist_ok=True)
         Path("build/transcript.txt").write_text(one.text)
+        Path("build/transcript.raw").write_bytes(one.raw)  # `cat` it in a terminal of that size to see the screen
         one.close()
         tunesmith(home, "serve", "stop")
 
