@@ -144,6 +144,8 @@ def _plan_fine_tune(desk: Desk, args: PlanFineTune, ctx: RunContext[Desk]) -> An
         interview = describing.begin(home, args.goal, args.pace, args.quantize)
         return _ask_on(desk, f"That is a new behaviour, so I need to know it exactly. {interview.question}")
     _draft(desk, plan, args.goal, args.quantize)
+    if not desk.agreed_before:
+        _say(desk, "The plan is on your screen, with the price of every step. Start it, or change something?")
     return {"behaviour": behaviour, **_show_draft(desk)}
 
 
@@ -154,10 +156,15 @@ def _draft(desk: Desk, plan: ArcPlan, goal: str, quantize: bool) -> None:
     desk.draft = plan.model_copy(update={"goal": goal, "steps": tuple(steps)})
 
 
+def _say(desk: Desk, words: str) -> None:
+    """Have these words said next, where a small model would only say them worse."""
+    desk.note(words)
+    desk.say_next = words
+
+
 def _ask_on(desk: Desk, question: str) -> dict[str, str]:
     """Have the user asked in exactly these words."""
-    desk.note(question)
-    desk.say_next = question
+    _say(desk, question)
     return {"ask_the_user": question}
 
 
@@ -224,6 +231,7 @@ def _edit_plan(desk: Desk, args: EditPlan, ctx: RunContext[Desk]) -> Any:
     changed = draft.model_copy(update={"steps": steps})
     arc.check_arc(changed, have=())
     desk.draft = changed
+    _say(desk, "The plan is changed; its new prices are on your screen. Start it, or change something more?")
     return {"changed": {step: args.model_dump(exclude={"step"})}, **_show_draft(desk)}
 
 
@@ -258,8 +266,11 @@ def _start_plan(desk: Desk, args: StartPlan, ctx: RunContext[Desk]) -> Any:
     draft = _drafted(desk)
     desk.draft = None
     if args.confirm == "drop":
+        _say(desk, "The plan is dropped; nothing was started.")
         return {"dropped": draft.name, "note": "nothing was started"}
     arc.check_arc(draft, have=())
+    if not desk.agreed_before:
+        _say(desk, "It begins. You are asked before each expensive step, and we can go on talking meanwhile.")
     return {"started": draft.name, "steps": [spec.stage for spec in draft.steps], "note": desk.start_arc(draft)}
 
 
@@ -341,6 +352,7 @@ def _start(desk: Desk, step: str) -> dict[str, Any]:
         ended = arc.watch(desk.ws, step)
         carry.stand(desk.store, ended.run, DONE)
         return {**step_facts(ended), "ran_with": ran}
+    _say(desk, f"{started.stage} runs in the background; you are told when it ends, and we can go on talking.")
     return {
         "started": started.stage,
         "step": started.id,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ _PROMPT = "tunesmith ❯"
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with the bundled driver in it, fetched as a user would."""
     folder = tmp_path_factory.mktemp("talk") / "home"
+    if ready := os.environ.get("TUNESMITH_TALK_MODELS"):  # fetched before
+        shutil.copytree(ready, folder / "models")
     fetched = tunesmith(folder, "base", "--model", "bundled-driver", "--role", "driver", "--yes", timeout_s=600)
     assert fetched.returncode == 0, fetched.stderr
     return folder
@@ -70,14 +73,21 @@ def _replies(one: Terminal) -> int:
 
 def _carry_out(one: Terminal, place: int) -> None:
     """Say yes at each price until the plan is done."""
-    answered = one.text[:place].count("Start?")
-    while True:
-        due = answered + 1
-        if one.wait(lambda due=due: one.text.count("Start?") >= due or _ended(one), timeout_s=ARC_S) is not True:
-            return
-        answered = due
+    asked: set[str] = set()
+
+    def due() -> set[str] | str:
+        return _waiting(one) - asked or _ended(one)
+
+    while not isinstance(new := one.wait(due, timeout_s=ARC_S), str):
+        asked.update(new)
+        one.expect("Start?", after=place)
         time.sleep(0.8)  # what is typed in the first half second does not count
-        one.line("yes")
+        place = one.line("yes")
+
+
+def _waiting(one: Terminal) -> set[str]:
+    """Steps whose price waits for an answer."""
+    return {str(row[0]) for row in _read(one, "SELECT step FROM steps WHERE status = 'planned'")}
 
 
 def _ended(one: Terminal) -> str:
