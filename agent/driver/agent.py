@@ -34,7 +34,7 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
 from tunesmith.agent.driver import routing
-from tunesmith.agent.driver.card import moment_of, routed_tools, state_card, visible_tools
+from tunesmith.agent.driver.card import called_outright, moment_of, routed_tools, state_card, visible_tools
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.desk import Desk
 from tunesmith.agent.driver.tools import failed, settle, toolset
@@ -95,7 +95,7 @@ async def _few_tools(ctx: RunContext[Desk], tool_defs: list[ToolDefinition]) -> 
         of_this_moment = routed_tools if desk.routed else visible_tools
         desk.tools = frozenset(of_this_moment(desk.store, desk.current_run(), desk.draft, desk.prompt))
         if open_interview(desk.store.home):
-            desk.tools = frozenset({"describe_behaviour", "look_up", "inspect"})
+            desk.tools = frozenset({"describe_behaviour", "look_up", "inspect", *called_outright(desk.prompt)})
     return [tool for tool in tool_defs if tool.name in desk.tools | _followers(desk)]
 
 
@@ -262,6 +262,7 @@ async def _told_to_the_model(
     if isinstance(error, ApprovalPending):
         raise error
     told = failed(error)
+    ctx.deps.say_next = ""
     ctx.deps.note(told.message)
     raise told from error
 

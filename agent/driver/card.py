@@ -20,6 +20,7 @@ from tunesmith.tools.arc import ArcPlan
 
 _NEXT = 2
 """Stages that are offered because they come next."""
+_ORDER_WORDS = 6
 _NAMED = 2
 """Stages that are offered because they were named."""
 
@@ -117,9 +118,17 @@ def routed_tools(store: Store, run: Run | None, draft: ArcPlan | None, prompt: s
 def visible_tools(store: Store, run: Run | None, draft: ArcPlan | None, prompt: str) -> set[str]:
     """Names of the tools that the driver is shown: few, since a small model chooses better among few."""
     names = {"look_up", *(("edit_plan", "start_plan") if draft else ("plan_fine_tune",))}
-    named = [entry.name for entry in catalog.STAGES if entry.words and re.search(entry.words, prompt, re.IGNORECASE)]
-    names |= set(named[:_NAMED])
+    names |= set(_named(prompt)[:_NAMED])
     names |= {"inspect"} if run is None else set()
     if not draft:
         names |= set(next_stages(store, run)[:_NEXT])
     return names
+
+
+def called_outright(prompt: str) -> set[str]:
+    """The stages that a short order names: they stay at hand while a behaviour is being described."""
+    return set(_named(prompt)) if len(prompt.split()) <= _ORDER_WORDS and "=>" not in prompt else set()
+
+
+def _named(prompt: str) -> list[str]:
+    return [entry.name for entry in catalog.STAGES if entry.words and re.search(entry.words, prompt, re.IGNORECASE)]

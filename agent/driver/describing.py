@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,8 +27,11 @@ from tunesmith.tools.target_cases import add_cases, propose_cases
 CASES_WANTED = 20
 """Target cases that a described behaviour is to have; what the examples lack is proposed by the driver."""
 _ARROW = re.compile(r"\s*(?:=>|->|→|⇒)\s*")
+_PART = re.compile(r"\s*(when|what|never)\s*:\s*(\S.*)", re.IGNORECASE | re.DOTALL)
+"""`when: …` says that part, whatever was asked; said again it replaces what was said."""
 _QUESTIONS = {
-    "when": "When shall it apply? Say what kind of message it is for, such as: the user asks how to cook something.",
+    "when": "When shall it apply? Say what kind of message it is for, such as: the user asks how to cook something. "
+    "(A part that was said can be said anew, as when: … or what: … or never: …)",
     "what": "What exactly shall the answer be? Its form and length, such as: three bullet points, each one step.",
     "never": "What must the answer never do? “Nothing” is an answer too.",
     "examples": "Now the examples, one a message, written as: MESSAGE => ANSWER (\\n stands for a new line).",
@@ -68,13 +72,17 @@ def open_interview(home: Path) -> Interview | None:
 
 
 def begin(home: Path, goal: str, pace: Literal["fast", "full"], quantize: bool) -> Interview:
-    """Begin to ask about a new behaviour; one that was begun before is given up."""
+    """Begin to ask about a new behaviour; one that was begun before is set aside."""
+    if open_interview(home):
+        drop(home)
     return _keep(home, Interview(goal=goal, pace=pace, quantize=quantize))
 
 
-def drop(home: Path) -> None:
-    """Give the description up."""
-    _file(home).unlink(missing_ok=True)
+def drop(home: Path) -> Path:
+    """Give the description up; what was said of it stays in a file of its own, which is returned."""
+    kept = _file(home).with_name(f"dropped-{time.time_ns()}.json")
+    _file(home).rename(kept)
+    return kept
 
 
 def _keep(home: Path, interview: Interview) -> Interview:
@@ -83,8 +91,13 @@ def _keep(home: Path, interview: Interview) -> Interview:
 
 
 def take(home: Path, interview: Interview, words: str) -> Interview:
-    """The user's answer to what was asked, kept. Raises BadInput for one that cannot be taken, with the question."""
+    """The user's answer to what was asked, or to the part that it names, kept.
+
+    Raises BadInput for one that cannot be taken, with the question.
+    """
     part = interview.asked
+    if again := _PART.fullmatch(words):
+        part, words = again[1].lower(), again[2]
     try:
         said = _examples(words) if part == "examples" else words
         value = (*interview.draft.examples, *said) if isinstance(said, tuple) else said
@@ -119,7 +132,7 @@ def plan_of(desk: Desk, interview: Interview) -> tuple[ArcPlan, str]:
     for rule in behaviour.rules:
         desk.show(render.plain(f"  - {rule.says}"))
     told = _more_cases(desk, folder, behaviour)
-    drop(home)
+    _file(home).unlink(missing_ok=True)
     words = (
         f"The behaviour {behaviour.name} is written down; a rule that asks too much can be removed from its "
         f"behaviour.yaml and its test cases. {told}The plan is on your screen. Start it, or change something?"
@@ -157,5 +170,5 @@ def _more_cases(desk: Desk, folder: Path, behaviour: Any) -> str:
 def described_before(home: Path, words: str) -> Path | None:
     """The folder of a behaviour that was described earlier and that `words` name."""
     folders = [path.parent for path in sorted((home / "behaviours").glob("*/behaviour.yaml"))]
-    named = [folder for folder in folders if folder.name in words.lower()]
+    named = [f for f in folders if re.search(rf"(?<![\w-]){re.escape(f.name)}(?![\w-])", words, re.IGNORECASE)]
     return max(named, key=lambda folder: len(folder.name), default=None)

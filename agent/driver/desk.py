@@ -5,17 +5,19 @@ Nothing here is the model's: every decision goes through the approver, and every
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import RenderableType
 
 from tunesmith.agent.driver.endpoint import Endpoint
+from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.arc import Approver, ArcPlan, Workspace
 
+KNOWN_MODELS = ("bundled", "bundled-driver")
 _BEFORE_CHARACTERS = 60
 
 
@@ -39,8 +41,8 @@ class Desk:
     """Where the driver answers, for what else it is asked; None where it is no server."""
     say_next: str = ""
     """What is said to the user next, in exactly these words, instead of asking the model for some."""
-    run: str = ""
-    """The run that is talked about; empty: the newest."""
+    asked_about: str = ""
+    """The run that a question named last, for questions that name none; empty: the newest. No step goes by it."""
     draft: ArcPlan | None = None
     """The plan that was proposed and not yet started."""
     prompt: str = ""
@@ -66,10 +68,24 @@ class Desk:
         return self.ws.store
 
     def current_run(self) -> Run | None:
-        """The run that is talked about, else the newest, else none."""
-        if self.run:
-            return self.store.run(self.run)
+        """The newest run, else none: where steps go."""
         return self.store.newest_run()
+
+    def run_asked_about(self) -> Run | None:
+        """The run that a question without a name is about."""
+        return self.store.run(self.asked_about) if self.asked_about else self.current_run()
+
+    def say(self, words: str) -> None:
+        """Have exactly these words said next, where a small model would only say them worse."""
+        self.note(words)
+        self.say_next = words
+
+    def check_said(self, given: Mapping[str, Any]) -> None:
+        """No free path among the tools: a model is a bundled one, or a whole word of the user's. Raises BadInput."""
+        model = given.get("model")
+        said = {word.strip(".,;:!?'\"()") for word in self.prompt.split()}
+        if model is not None and model not in KNOWN_MODELS and str(model) not in said:
+            raise BadInput(f"model {model!r}: the user did not name it; ask which model, or use 'bundled'")
 
     def begin_turn(self, prompt: str) -> None:
         """Forget what belonged to the turn before."""

@@ -11,39 +11,18 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-_NUMBER = r"\d[\d,]*(?:\.\d+)?(?:e[-−+]?\d+)?"
+from tunesmith.agent.driver.spelt import SPELT, value_of
+
+_NUMBER = r"(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-−+]?\d+)?"
 _FIGURE = re.compile(rf"(?<![\w.])(?P<number>{_NUMBER})\s*(?P<unit>%|[a-z]+\b)?", re.IGNORECASE)
 _IDENTIFIER = re.compile(
-    r"\b[rsap]\d+\b|\b\d+(?:\.\d+){2,}\b|\b[a-z]+[a-z_]*\d+[a-z]\w*\b|\b\w+-\d[\w.]*\b", re.IGNORECASE
+    r"\b[rsap]\d+\b|\b\d+(?:\.\d+){2,}\b|\b[a-z]+[a-z_]*\d+[a-z]\w*\b|\b[a-z]\w*-\d[\w.]*\b", re.IGNORECASE
 )
 _ID = re.compile(r"\b[rsap]\d+\b")
 _LIST_MARK = re.compile(r"(?m)^\s*\d{1,2}[.)]\s")
+_ONLY_A_MARK = re.compile(r"\s*\d{1,2}[.)]\s*")
+_PROSE = ("zero", "one", "hundred", "thousand", "dozen")  # no figures, where they stand alone
 _SENTENCE_END = re.compile(r"(?<=[.!?…:])\s+|\n+")
-SPELT_NUMBERS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-    "twenty",
-]
-_SPELT = re.compile(r"\b(" + "|".join(SPELT_NUMBERS[2:]) + r")\b", re.IGNORECASE)  # "one" is no figure in prose
-
 _TIMES = (1.0, 1 / 60, 60.0, 1 / 3600, 3600.0, 1e-3, 1e3)
 _SIZES = (1.0, *(sign for power in (1, 2, 3) for sign in (1024.0**-power, 1000.0**-power)))
 _COUNTS = (1.0, 1e-3, 1e-6, 1e-9)
@@ -71,7 +50,13 @@ class Figure:
 
 def sentences(text: str) -> list[str]:
     """The text cut behind its sentences and lines; joined again it is the text but for white space at the cuts."""
-    return [piece for piece in _SENTENCE_END.split(text) if piece.strip()]
+    pieces: list[str] = []
+    for piece in _SENTENCE_END.split(text):
+        if pieces and _ONLY_A_MARK.fullmatch(pieces[-1]):
+            pieces[-1] += f" {piece}"
+        elif piece.strip():
+            pieces.append(piece)
+    return pieces
 
 
 def unsupported(text: str, heard: Iterable[str]) -> list[str]:
@@ -93,10 +78,12 @@ def figures(text: str) -> Iterator[Figure]:
         written = match.group().strip() if unit in _FACTORS else match["number"]
         decimals = len(number.partition(".")[2].partition("e")[0])
         yield Figure(written, float(number), decimals, unit)
-    for match in _SPELT.finditer(bare):
+    for match in SPELT.finditer(bare):
+        if match.group().lower() in _PROSE:
+            continue
         after = bare[match.end() :].split(maxsplit=1)[:1]
         unit = after[0].strip(".,;:!?").lower() if after else ""
-        yield Figure(match.group(), float(SPELT_NUMBERS.index(match.group().lower())), 0, unit)
+        yield Figure(match.group(), value_of(match), 1 if match["half"] else 0, unit)
 
 
 def _values(text: str) -> Iterator[float]:
@@ -104,8 +91,8 @@ def _values(text: str) -> Iterator[float]:
     text = _ID.sub(" ", text)
     for match in re.finditer(_NUMBER, text, re.IGNORECASE):
         yield float(match.group().rstrip(",").replace(",", "").replace("−", "-"))
-    for match in _SPELT.finditer(text):
-        yield float(SPELT_NUMBERS.index(match.group().lower()))
+    for match in SPELT.finditer(text):
+        yield value_of(match)
 
 
 def _known(figure: Figure, known: set[float]) -> bool:

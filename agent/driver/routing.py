@@ -24,7 +24,8 @@ from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
-from tunesmith.agent.driver.said import as_said, named_numbers, numbers, runs_said
+from tunesmith.agent.driver.desk import KNOWN_MODELS
+from tunesmith.agent.driver.said import as_said, named_numbers, named_outright, numbers, runs_said
 from tunesmith.tools import catalog
 
 CHAT = "chat"
@@ -36,7 +37,6 @@ COMPARE = "compare_runs"
 """A topic that takes two runs: not to be chosen while there is one."""
 _RUNS = ("run", "other_run")
 """Arguments that are read from the user's words, not chosen."""
-_KNOWN_MODELS = ("bundled", "bundled-driver")
 _WORDS_CHARACTERS = 1200
 _MAX_TOKENS = 120
 _KEPT = ("type", "enum", "const", "items", "minimum", "maximum")
@@ -113,13 +113,14 @@ def _taker(name: str, tools: Mapping[str, ToolDefinition], words: str) -> str:
 
 
 def _named(properties: Mapping[str, Any], chosen: Mapping[str, Any], words: str) -> dict[str, Any]:
-    """The arguments that the words name outright, which the model need not have read."""
-    named = named_numbers(words)
+    """The arguments that the words name: where they do so outright, whatever was chosen; else where nothing was."""
+    outright = named_outright(words)
     if {"step", "field"} <= set(properties):
-        if len(named) != 1 or ("step" in chosen and "field" not in chosen):
+        if not outright or ("step" in chosen and "field" not in chosen):
             return {}
-        field, value = next(iter(named.items()))
-        return {"step": _owner(field), "field": field, "value": f"{value:g}"}
+        field = chosen["field"] if chosen.get("field") in outright else next(iter(outright))
+        return {"step": _owner(field), "field": field, "value": f"{outright[field]:g}"}
+    named = {name: value for name, value in named_numbers(words).items() if name not in chosen} | outright
     return {
         field: int(value) if _bare(properties[field])["type"] == "integer" else value
         for field, value in named.items()
@@ -183,7 +184,7 @@ def _values_for(schema: Mapping[str, Any], words: str) -> list[str]:
     if _numeric(schema):
         return [f"{number:g}" for number in _numbers_for(schema, words)]
     if schema.get("type") == "string" and "enum" not in schema:
-        return [*_KNOWN_MODELS, *(word.strip(".,;:!?'\"()") for word in words.split() if "/" in word)]
+        return [*KNOWN_MODELS, *(word.strip(".,;:!?'\"()") for word in words.split() if "/" in word)]
     return [*schema.get("enum", ())]
 
 

@@ -11,18 +11,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tunesmith.agent.driver.figures import SPELT_NUMBERS
+from tunesmith.agent.driver.spelt import SPELT, value_of
 
 _NUMBER = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?(?:e[-−+]?\d+)?|\.\d+)\s*(k|m|%)?(?![a-z])", re.IGNORECASE)
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_SPELT = {word: float(value) for value, word in enumerate(SPELT_NUMBERS)}
-_SPELT |= {word: 10.0 * value for value, word in enumerate(_TENS, 2)} | {"dozen": 12.0}
-_TIMES = {"hundred": 100.0, "thousand": 1000.0}
-_SPELT_NUMBER = re.compile(
-    rf"\b(?:(?:{'|'.join([*_SPELT, *_TIMES])})\b(?:(?:[\s-]|\s+and\s+)(?={'|'.join([*_SPELT, *_TIMES])}))?)+"
-    r"(?P<half>\s+and\s+a\s+half\b)?",
-    re.IGNORECASE,
-)
 _FACTOR = {"k": 1e3, "m": 1e6, "%": 0.01}
 _NAMED = {
     "lora_rank": r"(?:lora[ _-]?)?rank",
@@ -32,9 +23,13 @@ _NAMED = {
     "cases_per_block": r"cases",
 }
 """Field → how people name it beside its number."""
-_WORDS_NUMBER = rf"(?:{_NUMBER.pattern}|{_SPELT_NUMBER.pattern.replace('(?P<half>', '(?:')})"
-_TO = r"(?:\s*[=:]\s*|\s+(?:(?:of|to|is|at|be|should be)\s+)?)"
-_KIND = r"\s+(?:(?:training|synthetic|test|more|new)\s+)?"
+_FIELD_OR_NUMBER = re.compile(
+    "|".join(rf"(?P<{field}>\b(?:{name})\b)" for field, name in _NAMED.items())
+    + rf"|(?P<number>{_NUMBER.pattern}|{SPELT.pattern})",
+    re.IGNORECASE,
+)
+_TO = re.compile(r"\s*[=:]\s*|\s+(?:(?:of|to|is|at|be|should be)\s+)?", re.IGNORECASE)
+_KIND = re.compile(r"[\s-]+(?:(?:training|synthetic|test|more|new)\s+)?", re.IGNORECASE)
 _RUN_ID = re.compile(r"\br(?:un )?#?(\d+)\b", re.IGNORECASE)
 _RUN_TIME = re.compile(r"\b(yesterday|today|this morning|(?:last|this) week)", re.IGNORECASE)
 
@@ -54,30 +49,55 @@ def numbers(words: str) -> Iterator[float]:
     for match in _NUMBER.finditer(words):
         yield float(match[1].replace(",", "").replace("−", "-")) * _FACTOR.get((match[2] or "").lower(), 1.0)
         yield float(match[1].replace(",", "").replace("−", "-"))
-    for match in _SPELT_NUMBER.finditer(words):
-        yield _spelt(match.group().lower()) + (0.5 if match["half"] else 0.0)
-
-
-def _spelt(words: str) -> float:
-    """The value of `two hundred and fifty`: what a multiplier follows is multiplied, the rest is added."""
-    total, last = 0.0, 0.0
-    for word in re.findall(r"[a-z]+", words):
-        if word in _TIMES:
-            total, last = total + (last or 1.0) * _TIMES[word], 0.0
-        else:
-            last += _SPELT.get(word, 0.0)
-    return total + last
+    for match in SPELT.finditer(words):
+        yield value_of(match)
 
 
 def named_numbers(words: str) -> dict[str, float]:
-    """The fields that the words give a number to by name, as `rank 8`, `lr=1e-3`, `3 epochs` and `two epochs` do."""
-    found = {}
-    for field, name in _NAMED.items():
-        behind = re.search(rf"\b(?:{name}){_TO}(?P<said>{_WORDS_NUMBER})", words, re.IGNORECASE)
-        before = re.search(rf"(?P<said>{_WORDS_NUMBER}){_KIND}(?:{name})\b", words, re.IGNORECASE)
-        if match := behind or before:
-            found[field] = next(numbers(match["said"]))
-    return found
+    """The fields that the words give one number to by name, as `rank 8`, `lr=1e-3`, `3 epochs` and `two epochs` do.
+
+    Read from left to right, a name and a number beside each other belong together. A field that is given two numbers,
+    as in `not rank 8 but rank 16`, is given none.
+    """
+    return {field: values[0] for field, values in _pairs(words)[0].items() if len(set(values)) == 1}
+
+
+def named_outright(words: str) -> dict[str, float]:
+    """The same, where that leaves no number over: `rank 8 was too low, take 16` names nothing outright."""
+    pairs, left_over = _pairs(words)
+    return {} if left_over or any(len(set(values)) > 1 for values in pairs.values()) else named_numbers(words)
+
+
+def _pairs(words: str) -> tuple[dict[str, list[float]], int]:
+    """Every field with the numbers beside its name, and how many numbers stand beside none."""
+    found: dict[str, list[float]] = {}
+    left_over, waiting = 0, None
+    for token in _FIELD_OR_NUMBER.finditer(words):
+        if waiting is not None and (pair := _pair(waiting, token, words)):
+            field, said = pair
+            found.setdefault(field, []).append(next(numbers(said)))
+            waiting = None
+            continue
+        left_over += waiting is not None and _counts(waiting)
+        waiting = token
+    left_over += waiting is not None and _counts(waiting)
+    return found, left_over
+
+
+def _pair(one: re.Match[str], two: re.Match[str], words: str) -> tuple[str, str] | None:
+    """The field and the words of its number, where of two neighbours one is a name and the other a number."""
+    between = words[one.end() : two.start()]
+    if one["number"] and not two["number"] and _KIND.fullmatch(between):
+        pronoun = one["number"].lower() == "one" and two.lastgroup != "epochs"
+        return None if pronoun else (str(two.lastgroup), one["number"])
+    if two["number"] and not one["number"] and _TO.fullmatch(between):
+        return str(one.lastgroup), two["number"]
+    return None
+
+
+def _counts(token: re.Match[str]) -> bool:
+    """Whether a token that stands alone is a number; `one` seldom is."""
+    return bool(token["number"]) and token["number"].lower() != "one"
 
 
 def _number(value: Any) -> float | None:

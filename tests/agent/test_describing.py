@@ -93,8 +93,27 @@ def test_a_whole_description_whose_writing_was_interrupted_can_be_gone_on_with(t
 
 def test_a_description_is_given_up_by_a_word(talk: Talk) -> None:
     talk.turn("make it give cooking tips", GOAL)
+    tell(talk, SAID[0])
     talk.turn("forget it", ("describe_behaviour", {"act": "drop"}), "Dropped.")
     assert open_interview(talk.store.home) is None and talk.desk.draft is None
+    kept = next((talk.store.home / "behaviours").glob("dropped-*.json"))
+    assert SAID[0] in kept.read_text() and any(kept.name in heard for heard in talk.desk.heard)
+
+
+def test_a_part_can_be_said_anew_by_its_name(talk: Talk) -> None:
+    talk.turn("make it give cooking tips", GOAL)
+    tell(talk, "when the user asks about ducks", "when: the user asks how to cook something", SAID[1])
+    draft = open_interview(talk.store.home)
+    assert draft is not None and draft.draft.when == "the user asks how to cook something"
+    assert draft.draft.what == SAID[1] and draft.asked == "never"
+
+
+def test_an_open_description_leaves_the_steps_that_are_ordered_outright_at_hand(talk: Talk) -> None:
+    talk.turn("make it give cooking tips", GOAL)
+    talk.turn("get the base model", "Sure.")
+    assert {"describe_behaviour", "base"} <= talk.shown_tools()
+    talk.turn("how shall I train my dog to fetch? => - Throw it.\\n- Wait.\\n- Praise.", "Noted.")
+    assert "train" not in talk.shown_tools()
 
 
 def test_a_behaviour_described_earlier_is_planned_at_once_by_its_name(talk: Talk) -> None:
@@ -102,8 +121,11 @@ def test_a_behaviour_described_earlier_is_planned_at_once_by_its_name(talk: Talk
     tell(talk, *SAID)
     name = next((talk.store.home / "behaviours").glob("*/behaviour.yaml")).parent.name
     talk.desk.draft = None
+    talk.turn(f"teach it {name}s, please", GOAL, "When shall it apply?")
+    assert talk.desk.draft is None and open_interview(talk.store.home) is not None
+    talk.turn("forget it", ("describe_behaviour", {"act": "drop"}), "Dropped.")
     talk.turn(f"train {name} again", GOAL, "Start it?")
-    assert talk.desk.draft is not None and open_interview(talk.store.home) is None
+    assert talk.desk.draft is not None
 
 
 def test_with_a_routed_driver_the_question_is_asked_in_codes_own_words(talk: Talk) -> None:

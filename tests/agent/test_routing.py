@@ -149,6 +149,10 @@ def test_an_answer_that_is_no_choice_is_refused(text: str) -> None:
         ("two hundred and fifty examples", {"rows": 250}),
         ("30 cases per block", {"cases_per_block": 30}),
         ("from rank to rank, it is what it is", {}),
+        ("500 rows 2 epochs", {"rows": 500, "epochs": 2}),
+        ("train 3 epochs 16 rank", {"epochs": 3, "lora_rank": 16}),
+        ("not rank 8 but rank 16", {}),
+        ("make that one rank 8", {"lora_rank": 8}),
         ("r12 had a good rank", {}),
     ],
 )
@@ -161,6 +165,13 @@ def test_a_named_number_goes_where_it_was_said_to_go_whatever_was_chosen() -> No
     edit = call({"tool": "edit_plan", "step": "generate", "field": "rows", "value": "32"}, "rank of 32 then")
     assert (edit["step"], edit["field"], edit["value"]) == ("train", "lora_rank", "32")
     assert call({"tool": "edit_plan", "step": "preflight"}, "no preflight, rank 8 is fine")["field"] is None
+
+
+def test_words_that_hold_another_number_too_leave_the_choice_as_it_is() -> None:
+    for words in ("rank 8 was too low, take 16", "not rank 8 but rank 16", "change the rank from 8 to 16"):
+        edit = call({"tool": "edit_plan", "step": "train", "field": "lora_rank", "value": "16"}, words)
+        assert edit["value"] == "16"
+        assert call({"tool": "train", "lora_rank": 16}, words)["lora_rank"] == 16
 
 
 def test_a_number_that_the_chosen_act_has_no_place_for_goes_to_the_one_that_has() -> None:

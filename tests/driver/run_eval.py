@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
+import re
 import sys
 import tempfile
 import time
@@ -32,7 +33,6 @@ from tunesmith.agent.approvals import read_answer
 from tunesmith.agent.driver.chat import Chat
 from tunesmith.agent.driver.desk import Desk
 from tunesmith.agent.driver.endpoint import Driver, Endpoint, model_of
-from tunesmith.agent.driver.figures import unsupported
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.tools import catalog
 from tunesmith.tools.arc import Decision, Workspace
@@ -83,6 +83,22 @@ def _fits(given: Any, wanted: Any) -> bool:
     return bool(given == wanted)
 
 
+def not_heard(reply: str, heard: list[str]) -> list[str]:
+    """Runs of digits and number words in a reply that nothing which the turn was told holds, letter for letter.
+
+    Cruder than the guard that it checks, and on purpose: it knows no units and no rounding, so a reply that says 0.25
+    as 25 % is listed too, and a person looks at it.
+    """
+    told = set(_FIGURE.findall(" ".join(heard).lower()))
+    return [figure for figure in _FIGURE.findall(reply.lower()) if figure not in told]
+
+
+_FIGURE = re.compile(
+    r"\d+(?:[.,]\d+)*|\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty|sixty"
+    r"|seventy|eighty|ninety|hundred|thousand)\b"
+)
+
+
 class _Silent(Desk):
     """A desk whose turns end with the choice: nothing is left for the model to say."""
 
@@ -126,7 +142,7 @@ def hold(scenario: dict[str, Any], endpoint: Endpoint, routed: bool, desk_type: 
                     reply = chat.begin(turn["say"], lambda: model_of(endpoint), lambda sentence: None).result(_TURN_S)
                     heard[-1].reply, heard[-1].left_out = reply.text, len(reply.left_out)
                     note = reply.text.partition("(A sentence with a figure")[0]
-                    heard[-1].invented = unsupported(note, desk.heard)
+                    heard[-1].invented = not_heard(note, desk.heard)
                 except TunesmithError as error:
                     heard[-1].error = str(error)
                 heard[-1].seconds = time.monotonic() - began
@@ -199,6 +215,8 @@ def main() -> int:
             if not turn.right or turn.ran or turn.invented:
                 told = turn.error or turn.reply
                 print(f"✗ {name}: {turn.wanted['say']!r} → {turn.calls[:2] or 'no call'} {told[:120]!r}")
+            if turn.invented:
+                print(f"  not heard: {turn.invented} in {turn.reply!r}")
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1))
     return 0 if figures["reached"] else 1

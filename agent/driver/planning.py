@@ -1,0 +1,278 @@
+"""The plan of a whole fine-tune, as it is talked about: proposed, changed in words, started or dropped.
+
+Nothing is started before it was shown with its price. What the user says about a step, code carries out on the typed
+plan; where a change could mean two things it is asked back, and a plan that its own gate would refuse is not accepted.
+"""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from typing import Any, Literal, Optional
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_ai import RunContext
+
+from tunesmith.agent import carry, render
+from tunesmith.agent.driver import describing
+from tunesmith.agent.driver.desk import Desk
+from tunesmith.agent.driver.said import named_outright
+from tunesmith.memory.errors import BadInput
+from tunesmith.tools import arc, catalog
+from tunesmith.tools.arc import ArcPlan, StepSpec
+from tunesmith.tools.described import missing
+from tunesmith.tools.described_folder import plan_for
+
+STAGES = tuple(entry.name for entry in catalog.STAGES)
+FIELDS = tuple(dict.fromkeys(name for entry in catalog.STAGES for name in entry.asks))
+
+
+class Args(BaseModel):
+    """Arguments of a tool: flat, and no other ones."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class PlanFineTune(Args):
+    """Propose the whole plan for teaching the model a behaviour; it is shown with its price and nothing starts."""
+
+    goal: str = Field(description="What the model shall do, in the user's words.")
+    pace: Literal["fast", "full"] = Field(description="fast: a quick try in minutes. full: all rows and cases.")
+    quantize: bool = Field(description="Whether to quantize the result; true unless the user says not to.")
+
+
+class EditPlan(Args):
+    """Change the proposed plan: set a field of a step, or remove a step."""
+
+    step: Literal[STAGES] = Field(description="The stage to change.")  # type: ignore[valid-type]
+    field: Optional[Literal[FIELDS]] = Field(  # type: ignore[valid-type]  # noqa: UP045
+        description="The field to set, such as lora_rank; null to remove the step."
+    )
+    value: Optional[str] = Field(description="Its new value; null to remove the step.")  # noqa: UP045
+
+
+class DescribeBehaviour(Args):
+    """Go on with the description of a new behaviour: what the user just said answers the question that was asked."""
+
+    act: Literal["answer", "drop"] = Field(
+        description="answer: the user's words answer it. drop: the user does not want the new behaviour any more."
+    )
+
+
+class StartPlan(Args):
+    """Start the proposed plan, after the user agreed to it; each expensive step still asks the user."""
+
+    confirm: Literal["start", "drop"] = Field(description="start: carry it out. drop: forget the plan.")
+
+
+# Proposed
+
+_TICKET = re.compile(
+    r"\btickets?\b|\btriag|\bhelp ?desk\b|\bcomplaints?\b|"
+    r"\b(?:customer|support) (?:support|service|requests?|e?-?mails?|messages?|inquir\w+|cases?)\b",
+    re.IGNORECASE,
+)
+_SORTED = re.compile(
+    r"\bjson\b|\btriag|categor|urgen|classif|\blabel|\bsort|\brout(?:e|ing)\b|structured|bundled", re.IGNORECASE
+)
+_ANSWERED = re.compile(r"\brepl|\brespon|\bwrit|\bdraft|translat|summar|rephras|polite|\btone\b", re.IGNORECASE)
+_TICKETS = "the bundled ticket-triage behaviour (support ticket to one line of strict JSON)"
+
+
+def is_ticket_triage(words: str) -> bool:
+    """Whether what is to be learned is the bundled behaviour: tickets, and to sort them rather than to answer them."""
+    ticket = _TICKET.search(words) or any(get_close_matches(word, ["tickets"], 1, 0.8) for word in words.split())
+    return bool(ticket and (_SORTED.search(words) or not _ANSWERED.search(words)))
+
+
+def plan_fine_tune(desk: Desk, args: PlanFineTune, ctx: RunContext[Desk]) -> Any:
+    """Propose a plan, or begin to ask what a new behaviour is to be."""
+    words = f"{args.goal} {desk.prompt}"
+    if folder := describing.described_before(desk.store.home, words):
+        plan, behaviour = plan_for(folder, args.pace), f"{folder.name}, described earlier"
+    elif is_ticket_triage(words):
+        plan, behaviour = carry.demo_plan(fast=args.pace == "fast"), _TICKETS
+    else:
+        interview = describing.begin(desk.store.home, args.goal, args.pace, args.quantize)
+        return _ask_on(desk, f"That is a new behaviour, so I need to know it exactly. {interview.question}")
+    _draft(desk, plan, args.goal, args.quantize)
+    shown = _show_draft(desk)
+    if not desk.agreed_before:
+        desk.say(f"This plan teaches {behaviour}; every step's price is on your screen. Start it, or change something?")
+    return {"behaviour": behaviour, **shown}
+
+
+def describe_behaviour(desk: Desk, args: DescribeBehaviour, ctx: RunContext[Desk]) -> Any:
+    """Take one more part of a new behaviour; once nothing is missing, propose its plan. Raises BadInput without one."""
+    home = desk.store.home
+    interview = describing.open_interview(home)
+    if interview is None:
+        raise BadInput("no behaviour is being described; call plan_fine_tune first")
+    if args.act == "drop":
+        kept = describing.drop(home)
+        desk.say(f"The new behaviour is dropped and nothing was started; what you said of it is kept in {kept}.")
+        return {"dropped": interview.goal, "note": "nothing was written or started"}
+    try:
+        interview = describing.take(home, interview, desk.prompt)
+        if missing(interview.draft):
+            return _ask_on(desk, interview.question)
+        plan, words = describing.plan_of(desk, interview)
+    except BadInput as error:
+        return _ask_on(desk, str(error))
+    _draft(desk, plan, interview.goal, interview.quantize)
+    return {**_show_draft(desk), **_ask_on(desk, words)}
+
+
+def _draft(desk: Desk, plan: ArcPlan, goal: str, quantize: bool) -> None:
+    steps = plan.steps if quantize else _unquantized(plan.steps)
+    desk.draft = plan.model_copy(update={"goal": goal, "steps": steps})
+
+
+def _unquantized(steps: tuple[StepSpec, ...]) -> tuple[StepSpec, ...]:
+    """The steps without quantizing, its evaluation, and the quantized model as what is served."""
+    kept = (spec for spec in steps if spec.stage != "quantize" and _evaluated(spec) != "quantized")
+    return tuple(
+        spec.model_copy(update={"fields": {**spec.fields, "arm": "adapter"}}) if spec.stage == "deploy" else spec
+        for spec in kept
+    )
+
+
+def _evaluated(spec: StepSpec) -> str:
+    return str(spec.fields.get("arm", "adapter")) if spec.stage == "evaluate" else ""
+
+
+def _ask_on(desk: Desk, question: str) -> dict[str, str]:
+    """Have the user asked in exactly these words."""
+    desk.say(question)
+    return {"ask_the_user": question}
+
+
+def _show_draft(desk: Desk) -> dict[str, Any]:
+    from tunesmith.tools.forecast import forecast
+
+    assert desk.draft is not None
+    prices = forecast(desk.ws, desk.draft)
+    desk.show(render.forecast_table(desk.draft.name, prices))
+    seconds = sum(price.estimate.seconds for price in prices if price.estimate)
+    desk.ws.emit(
+        "plan.shown",
+        plan={"name": desk.draft.name, "steps": [spec.stage for spec in desk.draft.steps]},
+        estimated_seconds=seconds,
+        stage="",
+    )
+    return {
+        "plan": [spec.stage for spec in desk.draft.steps],
+        "estimated_in_all": render.duration(seconds),
+        "note": "the user agreed to everything beforehand: call start_plan now"
+        if desk.agreed_before
+        else "the table with every step's price is on the user's screen; nothing has started. "
+        "Ask whether to start it or to change something.",
+    }
+
+
+# Changed
+
+
+def edit_plan(desk: Desk, args: EditPlan, ctx: RunContext[Desk]) -> Any:
+    """Change the proposed plan and show it again. Raises BadInput for a change that it cannot take."""
+    draft = _drafted(desk)
+    try:
+        if args.field is None:
+            steps, changed = _without(draft.steps, args.step, desk.prompt), [f"without {args.step}"]
+        else:
+            steps, changed = _with_fields(desk, draft.steps, args)
+    except _Unclear as unclear:
+        return _ask_on(desk, str(unclear))
+    edited = draft.model_copy(update={"steps": steps})
+    arc.check_arc(edited, have=())
+    _check_gate(edited)
+    desk.draft = edited
+    shown = _show_draft(desk)
+    desk.say(f"The plan is changed: {', '.join(changed)}. Its new prices are on your screen. Start it, or change more?")
+    return {"changed": changed, **shown}
+
+
+class _Unclear(Exception):
+    """A change that could mean two things; the text asks which."""
+
+
+def _without(steps: tuple[StepSpec, ...], stage: str, words: str) -> tuple[StepSpec, ...]:
+    if stage == "quantize":
+        return _unquantized(steps)
+    arms = [_evaluated(spec) for spec in steps if spec.stage == "evaluate"]
+    if stage != "evaluate" or len(arms) < 2:
+        return tuple(spec for spec in steps if spec.stage != stage)
+    named = [arm for arm in arms if re.search(rf"\b{arm[:5]}", words, re.IGNORECASE)]
+    if len(named) != 1:
+        raise _Unclear(f"Which evaluation shall I leave out: that of {' or '.join(arms)}?")
+    return tuple(spec for spec in steps if _evaluated(spec) != named[0])
+
+
+def _with_fields(desk: Desk, steps: tuple[StepSpec, ...], args: EditPlan) -> tuple[tuple[StepSpec, ...], list[str]]:
+    """The steps with the field that was chosen, and with every other one that the words give a number to by name."""
+    wanted: dict[str, Any] = {str(args.field): args.value}
+    wanted |= {name: f"{value:g}" for name, value in named_outright(desk.prompt).items() if name not in wanted}
+    changed = []
+    for name, value in wanted.items():
+        stage = _stage_of(name, args.step if name == args.field else "")
+        steps = _with_field(desk, steps, stage, name, value)
+        changed.append(f"{stage} {name} {value}")
+    return steps, changed
+
+
+def _stage_of(field: str, named: str) -> str:
+    """The stage that has a field: the one named, else the only one that has it. Raises BadInput."""
+    asks = catalog.BY_NAME[named].asks if named else ()
+    owners = [entry.name for entry in catalog.STAGES if field in entry.asks]
+    if field not in asks and len(owners) != 1:
+        raise BadInput(f"{named} has no field {field!r} to set here; it has {', '.join(asks) or 'none'}")
+    return named if field in asks else owners[0]
+
+
+def _with_field(desk: Desk, steps: tuple[StepSpec, ...], stage: str, field: str, value: Any) -> tuple[StepSpec, ...]:
+    desk.check_said({field: value})
+    if value is None:
+        raise BadInput(f"{stage}.{field}: to what? Ask the user for the value")
+    meant = [spec for spec in steps if spec.stage == stage and "role" not in spec.fields]
+    if not meant:
+        raise BadInput(f"the plan has no step {stage}; it has {', '.join(spec.stage for spec in steps)}")
+    if field == "arm" and len(meant) > 1:
+        raise BadInput(f"the plan has {len(meant)} steps {stage}, an arm each; leave one out instead")
+    return tuple(
+        spec.model_copy(update={"fields": {**spec.fields, field: value}}) if spec in meant else spec for spec in steps
+    )
+
+
+def _check_gate(plan: ArcPlan) -> None:
+    """Refuse a plan whose deployment would be refused at its end. Raises BadInput."""
+    evaluated = {_evaluated(spec) for spec in plan.steps}
+    served = [str(spec.fields.get("arm", "quantized")) for spec in plan.steps if spec.stage == "deploy"]
+    if served and served[0] not in evaluated:
+        raise BadInput(
+            f"deploy serves only what was evaluated, and nothing would evaluate the {served[0]} model; "
+            "leave deploy out too, or keep that evaluation"
+        )
+
+
+def _drafted(desk: Desk) -> ArcPlan:
+    if desk.draft is None:
+        raise BadInput("no plan is proposed; call plan_fine_tune first")
+    return desk.draft
+
+
+# Started
+
+
+def start_plan(desk: Desk, args: StartPlan, ctx: RunContext[Desk]) -> Any:
+    """Begin to carry the proposed plan out, or drop it; one that cannot begin stays proposed. Raises BadInput."""
+    draft = _drafted(desk)
+    if args.confirm == "drop":
+        desk.draft = None
+        desk.say("The plan is dropped; nothing was started.")
+        return {"dropped": draft.name, "note": "nothing was started"}
+    arc.check_arc(draft, have=())
+    note = desk.start_arc(draft)
+    desk.draft, desk.asked_about = None, ""
+    if not desk.agreed_before:
+        desk.say("It begins. You are asked before each expensive step, and we can go on talking meanwhile.")
+    return {"started": draft.name, "steps": [spec.stage for spec in draft.steps], "note": note}
