@@ -22,8 +22,8 @@ Pace = Literal["fast", "full"]
 
 # Rows, rehearsal rows, learning rate, epochs, calibration samples, cases of each block (0: all).
 _PACES: dict[Pace, dict[str, Any]] = {
-    "fast": {"rows": 130, "rehearsal": 45, "rate": 0.0015, "epochs": 2, "samples": 56, "cases": 20},
-    "full": {"rows": 500, "rehearsal": 140, "rate": 0.001, "epochs": 2, "samples": 96, "cases": 0},
+    "fast": {"rows": 130, "rehearsal": 90, "rate": 0.0014, "epochs": 1.5, "samples": 48, "cases": 20},
+    "full": {"rows": 560, "rehearsal": 240, "rate": 0.0009, "epochs": 1.5, "samples": 128, "cases": 0},
 }
 
 
