@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from tests import fixtures_run
 from tests.fixtures_run import Builder
+from tunesmith.agent import render
+from tunesmith.agent.driver.answers import answer
+from tunesmith.agent.summary import summarise
 from tunesmith.memory.records import EvalResult
 from tunesmith.tools.compare import MARGIN
 from tunesmith.tools.custody import broken_gates, compared
@@ -179,3 +185,26 @@ def test_a_prompt_rivals_an_adapter_whose_server_allows_a_higher_rank(chain: Cha
     chain.evaluate("prompted", {"target": "p" * 40}, system_prompt="p")
     chain.evaluate("adapter", {"target": "p" * 40}, lora="up to 32")
     assert compare_run(chain.store, chain.run, "prompted", "adapter")["comparable"]
+
+
+def test_the_view_of_flips_and_compare_agree(tmp_path: Path) -> None:
+    store, run = fixtures_run.finished_run(tmp_path)
+    for a, b in itertools.permutations(("base", "adapter", "merged", "quantized"), 2):
+        rows = store.read("SELECT case_id, flip FROM v_flips WHERE arm_a = ? AND arm_b = ?", a, b)
+        told = {(flip["case_id"], flip["flip"]) for flip in compare_run(store, run, a, b)["flips"]}
+        assert {(row["case_id"], row["flip"]) for row in rows} == told
+
+
+def test_an_error_is_no_failure_in_any_share_that_is_shown(chain: Chain) -> None:
+    evaluated(chain, "general", {"base": "p" * 24, "quantized": "p" * 19 + "e" * 5})
+    [found] = (summary := summarise(chain.store, chain.run))["comparisons"]
+    rates = summary["blocks"]["general"]
+    assert (rates["base"]["rate"], rates["quantized"]["rate"]) == (1.0, 1.0)
+    assert (rates["quantized"]["cases"], rates["quantized"]["judged"], rates["quantized"]["errors"]) == (24, 19, 5)
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(render.comparison_table(found), render.rates_table(summary["blocks"]))
+    assert console.export_text().count("19 of 19 (100%), 5 errors") == 2
+    told = answer(chain.store, "run", run=chain.run, other_run="", setting="", current=None)
+    facts = told.facts["passed"]
+    assert facts["general"] == {"base": "19 of 19 (100%)", "quantized": "19 of 19 (100%), 5 errors"}
+    assert facts["target"]["quantized"] == "40 of 40 (100%)"
