@@ -106,7 +106,7 @@ def _why_failed(case: dict[str, Any]) -> str:
 
 
 def compare(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
-    """`compare RUN --arms A,B`: 0; 4 where the arms may not be compared, or the second is worse on any gated block."""
+    """`compare RUN --arms A,B`: 0; 4 where they may not be compared, or a gated block got worse, over a hop too."""
     from tunesmith.tools.custody import broken_gates, compared
 
     arms = [arm.strip() for arm in args.arms.split(",")]

@@ -247,8 +247,8 @@ def comparison_table(compared: Mapping[str, Any]) -> RenderableType:
         [
             block,
             counts["cases"],
-            _passed(counts, a),
-            _passed(counts, b),
+            passed_text({**counts, "passed": counts["passed"][a], "errors": counts["errors"][a]}),
+            passed_text({**counts, "passed": counts["passed"][b], "errors": counts["errors"][b]}),
             counts["fail_to_pass"],
             counts["pass_to_fail"],
             _p(counts["p_value"]).removeprefix(", p ").removeprefix("= ") or "–",
@@ -263,10 +263,15 @@ def comparison_table(compared: Mapping[str, Any]) -> RenderableType:
     return Group(head, rows_table(columns, rows))
 
 
-def _passed(counts: Mapping[str, Any], arm: str) -> str:
-    errors = counts["errors"][arm]
-    share = f" ({counts['passed'][arm] / counts['cases']:.0%})" if counts["cases"] else ""
-    return f"{counts['passed'][arm]}{share}" + (f", {errors} errors" if errors else "")
+def passed_text(counts: Mapping[str, Any], *, of: bool = False) -> str:
+    """What an arm passed of a block, such as `19 of 19 (100%), 5 errors`; `of`: tell of how many in any case.
+
+    Errors are no failures: they are outside the number that it passed some of, and told beside it.
+    """
+    judged, passed, errors = counts["judged"], counts["passed"], counts["errors"]
+    told = f"{passed} of {judged}" if of or judged < counts["cases"] else f"{passed}"
+    share = f" ({passed / judged:.0%})" if judged else ""
+    return told + share + (f", {errors} error{'s' if errors > 1 else ''}" if errors else "")
 
 
 def rates_table(blocks: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> RenderableType:
@@ -275,7 +280,7 @@ def rates_table(blocks: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Render
     rows = []
     for block, scores in blocks.items():
         cases = next(iter(scores.values()))["cases"]
-        told = [f"{scores[arm]['passed']} ({scores[arm]['rate']:.0%})" if arm in scores else "–" for arm in arms]
+        told = [passed_text(scores[arm]) if arm in scores else "–" for arm in arms]
         rows.append([block, cases, *told])
     return rows_table(["block", "cases", *arms], rows)
 

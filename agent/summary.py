@@ -57,14 +57,18 @@ def evaluated_arms(store: Store, run: str) -> list[str]:
 
 
 def pass_rates(compared: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Block → arm → cases, passed, errors and rate, gathered from comparisons; the newest of each arm counts."""
+    """Block → arm → cases, judged, passed, errors and rate, of the first comparison that holds the arm.
+
+    The rate is of the cases that both arms of that comparison answered: an error is no failure.
+    """
     blocks: dict[str, dict[str, dict[str, Any]]] = {}
     for comparison in compared:
         for block, counts in comparison["blocks"].items():
             for arm in comparison["arms"]:
-                cases, passed = counts["cases"], counts["passed"][arm]
-                rate = passed / cases if cases else None
-                entry = {"cases": cases, "passed": passed, "errors": counts["errors"][arm], "rate": rate}
+                judged, passed = counts["judged"], counts["passed"][arm]
+                rate = passed / judged if judged else None
+                entry = {"cases": counts["cases"], "judged": judged, "passed": passed, "rate": rate}
+                entry["errors"] = counts["errors"][arm]
                 blocks.setdefault(block, {}).setdefault(arm, entry)
     return blocks
 

@@ -92,7 +92,12 @@ def m003_flips_of_finished_evaluations(db: Database) -> None:
     db.create_view("v_flips", VIEWS["v_flips"], replace=True)
 
 
-MIGRATIONS = (m001_tables, m002_views, m003_flips_of_finished_evaluations)
+def m004_flips_as_they_are_compared(db: Database) -> None:
+    """`v_flips` pairs evaluations of one suite, and drops a repeat that erred instead of its case."""
+    db.create_view("v_flips", VIEWS["v_flips"], replace=True)
+
+
+MIGRATIONS = (m001_tables, m002_views, m003_flips_of_finished_evaluations, m004_flips_as_they_are_compared)
 LATEST = len(MIGRATIONS)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.ledger import Ledger, to_json
-from tunesmith.memory.records import DONE, Artifact, EvalResult, TrainingRow
+from tunesmith.memory.records import Artifact, EvalResult, TrainingRow
 
 
 class Store(Ledger):
@@ -116,19 +116,6 @@ class Store(Ledger):
             "SELECT * FROM eval_results WHERE step = ?1 AND (?2 IS NULL OR arm = ?2) ORDER BY id", step, arm
         )
         return [_eval_result(row) for row in rows]
-
-    def latest_results(self, run: str, arm: str) -> list[EvalResult]:
-        """The cases of the newest finished evaluation of an arm in a run. Raises NotFound."""
-        rows = self.read(
-            "SELECT e.step FROM eval_results e JOIN steps s ON s.step = e.step"
-            " WHERE e.run = ? AND e.arm = ? AND s.status = ? ORDER BY s.created_at DESC, s.rowid DESC LIMIT 1",
-            run,
-            arm,
-            DONE,
-        )
-        if not rows:
-            raise NotFound(f"run {run} has no finished evaluation of the arm {arm!r}; `tunesmith evaluate` makes one")
-        return self.results(rows[0]["step"], arm)
 
     def add_rows(self, run: str, step: str, rows: Sequence[TrainingRow]) -> None:
         """Record candidate training rows; a row that is there already (after a resume) is left alone."""

@@ -24,23 +24,46 @@ SELECT s.run, s.step, s.stage, s.arm, s.status, s.seconds, s.estimated_seconds, 
 FROM steps s LEFT JOIN approvals a ON a.approval = s.approval
 """
 
-# The last finished evaluation of an arm is the one that counts; a case's repeats are reduced to their majority.
+# Pairs as `compare` pairs them: the later arm by its last finished evaluation, the other by the same step where that
+# holds both, else by its last one of the same suite and sampling. Repeats are reduced to the majority of those that
+# were answered. A case whose grade rests on the answer beside it tells two steps nothing.
 V_FLIPS = """
-WITH latest AS (
-    SELECT e.run, e.arm, max(CAST(substr(e.step, 2) AS INTEGER)) AS n
-    FROM eval_results e JOIN steps s ON s.step = e.step AND s.status = 'done' GROUP BY e.run, e.arm
+WITH asked AS (
+    SELECT e.run, e.arm, e.step, CAST(substr(e.step, 2) AS INTEGER) AS n,
+           instr('base prompted adapter merged quantized', e.arm) AS place,
+           CASE s.stage WHEN 'baseline' THEN json_extract(s.result, '$.key')
+                        ELSE json_extract(s.result, '$.keys."' || e.arm || '"') END AS made_under
+    FROM (SELECT DISTINCT run, arm, step FROM eval_results) e
+         JOIN steps s ON s.step = e.step AND s.status = 'done'
+), newest AS (
+    SELECT run, arm, step, place, made_under, max(n) FROM asked GROUP BY run, arm
+), pairs AS (
+    SELECT f.run, f.arm AS first_arm, f.step AS first_step, l.arm AS last_arm, l.step AS last_step,
+           max((f.step = l.step) * 1000000000 + f.n)
+    FROM asked f JOIN newest l ON f.run = l.run AND (f.place, f.arm) < (l.place, l.arm) AND (f.step = l.step OR (
+        json_extract(f.made_under, '$.suite') IS json_extract(l.made_under, '$.suite')
+        AND json_extract(f.made_under, '$.sampling') IS json_extract(l.made_under, '$.sampling')
+        AND json_extract(f.made_under, '$.repeats') IS json_extract(l.made_under, '$.repeats')))
+    GROUP BY f.run, f.arm, l.arm
 ), verdicts AS (
-    SELECT e.run, e.arm, e.block, e.case_id, e.step,
-           CASE WHEN sum(e.passed IS NULL) > 0 THEN NULL ELSE avg(e.passed) > 0.5 END AS passed
-    FROM eval_results e JOIN latest l ON l.run = e.run AND l.arm = e.arm AND e.step = 's' || l.n
-    GROUP BY e.run, e.arm, e.block, e.case_id, e.step
+    SELECT run, arm, block, case_id, step, avg(passed) > 0.5 AS passed,
+           max(assertions LIKE '%"select-best"%' OR assertions LIKE '%"not-select-best"%') AS has_rivals
+    FROM eval_results GROUP BY run, arm, block, case_id, step
+), flips AS (
+    SELECT p.run, p.first_arm, p.last_arm, a.block, a.case_id, a.passed AS first_passed, b.passed AS last_passed
+    FROM pairs p
+         JOIN verdicts a ON a.run = p.run AND a.arm = p.first_arm AND a.step = p.first_step
+         JOIN verdicts b ON b.run = p.run AND b.arm = p.last_arm AND b.step = p.last_step
+              AND b.case_id = a.case_id AND b.block = a.block
+    WHERE a.passed <> b.passed AND (p.first_step = p.last_step OR NOT (a.has_rivals OR b.has_rivals))
 )
-SELECT a.run, a.arm AS arm_a, b.arm AS arm_b, a.block, a.case_id,
-       a.passed AS passed_a, b.passed AS passed_b,
-       CASE WHEN b.passed > a.passed THEN 'fail_to_pass' ELSE 'pass_to_fail' END AS flip
-FROM verdicts a JOIN verdicts b ON a.run = b.run AND a.case_id = b.case_id AND a.block = b.block
-     AND a.arm <> b.arm
-WHERE a.passed IS NOT NULL AND b.passed IS NOT NULL AND a.passed <> b.passed
+SELECT run, first_arm AS arm_a, last_arm AS arm_b, block, case_id, first_passed AS passed_a, last_passed AS passed_b,
+       CASE WHEN last_passed > first_passed THEN 'fail_to_pass' ELSE 'pass_to_fail' END AS flip
+FROM flips
+UNION ALL
+SELECT run, last_arm, first_arm, block, case_id, last_passed, first_passed,
+       CASE WHEN first_passed > last_passed THEN 'fail_to_pass' ELSE 'pass_to_fail' END
+FROM flips
 """
 
 V_LINEAGE = """

@@ -48,11 +48,9 @@ _KEY = {
     "engine": "vllm 0.32.0",
     "engine_args": "--dtype bfloat16 --max-model-len 2048 --seed 0",
     "precision": "bfloat16",
-    "weights": "b1" * 32,
     "template": "7e" * 32,
     "lora": True,
     "adapter": "none",
-    "suite": "5c" * 32,
     "sampling": "temperature=0 seed=0 max_tokens=96",
 }
 
@@ -201,11 +199,12 @@ def add_baseline(build: Builder) -> tuple[str, str]:
     base = build.artifact(step, "base", bytes_=269 * MIB, parameters=134_515_008)
     build.end(step, 24.1, 640 * MIB, {"artifact": base})
     step = build.step("baseline", arm="base", estimated=(64.0, 3600 * MIB))
-    build.answer(step, "base", _key(build))
+    key = _key(build, base)
+    build.answer(step, "base", key)
     path = build.store.home / "runs" / build.run / step / "suite.json"
     atomic_write(path, suite(build.hostile).to_json())
-    suite_id = build.artifact(step, "suite", str(path), base)
-    build.end(step, 58.4, 3380 * MIB, {"artifact": suite_id, "key": _key(build)})
+    suite_id = build.artifact(step, "suite", str(path), base, suite_sha256=key["suite"])
+    build.end(step, 58.4, 3380 * MIB, {"artifact": suite_id, "key": key})
     return base, suite_id
 
 
@@ -235,18 +234,21 @@ def start_training(build: Builder, points: int = 75) -> str:
     return step
 
 
-def _key(build: Builder, **changed: Any) -> dict[str, Any]:
-    return {**_KEY, "engine_args": _KEY["engine_args"] + build.hostile, **changed}  # type: ignore[operator]
+def _key(build: Builder, base: str, **changed: Any) -> dict[str, Any]:
+    engine_args = f"{_KEY['engine_args']}{build.hostile}"
+    weights = build.store.artifact(base).sha256
+    return {**_KEY, "engine_args": engine_args, "weights": weights, "suite": suite(build.hostile).sha256, **changed}
 
 
 def add_evaluation(build: Builder, arm: str, base: str, suite_id: str, made: str) -> None:
     """An arm's answers: the adapter beside the base on one server, later hops alone."""
     step = build.step("evaluate", arm=arm, estimated=(96.0 if arm == "adapter" else 62.0, 3600 * MIB))
-    keys = {"base": _key(build), "adapter": _key(build, adapter="ad" * 32)} if arm == "adapter" else {}
+    sha256 = build.store.artifact(made).sha256
+    keys = {"base": _key(build, base), "adapter": _key(build, base, adapter=sha256)} if arm == "adapter" else {}
     if arm == "merged":
-        keys = {arm: _key(build, weights="3e" * 32, lora=False)}
+        keys = {arm: _key(build, base, weights=sha256, lora=False)}
     elif arm == "quantized":
-        keys = {arm: _key(build, weights="9a" * 32, lora=False, precision="W4A16 (compressed-tensors)")}
+        keys = {arm: _key(build, base, weights=sha256, lora=False, precision="W4A16 (compressed-tensors)")}
     for name, key in keys.items():
         build.answer(step, name, key)
     results = build.artifact(step, "results", "", base, suite_id, made)

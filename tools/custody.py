@@ -15,11 +15,9 @@ from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.compare import GUARDED_BLOCKS, LISTED_BLOCKS, WORSE, reduce_repeats
-from tunesmith.tools.evaluation import compare_run
+from tunesmith.tools.evaluation import CHAIN, compare_run
 from tunesmith.tools.stats import pass_rate_interval
 
-CHAIN = ("base", "adapter", "merged", "quantized")
-"""What a model becomes on its way from the base to what is served."""
 GOAL_RATE = 0.9
 """Pass rate on the target that counts as reaching the goal, unless a request says otherwise."""
 _LEAK_BLOCKS = ("target", "adversarial")
@@ -57,10 +55,14 @@ def own_base(store: Store, run: str, kind: str) -> Artifact | None:
 
 
 def broken_gates(found: Mapping[str, Any]) -> list[str]:
-    """Why a comparison must stop a pipeline: the arms may not be compared, or a block that gates got worse."""
+    """Why a comparison must stop a pipeline: its arms may not be compared, or one that gates got worse, over a hop too.
+
+    `found` is what `compared` returns, or a comparison without the hops.
+    """
     worse = [
-        f"{name} got worse: {block['reason']}"
-        for name, block in found["blocks"].items()
+        f"{' → '.join(one['arms'])}, {name} got worse: {block['reason']}"
+        for one in (found, *found.get("chain", ()))
+        for name, block in one["blocks"].items()
         if block["verdict"] == WORSE and name not in LISTED_BLOCKS
     ]
     return [*([str(found["refused"])] if found["refused"] else []), *worse]

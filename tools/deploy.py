@@ -13,7 +13,8 @@ from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools import serving
 from tunesmith.tools.custody import own_base
-from tunesmith.tools.evaluation import broken_hops, need_vllm, serving_memory
+from tunesmith.tools.evaluation import need_vllm, serving_memory
+from tunesmith.tools.gate import broken_hops
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
 

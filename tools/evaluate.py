@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.records import DONE
 from tunesmith.memory.store import Store
 from tunesmith.tools.behaviour import load_behaviour
 from tunesmith.tools.custody import GOAL_RATE, own_base
-from tunesmith.tools.evaluation import evaluation_seconds, need_vllm, read_suite, serving_memory
+from tunesmith.tools.evaluation import Sampling, evaluation_seconds, keys_of, need_vllm, read_suite, serving_memory
 from tunesmith.tools.judging import JUDGE_HELP, JUDGES, Models, asked_cases, find_models
 from tunesmith.tools.local_paths import local_path
 from tunesmith.tools.price import estimate, room
@@ -43,9 +44,13 @@ class EvaluateRequest(Request):
     goal_rate: float = Field(
         default=GOAL_RATE, gt=0, le=1, description="Pass rate on the target at which a prompt makes training needless."
     )
-    max_tokens: int = Field(default=96, ge=1, le=32768, description="Tokens an answer may have.")
-    temperature: float = Field(default=0.0, ge=0, le=2, description="0: greedy; above it, set repeats too.")
-    repeats: int = Field(default=1, ge=1, le=100, description="How often each case is asked; a seed for each time.")
+    max_tokens: int = Field(
+        default=96, ge=1, le=32768, description="Tokens an answer may have; left out: as many as in the baseline."
+    )
+    temperature: float = Field(default=0.0, ge=0, le=2, description="0: greedy; left out: as in the baseline.")
+    repeats: int = Field(
+        default=1, ge=1, le=100, description="How often each case is asked; left out: as often as in the baseline."
+    )
     concurrency: int = Field(
         default=128, ge=1, le=1024, description="Requests in flight at most; fewer while the server's queue is long."
     )
@@ -81,14 +86,28 @@ def look(request: EvaluateRequest, store: Store, run: str) -> Mapping[str, Any]:
     seen: dict[str, Any] = {}
     if found:
         suite = read_suite(found[-1].path)
-        judge = request.judge or str(store.step(found[-1].step).request.get("judge", ""))
+        asked = store.step(found[-1].step).request
+        judge = request.judge or str(asked.get("judge", ""))
         seen = {"suite": suite, "models": find_models(suite.cases, judge, store.home)}
+        seen |= {"sampling": sampling_of(asked), "base_asked": _base_asked(store, run, suite.sha256)}
     if request.arm in _MAKERS:
         seen["base"] = own_base(store, run, request.arm)
     if request.arm == "prompted" and not request.system_prompt:
         name = request.behaviour or _behaviour_of(store, run)
         seen |= {"behaviour": name, "candidates": len(candidates(load_behaviour(name)))}
     return seen
+
+
+def sampling_of(baseline: Mapping[str, Any]) -> dict[str, Any]:
+    """How a baseline drew its answers, by the fields of its request: an evaluation has the same unless told."""
+    return {name: baseline[name] for name in ("max_tokens", "temperature", "repeats") if name in baseline}
+
+
+def _base_asked(store: Store, run: str, suite_sha256: str) -> list[dict[str, Any]]:
+    """The sampling parts of the keys under which the base answered this suite."""
+    keys = [found["base"] for step in store.steps(run, status=DONE) if "base" in (found := keys_of(step))]
+    parts = ("sampling", "repeats")
+    return [{p: key[p] for p in parts if p in key} for key in keys if key.get("suite") == suite_sha256]
 
 
 def _behaviour_of(store: Store, run: str) -> str:
@@ -118,6 +137,7 @@ def plan(request: EvaluateRequest, facts: Facts) -> Plan:
     made = facts.need(request.arm, _MAKERS[request.arm]) if request.arm in _MAKERS else None
     served = base if request.arm in ("adapter", "prompted") or made is None else made
     both = served is base
+    request = _sampled_as_the_base(request, facts, beside=both)
     asked = asked_cases(facts.seen["suite"], ("base", request.arm) if both else (request.arm,))
     if not asked[request.arm]:
         raise BadInput(f"the suite asks nothing of {request.arm}: its providers name other arms; run a baseline anew")
@@ -152,6 +172,25 @@ def plan(request: EvaluateRequest, facts: Facts) -> Plan:
         estimate=price,
         writes=("every output, graded, in the store",),
         refusals=room(price, facts, remedy="stopping another program"),
+    )
+
+
+def _sampled_as_the_base(request: EvaluateRequest, facts: Facts, *, beside: bool) -> EvaluateRequest:
+    """The request with the baseline's sampling where it says nothing of its own.
+
+    Raises BadInput where the base does not answer `beside` the arm and never answered under what the request says.
+    """
+    baseline = facts.seen.get("sampling", {})
+    unset = {name: value for name, value in baseline.items() if name not in request.model_fields_set}
+    request = request.model_copy(update=unset)
+    asked = facts.seen.get("base_asked", [])
+    if beside or not asked or Sampling(request.max_tokens, request.temperature, request.repeats).key in asked:
+        return request
+    differing = [name for name, value in baseline.items() if getattr(request, name) != value]
+    told = ", ".join(f"{name}={getattr(request, name)} against {baseline[name]}" for name in differing)
+    raise BadInput(
+        f"evaluate: {request.arm} could not be compared with the base, which was asked otherwise ({told}); leave out "
+        f"{' and '.join(differing)}, or run `tunesmith baseline` with the same"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -12,9 +12,10 @@ from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.records import DONE, Artifact, EvalResult, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.compare import LISTED_BLOCKS, compare_arms, differences
-from tunesmith.tools.grading import AssertionResult, Grade, Response, asks_model, grade, total
+from tunesmith.tools.grading import asks_model
 from tunesmith.tools.local_paths import local_path
 from tunesmith.tools.stage import ARMS, GIB, Facts
+from tunesmith.tools.suite_export import stored_grade
 from tunesmith.tools.suites import BUNDLED, Case, Suite, load_suites
 
 _DEMO = "demo"
@@ -28,6 +29,8 @@ _SERVER_START_S = 30.0
 _TOKENS_PER_SECOND_BILLION = 55.0
 _USUAL_SHARE_OF_MAX_TOKENS = 0.6
 
+CHAIN = ("base", "adapter", "merged", "quantized")
+"""What a model becomes on its way from the base to what is served."""
 # Which parts of the comparability key a pair of arms may differ in: the hop that is under test.
 HOPS: Mapping[str, frozenset[str]] = {
     "prompted": frozenset({"system_prompt"}),
@@ -113,44 +116,124 @@ Keys = Mapping[str, Mapping[str, Any]]
 
 
 def compare_run(
-    store: Store, run: str, a: str, b: str, *, unfinished: tuple[str, Keys] | None = None
+    store: Store,
+    run: str,
+    a: str,
+    b: str,
+    *,
+    unfinished: tuple[str, Keys] | None = None,
+    made: Mapping[str, Artifact] | None = None,
 ) -> dict[str, Any]:
-    """Arms `a` and `b` of a run from stored results, in the JSON shape of `tunesmith compare`. Raises NotFound.
+    """Arms `a` and `b` of a run from stored results, in the JSON shape of `tunesmith compare`.
 
-    Taken from one step where one holds both (one server, nothing else changed), else from the newest pair that may
-    be compared, else from each arm's newest. `unfinished` is an evaluating step that is still at work, with its keys.
+    The later arm of the chain counts by its newest evaluation; the other by the same step where that holds both (one
+    server, nothing else changed), else by its newest that may be compared, else by its newest. `unfinished` is an
+    evaluating step that is still at work, with its keys. Of an arm in `made` only answers of that very artifact count.
+    Raises NotFound where an arm has none, BadInput where the suite that they belong to cannot be read any more.
     """
     for arm in (a, b):
         if arm not in ARMS:
             raise BadInput(f"no arm {arm!r}; the arms are {', '.join(ARMS)}")
-    evaluations = [(step.id, keys_of(step)) for step in store.steps(run, status=DONE) if keys_of(step)]
-    evaluations += [unfinished] if unfinished else []
-    allowed = HOPS.get(a, frozenset()) | HOPS.get(b, frozenset())
-    step_a, step_b = _steps_of(evaluations, run, a, b, allowed)
-    keys = {a: dict(dict(evaluations)[step_a][a]), b: dict(dict(evaluations)[step_b][b])}
-    cases = _cases(store, run, keys[a].get("suite"))
-    together = {a: tuple(dict(evaluations)[step_a]), b: tuple(dict(evaluations)[step_b])}
-    left_out = {name for name, case in cases.items() if not _asked_of_both(case, together, step_a == step_b)}
+    evaluations = {step.id: found for step in store.steps(run, status=DONE) if (found := keys_of(step))}
+    evaluations |= dict([unfinished] if unfinished else [])
+    first, last = sorted((a, b), key=ARMS.index)
+    holding = {arm: _holding(evaluations, run, arm, (made or {}).get(arm)) for arm in (a, b)}
+    step = holding[last][-1]
+    cases = _cases(store, run, evaluations[step][last].get("suite"))
+    candidates = [step] if step in holding[first] else holding[first][::-1]
+    pairs = (_pair(store, run, evaluations, {first: one, last: step}, cases) for one in candidates)
+    pair = _first_comparable(pairs, allowed := _allowed(a, b))
     records_a, records_b = (
-        [_record(r, cases.get(r.case_id)) for r in store.results(s, arm) if r.case_id not in left_out]
-        for s, arm in ((step_a, a), (step_b, b))
+        [
+            _record(r, cases.get(r.case_id))
+            for r in store.results(pair.steps[arm], arm)
+            if r.case_id not in pair.left_out
+        ]
+        for arm in (a, b)
     )
-    compared = compare_arms(records_a, records_b, arms=(a, b), keys=keys, allowed=allowed)
-    return {"run": run, "steps": {a: step_a, b: step_b}, **compared}
+    compared = compare_arms(records_a, records_b, arms=(a, b), keys=pair.keys, allowed=allowed)
+    return {"run": run, "steps": {arm: pair.steps[arm] for arm in (a, b)}, **compared}
 
 
-def _steps_of(
-    evaluations: Sequence[tuple[str, Keys]], run: str, a: str, b: str, allowed: frozenset[str]
-) -> tuple[str, str]:
-    holding = {arm: [step for step, keys in evaluations if arm in keys] for arm in (a, b)}
-    for arm, steps in holding.items():
-        if not steps:
-            raise NotFound(f"run {run} has no finished evaluation of the arm {arm!r}; `tunesmith evaluate` makes one")
-    if shared := [step for step in holding[a] if step in holding[b]]:
-        return shared[-1], shared[-1]
-    keys = dict(evaluations)
-    pairs = [(s, t) for t in reversed(holding[b]) for s in reversed(holding[a])]
-    return next((pair for pair in pairs if not differences(keys[pair[0]][a], keys[pair[1]][b], allowed)), pairs[0])
+def _allowed(a: str, b: str) -> frozenset[str]:
+    # An adapter's server allows its rank, a prompt's the usual one. What makes room for adapters answers no request
+    # that names none, and base and adapter, which share that server, are held to be equal on the same ground.
+    ranks = frozenset({"lora"}) if {a, b} == {"prompted", "adapter"} else frozenset[str]()
+    return HOPS.get(a, frozenset()) | HOPS.get(b, frozenset()) | ranks
+
+
+def _holding(evaluations: Mapping[str, Keys], run: str, arm: str, made: Artifact | None) -> list[str]:
+    """Steps that evaluated an arm, the oldest first; of `made` alone where it is given. Raises NotFound."""
+    steps = [
+        step
+        for step, keys in evaluations.items()
+        if arm in keys and (made is None or measured(arm, keys[arm]) == made.sha256)
+    ]
+    if not steps:
+        which = f" as it is now ({made.id})" if made else ""
+        raise NotFound(
+            f"run {run} has no finished evaluation of the arm {arm!r}{which}; `tunesmith evaluate` makes one"
+        )
+    return steps
+
+
+def measured(arm: str, key: Mapping[str, Any]) -> Any:
+    """The sha256 of the artifact that an arm's answers came from, by their comparability key."""
+    return key.get("adapter" if arm == "adapter" else "weights")
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A step for each arm, the cases that do not tell the two apart, and the keys as far as they bear on the rest."""
+
+    steps: Mapping[str, str]
+    left_out: frozenset[str]
+    keys: Mapping[str, Mapping[str, Any]]
+
+
+def _first_comparable(pairs: Iterable[_Pair], allowed: frozenset[str]) -> _Pair:
+    """The first pair whose keys differ in nothing but what is allowed; where none is, the first."""
+    first = None
+    for pair in pairs:
+        key_a, key_b = pair.keys.values()
+        if not differences(key_a, key_b, allowed):
+            return pair
+        first = first or pair
+    assert first is not None  # `_holding` raises before
+    return first
+
+
+def _pair(
+    store: Store, run: str, evaluations: Mapping[str, Keys], steps: Mapping[str, str], cases: Mapping[str, Case]
+) -> _Pair:
+    """`steps` names the earlier arm of the chain before the later one."""
+    first, last = steps
+    together = {arm: tuple(evaluations[step]) for arm, step in steps.items()}
+    one_step = steps[first] == steps[last]
+    left_out = frozenset(name for name, case in cases.items() if not _asked_of_both(case, together, one_step))
+    asked = [case for name, case in cases.items() if name not in left_out]
+    keys = {arm: _bearing(evaluations[step][arm], asked) for arm, step in steps.items()}
+    origins = _origins(store, run, first, last, keys)
+    return _Pair(steps, left_out, {arm: {**key, **origins.get(arm, {})} for arm, key in keys.items()})
+
+
+def _bearing(key: Mapping[str, Any], asked: Sequence[Case]) -> dict[str, Any]:
+    """A comparability key without the models that grade none of the cases that both arms were asked."""
+    needed = {role for case in asked for role in asks_model(case.assertions).values()}
+    idle = {"judge", "embedder"} - needed if asked else set()
+    return {name: value for name, value in key.items() if name.split("_")[0] not in idle}
+
+
+def _origins(
+    store: Store, run: str, first: str, last: str, keys: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """What the later arm was made from beside what the earlier one is: a part of both keys, where the store knows."""
+    found = [a for a in store.artifacts(run, last) if a.sha256 == measured(last, keys[last])]
+    own = store.ancestor(found[-1], first) if found and first in CHAIN and last in CHAIN else None
+    if own is None:
+        return {}
+    sha256s = {first: str(measured(first, keys[first])), last: own.sha256}
+    return {arm: {"origin": f"{first} {sha256[:12]}"} for arm, sha256 in sha256s.items()}
 
 
 def keys_of(step: Step) -> Keys:
@@ -163,12 +246,21 @@ def keys_of(step: Step) -> Keys:
 
 
 def _cases(store: Store, run: str, suite_sha256: Any) -> dict[str, Case]:
-    """The cases of the suite that a comparison was run on; none where that is gone, or not the run's newest."""
+    """The cases of the suite that a comparison was run on; none where the run never recorded it. Raises BadInput.
+
+    Without them nobody knows which cases were made from one seed row, so a suite that is gone is no empty one.
+    """
     artifacts = [a for a in store.artifacts(run, "suite") if a.meta.get("suite_sha256") == suite_sha256]
-    try:
-        return {case.case_id: case for case in read_suite(artifacts[-1].path).cases} if artifacts else {}
-    except (OSError, BadInput):
+    if not artifacts:
         return {}
+    try:
+        return {case.case_id: case for case in read_suite(artifacts[-1].path).cases}
+    except (OSError, ValueError, BadInput) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not what the baseline wrote"
+        raise BadInput(
+            f"cannot compare arms of {run}: the suite {artifacts[-1].path} cannot be read ({why}); put it back, or run "
+            "`tunesmith baseline` and evaluate again"
+        ) from None
 
 
 def _asked_of_both(case: Case, together: Mapping[str, Sequence[str]], one_step: bool) -> bool:
@@ -181,42 +273,10 @@ def _record(result: EvalResult, case: Case | None) -> dict[str, Any]:
     if case and case.metadata.get(_CLUSTER) is not None:
         record["cluster"] = str(case.metadata[_CLUSTER])
     if case and result.passed is not None and names_metrics(case):
-        record["metrics"] = dict(_graded(case, result).named_scores)
+        record["metrics"] = dict(stored_grade(case, result).named_scores)
     return record
-
-
-def _graded(case: Case, result: EvalResult) -> Grade:
-    """The grade of a stored answer; what a model decided is taken as it is stored."""
-    if asks_model(case.assertions):
-        return total(case, [AssertionResult(**stored) for stored in result.assertions])
-    return grade(case, Response(result.output, result.tool_calls, result.finish_reason, result.latency_ms))
 
 
 def names_metrics(case: Case) -> bool:
     """Whether the case's assertions give scores to metrics of their own."""
     return any(a.metric for assertion in case.assertions for a in (assertion, *assertion.children))
-
-
-def broken_hops(store: Store, run: str, arm: str) -> list[str]:
-    """Why `arm` must not be deployed: not evaluated, not better on the target, or worse elsewhere; empty: it may.
-
-    The adversarial block is listed, and gates nothing.
-    """
-    try:
-        compared = compare_run(store, run, "base", arm)
-    except NotFound as error:
-        return [str(error)]
-    if not compared["comparable"]:
-        return [str(compared["refused"])]
-    found = []
-    for block, counts in compared["blocks"].items():
-        if block in LISTED_BLOCKS:
-            continue
-        wanted = ("better",) if block == "target" else ("better", "not worse", "no decision")
-        if counts["verdict"] not in wanted:
-            passed = counts["passed"]
-            found.append(
-                f"{block}: {counts['verdict']} ({passed['base']} → {passed[arm]} of {counts['cases']} passed); "
-                f"`tunesmith compare {run} --arms base,{arm}` shows the flips"
-            )
-    return found

@@ -21,6 +21,7 @@ from tunesmith.tools.arc import ArcPlan, Workspace, parse_request
 from tunesmith.tools.base import bundled_model, source_of
 from tunesmith.tools.behaviour import load_behaviour
 from tunesmith.tools.deploy import refuse_taken_port
+from tunesmith.tools.evaluate import sampling_of
 from tunesmith.tools.evaluation import NO_VLLM, load_named_suites
 from tunesmith.tools.stage import GIB, Estimate, Facts, Request
 
@@ -47,7 +48,7 @@ def forecast(ws: Workspace, plan: ArcPlan, *, run: str = "") -> list[Forecast]:
     for spec in plan.steps:
         request = parse_request(spec.stage, spec.fields)
         if spec.stage == "baseline":
-            seen |= _suite_of(request)
+            seen |= {**_suite_of(request), "sampling": sampling_of(request.model_dump())}
         found.append(_forecast(ws, spec.stage, request, replace(known, seen=seen)))
         stand_in = _stand_in(spec.stage, request, known)
         if stand_in is not None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tunesmith.memory.errors import TunesmithError
-from tunesmith.memory.records import DONE, EvalResult, Step
+from tunesmith.memory.records import DONE, EvalResult
 from tunesmith.memory.store import Store
 from tunesmith.tools.compare import BLOCKS, reduce_repeats
 from tunesmith.tools.custody import advice, goal_rate
@@ -136,7 +136,7 @@ def evaluation(store: Store, run: str) -> Evaluation:
     """Read the newest finished evaluation of every arm of a run, and compare its hops."""
     steps = [step for step in store.steps(run, status=DONE) if keys_of(step)]
     newest = {arm: step for step in steps for arm in keys_of(step)}
-    answers = {arm: found for arm in ARMS if arm in newest if (found := _answers(store, newest[arm], arm))}
+    answers = {arm: found for arm in ARMS if arm in newest if (found := _answers(store, newest[arm].id, arm))}
     arms, baselines = list(answers), [step for step in steps if step.stage == "baseline"]
     questions = _questions(store, run)
     blocks = {answer.block for by_case in answers.values() for answer in by_case.values()}
@@ -145,7 +145,7 @@ def evaluation(store: Store, run: str) -> Evaluation:
         arms=arms,
         blocks=sorted(blocks, key=_block_order),
         scores=_scores(answers),
-        hops=[_hop(store, run, steps, pair, questions) for pair in _hop_pairs(arms)],
+        hops=[_hop(store, run, pair, questions) for pair in _hop_pairs(arms)],
         net=net,
         answers=answers,
         keys=_key_fields({arm: dict(keys_of(newest[arm])[arm]) for arm in arms}),
@@ -159,9 +159,9 @@ def _block_order(block: str) -> tuple[int, str]:
     return (BLOCKS.index(block) if block in BLOCKS else len(BLOCKS), block)
 
 
-def _answers(store: Store, step: Step, arm: str) -> dict[str, Answer]:
+def _answers(store: Store, step: str, arm: str) -> dict[str, Answer]:
     by_case: dict[str, list[EvalResult]] = {}
-    for result in store.results(step.id, arm):
+    for result in store.results(step, arm):
         by_case.setdefault(result.case_id, []).append(result)
     verdicts = reduce_repeats([asdict(r) for repeats in by_case.values() for r in repeats])
     return {case_id: _answer(repeats, verdicts[case_id].passed) for case_id, repeats in by_case.items()}
@@ -212,14 +212,13 @@ def _compare(store: Store, run: str, a: str, b: str) -> tuple[dict[str, Any], st
         return {}, str(error)
 
 
-def _hop(store: Store, run: str, steps: Sequence[Step], pair: tuple[str, str], questions: Mapping[str, str]) -> Hop:
+def _hop(store: Store, run: str, pair: tuple[str, str], questions: Mapping[str, str]) -> Hop:
     a, b = pair
     comparison, problem = _compare(store, run, a, b)
     flips = comparison.get("flips", [])
     lost = [flip for flip in flips if flip["flip"] == "pass_to_fail"]
     gained = [flip for flip in flips if flip["flip"] == "fail_to_pass"]
-    both = [step for step in steps if {a, b} <= set(keys_of(step))]
-    answers = {arm: _answers(store, (both or [s for s in steps if arm in keys_of(s)])[-1], arm) for arm in pair}
+    answers = {arm: _answers(store, step, arm) for arm, step in comparison.get("steps", {}).items()}
 
     def shown(some: Sequence[Mapping[str, Any]]) -> list[Flip]:
         ids = sorted((str(flip["case_id"]) for flip in some), key=lambda i: (_block_order(answers[a][i].block), i))

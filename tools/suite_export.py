@@ -115,7 +115,7 @@ def _column(
     arm: str, cases: Sequence[Case], results: Sequence[EvalResult], derived: Sequence[DerivedMetric]
 ) -> dict[str, Any]:
     by_id = {case.case_id: case for case in cases}
-    grades = [_grade_of(by_id[result.case_id], result) for result in results if result.passed is not None]
+    grades = [stored_grade(by_id[result.case_id], result) for result in results if result.passed is not None]
     verdicts = [a["passed"] for result in results for a in result.assertions]
     counts = _counts(results)
     scores, weights = named_sums(grades)
@@ -141,7 +141,7 @@ def _column(
     }
 
 
-def _grade_of(case: Case, result: EvalResult) -> Grade:
+def stored_grade(case: Case, result: EvalResult) -> Grade:
     """The stored verdict with its named scores; without them where the case was changed since."""
     if [entry["type"] for entry in result.assertions] != case.assertion_types:
         return Grade(bool(result.passed), result.score or 0.0)
@@ -150,7 +150,7 @@ def _grade_of(case: Case, result: EvalResult) -> Grade:
 
 def _row(name: str, index: int, case: Case, result: EvalResult, column: int) -> dict[str, Any]:
     failure = _failure(result)
-    graded = _grade_of(case, result)
+    graded = stored_grade(case, result)
     named = dict(graded.named_scores)
     reason = result.error or graded.reason
     calls: Any = result.tool_calls

@@ -150,10 +150,7 @@ def _step_words(step: Step) -> str:
 
 def _passed(blocks: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, str]]:
     return {
-        block: {
-            arm: f"{counts['passed']} of {counts['cases']}" + (f" ({counts['rate']:.0%})" if counts["cases"] else "")
-            for arm, counts in arms.items()
-        }
+        block: {arm: render.passed_text(counts, of=True) for arm, counts in arms.items()}
         for block, arms in blocks.items()
     }
 

@@ -167,13 +167,53 @@ def test_an_evaluation_that_did_not_end_makes_no_flip(store: Store) -> None:
     assert store.read(counted) == []
 
 
-def test_a_store_of_before_gets_the_new_flips(tmp_path: Path) -> None:
+def answered(store: Store, arm: str, suite: str, **results: list[bool | None]) -> str:
+    """A finished evaluation of an arm alone: every answer of each case, None for one that could not be had."""
+    step = store.propose("r1", "evaluate", arm=arm, plan_hash=f"{arm}{suite}")
+    for case, passes in results.items():
+        for repeat, passed in enumerate(passes):
+            error = "late" if passed is None else None
+            result = EvalResult(arm, "target", case, "k", "text", passed, None, repeat=repeat, error=error)
+            store.add_result("r1", step, result)
+    store.finish(step, {"keys": {arm: {"suite": suite, "sampling": "greedy"}}})
+    return step
+
+
+def flips(store: Store) -> set[tuple[str, str, str, str]]:
+    rows = store.read("SELECT arm_a, arm_b, case_id, flip FROM v_flips")
+    return {(row["arm_a"], row["arm_b"], row["case_id"], row["flip"]) for row in rows}
+
+
+def test_a_repeat_that_erred_is_dropped_and_its_case_is_not(store: Store) -> None:
+    store.new_run("test")
+    answered(store, "base", "s", c1=[False, None, False], c2=[True, True, False], c3=[None])
+    answered(store, "merged", "s", c1=[None, True, True], c2=[False, None, True], c3=[True])
+    assert flips(store) == {
+        ("base", "merged", "c1", "fail_to_pass"),
+        ("merged", "base", "c1", "pass_to_fail"),
+        ("base", "merged", "c2", "pass_to_fail"),
+        ("merged", "base", "c2", "fail_to_pass"),
+    }
+
+
+def test_answers_to_two_suites_make_no_flip(store: Store) -> None:
+    store.new_run("test")
+    answered(store, "base", "old", c1=[False])
+    answered(store, "merged", "old", c1=[True])
+    answered(store, "base", "new", c1=[True])
+    assert {flip[3] for flip in flips(store) if flip[0] == "base"} == {"fail_to_pass"}, "the base's own old answers"
+    answered(store, "merged", "newer", c1=[False])
+    assert flips(store) == set()
+
+
+@pytest.mark.parametrize(("name", "version"), [("m003", 2), ("m004", 3)])
+def test_a_store_of_before_gets_the_new_flips(tmp_path: Path, name: str, version: int) -> None:
     with sqlite3.connect(tmp_path / "tunesmith.db") as old:
         Store(tmp_path).close()
         old.execute("DROP VIEW v_flips")
         old.execute("CREATE VIEW v_flips AS SELECT 1 AS old")
-        old.execute("DELETE FROM _sqlite_migrations WHERE name LIKE 'm003%'")
-        old.execute("PRAGMA user_version = 2")
+        old.execute("DELETE FROM _sqlite_migrations WHERE name >= ?", (name,))
+        old.execute(f"PRAGMA user_version = {version}")
     assert Store(tmp_path).read("SELECT flip FROM v_flips") == []
 
 

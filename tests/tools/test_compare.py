@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from tests import fixtures_run
+from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import EvalResult
 from tunesmith.tools.compare import compare_arms, differences, reduce_repeats
 from tunesmith.tools.custody import advice, broken_gates, compared
-from tunesmith.tools.evaluation import broken_hops, compare_run
+from tunesmith.tools.evaluation import compare_run
+from tunesmith.tools.gate import broken_hops
 from tunesmith.tools.grading import Assertion
 from tunesmith.tools.suites import Case, Suite
 
@@ -268,37 +270,89 @@ def test_an_arm_is_held_against_the_newest_base_that_it_may_be_compared_with(tmp
     assert not refused["comparable"] and "engine: transformers against vllm 0.32" in refused["refused"]
 
 
-def test_seed_rows_and_named_metrics_come_from_the_suite_that_was_run(tmp_path: Path) -> None:
-    build = fixtures_run.new_builder(tmp_path)
-    kept = Suite(
-        cases=tuple(
-            Case(
-                case_id=f"c{n}",
-                suite="s",
-                messages=({"role": "user", "content": f"{n}"},),
-                assertions=(
-                    Assertion(type="contains", value="yes", metric="truth"),
-                    Assertion(type="contains", value="!", metric="tone"),
-                ),
-                metadata={"seed_row": n // 4},
-            )
-            for n in range(16)
-        )
-    )
-    atomic_write(tmp_path / "suite.json", kept.to_json())
+def graded_case(n: int, *assertions: Assertion) -> Case:
+    message = {"role": "user", "content": f"{n}"}
+    return Case(case_id=f"c{n}", suite="s", messages=(message,), assertions=assertions, metadata={"seed_row": n // 4})
+
+
+def stored(arm: str, case: Case, *scores: float) -> EvalResult:
+    """An answer that was graded when it came; the words of it are gone."""
+    assertions = [
+        {"type": a.type, "passed": score >= 0.5, "score": score, "reason": ""}
+        for a, score in zip(case.assertions, scores, strict=True)
+    ]
+    passed = all(score >= 0.5 for score in scores)
+    return EvalResult(arm, "target", case.case_id, "k", "", passed, sum(scores) / len(scores), assertions=assertions)
+
+
+def suite_run(home: Path, kept: Suite) -> tuple[fixtures_run.Builder, str, dict[str, Any]]:
+    build = fixtures_run.new_builder(home)
+    atomic_write(home / "suite.json", kept.to_json())
     step = build.step("evaluate", arm="adapter")
-    build.artifact(step, "suite", str(tmp_path / "suite.json"), suite_sha256=kept.sha256)
-    for n in range(16):
-        for arm, output in (("base", "no"), ("adapter", "yes")):
-            row = EvalResult(arm, "target", f"c{n}", "k", output, arm == "adapter", float(arm == "adapter"))
-            build.store.add_result(build.run, step, row)
-    keys = {"base": {**KEY, "suite": kept.sha256}, "adapter": {**KEY, "suite": kept.sha256, "adapter": "d"}}
-    build.end(step, 1.0, 1, {"keys": keys})
+    build.artifact(step, "suite", str(home / "suite.json"), suite_sha256=kept.sha256)
+    return build, step, {**KEY, "suite": kept.sha256}
+
+
+def test_seed_rows_and_named_metrics_come_from_the_suite_that_was_run(tmp_path: Path) -> None:
+    asserted = [Assertion(type="contains", value=value, metric=name) for value, name in (("y", "truth"), ("!", "tone"))]
+    kept = Suite(cases=tuple(graded_case(n, *asserted) for n in range(16)))
+    build, step, key = suite_run(tmp_path, kept)
+    for case in kept.cases:
+        build.store.add_results(build.run, step, [stored("base", case, 0.0, 0.0), stored("adapter", case, 1.0, 0.0)])
+    build.end(step, 1.0, 1, {"keys": {"base": key, "adapter": {**key, "adapter": "d"}}})
     found = compare_run(build.store, build.run, "base", "adapter")
-    assert (found["blocks"]["target"]["clusters"], found["blocks"]["target"]["verdict"]) == (4, "no decision")
+    assert (found["blocks"]["target"]["clusters"], found["metrics"]["truth"]["cases"]) == (4, 16)
     assert found["metrics"]["truth"]["mean"] == {"base": 0.0, "adapter": 1.0}
     assert found["metrics"]["tone"]["difference"] == 0.0
     assert found["metrics"]["truth"]["p_adjusted"] == 2 * found["metrics"]["truth"]["p_value"] == 0.25
+
+
+def test_a_named_metric_is_what_was_graded_when_the_answer_came(tmp_path: Path) -> None:
+    kept = Suite(cases=(graded_case(0, Assertion(type="perplexity-score", threshold=0.4, metric="fluency")),))
+    build, step, key = suite_run(tmp_path, kept)
+    build.store.add_results(
+        build.run, step, [stored("base", kept.cases[0], 0.475), stored("adapter", kept.cases[0], 0.5)]
+    )
+    build.end(step, 1.0, 1, {"keys": {"base": key, "adapter": {**key, "adapter": "d"}}})
+    found = compare_run(build.store, build.run, "base", "adapter")
+    assert found["metrics"]["fluency"]["mean"] == {"base": 0.475, "adapter": 0.5}
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_text("{}"), lambda path: path.write_text("[")])
+def test_without_its_suite_nothing_is_compared_as_if_all_cases_stood_alone(tmp_path: Path, harm: Any) -> None:
+    kept = Suite(cases=tuple(graded_case(n, Assertion(type="contains", value="y")) for n in range(16)))
+    build, step, key = suite_run(tmp_path, kept)
+    for case in kept.cases:
+        build.store.add_results(build.run, step, [stored("base", case, 0.0), stored("adapter", case, 1.0)])
+    build.end(step, 1.0, 1, {"keys": {"base": key, "adapter": {**key, "adapter": "d"}}})
+    harm(tmp_path / "suite.json")
+    with pytest.raises(BadInput, match=r"suite .*suite\.json cannot be read .*tunesmith baseline"):
+        compare_run(build.store, build.run, "base", "adapter")
+    assert "cannot be read" in broken_hops(build.store, build.run, "adapter")[0]
+
+
+@pytest.mark.parametrize(("judged", "comparable"), [("select-best", True), ("llm-rubric", False)])
+def test_a_judge_of_cases_that_one_arm_was_not_asked_keeps_no_pair_apart(
+    tmp_path: Path, judged: str, comparable: bool
+) -> None:
+    kept = Suite(
+        cases=(
+            graded_case(0, Assertion(type=judged, value="the kinder one")),
+            graded_case(1, Assertion(type="contains", value="y")),
+        )
+    )
+    build, step, key = suite_run(tmp_path, kept)
+    beside = {**key, "judge": "small, weights ab", "judge_prompts": "p", "judge_engine": "vllm"}
+    for case in kept.cases:
+        build.store.add_results(build.run, step, [stored(arm, case, 1.0) for arm in ("base", "adapter")])
+    build.end(step, 1.0, 1, {"keys": {"base": beside, "adapter": {**beside, "adapter": "d"}}})
+    later = build.step("evaluate", arm="merged")
+    build.store.add_result(build.run, later, stored("merged", kept.cases[1], 1.0))
+    build.end(later, 1.0, 1, {"keys": {"merged": {**key, "weights": "w"}}})
+    found = compare_run(build.store, build.run, "adapter", "merged")
+    assert found["comparable"] is comparable
+    assert set(found["differs_in"]) == (set() if comparable else {"judge", "judge_prompts", "judge_engine"})
+    assert found["blocks"]["target"]["cases"] == (1 if comparable else 2)
 
 
 @pytest.mark.parametrize(

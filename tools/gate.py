@@ -1,0 +1,109 @@
+"""The gate before a deployment: the very artifact that is to be served, against the base and over every hop between.
+
+Against the base the target must be better. The guarded blocks must not be worse, must not have lost more cases than
+the margin allows, whatever chance says of so few, and must have answered. Over a hop (adapter, merge, quantization) no
+block may be worse and the guarded ones must have answered: what is within chance there counts by the base alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tunesmith.memory.errors import BadInput, NotFound
+from tunesmith.memory.records import Artifact
+from tunesmith.memory.store import Store
+from tunesmith.tools.compare import BETTER, GUARDED_BLOCKS, LISTED_BLOCKS, MAX_ERROR_SHARE, PRIMARY_BLOCK, WORSE
+from tunesmith.tools.evaluation import CHAIN, compare_run
+
+
+def broken_hops(store: Store, run: str, arm: str) -> list[str]:
+    """Why the run's newest `arm` must not be deployed, a line for each block; empty: it may.
+
+    An evaluation of an earlier artifact counts for nothing. The adversarial block is listed, and gates nothing.
+    """
+    made = _line(store, run, arm)
+    try:
+        whole = compare_run(store, run, "base", arm, made=made)
+    except (NotFound, BadInput) as error:
+        return [str(error)]
+    if not whole["comparable"]:
+        return [str(whole["refused"])]
+    told = {block: why for block in whole["blocks"] if (why := _against_base(whole, block))}
+    for hop in _hops(store, run, made):
+        over = " → ".join(hop["arms"])
+        told |= {name: f"{over}, {why}" for name in hop["blocks"] if name not in told and (why := _over_hop(hop, name))}
+    return list(told.values())
+
+
+def _line(store: Store, run: str, arm: str) -> dict[str, Artifact]:
+    """The artifacts from the base to the run's newest `arm`, as far as the store knows them, by the arm they are."""
+    made = store.artifacts(run, arm)
+    if not made:
+        return {}
+    before = {kind: store.ancestor(made[-1], kind) for kind in CHAIN[: CHAIN.index(arm)]}
+    return {**{kind: artifact for kind, artifact in before.items() if artifact}, arm: made[-1]}
+
+
+def _hops(store: Store, run: str, made: Mapping[str, Artifact]) -> list[dict[str, Any]]:
+    """Each evaluated artifact of a line against the nearest before it that it may be compared with.
+
+    The last against the base is left out: that is no hop but the whole way.
+    """
+    way, found = ["base"], []
+    for arm in [name for name in CHAIN[1:] if name in made]:
+        for before in reversed(way):
+            try:
+                hop = compare_run(store, run, before, arm, made=made)
+            except NotFound:
+                break  # this artifact was never evaluated
+            if hop["comparable"]:
+                way.append(arm)
+                found.append(hop)
+                break
+    return [hop for hop in found if hop["arms"] != ["base", way[-1]]]
+
+
+def _against_base(compared: Mapping[str, Any], block: str) -> str:
+    counts = compared["blocks"][block]
+    if block in LISTED_BLOCKS:
+        return ""
+    if block == PRIMARY_BLOCK:
+        return "" if counts["verdict"] == BETTER else _told(compared, block)
+    if counts["verdict"] == WORSE:
+        return _told(compared, block)
+    if erred := _erred(block, counts):
+        return _told(compared, block, erred)
+    lost, margin = -(counts["difference"] or 0.0), compared["margin"]
+    if block in GUARDED_BLOCKS and lost > margin:
+        return _told(compared, block, f"{lost:.1%} lost, over the margin of {margin:.0%}")
+    return ""
+
+
+def _over_hop(compared: Mapping[str, Any], block: str) -> str:
+    counts = compared["blocks"][block]
+    if block in LISTED_BLOCKS:
+        return ""
+    if counts["verdict"] == WORSE:
+        return _told(compared, block, f"p = {counts['p_value']:.2g}")
+    erred = _erred(block, counts)
+    return _told(compared, block, erred) if erred else ""
+
+
+def _erred(block: str, counts: Mapping[str, Any]) -> str:
+    """Whether too many cases of a guarded block have no answer to say that nothing was lost."""
+    worst = max(counts["errors"].values())
+    if block not in GUARDED_BLOCKS or worst <= MAX_ERROR_SHARE * counts["cases"]:
+        return ""
+    return f"{worst} of {counts['cases']} cases erred, over {MAX_ERROR_SHARE:.0%}: evaluate again"
+
+
+def _told(compared: Mapping[str, Any], block: str, why: str = "") -> str:
+    """A refusal in one line: the block, the verdict, the numbers, what shows the cases."""
+    a, b = compared["arms"]
+    counts = compared["blocks"][block]
+    passed = f"{counts['passed'][a]} → {counts['passed'][b]} of {counts['judged']} passed"
+    return (
+        f"{block}: {counts['verdict']} ({', '.join(filter(None, (passed, why)))}); "
+        f"`tunesmith compare {compared['run']} --arms {a},{b}` shows the flips"
+    )
