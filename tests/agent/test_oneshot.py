@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from tests import fixtures_run
 from tests.agent.stub_driver import Script, StubDriver
 from tests.agent.terminal import Terminal, Tunesmith
 from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.store import Store
 
-BASE = ("base", {"model": None, "run": None})
+LOOK = ("look_up", {"topic": "runs", "run": None, "other_run": None, "setting": None})
 
 
 @pytest.fixture
@@ -173,3 +174,96 @@ def test_a_whole_conversation_on_a_terminal(
     assert "That is that." in target.read_text()
     repl.type("\x03\x03")
     assert repl.end() == 0
+
+
+def in_turn(*calls: tuple[str, dict[str, Any]], words: str = "That is that.") -> Script:
+    """One call after the other, then words."""
+
+    def script(body: dict[str, Any]) -> Any:
+        made = sum(message["role"] == "tool" for message in body["messages"])
+        return calls[made] if made < len(calls) else words
+
+    return script
+
+
+@pytest.fixture
+def broken_model_folder(model_folder: Path) -> Path:
+    """A base that is planned like any other and whose worker fails, for its chat template cannot be rendered."""
+    (model_folder / "chat_template.jinja").write_text("{% for message in messages %}")
+    return model_folder
+
+
+def test_a_failed_step_is_exit_code_1_and_its_run_has_failed(
+    tunesmith: Tunesmith, driver: Callable[..., StubDriver], broken_model_folder: Path
+) -> None:
+    call = ("base", {"model": str(broken_model_folder), "run": None})
+    one = driver(in_turn(call, LOOK, words="The base is here."))
+    done = tunesmith("-p", f"take {broken_model_folder} as the base", "--yes", "--json", TUNESMITH_DRIVER=one.url)
+    assert done.returncode == 1, done.stderr
+    told = {event["event"]: event for event in events(done.stdout)}
+    assert told["step.finished"]["status"] == "failed" and told["message"]["text"] == "The base is here."
+    assert "base (s1) failed" in told["error"]["message"] and told["done"]["exit_code"] == 1
+    assert Store(tunesmith.home).run("r1").status == "failed"
+
+
+def test_a_gate_that_refuses_is_exit_code_4(tunesmith: Tunesmith, driver: Callable[..., StubDriver]) -> None:
+    build = fixtures_run.new_builder(tunesmith.home)
+    base, _ = fixtures_run.add_baseline(build)
+    step = build.step("train", arm="adapter")
+    build.artifact(step, "adapter", "", base)
+    build.end(step, 1.0, 1)
+    one = driver(in_turn(("deploy", {"arm": "adapter", "rollback": None, "run": None}), words="It is served."))
+    done = tunesmith("-p", "deploy it", "--yes", "--json", TUNESMITH_DRIVER=one.url, TUNESMITH_VLLM="/bin/true")
+    assert done.returncode == 4, done.stderr
+    told = {event["event"]: event for event in events(done.stdout)}
+    assert told["error"]["exit_code"] == told["done"]["exit_code"] == 4 and "step.started" not in told
+
+
+def test_a_gate_is_told_though_the_driver_never_comes_to_an_end(
+    tunesmith: Tunesmith, driver: Callable[..., StubDriver]
+) -> None:
+    build = fixtures_run.new_builder(tunesmith.home)
+    base, _ = fixtures_run.add_baseline(build)
+    build.artifact(build.step("train", arm="adapter"), "adapter", "", base)
+    one = driver(in_turn(*[("deploy", {"arm": "adapter", "rollback": None, "run": None})] * 20))
+    (tunesmith.home / "settings.toml").write_text("[driver]\nrouting = false\n")
+    done = tunesmith("-p", "deploy it", "--yes", TUNESMITH_DRIVER=one.url, TUNESMITH_VLLM="/bin/true")
+    assert done.returncode == 4 and "stopped after 8 requests" in done.stderr, done.stderr
+
+
+def test_a_turn_that_ends_with_bad_input_is_exit_code_2(
+    tunesmith: Tunesmith, driver: Callable[..., StubDriver]
+) -> None:
+    one = driver(in_turn(("merge", {"run": None}), LOOK, words="There is nothing to merge."))
+    done = tunesmith("-p", "merge it", "--yes", TUNESMITH_DRIVER=one.url)
+    assert done.returncode == 2 and done.stdout == "There is nothing to merge.\n", done.stderr
+    assert "`tunesmith base` opens one" in done.stderr
+
+
+def test_bad_input_that_the_driver_put_right_itself_is_exit_code_0(
+    tunesmith: Tunesmith, driver: Callable[..., StubDriver], model_folder: Path
+) -> None:
+    right = ("base", {"model": str(model_folder), "run": None})
+    tunesmith.home.mkdir()
+    (tunesmith.home / "settings.toml").write_text("[driver]\nrouting = false\n")
+    one = driver(in_turn(("base", {"model": "/nowhere/at/all", "run": None}), right))
+    done = tunesmith("-p", f"take {model_folder} as the base", "--yes", "--json", TUNESMITH_DRIVER=one.url)
+    assert done.returncode == 0, done.stderr
+    calls = [event["arguments"]["model"] for event in events(done.stdout) if event["event"] == "tool.called"]
+    assert calls == ["/nowhere/at/all", str(model_folder)] and Store(tunesmith.home).run("r1").status == "done"
+
+
+def test_a_no_at_a_terminal_is_exit_code_1_and_nothing_is_left_running(
+    tunesmith: Tunesmith,
+    terminal: Callable[..., Terminal],
+    driver: Callable[..., StubDriver],
+    model_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TUNESMITH_DRIVER", driver(in_turn(("base", {"model": str(model_folder), "run": None}))).url)
+    one = terminal("-p", f"take {model_folder} as the base")
+    one.expect("Start?")
+    one.line("not today")
+    assert one.end() == 1, one.text
+    assert "not today; nothing was started" in one.text
+    assert Store(tunesmith.home).run("r1").status == "failed"
