@@ -102,7 +102,7 @@ class _Turn:
             return self.driver.ensure(waiting)
         except DriverMissing:
             run = carry.open_run(self.ws, "base", dict(FETCH))
-            arc.perform(self.ws, run, "base", FETCH, self.approver)
+            carry.in_run(self.ws, run, "base", FETCH, self.approver)
             return self.driver.ensure(waiting)
 
     def _wait(self, future: Future[Reply]) -> Reply:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -267,3 +268,28 @@ def test_a_no_at_a_terminal_is_exit_code_1_and_nothing_is_left_running(
     assert one.end() == 1, one.text
     assert "not today; nothing was started" in one.text
     assert Store(tunesmith.home).run("r1").status == "failed"
+
+
+def test_ctrl_c_in_the_grace_of_a_turns_question_ends_the_turn_and_not_the_repl(
+    tunesmith: Tunesmith,
+    terminal: Callable[..., Terminal],
+    driver: Callable[..., StubDriver],
+    model_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = driver(call_then(("base", {"model": str(model_folder), "run": None}), "That is that."))
+    monkeypatch.setenv("TUNESMITH_DRIVER", one.url)
+    repl = terminal()
+    repl.expect("tunesmith ❯")
+    place = repl.line(f"take {model_folder} as the base")
+    repl.expect("needed", after=place)
+    time.sleep(0.2)
+    repl.type("\x03")
+    repl.expect("waits for a yes to plan", after=place)
+    assert "Start?" not in repl.text[place:], "or the Ctrl-C came too late to test anything"
+    store = Store(tunesmith.home)
+    assert [step.status for step in store.steps()] == ["planned"] and store.run("r1").status == "waiting"
+    place = repl.line(f"take {model_folder} as the base, please")
+    repl.expect("Start?", after=place)
+    place = repl.line("yes")
+    repl.expect("✓ base", after=place)

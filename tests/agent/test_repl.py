@@ -121,6 +121,52 @@ def test_enter_is_no_yes_and_other_words_are_the_reason_of_a_no(
     row = Store(tunesmith.home).read("SELECT decision, reason FROM approvals")[0]
     assert tuple(row) == ("no", "rather the bundled one")
     assert Store(tunesmith.home).step("s1").pid is None
+    assert Store(tunesmith.home).run("r1").status == "failed", "as after a no on the command line"
+
+
+def test_a_slip_in_an_edit_is_told_and_asked_again(terminal: Open, model_folder: Path, tunesmith: Tunesmith) -> None:
+    repl = ready(terminal())
+    place = repl.line(f"/base model={model_folder}")
+    for answer, told in (
+        ("rol=teacher", "did you mean 'role'?"),
+        ("role = teecher", "(got 'teecher')"),
+        ("role=", "'role=' sets nothing in this step"),
+        ("yes, role = teacher", ""),
+    ):
+        repl.expect("Start?", after=place)
+        time.sleep(1.0)  # what is typed in the grace is dropped, as it should be
+        place = repl.line(answer)
+        if told:
+            repl.expect(told, after=place)
+    store = Store(tunesmith.home)
+    repl.wait(lambda: len(store.steps()) == 2, timeout_s=30)
+    assert [(step.status, step.request["role"]) for step in store.steps()] == [
+        ("declined", "base"),
+        ("planned", "teacher"),
+    ]
+    assert [row["reason"] for row in store.read("SELECT reason FROM approvals")] == ["edited: role=teacher"]
+
+
+def test_ctrl_c_in_the_grace_leaves_a_question_undecided(
+    terminal: Open, model_folder: Path, tunesmith: Tunesmith
+) -> None:
+    """Asked by a slash command, and by a plan in the background."""
+    plan = model_folder.parent / "plan.yaml"
+    plan.write_text(f"name: two\nsteps:\n  - inspect\n  - stage: base\n    model: {model_folder}\n")
+    assert tunesmith("run", str(plan)).returncode == 3
+    repl = ready(terminal())
+    for command in (f"/base model={model_folder}", "/continue r1"):
+        place = repl.line(command)
+        repl.expect("needed", after=place)
+        time.sleep(0.2)
+        repl.type("\x03")
+        repl.expect("waits for a yes to plan", after=place)
+        assert "Start?" not in repl.text[place:], "or the Ctrl-C came too late to test anything"
+        place = repl.line("/sql SELECT 6 * 7 AS answer")
+        repl.expect("42", after=place)
+    store = Store(tunesmith.home)
+    assert {run.status for run in store.runs()} == {"waiting"}
+    assert not store.read("SELECT 1 FROM approvals WHERE step != 's1' AND decision = 'yes'")
 
 
 def test_a_yes_typed_ahead_of_the_question_is_not_taken(
