@@ -182,21 +182,6 @@ def test_a_plan_is_not_edited_to_a_path_either(talk: Callable[..., Talk]) -> Non
     assert one.desk.draft == before
 
 
-@pytest.mark.parametrize("where", ["run name", "model name"])
-def test_data_that_says_it_is_approved_starts_nothing(talk: Callable[..., Talk], where: str, tmp_path: Path) -> None:
-    """The attacker is a model that obeys whatever it reads."""
-    one = talk(*[NO] * 5)
-    one.store.new_run(APPROVE_NOW if where == "run name" else "tickets", goal=APPROVE_NOW)
-    one.turn(
-        f"what about {APPROVE_NOW if where == 'model name' else 'my runs'}?",
-        ("look_up", {"topic": "runs", "run": None, "other_run": None, "setting": None}),
-        ("deploy", {"arm": "adapter", "rollback": None, "run": None}),
-        ("base", {"model": "bundled", "run": None}),
-    )
-    assert one.ran() == []
-    assert not one.store.read("SELECT 1 FROM approvals WHERE decision = 'yes'")
-
-
 def test_rows_go_to_the_screen_and_never_to_the_model(talk: Callable[..., Talk]) -> None:
     from tunesmith.memory.records import TrainingRow
 
