@@ -124,27 +124,63 @@ def test_a_driver_that_misbehaves_is_one_clear_line(
     assert Store(tunesmith.home).read("SELECT content FROM conversations WHERE role = 'user'")[0][0] == "hello"
 
 
-def test_a_driver_that_is_down_is_one_clear_line(tunesmith: Tunesmith) -> None:
+def down_url() -> str:
+    """Where nobody listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    done = tunesmith("-p", "hello", TUNESMITH_DRIVER=url)
+        return f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+
+
+def test_a_driver_that_is_down_is_one_clear_line(tunesmith: Tunesmith) -> None:
+    done = tunesmith("-p", "hello", TUNESMITH_DRIVER=down_url())
     assert done.returncode == 1 and "cannot be reached" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+def test_a_driver_that_is_too_slow_is_one_clear_line(tunesmith: Tunesmith, driver: Callable[..., StubDriver]) -> None:
+    patience(tunesmith.home, 0.5)
+    one = driver(mode="slow")
+    done = tunesmith("-p", "hello", TUNESMITH_DRIVER=one.url)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "did not answer in time" in done.stderr and "timeout_s" in done.stderr and one.requests
+    patience(tunesmith.home, 30)
+    assert tunesmith("-p", "hello", TUNESMITH_DRIVER=one.url).stdout == "Hello.\n", "slow, but in time"
+
+
+def patience(home: Path, timeout_s: float) -> None:
+    home.mkdir(exist_ok=True)
+    (home / "settings.toml").write_text(f"[driver]\ntimeout_s = {timeout_s}\n")
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"),
+    [
+        ("down", "cannot be reached"),
+        ("slow", "did not answer in time"),
+        ("garbage", "could not be read"),
+        ("cut", "broke off"),
+        ("short", "/new starts a fresh one"),
+    ],
+)
 def test_the_repl_lives_on_when_the_driver_misbehaves(
     tunesmith: Tunesmith,
     terminal: Callable[..., Terminal],
     driver: Callable[..., StubDriver],
     monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    told: str,
 ) -> None:
-    monkeypatch.setenv("TUNESMITH_DRIVER", driver(mode="cut").url)
+    patience(tunesmith.home, 0.5 if mode == "slow" else 30)
+    monkeypatch.setenv("TUNESMITH_DRIVER", down_url() if mode == "down" else driver(mode=mode).url)
     repl = terminal()
     repl.expect("tunesmith ❯")
     place = repl.line("hello there")
-    repl.expect("broke off", after=place)
-    place = repl.line("/sql SELECT content FROM conversations WHERE role = 'user'")
-    repl.expect("hello there", after=place)
+    repl.expect(told, after=place)
+    place = repl.line("/help")
+    repl.expect("Nothing expensive starts unasked.", after=place)
+    rows = Store(tunesmith.home).read("SELECT role, content FROM conversations")
+    kept = {row["role"]: row["content"] for row in rows}
+    assert kept["user"] == "hello there" and told in kept["assistant"]
+    assert "Traceback" not in repl.text
 
 
 def test_a_whole_conversation_on_a_terminal(
