@@ -5,6 +5,7 @@ Light: pydantic-ai is imported by a thread behind the prompt, the driver's serve
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from concurrent.futures import wait
@@ -64,6 +65,7 @@ class Talk:
             self._error = error
         finally:
             self._loaded.set()
+        _warm()
 
     def chat(self) -> Chat:
         """The conversation, waited for. Raises what kept it from loading."""
@@ -195,3 +197,10 @@ class Talk:
             self._driver.close()
         if self._chat:
             self._chat.close()
+
+
+def _warm() -> None:
+    """Import what the first words would wait for."""
+    with contextlib.suppress(ImportError):
+        import pydantic_ai.models.openai
+        import pydantic_ai.providers.vllm  # noqa: F401
