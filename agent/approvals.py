@@ -7,6 +7,8 @@ never shows the plan; whoever emits `plan.shown` has done that.
 from __future__ import annotations
 
 import contextlib
+import re
+import shlex
 import sys
 import termios
 import time
@@ -14,7 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunesmith.memory.errors import ApprovalPending
+from tunesmith.agent.fields import of_words
+from tunesmith.memory.errors import ApprovalPending, BadInput
+from tunesmith.tools import catalog
 from tunesmith.tools.arc import Decision, Edited
 from tunesmith.tools.stage import Plan
 
@@ -49,14 +53,30 @@ ALWAYS = "always in this session, up to this price"
 """The reason in a decision that also answers for the later plans of its stage that cost no more."""
 
 
+_PAIR = re.compile(r"""(?<![^\s,;])-{0,2}([^\W\d][\w-]*)\s*=+\s*("[^"]*"|'[^']*'|\[[^\]]*\]|[^\s=;]*[^\s=;,.!])""")
+_REFUSING = re.compile(r"\W*(?:no|nope|not|don'?t|do not|never|stop|cancel)\b", re.IGNORECASE)
+_AROUND_PAIRS = {"a", "and", "at", "but", "instead", "make", "set", "then", "to", "use", "with"}.union(
+    *(answer.split() for answer in _YES | _ALWAYS)
+)
+
+
 def read_edit(text: str, plan: Plan) -> dict[str, Any]:
-    """The fields in an answer such as `lora_rank=8 epochs=2`; empty where it is no edit of this plan."""
-    words = text.split()
-    pairs = [word.partition("=") for word in words]
-    if not words or not all(equals and value for _, equals, value in pairs):
+    """The fields in an answer such as `lora_rank=8, epochs = 2`, a yes before them or not; empty for other answers.
+
+    What begins with a no is no edit. Raises BadInput where something is set to a value and it is not clear what: such
+    an answer is neither a yes nor a no. Whether a field and its value are right is for the plan's request to say.
+    """
+    if "=" not in text or _REFUSING.match(text):
         return {}
-    fields = {name.strip("-").replace("-", "_"): value for name, _, value in pairs}
-    return fields if fields.keys() <= plan.request.keys() - {"run"} else {}
+    pairs = [(name.replace("-", "_").lower(), value.strip("\"'")) for name, value in _PAIR.findall(text)]
+    around = " ".join(re.split(r"[\s,;.!]+", _PAIR.sub(" ", text))).strip()
+    unclear = [word for word in around.lower().split() if word not in _AROUND_PAIRS]
+    if not pairs or unclear or "run" in dict(pairs):
+        example = next((f"{name}={value}" for name, value in plan.request.items() if name != "run"), "field=value")
+        told = "run" if "run" in dict(pairs) else around or text.strip()
+        raise BadInput(f"{told!r} sets nothing in this step; write such as {example}, or yes, or why not")
+    request = catalog.BY_NAME[plan.stage].load().request
+    return of_words(shlex.join(f"{name}={value}" for name, value in pairs), request)
 
 
 def read_answer(text: str, *, by: str) -> Decision | None:
@@ -91,13 +111,19 @@ class TerminalApprover:
         if plan.estimate.seconds <= self.granted_seconds.get(plan.stage, -1.0):
             return Decision(True, "terminal", f"{ALWAYS} ({self.granted_seconds[plan.stage]:.0f} s)")
         time.sleep(GRACE_S)
+        unclear = ""
         while True:
             drop_typed_ahead()
             try:
-                text = self.ask(question(plan))
+                text = self.ask(unclear + question(plan))
             except EOFError:
                 raise pending(plan, step, "the terminal was closed") from None
-            if edit := read_edit(text, plan):
+            try:
+                edit = read_edit(text, plan)
+            except BadInput as error:
+                unclear = f"{error}\n"
+                continue
+            if edit:
                 raise Edited(edit)
             answer = read_answer(text, by="terminal")
             if answer and answer.reason == ALWAYS:

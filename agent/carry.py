@@ -120,6 +120,22 @@ def standing(store: Store, run: str) -> Iterator[None]:
     stand(store, run, DONE)
 
 
+@contextmanager
+def undecided(store: Store, run: str) -> Iterator[None]:
+    """Let a run wait where the question about its step was not answered. Raises ApprovalPending on."""
+    try:
+        yield
+    except ApprovalPending:
+        not_started(store, run, WAITING)
+        raise
+
+
+def not_started(store: Store, run: str, status: str) -> None:
+    """Put a run where a step that did not start leaves it, unless another step of it is at work."""
+    if not store.steps(run, status=RUNNING):
+        stand(store, run, status)
+
+
 def stand(store: Store, run: str, status: str) -> None:
     """Put a run that follows no written plan where its newest step stands."""
     if store.steps(run) and not store.run(run).plan.get("steps"):

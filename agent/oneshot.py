@@ -11,12 +11,13 @@ from concurrent.futures import Future
 
 from tunesmith.agent import carry
 from tunesmith.agent.approvals import YesApprover
+from tunesmith.agent.driver import outcome
 from tunesmith.agent.driver.chat import Cancelled, Chat, Reply
 from tunesmith.agent.driver.desk import Desk
 from tunesmith.agent.driver.endpoint import Driver, DriverMissing, Endpoint, model_of
 from tunesmith.agent.output import Output
 from tunesmith.agent.settings import Settings
-from tunesmith.memory.errors import ApprovalPending, TunesmithError
+from tunesmith.memory.errors import ApprovalPending, StepFailed, TunesmithError
 from tunesmith.memory.store import Store
 from tunesmith.tools import arc
 from tunesmith.tools.arc import Approver, ArcPlan, Workspace
@@ -53,7 +54,7 @@ class _Turn:
         self._failed: TunesmithError | None = None
 
     def hold(self, prompt: str) -> int:
-        """Answer one prompt; 0, or what the step that it started ended with."""
+        """Answer one prompt; 0. Raises what the step that it started, or the call that it ended with, came to."""
         desk = Desk(
             ws=self.ws,
             approver=self.approver,
@@ -67,17 +68,30 @@ class _Turn:
         )
         self.chat = Chat(desk)
         future = self.chat.begin(prompt, lambda: model_of(self._endpoint()), lambda sentence: None)
-        reply = self._wait(future)
-        self.out.emit("message", text=reply.text, left_out=list(reply.left_out))
-        if not self.out.as_json:
-            print(reply.text)
-        if desk.draft is not None:
+        self._tell(desk, future)
+        wrong = outcome.of_turn(desk)
+        if desk.draft is not None and wrong is None:
             self._carry_out(desk.draft)
         if self._pending:
             raise self._pending
         if self._failed:
             raise self._failed
+        if wrong:
+            raise wrong
         return 0
+
+    def _tell(self, desk: Desk, future: Future[Reply]) -> None:
+        """Tell the answer. A driver that broke off behind a failed step or a refused gate hides neither."""
+        try:
+            reply = self._wait(future)
+        except StepFailed as broken:
+            if not outcome.is_lasting(outcome.of_turn(desk)):
+                raise
+            self.out.say(str(broken))
+            return
+        self.out.emit("message", text=reply.text, left_out=list(reply.left_out))
+        if not self.out.as_json:
+            print(reply.text)
 
     def _endpoint(self) -> Endpoint:
         def waiting(seconds: float) -> None:
@@ -88,7 +102,7 @@ class _Turn:
             return self.driver.ensure(waiting)
         except DriverMissing:
             run = carry.open_run(self.ws, "base", dict(FETCH))
-            arc.perform(self.ws, run, "base", FETCH, self.approver)
+            carry.in_run(self.ws, run, "base", FETCH, self.approver)
             return self.driver.ensure(waiting)
 
     def _wait(self, future: Future[Reply]) -> Reply:

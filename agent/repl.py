@@ -85,15 +85,23 @@ class _Repl:
                 except EOFError:
                     break
                 self._typed = ""
-                if self._error:
-                    raise self._error
-                if line == _WOKEN:
-                    self.shell().answer_questions()
-                elif line.strip() and not self.shell().handle(line.strip()):
-                    break
+                try:
+                    if not self._take(line):
+                        break
+                except KeyboardInterrupt:  # between a line and whoever carries it out
+                    print("interrupted; jobs go on")
             if self._loaded.is_set() and self._shell:
                 self._shell.leave()
         return 0
+
+    def _take(self, line: str) -> bool:
+        """Carry out what the prompt returned; False to leave."""
+        if self._error:
+            raise self._error
+        if line == _WOKEN:
+            self.shell().answer_questions()
+            return True
+        return not line.strip() or self.shell().handle(line.strip())
 
     def shell(self) -> Shell:
         """What stands behind the prompt, waited for. Raises what kept it from loading."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from platformdirs import user_data_path
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.judge_settings import JudgeSettings
@@ -41,6 +41,8 @@ class DriverSettings(BaseModel):
     """Let a schema-bound request choose the tool, as small models need it; false: the model's own tool calling."""
     context_tokens: int = 8192
     """Longest conversation that the driver is served with."""
+    timeout_s: float = Field(default=180.0, gt=0)
+    """Longest wait for the driver to say anything; it is asked a second time before the turn gives up."""
     key: str = ""
     """Read from `key_env`; never written in the file."""
 

@@ -19,7 +19,7 @@ from prompt_toolkit.input.typeahead import clear_typeahead
 from rich.console import Console, RenderableType
 
 from tunesmith.agent import carry, render, settings, slash
-from tunesmith.agent.approvals import GRACE_S, TerminalApprover, drop_typed_ahead
+from tunesmith.agent.approvals import GRACE_S, TerminalApprover, drop_typed_ahead, pending
 from tunesmith.agent.cli import open_store, unexpected
 from tunesmith.agent.fields import choices
 from tunesmith.agent.monitor import Monitor
@@ -165,21 +165,28 @@ class Shell:
         return answer is not None and answer.yes
 
     def approver(self, plan: Plan, step: str) -> Decision:
-        """Asks from the main thread."""
-        return self._approver(plan, step)
+        """Asks from the main thread. Ctrl-C in the grace leaves it undecided, as it does at the question itself."""
+        try:
+            return self._approver(plan, step)
+        except KeyboardInterrupt:
+            raise pending(plan, step, "it was interrupted") from None
 
     def has_questions(self) -> bool:
         """Whether a background thread waits for an answer."""
         return not self._questions.empty()
 
     def answer_questions(self) -> None:
-        """Ask what the background threads want to know."""
+        """Ask what the background threads want to know; each of them gets an answer, be it that there is none."""
         while self.has_questions():
             asked = self._questions.get()
+            answer: Any = EOFError("nothing was decided")
             try:
-                asked.answer.put(asked.ask())
+                answer = asked.ask()
+            except KeyboardInterrupt:
+                pass
             except Exception as error:
-                asked.answer.put(error)
+                answer = error
+            asked.answer.put(answer)
 
     def from_thread(self, ask: Callable[[], Any]) -> Any:
         """Have the main thread ask, and wait for the answer. Raises what asking raised."""

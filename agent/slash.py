@@ -12,7 +12,7 @@ from tunesmith.agent.completion import COMMANDS
 from tunesmith.agent.output import Output
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.questions import show_run
-from tunesmith.memory.records import RUNNING
+from tunesmith.memory.records import FAILED, RUNNING
 from tunesmith.tools import arc, catalog, runner
 
 if TYPE_CHECKING:
@@ -47,11 +47,13 @@ def stage(shell: Shell, name: str, words: str) -> None:
         return None
     plan = arc.price(shell.ws, run, name, given)
     step = arc.propose(shell.ws, run, plan)
-    agreed = arc.agree(shell.ws, step, plan, shell.approver)
+    with carry.undecided(shell.store, run):
+        agreed = arc.agree(shell.ws, step, plan, shell.approver)
     if agreed:
         arc.start(shell.ws, agreed[0])
         carry.stand(shell.store, run, RUNNING)
     else:
+        carry.not_started(shell.store, run, FAILED)
         shell.say(f"{name} ({step}) was declined; nothing was started")
     return None
 

@@ -5,15 +5,18 @@ Light: pydantic-ai is imported by a thread behind the prompt, the driver's serve
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from concurrent.futures import TimeoutError as NotYet
+from concurrent.futures import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.agent.approvals import pending
 from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.errors import BadInput, NotFound
-from tunesmith.tools.arc import ArcPlan
+from tunesmith.tools.arc import ArcPlan, Decision
+from tunesmith.tools.stage import Plan
 
 if TYPE_CHECKING:
     from tunesmith.agent.driver.chat import Chat
@@ -34,6 +37,7 @@ class Talk:
         self._chat: Chat | None = None
         self._driver: Driver | None = None
         self._error: Exception | None = None
+        self._stopped = False
 
     def load(self) -> None:
         """Import the agent in a thread, so that the first words do not wait for it."""
@@ -49,7 +53,7 @@ class Talk:
             self._driver = Driver(shell.settings)
             desk = Desk(
                 ws=shell.ws,
-                approver=shell.ask_from_thread,
+                approver=self._ask,
                 show=shell.show,
                 start_arc=self._start_arc,
                 before_step=self._give_way,
@@ -61,6 +65,7 @@ class Talk:
             self._error = error
         finally:
             self._loaded.set()
+        _warm()
 
     def chat(self) -> Chat:
         """The conversation, waited for. Raises what kept it from loading."""
@@ -75,20 +80,31 @@ class Talk:
         from tunesmith.agent.driver.endpoint import model_of
 
         chat = self.chat()
+        self._stopped = False
         future = chat.begin(text, lambda: model_of(self._endpoint()), self._shell.say)
         while True:
             try:
-                future.result(timeout=_POLL_S)
-                return
-            except NotYet:
-                if future.done():
-                    raise
+                if wait([future], timeout=_POLL_S).done:
+                    future.result()
+                    return
                 self._shell.answer_questions()
             except KeyboardInterrupt:
+                self._stopped = True
                 chat.cancel()
             except Cancelled:
                 self._shell.say("stopped; jobs go on")
                 return
+
+    def _ask(self, plan: Plan, step: str) -> Decision:
+        """Asks through the main thread; a turn that was stopped meanwhile leaves its question undecided."""
+
+        def ask() -> Decision:
+            if self._stopped:
+                raise pending(plan, step, "the turn was stopped")
+            return self._shell.approver(plan, step)
+
+        decision: Decision = self._shell.from_thread(ask)
+        return decision
 
     def _endpoint(self) -> Any:
         from tunesmith.agent.driver.endpoint import DriverMissing
@@ -111,10 +127,9 @@ class Talk:
     def _fetch(self) -> None:
         from tunesmith.agent import carry
         from tunesmith.agent.oneshot import FETCH
-        from tunesmith.tools import arc
 
         run = carry.open_run(self._shell.ws, "base", dict(FETCH))
-        arc.perform(self._shell.ws, run, "base", FETCH, self._shell.ask_from_thread)
+        carry.in_run(self._shell.ws, run, "base", FETCH, self._ask)
 
     def _start_arc(self, plan: ArcPlan) -> str:
         self._shell.start_arc(plan)
@@ -182,3 +197,10 @@ class Talk:
             self._driver.close()
         if self._chat:
             self._chat.close()
+
+
+def _warm() -> None:
+    """Import what the first words would wait for."""
+    with contextlib.suppress(ImportError):
+        import pydantic_ai.models.openai
+        import pydantic_ai.providers.vllm  # noqa: F401

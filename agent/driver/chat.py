@@ -225,6 +225,11 @@ def _clear_line(error: Exception) -> str:
         return f"stopped after {REQUESTS_PER_TURN} requests to the driver in one turn; say it in smaller steps"
     if isinstance(error, UnexpectedModelBehavior):
         return f"the driver's answer could not be read ({told}); try again, or another driver"
+    if isinstance(error, TimeoutError) or "timed out" in told.lower() or "Timeout" in type(error).__name__:
+        return (
+            "the driver did not answer in time (timeout_s under [driver] in settings.toml is how long it may take); "
+            "/doctor says what is served, slash commands work"
+        )
     if isinstance(error, ModelAPIError | OSError | TimeoutError) or type(error).__module__.startswith(
         ("openai", "httpx")
     ):

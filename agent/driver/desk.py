@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from tunesmith.agent.driver.endpoint import Endpoint
-from tunesmith.memory.errors import BadInput
+from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.arc import Approver, ArcPlan, Workspace
@@ -61,6 +61,8 @@ class Desk:
     """Call → its last result and how often in a row it was the same."""
     agreed: dict[str, str] = field(default_factory=dict)
     """Tool call id → the step that was agreed to for it."""
+    errors: dict[str, TunesmithError] = field(default_factory=dict)
+    """Tool → what went wrong in this turn; `outcome` keeps it."""
 
     @property
     def store(self) -> Store:
@@ -96,6 +98,7 @@ class Desk:
         self.heard = [prompt]
         self.seen_calls.clear()
         self.agreed.clear()
+        self.errors.clear()
 
     def note(self, result: Any) -> None:
         """Remember what a tool told, for the check of figures."""

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pydantic_ai.models import Model
 
 _RENEW_S = 30.0
-_REQUEST_TIMEOUT_S = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +35,7 @@ class Endpoint:
     """With its `/v1`."""
     model: str
     key: str = ""
+    timeout_s: float = 180.0
 
 
 class DriverMissing(BadInput):
@@ -77,7 +77,7 @@ class Driver:
         """
         chosen = self.chosen
         if chosen.endpoint:
-            return Endpoint(chosen.endpoint.rstrip("/"), chosen.name or "default", chosen.key)
+            return Endpoint(chosen.endpoint.rstrip("/"), chosen.name or "default", chosen.key, chosen.timeout_s)
         folder = self.folder()
         if self._settings.vllm is None:
             raise BadInput(
@@ -94,7 +94,7 @@ class Driver:
             on_wait=on_wait,
         )
         self._keep(server)
-        return Endpoint(f"{server.url}/v1", server.model, server.key)
+        return Endpoint(f"{server.url}/v1", server.model, server.key, self.chosen.timeout_s)
 
     def served(self) -> bool:
         """Whether a server of ours answers as the driver now."""
@@ -156,6 +156,6 @@ def model_of(endpoint: Endpoint) -> Model:
     from pydantic_ai.providers.vllm import VLLMProvider
 
     client = AsyncOpenAI(
-        base_url=endpoint.url, api_key=endpoint.key or "none", timeout=_REQUEST_TIMEOUT_S, max_retries=1
+        base_url=endpoint.url, api_key=endpoint.key or "none", timeout=endpoint.timeout_s, max_retries=1
     )
     return OpenAIChatModel(endpoint.model, provider=VLLMProvider(openai_client=client))

@@ -19,7 +19,7 @@ from tunesmith.agent.driver import planning
 from tunesmith.agent.driver.answers import Topic, answer, find_run
 from tunesmith.agent.driver.desk import Desk
 from tunesmith.memory.errors import BadInput, TunesmithError
-from tunesmith.memory.records import DONE, RUNNING, Step
+from tunesmith.memory.records import RUNNING, Step
 from tunesmith.tools import arc, catalog
 from tunesmith.tools.stage import Plan
 
@@ -148,8 +148,8 @@ def _start(desk: Desk, step: str) -> dict[str, Any]:
     carry.stand(desk.store, started.run, RUNNING)
     ran = {name: value for name, value in started.request.items() if name != "run"}
     if desk.follow:
-        ended = arc.watch(desk.ws, step)
-        carry.stand(desk.store, ended.run, DONE)
+        with carry.standing(desk.store, started.run):
+            ended = arc.watch(desk.ws, step)
         return {**step_facts(ended), "ran_with": ran}
     desk.say(f"{started.stage} runs in the background; you are told when it ends, and we can go on talking.")
     return {

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from tests.tiny_model import make_tiny_model
 from tunesmith.agent.approvals import HashApprover, TerminalApprover, YesApprover, nobody, read_answer
 from tunesmith.memory.errors import ApprovalPending
-from tunesmith.tools.arc import Approver
+from tunesmith.memory.store import Store
+from tunesmith.tools import arc
+from tunesmith.tools.arc import Approver, Edited, Workspace
 from tunesmith.tools.stage import Estimate, Plan
 
 
@@ -52,6 +56,70 @@ def test_enter_alone_is_no_answer(text: str) -> None:
 def test_anything_else_is_a_no_with_that_text_as_the_reason(text: str) -> None:
     answer = read_answer(text, by="t")
     assert answer is not None and not answer.yes and answer.reason == text
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("lora_rank=8", {"lora_rank": "8"}),
+        ("lora_rank = 8", {"lora_rank": "8"}),
+        ("lora_rank= 8.", {"lora_rank": "8"}),
+        ("lora_rank==8", {"lora_rank": "8"}),
+        ("--lora-rank=8", {"lora_rank": "8"}),
+        ("Lora_Rank=8", {"lora_rank": "8"}),
+        ("yes lora_rank=8", {"lora_rank": "8"}),
+        ("Yes, go ahead, but with lora_rank = 8!", {"lora_rank": "8"}),
+        ("lora_rank=8 epochs=2", {"lora_rank": "8", "epochs": "2"}),
+        ("lora_rank=8, epochs = 2 and learning_rate=1e-4", {"lora_rank": "8", "epochs": "2", "learning_rate": "1e-4"}),
+        ("lora_rnk=8", {"lora_rnk": "8"}),
+        ("whatever='two words'", {"whatever": "two words"}),
+    ],
+)
+def test_a_field_with_a_value_is_an_edit_however_it_is_typed(text: str, fields: dict[str, str]) -> None:
+    with pytest.raises(Edited) as edited:
+        TerminalApprover(lambda question: text)(plan(), "s1")
+    assert edited.value.fields == fields
+
+
+@pytest.mark.parametrize("text", ["no, a=b looks wrong", "No lora_rank=8 please", "don't, x=1 is off", "nope = nope"])
+def test_what_begins_with_a_no_is_a_no_whatever_stands_in_it(text: str) -> None:
+    answer = TerminalApprover(lambda question: text)(plan(), "s1")
+    assert not answer.yes and answer.reason == text
+
+
+@pytest.mark.parametrize("text", ["lora_rank=", "=8", "=", "yes =", "why is lora_rank=8", "goal=two words", "run=r2"])
+def test_an_edit_that_cannot_be_read_is_told_and_asked_again(text: str) -> None:
+    """Neither a yes nor a no."""
+    lines = iter([text, "no"])
+    asked: list[str] = []
+
+    def ask(question: str) -> str:
+        asked.append(question)
+        return next(lines)
+
+    assert not TerminalApprover(ask)(plan(), "s1").yes
+    assert len(asked) == 2 and "sets nothing in this step" in asked[1] and asked[1].endswith(asked[0])
+
+
+def test_a_wrong_field_is_told_with_the_nearest_right_one_and_nothing_is_decided(tmp_path: Path) -> None:
+    """The real plan of a base step, from its price to the question that stands again."""
+    told: list[str] = []
+    ws = Workspace(Store(tmp_path), None, lambda event, **data: told.append(str(data.get("text", ""))))
+    run = ws.store.new_run("tiny")
+    priced = arc.price(ws, run, "base", {"model": str(make_tiny_model(tmp_path / "tiny"))})
+    step = arc.propose(ws, run, priced)
+    lines = iter(["rol=teacher", "yes revison = 1"])
+
+    def ask(question: str) -> str:
+        line = next(lines, None)
+        if line is None:
+            raise EOFError
+        return line
+
+    with pytest.raises(ApprovalPending):
+        arc.agree(ws, step, priced, TerminalApprover(ask))
+    assert "did you mean 'role'?" in "".join(told) and "did you mean 'revision'?" in "".join(told)
+    assert [s.status for s in ws.store.steps()] == ["planned"] and not ws.store.read("SELECT 1 FROM approvals")
 
 
 def test_a_bare_no_needs_no_reason() -> None:

@@ -12,13 +12,15 @@ import pytest
 from pydantic_ai.messages import ModelMessage, ToolReturnPart, UserPromptPart
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
 
+from tests import fixtures_run
 from tests.tiny_model import make_tiny_model
 from tunesmith.agent.approvals import ALWAYS, TerminalApprover
 from tunesmith.agent.driver.agent import call_in_text, last_turns
+from tunesmith.agent.driver.card import state_card
 from tunesmith.agent.driver.chat import Chat, Reply
 from tunesmith.agent.driver.desk import Desk
-from tunesmith.memory.errors import StepFailed
-from tunesmith.memory.records import DECLINED, RUNNING
+from tunesmith.memory.errors import ApprovalPending, StepFailed
+from tunesmith.memory.records import DECLINED, FAILED, RUNNING, WAITING
 from tunesmith.memory.store import Store
 from tunesmith.tools import catalog
 from tunesmith.tools.arc import Decision, Edited, Workspace
@@ -109,6 +111,26 @@ def test_a_no_starts_nothing_and_its_reason_reaches_the_model(talk: Callable[...
     one.turn("get the base model", BASE, "It was not started.")
     assert one.ran() == [] and [step.status for step in one.store.steps()] == [DECLINED]
     assert "too slow for tonight" in one.tool_results()[-1]
+    assert one.store.run("r1").status == FAILED
+    assert "r1 (bundled), failed" in state_card(one.store, one.store.run("r1"), None)
+
+
+def test_a_question_that_nobody_answered_lets_the_run_wait(talk: Callable[..., Talk]) -> None:
+    one = talk(ApprovalPending("nobody is there"))
+    with pytest.raises(ApprovalPending):
+        one.turn("get the base model", BASE)
+    assert one.store.run("r1").status == WAITING
+
+
+def test_a_no_leaves_a_run_running_whose_other_step_is_at_work(talk: Callable[..., Talk]) -> None:
+    one = talk(NO)
+    build = fixtures_run.new_builder(one.store.home)
+    fixtures_run.add_baseline(build)
+    build.step("generate")
+    asks = dict.fromkeys((*catalog.BY_NAME["baseline"].asks, "run"))
+    one.turn("run the baseline again", ("baseline", asks))
+    assert [plan.stage for plan in one.asked] == ["baseline"]
+    assert one.store.run("r1").status == RUNNING
 
 
 def test_nothing_expensive_starts_without_a_question_that_holds_its_price(talk: Callable[..., Talk]) -> None:
@@ -158,21 +180,6 @@ def test_a_plan_is_not_edited_to_a_path_either(talk: Callable[..., Talk]) -> Non
     ):
         one.turn("a/b is fine", ("edit_plan", {"step": step, "field": field, "value": value}), "No.")
     assert one.desk.draft == before
-
-
-@pytest.mark.parametrize("where", ["run name", "model name"])
-def test_data_that_says_it_is_approved_starts_nothing(talk: Callable[..., Talk], where: str, tmp_path: Path) -> None:
-    """The attacker is a model that obeys whatever it reads."""
-    one = talk(*[NO] * 5)
-    one.store.new_run(APPROVE_NOW if where == "run name" else "tickets", goal=APPROVE_NOW)
-    one.turn(
-        f"what about {APPROVE_NOW if where == 'model name' else 'my runs'}?",
-        ("look_up", {"topic": "runs", "run": None, "other_run": None, "setting": None}),
-        ("deploy", {"arm": "adapter", "rollback": None, "run": None}),
-        ("base", {"model": "bundled", "run": None}),
-    )
-    assert one.ran() == []
-    assert not one.store.read("SELECT 1 FROM approvals WHERE decision = 'yes'")
 
 
 def test_rows_go_to_the_screen_and_never_to_the_model(talk: Callable[..., Talk]) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import fixtures_run
 from tests.agent.stub_driver import Script, StubDriver
 from tests.agent.terminal import Terminal, Tunesmith
 from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.store import Store
 
-BASE = ("base", {"model": None, "run": None})
+LOOK = ("look_up", {"topic": "runs", "run": None, "other_run": None, "setting": None})
 
 
 @pytest.fixture
@@ -122,27 +124,63 @@ def test_a_driver_that_misbehaves_is_one_clear_line(
     assert Store(tunesmith.home).read("SELECT content FROM conversations WHERE role = 'user'")[0][0] == "hello"
 
 
-def test_a_driver_that_is_down_is_one_clear_line(tunesmith: Tunesmith) -> None:
+def down_url() -> str:
+    """Where nobody listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    done = tunesmith("-p", "hello", TUNESMITH_DRIVER=url)
+        return f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+
+
+def test_a_driver_that_is_down_is_one_clear_line(tunesmith: Tunesmith) -> None:
+    done = tunesmith("-p", "hello", TUNESMITH_DRIVER=down_url())
     assert done.returncode == 1 and "cannot be reached" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+def test_a_driver_that_is_too_slow_is_one_clear_line(tunesmith: Tunesmith, driver: Callable[..., StubDriver]) -> None:
+    patience(tunesmith.home, 0.5)
+    one = driver(mode="slow")
+    done = tunesmith("-p", "hello", TUNESMITH_DRIVER=one.url)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "did not answer in time" in done.stderr and "timeout_s" in done.stderr and one.requests
+    patience(tunesmith.home, 30)
+    assert tunesmith("-p", "hello", TUNESMITH_DRIVER=one.url).stdout == "Hello.\n", "slow, but in time"
+
+
+def patience(home: Path, timeout_s: float) -> None:
+    home.mkdir(exist_ok=True)
+    (home / "settings.toml").write_text(f"[driver]\ntimeout_s = {timeout_s}\n")
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"),
+    [
+        ("down", "cannot be reached"),
+        ("slow", "did not answer in time"),
+        ("garbage", "could not be read"),
+        ("cut", "broke off"),
+        ("short", "/new starts a fresh one"),
+    ],
+)
 def test_the_repl_lives_on_when_the_driver_misbehaves(
     tunesmith: Tunesmith,
     terminal: Callable[..., Terminal],
     driver: Callable[..., StubDriver],
     monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    told: str,
 ) -> None:
-    monkeypatch.setenv("TUNESMITH_DRIVER", driver(mode="cut").url)
+    patience(tunesmith.home, 0.5 if mode == "slow" else 30)
+    monkeypatch.setenv("TUNESMITH_DRIVER", down_url() if mode == "down" else driver(mode=mode).url)
     repl = terminal()
     repl.expect("tunesmith ❯")
     place = repl.line("hello there")
-    repl.expect("broke off", after=place)
-    place = repl.line("/sql SELECT content FROM conversations WHERE role = 'user'")
-    repl.expect("hello there", after=place)
+    repl.expect(told, after=place)
+    place = repl.line("/help")
+    repl.expect("Nothing expensive starts unasked.", after=place)
+    rows = Store(tunesmith.home).read("SELECT role, content FROM conversations")
+    kept = {row["role"]: row["content"] for row in rows}
+    assert kept["user"] == "hello there" and told in kept["assistant"]
+    assert "Traceback" not in repl.text
 
 
 def test_a_whole_conversation_on_a_terminal(
@@ -173,3 +211,121 @@ def test_a_whole_conversation_on_a_terminal(
     assert "That is that." in target.read_text()
     repl.type("\x03\x03")
     assert repl.end() == 0
+
+
+def in_turn(*calls: tuple[str, dict[str, Any]], words: str = "That is that.") -> Script:
+    """One call after the other, then words."""
+
+    def script(body: dict[str, Any]) -> Any:
+        made = sum(message["role"] == "tool" for message in body["messages"])
+        return calls[made] if made < len(calls) else words
+
+    return script
+
+
+@pytest.fixture
+def broken_model_folder(model_folder: Path) -> Path:
+    """A base that is planned like any other and whose worker fails, for its chat template cannot be rendered."""
+    (model_folder / "chat_template.jinja").write_text("{% for message in messages %}")
+    return model_folder
+
+
+def test_a_failed_step_is_exit_code_1_and_its_run_has_failed(
+    tunesmith: Tunesmith, driver: Callable[..., StubDriver], broken_model_folder: Path
+) -> None:
+    call = ("base", {"model": str(broken_model_folder), "run": None})
+    one = driver(in_turn(call, LOOK, words="The base is here."))
+    done = tunesmith("-p", f"take {broken_model_folder} as the base", "--yes", "--json", TUNESMITH_DRIVER=one.url)
+    assert done.returncode == 1, done.stderr
+    told = {event["event"]: event for event in events(done.stdout)}
+    assert told["step.finished"]["status"] == "failed" and told["message"]["text"] == "The base is here."
+    assert "base (s1) failed" in told["error"]["message"] and told["done"]["exit_code"] == 1
+    assert Store(tunesmith.home).run("r1").status == "failed"
+
+
+def test_a_gate_that_refuses_is_exit_code_4(tunesmith: Tunesmith, driver: Callable[..., StubDriver]) -> None:
+    build = fixtures_run.new_builder(tunesmith.home)
+    base, _ = fixtures_run.add_baseline(build)
+    step = build.step("train", arm="adapter")
+    build.artifact(step, "adapter", "", base)
+    build.end(step, 1.0, 1)
+    one = driver(in_turn(("deploy", {"arm": "adapter", "rollback": None, "run": None}), words="It is served."))
+    done = tunesmith("-p", "deploy it", "--yes", "--json", TUNESMITH_DRIVER=one.url, TUNESMITH_VLLM="/bin/true")
+    assert done.returncode == 4, done.stderr
+    told = {event["event"]: event for event in events(done.stdout)}
+    assert told["error"]["exit_code"] == told["done"]["exit_code"] == 4 and "step.started" not in told
+
+
+def test_a_gate_is_told_though_the_driver_never_comes_to_an_end(
+    tunesmith: Tunesmith, driver: Callable[..., StubDriver]
+) -> None:
+    build = fixtures_run.new_builder(tunesmith.home)
+    base, _ = fixtures_run.add_baseline(build)
+    build.artifact(build.step("train", arm="adapter"), "adapter", "", base)
+    one = driver(in_turn(*[("deploy", {"arm": "adapter", "rollback": None, "run": None})] * 20))
+    (tunesmith.home / "settings.toml").write_text("[driver]\nrouting = false\n")
+    done = tunesmith("-p", "deploy it", "--yes", TUNESMITH_DRIVER=one.url, TUNESMITH_VLLM="/bin/true")
+    assert done.returncode == 4 and "stopped after 8 requests" in done.stderr, done.stderr
+
+
+def test_a_turn_that_ends_with_bad_input_is_exit_code_2(
+    tunesmith: Tunesmith, driver: Callable[..., StubDriver]
+) -> None:
+    one = driver(in_turn(("merge", {"run": None}), LOOK, words="There is nothing to merge."))
+    done = tunesmith("-p", "merge it", "--yes", TUNESMITH_DRIVER=one.url)
+    assert done.returncode == 2 and done.stdout == "There is nothing to merge.\n", done.stderr
+    assert "`tunesmith base` opens one" in done.stderr
+
+
+def test_bad_input_that_the_driver_put_right_itself_is_exit_code_0(
+    tunesmith: Tunesmith, driver: Callable[..., StubDriver], model_folder: Path
+) -> None:
+    right = ("base", {"model": str(model_folder), "run": None})
+    tunesmith.home.mkdir()
+    (tunesmith.home / "settings.toml").write_text("[driver]\nrouting = false\n")
+    one = driver(in_turn(("base", {"model": "/nowhere/at/all", "run": None}), right))
+    done = tunesmith("-p", f"take {model_folder} as the base", "--yes", "--json", TUNESMITH_DRIVER=one.url)
+    assert done.returncode == 0, done.stderr
+    calls = [event["arguments"]["model"] for event in events(done.stdout) if event["event"] == "tool.called"]
+    assert calls == ["/nowhere/at/all", str(model_folder)] and Store(tunesmith.home).run("r1").status == "done"
+
+
+def test_a_no_at_a_terminal_is_exit_code_1_and_nothing_is_left_running(
+    tunesmith: Tunesmith,
+    terminal: Callable[..., Terminal],
+    driver: Callable[..., StubDriver],
+    model_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TUNESMITH_DRIVER", driver(in_turn(("base", {"model": str(model_folder), "run": None}))).url)
+    one = terminal("-p", f"take {model_folder} as the base")
+    one.expect("Start?")
+    one.line("not today")
+    assert one.end() == 1, one.text
+    assert "not today; nothing was started" in one.text
+    assert Store(tunesmith.home).run("r1").status == "failed"
+
+
+def test_ctrl_c_in_the_grace_of_a_turns_question_ends_the_turn_and_not_the_repl(
+    tunesmith: Tunesmith,
+    terminal: Callable[..., Terminal],
+    driver: Callable[..., StubDriver],
+    model_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = driver(call_then(("base", {"model": str(model_folder), "run": None}), "That is that."))
+    monkeypatch.setenv("TUNESMITH_DRIVER", one.url)
+    repl = terminal()
+    repl.expect("tunesmith ❯")
+    place = repl.line(f"take {model_folder} as the base")
+    repl.expect("needed", after=place)
+    time.sleep(0.2)
+    repl.type("\x03")
+    repl.expect("waits for a yes to plan", after=place)
+    assert "Start?" not in repl.text[place:], "or the Ctrl-C came too late to test anything"
+    store = Store(tunesmith.home)
+    assert [step.status for step in store.steps()] == ["planned"] and store.run("r1").status == "waiting"
+    place = repl.line(f"take {model_folder} as the base, please")
+    repl.expect("Start?", after=place)
+    place = repl.line("yes")
+    repl.expect("✓ base", after=place)
