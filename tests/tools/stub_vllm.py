@@ -2,7 +2,8 @@
 """Stands in for the vllm program where the property under test is about processes, not about a model.
 
 Speaks the few endpoints that tunesmith waits on, guards `/v1` with the key from its environment as vLLM does, and
-keeps a child beside it, as vLLM keeps its engine. `served-model-name` steers it: `dies` ends at once.
+keeps a child beside it, as vLLM keeps its engine. `served-model-name` steers it: `dies` ends at once, `large` holds
+300 MB.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ def main() -> None:
     if name == "dies":
         print("INFO starting\nValueError: the model is too large: 31.2 GiB, 22.0 GiB free\nINFO bye", flush=True)
         raise SystemExit(1)
+    held = b"x" * 300_000_000 if name == "large" else b""  # noqa: F841
     engine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     print(f"engine {engine.pid}", flush=True)
     ThreadingHTTPServer((option("--host"), int(option("--port"))), Handler).serve_forever()
