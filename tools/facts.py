@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -94,14 +95,18 @@ def gather(
 
 
 def past_steps(store: Store) -> dict[str, tuple[Past, ...]]:
-    """The newest finished steps of each stage. A step that was resumed is left out: its time is not one run's."""
+    """The newest finished steps of each stage and kind. A resumed one is left out: its time is not one run's."""
     rows = store.read(
-        "SELECT stage, seconds, json_extract(plan, '$.estimate.calibrated_seconds') AS calibrated FROM steps s"
+        "SELECT stage, seconds, json_extract(plan, '$.estimate.calibrated_seconds') AS calibrated,"
+        " coalesce(json_extract(plan, '$.estimate.like'), '') AS kind FROM steps s"
         " WHERE status = ? AND calibrated > 0 AND seconds > 0"
         " AND (SELECT count(*) FROM approvals a WHERE a.step = s.step) = 1 ORDER BY finished_at DESC LIMIT 200",
         DONE,
     )
     found: dict[str, list[Past]] = {}
+    counted: Counter[tuple[str, str]] = Counter()
     for row in rows:
-        found.setdefault(row["stage"], []).append(Past(row["calibrated"], row["seconds"]))
-    return {stage: tuple(past[:_PAST_STEPS]) for stage, past in found.items()}
+        counted[row["stage"], row["kind"]] += 1
+        if counted[row["stage"], row["kind"]] <= _PAST_STEPS:
+            found.setdefault(row["stage"], []).append(Past(row["calibrated"], row["seconds"], row["kind"]))
+    return {stage: tuple(past) for stage, past in found.items()}

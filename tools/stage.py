@@ -50,6 +50,8 @@ class Estimate(Frozen):
     disk_bytes: int = 0
     calibrated_seconds: float = 0.0
     """The same before past runs on this machine corrected it."""
+    like: str = ""
+    """The kind of work, where a stage does several that take their time differently."""
 
 
 class Input(Frozen):
@@ -121,6 +123,7 @@ class Past:
 
     calibrated_seconds: float
     seconds: float
+    like: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ class Facts:
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
     """Newest artifact of each kind in the run: base, teacher, rows, dataset, adapter, merged, quantized …"""
     past: Mapping[str, tuple[Past, ...]] = field(default_factory=dict)
-    """Stage → its newest finished steps on this machine, the newest first."""
+    """Stage → its newest finished steps of every kind on this machine, the newest first."""
     seen: Mapping[str, Any] = field(default_factory=dict)
     """What the stage's own `look` read before planning, such as parsed suites or what is deployed now."""
 
