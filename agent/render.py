@@ -71,6 +71,8 @@ def plan_table(plan: Plan, step: str, *, resumed: bool = False) -> RenderableTyp
         table.add_row("writes", plain("\n".join(plan.writes)))
     if plan.replaces:
         table.add_row("replaces", plain("\n".join(plan.replaces)))
+    if plan.notes:
+        table.add_row("note", plain("\n".join(plan.notes)))
     table.add_row("plan", plain(plan.hash[:12]))
     return table
 

@@ -110,7 +110,7 @@ class Shell:
         expensive = stage in catalog.BY_NAME and catalog.BY_NAME[stage].expensive
         if event == "tool.called":
             self.show(render.call_line(data["tool"], data["arguments"]))
-        elif event == "message":
+        elif event in ("message", "driver.gave_way"):
             self.say(data["text"])
         elif event == "run.started":
             self.arcs[data["run"]] = threading.current_thread()

@@ -52,7 +52,6 @@ class Talk:
                 approver=shell.ask_from_thread,
                 show=shell.show,
                 start_arc=self._start_arc,
-                before_step=self._give_way,
                 endpoint=self._endpoint,
                 routed=shell.settings.driver.routing,
             )
@@ -119,10 +118,6 @@ class Talk:
     def _start_arc(self, plan: ArcPlan) -> str:
         self._shell.start_arc(plan)
         return "it is carried out in the background; before each expensive step the user is asked at the prompt"
-
-    def _give_way(self, ram_bytes: int, vram_bytes: int) -> None:
-        if self._driver and self._driver.give_way(ram_bytes, vram_bytes):
-            self._shell.say("the driver gave its memory back for this step; it returns with your next words")
 
     # Slash commands of the conversation
 

@@ -16,6 +16,7 @@ import psutil
 
 from tunesmith.memory.records import DONE
 from tunesmith.memory.store import Store
+from tunesmith.tools.guest import without_driver
 from tunesmith.tools.stage import Facts, Gpu, Machine, Past
 
 _PAST_STEPS = 5
@@ -82,10 +83,10 @@ def gather(
     vllm: str | None,
     seen: Mapping[str, Any] | None = None,
 ) -> Facts:
-    """Everything a plan for `run` may know, measured now."""
+    """Everything a plan for `run` may know, measured now; what the driver holds counts as free, for it gives way."""
     return Facts(
         home=store.home,
-        machine=measure_machine(store.home),
+        machine=without_driver(measure_machine(store.home), store.home),
         run=run,
         vllm=vllm,
         artifacts={a.kind: a for a in store.artifacts(run)} if run else {},

@@ -76,14 +76,16 @@ class Plan(Frozen):
     replaces: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
     """Why this cannot be done, each with the number and the next thing to try; empty for a plan that can run."""
+    notes: tuple[str, ...] = ()
+    """What makes room for it now, such as the driver that gives way."""
     free_ram_bytes: int = 0
     free_vram_bytes: int = 0
     free_disk_bytes: int = 0
 
     @property
     def hash(self) -> str:
-        """What an approval is bound to: everything but how much happens to be free right now."""
-        decided = self.model_dump(exclude={"free_ram_bytes", "free_vram_bytes", "free_disk_bytes"})
+        """What an approval is bound to: everything but how much happens to be free right now, and why."""
+        decided = self.model_dump(exclude={"notes", "free_ram_bytes", "free_vram_bytes", "free_disk_bytes"})
         return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()
 
 

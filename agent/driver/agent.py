@@ -7,6 +7,7 @@ same call with the same result stopped, and every ordinary exception told to the
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import secrets
@@ -37,6 +38,7 @@ from tunesmith.agent.driver import routing
 from tunesmith.agent.driver.card import moment_of, routed_tools, state_card, visible_tools
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.desk import Desk
+from tunesmith.agent.driver.endpoint import is_gone, model_of
 from tunesmith.agent.driver.tools import failed, settle, toolset
 from tunesmith.memory.errors import ApprovalPending
 from tunesmith.tools.stage import Plan
@@ -109,6 +111,7 @@ async def _routed(
 ) -> ModelResponse:
     """The first request of a turn chooses the tool; those after it, and words without a tool, are shown none."""
     desk = ctx.deps
+    request_context = await _brought_back(request_context, desk)
     if not desk.routed:
         return await handler(request_context)
     if _is_prompt(request_context.messages[-1]):
@@ -127,6 +130,14 @@ async def _routed(
         said, desk.say_next = desk.say_next, ""
         return ModelResponse([TextPart(said)], model_name=request_context.model.model_name)
     return await handler(_showing(request_context, []))
+
+
+async def _brought_back(request_context: ModelRequestContext, desk: Desk) -> ModelRequestContext:
+    """With the driver started again where it gave way for a step of this turn. Raises what keeps it from starting."""
+    model = desk.returned or request_context.model
+    if desk.endpoint and not desk.say_next and is_gone(model):
+        model = desk.returned = model_of(await asyncio.to_thread(desk.endpoint))
+    return replace(request_context, model=model)
 
 
 def _small_talk(request_context: ModelRequestContext, desk: Desk) -> ModelRequestContext:

@@ -122,6 +122,7 @@ class Chat:
             raise StepFailed(told) from error
         finally:
             await _hang_up(driver)
+            await _hang_up(self.desk.returned)
         reply = voice.conclude(result.output)
         messages = ModelMessagesTypeAdapter.dump_python(result.new_messages(), mode="json")
         self.conversations.finish(self.id, number, reply.text, messages)

@@ -3,7 +3,7 @@
 
 Speaks the few endpoints that tunesmith waits on, guards `/v1` with the key from its environment as vLLM does, and
 keeps a child beside it, as vLLM keeps its engine. `served-model-name` steers it: `dies` ends at once, `large` holds
-300 MB.
+300 MB. In a conversation it calls the tool in its model folder's `call.json`, if there is one, and then says a word.
 """
 
 from __future__ import annotations
@@ -41,6 +41,28 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, {})
         elif self.path == "/tokenize":
             self.answer(200, {"tokens": [len(message["content"]) for message in body["messages"]]})
+
+        elif self.path == "/v1/chat/completions" and self.allowed():
+            self.talk(body["messages"][-1]["role"])
+
+    def talk(self, last: str) -> None:
+        call = Path(sys.argv[2]) / "call.json"
+        delta: dict[str, object] = {"role": "assistant", "content": "It is done."}
+        if call.is_file() and last != "tool":
+            named = json.loads(call.read_text())
+            function = {"name": named["name"], "arguments": json.dumps(named["arguments"])}
+            called = {"index": 0, "id": "c1", "type": "function", "function": function}
+            delta = {"role": "assistant", "tool_calls": [called]}
+        end = "tool_calls" if "tool_calls" in delta else "stop"
+        chunks = [{"index": 0, "delta": delta, "finish_reason": None}, {"index": 0, "delta": {}, "finish_reason": end}]
+        shared = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "stub"}
+        lines = [f"data: {json.dumps({**shared, 'choices': [chunk]})}\n\n" for chunk in chunks]
+        text = "".join([*lines, "data: [DONE]\n\n"]).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
 
     def allowed(self) -> bool:
         if self.headers.get("Authorization") == f"Bearer {os.environ['VLLM_API_KEY']}":
