@@ -124,23 +124,22 @@ class Talk:
     def new(self) -> str:
         """Begin a fresh conversation; its id."""
         chat = self.chat()
-        chat.id = chat.conversations.new()
+        chat.switch(chat.conversations.new())
         return chat.id
 
     def resume(self, conversation: str) -> str:
-        """Go on with an earlier conversation, the newest one where none is named. Raises NotFound."""
+        """Go on with an earlier conversation and its proposed plan, the newest where none is named. Raises NotFound."""
         chat = self.chat()
         known = [entry[0] for entry in chat.conversations.list()]
         wanted = conversation or next((entry for entry in known if entry != chat.id), "")
         if wanted not in known:
             raise NotFound(f"no conversation {wanted!r}; /conversations lists them")
-        chat.id = wanted
+        chat.switch(wanted)
         return wanted
 
     def undo(self) -> str:
-        """Take the newest turn back; what was said in it."""
-        chat = self.chat()
-        return chat.conversations.undo(chat.id).prompt
+        """Take the newest turn back; what was said in it. Raises NotFound."""
+        return self.chat().undo()
 
     def compact(self) -> str:
         """Let a short account stand for the turns so far; the account."""
@@ -154,9 +153,9 @@ class Talk:
         return summary
 
     def export(self, path: str) -> Path:
-        """Write the conversation as Markdown; the file. Raises BadInput for one that is there already."""
+        """Write the whole conversation as Markdown; the file. Raises BadInput for one that is there already."""
         chat = self.chat()
-        held = chat.conversations.load(chat.id)
+        held = chat.conversations.load(chat.id, whole=True)
         target = Path(path).expanduser() if path else Path(f"tunesmith-{chat.id}.md")
         if target.exists():
             raise BadInput(f"{target} is there already; name another file")
