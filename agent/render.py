@@ -93,7 +93,7 @@ def call_line(tool: str, arguments: Mapping[str, Any]) -> Text:
     return Text(visible(f"· {tool}({given})"), style="dim")
 
 
-def forecast_table(name: str, steps: Sequence[Forecast]) -> RenderableType:
+def forecast_table(name: str, steps: Sequence[Forecast]) -> Table:
     """What a whole plan will probably cost, step by step and in total; nothing is agreed to by it."""
     table = Table(title=plain(f"plan {name}"), box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("step")
