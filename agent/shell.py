@@ -206,6 +206,16 @@ class Shell:
         decision: Decision = self.from_thread(lambda: self.approver(plan, step))
         return decision
 
+    def take_up(self, text: str) -> None:
+        """Hold a turn on words that had to wait, as soon as the prompt is free; from any thread."""
+
+        def held() -> None:
+            self.say(f"now to your words: {text}")
+            self.handle(text)
+
+        self._questions.put(_Question(held))
+        self.wake()
+
     # Plans in the background
 
     def start_arc(self, plan: ArcPlan | None, resume_run: str | None = None) -> None:
@@ -242,6 +252,7 @@ class Shell:
     def _tell(self, step: Step) -> None:
         carry.stand(self.store, step.run, step.status)
         self.show(render.step_end(step))
+        self.talk.ended(step)
 
     def _redraw(self) -> None:
         from prompt_toolkit.application import get_app_or_none

@@ -3,7 +3,8 @@
 
 Speaks the few endpoints that tunesmith waits on, guards `/v1` with the key from its environment as vLLM does, and
 keeps a child beside it, as vLLM keeps its engine. `served-model-name` steers it: `dies` ends at once, `large` holds
-300 MB. In a conversation it calls the tool in its model folder's `call.json`, if there is one, and then says a word.
+300 MB. In a conversation it calls the tool in its model folder's `call.json`, if there is one, and then says a word;
+a choice of a tool falls on none.
 """
 
 from __future__ import annotations
@@ -42,6 +43,12 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/tokenize":
             self.answer(200, {"tokens": [len(message["content"]) for message in body["messages"]]})
 
+        elif self.path == "/v1/chat/completions" and self.allowed() and not body.get("stream"):
+            message = {"role": "assistant", "content": '{"tool": "chat"}'}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            self.answer(
+                200, {"id": "c", "object": "chat.completion", "created": 1, "model": "stub", "choices": [choice]}
+            )
         elif self.path == "/v1/chat/completions" and self.allowed():
             self.talk(body["messages"][-1]["role"])
 
@@ -73,6 +80,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, status: int, document: object) -> None:
         text = json.dumps(document).encode()
         self.send_response(status)
+        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
