@@ -10,8 +10,9 @@ from tests.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools import arc, catalog
-from tunesmith.tools.arc import Decision, Workspace, load_arc, parse_request
+from tunesmith.tools.arc import ArcPlan, Decision, StepSpec, Workspace, load_arc, parse_request
 from tunesmith.tools.facts import past_steps
+from tunesmith.tools.forecast import forecast
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.stage import Estimate, Facts, Machine, Past, Plan, Request, Result
 
@@ -97,6 +98,19 @@ def test_only_past_steps_of_the_same_kind_count() -> None:
     assert estimate("evaluate", facts(past={"evaluate": past}), seconds=100, like="merged").seconds == 300
     unknown = estimate("evaluate", facts(past={"evaluate": past}), seconds=100, like="quantized")
     assert unknown.seconds == 100 and "evaluate (quantized) has not run" in unknown.basis
+
+
+def test_every_arm_of_an_evaluation_is_a_kind_of_its_own(tmp_path: Path) -> None:
+    ws = Workspace(Store(tmp_path / "home"), "/bin/true", lambda event, **data: None)
+    arms = [{"arm": arm} for arm in ("adapter", "merged", "quantized")]
+    stages = ["base", "baseline", "generate", "critique", "train", "merge", "quantize"]
+    steps = [*(StepSpec(stage=stage) for stage in stages), *(StepSpec(stage="evaluate", fields=arm) for arm in arms)]
+    prices = forecast(ws, ArcPlan(name="p", steps=tuple(steps)))
+    assert [p.estimate.like for p in prices if p.stage == "evaluate" and p.estimate] == [
+        "adapter",
+        "merged",
+        "quantized",
+    ]
 
 
 def test_a_base_that_only_had_to_be_verified_does_not_price_one_that_has_to_be_copied(tmp_path: Path) -> None:
