@@ -62,7 +62,6 @@ class _Turn:
             start_arc=self._carry_out,
             follow=True,
             agreed_before=isinstance(self.approver, YesApprover),
-            before_step=self.driver.give_way,
             endpoint=self._endpoint,
             routed=self.driver.chosen.routing,
         )

@@ -111,6 +111,8 @@ class Output:
             plan = data["plan"]
             self.console.print(render.plan_table(plan, data["step"], resumed=bool(data.get("resumed"))))
             self._estimated_s = plan.estimate.seconds
+        elif event == "driver.gave_way":
+            self.say(data["text"])
         elif event == "step.started" and expensive:
             self._open_bar(data["step"], stage, self._estimated_s)
         elif event == "step.progress" and expensive:

@@ -71,6 +71,8 @@ def plan_table(plan: Plan, step: str, *, resumed: bool = False) -> RenderableTyp
         table.add_row("writes", plain("\n".join(plan.writes)))
     if plan.replaces:
         table.add_row("replaces", plain("\n".join(plan.replaces)))
+    if plan.notes:
+        table.add_row("note", plain("\n".join(plan.notes)))
     table.add_row("plan", plain(plan.hash[:12]))
     return table
 
@@ -91,7 +93,7 @@ def call_line(tool: str, arguments: Mapping[str, Any]) -> Text:
     return Text(visible(f"· {tool}({given})"), style="dim")
 
 
-def forecast_table(name: str, steps: Sequence[Forecast]) -> RenderableType:
+def forecast_table(name: str, steps: Sequence[Forecast]) -> Table:
     """What a whole plan will probably cost, step by step and in total; nothing is agreed to by it."""
     table = Table(title=plain(f"plan {name}"), box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("step")

@@ -6,6 +6,7 @@ runs in a thread of its own that only waits: the work is in workers, and what it
 
 from __future__ import annotations
 
+import io
 import queue
 import sys
 import threading
@@ -17,6 +18,7 @@ from typing import Any
 from prompt_toolkit import PromptSession
 from prompt_toolkit.input.typeahead import clear_typeahead
 from rich.console import Console, RenderableType
+from rich.table import Table
 
 from tunesmith.agent import carry, render, settings, slash
 from tunesmith.agent.approvals import GRACE_S, TerminalApprover, drop_typed_ahead, pending
@@ -54,6 +56,7 @@ class Shell:
         self.monitor = Monitor(store, tell=self._tell, changed=self._redraw)
         self.arcs: dict[str, threading.Thread] = {}
         self.bar_console: Console | None = None
+        self._tables: set[str] = set()
         self.talk = Talk(self)
         self._approver = TerminalApprover(self.ask)
         self._questions: queue.Queue[_Question] = queue.Queue()
@@ -94,7 +97,14 @@ class Shell:
 
     def show(self, shown: RenderableType) -> None:
         """Print above the prompt, or above the bar where one is shown."""
+        if isinstance(shown, Table):
+            self._tables.add(_text(shown))
         (self.bar_console or _console()).print(shown)
+
+    def show_once(self, table: Table) -> None:
+        """Print a table unless this session has shown it, word for word."""
+        if _text(table) not in self._tables:
+            self.show(table)
 
     def say(self, text: str) -> None:
         """Print plain text as one line; brackets in it are no markup."""
@@ -110,7 +120,7 @@ class Shell:
         expensive = stage in catalog.BY_NAME and catalog.BY_NAME[stage].expensive
         if event == "tool.called":
             self.show(render.call_line(data["tool"], data["arguments"]))
-        elif event == "message":
+        elif event in ("message", "driver.gave_way"):
             self.say(data["text"])
         elif event == "run.started":
             self.arcs[data["run"]] = threading.current_thread()
@@ -203,6 +213,16 @@ class Shell:
         decision: Decision = self.from_thread(lambda: self.approver(plan, step))
         return decision
 
+    def take_up(self, text: str) -> None:
+        """Hold a turn on words that had to wait, as soon as the prompt is free; from any thread."""
+
+        def held() -> None:
+            self.say(f"now to your words: {text}")
+            self.handle(text)
+
+        self._questions.put(_Question(held))
+        self.wake()
+
     # Plans in the background
 
     def start_arc(self, plan: ArcPlan | None, resume_run: str | None = None) -> None:
@@ -221,7 +241,7 @@ class Shell:
         run = resume_run
         try:
             if plan and not resume_run:
-                self.show(render.forecast_table(plan.name, forecast(self.ws, plan)))
+                self.show_once(render.forecast_table(plan.name, forecast(self.ws, plan)))
             run = carry.plan_or_rest(self.ws, plan, resume_run, self.ask_from_thread)
         except TunesmithError as error:
             self.say(f"tunesmith: {error}")
@@ -239,6 +259,7 @@ class Shell:
     def _tell(self, step: Step) -> None:
         carry.stand(self.store, step.run, step.status)
         self.show(render.step_end(step))
+        self.talk.ended(step)
 
     def _redraw(self) -> None:
         from prompt_toolkit.application import get_app_or_none
@@ -256,6 +277,13 @@ class Shell:
         for run, thread in self.arcs.items():
             if thread.is_alive():
                 self.say(f"the rest of {run} waits: `tunesmith run --resume {run}` goes on with it")
+
+
+def _text(table: Table) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get()
 
 
 def _console() -> Console:

@@ -96,16 +96,21 @@ def demo(shell: Shell, words: str) -> None:
 def attach(shell: Shell, words: str) -> None:
     """`/attach S`: a bar; Ctrl-C lets go of it. Without a step: the one at work."""
     step = words or _the_running(shell)
+    if not follow(shell, step):
+        shell.say(f"let go of {step}; it goes on. /attach {step} follows it again")
+
+
+def follow(shell: Shell, step: str) -> bool:
+    """A bar until the step ends, whose end is told then; False for Ctrl-C, which lets it go on."""
     shell.bar_console = shell.main_console()
     out = Output(console=shell.bar_console)
     try:
         code = queries.follow(shell.store, step, out)
     finally:
         shell.bar_console = None
-    if code == carry.LET_GO:
-        shell.say(f"let go of {step}; it goes on. /attach {step} follows it again")
-    else:
+    if code != carry.LET_GO:
         shell.monitor.told(shell.store.step(step))
+    return code != carry.LET_GO
 
 
 def _the_running(shell: Shell) -> str:

@@ -9,12 +9,15 @@ import contextlib
 import threading
 import time
 from concurrent.futures import wait
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.agent import slash
 from tunesmith.agent.approvals import pending
 from tunesmith.memory.conversations import Conversations
-from tunesmith.memory.errors import BadInput, NotFound
+from tunesmith.memory.errors import BadInput, NotFound, StepFailed
+from tunesmith.memory.records import DONE, RUNNING, Step
 from tunesmith.tools.arc import ArcPlan, Decision
 from tunesmith.tools.stage import Plan
 
@@ -38,6 +41,11 @@ class Talk:
         self._driver: Driver | None = None
         self._error: Exception | None = None
         self._stopped = False
+        self._fetching = ""
+        """The step that fetches the driver for the present turn and whose bar is not shown yet."""
+        self._lock = threading.Lock()
+        self._waiting = ("", "")
+        """That step once its bar was let go of, and the words that wait for it."""
 
     def load(self) -> None:
         """Import the agent in a thread, so that the first words do not wait for it."""
@@ -56,7 +64,6 @@ class Talk:
                 approver=self._ask,
                 show=shell.show,
                 start_arc=self._start_arc,
-                before_step=self._give_way,
                 endpoint=self._endpoint,
                 routed=shell.settings.driver.routing,
             )
@@ -81,6 +88,7 @@ class Talk:
 
         chat = self.chat()
         self._stopped = False
+        self._waiting = ("", "")
         future = chat.begin(text, lambda: model_of(self._endpoint()), self._shell.say)
         while True:
             try:
@@ -88,11 +96,13 @@ class Talk:
                     future.result()
                     return
                 self._shell.answer_questions()
+                self._follow_fetch(text)
             except KeyboardInterrupt:
                 self._stopped = True
                 chat.cancel()
             except Cancelled:
-                self._shell.say("stopped; jobs go on")
+                if not self._waiting[0]:
+                    self._shell.say("stopped; jobs go on")
                 return
 
     def _ask(self, plan: Plan, step: str) -> Decision:
@@ -106,15 +116,38 @@ class Talk:
         decision: Decision = self._shell.from_thread(ask)
         return decision
 
+    def _follow_fetch(self, text: str) -> None:
+        """The bar of the driver's download, while it is fetched for these words; Ctrl-C gives the prompt back."""
+        step, self._fetching = self._fetching, ""
+        if not step or slash.follow(self._shell, step):
+            return
+        self._waiting = (step, text)
+        self.chat().cancel()
+        self._shell.say(f"the driver is fetched in the background ({step}); your words are taken up once it is here")
+        self.ended(self._shell.store.step(step))
+
+    def ended(self, step: Step) -> None:
+        """Take up what was said while the driver was fetched, now that it is here; from any thread."""
+        with self._lock:
+            waiting_for, text = self._waiting
+            if step.id != waiting_for or not step.ended:
+                return
+            self._waiting = ("", "")
+        if step.status == DONE:
+            self._shell.take_up(text)
+
     def _endpoint(self) -> Any:
+        from tunesmith.agent.driver.chat import stop_if_cancelled
         from tunesmith.agent.driver.endpoint import DriverMissing
 
         assert self._driver is not None
         told = [0.0]
 
         def waiting(seconds: float) -> None:
+            stop_if_cancelled()
             if seconds >= told[0]:
-                self._shell.say(f"the driver is starting ({seconds:.0f} s; about a minute without a GPU)")
+                usual = "about a minute without a GPU; Ctrl-C gives the prompt back"
+                self._shell.say(f"the driver is starting ({seconds:.0f} s; {usual})")
                 told[0] += _SAID_EVERY_S
 
         try:
@@ -125,42 +158,63 @@ class Talk:
             return self._driver.ensure(waiting)
 
     def _fetch(self) -> None:
+        """Fetch the driver, or wait for the step that does so already. Raises StepFailed, Cancelled."""
+        from tunesmith.agent.driver.chat import stop_if_cancelled
+
+        at_work = [s.id for s in self._shell.store.steps(status=RUNNING) if s.request.get("role") == "driver"]
+        self._fetching = fetching = at_work[0] if at_work else self._agreed_fetch()
+        while not (step := self._shell.store.step(fetching)).ended:
+            stop_if_cancelled()
+            time.sleep(_POLL_S)
+        if step.status != DONE:
+            raise StepFailed(f"{step.stage} ({step.id}) {step.status}: {step.error}")
+
+    def _agreed_fetch(self) -> str:
+        """Ask about the download and start it; its step. Raises StepFailed for a no."""
         from tunesmith.agent import carry
         from tunesmith.agent.oneshot import FETCH
+        from tunesmith.tools import arc
 
-        run = carry.open_run(self._shell.ws, "base", dict(FETCH))
-        carry.in_run(self._shell.ws, run, "base", FETCH, self._ask)
+        def emit(event: str, **data: Any) -> None:
+            if event != "step.started":  # a bar shows that, and nothing can be typed meanwhile
+                self._shell.emit(event, **data)
+
+        ws = replace(self._shell.ws, emit=emit)
+        run = carry.open_run(ws, "base", dict(FETCH))
+        plan = arc.price(ws, run, "base", FETCH)
+        agreed = arc.agree(ws, arc.propose(ws, run, plan), plan, self._ask)
+        if agreed is None:
+            raise StepFailed("without the driver there is no conversation; the slash commands work, /help lists them")
+        arc.start(ws, agreed[0])
+        carry.stand(ws.store, run, RUNNING)
+        self._shell.say("Ctrl-C lets it go on in the background")
+        return agreed[0]
 
     def _start_arc(self, plan: ArcPlan) -> str:
         self._shell.start_arc(plan)
         return "it is carried out in the background; before each expensive step the user is asked at the prompt"
-
-    def _give_way(self, ram_bytes: int, vram_bytes: int) -> None:
-        if self._driver and self._driver.give_way(ram_bytes, vram_bytes):
-            self._shell.say("the driver gave its memory back for this step; it returns with your next words")
 
     # Slash commands of the conversation
 
     def new(self) -> str:
         """Begin a fresh conversation; its id."""
         chat = self.chat()
-        chat.id = chat.conversations.new()
+        chat.switch(chat.conversations.new())
         return chat.id
 
     def resume(self, conversation: str) -> str:
-        """Go on with an earlier conversation, the newest one where none is named. Raises NotFound."""
+        """Go on with an earlier conversation and its proposed plan, the newest where none is named. Raises NotFound."""
         chat = self.chat()
         known = [entry[0] for entry in chat.conversations.list()]
         wanted = conversation or next((entry for entry in known if entry != chat.id), "")
         if wanted not in known:
             raise NotFound(f"no conversation {wanted!r}; /conversations lists them")
-        chat.id = wanted
+        chat.switch(wanted)
         return wanted
 
     def undo(self) -> str:
-        """Take the newest turn back; what was said in it."""
-        chat = self.chat()
-        return chat.conversations.undo(chat.id).prompt
+        """Take the newest turn back; what was said in it. Raises NotFound."""
+        return self.chat().undo()
 
     def compact(self) -> str:
         """Let a short account stand for the turns so far; the account."""
@@ -174,9 +228,9 @@ class Talk:
         return summary
 
     def export(self, path: str) -> Path:
-        """Write the conversation as Markdown; the file. Raises BadInput for one that is there already."""
+        """Write the whole conversation as Markdown; the file. Raises BadInput for one that is there already."""
         chat = self.chat()
-        held = chat.conversations.load(chat.id)
+        held = chat.conversations.load(chat.id, whole=True)
         target = Path(path).expanduser() if path else Path(f"tunesmith-{chat.id}.md")
         if target.exists():
             raise BadInput(f"{target} is there already; name another file")

@@ -14,6 +14,7 @@ from tunesmith.memory.errors import NotFound
 from tunesmith.memory.store import Store
 
 _USER, _ASSISTANT, _MESSAGES, _UNDO, _SUMMARY = "user", "assistant", "messages", "undo", "summary"
+_DRAFT = "draft"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class Conversation:
     id: str
     turns: tuple[Turn, ...]
     summary: str = ""
+    draft: dict[str, Any] | None = None
+    """The plan that was proposed and not yet started, as the newest turn that changed it left it."""
 
 
 class Conversations:
@@ -54,6 +57,10 @@ class Conversations:
         """Write down what was answered, and the messages of the turn."""
         self._write(conversation, _ASSISTANT, reply)
         self._write(conversation, _MESSAGES, json.dumps({"turn": turn, "messages": messages}, ensure_ascii=False))
+
+    def draft(self, conversation: str, turn: int, plan: dict[str, Any] | None) -> None:
+        """Write down the plan that stands proposed after a turn; None where none does any more."""
+        self._write(conversation, _DRAFT, json.dumps({"turn": turn, "plan": plan}, ensure_ascii=False))
 
     def undo(self, conversation: str) -> Turn:
         """Take the newest turn back and return it. Raises NotFound where there is none."""
@@ -76,10 +83,11 @@ class Conversations:
         )
         return [(row["conversation"], row["last"], row["first"] or "") for row in rows]
 
-    def load(self, conversation: str) -> Conversation:
-        """A conversation as it stands; empty where nothing was said in it."""
+    def load(self, conversation: str, *, whole: bool = False) -> Conversation:
+        """A conversation as it stands, empty where nothing was said in it; `whole` with the turns before a summary."""
         rows = self._store.read("SELECT * FROM conversations WHERE conversation = ? ORDER BY id", conversation)
         turns: dict[int, Turn] = {}
+        drafts: dict[int, Any] = {}
         summary = ""
         for row in rows:
             role, content = row["role"], row["content"]
@@ -92,11 +100,14 @@ class Conversations:
                 held = json.loads(content)
                 if turn := turns.get(held["turn"]):
                     turns[turn.number] = Turn(turn.number, turn.at, turn.prompt, turn.reply, tuple(held["messages"]))
+            elif role == _DRAFT:
+                drafts[json.loads(content)["turn"]] = json.loads(content)["plan"]
             elif role == _UNDO:
                 turns.pop(int(content), None)
-            elif role == _SUMMARY:
+                drafts.pop(int(content), None)
+            elif role == _SUMMARY and not whole:
                 summary, turns = content, {}
-        return Conversation(conversation, tuple(turns.values()), summary)
+        return Conversation(conversation, tuple(turns.values()), summary, next(reversed(drafts.values()), None))
 
     def _write(self, conversation: str, role: str, content: str) -> int:
         with self._store.write() as conn:

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError
 from tunesmith.memory.records import DECLINED, DONE, FAILED, RUNNING, WAITING, Step
 from tunesmith.memory.store import Store
-from tunesmith.tools import catalog, facts, runner
+from tunesmith.tools import catalog, facts, guest, runner
 from tunesmith.tools.local_paths import FOLDER
 from tunesmith.tools.processes import ProcessId
 from tunesmith.tools.stage import Frozen, Plan, Request
@@ -162,9 +162,11 @@ def quote(ws: Workspace, run: str, stage: str, fields: Mapping[str, Any]) -> Pla
     declared = catalog.BY_NAME[stage].load()
     seen = declared.look(request, ws.store, run) if declared.look else {}
     known = facts.gather(ws.store, run, vllm=ws.vllm, seen=seen)
-    machine = known.machine
-    return declared.plan(request, known).model_copy(
+    machine, plan = known.machine, declared.plan(request, known)
+    guests = guest.in_the_way(facts.measure_machine(ws.store.home), ws.store.home, plan.estimate)
+    return plan.model_copy(
         update={
+            "notes": (guest.GIVES_WAY,) if guests else (),
             "free_ram_bytes": machine.ram_free_bytes + machine.swap_free_bytes,
             "free_vram_bytes": machine.vram_free_bytes,
             "free_disk_bytes": machine.disk_free_bytes,
@@ -225,7 +227,10 @@ def agree(ws: Workspace, step: str, plan: Plan, approver: Approver) -> tuple[str
 
 
 def start(ws: Workspace, step: str) -> Step:
-    """Launch the worker of an approved step and return at once."""
+    """Launch the worker of an approved step and return at once; a driver that it does not fit beside gives way."""
+    price_ = Plan.model_validate(ws.store.step(step).plan).estimate
+    if guest.give_way(facts.measure_machine(ws.store.home), ws.store.home, price_):
+        ws.emit("driver.gave_way", step=step, text=guest.GIVES_WAY)
     started = runner.launch(ws.store, step, vllm=ws.vllm)
     ws.emit("step.started", run=started.run, step=step, stage=started.stage)
     return started

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.files import read_manifest
 from tunesmith.memory.store import Store
 from tunesmith.tools.bundled_models import QWEN_CODER, SMOLLM2, BundledModel
 from tunesmith.tools.local_paths import is_there, local_path, looks_like_path
@@ -69,12 +70,25 @@ def source_of(model: str) -> str:
 
 
 def look(request: BaseRequest, store: Store, run: str) -> Mapping[str, Any]:
-    """Read a folder's headers (never its weights) and refuse what could not be trusted."""
-    if source_of(request.model) != "folder":
-        return {}
-    folder = Path(request.model).expanduser()
-    check_model_folder(folder)
-    return {"bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file())}
+    """Read a folder's headers (never its weights), refuse what could not be trusted, and see what is here already."""
+    seen: dict[str, Any] = {"here": _is_here(request, store)}
+    if source_of(request.model) == "folder":
+        folder = Path(request.model).expanduser()
+        check_model_folder(folder)
+        seen["bytes"] = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    return seen
+
+
+def _is_here(request: BaseRequest, store: Store) -> bool:
+    """Whether a pristine copy of the model stands below models/, so that it only has to be verified."""
+    if source_of(request.model) == "bundled":
+        return read_manifest(store.home / "models" / bundled_model(request.model).name) is not None
+    made = store.read(
+        "SELECT path FROM artifacts WHERE json_extract(meta, '$.source') = ? AND json_extract(meta, '$.revision') = ?",
+        request.model,
+        request.revision,
+    )
+    return any(read_manifest(Path(row["path"])) is not None for row in made)
 
 
 def plan(request: BaseRequest, facts: Facts) -> Plan:
@@ -97,7 +111,17 @@ def plan(request: BaseRequest, facts: Facts) -> Plan:
             raise BadInput(f"{request.model} needs --revision with its 40-digit commit: a moving branch proves nothing")
         name, bytes_, seconds, ram_bytes = request.model, 0, 120.0, GIB // 2
         steps = [f"download {name} at {request.revision[:12]} (safetensors, config and tokenizer only)"]
-    price = estimate("base", facts, seconds=seconds, ram_bytes=ram_bytes, disk_bytes=int(bytes_ * 1.5))
+    here = facts.seen.get("here", False)
+    if here:
+        seconds, steps = 1 + bytes_ / 1e9, ["use the copy that is here already"]
+    price = estimate(
+        "base",
+        facts,
+        seconds=seconds,
+        ram_bytes=ram_bytes,
+        disk_bytes=0 if here else int(bytes_ * 1.5),
+        like=f"{source}, here already" if here else source,
+    )
     return Plan(
         stage="base",
         run=facts.run,

@@ -150,6 +150,7 @@ def plan(request: EvaluateRequest, facts: Facts) -> Plan:
         seconds=seconds,
         **models.peaks(serving_memory(served), on_gpu=bool(facts.machine.gpus)),
         disk_bytes=8192 * answers,
+        like=request.arm,
     )
     how = (
         "base and " + request.arm + " on one vLLM server, told apart by the request"

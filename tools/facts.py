@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import psutil
 
 from tunesmith.memory.records import DONE
 from tunesmith.memory.store import Store
+from tunesmith.tools.guest import without_driver
 from tunesmith.tools.stage import Facts, Gpu, Machine, Past
 
 _PAST_STEPS = 5
@@ -81,10 +83,10 @@ def gather(
     vllm: str | None,
     seen: Mapping[str, Any] | None = None,
 ) -> Facts:
-    """Everything a plan for `run` may know, measured now."""
+    """Everything a plan for `run` may know, measured now; what the driver holds counts as free, for it gives way."""
     return Facts(
         home=store.home,
-        machine=measure_machine(store.home),
+        machine=without_driver(measure_machine(store.home), store.home),
         run=run,
         vllm=vllm,
         artifacts={a.kind: a for a in store.artifacts(run)} if run else {},
@@ -94,14 +96,18 @@ def gather(
 
 
 def past_steps(store: Store) -> dict[str, tuple[Past, ...]]:
-    """The newest finished steps of each stage. A step that was resumed is left out: its time is not one run's."""
+    """The newest finished steps of each stage and kind. A resumed one is left out: its time is not one run's."""
     rows = store.read(
-        "SELECT stage, seconds, json_extract(plan, '$.estimate.calibrated_seconds') AS calibrated FROM steps s"
+        "SELECT stage, seconds, json_extract(plan, '$.estimate.calibrated_seconds') AS calibrated,"
+        " coalesce(json_extract(plan, '$.estimate.like'), '') AS kind FROM steps s"
         " WHERE status = ? AND calibrated > 0 AND seconds > 0"
         " AND (SELECT count(*) FROM approvals a WHERE a.step = s.step) = 1 ORDER BY finished_at DESC LIMIT 200",
         DONE,
     )
     found: dict[str, list[Past]] = {}
+    counted: Counter[tuple[str, str]] = Counter()
     for row in rows:
-        found.setdefault(row["stage"], []).append(Past(row["calibrated"], row["seconds"]))
-    return {stage: tuple(past[:_PAST_STEPS]) for stage, past in found.items()}
+        counted[row["stage"], row["kind"]] += 1
+        if counted[row["stage"], row["kind"]] <= _PAST_STEPS:
+            found.setdefault(row["stage"], []).append(Past(row["calibrated"], row["seconds"], row["kind"]))
+    return {stage: tuple(past) for stage, past in found.items()}

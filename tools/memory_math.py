@@ -7,6 +7,7 @@ cover vision towers, state-space layers or tensor parallelism.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ RUNTIME_BYTES = 900 << 20
 """Resident size of a Python process that has imported torch, transformers and peft or llm-compressor."""
 SERVER_BYTES = 2200 << 20
 """Resident size of a vLLM CPU server beyond its weights and its key-value cache."""
+GPU_MARGIN_BYTES = 3 << 30
+"""What a vLLM server takes of a GPU beyond its weights and its key-value cache."""
 _BF16, _FP32 = 2, 4
 _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Per weight: 4 bits, an 8-bit scale per 64, a 32-bit scale of scales per 256 of those (double quantization)."""
@@ -175,6 +178,16 @@ def kv_bytes_per_token(config: Mapping[str, Any], *, bytes_per_value: int = _BF1
 def serve_memory_bytes(weight_bytes: int, *, kv_cache_bytes: int) -> int:
     """A vLLM CPU server: its own size, the weights as stored, and the key-value cache it reserves."""
     return SERVER_BYTES + weight_bytes + kv_cache_bytes
+
+
+def gpu_share(weight_bytes: int, *, kv_cache_bytes: int, total_bytes: int) -> float:
+    """The share of a GPU that a vLLM server needs, in hundredths: what `--gpu-memory-utilization` takes.
+
+    Weights, the key-value cache, and a margin for the CUDA context and the largest batch's activations: 3 GiB, and a
+    tenth of the weights since wider models have wider activations. At most 0.9, vLLM's own usual share.
+    """
+    needed = weight_bytes + kv_cache_bytes + GPU_MARGIN_BYTES + weight_bytes // 10
+    return min(math.ceil(100 * needed / total_bytes) / 100, 0.9)
 
 
 def group_size_for(config: Mapping[str, Any], preferred: int = 128) -> int:

@@ -11,20 +11,29 @@ _REFERENCE = "2 cores with AVX512-BF16"
 
 
 def estimate(
-    stage: str, facts: Facts, *, seconds: float, ram_bytes: int = 0, vram_bytes: int = 0, disk_bytes: int = 0
+    stage: str,
+    facts: Facts,
+    *,
+    seconds: float,
+    ram_bytes: int = 0,
+    vram_bytes: int = 0,
+    disk_bytes: int = 0,
+    like: str = "",
 ) -> Estimate:
     """Price a step from its calibrated `seconds`, corrected by how long its like took on this machine.
 
     The correction is the median of taken ÷ calibrated over the newest finished steps of the stage, so that one
-    disturbed night does not spoil the next estimate.
+    disturbed night does not spoil the next estimate. Where a stage does different kinds of work, `like` names the
+    kind, and only past steps of that kind count.
     """
-    past = [p for p in facts.past.get(stage, ()) if p.calibrated_seconds > 0][:_PAST_STEPS]
+    past = [p for p in facts.past.get(stage, ()) if p.calibrated_seconds > 0 and p.like == like][:_PAST_STEPS]
+    what = f"{stage} ({like})" if like else stage
     factor = median(p.seconds / p.calibrated_seconds for p in past) if past else 1.0
     if past:
         runs = "1 past run" if len(past) == 1 else f"{len(past)} past runs"
-        basis = f"{runs} of {stage} on this machine"
+        basis = f"{runs} of {what} on this machine"
     else:
-        basis = f"calibration on {_REFERENCE}; {stage} has not run on this machine yet"
+        basis = f"calibration on {_REFERENCE}; {what} has not run on this machine yet"
     return Estimate(
         seconds=round(seconds * factor, 1),
         basis=basis,
@@ -32,6 +41,7 @@ def estimate(
         peak_vram_bytes=vram_bytes,
         disk_bytes=disk_bytes,
         calibrated_seconds=round(seconds, 1),
+        like=like,
     )
 
 

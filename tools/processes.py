@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,15 +64,30 @@ def stop_group(process: ProcessId, *, grace_s: float = 10.0) -> bool:
     return not process.alive()
 
 
-def tree_rss_bytes(pids: list[int]) -> int:
-    """Resident memory of processes and all their children, shared pages split among their owners (PSS)."""
-    seen: dict[int, psutil.Process] = {}
-    for pid in pids:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            root = psutil.Process(pid)
-            seen |= {process.pid: process for process in (root, *root.children(recursive=True))}
+def tree(pid: int) -> dict[int, psutil.Process]:
+    """A process and all its descendants by pid; empty where it is gone."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        return {process.pid: process for process in (root, *root.children(recursive=True))}
+    return {}
+
+
+def own_tree(pid: int) -> dict[int, psutil.Process]:
+    """Like `tree`, without those in another session: workers and servers lead one each, and answer for themselves."""
+    return {child: process for child, process in tree(pid).items() if _session(child) == _session(pid)}
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
+def resident_bytes(processes: Iterable[psutil.Process]) -> int:
+    """Resident memory of processes, shared pages split among their owners (PSS)."""
     total = 0
-    for process in seen.values():
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             memory = process.memory_full_info()
             total += getattr(memory, "pss", 0) or memory.rss

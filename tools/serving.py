@@ -56,6 +56,8 @@ class Server:
     log: Path
     engine: str
     meta: Mapping[str, Any]
+    owner: str = ""
+    """The step that started it, or who else did."""
 
     @property
     def url(self) -> str:
@@ -130,6 +132,7 @@ def _read(record: Path) -> Server | None:
         log=Path(data["log"]),
         engine=data.get("engine", ""),
         meta=data.get("meta", {}),
+        owner=data.get("owner", ""),
     )
 
 

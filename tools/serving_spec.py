@@ -34,6 +34,8 @@ class ServerSpec(Frozen):
     max_num_seqs: int = 64
     """Sequences that the engine works on at once."""
     kv_cache_gib: int = 1
+    gpu_share: float = 0.0
+    """Of the GPU's memory that it may take; 0: as much as vLLM usually takes, which is nearly all."""
     tool_parser: str = "hermes"
     device: Literal["cpu", "cuda"] = "cpu"
 
@@ -62,6 +64,8 @@ def engine_arguments(spec: ServerSpec) -> list[str]:
     if spec.device == "cpu":
         # Compiling costs about 50 s a start on two cores, more than it wins back over a suite.
         argv += ["--enforce-eager", "--dtype=bfloat16"]
+    elif spec.gpu_share:
+        argv.append(f"--gpu-memory-utilization={spec.gpu_share:.2f}")
     if spec.max_lora_rank:
         argv += ["--enable-lora", f"--max-lora-rank={spec.max_lora_rank}", "--max-loras=1"]
     return argv

@@ -50,6 +50,8 @@ class Estimate(Frozen):
     disk_bytes: int = 0
     calibrated_seconds: float = 0.0
     """The same before past runs on this machine corrected it."""
+    like: str = ""
+    """The kind of work, where a stage does several that take their time differently."""
 
 
 class Input(Frozen):
@@ -74,14 +76,16 @@ class Plan(Frozen):
     replaces: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
     """Why this cannot be done, each with the number and the next thing to try; empty for a plan that can run."""
+    notes: tuple[str, ...] = ()
+    """What makes room for it now, such as the driver that gives way."""
     free_ram_bytes: int = 0
     free_vram_bytes: int = 0
     free_disk_bytes: int = 0
 
     @property
     def hash(self) -> str:
-        """What an approval is bound to: everything but how much happens to be free right now."""
-        decided = self.model_dump(exclude={"free_ram_bytes", "free_vram_bytes", "free_disk_bytes"})
+        """What an approval is bound to: everything but how much happens to be free right now, and why."""
+        decided = self.model_dump(exclude={"notes", "free_ram_bytes", "free_vram_bytes", "free_disk_bytes"})
         return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -121,6 +125,7 @@ class Past:
 
     calibrated_seconds: float
     seconds: float
+    like: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +139,7 @@ class Facts:
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
     """Newest artifact of each kind in the run: base, teacher, rows, dataset, adapter, merged, quantized …"""
     past: Mapping[str, tuple[Past, ...]] = field(default_factory=dict)
-    """Stage → its newest finished steps on this machine, the newest first."""
+    """Stage → its newest finished steps of every kind on this machine, the newest first."""
     seen: Mapping[str, Any] = field(default_factory=dict)
     """What the stage's own `look` read before planning, such as parsed suites or what is deployed now."""
 

@@ -24,9 +24,9 @@ import psutil
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import STOPPED
 from tunesmith.memory.store import Store
-from tunesmith.tools import catalog
+from tunesmith.tools import catalog, serving
 from tunesmith.tools.facts import measure_gpus
-from tunesmith.tools.processes import boot_id, tree_rss_bytes
+from tunesmith.tools.processes import boot_id, own_tree, resident_bytes, tree
 from tunesmith.tools.stage import Plan
 from tunesmith.tools.work.job import Job
 
@@ -132,12 +132,21 @@ def open_job(store: Store, step: str, vllm: str | None) -> Job:  # type: ignore[
     )
 
 
+def own_bytes(job: Job) -> int:  # type: ignore[type-arg]
+    """What belongs to the step: its process with its helpers, the servers it uses, one that it is just starting."""
+    servers = {*job.watched, *(s.pid for s in serving.list_servers(job.home) if s.owner == job.step.id)}
+    mine = own_tree(os.getpid())
+    for pid in servers:
+        mine |= tree(pid)
+    return resident_bytes(mine.values())
+
+
 def _watch_memory(job: Job, done: threading.Event) -> None:  # type: ignore[type-arg]
     """Sample the memory of the worker, its children and the servers it uses, and keep the peak in the store."""
     peak_bytes, told_bytes = 0, 0
     vram_before = {gpu.index: gpu.free_bytes for gpu in measure_gpus()}
     while True:
-        peak_bytes = max(peak_bytes, tree_rss_bytes([os.getpid(), *job.watched]))
+        peak_bytes = max(peak_bytes, own_bytes(job))
         vram_bytes = None
         if vram_before:
             vram_bytes = max(vram_before[gpu.index] - gpu.free_bytes for gpu in measure_gpus())

@@ -7,6 +7,7 @@ same call with the same result stopped, and every ordinary exception told to the
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import secrets
@@ -38,6 +39,7 @@ from tunesmith.agent.driver import outcome, routing
 from tunesmith.agent.driver.card import called_outright, moment_of, routed_tools, state_card, visible_tools
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.desk import Desk
+from tunesmith.agent.driver.endpoint import is_gone, model_of
 from tunesmith.agent.driver.tools import failed, settle, toolset
 from tunesmith.memory.errors import ApprovalPending, StepFailed
 from tunesmith.memory.records import FAILED
@@ -51,6 +53,7 @@ _RESULT_SENT_CHARACTERS = 700
 # slides is computed anew every turn, and the user waits for it.
 _ROUTED_TURNS_SENT = 2
 _ROUTED_RESULT_SENT_CHARACTERS = 240
+_SUMMED_UP = "(What was said before, in short: "
 _SAME_RESULT_LIMIT = 2
 _MAX_TOKENS = 400
 _ROUTED_MAX_TOKENS = 160
@@ -111,6 +114,10 @@ async def _routed(
 ) -> ModelResponse:
     """The first request of a turn chooses the tool; those after it, and words without a tool, are shown none."""
     desk = ctx.deps
+    if desk.say_next and (desk.routed or is_gone(request_context.model)):
+        said, desk.say_next = desk.say_next, ""
+        return ModelResponse([TextPart(said)], model_name=request_context.model.model_name)
+    request_context = await _brought_back(request_context, desk)
     if not desk.routed:
         return await handler(request_context)
     if _is_prompt(request_context.messages[-1]):
@@ -125,10 +132,15 @@ async def _routed(
             desk.calls = [*desk.calls, _brief_call(call)]
             return ModelResponse([call], model_name=request_context.model.model_name)
         request_context = _small_talk(request_context, desk)
-    if desk.say_next:
-        said, desk.say_next = desk.say_next, ""
-        return ModelResponse([TextPart(said)], model_name=request_context.model.model_name)
     return await handler(_showing(request_context, []))
+
+
+async def _brought_back(request_context: ModelRequestContext, desk: Desk) -> ModelRequestContext:
+    """With the driver started again where it gave way for a step of this turn. Raises what keeps it from starting."""
+    model = desk.returned or request_context.model
+    if desk.endpoint and is_gone(model):
+        model = desk.returned = model_of(await asyncio.to_thread(desk.endpoint))
+    return replace(request_context, model=model)
 
 
 def _small_talk(request_context: ModelRequestContext, desk: Desk) -> ModelRequestContext:
@@ -167,10 +179,21 @@ async def _short_request(ctx: RunContext[Desk], request_context: ModelRequestCon
     return replace(request_context, messages=sent)
 
 
+def summed_up(summary: str) -> list[ModelMessage]:
+    """The messages that stand for the turns before a compaction."""
+    return [ModelRequest([UserPromptPart(f"{_SUMMED_UP}{summary})")]), ModelResponse([TextPart("Noted.")])]
+
+
 def last_turns(messages: Sequence[ModelMessage], turns: int) -> list[ModelMessage]:
-    """The messages from the last but `turns` user prompts on; instructions stay, for they are not messages."""
-    prompts = [index for index, message in enumerate(messages) if _is_prompt(message)]
-    return list(messages[prompts[-turns] :]) if len(prompts) > turns else list(messages)
+    """The messages from the last but `turns` user prompts on; a summary of those before stays, and is no turn."""
+    head = 2 if messages and _is_summary(messages[0]) else 0
+    prompts = [index for index, message in enumerate(messages) if index >= head and _is_prompt(message)]
+    first = prompts[-turns] if len(prompts) > turns else head
+    return [*messages[:head], *messages[first:]]
+
+
+def _is_summary(message: ModelMessage) -> bool:
+    return _is_prompt(message) and str(getattr(message.parts[0], "content", "")).startswith(_SUMMED_UP)
 
 
 def _is_prompt(message: ModelMessage) -> bool:

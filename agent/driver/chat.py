@@ -10,9 +10,11 @@ import asyncio
 import threading
 from collections.abc import AsyncIterable, Callable
 from concurrent.futures import Future
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
 from pydantic_ai import CancellationToken, RunContext, UsageLimits
 from pydantic_ai.exceptions import (
     ModelAPIError,
@@ -26,24 +28,23 @@ from pydantic_ai.messages import (
     FunctionToolResultEvent,
     ModelMessage,
     ModelMessagesTypeAdapter,
-    ModelRequest,
-    ModelResponse,
     PartDeltaEvent,
     PartStartEvent,
     TextPart,
     TextPartDelta,
-    UserPromptPart,
     repair_messages,
 )
 from pydantic_ai.models import Model
 
-from tunesmith.agent.driver.agent import REQUESTS_PER_TURN, TURNS_SENT, build_agent, looks_like_a_call
+from tunesmith.agent.driver.agent import REQUESTS_PER_TURN, TURNS_SENT, build_agent, looks_like_a_call, summed_up
 from tunesmith.agent.driver.desk import Desk
 from tunesmith.agent.driver.figures import checked, sentences
 from tunesmith.agent.driver.probe import can_be_routed, turns_sent
 from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.errors import StepFailed, TunesmithError
+from tunesmith.tools.arc import ArcPlan
 
+_POLL_S = 0.1
 Say = Callable[[str], None]
 
 
@@ -57,6 +58,15 @@ class Reply:
 
     text: str
     left_out: tuple[str, ...] = ()
+
+
+_TOKEN: ContextVar[CancellationToken] = ContextVar("token")
+
+
+def stop_if_cancelled() -> None:
+    """Raises Cancelled where the turn on whose behalf this runs was cancelled; for the threads that it waits for."""
+    if (token := _TOKEN.get(None)) and token.cancelled:
+        raise Cancelled
 
 
 class Chat:
@@ -93,12 +103,39 @@ class Chat:
         """End the event loop."""
         self._loop.call_soon_threadsafe(self._loop.stop)
 
+    def switch(self, conversation: str) -> None:
+        """Go on with a conversation, or begin a new one under an id that has none; its proposed plan is the desk's."""
+        self.id = conversation
+        self.desk.prompt, self.desk.calls, self.desk.asked_about = "", [], ""
+        self._take_draft()
+
+    def undo(self) -> str:
+        """Take the newest turn back, with what it did to the proposed plan; what was said in it. Raises NotFound."""
+        prompt = self.conversations.undo(self.id).prompt
+        self._take_draft()
+        return prompt
+
+    def _take_draft(self) -> None:
+        held = self.conversations.load(self.id).draft
+        try:
+            self.desk.draft = ArcPlan.model_validate(held) if held else None
+        except ValidationError:  # of another version
+            self.desk.draft = None
+
+    def _finish(self, turn: int, reply: str, messages: list[Any], before: ArcPlan | None) -> None:
+        """Keep a turn's answer, and before it the proposed plan that the answer may speak of."""
+        plan = self.desk.draft
+        if plan != before:
+            self.conversations.draft(self.id, turn, plan.model_dump(mode="json") if plan else None)
+        self.conversations.finish(self.id, turn, reply, messages)
+
     async def _turn(self, prompt: str, model: Callable[[], Model], say: Say) -> Reply:
-        number = self.conversations.begin(self.id, prompt)
+        _TOKEN.set(self._token)
+        number, before = self.conversations.begin(self.id, prompt), self.desk.draft
         voice = _Voice(self.desk, say)
         driver: Model | None = None
         try:
-            driver = await asyncio.to_thread(model)
+            driver = await self._driver(model)
             self._turns_sent = turns_sent(self.desk.store.home, driver.model_name, TURNS_SENT)
             self.desk.routed &= can_be_routed(self.desk.store.home, driver.model_name)
             result = await self._agent.run(
@@ -110,22 +147,33 @@ class Chat:
                 cancellation_token=self._token,
                 event_stream_handler=voice.hear,
             )
-        except RunCancelled as cancelled:
-            self.conversations.finish(self.id, number, "(stopped by the user)", [])
+        except (RunCancelled, Cancelled) as cancelled:
+            self._finish(number, "(stopped by the user)", [], before)
             raise Cancelled from cancelled
         except TunesmithError as error:
-            self.conversations.finish(self.id, number, f"(no answer: {error})", [])
+            self._finish(number, f"(no answer: {error})", [], before)
             raise
         except Exception as error:
             told = _clear_line(error)
-            self.conversations.finish(self.id, number, f"(no answer: {told})", [])
+            self._finish(number, f"(no answer: {told})", [], before)
             raise StepFailed(told) from error
         finally:
             await _hang_up(driver)
+            await _hang_up(self.desk.returned)
         reply = voice.conclude(result.output)
         messages = ModelMessagesTypeAdapter.dump_python(result.new_messages(), mode="json")
-        self.conversations.finish(self.id, number, reply.text, messages)
+        self._finish(number, reply.text, messages, before)
         return reply
+
+    async def _driver(self, model: Callable[[], Model]) -> Model:
+        """The driver once it answers. Raises Cancelled at once, whatever the thread that starts it is at."""
+        starting = asyncio.ensure_future(asyncio.to_thread(model))
+        starting.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody may be left to ask
+        while not starting.done():
+            await asyncio.wait({starting}, timeout=_POLL_S)
+            if not starting.done():
+                stop_if_cancelled()
+        return await starting
 
     def _history(self, turn: int) -> list[ModelMessage]:
         held = self.conversations.load(self.id)
@@ -133,8 +181,7 @@ class Chat:
         earlier = earlier[len(earlier) - min(self._turns_sent, len(earlier)) :]
         messages = [message for kept in earlier for message in kept.messages]
         if held.summary:
-            said = ModelRequest([UserPromptPart(f"(What was said before, in short: {held.summary})")])
-            return [said, ModelResponse([TextPart("Noted.")]), *_valid(messages)]
+            return [*summed_up(held.summary), *_valid(messages)]
         return _valid(messages)
 
 

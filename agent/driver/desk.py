@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic_ai.models import Model
 from rich.console import RenderableType
 
 from tunesmith.agent.driver.endpoint import Endpoint
@@ -35,10 +36,10 @@ class Desk:
     """Whether the user said yes to everything beforehand, as a script does with `--yes`."""
     follow: bool = False
     """Wait for a started step to end; a script does, a conversation goes on."""
-    before_step: Callable[[int, int], object] = lambda ram_bytes, vram_bytes: None
-    """Called with the peak memory of a step that is about to start, so that the driver can give way."""
     endpoint: Callable[[], Endpoint] | None = None
     """Where the driver answers, for what else it is asked; None where it is no server."""
+    returned: Model | None = None
+    """The driver, where it gave way for a step of this turn and was started again."""
     say_next: str = ""
     """What is said to the user next, in exactly these words, instead of asking the model for some."""
     asked_about: str = ""
@@ -93,7 +94,7 @@ class Desk:
         """Forget what belonged to the turn before."""
         spoken = f'"{self.prompt[:_BEFORE_CHARACTERS]}"' if self.prompt else ""
         self.before, self.calls = next(iter(self.calls), spoken), []
-        self.prompt, self.say_next = prompt, ""
+        self.prompt, self.say_next, self.returned = prompt, "", None
         self.tools = frozenset()
         self.heard = [prompt]
         self.seen_calls.clear()

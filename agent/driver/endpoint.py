@@ -1,11 +1,14 @@
 """Where the driver answers: an endpoint that exists already, or a vLLM server that tunesmith starts for it.
 
-The driver is a guest on the accelerator: it gives its memory back before a step that would not fit beside it, and
-comes back with the next words. Its server has a lease, so one that nobody talks to ends by itself.
+The driver is a guest on the accelerator (see tools/guest.py): it gives its memory back before a step that would not
+fit beside it, and comes back with the next words once there is room. Its server has a lease, so one that nobody talks
+to ends by itself.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,16 +18,23 @@ from typing import TYPE_CHECKING
 from tunesmith.agent.settings import DriverSettings, Settings
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import read_manifest
+from tunesmith.memory.store import Store
 from tunesmith.tools import serving
 from tunesmith.tools.base import bundled_model, source_of
 from tunesmith.tools.facts import measure_gpus, measure_machine
+from tunesmith.tools.guest import kept_out_by
+from tunesmith.tools.memory_math import SERVER_BYTES, gpu_share, kv_bytes_per_token, serve_memory_bytes
 from tunesmith.tools.model_folder import check_model_folder
-from tunesmith.tools.serving_spec import ServerSpec
+from tunesmith.tools.serving_spec import LOOPBACK, ServerSpec
 
 if TYPE_CHECKING:
     from pydantic_ai.models import Model
 
 _RENEW_S = 30.0
+_SEQUENCES = 4
+"""Conversations of full length that the cache on a GPU holds: the turn's own, and what is asked beside it."""
+_USUAL_KV_BYTES = 128 << 10
+"""Of a token, where a config does not say: a dense model of eight billion parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,8 @@ class Driver:
     def ensure(self, on_wait: Callable[[float], None] = lambda seconds: None) -> Endpoint:
         """The driver's endpoint, healthy; a server is adopted or started where the driver has none of its own.
 
-        Raises DriverMissing, BadInput without vLLM, StepFailed where the server does not start.
+        Raises DriverMissing, BadInput without vLLM or while a running step needs the room, StepFailed where the server
+        does not start.
         """
         chosen = self.chosen
         if chosen.endpoint:
@@ -84,31 +95,53 @@ class Driver:
                 "the driver needs vLLM and none was found; run `make setup`, or name an endpoint of your own"
             )
         spec = self._spec(folder)
-        server = self._running(spec) or serving.start(
-            self._settings.home,
-            spec,
-            vllm=self._settings.vllm,
-            log_path=self._settings.home / "logs" / "driver.log",
-            owner="driver",
-            role=serving.DRIVER,
-            on_wait=on_wait,
-        )
+        server = self._running(spec)
+        if server is None:
+            self._wait_for_room(spec)
+            server = serving.start(
+                self._settings.home,
+                spec,
+                vllm=self._settings.vllm,
+                log_path=self._settings.home / "logs" / "driver.log",
+                owner="driver",
+                role=serving.DRIVER,
+                on_wait=on_wait,
+            )
         self._keep(server)
         return Endpoint(f"{server.url}/v1", server.model, server.key, self.chosen.timeout_s)
+
+    def _wait_for_room(self, spec: ServerSpec) -> None:
+        """Raises BadInput while a step runs that needs the room: the driver is the guest."""
+        machine = measure_machine(self._settings.home)
+        ram_bytes, vram_bytes = SERVER_BYTES, 0
+        if spec.device == "cuda":
+            vram_bytes = int(spec.gpu_share * machine.gpus[0].total_bytes)
+        else:
+            weight_bytes = _weight_bytes(Path(spec.model_dir))
+            ram_bytes = serve_memory_bytes(weight_bytes, kv_cache_bytes=spec.kv_cache_gib << 30)
+        with contextlib.closing(Store(self._settings.home)) as store:
+            step = kept_out_by(machine, store, ram_bytes=ram_bytes, vram_bytes=vram_bytes)
+        if step:
+            raise BadInput(
+                f"the driver waits until {step.stage} ({step.id}) has ended: it needs the memory; "
+                "slash commands work meanwhile"
+            )
 
     def served(self) -> bool:
         """Whether a server of ours answers as the driver now."""
         return any(serving.healthy(server) for server in serving.list_servers(self._settings.home, role=serving.DRIVER))
 
     def _spec(self, folder: Path) -> ServerSpec:
+        gpus = measure_gpus()
         return ServerSpec(
             model_dir=str(folder),
             served_name=folder.name,
             weights_sha256=str((read_manifest(folder) or {}).get("sha256", "")),
             max_model_len_tokens=self.chosen.context_tokens,
             max_num_seqs=8,
+            gpu_share=share_of(folder, self.chosen.context_tokens, gpus[0].total_bytes) if gpus else 0.0,
             tool_parser=self.chosen.tool_parser,
-            device="cuda" if measure_gpus() else "cpu",
+            device="cuda" if gpus else "cpu",
         )
 
     def _running(self, spec: ServerSpec) -> serving.Server | None:
@@ -127,26 +160,32 @@ class Driver:
 
     def _renew(self) -> None:
         while not self._closed.wait(_RENEW_S):
-            if self._server:
+            if self._server and self._server.process.alive():
                 serving.renew(self._server)
-
-    def give_way(self, ram_bytes: int, vram_bytes: int) -> bool:
-        """Stop the driver's server if a step that needs this much at its peak would not fit beside it."""
-        server = self._server
-        if server is None or not server.process.alive() or server.role != serving.DRIVER:
-            return False
-        machine = measure_machine(self._settings.home)
-        fits_ram = ram_bytes <= machine.ram_free_bytes
-        fits_vram = not machine.gpus or vram_bytes <= machine.vram_free_bytes
-        if fits_ram and fits_vram:
-            return False
-        serving.stop(server)
-        self._server = None
-        return True
 
     def close(self) -> None:
         """Stop renewing the lease; the server ends by itself if nobody else talks to it."""
         self._closed.set()
+
+
+def share_of(folder: Path, context_tokens: int, total_bytes: int) -> float:
+    """The share of a GPU that serving a model for one conversation takes: its cache holds a few whole contexts."""
+    try:
+        per_token = kv_bytes_per_token(json.loads((folder / "config.json").read_text()))
+    except (KeyError, TypeError, ValueError):
+        per_token = _USUAL_KV_BYTES
+    cache_bytes = _SEQUENCES * context_tokens * per_token
+    return gpu_share(_weight_bytes(folder), kv_cache_bytes=cache_bytes, total_bytes=total_bytes)
+
+
+def _weight_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def is_gone(model: Model) -> bool:
+    """Whether the driver was a server of this machine and nothing listens at its port any more."""
+    url = getattr(getattr(model, "client", None), "base_url", None)
+    return url is not None and url.host == LOOPBACK and url.port is not None and serving.port_is_free(url.port)
 
 
 def model_of(endpoint: Endpoint) -> Model:

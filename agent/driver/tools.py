@@ -140,9 +140,6 @@ def settle(desk: Desk, call_id: str, step: str, plan: Plan) -> str:
 
 
 def _start(desk: Desk, step: str) -> dict[str, Any]:
-    planned = desk.store.step(step)
-    estimate = planned.plan.get("estimate", {})
-    desk.before_step(int(estimate.get("peak_ram_bytes", 0)), int(estimate.get("peak_vram_bytes", 0)))
     desk.asked_about = ""
     started = arc.start(desk.ws, step)
     carry.stand(desk.store, started.run, RUNNING)

@@ -288,6 +288,90 @@ def test_only_the_last_turns_are_sent_and_the_state_is_behind_the_newest_words(t
     assert last_turns(sent, 1)[0].parts[-1].content == prompts[-1]
 
 
+GOAL = {"goal": "answer tickets as JSON", "pace": "fast", "quantize": True}
+
+
+def propose(one: Talk) -> None:
+    one.turn("make it answer support tickets as JSON", ("plan_fine_tune", GOAL), "Start it?")
+
+
+def rank(one: Talk) -> Any:
+    assert one.desk.draft
+    return next(spec for spec in one.desk.draft.steps if spec.stage == "train").fields.get("lora_rank")
+
+
+def test_a_proposed_plan_is_there_again_after_a_restart_and_can_be_started(talk: Callable[..., Talk]) -> None:
+    one = talk()
+    propose(one)
+    one.turn("use rank 8", ("edit_plan", {"step": "train", "field": "lora_rank", "value": "8"}), "Changed.")
+    again = talk()
+    assert again.desk.draft is None
+    again.chat.switch(one.chat.id)
+    assert rank(again) == "8"
+    again.turn("go", ("start_plan", {"confirm": "start"}), "It runs.")
+    assert len(again.started) == 1
+    third = talk()
+    third.chat.switch(one.chat.id)
+    assert third.desk.draft is None, "what was started is not proposed any more"
+
+
+def test_a_new_conversation_has_no_plan_and_the_old_one_keeps_its_own(talk: Callable[..., Talk]) -> None:
+    one = talk()
+    propose(one)
+    before, plan = one.chat.id, one.desk.draft
+    one.chat.switch(one.chat.conversations.new())
+    assert one.desk.draft is None
+    one.turn("hello")
+    assert "proposed plan" not in str(one.requests[-1][0])
+    one.chat.switch(before)
+    assert one.desk.draft == plan
+
+
+def test_undo_goes_back_to_the_plan_before(talk: Callable[..., Talk]) -> None:
+    one = talk()
+    propose(one)
+    proposed = one.desk.draft
+    one.turn("use rank 8", ("edit_plan", {"step": "train", "field": "lora_rank", "value": "8"}), "Changed.")
+    one.turn("how long will it take?")
+    for plan in ("8", "8", proposed, None):
+        assert (rank(one) if isinstance(plan, str) else one.desk.draft) == plan
+        if one.chat.conversations.load(one.chat.id).turns:
+            one.chat.undo()
+
+
+def test_a_summary_is_sent_however_many_turns_come_after_it(talk: Callable[..., Talk]) -> None:
+    one = talk()
+    one.turn("my dog is called Rex")
+    one.chat.conversations.compact(one.chat.id, "the dog is called Rex")
+    for number in range(5):
+        one.turn(f"question {number}", "Well.")
+    sent = one.requests[-1][0]
+    prompts = [str(p.content) for m in sent for p in m.parts if isinstance(p, UserPromptPart)]
+    assert "the dog is called Rex" in prompts[0]
+    assert [p[:10] for p in prompts[1:]] == ["question 1", "question 2", "question 3", "question 4"]
+
+
+def test_a_plan_outlives_a_compaction(talk: Callable[..., Talk]) -> None:
+    one = talk()
+    propose(one)
+    one.chat.conversations.compact(one.chat.id, "a plan was proposed")
+    again = talk()
+    again.chat.switch(one.chat.id)
+    assert again.desk.draft == one.desk.draft
+
+
+def test_every_turn_but_those_taken_back_is_there_after_a_compaction(talk: Callable[..., Talk]) -> None:
+    one = talk()
+    for words in ("first", "second", "third"):
+        one.turn(words, "Yes.")
+    one.chat.undo()
+    one.chat.conversations.compact(one.chat.id, "in short")
+    one.turn("fourth", "Yes.")
+    held = one.chat.conversations
+    assert [turn.prompt for turn in held.load(one.chat.id).turns] == ["fourth"]
+    assert [turn.prompt for turn in held.load(one.chat.id, whole=True).turns] == ["first", "second", "fourth"]
+
+
 def test_what_was_said_is_kept_and_can_be_taken_back(talk: Callable[..., Talk]) -> None:
     one = talk()
     one.turn("first", "Hello there.")

@@ -183,6 +183,40 @@ def test_the_repl_lives_on_when_the_driver_misbehaves(
     assert "Traceback" not in repl.text
 
 
+def test_a_conversation_is_left_gone_back_to_compacted_and_exported(
+    tunesmith: Tunesmith,
+    terminal: Callable[..., Terminal],
+    driver: Callable[..., StubDriver],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = driver(lambda body: "I see.")
+    monkeypatch.setenv("TUNESMITH_DRIVER", one.url)
+
+    def sent() -> str:
+        return json.dumps([body["messages"] for body in one.requests[-1:]])
+
+    repl = terminal()
+    repl.expect("tunesmith ❯")
+    place = repl.line("my dog is called Rex")
+    repl.expect("I see.", after=place)
+    place = repl.line("/new")
+    repl.expect("a new conversation: c", after=place)
+    place = repl.line("hello there")
+    repl.expect("I see.", after=place)
+    assert "Rex" not in sent()
+    place = repl.line("/resume")
+    repl.expect("going on with c", after=place)
+    place = repl.line("and my cat")
+    repl.expect("I see.", after=place)
+    assert "Rex" in sent()
+    place = repl.line("/compact")
+    repl.expect("compacted to", after=place)
+    target = tunesmith.home / "talk.md"
+    place = repl.line(f"/export {target}")
+    repl.expect("written", after=place)
+    assert "my dog is called Rex" in target.read_text() and "and my cat" in target.read_text()
+
+
 def test_a_whole_conversation_on_a_terminal(
     tunesmith: Tunesmith,
     terminal: Callable[..., Terminal],

@@ -2,7 +2,9 @@
 """Stands in for the vllm program where the property under test is about processes, not about a model.
 
 Speaks the few endpoints that tunesmith waits on, guards `/v1` with the key from its environment as vLLM does, and
-keeps a child beside it, as vLLM keeps its engine. `served-model-name` steers it: `dies` ends at once.
+keeps a child beside it, as vLLM keeps its engine. `served-model-name` steers it: `dies` ends at once, `large` holds
+300 MB. In a conversation it calls the tool in its model folder's `call.json`, if there is one, and then says a word;
+a choice of a tool falls on none.
 """
 
 from __future__ import annotations
@@ -41,6 +43,34 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/tokenize":
             self.answer(200, {"tokens": [len(message["content"]) for message in body["messages"]]})
 
+        elif self.path == "/v1/chat/completions" and self.allowed() and not body.get("stream"):
+            message = {"role": "assistant", "content": '{"tool": "chat"}'}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            self.answer(
+                200, {"id": "c", "object": "chat.completion", "created": 1, "model": "stub", "choices": [choice]}
+            )
+        elif self.path == "/v1/chat/completions" and self.allowed():
+            self.talk(body["messages"][-1]["role"])
+
+    def talk(self, last: str) -> None:
+        call = Path(sys.argv[2]) / "call.json"
+        delta: dict[str, object] = {"role": "assistant", "content": "It is done."}
+        if call.is_file() and last != "tool":
+            named = json.loads(call.read_text())
+            function = {"name": named["name"], "arguments": json.dumps(named["arguments"])}
+            called = {"index": 0, "id": "c1", "type": "function", "function": function}
+            delta = {"role": "assistant", "tool_calls": [called]}
+        end = "tool_calls" if "tool_calls" in delta else "stop"
+        chunks = [{"index": 0, "delta": delta, "finish_reason": None}, {"index": 0, "delta": {}, "finish_reason": end}]
+        shared = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "stub"}
+        lines = [f"data: {json.dumps({**shared, 'choices': [chunk]})}\n\n" for chunk in chunks]
+        text = "".join([*lines, "data: [DONE]\n\n"]).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
     def allowed(self) -> bool:
         if self.headers.get("Authorization") == f"Bearer {os.environ['VLLM_API_KEY']}":
             return True
@@ -50,6 +80,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, status: int, document: object) -> None:
         text = json.dumps(document).encode()
         self.send_response(status)
+        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
@@ -63,6 +94,7 @@ def main() -> None:
     if name == "dies":
         print("INFO starting\nValueError: the model is too large: 31.2 GiB, 22.0 GiB free\nINFO bye", flush=True)
         raise SystemExit(1)
+    held = b"x" * 300_000_000 if name == "large" else b""  # noqa: F841
     engine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     print(f"engine {engine.pid}", flush=True)
     ThreadingHTTPServer((option("--host"), int(option("--port"))), Handler).serve_forever()

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools import catalog
-from tunesmith.tools.arc import load_arc, parse_request
+from tunesmith.memory.store import Store
+from tunesmith.tools import arc, catalog
+from tunesmith.tools.arc import ArcPlan, Decision, StepSpec, Workspace, load_arc, parse_request
+from tunesmith.tools.facts import past_steps
+from tunesmith.tools.forecast import forecast
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.stage import Estimate, Facts, Machine, Past, Plan, Request, Result
 
@@ -87,6 +91,38 @@ def test_an_estimate_follows_this_machine_and_says_so() -> None:
     slow = (Past(100, 200), Past(50, 100), Past(10, 20), Past(10, 500))
     known = estimate("train", facts(past={"train": slow}), seconds=100)
     assert known.seconds == 200 and known.calibrated_seconds == 100 and "4 past runs" in known.basis
+
+
+def test_only_past_steps_of_the_same_kind_count() -> None:
+    past = (Past(100, 10, "adapter"), Past(100, 300, "merged"), Past(100, 10))
+    assert estimate("evaluate", facts(past={"evaluate": past}), seconds=100, like="merged").seconds == 300
+    unknown = estimate("evaluate", facts(past={"evaluate": past}), seconds=100, like="quantized")
+    assert unknown.seconds == 100 and "evaluate (quantized) has not run" in unknown.basis
+
+
+def test_every_arm_of_an_evaluation_is_a_kind_of_its_own(tmp_path: Path) -> None:
+    ws = Workspace(Store(tmp_path / "home"), "/bin/true", lambda event, **data: None)
+    arms = [{"arm": arm} for arm in ("adapter", "merged", "quantized")]
+    stages = ["base", "baseline", "generate", "critique", "train", "merge", "quantize"]
+    steps = [*(StepSpec(stage=stage) for stage in stages), *(StepSpec(stage="evaluate", fields=arm) for arm in arms)]
+    prices = forecast(ws, ArcPlan(name="p", steps=tuple(steps)))
+    assert [p.estimate.like for p in prices if p.stage == "evaluate" and p.estimate] == [
+        "adapter",
+        "merged",
+        "quantized",
+    ]
+
+
+def test_a_base_that_only_had_to_be_verified_does_not_price_one_that_has_to_be_copied(tmp_path: Path) -> None:
+    ws = Workspace(Store(tmp_path / "home"), None, lambda event, **data: None)
+    first, other = (str(make_tiny_model(tmp_path / name)) for name in ("first", "other"))
+    for _ in range(3):
+        arc.perform(ws, ws.store.new_run("test"), "base", {"model": first}, lambda plan, step: Decision(True, "test"))
+    known = {past.like for past in past_steps(ws.store)["base"]}
+    assert known == {"folder", "folder, here already"}
+    again, fresh = (arc.price(ws, "", "base", {"model": model}).estimate for model in (first, other))
+    assert "2 past runs of base (folder, here already)" in again.basis and again.disk_bytes == 0
+    assert "1 past run of base (folder)" in fresh.basis and fresh.disk_bytes > 0
 
 
 def test_what_does_not_fit_is_refused_with_both_numbers() -> None:

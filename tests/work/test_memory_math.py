@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from tunesmith.tools.memory_math import (
+    GPU_MARGIN_BYTES,
     RUNTIME_BYTES,
     ModelShape,
+    gpu_share,
     group_size_for,
     kv_bytes_per_token,
     merge_memory_bytes,
@@ -92,6 +94,14 @@ def test_experts_count_in_weights_but_only_the_chosen_ones_in_activations() -> N
 def test_serving_is_weights_cache_and_the_server() -> None:
     assert kv_bytes_per_token(SMOL) == 2 * 30 * 3 * 64 * 2
     assert serve_memory_bytes(10**9, kv_cache_bytes=2**30) - serve_memory_bytes(0, kv_cache_bytes=0) == 10**9 + 2**30
+
+
+def test_a_share_of_a_gpu_holds_weights_cache_and_a_margin_and_is_never_more_than_usual() -> None:
+    card, weights, cache = 80 << 30, 3 << 30, 1 << 30
+    share = gpu_share(weights, kv_cache_bytes=cache, total_bytes=card)
+    assert weights + cache + GPU_MARGIN_BYTES < share * card < weights + cache + GPU_MARGIN_BYTES + (2 << 30)
+    assert share == round(share, 2), "what the flag can say"
+    assert gpu_share(weights, kv_cache_bytes=cache, total_bytes=6 << 30) == 0.9
 
 
 @pytest.mark.parametrize(

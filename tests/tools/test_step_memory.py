@@ -1,0 +1,53 @@
+"""The memory that a step is charged with: its own process and its own servers, and nobody else's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tunesmith.memory.store import Store
+from tunesmith.tools import arc, serving, worker
+from tunesmith.tools.arc import Decision, Workspace
+from tunesmith.tools.processes import own_tree, resident_bytes
+from tunesmith.tools.serving_spec import ServerSpec
+from tunesmith.tools.stage import Plan
+
+STUB = str(Path(__file__).parent / "stub_vllm.py")
+HELD_BYTES = 300_000_000
+
+
+def say_yes(plan: Plan, step: str) -> Decision:
+    return Decision(True, "test")
+
+
+@pytest.fixture
+def ws(tmp_path: Path) -> Iterator[Workspace]:
+    yield Workspace(Store(tmp_path), None, lambda event, **data: None)
+    serving.stop_all(tmp_path)
+
+
+def serve(ws: Workspace, tmp_path: Path, *, owner: str, role: str) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    spec = ServerSpec(model_dir=str(model), served_name="large")
+    serving.start(ws.store.home, spec, vllm=STUB, log_path=tmp_path / "log", owner=owner, role=role)
+
+
+def test_a_step_in_this_process_is_not_charged_with_the_drivers_server(ws: Workspace, tmp_path: Path) -> None:
+    serve(ws, tmp_path, owner="driver", role=serving.DRIVER)
+    step = arc.perform(ws, ws.store.new_run("test"), "inspect", {}, say_yes)
+    assert step.peak_rss_bytes
+    assert step.peak_rss_bytes < resident_bytes(own_tree(os.getpid()).values()) + HELD_BYTES / 3
+
+
+def test_a_server_that_the_step_started_is_charged_to_it_before_it_answers(ws: Workspace, tmp_path: Path) -> None:
+    run = ws.store.new_run("test")
+    step = arc.propose(ws, run, arc.price(ws, run, "inspect", {}))
+    job = worker.open_job(ws.store, step, None)
+    before = worker.own_bytes(job)
+    serve(ws, tmp_path, owner=step, role=serving.BENCH)
+    assert worker.own_bytes(job) - before > HELD_BYTES
