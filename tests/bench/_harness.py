@@ -142,7 +142,7 @@ def run(home: Path, port: int, cases: int, concurrency: int) -> dict[str, Any]:
     kept = home / "suite.json"
     atomic_write(kept, load_named_suites([str(write_suite(home / "suite.yaml", cases))]).to_json())
     suite, sampling = read_suite(kept), Sampling(max_tokens=48)
-    answer = server_answers(_server(home, port), sampling, concurrency)
+    answer = server_answers(server_at(home, port), sampling, concurrency)
     started = time.perf_counter()
     run_arms(job, suite, [Arm("base", "stub", {"engine": "stub"})], sampling, answer)
     seconds = time.perf_counter() - started
@@ -155,7 +155,8 @@ def run(home: Path, port: int, cases: int, concurrency: int) -> dict[str, Any]:
     }
 
 
-def _server(home: Path, port: int) -> Any:
+def server_at(home: Path, port: int) -> Any:
+    """A server as the runner knows it, that stands at a port here."""
     from tunesmith.tools.processes import ProcessId
     from tunesmith.tools.serving import Server
     from tunesmith.tools.serving_spec import ServerSpec

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.bench._harness import new_job, server_at, stub, write_suite
 from tests.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import seal
@@ -20,11 +22,11 @@ from tunesmith.tools import arc, serving
 from tunesmith.tools.arc import Decision, Workspace
 from tunesmith.tools.behaviour import load_behaviour
 from tunesmith.tools.custody import compared
-from tunesmith.tools.evaluation import load_named_suites, thin
+from tunesmith.tools.evaluation import Sampling, load_named_suites, thin
 from tunesmith.tools.prompting import best, candidates, dev_rows, judge
 from tunesmith.tools.stage import Plan
 from tunesmith.tools.suites import Case
-from tunesmith.tools.work.evaluation import Arm
+from tunesmith.tools.work.evaluation import Arm, run_arms, server_answers
 
 STUB = str(Path(__file__).parent / "stub_chat.py")
 
@@ -132,6 +134,16 @@ def test_errors_are_no_failures_and_above_the_bound_there_is_no_result(ws: Works
     with pytest.raises(StepFailed, match="3 of 40"):
         arc.resume(ws, failed.id, say_yes)
     assert texts(asked(ws)[before:]) == ["2 err", "3 err", "an err"], "a resumed step asks for what erred, and no more"
+
+
+def test_a_full_disk_is_named_while_answers_arrive(tmp_path: Path) -> None:
+    job = new_job(tmp_path)
+    kept = load_named_suites([str(write_suite(tmp_path / "suite.yaml", 400))])
+    with job.store.write() as conn:
+        conn.execute(f"PRAGMA max_page_count = {conn.execute('PRAGMA page_count').fetchone()[0] + 4}")
+    with stub(0.02) as port, pytest.raises(sqlite3.OperationalError, match="database or disk is full"):
+        sampling = Sampling(max_tokens=8)
+        run_arms(job, kept, [Arm("base", "stub", {})], sampling, server_answers(server_at(tmp_path, port), sampling, 4))
 
 
 def test_cases_for_some_arms_are_asked_of_these_and_count_only_between_them(ws: Workspace) -> None:

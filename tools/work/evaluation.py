@@ -34,9 +34,9 @@ _STORE_EVERY_S = 0.02
 _RENEW_EVERY_S = 1.0
 _NEEDS_LOGPROBS = frozenset({"perplexity", "perplexity-score"})
 _NOT_THE_QUESTION = frozenset({"suite", "repeats"})
+"""Parts of the comparability key that do not change the answer to one case."""
 _HAS_ANSWER = f"""(passed IS NOT NULL OR assertions LIKE '%"reason": "{WAITS}"%')"""
 """Of a stored result: the arm answered, whether or not a judge decided since."""
-"""Parts of the comparability key that do not change the answer to one case."""
 
 
 @dataclass(frozen=True)
