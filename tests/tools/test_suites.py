@@ -309,7 +309,7 @@ REFUSED = {
     "transform in assertion": (ONE_TEST + "{type: contains, value: x, transform: output.y}", "'transform'.*is code"),
     "no value": (ONE_TEST + "{type: contains}", "contains needs a value"),
     "bad regex": (ONE_TEST + "{type: regex, value: '(unclosed'}", "suite.yaml:5: the regex .* is not valid"),
-    "python regex": (ONE_TEST + "{type: regex, value: 'x\\Z'}", "no escape in JavaScript"),
+    "python regex": (ONE_TEST + "{type: regex, value: 'x\\Z'}", "no escape in promptfoo's JavaScript"),
     "huge regex": (ONE_TEST + "{type: regex, value: '" + "a" * 6000 + "'}", "6000 characters"),
     "bad schema": (ONE_TEST + "{type: is-json, value: {type: objekt}}", "not a valid JSON schema"),
     "schema typo": (ONE_TEST + "{type: is-json, value: {requierd: [a]}}", "keyword 'requierd'"),
