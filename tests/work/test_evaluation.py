@@ -174,6 +174,24 @@ def test_the_plan_says_what_so_many_cases_can_show_before_it_is_bought(ws: Works
     assert asked(ws) == []
 
 
+def test_the_plan_counts_seed_rows_as_the_comparison_will(ws: Workspace) -> None:
+    def told(rows: int, block: str) -> tuple[str, ...]:
+        path = ws.store.home.parent / "rows.yaml"
+        metadata = [{"block": block, "case_id": f"c{n}", "seed_row": n % rows} for n in range(20)]
+        tests = [{"vars": {"q": str(n)}, "metadata": metadata[n]} for n in range(20)]
+        path.write_text(json.dumps({"prompts": ["{{q}}"], "tests": tests}))
+        return arc.price(ws, RUN, "baseline", {"suites": (str(path),)}).steps
+
+    assert "with 20 cases from 4 seed rows no gain can be shown; write at least 6 rows on the target" in told(
+        4, "target"
+    )
+    assert "with 20 cases from 10 seed rows no gain under 60 points can be shown on the target" in told(10, "target")
+    assert "with 20 cases no gain under 30 points can be shown on the target" in told(20, "target")
+    alone, together = (next(step for step in told(rows, "general") if "points open" in step) for rows in (20, 4))
+    assert "20 cases leave a loss of up to 11.9 points open" in alone
+    assert "20 cases from 4 seed rows leave a loss of up to 40.3 points open" in together
+
+
 def test_a_preamble_and_a_case_with_its_own_system_prompt_make_one_system_prompt() -> None:
     case = Case(case_id="c", suite="s", messages=({"role": "system", "content": "B"}, {"role": "user", "content": "q"}))
     arm = Arm("prompted", "m", {}, [{"role": "system", "content": "A"}])
