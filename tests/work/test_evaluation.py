@@ -23,10 +23,12 @@ from tunesmith.tools.arc import Decision, Workspace
 from tunesmith.tools.behaviour import load_behaviour
 from tunesmith.tools.custody import compared
 from tunesmith.tools.evaluation import Sampling, load_named_suites, thin
+from tunesmith.tools.grading import Assertion
 from tunesmith.tools.prompting import best, candidates, dev_rows, judge
 from tunesmith.tools.stage import Plan
-from tunesmith.tools.suites import Case
+from tunesmith.tools.suites import Case, Suite
 from tunesmith.tools.work.evaluation import Arm, run_arms, server_answers
+from tunesmith.tools.work.local_answers import refuse_unanswerable
 
 STUB = str(Path(__file__).parent / "stub_chat.py")
 
@@ -252,6 +254,30 @@ def test_a_base_that_vllm_takes_no_adapters_for_is_measured_without(
 ) -> None:
     monkeypatch.setenv("STUB_NO_LORA", "start")
     assert (baseline(ws, RUN, suite(ws, ["a"])).result or {})["key"]["lora"] == "not allowed"
+
+
+@pytest.mark.parametrize(
+    "asks, named",
+    [
+        ({"sampling": {"temperature": 0.5}}, "temperature=0.5"),
+        ({"sampling": {"stop": ["END"]}}, r"stop=\['END'\]"),
+        ({"sampling": {"response_format": {"type": "json_object"}}}, "response_format="),
+        ({"sampling": {"repetition_penalty": 1.2}}, "repetition_penalty=1.2"),
+        ({"repeat": 3}, "repeats=3"),
+        ({"tools": ({"type": "function"},), "tool_choice": "required"}, "tool_choice='required'"),
+        ({"assertions": (Assertion(type="not-perplexity", threshold=5.0),)}, "not-perplexity;"),
+    ],
+)
+def test_without_vllm_what_a_case_asks_beyond_greedy_answers_is_refused_by_name(
+    asks: dict[str, Any], named: str
+) -> None:
+    plain: dict[str, Any] = {"case_id": "c0", "suite": "s", "messages": ({"role": "user", "content": "q"},)}
+    idle = Case(**plain, sampling={"temperature": 0, "seed": 4, "max_tokens": 9, "top_p": 0.5}, tool_choice="required")
+    refuse_unanswerable(Suite(cases=(idle,)), Sampling(8))
+    with pytest.raises(StepFailed, match=f"case c1 asks for .*{named}"):
+        refuse_unanswerable(Suite(cases=(idle, Case(**{**plain, "case_id": "c1", **asks}))), Sampling(8))
+    with pytest.raises(StepFailed, match=r"temperature=0\.7, repeats=2"):
+        refuse_unanswerable(Suite(cases=(Case(**plain),)), Sampling(8, temperature=0.7, repeats=2))
 
 
 @pytest.mark.heavy
