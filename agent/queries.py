@@ -53,6 +53,7 @@ def _explained(found: dict[str, Any]) -> Text:
     blocks = ", ".join(f"{count} {block}" for block, count in found["blocks"].items())
     lines = [
         f"{len(found['cases'])} cases ({blocks}), {found['requests']} requests an arm",
+        *_clustered(found),
         "assertions: " + (", ".join(f"{count} {kind}" for kind, count in found["types"].items()) or "none"),
         *(f"{kind} asks {_ROLES[role]}" for kind, role in found["asks"].items()),
         *_restricted(found["cases"]),
@@ -62,6 +63,16 @@ def _explained(found: dict[str, Any]) -> Text:
         f"sha256 {found['sha256']}",
     ]
     return Text("\n".join(lines))
+
+
+def _clustered(found: dict[str, Any]) -> list[str]:
+    """Which blocks hold several cases of one seed row."""
+    return [
+        f"{found['blocks'][block]} {block} cases are made from {rows} seed rows (metadata.seed_row): a comparison has "
+        f"{rows} independent ones"
+        for block, rows in found["seed_rows"].items()
+        if rows < found["blocks"][block]
+    ]
 
 
 def _restricted(cases: list[dict[str, Any]]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -11,7 +11,7 @@ from pydantic import Field
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.chat_template import takes_tools
-from tunesmith.tools.compare import GUARDED_BLOCKS, MARGIN
+from tunesmith.tools.compare import GUARDED_BLOCKS, MARGIN, PRIMARY_BLOCK
 from tunesmith.tools.evaluation import SuiteName, evaluation_seconds, load_named_suites, need_vllm, serving_memory
 from tunesmith.tools.judging import JUDGE_HELP, JUDGES, Models, asked_cases, find_models
 from tunesmith.tools.local_paths import local_path
@@ -86,7 +86,7 @@ def plan(request: BaselineRequest, facts: Facts) -> Plan:
     blocks: Counter[str] = Counter(case.block for case in cases)
     if models.judge:
         request = request.model_copy(update={"judge": models.judge.named})
-    target = blocks["target"]
+    rows = {block: [case.cluster for case in cases if case.block == block] for block in blocks}
     price = estimate(
         "baseline",
         facts,
@@ -95,8 +95,7 @@ def plan(request: BaselineRequest, facts: Facts) -> Plan:
         **models.peaks(serving_memory(base), on_gpu=bool(facts.machine.gpus)),
         disk_bytes=8192 * len(cases) * request.repeats,
     )
-    can_show = [f"{detectable_text(target)} on the target"] if target else []
-    can_show += [f"{block}: {guard_text(blocks[block], MARGIN)}" for block in GUARDED_BLOCKS if blocks[block]]
+    can_show = _can_show(rows)
     how = "greedy" if request.temperature == 0 else f"at temperature {request.temperature:g}"
     how += f", {request.repeats} times each, reduced to one verdict a case" if request.repeats > 1 else ""
     blind = 0 if facts.seen.get("takes_tools", True) else sum(bool(case.tools) for case in cases)
@@ -126,6 +125,14 @@ def plan(request: BaselineRequest, facts: Facts) -> Plan:
         replaces=("the baseline of this run",) if "suite" in facts.artifacts else (),
         refusals=room(price, facts, remedy="stopping another program, or a smaller base"),
     )
+
+
+def _can_show(rows: Mapping[str, Sequence[str]]) -> list[str]:
+    """What the cases of each block can show, by the seed rows that they were made from."""
+    target = rows.get(PRIMARY_BLOCK, ())
+    told = [f"{detectable_text(len(target), clusters=target)} on the target"] if target else []
+    guarded = {block: rows[block] for block in GUARDED_BLOCKS if block in rows}
+    return told + [f"{block}: {guard_text(len(of), MARGIN, clusters=of)}" for block, of in guarded.items()]
 
 
 STAGE = Stage("baseline", BaselineRequest, BaselineResult, plan, look)

@@ -94,8 +94,8 @@ class ChatClient:
     ) -> None:
         """Send `requests` in order, at most `concurrency` at a time; `on_result` gets each answer as it arrives.
 
-        Fewer are in flight while the server's own queue is long. An exception of `on_result` ends everything and is
-        raised here.
+        Fewer are in flight while the server's own queue is long. An exception of `on_result`, or of `requests`, ends
+        everything and is raised here as it is, the first where there are several.
         """
         queue, throttle = iter(requests), Throttle(concurrency)
         steering = asyncio.create_task(throttle.follow(self._metrics))
@@ -112,6 +112,9 @@ class ChatClient:
             async with asyncio.TaskGroup() as group:
                 for _ in range(concurrency):
                     group.create_task(work())
+        except BaseExceptionGroup as faults:
+            fault = _first(faults)
+            raise fault from fault.__cause__
         finally:
             steering.cancel()
             await asyncio.gather(steering, return_exceptions=True)
@@ -151,6 +154,12 @@ class ChatClient:
         assert self._session is not None, "use `async with ChatClient(...)`"
         async with self._session.post(self._url, json=request.body()) as answer:
             return answer.status, await answer.json(content_type=None)
+
+
+def _first(fault: BaseException) -> BaseException:
+    while isinstance(fault, BaseExceptionGroup):
+        fault = fault.exceptions[0]
+    return fault
 
 
 def _response(identity: str, document: Any, latency_ms: float) -> ChatResponse:

@@ -12,7 +12,8 @@ The rule, block by block, at alpha = .05, on the cases that both arms answered:
   beside it: there "better" asks for p < alpha after Holm's correction over those blocks (`p_adjusted`). A loss is not
   excused by having looked at several blocks: "worse" goes by p.
 - Cases made from one seed row (`cluster`) are no independent evidence: they flip together. With such clusters the
-  test is the exact one on clusters, and the bounds come from a bootstrap of whole clusters.
+  test is the exact one on clusters, and the bounds allow for cases of one row that always agree. Knowing of clusters
+  never makes a verdict more certain: of both tests and both intervals, the more careful one counts.
 - Too many errors (over 5 % of an arm's cases, missing ones included), or arms that differ in more than what is
   under test, are "no decision" whatever the counts say.
 
@@ -30,8 +31,11 @@ from typing import Any
 
 from tunesmith.tools.stats import (
     ALPHA,
+    clustered_difference_interval,
+    effective_cases,
     holm,
     mcnemar_clustered,
+    mcnemar_exact,
     minimum_detectable_effect,
     non_inferiority,
     paired_bootstrap,
@@ -199,22 +203,29 @@ class _Counts:
         net: dict[str, int] = {}
         for a, b in judged:
             net[a.cluster] = net.get(a.cluster, 0) + bool(b.passed) - bool(a.passed)
-        return cls(pairs, judged, gained, lost, mcnemar_clustered(net.values()), len(net))
+        # Flips of one row that cancel out leave the clusters' test: it may then be the more certain of the two.
+        p_value = max(mcnemar_exact(gained, lost), mcnemar_clustered(net.values()))
+        return cls(pairs, judged, gained, lost, p_value, len(net))
 
     @property
     def clustered(self) -> bool:
         return self.clusters < len(self.judged)
 
     def bounds(self, confidence: float) -> tuple[float, float]:
-        """Interval of the difference in pass rate: Tango's score interval, or with clusters their bootstrap."""
+        """Interval of the difference in pass rate: Tango's, or with clusters one that allows for them."""
         if not self.clustered:
             return paired_difference_interval(len(self.judged), self.gained, self.lost, confidence)
-        found = paired_bootstrap(
-            [float(bool(b.passed)) - float(bool(a.passed)) for a, b in self.judged],
-            clusters=[a.cluster for a, _ in self.judged],
-            confidence=confidence,
+        differences = [float(bool(b.passed)) - float(bool(a.passed)) for a, b in self.judged]
+        return clustered_difference_interval(differences, [a.cluster for a, _ in self.judged], confidence)
+
+    def rate_interval(self, passed: int) -> tuple[float, float]:
+        """Interval of one arm's pass rate."""
+        worth = effective_cases(a.cluster for a, _ in self.judged)
+        return (
+            pass_rate_interval(passed / len(self.judged) * worth, worth)
+            if self.clustered
+            else pass_rate_interval(passed, len(self.judged))
         )
-        return found.low, found.high
 
     def lower_bound(self, margin: float, alpha: float) -> float:
         """One-sided lower bound of the difference at 1 - alpha."""
@@ -261,7 +272,7 @@ def _block(
         "difference": (counts.gained - counts.lost) / len(judged) if judged else None,
         "interval": list(counts.bounds(1 - alpha)) if judged else None,
         "lower_bound": bound if judged else None,
-        "pass_rate_intervals": {arm: list(pass_rate_interval(passed[arm], len(judged))) for arm in arms},
+        "pass_rate_intervals": {arm: list(counts.rate_interval(passed[arm])) for arm in arms},
         "detectable": effect if math.isfinite(effect) else None,
         "scores": _scores(arms, judged),
     }

@@ -7,7 +7,8 @@ into verdicts. Not covered: unpaired comparisons, on purpose (the same cases are
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from statistics import NormalDist
@@ -81,7 +82,7 @@ def sign_flip_test(
     return (extreme + 1) / (resamples + 1)
 
 
-def wilson_interval(passed: int, cases: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(passed: float, cases: float, confidence: float = 0.95) -> tuple[float, float]:
     """The score interval of a proportion (Wilson 1927, JASA 22, 209-212)."""
     if cases == 0:
         return 0.0, 1.0
@@ -93,7 +94,7 @@ def wilson_interval(passed: int, cases: int, confidence: float = 0.95) -> tuple[
     return low, 1.0 if passed == cases else min(1.0, centre + half)
 
 
-def clopper_pearson(passed: int, cases: int, confidence: float = 0.95) -> tuple[float, float]:
+def clopper_pearson(passed: float, cases: float, confidence: float = 0.95) -> tuple[float, float]:
     """The exact interval of a proportion: covers at least `confidence` (Clopper & Pearson 1934, Biometrika 26)."""
     if cases == 0:
         return 0.0, 1.0
@@ -105,14 +106,48 @@ def clopper_pearson(passed: int, cases: int, confidence: float = 0.95) -> tuple[
     return low, high
 
 
-def pass_rate_interval(passed: int, cases: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval that is shown for a pass rate: exact under 300 cases, Wilson's from there on."""
+def pass_rate_interval(passed: float, cases: float, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval that is shown for a pass rate: exact under 300 cases, Wilson's from there on.
+
+    Cases in clusters are given as `effective_cases`, passes in proportion (Korn & Graubard 1998, Surv. Methodol. 24).
+    """
     method = clopper_pearson if cases < EXACT_BELOW_CASES else wilson_interval
     return method(passed, cases, confidence)
 
 
+def effective_cases(clusters: Iterable[Hashable]) -> float:
+    """What cases with these cluster labels are worth at the least: as if those of one cluster always agreed.
+
+    n² / Σ m² for clusters of m cases (Kish 1965, "Survey Sampling", 8.2, at an intraclass correlation of 1): their
+    number where they are of one size, fewer where a few are large, n where every case stands alone.
+    """
+    sizes = Counter(clusters).values()
+    return sum(sizes) ** 2 / sum(size * size for size in sizes) if sizes else 0.0
+
+
+def clustered_difference_interval(
+    differences: Sequence[float],
+    clusters: Sequence[Hashable],
+    confidence: float = 0.95,
+    *,
+    resamples: int = RESAMPLES,
+) -> tuple[float, float]:
+    """Interval of (pass rate of b - pass rate of a) where cases come in clusters; differences are -1, 0 or 1.
+
+    From the lower to the higher end of two: the bootstrap of whole clusters, and Tango's interval at `effective_cases`
+    (counts scaled down in proportion: Rao & Scott 1992, Biometrics 48, with the largest design effect there can be).
+    The bootstrap alone is too narrow for few clusters and has no width where nothing flipped. So it covers more than
+    it says where a cluster's cases do not agree, and is never narrower than the interval of independent cases.
+    """
+    worth, cases = effective_cases(clusters), len(differences)
+    gained, lost = sum(d > 0 for d in differences) / cases * worth, sum(d < 0 for d in differences) / cases * worth
+    low, high = paired_difference_interval(worth, gained, lost, confidence)
+    found = paired_bootstrap(differences, clusters=clusters, confidence=confidence, resamples=resamples)
+    return min(low, found.low), max(high, found.high)
+
+
 def paired_difference_interval(
-    cases: int, fail_to_pass: int, pass_to_fail: int, confidence: float = 0.95
+    cases: float, fail_to_pass: float, pass_to_fail: float, confidence: float = 0.95
 ) -> tuple[float, float]:
     """Interval of (pass rate of b - pass rate of a) on the same cases: Tango's score interval.
 
@@ -143,7 +178,7 @@ class NonInferiority:
 
 
 def non_inferiority(
-    cases: int, fail_to_pass: int, pass_to_fail: int, margin: float, alpha: float = ALPHA
+    cases: float, fail_to_pass: float, pass_to_fail: float, margin: float, alpha: float = ALPHA
 ) -> NonInferiority:
     """Tango's one-sided score test of H0: (rate of b - rate of a) <= -margin (Tango 1998, as above).
 
@@ -159,7 +194,7 @@ def non_inferiority(
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Mean of paired differences with its percentile interval."""
+    """Mean of paired differences with its interval."""
 
     mean: float
     low: float
@@ -176,16 +211,23 @@ def paired_bootstrap(
     seed: int = 0,
     confidence: float = 0.95,
 ) -> Bootstrap:
-    """Percentile bootstrap of the mean paired difference (Efron & Tibshirani 1993, chapters 13 and 16).
+    """Bootstrap interval of the mean paired difference of scores from 0 to 1, never inside Student's.
 
-    With `clusters` (one label a difference) whole clusters are drawn, so that cases made from one seed row
-    do not count as independent (Davison & Hinkley 1997, 3.8). Seeded: the same input gives the same interval.
+    Percentiles as by Efron & Tibshirani 1993, chapters 13 and 16, at tails that make up for few draws (Hesterberg 2015,
+    The American Statistician 69, "expanded percentile"); a handful of clusters cannot even draw such tails, so that
+    Student's interval is a floor. With `clusters` (one label a difference) whole clusters are drawn, so that cases made
+    from one seed row do not count as independent (Davison & Hinkley 1997, 3.8). Where no two clusters differ there is
+    nothing to draw from: then z² / (n + z²) to either side, Tango's ends for n cases without a flip, and the whole
+    range for a single cluster. Seeded: the same input gives the same interval.
     """
     import numpy as np
 
     if not differences:
         return Bootstrap(0.0, 0.0, 0.0, resamples, seed)
     sums, sizes = _cluster_totals(differences, clusters)
+    mean = math.fsum(differences) / len(differences)
+    if (half := _unseen(sums, sizes, confidence)) is not None:
+        return Bootstrap(mean, mean - half, mean + half, resamples, seed)
     totals, weights = np.asarray(sums), np.asarray(sizes, dtype=float)
     rng = np.random.default_rng(seed)
     chunk = max(1, _BOOTSTRAP_CELLS // len(totals))
@@ -194,9 +236,33 @@ def paired_bootstrap(
         rows = min(chunk, resamples - len(means))
         drawn = rng.integers(0, len(totals), size=(rows, len(totals)))  # (resample, cluster)
         means.extend((totals[drawn].sum(axis=1) / weights[drawn].sum(axis=1)).tolist())
-    tail = (1 - confidence) / 2
+    student = _student(len(totals), confidence)
+    tail = NormalDist().cdf(-math.sqrt(len(totals) / (len(totals) - 1)) * student)
     low, high = np.quantile(means, [tail, 1 - tail])
-    return Bootstrap(math.fsum(differences) / len(differences), float(low), float(high), resamples, seed)
+    half = student * _standard_error(sums, sizes)
+    return Bootstrap(mean, min(float(low), mean - half), max(float(high), mean + half), resamples, seed)
+
+
+def _unseen(sums: Sequence[float], sizes: Sequence[int], confidence: float) -> float | None:
+    """Half of the interval where all clusters have one mean, so that drawing gives none; None where they differ."""
+    means = [total / size for total, size in zip(sums, sizes, strict=True)]
+    if max(means) - min(means) > 1e-12:
+        return None
+    z, clusters = _z_two_sided(confidence), len(sums)
+    return 1.0 if clusters == 1 else z * z / (clusters + z * z)
+
+
+def _student(clusters: int, confidence: float) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(clusters - 1, 0.5 + confidence / 2))
+
+
+def _standard_error(sums: Sequence[float], sizes: Sequence[int]) -> float:
+    """Of the mean over all cases, its clusters drawn (a ratio's, Cochran 1977, "Sampling Techniques", 2.11)."""
+    mean, clusters = math.fsum(sums) / sum(sizes), len(sums)
+    squares = math.fsum((total - mean * size) ** 2 for total, size in zip(sums, sizes, strict=True))
+    return math.sqrt(squares * clusters / (clusters - 1)) / sum(sizes)
 
 
 def minimum_detectable_effect(cases: int, alpha: float = ALPHA) -> float:
@@ -209,18 +275,28 @@ def minimum_detectable_effect(cases: int, alpha: float = ALPHA) -> float:
     return flips / cases if flips <= cases else math.inf
 
 
-def detectable_text(cases: int, alpha: float = ALPHA) -> str:
-    """One sentence for the plan, before anything is bought: what this many cases can show."""
-    gain = minimum_detectable_effect(cases, alpha)
+def detectable_text(cases: int, alpha: float = ALPHA, *, clusters: Collection[Hashable] = ()) -> str:
+    """One sentence for the plan, before anything is bought: what this many cases can show.
+
+    `clusters` are the cases' seed rows, one label a case; left out, every case stands alone.
+    """
+    rows = len(set(clusters)) or cases
+    gain = minimum_detectable_effect(rows, alpha)
     if math.isinf(gain):
-        return f"with {cases} cases no gain can be shown; write at least 6"
-    return f"with {cases} cases no gain under {_points(gain)} points can be shown"
+        return f"with {_counted(cases, rows)} no gain can be shown; write at least 6{' rows' if rows < cases else ''}"
+    return f"with {_counted(cases, rows)} no gain under {_points(gain)} points can be shown"
 
 
-def guard_text(cases: int, margin: float, alpha: float = ALPHA) -> str:
+def _counted(cases: int, rows: int) -> str:
+    return f"{cases} cases" if rows == cases else f"{cases} cases from {rows} seed rows"
+
+
+def guard_text(cases: int, margin: float, alpha: float = ALPHA, *, clusters: Collection[Hashable] = ()) -> str:
     """The same for cases that must not get worse: the loss that they leave open even when not one of them is lost."""
-    open_loss = -non_inferiority(cases, 0, 0, margin, alpha).lower_bound
-    text = f"{cases} cases leave a loss of up to {open_loss * 100:.1f} points open when none is lost"
+    worth = effective_cases(clusters) or cases
+    open_loss = -non_inferiority(worth, 0, 0, margin, alpha).lower_bound
+    counted = _counted(cases, len(set(clusters)) or cases)
+    text = f"{counted} leave a loss of up to {open_loss * 100:.1f} points open when none is lost"
     return text if open_loss >= margin else f"{text}, inside the margin of {_points(margin)}"
 
 
@@ -242,7 +318,7 @@ def _z_two_sided(confidence: float) -> float:
     return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
-def _tango_statistic(cases: int, gained: int, lost: int, difference: float) -> float:
+def _tango_statistic(cases: float, gained: float, lost: float, difference: float) -> float:
     """(observed - difference) over its standard error with the nuisance rate at its maximum under H0."""
     numerator = gained - lost - cases * difference
     linear = -gained - lost + (2 * cases - gained + lost) * difference

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.suite_template import LONE_SURROGATE, has_lone_surrogate
 from tunesmith.tools.suite_yaml import MAX_BYTES, MAX_NODES, YamlRefused, parse_yaml
 
 CODE_SUFFIXES = frozenset((
@@ -26,6 +27,7 @@ _ENV = re.compile(r"\{[{%][^}]*\b(?:process\.)?env\s*[.\[]")
 _JSON_SPACE = re.compile(r"[ \t\n\r,]*")
 _MAX_NAME_CHARS = 1_000
 _MAX_MESSAGE_CHARS = 700
+_MAX_DIGITS = 300
 _TABLE_SUFFIXES = (".yaml", ".yml", ".json", ".jsonl", ".csv")
 
 
@@ -48,6 +50,12 @@ def read_plain_text(path: Path, limit_bytes: int = MAX_BYTES) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise BadInput(f"{path}:{line}: not UTF-8 text; save it as UTF-8") from None
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits; put it in quotes")
+    return int(digits)
 
 
 def _brief(message: str) -> str:
@@ -89,12 +97,21 @@ class SuiteFiles:
             self.refuse(near, f"{reference!r} is code, which is never run; put its result in a YAML or JSON file")
         if Path(name).is_absolute() or ".." in Path(name).parts or not name:
             self.refuse(near, f"{reference!r} leaves the suite's folder; move the file beside the suite")
-        if re.search(r"[*?\[]", name):
+        try:
+            return self._found(name, reference, near)
+        except OSError as error:  # a name too long, a folder without rights
+            self.refuse(near, f"{reference!r} cannot be read ({error.strerror}); check the name and the rights")
+
+    def _found(self, name: str, reference: str, near: Any) -> list[Path]:
+        if not re.search(r"[*?\[]", name):
+            return [self._plain(self.root / name, near)]
+        try:
             found = sorted(path for path in self.root.glob(name) if path.is_file())
-            if not found:
-                self.refuse(near, f"no file matches {reference!r} in {self.root}")
-            return [self._plain(path, near) for path in found]
-        return [self._plain(self.root / name, near)]
+        except ValueError as error:
+            self.refuse(near, f"the pattern {reference!r} cannot be read: {error}; ** stands for whole folders only")
+        if not found:
+            self.refuse(near, f"no file matches {reference!r} in {self.root}")
+        return [self._plain(path, near) for path in found]
 
     def _plain(self, path: Path, near: Any) -> Path:
         inside = path.relative_to(self.root)
@@ -132,7 +149,7 @@ class SuiteFiles:
         if text.count(",") + text.count("[") + text.count("{") > 3 * MAX_NODES:
             raise BadInput(f"{path}: over {MAX_NODES} values; split it into several files")
         try:
-            value = json.loads(text)
+            value = json.loads(text, parse_int=_whole_number)
         except RecursionError:
             raise BadInput(f"{path}:{first_line}: nested too deep; flatten it") from None
         except ValueError as error:
@@ -144,7 +161,7 @@ class SuiteFiles:
 
     def _json_list(self, text: str, path: Path, line: int) -> list[Any]:
         """The items of a list that is known to be valid, each marked with its own line."""
-        decoder, items = json.JSONDecoder(), []
+        decoder, items = json.JSONDecoder(parse_int=_whole_number), []
         counted, at = 0, _JSON_SPACE.match(text, text.index("[") + 1).end()  # type: ignore[union-attr]
         while text[at] != "]":
             line += text.count("\n", counted, at)
@@ -175,16 +192,18 @@ class SuiteFiles:
             raise BadInput(f"{path}:{reader.line_num}: not valid CSV: {error}") from None
 
     def _checked(self, value: Any) -> Any:
-        """Refuse, at the nearest known line, any text that reads the environment."""
+        """Refuse, at the nearest known line, any text that reads the environment or is no text at all."""
         stack: list[tuple[Any, Any]] = [(value, value)]
         seen: set[int] = set()
         while stack:
             item, near = stack.pop()
             if isinstance(item, str):
+                if has_lone_surrogate(item):
+                    self.refuse(near, LONE_SURROGATE)
                 if "env" in item and _ENV.search(item):
                     self.refuse(near, f"{item[:60]!r} reads the environment; write the value itself, or use a var")
             elif isinstance(item, dict | list) and id(item) not in seen:
                 seen.add(id(item))
                 near = item if id(item) in self._where else near
-                stack += [(child, near) for child in (item.values() if isinstance(item, dict) else item)]
+                stack += [(child, near) for child in ((*item, *item.values()) if isinstance(item, dict) else item)]
         return value

@@ -28,6 +28,7 @@ _READ = (
 )  # fmt: skip
 _IGNORED = ("$schema", "tags", "sharing", "outputPath", "writeLatestResults", "commandLineOptions", "metadata")
 _TEMPLATES = "assertionTemplates"
+_SETTINGS = "evaluateOptions"
 _REFUSED = {
     "env": "it sets environment variables, which suites may not read; write the values into vars",
     "extensions": "extensions run code; remove them",
@@ -78,7 +79,7 @@ def _kind(value: Any) -> str:
 
 def _cases(files: SuiteFiles, config: dict[str, Any]) -> Iterator[tuple[Case, str]]:
     default = _default_test(files, config)
-    raw = [*_tests(files, config, config.get("tests")), *_scenario_tests(files, config, default)]
+    raw = [*_tests(files, config, config.get("tests")), *_scenario_tests(files, config)]
     if not raw:
         files.refuse(config, "the suite is empty: it has no tests; add one under tests:")
     stored_only = all("providerOutput" in test for test in raw)
@@ -100,6 +101,8 @@ def _check_keys(files: SuiteFiles, config: dict[str, Any]) -> None:
             files.refuse(config, f"{key!r} is refused: {_REFUSED[key]}")
         if key not in (*_READ, *_IGNORED, _TEMPLATES) and not str(key).startswith("x-"):
             files.refuse(config, f"unknown key {key!r}{_hint(key, _READ)}")
+    if not isinstance(config.get(_SETTINGS) or {}, dict):
+        files.refuse(config, f"{_SETTINGS} is a mapping such as {{repeat: 3}}; this is {_kind(config[_SETTINGS])}")
 
 
 def _hint(key: Any, known: Any) -> str:
@@ -203,7 +206,7 @@ def _tests_of_file(files: SuiteFiles, path: Path) -> Iterator[dict[str, Any]]:
         yield _checked_test(files, item, loaded)
 
 
-def _scenario_tests(files: SuiteFiles, config: dict[str, Any], default: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _scenario_tests(files: SuiteFiles, config: dict[str, Any]) -> Iterator[dict[str, Any]]:
     scenarios = config.get("scenarios") or []
     if not isinstance(scenarios, list):
         files.refuse(config, "scenarios is a list")
@@ -247,7 +250,7 @@ def _merged(
         options[key] = own_options.get(key) or (default.get("options") or {}).get(key) or ""
     keeps_default = own_options.get("disableDefaultAsserts") is not True
     threshold = test.get("threshold")
-    repeat = options.get("repeat", (config.get("evaluateOptions") or {}).get("repeat", 1))
+    repeat = options.get("repeat", (config.get(_SETTINGS) or {}).get("repeat", 1))
     if isinstance(repeat, bool) or not isinstance(repeat, int) or not 1 <= repeat <= 1000:
         files.refuse(test, f"repeat is a whole number from 1 to 1000, not {repeat!r}")
     return RawTest(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.tools.suite_files import CODE_SUFFIXES, SuiteFiles, read_plain_text
-from tunesmith.tools.suite_template import render
+from tunesmith.tools.suite_template import LONE_SURROGATE, has_lone_surrogate, render
 from tunesmith.tools.suite_yaml import YamlRefused, parse_yaml
 
 _ROLES = frozenset(("system", "user", "assistant", "tool", "developer"))
@@ -108,6 +108,8 @@ def wrong_chat(messages: list[Any]) -> str:
     """What is wrong with a list of chat messages; empty when nothing is."""
     if not messages:
         return "a prompt has no messages"
+    if has_lone_surrogate(json.dumps(messages, ensure_ascii=False)):
+        return LONE_SURROGATE
     for index, message in enumerate(messages):
         if not isinstance(message, dict) or message.get("role") not in _ROLES:
             return f"messages[{index}] has no role out of {', '.join(sorted(_ROLES))}"

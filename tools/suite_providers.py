@@ -8,7 +8,7 @@ label, by id, by the beginning of either (`openai`, `openai:*`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,10 +28,35 @@ _EXEC_PREFIXES = (
     "http:",
     "https:",
 )
-_SAMPLING = frozenset((
-    "temperature", "top_p", "top_k", "min_p", "max_tokens", "seed", "stop", "presence_penalty",
-    "frequency_penalty", "repetition_penalty", "response_format",
-))  # fmt: skip
+
+
+def _number(low: float, high: float) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def _whole(low: int, high: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _stops(value: Any) -> bool:
+    texts = value if isinstance(value, list) else [value]
+    return bool(texts) and all(isinstance(text, str) and text for text in texts)
+
+
+_SAMPLING: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "temperature": (_number(0, 2), "a number from 0 to 2"),
+    "top_p": (_number(1e-6, 1), "a number over 0, at most 1"),
+    "top_k": (_whole(-1, 2**31), "a whole number; -1: all"),
+    "min_p": (_number(0, 1), "a number from 0 to 1"),
+    "max_tokens": (_whole(1, 2**31), "a whole number from 1"),
+    "seed": (_whole(-(2**62), 2**62), "a whole number"),
+    "stop": (_stops, "a text, or a list of texts"),
+    "presence_penalty": (_number(-2, 2), "a number from -2 to 2"),
+    "frequency_penalty": (_number(-2, 2), "a number from -2 to 2"),
+    "repetition_penalty": (_number(1e-6, 100), "a number over 0"),
+    "response_format": (lambda value: isinstance(value, dict) and isinstance(value.get("type"), str),
+                        "a mapping with a type, such as {type: json_object}"),
+}  # fmt: skip
 _REFUSED = {
     "transform": "it is code, which is never run; grade the output as it is",
     "prompts": "every arm is asked the same prompts, or they could not be compared; restrict tests by prompts instead",
@@ -162,4 +187,14 @@ def _offer(files: SuiteFiles, where: Any, settings: Any) -> Offer:
         check_tools(tools)
     except ValueError as error:
         files.refuse(settings, str(error))
-    return Offer(tools, settings.get("tool_choice"), {k: v for k, v in settings.items() if k in _SAMPLING})
+    sampling = {key: value for key, value in settings.items() if key in _SAMPLING}
+    for key, value in sampling.items():
+        fits, says = _SAMPLING[key]
+        if not fits(value):
+            files.refuse(
+                settings, f"{key} in a provider's config is {says}, not {value!r}; correct it, or leave it out"
+            )
+    choice = settings.get("tool_choice")
+    if not isinstance(choice, dict) and choice not in (None, "auto", "none", "required"):
+        files.refuse(settings, f"tool_choice is auto, none, required, or the mapping of one tool, not {choice!r}")
+    return Offer(tools, choice, sampling)

@@ -23,6 +23,7 @@ MAX_RENDERED_CHARS = 2_000_000
 _MARKERS = ("{{", "{%", "{#")
 _NAME = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _PASSES = 5
+LONE_SURROGATE = "a text holds half of a surrogate pair (such as \\ud83d alone), which is no character; write it whole"
 _LOOP_FIELDS = ("index", "index0", "first", "last", "length")
 _ALLOWED = (
     nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Const, nodes.Getattr, nodes.Getitem,
@@ -102,6 +103,14 @@ def _environment() -> ImmutableSandboxedEnvironment:
     return environment
 
 
+def has_lone_surrogate(text: str) -> bool:
+    """Whether `text` holds half a surrogate pair, which no file and no request can hold."""
+    try:
+        return not text.isascii() and not text.encode()
+    except UnicodeEncodeError:
+        return True
+
+
 def render(text: str, values: Mapping[str, Any]) -> str:
     """`text` with its `{{…}}` filled in. Raises ValueError for syntax outside the whitelist or a missing name."""
     if not any(marker in text for marker in _MARKERS):
@@ -114,6 +123,8 @@ def render(text: str, values: Mapping[str, Any]) -> str:
             room -= len(piece)
             if room < 0:
                 raise ValueError(f"a template makes over {MAX_RENDERED_CHARS} characters")
+            if has_lone_surrogate(piece):
+                raise ValueError(LONE_SURROGATE)
     except (TemplateError, TypeError, AttributeError, IndexError, KeyError) as error:
         raise ValueError(f"the template {text[:60]!r} cannot be filled in: {error}") from None
     return "".join(pieces)

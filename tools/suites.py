@@ -65,6 +65,12 @@ class Case(BaseModel):
     """The arms that it is asked of, where the suite's providers name arms; empty: every one."""
 
     @property
+    def cluster(self) -> str:
+        """The seed row that it was made from (`metadata.seed_row`); its own id where it names none."""
+        row = self.metadata.get("seed_row")
+        return self.case_id if row is None else str(row)
+
+    @property
     def request_sha256(self) -> str:
         """What is asked, without what is expected: unchanged, a stored output may be graded again."""
         return canonical_sha256([self.messages, self.tools, self.tool_choice, self.sampling])
@@ -222,6 +228,7 @@ def check_suites(paths: Sequence[Path]) -> dict[str, Any]:
         "cases": cases,
         "sha256": suite.sha256,
         "blocks": {b: len(suite.block(b)) for b in BLOCKS if suite.block(b)},
+        "seed_rows": {b: len({case.cluster for case in suite.block(b)}) for b in BLOCKS if suite.block(b)},
         "types": dict(types.most_common()),
         "asks": asking,
         "metrics": sorted(metric_names(suite.cases)),

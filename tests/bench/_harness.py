@@ -1,7 +1,8 @@
 """What the measurements share: a stub server that answers after 50 ms, and our harness run against it.
 
-`python -m tests.bench._harness serve DELAY_S` is the server; it prints its port. `… run HOME PORT CASES CONCURRENCY` is
-one evaluation as the baseline's worker does it, from the suite file to the counts, and prints its figures as JSON.
+`python -m tests.bench._harness serve DELAY_S` is the server; it prints its port. `… run HOME SUITE PORT CONCURRENCY
+[RECORD]` is one evaluation as the baseline's worker does it, from the suite file to the counts, and prints its figures
+as JSON.
 """
 
 from __future__ import annotations
@@ -93,13 +94,23 @@ def write_suite(path: Path, cases: int) -> Path:
     return path
 
 
-def ours(home: Path, port: int, cases: int, concurrency: int) -> dict[str, Any]:
-    """One evaluation in a process of its own: seconds of the asking part, peak memory, what was stored."""
-    command = [sys.executable, "-m", "tests.bench._harness", "run", str(home), str(port), str(cases), str(concurrency)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def ours(home: Path, suite: Path, port: int, concurrency: int, record: Path | None = None) -> dict[str, Any]:
+    """One evaluation in a process of its own: seconds of the asking and of the whole process, peak memory, what passed.
+
+    `record` is a real server's; without it the stub at `port` is asked.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "tests.bench._harness", "run", str(home), str(suite), str(port), str(concurrency)]
+    started = time.perf_counter()
+    done = subprocess.run(
+        [*command, *([str(record)] if record else [])], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    whole = time.perf_counter() - started
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
-    figures: dict[str, Any] = json.loads(done.stdout)
+    figures: dict[str, Any] = {**json.loads(done.stdout), "whole_s": whole}
+    if figures["errors"]:
+        raise SystemExit(f"not every case was answered: {figures}")
     return figures
 
 
@@ -118,21 +129,7 @@ def new_job(home: Path) -> Any:
     return Job(store, store.step(step), plan, BaselineRequest(), {}, home)
 
 
-def ask_suite(home: Path, server: Any, tests: list[dict[str, Any]], max_tokens: int, concurrency: int) -> None:
-    """Put tests with one var `q` to a server through our runner, graded and stored."""
-    from tunesmith.tools.evaluation import Sampling, load_named_suites
-    from tunesmith.tools.work.evaluation import Arm, run_arms, server_answers
-
-    file = home / "suite.yaml"
-    file.write_text(
-        json.dumps({"prompts": ["{{q}}"], "defaultTest": {"assert": [{"type": "regex", "value": "."}]}, "tests": tests})
-    )
-    sampling = Sampling(max_tokens)
-    answer = server_answers(server, sampling, concurrency)
-    run_arms(new_job(home), load_named_suites([str(file)]), [Arm("base", server.model, {})], sampling, answer)
-
-
-def run(home: Path, port: int, cases: int, concurrency: int) -> dict[str, Any]:
+def run(home: Path, suite_file: Path, port: int, concurrency: int, record: Path | None = None) -> dict[str, Any]:
     """What the baseline's worker does, but for starting vLLM."""
     from tunesmith.memory.files import atomic_write
     from tunesmith.tools.evaluation import Sampling, load_named_suites, read_suite
@@ -140,34 +137,36 @@ def run(home: Path, port: int, cases: int, concurrency: int) -> dict[str, Any]:
 
     job = new_job(home)
     kept = home / "suite.json"
-    atomic_write(kept, load_named_suites([str(write_suite(home / "suite.yaml", cases))]).to_json())
-    suite, sampling = read_suite(kept), Sampling(max_tokens=48)
-    answer = server_answers(_server(home, port), sampling, concurrency)
+    atomic_write(kept, load_named_suites([str(suite_file)]).to_json())
+    suite, sampling, server = read_suite(kept), Sampling(max_tokens=48), server_at(home, port, record)
+    answer = server_answers(server, sampling, concurrency)
     started = time.perf_counter()
-    run_arms(job, suite, [Arm("base", "stub", {"engine": "stub"})], sampling, answer)
+    run_arms(job, suite, [Arm("base", server.model, {"engine": "bench"})], sampling, answer)
     seconds = time.perf_counter() - started
     counts = block_counts(job.store, job.step.id, "base")["target"]
     return {
         "seconds": seconds,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
-        "cases": counts["cases"],
-        "passed": counts["passed"],
+        **counts,
     }
 
 
-def _server(home: Path, port: int) -> Any:
+def server_at(home: Path, port: int, record: Path | None = None) -> Any:
+    """The server of a record as the runner knows it; without one, the stub that stands at `port`."""
     from tunesmith.tools.processes import ProcessId
     from tunesmith.tools.serving import Server
     from tunesmith.tools.serving_spec import ServerSpec
 
-    record = home / "server.json"
-    record.with_suffix(".key").write_text(KEY)
-    spec = ServerSpec(model_dir="", served_name="stub")
-    return Server("bench", spec, port, "bench", ProcessId(0, 0.0, ""), record, home / "log", "stub", {})
+    name = json.loads(record.read_text())["spec"]["served_name"] if record else "stub"
+    if record is None:
+        record = home / "server.json"
+        record.with_suffix(".key").write_text(KEY)
+    spec = ServerSpec(model_dir="", served_name=name)
+    return Server("bench", spec, port, "bench", ProcessId(0, 0.0, ""), record, home / "log", name, {})
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
         asyncio.run(serve(float(sys.argv[2])))
     else:
-        print(json.dumps(run(Path(sys.argv[2]), *map(int, sys.argv[3:6]))))
+        print(json.dumps(run(*map(Path, sys.argv[2:4]), *map(int, sys.argv[4:6]), *map(Path, sys.argv[6:]))))

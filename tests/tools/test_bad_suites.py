@@ -89,6 +89,21 @@ BAD: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "javascript": (ONE + "{type: javascript, value: 'process.exit()'}", "suite.yaml:5: the assertion type 'javascript' is refused: it runs code; use", {}),
     "program": (HEAD + "providers: ['exec: rm -rf .']\ntests: [{vars: {q: a}}]", "suite.yaml:1: the provider .* runs a program", {}),
     "python object": (HEAD + "tests: !!python/object/apply:os.system ['true']", "suite.yaml:2: the YAML tag .* is refused", {}),
+    # values of the wrong kind
+    "pattern of half a folder": (HEAD + "tests: 'a**/*.yaml'", r"suite.yaml:1: the pattern 'a\*\*/\*.yaml' cannot be read", {}),
+    "file name of 300 characters": (HEAD + "tests: [{vars: {q: 'file://" + "n" * 300 + ".txt'}}]", "suite.yaml:2: .*cannot be read \\(File name too long", {}),
+    "evaluateOptions that are text": ("evaluateOptions: fast\n" + HEAD + "tests: [{vars: {q: a}}]", "suite.yaml:1: evaluateOptions is a mapping", {}),
+    "allowed tables as a number": (ONE + "{type: is-sql, value: {allowedTables: 5}}", "suite.yaml:5: is-sql: allowedTables is a list", {}),
+    "allowed columns as one text": (ONE + "{type: contains-sql, value: {allowedColumns: 'select::a::b'}}", "suite.yaml:5: contains-sql: allowedColumns is a list", {}),
+    "number of 400 digits": (HEAD + "tests: t.json", "t.json:1: not valid JSON: a number of 400 digits", {"t.json": '[{"vars": {"q": ' + "9" * 400 + "}}]"}),
+    "half a surrogate pair": (HEAD + "tests: t.json", "t.json:2: a text holds half of a surrogate pair", {"t.json": '[{"vars": {"q": "a"}},\n {"vars": {"q": "\\ud83d"}}]'}),
+    "half a pair as a name": (HEAD + "tests: t.jsonl", "t.jsonl:1: a text holds half of a surrogate pair", {"t.jsonl": '{"vars": {"q": "a", "\\ud83d": 1}}'}),
+    "half a pair in a template": ("prompts: ['{{ \"\\ud83d\" }}{{q}}']\ntests: [{vars: {q: a}}]", "suite.yaml:2: .*half of a surrogate pair", {}),
+    "half a pair in messages as text": ("prompts: ['[{\"role\": \"user\", \"content\": \"\\ud83d {{q}}\"}]']\ntests: [{vars: {q: a}}]", "suite.yaml:[12]: .*half of a surrogate pair", {}),
+    **{
+        f"{key}: {value}": (f"providers: [{{id: 'openai:chat:x', config: {{{key}: {value}}}}}]\n" + HEAD + "tests: [{vars: {q: a}}]", f"suite.yaml:1: {key} (in a provider's config )?is ", {})
+        for key, value in (("max_tokens", "lots"), ("max_tokens", "null"), ("max_tokens", "0"), ("temperature", "hot"), ("temperature", "true"), ("seed", "abc"), ("stop", "[5]"), ("response_format", "json"), ("tool_choice", "5"))
+    },
     # cycles and doubles
     "schema cycle": (ONE + '{type: is-json, value: {$ref: "#/definitions/a", definitions: {a: {$ref: "#/definitions/b"}, b: {$ref: "#/definitions/a"}}}}', r"suite.yaml:5: \$ref cycle", {}),
     "template cycle": ("assertionTemplates: {a: {$ref: '#/assertionTemplates/b'}, b: {$ref: '#/assertionTemplates/a'}}\n" + ONE + "{$ref: '#/assertionTemplates/a'}", r"suite.yaml:6: \$ref cycle", {}),

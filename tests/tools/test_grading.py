@@ -335,3 +335,22 @@ def test_a_g_eval_reply_may_stand_on_several_lines() -> None:
     judge = FixedJudge('{\n "steps": ["read"]\n}', '{\n  "score": 8,\n  "reason": "it \\"does\\""\n}')
     result = grade(case(Assertion(type="g-eval", value="kind")), Response("x"), judge=judge)
     assert (result.passed, result.score, result.error) == (True, 0.8, None)
+
+
+@pytest.mark.parametrize(
+    "pattern, instead",
+    [
+        ("(?i)hello", r"\[Hh\]ello\), or use icontains"),
+        ("(?i:hello)", "icontains"),
+        ("a++", "write a?\\+ alone"),
+        ("a{2}+", r"write \{2\} alone"),
+        ("\\b+x", "cannot be repeated"),
+        ("(?<=a)*b", "cannot be repeated"),
+        ("\\k<m>(?<n>a)", "no group that is closed before it"),
+        ("(?\U0001f600", "no group in promptfoo's JavaScript"),
+    ],
+)
+def test_a_pattern_that_promptfoo_would_not_read_is_refused_with_what_to_write(pattern: str, instead: str) -> None:
+    with pytest.raises(ValueError, match=instead) as raised:
+        check_assertion(Assertion(type="regex", value=pattern))
+    assert str(raised.value).encode()

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from tests.bench._simulation import simulate
+from tests.bench._simulation import simulate, simulate_graded
 from tunesmith.tools import stats
 
 
@@ -153,3 +153,33 @@ def test_over_2000_simulated_pairs_ours_holds_its_level_and_two_bare_pass_rates_
     assert none.share(none.alarms) <= 0.05
     assert none.share(none.higher_wins) > 0.4, "that the higher rate wins is a coin's word"
     assert real.share(real.naive_covered) > 0.97 and real.width < 0.9 * real.naive_width, "unpaired is blunter"
+
+
+def test_intervals_of_clustered_and_graded_cases_hold_their_level_down_to_sixteen_cases() -> None:
+    for cases in ((40, 120), (16, 24)):
+        rates = simulate(150, 3, no_difference=False, cases=cases, cluster=4)
+        assert rates.share(rates.covered) >= 0.95, "more than it says: it allows for rows whose cases always agree"
+        assert rates.share(rates.ignoring_covered) < 0.92, "with the clusters ignored it misses too often"
+        for cluster in (1, 4):
+            graded = simulate_graded(300, 5, cases=cases, cluster=cluster)
+            assert graded.share(graded.covered) >= 0.92  # 95 % less two standard errors of 300 draws
+
+
+def test_knowing_of_clusters_never_narrows_an_interval() -> None:
+    rng = random.Random(7)
+    for _ in range(60):
+        cases = rng.randint(2, 70)
+        deltas = [rng.choice((-1.0, 0.0, 0.0, 0.0, 1.0)) * (rng.random() < 0.6) for _ in range(cases)]
+        labels = [rng.randrange(max(1, cases // 2)) for _ in range(cases)]
+        alone = stats.paired_difference_interval(cases, deltas.count(1.0), deltas.count(-1.0))
+        low, high = stats.clustered_difference_interval(deltas, labels, resamples=500)
+        assert low <= alone[0] + 1e-9 and high >= alone[1] - 1e-9
+
+
+def test_what_never_varies_is_not_certain() -> None:
+    for labels in (range(10), [n // 2 for n in range(10)], [0] * 10):
+        found = stats.paired_bootstrap([0.0] * 10, clusters=list(labels))
+        assert found.low < -0.2 and found.high > 0.2
+    assert stats.effective_cases("aabbcc") == 3
+    assert stats.effective_cases(range(9)) == 9
+    assert stats.effective_cases("aaaab") < 2

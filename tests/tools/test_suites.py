@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tunesmith.agent.cli import main
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.suites import Suite, check_suites, grade_outputs, load_suites
 
@@ -309,7 +310,7 @@ REFUSED = {
     "transform in assertion": (ONE_TEST + "{type: contains, value: x, transform: output.y}", "'transform'.*is code"),
     "no value": (ONE_TEST + "{type: contains}", "contains needs a value"),
     "bad regex": (ONE_TEST + "{type: regex, value: '(unclosed'}", "suite.yaml:5: the regex .* is not valid"),
-    "python regex": (ONE_TEST + "{type: regex, value: 'x\\Z'}", "no escape in JavaScript"),
+    "python regex": (ONE_TEST + "{type: regex, value: 'x\\Z'}", "no escape in promptfoo's JavaScript"),
     "huge regex": (ONE_TEST + "{type: regex, value: '" + "a" * 6000 + "'}", "6000 characters"),
     "bad schema": (ONE_TEST + "{type: is-json, value: {type: objekt}}", "not a valid JSON schema"),
     "schema typo": (ONE_TEST + "{type: is-json, value: {requierd: [a]}}", "keyword 'requierd'"),
@@ -463,6 +464,7 @@ _MEASURE = """
 import sys
 import time
 from pathlib import Path
+from tunesmith.agent.cli import main
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.suites import load_suites
 started = time.process_time()  # what else runs on the machine is not the suite's price
@@ -515,3 +517,14 @@ def test_loading_a_suite_imports_nothing_heavy() -> None:
     code = "import sys, tunesmith.tools.suites, tunesmith.tools.compare; print([m for m in ('torch','transformers','scipy','numpy','vllm') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_check_says_where_several_cases_come_from_one_seed_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "suite.yaml"
+    tests = [{"vars": {"q": str(n)}, "metadata": {"seed_row": n // 3}} for n in range(6)]
+    path.write_text(json.dumps({"prompts": ["{{q}}"], "tests": tests}))
+    assert check_suites([path])["seed_rows"] == {"target": 2}
+    assert main(["suite", "check", str(path)]) == 0
+    assert "6 target cases are made from 2 seed rows" in " ".join(capsys.readouterr().out.split())

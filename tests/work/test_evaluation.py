@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.bench._harness import new_job, server_at, stub, write_suite
 from tests.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import seal
@@ -20,11 +22,13 @@ from tunesmith.tools import arc, serving
 from tunesmith.tools.arc import Decision, Workspace
 from tunesmith.tools.behaviour import load_behaviour
 from tunesmith.tools.custody import compared
-from tunesmith.tools.evaluation import load_named_suites, thin
+from tunesmith.tools.evaluation import Sampling, load_named_suites, thin
+from tunesmith.tools.grading import Assertion
 from tunesmith.tools.prompting import best, candidates, dev_rows, judge
 from tunesmith.tools.stage import Plan
-from tunesmith.tools.suites import Case
-from tunesmith.tools.work.evaluation import Arm
+from tunesmith.tools.suites import Case, Suite
+from tunesmith.tools.work.evaluation import Arm, run_arms, server_answers
+from tunesmith.tools.work.local_answers import refuse_unanswerable
 
 STUB = str(Path(__file__).parent / "stub_chat.py")
 
@@ -134,6 +138,16 @@ def test_errors_are_no_failures_and_above_the_bound_there_is_no_result(ws: Works
     assert texts(asked(ws)[before:]) == ["2 err", "3 err", "an err"], "a resumed step asks for what erred, and no more"
 
 
+def test_a_full_disk_is_named_while_answers_arrive(tmp_path: Path) -> None:
+    job = new_job(tmp_path)
+    kept = load_named_suites([str(write_suite(tmp_path / "suite.yaml", 400))])
+    with job.store.write() as conn:
+        conn.execute(f"PRAGMA max_page_count = {conn.execute('PRAGMA page_count').fetchone()[0] + 4}")
+    with stub(0.02) as port, pytest.raises(sqlite3.OperationalError, match="database or disk is full"):
+        sampling = Sampling(max_tokens=8)
+        run_arms(job, kept, [Arm("base", "stub", {})], sampling, server_answers(server_at(tmp_path, port), sampling, 4))
+
+
 def test_cases_for_some_arms_are_asked_of_these_and_count_only_between_them(ws: Workspace) -> None:
     file = Path(suite(ws, ["a", "b", "c"], "providers: [base, prompted, adapter]\n"))
     text = file.read_text().replace('"vars": {"q": "b"}', '"providers": ["base"], "vars": {"q": "b"}')
@@ -160,6 +174,24 @@ def test_the_plan_says_what_so_many_cases_can_show_before_it_is_bought(ws: Works
     assert "with 60 cases no gain under 10 points can be shown on the target" in steps
     assert any("leave a loss of up to" in step for step in arc.price(ws, RUN, "baseline", {}).steps)
     assert asked(ws) == []
+
+
+def test_the_plan_counts_seed_rows_as_the_comparison_will(ws: Workspace) -> None:
+    def told(rows: int, block: str) -> tuple[str, ...]:
+        path = ws.store.home.parent / "rows.yaml"
+        metadata = [{"block": block, "case_id": f"c{n}", "seed_row": n % rows} for n in range(20)]
+        tests = [{"vars": {"q": str(n)}, "metadata": metadata[n]} for n in range(20)]
+        path.write_text(json.dumps({"prompts": ["{{q}}"], "tests": tests}))
+        return arc.price(ws, RUN, "baseline", {"suites": (str(path),)}).steps
+
+    assert "with 20 cases from 4 seed rows no gain can be shown; write at least 6 rows on the target" in told(
+        4, "target"
+    )
+    assert "with 20 cases from 10 seed rows no gain under 60 points can be shown on the target" in told(10, "target")
+    assert "with 20 cases no gain under 30 points can be shown on the target" in told(20, "target")
+    alone, together = (next(step for step in told(rows, "general") if "points open" in step) for rows in (20, 4))
+    assert "20 cases leave a loss of up to 11.9 points open" in alone
+    assert "20 cases from 4 seed rows leave a loss of up to 40.3 points open" in together
 
 
 def test_a_preamble_and_a_case_with_its_own_system_prompt_make_one_system_prompt() -> None:
@@ -222,6 +254,30 @@ def test_a_base_that_vllm_takes_no_adapters_for_is_measured_without(
 ) -> None:
     monkeypatch.setenv("STUB_NO_LORA", "start")
     assert (baseline(ws, RUN, suite(ws, ["a"])).result or {})["key"]["lora"] == "not allowed"
+
+
+@pytest.mark.parametrize(
+    "asks, named",
+    [
+        ({"sampling": {"temperature": 0.5}}, "temperature=0.5"),
+        ({"sampling": {"stop": ["END"]}}, r"stop=\['END'\]"),
+        ({"sampling": {"response_format": {"type": "json_object"}}}, "response_format="),
+        ({"sampling": {"repetition_penalty": 1.2}}, "repetition_penalty=1.2"),
+        ({"repeat": 3}, "repeats=3"),
+        ({"tools": ({"type": "function"},), "tool_choice": "required"}, "tool_choice='required'"),
+        ({"assertions": (Assertion(type="not-perplexity", threshold=5.0),)}, "not-perplexity;"),
+    ],
+)
+def test_without_vllm_what_a_case_asks_beyond_greedy_answers_is_refused_by_name(
+    asks: dict[str, Any], named: str
+) -> None:
+    plain: dict[str, Any] = {"case_id": "c0", "suite": "s", "messages": ({"role": "user", "content": "q"},)}
+    idle = Case(**plain, sampling={"temperature": 0, "seed": 4, "max_tokens": 9, "top_p": 0.5}, tool_choice="required")
+    refuse_unanswerable(Suite(cases=(idle,)), Sampling(8))
+    with pytest.raises(StepFailed, match=f"case c1 asks for .*{named}"):
+        refuse_unanswerable(Suite(cases=(idle, Case(**{**plain, "case_id": "c1", **asks}))), Sampling(8))
+    with pytest.raises(StepFailed, match=r"temperature=0\.7, repeats=2"):
+        refuse_unanswerable(Suite(cases=(Case(**plain),)), Sampling(8, temperature=0.7, repeats=2))
 
 
 @pytest.mark.heavy

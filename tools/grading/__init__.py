@@ -6,8 +6,11 @@ because the measurement would otherwise lie:
 - `not-is-valid-openai-tools-call` negates (promptfoo ignores the `not-`).
 - A tool call is not a refusal for `is-refusal` (promptfoo takes every output without text for one).
 - A regex or a schema's pattern that runs over a second, a missing latency or missing log probabilities, and a judge
-  that gives no verdict make the case an error, not a failure. Patterns that only Python would understand are
-  refused when the suite is loaded.
+  that gives no verdict make the case an error, not a failure.
+- A pattern is read as `new RegExp(pattern)` reads it, over UTF-16 units: an emoji is two (one in a schema's pattern, as
+  there). What is no JavaScript is refused when the suite is loaded (`(?i)`, `a++`, `^*`), and so is what JavaScript
+  reads in a way that hardly anybody means (`\\a`, `\\c1`, `\\1` before its group). In a repeated group a capture keeps
+  what it last matched; JavaScript forgets it at every turn.
 - `format` in a schema knows date, time, date-time, email, uuid, ipv4, uri and regex; others are refused. A `$ref`
   is looked up in the schema itself (promptfoo looks in the suite file where the schema is written inline).
 - `tool-call-f1` on text reads the whole text or whole lines as JSON, not blocks spread over several lines.

@@ -1,7 +1,8 @@
 """JavaScript's reading of text, numbers and patterns, which is what a promptfoo suite was written against.
 
 Python differs in quiet places: `str(True)`, `\\s`, a `$` that also matches before a last newline, ints that
-equal bools. Each function here gives JavaScript's answer; what it cannot give, it refuses by name.
+equal bools. Each function here gives JavaScript's answer; what it cannot give, it refuses by name. Patterns are matched
+over UTF-16 units, as `new RegExp(pattern)` does without the flag u: an emoji is two.
 """
 
 from __future__ import annotations
@@ -19,8 +20,17 @@ _SPACE = r"\t\n\x0b\x0c\r \xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\
 _SPACE_CHARS = (
     "\t\n\x0b\x0c\r \xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000\ufeff"
 )
-_LETTER_ESCAPES = frozenset("bBdDwWsSfnrtvcxuk")
-_GROUP_STARTS = (":", "=", "!", "<=", "<!", "<")
+# What is left between them: a negated class cannot stand in a class.
+_NO_SPACE = "".join(
+    f"{chr(low)}-{chr(high)}"
+    for low, high in (
+        (0x00, 0x08), (0x0E, 0x1F), (0x21, 0x9F), (0xA1, 0x167F), (0x1681, 0x1FFF), (0x200B, 0x2027), (0x202A, 0x202E),
+        (0x2030, 0x205E), (0x2060, 0x2FFF), (0x3001, 0xFEFE), (0xFF00, 0x10FFFF),
+    )
+)  # fmt: skip
+_LETTER_ESCAPES = frozenset("bBdDwWfnrtvxu")
+_GROUP_STARTS = ("?:", "?=", "?!", "?<")
+_THEIRS = "promptfoo's JavaScript"
 
 
 class CannotGrade(Exception):
@@ -102,18 +112,22 @@ def words(text: str) -> list[str]:
     return [word for word in regex.split(f"[{_SPACE}]+", text) if word]
 
 
-def utf16_units(text: str) -> str | list[int]:
-    """`text` as JavaScript counts it: itself, or its UTF-16 units where a character needs two."""
-    if all(ord(char) < 0x10000 for char in text):
+def utf16_units(text: str) -> str:
+    """`text` as JavaScript counts it: a character that needs two UTF-16 units is two, each half of a pair."""
+    if text.isascii() or all(ord(char) < 0x10000 for char in text):
         return text
     data = text.encode("utf-16-le", "surrogatepass")
-    return [int.from_bytes(data[i : i + 2], "little") for i in range(0, len(data), 2)]
+    return "".join(chr(data[i] | data[i + 1] << 8) for i in range(0, len(data), 2))
 
 
-def found(pattern: str, text: str) -> bool:
-    """Whether `new RegExp(pattern).test(text)`, within a second. Raises CannotGrade when it takes longer."""
+def found(pattern: str, text: str, *, unicode: bool = False) -> bool:
+    """Whether `new RegExp(pattern).test(text)`, within a second. Raises CannotGrade when it takes longer.
+
+    `unicode` is the flag u in one thing: a character is a code point, not a UTF-16 unit.
+    """
+    subject = text if unicode else utf16_units(text)
     try:
-        return compiled(pattern).search(text, timeout=PATTERN_TIMEOUT_S) is not None
+        return compiled(pattern, unicode=unicode).search(subject, timeout=PATTERN_TIMEOUT_S) is not None
     except TimeoutError:
         raise CannotGrade(
             f"the regex {pattern[:60]!r} took over {PATTERN_TIMEOUT_S:g} s on {len(text)} characters; "
@@ -122,72 +136,155 @@ def found(pattern: str, text: str) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def compiled(pattern: str) -> Any:
+def compiled(pattern: str, *, unicode: bool = False) -> Any:
     """The compiled pattern. Raises ValueError with what is wrong with it."""
     import regex
 
     if len(pattern) > MAX_PATTERN_CHARS:
         raise ValueError(f"{len(pattern)} characters; a pattern may have {MAX_PATTERN_CHARS}")
     try:
-        return regex.compile(_translate(pattern), regex.V0 | regex.ASCII)
-    except (regex.error, OverflowError, RecursionError) as error:
-        raise ValueError(str(error) or "nested too deep") from None
+        translated = _Translation(pattern if unicode else utf16_units(pattern)).text()
+        return regex.compile(translated, regex.V0 | regex.ASCII)
+    except (regex.error, OverflowError, RecursionError, ValueError) as error:
+        told = str(error).encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # halves made whole
+        raise ValueError(told or "nested too deep") from None
 
 
-def _translate(pattern: str) -> str:
-    """JavaScript's pattern in the words of the `regex` package."""
-    out: list[str] = []
-    position, in_class = 0, False
-    while position < len(pattern):
-        piece, used, in_class = _next_piece(pattern, position, in_class)
-        out.append(piece)
-        position += used
-    return "".join(out)
+class _Translation:
+    """JavaScript's pattern in the words of the `regex` package, piece by piece."""
+
+    def __init__(self, pattern: str) -> None:
+        import regex
+
+        self._pattern = pattern
+        self._quantifier = regex.compile(r"(?:[*+?]|\{\d+(?:,\d*)?\})\??")
+        self._place = regex.compile(r"\^|\$|\\[bB]")
+        self._modifier = regex.compile(r"\?[a-z]*(?:-[a-z]*)?[:)]")
+        self._name = regex.compile(r"<([A-Za-z_][A-Za-z0-9_]*)>")
+        self._number = regex.compile(r"[1-9]\d*")
+        self._numbers: dict[str, int] = {}  # of the groups that have names
+        self._count = 0
+        self._closed: set[int] = set()
+        self._has_names = regex.search(r"\(\?<(?![=!])", pattern) is not None
+        self._in_class = False
+        self._groups: list[tuple[bool, int]] = []  # of each open group: whether it looks behind, its number or 0
+
+    def text(self) -> str:
+        """The whole translation. Raises ValueError for what JavaScript does not know, with what to write instead."""
+        out, at = [], 0
+        while at < len(self._pattern):
+            piece, used = self._piece(at)
+            out.append(piece)
+            at += used
+        return "".join(out)
+
+    def _piece(self, at: int) -> tuple[str, int]:
+        char, rest = self._pattern[at], self._pattern[at + 1 :]
+        if not self._in_class and (place := self._place.match(self._pattern, at)):
+            self._check_not_repeated(place[0], self._pattern[place.end() :])
+        if char == "\\":
+            return self._escape(rest)
+        if self._in_class:
+            self._in_class = char != "]"
+            return "\\[" if char == "[" else char, 1
+        if char == "[":
+            return self._open_class(rest)
+        if char == "(":
+            return self._open_group(rest)
+        if char == ")":
+            return self._close_group(rest)
+        if quantifier := self._quantifier.match(self._pattern, at):
+            return self._repeat(quantifier[0], rest[len(quantifier[0]) - 1 :])
+        return {"$": r"\Z", ".": r"[^\n\r\u2028\u2029]", "{": "\\{"}.get(char, char), 1
+
+    def _open_class(self, rest: str) -> tuple[str, int]:
+        if rest.startswith("^]"):
+            return r"[\s\S]", 3
+        if rest.startswith("]"):
+            return "(?!)", 2
+        self._in_class = True
+        return ("[^", 2) if rest.startswith("^") else ("[", 1)
+
+    def _open_group(self, rest: str) -> tuple[str, int]:
+        behind = rest.startswith(("?<=", "?<!"))
+        captures = not rest.startswith("?") or (rest.startswith("?<") and not behind)
+        self._count += captures
+        self._groups.append((behind, self._count if captures else 0))
+        if not rest.startswith("?"):
+            return "(", 1
+        if self._modifier.match(rest) and not rest.startswith("?:"):
+            raise ValueError(
+                f"{_clip('(' + rest)} sets flags inside the pattern, which promptfoo's JavaScript does not know; "
+                "write both cases out ([Hh]ello), or use icontains"
+            )
+        if not rest.startswith(_GROUP_STARTS):
+            raise ValueError(f"{_clip('(' + rest)} is no group in {_THEIRS}; use (?:…)")
+        if captures:
+            name = self._name.match(rest, 1)
+            if not name:
+                raise ValueError(f"{_clip('(' + rest)} has no name of ASCII letters, digits and _")
+            if name[1] in self._numbers:
+                raise ValueError(f"two groups have the name {name[1]!r}; rename one")
+            self._numbers[name[1]] = self._count
+        return "(?", 2
+
+    def _close_group(self, rest: str) -> tuple[str, int]:
+        behind, number = self._groups.pop() if self._groups else (False, 0)
+        self._closed |= {number}
+        if behind:
+            self._check_not_repeated("a look behind", rest)
+        return ")", 1
+
+    def _check_not_repeated(self, what: str, rest: str) -> None:
+        if self._quantifier.match(rest):
+            raise ValueError(f"{what} matches no character, so it cannot be repeated; remove the quantifier after it")
+
+    def _repeat(self, quantifier: str, rest: str) -> tuple[str, int]:
+        if rest.startswith("+"):
+            raise ValueError(
+                f"{quantifier}+ is a possessive quantifier, which {_THEIRS} does not have; write {quantifier} alone"
+            )
+        return quantifier, len(quantifier)
+
+    def _escape(self, rest: str) -> tuple[str, int]:
+        letter = rest[:1]
+        if not letter:
+            raise ValueError("it ends in a lone backslash")
+        if letter in "sS":
+            return _space(negated=letter == "S", in_class=self._in_class), 2
+        if letter == "c":
+            if not (rest[1:2].isascii() and rest[1:2].isalpha()):
+                raise ValueError("\\c is no control character without a letter; write \\\\c for the two characters")
+            return f"\\x{ord(rest[1]) % 32:02x}", 3
+        if letter == "k" and not self._in_class and self._has_names:
+            return self._named_reference(rest)
+        if (digits := self._number.match(rest)) and not self._in_class:
+            return self._reference(int(digits[0]), digits[0]), 1 + digits.end()
+        if letter == "k":
+            return "k", 2
+        if letter.isascii() and letter.isalpha() and letter not in _LETTER_ESCAPES:
+            raise ValueError(f"\\{letter} is no escape in {_THEIRS}; write it out")
+        return "\\" + letter, 2
+
+    def _named_reference(self, rest: str) -> tuple[str, int]:
+        name = self._name.match(rest, 1)
+        if not name:
+            raise ValueError("\\k names no group; write \\k<name>")
+        return self._reference(self._numbers.get(name[1], 0), f"k<{name[1]}>"), 1 + name.end()
+
+    def _reference(self, number: int, written: str) -> str:
+        """What the group matched; nothing where it took no part."""
+        if number not in self._closed or not number:
+            raise ValueError(f"\\{written} refers to no group that is closed before it; correct it")
+        return f"(?({number})\\{number})"
 
 
-def _next_piece(pattern: str, at: int, in_class: bool) -> tuple[str, int, bool]:
-    char, rest = pattern[at], pattern[at + 1 :]
-    if char == "\\":
-        return _escape(rest[:1], in_class), 2, in_class
+def _space(*, negated: bool, in_class: bool) -> str:
+    """White space, or all but it: as a class, or as what stands in one."""
     if in_class:
-        return ("\\[" if char == "[" else char), 1, char != "]"
-    if char == "[":
-        return _open_class(rest)
-    if char == "(" and rest.startswith("?"):
-        _check_group(rest[1:])
-    if char == "{" and not _is_quantifier(rest):
-        return "\\{", 1, False
-    return {"$": r"\Z", ".": r"[^\n\r\u2028\u2029]"}.get(char, char), 1, False
+        return _NO_SPACE if negated else _SPACE
+    return f"[^{_SPACE}]" if negated else f"[{_SPACE}]"
 
 
-def _open_class(rest: str) -> tuple[str, int, bool]:
-    if rest.startswith("^]"):
-        return r"[\s\S]", 3, False
-    if rest.startswith("]"):
-        return "(?!)", 2, False
-    return ("[^", 2, True) if rest.startswith("^") else ("[", 1, True)
-
-
-def _escape(letter: str, in_class: bool) -> str:
-    if not letter:
-        raise ValueError("it ends in a lone backslash")
-    if letter == "s":
-        return _SPACE if in_class else f"[{_SPACE}]"
-    if letter == "S" and not in_class:
-        return f"[^{_SPACE}]"
-    if letter.isascii() and letter.isalpha() and letter not in _LETTER_ESCAPES:
-        raise ValueError(f"\\{letter} is no escape in JavaScript, whose patterns promptfoo uses; write it out")
-    return "\\" + letter
-
-
-def _is_quantifier(rest: str) -> bool:
-    import regex
-
-    return regex.match(r"\d+(,\d*)?\}", rest) is not None
-
-
-def _check_group(after: str) -> None:
-    import regex
-
-    if not after.startswith(_GROUP_STARTS) and not regex.match(r"[ims]+(-[ims]+)?[:)]", after):
-        raise ValueError(f"(?{after[:2]} is no group in JavaScript, whose patterns promptfoo uses; use (?:…)")
+def _clip(text: str) -> str:
+    return repr(text[:8])

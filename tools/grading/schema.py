@@ -109,7 +109,7 @@ def _check_shape(schema: Any, where: str) -> None:
 def _check_values(schema: dict[str, Any], where: str) -> None:
     if isinstance(schema.get("pattern"), str):
         try:
-            js.compiled(schema["pattern"])
+            js.compiled(schema["pattern"], unicode=True)
         except ValueError as error:
             raise ValueError(f"the pattern at #{where} is not valid: {error}") from None
     if where and "$id" in schema:
@@ -163,7 +163,7 @@ def _validator_class(schema: dict[str, Any]) -> Any:
 def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[Any]:
     import jsonschema
 
-    if isinstance(instance, str) and not js.found(pattern, instance):
+    if isinstance(instance, str) and not js.found(pattern, instance, unicode=True):
         yield jsonschema.ValidationError(f"{instance!r} does not match {pattern!r}")
 
 

@@ -47,7 +47,10 @@ def _need_rules(assertion: Assertion) -> None:
     if not isinstance(name, str) or name.lower() not in _DIALECTS:
         raise ValueError(f"{assertion.type}: databaseType {name!r} is not known; one of {', '.join(sorted(_DIALECTS))}")
     for key in ("allowedTables", "allowedColumns"):
-        for rule in value.get(key) or []:
+        rules = value.get(key) or []
+        if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
+            raise ValueError(f"{assertion.type}: {key} is a list of patterns such as ['select::null::orders']")
+        for rule in rules:
             try:
                 js.compiled(f"^(?:{rule})$")
             except ValueError as error:

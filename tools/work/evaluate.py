@@ -113,9 +113,9 @@ def _local_bench(
     job: Job[EvaluateRequest], suite: Suite, sampling: Sampling, adapter: Artifact, refusal: str
 ) -> _Bench:
     """Both arms in one transformers process, the adapter switched off and on; the refusal is kept."""
-    from tunesmith.tools.work.local_answers import LocalModel, refuse_sampled
+    from tunesmith.tools.work.local_answers import LocalModel, refuse_unanswerable
 
-    refuse_sampled(sampling)
+    refuse_unanswerable(suite, sampling)
     job.log(f"vLLM refused the adapter, so both arms answer in one transformers process: {refusal}")
     serving.stop_all(job.home, role=serving.BENCH)
     job.progress(0, 0, "vLLM refused the adapter; loading base and adapter here")

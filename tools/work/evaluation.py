@@ -32,11 +32,12 @@ _ERRORS_ALLOWED = 0.05
 _STORE_EVERY_S = 0.02
 """Answers that arrive within so short a time share one commit to the disk."""
 _RENEW_EVERY_S = 1.0
-_NEEDS_LOGPROBS = frozenset({"perplexity", "perplexity-score"})
+NEEDS_LOGPROBS = frozenset({"perplexity", "perplexity-score"})
+"""Types of assertion that rest on log probabilities."""
 _NOT_THE_QUESTION = frozenset({"suite", "repeats"})
+"""Parts of the comparability key that do not change the answer to one case."""
 _HAS_ANSWER = f"""(passed IS NOT NULL OR assertions LIKE '%"reason": "{WAITS}"%')"""
 """Of a stored result: the arm answered, whether or not a judge decided since."""
-"""Parts of the comparability key that do not change the answer to one case."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Question:
     @property
     def needs_logprobs(self) -> bool:
         """Whether its grade rests on log probabilities, which are not stored."""
-        return bool(_NEEDS_LOGPROBS & {kind.removeprefix("not-") for kind in self.case.assertion_types})
+        return bool(NEEDS_LOGPROBS & {kind.removeprefix("not-") for kind in self.case.assertion_types})
 
     def request(self, sampling: Sampling) -> ChatRequest:
         """What a server is asked; what the suite's provider says of sampling goes before the step's own."""

@@ -1,7 +1,8 @@
 """Answers from one transformers process, its adapter switched on and off: where vLLM cannot serve the adapter.
 
 Slow, and greedy only; what it gives is the same comparison: one process, one base, nothing different but the adapter.
-Tool calls are read in the form that vLLM's hermes parser reads. Not covered: response_format, log probabilities.
+Tool calls are read in the form that vLLM's hermes parser reads. Not covered, and refused by name: sampling, repeats,
+stops, penalties, response_format, a forced tool choice, log probabilities.
 """
 
 from __future__ import annotations
@@ -20,10 +21,15 @@ from tunesmith.tools.chat_template import template_sha256
 from tunesmith.tools.client import ChatResponse
 from tunesmith.tools.evaluation import Sampling
 from tunesmith.tools.serving_spec import precision_of
-from tunesmith.tools.suites import Suite
-from tunesmith.tools.work.evaluation import Answerer, Keep, Question
+from tunesmith.tools.suites import Case, Suite
+from tunesmith.tools.work.evaluation import NEEDS_LOGPROBS, Answerer, Keep, Question
 
 _BATCH = 16
+# What also changes a greedy answer → its value that changes nothing.
+_STEERS: dict[str, Any] = {
+    "stop": [], "response_format": {"type": "text"}, "presence_penalty": 0, "frequency_penalty": 0,
+    "repetition_penalty": 1,
+}  # fmt: skip
 _TOOL_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
 
 
@@ -134,9 +140,24 @@ def _tool_calls(text: str) -> list[dict[str, Any]]:
     return calls
 
 
-def refuse_sampled(sampling: Sampling) -> None:
-    """Raise StepFailed where this cannot answer as asked."""
-    if sampling.temperature > 0 or sampling.repeats > 1:
-        raise StepFailed(
-            "vLLM refused the adapter, and without it answers are greedy only; set temperature=0 repeats=1"
-        )
+def refuse_unanswerable(suite: Suite, sampling: Sampling) -> None:
+    """Raise StepFailed, naming what and where, if a case or the step asks for what this cannot do."""
+    for case in suite.cases:
+        if beyond := list(_beyond(case, sampling)):
+            raise StepFailed(
+                f"vLLM refused the adapter, and without it answers are greedy, one a case, and nothing steers them: "
+                f"case {case.case_id} asks for {', '.join(beyond)}; leave that out of the suite and of the request "
+                "(temperature=0 repeats=1), or merge the adapter and evaluate the merged model"
+            )
+
+
+def _beyond(case: Case, sampling: Sampling) -> Iterator[str]:
+    asked = {"temperature": sampling.temperature, **case.sampling}
+    if asked["temperature"] > 0:
+        yield f"temperature={asked['temperature']:g}"
+    if (repeats := max(case.repeat, sampling.repeats)) > 1:
+        yield f"repeats={repeats}"
+    yield from (f"{name}={asked[name]!r}" for name, idle in _STEERS.items() if asked.get(name, idle) != idle)
+    if case.tools and case.tool_choice not in (None, "auto"):
+        yield f"tool_choice={case.tool_choice!r}"
+    yield from sorted({kind for kind in case.assertion_types if kind.removeprefix("not-") in NEEDS_LOGPROBS})

@@ -100,10 +100,7 @@ def _ask(
             async with ChatClient(server.url, server.key) as client:
                 await client.complete_many(requests, concurrency=64, on_result=keep)
 
-        try:
-            asyncio.run(go())
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        asyncio.run(go())
     return answers
 
 
