@@ -35,6 +35,7 @@ from tunesmith.memory.records import (
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
+_BUSY_TIMEOUT_S = 30.0
 _KEYS = {
     "runs": ("run", "r"),
     "steps": ("step", "s"),
@@ -64,9 +65,8 @@ class Ledger:
         self.home = home
         self.path = home / "tunesmith.db"
         self._lock = threading.RLock()
-        self._conn = sqlite3.connect(self.path, timeout=30, check_same_thread=False)
+        self._conn = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
         self._conn.row_factory = sqlite3.Row
-        self._conn.execute("PRAGMA journal_mode=WAL")
         self._conn.execute("PRAGMA synchronous=FULL")
         self._conn.execute("PRAGMA foreign_keys=ON")
         if self._conn.execute("PRAGMA user_version").fetchone()[0] < migrations.LATEST:
@@ -75,7 +75,22 @@ class Ledger:
     def _migrate(self) -> None:
         with (self.home / ".migrate.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            migrations.apply(self.db)
+            self._switch_to_wal()
+            with self.write() as conn:  # one transaction: a reading one that wants to write later does not wait either
+                if conn.execute("PRAGMA user_version").fetchone()[0] < migrations.LATEST:
+                    migrations.apply(self.db)
+
+    def _switch_to_wal(self) -> None:
+        """WAL is a property of the file. SQLite switches only while nobody else reads it, and waits for nobody here."""
+        deadline = time.monotonic() + _BUSY_TIMEOUT_S
+        while True:
+            try:
+                self._conn.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     @property
     def db(self) -> Database:

@@ -214,3 +214,38 @@ def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         store.propose("no-such-run", "train", plan_hash="h")
     assert store.steps() == []
+
+
+def test_a_new_store_waits_for_who_writes_to_the_file_before_it_is_wal(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "tunesmith.db", isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE another (one)")
+    other.execute("BEGIN IMMEDIATE")
+    leaves = threading.Timer(0.5, other.rollback)
+    leaves.start()
+    assert Store(tmp_path).read("PRAGMA journal_mode")[0][0] == "wal"
+    leaves.join()
+
+
+def test_processes_that_create_a_store_at_once_all_get_it(tmp_path: Path) -> None:
+    code = textwrap.dedent("""
+        import os, sys
+        from pathlib import Path
+        from tunesmith.memory.store import Store
+        Store(Path(sys.argv[1], f"warm-{os.getpid()}"))
+        print("ready", flush=True)
+        for line in sys.stdin:
+            print(Store(Path(line.strip())).new_run("x"), flush=True)
+    """)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    children = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], **pipes) for _ in range(8)]
+    try:
+        assert [child.stdout.readline() for child in children] == ["ready\n"] * 8
+        for home in (tmp_path / str(number) for number in range(6)):
+            for child in children:
+                child.stdin.write(f"{home}\n")
+                child.stdin.flush()
+            assert {child.stdout.readline().strip() for child in children} == {f"r{n}" for n in range(1, 9)}
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()
