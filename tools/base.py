@@ -48,6 +48,8 @@ class BaseResult(Result):
     bytes: int
     parameters: int
     architecture: str
+    damaged_copy: str = ""
+    """Where an earlier copy that had changed was put, for its owner to look at or remove; empty: there was none."""
 
 
 def bundled_model(model: str) -> BundledModel:

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from tunesmith.memory.errors import BadInput, StepFailed
-from tunesmith.memory.files import publish_folder, sha256_file, verify, write_protect
+from tunesmith.memory.files import publish_folder, set_aside, sha256_file, verify, write_protect
 from tunesmith.tools.base import BaseRequest, BaseResult, bundled_model, source_of
 from tunesmith.tools.bundled_models import BundledModel, Wheel
 from tunesmith.tools.model_folder import check_hub_revision, check_model_folder
@@ -36,7 +36,8 @@ _HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.jinja", "merges.txt", 
 def run(job: Job[BaseRequest]) -> BaseResult:
     """Put the model below models/ under a name that says what it is, prove that it answers, and take its write bits.
 
-    A pristine copy that stands there already is verified and used again, whatever run made it.
+    A pristine copy that stands there already is verified and used again, whatever run made it; a damaged one is set
+    aside, and made anew.
     """
     request = job.request
     source = source_of(request.model)
@@ -56,6 +57,9 @@ def run(job: Job[BaseRequest]) -> BaseResult:
         if bundled:
             job.log(f"asked for the capital of France, it says: {prove(folder, text)}")
 
+    damage, aside = _set_aside_if_damaged(target)
+    if aside:
+        job.log(f"{damage}: it was set aside as {aside}, and {request.model} is fetched again")
     manifest = publish_folder(target, fill, kind=request.role, source=request.model, revision=request.revision)
     write_protect(target)
     verify(target, manifest["sha256"])
@@ -78,7 +82,19 @@ def run(job: Job[BaseRequest]) -> BaseResult:
         bytes=artifact.bytes,
         parameters=facts.parameters,
         architecture=meta["architecture"],
+        damaged_copy=str(aside) if aside else "",
     )
+
+
+def _set_aside_if_damaged(target: Path) -> tuple[str, Path | None]:
+    """What is wrong with the copy that stands there, and where it was put; nothing where it is whole or absent."""
+    if not target.exists():
+        return "", None
+    try:
+        verify(target)
+    except StepFailed as damage:
+        return str(damage), set_aside(target)
+    return "", None
 
 
 def _folder_name(request: BaseRequest, source: str) -> str:
