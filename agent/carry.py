@@ -52,6 +52,7 @@ def stage(args: argparse.Namespace, rest: list[str], settings: Settings, store: 
     ws = Workspace(store, settings.vllm, out.emit)
     try:
         if args.approve:
+            _refuse_fields(args, rest)
             ended = carry_out_pending(ws, args.command, args.approve)
         else:
             given = stage_fields(args, rest)
@@ -63,6 +64,17 @@ def stage(args: argparse.Namespace, rest: list[str], settings: Settings, store: 
         return LET_GO
     out.document(step_document(store, ended), render.result_table(ended))
     return 0
+
+
+def _refuse_fields(args: argparse.Namespace, rest: list[str]) -> None:
+    """What was approved is the plan as it was shown: no field can be changed beside the yes. Raises BadInput."""
+    flags = [name.removeprefix(request_fields.PREFIX) for name in vars(args) if name.startswith(request_fields.PREFIX)]
+    given = [*(["--request"] if args.request else []), *(f"--{name}" for name in flags), *rest]
+    if given:
+        raise BadInput(
+            f"--approve starts the plan as it was shown, so {given[0]} cannot be given beside it; "
+            f"leave it out, or plan `tunesmith {args.command}` anew without --approve"
+        )
 
 
 def stage_fields(args: argparse.Namespace, rest: list[str]) -> dict[str, Any]:

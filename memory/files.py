@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -132,10 +133,22 @@ def verify(folder: Path, sha256: str | None = None) -> dict[str, Any]:
 
 
 def write_protect(folder: Path) -> None:
-    """Take the write bits off every file below `folder`: a base model is read, never written."""
-    for path in folder.rglob("*"):
-        if path.is_file():
+    """Take the write bits off `folder` and everything below it: a base model is read, never written or added to."""
+    for path in (*folder.rglob("*"), folder):
+        if not path.is_symlink():
             path.chmod(path.stat().st_mode & ~0o222)
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a damaged folder to NAME.damaged-TIME beside it, and return where it is now; nothing of it is removed."""
+    name = f"{folder.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in itertools.count(1):
+        aside = folder.with_name(name if number == 1 else f"{name}-{number}")
+        if not aside.exists():
+            break
+    folder.rename(aside)
+    sync_folder(folder.parent)
+    return aside
 
 
 def publish_folder(target: Path, fill: Callable[[Path], None], **notes: Any) -> dict[str, Any]:

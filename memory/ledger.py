@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.memory import migrations
-from tunesmith.memory.errors import ApprovalPending, NotFound
+from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound
 from tunesmith.memory.records import (
     APPROVED,
     DECLINED,
     DONE,
     DRIVER_RUN,
+    ENDED,
     FAILED,
     PLANNED,
     RUNNING,
@@ -35,6 +36,7 @@ from tunesmith.memory.records import (
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
+_BUSY_TIMEOUT_S = 30.0
 _KEYS = {
     "runs": ("run", "r"),
     "steps": ("step", "s"),
@@ -64,9 +66,8 @@ class Ledger:
         self.home = home
         self.path = home / "tunesmith.db"
         self._lock = threading.RLock()
-        self._conn = sqlite3.connect(self.path, timeout=30, check_same_thread=False)
+        self._conn = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
         self._conn.row_factory = sqlite3.Row
-        self._conn.execute("PRAGMA journal_mode=WAL")
         self._conn.execute("PRAGMA synchronous=FULL")
         self._conn.execute("PRAGMA foreign_keys=ON")
         if self._conn.execute("PRAGMA user_version").fetchone()[0] < migrations.LATEST:
@@ -75,7 +76,22 @@ class Ledger:
     def _migrate(self) -> None:
         with (self.home / ".migrate.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            migrations.apply(self.db)
+            self._switch_to_wal()
+            with self.write() as conn:  # one transaction: a reading one that wants to write later does not wait either
+                if conn.execute("PRAGMA user_version").fetchone()[0] < migrations.LATEST:
+                    migrations.apply(self.db)
+
+    def _switch_to_wal(self) -> None:
+        """WAL is a property of the file. SQLite switches only while nobody else reads it, and waits for nobody here."""
+        deadline = time.monotonic() + _BUSY_TIMEOUT_S
+        while True:
+            try:
+                self._conn.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     @property
     def db(self) -> Database:
@@ -165,9 +181,14 @@ class Ledger:
             return self._insert(conn, "steps", row)
 
     def decide(self, step: str, decision: str, *, by: str, reason: str, price: dict[str, Any]) -> str:
-        """Record a yes or a no for the plan that `step` holds now, and return the approval's id."""
+        """Record a yes or a no for the plan that `step` holds now, and return the approval's id.
+
+        Raises BadInput where the step no longer waits for one: somebody else decided meanwhile.
+        """
         with self.write() as conn:
-            row = conn.execute("SELECT stage, plan_hash FROM steps WHERE step = ?", (step,)).fetchone()
+            row = conn.execute("SELECT stage, plan_hash, status FROM steps WHERE step = ?", (step,)).fetchone()
+            if row["status"] != PLANNED:
+                raise BadInput(_decided_elsewhere(step, row["status"]))
             values = {
                 "step": step,
                 "stage": row["stage"],
@@ -183,11 +204,21 @@ class Ledger:
             conn.execute("UPDATE steps SET status = ?, approval = ? WHERE step = ?", (status, approval, step))
         return approval
 
-    def claim(self, step: str, *, needs_approval: bool, pid: int, pid_started: float, boot_id: str) -> None:
+    def claim(
+        self,
+        step: str,
+        *,
+        needs_approval: bool,
+        pid: int,
+        pid_started: float,
+        boot_id: str,
+        pid_ticks: int | None = None,
+    ) -> None:
         """Make this process the step's worker, using up its approval. Raises ApprovalPending.
 
         The one place where a step becomes `running`: in a single transaction the approval must say yes to the
-        plan that the step still holds, and must not have been used.
+        plan that the step still holds, and must not have been used. A step that needs none is taken once, too: raises
+        BadInput.
         """
         with self.write() as conn:
             row = conn.execute(
@@ -203,21 +234,42 @@ class Ledger:
                 if row["used_at"] is not None or row["status"] != APPROVED:
                     raise ApprovalPending(f"the yes for step {step} was used already; approve it again")
                 conn.execute("UPDATE approvals SET used_at = ? WHERE approval = ?", (time.time(), row["approval"]))
+            elif row["status"] != PLANNED:
+                raise BadInput(_decided_elsewhere(step, row["status"]))
             conn.execute(
-                "UPDATE steps SET status = ?, pid = ?, pid_started = ?, boot_id = ?, started_at = ?,"
+                "UPDATE steps SET status = ?, pid = ?, pid_started = ?, boot_id = ?, pid_ticks = ?, started_at = ?,"
                 " finished_at = NULL, error = NULL, announced = 0 WHERE step = ?",
-                (RUNNING, pid, pid_started, boot_id, time.time(), step),
+                (RUNNING, pid, pid_started, boot_id, pid_ticks, time.time(), step),
             )
 
     def reopen(self, step: str) -> None:
-        """Put a step that failed or was stopped back to `planned`, so that it can be approved again."""
+        """Put a step that failed or was stopped back to `planned`, so that it can be approved again.
+
+        Raises BadInput for one that runs or is done.
+        """
         with self.write() as conn:
+            row = conn.execute("SELECT status FROM steps WHERE step = ?", (step,)).fetchone()
+            if row["status"] in (RUNNING, DONE):
+                raise BadInput(_decided_elsewhere(step, row["status"]))
             conn.execute("UPDATE steps SET status = ?, approval = NULL WHERE step = ?", (PLANNED, step))
 
     def progress(self, step: str, done: float, total: float, note: str) -> None:
         """How far a step has come, in its own units."""
         with self.write() as conn:
-            conn.execute("UPDATE steps SET done = ?, total = ?, note = ? WHERE step = ?", (done, total, note, step))
+            conn.execute(
+                "UPDATE steps SET done = ?, total = ?, note = ?, moved_at = ? WHERE step = ?",
+                (done, total, note, time.time(), step),
+            )
+
+    def last_sign(self, step: str) -> float:
+        """When the store last heard of a step: its start, its progress, an event or a point of a curve. 0.0: never."""
+        row = self.read(
+            "SELECT max(coalesce(started_at, 0), coalesce(moved_at, 0),"
+            " coalesce((SELECT max(at) FROM events e WHERE e.step = s.step), 0),"
+            " coalesce((SELECT max(at) FROM metrics m WHERE m.step = s.step), 0)) FROM steps s WHERE step = ?",
+            step,
+        )
+        return float(row[0][0]) if row else 0.0
 
     def peak(self, step: str, rss_bytes: int, vram_bytes: int | None) -> None:
         """Raise the recorded memory peaks of a step."""
@@ -229,20 +281,24 @@ class Ledger:
             )
 
     def finish(self, step: str, result: dict[str, Any]) -> None:
-        """Record that a step reached its end."""
+        """Record that a step reached its end; one that ended already stays as it ended."""
         self._end(step, DONE, result=to_json(result), error=None)
 
-    def fail(self, step: str, error: str, *, status: str = FAILED) -> None:
-        """Record that a step ended without reaching its end, and why."""
-        self._end(step, status, result=None, error=error)
+    def fail(self, step: str, error: str, *, status: str = FAILED, ended_at: float | None = None) -> None:
+        """Record that a step ended without reaching its end, why, and when if that was before now.
 
-    def _end(self, step: str, status: str, *, result: str | None, error: str | None) -> None:
-        now = time.time()
+        One that ended already stays as it ended.
+        """
+        self._end(step, status, result=None, error=error, at=ended_at)
+
+    def _end(self, step: str, status: str, *, result: str | None, error: str | None, at: float | None = None) -> None:
+        at = time.time() if at is None else at
         with self.write() as conn:
             conn.execute(
                 "UPDATE steps SET status = ?, finished_at = ?, result = ?, error = ?,"
-                " seconds = coalesce(seconds, 0) + (? - coalesce(started_at, ?)) WHERE step = ?",
-                (status, now, result, error, now, now, step),
+                " seconds = coalesce(seconds, 0) + max(? - coalesce(started_at, ?), 0)"
+                f" WHERE step = ? AND status NOT IN ({', '.join('?' * len(ENDED))})",
+                (status, at, result, error, at, at, step, *ENDED),
             )
 
     def step(self, step: str) -> Step:
@@ -273,6 +329,12 @@ class Ledger:
         """Mark steps as told to the user."""
         with self.write() as conn:
             conn.executemany("UPDATE steps SET announced = 1 WHERE step = ?", [(step,) for step in steps])
+
+
+def _decided_elsewhere(step: str, status: str) -> str:
+    if status == RUNNING:
+        return f"step {step} runs already; `tunesmith jobs attach {step}` follows it"
+    return f"step {step} is {status} already, so there is nothing to decide; `tunesmith jobs list` shows what waits"
 
 
 def to_json(value: Any) -> str:

@@ -97,7 +97,19 @@ def m004_flips_as_they_are_compared(db: Database) -> None:
     db.create_view("v_flips", VIEWS["v_flips"], replace=True)
 
 
-MIGRATIONS = (m001_tables, m002_views, m003_flips_of_finished_evaluations, m004_flips_as_they_are_compared)
+def m005_signs_of_life(db: Database) -> None:
+    """When a step's worker began, by a clock that nobody sets, and when it last said how far it is."""
+    db.execute("ALTER TABLE steps ADD COLUMN pid_ticks INTEGER")
+    db.execute("ALTER TABLE steps ADD COLUMN moved_at REAL")
+
+
+MIGRATIONS = (
+    m001_tables,
+    m002_views,
+    m003_flips_of_finished_evaluations,
+    m004_flips_as_they_are_compared,
+    m005_signs_of_life,
+)
 LATEST = len(MIGRATIONS)
 
 

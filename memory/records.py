@@ -97,6 +97,8 @@ class Step:
     pid: int | None
     pid_started: float | None
     boot_id: str | None
+    pid_ticks: int | None
+    """When its worker began, in ticks since the boot; None off Linux, and where an earlier version started it."""
     created_at: float
     started_at: float | None
     finished_at: float | None
@@ -117,7 +119,7 @@ class Step:
     @classmethod
     def of(cls, row: sqlite3.Row) -> Step:
         """The record behind a row of `steps`."""
-        values = {key: row[key] for key in row.keys() if key not in ("step", "announced")}  # noqa: SIM118
+        values = {key: row[key] for key in row.keys() if key not in ("step", "announced", "moved_at")}  # noqa: SIM118
         for name in ("request", "plan", "inputs"):
             values[name] = json.loads(values[name])
         values["result"] = json.loads(values["result"]) if values["result"] else None

@@ -301,7 +301,14 @@ def _inline(ws: Workspace, step: str) -> Step:
     from tunesmith.tools import worker
 
     me = ProcessId.of(os.getpid())
-    ws.store.claim(step, needs_approval=False, pid=me.pid, pid_started=me.started, boot_id=me.boot_id)
+    ws.store.claim(
+        step,
+        needs_approval=False,
+        pid=me.pid,
+        pid_started=me.started,
+        boot_id=me.boot_id,
+        pid_ticks=me.ticks,
+    )
     job = worker.open_job(ws.store, step, ws.vllm)
     ws.emit("step.started", run=job.run, step=step, stage=job.step.stage)
     try:
@@ -340,7 +347,8 @@ def run_arc(ws: Workspace, plan: ArcPlan, approver: Approver, *, resume_run: str
             else:
                 perform(ws, run, spec.stage, spec.fields, approver)
     except TunesmithError as error:
-        store.set_run_status(run, FAILED if error.exit_code == 1 else WAITING)
+        if not store.steps(run, status=RUNNING):  # else somebody else carries it out at the same time
+            store.set_run_status(run, FAILED if error.exit_code == 1 else WAITING)
         raise
     except Exception:
         store.set_run_status(run, FAILED)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.local_paths import is_there
 
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -61,12 +61,20 @@ def check_hub_revision(revision: str | None, model_id: str) -> str:
     return revision
 
 
+def may_name_code(name: str) -> bool:
+    """Whether a file of this name is one that can carry an `auto_map`: any JSON but the vocabularies."""
+    return name.endswith(".json") and name not in ("tokenizer.json", "vocab.json")
+
+
+def has_auto_map(document: Any) -> bool:
+    """Whether a JSON document names code, at any depth, that would be loaded with the model."""
+    return _has_key(document, "auto_map")
+
+
 def _refuse_code(path: Path) -> None:
     # Every JSON file: processors and nested configs can carry auto_map as well.
     for file in sorted(path.glob("*.json")):
-        if file.name in ("tokenizer.json", "vocab.json"):
-            continue
-        if _has_key(_read_json(file), "auto_map"):
+        if may_name_code(file.name) and has_auto_map(_read_json(file)):
             raise BadInput(
                 f"{file} has an auto_map: loading it would run code from the model; take a version without it"
             )
@@ -80,7 +88,7 @@ def _weight_sizes(path: Path) -> list[int]:
         if missing := sorted(name for name in names if not (path / name).is_file()):
             raise BadInput(f"{path} lacks {missing[0]} ({len(missing)} of {len(names)} shards); copy it again")
         return sizes
-    pickles = sorted(file.name for pattern in _PICKLES for file in path.glob(pattern))
+    pickles = sorted(file.name for pattern in PICKLES for file in path.glob(pattern))
     if pickles:
         raise BadInput(
             f"{path} has its weights only as a pickle ({pickles[0]}), which can run code; "

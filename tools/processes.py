@@ -1,4 +1,8 @@
-"""Which process is which: a pid alone is reused, so a process is named by pid, start time and boot."""
+"""Which process is which: a pid alone is reused, so a process is named by pid, boot, and when in that boot it began.
+
+On Linux that is counted in the kernel's own ticks since the boot. A start time of day is none of a process's own: it is
+worked out from the clock, and moves with it when the clock is set.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +24,23 @@ class ProcessId:
     pid: int
     started: float
     boot_id: str
+    ticks: int | None = None
+    """When it began, in clock ticks since the boot; None off Linux, and in records of before this was kept."""
 
     @classmethod
     def of(cls, pid: int) -> ProcessId:
         """Name a living process. Raises psutil.NoSuchProcess."""
-        return cls(pid, psutil.Process(pid).create_time(), boot_id())
+        started = psutil.Process(pid).create_time()
+        stat = _stat(pid)
+        return cls(pid, started, boot_id(), stat[1] if stat else None)
 
     def alive(self) -> bool:
         """Whether this very process still runs; a zombie does not."""
         if self.boot_id != boot_id():
             return False
+        if self.ticks is not None:
+            stat = _stat(self.pid)
+            return stat is not None and stat[1] == self.ticks and stat[0] not in "ZX"
         try:
             process = psutil.Process(self.pid)
             # create_time is derived from the boot time, which may be re-read with a small drift.
@@ -37,6 +48,16 @@ class ProcessId:
             return same and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
+
+
+def _stat(pid: int) -> tuple[str, int] | None:
+    """State and start ticks of a process, as Linux tells them; None where there is none of this pid."""
+    try:
+        # The name in brackets may hold anything; the state, field 3, follows it, and field 22 is the start.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return fields[0].decode(), int(fields[19])
+    except (OSError, IndexError, ValueError):
+        return None
 
 
 def boot_id() -> str:

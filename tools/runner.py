@@ -1,6 +1,6 @@
 """Start, follow, stop and account for workers.
 
-A worker is found again by pid, start time and boot id, never by pid alone. One that died without recording an end
+A worker is found again by pid, start and boot id, never by pid alone. One that died without recording an end
 (power cut, `kill -9`, the kernel's OOM killer) is marked failed by `reconcile`, which every start of tunesmith runs.
 """
 
@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tunesmith.memory.errors import StepFailed
-from tunesmith.memory.records import APPROVED, RUNNING, STOPPED, Step
+from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, STOPPED, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools import catalog
 from tunesmith.tools.processes import ProcessId, stop_group
@@ -47,7 +47,7 @@ def launch(store: Store, step: str, *, vllm: str | None) -> Step:
     deadline = time.monotonic() + _CLAIM_TIMEOUT_S
     while time.monotonic() < deadline:
         current = store.step(step)
-        if current.status not in (APPROVED, "planned"):
+        if current.status not in (APPROVED, PLANNED):
             store.event("step.started", run=record.run, step=step, pid=child.pid)
             return current
         if child.poll() is not None:
@@ -58,10 +58,15 @@ def launch(store: Store, step: str, *, vllm: str | None) -> Step:
 
 
 def follow(store: Store, step: str) -> Iterator[Step]:
-    """Yield the step whenever it moves, until its end; stopping to iterate leaves the worker alone."""
+    """Yield the step whenever it moves, until its end; stopping to iterate leaves the worker alone.
+
+    Raises BadInput for a step that nobody has started: there is nothing to wait for.
+    """
     before: Step | None = None
     while True:
         current = store.step(step)
+        if current.status in (PLANNED, APPROVED):
+            raise BadInput(_not_started(current))
         if not current.ended and not is_alive(current):
             current = _mark_dead(store, current)
         if current != before:
@@ -72,11 +77,24 @@ def follow(store: Store, step: str) -> Iterator[Step]:
         time.sleep(_POLL_S)
 
 
+def _not_started(step: Step) -> str:
+    if step.status == PLANNED:
+        how = f"it waits for a yes: `tunesmith {step.stage} --approve {step.plan_hash[:12]}` gives it"
+    else:
+        how = f"it has its yes, but no worker yet; where none comes, `tunesmith {step.stage}` plans it again"
+    return f"{step.id} does not run: {how}"
+
+
 def is_alive(step: Step) -> bool:
     """Whether the worker that claimed this step still runs."""
+    process = _worker_of(step)
+    return process is not None and process.alive()
+
+
+def _worker_of(step: Step) -> ProcessId | None:
     if step.pid is None or step.pid_started is None:
-        return False
-    return ProcessId(step.pid, step.pid_started, step.boot_id or "").alive()
+        return None
+    return ProcessId(step.pid, step.pid_started, step.boot_id or "", step.pid_ticks)
 
 
 def reconcile(store: Store) -> list[Step]:
@@ -91,9 +109,19 @@ def _mark_dead(store: Store, step: Step) -> Step:
         at = f" at {current.done:g} of {current.total:g}" if current.total else ""
         reason = f"its worker (pid {current.pid}) died without recording an end{at}"
         last = last_line(log_path(store, current))
-        store.fail(step.id, f"{reason}; last log line: {last}; go on with `tunesmith run --resume {step.run}`")
+        told = f"{reason}; last log line: {last}; go on with `tunesmith run --resume {step.run}`"
+        store.fail(step.id, told, ended_at=_last_sign(store, current))
         store.event("step.died", run=step.run, step=step.id, pid=current.pid)
     return store.step(step.id)
+
+
+def _last_sign(store: Store, step: Step) -> float:
+    """When a dead worker was last heard of: what came after, with the machine off, was no work."""
+    try:
+        logged = log_path(store, step).stat().st_mtime
+    except OSError:
+        logged = 0.0
+    return min(max(store.last_sign(step.id), logged), time.time())
 
 
 def stop(store: Store, step: str, *, grace_s: float = 10.0) -> Step:
@@ -101,8 +129,9 @@ def stop(store: Store, step: str, *, grace_s: float = 10.0) -> Step:
     record = store.step(step)
     if record.status != RUNNING:
         return record
-    assert record.pid is not None and record.pid_started is not None
-    stop_group(ProcessId(record.pid, record.pid_started, record.boot_id or ""), grace_s=grace_s)
+    worker = _worker_of(record)
+    assert worker is not None
+    stop_group(worker, grace_s=grace_s)
     if store.step(step).status == RUNNING:
         store.fail(step, f"stopped by the user ({signal.Signals.SIGKILL.name} after {grace_s:.0f} s)", status=STOPPED)
     return store.step(step)

@@ -119,7 +119,7 @@ def list_servers(home: Path, *, role: str | None = None) -> list[Server]:
 def _read(record: Path) -> Server | None:
     try:
         data = json.loads(record.read_text())
-        process = ProcessId(data["pid"], data["pid_started"], data["boot_id"])
+        process = ProcessId(data["pid"], data["pid_started"], data["boot_id"], data.get("pid_ticks"))
     except (OSError, ValueError, KeyError):
         return None  # being written or being stopped right now
     return Server(
@@ -219,7 +219,7 @@ def start(
             start_new_session=True,
         )
     me = ProcessId.of(parent.pid)
-    data |= {"pid": me.pid, "pid_started": me.started, "boot_id": me.boot_id}
+    data |= {"pid": me.pid, "pid_started": me.started, "boot_id": me.boot_id, "pid_ticks": me.ticks}
     atomic_write(record, json.dumps(data, indent=1), mode=0o600)
     try:
         _wait_ready(record, parent, log_path, on_wait, timeout_s)

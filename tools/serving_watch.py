@@ -30,8 +30,9 @@ def main() -> int:
     os.environ["VLLM_API_KEY"] = record_path.with_suffix(".key").read_text()
     child = subprocess.Popen([record["program"], *record["argv"]], preexec_fn=_die_with_parent)
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    lease = _Lease(record_path)
     while not _ended(child, _POLL_S):
-        if _expired(record_path):
+        if lease.expired():
             print("tunesmith: the lease of this server ran out", flush=True)
             child.terminate()
             if not _ended(child, _GRACE_S):
@@ -51,15 +52,24 @@ def _ended(child: subprocess.Popen[bytes], wait_s: float) -> bool:
     return child.returncode is not None
 
 
-def _expired(record_path: Path) -> bool:
-    try:
-        record = json.loads(record_path.read_text())
-        idle_s = time.time() - record_path.with_suffix(".lease").stat().st_mtime
-        return bool(record["role"] != "deployed" and idle_s > record["lease_s"])
-    except FileNotFoundError:
-        return True  # somebody took the server off the books
-    except ValueError:
-        return False
+class _Lease:
+    """Counts since when nobody renewed, on a clock of its own: the time of day may be set meanwhile."""
+
+    def __init__(self, record_path: Path) -> None:
+        self._record_path = record_path
+        self._renewed_ns, self._since = 0, time.monotonic()
+
+    def expired(self) -> bool:
+        try:
+            record = json.loads(self._record_path.read_text())
+            renewed_ns = self._record_path.with_suffix(".lease").stat().st_mtime_ns
+        except FileNotFoundError:
+            return True  # somebody took the server off the books
+        except ValueError:
+            return False
+        if renewed_ns != self._renewed_ns:
+            self._renewed_ns, self._since = renewed_ns, time.monotonic()
+        return bool(record["role"] != "deployed" and time.monotonic() - self._since > record["lease_s"])
 
 
 def _sweep() -> None:

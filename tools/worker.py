@@ -19,15 +19,13 @@ from importlib import import_module
 from pathlib import Path
 from types import FrameType
 
-import psutil
-
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import STOPPED
 from tunesmith.memory.store import Store
 from tunesmith.tools import catalog, serving
 from tunesmith.tools.facts import measure_gpus
-from tunesmith.tools.processes import boot_id, own_tree, resident_bytes, tree
-from tunesmith.tools.stage import Plan
+from tunesmith.tools.processes import ProcessId, own_tree, resident_bytes, tree
+from tunesmith.tools.stage import Plan, Result
 from tunesmith.tools.work.job import Job
 
 _SAMPLE_EVERY_S = 1.0  # reading the page tables of a 2 GB server takes its share of a core
@@ -47,13 +45,14 @@ def main() -> int:
     args = parser.parse_args()
     store = Store(args.home)
     entry = catalog.BY_NAME[store.step(args.step).stage]
-    me = psutil.Process()
+    me = ProcessId.of(os.getpid())
     store.claim(
         args.step,
         needs_approval=entry.expensive,
         pid=me.pid,
-        pid_started=me.create_time(),
-        boot_id=boot_id(),
+        pid_started=me.started,
+        boot_id=me.boot_id,
+        pid_ticks=me.ticks,
     )
     signal.signal(signal.SIGTERM, _on_sigterm)
     return _work(store, args.step, args.vllm)
@@ -69,7 +68,9 @@ def _work(store: Store, step: str, vllm: str | None) -> int:
     try:
         job = open_job(store, step, vllm)
         with _tenancy(job):
-            run_here(job)
+            result = work(job)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a stop that comes now comes too late
+            record(job, result)
     except _Stopped:
         store.fail(step, "stopped by the user", status=STOPPED)
     except TunesmithError as error:
@@ -102,15 +103,25 @@ def _tenancy(job: Job) -> Iterator[None]:  # type: ignore[type-arg]
 
 
 def run_here(job: Job) -> None:  # type: ignore[type-arg]
-    """Do the work of a claimed step in this process, its memory watched, and record that it is done."""
+    """Do the work of a claimed step in this process, and record that it is done."""
+    record(job, work(job))
+
+
+def work(job: Job) -> Result:  # type: ignore[type-arg]
+    """Do the work of a claimed step in this process, its memory watched."""
     done = threading.Event()
     watch = threading.Thread(target=_watch_memory, args=(job, done), daemon=True)
     watch.start()
     try:
-        result = import_module(f"tunesmith.tools.work.{job.step.stage}").run(job)
+        result: Result = import_module(f"tunesmith.tools.work.{job.step.stage}").run(job)
+        return result
     finally:
         done.set()
         watch.join(timeout=5)
+
+
+def record(job: Job, result: Result) -> None:  # type: ignore[type-arg]
+    """Record that a step reached its end."""
     job.store.finish(job.step.id, result.model_dump(mode="json"))
     job.store.event("step.done", run=job.run, step=job.step.id)
 

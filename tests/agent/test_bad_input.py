@@ -107,6 +107,18 @@ def test_an_unknown_field_is_refused_by_flag_and_by_file(home_with_base: Path) -
     refused_before_anything(home_with_base, "lora_rank", "train", "--lora_rnk", "8", "--yes")
 
 
+@pytest.mark.parametrize(
+    "given", [["--model", "bundled"], ["--lora_rnk", "8"], ["--request", "fields.json"], ["stray"]]
+)
+def test_no_field_is_taken_beside_a_yes_to_a_plan(tmp_path: Path, given: list[str]) -> None:
+    home, model = tmp_path / "home", make_tiny_model(tmp_path / "model")
+    shown = tunesmith(home, "base", "--model", str(model), "--json")
+    plan_hash = json.loads(shown.stdout)["plan_hash"]
+    done = tunesmith(home, "base", "--approve", plan_hash[:12], *given)
+    assert done.returncode == 2 and given[0] in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert [step.status for step in Store(home).steps()] == ["planned"]
+
+
 def test_no_vllm_is_one_clear_line(home_with_base: Path) -> None:
     refused_before_anything(
         home_with_base, "vLLM", "baseline", "--yes", TUNESMITH_VLLM="/nowhere/vllm", PATH="/usr/bin:/bin"

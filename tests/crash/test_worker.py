@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.tiny_model import make_tiny_model
-from tunesmith.memory.errors import ApprovalPending, StepFailed
+from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed
 from tunesmith.memory.files import verify
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
@@ -145,3 +145,100 @@ def test_a_reused_pid_is_not_taken_for_the_worker(ws: Workspace, big_model: Path
     step = approved(ws, big_model)
     ws.store.claim(step, needs_approval=True, pid=os.getpid(), pid_started=1.0, boot_id="an earlier boot")
     assert [s.id for s in runner.reconcile(ws.store)] == [step]
+
+
+def set_clock(store: Store, step: str, by_s: float) -> None:
+    """What a clock that is set by so much does to what was read off it before."""
+    with store.write() as conn:
+        conn.execute("UPDATE steps SET pid_started = pid_started - ? WHERE step = ?", (by_s, step))
+
+
+def test_a_worker_lives_on_when_the_clock_is_set(ws: Workspace, big_model: Path) -> None:
+    step = approved(ws, big_model)
+    runner.launch(ws.store, step, vllm=None)
+    set_clock(ws.store, step, 3600)
+    assert runner.is_alive(ws.store.step(step)) and runner.reconcile(ws.store) == []
+    assert runner.stop(ws.store, step).status == "stopped", "and it can be stopped"
+
+
+def test_a_worker_of_an_earlier_version_is_known_by_its_start_time(ws: Workspace, big_model: Path) -> None:
+    step = approved(ws, big_model)
+    runner.launch(ws.store, step, vllm=None)
+    with ws.store.write() as conn:
+        conn.execute("UPDATE steps SET pid_ticks = NULL WHERE step = ?", (step,))
+    assert runner.is_alive(ws.store.step(step))
+    runner.stop(ws.store, step)
+
+
+def test_time_spent_dead_is_no_work(ws: Workspace, big_model: Path) -> None:
+    """The machine lost its power after 300 s of work and came back 15 hours later."""
+    step = approved(ws, big_model)
+    began = time.time() - 15 * 3600
+    ws.store.claim(step, needs_approval=True, pid=os.getpid(), pid_started=1.0, boot_id="an earlier boot")
+    log = runner.log_path(ws.store, ws.store.step(step))
+    log.parent.mkdir(parents=True)
+    log.write_text("at work\n")
+    os.utime(log, (began + 300, began + 300))
+    with ws.store.write() as conn:
+        conn.execute("UPDATE steps SET started_at = ? WHERE step = ?", (began, step))
+        conn.execute("UPDATE events SET at = ? WHERE step = ?", (began, step))
+    [dead] = runner.reconcile(ws.store)
+    assert dead.seconds == pytest.approx(300, abs=1) and dead.finished_at == pytest.approx(began + 300, abs=1)
+
+
+def test_progress_counts_as_work_up_to_the_death(ws: Workspace, big_model: Path) -> None:
+    step = approved(ws, big_model)
+    ws.store.claim(step, needs_approval=True, pid=os.getpid(), pid_started=1.0, boot_id="an earlier boot")
+    with ws.store.write() as conn:
+        conn.execute("UPDATE steps SET started_at = started_at - 500 WHERE step = ?", (step,))
+    ws.store.progress(step, 1, 2, "half")
+    [dead] = runner.reconcile(ws.store)
+    assert dead.seconds == pytest.approx(500, abs=5)
+
+
+def test_nobody_waits_for_a_step_that_was_not_started(ws: Workspace, big_model: Path) -> None:
+    run = ws.store.new_run("test")
+    plan = arc.price(ws, run, "base", {"model": str(big_model)})
+    step = arc.propose(ws, run, plan)
+    with pytest.raises(BadInput, match=f"{step} does not run: it waits for a yes"):
+        list(runner.follow(ws.store, step))
+    assert arc.decide(ws, step, plan, say_yes)
+    with pytest.raises(BadInput, match=f"{step} does not run: it has its yes, but no worker"):
+        list(runner.follow(ws.store, step))
+
+
+def test_a_stop_that_comes_after_the_end_leaves_it_done(ws: Workspace) -> None:
+    """SIGTERM right behind the record of the end, which is where `jobs stop` can fall."""
+    run = ws.store.new_run("test")
+    step = arc.propose(ws, run, arc.price(ws, run, "inspect", {}))
+    script = """
+import os, signal, sys
+from tunesmith.tools import worker
+class Late(worker.Store):
+    def finish(self, *args):
+        super().finish(*args)
+        os.kill(os.getpid(), signal.SIGTERM)
+worker.Store = Late
+sys.exit(worker.main())
+"""
+    command = [sys.executable, "-c", script, "--home", str(ws.store.home), step]
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+    assert ws.store.step(step).status == "done"
+    assert ws.store.read("SELECT * FROM events WHERE event = 'step.done'")
+
+
+def test_a_late_answer_does_not_touch_a_step_that_was_started_elsewhere(ws: Workspace, big_model: Path) -> None:
+    """Two terminals ask about one step; the second one gets its yes first."""
+    run = ws.store.new_run("test")
+    plan = arc.price(ws, run, "base", {"model": str(big_model)})
+    step = arc.propose(ws, run, plan)
+
+    def answer_late(plan: Plan, step: str) -> Decision:
+        assert arc.decide(ws, step, plan, say_yes)
+        arc.start(ws, step)
+        return Decision(False, "terminal")
+
+    with pytest.raises(BadInput, match=f"step {step} runs already"):
+        arc.decide(ws, step, plan, answer_late)
+    assert ws.store.step(step).status == "running" and runner.is_alive(ws.store.step(step))
+    runner.stop(ws.store, step)

@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 
 from tunesmith.memory.errors import StepFailed
-from tunesmith.memory.files import atomic_write, new_folder, publish_folder, read_manifest, seal, verify, write_protect
+from tunesmith.memory.files import (
+    atomic_write,
+    new_folder,
+    publish_folder,
+    read_manifest,
+    seal,
+    set_aside,
+    verify,
+    write_protect,
+)
 
 
 def folder_with(path: Path, **files: str) -> Path:
@@ -103,6 +112,13 @@ def test_a_protected_folder_has_no_write_bits(tmp_path: Path) -> None:
     folder = folder_with(tmp_path / "m", a="1")
     write_protect(folder)
     assert (folder / "a").stat().st_mode & 0o222 == 0
+    assert folder.stat().st_mode & 0o222 == 0, "so that no file manager leaves something in it"
+
+
+def test_what_is_set_aside_is_whole_and_never_in_the_way(tmp_path: Path) -> None:
+    asides = {set_aside(folder_with(tmp_path / "m", a=text)) for text in "12"}
+    assert sorted((aside / "a").read_text() for aside in asides) == ["1", "2"]
+    assert all(aside.name.startswith("m.damaged-") for aside in asides) and not (tmp_path / "m").exists()
 
 
 def test_a_new_folder_takes_the_first_free_name_and_never_another_ones(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tunesmith.memory.errors import ApprovalPending, NotFound
+from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound
 from tunesmith.memory.records import Artifact, EvalResult, TrainingRow
 from tunesmith.memory.store import Store
 
@@ -99,6 +99,62 @@ def test_a_resumed_step_needs_a_new_yes_and_adds_up_its_time(store: Store) -> No
     store.finish(step, {"ok": True})
     ended = store.step(step)
     assert ended.status == "done" and ended.error is None and (ended.seconds or 0) >= first
+
+
+def running(store: Store) -> str:
+    step = planned(store)
+    say_yes(store, step)
+    store.claim(step, needs_approval=True, **WORKER)
+    return step
+
+
+@pytest.mark.parametrize("word", ["yes", "no"])
+def test_a_decision_that_comes_too_late_changes_nothing(store: Store, word: str) -> None:
+    step = running(store)
+    before = store.step(step)
+    with pytest.raises(BadInput, match=f"step {step} runs already"):
+        store.decide(step, word, by="the other terminal", reason="", price={})
+    assert store.step(step) == before
+    assert len(store.read("SELECT * FROM approvals")) == 1
+
+
+def test_what_runs_or_is_done_is_not_reopened(store: Store) -> None:
+    step = running(store)
+    with pytest.raises(BadInput, match="runs already"):
+        store.reopen(step)
+    assert store.step(step).status == "running"
+    store.finish(step, {})
+    with pytest.raises(BadInput, match="is done already"):
+        store.reopen(step)
+
+
+def test_a_free_step_is_taken_once(store: Store) -> None:
+    step = planned(store)
+    store.claim(step, needs_approval=False, **WORKER)
+    with pytest.raises(BadInput, match="runs already"):
+        store.claim(step, needs_approval=False, pid=1, pid_started=1.0, boot_id="b")
+    assert store.step(step).pid == WORKER["pid"]
+
+
+def test_an_end_is_recorded_once(store: Store) -> None:
+    step = running(store)
+    store.finish(step, {"ok": True})
+    store.fail(step, "stopped by the user", status="stopped")
+    ended = store.step(step)
+    assert (ended.status, ended.result, ended.error) == ("done", {"ok": True}, None)
+
+
+def test_a_store_of_before_keeps_its_steps_and_takes_new_ones(tmp_path: Path) -> None:
+    first = Store(tmp_path)
+    step = running(first)
+    with sqlite3.connect(tmp_path / "tunesmith.db") as old:
+        old.execute("ALTER TABLE steps DROP COLUMN pid_ticks")
+        old.execute("ALTER TABLE steps DROP COLUMN moved_at")
+        old.execute("DELETE FROM _sqlite_migrations WHERE name LIKE 'm004%'")
+        old.execute("PRAGMA user_version = 3")
+    store = Store(tmp_path)
+    assert (store.step(step).pid_started, store.step(step).pid_ticks) == (WORKER["pid_started"], None)
+    store.progress(running(store), 1, 2, "on")
 
 
 def test_ids_are_unique_when_processes_write_at_once(tmp_path: Path) -> None:
@@ -254,3 +310,38 @@ def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         store.propose("no-such-run", "train", plan_hash="h")
     assert store.steps() == []
+
+
+def test_a_new_store_waits_for_who_writes_to_the_file_before_it_is_wal(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "tunesmith.db", isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE another (one)")
+    other.execute("BEGIN IMMEDIATE")
+    leaves = threading.Timer(0.5, other.rollback)
+    leaves.start()
+    assert Store(tmp_path).read("PRAGMA journal_mode")[0][0] == "wal"
+    leaves.join()
+
+
+def test_processes_that_create_a_store_at_once_all_get_it(tmp_path: Path) -> None:
+    code = textwrap.dedent("""
+        import os, sys
+        from pathlib import Path
+        from tunesmith.memory.store import Store
+        Store(Path(sys.argv[1], f"warm-{os.getpid()}"))
+        print("ready", flush=True)
+        for line in sys.stdin:
+            print(Store(Path(line.strip())).new_run("x"), flush=True)
+    """)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    children = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], **pipes) for _ in range(8)]
+    try:
+        assert [child.stdout.readline() for child in children] == ["ready\n"] * 8
+        for home in (tmp_path / str(number) for number in range(6)):
+            for child in children:
+                child.stdin.write(f"{home}\n")
+                child.stdin.flush()
+            assert {child.stdout.readline().strip() for child in children} == {f"r{n}" for n in range(1, 9)}
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()

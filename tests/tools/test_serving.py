@@ -219,6 +219,23 @@ def test_a_record_whose_pid_belongs_to_another_process_is_no_server(home: Path, 
     assert psutil.pid_exists(os.getpid())
 
 
+def test_a_server_stays_on_the_books_when_the_clock_is_set(home: Path, model: Path) -> None:
+    server = serving.promote(start(home, spec_of(model)), artifact="a7")
+    record = json.loads(server.record.read_text())
+    server.record.write_text(json.dumps({**record, "pid_started": record["pid_started"] - 3600}))
+    assert [found.id for found in serving.deployed(home)] == [server.id]
+    serving.stop_all(home)
+    assert serving.port_is_free(server.port)
+
+
+def test_a_record_of_an_earlier_version_is_still_a_server(home: Path, model: Path) -> None:
+    server = start(home, spec_of(model))
+    record = json.loads(server.record.read_text())
+    del record["pid_ticks"]
+    server.record.write_text(json.dumps(record))
+    assert [found.id for found in serving.list_servers(home)] == [server.id]
+
+
 def test_another_program_on_the_port_is_not_taken_for_ours(home: Path, model: Path) -> None:
     server = start(home, spec_of(model))
     server.key_file.write_text("another key")
@@ -244,6 +261,14 @@ def test_a_server_whose_lease_ran_out_stops_by_itself(home: Path, model: Path, m
     until(lambda: serving.renew(server) is not None, 3.0)  # renewed all along, so it still stands after its lease
     assert serving.healthy(server)
     assert until(lambda: gone(processes), 15.0) and serving.port_is_free(server.port)
+
+
+def test_a_lease_does_not_run_out_when_the_clock_is_set(home: Path, model: Path) -> None:
+    server = start(home, spec_of(model))
+    an_hour_ago = time.time() - 3600
+    os.utime(server.record.with_suffix(".lease"), (an_hour_ago, an_hour_ago))  # as it looks after the step
+    time.sleep(3)
+    assert serving.healthy(server)
 
 
 def test_a_deployed_server_has_no_lease(home: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import zipfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from tests.work.conftest import write_tiny_model
 from tests.work.test_gguf import write_gguf
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.bundled_models import BUNDLED, BundledModel, Wheel
+from tunesmith.tools.hub import errors_named
 from tunesmith.tools.work.base import (
     check_template,
     fetch_wheels,
@@ -117,6 +119,15 @@ def test_a_hub_model_needs_a_commit_and_a_network(tmp_path: Path, monkeypatch: p
     with pytest.raises(StepFailed, match="cannot be reached on the hub; check the network") as caught:
         materialize_hub("org/model", COMMIT, tmp_path / "out", quiet)
     assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_no_network_trouble() -> None:
+    with pytest.raises(StepFailed, match="the disk is full") as caught, errors_named("org/model", COMMIT):
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as full:
+            raise OSError("the download of a file failed") from full  # as a library may wrap it
+    assert "network" not in str(caught.value)
 
 
 def test_every_bundled_wheel_is_pinned_once() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,22 +16,25 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import seal
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
-from tunesmith.tools import arc, serving
+from tunesmith.tools import arc, runner, serving
 from tunesmith.tools.arc import Decision, Workspace
 from tunesmith.tools.serving import Server
 from tunesmith.tools.stage import Plan
 from tunesmith.tools.work.served import bench_spec, served_name
 
 STUB = Path(__file__).parent / "stub_chat.py"
-# Ends before it is ready for a model that lies beside a file named `broken`; `silent`: answers no chat.
+# Ends before it is ready for a model that lies beside a file named `broken`; `silent`: answers no chat; `stubborn`:
+# does not end when asked to.
 VLLM = f"""#!{sys.executable}
-import os, sys
+import os, signal, sys
 from pathlib import Path
 if Path(sys.argv[2], "broken").exists():
     raise SystemExit("ValueError: this model cannot be served")
 if Path(sys.argv[2], "silent").exists():
     os.environ["STUB_REQUESTS"] = "/dev/null"
     os.environ["STUB_DELAY_S"] = "-1"
+if Path(sys.argv[2], "stubborn").exists():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 os.execv({str(STUB)!r}, [{str(STUB)!r}, *sys.argv[1:]])
 """
 
@@ -45,6 +51,12 @@ def ws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
 
 def say_yes(plan: Plan, step: str) -> Decision:
     return Decision(True, "test")
+
+
+def until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def model(ws: Workspace, run: str, name: str) -> Artifact:
@@ -97,3 +109,27 @@ def test_a_deployment_on_the_port_of_another_takes_its_place(ws: Workspace) -> N
     arc.perform(ws, run, "deploy", {"rollback": True, "port": before.port}, say_yes)
     [now] = serving.list_servers(ws.store.home)
     assert (now.role, now.port, now.meta["artifact"]) == ("deployed", before.port, older.id)
+
+
+def test_a_kill_while_the_earlier_deployment_is_let_go_leaves_the_new_one_in_service(ws: Workspace) -> None:
+    run = ws.store.new_run("test")
+    older = model(ws, run, "older")
+    before = serve(ws, model(ws, run, "stubborn"))
+    plan = arc.price(ws, run, "deploy", {"rollback": True})
+    step = arc.propose(ws, run, plan)
+    assert arc.decide(ws, step, plan, say_yes)
+    pid = arc.start(ws, step).pid
+    assert pid
+
+    def in_service() -> list[str]:
+        return [server.meta["artifact"] for server in serving.deployed(ws.store.home)]
+
+    try:
+        until(lambda: "asking it" in ws.store.step(step).note, 60)
+        until(lambda: older.id in in_service(), 15)  # the earlier one takes 20 s to end
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not runner.is_alive(ws.store.step(step)), 10)
+        assert [dead.id for dead in runner.reconcile(ws.store)] == [step], "it was killed while it was at work"
+        assert older.id in in_service()
+    finally:
+        os.killpg(before.pid, signal.SIGKILL)

@@ -18,11 +18,13 @@ from typing import Any
 
 import psutil
 
-from tunesmith.memory.errors import BadInput, StepFailed
-from tunesmith.memory.files import publish_folder, sha256_file, verify, write_protect
+from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.files import publish_folder, set_aside, sha256_file, verify, write_protect
 from tunesmith.tools.base import BaseRequest, BaseResult, bundled_model, source_of
 from tunesmith.tools.bundled_models import BundledModel, Wheel
+from tunesmith.tools.hub import WANTED, errors_named, is_wanted, look_at_hub
 from tunesmith.tools.model_folder import check_hub_revision, check_model_folder
+from tunesmith.tools.stage import GIB
 from tunesmith.tools.work.gguf import convert_gguf
 from tunesmith.tools.work.job import Job
 
@@ -30,13 +32,13 @@ Progress = Callable[[float, float, str], None]
 
 _QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one short sentence."}]
 _WHEELS_PER_CALL = 4  # an interrupted download loses at most this many
-_HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.jinja", "merges.txt", "vocab*", "LICENSE*"]
 
 
 def run(job: Job[BaseRequest]) -> BaseResult:
     """Put the model below models/ under a name that says what it is, prove that it answers, and take its write bits.
 
-    A pristine copy that stands there already is verified and used again, whatever run made it.
+    A pristine copy that stands there already is verified and used again, whatever run made it; a damaged one is set
+    aside, and made anew.
     """
     request = job.request
     source = source_of(request.model)
@@ -56,6 +58,9 @@ def run(job: Job[BaseRequest]) -> BaseResult:
         if bundled:
             job.log(f"asked for the capital of France, it says: {prove(folder, text)}")
 
+    damage, aside = _set_aside_if_damaged(target)
+    if aside:
+        job.log(f"{damage}: it was set aside as {aside}, and {request.model} is fetched again")
     manifest = publish_folder(target, fill, kind=request.role, source=request.model, revision=request.revision)
     write_protect(target)
     verify(target, manifest["sha256"])
@@ -78,7 +83,19 @@ def run(job: Job[BaseRequest]) -> BaseResult:
         bytes=artifact.bytes,
         parameters=facts.parameters,
         architecture=meta["architecture"],
+        damaged_copy=str(aside) if aside else "",
     )
+
+
+def _set_aside_if_damaged(target: Path) -> tuple[str, Path | None]:
+    """What is wrong with the copy that stands there, and where it was put; nothing where it is whole or absent."""
+    if not target.exists():
+        return "", None
+    try:
+        verify(target)
+    except StepFailed as damage:
+        return str(damage), set_aside(target)
+    return "", None
 
 
 def _folder_name(request: BaseRequest, source: str) -> str:
@@ -89,7 +106,7 @@ def _folder_name(request: BaseRequest, source: str) -> str:
     folder = Path(request.model).expanduser().resolve()
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
-        if file.is_file() and _wanted(file.name):
+        if file.is_file() and is_wanted(file.name):
             digest.update(f"{file.name} {sha256_file(file)}\n".encode())
     return f"{folder.name}-{digest.hexdigest()[:12]}"
 
@@ -179,7 +196,7 @@ def materialize_folder(source: Path, out_dir: Path, progress: Progress) -> None:
     """Copy a local model folder's loadable files into `out_dir`; raises BadInput for what must not be loaded."""
     check_model_folder(source)
     out_dir.mkdir(parents=True, exist_ok=True)
-    files = [file for file in sorted(source.iterdir()) if file.is_file() and _wanted(file.name)]
+    files = [file for file in sorted(source.iterdir()) if file.is_file() and is_wanted(file.name)]
     for done, file in enumerate(files):
         progress(done, len(files), f"copying {file.name}")
         _copy(file, out_dir / file.name)
@@ -190,18 +207,20 @@ def materialize_folder(source: Path, out_dir: Path, progress: Progress) -> None:
 def materialize_hub(model_id: str, revision: str, out_dir: Path, progress: Progress) -> None:
     """Download a hub model at one commit into `out_dir`: weights as safetensors, JSON and tokenizer files only."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     check_hub_revision(revision, model_id)
-    progress(0, 1, f"downloading {model_id} at {revision[:12]}")
-    try:
-        snapshot_download(model_id, revision=revision, local_dir=out_dir, allow_patterns=_HUB_FILES)
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        if isinstance(error, HfHubHTTPError) and error.response is not None:
-            raise BadInput(f"the hub refused {model_id} at {revision[:12]}: {error.response.status_code}") from error
+    found = look_at_hub(model_id, revision)  # first of all: what must not be loaded is not downloaded either
+    free_bytes = shutil.disk_usage(out_dir.parent).free
+    if found.bytes > free_bytes:
         raise StepFailed(
-            f"{model_id} cannot be reached on the hub; check the network and HF_HUB_OFFLINE, or give a local folder"
-        ) from error
+            f"{model_id} needs {found.bytes / GIB:.1f} GiB of disk, {free_bytes / GIB:.1f} GiB free; "
+            "make room or move TUNESMITH_HOME"
+        )
+    progress(0, 1, f"downloading {found.bytes / GIB:.2f} GiB of {model_id} at {revision[:12]}")
+    with errors_named(model_id, revision):
+        snapshot_download(
+            model_id, revision=revision, local_dir=out_dir, allow_patterns=list(WANTED), ignore_patterns=["*/*"]
+        )
     shutil.rmtree(out_dir / ".cache", ignore_errors=True)
     check_model_folder(out_dir)
     progress(1, 1, "model downloaded")
@@ -249,10 +268,6 @@ def greedy_answer(folder: Path, text: str) -> str:
     if not answer:
         raise StepFailed(f"{folder}: the model answers nothing to a plain question; its weights may be damaged")
     return answer
-
-
-def _wanted(name: str) -> bool:
-    return any(Path(name).match(pattern) for pattern in _HUB_FILES)
 
 
 def _copy(source: Path, target: Path) -> None:

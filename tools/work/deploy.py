@@ -1,7 +1,8 @@
 """deploy at work: verify, serve, ask one real case, and only then let the earlier deployment go.
 
 A port can be held by one server only: the deployment on the wished port gives way before, and comes back where the
-new one fails. Not covered: a worker that is killed outright in between; `tunesmith deploy` serves again.
+new one fails. Not covered: a worker that is killed outright while such a port changes hands; `tunesmith deploy` serves
+again.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ def run(job: Job[DeployRequest]) -> DeployResult:
         job.watched.append(server.pid)
         job.progress(1, 2, "asking it one case")
         response, case, passed = _first_answer(job, server, name, made)
+    # Promoted first: a kill in between leaves two in service, never none.
+    server = serving.promote(server, artifact=made.id, arm=arm, run=job.run, model=name)
     for earlier in serving.deployed(job.home):
         if earlier.id != server.id:
             serving.stop(earlier)
-    server = serving.promote(server, artifact=made.id, arm=arm, run=job.run, model=name)
     record = {"serves": made.id, "arm": arm, "url": server.url, "model": name, "replaced": [s.id for s in before]}
     artifact = job.publish("deployment", job.write_json("deployment.json", record), meta=record)
     job.progress(2, 2, f"served at {server.url}")
