@@ -19,8 +19,10 @@ from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError
 from tunesmith.memory.records import DECLINED, DONE, FAILED, RUNNING, WAITING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools import catalog, facts, runner
+from tunesmith.tools.leaving import machine_for_a_step
 from tunesmith.tools.local_paths import FOLDER
 from tunesmith.tools.processes import ProcessId
+from tunesmith.tools.serving_spec import no_vllm
 from tunesmith.tools.stage import Frozen, Plan, Request
 from tunesmith.tools.standing import done_positions, half_done, same_inputs
 
@@ -58,6 +60,8 @@ class Workspace:
     store: Store
     vllm: str | None
     emit: Emit
+    vllm_from: str = ""
+    """Where the vllm program was named, or why there is none."""
 
 
 class StepSpec(Frozen):
@@ -161,8 +165,8 @@ def quote(ws: Workspace, run: str, stage: str, fields: Mapping[str, Any]) -> Pla
     request = parse_request(stage, {**fields, "run": run})
     declared = catalog.BY_NAME[stage].load()
     seen = declared.look(request, ws.store, run) if declared.look else {}
-    known = facts.gather(ws.store, run, vllm=ws.vllm, seen=seen)
-    machine = known.machine
+    machine = machine_for_a_step(ws.store.home)
+    known = facts.gather(ws.store, run, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine, seen=seen)
     return declared.plan(request, known).model_copy(
         update={
             "free_ram_bytes": machine.ram_free_bytes + machine.swap_free_bytes,
@@ -273,7 +277,12 @@ def perform(ws: Workspace, run: str, stage: str, fields: Mapping[str, Any], appr
 
 
 def resume(ws: Workspace, step: str, approver: Approver) -> Step:
-    """Go on with a step that failed or was stopped: same plan, same folder, a new yes."""
+    """Go on with a step that failed or was stopped: same plan, same folder, a new yes.
+
+    Raises BadInput where it serves and there is no vllm program any more.
+    """
+    if catalog.BY_NAME[ws.store.step(step).stage].serves and not ws.vllm:
+        raise BadInput(no_vllm(ws.vllm_from))
     ws.store.reopen(step)
     plan = Plan.model_validate(ws.store.step(step).plan)
     ws.emit("plan.shown", run=plan.run, step=step, stage=plan.stage, plan_hash=plan.hash, plan=plan, resumed=True)

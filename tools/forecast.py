@@ -21,7 +21,8 @@ from tunesmith.tools.arc import ArcPlan, Workspace, parse_request
 from tunesmith.tools.base import bundled_model, source_of
 from tunesmith.tools.behaviour import load_behaviour
 from tunesmith.tools.deploy import refuse_taken_port
-from tunesmith.tools.evaluation import NO_VLLM, load_named_suites
+from tunesmith.tools.evaluation import load_named_suites
+from tunesmith.tools.serving_spec import no_vllm
 from tunesmith.tools.stage import GIB, Estimate, Facts, Request
 
 _KEPT_SHARE = 0.92
@@ -41,8 +42,15 @@ class Forecast:
 
 def forecast(ws: Workspace, plan: ArcPlan, *, run: str = "") -> list[Forecast]:
     """Price every step of `plan` as if the ones before it were done. Never raises for what cannot be known yet."""
-    known = facts.gather(ws.store, run, vllm=ws.vllm)
-    seen: dict[str, Any] = {"broken": [], "rollback": None, "model": None, "deployed": [], "rehearsal": 10**6}
+    known = facts.gather(ws.store, run, vllm=ws.vllm, vllm_from=ws.vllm_from)
+    seen: dict[str, Any] = {
+        "broken": [],
+        "rollback": None,
+        "model": None,
+        "deployed": [],
+        "alone": known.machine,
+        "rehearsal": 10**6,
+    }
     found = []
     for spec in plan.steps:
         request = parse_request(spec.stage, spec.fields)
@@ -65,7 +73,7 @@ def check_ahead(ws: Workspace, plan: ArcPlan) -> None:
         try:
             request = parse_request(spec.stage, spec.fields)
             if catalog.BY_NAME[spec.stage].serves and not ws.vllm:
-                raise BadInput(NO_VLLM)
+                raise BadInput(no_vllm(ws.vllm_from))
             if spec.stage in _LOOKS_AHEAD:
                 _LOOKS_AHEAD[spec.stage](request, ws.store)
         except BadInput as error:

@@ -7,14 +7,15 @@ cover vision towers, state-space layers or tensor parallelism.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 RUNTIME_BYTES = 900 << 20
 """Resident size of a Python process that has imported torch, transformers and peft or llm-compressor."""
-SERVER_BYTES = 2200 << 20
-"""Resident size of a vLLM CPU server beyond its weights and its key-value cache."""
+GPU_MARGIN_BYTES = 1 << 30
+"""Of a server on a GPU, beyond what it needs on a CPU: the CUDA context and the captured graphs."""
 _BF16, _FP32 = 2, 4
 _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Per weight: 4 bits, an 8-bit scale per 64, a 32-bit scale of scales per 256 of those (double quantization)."""
@@ -166,15 +167,20 @@ def quantize_memory_bytes(config: Mapping[str, Any], *, samples: int, seq_len_to
     return RUNTIME_BYTES + model + activations + _FP32 * (hessians + work)
 
 
-def kv_bytes_per_token(config: Mapping[str, Any], *, bytes_per_value: int = _BF16) -> int:
-    """A token's keys and values in every layer."""
-    shape = ModelShape.of(config)
-    return 2 * shape.layers * shape.kv_heads * shape.head_dim * bytes_per_value
+def gpu_share(needed_bytes: int, total_bytes: int) -> float:
+    """Share of a GPU that a server is told to claim: what it needs and the margin, rounded up to thousandths.
+
+    vLLM claims all of its share at its start, whatever its model needs; its own default is 0.92, the most given here.
+    """
+    thousandths = math.ceil((needed_bytes + GPU_MARGIN_BYTES) * 1000 / total_bytes)
+    return min(thousandths, 920) / 1000
 
 
-def serve_memory_bytes(weight_bytes: int, *, kv_cache_bytes: int) -> int:
-    """A vLLM CPU server: its own size, the weights as stored, and the key-value cache it reserves."""
-    return SERVER_BYTES + weight_bytes + kv_cache_bytes
+def serving_peaks(needed_bytes: int, *, on_gpu: bool) -> dict[str, int]:
+    """Peak RAM and VRAM of a server that needs so much: on a GPU VRAM, with the margin that it claims beside."""
+    if on_gpu:
+        return {"ram_bytes": 0, "vram_bytes": needed_bytes + GPU_MARGIN_BYTES}
+    return {"ram_bytes": needed_bytes, "vram_bytes": 0}
 
 
 def group_size_for(config: Mapping[str, Any], preferred: int = 128) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,15 +64,37 @@ def stop_group(process: ProcessId, *, grace_s: float = 10.0) -> bool:
     return not process.alive()
 
 
-def tree_rss_bytes(pids: list[int]) -> int:
-    """Resident memory of processes and all their children, shared pages split among their owners (PSS)."""
+def _tree(pids: Sequence[int]) -> dict[int, psutil.Process]:
     seen: dict[int, psutil.Process] = {}
     for pid in pids:
         with contextlib.suppress(psutil.NoSuchProcess):
             root = psutil.Process(pid)
             seen |= {process.pid: process for process in (root, *root.children(recursive=True))}
+    return seen
+
+
+def tree_pids(pids: Sequence[int]) -> set[int]:
+    """These processes and all their children."""
+    return set(_tree(pids))
+
+
+def tree_own_bytes(pids: Sequence[int]) -> int:
+    """Resident memory of processes and all their children that no file stands behind: what their end gives back.
+
+    Pages of files, such as mapped weights, are left out: the system counts them as available already.
+    """
     total = 0
-    for process in seen.values():
+    for process in _tree(pids).values():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            memory = process.memory_info()
+            total += memory.rss - getattr(memory, "shared", 0)
+    return total
+
+
+def tree_rss_bytes(pids: Sequence[int]) -> int:
+    """Resident memory of processes and all their children, shared pages split among their owners (PSS)."""
+    total = 0
+    for process in _tree(pids).values():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             memory = process.memory_full_info()
             total += getattr(memory, "pss", 0) or memory.rss

@@ -36,6 +36,8 @@ class ServerSpec(Frozen):
     kv_cache_gib: int = 1
     tool_parser: str = "hermes"
     device: Literal["cpu", "cuda"] = "cpu"
+    gpu_share: float = 0.0
+    """Of the GPU's memory, what it may claim, weights and cache together; 0: vLLM's own default, nearly all of it."""
 
     @property
     def hash(self) -> str:
@@ -46,6 +48,8 @@ class ServerSpec(Frozen):
 def arguments(spec: ServerSpec, port: int) -> list[str]:
     """Arguments of the vllm program. The key is never among them: every user of the machine could read it there."""
     argv = ["serve", spec.model_dir, "--host", LOOPBACK, "--port", str(port), "--served-model-name", spec.served_name]
+    if spec.device == "cuda" and spec.gpu_share:
+        argv.append(f"--gpu-memory-utilization={spec.gpu_share:g}")
     return argv + engine_arguments(spec)
 
 
@@ -112,6 +116,12 @@ def find_vllm(named: str | None) -> str | None:
         return shutil.which(named) or (named if Path(named).is_file() else None)
     beside = Path(sys.prefix).parent / ".venv-serve" / "bin" / "vllm"
     return str(beside) if beside.is_file() else shutil.which("vllm")
+
+
+def no_vllm(why: str) -> str:
+    """What to tell where there is no vllm program; `why` is what the settings say about it."""
+    reason = f"no vLLM: {why}" if " " in why else "no vLLM found"
+    return f"{reason}; run `make setup`, or name the program in TUNESMITH_VLLM or in settings.toml"
 
 
 def precision_of(model_dir: Path) -> str:

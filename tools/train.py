@@ -65,7 +65,7 @@ def plan(request: TrainRequest, facts: Facts) -> Plan:
         precision=request.precision,
         load_in_4bit=request.load_in_4bit,
     )
-    on_gpu = bool(facts.machine.gpus)
+    on_gpu = facts.trains_on_gpu
     price = estimate(
         "train",
         facts,

@@ -25,7 +25,8 @@ from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import STOPPED
 from tunesmith.memory.store import Store
 from tunesmith.tools import catalog
-from tunesmith.tools.facts import measure_gpus
+from tunesmith.tools.gpus import measure_gpus
+from tunesmith.tools.leaving import make_room
 from tunesmith.tools.processes import boot_id, tree_rss_bytes
 from tunesmith.tools.stage import Plan
 from tunesmith.tools.work.job import Job
@@ -69,6 +70,8 @@ def _work(store: Store, step: str, vllm: str | None) -> int:
     try:
         job = open_job(store, step, vllm)
         with _tenancy(job):
+            if not catalog.BY_NAME[job.step.stage].serves:
+                make_room(job.home, ram_bytes=job.plan.estimate.peak_ram_bytes, log=job.log)
             run_here(job)
     except _Stopped:
         store.fail(step, "stopped by the user", status=STOPPED)

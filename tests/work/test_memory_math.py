@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 
 from tunesmith.tools.memory_math import (
+    GPU_MARGIN_BYTES,
     RUNTIME_BYTES,
     ModelShape,
+    gpu_share,
     group_size_for,
-    kv_bytes_per_token,
     merge_memory_bytes,
     quantize_memory_bytes,
-    serve_memory_bytes,
     train_memory_bytes,
 )
 
+GIB = 1 << 30
 SMOL: dict[str, Any] = {
     "hidden_size": 576,
     "intermediate_size": 1536,
@@ -89,9 +90,11 @@ def test_experts_count_in_weights_but_only_the_chosen_ones_in_activations() -> N
     assert more > train_memory_bytes(MOE, batch_size=8, seq_len_tokens=512, lora_rank=16)
 
 
-def test_serving_is_weights_cache_and_the_server() -> None:
-    assert kv_bytes_per_token(SMOL) == 2 * 30 * 3 * 64 * 2
-    assert serve_memory_bytes(10**9, kv_cache_bytes=2**30) - serve_memory_bytes(0, kv_cache_bytes=0) == 10**9 + 2**30
+def test_a_server_claims_what_it_needs_and_the_margin_and_no_more() -> None:
+    for needed, total in ((int(3.5 * GIB), 24 * GIB), (int(3.5 * GIB), 80 * GIB), (18 * GIB, 24 * GIB)):
+        claimed = gpu_share(needed, total) * total
+        assert needed + GPU_MARGIN_BYTES <= claimed <= needed + GPU_MARGIN_BYTES + total / 1000
+    assert gpu_share(24 * GIB, 24 * GIB) == 0.92  # vLLM's own default; the price refuses such a step
 
 
 @pytest.mark.parametrize(
