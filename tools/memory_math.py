@@ -110,13 +110,11 @@ def train_memory_bytes(
     lora_rank: int,
     precision: str = "bf16",
     load_in_4bit: bool = False,
-    gradient_checkpointing: bool = False,
 ) -> int:
     """Peak of LoRA training: runtime + frozen weights + 16 B per adapter weight + activations + logits.
 
     Activations per token and layer are 16 hidden + 7 intermediate values (what autograd keeps for the projections,
-    norms, rotary halves and the gated product); with gradient checkpointing one value of hidden size per layer and one
-    layer whole. Logits: three fp32 copies (values, softmax, gradient) for the labelled third of the tokens.
+    norms, rotary halves and the gated product). Logits: three fp32 copies (values, softmax, gradient) for the labelled third of the tokens.
     """
     shape = ModelShape.of(config)
     size = _FP32 if precision == "fp32" else _BF16
@@ -127,10 +125,7 @@ def train_memory_bytes(
     width = shape.intermediate
     if shape.experts:
         width = shape.experts_per_token * shape.expert_intermediate + shape.shared_intermediate
-    layer = tokens * size * (16 * shape.hidden + 7 * width)
-    activations = (
-        tokens * size * shape.hidden * shape.layers + layer if gradient_checkpointing else shape.layers * layer
-    )
+    activations = shape.layers * tokens * size * (16 * shape.hidden + 7 * width)
     logits = 3 * _FP32 * shape.vocab * max(tokens // 3, 1)
     return RUNTIME_BYTES + weights + 16 * shape.lora_parameters(lora_rank) + activations + logits
 

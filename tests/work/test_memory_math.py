@@ -76,7 +76,6 @@ def test_every_remedy_that_an_error_names_really_needs_less() -> None:
         {"seq_len_tokens": 256},
         {"lora_rank": 8},
         {"load_in_4bit": True},
-        {"gradient_checkpointing": True},
     ):
         assert need(**change) < need()
     assert need(precision="fp32") > need()
