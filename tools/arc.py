@@ -64,6 +64,10 @@ class Workspace:
     """Where the vllm program was named, or why there is none."""
 
 
+_TRIED = ("lora_rank", "max_seq_len_tokens", "precision", "load_in_4bit")
+"""Fields of `train` that a preflight before it takes over, unless it has its own."""
+
+
 class StepSpec(Frozen):
     """One step of a written plan: the stage, and the fields of its request."""
 
@@ -77,6 +81,17 @@ class ArcPlan(Frozen):
     name: str = Field(min_length=1)
     goal: str = ""
     steps: tuple[StepSpec, ...] = Field(min_length=1)
+
+    @property
+    def carried_out(self) -> tuple[StepSpec, ...]:
+        """The steps as they are carried out: a preflight tries the settings of the training that it protects."""
+        steps = list(self.steps)
+        for at, spec in enumerate(steps):
+            train = next((after.fields for after in steps[at:] if after.stage == "train"), {})
+            if spec.stage == "preflight":
+                shared = {name: train[name] for name in _TRIED if name in train}
+                steps[at] = spec.model_copy(update={"fields": {**shared, **spec.fields}})
+        return tuple(steps)
 
 
 def parse_request(stage: str, fields: Mapping[str, Any], *, folder: Path | None = None) -> Request:
@@ -333,7 +348,7 @@ def run_arc(ws: Workspace, plan: ArcPlan, approver: Approver, *, resume_run: str
     stages = [spec.stage for spec in plan.steps]
     try:
         ws.emit("run.started", run=run, name=plan.name, steps=stages, resumed=bool(resume_run))
-        for position, spec in enumerate(plan.steps):
+        for position, spec in enumerate(plan.carried_out):
             before = done.get(position)
             if before and before.status == DONE:
                 continue

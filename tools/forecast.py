@@ -52,7 +52,7 @@ def forecast(ws: Workspace, plan: ArcPlan, *, run: str = "") -> list[Forecast]:
         "rehearsal": 10**6,
     }
     found = []
-    for spec in plan.steps:
+    for spec in plan.carried_out:
         request = parse_request(spec.stage, spec.fields)
         if spec.stage == "baseline":
             seen |= _suite_of(request)

@@ -114,7 +114,8 @@ def train_memory_bytes(
     """Peak of LoRA training: runtime + frozen weights + 16 B per adapter weight + activations + logits.
 
     Activations per token and layer are 16 hidden + 7 intermediate values (what autograd keeps for the projections,
-    norms, rotary halves and the gated product). Logits: three fp32 copies (values, softmax, gradient) for the labelled third of the tokens.
+    norms, rotary halves and the gated product). Logits: three fp32 copies (values, softmax, gradient) for the labelled
+    third of the tokens.
     """
     shape = ModelShape.of(config)
     size = _FP32 if precision == "fp32" else _BF16
