@@ -27,6 +27,7 @@ from tunesmith.tools.work.job import Job
 from tunesmith.tools.work.train import LoraSettings, Trained
 
 STUB = str(Path(__file__).parents[1] / "tools" / "stub_vllm.py")
+pytestmark = pytest.mark.heavy
 MakeJob = Callable[..., Job[PreflightRequest]]
 
 
