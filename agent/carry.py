@@ -49,7 +49,7 @@ def _ask(question: str) -> str:
 
 def stage(args: argparse.Namespace, rest: list[str], settings: Settings, store: Store, out: Output) -> int:
     """`tunesmith STAGE`: one step, from its price to its record."""
-    ws = Workspace(store, settings.vllm, out.emit)
+    ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
     try:
         if args.approve:
             _refuse_fields(args, rest)
@@ -242,7 +242,7 @@ def whole(plan: ArcPlan | None, args: argparse.Namespace, settings: Settings, st
         if event == "run.started" and plan is not None and not data["resumed"]:
             _show_price(ws, plan, out)
 
-    ws = Workspace(store, settings.vllm, emit)
+    ws = Workspace(store, settings.vllm, emit, settings.vllm_from)
     known = getattr(args, "resume", None)
     before = {r.id for r in store.runs()}
     exit_code = 1

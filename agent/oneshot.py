@@ -29,7 +29,7 @@ FETCH = {"model": "bundled-driver", "role": "driver"}
 def oneshot(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """Hold one turn and return the exit code of what it came to."""
     approver = carry.approver_of(args)
-    ws = Workspace(store, settings.vllm, out.emit)
+    ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
     turn = _Turn(ws, approver, settings, out)
     try:
         exit_code = turn.hold(args.prompt)

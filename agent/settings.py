@@ -1,4 +1,4 @@
-"""Where tunesmith lives and which vLLM it starts; the only place that reads the environment.
+"""Where tunesmith lives and which vLLM it starts; the only place that reads tunesmith's environment variables.
 
 An environment variable comes before `HOME/settings.toml`, that before what is found by looking. Not covered: what
 the found vLLM can do, and whether it starts; `tunesmith doctor` says that.

@@ -52,7 +52,7 @@ class Shell:
         self.settings = found
         self.store = store
         self.wake = wake
-        self.ws = Workspace(store, found.vllm, self.emit)
+        self.ws = Workspace(store, found.vllm, self.emit, found.vllm_from)
         self.monitor = Monitor(store, tell=self._tell, changed=self._redraw)
         self.arcs: dict[str, threading.Thread] = {}
         self.bar_console: Console | None = None

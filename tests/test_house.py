@@ -27,8 +27,8 @@ HEAVY = (
 STANDALONE = {"tools/bootstrap.py"}
 # Runs inside vLLM, never here: its plugin.
 INSIDE_VLLM = {"tools/vllm_plugin/tunesmith_vllm.py"}
-# Beside the settings, only a server's own parent, which hands its environment on.
-READS_ENVIRONMENT = {"agent/settings.py", "tools/serving_watch.py"}
+# Beside the settings: a server's own parent, which hands its environment on, and who asks which GPUs CUDA may see.
+READS_ENVIRONMENT = {"agent/settings.py", "tools/serving_watch.py", "tools/gpus.py"}
 FILE_LINES, FUNCTION_LINES, MEDIAN_FUNCTION_LINES = 400, 60, 14
 
 

@@ -19,8 +19,10 @@ from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError
 from tunesmith.memory.records import DECLINED, DONE, FAILED, RUNNING, WAITING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools import catalog, facts, guest, runner
+from tunesmith.tools.leaving import machine_for_a_step
 from tunesmith.tools.local_paths import FOLDER
 from tunesmith.tools.processes import ProcessId
+from tunesmith.tools.serving_spec import no_vllm
 from tunesmith.tools.stage import Frozen, Plan, Request
 from tunesmith.tools.standing import done_positions, half_done, same_inputs
 
@@ -58,6 +60,12 @@ class Workspace:
     store: Store
     vllm: str | None
     emit: Emit
+    vllm_from: str = ""
+    """Where the vllm program was named, or why there is none."""
+
+
+_TRIED = ("lora_rank", "max_seq_len_tokens", "precision", "load_in_4bit")
+"""Fields of `train` that a preflight before it takes over, unless it has its own."""
 
 
 class StepSpec(Frozen):
@@ -73,6 +81,17 @@ class ArcPlan(Frozen):
     name: str = Field(min_length=1)
     goal: str = ""
     steps: tuple[StepSpec, ...] = Field(min_length=1)
+
+    @property
+    def carried_out(self) -> tuple[StepSpec, ...]:
+        """The steps as they are carried out: a preflight tries the settings of the training that it protects."""
+        steps = list(self.steps)
+        for at, spec in enumerate(steps):
+            train = next((after.fields for after in steps[at:] if after.stage == "train"), {})
+            if spec.stage == "preflight":
+                shared = {name: train[name] for name in _TRIED if name in train}
+                steps[at] = spec.model_copy(update={"fields": {**shared, **spec.fields}})
+        return tuple(steps)
 
 
 def parse_request(stage: str, fields: Mapping[str, Any], *, folder: Path | None = None) -> Request:
@@ -161,9 +180,10 @@ def quote(ws: Workspace, run: str, stage: str, fields: Mapping[str, Any]) -> Pla
     request = parse_request(stage, {**fields, "run": run})
     declared = catalog.BY_NAME[stage].load()
     seen = declared.look(request, ws.store, run) if declared.look else {}
-    known = facts.gather(ws.store, run, vllm=ws.vllm, seen=seen)
-    machine, plan = known.machine, declared.plan(request, known)
-    guests = guest.in_the_way(facts.measure_machine(ws.store.home), ws.store.home, plan.estimate)
+    machine = machine_for_a_step(ws.store.home)
+    known = facts.gather(ws.store, run, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine, seen=seen)
+    plan = declared.plan(request, known)
+    guests = guest.in_the_way(ws.store.home, plan.estimate)
     return plan.model_copy(
         update={
             "notes": (guest.GIVES_WAY,) if guests else (),
@@ -229,7 +249,7 @@ def agree(ws: Workspace, step: str, plan: Plan, approver: Approver) -> tuple[str
 def start(ws: Workspace, step: str) -> Step:
     """Launch the worker of an approved step and return at once; a driver that it does not fit beside gives way."""
     price_ = Plan.model_validate(ws.store.step(step).plan).estimate
-    if guest.give_way(facts.measure_machine(ws.store.home), ws.store.home, price_):
+    if guest.give_way(ws.store.home, price_):
         ws.emit("driver.gave_way", step=step, text=guest.GIVES_WAY)
     started = runner.launch(ws.store, step, vllm=ws.vllm)
     ws.emit("step.started", run=started.run, step=step, stage=started.stage)
@@ -278,7 +298,12 @@ def perform(ws: Workspace, run: str, stage: str, fields: Mapping[str, Any], appr
 
 
 def resume(ws: Workspace, step: str, approver: Approver) -> Step:
-    """Go on with a step that failed or was stopped: same plan, same folder, a new yes."""
+    """Go on with a step that failed or was stopped: same plan, same folder, a new yes.
+
+    Raises BadInput where it serves and there is no vllm program any more.
+    """
+    if catalog.BY_NAME[ws.store.step(step).stage].serves and not ws.vllm:
+        raise BadInput(no_vllm(ws.vllm_from))
     ws.store.reopen(step)
     plan = Plan.model_validate(ws.store.step(step).plan)
     ws.emit("plan.shown", run=plan.run, step=step, stage=plan.stage, plan_hash=plan.hash, plan=plan, resumed=True)
@@ -336,7 +361,7 @@ def run_arc(ws: Workspace, plan: ArcPlan, approver: Approver, *, resume_run: str
     stages = [spec.stage for spec in plan.steps]
     try:
         ws.emit("run.started", run=run, name=plan.name, steps=stages, resumed=bool(resume_run))
-        for position, spec in enumerate(plan.steps):
+        for position, spec in enumerate(plan.carried_out):
             before = done.get(position)
             if before and before.status == DONE:
                 continue

@@ -92,7 +92,7 @@ def plan(request: BaselineRequest, facts: Facts) -> Plan:
         facts,
         seconds=evaluation_seconds(base, len(cases) * request.repeats, request.max_tokens)
         + models.seconds(cases, request.repeats),
-        **models.peaks(serving_memory(base), on_gpu=bool(facts.machine.gpus)),
+        **models.peaks(serving_memory(base), on_gpu=facts.serves_on_gpu),
         disk_bytes=8192 * len(cases) * request.repeats,
     )
     can_show = _can_show(rows)

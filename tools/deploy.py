@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +16,10 @@ from tunesmith.tools import serving
 from tunesmith.tools.custody import own_base
 from tunesmith.tools.evaluation import need_vllm, serving_memory
 from tunesmith.tools.gate import broken_hops
+from tunesmith.tools.leaving import machine_for_a_step, without
+from tunesmith.tools.memory_math import serving_peaks
 from tunesmith.tools.price import estimate, room
-from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.stage import Estimate, Facts, Plan, Request, Result, Stage, pinned
 
 
 class DeployRequest(Request):
@@ -48,6 +51,7 @@ def look(request: DeployRequest, store: Store, run: str) -> Mapping[str, Any]:
     model = store.artifact(target.meta["serves"]) if target else None
     return {
         "deployed": serving.deployed(store.home),
+        "alone": without(machine_for_a_step(store.home), serving.deployed(store.home)),
         "rollback": target,
         "model": model,
         "base": store.ancestor(model, "base") if model else own_base(store, run, request.arm),
@@ -84,9 +88,12 @@ def plan(request: DeployRequest, facts: Facts) -> Plan:
         raise BadInput(f"nothing says which base {earlier.meta['serves']} was trained on; deploy another arm")
     base = (base or facts.need("base", "base")) if arm == "adapter" else None
     price = estimate(
-        "deploy", facts, seconds=30 + made.bytes / 4e8, ram_bytes=0 if facts.machine.gpus else serving_memory(made),
-        vram_bytes=serving_memory(made) if facts.machine.gpus else 0,
-    )  # fmt: skip
+        "deploy",
+        facts,
+        seconds=30 + made.bytes / 4e8,
+        like="",
+        **serving_peaks(serving_memory(base or made), on_gpu=facts.serves_on_gpu),
+    )
     now = facts.seen["deployed"]
     return Plan(
         stage="deploy",
@@ -95,6 +102,7 @@ def plan(request: DeployRequest, facts: Facts) -> Plan:
         summary=f"serve the {arm} model ({made.id}) on 127.0.0.1" + (f":{request.port}" if request.port else ""),
         steps=(
             "verify the model against its manifest",
+            *_way_given(price, facts),
             "start vLLM on the loopback address with a random key, or keep the server that evaluated this model",
             "ask it one case of the suite",
         ),
@@ -103,8 +111,14 @@ def plan(request: DeployRequest, facts: Facts) -> Plan:
         estimate=price,
         writes=("a server that runs until `tunesmith serve stop`",),
         replaces=tuple(f"what is served now on port {server.port} ({server.model})" for server in now),
-        refusals=room(price, facts, remedy="stopping another program"),
+        refusals=room(price, replace(facts, machine=facts.seen["alone"]), remedy="stopping another program"),
     )
+
+
+def _way_given(price: Estimate, facts: Facts) -> tuple[str, ...]:
+    if not facts.seen["deployed"] or not room(price, facts, remedy=""):
+        return ()
+    return ("stop what is served now, since both do not fit; it comes back if the new one fails",)
 
 
 STAGE = Stage("deploy", DeployRequest, DeployResult, plan, look)

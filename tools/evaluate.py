@@ -148,7 +148,7 @@ def plan(request: EvaluateRequest, facts: Facts) -> Plan:
         "evaluate",
         facts,
         seconds=seconds,
-        **models.peaks(serving_memory(served), on_gpu=bool(facts.machine.gpus)),
+        **models.peaks(serving_memory(served), on_gpu=facts.serves_on_gpu),
         disk_bytes=8192 * answers,
         like=request.arm,
     )

@@ -14,6 +14,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.compare import LISTED_BLOCKS, compare_arms, differences
 from tunesmith.tools.grading import asks_model
 from tunesmith.tools.local_paths import local_path
+from tunesmith.tools.serving_spec import no_vllm
 from tunesmith.tools.stage import ARMS, GIB, Facts
 from tunesmith.tools.suite_export import stored_grade
 from tunesmith.tools.suites import BUNDLED, Case, Suite, load_suites
@@ -21,7 +22,6 @@ from tunesmith.tools.suites import BUNDLED, Case, Suite, load_suites
 _DEMO = "demo"
 SuiteName = Annotated[str, local_path(_DEMO, *BUNDLED)]
 """A suite in a request: a file, or a short name."""
-NO_VLLM = "no vLLM found; run `make setup`, or name the program in TUNESMITH_VLLM or in settings.toml"
 _CLUSTER = "seed_row"
 """Entry of a case's metadata: the row that it was made from, where several cases were made from one."""
 _SERVER_START_S = 30.0
@@ -58,7 +58,7 @@ class Sampling:
 def need_vllm(facts: Facts) -> str:
     """The vllm program. Raises BadInput where none was found."""
     if not facts.vllm:
-        raise BadInput(NO_VLLM)
+        raise BadInput(no_vllm(facts.vllm_from))
     return facts.vllm
 
 

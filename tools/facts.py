@@ -16,8 +16,9 @@ import psutil
 
 from tunesmith.memory.records import DONE
 from tunesmith.memory.store import Store
-from tunesmith.tools.guest import without_driver
-from tunesmith.tools.stage import Facts, Gpu, Machine, Past
+from tunesmith.tools.gpus import measure_gpus as measure_gpus
+from tunesmith.tools.gpus import serves_on_cpu, trains_on_cpu
+from tunesmith.tools.stage import SERVING, TRAINING, Facts, Machine, Past
 
 _PAST_STEPS = 5
 
@@ -48,47 +49,25 @@ def _cpu_name() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def measure_gpus() -> tuple[Gpu, ...]:
-    """NVIDIA devices by NVML; none where there is no driver. Never loads torch or creates a CUDA context."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return ()
-    try:
-        return tuple(_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount()))
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _gpu(nvml: Any, index: int) -> Gpu:
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
-    return Gpu(
-        index=index,
-        name=str(nvml.nvmlDeviceGetName(handle)),
-        total_bytes=memory.total,
-        free_bytes=memory.free,
-        compute_capability=f"{major}.{minor}",
-        driver=str(nvml.nvmlSystemGetDriverVersion()),
-    )
-
-
 def gather(
     store: Store,
     run: str,
     *,
     vllm: str | None,
+    vllm_from: str = "",
+    machine: Machine | None = None,
     seen: Mapping[str, Any] | None = None,
 ) -> Facts:
-    """Everything a plan for `run` may know, measured now; what the driver holds counts as free, for it gives way."""
+    """Everything a plan for `run` may know, measured now; `machine` is the one to plan for where it is not as it is."""
+    cpu_builds = {SERVING} if serves_on_cpu(vllm) else set()
+    cpu_builds |= {TRAINING} if trains_on_cpu() else set()
     return Facts(
         home=store.home,
-        machine=without_driver(measure_machine(store.home), store.home),
+        machine=machine or measure_machine(store.home),
         run=run,
         vllm=vllm,
+        vllm_from=vllm_from,
+        cpu_builds=frozenset(cpu_builds),
         artifacts={a.kind: a for a in store.artifacts(run)} if run else {},
         past=past_steps(store),
         seen=seen or {},

@@ -22,7 +22,9 @@ from tunesmith.tools.base import bundled_model, source_of
 from tunesmith.tools.behaviour import load_behaviour
 from tunesmith.tools.deploy import refuse_taken_port
 from tunesmith.tools.evaluate import sampling_of
-from tunesmith.tools.evaluation import NO_VLLM, load_named_suites
+from tunesmith.tools.evaluation import load_named_suites
+from tunesmith.tools.leaving import machine_for_a_step
+from tunesmith.tools.serving_spec import no_vllm
 from tunesmith.tools.stage import GIB, Estimate, Facts, Request
 
 _KEPT_SHARE = 0.92
@@ -42,10 +44,18 @@ class Forecast:
 
 def forecast(ws: Workspace, plan: ArcPlan, *, run: str = "") -> list[Forecast]:
     """Price every step of `plan` as if the ones before it were done. Never raises for what cannot be known yet."""
-    known = facts.gather(ws.store, run, vllm=ws.vllm)
-    seen: dict[str, Any] = {"broken": [], "rollback": None, "model": None, "deployed": [], "rehearsal": 10**6}
+    machine = machine_for_a_step(ws.store.home)
+    known = facts.gather(ws.store, run, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)
+    seen: dict[str, Any] = {
+        "broken": [],
+        "rollback": None,
+        "model": None,
+        "deployed": [],
+        "alone": known.machine,
+        "rehearsal": 10**6,
+    }
     found = []
-    for spec in plan.steps:
+    for spec in plan.carried_out:
         request = parse_request(spec.stage, spec.fields)
         if spec.stage == "baseline":
             seen |= {**_suite_of(request), "sampling": sampling_of(request.model_dump())}
@@ -66,7 +76,7 @@ def check_ahead(ws: Workspace, plan: ArcPlan) -> None:
         try:
             request = parse_request(spec.stage, spec.fields)
             if catalog.BY_NAME[spec.stage].serves and not ws.vllm:
-                raise BadInput(NO_VLLM)
+                raise BadInput(no_vllm(ws.vllm_from))
             if spec.stage in _LOOKS_AHEAD:
                 _LOOKS_AHEAD[spec.stage](request, ws.store)
         except BadInput as error:

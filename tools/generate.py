@@ -17,6 +17,7 @@ from tunesmith.tools.behaviour import load_behaviour, load_rehearsal
 from tunesmith.tools.by_examples import ExampleBehaviour
 from tunesmith.tools.evaluation import need_vllm, serving_memory
 from tunesmith.tools.local_paths import local_path
+from tunesmith.tools.memory_math import serving_peaks
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
 
@@ -87,14 +88,12 @@ def plan(request: GenerateRequest, facts: Facts) -> Plan:
     seconds = _SERVER_START_S * (2 if teacher else 1) + writer.bytes / 1e8
     for model, tokens in work:
         seconds += tokens * max(int(model.meta["parameters"]) / 1e9, 0.01) / _TOKENS_PER_SECOND_BILLION
-    memory_bytes = serving_memory(writer)
-    on_gpu = bool(facts.machine.gpus)
     price = estimate(
         "generate",
         facts,
         seconds=seconds,
-        ram_bytes=0 if on_gpu else memory_bytes,
-        vram_bytes=memory_bytes if on_gpu else 0,
+        like="",
+        **serving_peaks(serving_memory(writer), on_gpu=facts.serves_on_gpu),
         disk_bytes=2048 * (request.rows + rehearsal_rows),
     )
     return Plan(

@@ -22,6 +22,7 @@ from tunesmith.tools.base import bundled_model, source_of
 from tunesmith.tools.embedding import model_folder
 from tunesmith.tools.grading import asks_model, judged
 from tunesmith.tools.judge_settings import JudgeSettings
+from tunesmith.tools.memory_math import serving_peaks
 from tunesmith.tools.model_folder import check_model_folder
 from tunesmith.tools.stage import GIB
 from tunesmith.tools.suites import Case, Suite
@@ -76,7 +77,8 @@ class Models:
         """
         served = max(serving_bytes, self.judge.memory_bytes if self.judge else 0)
         beside = _EMBEDDER_BYTES if self.embeds else 0
-        return {"ram_bytes": (0 if on_gpu else served) + beside, "vram_bytes": served if on_gpu else 0}
+        peaks = serving_peaks(served, on_gpu=on_gpu)
+        return {**peaks, "ram_bytes": peaks["ram_bytes"] + beside}
 
     def seconds(self, cases: Sequence[Case], answers_each: int) -> float:
         """Calibrated seconds to judge `answers_each` answers to every case; 0 where none asks a model."""

@@ -16,8 +16,8 @@ RUNTIME_BYTES = 900 << 20
 """Resident size of a Python process that has imported torch, transformers and peft or llm-compressor."""
 SERVER_BYTES = 2200 << 20
 """Resident size of a vLLM CPU server beyond its weights and its key-value cache."""
-GPU_MARGIN_BYTES = 3 << 30
-"""What a vLLM server takes of a GPU beyond its weights and its key-value cache."""
+GPU_MARGIN_BYTES = 1 << 30
+"""Of a server on a GPU, beyond what it needs on a CPU: the CUDA context and the captured graphs."""
 _BF16, _FP32 = 2, 4
 _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Per weight: 4 bits, an 8-bit scale per 64, a 32-bit scale of scales per 256 of those (double quantization)."""
@@ -112,13 +112,12 @@ def train_memory_bytes(
     lora_rank: int,
     precision: str = "bf16",
     load_in_4bit: bool = False,
-    gradient_checkpointing: bool = False,
 ) -> int:
     """Peak of LoRA training: runtime + frozen weights + 16 B per adapter weight + activations + logits.
 
     Activations per token and layer are 16 hidden + 7 intermediate values (what autograd keeps for the projections,
-    norms, rotary halves and the gated product); with gradient checkpointing one value of hidden size per layer and one
-    layer whole. Logits: three fp32 copies (values, softmax, gradient) for the labelled third of the tokens.
+    norms, rotary halves and the gated product). Logits: three fp32 copies (values, softmax, gradient) for the labelled
+    third of the tokens.
     """
     shape = ModelShape.of(config)
     size = _FP32 if precision == "fp32" else _BF16
@@ -129,10 +128,7 @@ def train_memory_bytes(
     width = shape.intermediate
     if shape.experts:
         width = shape.experts_per_token * shape.expert_intermediate + shape.shared_intermediate
-    layer = tokens * size * (16 * shape.hidden + 7 * width)
-    activations = (
-        tokens * size * shape.hidden * shape.layers + layer if gradient_checkpointing else shape.layers * layer
-    )
+    activations = shape.layers * tokens * size * (16 * shape.hidden + 7 * width)
     logits = 3 * _FP32 * shape.vocab * max(tokens // 3, 1)
     return RUNTIME_BYTES + weights + 16 * shape.lora_parameters(lora_rank) + activations + logits
 
@@ -169,6 +165,22 @@ def quantize_memory_bytes(config: Mapping[str, Any], *, samples: int, seq_len_to
     return RUNTIME_BYTES + model + activations + _FP32 * (hessians + work)
 
 
+def gpu_share(needed_bytes: int, total_bytes: int) -> float:
+    """Share of a GPU that a server is told to claim: what it needs and the margin, rounded up to thousandths.
+
+    vLLM claims all of its share at its start, whatever its model needs; its own default is 0.92, the most given here.
+    """
+    thousandths = math.ceil((needed_bytes + GPU_MARGIN_BYTES) * 1000 / total_bytes)
+    return min(thousandths, 920) / 1000
+
+
+def serving_peaks(needed_bytes: int, *, on_gpu: bool) -> dict[str, int]:
+    """Peak RAM and VRAM of a server that needs so much: on a GPU VRAM, with the margin that it claims beside."""
+    if on_gpu:
+        return {"ram_bytes": 0, "vram_bytes": needed_bytes + GPU_MARGIN_BYTES}
+    return {"ram_bytes": needed_bytes, "vram_bytes": 0}
+
+
 def kv_bytes_per_token(config: Mapping[str, Any], *, bytes_per_value: int = _BF16) -> int:
     """A token's keys and values in every layer."""
     shape = ModelShape.of(config)
@@ -176,18 +188,8 @@ def kv_bytes_per_token(config: Mapping[str, Any], *, bytes_per_value: int = _BF1
 
 
 def serve_memory_bytes(weight_bytes: int, *, kv_cache_bytes: int) -> int:
-    """A vLLM CPU server: its own size, the weights as stored, and the key-value cache it reserves."""
+    """A vLLM server: its own size, the weights as stored, and the key-value cache it reserves."""
     return SERVER_BYTES + weight_bytes + kv_cache_bytes
-
-
-def gpu_share(weight_bytes: int, *, kv_cache_bytes: int, total_bytes: int) -> float:
-    """The share of a GPU that a vLLM server needs, in hundredths: what `--gpu-memory-utilization` takes.
-
-    Weights, the key-value cache, and a margin for the CUDA context and the largest batch's activations: 3 GiB, and a
-    tenth of the weights since wider models have wider activations. At most 0.9, vLLM's own usual share.
-    """
-    needed = weight_bytes + kv_cache_bytes + GPU_MARGIN_BYTES + weight_bytes // 10
-    return min(math.ceil(100 * needed / total_bytes) / 100, 0.9)
 
 
 def group_size_for(config: Mapping[str, Any], preferred: int = 128) -> int:

@@ -28,10 +28,6 @@ class ModelFolder(NamedTuple):
     weight_bytes: int
     parameters: int
 
-    @property
-    def is_moe(self) -> bool:
-        return any(self.config.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts"))
-
 
 def check_model_folder(path: Path, *, need_chat_template: bool = True) -> ModelFolder:
     """The facts of a loadable chat model folder; raises BadInput with one line for anything else."""

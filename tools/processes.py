@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,6 +91,24 @@ def tree(pid: int) -> dict[int, psutil.Process]:
         root = psutil.Process(pid)
         return {process.pid: process for process in (root, *root.children(recursive=True))}
     return {}
+
+
+def tree_pids(pids: Sequence[int]) -> set[int]:
+    """These processes and all their children."""
+    return {child for pid in pids for child in tree(pid)}
+
+
+def tree_own_bytes(pids: Sequence[int]) -> int:
+    """Resident memory of processes and all their children that no file stands behind: what their end gives back.
+
+    Pages of files, such as mapped weights, are left out: the system counts them as available already.
+    """
+    total = 0
+    for process in {pid: child for root in pids for pid, child in tree(root).items()}.values():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            memory = process.memory_info()
+            total += max(memory.rss - getattr(memory, "shared", 0), 0)
+    return total
 
 
 def own_tree(pid: int) -> dict[int, psutil.Process]:

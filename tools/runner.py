@@ -17,6 +17,8 @@ from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, STOPPED, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools import catalog
+from tunesmith.tools.gpus import pin_environment
+from tunesmith.tools.leaving import machine_for_a_step
 from tunesmith.tools.processes import ProcessId, stop_group
 
 _CLAIM_TIMEOUT_S = 60.0
@@ -38,7 +40,8 @@ def launch(store: Store, step: str, *, vllm: str | None) -> Step:
     log.parent.mkdir(parents=True, exist_ok=True)
     stage = catalog.BY_NAME[record.stage].load()
     # `env` adds to the environment without this module having to read it.
-    argv = ["/usr/bin/env", *(f"{name}={value}" for name, value in stage.env.items()), sys.executable, "-m"]
+    env = {**stage.env, **pin_environment(machine_for_a_step(store.home).gpus)}
+    argv = ["/usr/bin/env", *(f"{name}={value}" for name, value in env.items()), sys.executable, "-m"]
     argv += ["tunesmith.tools.worker", "--home", str(store.home), *(["--vllm", vllm] if vllm else []), step]
     with log.open("ab") as output:
         child = subprocess.Popen(

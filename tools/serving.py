@@ -23,6 +23,7 @@ from typing import Any
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.chat_template import template_sha256
+from tunesmith.tools.gpus import measure_gpus, pin_environment
 from tunesmith.tools.processes import ProcessId, stop_group
 from tunesmith.tools.serving_spec import (
     LOOPBACK,
@@ -58,6 +59,8 @@ class Server:
     meta: Mapping[str, Any]
     owner: str = ""
     """The step that started it, or who else did."""
+    gpu: str = ""
+    """The GPU that it was pinned to, as CUDA_VISIBLE_DEVICES names it; empty on the CPU."""
 
     @property
     def url(self) -> str:
@@ -133,6 +136,7 @@ def _read(record: Path) -> Server | None:
         engine=data.get("engine", ""),
         meta=data.get("meta", {}),
         owner=data.get("owner", ""),
+        gpu=data.get("env", {}).get("CUDA_VISIBLE_DEVICES", ""),
     )
 
 
@@ -192,11 +196,12 @@ def start(
     if port and not port_is_free(port):
         raise BadInput(f"port {port} is in use by another program; choose another, or port=0 for a free one")
     port = port or _free_port()
+    pin = pin_environment(measure_gpus()) if spec.device == "cuda" else {}
     record = home / "servers" / f"{int(time.time() * 1000)}-{spec.hash[:8]}.json"
     data: dict[str, Any] = {
         "program": vllm,
         "argv": arguments(spec, port),
-        "env": environment(spec),
+        "env": environment(spec) | pin,
         "spec": spec.model_dump(),
         "port": port,
         "role": role,

@@ -34,10 +34,10 @@ class ServerSpec(Frozen):
     max_num_seqs: int = 64
     """Sequences that the engine works on at once."""
     kv_cache_gib: int = 1
-    gpu_share: float = 0.0
-    """Of the GPU's memory that it may take; 0: as much as vLLM usually takes, which is nearly all."""
     tool_parser: str = "hermes"
     device: Literal["cpu", "cuda"] = "cpu"
+    gpu_share: float = 0.0
+    """Of the GPU's memory, what it may claim, weights and cache together; 0: vLLM's own default, nearly all of it."""
 
     @property
     def hash(self) -> str:
@@ -48,6 +48,8 @@ class ServerSpec(Frozen):
 def arguments(spec: ServerSpec, port: int) -> list[str]:
     """Arguments of the vllm program. The key is never among them: every user of the machine could read it there."""
     argv = ["serve", spec.model_dir, "--host", LOOPBACK, "--port", str(port), "--served-model-name", spec.served_name]
+    if spec.device == "cuda" and spec.gpu_share:
+        argv.append(f"--gpu-memory-utilization={spec.gpu_share:g}")
     return argv + engine_arguments(spec)
 
 
@@ -64,8 +66,6 @@ def engine_arguments(spec: ServerSpec) -> list[str]:
     if spec.device == "cpu":
         # Compiling costs about 50 s a start on two cores, more than it wins back over a suite.
         argv += ["--enforce-eager", "--dtype=bfloat16"]
-    elif spec.gpu_share:
-        argv.append(f"--gpu-memory-utilization={spec.gpu_share:.2f}")
     if spec.max_lora_rank:
         argv += ["--enable-lora", f"--max-lora-rank={spec.max_lora_rank}", "--max-loras=1"]
     return argv
@@ -116,6 +116,12 @@ def find_vllm(named: str | None) -> str | None:
         return shutil.which(named) or (named if Path(named).is_file() else None)
     beside = Path(sys.prefix).parent / ".venv-serve" / "bin" / "vllm"
     return str(beside) if beside.is_file() else shutil.which("vllm")
+
+
+def no_vllm(why: str) -> str:
+    """What to tell where there is no vllm program; `why` is what the settings say about it."""
+    reason = f"no vLLM: {why}" if " " in why else "no vLLM found"
+    return f"{reason}; run `make setup`, or name the program in TUNESMITH_VLLM or in settings.toml"
 
 
 def precision_of(model_dir: Path) -> str:

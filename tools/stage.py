@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -20,6 +20,8 @@ from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 
 GIB = 1 << 30
+SERVING, TRAINING = "serving", "training"
+"""The two environments: vLLM's own, and the lab's."""
 ARMS = ("base", "prompted", "adapter", "merged", "quantized")
 
 
@@ -99,6 +101,12 @@ class Gpu:
     free_bytes: int
     compute_capability: str
     driver: str
+    uuid: str = ""
+
+
+def chosen_gpu(gpus: Sequence[Gpu]) -> Gpu | None:
+    """The one GPU that is worked on: the one with the most free memory, the first of equals; None without any."""
+    return max(gpus, key=lambda gpu: gpu.free_bytes, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +123,9 @@ class Machine:
 
     @property
     def vram_free_bytes(self) -> int:
-        """Free memory of the GPU with the most of it; 0 without one."""
-        return max((gpu.free_bytes for gpu in self.gpus), default=0)
+        """Free memory of the GPU that is worked on; 0 without one."""
+        chosen = chosen_gpu(self.gpus)
+        return chosen.free_bytes if chosen else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +145,26 @@ class Facts:
     machine: Machine
     run: str
     vllm: str | None = None
+    vllm_from: str = ""
+    """Where the vllm program was named, or why there is none."""
+    cpu_builds: frozenset[str] = frozenset()
+    """Which of SERVING and TRAINING have kernels for the CPU installed, so that they leave a GPU alone."""
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
     """Newest artifact of each kind in the run: base, teacher, rows, dataset, adapter, merged, quantized …"""
     past: Mapping[str, tuple[Past, ...]] = field(default_factory=dict)
     """Stage → its newest finished steps of every kind on this machine, the newest first."""
     seen: Mapping[str, Any] = field(default_factory=dict)
     """What the stage's own `look` read before planning, such as parsed suites or what is deployed now."""
+
+    @property
+    def serves_on_gpu(self) -> bool:
+        """Whether vLLM computes on a GPU here."""
+        return bool(self.machine.gpus) and SERVING not in self.cpu_builds
+
+    @property
+    def trains_on_gpu(self) -> bool:
+        """Whether the lab computes on a GPU here."""
+        return bool(self.machine.gpus) and TRAINING not in self.cpu_builds
 
     def need(self, kind: str, maker: str) -> Artifact:
         """The run's newest artifact of a kind. Raises BadInput, naming the stage `maker` that makes one."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
+from tunesmith.memory.records import Artifact
 from tunesmith.tools.memory_math import train_memory_bytes
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
 from tunesmith.tools.train_env import TRAIN_ENV
+
+SeqLen = Annotated[int, Field(ge=16, description="Tokens of the longest row that is trained on whole.")]
+Precision = Annotated[Literal["bf16", "fp32"], Field(description="Of the frozen base's arithmetic.")]
+In4Bit = Annotated[bool, Field(description="Hold the frozen base as NF4, double-quantized (QLoRA).")]
 
 
 class TrainRequest(Request):
@@ -22,13 +27,13 @@ class TrainRequest(Request):
     epochs: float = Field(default=3.0, gt=0, le=100)
     max_steps: int = Field(default=0, ge=0, description="Optimiser steps; 0: as many as the epochs need.")
     batch_size: int = Field(default=8, ge=1, description="Rows per optimiser step.")
-    max_seq_len_tokens: int = Field(default=512, ge=16)
+    max_seq_len_tokens: SeqLen = 512
     rehearsal_weight: float = Field(
         default=3.0, ge=0, le=100, description="Weight of staying as the base is, on rows of rehearsal."
     )
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
-    precision: Literal["bf16", "fp32"] = "bf16"
-    load_in_4bit: bool = Field(default=False, description="Hold the frozen base as NF4, double-quantized (QLoRA).")
+    precision: Precision = "bf16"
+    load_in_4bit: In4Bit = False
     save_steps: int = Field(default=20, ge=1, description="Optimiser steps between checkpoints a crash can go on from.")
     seed: int = 17
 
@@ -57,15 +62,8 @@ def plan(request: TrainRequest, facts: Facts) -> Plan:
     tokens = int(dataset.meta["tokens_per_row"])
     # 6 FLOP per parameter and token for a step, at what two cores reach in practice, rehearsal's second look included.
     seconds = 18 + steps * request.batch_size * tokens * 6 * parameters / 3e11
-    memory_bytes = train_memory_bytes(
-        base.meta["config"],
-        batch_size=request.batch_size,
-        seq_len_tokens=min(request.max_seq_len_tokens, 2 * tokens),
-        lora_rank=request.lora_rank,
-        precision=request.precision,
-        load_in_4bit=request.load_in_4bit,
-    )
-    on_gpu = bool(facts.machine.gpus)
+    memory_bytes = training_bytes(request, base, dataset, batch_size=request.batch_size)
+    on_gpu = facts.trains_on_gpu
     price = estimate(
         "train",
         facts,
@@ -91,6 +89,31 @@ def plan(request: TrainRequest, facts: Facts) -> Plan:
         writes=("an adapter of a few MB",),
         replaces=("the adapter of this run",) if "adapter" in facts.artifacts else (),
         refusals=room(price, facts, remedy="load_in_4bit=true, a smaller batch_size or max_seq_len_tokens"),
+    )
+
+
+class Tried(Protocol):
+    """What of a request the memory of training depends on."""
+
+    @property
+    def lora_rank(self) -> int: ...
+    @property
+    def max_seq_len_tokens(self) -> int: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def load_in_4bit(self) -> bool: ...
+
+
+def training_bytes(request: Tried, base: Artifact, dataset: Artifact, *, batch_size: int) -> int:
+    """Peak memory of training so; a row counts at twice the usual length, or at the longest that is allowed."""
+    return train_memory_bytes(
+        base.meta["config"],
+        batch_size=batch_size,
+        seq_len_tokens=min(request.max_seq_len_tokens, 2 * int(dataset.meta["tokens_per_row"])),
+        lora_rank=request.lora_rank,
+        precision=request.precision,
+        load_in_4bit=request.load_in_4bit,
     )
 
 

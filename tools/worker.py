@@ -23,7 +23,8 @@ from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import STOPPED
 from tunesmith.memory.store import Store
 from tunesmith.tools import catalog, serving
-from tunesmith.tools.facts import measure_gpus
+from tunesmith.tools.gpus import measure_gpus
+from tunesmith.tools.leaving import make_room
 from tunesmith.tools.processes import ProcessId, own_tree, resident_bytes, tree
 from tunesmith.tools.stage import Plan, Result
 from tunesmith.tools.work.job import Job
@@ -68,6 +69,8 @@ def _work(store: Store, step: str, vllm: str | None) -> int:
     try:
         job = open_job(store, step, vllm)
         with _tenancy(job):
+            if not catalog.BY_NAME[job.step.stage].serves:
+                make_room(job.home, ram_bytes=job.plan.estimate.peak_ram_bytes, log=job.log)
             result = work(job)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a stop that comes now comes too late
             record(job, result)

@@ -21,11 +21,13 @@ from tunesmith.memory.files import read_manifest
 from tunesmith.memory.store import Store
 from tunesmith.tools import serving
 from tunesmith.tools.base import bundled_model, source_of
-from tunesmith.tools.facts import measure_gpus, measure_machine
+from tunesmith.tools.facts import measure_machine
+from tunesmith.tools.gpus import placed
 from tunesmith.tools.guest import kept_out_by
-from tunesmith.tools.memory_math import SERVER_BYTES, gpu_share, kv_bytes_per_token, serve_memory_bytes
+from tunesmith.tools.memory_math import SERVER_BYTES, kv_bytes_per_token, serve_memory_bytes
 from tunesmith.tools.model_folder import check_model_folder
 from tunesmith.tools.serving_spec import LOOPBACK, ServerSpec
+from tunesmith.tools.stage import chosen_gpu
 
 if TYPE_CHECKING:
     from pydantic_ai.models import Model
@@ -114,8 +116,8 @@ class Driver:
         """Raises BadInput while a step runs that needs the room: the driver is the guest."""
         machine = measure_machine(self._settings.home)
         ram_bytes, vram_bytes = SERVER_BYTES, 0
-        if spec.device == "cuda":
-            vram_bytes = int(spec.gpu_share * machine.gpus[0].total_bytes)
+        if spec.device == "cuda" and (card := chosen_gpu(machine.gpus)):
+            vram_bytes = int(spec.gpu_share * card.total_bytes)
         else:
             weight_bytes = _weight_bytes(Path(spec.model_dir))
             ram_bytes = serve_memory_bytes(weight_bytes, kv_cache_bytes=spec.kv_cache_gib << 30)
@@ -132,16 +134,16 @@ class Driver:
         return any(serving.healthy(server) for server in serving.list_servers(self._settings.home, role=serving.DRIVER))
 
     def _spec(self, folder: Path) -> ServerSpec:
-        gpus = measure_gpus()
+        place = placed(self._settings.vllm, needed_bytes(folder, self.chosen.context_tokens))
         return ServerSpec(
             model_dir=str(folder),
             served_name=folder.name,
             weights_sha256=str((read_manifest(folder) or {}).get("sha256", "")),
             max_model_len_tokens=self.chosen.context_tokens,
             max_num_seqs=8,
-            gpu_share=share_of(folder, self.chosen.context_tokens, gpus[0].total_bytes) if gpus else 0.0,
+            gpu_share=place.gpu_share,
             tool_parser=self.chosen.tool_parser,
-            device="cuda" if gpus else "cpu",
+            device=place.device,
         )
 
     def _running(self, spec: ServerSpec) -> serving.Server | None:
@@ -168,14 +170,13 @@ class Driver:
         self._closed.set()
 
 
-def share_of(folder: Path, context_tokens: int, total_bytes: int) -> float:
-    """The share of a GPU that serving a model for one conversation takes: its cache holds a few whole contexts."""
+def needed_bytes(folder: Path, context_tokens: int) -> int:
+    """Peak memory of a server of this model for conversations: its cache holds a few whole contexts."""
     try:
         per_token = kv_bytes_per_token(json.loads((folder / "config.json").read_text()))
     except (KeyError, TypeError, ValueError):
         per_token = _USUAL_KV_BYTES
-    cache_bytes = _SEQUENCES * context_tokens * per_token
-    return gpu_share(_weight_bytes(folder), kv_cache_bytes=cache_bytes, total_bytes=total_bytes)
+    return serve_memory_bytes(_weight_bytes(folder), kv_cache_bytes=_SEQUENCES * context_tokens * per_token)
 
 
 def _weight_bytes(folder: Path) -> int:

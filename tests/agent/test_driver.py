@@ -13,13 +13,14 @@ import pytest
 from tests.tiny_model import make_tiny_model
 from tunesmith.agent.driver.chat import Chat
 from tunesmith.agent.driver.desk import Desk
-from tunesmith.agent.driver.endpoint import Driver, model_of, share_of
+from tunesmith.agent.driver.endpoint import Driver, model_of, needed_bytes
 from tunesmith.agent.settings import DriverSettings, Settings
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools import arc, serving
 from tunesmith.tools.arc import Decision, Workspace
 from tunesmith.tools.facts import measure_machine
+from tunesmith.tools.memory_math import gpu_share
 from tunesmith.tools.processes import ProcessId
 from tunesmith.tools.stage import GIB
 
@@ -73,9 +74,9 @@ def test_a_driver_that_is_served_already_answers_beside_any_step(driver: Driver,
 def test_on_a_gpu_the_driver_takes_what_it_needs_and_no_more(tmp_path: Path) -> None:
     shape = {"hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2}
     folder = make_tiny_model(tmp_path / "coder", weight_bytes=3_100_000_000, **shape, head_dim=128)
-    share = share_of(folder, 8192, 80 * GIB)
+    share = gpu_share(needed_bytes(folder, 8192), 80 * GIB)
     assert 0.08 <= share <= 0.12
-    assert share_of(folder, 32768, 80 * GIB) > share
+    assert gpu_share(needed_bytes(folder, 32768), 80 * GIB) > share
 
 
 class Conversation:

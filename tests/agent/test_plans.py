@@ -16,6 +16,7 @@ import pytest
 
 from tests.agent.terminal import Tunesmith
 from tests.tiny_model import make_tiny_model
+from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools import arc, catalog, runner
 from tunesmith.tools.arc import ArcPlan, Decision, StepSpec, Workspace
@@ -63,7 +64,17 @@ def test_a_plan_that_names_what_is_no_good_opens_no_run(
 
 
 def test_a_plan_that_serves_without_vllm_opens_no_run(tunesmith: Tunesmith, tmp_path: Path) -> None:
-    refused(tunesmith, "step 2 (baseline): no vLLM", plan_file(tmp_path, "baseline"), TUNESMITH_VLLM="/nowhere/vllm")
+    told = "step 2 (baseline): no vLLM: TUNESMITH_VLLM names /nowhere/vllm, which is not a program"
+    refused(tunesmith, told, plan_file(tmp_path, "baseline"), TUNESMITH_VLLM="/nowhere/vllm")
+
+
+def test_a_step_that_serves_is_not_gone_on_with_where_vllm_is_gone(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    step = store.propose(store.new_run("r"), "baseline", plan_hash="0")
+    ws = Workspace(store, None, lambda event, **data: None, "TUNESMITH_VLLM names vlm, which is not a program")
+    with pytest.raises(BadInput, match="no vLLM: TUNESMITH_VLLM names vlm"):
+        arc.resume(ws, step, lambda plan, step: Decision(True, "test"))
+    assert store.step(step).status == "planned"
 
 
 def test_a_plan_for_a_taken_port_opens_no_run(tunesmith: Tunesmith, tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ import pytest
 
 from tests.tiny_model import make_tiny_model
 from tunesmith.memory.store import Store
-from tunesmith.tools import arc, facts, guest, runner, serving
+from tunesmith.tools import arc, facts, guest, leaving, runner, serving
 from tunesmith.tools.arc import ArcPlan, Decision, StepSpec, Workspace
 from tunesmith.tools.facts import measure_machine
-from tunesmith.tools.guest import kept_out_by, without_driver
+from tunesmith.tools.guest import kept_out_by
+from tunesmith.tools.leaving import without
 from tunesmith.tools.processes import ProcessId
 from tunesmith.tools.serving import Server
 from tunesmith.tools.serving_spec import ServerSpec
@@ -66,7 +67,8 @@ def small_machine(monkeypatch: pytest.MonkeyPatch, ram_free_bytes: int) -> None:
     """As if the other programs of this machine had left so much."""
     real = measure_machine(Path("/"))
     small = replace(real, ram_free_bytes=ram_free_bytes, swap_free_bytes=0, gpus=())
-    monkeypatch.setattr(facts, "measure_machine", lambda folder: small)
+    for module in (facts, leaving):
+        monkeypatch.setattr(module, "measure_machine", lambda folder: small)
 
 
 def test_every_start_passes_the_one_place_where_the_driver_gives_way() -> None:
@@ -103,16 +105,16 @@ def test_the_driver_gives_way_in_a_written_plan_too(
 
 def test_what_the_driver_holds_counts_as_free(ws: Workspace, model: Path, driver: Server) -> None:
     machine = replace(PLAIN, ram_free_bytes=2 * GIB)
-    freed = without_driver(machine, ws.store.home).ram_free_bytes - machine.ram_free_bytes
+    freed = without(machine, serving.list_servers(ws.store.home)).ram_free_bytes - machine.ram_free_bytes
     assert HELD_BYTES < freed < HELD_BYTES * 1.5
     serving.stop(driver)
-    assert without_driver(machine, ws.store.home) == machine
+    assert without(machine, serving.list_servers(ws.store.home)) == machine
 
 
 def test_what_the_driver_holds_of_a_gpu_counts_as_free(ws: Workspace, model: Path) -> None:
     serve(ws, model, device="cuda", gpu_share=0.25)
     card = Gpu(0, "card", 80 * GIB, 50 * GIB, "9.0", "1")
-    freed = without_driver(replace(PLAIN, gpus=(card,)), ws.store.home)
+    freed = without(replace(PLAIN, gpus=(card,)), serving.list_servers(ws.store.home))
     assert freed.vram_free_bytes == 70 * GIB
 
 

@@ -7,19 +7,22 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.tiny_model import make_tiny_model
-from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import seal
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
-from tunesmith.tools import arc, runner, serving
+from tunesmith.tools import arc, leaving, runner, serving, worker
 from tunesmith.tools.arc import Decision, Workspace
 from tunesmith.tools.serving import Server
-from tunesmith.tools.stage import Plan
+from tunesmith.tools.stage import GIB, Machine, Plan
+from tunesmith.tools.work import deploy as deploy_work
 from tunesmith.tools.work.served import bench_spec, served_name
 
 STUB = Path(__file__).parent / "stub_chat.py"
@@ -133,3 +136,50 @@ def test_a_kill_while_the_earlier_deployment_is_let_go_leaves_the_new_one_in_ser
         assert older.id in in_service()
     finally:
         os.killpg(before.pid, signal.SIGKILL)
+
+
+# --- beside what is deployed, or in its place
+
+SMALL = Machine("cpu", 2, 8 * GIB, 2 * GIB, 0, 50 * GIB)
+
+
+@pytest.mark.parametrize(("free", "there"), [(2, []), (6, ["deployed"])], ids=["small", "roomy"])
+def test_what_is_deployed_gives_way_first_only_where_both_do_not_fit(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch, free: int, there: list[str]
+) -> None:
+    run = ws.store.new_run("test")
+    older = model(ws, run, "older")
+    serve(ws, model(ws, run, "good"))
+    machine = replace(SMALL, ram_free_bytes=free * GIB)
+    for module in (leaving, deploy_work):
+        monkeypatch.setattr(module, "measure_machine", lambda folder: machine)
+    monkeypatch.setattr(leaving, "tree_own_bytes", lambda pids: 3 * GIB if pids else 0)
+    found: list[list[str]] = []
+
+    def start(*args: Any, **options: Any) -> Server:
+        found.append([server.role for server in serving.list_servers(ws.store.home)])
+        return real_start(*args, **options)
+
+    real_start = serving.start
+    plan = arc.price(ws, run, "deploy", {"rollback": True})
+    assert any("since both do not fit" in step for step in plan.steps) == (there == [])
+    monkeypatch.setattr(serving, "start", start)
+    step = arc.propose(ws, run, plan)
+    assert arc.decide(ws, step, plan, say_yes)
+    ws.store.claim(step, needs_approval=True, pid=1, pid_started=0.0, boot_id="")
+    worker.run_here(worker.open_job(ws.store, step, ws.vllm))
+    assert found == [there]
+    [now] = serving.list_servers(ws.store.home)
+    assert (now.role, now.meta["artifact"]) == ("deployed", older.id)
+
+
+def test_a_model_that_does_not_fit_alone_is_refused_with_what_would_be_free(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ws.store.new_run("test")
+    model(ws, run, "older")
+    serve(ws, model(ws, run, "good"))
+    monkeypatch.setattr(leaving, "measure_machine", lambda folder: SMALL)
+    monkeypatch.setattr(leaving, "tree_own_bytes", lambda pids: GIB if pids else 0)
+    with pytest.raises(BadInput, match=r"needs 3\.2 GiB of RAM and swap, 3\.0 GiB free"):
+        arc.price(ws, run, "deploy", {"rollback": True})

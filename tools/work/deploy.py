@@ -1,8 +1,8 @@
 """deploy at work: verify, serve, ask one real case, and only then let the earlier deployment go.
 
-A port can be held by one server only: the deployment on the wished port gives way before, and comes back where the
-new one fails. Not covered: a worker that is killed outright while such a port changes hands; `tunesmith deploy` serves
-again.
+A port can be held by one server only, and so can a memory that both do not fit into: the deployment in the way gives
+way before, and comes back where the new one fails. Not covered: a worker that is killed outright in between;
+`tunesmith deploy` serves again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tunesmith.tools import serving
 from tunesmith.tools.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.deploy import DeployRequest, DeployResult
 from tunesmith.tools.evaluation import read_suite
+from tunesmith.tools.facts import measure_machine
 from tunesmith.tools.suites import Case
 from tunesmith.tools.work.evaluation import Arm, result_of
 from tunesmith.tools.work.job import Job
@@ -78,7 +79,7 @@ def _back_on_failure(job: Job[DeployRequest], before: list[serving.Server]) -> I
 def _bring_back(job: Job[DeployRequest], server: serving.Server, key: str) -> None:
     assert job.vllm is not None
     for other in serving.list_servers(job.home):
-        if other.port == server.port:
+        if other.port == server.port or other.role == serving.BENCH:
             serving.stop(other)
     again = serving.start(
         job.home, server.spec, vllm=job.vllm, log_path=job.dir / "vllm-before.log", owner=job.step.id,
@@ -96,15 +97,17 @@ def _serve(
     if job.vllm is None:
         raise StepFailed("no vLLM found; run `make setup`, or name the program in TUNESMITH_VLLM")
     port = job.request.port
-    spec = bench_spec(base or made, adapters_allowed=base is not None, rank=lora_rank_served(made if base else None))
+    rank = lora_rank_served(made if base else None)
+    spec = bench_spec(base or made, vllm=job.vllm, adapters_allowed=base is not None, rank=rank)
     equal = [s for s in serving.list_servers(job.home) if s.spec == spec and port in (0, s.port) and serving.healthy(s)]
     if equal:
         server = equal[0]
     else:
         serving.stop_all(job.home, role=serving.BENCH)
+        beside = _fits_beside(job)
         for earlier in before:
-            if earlier.port == port:
-                serving.stop(earlier)  # the port can be held by one only
+            if earlier.port == port or not beside:
+                serving.stop(earlier)  # the port can be held by one only, and so can a small memory
         server = serving.start(
             job.home,
             spec,
@@ -117,6 +120,11 @@ def _serve(
     if base:
         serving.load_adapter(server, served_name(made), made.path)
     return server
+
+
+def _fits_beside(job: Job[DeployRequest]) -> bool:
+    machine, price = measure_machine(job.home), job.plan.estimate
+    return price.peak_ram_bytes <= machine.ram_free_bytes and price.peak_vram_bytes <= machine.vram_free_bytes
 
 
 def _first_answer(

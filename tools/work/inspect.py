@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tunesmith.tools.facts import measure_machine
+from tunesmith.tools.gpus import serves_on_cpu
 from tunesmith.tools.inspect import Fit, GpuReport, InspectRequest, InspectResult
 from tunesmith.tools.stage import Machine
 from tunesmith.tools.work.job import Job
@@ -20,7 +21,8 @@ def run(job: Job[InspectRequest]) -> InspectResult:
 
 def report(machine: Machine, vllm: str | None) -> InspectResult:
     """The result for a measured machine."""
-    free_bytes = machine.vram_free_bytes if machine.gpus else machine.ram_free_bytes
+    on_gpu = bool(machine.gpus) and not serves_on_cpu(vllm)
+    free_bytes = machine.vram_free_bytes if on_gpu else machine.ram_free_bytes
     return InspectResult(
         cpu=machine.cpu,
         cores=machine.cores,

@@ -24,7 +24,7 @@ from tunesmith.tools import serving
 from tunesmith.tools.chat_template import template_sha256
 from tunesmith.tools.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.embedding import identity, local_embedder, model_folder
-from tunesmith.tools.facts import measure_gpus
+from tunesmith.tools.gpus import placed
 from tunesmith.tools.grading import (
     WAITS,
     AssertionResult,
@@ -256,7 +256,7 @@ def _served(job: Job[Any], model: JudgeModel) -> _Place:
     if job.vllm is None:
         raise StepFailed("no vLLM found; run `make setup`, or name the program in TUNESMITH_VLLM")
     job.progress(0, 0, f"checking the judge {model.name}")
-    weights = _weights_sha256(model.folder)
+    weights, place = _weights_sha256(model.folder), placed(job.vllm, model.memory_bytes)
     spec = ServerSpec(
         model_dir=str(model.folder),
         served_name=f"judge-{model.name}",
@@ -264,7 +264,8 @@ def _served(job: Job[Any], model: JudgeModel) -> _Place:
         max_model_len_tokens=_CONTEXT_TOKENS,
         max_num_seqs=_CONCURRENCY,
         tool_parser="",
-        device="cuda" if measure_gpus() else "cpu",
+        device=place.device,
+        gpu_share=place.gpu_share,
     )
     server = serving.ensure(
         job.home,

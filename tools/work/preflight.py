@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import math
 import shutil
@@ -14,13 +15,14 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools import serving
 from tunesmith.tools.client import ChatClient, ChatRequest, ChatResponse
+from tunesmith.tools.leaving import make_room
 from tunesmith.tools.preflight import Check, PreflightRequest, PreflightResult
+from tunesmith.tools.train import training_bytes
 from tunesmith.tools.work.job import Job
-from tunesmith.tools.work.served import bench_server
+from tunesmith.tools.work.served import bench_server, rank_served
 from tunesmith.tools.work.train import LoraSettings, train_lora
 from tunesmith.tools.work.train_rows import read_rows, tokenize_rows
 
-_MAX_SEQ_LEN_TOKENS = 512
 _ZERO = "preflight-zero"
 _ANSWER_TOKENS = 24
 
@@ -66,11 +68,14 @@ class _Links:
         from transformers import AutoTokenizer
 
         self.tokenizer: Any = AutoTokenizer.from_pretrained(self.base)
-        tokens = tokenize_rows(self.tokenizer, self.rows, _MAX_SEQ_LEN_TOKENS)
+        tokens = tokenize_rows(self.tokenizer, self.rows, self.job.request.max_seq_len_tokens)
         fewest = min(row.trainable for row in tokens)
         # The stop token alone teaches nothing but to say nothing.
-        if fewest < 2:
-            raise StepFailed(f"a row has {fewest} trainable tokens; critique should have dropped it")
+        if empty := [number for number, row in enumerate(tokens, 1) if row.trainable < 2]:
+            raise StepFailed(
+                f"the answers of {len(empty)} of {len(tokens)} rows hold nothing but their stop token (the first: row "
+                f"{empty[0]}); drop those rows, or write their answers"
+            )
         stop = self.tokenizer.eos_token
         return f"{len(tokens)} rows, {fewest} trainable tokens and more in each, {stop} inside every loss mask"
 
@@ -78,30 +83,47 @@ class _Links:
         """Two optimiser steps end with finite losses and an adapter on disk."""
         few, losses = self.scratch / "few.jsonl", []
         atomic_write(few, "".join(json.dumps(row) + "\n" for row in self.rows[: self.job.request.rows]))
-        settings = LoraSettings(
-            lora_rank=self.job.request.lora_rank, max_steps=2, batch_size=max(2, self.job.request.rows // 2)
-        )
+        self._room_to_train()
         trained = train_lora(
             self.base,
             few,
             self.scratch / "adapter",
-            settings,
+            self._settings(),
             checkpoints_dir=self.scratch / "checkpoints",
             progress=lambda done, total, note: self.job.progress(1 + done / max(total, 1), 5, note),
             metric=lambda name, value, x: losses.append(value) if name == "loss" else None,
             log=self.job.log,
         )
+        _let_go()
         if trained.steps != 2 or not all(map(math.isfinite, losses)):
             raise StepFailed(f"{trained.steps} steps with losses {losses}; try a smaller learning_rate")
         return (
             f"losses {', '.join(f'{loss:.2f}' for loss in losses)}; {trained.trainable_parameters:,} parameters train"
         )
 
+    def _settings(self) -> LoraSettings:
+        """Those of the training to come, for two steps."""
+        asked = self.job.request
+        return LoraSettings(
+            lora_rank=asked.lora_rank,
+            max_steps=2,
+            batch_size=asked.batch_size,
+            max_seq_len_tokens=asked.max_seq_len_tokens,
+            precision=asked.precision,
+            load_in_4bit=asked.load_in_4bit,
+        )
+
+    def _room_to_train(self) -> None:
+        base, dataset, asked = self.job.inputs["base"], self.job.inputs["dataset"], self.job.request
+        needed_bytes = training_bytes(asked, base, dataset, batch_size=asked.batch_size)
+        make_room(self.job.home, ram_bytes=needed_bytes, log=self.job.log)
+
     def adapter_served(self) -> str:
         """vLLM loads an adapter that changes nothing, answers with it as without, and renders the trainer's tokens."""
         zero = _zeroed(self.scratch / "adapter", self.scratch / _ZERO)
         base = self.job.inputs["base"]
-        with bench_server(self.job, base, adapters_allowed=True, adapters={_ZERO: zero}) as server:
+        rank = rank_served(self.job.request.lora_rank)
+        with bench_server(self.job, base, adapters_allowed=True, rank=rank, adapters={_ZERO: zero}) as server:
             same = self._same_tokens(server)
             answers = asyncio.run(self._answers(server))
         errors = [answer.error for answer in answers if answer.error]
@@ -118,13 +140,16 @@ class _Links:
 
     def _same_tokens(self, server: serving.Server) -> int:
         prompts = [row["prompt"] for row in self.rows[: self.job.request.rows]]
-        for prompt in prompts:
+        for number, prompt in enumerate(prompts, 1):
             ours = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
             theirs = serving.template_tokens(server, prompt)
             if list(ours) != theirs:
-                at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(theirs))
+                pairs = enumerate(zip(ours, theirs, strict=False))
+                at = next((i for i, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
                 raise StepFailed(
-                    f"trainer and server tokenize a prompt differently from token {at} on; align templates"
+                    f"trainer and server tokenize the prompt of row {number} differently from token {at + 1} on "
+                    f"({len(ours)} and {len(theirs)} tokens): they read different chat templates; leave one in the "
+                    f"base's folder, chat_template.jinja or that of tokenizer_config.json, and fetch the base anew"
                 )
         return len(prompts)
 
@@ -145,6 +170,15 @@ class _Links:
     def close(self) -> None:
         """Throw the tries away."""
         shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def _let_go() -> None:
+    """Give back what training held, since the server needs it next."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,8 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.tools import serving
 from tunesmith.tools.chat_template import tool_parser_of
-from tunesmith.tools.facts import measure_gpus
+from tunesmith.tools.evaluation import serving_memory
+from tunesmith.tools.gpus import placed
 from tunesmith.tools.serving_spec import ServerSpec
 from tunesmith.tools.suites import Suite
 from tunesmith.tools.work.job import Job
@@ -21,19 +22,23 @@ _RANKS = (16, 32, 64, 128, 256)
 """Ranks that vLLM can be told to allow."""
 
 
-def bench_spec(model: Artifact, *, adapters_allowed: bool = False, rank: int = 16) -> ServerSpec:
-    """How a model is served for measuring: the same settings for every arm of a run.
+def bench_spec(
+    model: Artifact, *, vllm: str | None = None, adapters_allowed: bool = False, rank: int = 16
+) -> ServerSpec:
+    """How a model is served for measuring by a vllm program: the same settings for every arm of a run.
 
     A base is always served with adapters allowed, so that its baseline, the preflight and the comparison with an
     adapter all run on the very same engine settings.
     """
+    place = placed(vllm, serving_memory(model))
     return ServerSpec(
         model_dir=str(model.path),
         served_name=served_name(model),
         weights_sha256=model.sha256,
         tool_parser=tool_parser_of(model.path),
         max_lora_rank=rank if adapters_allowed else 0,
-        device="cuda" if measure_gpus() else "cpu",
+        device=place.device,
+        gpu_share=place.gpu_share,
     )
 
 
@@ -44,7 +49,11 @@ def served_name(model: Artifact) -> str:
 
 def lora_rank_served(adapter: Artifact | None) -> int:
     """Rank that a server must allow: the usual 16 wherever that is enough, so that servers stay equal."""
-    rank = int(adapter.meta["lora_rank"]) if adapter else _USUAL_RANK
+    return rank_served(int(adapter.meta["lora_rank"]) if adapter else _USUAL_RANK)
+
+
+def rank_served(rank: int) -> int:
+    """Rank that a server must allow for adapters of this rank."""
     return next(allowed for allowed in _RANKS if allowed >= max(rank, _USUAL_RANK))
 
 
@@ -64,7 +73,7 @@ def bench_server(
     """
     if job.vllm is None:
         raise StepFailed("no vLLM found; run `make setup`, or name the program in TUNESMITH_VLLM")
-    spec = bench_spec(model, adapters_allowed=adapters_allowed, rank=rank)
+    spec = bench_spec(model, vllm=job.vllm, adapters_allowed=adapters_allowed, rank=rank)
     server = serving.ensure(
         job.home,
         spec,

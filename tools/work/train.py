@@ -44,7 +44,6 @@ class LoraSettings:
     warmup_ratio: float = 0.05
     precision: str = "bf16"
     load_in_4bit: bool = False
-    gradient_checkpointing: bool = False
     rehearsal_weight: float = 3.0
     save_steps: int = 20
     seed: int = 17
@@ -170,7 +169,7 @@ class _Session:
             load_in_4bit=settings.load_in_4bit,
         )
         trainer = make_trainer(
-            share_prefix=can_share_prefix(self.config) and not settings.gradient_checkpointing,
+            share_prefix=can_share_prefix(self.config),
             plain_head=has_plain_head(self.config),
             rehearsal_weight=settings.rehearsal_weight,
             fingerprint=fingerprint,
@@ -271,7 +270,7 @@ def _sft_config(settings: LoraSettings, checkpoints_dir: Path, config: dict[str,
         max_grad_norm=1.0,
         max_length=None,  # rows are cut to length already
         train_sampling_strategy="group_by_length",
-        gradient_checkpointing=settings.gradient_checkpointing,
+        gradient_checkpointing=False,
         bf16=on_gpu and settings.precision == "bf16",
         use_cpu=not on_gpu,
         logging_steps=1,

