@@ -15,9 +15,10 @@ from tunesmith.tools.behaviour import load_behaviour
 from tunesmith.tools.by_examples import ExampleBehaviour
 from tunesmith.tools.described import Description
 from tunesmith.tools.suites import BUNDLED
-from tunesmith.tools.target_cases import check_reads_back, spec_text, suite_text
+from tunesmith.tools.target_cases import adversarial_text, check_reads_back, hard_messages, spec_text, suite_text
 
 SPEC, SUITE, REHEARSAL = "behaviour.yaml", "suites/target.yaml", "rehearsal.txt"
+HARD_SUITE = "suites/adversarial.yaml"
 Pace = Literal["fast", "full"]
 
 # Rows, rehearsal rows, learning rate, epochs, calibration samples, cases of each block (0: all).
@@ -42,7 +43,7 @@ def behaviour_of(description: Description, rules: Sequence[Rule] | None = None) 
 def write_behaviour(
     description: Description, parent: Path, *, rules: Sequence[Rule] | None = None, prompts: Sequence[str] = ()
 ) -> Path:
-    """Write the folder of a behaviour below `parent` and return it: its spec, its target suite, ordinary prompts.
+    """Write the folder of a behaviour below `parent` and return it: its spec, its two suites, ordinary prompts.
 
     It appears whole or not at all, under the description's name or the next that is free (`name-2`); nothing is ever
     replaced. `prompts` are further target cases. Raises BadInput for a text that a suite cannot hold, or no rule.
@@ -57,17 +58,19 @@ def write_behaviour(
     def fill(folder: Path) -> None:
         atomic_write(folder / SPEC, spec_text(behaviour))
         atomic_write(folder / SUITE, suite_text(behaviour, prompts))
+        atomic_write(folder / HARD_SUITE, adversarial_text(behaviour))
         bundled = Path(str(files("tunesmith.prompts"))) / "demo" / REHEARSAL
         atomic_write(folder / REHEARSAL, bundled.read_bytes())
         if load_behaviour(str(folder)) != behaviour:
             raise BadInput("the description holds a text that its file does not give back; put it in other words")
-        check_reads_back(folder / SUITE, behaviour, prompts)
+        check_reads_back(folder / SUITE, [*(example.prompt for example in behaviour.examples), *prompts])
+        check_reads_back(folder / HARD_SUITE, [message for _, _, message in hard_messages(behaviour)])
 
     return new_folder(parent, behaviour.name, fill)
 
 
 def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str = "bundled-driver") -> ArcPlan:
-    """The whole arc for the behaviour in `folder`, held to its target suite and the bundled general and tool cases.
+    """The whole arc for the behaviour in `folder`, held to its suites and the bundled general and tool cases.
 
     `teacher` writes the rows; empty: the model itself does. Raises BadInput for a folder that is no such behaviour.
     """
@@ -75,7 +78,8 @@ def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str =
     if not isinstance(behaviour, ExampleBehaviour):
         raise BadInput(f"{folder} is not a behaviour by examples; `tunesmith run` carries out a plan of your own")
     folder = folder.expanduser().resolve()  # a worker stands in a folder of its own
-    suites, sizes = [str(folder / SUITE), *BUNDLED], _PACES[pace]
+    hard = [str(folder / HARD_SUITE)] if (folder / HARD_SUITE).is_file() else []
+    suites, sizes = [str(folder / SUITE), *BUNDLED, *hard], _PACES[pace]
     tokens = {"max_tokens": max(96, behaviour.max_tokens)}
     train = {"learning_rate": sizes["rate"], "epochs": sizes["epochs"]}
     generate = {

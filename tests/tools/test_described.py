@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,18 @@ from tunesmith.tools import arc
 from tunesmith.tools.arc import Workspace
 from tunesmith.tools.behaviour import load_behaviour, load_rehearsal
 from tunesmith.tools.by_examples import ExampleBehaviour
+from tunesmith.tools.compare import LISTED_BLOCKS
 from tunesmith.tools.described import Description, DescriptionDraft, Example, described, missing
-from tunesmith.tools.described_folder import SPEC, SUITE, Pace, behaviour_of, plan_for, rules_of, write_behaviour
+from tunesmith.tools.described_folder import (
+    HARD_SUITE,
+    SPEC,
+    SUITE,
+    Pace,
+    behaviour_of,
+    plan_for,
+    rules_of,
+    write_behaviour,
+)
 from tunesmith.tools.evaluation import demo_suites
 from tunesmith.tools.forecast import forecast
 from tunesmith.tools.prompting import candidates
@@ -74,10 +85,28 @@ def test_the_folder_is_a_behaviour_with_its_suite_and_ordinary_prompts(tmp_path:
     assert load_rehearsal(str(folder)) == load_rehearsal("demo") != []
 
 
+def test_its_hard_cases_are_examples_in_disguise_held_to_the_same_rules_and_gate_nothing(tmp_path: Path) -> None:
+    folder = write_behaviour(COOKING, tmp_path)
+    cases, target = load_suites([folder / HARD_SUITE]).cases, load_suites([folder / SUITE]).cases
+    shown = len(COOKING.examples[:4])
+    assert Counter(case.metadata["kind"] for case in cases) == dict.fromkeys(
+        ("injected instruction", "long context", "typing"), shown
+    )
+    assert {case.block for case in cases} == {"adversarial"} and set(LISTED_BLOCKS) == {"adversarial"}
+    for number, case in enumerate(cases):
+        assert case.assertions == target[number % shown].assertions
+        message, original = case.messages[-1]["content"], COOKING.examples[number % shown].prompt
+        assert message != original
+        assert (original in message) == (case.metadata["kind"] != "typing")
+    (folder / HARD_SUITE).unlink()
+    asked = [spec.fields["suites"] for spec in plan_for(folder, "full").steps if "suites" in spec.fields]
+    assert asked and not any(str(folder / HARD_SUITE) in suites for suites in asked), "removed, it is not asked"
+
+
 def test_a_rule_that_the_user_drops_is_in_neither_file(tmp_path: Path) -> None:
     kept = [rule for rule in rules_of(COOKING) if rule.type != "word-count"]
     folder = write_behaviour(COOKING, tmp_path, rules=kept)
-    assert "word-count" not in (folder / SPEC).read_text() + (folder / SUITE).read_text()
+    assert not [name for name in (SPEC, SUITE, HARD_SUITE) if "word-count" in (folder / name).read_text()]
     with pytest.raises(BadInput, match="keep at least one rule"):
         write_behaviour(COOKING, tmp_path, rules=())
 
@@ -123,7 +152,7 @@ def test_its_plan_is_a_whole_arc_that_can_be_carried_out(pace: Pace, tmp_path: P
     stages = [spec.stage for spec in plan.steps]
     assert stages[0] == "inspect" and stages[-1] == "deploy" and stages.count("evaluate") == 2
     asked = {spec.stage: spec.fields.get("suites") for spec in plan.steps}
-    assert asked["baseline"] == asked["critique"] == [str(folder / SUITE), "general", "tools"]
+    assert asked["baseline"] == asked["critique"] == [str(folder / SUITE), "general", "tools", str(folder / HARD_SUITE)]
     written = tmp_path / "plan.yaml"
     steps = [{"stage": spec.stage, **spec.fields} for spec in plan.steps]
     written.write_text(yaml.safe_dump({"name": plan.name, "goal": plan.goal, "steps": steps}))
