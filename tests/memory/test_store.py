@@ -150,8 +150,8 @@ def test_a_store_of_before_keeps_its_steps_and_takes_new_ones(tmp_path: Path) ->
     with sqlite3.connect(tmp_path / "tunesmith.db") as old:
         old.execute("ALTER TABLE steps DROP COLUMN pid_ticks")
         old.execute("ALTER TABLE steps DROP COLUMN moved_at")
-        old.execute("DELETE FROM _sqlite_migrations WHERE name LIKE 'm004%'")
-        old.execute("PRAGMA user_version = 3")
+        old.execute("DELETE FROM _sqlite_migrations WHERE name >= 'm005'")
+        old.execute("PRAGMA user_version = 4")
     store = Store(tmp_path)
     assert (store.step(step).pid_started, store.step(step).pid_ticks) == (WORKER["pid_started"], None)
     store.progress(running(store), 1, 2, "on")
@@ -268,6 +268,8 @@ def test_a_store_of_before_gets_the_new_flips(tmp_path: Path, name: str, version
         Store(tmp_path).close()
         old.execute("DROP VIEW v_flips")
         old.execute("CREATE VIEW v_flips AS SELECT 1 AS old")
+        old.execute("ALTER TABLE steps DROP COLUMN pid_ticks")
+        old.execute("ALTER TABLE steps DROP COLUMN moved_at")
         old.execute("DELETE FROM _sqlite_migrations WHERE name >= ?", (name,))
         old.execute(f"PRAGMA user_version = {version}")
     assert Store(tmp_path).read("SELECT flip FROM v_flips") == []

@@ -102,7 +102,7 @@ def test_cpu_settings_stay_on_the_cpu(model: Path) -> None:
 
 def test_a_server_on_a_gpu_takes_the_share_that_it_was_given(model: Path) -> None:
     capped = spec_of(model, device="cuda", gpu_share=0.1)
-    assert "--gpu-memory-utilization=0.10" in serving_spec.arguments(capped, 1)
+    assert "--gpu-memory-utilization=0.1" in serving_spec.arguments(capped, 1)
     for spec in (spec_of(model, device="cuda"), spec_of(model, gpu_share=0.1)):
         assert "--gpu-memory-utilization" not in " ".join(serving_spec.arguments(spec, 1))
 
