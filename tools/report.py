@@ -35,6 +35,11 @@ def write_report(store: Store, run: str, path: Path) -> dict[str, Any]:
     return {**summarise(page), "path": str(path), "bytes": len(html.encode())}
 
 
+def verdict_of(store: Store, run: str) -> str:
+    """The report's headline alone. Raises NotFound for an unknown run."""
+    return story.verdict(store.run(run), store.steps(run), evaluation(store, run), process.served(store, run))
+
+
 def gather(store: Store, run: str) -> dict[str, Any]:
     """All facts of a report, by the names that the template uses."""
     record, steps = store.run(run), store.steps(run)

@@ -41,10 +41,11 @@ _ROWS_SHOWN = 6
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An answer: what the user sees, and what the driver is told."""
+    """An answer: what the user sees, what the driver is told, and the same in words for a driver that is too small."""
 
     shown: RenderableType
     facts: dict[str, Any]
+    words: str
 
 
 def answer(store: Store, topic: str, *, run: str, other_run: str, setting: str, current: Run | None) -> Told:
@@ -113,7 +114,7 @@ def _window(text: str) -> tuple[float, float] | None:
 def _runs(store: Store) -> Told:
     runs = [run for run in store.runs() if run.name != DRIVER_RUN]
     if not runs:
-        return Told(render.plain("there is no run yet"), {"runs": []})
+        return Told(render.plain("there is no run yet"), {"runs": []}, "There is no run yet.")
     lines = [
         {"run": run.id, "name": run.name, "status": run.status, "begun": _date(run.created_at)} | _target(store, run)
         for run in runs[:8]
@@ -122,11 +123,14 @@ def _runs(store: Store) -> Told:
     table = render.rows_table(
         columns, [[line.get(column.replace(" ", "_"), "–") for column in columns] for line in lines]
     )
-    return Told(table, {"runs": lines, "runs_in_all": len(runs)})
+    newest = f"{runs[0].id} ({runs[0].name}), {runs[0].status}"
+    words = f"There are {len(runs)} runs; the newest is {newest}." if len(runs) > 1 else f"There is one run: {newest}."
+    return Told(table, {"runs": lines, "runs_in_all": len(runs)}, words)
 
 
 def _run(store: Store, run: Run) -> Told:
     from tunesmith.agent.summary import summarise, summary_view
+    from tunesmith.tools.report import verdict_of
 
     summary = summarise(store, run.id)
     steps = store.steps(run.id)
@@ -140,7 +144,8 @@ def _run(store: Store, run: Run) -> Told:
         "passed": _passed(summary["blocks"]),
         "verdicts": [render.hop_line(compared).plain for compared in summary["comparisons"]],
     }
-    return Told(Group(render.run_table(show_run(store, run.id)), summary_view(summary)), facts)
+    shown = Group(render.run_table(show_run(store, run.id)), summary_view(summary))
+    return Told(shown, facts, f"{run.id}: {verdict_of(store, run.id)}")
 
 
 def _step_words(step: Step) -> str:
@@ -194,7 +199,8 @@ def _compare(store: Store, one: Run, two: Run) -> Told:
         ]
     rows.append(["took", seconds[one.id], seconds[two.id]])
     facts = {"runs": [one.id, two.id], "settings_that_differ": differing, "passed": passed, "took": seconds}
-    return Told(render.rows_table(["", one.id, two.id], rows, exact=True), facts)
+    words = f"{one.id} and {two.id} differ in {len(differing)} settings; they and what passed are on your screen."
+    return Told(render.rows_table(["", one.id, two.id], rows, exact=True), facts, words)
 
 
 def _settings(store: Store, run: Run) -> dict[str, Any]:
@@ -230,7 +236,9 @@ def _setting(store: Store, run: Run, setting: str) -> Told:
         "why": _why(store, run, step, name, default),
         "what_it_is": info.description or "",
     }
-    return Told(render.rows_table(["", ""], [[key, str(value)] for key, value in facts.items()], exact=True), facts)
+    words = f"{name} is {facts['value']} in {step.stage} ({step.id} of {run.id}): {facts['why']}."
+    rows = [[key, str(value)] for key, value in facts.items()]
+    return Told(render.rows_table(["", ""], rows, exact=True), facts, words)
 
 
 def _why(store: Store, run: Run, step: Step, name: str, default: Any) -> str:
@@ -257,7 +265,8 @@ def _served(store: Store) -> Told:
     lines = [line for line in served.status(store) if line["role"] != "driver"]
     deployed = [line for line in lines if line["role"] == "deployed"]
     if not deployed:
-        return Told(render.plain("nothing is deployed now"), {"deployed": "nothing is deployed now"})
+        nothing = "nothing is deployed now"
+        return Told(render.plain(nothing), {"deployed": nothing}, "Nothing is deployed now.")
     line = deployed[0]
     facts = {key: line[key] for key in ("url", "model", "healthy", "run", "step", "artifact")}
     if line["artifact"]:
@@ -266,7 +275,9 @@ def _served(store: Store) -> Told:
             f"{up['kind']} {up['artifact']} by {up['stage']} ({up['step']} of {up['run']})" for up in made["lineage"]
         ]
     rows = [[key, ", ".join(value) if isinstance(value, list) else str(value)] for key, value in facts.items()]
-    return Told(render.rows_table(["", ""], [*rows, ["key file", line["key_file"]]], exact=True), facts)
+    made_by = f"{facts['run']} made it, in {facts['step']}" if facts["run"] else "no record says which run made it"
+    words = f"{facts['model']} is served at {facts['url']}: {made_by}."
+    return Told(render.rows_table(["", ""], [*rows, ["key file", line["key_file"]]], exact=True), facts, words)
 
 
 def _jobs(store: Store) -> Told:
@@ -274,7 +285,8 @@ def _jobs(store: Store) -> Told:
 
     steps = [step for status in (RUNNING, APPROVED, PLANNED) for step in store.steps(status=status)]
     if not steps:
-        return Told(render.plain("no step runs, and none waits"), {"jobs": [], "note": "nothing is running"})
+        nothing = {"jobs": [], "note": "nothing is running"}
+        return Told(render.plain("no step runs, and none waits"), nothing, "Nothing is running, and nothing waits.")
     lines = []
     for step in steps:
         line = job_line(step)
@@ -283,7 +295,15 @@ def _jobs(store: Store) -> Told:
         lines.append({"step": step.id, "stage": step.stage, "run": step.run, "status": step.status} | share | left)
     columns = list(dict.fromkeys(name for line in lines for name in line))
     rows = [[line.get(column, "–") for column in columns] for line in lines]
-    return Told(render.rows_table(columns, rows), {"jobs": lines})
+    told = [f"{line['stage']} ({line['step']}) {_standing(line)}" for line in lines]
+    return Told(render.rows_table(columns, rows), {"jobs": lines}, f"{'; '.join(told)}.")
+
+
+def _standing(line: Mapping[str, Any]) -> str:
+    if line["status"] == PLANNED:
+        return "waits for your yes"
+    left = f", about {line['about_left']} left" if "about_left" in line else ""
+    return f"is {line['status']}, {line['share_done']} done{left}" if "share_done" in line else f"is {line['status']}"
 
 
 def _rows(store: Store, run: Run) -> Told:
@@ -313,7 +333,8 @@ def _rows(store: Store, run: Run) -> Told:
         "reasons_for_dropping": reasons,
         "note": f"{len(shown)} of them are on the user's screen now",
     }
-    return Told(table, facts)
+    judged = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+    return Told(table, facts, f"{run.id} has {len(rows)} rows ({judged}); {len(shown)} of them are on your screen.")
 
 
 def _date(at: float) -> str:

@@ -85,6 +85,7 @@ def _look_up(desk: Desk, args: LookUp, ctx: RunContext[Desk]) -> Any:
     setting = args.setting or ""
     told = answer(desk.store, args.topic, run=run, other_run=other, setting=setting, current=talked_about)
     desk.show(told.shown)
+    desk.say(told.words)
     return told.facts
 
 

@@ -58,8 +58,15 @@ def test_whatever_is_chosen_nothing_expensive_starts_without_its_price_and_a_yes
 
 def test_words_are_asked_for_without_a_tool_in_sight_before_and_after_a_call(routed: Routed) -> None:
     assert routed.say("hello", '{"tool": "chat"}', "Hello!") == "Hello!" and routed.shown == [0]
-    routed.say("list my runs", '{"tool": "look_up", "topic": "runs"}')
+    routed.say("get the base", '{"tool": "base"}')  # answered with a no, which is the model's to put into words
     assert routed.shown == [0]
+
+
+def test_what_the_records_say_is_said_by_code_and_no_request_is_made_for_it(routed: Routed) -> None:
+    assert routed.say("list my runs", '{"tool": "look_up", "topic": "runs"}') == "There is no run yet."
+    run = routed.store.new_run("tickets")
+    said = routed.say("how did it go?", '{"tool": "look_up", "topic": "run"}')
+    assert run in said and "tickets" in said and routed.shown == []
 
 
 def test_an_answer_that_is_no_choice_costs_one_turn_its_routing_and_no_more(routed: Routed) -> None:
@@ -77,5 +84,5 @@ def test_the_page_of_examples_is_the_same_in_every_choice_and_the_state_stands_b
 
 
 def test_a_figure_in_the_words_is_still_held_to_the_records(routed: Routed) -> None:
-    said = routed.say("list my runs", '{"tool": "look_up", "topic": "runs"}', "You have 37 runs.")
+    said = routed.say("how many runs are there?", '{"tool": "chat"}', "You have 37 runs.")
     assert "37 runs" not in said and "left out" in said

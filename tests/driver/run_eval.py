@@ -84,19 +84,24 @@ def _fits(given: Any, wanted: Any) -> bool:
 
 
 def not_heard(reply: str, heard: list[str]) -> list[str]:
-    """Runs of digits and number words in a reply that nothing which the turn was told holds, letter for letter.
+    """Numbers in a reply, in digits or as a word, whose value nothing that the turn was told holds.
 
     Cruder than the guard that it checks, and on purpose: it knows no units and no rounding, so a reply that says 0.25
     as 25 % is listed too, and a person looks at it.
     """
-    told = set(_FIGURE.findall(" ".join(heard).lower()))
-    return [figure for figure in _FIGURE.findall(reply.lower()) if figure not in told]
+    told = {_value(figure) for figure in _FIGURE.findall(" ".join(heard).lower())}
+    return [figure for figure in _FIGURE.findall(reply.lower()) if _value(figure) not in told]
 
 
-_FIGURE = re.compile(
-    r"\d+(?:[.,]\d+)*|\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty|sixty"
-    r"|seventy|eighty|ninety|hundred|thousand)\b"
+_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
 )
+_FIGURE = re.compile(r"\d+(?:\.\d+)?|\b(?:" + "|".join(_WORDS.split()[2:]) + r")\b")
+
+
+def _value(figure: str) -> float:
+    return float(figure) if figure[0].isdigit() else float(_WORDS.split().index(figure))
 
 
 class _Silent(Desk):
