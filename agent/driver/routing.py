@@ -9,6 +9,7 @@ a schema chooses by its own tool calling instead.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,11 +33,13 @@ CHAT = "chat"
 """No tool: words are the answer."""
 NEXT = "next"
 """Whatever stage comes next; code knows which one that is."""
-EDIT, START = "edit_plan", "start_plan"
+PLAN, EDIT, START, LOOK_UP = "plan_fine_tune", "edit_plan", "start_plan", "look_up"
 COMPARE = "compare_runs"
 """A topic that takes two runs: not to be chosen while there is one."""
 _RUNS = ("run", "other_run")
 """Arguments that are read from the user's words, not chosen."""
+_WHY = re.compile(r"\s*(?:but |and |so )?(?:why|how come)\b", re.IGNORECASE)
+_FEW_WORDS = 6
 _WORDS_CHARACTERS = 1200
 _MAX_TOKENS = 120
 _KEPT = ("type", "enum", "const", "items", "minimum", "maximum")
@@ -84,11 +87,13 @@ def call_of(text: str, words: str, moment: Moment, tools: Sequence[ToolDefinitio
         name = chosen.pop("tool")
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CannotRoute(f"the choice could not be read: {text[:80]!r}") from error
-    if name == CHAT:
+    by_name = {tool.name: tool for tool in tools}
+    if name == CHAT and not (asked := _why_this_number(words, by_name)):
         return None
+    if name == CHAT:
+        name, chosen = LOOK_UP, asked
     if name == NEXT:
         name, chosen = moment.following, {}
-    by_name = {tool.name: tool for tool in tools}
     name = _taker(name, by_name, words)
     if name not in by_name:
         raise CannotRoute(f"no tool {name!r} now")
@@ -100,13 +105,21 @@ def call_of(text: str, words: str, moment: Moment, tools: Sequence[ToolDefinitio
     return ToolCallPart(name, arguments, tool_call_id=f"routed_{secrets.token_hex(6)}")
 
 
+def _why_this_number(words: str, tools: Mapping[str, ToolDefinition]) -> dict[str, Any]:
+    """The question behind `why rank 16?`: a setting's number is never small talk. Empty for other words."""
+    named = named_outright(words) if _WHY.match(words) and LOOK_UP in tools else {}
+    return {"topic": "setting", "setting": next(iter(named))} if named else {}
+
+
 def _taker(name: str, tools: Mapping[str, ToolDefinition], words: str) -> str:
     """The tool that takes a number which the words name: where the chosen act has no place for it, whichever has.
 
-    Only a step or the start of a plan gives way. A plan that is proposed takes it as a change, and is shown again.
+    Only a step, the start of a plan, or a new plan in a few words gives way. A plan that is proposed takes it as a
+    change, and is shown again.
     """
     named = named_numbers(words)
-    gives_way = name == START or (name in catalog.BY_NAME and not set(catalog.BY_NAME[name].asks) & set(named))
+    anew = name == PLAN and EDIT in tools and len(words.split()) <= _FEW_WORDS
+    gives_way = name == START or anew or (name in catalog.BY_NAME and not set(catalog.BY_NAME[name].asks) & set(named))
     if not named or not gives_way:
         return name
     return next((other for other in (EDIT, _owner(next(iter(named)))) if other in tools), name)

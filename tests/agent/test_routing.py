@@ -167,6 +167,13 @@ def test_a_named_number_goes_where_it_was_said_to_go_whatever_was_chosen() -> No
     assert call({"tool": "edit_plan", "step": "preflight"}, "no preflight, rank 8 is fine")["field"] is None
 
 
+def test_why_a_setting_has_its_number_is_looked_up_and_what_it_means_is_talked_about() -> None:
+    why = call_of('{"tool": "chat"}', "why rank 16?", NOW, TOOLS)
+    assert why is not None and why.tool_name == "look_up"
+    assert {"topic": "setting", "setting": "lora_rank"}.items() <= why.args_as_dict().items()
+    assert call_of('{"tool": "chat"}', "why do people use rank at all?", NOW, TOOLS) is None
+
+
 def test_words_that_hold_another_number_too_leave_the_choice_as_it_is() -> None:
     for words in ("rank 8 was too low, take 16", "not rank 8 but rank 16", "change the rank from 8 to 16"):
         edit = call({"tool": "edit_plan", "step": "train", "field": "lora_rank", "value": "16"}, words)
@@ -180,5 +187,8 @@ def test_a_number_that_the_chosen_act_has_no_place_for_goes_to_the_one_that_has(
     draft = Moment("plan proposed", following="start_plan")
     edit = call_of('{"tool": "start_plan", "confirm": "start"}', "start it, 200 rows", draft, TOOLS)
     assert edit is not None and edit.tool_name == "edit_plan" and edit.args_as_dict()["value"] == "200"
+    anew = '{"tool": "plan_fine_tune", "pace": "fast", "quantize": true}'
+    edit = call_of(anew, "use rank 4", draft, TOOLS)
+    assert edit is not None and (edit.tool_name, edit.args_as_dict()["field"]) == ("edit_plan", "lora_rank")
     asked = call_of('{"tool": "look_up", "topic": "run"}', "how did the 3 epochs do?", NOW, TOOLS)
     assert asked is not None and asked.tool_name == "look_up"
