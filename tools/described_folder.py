@@ -21,10 +21,10 @@ SPEC, SUITE, REHEARSAL = "behaviour.yaml", "suites/target.yaml", "rehearsal.txt"
 HARD_SUITE = "suites/adversarial.yaml"
 Pace = Literal["fast", "full"]
 
-# Rows, rehearsal rows, learning rate, epochs, weight of rehearsal, calibration samples, cases of each block (0: all).
+# Rows, rehearsal rows, learning rate, epochs, calibration samples, cases of each block (0: all).
 _PACES: dict[Pace, dict[str, Any]] = {
-    "fast": {"rows": 130, "rehearsal": 90, "rate": 0.0012, "epochs": 1.5, "weight": 10, "samples": 48, "cases": 40},
-    "full": {"rows": 560, "rehearsal": 240, "rate": 0.0009, "epochs": 1.5, "weight": 3, "samples": 128, "cases": 0},
+    "fast": {"rows": 130, "rehearsal": 90, "rate": 0.0007, "epochs": 1.5, "samples": 128, "cases": 40},
+    "full": {"rows": 560, "rehearsal": 240, "rate": 0.0009, "epochs": 1.5, "samples": 128, "cases": 0},
 }
 
 
@@ -81,7 +81,7 @@ def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str =
     hard = [str(folder / HARD_SUITE)] if (folder / HARD_SUITE).is_file() else []
     suites, sizes = [str(folder / SUITE), *BUNDLED, *hard], _PACES[pace]
     tokens = {"max_tokens": max(96, behaviour.max_tokens)}
-    train = {"learning_rate": sizes["rate"], "epochs": sizes["epochs"], "rehearsal_weight": sizes["weight"]}
+    train = {"learning_rate": sizes["rate"], "epochs": sizes["epochs"]}
     generate = {
         "behaviour": str(folder),
         "rows": sizes["rows"],
