@@ -29,9 +29,14 @@ class Proof(NamedTuple):
     quantized_layers: int
 
 
-def kept_layers(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Patterns of the layers to leave alone, in llm-compressor's form: names, or regexes after `re:`."""
-    return _HEAD + (_ROUTERS if ModelShape.of(config).experts else ())
+def kept_layers(config: Mapping[str, Any], also: Iterable[str] = ()) -> tuple[str, ...]:
+    """Patterns of the layers to leave alone, in llm-compressor's form: names, or regexes after `re:`.
+
+    `also` are further kinds of layers by the end of their name. vLLM fuses q, k and v, and gate and up: of those none
+    can be left alone by itself.
+    """
+    asked = tuple(rf"re:.*\.{name}$" for name in also)
+    return _HEAD + (_ROUTERS if ModelShape.of(config).experts else ()) + asked
 
 
 def assert_full_precision(folder: Path, patterns: Iterable[str]) -> Proof:

@@ -21,6 +21,9 @@ class QuantizeRequest(Request):
     scheme: Literal["W4A16", "W8A16", "W8A8"] = Field(default="W4A16", description="Bits of weights and activations.")
     group_size: int = Field(default=0, ge=0, description="Weights that share a scale; 0: the largest that divides.")
     calibration_samples: int = Field(default=64, ge=1, description="Training rows used for calibration.")
+    keep: tuple[Literal["down_proj", "o_proj"], ...] = Field(
+        default=(), description="Layers that keep full precision too: down_proj, o_proj, or both."
+    )
     max_seq_len_tokens: int = Field(default=256, ge=16, description="Calibration rows are cut to this length.")
     seed: int = 17
 
@@ -64,7 +67,8 @@ def plan(request: QuantizeRequest, facts: Facts) -> Plan:
         steps=(
             f"calibrate on {samples} training rows of up to {request.max_seq_len_tokens} tokens",
             *([_SMOOTHS] if smooths else []),
-            "quantize layer by layer; lm_head, routers and shared-expert gates stay full precision",
+            f"quantize layer by layer; {', '.join(('lm_head', *request.keep))}, routers and shared-expert gates stay "
+            "full precision",
             "prove that on the saved tensors",
         ),
         request=request.model_dump(mode="json"),

@@ -35,6 +35,14 @@ def test_routers_are_kept_only_where_there_are_experts() -> None:
     assert len(kept_layers(MOE)) > 1
 
 
+def test_what_was_asked_to_stay_is_proven_too(tmp_path: Path) -> None:
+    layer = "model.layers.0.self_attn.o_proj"
+    packed = written(tmp_path, GOOD | {f"{layer}.weight_packed": "I32", f"{layer}.weight_scale": "BF16"})
+    assert assert_full_precision(packed, kept_layers(MOE)).quantized_layers == 2
+    with pytest.raises(StepFailed, match=r"o_proj had to stay full precision"):
+        assert_full_precision(packed, kept_layers(MOE, ["o_proj"]))
+
+
 def test_floats_where_they_must_be_are_proven_and_the_mlp_gate_projection_is_no_router(tmp_path: Path) -> None:
     proof = assert_full_precision(written(tmp_path, GOOD), kept_layers(MOE))
     assert proof.quantized_layers == 1

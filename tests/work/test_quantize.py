@@ -47,6 +47,17 @@ def logits(folder: Path) -> Any:
         return model(torch.arange(3, 60)[None]).logits
 
 
+def test_what_is_to_be_kept_stays_as_it_was_and_the_others_are_packed(
+    tiny_llama: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    proof = quantize(tiny_llama, rows_file, tmp_path / "q", "W8A8", keep=["down_proj"])
+    assert proof.quantized_layers == 12
+    kept = {name: spec for name, spec in read_headers(tmp_path / "q").items() if "down_proj" in name}
+    assert (
+        len(kept) == 2 and {spec.dtype for spec in kept.values()} == {"BF16"} and set(kept) <= {*proof.full_precision}
+    )
+
+
 @pytest.mark.parametrize(("scheme", "packed"), [("W4A16", "I32"), ("W8A16", "I32"), ("W8A8", "I8")])
 def test_every_projection_is_packed_and_the_rest_is_as_it_was(
     tiny_llama: Path, rows_file: Path, tmp_path: Path, scheme: str, packed: str

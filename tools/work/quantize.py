@@ -9,7 +9,7 @@ import json
 import random
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,9 +58,10 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
             samples=request.calibration_samples,
             max_seq_len_tokens=request.max_seq_len_tokens,
             seed=request.seed,
+            keep=request.keep,
             progress=job.progress,
         )
-    proof = assert_full_precision(out_dir, kept_layers(config))
+    proof = assert_full_precision(out_dir, kept_layers(config, request.keep))
     meta = {**dict(merged.meta), "scheme": request.scheme, "group_size": group, "merged": merged.id}
     artifact = job.publish("quantized", out_dir, meta=meta)
     return QuantizeResult(
@@ -101,6 +102,7 @@ def quantize_model(
     max_seq_len_tokens: int,
     seed: int,
     progress: Progress,
+    keep: Sequence[str] = (),
 ) -> Proof:
     """Quantize `model_dir` into `out_dir` as compressed-tensors safetensors that vLLM serves.
 
@@ -122,7 +124,7 @@ def quantize_model(
     model = _load(model_dir, config)
     use_fast_blocks()
     # One after the other: GPTQ has to see the activations as the smoothing leaves them.
-    for doing, recipe in _recipes(scheme, group_size, config):
+    for doing, recipe in _recipes(scheme, group_size, config, keep):
         watch = _LayerWatch(model, doing, progress)
         oneshot(
             model=model,
@@ -139,7 +141,7 @@ def quantize_model(
     for name in _CARRIED:
         if (model_dir / name).is_file():
             shutil.copyfile(model_dir / name, out_dir / name)
-    return assert_full_precision(out_dir, kept_layers(config))
+    return assert_full_precision(out_dir, kept_layers(config, keep))
 
 
 def calibration_batches(tokenizer: Any, rows_path: Path, samples: int, max_seq_len_tokens: int, seed: int) -> Any:
@@ -200,7 +202,9 @@ def _listable_modules() -> Iterator[None]:
         sys.modules.update(hidden)
 
 
-def _recipes(scheme: str, group_size: int, config: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
+def _recipes(
+    scheme: str, group_size: int, config: dict[str, Any], keep: Sequence[str] = ()
+) -> Iterator[tuple[str, list[Any]]]:
     """What is done to the model, in order: a word for the progress, and the modifiers."""
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
     from llmcompressor.modifiers.gptq import GPTQModifier
@@ -214,7 +218,7 @@ def _recipes(scheme: str, group_size: int, config: dict[str, Any]) -> Iterator[t
     strategy = {"strategy": "group", "group_size": group_size} if group_size else {"strategy": "channel"}
     weights = QuantizationArgs(num_bits=4 if scheme == "W4A16" else 8, type="int", symmetric=True, **strategy)
     group = QuantizationScheme(targets=["Linear"], weights=weights, input_activations=inputs)
-    ignore = list(kept_layers(config))
+    ignore = list(kept_layers(config, keep))
     # Layers of one shape and block are quantized together: the column loop is Python, its cost is per call.
     yield "quantizing", [GPTQModifier(config_groups={"group_0": group}, ignore=ignore, batched_quantization=8)]
 
