@@ -64,35 +64,42 @@ class _Repl:
         self._shell: Shell | None = None
         self._error: BaseException | None = None
         self._typed = ""
+        self._interrupts = _Interrupts()
         self._session: PromptSession[str] = PromptSession(
             _PROMPT,
             history=ThreadedHistory(_LateHistory(self)),
             completer=SlashCompleter(lambda: self._shell),
             bottom_toolbar=self._toolbar,
             style=TOOLBAR_STYLE,
-            key_bindings=_bindings(),
+            key_bindings=_bindings(self._interrupts),
             complete_while_typing=True,
         )
 
     def run(self) -> int:
-        """The loop: one line after the other until Ctrl-D or /quit."""
+        """One line after the other until Ctrl-D, /quit or Ctrl-C twice."""
         print(_HELLO)
         self._session.app.after_render += self._load_once
         with patch_stdout(raw=True):
-            while True:
-                try:
-                    line = self._session.prompt(default=self._typed, pre_run=self._woken_before)
-                except EOFError:
-                    break
-                self._typed = ""
-                try:
-                    if not self._take(line):
-                        break
-                except KeyboardInterrupt:  # between a line and whoever carries it out
-                    print("interrupted; jobs go on")
+            try:
+                while self._next_line():
+                    pass
+            except KeyboardInterrupt:
+                pass  # the second Ctrl-C, while the first was still being told
             if self._loaded.is_set() and self._shell:
                 self._shell.leave()
         return 0
+
+    def _next_line(self) -> bool:
+        """Prompt and carry out; False to leave. A Ctrl-C that no prompt was there to read counts as one that was."""
+        try:
+            line = self._session.prompt(default=self._typed, pre_run=self._woken_before)
+            self._typed = ""
+            return self._take(line)
+        except EOFError:
+            return False
+        except KeyboardInterrupt:
+            print("interrupted; jobs go on")
+            return not self._interrupts.again()
 
     def _take(self, line: str) -> bool:
         """Carry out what the prompt returned; False to leave."""
@@ -148,22 +155,32 @@ class _Repl:
         return toolbar(self._shell.monitor.line() if self._shell else "")
 
 
-def _bindings() -> KeyBindings:
+class _Interrupts:
+    """When Ctrl-C was pressed last."""
+
+    def __init__(self) -> None:
+        self._last = -_TWICE_S
+
+    def again(self) -> bool:
+        """Count one; whether it is the second within a second."""
+        before, self._last = self._last, time.monotonic()
+        return self._last - before < _TWICE_S
+
+
+def _bindings(interrupts: _Interrupts) -> KeyBindings:
     """Ctrl-C clears the line, twice on an empty one it leaves.
 
     It is a key here, so that no KeyboardInterrupt runs through an event loop.
     """
     bindings = KeyBindings()
-    pressed = [-_TWICE_S]
 
     @bindings.add("c-c", eager=True)
     @bindings.add("<sigint>")
     def _clear(event: KeyPressEvent) -> None:
-        now = time.monotonic()
-        if not event.current_buffer.text and now - pressed[0] < _TWICE_S:
+        again = interrupts.again()
+        if again and not event.current_buffer.text:
             event.app.exit(exception=EOFError)
             return
-        pressed[0] = now
         event.current_buffer.reset()
 
     return bindings

@@ -113,6 +113,10 @@ class Terminal:
         """Type a line and Enter."""
         return self.type(text + "\r")
 
+    def at_prompt(self, *, timeout_s: float = 10) -> None:
+        """Wait until a prompt reads the keys: the terminal makes no signal of Ctrl-C any more."""
+        self.wait(lambda: not termios.tcgetattr(self._fd)[3] & termios.ISIG, timeout_s=timeout_s)
+
     def processor_seconds(self) -> float:
         """Processor time that the process has used so far."""
         times = psutil.Process(self.pid).cpu_times()

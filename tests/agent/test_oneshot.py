@@ -243,6 +243,7 @@ def test_a_whole_conversation_on_a_terminal(
     place = repl.line(f"/export {target}")
     repl.expect("written", after=place)
     assert "That is that." in target.read_text()
+    repl.at_prompt()
     repl.type("\x03\x03")
     assert repl.end() == 0
 

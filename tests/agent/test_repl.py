@@ -15,8 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.output import DummyOutput
 
 from tests.agent.terminal import Terminal, Tunesmith
+from tunesmith.agent.repl import _Repl
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
 from tunesmith.tools import catalog
@@ -240,6 +244,25 @@ def test_ctrl_c_clears_the_line_and_ctrl_d_leaves(terminal: Open) -> None:
     assert "no command" not in repl.text
     repl.type("\x04")
     assert repl.end() == 0
+
+
+def test_ctrl_c_between_two_prompts_is_an_interrupt_and_the_second_one_leaves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No prompt is there to read the key, so it comes as a signal; it must not end the REPL as a killed command."""
+    keys: list[type[BaseException] | str] = [KeyboardInterrupt, "", KeyboardInterrupt, KeyboardInterrupt]
+
+    def prompt(*_: object, **__: object) -> str:
+        key = keys.pop(0)
+        if isinstance(key, str):
+            time.sleep(1.1)
+            return key
+        raise key
+
+    monkeypatch.setattr(PromptSession, "prompt", prompt)
+    with create_app_session(output=DummyOutput()):
+        assert _Repl().run() == 0
+    assert not keys, "the second Ctrl-C within a second left; the first ones did not"
 
 
 def test_history_is_kept_from_one_start_to_the_next(terminal: Open) -> None:
