@@ -123,12 +123,13 @@ def _peak(price: Estimate) -> int:
 
 
 def step_end(step: Step) -> Text:
-    """One line about a step that ended: what it took against its estimate."""
+    """A step that ended in one line, what it took against its estimate; below it, what it advises."""
     took = f"took {duration(step.seconds)}, estimated {duration(step.estimated_seconds)}"
     peak = f", peak {size(step.peak_rss_bytes)}" if step.peak_rss_bytes else ""
     mark = Text("✓ " if step.status == DONE else "✗ ", style=_MARKS.get(step.status, ""))
     end = f"{step.stage} ({step.id}): {took}{peak}" if step.status == DONE else _bad_end(step)
-    return mark + plain(end)
+    advice = (step.result or {}).get("advice")
+    return mark + plain(f"{end}\n  {advice}" if advice else end)
 
 
 def _bad_end(step: Step) -> str:

@@ -19,12 +19,13 @@ from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError
 from tunesmith.memory.records import DECLINED, DONE, FAILED, RUNNING, WAITING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools import catalog, facts, guest, runner
+from tunesmith.tools.headroom import before_spending
 from tunesmith.tools.leaving import machine_for_a_step
 from tunesmith.tools.local_paths import FOLDER
 from tunesmith.tools.processes import ProcessId
 from tunesmith.tools.serving_spec import no_vllm
 from tunesmith.tools.stage import Frozen, Plan, Request
-from tunesmith.tools.standing import done_positions, half_done, same_inputs
+from tunesmith.tools.standing import done_positions, half_done, older_line, same_inputs
 
 Emit = Callable[..., None]
 """Called as emit(event name, **data) for everything that a watcher may want to know."""
@@ -156,15 +157,22 @@ def _step_spec(path: Path, number: int, entry: Any) -> dict[str, Any]:
 
 def check_arc(plan: ArcPlan, *, have: tuple[str, ...]) -> None:
     """Refuse a plan in which a step comes before what it needs. Raises BadInput, naming the step."""
-    held = set(have)
+    held, measured = set(have), set[str]()
     for number, spec in enumerate(plan.steps, 1):
-        parse_request(spec.stage, spec.fields)
+        request = parse_request(spec.stage, spec.fields)
         entry = catalog.BY_NAME[spec.stage]
-        for kind in entry.needs:
+        arm = "" if getattr(request, "rollback", False) else str(getattr(request, "arm", ""))
+        makers = {e.makes: e.name for e in catalog.STAGES if e.makes}
+        for kind in (*entry.needs, *([arm] if arm in makers else [])):
             if kind not in held:
-                maker = next(e.name for e in catalog.STAGES if e.makes == kind)
-                raise BadInput(f"step {number} ({spec.stage}) has no {kind} to work on; put `{maker}` before it")
+                raise BadInput(f"step {number} ({spec.stage}) has no {kind} to work on; put `{makers[kind]}` before it")
+        if spec.stage == "deploy" and arm and arm not in measured:
+            raise BadInput(
+                f"step {number}: deploy serves only what was evaluated, and nothing before it would evaluate the {arm} "
+                "model; leave deploy out too, or keep that evaluation"
+            )
         held.add(entry.makes)
+        measured = (measured | {arm} if spec.stage == "evaluate" else measured) - {entry.makes}
 
 
 def price(ws: Workspace, run: str, stage: str, fields: Mapping[str, Any]) -> Plan:
@@ -186,7 +194,11 @@ def quote(ws: Workspace, run: str, stage: str, fields: Mapping[str, Any]) -> Pla
     guests = guest.in_the_way(ws.store.home, plan.estimate)
     return plan.model_copy(
         update={
-            "notes": (guest.GIVES_WAY,) if guests else (),
+            "notes": (
+                *before_spending(stage, ws.store.steps(run, status=DONE)),
+                *older_line(ws.store, plan),
+                *((guest.GIVES_WAY,) if guests else ()),
+            ),
             "free_ram_bytes": machine.ram_free_bytes + machine.swap_free_bytes,
             "free_vram_bytes": machine.vram_free_bytes,
             "free_disk_bytes": machine.disk_free_bytes,
@@ -300,10 +312,13 @@ def perform(ws: Workspace, run: str, stage: str, fields: Mapping[str, Any], appr
 def resume(ws: Workspace, step: str, approver: Approver) -> Step:
     """Go on with a step that failed or was stopped: same plan, same folder, a new yes.
 
-    Raises BadInput where it serves and there is no vllm program any more.
+    Raises BadInput where it serves and there is no vllm program any more, GateRefused where it may not be deployed now.
     """
-    if catalog.BY_NAME[ws.store.step(step).stage].serves and not ws.vllm:
+    record = ws.store.step(step)
+    if catalog.BY_NAME[record.stage].serves and not ws.vllm:
         raise BadInput(no_vllm(ws.vllm_from))
+    if record.stage == "deploy":  # what was measured since may have closed the gate
+        quote(ws, record.run, record.stage, {k: v for k, v in record.request.items() if k != "run"})
     ws.store.reopen(step)
     plan = Plan.model_validate(ws.store.step(step).plan)
     ws.emit("plan.shown", run=plan.run, step=step, stage=plan.stage, plan_hash=plan.hash, plan=plan, resumed=True)

@@ -16,6 +16,7 @@ from tunesmith.tools.evaluation import SuiteName, evaluation_seconds, load_named
 from tunesmith.tools.judging import JUDGE_HELP, JUDGES, Models, asked_cases, find_models
 from tunesmith.tools.local_paths import local_path
 from tunesmith.tools.price import estimate, room
+from tunesmith.tools.serving_spec import MAX_ANSWER_TOKENS
 from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
 from tunesmith.tools.stats import detectable_text, guard_text
 from tunesmith.tools.suites import BUNDLED
@@ -30,7 +31,7 @@ class BaselineRequest(Request):
         description=f"promptfoo-format files, 'demo' for the bundled behaviour's own, or {' and '.join(BUNDLED)}.",
     )
     cases_per_block: int = Field(default=0, ge=0, description="At most this many cases of each block; 0: all.")
-    max_tokens: int = Field(default=96, ge=1, le=32768, description="Tokens an answer may have.")
+    max_tokens: int = Field(default=96, ge=1, le=MAX_ANSWER_TOKENS, description="Tokens an answer may have.")
     temperature: float = Field(default=0.0, ge=0, le=2, description="0: greedy; above it, set repeats too.")
     repeats: int = Field(default=1, ge=1, le=100, description="How often each case is asked; a seed for each time.")
     concurrency: int = Field(
@@ -58,6 +59,8 @@ class BaselineResult(Result):
     blocks: dict[str, BlockResult]
     key: dict[str, Any]
     """The comparability key that these outputs were made under."""
+    advice: str = ""
+    """What speaks against training: too few cases to win, or a goal that is reached already."""
     takes_tools: bool = True
     """False where the base's chat template leaves out the tools that cases offer."""
     taken_over: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from tunesmith.tools.gate import broken_hops
 from tunesmith.tools.leaving import machine_for_a_step, without
 from tunesmith.tools.memory_math import serving_peaks
 from tunesmith.tools.price import estimate, room
+from tunesmith.tools.serving_spec import CONTEXT_TOKENS
 from tunesmith.tools.stage import Estimate, Facts, Plan, Request, Result, Stage, pinned
 
 
@@ -66,11 +67,14 @@ def refuse_taken_port(home: Path, port: int) -> None:
 
 
 def previous_deployment(store: Store) -> Artifact:
-    """The newest deployment that serves another artifact than the latest one does. Raises BadInput."""
+    """The newest deployment that serves another artifact than is served now, or was last. Raises BadInput."""
     rows = store.read("SELECT * FROM artifacts WHERE kind = 'deployment' ORDER BY created_at DESC, rowid DESC")
     deployments = [Artifact.of(row) for row in rows]
-    for earlier in deployments[1:]:
-        if earlier.meta["serves"] != deployments[0].meta["serves"]:
+    # A deployment that was killed before it was recorded is served all the same.
+    served = [str(server.meta.get("artifact", "")) for server in serving.deployed(store.home)]
+    last = served[-1] if served else deployments[0].meta["serves"] if deployments else ""
+    for earlier in deployments:
+        if earlier.meta["serves"] != last:
             return earlier
     raise BadInput("nothing to roll back to: no other model was deployed before; `tunesmith runs list` shows the runs")
 
@@ -80,9 +84,9 @@ def plan(request: DeployRequest, facts: Facts) -> Plan:
     need_vllm(facts)
     earlier = facts.seen["rollback"]
     arm = earlier.meta["arm"] if earlier else request.arm
+    made = facts.seen["model"] or facts.need(arm, {"adapter": "train", "merged": "merge"}.get(arm, "quantize"))
     if facts.seen["broken"]:
         raise GateRefused(f"deploy {arm}: {'; '.join(facts.seen['broken'])}")
-    made = facts.seen["model"] or facts.need(arm, {"adapter": "train", "merged": "merge"}.get(arm, "quantize"))
     base = facts.seen.get("base")
     if earlier and arm == "adapter" and base is None:
         raise BadInput(f"nothing says which base {earlier.meta['serves']} was trained on; deploy another arm")
@@ -95,16 +99,18 @@ def plan(request: DeployRequest, facts: Facts) -> Plan:
         **serving_peaks(serving_memory(base or made), on_gpu=facts.serves_on_gpu),
     )
     now = facts.seen["deployed"]
+    port = taken_over(request, now)
     return Plan(
         stage="deploy",
         run=facts.run,
         arm=arm,
-        summary=f"serve the {arm} model ({made.id}) on 127.0.0.1" + (f":{request.port}" if request.port else ""),
+        summary=f"serve the {arm} model ({made.id}) on 127.0.0.1" + (f":{port}" if port else ""),
         steps=(
             "verify the model against its manifest",
             *_way_given(price, facts),
             "start vLLM on the loopback address with a random key, or keep the server that evaluated this model",
-            "ask it one case of the suite",
+            *(["keep the key that is in use on this port"] if any(server.port == port for server in now) else []),
+            f"take conversations of up to {CONTEXT_TOKENS} tokens, as it was measured; ask it one case of the suite",
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(model=made, base=base),
@@ -113,6 +119,11 @@ def plan(request: DeployRequest, facts: Facts) -> Plan:
         replaces=tuple(f"what is served now on port {server.port} ({server.model})" for server in now),
         refusals=room(price, replace(facts, machine=facts.seen["alone"]), remedy="stopping another program"),
     )
+
+
+def taken_over(request: DeployRequest, deployed: Sequence[serving.Server]) -> int:
+    """The port to serve on, 0 for a free one: a rollback answers where its clients ask already."""
+    return request.port or (deployed[-1].port if request.rollback and deployed else 0)
 
 
 def _way_given(price: Estimate, facts: Facts) -> tuple[str, ...]:

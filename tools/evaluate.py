@@ -22,6 +22,7 @@ from tunesmith.tools.judging import JUDGE_HELP, JUDGES, Models, asked_cases, fin
 from tunesmith.tools.local_paths import local_path
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.prompting import candidates
+from tunesmith.tools.serving_spec import MAX_ANSWER_TOKENS
 from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
 
 # Arm → the stage that makes what it serves.
@@ -45,7 +46,10 @@ class EvaluateRequest(Request):
         default=GOAL_RATE, gt=0, le=1, description="Pass rate on the target at which a prompt makes training needless."
     )
     max_tokens: int = Field(
-        default=96, ge=1, le=32768, description="Tokens an answer may have; left out: as many as in the baseline."
+        default=96,
+        ge=1,
+        le=MAX_ANSWER_TOKENS,
+        description="Tokens an answer may have; left out: as many as in the baseline.",
     )
     temperature: float = Field(default=0.0, ge=0, le=2, description="0: greedy; left out: as in the baseline.")
     repeats: int = Field(

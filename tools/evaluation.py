@@ -172,7 +172,8 @@ def _holding(evaluations: Mapping[str, Keys], run: str, arm: str, made: Artifact
     if not steps:
         which = f" as it is now ({made.id})" if made else ""
         raise NotFound(
-            f"run {run} has no finished evaluation of the arm {arm!r}{which}; `tunesmith evaluate` makes one"
+            f"run {run} has no finished evaluation of the arm {arm!r}{which}; "
+            f"`tunesmith {'baseline' if arm == 'base' else f'evaluate --arm {arm}'}` makes one"
         )
     return steps
 

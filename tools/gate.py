@@ -15,34 +15,36 @@ from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.compare import BETTER, GUARDED_BLOCKS, LISTED_BLOCKS, MAX_ERROR_SHARE, PRIMARY_BLOCK, WORSE
 from tunesmith.tools.evaluation import CHAIN, compare_run
+from tunesmith.tools.headroom import FLIPS_TO_SHOW
 
 
-def broken_hops(store: Store, run: str, arm: str) -> list[str]:
-    """Why the run's newest `arm` must not be deployed, a line for each block; empty: it may.
+def broken_hops(store: Store, run: str, arm: str, *, made_as: Artifact | None = None) -> list[str]:
+    """Why the run's newest `arm`, or the one given, must not be deployed, a line for each block; empty: it may.
 
     An evaluation of an earlier artifact counts for nothing. The adversarial block is listed, and gates nothing.
     """
-    made = _line(store, run, arm)
+    made = _line(store, run, arm, made_as)
     try:
         whole = compare_run(store, run, "base", arm, made=made)
     except (NotFound, BadInput) as error:
         return [str(error)]
     if not whole["comparable"]:
         return [str(whole["refused"])]
-    told = {block: why for block in whole["blocks"] if (why := _against_base(whole, block))}
+    told = _unmeasured(whole)
+    told |= {block: why for block in whole["blocks"] if (why := _against_base(whole, block))}
     for hop in _hops(store, run, made):
         over = " → ".join(hop["arms"])
         told |= {name: f"{over}, {why}" for name in hop["blocks"] if name not in told and (why := _over_hop(hop, name))}
     return list(told.values())
 
 
-def _line(store: Store, run: str, arm: str) -> dict[str, Artifact]:
-    """The artifacts from the base to the run's newest `arm`, as far as the store knows them, by the arm they are."""
-    made = store.artifacts(run, arm)
-    if not made:
+def _line(store: Store, run: str, arm: str, made_as: Artifact | None) -> dict[str, Artifact]:
+    """The artifacts from the base to the run's `arm`, as far as the store knows them, by the arm they are."""
+    made = made_as or next(reversed(store.artifacts(run, arm)), None)
+    if made is None:
         return {}
-    before = {kind: store.ancestor(made[-1], kind) for kind in CHAIN[: CHAIN.index(arm)]}
-    return {**{kind: artifact for kind, artifact in before.items() if artifact}, arm: made[-1]}
+    before = {kind: store.ancestor(made, kind) for kind in CHAIN[: CHAIN.index(arm)]}
+    return {**{kind: artifact for kind, artifact in before.items() if artifact}, arm: made}
 
 
 def _hops(store: Store, run: str, made: Mapping[str, Artifact]) -> list[dict[str, Any]]:
@@ -64,12 +66,24 @@ def _hops(store: Store, run: str, made: Mapping[str, Artifact]) -> list[dict[str
     return [hop for hop in found if hop["arms"] != ["base", way[-1]]]
 
 
+def _unmeasured(whole: Mapping[str, Any]) -> dict[str, str]:
+    """Blocks that no case of the suite tells of, so that nothing is known: what is not there breaks no test."""
+    a, b = whole["arms"]
+    owed = [PRIMARY_BLOCK, *(name for name in whole.get("left_out", ()) if name in GUARDED_BLOCKS)]
+    return {
+        name: f"{name}: no case of it was asked of both {a} and {b}, so nothing is known of it; put such cases into the "
+        "suite, then `tunesmith baseline` and evaluate again"
+        for name in owed
+        if name not in whole["blocks"]
+    }
+
+
 def _against_base(compared: Mapping[str, Any], block: str) -> str:
     counts = compared["blocks"][block]
     if block in LISTED_BLOCKS:
         return ""
     if block == PRIMARY_BLOCK:
-        return "" if counts["verdict"] == BETTER else _told(compared, block)
+        return "" if counts["verdict"] == BETTER else _told(compared, block, _too_few_to_gain(compared))
     if counts["verdict"] == WORSE:
         return _told(compared, block)
     if erred := _erred(block, counts):
@@ -78,6 +92,15 @@ def _against_base(compared: Mapping[str, Any], block: str) -> str:
     if block in GUARDED_BLOCKS and lost > margin:
         return _told(compared, block, f"{lost:.1%} lost, over the margin of {margin:.0%}")
     return ""
+
+
+def _too_few_to_gain(compared: Mapping[str, Any]) -> str:
+    """Whether the base leaves too few cases to show any gain on, however good the model is."""
+    counts, base = compared["blocks"][PRIMARY_BLOCK], compared["arms"][0]
+    failed = counts["judged"] - counts["passed"][base]
+    if not counts["judged"] or failed >= FLIPS_TO_SHOW:
+        return ""
+    return f"{base} fails {failed}, and fewer than {FLIPS_TO_SHOW} show no gain: write harder cases"
 
 
 def _over_hop(compared: Mapping[str, Any], block: str) -> str:

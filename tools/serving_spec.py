@@ -15,6 +15,10 @@ from typing import Any, Literal
 from tunesmith.tools.stage import Frozen
 
 LOOPBACK = "127.0.0.1"
+CONTEXT_TOKENS = 2048
+"""Tokens of a conversation, question and answer together, that a server of a model under test takes."""
+MAX_ANSWER_TOKENS = CONTEXT_TOKENS - 256
+"""Of these, what an answer may be given: some must be left for the question."""
 PLUGIN = Path(__file__).parent / "vllm_plugin"
 """Put on vLLM's own path: its module says what it mends."""
 _KERNELS = ("torch", "zentorch")
@@ -30,7 +34,7 @@ class ServerSpec(Frozen):
     """Digest of the model folder, so that another model under the same path is another server."""
     max_lora_rank: int = 0
     """Adapters up to this rank may be loaded while it runs; 0: none."""
-    max_model_len_tokens: int = 2048
+    max_model_len_tokens: int = CONTEXT_TOKENS
     max_num_seqs: int = 64
     """Sequences that the engine works on at once."""
     kv_cache_gib: int = 1

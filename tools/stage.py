@@ -79,7 +79,7 @@ class Plan(Frozen):
     refusals: tuple[str, ...] = ()
     """Why this cannot be done, each with the number and the next thing to try; empty for a plan that can run."""
     notes: tuple[str, ...] = ()
-    """What makes room for it now, such as the driver that gives way."""
+    """What the user should know beside it, such as the driver that gives way, or a base that needs no training."""
     free_ram_bytes: int = 0
     free_vram_bytes: int = 0
     free_disk_bytes: int = 0

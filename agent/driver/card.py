@@ -7,16 +7,17 @@ the prompt that the server has cached already ends.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tunesmith.agent import render
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.desk import Desk
 from tunesmith.agent.driver.routing import Moment
-from tunesmith.memory.records import DONE, DRIVER_RUN, PLANNED, RUNNING, Run, Step
+from tunesmith.memory.records import DONE, DRIVER_RUN, PLANNED, RUNNING, Artifact, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools import catalog
 from tunesmith.tools.arc import ArcPlan
+from tunesmith.tools.standing import is_current
 
 _NEXT = 2
 """Stages that are offered because they come next."""
@@ -88,8 +89,10 @@ def next_stages(store: Store, run: Run | None) -> list[str]:
     """What could follow, the likeliest first: the first stage that has what it needs and has not made what it makes."""
     if run is None:
         return ["base"]
-    held = {artifact.kind for artifact in store.artifacts(run.id)}
-    arms = {step.arm for step in store.steps(run.id, status=DONE) if step.stage == "evaluate"}
+    newest = {artifact.kind: artifact for artifact in store.artifacts(run.id)}
+    held = {kind for kind, artifact in newest.items() if _of_newest_adapter(store, artifact, newest)}
+    done = [step for step in store.steps(run.id, status=DONE) if step.stage == "evaluate"]
+    arms = {step.arm for step in done if is_current(store, step)}
     found = []
     for arm, kind in (("adapter", "adapter"), ("merged", "merged"), ("quantized", "quantized")):
         if kind in held and arm not in arms and arm != "merged":
@@ -100,6 +103,12 @@ def next_stages(store: Store, run: Run | None) -> list[str]:
         if all(kind in held for kind in entry.needs) and (entry.name != "deploy" or "quantized" in held):
             found.append(entry.name)
     return list(dict.fromkeys(found))
+
+
+def _of_newest_adapter(store: Store, artifact: Artifact, newest: Mapping[str, Artifact]) -> bool:
+    """Whether an artifact holds the run's newest adapter, or has nothing to do with any."""
+    own = store.ancestor(artifact, "adapter")
+    return own is None or "adapter" not in newest or own.id == newest["adapter"].id
 
 
 def routed_tools(store: Store, run: Run | None, draft: ArcPlan | None, prompt: str) -> set[str]:

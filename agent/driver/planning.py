@@ -185,7 +185,6 @@ def edit_plan(desk: Desk, args: EditPlan, ctx: RunContext[Desk]) -> Any:
         return _ask_on(desk, str(unclear))
     edited = draft.model_copy(update={"steps": steps})
     arc.check_arc(edited, have=())
-    _check_gate(edited)
     desk.draft = edited
     shown = _show_draft(desk)
     desk.say(f"The plan is changed: {', '.join(changed)}. Its new prices are on your screen. Start it, or change more?")
@@ -241,17 +240,6 @@ def _with_field(desk: Desk, steps: tuple[StepSpec, ...], stage: str, field: str,
     return tuple(
         spec.model_copy(update={"fields": {**spec.fields, field: value}}) if spec in meant else spec for spec in steps
     )
-
-
-def _check_gate(plan: ArcPlan) -> None:
-    """Refuse a plan whose deployment would be refused at its end. Raises BadInput."""
-    evaluated = {_evaluated(spec) for spec in plan.steps}
-    served = [str(spec.fields.get("arm", "quantized")) for spec in plan.steps if spec.stage == "deploy"]
-    if served and served[0] not in evaluated:
-        raise BadInput(
-            f"deploy serves only what was evaluated, and nothing would evaluate the {served[0]} model; "
-            "leave deploy out too, or keep that evaluation"
-        )
 
 
 def _drafted(desk: Desk) -> ArcPlan:

@@ -13,6 +13,7 @@ from tunesmith.tools import serving
 from tunesmith.tools.baseline import BaselineRequest, BaselineResult, BlockResult
 from tunesmith.tools.chat_template import takes_tools
 from tunesmith.tools.evaluation import Sampling, load_named_suites, read_suite
+from tunesmith.tools.headroom import baseline_advice
 from tunesmith.tools.suites import Suite
 from tunesmith.tools.work.evaluation import Arm, asked_once, block_counts, refuses_adapters, run_arms, server_answers
 from tunesmith.tools.work.job import Job
@@ -38,6 +39,7 @@ def run(job: Job[BaselineRequest]) -> BaselineResult:
         suite_sha256=suite.sha256,
         blocks={block: BlockResult(**count) for block, count in counts.items()},
         key=key,
+        advice=baseline_advice(counts),
         takes_tools=takes_tools(base.path) or not any(case.tools for case in suite.cases),
         taken_over=asked["taken_over"],
     )

@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.errors import GateRefused, StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.tools import serving
 from tunesmith.tools.client import ChatClient, ChatRequest, ChatResponse
-from tunesmith.tools.deploy import DeployRequest, DeployResult
+from tunesmith.tools.deploy import DeployRequest, DeployResult, taken_over
 from tunesmith.tools.evaluation import read_suite
 from tunesmith.tools.facts import measure_machine
+from tunesmith.tools.gate import broken_hops
 from tunesmith.tools.suites import Case
 from tunesmith.tools.work.evaluation import Arm, result_of
 from tunesmith.tools.work.job import Job
@@ -29,6 +30,8 @@ def run(job: Job[DeployRequest]) -> DeployResult:
     """Serve the model, and record the deployment with what it serves and what it replaced."""
     made = job.verified("model")
     arm = job.plan.arm
+    if not job.request.rollback and (broken := broken_hops(job.store, made.run, arm, made_as=made)):
+        raise GateRefused(f"deploy {arm}: {'; '.join(broken)}")  # measured since the yes
     base = job.verified("base") if arm == "adapter" else None
     before = serving.deployed(job.home)
     name = served_name(made)
@@ -39,11 +42,11 @@ def run(job: Job[DeployRequest]) -> DeployResult:
         response, case, passed = _first_answer(job, server, name, made)
     # Promoted first: a kill in between leaves two in service, never none.
     server = serving.promote(server, artifact=made.id, arm=arm, run=job.run, model=name)
+    record = {"serves": made.id, "arm": arm, "url": server.url, "model": name, "replaced": [s.id for s in before]}
+    artifact = job.publish("deployment", job.write_json("deployment.json", record), meta=record)
     for earlier in serving.deployed(job.home):
         if earlier.id != server.id:
             serving.stop(earlier)
-    record = {"serves": made.id, "arm": arm, "url": server.url, "model": name, "replaced": [s.id for s in before]}
-    artifact = job.publish("deployment", job.write_json("deployment.json", record), meta=record)
     job.progress(2, 2, f"served at {server.url}")
     return DeployResult(
         artifact=artifact.id,
@@ -96,7 +99,8 @@ def _serve(
     """A server of the model on the wished port: the one that runs already where it fits, else a new one."""
     if job.vllm is None:
         raise StepFailed("no vLLM found; run `make setup`, or name the program in TUNESMITH_VLLM")
-    port = job.request.port
+    port = taken_over(job.request, before)
+    key = next((earlier.key for earlier in before if earlier.port == port), "")
     rank = lora_rank_served(made if base else None)
     spec = bench_spec(base or made, vllm=job.vllm, adapters_allowed=base is not None, rank=rank)
     equal = [s for s in serving.list_servers(job.home) if s.spec == spec and port in (0, s.port) and serving.healthy(s)]
@@ -115,6 +119,7 @@ def _serve(
             log_path=job.dir / "vllm.log",
             owner=job.step.id,
             port=port,
+            key=key,
             on_wait=lambda seconds: job.progress(0, 2, f"vLLM is starting ({seconds:.0f} s)"),
         )
     if base:
