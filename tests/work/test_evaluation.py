@@ -6,7 +6,8 @@ import json
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from tunesmith.memory.store import Store
 from tunesmith.tools import arc, serving
 from tunesmith.tools.arc import Decision, Workspace
 from tunesmith.tools.behaviour import load_behaviour
+from tunesmith.tools.client import ChatResponse
 from tunesmith.tools.custody import compared
 from tunesmith.tools.evaluation import Sampling, load_named_suites, thin
 from tunesmith.tools.grading import Assertion
 from tunesmith.tools.prompting import best, candidates, dev_rows, judge
 from tunesmith.tools.stage import Plan
 from tunesmith.tools.suites import Case, Suite
-from tunesmith.tools.work.evaluation import Arm, run_arms, server_answers
+from tunesmith.tools.work.evaluation import Arm, Keep, Question, run_arms, server_answers
 from tunesmith.tools.work.local_answers import refuse_unanswerable
 
 STUB = str(Path(__file__).parent / "stub_chat.py")
@@ -136,6 +138,46 @@ def test_errors_are_no_failures_and_above_the_bound_there_is_no_result(ws: Works
     with pytest.raises(StepFailed, match="3 of 40"):
         arc.resume(ws, failed.id, say_yes)
     assert texts(asked(ws)[before:]) == ["2 err", "3 err", "an err"], "a resumed step asks for what erred, and no more"
+
+
+def test_a_resumed_step_holds_no_answers_of_another_engine_and_loses_none_before_it_has_the_new_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job, sampling = new_job(tmp_path), Sampling(max_tokens=8, repeats=2)
+    checks = [(Assertion(type="contains", value="vllm"),), (Assertion(type="llm-rubric", value="It agrees"),)]
+    kept = Suite(
+        cases=tuple(
+            Case(case_id=f"c{n}", suite="s", messages=({"role": "user", "content": f"{n}"},), assertions=checks[n % 2])
+            for n in range(4)
+        )
+    )
+
+    def attempt(engine: str, killed_after: int = 99) -> int:
+        """How many answers the engine gave before it was killed."""
+        given = 0
+
+        def answer(questions: Sequence[Question], keep: Keep) -> None:
+            nonlocal given
+            for question in questions:
+                if given == killed_after:
+                    raise KeyboardInterrupt
+                given += 1
+                keep(question, ChatResponse(question.id, engine))
+
+        with suppress(KeyboardInterrupt):
+            run_arms(job, kept, [Arm("base", "m", {"engine": engine})], sampling, answer)
+        return given
+
+    def answers() -> Counter[str]:
+        return Counter(row.output for row in job.store.results(job.step.id))
+
+    assert attempt("vllm 1", 4) == 4
+    assert attempt("vllm 2", 3) == 3 and "or other settings: 4; asking" in capsys.readouterr().err
+    assert answers() == {"vllm 1": 1, "vllm 2": 3}, "what is not answered anew yet is still there"
+    assert attempt("vllm 2") == 8 - 3, "exactly the others"
+    assert answers() == {"vllm 2": 8} and "settings: 1;" in capsys.readouterr().err
+    assert attempt("vllm 2") == 0 and "another engine" not in capsys.readouterr().err
+    assert {row.passed for row in job.store.results(job.step.id)} == {True, None}, "half of them wait for a judge"
 
 
 def test_a_full_disk_is_named_while_answers_arrive(tmp_path: Path) -> None:
