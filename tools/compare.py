@@ -32,7 +32,7 @@ from typing import Any
 from tunesmith.tools.stats import (
     ALPHA,
     clustered_difference_interval,
-    effective_cases,
+    clustered_pass_rate_interval,
     holm,
     mcnemar_clustered,
     mcnemar_exact,
@@ -40,7 +40,6 @@ from tunesmith.tools.stats import (
     non_inferiority,
     paired_bootstrap,
     paired_difference_interval,
-    pass_rate_interval,
     sign_flip_test,
 )
 
@@ -220,12 +219,7 @@ class _Counts:
 
     def rate_interval(self, passed: int) -> tuple[float, float]:
         """Interval of one arm's pass rate."""
-        worth = effective_cases(a.cluster for a, _ in self.judged)
-        return (
-            pass_rate_interval(passed / len(self.judged) * worth, worth)
-            if self.clustered
-            else pass_rate_interval(passed, len(self.judged))
-        )
+        return clustered_pass_rate_interval(passed, [a.cluster for a, _ in self.judged])
 
     def lower_bound(self, margin: float, alpha: float) -> float:
         """One-sided lower bound of the difference at 1 - alpha."""
@@ -256,7 +250,7 @@ def _block(
     elif not comparable:
         verdict, why = NO_DECISION, "the arms differ in more than what is under test"
     passed = {arm: sum(bool(pair[i].passed) for pair in judged) for i, arm in enumerate(arms)}
-    effect = minimum_detectable_effect(counts.clusters, alpha)
+    effect = minimum_detectable_effect(len(judged), alpha, rows=counts.clusters)
     return {
         "cases": len(pairs),
         "passed": passed,

@@ -180,6 +180,9 @@ def test_cases_made_from_one_seed_row_are_not_counted_as_independent() -> None:
     assert (together["verdict"], together["clusters"], together["p_value"]) == ("no decision", 4, 0.5)
     assert together["interval"][0] <= 0 < alone["interval"][0]
     assert together["detectable"] is None, "four seed rows can show nothing"
+    six = "f" * 12, "pf" * 6
+    pairs = compare_arms(*(clustered(words, 2) for words in six), ("base", "adapter"), KEYS)["blocks"]["target"]
+    assert (pairs["verdict"], pairs["difference"], pairs["detectable"]) == ("better", 0.5, 0.5)
 
 
 def test_a_known_seed_row_never_makes_a_verdict_more_certain() -> None:
