@@ -378,6 +378,7 @@ def test_a_judge_of_cases_that_one_arm_was_not_asked_keeps_no_pair_apart(
     assert found["comparable"] is comparable
     assert set(found["differs_in"]) == (set() if comparable else {"judge", "judge_prompts", "judge_engine"})
     assert found["blocks"]["target"]["cases"] == (1 if comparable else 2)
+    assert found["left_out"] == ({"target": 1} if comparable else {})
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from tests.bench._harness import new_job, server_at, stub, write_suite
 from tests.tiny_model import make_tiny_model
+from tunesmith.agent.render import comparison_table
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import seal
 from tunesmith.memory.records import Artifact, Step
@@ -202,6 +204,14 @@ def test_cases_for_some_arms_are_asked_of_these_and_count_only_between_them(ws: 
     assert by_arm == {"base": ["c-a", "c-b"], "prompted": ["c-a", "c-c"]}
     block = (step.result or {})["comparisons"][0]["blocks"]["target"]
     assert (block["cases"], block["errors"]) == (1, {"base": 0, "prompted": 0})
+    found = compared(ws.store, RUN, "base", "prompted")
+    assert found["left_out"] == {"target": 2}, "what one of them was not asked is counted"
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(comparison_table(found))
+        console.print(comparison_table({**found, "left_out": {"tools": 1}}))
+    assert "left out: 2 target cases were not asked of both" in captured.get()
+    assert "left out: 1 tools case was not asked of both" in captured.get()
     file.write_text(
         file.read_text().replace("[base, prompted, adapter]", "[prompted]").replace('"providers": ["base"], ', "")
     )
