@@ -58,7 +58,7 @@ def _prompt(name: str, **values: str) -> str:
 
 @cache
 def prompts_sha256() -> str:
-    """Digest of all prompts that a judge is given, blanks unfilled, of the answers' order, and of its replies' forms."""
+    """Digest of all prompts that a judge is given, blanks unfilled, the answers' order and the forms of its replies."""
     texts = [_template(name) for name in ("rubric", "steps", "score", "best")]
     return hashlib.sha256(json.dumps([texts, _ORDER, _VERDICT, _STEPS, _SCORE]).encode()).hexdigest()
 
