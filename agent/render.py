@@ -263,7 +263,16 @@ def comparison_table(compared: Mapping[str, Any]) -> RenderableType:
     if not compared["comparable"]:
         differs = ", ".join(map(str, compared["differs_in"]))
         head += Text(f"  not comparable: they differ in {differs}", style="red")
-    return Group(head, rows_table(columns, rows))
+    left_out = [plain(line) for line in left_out_lines(compared.get("left_out", {}))]
+    return Group(head, rows_table(columns, rows), *left_out)
+
+
+def left_out_lines(left_out: Mapping[str, int]) -> list[str]:
+    """How many cases of which block a comparison goes without, a line each."""
+    return [
+        f"left out: {n} {block} case{' was' if n == 1 else 's were'} not asked of both alike"
+        for block, n in left_out.items()
+    ]
 
 
 def passed_text(counts: Mapping[str, Any], *, of: bool = False) -> str:

@@ -92,14 +92,20 @@ class Store(Ledger):
         """Record one answered case; the same case of the same step again replaces an error, nothing else."""
         self.add_results(run, step, [result])
 
-    def add_results(self, run: str, step: str, results: Sequence[EvalResult]) -> None:
-        """Record answered cases in one transaction; a case that is there already replaces an error, nothing else."""
+    def add_results(
+        self, run: str, step: str, results: Sequence[EvalResult], *, replaces_other_keys: bool = False
+    ) -> None:
+        """Record answered cases in one transaction; a case that is there already replaces an error, nothing else.
+
+        With `replaces_other_keys` it also replaces what was answered under another key: to another question, that is.
+        """
         with self.write() as conn:
             for result in results:
                 conn.execute(
                     "DELETE FROM eval_results"
-                    " WHERE step = ? AND arm = ? AND case_id = ? AND repeat = ? AND passed IS NULL",
-                    (step, result.arm, result.case_id, result.repeat),
+                    " WHERE step = ? AND arm = ? AND case_id = ? AND repeat = ?"
+                    " AND (passed IS NULL OR (? AND key_hash <> ?))",
+                    (step, result.arm, result.case_id, result.repeat, replaces_other_keys, result.key_hash),
                 )
                 values = {name: getattr(result, name) for name in EvalResult.__dataclass_fields__}
                 values |= {"tool_calls": to_json(result.tool_calls), "assertions": to_json(result.assertions)}

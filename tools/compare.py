@@ -32,7 +32,7 @@ from typing import Any
 from tunesmith.tools.stats import (
     ALPHA,
     clustered_difference_interval,
-    effective_cases,
+    clustered_pass_rate_interval,
     holm,
     mcnemar_clustered,
     mcnemar_exact,
@@ -40,7 +40,6 @@ from tunesmith.tools.stats import (
     non_inferiority,
     paired_bootstrap,
     paired_difference_interval,
-    pass_rate_interval,
     sign_flip_test,
 )
 
@@ -220,12 +219,7 @@ class _Counts:
 
     def rate_interval(self, passed: int) -> tuple[float, float]:
         """Interval of one arm's pass rate."""
-        worth = effective_cases(a.cluster for a, _ in self.judged)
-        return (
-            pass_rate_interval(passed / len(self.judged) * worth, worth)
-            if self.clustered
-            else pass_rate_interval(passed, len(self.judged))
-        )
+        return clustered_pass_rate_interval(passed, [a.cluster for a, _ in self.judged])
 
     def lower_bound(self, margin: float, alpha: float) -> float:
         """One-sided lower bound of the difference at 1 - alpha."""
@@ -248,15 +242,11 @@ def _block(
     bound = counts.lower_bound(margin, alpha)
     errors = {arm: sum(not (pair[i] and pair[i].passed is not None) for pair in pairs) for i, arm in enumerate(arms)}  # type: ignore[union-attr]
     verdict, why = _verdict(name, counts, p_adjusted, bound, margin=margin, alpha=alpha)
-    worst = max(errors.values())
-    if not judged:
-        verdict, why = NO_DECISION, "no case was answered by both arms"
-    elif worst > MAX_ERROR_SHARE * len(pairs):
-        verdict, why = NO_DECISION, f"{worst} of {len(pairs)} cases erred, over {MAX_ERROR_SHARE:.0%}: run them again"
-    elif not comparable:
-        verdict, why = NO_DECISION, "the arms differ in more than what is under test"
+    obstacle = _obstacle(len(judged), max(errors.values()), len(pairs), comparable)
+    if obstacle:
+        verdict, why = NO_DECISION, obstacle
     passed = {arm: sum(bool(pair[i].passed) for pair in judged) for i, arm in enumerate(arms)}
-    effect = minimum_detectable_effect(counts.clusters, alpha)
+    effect = minimum_detectable_effect(len(judged), alpha, rows=counts.clusters)
     return {
         "cases": len(pairs),
         "passed": passed,
@@ -266,6 +256,7 @@ def _block(
         "p_value": counts.p_value,
         "verdict": verdict,
         "reason": why,
+        "tested": not obstacle,
         "p_adjusted": p_adjusted,
         "judged": len(judged),
         "clusters": counts.clusters,
@@ -276,6 +267,15 @@ def _block(
         "detectable": effect if math.isfinite(effect) else None,
         "scores": _scores(arms, judged),
     }
+
+
+def _obstacle(judged: int, errors: int, cases: int, comparable: bool) -> str:
+    """Why a block cannot have a verdict, however its cases came out; empty where it can."""
+    if not judged:
+        return "no case was answered by both arms"
+    if errors > MAX_ERROR_SHARE * cases:
+        return f"{errors} of {cases} cases erred, over {MAX_ERROR_SHARE:.0%}: run them again"
+    return "" if comparable else "the arms differ in more than what is under test"
 
 
 def _verdict(

@@ -16,7 +16,6 @@ from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.compare import GUARDED_BLOCKS, LISTED_BLOCKS, WORSE, reduce_repeats
 from tunesmith.tools.evaluation import CHAIN, compare_run
-from tunesmith.tools.stats import pass_rate_interval
 
 GOAL_RATE = 0.9
 """Pass rate on the target that counts as reaching the goal, unless a request says otherwise."""
@@ -28,11 +27,10 @@ def compared(store: Store, run: str, a: str, b: str) -> dict[str, Any]:
     """Two arms of a run, the hops between them, the cases that `b` fails, and advice where the prompted base is one."""
     found = compare_run(store, run, a, b)
     chain = hops(store, run, a, b)
+    told = ("arms", "comparable", "differs_in", "blocks", "flips", "left_out")
     return {
         **found,
-        "chain": [
-            {name: hop[name] for name in ("arms", "comparable", "differs_in", "blocks", "flips")} for hop in chain
-        ],
+        "chain": [{name: hop[name] for name in told} for hop in chain],
         "known_limits": known_limits(store, found["steps"][b], b) if b != "base" else [],
         "advice": advice(found, goal_rate(store, found)),
     }
@@ -111,7 +109,7 @@ def advice(found: Mapping[str, Any], goal: float) -> str:
     if "prompted" not in found["arms"] or not target or not target["judged"] or not found["comparable"]:
         return ""
     passed, judged = target["passed"]["prompted"], target["judged"]
-    low, high = pass_rate_interval(passed, judged)
+    low, high = target["pass_rate_intervals"]["prompted"]
     told = f"the prompt alone passes {passed} of {judged} target cases ({passed / judged:.0%}, 95 % interval "
     told += f"{low:.0%}–{high:.0%})"
     against_base = found["arms"][0] == "base"

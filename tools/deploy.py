@@ -42,7 +42,8 @@ class DeployResult(Result):
     """File that holds the API key; readable by its owner only."""
     first_answer: str
     first_case: str
-    passed: bool
+    passed: bool | None
+    """Of the first answer; None where it was no case, is not graded without a judge, or could not be graded."""
 
 
 def look(request: DeployRequest, store: Store, run: str) -> Mapping[str, Any]:

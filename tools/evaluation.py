@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -22,8 +23,6 @@ from tunesmith.tools.suites import BUNDLED, Case, Suite, load_suites
 _DEMO = "demo"
 SuiteName = Annotated[str, local_path(_DEMO, *BUNDLED)]
 """A suite in a request: a file, or a short name."""
-_CLUSTER = "seed_row"
-"""Entry of a case's metadata: the row that it was made from, where several cases were made from one."""
 _SERVER_START_S = 30.0
 # Tokens per second of a 1e9-parameter model on the reference machine, many requests at once.
 _TOKENS_PER_SECOND_BILLION = 55.0
@@ -129,6 +128,7 @@ def compare_run(
     The later arm of the chain counts by its newest evaluation; the other by the same step where that holds both (one
     server, nothing else changed), else by its newest that may be compared, else by its newest. `unfinished` is an
     evaluating step that is still at work, with its keys. Of an arm in `made` only answers of that very artifact count.
+    `left_out` numbers, by block, the suite's cases that were not asked of both alike, and so tell nothing of the two.
     Raises NotFound where an arm has none, BadInput where the suite that they belong to cannot be read any more.
     """
     for arm in (a, b):
@@ -139,7 +139,7 @@ def compare_run(
     first, last = sorted((a, b), key=ARMS.index)
     holding = {arm: _holding(evaluations, run, arm, (made or {}).get(arm)) for arm in (a, b)}
     step = holding[last][-1]
-    cases = _cases(store, run, evaluations[step][last].get("suite"))
+    cases = cases_of(store, run, evaluations[step][last].get("suite"))
     candidates = [step] if step in holding[first] else holding[first][::-1]
     pairs = (_pair(store, run, evaluations, {first: one, last: step}, cases) for one in candidates)
     pair = _first_comparable(pairs, allowed := _allowed(a, b))
@@ -152,7 +152,8 @@ def compare_run(
         for arm in (a, b)
     )
     compared = compare_arms(records_a, records_b, arms=(a, b), keys=pair.keys, allowed=allowed)
-    return {"run": run, "steps": {arm: pair.steps[arm] for arm in (a, b)}, **compared}
+    left_out = dict(Counter(case.block for name, case in cases.items() if name in pair.left_out))
+    return {"run": run, "steps": {arm: pair.steps[arm] for arm in (a, b)}, **compared, "left_out": left_out}
 
 
 def _allowed(a: str, b: str) -> frozenset[str]:
@@ -246,8 +247,8 @@ def keys_of(step: Step) -> Keys:
     return keys
 
 
-def _cases(store: Store, run: str, suite_sha256: Any) -> dict[str, Case]:
-    """The cases of the suite that a comparison was run on; none where the run never recorded it. Raises BadInput.
+def cases_of(store: Store, run: str, suite_sha256: Any) -> dict[str, Case]:
+    """The cases, by id, of the suite that answers were given to; none where the run never recorded it. Raises BadInput.
 
     Without them nobody knows which cases were made from one seed row, so a suite that is gone is no empty one.
     """
@@ -271,8 +272,8 @@ def _asked_of_both(case: Case, together: Mapping[str, Sequence[str]], one_step: 
 
 def _record(result: EvalResult, case: Case | None) -> dict[str, Any]:
     record = {name: getattr(result, name) for name in ("case_id", "block", "passed", "score", "error", "repeat")}
-    if case and case.metadata.get(_CLUSTER) is not None:
-        record["cluster"] = str(case.metadata[_CLUSTER])
+    if case:
+        record["cluster"] = case.cluster
     if case and result.passed is not None and names_metrics(case):
         record["metrics"] = dict(stored_grade(case, result).named_scores)
     return record

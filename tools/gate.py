@@ -69,7 +69,7 @@ def _hops(store: Store, run: str, made: Mapping[str, Artifact]) -> list[dict[str
 def _unmeasured(whole: Mapping[str, Any]) -> dict[str, str]:
     """Blocks that no case of the suite tells of, so that nothing is known: what is not there breaks no test."""
     a, b = whole["arms"]
-    owed = [PRIMARY_BLOCK, *(name for name in whole.get("left_out", ()) if name in GUARDED_BLOCKS)]
+    owed = [PRIMARY_BLOCK, *(name for name in whole["left_out"] if name in GUARDED_BLOCKS)]
     return {
         name: f"{name}: no case of it was asked of both {a} and {b}, so nothing is known of it; put such cases into the "
         "suite, then `tunesmith baseline` and evaluate again"

@@ -14,9 +14,9 @@ from tunesmith.memory.records import DONE, EvalResult
 from tunesmith.memory.store import Store
 from tunesmith.tools.compare import BLOCKS, reduce_repeats
 from tunesmith.tools.custody import advice, goal_rate
-from tunesmith.tools.evaluation import compare_run, keys_of, read_suite
+from tunesmith.tools.evaluation import cases_of, compare_run, keys_of, read_suite
 from tunesmith.tools.stage import ARMS
-from tunesmith.tools.stats import pass_rate_interval
+from tunesmith.tools.stats import clustered_pass_rate_interval
 
 _HOPS = (("base", "prompted"), ("base", "adapter"), ("adapter", "merged"), ("adapter", "quantized"))
 _SHOWN_FLIPS = 200
@@ -34,6 +34,8 @@ class Score:
     errors: int
     low: float
     high: float
+    rows: int
+    """Seed rows that the graded cases were made from; as many as these where each has its own."""
 
     @property
     def graded(self) -> int:
@@ -60,6 +62,8 @@ class Answer:
     finish_reason: str
     error: str | None
     repeats: int
+    cluster: str
+    """The seed row that the case was made from; the case's own id where it was made from none, or nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,10 @@ def evaluation(store: Store, run: str) -> Evaluation:
     """Read the newest finished evaluation of every arm of a run, and compare its hops."""
     steps = [step for step in store.steps(run, status=DONE) if keys_of(step)]
     newest = {arm: step for step in steps for arm in keys_of(step)}
-    answers = {arm: found for arm in ARMS if arm in newest if (found := _answers(store, newest[arm].id, arm))}
+    rows = {arm: _seed_rows(store, run, keys_of(step)[arm]) for arm, step in newest.items()}
+    answers = {
+        arm: found for arm in ARMS if arm in newest if (found := _answers(store, newest[arm].id, arm, rows[arm]))
+    }
     arms, baselines = list(answers), [step for step in steps if step.stage == "baseline"]
     questions = _questions(store, run)
     blocks = {answer.block for by_case in answers.values() for answer in by_case.values()}
@@ -159,15 +166,26 @@ def _block_order(block: str) -> tuple[int, str]:
     return (BLOCKS.index(block) if block in BLOCKS else len(BLOCKS), block)
 
 
-def _answers(store: Store, step: str, arm: str) -> dict[str, Answer]:
+def _seed_rows(store: Store, run: str, key: Mapping[str, Any]) -> dict[str, str]:
+    """Case → the seed row that it was made from, in the suite that an arm answered; empty where that is gone."""
+    try:
+        return {case_id: case.cluster for case_id, case in cases_of(store, run, key.get("suite")).items()}
+    except TunesmithError:
+        return {}
+
+
+def _answers(store: Store, step: str, arm: str, rows: Mapping[str, str] | None = None) -> dict[str, Answer]:
     by_case: dict[str, list[EvalResult]] = {}
     for result in store.results(step, arm):
         by_case.setdefault(result.case_id, []).append(result)
     verdicts = reduce_repeats([asdict(r) for repeats in by_case.values() for r in repeats])
-    return {case_id: _answer(repeats, verdicts[case_id].passed) for case_id, repeats in by_case.items()}
+    return {
+        case_id: _answer(repeats, verdicts[case_id].passed, (rows or {}).get(case_id, case_id))
+        for case_id, repeats in by_case.items()
+    }
 
 
-def _answer(repeats: Sequence[EvalResult], passed: bool | None) -> Answer:
+def _answer(repeats: Sequence[EvalResult], passed: bool | None, cluster: str) -> Answer:
     """The answer to show is the first that has the verdict of the whole."""
     shown = next((r for r in repeats if r.passed is passed), repeats[0])
     failed = [a for a in shown.assertions if not a.get("passed")]
@@ -182,6 +200,7 @@ def _answer(repeats: Sequence[EvalResult], passed: bool | None) -> Answer:
         finish_reason=shown.finish_reason,
         error=shown.error,
         repeats=len(repeats),
+        cluster=cluster,
     )
 
 
@@ -189,10 +208,12 @@ def _scores(answers: Mapping[str, Mapping[str, Answer]]) -> dict[tuple[str, str]
     scores = {}
     for arm, by_case in answers.items():
         for block in {answer.block for answer in by_case.values()}:
-            verdicts = [answer.passed for answer in by_case.values() if answer.block == block]
-            passed, errors = verdicts.count(True), verdicts.count(None)
-            low, high = pass_rate_interval(passed, len(verdicts) - errors)
-            scores[block, arm] = Score(block, arm, len(verdicts), passed, errors, low, high)
+            asked = [answer for answer in by_case.values() if answer.block == block]
+            graded = [answer for answer in asked if answer.passed is not None]
+            passed, clusters = sum(answer.passed is True for answer in graded), [a.cluster for a in graded]
+            low, high = clustered_pass_rate_interval(passed, clusters)
+            errors, rows = len(asked) - len(graded), len(set(clusters))
+            scores[block, arm] = Score(block, arm, len(asked), passed, errors, low, high, rows)
     return scores
 
 

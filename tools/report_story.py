@@ -25,11 +25,14 @@ _NAMES = {
     "base": "the base", "prompted": "the prompted base", "adapter": "the adapter",
     "merged": "the merged model", "quantized": "the quantized model",
 }  # fmt: skip
+_RANK = {"made the target worse": 0, "was not shown to be learned": 1, "was partly learned": 2, "was learned": 3}
+"""What a tested arm's word is worth; an arm that was not tested has no rank."""
+# From the worst verdict to the best: of several arms the worst speaks.
 _GENERAL = {
-    "better": "the general block got better",
-    "not worse": "the general block held",
-    "no decision": "whether the general block held cannot be decided with so few cases",
     "worse": "the general block got worse",
+    "no decision": "whether the general block held cannot be decided with so few cases",
+    "not worse": "the general block held",
+    "better": "the general block got better",
 }
 
 
@@ -79,16 +82,21 @@ def _block(comparison: dict[str, Any] | None, block: str) -> dict[str, Any]:
 def _learned(found: Evaluation) -> str:
     words = {arm: _word(found, arm) for arm in _CHAIN if found.score("target", arm)}
     last = found.last_arm if found.last_arm in words else next(reversed(words))
-    if words.get("adapter") in ("was learned", "was partly learned") and words[last] != words["adapter"]:
-        return f"{words['adapter']} by the adapter, and {arm_name(last)} did not keep all of it"
-    return words[last]
+    taught = _RANK.get(words.get("adapter", ""), 0)
+    if taught < _RANK["was partly learned"] or taught <= _RANK.get(words[last], -1):
+        return words[last]
+    told = "did not keep all of it" if words[last] in _RANK else words[last].removeprefix("was trained, but ")
+    return f"{words['adapter']} by the adapter, and {arm_name(last)} {told}"
 
 
 def _word(found: Evaluation, arm: str) -> str:
     score, comparison = found.score("target", arm), found.net.get(arm)
-    outcome = _block(comparison, "target").get("verdict")
+    block = _block(comparison, "target")
+    outcome = block.get("verdict")
     if not comparison or not comparison.get("comparable", True) or outcome is None:
         return "was trained, but cannot be compared with the base"
+    if not block["tested"]:
+        return f"was trained, but cannot be judged ({block['reason']})"
     if outcome == "better":
         return "was learned" if score and (score.rate or 0) >= LEARNED_RATE else "was partly learned"
     return "made the target worse" if outcome == "worse" else "was not shown to be learned"
@@ -113,13 +121,16 @@ def _baseline_clause(chain: Sequence[Score]) -> str:
 
 def _general(found: Evaluation) -> str:
     arms = [arm for arm in ("base", "adapter", "quantized") if found.score("general", arm)]
-    verdicts = [_block(found.net.get(arm), "general").get("verdict") for arm in arms[1:]]
-    known = [v for v in ("worse", "no decision", "not worse", "better") if v in verdicts]
-    if not known:
+    blocks = [_block(found.net.get(arm), "general") for arm in reversed(arms[1:])]
+    worst = next((block for word in _GENERAL for block in blocks if block.get("verdict") == word), None)
+    if worst is None:
         return ""
+    told = _GENERAL[worst["verdict"]]
+    if not worst["tested"]:
+        told = f"whether the general block held cannot be decided, since {worst['reason']}"
     scores = [score for arm in arms if (score := found.score("general", arm))]
     numbers = " → ".join(str(score.passed) for score in scores)
-    return f"{_GENERAL[known[0]]} ({numbers} of {scores[0].cases})"
+    return f"{told} ({numbers} of {scores[0].cases})"
 
 
 def _served(served: Served | None) -> str:
@@ -233,14 +244,22 @@ def _cut(found: Evaluation) -> list[str]:
 
 
 def _power(found: Evaluation) -> list[str]:
-    bases = [score for block in found.blocks if (score := found.score(block, "base")) and score.graded]
-    shown = [f"{s.block} {_points(s.graded)} ({count(s.graded, 'case')})" for s in bases]
+    shown = [told for block in found.blocks if (told := _detectable(found, block))]
     return [f"The smallest gain that so few cases can show, in points of pass rate: {listed(shown)}."] if shown else []
 
 
-def _points(cases: int) -> str:
-    gain = minimum_detectable_effect(cases)
-    return "none at all" if math.isinf(gain) else str(math.ceil(gain * 100 - 1e-9))
+def _detectable(found: Evaluation, block: str) -> str:
+    """By the comparison of the last arm with the base; where there is none, by the cases that the base answered."""
+    compared, base = _block(found.net.get(found.last_arm), block), found.score(block, "base")
+    if compared.get("judged"):
+        cases, rows, gain = compared["judged"], compared["clusters"], compared["detectable"]
+    elif base and base.graded:
+        cases, rows, gain = base.graded, base.rows, minimum_detectable_effect(base.graded, rows=base.rows)
+    else:
+        return ""
+    points = "none at all" if gain is None or math.isinf(gain) else math.ceil(gain * 100 - 1e-9)
+    of = f" from {count(rows, 'seed row')}" if rows < cases else ""
+    return f"{block} {points} ({count(cases, 'case')}{of})"
 
 
 def _design(found: Evaluation) -> list[str]:

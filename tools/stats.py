@@ -115,6 +115,16 @@ def pass_rate_interval(passed: float, cases: float, confidence: float = 0.95) ->
     return method(passed, cases, confidence)
 
 
+def clustered_pass_rate_interval(
+    passed: int, clusters: Sequence[Hashable], confidence: float = 0.95
+) -> tuple[float, float]:
+    """The interval that is shown for cases with these cluster labels, one a case, of which so many passed."""
+    if len(set(clusters)) == len(clusters):
+        return pass_rate_interval(passed, len(clusters), confidence)
+    worth = effective_cases(clusters)
+    return pass_rate_interval(passed / len(clusters) * worth, worth, confidence)
+
+
 def effective_cases(clusters: Iterable[Hashable]) -> float:
     """What cases with these cluster labels are worth at the least: as if those of one cluster always agreed.
 
@@ -218,7 +228,8 @@ def paired_bootstrap(
     Student's interval is a floor. With `clusters` (one label a difference) whole clusters are drawn, so that cases made
     from one seed row do not count as independent (Davison & Hinkley 1997, 3.8). Where no two clusters differ there is
     nothing to draw from: then z² / (n + z²) to either side, Tango's ends for n cases without a flip, and the whole
-    range for a single cluster. Seeded: the same input gives the same interval.
+    range for a single cluster. No end lies outside [-1, 1], where no mean can be; of values that do not keep to it
+    neither end is cut. Seeded: the same input gives the same interval.
     """
     import numpy as np
 
@@ -227,7 +238,7 @@ def paired_bootstrap(
     sums, sizes = _cluster_totals(differences, clusters)
     mean = math.fsum(differences) / len(differences)
     if (half := _unseen(sums, sizes, confidence)) is not None:
-        return Bootstrap(mean, mean - half, mean + half, resamples, seed)
+        return Bootstrap(mean, *_possible(mean - half, mean + half, differences), resamples, seed)
     totals, weights = np.asarray(sums), np.asarray(sizes, dtype=float)
     rng = np.random.default_rng(seed)
     chunk = max(1, _BOOTSTRAP_CELLS // len(totals))
@@ -240,7 +251,15 @@ def paired_bootstrap(
     tail = NormalDist().cdf(-math.sqrt(len(totals) / (len(totals) - 1)) * student)
     low, high = np.quantile(means, [tail, 1 - tail])
     half = student * _standard_error(sums, sizes)
-    return Bootstrap(mean, min(float(low), mean - half), max(float(high), mean + half), resamples, seed)
+    ends = _possible(min(float(low), mean - half), max(float(high), mean + half), differences)
+    return Bootstrap(mean, *ends, resamples, seed)
+
+
+def _possible(low: float, high: float, differences: Sequence[float]) -> tuple[float, float]:
+    """The part of an interval in which the mean can lie, where the values are differences of scores from 0 to 1."""
+    if max(map(abs, differences)) > 1:
+        return low, high
+    return max(-1.0, low), min(1.0, high)
 
 
 def _unseen(sums: Sequence[float], sizes: Sequence[int], confidence: float) -> float | None:
@@ -265,14 +284,15 @@ def _standard_error(sums: Sequence[float], sizes: Sequence[int]) -> float:
     return math.sqrt(squares * clusters / (clusters - 1)) / sum(sizes)
 
 
-def minimum_detectable_effect(cases: int, alpha: float = ALPHA) -> float:
+def minimum_detectable_effect(cases: int, alpha: float = ALPHA, *, rows: int | None = None) -> float:
     """The smallest gain in pass rate that the exact McNemar test can show on `cases` pairs; infinite where none.
 
     Best case: every flip goes one way, so k flips give p = 2 / 2^k; the smallest k with p < alpha (6 at .05)
-    over the cases. A real gain with losses mixed in needs more.
+    over the cases. A real gain with losses mixed in needs more. Cases that were made from fewer `rows` must flip in
+    k of these: one in each is enough, and fewer rows than k show nothing.
     """
     flips = next(k for k in range(1, 2048) if mcnemar_exact(k, 0) < alpha)
-    return flips / cases if flips <= cases else math.inf
+    return flips / cases if flips <= (cases if rows is None else rows) else math.inf
 
 
 def detectable_text(cases: int, alpha: float = ALPHA, *, clusters: Collection[Hashable] = ()) -> str:
@@ -281,7 +301,7 @@ def detectable_text(cases: int, alpha: float = ALPHA, *, clusters: Collection[Ha
     `clusters` are the cases' seed rows, one label a case; left out, every case stands alone.
     """
     rows = len(set(clusters)) or cases
-    gain = minimum_detectable_effect(rows, alpha)
+    gain = minimum_detectable_effect(cases, alpha, rows=rows)
     if math.isinf(gain):
         return f"with {_counted(cases, rows)} no gain can be shown; write at least 6{' rows' if rows < cases else ''}"
     return f"with {_counted(cases, rows)} no gain under {_points(gain)} points can be shown"

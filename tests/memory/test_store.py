@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,13 @@ def test_an_error_is_replaced_by_an_answer_but_an_answer_by_nothing(store: Store
     store.add_result("r1", step, result(True, "first"))
     store.add_result("r1", step, result(False, "second"))
     assert [(r.output, r.passed) for r in store.results(step)] == [("first", True)]
+    store.add_results("r1", step, [result(False, "third")], replaces_other_keys=True)
+    assert [(r.output, r.passed) for r in store.results(step)] == [("first", True)], "its key is the same"
+    other = replace(result(False, "other"), key_hash="k2")
+    store.add_result("r1", step, other)
+    assert [(r.output, r.passed) for r in store.results(step)] == [("first", True)], "nobody asked for that"
+    store.add_results("r1", step, [other], replaces_other_keys=True)
+    assert [(r.output, r.key_hash) for r in store.results(step)] == [("other", "k2")]
 
 
 def test_flips_and_lineage_are_views(store: Store) -> None:

@@ -180,6 +180,9 @@ def test_cases_made_from_one_seed_row_are_not_counted_as_independent() -> None:
     assert (together["verdict"], together["clusters"], together["p_value"]) == ("no decision", 4, 0.5)
     assert together["interval"][0] <= 0 < alone["interval"][0]
     assert together["detectable"] is None, "four seed rows can show nothing"
+    six = "f" * 12, "pf" * 6
+    pairs = compare_arms(*(clustered(words, 2) for words in six), ("base", "adapter"), KEYS)["blocks"]["target"]
+    assert (pairs["verdict"], pairs["difference"], pairs["detectable"]) == ("better", 0.5, 0.5)
 
 
 def test_a_known_seed_row_never_makes_a_verdict_more_certain() -> None:
@@ -375,6 +378,7 @@ def test_a_judge_of_cases_that_one_arm_was_not_asked_keeps_no_pair_apart(
     assert found["comparable"] is comparable
     assert set(found["differs_in"]) == (set() if comparable else {"judge", "judge_prompts", "judge_engine"})
     assert found["blocks"]["target"]["cases"] == (1 if comparable else 2)
+    assert found["left_out"] == ({"target": 1} if comparable else {})
 
 
 @pytest.mark.parametrize(

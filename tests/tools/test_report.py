@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,17 @@ import pytest
 
 from tests import fixtures_run
 from tunesmith.memory.errors import NotFound
+from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import EvalResult
 from tunesmith.tools import report_format
+from tunesmith.tools.evaluation import compare_run
 from tunesmith.tools.processes import ProcessId
 from tunesmith.tools.report import gather, write_report
 from tunesmith.tools.report_charts import loss_chart
+from tunesmith.tools.report_evaluation import evaluation
 from tunesmith.tools.report_process import Curve
 from tunesmith.tools.serving_spec import ServerSpec
+from tunesmith.tools.suites import Case, Suite
 
 ATTACK = (
     "</pre></details></td></title></style></textarea>--><script>document.title='owned'</script>"
@@ -247,6 +252,108 @@ def test_errors_are_outside_the_rate(tmp_path: Path) -> None:
     score = summary["blocks"]["target"]["base"]
     assert (score["cases"], score["errors"], score["passed"], score["rate"]) == (10, 2, 4, 0.5)
     assert "2 errors" in page.text and any("counted apart" in limit for limit in summary["limits"])
+
+
+def answered(
+    home: Path, answers: Mapping[str, Mapping[str, str]], *, row_size: int = 1, odd: str = ""
+) -> fixtures_run.Builder:
+    """A run whose arms answered as the letters say: p pass, f fail, e error; `row_size` cases come from one seed row.
+
+    The arm `odd` was sampled in a way of its own.
+    """
+    build = fixtures_run.new_builder(home)
+    cases = [
+        Case(
+            case_id=f"{block}-{n}",
+            block=block,
+            suite="s",
+            messages=(),
+            metadata={"seed_row": f"{block}-{n // row_size}"},
+        )
+        for block, words in answers["base"].items()
+        for n in range(len(words))
+    ]
+    kept = Suite(cases=tuple(cases))
+    atomic_write(home / "suite.json", kept.to_json())
+    under_test = {"adapter": {"adapter": "d"}, "quantized": {"weights": "q"}, "prompted": {"system_prompt": "s"}}
+    for arm, blocks in answers.items():
+        step = build.step("baseline" if arm == "base" else "evaluate", arm=arm)
+        if arm == "base":
+            build.artifact(step, "suite", str(home / "suite.json"), suite_sha256=kept.sha256)
+        for block, words in blocks.items():
+            for n, word in enumerate(words):
+                passed = {"p": True, "f": False}.get(word)
+                error = "late" if passed is None else None
+                answer = EvalResult(arm, block, f"{block}-{n}", "k", "", passed, None, error=error)
+                build.store.add_result(build.run, step, answer)
+        key = {"engine": "x", "suite": kept.sha256, "sampling": odd == arm, **under_test.get(arm, {})}
+        build.end(step, 1.0, 1, {"key": key} if arm == "base" else {"keys": {arm: key}})
+    return build
+
+
+@pytest.mark.parametrize(
+    ("adapter", "quantized", "odd", "said"),
+    [
+        (31, "p" * 32 + "f" * 8, "", "was learned: of"),
+        (40, "p" * 38 + "f" * 2, "", "was learned: of"),
+        (40, "p" * 31 + "f" * 9, "", "was learned by the adapter, and the quantized model did not keep all of it"),
+        (31, "p" * 3 + "f" * 37, "", "was partly learned by the adapter, and the quantized model did not keep all"),
+        (40, "p" * 36 + "e" * 4, "", "the adapter, and the quantized model cannot be judged (4 of 40 cases erred"),
+        (40, "p" * 40, "quantized", "by the adapter, and the quantized model cannot be compared with the base"),
+        (2, "p" * 40, "", "was learned: of"),
+        (2, "e" * 40, "", "was trained, but cannot be judged (no case was answered by both arms)"),
+    ],
+)
+def test_only_what_was_shown_to_be_less_is_called_not_kept(
+    tmp_path: Path, adapter: int, quantized: str, odd: str, said: str
+) -> None:
+    arms = {"base": "f" * 40, "adapter": "p" * adapter + "f" * (40 - adapter), "quantized": quantized}
+    build = answered(tmp_path, {arm: {"target": words} for arm, words in arms.items()}, odd=odd)
+    verdict = gather(build.store, build.run)["verdict"]
+    assert said in verdict
+    assert ("did not keep" in verdict) == ("did not keep" in said)
+
+
+@pytest.mark.parametrize(
+    ("quantized", "said"),
+    [
+        ("f" + "p" * 39, "cannot be decided with so few cases (40 → 40 → 39 of 40)"),
+        ("e" * 3 + "p" * 37, "cannot be decided, since 3 of 40 cases erred, over 5%: run them again (40 → 40 → 37"),
+        ("f" * 8 + "p" * 32, "the general block got worse"),
+    ],
+)
+def test_that_the_general_block_is_undecided_is_said_with_its_own_cause(
+    tmp_path: Path, quantized: str, said: str
+) -> None:
+    arms = {"base": "p" * 40, "adapter": "p" * 40, "quantized": quantized}
+    build = answered(tmp_path, {arm: {"target": "f" * 6, "general": words} for arm, words in arms.items()})
+    assert said in gather(build.store, build.run)["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("row_size", "power"),
+    [
+        (1, "target 30 (20 cases) and general 25 (24 cases)"),
+        (2, "target 30 (20 cases from 10 seed rows) and general 25 (24 cases from 12 seed rows)"),
+        (4, "target none at all (20 cases from 5 seed rows) and general 25 (24 cases from 6 seed rows)"),
+    ],
+)
+def test_seed_rows_count_in_the_report_as_in_the_comparison(tmp_path: Path, row_size: int, power: str) -> None:
+    base = {"target": "f" * 18 + "pp", "general": "p" * 24}
+    rest = {arm: {"target": "p" * 17 + "fff", "general": "p" * 23 + "f"} for arm in ("prompted", "quantized")}
+    alone = answered(tmp_path / "alone", {"base": base}, row_size=row_size)
+    both = answered(tmp_path / "both", {"base": base, **rest}, row_size=row_size)
+    for build in (alone, both):
+        limits = gather(build.store, build.run)["limits"]
+        assert f"The smallest gain that so few cases can show, in points of pass rate: {power}." in limits
+    shown = evaluation(both.store, both.run)
+    for block, counts in compare_run(both.store, both.run, "base", "quantized")["blocks"].items():
+        for arm, interval in counts["pass_rate_intervals"].items():
+            score = shown.score(block, arm)
+            assert score and [score.low, score.high] == interval
+    assert evaluation(alone.store, alone.run).score("target", "base") == shown.score("target", "base")
+    low, high = shown.net["prompted"]["blocks"]["target"]["pass_rate_intervals"]["prompted"]
+    assert f"95 % interval {low:.0%}–{high:.0%}" in shown.advice
 
 
 def test_a_spike_of_a_long_curve_is_drawn_and_infinity_is_not() -> None:

@@ -114,6 +114,35 @@ def test_twenty_cases_show_no_gain_under_thirty_points_and_sixty_show_ten() -> N
     assert "at least 6" in stats.detectable_text(3)
 
 
+def test_one_flip_in_each_of_six_seed_rows_is_the_smallest_gain_that_can_be_shown() -> None:
+    for cases, rows in [(60, 30), (20, 10), (12, 6), (40, 7)]:
+        gain = stats.minimum_detectable_effect(cases, rows=rows)
+        flips = round(gain * cases)
+        nets = [1] * flips + [0] * (rows - flips)
+        assert max(stats.mcnemar_exact(flips, 0), stats.mcnemar_clustered(nets)) < 0.05
+        assert stats.mcnemar_clustered(nets[1:]) > 0.05, "a flip less shows nothing"
+    labels = [n // 2 for n in range(60)]
+    assert (
+        stats.detectable_text(60, clusters=labels)
+        == "with 60 cases from 30 seed rows no gain under 10 points can be shown"
+    )
+    assert stats.minimum_detectable_effect(60, rows=5) == math.inf, "however many cases they make"
+
+
+def test_no_interval_of_differences_leaves_the_range_of_differences() -> None:
+    rng, labels = random.Random(11), [n // 2 for n in range(16)]
+    flips: list[list[float]] = [[1.0] * 12 + [0.0] * 4, [1.0] * 16, [-1.0] * 15 + [0.0], [-1.0] * 16]
+    flips += [[rng.choice((-1.0, 0.0, 1.0, 1.0, 1.0)) for _ in range(16)] for _ in range(20)]
+    for deltas in flips:
+        found = stats.paired_bootstrap(deltas, clusters=labels, resamples=300)
+        assert -1 <= found.low <= found.mean <= found.high <= 1
+        for confidence in (0.9, 0.95):
+            low, high = stats.clustered_difference_interval(deltas, labels, confidence, resamples=300)
+            assert -1 <= low <= high <= 1
+    beyond = stats.paired_bootstrap([2.0, 3.0, 4.0] * 5)
+    assert beyond.low < beyond.mean < beyond.high, "scores that a judge gives outside 0 to 1 keep their interval"
+
+
 def test_holm_matches_a_worked_example_and_keeps_order() -> None:
     adjusted = stats.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
     assert list(adjusted) == ["a", "b", "c", "d"]

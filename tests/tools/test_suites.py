@@ -213,10 +213,11 @@ def test_grade_asks_the_judge_that_it_is_given(tmp_path: Path) -> None:
         " {type: select-best, value: kindest}]}]",
     )
     lines = [{"case_id": "k", "output": "aye"}, {"case_id": "k", "output": "yes, gladly"}]
-    outputs = write(tmp_path, "\n".join(map(json.dumps, lines)), "out.jsonl")
-    graded = grade_outputs(path, outputs, judge=_Judge())
-    # The second of the sorted answers is chosen, whoever's turn it is.
-    assert [c["passed"] for c in graded["cases"]] == [False, True]
+    # The second by sha256 of question and answer is chosen, whoever's turn it is.
+    for given, passed in ((lines, [True, False]), (lines[::-1], [False, True])):
+        outputs = write(tmp_path, "\n".join(map(json.dumps, given)), "out.jsonl")
+        graded = grade_outputs(path, outputs, judge=_Judge())
+        assert [c["passed"] for c in graded["cases"]] == passed
     with pytest.raises(BadInput, match="asks a judge"):
         grade_outputs(path, outputs)
 

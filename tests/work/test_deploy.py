@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -20,8 +21,10 @@ from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools import arc, leaving, runner, serving, worker
 from tunesmith.tools.arc import Decision, Workspace
+from tunesmith.tools.grading import Assertion
 from tunesmith.tools.serving import Server
 from tunesmith.tools.stage import GIB, Machine, Plan
+from tunesmith.tools.suites import Case, Suite
 from tunesmith.tools.work import deploy as deploy_work
 from tunesmith.tools.work.served import bench_spec, served_name
 
@@ -136,6 +139,44 @@ def test_a_kill_while_the_earlier_deployment_is_let_go_leaves_the_new_one_in_ser
         assert older.id in in_service()
     finally:
         os.killpg(before.pid, signal.SIGKILL)
+
+
+TOOLS = ({"type": "function", "function": {"name": "find_order", "parameters": {"type": "object"}}},)
+
+
+@pytest.mark.parametrize(
+    ("check", "passed"),
+    [
+        (Assertion(type="regex", value="."), True),
+        (Assertion(type="equals", value="never said"), False),
+        (Assertion(type="llm-rubric", value="It agrees"), None),
+        (None, None),
+    ],
+    ids=["right", "wrong", "awaits a judge", "no suite"],
+)
+def test_the_first_case_is_asked_as_an_evaluation_asks_it_and_what_is_not_graded_has_not_failed(
+    ws: Workspace, check: Assertion | None, passed: bool | None
+) -> None:
+    run = ws.store.new_run("test")
+    model(ws, run, "older")
+    serve(ws, model(ws, run, "good"))
+    if check:
+        plain = Case(case_id="c", suite="s", messages=({"role": "user", "content": "q"},), assertions=(check,))
+        offers = {"tools": TOOLS, "tool_choice": "required", "sampling": {"top_p": 0.5}}
+        others = plain.model_copy(update={"case_id": "b", "arms": ("base",)})
+        kept = Suite(cases=(others, plain.model_copy(update=offers)))
+        path = ws.store.home / "suite.json"
+        path.write_text(kept.to_json())
+        drawn = {"max_tokens": 7, "temperature": 0.3}
+        step = ws.store.propose(run, "baseline", arm="base", plan_hash="b", request=drawn)
+        ws.store.add_artifact(Artifact("", run, step, "suite", path, kept.sha256, 2, (), {}))
+        ws.store.finish(step, {"key": {}})
+    result = arc.perform(ws, run, "deploy", {"rollback": True}, say_yes).result or {}
+    assert (result["first_case"], result["passed"]) == ("c" if check else "", passed)
+    [asked] = map(json.loads, (ws.store.home.parent / "requests").read_text().splitlines())
+    if check:
+        assert (asked["tools"], asked["tool_choice"], asked["top_p"]) == (list(TOOLS), "required", 0.5)
+        assert (asked["max_tokens"], asked["temperature"], asked["seed"]) == (7, 0.3, 0)
 
 
 # --- beside what is deployed, or in its place

@@ -25,6 +25,8 @@ _BLANK = re.compile(r"\[\[(\w+)\]\]")
 _YES = re.compile(r"(true|yes|pass|y)", re.IGNORECASE)
 _EPSILON = 2.0**-52
 _TOP_SCORE = 10
+_ORDER = "by sha256 of question and answer"
+"""How the answers that select-best shows are ordered: judges favour a place, so none may be one arm's for good."""
 _SENTENCE = {"type": "string", "minLength": 1, "maxLength": 240}
 
 
@@ -56,9 +58,9 @@ def _prompt(name: str, **values: str) -> str:
 
 @cache
 def prompts_sha256() -> str:
-    """Digest of every prompt that a judge is given, blanks unfilled, and of the forms of its replies."""
+    """Digest of all prompts that a judge is given, blanks unfilled, the answers' order and the forms of its replies."""
     texts = [_template(name) for name in ("rubric", "steps", "score", "best")]
-    return hashlib.sha256(json.dumps([texts, _VERDICT, _STEPS, _SCORE]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([texts, _ORDER, _VERDICT, _STEPS, _SCORE]).encode()).hexdigest()
 
 
 def prompts_asked(assertion: Assertion) -> int:
@@ -176,15 +178,19 @@ def _reply_object(reply: str, pattern: str) -> Mapping[str, Any]:
 def select_best(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     """The judge prefers this output to those of the other arms. Equal outputs are equally good.
 
-    The outputs are shown in an order that does not depend on whose turn it is.
+    The outputs are shown in an order that neither whose turn it is nor how an arm's answers look can tell.
     """
     judge = _judge(assertion, aid)
     if not aid.rivals:
         raise js.CannotGrade("select-best compares the answers of several arms, and only one is given")
-    outputs = sorted({response.output_text, *aid.rivals})
+    outputs = sorted({response.output_text, *aid.rivals}, key=lambda output: _place(aid.question, output))
     criteria = assertion.value if isinstance(assertion.value, str) else js.as_json(assertion.value)
     best = outputs[0] if len(outputs) == 1 else outputs[_choice(judge, criteria, aid.question, outputs)]
     return Verdict(response.output_text == best, f"be the best by {shown(criteria)}", shown(response.output_text))
+
+
+def _place(question: str, output: str) -> str:
+    return hashlib.sha256(json.dumps([question, output]).encode()).hexdigest()
 
 
 def _choice(judge: Judge, criteria: str, question: str, outputs: Sequence[str]) -> int:

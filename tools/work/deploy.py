@@ -10,20 +10,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from tunesmith.memory.errors import GateRefused, StepFailed
-from tunesmith.memory.records import Artifact
+from tunesmith.memory.records import DONE, Artifact
 from tunesmith.tools import serving
 from tunesmith.tools.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.deploy import DeployRequest, DeployResult, taken_over
-from tunesmith.tools.evaluation import read_suite
+from tunesmith.tools.evaluate import sampling_of
+from tunesmith.tools.evaluation import Sampling, keys_of, read_suite
 from tunesmith.tools.facts import measure_machine
 from tunesmith.tools.gate import broken_hops
 from tunesmith.tools.suites import Case
-from tunesmith.tools.work.evaluation import Arm, result_of
+from tunesmith.tools.work.evaluation import Arm, Question, result_of
 from tunesmith.tools.work.job import Job
 from tunesmith.tools.work.served import bench_spec, lora_rank_served, served_name
+
+_HELLO_TOKENS = 128
+"""Tokens that the first answer may have where no evaluation says."""
 
 
 def run(job: Job[DeployRequest]) -> DeployResult:
@@ -134,18 +137,28 @@ def _fits_beside(job: Job[DeployRequest]) -> bool:
 
 def _first_answer(
     job: Job[DeployRequest], server: serving.Server, model: str, made: Artifact
-) -> tuple[ChatResponse, Case | None, bool]:
-    """Ask one case of the suite; a server that cannot answer at all is not a deployment."""
+) -> tuple[ChatResponse, Case | None, bool | None]:
+    """Ask one case of the suite, as an evaluation asks it; a server that cannot answer at all is not a deployment."""
+    arm = Arm(job.plan.arm, model, {})
     suites = job.store.artifacts(made.run, "suite")
-    targets = [case for case in read_suite(suites[-1].path).cases if case.block == "target"] if suites else []
-    case = targets[0] if targets else None
-    messages: list[dict[str, Any]] = list(case.messages) if case else [{"role": "user", "content": "Hello"}]
-    response = asyncio.run(_ask(server, ChatRequest("first", model, messages, max_tokens=128)))
+    targets = read_suite(suites[-1].path).block("target") if suites else ()
+    case = next((case for case in targets if case.asked_of(arm.name, (arm.name,))), None)
+    request = ChatRequest("first", model, [{"role": "user", "content": "Hello"}], max_tokens=_HELLO_TOKENS)
+    if case:
+        request = Question(arm, case).request(_sampling(job, made.run))
+    response = asyncio.run(_ask(server, request))
     if response.error:
         serving.stop(server)
         raise StepFailed(f"the server started but did not answer: {response.error}; its log is {server.log}")
-    passed = bool(case and result_of(Arm(job.plan.arm, model, {}), case, response).passed)
-    return response, case, passed
+    return response, case, result_of(arm, case, response).passed if case else None
+
+
+def _sampling(job: Job[DeployRequest], run: str) -> Sampling:
+    """How the newest evaluation of the arm, else of any, drew its answers."""
+    evaluations = {step.id: found for step in job.store.steps(run, status=DONE) if (found := keys_of(step))}
+    own = [step for step, keys in evaluations.items() if job.plan.arm in keys]
+    drawn = [sampling_of(job.store.step(step).request) for step in (own or [*evaluations])[-1:]]
+    return Sampling(**{"max_tokens": _HELLO_TOKENS, **(drawn[0] if drawn else {})})
 
 
 async def _ask(server: serving.Server, request: ChatRequest) -> ChatResponse:

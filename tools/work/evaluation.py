@@ -1,8 +1,9 @@
 """The suites at work: every case asked of every arm, graded, and stored as it arrives.
 
-Killed at case k of n, it asks exactly the n − k others when it is resumed. What an earlier step of the run asked in
-the very same words under the very same key is not asked again: its stored answer is graded anew. An answer that could
-not be had is an error, never a failure.
+Killed at case k of n, it asks exactly the n − k others when it is resumed; where the engine or another part of the key
+is no longer what it was, the k as well, for no step holds answers under two keys. What an earlier step of the run asked
+in the very same words under the very same key is not asked again: its stored answer is graded anew. An answer that
+could not be had is an error, never a failure.
 """
 
 from __future__ import annotations
@@ -128,7 +129,9 @@ def run_arms(
         for repeat in range(max(case.repeat, sampling.repeats))
     ]
     answered = _answered(job.store, job.step.id)
-    todo = [question for question in wanted if question.id not in answered]
+    todo = [question for question in wanted if answered.get(question.id) != question.key_hash]
+    if outdated := sum(question.id in answered for question in todo):
+        job.log(f"answers of an earlier attempt under another engine or other settings: {outdated}; asking these again")
     record = _Record(job, done=len(wanted) - len(todo), total=len(wanted))
     known = {} if fresh else _known(job)
     before = record.done
@@ -238,7 +241,7 @@ class _Record:
             self._pending = []
 
     def _write(self, results: Sequence[EvalResult]) -> None:
-        self.job.store.add_results(self.job.run, self.job.step.id, results)
+        self.job.store.add_results(self.job.run, self.job.step.id, results, replaces_other_keys=True)
 
     def flush(self) -> None:
         """Everything that arrived is on the disk afterwards."""
@@ -250,9 +253,13 @@ class _Record:
             self._pending = []
 
 
-def _answered(store: Store, step: str) -> set[str]:
-    sql = f"SELECT arm || '/' || case_id || '/' || repeat AS id FROM eval_results WHERE step = ? AND {_HAS_ANSWER}"
-    return {row["id"] for row in store.read(sql, step)}
+def _answered(store: Store, step: str) -> dict[str, str]:
+    """Id of each question that a step has an answer to → the digest of what was asked."""
+    sql = (
+        "SELECT arm || '/' || case_id || '/' || repeat AS id, key_hash FROM eval_results"
+        f" WHERE step = ? AND {_HAS_ANSWER}"
+    )
+    return {row["id"]: row["key_hash"] for row in store.read(sql, step)}
 
 
 def _known(job: Job[Any]) -> dict[tuple[str, str, int], int]:
