@@ -64,7 +64,15 @@ class Builder:
     hostile: str = ""
     now: float = BEGAN_AT
 
-    def step(self, stage: str, *, arm: str = "", estimated: tuple[float, int] = (10.0, 500 * MIB), **more: Any) -> str:
+    def step(
+        self,
+        stage: str,
+        *,
+        arm: str = "",
+        estimated: tuple[float, int] = (10.0, 500 * MIB),
+        inputs: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> str:
         """Plan a step, say yes to it and start it."""
         seconds, peak = estimated
         estimate = {
@@ -74,6 +82,7 @@ class Builder:
             "disk_bytes": 9 * MIB,
         }
         plan = {"stage": stage, "arm": arm, "estimate": estimate, "steps": [f"do it{self.hostile}"]}
+        plan |= {"inputs": inputs} if inputs else {}
         step = self.store.propose(
             self.run, stage, arm=arm, plan=plan, plan_hash=digest(f"{stage}{arm}{self.now}"),
             estimated_seconds=seconds, estimated_peak_bytes=peak, **more,

@@ -71,8 +71,8 @@ def _unmeasured(whole: Mapping[str, Any]) -> dict[str, str]:
     a, b = whole["arms"]
     owed = [PRIMARY_BLOCK, *(name for name in whole["left_out"] if name in GUARDED_BLOCKS)]
     return {
-        name: f"{name}: no case of it was asked of both {a} and {b}, so nothing is known of it; put such cases into the "
-        "suite, then `tunesmith baseline` and evaluate again"
+        name: f"{name}: no case of it was asked of both {a} and {b}, so nothing is known of it; put such cases into "
+        "the suite, then `tunesmith baseline` and evaluate again"
         for name in owed
         if name not in whole["blocks"]
     }

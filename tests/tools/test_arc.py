@@ -63,6 +63,20 @@ def test_a_wrong_field_is_named_with_the_right_one(stage: str, fields: dict[str,
             "name: x\nsteps: [base, baseline, {stage: merge}]",
             "step 3 .merge. has no adapter to work on; put `train` before it",
         ),
+        (
+            "name: x\nsteps: [base, baseline, {stage: evaluate, arm: merged}]",
+            "step 3 .evaluate. has no merged to work on; put `merge` before it",
+        ),
+        ("name: x\nsteps: [base, deploy]", "step 2 .deploy. has no quantized to work on; put `quantize` before it"),
+        (
+            "name: x\nsteps: [base, baseline, generate, critique, train, {stage: deploy, arm: adapter}]",
+            "step 6: deploy serves only what was evaluated, and nothing before it would evaluate the adapter model",
+        ),
+        (
+            "name: x\nsteps: [base, baseline, generate, critique, train, {stage: evaluate, arm: adapter}, train, "
+            "{stage: deploy, arm: adapter}]",
+            "step 8: deploy serves only what was evaluated",
+        ),
         ("name: x\nsteps: []", "steps"),
         ("steps: [base]", "name"),
         ("name: x\nsteps: [{lora_rank: 3}]", "step 1 names no stage"),

@@ -17,6 +17,7 @@ from tunesmith.agent import render
 from tunesmith.agent.driver.answers import answer
 from tunesmith.agent.summary import summarise
 from tunesmith.memory.records import EvalResult
+from tunesmith.tools import gate
 from tunesmith.tools.compare import MARGIN
 from tunesmith.tools.custody import broken_gates, compared
 from tunesmith.tools.evaluation import compare_run
@@ -80,6 +81,31 @@ def evaluated(chain: Chain, block: str, words: Mapping[str, str]) -> Chain:
 def test_a_whole_arc_that_went_well_is_let_through(tmp_path: Path) -> None:
     store, run = fixtures_run.finished_run(tmp_path)
     assert [broken_hops(store, run, arm) for arm in ("adapter", "merged", "quantized")] == [[], [], []]
+
+
+@pytest.mark.parametrize("blocks", [{"general": "p" * 40}, {"adversarial": "p" * 20}])
+def test_what_no_case_of_the_target_was_asked_of_has_shown_nothing(chain: Chain, blocks: Mapping[str, str]) -> None:
+    for arm in ("base", "quantized"):
+        chain.evaluate(arm, blocks)
+    [told] = chain.broken()
+    assert told.startswith("target: no case of it was asked of both base and quantized")
+
+
+def test_a_guarded_block_that_was_asked_of_one_arm_alone_did_not_hold(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for arm in ("base", "quantized"):
+        chain.evaluate(arm, {"target": LEARNS[arm]})
+    monkeypatch.setattr(gate, "compare_run", lambda *a, **b: {**compare_run(*a, **b), "left_out": {"tools": 9}})
+    [told] = chain.broken()
+    assert told.startswith("tools: no case of it was asked of both")
+
+
+def test_a_base_that_leaves_too_little_to_win_is_the_reason_given(chain: Chain) -> None:
+    for arm, word in {"base": "p" * 36 + "f" * 4, "quantized": "p" * 40}.items():
+        chain.evaluate(arm, {"target": word})
+    [told] = chain.broken()
+    assert "target: no decision (36 → 40 of 40 passed, base fails 4, and fewer than 6 show no gain" in told
 
 
 def test_a_hop_that_lost_what_was_learned_is_refused_though_the_base_is_beaten(chain: Chain) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +16,13 @@ from typing import Any
 import pytest
 
 from tests.tiny_model import make_tiny_model
-from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.errors import BadInput, GateRefused, StepFailed
 from tunesmith.memory.files import seal
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
-from tunesmith.tools import arc, leaving, runner, serving, worker
+from tunesmith.tools import arc, deploy, leaving, runner, serving, worker
 from tunesmith.tools.arc import Decision, Workspace
+from tunesmith.tools.deploy import previous_deployment
 from tunesmith.tools.grading import Assertion
 from tunesmith.tools.serving import Server
 from tunesmith.tools.stage import GIB, Machine, Plan
@@ -65,6 +67,12 @@ def until(condition: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.05)
 
 
+def unused_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
 def model(ws: Workspace, run: str, name: str) -> Artifact:
     """A model that was deployed once; its folder holds a file of its own name."""
     store, step = ws.store, ws.store.propose(run, "quantize", plan_hash=name)
@@ -104,7 +112,7 @@ def test_a_deployment_that_fails_elsewhere_leaves_the_one_before_alone(ws: Works
     model(ws, run, "broken")
     before = serve(ws, model(ws, run, "good"))
     with pytest.raises(StepFailed, match="cannot be served"):
-        arc.perform(ws, run, "deploy", {"rollback": True}, say_yes)
+        arc.perform(ws, run, "deploy", {"rollback": True, "port": unused_port()}, say_yes)
     assert serving.list_servers(ws.store.home) == [before] and serving.healthy(before)
 
 
@@ -121,7 +129,7 @@ def test_a_kill_while_the_earlier_deployment_is_let_go_leaves_the_new_one_in_ser
     run = ws.store.new_run("test")
     older = model(ws, run, "older")
     before = serve(ws, model(ws, run, "stubborn"))
-    plan = arc.price(ws, run, "deploy", {"rollback": True})
+    plan = arc.price(ws, run, "deploy", {"rollback": True, "port": unused_port()})
     step = arc.propose(ws, run, plan)
     assert arc.decide(ws, step, plan, say_yes)
     pid = arc.start(ws, step).pid
@@ -137,8 +145,48 @@ def test_a_kill_while_the_earlier_deployment_is_let_go_leaves_the_new_one_in_ser
         until(lambda: not runner.is_alive(ws.store.step(step)), 10)
         assert [dead.id for dead in runner.reconcile(ws.store)] == [step], "it was killed while it was at work"
         assert older.id in in_service()
+        assert older.id != previous_deployment(ws.store).meta["serves"], "that one is served, recorded or not"
     finally:
         os.killpg(before.pid, signal.SIGKILL)
+
+
+def test_a_rollback_answers_where_its_clients_ask_already(ws: Workspace) -> None:
+    run = ws.store.new_run("test")
+    older = model(ws, run, "older")
+    before = serve(ws, model(ws, run, "good"))
+    port, key = before.port, before.key
+    plan = arc.price(ws, run, "deploy", {"rollback": True})
+    assert f"127.0.0.1:{port}" in plan.summary
+    arc.perform(ws, run, "deploy", {"rollback": True}, say_yes)
+    [now] = serving.list_servers(ws.store.home)
+    assert (now.meta["artifact"], now.port, now.key) == (older.id, port, key)
+
+
+def test_a_deployment_that_was_never_recorded_is_what_a_rollback_leaves(ws: Workspace) -> None:
+    run = ws.store.new_run("test")
+    model(ws, run, "first")
+    second = model(ws, run, "second")
+    serving.promote(serve(ws, second), artifact="a99", arm="quantized", model="unrecorded")
+    assert previous_deployment(ws.store).meta["serves"] == second.id
+
+
+def test_what_was_measured_since_the_yes_closes_the_gate(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the worker starts, and before a deployment that failed is tried again."""
+    run, worse = ws.store.new_run("test"), ["general: worse (63 → 47 of 63 passed)"]
+    model(ws, run, "good")
+    monkeypatch.setattr(deploy, "broken_hops", lambda *_: [])
+    plan = arc.price(ws, run, "deploy", {})
+    step = arc.propose(ws, run, plan)
+    assert arc.decide(ws, step, plan, say_yes)
+    ws.store.claim(step, needs_approval=True, pid=1, pid_started=0.0, boot_id="")
+    monkeypatch.setattr(deploy_work, "broken_hops", lambda *_, **__: worse)
+    with pytest.raises(GateRefused, match="47 of 63"):
+        deploy_work.run(worker.open_job(ws.store, step, ws.vllm))
+    assert not serving.list_servers(ws.store.home)
+    ws.store.fail(step, "vLLM did not start")
+    monkeypatch.setattr(deploy, "broken_hops", lambda *_: worse)
+    with pytest.raises(GateRefused, match="47 of 63"):
+        arc.resume(ws, step, say_yes)
 
 
 TOOLS = ({"type": "function", "function": {"name": "find_order", "parameters": {"type": "object"}}},)
@@ -202,7 +250,7 @@ def test_what_is_deployed_gives_way_first_only_where_both_do_not_fit(
         return real_start(*args, **options)
 
     real_start = serving.start
-    plan = arc.price(ws, run, "deploy", {"rollback": True})
+    plan = arc.price(ws, run, "deploy", {"rollback": True, "port": unused_port()})
     assert any("since both do not fit" in step for step in plan.steps) == (there == [])
     monkeypatch.setattr(serving, "start", start)
     step = arc.propose(ws, run, plan)
