@@ -6,14 +6,13 @@ to huggingface_hub, which is loaded only when it is asked something.
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
-from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError
+from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError, disk_is_full
 from tunesmith.tools.model_folder import PICKLES, has_auto_map, may_name_code
 
 WANTED = ("*.safetensors", "*.json", "tokenizer*", "*.jinja", "merges.txt", "vocab*", "LICENSE*")
@@ -98,7 +97,7 @@ def _named(error: Exception, what: str) -> TunesmithError:
     import httpx
     from huggingface_hub.errors import HfHubHTTPError
 
-    if _disk_is_full(error):
+    if disk_is_full(error):
         return StepFailed(
             f"the disk is full: {what} was not downloaded whole; make room or move TUNESMITH_HOME, then try again"
         )
@@ -112,11 +111,3 @@ def _named(error: Exception, what: str) -> TunesmithError:
             f"{what} cannot be reached on the hub; check the network and HF_HUB_OFFLINE, or give a local folder"
         )
     return StepFailed(f"{what} was not downloaded: {' '.join(str(error).split())[:300]}")
-
-
-def _disk_is_full(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
