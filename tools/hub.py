@@ -90,10 +90,10 @@ def errors_named(model: str, revision: str) -> Iterator[None]:
     try:
         yield
     except (OSError, httpx.HTTPError) as error:
-        raise _named(error, f"{model} at {revision[:12]}") from error
+        raise _named(error, model, f"{model} at {revision[:12]}") from error
 
 
-def _named(error: Exception, what: str) -> TunesmithError:
+def _named(error: Exception, model: str, what: str) -> TunesmithError:
     import httpx
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -104,10 +104,26 @@ def _named(error: Exception, what: str) -> TunesmithError:
     if isinstance(error, HfHubHTTPError) and error.response is not None:
         status = error.response.status_code
         if status < 500:
-            return BadInput(f"the hub refused {what}: {status}; check its name, its commit and your access to it")
+            return BadInput(f"the hub refused {what}: {status}; {_next_step(status, model)}")
         return StepFailed(f"the hub answered {status} for {what}; try again later, or give a local folder")
     if isinstance(error, httpx.HTTPError | ConnectionError | TimeoutError | FileNotFoundError):
         return StepFailed(
             f"{what} cannot be reached on the hub; check the network and HF_HUB_OFFLINE, or give a local folder"
         )
     return StepFailed(f"{what} was not downloaded: {' '.join(str(error).split())[:300]}")
+
+
+def _next_step(status: int, model: str) -> str:
+    """What to try after a refusal. The hub answers 401 for a missing model as for one that wants a login."""
+    from huggingface_hub import constants
+
+    page, log_in = f"{constants.ENDPOINT}/{model}", "`hf auth login`, or HF_TOKEN with a token of your account"
+    if status == 401:
+        return f"check its name; if it is private or gated, log in ({log_in}) and accept its licence on {page}"
+    if status == 403:
+        return f"accept its licence on {page} and wait for access, under the account that is logged in ({log_in})"
+    if status == 404:
+        return f"check its name and its commit on {page}"
+    if status == 429:
+        return f"it was asked too often: wait some minutes and try again; logged in ({log_in}) you may ask more often"
+    return f"check its name, its commit and your access to it on {page}"
