@@ -6,17 +6,19 @@ Errors are caught here and nowhere below. Loads nothing heavy before it knows wh
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tunesmith.agent.parser import parse
-from tunesmith.memory.errors import BadInput, TunesmithError
+from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError, disk_is_full
 from tunesmith.tools import catalog
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from tunesmith.agent.output import Output
     from tunesmith.agent.settings import Settings
@@ -94,19 +96,30 @@ def _dispatch(args: argparse.Namespace, rest: list[str], settings: Settings, out
 
 
 def open_store(settings: Settings, out: Output) -> Store:
-    """The store, after what died while nobody looked was found and told."""
+    """The store, after what died while nobody looked was found and told. Raises BadInput, StepFailed."""
     import sqlite3
 
-    from tunesmith.agent.recovery import recover
     from tunesmith.memory.store import Store
 
     try:
         store = Store(settings.home)
     except (OSError, sqlite3.Error) as error:
+        if disk_is_full(error):
+            raise StepFailed(_full(settings.home)) from None
         raise BadInput(f"cannot open the store in {settings.home}: {error}; set TUNESMITH_HOME to a folder") from None
-    for line in recover(store):
+    for line in _recovered(store):
         out.say(line)
     return store
+
+
+def _recovered(store: Store) -> list[str]:
+    """What was found; where it cannot be written down that is said, and whoever asked may go on reading."""
+    from tunesmith.agent.recovery import recover
+
+    try:
+        return recover(store)
+    except Exception as error:
+        return [f"what ended while nobody looked could not be written down: {unexpected(error)}"]
 
 
 def _failed(message: str, exit_code: int, words: list[str], opened: list[Output]) -> int:
@@ -127,23 +140,45 @@ def _failed(message: str, exit_code: int, words: list[str], opened: list[Output]
 
 
 def unexpected(error: Exception) -> str:
-    """One line about a defect of ours; its traceback goes to a file."""
+    """One line about a full disk, or about a defect of ours, whose traceback goes to a file. Raises nothing."""
+    from tunesmith.agent.settings import home_of
+
+    if disk_is_full(error):
+        return _full(home_of())
+    return f"unexpected {type(error).__name__}: {str(error)[:300] or 'no message'}; {_logged(error)}"
+
+
+def _full(home: Path) -> str:
+    import shutil
+
+    from tunesmith.agent.render import size
+
+    try:
+        free = size(shutil.disk_usage(next(place for place in (home, *home.parents) if place.exists())).free)
+    except OSError:
+        free = "unknown how much"
+    return f"the disk of {home} is full ({free} free); make room, or move TUNESMITH_HOME to a disk that has some"
+
+
+def _logged(error: Exception) -> str:
+    """Where the traceback was written: beside the store, else where temporary files go."""
     import tempfile
     import time
     import traceback
     from pathlib import Path
 
-    text = f"{time.strftime('%F %T')} {' '.join(sys.argv)}\n{''.join(traceback.format_exception(error))}\n"
-    try:
-        from tunesmith.agent.settings import home_of
+    from tunesmith.agent.settings import home_of
 
-        log = home_of() / "logs" / "errors.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-    except Exception:
-        log = Path(tempfile.gettempdir()) / "tunesmith-errors.log"
-    with log.open("a") as file:
-        file.write(text)
-    return f"unexpected {type(error).__name__}: {str(error)[:300] or 'no message'}; the traceback is in {log}"
+    text = f"{time.strftime('%F %T')} {' '.join(sys.argv)}\n{''.join(traceback.format_exception(error))}\n"
+    logs = (lambda: home_of() / "logs" / "errors.log", lambda: Path(tempfile.gettempdir()) / "tunesmith-errors.log")
+    for place in logs:
+        with contextlib.suppress(Exception):
+            log = place()
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("a") as file:
+                file.write(text)
+            return f"the traceback is in {log}"
+    return "no log could be written"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ It reads the store, so it sees jobs of every process, and those that ended while
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -42,14 +44,16 @@ class Monitor(threading.Thread):
                 self._changed()
 
     def look(self) -> None:
-        """Read what runs, mark what died, tell what ended."""
-        running = self._store.steps(status=RUNNING)
-        if any(not runner.is_alive(step) for step in running):
-            runner.reconcile(self._store)
-        self.running = tuple(step for step in running if catalog.BY_NAME[step.stage].expensive)
-        self.runs = tuple(self._store.runs())
-        for step in self._store.unannounced():
-            self.told(step)
+        """Read what runs, mark what died, tell what ended; as far as the disk has room for, which the start tells."""
+        with contextlib.suppress(OSError, sqlite3.Error):
+            running = self._store.steps(status=RUNNING)
+            self.running = tuple(step for step in running if catalog.BY_NAME[step.stage].expensive)
+            self.runs = tuple(self._store.runs())
+            if any(not runner.is_alive(step) for step in running):
+                dead = {step.id for step in runner.reconcile(self._store)}
+                self.running = tuple(step for step in self.running if step.id not in dead)
+            for step in self._store.unannounced():
+                self.told(step)
 
     def told(self, step: Step) -> None:
         """Tell the end of a step unless that was done already, whoever noticed it first."""

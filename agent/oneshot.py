@@ -66,6 +66,8 @@ class _Turn:
             routed=self.driver.chosen.routing,
         )
         self.chat = Chat(desk)
+        if line := self.chat.open_description():
+            self.out.say(line)
         future = self.chat.begin(prompt, lambda: model_of(self._endpoint()), lambda sentence: None)
         self._tell(desk, future)
         wrong = outcome.of_turn(desk)

@@ -8,6 +8,7 @@ Plain text goes to `Shell.converse`.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -53,7 +54,8 @@ class _LateHistory(History):
         yield from FileHistory(self._owner.shell().settings.home / "history").load_history_strings()
 
     def store_string(self, string: str) -> None:
-        FileHistory(self._owner.shell().settings.home / "history").store_string(string)
+        with contextlib.suppress(OSError):  # a full disk costs the line its place in the history and nothing else
+            FileHistory(self._owner.shell().settings.home / "history").store_string(string)
 
 
 class _Repl:

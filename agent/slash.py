@@ -162,11 +162,13 @@ def new(shell: Shell, words: str) -> None:
 def resume(shell: Shell, words: str) -> None:
     """`/resume [ID]`: go on with an earlier conversation."""
     shell.say(f"going on with {shell.talk.resume(words)}")
+    shell.talk.tell_description()
 
 
 def undo(shell: Shell, words: str) -> None:
     """`/undo`: take the newest turn of the conversation back; what it started is not undone."""
     shell.say(f"taken back: {shell.talk.undo()}")
+    shell.talk.tell_description()
 
 
 def compact(shell: Shell, words: str) -> None:

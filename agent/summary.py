@@ -74,15 +74,21 @@ def pass_rates(compared: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, 
 
 
 def endpoint(store: Store, run: str) -> dict[str, Any] | None:
-    """What the run's newest deployment reported (url, model, key file, first answer), and whether it is up now."""
+    """What the run's newest deployment reported (url, model, key file, first answer), and whether it is up now.
+
+    Up is the model and not the address: on a port of its own a later deployment answers at the same one. What is up
+    is told with its address and key file of this moment.
+    """
     deployed = [step for step in store.steps(run, status=DONE) if step.stage == "deploy"]
     if not deployed:
         return None
     from tunesmith.tools import serving
 
-    result = deployed[-1].result or {}
-    up = any(server.url == result.get("url") for server in serving.deployed(store.home))
-    return {"step": deployed[-1].id, **result, "served_now": up}
+    step = deployed[-1]
+    made = next((a for a in store.artifacts(run, "deployment") if a.step == step.id), None)
+    server = serving.serving_now(store.home, str(made.meta.get("serves"))) if made else None
+    now = {"url": server.url, "key_file": str(server.key_file)} if server else {}
+    return {"step": step.id, **(step.result or {}), **now, "served_now": server is not None}
 
 
 def summary_view(summary: dict[str, Any]) -> RenderableType:

@@ -68,10 +68,13 @@ class Talk:
                 routed=shell.settings.driver.routing,
             )
             self._chat = Chat(desk)
+            self._chat.switch(self._chat.id)
         except Exception as error:
             self._error = error
         finally:
             self._loaded.set()
+        if self._chat:
+            self.tell_description()
         _warm()
 
     def chat(self) -> Chat:
@@ -80,6 +83,11 @@ class Talk:
         if self._chat is None:
             raise self._error or RuntimeError("the conversation did not load")
         return self._chat
+
+    def tell_description(self) -> None:
+        """A line about the description that is open, where one is: the next words may be its answer."""
+        if line := self.chat().open_description():
+            self._shell.say(line)
 
     def turn(self, text: str) -> None:
         """Hold one turn; Ctrl-C cancels it. Raises what was wrong with the driver, in one line."""
@@ -203,7 +211,10 @@ class Talk:
         return chat.id
 
     def resume(self, conversation: str) -> str:
-        """Go on with an earlier conversation and its proposed plan, the newest where none is named. Raises NotFound."""
+        """Go on with an earlier conversation, its plan and its description; the newest where none is named.
+
+        Raises NotFound.
+        """
         chat = self.chat()
         known = [entry[0] for entry in chat.conversations.list()]
         wanted = conversation or next((entry for entry in known if entry != chat.id), "")

@@ -14,7 +14,7 @@ from tunesmith.memory.errors import NotFound
 from tunesmith.memory.store import Store
 
 _USER, _ASSISTANT, _MESSAGES, _UNDO, _SUMMARY = "user", "assistant", "messages", "undo", "summary"
-_DRAFT = "draft"
+_DRAFT, _DESCRIPTION = "draft", "description"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,8 @@ class Conversation:
     summary: str = ""
     draft: dict[str, Any] | None = None
     """The plan that was proposed and not yet started, as the newest turn that changed it left it."""
+    description: dict[str, Any] | None = None
+    """The new behaviour that was being described, likewise."""
 
 
 class Conversations:
@@ -61,6 +63,10 @@ class Conversations:
     def draft(self, conversation: str, turn: int, plan: dict[str, Any] | None) -> None:
         """Write down the plan that stands proposed after a turn; None where none does any more."""
         self._write(conversation, _DRAFT, json.dumps({"turn": turn, "plan": plan}, ensure_ascii=False))
+
+    def description(self, conversation: str, turn: int, said: dict[str, Any] | None) -> None:
+        """Write down what was said of a new behaviour after a turn; None where none is being described any more."""
+        self._write(conversation, _DESCRIPTION, json.dumps({"turn": turn, "said": said}, ensure_ascii=False))
 
     def undo(self, conversation: str) -> Turn:
         """Take the newest turn back and return it. Raises NotFound where there is none."""
@@ -88,6 +94,7 @@ class Conversations:
         rows = self._store.read("SELECT * FROM conversations WHERE conversation = ? ORDER BY id", conversation)
         turns: dict[int, Turn] = {}
         drafts: dict[int, Any] = {}
+        descriptions: dict[int, Any] = {}
         summary = ""
         for row in rows:
             role, content = row["role"], row["content"]
@@ -102,12 +109,17 @@ class Conversations:
                     turns[turn.number] = Turn(turn.number, turn.at, turn.prompt, turn.reply, tuple(held["messages"]))
             elif role == _DRAFT:
                 drafts[json.loads(content)["turn"]] = json.loads(content)["plan"]
+            elif role == _DESCRIPTION:
+                held = json.loads(content)
+                descriptions.pop(held["turn"], None)
+                descriptions[held["turn"]] = held["said"]
             elif role == _UNDO:
-                turns.pop(int(content), None)
-                drafts.pop(int(content), None)
+                for kept in (turns, drafts, descriptions):
+                    kept.pop(int(content), None)
             elif role == _SUMMARY and not whole:
                 summary, turns = content, {}
-        return Conversation(conversation, tuple(turns.values()), summary, next(reversed(drafts.values()), None))
+        draft, description = (next(reversed(kept.values()), None) for kept in (drafts, descriptions))
+        return Conversation(conversation, tuple(turns.values()), summary, draft, description)
 
     def _write(self, conversation: str, role: str, content: str) -> int:
         with self._store.write() as conn:

@@ -5,6 +5,10 @@ A message says what happened, the number, and the next thing to try. Errors are 
 
 from __future__ import annotations
 
+import errno
+
+_SQLITE_FULL = 13
+
 
 class TunesmithError(Exception):
     """Root of the hierarchy; `exit_code` is what the command line exits with."""
@@ -36,3 +40,14 @@ class GateRefused(TunesmithError):
     """A measured result forbids the step, for example deploying after a regression."""
 
     exit_code = 4
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it was raised from, says that a disk or its quota is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == _SQLITE_FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -7,6 +7,7 @@ it is the user's own text: data everywhere, never a template and never a path.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator
@@ -46,6 +47,19 @@ class Example(Frozen):
         return text
 
 
+def distinct(examples: Iterable[Example]) -> tuple[Example, ...]:
+    """One example a message, whatever its case and space: the last one said, which corrects those before it."""
+    by_message: dict[str, Example] = {}
+    for example in examples:
+        by_message.pop(_message(example), None)
+        by_message[_message(example)] = example
+    return tuple(by_message.values())
+
+
+def _message(example: Example) -> str:
+    return " ".join(example.prompt.lower().split())
+
+
 class DescriptionDraft(Frozen):
     """What was said so far; empty: not yet. `model_dump_json` keeps it, `model_validate_json` takes it up again."""
 
@@ -69,7 +83,7 @@ class Description(DescriptionDraft):
     @field_validator("examples")
     @classmethod
     def _distinct(cls, examples: tuple[Example, ...]) -> tuple[Example, ...]:
-        prompts = [" ".join(example.prompt.lower().split()) for example in examples]
+        prompts = [_message(example) for example in examples]
         if twice := next((p for p in prompts if prompts.count(p) > 1), None):
             raise ValueError(f"two examples have the same message {twice[:60]!r}; each shows another one")
         return examples
@@ -84,9 +98,8 @@ class Description(DescriptionDraft):
 
 def missing(parts: DescriptionDraft) -> tuple[str, ...]:
     """What is still to be asked for, in this order: when, what, never, examples (three different messages)."""
-    distinct = {" ".join(example.prompt.lower().split()) for example in parts.examples}
     lacking = {name for name in ("when", "what", "never") if not getattr(parts, name)}
-    lacking |= {"examples"} if len(distinct) < EXAMPLES_MIN else set()
+    lacking |= {"examples"} if len(distinct(parts.examples)) < EXAMPLES_MIN else set()
     return tuple(name for name in _PARTS if name in lacking)
 
 

@@ -6,14 +6,13 @@ to huggingface_hub, which is loaded only when it is asked something.
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
-from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError
+from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError, disk_is_full
 from tunesmith.tools.model_folder import PICKLES, has_auto_map, may_name_code
 
 WANTED = ("*.safetensors", "*.json", "tokenizer*", "*.jinja", "merges.txt", "vocab*", "LICENSE*")
@@ -91,21 +90,21 @@ def errors_named(model: str, revision: str) -> Iterator[None]:
     try:
         yield
     except (OSError, httpx.HTTPError) as error:
-        raise _named(error, f"{model} at {revision[:12]}") from error
+        raise _named(error, model, f"{model} at {revision[:12]}") from error
 
 
-def _named(error: Exception, what: str) -> TunesmithError:
+def _named(error: Exception, model: str, what: str) -> TunesmithError:
     import httpx
     from huggingface_hub.errors import HfHubHTTPError
 
-    if _disk_is_full(error):
+    if disk_is_full(error):
         return StepFailed(
             f"the disk is full: {what} was not downloaded whole; make room or move TUNESMITH_HOME, then try again"
         )
     if isinstance(error, HfHubHTTPError) and error.response is not None:
         status = error.response.status_code
         if status < 500:
-            return BadInput(f"the hub refused {what}: {status}; check its name, its commit and your access to it")
+            return BadInput(f"the hub refused {what}: {status}; {_next_step(status, model)}")
         return StepFailed(f"the hub answered {status} for {what}; try again later, or give a local folder")
     if isinstance(error, httpx.HTTPError | ConnectionError | TimeoutError | FileNotFoundError):
         return StepFailed(
@@ -114,9 +113,17 @@ def _named(error: Exception, what: str) -> TunesmithError:
     return StepFailed(f"{what} was not downloaded: {' '.join(str(error).split())[:300]}")
 
 
-def _disk_is_full(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def _next_step(status: int, model: str) -> str:
+    """What to try after a refusal. The hub answers 401 for a missing model as for one that wants a login."""
+    from huggingface_hub import constants
+
+    page, log_in = f"{constants.ENDPOINT}/{model}", "`hf auth login`, or HF_TOKEN with a token of your account"
+    if status == 401:
+        return f"check its name; if it is private or gated, log in ({log_in}) and accept its licence on {page}"
+    if status == 403:
+        return f"accept its licence on {page} and wait for access, under the account that is logged in ({log_in})"
+    if status == 404:
+        return f"check its name and its commit on {page}"
+    if status == 429:
+        return f"it was asked too often: wait some minutes and try again; logged in ({log_in}) you may ask more often"
+    return f"check its name, its commit and your access to it on {page}"

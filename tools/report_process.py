@@ -271,11 +271,12 @@ def served(store: Store, run: str) -> Served | None:
     result = store.step(artifact.step).result or {}
     meta = artifact.meta
     of = str(meta.get("serves") or next(iter(artifact.parents), ""))
+    server = serving.serving_now(store.home, of)
     return Served(
-        any(server.meta.get("artifact") == of for server in serving.deployed(store.home)),
+        server is not None,
         artifact,
         arm=str(meta.get("arm") or store.step(artifact.step).arm),
-        url=str(meta.get("url") or result.get("url", "")),
+        url=server.url if server else str(meta.get("url") or result.get("url", "")),
         model=str(meta.get("model") or result.get("model", "")),
         this_run=artifact.run == run,
         of=of,

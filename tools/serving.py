@@ -150,6 +150,11 @@ def deployed(home: Path) -> list[Server]:
     return list_servers(home, role=DEPLOYED)
 
 
+def serving_now(home: Path, artifact: str) -> Server | None:
+    """The server that serves this artifact to users now."""
+    return next((server for server in deployed(home) if server.meta.get("artifact") == artifact), None)
+
+
 def deployed_on(home: Path, port: int) -> bool:
     """Whether one of our deployments holds this port."""
     return any(server.port == port for server in deployed(home))

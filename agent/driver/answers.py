@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -17,7 +17,7 @@ from rich.console import Group, RenderableType
 from tunesmith.agent import render
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.questions import show_run, what_made
-from tunesmith.memory.records import APPROVED, DONE, DRIVER_RUN, PLANNED, RUNNING, Run, Step
+from tunesmith.memory.records import APPROVED, DONE, DRIVER_RUN, FAILED, PLANNED, RUNNING, STOPPED, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools import catalog
 
@@ -36,6 +36,7 @@ _ALIASES = {
     "bits": "scheme",
     "quantization": "scheme",
 }
+_BEGUN = (RUNNING, FAILED, STOPPED)
 _ROWS_SHOWN = 6
 
 
@@ -222,7 +223,7 @@ def _setting(store: Store, run: Run, setting: str) -> Told:
         known = ", ".join(names) or "none yet"
         raise BadInput(f"no setting {setting!r} in {run.id}; its settings are: {known}")
     name = near[0]
-    step = next(step for step in reversed(steps) if name in step.request)
+    step = _that_counts([step for step in steps if name in step.request])
     model = catalog.BY_NAME[step.stage].load().request
     info = model.model_fields[name]
     default = info.get_default(call_default_factory=True)
@@ -230,33 +231,66 @@ def _setting(store: Store, run: Run, setting: str) -> Told:
         "run": run.id,
         "step": step.id,
         "stage": step.stage,
+        "status": _ran(step),
         "setting": name,
         "value": step.request[name],
         "default": default,
         "why": _why(store, run, step, name, default),
         "what_it_is": info.description or "",
     }
-    words = f"{name} is {facts['value']} in {step.stage} ({step.id} of {run.id}): {facts['why']}."
+    stood = "" if step.status == DONE else f", {_ran(step)}"
+    words = f"{name} is {facts['value']} in {step.stage} ({step.id} of {run.id}{stood}): {facts['why']}."
     rows = [[key, str(value)] for key, value in facts.items()]
     return Told(render.rows_table(["", ""], rows, exact=True), facts, words)
 
 
+def _that_counts(steps: Sequence[Step]) -> Step:
+    """The newest step that is done, else that was begun, else that was proposed: what was used, as far as any was."""
+    begun = [step for step in steps if step.status in _BEGUN]
+    return next(iter([step for step in reversed(steps) if step.status == DONE] or begun[-1:] or steps[-1:]))
+
+
+def _ran(step: Step) -> str:
+    return step.status if step.status in (DONE, *_BEGUN) else "proposed, not run"
+
+
 def _why(store: Store, run: Run, step: Step, name: str, default: Any) -> str:
     """Who set a field, as far as the records say."""
-    edits = store.read(
-        "SELECT a.reason FROM approvals a JOIN steps s ON s.step = a.step WHERE s.run = ? AND s.stage = ?"
-        " AND a.decided_by = 'edit' ORDER BY a.decided_at DESC",
-        run.id,
-        step.stage,
-    )
-    if any(re.search(rf"\b{name}=", row["reason"]) for row in edits):
+    if any(re.search(rf"\b{name}=", edit) for edit in _edits_before(store, step)):
         return f"the user set it when {step.stage} was priced"
-    planned = [spec.get("fields", {}) for spec in run.plan.get("steps", []) if spec.get("stage") == step.stage]
-    if any(name in fields for fields in planned):
+    if any(_as_read(step.stage, fields, name) == step.request[name] for fields in _planned(run, step.stage, name)):
         return f"it is written in the plan of {run.id} ({run.name})"
     if step.request[name] == default:
         return "nobody chose another value: it is the default"
     return f"it was given when {step.stage} was asked for"
+
+
+def _edits_before(store: Store, step: Step) -> list[str]:
+    """The edits that led to a step: each declined the plan before it, and the next one of its stage took its place."""
+    asked = "SELECT reason FROM approvals WHERE step = ? AND decided_by = 'edit'"
+    same_stage = [other.id for other in store.steps(step.run) if other.stage == step.stage]
+    found: list[str] = []
+    for before in reversed(same_stage[: same_stage.index(step.id)]):
+        edits = [row["reason"] for row in store.read(asked, before)]
+        if not edits:
+            break
+        found += edits
+    return found
+
+
+def _planned(run: Run, stage: str, name: str) -> list[dict[str, Any]]:
+    planned = [spec.get("fields", {}) for spec in run.plan.get("steps", []) if spec.get("stage") == stage]
+    return [fields for fields in planned if name in fields]
+
+
+def _as_read(stage: str, fields: Mapping[str, Any], name: str) -> Any:
+    """A planned field as the stage's request reads it: a plan that was changed in words holds `8` as text."""
+    from tunesmith.tools.arc import parse_fields
+
+    try:
+        return parse_fields(stage, fields)[name]
+    except BadInput:
+        return fields[name]
 
 
 def _served(store: Store) -> Told:

@@ -36,6 +36,7 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models import Model
 
+from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.agent import REQUESTS_PER_TURN, TURNS_SENT, build_agent, looks_like_a_call, summed_up
 from tunesmith.agent.driver.desk import Desk
 from tunesmith.agent.driver.figures import checked, sentences
@@ -70,12 +71,12 @@ def stop_if_cancelled() -> None:
 
 
 class Chat:
-    """A conversation with one driver."""
+    """A conversation with one driver: a named one, else that in which a description is open, else a new one."""
 
     def __init__(self, desk: Desk, *, conversation: str = "") -> None:
         self.desk = desk
         self.conversations = Conversations(desk.store)
-        self.id = conversation or self.conversations.new()
+        self.id = conversation or describing.conversation_of(desk.store.home) or self.conversations.new()
         self._agent = build_agent(None)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -104,16 +105,44 @@ class Chat:
         self._loop.call_soon_threadsafe(self._loop.stop)
 
     def switch(self, conversation: str) -> None:
-        """Go on with a conversation, or begin a new one under an id that has none; its proposed plan is the desk's."""
+        """Go on with a conversation, or begin a new one under an id that has none.
+
+        Its proposed plan and its open description are the desk's; those of the one that is left stay with that one.
+        """
+        self._keep_description()
         self.id = conversation
         self.desk.prompt, self.desk.calls, self.desk.asked_about = "", [], ""
-        self._take_draft()
+        self._take_back()
 
     def undo(self) -> str:
-        """Take the newest turn back, with what it did to the proposed plan; what was said in it. Raises NotFound."""
+        """Take the newest turn back, with what it did to the proposed plan and the description. Raises NotFound."""
+        self._keep_description()
         prompt = self.conversations.undo(self.id).prompt
-        self._take_draft()
+        self._take_back()
         return prompt
+
+    def open_description(self) -> str:
+        """A line about the description that is open, for a user who comes back to it; empty where none is."""
+        interview = describing.open_interview(self.desk.store.home)
+        return f"a description is open: {interview.question} (`drop it` gives it up)" if interview else ""
+
+    def _take_back(self) -> None:
+        """Let the proposed plan and the open description be those of this conversation."""
+        self._take_draft()
+        describing.put_back(self.desk.store.home, self.conversations.load(self.id).description)
+
+    def _keep_description(self, turn: int = 0) -> None:
+        """Write down what was said of a new behaviour after a turn, in the conversation that it belongs to.
+
+        Without a turn: after the newest one, which a kill may have interrupted, and only where a description is open;
+        for another program may have put this conversation's away.
+        """
+        said = describing.belonging(self.desk.store.home, self.id)
+        owner = said.conversation if said else self.id
+        held, now = self.conversations.load(owner), said.model_dump(mode="json") if said else None
+        if now != held.description and (now or turn):
+            newest = held.turns[-1].number if held.turns else 0
+            self.conversations.description(owner, turn if turn and owner == self.id else newest, now)
 
     def _take_draft(self) -> None:
         held = self.conversations.load(self.id).draft
@@ -123,14 +152,17 @@ class Chat:
             self.desk.draft = None
 
     def _finish(self, turn: int, reply: str, messages: list[Any], before: ArcPlan | None) -> None:
-        """Keep a turn's answer, and before it the proposed plan that the answer may speak of."""
+        """Keep a turn's answer, and before it the plan and the description that the answer may speak of."""
         plan = self.desk.draft
         if plan != before:
             self.conversations.draft(self.id, turn, plan.model_dump(mode="json") if plan else None)
+        self._keep_description(turn)
         self.conversations.finish(self.id, turn, reply, messages)
 
     async def _turn(self, prompt: str, model: Callable[[], Model], say: Say) -> Reply:
         _TOKEN.set(self._token)
+        self._keep_description()
+        describing.put_back(self.desk.store.home, self.conversations.load(self.id).description)
         number, before = self.conversations.begin(self.id, prompt), self.desk.draft
         voice = _Voice(self.desk, say)
         driver: Model | None = None

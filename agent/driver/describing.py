@@ -1,12 +1,14 @@
 """A new behaviour in its user's own words: what is missing is asked for, one question at a time, before any plan.
 
 The questions are code's and the answers are the user's, letter for letter; the driver only tells an answer from other
-talk. What was said so far lies in HOME/behaviours/draft.json, so that neither a crash nor a pause loses it.
+talk. What was said so far lies in HOME/behaviours/draft.json, so that neither a crash nor a pause loses it; it belongs
+to one conversation, which keeps it turn by turn beside its proposed plan.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from pathlib import Path
@@ -19,14 +21,16 @@ from tunesmith.agent.driver.desk import Desk
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.arc import ArcPlan
-from tunesmith.tools.described import EXAMPLES_MIN, DescriptionDraft, Example, described, missing
+from tunesmith.tools.described import EXAMPLES_MIN, DescriptionDraft, Example, described, distinct, missing
 from tunesmith.tools.described_folder import SUITE, behaviour_of, plan_for, write_behaviour
 from tunesmith.tools.stage import Frozen
 from tunesmith.tools.target_cases import add_cases, propose_cases
 
 CASES_WANTED = 20
 """Target cases that a described behaviour is to have; what the examples lack is proposed by the driver."""
-_ARROW = re.compile(r"\s*(?:=>|->|→|⇒)\s*")
+_ARROWS = (re.compile(r"\s*(?:=>|⇒)\s*"), re.compile(r"\s*(?:->|→)\s*"))
+"""The arrow that was asked for counts before those that a message may hold itself."""
+_ECHOED_CHARACTERS = 100
 _PART = re.compile(r"\s*(when|what|never)\s*:\s*(\S.*)", re.IGNORECASE | re.DOTALL)
 """`when: …` says that part, whatever was asked; said again it replaces what was said."""
 _QUESTIONS = {
@@ -45,6 +49,8 @@ class Interview(Frozen):
     pace: Literal["fast", "full"]
     quantize: bool
     draft: DescriptionDraft = DescriptionDraft()
+    conversation: str = ""
+    """The conversation that it belongs to; empty until the end of its first turn."""
 
     @property
     def asked(self) -> str:
@@ -54,9 +60,17 @@ class Interview(Frozen):
     @property
     def question(self) -> str:
         """What to ask the user now."""
-        given = len(self.draft.examples)
-        counted = f" {given} of {EXAMPLES_MIN} are here." if self.asked == "examples" and given else ""
-        return _QUESTIONS[self.asked] + counted
+        given = distinct(self.draft.examples)
+        if self.asked != "examples" or not given:
+            return _QUESTIONS[self.asked]
+        counted = f"{min(len(given), EXAMPLES_MIN)} of {EXAMPLES_MIN} are here; the newest is read as: "
+        return f"{_QUESTIONS[self.asked]} {counted}{echoed(given[-1])}"
+
+
+def echoed(example: Example) -> str:
+    """An example as it was understood, in one line."""
+    said = (" ".join(text.replace("\n", "\\n").split()) for text in (example.prompt, example.answer))
+    return " => ".join(f"“{text[:_ECHOED_CHARACTERS]}{'…' * (len(text) > _ECHOED_CHARACTERS)}”" for text in said)
 
 
 def _file(home: Path) -> Path:
@@ -71,9 +85,36 @@ def open_interview(home: Path) -> Interview | None:
         return None
 
 
+def conversation_of(home: Path) -> str:
+    """The conversation in which a description is open; empty where none is, or where its first turn never ended."""
+    interview = open_interview(home)
+    return interview.conversation if interview else ""
+
+
+def belonging(home: Path, conversation: str) -> Interview | None:
+    """The description that is open; from now on it belongs to this conversation where it belonged to none."""
+    interview = open_interview(home)
+    if interview is None or interview.conversation:
+        return interview
+    return _keep(home, interview.model_copy(update={"conversation": conversation}))
+
+
+def put_back(home: Path, held: dict[str, Any] | None) -> None:
+    """Let what a conversation keeps be the description that is open; None for none, as for one of another version."""
+    opened = open_interview(home)
+    if opened is None and _file(home).exists():
+        drop(home)  # nobody else keeps what cannot be read
+    try:
+        if (again := Interview.model_validate(held)) != opened:
+            _keep(home, again)
+    except ValidationError:
+        with contextlib.suppress(NotADirectoryError):
+            _file(home).unlink(missing_ok=True)
+
+
 def begin(home: Path, goal: str, pace: Literal["fast", "full"], quantize: bool) -> Interview:
     """Begin to ask about a new behaviour; one that was begun before is set aside."""
-    if open_interview(home):
+    if _file(home).exists():
         drop(home)
     return _keep(home, Interview(goal=goal, pace=pace, quantize=quantize))
 
@@ -93,14 +134,15 @@ def _keep(home: Path, interview: Interview) -> Interview:
 def take(home: Path, interview: Interview, words: str) -> Interview:
     """The user's answer to what was asked, or to the part that it names, kept.
 
-    Raises BadInput for one that cannot be taken, with the question.
+    An example whose message is there already replaces the one before. Raises BadInput for an answer that cannot be
+    taken, with the question.
     """
     part = interview.asked
     if again := _PART.fullmatch(words):
         part, words = again[1].lower(), again[2]
     try:
         said = _examples(words) if part == "examples" else words
-        value = (*interview.draft.examples, *said) if isinstance(said, tuple) else said
+        value = distinct((*interview.draft.examples, *said)) if isinstance(said, tuple) else said
         draft = DescriptionDraft.model_validate({**interview.draft.model_dump(), part: value})
     except ValidationError as error:
         raise BadInput(f"{error.errors()[0]['msg']}. {interview.question}") from None
@@ -108,10 +150,15 @@ def take(home: Path, interview: Interview, words: str) -> Interview:
 
 
 def _examples(words: str) -> tuple[Example, ...]:
-    pairs = [_ARROW.split(line, maxsplit=1) for line in words.splitlines() if line.strip()]
+    pairs = [_parted(line) for line in words.splitlines() if line.strip()]
     if not pairs or any(len(pair) != 2 for pair in pairs):
         raise BadInput("an example is written as MESSAGE => ANSWER, for instance: How do I boil an egg? => - Boil it.")
     return tuple(Example(prompt=prompt, answer=answer.replace("\\n", "\n")) for prompt, answer in pairs)
+
+
+def _parted(line: str) -> list[str]:
+    arrow = next((arrow for arrow in _ARROWS if arrow.search(line)), _ARROWS[0])
+    return arrow.split(line, maxsplit=1)
 
 
 def plan_of(desk: Desk, interview: Interview) -> tuple[ArcPlan, str]:
@@ -128,6 +175,8 @@ def plan_of(desk: Desk, interview: Interview) -> tuple[ArcPlan, str]:
         kept = _keep(home, interview.model_copy(update={"draft": again}))
         raise BadInput(f"{error}. {kept.question}") from None
     behaviour = behaviour_of(description)
+    for example in description.examples:
+        desk.show(render.plain(f"  {echoed(example)}"))
     desk.show(render.plain(f"{behaviour.name} is in {folder}; what every answer is held to:"))
     for rule in behaviour.rules:
         desk.show(render.plain(f"  - {rule.says}"))

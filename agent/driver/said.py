@@ -30,7 +30,18 @@ _FIELD_OR_NUMBER = re.compile(
 )
 _TO = re.compile(r"\s*[=:]\s*|\s+(?:(?:of|to|is|at|be|should be)\s+)?", re.IGNORECASE)
 _KIND = re.compile(r"[\s-]+(?:(?:training|synthetic|test|more|new)\s+)?", re.IGNORECASE)
-_RUN_ID = re.compile(r"\br(?:un )?#?(\d+)\b", re.IGNORECASE)
+_THING = (
+    "(?:epoch|row|case|step|example|sample|time|test|iteration|round|batche|passe|token|bit|second|minute|hour|day|seed|"
+    "trial|repeat|repetition|attempt|prompt|question|ticket|run|model)"
+)
+_SORT = r"(?:(?:more|additional|extra|further|other|full|whole|training|warm-?up|synthetic|test|new|target|general)\s+)"
+# In the plural, for `did run 3 pass` counts nothing; in the singular where the words leave no doubt.
+_COUNTED = (
+    r"[.,]\d|\s*%|\s\d|\s+more\s*(?:$|[.,;!?])|(?:\s*(?:to|or|and|-|–)\s*\d+)?"
+    rf"(?:\s+{_SORT}*{_THING}s\b|\s+{_SORT}+{_THING}\b|-{_THING}\b|\s+(?:epoch|row|bit|hour|minute)\b)"
+)
+"""What follows a number that is no run's, as in `run 5 epochs`, `run 3 more times` and `run 1,000 rows`."""
+_RUN_ID = re.compile(rf"\b(?:r#?|run #|run (?=\d+\b(?!{_COUNTED})))(\d+)\b", re.IGNORECASE)
 _RUN_TIME = re.compile(r"\b(yesterday|today|this morning|(?:last|this) week)", re.IGNORECASE)
 
 

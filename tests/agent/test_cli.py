@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import resource
 import shlex
+import sqlite3
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.agent.terminal import COMMAND, Tunesmith
+from tests.agent.terminal import COMMAND, Terminal, Tunesmith
+from tunesmith.agent.cli import unexpected
 from tunesmith.memory.store import Store
 from tunesmith.tools import catalog
 
@@ -243,6 +247,48 @@ def test_a_defect_of_ours_is_one_line_and_its_traceback_a_file(tunesmith: Tunesm
     assert done.returncode == 1 and "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1
     log = Path(done.stderr.strip().rsplit("traceback is in ", 1)[1])
     assert log.is_relative_to(tunesmith.home) and "Traceback" in log.read_text()
+
+
+def test_a_log_that_cannot_be_written_is_said_and_hides_no_error(tunesmith: Tunesmith, tmp_path: Path) -> None:
+    tunesmith("inspect")
+    with Store(tunesmith.home).write() as conn:
+        conn.execute("UPDATE steps SET request = 'not json'")
+    (tunesmith.home / "logs").mkdir(exist_ok=True)
+    (tunesmith.home / "logs" / "errors.log").symlink_to("/dev/full")  # every write to it finds no space left
+    (tmp_path / "tunesmith-errors.log").symlink_to("/dev/full")
+    done = tunesmith("runs", "show", "r1", TMPDIR=str(tmp_path))
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("tunesmith: unexpected") and "no log could be written" in done.stderr
+
+
+def test_a_full_disk_is_one_line_with_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / "home"))
+    conn = sqlite3.connect(":memory:")
+    conn.execute("PRAGMA max_page_count = 2")
+    conn.execute("CREATE TABLE t (x)")
+    with pytest.raises(sqlite3.OperationalError) as full:
+        conn.execute("INSERT INTO t VALUES (zeroblob(100000))")
+    for error in (full.value, OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EDQUOT, "quota")):
+        line = unexpected(error)
+        assert line.startswith(f"the disk of {tmp_path / 'home'} is full (") and " free); make room" in line
+        assert "TUNESMITH_HOME" in line and "unexpected" not in line and "traceback" not in line
+
+
+def test_a_dead_step_that_cannot_be_marked_keeps_nobody_from_reading(
+    tunesmith: Tunesmith, terminal: Callable[..., Terminal]
+) -> None:
+    tunesmith("inspect")
+    with Store(tunesmith.home).write() as conn:
+        conn.execute("UPDATE steps SET status = 'running', pid = 1, pid_started = 1, boot_id = 'gone'")
+        conn.execute("CREATE TRIGGER full BEFORE UPDATE ON steps BEGIN SELECT RAISE(FAIL, 'no room'); END")
+    for argv in (("runs", "list"), ("runs", "show", "r1"), ("doctor",)):
+        done = tunesmith(*argv)
+        assert done.returncode == 0 and done.stdout.strip(), done.stderr
+        assert "could not be written down" in done.stderr and "no room" in done.stderr
+    repl = terminal()
+    repl.expect("could not be written down")
+    repl.line("/runs list")
+    repl.expect("inspect")
 
 
 def test_a_home_that_cannot_be_used_is_told(tmp_path: Path) -> None:

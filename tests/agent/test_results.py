@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ import pytest
 from tests.agent.terminal import Tunesmith
 from tests.fixtures_run import baseline_run, failed_run, finished_run
 from tunesmith.agent.summary import summarise
+from tunesmith.tools.processes import ProcessId
+from tunesmith.tools.report import gather
+from tunesmith.tools.serving_spec import ServerSpec
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\u202eevil[bold red]"
 
@@ -48,6 +52,30 @@ def test_a_summary_counts_what_the_store_holds(tmp_path: Path) -> None:
         ["base", "adapter"], ["base", "merged"], ["base", "quantized"], ["adapter", "merged"], ["merged", "quantized"],
     ]  # fmt: skip
     assert summary["endpoint"]["served_now"] is False, "its server is gone"
+
+
+def test_a_run_is_served_now_only_while_its_own_model_is_whatever_answers_at_its_address(tmp_path: Path) -> None:
+    store, run = finished_run(tmp_path)
+    deployed = next(artifact for artifact in store.artifacts(run, "deployment"))
+    was = {"url": "http://127.0.0.1:8411", "key_file": "/gone/v1.key"}
+    with store.write() as conn:
+        conn.execute("UPDATE steps SET result = ? WHERE step = ?", (json.dumps(was), deployed.step))
+    me = ProcessId.of(os.getpid())
+    record = {
+        "spec": ServerSpec(model_dir="/m", served_name="m").model_dump(), "port": 8411, "role": "deployed",
+        "pid": me.pid, "pid_started": me.started, "boot_id": me.boot_id, "log": "/l", "meta": {"artifact": "a99"},
+    }  # fmt: skip
+    (tmp_path / "servers").mkdir()
+    (tmp_path / "servers" / "v2.json").write_text(json.dumps(record))
+    told = summarise(store, run)["endpoint"]
+    assert told["served_now"] is False and told["key_file"] == was["key_file"], "another run's model has its port"
+    assert gather(store, run)["served"].now is False
+    record |= {"port": 8500, "meta": {"artifact": deployed.meta["serves"]}}
+    (tmp_path / "servers" / "v2.json").write_text(json.dumps(record))
+    told, page = summarise(store, run)["endpoint"], gather(store, run)["served"]
+    assert told["served_now"] is page.now is True
+    assert told["url"] == page.url == "http://127.0.0.1:8500"
+    assert told["key_file"] == str(tmp_path / "servers" / "v2.key")
 
 
 def test_runs_are_told_in_their_documented_shapes(finished: Tunesmith) -> None:

@@ -112,6 +112,34 @@ def test_the_runs_are_those_that_the_user_named(words: str, runs: list[str]) -> 
     assert [run for run in (told["run"], told["other_run"]) if run] == runs
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train again, but run 5 epochs this time",
+        "run 200 rows",
+        "run 2 epochs",
+        "run 1 epoch",
+        "run 5-epoch training",
+        "run 3 more times",
+        "run it, but run 3 more",
+        "run 1,000 rows",
+        "run 2.5 epochs",
+        "run 5 to 10 epochs",
+        "run 20 warm-up steps",
+        "run 10% of them",
+        "run 4 new test cases, 2 passes",
+    ],
+)
+def test_a_number_that_counts_something_names_no_run(words: str) -> None:
+    assert runs_said(words) == []
+    assert not call({"tool": "train"}, words).get("run")
+
+
+@pytest.mark.parametrize("words", ["did run 3 pass?", "go on in run 3 with 5 epochs", "run 3, 5 epochs", "r3 epochs"])
+def test_a_run_is_named_beside_what_is_counted(words: str) -> None:
+    assert runs_said(words) == ["r3"]
+
+
 def test_a_step_goes_into_another_run_only_where_its_id_was_said() -> None:
     assert call({"tool": "train"}, "train on last week's tickets")["run"] is None
     assert call({"tool": "train"}, "train in r2")["run"] == "r2"

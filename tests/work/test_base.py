@@ -7,6 +7,7 @@ import hashlib
 import zipfile
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.work.conftest import write_tiny_model
@@ -119,6 +120,29 @@ def test_a_hub_model_needs_a_commit_and_a_network(tmp_path: Path, monkeypatch: p
     with pytest.raises(StepFailed, match="cannot be reached on the hub; check the network") as caught:
         materialize_hub("org/model", COMMIT, tmp_path / "out", quiet)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (
+            401,
+            ("check its name", "HF_TOKEN", "`hf auth login`", "accept its licence on "),
+        ),
+        (403, ("accept its licence on ", "HF_TOKEN", "`hf auth login`")),
+        (404, ("check its name and its commit",)),
+        (429, ("too often", "wait some minutes", "HF_TOKEN")),
+    ],
+)
+def test_what_the_hub_refuses_is_told_with_what_helps_against_it(status: int, told: tuple[str, ...]) -> None:
+    errors = pytest.importorskip("huggingface_hub.errors")
+    answer = httpx.Response(status, request=httpx.Request("GET", "https://huggingface.co/api/models/org/model"))
+    refused = f"the hub refused org/model at .*: {status}; "
+    with pytest.raises(BadInput, match=refused) as caught, errors_named("org/model", COMMIT):
+        raise errors.HfHubHTTPError("refused", response=answer)
+    assert all(words in str(caught.value) for words in told), caught.value
+    assert status == 429 or "/org/model" in str(caught.value).partition("; ")[2]
+    assert ("licence" in str(caught.value)) == (status in (401, 403))
 
 
 def test_a_full_disk_is_no_network_trouble() -> None:

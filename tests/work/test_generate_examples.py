@@ -21,7 +21,7 @@ from tunesmith.tools.described_folder import SPEC, SUITE, behaviour_of, write_be
 from tunesmith.tools.stage import Plan
 from tunesmith.tools.suites import load_suites
 from tunesmith.tools.work.critique import _judges
-from tunesmith.tools.work.critique_examples import balance_examples
+from tunesmith.tools.work.critique_examples import balance_examples, why_dropped
 from tunesmith.tools.work.train_rows import read_rows
 
 STUB = str(Path(__file__).parent / "stub_described.py")
@@ -206,6 +206,13 @@ def test_an_ordinary_answer_is_not_held_to_the_rules(tmp_path: Path) -> None:
     assert reasons(write_behaviour(COOKING, tmp_path), row) == [""]
 
 
-def test_a_dataset_without_a_row_of_the_behaviour_fails_the_step() -> None:
-    with pytest.raises(StepFailed, match="no row of the behaviour is left"):
-        balance_examples([replace(generated("r1", "Name an ocean.", "The Pacific."), origin="rehearsal")])
+def test_a_dataset_without_a_row_of_the_behaviour_fails_the_step_with_the_commonest_reasons() -> None:
+    kept = replace(generated("r1", "Name an ocean.", "The Pacific."), origin="rehearsal", verdict="keep")
+    why = ["rule: not kept: exactly 3 items"] * 4 + ["leak: 90 of 100 like case x", "leak: 88 of 100 like case y"]
+    why += ["rule: not kept: no greeting"] * 3 + ["copy: the answer is that of row w1"]
+    dropped = [replace(kept, row_id=f"w{n}", verdict="drop", reason=reason) for n, reason in enumerate(why)]
+    with pytest.raises(StepFailed, match="no row of the behaviour is left: 10 of 11 rows were dropped") as failed:
+        balance_examples([kept], why_dropped([kept, *dropped], "r7"))
+    told = str(failed.value)
+    assert "rule: not kept: exactly 3 items (4); rule: not kept: no greeting (3); leak (2)." in told
+    assert "copy" not in told and "case x" not in told and "`tunesmith report r7`" in told

@@ -28,7 +28,7 @@ from tunesmith.tools.grading import Response, asks_model, grade
 from tunesmith.tools.likeness import Likeness, loops
 from tunesmith.tools.suites import Case
 from tunesmith.tools.texts import problems
-from tunesmith.tools.work.critique_examples import Judge, balance_examples, described_judges
+from tunesmith.tools.work.critique_examples import Judge, balance_examples, described_judges, why_dropped
 from tunesmith.tools.work.job import Job
 
 _SAMPLES = 3
@@ -51,8 +51,9 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     for row in judged:
         job.store.judge_row(rows_artifact.step, row.row_id, row.verdict, row.reason, row.split)
     kept = [row for row in judged if row.verdict == "keep"]
-    balance = balance_examples(kept) if isinstance(behaviour, ExampleBehaviour) else _balance(behaviour, kept)
-    return _result(job, judged, kept, balance, _publish(job, kept))
+    told = why_dropped(judged, job.run)
+    balance = balance_examples(kept, told) if isinstance(behaviour, ExampleBehaviour) else _balance(behaviour, kept)
+    return _result(job, judged, kept, balance, _publish(job, kept, told))
 
 
 def _cases(job: Job[CritiqueRequest]) -> list[Case]:
@@ -193,11 +194,11 @@ def _balance(behaviour: Behaviour, kept: Sequence[TrainingRow]) -> dict[str, dic
     return balance
 
 
-def _publish(job: Job[CritiqueRequest], kept: Sequence[TrainingRow]) -> Artifact:
+def _publish(job: Job[CritiqueRequest], kept: Sequence[TrainingRow], told: str) -> Artifact:
     folder = job.dir / "dataset"
     splits = {name: [row for row in kept if row.split == name] for name in ("train", "valid")}
     if not splits["train"]:
-        raise StepFailed("no row is left to train on; look at the reasons with `tunesmith runs show`")
+        raise StepFailed(f"no row is left to train on: {told}")
     for name, rows in splits.items():
         lines = (
             json.dumps({"origin": r.origin, "prompt": r.prompt, "completion": r.completion}, ensure_ascii=False)

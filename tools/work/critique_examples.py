@@ -16,6 +16,7 @@ Judge = Callable[[TrainingRow], str]
 _LONG_ANSWER_CHARS = 60
 """From here on two equal answers are no chance: the writer repeated itself."""
 _DRAWN = ("typing",)
+_REASONS_TOLD, _RULE_CHARACTERS = 3, 100
 
 
 def described_judges(behaviour: ExampleBehaviour) -> list[Judge]:
@@ -52,12 +53,25 @@ class _SameAnswer:
         return f"copy: the answer is that of row {first}" if first != row.row_id else ""
 
 
-def balance_examples(kept: Sequence[TrainingRow]) -> dict[str, dict[str, int]]:
-    """Kept rows by what was drawn for them. Raises StepFailed where none of the behaviour is left."""
+def why_dropped(judged: Sequence[TrainingRow], run: str) -> str:
+    """The commonest reasons with their counts, a broken rule by its words, and what shows the rows themselves."""
+    kinds = Counter(_kind(row.reason) for row in judged if row.verdict == "drop")
+    counted = "; ".join(f"{kind} ({count})" for kind, count in kinds.most_common(_REASONS_TOLD))
+    told = f"{kinds.total()} of {len(judged)} rows were dropped" + (f", most for {counted}" if counted else "")
+    return f"{told}. `tunesmith report {run}` shows rows with their reasons"
+
+
+def _kind(reason: str) -> str:
+    kind = reason.partition(":")[0]
+    return reason[:_RULE_CHARACTERS] if kind == "rule" else kind
+
+
+def balance_examples(kept: Sequence[TrainingRow], told: str) -> dict[str, dict[str, int]]:
+    """Kept rows by what was drawn for them. Raises StepFailed, with what is told of the others, where none is left."""
     rows = [row for row in kept if row.origin == "generated"]
     if not rows:
         raise StepFailed(
-            "no row of the behaviour is left; look at the reasons with `tunesmith runs show`, drop the rule that most "
-            "answers break, or let a larger model write (writer=teacher)"
+            f"no row of the behaviour is left: {told}; drop the rule that most answers break, or let a larger model "
+            "write (writer=teacher)"
         )
     return {name: dict(Counter(str(row.attributes[name]) for row in rows).most_common()) for name in _DRAWN}
