@@ -12,9 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from tunesmith.tools.memory_math import gpu_share
+from tunesmith.memory.errors import StepFailed
+from tunesmith.tools.memory_math import GPU_MARGIN_BYTES, gpu_share, share_now
 from tunesmith.tools.serving_spec import kernels_of
-from tunesmith.tools.stage import Gpu, chosen_gpu
+from tunesmith.tools.stage import GIB, Gpu, chosen_gpu
 
 _VISIBLE, _ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
 _CPU_BUILD = "+cpu"
@@ -163,3 +164,21 @@ def placed(vllm: str | None, needed_bytes: int) -> Place:
     if chosen is None or serves_on_cpu(vllm):
         return Place("cpu", 0.0)
     return Place("cuda", gpu_share(needed_bytes, chosen.total_bytes))
+
+
+def claimable(share: float, gpus: Sequence[Gpu]) -> float:
+    """The share of the chosen one of these GPUs that a server may claim now: never more than is free.
+
+    Raises StepFailed, with the numbers, where what it needs is not free.
+    """
+    chosen = chosen_gpu(gpus)
+    if chosen is None or not share:
+        return share
+    if found := share_now(share, free_bytes=chosen.free_bytes, total_bytes=chosen.total_bytes):
+        return found
+    needed_bytes = share * chosen.total_bytes - GPU_MARGIN_BYTES
+    raise StepFailed(
+        f"the server needs {needed_bytes / GIB:.1f} GiB of {chosen.name}, {chosen.free_bytes / GIB:.1f} of "
+        f"{chosen.total_bytes / GIB:.1f} GiB are free; stop what else uses it (nvidia-smi lists it), or name another "
+        "GPU in CUDA_VISIBLE_DEVICES"
+    )

@@ -23,7 +23,7 @@ from typing import Any
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.chat_template import template_sha256
-from tunesmith.tools.gpus import measure_gpus, pin_environment
+from tunesmith.tools.gpus import claimable, measure_gpus, pin_environment
 from tunesmith.tools.processes import ProcessId, stop_group
 from tunesmith.tools.serving_spec import (
     LOOPBACK,
@@ -189,19 +189,23 @@ def start(
     on_wait: Callable[[float], None] = lambda seconds: None,
     timeout_s: float = _READY_TIMEOUT_S,
 ) -> Server:
-    """Start a server and return it once it answers. Raises BadInput for a taken port, StepFailed where it ends early.
+    """Start a server and return it once it answers.
+
+    Raises BadInput for a taken port, StepFailed where its GPU has no room or it ends early.
 
     `on_wait` is called with the seconds waited so far; `key` is a random one unless given.
     """
     if port and not port_is_free(port):
         raise BadInput(f"port {port} is in use by another program; choose another, or port=0 for a free one")
     port = port or _free_port()
-    pin = pin_environment(measure_gpus()) if spec.device == "cuda" else {}
+    gpus = measure_gpus() if spec.device == "cuda" else ()
+    # What it may claim now is no part of what it is: an equal one is adopted, however full the GPU is by then.
+    claimed = spec.model_copy(update={"gpu_share": claimable(spec.gpu_share, gpus)})
     record = home / "servers" / f"{int(time.time() * 1000)}-{spec.hash[:8]}.json"
     data: dict[str, Any] = {
         "program": vllm,
-        "argv": arguments(spec, port),
-        "env": environment(spec) | pin,
+        "argv": arguments(claimed, port),
+        "env": environment(spec) | pin_environment(gpus),
         "spec": spec.model_dump(),
         "port": port,
         "role": role,
