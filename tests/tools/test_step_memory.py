@@ -75,7 +75,7 @@ def test_a_short_peak_of_vram_is_kept_though_the_workers_own_memory_stays_as_it_
     monkeypatch.setattr(worker, "_SAMPLE_EVERY_S", 0.01)
     watch = Thread(target=worker._watch_memory, args=(job, done))
     watch.start()
-    while left[0] != 19:
+    while left[0] != 19 and watch.is_alive():
         time.sleep(0.01)
     seen = ws.store.step(step)
     assert seen.peak_vram_bytes == 14 * GIB, "before the end"
