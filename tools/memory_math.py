@@ -22,6 +22,7 @@ GPU_MARGIN_BYTES = 1 << 30
 """What a server on a GPU claims beyond its need, for all that the estimate got wrong."""
 USUAL_KV_BYTES = 128 << 10
 """Of a token, where a config does not say: a dense model of eight billion parameters."""
+_CUDA_BYTES = 1 << 30
 _WHOLE_SEQUENCES, _LEAST_KV_BYTES = 4, 1 << 30
 _LEFT_FREE_BYTES = 768 << 20  # the engine's CUDA context is there before vLLM looks at what is free
 _BF16, _FP32 = 2, 4
@@ -161,6 +162,29 @@ def quantize_memory_bytes(config: Mapping[str, Any], *, samples: int, seq_len_to
     shape = ModelShape.of(config)
     model = (shape.parameters + shape.linear_parameters) * _BF16
     activations = 2 * samples * seq_len_tokens * shape.hidden * _BF16
+    return RUNTIME_BYTES + model + activations + _gptq_bytes(shape)
+
+
+def quantize_vram_bytes(config: Mapping[str, Any], *, batch_rows: int, seq_len_tokens: int) -> int:
+    """Peak VRAM of GPTQ, which has one layer on the GPU at a time: the larger of a layer's turn and the head's.
+
+    A layer's turn: its bf16 weights, what a batch leaves in it, the Hessians and work copies as on the host. The
+    head's: its weights, and bf16 logits with an fp32 copy. Beside both the CUDA context; 1 GiB, an estimate that has
+    yet to be confirmed on a card.
+    """
+    shape = ModelShape.of(config)
+    tokens = batch_rows * seq_len_tokens
+    width = shape.intermediate
+    if shape.experts:
+        width = shape.experts_per_token * shape.expert_intermediate + shape.shared_intermediate
+    layer = (shape.attention_parameters + shape.mlp_parameters) * _BF16
+    layer += tokens * _BF16 * (16 * shape.hidden + 7 * width) + _gptq_bytes(shape)
+    head = shape.vocab * (shape.hidden * _BF16 + tokens * (_BF16 + _FP32))
+    return _CUDA_BYTES + max(layer, head)
+
+
+def _gptq_bytes(shape: ModelShape) -> int:
+    """The fp32 Hessians of one block and their inverses, and three copies of the widest matrix."""
     narrow = max(shape.hidden, shape.heads * shape.head_dim) ** 2
     if shape.experts:
         hessians = 4 * narrow + shape.experts * (2 * shape.hidden**2 + shape.expert_intermediate**2)
@@ -168,7 +192,7 @@ def quantize_memory_bytes(config: Mapping[str, Any], *, samples: int, seq_len_to
     else:
         hessians = 6 * narrow + shape.intermediate**2
     work = 2 * shape.widest_input**2 + 3 * shape.hidden * shape.widest_input
-    return RUNTIME_BYTES + model + activations + _FP32 * (hessians + work)
+    return _FP32 * (hessians + work)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from tunesmith.agent.driver.endpoint import needed_bytes
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
-from tunesmith.tools import arc, facts, generate, runner, serving, train
+from tunesmith.tools import arc, facts, generate, quantize, runner, serving, train
 from tunesmith.tools.arc import Workspace
 from tunesmith.tools.evaluation import serving_memory
 from tunesmith.tools.gpus import device_of, measure_gpus, pin_environment, pinning, placed, usable
@@ -26,7 +26,7 @@ from tunesmith.tools.judging import JUDGE_CONTEXT_TOKENS, JudgeModel, Models
 from tunesmith.tools.memory_math import GPU_MARGIN_BYTES, serving_peaks
 from tunesmith.tools.serving import Server
 from tunesmith.tools.serving_spec import ServerSpec, arguments, engine_arguments, environment
-from tunesmith.tools.stage import SERVING, TRAINING, Facts, Machine, chosen_gpu
+from tunesmith.tools.stage import SERVING, TRAINING, Estimate, Facts, Machine, chosen_gpu
 from tunesmith.tools.work import served
 from tunesmith.tools.work.inspect import report
 
@@ -183,6 +183,17 @@ def test_builds_for_the_cpu_are_priced_in_ram() -> None:
         generate.plan(generate.GenerateRequest(), on_cpu).estimate,
     ):
         assert price.peak_ram_bytes and not price.peak_vram_bytes
+
+
+def test_quantizing_is_priced_in_vram_too_where_the_lab_computes_on_a_gpu() -> None:
+    def price(facts: Facts, **asked: int) -> Estimate:
+        facts = replace(facts, artifacts={**facts.artifacts, "merged": model()})
+        return quantize.plan(quantize.QuantizeRequest(**asked), facts).estimate
+
+    on_gpu, on_cpu = price(known(gpu(0))), price(known(gpu(0), cpu_builds=frozenset({TRAINING})))
+    assert on_gpu.peak_vram_bytes > GIB and not on_cpu.peak_vram_bytes
+    assert price(known(gpu(0)), max_seq_len_tokens=1024).peak_vram_bytes > on_gpu.peak_vram_bytes
+    assert on_gpu.peak_ram_bytes == on_cpu.peak_ram_bytes
 
 
 # --- what a server claims
