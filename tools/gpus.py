@@ -19,6 +19,7 @@ from tunesmith.tools.stage import GIB, Gpu, chosen_gpu
 
 _VISIBLE, _ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
 _CPU_BUILD = "+cpu"
+_OLDEST_CAPABILITY = (7, 5)
 
 
 class Place(NamedTuple):
@@ -29,10 +30,29 @@ class Place(NamedTuple):
 
 
 def measure_gpus() -> tuple[Gpu, ...]:
-    """NVIDIA devices by NVML that this process may use; none where there is no driver.
+    """NVIDIA devices by NVML that this process may use, but for those too old; none where there is no driver.
 
     Never loads torch or creates a CUDA context.
     """
+    return tuple(gpu for gpu in _visible_gpus() if capability(gpu) >= _OLDEST_CAPABILITY)
+
+
+def left_out_gpus() -> tuple[str, ...]:
+    """Why GPUs that are there are not used, a line each."""
+    oldest = ".".join(map(str, _OLDEST_CAPABILITY))
+    return tuple(
+        f"{gpu.name} is not used: its compute capability is {gpu.compute_capability}, and torch and vLLM need {oldest}"
+        for gpu in _visible_gpus()
+        if capability(gpu) < _OLDEST_CAPABILITY
+    )
+
+
+def capability(gpu: Gpu) -> tuple[int, ...]:
+    """A GPU's compute capability, to be compared."""
+    return tuple(int(part) for part in gpu.compute_capability.split("."))
+
+
+def _visible_gpus() -> tuple[Gpu, ...]:
     import pynvml
 
     try:
@@ -112,7 +132,12 @@ def pinning(gpus: Sequence[Gpu], named: str | None) -> dict[str, str]:
 
 
 def pin_environment(gpus: Sequence[Gpu]) -> dict[str, str]:
-    """What to start a worker or a server with, so that it sees the chosen one of these GPUs alone."""
+    """What to start a worker or a server with, so that it sees the chosen one of these GPUs alone.
+
+    Where every GPU is too old it sees none, or torch would try one.
+    """
+    if not gpus and left_out_gpus():
+        return {_VISIBLE: ""}
     return pinning(gpus, os.environ.get(_VISIBLE))
 
 

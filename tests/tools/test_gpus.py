@@ -14,7 +14,9 @@ import pytest
 
 from tests.planted_gpus import GIB, gpu, plant
 from tests.tiny_model import make_tiny_model
+from tunesmith.agent.doctor import examine
 from tunesmith.agent.driver.endpoint import needed_bytes
+from tunesmith.agent.settings import Settings
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
@@ -143,6 +145,22 @@ def test_a_server_sees_the_chosen_gpu_alone(monkeypatch: pytest.MonkeyPatch, hom
     server = serving.start(home, spec, vllm=STUB, log_path=home / "log", owner="s1")
     [vllm, *_] = psutil.Process(server.pid).children()
     assert vllm.environ()["CUDA_VISIBLE_DEVICES"] == "1" == server.gpu
+
+
+def test_a_gpu_too_old_to_compute_on_is_absent_and_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = replace(gpu(0), name="Old", compute_capability="7.0")
+    planted = plant(monkeypatch, old, replace(gpu(1), compute_capability="7.5"))
+    assert [card.index for card in measure_gpus()] == [1]
+    assert pin_environment(measure_gpus())["CUDA_VISIBLE_DEVICES"] == "1"
+    machine = Machine("cpu", 2, GIB, GIB, 0, GIB)
+    [told] = report(machine, None).gpus_left_out
+    assert told == "Old is not used: its compute capability is 7.0, and torch and vLLM need 7.5"
+    planted.gpus = [old]
+    assert measure_gpus() == () and device_of("/bin/true") == "cpu"
+    assert pin_environment(()) == {"CUDA_VISIBLE_DEVICES": ""}, "torch would try it"
+    assert told in examine(Settings(home=Path("/nowhere")))["missing"]
+    planted.gpus = []
+    assert pin_environment(()) == {} and report(machine, None).gpus_left_out == ()
 
 
 # --- which device

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tunesmith.tools.evaluation import measuring_memory
 from tunesmith.tools.facts import measure_machine
-from tunesmith.tools.gpus import serves_on_cpu
+from tunesmith.tools.gpus import left_out_gpus, serves_on_cpu
 from tunesmith.tools.inspect import Fit, GpuReport, InspectRequest, InspectResult
 from tunesmith.tools.memory_math import serving_peaks
 from tunesmith.tools.stage import Machine
@@ -49,6 +49,7 @@ def report(machine: Machine, vllm: str | None) -> InspectResult:
             )
             for gpu in machine.gpus
         ),
+        gpus_left_out=left_out_gpus(),
         fits=_fits(machine.vram_free_bytes if on_gpu else machine.ram_free_bytes, on_gpu=on_gpu),
         vllm=vllm,
     )

@@ -19,6 +19,7 @@ from tunesmith.memory.files import read_manifest
 from tunesmith.tools.full_precision import Proof, assert_full_precision, kept_layers
 from tunesmith.tools.memory_math import ModelShape, group_size_for, quantize_memory_bytes
 from tunesmith.tools.quantize import BATCH_ROWS, QuantizeRequest, QuantizeResult
+from tunesmith.tools.work.device import need_priced_device
 from tunesmith.tools.work.job import Job
 from tunesmith.tools.work.quantize_blocks import use_fast_blocks
 from tunesmith.tools.work.train_rows import REHEARSAL, read_rows, tokenize_row
@@ -43,6 +44,7 @@ _SMOOTHING = 0.8  # measured on the bundled model: KL to the merged one 0.016 a 
 
 def run(job: Job[QuantizeRequest]) -> QuantizeResult:
     """Quantize the merged model, prove what had to stay full precision, and publish it."""
+    need_priced_device(job)
     merged, dataset, request = job.verified("merged"), job.verified("dataset"), job.request
     config = json.loads((merged.path / "config.json").read_text())
     group = chosen_group_size(config, request.scheme, request.group_size)

@@ -15,6 +15,7 @@ from typing import Any
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write, read_manifest, sha256_file
 from tunesmith.tools.train import TrainRequest, TrainResult
+from tunesmith.tools.work.device import need_priced_device
 from tunesmith.tools.work.job import Job
 from tunesmith.tools.work.train_checkpoints import newest_checkpoint
 from tunesmith.tools.work.train_lora_linear import use_fused_lora
@@ -65,6 +66,7 @@ class Trained:
 
 def run(job: Job[TrainRequest]) -> TrainResult:
     """Train on the dataset's rows and publish the adapter; run again, it goes on from the last whole checkpoint."""
+    need_priced_device(job)
     base, dataset = job.verified("base"), job.verified("dataset")
     names = LoraSettings.__dataclass_fields__
     settings = LoraSettings(**{k: v for k, v in job.request.model_dump().items() if k in names})
