@@ -19,7 +19,8 @@ from tunesmith.tools.stage import GIB, Gpu, chosen_gpu
 
 _VISIBLE, _ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
 _CPU_BUILD = "+cpu"
-_OLDEST_CAPABILITY = (7, 5)
+_OLDEST_CAPABILITY, _WITHOUT_CUTLASS_INT8 = (7, 5), (10, 0)
+_DISABLED = "VLLM_DISABLED_KERNELS"
 
 
 class Place(NamedTuple):
@@ -139,6 +140,20 @@ def pin_environment(gpus: Sequence[Gpu]) -> dict[str, str]:
     if not gpus and left_out_gpus():
         return {_VISIBLE: ""}
     return pinning(gpus, os.environ.get(_VISIBLE))
+
+
+def server_environment(gpus: Sequence[Gpu]) -> dict[str, str]:
+    """What a server on the chosen one of these GPUs is started with: it sees that one alone, and kernels that work.
+
+    vLLM's first choice for W8A8 has no code for compute capability 10.0 and up (vLLM issue 54311); without it Triton's
+    is taken. Kernels that the user has disabled stay so.
+    """
+    chosen = chosen_gpu(gpus)
+    if chosen is None or capability(chosen) < _WITHOUT_CUTLASS_INT8:
+        return pin_environment(gpus)
+    disabled = [name for name in os.environ.get(_DISABLED, "").split(",") if name]
+    names = dict.fromkeys([*disabled, "CutlassInt8ScaledMMLinearKernel"])
+    return {**pin_environment(gpus), _DISABLED: ",".join(names)}
 
 
 def held_by(pids: Collection[int]) -> dict[int, int]:

@@ -24,7 +24,7 @@ from typing import Any
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.chat_template import template_sha256
-from tunesmith.tools.gpus import claimable, measure_gpus, pin_environment
+from tunesmith.tools.gpus import claimable, measure_gpus, server_environment
 from tunesmith.tools.processes import ProcessId, stop_group
 from tunesmith.tools.serving_spec import (
     LOOPBACK,
@@ -246,7 +246,7 @@ def _command(spec: ServerSpec, port: int) -> tuple[list[str], dict[str, str]]:
     gpus = measure_gpus() if spec.device == "cuda" else ()
     # What it may claim now is no part of what it is: an equal one is adopted, however full the GPU is by then.
     claimed = spec.model_copy(update={"gpu_share": claimable(spec.gpu_share, gpus)})
-    return arguments(claimed, port), environment(spec) | pin_environment(gpus)
+    return arguments(claimed, port), environment(spec) | server_environment(gpus)
 
 
 def _wait_ready(

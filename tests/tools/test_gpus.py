@@ -163,6 +163,31 @@ def test_a_gpu_too_old_to_compute_on_is_absent_and_the_reason_is_told(monkeypatc
     assert pin_environment(()) == {} and report(machine, None).gpus_left_out == ()
 
 
+@pytest.mark.parametrize(
+    ("capability", "named", "disabled"),
+    [
+        ("9.0", None, None),
+        ("10.0", None, "CutlassInt8ScaledMMLinearKernel"),
+        ("12.1", "", "CutlassInt8ScaledMMLinearKernel"),
+        ("12.0", "MacheteLinearKernel", "MacheteLinearKernel,CutlassInt8ScaledMMLinearKernel"),
+        ("10.3", "CutlassInt8ScaledMMLinearKernel,B", "CutlassInt8ScaledMMLinearKernel,B"),
+        ("8.9", "B", "B"),
+    ],
+)
+def test_on_blackwell_a_server_goes_without_the_int8_kernel_that_has_no_code_for_it(
+    monkeypatch: pytest.MonkeyPatch, home: Path, capability: str, named: str | None, disabled: str | None
+) -> None:
+    plant(monkeypatch, gpu(0, free=5), replace(gpu(1), compute_capability=capability))
+    monkeypatch.delenv("VLLM_DISABLED_KERNELS", raising=False)
+    if named is not None:
+        monkeypatch.setenv("VLLM_DISABLED_KERNELS", named)
+    spec = ServerSpec(model_dir="/nowhere", served_name="base", device="cuda", gpu_share=0.2)
+    server = serving.start(home, spec, vllm=STUB, log_path=home / "log", owner="s1")
+    [vllm, *_] = psutil.Process(server.pid).children()
+    assert vllm.environ().get("VLLM_DISABLED_KERNELS") == disabled
+    assert vllm.environ()["CUDA_VISIBLE_DEVICES"] == "1"
+
+
 # --- which device
 
 
