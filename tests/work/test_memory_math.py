@@ -93,6 +93,13 @@ def test_experts_count_in_weights_but_only_the_chosen_ones_in_activations() -> N
     assert more > train_memory_bytes(MOE, batch_size=8, seq_len_tokens=512, lora_rank=16)
 
 
+def test_a_merge_of_expert_adapters_holds_the_whole_model_in_fp32_and_any_other_does_not() -> None:
+    bytes_ = 2 * ModelShape.of(MOE).parameters
+    plain, experts = merge_memory_bytes(MOE, bytes_), merge_memory_bytes(MOE, bytes_, adapts_experts=True)
+    assert experts == RUNTIME_BYTES + 2 * bytes_ + 2 * 4 * (8 * 2 * 256 * 576) > plain
+    assert merge_memory_bytes(SMOL, bytes_, adapts_experts=True) == merge_memory_bytes(SMOL, bytes_)
+
+
 def test_a_server_claims_what_it_needs_and_the_margin_and_no_more() -> None:
     for needed, total in ((int(3.5 * GIB), 24 * GIB), (int(3.5 * GIB), 80 * GIB), (18 * GIB, 24 * GIB)):
         claimed = gpu_share(needed, total) * total
