@@ -17,7 +17,7 @@ from tests.tiny_model import make_tiny_model
 from tunesmith.agent.doctor import examine
 from tunesmith.agent.driver.endpoint import needed_bytes
 from tunesmith.agent.settings import Settings
-from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools import arc, facts, generate, quantize, runner, serving, train
@@ -28,7 +28,7 @@ from tunesmith.tools.judging import JUDGE_CONTEXT_TOKENS, JudgeModel, Models
 from tunesmith.tools.memory_math import GPU_MARGIN_BYTES, serving_peaks
 from tunesmith.tools.serving import Server
 from tunesmith.tools.serving_spec import ServerSpec, arguments, engine_arguments, environment
-from tunesmith.tools.stage import SERVING, TRAINING, Estimate, Facts, Machine, chosen_gpu
+from tunesmith.tools.stage import SERVING, TRAINING, Estimate, Facts, Machine, Plan, chosen_gpu
 from tunesmith.tools.work import served
 from tunesmith.tools.work.inspect import report
 
@@ -237,6 +237,21 @@ def test_quantizing_is_priced_in_vram_too_where_the_lab_computes_on_a_gpu() -> N
     assert on_gpu.peak_vram_bytes > GIB and not on_cpu.peak_vram_bytes
     assert price(known(gpu(0)), max_seq_len_tokens=1024).peak_vram_bytes > on_gpu.peak_vram_bytes
     assert on_gpu.peak_ram_bytes == on_cpu.peak_ram_bytes
+
+
+def test_too_little_vram_to_train_is_answered_with_a_micro_batch_that_really_needs_less() -> None:
+    def plan(**asked: int) -> Plan:
+        return train.plan(train.TrainRequest(**asked), known(gpu(0, free=1)))
+
+    [refusal] = plan().refusals
+    assert "GiB of VRAM" in refusal and "try micro_batch=4, load_in_4bit=true" in refusal
+    assert "try micro_batch=2," in plan(micro_batch=4).refusals[0]
+    assert "micro_batch" not in plan(micro_batch=1).refusals[0]
+    prices = [plan(micro_batch=rows).estimate for rows in (0, 4, 1)]
+    assert prices[0].peak_vram_bytes > prices[1].peak_vram_bytes > prices[2].peak_vram_bytes
+    assert len({price.calibrated_seconds for price in prices}) == 1, "the steps stay as they are"
+    with pytest.raises(BadInput, match="micro_batch=6 is no part of batch_size=8; try micro_batch=2"):
+        plan(micro_batch=6)
 
 
 # --- what a server claims
