@@ -13,6 +13,7 @@ from tunesmith.agent import render
 from tunesmith.agent.settings import Settings
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.tools.facts import measure_machine
+from tunesmith.tools.gpus import left_out_gpus
 
 _LAB = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "llmcompressor", "compressed-tensors")
 
@@ -84,7 +85,8 @@ def vllm_version(program: str | None) -> str | None:
 
 def _missing(lab: dict[str, str | None], settings: Settings) -> list[str]:
     absent = [name for name, number in lab.items() if number is None]
-    found = (
+    found = [*left_out_gpus()]
+    found += (
         [f"the lab lacks {', '.join(absent)}: training and quantizing cannot run; try `make setup`"] if absent else []
     )
     if settings.vllm is None:

@@ -181,7 +181,7 @@ def set_up_all(environments: tuple[Environment, ...], *, check_only: bool = Fals
     root = missing[0].folder.parent
     with locked(root):
         missing = [env for env in environments if not env.ready()]
-        check_tools()
+        check_tools(cuda=any(VLLM_CUDA in env.requirements for env in environments))
         check_disk(root, missing)
         run_side_by_side(missing)
     return 0
@@ -202,8 +202,9 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def check_tools() -> None:
-    """Raise SetupError, in one line with the remedy, where Python cannot make environments."""
+def check_tools(*, cuda: bool = False) -> None:
+    """Raise SetupError, in one line with the remedy, where Python cannot make environments, or Triton not compile."""
+    import sysconfig
     from importlib.util import find_spec
 
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -211,6 +212,13 @@ def check_tools() -> None:
         raise SetupError(f"this Python has no venv module; install it (Debian: apt install python{version}-venv)")
     if find_spec("ensurepip") is None and find_spec("pip") is None:
         raise SetupError(f"this Python has no pip; install it (Debian: apt install python{version}-venv python3-pip)")
+    # vLLM on a GPU compiles against this Python at its first start, long after a set-up that looked whole.
+    compiler = any(map(shutil.which, [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang"]))
+    header = Path(sysconfig.get_path("include"), "Python.h").is_file()
+    if cuda and not (compiler and header):
+        lacks = " and ".join(["a C compiler"] * (not compiler) + ["Python.h"] * (not header))
+        packages = " ".join(["gcc"] * (not compiler) + [f"python{version}-dev"] * (not header))
+        raise SetupError(f"a GPU needs {lacks}; install it (Debian: apt install {packages}), or set DEVICE=cpu")
 
 
 def check_disk(root: Path, missing: list[Environment]) -> None:

@@ -15,8 +15,9 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.compare import LISTED_BLOCKS, compare_arms, differences
 from tunesmith.tools.grading import asks_model
 from tunesmith.tools.local_paths import local_path
-from tunesmith.tools.serving_spec import no_vllm
-from tunesmith.tools.stage import ARMS, GIB, Facts
+from tunesmith.tools.memory_math import ServerMemory, kv_bytes_per_token, server_memory
+from tunesmith.tools.serving_spec import ServerSpec, no_vllm
+from tunesmith.tools.stage import ARMS, Facts
 from tunesmith.tools.suite_export import stored_grade
 from tunesmith.tools.suites import BUNDLED, Case, Suite, load_suites
 
@@ -105,9 +106,20 @@ def evaluation_seconds(model: Artifact, cases: int, max_tokens: int, arms: int =
     return _SERVER_START_S + model.bytes / 4e8 + tokens * billions / _TOKENS_PER_SECOND_BILLION
 
 
-def serving_memory(model: Artifact) -> int:
-    """Peak bytes of a vLLM server: the weights once more while they load, its process tree, and the KV cache."""
-    return int(model.bytes * 1.3) + int(2.2 * GIB) + GIB
+def serving_memory(model: Artifact) -> ServerMemory:
+    """Peak of a vLLM server of this model with the settings that every arm is measured with."""
+    return measuring_memory(model.bytes, kv_bytes_per_token(model.meta.get("config", {})))
+
+
+def measuring_memory(weight_bytes: int, kv_bytes: int) -> ServerMemory:
+    """The same from the bytes of the weights, and of the cache for a token."""
+    measuring = ServerSpec(model_dir="", served_name="")
+    return server_memory(
+        weight_bytes,
+        kv_bytes_per_token=kv_bytes,
+        context_tokens=measuring.max_model_len_tokens,
+        sequences=measuring.max_num_seqs,
+    )
 
 
 Keys = Mapping[str, Mapping[str, Any]]

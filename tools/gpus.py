@@ -12,12 +12,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from tunesmith.tools.memory_math import gpu_share
+from tunesmith.memory.errors import StepFailed
+from tunesmith.tools.memory_math import GPU_MARGIN_BYTES, gpu_share, share_now
 from tunesmith.tools.serving_spec import kernels_of
-from tunesmith.tools.stage import Gpu, chosen_gpu
+from tunesmith.tools.stage import GIB, Gpu, chosen_gpu
 
 _VISIBLE, _ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
 _CPU_BUILD = "+cpu"
+_OLDEST_CAPABILITY, _WITHOUT_CUTLASS_INT8 = (7, 5), (10, 0)
+_DISABLED = "VLLM_DISABLED_KERNELS"
 
 
 class Place(NamedTuple):
@@ -28,10 +31,29 @@ class Place(NamedTuple):
 
 
 def measure_gpus() -> tuple[Gpu, ...]:
-    """NVIDIA devices by NVML that this process may use; none where there is no driver.
+    """NVIDIA devices by NVML that this process may use, but for those too old; none where there is no driver.
 
     Never loads torch or creates a CUDA context.
     """
+    return tuple(gpu for gpu in _visible_gpus() if capability(gpu) >= _OLDEST_CAPABILITY)
+
+
+def left_out_gpus() -> tuple[str, ...]:
+    """Why GPUs that are there are not used, a line each."""
+    oldest = ".".join(map(str, _OLDEST_CAPABILITY))
+    return tuple(
+        f"{gpu.name} is not used: its compute capability is {gpu.compute_capability}, and torch and vLLM need {oldest}"
+        for gpu in _visible_gpus()
+        if capability(gpu) < _OLDEST_CAPABILITY
+    )
+
+
+def capability(gpu: Gpu) -> tuple[int, ...]:
+    """A GPU's compute capability, to be compared."""
+    return tuple(int(part) for part in gpu.compute_capability.split("."))
+
+
+def _visible_gpus() -> tuple[Gpu, ...]:
     import pynvml
 
     try:
@@ -111,8 +133,27 @@ def pinning(gpus: Sequence[Gpu], named: str | None) -> dict[str, str]:
 
 
 def pin_environment(gpus: Sequence[Gpu]) -> dict[str, str]:
-    """What to start a worker or a server with, so that it sees the chosen one of these GPUs alone."""
+    """What to start a worker or a server with, so that it sees the chosen one of these GPUs alone.
+
+    Where every GPU is too old it sees none, or torch would try one.
+    """
+    if not gpus and left_out_gpus():
+        return {_VISIBLE: ""}
     return pinning(gpus, os.environ.get(_VISIBLE))
+
+
+def server_environment(gpus: Sequence[Gpu]) -> dict[str, str]:
+    """What a server on the chosen one of these GPUs is started with: it sees that one alone, and kernels that work.
+
+    vLLM's first choice for W8A8 has no code for compute capability 10.0 and up (vLLM issue 54311); without it Triton's
+    is taken. Kernels that the user has disabled stay so.
+    """
+    chosen = chosen_gpu(gpus)
+    if chosen is None or capability(chosen) < _WITHOUT_CUTLASS_INT8:
+        return pin_environment(gpus)
+    disabled = [name for name in os.environ.get(_DISABLED, "").split(",") if name]
+    names = dict.fromkeys([*disabled, "CutlassInt8ScaledMMLinearKernel"])
+    return {**pin_environment(gpus), _DISABLED: ",".join(names)}
 
 
 def held_by(pids: Collection[int]) -> dict[int, int]:
@@ -163,3 +204,21 @@ def placed(vllm: str | None, needed_bytes: int) -> Place:
     if chosen is None or serves_on_cpu(vllm):
         return Place("cpu", 0.0)
     return Place("cuda", gpu_share(needed_bytes, chosen.total_bytes))
+
+
+def claimable(share: float, gpus: Sequence[Gpu]) -> float:
+    """The share of the chosen one of these GPUs that a server may claim now: never more than is free.
+
+    Raises StepFailed, with the numbers, where what it needs is not free.
+    """
+    chosen = chosen_gpu(gpus)
+    if chosen is None or not share:
+        return share
+    if found := share_now(share, free_bytes=chosen.free_bytes, total_bytes=chosen.total_bytes):
+        return found
+    needed_bytes = share * chosen.total_bytes - GPU_MARGIN_BYTES
+    raise StepFailed(
+        f"the server needs {needed_bytes / GIB:.1f} GiB of {chosen.name}, {chosen.free_bytes / GIB:.1f} of "
+        f"{chosen.total_bytes / GIB:.1f} GiB are free; stop what else uses it (nvidia-smi lists it), or name another "
+        "GPU in CUDA_VISIBLE_DEVICES"
+    )

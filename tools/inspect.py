@@ -39,6 +39,8 @@ class InspectResult(Result):
     swap_free_bytes: int
     disk_free_bytes: int
     gpus: tuple[GpuReport, ...]
+    gpus_left_out: tuple[str, ...] = ()
+    """Those that are there and not used, with the reason."""
     fits: tuple[Fit, ...]
     vllm: str | None
 

@@ -22,7 +22,13 @@ from tunesmith.tools.base import bundled_model, source_of
 from tunesmith.tools.embedding import model_folder
 from tunesmith.tools.grading import asks_model, judged
 from tunesmith.tools.judge_settings import JudgeSettings
-from tunesmith.tools.memory_math import serving_peaks
+from tunesmith.tools.memory_math import (
+    USUAL_KV_BYTES,
+    ServerMemory,
+    kv_bytes_per_token,
+    server_memory,
+    serving_peaks,
+)
 from tunesmith.tools.model_folder import check_model_folder
 from tunesmith.tools.stage import GIB
 from tunesmith.tools.suites import Case, Suite
@@ -34,6 +40,8 @@ JUDGE_HELP = (
     "Who judges llm-rubric, g-eval and select-best: 'bundled-driver', a model folder, or 'endpoint' (the one that "
     "settings.toml names); empty: what [judge] there says, else the bundled driver."
 )
+JUDGE_CONTEXT_TOKENS, JUDGE_CONCURRENCY = 8192, 16
+"""Of the judge's server."""
 _FETCH = "`tunesmith base --model bundled-driver --role driver` fetches the bundled one"
 _SERVER_START_S = 35.0
 # Of one judging prompt: what is read, counted as the tokens that take as long to write, and what is written.
@@ -53,14 +61,22 @@ class JudgeModel:
     folder: Path | None = None
     bytes: int = 0
     parameters: int = 0
+    kv_bytes_per_token: int = USUAL_KV_BYTES
     url: str = ""
     """Of an endpoint, without its `/v1`."""
     key: str = ""
 
     @property
-    def memory_bytes(self) -> int:
-        """Peak of its server: the weights once more while they load, its process tree, and the KV cache."""
-        return int(self.bytes * 1.3) + int(3.2 * GIB) if self.folder else 0
+    def memory(self) -> ServerMemory:
+        """Peak of its server; nothing for an endpoint."""
+        if self.folder is None:
+            return ServerMemory(0, 0)
+        return server_memory(
+            self.bytes,
+            kv_bytes_per_token=self.kv_bytes_per_token,
+            context_tokens=JUDGE_CONTEXT_TOKENS,
+            sequences=JUDGE_CONCURRENCY,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +86,16 @@ class Models:
     judge: JudgeModel | None = None
     embeds: bool = False
 
-    def peaks(self, serving_bytes: int, *, on_gpu: bool) -> dict[str, int]:
-        """Peak RAM and VRAM of a step whose own server takes `serving_bytes`: the two servers take turns.
+    def peaks(self, serving: ServerMemory, *, on_gpu: bool) -> dict[str, int]:
+        """Peak RAM and VRAM of a step whose own server takes `serving`: the two servers take turns.
 
         The embedding model is small and stays on the processor.
         """
-        served = max(serving_bytes, self.judge.memory_bytes if self.judge else 0)
+        each = [
+            serving_peaks(server, on_gpu=on_gpu) for server in (serving, *([self.judge.memory] if self.judge else []))
+        ]
         beside = _EMBEDDER_BYTES if self.embeds else 0
-        peaks = serving_peaks(served, on_gpu=on_gpu)
+        peaks = {what: max(peak[what] for peak in each) for what in each[0]}
         return {**peaks, "ram_bytes": peaks["ram_bytes"] + beside}
 
     def seconds(self, cases: Sequence[Case], answers_each: int) -> float:
@@ -132,12 +150,14 @@ def find_judge(named: str, home: Path) -> JudgeModel:
         folder = home / "models" / model.name
         if read_manifest(folder) is None:
             raise BadInput(f"{model.title} is not here; {_FETCH}, or name a model folder: judge=FOLDER")
-        return JudgeModel(named, model.name, folder, model.folder_bytes, model.parameters)
+        kv_bytes = kv_bytes_per_token(model.config)
+        return JudgeModel(named, model.name, folder, model.folder_bytes, model.parameters, kv_bytes)
     if source == "hub":
         raise BadInput(f"{named!r} is no folder here; {_FETCH}, or name a folder of safetensors: judge=FOLDER")
     folder = Path(named).expanduser().resolve()
     facts = check_model_folder(folder)
-    return JudgeModel(str(folder), folder.name, folder, facts.weight_bytes, facts.parameters)
+    kv_bytes = kv_bytes_per_token(facts.config)
+    return JudgeModel(str(folder), folder.name, folder, facts.weight_bytes, facts.parameters, kv_bytes)
 
 
 def _endpoint(named: str, settings: JudgeSettings, home: Path) -> JudgeModel:

@@ -16,8 +16,15 @@ RUNTIME_BYTES = 900 << 20
 """Resident size of a Python process that has imported torch, transformers and peft or llm-compressor."""
 SERVER_BYTES = 2200 << 20
 """Resident size of a vLLM CPU server beyond its weights and its key-value cache."""
+GPU_SERVER_BYTES = 1536 << 20
+"""Of a vLLM server on a GPU beside weights and cache: CUDA context, activations, captured graphs. An estimate."""
 GPU_MARGIN_BYTES = 1 << 30
-"""Of a server on a GPU, beyond what it needs on a CPU: the CUDA context and the captured graphs."""
+"""What a server on a GPU claims beyond its need, for all that the estimate got wrong."""
+USUAL_KV_BYTES = 128 << 10
+"""Of a token, where a config does not say: a dense model of eight billion parameters."""
+_CUDA_BYTES = 1 << 30
+_WHOLE_SEQUENCES, _LEAST_KV_BYTES = 4, 1 << 30
+_LEFT_FREE_BYTES = 768 << 20  # the engine's CUDA context is there before vLLM looks at what is free
 _BF16, _FP32 = 2, 4
 _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Per weight: 4 bits, an 8-bit scale per 64, a 32-bit scale of scales per 256 of those (double quantization)."""
@@ -133,14 +140,17 @@ def train_memory_bytes(
     return RUNTIME_BYTES + weights + 16 * shape.lora_parameters(lora_rank) + activations + logits
 
 
-def merge_memory_bytes(config: Mapping[str, Any], weight_bytes: int) -> int:
+def merge_memory_bytes(config: Mapping[str, Any], weight_bytes: int, *, adapts_experts: bool = False) -> int:
     """Peak of a merge: runtime + the larger of its two phases.
 
     Merging holds three fp32 copies of the largest matrix (weight, update, sum). Comparing afterwards holds one whole
-    model as stored, never both.
+    model as stored, never both. An adapter on a mixture's experts is merged by peft instead, with the whole 16-bit
+    model in memory as fp32 and, beside it, the update and the sum of one layer's experts.
     """
     shape = ModelShape.of(config)
     expert = shape.experts * 2 * shape.expert_intermediate * shape.hidden
+    if expert and adapts_experts:
+        return RUNTIME_BYTES + 2 * weight_bytes + 2 * _FP32 * expert
     largest = max(shape.vocab * shape.hidden, shape.hidden * shape.intermediate, expert)
     return RUNTIME_BYTES + max(3 * _FP32 * largest, weight_bytes + weight_bytes // 8)
 
@@ -155,6 +165,29 @@ def quantize_memory_bytes(config: Mapping[str, Any], *, samples: int, seq_len_to
     shape = ModelShape.of(config)
     model = (shape.parameters + shape.linear_parameters) * _BF16
     activations = 2 * samples * seq_len_tokens * shape.hidden * _BF16
+    return RUNTIME_BYTES + model + activations + _gptq_bytes(shape)
+
+
+def quantize_vram_bytes(config: Mapping[str, Any], *, batch_rows: int, seq_len_tokens: int) -> int:
+    """Peak VRAM of GPTQ, which has one layer on the GPU at a time: the larger of a layer's turn and the head's.
+
+    A layer's turn: its bf16 weights, what a batch leaves in it, the Hessians and work copies as on the host. The
+    head's: its weights, and bf16 logits with an fp32 copy. Beside both the CUDA context; 1 GiB, an estimate that has
+    yet to be confirmed on a card.
+    """
+    shape = ModelShape.of(config)
+    tokens = batch_rows * seq_len_tokens
+    width = shape.intermediate
+    if shape.experts:
+        width = shape.experts_per_token * shape.expert_intermediate + shape.shared_intermediate
+    layer = (shape.attention_parameters + shape.mlp_parameters) * _BF16
+    layer += tokens * _BF16 * (16 * shape.hidden + 7 * width) + _gptq_bytes(shape)
+    head = shape.vocab * (shape.hidden * _BF16 + tokens * (_BF16 + _FP32))
+    return _CUDA_BYTES + max(layer, head)
+
+
+def _gptq_bytes(shape: ModelShape) -> int:
+    """The fp32 Hessians of one block and their inverses, and three copies of the widest matrix."""
     narrow = max(shape.hidden, shape.heads * shape.head_dim) ** 2
     if shape.experts:
         hessians = 4 * narrow + shape.experts * (2 * shape.hidden**2 + shape.expert_intermediate**2)
@@ -162,7 +195,43 @@ def quantize_memory_bytes(config: Mapping[str, Any], *, samples: int, seq_len_to
     else:
         hessians = 6 * narrow + shape.intermediate**2
     work = 2 * shape.widest_input**2 + 3 * shape.hidden * shape.widest_input
-    return RUNTIME_BYTES + model + activations + _FP32 * (hessians + work)
+    return _FP32 * (hessians + work)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerMemory:
+    """Peak of one vLLM server, whichever it computes on."""
+
+    ram_bytes: int
+    """On the CPU."""
+    vram_bytes: int
+    """On a GPU, without the margin that it claims beside."""
+
+
+def server_memory(weight_bytes: int, *, kv_bytes_per_token: int, context_tokens: int, sequences: int) -> ServerMemory:
+    """Peak of a server that is asked for so many sequences of such a context at once.
+
+    On the CPU: the weights 1.3 times while they load, its process tree, and a cache of 1 GiB. On a GPU see
+    `gpu_server_bytes`.
+    """
+    return ServerMemory(
+        ram_bytes=int(weight_bytes * 1.3) + int(3.2 * (1 << 30)),
+        vram_bytes=gpu_server_bytes(
+            weight_bytes, kv_bytes_per_token=kv_bytes_per_token, context_tokens=context_tokens, sequences=sequences
+        ),
+    )
+
+
+def gpu_server_bytes(weight_bytes: int, *, kv_bytes_per_token: int, context_tokens: int, sequences: int) -> int:
+    """Peak VRAM of a vLLM server: weights + key-value cache + what it takes beside them; estimates, no measurements.
+
+    Weights: as stored, and 5 % for padding, repacked layers and adapters. Cache: every sequence at full length, but no
+    more than four of them or 1 GiB, whichever is larger: vLLM lets the others wait. Beside: `GPU_SERVER_BYTES`. The
+    5 %, the four and `GPU_SERVER_BYTES` have yet to be confirmed on a card.
+    """
+    whole_bytes = context_tokens * kv_bytes_per_token
+    cache_bytes = min(sequences * whole_bytes, max(_WHOLE_SEQUENCES * whole_bytes, _LEAST_KV_BYTES))
+    return weight_bytes + weight_bytes // 20 + cache_bytes + GPU_SERVER_BYTES
 
 
 def gpu_share(needed_bytes: int, total_bytes: int) -> float:
@@ -174,21 +243,34 @@ def gpu_share(needed_bytes: int, total_bytes: int) -> float:
     return min(thousandths, 920) / 1000
 
 
-def serving_peaks(needed_bytes: int, *, on_gpu: bool) -> dict[str, int]:
+def share_now(share: float, *, free_bytes: int, total_bytes: int) -> float:
+    """A share of a GPU, made smaller where less is free now; 0.0 where not even the need, it without margin, is free.
+
+    vLLM refuses to start with a larger share than what is free, though it may never use it.
+    """
+    if share * total_bytes - GPU_MARGIN_BYTES > free_bytes:
+        return 0.0
+    return min(share, math.floor((free_bytes - _LEFT_FREE_BYTES) * 1000 / total_bytes) / 1000)
+
+
+def serving_peaks(needed: ServerMemory, *, on_gpu: bool) -> dict[str, int]:
     """Peak RAM and VRAM of a server that needs so much: on a GPU VRAM, with the margin that it claims beside."""
     if on_gpu:
-        return {"ram_bytes": 0, "vram_bytes": needed_bytes + GPU_MARGIN_BYTES}
-    return {"ram_bytes": needed_bytes, "vram_bytes": 0}
+        return {"ram_bytes": 0, "vram_bytes": needed.vram_bytes + GPU_MARGIN_BYTES}
+    return {"ram_bytes": needed.ram_bytes, "vram_bytes": 0}
 
 
 def kv_bytes_per_token(config: Mapping[str, Any], *, bytes_per_value: int = _BF16) -> int:
-    """A token's keys and values in every layer."""
-    shape = ModelShape.of(config)
+    """A token's keys and values in every layer; those of a usual model where the config does not say."""
+    try:
+        shape = ModelShape.of(config)
+    except (KeyError, TypeError, ValueError):
+        return USUAL_KV_BYTES
     return 2 * shape.layers * shape.kv_heads * shape.head_dim * bytes_per_value
 
 
 def serve_memory_bytes(weight_bytes: int, *, kv_cache_bytes: int) -> int:
-    """A vLLM server: its own size, the weights as stored, and the key-value cache it reserves."""
+    """A vLLM server on the CPU: its own size, the weights as stored, and the key-value cache it reserves."""
     return SERVER_BYTES + weight_bytes + kv_cache_bytes
 
 

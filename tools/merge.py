@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tunesmith.memory.store import Store
@@ -29,8 +31,20 @@ class MergeResult(Result):
 
 
 def look(request: MergeRequest, store: Store, run: str) -> Mapping[str, Any]:
-    """The base that the adapter was trained on; refuses an adapter of another base than the run's."""
-    return {"base": own_base(store, run, "adapter")}
+    """The base that the adapter was trained on, and whether it adapts a mixture's experts.
+
+    Refuses an adapter of another base than the run's.
+    """
+    base, adapters = own_base(store, run, "adapter"), store.artifacts(run, "adapter")
+    return {"base": base, "adapts_experts": _adapts_experts(adapters[-1].path) if adapters else True}
+
+
+def _adapts_experts(adapter: Path) -> bool:
+    """Whether an adapter holds updates of fused expert parameters; True where it does not say."""
+    try:
+        return bool(json.loads((adapter / "adapter_config.json").read_text()).get("target_parameters"))
+    except (OSError, ValueError):
+        return True
 
 
 def plan(request: MergeRequest, facts: Facts) -> Plan:
@@ -41,7 +55,9 @@ def plan(request: MergeRequest, facts: Facts) -> Plan:
         "merge",
         facts,
         seconds=14 + base.bytes / 1.2e8,
-        ram_bytes=merge_memory_bytes(base.meta["config"], base.bytes),
+        ram_bytes=merge_memory_bytes(
+            base.meta["config"], base.bytes, adapts_experts=facts.seen.get("adapts_experts", True)
+        ),
         disk_bytes=base.bytes,
     )
     return Plan(

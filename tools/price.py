@@ -7,6 +7,7 @@ from statistics import median
 from tunesmith.tools.stage import GIB, Estimate, Facts
 
 _PAST_STEPS = 5
+_GPU = "GPU"
 _REFERENCE = "2 cores with AVX512-BF16"
 
 
@@ -24,8 +25,11 @@ def estimate(
 
     The correction is the median of taken ÷ calibrated over the newest finished steps of the stage, so that one
     disturbed night does not spoil the next estimate. Where a stage does different kinds of work, `like` names the
-    kind, and only past steps of that kind count.
+    kind, and only past steps of that kind count. A step that is priced in VRAM is of another kind than the same on the
+    CPU; its calibration is the CPU's, since no GPU has been measured, and the basis says so.
     """
+    if vram_bytes:
+        like = f"{like}, {_GPU}" if like else _GPU
     past = [p for p in facts.past.get(stage, ()) if p.calibrated_seconds > 0 and p.like == like][:_PAST_STEPS]
     what = f"{stage} ({like})" if like else stage
     factor = median(p.seconds / p.calibrated_seconds for p in past) if past else 1.0
@@ -33,7 +37,8 @@ def estimate(
         runs = "1 past run" if len(past) == 1 else f"{len(past)} past runs"
         basis = f"{runs} of {what} on this machine"
     else:
-        basis = f"calibration on {_REFERENCE}; {what} has not run on this machine yet"
+        slower = ", which a GPU should beat by far" if vram_bytes else ""
+        basis = f"calibration on {_REFERENCE}{slower}; {what} has not run on this machine yet"
     return Estimate(
         seconds=round(seconds * factor, 1),
         basis=basis,

@@ -6,12 +6,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from tunesmith.tools.memory_math import quantize_memory_bytes
+from tunesmith.tools.memory_math import quantize_memory_bytes, quantize_vram_bytes
 from tunesmith.tools.price import estimate, room
 from tunesmith.tools.stage import Facts, Plan, Request, Result, Stage, pinned
 from tunesmith.tools.train_env import TRAIN_ENV
 
 _BITS = {"W4A16": 4, "W8A16": 8, "W8A8": 8}
+BATCH_ROWS = 8
+"""Calibration rows that go through a layer at once."""
+_REMEDY = "fewer calibration_samples, a smaller max_seq_len_tokens, or stopping another program"
 _SMOOTHS = "smooth outliers of the activations into the weights, where the architecture allows it"
 
 
@@ -56,6 +59,11 @@ def plan(request: QuantizeRequest, facts: Facts) -> Plan:
         ram_bytes=quantize_memory_bytes(
             merged.meta["config"], samples=samples, seq_len_tokens=request.max_seq_len_tokens
         ),
+        vram_bytes=quantize_vram_bytes(
+            merged.meta["config"], batch_rows=BATCH_ROWS, seq_len_tokens=request.max_seq_len_tokens
+        )
+        if facts.trains_on_gpu
+        else 0,
         disk_bytes=merged.bytes,
     )
     size_bytes = merged.bytes * _BITS[request.scheme] // 16
@@ -76,7 +84,7 @@ def plan(request: QuantizeRequest, facts: Facts) -> Plan:
         estimate=price,
         writes=(f"a model of {size_bytes / 1e9:.2f} GB and more, by what stays full precision",),
         replaces=("the quantized model of this run",) if "quantized" in facts.artifacts else (),
-        refusals=room(price, facts, remedy="fewer calibration_samples or a smaller max_seq_len_tokens"),
+        refusals=room(price, facts, remedy=_REMEDY),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import secrets
 import socket
 import subprocess
@@ -23,7 +24,7 @@ from typing import Any
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.chat_template import template_sha256
-from tunesmith.tools.gpus import measure_gpus, pin_environment
+from tunesmith.tools.gpus import claimable, measure_gpus, server_environment
 from tunesmith.tools.processes import ProcessId, stop_group
 from tunesmith.tools.serving_spec import (
     LOOPBACK,
@@ -41,6 +42,9 @@ LEASE_S = 300.0
 """A bench server that nobody used for so long is stopped by its own parent."""
 _READY_TIMEOUT_S = 600.0
 _POLL_S = 0.2
+# What stands before a line: the process, and where it was logged.
+_LOGGED = re.compile(r"^(\(\w+ pid=\d+\) ?)?([A-Z]+ \d\d-\d\d [\d:]+ \[[^\]]*\] ?)?")
+_NO_CAUSE = ("Engine core initialization failed", "EngineDeadError")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,19 +198,20 @@ def start(
     on_wait: Callable[[float], None] = lambda seconds: None,
     timeout_s: float = _READY_TIMEOUT_S,
 ) -> Server:
-    """Start a server and return it once it answers. Raises BadInput for a taken port, StepFailed where it ends early.
+    """Start a server and return it once it answers.
 
+    Raises BadInput for a taken port, StepFailed where its GPU has no room or it ends early.
     `on_wait` is called with the seconds waited so far; `key` is a random one unless given.
     """
     if port and not port_is_free(port):
         raise BadInput(f"port {port} is in use by another program; choose another, or port=0 for a free one")
     port = port or _free_port()
-    pin = pin_environment(measure_gpus()) if spec.device == "cuda" else {}
+    argv, env = _command(spec, port)
     record = home / "servers" / f"{int(time.time() * 1000)}-{spec.hash[:8]}.json"
     data: dict[str, Any] = {
         "program": vllm,
-        "argv": arguments(spec, port),
-        "env": environment(spec) | pin,
+        "argv": argv,
+        "env": env,
         "spec": spec.model_dump(),
         "port": port,
         "role": role,
@@ -232,20 +237,26 @@ def start(
     data |= {"pid": me.pid, "pid_started": me.started, "boot_id": me.boot_id, "pid_ticks": me.ticks}
     atomic_write(record, json.dumps(data, indent=1), mode=0o600)
     try:
-        _wait_ready(record, parent, log_path, on_wait, timeout_s)
+        server = _wait_ready(record, parent, log_path, on_wait, timeout_s)
     except BaseException:
         stop_group(me)
         _forget(record)
         raise
-    server = _read(record)
-    assert server is not None
     version, kernels = _get(server, "/version")["version"], kernels_of(vllm)
     return _update(server, engine=f"vllm {version}, {kernels}" if kernels else f"vllm {version}")
 
 
+def _command(spec: ServerSpec, port: int) -> tuple[list[str], dict[str, str]]:
+    """The arguments and the environment of a server that is started now."""
+    gpus = measure_gpus() if spec.device == "cuda" else ()
+    # What it may claim now is no part of what it is: an equal one is adopted, however full the GPU is by then.
+    claimed = spec.model_copy(update={"gpu_share": claimable(spec.gpu_share, gpus)})
+    return arguments(claimed, port), environment(spec) | server_environment(gpus)
+
+
 def _wait_ready(
     record: Path, parent: subprocess.Popen[bytes], log: Path, on_wait: Callable[[float], None], timeout_s: float
-) -> None:
+) -> Server:
     started = time.monotonic()
     server = _read(record)
     assert server is not None
@@ -253,7 +264,7 @@ def _wait_ready(
         if parent.poll() is not None:
             raise StepFailed(f"vLLM ended before it was ready: {telling_line(log)}; its log is {log}")
         if healthy(server):
-            return
+            return server
         renew(server)
         on_wait(waited)
         time.sleep(_POLL_S)
@@ -261,10 +272,16 @@ def _wait_ready(
 
 
 def telling_line(log: Path) -> str:
-    """The last line of a server's log that names an error, else its last line."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if "Error" in line and "Traceback" not in line]
-    return (errors or lines or ["its log is empty"])[-1][-300:]
+    """The last line of a server's log that names an error and its cause, else its last line.
+
+    vLLM's engine is a child process: it tells the cause first, and its parent then says only that it failed.
+    """
+    told = [_LOGGED.sub("", line).rstrip() for line in log.read_text(errors="replace").splitlines()]
+    lines = [line for line in told if line.strip()]
+    # A traceback's frames are indented, and may name errors that nobody raised.
+    errors = [line for line in lines if "Error" in line and "Traceback" not in line and not line[0].isspace()]
+    causes = [line for line in errors if not any(word in line for word in _NO_CAUSE)]
+    return (causes or errors or lines or ["its log is empty"])[-1].strip()[-300:]
 
 
 def healthy(server: Server) -> bool:

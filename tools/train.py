@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
+from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.memory_math import train_memory_bytes
 from tunesmith.tools.price import estimate, room
@@ -27,6 +29,9 @@ class TrainRequest(Request):
     epochs: float = Field(default=3.0, gt=0, le=100)
     max_steps: int = Field(default=0, ge=0, description="Optimiser steps; 0: as many as the epochs need.")
     batch_size: int = Field(default=8, ge=1, description="Rows per optimiser step.")
+    micro_batch: int = Field(
+        default=0, ge=0, description="Rows in memory at once, a part of batch_size: slower, the same step; 0: all."
+    )
     max_seq_len_tokens: SeqLen = 512
     rehearsal_weight: float = Field(
         default=3.0, ge=0, le=100, description="Weight of staying as the base is, on rows of rehearsal."
@@ -56,13 +61,19 @@ class TrainResult(Result):
 def plan(request: TrainRequest, facts: Facts) -> Plan:
     """Price the optimiser steps from the number of rows and their tokens."""
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
+    at_once = request.micro_batch or request.batch_size
+    if request.batch_size % at_once:
+        raise BadInput(
+            f"train: micro_batch={at_once} is no part of batch_size={request.batch_size}; try micro_batch="
+            f"{math.gcd(at_once, request.batch_size)}"
+        )
     rows = int(dataset.meta["train_rows"])
     steps = request.max_steps or max(1, round(request.epochs * rows / request.batch_size))
     parameters = int(base.meta["parameters"])
     tokens = int(dataset.meta["tokens_per_row"])
     # 6 FLOP per parameter and token for a step, at what two cores reach in practice, rehearsal's second look included.
     seconds = 18 + steps * request.batch_size * tokens * 6 * parameters / 3e11
-    memory_bytes = training_bytes(request, base, dataset, batch_size=request.batch_size)
+    memory_bytes = training_bytes(request, base, dataset, batch_size=at_once)
     on_gpu = facts.trains_on_gpu
     price = estimate(
         "train",
@@ -88,8 +99,18 @@ def plan(request: TrainRequest, facts: Facts) -> Plan:
         estimate=price,
         writes=("an adapter of a few MB",),
         replaces=("the adapter of this run",) if "adapter" in facts.artifacts else (),
-        refusals=room(price, facts, remedy="load_in_4bit=true, a smaller batch_size or max_seq_len_tokens"),
+        refusals=room(price, facts, remedy=_remedy(at_once)),
     )
+
+
+def _remedy(at_once: int) -> str:
+    smaller = f"micro_batch={largest_part(at_once)}, " if at_once > 1 else ""
+    return f"{smaller}load_in_4bit=true or a smaller max_seq_len_tokens"
+
+
+def largest_part(rows: int) -> int:
+    """The largest number of rows below `rows` that divides it, so that it divides the whole batch too."""
+    return max(part for part in range(1, rows) if rows % part == 0)
 
 
 class Tried(Protocol):

@@ -156,21 +156,19 @@ def own_bytes(job: Job) -> int:  # type: ignore[type-arg]
 
 
 def _watch_memory(job: Job, done: threading.Event) -> None:  # type: ignore[type-arg]
-    """Sample the memory of the worker, its children and the servers it uses, and keep the peak in the store."""
-    peak_bytes, told_bytes = 0, 0
+    """Sample the memory of the worker, its children and the servers it uses, and keep the peaks in the store."""
+    peak_bytes, told_bytes, peak_vram, told_vram = 0, 0, 0, 0
     vram_before = {gpu.index: gpu.free_bytes for gpu in measure_gpus()}
-    while True:
+    last = False
+    while not last:
+        last = done.wait(_SAMPLE_EVERY_S if told_bytes else 0)
         peak_bytes = max(peak_bytes, own_bytes(job))
-        vram_bytes = None
         if vram_before:
-            vram_bytes = max(vram_before[gpu.index] - gpu.free_bytes for gpu in measure_gpus())
-        if done.is_set() or peak_bytes > told_bytes * 1.02:
-            job.store.peak(job.step.id, peak_bytes, vram_bytes)
-            told_bytes = peak_bytes
-        if done.wait(_SAMPLE_EVERY_S):
-            if told_bytes == peak_bytes:
-                return
-            done.set()
+            taken = [vram_before.get(gpu.index, gpu.free_bytes) - gpu.free_bytes for gpu in measure_gpus()]
+            peak_vram = max(peak_vram, *taken, 0)
+        if last or peak_bytes > told_bytes * 1.02 or peak_vram > told_vram * 1.02:
+            job.store.peak(job.step.id, peak_bytes, peak_vram if vram_before else None)
+            told_bytes, told_vram = peak_bytes, peak_vram
 
 
 if __name__ == "__main__":

@@ -24,7 +24,13 @@ from tunesmith.tools.base import bundled_model, source_of
 from tunesmith.tools.facts import measure_machine
 from tunesmith.tools.gpus import placed
 from tunesmith.tools.guest import kept_out_by
-from tunesmith.tools.memory_math import SERVER_BYTES, kv_bytes_per_token, serve_memory_bytes
+from tunesmith.tools.memory_math import (
+    SERVER_BYTES,
+    USUAL_KV_BYTES,
+    gpu_server_bytes,
+    kv_bytes_per_token,
+    serve_memory_bytes,
+)
 from tunesmith.tools.model_folder import check_model_folder
 from tunesmith.tools.serving_spec import LOOPBACK, ServerSpec
 from tunesmith.tools.stage import chosen_gpu
@@ -33,10 +39,8 @@ if TYPE_CHECKING:
     from pydantic_ai.models import Model
 
 _RENEW_S = 30.0
-_SEQUENCES = 4
-"""Conversations of full length that the cache on a GPU holds: the turn's own, and what is asked beside it."""
-_USUAL_KV_BYTES = 128 << 10
-"""Of a token, where a config does not say: a dense model of eight billion parameters."""
+_SEQUENCES = 8
+"""Conversations at once: the turn's own, and what is asked beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,7 @@ class Driver:
             served_name=folder.name,
             weights_sha256=str((read_manifest(folder) or {}).get("sha256", "")),
             max_model_len_tokens=self.chosen.context_tokens,
-            max_num_seqs=8,
+            max_num_seqs=_SEQUENCES,
             gpu_share=place.gpu_share,
             tool_parser=self.chosen.tool_parser,
             device=place.device,
@@ -171,12 +175,14 @@ class Driver:
 
 
 def needed_bytes(folder: Path, context_tokens: int) -> int:
-    """Peak memory of a server of this model for conversations: its cache holds a few whole contexts."""
+    """Peak memory of a server of this model for conversations on a GPU: its cache holds a few whole contexts."""
     try:
         per_token = kv_bytes_per_token(json.loads((folder / "config.json").read_text()))
-    except (KeyError, TypeError, ValueError):
-        per_token = _USUAL_KV_BYTES
-    return serve_memory_bytes(_weight_bytes(folder), kv_cache_bytes=_SEQUENCES * context_tokens * per_token)
+    except ValueError:
+        per_token = USUAL_KV_BYTES
+    return gpu_server_bytes(
+        _weight_bytes(folder), kv_bytes_per_token=per_token, context_tokens=context_tokens, sequences=_SEQUENCES
+    )
 
 
 def _weight_bytes(folder: Path) -> int:

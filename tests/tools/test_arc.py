@@ -114,6 +114,20 @@ def test_only_past_steps_of_the_same_kind_count() -> None:
     assert unknown.seconds == 100 and "evaluate (quantized) has not run" in unknown.basis
 
 
+def test_what_a_step_took_on_the_cpu_does_not_correct_its_price_on_a_gpu() -> None:
+    past = {"train": (Past(10, 30),), "evaluate": (Past(10, 20, "adapter, GPU"), Past(10, 90, "adapter"))}
+    known = facts(past=past)
+    on_cpu = estimate("train", known, seconds=100, ram_bytes=GIB)
+    on_gpu = estimate("train", known, seconds=100, vram_bytes=GIB)
+    assert (on_cpu.seconds, on_gpu.seconds) == (300, 100) and on_cpu.like != on_gpu.like
+    assert on_gpu.basis == (
+        "calibration on 2 cores with AVX512-BF16, which a GPU should beat by far; train (GPU) has not run on this "
+        "machine yet"
+    )
+    measured = estimate("evaluate", known, seconds=100, vram_bytes=GIB, like="adapter")
+    assert measured.seconds == 200 and measured.basis == "1 past run of evaluate (adapter, GPU) on this machine"
+
+
 def test_every_arm_of_an_evaluation_is_a_kind_of_its_own(tmp_path: Path) -> None:
     ws = Workspace(Store(tmp_path / "home"), "/bin/true", lambda event, **data: None)
     arms = [{"arm": arm} for arm in ("adapter", "merged", "quantized")]

@@ -12,9 +12,11 @@ import pty
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 import zipfile
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,49 @@ def test_a_python_without_the_tools_is_told_what_to_install(missing: list[str]) 
     code = f"import sys\nfrom tunesmith.tools import bootstrap\n{prelude}bootstrap.check_tools()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "SetupError" in done.stderr and "apt install python3" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("programs", "header", "named"),
+    [
+        ({"gcc"}, True, ""),
+        ({"clang"}, True, ""),
+        (set[str](), True, "a C compiler; install it (Debian: apt install gcc)"),
+        ({"gcc"}, False, "Python.h; install it (Debian: apt install python3"),
+        (set[str](), False, "a C compiler and Python.h; install it (Debian: apt install gcc python3"),
+    ],
+)
+def test_a_gpu_set_up_is_refused_where_triton_could_not_compile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: set[str], header: bool, named: str
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: name if name in programs else None)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    if header:
+        (tmp_path / "Python.h").touch()
+    bootstrap.check_tools(cuda=False)
+    if not named:
+        bootstrap.check_tools(cuda=True)
+        return
+    with pytest.raises(SetupError) as refused:
+        bootstrap.check_tools(cuda=True)
+    assert named in str(refused.value) and "DEVICE=cpu" in str(refused.value) and "\n" not in str(refused.value)
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(SetupError, match="C compiler"):
+        bootstrap.check_tools(cuda=True)
+
+
+def test_a_set_up_asks_for_a_compiler_only_where_it_makes_an_environment_for_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(bootstrap, "check_tools", lambda *, cuda: asked.append(cuda))
+    monkeypatch.setattr(bootstrap, "check_disk", lambda root, missing: None)
+    monkeypatch.setattr(bootstrap, "run_side_by_side", lambda missing: None)
+    for device in ("cuda", "cpu"):
+        lab, serve = (replace(env, folder=tmp_path / env.folder.name) for env in bootstrap.planned(ROOT, device))
+        bootstrap.set_up_all((lab, serve))
+    assert asked == [True, False]
 
 
 def test_a_full_disk_is_told_with_both_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

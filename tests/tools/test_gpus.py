@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,23 @@ import pytest
 
 from tests.planted_gpus import GIB, gpu, plant
 from tests.tiny_model import make_tiny_model
+from tunesmith.agent.doctor import examine
+from tunesmith.agent.driver.endpoint import needed_bytes
+from tunesmith.agent.settings import Settings
+from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
-from tunesmith.tools import arc, facts, generate, runner, serving, train
+from tunesmith.tools import arc, facts, generate, quantize, runner, serving, train
 from tunesmith.tools.arc import Workspace
 from tunesmith.tools.evaluation import serving_memory
 from tunesmith.tools.gpus import device_of, measure_gpus, pin_environment, pinning, placed, usable
-from tunesmith.tools.memory_math import GPU_MARGIN_BYTES
+from tunesmith.tools.judging import JUDGE_CONTEXT_TOKENS, JudgeModel, Models
+from tunesmith.tools.memory_math import GPU_MARGIN_BYTES, serving_peaks
+from tunesmith.tools.serving import Server
 from tunesmith.tools.serving_spec import ServerSpec, arguments, engine_arguments, environment
-from tunesmith.tools.stage import SERVING, TRAINING, Facts, Machine, chosen_gpu
+from tunesmith.tools.stage import SERVING, TRAINING, Estimate, Facts, Machine, Plan, chosen_gpu
 from tunesmith.tools.work import served
+from tunesmith.tools.work.inspect import report
 
 STUB = str(Path(__file__).parent / "stub_vllm.py")
 CARDS = (gpu(0, free=2), gpu(1, free=20), gpu(2, free=20))
@@ -138,6 +147,47 @@ def test_a_server_sees_the_chosen_gpu_alone(monkeypatch: pytest.MonkeyPatch, hom
     assert vllm.environ()["CUDA_VISIBLE_DEVICES"] == "1" == server.gpu
 
 
+def test_a_gpu_too_old_to_compute_on_is_absent_and_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = replace(gpu(0), name="Old", compute_capability="7.0")
+    planted = plant(monkeypatch, old, replace(gpu(1), compute_capability="7.5"))
+    assert [card.index for card in measure_gpus()] == [1]
+    assert pin_environment(measure_gpus())["CUDA_VISIBLE_DEVICES"] == "1"
+    machine = Machine("cpu", 2, GIB, GIB, 0, GIB)
+    [told] = report(machine, None).gpus_left_out
+    assert told == "Old is not used: its compute capability is 7.0, and torch and vLLM need 7.5"
+    planted.gpus = [old]
+    assert measure_gpus() == () and device_of("/bin/true") == "cpu"
+    assert pin_environment(()) == {"CUDA_VISIBLE_DEVICES": ""}, "torch would try it"
+    assert told in examine(Settings(home=Path("/nowhere")))["missing"]
+    planted.gpus = []
+    assert pin_environment(()) == {} and report(machine, None).gpus_left_out == ()
+
+
+@pytest.mark.parametrize(
+    ("capability", "named", "disabled"),
+    [
+        ("9.0", None, None),
+        ("10.0", None, "CutlassInt8ScaledMMLinearKernel"),
+        ("12.1", "", "CutlassInt8ScaledMMLinearKernel"),
+        ("12.0", "MacheteLinearKernel", "MacheteLinearKernel,CutlassInt8ScaledMMLinearKernel"),
+        ("10.3", "CutlassInt8ScaledMMLinearKernel,B", "CutlassInt8ScaledMMLinearKernel,B"),
+        ("8.9", "B", "B"),
+    ],
+)
+def test_on_blackwell_a_server_goes_without_the_int8_kernel_that_has_no_code_for_it(
+    monkeypatch: pytest.MonkeyPatch, home: Path, capability: str, named: str | None, disabled: str | None
+) -> None:
+    plant(monkeypatch, gpu(0, free=5), replace(gpu(1), compute_capability=capability))
+    monkeypatch.delenv("VLLM_DISABLED_KERNELS", raising=False)
+    if named is not None:
+        monkeypatch.setenv("VLLM_DISABLED_KERNELS", named)
+    spec = ServerSpec(model_dir="/nowhere", served_name="base", device="cuda", gpu_share=0.2)
+    server = serving.start(home, spec, vllm=STUB, log_path=home / "log", owner="s1")
+    [vllm, *_] = psutil.Process(server.pid).children()
+    assert vllm.environ().get("VLLM_DISABLED_KERNELS") == disabled
+    assert vllm.environ()["CUDA_VISIBLE_DEVICES"] == "1"
+
+
 # --- which device
 
 
@@ -178,6 +228,32 @@ def test_builds_for_the_cpu_are_priced_in_ram() -> None:
         assert price.peak_ram_bytes and not price.peak_vram_bytes
 
 
+def test_quantizing_is_priced_in_vram_too_where_the_lab_computes_on_a_gpu() -> None:
+    def price(facts: Facts, **asked: int) -> Estimate:
+        facts = replace(facts, artifacts={**facts.artifacts, "merged": model()})
+        return quantize.plan(quantize.QuantizeRequest(**asked), facts).estimate
+
+    on_gpu, on_cpu = price(known(gpu(0))), price(known(gpu(0), cpu_builds=frozenset({TRAINING})))
+    assert on_gpu.peak_vram_bytes > GIB and not on_cpu.peak_vram_bytes
+    assert price(known(gpu(0)), max_seq_len_tokens=1024).peak_vram_bytes > on_gpu.peak_vram_bytes
+    assert on_gpu.peak_ram_bytes == on_cpu.peak_ram_bytes
+
+
+def test_too_little_vram_to_train_is_answered_with_a_micro_batch_that_really_needs_less() -> None:
+    def plan(**asked: int) -> Plan:
+        return train.plan(train.TrainRequest(**asked), known(gpu(0, free=1)))
+
+    [refusal] = plan().refusals
+    assert "GiB of VRAM" in refusal and "try micro_batch=4, load_in_4bit=true" in refusal
+    assert "try micro_batch=2," in plan(micro_batch=4).refusals[0]
+    assert "micro_batch" not in plan(micro_batch=1).refusals[0]
+    prices = [plan(micro_batch=rows).estimate for rows in (0, 4, 1)]
+    assert prices[0].peak_vram_bytes > prices[1].peak_vram_bytes > prices[2].peak_vram_bytes
+    assert len({price.calibrated_seconds for price in prices}) == 1, "the steps stay as they are"
+    with pytest.raises(BadInput, match="micro_batch=6 is no part of batch_size=8; try micro_batch=2"):
+        plan(micro_batch=6)
+
+
 # --- what a server claims
 
 
@@ -188,9 +264,58 @@ def test_a_server_on_a_gpu_claims_what_its_price_says_and_leaves_the_rest(monkey
     [flag] = [word for word in arguments(spec, 1) if word.startswith("--gpu-memory-utilization=")]
     claimed = float(flag.partition("=")[2]) * 24 * GIB
     priced = generate.plan(generate.GenerateRequest(), known(gpu(0))).estimate.peak_vram_bytes
-    assert priced == serving_memory(model()) + GPU_MARGIN_BYTES
+    assert priced == serving_memory(model()).vram_bytes + GPU_MARGIN_BYTES
     assert priced <= claimed <= priced + 24 * GIB / 1000
     assert claimed < 6 * GIB, "a small model leaves room for others"
+
+
+def claim(server: Server) -> float:
+    [word] = [w for w in json.loads(server.record.read_text())["argv"] if "utilization" in w]
+    return float(word.partition("=")[2])
+
+
+def test_a_server_that_starts_on_a_fuller_gpu_claims_less_and_is_still_adopted(
+    monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    spec = ServerSpec(model_dir="/nowhere", served_name="base", device="cuda", gpu_share=0.5)
+    plant(monkeypatch, gpu(0, free=11.5))
+    server = serving.start(home, spec, vllm=STUB, log_path=home / "log", owner="s1")
+    assert server.spec == spec and 11 <= claim(server) * 24 + 1 <= 11.9
+    plant(monkeypatch, gpu(0, free=2))
+    again = serving.ensure(home, spec, vllm=STUB, log_path=home / "log", owner="s2")
+    assert again.id == server.id
+
+
+def test_a_gpu_without_room_is_refused_with_the_numbers_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    spec = ServerSpec(model_dir="/nowhere", served_name="base", device="cuda", gpu_share=0.5)
+    plant(monkeypatch, gpu(0, free=10.9))
+    with pytest.raises(StepFailed, match=r"needs 11\.0 GiB of Card 0, 10\.9 of 24\.0 GiB are free; stop what"):
+        serving.start(home, spec, vllm=STUB, log_path=home / "log", owner="s1")
+    assert not list(home.glob("servers/*"))
+
+
+def test_inspect_the_bench_the_judge_and_the_driver_ask_for_the_same_memory(tmp_path: Path) -> None:
+    machine = Machine("cpu", 2, 24 * GIB, 20 * GIB, 0, 50 * GIB, (gpu(0),))
+    # A cache of 36,864 bytes a token, as inspect takes it for this size.
+    config = {"hidden_size": 2048, "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 2}
+    config |= {"intermediate_size": 11008, "vocab_size": 151936}
+    folder = make_tiny_model(tmp_path / "m", weight_bytes=6_000_000_000, **config)
+    bytes_ = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    bench = serving_memory(replace(model(), bytes=bytes_, meta={"config": config})).vram_bytes
+    judge = JudgeModel("m", "m", folder, bytes_, 3_000_000_000, 36_864).memory.vram_bytes
+    [fit] = [f for f in report(machine, "/bin/true").fits if f.work == "serve, bf16" and f.parameters == 3_000_000_000]
+    assert fit.needs_bytes == pytest.approx(bench + GPU_MARGIN_BYTES, rel=0.001)
+    assert judge == needed_bytes(folder, JUDGE_CONTEXT_TOKENS)  # four whole contexts, longer ones than the bench's
+    assert judge - bench == 4 * JUDGE_CONTEXT_TOKENS * 36_864 - GIB
+
+
+def test_a_judge_that_is_larger_than_the_arm_is_what_the_step_is_priced_by() -> None:
+    small, judge = serving_memory(model()), JudgeModel("m", "m", Path("/m"), 8 * GIB, 4_000_000_000)
+    for on_gpu, what in ((True, "vram_bytes"), (False, "ram_bytes")):
+        assert Models(judge).peaks(small, on_gpu=on_gpu) == serving_peaks(judge.memory, on_gpu=on_gpu)
+        assert Models(judge).peaks(small, on_gpu=on_gpu)[what] > Models().peaks(small, on_gpu=on_gpu)[what]
 
 
 def test_the_share_changes_no_answer_and_is_not_compared_by() -> None:

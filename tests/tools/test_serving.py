@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.work.stub_chat import ENGINE_FAILED
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools import serving, serving_spec
 from tunesmith.tools.serving import Server
@@ -152,6 +153,25 @@ def test_a_server_that_ends_early_is_told_with_its_own_reason_and_leaves_nothing
     with pytest.raises(StepFailed, match=r"too large: 31\.2 GiB"):
         start(home, spec_of(model, served_name="dies"))
     assert serving.list_servers(home) == [] and list((home / "servers").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.6 GiB",
+        "RuntimeError: Failed to find C compiler. Please specify via CC environment variable.",
+        "ValueError: Free memory on device cuda:0 (3.1/24.0 GiB) on startup is less than desired",
+    ],
+)
+def test_the_engines_own_error_is_told_and_not_its_parents(tmp_path: Path, cause: str) -> None:
+    log = tmp_path / "vllm.log"
+    log.write_text(ENGINE_FAILED.format(cause=cause))
+    assert serving.telling_line(log) == cause
+    died = "(APIServer pid=7) vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue."
+    log.write_text(f"{ENGINE_FAILED.format(cause=cause)}{died}\n")
+    assert serving.telling_line(log) == cause
+    log.write_text(f"INFO starting\n{died}\n")
+    assert "EngineDeadError" in serving.telling_line(log), "it is all there is"
 
 
 def test_a_taken_port_is_refused_before_anything_starts(home: Path, model: Path) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
+from tests.planted_gpus import GIB, gpu
 from tunesmith.memory.store import Store
 from tunesmith.tools import arc, serving, worker
 from tunesmith.tools.arc import Decision, Workspace
 from tunesmith.tools.processes import own_tree, resident_bytes
 from tunesmith.tools.serving_spec import ServerSpec
-from tunesmith.tools.stage import Plan
+from tunesmith.tools.stage import Gpu, Plan
 
 STUB = str(Path(__file__).parent / "stub_vllm.py")
 HELD_BYTES = 300_000_000
@@ -51,3 +55,31 @@ def test_a_server_that_the_step_started_is_charged_to_it_before_it_answers(ws: W
     before = worker.own_bytes(job)
     serve(ws, tmp_path, owner=step, role=serving.BENCH)
     assert worker.own_bytes(job) - before > HELD_BYTES
+
+
+def test_a_short_peak_of_vram_is_kept_though_the_workers_own_memory_stays_as_it_is(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = iter([20, 18, 6, 15, 19])
+    left = [20.0]
+
+    def measured() -> tuple[Gpu, ...]:
+        left[0] = next(free, left[0])
+        return (gpu(0, free=left[0]),)
+
+    run = ws.store.new_run("test")
+    step = arc.propose(ws, run, arc.price(ws, run, "inspect", {}))
+    job, done, samples = worker.open_job(ws.store, step, None), Event(), count(1)
+    monkeypatch.setattr(worker, "measure_gpus", measured)
+    monkeypatch.setattr(worker, "own_bytes", lambda job: 1_000_000 + next(samples))  # less than 2 % more
+    monkeypatch.setattr(worker, "_SAMPLE_EVERY_S", 0.01)
+    watch = Thread(target=worker._watch_memory, args=(job, done))
+    watch.start()
+    while left[0] != 19 and watch.is_alive():
+        time.sleep(0.01)
+    seen = ws.store.step(step)
+    assert seen.peak_vram_bytes == 14 * GIB, "before the end"
+    done.set()
+    watch.join(5)
+    ended = ws.store.step(step)
+    assert ended.peak_vram_bytes == 14 * GIB and (ended.peak_rss_bytes or 0) > (seen.peak_rss_bytes or 0)

@@ -3,7 +3,8 @@
 
 Every chat is answered after STUB_DELAY_S with a text that its last message decides: half of them hold "yes". A message
 that ends in "err" gets a 400. Each request is a line of the file named in STUB_REQUESTS. With STUB_NO_LORA=load every
-adapter is refused, with STUB_NO_LORA=start the program ends when adapters are to be allowed.
+adapter is refused, with STUB_NO_LORA=start the program ends when adapters are to be allowed, as vLLM does: the engine
+tells the cause, then its parent that it failed.
 
 As a judge it finds an answer good that begins with "yes", and the last of several the best. It gives no reply to a
 criterion that ends in "mute", and none that can be read to one that ends in "mumble".
@@ -19,10 +20,26 @@ import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-LOG = os.open(os.environ["STUB_REQUESTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+LOG = os.open(os.environ.get("STUB_REQUESTS", os.devnull), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 DELAY_S = float(os.environ.get("STUB_DELAY_S", "0"))
 NO_LORA = os.environ.get("STUB_NO_LORA", "")
 ADAPTERS: list[str] = []
+ENGINE_FAILED = """\
+(EngineCore pid=8) ERROR 11-20 12:00:00 [core.py:1510] EngineCore failed to start.
+(EngineCore pid=8) ERROR 11-20 12:00:00 [core.py:1510] Traceback (most recent call last):
+(EngineCore pid=8) ERROR 11-20 12:00:00 [core.py:1510]   File "core.py", line 1484, in run_engine_core
+(EngineCore pid=8) ERROR 11-20 12:00:00 [core.py:1510]     raise ValueError(told)
+(EngineCore pid=8) ERROR 11-20 12:00:00 [core.py:1510] {cause}
+(EngineCore pid=8) Process EngineCore:
+(EngineCore pid=8) Traceback (most recent call last):
+(EngineCore pid=8)   File "process.py", line 314, in _bootstrap
+(EngineCore pid=8)     self.run()
+(EngineCore pid=8) {cause}
+(APIServer pid=7) Traceback (most recent call last):
+(APIServer pid=7)   File "utils.py", line 1431, in wait_for_engine_startup
+(APIServer pid=7)     raise RuntimeError("Engine core initialization failed. See root cause above.")
+(APIServer pid=7) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {{}}
+"""
 
 
 def option(name: str) -> str:
@@ -96,5 +113,5 @@ class Server(ThreadingHTTPServer):
 
 if __name__ == "__main__":
     if NO_LORA == "start" and "--enable-lora" in sys.argv:
-        raise SystemExit("ValueError: TinyMoe does not support LoRA yet.")
+        raise SystemExit(ENGINE_FAILED.format(cause="ValueError: TinyMoe does not support LoRA yet."))
     Server((option("--host"), int(option("--port"))), Handler).serve_forever()

@@ -10,10 +10,14 @@ from tunesmith.tools.memory_math import (
     GPU_MARGIN_BYTES,
     RUNTIME_BYTES,
     ModelShape,
+    gpu_server_bytes,
     gpu_share,
     group_size_for,
     merge_memory_bytes,
     quantize_memory_bytes,
+    server_memory,
+    serving_peaks,
+    share_now,
     train_memory_bytes,
 )
 
@@ -89,11 +93,46 @@ def test_experts_count_in_weights_but_only_the_chosen_ones_in_activations() -> N
     assert more > train_memory_bytes(MOE, batch_size=8, seq_len_tokens=512, lora_rank=16)
 
 
+def test_a_merge_of_expert_adapters_holds_the_whole_model_in_fp32_and_any_other_does_not() -> None:
+    bytes_ = 2 * ModelShape.of(MOE).parameters
+    plain, experts = merge_memory_bytes(MOE, bytes_), merge_memory_bytes(MOE, bytes_, adapts_experts=True)
+    assert experts == RUNTIME_BYTES + 2 * bytes_ + 2 * 4 * (8 * 2 * 256 * 576) > plain
+    assert merge_memory_bytes(SMOL, bytes_, adapts_experts=True) == merge_memory_bytes(SMOL, bytes_)
+
+
 def test_a_server_claims_what_it_needs_and_the_margin_and_no_more() -> None:
     for needed, total in ((int(3.5 * GIB), 24 * GIB), (int(3.5 * GIB), 80 * GIB), (18 * GIB, 24 * GIB)):
         claimed = gpu_share(needed, total) * total
         assert needed + GPU_MARGIN_BYTES <= claimed <= needed + GPU_MARGIN_BYTES + total / 1000
     assert gpu_share(24 * GIB, 24 * GIB) == 0.92  # vLLM's own default; the price refuses such a step
+
+
+@pytest.mark.parametrize(
+    ("weight_bytes", "kv_bytes", "card_gib"), [(3.09e9, 28_672, 8), (6.17e9, 36_864, 12), (16.06e9, 131_072, 24)]
+)
+def test_a_server_on_a_gpu_fits_the_card_that_its_model_is_served_on_everywhere(
+    weight_bytes: float, kv_bytes: int, card_gib: int
+) -> None:
+    memory = server_memory(int(weight_bytes), kv_bytes_per_token=kv_bytes, context_tokens=2048, sequences=64)
+    needed = serving_peaks(memory, on_gpu=True)["vram_bytes"]
+    assert 1.15 * weight_bytes < needed <= 0.92 * card_gib * GIB
+
+
+def test_the_cache_of_a_server_on_a_gpu_grows_with_what_it_is_asked_to_hold_up_to_a_bound() -> None:
+    def need(context: int, sequences: int) -> int:
+        return gpu_server_bytes(GIB, kv_bytes_per_token=1 << 17, context_tokens=context, sequences=sequences)
+
+    assert need(2048, 2) - need(2048, 1) == 2048 << 17
+    assert need(2048, 64) == need(2048, 1000) == need(2048, 1) + GIB - (2048 << 17)
+    assert need(8192, 64) - need(8192, 4) == 0 < need(8192, 4) - need(2048, 4)
+
+
+def test_a_server_never_claims_more_than_is_free_and_nothing_where_its_need_is_not() -> None:
+    share = gpu_share(10 * GIB, 24 * GIB)
+    assert share_now(share, free_bytes=20 * GIB, total_bytes=24 * GIB) == share
+    for free_bytes in (11 * GIB, int(10.2 * GIB)):
+        assert 0 < share_now(share, free_bytes=free_bytes, total_bytes=24 * GIB) * 24 * GIB <= free_bytes - GIB // 2
+    assert share_now(share, free_bytes=int(9.9 * GIB), total_bytes=24 * GIB) == 0.0
 
 
 @pytest.mark.parametrize(

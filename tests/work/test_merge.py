@@ -9,10 +9,18 @@ from typing import Any
 
 import pytest
 
+from tests.tiny_model import make_tiny_model
 from tests.work.conftest import write_tiny_model
 from tunesmith.memory.errors import StepFailed
-from tunesmith.tools.work.merge import compare_logits, lora_scale, merge_adapter
+from tunesmith.memory.records import Artifact
+from tunesmith.memory.store import Store
+from tunesmith.tools import merge
+from tunesmith.tools.memory_math import merge_memory_bytes
+from tunesmith.tools.stage import GIB, Facts, Machine
+from tunesmith.tools.work.merge import compare_logits, lora_scale, merge_adapter, stored_dtype
 
+MOE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 99}
+MOE |= {"num_experts": 4, "moe_intermediate_size": 64}
 pytestmark = pytest.mark.heavy
 
 
@@ -144,13 +152,23 @@ def test_what_another_adapter_left_half_done_is_not_taken_over(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", ["qwen3_moe", "qwen2_moe"])
-def test_expert_adapters_merge_through_peft(kind: str, tmp_path: Path) -> None:
+def test_expert_adapters_merge_through_peft(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
     base = write_tiny_model(tmp_path / "base", kind)
     targets = {"target_modules": ["q_proj"], "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]}
     adapter = write_adapter(base, tmp_path / "adapter", **targets)
+    loads: list[Any] = []
+    real = AutoModelForCausalLM.from_pretrained
+    monkeypatch.setattr(
+        AutoModelForCausalLM, "from_pretrained", lambda *a, **k: (loads.append(k["dtype"]), real(*a, **k))[1]
+    )
     merge_adapter(base, adapter, tmp_path / "merged", quiet)
+    assert loads == [torch.float32], "the price holds one model"
     before, after = tensors(base), tensors(tmp_path / "merged")
     assert set(before) == set(after)
+    assert {value.dtype for value in after.values()} == {torch.bfloat16}
     changed = {name for name in before if not before[name].equal(after[name])}
     assert any("experts" in name for name in changed)
     assert not any(name.endswith("mlp.gate.weight") for name in changed)
@@ -186,6 +204,40 @@ def test_a_wrong_merge_is_found_by_its_logits(tiny_llama: Path, tmp_path: Path) 
     adapter = write_adapter(tiny_llama, tmp_path / "adapter", lora_alpha=64)
     with pytest.raises(StepFailed, match="agrees with base"):
         compare_logits(tiny_llama, adapter, tiny_llama, quiet)
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"dtype": "float16"}, "float16"),
+        ({"torch_dtype": "torch.bfloat16"}, "bfloat16"),
+        ({"text_config": {"dtype": "float32"}}, "float32"),
+        ({}, "bfloat16"),
+    ],
+)
+def test_the_stored_precision_is_the_configs_else_the_weights(
+    tmp_path: Path, config: dict[str, Any], named: str
+) -> None:
+    folder = make_tiny_model(tmp_path / "m")
+    (folder / "config.json").write_text(json.dumps(config))
+    assert stored_dtype(folder) == named
+
+
+@pytest.mark.parametrize("experts", [True, False])
+def test_a_merge_is_priced_by_what_its_adapter_holds(tmp_path: Path, experts: bool) -> None:
+    store = Store(tmp_path / "home")
+    run = store.new_run("test")
+    step = store.propose(run, "base", plan_hash="p")
+    base = store.add_artifact(Artifact("", run, step, "base", tmp_path, "0" * 64, GIB, (), {"config": MOE}))
+    made = store.propose(run, "train", plan_hash="p", inputs={"base": base.id})
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"target_parameters": ["x"] if experts else None}))
+    adapter = store.add_artifact(Artifact("", run, made, "adapter", tmp_path, "1" * 64, 1, (), {}))
+    machine = Machine("cpu", 2, 64 * GIB, 64 * GIB, 0, 64 * GIB)
+    seen = merge.look(merge.MergeRequest(), store, run)
+    facts = Facts(tmp_path, machine, run, artifacts={"base": base, "adapter": adapter}, seen=seen)
+    priced = merge.plan(merge.MergeRequest(), facts).estimate.peak_ram_bytes
+    assert priced == merge_memory_bytes(MOE, GIB, adapts_experts=experts)
+    assert (priced > 2.5 * GIB) == experts
 
 
 def test_scales_are_pefts() -> None:

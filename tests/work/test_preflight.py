@@ -6,10 +6,12 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from tests.planted_gpus import gpu, plant
 from tests.work.conftest import TEMPLATE, write_rows
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import seal
@@ -22,7 +24,8 @@ from tunesmith.tools.preflight import PreflightRequest, plan
 from tunesmith.tools.serving_spec import ServerSpec
 from tunesmith.tools.stage import GIB, Facts, Gpu, Machine, Plan
 from tunesmith.tools.train import TrainRequest, training_bytes
-from tunesmith.tools.work import preflight
+from tunesmith.tools.work import device, preflight, quantize, train
+from tunesmith.tools.work.device import need_priced_device
 from tunesmith.tools.work.job import Job
 from tunesmith.tools.work.train import LoraSettings, Trained
 
@@ -191,6 +194,29 @@ def test_an_idle_server_leaves_before_the_two_steps(make_job: MakeJob, monkeypat
     monkeypatch.setattr(preflight, "train_lora", train_lora)
     links(job).two_steps()
     assert found == [0]
+
+
+@pytest.mark.parametrize("stage", [train, quantize])
+def test_a_step_that_was_priced_on_a_gpu_does_not_train_on_the_cpu_in_silence(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, stage: ModuleType
+) -> None:
+    import torch
+
+    monkeypatch.setattr(device, "trains_on_cpu", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    job = make_job()
+    plant(monkeypatch, gpu(0))
+    need_priced_device(job)  # the plan priced no VRAM
+    estimate = job.plan.estimate.model_copy(update={"peak_vram_bytes": 1})
+    job.plan = job.plan.model_copy(update={"estimate": estimate})
+    for work in (lambda: stage.run(job), links(job).two_steps):
+        with pytest.raises(StepFailed, match=r"cannot use Card 0 with the driver 570\.1; see nvidia-smi .*DEVICE=cpu"):
+            work()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    need_priced_device(job)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(device, "trains_on_cpu", lambda: True)  # the VRAM is the server's
+    need_priced_device(job)
 
 
 QWEN = {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12}

@@ -17,6 +17,7 @@ from tunesmith.tools.work.quantize import (
     _recipes,
     calibration_batches,
     chosen_group_size,
+    out_of_memory_named,
     quantize_model,
 )
 from tunesmith.tools.work.tensor_file import read_headers
@@ -195,6 +196,20 @@ def test_too_little_memory_is_found_before_the_model_is_loaded(
     with pytest.raises(StepFailed, match=r"needs [0-9.]+ GiB of RAM and swap, [0-9.]+ GiB free; try fewer"):
         quantize(tiny_llama, rows_file, tmp_path / "q", samples=samples, max_seq_len_tokens=8192)
     assert not (tmp_path / "q").exists()
+
+
+def test_vram_that_runs_out_is_told_with_what_to_try() -> None:
+    import torch
+
+    with (
+        pytest.raises(
+            StepFailed, match=r"out of VRAM .*2\.00 GiB.* try max_seq_len_tokens=128, or quantize on the CPU"
+        ),
+        out_of_memory_named(256),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+    with pytest.raises(RuntimeError, match="something else"), out_of_memory_named(256):
+        raise RuntimeError("something else")
 
 
 def test_one_row_is_enough_to_calibrate(tiny_llama: Path, tmp_path: Path) -> None:

@@ -112,6 +112,34 @@ def test_training_lowers_the_validation_loss_and_saves_what_peft_loads(
     assert before == {file.name: file.read_bytes() for file in tiny_llama.iterdir()}
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_micro_batch_changes_a_step_by_rounding_alone(
+    tiny_llama: Path, rows_file: Path, tmp_path: Path, at_once: int
+) -> None:
+    import torch
+
+    lines = [json.loads(line) for line in rows_file.read_text().splitlines()]
+    mixed = tmp_path / "mixed.jsonl"  # rows of unequal length, some of them held to the base
+    kinds = [row | {"origin": "rehearsal" if n % 3 == 0 else ""} for n, row in enumerate(lines)]
+    mixed.write_text("".join(json.dumps(row) + "\n" for row in kinds))
+    whole = replace(SETTINGS, precision="fp32", max_steps=3, save_steps=50, learning_rate=1e-3)
+    losses: dict[int, list[float]] = {0: [], at_once: []}
+    for micro_batch, found in losses.items():
+        trained = train(
+            tiny_llama,
+            mixed,
+            tmp_path / str(micro_batch),
+            replace(whole, micro_batch=micro_batch),
+            metric=lambda name, value, x, found=found: found.append(value) if name in ("loss", "grad_norm") else None,
+        )
+        assert trained.steps == 3
+    assert len(losses[0]) == 6
+    assert losses[at_once] == pytest.approx(losses[0], rel=1e-3)
+    expected = adapter(tmp_path / "0")
+    for name, value in adapter(tmp_path / str(at_once)).items():
+        assert torch.allclose(value, expected[name], atol=2e-4), name
+
+
 def test_fused_layers_and_the_shared_prefix_change_no_gradient(tiny_llama: Path, rows_file: Path) -> None:
     """Against peft's own layers, padding mask in place, every row on its own: the same loss and gradients in fp32."""
     import torch
@@ -270,7 +298,7 @@ def test_a_mixture_trains_attention_and_experts_but_no_router(kind: str, rows_fi
 
 
 def test_running_out_of_memory_names_the_setting_to_change() -> None:
-    with pytest.raises(StepFailed, match=r"batch_size=8.*try batch_size=4"), _out_of_memory_named(LoraSettings()):
+    with pytest.raises(StepFailed, match=r"8 rows at once.*try micro_batch=4"), _out_of_memory_named(LoraSettings()):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
     with pytest.raises(StepFailed, match="load_in_4bit"), _out_of_memory_named(LoraSettings(batch_size=1)):
         raise MemoryError

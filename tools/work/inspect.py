@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from tunesmith.tools.evaluation import measuring_memory
 from tunesmith.tools.facts import measure_machine
-from tunesmith.tools.gpus import serves_on_cpu
+from tunesmith.tools.gpus import left_out_gpus, serves_on_cpu
 from tunesmith.tools.inspect import Fit, GpuReport, InspectRequest, InspectResult
+from tunesmith.tools.memory_math import serving_peaks
 from tunesmith.tools.stage import Machine
 from tunesmith.tools.work.job import Job
 
-_SIZES = (135_000_000, 1_500_000_000, 3_000_000_000, 7_000_000_000, 14_000_000_000, 32_000_000_000)
-# Bytes per parameter, measured or by arithmetic: bf16 weights + a LoRA step's activations, NF4 weights likewise,
-# bf16 weights + KV cache, W4A16 weights + KV cache.
-_WORKS = {"train LoRA, bf16": 3.0, "train QLoRA, NF4": 1.2, "serve, bf16": 2.4, "serve, W4A16": 0.8}
+# Parameters of a dense model → its key-value cache's bytes per token, as published models of that size have it.
+_SIZES = {
+    135_000_000: 23_040,
+    1_500_000_000: 28_672,
+    3_000_000_000: 36_864,
+    7_000_000_000: 57_344,
+    14_000_000_000: 196_608,
+    32_000_000_000: 262_144,
+}
+# Bytes per parameter, measured or by arithmetic: bf16 weights + a LoRA step's activations, NF4 weights likewise.
+_TRAINS = {"train LoRA, bf16": 3.0, "train QLoRA, NF4": 1.2}
+# Bytes per parameter as stored: at 4 bits the scales and the embeddings, which stay bf16, count too.
+_SERVES = {"serve, bf16": 2.0, "serve, W4A16": 0.75}
 
 
 def run(job: Job[InspectRequest]) -> InspectResult:
@@ -22,7 +33,6 @@ def run(job: Job[InspectRequest]) -> InspectResult:
 def report(machine: Machine, vllm: str | None) -> InspectResult:
     """The result for a measured machine."""
     on_gpu = bool(machine.gpus) and not serves_on_cpu(vllm)
-    free_bytes = machine.vram_free_bytes if on_gpu else machine.ram_free_bytes
     return InspectResult(
         cpu=machine.cpu,
         cores=machine.cores,
@@ -39,16 +49,20 @@ def report(machine: Machine, vllm: str | None) -> InspectResult:
             )
             for gpu in machine.gpus
         ),
-        fits=tuple(
-            Fit(
-                parameters=size,
-                work=work,
-                needs_bytes=int(size * bytes_per_parameter),
-                free_bytes=free_bytes,
-                fits=size * bytes_per_parameter <= free_bytes,
-            )
-            for work, bytes_per_parameter in _WORKS.items()
-            for size in _SIZES
-        ),
+        gpus_left_out=left_out_gpus(),
+        fits=_fits(machine.vram_free_bytes if on_gpu else machine.ram_free_bytes, on_gpu=on_gpu),
         vllm=vllm,
+    )
+
+
+def _fits(free_bytes: int, *, on_gpu: bool) -> tuple[Fit, ...]:
+    """Every kind of work with every size; serving at the price that the stages which serve have."""
+    needs = {(work, size): int(size * each) for work, each in _TRAINS.items() for size in _SIZES}
+    for work, each in _SERVES.items():
+        for size, kv_bytes in _SIZES.items():
+            served = measuring_memory(int(size * each), kv_bytes)
+            needs[work, size] = sum(serving_peaks(served, on_gpu=on_gpu).values())
+    return tuple(
+        Fit(parameters=size, work=work, needs_bytes=needed, free_bytes=free_bytes, fits=needed <= free_bytes)
+        for (work, size), needed in needs.items()
     )

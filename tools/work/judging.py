@@ -34,15 +34,13 @@ from tunesmith.tools.grading import (
     grade_waiting,
     judged,
 )
-from tunesmith.tools.judging import JudgeModel, Models, find_models
+from tunesmith.tools.judging import JUDGE_CONCURRENCY, JUDGE_CONTEXT_TOKENS, JudgeModel, Models, find_models
 from tunesmith.tools.serving_spec import ServerSpec, engine_arguments
 from tunesmith.tools.suites import Case, Suite
 from tunesmith.tools.work.evaluation import refuse_errors
 from tunesmith.tools.work.job import Job
 
-_CONTEXT_TOKENS = 8192
 _REPLY_TOKENS = 400
-_CONCURRENCY = 16
 _REPLIES = "judge.jsonl"
 
 
@@ -191,7 +189,7 @@ class _Judge:
 
             async def ask() -> None:
                 async with ChatClient(place.url, place.key) as client:
-                    await client.complete_many(requests, concurrency=_CONCURRENCY, on_result=keep)
+                    await client.complete_many(requests, concurrency=JUDGE_CONCURRENCY, on_result=keep)
 
             asyncio.run(ask())
 
@@ -256,13 +254,13 @@ def _served(job: Job[Any], model: JudgeModel) -> _Place:
     if job.vllm is None:
         raise StepFailed("no vLLM found; run `make setup`, or name the program in TUNESMITH_VLLM")
     job.progress(0, 0, f"checking the judge {model.name}")
-    weights, place = _weights_sha256(model.folder), placed(job.vllm, model.memory_bytes)
+    weights, place = _weights_sha256(model.folder), placed(job.vllm, model.memory.vram_bytes)
     spec = ServerSpec(
         model_dir=str(model.folder),
         served_name=f"judge-{model.name}",
         weights_sha256=weights,
-        max_model_len_tokens=_CONTEXT_TOKENS,
-        max_num_seqs=_CONCURRENCY,
+        max_model_len_tokens=JUDGE_CONTEXT_TOKENS,
+        max_num_seqs=JUDGE_CONCURRENCY,
         tool_parser="",
         device=place.device,
         gpu_share=place.gpu_share,

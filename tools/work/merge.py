@@ -180,12 +180,22 @@ def _merge_with_peft(base_dir: Path, adapter_dir: Path, out_dir: Path, progress:
     from transformers import AutoModelForCausalLM
 
     progress(0, 3, "loading the base for peft")
-    stored = AutoModelForCausalLM.from_pretrained(base_dir, dtype="auto", local_files_only=True).dtype
+    stored = getattr(torch, stored_dtype(base_dir))
     model = AutoModelForCausalLM.from_pretrained(base_dir, dtype=torch.float32, local_files_only=True)
     merged = PeftModel.from_pretrained(model, adapter_dir, autocast_adapter_dtype=False).merge_and_unload()
     progress(2, 3, "writing the merged model")
     merged.to(stored).save_pretrained(out_dir)
     progress(3, 3, "merged")
+
+
+def stored_dtype(model_dir: Path) -> str:
+    """The name of a model's precision by its config, else of its first weights, as torch calls it."""
+    config = json.loads((model_dir / "config.json").read_text())
+    for part in (config, config.get("text_config") or {}):
+        if named := part.get("dtype") or part.get("torch_dtype"):
+            return str(named).removeprefix("torch.")
+    first = next(iter(read_header(weight_files(model_dir)[0]).values()))
+    return {"BF16": "bfloat16", "F16": "float16"}.get(first.dtype, "float32")
 
 
 def compare_logits(base_dir: Path, adapter_dir: Path, merged_dir: Path, progress: Progress) -> dict[str, float]:

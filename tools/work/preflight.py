@@ -18,6 +18,7 @@ from tunesmith.tools.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.leaving import make_room
 from tunesmith.tools.preflight import Check, PreflightRequest, PreflightResult
 from tunesmith.tools.train import training_bytes
+from tunesmith.tools.work.device import need_priced_device
 from tunesmith.tools.work.job import Job
 from tunesmith.tools.work.served import bench_server, rank_served
 from tunesmith.tools.work.train import LoraSettings, train_lora
@@ -83,6 +84,7 @@ class _Links:
         """Two optimiser steps end with finite losses and an adapter on disk."""
         few, losses = self.scratch / "few.jsonl", []
         atomic_write(few, "".join(json.dumps(row) + "\n" for row in self.rows[: self.job.request.rows]))
+        need_priced_device(self.job)
         self._room_to_train()
         trained = train_lora(
             self.base,

@@ -18,7 +18,8 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import read_manifest
 from tunesmith.tools.full_precision import Proof, assert_full_precision, kept_layers
 from tunesmith.tools.memory_math import ModelShape, group_size_for, quantize_memory_bytes
-from tunesmith.tools.quantize import QuantizeRequest, QuantizeResult
+from tunesmith.tools.quantize import BATCH_ROWS, QuantizeRequest, QuantizeResult
+from tunesmith.tools.work.device import need_priced_device
 from tunesmith.tools.work.job import Job
 from tunesmith.tools.work.quantize_blocks import use_fast_blocks
 from tunesmith.tools.work.train_rows import REHEARSAL, read_rows, tokenize_row
@@ -26,7 +27,6 @@ from tunesmith.tools.work.train_rows import REHEARSAL, read_rows, tokenize_row
 Progress = Callable[[float, float, str], None]
 
 _GIB = 1 << 30
-_BATCH_ROWS = 8
 _RESERVE_BYTES = 256 << 20  # below this the kernel's killer is near: better to stop with a reason
 # What makes the text side of a model, taken from the merged folder as it is: the base's template and stop tokens.
 _CARRIED = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json",
@@ -44,6 +44,7 @@ _SMOOTHING = 0.8  # measured on the bundled model: KL to the merged one 0.016 a 
 
 def run(job: Job[QuantizeRequest]) -> QuantizeResult:
     """Quantize the merged model, prove what had to stay full precision, and publish it."""
+    need_priced_device(job)
     merged, dataset, request = job.verified("merged"), job.verified("dataset"), job.request
     config = json.loads((merged.path / "config.json").read_text())
     group = chosen_group_size(config, request.scheme, request.group_size)
@@ -126,14 +127,15 @@ def quantize_model(
     # One after the other: GPTQ has to see the activations as the smoothing leaves them.
     for doing, recipe in _recipes(scheme, group_size, config, keep):
         watch = _LayerWatch(model, doing, progress)
-        oneshot(
-            model=model,
-            tokenizer=tokenizer,
-            dataset=batches,
-            recipe=recipe,
-            num_calibration_samples=samples,
-            pipeline="sequential",
-        )
+        with out_of_memory_named(max_seq_len_tokens):
+            oneshot(
+                model=model,
+                tokenizer=tokenizer,
+                dataset=batches,
+                recipe=recipe,
+                num_calibration_samples=samples,
+                pipeline="sequential",
+            )
         watch.close()
     progress(1, 1, "saving the quantized model")
     shutil.rmtree(out_dir, ignore_errors=True)
@@ -142,6 +144,22 @@ def quantize_model(
         if (model_dir / name).is_file():
             shutil.copyfile(model_dir / name, out_dir / name)
     return assert_full_precision(out_dir, kept_layers(config, keep))
+
+
+@contextmanager
+def out_of_memory_named(max_seq_len_tokens: int) -> Iterator[None]:
+    """Raise StepFailed, with what to try, where the GPU's memory runs out."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        told = str(error).splitlines()[0][:120] if str(error) else "no size given"
+        raise StepFailed(
+            f"out of VRAM at max_seq_len_tokens={max_seq_len_tokens} ({told}); stop what else uses the GPU "
+            f"(nvidia-smi lists it), try max_seq_len_tokens={max(max_seq_len_tokens // 2, 16)}, or quantize on the CPU "
+            "with CUDA_VISIBLE_DEVICES= (empty)"
+        ) from error
 
 
 def calibration_batches(tokenizer: Any, rows_path: Path, samples: int, max_seq_len_tokens: int, seed: int) -> Any:
@@ -168,7 +186,7 @@ def calibration_batches(tokenizer: Any, rows_path: Path, samples: int, max_seq_l
             "attention_mask": torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in group]),
         }
 
-    return DataLoader(tokens, batch_size=_BATCH_ROWS, shuffle=False, collate_fn=collate)
+    return DataLoader(tokens, batch_size=BATCH_ROWS, shuffle=False, collate_fn=collate)
 
 
 def _load(model_dir: Path, config: dict[str, Any]) -> Any:

@@ -30,7 +30,7 @@ def bench_spec(
     A base is always served with adapters allowed, so that its baseline, the preflight and the comparison with an
     adapter all run on the very same engine settings.
     """
-    place = placed(vllm, serving_memory(model))
+    place = placed(vllm, serving_memory(model).vram_bytes)
     return ServerSpec(
         model_dir=str(model.path),
         served_name=served_name(model),

@@ -14,7 +14,8 @@ from typing import Any
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write, read_manifest, sha256_file
-from tunesmith.tools.train import TrainRequest, TrainResult
+from tunesmith.tools.train import TrainRequest, TrainResult, largest_part
+from tunesmith.tools.work.device import need_priced_device
 from tunesmith.tools.work.job import Job
 from tunesmith.tools.work.train_checkpoints import newest_checkpoint
 from tunesmith.tools.work.train_lora_linear import use_fused_lora
@@ -40,6 +41,8 @@ class LoraSettings:
     max_steps: int = 0
     """0: as many as the epochs need."""
     batch_size: int = 8
+    micro_batch: int = 0
+    """Rows in memory at once; 0: the whole batch."""
     max_seq_len_tokens: int = 512
     warmup_ratio: float = 0.05
     precision: str = "bf16"
@@ -65,6 +68,7 @@ class Trained:
 
 def run(job: Job[TrainRequest]) -> TrainResult:
     """Train on the dataset's rows and publish the adapter; run again, it goes on from the last whole checkpoint."""
+    need_priced_device(job)
     base, dataset = job.verified("base"), job.verified("dataset")
     names = LoraSettings.__dataclass_fields__
     settings = LoraSettings(**{k: v for k, v in job.request.model_dump().items() if k in names})
@@ -258,10 +262,12 @@ def _sft_config(settings: LoraSettings, checkpoints_dir: Path, config: dict[str,
 
     on_gpu = torch.cuda.is_available()
     mixture = {"router_aux_loss_coef": 0.0} if config.get("router_aux_loss_coef") is not None else {}
+    at_once = settings.micro_batch or settings.batch_size
     return SFTConfig(
         output_dir=str(checkpoints_dir),
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
+        per_device_train_batch_size=at_once,
+        per_device_eval_batch_size=at_once,
+        gradient_accumulation_steps=settings.batch_size // at_once,  # each part's loss is divided by the whole's tokens
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
         learning_rate=settings.learning_rate,
@@ -301,13 +307,15 @@ def _dataset(rows: list[TokenRow]) -> Any:
 
 def _fingerprint(base_dir: Path, rows_path: Path, settings: LoraSettings) -> str:
     manifest = read_manifest(base_dir) or {}
-    decided = {
+    decided: dict[str, Any] = {
         **asdict(settings),
         "save_steps": 0,
         "loss": "kl",
         "rows": sha256_file(rows_path),
         "base": manifest.get("sha256", ""),
     }
+    if not settings.micro_batch:
+        del decided["micro_batch"]  # checkpoints from before there was one go on
     return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
 
 
@@ -323,9 +331,10 @@ def _out_of_memory_named(settings: LoraSettings) -> Iterator[None]:
         text = str(error)
         if not isinstance(error, MemoryError) and "out of memory" not in text and "can't allocate memory" not in text:
             raise
-        smaller = f"batch_size={max(settings.batch_size // 2, 1)}" if settings.batch_size > 1 else "load_in_4bit=true"
+        at_once = settings.micro_batch or settings.batch_size
+        smaller = f"micro_batch={largest_part(at_once)}" if at_once > 1 else "load_in_4bit=true"
         raise StepFailed(
-            f"out of memory at batch_size={settings.batch_size}, max_seq_len_tokens={settings.max_seq_len_tokens} "
+            f"out of memory at {at_once} rows at once, max_seq_len_tokens={settings.max_seq_len_tokens} "
             f"({text.splitlines()[0][:120] if text else 'no size given'}); "
             f"try {smaller}, or a smaller max_seq_len_tokens"
         ) from error
