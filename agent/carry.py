@@ -19,8 +19,9 @@ from tunesmith.agent.summary import conclude, summary_view
 from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound, StepFailed, TunesmithError
 from tunesmith.memory.records import APPROVED, DONE, DRIVER_RUN, FAILED, PLANNED, RUNNING, WAITING, Step
 from tunesmith.memory.store import Store
-from tunesmith.tools import arc, catalog
-from tunesmith.tools.arc import Approver, ArcPlan, Decision, Workspace
+from tunesmith.tools import arc, arc_plan, catalog
+from tunesmith.tools.arc import Approver, Decision, Workspace
+from tunesmith.tools.arc_plan import ArcPlan
 from tunesmith.tools.stage import Plan
 from tunesmith.tools.standing import is_complete
 
@@ -82,7 +83,7 @@ def stage_fields(args: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
     model = catalog.BY_NAME[args.command].load().request
     given = request_fields.of_file(args.request) if args.request else {}
     given |= request_fields.of_flags(args, model) | request_fields.of_rest(rest)
-    return arc.parse_fields(args.command, given)
+    return arc_plan.parse_fields(args.command, given)
 
 
 def open_run(ws: Workspace, stage: str, given: dict[str, Any]) -> str:
@@ -202,14 +203,14 @@ def demo(args: argparse.Namespace, settings: Settings, store: Store, out: Output
 def demo_plan(*, fast: bool) -> ArcPlan:
     """The bundled plan."""
     with as_file(files("tunesmith.prompts") / "demo" / ("plan-fast.yaml" if fast else "plan.yaml")) as path:
-        return arc.load_arc(path)
+        return arc_plan.load_arc(path)
 
 
 def run(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """`tunesmith run`: a written plan, or the rest of one."""
     if not args.plan and not args.resume:
         raise BadInput("run needs a PLAN.yaml, or --resume RUN to go on with one")
-    plan = arc.load_arc(Path(args.plan)) if args.plan else None
+    plan = arc_plan.load_arc(Path(args.plan)) if args.plan else None
     if args.resume:
         stored = stored_plan(store, args.resume)
         if plan is not None and plan != stored:

@@ -170,10 +170,9 @@ def _logged(error: Exception) -> str:
     from tunesmith.agent.settings import home_of
 
     text = f"{time.strftime('%F %T')} {' '.join(sys.argv)}\n{''.join(traceback.format_exception(error))}\n"
-    logs = (lambda: home_of() / "logs" / "errors.log", lambda: Path(tempfile.gettempdir()) / "tunesmith-errors.log")
-    for place in logs:
+    for at_home in (True, False):
         with contextlib.suppress(Exception):
-            log = place()
+            log = home_of() / "logs" / "errors.log" if at_home else Path(tempfile.gettempdir()) / "tunesmith-errors.log"
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("a") as file:
                 file.write(text)

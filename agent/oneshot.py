@@ -20,7 +20,8 @@ from tunesmith.agent.settings import Settings
 from tunesmith.memory.errors import ApprovalPending, StepFailed, TunesmithError
 from tunesmith.memory.store import Store
 from tunesmith.tools import arc
-from tunesmith.tools.arc import Approver, ArcPlan, Workspace
+from tunesmith.tools.arc import Approver, Workspace
+from tunesmith.tools.arc_plan import ArcPlan
 
 FETCH = {"model": "bundled-driver", "role": "driver"}
 """Fields of the `base` step that brings the bundled driver here."""

@@ -33,7 +33,8 @@ from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import RUNNING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools import catalog
-from tunesmith.tools.arc import ArcPlan, Decision, Workspace
+from tunesmith.tools.arc import Decision, Workspace
+from tunesmith.tools.arc_plan import ArcPlan
 from tunesmith.tools.stage import Plan
 
 

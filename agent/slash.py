@@ -13,7 +13,7 @@ from tunesmith.agent.output import Output
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.questions import show_run
 from tunesmith.memory.records import FAILED, RUNNING
-from tunesmith.tools import arc, catalog, runner
+from tunesmith.tools import arc, arc_plan, catalog, runner
 
 if TYPE_CHECKING:
     from tunesmith.agent.shell import Shell
@@ -40,7 +40,7 @@ def stage(shell: Shell, name: str, words: str) -> None:
     """Price a stage, ask, and leave it to its worker; the monitor tells its end."""
     if words in ("--help", "-h"):
         return help_(shell, name)
-    given = arc.parse_fields(name, fields.of_words(words, catalog.BY_NAME[name].load().request))
+    given = arc_plan.parse_fields(name, fields.of_words(words, catalog.BY_NAME[name].load().request))
     run = carry.open_run(shell.ws, name, given)
     if not catalog.BY_NAME[name].expensive:
         shell.show(render.result_table(carry.in_run(shell.ws, run, name, given, shell.approver)))

@@ -18,7 +18,8 @@ from tunesmith.agent.approvals import pending
 from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.errors import BadInput, NotFound, StepFailed
 from tunesmith.memory.records import DONE, RUNNING, Step
-from tunesmith.tools.arc import ArcPlan, Decision
+from tunesmith.tools.arc import Decision
+from tunesmith.tools.arc_plan import ArcPlan
 from tunesmith.tools.stage import Plan
 
 if TYPE_CHECKING:

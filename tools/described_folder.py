@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write, new_folder
 from tunesmith.tools.answer_rules import Rule, infer_rules
-from tunesmith.tools.arc import ArcPlan, StepSpec, check_arc
+from tunesmith.tools.arc_plan import ArcPlan, StepSpec, check_arc
 from tunesmith.tools.behaviour import load_behaviour
 from tunesmith.tools.by_examples import ExampleBehaviour
 from tunesmith.tools.described import Description

@@ -17,7 +17,8 @@ from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools import catalog, facts
-from tunesmith.tools.arc import ArcPlan, Workspace, parse_request
+from tunesmith.tools.arc import Workspace
+from tunesmith.tools.arc_plan import ArcPlan, parse_request
 from tunesmith.tools.base import bundled_model, source_of
 from tunesmith.tools.behaviour import load_behaviour
 from tunesmith.tools.deploy import refuse_taken_port

@@ -285,7 +285,7 @@ def _planned(run: Run, stage: str, name: str) -> list[dict[str, Any]]:
 
 def _as_read(stage: str, fields: Mapping[str, Any], name: str) -> Any:
     """A planned field as the stage's request reads it: a plan that was changed in words holds `8` as text."""
-    from tunesmith.tools.arc import parse_fields
+    from tunesmith.tools.arc_plan import parse_fields
 
     try:
         return parse_fields(stage, fields)[name]

@@ -16,7 +16,7 @@ from tunesmith.agent.driver.routing import Moment
 from tunesmith.memory.records import DONE, DRIVER_RUN, PLANNED, RUNNING, Artifact, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools import catalog
-from tunesmith.tools.arc import ArcPlan
+from tunesmith.tools.arc_plan import ArcPlan
 from tunesmith.tools.standing import is_current
 
 _NEXT = 2

@@ -43,7 +43,7 @@ from tunesmith.agent.driver.figures import checked, sentences
 from tunesmith.agent.driver.probe import can_be_routed, turns_sent
 from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.errors import StepFailed, TunesmithError
-from tunesmith.tools.arc import ArcPlan
+from tunesmith.tools.arc_plan import ArcPlan
 
 _POLL_S = 0.1
 Say = Callable[[str], None]

@@ -20,7 +20,7 @@ from tunesmith.agent import render
 from tunesmith.agent.driver.desk import Desk
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
-from tunesmith.tools.arc import ArcPlan
+from tunesmith.tools.arc_plan import ArcPlan
 from tunesmith.tools.described import EXAMPLES_MIN, DescriptionDraft, Example, described, distinct, missing
 from tunesmith.tools.described_folder import SUITE, behaviour_of, plan_for, write_behaviour
 from tunesmith.tools.stage import Frozen

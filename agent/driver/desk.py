@@ -16,7 +16,8 @@ from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store
-from tunesmith.tools.arc import Approver, ArcPlan, Workspace
+from tunesmith.tools.arc import Approver, Workspace
+from tunesmith.tools.arc_plan import ArcPlan
 
 KNOWN_MODELS = ("bundled", "bundled-driver")
 _BEFORE_CHARACTERS = 60

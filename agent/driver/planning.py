@@ -18,8 +18,8 @@ from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.desk import Desk
 from tunesmith.agent.driver.said import named_outright
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools import arc, catalog
-from tunesmith.tools.arc import ArcPlan, StepSpec
+from tunesmith.tools import arc_plan, catalog
+from tunesmith.tools.arc_plan import ArcPlan, StepSpec
 from tunesmith.tools.described import missing
 from tunesmith.tools.described_folder import plan_for
 
@@ -184,7 +184,7 @@ def edit_plan(desk: Desk, args: EditPlan, ctx: RunContext[Desk]) -> Any:
     except _Unclear as unclear:
         return _ask_on(desk, str(unclear))
     edited = draft.model_copy(update={"steps": steps})
-    arc.check_arc(edited, have=())
+    arc_plan.check_arc(edited, have=())
     desk.draft = edited
     shown = _show_draft(desk)
     desk.say(f"The plan is changed: {', '.join(changed)}. Its new prices are on your screen. Start it, or change more?")
@@ -258,7 +258,7 @@ def start_plan(desk: Desk, args: StartPlan, ctx: RunContext[Desk]) -> Any:
         desk.draft = None
         desk.say("The plan is dropped; nothing was started.")
         return {"dropped": draft.name, "note": "nothing was started"}
-    arc.check_arc(draft, have=())
+    arc_plan.check_arc(draft, have=())
     note = desk.start_arc(draft)
     desk.draft, desk.asked_about = None, ""
     if not desk.agreed_before:

@@ -11,7 +11,7 @@ from tunesmith.agent import fields
 from tunesmith.agent.parser import parse
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools import catalog
-from tunesmith.tools.arc import parse_request
+from tunesmith.tools.arc_plan import parse_request
 
 
 def by_flags(stage: str, *argv: str) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from tests.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools import arc, catalog, runner
-from tunesmith.tools.arc import ArcPlan, Decision, StepSpec, Workspace
+from tunesmith.tools.arc import Decision, Workspace
+from tunesmith.tools.arc_plan import ArcPlan, StepSpec
 from tunesmith.tools.stage import Plan
 
 STUB = str(Path(__file__).parent.parent / "work" / "stub_chat.py")

@@ -18,7 +18,8 @@ from tests.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
 from tunesmith.tools import arc, serving
-from tunesmith.tools.arc import Decision, Workspace, load_arc, parse_fields
+from tunesmith.tools.arc import Decision, Workspace
+from tunesmith.tools.arc_plan import load_arc, parse_fields
 from tunesmith.tools.stage import Plan
 
 STUB = str(Path(__file__).parent.parent / "work" / "stub_chat.py")

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.fixtures_run import finished_run
 from tunesmith.agent.carry import demo_plan
 from tunesmith.memory.store import Store
-from tunesmith.tools.arc import ArcPlan
+from tunesmith.tools.arc_plan import ArcPlan
 from tunesmith.tools.bundled_models import SMOLLM2
 
 SETS = {

@@ -10,7 +10,8 @@ from tests.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools import arc, catalog
-from tunesmith.tools.arc import ArcPlan, Decision, StepSpec, Workspace, load_arc, parse_request
+from tunesmith.tools.arc import Decision, Workspace
+from tunesmith.tools.arc_plan import ArcPlan, StepSpec, load_arc, parse_request
 from tunesmith.tools.facts import past_steps
 from tunesmith.tools.forecast import forecast
 from tunesmith.tools.price import estimate, room

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from tests.described import COOKING, HOSTILE
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
-from tunesmith.tools import arc
+from tunesmith.tools import arc_plan
 from tunesmith.tools.arc import Workspace
 from tunesmith.tools.behaviour import load_behaviour, load_rehearsal
 from tunesmith.tools.by_examples import ExampleBehaviour
@@ -156,7 +156,7 @@ def test_its_plan_is_a_whole_arc_that_can_be_carried_out(pace: Pace, tmp_path: P
     written = tmp_path / "plan.yaml"
     steps = [{"stage": spec.stage, **spec.fields} for spec in plan.steps]
     written.write_text(yaml.safe_dump({"name": plan.name, "goal": plan.goal, "steps": steps}))
-    assert arc.load_arc(written) == plan
+    assert arc_plan.load_arc(written) == plan
     assert json.loads(plan.model_dump_json())["name"] == COOKING.name
 
 

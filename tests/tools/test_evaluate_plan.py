@@ -12,7 +12,8 @@ from tests.tiny_model import CONFIG
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools import arc, forecast
-from tunesmith.tools.arc import ArcPlan, StepSpec, Workspace
+from tunesmith.tools.arc import Workspace
+from tunesmith.tools.arc_plan import ArcPlan, StepSpec
 from tunesmith.tools.evaluation import Sampling
 from tunesmith.tools.suites import Case, Suite
 

@@ -13,7 +13,8 @@ import pytest
 from tests.tiny_model import make_tiny_model
 from tunesmith.memory.store import Store
 from tunesmith.tools import arc, facts, guest, leaving, runner, serving
-from tunesmith.tools.arc import ArcPlan, Decision, StepSpec, Workspace
+from tunesmith.tools.arc import Decision, Workspace
+from tunesmith.tools.arc_plan import ArcPlan, StepSpec
 from tunesmith.tools.facts import measure_machine
 from tunesmith.tools.guest import kept_out_by
 from tunesmith.tools.leaving import without

@@ -18,7 +18,8 @@ from tunesmith.memory.files import seal
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools import arc, serving
-from tunesmith.tools.arc import ArcPlan, StepSpec, Workspace
+from tunesmith.tools.arc import Workspace
+from tunesmith.tools.arc_plan import ArcPlan, StepSpec
 from tunesmith.tools.memory_math import RUNTIME_BYTES
 from tunesmith.tools.preflight import PreflightRequest, plan
 from tunesmith.tools.serving_spec import ServerSpec
