@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tunesmith.agent.parser import parse
@@ -170,8 +170,11 @@ def _logged(error: Exception) -> str:
     from tunesmith.agent.settings import home_of
 
     text = f"{time.strftime('%F %T')} {' '.join(sys.argv)}\n{''.join(traceback.format_exception(error))}\n"
-    logs = (lambda: home_of() / "logs" / "errors.log", lambda: Path(tempfile.gettempdir()) / "tunesmith-errors.log")
-    for place in logs:
+    places: tuple[Callable[[], Path], ...] = (
+        lambda: home_of() / "logs" / "errors.log",
+        lambda: Path(tempfile.gettempdir()) / "tunesmith-errors.log",
+    )
+    for place in places:
         with contextlib.suppress(Exception):
             log = place()
             log.parent.mkdir(parents=True, exist_ok=True)
