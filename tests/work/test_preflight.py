@@ -20,7 +20,8 @@ from tunesmith.memory.store import Store
 from tunesmith.tools import arc, serving
 from tunesmith.tools.arc import Workspace
 from tunesmith.tools.arc_plan import ArcPlan, StepSpec
-from tunesmith.tools.memory_math import RUNTIME_BYTES
+from tunesmith.tools.evaluation import serving_memory
+from tunesmith.tools.memory_math import GPU_MARGIN_BYTES, RUNTIME_BYTES
 from tunesmith.tools.preflight import PreflightRequest, plan
 from tunesmith.tools.serving_spec import ServerSpec
 from tunesmith.tools.stage import GIB, Facts, Gpu, Machine, Plan
@@ -242,7 +243,7 @@ def test_the_training_half_is_priced_with_the_settings_of_the_training() -> None
 def test_on_a_gpu_both_halves_are_priced_in_its_memory() -> None:
     card = Gpu(0, "card", 80 * GIB, 79 * GIB, "9.0", "")
     small, long = price(card, rows=2, max_seq_len_tokens=16), price(card, max_seq_len_tokens=2048)
-    assert small.peak_vram_bytes == int(BASE.bytes * 1.3) + int(3.2 * GIB) + GIB + RUNTIME_BYTES
+    assert small.peak_vram_bytes == serving_memory(BASE).vram_bytes + GPU_MARGIN_BYTES + RUNTIME_BYTES
     assert long.peak_vram_bytes == price(max_seq_len_tokens=2048).peak_ram_bytes and not long.peak_ram_bytes
 
 
