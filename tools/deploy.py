@@ -28,6 +28,11 @@ class DeployRequest(Request):
 
     arm: Literal["adapter", "merged", "quantized"] = Field(default="quantized", description="Which model to serve.")
     port: int = Field(default=0, ge=0, le=65535, description="Port on 127.0.0.1; 0: a free one.")
+    context_tokens: int = Field(
+        default=CONTEXT_TOKENS,
+        ge=256,
+        description="Tokens a conversation may have, answer included; left out: as many as it was measured with.",
+    )
     rollback: bool = Field(default=False, description="Serve what was deployed before the present deployment.")
 
 
@@ -92,12 +97,13 @@ def plan(request: DeployRequest, facts: Facts) -> Plan:
     if earlier and arm == "adapter" and base is None:
         raise BadInput(f"nothing says which base {earlier.meta['serves']} was trained on; deploy another arm")
     base = (base or facts.need("base", "base")) if arm == "adapter" else None
+    _refuse_longer_than_known(request, base or made)
     price = estimate(
         "deploy",
         facts,
         seconds=30 + made.bytes / 4e8,
         like="",
-        **serving_peaks(serving_memory(base or made), on_gpu=facts.serves_on_gpu),
+        **serving_peaks(serving_memory(base or made, request.context_tokens), on_gpu=facts.serves_on_gpu),
     )
     now = facts.seen["deployed"]
     port = taken_over(request, now)
@@ -111,7 +117,9 @@ def plan(request: DeployRequest, facts: Facts) -> Plan:
             *_way_given(price, facts),
             "start vLLM on the loopback address with a random key, or keep the server that evaluated this model",
             *(["keep the key that is in use on this port"] if any(server.port == port for server in now) else []),
-            f"take conversations of up to {CONTEXT_TOKENS} tokens, as it was measured; ask it one case of the suite",
+            f"take conversations of up to {request.context_tokens} tokens"
+            + (", as it was measured" if request.context_tokens == CONTEXT_TOKENS else ""),
+            "ask it one case of the suite",
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(model=made, base=base),
@@ -120,6 +128,13 @@ def plan(request: DeployRequest, facts: Facts) -> Plan:
         replaces=tuple(f"what is served now on port {server.port} ({server.model})" for server in now),
         refusals=room(price, replace(facts, machine=facts.seen["alone"]), remedy="stopping another program"),
     )
+
+
+def _refuse_longer_than_known(request: DeployRequest, model: Artifact) -> None:
+    """Raises BadInput where the model's positions end before the context that is asked for."""
+    known = int(model.meta.get("config", {}).get("max_position_embeddings") or 0)
+    if known and request.context_tokens > known:
+        raise BadInput(f"context_tokens={request.context_tokens} is more than this model takes; give at most {known}")
 
 
 def taken_over(request: DeployRequest, deployed: Sequence[serving.Server]) -> int:

@@ -23,7 +23,7 @@ Pace = Literal["fast", "full"]
 
 # Rows, rehearsal rows, learning rate, epochs, calibration samples, cases of each block (0: all).
 _PACES: dict[Pace, dict[str, Any]] = {
-    "fast": {"rows": 130, "rehearsal": 90, "rate": 0.0007, "epochs": 1.5, "samples": 64, "cases": 40},
+    "fast": {"rows": 130, "rehearsal": 90, "rate": 0.001, "epochs": 2, "samples": 64, "cases": 40},
     "full": {"rows": 560, "rehearsal": 240, "rate": 0.0009, "epochs": 1.5, "samples": 128, "cases": 0},
 }
 

@@ -16,7 +16,7 @@ from tunesmith.tools.compare import LISTED_BLOCKS, compare_arms, differences
 from tunesmith.tools.grading import asks_model
 from tunesmith.tools.local_paths import local_path
 from tunesmith.tools.memory_math import ServerMemory, kv_bytes_per_token, server_memory
-from tunesmith.tools.serving_spec import ServerSpec, no_vllm
+from tunesmith.tools.serving_spec import CONTEXT_TOKENS, ServerSpec, no_vllm
 from tunesmith.tools.stage import ARMS, Facts
 from tunesmith.tools.suite_export import stored_grade
 from tunesmith.tools.suites import BUNDLED, Case, Suite, load_suites
@@ -106,20 +106,15 @@ def evaluation_seconds(model: Artifact, cases: int, max_tokens: int, arms: int =
     return _SERVER_START_S + model.bytes / 4e8 + tokens * billions / _TOKENS_PER_SECOND_BILLION
 
 
-def serving_memory(model: Artifact) -> ServerMemory:
-    """Peak of a vLLM server of this model with the settings that every arm is measured with."""
-    return measuring_memory(model.bytes, kv_bytes_per_token(model.meta.get("config", {})))
+def serving_memory(model: Artifact, context_tokens: int = CONTEXT_TOKENS) -> ServerMemory:
+    """Peak of a vLLM server of this model with the settings that every arm is measured with, or a longer context."""
+    return measuring_memory(model.bytes, kv_bytes_per_token(model.meta.get("config", {})), context_tokens)
 
 
-def measuring_memory(weight_bytes: int, kv_bytes: int) -> ServerMemory:
+def measuring_memory(weight_bytes: int, kv_bytes: int, context_tokens: int = CONTEXT_TOKENS) -> ServerMemory:
     """The same from the bytes of the weights, and of the cache for a token."""
-    measuring = ServerSpec(model_dir="", served_name="")
-    return server_memory(
-        weight_bytes,
-        kv_bytes_per_token=kv_bytes,
-        context_tokens=measuring.max_model_len_tokens,
-        sequences=measuring.max_num_seqs,
-    )
+    sequences = ServerSpec(model_dir="", served_name="").max_num_seqs
+    return server_memory(weight_bytes, kv_bytes_per_token=kv_bytes, context_tokens=context_tokens, sequences=sequences)
 
 
 Keys = Mapping[str, Mapping[str, Any]]

@@ -211,15 +211,21 @@ class ServerMemory:
 def server_memory(weight_bytes: int, *, kv_bytes_per_token: int, context_tokens: int, sequences: int) -> ServerMemory:
     """Peak of a server that is asked for so many sequences of such a context at once.
 
-    On the CPU: the weights 1.3 times while they load, its process tree, and a cache of 1 GiB. On a GPU see
+    On the CPU: the weights 1.3 times while they load, its process tree, and its cache (`cpu_cache_gib`). On a GPU see
     `gpu_server_bytes`.
     """
+    cache_bytes = cpu_cache_gib(context_tokens * kv_bytes_per_token) << 30
     return ServerMemory(
-        ram_bytes=int(weight_bytes * 1.3) + int(3.2 * (1 << 30)),
+        ram_bytes=int(weight_bytes * 1.3) + int(2.2 * (1 << 30)) + cache_bytes,
         vram_bytes=gpu_server_bytes(
             weight_bytes, kv_bytes_per_token=kv_bytes_per_token, context_tokens=context_tokens, sequences=sequences
         ),
     )
+
+
+def cpu_cache_gib(conversation_bytes: int) -> int:
+    """Cache that a server on the CPU is given, in whole GiB: one, or what a conversation of full length takes."""
+    return max(1, math.ceil(conversation_bytes / (1 << 30)))
 
 
 def gpu_server_bytes(weight_bytes: int, *, kv_bytes_per_token: int, context_tokens: int, sequences: int) -> int:

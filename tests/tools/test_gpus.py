@@ -201,7 +201,7 @@ def test_kernels_for_the_cpu_serve_on_the_cpu_beside_any_gpu(
     monkeypatch.setattr(served, "tool_parser_of", lambda folder: "hermes")
     spec = served.bench_spec(model(), vllm=program, adapters_allowed=True)
     assert {"VLLM_CPU_KVCACHE_SPACE", "PYTHONPATH"} <= set(environment(spec))
-    assert "--enforce-eager" in engine_arguments(spec)
+    assert {"--enforce-eager", "--no-enable-chunked-prefill"} <= {*engine_arguments(spec)}
 
 
 def test_kernels_for_a_gpu_serve_on_it_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_nothing_is_fetched_or_reported_while_serving(model: Path, device: str) 
 def test_cpu_settings_stay_on_the_cpu(model: Path) -> None:
     cuda = spec_of(model, device="cuda")
     assert not [name for name in serving_spec.environment(cuda) if "CPU" in name or name == "PYTHONPATH"]
-    assert "--enforce-eager" not in serving_spec.arguments(cuda, 1)
+    assert not {"--enforce-eager", "--no-enable-chunked-prefill"} & {*serving_spec.arguments(cuda, 1)}
 
 
 def test_a_server_on_a_gpu_takes_the_share_that_it_was_given(model: Path) -> None:

@@ -73,13 +73,13 @@ def unused_port() -> int:
         return int(found.getsockname()[1])
 
 
-def model(ws: Workspace, run: str, name: str) -> Artifact:
+def model(ws: Workspace, run: str, name: str, **meta: Any) -> Artifact:
     """A model that was deployed once; its folder holds a file of its own name."""
     store, step = ws.store, ws.store.propose(run, "quantize", plan_hash=name)
     folder = make_tiny_model(store.home / name)
     (folder / name).write_text("")
     sha256 = str(seal(folder, kind="quantized", step=step)["sha256"])
-    made = store.add_artifact(Artifact("", run, step, "quantized", folder, sha256, 64, (), {"parameters": 32}))
+    made = store.add_artifact(Artifact("", run, step, "quantized", folder, sha256, 64, (), {"parameters": 32, **meta}))
     record = store.home / f"{name}.json"
     record.write_text("{}")
     deployed = {"serves": made.id, "arm": "quantized"}
@@ -168,6 +168,25 @@ def test_a_deployment_that_was_never_recorded_is_what_a_rollback_leaves(ws: Work
     second = model(ws, run, "second")
     serving.promote(serve(ws, second), artifact="a99", arm="quantized", model="unrecorded")
     assert previous_deployment(ws.store).meta["serves"] == second.id
+
+
+def test_a_longer_context_is_priced_served_and_no_longer_than_the_model_takes(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ws.store.new_run("test")
+    config = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096}
+    made = model(ws, run, "good", config={**config, "max_position_embeddings": 32768})
+    monkeypatch.setattr(deploy, "broken_hops", lambda *_: [])
+    usual = arc.price(ws, run, "deploy", {})
+    longer = arc.price(ws, run, "deploy", {"context_tokens": 32768})
+    assert "take conversations of up to 2048 tokens, as it was measured" in usual.steps
+    assert "take conversations of up to 32768 tokens" in longer.steps
+    # 2 (key and value) × 32 layers × 8 heads × 128 × 2 bytes a token: 4 GiB for all of them, 1 GiB for the usual
+    assert longer.estimate.peak_ram_bytes - usual.estimate.peak_ram_bytes == 3 * GIB
+    spec = bench_spec(made, context_tokens=32768)
+    assert (spec.max_model_len_tokens, spec.kv_cache_gib) == (32768, 4)
+    with pytest.raises(BadInput, match="context_tokens=40000 is more than this model takes; give at most 32768"):
+        arc.price(ws, run, "deploy", {"context_tokens": 40000})
 
 
 def test_what_was_measured_since_the_yes_closes_the_gate(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,13 @@ def _serve(
     port = taken_over(job.request, before)
     key = next((earlier.key for earlier in before if earlier.port == port), "")
     rank = lora_rank_served(made if base else None)
-    spec = bench_spec(base or made, vllm=job.vllm, adapters_allowed=base is not None, rank=rank)
+    spec = bench_spec(
+        base or made,
+        vllm=job.vllm,
+        adapters_allowed=base is not None,
+        rank=rank,
+        context_tokens=job.request.context_tokens,
+    )
     equal = [s for s in serving.list_servers(job.home) if s.spec == spec and port in (0, s.port) and serving.healthy(s)]
     if equal:
         server = equal[0]

@@ -13,7 +13,8 @@ from tunesmith.tools import serving
 from tunesmith.tools.chat_template import tool_parser_of
 from tunesmith.tools.evaluation import serving_memory
 from tunesmith.tools.gpus import placed
-from tunesmith.tools.serving_spec import ServerSpec
+from tunesmith.tools.memory_math import cpu_cache_gib, kv_bytes_per_token
+from tunesmith.tools.serving_spec import CONTEXT_TOKENS, ServerSpec
 from tunesmith.tools.suites import Suite
 from tunesmith.tools.work.job import Job
 
@@ -23,20 +24,28 @@ _RANKS = (16, 32, 64, 128, 256)
 
 
 def bench_spec(
-    model: Artifact, *, vllm: str | None = None, adapters_allowed: bool = False, rank: int = 16
+    model: Artifact,
+    *,
+    vllm: str | None = None,
+    adapters_allowed: bool = False,
+    rank: int = 16,
+    context_tokens: int = CONTEXT_TOKENS,
 ) -> ServerSpec:
     """How a model is served for measuring by a vllm program: the same settings for every arm of a run.
 
     A base is always served with adapters allowed, so that its baseline, the preflight and the comparison with an
     adapter all run on the very same engine settings.
     """
-    place = placed(vllm, serving_memory(model).vram_bytes)
+    place = placed(vllm, serving_memory(model, context_tokens).vram_bytes)
+    cached = context_tokens * kv_bytes_per_token(model.meta.get("config", {}))
     return ServerSpec(
         model_dir=str(model.path),
         served_name=served_name(model),
         weights_sha256=model.sha256,
         tool_parser=tool_parser_of(model.path),
         max_lora_rank=rank if adapters_allowed else 0,
+        max_model_len_tokens=context_tokens,
+        kv_cache_gib=cpu_cache_gib(cached),
         device=place.device,
         gpu_share=place.gpu_share,
     )
