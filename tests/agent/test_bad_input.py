@@ -144,6 +144,11 @@ def test_a_step_before_what_it_needs_is_refused_with_the_stage_that_makes_it(hom
 
 
 def test_a_model_that_was_not_evaluated_is_not_deployed(home_with_base: Path) -> None:
+    refused_before_anything(home_with_base, "tunesmith train", "deploy", "--arm", "adapter", "--yes")
+    store = Store(home_with_base / "home")
+    run = store.runs()[0].id
+    made = Artifact("", run, store.steps(run)[0].id, "adapter", home_with_base / "model", "0" * 64, 64)
+    store.add_artifact(made)
     done = tunesmith(home_with_base / "home", "deploy", "--arm", "adapter", "--yes")
     assert done.returncode == 4 and "no finished evaluation" in done.stderr
 

@@ -17,6 +17,7 @@ import pytest
 from tests.agent.terminal import Tunesmith
 from tests.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools import arc, catalog, runner
 from tunesmith.tools.arc import Decision, Workspace
@@ -83,7 +84,9 @@ def test_a_plan_for_a_taken_port_opens_no_run(tunesmith: Tunesmith, tmp_path: Pa
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        refused(tunesmith, f"port {port}", plan_file(tmp_path, {"stage": "deploy", "port": port}))
+        steps = ["baseline", "generate", "critique", "train", {"stage": "evaluate", "arm": "adapter"}]
+        plan = plan_file(tmp_path, *steps, {"stage": "deploy", "arm": "adapter", "port": port})
+        refused(tunesmith, f"port {port}", plan)
 
 
 def test_steps_that_fit_one_by_one_but_not_together_open_no_run(tunesmith: Tunesmith, tmp_path: Path) -> None:
@@ -169,6 +172,9 @@ def test_what_is_refused_leaves_a_finished_run_as_it_was(tunesmith: Tunesmith, m
     finished = store.run("r1")
     assert finished.status == "done"
     assert tunesmith("baseline", "--suites", "/nowhere.yaml", "--yes", TUNESMITH_VLLM=STUB).returncode == 2
+    assert tunesmith("deploy", "--arm", "adapter", "--yes", TUNESMITH_VLLM=STUB).returncode == 2
+    made = Artifact("", "r1", store.steps("r1")[0].id, "adapter", model_folder, "0" * 64, 64)
+    store.add_artifact(made)
     assert tunesmith("deploy", "--arm", "adapter", "--yes", TUNESMITH_VLLM=STUB).returncode == 4
     assert store.run("r1") == finished
 
