@@ -61,6 +61,7 @@ class Terminal:
         self.begun, self.env = time.monotonic(), env
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell lets what it starts in the background ignore it
             os.execve(argv[0], argv, env)
         if size:
             fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
