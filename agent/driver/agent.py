@@ -36,7 +36,7 @@ from pydantic_ai.tools import ToolDefinition
 
 from tunesmith.agent import carry
 from tunesmith.agent.driver import outcome, routing
-from tunesmith.agent.driver.card import called_outright, moment_of, routed_tools, state_card, visible_tools
+from tunesmith.agent.driver.card import STANDS, called_outright, moment_of, routed_tools, state_card, visible_tools
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.desk import Desk
 from tunesmith.agent.driver.endpoint import is_gone, model_of
@@ -147,7 +147,7 @@ def _small_talk(request_context: ModelRequestContext, desk: Desk) -> ModelReques
     """Words about nothing in the store: the newest two turns, and where things stand in half a line instead of ten."""
     *before, newest = last_turns(request_context.messages, 2)
     assert isinstance(newest, ModelRequest)
-    said = UserPromptPart(f"{desk.prompt}\n\n(Where things stand: {moment_of(desk).state}.)")
+    said = UserPromptPart(f"{desk.prompt}\n\n({STANDS}: {moment_of(desk).state}.)")
     return replace(request_context, messages=[*before, replace(newest, parts=[said])])
 
 
@@ -215,7 +215,7 @@ def _shortened_part(part: ToolReturnPart[Any], characters: int) -> ToolReturnPar
 def _with_card(message: ModelMessage, card: str) -> ModelMessage:
     assert isinstance(message, ModelRequest)
     parts = [
-        replace(part, content=f"{part.content}\n\n(Where things stand. {'; '.join(card.splitlines())}.)")
+        replace(part, content=f"{part.content}\n\n({STANDS}. {'; '.join(card.splitlines())}.)")
         if isinstance(part, UserPromptPart)
         else part
         for part in message.parts

@@ -19,6 +19,8 @@ from tunesmith.tools import catalog
 from tunesmith.tools.arc_plan import ArcPlan
 from tunesmith.tools.standing import is_current
 
+STANDS = "Where things stand"
+"""How the model is told; a reply that says it again repeats what only the model was to read."""
 _NEXT = 2
 """Stages that are offered because they come next."""
 _ORDER_WORDS = 6

@@ -38,6 +38,7 @@ from pydantic_ai.models import Model
 
 from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.agent import REQUESTS_PER_TURN, TURNS_SENT, build_agent, looks_like_a_call, summed_up
+from tunesmith.agent.driver.card import STANDS
 from tunesmith.agent.driver.desk import Desk
 from tunesmith.agent.driver.figures import checked, sentences
 from tunesmith.agent.driver.probe import can_be_routed, turns_sent
@@ -257,8 +258,8 @@ class _Voice:
                 self._desk.ws.emit("tool.returned", tool=part.tool_name, result=str(part.content)[:2000], stage="")
 
     def _speak(self) -> None:
-        """Say the sentences that are whole; a text that may turn out to be a call waits for its end."""
-        if looks_like_a_call(self._text):
+        """Say the sentences that are whole; what may turn out to be a call, or no answer, waits for its end."""
+        if looks_like_a_call(self._text) or STANDS in self._text:
             return
         whole = sentences(self._text)[:-1]
         for sentence in whole[len(sentences(self._spoken)) :]:
@@ -274,6 +275,7 @@ class _Voice:
 
     def conclude(self, output: str) -> Reply:
         """Say what is left of the last text, and note what was left out."""
+        output = _own_words(output)
         rest = sentences(output)[len(sentences(self._spoken)) :] if self._text else sentences(output)
         for sentence in rest:
             self._utter(sentence)
@@ -286,6 +288,11 @@ class _Voice:
             self._said.append("I have nothing to add.")
             self._say(self._said[-1])
         return Reply(" ".join(self._said), tuple(self._left_out))
+
+
+def _own_words(text: str) -> str:
+    """A reply without the state that only the model was to read: a small one says it again, at its end."""
+    return text.partition(STANDS)[0].rstrip(" (")
 
 
 def _clear_line(error: Exception) -> str:

@@ -288,6 +288,12 @@ def test_only_the_last_turns_are_sent_and_the_state_is_behind_the_newest_words(t
     assert last_turns(sent, 1)[0].parts[-1].content == prompts[-1]
 
 
+def test_what_only_the_model_was_to_read_is_never_its_reply(talk: Callable[..., Talk]) -> None:
+    one = talk()
+    assert one.turn("thx", "Where things stand: all done; before look_up setting r1.").text == "I have nothing to add."
+    assert one.turn("hi", "Hello! (Where things stand: no run yet.)").text == "Hello!"
+
+
 GOAL = {"goal": "answer tickets as JSON", "pace": "fast", "quantize": True}
 
 
