@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from typing import Any
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import Artifact, EvalResult, TrainingRow
 from tunesmith.memory.store import Store
+from tunesmith.tools.processes import ProcessId
+from tunesmith.tools.serving_spec import ServerSpec
 from tunesmith.tools.suites import Case, Suite
 
 MIB = 1 << 20
@@ -120,6 +123,15 @@ class Builder:
         """Answer every case with an arm."""
         for case_id, block, number in cases(self.hostile):
             self.store.add_result(self.run, step, _result(arm, block, case_id, number, key, self.hostile))
+
+
+def server_record(artifact: str) -> dict[str, Any]:
+    """The record of a deployed server whose process runs: this one."""
+    me = ProcessId.of(os.getpid())
+    return {
+        "spec": ServerSpec(model_dir="/m", served_name="m").model_dump(), "port": 8411, "role": "deployed",
+        "pid": me.pid, "pid_started": me.started, "boot_id": me.boot_id, "log": "/l", "meta": {"artifact": artifact},
+    }  # fmt: skip
 
 
 def digest(text: str) -> str:

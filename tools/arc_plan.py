@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools import catalog
 from tunesmith.tools.local_paths import FOLDER
 from tunesmith.tools.stage import Frozen, Request
+from tunesmith.tools.yaml_file import read_yaml
 
 _TRIED = ("lora_rank", "max_seq_len_tokens", "precision", "load_in_4bit")
 """Fields of `train` that a preflight before it takes over, unless it has its own."""
@@ -79,12 +79,7 @@ def load_arc(path: Path) -> ArcPlan:
 
     Relative paths in it start from the folder that it lies in, wherever tunesmith was started.
     """
-    try:
-        document = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise BadInput(f"cannot read the plan {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise BadInput(f"{path} is not a YAML file: {' '.join(str(error).split())[:200]}") from None
+    document = read_yaml(path, "plan")
     if not isinstance(document, dict) or not isinstance(document.get("steps"), list):
         raise BadInput(f"{path} is not a plan: it needs `name` and a list `steps`")
     steps = [_step_spec(path, number, entry) for number, entry in enumerate(document["steps"], 1)]

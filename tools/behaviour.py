@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import jsonschema
-import yaml
 from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.by_examples import ExampleBehaviour
 from tunesmith.tools.stage import Frozen
+from tunesmith.tools.yaml_file import read_yaml
 
 _DEMO = "demo"
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -219,12 +219,7 @@ def load_behaviour(name: str) -> AnyBehaviour:
     path = Path(name).expanduser()
     if name == _DEMO or path.is_dir():
         path = behaviour_folder(name) / "behaviour.yaml"
-    try:
-        document = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise BadInput(f"cannot read the behaviour {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise BadInput(f"{path} is not a YAML file: {' '.join(str(error).split())[:200]}") from None
+    document = read_yaml(path, "behaviour")
     try:
         return _SPEC.validate_python(document)
     except ValidationError as error:

@@ -39,5 +39,5 @@ def before_spending(stage: str, done: Sequence[Step]) -> tuple[str, ...]:
     baselines = [step for step in done if step.stage == "baseline"]
     if stage not in _SPENDS or not baselines:
         return ()
-    advice = baseline_advice((baselines[-1].result or {}).get("blocks", {}))
-    return (advice,) if advice else ()
+    advice = (baselines[-1].result or {}).get("advice")
+    return (str(advice),) if advice else ()

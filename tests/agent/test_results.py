@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 from tests.agent.terminal import Tunesmith
-from tests.fixtures_run import baseline_run, failed_run, finished_run
+from tests.fixtures_run import baseline_run, failed_run, finished_run, server_record
 from tunesmith.agent.summary import summarise
-from tunesmith.tools.processes import ProcessId
 from tunesmith.tools.report import gather
-from tunesmith.tools.serving_spec import ServerSpec
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\u202eevil[bold red]"
 
@@ -60,11 +57,7 @@ def test_a_run_is_served_now_only_while_its_own_model_is_whatever_answers_at_its
     was = {"url": "http://127.0.0.1:8411", "key_file": "/gone/v1.key"}
     with store.write() as conn:
         conn.execute("UPDATE steps SET result = ? WHERE step = ?", (json.dumps(was), deployed.step))
-    me = ProcessId.of(os.getpid())
-    record = {
-        "spec": ServerSpec(model_dir="/m", served_name="m").model_dump(), "port": 8411, "role": "deployed",
-        "pid": me.pid, "pid_started": me.started, "boot_id": me.boot_id, "log": "/l", "meta": {"artifact": "a99"},
-    }  # fmt: skip
+    record = server_record("a99")
     (tmp_path / "servers").mkdir()
     (tmp_path / "servers" / "v2.json").write_text(json.dumps(record))
     told = summarise(store, run)["endpoint"]

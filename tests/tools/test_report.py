@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from html.parser import HTMLParser
@@ -18,12 +17,10 @@ from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import EvalResult
 from tunesmith.tools import report_format
 from tunesmith.tools.evaluation import compare_run
-from tunesmith.tools.processes import ProcessId
 from tunesmith.tools.report import gather, write_report
 from tunesmith.tools.report_charts import loss_chart
 from tunesmith.tools.report_evaluation import evaluation
 from tunesmith.tools.report_process import Curve
-from tunesmith.tools.serving_spec import ServerSpec
 from tunesmith.tools.suites import Case, Suite
 
 ATTACK = (
@@ -216,11 +213,7 @@ def test_only_a_server_that_runs_is_said_to_be_served_now(tmp_path: Path) -> Non
     assert gather(store, run)["verdict"].endswith(
         "deployed last was the quantized model, which is not served any more."
     )
-    me = ProcessId.of(os.getpid())
-    record = {
-        "spec": ServerSpec(model_dir="/m", served_name="m").model_dump(), "port": 8411, "role": "deployed",
-        "pid": me.pid, "pid_started": me.started, "boot_id": me.boot_id, "log": "/l", "meta": {"artifact": "a10"},
-    }  # fmt: skip
+    record = fixtures_run.server_record("a10")
     (tmp_path / "servers").mkdir()
     (tmp_path / "servers" / "v1.json").write_text(json.dumps(record))
     assert gather(store, run)["verdict"].endswith("served now is the quantized model.")
