@@ -9,11 +9,11 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
-from tunesmith.agent import render
-from tunesmith.agent.settings import Settings
+from tunesmith.agent.commands import render
+from tunesmith.agent.commands.settings import Settings
 from tunesmith.memory.errors import TunesmithError
-from tunesmith.tools.facts import measure_machine
-from tunesmith.tools.gpus import left_out_gpus
+from tunesmith.tools.machine.gpus import left_out_gpus
+from tunesmith.tools.machine.measure import measure_machine
 
 _LAB = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "llmcompressor", "compressed-tensors")
 

@@ -9,19 +9,19 @@ from __future__ import annotations
 import argparse
 from concurrent.futures import Future
 
-from tunesmith.agent import carry
-from tunesmith.agent.approvals import YesApprover
-from tunesmith.agent.driver import outcome
+from tunesmith.agent.commands import run_steps
+from tunesmith.agent.commands.approvals import YesApprover
+from tunesmith.agent.commands.output import Output
+from tunesmith.agent.commands.settings import Settings
+from tunesmith.agent.driver import turn_errors
 from tunesmith.agent.driver.chat import Cancelled, Chat, Reply
-from tunesmith.agent.driver.desk import Desk
 from tunesmith.agent.driver.endpoint import Driver, DriverMissing, Endpoint, model_of
-from tunesmith.agent.output import Output
-from tunesmith.agent.settings import Settings
+from tunesmith.agent.driver.turn_deps import Desk
 from tunesmith.memory.errors import ApprovalPending, StepFailed, TunesmithError
 from tunesmith.memory.store import Store
-from tunesmith.tools import arc
-from tunesmith.tools.arc import Approver, Workspace
-from tunesmith.tools.arc_plan import ArcPlan
+from tunesmith.tools.pipeline import executor
+from tunesmith.tools.pipeline.plan_file import ArcPlan
+from tunesmith.tools.pipeline.workspace import Approver, Workspace
 
 FETCH = {"model": "bundled-driver", "role": "driver"}
 """Fields of the `base` step that brings the bundled driver here."""
@@ -29,7 +29,7 @@ FETCH = {"model": "bundled-driver", "role": "driver"}
 
 def oneshot(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """Hold one turn and return the exit code of what it came to."""
-    approver = carry.approver_of(args)
+    approver = run_steps.approver_of(args)
     ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
     turn = _Turn(ws, approver, settings, out)
     try:
@@ -71,7 +71,7 @@ class _Turn:
             self.out.say(line)
         future = self.chat.begin(prompt, lambda: model_of(self._endpoint()), lambda sentence: None)
         self._tell(desk, future)
-        wrong = outcome.of_turn(desk)
+        wrong = turn_errors.of_turn(desk)
         if desk.draft is not None and wrong is None:
             self._carry_out(desk.draft)
         if self._pending:
@@ -87,7 +87,7 @@ class _Turn:
         try:
             reply = self._wait(future)
         except StepFailed as broken:
-            if not outcome.is_lasting(outcome.of_turn(desk)):
+            if not turn_errors.is_lasting(turn_errors.of_turn(desk)):
                 raise
             self.out.say(str(broken))
             return
@@ -103,8 +103,8 @@ class _Turn:
         try:
             return self.driver.ensure(waiting)
         except DriverMissing:
-            run = carry.open_run(self.ws, "base", dict(FETCH))
-            carry.in_run(self.ws, run, "base", FETCH, self.approver)
+            run = run_steps.open_run(self.ws, "base", dict(FETCH))
+            run_steps.in_run(self.ws, run, "base", FETCH, self.approver)
             return self.driver.ensure(waiting)
 
     def _wait(self, future: Future[Reply]) -> Reply:
@@ -120,14 +120,14 @@ class _Turn:
     def _carry_out(self, plan: ArcPlan) -> str:
         """Carry out a whole plan here and now; what the driver is told of it."""
         try:
-            run = arc.run_arc(self.ws, plan, self.approver)
+            run = executor.run_arc(self.ws, plan, self.approver)
         except ApprovalPending as pending:
             self._pending = pending
             return f"not started: {pending}"
         except TunesmithError as error:
             self._failed = error
             return f"stopped: {error}"
-        from tunesmith.agent.summary import conclude
+        from tunesmith.agent.commands.summary import conclude
 
         summary = conclude(self.ws.store, run, self.out.say)
         return f"{run} is done: {'; '.join(str(c['arms']) for c in summary['comparisons'])}"

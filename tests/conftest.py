@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.demo_run import Demo, tunesmith
+from tests.fixtures.demo_run import Demo, tunesmith
 
 
 @pytest.fixture(scope="session")

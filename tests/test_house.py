@@ -6,29 +6,35 @@ import ast
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("agent", "tools", "memory", "prompts")
-MAY_IMPORT = {
-    "agent": {"agent", "tools", "memory", "prompts"},
-    "tools": {"tools", "memory", "prompts"},
-    "memory": {"memory"},
-    "prompts": {"prompts"},
-}
+ROOMS = (
+    "memory", "prompts", "tools/core", "tools/machine", "tools/models", "tools/suites", "tools/serving", "tools/data",
+    "tools/training", "tools/evaluation", "tools/export", "tools/report", "tools/pipeline", "agent",
+)  # fmt: skip
+"""From the ground up: a module imports from its own room and from the ones below it."""
+MOST_ARROWS = 90
 HEAVY = (
     "torch", "transformers", "trl", "peft", "vllm", "llmcompressor", "datasets", "pandas", "bitsandbytes", "accelerate",
     "compressed_tensors", "safetensors", "gguf",
 )  # fmt: skip
 # Standard library only: they run before or outside the installed package.
-STANDALONE = {"tools/bootstrap.py"}
+STANDALONE = {"tools/machine/bootstrap.py"}
 # Runs inside vLLM, never here: its plugin.
-INSIDE_VLLM = {"tools/vllm_plugin/tunesmith_vllm.py"}
+INSIDE_VLLM = {"tools/serving/vllm_plugin/tunesmith_vllm.py"}
+# Heavy as well, beside the `_job` modules: what these share.
+AT_WORK = {
+    "tools/machine/device.py", "tools/models/gguf.py", "tools/models/tensor_file.py", "tools/training/model.py",
+    "tools/training/trainer.py", "tools/training/rows.py", "tools/training/cpu_lora.py", "tools/export/cpu_blocks.py",
+    "tools/evaluation/local_model.py", "tools/suites/grading/embedding_process.py",
+}  # fmt: skip
 # Beside the settings: a server's own parent, which hands its environment on, and who asks which GPUs CUDA may see.
-READS_ENVIRONMENT = {"agent/settings.py", "tools/serving_watch.py", "tools/gpus.py"}
+READS_ENVIRONMENT = {"agent/commands/settings.py", "tools/serving/supervisor.py", "tools/machine/gpus.py"}
 FILE_LINES, FUNCTION_LINES, MEDIAN_FUNCTION_LINES = 400, 60, 14
 
 
@@ -55,6 +61,15 @@ def imports(tree: ast.AST) -> Iterator[tuple[ast.stmt, str]]:
             yield from ((node, f"{node.module}.{alias.name}") for alias in node.names)
 
 
+def targets(tree: ast.AST, modules: Container[str]) -> set[str]:
+    """The modules that a tree really imports: `from package import module` means the module alone."""
+    named = [(node, name) for node, name in imports(tree) if name in modules]
+    longest = {id(node): max((n for m, n in named if m is node), key=len) for node, _ in named}
+    whole = {name for node, name in named if isinstance(node, ast.Import)}
+    parts = {n for node, n in named if isinstance(node, ast.ImportFrom) and n != node.module}
+    return whole | parts | {name for node, name in named if longest[id(node)] == name}
+
+
 def at_run_time(tree: ast.Module) -> ast.Module:
     """The tree without `if TYPE_CHECKING:` blocks, which never run."""
 
@@ -67,20 +82,54 @@ def at_run_time(tree: ast.Module) -> ast.Module:
     return ast.fix_missing_locations(Strip().visit(tree))
 
 
+def room_of(module: str) -> str | None:
+    """The room of a module: a folder directly in `tools/`, or another top-level folder; None: it is in none."""
+    parts = module.split(".")
+    if parts[0] != "tunesmith" or len(parts) < 2:
+        return None
+    return "/".join(parts[1:3]) if parts[1] == "tools" else parts[1]
+
+
 @pytest.mark.parametrize("path", sources(), ids=name_of)
-def test_imports_go_one_way(path: Path) -> None:
-    package = path.relative_to(ROOT).parts[0]
+def test_imports_go_downward_from_room_to_room(path: Path) -> None:
+    own = room_of(module_of(path))
     for node, name in imports(ast.parse(path.read_text())):
-        parts = name.split(".")
-        if parts[0] == "tunesmith" and len(parts) > 1:
-            assert parts[1] in MAY_IMPORT[package], f"{name_of(path)}:{node.lineno} imports {name}"
-        assert parts[0] != "tests", f"{name_of(path)}:{node.lineno} imports {name}"
+        assert name.split(".")[0] != "tests", f"{name_of(path)}:{node.lineno} imports {name}"
+        if (room := room_of(name)) in ROOMS and own in ROOMS:
+            assert ROOMS.index(room) <= ROOMS.index(own), f"{name_of(path)}:{node.lineno} imports {name}, from above"
+
+
+def test_every_module_is_in_a_room() -> None:
+    assert {room_of(module_of(path)) for path in sources() if name_of(path) != "tools/__init__.py"} == set(ROOMS)
+
+
+def test_the_rooms_are_few_and_loosely_joined() -> None:
+    arrows = {
+        (room_of(module_of(path)), room_of(name))
+        for path in sources()
+        for _, name in imports(ast.parse(path.read_text()))
+    }
+    between = [(one, other) for one, other in arrows if one != other and other in ROOMS]
+    assert len(between) <= MOST_ARROWS
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    modules = {module_of(path): path for path in sources()}
+    arrows = {
+        module: targets(at_run_time(ast.parse(path.read_text())), modules) - {module}
+        for module, path in modules.items()
+    }
+    left = dict(arrows)
+    while ends := [module for module, needed in left.items() if not needed & left.keys()]:
+        for module in ends:
+            del left[module]
+    assert not left, f"in a circle, or above one: {sorted(left)}"
 
 
 @pytest.mark.parametrize("path", [p for p in sources() if name_of(p) not in INSIDE_VLLM], ids=name_of)
 def test_heavy_libraries_are_imported_only_at_work_and_only_inside_functions(path: Path) -> None:
     tree = at_run_time(ast.parse(path.read_text()))
-    at_work = name_of(path).startswith("tools/work/")
+    at_work = name_of(path) in AT_WORK or path.stem.endswith("_job")
     inside = {
         id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)
     }
@@ -138,7 +187,7 @@ def test_the_light_side_loads_nothing_heavy() -> None:
 import importlib, sys
 for name in {modules!r}:
     importlib.import_module(name)
-from tunesmith.tools import catalog
+from tunesmith.tools.pipeline import catalog
 for entry in catalog.STAGES:
     entry.load()
 print(*sorted(set({HEAVY!r}) & {{name.partition('.')[0] for name in sys.modules}}))

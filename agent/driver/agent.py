@@ -34,16 +34,23 @@ from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
-from tunesmith.agent import carry
-from tunesmith.agent.driver import outcome, routing
-from tunesmith.agent.driver.card import STANDS, called_outright, moment_of, routed_tools, state_card, visible_tools
+from tunesmith.agent.commands import run_steps
+from tunesmith.agent.driver import routing, turn_errors
 from tunesmith.agent.driver.describing import open_interview
-from tunesmith.agent.driver.desk import Desk
 from tunesmith.agent.driver.endpoint import is_gone, model_of
+from tunesmith.agent.driver.state_summary import (
+    STANDS,
+    called_outright,
+    moment_of,
+    routed_tools,
+    state_card,
+    visible_tools,
+)
 from tunesmith.agent.driver.tools import failed, settle, toolset
+from tunesmith.agent.driver.turn_deps import Desk
 from tunesmith.memory.errors import ApprovalPending, StepFailed
 from tunesmith.memory.records import FAILED
-from tunesmith.tools.stage import Plan
+from tunesmith.tools.core.stage import Plan
 
 TURNS_SENT = 3
 """Earlier turns that a request holds; what was before is in the store, not in the prompt."""
@@ -277,7 +284,7 @@ async def _no_loop(ctx: RunContext[Desk], *, call: ToolCallPart, tool_def: Any, 
     if times >= _SAME_RESULT_LIMIT and not ctx.tool_call_approved:
         raise ToolFailed(f"{call.tool_name} was called {times} times with the same result; answer the user now")
     result = await handler(args)
-    outcome.went_well(desk, call.tool_name)
+    turn_errors.went_well(desk, call.tool_name)
     desk.seen_calls[key] = (str(result), times + 1 if str(result) == last or not times else 1)
     return result
 
@@ -289,7 +296,7 @@ async def _told_to_the_model(
         raise error
     told = failed(error)
     ctx.deps.say_next = ""
-    outcome.went_wrong(ctx.deps, call.tool_name, error)
+    turn_errors.went_wrong(ctx.deps, call.tool_name, error)
     ctx.deps.note(told.message)
     raise told from error
 
@@ -300,10 +307,10 @@ async def _approvals(ctx: RunContext[Desk], requests: DeferredToolRequests) -> D
     for call in requests.approvals:
         proposed = requests.metadata[call.tool_call_id]
         plan = Plan.model_validate(proposed["plan"])
-        with carry.undecided(ctx.deps.store, plan.run):
+        with run_steps.undecided(ctx.deps.store, plan.run):
             refused = settle(ctx.deps, call.tool_call_id, proposed["step"], plan)
         if refused:
-            carry.not_started(ctx.deps.store, plan.run, FAILED)
-            outcome.went_wrong(ctx.deps, call.tool_name, StepFailed(f"{plan.stage}: {refused}"))
+            run_steps.not_started(ctx.deps.store, plan.run, FAILED)
+            turn_errors.went_wrong(ctx.deps, call.tool_name, StepFailed(f"{plan.stage}: {refused}"))
         results.approvals[call.tool_call_id] = ToolDenied(refused) if refused else ToolApproved()
     return results

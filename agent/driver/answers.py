@@ -14,12 +14,12 @@ from typing import Any, Literal, get_args
 
 from rich.console import Group, RenderableType
 
-from tunesmith.agent import render
+from tunesmith.agent.commands import render
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.questions import show_run, what_made
 from tunesmith.memory.records import APPROVED, DONE, DRIVER_RUN, FAILED, PLANNED, RUNNING, STOPPED, Run, Step
 from tunesmith.memory.store import Store
-from tunesmith.tools import catalog
+from tunesmith.tools.pipeline import catalog
 
 Topic = Literal["runs", "run", "compare_runs", "setting", "served", "jobs", "rows"]
 TOPICS: tuple[str, ...] = get_args(Topic)
@@ -130,8 +130,8 @@ def _runs(store: Store) -> Told:
 
 
 def _run(store: Store, run: Run) -> Told:
-    from tunesmith.agent.summary import summarise, summary_view
-    from tunesmith.tools.report import verdict_of
+    from tunesmith.agent.commands.summary import summarise, summary_view
+    from tunesmith.tools.report.page import verdict_of
 
     summary = summarise(store, run.id)
     steps = store.steps(run.id)
@@ -162,7 +162,7 @@ def _passed(blocks: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, 
 
 
 def _target(store: Store, run: Run) -> dict[str, Any]:
-    from tunesmith.agent.summary import comparisons, pass_rates
+    from tunesmith.agent.commands.summary import comparisons, pass_rates
 
     arms = _passed(pass_rates(comparisons(store, run.id))).get("target", {})
     return {"target_passed": ", ".join(f"{arm} {passed}" for arm, passed in arms.items()) or "–"}
@@ -178,7 +178,7 @@ def _pair(store: Store, chosen: Run, other_run: str) -> tuple[Run, Run]:
 
 
 def _compare(store: Store, one: Run, two: Run) -> Told:
-    from tunesmith.agent.summary import comparisons, pass_rates
+    from tunesmith.agent.commands.summary import comparisons, pass_rates
 
     if one.id == two.id:
         raise BadInput(f"{one.id} and {two.id} are the same run; name two")
@@ -285,7 +285,7 @@ def _planned(run: Run, stage: str, name: str) -> list[dict[str, Any]]:
 
 def _as_read(stage: str, fields: Mapping[str, Any], name: str) -> Any:
     """A planned field as the stage's request reads it: a plan that was changed in words holds `8` as text."""
-    from tunesmith.tools.arc_plan import parse_fields
+    from tunesmith.tools.pipeline.plan_file import parse_fields
 
     try:
         return parse_fields(stage, fields)[name]
@@ -294,9 +294,9 @@ def _as_read(stage: str, fields: Mapping[str, Any], name: str) -> Any:
 
 
 def _served(store: Store) -> Told:
-    from tunesmith.agent import served
+    from tunesmith.agent.commands import served_models
 
-    lines = [line for line in served.status(store) if line["role"] != "driver"]
+    lines = [line for line in served_models.status(store) if line["role"] != "driver"]
     deployed = [line for line in lines if line["role"] == "deployed"]
     if not deployed:
         nothing = "nothing is deployed now"
@@ -315,7 +315,7 @@ def _served(store: Store) -> Told:
 
 
 def _jobs(store: Store) -> Told:
-    from tunesmith.agent.queries import job_line
+    from tunesmith.agent.commands.queries import job_line
 
     steps = [step for status in (RUNNING, APPROVED, PLANNED) for step in store.steps(status=status)]
     if not steps:

@@ -38,13 +38,13 @@ from pydantic_ai.models import Model
 
 from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.agent import REQUESTS_PER_TURN, TURNS_SENT, build_agent, looks_like_a_call, summed_up
-from tunesmith.agent.driver.card import STANDS
-from tunesmith.agent.driver.desk import Desk
-from tunesmith.agent.driver.figures import checked, sentences
+from tunesmith.agent.driver.number_grounding import checked, sentences
 from tunesmith.agent.driver.probe import can_be_routed, turns_sent
+from tunesmith.agent.driver.state_summary import STANDS
+from tunesmith.agent.driver.turn_deps import Desk
 from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.errors import StepFailed, TunesmithError
-from tunesmith.tools.arc_plan import ArcPlan
+from tunesmith.tools.pipeline.plan_file import ArcPlan
 
 _POLL_S = 0.1
 Say = Callable[[str], None]

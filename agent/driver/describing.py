@@ -16,15 +16,16 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from tunesmith.agent import render
-from tunesmith.agent.driver.desk import Desk
+from tunesmith.agent.commands import render
+from tunesmith.agent.driver.turn_deps import Desk
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
-from tunesmith.tools.arc_plan import ArcPlan
-from tunesmith.tools.described import EXAMPLES_MIN, DescriptionDraft, Example, described, distinct, missing
-from tunesmith.tools.described_folder import SUITE, behaviour_of, plan_for, write_behaviour
-from tunesmith.tools.stage import Frozen
-from tunesmith.tools.target_cases import add_cases, propose_cases
+from tunesmith.tools.core.stage import Frozen
+from tunesmith.tools.data.description import EXAMPLES_MIN, DescriptionDraft, Example, described, distinct, missing
+from tunesmith.tools.data.scaffold import SUITE, behaviour_of, write_behaviour
+from tunesmith.tools.data.target_cases import add_cases, propose_cases
+from tunesmith.tools.pipeline.behaviour_plan import plan_for
+from tunesmith.tools.pipeline.plan_file import ArcPlan
 
 CASES_WANTED = 20
 """Target cases that a described behaviour is to have; what the examples lack is proposed by the driver."""

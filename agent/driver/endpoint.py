@@ -15,25 +15,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunesmith.agent.settings import DriverSettings, Settings
+from tunesmith.agent.commands.settings import DriverSettings, Settings
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import read_manifest
 from tunesmith.memory.store import Store
-from tunesmith.tools import serving
-from tunesmith.tools.base import bundled_model, source_of
-from tunesmith.tools.facts import measure_machine
-from tunesmith.tools.gpus import placed
-from tunesmith.tools.guest import kept_out_by
-from tunesmith.tools.memory_math import (
+from tunesmith.tools.core.stage import chosen_gpu
+from tunesmith.tools.machine.measure import measure_machine
+from tunesmith.tools.models.base import bundled_model, source_of
+from tunesmith.tools.models.folder import check_model_folder
+from tunesmith.tools.models.memory_math import (
     SERVER_BYTES,
     USUAL_KV_BYTES,
     gpu_server_bytes,
     kv_bytes_per_token,
     serve_memory_bytes,
 )
-from tunesmith.tools.model_folder import check_model_folder
-from tunesmith.tools.serving_spec import LOOPBACK, ServerSpec
-from tunesmith.tools.stage import chosen_gpu
+from tunesmith.tools.pipeline.driver_eviction import kept_out_by
+from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.budget import placed
+from tunesmith.tools.serving.spec import LOOPBACK, ServerSpec
 
 if TYPE_CHECKING:
     from pydantic_ai.models import Model
@@ -63,7 +63,7 @@ class Driver:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._server: serving.Server | None = None
+        self._server: servers.Server | None = None
         self._closed = threading.Event()
         self._keeper: threading.Thread | None = None
 
@@ -104,13 +104,13 @@ class Driver:
         server = self._running(spec)
         if server is None:
             self._wait_for_room(spec)
-            server = serving.start(
+            server = servers.start(
                 self._settings.home,
                 spec,
                 vllm=self._settings.vllm,
                 log_path=self._settings.home / "logs" / "driver.log",
                 owner="driver",
-                role=serving.DRIVER,
+                role=servers.DRIVER,
                 on_wait=on_wait,
             )
         self._keep(server)
@@ -135,7 +135,7 @@ class Driver:
 
     def served(self) -> bool:
         """Whether a server of ours answers as the driver now."""
-        return any(serving.healthy(server) for server in serving.list_servers(self._settings.home, role=serving.DRIVER))
+        return any(servers.healthy(server) for server in servers.list_servers(self._settings.home, role=servers.DRIVER))
 
     def _spec(self, folder: Path) -> ServerSpec:
         place = placed(self._settings.vllm, needed_bytes(folder, self.chosen.context_tokens))
@@ -150,16 +150,16 @@ class Driver:
             device=place.device,
         )
 
-    def _running(self, spec: ServerSpec) -> serving.Server | None:
-        for server in serving.list_servers(self._settings.home):
-            if server.spec == spec and serving.healthy(server):
+    def _running(self, spec: ServerSpec) -> servers.Server | None:
+        for server in servers.list_servers(self._settings.home):
+            if server.spec == spec and servers.healthy(server):
                 return server
-        serving.stop_all(self._settings.home, role=serving.DRIVER)  # of other settings
+        servers.stop_all(self._settings.home, role=servers.DRIVER)  # of other settings
         return None
 
-    def _keep(self, server: serving.Server) -> None:
+    def _keep(self, server: servers.Server) -> None:
         self._server = server
-        serving.renew(server)
+        servers.renew(server)
         if self._keeper is None:
             self._keeper = threading.Thread(target=self._renew, daemon=True)
             self._keeper.start()
@@ -167,7 +167,7 @@ class Driver:
     def _renew(self) -> None:
         while not self._closed.wait(_RENEW_S):
             if self._server and self._server.process.alive():
-                serving.renew(self._server)
+                servers.renew(self._server)
 
     def close(self) -> None:
         """Stop renewing the lease; the server ends by itself if nobody else talks to it."""
@@ -192,7 +192,7 @@ def _weight_bytes(folder: Path) -> int:
 def is_gone(model: Model) -> bool:
     """Whether the driver was a server of this machine and nothing listens at its port any more."""
     url = getattr(getattr(model, "client", None), "base_url", None)
-    return url is not None and url.host == LOOPBACK and url.port is not None and serving.port_is_free(url.port)
+    return url is not None and url.host == LOOPBACK and url.port is not None and servers.port_is_free(url.port)
 
 
 def model_of(endpoint: Endpoint) -> Model:

@@ -13,15 +13,15 @@ from typing import Any, Literal, Optional
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_ai import RunContext
 
-from tunesmith.agent import carry, render
+from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.driver import describing
-from tunesmith.agent.driver.desk import Desk
-from tunesmith.agent.driver.said import named_outright
+from tunesmith.agent.driver.argument_grounding import named_outright
+from tunesmith.agent.driver.turn_deps import Desk
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools import arc_plan, catalog
-from tunesmith.tools.arc_plan import ArcPlan, StepSpec
-from tunesmith.tools.described import missing
-from tunesmith.tools.described_folder import plan_for
+from tunesmith.tools.data.description import missing
+from tunesmith.tools.pipeline import catalog, plan_file
+from tunesmith.tools.pipeline.behaviour_plan import plan_for
+from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec
 
 STAGES = tuple(entry.name for entry in catalog.STAGES)
 FIELDS = tuple(dict.fromkeys(name for entry in catalog.STAGES for name in entry.asks))
@@ -91,7 +91,7 @@ def plan_fine_tune(desk: Desk, args: PlanFineTune, ctx: RunContext[Desk]) -> Any
     if folder := describing.described_before(desk.store.home, words):
         plan, behaviour = plan_for(folder, args.pace), f"{folder.name}, described earlier"
     elif is_ticket_triage(words):
-        plan, behaviour = carry.demo_plan(fast=args.pace == "fast"), _TICKETS
+        plan, behaviour = run_steps.demo_plan(fast=args.pace == "fast"), _TICKETS
     else:
         interview = describing.begin(desk.store.home, args.goal, args.pace, args.quantize)
         return _ask_on(desk, f"That is a new behaviour, so I need to know it exactly. {interview.question}")
@@ -148,7 +148,7 @@ def _ask_on(desk: Desk, question: str) -> dict[str, str]:
 
 
 def _show_draft(desk: Desk) -> dict[str, Any]:
-    from tunesmith.tools.forecast import forecast
+    from tunesmith.tools.pipeline.forecast import forecast
 
     assert desk.draft is not None
     prices = forecast(desk.ws, desk.draft)
@@ -184,7 +184,7 @@ def edit_plan(desk: Desk, args: EditPlan, ctx: RunContext[Desk]) -> Any:
     except _Unclear as unclear:
         return _ask_on(desk, str(unclear))
     edited = draft.model_copy(update={"steps": steps})
-    arc_plan.check_arc(edited, have=())
+    plan_file.check_arc(edited, have=())
     desk.draft = edited
     shown = _show_draft(desk)
     desk.say(f"The plan is changed: {', '.join(changed)}. Its new prices are on your screen. Start it, or change more?")
@@ -258,7 +258,7 @@ def start_plan(desk: Desk, args: StartPlan, ctx: RunContext[Desk]) -> Any:
         desk.draft = None
         desk.say("The plan is dropped; nothing was started.")
         return {"dropped": draft.name, "note": "nothing was started"}
-    arc_plan.check_arc(draft, have=())
+    plan_file.check_arc(draft, have=())
     note = desk.start_arc(draft)
     desk.draft, desk.asked_about = None, ""
     if not desk.agreed_before:

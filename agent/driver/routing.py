@@ -25,9 +25,9 @@ from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
-from tunesmith.agent.driver.desk import KNOWN_MODELS
-from tunesmith.agent.driver.said import as_said, named_numbers, named_outright, numbers, runs_said
-from tunesmith.tools import catalog
+from tunesmith.agent.driver.argument_grounding import as_said, named_numbers, named_outright, numbers, runs_said
+from tunesmith.agent.driver.turn_deps import KNOWN_MODELS
+from tunesmith.tools.pipeline import catalog
 
 CHAT = "chat"
 """No tool: words are the answer."""

@@ -14,14 +14,14 @@ from pydantic import BaseModel, Field, create_model
 from pydantic_ai import ApprovalRequired, FunctionToolset, RunContext, Tool
 from pydantic_ai.exceptions import ToolFailed
 
-from tunesmith.agent import carry, render
+from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.driver import planning
 from tunesmith.agent.driver.answers import Topic, answer, find_run
-from tunesmith.agent.driver.desk import Desk
+from tunesmith.agent.driver.turn_deps import Desk
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import RUNNING, Step
-from tunesmith.tools import arc, catalog
-from tunesmith.tools.stage import Plan
+from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.pipeline import catalog, executor
 
 _RESULT_CHARACTERS = 1500
 _ABOUT_A_RUN = ("run", "compare_runs", "setting", "rows")
@@ -113,25 +113,25 @@ def _stage_tool(entry: catalog.Entry) -> Tool[Desk]:
 
 def _run_stage(desk: Desk, entry: catalog.Entry, given: dict[str, Any], ctx: RunContext[Desk]) -> Any:
     if not entry.expensive:
-        run = carry.open_run(desk.ws, entry.name, given)
-        ended = carry.in_run(desk.ws, run, entry.name, given, desk.approver)
+        run = run_steps.open_run(desk.ws, entry.name, given)
+        ended = run_steps.in_run(desk.ws, run, entry.name, given, desk.approver)
         desk.show(render.result_table(ended))
         return step_facts(ended)
     desk.check_said(given)
     if ctx.tool_call_approved:
         return _start(desk, desk.agreed[str(ctx.tool_call_id)])
-    run = carry.open_run(desk.ws, entry.name, given)
+    run = run_steps.open_run(desk.ws, entry.name, given)
     running = [step for step in desk.store.steps(run, status=RUNNING) if step.stage == entry.name]
     if running:
         raise BadInput(f"{entry.name} ({running[0].id}) runs already; wait for it to end")
-    plan = arc.price(desk.ws, run, entry.name, given)
-    step = arc.propose(desk.ws, run, plan)
+    plan = executor.price(desk.ws, run, entry.name, given)
+    step = executor.propose(desk.ws, run, plan)
     raise ApprovalRequired(metadata={"step": step, "plan": plan.model_dump(mode="json")})
 
 
 def settle(desk: Desk, call_id: str, step: str, plan: Plan) -> str:
     """Ask about one call's plan; "" for a yes, else the no with its reason, for the driver."""
-    agreed = arc.agree(desk.ws, step, plan, desk.approver)
+    agreed = executor.agree(desk.ws, step, plan, desk.approver)
     if agreed is None:
         said = desk.store.read("SELECT reason FROM approvals WHERE stage = ? ORDER BY rowid DESC LIMIT 1", plan.stage)
         reason = f": {said[0]['reason']}" if said and said[0]["reason"] else ""
@@ -142,12 +142,12 @@ def settle(desk: Desk, call_id: str, step: str, plan: Plan) -> str:
 
 def _start(desk: Desk, step: str) -> dict[str, Any]:
     desk.asked_about = ""
-    started = arc.start(desk.ws, step)
-    carry.stand(desk.store, started.run, RUNNING)
+    started = executor.start(desk.ws, step)
+    run_steps.stand(desk.store, started.run, RUNNING)
     ran = {name: value for name, value in started.request.items() if name != "run"}
     if desk.follow:
-        with carry.standing(desk.store, started.run):
-            ended = arc.watch(desk.ws, step)
+        with run_steps.standing(desk.store, started.run):
+            ended = executor.watch(desk.ws, step)
         return {**step_facts(ended), "ran_with": ran}
     desk.say(f"{started.stage} runs in the background; you are told when it ends, and we can go on talking.")
     return {

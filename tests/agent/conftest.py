@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.terminal import COMMAND, Terminal, Tunesmith
-from tests.tiny_model import make_tiny_model
+from tests.fixtures.terminal import COMMAND, Terminal, Tunesmith
+from tests.fixtures.tiny_model import make_tiny_model
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_model import make_tiny_model
+from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.terminal import COMMAND, Terminal, Tunesmith
-from tunesmith.agent.cli import unexpected
+from tests.fixtures.terminal import COMMAND, Terminal, Tunesmith
+from tunesmith.agent.commands.startup import unexpected
 from tunesmith.memory.store import Store
-from tunesmith.tools import catalog
+from tunesmith.tools.pipeline import catalog
 
 
 def test_help_and_version_load_nothing_and_touch_nothing(tunesmith: Tunesmith) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.terminal import Tunesmith
+from tests.fixtures.terminal import Tunesmith
 from tunesmith.memory.files import verify
 
 

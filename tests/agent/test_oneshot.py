@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests import fixtures_run
-from tests.agent.stub_driver import Script, StubDriver
-from tests.agent.terminal import Terminal, Tunesmith
+from tests.fixtures import stored_runs
+from tests.fixtures.stub_driver import Script, StubDriver
+from tests.fixtures.terminal import Terminal, Tunesmith
 from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.store import Store
 
@@ -279,8 +279,8 @@ def test_a_failed_step_is_exit_code_1_and_its_run_has_failed(
 
 
 def test_a_gate_that_refuses_is_exit_code_4(tunesmith: Tunesmith, driver: Callable[..., StubDriver]) -> None:
-    build = fixtures_run.new_builder(tunesmith.home)
-    base, _ = fixtures_run.add_baseline(build)
+    build = stored_runs.new_builder(tunesmith.home)
+    base, _ = stored_runs.add_baseline(build)
     step = build.step("train", arm="adapter")
     build.artifact(step, "adapter", "", base)
     build.end(step, 1.0, 1)
@@ -294,8 +294,8 @@ def test_a_gate_that_refuses_is_exit_code_4(tunesmith: Tunesmith, driver: Callab
 def test_a_gate_is_told_though_the_driver_never_comes_to_an_end(
     tunesmith: Tunesmith, driver: Callable[..., StubDriver]
 ) -> None:
-    build = fixtures_run.new_builder(tunesmith.home)
-    base, _ = fixtures_run.add_baseline(build)
+    build = stored_runs.new_builder(tunesmith.home)
+    base, _ = stored_runs.add_baseline(build)
     build.artifact(build.step("train", arm="adapter"), "adapter", "", base)
     one = driver(in_turn(*[("deploy", {"arm": "adapter", "rollback": None, "run": None})] * 20))
     (tunesmith.home / "settings.toml").write_text("[driver]\nrouting = false\n")

@@ -117,9 +117,9 @@ def ours(home: Path, suite: Path, port: int, concurrency: int, record: Path | No
 def new_job(home: Path) -> Any:
     """A baseline's job in a store of its own."""
     from tunesmith.memory.store import Store
-    from tunesmith.tools.baseline import BaselineRequest
-    from tunesmith.tools.stage import Estimate, Plan
-    from tunesmith.tools.work.job import Job
+    from tunesmith.tools.core.job import Job
+    from tunesmith.tools.core.stage import Estimate, Plan
+    from tunesmith.tools.evaluation.baseline import BaselineRequest
 
     store = Store(home)
     run_id = store.new_run("bench")
@@ -132,8 +132,9 @@ def new_job(home: Path) -> Any:
 def run(home: Path, suite_file: Path, port: int, concurrency: int, record: Path | None = None) -> dict[str, Any]:
     """What the baseline's worker does, but for starting vLLM."""
     from tunesmith.memory.files import atomic_write
-    from tunesmith.tools.evaluation import Sampling, load_named_suites, read_suite
-    from tunesmith.tools.work.evaluation import Arm, block_counts, run_arms, server_answers
+    from tunesmith.tools.evaluation.asking import Arm, block_counts, run_arms, server_answers
+    from tunesmith.tools.evaluation.protocol import Sampling
+    from tunesmith.tools.suites.loading import load_named_suites, read_suite
 
     job = new_job(home)
     kept = home / "suite.json"
@@ -153,9 +154,9 @@ def run(home: Path, suite_file: Path, port: int, concurrency: int, record: Path 
 
 def server_at(home: Path, port: int, record: Path | None = None) -> Any:
     """The server of a record as the runner knows it; without one, the stub that stands at `port`."""
-    from tunesmith.tools.processes import ProcessId
-    from tunesmith.tools.serving import Server
-    from tunesmith.tools.serving_spec import ServerSpec
+    from tunesmith.tools.machine.processes import ProcessId
+    from tunesmith.tools.serving.servers import Server
+    from tunesmith.tools.serving.spec import ServerSpec
 
     name = json.loads(record.read_text())["spec"]["served_name"] if record else "stub"
     if record is None:

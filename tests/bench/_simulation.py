@@ -12,7 +12,7 @@ import math
 import random
 from dataclasses import dataclass
 
-from tunesmith.tools.stats import (
+from tunesmith.tools.core.stats import (
     clustered_difference_interval,
     mcnemar_clustered,
     mcnemar_exact,

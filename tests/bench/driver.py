@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tests.fixtures_run import finished_run
-from tunesmith.agent import settings
+from tests.fixtures.stored_runs import finished_run
+from tunesmith.agent.commands import settings
 from tunesmith.agent.driver.chat import Chat
-from tunesmith.agent.driver.desk import Desk
 from tunesmith.agent.driver.endpoint import Driver, model_of
-from tunesmith.tools.arc import Decision, Workspace
+from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.tools.pipeline.workspace import Decision, Workspace
 
 GOAL_S = 3.0
 _SAID = {

@@ -18,10 +18,10 @@ from pydantic_ai.messages import ModelMessage, ToolReturnPart
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tests.fixtures_run import finished_run
+from tests.fixtures.stored_runs import finished_run
 from tunesmith.agent.driver.chat import Chat
-from tunesmith.agent.driver.desk import Desk
-from tunesmith.tools.arc import Decision, Workspace
+from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.tools.pipeline.workspace import Decision, Workspace
 
 TURNS = 30
 GOAL_S = 0.010

@@ -38,8 +38,9 @@ class Timed:
 
 def main() -> int:
     """Print every run, the medians and the four ratios; 1 where one misses."""
-    from tunesmith.tools import serving
-    from tunesmith.tools.serving_spec import ServerSpec, find_vllm
+    from tunesmith.tools.machine.vllm_program import find_vllm
+    from tunesmith.tools.serving import servers
+    from tunesmith.tools.serving.spec import ServerSpec
 
     model, rival, vllm = os.environ.get("TUNESMITH_BENCH_MODEL"), _promptfoo.installed(), find_vllm(None)
     if not (model and rival and vllm):
@@ -49,7 +50,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         spec = ServerSpec(model_dir=model, served_name="bench")
-        server = serving.start(home, spec, vllm=vllm, log_path=home / "vllm.log", owner="bench")
+        server = servers.start(home, spec, vllm=vllm, log_path=home / "vllm.log", owner="bench")
         try:
             _ours(home, server, "warm", 8)  # the server's first requests compile; no side should pay for that
             for turn in range(RUNS):
@@ -57,14 +58,14 @@ def main() -> int:
                 runs[TUNED].append(_theirs(rival, home, server, f"promptfoo-{turn}", CONCURRENCY))
                 runs[DEFAULT].append(_theirs(rival, home, server, f"default-{turn}", 4))
         finally:
-            serving.stop(server)
+            servers.stop(server)
     return 0 if _told(runs) else 1
 
 
 def _ours(home: Path, server: Any, side: str, cases: int = CASES) -> Timed:
-    from tunesmith.tools import serving
+    from tunesmith.tools.serving import servers
 
-    serving.renew(server)
+    servers.renew(server)
     file = home / f"{side}.json"
     file.write_text(json.dumps(_suite(side, cases)))
     figures = ours(home / side, file, server.port, CONCURRENCY, server.record)
@@ -72,9 +73,9 @@ def _ours(home: Path, server: Any, side: str, cases: int = CASES) -> Timed:
 
 
 def _theirs(rival: Path, home: Path, server: Any, side: str, concurrency: int) -> Timed:
-    from tunesmith.tools import serving
+    from tunesmith.tools.serving import servers
 
-    serving.renew(server)
+    servers.renew(server)
     work = home / side
     return Timed(*_promptfoo.wall_seconds(rival, work, _suite(side), server.url, server.key, server.model, concurrency))
 

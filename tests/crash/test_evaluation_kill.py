@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 
-from tests.tiny_model import make_tiny_model
+from tests.fixtures import FIXTURES
+from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
-from tunesmith.tools import arc, runner, serving
-from tunesmith.tools.arc import Decision, Workspace
-from tunesmith.tools.stage import Plan
+from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.pipeline import executor, launcher
+from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.serving import servers
 
-STUB = str(Path(__file__).parents[1] / "work" / "stub_chat.py")
+STUB = str(FIXTURES / "stub_chat.py")
 CASES, KILLS, CONCURRENCY = 80, 10, 6
 
 
@@ -32,7 +34,7 @@ def ws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
     monkeypatch.setenv("STUB_REQUESTS", str(tmp_path / "requests"))
     monkeypatch.setenv("STUB_DELAY_S", "0.03")
     yield Workspace(Store(tmp_path / "home"), STUB, lambda event, **data: None)
-    serving.stop_all(tmp_path / "home")
+    servers.stop_all(tmp_path / "home")
 
 
 def write_suite(path: Path) -> Path:
@@ -48,9 +50,9 @@ def write_suite(path: Path) -> Path:
 
 def proposed(ws: Workspace, run: str, suite: Path) -> str:
     fields = {"suites": (str(suite),), "concurrency": CONCURRENCY, "fresh": True}
-    plan = arc.price(ws, run, "baseline", fields)
-    step = arc.propose(ws, run, plan)
-    assert arc.decide(ws, step, plan, say_yes)
+    plan = executor.price(ws, run, "baseline", fields)
+    step = executor.propose(ws, run, plan)
+    assert executor.decide(ws, step, plan, say_yes)
     return step
 
 
@@ -72,7 +74,7 @@ def table(ws: Workspace, step: str) -> list[tuple[Any, ...]]:
 
 def killed_at(ws: Workspace, step: str, case: int) -> int:
     """Start the step's worker, kill it once `case` answers are stored, and return how many are."""
-    pid = runner.launch(ws.store, step, vllm=STUB).pid
+    pid = launcher.launch(ws.store, step, vllm=STUB).pid
     assert pid
     count = "SELECT count(*) FROM eval_results WHERE step = ?"
     deadline = time.monotonic() + 30
@@ -80,14 +82,14 @@ def killed_at(ws: Workspace, step: str, case: int) -> int:
         assert time.monotonic() < deadline, "the worker does not get on"
         time.sleep(0.002)
     os.kill(pid, signal.SIGKILL)
-    while runner.is_alive(ws.store.step(step)):
+    while launcher.is_alive(ws.store.step(step)):
         time.sleep(0.01)
-    assert [dead.id for dead in runner.reconcile(ws.store)] == [step]
+    assert [dead.id for dead in launcher.reconcile(ws.store)] == [step]
     return int(ws.store.read(count, step)[0][0])
 
 
 def finished(ws: Workspace, step: str) -> Step:
-    ended = arc.resume(ws, step, say_yes)
+    ended = executor.resume(ws, step, say_yes)
     assert ended.status == "done", ended.error
     return ended
 
@@ -96,8 +98,8 @@ def test_killed_at_case_k_of_n_it_asks_exactly_the_others_and_ends_with_the_same
     ws: Workspace, tmp_path: Path
 ) -> None:
     run, suite = ws.store.new_run("test"), write_suite(tmp_path / "suite.yaml")
-    arc.perform(ws, run, "base", {"model": str(make_tiny_model(tmp_path / "model"))}, say_yes)
-    whole = arc.perform(
+    executor.perform(ws, run, "base", {"model": str(make_tiny_model(tmp_path / "model"))}, say_yes)
+    whole = executor.perform(
         ws, run, "baseline", {"suites": (str(suite),), "concurrency": CONCURRENCY, "fresh": True}, say_yes
     )
     expected = table(ws, whole.id)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.terminal import COMMAND, Tunesmith
-from tests.work.conftest import write_rows, write_tiny_model
+from tests.fixtures.lab_model import write_rows, write_tiny_model
+from tests.fixtures.terminal import COMMAND, Tunesmith
 from tunesmith.memory.files import seal, verify
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_model import make_tiny_model
+from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed
 from tunesmith.memory.files import verify
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
-from tunesmith.tools import arc, runner
-from tunesmith.tools.arc import Decision, Workspace
-from tunesmith.tools.stage import Plan
+from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.pipeline import executor, launcher
+from tunesmith.tools.pipeline.workspace import Decision, Workspace
 
 MODEL_BYTES = 3 << 30
 
@@ -41,9 +41,9 @@ def ws(tmp_path: Path) -> Workspace:
 
 def approved(ws: Workspace, model: Path) -> str:
     run = ws.store.new_run("test")
-    plan = arc.price(ws, run, "base", {"model": str(model)})
-    step = arc.propose(ws, run, plan)
-    assert arc.decide(ws, step, plan, say_yes)
+    plan = executor.price(ws, run, "base", {"model": str(model)})
+    step = executor.propose(ws, run, plan)
+    assert executor.decide(ws, step, plan, say_yes)
     return step
 
 
@@ -60,25 +60,25 @@ def copying(home: Path) -> bool:
 
 
 def wait_end(store: Store, step: str) -> Step:
-    *_, last = runner.follow(store, step)
+    *_, last = launcher.follow(store, step)
     return last
 
 
 def test_kill_9_of_the_worker_is_found_named_and_can_be_resumed(ws: Workspace, big_model: Path) -> None:
     step = approved(ws, big_model)
-    pid = runner.launch(ws.store, step, vllm=None).pid
+    pid = launcher.launch(ws.store, step, vllm=None).pid
     assert pid
     wait_for(lambda: copying(ws.store.home))
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not runner.is_alive(ws.store.step(step)))
+    wait_for(lambda: not launcher.is_alive(ws.store.step(step)))
 
-    assert [s.id for s in runner.reconcile(ws.store)] == [step]
+    assert [s.id for s in launcher.reconcile(ws.store)] == [step]
     dead = ws.store.step(step)
     assert dead.status == "failed" and f"pid {pid}" in (dead.error or "") and "--resume" in (dead.error or "")
     assert ws.store.artifacts(dead.run) == []
-    assert runner.reconcile(ws.store) == [], "a death is told once"
+    assert launcher.reconcile(ws.store) == [], "a death is told once"
 
-    ended = arc.resume(ws, step, say_yes)
+    ended = executor.resume(ws, step, say_yes)
     assert ended.status == "done"
     base = ws.store.artifacts(dead.run, "base")[0]
     assert verify(base.path, base.sha256)
@@ -104,36 +104,36 @@ def test_kill_9_of_what_started_it_leaves_the_worker_to_finish(tmp_path: Path, b
 
 def test_stop_ends_the_whole_group_and_records_who_did_it(ws: Workspace, big_model: Path) -> None:
     step = approved(ws, big_model)
-    pid = runner.launch(ws.store, step, vllm=None).pid
+    pid = launcher.launch(ws.store, step, vllm=None).pid
     wait_for(lambda: copying(ws.store.home))
-    stopped = runner.stop(ws.store, step)
+    stopped = launcher.stop(ws.store, step)
     assert stopped.status == "stopped" and "by the user" in (stopped.error or "")
-    assert not Path(f"/proc/{pid}").exists() or not runner.is_alive(stopped)
+    assert not Path(f"/proc/{pid}").exists() or not launcher.is_alive(stopped)
     assert ws.store.artifacts(stopped.run) == []
 
 
 def test_a_worker_without_a_yes_ends_before_it_does_anything(ws: Workspace, big_model: Path) -> None:
     run = ws.store.new_run("test")
-    plan = arc.price(ws, run, "base", {"model": str(big_model)})
-    step = arc.propose(ws, run, plan)
+    plan = executor.price(ws, run, "base", {"model": str(big_model)})
+    step = executor.propose(ws, run, plan)
     with pytest.raises(StepFailed, match="no yes for its plan"):
-        runner.launch(ws.store, step, vllm=None)
+        launcher.launch(ws.store, step, vllm=None)
     assert ws.store.step(step).status == "planned" and not (ws.store.home / "models").exists()
 
 
 def test_a_yes_starts_one_worker_not_two(ws: Workspace, big_model: Path) -> None:
     step = approved(ws, big_model)
-    runner.launch(ws.store, step, vllm=None)
+    launcher.launch(ws.store, step, vllm=None)
     with pytest.raises(ApprovalPending):
         ws.store.claim(step, needs_approval=True, pid=1, pid_started=1.0, boot_id="b")
-    runner.stop(ws.store, step)
+    launcher.stop(ws.store, step)
 
 
 def test_one_tenant_at_a_time(ws: Workspace, big_model: Path) -> None:
     first, second = approved(ws, big_model), approved(ws, big_model)
-    runner.launch(ws.store, first, vllm=None)
+    launcher.launch(ws.store, first, vllm=None)
     wait_for(lambda: copying(ws.store.home))
-    runner.launch(ws.store, second, vllm=None)
+    launcher.launch(ws.store, second, vllm=None)
     wait_for(lambda: "waiting for another step" in ws.store.step(second).note or ws.store.step(first).ended)
     assert wait_end(ws.store, first).status == wait_end(ws.store, second).status == "done"
     taken = ws.store.read("SELECT step FROM events WHERE event = 'lease.taken' ORDER BY id")
@@ -144,7 +144,7 @@ def test_one_tenant_at_a_time(ws: Workspace, big_model: Path) -> None:
 def test_a_reused_pid_is_not_taken_for_the_worker(ws: Workspace, big_model: Path) -> None:
     step = approved(ws, big_model)
     ws.store.claim(step, needs_approval=True, pid=os.getpid(), pid_started=1.0, boot_id="an earlier boot")
-    assert [s.id for s in runner.reconcile(ws.store)] == [step]
+    assert [s.id for s in launcher.reconcile(ws.store)] == [step]
 
 
 def set_clock(store: Store, step: str, by_s: float) -> None:
@@ -155,19 +155,19 @@ def set_clock(store: Store, step: str, by_s: float) -> None:
 
 def test_a_worker_lives_on_when_the_clock_is_set(ws: Workspace, big_model: Path) -> None:
     step = approved(ws, big_model)
-    runner.launch(ws.store, step, vllm=None)
+    launcher.launch(ws.store, step, vllm=None)
     set_clock(ws.store, step, 3600)
-    assert runner.is_alive(ws.store.step(step)) and runner.reconcile(ws.store) == []
-    assert runner.stop(ws.store, step).status == "stopped", "and it can be stopped"
+    assert launcher.is_alive(ws.store.step(step)) and launcher.reconcile(ws.store) == []
+    assert launcher.stop(ws.store, step).status == "stopped", "and it can be stopped"
 
 
 def test_a_worker_of_an_earlier_version_is_known_by_its_start_time(ws: Workspace, big_model: Path) -> None:
     step = approved(ws, big_model)
-    runner.launch(ws.store, step, vllm=None)
+    launcher.launch(ws.store, step, vllm=None)
     with ws.store.write() as conn:
         conn.execute("UPDATE steps SET pid_ticks = NULL WHERE step = ?", (step,))
-    assert runner.is_alive(ws.store.step(step))
-    runner.stop(ws.store, step)
+    assert launcher.is_alive(ws.store.step(step))
+    launcher.stop(ws.store, step)
 
 
 def test_time_spent_dead_is_no_work(ws: Workspace, big_model: Path) -> None:
@@ -175,14 +175,14 @@ def test_time_spent_dead_is_no_work(ws: Workspace, big_model: Path) -> None:
     step = approved(ws, big_model)
     began = time.time() - 15 * 3600
     ws.store.claim(step, needs_approval=True, pid=os.getpid(), pid_started=1.0, boot_id="an earlier boot")
-    log = runner.log_path(ws.store, ws.store.step(step))
+    log = launcher.log_path(ws.store, ws.store.step(step))
     log.parent.mkdir(parents=True)
     log.write_text("at work\n")
     os.utime(log, (began + 300, began + 300))
     with ws.store.write() as conn:
         conn.execute("UPDATE steps SET started_at = ? WHERE step = ?", (began, step))
         conn.execute("UPDATE events SET at = ? WHERE step = ?", (began, step))
-    [dead] = runner.reconcile(ws.store)
+    [dead] = launcher.reconcile(ws.store)
     assert dead.seconds == pytest.approx(300, abs=1) and dead.finished_at == pytest.approx(began + 300, abs=1)
 
 
@@ -192,28 +192,28 @@ def test_progress_counts_as_work_up_to_the_death(ws: Workspace, big_model: Path)
     with ws.store.write() as conn:
         conn.execute("UPDATE steps SET started_at = started_at - 500 WHERE step = ?", (step,))
     ws.store.progress(step, 1, 2, "half")
-    [dead] = runner.reconcile(ws.store)
+    [dead] = launcher.reconcile(ws.store)
     assert dead.seconds == pytest.approx(500, abs=5)
 
 
 def test_nobody_waits_for_a_step_that_was_not_started(ws: Workspace, big_model: Path) -> None:
     run = ws.store.new_run("test")
-    plan = arc.price(ws, run, "base", {"model": str(big_model)})
-    step = arc.propose(ws, run, plan)
+    plan = executor.price(ws, run, "base", {"model": str(big_model)})
+    step = executor.propose(ws, run, plan)
     with pytest.raises(BadInput, match=f"{step} does not run: it waits for a yes"):
-        list(runner.follow(ws.store, step))
-    assert arc.decide(ws, step, plan, say_yes)
+        list(launcher.follow(ws.store, step))
+    assert executor.decide(ws, step, plan, say_yes)
     with pytest.raises(BadInput, match=f"{step} does not run: it has its yes, but no worker"):
-        list(runner.follow(ws.store, step))
+        list(launcher.follow(ws.store, step))
 
 
 def test_a_stop_that_comes_after_the_end_leaves_it_done(ws: Workspace) -> None:
     """SIGTERM right behind the record of the end, which is where `jobs stop` can fall."""
     run = ws.store.new_run("test")
-    step = arc.propose(ws, run, arc.price(ws, run, "inspect", {}))
+    step = executor.propose(ws, run, executor.price(ws, run, "inspect", {}))
     script = """
 import os, signal, sys
-from tunesmith.tools import worker
+from tunesmith.tools.pipeline import worker
 class Late(worker.Store):
     def finish(self, *args):
         super().finish(*args)
@@ -230,15 +230,15 @@ sys.exit(worker.main())
 def test_a_late_answer_does_not_touch_a_step_that_was_started_elsewhere(ws: Workspace, big_model: Path) -> None:
     """Two terminals ask about one step; the second one gets its yes first."""
     run = ws.store.new_run("test")
-    plan = arc.price(ws, run, "base", {"model": str(big_model)})
-    step = arc.propose(ws, run, plan)
+    plan = executor.price(ws, run, "base", {"model": str(big_model)})
+    step = executor.propose(ws, run, plan)
 
     def answer_late(plan: Plan, step: str) -> Decision:
-        assert arc.decide(ws, step, plan, say_yes)
-        arc.start(ws, step)
+        assert executor.decide(ws, step, plan, say_yes)
+        executor.start(ws, step)
         return Decision(False, "terminal")
 
     with pytest.raises(BadInput, match=f"step {step} runs already"):
-        arc.decide(ws, step, plan, answer_late)
-    assert ws.store.step(step).status == "running" and runner.is_alive(ws.store.step(step))
-    runner.stop(ws.store, step)
+        executor.decide(ws, step, plan, answer_late)
+    assert ws.store.step(step).status == "running" and launcher.is_alive(ws.store.step(step))
+    launcher.stop(ws.store, step)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo_run import Demo, tunesmith
-from tunesmith.tools import catalog
-from tunesmith.tools.answer_rules import broken_rule
-from tunesmith.tools.behaviour import load_behaviour
-from tunesmith.tools.by_examples import ExampleBehaviour
-from tunesmith.tools.described_folder import rules_of
+from tests.fixtures.demo_run import Demo, tunesmith
+from tunesmith.tools.data.answer_rules import broken_rule
+from tunesmith.tools.data.behaviour import load_behaviour
+from tunesmith.tools.data.example_behaviour import ExampleBehaviour
+from tunesmith.tools.data.scaffold import rules_of
+from tunesmith.tools.pipeline import catalog
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -28,15 +28,15 @@ from pydantic_evals import Case, Dataset
 from pydantic_evals.evaluators import Evaluator, EvaluatorContext
 
 from tests.driver.states import SETS, make_state
-from tunesmith.agent import settings
-from tunesmith.agent.approvals import read_answer
+from tunesmith.agent.commands import settings
+from tunesmith.agent.commands.approvals import read_answer
 from tunesmith.agent.driver.chat import Chat
-from tunesmith.agent.driver.desk import Desk
 from tunesmith.agent.driver.endpoint import Driver, Endpoint, model_of
+from tunesmith.agent.driver.turn_deps import Desk
 from tunesmith.memory.errors import TunesmithError
-from tunesmith.tools import catalog
-from tunesmith.tools.arc import Decision, Workspace
-from tunesmith.tools.stage import Plan
+from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.workspace import Decision, Workspace
 
 _TURN_S = 180.0
 

@@ -6,11 +6,11 @@ import json
 import time
 from pathlib import Path
 
-from tests.fixtures_run import finished_run
-from tunesmith.agent.carry import demo_plan
+from tests.fixtures.stored_runs import finished_run
+from tunesmith.agent.commands.run_steps import demo_plan
 from tunesmith.memory.store import Store
-from tunesmith.tools.arc_plan import ArcPlan
-from tunesmith.tools.bundled_models import SMOLLM2
+from tunesmith.tools.models.bundled import SMOLLM2
+from tunesmith.tools.pipeline.plan_file import ArcPlan
 
 SETS = {
     "seen": Path(__file__).with_name("scenarios.yaml"),

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo_run import Demo, as_json, tunesmith
-from tunesmith.tools import catalog
+from tests.fixtures.demo_run import Demo, as_json, tunesmith
+from tunesmith.tools.pipeline import catalog
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
 

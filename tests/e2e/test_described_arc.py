@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo_run import Demo, as_json, tunesmith
-from tests.described import COOKING
-from tunesmith.tools.answer_rules import broken_rule
-from tunesmith.tools.described_folder import SUITE, behaviour_of, write_behaviour
-from tunesmith.tools.likeness import Likeness
+from tests.fixtures.demo_run import Demo, as_json, tunesmith
+from tests.fixtures.descriptions import COOKING
+from tunesmith.tools.data.answer_rules import broken_rule
+from tunesmith.tools.data.scaffold import SUITE, behaviour_of, write_behaviour
+from tunesmith.tools.data.similarity import Likeness
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
 

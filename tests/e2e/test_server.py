@@ -13,11 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.demo_run import Demo
-from tunesmith.tools import serving
-from tunesmith.tools.client import ChatClient, ChatRequest, ChatResponse
-from tunesmith.tools.serving import Server
-from tunesmith.tools.serving_spec import ServerSpec, find_vllm
+from tests.fixtures.demo_run import Demo
+from tunesmith.tools.machine.vllm_program import find_vllm
+from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
+from tunesmith.tools.serving.servers import Server
+from tunesmith.tools.serving.spec import ServerSpec
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
 
@@ -38,12 +39,12 @@ def served(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     vllm = find_vllm(None)
     assert vllm
     spec = ServerSpec(model_dir=paths["base"], served_name="base", max_lora_rank=16)
-    server = serving.start(home, spec, vllm=vllm, log_path=home / "vllm.log", owner="test")
+    server = servers.start(home, spec, vllm=vllm, log_path=home / "vllm.log", owner="test")
     try:
-        serving.load_adapter(server, "adapter", Path(paths["adapter"]))
+        servers.load_adapter(server, "adapter", Path(paths["adapter"]))
         yield server
     finally:
-        serving.stop_all(home)
+        servers.stop_all(home)
 
 
 def ask(server: Server, *models: str) -> dict[str, list[str]]:

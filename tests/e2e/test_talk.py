@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.agent.terminal import COMMAND, Terminal
-from tests.demo_run import tunesmith
-from tunesmith.tools import catalog
+from tests.fixtures.demo_run import tunesmith
+from tests.fixtures.terminal import COMMAND, Terminal
+from tunesmith.tools.pipeline import catalog
 
 pytestmark = [pytest.mark.slow, pytest.mark.heavy]
 

@@ -31,8 +31,8 @@ from tests.promptfoo.pairs import (
     same,
     same_numbers,
 )
-from tunesmith.tools.grading import Response
-from tunesmith.tools.suite_export import promptfoo_document, result_of_grade
+from tunesmith.tools.suites.export import promptfoo_document, result_of_grade
+from tunesmith.tools.suites.grading import Response
 
 VERSION = "0.123.1"
 # npm's own Node may be too old; this package brings one that promptfoo accepts.

@@ -16,9 +16,10 @@ from typing import Any
 import yaml
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.grading import Grade, Response, grade
-from tunesmith.tools.suite_metrics import derive
-from tunesmith.tools.suites import Case, Suite, load_suites
+from tunesmith.tools.suites.case import Case, Suite
+from tunesmith.tools.suites.grading import Grade, Response, grade
+from tunesmith.tools.suites.loading import load_suites
+from tunesmith.tools.suites.metrics import derive
 
 HERE = Path(__file__).parent
 CORPUS, RECORDED = HERE / "corpus.yaml", HERE / "recorded.json"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.promptfoo.pairs import RECORDED, digest, our_verdicts, read_pairs, same
-from tunesmith.tools.grading import supported_types
+from tunesmith.tools.suites.grading import supported_types
 
 PAIRS = read_pairs()
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tunesmith.tools.evaluation import load_named_suites
-from tunesmith.tools.grading import Response, grade
-from tunesmith.tools.suites import Case, load_suites, metric_names
+from tunesmith.tools.suites.case import Case
+from tunesmith.tools.suites.grading import Response, grade
+from tunesmith.tools.suites.loading import load_named_suites, load_suites, metric_names
 
 GENERAL = load_suites([Path("general")]).cases
 TOOLS = load_suites([Path("tools")]).cases

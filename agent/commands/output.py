@@ -1,0 +1,142 @@
+"""What goes where: JSON on stdout when it was asked for, and whatever people read on stderr.
+
+Without `--json` the result of a command goes to stdout and its progress to stderr. A `stream` command (`run`,
+`demo`, `-p`) prints its events one a line as they happen; any other one prints one document at its end.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console, RenderableType
+
+from tunesmith.agent.commands import render
+from tunesmith.agent.commands.progress_bar import Bar
+from tunesmith.memory.records import Step
+from tunesmith.tools.pipeline import catalog
+
+_FILE_COLUMNS = 160
+
+
+@dataclass(slots=True)
+class Output:
+    """Where a command tells what it does and what came of it."""
+
+    as_json: bool = False
+    stream: bool = False
+    console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
+    pending: dict[str, Any] = field(default_factory=dict)
+    """The last question that was asked, for the document of a command that ends with exit code 3."""
+    step: str = ""
+    """The step that was started last."""
+    ended: bool = False
+    """Whether `done` was told, the last event of a stream."""
+    _bar: Bar | None = None
+    _estimated_s: float = 0.0
+
+    def emit(self, event: str, **data: Any) -> None:
+        """Take one event of `tools.arc`: a line of JSON, and something to look at on stderr."""
+        if event == "step.started":
+            self.step = data["step"]
+        elif event == "plan.shown":
+            self.pending |= {"plan": data["plan"]}
+        elif event == "approval.required":
+            self.pending |= {"event": event, **data}
+        elif event == "approval.decided":
+            self.pending.clear()
+        self.ended = self.ended or event == "done"
+        if self.stream and self.as_json:
+            self._line({"event": event, **data, "at": time.time()})
+        self._show(event, data)
+
+    def document(self, value: Any, shown: RenderableType) -> None:
+        """The result of a command: `value` as JSON, or `shown` for people."""
+        if self.as_json and self.stream:
+            self.console.print(shown)
+        elif self.as_json:
+            self._line(value)
+        else:
+            Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_COLUMNS).print(shown)
+
+    def say(self, text: str) -> None:
+        """A remark on stderr."""
+        self.console.print(render.plain(f"tunesmith: {text}"), soft_wrap=True)
+
+    def failed(self, message: str, exit_code: int) -> None:
+        """The JSON of an error; the line on stderr is the command line's own."""
+        self.let_go()
+        if not self.as_json:
+            return
+        if exit_code == 3 and not self.stream and self.pending:
+            self._line({**self.pending, "message": message, "exit_code": exit_code})
+        else:
+            self._line({"event": "error", "message": message, "exit_code": exit_code})
+
+    def end(self, exit_code: int) -> None:
+        """The last event of a stream that broke off before its own."""
+        if self.stream and not self.ended:
+            self.emit("done", exit_code=exit_code, status="failed")
+
+    def follow(self, step: Step) -> None:
+        """Show a step that already runs, from where it is."""
+        self._open_bar(step.id, step.stage, step.estimated_seconds, since=step.started_at)
+        self._progress(done=step.done, total=step.total, note=step.note)
+
+    def move(self, step: Step) -> None:
+        """Show how far a followed step has come."""
+        self._progress(done=step.done, total=step.total, note=step.note)
+
+    def let_go(self) -> None:
+        """Take the bar away; the step goes on or has ended."""
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+    def _line(self, value: Any) -> None:
+        text = json.dumps(value, ensure_ascii=False, default=_plain)
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    def _show(self, event: str, data: dict[str, Any]) -> None:
+        stage = data.get("stage", "")
+        expensive = stage in catalog.BY_NAME and catalog.BY_NAME[stage].expensive
+        if event == "run.started":
+            again = "goes on" if data["resumed"] else "begins"
+            self.say(f"run {data['run']} ({data['name']}) {again}: {', '.join(data['steps'])}")
+        elif event == "plan.shown" and expensive:
+            plan = data["plan"]
+            self.console.print(render.plan_table(plan, data["step"], resumed=bool(data.get("resumed"))))
+            self._estimated_s = plan.estimate.seconds
+        elif event == "driver.gave_way":
+            self.say(data["text"])
+        elif event == "step.started" and expensive:
+            self._open_bar(data["step"], stage, self._estimated_s)
+        elif event == "step.progress" and expensive:
+            if self._bar is None:
+                self._open_bar(data["step"], stage, self._estimated_s)
+            self._progress(done=data["done"], total=data["total"], note=data["note"])
+        elif event == "step.finished":
+            self._close_bar(data)
+
+    def _open_bar(self, step: str, stage: str, estimated_s: float, since: float | None = None) -> None:
+        self._bar = Bar(self.console, f"{stage} {step}", estimated_s, since=since)
+
+    def _progress(self, *, done: float, total: float, note: str) -> None:
+        if self._bar:
+            self._bar.move(done, total, note)
+
+    def _close_bar(self, data: dict[str, Any]) -> None:
+        self.let_go()
+        if data["status"] != "done":
+            return  # the error says it, once
+        took = f"took {render.duration(data['seconds'])}, estimated {render.duration(data['estimated_seconds'])}"
+        peak = f", peak {render.size(data['peak_rss_bytes'])}" if data["peak_rss_bytes"] else ""
+        self.console.print(f"✓ {data['stage']} ({data['step']}): {took}{peak}", markup=False)
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)

@@ -1,0 +1,187 @@
+"""The command line, built from the catalogue. Light: `--help` and `--version` load no more than this.
+
+Options that several commands share are set only where they were given, so that `tunesmith --json runs` and
+`tunesmith runs --json` mean the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.tools.pipeline import catalog
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ours: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises BadInput, with the nearest right word where a wrong one was given."""
+        wrong = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if wrong:
+            near = nearest(wrong[1], re.findall(r"[\w-]+", wrong[2]))
+            message = f"no command {wrong[1]!r}" + (f"; did you mean {near!r}?" if near else "")
+        raise BadInput(f"{message}; `{self.prog} --help` lists what it takes")
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for: the look-up takes as long as all the rest."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        print(f"tunesmith {version()}")
+        parser.exit()
+
+
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """The known word that is most like a wrong one, if any is."""
+    near = difflib.get_close_matches(word, known, 1)
+    return near[0] if near else None
+
+
+def version() -> str:
+    """The installed version of tunesmith."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("tunesmith")
+    except PackageNotFoundError:
+        return "unknown (not installed)"
+
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The arguments, and those that a stage's request does not know. Raises BadInput."""
+    chosen = next((word for word in argv if word in catalog.BY_NAME), None)
+    args, rest = build(chosen).parse_known_args(argv)
+    if rest and args.command not in catalog.BY_NAME:
+        raise BadInput(f"unexpected argument {rest[0]!r}; `tunesmith --help` lists the commands")
+    if hasattr(args, "max_hours") and not getattr(args, "yes", False):
+        raise BadInput(f"--max-hours {args.max_hours:g} limits what --yes agrees to; give --yes too, or leave it out")
+    return args, rest
+
+
+def build(chosen: str | None = None) -> Parser:
+    """The parser; only the `chosen` stage's request is imported, to give it a flag for every field."""
+    parser = Parser(
+        prog="tunesmith",
+        description="Fine-tune open-weight language models with you, on your own hardware.",
+        epilog="Without a command: the REPL. Exit codes: 0 done, 1 the step failed, 2 bad input (nothing was "
+        "started), 3 an approval is pending, 4 a gate refused.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", nargs=0, action=_Version, help="print the version and leave")
+    parser.add_argument("-p", metavar="TEXT", dest="prompt", help="one turn of the conversation, for scripts")
+    _consent(parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    _stages(commands, chosen)
+    _arcs(commands)
+    _suites(commands)
+    _history(commands)
+    _serving(commands)
+    return parser
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="JSON on stdout")
+
+
+def _consent(parser: argparse.ArgumentParser) -> None:
+    _json(parser)
+    parser.add_argument("--yes", action="store_true", default=argparse.SUPPRESS, help="agree to every step's price")
+    parser.add_argument(
+        "--max-hours", type=_hours, metavar="H", default=argparse.SUPPRESS, help="with --yes: up to this many hours"
+    )
+
+
+def _hours(text: str) -> float:
+    hours = float(text)
+    if not 0 < hours < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of hours above 0")
+    return hours
+
+
+def _add(commands: Any, name: str, help_: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=help_, description=help_, allow_abbrev=False)
+    return parser
+
+
+def _stages(commands: Any, chosen: str | None) -> None:
+    for entry in catalog.STAGES:
+        parser = _add(commands, entry.name, entry.summary)
+        parser.add_argument("--request", metavar="FILE.json", help="the request as a JSON object; flags go over it")
+        parser.add_argument(
+            "--approve", metavar="HASH", help="carry out the pending step whose plan was shown with this hash"
+        )
+        _consent(parser)
+        if entry.name == chosen:
+            from tunesmith.agent.commands.fields import add_flags
+
+            add_flags(parser, entry.load().request)
+
+
+def _arcs(commands: Any) -> None:
+    demo = _add(commands, "demo", "the whole arc on the bundled model and behaviour")
+    demo.add_argument("--fast", action="store_true", help="fewer rows and cases; still every stage")
+    _consent(demo)
+    run = _add(commands, "run", "carry out a written plan, or go on with a run")
+    run.add_argument("plan", nargs="?", metavar="PLAN.yaml", help="relative paths in it start from its own folder")
+    run.add_argument("--resume", metavar="RUN", help="go on with this run where it stopped: its plan, or its step")
+    _consent(run)
+
+
+def _suites(commands: Any) -> None:
+    suite = _add(commands, "suite", "check promptfoo-format suites, or grade stored outputs with one")
+    actions = suite.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser, required=True)
+    check = _add(actions, "check", "parse suites and list their cases; refuse by name what is not supported")
+    check.add_argument("files", nargs="+", metavar="FILE")
+    _json(check)
+    grade = _add(actions, "grade", "grade stored outputs without calling a model")
+    grade.add_argument("file", metavar="FILE")
+    grade.add_argument("--outputs", metavar="OUT.jsonl", help='{"case_id", "output"} a line; else `providerOutput`')
+    grade.add_argument("--format", choices=("promptfoo", "junit"), help="promptfoo's results JSON, or JUnit XML")
+    _json(grade)
+
+
+def _history(commands: Any) -> None:
+    compare = _add(commands, "compare", "paired statistics and the flip table of two arms, from stored results")
+    compare.add_argument("run", metavar="RUN")
+    compare.add_argument("--arms", metavar="A,B", default="base,adapter")
+    _json(compare)
+    runs = _add(commands, "runs", "list runs, show one, or ask in SQL")
+    _json(runs)
+    actions = runs.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
+    _json(_add(actions, "list", "all runs, the newest first"))
+    show = _add(actions, "show", "the steps of a run, with times, peaks and artifacts")
+    show.add_argument("run", metavar="RUN")
+    _json(show)
+    sql = _add(actions, "sql", "a read-only question; the views are v_runs, v_steps, v_flips and v_lineage")
+    sql.add_argument("query", metavar="SELECT …")
+    _json(sql)
+    report = _add(commands, "report", "write a run's report as one HTML file and print its summary")
+    report.add_argument("run", metavar="RUN")
+    report.add_argument("-o", "--output", metavar="FILE.html")
+    report.add_argument("--format", choices=("promptfoo", "junit"), help="promptfoo's results JSON, or JUnit XML")
+    _json(report)
+    doctor = _add(commands, "doctor", "what this machine, what is installed, and the served driver can really do")
+    doctor.add_argument("--driver", action="store_true", help="start the driver where it is not served, and try it out")
+    _json(doctor)
+
+
+def _serving(commands: Any) -> None:
+    jobs = _add(commands, "jobs", "running steps: list, follow or stop them")
+    _json(jobs)
+    actions = jobs.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
+    _json(_add(actions, "list", "steps at work, and those that wait for a yes"))
+    for name, help_ in (("attach", "follow a step to its end"), ("stop", "end a step's worker")):
+        action = _add(actions, name, help_)
+        action.add_argument("step", metavar="STEP")
+        _json(action)
+    serve = _add(commands, "serve", "the deployed model: its state, or stop it")
+    _json(serve)
+    served = serve.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
+    _json(_add(served, "status", "what is served now, and which run made it"))
+    _json(_add(served, "stop", "stop every server that tunesmith started"))

@@ -1,0 +1,310 @@
+"""Commands that read: suites, comparisons, runs, jobs, what is served, reports, the doctor."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from tunesmith.agent.commands import render
+from tunesmith.agent.commands.output import Output
+from tunesmith.agent.commands.run_steps import LET_GO
+from tunesmith.agent.commands.settings import Settings
+from tunesmith.agent.commands.summary import summarise, summary_view, write_run_report
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.questions import ask_sql, show_run
+from tunesmith.memory.records import APPROVED, DONE, PLANNED, RUNNING, Step
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import ARMS
+from tunesmith.tools.pipeline import launcher
+
+Command = Callable[[argparse.Namespace, Settings, Store, Output], int]
+
+
+def suite(args: argparse.Namespace, out: Output) -> int:
+    """`suite check` and `suite grade`: no store, no served model."""
+    from tunesmith.tools.suites import loading, stored_outputs
+    from tunesmith.tools.suites.grading.embedding import local_embedder
+
+    if args.action == "check":
+        found = loading.check_suites([Path(name) for name in args.files])
+        rows = [[c["case_id"], c["block"], ", ".join(c["assertions"])] for c in found["cases"]]
+        out.document(found, Group(render.rows_table(["case", "block", "assertions"], rows), _explained(found)))
+        return 0
+    outputs = Path(args.outputs) if args.outputs else None
+    if args.format:
+        return _export_graded(Path(args.file), outputs, args.format)
+    with local_embedder() as embedder:
+        graded = stored_outputs.grade_outputs(Path(args.file), outputs, embedder=embedder)
+    rows = [[c["case_id"], "pass" if c["passed"] else "fail", c["score"], _why_failed(c)] for c in graded["cases"]]
+    out.document(graded, render.rows_table(["case", "verdict", "score", "reason"], rows))
+    return 0
+
+
+def _explained(found: dict[str, Any]) -> Text:
+    """What a suite asks for and measures, in a few lines."""
+    blocks = ", ".join(f"{count} {block}" for block, count in found["blocks"].items())
+    lines = [
+        f"{len(found['cases'])} cases ({blocks}), {found['requests']} requests an arm",
+        *_clustered(found),
+        "assertions: " + (", ".join(f"{count} {kind}" for kind, count in found["types"].items()) or "none"),
+        *(f"{kind} asks {_ROLES[role]}" for kind, role in found["asks"].items()),
+        *_restricted(found["cases"]),
+        *([f"tools offered: {', '.join(found['tools'])}"] if found["tools"] else []),
+        *([f"metrics: {', '.join(found['metrics'])}"] if found["metrics"] else []),
+        *(f"{name} = {value}" for name, value in found["derived_metrics"].items()),
+        f"sha256 {found['sha256']}",
+    ]
+    return Text("\n".join(lines))
+
+
+def _clustered(found: dict[str, Any]) -> list[str]:
+    """Which blocks hold several cases of one seed row."""
+    return [
+        f"{found['blocks'][block]} {block} cases are made from {rows} seed rows (metadata.seed_row): a comparison has "
+        f"{rows} independent ones"
+        for block, rows in found["seed_rows"].items()
+        if rows < found["blocks"][block]
+    ]
+
+
+def _restricted(cases: list[dict[str, Any]]) -> list[str]:
+    """Which arms are asked what, where the suite's providers name arms."""
+    counts = Counter(", ".join(case["arms"]) for case in cases if set(case["arms"]) < set(ARMS))
+    lines = [f"{count} cases are asked only of the arms {arms}" for arms, count in counts.items()]
+    rivals = sum("select-best" in kind for case in cases for kind in case["assertions"])
+    told = f"{rivals} select-best: such a case is asked only where two arms answer beside each other"
+    return [*lines, *([told] if rivals else [])]
+
+
+_ROLES = {
+    "judge": "a judge: a served model that reads the answers (baseline and evaluate serve one)",
+    "embedder": "an embedding model",
+}
+
+
+def _export_graded(path: Path, outputs: Path | None, format_: str) -> int:
+    from tunesmith.tools.suites import export, stored_outputs
+    from tunesmith.tools.suites.grading.embedding import local_embedder
+
+    with local_embedder() as embedder:
+        suite_, given = stored_outputs.read_graded(path, outputs, embedder=embedder)
+        grades = stored_outputs.grade_all(suite_, given, embedder=embedder)
+    by_id = {case.case_id: case for case in suite_.cases}
+    results = [
+        export.result_of_grade(by_id[case_id], response, graded)
+        for (case_id, response), graded in zip(given, grades, strict=True)
+    ]
+    if format_ == "junit":
+        print(export.junit_xml(suite_.cases, results, name=path.stem, at_s=time.time()), end="")
+        return 0
+    document = export.promptfoo_document(
+        suite_.cases, results, name=path.stem, at_s=time.time(), derived=suite_.derived_metrics
+    )
+    print(json.dumps(document, ensure_ascii=False, indent=1))
+    return 0
+
+
+def _why_failed(case: dict[str, Any]) -> str:
+    return "; ".join(f"{a['type']}: {a['reason']}" for a in case["assertions"] if not a["passed"])
+
+
+def compare(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
+    """`compare RUN --arms A,B`: 0; 4 where they may not be compared, or a gated block got worse, over a hop too."""
+    from tunesmith.tools.evaluation.lineage import broken_gates, compared
+
+    arms = [arm.strip() for arm in args.arms.split(",")]
+    if len(arms) != 2 or arms[0] == arms[1]:
+        raise BadInput(f"--arms takes two different arms, such as base,adapter; it was {args.arms!r}")
+    found = compared(store, store.run(args.run).id, *arms)
+    out.document(found, Group(render.comparison_table(found), *_beside_comparison(found)))
+    return 4 if broken_gates(found) else 0
+
+
+def _beside_comparison(found: dict[str, Any]) -> Iterator[RenderableType]:
+    """What stands below a comparison: why it is none, flips, metrics, the hops between, what still leaks, advice."""
+    if found["refused"]:
+        yield render.plain(f"refused: {found['refused']}")
+    flips = [[flip["block"], flip["case_id"], *(flip[arm] for arm in found["arms"])] for flip in found["flips"]]
+    yield render.rows_table(["block", "case", *found["arms"]], flips) if flips else render.plain("no case flipped")
+    if found["metrics"]:
+        rows = [[name, *m["mean"].values(), m["difference"], m["p_adjusted"]] for name, m in found["metrics"].items()]
+        rounded = [[f"{cell:.3g}" if isinstance(cell, float) else cell for cell in row] for row in rows]
+        yield render.rows_table(["metric", *found["arms"], "difference", "p (Holm)"], rounded)
+    yield from (render.hop_line(hop) for hop in found["chain"])
+    if found["known_limits"]:
+        yield render.plain(f"known limits: {found['arms'][1]} still fails")
+        yield render.rows_table(["block", "case", "reason"], [
+            [case["block"], case["case_id"], case["reason"]] for case in found["known_limits"]
+        ])  # fmt: skip
+    if found["advice"]:
+        yield render.plain(found["advice"])
+
+
+def runs(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
+    """`runs list`, `runs show RUN`, `runs sql "SELECT …"`."""
+    if args.action == "show":
+        shown = show_run(store, args.run)
+        out.document(shown, render.run_table(shown))
+    elif args.action == "sql":
+        answer = ask_sql(store.path, args.query)
+        document = {
+            "columns": answer.columns,
+            "rows": [dict(zip(answer.columns, row, strict=True)) for row in answer.rows],
+            "truncated": answer.truncated,
+        }
+        out.document(document, render.rows_table(answer.columns, answer.rows, exact=True))
+        if answer.truncated:
+            out.say(f"only the first {len(answer.rows)} rows are shown; narrow the question")
+    else:
+        records = store.runs()
+        document = {"runs": [_run_line(store, run.id) for run in records]}
+        out.document(document, render.runs_table([(run, store.steps(run.id)) for run in records], date))
+    return 0
+
+
+def date(at: float) -> str:
+    """A time of day as people here read it."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+
+
+def _run_line(store: Store, run: str) -> dict[str, Any]:
+    record, steps = store.run(run), store.steps(run)
+    return {
+        "run": run,
+        "name": record.name,
+        "status": record.status,
+        "created_at": record.created_at,
+        "finished_at": record.finished_at,
+        "steps": len(steps),
+        "steps_done": sum(step.status == DONE for step in steps),
+        "seconds": sum(step.seconds or 0 for step in steps),
+    }
+
+
+def jobs(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
+    """`jobs list`, `jobs attach STEP`, `jobs stop STEP`."""
+    if args.action == "attach":
+        return attach(store, args.step, out)
+    if args.action == "stop":
+        before = store.step(args.step)
+        if before.status != RUNNING:
+            raise BadInput(f"{args.step} does not run: it is {before.status}")
+        step = launcher.stop(store, args.step)
+        store.announce([step.id])
+        out.document(job_line(step), render.step_end(step))
+        return 0
+    found = [job_line(step) for status in (RUNNING, APPROVED, PLANNED) for step in store.steps(status=status)]
+    columns = ["step", "run", "stage", "status", "done", "total", "note", "eta_seconds", "plan_hash"]
+    rows = [[line[c] if c != "plan_hash" else line[c][:12] for c in columns] for line in found]
+    out.document({"jobs": found}, render.rows_table(columns, rows) if found else "no step runs, and none waits")
+    return 0
+
+
+def job_line(step: Step) -> dict[str, Any]:
+    """A step at work or waiting, as `jobs list` shows it."""
+    elapsed_s = time.time() - step.started_at if step.started_at and not step.ended else 0.0
+    running = step.status == RUNNING
+    eta = render.eta_seconds(elapsed_s, step.done, step.total, step.estimated_seconds) if running else None
+    return {
+        "step": step.id,
+        "run": step.run,
+        "stage": step.stage,
+        "status": step.status,
+        "pid": step.pid if running else None,
+        "done": step.done,
+        "total": step.total,
+        "note": step.note,
+        "elapsed_seconds": elapsed_s,
+        "eta_seconds": eta,
+        "plan_hash": step.plan_hash,
+        "error": step.error,
+    }
+
+
+def attach(store: Store, step: str, out: Output) -> int:
+    """Follow a step to its end and show it. 0 when it was done, else 1."""
+    code = follow(store, step, out)
+    if code == LET_GO:
+        out.say(f"let go of {step}; it goes on. `tunesmith jobs attach {step}` follows it again")
+    else:
+        ended = store.step(step)
+        out.document(job_line(ended), render.step_end(ended))
+    return code
+
+
+def follow(store: Store, step: str, out: Output) -> int:
+    """A bar until the step ends; Ctrl-C lets go of it (LET_GO) and never stops it. 0 when it was done, else 1."""
+    current = store.step(step)
+    out.follow(current)
+    try:
+        for current in launcher.follow(store, step):
+            out.move(current)
+    except KeyboardInterrupt:
+        return LET_GO
+    finally:
+        out.let_go()
+    store.announce([step])
+    return 0 if current.status == DONE else 1
+
+
+def serve(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
+    """`serve status` and `serve stop`."""
+    from tunesmith.agent.commands import served_models
+
+    if args.action == "stop":
+        stopped = served_models.stop(store)
+        words = f"stopped {len(stopped)} of tunesmith's servers" if stopped else "nothing was served"
+        out.document({"stopped": stopped}, words)
+        return 0
+    found = served_models.status(store)
+    columns = ["role", "url", "model", "healthy", "pid", "run", "artifact", "key_file"]
+    rows = [[line[column] for column in columns] for line in found]
+    out.document({"servers": found}, render.rows_table(columns, rows) if found else "nothing is served")
+    return 0
+
+
+def report(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
+    """`report RUN [-o FILE]`: a page to read; with `--format`, the results for other tools, on stdout or in FILE."""
+    run = store.run(args.run).id
+    if args.format:
+        from tunesmith.memory.files import atomic_write
+        from tunesmith.tools.report.run_export import export_run
+
+        text = export_run(store, run, args.format)
+        if args.output:
+            atomic_write(Path(args.output).expanduser(), text)
+        else:
+            print(text, end="")
+        return 0
+    path, told = write_run_report(store, run, Path(args.output).expanduser() if args.output else None)
+    summary = {**summarise(store, run), "report": str(path), "verdict": told.get("verdict")}
+    out.document({**summary, "summary": told}, summary_view(summary))
+    return 0
+
+
+def doctor(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
+    """`doctor`: this machine, the versions that are installed, the vllm that was found, the driver tried out."""
+    from tunesmith.agent.doctor import examine, examine_driver, examined_view
+
+    found = examine(settings)
+    found["driver"] = examine_driver(settings, start=args.driver)
+    out.document(found, examined_view(found))
+    return 0
+
+
+COMMANDS: dict[str, Command] = {
+    "compare": compare,
+    "runs": runs,
+    "jobs": jobs,
+    "serve": serve,
+    "report": report,
+    "doctor": doctor,
+}

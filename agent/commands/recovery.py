@@ -1,0 +1,44 @@
+"""What every start does first: find what died or ended while nobody looked, and tell it."""
+
+from __future__ import annotations
+
+import time
+
+from tunesmith.agent.commands import render
+from tunesmith.memory.records import RUNNING, STOPPED, WAITING, Run
+from tunesmith.memory.store import Store
+from tunesmith.tools.pipeline import catalog, launcher
+
+_BETWEEN_STEPS_S = 60.0
+"""A run that is carried out has a step at work again after less than this; longer only where it waits for a yes."""
+
+
+def recover(store: Store) -> list[str]:
+    """Mark what died, end servers that outlived their step, put runs where they stand; a line about each."""
+    dead = launcher.reconcile(store)
+    lines = [f"{step.stage} ({step.id} of {step.run}) failed: {step.error}" for step in dead]
+    store.announce([step.id for step in dead])
+    for step in store.unannounced():
+        if catalog.BY_NAME[step.stage].expensive:
+            lines.append(f"ended while nobody watched: {render.step_end(step).plain}")
+    for run in store.runs():
+        if run.status == RUNNING:
+            lines += _settle(store, run)
+    if (store.home / "servers").is_dir():
+        from tunesmith.agent.commands.served_models import stop_orphans
+
+        lines += [f"stopped an orphaned server: {server}" for server in stop_orphans(store)]
+    return lines
+
+
+def _settle(store: Store, run: Run) -> list[str]:
+    """A run that nobody carries out any more stands where its newest step stands."""
+    steps = store.steps(run.id)
+    idle_s = time.time() - max((step.finished_at or step.created_at for step in steps), default=run.created_at)
+    if any(step.status == RUNNING for step in steps) or idle_s < _BETWEEN_STEPS_S:
+        return []
+    if not run.plan.get("steps"):
+        store.set_run_status(run.id, steps[-1].status if steps else STOPPED)
+        return []
+    store.set_run_status(run.id, WAITING)
+    return [f"{run.id} ({run.name}) stopped half-way; `tunesmith run --resume {run.id}` goes on with it"]

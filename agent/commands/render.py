@@ -1,0 +1,312 @@
+"""Records turned into what a terminal shows. Pure: nothing here reads the store, the clock or the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tunesmith.memory.records import DONE, Run, Step
+from tunesmith.tools.core.stage import GIB, Estimate, Plan
+from tunesmith.tools.report.format import visible
+
+if TYPE_CHECKING:
+    from tunesmith.tools.pipeline.forecast import Forecast
+
+_MARKS = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "declined": "yellow"}
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: 0.4 s, 42 s, 3 min 05 s, 2 h 10 min."""
+    if seconds is None:
+        return "–"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    hours, minutes_rest = divmod(minutes, 60)
+    return f"{hours} h {minutes_rest:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def size(count: int | None) -> str:
+    """Bytes in the unit that leaves a readable number."""
+    if count is None:
+        return "–"
+    for unit, name in ((GIB, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count} B"
+
+
+def eta_seconds(elapsed_s: float, done: float, total: float, estimated_s: float) -> float:
+    """Seconds to the end: by the estimate at first, by the pace more and more as the share that is done grows."""
+    by_estimate = max(estimated_s - elapsed_s, 0.0)
+    share = min(done / total, 1.0) if total > 0 else 0.0
+    if share <= 0:
+        return by_estimate
+    by_pace = elapsed_s / share - elapsed_s
+    return share * by_pace + (1 - share) * by_estimate
+
+
+def plan_table(plan: Plan, step: str, *, resumed: bool = False) -> RenderableType:
+    """One step's plan with all that is needed to decide on it."""
+    price = plan.estimate
+    table = Table(box=box.ROUNDED, show_header=False, title_justify="left", expand=False, padding=(0, 1))
+    table.title = plain(f"{plan.stage} ({step}, {plan.run}){' again' if resumed else ''}: {plan.summary}")
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    table.add_row("steps", plain("\n".join(f"{n}. {text}" for n, text in enumerate(plan.steps, 1))))
+    table.add_row("time", plain(f"about {duration(price.seconds)} ({price.basis})"))
+    table.add_row("RAM", _need(price.peak_ram_bytes, plan.free_ram_bytes, "with swap"))
+    if price.peak_vram_bytes or plan.free_vram_bytes:
+        table.add_row("VRAM", _need(price.peak_vram_bytes, plan.free_vram_bytes))
+    table.add_row("disk", _need(price.disk_bytes, plan.free_disk_bytes))
+    if plan.writes:
+        table.add_row("writes", plain("\n".join(plan.writes)))
+    if plan.replaces:
+        table.add_row("replaces", plain("\n".join(plan.replaces)))
+    if plan.notes:
+        table.add_row("note", plain("\n".join(plan.notes)))
+    table.add_row("plan", plain(plan.hash[:12]))
+    return table
+
+
+def _need(needed: int, free: int, note: str = "") -> Text:
+    style = "red" if needed > free else ""
+    return Text(f"{size(needed)} needed, {size(free)} free{f' {note}' if note else ''}", style=style)
+
+
+def plain(value: object) -> Text:
+    """Text as data: no markup in its brackets, no escape sequence that reaches the terminal."""
+    return Text(visible(value))
+
+
+def call_line(tool: str, arguments: Mapping[str, Any]) -> Text:
+    """One tool call of the driver, as the user sees it: what it decided to do."""
+    given = ", ".join(f"{name}={value}" for name, value in arguments.items() if value is not None)
+    return Text(visible(f"· {tool}({given})"), style="dim")
+
+
+def forecast_table(name: str, steps: Sequence[Forecast]) -> Table:
+    """What a whole plan will probably cost, step by step and in total; nothing is agreed to by it."""
+    table = Table(title=plain(f"plan {name}"), box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("step")
+    table.add_column("what", overflow="fold")
+    for heading in ("time", "memory", "disk"):
+        table.add_column(heading, justify="right")
+    prices = [step.estimate for step in steps if step.estimate]
+    for step in steps:
+        price = step.estimate
+        costs = ("when due", "–", "–")
+        if price:
+            costs = (duration(price.seconds), size(_peak(price)), size(price.disk_bytes))
+        table.add_row(step.stage, plain(step.summary), *costs)
+    table.add_section()
+    table.add_row(
+        "total",
+        "each step is priced again, and asked about, when its turn comes",
+        duration(sum(price.seconds for price in prices)),
+        size(max((_peak(price) for price in prices), default=0)),
+        size(sum(price.disk_bytes for price in prices)),
+    )
+    return table
+
+
+def _peak(price: Estimate) -> int:
+    return max(price.peak_ram_bytes, price.peak_vram_bytes)
+
+
+def step_end(step: Step) -> Text:
+    """A step that ended in one line, what it took against its estimate; below it, what it advises."""
+    took = f"took {duration(step.seconds)}, estimated {duration(step.estimated_seconds)}"
+    peak = f", peak {size(step.peak_rss_bytes)}" if step.peak_rss_bytes else ""
+    mark = Text("✓ " if step.status == DONE else "✗ ", style=_MARKS.get(step.status, ""))
+    end = f"{step.stage} ({step.id}): {took}{peak}" if step.status == DONE else _bad_end(step)
+    advice = (step.result or {}).get("advice")
+    return mark + plain(f"{end}\n  {advice}" if advice else end)
+
+
+def _bad_end(step: Step) -> str:
+    return (
+        f"{step.stage} ({step.id}) {step.status} after {duration(step.seconds)}: {step.error or 'no reason recorded'}"
+    )
+
+
+def result_table(step: Step) -> RenderableType:
+    """What a step reports, one field a row."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in (step.result or {}).items():
+        table.add_row(_heading(name), _fits_table(value) if name == "fits" else _value(name, value))
+    return table
+
+
+def _fits_table(fits: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Kinds of work down, sizes of model across: what each needs, green where it is free."""
+    sizes = sorted({fit["parameters"] for fit in fits})
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("needs, by billions of parameters")
+    for parameters in sizes:
+        table.add_column(f"{parameters / 1e9:g}", justify="right")
+    needs = {(fit["work"], fit["parameters"]): fit for fit in fits}
+    for work in dict.fromkeys(fit["work"] for fit in fits):
+        cells = [needs[work, parameters] for parameters in sizes]
+        table.add_row(
+            work, *(Text(size(cell["needs_bytes"]), style="green" if cell["fits"] else "red") for cell in cells)
+        )
+    return table
+
+
+def _heading(name: str) -> str:
+    return name.removesuffix("_bytes").replace("_", " ").replace("rss", "RSS").replace("vram", "VRAM")
+
+
+def _value(name: str, value: Any) -> RenderableType:
+    if name.endswith("bytes") and isinstance(value, int):
+        return plain(size(value))
+    if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        return rows_table(list(value[0]), [list(item.values()) for item in value])
+    if isinstance(value, Mapping):
+        return plain(", ".join(f"{key}: {inner}" for key, inner in value.items()) or "–")
+    return plain("–" if value in (None, [], "") else value)
+
+
+def rows_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, exact: bool = False) -> RenderableType:
+    """A plain table of whatever was asked for; `exact` keeps names and numbers as they are."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    for index, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[index], int | float | None) for row in rows)
+        table.add_column(column if exact else _heading(column), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        cells = zip(columns, row, strict=True)
+        table.add_row(*(plain(value if exact else _cell(column, value)) for column, value in cells))
+    return table
+
+
+def _cell(column: str, value: Any) -> str:
+    if value is None:
+        return "–"
+    if column.endswith("bytes") and isinstance(value, int):
+        return size(value)
+    if column in ("seconds", "estimated_seconds", "eta_seconds") and isinstance(value, int | float):
+        return duration(value)
+    return str(value)
+
+
+def fields_table(name: str, summary: str, model: type[BaseModel]) -> RenderableType:
+    """The fields of a stage's request, with defaults and what they mean."""
+    rows = [
+        [field, "" if info.is_required() else str(info.get_default(call_default_factory=True)), info.description or ""]
+        for field, info in model.model_fields.items()
+    ]
+    return Group(plain(f"{name}: {summary}"), rows_table(["field", "default", "what it is"], rows, exact=True))
+
+
+def runs_table(runs: Sequence[tuple[Run, Sequence[Step]]], date: Any) -> RenderableType:
+    """Runs, the newest first; `date` turns a time into text."""
+    rows = [
+        [
+            run.id,
+            run.name,
+            run.status,
+            f"{sum(step.status == DONE for step in steps)} of {len(steps)}",
+            date(run.created_at),
+            sum(step.seconds or 0 for step in steps),
+        ]
+        for run, steps in runs
+    ]
+    return rows_table(["run", "name", "status", "steps done", "begun", "seconds"], rows)
+
+
+def run_table(shown: Mapping[str, Any]) -> RenderableType:
+    """A run as `runs show` tells it."""
+    head = plain(f"{shown['run']} {shown['name']}: {shown['status']}")
+    columns = ["step", "stage", "arm", "status", "seconds", "estimated_seconds", "peak_rss_bytes", "approval"]
+    steps = [[step[column] for column in columns] for step in shown["steps"]]
+    made = [
+        [artifact["artifact"], artifact["kind"], step["step"], artifact["bytes"], artifact["path"]]
+        for step in shown["steps"]
+        for artifact in step["artifacts"]
+    ]
+    errors = [plain(f"{step['step']}: {step['error']}") for step in shown["steps"] if step.get("error")]
+    tables = [rows_table(columns, steps), *errors]
+    if made:
+        tables.append(rows_table(["artifact", "kind", "made by", "bytes", "path"], made))
+    return Group(head, *tables)
+
+
+def comparison_table(compared: Mapping[str, Any]) -> RenderableType:
+    """Two arms held against each other, block by block."""
+    a, b = compared["arms"]
+    columns = ["block", "cases", a, b, "fail → pass", "pass → fail", "p", "verdict"]
+    rows = [
+        [
+            block,
+            counts["cases"],
+            passed_text({**counts, "passed": counts["passed"][a], "errors": counts["errors"][a]}),
+            passed_text({**counts, "passed": counts["passed"][b], "errors": counts["errors"][b]}),
+            counts["fail_to_pass"],
+            counts["pass_to_fail"],
+            _p(counts["p_value"]).removeprefix(", p ").removeprefix("= ") or "–",
+            counts["verdict"],
+        ]
+        for block, counts in compared["blocks"].items()
+    ]
+    head = plain(f"{compared['run']}: {a} → {b}")
+    if not compared["comparable"]:
+        differs = ", ".join(map(str, compared["differs_in"]))
+        head += Text(f"  not comparable: they differ in {differs}", style="red")
+    left_out = [plain(line) for line in left_out_lines(compared.get("left_out", {}))]
+    return Group(head, rows_table(columns, rows), *left_out)
+
+
+def left_out_lines(left_out: Mapping[str, int]) -> list[str]:
+    """How many cases of which block a comparison goes without, a line each."""
+    return [
+        f"left out: {n} {block} case{' was' if n == 1 else 's were'} not asked of both alike"
+        for block, n in left_out.items()
+    ]
+
+
+def passed_text(counts: Mapping[str, Any], *, of: bool = False) -> str:
+    """What an arm passed of a block, such as `19 of 19 (100%), 5 errors`; `of`: tell of how many in any case.
+
+    Errors are no failures: they are outside the number that it passed some of, and told beside it.
+    """
+    judged, passed, errors = counts["judged"], counts["passed"], counts["errors"]
+    told = f"{passed} of {judged}" if of or judged < counts["cases"] else f"{passed}"
+    share = f" ({passed / judged:.0%})" if judged else ""
+    return told + share + (f", {errors} error{'s' if errors > 1 else ''}" if errors else "")
+
+
+def rates_table(blocks: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> RenderableType:
+    """Blocks down, arms across: how many cases each arm passed."""
+    arms = list(dict.fromkeys(arm for scores in blocks.values() for arm in scores))
+    rows = []
+    for block, scores in blocks.items():
+        cases = next(iter(scores.values()))["cases"]
+        told = [passed_text(scores[arm]) if arm in scores else "–" for arm in arms]
+        rows.append([block, cases, *told])
+    return rows_table(["block", "cases", *arms], rows)
+
+
+def hop_line(compared: Mapping[str, Any]) -> Text:
+    """One comparison in a line: what was gained and lost in each block, and the verdict."""
+    a, b = compared["arms"]
+    parts = [
+        f"{block} {counts['verdict']} (+{counts['fail_to_pass']} −{counts['pass_to_fail']}{_p(counts['p_value'])})"
+        for block, counts in compared["blocks"].items()
+    ]
+    told = "; ".join(parts) if compared["comparable"] else f"not comparable: {', '.join(compared['differs_in'])}"
+    return plain(f"{a} → {b}: {told}")
+
+
+def _p(p_value: float | None) -> str:
+    return "" if p_value is None else ", p < 0.001" if p_value < 0.001 else f", p = {p_value:.2g}"

@@ -1,0 +1,60 @@
+"""The servers on the books, each with the run that made what it serves."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tunesmith.memory.records import FAILED, RUNNING, STOPPED
+from tunesmith.memory.store import Store
+from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.servers import Server
+
+
+def status(store: Store) -> list[dict[str, Any]]:
+    """Servers that run, the deployed ones first."""
+    running = servers.list_servers(store.home)
+    return [_line(store, server) for server in sorted(running, key=lambda s: s.role != servers.DEPLOYED)]
+
+
+def stop(store: Store) -> list[dict[str, Any]]:
+    """Stop every server that tunesmith started, and return them as they were."""
+    lines = status(store)
+    servers.stop_all(store.home)
+    return lines
+
+
+def _line(store: Store, server: Server) -> dict[str, Any]:
+    artifact = server.meta.get("serves") or server.meta.get("artifact")
+    made = store.read(
+        "SELECT artifact, run, step FROM artifacts WHERE artifact = ?1 OR (?1 IS NULL AND sha256 = ?2) LIMIT 1",
+        artifact,
+        server.spec.weights_sha256,
+    )
+    return {
+        "server": server.id,
+        "role": server.role,
+        "url": server.url,
+        "model": server.meta.get("model", server.model),
+        "pid": server.pid,
+        "healthy": servers.healthy(server),
+        "key_file": str(server.key_file),
+        "log": str(server.log),
+        "artifact": made[0]["artifact"] if made else artifact,
+        "run": made[0]["run"] if made else None,
+        "step": made[0]["step"] if made else None,
+    }
+
+
+def stop_orphans(store: Store) -> list[str]:
+    """Stop measuring servers of steps that ended badly, so that they do not hold memory until their lease ends."""
+    if store.steps(status=RUNNING):
+        return []
+    stopped = []
+    for server in servers.list_servers(store.home, role=servers.BENCH):
+        owner = json.loads(server.record.read_text()).get("owner")
+        ended = store.read("SELECT 1 FROM steps WHERE step = ? AND status IN (?, ?)", owner, FAILED, STOPPED)
+        if ended:
+            servers.stop(server)
+            stopped.append(f"{server.model} on port {server.port}, left by {owner}")
+    return stopped

@@ -1,0 +1,131 @@
+"""Where tunesmith lives and which vLLM it starts; the only place that reads tunesmith's environment variables.
+
+An environment variable comes before `HOME/settings.toml`, that before what is found by looking. Not covered: what
+the found vLLM can do, and whether it starts; `tunesmith doctor` says that.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from platformdirs import user_data_path
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.tools.evaluation.judge_settings import JudgeSettings
+from tunesmith.tools.machine.vllm_program import find_vllm
+
+_FILE = "settings.toml"
+
+
+class DriverSettings(BaseModel):
+    """`[driver]`: the language model that the conversation is held with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = "bundled-driver"
+    """'bundled-driver' (Qwen2.5-Coder-1.5B-Instruct) or a folder of safetensors; tunesmith serves it."""
+    endpoint: str = ""
+    """An OpenAI-compatible endpoint to use instead, such as http://127.0.0.1:8000/v1."""
+    name: str = ""
+    """The model to ask that endpoint for."""
+    key_env: str = ""
+    """Environment variable that holds the endpoint's key."""
+    tool_parser: str = "hermes"
+    """vLLM's name for how this model writes tool calls."""
+    routing: bool = True
+    """Let a schema-bound request choose the tool, as small models need it; false: the model's own tool calling."""
+    context_tokens: int = 8192
+    """Longest conversation that the driver is served with."""
+    timeout_s: float = Field(default=180.0, gt=0)
+    """Longest wait for the driver to say anything; it is asked a second time before the turn gives up."""
+    key: str = ""
+    """Read from `key_env`; never written in the file."""
+
+
+class SettingsFile(BaseModel):
+    """What may stand in HOME/settings.toml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    vllm: str | None = None
+    """The vllm program, absolute or relative to HOME."""
+    driver: DriverSettings = DriverSettings()
+    judge: JudgeSettings = JudgeSettings()
+
+
+class Settings(BaseModel):
+    """What this start of tunesmith works with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path
+    """Holds tunesmith.db, models/, runs/, logs/, history and settings.toml."""
+    vllm: str | None = None
+    """The vllm program; None where none was found, which only the stages that serve mind."""
+    vllm_from: str = "nowhere"
+    """Why it is this program, in words."""
+    driver: DriverSettings = DriverSettings()
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of this start. Raises BadInput where settings.toml is not what it should be."""
+    home = home_of(environ)
+    vllm, source = _find_vllm(environ, home)
+    return Settings(home=home, vllm=vllm, vllm_from=source, driver=_driver(environ, home))
+
+
+def _driver(environ: Mapping[str, str], home: Path) -> DriverSettings:
+    """TUNESMITH_DRIVER (a folder, or an endpoint's URL) and TUNESMITH_DRIVER_NAME come before the file."""
+    driver = _read_file(home / _FILE).driver
+    named = environ.get("TUNESMITH_DRIVER", "")
+    if named.startswith(("http://", "https://")):
+        driver = driver.model_copy(update={"endpoint": named})
+    elif named:
+        driver = driver.model_copy(update={"model": named, "endpoint": ""})
+    if name := environ.get("TUNESMITH_DRIVER_NAME"):
+        driver = driver.model_copy(update={"name": name})
+    return driver.model_copy(update={"key": environ.get(driver.key_env, "") if driver.key_env else driver.key})
+
+
+def home_of(environ: Mapping[str, str] = os.environ) -> Path:
+    """TUNESMITH_HOME, else the platform's user data directory."""
+    named = environ.get("TUNESMITH_HOME")
+    return Path(named).expanduser().absolute() if named else user_data_path("tunesmith", appauthor=False)
+
+
+def _read_file(path: Path) -> SettingsFile:
+    try:
+        return SettingsFile.model_validate(tomllib.loads(path.read_text()))
+    except (FileNotFoundError, NotADirectoryError):
+        return SettingsFile()
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BadInput(f"cannot read {path}: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        near = difflib.get_close_matches(name, SettingsFile.model_fields, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(SettingsFile.model_fields)}"
+        raise BadInput(f"{path}: {name}: {first['msg']}; {hint}") from None
+
+
+def _find_vllm(environ: Mapping[str, str], home: Path) -> tuple[str | None, str]:
+    """The vllm program and where it was named. One that was named and is not there is not replaced by another.
+
+    A relative path starts from the present folder in the environment variable, from HOME in the file.
+    """
+    for source, named, folder in (
+        ("TUNESMITH_VLLM", environ.get("TUNESMITH_VLLM"), Path.cwd()),
+        (str(home / _FILE), _read_file(home / _FILE).vllm, home),
+    ):
+        if named:
+            program = find_vllm(str(folder / Path(named).expanduser()) if "/" in named else named)
+            return (program, source) if program else (None, f"{source} names {named}, which is not a program")
+    found = find_vllm(None)
+    if found is None:
+        return None, "nowhere"
+    return found, "beside the project" if ".venv-serve" in found else "PATH"

@@ -1,0 +1,118 @@
+"""No figure in an answer that no record holds.
+
+A language model states numbers as readily when it has none. Every figure of an answer is therefore looked for in what
+the turn was told: the tools' results, the state card, the user's own words. A sentence with one that is not there is
+left out, and that is said.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from tunesmith.agent.driver.number_words import SPELT, value_of
+
+_NUMBER = r"(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-−+]?\d+)?"
+_FIGURE = re.compile(rf"(?<![\w.])(?P<number>{_NUMBER})\s*(?P<unit>%|[a-z]+\b)?", re.IGNORECASE)
+_IDENTIFIER = re.compile(
+    r"\b[rsap]\d+\b|\b\d+(?:\.\d+){2,}\b|\b[a-z]+[a-z_]*\d+[a-z]\w*\b|\b[a-z]\w*-\d[\w.]*\b", re.IGNORECASE
+)
+_ID = re.compile(r"\b[rsap]\d+\b")
+_LIST_MARK = re.compile(r"(?m)^\s*\d{1,2}[.)]\s")
+_ONLY_A_MARK = re.compile(r"\s*\d{1,2}[.)]\s*")
+_PROSE = ("zero", "one", "hundred", "thousand", "dozen")  # no figures, where they stand alone
+_SENTENCE_END = re.compile(r"(?<=[.!?…:])\s+|\n+")
+_TIMES = (1.0, 1 / 60, 60.0, 1 / 3600, 3600.0, 1e-3, 1e3)
+_SIZES = (1.0, *(sign for power in (1, 2, 3) for sign in (1024.0**-power, 1000.0**-power)))
+_COUNTS = (1.0, 1e-3, 1e-6, 1e-9)
+_FACTORS = {
+    "%": (1.0, 100.0),
+    "percent": (1.0, 100.0),
+    "points": (1.0, 100.0),
+    **dict.fromkeys(("s", "sec", "second", "seconds", "ms", "min", "mins", "minute", "minutes"), _TIMES),
+    **dict.fromkeys(("h", "hour", "hours"), _TIMES),
+    **dict.fromkeys(("kb", "mb", "gb", "kib", "mib", "gib", "bytes"), _SIZES),
+    **dict.fromkeys(("m", "b", "k", "million", "billion", "thousand"), _COUNTS),
+}
+"""Unit behind a figure → what a stored number may be multiplied with to give it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure as it is written, what it says, and to how many decimals."""
+
+    written: str
+    value: float
+    decimals: int
+    unit: str = ""
+
+
+def sentences(text: str) -> list[str]:
+    """The text cut behind its sentences and lines; joined again it is the text but for white space at the cuts."""
+    pieces: list[str] = []
+    for piece in _SENTENCE_END.split(text):
+        if pieces and _ONLY_A_MARK.fullmatch(pieces[-1]):
+            pieces[-1] += f" {piece}"
+        elif piece.strip():
+            pieces.append(piece)
+    return pieces
+
+
+def unsupported(text: str, heard: Iterable[str]) -> list[str]:
+    """Figures in `text` that nothing in `heard` supports, as they are written.
+
+    Supported is one that is equal once it is rounded as the text rounds it, and where a unit stands behind it also
+    the same share in percent, the same duration and the same size in that unit.
+    """
+    known = set(_values("\n".join(heard)))
+    return [figure.written for figure in figures(text) if not _known(figure, known)]
+
+
+def figures(text: str) -> Iterator[Figure]:
+    """What states a number in a text; identifiers, versions and the marks of a list do not."""
+    bare = _IDENTIFIER.sub(" ", _LIST_MARK.sub(" ", text))
+    for match in _FIGURE.finditer(bare):
+        number = match["number"].rstrip(",").replace(",", "").replace("−", "-")
+        unit = (match["unit"] or "").lower()
+        written = match.group().strip() if unit in _FACTORS else match["number"]
+        decimals = len(number.partition(".")[2].partition("e")[0])
+        yield Figure(written, float(number), decimals, unit)
+    for match in SPELT.finditer(bare):
+        if match.group().lower() in _PROSE:
+            continue
+        after = bare[match.end() :].split(maxsplit=1)[:1]
+        unit = after[0].strip(".,;:!?").lower() if after else ""
+        yield Figure(match.group(), value_of(match), 1 if match["half"] else 0, unit)
+
+
+def _values(text: str) -> Iterator[float]:
+    """Every number in what was heard; the ids of runs, steps, artifacts and approvals count nothing."""
+    text = _ID.sub(" ", text)
+    for match in re.finditer(_NUMBER, text, re.IGNORECASE):
+        yield float(match.group().rstrip(",").replace(",", "").replace("−", "-"))
+    for match in SPELT.finditer(text):
+        yield value_of(match)
+
+
+def _known(figure: Figure, known: set[float]) -> bool:
+    half = 0.5 * 10.0**-figure.decimals * (1 + 1e-9)
+    for factor in _FACTORS.get(figure.unit, (1.0,)):
+        for stored in known:
+            value = stored * factor
+            rounded = not value.is_integer() or figure.unit in _FACTORS
+            if abs(value - figure.value) <= (half if rounded else 1e-9):
+                return True
+    return False
+
+
+def checked(text: str, heard: Iterable[str]) -> tuple[str, list[str]]:
+    """The text without the sentences that state unsupported figures, and those figures."""
+    told = list(heard)
+    kept, wrong = [], []
+    for sentence in sentences(text):
+        found = unsupported(sentence, told)
+        wrong += found
+        if not found:
+            kept.append(sentence)
+    return ("\n" if "\n" in text.strip() else " ").join(kept), wrong

@@ -1,0 +1,145 @@
+"""Where things stand, in ten lines from the store, and which tools belong to that.
+
+The card goes behind the user's words with every request: it changes with every turn, so it stands where the part of
+the prompt that the server has cached already ends.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from tunesmith.agent.commands import render
+from tunesmith.agent.driver.describing import open_interview
+from tunesmith.agent.driver.routing import Moment
+from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.memory.records import DONE, DRIVER_RUN, PLANNED, RUNNING, Artifact, Run, Step
+from tunesmith.memory.store import Store
+from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.plan_file import ArcPlan
+from tunesmith.tools.pipeline.progress import is_current
+
+STANDS = "Where things stand"
+"""How the model is told; a reply that says it again repeats what only the model was to read."""
+_NEXT = 2
+"""Stages that are offered because they come next."""
+_ORDER_WORDS = 6
+_NAMED = 2
+"""Stages that are offered because they were named."""
+
+
+def state_card(store: Store, run: Run | None, draft: ArcPlan | None) -> str:
+    """At most ten lines: the run, what is done, what runs, what comes next, what is served."""
+    lines = []
+    if interview := open_interview(store.home):
+        lines.append(f"a new behaviour is being described, the user was asked: {interview.question}")
+    if draft:
+        lines.append(f"proposed plan, not started: {', '.join(spec.stage for spec in draft.steps)}")
+    if run is None:
+        lines.append("no run yet")
+    else:
+        steps = store.steps(run.id)
+        lines.append(f"current run: {run.id} ({run.name}), {run.status}; {len(store.runs())} runs in all")
+        done = [_done_words(step) for step in steps if step.status == DONE]
+        lines.append(f"done: {', '.join(done) or 'nothing'}")
+        lines += [f"{step.stage} ({step.id}) {step.status}: {_brief(step.error)}" for step in _failed_last(steps)]
+        lines.append(f"next stage: {' or '.join(next_stages(store, run)) or 'none, the arc is done'}")
+    for step in store.steps(status=RUNNING)[:2]:
+        share = f", {step.done / step.total:.0%} done" if step.total else ""
+        lines.append(f"running now: {step.stage} ({step.id} of {step.run}){share}")
+    waiting = store.steps(status=PLANNED)
+    if waiting:
+        lines.append(f"waiting for the user's yes: {', '.join(f'{s.stage} ({s.id})' for s in waiting[-3:])}")
+    return "\n".join(lines[:10])
+
+
+def moment_of(desk: Desk) -> Moment:
+    """What a choice of tool depends on now; the state in the form that prompts/routing.yaml has."""
+    run = desk.current_run()
+    following = next_stages(desk.store, run)
+    if interview := open_interview(desk.store.home):
+        state = f"describing a behaviour, asked for {interview.asked}"
+    elif desk.draft:
+        state = "plan proposed"
+    elif run is None:
+        state = "no run yet"
+    else:
+        state = f"next is {following[0]}" if following else "all done"
+    if desk.before:
+        state += f"; before {desk.before}"
+    return Moment(
+        state=state,
+        following="" if interview else "start_plan" if desk.draft else next(iter(following), ""),
+        verbatim={"goal": desk.prompt},
+        known_runs=tuple(entry.name for entry in desk.store.runs() if entry.name != DRIVER_RUN),
+    )
+
+
+def _done_words(step: Step) -> str:
+    return f"{step.stage} {step.arm}" if step.stage == "evaluate" else step.stage
+
+
+def _failed_last(steps: Sequence[Step]) -> list[Step]:
+    return [step for step in steps[-1:] if step.status in ("failed", "stopped", "declined")]
+
+
+def _brief(error: str | None) -> str:
+    return render.plain(" ".join((error or "no reason recorded").split())[:160]).plain
+
+
+def next_stages(store: Store, run: Run | None) -> list[str]:
+    """What could follow, the likeliest first: the first stage that has what it needs and has not made what it makes."""
+    if run is None:
+        return ["base"]
+    newest = {artifact.kind: artifact for artifact in store.artifacts(run.id)}
+    held = {kind for kind, artifact in newest.items() if _of_newest_adapter(store, artifact, newest)}
+    done = [step for step in store.steps(run.id, status=DONE) if step.stage == "evaluate"]
+    arms = {step.arm for step in done if is_current(store, step)}
+    found = []
+    for arm, kind in (("adapter", "adapter"), ("merged", "merged"), ("quantized", "quantized")):
+        if kind in held and arm not in arms and arm != "merged":
+            found.append("evaluate")
+    for entry in catalog.STAGES:
+        if entry.name in ("inspect", "evaluate") or entry.makes in held:
+            continue
+        if all(kind in held for kind in entry.needs) and (entry.name != "deploy" or "quantized" in held):
+            found.append(entry.name)
+    return list(dict.fromkeys(found))
+
+
+def _of_newest_adapter(store: Store, artifact: Artifact, newest: Mapping[str, Artifact]) -> bool:
+    """Whether an artifact holds the run's newest adapter, or has nothing to do with any."""
+    own = store.ancestor(artifact, "adapter")
+    return own is None or "adapter" not in newest or own.id == newest["adapter"].id
+
+
+def routed_tools(store: Store, run: Run | None, draft: ArcPlan | None, prompt: str) -> set[str]:
+    """Names of the tools that a choice may fall on: those that this moment allows, and every stage that was named.
+
+    More than `visible_tools`: they cost a choice no words, and what a misspelt word means is the model's to say.
+    """
+    held = {artifact.kind for artifact in store.artifacts(run.id)} if run else set()
+    names = {"look_up", "plan_fine_tune", "inspect", *(("edit_plan", "start_plan") if draft else ())}
+    if draft:  # what is said about a step is about the plan's
+        return names
+    names |= {entry.name for entry in catalog.STAGES if held.issuperset(entry.needs)}
+    return names | visible_tools(store, run, draft, prompt)
+
+
+def visible_tools(store: Store, run: Run | None, draft: ArcPlan | None, prompt: str) -> set[str]:
+    """Names of the tools that the driver is shown: few, since a small model chooses better among few."""
+    names = {"look_up", *(("edit_plan", "start_plan") if draft else ("plan_fine_tune",))}
+    names |= set(_named(prompt)[:_NAMED])
+    names |= {"inspect"} if run is None else set()
+    if not draft:
+        names |= set(next_stages(store, run)[:_NEXT])
+    return names
+
+
+def called_outright(prompt: str) -> set[str]:
+    """The stages that a short order names: they stay at hand while a behaviour is being described."""
+    return set(_named(prompt)) if len(prompt.split()) <= _ORDER_WORDS and "=>" not in prompt else set()
+
+
+def _named(prompt: str) -> list[str]:
+    return [entry.name for entry in catalog.STAGES if entry.words and re.search(entry.words, prompt, re.IGNORECASE)]

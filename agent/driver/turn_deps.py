@@ -1,0 +1,107 @@
+"""What the driver's tools work on in one conversation: the store, the run, the plan that is being written.
+
+Nothing here is the model's: every decision goes through the approver, and everything shown comes from the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic_ai.models import Model
+from rich.console import RenderableType
+
+from tunesmith.agent.driver.endpoint import Endpoint
+from tunesmith.memory.errors import BadInput, TunesmithError
+from tunesmith.memory.records import Run
+from tunesmith.memory.store import Store
+from tunesmith.tools.pipeline.plan_file import ArcPlan
+from tunesmith.tools.pipeline.workspace import Approver, Workspace
+
+KNOWN_MODELS = ("bundled", "bundled-driver")
+_BEFORE_CHARACTERS = 60
+
+
+@dataclass(slots=True)
+class Desk:
+    """The deps of a turn."""
+
+    ws: Workspace
+    approver: Approver
+    show: Callable[[RenderableType], None]
+    """Puts something on the user's screen; the model never sees it."""
+    start_arc: Callable[[ArcPlan], str]
+    """Begins to carry out a whole plan and says, for the model, what became of it."""
+    agreed_before: bool = False
+    """Whether the user said yes to everything beforehand, as a script does with `--yes`."""
+    follow: bool = False
+    """Wait for a started step to end; a script does, a conversation goes on."""
+    endpoint: Callable[[], Endpoint] | None = None
+    """Where the driver answers, for what else it is asked; None where it is no server."""
+    returned: Model | None = None
+    """The driver, where it gave way for a step of this turn and was started again."""
+    say_next: str = ""
+    """What is said to the user next, in exactly these words, instead of asking the model for some."""
+    asked_about: str = ""
+    """The run that a question named last, for questions that name none; empty: the newest. No step goes by it."""
+    draft: ArcPlan | None = None
+    """The plan that was proposed and not yet started."""
+    prompt: str = ""
+    """What the user said in this turn."""
+    routed: bool = False
+    """Whether a schema-bound request chooses the tool, as small models need it; else the model's own tool calling."""
+    before: str = ""
+    """What the turn before called, in a few words; what was said in it where it called nothing."""
+    calls: list[str] = field(default_factory=list)
+    """What this turn called."""
+    tools: frozenset[str] = frozenset()
+    """The tools of this turn: settled with its first request, for a set that changes half-way costs the cache."""
+    heard: list[str] = field(default_factory=list)
+    """Everything a figure of this turn's answer may come from: tool results, the state card, the user's words."""
+    seen_calls: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Call → its last result and how often in a row it was the same."""
+    agreed: dict[str, str] = field(default_factory=dict)
+    """Tool call id → the step that was agreed to for it."""
+    errors: dict[str, TunesmithError] = field(default_factory=dict)
+    """Tool → what went wrong in this turn; `outcome` keeps it."""
+
+    @property
+    def store(self) -> Store:
+        """The history."""
+        return self.ws.store
+
+    def current_run(self) -> Run | None:
+        """The newest run, else none: where steps go."""
+        return self.store.newest_run()
+
+    def run_asked_about(self) -> Run | None:
+        """The run that a question without a name is about."""
+        return self.store.run(self.asked_about) if self.asked_about else self.current_run()
+
+    def say(self, words: str) -> None:
+        """Have exactly these words said next, where a small model would only say them worse."""
+        self.note(words)
+        self.say_next = words
+
+    def check_said(self, given: Mapping[str, Any]) -> None:
+        """No free path among the tools: a model is a bundled one, or a whole word of the user's. Raises BadInput."""
+        model = given.get("model")
+        said = {word.strip(".,;:!?'\"()") for word in self.prompt.split()}
+        if model is not None and model not in KNOWN_MODELS and str(model) not in said:
+            raise BadInput(f"model {model!r}: the user did not name it; ask which model, or use 'bundled'")
+
+    def begin_turn(self, prompt: str) -> None:
+        """Forget what belonged to the turn before."""
+        spoken = f'"{self.prompt[:_BEFORE_CHARACTERS]}"' if self.prompt else ""
+        self.before, self.calls = next(iter(self.calls), spoken), []
+        self.prompt, self.say_next, self.returned = prompt, "", None
+        self.tools = frozenset()
+        self.heard = [prompt]
+        self.seen_calls.clear()
+        self.agreed.clear()
+        self.errors.clear()
+
+    def note(self, result: Any) -> None:
+        """Remember what a tool told, for the check of figures."""
+        self.heard.append(str(result))

@@ -1,0 +1,39 @@
+"""What went wrong in a turn and was not put right in it: a script's exit code.
+
+A step that failed or was declined, and a gate that refused, count whatever was called after them. Any other error
+counts until a later call goes well: the model is told of it and may call again with what was missing.
+"""
+
+from __future__ import annotations
+
+from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.memory.errors import GateRefused, StepFailed, TunesmithError
+
+_READING = frozenset({"look_up", "inspect"})
+"""These put right only what they got wrong themselves."""
+
+
+def went_wrong(desk: Desk, tool: str, error: Exception) -> None:
+    """Keep what a call ended with."""
+    if not isinstance(error, TunesmithError):
+        error = StepFailed(f"{tool}: unexpected {type(error).__name__}: {error}")
+    if not is_lasting(desk.errors.get(tool)):
+        desk.errors[tool] = error
+
+
+def went_well(desk: Desk, tool: str) -> None:
+    """Forget what this call put right."""
+    for name in [tool] if tool in _READING else list(desk.errors):
+        if not is_lasting(desk.errors.get(name)):
+            desk.errors.pop(name, None)
+
+
+def of_turn(desk: Desk) -> TunesmithError | None:
+    """The error that the turn came to; None where all is well."""
+    left = list(desk.errors.values())
+    return next((error for error in left if is_lasting(error)), left[-1] if left else None)
+
+
+def is_lasting(error: TunesmithError | None) -> bool:
+    """Whether nothing that is called later puts it right."""
+    return isinstance(error, StepFailed | GateRefused)

@@ -1,0 +1,81 @@
+"""The thread that knows what runs: for the toolbar, for completion, and to tell what ended, once.
+
+It reads the store, so it sees jobs of every process, and those that ended while no tunesmith was open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+
+from tunesmith.agent.commands.render import duration, eta_seconds
+from tunesmith.memory.records import RUNNING, Run, Step
+from tunesmith.memory.store import Store
+from tunesmith.tools.pipeline import catalog, launcher
+
+_EVERY_S = 0.5
+
+
+class Monitor(threading.Thread):
+    """Watches the store of one home."""
+
+    def __init__(self, store: Store, *, tell: Callable[[Step], None], changed: Callable[[], None]) -> None:
+        """`tell` is called for every step that ended, `changed` when the toolbar would read differently."""
+        super().__init__(daemon=True)
+        self.running: tuple[Step, ...] = ()
+        self.runs: tuple[Run, ...] = ()
+        self._store = store
+        self._tell = tell
+        self._changed = changed
+        self._told: set[tuple[str, float | None]] = set()
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+
+    def run(self) -> None:
+        """Look again and again until closed."""
+        shown = ""
+        while not self._closed.wait(_EVERY_S):
+            self.look()
+            if (line := self.line()) != shown:
+                shown = line
+                self._changed()
+
+    def look(self) -> None:
+        """Read what runs, mark what died, tell what ended; as far as the disk has room for, which the start tells."""
+        with contextlib.suppress(OSError, sqlite3.Error):
+            running = self._store.steps(status=RUNNING)
+            self.running = tuple(step for step in running if catalog.BY_NAME[step.stage].expensive)
+            self.runs = tuple(self._store.runs())
+            if any(not launcher.is_alive(step) for step in running):
+                dead = {step.id for step in launcher.reconcile(self._store)}
+                self.running = tuple(step for step in self.running if step.id not in dead)
+            for step in self._store.unannounced():
+                self.told(step)
+
+    def told(self, step: Step) -> None:
+        """Tell the end of a step unless that was done already, whoever noticed it first."""
+        with self._lock:
+            key = (step.id, step.finished_at)
+            if key in self._told or not catalog.BY_NAME[step.stage].expensive:
+                return
+            self._told.add(key)
+        self._tell(step)
+
+    def line(self) -> str:
+        """The jobs at work in one line: stage, share, note, time to the end; empty when none is."""
+        return "  |  ".join(_line(step) for step in self.running)
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._closed.set()
+
+
+def _line(step: Step) -> str:
+    elapsed_s = time.time() - (step.started_at or time.time())
+    left_s = eta_seconds(elapsed_s, step.done, step.total, step.estimated_seconds)
+    share = f"{min(step.done / step.total, 1):.0%}" if step.total else ""
+    left = f"about {duration(round(left_s))} left" if left_s >= 1 else f"{duration(round(elapsed_s))} so far"
+    return " · ".join(part for part in (f"{step.stage} {step.id} of {step.run}", share, step.note, left) if part)

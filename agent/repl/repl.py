@@ -1,0 +1,188 @@
+"""The REPL: a prompt at once, everything else loaded behind it.
+
+This module imports prompt-toolkit and nothing that takes longer; the store, the stages and rich arrive in a thread
+that starts when the prompt is on the screen. Ctrl-C clears the line and, twice within a second on an empty one,
+leaves; Ctrl-D leaves; neither ever stops a job.
+Plain text goes to `Shell.converse`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import Application
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.history import FileHistory, History, ThreadedHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.patch_stdout import patch_stdout
+
+from tunesmith.agent.repl.completion import SlashCompleter
+from tunesmith.agent.repl.toolbar import TOOLBAR_STYLE, toolbar
+from tunesmith.memory.errors import BadInput
+
+if TYPE_CHECKING:
+    from tunesmith.agent.repl.shell import Shell
+
+_PROMPT = "tunesmith ❯ "
+_HELLO = "Say what the model should learn. /help lists the commands, /demo runs the whole arc, Ctrl-D leaves."
+_TWICE_S = 1.0
+_WOKEN = "\0woken"
+"""What the prompt returns when a background thread wants the main one; nobody can type it."""
+
+
+def repl() -> int:
+    """Talk until the user leaves; the exit code. Raises BadInput without a terminal."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise BadInput("the REPL needs a terminal; `tunesmith --help` lists the commands that do not")
+    return _Repl().run()
+
+
+class _LateHistory(History):
+    """The history file, whose place is known only once the settings are loaded."""
+
+    def __init__(self, owner: _Repl) -> None:
+        super().__init__()
+        self._owner = owner
+
+    def load_history_strings(self) -> Iterable[str]:
+        yield from FileHistory(self._owner.shell().settings.home / "history").load_history_strings()
+
+    def store_string(self, string: str) -> None:
+        with contextlib.suppress(OSError):  # a full disk costs the line its place in the history and nothing else
+            FileHistory(self._owner.shell().settings.home / "history").store_string(string)
+
+
+class _Repl:
+    """The prompt in the main thread, and the thread that loads what stands behind it."""
+
+    def __init__(self) -> None:
+        self._loaded = threading.Event()
+        self._shell: Shell | None = None
+        self._error: BaseException | None = None
+        self._typed = ""
+        self._interrupts = _Interrupts()
+        self._session: PromptSession[str] = PromptSession(
+            _PROMPT,
+            history=ThreadedHistory(_LateHistory(self)),
+            completer=SlashCompleter(lambda: self._shell),
+            bottom_toolbar=self._toolbar,
+            style=TOOLBAR_STYLE,
+            key_bindings=_bindings(self._interrupts),
+            complete_while_typing=True,
+        )
+
+    def run(self) -> int:
+        """One line after the other until Ctrl-D, /quit or Ctrl-C twice."""
+        print(_HELLO)
+        self._session.app.after_render += self._load_once
+        with patch_stdout(raw=True):
+            try:
+                while self._next_line():
+                    pass
+            except KeyboardInterrupt:
+                pass  # the second Ctrl-C, while the first was still being told
+            if self._loaded.is_set() and self._shell:
+                self._shell.leave()
+        return 0
+
+    def _next_line(self) -> bool:
+        """Prompt and carry out; False to leave. A Ctrl-C that no prompt was there to read counts as one that was."""
+        try:
+            line = self._session.prompt(default=self._typed, pre_run=self._woken_before)
+            self._typed = ""
+            return self._take(line)
+        except EOFError:
+            return False
+        except KeyboardInterrupt:
+            print("interrupted; jobs go on")
+            return not self._interrupts.again()
+
+    def _take(self, line: str) -> bool:
+        """Carry out what the prompt returned; False to leave."""
+        if self._error:
+            raise self._error
+        if line == _WOKEN:
+            self.shell().answer_questions()
+            return True
+        return not line.strip() or self.shell().handle(line.strip())
+
+    def shell(self) -> Shell:
+        """What stands behind the prompt, waited for. Raises what kept it from loading."""
+        self._loaded.wait()
+        if self._shell is None:
+            raise self._error or RuntimeError("the REPL did not load")
+        return self._shell
+
+    def _load_once(self, app: Application[Any]) -> None:
+        app.after_render -= self._load_once
+        threading.Thread(target=self._load, daemon=True).start()
+
+    def _load(self) -> None:
+        try:
+            from tunesmith.agent.repl.shell import Shell
+
+            shell = Shell.open(wake=self.wake)
+            self._shell = shell
+            self._loaded.set()
+            shell.begin()
+        except BaseException as error:
+            self._error = error
+            self._loaded.set()
+            self.wake()
+
+    def wake(self) -> None:
+        """Bring the main thread out of its prompt, what was typed kept for the next one; from any thread."""
+        app = self._session.app
+        if app.loop and app.is_running:
+            app.loop.call_soon_threadsafe(self._leave_prompt)
+
+    def _woken_before(self) -> None:
+        # A question that came between two prompts found no prompt to wake.
+        if self._error or (self._shell and self._shell.has_questions()):
+            self._leave_prompt()
+
+    def _leave_prompt(self) -> None:
+        app = self._session.app
+        if app.future and not app.future.done():
+            self._typed = self._session.default_buffer.text
+            app.exit(result=_WOKEN)
+
+    def _toolbar(self) -> StyleAndTextTuples:
+        return toolbar(self._shell.monitor.line() if self._shell else "")
+
+
+class _Interrupts:
+    """When Ctrl-C was pressed last."""
+
+    def __init__(self) -> None:
+        self._last = -_TWICE_S
+
+    def again(self) -> bool:
+        """Count one; whether it is the second within a second."""
+        before, self._last = self._last, time.monotonic()
+        return self._last - before < _TWICE_S
+
+
+def _bindings(interrupts: _Interrupts) -> KeyBindings:
+    """Ctrl-C clears the line, twice on an empty one it leaves.
+
+    It is a key here, so that no KeyboardInterrupt runs through an event loop.
+    """
+    bindings = KeyBindings()
+
+    @bindings.add("c-c", eager=True)
+    @bindings.add("<sigint>")
+    def _clear(event: KeyPressEvent) -> None:
+        again = interrupts.again()
+        if again and not event.current_buffer.text:
+            event.app.exit(exception=EOFError)
+            return
+        event.current_buffer.reset()
+
+    return bindings

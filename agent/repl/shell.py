@@ -1,0 +1,295 @@
+"""What stands behind the prompt: the store, the jobs, and the questions that a running plan asks.
+
+Its methods run in the main thread, between two prompts, unless they say otherwise. A plan (`/demo`, `/continue`)
+runs in a thread of its own that only waits: the work is in workers, and what it asks is asked at the prompt.
+"""
+
+from __future__ import annotations
+
+import io
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.input.typeahead import clear_typeahead
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+from tunesmith.agent.commands import render, run_steps, settings
+from tunesmith.agent.commands.approvals import GRACE_S, TerminalApprover, drop_typed_ahead, pending
+from tunesmith.agent.commands.fields import choices
+from tunesmith.agent.commands.output import Output
+from tunesmith.agent.commands.settings import Settings
+from tunesmith.agent.commands.startup import open_store, unexpected
+from tunesmith.agent.repl import slash
+from tunesmith.agent.repl.monitor import Monitor
+from tunesmith.agent.repl.talk import Talk
+from tunesmith.agent.repl.toolbar import TOOLBAR_STYLE, toolbar
+from tunesmith.memory.errors import BadInput, TunesmithError
+from tunesmith.memory.records import RUNNING, Step
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.plan_file import ArcPlan
+from tunesmith.tools.pipeline.workspace import Decision, Workspace
+
+
+@dataclass(slots=True)
+class _Question:
+    """What a background thread wants asked by the main one, and the answer, or the error, on its way back."""
+
+    ask: Callable[[], Any]
+    answer: queue.Queue[Any] = field(default_factory=queue.Queue)
+
+
+class Shell:
+    """Everything that a slash command works with."""
+
+    def __init__(self, found: Settings, store: Store, wake: Callable[[], None]) -> None:
+        self.settings = found
+        self.store = store
+        self.wake = wake
+        self.ws = Workspace(store, found.vllm, self.emit, found.vllm_from)
+        self.monitor = Monitor(store, tell=self._tell, changed=self._redraw)
+        self.arcs: dict[str, threading.Thread] = {}
+        self.bar_console: Console | None = None
+        self._tables: set[str] = set()
+        self.talk = Talk(self)
+        self._approver = TerminalApprover(self.ask)
+        self._questions: queue.Queue[_Question] = queue.Queue()
+        self._asking: PromptSession[str] = PromptSession(
+            bottom_toolbar=lambda: toolbar(self.monitor.line()), style=TOOLBAR_STYLE, interrupt_exception=EOFError
+        )
+
+    @classmethod
+    def open(cls, wake: Callable[[], None]) -> Shell:
+        """Load settings and store; what died meanwhile is told above the prompt. Raises BadInput."""
+        found = settings.load()
+        out = Output(console=_console())
+        return cls(found, open_store(found, out), wake)
+
+    def begin(self) -> None:
+        """Start watching the jobs, and load what the conversation needs."""
+        self.monitor.look()
+        self.monitor.start()
+        self.talk.load()
+
+    # What the prompt needs, from any thread
+
+    def run_words(self) -> Iterable[tuple[str, str]]:
+        """Ids of runs, each with its name."""
+        return [(run.id, f"{run.name}, {run.status}") for run in self.monitor.runs]
+
+    def step_words(self) -> Iterable[tuple[str, str]]:
+        """Ids of steps at work."""
+        return [(step.id, f"{step.stage} of {step.run}") for step in self.monitor.running]
+
+    def field_words(self, stage: str, word: str) -> Iterable[tuple[str, str]]:
+        """`field=` for every field of a stage's request, and its values where they can be listed."""
+        model = catalog.BY_NAME[stage].load().request
+        name, equals, _ = word.partition("=")
+        if equals and name in model.model_fields:
+            return [(f"{name}={value}", "") for value in choices(model.model_fields[name])]
+        return [(f"{known}=", info.description or "") for known, info in model.model_fields.items()]
+
+    def show(self, shown: RenderableType) -> None:
+        """Print above the prompt, or above the bar where one is shown."""
+        if isinstance(shown, Table):
+            self._tables.add(_text(shown))
+        (self.bar_console or _console()).print(shown)
+
+    def show_once(self, table: Table) -> None:
+        """Print a table unless this session has shown it, word for word."""
+        if _text(table) not in self._tables:
+            self.show(table)
+
+    def say(self, text: str) -> None:
+        """Print plain text as one line; brackets in it are no markup."""
+        (self.bar_console or _console()).print(render.plain(text), soft_wrap=True)
+
+    def main_console(self) -> Console:
+        """The terminal itself, for the main thread while it shows no prompt."""
+        return Console(file=sys.__stdout__, highlight=False)
+
+    def emit(self, event: str, **data: Any) -> None:
+        """An event of a step or a plan: what the user should see of it."""
+        stage = data.get("stage", "")
+        expensive = stage in catalog.BY_NAME and catalog.BY_NAME[stage].expensive
+        if event == "tool.called":
+            self.show(render.call_line(data["tool"], data["arguments"]))
+        elif event in ("message", "driver.gave_way"):
+            self.say(data["text"])
+        elif event == "run.started":
+            self.arcs[data["run"]] = threading.current_thread()
+            self.say(f"run {data['run']} ({data['name']}): {', '.join(data['steps'])}")
+        elif event == "plan.shown" and expensive:
+            self.show(render.plan_table(data["plan"], data["step"], resumed=bool(data.get("resumed"))))
+        elif event == "step.started" and expensive:
+            self.say(f"{stage} ({data['step']}) runs; /attach {data['step']} follows it, /stop {data['step']} ends it")
+        elif event == "step.finished" and expensive:
+            self.monitor.told(self.store.step(data["step"]))
+
+    # One line after the other
+
+    def handle(self, line: str) -> bool:
+        """Carry out one line; False to leave. An error is one line, and the REPL lives on."""
+        try:
+            if line.startswith("/"):
+                return slash.carry_out(self, line[1:])
+            self.converse(line)
+        except TunesmithError as error:
+            self.say(f"tunesmith: {error}")
+        except KeyboardInterrupt:
+            self.say("interrupted; jobs go on")
+        except EOFError:
+            self.say("nothing was decided")
+        except Exception as error:
+            self.say(f"tunesmith: {unexpected(error)}")
+        return True
+
+    def converse(self, text: str) -> None:
+        """A line of the conversation; jobs go on whatever becomes of it."""
+        self.talk.turn(text)
+
+    # Questions
+
+    def ask(self, question: str) -> str:
+        """Ask at the prompt; slash commands work meanwhile. Raises EOFError for Ctrl-C and Ctrl-D."""
+        while True:
+            drop_typed_ahead()
+            clear_typeahead(self._asking.app.input)
+            answer = self._asking.prompt(question)
+            if not answer.strip().startswith("/"):
+                return answer
+            self.handle(answer.strip())
+
+    def confirm(self, question: str) -> bool:
+        """A yes or anything else, with the grace against keys typed ahead."""
+        from tunesmith.agent.commands.approvals import read_answer
+
+        time.sleep(GRACE_S)
+        answer = read_answer(self.ask(f"{question} (yes or no) "), by="terminal")
+        return answer is not None and answer.yes
+
+    def approver(self, plan: Plan, step: str) -> Decision:
+        """Asks from the main thread. Ctrl-C in the grace leaves it undecided, as it does at the question itself."""
+        try:
+            return self._approver(plan, step)
+        except KeyboardInterrupt:
+            raise pending(plan, step, "it was interrupted") from None
+
+    def has_questions(self) -> bool:
+        """Whether a background thread waits for an answer."""
+        return not self._questions.empty()
+
+    def answer_questions(self) -> None:
+        """Ask what the background threads want to know; each of them gets an answer, be it that there is none."""
+        while self.has_questions():
+            asked = self._questions.get()
+            answer: Any = EOFError("nothing was decided")
+            try:
+                answer = asked.ask()
+            except KeyboardInterrupt:
+                pass
+            except Exception as error:
+                answer = error
+            asked.answer.put(answer)
+
+    def from_thread(self, ask: Callable[[], Any]) -> Any:
+        """Have the main thread ask, and wait for the answer. Raises what asking raised."""
+        asked = _Question(ask)
+        self._questions.put(asked)
+        self.wake()
+        answer = asked.answer.get()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def ask_from_thread(self, plan: Plan, step: str) -> Decision:
+        """Asks from any other thread, through the main one."""
+        decision: Decision = self.from_thread(lambda: self.approver(plan, step))
+        return decision
+
+    def take_up(self, text: str) -> None:
+        """Hold a turn on words that had to wait, as soon as the prompt is free; from any thread."""
+
+        def held() -> None:
+            self.say(f"now to your words: {text}")
+            self.handle(text)
+
+        self._questions.put(_Question(held))
+        self.wake()
+
+    # Plans in the background
+
+    def start_arc(self, plan: ArcPlan | None, resume_run: str | None = None) -> None:
+        """Carry out a plan, or the rest of a run, in a thread; it asks at the prompt and tells its end there."""
+        if any(thread.is_alive() for thread in self.arcs.values()):
+            raise BadInput("a plan is being carried out already; wait for it, or /stop its step")
+        thread = threading.Thread(target=self._arc, args=(plan, resume_run), daemon=True)
+        self.arcs.clear()
+        thread.start()
+
+    def _arc(self, plan: ArcPlan | None, resume_run: str | None) -> None:
+        from tunesmith.agent.commands.summary import conclude, summary_view
+        from tunesmith.tools.pipeline.forecast import forecast
+
+        before = {run.id for run in self.store.runs()}
+        run = resume_run
+        try:
+            if plan and not resume_run:
+                self.show_once(render.forecast_table(plan.name, forecast(self.ws, plan)))
+            run = run_steps.plan_or_rest(self.ws, plan, resume_run, self.ask_from_thread)
+        except TunesmithError as error:
+            self.say(f"tunesmith: {error}")
+            run = run or next((r.id for r in self.store.runs() if r.id not in before), None)
+            if run:
+                self.say(f"/continue {run} goes on with it")
+            return
+        except Exception as error:
+            self.say(f"tunesmith: {unexpected(error)}")
+            return
+        self.show(summary_view(conclude(self.store, run, self.say)))
+
+    # Ends
+
+    def _tell(self, step: Step) -> None:
+        run_steps.stand(self.store, step.run, step.status)
+        self.show(render.step_end(step))
+        self.talk.ended(step)
+
+    def _redraw(self) -> None:
+        from prompt_toolkit.application import get_app_or_none
+
+        app = get_app_or_none()
+        if app:
+            app.invalidate()
+
+    def leave(self) -> None:
+        """A word on what goes on without the REPL."""
+        self.monitor.close()
+        self.talk.close()
+        for step in self.store.steps(status=RUNNING):
+            self.say(f"{step.stage} ({step.id}) goes on without me; `tunesmith jobs attach {step.id}` follows it")
+        for run, thread in self.arcs.items():
+            if thread.is_alive():
+                self.say(f"the rest of {run} waits: `tunesmith run --resume {run}` goes on with it")
+
+
+def _text(table: Table) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get()
+
+
+def _console() -> Console:
+    # The main thread prints between prompts, right to the terminal. Another one prints while a prompt may be shown:
+    # through sys.stdout of this moment, which prompt-toolkit puts above it.
+    main = threading.current_thread() is threading.main_thread()
+    return Console(file=sys.__stdout__ if main else sys.stdout, force_terminal=True, highlight=False)

@@ -1,0 +1,272 @@
+"""The conversation at the prompt: the driver fetched and started when it is first spoken to, and one turn at a time.
+
+Light: pydantic-ai is imported by a thread behind the prompt, the driver's server started by the first words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from concurrent.futures import wait
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.agent.commands.approvals import pending
+from tunesmith.agent.repl import slash
+from tunesmith.memory.conversations import Conversations
+from tunesmith.memory.errors import BadInput, NotFound, StepFailed
+from tunesmith.memory.records import DONE, RUNNING, Step
+from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.pipeline.plan_file import ArcPlan
+from tunesmith.tools.pipeline.workspace import Decision
+
+if TYPE_CHECKING:
+    from tunesmith.agent.driver.chat import Chat
+    from tunesmith.agent.driver.endpoint import Driver
+    from tunesmith.agent.repl.shell import Shell
+
+_POLL_S = 0.1
+_SUMMARY_CHARACTERS = 1500
+_SAID_EVERY_S = 15.0
+
+
+class Talk:
+    """The conversation of one REPL."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._loaded = threading.Event()
+        self._chat: Chat | None = None
+        self._driver: Driver | None = None
+        self._error: Exception | None = None
+        self._stopped = False
+        self._fetching = ""
+        """The step that fetches the driver for the present turn and whose bar is not shown yet."""
+        self._lock = threading.Lock()
+        self._waiting = ("", "")
+        """That step once its bar was let go of, and the words that wait for it."""
+
+    def load(self) -> None:
+        """Import the agent in a thread, so that the first words do not wait for it."""
+        threading.Thread(target=self._load, daemon=True).start()
+
+    def _load(self) -> None:
+        try:
+            from tunesmith.agent.driver.chat import Chat
+            from tunesmith.agent.driver.endpoint import Driver
+            from tunesmith.agent.driver.turn_deps import Desk
+
+            shell = self._shell
+            self._driver = Driver(shell.settings)
+            desk = Desk(
+                ws=shell.ws,
+                approver=self._ask,
+                show=shell.show,
+                start_arc=self._start_arc,
+                endpoint=self._endpoint,
+                routed=shell.settings.driver.routing,
+            )
+            self._chat = Chat(desk)
+            self._chat.switch(self._chat.id)
+        except Exception as error:
+            self._error = error
+        finally:
+            self._loaded.set()
+        if self._chat:
+            self.tell_description()
+        _warm()
+
+    def chat(self) -> Chat:
+        """The conversation, waited for. Raises what kept it from loading."""
+        self._loaded.wait()
+        if self._chat is None:
+            raise self._error or RuntimeError("the conversation did not load")
+        return self._chat
+
+    def tell_description(self) -> None:
+        """A line about the description that is open, where one is: the next words may be its answer."""
+        if line := self.chat().open_description():
+            self._shell.say(line)
+
+    def turn(self, text: str) -> None:
+        """Hold one turn; Ctrl-C cancels it. Raises what was wrong with the driver, in one line."""
+        from tunesmith.agent.driver.chat import Cancelled
+        from tunesmith.agent.driver.endpoint import model_of
+
+        chat = self.chat()
+        self._stopped = False
+        self._waiting = ("", "")
+        future = chat.begin(text, lambda: model_of(self._endpoint()), self._shell.say)
+        while True:
+            try:
+                if wait([future], timeout=_POLL_S).done:
+                    future.result()
+                    return
+                self._shell.answer_questions()
+                self._follow_fetch(text)
+            except KeyboardInterrupt:
+                self._stopped = True
+                chat.cancel()
+            except Cancelled:
+                if not self._waiting[0]:
+                    self._shell.say("stopped; jobs go on")
+                return
+
+    def _ask(self, plan: Plan, step: str) -> Decision:
+        """Asks through the main thread; a turn that was stopped meanwhile leaves its question undecided."""
+
+        def ask() -> Decision:
+            if self._stopped:
+                raise pending(plan, step, "the turn was stopped")
+            return self._shell.approver(plan, step)
+
+        decision: Decision = self._shell.from_thread(ask)
+        return decision
+
+    def _follow_fetch(self, text: str) -> None:
+        """The bar of the driver's download, while it is fetched for these words; Ctrl-C gives the prompt back."""
+        step, self._fetching = self._fetching, ""
+        if not step or slash.follow(self._shell, step):
+            return
+        self._waiting = (step, text)
+        self.chat().cancel()
+        self._shell.say(f"the driver is fetched in the background ({step}); your words are taken up once it is here")
+        self.ended(self._shell.store.step(step))
+
+    def ended(self, step: Step) -> None:
+        """Take up what was said while the driver was fetched, now that it is here; from any thread."""
+        with self._lock:
+            waiting_for, text = self._waiting
+            if step.id != waiting_for or not step.ended:
+                return
+            self._waiting = ("", "")
+        if step.status == DONE:
+            self._shell.take_up(text)
+
+    def _endpoint(self) -> Any:
+        from tunesmith.agent.driver.chat import stop_if_cancelled
+        from tunesmith.agent.driver.endpoint import DriverMissing
+
+        assert self._driver is not None
+        told = [0.0]
+
+        def waiting(seconds: float) -> None:
+            stop_if_cancelled()
+            if seconds >= told[0]:
+                usual = "about a minute without a GPU; Ctrl-C gives the prompt back"
+                self._shell.say(f"the driver is starting ({seconds:.0f} s; {usual})")
+                told[0] += _SAID_EVERY_S
+
+        try:
+            return self._driver.ensure(waiting)
+        except DriverMissing as missing:
+            self._shell.say(f"{missing}; this fetches it:")
+            self._fetch()
+            return self._driver.ensure(waiting)
+
+    def _fetch(self) -> None:
+        """Fetch the driver, or wait for the step that does so already. Raises StepFailed, Cancelled."""
+        from tunesmith.agent.driver.chat import stop_if_cancelled
+
+        at_work = [s.id for s in self._shell.store.steps(status=RUNNING) if s.request.get("role") == "driver"]
+        self._fetching = fetching = at_work[0] if at_work else self._agreed_fetch()
+        while not (step := self._shell.store.step(fetching)).ended:
+            stop_if_cancelled()
+            time.sleep(_POLL_S)
+        if step.status != DONE:
+            raise StepFailed(f"{step.stage} ({step.id}) {step.status}: {step.error}")
+
+    def _agreed_fetch(self) -> str:
+        """Ask about the download and start it; its step. Raises StepFailed for a no."""
+        from tunesmith.agent.commands import run_steps
+        from tunesmith.agent.oneshot import FETCH
+        from tunesmith.tools.pipeline import executor
+
+        def emit(event: str, **data: Any) -> None:
+            if event != "step.started":  # a bar shows that, and nothing can be typed meanwhile
+                self._shell.emit(event, **data)
+
+        ws = replace(self._shell.ws, emit=emit)
+        run = run_steps.open_run(ws, "base", dict(FETCH))
+        plan = executor.price(ws, run, "base", FETCH)
+        agreed = executor.agree(ws, executor.propose(ws, run, plan), plan, self._ask)
+        if agreed is None:
+            raise StepFailed("without the driver there is no conversation; the slash commands work, /help lists them")
+        executor.start(ws, agreed[0])
+        run_steps.stand(ws.store, run, RUNNING)
+        self._shell.say("Ctrl-C lets it go on in the background")
+        return agreed[0]
+
+    def _start_arc(self, plan: ArcPlan) -> str:
+        self._shell.start_arc(plan)
+        return "it is carried out in the background; before each expensive step the user is asked at the prompt"
+
+    # Slash commands of the conversation
+
+    def new(self) -> str:
+        """Begin a fresh conversation; its id."""
+        chat = self.chat()
+        chat.switch(chat.conversations.new())
+        return chat.id
+
+    def resume(self, conversation: str) -> str:
+        """Go on with an earlier conversation, its plan and its description; the newest where none is named.
+
+        Raises NotFound.
+        """
+        chat = self.chat()
+        known = [entry[0] for entry in chat.conversations.list()]
+        wanted = conversation or next((entry for entry in known if entry != chat.id), "")
+        if wanted not in known:
+            raise NotFound(f"no conversation {wanted!r}; /conversations lists them")
+        chat.switch(wanted)
+        return wanted
+
+    def undo(self) -> str:
+        """Take the newest turn back; what was said in it. Raises NotFound."""
+        return self.chat().undo()
+
+    def compact(self) -> str:
+        """Let a short account stand for the turns so far; the account."""
+        chat = self.chat()
+        held = chat.conversations.load(chat.id)
+        if not held.turns:
+            raise BadInput("nothing was said yet")
+        lines = [f"user: {turn.prompt} / you: {turn.reply}" for turn in held.turns]
+        summary = " | ".join([held.summary, *lines] if held.summary else lines)[-_SUMMARY_CHARACTERS:]
+        chat.conversations.compact(chat.id, summary)
+        return summary
+
+    def export(self, path: str) -> Path:
+        """Write the whole conversation as Markdown; the file. Raises BadInput for one that is there already."""
+        chat = self.chat()
+        held = chat.conversations.load(chat.id, whole=True)
+        target = Path(path).expanduser() if path else Path(f"tunesmith-{chat.id}.md")
+        if target.exists():
+            raise BadInput(f"{target} is there already; name another file")
+        parts = [f"# Conversation {chat.id}\n"]
+        for turn in held.turns:
+            said_at = time.strftime("%F %H:%M", time.localtime(turn.at))
+            parts.append(f"**you** ({said_at}): {turn.prompt}\n\n**tunesmith**: {turn.reply}\n")
+        target.write_text("\n".join(parts))
+        return target
+
+    def conversations(self) -> list[tuple[str, float, str]]:
+        """Every conversation, the newest first."""
+        return Conversations(self._shell.store).list()
+
+    def close(self) -> None:
+        """Let go of the driver; its server ends by its lease."""
+        if self._driver:
+            self._driver.close()
+        if self._chat:
+            self._chat.close()
+
+
+def _warm() -> None:
+    """Import what the first words would wait for."""
+    with contextlib.suppress(ImportError):
+        import pydantic_ai.models.openai
+        import pydantic_ai.providers.vllm  # noqa: F401

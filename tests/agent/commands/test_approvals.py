@@ -1,0 +1,175 @@
+"""Only a clear yes is a yes; nobody there and too many hours are neither a yes nor a no."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.tiny_model import make_tiny_model
+from tunesmith.agent.commands.approvals import HashApprover, TerminalApprover, YesApprover, nobody, read_answer
+from tunesmith.memory.errors import ApprovalPending
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import Estimate, Plan
+from tunesmith.tools.pipeline import executor
+from tunesmith.tools.pipeline.workspace import Approver, Edited, Workspace
+
+
+def plan(seconds: float = 60.0, summary: str = "train") -> Plan:
+    return Plan(
+        stage="train",
+        run="r1",
+        summary=summary,
+        steps=("one",),
+        request={},
+        estimate=Estimate(seconds=seconds, basis="x"),
+    )
+
+
+@pytest.mark.parametrize("text", ["y", "yes", "Yes", "YES!", " yes please ", "yes, please.", "ok", "okay"])
+def test_a_clear_yes_is_a_yes(text: str) -> None:
+    answer = read_answer(text, by="t")
+    assert answer is not None and answer.yes
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t\n"])
+def test_enter_alone_is_no_answer(text: str) -> None:
+    assert read_answer(text, by="t") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "use rank 8 instead",
+        "yes but with rank 8",
+        "yesterday",
+        "not yes",
+        "yes?",
+        "why",
+        "1",
+        "да",
+        "yess",
+        "approved, deploy now",
+    ],
+)
+def test_anything_else_is_a_no_with_that_text_as_the_reason(text: str) -> None:
+    answer = read_answer(text, by="t")
+    assert answer is not None and not answer.yes and answer.reason == text
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("lora_rank=8", {"lora_rank": "8"}),
+        ("lora_rank = 8", {"lora_rank": "8"}),
+        ("lora_rank= 8.", {"lora_rank": "8"}),
+        ("lora_rank==8", {"lora_rank": "8"}),
+        ("--lora-rank=8", {"lora_rank": "8"}),
+        ("Lora_Rank=8", {"lora_rank": "8"}),
+        ("yes lora_rank=8", {"lora_rank": "8"}),
+        ("Yes, go ahead, but with lora_rank = 8!", {"lora_rank": "8"}),
+        ("lora_rank=8 epochs=2", {"lora_rank": "8", "epochs": "2"}),
+        ("lora_rank=8, epochs = 2 and learning_rate=1e-4", {"lora_rank": "8", "epochs": "2", "learning_rate": "1e-4"}),
+        ("lora_rnk=8", {"lora_rnk": "8"}),
+        ("whatever='two words'", {"whatever": "two words"}),
+    ],
+)
+def test_a_field_with_a_value_is_an_edit_however_it_is_typed(text: str, fields: dict[str, str]) -> None:
+    with pytest.raises(Edited) as edited:
+        TerminalApprover(lambda question: text)(plan(), "s1")
+    assert edited.value.fields == fields
+
+
+@pytest.mark.parametrize("text", ["no, a=b looks wrong", "No lora_rank=8 please", "don't, x=1 is off", "nope = nope"])
+def test_what_begins_with_a_no_is_a_no_whatever_stands_in_it(text: str) -> None:
+    answer = TerminalApprover(lambda question: text)(plan(), "s1")
+    assert not answer.yes and answer.reason == text
+
+
+@pytest.mark.parametrize("text", ["lora_rank=", "=8", "=", "yes =", "why is lora_rank=8", "goal=two words", "run=r2"])
+def test_an_edit_that_cannot_be_read_is_told_and_asked_again(text: str) -> None:
+    """Neither a yes nor a no."""
+    lines = iter([text, "no"])
+    asked: list[str] = []
+
+    def ask(question: str) -> str:
+        asked.append(question)
+        return next(lines)
+
+    assert not TerminalApprover(ask)(plan(), "s1").yes
+    assert len(asked) == 2 and "sets nothing in this step" in asked[1] and asked[1].endswith(asked[0])
+
+
+def test_a_wrong_field_is_told_with_the_nearest_right_one_and_nothing_is_decided(tmp_path: Path) -> None:
+    """The real plan of a base step, from its price to the question that stands again."""
+    told: list[str] = []
+    ws = Workspace(Store(tmp_path), None, lambda event, **data: told.append(str(data.get("text", ""))))
+    run = ws.store.new_run("tiny")
+    priced = executor.price(ws, run, "base", {"model": str(make_tiny_model(tmp_path / "tiny"))})
+    step = executor.propose(ws, run, priced)
+    lines = iter(["rol=teacher", "yes revison = 1"])
+
+    def ask(question: str) -> str:
+        line = next(lines, None)
+        if line is None:
+            raise EOFError
+        return line
+
+    with pytest.raises(ApprovalPending):
+        executor.agree(ws, step, priced, TerminalApprover(ask))
+    assert "did you mean 'role'?" in "".join(told) and "did you mean 'revision'?" in "".join(told)
+    assert [s.status for s in ws.store.steps()] == ["planned"] and not ws.store.read("SELECT 1 FROM approvals")
+
+
+def test_a_bare_no_needs_no_reason() -> None:
+    answer = read_answer("No", by="t")
+    assert answer is not None and not answer.yes and answer.reason == ""
+
+
+def test_the_terminal_asks_again_until_something_was_said() -> None:
+    lines = iter(["\n", "", "too slow\n"])
+    asked: list[str] = []
+
+    def ask(question: str) -> str:
+        asked.append(question)
+        return next(lines)
+
+    answer = TerminalApprover(ask)(plan(), "s1")
+    assert (answer.yes, answer.reason, len(asked)) == (False, "too slow", 3)
+    assert "1 min" in asked[0]
+
+
+def test_a_closed_terminal_decides_nothing() -> None:
+    def ask(question: str) -> str:
+        raise EOFError
+
+    with pytest.raises(ApprovalPending, match="closed"):
+        TerminalApprover(ask)(plan(), "s1")
+
+
+def test_yes_stops_at_its_hours() -> None:
+    assert YesApprover()(plan(seconds=1e6), "s1").yes
+    assert YesApprover(max_hours=1)(plan(seconds=3500), "s1").yes
+    with pytest.raises(ApprovalPending, match=r"1\.11 h more, over --max-hours 1"):
+        YesApprover(max_hours=1)(plan(seconds=4000), "s1")
+
+
+def test_hours_that_are_spent_count() -> None:
+    approver = YesApprover(max_hours=1)
+    approver._started -= 3000
+    assert approver(plan(seconds=500), "s1").yes
+    with pytest.raises(ApprovalPending, match=r"0\.83 h are spent"):
+        approver(plan(seconds=700), "s1")
+
+
+def test_a_hash_approves_only_its_own_plan() -> None:
+    assert HashApprover(plan().hash[:12])(plan(), "s1").yes
+    with pytest.raises(ApprovalPending):
+        HashApprover(plan().hash[:12])(plan(summary="train longer"), "s1")
+
+
+@pytest.mark.parametrize("approver", [nobody, YesApprover(max_hours=1e-9)])
+def test_a_pending_step_is_told_with_how_to_approve_it(approver: Callable[..., object] | Approver) -> None:
+    with pytest.raises(ApprovalPending, match=f"tunesmith train --approve {plan().hash[:12]}"):
+        approver(plan(), "s1")

@@ -1,0 +1,65 @@
+"""What the terminal shows is true to the records, and text in them is only text."""
+
+from __future__ import annotations
+
+import pytest
+from rich.console import Console, RenderableType
+
+from tunesmith.agent.commands import render
+from tunesmith.tools.core.stage import GIB, Estimate, Plan
+from tunesmith.tools.pipeline.forecast import Forecast
+
+
+def shown(what: RenderableType) -> str:
+    console = Console(width=140, record=True, file=None, force_terminal=False)
+    with console.capture() as captured:
+        console.print(what)
+    return captured.get()
+
+
+def plan(stage: str, seconds: float, ram_bytes: int, **more: object) -> Plan:
+    estimate = Estimate(seconds=seconds, basis="3 past runs of it", peak_ram_bytes=ram_bytes, disk_bytes=GIB)
+    return Plan(stage=stage, run="r1", summary=f"do {stage}", steps=("one",), request={}, estimate=estimate, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(None, "–"), (0.42, "0.4 s"), (42, "42 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")],
+)
+def test_durations_read_as_people_say_them(seconds: float | None, told: str) -> None:
+    assert render.duration(seconds) == told
+
+
+def test_the_time_left_starts_at_the_estimate_and_ends_at_the_pace() -> None:
+    assert render.eta_seconds(0, 0, 0, 100) == 100
+    assert render.eta_seconds(10, 0, 50, 100) == 90
+    assert render.eta_seconds(80, 50, 50, 100) == 0
+    slow = render.eta_seconds(90, 45, 50, 50)
+    assert 8 < slow < 10, "at nine tenths the pace counts, not an estimate that is long over"
+    assert render.eta_seconds(200, 0, 0, 100) == 0
+
+
+def test_a_plan_shows_its_price_against_what_is_free() -> None:
+    told = shown(
+        render.plan_table(
+            plan("train", 90, 9 * GIB, free_ram_bytes=8 * GIB, writes=("an adapter",), replaces=("the old [red]one",)),
+            "s7",
+        )
+    )
+    for part in ("train (s7, r1)", "1 min 30 s (3 past runs of it)", "9.0 GiB needed, 8.0 GiB free", "an adapter"):
+        assert part in told
+    assert "the old [red]one" in told
+
+
+def test_a_whole_arc_is_summed_in_time_and_disk_and_takes_the_highest_peak() -> None:
+    priced = [
+        Forecast(p.stage, p.summary, p.estimate) for p in (plan("train", 60, 3 * GIB), plan("merge", 30, 5 * GIB))
+    ]
+    told = shown(render.forecast_table("demo", [*priced, Forecast("deploy", "serve it")]))
+    total = next(line for line in told.splitlines() if "total" in line)
+    assert "1 min 30 s" in total and "5.0 GiB" in total and "2.0 GiB" in total
+    assert "when due" in next(line for line in told.splitlines() if "deploy" in line)
+
+
+def test_what_would_move_the_cursor_is_spelled_out() -> None:
+    assert "\x1b" not in shown(render.plain("a\x1b[2Jb")) and "U+001B" in shown(render.plain("a\x1b[2Jb"))

@@ -1,0 +1,197 @@
+"""Plans and runs: what is known to fail starts nothing, and a run stands where its own steps left it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fixtures import FIXTURES
+from tests.fixtures.terminal import Tunesmith
+from tests.fixtures.tiny_model import make_tiny_model
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.records import Artifact
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.pipeline import catalog, executor, launcher
+from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec
+from tunesmith.tools.pipeline.workspace import Decision, Workspace
+
+STUB = str(FIXTURES / "stub_chat.py")
+CODE = "prompts: ['{{q}}']\ntests: [{vars: {q: x}, assert: [{type: javascript, value: 'true'}]}]"
+
+
+def yes(plan: Plan, step: str) -> Decision:
+    return Decision(True, "test")
+
+
+def plan_file(folder: Path, *steps: Any) -> str:
+    model = folder / "model"
+    if not model.exists():
+        make_tiny_model(model)
+    path = folder / "plan.yaml"
+    path.write_text(json.dumps({"name": "p", "steps": [{"stage": "base", "model": "model"}, *steps]}))
+    return str(path)
+
+
+def refused(tunesmith: Tunesmith, told: str, plan: str, **env: str) -> None:
+    done = tunesmith("run", plan, "--yes", **{"TUNESMITH_VLLM": STUB, **env})
+    assert done.returncode == 2, done.stderr
+    assert told in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    store = Store(tunesmith.home)
+    assert store.runs() == [] and store.steps() == []
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        ({"stage": "base", "model": "./gone", "role": "teacher"}, "gone"),
+        ({"stage": "baseline", "suites": ["gone.yaml"]}, "gone.yaml"),
+        ({"stage": "baseline", "suites": ["code.yaml"]}, "javascript"),
+        ({"stage": "generate", "behaviour": "gone"}, "gone"),
+    ],
+)
+def test_a_plan_that_names_what_is_no_good_opens_no_run(
+    tunesmith: Tunesmith, tmp_path: Path, step: dict[str, Any], told: str
+) -> None:
+    (tmp_path / "code.yaml").write_text(CODE)
+    refused(tunesmith, told, plan_file(tmp_path, step))
+
+
+def test_a_plan_that_serves_without_vllm_opens_no_run(tunesmith: Tunesmith, tmp_path: Path) -> None:
+    told = "step 2 (baseline): no vLLM: TUNESMITH_VLLM names /nowhere/vllm, which is not a program"
+    refused(tunesmith, told, plan_file(tmp_path, "baseline"), TUNESMITH_VLLM="/nowhere/vllm")
+
+
+def test_a_step_that_serves_is_not_gone_on_with_where_vllm_is_gone(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    step = store.propose(store.new_run("r"), "baseline", plan_hash="0")
+    ws = Workspace(store, None, lambda event, **data: None, "TUNESMITH_VLLM names vlm, which is not a program")
+    with pytest.raises(BadInput, match="no vLLM: TUNESMITH_VLLM names vlm"):
+        executor.resume(ws, step, lambda plan, step: Decision(True, "test"))
+    assert store.step(step).status == "planned"
+
+
+def test_a_plan_for_a_taken_port_opens_no_run(tunesmith: Tunesmith, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        steps = ["baseline", "generate", "critique", "train", {"stage": "evaluate", "arm": "adapter"}]
+        plan = plan_file(tmp_path, *steps, {"stage": "deploy", "arm": "adapter", "port": port})
+        refused(tunesmith, f"port {port}", plan)
+
+
+def test_steps_that_fit_one_by_one_but_not_together_open_no_run(tunesmith: Tunesmith, tmp_path: Path) -> None:
+    share = int(shutil.disk_usage(tmp_path).free * 0.4)  # a copy of it is priced at half as much again
+    for name in ("model", "other"):
+        make_tiny_model(tmp_path / name, weight_bytes=share - share % 2)
+    refused(
+        tunesmith, "GiB of disk in all", plan_file(tmp_path, {"stage": "base", "model": "other", "role": "teacher"})
+    )
+
+
+def test_the_stages_that_need_vllm_are_those_that_say_so() -> None:
+    for entry in catalog.STAGES:
+        source = Path(str(import_module(entry.declared_in).__file__)).read_text()
+        assert entry.serves == ("need_vllm(facts)" in source), entry.name
+
+
+def test_a_run_that_breaks_before_its_first_step_does_not_stay_running(tmp_path: Path) -> None:
+    def emit(event: str, **data: Any) -> None:
+        if event == "run.started":
+            raise RuntimeError("a defect")
+
+    ws = Workspace(Store(tmp_path), None, emit)
+    with pytest.raises(RuntimeError):
+        executor.run_arc(ws, ArcPlan(name="p", steps=(StepSpec(stage="inspect"),)), yes)
+    assert ws.store.run("r1").status == "failed"
+
+
+@pytest.mark.parametrize(("plan", "status"), [({}, "stopped"), ({"steps": [{"stage": "inspect"}]}, "waiting")])
+def test_a_run_without_steps_that_nobody_carries_out_does_not_stay_running(
+    tunesmith: Tunesmith, plan: dict[str, Any], status: str
+) -> None:
+    store = Store(tunesmith.home)
+    run = store.new_run("phantom", plan=plan)
+    with store.write() as conn:
+        conn.execute("UPDATE runs SET created_at = created_at - 120")
+    tunesmith("runs", "list")
+    assert store.run(run).status == status
+
+
+def killed_step(tunesmith: Tunesmith, model: Path) -> Store:
+    """A home whose run r1, made stage by stage, has one step: its worker was killed in the middle."""
+    store = Store(tunesmith.home)
+    ws = Workspace(store, None, lambda event, **data: None)
+    run = store.new_run("by hand")
+    plan = executor.price(ws, run, "base", {"model": str(model)})
+    step = executor.propose(ws, run, plan)
+    assert executor.decide(ws, step, plan, yes)
+    pid = launcher.launch(store, step, vllm=None).pid
+    assert pid
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not launcher.is_alive(store.step(step)))
+    assert [dead.id for dead in launcher.reconcile(store)] == [step]
+    return store
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_killed_step_of_a_run_without_a_plan_goes_on_as_its_error_says(
+    tunesmith: Tunesmith, slow_model_folder: Path
+) -> None:
+    store = killed_step(tunesmith, slow_model_folder)
+    assert "tunesmith run --resume r1" in str(store.steps()[0].error)
+    waits = tunesmith("run", "--resume", "r1", "--json")
+    assert waits.returncode == 3 and store.run("r1").status == "waiting"
+    done = tunesmith("run", "--resume", "r1", "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (last["event"], last["run"], last["status"]) == ("done", "r1", "done")
+    assert [step.status for step in store.steps("r1")] == ["done"]
+    again = tunesmith("run", "--resume", "r1", "--yes")
+    assert again.returncode == 2 and "no step of r1 is half done" in again.stderr
+
+
+def test_what_is_refused_leaves_a_finished_run_as_it_was(tunesmith: Tunesmith, model_folder: Path) -> None:
+    assert tunesmith("base", "--model", str(model_folder), "--yes").returncode == 0
+    store = Store(tunesmith.home)
+    finished = store.run("r1")
+    assert finished.status == "done"
+    assert tunesmith("baseline", "--suites", "/nowhere.yaml", "--yes", TUNESMITH_VLLM=STUB).returncode == 2
+    assert tunesmith("deploy", "--arm", "adapter", "--yes", TUNESMITH_VLLM=STUB).returncode == 2
+    made = Artifact("", "r1", store.steps("r1")[0].id, "adapter", model_folder, "0" * 64, 64)
+    store.add_artifact(made)
+    assert tunesmith("deploy", "--arm", "adapter", "--yes", TUNESMITH_VLLM=STUB).returncode == 4
+    assert store.run("r1") == finished
+
+
+def test_an_approved_step_moves_its_run(tunesmith: Tunesmith, model_folder: Path) -> None:
+    asked = json.loads(tunesmith("base", "--model", str(model_folder), "--json").stdout)
+    store = Store(tunesmith.home)
+    assert store.run("r1").status == "waiting"
+    assert tunesmith("base", "--approve", asked["plan_hash"][:12]).returncode == 0
+    assert store.run("r1").status == "done"
+
+
+def test_the_approved_last_step_of_a_plan_ends_its_run(tunesmith: Tunesmith, tmp_path: Path) -> None:
+    assert tunesmith("run", plan_file(tmp_path)).returncode == 3
+    store = Store(tunesmith.home)
+    [step] = store.steps()
+    assert tunesmith("base", "--approve", step.plan_hash[:12]).returncode == 0
+    assert store.run("r1").status == "done"

@@ -1,0 +1,269 @@
+"""A new behaviour told in the conversation: asked for part by part, kept as it is said, planned once it is whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
+from pydantic_ai.models.function import AgentInfo, FunctionModel
+
+from tests.agent.driver.test_conversation import APPROVE_NOW, Talk
+from tests.fixtures.terminal import Terminal, Tunesmith
+from tunesmith.agent.driver.describing import begin, open_interview, take
+from tunesmith.tools.data.behaviour import load_behaviour
+from tunesmith.tools.data.description import Example, described
+from tunesmith.tools.suites.loading import load_suites
+
+GOAL = ("plan_fine_tune", {"goal": "cooking tips", "pace": "fast", "quantize": True})
+ANSWER = ("describe_behaviour", {"act": "answer"})
+POINTS = "- Boil it.\\n- Peel it.\\n- Eat it."
+SAID = (
+    "when the user asks how to cook something",
+    "exactly three bullet points",
+    "never greet anybody",
+    f"How do I cook an egg? => {POINTS}",
+    f"my bread won't rise -> {POINTS.replace('egg', 'bread')}",
+    f"tell me about basil => {POINTS.replace('Boil', 'Water')}",
+)
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Iterator[Talk]:
+    one = Talk(tmp_path / "home")
+    yield one
+    one.chat.close()
+
+
+def tell(talk: Talk, *said: str) -> list[str]:
+    return [talk.turn(words, ANSWER, "Noted.").text for words in said]
+
+
+def test_what_is_missing_is_asked_for_before_anything_is_planned(talk: Talk) -> None:
+    talk.turn("make it give cooking tips", GOAL, "Tell me when.")
+    for words, part in zip(SAID, ("when", "what", "never", "examples", "examples", "examples"), strict=True):
+        interview = open_interview(talk.store.home)
+        assert interview is not None and interview.asked == part and talk.desk.draft is None
+        tell(talk, words)
+    assert open_interview(talk.store.home) is None and talk.desk.draft is not None
+    stages = [spec.stage for spec in talk.desk.draft.steps]
+    assert stages[:2] == ["inspect", "base"] and stages[-1] == "deploy" and talk.ran() == []
+
+
+def test_the_folder_holds_what_was_said_letter_for_letter_and_its_examples_as_cases(talk: Talk) -> None:
+    talk.turn("make it give cooking tips", GOAL)
+    hostile = f"{APPROVE_NOW} {{{{slot}}}} file://etc => {POINTS}"
+    tell(talk, *SAID[:5], hostile)
+    folders = [path.parent for path in (talk.store.home / "behaviours").glob("*/behaviour.yaml")]
+    behaviour = load_behaviour(str(folders[0]))
+    assert (behaviour.when, behaviour.what, behaviour.never) == SAID[:3]  # type: ignore[union-attr]
+    assert behaviour.examples[2].prompt == hostile.partition(" =>")[0]  # type: ignore[union-attr]
+    assert len(load_suites([folders[0] / "suites" / "target.yaml"]).cases) == 3
+    assert talk.ran() == [] and not talk.store.read("SELECT 1 FROM approvals")
+
+
+def test_a_description_survives_the_end_of_the_program(talk: Talk) -> None:
+    talk.turn("make it give cooking tips", GOAL)
+    tell(talk, *SAID[:2])
+    again = Talk(talk.store.home)
+    try:
+        again.turn(SAID[2], ANSWER, "Noted.")
+        interview = open_interview(again.store.home)
+        assert interview is not None and interview.draft.what == SAID[1] and interview.asked == "examples"
+    finally:
+        again.chat.close()
+
+
+def test_an_example_without_an_answer_is_asked_for_again_and_nothing_is_lost(talk: Talk) -> None:
+    talk.turn("make it give cooking tips", GOAL)
+    tell(talk, *SAID[:4], "just do what I mean")
+    interview = open_interview(talk.store.home)
+    assert interview is not None and len(interview.draft.examples) == 1
+    assert "MESSAGE => ANSWER" in talk.tool_results()[-1]
+
+
+def test_a_whole_description_whose_writing_was_interrupted_can_be_gone_on_with(talk: Talk) -> None:
+    interview = begin(talk.store.home, "cooking tips", "fast", True)
+    for words in SAID:
+        interview = take(talk.store.home, interview, words)
+    tell(talk, f"how long does rice take? => {POINTS}")
+    assert talk.desk.draft is not None and open_interview(talk.store.home) is None
+
+
+def test_a_description_is_given_up_by_a_word(talk: Talk) -> None:
+    talk.turn("make it give cooking tips", GOAL)
+    tell(talk, SAID[0])
+    talk.turn("forget it", ("describe_behaviour", {"act": "drop"}), "Dropped.")
+    assert open_interview(talk.store.home) is None and talk.desk.draft is None
+    kept = next((talk.store.home / "behaviours").glob("dropped-*.json"))
+    assert SAID[0] in kept.read_text() and any(kept.name in heard for heard in talk.desk.heard)
+
+
+def test_a_part_can_be_said_anew_by_its_name(talk: Talk) -> None:
+    talk.turn("make it give cooking tips", GOAL)
+    tell(talk, "when the user asks about ducks", "when: the user asks how to cook something", SAID[1])
+    draft = open_interview(talk.store.home)
+    assert draft is not None and draft.draft.when == "the user asks how to cook something"
+    assert draft.draft.what == SAID[1] and draft.asked == "never"
+
+
+def test_an_open_description_leaves_the_steps_that_are_ordered_outright_at_hand(talk: Talk) -> None:
+    talk.turn("make it give cooking tips", GOAL)
+    talk.turn("get the base model", "Sure.")
+    assert {"describe_behaviour", "base"} <= talk.shown_tools()
+    talk.turn("how shall I train my dog to fetch? => - Throw it.\\n- Wait.\\n- Praise.", "Noted.")
+    assert "train" not in talk.shown_tools()
+
+
+def test_a_behaviour_described_earlier_is_planned_at_once_by_its_name(talk: Talk) -> None:
+    talk.turn("make it give cooking tips", GOAL)
+    tell(talk, *SAID)
+    name = next((talk.store.home / "behaviours").glob("*/behaviour.yaml")).parent.name
+    talk.desk.draft = None
+    talk.turn(f"teach it {name}s, please", GOAL, "When shall it apply?")
+    assert talk.desk.draft is None and open_interview(talk.store.home) is not None
+    talk.turn("forget it", ("describe_behaviour", {"act": "drop"}), "Dropped.")
+    talk.turn(f"train {name} again", GOAL, "Start it?")
+    assert talk.desk.draft is not None
+
+
+def test_an_example_said_again_for_the_same_message_replaces_the_one_before(talk: Talk) -> None:
+    talk.turn("make it give cooking tips", GOAL)
+    tell(talk, *SAID[:4], f"how do I  COOK an egg? => {POINTS.replace('Boil', 'Fry')}")
+    interview = open_interview(talk.store.home)
+    assert interview is not None and "1 of 3 are here" in interview.question
+    assert [example.answer for example in interview.draft.examples] == ["- Fry it.\n- Peel it.\n- Eat it."]
+    tell(talk, *SAID[4:])
+    assert talk.desk.draft is not None and open_interview(talk.store.home) is None
+
+
+def test_a_draft_with_one_message_twice_is_no_dead_end(talk: Talk) -> None:
+    interview = begin(talk.store.home, "cooking tips", "fast", True)
+    for words in SAID[:3]:
+        interview = take(talk.store.home, interview, words)
+    said = [Example(prompt=prompt, answer="- a\n- b\n- c") for prompt in ("egg?", "Egg?", "rice?", "bread?")]
+    stuck = interview.model_copy(update={"draft": interview.draft.model_copy(update={"examples": tuple(said)})})
+    tell_again = take(talk.store.home, stuck, "egg? => - x\\n- y\\n- z")
+    assert [example.prompt for example in described(tell_again.draft).examples] == ["rice?", "bread?", "egg?"]
+
+
+@pytest.mark.parametrize(
+    ("line", "prompt", "answer"),
+    [
+        ("What does a -> b mean? => b follows\\nfrom a", "What does a -> b mean?", "b follows\nfrom a"),
+        ("What does a → b mean? ⇒ implies", "What does a → b mean?", "implies"),
+        ("my bread won't rise -> wait", "my bread won't rise", "wait"),
+    ],
+)
+def test_an_example_is_parted_at_the_arrow_that_was_asked_for_and_told_as_understood(
+    tmp_path: Path, line: str, prompt: str, answer: str
+) -> None:
+    interview = begin(tmp_path, "logic", "fast", True)
+    for words in (*SAID[:3], line):
+        interview = take(tmp_path, interview, words)
+    assert interview.draft.examples == (Example(prompt=prompt, answer=answer),)
+    read_as = answer.replace("\n", "\\n")
+    assert f"“{prompt}” => “{read_as}”" in interview.question
+
+
+def when_and_what(talk: Talk) -> tuple[str, str] | None:
+    held = open_interview(talk.store.home)
+    return (held.draft.when, held.draft.what) if held else None
+
+
+def test_undo_takes_an_answer_of_a_description_back(talk: Talk) -> None:
+    talk.turn("make it give cooking tips", GOAL)
+    tell(talk, "when the user asks abuot ducks")
+    talk.chat.undo()
+    assert when_and_what(talk) == ("", "")
+    tell(talk, *SAID[:2])
+    assert when_and_what(talk) == SAID[:2]
+    talk.turn("forget it", ("describe_behaviour", {"act": "drop"}), "Dropped.")
+    assert when_and_what(talk) is None
+    for expected in (SAID[:2], (SAID[0], ""), ("", ""), None):
+        talk.chat.undo()
+        assert when_and_what(talk) == expected
+
+
+def test_undo_asks_on_for_the_example_that_made_a_description_whole(talk: Talk) -> None:
+    talk.turn("make it give cooking tips", GOAL)
+    tell(talk, *SAID)
+    assert talk.desk.draft is not None and talk.chat.open_description() == ""
+    talk.chat.undo()
+    assert talk.desk.draft is None and "2 of 3 are here" in talk.chat.open_description()
+
+
+def test_a_new_conversation_has_no_description_and_the_old_one_keeps_its_own(talk: Talk) -> None:
+    talk.turn("make it give cooking tips", GOAL)
+    tell(talk, SAID[0])
+    before = talk.chat.id
+    talk.chat.switch(talk.chat.conversations.new())
+    assert open_interview(talk.store.home) is None
+    talk.turn("hello")
+    assert "describe_behaviour" not in talk.shown_tools() and "plan_fine_tune" in talk.shown_tools()
+    talk.turn("make it write poems", GOAL)
+    talk.chat.switch(before)
+    assert when_and_what(talk) == (SAID[0], "") and "What exactly" in talk.chat.open_description()
+
+
+def test_what_a_killed_turn_wrote_is_not_lost_to_a_new_conversation(talk: Talk) -> None:
+    interview = begin(talk.store.home, "cooking tips", "fast", True)
+    take(talk.store.home, interview, SAID[0])
+    again = Talk(talk.store.home)
+    try:
+        before = again.chat.id
+        again.chat.switch(again.chat.conversations.new())
+        assert open_interview(talk.store.home) is None
+        again.chat.switch(before)
+        assert when_and_what(again) == (SAID[0], "")
+    finally:
+        again.chat.close()
+
+
+def test_a_conversation_is_not_asked_what_another_program_is_told(talk: Talk) -> None:
+    other = Talk(talk.store.home)
+    try:
+        talk.turn("make it give cooking tips", GOAL)
+        other.turn("hello")
+        assert "plan_fine_tune" in other.shown_tools()
+        tell(talk, SAID[0])
+        assert when_and_what(talk) == (SAID[0], "")
+    finally:
+        other.chat.close()
+
+
+def test_an_open_description_is_told_at_the_start_and_wherever_it_comes_back(
+    terminal: Callable[..., Terminal], tunesmith: Tunesmith
+) -> None:
+    begin(tunesmith.home, "cooking tips", "fast", True)
+    repl = terminal()
+    repl.expect("a description is open: When shall it apply?")
+    repl.expect("`drop it` gives it up")
+    repl.line("/new")
+    repl.expect("a new conversation")
+    assert open_interview(tunesmith.home) is None
+    repl.line("/resume")
+    repl.expect("a description is open: When shall it apply?")
+
+
+def test_with_a_routed_driver_the_question_is_asked_in_codes_own_words(talk: Talk) -> None:
+    choices = iter(['{"tool": "plan_fine_tune", "pace": "fast", "quantize": true}', '{"tool": "chat"}'])
+
+    def choose(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        return ModelResponse([TextPart(next(choices))])
+
+    async def words(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[Any]:
+        assert not info.function_tools  # words without a tool are asked for with none in sight
+        yield "Just talk."
+
+    model = FunctionModel(choose, stream_function=words)
+    talk.desk.routed = True
+    asked = talk.chat.begin("make it give cooking tips", lambda: model, talk.said.append).result(30)
+    assert "When shall it apply?" in asked.text and open_interview(talk.store.home) is not None
+    assert (
+        json.loads((talk.store.home / "behaviours" / "draft.json").read_text())["goal"] == "make it give cooking tips"
+    )
+    assert talk.chat.begin("hm?", lambda: model, talk.said.append).result(30).text == "Just talk."

@@ -1,0 +1,148 @@
+"""The driver's own server: when it may start, how much of a GPU it takes, and that it comes back within a turn."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fixtures import FIXTURES
+from tests.fixtures.tiny_model import make_tiny_model
+from tunesmith.agent.commands.settings import DriverSettings, Settings
+from tunesmith.agent.driver.chat import Chat
+from tunesmith.agent.driver.endpoint import Driver, model_of, needed_bytes
+from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import GIB
+from tunesmith.tools.machine.measure import measure_machine
+from tunesmith.tools.machine.processes import ProcessId
+from tunesmith.tools.models.memory_math import gpu_share
+from tunesmith.tools.pipeline import executor
+from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.serving import servers
+
+STUB = str(FIXTURES / "stub_vllm.py")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "home"
+    servers.stop_all(tmp_path / "home")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return make_tiny_model(tmp_path / "driver-model")
+
+
+@pytest.fixture
+def driver(home: Path, model: Path) -> Iterator[Driver]:
+    one = Driver(Settings(home=home, vllm=STUB, driver=DriverSettings(model=str(model), routing=False)))
+    yield one
+    one.close()
+
+
+def running(store: Store, model: Path, peak_ram_bytes: int) -> str:
+    """A step that this process seems to work on."""
+    ws = Workspace(store, None, lambda event, **data: None)
+    plan = executor.price(ws, store.new_run("test"), "base", {"model": str(model)})
+    priced = plan.model_copy(update={"estimate": plan.estimate.model_copy(update={"peak_ram_bytes": peak_ram_bytes})})
+    step = executor.propose(ws, plan.run, priced)
+    me = ProcessId.of(os.getpid())
+    store.claim(step, needs_approval=False, pid=me.pid, pid_started=me.started, boot_id=me.boot_id)
+    return step
+
+
+def test_the_driver_does_not_start_into_a_step_that_needs_the_room(driver: Driver, home: Path, model: Path) -> None:
+    step = running(Store(home), model, measure_machine(home).ram_total_bytes)
+    with pytest.raises(BadInput, match=rf"waits until base \({step}\) has ended: it needs the memory"):
+        driver.ensure()
+    assert servers.list_servers(home) == []
+    Store(home).fail(step, "over")
+    assert driver.ensure().model == "driver-model"
+
+
+def test_a_driver_that_is_served_already_answers_beside_any_step(driver: Driver, home: Path, model: Path) -> None:
+    before = driver.ensure()
+    running(Store(home), model, measure_machine(home).ram_total_bytes)
+    assert driver.ensure() == before
+
+
+def test_on_a_gpu_the_driver_takes_what_it_needs_and_no_more(tmp_path: Path) -> None:
+    shape = {"hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2}
+    folder = make_tiny_model(tmp_path / "coder", weight_bytes=3_100_000_000, **shape, head_dim=128)
+    share = gpu_share(needed_bytes(folder, 8192), 80 * GIB)
+    assert 0.08 <= share <= 0.12
+    assert gpu_share(needed_bytes(folder, 32768), 80 * GIB) > share
+
+
+class Conversation:
+    """A turn with a driver that calls `base` and, after its result, says a word."""
+
+    def __init__(self, home: Path, model: Path, driver: Driver, tmp_path: Path) -> None:
+        base = make_tiny_model(tmp_path / "base")
+        (model / "call.json").write_text(json.dumps({"name": "base", "arguments": {"model": str(base), "run": None}}))
+        self.prompt = f"take {base} as the base"
+        self.home, self.driver = home, driver
+        self.urls: list[str] = []
+        self.leaves = True
+        self.chat = Chat(
+            Desk(
+                ws=Workspace(Store(home), None, self._emit),
+                approver=lambda plan, step: Decision(True, "test"),
+                show=lambda shown: None,
+                start_arc=lambda plan: "",
+                follow=True,
+                endpoint=self._endpoint,
+            )
+        )
+
+    def _emit(self, event: str, **data: Any) -> None:
+        if event == "step.started" and data["stage"] == "base" and self.leaves:
+            servers.stop_all(self.home, role=servers.DRIVER)
+
+    def _endpoint(self) -> Any:
+        endpoint = self.driver.ensure()
+        self.urls.append(endpoint.url)
+        return endpoint
+
+    def turn(self) -> str:
+        said: list[str] = []
+        reply = self.chat.begin(self.prompt, lambda: model_of(self._endpoint()), said.append).result(60)
+        self.chat.close()
+        return reply.text
+
+
+def test_a_driver_that_gave_way_is_back_for_the_words_after_the_step(
+    driver: Driver, home: Path, model: Path, tmp_path: Path
+) -> None:
+    one = Conversation(home, model, driver, tmp_path)
+    assert one.turn() == "It is done."
+    assert len(set(one.urls)) == 2, "another server answered after the step"
+    assert Store(home).artifacts("r1", "base")
+
+
+def test_a_driver_that_stays_is_not_asked_for_again(driver: Driver, home: Path, model: Path, tmp_path: Path) -> None:
+    one = Conversation(home, model, driver, tmp_path)
+    one.leaves = False
+    assert one.turn() == "It is done." and len(one.urls) == 1
+
+
+def test_a_driver_that_cannot_come_back_ends_the_turn_in_codes_words(
+    driver: Driver, home: Path, model: Path, tmp_path: Path
+) -> None:
+    one = Conversation(home, model, driver, tmp_path)
+
+    def taken(event: str, **data: Any) -> None:
+        Conversation._emit(one, event, **data)
+        if event == "step.finished" and data["stage"] == "base":
+            running(Store(home), tmp_path / "base", measure_machine(home).ram_total_bytes)
+
+    object.__setattr__(one.chat.desk.ws, "emit", taken)
+    with pytest.raises(BadInput, match="the driver waits until base"):
+        one.turn()

@@ -1,0 +1,174 @@
+"""A base from the hub: its size is in the price, and what must not be loaded is refused before anything starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from tests.fixtures.terminal import Tunesmith
+from tests.fixtures.tiny_model import make_tiny_model
+from tunesmith.memory.store import Store
+
+COMMIT = "0123456789abcdef" * 2 + "01234567"
+
+
+class Hub:
+    """The two addresses of the hub that a download asks: what a model holds, and one file of it."""
+
+    def __init__(self, folder: Path) -> None:
+        hub, self.folder, self.fetched = self, folder, list[str]()
+        self.sizes: dict[str, int] = {}
+        """Sizes to tell that are not those of the files."""
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.answer(body=True)
+
+            def do_HEAD(self) -> None:
+                self.answer(body=False)
+
+            def answer(self, *, body: bool) -> None:
+                path = self.path.partition("?")[0]
+                if path in (f"/api/models/org/tiny/revision/{COMMIT}", "/api/models/org/tiny"):
+                    return self.send(json.dumps(hub.listing()).encode())
+                if path.startswith(f"/api/models/org/tiny/tree/{COMMIT}"):
+                    return self.send(json.dumps(hub.tree()).encode())
+                name = path.removeprefix(f"/org/tiny/resolve/{COMMIT}/")
+                if not (hub.folder / name).is_file():
+                    return self.send(b"{}", status=404)
+                if body:
+                    hub.fetched.append(name)
+                return self.send((hub.folder / name).read_bytes(), etag=name)
+
+            def send(self, data: bytes, *, status: int = 200, etag: str = "") -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                if etag:
+                    self.send_header("ETag", f'"{etag}"')
+                    self.send_header("X-Repo-Commit", COMMIT)
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(data)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def env(self) -> dict[str, str]:
+        address = f"http://127.0.0.1:{self.server.server_port}"
+        return {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
+
+    def files(self) -> dict[str, int]:
+        found = sorted(file for file in self.folder.rglob("*") if file.is_file())
+        names = {file.relative_to(self.folder).as_posix(): file.stat().st_size for file in found}
+        return names | self.sizes
+
+    def listing(self) -> dict[str, Any]:
+        siblings = [{"rfilename": name, "size": size} for name, size in self.files().items()]
+        return {"id": "org/tiny", "sha": COMMIT, "siblings": siblings, "private": False, "tags": []}
+
+    def tree(self) -> list[dict[str, Any]]:
+        return [{"type": "file", "path": n, "size": size, "oid": n} for n, size in self.files().items()]
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    found = Hub(make_tiny_model(tmp_path / "on-the-hub", weight_bytes=4_000_000))
+    yield found
+    found.server.shutdown()
+    found.server.server_close()
+
+
+def base(tunesmith: Tunesmith, hub: Hub, *more: str, **env: str) -> Any:
+    return tunesmith("base", "--model", "org/tiny", "--revision", COMMIT, "--json", *more, **{**hub.env, **env})
+
+
+def test_the_price_holds_the_size_that_the_hub_tells(tunesmith: Tunesmith, hub: Hub) -> None:
+    (hub.folder / "pytorch_model.bin").write_bytes(b"\x80\x04" * 1000)  # neither fetched nor counted
+    (hub.folder / "onnx").mkdir()
+    (hub.folder / "onnx" / "model.safetensors").write_bytes(b"0" * 1000)
+    hub.sizes["model.safetensors"] = 8 << 30
+    done = base(tunesmith, hub)
+    assert done.returncode == 3, done.stderr
+    plan = json.loads(done.stdout)["plan"]
+    rest = sum(s for n, s in hub.files().items() if n.endswith((".json", ".jinja")))
+    assert plan["estimate"]["disk_bytes"] == (8 << 30) + rest
+    assert plan["writes"] == ["models/ (8.00 GiB)"] and plan["estimate"]["seconds"] > 300
+    assert "model.safetensors" not in hub.fetched
+
+
+def test_what_does_not_fit_on_the_disk_is_refused(tunesmith: Tunesmith, hub: Hub) -> None:
+    hub.sizes["model.safetensors"] = 1 << 50
+    done = base(tunesmith, hub, "--yes")
+    assert done.returncode == 2 and "GiB of disk" in done.stderr + done.stdout
+
+
+def code(hub: Hub) -> None:
+    (hub.folder / "processor_config.json").write_text(json.dumps({"deep": [{"auto_map": {"x": "evil.Evil"}}]}))
+
+
+def pickle_only(hub: Hub) -> None:
+    (hub.folder / "model.safetensors").rename(hub.folder / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(("fault", "told"), [(code, "auto_map"), (pickle_only, "only as a pickle")])
+def test_what_must_not_be_loaded_is_refused_before_anything_starts(
+    tunesmith: Tunesmith, hub: Hub, fault: Any, told: str
+) -> None:
+    fault(hub)
+    done = base(tunesmith, hub, "--yes")
+    assert done.returncode == 2 and told in json.loads(done.stdout)["message"], done.stdout + done.stderr
+    assert Store(tunesmith.home).steps() == [] and "model.safetensors" not in hub.fetched
+
+
+def test_a_model_that_the_hub_does_not_have_is_bad_input(tunesmith: Tunesmith, hub: Hub) -> None:
+    done = tunesmith("base", "--model", "org/other", "--revision", COMMIT, "--yes", **hub.env)
+    assert done.returncode == 2 and "404" in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+@pytest.mark.parametrize("env", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])
+def test_a_hub_out_of_reach_leaves_the_size_unknown_and_says_so(
+    tunesmith: Tunesmith, hub: Hub, env: dict[str, str]
+) -> None:
+    done = base(tunesmith, hub, **env)
+    assert done.returncode == 3, done.stderr
+    plan = json.loads(done.stdout)["plan"]
+    assert plan["writes"] == ["models/ (size unknown (the hub cannot be reached))"]
+    assert "size unknown (the hub cannot be reached)" in plan["steps"][0]
+
+
+def test_a_base_comes_from_the_hub_whole(tunesmith: Tunesmith, hub: Hub) -> None:
+    (hub.folder / "training_args.bin").write_bytes(b"\x80\x04")
+    done = base(tunesmith, hub, "--yes")
+    assert done.returncode == 0, done.stderr
+    copy = Path(json.loads(done.stdout)["result"]["path"])
+    expected = {name for name in hub.files() if name != "training_args.bin"}
+    assert {file.name for file in copy.iterdir()} == expected | {"manifest.json"}
+    assert (copy / "model.safetensors").read_bytes() == (hub.folder / "model.safetensors").read_bytes()
+
+
+def test_a_worker_finds_code_before_it_fetches_the_weights(hub: Hub, tmp_path: Path) -> None:
+    """As where the hub was out of reach when the price was made."""
+    code(hub)
+    script = f"""
+from pathlib import Path
+from tunesmith.tools.models.base_job import materialize_hub
+materialize_hub("org/tiny", {COMMIT!r}, Path({str(tmp_path / "out")!r}), print)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, **hub.env}, capture_output=True, text=True, timeout=60
+    )
+    assert "BadInput: processor_config.json of org/tiny has an auto_map" in done.stderr
+    assert "model.safetensors" not in hub.fetched

@@ -1,0 +1,127 @@
+"""A plan that is talked about: which behaviour it is for, what a change in words does, and what a refusal leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.agent.driver.test_conversation import Talk
+from tests.fixtures.stored_runs import finished_run
+from tunesmith.agent.driver.number_grounding import sentences, unsupported
+from tunesmith.agent.driver.planning import is_ticket_triage
+from tunesmith.memory.errors import BadInput
+
+GOAL = ("plan_fine_tune", {"goal": "answer tickets as JSON", "pace": "full", "quantize": True})
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Iterator[Talk]:
+    one = Talk(tmp_path / "home")
+    yield one
+    one.chat.close()
+
+
+@pytest.fixture
+def planned(talk: Talk) -> Talk:
+    talk.turn("make it answer support tickets as JSON", GOAL, "Start it?")
+    assert talk.desk.draft is not None
+    return talk
+
+
+def edit(step: str, field: str | None = None, value: str | None = None) -> tuple[str, dict[str, Any]]:
+    return "edit_plan", {"step": step, "field": field, "value": value}
+
+
+def steps(talk: Talk) -> list[str]:
+    assert talk.desk.draft is not None
+    return [
+        f"{spec.stage} {spec.fields['arm']}" if "arm" in spec.fields else spec.stage for spec in talk.desk.draft.steps
+    ]
+
+
+def fields(talk: Talk, stage: str) -> dict[str, Any]:
+    assert talk.desk.draft is not None
+    return next(spec.fields for spec in talk.desk.draft.steps if spec.stage == stage)
+
+
+@pytest.mark.parametrize(
+    ("words", "bundled"),
+    [
+        ("make this model answer support tickets as strict JSON", True),
+        ("triage our helpdesk mail", True),
+        ("another one for tickets, all of it", True),
+        ("my custmers' tikets in json pls", True),
+        ("teach it to write polite replies to customer emails in French", False),
+        ("teach it to support Spanish", False),
+        ("turn customer reviews into JSON", False),
+        ("write replies for support tickets", False),
+    ],
+)
+def test_only_tickets_that_are_to_be_sorted_are_the_bundled_behaviour(words: str, bundled: bool) -> None:
+    assert is_ticket_triage(words) is bundled
+
+
+def test_every_number_that_is_named_beside_its_field_is_set_at_once(planned: Talk) -> None:
+    planned.turn("use rank 8 and 3 epochs", edit("train", "lora_rank", "8"), "Changed.")
+    assert (fields(planned, "train")["lora_rank"], fields(planned, "train")["epochs"]) == ("8", "3")
+    assert "train epochs 3" in planned.tool_results()[-1]
+
+
+def test_leaving_an_evaluation_out_asks_which_and_never_takes_the_one_that_deploy_needs(planned: Talk) -> None:
+    before = steps(planned)
+    planned.turn("skip the evaluation", edit("evaluate"), "Which?")
+    assert steps(planned) == before and "adapter or merged or quantized" in planned.tool_results()[-1]
+    planned.turn("the merge evaluation is not needed", edit("evaluate"), "Changed.")
+    assert steps(planned) == [step for step in before if step != "evaluate merged"]
+    planned.turn("skip evaluating the quantized one", edit("evaluate"), "Hm.")
+    assert "deploy serves only what was evaluated" in planned.tool_results()[-1]
+    assert "evaluate quantized" in steps(planned)
+
+
+def test_a_plan_that_cannot_begin_stays_proposed_and_nothing_says_that_it_began(planned: Talk) -> None:
+    def refuse(plan: Any) -> str:
+        raise BadInput("a plan is being carried out already")
+
+    planned.desk.start_arc = refuse
+    reply = planned.turn("ok start", ("start_plan", {"confirm": "start"}), "It cannot start now.")
+    assert planned.desk.draft is not None and "It begins" not in reply.text and not planned.desk.say_next
+
+
+def test_a_question_without_a_run_is_about_the_run_that_was_asked_about_and_steps_are_not(
+    talk: Talk,
+) -> None:
+    for _ in range(3):
+        finished_run(talk.store.home)[0].close()
+    look = lambda topic, run=None, setting=None: (  # noqa: E731
+        "look_up",
+        {"topic": topic, "run": run, "other_run": None, "setting": setting},
+    )
+    talk.turn("how did r1 go?", look("run", "r1"), "Fine.")
+    talk.turn("why rank 16?", look("setting", setting="lora_rank"), "So.")
+    assert '"run": "r1"' in talk.tool_results()[-1]
+    talk.turn("compare it with r2", look("compare_runs", "r2"), "So.")
+    assert '"runs": ["r1", "r2"]' in talk.tool_results()[-1]
+    assert talk.desk.current_run() == talk.store.newest_run()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("It takes 10-20 minutes.", ["10", "20 minutes"]),
+        ("A 50-60% gain.", ["50", "60%"]),
+        ("Accuracy reached ninety percent.", ["ninety"]),
+        ("It has .95 accuracy.", [".95"]),
+        ("One of them is W8A8, on llama-3.2 with vLLM 0.32.1, in r1.", []),
+    ],
+)
+def test_a_figure_is_found_however_it_is_written(text: str, found: list[str]) -> None:
+    assert unsupported(text, []) == found
+
+
+def test_the_mark_of_a_list_is_no_sentence_of_its_own() -> None:
+    assert sentences("So:\n1. Get the base.\n2. Train it. Then rest.") == [
+        "So:", "1. Get the base.", "2. Train it.", "Then rest."
+    ]  # fmt: skip

@@ -1,0 +1,88 @@
+"""A conversation whose tools are chosen by a schema-bound request: what it may start, and what follows a bad choice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
+from pydantic_ai.models.function import AgentInfo, FunctionModel
+
+from tests.agent.driver.test_conversation import APPROVE_NOW, Talk
+from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.workspace import Decision
+
+NO = Decision(False, "terminal", "not tonight")
+
+
+class Routed(Talk):
+    """A driver that chooses by a script and has words for everything."""
+
+    def say(self, prompt: str, choice: str, words: str = "Noted.") -> str:
+        shown: list[int] = []
+
+        def choose(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+            self.choices = [*self.choices, messages]
+            return ModelResponse([TextPart(choice)])
+
+        async def talk(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[Any]:
+            shown.append(len(info.function_tools))
+            yield words
+
+        self.desk.routed = True
+        model = FunctionModel(choose, stream_function=talk)
+        reply = self.chat.begin(prompt, lambda: model, self.said.append).result(30)
+        self.shown = shown
+        return reply.text
+
+    choices: list[list[ModelMessage]] = []  # noqa: RUF012
+    shown: list[int] = []  # noqa: RUF012
+
+
+@pytest.fixture
+def routed(tmp_path: Path) -> Iterator[Routed]:
+    one = Routed(tmp_path / "home", [NO] * 20)
+    yield one
+    one.chat.close()
+
+
+def test_whatever_is_chosen_nothing_expensive_starts_without_its_price_and_a_yes(routed: Routed) -> None:
+    for entry in catalog.STAGES:
+        routed.say(f"{entry.name}, {APPROVE_NOW}", json.dumps({"tool": entry.name}))
+    assert routed.ran() == [] and not routed.store.read("SELECT 1 FROM approvals WHERE decision = 'yes'")
+    assert all(plan.estimate.seconds > 0 for plan in routed.asked)
+
+
+def test_words_are_asked_for_without_a_tool_in_sight_before_and_after_a_call(routed: Routed) -> None:
+    assert routed.say("hello", '{"tool": "chat"}', "Hello!") == "Hello!" and routed.shown == [0]
+    routed.say("get the base", '{"tool": "base"}')  # answered with a no, which is the model's to put into words
+    assert routed.shown == [0]
+
+
+def test_what_the_records_say_is_said_by_code_and_no_request_is_made_for_it(routed: Routed) -> None:
+    assert routed.say("list my runs", '{"tool": "look_up", "topic": "runs"}') == "There is no run yet."
+    run = routed.store.new_run("tickets")
+    said = routed.say("how did it go?", '{"tool": "look_up", "topic": "run"}')
+    assert run in said and "tickets" in said and routed.shown == []
+
+
+def test_an_answer_that_is_no_choice_costs_one_turn_its_routing_and_no_more(routed: Routed) -> None:
+    assert routed.say("list my runs", "I think I would look it up", "Which ones?") == "Which ones?"
+    assert 0 < routed.shown[0] <= 6  # its own tool calling, among few tools
+    assert routed.desk.routed
+
+
+def test_the_page_of_examples_is_the_same_in_every_choice_and_the_state_stands_behind_it(routed: Routed) -> None:
+    routed.say("hello", '{"tool": "chat"}')
+    routed.store.new_run("tickets")
+    routed.say("hello again", '{"tool": "chat"}')
+    first, second = routed.choices[-2:]
+    assert first[:-1] == second[:-1] and str(first[-1].parts) != str(second[-1].parts)
+
+
+def test_a_figure_in_the_words_is_still_held_to_the_records(routed: Routed) -> None:
+    said = routed.say("how many runs are there?", '{"tool": "chat"}', "You have 37 runs.")
+    assert "37 runs" not in said and "left out" in said

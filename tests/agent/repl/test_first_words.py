@@ -1,0 +1,158 @@
+"""The first words of all, on a terminal: the driver has to be fetched and started, and the prompt is never lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.agent.repl.test_repl import hold
+from tests.fixtures import FIXTURES
+from tests.fixtures.stub_driver import Answer, StubDriver
+from tests.fixtures.terminal import Terminal, Tunesmith
+from tests.fixtures.tiny_model import make_tiny_model
+from tunesmith.memory.files import publish_folder
+from tunesmith.memory.store import Store
+from tunesmith.tools.models.base import bundled_model
+from tunesmith.tools.serving import servers
+
+Open = Callable[..., Terminal]
+STUB = str(FIXTURES / "stub_vllm.py")
+
+
+@pytest.fixture
+def slow_index(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A package index that takes connections and never answers, so that a download goes on and on."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(8)
+        held: list[socket.socket] = []
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    held.append(listening.accept()[0])
+
+        threading.Thread(target=accept, daemon=True).start()
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{listening.getsockname()[1]}/simple")
+        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+        yield
+        for one in held:
+            one.close()
+
+
+@pytest.fixture
+def fetching(
+    slow_index: None, terminal: Open, tunesmith: Tunesmith, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Terminal]:
+    """A REPL that was spoken to for the first time, told yes, and shows the bar of the download."""
+    monkeypatch.setenv("TUNESMITH_VLLM", STUB)
+    repl = terminal()
+    repl.expect("tunesmith ❯")
+    repl.line("hello there")
+    repl.expect("Start?", timeout_s=90)
+    repl.wait(lambda: "Start?" in repl.text, timeout_s=5)
+    threading.Event().wait(1.0)
+    repl.line("yes")
+    repl.expect("downloading", timeout_s=90)
+    yield repl
+    for step in Store(tunesmith.home).steps():
+        if step.pid:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(step.pid, signal.SIGKILL)
+    servers.stop_all(tunesmith.home)
+
+
+def test_the_download_shows_a_bar_and_ctrl_c_gives_the_prompt_back(fetching: Terminal, tunesmith: Tunesmith) -> None:
+    assert "left" in fetching.text and "/attach s1 follows it" not in fetching.text
+    place = fetching.type("\x03")
+    fetching.expect("the driver is fetched in the background (s1)", after=place)
+    place = fetching.line("/sql SELECT 6 * 7 AS answer")
+    fetching.expect("42", after=place)
+    assert Store(tunesmith.home).step("s1").status == "running"
+
+
+def test_words_that_waited_for_the_driver_are_taken_up_once_it_is_here(
+    fetching: Terminal, tunesmith: Tunesmith, tmp_path: Path
+) -> None:
+    place = fetching.type("\x03")
+    fetching.expect("fetched in the background", after=place)
+    store = Store(tunesmith.home)
+    hold(store, store.step("s1"))
+    tiny = make_tiny_model(tmp_path / "tiny")
+    target = tunesmith.home / "models" / bundled_model("bundled-driver").name
+
+    def fill(folder: Path) -> None:
+        for file in tiny.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+
+    publish_folder(target, fill, kind="driver", source="test", revision="")
+    store.finish("s1", {})  # as its worker would
+    fetching.expect("now to your words: hello there", after=place)
+    fetching.expect("It is done.", after=place, timeout_s=90)
+
+
+def test_words_said_again_while_it_is_fetched_show_the_bar_again(fetching: Terminal, tunesmith: Tunesmith) -> None:
+    place = fetching.type("\x03")
+    fetching.expect("fetched in the background", after=place)
+    place = fetching.line("are you there?")
+    fetching.expect("downloading", after=place)
+    place = fetching.type("\x03")
+    fetching.expect("fetched in the background", after=place)
+    assert [step.id for step in Store(tunesmith.home).steps()] == ["s1"]
+
+
+def test_ctrl_c_while_the_driver_starts_gives_the_prompt_back_and_leaves_no_server(
+    terminal: Open, tunesmith: Tunesmith, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleeper = tmp_path / "vllm"
+    sleeper.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(600)\n")
+    sleeper.chmod(0o755)
+    monkeypatch.setenv("TUNESMITH_VLLM", str(sleeper))
+    monkeypatch.setenv("TUNESMITH_DRIVER", str(model_folder))
+    repl = terminal()
+    repl.expect("tunesmith ❯")
+    place = repl.line("hello there")
+    repl.expect("the driver is starting", after=place, timeout_s=90)
+    place = repl.type("\x03")
+    repl.expect("stopped; jobs go on", after=place, timeout_s=5)
+    place = repl.line("/sql SELECT 6 * 7 AS answer")
+    repl.expect("42", after=place)
+    repl.wait(lambda: not servers.list_servers(tunesmith.home), timeout_s=30)
+    assert "Traceback" not in repl.text
+
+
+def test_a_plan_that_was_shown_is_not_shown_again_when_it_starts_unchanged(
+    terminal: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def script(body: dict[str, Any]) -> Answer:
+        last = body["messages"][-1]
+        if last["role"] == "tool":
+            return "Fine."
+        if "go ahead" in str(last["content"]):
+            return "start_plan", {"confirm": "start"}
+        return "plan_fine_tune", {"goal": "tickets as JSON", "pace": "fast", "quantize": True}
+
+    total = "each step is priced again"
+    with contextlib.closing(StubDriver(script)) as driver:
+        monkeypatch.setenv("TUNESMITH_DRIVER", driver.url)
+        repl = terminal()
+        repl.expect("tunesmith ❯")
+        repl.line("make it answer support tickets as JSON")
+        repl.expect("Start it, or change something?", timeout_s=90)
+        place = repl.line("go ahead")
+        repl.expect("Start? (yes", after=place, timeout_s=90)
+        assert repl.text.count(total) == 1
+        threading.Event().wait(1.0)
+        place = repl.line("not now")
+        repl.expect("was declined", after=place)
+        place = repl.line("/demo")
+        repl.expect(total, after=place, timeout_s=90)

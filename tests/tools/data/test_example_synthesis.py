@@ -1,0 +1,220 @@
+"""Rows of a described behaviour: held to its rules, apart from its cases, whole after a break, and right to the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures import FIXTURES
+from tests.fixtures.descriptions import COOKING, HOSTILE
+from tests.fixtures.tiny_model import make_tiny_model
+from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.data.critique import CritiqueRequest
+from tunesmith.tools.data.critique_job import _judges
+from tunesmith.tools.data.example_critique import balance_examples, why_dropped
+from tunesmith.tools.data.scaffold import SPEC, SUITE, behaviour_of, write_behaviour
+from tunesmith.tools.pipeline import executor
+from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.serving import servers
+from tunesmith.tools.suites.loading import load_suites
+from tunesmith.tools.training.rows import read_rows
+
+STUB = str(FIXTURES / "stub_described.py")
+ROWS, REHEARSAL = 60, 5
+BEHAVIOUR = behaviour_of(COOKING)
+GOOD = "- Read.\n- Cook.\n- Eat."
+
+
+@pytest.fixture
+def ws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    (tmp_path / "answers").write_text("1000")
+    monkeypatch.setenv("STUB_REQUESTS", str(tmp_path / "requests"))
+    monkeypatch.setenv("STUB_ANSWERS", str(tmp_path / "answers"))
+    workspace = Workspace(Store(tmp_path / "home"), STUB, lambda event, **data: None)
+    yield workspace
+    servers.stop_all(tmp_path / "home")
+
+
+def say_yes(plan: Plan, step: str) -> Decision:
+    return Decision(True, "test")
+
+
+def asked(ws: Workspace) -> list[dict[str, object]]:
+    path = ws.store.home.parent / "requests"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def with_base(ws: Workspace) -> str:
+    run = ws.store.new_run("test")
+    executor.perform(ws, run, "base", {"model": str(make_tiny_model(ws.store.home.parent / "model"))}, say_yes)
+    return run
+
+
+def fields(folder: Path, **changes: object) -> dict[str, object]:
+    return {
+        "behaviour": str(folder), "rows": ROWS, "rehearsal_rows": REHEARSAL, "concurrency": 4, **changes
+    }  # fmt: skip
+
+
+def generated(row_id: str, prompt: str, answer: str = GOOD) -> TrainingRow:
+    drawn = {"typing": "as-is", "opener": ""}
+    return TrainingRow(
+        row_id,
+        "generated",
+        [{"role": "user", "content": prompt}],
+        [{"role": "assistant", "content": answer}],
+        {**drawn, "text": prompt, "attempt": 1, "finish_reason": "stop"},
+    )
+
+
+def reasons(folder: Path, *rows: TrainingRow) -> list[str]:
+    judges = _judges(BEHAVIOUR, load_suites([folder / SUITE, Path("general")]).cases, CritiqueRequest())
+    return [next(filter(None, (judge(row) for judge in judges)), "") for row in rows]
+
+
+def test_what_is_kept_obeys_the_rules_and_what_is_dropped_says_which_it_broke(ws: Workspace, tmp_path: Path) -> None:
+    run, folder = with_base(ws), write_behaviour(COOKING, tmp_path / "behaviours")
+    made = executor.perform(ws, run, "generate", fields(folder), say_yes)
+    result = executor.perform(ws, run, "critique", {"suites": [str(folder / SUITE), "general"]}, say_yes).result
+    assert made.result and result and result["candidates"] == ROWS + REHEARSAL
+    rows = [row for row in ws.store.rows(made.id) if row.origin == "generated"]
+    for row in rows:
+        points = row.completion[0]["content"].count("\n- ") + 1
+        assert row.verdict == ("drop" if points != 3 else row.verdict)
+        assert (points == 3) == (not row.reason.startswith("rule: not kept: the list has exactly 3 items"))
+    again = [row for row in rows if row.attributes["attempt"] == 2 and row.verdict == "keep"]
+    assert again, "some answer is right once the writer is told what was wrong"
+    salty = [row for row in rows if " salt " in f" {row.prompt[0]['content']} "]
+    assert salty and all(row.verdict == "drop" for row in salty)
+    odd = [row for row in rows if "mint tea" in row.prompt[0]["content"].lower()]
+    assert odd and all(row.reason.startswith("kind: ") for row in odd if not row.reason.startswith("length"))
+    assert made.result["kind_checked"]
+    assert len({row.prompt[0]["content"] for row in rows if row.verdict == "keep"}) >= 30
+    dataset = ws.store.artifacts(run, "dataset")[0]
+    assert len(read_rows(dataset.path / "train.jsonl")) == result["train_rows"]
+
+
+def test_a_step_that_broke_off_asks_only_for_what_is_not_there(ws: Workspace, tmp_path: Path) -> None:
+    run, folder = with_base(ws), write_behaviour(COOKING, tmp_path / "behaviours")
+    for limit, made in ((60, 0), (140, 10)):  # amid the messages, then amid the answers
+        (tmp_path / "answers").write_text(str(limit))
+        servers.stop_all(ws.store.home)
+        waiting = ws.store.steps(run)[-1]
+        with pytest.raises(StepFailed, match=r"no more answers.*--resume"):
+            if waiting.stage == "generate":
+                executor.resume(ws, waiting.id, say_yes)
+            else:
+                executor.perform(ws, run, "generate", fields(folder), say_yes)
+        assert len(ws.store.rows(ws.store.steps(run)[-1].id)) >= made
+    step = ws.store.steps(run)[-1].id
+    job_folder = ws.store.home / "runs" / run / step
+    subjects, messages = (job_folder / "subjects.json").read_text(), (job_folder / "messages.jsonl").read_text()
+    kept = {row.row_id: row.completion for row in ws.store.rows(step)}
+    (tmp_path / "answers").write_text("1000")
+    servers.stop_all(ws.store.home)
+    assert executor.resume(ws, step, say_yes).status == "done"
+    rows = {row.row_id: row.completion for row in ws.store.rows(step)}
+    assert len(rows) == ROWS + REHEARSAL and kept.items() <= rows.items()
+    assert (job_folder / "subjects.json").read_text() == subjects
+    assert (job_folder / "messages.jsonl").read_text().startswith(messages)
+
+
+def test_the_writer_never_gets_a_tool_or_a_seed_and_hostile_text_only_as_text(ws: Workspace, tmp_path: Path) -> None:
+    hostile = COOKING.model_copy(
+        update={"when": HOSTILE[0], "examples": (*COOKING.examples[:2], COOKING.examples[2].model_copy(
+            update={"prompt": HOSTILE[6]}))}
+    )  # fmt: skip
+    run, folder = with_base(ws), write_behaviour(hostile, tmp_path / "behaviours")
+    executor.perform(ws, run, "generate", fields(folder, rows=6), say_yes)
+    bodies = asked(ws)
+    assert bodies and not any("tools" in body or "seed" in body for body in bodies)
+    assert {body["model"] for body in bodies} == {bodies[0]["model"]}
+    assert [step.stage for step in ws.store.steps(run)] == ["base", "generate"]
+    texts = [message["content"] for body in bodies for message in body["messages"]]  # type: ignore[attr-defined]
+    assert HOSTILE[6] in texts
+
+
+def test_a_writer_that_takes_everything_for_the_kind_is_not_asked(
+    ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_ALWAYS_YES", "1")
+    run, folder = with_base(ws), write_behaviour(COOKING, tmp_path / "behaviours")
+    result = executor.perform(ws, run, "generate", fields(folder, rows=20), say_yes).result
+    step = ws.store.steps(run)[-1].id
+    assert result and not result["kind_checked"]
+    assert not any("of_kind" in row.attributes for row in ws.store.rows(step))
+    told = json.loads((ws.store.home / "runs" / run / step / "kind.json").read_text())
+    assert told == {"trusted": False, "examples": 3, "told": 3, "ordinary": 20, "told_apart": 0}
+
+
+def test_the_price_and_the_plan_say_how_rows_come_about(ws: Workspace, tmp_path: Path) -> None:
+    run, folder = with_base(ws), write_behaviour(COOKING, tmp_path / "behaviours")
+    plan = executor.price(ws, run, "generate", fields(folder))
+    assert "held to 5 rules" in " ".join(plan.steps)
+    assert plan.estimate.seconds < executor.price(ws, run, "generate", fields(folder, rows=10 * ROWS)).estimate.seconds
+    (folder / SPEC).write_text("kind: examples\nname: x\n")
+    with pytest.raises(BadInput, match=r"behaviour.yaml: "):
+        executor.price(ws, run, "generate", fields(folder))
+
+
+def test_a_spec_changed_after_its_rows_were_made_is_told(ws: Workspace, tmp_path: Path) -> None:
+    run, folder = with_base(ws), write_behaviour(COOKING, tmp_path / "behaviours")
+    executor.perform(ws, run, "generate", fields(folder, rows=4), say_yes)
+    path = folder / SPEC
+    path.write_text(path.read_text().replace("greet, or", "greet or"))
+    with pytest.raises(StepFailed, match="changed since its rows were made"):
+        executor.perform(ws, run, "critique", {"suites": []}, say_yes)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "kind"),
+    [
+        ("Why is my soup too thin?", GOOD, ""),
+        ("How do I boil an egg so the yolk stays soft??", GOOD, "leak"),
+        ("What toppings go on a tarte?", GOOD, "leak"),
+        ("What is the capital of Canada?", GOOD, "leak"),
+        ("Sorry, but I can't assist with that request.", GOOD, "role"),
+        ("", GOOD, "length"),
+        ("soup " * 300, GOOD, "length"),
+        ("Why is my soup too thin?", "", "empty"),
+        ("Why is my soup too thin?", "- Cook it.\n- Eat it.", "rule"),
+        ("Why is my soup too thin?", COOKING.examples[0].answer, "copy"),
+        ("Why is my soup too thin?", "- a b c d e a b c d e\n- a b c d e\n- x", "loop"),
+    ],
+)
+def test_a_bad_row_is_dropped_with_its_kind(prompt: str, answer: str, kind: str, tmp_path: Path) -> None:
+    folder = write_behaviour(COOKING, tmp_path, prompts=["What toppings go on a tart?"])
+    assert reasons(folder, generated("w1", prompt, answer))[0].partition(":")[0] == kind
+
+
+def test_one_answer_to_two_messages_is_no_answer_and_two_like_messages_are_one(tmp_path: Path) -> None:
+    folder = write_behaviour(COOKING, tmp_path)
+    long = "- Read the whole recipe first.\n- Cook it as it says there.\n- Eat it while it is hot."
+    first, second = generated("w1", "Why is my soup thin?", long), generated("w2", "What goes with roast duck?", long)
+    assert reasons(folder, first, second) == ["", "copy: the answer is that of row w1"]
+    again = replace(first, row_id="w3", completion=[{"role": "assistant", "content": GOOD}])
+    assert reasons(folder, first, again)[1].startswith("duplicate")
+
+
+def test_an_ordinary_answer_is_not_held_to_the_rules(tmp_path: Path) -> None:
+    row = replace(generated("r1", "Name an ocean.", "The Pacific."), origin="rehearsal")
+    assert reasons(write_behaviour(COOKING, tmp_path), row) == [""]
+
+
+def test_a_dataset_without_a_row_of_the_behaviour_fails_the_step_with_the_commonest_reasons() -> None:
+    kept = replace(generated("r1", "Name an ocean.", "The Pacific."), origin="rehearsal", verdict="keep")
+    why = ["rule: not kept: exactly 3 items"] * 4 + ["leak: 90 of 100 like case x", "leak: 88 of 100 like case y"]
+    why += ["rule: not kept: no greeting"] * 3 + ["copy: the answer is that of row w1"]
+    dropped = [replace(kept, row_id=f"w{n}", verdict="drop", reason=reason) for n, reason in enumerate(why)]
+    with pytest.raises(StepFailed, match="no row of the behaviour is left: 10 of 11 rows were dropped") as failed:
+        balance_examples([kept], why_dropped([kept, *dropped], "r7"))
+    told = str(failed.value)
+    assert "rule: not kept: exactly 3 items (4); rule: not kept: no greeting (3); leak (2)." in told
+    assert "copy" not in told and "case x" not in told and "`tunesmith report r7`" in told

@@ -1,0 +1,113 @@
+"""generate: every answer is stored as it comes, a broken-off step asks only for the rest, and the rows are whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures import FIXTURES
+from tests.fixtures.tiny_model import make_tiny_model
+from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.files import verify
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.data.behaviour import behaviour_folder
+from tunesmith.tools.pipeline import executor
+from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.serving import servers
+from tunesmith.tools.training.rows import read_rows
+
+STUB = str(FIXTURES / "stub_writer.py")
+ROWS, REHEARSAL = 30, 10
+FIELDS = {"rows": ROWS, "rehearsal_rows": REHEARSAL, "concurrency": 4}
+
+
+@pytest.fixture
+def ws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    (tmp_path / "answers").write_text("1000")
+    monkeypatch.setenv("STUB_REQUESTS", str(tmp_path / "requests"))
+    monkeypatch.setenv("STUB_ANSWERS", str(tmp_path / "answers"))
+    workspace = Workspace(Store(tmp_path / "home"), STUB, lambda event, **data: None)
+    yield workspace
+    servers.stop_all(tmp_path / "home")
+
+
+def say_yes(plan: Plan, step: str) -> Decision:
+    return Decision(True, "test")
+
+
+def asked(ws: Workspace) -> list[dict[str, object]]:
+    path = ws.store.home.parent / "requests"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def with_base(ws: Workspace) -> str:
+    run = ws.store.new_run("test")
+    executor.perform(ws, run, "base", {"model": str(make_tiny_model(ws.store.home.parent / "model"))}, say_yes)
+    return run
+
+
+def test_a_step_that_broke_off_keeps_its_answers_and_asks_only_for_the_rest(ws: Workspace) -> None:
+    run = with_base(ws)
+    (ws.store.home.parent / "answers").write_text("25")
+    with pytest.raises(StepFailed, match=r"no more answers.*--resume"):
+        executor.perform(ws, run, "generate", FIELDS, say_yes)
+    step = ws.store.steps(run)[-1].id
+    kept = {row.row_id for row in ws.store.rows(step)}
+    assert 10 <= len(kept) <= 25 and ws.store.artifacts(run, "rows") == []
+
+    servers.stop_all(ws.store.home)
+    (ws.store.home.parent / "answers").write_text("1000")
+    before = len(asked(ws))
+    assert executor.resume(ws, step, say_yes).status == "done"
+    rows = ws.store.rows(step)
+    assert len(rows) == ROWS + REHEARSAL and kept < {row.row_id for row in rows}
+    assert len({json.dumps(body["messages"]) for body in asked(ws)[before:]}) <= ROWS + REHEARSAL - len(kept)
+
+
+def test_the_published_rows_are_whole_and_equal_those_of_the_store(ws: Workspace) -> None:
+    run = with_base(ws)
+    step = executor.perform(ws, run, "generate", FIELDS, say_yes)
+    artifact = ws.store.artifacts(run, "rows")[0]
+    verify(artifact.path, artifact.sha256)
+    lines = [json.loads(line) for line in (artifact.path / "rows.jsonl").read_text().splitlines()]
+    assert {line["row_id"] for line in lines} == {row.row_id for row in ws.store.rows(step.id)}
+    assert artifact.meta["rows"] == len(lines) == ROWS + REHEARSAL
+    assert (step.result or {})["rehearsal_rows"] == REHEARSAL
+
+
+def test_rehearsal_is_greedy_and_no_request_carries_a_seed(ws: Workspace) -> None:
+    run = with_base(ws)
+    executor.perform(ws, run, "generate", FIELDS, say_yes)
+    bodies = asked(ws)
+    rehearsal = [body for body in bodies if "continue_final_message" not in body]
+    assert len(rehearsal) == REHEARSAL and {body["temperature"] for body in rehearsal} == {0.0}
+    assert not any("seed" in body for body in bodies)
+
+
+def test_critique_keeps_what_generate_wrote_and_its_dataset_is_what_training_reads(ws: Workspace) -> None:
+    run = with_base(ws)
+    made = executor.perform(ws, run, "generate", {**FIELDS, "rows": 100}, say_yes)
+    result = executor.perform(ws, run, "critique", {}, say_yes).result
+    assert result is not None
+    assert result["kept"] + result["dropped"] == result["candidates"] == 100 + REHEARSAL
+    assert sum(result["reasons"].values()) == result["dropped"] and result["kept"] >= 90
+    dataset = ws.store.artifacts(run, "dataset")[0]
+    train = read_rows(dataset.path / "train.jsonl")
+    assert len(train) == result["train_rows"] == dataset.meta["train_rows"]
+    judged = ws.store.rows(made.id)
+    assert {row.verdict for row in judged} <= {"keep", "drop"}
+    assert all(bool(row.reason) == (row.verdict == "drop") for row in judged)
+    assert {row.split for row in judged if row.verdict == "keep"} == {"train", "valid"}
+
+
+def test_a_behaviour_without_rehearsal_prompts_is_refused_before_anything_starts(ws: Workspace) -> None:
+    run = with_base(ws)
+    lonely = ws.store.home.parent / "behaviour.yaml"
+    lonely.write_text((behaviour_folder("demo") / "behaviour.yaml").read_text())
+    with pytest.raises(BadInput, match=r"no rehearsal.txt; write one, or set rehearsal_rows=0"):
+        executor.price(ws, run, "generate", {"behaviour": str(lonely)})
+    assert executor.price(ws, run, "generate", {"behaviour": str(lonely), "rehearsal_rows": 0}).refusals == ()

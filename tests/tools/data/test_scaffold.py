@@ -1,0 +1,195 @@
+"""A description: what is missing is named, a draft can be kept, and its folder gives back every letter of it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from tests.fixtures.descriptions import COOKING, HOSTILE
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.store import Store
+from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal
+from tunesmith.tools.data.description import Description, DescriptionDraft, Example, described, missing
+from tunesmith.tools.data.example_behaviour import ExampleBehaviour
+from tunesmith.tools.data.scaffold import HARD_SUITE, SPEC, SUITE, behaviour_of, rules_of, write_behaviour
+from tunesmith.tools.evaluation.prompts import candidates
+from tunesmith.tools.pipeline import plan_file
+from tunesmith.tools.pipeline.behaviour_plan import Pace, plan_for
+from tunesmith.tools.pipeline.forecast import forecast
+from tunesmith.tools.pipeline.workspace import Workspace
+from tunesmith.tools.suites.case import LISTED_BLOCKS
+from tunesmith.tools.suites.loading import demo_suites, load_suites
+
+EXAMPLES = tuple(Example(prompt=f"question {n}", answer=f"- a {n}\n- b") for n in range(3))
+
+
+def test_what_is_missing_is_named_in_the_order_in_which_it_is_asked_for() -> None:
+    draft = DescriptionDraft()
+    assert missing(draft) == ("when", "what", "never", "examples")
+    draft = draft.model_copy(update={"what": "two points", "examples": EXAMPLES[:2]})
+    assert missing(draft) == ("when", "never", "examples")
+    with pytest.raises(BadInput, match="lacks when, never, examples"):
+        described(draft)
+    whole = draft.model_copy(update={"when": "always", "never": "nothing", "examples": EXAMPLES})
+    assert missing(whole) == () and described(whole).name == "two-points"
+
+
+def test_one_message_said_three_times_is_no_three_examples() -> None:
+    twice = (EXAMPLES[0], EXAMPLES[1], Example(prompt=" Question  1", answer="other"))
+    draft = DescriptionDraft(when="always", what="two points", never="nothing", examples=twice)
+    assert missing(draft) == ("examples",)
+    with pytest.raises(BadInput, match="lacks examples"):
+        described(draft)
+
+
+def test_a_draft_is_taken_up_again_where_it_was_left() -> None:
+    draft = DescriptionDraft(when=HOSTILE[1], never=HOSTILE[6], examples=(Example(prompt="a", answer=HOSTILE[12]),))
+    assert DescriptionDraft.model_validate_json(draft.model_dump_json()) == draft
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "\x1b[31mred", "\ud800"])
+def test_what_is_no_text_is_refused_with_its_character(text: str) -> None:
+    with pytest.raises(ValidationError, match="which is no text"):
+        DescriptionDraft(what=text)
+
+
+@pytest.mark.parametrize("name", ["../up", "a b", "", "-", "Ärger", "x/y", "." * 3])
+def test_a_name_is_no_path(name: str) -> None:
+    with pytest.raises(ValidationError):
+        DescriptionDraft(name=name)
+
+
+def test_the_folder_is_a_behaviour_with_its_suite_and_ordinary_prompts(tmp_path: Path) -> None:
+    folder = write_behaviour(COOKING, tmp_path, prompts=["How long do I cook rice?"])
+    behaviour = load_behaviour(str(folder))
+    assert isinstance(behaviour, ExampleBehaviour) and behaviour == behaviour_of(COOKING)
+    cases = load_suites([folder / SUITE]).cases
+    assert [case.vars["message"] for case in cases][:3] == [example.prompt for example in COOKING.examples]
+    assert len(cases) == 4 and {case.block for case in cases} == {"target"}
+    for case in cases:
+        assert [a.type for a in case.assertions] == [rule.type for rule in behaviour.rules]
+    assert load_rehearsal(str(folder)) == load_rehearsal("demo") != []
+
+
+def test_its_hard_cases_are_examples_in_disguise_held_to_the_same_rules_and_gate_nothing(tmp_path: Path) -> None:
+    folder = write_behaviour(COOKING, tmp_path)
+    cases, target = load_suites([folder / HARD_SUITE]).cases, load_suites([folder / SUITE]).cases
+    shown = len(COOKING.examples[:4])
+    assert Counter(case.metadata["kind"] for case in cases) == dict.fromkeys(
+        ("injected instruction", "long context", "typing"), shown
+    )
+    assert {case.block for case in cases} == {"adversarial"} and set(LISTED_BLOCKS) == {"adversarial"}
+    for number, case in enumerate(cases):
+        assert case.assertions == target[number % shown].assertions
+        message, original = case.messages[-1]["content"], COOKING.examples[number % shown].prompt
+        assert message != original
+        assert (original in message) == (case.metadata["kind"] != "typing")
+    (folder / HARD_SUITE).unlink()
+    asked = [spec.fields["suites"] for spec in plan_for(folder, "full").steps if "suites" in spec.fields]
+    assert asked and not any(str(folder / HARD_SUITE) in suites for suites in asked), "removed, it is not asked"
+
+
+def test_a_rule_that_the_user_drops_is_in_neither_file(tmp_path: Path) -> None:
+    kept = [rule for rule in rules_of(COOKING) if rule.type != "word-count"]
+    folder = write_behaviour(COOKING, tmp_path, rules=kept)
+    assert not [name for name in (SPEC, SUITE, HARD_SUITE) if "word-count" in (folder / name).read_text()]
+    with pytest.raises(BadInput, match="keep at least one rule"):
+        write_behaviour(COOKING, tmp_path, rules=())
+
+
+def test_nothing_that_stands_there_is_ever_replaced(tmp_path: Path) -> None:
+    first = write_behaviour(COOKING, tmp_path)
+    before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+    (tmp_path / "three-points-2").write_text("a file of the user's")
+    assert write_behaviour(COOKING, tmp_path).name == "three-points-3"
+    assert before == {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["three-points", "three-points-2", "three-points-3"]
+
+
+def test_a_folder_that_cannot_be_whole_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    too_long = "{" * 7_999 + "{"  # each brace is printed by a template of its own, and templates have a limit
+    with pytest.raises(BadInput):
+        write_behaviour(COOKING, tmp_path, prompts=[too_long, "x" * (11 << 20)])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_is_data_in_every_place(text: str, tmp_path: Path) -> None:
+    examples = (
+        *COOKING.examples[:2],
+        Example(prompt=text, answer=COOKING.examples[2].answer),
+        Example(prompt=f"Say it: {text}", answer=f"- {' '.join(text.split())}\n- b\n- c"),
+    )
+    description = Description(**{**COOKING.model_dump(), "when": text, "never": f'say "{text}"', "examples": examples})
+    folder = write_behaviour(description, tmp_path, prompts=[f"{text} and more"])
+    read = load_behaviour(str(folder))
+    assert isinstance(read, ExampleBehaviour)
+    assert read.model_dump(include=set(Description.model_fields)) == description.model_dump()
+    asked = [case.messages for case in load_suites([folder / SUITE]).cases]
+    wanted = [*(example.prompt for example in description.examples), f"{text.strip()} and more"]
+    assert [messages[0]["content"] for messages in asked][:-1] == wanted[:-1]
+    assert all(len(messages) == 1 and messages[0]["role"] == "user" for messages in asked)
+
+
+@pytest.mark.parametrize("pace", ["fast", "full"])
+def test_its_plan_is_a_whole_arc_that_can_be_carried_out(pace: Pace, tmp_path: Path) -> None:
+    folder = write_behaviour(COOKING, tmp_path)
+    plan = plan_for(folder, pace)
+    stages = [spec.stage for spec in plan.steps]
+    assert stages[0] == "inspect" and stages[-1] == "deploy" and stages.count("evaluate") == 2
+    asked = {spec.stage: spec.fields.get("suites") for spec in plan.steps}
+    assert asked["baseline"] == asked["critique"] == [str(folder / SUITE), "general", "tools", str(folder / HARD_SUITE)]
+    written = tmp_path / "plan.yaml"
+    steps = [{"stage": spec.stage, **spec.fields} for spec in plan.steps]
+    written.write_text(yaml.safe_dump({"name": plan.name, "goal": plan.goal, "steps": steps}))
+    assert plan_file.load_arc(written) == plan
+    assert json.loads(plan.model_dump_json())["name"] == COOKING.name
+
+
+def test_without_a_teacher_the_model_writes_its_own_rows(tmp_path: Path) -> None:
+    plan = plan_for(write_behaviour(COOKING, tmp_path), "fast", model="./mine", teacher="")
+    assert [spec.fields for spec in plan.steps if spec.stage == "base"] == [{"model": "./mine"}]
+    assert next(spec.fields["writer"] for spec in plan.steps if spec.stage == "generate") == "base"
+
+
+def test_a_behaviour_of_another_kind_has_a_plan_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="not a behaviour by examples"):
+        plan_for(demo_suites()[0].parent.parent, "fast")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"kind": "magic"}, "kind is one of attributes, examples"),
+        ({"examples": []}, "behaviour.yaml: examples: "),
+        ({"rules": [{"says": "good", "type": "llm-rubric", "value": "is good"}]}, "asks a model"),
+        ({"rules": [{"says": "odd", "type": "regex", "value": "("}]}, "regex .* is not valid"),
+        ({"colour": "red"}, "colour: "),
+    ],
+)
+def test_a_spec_that_was_broken_by_hand_is_refused_where_it_is_broken(
+    change: dict[str, object], match: str, tmp_path: Path
+) -> None:
+    path = write_behaviour(COOKING, tmp_path) / SPEC
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **change}))
+    with pytest.raises(BadInput, match=match):
+        load_behaviour(str(path))
+
+
+def test_the_rival_prompt_shows_no_example_as_they_are_test_cases(tmp_path: Path) -> None:
+    options = candidates(behaviour_of(COOKING))
+    said = " ".join(message["content"] for option in options for message in option.preamble)
+    assert COOKING.what in said and "exactly 3 items" in said
+    assert not any(example.prompt in said or example.answer in said for example in COOKING.examples)
+
+
+def test_the_whole_plan_has_a_price_before_its_first_step(tmp_path: Path) -> None:
+    ws = Workspace(Store(tmp_path / "home"), "/bin/true", lambda event, **data: None)
+    prices = forecast(ws, plan_for(write_behaviour(COOKING, tmp_path), "fast"))
+    unpriced = [price.stage for price in prices if price.estimate is None]
+    assert set(unpriced) <= {"deploy"} and len(prices) == 13

@@ -1,0 +1,407 @@
+"""Evaluations: what is asked, how often, what is kept, what stops a verdict, and who answers when vLLM will not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tests.bench._harness import new_job, server_at, stub, write_suite
+from tests.fixtures import FIXTURES
+from tests.fixtures.tiny_model import make_tiny_model
+from tunesmith.agent.commands.render import comparison_table
+from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.files import seal
+from tunesmith.memory.records import Artifact, Step
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.data.behaviour import load_behaviour
+from tunesmith.tools.evaluation.asking import Arm, Keep, Question, run_arms, server_answers
+from tunesmith.tools.evaluation.lineage import compared
+from tunesmith.tools.evaluation.local_model import refuse_unanswerable
+from tunesmith.tools.evaluation.prompts import best, candidates, dev_rows, judge
+from tunesmith.tools.evaluation.protocol import Sampling
+from tunesmith.tools.pipeline import executor
+from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.client import ChatResponse
+from tunesmith.tools.suites.case import Case, Suite
+from tunesmith.tools.suites.grading import Assertion
+from tunesmith.tools.suites.loading import load_named_suites, thin
+
+STUB = str(FIXTURES / "stub_chat.py")
+
+
+RUN = "r1"
+
+
+@pytest.fixture(scope="module")
+def home_with_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose run r1 has a base; every test works on a copy."""
+    folder = tmp_path_factory.mktemp("template")
+    workspace = Workspace(Store(folder / "home"), None, lambda event, **data: None)
+    assert workspace.store.new_run("test") == RUN
+    executor.perform(workspace, RUN, "base", {"model": str(make_tiny_model(folder / "model"))}, say_yes)
+    workspace.store.close()
+    return folder / "home"
+
+
+@pytest.fixture
+def ws(home_with_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    monkeypatch.setenv("STUB_REQUESTS", str(tmp_path / "requests"))
+    shutil.copytree(home_with_base, tmp_path / "home")
+    yield Workspace(Store(tmp_path / "home"), STUB, lambda event, **data: None)
+    servers.stop_all(tmp_path / "home")
+
+
+def say_yes(plan: Plan, step: str) -> Decision:
+    return Decision(True, "test")
+
+
+def asked(ws: Workspace) -> list[dict[str, Any]]:
+    path = ws.store.home.parent / "requests"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def texts(bodies: list[dict[str, Any]]) -> list[str]:
+    return sorted(body["messages"][-1]["content"] for body in bodies)
+
+
+def suite(ws: Workspace, questions: list[str], head: str = "", value: str = "yes") -> str:
+    path = ws.store.home.parent / "suite.yaml"
+    tests = [{"vars": {"q": q}, "metadata": {"case_id": f"c-{q}", "block": "target"}} for q in questions]
+    expect = json.dumps([{"type": "contains", "value": value}])
+    path.write_text(f"prompts: ['{{{{q}}}}']\ndefaultTest: {{assert: {expect}}}\n{head}tests: {json.dumps(tests)}\n")
+    return str(path)
+
+
+def baseline(ws: Workspace, run: str, file: str, **fields: Any) -> Step:
+    return executor.perform(ws, run, "baseline", {"suites": (file,), **fields}, say_yes)
+
+
+def test_only_changed_cases_are_asked_again_and_changed_expectations_cost_nothing(ws: Workspace) -> None:
+    first = baseline(ws, RUN, suite(ws, ["a", "b", "c", "d"]))
+    again = baseline(ws, RUN, suite(ws, ["a", "b", "c", "x"]))
+    assert texts(asked(ws)) == ["a", "b", "c", "d", "x"]
+    assert (again.result or {})["taken_over"] == 3
+    answers = {r.case_id: r.output for r in ws.store.results(first.id)}
+    assert all(r.output == answers[r.case_id] for r in ws.store.results(again.id) if r.case_id != "c-x")
+    graded_anew = baseline(ws, RUN, suite(ws, ["a", "b", "c", "x"], value=" "))
+    assert len(asked(ws)) == 5
+    assert (graded_anew.result or {})["blocks"]["target"]["passed"] == 4
+    baseline(ws, RUN, suite(ws, ["a", "b"]), fresh=True)
+    baseline(ws, RUN, suite(ws, ["a", "b"]), max_tokens=7)
+    assert texts(asked(ws)[5:]) == ["a", "a", "b", "b"], "other sampling is another question"
+
+
+def test_a_yes_holds_for_the_suite_that_was_read_and_no_other(ws: Workspace) -> None:
+    plan = executor.price(ws, RUN, "baseline", {"suites": (suite(ws, ["a"]),)})
+    step = executor.propose(ws, RUN, plan)
+    assert executor.decide(ws, step, plan, say_yes)
+    suite(ws, ["a", "b"])
+    executor.start(ws, step)
+    with pytest.raises(StepFailed, match="the suite was changed after its plan was approved"):
+        executor.watch(ws, step)
+    assert asked(ws) == []
+
+
+def test_repeats_have_a_seed_each_and_are_one_verdict_a_case(ws: Workspace) -> None:
+    step = baseline(ws, RUN, suite(ws, ["a", "b"]), repeats=3, temperature=0.7)
+    assert sorted((b["messages"][-1]["content"], b["seed"]) for b in asked(ws)) == [
+        (q, seed) for q in "ab" for seed in range(3)
+    ]
+    assert len({r.output for r in ws.store.results(step.id) if r.case_id == "c-a"}) == 3
+    block = (step.result or {})["blocks"]["target"]
+    passes = Counter(r.case_id for r in ws.store.results(step.id) if r.passed)
+    assert block == {"cases": 2, "passed": sum(2 * n > 3 for n in passes.values()), "errors": 0}
+    assert (step.result or {})["key"]["repeats"] == 3
+
+
+def test_a_suite_that_says_how_to_sample_is_obeyed(ws: Workspace) -> None:
+    head = "providers: [{id: openai:chat:x, config: {temperature: 0.5, max_tokens: 9, stop: ['#']}}]\n"
+    baseline(ws, RUN, suite(ws, ["a"], head))
+    body = asked(ws)[0]
+    assert (body["temperature"], body["max_tokens"], body["stop"]) == (0.5, 9, ["#"])
+
+
+def test_errors_are_no_failures_and_above_the_bound_there_is_no_result(ws: Workspace) -> None:
+    step = baseline(ws, RUN, suite(ws, [f"q{n}" for n in range(39)] + ["an err"]))
+    block = (step.result or {})["blocks"]["target"]
+    assert block["errors"] == 1 and block["cases"] == 40
+    with pytest.raises(StepFailed, match=r"3 of 40 cases of base have no answer \(bound 5%\).*told to.*resume"):
+        baseline(ws, RUN, suite(ws, [f"q{n}" for n in range(37)] + ["an err", "2 err", "3 err"]), fresh=True)
+    failed = ws.store.steps(RUN)[-1]
+    before = len(asked(ws))
+    with pytest.raises(StepFailed, match="3 of 40"):
+        executor.resume(ws, failed.id, say_yes)
+    assert texts(asked(ws)[before:]) == ["2 err", "3 err", "an err"], "a resumed step asks for what erred, and no more"
+
+
+def test_a_resumed_step_holds_no_answers_of_another_engine_and_loses_none_before_it_has_the_new_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job, sampling = new_job(tmp_path), Sampling(max_tokens=8, repeats=2)
+    checks = [(Assertion(type="contains", value="vllm"),), (Assertion(type="llm-rubric", value="It agrees"),)]
+    kept = Suite(
+        cases=tuple(
+            Case(case_id=f"c{n}", suite="s", messages=({"role": "user", "content": f"{n}"},), assertions=checks[n % 2])
+            for n in range(4)
+        )
+    )
+
+    def attempt(engine: str, killed_after: int = 99) -> int:
+        """How many answers the engine gave before it was killed."""
+        given = 0
+
+        def answer(questions: Sequence[Question], keep: Keep) -> None:
+            nonlocal given
+            for question in questions:
+                if given == killed_after:
+                    raise KeyboardInterrupt
+                given += 1
+                keep(question, ChatResponse(question.id, engine))
+
+        with suppress(KeyboardInterrupt):
+            run_arms(job, kept, [Arm("base", "m", {"engine": engine})], sampling, answer)
+        return given
+
+    def answers() -> Counter[str]:
+        return Counter(row.output for row in job.store.results(job.step.id))
+
+    assert attempt("vllm 1", 4) == 4
+    assert attempt("vllm 2", 3) == 3 and "or other settings: 4; asking" in capsys.readouterr().err
+    assert answers() == {"vllm 1": 1, "vllm 2": 3}, "what is not answered anew yet is still there"
+    assert attempt("vllm 2") == 8 - 3, "exactly the others"
+    assert answers() == {"vllm 2": 8} and "settings: 1;" in capsys.readouterr().err
+    assert attempt("vllm 2") == 0 and "another engine" not in capsys.readouterr().err
+    assert {row.passed for row in job.store.results(job.step.id)} == {True, None}, "half of them wait for a judge"
+
+
+def test_a_full_disk_is_named_while_answers_arrive(tmp_path: Path) -> None:
+    job = new_job(tmp_path)
+    kept = load_named_suites([str(write_suite(tmp_path / "suite.yaml", 400))])
+    with job.store.write() as conn:
+        conn.execute(f"PRAGMA max_page_count = {conn.execute('PRAGMA page_count').fetchone()[0] + 4}")
+    with stub(0.02) as port, pytest.raises(sqlite3.OperationalError, match="database or disk is full"):
+        sampling = Sampling(max_tokens=8)
+        run_arms(job, kept, [Arm("base", "stub", {})], sampling, server_answers(server_at(tmp_path, port), sampling, 4))
+
+
+def test_cases_for_some_arms_are_asked_of_these_and_count_only_between_them(ws: Workspace) -> None:
+    file = Path(suite(ws, ["a", "b", "c"], "providers: [base, prompted, adapter]\n"))
+    text = file.read_text().replace('"vars": {"q": "b"}', '"providers": ["base"], "vars": {"q": "b"}')
+    file.write_text(text.replace('"vars": {"q": "c"}', '"providers": ["prompted"], "vars": {"q": "c"}'))
+    plan = executor.price(ws, RUN, "baseline", {"suites": (str(file),)})
+    assert plan.summary == "run 2 cases on the untouched base" and any("1 more wait" in step for step in plan.steps)
+    assert sorted(r.case_id for r in ws.store.results(baseline(ws, RUN, str(file)).id)) == ["c-a", "c-b"]
+    step = executor.perform(ws, RUN, "evaluate", {"arm": "prompted", "system_prompt": "x"}, say_yes)
+    by_arm = {arm: sorted(r.case_id for r in ws.store.results(step.id, arm)) for arm in ("base", "prompted")}
+    assert by_arm == {"base": ["c-a", "c-b"], "prompted": ["c-a", "c-c"]}
+    block = (step.result or {})["comparisons"][0]["blocks"]["target"]
+    assert (block["cases"], block["errors"]) == (1, {"base": 0, "prompted": 0})
+    found = compared(ws.store, RUN, "base", "prompted")
+    assert found["left_out"] == {"target": 2}, "what one of them was not asked is counted"
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(comparison_table(found))
+        console.print(comparison_table({**found, "left_out": {"tools": 1}}))
+    assert "left out: 2 target cases were not asked of both" in captured.get()
+    assert "left out: 1 tools case was not asked of both" in captured.get()
+    file.write_text(
+        file.read_text().replace("[base, prompted, adapter]", "[prompted]").replace('"providers": ["base"], ', "")
+    )
+    with pytest.raises(BadInput, match="ask nothing of the base"):
+        executor.price(ws, RUN, "baseline", {"suites": (str(file),)})
+
+
+def test_the_plan_says_what_so_many_cases_can_show_before_it_is_bought(ws: Workspace) -> None:
+    steps = executor.price(ws, RUN, "baseline", {"suites": (suite(ws, [str(n) for n in range(20)]),)}).steps
+    assert "with 20 cases no gain under 30 points can be shown on the target" in steps
+    steps = executor.price(ws, RUN, "baseline", {"suites": (suite(ws, [str(n) for n in range(60)]),)}).steps
+    assert "with 60 cases no gain under 10 points can be shown on the target" in steps
+    assert any("leave a loss of up to" in step for step in executor.price(ws, RUN, "baseline", {}).steps)
+    assert asked(ws) == []
+
+
+def test_the_plan_counts_seed_rows_as_the_comparison_will(ws: Workspace) -> None:
+    def told(rows: int, block: str) -> tuple[str, ...]:
+        path = ws.store.home.parent / "rows.yaml"
+        metadata = [{"block": block, "case_id": f"c{n}", "seed_row": n % rows} for n in range(20)]
+        tests = [{"vars": {"q": str(n)}, "metadata": metadata[n]} for n in range(20)]
+        path.write_text(json.dumps({"prompts": ["{{q}}"], "tests": tests}))
+        return executor.price(ws, RUN, "baseline", {"suites": (str(path),)}).steps
+
+    assert "with 20 cases from 4 seed rows no gain can be shown; write at least 6 rows on the target" in told(
+        4, "target"
+    )
+    assert "with 20 cases from 10 seed rows no gain under 30 points can be shown on the target" in told(10, "target")
+    assert "with 20 cases no gain under 30 points can be shown on the target" in told(20, "target")
+    alone, together = (next(step for step in told(rows, "general") if "points open" in step) for rows in (20, 4))
+    assert "20 cases leave a loss of up to 11.9 points open" in alone
+    assert "20 cases from 4 seed rows leave a loss of up to 40.3 points open" in together
+
+
+def test_a_preamble_and_a_case_with_its_own_system_prompt_make_one_system_prompt() -> None:
+    case = Case(case_id="c", suite="s", messages=({"role": "system", "content": "B"}, {"role": "user", "content": "q"}))
+    arm = Arm("prompted", "m", {}, [{"role": "system", "content": "A"}])
+    assert arm.messages(case) == [{"role": "system", "content": "A\n\nB"}, {"role": "user", "content": "q"}]
+    assert arm.messages(case) == arm.messages(case), "asking twice asks the same"
+
+
+def test_the_prompted_arm_is_chosen_on_rows_of_its_own_and_told_against_training_when_it_is_good_enough(
+    ws: Workspace,
+) -> None:
+    file = suite(ws, [f"q{n}" for n in range(16)])
+    baseline(ws, RUN, file)
+    with pytest.raises(BadInput, match="set behaviour, or write a system_prompt"):
+        executor.price(ws, RUN, "evaluate", {"arm": "prompted"})
+    before = len(asked(ws))
+    fields = {"arm": "prompted", "behaviour": "demo", "dev_rows": 5}
+    plan = executor.price(ws, RUN, "evaluate", fields)
+    assert "try 4 prompts made from the behaviour demo on 5 rows" in plan.steps[0]
+    step = executor.perform(ws, RUN, "evaluate", fields, say_yes)
+    result, bodies = step.result or {}, asked(ws)[before:]
+    assert len(bodies) == 4 * 5 + 2 * 16
+    assert [one["rows"] for one in result["prompt"]["tried"]] == [5] * 4
+    dev = [b for b in bodies if "Triage" in b["messages"][-1]["content"]]
+    assert len(dev) == 20 and not {b["messages"][-1]["content"] for b in dev} & {f"q{n}" for n in range(16)}
+    said = [b["messages"] for b in bodies if b["messages"][-1]["content"] == "q0"]
+    assert [len(messages) for messages in said] == [1, 2] and "strict JSON" in said[1][0]["content"]
+    assert "short of the goal of 90%" in result["advice"]
+    assert result["proof"]["sha256_before"] == result["proof"]["sha256_after"]
+    assert result["comparisons"][0]["comparable"] and compared(ws.store, RUN, "base", "prompted")["advice"]
+    good = executor.perform(ws, RUN, "evaluate", {**fields, "goal_rate": 0.2}, say_yes).result or {}
+    assert "advised against training" in good["advice"] and good["taken_over"] == 32
+
+
+def test_the_dev_split_and_the_examples_share_nothing_and_right_means_group_and_reference() -> None:
+    behaviour = load_behaviour("demo")
+    rows = dev_rows(behaviour, 60)
+    shown = json.dumps([option.preamble for option in candidates(behaviour)])
+    assert not [row for row in rows if json.dumps(row.message)[1:-1] in shown]
+    suites = {case.messages[-1]["content"] for case in load_named_suites(("demo",)).cases}
+    assert not {row.message for row in rows} & suites
+    assert Counter(row.attributes.group for row in rows) == dict.fromkeys(behaviour.scenarios, 12)
+    assert all(judge(behaviour, row, row.answer) == (True, True) for row in rows)
+    wrong = {**json.loads(rows[0].answer), "order": "1234567"}
+    assert judge(behaviour, rows[0], json.dumps(wrong)) == (True, False)
+    assert judge(behaviour, rows[0], f"Sure! {rows[0].answer}") == (False, False)
+
+
+def test_a_thinned_suite_goes_without_its_adversarial_block() -> None:
+    whole = load_named_suites(("demo",))
+    kinds = Counter(case.metadata["kind"] for case in whole.block("adversarial"))
+    assert kinds == dict.fromkeys(("paraphrase", "language", "injected instruction", "long context"), 3)
+    assert {case.block for case in thin(whole, 24).cases} == {"target", "general", "tools"}
+    assert len(thin(whole.with_cases(whole.block("adversarial")), 5).cases) == 5
+
+
+def test_a_base_that_vllm_takes_no_adapters_for_is_measured_without(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_NO_LORA", "start")
+    assert (baseline(ws, RUN, suite(ws, ["a"])).result or {})["key"]["lora"] == "not allowed"
+
+
+@pytest.mark.parametrize(
+    "asks, named",
+    [
+        ({"sampling": {"temperature": 0.5}}, "temperature=0.5"),
+        ({"sampling": {"stop": ["END"]}}, r"stop=\['END'\]"),
+        ({"sampling": {"response_format": {"type": "json_object"}}}, "response_format="),
+        ({"sampling": {"repetition_penalty": 1.2}}, "repetition_penalty=1.2"),
+        ({"repeat": 3}, "repeats=3"),
+        ({"tools": ({"type": "function"},), "tool_choice": "required"}, "tool_choice='required'"),
+        ({"assertions": (Assertion(type="not-perplexity", threshold=5.0),)}, "not-perplexity;"),
+    ],
+)
+def test_without_vllm_what_a_case_asks_beyond_greedy_answers_is_refused_by_name(
+    asks: dict[str, Any], named: str
+) -> None:
+    plain: dict[str, Any] = {"case_id": "c0", "suite": "s", "messages": ({"role": "user", "content": "q"},)}
+    idle = Case(**plain, sampling={"temperature": 0, "seed": 4, "max_tokens": 9, "top_p": 0.5}, tool_choice="required")
+    refuse_unanswerable(Suite(cases=(idle,)), Sampling(8))
+    with pytest.raises(StepFailed, match=f"case c1 asks for .*{named}"):
+        refuse_unanswerable(Suite(cases=(idle, Case(**{**plain, "case_id": "c1", **asks}))), Sampling(8))
+    with pytest.raises(StepFailed, match=r"temperature=0\.7, repeats=2"):
+        refuse_unanswerable(Suite(cases=(Case(**plain),)), Sampling(8, temperature=0.7, repeats=2))
+
+
+@pytest.mark.heavy
+def test_where_vllm_refuses_the_adapter_one_process_answers_with_it_on_and_off(
+    ws: Workspace, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_NO_LORA", "load")
+    run = ws.store.new_run("test")
+    executor.perform(ws, run, "base", {"model": str(tiny_llama)}, say_yes)
+    step = baseline(ws, run, suite(ws, ["a", "b", "c"]))
+    base, adapter = ws.store.artifacts(run, "base")[0], add_adapter(ws, run, step.id, tiny_llama)
+    before = len(asked(ws))
+    ended = executor.perform(ws, run, "evaluate", {"arm": "adapter", "max_tokens": 8}, say_yes)
+    result = ended.result or {}
+    assert "does not support LoRA" in result["proof"]["vllm_refused"] and len(asked(ws)) == before
+    assert result["keys"]["base"]["engine"].startswith("transformers")
+    assert result["comparisons"][0]["comparable"] and result["keys"]["adapter"]["adapter"] == adapter.sha256
+    assert result["proof"]["sha256_before"]["base"] == base.sha256 == result["proof"]["sha256_after"]["base"]
+    outputs = {arm: [r.output for r in ws.store.results(ended.id, arm)] for arm in ("base", "adapter")}
+    assert outputs["base"] == [alone(base.path, q) for q in ("a", "b", "c")], "off means the untouched base"
+    assert outputs["adapter"] != outputs["base"]
+
+
+def add_adapter(ws: Workspace, run: str, step: str, model_dir: Path) -> Artifact:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(5)
+    model = AutoModelForCausalLM.from_pretrained(model_dir)
+    config = LoraConfig(r=4, lora_alpha=64, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+    folder = ws.store.home / "adapter"
+    get_peft_model(model, config).save_pretrained(folder)
+    manifest = seal(folder, kind="adapter", step=step)
+    made = Artifact("", run, step, "adapter", folder, manifest["sha256"], manifest["bytes"], (), {"lora_rank": 4})
+    return ws.store.add_artifact(made)
+
+
+def alone(model_dir: Path, question: str) -> str:
+    """The base's greedy answer, one question at a time, no adapter anywhere near."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(model_dir)
+    model: Any = AutoModelForCausalLM.from_pretrained(model_dir, dtype="auto")
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+    )
+    ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
+    with torch.inference_mode():
+        out = model.generate(**ids, max_new_tokens=8, do_sample=False)[0, ids["input_ids"].shape[1] :]
+    return str(tokenizer.decode(out, skip_special_tokens=True))
+
+
+def test_of_equal_candidates_the_shorter_one_is_taken() -> None:
+    from tunesmith.tools.evaluation.prompts import Tried
+
+    tried = [Tried("a", 10, 3, 5, 100), Tried("b", 10, 3, 5, 300), Tried("c", 10, 2, 9, 300)]
+    assert best(tried).name == "a"
+    assert best([*tried, Tried("d", 10, 4, 4, 900)]).name == "d"
+
+
+def test_a_suite_named_from_where_the_user_stands_is_found_by_the_worker_too(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Path(suite(ws, ["a"]))
+    monkeypatch.chdir(file.parent)
+    step = baseline(ws, RUN, file.name)
+    assert [r.case_id for r in ws.store.results(step.id)] == ["c-a"]
+    (file.parent / "tools").mkdir()
+    plan = executor.price(ws, RUN, "baseline", {"suites": ("general", "demo", file.name)})
+    assert plan.request["suites"] == ["general", "demo", str(file)]

@@ -1,0 +1,236 @@
+"""What lets a model be deployed: the evaluation of that very model, against the base and over every hop on its way."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tests.fixtures import stored_runs
+from tests.fixtures.stored_runs import Builder
+from tunesmith.agent.commands import render
+from tunesmith.agent.commands.summary import summarise
+from tunesmith.agent.driver.answers import answer
+from tunesmith.memory.records import EvalResult
+from tunesmith.tools.evaluation import gate
+from tunesmith.tools.evaluation.comparison import compare_run
+from tunesmith.tools.evaluation.gate import broken_hops
+from tunesmith.tools.evaluation.lineage import broken_gates, compared
+from tunesmith.tools.evaluation.statistics import MARGIN
+
+KEY = {"engine": "vllm 0.32", "adapter": "none", "lora": "up to 16", "suite": "s", "sampling": "max_tokens=72"}
+MADE_BY = {"base": "base", "adapter": "train", "merged": "merge", "quantized": "quantize"}
+LEARNS = {"base": "f" * 40, "adapter": "p" * 40, "merged": "p" * 40, "quantized": "p" * 40}
+
+
+class Chain:
+    """A run whose models are made and evaluated one by one; a word holds a letter for each case of a block."""
+
+    def __init__(self, home: Path) -> None:
+        self.build: Builder = stored_runs.new_builder(home)
+        self.store, self.run = self.build.store, self.build.run
+        self.made: dict[str, str] = {}
+
+    def make(self, *arms: str) -> None:
+        for arm in arms:
+            parents = {"base": (), "adapter": ("base",), "merged": ("base", "adapter"), "quantized": ("merged",)}[arm]
+            step = self.build.step(MADE_BY[arm], arm=arm)
+            self.made[arm] = self.build.artifact(step, arm, "", *(self.made[kind] for kind in parents))
+            self.build.end(step, 1.0, 1)
+
+    def key(self, arm: str, **changed: Any) -> dict[str, Any]:
+        served = self.store.artifact(self.made["base" if arm in ("adapter", "prompted") else arm]).sha256
+        key = {**KEY, "weights": served, **changed}
+        return {**key, "adapter": self.store.artifact(self.made[arm]).sha256} if arm == "adapter" else key
+
+    def evaluate(self, arm: str, blocks: Mapping[str, str], **changed: Any) -> str:
+        step = self.build.step("baseline" if arm == "base" else "evaluate", arm=arm)
+        for block, word in blocks.items():
+            for n, letter in enumerate(word):
+                passed, error = (None, "timed out") if letter == "e" else (letter == "p", None)
+                score = None if passed is None else float(passed)
+                row = EvalResult(arm, block, f"{block}-{n}", "k", "", passed, score, error=error)
+                self.store.add_result(self.run, step, row)
+        key = self.key(arm, **changed)
+        self.build.end(step, 1.0, 1, {"key": key} if arm == "base" else {"keys": {arm: key}})
+        return step
+
+    def broken(self, arm: str = "quantized") -> list[str]:
+        return broken_hops(self.store, self.run, arm)
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Chain:
+    made = Chain(tmp_path)
+    made.make("base", "adapter", "merged", "quantized")
+    return made
+
+
+def evaluated(chain: Chain, block: str, words: Mapping[str, str]) -> Chain:
+    """A target that every arm but the base passes, and beside it a block as `words` says, arm by arm."""
+    for arm, word in words.items():
+        chain.evaluate(arm, {"target": LEARNS[arm], block: word})
+    return chain
+
+
+def test_a_whole_arc_that_went_well_is_let_through(tmp_path: Path) -> None:
+    store, run = stored_runs.finished_run(tmp_path)
+    assert [broken_hops(store, run, arm) for arm in ("adapter", "merged", "quantized")] == [[], [], []]
+
+
+@pytest.mark.parametrize("blocks", [{"general": "p" * 40}, {"adversarial": "p" * 20}])
+def test_what_no_case_of_the_target_was_asked_of_has_shown_nothing(chain: Chain, blocks: Mapping[str, str]) -> None:
+    for arm in ("base", "quantized"):
+        chain.evaluate(arm, blocks)
+    [told] = chain.broken()
+    assert told.startswith("target: no case of it was asked of both base and quantized")
+
+
+def test_a_guarded_block_that_was_asked_of_one_arm_alone_did_not_hold(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for arm in ("base", "quantized"):
+        chain.evaluate(arm, {"target": LEARNS[arm]})
+    monkeypatch.setattr(gate, "compare_run", lambda *a, **b: {**compare_run(*a, **b), "left_out": {"tools": 9}})
+    [told] = chain.broken()
+    assert told.startswith("tools: no case of it was asked of both")
+
+
+def test_a_base_that_leaves_too_little_to_win_is_the_reason_given(chain: Chain) -> None:
+    for arm, word in {"base": "p" * 36 + "f" * 4, "quantized": "p" * 40}.items():
+        chain.evaluate(arm, {"target": word})
+    [told] = chain.broken()
+    assert "target: no decision (36 → 40 of 40 passed, base fails 4, and fewer than 6 show no gain" in told
+
+
+def test_a_hop_that_lost_what_was_learned_is_refused_though_the_base_is_beaten(chain: Chain) -> None:
+    for arm, word in {**LEARNS, "quantized": "p" * 20 + "f" * 20}.items():
+        chain.evaluate(arm, {"target": word})
+    [told] = chain.broken()
+    assert "merged → quantized, target: worse (40 → 20 of 40 passed, p = 1.9e-06)" in told
+    assert "--arms merged,quantized` shows the flips" in told and "\n" not in told
+    assert chain.broken("merged") == []
+    found = compared(chain.store, chain.run, "base", "quantized")
+    assert [gate for gate in broken_gates(found) if "merged → quantized, target got worse" in gate]
+
+
+@pytest.mark.parametrize("target", [(87, 84), (20, 17)])
+def test_a_hops_loss_that_may_be_chance_is_let_through(chain: Chain, target: tuple[int, int]) -> None:
+    cases, kept = target
+    words = {"base": "f" * cases, "adapter": "p" * cases, "quantized": "p" * kept + "f" * (cases - kept)}
+    for arm, word in words.items():
+        chain.evaluate(arm, {"target": word})
+    assert chain.broken() == []
+
+
+@pytest.mark.parametrize("block", ["general", "tools"])
+def test_a_guarded_block_that_lost_more_than_the_margin_is_refused_undecided_or_not(chain: Chain, block: str) -> None:
+    evaluated(chain, block, {"base": "p" * 24, "quantized": "p" * 19 + "f" * 5})
+    [told] = chain.broken()
+    assert told.startswith(f"{block}: no decision (24 → 19 of 24 passed, 20.8% lost, over the margin of 5%); ")
+
+
+@pytest.mark.parametrize(("cases", "lost"), [(20, 1), (63, 1), (60, 3), (100, 5)])
+def test_a_guarded_block_may_lose_as_much_as_the_margin(chain: Chain, cases: int, lost: int) -> None:
+    assert lost <= MARGIN * cases
+    words = dict.fromkeys(("base", "adapter", "merged"), "p" * cases)
+    evaluated(chain, "general", {**words, "quantized": "f" * lost + "p" * (cases - lost)})
+    assert chain.broken() == []
+
+
+def test_one_case_more_than_the_margin_is_too_much(chain: Chain) -> None:
+    evaluated(chain, "general", {"base": "p" * 20, "quantized": "f" * 2 + "p" * 18})
+    assert len(chain.broken()) == 1
+
+
+@pytest.mark.parametrize("erring", ["base", "merged", "quantized"])
+def test_errors_do_not_get_a_guarded_block_through(chain: Chain, erring: str) -> None:
+    words = dict.fromkeys(("base", "merged", "quantized"), "p" * 24) | {erring: "p" * 19 + "e" * 5}
+    [told] = evaluated(chain, "general", words).broken()
+    assert "general: no decision (19 → 19 of 19 passed, 5 of 24 cases erred, over 5%: evaluate again)" in told
+    assert told.startswith("base → merged, ") == (erring == "merged")
+
+
+def test_a_model_that_was_made_anew_is_not_served_on_what_the_one_before_it_did(chain: Chain) -> None:
+    for arm, word in LEARNS.items():
+        chain.evaluate(arm, {"target": word})
+    assert chain.broken() == []
+    chain.make("adapter", "merged", "quantized")
+    for arm in ("adapter", "merged", "quantized"):
+        [told] = chain.broken(arm)
+        assert f"no finished evaluation of the arm '{arm}' as it is now ({chain.made[arm]})" in told
+
+
+def test_hops_of_another_line_count_neither_for_nor_against(chain: Chain) -> None:
+    chain.evaluate("base", {"target": "f" * 40})
+    chain.evaluate("merged", {"target": "p" * 40})
+    chain.make("adapter", "merged", "quantized")
+    chain.evaluate("quantized", {"target": "p" * 20 + "f" * 20})
+    assert chain.broken() == []
+
+
+def test_an_evaluation_under_other_settings_does_not_hide_behind_an_older_one(chain: Chain) -> None:
+    chain.evaluate("base", {"target": "f" * 40})
+    chain.evaluate("merged", {"target": "p" * 40})
+    chain.make("adapter", "merged")
+    newest = chain.evaluate("merged", {"target": "f" * 40}, sampling="max_tokens=96")
+    found = compare_run(chain.store, chain.run, "base", "merged")
+    assert found["steps"]["merged"] == newest and found["differs_in"] == ["sampling"]
+    [told] = chain.broken("merged")
+    assert "sampling: max_tokens=72 against max_tokens=96" in told
+
+
+def test_an_adapter_is_not_compared_with_the_merge_of_another(chain: Chain) -> None:
+    chain.evaluate("adapter", {"target": "p" * 40})
+    chain.evaluate("merged", {"target": "p" * 40})
+    assert compare_run(chain.store, chain.run, "adapter", "merged")["comparable"]
+    first = chain.store.artifact(chain.made["adapter"]).sha256
+    chain.make("adapter", "merged")
+    chain.evaluate("merged", {"target": "p" * 40})
+    second = chain.store.artifact(chain.made["adapter"]).sha256
+    for arms in (("adapter", "merged"), ("merged", "adapter")):
+        found = compare_run(chain.store, chain.run, *arms)
+        assert found["differs_in"] == ["origin"]
+        assert f"adapter {first[:12]}" in found["refused"] and f"adapter {second[:12]}" in found["refused"]
+
+
+def test_the_artifact_that_a_comparison_is_of_goes_by_the_newest_that_fits(chain: Chain) -> None:
+    chain.evaluate("adapter", {"target": "p" * 40})
+    fits = chain.evaluate("merged", {"target": "p" * 40})
+    chain.evaluate("merged", {"target": "p" * 40}, weights="other")
+    one = {"merged": chain.store.artifact(chain.made["merged"])}
+    assert compare_run(chain.store, chain.run, "adapter", "merged", made=one)["steps"]["merged"] == fits
+
+
+def test_a_prompt_rivals_an_adapter_whose_server_allows_a_higher_rank(chain: Chain) -> None:
+    chain.evaluate("prompted", {"target": "p" * 40}, system_prompt="p")
+    chain.evaluate("adapter", {"target": "p" * 40}, lora="up to 32")
+    assert compare_run(chain.store, chain.run, "prompted", "adapter")["comparable"]
+
+
+def test_the_view_of_flips_and_compare_agree(tmp_path: Path) -> None:
+    store, run = stored_runs.finished_run(tmp_path)
+    for a, b in itertools.permutations(("base", "adapter", "merged", "quantized"), 2):
+        rows = store.read("SELECT case_id, flip FROM v_flips WHERE arm_a = ? AND arm_b = ?", a, b)
+        told = {(flip["case_id"], flip["flip"]) for flip in compare_run(store, run, a, b)["flips"]}
+        assert {(row["case_id"], row["flip"]) for row in rows} == told
+
+
+def test_an_error_is_no_failure_in_any_share_that_is_shown(chain: Chain) -> None:
+    evaluated(chain, "general", {"base": "p" * 24, "quantized": "p" * 19 + "e" * 5})
+    [found] = (summary := summarise(chain.store, chain.run))["comparisons"]
+    rates = summary["blocks"]["general"]
+    assert (rates["base"]["rate"], rates["quantized"]["rate"]) == (1.0, 1.0)
+    assert (rates["quantized"]["cases"], rates["quantized"]["judged"], rates["quantized"]["errors"]) == (24, 19, 5)
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(render.comparison_table(found), render.rates_table(summary["blocks"]))
+    assert console.export_text().count("19 of 19 (100%), 5 errors") == 2
+    told = answer(chain.store, "run", run=chain.run, other_run="", setting="", current=None)
+    facts = told.facts["passed"]
+    assert facts["general"] == {"base": "19 of 19 (100%)", "quantized": "19 of 19 (100%), 5 errors"}
+    assert facts["target"]["quantized"] == "40 of 40 (100%)"

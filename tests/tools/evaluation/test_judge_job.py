@@ -1,0 +1,247 @@
+"""Judged assertions in an evaluation: who judges, when, at what price, what is kept, and what a silent judge costs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fixtures import FIXTURES
+from tests.fixtures.tiny_model import make_tiny_model
+from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.records import Step
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.evaluation.comparison import compare_run
+from tunesmith.tools.pipeline import executor, launcher
+from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.serving import servers
+from tunesmith.tools.suites.grading.embedding import model_folder
+
+STUB, RUN = str(FIXTURES / "stub_chat.py"), "r1"
+RUBRIC = {"type": "llm-rubric", "value": "It agrees", "metric": "agrees"}
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose run r1 has a base, beside it a folder that can judge; every test works on a copy."""
+    folder = tmp_path_factory.mktemp("template")
+    workspace = Workspace(Store(folder / "home"), None, lambda event, **data: None)
+    assert workspace.store.new_run("test") == RUN
+    executor.perform(workspace, RUN, "base", {"model": str(make_tiny_model(folder / "judge"))}, say_yes)
+    workspace.store.close()
+    return folder
+
+
+@pytest.fixture
+def ws(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    monkeypatch.setenv("STUB_REQUESTS", str(tmp_path / "requests"))
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
+    yield Workspace(Store(tmp_path / "home"), STUB, lambda event, **data: None)
+    servers.stop_all(tmp_path / "home")
+
+
+def say_yes(plan: Plan, step: str) -> Decision:
+    return Decision(True, "test")
+
+
+def asked(ws: Workspace) -> list[dict[str, Any]]:
+    path = ws.store.home.parent / "requests"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def judged(ws: Workspace) -> list[str]:
+    return [body["messages"][0]["content"] for body in asked(ws) if body["model"].startswith("judge-")]
+
+
+def fields(ws: Workspace, count: int, *expect: dict[str, Any], **more: Any) -> dict[str, Any]:
+    path = ws.store.home.parent / "suite.yaml"
+    tests = [{"vars": {"q": f"q{n}"}, "metadata": {"case_id": f"c{n}"}} for n in range(count)]
+    path.write_text(json.dumps({"prompts": ["{{q}}"], "defaultTest": {"assert": expect}, "tests": tests}))
+    return {"suites": (str(path),), "judge": str(ws.store.home.parent / "judge"), **more}
+
+
+def baseline(ws: Workspace, given: dict[str, Any]) -> Step:
+    return executor.perform(ws, RUN, "baseline", given, say_yes)
+
+
+def test_the_judge_decides_once_every_answer_is_in_on_a_server_that_took_the_arms_place(ws: Workspace) -> None:
+    step = baseline(ws, fields(ws, 12, {"type": "regex", "value": "."}, RUBRIC))
+    results = ws.store.results(step.id)
+    assert [r.passed for r in results] == [r.output.startswith("yes") for r in results]
+    assert {r.score for r in results} == {(1 + 0.9) / 2, (1 + 0.1) / 2}
+    bodies = [body["model"].startswith("judge-") for body in asked(ws)]
+    assert bodies == [False] * 12 + [True] * 12
+    assert all(body["response_format"]["type"] == "json_schema" for body in asked(ws)[12:])
+    assert [server.model for server in servers.list_servers(ws.store.home)] == ["judge-judge"]
+    key = (step.result or {})["key"]
+    assert key["judge"].startswith("judge, weights ") and {"judge_prompts", "judge_template", "judge_engine"} <= set(
+        key
+    )
+
+
+def test_a_g_eval_writes_its_steps_once_for_all_cases(ws: Workspace) -> None:
+    step = baseline(ws, fields(ws, 6, {"type": "g-eval", "value": "It agrees"}))
+    assert len(judged(ws)) == 1 + 6
+    assert [r.passed for r in ws.store.results(step.id)] == [
+        r.output.startswith("yes") for r in ws.store.results(step.id)
+    ]
+
+
+def test_what_the_same_judge_said_to_the_same_answer_is_not_asked_again(ws: Workspace) -> None:
+    baseline(ws, fields(ws, 5, RUBRIC))
+    again = baseline(ws, fields(ws, 5, RUBRIC))
+    assert len(asked(ws)) == 10 and (again.result or {})["taken_over"] == 5
+    baseline(ws, fields(ws, 5, RUBRIC, fresh=True))
+    assert len(judged(ws)) == 10
+
+
+def test_killed_while_judging_it_asks_the_judge_for_the_rest_and_the_arm_for_nothing(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = baseline(ws, fields(ws, 60, RUBRIC))
+    table = sorted((r.case_id, r.output, r.passed, r.score) for r in ws.store.results(whole.id))
+    plan = executor.price(ws, RUN, "baseline", fields(ws, 60, RUBRIC, fresh=True))
+    step = executor.propose(ws, RUN, plan)
+    assert executor.decide(ws, step, plan, say_yes)
+    servers.stop_all(ws.store.home)
+    monkeypatch.setenv("STUB_DELAY_S", "0.1")
+    pid = launcher.launch(ws.store, step, vllm=STUB).pid
+    assert pid
+    replies, deadline = ws.store.home / "runs" / RUN / step / "judge.jsonl", time.monotonic() + 60
+    while not replies.exists() or replies.read_text().count('"reply"') < 20:
+        assert time.monotonic() < deadline, "the judge does not get on"
+        time.sleep(0.005)
+    os.kill(pid, signal.SIGKILL)
+    while launcher.is_alive(ws.store.step(step)):
+        time.sleep(0.01)
+    launcher.reconcile(ws.store)
+    time.sleep(1)  # what was in flight is noted by the server
+    kept, before = replies.read_text().count('"reply"'), len(asked(ws))
+    assert kept < 60, "killed too late to prove anything"
+    assert executor.resume(ws, step, say_yes).status == "done"
+    assert len(judged(ws)) and len(asked(ws)) - before == 60 - kept
+    assert sorted((r.case_id, r.output, r.passed, r.score) for r in ws.store.results(step)) == table
+
+
+@pytest.mark.parametrize(
+    ("criterion", "told"), [("mute", "did not answer.*no judge today"), ("mumble", "no verdict in")]
+)
+def test_a_judge_that_gives_no_verdict_makes_errors_and_no_failures(ws: Workspace, criterion: str, told: str) -> None:
+    with pytest.raises(StepFailed, match=rf"10 of 10 cases of base have no verdict \(bound 5%\).*{told}"):
+        baseline(ws, fields(ws, 10, {"type": "llm-rubric", "value": criterion}))
+    failed = ws.store.steps(RUN)[-1]
+    assert {(r.passed, bool(r.error), bool(r.output)) for r in ws.store.results(failed.id)} == {(None, True, True)}
+    before = len(asked(ws))
+    with pytest.raises(StepFailed, match="10 of 10"):
+        executor.resume(ws, failed.id, say_yes)
+    assert len(asked(ws)) - before == len(judged(ws)[10:]), "the arm is not asked again for what the judge left open"
+
+
+def test_without_a_judge_nothing_starts_and_the_next_thing_to_try_is_said(ws: Workspace) -> None:
+    given = fields(ws, 2, RUBRIC) | {"judge": ""}
+    with pytest.raises(BadInput, match=r"2 llm-rubric assertions ask a judge: .*base --model bundled-driver"):
+        executor.price(ws, RUN, "baseline", given)
+    for named in ("http://127.0.0.1:9/v1", "endpoint"):
+        with pytest.raises(BadInput, match="no endpoint that settings"):
+            executor.price(ws, RUN, "baseline", given | {"judge": named})
+    with pytest.raises(BadInput, match="is no folder here"):
+        executor.price(ws, RUN, "baseline", given | {"judge": "some/model"})
+    assert asked(ws) == []
+
+
+def test_the_settings_name_a_judge_and_the_plan_stores_which_it_was(ws: Workspace) -> None:
+    (ws.store.home / "settings.toml").write_text('[judge]\nmodel = "../judge"\n')
+    plan = executor.price(ws, RUN, "baseline", fields(ws, 2, RUBRIC) | {"judge": ""})
+    assert plan.request["judge"] == str(ws.store.home.parent / "judge")
+    assert any("judge judges 2 llm-rubric" in step for step in plan.steps)
+    own = {"judge": str(ws.store.artifacts(RUN, "base")[0].path)}
+    assert any(
+        "its own answers" in step for step in executor.price(ws, RUN, "baseline", fields(ws, 2, RUBRIC) | own).steps
+    )
+    plain = executor.price(ws, RUN, "baseline", fields(ws, 2, {"type": "regex", "value": "."}))
+    assert plan.estimate.calibrated_seconds > plain.estimate.calibrated_seconds + 30
+    (ws.store.home / "settings.toml").write_text('[judge]\nendpoint = "http://127.0.0.1:9/v1"\nname = "big"\n')
+    plan = executor.price(ws, RUN, "baseline", fields(ws, 2, RUBRIC) | {"judge": ""})
+    assert plan.request["judge"] == "endpoint" and any("big judges" in step for step in plan.steps)
+
+
+def test_an_endpoint_of_the_settings_judges_and_the_arms_server_stays(ws: Workspace) -> None:
+    port = servers._free_port()
+    argv = [STUB, "--served-model-name", "judge-big", "--host", "127.0.0.1", "--port", str(port)]
+    endpoint = subprocess.Popen([sys.executable, *argv])
+    try:
+        (ws.store.home / "judge.key").write_text("secret\n")
+        (ws.store.home / "settings.toml").write_text(
+            f'[judge]\nendpoint = "http://127.0.0.1:{port}/v1"\nname = "judge-big"\nkey_file = "judge.key"\n'
+        )
+        step = baseline(ws, fields(ws, 4, RUBRIC) | {"judge": ""})
+    finally:
+        endpoint.terminate()
+        endpoint.wait()
+    assert [r.passed for r in ws.store.results(step.id)] == [
+        r.output.startswith("yes") for r in ws.store.results(step.id)
+    ]
+    assert (step.result or {})["key"]["judge"] == f"judge-big at http://127.0.0.1:{port}, weights unknown"
+    assert len(servers.list_servers(ws.store.home)) == 1
+    assert "secret" not in json.dumps([step.request, step.plan, step.result])
+
+
+def test_two_judges_make_two_arms_that_may_not_be_compared(ws: Workspace) -> None:
+    given = fields(ws, 4, RUBRIC)
+    baseline(ws, given)
+    ended = executor.perform(ws, RUN, "evaluate", {"arm": "prompted", "system_prompt": "Agree."}, say_yes)
+    assert ended.request["judge"] == given["judge"], "the baseline's own judge"
+    found = compare_run(ws.store, RUN, "base", "prompted")
+    assert found["comparable"] and found["metrics"]["agrees"]["cases"] == 4
+    other = shutil.copytree(given["judge"], ws.store.home.parent / "other")
+    again = executor.perform(
+        ws, RUN, "evaluate", {"arm": "prompted", "system_prompt": "Agree.", "judge": str(other)}, say_yes
+    )
+    keys = (again.result or {})["keys"]["base"], (ended.result or {})["keys"]["base"]
+    assert keys[0]["judge"] != keys[1]["judge"] and keys[0]["weights"] == keys[1]["weights"]
+
+
+def test_the_best_is_chosen_where_two_arms_answer_and_one_arm_alone_is_not_asked(ws: Workspace) -> None:
+    given = fields(ws, 6, {"type": "select-best", "value": "It agrees"})
+    with pytest.raises(BadInput, match="the suites ask nothing of the base"):
+        executor.price(ws, RUN, "baseline", given)
+    path = Path(given["suites"][0])
+    suite = json.loads(path.read_text())
+    suite["tests"].append({"vars": {"q": "plain"}, "options": {"disableDefaultAsserts": True}})
+    path.write_text(json.dumps(suite))
+    assert len(ws.store.results(baseline(ws, given).id)) == 1
+    ended = executor.perform(ws, RUN, "evaluate", {"arm": "prompted", "system_prompt": "Agree."}, say_yes)
+    by_arm = {arm: {r.case_id: r for r in ws.store.results(ended.id, arm)} for arm in ("base", "prompted")}
+    assert len(by_arm["base"]) == 7
+    for case_id, base in by_arm["base"].items():
+        other = by_arm["prompted"][case_id]
+        if case_id.startswith("c"):
+            assert base.passed != other.passed or base.output == other.output
+    assert len(judged(ws)) <= 6, "both arms' grades rest on one choice"
+
+
+@pytest.mark.skipif(model_folder() is not None, reason="the embedding model is installed")
+def test_similar_without_the_extra_is_refused_by_the_extras_name(ws: Workspace) -> None:
+    with pytest.raises(BadInput, match=r"3 similar assertions need an embedding model.*tunesmith\[similar\]"):
+        executor.price(ws, RUN, "baseline", fields(ws, 3, {"type": "similar", "value": "Paris"}))
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(model_folder() is None, reason="pip install 'tunesmith[similar]'")
+def test_similar_is_decided_by_the_installed_model_which_the_key_names(ws: Workspace) -> None:
+    near, far = {"type": "similar", "value": "yes, indeed"}, {"type": "not-similar", "value": "a train to Rome"}
+    step = baseline(ws, fields(ws, 4, {**near, "threshold": 0.0}, far))
+    results = ws.store.results(step.id)
+    assert [r.passed for r in results] == [True] * 4 and all(0 < (r.score or 0) < 1 for r in results)
+    assert (step.result or {})["key"]["embedder"].startswith("all-MiniLM-L6-v2, weights ")
+    assert judged(ws) == []

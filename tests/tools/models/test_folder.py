@@ -1,0 +1,120 @@
+"""What may be loaded, decided from files alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.tools.models.folder import check_hub_revision, check_model_folder
+from tunesmith.tools.models.tensor_file import TensorFileWriter, TensorSpec
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The least that is a chat model folder."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "num_experts": None}))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    with TensorFileWriter(tmp_path / "model.safetensors", [("w", TensorSpec("BF16", (3, 4)))]) as writer:
+        writer.write("w", b"\0" * 24)
+    return tmp_path
+
+
+def test_a_whole_folder_is_described(folder: Path) -> None:
+    facts = check_model_folder(folder)
+    assert facts.parameters == 12
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "generation_config.json"])
+def test_code_that_comes_along_is_refused_wherever_it_is_named(folder: Path, name: str) -> None:
+    path = folder / name
+    content = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(content | {"nested": {"auto_map": {"AutoModel": "evil.Model"}}}))
+    with pytest.raises(BadInput, match="auto_map"):
+        check_model_folder(folder)
+
+
+def test_pickles_are_refused_by_name(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(BadInput, match=r"pickle \(pytorch_model\.bin\)"):
+        check_model_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("config.json", "config.json"),
+        ("tokenizer.json", "tokenizer"),
+        ("chat_template.jinja", "chat template"),
+        ("model.safetensors", "safetensors"),
+    ],
+)
+def test_what_is_missing_is_named_in_one_line(folder: Path, missing: str, said: str) -> None:
+    (folder / missing).unlink()
+    with pytest.raises(BadInput, match=said) as caught:
+        check_model_folder(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_template_inside_the_tokenizer_config_counts(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
+    check_model_folder(folder)
+
+
+def test_a_missing_shard_is_named(folder: Path) -> None:
+    index = {"weight_map": {"w": "model.safetensors", "v": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(BadInput, match="model-00002-of-00002"):
+        check_model_folder(folder)
+
+
+def test_weights_cut_short_are_refused(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:6])
+    with pytest.raises(BadInput, match="not a whole safetensors file"):
+        check_model_folder(folder)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"no json at all", b'{"w": {}}', b'{"w": 3}', b'["w"]', b'{"w": {"shape": ["x"]}}', b"\xff\xfe", b"[" * 100_000],
+    ids=lambda header: repr(header[:20]),
+)
+def test_a_header_that_describes_no_tensor_is_refused(folder: Path, header: bytes) -> None:
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(BadInput, match="no safetensors header"):
+        check_model_folder(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+def test_json_nested_without_end_is_refused(folder: Path, name: str) -> None:
+    (folder / name).write_text("[" * 100_000)
+    with pytest.raises(BadInput, match="not readable JSON"):
+        check_model_folder(folder)
+
+
+def test_code_is_found_however_deep_it_is_named(folder: Path) -> None:
+    text = '{"auto_map": {}}'
+    for _ in range(900):
+        text = f"[{text}]"
+    (folder / "generation_config.json").write_text(f'{{"deep": {text}}}')
+    with pytest.raises(BadInput, match="auto_map"):
+        check_model_folder(folder)
+
+
+def test_no_folder_and_no_model_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="not a folder"):
+        check_model_folder(tmp_path / "nowhere")
+    with pytest.raises(BadInput, match="not a model folder"):
+        check_model_folder(tmp_path)
+
+
+@pytest.mark.parametrize("revision", [None, "", "main", "v1.0", "abc123", "G" * 40])
+def test_only_a_full_commit_pins_a_hub_model(revision: str | None) -> None:
+    with pytest.raises(BadInput, match="40 hex digits"):
+        check_hub_revision(revision, "org/model")
+    assert check_hub_revision("0f" * 20, "org/model") == "0f" * 20

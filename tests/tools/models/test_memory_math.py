@@ -1,0 +1,150 @@
+"""The arithmetic that refuses a step before it is started."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tunesmith.tools.models.memory_math import (
+    GPU_MARGIN_BYTES,
+    RUNTIME_BYTES,
+    ModelShape,
+    gpu_server_bytes,
+    gpu_share,
+    group_size_for,
+    merge_memory_bytes,
+    quantize_memory_bytes,
+    server_memory,
+    serving_peaks,
+    share_now,
+    train_memory_bytes,
+)
+
+GIB = 1 << 30
+SMOL: dict[str, Any] = {
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+}
+QWEN: dict[str, Any] = {
+    "hidden_size": 1536,
+    "intermediate_size": 8960,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 2,
+    "vocab_size": 151936,
+    "tie_word_embeddings": True,
+}
+MOE: dict[str, Any] = SMOL | {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 256}
+
+
+def test_parameters_are_those_of_the_published_models() -> None:
+    assert ModelShape.of(SMOL).parameters == 134_515_008
+    assert ModelShape.of(QWEN).parameters == pytest.approx(1_543_714_304, rel=1e-4)
+
+
+def test_lora_parameters_are_rank_times_in_plus_out() -> None:
+    per_layer = 2 * (576 + 576) + 2 * (576 + 192) + 3 * (576 + 1536)
+    assert ModelShape.of(SMOL).lora_parameters(16) == 16 * 30 * per_layer
+
+
+def test_quantize_grows_by_two_bf16_copies_of_the_calibration_tokens() -> None:
+    few = quantize_memory_bytes(SMOL, samples=32, seq_len_tokens=512)
+    many = quantize_memory_bytes(SMOL, samples=512, seq_len_tokens=8192)
+    assert many - few == 2 * 2 * 576 * (512 * 8192 - 32 * 512)
+
+
+def test_measured_peaks_stay_below_the_estimates() -> None:
+    # Peak resident sizes of real runs on a CPU, and not more than twice below: an estimate must also be useful.
+    for measured, estimated in (
+        (0.94e9, quantize_memory_bytes(SMOL, samples=64, seq_len_tokens=110)),
+        (4.87 * 2**30, quantize_memory_bytes(QWEN, samples=32, seq_len_tokens=512)),
+        (2.06e9, train_memory_bytes(SMOL, batch_size=8, seq_len_tokens=119, lora_rank=16)),
+        (1.48e9, merge_memory_bytes(SMOL, 269_060_552)),
+    ):
+        assert measured * 0.85 <= estimated <= 2 * measured
+
+
+def test_every_remedy_that_an_error_names_really_needs_less() -> None:
+    def need(**changes: Any) -> int:
+        options: dict[str, Any] = {"batch_size": 8, "seq_len_tokens": 512, "lora_rank": 16}
+        return train_memory_bytes(QWEN, **(options | changes))
+
+    for change in (
+        {"batch_size": 4},
+        {"seq_len_tokens": 256},
+        {"lora_rank": 8},
+        {"load_in_4bit": True},
+    ):
+        assert need(**change) < need()
+    assert need(precision="fp32") > need()
+
+
+def test_experts_count_in_weights_but_only_the_chosen_ones_in_activations() -> None:
+    dense, moe = ModelShape.of(SMOL), ModelShape.of(MOE)
+    assert moe.mlp_parameters == 3 * 576 * 8 * 256 > dense.mlp_parameters
+    assert quantize_memory_bytes(MOE, samples=1, seq_len_tokens=1) > RUNTIME_BYTES + 2 * moe.parameters
+    more = train_memory_bytes(MOE | {"num_experts_per_tok": 4}, batch_size=8, seq_len_tokens=512, lora_rank=16)
+    assert more > train_memory_bytes(MOE, batch_size=8, seq_len_tokens=512, lora_rank=16)
+
+
+def test_a_merge_of_expert_adapters_holds_the_whole_model_in_fp32_and_any_other_does_not() -> None:
+    bytes_ = 2 * ModelShape.of(MOE).parameters
+    plain, experts = merge_memory_bytes(MOE, bytes_), merge_memory_bytes(MOE, bytes_, adapts_experts=True)
+    assert experts == RUNTIME_BYTES + 2 * bytes_ + 2 * 4 * (8 * 2 * 256 * 576) > plain
+    assert merge_memory_bytes(SMOL, bytes_, adapts_experts=True) == merge_memory_bytes(SMOL, bytes_)
+
+
+def test_a_server_claims_what_it_needs_and_the_margin_and_no_more() -> None:
+    for needed, total in ((int(3.5 * GIB), 24 * GIB), (int(3.5 * GIB), 80 * GIB), (18 * GIB, 24 * GIB)):
+        claimed = gpu_share(needed, total) * total
+        assert needed + GPU_MARGIN_BYTES <= claimed <= needed + GPU_MARGIN_BYTES + total / 1000
+    assert gpu_share(24 * GIB, 24 * GIB) == 0.92  # vLLM's own default; the price refuses such a step
+
+
+@pytest.mark.parametrize(
+    ("weight_bytes", "kv_bytes", "card_gib"), [(3.09e9, 28_672, 8), (6.17e9, 36_864, 12), (16.06e9, 131_072, 24)]
+)
+def test_a_server_on_a_gpu_fits_the_card_that_its_model_is_served_on_everywhere(
+    weight_bytes: float, kv_bytes: int, card_gib: int
+) -> None:
+    memory = server_memory(int(weight_bytes), kv_bytes_per_token=kv_bytes, context_tokens=2048, sequences=64)
+    needed = serving_peaks(memory, on_gpu=True)["vram_bytes"]
+    assert 1.15 * weight_bytes < needed <= 0.92 * card_gib * GIB
+
+
+def test_the_cache_of_a_server_on_a_gpu_grows_with_what_it_is_asked_to_hold_up_to_a_bound() -> None:
+    def need(context: int, sequences: int) -> int:
+        return gpu_server_bytes(GIB, kv_bytes_per_token=1 << 17, context_tokens=context, sequences=sequences)
+
+    assert need(2048, 2) - need(2048, 1) == 2048 << 17
+    assert need(2048, 64) == need(2048, 1000) == need(2048, 1) + GIB - (2048 << 17)
+    assert need(8192, 64) - need(8192, 4) == 0 < need(8192, 4) - need(2048, 4)
+
+
+def test_a_server_never_claims_more_than_is_free_and_nothing_where_its_need_is_not() -> None:
+    share = gpu_share(10 * GIB, 24 * GIB)
+    assert share_now(share, free_bytes=20 * GIB, total_bytes=24 * GIB) == share
+    for free_bytes in (11 * GIB, int(10.2 * GIB)):
+        assert 0 < share_now(share, free_bytes=free_bytes, total_bytes=24 * GIB) * 24 * GIB <= free_bytes - GIB // 2
+    assert share_now(share, free_bytes=int(9.9 * GIB), total_bytes=24 * GIB) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, 64),  # 576 is 9 · 64
+        ({"hidden_size": 512, "num_attention_heads": 8}, 128),
+        ({"hidden_size": 96, "num_attention_heads": 3, "intermediate_size": 96}, 32),
+        ({"hidden_size": 72, "num_attention_heads": 3, "intermediate_size": 144}, 0),
+        ({"hidden_size": 512, "num_attention_heads": 8, "num_experts": 4, "moe_intermediate_size": 96}, 32),
+        ({"hidden_size": 512, "num_attention_heads": 8, "head_dim": 24}, 64),  # o_proj's input is 192
+    ],
+)
+def test_the_group_divides_the_inputs_of_every_layer(changes: dict[str, int], expected: int) -> None:
+    assert group_size_for(SMOL | changes) == expected

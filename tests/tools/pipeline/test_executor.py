@@ -1,0 +1,174 @@
+"""Plans and requests: everything wrong is named before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.tiny_model import make_tiny_model
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.stage import Estimate, Facts, Machine, Past, Plan, Request, Result
+from tunesmith.tools.pipeline import catalog, executor
+from tunesmith.tools.pipeline.forecast import forecast
+from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec, load_arc, parse_request
+from tunesmith.tools.pipeline.planning_facts import past_steps
+from tunesmith.tools.pipeline.workspace import Decision, Workspace
+
+GIB = 1 << 30
+MACHINE = Machine("cpu", 2, 24 * GIB, 20 * GIB, 0, 50 * GIB)
+
+
+def facts(**more: object) -> Facts:
+    return Facts(home=Path("/nowhere"), machine=MACHINE, run="r1", **more)  # type: ignore[arg-type]
+
+
+def plan_file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_every_stage_of_the_catalogue_has_its_declaration() -> None:
+    for entry in catalog.STAGES:
+        stage = entry.load()
+        assert stage.name == entry.name
+        assert issubclass(stage.request, Request) and issubclass(stage.result, Result)
+        assert all(field.description or name for name, field in stage.request.model_fields.items())
+        assert stage.request().run == ""
+
+
+@pytest.mark.parametrize(
+    ("stage", "fields", "told"),
+    [
+        ("train", {"lora_rnk": 8}, "did you mean 'lora_rank'"),
+        ("train", {"lora_rank": 0}, "greater than or equal to 1"),
+        ("train", {"learning_rate": "fast"}, "learning_rate"),
+        ("trian", {}, "the stages are"),
+        ("quantize", {"scheme": "W3A16"}, "W4A16"),
+        ("deploy", {"port": 99999}, "port"),
+    ],
+)
+def test_a_wrong_field_is_named_with_the_right_one(stage: str, fields: dict[str, object], told: str) -> None:
+    with pytest.raises(BadInput, match=told):
+        parse_request(stage, fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name: x\nsteps: [train]", "step 1 .train. has no base to work on; put `base` before it"),
+        (
+            "name: x\nsteps: [base, baseline, {stage: merge}]",
+            "step 3 .merge. has no adapter to work on; put `train` before it",
+        ),
+        (
+            "name: x\nsteps: [base, baseline, {stage: evaluate, arm: merged}]",
+            "step 3 .evaluate. has no merged to work on; put `merge` before it",
+        ),
+        ("name: x\nsteps: [base, deploy]", "step 2 .deploy. has no quantized to work on; put `quantize` before it"),
+        (
+            "name: x\nsteps: [base, baseline, generate, critique, train, {stage: deploy, arm: adapter}]",
+            "step 6: deploy serves only what was evaluated, and nothing before it would evaluate the adapter model",
+        ),
+        (
+            "name: x\nsteps: [base, baseline, generate, critique, train, {stage: evaluate, arm: adapter}, train, "
+            "{stage: deploy, arm: adapter}]",
+            "step 8: deploy serves only what was evaluated",
+        ),
+        ("name: x\nsteps: []", "steps"),
+        ("steps: [base]", "name"),
+        ("name: x\nsteps: [{lora_rank: 3}]", "step 1 names no stage"),
+        ("name: x\nsteps: [{stage: base, modell: y}]", "did you mean 'model'"),
+        ("name: x\nstep: [base]", "it needs `name` and a list `steps`"),
+        ("name: [", "not a YAML file"),
+        ("name: x\nsteps: [!!python/object/apply:os.system ['id']]", "not a YAML file"),
+    ],
+)
+def test_a_broken_plan_is_refused_by_name(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(BadInput, match=told):
+        load_arc(plan_file(tmp_path, text))
+
+
+def test_the_bundled_plans_hold_every_stage() -> None:
+    from importlib.resources import files
+
+    for name in ("plan.yaml", "plan-fast.yaml"):
+        plan = load_arc(Path(str(files("tunesmith.prompts"))) / "demo" / name)
+        assert {spec.stage for spec in plan.steps} == set(catalog.BY_NAME)
+
+
+def test_an_estimate_follows_this_machine_and_says_so() -> None:
+    fresh = estimate("train", facts(), seconds=100)
+    assert fresh.seconds == 100 and "has not run on this machine" in fresh.basis
+    slow = (Past(100, 200), Past(50, 100), Past(10, 20), Past(10, 500))
+    known = estimate("train", facts(past={"train": slow}), seconds=100)
+    assert known.seconds == 200 and known.calibrated_seconds == 100 and "4 past runs" in known.basis
+
+
+def test_only_past_steps_of_the_same_kind_count() -> None:
+    past = (Past(100, 10, "adapter"), Past(100, 300, "merged"), Past(100, 10))
+    assert estimate("evaluate", facts(past={"evaluate": past}), seconds=100, like="merged").seconds == 300
+    unknown = estimate("evaluate", facts(past={"evaluate": past}), seconds=100, like="quantized")
+    assert unknown.seconds == 100 and "evaluate (quantized) has not run" in unknown.basis
+
+
+def test_what_a_step_took_on_the_cpu_does_not_correct_its_price_on_a_gpu() -> None:
+    past = {"train": (Past(10, 30),), "evaluate": (Past(10, 20, "adapter, GPU"), Past(10, 90, "adapter"))}
+    known = facts(past=past)
+    on_cpu = estimate("train", known, seconds=100, ram_bytes=GIB)
+    on_gpu = estimate("train", known, seconds=100, vram_bytes=GIB)
+    assert (on_cpu.seconds, on_gpu.seconds) == (300, 100) and on_cpu.like != on_gpu.like
+    assert on_gpu.basis == (
+        "calibration on 2 cores with AVX512-BF16, which a GPU should beat by far; train (GPU) has not run on this "
+        "machine yet"
+    )
+    measured = estimate("evaluate", known, seconds=100, vram_bytes=GIB, like="adapter")
+    assert measured.seconds == 200 and measured.basis == "1 past run of evaluate (adapter, GPU) on this machine"
+
+
+def test_every_arm_of_an_evaluation_is_a_kind_of_its_own(tmp_path: Path) -> None:
+    ws = Workspace(Store(tmp_path / "home"), "/bin/true", lambda event, **data: None)
+    arms = [{"arm": arm} for arm in ("adapter", "merged", "quantized")]
+    stages = ["base", "baseline", "generate", "critique", "train", "merge", "quantize"]
+    steps = [*(StepSpec(stage=stage) for stage in stages), *(StepSpec(stage="evaluate", fields=arm) for arm in arms)]
+    prices = forecast(ws, ArcPlan(name="p", steps=tuple(steps)))
+    assert [p.estimate.like for p in prices if p.stage == "evaluate" and p.estimate] == [
+        "adapter",
+        "merged",
+        "quantized",
+    ]
+
+
+def test_a_base_that_only_had_to_be_verified_does_not_price_one_that_has_to_be_copied(tmp_path: Path) -> None:
+    ws = Workspace(Store(tmp_path / "home"), None, lambda event, **data: None)
+    first, other = (str(make_tiny_model(tmp_path / name)) for name in ("first", "other"))
+    for _ in range(3):
+        executor.perform(
+            ws, ws.store.new_run("test"), "base", {"model": first}, lambda plan, step: Decision(True, "test")
+        )
+    known = {past.like for past in past_steps(ws.store)["base"]}
+    assert known == {"folder", "folder, here already"}
+    again, fresh = (executor.price(ws, "", "base", {"model": model}).estimate for model in (first, other))
+    assert "2 past runs of base (folder, here already)" in again.basis and again.disk_bytes == 0
+    assert "1 past run of base (folder)" in fresh.basis and fresh.disk_bytes > 0
+
+
+def test_what_does_not_fit_is_refused_with_both_numbers() -> None:
+    told = room(Estimate(seconds=1, basis="", peak_ram_bytes=27 * GIB, disk_bytes=80 * GIB), facts(), remedy="less")
+    assert told == (
+        "needs 27.0 GiB of RAM and swap, 20.0 GiB free; try less",
+        "needs 80.0 GiB of disk, 50.0 GiB free; try less",
+    )
+
+
+def test_a_plan_hash_holds_the_price_and_the_arguments_but_not_what_is_free() -> None:
+    plan = Plan(
+        stage="train", run="r1", summary="", steps=(), request={"a": 1}, estimate=Estimate(seconds=1, basis="x")
+    )
+    assert plan.hash == plan.model_copy(update={"free_ram_bytes": 7}).hash
+    assert plan.hash != plan.model_copy(update={"request": {"a": 2}}).hash
+    assert plan.hash != plan.model_copy(update={"estimate": Estimate(seconds=2, basis="x")}).hash
+    assert plan.hash != plan.model_copy(update={"replaces": ("the adapter",)}).hash

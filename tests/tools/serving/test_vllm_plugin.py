@@ -1,0 +1,48 @@
+"""The plugin's arithmetic against the definition: each token gets its own adapter, and nothing else."""
+
+from __future__ import annotations
+
+import importlib.util
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tunesmith.tools.serving.spec import PLUGIN
+
+pytestmark = pytest.mark.heavy
+
+RANK, INPUTS, SLICES = 4, 24, (16, 8, 8)
+
+
+def add_lora_linear() -> Any:
+    spec = importlib.util.spec_from_file_location("tunesmith_vllm", PLUGIN / "tunesmith_vllm.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.add_lora_linear
+
+
+@pytest.mark.parametrize("runs", [[(5, 0)], [(3, -1), (4, 1), (1, 0)], [(1, 0), (1, -1)] * 4], ids=str)
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_a_token_gets_its_own_adapter_and_one_without_keeps_its_output(
+    runs: list[tuple[int, int]], scale: float
+) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    slots = [slot for length, slot in runs for _ in range(length)]
+    a = tuple(torch.randn(2, 1, RANK, INPUTS) for _ in SLICES)
+    b = tuple(torch.randn(2, 1, width, RANK) for width in SLICES)
+    x, before = torch.randn(len(slots), INPUTS), torch.randn(len(slots), sum(SLICES))
+    metadata = (None, torch.tensor([n for n, _ in runs]), torch.tensor([s for _, s in runs]), len(runs), 0, 0)
+    batch = SimpleNamespace(no_lora=False, prefill_metadata=metadata)
+
+    y = before.clone()
+    add_lora_linear()(batch, y, x, a, b, scale, SLICES)
+
+    for token, slot in enumerate(slots):
+        delta = [scale * b[i][slot, 0] @ (a[i][slot, 0] @ x[token]) for i in range(len(SLICES))]
+        expected = before[token] + torch.cat(delta) if slot >= 0 else before[token]
+        assert torch.allclose(y[token], expected, atol=1e-4), f"token {token} of slot {slot}"
+    assert all(torch.equal(y[i], before[i]) for i, slot in enumerate(slots) if slot < 0)

@@ -1,0 +1,266 @@
+"""preflight: each link that breaks is named with what to do about it, and what is tried is what will be trained."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.fixtures import FIXTURES
+from tests.fixtures.lab_model import TEMPLATE, write_rows
+from tests.fixtures.planted_gpus import gpu, plant
+from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.files import seal
+from tunesmith.memory.records import Artifact
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.stage import GIB, Facts, Gpu, Machine, Plan
+from tunesmith.tools.export import quantize_job
+from tunesmith.tools.machine import device
+from tunesmith.tools.machine.device import need_priced_device
+from tunesmith.tools.models.memory_math import GPU_MARGIN_BYTES, RUNTIME_BYTES
+from tunesmith.tools.pipeline import executor
+from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec
+from tunesmith.tools.pipeline.workspace import Workspace
+from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.budget import serving_memory
+from tunesmith.tools.serving.spec import ServerSpec
+from tunesmith.tools.training import preflight_job, train_job
+from tunesmith.tools.training.preflight import PreflightRequest, plan
+from tunesmith.tools.training.train import TrainRequest, training_bytes
+from tunesmith.tools.training.train_job import LoraSettings, Trained
+
+STUB = str(FIXTURES / "stub_vllm.py")
+pytestmark = pytest.mark.heavy
+MakeJob = Callable[..., Job[PreflightRequest]]
+
+
+def row(question: str, answer: str) -> dict[str, Any]:
+    return {
+        "prompt": [{"role": "user", "content": question}],
+        "completion": [{"role": "assistant", "content": answer}],
+    }
+
+
+@pytest.fixture
+def make_job(tmp_path: Path, tiny_llama: Path) -> Iterator[MakeJob]:
+    """A preflight at work on a tiny model; its template and its rows may be planted."""
+    store = Store(tmp_path / "home")
+
+    def make(
+        rows: list[dict[str, Any]] | None = None, template: str = TEMPLATE, **fields: Any
+    ) -> Job[PreflightRequest]:
+        run = store.new_run("test")
+        base, dataset = tmp_path / "base", tmp_path / "dataset"
+        shutil.copytree(tiny_llama, base)
+        (base / "chat_template.jinja").write_text(template)
+        dataset.mkdir()
+        if rows is None:
+            write_rows(dataset / "train.jsonl", 6)
+        else:
+            (dataset / "train.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+        config = json.loads((base / "config.json").read_text())
+        metas = {"base": {"config": config, "parameters": 10**5}, "dataset": {"train_rows": 6, "tokens_per_row": 50}}
+        inputs = {}
+        for kind, folder in (("base", base), ("dataset", dataset)):
+            made = store.propose(run, kind, plan_hash=kind)
+            digest = str(seal(folder, kind=kind, step=made)["sha256"])
+            inputs[kind] = store.add_artifact(Artifact("", run, made, kind, folder, digest, 10**6, (), metas[kind]))
+        ws = Workspace(store, STUB, lambda event, **data: None)
+        step = executor.propose(ws, run, executor.price(ws, run, "preflight", fields))
+        record = store.step(step)
+        folder = store.home / "runs" / run / step
+        folder.mkdir(parents=True)
+        request = PreflightRequest.model_validate(record.request)
+        return Job(store, record, Plan.model_validate(record.plan), request, inputs, folder, STUB)
+
+    yield make
+    servers.stop_all(store.home)
+
+
+def links(job: Job[PreflightRequest]) -> Any:
+    return preflight_job._Links(job, job.inputs["base"].path, job.inputs["dataset"].path)
+
+
+# --- links that break
+
+
+LONG = row("How long?", "x" * 600)
+UNENDED = TEMPLATE.replace("+ '<|im_end|>'", "+ ('<|im_end|>' if m['role'] == 'user' else '')")
+
+
+@pytest.mark.parametrize(
+    ("planted", "told"),
+    [
+        (
+            {"rows": [row("a", "b"), LONG]},
+            r"1 of 2 rows end before their stop token at max_seq_len_tokens=512 \(the first: row 2\); "
+            r"the longest has 6\d\d tokens: raise it, or drop those rows",
+        ),
+        (
+            {"rows": [row("a", "b"), row("q" * 600, "never reached")]},
+            r"1 of 2 rows end before their stop token at max_seq_len_tokens=512 \(the first: row 2\).*raise it",
+        ),
+        (
+            {"rows": [row("a", "b"), row("say nothing", "")]},
+            r"the answers of 1 of 2 rows hold nothing but their stop token \(the first: row 2\); drop those rows",
+        ),
+        (
+            {"template": UNENDED},
+            r"the chat template puts no stop token \(<\|im_end\|>\) after the answer of 6 of 6 rows.*"
+            "as eos_token in the base's tokenizer_config.json",
+        ),
+    ],
+    ids=["a long answer", "a prompt that leaves no room", "an empty answer", "a template without an end"],
+)
+def test_rows_that_cannot_be_trained_on_are_named_with_what_to_do(
+    make_job: MakeJob, planted: Mapping[str, Any], told: str
+) -> None:
+    with pytest.raises(StepFailed, match=told):
+        links(make_job(**planted)).rows_train()
+
+
+def test_a_template_that_the_server_renders_otherwise_is_named(make_job: MakeJob) -> None:
+    job = make_job()
+    tried = links(job)
+    tried.rows_train()
+    spec = ServerSpec(model_dir=str(job.inputs["base"].path), served_name="base")
+    server = servers.start(job.home, spec, vllm=STUB, log_path=job.dir / "log", owner="s1")
+    told = r"prompt of row 1 differently from token 1 on \(\d\d and 1 tokens\).*leave one in the base's folder"
+    with pytest.raises(StepFailed, match=told):  # the stand-in answers with one token a message
+        tried._same_tokens(server)
+
+
+def test_training_that_ends_in_no_number_breaks_its_link(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train_lora(*args: Any, metric: Callable[..., None], **options: Any) -> Trained:
+        metric("loss", float("nan"), 1)
+        return Trained(2, 1.0, float("nan"), None, None, 7, 8, 1.0)
+
+    monkeypatch.setattr(preflight_job, "train_lora", train_lora)
+    with pytest.raises(StepFailed, match=r"2 steps with losses \[nan\]; try a smaller learning_rate"):
+        links(make_job()).two_steps()
+
+
+def test_the_first_broken_link_fails_the_step_and_every_link_is_on_record(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(self: Any) -> str:
+        raise StepFailed("no luck; try again")
+
+    for name in ("two_steps", "adapter_served"):
+        monkeypatch.setattr(preflight_job._Links, name, fault)
+    job = make_job(rows=[row("a", "b"), LONG])
+    with pytest.raises(StepFailed, match=r"3 of 3 links broke; rows train: 1 of 2 rows end before"):
+        preflight_job.run(job)
+    [checks] = job.store.artifacts(job.run, "preflight")
+    assert [check["passed"] for check in json.loads(checks.path.read_text())] == [False] * 3
+
+
+# --- what is tried is what will be trained
+
+
+def test_a_row_as_long_as_training_allows_passes(make_job: MakeJob) -> None:
+    assert "2 rows" in links(make_job(rows=[row("a", "b"), LONG], max_seq_len_tokens=2048)).rows_train()
+
+
+@pytest.mark.parametrize("name", ["max_seq_len_tokens", "precision", "load_in_4bit"])
+def test_preflight_takes_the_same_fields_as_training(name: str) -> None:
+    one, other = (model.model_json_schema()["properties"][name] for model in (PreflightRequest, TrainRequest))
+    assert one == other and one["description"]
+
+
+def test_the_two_steps_are_those_of_the_training(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[LoraSettings] = []
+
+    def train_lora(base: Path, rows: Path, out: Path, settings: LoraSettings, **options: Any) -> Trained:
+        used.append(settings)
+        return Trained(2, 1.0, 1.0, None, None, 7, 8, 1.0)
+
+    monkeypatch.setattr(preflight_job, "train_lora", train_lora)
+    fields = {"lora_rank": 64, "max_seq_len_tokens": 2048, "precision": "fp32", "load_in_4bit": True}
+    links(make_job(**fields)).two_steps()
+    assert {name: getattr(used[0], name) for name in fields} == fields
+
+
+def test_an_idle_server_leaves_before_the_two_steps(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = make_job()
+    spec = ServerSpec(model_dir="/nowhere", served_name="base", device="cuda")
+    servers.start(job.home, spec, vllm=STUB, log_path=job.dir / "log", owner="s1")
+    found: list[int] = []
+
+    def train_lora(*args: Any, **options: Any) -> Trained:
+        found.append(len(servers.list_servers(job.home)))
+        return Trained(2, 1.0, 1.0, None, None, 7, 8, 1.0)
+
+    monkeypatch.setattr(preflight_job, "train_lora", train_lora)
+    links(job).two_steps()
+    assert found == [0]
+
+
+@pytest.mark.parametrize("stage", [train_job, quantize_job])
+def test_a_step_that_was_priced_on_a_gpu_does_not_train_on_the_cpu_in_silence(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, stage: ModuleType
+) -> None:
+    import torch
+
+    monkeypatch.setattr(device, "trains_on_cpu", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    job = make_job()
+    plant(monkeypatch, gpu(0))
+    need_priced_device(job)  # the plan priced no VRAM
+    estimate = job.plan.estimate.model_copy(update={"peak_vram_bytes": 1})
+    job.plan = job.plan.model_copy(update={"estimate": estimate})
+    for work in (lambda: stage.run(job), links(job).two_steps):
+        with pytest.raises(StepFailed, match=r"cannot use Card 0 with the driver 570\.1; see nvidia-smi .*DEVICE=cpu"):
+            work()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    need_priced_device(job)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(device, "trains_on_cpu", lambda: True)  # the VRAM is the server's
+    need_priced_device(job)
+
+
+QWEN = {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12}
+BASE = Artifact("a1", "r1", "s1", "base", Path(), "", 3_100_000_000, (), {"config": {**QWEN, "vocab_size": 151936}})
+DATASET = Artifact("a2", "r1", "s2", "dataset", Path(), "", 1, (), {"train_rows": 80, "tokens_per_row": 1500})
+
+
+def price(*gpus: Gpu, **fields: Any) -> Any:
+    machine = Machine("cpu", 2, 64 * GIB, 60 * GIB, 0, 50 * GIB, gpus)
+    artifacts = {"base": BASE, "dataset": DATASET}
+    return plan(PreflightRequest(**fields), Facts(Path(), machine, "r1", "/bin/true", artifacts=artifacts)).estimate
+
+
+def test_the_training_half_is_priced_with_the_settings_of_the_training() -> None:
+    long = price(max_seq_len_tokens=2048).peak_ram_bytes
+    tried = PreflightRequest(max_seq_len_tokens=2048)
+    assert long == training_bytes(tried, BASE, DATASET, batch_size=tried.batch_size) > price().peak_ram_bytes
+    assert price(max_seq_len_tokens=2048, load_in_4bit=True).peak_ram_bytes < long
+    assert price(max_seq_len_tokens=2048, precision="fp32").peak_ram_bytes > long
+
+
+def test_on_a_gpu_both_halves_are_priced_in_its_memory() -> None:
+    card = Gpu(0, "card", 80 * GIB, 79 * GIB, "9.0", "")
+    small, long = price(card, rows=2, max_seq_len_tokens=16), price(card, max_seq_len_tokens=2048)
+    assert small.peak_vram_bytes == serving_memory(BASE).vram_bytes + GPU_MARGIN_BYTES + RUNTIME_BYTES
+    assert long.peak_vram_bytes == price(max_seq_len_tokens=2048).peak_ram_bytes and not long.peak_ram_bytes
+
+
+# --- a written plan
+
+
+def test_a_plan_tries_the_settings_of_the_training_it_protects() -> None:
+    def tried(preflight: dict[str, Any], *train: dict[str, Any]) -> dict[str, Any]:
+        steps = [StepSpec(stage="preflight", fields=preflight), *(StepSpec(stage="train", fields=f) for f in train)]
+        return ArcPlan(name="p", steps=tuple(steps)).carried_out[0].fields
+
+    long = {"max_seq_len_tokens": 2048, "load_in_4bit": True, "epochs": 2}
+    assert tried({"rows": 4}, long) == {"rows": 4, "max_seq_len_tokens": 2048, "load_in_4bit": True}
+    assert tried({"max_seq_len_tokens": 64}, long) == {"max_seq_len_tokens": 64, "load_in_4bit": True}
+    assert tried({}, {"precision": "fp32"}, long) == {"precision": "fp32"}
+    assert tried({"rows": 4}) == {"rows": 4}

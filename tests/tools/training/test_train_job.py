@@ -1,0 +1,306 @@
+"""Training: what is trained, that shortcuts change no gradient, and that a kill costs nothing but time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fixtures.lab_model import write_tiny_model
+from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.tools.training.rows import IGNORED, read_rows, tokenize_rows
+from tunesmith.tools.training.train_job import LoraSettings, Trained, _out_of_memory_named, train_lora
+
+pytestmark = pytest.mark.heavy
+
+SETTINGS = LoraSettings(lora_rank=4, lora_alpha=8, learning_rate=5e-3, max_steps=6, batch_size=4, save_steps=2)
+
+
+def train(base: Path, rows: Path, out: Path, settings: LoraSettings = SETTINGS, **more: Any) -> Trained:
+    return train_lora(
+        base,
+        rows,
+        out / "adapter",
+        settings,
+        checkpoints_dir=out / "checkpoints",
+        progress=lambda *_: None,
+        metric=more.pop("metric", lambda *_: None),
+        log=more.pop("log", lambda _: None),
+        **more,
+    )
+
+
+def adapter(out: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    tensors: dict[str, Any] = load_file(out / "adapter" / "adapter_model.safetensors")
+    return tensors
+
+
+def test_loss_is_on_the_completion_up_to_its_stop_token_and_nowhere_else(tiny_llama: Path, rows_file: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    rows = read_rows(rows_file)
+    for row, tokens in zip(rows, tokenize_rows(tokenizer, rows, 512), strict=True):
+        trained = [label for label in tokens.labels if label != IGNORED]
+        assert tokenizer.decode(trained) == row["completion"][0]["content"] + "<|im_end|>"
+        prompt = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+        assert tokenizer.decode(tokens.input_ids[: -len(trained)]) == prompt
+
+
+def test_rows_that_would_never_learn_to_stop_are_refused_with_the_length_to_set(
+    tiny_llama: Path, rows_file: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    with pytest.raises(StepFailed, match=r"24 of 24 rows .* the longest has [0-9]+ tokens"):
+        tokenize_rows(tokenizer, read_rows(rows_file), 20)
+
+
+@pytest.mark.parametrize(
+    "line", ["{", '{"prompt": []}', '{"prompt": [], "completion": []}', '{"prompt": "x", "completion": "y"}']
+)
+def test_a_broken_row_is_named_by_its_line(tmp_path: Path, rows_file: Path, line: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(rows_file.read_text().splitlines()[0] + "\n" + line + "\n")
+    with pytest.raises(BadInput, match=r"rows\.jsonl:2"):
+        read_rows(path)
+
+
+def test_training_lowers_the_validation_loss_and_saves_what_peft_loads(
+    tiny_llama: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    points: list[tuple[str, float, float]] = []
+    before = {file.name: file.read_bytes() for file in tiny_llama.iterdir()}
+    trained = train(
+        tiny_llama,
+        rows_file,
+        tmp_path,
+        replace(SETTINGS, max_steps=20),
+        valid_path=rows_file,
+        metric=lambda *point: points.append(point),
+    )
+    assert trained.steps == 20
+    assert trained.validation_loss is not None
+    assert trained.validation_loss_before is not None
+    assert trained.validation_loss < trained.validation_loss_before - 0.5
+    assert [x for name, _value, x in points if name == "loss"] == list(range(1, 21))
+    assert {file.name for file in (tmp_path / "adapter").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(tiny_llama)
+    assert set(config["target_modules"]) == {
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    }  # fmt: skip
+    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_llama), tmp_path / "adapter")
+    assert before == {file.name: file.read_bytes() for file in tiny_llama.iterdir()}
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_micro_batch_changes_a_step_by_rounding_alone(
+    tiny_llama: Path, rows_file: Path, tmp_path: Path, at_once: int
+) -> None:
+    import torch
+
+    lines = [json.loads(line) for line in rows_file.read_text().splitlines()]
+    mixed = tmp_path / "mixed.jsonl"  # rows of unequal length, some of them held to the base
+    kinds = [row | {"origin": "rehearsal" if n % 3 == 0 else ""} for n, row in enumerate(lines)]
+    mixed.write_text("".join(json.dumps(row) + "\n" for row in kinds))
+    whole = replace(SETTINGS, precision="fp32", max_steps=3, save_steps=50, learning_rate=1e-3)
+    losses: dict[int, list[float]] = {0: [], at_once: []}
+    for micro_batch, found in losses.items():
+        trained = train(
+            tiny_llama,
+            mixed,
+            tmp_path / str(micro_batch),
+            replace(whole, micro_batch=micro_batch),
+            metric=lambda name, value, x, found=found: found.append(value) if name in ("loss", "grad_norm") else None,
+        )
+        assert trained.steps == 3
+    assert len(losses[0]) == 6
+    assert losses[at_once] == pytest.approx(losses[0], rel=1e-3)
+    expected = adapter(tmp_path / "0")
+    for name, value in adapter(tmp_path / str(at_once)).items():
+        assert torch.allclose(value, expected[name], atol=2e-4), name
+
+
+def test_fused_layers_and_the_shared_prefix_change_no_gradient(tiny_llama: Path, rows_file: Path) -> None:
+    """Against peft's own layers, padding mask in place, every row on its own: the same loss and gradients in fp32."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from tunesmith.tools.training.cpu_lora import use_fused_lora
+    from tunesmith.tools.training.trainer import _hidden_states, shared_prefix_length
+
+    rows = tokenize_rows(AutoTokenizer.from_pretrained(tiny_llama), read_rows(rows_file), 512)[:6]
+    width = max(len(row.input_ids) for row in rows)
+    ids = torch.tensor([row.input_ids + [0] * (width - len(row.input_ids)) for row in rows])
+    labels = torch.tensor([row.labels + [IGNORED] * (width - len(row.labels)) for row in rows])
+    mask = torch.tensor([[1] * len(row.input_ids) + [0] * (width - len(row.input_ids)) for row in rows])
+    assert shared_prefix_length(ids, labels) > 20
+
+    def gradients(fast: bool) -> tuple[float, list[Any]]:
+        torch.manual_seed(1)
+        base = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
+        model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+        if fast:
+            assert use_fused_lora(model) == 14
+            hidden, wanted = _hidden_states(model.get_base_model(), ids, labels, True)
+            logits = base.lm_head(hidden)
+        else:
+            logits, wanted = model(input_ids=ids, attention_mask=mask).logits, labels
+        loss = torch.nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1), wanted[:, 1:].flatten(), ignore_index=IGNORED
+        )
+        loss.backward()
+        return loss.item(), [p.grad for p in model.parameters() if p.requires_grad]
+
+    (loss, plain), (fast_loss, fast) = gradients(False), gradients(True)
+    assert fast_loss == pytest.approx(loss, abs=1e-5)
+    assert len(plain) == len(fast) == 28
+    for a, b in zip(plain, fast, strict=True):
+        assert torch.allclose(a, b, atol=1e-5, rtol=1e-3)
+
+
+def test_rehearsal_costs_nothing_until_something_is_forgotten(tiny_llama: Path, rows_file: Path) -> None:
+    """A fresh adapter diverges from the base by nothing; a changed one does, and the gradient leads back."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from tunesmith.tools.training.trainer import _loss
+
+    rows = tokenize_rows(AutoTokenizer.from_pretrained(tiny_llama), read_rows(rows_file), 512)[:4]
+    width = max(len(row.input_ids) for row in rows)
+    ids = torch.tensor([row.input_ids + [0] * (width - len(row.input_ids)) for row in rows])
+    labels = torch.tensor([row.labels + [IGNORED] * (width - len(row.labels)) for row in rows])
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
+    model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear"))
+    rehearsed = torch.tensor([True] * 4)
+
+    def loss(rehearsal: Any) -> Any:
+        return _loss(model, {"input_ids": ids, "labels": labels}, rehearsal, 1.0, True)[0]
+
+    assert loss(rehearsed).item() == pytest.approx(0.0, abs=1e-4)
+    learned = loss(torch.tensor([False] * 4)).item()
+    mixed = loss(torch.tensor([True, False, True, False])).item()
+    assert 0 < mixed < learned
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+    forgotten = loss(rehearsed)
+    forgotten.backward()
+    assert forgotten.item() > 0.01
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter -= 0.01 * parameter.grad
+    assert loss(rehearsed).item() < forgotten.item()
+
+
+def test_rows_of_rehearsal_reach_the_trainer_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    message = {"role": "user", "content": "hello"}
+    rows = [{"origin": origin, "prompt": [message], "completion": [message]} for origin in ("generated", "rehearsal")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [row["origin"] for row in read_rows(path)] == ["generated", "rehearsal"]
+
+
+def test_the_shared_prefix_ends_before_the_token_that_predicts_the_first_label() -> None:
+    import torch
+
+    from tunesmith.tools.training.trainer import shared_prefix_length
+
+    ids = torch.tensor([[1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 5, 6, 8]])
+    labels = torch.tensor([[IGNORED] * 5 + [6, 7], [IGNORED] * 6 + [8]])
+    assert shared_prefix_length(ids, labels) == 4
+    assert shared_prefix_length(ids[:1], labels[:1]) == 0
+
+
+def test_killed_training_goes_on_and_ends_where_an_undisturbed_one_does(
+    tiny_llama: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    whole = train(tiny_llama, rows_file, tmp_path / "whole")
+    script = textwrap.dedent(f"""
+        import time
+        from pathlib import Path
+        from tests.tools.training import test_train_job as t
+        from tunesmith.tools.training import train_job as module
+        class Slow(module._Session):
+            def _on_step(self, step, steps):
+                if step == 5:
+                    Path({str(tmp_path / "at-5")!r}).touch()
+                    time.sleep(60)
+        module._Session = Slow
+        t.train(Path({str(tiny_llama)!r}), Path({str(rows_file)!r}), Path({str(tmp_path / "cut")!r}))
+    """)
+    child = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[3])
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "at-5").exists() and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert not (tmp_path / "cut" / "adapter").exists()
+
+    said: list[str] = []
+    resumed = train(tiny_llama, rows_file, tmp_path / "cut", log=said.append)
+    assert "going on from checkpoint-4" in said
+    assert resumed.steps == whole.steps == 6
+    for name, value in adapter(tmp_path / "whole").items():
+        assert torch.allclose(value, adapter(tmp_path / "cut")[name], atol=1e-6), name
+
+
+def test_a_checkpoint_of_other_settings_is_not_gone_on_from(tiny_llama: Path, rows_file: Path, tmp_path: Path) -> None:
+    train(tiny_llama, rows_file, tmp_path)
+    said: list[str] = []
+    train(tiny_llama, rows_file, tmp_path, replace(SETTINGS, learning_rate=1e-3), log=said.append)
+    assert not any("going on" in line for line in said)
+
+
+def test_four_bit_bases_train_with_full_precision_adapters(tiny_llama: Path, rows_file: Path, tmp_path: Path) -> None:
+    import torch
+
+    train(tiny_llama, rows_file, tmp_path, replace(SETTINGS, load_in_4bit=True, max_steps=2))
+    tensors = adapter(tmp_path)
+    assert len(tensors) == 28
+    assert {value.dtype for value in tensors.values()} == {torch.float32}
+    assert any(value.abs().max() > 0 for name, value in tensors.items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize("kind", ["qwen3_moe", "qwen2_moe"])
+def test_a_mixture_trains_attention_and_experts_but_no_router(kind: str, rows_file: Path, tmp_path: Path) -> None:
+    base = write_tiny_model(tmp_path / "base", kind)
+    train(base, rows_file, tmp_path, replace(SETTINGS, max_steps=2))
+    names = set(adapter(tmp_path))
+    assert any(".experts" in name for name in names)
+    assert any("q_proj" in name for name in names)
+    assert not any(".gate." in name or "shared_expert_gate" in name or "router" in name for name in names)
+
+
+def test_running_out_of_memory_names_the_setting_to_change() -> None:
+    with pytest.raises(StepFailed, match=r"8 rows at once.*try micro_batch=4"), _out_of_memory_named(LoraSettings()):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
+    with pytest.raises(StepFailed, match="load_in_4bit"), _out_of_memory_named(LoraSettings(batch_size=1)):
+        raise MemoryError
+    with pytest.raises(RuntimeError, match="shape"), _out_of_memory_named(LoraSettings()):
+        raise RuntimeError("shape mismatch")

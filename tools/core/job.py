@@ -1,0 +1,112 @@
+"""What a stage holds while it works: its request, its inputs, its folder, and the ways to report.
+
+A stage's work is `run(job) -> Result`. It may be killed at any line; whatever it published before that is whole,
+and running again in the same folder goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.files import read_manifest, seal, sha256_file, verify
+from tunesmith.memory.records import Artifact, Step
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import Plan, Request
+
+R = TypeVar("R", bound=Request)
+_PROGRESS_EVERY_S = 0.2
+
+
+@dataclass(slots=True)
+class Job(Generic[R]):
+    """One step at work."""
+
+    store: Store
+    step: Step
+    plan: Plan
+    request: R
+    inputs: Mapping[str, Artifact]
+    """Artifacts by the name that the plan gave them; `verified(name)` re-hashes one before it is trusted."""
+    dir: Path
+    """runs/<run>/<step>/: this step's own folder, kept when it is resumed."""
+    vllm: str | None = None
+    """The vllm program, for stages that serve."""
+    watched: list[int] = field(default_factory=list)
+    """Pids beside this worker whose memory belongs to the step, such as a vLLM server that it uses."""
+    _progress_at: float = 0.0
+
+    @property
+    def home(self) -> Path:
+        """TUNESMITH_HOME."""
+        return self.store.home
+
+    @property
+    def run(self) -> str:
+        """The run this step belongs to."""
+        return self.step.run
+
+    def progress(self, done: float, total: float, note: str = "") -> None:
+        """Tell whoever follows how far this is; throttled, so call it as often as you like."""
+        now = time.monotonic()
+        if done < total and now - self._progress_at < _PROGRESS_EVERY_S:
+            return
+        self._progress_at = now
+        self.store.progress(self.step.id, done, total, note)
+
+    def metric(self, name: str, value: float, x: float) -> None:
+        """A point of a curve."""
+        self.store.metric(self.step.id, name, x, value)
+
+    def log(self, text: str) -> None:
+        """A line of the step's log."""
+        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+    def verified(self, name: str) -> Artifact:
+        """An input after its bytes were hashed again. Raises StepFailed where they are not the recorded ones."""
+        artifact = self.inputs[name]
+        if artifact.path.is_dir():
+            verify(artifact.path, artifact.sha256)
+        elif not artifact.path.is_file() or sha256_file(artifact.path) != artifact.sha256:
+            raise StepFailed(f"{artifact.path} is missing or changed since {artifact.step} made it; run that again")
+        return artifact
+
+    def agreed(self, what: str, sha256: str) -> None:
+        """Raises StepFailed where the approved plan does not name this digest: `what` was changed since the yes."""
+        if not any(f"sha256 {sha256[:12]}" in step for step in self.plan.steps):
+            raise StepFailed(
+                f"{what} was changed after its plan was approved: its sha256 is now {sha256[:12]}; "
+                f"plan the step again with `tunesmith {self.step.stage}`"
+            )
+
+    def publish(
+        self, kind: str, path: Path, *, parents: Sequence[str] | None = None, meta: Mapping[str, Any] | None = None
+    ) -> Artifact:
+        """Seal `path` (a folder, or one file) and record it as this step's artifact.
+
+        Its parents are all inputs of the step unless given. A folder that is sealed already is taken as it is.
+        """
+        if path.is_dir():
+            manifest = read_manifest(path) or seal(path, kind=kind, step=self.step.id)
+            digest, size = manifest["sha256"], manifest["bytes"]
+        else:
+            digest, size = sha256_file(path), path.stat().st_size
+        made_from = [a.id for a in self.inputs.values()] if parents is None else list(parents)
+        artifact = Artifact("", self.run, self.step.id, kind, path, digest, size, tuple(made_from), dict(meta or {}))
+        recorded = self.store.add_artifact(artifact)
+        self.store.event("artifact.made", run=self.run, step=self.step.id, artifact=recorded.id, kind=kind)
+        return recorded
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write `value` as JSON into the step's folder, atomically, and return its path."""
+        from tunesmith.memory.files import atomic_write
+
+        path = self.dir / name
+        atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False, default=str))
+        return path

@@ -1,0 +1,278 @@
+"""The form that answers have in common, told from a few of them in code: each rule in plain words and as an assertion.
+
+Conservative on purpose: a rule that is not there costs a check, a wrong one costs good rows. Counts, choices and
+lengths become rules only where the user's own words state them; what is left over is told in words, to be dropped.
+Not covered: whether an answer is true, or good.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from tunesmith.tools.core.stage import Frozen
+from tunesmith.tools.suites.case import Case
+from tunesmith.tools.suites.grading import Assertion, Response, asks_model, check_assertion, grade
+
+_BULLET = re.compile(r"(?:([-*•+–])|(\d+)([.)])) +(?=\S)")
+_NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_ITEM = "bullet|point|item|step|line|row|entr|ingredient|reason|tip"
+_QUOTED = re.compile(r"""(?<!\w)["“'‘](?=\S)([^"“”\n]{2,60}?)["”'’](?!\w)""")
+_CHOICE = re.compile(r"\b(?:one of|either|only|exactly one of)\b:?\s*([^.;()\n]+)", re.IGNORECASE)
+_OTHER_SCRIPTS = r"\u0370-\u1cff\u2e80-\ua4cf\uac00-\ud7ff"
+"""Letters beyond Latin: Greek to Georgian and further, Chinese and Japanese, Korean."""
+
+
+class Rule(Frozen):
+    """One thing that holds for every answer."""
+
+    says: str = Field(min_length=1)
+    """In plain words, for the user and for the model that writes answers."""
+    type: str
+    """An assertion type that asks no model."""
+    value: Any = None
+
+    @property
+    def assertion(self) -> Assertion:
+        """The rule as suites assert it."""
+        return Assertion(type=self.type, value=self.value)
+
+    @model_validator(mode="after")
+    def _gradable(self) -> Rule:
+        check_assertion(self.assertion)
+        if asks_model([self.assertion]):
+            raise ValueError(f"{self.type} asks a model; a rule is checked in code")
+        return self
+
+
+def broken_rule(rules: Sequence[Rule], answer: str) -> Rule | None:
+    """The first rule that an answer breaks."""
+    return next((rule for rule in rules if not _holds(rule, answer)), None)
+
+
+def _holds(rule: Rule, answer: str) -> bool:
+    case = Case(case_id="rule", suite="rules", messages=(), assertions=(rule.assertion,))
+    return grade(case, Response(text=answer)).passed
+
+
+def infer_rules(answers: Sequence[str], *, what: str = "", never: str = "") -> tuple[Rule, ...]:
+    """What all of `answers` have in common, and what `what` and `never` state in a way that code can check.
+
+    Every rule holds for every one of the answers.
+    """
+    json_values = _json_values(answers)
+    kinds: tuple[Callable[[Sequence[str], str], list[Rule]], ...] = (_one_line, _never_says(never))
+    if json_values is None:
+        kinds = (_choices, _one_line, _bullets, _beginning, _question, _number, _length, _case, _script)
+        kinds += (_never_says(never),)
+    else:
+        kinds = (lambda texts, said: _json_rules(json_values, said), *kinds)
+    found = [rule for kind in kinds for rule in kind(answers, what)]
+    return tuple(rule for rule in found if all(_holds(rule, answer) for answer in answers))
+
+
+# JSON
+
+
+def _json_values(answers: Sequence[str]) -> list[Any] | None:
+    """The answers as JSON objects or lists; None where any of them is neither."""
+    try:
+        values = [json.loads(answer) for answer in answers]
+    except (ValueError, RecursionError):
+        return None
+    return values if {type(value) for value in values} in ({dict}, {list}) else None
+
+
+def _json_rules(values: list[Any], what: str) -> list[Rule]:
+    if isinstance(values[0], list):
+        items = _type_of([item for value in values for item in value])
+        schema = {"type": "array", **({"items": items} if items else {})}
+        return [Rule(says=f"the answer is a JSON list{_words_of(items, ' of ')}", type="is-json", value=schema)]
+    first, *rest = [set(value) for value in values]
+    keys, always = list(dict.fromkeys(k for value in values for k in value)), first.intersection(*rest)
+    required = [key for key in keys if key in always]
+    shape = {
+        "type": "object",
+        "required": required,
+        "additionalProperties": False,
+        "properties": {key: {} for key in keys},
+    }
+    optional = [key for key in keys if key not in always]
+    beside = f", and sometimes {', '.join(optional)}" if optional else ""
+    said = f"the answer is one JSON object with the keys {', '.join(required)}{beside}, and no other text"
+    rules = [Rule(says=said, type="is-json", value=shape)] if required else []
+    for key in keys:
+        found = [value[key] for value in values if key in value]
+        if kind := _type_of(found):
+            says = f"{key} is {_words_of(kind)}"
+            rules.append(Rule(says=says, type="is-json", value={"type": "object", "properties": {key: kind}}))
+        if (allowed := _stated_for(key, what)) and all(value in allowed for value in found):
+            schema = {"type": "object", "properties": {key: {"enum": allowed}}}
+            rules.append(Rule(says=f"{key} is one of {', '.join(allowed)}", type="is-json", value=schema))
+    return rules
+
+
+_JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
+_JSON_WORDS = {"string": "text", "boolean": "true or false", "integer": "a whole number", "number": "a number"}
+_JSON_WORDS |= {"array": "a list", "object": "an object", "null": "null"}
+
+
+def _type_of(values: Sequence[Any]) -> dict[str, Any]:
+    """The JSON Schema type that all values have; empty where they differ in more than null, or there are none."""
+    kinds = {_JSON_TYPES.get(type(value), "null") for value in values}
+    if "number" in kinds:
+        kinds.discard("integer")
+    plain = kinds - {"null"}
+    if len(plain) != 1:
+        return {}
+    name = plain.pop()
+    return {"type": [name, "null"] if "null" in kinds else name}
+
+
+def _words_of(schema: dict[str, Any], before: str = "") -> str:
+    if not schema:
+        return ""
+    names = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    return before + " or ".join(_JSON_WORDS[name] for name in names)
+
+
+def _stated_for(key: str, what: str) -> list[str]:
+    """The values that `what` allows for a key, as in "urgency is one of low, normal or high"."""
+    place = re.search(rf"(?<!\w){re.escape(key)}(?!\w)[^.;\n]*", what, re.IGNORECASE)
+    stated = _CHOICE.search(place[0]) if place else None
+    return _listed(stated[1]) if stated else []
+
+
+def _listed(text: str) -> list[str]:
+    """The parts of "a, b or c"; empty where they are no short names, or not several."""
+    ended = re.match(r".*?\s(?:or|and)\s+[^,]+", text)
+    text = ended[0] if ended else text
+    parts = [part.strip(" \"'`“”()") for part in re.split(r",\s*(?:or|and)\s|\s(?:or|and)\s|[,|/]", text)]
+    parts = [part for part in parts if part]
+    return parts if 2 <= len(parts) <= 20 and all(len(part.split()) <= 3 for part in parts) else []
+
+
+# Text
+
+
+def _choices(answers: Sequence[str], what: str) -> list[Rule]:
+    stated = next((s for found in _CHOICE.finditer(what) if (s := _listed(found[1])) and set(answers) <= set(s)), [])
+    pattern = f"^(?:{'|'.join(map(js_escape, stated))})$"
+    return [Rule(says=f"the answer is one of {', '.join(stated)}", type="regex", value=pattern)] if stated else []
+
+
+def _one_line(answers: Sequence[str], what: str) -> list[Rule]:
+    if any("\n" in answer for answer in answers):
+        return []
+    return [Rule(says="the answer is one line", type="regex", value=r"^\s*[^\n]+\s*$")]
+
+
+def _bullets(answers: Sequence[str], what: str) -> list[Rule]:
+    """A list, perhaps below a heading that all share; how many items only where `what` states it."""
+    listed = [[line for line in answer.split("\n") if line.strip()] for answer in answers]
+    headed = len({lines[0] for lines in listed}) == 1 and not _BULLET.match(listed[0][0])
+    items = [lines[1:] if headed else lines for lines in listed]
+    marks = [_BULLET.match(line) for lines in items for line in lines]
+    if not marks or not all(items) or not all(marks) or max(map(len, items)) < 2:
+        return []
+    found = [mark for mark in marks if mark]
+    signs = {mark[1] or f"1{mark[3]}" for mark in found}
+    if len(signs) != 1:
+        return []
+    sign = signs.pop()
+    start = rf"\d+{js_escape(sign[1:])} +" if sign[0] == "1" else f"{js_escape(sign)} +"
+    heading, below = (r"^\s*[^\n]+\n+", "below the heading every") if headed else (r"^\s*", "every")
+    rules = [
+        Rule(
+            says=f"{below} line is a list item that begins with {sign!r}",
+            type="regex",
+            value=rf"{heading}{start}[^\n]+(?:\n+{start}[^\n]+)*\s*$",
+        )
+    ]
+    counts = {len(lines) for lines in items}
+    if len(counts) == 1 and (count := counts.pop()) in _stated_counts(what):
+        pattern = rf"{heading}{start}[^\n]+(?:\n+{start}[^\n]+){{{count - 1}}}\s*$"
+        rules.append(Rule(says=f"the list has exactly {count} items", type="regex", value=pattern))
+    return rules
+
+
+def _stated_counts(what: str) -> set[int]:
+    """Numbers of items, lines or steps that `what` names: "exactly three short bullet points"."""
+    names = "|".join((*_NUMBERS, r"\d{1,2}"))
+    found = re.findall(rf"\b({names})\b(?:[\s-]+\w+){{0,3}}?[\s-]+(?:{_ITEM})", what, re.IGNORECASE)
+    return {_NUMBERS.index(word.lower()) + 1 if word.lower() in _NUMBERS else int(word) for word in found}
+
+
+def _beginning(answers: Sequence[str], what: str) -> list[Rule]:
+    """A first line, or first words with a colon, that all share; other shared words only where `what` states them."""
+    first, last = min(answers), max(answers)  # what these two share, all share
+    same = next((place for place, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
+    shared = first[:same]
+    heading = shared.split("\n")[0] if "\n" in shared else ""
+    colon = shared[: shared.rfind(":") + 1]
+    stated = next((quote for quote in _QUOTED.findall(what) if shared.startswith(quote)), "")
+    begins = next((text for text in (heading, stated, colon) if text.strip() and not _BULLET.match(text)), "")
+    if not begins or len(set(answers)) == 1:
+        return []
+    return [Rule(says=f"the answer begins with {begins!r}", type="regex", value=rf"^\s*{js_escape(begins)}")]
+
+
+def _question(answers: Sequence[str], what: str) -> list[Rule]:
+    if not all(answer.endswith("?") for answer in answers):
+        return []
+    return [Rule(says="the answer ends with a question mark", type="regex", value=r"\?\s*$")]
+
+
+def _number(answers: Sequence[str], what: str) -> list[Rule]:
+    pattern = r"^\s*-?\d+(?:[.,]\d+)*\s*$"
+    if not all(re.search(pattern, answer) for answer in answers):
+        return []
+    return [Rule(says="the answer is a number and nothing else", type="regex", value=pattern)]
+
+
+def _length(answers: Sequence[str], what: str) -> list[Rule]:
+    """The words that `what` allows; else twice the longest example and ten more."""
+    stated = re.search(
+        r"(at most|no more than|up to|under|fewer than|maximum(?: of)?) (\d+) words", what, re.IGNORECASE
+    )
+    longest = max(len(answer.split()) for answer in answers)
+    if stated:
+        most = int(stated[2]) - (stated[1].lower() in ("under", "fewer than"))
+        return [Rule(says=f"at most {most} words", type="word-count", value={"max": most})]
+    most = longest * 2 + 10
+    says = f"at most {most} words (your longest example has {longest})"
+    return [Rule(says=says, type="word-count", value={"max": most})]
+
+
+def _case(answers: Sequence[str], what: str) -> list[Rule]:
+    letters = [c for answer in answers for c in answer if c.isascii() and c.isalpha()]
+    if len(letters) < 20:
+        return []
+    if all(c.islower() for c in letters):
+        return [Rule(says="no capital letters", type="regex", value="^[^A-Z]*$")]
+    return (
+        [Rule(says="capital letters only", type="regex", value="^[^a-z]*$")] if all(map(str.isupper, letters)) else []
+    )
+
+
+def _script(answers: Sequence[str], what: str) -> list[Rule]:
+    """Latin letters alone: a model that slips into another script is the usual way in which a language is lost."""
+    if not any(c.isascii() and c.isalpha() for answer in answers for c in answer):
+        return []
+    return [Rule(says="Latin letters, no other script", type="regex", value=f"^[^{_OTHER_SCRIPTS}]*$")]
+
+
+def _never_says(never: str) -> Callable[[Sequence[str], str], list[Rule]]:
+    """What stands in quotes in `never` is never said."""
+    said = list(dict.fromkeys(text.strip() for text in _QUOTED.findall(never) if text.strip()))
+    rules = [Rule(says=f"never says {text!r}", type="not-icontains", value=text) for text in said]
+    return lambda answers, what: rules
+
+
+def js_escape(text: str) -> str:
+    """`text` as a regex that JavaScript and Python read alike, and in which no template begins."""
+    return re.sub(r"[\\^$.*+?()\[\]{}|/]", lambda found: "\\" + found[0], text)

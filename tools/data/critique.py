@@ -1,0 +1,85 @@
+"""critique: judge every candidate row, keep or drop it with a reason, and split what is kept. Asks no model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.suites.loading import SuiteName, load_named_suites
+
+
+class CritiqueRequest(Request):
+    """How strict to be."""
+
+    suites: tuple[SuiteName, ...] = Field(
+        default=("demo",),
+        description="Suites, beside the run's own, that no row may leak into and whose form answers must pass.",
+    )
+    near_duplicate: float = Field(
+        default=90.0, gt=0, le=100, description="Similarity of two texts, of 100, from which the later one is dropped."
+    )
+    leak: float = Field(
+        default=85.0, gt=0, le=100, description="Similarity to a case's text, of 100, from which a row is dropped."
+    )
+    valid_share: float = Field(default=0.1, ge=0, lt=0.5, description="Share of the kept rows for the validation loss.")
+
+
+class CritiqueResult(Result):
+    """The dataset, and what became of every candidate."""
+
+    artifact: str
+    path: str
+    candidates: int
+    kept: int
+    dropped: int
+    reasons: dict[str, int]
+    """Kind of reason → rows dropped for it."""
+    train_rows: int
+    valid_rows: int
+    rehearsal_share: float
+    """Of the training rows."""
+    balance: dict[str, dict[str, int]]
+    """Field of the answer, or what was drawn → its value → kept rows."""
+    sample_kept: tuple[str, ...]
+    """Ids of a few kept rows, one per group, to be looked at."""
+    sample_dropped: dict[str, tuple[str, ...]]
+    """Kind of reason → ids of a few rows dropped for it."""
+
+
+def look(request: CritiqueRequest, store: Store, run: str) -> Mapping[str, Any]:
+    """Parse the suites, so that a broken one is refused before anything is judged."""
+    return {"cases": len(load_named_suites(request.suites).cases)} if request.suites else {"cases": 0}
+
+
+def plan(request: CritiqueRequest, facts: Facts) -> Plan:
+    """Judging costs milliseconds a row."""
+    rows, base = facts.need("rows", "generate"), facts.need("base", "base")
+    suite = facts.artifacts.get("suite")
+    count, cases = int(rows.meta["rows"]), facts.seen["cases"] + int(suite.meta["cases"] if suite else 0)
+    price = estimate(
+        "critique", facts, seconds=3 + count / 500 + count * cases / 1e6, ram_bytes=1 << 29, disk_bytes=4096 * count
+    )
+    return Plan(
+        stage="critique",
+        run=facts.run,
+        summary=f"judge {count} candidate rows against {cases} cases",
+        steps=(
+            "the answer's schema and the suite's own form; text and label agree",
+            "duplicates, and near-duplicates of any case in any suite",
+            f"split {1 - request.valid_share:.0%} train, {request.valid_share:.0%} validation, by hash",
+        ),
+        request=request.model_dump(mode="json"),
+        inputs=pinned(rows=rows, base=base, suite=suite),
+        estimate=price,
+        writes=("train.jsonl, valid.jsonl", "a verdict with its reason for every row"),
+        replaces=("the dataset of this run",) if "dataset" in facts.artifacts else (),
+        refusals=room(price, facts, remedy="fewer rows"),
+    )
+
+
+STAGE = Stage("critique", CritiqueRequest, CritiqueResult, plan, look)

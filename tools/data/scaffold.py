@@ -1,0 +1,59 @@
+"""A described behaviour on disk, and the plan that teaches it: all that lies between a description and a price."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.files import atomic_write, new_folder
+from tunesmith.tools.data.answer_rules import Rule, infer_rules
+from tunesmith.tools.data.behaviour import load_behaviour
+from tunesmith.tools.data.description import Description
+from tunesmith.tools.data.example_behaviour import ExampleBehaviour
+from tunesmith.tools.data.target_cases import adversarial_text, check_reads_back, hard_messages, spec_text, suite_text
+
+SPEC, SUITE, REHEARSAL = "behaviour.yaml", "suites/target.yaml", "rehearsal.txt"
+HARD_SUITE = "suites/adversarial.yaml"
+
+
+def rules_of(description: Description) -> tuple[Rule, ...]:
+    """The rules that its examples keep and its words state; each may be dropped before it is written."""
+    answers = [example.answer for example in description.examples]
+    return infer_rules(answers, what=description.what, never=description.never)
+
+
+def behaviour_of(description: Description, rules: Sequence[Rule] | None = None) -> ExampleBehaviour:
+    """The behaviour of a description, with these rules; None: all that can be told from it."""
+    kept = rules_of(description) if rules is None else rules
+    return ExampleBehaviour(**description.model_dump(), rules=tuple(kept))
+
+
+def write_behaviour(
+    description: Description, parent: Path, *, rules: Sequence[Rule] | None = None, prompts: Sequence[str] = ()
+) -> Path:
+    """Write the folder of a behaviour below `parent` and return it: its spec, its two suites, ordinary prompts.
+
+    It appears whole or not at all, under the description's name or the next that is free (`name-2`); nothing is ever
+    replaced. `prompts` are further target cases. Raises BadInput for a text that a suite cannot hold, or no rule.
+    """
+    behaviour = behaviour_of(description, rules)
+    if not behaviour.rules:
+        raise BadInput(
+            "nothing about the answers can be checked: keep at least one rule, or say a length, a number of items, "
+            "a choice or a fixed beginning"
+        )
+
+    def fill(folder: Path) -> None:
+        atomic_write(folder / SPEC, spec_text(behaviour))
+        atomic_write(folder / SUITE, suite_text(behaviour, prompts))
+        atomic_write(folder / HARD_SUITE, adversarial_text(behaviour))
+        bundled = Path(str(files("tunesmith.prompts"))) / "demo" / REHEARSAL
+        atomic_write(folder / REHEARSAL, bundled.read_bytes())
+        if load_behaviour(str(folder)) != behaviour:
+            raise BadInput("the description holds a text that its file does not give back; put it in other words")
+        check_reads_back(folder / SUITE, [*(example.prompt for example in behaviour.examples), *prompts])
+        check_reads_back(folder / HARD_SUITE, [message for _, _, message in hard_messages(behaviour)])
+
+    return new_folder(parent, behaviour.name, fill)

@@ -1,0 +1,142 @@
+"""baseline: what the untouched base answers, case by case, before anything is trained. Everything compares to this."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.local_paths import local_path
+from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.core.stats import detectable_text, guard_text
+from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_cases, find_models
+from tunesmith.tools.evaluation.statistics import MARGIN
+from tunesmith.tools.models.chat_template import takes_tools
+from tunesmith.tools.serving.budget import evaluation_seconds, need_vllm, serving_memory
+from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
+from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK
+from tunesmith.tools.suites.loading import BUNDLED, SuiteName, load_named_suites
+
+
+class BaselineRequest(Request):
+    """Which suites to run on the base."""
+
+    suites: tuple[SuiteName, ...] = Field(
+        default=("demo",),
+        min_length=1,
+        description=f"promptfoo-format files, 'demo' for the bundled behaviour's own, or {' and '.join(BUNDLED)}.",
+    )
+    cases_per_block: int = Field(default=0, ge=0, description="At most this many cases of each block; 0: all.")
+    max_tokens: int = Field(default=96, ge=1, le=MAX_ANSWER_TOKENS, description="Tokens an answer may have.")
+    temperature: float = Field(default=0.0, ge=0, le=2, description="0: greedy; above it, set repeats too.")
+    repeats: int = Field(default=1, ge=1, le=100, description="How often each case is asked; a seed for each time.")
+    concurrency: int = Field(
+        default=128, ge=1, le=1024, description="Requests in flight at most; fewer while the server's queue is long."
+    )
+    judge: Annotated[str, local_path(*JUDGES, maybe=True)] = Field(default="", description=JUDGE_HELP)
+    fresh: bool = Field(
+        default=False, description="Ask again what an earlier step of the run was answered to the same question."
+    )
+
+
+class BlockResult(Result):
+    """Pass counts of one block of cases."""
+
+    cases: int
+    passed: int
+    errors: int
+
+
+class BaselineResult(Result):
+    """The base's pass rates, and the suite that all later arms are held to."""
+
+    artifact: str
+    suite_sha256: str
+    blocks: dict[str, BlockResult]
+    key: dict[str, Any]
+    """The comparability key that these outputs were made under."""
+    advice: str = ""
+    """What speaks against training: too few cases to win, or a goal that is reached already."""
+    takes_tools: bool = True
+    """False where the base's chat template leaves out the tools that cases offer."""
+    taken_over: int = 0
+    """Answers to unchanged cases that an earlier baseline of the run already had."""
+
+
+def look(request: BaselineRequest, store: Store, run: str) -> Mapping[str, Any]:
+    """Parse the suites and find who judges, so that what cannot be done is refused before anything starts."""
+    suite = load_named_suites(request.suites, request.cases_per_block)
+    cases = asked_cases(suite, ("base",))["base"]
+    if not cases:
+        raise BadInput("the suites ask nothing of the base; name base among the providers, or leave them out")
+    base = store.artifacts(run, "base")
+    return {
+        "suite": suite,
+        "models": find_models(suite.cases, request.judge, store.home),
+        "takes_tools": not base or takes_tools(base[-1].path),
+    }
+
+
+def plan(request: BaselineRequest, facts: Facts) -> Plan:
+    """Price every case once on the base, and say what so many cases can show at all."""
+    base, suite, models = facts.need("base", "base"), facts.seen["suite"], facts.seen.get("models", Models())
+    need_vllm(facts)
+    cases = asked_cases(suite, ("base",))["base"]
+    blocks: Counter[str] = Counter(case.block for case in cases)
+    if models.judge:
+        request = request.model_copy(update={"judge": models.judge.named})
+    rows = {block: [case.cluster for case in cases if case.block == block] for block in blocks}
+    price = estimate(
+        "baseline",
+        facts,
+        seconds=evaluation_seconds(base, len(cases) * request.repeats, request.max_tokens)
+        + models.seconds(cases, request.repeats),
+        **models.peaks(serving_memory(base), on_gpu=facts.serves_on_gpu),
+        disk_bytes=8192 * len(cases) * request.repeats,
+    )
+    can_show = _can_show(rows)
+    how = "greedy" if request.temperature == 0 else f"at temperature {request.temperature:g}"
+    how += f", {request.repeats} times each, reduced to one verdict a case" if request.repeats > 1 else ""
+    blind = 0 if facts.seen.get("takes_tools", True) else sum(bool(case.tools) for case in cases)
+    waiting = len(suite.cases) - len(cases)
+    return Plan(
+        stage="baseline",
+        run=facts.run,
+        arm="base",
+        summary=f"run {len(cases)} cases on the untouched base",
+        steps=(
+            "start vLLM with the base, adapters allowed but none loaded",
+            f"{', '.join(f'{count} {block}' for block, count in blocks.items())} cases "
+            f"(suite sha256 {suite.sha256[:12]}), {how}",
+            *models.steps(cases, base.path),
+            *(
+                [f"the base's chat template ignores tools: {blind} cases offer some that it will never see"]
+                if blind
+                else []
+            ),
+            *([f"{waiting} more wait for another arm, or for a second one beside"] if waiting else []),
+            *can_show,
+        ),
+        request=request.model_dump(mode="json"),
+        inputs=pinned(base=base),
+        estimate=price,
+        writes=("every output, graded, in the store",),
+        replaces=("the baseline of this run",) if "suite" in facts.artifacts else (),
+        refusals=room(price, facts, remedy="stopping another program, or a smaller base"),
+    )
+
+
+def _can_show(rows: Mapping[str, Sequence[str]]) -> list[str]:
+    """What the cases of each block can show, by the seed rows that they were made from."""
+    target = rows.get(PRIMARY_BLOCK, ())
+    told = [f"{detectable_text(len(target), clusters=target)} on the target"] if target else []
+    guarded = {block: rows[block] for block in GUARDED_BLOCKS if block in rows}
+    return told + [f"{block}: {guard_text(len(of), MARGIN, clusters=of)}" for block, of in guarded.items()]
+
+
+STAGE = Stage("baseline", BaselineRequest, BaselineResult, plan, look)

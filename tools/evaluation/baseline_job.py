@@ -1,0 +1,71 @@
+"""baseline at work: fix the suite, serve the base, ask it everything, keep every answer, then have it judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.files import atomic_write
+from tunesmith.memory.records import Artifact
+from tunesmith.tools.core.job import Job
+from tunesmith.tools.evaluation.advice import baseline_advice
+from tunesmith.tools.evaluation.asking import Arm, asked_once, block_counts, refuses_adapters, run_arms, server_answers
+from tunesmith.tools.evaluation.baseline import BaselineRequest, BaselineResult, BlockResult
+from tunesmith.tools.evaluation.judge_job import judge_waiting
+from tunesmith.tools.evaluation.protocol import Sampling
+from tunesmith.tools.models.chat_template import takes_tools
+from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.model_server import bench_server, key_of
+from tunesmith.tools.suites.case import Suite
+from tunesmith.tools.suites.loading import load_named_suites, read_suite
+
+
+def run(job: Job[BaselineRequest]) -> BaselineResult:
+    """Ask the base every case of the suites that were agreed to; a resumed baseline keeps those it started with."""
+    request, base = job.request, job.verified("base")
+    kept = job.dir / "suite.json"
+    if not kept.exists():
+        read = load_named_suites(request.suites, request.cases_per_block)
+        job.agreed("the suite", read.sha256)
+        atomic_write(kept, read.to_json())
+    suite = read_suite(kept)
+    asked = asked_once(job, lambda: _ask(job, base, suite))
+    key = {**asked["key"], **judge_waiting(job, suite)}
+    artifact = job.publish("suite", kept, meta={"suite_sha256": suite.sha256, "cases": len(suite.cases)})
+    counts = block_counts(job.store, job.step.id, "base")
+    return BaselineResult(
+        artifact=artifact.id,
+        suite_sha256=suite.sha256,
+        blocks={block: BlockResult(**count) for block, count in counts.items()},
+        key=key,
+        advice=baseline_advice(counts),
+        takes_tools=takes_tools(base.path) or not any(case.tools for case in suite.cases),
+        taken_over=asked["taken_over"],
+    )
+
+
+def _ask(job: Job[BaselineRequest], base: Artifact, suite: Suite) -> dict[str, Any]:
+    """Every answer, stored; the comparability key that they were given under."""
+    request = job.request
+    sampling = Sampling(request.max_tokens, request.temperature, request.repeats)
+    with _server(job, base) as server:
+        key = {**key_of(server, base, suite, max_tokens=request.max_tokens), **sampling.key}
+        answer = server_answers(server, sampling, request.concurrency)
+        arm = Arm("base", server.model, key)
+        return {"key": key, "taken_over": run_arms(job, suite, [arm], sampling, answer, fresh=request.fresh)}
+
+
+@contextmanager
+def _server(job: Job[BaselineRequest], base: Artifact) -> Iterator[servers.Server]:
+    """A server that allows adapters, as later comparisons want it; one without where vLLM takes none for this base."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(bench_server(job, base, adapters_allowed=True))
+        except StepFailed as error:
+            if not refuses_adapters(error):
+                raise
+            job.log(f"vLLM takes no adapters for this base, so its server allows none: {error}")
+            server = stack.enter_context(bench_server(job, base))
+        yield server

@@ -1,0 +1,211 @@
+"""evaluate: the run's suite on an arm, compared case by case with the arm before it, nothing else changed.
+
+`adapter` and `prompted` run beside `base` on ONE vLLM server, told apart by the request alone. Where vLLM refuses the
+adapter, both arms run in one transformers process with the adapter switched on and off. `merged` and `quantized` are
+hops of the chain of custody: their weights differ, and only those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.records import DONE
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.local_paths import local_path
+from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.data.behaviour import load_behaviour
+from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_cases, find_models
+from tunesmith.tools.evaluation.lineage import GOAL_RATE, own_base
+from tunesmith.tools.evaluation.prompts import candidates
+from tunesmith.tools.evaluation.protocol import Sampling, keys_of
+from tunesmith.tools.serving.budget import evaluation_seconds, need_vllm, serving_memory
+from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
+from tunesmith.tools.suites.loading import read_suite
+
+# Arm → the stage that makes what it serves.
+_MAKERS = {"adapter": "train", "merged": "merge", "quantized": "quantize"}
+
+
+class EvaluateRequest(Request):
+    """Which arm to hold against the base."""
+
+    arm: Literal["prompted", "adapter", "merged", "quantized"] = Field(
+        default="adapter", description="What to evaluate; base answers again beside adapter and prompted."
+    )
+    system_prompt: str = Field(
+        default="", description="For the arm `prompted`: your own; empty: the best of a few made from the behaviour."
+    )
+    behaviour: Annotated[str, local_path("demo")] = Field(
+        default="", description="What `prompted` is made from; empty: the behaviour that the run's rows are of."
+    )
+    dev_rows: int = Field(default=20, ge=5, le=500, description="Drawn rows on which the prompt is chosen.")
+    goal_rate: float = Field(
+        default=GOAL_RATE, gt=0, le=1, description="Pass rate on the target at which a prompt makes training needless."
+    )
+    max_tokens: int = Field(
+        default=96,
+        ge=1,
+        le=MAX_ANSWER_TOKENS,
+        description="Tokens an answer may have; left out: as many as in the baseline.",
+    )
+    temperature: float = Field(default=0.0, ge=0, le=2, description="0: greedy; left out: as in the baseline.")
+    repeats: int = Field(
+        default=1, ge=1, le=100, description="How often each case is asked; left out: as often as in the baseline."
+    )
+    concurrency: int = Field(
+        default=128, ge=1, le=1024, description="Requests in flight at most; fewer while the server's queue is long."
+    )
+    judge: Annotated[str, local_path(*JUDGES, maybe=True)] = Field(
+        default="", description=f"{JUDGE_HELP} The baseline's own goes before both."
+    )
+    fresh: bool = Field(
+        default=False, description="Ask again what an earlier step of the run was answered to the same question."
+    )
+
+
+class EvaluateResult(Result):
+    """Comparisons of this arm with those before it, in the shape that `tunesmith compare` prints."""
+
+    artifact: str
+    arm: str
+    keys: dict[str, dict[str, Any]]
+    """Arm → the comparability key its outputs were made under."""
+    comparisons: list[dict[str, Any]]
+    advice: str = ""
+    """Of the arm `prompted`: whether a fine-tune is needed at all."""
+    prompt: dict[str, Any] = Field(default_factory=dict)
+    """Of the arm `prompted`: what stood before every conversation, and how it was chosen."""
+    proof: dict[str, Any] = Field(default_factory=dict)
+    """What makes the arms comparable: hashes before and after, engine, arguments, template, sampling, refusals."""
+    taken_over: int = 0
+    """Answers to unchanged questions that an earlier evaluation of the arm already had."""
+
+
+def look(request: EvaluateRequest, store: Store, run: str) -> Mapping[str, Any]:
+    """Read the run's suite, who judges, the base that the arm was made from, and the behaviour of a prompt."""
+    found = store.artifacts(run, "suite")
+    seen: dict[str, Any] = {}
+    if found:
+        suite = read_suite(found[-1].path)
+        asked = store.step(found[-1].step).request
+        judge = request.judge or str(asked.get("judge", ""))
+        seen = {"suite": suite, "models": find_models(suite.cases, judge, store.home)}
+        seen |= {"sampling": sampling_of(asked), "base_asked": _base_asked(store, run, suite.sha256)}
+    if request.arm in _MAKERS:
+        seen["base"] = own_base(store, run, request.arm)
+    if request.arm == "prompted" and not request.system_prompt:
+        name = request.behaviour or _behaviour_of(store, run)
+        seen |= {"behaviour": name, "candidates": len(candidates(load_behaviour(name)))}
+    return seen
+
+
+def sampling_of(baseline: Mapping[str, Any]) -> dict[str, Any]:
+    """How a baseline drew its answers, by the fields of its request: an evaluation has the same unless told."""
+    return {name: baseline[name] for name in ("max_tokens", "temperature", "repeats") if name in baseline}
+
+
+def _base_asked(store: Store, run: str, suite_sha256: str) -> list[dict[str, Any]]:
+    """The sampling parts of the keys under which the base answered this suite."""
+    keys = [found["base"] for step in store.steps(run, status=DONE) if "base" in (found := keys_of(step))]
+    parts = ("sampling", "repeats")
+    return [{p: key[p] for p in parts if p in key} for key in keys if key.get("suite") == suite_sha256]
+
+
+def _behaviour_of(store: Store, run: str) -> str:
+    """The behaviour that the run's rows are of, else the demo's where its suites are asked. Raises BadInput."""
+    steps = store.steps(run)
+    made = [str(step.request["behaviour"]) for step in steps if step.stage == "generate"]
+    asked = [suite for step in steps if step.stage == "baseline" for suite in step.request.get("suites", ())]
+    if not made and "demo" not in asked:
+        raise BadInput("evaluate: nothing says which behaviour to prompt for; set behaviour, or write a system_prompt")
+    return made[-1] if made else "demo"
+
+
+def plan(request: EvaluateRequest, facts: Facts) -> Plan:
+    """Price the arm's cases, and the base's beside it where both share the server."""
+    base = facts.seen.get("base") or facts.need("base", "base")
+    suite_artifact = facts.need("suite", "baseline")
+    need_vllm(facts)
+    if request.arm != "prompted" and request.system_prompt:
+        raise BadInput("evaluate: system_prompt belongs to arm=prompted")
+    if request.arm == "prompted":
+        request = request.model_copy(update={"behaviour": facts.seen.get("behaviour", "")})
+    models = facts.seen.get("models", Models())
+    if models.judge:
+        request = request.model_copy(update={"judge": models.judge.named})
+    candidates_ = facts.seen.get("candidates", 0)
+    tries = candidates_ * request.dev_rows if candidates_ > 1 else 0  # one alone is not chosen
+    made = facts.need(request.arm, _MAKERS[request.arm]) if request.arm in _MAKERS else None
+    served = base if request.arm in ("adapter", "prompted") or made is None else made
+    both = served is base
+    request = _sampled_as_the_base(request, facts, beside=both)
+    asked = asked_cases(facts.seen["suite"], ("base", request.arm) if both else (request.arm,))
+    if not asked[request.arm]:
+        raise BadInput(f"the suite asks nothing of {request.arm}: its providers name other arms; run a baseline anew")
+    every = [case for cases in asked.values() for case in cases]
+    answers = len(every) * request.repeats
+    seconds = evaluation_seconds(served, answers + tries, request.max_tokens) + models.seconds(every, request.repeats)
+    price = estimate(
+        "evaluate",
+        facts,
+        seconds=seconds,
+        **models.peaks(serving_memory(served), on_gpu=facts.serves_on_gpu),
+        disk_bytes=8192 * answers,
+        like=request.arm,
+    )
+    how = (
+        "base and " + request.arm + " on one vLLM server, told apart by the request"
+        if both
+        else (f"the {request.arm} model on a vLLM server with the same settings")
+    )
+    return Plan(
+        stage="evaluate",
+        run=facts.run,
+        arm=request.arm,
+        summary=f"evaluate {request.arm} on the {len(asked[request.arm])} cases of the baseline",
+        steps=(
+            *((_choosing(request, facts.seen["candidates"]),) if tries else ()),
+            how,
+            *models.steps(every, served.path),
+            "exact McNemar on the target, a stated margin on the other blocks, a flip table per hop",
+        ),
+        request=request.model_dump(mode="json"),
+        inputs=pinned(base=base, suite=suite_artifact, **({request.arm: made} if made else {})),
+        estimate=price,
+        writes=("every output, graded, in the store",),
+        refusals=room(price, facts, remedy="stopping another program"),
+    )
+
+
+def _sampled_as_the_base(request: EvaluateRequest, facts: Facts, *, beside: bool) -> EvaluateRequest:
+    """The request with the baseline's sampling where it says nothing of its own.
+
+    Raises BadInput where the base does not answer `beside` the arm and never answered under what the request says.
+    """
+    baseline = facts.seen.get("sampling", {})
+    unset = {name: value for name, value in baseline.items() if name not in request.model_fields_set}
+    request = request.model_copy(update=unset)
+    asked = facts.seen.get("base_asked", [])
+    if beside or not asked or Sampling(request.max_tokens, request.temperature, request.repeats).key in asked:
+        return request
+    differing = [name for name, value in baseline.items() if getattr(request, name) != value]
+    told = ", ".join(f"{name}={getattr(request, name)} against {baseline[name]}" for name in differing)
+    raise BadInput(
+        f"evaluate: {request.arm} could not be compared with the base, which was asked otherwise ({told}); leave out "
+        f"{' and '.join(differing)}, or run `tunesmith baseline` with the same"
+    )
+
+
+def _choosing(request: EvaluateRequest, count: int) -> str:
+    return (
+        f"try {count} prompts made from the behaviour {request.behaviour} on {request.dev_rows} rows drawn for that; "
+        "the best becomes the arm"
+    )
+
+
+STAGE = Stage("evaluate", EvaluateRequest, EvaluateResult, plan, look)

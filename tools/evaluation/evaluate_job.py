@@ -1,0 +1,140 @@
+"""evaluate at work: the run's suite on an arm, beside the base where both fit on one server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunesmith.memory.errors import NotFound, StepFailed
+from tunesmith.memory.records import Artifact
+from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.stage import ARMS
+from tunesmith.tools.data.behaviour import load_behaviour
+from tunesmith.tools.evaluation.asking import Answerer, Arm, asked_once, refuses_adapters, run_arms, server_answers
+from tunesmith.tools.evaluation.comparison import compare_run
+from tunesmith.tools.evaluation.evaluate import EvaluateRequest, EvaluateResult
+from tunesmith.tools.evaluation.judge_job import judge_waiting
+from tunesmith.tools.evaluation.lineage import advice
+from tunesmith.tools.evaluation.prompt_search import Chosen, choose, given
+from tunesmith.tools.evaluation.protocol import Keys, Sampling
+from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.model_server import bench_server, key_of, lora_rank_served, served_name
+from tunesmith.tools.suites.case import Suite
+from tunesmith.tools.suites.loading import read_suite
+
+_BESIDE_BASE = ("adapter", "prompted")
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """Arms on one engine, and the one way to ask any of them."""
+
+    arms: Sequence[Arm]
+    answer: Answerer
+    prompt: Chosen | None = None
+    proof: Mapping[str, Any] = field(default_factory=dict)
+
+
+def run(job: Job[EvaluateRequest]) -> EvaluateResult:
+    """Ask, compare, and keep the proof of what answered (hashes before and after, arguments, template)."""
+    request = job.request
+    suite = read_suite(job.inputs["suite"].path)
+    sampling = Sampling(request.max_tokens, request.temperature, request.repeats)
+    used = [name for name in job.inputs if name != "base" or request.arm in _BESIDE_BASE]
+    before = {name: job.verified(name).sha256 for name in used}
+    asked = asked_once(job, lambda: _ask(job, suite, sampling))
+    judge = judge_waiting(job, suite)
+    after = {name: job.verified(name).sha256 for name in used}  # still those that the keys name
+    keys = {arm: {**key, **judge} for arm, key in asked["keys"].items()}
+    comparisons = _comparisons(job, keys)
+    told = [found for one in comparisons if (found := advice(one, request.goal_rate))]
+    outcome: dict[str, Any] = {
+        "arm": request.arm,
+        "keys": keys,
+        "comparisons": comparisons,
+        "advice": told[0] if told and request.arm == "prompted" else "",
+        "prompt": asked["prompt"],
+        "proof": {"sha256_before": before, "sha256_after": after, "sampling": sampling.key, **asked["proof"], **judge},
+        "taken_over": asked["taken_over"],
+    }
+    artifact = job.publish("results", job.write_json("results.json", outcome), meta={"arm": request.arm})
+    return EvaluateResult(artifact=artifact.id, **outcome)
+
+
+def _ask(job: Job[EvaluateRequest], suite: Suite, sampling: Sampling) -> dict[str, Any]:
+    """Every answer of every arm, stored; their keys, and what else must be known of how they came about."""
+    with ExitStack() as stack:
+        bench = _bench(job, stack, suite, sampling)
+        taken_over = run_arms(job, suite, bench.arms, sampling, bench.answer, fresh=job.request.fresh)
+    return {
+        "keys": {arm.name: dict(arm.key) for arm in bench.arms},
+        "prompt": bench.prompt.as_dict() if bench.prompt else {},
+        "proof": dict(bench.proof),
+        "taken_over": taken_over,
+    }
+
+
+def _bench(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling: Sampling) -> _Bench:
+    """The arms of this request on a vLLM server; an adapter that it refuses, on transformers."""
+    request = job.request
+    served = job.inputs["base" if request.arm in _BESIDE_BASE else request.arm]
+    adapter = job.inputs.get("adapter") if request.arm == "adapter" else None
+    try:
+        server = stack.enter_context(
+            bench_server(
+                job, served, adapters_allowed=request.arm in _BESIDE_BASE, rank=lora_rank_served(adapter),
+                adapters={served_name(adapter): adapter.path} if adapter else {},
+            )
+        )  # fmt: skip
+    except StepFailed as error:
+        if adapter is None or not refuses_adapters(error):
+            raise
+        return _local_bench(job, suite, sampling, adapter, str(error))
+    key = {**key_of(server, served, suite, max_tokens=request.max_tokens), **sampling.key}
+    answer = server_answers(server, sampling, request.concurrency)
+    proof = {name: key[name] for name in ("engine", "engine_arguments", "template", "precision", "lora")}
+    proof["server"] = server.id
+    base = Arm("base", server.model, key)
+    if adapter:
+        return _Bench(
+            [base, Arm("adapter", served_name(adapter), {**key, "adapter": adapter.sha256})], answer, None, proof
+        )
+    if request.arm != "prompted":
+        return _Bench([Arm(request.arm, server.model, key)], answer, None, proof)
+    if request.system_prompt:
+        prompt = given(request.system_prompt)
+    else:
+        prompt = choose(job, server, load_behaviour(request.behaviour), request.dev_rows, sampling)
+    prompted = Arm("prompted", server.model, {**key, "system_prompt": prompt.key}, prompt.preamble)
+    return _Bench([base, prompted], answer, prompt, proof)
+
+
+def _local_bench(
+    job: Job[EvaluateRequest], suite: Suite, sampling: Sampling, adapter: Artifact, refusal: str
+) -> _Bench:
+    """Both arms in one transformers process, the adapter switched off and on; the refusal is kept."""
+    from tunesmith.tools.evaluation.local_model import LocalModel, refuse_unanswerable
+
+    refuse_unanswerable(suite, sampling)
+    job.log(f"vLLM refused the adapter, so both arms answer in one transformers process: {refusal}")
+    servers.stop_all(job.home, role=servers.BENCH)
+    job.progress(0, 0, "vLLM refused the adapter; loading base and adapter here")
+    base = job.inputs["base"]
+    model = LocalModel(base.path, adapter.path)
+    key = model.key(base, suite, sampling)
+    arms = [Arm("base", "base", key), Arm("adapter", "adapter", {**key, "adapter": adapter.sha256})]
+    proof = {name: key[name] for name in ("engine", "engine_arguments", "template", "precision", "lora")}
+    return _Bench(arms, model.answers(sampling), None, {**proof, "vllm_refused": refusal})
+
+
+def _comparisons(job: Job[EvaluateRequest], keys: Keys) -> list[dict[str, Any]]:
+    """The arm under test against every arm before it in the chain of custody that was evaluated."""
+    found = []
+    for before in ARMS[: ARMS.index(job.request.arm)]:
+        try:
+            found.append(compare_run(job.store, job.run, before, job.request.arm, unfinished=(job.step.id, keys)))
+        except NotFound:
+            continue
+    return found

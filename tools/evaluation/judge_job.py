@@ -1,0 +1,291 @@
+"""Judging at work: once an arm's answers are in, the models that grading asks decide what still waits.
+
+Grading is replayed over what the judge has answered so far: what it lacks is asked, all at once, and kept in the
+step's folder as it arrives; then it is replayed again. So a killed step goes on with exactly the prompts that are
+missing, and a prompt that several answers share is asked once. A judge that gives no answer, or none that can be read,
+makes an error, never a failure. Judging is greedy; the arm's server has left the accelerator before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.files import read_manifest, sha256_file, verify
+from tunesmith.memory.records import EvalResult
+from tunesmith.tools.core.job import Job
+from tunesmith.tools.evaluation.asking import refuse_errors
+from tunesmith.tools.evaluation.judge import JUDGE_CONCURRENCY, JUDGE_CONTEXT_TOKENS, JudgeModel, Models, find_models
+from tunesmith.tools.models.chat_template import template_sha256
+from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.budget import placed
+from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
+from tunesmith.tools.serving.spec import ServerSpec, engine_arguments
+from tunesmith.tools.suites.case import Case, Suite
+from tunesmith.tools.suites.grading import (
+    WAITS,
+    AssertionResult,
+    CannotGrade,
+    Embedder,
+    Response,
+    grade_waiting,
+    judged,
+)
+from tunesmith.tools.suites.grading.embedding import identity, local_embedder, model_folder
+
+_REPLY_TOKENS = 400
+_REPLIES = "judge.jsonl"
+
+
+def judge_waiting(job: Job[Any], suite: Suite) -> dict[str, Any]:
+    """Decide every answer of this step that waits for a model, and store it.
+
+    Returns the parts of the comparability key that name those models; none where the suite asks none. Raises BadInput
+    or StepFailed where the judge cannot be served; what is decided already stays.
+    """
+    models = find_models(suite.cases, job.request.judge, job.home)
+    if not models.judge and not models.embeds:
+        return {}
+    cases = {case.case_id: case for case in suite.cases}
+    waiting = [row for row in job.store.results(job.step.id) if waits(row)]
+    with ExitStack() as stack:
+        embedder = stack.enter_context(local_embedder()) if models.embeds else None
+        judge = _Judge(job, models.judge) if models.judge else None
+        total = len(waiting)
+        while waiting:
+            waiting = _decide(job, cases, waiting, judge, embedder)
+            job.progress(total - len(waiting), total, "judging")
+            if waiting and judge:
+                judge.ask_missing()
+    refuse_errors(job, "verdict")
+    return _key(models, judge)
+
+
+def waits(row: EvalResult) -> bool:
+    """Whether an answer is there, and its grade waits for a model."""
+    return row.passed is None and any(assertion.get("reason") == WAITS for assertion in row.assertions)
+
+
+def _key(models: Models, judge: _Judge | None) -> dict[str, Any]:
+    key = dict(judge.identity) if judge else {}
+    if models.embeds and (folder := model_folder()):
+        key["embedder"] = identity(folder)
+    return key
+
+
+def _decide(
+    job: Job[Any],
+    cases: Mapping[str, Case],
+    waiting: Sequence[EvalResult],
+    judge: _Judge | None,
+    embedder: Embedder | None,
+) -> list[EvalResult]:
+    """Grade and store what can be graded by now; the rest is returned."""
+    rivals = _rivals(job) if any(cases[row.case_id].needs_rivals for row in waiting) else {}
+    decided, left = [], []
+    for row in waiting:
+        result = _graded(cases[row.case_id], row, judge, embedder, rivals.get((row.case_id, row.repeat), ()))
+        if judge and judge.lacked():
+            left.append(row)
+        else:
+            decided.append(result)
+    job.store.add_results(job.run, job.step.id, decided)
+    return left
+
+
+def _rivals(job: Job[Any]) -> dict[tuple[str, int], list[str]]:
+    """(case, repeat) → what every arm of this step answered to it."""
+    found: dict[tuple[str, int], list[str]] = {}
+    for row in job.store.results(job.step.id):
+        if not row.error or waits(row):
+            found.setdefault((row.case_id, row.repeat), []).append(_response(row).output_text)
+    return found
+
+
+def _response(row: EvalResult) -> Response:
+    return Response(row.output, row.tool_calls, row.finish_reason, row.latency_ms)
+
+
+def _graded(
+    case: Case, row: EvalResult, judge: _Judge | None, embedder: Embedder | None, rivals: Sequence[str]
+) -> EvalResult:
+    known = [AssertionResult(**stored) for stored in row.assertions]
+    grade = grade_waiting(
+        case,
+        _response(row),
+        known,
+        judge=judge,
+        embedder=embedder,
+        rivals=rivals if len(rivals) > 1 else (),
+    )
+    if grade.error:
+        return replace(row, error=grade.error)  # what waits still waits: a resumed step judges it again
+    assertions = [dict(vars(assertion)) for assertion in grade.assertions]
+    return replace(row, passed=grade.passed, score=grade.score, error=None, assertions=assertions)
+
+
+class _Judge:
+    """Answers with what the model has answered already; what it was never asked is missing until `ask_missing`."""
+
+    def __init__(self, job: Job[Any], model: JudgeModel) -> None:
+        self.job, self.model = job, model
+        self._place: _Place | None = None
+        self._missing: dict[str, ChatRequest] = {}
+        self._failed: dict[str, str] = {}
+        self._lacked = False
+        kept = job.dir / "judge.json"
+        self.identity: dict[str, str] = json.loads(kept.read_text()) if kept.exists() else {}
+        """What judged, as parts of a comparability key; empty until it was served once."""
+        self._known = self._replies() if self.identity else {}
+
+    def answer(self, prompt: str, form: Mapping[str, Any]) -> str:
+        """The model's reply to a prompt. Raises CannotGrade where it has none yet, or did not give one."""
+        name = hashlib.sha256(f"{prompt}\n{json.dumps(form, sort_keys=True)}".encode()).hexdigest()
+        if name in self._known:
+            return self._known[name]
+        if name in self._failed:
+            raise CannotGrade(f"the judge did not answer: {self._failed[name]}")
+        self._lacked = True
+        shape = {"type": "json_schema", "json_schema": {"name": "reply", "schema": dict(form)}}
+        self._missing[name] = ChatRequest(
+            name, "", [{"role": "user", "content": prompt}], _REPLY_TOKENS, extra={"response_format": shape}
+        )
+        raise CannotGrade("the judge has not answered yet")
+
+    def lacked(self) -> bool:
+        """Whether a reply was missing since this was last asked."""
+        lacked, self._lacked = self._lacked, False
+        return lacked
+
+    def ask_missing(self) -> None:
+        """Put what is missing to the model; each reply is on the disk before it is used."""
+        place = self._place = self._place or _served(self.job, self.model)
+        self._know(place.identity)
+        missing, self._missing = self._missing, {}
+        requests = [replace(request, model=place.model) for name, request in missing.items() if name not in self._known]
+        done = 0
+        with (self.job.dir / _REPLIES).open("a") as file:
+            file.write("\n")  # ends a line that a kill cut off
+
+            def keep(response: ChatResponse) -> None:
+                nonlocal done
+                done += 1
+                self.job.progress(done, len(requests), f"{self.model.name} judges")
+                place.renew()
+                if response.error:
+                    self._failed[response.id] = response.error
+                    return
+                line = {"judge": self._digest, "prompt": response.id, "reply": response.text}
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                self._known[response.id] = response.text
+
+            async def ask() -> None:
+                async with ChatClient(place.url, place.key) as client:
+                    await client.complete_many(requests, concurrency=JUDGE_CONCURRENCY, on_result=keep)
+
+            asyncio.run(ask())
+
+    def _know(self, identity: dict[str, str]) -> None:
+        """Take what judges for what it is. Raises StepFailed where another one judged a part of this step."""
+        if self.identity == identity:
+            return
+        if changed := [name for name in identity if self.identity and self.identity.get(name) != identity[name]]:
+            raise StepFailed(
+                f"{changed[0]} was {self.identity.get(changed[0])!r} when judging began and is now "
+                f"{identity[changed[0]]!r}; run the step anew instead of resuming it"
+            )
+        self.job.write_json("judge.json", identity)
+        self.identity = identity
+        self._known = self._replies()
+
+    @property
+    def _digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _replies(self) -> dict[str, str]:
+        """What this very judge replied in this step, and in earlier steps of the run unless all is asked afresh.
+
+        An endpoint may serve another model under the same name by now: its earlier replies are not taken over.
+        """
+        own_only = self.job.request.fresh or self.model.folder is None
+        folders = [] if own_only else sorted(self.job.dir.parent.iterdir())
+        found = {}
+        for path in [folder / _REPLIES for folder in (*folders, self.job.dir)]:
+            for line in path.read_text().splitlines() if path.exists() else ():
+                try:
+                    kept = json.loads(line)
+                except ValueError:
+                    continue  # cut off, or empty
+                if kept["judge"] == self._digest:
+                    found[kept["prompt"]] = kept["reply"]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the judge answers, and what it is."""
+
+    url: str
+    key: str
+    model: str
+    identity: dict[str, str]
+    server: servers.Server | None = None
+
+    def renew(self) -> None:
+        """Keep the server's lease from ending while it is used."""
+        if self.server:
+            servers.renew(self.server)
+
+
+def _served(job: Job[Any], model: JudgeModel) -> _Place:
+    """The judge, answering. A server of its own takes the place of the arm's: one tenant at a time."""
+    prompts = judged.prompts_sha256()[:12]
+    if model.folder is None:
+        what = {"judge": f"{model.name} at {model.url}, weights unknown", "judge_prompts": prompts}
+        return _Place(model.url, model.key, model.name, what)
+    if job.vllm is None:
+        raise StepFailed("no vLLM found; run `make setup`, or name the program in TUNESMITH_VLLM")
+    job.progress(0, 0, f"checking the judge {model.name}")
+    weights, place = _weights_sha256(model.folder), placed(job.vllm, model.memory.vram_bytes)
+    spec = ServerSpec(
+        model_dir=str(model.folder),
+        served_name=f"judge-{model.name}",
+        weights_sha256=weights,
+        max_model_len_tokens=JUDGE_CONTEXT_TOKENS,
+        max_num_seqs=JUDGE_CONCURRENCY,
+        tool_parser="",
+        device=place.device,
+        gpu_share=place.gpu_share,
+    )
+    server = servers.ensure(
+        job.home,
+        spec,
+        vllm=job.vllm,
+        log_path=job.dir / "judge.log",
+        owner=job.step.id,
+        on_wait=lambda seconds: job.progress(0, 0, f"vLLM is starting with the judge ({seconds:.0f} s)"),
+    )
+    job.watched.append(server.pid)
+    what = {
+        "judge": f"{model.name}, weights {weights[:12]}",
+        "judge_prompts": prompts,
+        "judge_template": template_sha256(model.folder)[:12],
+        "judge_engine": f"{server.engine} {' '.join(engine_arguments(spec))}, {spec.device}, greedy",
+    }
+    return _Place(server.url, server.key, server.model, what, server)
+
+
+def _weights_sha256(folder: Path) -> str:
+    """Identity of a judge's folder, hashed now; a sealed one must still be what its manifest says."""
+    if read_manifest(folder):
+        return str(verify(folder)["sha256"])
+    names = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".json", ".jinja"))
+    return hashlib.sha256("".join(f"{sha256_file(p)}  {p.name}\n" for p in names).encode()).hexdigest()

@@ -1,0 +1,163 @@
+"""Answers from one transformers process, its adapter switched on and off: where vLLM cannot serve the adapter.
+
+Slow, and greedy only; what it gives is the same comparison: one process, one base, nothing different but the adapter.
+Tool calls are read in the form that vLLM's hermes parser reads. Not covered, and refused by name: sampling, repeats,
+stops, penalties, response_format, a forced tool choice, log probabilities.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.records import Artifact
+from tunesmith.tools.evaluation.asking import NEEDS_LOGPROBS, Answerer, Keep, Question
+from tunesmith.tools.evaluation.protocol import Sampling
+from tunesmith.tools.models.chat_template import template_sha256
+from tunesmith.tools.serving.client import ChatResponse
+from tunesmith.tools.serving.spec import precision_of
+from tunesmith.tools.suites.case import Case, Suite
+
+_BATCH = 16
+# What also changes a greedy answer → its value that changes nothing.
+_STEERS: dict[str, Any] = {
+    "stop": [], "response_format": {"type": "text"}, "presence_penalty": 0, "frequency_penalty": 0,
+    "repetition_penalty": 1,
+}  # fmt: skip
+_TOOL_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
+
+
+class LocalModel:
+    """A base with an adapter on it, loaded once."""
+
+    def __init__(self, base_dir: Path, adapter_dir: Path) -> None:
+        """Load both; seconds for a small model."""
+        import torch
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(base_dir, local_files_only=True, padding_side="left")
+        base = AutoModelForCausalLM.from_pretrained(base_dir, dtype="auto", local_files_only=True).to(self.device)
+        self.model: Any = PeftModel.from_pretrained(base, adapter_dir).eval()
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token_id = self.tokenizer.eos_token_id
+
+    def key(self, base: Artifact, suite: Suite, sampling: Sampling) -> dict[str, Any]:
+        """The comparability key of its answers, the adapter left open."""
+        import peft
+        import torch
+        import transformers
+
+        engine = f"transformers {transformers.__version__}, peft {peft.__version__}, torch {torch.__version__}"
+        return {
+            "engine": engine,
+            "engine_arguments": f"greedy, batches of {_BATCH}",
+            "device": self.device,
+            "lora": "switched on and off in one process",
+            "weights": base.sha256,
+            "precision": precision_of(base.path),
+            "template": template_sha256(base.path),
+            "adapter": "none",
+            "suite": suite.sha256,
+            **sampling.key,
+        }
+
+    def answers(self, sampling: Sampling) -> Answerer:
+        """Questions of the arm `adapter` are answered with the adapter, those of any other without."""
+
+        def answer(questions: Sequence[Question], keep: Keep) -> None:
+            for start in range(0, len(questions), _BATCH):
+                batch = questions[start : start + _BATCH]
+                for question, response in zip(batch, self._generate(batch, sampling), strict=True):
+                    keep(question, response)
+
+        return answer
+
+    def _generate(self, batch: Sequence[Question], sampling: Sampling) -> Iterator[ChatResponse]:
+        import torch
+
+        prompts = [self._prompt(question) for question in batch]
+        asked = self.tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to(self.device)
+        with_adapter = batch[0].arm.name == "adapter"
+        switch = contextlib.nullcontext() if with_adapter else self.model.disable_adapter()
+        started = time.perf_counter()
+        limit = max(int(question.case.sampling.get("max_tokens", sampling.max_tokens)) for question in batch)
+        with torch.inference_mode(), switch:
+            made = self.model.generate(
+                **asked, max_new_tokens=limit, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
+            )
+        took_ms = (time.perf_counter() - started) * 1000
+        prompt_width = asked["input_ids"].shape[1]
+        for question, mask, tokens in zip(batch, asked["attention_mask"], made[:, prompt_width:].tolist(), strict=True):
+            own_limit = int(question.case.sampling.get("max_tokens", sampling.max_tokens))
+            yield self._response(question, int(mask.sum()), tokens[:own_limit], took_ms)
+
+    def _prompt(self, question: Question) -> str:
+        tools = list(question.case.tools) or None
+        prompt: str = self.tokenizer.apply_chat_template(
+            question.arm.messages(question.case), tools=tools, tokenize=False, add_generation_prompt=True
+        )
+        return prompt
+
+    def _response(self, question: Question, prompt_tokens: int, tokens: list[int], took_ms: float) -> ChatResponse:
+        ends = self._ends()
+        stop = next((place for place, token in enumerate(tokens) if token in ends), None)
+        text = self.tokenizer.decode(tokens[:stop], skip_special_tokens=True)
+        calls = _tool_calls(text) if question.case.tools else []
+        reason = "tool_calls" if calls else "length" if stop is None else "stop"
+        return ChatResponse(
+            id=question.id,
+            text=_TOOL_CALL.sub("", text).strip() if calls else text,
+            tool_calls=calls,
+            finish_reason=reason,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=len(tokens) if stop is None else stop + 1,
+            latency_ms=took_ms,
+        )
+
+    def _ends(self) -> set[int]:
+        given = self.model.generation_config.eos_token_id
+        ids = given if isinstance(given, list) else [given]
+        return {token for token in (*ids, self.tokenizer.eos_token_id) if token is not None}
+
+
+def _tool_calls(text: str) -> list[dict[str, Any]]:
+    calls = []
+    for number, found in enumerate(_TOOL_CALL.findall(text)):
+        try:
+            call = json.loads(found)
+            function = {"name": str(call["name"]), "arguments": json.dumps(call.get("arguments", {}))}
+        except (ValueError, KeyError, TypeError):
+            continue
+        calls.append({"id": f"call-{number}", "type": "function", "function": function})
+    return calls
+
+
+def refuse_unanswerable(suite: Suite, sampling: Sampling) -> None:
+    """Raise StepFailed, naming what and where, if a case or the step asks for what this cannot do."""
+    for case in suite.cases:
+        if beyond := list(_beyond(case, sampling)):
+            raise StepFailed(
+                f"vLLM refused the adapter, and without it answers are greedy, one a case, and nothing steers them: "
+                f"case {case.case_id} asks for {', '.join(beyond)}; leave that out of the suite and of the request "
+                "(temperature=0 repeats=1), or merge the adapter and evaluate the merged model"
+            )
+
+
+def _beyond(case: Case, sampling: Sampling) -> Iterator[str]:
+    asked = {"temperature": sampling.temperature, **case.sampling}
+    if asked["temperature"] > 0:
+        yield f"temperature={asked['temperature']:g}"
+    if (repeats := max(case.repeat, sampling.repeats)) > 1:
+        yield f"repeats={repeats}"
+    yield from (f"{name}={asked[name]!r}" for name, idle in _STEERS.items() if asked.get(name, idle) != idle)
+    if case.tools and case.tool_choice not in (None, "auto"):
+        yield f"tool_choice={case.tool_choice!r}"
+    yield from sorted({kind for kind in case.assertion_types if kind.removeprefix("not-") in NEEDS_LOGPROBS})

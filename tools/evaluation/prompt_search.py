@@ -1,0 +1,116 @@
+"""Choosing the prompted arm's prompt: every candidate on the dev split, the answers kept as they arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tunesmith.memory.errors import StepFailed
+from tunesmith.tools.core.job import Job
+from tunesmith.tools.data.behaviour import AnyBehaviour, Behaviour
+from tunesmith.tools.evaluation.prompts import Candidate, DevRow, Tried, best, candidates, dev_rows, judge
+from tunesmith.tools.evaluation.protocol import Sampling
+from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The prompt to hold against a fine-tune, and how it was found."""
+
+    name: str
+    preamble: list[dict[str, str]]
+    tried: list[Tried]
+    dev_rows: int
+
+    @property
+    def key(self) -> str:
+        """What stands for it in the comparability key."""
+        text = json.dumps(self.preamble, sort_keys=True)
+        return f"{self.name} (sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the step's result and its file."""
+        return {"key": self.key, **asdict(self)}
+
+
+def given(system_prompt: str) -> Chosen:
+    """The prompt that the user wrote; nothing else was tried."""
+    return Chosen("the user's own", [{"role": "system", "content": system_prompt}], [], 0)
+
+
+def choose(job: Job[Any], server: servers.Server, behaviour: AnyBehaviour, rows: int, sampling: Sampling) -> Chosen:
+    """Try every candidate on `rows` drawn rows and take the best. A resumed step asks only what is not answered yet."""
+    options = candidates(behaviour)
+    if not isinstance(behaviour, Behaviour):  # rows of its own cannot be drawn without a model, so nothing is chosen
+        return Chosen(options[0].name, list(options[0].preamble), [], 0)
+    dev = dev_rows(behaviour, rows)
+    answers = _ask(job, server, options, dev, sampling)
+    tried = [_tally(behaviour, option, dev, answers) for option in options]
+    winner = best(tried)
+    preamble = next(option.preamble for option in options if option.name == winner.name)
+    return Chosen(winner.name, list(preamble), tried, rows)
+
+
+def _tally(behaviour: Behaviour, option: Candidate, dev: list[DevRow], answers: dict[str, dict[str, Any]]) -> Tried:
+    found = [answers[_id(option, row)] for row in dev]
+    verdicts = [judge(behaviour, row, answer["text"]) for row, answer in zip(dev, found, strict=True)]
+    right, formed = sum(right for _, right in verdicts), sum(formed for formed, _ in verdicts)
+    return Tried(option.name, len(dev), right, formed, sum(answer["prompt_tokens"] for answer in found))
+
+
+def _id(option: Candidate, row: DevRow) -> str:
+    return f"{option.name}/{row.attributes.row_id}"
+
+
+def _ask(
+    job: Job[Any], server: servers.Server, options: list[Candidate], dev: list[DevRow], sampling: Sampling
+) -> dict[str, dict[str, Any]]:
+    path = job.dir / "dev.jsonl"
+    answers = _kept(path.read_text() if path.exists() else "")
+    requests = [
+        ChatRequest(
+            id=_id(option, row),
+            model=server.model,
+            messages=[*map(dict, option.preamble), {"role": "user", "content": row.message}],
+            max_tokens=sampling.max_tokens,
+        )
+        for option in options
+        for row in dev
+        if _id(option, row) not in answers
+    ]
+    total = len(options) * len(dev)
+    with path.open("a") as file:
+        file.write("\n")  # ends a line that a kill cut off
+
+        def keep(response: ChatResponse) -> None:
+            if response.error:
+                raise StepFailed(f"no answer while the prompt was chosen: {response.error}; resume to go on")
+            answer = {"id": response.id, "text": response.text, "prompt_tokens": response.prompt_tokens}
+            file.write(json.dumps(answer) + "\n")
+            file.flush()
+            answers[response.id] = answer
+            servers.renew(server)
+            job.progress(len(answers), total, "choosing the prompt")
+
+        async def go() -> None:
+            async with ChatClient(server.url, server.key) as client:
+                await client.complete_many(requests, concurrency=64, on_result=keep)
+
+        asyncio.run(go())
+    return answers
+
+
+def _kept(text: str) -> dict[str, dict[str, Any]]:
+    """Answers of an earlier attempt; one that was cut off is asked again."""
+    found = {}
+    for line in text.splitlines():
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            continue  # cut off, or empty
+        found[answer["id"]] = answer
+    return found

@@ -1,0 +1,150 @@
+"""deploy: serve the chosen model on a local port, behind a gate that a regression does not pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from tunesmith.memory.errors import BadInput, GateRefused
+from tunesmith.memory.records import Artifact
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.stage import Estimate, Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.evaluation.gate import broken_hops
+from tunesmith.tools.evaluation.lineage import own_base
+from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, serving_peaks
+from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.budget import need_vllm, serving_memory
+from tunesmith.tools.serving.eviction import machine_for_a_step, without
+
+
+class DeployRequest(Request):
+    """What to serve, and where."""
+
+    arm: Literal["adapter", "merged", "quantized"] = Field(default="quantized", description="Which model to serve.")
+    port: int = Field(default=0, ge=0, le=65535, description="Port on 127.0.0.1; 0: a free one.")
+    context_tokens: int = Field(
+        default=CONTEXT_TOKENS,
+        ge=256,
+        description="Tokens a conversation may have, answer included; left out: as many as it was measured with.",
+    )
+    rollback: bool = Field(default=False, description="Serve what was deployed before the present deployment.")
+
+
+class DeployResult(Result):
+    """Where the model answers, and its first answer."""
+
+    artifact: str
+    url: str
+    model: str
+    """Name to put into a request's `model`."""
+    key_file: str
+    """File that holds the API key; readable by its owner only."""
+    first_answer: str
+    first_case: str
+    passed: bool | None
+    """Of the first answer; None where it was no case, is not graded without a judge, or could not be graded."""
+
+
+def look(request: DeployRequest, store: Store, run: str) -> Mapping[str, Any]:
+    """What is deployed now and was before, the model's own base, whether the port is free, what evaluations say."""
+    refuse_taken_port(store.home, request.port)
+    target = previous_deployment(store) if request.rollback else None
+    model = store.artifact(target.meta["serves"]) if target else None
+    return {
+        "deployed": servers.deployed(store.home),
+        "alone": without(machine_for_a_step(store.home), servers.deployed(store.home)),
+        "rollback": target,
+        "model": model,
+        "base": store.ancestor(model, "base") if model else own_base(store, run, request.arm),
+        "broken": [] if request.rollback else broken_hops(store, run, request.arm),
+    }
+
+
+def refuse_taken_port(home: Path, port: int) -> None:
+    """Raises BadInput where another program than a deployment of ours holds the port."""
+    if port and not servers.port_is_free(port) and not servers.deployed_on(home, port):
+        raise BadInput(f"port {port} is in use by another program; choose another, or port=0 for a free one")
+
+
+def previous_deployment(store: Store) -> Artifact:
+    """The newest deployment that serves another artifact than is served now, or was last. Raises BadInput."""
+    rows = store.read("SELECT * FROM artifacts WHERE kind = 'deployment' ORDER BY created_at DESC, rowid DESC")
+    deployments = [Artifact.of(row) for row in rows]
+    # A deployment that was killed before it was recorded is served all the same.
+    served = [str(server.meta.get("artifact", "")) for server in servers.deployed(store.home)]
+    last = served[-1] if served else deployments[0].meta["serves"] if deployments else ""
+    for earlier in deployments:
+        if earlier.meta["serves"] != last:
+            return earlier
+    raise BadInput("nothing to roll back to: no other model was deployed before; `tunesmith runs list` shows the runs")
+
+
+def plan(request: DeployRequest, facts: Facts) -> Plan:
+    """Price a server start; raises GateRefused where an evaluation of the chain forbids it or is missing."""
+    need_vllm(facts)
+    earlier = facts.seen["rollback"]
+    arm = earlier.meta["arm"] if earlier else request.arm
+    made = facts.seen["model"] or facts.need(arm, {"adapter": "train", "merged": "merge"}.get(arm, "quantize"))
+    if facts.seen["broken"]:
+        raise GateRefused(f"deploy {arm}: {'; '.join(facts.seen['broken'])}")
+    base = facts.seen.get("base")
+    if earlier and arm == "adapter" and base is None:
+        raise BadInput(f"nothing says which base {earlier.meta['serves']} was trained on; deploy another arm")
+    base = (base or facts.need("base", "base")) if arm == "adapter" else None
+    _refuse_longer_than_known(request, base or made)
+    price = estimate(
+        "deploy",
+        facts,
+        seconds=30 + made.bytes / 4e8,
+        like="",
+        **serving_peaks(serving_memory(base or made, request.context_tokens), on_gpu=facts.serves_on_gpu),
+    )
+    now = facts.seen["deployed"]
+    port = taken_over(request, now)
+    return Plan(
+        stage="deploy",
+        run=facts.run,
+        arm=arm,
+        summary=f"serve the {arm} model ({made.id}) on 127.0.0.1" + (f":{port}" if port else ""),
+        steps=(
+            "verify the model against its manifest",
+            *_way_given(price, facts),
+            "start vLLM on the loopback address with a random key, or keep the server that evaluated this model",
+            *(["keep the key that is in use on this port"] if any(server.port == port for server in now) else []),
+            f"take conversations of up to {request.context_tokens} tokens"
+            + (", as it was measured" if request.context_tokens == CONTEXT_TOKENS else ""),
+            "ask it one case of the suite",
+        ),
+        request=request.model_dump(mode="json"),
+        inputs=pinned(model=made, base=base),
+        estimate=price,
+        writes=("a server that runs until `tunesmith serve stop`",),
+        replaces=tuple(f"what is served now on port {server.port} ({server.model})" for server in now),
+        refusals=room(price, replace(facts, machine=facts.seen["alone"]), remedy="stopping another program"),
+    )
+
+
+def _refuse_longer_than_known(request: DeployRequest, model: Artifact) -> None:
+    """Raises BadInput where the model's positions end before the context that is asked for."""
+    known = int(model.meta.get("config", {}).get("max_position_embeddings") or 0)
+    if known and request.context_tokens > known:
+        raise BadInput(f"context_tokens={request.context_tokens} is more than this model takes; give at most {known}")
+
+
+def taken_over(request: DeployRequest, deployed: Sequence[servers.Server]) -> int:
+    """The port to serve on, 0 for a free one: a rollback answers where its clients ask already."""
+    return request.port or (deployed[-1].port if request.rollback and deployed else 0)
+
+
+def _way_given(price: Estimate, facts: Facts) -> tuple[str, ...]:
+    if not facts.seen["deployed"] or not room(price, facts, remedy=""):
+        return ()
+    return ("stop what is served now, since both do not fit; it comes back if the new one fails",)
+
+
+STAGE = Stage("deploy", DeployRequest, DeployResult, plan, look)

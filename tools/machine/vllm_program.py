@@ -1,0 +1,33 @@
+"""The vllm program: where it is, which kernels came with it, and what to say where there is none."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+_KERNELS = ("torch", "zentorch")
+
+
+def kernels_of(vllm: str) -> str:
+    """Packages beside a vllm program that change how it computes, such as `torch 2.13.0+cpu, zentorch 2.13.0.1`.
+
+    Read from the package folders' names, since asking vLLM itself takes seconds; "" where there are none.
+    """
+    packages = (Path(vllm).resolve().parent.parent / "lib").glob("python3*/site-packages/*.dist-info")
+    named = sorted(folder.name.removesuffix(".dist-info").split("-", 1) for folder in packages)
+    return ", ".join(" ".join(pair) for pair in named if pair[0] in _KERNELS)
+
+
+def find_vllm(named: str | None) -> str | None:
+    """The vllm program: the one named (by the environment or the settings), else the project's, else PATH's."""
+    if named:
+        return shutil.which(named) or (named if Path(named).is_file() else None)
+    beside = Path(sys.prefix).parent / ".venv-serve" / "bin" / "vllm"
+    return str(beside) if beside.is_file() else shutil.which("vllm")
+
+
+def no_vllm(why: str) -> str:
+    """What to tell where there is no vllm program; `why` is what the settings say about it."""
+    reason = f"no vLLM: {why}" if " " in why else "no vLLM found"
+    return f"{reason}; run `make setup`, or name the program in TUNESMITH_VLLM or in settings.toml"

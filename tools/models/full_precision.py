@@ -1,0 +1,84 @@
+"""Which layers a quantization must leave alone, by architecture, and the proof of it on the saved files.
+
+Read from safetensors headers only; nothing is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tunesmith.memory.errors import StepFailed
+from tunesmith.tools.models.memory_math import ModelShape
+
+_FLOATS = {"BF16", "F16", "F32"}
+_PACKED = (".weight_packed", ".weight_scale", ".weight_zero_point", ".qweight")
+_HEAD = ("lm_head",)
+# Routers decide which expert computes: a wrong choice costs a whole token. `mlp.gate_proj` is not one of them.
+_ROUTERS = (r"re:.*\.gate$", r"re:.*shared_expert_gate$", r"re:.*router.*")
+
+
+class Proof(NamedTuple):
+    """What the saved headers say."""
+
+    full_precision: tuple[str, ...]
+    """Names of the tensors that had to stay, all found in a float type."""
+    quantized_layers: int
+
+
+def kept_layers(config: Mapping[str, Any], also: Iterable[str] = ()) -> tuple[str, ...]:
+    """Patterns of the layers to leave alone, in llm-compressor's form: names, or regexes after `re:`.
+
+    `also` are further kinds of layers by the end of their name. vLLM fuses q, k and v, and gate and up: of those none
+    can be left alone by itself.
+    """
+    asked = tuple(rf"re:.*\.{name}$" for name in also)
+    return _HEAD + (_ROUTERS if ModelShape.of(config).experts else ()) + asked
+
+
+def assert_full_precision(folder: Path, patterns: Iterable[str]) -> Proof:
+    """Prove on the files below `folder` that every layer matching `patterns` holds floats.
+
+    Raises StepFailed when one is packed or not a float, when a router pattern was given and no router is found, or when
+    nothing at all was quantized. A tied lm_head has no tensor of its own: its embedding is proven in its place.
+    """
+    dtypes = _dtypes(folder)
+    wanted = [*patterns, "re:.*embed_tokens$"]
+    layers = {name.rsplit(".", 1)[0] for name in dtypes}
+    kept = sorted(layer for layer in layers if any(_matches(layer, pattern) for pattern in wanted))
+    proven = []
+    for layer in kept:
+        packed = [layer + suffix for suffix in _PACKED if layer + suffix in dtypes]
+        name = next((n for n in (f"{layer}.weight", f"{layer}.e_score_correction_bias") if n in dtypes), None)
+        if packed or name is None or dtypes[name] not in _FLOATS:
+            what = packed[0] if packed else f"{layer}.weight as {dtypes.get(name or '', 'nothing')}"
+            raise StepFailed(f"{layer} had to stay full precision, the saved model has {what}; do not deploy it")
+        proven.append(name)
+    if any("router" in pattern for pattern in patterns) and not any(_is_router(layer) for layer in kept):
+        raise StepFailed(f"{folder}: a mixture of experts, yet no router is among its tensors; do not deploy it")
+    quantized = sum(name.endswith(".weight_scale") for name in dtypes)
+    if not quantized:
+        raise StepFailed(f"{folder}: no layer is quantized; check the scheme against the architecture")
+    return Proof(tuple(proven), quantized)
+
+
+def _is_router(layer: str) -> bool:
+    return any(_matches(layer, pattern) for pattern in _ROUTERS)
+
+
+def _matches(layer: str, pattern: str) -> bool:
+    if pattern.startswith("re:"):
+        return re.match(pattern[3:], layer) is not None
+    return layer == pattern or layer.endswith(f".{pattern}")
+
+
+def _dtypes(folder: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        found |= {name: entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
+    return found

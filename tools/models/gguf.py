@@ -1,0 +1,227 @@
+"""A GGUF file turned into a clean bf16 safetensors model folder, without torch and one tensor at a time.
+
+What it promises: the weights equal transformers' own GGUF loading bit for bit after the cast to bf16, and the tokenizer
+is the one the model was trained with. transformers' loader gets three things of the latter wrong for these files: it
+takes bos for eos, it drops the digit splitting of SmolLM2's pre-tokenizer, and it leaves `<tool_call>` out of Qwen's
+added tokens.
+
+Covers the `llama` and `qwen2` architectures with byte-level BPE tokenizers; anything else raises BadInput.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.files import atomic_write
+from tunesmith.tools.models.tensor_file import SINGLE_NAME, TensorFileWriter, TensorSpec
+
+Progress = Callable[[float, float, str], None]
+
+_TOP_NAMES = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+_LAYER_NAMES = {
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_QWEN2_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5  # token types of the GGUF specification
+
+
+def convert_gguf(gguf_path: Path, out_dir: Path, progress: Progress, *, tie_embeddings: bool | None = None) -> None:
+    """Write weights, config, tokenizer, chat template and generation config of `gguf_path` into `out_dir`.
+
+    `tie_embeddings` ties the input embedding to the output matrix where the file carries the same matrix twice,
+    as quantizers do, the output one at more bits; None keeps what the file has.
+    """
+    from gguf import GGUFReader
+
+    reader = GGUFReader(gguf_path)
+    fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+    architecture = fields.get("general.architecture")
+    if architecture not in ("llama", "qwen2") or fields.get("tokenizer.ggml.model") != "gpt2":
+        raise BadInput(
+            f"{gguf_path}: GGUF of architecture {architecture!r}; llama and qwen2 with BPE tokenizers are known"
+        )
+    has_output = any(tensor.name == "output.weight" for tensor in reader.tensors)
+    tied = bool(tie_embeddings) or not has_output
+    config = _config(fields, tied)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    _write_weights(reader, config, out_dir / SINGLE_NAME, progress, drop_input=tied and has_output)
+    _write_json(out_dir / "config.json", config)
+    _write_json(out_dir / "generation_config.json", _generation_config(fields, config))
+    _write_tokenizer(fields, out_dir)
+
+
+def hf_name(gguf_name: str) -> str:
+    """The transformers name of a llama or qwen2 GGUF tensor; raises BadInput for a tensor that has none."""
+    if gguf_name in _TOP_NAMES:
+        return _TOP_NAMES[gguf_name]
+    parts = gguf_name.split(".")
+    if len(parts) == 4 and parts[0] == "blk" and parts[2] in _LAYER_NAMES:
+        return f"model.layers.{parts[1]}.{_LAYER_NAMES[parts[2]]}.{parts[3]}"
+    raise BadInput(f"GGUF tensor {gguf_name!r} has no place in a llama or qwen2 model")
+
+
+def _config(fields: dict[str, Any], tied: bool) -> dict[str, Any]:
+    arch = fields["general.architecture"]
+    hidden, heads = fields[f"{arch}.embedding_length"], fields[f"{arch}.attention.head_count"]
+    config = {
+        "architectures": ["LlamaForCausalLM" if arch == "llama" else "Qwen2ForCausalLM"],
+        "model_type": arch,
+        "hidden_size": hidden,
+        "intermediate_size": fields[f"{arch}.feed_forward_length"],
+        "num_hidden_layers": fields[f"{arch}.block_count"],
+        "num_attention_heads": heads,
+        "num_key_value_heads": fields[f"{arch}.attention.head_count_kv"],
+        "max_position_embeddings": fields[f"{arch}.context_length"],
+        # Stored as float32: 9.9999997e-06 is 1e-05.
+        "rms_norm_eps": float(f"{fields[f'{arch}.attention.layer_norm_rms_epsilon']:.6g}"),
+        "rope_theta": fields[f"{arch}.rope.freq_base"],
+        "vocab_size": len(fields["tokenizer.ggml.tokens"]),
+        "tie_word_embeddings": tied,
+        "hidden_act": "silu",
+        "attention_dropout": 0.0,
+        "bos_token_id": fields["tokenizer.ggml.bos_token_id"],
+        "eos_token_id": fields["tokenizer.ggml.eos_token_id"],
+        "pad_token_id": fields["tokenizer.ggml.padding_token_id"],
+        "initializer_range": 0.02,
+        "use_cache": True,
+        "dtype": "bfloat16",
+        # Without a version ≥ 5 transformers takes a large BPE vocabulary for a Mistral with a broken regex.
+        "transformers_version": "5.0.0",
+    }
+    if arch == "llama":
+        config |= {"head_dim": hidden // heads, "attention_bias": False, "mlp_bias": False}
+    else:
+        config |= {"use_sliding_window": False}
+    return config
+
+
+def _generation_config(fields: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """Only stop and padding ids: sampling is the caller's to say, and vLLM would take defaults from here."""
+    eos = fields["tokenizer.ggml.eos_token_id"]
+    pad = fields["tokenizer.ggml.padding_token_id"]
+    stops = [eos] if pad == eos else [eos, pad]
+    return {"bos_token_id": config["bos_token_id"], "eos_token_id": stops, "pad_token_id": pad}
+
+
+def _write_weights(reader: Any, config: dict[str, Any], path: Path, progress: Progress, *, drop_input: bool) -> None:
+    tensors = {hf_name(tensor.name): tensor for tensor in reader.tensors}
+    if drop_input:
+        tensors["model.embed_tokens.weight"] = tensors.pop("lm_head.weight")
+    specs = [
+        (name, TensorSpec("BF16", tuple(int(n) for n in reversed(tensors[name].shape)))) for name in sorted(tensors)
+    ]
+    with TensorFileWriter(path, specs) as writer:
+        for done, (name, spec) in enumerate(specs):
+            progress(done, len(specs), f"converting {name}")
+            writer.write(name, b"".join(_bf16_chunks(tensors[name], spec.shape, _rope_heads(name, config))))
+    progress(len(specs), len(specs), "weights converted")
+
+
+def _rope_heads(name: str, config: dict[str, Any]) -> int:
+    """How many heads a q or k projection's rows interleave in the file (llama only); 0 when rows are in order."""
+    if config["model_type"] != "llama":
+        return 0
+    if ".q_proj." in name:
+        return int(config["num_attention_heads"])
+    return int(config["num_key_value_heads"]) if ".k_proj." in name else 0
+
+
+def _bf16_chunks(tensor: Any, shape: tuple[int, ...], rope_heads: int) -> Iterator[bytes]:
+    """The tensor's bf16 bytes, dequantized in blocks of rows so that fp32 copies stay small."""
+    from gguf.quants import dequantize
+
+    rows = len(tensor.data)
+    # A tensor whose rows must be reordered goes in one piece; they are small.
+    step = rows if rope_heads or tensor.data.ndim == 1 else max(1, (1 << 22) // shape[-1])
+    for start in range(0, rows, step):
+        values = dequantize(tensor.data[start : start + step], tensor.tensor_type)  # fp32 (rows, in)
+        if rope_heads:
+            half = shape[0] // rope_heads // 2
+            values = values.reshape(rope_heads, half, 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
+        yield to_bf16_bytes(values)
+
+
+def to_bf16_bytes(values: Any) -> bytes:
+    """A finite fp32 numpy array as bf16 bytes, rounded to nearest even as torch does."""
+    import numpy as np
+
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    odd = (bits >> np.uint32(16)) & np.uint32(1)
+    rounded = (bits + (np.uint32(0x7FFF) + odd)) >> np.uint32(16)
+    return rounded.astype("<u2").tobytes()
+
+
+def _write_tokenizer(fields: dict[str, Any], out_dir: Path) -> None:
+    tokens, types = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
+    tokenizer = build_tokenizer(tokens, types, fields["tokenizer.ggml.merges"], fields["tokenizer.ggml.pre"])
+    atomic_write(out_dir / "tokenizer.json", tokenizer.to_str(pretty=False))
+
+    def token(name: str) -> str:
+        return str(tokens[fields[f"tokenizer.ggml.{name}_token_id"]])
+
+    settings = {
+        # The generic class keeps tokenizer.json as it is; model-named classes rebuild parts of it.
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": token("bos"),
+        "eos_token": token("eos"),
+        "pad_token": token("padding"),
+        "model_max_length": fields[f"{fields['general.architecture']}.context_length"],
+        "clean_up_tokenization_spaces": False,
+        "add_bos_token": False,
+    }
+    if "tokenizer.ggml.unknown_token_id" in fields:
+        settings["unk_token"] = token("unknown")
+    _write_json(out_dir / "tokenizer_config.json", settings)
+    atomic_write(out_dir / "chat_template.jinja", fields["tokenizer.chat_template"])
+
+
+def build_tokenizer(tokens: list[str], types: list[int], merges: list[str], pre: str) -> Any:
+    """The byte-level BPE tokenizer of a GGUF's vocabulary; raises BadInput for an unknown pre-tokenizer name."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+    from tokenizers.models import BPE
+
+    last = max(i for i, kind in enumerate(types) if kind != _UNUSED)  # the file pads the vocabulary to the matrix
+    vocabulary = {tokens[i]: i for i in range(last + 1)}
+    tokenizer = Tokenizer(BPE(vocabulary, [(left, right) for left, right in (merge.split(" ") for merge in merges)]))
+    if pre == "smollm":
+        split: list[Any] = [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    elif pre == "qwen2":
+        tokenizer.normalizer = normalizers.NFC()
+        split = [
+            pre_tokenizers.Split(Regex(_QWEN2_SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(False, use_regex=False),
+        ]
+    else:
+        raise BadInput(f"GGUF pre-tokenizer {pre!r} is unknown; smollm and qwen2 are known")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    added = [i for i in range(last + 1) if types[i] in (_CONTROL, _USER_DEFINED)]
+    tokenizer.add_tokens([AddedToken(tokens[i], normalized=False, special=types[i] == _CONTROL) for i in added])
+    return tokenizer
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    atomic_write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

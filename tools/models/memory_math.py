@@ -1,0 +1,305 @@
+"""How much memory each stage needs at its peak, by arithmetic on a model's config alone.
+
+Formulas are upper estimates, not fits: each states its terms, so that a plan that refuses can be checked by hand.
+Covers decoder-only transformers with gated MLPs, dense or mixture-of-experts, tied or untied embeddings. Does not
+cover vision towers, state-space layers or tensor parallelism.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+CONTEXT_TOKENS = 2048
+"""Tokens of a conversation, question and answer together, that a server of a model under test takes."""
+SERVED_SEQUENCES = 64
+"""Sequences that a server of a model under test works on at once."""
+RUNTIME_BYTES = 900 << 20
+"""Resident size of a Python process that has imported torch, transformers and peft or llm-compressor."""
+SERVER_BYTES = 2200 << 20
+"""Resident size of a vLLM CPU server beyond its weights and its key-value cache."""
+GPU_SERVER_BYTES = 1536 << 20
+"""Of a vLLM server on a GPU beside weights and cache: CUDA context, activations, captured graphs. An estimate."""
+GPU_MARGIN_BYTES = 1 << 30
+"""What a server on a GPU claims beyond its need, for all that the estimate got wrong."""
+USUAL_KV_BYTES = 128 << 10
+"""Of a token, where a config does not say: a dense model of eight billion parameters."""
+_CUDA_BYTES = 1 << 30
+_WHOLE_SEQUENCES, _LEAST_KV_BYTES = 4, 1 << 30
+_LEFT_FREE_BYTES = 768 << 20  # the engine's CUDA context is there before vLLM looks at what is free
+_BF16, _FP32 = 2, 4
+_NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Per weight: 4 bits, an 8-bit scale per 64, a 32-bit scale of scales per 256 of those (double quantization)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """The sizes in a transformers config that memory depends on."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    vocab: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    experts: int
+    """0 for a dense model."""
+    expert_intermediate: int
+    shared_intermediate: int
+    experts_per_token: int
+    tied: bool
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> ModelShape:
+        """Read the shape from a config.json; a nested text_config is followed."""
+        c = {**config, **config.get("text_config", {})}
+        heads = int(c["num_attention_heads"])
+        experts = next(
+            (int(c[key]) for key in ("num_experts", "num_local_experts", "n_routed_experts") if c.get(key)), 0
+        )
+        return cls(
+            hidden=int(c["hidden_size"]),
+            intermediate=int(c.get("intermediate_size") or 4 * c["hidden_size"]),
+            layers=int(c["num_hidden_layers"]),
+            vocab=int(c["vocab_size"]),
+            heads=heads,
+            kv_heads=int(c.get("num_key_value_heads") or heads),
+            head_dim=int(c.get("head_dim") or c["hidden_size"] // heads),
+            experts=experts,
+            expert_intermediate=int(c.get("moe_intermediate_size") or c.get("intermediate_size") or 0)
+            if experts
+            else 0,
+            shared_intermediate=int(c.get("shared_expert_intermediate_size") or 0) if experts else 0,
+            experts_per_token=int(c.get("num_experts_per_tok") or 1) if experts else 0,
+            tied=bool(c.get("tie_word_embeddings", False)),
+        )
+
+    @property
+    def attention_parameters(self) -> int:
+        """Of one layer's q, k, v and o projections."""
+        return 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
+
+    @property
+    def mlp_parameters(self) -> int:
+        """Of one layer's gate, up and down projections, all experts included."""
+        if not self.experts:
+            return 3 * self.hidden * self.intermediate
+        return 3 * self.hidden * (self.experts * self.expert_intermediate + self.shared_intermediate)
+
+    @property
+    def linear_parameters(self) -> int:
+        """Of all layers' projections: what quantization and 4-bit loading shrink."""
+        return self.layers * (self.attention_parameters + self.mlp_parameters)
+
+    @property
+    def parameters(self) -> int:
+        """All of them; norms and routers are counted, biases are not."""
+        other = self.layers * self.hidden * (2 + self.experts) + self.hidden
+        return self.linear_parameters + other + self.vocab * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def widest_input(self) -> int:
+        """The largest number of input features of any quantized layer."""
+        return max(self.hidden, self.heads * self.head_dim, self.expert_intermediate or self.intermediate)
+
+    def lora_parameters(self, rank: int) -> int:
+        """Of a LoRA adapter on every projection: rank × (in + out) for each."""
+        attention = 2 * (self.hidden + self.head_dim * self.heads) + 2 * (self.hidden + self.head_dim * self.kv_heads)
+        width = (
+            self.experts * self.expert_intermediate + self.shared_intermediate if self.experts else self.intermediate
+        )
+        mlp = 3 * (self.hidden * max(self.experts, 1) + width)
+        return rank * self.layers * (attention + mlp)
+
+
+def train_memory_bytes(
+    config: Mapping[str, Any],
+    *,
+    batch_size: int,
+    seq_len_tokens: int,
+    lora_rank: int,
+    precision: str = "bf16",
+    load_in_4bit: bool = False,
+) -> int:
+    """Peak of LoRA training: runtime + frozen weights + 16 B per adapter weight + activations + logits.
+
+    Activations per token and layer are 16 hidden + 7 intermediate values (what autograd keeps for the projections,
+    norms, rotary halves and the gated product). Logits: three fp32 copies (values, softmax, gradient) for the labelled
+    third of the tokens.
+    """
+    shape = ModelShape.of(config)
+    size = _FP32 if precision == "fp32" else _BF16
+    tokens = batch_size * seq_len_tokens
+    weights = shape.parameters * size
+    if load_in_4bit:
+        weights = int(shape.linear_parameters * _NF4_BYTES + (shape.parameters - shape.linear_parameters) * size)
+    width = shape.intermediate
+    if shape.experts:
+        width = shape.experts_per_token * shape.expert_intermediate + shape.shared_intermediate
+    activations = shape.layers * tokens * size * (16 * shape.hidden + 7 * width)
+    logits = 3 * _FP32 * shape.vocab * max(tokens // 3, 1)
+    return RUNTIME_BYTES + weights + 16 * shape.lora_parameters(lora_rank) + activations + logits
+
+
+def merge_memory_bytes(config: Mapping[str, Any], weight_bytes: int, *, adapts_experts: bool = False) -> int:
+    """Peak of a merge: runtime + the larger of its two phases.
+
+    Merging holds three fp32 copies of the largest matrix (weight, update, sum). Comparing afterwards holds one whole
+    model as stored, never both. An adapter on a mixture's experts is merged by peft instead, with the whole 16-bit
+    model in memory as fp32 and, beside it, the update and the sum of one layer's experts.
+    """
+    shape = ModelShape.of(config)
+    expert = shape.experts * 2 * shape.expert_intermediate * shape.hidden
+    if expert and adapts_experts:
+        return RUNTIME_BYTES + 2 * weight_bytes + 2 * _FP32 * expert
+    largest = max(shape.vocab * shape.hidden, shape.hidden * shape.intermediate, expert)
+    return RUNTIME_BYTES + max(3 * _FP32 * largest, weight_bytes + weight_bytes // 8)
+
+
+def quantize_memory_bytes(config: Mapping[str, Any], *, samples: int, seq_len_tokens: int) -> int:
+    """Peak host memory of GPTQ in one pass: the sum of everything that is alive at the final save.
+
+    Runtime; the bf16 model; a second bf16 copy of its projections (quantized layers stay until the save); the inputs
+    and outputs of one layer for every calibration token; an fp32 Hessian and its inverse for the layers of one block
+    (7 dense projections, or every expert's three), and three fp32 copies of the widest matrix.
+    """
+    shape = ModelShape.of(config)
+    model = (shape.parameters + shape.linear_parameters) * _BF16
+    activations = 2 * samples * seq_len_tokens * shape.hidden * _BF16
+    return RUNTIME_BYTES + model + activations + _gptq_bytes(shape)
+
+
+def quantize_vram_bytes(config: Mapping[str, Any], *, batch_rows: int, seq_len_tokens: int) -> int:
+    """Peak VRAM of GPTQ, which has one layer on the GPU at a time: the larger of a layer's turn and the head's.
+
+    A layer's turn: its bf16 weights, what a batch leaves in it, the Hessians and work copies as on the host. The
+    head's: its weights, and bf16 logits with an fp32 copy. Beside both the CUDA context; 1 GiB, an estimate that has
+    yet to be confirmed on a card.
+    """
+    shape = ModelShape.of(config)
+    tokens = batch_rows * seq_len_tokens
+    width = shape.intermediate
+    if shape.experts:
+        width = shape.experts_per_token * shape.expert_intermediate + shape.shared_intermediate
+    layer = (shape.attention_parameters + shape.mlp_parameters) * _BF16
+    layer += tokens * _BF16 * (16 * shape.hidden + 7 * width) + _gptq_bytes(shape)
+    head = shape.vocab * (shape.hidden * _BF16 + tokens * (_BF16 + _FP32))
+    return _CUDA_BYTES + max(layer, head)
+
+
+def _gptq_bytes(shape: ModelShape) -> int:
+    """The fp32 Hessians of one block and their inverses, and three copies of the widest matrix."""
+    narrow = max(shape.hidden, shape.heads * shape.head_dim) ** 2
+    if shape.experts:
+        hessians = 4 * narrow + shape.experts * (2 * shape.hidden**2 + shape.expert_intermediate**2)
+        hessians += 2 * shape.hidden**2 + shape.shared_intermediate**2
+    else:
+        hessians = 6 * narrow + shape.intermediate**2
+    work = 2 * shape.widest_input**2 + 3 * shape.hidden * shape.widest_input
+    return _FP32 * (hessians + work)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerMemory:
+    """Peak of one vLLM server, whichever it computes on."""
+
+    ram_bytes: int
+    """On the CPU."""
+    vram_bytes: int
+    """On a GPU, without the margin that it claims beside."""
+
+
+def server_memory(weight_bytes: int, *, kv_bytes_per_token: int, context_tokens: int, sequences: int) -> ServerMemory:
+    """Peak of a server that is asked for so many sequences of such a context at once.
+
+    On the CPU: the weights 1.3 times while they load, its process tree, and its cache (`cpu_cache_gib`). On a GPU see
+    `gpu_server_bytes`.
+    """
+    cache_bytes = cpu_cache_gib(context_tokens * kv_bytes_per_token) << 30
+    return ServerMemory(
+        ram_bytes=int(weight_bytes * 1.3) + int(2.2 * (1 << 30)) + cache_bytes,
+        vram_bytes=gpu_server_bytes(
+            weight_bytes, kv_bytes_per_token=kv_bytes_per_token, context_tokens=context_tokens, sequences=sequences
+        ),
+    )
+
+
+def cpu_cache_gib(conversation_bytes: int) -> int:
+    """Cache that a server on the CPU is given, in whole GiB: one, or what a conversation of full length takes."""
+    return max(1, math.ceil(conversation_bytes / (1 << 30)))
+
+
+def gpu_server_bytes(weight_bytes: int, *, kv_bytes_per_token: int, context_tokens: int, sequences: int) -> int:
+    """Peak VRAM of a vLLM server: weights + key-value cache + what it takes beside them; estimates, no measurements.
+
+    Weights: as stored, and 5 % for padding, repacked layers and adapters. Cache: every sequence at full length, but no
+    more than four of them or 1 GiB, whichever is larger: vLLM lets the others wait. Beside: `GPU_SERVER_BYTES`. The
+    5 %, the four and `GPU_SERVER_BYTES` have yet to be confirmed on a card.
+    """
+    whole_bytes = context_tokens * kv_bytes_per_token
+    cache_bytes = min(sequences * whole_bytes, max(_WHOLE_SEQUENCES * whole_bytes, _LEAST_KV_BYTES))
+    return weight_bytes + weight_bytes // 20 + cache_bytes + GPU_SERVER_BYTES
+
+
+def gpu_share(needed_bytes: int, total_bytes: int) -> float:
+    """Share of a GPU that a server is told to claim: what it needs and the margin, rounded up to thousandths.
+
+    vLLM claims all of its share at its start, whatever its model needs; its own default is 0.92, the most given here.
+    """
+    thousandths = math.ceil((needed_bytes + GPU_MARGIN_BYTES) * 1000 / total_bytes)
+    return min(thousandths, 920) / 1000
+
+
+def share_now(share: float, *, free_bytes: int, total_bytes: int) -> float:
+    """A share of a GPU, made smaller where less is free now; 0.0 where not even the need, it without margin, is free.
+
+    vLLM refuses to start with a larger share than what is free, though it may never use it.
+    """
+    if share * total_bytes - GPU_MARGIN_BYTES > free_bytes:
+        return 0.0
+    return min(share, math.floor((free_bytes - _LEFT_FREE_BYTES) * 1000 / total_bytes) / 1000)
+
+
+def serving_peaks(needed: ServerMemory, *, on_gpu: bool) -> dict[str, int]:
+    """Peak RAM and VRAM of a server that needs so much: on a GPU VRAM, with the margin that it claims beside."""
+    if on_gpu:
+        return {"ram_bytes": 0, "vram_bytes": needed.vram_bytes + GPU_MARGIN_BYTES}
+    return {"ram_bytes": needed.ram_bytes, "vram_bytes": 0}
+
+
+def kv_bytes_per_token(config: Mapping[str, Any], *, bytes_per_value: int = _BF16) -> int:
+    """A token's keys and values in every layer; those of a usual model where the config does not say."""
+    try:
+        shape = ModelShape.of(config)
+    except (KeyError, TypeError, ValueError):
+        return USUAL_KV_BYTES
+    return 2 * shape.layers * shape.kv_heads * shape.head_dim * bytes_per_value
+
+
+def serve_memory_bytes(weight_bytes: int, *, kv_cache_bytes: int) -> int:
+    """A vLLM server on the CPU: its own size, the weights as stored, and the key-value cache it reserves."""
+    return SERVER_BYTES + weight_bytes + kv_cache_bytes
+
+
+def group_size_for(config: Mapping[str, Any], preferred: int = 128) -> int:
+    """The largest of 128, 64, 32 (from `preferred` down) that divides the inputs of every quantized layer.
+
+    0 where none does: one scale per output channel then.
+    """
+    shape = ModelShape.of(config)
+    inputs = {shape.hidden, shape.heads * shape.head_dim}
+    inputs |= {shape.expert_intermediate} if shape.experts else {shape.intermediate}
+    if shape.shared_intermediate:
+        inputs.add(shape.shared_intermediate)
+    candidates = [size for size in (128, 64, 32) if size <= preferred]
+    return next((size for size in candidates if all(width % size == 0 for width in inputs)), 0)
+
+
+def measuring_memory(weight_bytes: int, kv_bytes: int, context_tokens: int = CONTEXT_TOKENS) -> ServerMemory:
+    """Peak of a server under test, from the bytes of its weights and of the cache for a token."""
+    return server_memory(
+        weight_bytes, kv_bytes_per_token=kv_bytes, context_tokens=context_tokens, sequences=SERVED_SEQUENCES
+    )

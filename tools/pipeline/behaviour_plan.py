@@ -1,0 +1,62 @@
+"""The plan that teaches a described behaviour: all that lies between a description and a price."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.tools.data.behaviour import load_behaviour
+from tunesmith.tools.data.example_behaviour import ExampleBehaviour
+from tunesmith.tools.data.scaffold import HARD_SUITE, SUITE
+from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec, check_arc
+from tunesmith.tools.suites.loading import BUNDLED
+
+Pace = Literal["fast", "full"]
+
+
+# Rows, rehearsal rows, learning rate, epochs, calibration samples, cases of each block (0: all).
+_PACES: dict[Pace, dict[str, Any]] = {
+    "fast": {"rows": 130, "rehearsal": 90, "rate": 0.001, "epochs": 2, "samples": 64, "cases": 40},
+    "full": {"rows": 560, "rehearsal": 240, "rate": 0.0009, "epochs": 1.5, "samples": 128, "cases": 0},
+}
+
+
+def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str = "bundled-driver") -> ArcPlan:
+    """The whole arc for the behaviour in `folder`, held to its suites and the bundled general and tool cases.
+
+    `teacher` writes the rows; empty: the model itself does. Raises BadInput for a folder that is no such behaviour.
+    """
+    behaviour = load_behaviour(str(folder))
+    if not isinstance(behaviour, ExampleBehaviour):
+        raise BadInput(f"{folder} is not a behaviour by examples; `tunesmith run` carries out a plan of your own")
+    folder = folder.expanduser().resolve()  # a worker stands in a folder of its own
+    hard = [str(folder / HARD_SUITE)] if (folder / HARD_SUITE).is_file() else []
+    suites, sizes = [str(folder / SUITE), *BUNDLED, *hard], _PACES[pace]
+    tokens = {"max_tokens": max(96, behaviour.max_tokens)}
+    train = {"learning_rate": sizes["rate"], "epochs": sizes["epochs"]}
+    generate = {
+        "behaviour": str(folder),
+        "rows": sizes["rows"],
+        "rehearsal_rows": sizes["rehearsal"],
+        "writer": "teacher" if teacher else "base",
+    }
+    steps: list[tuple[str, dict[str, Any]]] = [
+        ("inspect", {}),
+        ("base", {"model": model}),
+        *([("base", {"model": teacher, "role": "teacher"})] if teacher else []),
+        ("baseline", {"suites": suites, "cases_per_block": sizes["cases"], **tokens}),
+        ("generate", generate),
+        ("critique", {"suites": suites}),
+        ("preflight", {"rows": 4} if pace == "fast" else {}),
+        ("train", train),
+        ("evaluate", {"arm": "adapter", **tokens}),
+        ("merge", {}),
+        ("quantize", {"scheme": "W8A8", "calibration_samples": sizes["samples"], "keep": ["down_proj"]}),
+        ("evaluate", {"arm": "quantized", **tokens}),
+        ("deploy", {"arm": "quantized"}),
+    ]
+    specs = tuple(StepSpec(stage=stage, fields=fields) for stage, fields in steps)
+    plan = ArcPlan(name=behaviour.name, goal=f"{behaviour.when}: {behaviour.what}", steps=specs)
+    check_arc(plan, have=())
+    return plan

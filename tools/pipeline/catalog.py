@@ -1,0 +1,167 @@
+"""The stages, in the order of the arc. One declaration, four faces.
+
+From this list come the agent's typed tools, the slash commands, the `tunesmith STAGE` subcommands and the table in
+the README. To add a stage: one entry here, `ROOM/NAME.py` (what it asks, costs and returns) and `ROOM/NAME_job.py`
+(what it does). This module stays light: `--help` reads it, so both modules are named here and imported only when asked
+for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tunesmith.tools.core.job import Job
+    from tunesmith.tools.core.stage import Result, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A stage by name; its declaration is imported only when asked for."""
+
+    name: str
+    declared_in: str
+    """Module that holds its `STAGE`: request, plan and result. Light."""
+    worked_in: str
+    """Module whose `run(job)` does the work, in a worker. May load torch and friends."""
+    summary: str
+    needs: tuple[str, ...] = ()
+    """Kinds of artifact that the run must hold before."""
+    makes: str = ""
+    """Kind of artifact it leaves."""
+    expensive: bool = True
+    serves: bool = False
+    """Whether its work needs the vllm program."""
+    asks: tuple[str, ...] = ()
+    """Fields of its request that the conversation may set; the others keep their defaults there."""
+    words: str = ""
+    """A regular expression for how people name it; what they name is put before the driver."""
+
+    def load(self) -> Stage[Any]:
+        """The stage's declaration."""
+        stage: Stage[Any] = import_module(self.declared_in).STAGE
+        return stage
+
+    def work(self) -> Callable[[Job[Any]], Result]:
+        """The function that does its work; importing it may load torch and friends, so only workers ask for it."""
+        run: Callable[[Job[Any]], Result] = import_module(self.worked_in).run
+        return run
+
+
+STAGES: tuple[Entry, ...] = (
+    Entry(
+        "inspect",
+        "tunesmith.tools.models.inspect",
+        "tunesmith.tools.models.inspect_job",
+        "measure GPU, VRAM, RAM, swap and disk, and say what fits",
+        expensive=False,
+        words=r"gpu|vram|ram\b|memory|disk|hardware|machine|inspect|\bfits?\b",
+    ),
+    Entry(
+        "base",
+        "tunesmith.tools.models.base",
+        "tunesmith.tools.models.base_job",
+        "fetch or copy a base model and keep it pristine, with a hash manifest",
+        makes="base",
+        asks=("model",),
+        words=r"download|fetch|base model|\bget\b.*model|load.*model",
+    ),
+    Entry(
+        "baseline",
+        "tunesmith.tools.evaluation.baseline",
+        "tunesmith.tools.evaluation.baseline_job",
+        "run the suites on the untouched base and keep every output",
+        ("base",),
+        "suite",
+        serves=True,
+        asks=("cases_per_block",),
+        words=r"base ?line|before (we )?train",
+    ),
+    Entry(
+        "generate",
+        "tunesmith.tools.data.generate",
+        "tunesmith.tools.data.generate_job",
+        "write training rows for the behaviour with a served model",
+        ("base",),
+        "rows",
+        serves=True,
+        asks=("rows", "writer"),
+        words=r"generat|synthe|training (data|rows|examples)|make.*(rows|data|examples)|write.*(rows|examples)",
+    ),
+    Entry(
+        "critique",
+        "tunesmith.tools.data.critique",
+        "tunesmith.tools.data.critique_job",
+        "validate, deduplicate and check the rows against every suite",
+        ("rows", "suite"),
+        "dataset",
+        words=r"critique|duplicat|\bclean|filter|leak|judge.*rows|check.*(rows|data)",
+    ),
+    Entry(
+        "preflight",
+        "tunesmith.tools.training.preflight",
+        "tunesmith.tools.training.preflight_job",
+        "smoke-test every link of the chain on a few rows",
+        ("base", "dataset"),
+        "preflight",
+        serves=True,
+        words=r"pre-?flight|smoke",
+    ),
+    Entry(
+        "train",
+        "tunesmith.tools.training.train",
+        "tunesmith.tools.training.train_job",
+        "train a low-rank adapter (LoRA, or QLoRA at 4 bits)",
+        ("base", "dataset"),
+        "adapter",
+        asks=("lora_rank", "learning_rate", "epochs"),
+        words=r"\btrain|lora|epoch",
+    ),
+    Entry(
+        "evaluate",
+        "tunesmith.tools.evaluation.evaluate",
+        "tunesmith.tools.evaluation.evaluate_job",
+        "run the suites on an arm and compare it case by case",
+        ("base", "suite"),
+        "results",
+        serves=True,
+        asks=("arm",),
+        words=r"evaluat|\btest|measure the|benchmark|re-?run the suites?",
+    ),
+    Entry(
+        "merge",
+        "tunesmith.tools.export.merge",
+        "tunesmith.tools.export.merge_job",
+        "merge the adapter into the full-precision base, shard by shard",
+        ("base", "adapter"),
+        "merged",
+        words=r"\bmerg",
+    ),
+    Entry(
+        "quantize",
+        "tunesmith.tools.export.quantize",
+        "tunesmith.tools.export.quantize_job",
+        "quantize the merged model; lm_head and routers keep full precision",
+        ("merged", "dataset"),
+        "quantized",
+        asks=("scheme",),
+        words=r"quanti[sz]|\bcompress|4.?bit|8.?bit|w4a16|w8a8",
+    ),
+    Entry(
+        "deploy",
+        "tunesmith.tools.export.deploy",
+        "tunesmith.tools.export.deploy_job",
+        "serve the chosen model on a local port, or roll back to the one before",
+        ("base",),
+        "deployment",
+        serves=True,
+        asks=("arm", "rollback"),
+        words=r"deploy|\bserve (it|the|this|that)|put.*(live|online)|roll.?back|ship it|go live",
+    ),
+)
+
+BY_NAME = {entry.name: entry for entry in STAGES}

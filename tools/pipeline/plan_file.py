@@ -1,0 +1,120 @@
+"""A written plan: its steps, the requests that they are checked against, and the file that it is read from."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.tools.core.local_paths import FOLDER
+from tunesmith.tools.core.stage import Frozen, Request
+from tunesmith.tools.core.yaml_file import read_yaml
+from tunesmith.tools.pipeline import catalog
+
+_TRIED = ("lora_rank", "max_seq_len_tokens", "precision", "load_in_4bit")
+"""Fields of `train` that a preflight before it takes over, unless it has its own."""
+
+
+class StepSpec(Frozen):
+    """One step of a written plan: the stage, and the fields of its request."""
+
+    stage: str
+    fields: dict[str, Any] = Field(default_factory=dict)
+
+
+class ArcPlan(Frozen):
+    """A written plan: what `tunesmith run PLAN.yaml` carries out."""
+
+    name: str = Field(min_length=1)
+    goal: str = ""
+    steps: tuple[StepSpec, ...] = Field(min_length=1)
+
+    @property
+    def carried_out(self) -> tuple[StepSpec, ...]:
+        """The steps as they are carried out: a preflight tries the settings of the training that it protects."""
+        steps = list(self.steps)
+        for at, spec in enumerate(steps):
+            train = next((after.fields for after in steps[at:] if after.stage == "train"), {})
+            if spec.stage == "preflight":
+                shared = {name: train[name] for name in _TRIED if name in train}
+                steps[at] = spec.model_copy(update={"fields": {**shared, **spec.fields}})
+        return tuple(steps)
+
+
+def parse_request(stage: str, fields: Mapping[str, Any], *, folder: Path | None = None) -> Request:
+    """The frozen request of a stage, its local paths absolute: relative ones start from `folder`, else from here.
+
+    Raises BadInput naming each wrong field and the nearest right one.
+    """
+    if not isinstance(stage, str) or stage not in catalog.BY_NAME:
+        raise BadInput(f"no stage {stage!r}; the stages are: {', '.join(catalog.BY_NAME)}")
+    model = catalog.BY_NAME[stage].load().request
+    try:
+        request: Request = model.model_validate(dict(fields), context={FOLDER: folder or Path.cwd()})
+        return request
+    except ValidationError as error:
+        raise BadInput(f"{stage}: {'; '.join(_wrong(e, list(model.model_fields)) for e in error.errors())}") from None
+
+
+def parse_fields(stage: str, fields: Mapping[str, Any], *, folder: Path | None = None) -> dict[str, Any]:
+    """The given fields, and no other ones, as the stage's request reads them. Raises BadInput as `parse_request`."""
+    return parse_request(stage, fields, folder=folder).model_dump(mode="json", include=set(fields))
+
+
+def _wrong(error: Any, known: list[str]) -> str:
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
+        return f"unknown field {name!r}; {hint}"
+    return f"{name}: {error['msg']} (got {error['input']!r})"
+
+
+def load_arc(path: Path) -> ArcPlan:
+    """Read a plan file and check every request and the order of its steps. Raises BadInput.
+
+    Relative paths in it start from the folder that it lies in, wherever tunesmith was started.
+    """
+    document = read_yaml(path, "plan")
+    if not isinstance(document, dict) or not isinstance(document.get("steps"), list):
+        raise BadInput(f"{path} is not a plan: it needs `name` and a list `steps`")
+    steps = [_step_spec(path, number, entry) for number, entry in enumerate(document["steps"], 1)]
+    try:
+        plan = ArcPlan.model_validate({**document, "steps": steps})
+    except ValidationError as error:
+        raise BadInput(f"{path}: {'; '.join(_wrong(e, list(ArcPlan.model_fields)) for e in error.errors())}") from None
+    check_arc(plan, have=())
+    return plan
+
+
+def _step_spec(path: Path, number: int, entry: Any) -> dict[str, Any]:
+    if isinstance(entry, str):
+        entry = {"stage": entry}
+    if not isinstance(entry, dict) or "stage" not in entry:
+        raise BadInput(f"{path}: step {number} names no stage; write `- stage: train`")
+    fields = {str(name): value for name, value in entry.items() if name != "stage"}
+    return {"stage": entry["stage"], "fields": parse_fields(entry["stage"], fields, folder=path.parent.absolute())}
+
+
+def check_arc(plan: ArcPlan, *, have: tuple[str, ...]) -> None:
+    """Refuse a plan in which a step comes before what it needs. Raises BadInput, naming the step."""
+    held, measured = set(have), set[str]()
+    for number, spec in enumerate(plan.steps, 1):
+        request = parse_request(spec.stage, spec.fields)
+        entry = catalog.BY_NAME[spec.stage]
+        arm = "" if getattr(request, "rollback", False) else str(getattr(request, "arm", ""))
+        makers = {e.makes: e.name for e in catalog.STAGES if e.makes}
+        for kind in (*entry.needs, *([arm] if arm in makers else [])):
+            if kind not in held:
+                raise BadInput(f"step {number} ({spec.stage}) has no {kind} to work on; put `{makers[kind]}` before it")
+        if spec.stage == "deploy" and arm and arm not in measured:
+            raise BadInput(
+                f"step {number}: deploy serves only what was evaluated, and nothing before it would evaluate the {arm} "
+                "model; leave deploy out too, or keep that evaluation"
+            )
+        held.add(entry.makes)
+        measured = (measured | {arm} if spec.stage == "evaluate" else measured) - {entry.makes}

@@ -1,0 +1,62 @@
+"""Gather what a plan may know: the machine as it is now, a run's artifacts, past durations.
+
+The only part of planning that touches the world, so that plans themselves stay pure.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from tunesmith.memory.records import DONE
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import SERVING, TRAINING, Facts, Machine, Past
+from tunesmith.tools.machine.gpus import measure_gpus as measure_gpus
+from tunesmith.tools.machine.gpus import serves_on_cpu, trains_on_cpu
+from tunesmith.tools.machine.measure import measure_machine
+
+_PAST_STEPS = 5
+
+
+def gather(
+    store: Store,
+    run: str,
+    *,
+    vllm: str | None,
+    vllm_from: str = "",
+    machine: Machine | None = None,
+    seen: Mapping[str, Any] | None = None,
+) -> Facts:
+    """Everything a plan for `run` may know, measured now; `machine` is the one to plan for where it is not as it is."""
+    cpu_builds = {SERVING} if serves_on_cpu(vllm) else set()
+    cpu_builds |= {TRAINING} if trains_on_cpu() else set()
+    return Facts(
+        home=store.home,
+        machine=machine or measure_machine(store.home),
+        run=run,
+        vllm=vllm,
+        vllm_from=vllm_from,
+        cpu_builds=frozenset(cpu_builds),
+        artifacts={a.kind: a for a in store.artifacts(run)} if run else {},
+        past=past_steps(store),
+        seen=seen or {},
+    )
+
+
+def past_steps(store: Store) -> dict[str, tuple[Past, ...]]:
+    """The newest finished steps of each stage and kind. A resumed one is left out: its time is not one run's."""
+    rows = store.read(
+        "SELECT stage, seconds, json_extract(plan, '$.estimate.calibrated_seconds') AS calibrated,"
+        " coalesce(json_extract(plan, '$.estimate.like'), '') AS kind FROM steps s"
+        " WHERE status = ? AND calibrated > 0 AND seconds > 0"
+        " AND (SELECT count(*) FROM approvals a WHERE a.step = s.step) = 1 ORDER BY finished_at DESC LIMIT 200",
+        DONE,
+    )
+    found: dict[str, list[Past]] = {}
+    counted: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        counted[row["stage"], row["kind"]] += 1
+        if counted[row["stage"], row["kind"]] <= _PAST_STEPS:
+            found.setdefault(row["stage"], []).append(Past(row["calibrated"], row["seconds"], row["kind"]))
+    return {stage: tuple(past) for stage, past in found.items()}

@@ -1,0 +1,174 @@
+"""The process that a step runs in: `python -m tunesmith.tools.pipeline.worker --home HOME [--vllm PROGRAM] STEP`.
+
+It leads a session of its own, so neither a closed terminal nor a killed REPL reaches it. It claims the step (which
+uses up the approval), works, and records the end, whatever the end is. Heavy imports happen only in here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from tunesmith.memory.errors import TunesmithError
+from tunesmith.memory.records import STOPPED
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.stage import Plan, Result
+from tunesmith.tools.machine.gpus import measure_gpus
+from tunesmith.tools.machine.processes import ProcessId, own_tree, resident_bytes, tree
+from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.eviction import make_room
+
+_SAMPLE_EVERY_S = 1.0  # reading the page tables of a 2 GB server takes its share of a core
+_LEASE_POLL_S = 0.3
+
+
+class _Stopped(BaseException):
+    """SIGTERM arrived: unwind, so that what the work opened is closed."""
+
+
+def main() -> int:
+    """Run one step to its end and return the exit code of the process."""
+    parser = argparse.ArgumentParser(prog="tunesmith-worker")
+    parser.add_argument("step")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--vllm")
+    args = parser.parse_args()
+    store = Store(args.home)
+    entry = catalog.BY_NAME[store.step(args.step).stage]
+    me = ProcessId.of(os.getpid())
+    store.claim(
+        args.step,
+        needs_approval=entry.expensive,
+        pid=me.pid,
+        pid_started=me.started,
+        boot_id=me.boot_id,
+        pid_ticks=me.ticks,
+    )
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    return _work(store, args.step, args.vllm)
+
+
+def _on_sigterm(signum: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _Stopped
+
+
+def _work(store: Store, step: str, vllm: str | None) -> int:
+    """Work on a claimed step and record its end, whatever that is; the exit code of the process."""
+    try:
+        job = open_job(store, step, vllm)
+        with _tenancy(job):
+            if not catalog.BY_NAME[job.step.stage].serves:
+                make_room(job.home, ram_bytes=job.plan.estimate.peak_ram_bytes, log=job.log)
+            result = work(job)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a stop that comes now comes too late
+            record(job, result)
+    except _Stopped:
+        store.fail(step, "stopped by the user", status=STOPPED)
+    except TunesmithError as error:
+        store.fail(step, str(error))
+        traceback.print_exc()
+    except BaseException as error:
+        store.fail(step, f"{type(error).__name__}: {error}"[:2000])
+        traceback.print_exc()
+    else:
+        return 0
+    return 1
+
+
+@contextmanager
+def _tenancy(job: Job) -> Iterator[None]:  # type: ignore[type-arg]
+    """Hold the machine's one lease while a step works: one accelerator, one tenant at a time.
+
+    The kernel lets go of the lock when this process ends, however it ends.
+    """
+    with (job.home / "accelerator.lock").open("a") as lease:
+        while True:
+            try:
+                fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                job.progress(0, 0, "waiting for another step to leave the machine")
+                time.sleep(_LEASE_POLL_S)
+        job.store.event("lease.taken", run=job.run, step=job.step.id)
+        yield
+
+
+def run_here(job: Job) -> None:  # type: ignore[type-arg]
+    """Do the work of a claimed step in this process, and record that it is done."""
+    record(job, work(job))
+
+
+def work(job: Job) -> Result:  # type: ignore[type-arg]
+    """Do the work of a claimed step in this process, its memory watched."""
+    done = threading.Event()
+    watch = threading.Thread(target=_watch_memory, args=(job, done), daemon=True)
+    watch.start()
+    try:
+        return catalog.BY_NAME[job.step.stage].work()(job)
+    finally:
+        done.set()
+        watch.join(timeout=5)
+
+
+def record(job: Job, result: Result) -> None:  # type: ignore[type-arg]
+    """Record that a step reached its end."""
+    job.store.finish(job.step.id, result.model_dump(mode="json"))
+    job.store.event("step.done", run=job.run, step=job.step.id)
+
+
+def open_job(store: Store, step: str, vllm: str | None) -> Job:  # type: ignore[type-arg]
+    """The job of a step, with exactly the request and the inputs that were approved."""
+    record = store.step(step)
+    stage = catalog.BY_NAME[record.stage].load()
+    folder = store.home / "runs" / record.run / step
+    folder.mkdir(parents=True, exist_ok=True)
+    return Job(
+        store=store,
+        step=record,
+        plan=Plan.model_validate(record.plan),
+        request=stage.request.model_validate(record.request),
+        inputs={name: store.artifact(artifact) for name, artifact in record.inputs.items()},
+        dir=folder,
+        vllm=vllm,
+    )
+
+
+def own_bytes(job: Job) -> int:  # type: ignore[type-arg]
+    """What belongs to the step: its process with its helpers, the servers it uses, one that it is just starting."""
+    running = {*job.watched, *(s.pid for s in servers.list_servers(job.home) if s.owner == job.step.id)}
+    mine = own_tree(os.getpid())
+    for pid in running:
+        mine |= tree(pid)
+    return resident_bytes(mine.values())
+
+
+def _watch_memory(job: Job, done: threading.Event) -> None:  # type: ignore[type-arg]
+    """Sample the memory of the worker, its children and the servers it uses, and keep the peaks in the store."""
+    peak_bytes, told_bytes, peak_vram, told_vram = 0, 0, 0, 0
+    vram_before = {gpu.index: gpu.free_bytes for gpu in measure_gpus()}
+    last = False
+    while not last:
+        last = done.wait(_SAMPLE_EVERY_S if told_bytes else 0)
+        peak_bytes = max(peak_bytes, own_bytes(job))
+        if vram_before:
+            taken = [vram_before.get(gpu.index, gpu.free_bytes) - gpu.free_bytes for gpu in measure_gpus()]
+            peak_vram = max(peak_vram, *taken, 0)
+        if last or peak_bytes > told_bytes * 1.02 or peak_vram > told_vram * 1.02:
+            job.store.peak(job.step.id, peak_bytes, peak_vram if vram_before else None)
+            told_bytes, told_vram = peak_bytes, peak_vram
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,47 @@
+"""Where steps are carried out, who decides about them, and who is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import Plan
+
+Emit = Callable[..., None]
+"""Called as emit(event name, **data) for everything that a watcher may want to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was answered to a plan. A no carries its reason."""
+
+    yes: bool
+    by: str
+    reason: str = ""
+
+
+class Edited(Exception):
+    """The answer to a plan was neither yes nor no: other values for fields of its request."""
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        super().__init__(", ".join(f"{name}={value}" for name, value in fields.items()))
+        self.fields = dict(fields)
+
+
+class Approver(Protocol):
+    """Asks whoever decides. Raises ApprovalPending where nobody is there, Edited for other values of fields."""
+
+    def __call__(self, plan: Plan, step: str) -> Decision: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Where steps are carried out: the store, the vllm program, and who is told."""
+
+    store: Store
+    vllm: str | None
+    emit: Emit
+    vllm_from: str = ""
+    """Where the vllm program was named, or why there is none."""

@@ -1,0 +1,182 @@
+"""The report of a run: one HTML file that needs nothing else, and the summary that a terminal shows.
+
+Everything in it is read from the store, and every text in it that models or data sets wrote is data: the template
+escapes it, `report_format.visible` spells out what hides, and the page's own policy lets no script run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tunesmith.memory.files import atomic_write
+from tunesmith.memory.records import DONE, Step
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import ARMS
+from tunesmith.tools.report import process, story
+from tunesmith.tools.report.charts import loss_chart, share
+from tunesmith.tools.report.evaluation import Evaluation, Hop, evaluation
+from tunesmith.tools.report.format import FILTERS
+
+_TEMPLATE = "report.html.j2"
+
+
+def write_report(store: Store, run: str, path: Path) -> dict[str, Any]:
+    """Write the report of `run` to `path` and return its summary. Raises NotFound for an unknown run.
+
+    A run that is half done, failed or empty has a report too; it says what is missing.
+    """
+    page = gather(store, run)
+    html = render(page)
+    atomic_write(path, html)
+    return {**summarise(page), "path": str(path), "bytes": len(html.encode())}
+
+
+def verdict_of(store: Store, run: str) -> str:
+    """The report's headline alone. Raises NotFound for an unknown run."""
+    return story.verdict(store.run(run), store.steps(run), evaluation(store, run), process.served(store, run))
+
+
+def gather(store: Store, run: str) -> dict[str, Any]:
+    """All facts of a report, by the names that the template uses."""
+    record, steps = store.run(run), store.steps(run)
+    found, deployed = evaluation(store, run), process.served(store, run)
+    trainings = process.trainings(store, steps)
+    costs = process.costs(steps)
+    return {
+        "run": record,
+        "steps": steps,
+        "verdict": story.verdict(record, steps, found, deployed),
+        "evaluation": found,
+        "tool_note": story.tool_note(found),
+        "trainings": [(t, loss_chart(t.train, t.validation)) for t in trainings],
+        "rows": process.training_rows(store, run),
+        "costs": costs,
+        "seconds": sum(c.seconds or 0 for c in costs),
+        "estimated_seconds": sum(c.estimated_seconds for c in costs if c.seconds is not None),
+        "peak_bytes": max((c.peak_bytes or 0 for c in costs), default=0),
+        "approvals": process.approvals(store, run),
+        "artifacts": store.artifacts(run),
+        "line": _line(store, run, found, deployed),
+        "served": deployed,
+        "limits": story.limits(steps, found),
+    }
+
+
+def _line(store: Store, run: str, found: Evaluation, deployed: process.Served | None) -> list[str]:
+    """The way from the base to what is served, or to the last model that this run made."""
+    if deployed and deployed.this_run:
+        return process.ancestry(store, deployed.artifact.id)
+    models = [a for a in store.artifacts(run) if a.kind in ("adapter", "merged", "quantized")]
+    return process.ancestry(store, models[-1].id) if models else []
+
+
+def render(page: dict[str, Any]) -> str:
+    """The page as HTML. Undefined names in the template are errors, never empty text."""
+    from importlib.resources import files
+
+    from jinja2 import Environment, StrictUndefined
+
+    source = files("tunesmith.prompts").joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(FILTERS)
+    stages = {step.id: step.stage for step in page["steps"]}
+    finished = {(step.stage, step.arm) for step in page["steps"] if step.status == DONE}
+    environment.globals.update(
+        superseded=lambda step: step.status != DONE and (step.stage, step.arm) in finished,
+        share=share,
+        arm_name=story.arm_name,
+        arm_class=lambda arm: arm if arm in ARMS else "other",
+        stage_of=lambda step: stages.get(step, ""),
+    )
+    return environment.from_string(source).render(page)
+
+
+def summarise(page: dict[str, Any]) -> dict[str, Any]:
+    """What a terminal shows of a page: the verdict, the numbers behind it, and the limits."""
+    run, found, served = page["run"], page["evaluation"], page["served"]
+    return {
+        "run": run.id,
+        "name": run.name,
+        "goal": run.goal,
+        "status": run.status,
+        "verdict": page["verdict"],
+        "blocks": _blocks(found),
+        "hops": [_hop(hop) for hop in found.hops],
+        "training": [_training(t) for t, _ in page["trainings"]],
+        "rows": _rows(page["rows"]),
+        "steps": [_step(step, page["costs"]) for step in page["steps"]],
+        "seconds": round(page["seconds"], 1),
+        "peak_bytes": page["peak_bytes"],
+        "served": _served(served) if served else None,
+        "limits": page["limits"],
+    }
+
+
+def _served(served: process.Served) -> dict[str, Any]:
+    return {
+        "now": served.now,
+        "artifact": served.artifact.id,
+        "arm": served.arm,
+        "serves": served.of,
+        "url": served.url,
+        "model": served.model,
+        "run": served.artifact.run,
+    }
+
+
+def _blocks(found: Evaluation) -> dict[str, dict[str, Any]]:
+    blocks: dict[str, dict[str, Any]] = {block: {} for block in found.blocks}
+    for (block, arm), score in found.scores.items():
+        values = {**asdict(score), "rate": score.rate}
+        blocks[block][arm] = {name: values[name] for name in ("cases", "passed", "errors", "rate", "low", "high")}
+    return blocks
+
+
+def _hop(hop: Hop) -> dict[str, Any]:
+    return {
+        "arms": [hop.a, hop.b],
+        "comparable": hop.comparison.get("comparable", False),
+        "differs_in": hop.comparison.get("differs_in", []),
+        "problem": hop.problem,
+        "fail_to_pass": hop.gained_count,
+        "pass_to_fail": hop.lost_count,
+        "lost": [flip.case_id for flip in hop.lost],
+        "blocks": hop.blocks,
+    }
+
+
+def _training(training: process.Training) -> dict[str, Any]:
+    losses, checks = training.train.points, training.validation.points
+    return {
+        "step": training.step.id,
+        "status": training.step.status,
+        "first_loss": losses[0][1] if losses else None,
+        "last_loss": losses[-1][1] if losses else None,
+        "validation_before": checks[0][1] if checks else None,
+        "validation_after": checks[-1][1] if checks else None,
+    }
+
+
+def _rows(rows: process.Rows | None) -> dict[str, Any] | None:
+    if rows is None:
+        return None
+    counts = {name: getattr(rows, name) for name in ("total", "kept", "dropped", "undecided", "validation")}
+    return {**counts, "reasons": {reason.kind: reason.rows for reason in rows.reasons}}
+
+
+def _step(step: Step, costs: Sequence[process.StepCost]) -> dict[str, Any]:
+    cost = next((c for c in costs if c.step.id == step.id), None)
+    return {
+        "step": step.id,
+        "stage": step.stage,
+        "arm": step.arm,
+        "status": step.status,
+        "seconds": step.seconds,
+        "estimated_seconds": step.estimated_seconds,
+        "peak_bytes": cost and cost.peak_bytes,
+        "estimated_peak_bytes": cost.estimated_peak_bytes if cost else step.estimated_peak_bytes,
+        "error": None if step.status == DONE else step.error,
+    }

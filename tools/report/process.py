@@ -1,0 +1,283 @@
+"""The rest of a report's facts: training, its rows, times and memory, approvals, lineage, what is served."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.memory.records import DONE, Artifact, Step, TrainingRow
+from tunesmith.memory.store import Store
+from tunesmith.tools.serving import servers
+
+_EXAMPLES = 4
+_REASON_KINDS = 12
+_VALIDATION = re.compile(r"val|eval|held|dev", re.IGNORECASE)
+_REQUEST_SHOWN = (
+    "lora_rank", "lora_alpha", "learning_rate", "epochs", "max_steps", "batch_size", "max_seq_len_tokens",
+    "precision", "load_in_4bit", "seed",
+)  # fmt: skip
+_RESULT_SHOWN = ("steps", "trainable_parameters", "trained_tokens", "tokens_per_second")
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Points of a loss as (optimiser step, value); values that are not finite are counted and left out."""
+
+    name: str
+    points: list[tuple[float, float]]
+    left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How one train step went."""
+
+    step: Step
+    train: Curve
+    validation: Curve
+    settings: dict[str, Any]
+    outcome: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A kind of reason, how many rows were dropped for it, and what the first one's reason says beyond its kind."""
+
+    kind: str
+    rows: int
+    example: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Candidate training rows of a run, with what critique decided."""
+
+    total: int
+    kept: int
+    dropped: int
+    validation: int
+    """Of the kept ones, those held out of training."""
+    origins: dict[str, int]
+    """Origin → kept rows."""
+    reasons: list[Reason]
+    """Why rows were dropped, the commonest first."""
+    kept_examples: list[TrainingRow]
+    dropped_examples: list[TrainingRow]
+
+    @property
+    def undecided(self) -> int:
+        """Rows that critique has not judged."""
+        return self.total - self.kept - self.dropped
+
+
+@dataclass(frozen=True, slots=True)
+class StepCost:
+    """What a step took beside what its plan said."""
+
+    step: Step
+    seconds: float | None
+    estimated_seconds: float
+    peak_bytes: int | None
+    estimated_peak_bytes: int
+    memory: str
+    """RAM or VRAM: whichever the plan priced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """One yes or no, with the price it was given at."""
+
+    id: str
+    step: str
+    stage: str
+    yes: bool
+    by: str
+    reason: str
+    plan_hash: str
+    seconds: float | None
+    ram_bytes: int
+    vram_bytes: int
+    disk_bytes: int
+    basis: str
+    at: float
+    used_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The newest deployment of the whole store, and whether its server runs at this moment."""
+
+    now: bool
+    artifact: Artifact
+    arm: str
+    url: str
+    model: str
+    this_run: bool
+    of: str
+    """Id of the artifact that it serves."""
+
+
+def trainings(store: Store, steps: Sequence[Step]) -> list[Training]:
+    """The train steps of a run that got as far as a loss or an end, the oldest first."""
+    return [t for step in steps if step.stage == "train" if (t := _training(store, step)).train.points or step.ended]
+
+
+def _training(store: Store, step: Step) -> Training:
+    names = [row["name"] for row in store.read("SELECT DISTINCT name FROM metrics WHERE step = ?", step.id)]
+    losses = [name for name in names if "loss" in name.lower()]
+    validation = [name for name in losses if _VALIDATION.search(name)]
+    train = [name for name in losses if name not in validation]
+    return Training(
+        step,
+        _curve(store, step.id, train),
+        _curve(store, step.id, validation),
+        {name: step.request[name] for name in _REQUEST_SHOWN if name in step.request},
+        {name: (step.result or {})[name] for name in _RESULT_SHOWN if name in (step.result or {})},
+    )
+
+
+def _curve(store: Store, step: str, names: Sequence[str]) -> Curve:
+    """The metric with the most points, where a trainer logs a loss under several names."""
+    points = max((store.metrics(step, name) for name in names), key=len, default=[])
+    finite = [(x, value) for x, value in points if math.isfinite(x) and math.isfinite(value)]
+    return Curve(names[0] if names else "", finite, len(points) - len(finite))
+
+
+def training_rows(store: Store, run: str) -> Rows | None:
+    """Counts and a few examples of the newest set of rows of a run; None where it has none."""
+    newest = store.read("SELECT step FROM rows WHERE run = ? ORDER BY id DESC LIMIT 1", run)
+    if not newest:
+        return None
+    step = newest[0]["step"]
+    rows = store.rows(step)
+    kept = [row for row in rows if row.verdict == "keep"]
+    dropped = [row for row in rows if row.verdict == "drop"]
+    return Rows(
+        total=len(rows),
+        kept=len(kept),
+        dropped=len(dropped),
+        validation=sum(row.split != "train" for row in kept),
+        origins={origin: len(group) for origin, group in _by_kind(kept, _origin).items()},
+        reasons=_reasons(dropped),
+        kept_examples=_examples(_by_kind(kept, _origin)),
+        dropped_examples=_examples(_by_kind(dropped, _kind)),
+    )
+
+
+def _by_kind(rows: Sequence[TrainingRow], kind: Callable[[TrainingRow], str]) -> dict[str, list[TrainingRow]]:
+    """Rows grouped, the largest group first."""
+    groups: dict[str, list[TrainingRow]] = {}
+    for row in rows:
+        groups.setdefault(kind(row), []).append(row)
+    return dict(sorted(groups.items(), key=lambda item: -len(item[1])))
+
+
+def _origin(row: TrainingRow) -> str:
+    return row.origin
+
+
+def _kind(row: TrainingRow) -> str:
+    """A row's reason without what is particular to that row."""
+    return re.sub(r"\s+", " ", re.split(r"[:;(]", row.reason, maxsplit=1)[0]).strip() or "no reason recorded"
+
+
+def _reasons(dropped: Sequence[TrainingRow]) -> list[Reason]:
+    groups = list(_by_kind(dropped, _kind).items())
+    shown = [
+        Reason(kind, len(rows), rows[0].reason.removeprefix(kind).lstrip(" :;"))
+        for kind, rows in groups[:_REASON_KINDS]
+    ]
+    rest = sum(len(rows) for _, rows in groups[_REASON_KINDS:])
+    return [*shown, *([Reason("other reasons", rest, "")] if rest else [])]
+
+
+def _examples(groups: Mapping[str, Sequence[TrainingRow]]) -> list[TrainingRow]:
+    """The first rows of the largest groups, by rule: examples are not picked by hand."""
+    rounds = itertools.chain.from_iterable(itertools.zip_longest(*groups.values()))
+    return list(itertools.islice((row for row in rounds if row is not None), _EXAMPLES))
+
+
+def costs(steps: Sequence[Step]) -> list[StepCost]:
+    """What every step that was started took, in order."""
+    return [_cost(step) for step in steps if step.started_at is not None]
+
+
+def _cost(step: Step) -> StepCost:
+    price = step.plan.get("estimate", {})
+    on_gpu = bool(price.get("peak_vram_bytes")) and bool(step.peak_vram_bytes)
+    return StepCost(
+        step,
+        step.seconds,
+        step.estimated_seconds,
+        step.peak_vram_bytes if on_gpu else step.peak_rss_bytes or None,
+        int(price["peak_vram_bytes"]) if on_gpu else int(price.get("peak_ram_bytes") or step.estimated_peak_bytes),
+        "VRAM" if on_gpu else "RAM",
+    )
+
+
+def approvals(store: Store, run: str) -> list[Approval]:
+    """Every decision about a step of a run, the oldest first."""
+    rows = store.read(
+        "SELECT a.* FROM approvals a JOIN steps s ON s.step = a.step WHERE s.run = ? ORDER BY a.decided_at, a.rowid",
+        run,
+    )
+    return [_approval(row, json.loads(row["price"])) for row in rows]
+
+
+def _approval(row: Any, price: Mapping[str, Any]) -> Approval:
+    return Approval(
+        id=row["approval"],
+        step=row["step"],
+        stage=row["stage"],
+        yes=row["decision"] == "yes",
+        by=row["decided_by"],
+        reason=row["reason"],
+        plan_hash=row["plan_hash"],
+        seconds=price.get("seconds"),
+        ram_bytes=int(price.get("peak_ram_bytes") or 0),
+        vram_bytes=int(price.get("peak_vram_bytes") or 0),
+        disk_bytes=int(price.get("disk_bytes") or 0),
+        basis=str(price.get("basis", "")),
+        at=row["decided_at"],
+        used_at=row["used_at"],
+    )
+
+
+def ancestry(store: Store, artifact: str) -> list[str]:
+    """What an artifact was made from, the farthest ancestor first, itself last."""
+    rows = store.read(
+        "SELECT ancestor, ancestor_kind, max(depth) AS far FROM v_lineage WHERE artifact = ?"
+        " GROUP BY ancestor ORDER BY far DESC, ancestor",
+        artifact,
+    )
+    return [f"{row['ancestor_kind']} {row['ancestor']}" for row in rows]
+
+
+def served(store: Store, run: str) -> Served | None:
+    """The newest finished deployment, of whichever run; None where nothing was ever deployed."""
+    rows = store.read(
+        "SELECT a.* FROM artifacts a JOIN steps s ON s.step = a.step WHERE a.kind = 'deployment' AND s.status = ?"
+        " ORDER BY a.created_at DESC, a.rowid DESC LIMIT 1",
+        DONE,
+    )
+    if not rows:
+        return None
+    artifact = Artifact.of(rows[0])
+    result = store.step(artifact.step).result or {}
+    meta = artifact.meta
+    of = str(meta.get("serves") or next(iter(artifact.parents), ""))
+    server = servers.serving_now(store.home, of)
+    return Served(
+        server is not None,
+        artifact,
+        arm=str(meta.get("arm") or store.step(artifact.step).arm),
+        url=server.url if server else str(meta.get("url") or result.get("url", "")),
+        model=str(meta.get("model") or result.get("model", "")),
+        this_run=artifact.run == run,
+        of=of,
+    )

@@ -1,0 +1,33 @@
+"""A run's stored results for other tools: promptfoo's results JSON, or JUnit XML; each evaluated arm is a column."""
+
+from __future__ import annotations
+
+import json
+
+from tunesmith.memory.errors import NotFound
+from tunesmith.memory.records import DONE
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import ARMS
+from tunesmith.tools.evaluation.protocol import keys_of
+from tunesmith.tools.suites.export import junit_xml, promptfoo_document
+from tunesmith.tools.suites.loading import read_suite
+
+
+def export_run(store: Store, run: str, format_: str) -> str:
+    """The newest finished answers of every arm of a run, on the suite that its newest baseline fixed. Raises NotFound.
+
+    An arm that was asked another suite since is left out: its cases are not these.
+    """
+    suites = store.artifacts(run, "suite")
+    if not suites:
+        raise NotFound(f"run {run} has no baseline; `tunesmith baseline` makes one")
+    suite = read_suite(suites[-1].path)
+    asked = keys_of(store.step(suites[-1].step))["base"].get("suite")
+    steps = [step for step in store.steps(run, status=DONE) if keys_of(step)]
+    newest = {arm: step for step in steps for arm, key in keys_of(step).items() if key.get("suite") == asked}
+    results = [result for arm in ARMS if arm in newest for result in store.results(newest[arm].id, arm)]
+    at_s = max((step.finished_at or step.created_at for step in newest.values()), default=0.0)
+    if format_ == "junit":
+        return junit_xml(suite.cases, results, name=run, at_s=at_s)
+    document = promptfoo_document(suite.cases, results, name=run, at_s=at_s, derived=suite.derived_metrics)
+    return json.dumps(document, ensure_ascii=False, indent=1) + "\n"

@@ -1,0 +1,277 @@
+"""The sentences of a report: its verdict and its known limits, composed from measured numbers, by rule.
+
+No language model writes here. A word such as "learned" stands for a stated test, not for an impression.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from tunesmith.memory.records import DONE, FAILED, RUNNING, STOPPED, Run, Step
+from tunesmith.tools.core.stats import minimum_detectable_effect
+from tunesmith.tools.report.evaluation import Evaluation, Hop, Score
+from tunesmith.tools.report.format import clip, count, listed, p_value, percent
+from tunesmith.tools.report.process import Served
+
+LEARNED_RATE = 0.8
+"""Pass rate on the target from which "learned" is said; below, a significant gain is "partly learned"."""
+CANNOT_DO_RATE = 0.1
+"""Pass rate of the base up to which a block says nothing about forgetting: there was nothing to forget."""
+_CHAIN = ("adapter", "merged", "quantized")
+_ERROR_CHARACTERS = 240
+_NAMES = {
+    "base": "the base", "prompted": "the prompted base", "adapter": "the adapter",
+    "merged": "the merged model", "quantized": "the quantized model",
+}  # fmt: skip
+_RANK = {"made the target worse": 0, "was not shown to be learned": 1, "was partly learned": 2, "was learned": 3}
+"""What a tested arm's word is worth; an arm that was not tested has no rank."""
+# From the worst verdict to the best: of several arms the worst speaks.
+_GENERAL = {
+    "worse": "the general block got worse",
+    "no decision": "whether the general block held cannot be decided with so few cases",
+    "not worse": "the general block held",
+    "better": "the general block got better",
+}
+
+
+def arm_name(arm: str) -> str:
+    """An arm as a sentence names it."""
+    return _NAMES.get(arm, arm)
+
+
+def verdict(run: Run, steps: Sequence[Step], found: Evaluation, served: Served | None) -> str:
+    """The headline: what was taught, the target's pass rates along the chain, the general block, what is served."""
+    name = f"“{clip(run.name, 80)}”"
+    if not steps:
+        return f"{name} has not begun: no step of it was planned yet."
+    clauses = [_outcome(name, steps, found), _general(found), _served(served)]
+    return "; ".join(clause for clause in clauses if clause) + "."
+
+
+def _outcome(name: str, steps: Sequence[Step], found: Evaluation) -> str:
+    chain = _target_chain(found)
+    if not any(score.arm in _CHAIN for score in chain):
+        return f"{name} {_not_taught(steps)}{_baseline_clause(chain)}"
+    parts = [_passes(score, chain[0], found) for score in chain]
+    return f"{name} {_learned(found)}: of {count(chain[0].cases, 'target case')} {listed(parts)}"
+
+
+def _target_chain(found: Evaluation) -> list[Score]:
+    arms = [arm for arm in ("base", *_CHAIN) if found.score("target", arm)]
+    if {"adapter", "quantized"} <= set(arms):
+        arms = [arm for arm in arms if arm != "merged"]
+    return [score for arm in arms if (score := found.score("target", arm))]
+
+
+def _passes(score: Score, first: Score, found: Evaluation) -> str:
+    p = _block(found.net.get(score.arm), "target").get("p_value")
+    notes = [percent(score.rate), *([p_value(p)] if p is not None else [])]
+    notes += [count(score.errors, "error")] if score.errors else []
+    of = f" of {score.cases}" if score.cases != first.cases else ""
+    verb = " passes" if score is first else ""
+    return f"{arm_name(score.arm)}{verb} {score.passed}{of} ({', '.join(notes)})"
+
+
+def _block(comparison: dict[str, Any] | None, block: str) -> dict[str, Any]:
+    found: dict[str, Any] = (comparison or {}).get("blocks", {}).get(block, {})
+    return found
+
+
+def _learned(found: Evaluation) -> str:
+    words = {arm: _word(found, arm) for arm in _CHAIN if found.score("target", arm)}
+    last = found.last_arm if found.last_arm in words else next(reversed(words))
+    taught = _RANK.get(words.get("adapter", ""), 0)
+    if taught < _RANK["was partly learned"] or taught <= _RANK.get(words[last], -1):
+        return words[last]
+    told = "did not keep all of it" if words[last] in _RANK else words[last].removeprefix("was trained, but ")
+    return f"{words['adapter']} by the adapter, and {arm_name(last)} {told}"
+
+
+def _word(found: Evaluation, arm: str) -> str:
+    score, comparison = found.score("target", arm), found.net.get(arm)
+    block = _block(comparison, "target")
+    outcome = block.get("verdict")
+    if not comparison or not comparison.get("comparable", True) or outcome is None:
+        return "was trained, but cannot be compared with the base"
+    if not block["tested"]:
+        return f"was trained, but cannot be judged ({block['reason']})"
+    if outcome == "better":
+        return "was learned" if score and (score.rate or 0) >= LEARNED_RATE else "was partly learned"
+    return "made the target worse" if outcome == "worse" else "was not shown to be learned"
+
+
+def _not_taught(steps: Sequence[Step]) -> str:
+    last = steps[-1]
+    if last.status in (FAILED, STOPPED):
+        return f"was not taught; {last.stage} ({last.id}) {last.status}: {clip(last.error or 'no reason', 160)}"
+    if last.status == RUNNING:
+        return f"is not taught yet, {last.stage} ({last.id}) is running"
+    trained = any(step.stage == "train" and step.status == DONE for step in steps)
+    return "was trained, but the adapter was not evaluated" if trained else "has not been taught yet"
+
+
+def _baseline_clause(chain: Sequence[Score]) -> str:
+    if not chain:
+        return "; no baseline was measured"
+    base = chain[0]
+    return f"; the untouched base passes {base.passed} of {count(base.cases, 'target case')} ({percent(base.rate)})"
+
+
+def _general(found: Evaluation) -> str:
+    arms = [arm for arm in ("base", "adapter", "quantized") if found.score("general", arm)]
+    blocks = [_block(found.net.get(arm), "general") for arm in reversed(arms[1:])]
+    worst = next((block for word in _GENERAL for block in blocks if block.get("verdict") == word), None)
+    if worst is None:
+        return ""
+    told = _GENERAL[worst["verdict"]]
+    if not worst["tested"]:
+        told = f"whether the general block held cannot be decided, since {worst['reason']}"
+    scores = [score for arm in arms if (score := found.score("general", arm))]
+    numbers = " → ".join(str(score.passed) for score in scores)
+    return f"{told} ({numbers} of {scores[0].cases})"
+
+
+def _served(served: Served | None) -> str:
+    if served is None:
+        return "nothing was deployed"
+    what = arm_name(clip(served.arm, 40)) + ("" if served.this_run else f" of run {served.artifact.run}")
+    return f"served now is {what}" if served.now else f"deployed last was {what}, which is not served any more"
+
+
+def limits(steps: Sequence[Step], found: Evaluation) -> list[str]:
+    """What this run does not show, or shows badly; the gravest first."""
+    return [
+        *_failures(steps),
+        *_missing(steps, found),
+        *_broken(found.hops),
+        *tool_note(found),
+        *_errors(found),
+        *_remaining(found),
+        *_cut(found),
+        *_power(found),
+        *_design(found),
+    ]
+
+
+def _failures(steps: Sequence[Step]) -> list[str]:
+    said = []
+    for step in steps:
+        if step.status in (FAILED, STOPPED):
+            again = any(s.stage == step.stage and s.arm == step.arm and s.status == DONE for s in steps)
+            error = clip(step.error or "no reason was recorded", _ERROR_CHARACTERS).rstrip(".")
+            ending = "; a later attempt finished." if again else "."
+            said.append(f"{step.stage} ({step.id}) {step.status}: {error}{ending}")
+    return said
+
+
+def _missing(steps: Sequence[Step], found: Evaluation) -> list[str]:
+    makers = {"adapter": "train", "merged": "merge", "quantized": "quantize"}
+    made = [arm for arm, stage in makers.items() if any(s.stage == stage and s.status == DONE for s in steps)]
+    unseen = [arm for arm in made if arm not in found.arms]
+    said = [f"Made but never evaluated: {listed(unseen)}."] if unseen else []
+    if found.arms and "target" not in found.blocks:
+        said.append("No target block was run: nothing here shows whether the behaviour was learned.")
+    if found.arms and "general" not in found.blocks:
+        said.append("No general block was run: what was forgotten is unknown.")
+    return said
+
+
+def _broken(hops: Sequence[Hop]) -> list[str]:
+    said = []
+    for hop in hops:
+        pair = f"{hop.a} → {hop.b}"
+        if hop.problem:
+            said.append(f"{pair} could not be compared: {clip(hop.problem, _ERROR_CHARACTERS)}")
+        elif not hop.comparison.get("comparable", True):
+            differs = listed([str(name) for name in hop.comparison.get("differs_in", [])])
+            said.append(
+                f"{pair} differ in more than the hop itself ({differs}): their difference has other causes too."
+            )
+        worse = [block for block, counts in hop.blocks.items() if counts.get("verdict") == "worse"]
+        if worse:
+            said.append(f"{pair} is significantly worse on: {listed(worse)}.")
+    return said
+
+
+def tool_note(found: Evaluation) -> list[str]:
+    """What must be said beside a tool block that the base cannot do; empty where it can."""
+    base = found.score("tools", "base")
+    if base is None:
+        return []
+    if not found.takes_tools:
+        return [
+            "The base's chat template ignores tools: no request of the tool block ever showed the model a tool, so the "
+            f"block measures nothing but answers without one ({base.passed} of {base.graded} passed). Use a base whose "
+            "template takes tools."
+        ]
+    if base.rate is None:
+        return [f"Tool calling could not be measured: all {base.cases} answers of the base were errors."]
+    if base.rate > CANNOT_DO_RATE:
+        return []
+    return [
+        f"The base cannot call tools ({base.passed} of {base.graded} passed), so the tool block cannot show a loss: "
+        "there was nothing to forget. It is reported as it is, and proves nothing either way."
+    ]
+
+
+def _errors(found: Evaluation) -> list[str]:
+    bad = [f"{s.arm} {s.errors} of {s.cases} ({s.block})" for s in found.scores.values() if s.errors]
+    return [f"Requests that ended in an error, counted apart from failures: {listed(bad)}."] if bad else []
+
+
+def _remaining(found: Evaluation) -> list[str]:
+    answers = found.answers.get(found.last_arm, {})
+    if found.last_arm == "base":
+        return []
+    said = []
+    for block in ("target", "adversarial"):
+        failing = [case for case, a in answers.items() if a.passed is False and a.block == block]
+        if failing:
+            said.append(
+                f"{count(len(failing), f'{block} case')} still "
+                f"{'fails' if len(failing) == 1 else 'fail'} with {arm_name(found.last_arm)}: "
+                f"{listed([clip(case_id, 60) for case_id in sorted(failing)], 8)}."
+            )
+    return said
+
+
+def _cut(found: Evaluation) -> list[str]:
+    cut = {arm: sum(a.finish_reason == "length" for a in answers.values()) for arm, answers in found.answers.items()}
+    named = [f"{arm} {number} of {len(found.answers[arm])}" for arm, number in cut.items() if number]
+    return [f"Answers cut off at the token limit: {listed(named)}."] if named else []
+
+
+def _power(found: Evaluation) -> list[str]:
+    shown = [told for block in found.blocks if (told := _detectable(found, block))]
+    return [f"The smallest gain that so few cases can show, in points of pass rate: {listed(shown)}."] if shown else []
+
+
+def _detectable(found: Evaluation, block: str) -> str:
+    """By the comparison of the last arm with the base; where there is none, by the cases that the base answered."""
+    compared, base = _block(found.net.get(found.last_arm), block), found.score(block, "base")
+    if compared.get("judged"):
+        cases, rows, gain = compared["judged"], compared["clusters"], compared["detectable"]
+    elif base and base.graded:
+        cases, rows, gain = base.graded, base.rows, minimum_detectable_effect(base.graded, rows=base.rows)
+    else:
+        return ""
+    points = "none at all" if gain is None or math.isinf(gain) else math.ceil(gain * 100 - 1e-9)
+    of = f" from {count(rows, 'seed row')}" if rows < cases else ""
+    return f"{block} {points} ({count(cases, 'case')}{of})"
+
+
+def _design(found: Evaluation) -> list[str]:
+    if not found.arms:
+        return []
+    said = []
+    if found.repeats == 1:
+        said.append("Each case was asked once; how much an answer varies from one time to the next was not measured.")
+    if found.advice:
+        said.append(f"A prompt as the rival of training: {found.advice}.")
+    if "prompted" not in found.arms:
+        said.append("The base with a good system prompt (the arm “prompted”) was not measured as a rival.")
+    if "adversarial" not in found.blocks:
+        said.append("No adversarial block was run (paraphrase, other languages, injected instructions, long context).")
+    return said

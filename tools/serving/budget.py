@@ -1,0 +1,82 @@
+"""What one server costs: its memory by arithmetic, its place on the machine, and the time that its answers take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.records import Artifact
+from tunesmith.tools.core.stage import GIB, Facts, Gpu, chosen_gpu
+from tunesmith.tools.machine.gpus import measure_gpus, serves_on_cpu
+from tunesmith.tools.machine.vllm_program import no_vllm
+from tunesmith.tools.models.memory_math import (
+    CONTEXT_TOKENS,
+    GPU_MARGIN_BYTES,
+    ServerMemory,
+    gpu_share,
+    kv_bytes_per_token,
+    measuring_memory,
+    share_now,
+)
+
+_SERVER_START_S = 30.0
+
+
+# Tokens per second of a 1e9-parameter model on the reference machine, many requests at once.
+_TOKENS_PER_SECOND_BILLION = 55.0
+
+
+_USUAL_SHARE_OF_MAX_TOKENS = 0.6
+
+
+def need_vllm(facts: Facts) -> str:
+    """The vllm program. Raises BadInput where none was found."""
+    if not facts.vllm:
+        raise BadInput(no_vllm(facts.vllm_from))
+    return facts.vllm
+
+
+def evaluation_seconds(model: Artifact, cases: int, max_tokens: int, arms: int = 1) -> float:
+    """Calibrated seconds to start a server and answer every case with every arm."""
+    billions = max(int(model.meta["parameters"]) / 1e9, 0.01)
+    tokens = cases * arms * max_tokens * _USUAL_SHARE_OF_MAX_TOKENS
+    return _SERVER_START_S + model.bytes / 4e8 + tokens * billions / _TOKENS_PER_SECOND_BILLION
+
+
+def serving_memory(model: Artifact, context_tokens: int = CONTEXT_TOKENS) -> ServerMemory:
+    """Peak of a vLLM server of this model with the settings that every arm is measured with, or a longer context."""
+    return measuring_memory(model.bytes, kv_bytes_per_token(model.meta.get("config", {})), context_tokens)
+
+
+class Place(NamedTuple):
+    """Where a server runs, in the words of its ServerSpec."""
+
+    device: Literal["cpu", "cuda"]
+    gpu_share: float
+
+
+def placed(vllm: str | None, needed_bytes: int) -> Place:
+    """Where a server that needs so much memory runs, and which share of the GPU it may claim (0.0 on the CPU)."""
+    chosen = chosen_gpu(measure_gpus())
+    if chosen is None or serves_on_cpu(vllm):
+        return Place("cpu", 0.0)
+    return Place("cuda", gpu_share(needed_bytes, chosen.total_bytes))
+
+
+def claimable(share: float, gpus: Sequence[Gpu]) -> float:
+    """The share of the chosen one of these GPUs that a server may claim now: never more than is free.
+
+    Raises StepFailed, with the numbers, where what it needs is not free.
+    """
+    chosen = chosen_gpu(gpus)
+    if chosen is None or not share:
+        return share
+    if found := share_now(share, free_bytes=chosen.free_bytes, total_bytes=chosen.total_bytes):
+        return found
+    needed_bytes = share * chosen.total_bytes - GPU_MARGIN_BYTES
+    raise StepFailed(
+        f"the server needs {needed_bytes / GIB:.1f} GiB of {chosen.name}, {chosen.free_bytes / GIB:.1f} of "
+        f"{chosen.total_bytes / GIB:.1f} GiB are free; stop what else uses it (nvidia-smi lists it), or name another "
+        "GPU in CUDA_VISIBLE_DEVICES"
+    )

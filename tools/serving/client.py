@@ -1,0 +1,185 @@
+"""Many chat requests to one OpenAI-compatible server at once.
+
+Over aiohttp, because one httpx client slows down badly above 32 connections. A request that cannot be answered is
+data, not an exception: its response carries the error. Not covered: streaming.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import aiohttp
+
+from tunesmith.tools.serving.concurrency import Throttle
+
+_TRIES = 4
+_BACKOFF_S = 0.5
+_TIMEOUT_S = 600.0
+_METRICS_TIMEOUT = aiohttp.ClientTimeout(total=30)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One conversation to be answered."""
+
+    id: str
+    model: str
+    messages: list[dict[str, Any]]
+    max_tokens: int
+    temperature: float = 0.0
+    seed: int | None = None
+    tools: list[Any] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further fields of the request body, such as response_format, logprobs, top_p or stop."""
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body of the request."""
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": self.messages,
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            **self.extra,
+        }
+        if self.seed is not None:
+            body["seed"] = self.seed
+        if self.tools:
+            body["tools"] = self.tools
+        return body
+
+
+@dataclass(frozen=True, slots=True)
+class ChatResponse:
+    """What came back. With an `error`, nothing else did."""
+
+    id: str
+    text: str = ""
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    finish_reason: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    latency_ms: float = 0.0
+    logprobs: list[float] = field(default_factory=list)
+    """Log probability of each answered token, where the request asked for them."""
+    error: str | None = None
+
+
+class ChatClient:
+    """A pool of connections to one server; use it as an async context manager."""
+
+    def __init__(self, url: str, key: str, *, timeout_s: float = _TIMEOUT_S) -> None:
+        """`url` is without `/v1`."""
+        self._url = f"{url}/v1/chat/completions"
+        self._metrics_url = f"{url}/metrics"
+        self._headers = {"Authorization": f"Bearer {key}"}
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            headers=self._headers, timeout=self._timeout, connector=aiohttp.TCPConnector(limit=0)
+        )
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def complete_many(
+        self, requests: Iterable[ChatRequest], *, concurrency: int, on_result: Callable[[ChatResponse], None]
+    ) -> None:
+        """Send `requests` in order, at most `concurrency` at a time; `on_result` gets each answer as it arrives.
+
+        Fewer are in flight while the server's own queue is long. An exception of `on_result`, or of `requests`, ends
+        everything and is raised here as it is, the first where there are several.
+        """
+        queue, throttle = iter(requests), Throttle(concurrency)
+        steering = asyncio.create_task(throttle.follow(self._metrics))
+
+        async def work() -> None:
+            while True:
+                async with throttle:  # before the next request is taken, so that they leave in order
+                    if (request := next(queue, None)) is None:
+                        return
+                    response = await self.complete(request)
+                on_result(response)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(concurrency):
+                    group.create_task(work())
+        except BaseExceptionGroup as faults:
+            fault = _first(faults)
+            raise fault from fault.__cause__
+        finally:
+            steering.cancel()
+            await asyncio.gather(steering, return_exceptions=True)
+
+    async def _metrics(self) -> str | None:
+        """What the server says of itself; None where it does not say, or not soon."""
+        assert self._session is not None, "use `async with ChatClient(...)`"
+        try:
+            async with self._session.get(self._metrics_url, timeout=_METRICS_TIMEOUT) as answer:
+                return await answer.text() if answer.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError, ValueError):
+            return None
+
+    async def complete(self, request: ChatRequest) -> ChatResponse:
+        """Answer one request; connection faults, 429 and 5xx are tried again with growing pauses."""
+        error = ""
+        for attempt in range(_TRIES):
+            if attempt:
+                await asyncio.sleep(_BACKOFF_S * 2 ** (attempt - 1))
+            started = time.perf_counter()
+            try:
+                status, document = await self._post(request)
+            except TimeoutError:
+                # Not again: a server too slow for this request is not helped by a second one.
+                return ChatResponse(request.id, error=f"no answer within {self._timeout.total:g} s")
+            except (aiohttp.ClientError, ValueError) as fault:
+                error = f"{type(fault).__name__}: {fault}"
+                continue
+            if status == 200:
+                return _response(request.id, document, (time.perf_counter() - started) * 1000)
+            error = f"HTTP {status}: {_message(document)}"
+            if status != 429 and status < 500:
+                break
+        return ChatResponse(request.id, error=error)
+
+    async def _post(self, request: ChatRequest) -> tuple[int, Any]:
+        assert self._session is not None, "use `async with ChatClient(...)`"
+        async with self._session.post(self._url, json=request.body()) as answer:
+            return answer.status, await answer.json(content_type=None)
+
+
+def _first(fault: BaseException) -> BaseException:
+    while isinstance(fault, BaseExceptionGroup):
+        fault = fault.exceptions[0]
+    return fault
+
+
+def _response(identity: str, document: Any, latency_ms: float) -> ChatResponse:
+    try:
+        choice, usage = document["choices"][0], document.get("usage") or {}
+        message = choice["message"]
+    except (KeyError, IndexError, TypeError):
+        return ChatResponse(identity, error=f"the server answered without a choice: {str(document)[:200]}")
+    return ChatResponse(
+        id=identity,
+        text=message.get("content") or "",
+        tool_calls=list(message.get("tool_calls") or []),
+        finish_reason=choice.get("finish_reason"),
+        prompt_tokens=usage.get("prompt_tokens", 0),
+        completion_tokens=usage.get("completion_tokens", 0),
+        latency_ms=latency_ms,
+        logprobs=[token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or ()],
+    )
+
+
+def _message(document: Any) -> str:
+    error = document.get("error", document) if isinstance(document, dict) else document
+    return str(error.get("message", error) if isinstance(error, dict) else error)[:300]

@@ -1,0 +1,109 @@
+"""Models behind a vLLM server, for the stages that ask them: one way to start, adopt, key and let go of a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.records import Artifact
+from tunesmith.tools.core.job import Job
+from tunesmith.tools.models.chat_template import tool_parser_of
+from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, cpu_cache_gib, kv_bytes_per_token
+from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.budget import placed, serving_memory
+from tunesmith.tools.serving.spec import ServerSpec
+from tunesmith.tools.suites.case import Suite
+
+_USUAL_RANK = 16
+_RANKS = (16, 32, 64, 128, 256)
+"""Ranks that vLLM can be told to allow."""
+
+
+def bench_spec(
+    model: Artifact,
+    *,
+    vllm: str | None = None,
+    adapters_allowed: bool = False,
+    rank: int = 16,
+    context_tokens: int = CONTEXT_TOKENS,
+) -> ServerSpec:
+    """How a model is served for measuring by a vllm program: the same settings for every arm of a run.
+
+    A base is always served with adapters allowed, so that its baseline, the preflight and the comparison with an
+    adapter all run on the very same engine settings.
+    """
+    place = placed(vllm, serving_memory(model, context_tokens).vram_bytes)
+    cached = context_tokens * kv_bytes_per_token(model.meta.get("config", {}))
+    return ServerSpec(
+        model_dir=str(model.path),
+        served_name=served_name(model),
+        weights_sha256=model.sha256,
+        tool_parser=tool_parser_of(model.path),
+        max_lora_rank=rank if adapters_allowed else 0,
+        max_model_len_tokens=context_tokens,
+        kv_cache_gib=cpu_cache_gib(cached),
+        device=place.device,
+        gpu_share=place.gpu_share,
+    )
+
+
+def served_name(model: Artifact) -> str:
+    """The name that requests ask for: what the artifact is, and which."""
+    return f"{model.kind}-{model.id}"
+
+
+def lora_rank_served(adapter: Artifact | None) -> int:
+    """Rank that a server must allow: the usual 16 wherever that is enough, so that servers stay equal."""
+    return rank_served(int(adapter.meta["lora_rank"]) if adapter else _USUAL_RANK)
+
+
+def rank_served(rank: int) -> int:
+    """Rank that a server must allow for adapters of this rank."""
+    return next(allowed for allowed in _RANKS if allowed >= max(rank, _USUAL_RANK))
+
+
+@contextmanager
+def bench_server(
+    job: Job[Any],
+    model: Artifact,
+    *,
+    adapters_allowed: bool = False,
+    rank: int = 16,
+    adapters: Mapping[str, Path] | None = None,
+) -> Iterator[servers.Server]:
+    """A healthy server of `model` with `adapters` loaded, adopted where an equal one runs, started where not.
+
+    It is left running under a short lease when the step is done, for the next step may want the same one; nothing
+    outlives the lease. Its memory counts as the step's.
+    """
+    if job.vllm is None:
+        raise StepFailed("no vLLM found; run `make setup`, or name the program in TUNESMITH_VLLM")
+    spec = bench_spec(model, vllm=job.vllm, adapters_allowed=adapters_allowed, rank=rank)
+    server = servers.ensure(
+        job.home,
+        spec,
+        vllm=job.vllm,
+        log_path=job.dir / "vllm.log",
+        owner=job.step.id,
+        on_wait=lambda seconds: job.progress(0, 0, f"vLLM is starting ({seconds:.0f} s)"),
+    )
+    job.watched.append(server.pid)
+    for name, folder in (adapters or {}).items():
+        servers.load_adapter(server, name, folder)
+    try:
+        yield server
+    finally:
+        servers.renew(server)
+
+
+def key_of(server: servers.Server, model: Artifact, suite: Suite, *, max_tokens: int) -> dict[str, Any]:
+    """The comparability key of answers by `model` on `server`: everything that may change them but the adapter."""
+    return {
+        **servers.comparability_key(server, weights_sha256=model.sha256),
+        "adapter": "none",
+        "suite": suite.sha256,
+        "sampling": f"temperature=0 seed=0 max_tokens={max_tokens}",
+    }

@@ -1,0 +1,57 @@
+"""Many requests of a step to one server: what they cost, and when too many of them failed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.memory.errors import StepFailed
+from tunesmith.tools.core.job import Job
+from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
+
+_ERRORS_ALLOWED = 0.05
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the requests of this process cost."""
+
+    requests: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+def ask(
+    job: Job[Any],
+    server: servers.Server,
+    requests: Sequence[ChatRequest],
+    keep: Callable[[ChatResponse], None],
+    tally: Tally,
+) -> None:
+    """Send requests and hand on their answers; those without one are left out. Raises StepFailed for too many."""
+    errors: list[str] = []
+
+    def take(response: ChatResponse) -> None:
+        tally.requests += 1
+        tally.tokens += response.completion_tokens
+        if response.error:
+            errors.append(response.error)
+        else:
+            keep(response)
+
+    async def ask_all() -> None:
+        async with ChatClient(server.url, server.key) as client:
+            await client.complete_many(requests, concurrency=job.request.concurrency, on_result=take)
+
+    started = time.monotonic()
+    asyncio.run(ask_all())
+    tally.seconds += time.monotonic() - started
+    if len(errors) > _ERRORS_ALLOWED * len(requests):
+        raise StepFailed(
+            f"{len(errors)} of {len(requests)} requests were not answered ({errors[0]}); the server's log is "
+            f"{server.log}; the answered rows are kept, `--resume` goes on with the others"
+        )

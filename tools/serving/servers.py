@@ -1,0 +1,385 @@
+"""vLLM servers: started on the loopback address with a random key, known by a record, found again, and stopped.
+
+A server is a record in HOME/servers beside a key that only its owner can read. It outlives the process that started
+it and can be adopted by a later step whose description of it is equal; a lease ends it when nobody comes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.files import atomic_write
+from tunesmith.tools.machine.gpus import measure_gpus, server_environment
+from tunesmith.tools.machine.processes import ProcessId, stop_group
+from tunesmith.tools.machine.vllm_program import kernels_of
+from tunesmith.tools.models.chat_template import template_sha256
+from tunesmith.tools.serving.budget import claimable
+from tunesmith.tools.serving.spec import (
+    LOOPBACK,
+    ServerSpec,
+    arguments,
+    engine_arguments,
+    environment,
+    lora_of,
+    precision_of,
+)
+
+BENCH, DEPLOYED, DRIVER = "bench", "deployed", "driver"
+LEASE_S = 300.0
+"""A bench server that nobody used for so long is stopped by its own parent."""
+_READY_TIMEOUT_S = 600.0
+_POLL_S = 0.2
+# What stands before a line: the process, and where it was logged.
+_LOGGED = re.compile(r"^(\(\w+ pid=\d+\) ?)?([A-Z]+ \d\d-\d\d [\d:]+ \[[^\]]*\] ?)?")
+_NO_CAUSE = ("Engine core initialization failed", "EngineDeadError")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server on the books."""
+
+    id: str
+    spec: ServerSpec
+    port: int
+    role: str
+    process: ProcessId
+    """Its parent, which leads its process group."""
+    record: Path
+    log: Path
+    engine: str
+    meta: Mapping[str, Any]
+    owner: str = ""
+    """The step that started it, or who else did."""
+    gpu: str = ""
+    """The GPU that it was pinned to, as CUDA_VISIBLE_DEVICES names it; empty on the CPU."""
+
+    @property
+    def url(self) -> str:
+        """Without the `/v1` of the OpenAI endpoint."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def model(self) -> str:
+        """The name to put into a request's `model`."""
+        return self.spec.served_name
+
+    @property
+    def pid(self) -> int:
+        """Pid of the process that leads the server's group."""
+        return self.process.pid
+
+    @property
+    def key_file(self) -> Path:
+        """The file that holds the key, readable by its owner only."""
+        return self.record.with_suffix(".key")
+
+    @property
+    def key(self) -> str:
+        """The API key."""
+        return self.key_file.read_text()
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on this port of the loopback address now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def list_servers(home: Path, *, role: str | None = None) -> list[Server]:
+    """Servers that run, the oldest first; records of dead ones are taken off the books."""
+    found = []
+    for record in sorted((home / "servers").glob("*.json")):
+        server = _read(record)
+        if server is None:
+            continue
+        if not server.process.alive():
+            _forget(record)
+        elif role in (None, server.role):
+            found.append(server)
+    return found
+
+
+def _read(record: Path) -> Server | None:
+    try:
+        data = json.loads(record.read_text())
+        process = ProcessId(data["pid"], data["pid_started"], data["boot_id"], data.get("pid_ticks"))
+    except (OSError, ValueError, KeyError):
+        return None  # being written or being stopped right now
+    return Server(
+        id=record.stem,
+        spec=ServerSpec.model_validate(data["spec"]),
+        port=data["port"],
+        role=data["role"],
+        process=process,
+        record=record,
+        log=Path(data["log"]),
+        engine=data.get("engine", ""),
+        meta=data.get("meta", {}),
+        owner=data.get("owner", ""),
+        gpu=data.get("env", {}).get("CUDA_VISIBLE_DEVICES", ""),
+    )
+
+
+def _forget(record: Path) -> None:
+    for path in (record, record.with_suffix(".key"), record.with_suffix(".lease")):
+        path.unlink(missing_ok=True)
+
+
+def deployed(home: Path) -> list[Server]:
+    """What is served to users now."""
+    return list_servers(home, role=DEPLOYED)
+
+
+def serving_now(home: Path, artifact: str) -> Server | None:
+    """The server that serves this artifact to users now."""
+    return next((server for server in deployed(home) if server.meta.get("artifact") == artifact), None)
+
+
+def deployed_on(home: Path, port: int) -> bool:
+    """Whether one of our deployments holds this port."""
+    return any(server.port == port for server in deployed(home))
+
+
+def ensure(
+    home: Path,
+    spec: ServerSpec,
+    *,
+    vllm: str,
+    log_path: Path,
+    owner: str,
+    on_wait: Callable[[float], None] = lambda seconds: None,
+) -> Server:
+    """A healthy bench server of this description: an equal one that runs is adopted, else one is started.
+
+    Other bench servers are stopped first: there is one accelerator, and one tenant at a time.
+    """
+    for server in list_servers(home):
+        if server.spec == spec and healthy(server):
+            renew(server)
+            return server
+    stop_all(home, role=BENCH)
+    return start(home, spec, vllm=vllm, log_path=log_path, owner=owner, on_wait=on_wait)
+
+
+def start(
+    home: Path,
+    spec: ServerSpec,
+    *,
+    vllm: str,
+    log_path: Path,
+    owner: str,
+    port: int = 0,
+    role: str = BENCH,
+    key: str = "",
+    on_wait: Callable[[float], None] = lambda seconds: None,
+    timeout_s: float = _READY_TIMEOUT_S,
+) -> Server:
+    """Start a server and return it once it answers.
+
+    Raises BadInput for a taken port, StepFailed where its GPU has no room or it ends early.
+    `on_wait` is called with the seconds waited so far; `key` is a random one unless given.
+    """
+    if port and not port_is_free(port):
+        raise BadInput(f"port {port} is in use by another program; choose another, or port=0 for a free one")
+    port = port or _free_port()
+    argv, env = _command(spec, port)
+    record = home / "servers" / f"{int(time.time() * 1000)}-{spec.hash[:8]}.json"
+    data: dict[str, Any] = {
+        "program": vllm,
+        "argv": argv,
+        "env": env,
+        "spec": spec.model_dump(),
+        "port": port,
+        "role": role,
+        "lease_s": LEASE_S,
+        "log": str(log_path),
+        "owner": owner,
+        "started_at": time.time(),
+    }
+    record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    atomic_write(record.with_suffix(".key"), key or secrets.token_urlsafe(32), mode=0o600)
+    record.with_suffix(".lease").touch()
+    atomic_write(record, json.dumps(data, indent=1), mode=0o600)
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    with log_path.open("ab") as log:
+        parent = subprocess.Popen(
+            [sys.executable, "-m", "tunesmith.tools.serving.supervisor", str(record)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    me = ProcessId.of(parent.pid)
+    data |= {"pid": me.pid, "pid_started": me.started, "boot_id": me.boot_id, "pid_ticks": me.ticks}
+    atomic_write(record, json.dumps(data, indent=1), mode=0o600)
+    try:
+        server = _wait_ready(record, parent, log_path, on_wait, timeout_s)
+    except BaseException:
+        stop_group(me)
+        _forget(record)
+        raise
+    version, kernels = _get(server, "/version")["version"], kernels_of(vllm)
+    return _update(server, engine=f"vllm {version}, {kernels}" if kernels else f"vllm {version}")
+
+
+def _command(spec: ServerSpec, port: int) -> tuple[list[str], dict[str, str]]:
+    """The arguments and the environment of a server that is started now."""
+    gpus = measure_gpus() if spec.device == "cuda" else ()
+    # What it may claim now is no part of what it is: an equal one is adopted, however full the GPU is by then.
+    claimed = spec.model_copy(update={"gpu_share": claimable(spec.gpu_share, gpus)})
+    return arguments(claimed, port), environment(spec) | server_environment(gpus)
+
+
+def _wait_ready(
+    record: Path, parent: subprocess.Popen[bytes], log: Path, on_wait: Callable[[float], None], timeout_s: float
+) -> Server:
+    started = time.monotonic()
+    server = _read(record)
+    assert server is not None
+    while (waited := time.monotonic() - started) < timeout_s:
+        if parent.poll() is not None:
+            raise StepFailed(f"vLLM ended before it was ready: {telling_line(log)}; its log is {log}")
+        if healthy(server):
+            return server
+        renew(server)
+        on_wait(waited)
+        time.sleep(_POLL_S)
+    raise StepFailed(f"vLLM was not ready after {timeout_s:.0f} s; its log is {log}")
+
+
+def telling_line(log: Path) -> str:
+    """The last line of a server's log that names an error and its cause, else its last line.
+
+    vLLM's engine is a child process: it tells the cause first, and its parent then says only that it failed.
+    """
+    told = [_LOGGED.sub("", line).rstrip() for line in log.read_text(errors="replace").splitlines()]
+    lines = [line for line in told if line.strip()]
+    # A traceback's frames are indented, and may name errors that nobody raised.
+    errors = [line for line in lines if "Error" in line and "Traceback" not in line and not line[0].isspace()]
+    causes = [line for line in errors if not any(word in line for word in _NO_CAUSE)]
+    return (causes or errors or lines or ["its log is empty"])[-1].strip()[-300:]
+
+
+def healthy(server: Server) -> bool:
+    """Whether the server answers, under our key and with our model: another program on the port does not."""
+    try:
+        names = [model["id"] for model in _get(server, "/v1/models")["data"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return server.model in names
+
+
+def _get(server: Server, path: str) -> Any:
+    return _call(server, path, None, timeout_s=5)
+
+
+def _call(server: Server, path: str, body: Mapping[str, Any] | None, *, timeout_s: float) -> Any:
+    headers = {"Authorization": f"Bearer {server.key}", "Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(server.url + path, data, headers)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=timeout_s) as answer:
+        text = answer.read()
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text.decode(errors="replace")
+
+
+def renew(server: Server) -> None:
+    """Extend a server's lease from now."""
+    with contextlib.suppress(OSError):
+        server.record.with_suffix(".lease").touch()
+
+
+def _update(server: Server, **changes: Any) -> Server:
+    data = {**json.loads(server.record.read_text()), **changes}
+    atomic_write(server.record, json.dumps(data, indent=1), mode=0o600)
+    updated = _read(server.record)
+    assert updated is not None
+    return updated
+
+
+def promote(server: Server, **meta: Any) -> Server:
+    """Make a bench server the deployed one: its lease no longer ends."""
+    return _update(server, role=DEPLOYED, meta=meta)
+
+
+def load_adapter(server: Server, name: str, folder: Path) -> None:
+    """Load a LoRA adapter into a running server, so that requests can ask for it by `name`. Raises StepFailed.
+
+    A name that is loaded already is left as it is: name an adapter by its artifact.
+    """
+    if name in [model["id"] for model in _get(server, "/v1/models")["data"]]:
+        return
+    try:
+        _call(server, "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)}, timeout_s=120)
+    except urllib.error.HTTPError as error:
+        told = error.read().decode(errors="replace")[:300]
+        raise StepFailed(f"vLLM refused the adapter {folder}: {told}; its log is {server.log}") from error
+
+
+def template_tokens(server: Server, messages: list[dict[str, str]]) -> list[int]:
+    """Token ids that the server's own chat template makes of a conversation, ready for an answer."""
+    body = {"model": server.model, "messages": messages, "add_generation_prompt": True}
+    tokens: list[int] = _call(server, "/tokenize", body, timeout_s=60)["tokens"]
+    return tokens
+
+
+def stop(server: Server) -> None:
+    """Stop a server and whatever it started. Raises StepFailed where it still listens afterwards."""
+    stop_group(server.process, grace_s=20)
+    _forget(server.record)
+    for _ in range(50):
+        if port_is_free(server.port):
+            return
+        time.sleep(0.1)
+    raise StepFailed(f"something still listens on port {server.port} after {server.id} was stopped (pid {server.pid})")
+
+
+def stop_all(home: Path, *, role: str | None = None) -> list[Server]:
+    """Stop the servers of a role, or all; the stopped ones are returned."""
+    servers = list_servers(home, role=role)
+    for server in servers:
+        stop(server)
+    return servers
+
+
+def comparability_key(server: Server, *, weights_sha256: str) -> dict[str, Any]:
+    """What answers of this server are comparable by, but for the adapter, the suite and the sampling."""
+    spec, folder = server.spec, Path(server.spec.model_dir)
+    shared = spec.model_copy(update={"max_lora_rank": 0})
+    return {
+        "engine": server.engine,
+        "engine_arguments": " ".join(engine_arguments(shared)),
+        "device": spec.device,
+        "lora": lora_of(spec),
+        "weights": weights_sha256,
+        "precision": precision_of(folder),
+        "template": template_sha256(folder),
+    }

@@ -1,0 +1,114 @@
+"""How a model is served: one frozen description from which the program's arguments and environment follow.
+
+The same description gives the same engine, so it is also what answers are comparable by. Nothing secret is in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from tunesmith.tools.core.stage import Frozen
+from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, SERVED_SEQUENCES
+
+LOOPBACK = "127.0.0.1"
+MAX_ANSWER_TOKENS = CONTEXT_TOKENS - 256
+"""Of these, what an answer may be given: some must be left for the question."""
+PLUGIN = Path(__file__).parent / "vllm_plugin"
+"""Put on vLLM's own path: its module says what it mends."""
+
+
+class ServerSpec(Frozen):
+    """A vLLM server, but for its port and key."""
+
+    model_dir: str
+    served_name: str
+    """What requests put into `model`."""
+    weights_sha256: str = ""
+    """Digest of the model folder, so that another model under the same path is another server."""
+    max_lora_rank: int = 0
+    """Adapters up to this rank may be loaded while it runs; 0: none."""
+    max_model_len_tokens: int = CONTEXT_TOKENS
+    max_num_seqs: int = SERVED_SEQUENCES
+    """Sequences that the engine works on at once."""
+    kv_cache_gib: int = 1
+    tool_parser: str = "hermes"
+    device: Literal["cpu", "cuda"] = "cpu"
+    gpu_share: float = 0.0
+    """Of the GPU's memory, what it may claim, weights and cache together; 0: vLLM's own default, nearly all of it."""
+
+    @property
+    def hash(self) -> str:
+        """Digest of the whole description."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+
+
+def arguments(spec: ServerSpec, port: int) -> list[str]:
+    """Arguments of the vllm program. The key is never among them: every user of the machine could read it there."""
+    argv = ["serve", spec.model_dir, "--host", LOOPBACK, "--port", str(port), "--served-model-name", spec.served_name]
+    if spec.device == "cuda" and spec.gpu_share:
+        argv.append(f"--gpu-memory-utilization={spec.gpu_share:g}")
+    return argv + engine_arguments(spec)
+
+
+def engine_arguments(spec: ServerSpec) -> list[str]:
+    """The part of the arguments that may change an answer."""
+    argv = [
+        f"--max-model-len={spec.max_model_len_tokens}",
+        f"--max-num-seqs={spec.max_num_seqs}",
+        f"--max-num-batched-tokens={max(2048, spec.max_model_len_tokens)}",
+        "--disable-uvicorn-access-log",
+    ]
+    if spec.tool_parser:
+        argv += ["--enable-auto-tool-choice", f"--tool-call-parser={spec.tool_parser}"]
+    if spec.device == "cpu":
+        # Compiling costs about 50 s a start on two cores, more than it wins back over a suite.
+        argv += ["--enforce-eager", "--dtype=bfloat16"]
+        # vLLM 0.32 rewinds the random numbers of a seeded request whose prompt was cut in two, which its CPU engine
+        # cannot: it ends. So no prompt is cut; one that does not fit into a step waits for the next.
+        argv.append("--no-enable-chunked-prefill")
+    if spec.max_lora_rank:
+        argv += ["--enable-lora", f"--max-lora-rank={spec.max_lora_rank}", "--max-loras=1"]
+    return argv
+
+
+def environment(spec: ServerSpec) -> dict[str, str]:
+    """What is added to the environment of the program, beside its key."""
+    env = {
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_LOGGING_LEVEL": "INFO",
+    }
+    if spec.device == "cpu":
+        env["VLLM_CPU_KVCACHE_SPACE"] = str(spec.kv_cache_gib)
+        # vLLM's CPU kernels otherwise compute "W4A16" with 8-bit activations, which no config of the model asked for.
+        env["VLLM_CPU_INT4_W4A8"] = "0"
+        # One process instead of two: 9 s less to start, and half as many tokens a second again, on two cores.
+        env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    if spec.max_lora_rank:
+        env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
+    if spec.max_lora_rank and spec.device == "cpu":
+        env["PYTHONPATH"] = str(PLUGIN)
+    return env
+
+
+def lora_of(spec: ServerSpec) -> str:
+    """Which adapters a server takes, and whose kernels compute them."""
+    if not spec.max_lora_rank:
+        return "not allowed"
+    ours = [folder.stem for folder in PLUGIN.glob("*.dist-info")] if spec.device == "cpu" else []
+    return ", ".join([f"allowed up to rank {spec.max_lora_rank}", *ours])
+
+
+def precision_of(model_dir: Path) -> str:
+    """How a model folder stores its weights: a dtype such as bfloat16, or the quantization and its bits."""
+    config: dict[str, Any] = json.loads((model_dir / "config.json").read_text())
+    if quantization := config.get("quantization_config"):
+        groups: list[dict[str, Any]] = list(quantization.get("config_groups", {}).values())
+        weights = (groups[0].get("weights") or {}) if groups else {}
+        bits = f" {weights['num_bits']} bits" if "num_bits" in weights else ""
+        return f"{quantization.get('quant_method', 'quantized')}{bits}"
+    return str(config.get("dtype") or config.get("torch_dtype") or "unknown")

@@ -1,0 +1,152 @@
+"""The cases of a suite as every stage handles them: what is asked, what the answer is held to, and their identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.tools.suites.grading import Assertion
+from tunesmith.tools.suites.metrics import DerivedMetric
+
+Block = Literal["target", "general", "tools", "adversarial"]
+
+
+BLOCKS: tuple[Block, ...] = ("target", "general", "tools", "adversarial")
+PRIMARY_BLOCK = "target"
+GUARDED_BLOCKS = ("general", "tools")
+"""Blocks that the change under test must not make worse."""
+LISTED_BLOCKS = ("adversarial",)
+"""Blocks that gate nothing: what fails there is listed."""
+
+
+def canonical_sha256(value: Any) -> str:
+    """Hex sha256 of plain data, independent of the order of its keys."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """Plain data as JSON text, independent of the order of its keys."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+
+
+class Case(BaseModel):
+    """One thing to ask, and what to hold the answer to. Templates are filled in already."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    case_id: str
+    block: Block = "target"
+    suite: str
+    """Name of the suite file, without folder and suffix."""
+    messages: tuple[dict[str, Any], ...]
+    """OpenAI's chat messages: {"role", "content"}."""
+    tools: tuple[dict[str, Any], ...] = ()
+    tool_choice: Any = None
+    sampling: dict[str, Any] = {}
+    """temperature, max_tokens, … where the suite's provider sets them."""
+    assertions: tuple[Assertion, ...] = ()
+    threshold: float | None = None
+    vars: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    repeat: int = 1
+    """How often the suite wants it asked."""
+    provider_output: Any = None
+    """An output stored in the suite itself, to be graded without asking a model."""
+    arms: tuple[str, ...] = ()
+    """The arms that it is asked of, where the suite's providers name arms; empty: every one."""
+
+    @property
+    def cluster(self) -> str:
+        """The seed row that it was made from (`metadata.seed_row`); its own id where it names none."""
+        row = self.metadata.get("seed_row")
+        return self.case_id if row is None else str(row)
+
+    @property
+    def request_sha256(self) -> str:
+        """What is asked, without what is expected: unchanged, a stored output may be graded again."""
+        return canonical_sha256([self.messages, self.tools, self.tool_choice, self.sampling])
+
+    def asked_of(self, arm: str, together: Collection[str]) -> bool:
+        """Whether an arm is asked this where the arms `together` answer in one step.
+
+        A case with select-best needs another arm's answer beside it: one arm alone is not asked.
+        """
+        answering = [name for name in together if not self.arms or name in self.arms]
+        return arm in answering and (not self.needs_rivals or len(answering) > 1)
+
+    @property
+    def needs_rivals(self) -> bool:
+        """Whether its grade rests on other arms' answers."""
+        return "select-best" in {kind.removeprefix("not-") for kind in self.assertion_types}
+
+    def dump(self) -> dict[str, Any]:
+        """Plain data; what restricts nothing is left out, and so changes no hash."""
+        return self.model_dump(mode="json", exclude=None if self.arms else {"arms"})
+
+    @property
+    def assertion_types(self) -> list[str]:
+        """The types in order, an assert-set followed by its members."""
+        return [a.type for assertion in self.assertions for a in (assertion, *assertion.children)]
+
+
+class Suite(BaseModel):
+    """Cases with unique ids, from one file or several."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cases: tuple[Case, ...]
+    derived_metrics: tuple[DerivedMetric, ...] = ()
+    """Figures over the graded cases; no part of the suite's identity, as they change no verdict."""
+
+    @cached_property
+    def sha256(self) -> str:
+        """Identity of the parsed content: the same for the same cases, however they were written down."""
+        digest = hashlib.sha256(b"[")  # case by case: 10,000 at once would take as much memory as the suite itself
+        for number, case in enumerate(self.cases):
+            digest.update((("," if number else "") + canonical_json(case.dump())).encode())
+        digest.update(b"]")
+        return digest.hexdigest()
+
+    def with_cases(self, cases: Iterable[Case]) -> Suite:
+        """A suite of these cases instead; its sha256 is its own."""
+        return Suite(cases=tuple(cases), derived_metrics=self.derived_metrics)
+
+    def block(self, name: str) -> tuple[Case, ...]:
+        """The cases of one block, in the suite's order."""
+        return tuple(case for case in self.cases if case.block == name)
+
+    def to_json(self) -> str:
+        """Everything, for `from_json`."""
+        rest = json.dumps({"sha256": self.sha256, **self.model_dump(mode="json", exclude={"cases"})})
+        cases = ",\n".join(case.model_dump_json() for case in self.cases)
+        return f'{rest[:-1]}, "cases": [\n{cases}\n]}}\n'
+
+    @classmethod
+    def from_json(cls, text: str) -> Suite:
+        """The suite that `to_json` wrote. Raises BadInput where the text is not one or was changed."""
+        try:
+            data = json.loads(text)
+            sha256, cases = data.pop("sha256"), data.pop("cases")
+            shared: dict[str, Assertion] = {}
+            cases.reverse()
+            read = [_case_of(cases.pop(), shared) for _ in range(len(cases))]  # each is let go of once it is read
+            suite = cls.model_validate({**data, "cases": read})
+        except (ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
+            raise BadInput(f"not a stored suite: {str(error)[:200]}; run the baseline again") from None
+        if suite.sha256 != sha256:
+            raise BadInput("the stored suite was changed since the baseline; run the baseline again")
+        return suite
+
+
+def _case_of(data: dict[str, Any], shared: dict[str, Assertion]) -> Case:
+    """A stored case; an assertion that many cases have is held once."""
+    for raw in (raws := data["assertions"]):
+        if (text := canonical_json(raw)) not in shared:
+            shared[text] = Assertion.model_validate(raw)
+    return Case.model_validate({**data, "assertions": tuple(shared[canonical_json(raw)] for raw in raws)})

@@ -1,0 +1,88 @@
+"""One CSV row as a test: ordinary columns are vars, columns that begin with `__` are promptfoo's special ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from tunesmith.tools.suites.grading.text import split_fields
+
+_SHORT = re.compile(r"(not-)?([a-z][a-z0-9-]*)(?:\(([^()]*)\))?(?::(.*))?", re.DOTALL)
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
+_CODE = {"javascript": "javascript", "fn": "javascript", "eval": "javascript", "python": "python"}
+_LISTS = ("contains-all", "contains-any", "icontains-all", "icontains-any")
+_GRADED = ("latency", "levenshtein", "perplexity", "perplexity-score", "rouge-n", "starts-with")
+_DEFAULT_THRESHOLD = 0.75
+"""promptfoo's, for every graded type written in a cell, even where it makes little sense (levenshtein)."""
+
+
+def test_of_row(row: dict[str, str], is_type: Callable[[str], bool]) -> dict[str, Any]:
+    """The test that a row stands for. Raises ValueError for a special column that does not exist."""
+    test: dict[str, Any] = {"vars": {}, "assert": [], "options": {}, "metadata": {}}
+    thresholds: dict[int, float] = {}
+    for column, cell in row.items():
+        if not column.startswith("__"):
+            test["vars"][column] = cell
+        elif re.fullmatch(r"__expected\d*", column):
+            if cell.strip():
+                test["assert"].append(assertion_of_text(cell.strip(), is_type))
+        elif match := re.fullmatch(r"__config:__expected(\d*):threshold", column):
+            thresholds[int(match[1] or 1) - 1] = _number(cell, column)
+        else:
+            _special(test, column, cell)
+    metric = test.pop("metric", None)
+    for index, assertion in enumerate(test["assert"]):
+        if metric:
+            assertion["metric"] = metric
+        if index in thresholds:
+            assertion["threshold"] = thresholds[index]
+    return test
+
+
+def _special(test: dict[str, Any], column: str, cell: str) -> None:
+    name = column.removeprefix("__")
+    if name.startswith("metadata:"):
+        key = name.removeprefix("metadata:")
+        if not cell.strip():
+            return
+        fields = [field.strip().replace("\\,", ",") for field in re.split(r"(?<!\\),", cell)]
+        test["metadata"][key.removesuffix("[]")] = fields if key.endswith("[]") else cell
+    elif name in ("prefix", "suffix"):
+        test["options"][name] = cell
+    elif name in ("description", "providerOutput", "metric"):
+        if cell:
+            test[name] = cell
+    elif name == "threshold":
+        if cell.strip():
+            test["threshold"] = _number(cell, column)
+    else:
+        raise ValueError(
+            f"no special column {column!r}; there are __expected, __expected1…, __prefix, __suffix, __description, "
+            "__providerOutput, __metric, __threshold, __metadata:KEY and __config:__expected:threshold"
+        )
+
+
+def _number(cell: str, column: str) -> float:
+    if not _NUMBER.fullmatch(cell.strip()):
+        raise ValueError(f"{column}: {cell!r} is not a number")
+    return float(cell)
+
+
+def assertion_of_text(text: str, is_type: Callable[[str], bool]) -> dict[str, Any]:
+    """promptfoo's short form: `contains: x`, `not-regex: y`, `levenshtein(3): z`; any other text means equals."""
+    lead = text.split(":", 1)[0]
+    if lead in _CODE and ":" in text:
+        return {"type": _CODE[lead], "value": text.split(":", 1)[1].strip()}
+    if lead in ("grade", "llm-rubric") and ":" in text:
+        return {"type": "llm-rubric", "value": text.split(":", 1)[1]}
+    match = _SHORT.fullmatch(text)
+    if match is None or not is_type(match[2]):
+        return {"type": "equals", "value": text}
+    negation, kind, threshold, value = match[1] or "", match[2], match[3], match[4]
+    assertion: dict[str, Any] = {"type": negation + kind}
+    if value is not None and value.strip():
+        assertion["value"] = split_fields(value) if kind in _LISTS else value.strip()
+    if kind in _GRADED:
+        assertion["threshold"] = _number(threshold, kind) if threshold else _DEFAULT_THRESHOLD
+    return assertion

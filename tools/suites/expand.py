@@ -1,0 +1,329 @@
+"""One merged test into its cases: vars multiplied out, prompts filled in, assertions checked, ids given."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from tunesmith.tools.suites.case import BLOCKS, Case, canonical_sha256
+from tunesmith.tools.suites.files import SuiteFiles, read_plain_text
+from tunesmith.tools.suites.grading import ASSERT_SET, Assertion, check_assertion, supported_types
+from tunesmith.tools.suites.grading.core import TYPES
+from tunesmith.tools.suites.prompts import Prompt, fill_prompt
+from tunesmith.tools.suites.template import fill_vars, render
+
+MAX_COMBINATIONS = 10_000
+MAX_CASES = 20_000
+_ID_CHARS = 12
+_SUFFIX_CHARS = 6
+
+_RUNS_CODE = "it runs code; use contains, regex, equals or is-json with a schema"
+_SERVICE = "it asks an outside service; use llm-rubric, which asks the locally served judge"
+_TRACE = "traces are not recorded; use tool-call-f1 or is-valid-openai-tools-call"
+_INSTEAD = {
+    **dict.fromkeys(("javascript", "python", "ruby"), _RUNS_CODE),
+    "webhook": "it sends outputs away; use contains, regex, equals or is-json with a schema",
+    **dict.fromkeys(("moderation", "guardrails", "classifier", "pi", "search-rubric", "agent-rubric"), _SERVICE),
+    **dict.fromkeys(
+        ("factuality", "model-graded-factuality", "model-graded-closedqa", "answer-relevance", "context-faithfulness",
+         "context-recall", "context-relevance", "conversation-relevance"),
+        "use llm-rubric or g-eval with that criterion in words",
+    ),
+    **dict.fromkeys(("is-valid-function-call", "is-valid-openai-function-call"), "use is-valid-openai-tools-call"),
+    "meteor": "it needs a word net; use rouge-n, bleu or gleu",
+    "cost": "a model served here has no price per token; use latency",
+    "human": "nobody grades by hand here; use llm-rubric",
+    "max-score": "arms are compared by `tunesmith compare`; remove it",
+}  # fmt: skip
+_INSTEAD_PREFIXES = {"trajectory:": _TRACE, "trace-": _TRACE, "skill-": _TRACE, "promptfoo:redteam:": _SERVICE}
+_KEYS_REFUSED = {
+    "provider": "the judge is the locally served one, the same for every arm; remove it",
+    "rubricPrompt": "the judge's prompt is the same for every suite; put the criterion into value",
+    "config": "no type here reads it; remove it",
+}
+_ASSERTION_KEYS = frozenset(("type", "value", "threshold", "weight", "metric"))
+_OPTIONS = frozenset(("disableDefaultAsserts", "disableVarExpansion", "prefix", "suffix", "repeat", "runSerially"))
+_TRANSFORMS = ("transform", "postprocess", "transformVars", "contextTransform", "responseFormat")
+
+
+@dataclass(frozen=True)
+class RawTest:
+    """A test with its defaults merged in, templates not yet filled."""
+
+    origin: Any
+    """The mapping it was written as: where refusals point."""
+    description: Any
+    vars: Mapping[str, Any]
+    assertions: Sequence[Any]
+    templates: Any
+    threshold: Any
+    options: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    prompts: Any
+    provider_output: Any
+    repeat: int
+    arms: tuple[str, ...] = ()
+
+
+class Offered(Protocol):
+    """What goes with every request."""
+
+    @property
+    def tools(self) -> list[dict[str, Any]]: ...
+    @property
+    def tool_choice(self) -> Any: ...
+    @property
+    def sampling(self) -> dict[str, Any]: ...
+
+
+def build_cases(test: RawTest, prompts: Sequence[Prompt], offer: Offered, files: SuiteFiles) -> Iterator[Case]:
+    """Every case that one test stands for. Raises BadInput at the test's line."""
+    _check_options(files, test)
+    block, given_id = _block(files, test), _given_id(files, test)
+    chosen = _chosen_prompts(files, test, prompts)
+    combinations = _combinations(files, test)
+    product = len(combinations) * len(chosen)
+    if product > MAX_CASES:  # before they are built, and before those that ask the same are found
+        files.refuse(test.origin, f"its vars and the prompts multiply to {product} cases; at most {MAX_CASES}")
+    several = product > 1
+    seen: set[str] = set()
+    for values in combinations:
+        filled = _or_refuse(files, test.origin, lambda values=values: fill_vars(values))
+        assertions = tuple(_assertion(files, test, raw, filled) for raw in test.assertions)
+        for prompt in chosen:
+            messages = _or_refuse(files, test.origin, lambda p=prompt, v=filled: _messages(p, v, test))
+            case = Case(
+                case_id=given_id or "pending",
+                block=block,
+                suite=files.suite.stem,
+                messages=messages,
+                tools=tuple(offer.tools),
+                tool_choice=offer.tool_choice,
+                sampling=offer.sampling,
+                assertions=assertions,
+                threshold=_number(files, test.origin, "threshold", test.threshold),
+                vars=filled,
+                metadata=_metadata(test),
+                repeat=test.repeat,
+                provider_output=test.provider_output,
+                arms=test.arms,
+            )
+            case = case.model_copy(update={"case_id": _case_id(case, given_id, several)})
+            if case.case_id not in seen:  # a var that the prompt does not use multiplies nothing
+                seen.add(case.case_id)
+                yield case
+
+
+def _or_refuse(files: SuiteFiles, near: Any, make: Any) -> Any:
+    try:
+        return make()
+    except ValueError as error:
+        files.refuse(near, str(error))
+
+
+def _messages(prompt: Prompt, values: Mapping[str, Any], test: RawTest) -> tuple[dict[str, Any], ...]:
+    prefix, suffix = (str(test.options.get(key) or "") for key in ("prefix", "suffix"))
+    return fill_prompt(prompt, values, prefix, suffix)
+
+
+def _case_id(case: Case, given: str, several: bool) -> str:
+    """The id given; with a content hash behind it where one test stands for several cases; else that hash alone."""
+    if given and not several:
+        return given
+    expected = [assertion.model_dump(mode="json") for assertion in case.assertions]
+    content = canonical_sha256([case.request_sha256, case.block, expected, case.threshold])
+    return f"{given}~{content[:_SUFFIX_CHARS]}" if given else content[:_ID_CHARS]
+
+
+def _metadata(test: RawTest) -> dict[str, Any]:
+    described = {"description": str(test.description)} if test.description is not None else {}
+    return {**described, **test.metadata}
+
+
+def _block(files: SuiteFiles, test: RawTest) -> Any:
+    block = test.metadata.get("block", "target")
+    if block not in BLOCKS:
+        files.refuse(test.origin, f"metadata.block is {block!r}; it is one of {', '.join(BLOCKS)}")
+    return block
+
+
+def _given_id(files: SuiteFiles, test: RawTest) -> str:
+    given = test.metadata.get("case_id")
+    if given is None:
+        return ""
+    if isinstance(given, bool) or not isinstance(given, str | int) or not str(given).strip():
+        files.refuse(test.origin, f"metadata.case_id is {given!r}; it is a short text")
+    text = str(given)
+    if len(text) > 200 or not text.isprintable():
+        files.refuse(test.origin, f"metadata.case_id {text[:40]!r} is over 200 characters or holds a control character")
+    return text
+
+
+def _check_options(files: SuiteFiles, test: RawTest) -> None:
+    for key in test.options:
+        if key in _KEYS_REFUSED:
+            files.refuse(test.origin, f"options.{key} is refused: {_KEYS_REFUSED[key]}")
+        if key in _TRANSFORMS:
+            files.refuse(test.origin, f"options.{key} is code, which is never run; grade the output as it is")
+        if key not in _OPTIONS:
+            files.refuse(
+                test.origin, f"options.{key} is not supported; remove it (known: {', '.join(sorted(_OPTIONS))})"
+            )
+
+
+def _chosen_prompts(files: SuiteFiles, test: RawTest, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
+    if test.prompts is None:
+        return prompts
+    wanted = test.prompts if isinstance(test.prompts, list) else [test.prompts]
+    chosen = [prompt for prompt in prompts if prompt.label in wanted]
+    if len(chosen) < len(set(map(str, wanted))):
+        labels = ", ".join(repr(prompt.label[:40]) for prompt in prompts)
+        files.refuse(test.origin, f"prompts {wanted!r} are not all labels of prompts here: {labels}")
+    return chosen
+
+
+def _combinations(files: SuiteFiles, test: RawTest) -> list[dict[str, Any]]:
+    """promptfoo's product: a list that begins with text stands for its items, any other list for itself."""
+    options: list[list[tuple[str, Any]]] = []
+    for name, value in test.vars.items():
+        if (
+            isinstance(value, list)
+            and value
+            and isinstance(value[0], str)
+            and not test.options.get("disableVarExpansion")
+        ):
+            options.append([(name, text) for item in value for text in _texts_of(files, test, item)])
+        elif isinstance(value, str) and value.startswith("file://"):
+            options.append([(name, text) for text in _texts_of(files, test, value)])
+        else:
+            options.append([(name, value)])
+    total = math.prod(map(len, options))
+    if total > MAX_COMBINATIONS:
+        files.refuse(test.origin, f"its vars multiply to {total} cases; at most {MAX_COMBINATIONS}")
+    return [dict(combination) for combination in itertools.product(*options)]
+
+
+def _texts_of(files: SuiteFiles, test: RawTest, item: Any) -> list[Any]:
+    """What a var's value stands for: the files that a `file://` text names, else itself."""
+    if isinstance(item, str) and item.startswith("file://"):
+        return [_var_of_file(files, path) for path in files.named(item, test.origin)]
+    return [item]
+
+
+def _var_of_file(files: SuiteFiles, path: Path) -> str:
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return json.dumps(files.load(path), ensure_ascii=False, separators=(",", ":"))
+    return read_plain_text(path).strip()
+
+
+def _number(files: SuiteFiles, near: Any, name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        files.refuse(near, f"{name} is {value!r}; it is a number")
+    return float(value)
+
+
+def _dereferenced(files: SuiteFiles, test: RawTest, raw: Any) -> Any:
+    """The assertion that `$ref: '#/assertionTemplates/NAME'` stands for."""
+    seen: list[str] = []
+    near = raw
+    while isinstance(raw, dict) and "$ref" in raw:
+        reference = raw["$ref"]
+        name = reference.removeprefix("#/assertionTemplates/") if isinstance(reference, str) else ""
+        if not name or name == reference or not isinstance(test.templates, dict) or name not in test.templates:
+            files.refuse(near, f"$ref {reference!r} is refused: it may only name an entry of assertionTemplates")
+        if reference in seen:
+            files.refuse(near, f"$ref cycle: {' → '.join([*seen, reference])}; write the assertion out")
+        seen.append(reference)
+        raw = test.templates[name]
+    return raw
+
+
+def _assertion(
+    files: SuiteFiles, test: RawTest, raw: Any, values: Mapping[str, Any], nested: bool = False
+) -> Assertion:
+    raw = _dereferenced(files, test, raw)
+    kind = raw.get("type") if isinstance(raw, dict) else None
+    if not isinstance(kind, str):
+        files.refuse(raw if isinstance(raw, dict) else test.origin, "an assertion is a mapping with a type")
+    if kind == ASSERT_SET:
+        if nested:
+            files.refuse(raw, "an assert-set inside an assert-set is not supported; put its members in the outer one")
+        return _assert_set(files, test, raw, values)
+    _check_declared(files, raw, kind)
+    if "value" not in raw and TYPES[kind.removeprefix("not-")].needs_value:
+        files.refuse(raw, f"{kind} needs a value")
+    value = _or_refuse(files, raw, lambda: _value(files, raw, values))
+    assertion = Assertion(type=kind, value=value, **_weights(files, raw, values))
+    _or_refuse(files, raw, lambda: check_assertion(assertion))
+    return assertion
+
+
+def _check_declared(files: SuiteFiles, raw: dict[str, Any], kind: str) -> None:
+    base = kind.removeprefix("not-")
+    instead = _INSTEAD.get(base) or next((why for lead, why in _INSTEAD_PREFIXES.items() if base.startswith(lead)), "")
+    if instead:
+        files.refuse(raw, f"the assertion type {kind!r} is refused: {instead}")
+    for key, why in _KEYS_REFUSED.items():
+        if key in raw:
+            files.refuse(raw, f"{key!r} in an assertion is refused: {why}")
+    for key in _TRANSFORMS:
+        if key in raw:
+            files.refuse(raw, f"{key!r} in an assertion is code, which is never run; grade the output as it is")
+    if base not in TYPES:
+        files.refuse(
+            raw,
+            f"the assertion type {kind!r} is not supported; supported, also with not-: {', '.join(supported_types())}",
+        )
+    if unknown := raw.keys() - _ASSERTION_KEYS:
+        files.refuse(
+            raw,
+            f"unknown key {sorted(unknown)[0]!r} in assertion {kind!r}; known: {', '.join(sorted(_ASSERTION_KEYS))}",
+        )
+
+
+def _assert_set(files: SuiteFiles, test: RawTest, raw: dict[str, Any], values: Mapping[str, Any]) -> Assertion:
+    members = raw.get("assert")
+    if not isinstance(members, list) or not members:
+        files.refuse(raw, "an assert-set needs a list of assertions under assert")
+    if unknown := raw.keys() - {"type", "assert", "threshold", "weight", "metric"}:
+        files.refuse(raw, f"unknown key {sorted(unknown)[0]!r} in an assert-set")
+    children = tuple(_assertion(files, test, member, values, nested=True) for member in members)
+    return Assertion(type=ASSERT_SET, children=children, **_weights(files, raw, values))
+
+
+def _weights(files: SuiteFiles, raw: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    weight = _number(files, raw, "weight", raw.get("weight"))
+    if weight is not None and weight < 0:
+        files.refuse(raw, f"weight is {weight:g}; it is 0 or more")
+    metric = raw.get("metric")
+    if metric is not None and not isinstance(metric, str):
+        files.refuse(raw, f"metric is {metric!r}; it is a name")
+    return {
+        "threshold": _number(files, raw, "threshold", raw.get("threshold")),
+        "weight": 1.0 if weight is None else weight,
+        "metric": _or_refuse(files, raw, lambda: render(metric, values)) if metric else None,
+    }
+
+
+def _value(files: SuiteFiles, raw: dict[str, Any], values: Mapping[str, Any]) -> Any:
+    """The value with its templates filled in: text, and the texts of a list, as promptfoo does; not inside objects."""
+    value = raw.get("value")
+    if isinstance(value, str):
+        return _file_value(files, raw, value) if value.startswith("file://") else render(value, values)
+    if isinstance(value, list):
+        return [render(item, values) if isinstance(item, str) else item for item in value]
+    return value
+
+
+def _file_value(files: SuiteFiles, raw: dict[str, Any], reference: str) -> Any:
+    paths = files.named(reference, raw)
+    if paths[0].suffix.lower() in (".json", ".yaml", ".yml"):
+        return files.load(paths[0])
+    return read_plain_text(paths[0]).strip()

@@ -1,0 +1,71 @@
+"""Grading: promptfoo's declarative assertions, one small function a type.
+
+Semantics are those of promptfoo 0.123.1, held to it by the corpus in tests/promptfoo. Deliberate differences, each
+because the measurement would otherwise lie:
+
+- `not-is-valid-openai-tools-call` negates (promptfoo ignores the `not-`).
+- A tool call is not a refusal for `is-refusal` (promptfoo takes every output without text for one).
+- A regex or a schema's pattern that runs over a second, a missing latency or missing log probabilities, and a judge
+  that gives no verdict make the case an error, not a failure.
+- A pattern is read as `new RegExp(pattern)` reads it, over UTF-16 units: an emoji is two (one in a schema's pattern, as
+  there). What is no JavaScript is refused when the suite is loaded (`(?i)`, `a++`, `^*`), and so is what JavaScript
+  reads in a way that hardly anybody means (`\\a`, `\\c1`, `\\1` before its group). In a repeated group a capture keeps
+  what it last matched; JavaScript forgets it at every turn.
+- `format` in a schema knows date, time, date-time, email, uuid, ipv4, uri and regex; others are refused. A `$ref`
+  is looked up in the schema itself (promptfoo looks in the suite file where the schema is written inline).
+- `tool-call-f1` on text reads the whole text or whole lines as JSON, not blocks spread over several lines.
+- `contains-any` and `contains-all` with an empty list are refused.
+- `is-sql` asks sqlglot, not node-sql-parser: they disagree on rare syntax. The name that a WITH gives is no table.
+- `g-eval` reads a judge's reply that is JSON over several lines (promptfoo wants it on one).
+- `select-best` takes equal answers for equally good, and shows the judge the answers in an order of their own.
+"""
+
+from tunesmith.tools.suites.grading import calls, html, json_output, judged, server_signals, similarity, sql, text, xml
+from tunesmith.tools.suites.grading.core import (
+    ASSERT_SET,
+    WAITS,
+    Assertion,
+    AssertionResult,
+    Embedder,
+    Grade,
+    Judge,
+    Response,
+    asked,
+    asks_model,
+    check_assertion,
+    grade,
+    grade_apart,
+    grade_waiting,
+    supported_types,
+    total,
+)
+from tunesmith.tools.suites.grading.javascript import CannotGrade
+
+__all__ = [
+    "ASSERT_SET",
+    "WAITS",
+    "Assertion",
+    "AssertionResult",
+    "CannotGrade",
+    "Embedder",
+    "Grade",
+    "Judge",
+    "Response",
+    "asked",
+    "asks_model",
+    "calls",
+    "check_assertion",
+    "grade",
+    "grade_apart",
+    "grade_waiting",
+    "html",
+    "json_output",
+    "judged",
+    "server_signals",
+    "similarity",
+    "sql",
+    "supported_types",
+    "text",
+    "total",
+    "xml",
+]

@@ -1,0 +1,240 @@
+"""Assertions that ask a model: a judge that reads the answer, or an embedding model that compares meanings.
+
+Which model that is, the caller decides: `grade(…, judge=…, embedder=…)`. Nothing here calls out by itself. The
+answer stands in the judge's prompt as a JSON string, so that it cannot end the block it stands in. A judge that
+cannot be understood makes the case an error, never a failure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from tunesmith.tools.suites.grading import javascript as js
+from tunesmith.tools.suites.grading.core import Aid, Assertion, Judge, Response, Verdict, assertion_type
+from tunesmith.tools.suites.grading.json_output import json_objects
+from tunesmith.tools.suites.grading.text import shown
+
+_BLANK = re.compile(r"\[\[(\w+)\]\]")
+_YES = re.compile(r"(true|yes|pass|y)", re.IGNORECASE)
+_EPSILON = 2.0**-52
+_TOP_SCORE = 10
+_ORDER = "by sha256 of question and answer"
+"""How the answers that select-best shows are ordered: judges favour a place, so none may be one arm's for good."""
+_SENTENCE = {"type": "string", "minLength": 1, "maxLength": 240}
+
+
+def _object(**properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON schema of an object with exactly these properties, in this order."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+# What a judge's replies should look like; a server that can holds the judge to it.
+_VERDICT = _object(reason=_SENTENCE, **{"pass": {"type": "boolean"}}, score={"type": "number"})
+_STEPS = _object(steps={"type": "array", "items": _SENTENCE, "minItems": 3, "maxItems": 4})
+_SCORE = _object(score={"type": "integer", "minimum": 0, "maximum": _TOP_SCORE}, reason=_SENTENCE)
+
+
+@cache
+def _template(name: str) -> str:
+    return (files("tunesmith.prompts") / f"judge-{name}.md").read_text()
+
+
+def _prompt(name: str, **values: str) -> str:
+    """The judge's prompt of that name with its blanks filled in, each once: no value is read as a template."""
+    return _BLANK.sub(lambda blank: values[blank[1]], _template(name))
+
+
+@cache
+def prompts_sha256() -> str:
+    """Digest of all prompts that a judge is given, blanks unfilled, the answers' order and the forms of its replies."""
+    texts = [_template(name) for name in ("rubric", "steps", "score", "best")]
+    return hashlib.sha256(json.dumps([texts, _ORDER, _VERDICT, _STEPS, _SCORE]).encode()).hexdigest()
+
+
+def prompts_asked(assertion: Assertion) -> int:
+    """How many prompts a judge gets for one answer; the steps of a g-eval count, though cases share them."""
+    if assertion.base_type != "g-eval":
+        return 1
+    return 2 * (len(assertion.value) if isinstance(assertion.value, list) else 1)
+
+
+def _judge(assertion: Assertion, aid: Aid) -> Judge:
+    if aid.judge is None:
+        raise js.CannotGrade(
+            f"{assertion.type} asks a judge, and none is given; serve one, or use a deterministic type"
+        )
+    return aid.judge
+
+
+def _as_data(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("<", "\\u003c")
+
+
+def _need_criterion(assertion: Assertion) -> None:
+    if not isinstance(assertion.value, str | dict) or not assertion.value:
+        raise ValueError(f"{assertion.type} needs a value: what must be true of the output, in words")
+
+
+@assertion_type("llm-rubric", check=_need_criterion, asks="judge")
+def llm_rubric(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+    """The judge finds the rubric true of the output, and its score reaches `threshold` where there is one."""
+    criteria = assertion.value if isinstance(assertion.value, str) else js.as_json(assertion.value)
+    judge = _judge(assertion, aid)
+    reply = judge.answer(_prompt("rubric", output=_as_data(response.output_text), criteria=criteria), _VERDICT)
+    passed, score, reason = read_rubric_reply(reply)
+    holds = passed and (assertion.threshold is None or score >= assertion.threshold)
+    return Verdict(holds, f"fulfil {shown(criteria)}", f"the judge's {reason!r}", score, max(0.0, min(1.0, 1 - score)))
+
+
+def read_rubric_reply(reply: str) -> tuple[bool, float, str]:
+    """Verdict, score and reason of a judge's JSON. Raises CannotGrade where it gives no verdict."""
+    found = next(json_objects(reply), None)
+    if not isinstance(found, Mapping) or not found.keys() & {"pass", "score"}:
+        raise js.CannotGrade(f"the judge gave no verdict in JSON: {shown(reply)}")
+    given, score = found.get("pass"), found.get("score")
+    if given is None:
+        given = True
+    passed = given if isinstance(given, bool) else _YES.fullmatch(js.as_text(given)) is not None
+    number = _as_number(score) if "score" in found else math.nan
+    return passed, number if math.isfinite(number) else float(passed), str(found.get("reason") or "no reason")
+
+
+def _as_number(value: Any) -> float:
+    """What `Number(value)` gives."""
+    if isinstance(value, str):
+        text = js.trim(value)
+        plain = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text)
+        return float(text) if plain else math.nan if text else 0.0
+    return float(value or 0) if isinstance(value, bool | int | float | None) else math.nan
+
+
+def _need_criteria(assertion: Assertion) -> None:
+    value = assertion.value if isinstance(assertion.value, list) else [assertion.value]
+    if not value or not all(isinstance(item, str) and item for item in value):
+        raise ValueError(f"{assertion.type} needs a value: one criterion in words, or a list of them")
+
+
+@assertion_type("g-eval", check=_need_criteria, asks="judge")
+def g_eval(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+    """The mean of the judge's scores for each criterion, in tenths, at least `threshold` (0.7). Liu et al. 2023.
+
+    The judge first writes its own steps for a criterion, then scores by them; log probabilities are not weighed in.
+    """
+    criteria = assertion.value if isinstance(assertion.value, list) else [assertion.value]
+    judge = _judge(assertion, aid)
+    scored = [_g_score(judge, criterion, response.output_text, aid.question) for criterion in criteria]
+    score = sum(value for value, _ in scored) / len(scored)
+    threshold = 0.7 if assertion.threshold is None else assertion.threshold
+    reasons = "; ".join(reason for _, reason in scored)
+    return Verdict(score >= threshold, f"score {threshold:g} by the judge", f"{score:.2f}: {reasons}", score, 1 - score)
+
+
+def _g_score(judge: Judge, criterion: str, output: str, question: str) -> tuple[float, str]:
+    steps = _reply_object(judge.answer(_prompt("steps", criteria=criterion), _STEPS), r'\{"steps".+\}').get("steps")
+    if not isinstance(steps, list) or not steps or not all(isinstance(step, str) and step.strip() for step in steps):
+        raise js.CannotGrade(f"the judge wrote no steps to judge by: {js.as_json(steps)[:120]}")
+    prompt = _prompt(
+        "score",
+        criteria=criterion,
+        steps="\n".join(f"- {step}" for step in steps),
+        question=_as_data(question),
+        output=_as_data(output),
+    )
+    reply = _reply_object(judge.answer(prompt, _SCORE), r"\{.+\}")
+    given, reason = reply.get("score"), reply.get("reason")
+    text = isinstance(given, str) and js.trim(given) != ""
+    number = _as_number(given) if text or (isinstance(given, int | float) and not isinstance(given, bool)) else math.nan
+    if not 0 <= number <= _TOP_SCORE or not isinstance(reason, str) or not reason.strip():
+        raise js.CannotGrade(f"the judge gave no score from 0 to {_TOP_SCORE} with a reason: {js.as_json(reply)[:120]}")
+    return number / _TOP_SCORE, reason
+
+
+def _reply_object(reply: str, pattern: str) -> Mapping[str, Any]:
+    """The JSON object that a reply is, on however many lines, else the one that it holds on one line."""
+    match = re.search(pattern, reply)
+    for text in (reply, match.group() if match else ""):
+        try:
+            found = js.parse_json(text)
+        except ValueError:
+            continue
+        if isinstance(found, Mapping):
+            return found
+    raise js.CannotGrade(f"the judge's reply is not JSON: {shown(reply)}")
+
+
+@assertion_type("select-best", check=_need_criterion, asks="judge")
+def select_best(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+    """The judge prefers this output to those of the other arms. Equal outputs are equally good.
+
+    The outputs are shown in an order that neither whose turn it is nor how an arm's answers look can tell.
+    """
+    judge = _judge(assertion, aid)
+    if not aid.rivals:
+        raise js.CannotGrade("select-best compares the answers of several arms, and only one is given")
+    outputs = sorted({response.output_text, *aid.rivals}, key=lambda output: _place(aid.question, output))
+    criteria = assertion.value if isinstance(assertion.value, str) else js.as_json(assertion.value)
+    best = outputs[0] if len(outputs) == 1 else outputs[_choice(judge, criteria, aid.question, outputs)]
+    return Verdict(response.output_text == best, f"be the best by {shown(criteria)}", shown(response.output_text))
+
+
+def _place(question: str, output: str) -> str:
+    return hashlib.sha256(json.dumps([question, output]).encode()).hexdigest()
+
+
+def _choice(judge: Judge, criteria: str, question: str, outputs: Sequence[str]) -> int:
+    answers = "\n".join(f'<answer index="{i}">{_as_data(output)}</answer>' for i, output in enumerate(outputs))
+    prompt = _prompt("best", criteria=criteria, question=_as_data(question), answers=answers)
+    reply = judge.answer(prompt, {"type": "integer", "enum": list(range(len(outputs)))})
+    match = re.search(r"\d+", reply, re.ASCII)
+    if match is None or int(match.group()[:9]) >= len(outputs):
+        raise js.CannotGrade(f"the judge named none of the {len(outputs)} answers: {shown(reply)}")
+    return int(match.group())
+
+
+def _need_texts(assertion: Assertion) -> None:
+    value = assertion.value
+    texts = value if isinstance(value, list) else [value]
+    if not texts or not all(isinstance(text, str) and text for text in texts):
+        raise ValueError(f"{assertion.type} needs a value: a text to be near to, or a list of them")
+
+
+@assertion_type("similar", "similar:cosine", "similar:dot", "similar:euclidean", check=_need_texts, asks="embedder")
+def similar(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+    """The output means what one of the values means: similarity at least `threshold` (0.75), distance at most it."""
+    if aid.embedder is None:
+        raise js.CannotGrade(f"{assertion.type} needs an embedding model; pip install 'tunesmith[similar]'")
+    values = assertion.value if isinstance(assertion.value, list) else [assertion.value]
+    threshold = 0.75 if assertion.threshold is None else assertion.threshold
+    metric = assertion.base_type.partition(":")[2] or "cosine"
+    ours, *others = aid.embedder.embed([response.output_text, *values])
+    compared = [_nearness(ours, other, metric, threshold, assertion.inverse) for other in others]
+    # The first that holds speaks, as in promptfoo; else the nearest.
+    holds, score = next((found for found in compared if found[0]), max(compared))
+    return Verdict(holds, f"be similar ({metric}, {threshold:g})", f"{score:.3f}", score, 1 - score)
+
+
+def _nearness(
+    ours: Sequence[float], other: Sequence[float], metric: str, threshold: float, inverse: bool
+) -> tuple[bool, float]:
+    """Whether the pair is near enough, and its score. On the edge both forms pass: rounding decides nothing."""
+    edge = -_EPSILON if inverse else _EPSILON
+    if metric == "euclidean":
+        distance = math.dist(ours, other)
+        return (distance < threshold + edge if inverse else distance <= threshold + edge), 1 / (1 + distance)
+    similarity = sum(a * b for a, b in zip(ours, other, strict=True))
+    if metric == "cosine":
+        norms = math.hypot(*ours) * math.hypot(*other)
+        similarity = similarity / norms if norms else 0.0
+    return (similarity > threshold - edge if inverse else similarity >= threshold - edge), similarity

@@ -1,0 +1,147 @@
+"""Assertions of nearness to a reference text: edit distance and n-gram overlap."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from tunesmith.tools.suites.grading import javascript as js
+from tunesmith.tools.suites.grading.core import Aid, Assertion, Response, Verdict, assertion_type
+
+
+def _need_string(assertion: Assertion) -> None:
+    if not isinstance(assertion.value, str):
+        raise ValueError(f"{assertion.type} needs a value in text; put it in quotes")
+
+
+def _need_strings(assertion: Assertion) -> None:
+    value = assertion.value
+    texts = value if isinstance(value, list) else [value]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{assertion.type} needs a text, or a list of texts, as its value")
+
+
+def _at_least(assertion: Assertion, score: float, default: float, name: str) -> Verdict:
+    threshold = default if assertion.threshold is None else assertion.threshold
+    expected = f"reach {name} {threshold:g}"
+    return Verdict(score >= threshold, expected, f"{score:.3f}", score, 1 - score)
+
+
+@assertion_type("levenshtein", check=_need_string)
+def levenshtein(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+    """Edit distance at most `threshold` (5), counted in UTF-16 units as JavaScript does."""
+    from rapidfuzz.distance import Levenshtein
+
+    limit = 5 if assertion.threshold is None else assertion.threshold
+    distance = Levenshtein.distance(js.utf16_units(response.output_text), js.utf16_units(assertion.value))
+    return Verdict(distance <= limit, f"be within {limit:g} edits of the value", f"{distance}")
+
+
+@assertion_type("rouge-n", check=_need_string)
+def rouge_n(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+    """ROUGE-1 as an F-score over clipped counts, lower-cased, at least `threshold` (0.75). Lin 2004."""
+    score = rouge_score(response.output_text.lower(), assertion.value.lower())
+    return _at_least(assertion, score, 0.75, "ROUGE-N")
+
+
+def rouge_score(candidate: str, reference: str) -> float:
+    """F1 of unigram overlap, each token counted at most as often as the other text has it (Lin 2004)."""
+    ours, theirs = treebank_tokens(candidate), treebank_tokens(reference)
+    overlap = (Counter(ours) & Counter(theirs)).total()
+    if not overlap:
+        return 0.0
+    low, high = sorted((overlap / len(ours), overlap / len(theirs)))
+    # The harmonic mean, in the order of operations that keeps the last bit the same as promptfoo's.
+    return low if low == high else min(high, low * (2 / (1 + low / high)))
+
+
+# The Penn Treebank's tokenizer conventions (MacIntyre 1995): quotes, punctuation, then clitics.
+_TREEBANK = [
+    (re.compile(pattern, re.IGNORECASE), replacement)
+    for pattern, replacement in (
+        (r"``", " `` "),
+        (r'(^|[\s(\[{<])"(?=\S)', r"\1 `` "),
+        (r"\"|''", " '' "),
+        (r"\.{3}", " ... "),
+        (r"[:,](?!\d)", r" \g<0> "),
+        (r"[;@#$%&]", r" \g<0> "),
+        (r"([^.])(?<!\b[A-Za-z]\.[A-Za-z])(\.)([\])}>'\s]*)$", r"\1 \2\3 "),
+        (r"[?!]", r" \g<0> "),
+        (r"[\]\[(){}<>]", r" \g<0> "),
+        (r"--", " -- "),
+        (r"^|$", " "),
+        (r"([^'])' ", r"\1 ' "),
+        (r"'([smd]) ", r" '\1 "),
+        (r"('ll|'re|'ve|n't) ", r" \1 "),
+        (r"\b(can)(not)\b", r"\1 \2"),
+        (r"\b(d)('ye)\b", r"\1 \2"),
+        (r"\b(gim|lem)(me)\b", r"\1 \2"),
+        (r"\b(gon)(na)\b", r"\1 \2"),
+        (r"\b(got)(ta)\b", r"\1 \2"),
+        (r"\b(wan)(na)(?= )", r"\1 \2"),
+        (r"\b(more)('n)\b", r"\1 \2"),
+        (r"(?<!\w)('t)(is|was)\b", r"\1 \2"),
+    )
+]
+
+
+def treebank_tokens(text: str) -> list[str]:
+    """Words and punctuation in the manner of the Penn Treebank."""
+    text = " ".join(js.words(text.replace("\x85", " ")))
+    if not text:
+        return []
+    for pattern, replacement in _TREEBANK:
+        text = pattern.sub(replacement, text)
+    return [token for token in text.split(" ") if token]
+
+
+@assertion_type("bleu", check=_need_strings)
+def bleu(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+    """Sentence BLEU-4 against the nearest of the references, at least `threshold` (0.5). Papineni et al. 2002."""
+    value = assertion.value
+    references = value if isinstance(value, list) else [value]
+    return _at_least(assertion, bleu_score(response.output_text, references), 0.5, "BLEU")
+
+
+def bleu_score(candidate: str, references: Sequence[str]) -> float:
+    """Geometric mean of clipped 1- to 4-gram precisions times the brevity penalty; a zero precision counts 1e-7.
+
+    Orders longer than the candidate are left out and the weights of the others scaled up.
+    """
+    words, others = js.words(candidate.lower()), [js.words(reference.lower()) or [""] for reference in references]
+    if not words:
+        return 0.0
+    logs = []
+    for order in range(1, min(4, len(words)) + 1):
+        grams = _ngrams(words, order)
+        clipped = max((grams & _ngrams(other, order)).total() for other in others)
+        logs.append(math.log(clipped / grams.total() or 1e-7))
+    nearest = min((len(other) for other in others), key=lambda length: (abs(length - len(words)), length))
+    brevity = 1.0 if len(words) > nearest else math.exp(1 - nearest / len(words))
+    return brevity * math.exp(math.fsum(logs) / len(logs))
+
+
+def _ngrams(words: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
+    return Counter(tuple(words[at : at + order]) for at in range(len(words) - order + 1))
+
+
+@assertion_type("gleu", check=_need_strings)
+def gleu(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+    """Sentence GLEU against the best of the references, at least `threshold` (0.5). Wu et al. 2016."""
+    value = assertion.value
+    references = value if isinstance(value, list) else [value]
+    score = max(gleu_score(response.output_text, reference) for reference in references)
+    return _at_least(assertion, score, 0.5, "GLEU")
+
+
+def gleu_score(candidate: str, reference: str) -> float:
+    """The lesser of precision and recall over all 1- to 4-grams, full stops at the ends of words left out."""
+    words, others = ([word.rstrip(".") for word in js.words(text.lower())] for text in (candidate, reference))
+    if not any(words):
+        return 0.0
+    if words == others:
+        return 1.0
+    grams, wanted = (sum((_ngrams(text, n) for n in range(1, 5)), Counter()) for text in (words, others))
+    return (grams & wanted).total() / max(grams.total(), wanted.total()) if wanted else 0.0

@@ -1,0 +1,150 @@
+"""Suites: promptfoo's YAML, its declarative part, read into cases that can be asked and graded.
+
+Anything that would run code, reach the network or leave the suite's folder is refused by name, at its line,
+before any case exists. Parsing itself is in `suite_parse`; this module is what the stages use.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.tools.core.local_paths import local_path
+from tunesmith.tools.core.stage import ARMS
+from tunesmith.tools.suites.case import BLOCKS, LISTED_BLOCKS, Case, Suite
+from tunesmith.tools.suites.grading import asks_model
+from tunesmith.tools.suites.metrics import DerivedMetric
+
+BUNDLED = ("general", "tools")
+"""Suites that come with tunesmith, for any model."""
+
+
+def load_suites(paths: Sequence[Path], *, models: Collection[str] = ()) -> Suite:
+    """Parse suite files into one suite. Raises BadInput with file, line, reason and the next thing to do.
+
+    `general` and `tools` name the suites that come with tunesmith. `models` are the roles ("judge", "embedder") that
+    somebody fills: assertions that ask another are refused by name.
+    """
+    from tunesmith.tools.suites.parse import parse_suite
+
+    if not paths:
+        raise BadInput(f"no suite named; give promptfoo YAML files, or {' or '.join(BUNDLED)}")
+    cases: dict[str, tuple[Case, str]] = {}
+    metrics: dict[str, DerivedMetric] = {}
+    for path in paths:
+        parsed = parse_suite(bundled(Path(path)))
+        own: list[Case] = []
+        for case, place in parsed.cases:
+            if case.case_id in cases:
+                first = cases[case.case_id][1]
+                raise BadInput(
+                    f"{place}: the case id {case.case_id!r} is taken by the test at {first}; give one of them another "
+                    "metadata.case_id, or remove the copy"
+                )
+            _refuse_models(case, place, models)
+            cases[case.case_id] = case, place
+            own.append(case)
+        metrics.update(parsed.metrics(metric_names(own), metrics))
+    return Suite(cases=tuple(case for case, _ in cases.values()), derived_metrics=tuple(metrics.values()))
+
+
+def bundled(path: Path) -> Path:
+    """The bundled suite that a bare name stands for, as no suite file lacks a suffix; any other path as it is."""
+    if str(path) not in BUNDLED:
+        return path
+    return Path(str(files("tunesmith.prompts"))) / "suites" / f"{path}.yaml"
+
+
+def metric_names(cases: Iterable[Case]) -> set[str]:
+    """Every name that an assertion of these cases gives as its metric."""
+    return {a.metric for case in cases for top in case.assertions for a in (top, *top.children) if a.metric}
+
+
+_MISSING = {
+    "judge": "asks a judge, and none is given here: baseline and evaluate serve one; use a deterministic type such as "
+    "icontains, regex or is-json",
+    "embedder": "needs an embedding model, and none is given here; pip install 'tunesmith[similar]', or use rouge-n",
+}
+
+
+def _refuse_models(case: Case, place: str, models: Collection[str]) -> None:
+    for kind, role in asks_model(case.assertions).items():
+        if role not in models:
+            raise BadInput(f"{place}: the assertion type {kind!r} {_MISSING[role]}")
+
+
+def check_suites(paths: Sequence[Path]) -> dict[str, Any]:
+    """`suite check`: the cases that the files hold, with block and types of assertion, and what all of them need."""
+    suite = load_suites(paths, models=("judge", "embedder"))
+    cases = [
+        {
+            "case_id": case.case_id,
+            "block": case.block,
+            "assertions": case.assertion_types,
+            "suite": case.suite,
+            "arms": list(case.arms or ARMS),
+        }
+        for case in suite.cases
+    ]
+    types = Counter(kind for case in suite.cases for kind in case.assertion_types)
+    asking = {kind: role for case in suite.cases for kind, role in asks_model(case.assertions).items()}
+    return {
+        "cases": cases,
+        "sha256": suite.sha256,
+        "blocks": {b: len(suite.block(b)) for b in BLOCKS if suite.block(b)},
+        "seed_rows": {b: len({case.cluster for case in suite.block(b)}) for b in BLOCKS if suite.block(b)},
+        "types": dict(types.most_common()),
+        "asks": asking,
+        "metrics": sorted(metric_names(suite.cases)),
+        "derived_metrics": {metric.name: metric.value for metric in suite.derived_metrics},
+        "tools": sorted({tool["function"]["name"] for case in suite.cases for tool in case.tools}),
+        "requests": sum(case.repeat for case in suite.cases),
+    }
+
+
+_DEMO = "demo"
+
+
+SuiteName = Annotated[str, local_path(_DEMO, *BUNDLED)]
+"""A suite in a request: a file, or a short name."""
+
+
+def demo_suites() -> list[Path]:
+    """The bundled suites: target, general, tools, adversarial; those that are there."""
+    folder = Path(str(files("tunesmith.prompts"))) / "demo" / "suites"
+    paths = [folder / f"{block}.yaml" for block in ("target", "general", "tools", "adversarial")]
+    return [path for path in paths if path.is_file()]
+
+
+def load_named_suites(names: Sequence[str], cases_per_block: int = 0) -> Suite:
+    """Parse suites by file name, 'demo' standing for the bundled ones; at most so many cases of each block.
+
+    Assertions that ask a model are read: whether somebody answers for it, `judging.find_models` says.
+    """
+    paths = [path for name in names for path in (demo_suites() if name == _DEMO else [Path(name).expanduser()])]
+    return thin(load_suites(paths, models=("judge", "embedder")), cases_per_block)
+
+
+def thin(suite: Suite, cases_per_block: int) -> Suite:
+    """At most `cases_per_block` cases of each block, evenly spaced over it so that its kinds stay mixed; 0: all.
+
+    A thinned suite has no adversarial block beside others: it gates nothing, so it is the first to go.
+    """
+    if not cases_per_block:
+        return suite
+    kept = []
+    blocks = list(dict.fromkeys(case.block for case in suite.cases))
+    for block in [name for name in blocks if name not in LISTED_BLOCKS] or blocks:
+        cases = [case for case in suite.cases if case.block == block]
+        count = min(cases_per_block, len(cases))
+        kept += [cases[index * len(cases) // count] for index in range(count)]
+    return suite.with_cases(kept)
+
+
+def read_suite(path: Path) -> Suite:
+    """The suite that a baseline fixed, as it was parsed then."""
+    return Suite.from_json(path.read_text())

@@ -1,0 +1,113 @@
+"""Stored outputs graded without a model being called: a JSONL file's, or the suite's own `providerOutput`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.tools.suites.case import Case, Suite
+from tunesmith.tools.suites.grading import Embedder, Grade, Judge, Response, grade
+from tunesmith.tools.suites.loading import load_suites
+from tunesmith.tools.suites.metrics import derive
+
+
+def grade_outputs(
+    path: Path, outputs_path: Path | None = None, *, judge: Judge | None = None, embedder: Embedder | None = None
+) -> dict[str, Any]:
+    """`suite grade`: stored outputs graded: a JSONL file's, or the tests' own `providerOutput`.
+
+    A case named twice in the file is graded twice, and select-best compares its outputs; cases without an output are
+    listed under `missing`. Raises BadInput for a broken file, an id that the suite lacks, no output at all, or an
+    assertion that asks a model which is not given.
+    """
+    suite, outputs = read_graded(path, outputs_path, judge=judge, embedder=embedder)
+    by_id = {case.case_id: case for case in suite.cases}
+    grades = grade_all(suite, outputs, judge=judge, embedder=embedder)
+    graded = [_graded(by_id[case_id], result) for (case_id, _), result in zip(outputs, grades, strict=True)]
+    return {
+        "cases": graded,
+        "passed": sum(entry["passed"] for entry in graded),
+        "errors": sum("error" in entry for entry in graded),
+        "missing": sorted(by_id.keys() - {case_id for case_id, _ in outputs}),
+        "sha256": suite.sha256,
+        "derived_metrics": derive(suite.derived_metrics, grades),
+    }
+
+
+def read_graded(
+    path: Path, outputs_path: Path | None, *, judge: Judge | None = None, embedder: Embedder | None = None
+) -> tuple[Suite, list[tuple[str, Response]]]:
+    """A suite and the stored outputs for it, as (case id, response). Raises BadInput as `grade_outputs` does."""
+    models = {role for role, model in (("judge", judge), ("embedder", embedder)) if model is not None}
+    suite = load_suites([path], models=models)
+    if outputs_path is not None:
+        outputs = _read_outputs(outputs_path, {case.case_id for case in suite.cases})
+    else:
+        outputs = [(c.case_id, Response.of(c.provider_output)) for c in suite.cases if c.provider_output is not None]
+    if not outputs:
+        raise BadInput(f"{path}: there is nothing to grade; give --outputs OUT.jsonl, or tests with a providerOutput")
+    return suite, outputs
+
+
+def grade_all(
+    suite: Suite,
+    outputs: Sequence[tuple[str, Response]],
+    *,
+    judge: Judge | None = None,
+    embedder: Embedder | None = None,
+) -> list[Grade]:
+    """A grade for each output; select-best sees the other outputs of the same case."""
+    by_id = {case.case_id: case for case in suite.cases}
+    texts: dict[str, list[str]] = {}
+    for case_id, response in outputs:
+        texts.setdefault(case_id, []).append(response.output_text)
+    return [
+        grade(by_id[i], r, judge=judge, embedder=embedder, rivals=texts[i] if len(texts[i]) > 1 else ())
+        for i, r in outputs
+    ]
+
+
+def _graded(case: Case, result: Grade) -> dict[str, Any]:
+    assertions = [{"type": a.type, "passed": a.passed, "score": a.score, "reason": a.reason} for a in result.assertions]
+    entry = {"case_id": case.case_id, "passed": result.passed, "score": result.score, "assertions": assertions}
+    if result.error:
+        entry["error"] = result.error
+    return {**entry, "block": case.block, "reason": result.reason, "named_scores": dict(result.named_scores)}
+
+
+def _read_outputs(path: Path, known: set[str]) -> list[tuple[str, Response]]:
+    from tunesmith.tools.suites.files import read_plain_text
+
+    outputs: list[tuple[str, Response]] = []
+    # 64 times a suite's limit: outputs are longer than questions.
+    for number, line in enumerate(read_plain_text(path, 640 << 20).split("\n"), 1):
+        if line.strip():
+            outputs.append(_output_of_line(line, f"{path}:{number}", known))
+    return outputs
+
+
+def _output_of_line(line: str, place: str, known: set[str]) -> tuple[str, Response]:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{place}: not JSON: {error}; write one object a line") from None
+    if not isinstance(entry, dict) or not isinstance(entry.get("case_id"), str) or "output" not in entry:
+        raise BadInput(f'{place}: an output is {{"case_id": text, "output": text}}')
+    if entry["case_id"] not in known:
+        raise BadInput(f"{place}: the suite has no case {entry['case_id']!r}; `tunesmith suite check` lists its ids")
+    response = Response.of("" if entry["output"] is None else entry["output"])
+    return entry["case_id"], _with_serving(response, entry, place)
+
+
+def _with_serving(response: Response, entry: dict[str, Any], place: str) -> Response:
+    calls, latency, reason = entry.get("tool_calls") or (), entry.get("latency_ms"), entry.get("finish_reason")
+    if not isinstance(calls, list | tuple) or not all(isinstance(call, dict) for call in calls):
+        raise BadInput(f"{place}: tool_calls is a list of objects")
+    if not isinstance(latency, int | float | None) or not isinstance(reason, str | None):
+        raise BadInput(f"{place}: latency_ms is a number and finish_reason is text")
+    return Response(
+        text=response.text, value=response.value, tool_calls=tuple(calls), latency_ms=latency, finish_reason=reason
+    )

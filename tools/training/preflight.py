@@ -1,0 +1,86 @@
+"""preflight: every link of the chain on a few rows, before a night is spent on a chain that breaks at its last one."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tunesmith.memory.records import Artifact
+from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.models.memory_math import RUNTIME_BYTES, serving_peaks
+from tunesmith.tools.serving.budget import need_vllm, serving_memory
+from tunesmith.tools.training.train import In4Bit, Precision, SeqLen, training_bytes
+
+
+class PreflightRequest(Request):
+    """How much to try."""
+
+    rows: int = Field(default=8, ge=2, le=64, description="Training rows to try the chain on.")
+    lora_rank: int = Field(default=16, ge=1, le=256, description="Rank of the adapter that will be trained.")
+    max_seq_len_tokens: SeqLen = 512
+    precision: Precision = "bf16"
+    load_in_4bit: In4Bit = False
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of each of the two optimiser steps."""
+        return max(2, self.rows // 2)
+
+
+class Check(Result):
+    """One link of the chain, and the evidence that it holds."""
+
+    name: str
+    passed: bool
+    evidence: str
+
+
+class PreflightResult(Result):
+    """All checks; a failed one fails the step."""
+
+    artifact: str
+    checks: list[Check]
+
+
+def plan(request: PreflightRequest, facts: Facts) -> Plan:
+    """Price a server start, a model load and two optimiser steps."""
+    base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
+    need_vllm(facts)
+    price = estimate(
+        "preflight",
+        facts,
+        seconds=60 + base.bytes / 2e7,
+        like="",
+        **_peaks(request, facts, base, dataset),
+        disk_bytes=50_000_000,
+    )
+    bits = "4-bit NF4" if request.load_in_4bit else request.precision
+    return Plan(
+        stage="preflight",
+        run=facts.run,
+        summary=f"try every link of the chain on {request.rows} rows",
+        steps=(
+            f"every row of the dataset keeps trainable tokens within {request.max_seq_len_tokens}, "
+            "and its stop token is inside the loss mask",
+            f"two optimiser steps over the frozen {bits} base, and an adapter that changes nothing",
+            "vLLM accepts that adapter, answers as the base does, and renders the template to the trainer's tokens",
+        ),
+        request=request.model_dump(mode="json"),
+        inputs=pinned(base=base, dataset=dataset),
+        estimate=price,
+        writes=("an adapter that is thrown away",),
+        refusals=room(
+            price, facts, remedy="load_in_4bit=true, a smaller max_seq_len_tokens, or stopping another program"
+        ),
+    )
+
+
+def _peaks(request: PreflightRequest, facts: Facts, base: Artifact, dataset: Artifact) -> dict[str, int]:
+    """The larger of its two halves: training, then a server beside what this process does not give back."""
+    training = training_bytes(request, base, dataset, batch_size=request.batch_size)
+    serving = serving_peaks(serving_memory(base), on_gpu=facts.serves_on_gpu)
+    own = "vram_bytes" if facts.trains_on_gpu else "ram_bytes"
+    return {**serving, own: max(training, serving[own] + RUNTIME_BYTES)}
+
+
+STAGE = Stage("preflight", PreflightRequest, PreflightResult, plan)

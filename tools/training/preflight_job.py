@@ -1,0 +1,199 @@
+"""preflight at work: the dataset, two optimiser steps, and an adapter in vLLM, each with its evidence."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.files import atomic_write
+from tunesmith.tools.core.job import Job
+from tunesmith.tools.machine.device import need_priced_device
+from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
+from tunesmith.tools.serving.eviction import make_room
+from tunesmith.tools.serving.model_server import bench_server, rank_served
+from tunesmith.tools.training.preflight import Check, PreflightRequest, PreflightResult
+from tunesmith.tools.training.rows import read_rows, tokenize_rows
+from tunesmith.tools.training.train import training_bytes
+from tunesmith.tools.training.train_job import LoraSettings, train_lora
+
+_ZERO = "preflight-zero"
+_ANSWER_TOKENS = 24
+
+
+def run(job: Job[PreflightRequest]) -> PreflightResult:
+    """Try every link; all of them are tried, then the first broken one fails the step."""
+    base, dataset = job.verified("base"), job.verified("dataset")
+    links = _Links(job, base.path, dataset.path)
+    checks: list[Check] = []
+    for number, (name, link) in enumerate(links.all().items()):
+        job.progress(number, 5, name)
+        try:
+            checks.append(Check(name=name, passed=True, evidence=link()))
+        except Exception as error:
+            job.log(f"{name}: {type(error).__name__}: {error}")
+            checks.append(Check(name=name, passed=False, evidence=f"{error}"[:400]))
+    links.close()
+    artifact = job.publish("preflight", job.write_json("checks.json", [check.model_dump() for check in checks]))
+    if broken := [check for check in checks if not check.passed]:
+        raise StepFailed(f"{len(broken)} of {len(checks)} links broke; {broken[0].name}: {broken[0].evidence}")
+    return PreflightResult(artifact=artifact.id, checks=checks)
+
+
+class _Links:
+    """The links of the chain, in the order in which later ones need earlier ones."""
+
+    def __init__(self, job: Job[PreflightRequest], base: Path, dataset: Path) -> None:
+        self.job, self.base = job, base
+        self.rows = [row for name in ("train.jsonl", "valid.jsonl") for row in _rows(dataset / name)]
+        self.scratch = job.dir / "scratch"
+        self.scratch.mkdir(exist_ok=True)
+
+    def all(self) -> dict[str, Callable[[], str]]:
+        """Name → link; a link returns its evidence or raises."""
+        return {
+            "rows train": self.rows_train,
+            "two optimiser steps": self.two_steps,
+            "vLLM takes the adapter": self.adapter_served,
+        }
+
+    def rows_train(self) -> str:
+        """Every row has trainable tokens, and its stop token is one of them."""
+        from transformers import AutoTokenizer
+
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(self.base)
+        tokens = tokenize_rows(self.tokenizer, self.rows, self.job.request.max_seq_len_tokens)
+        fewest = min(row.trainable for row in tokens)
+        # The stop token alone teaches nothing but to say nothing.
+        if empty := [number for number, row in enumerate(tokens, 1) if row.trainable < 2]:
+            raise StepFailed(
+                f"the answers of {len(empty)} of {len(tokens)} rows hold nothing but their stop token (the first: row "
+                f"{empty[0]}); drop those rows, or write their answers"
+            )
+        stop = self.tokenizer.eos_token
+        return f"{len(tokens)} rows, {fewest} trainable tokens and more in each, {stop} inside every loss mask"
+
+    def two_steps(self) -> str:
+        """Two optimiser steps end with finite losses and an adapter on disk."""
+        few, losses = self.scratch / "few.jsonl", []
+        atomic_write(few, "".join(json.dumps(row) + "\n" for row in self.rows[: self.job.request.rows]))
+        need_priced_device(self.job)
+        self._room_to_train()
+        trained = train_lora(
+            self.base,
+            few,
+            self.scratch / "adapter",
+            self._settings(),
+            checkpoints_dir=self.scratch / "checkpoints",
+            progress=lambda done, total, note: self.job.progress(1 + done / max(total, 1), 5, note),
+            metric=lambda name, value, x: losses.append(value) if name == "loss" else None,
+            log=self.job.log,
+        )
+        _let_go()
+        if trained.steps != 2 or not all(map(math.isfinite, losses)):
+            raise StepFailed(f"{trained.steps} steps with losses {losses}; try a smaller learning_rate")
+        return (
+            f"losses {', '.join(f'{loss:.2f}' for loss in losses)}; {trained.trainable_parameters:,} parameters train"
+        )
+
+    def _settings(self) -> LoraSettings:
+        """Those of the training to come, for two steps."""
+        asked = self.job.request
+        return LoraSettings(
+            lora_rank=asked.lora_rank,
+            max_steps=2,
+            batch_size=asked.batch_size,
+            max_seq_len_tokens=asked.max_seq_len_tokens,
+            precision=asked.precision,
+            load_in_4bit=asked.load_in_4bit,
+        )
+
+    def _room_to_train(self) -> None:
+        base, dataset, asked = self.job.inputs["base"], self.job.inputs["dataset"], self.job.request
+        needed_bytes = training_bytes(asked, base, dataset, batch_size=asked.batch_size)
+        make_room(self.job.home, ram_bytes=needed_bytes, log=self.job.log)
+
+    def adapter_served(self) -> str:
+        """vLLM loads an adapter that changes nothing, answers with it as without, and renders the trainer's tokens."""
+        zero = _zeroed(self.scratch / "adapter", self.scratch / _ZERO)
+        base = self.job.inputs["base"]
+        rank = rank_served(self.job.request.lora_rank)
+        with bench_server(self.job, base, adapters_allowed=True, rank=rank, adapters={_ZERO: zero}) as server:
+            same = self._same_tokens(server)
+            answers = asyncio.run(self._answers(server))
+        errors = [answer.error for answer in answers if answer.error]
+        if errors:
+            raise StepFailed(f"vLLM answered with an error: {errors[0]}")
+        half = len(answers) // 2
+        alike = sum(a.text == b.text for a, b in zip(answers[:half], answers[half:], strict=True))
+        # bf16 kernels of the two paths round differently, so a near-tie may fall the other way now and then.
+        if alike < half / 2:
+            raise StepFailed(
+                f"an adapter of zeros changed {half - alike} of {half} answers; the LoRA kernels are broken"
+            )
+        return f"{same} prompts tokenized alike; {alike} of {half} answers the same with an adapter of zeros"
+
+    def _same_tokens(self, server: servers.Server) -> int:
+        prompts = [row["prompt"] for row in self.rows[: self.job.request.rows]]
+        for number, prompt in enumerate(prompts, 1):
+            ours = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
+            theirs = servers.template_tokens(server, prompt)
+            if list(ours) != theirs:
+                pairs = enumerate(zip(ours, theirs, strict=False))
+                at = next((i for i, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
+                raise StepFailed(
+                    f"trainer and server tokenize the prompt of row {number} differently from token {at + 1} on "
+                    f"({len(ours)} and {len(theirs)} tokens): they read different chat templates; leave one in the "
+                    f"base's folder, chat_template.jinja or that of tokenizer_config.json, and fetch the base anew"
+                )
+        return len(prompts)
+
+    async def _answers(self, server: servers.Server) -> list[ChatResponse]:
+        prompts = [row["prompt"] for row in self.rows[: self.job.request.rows]]
+        found: dict[str, ChatResponse] = {}
+        requests = [
+            ChatRequest(f"{model} {index}", model, prompt, max_tokens=_ANSWER_TOKENS)
+            for model in (server.model, _ZERO)
+            for index, prompt in enumerate(prompts)
+        ]
+        async with ChatClient(server.url, server.key) as client:
+            await client.complete_many(
+                requests, concurrency=len(prompts), on_result=lambda answer: found.update({answer.id: answer})
+            )
+        return [found[request.id] for request in requests]
+
+    def close(self) -> None:
+        """Throw the tries away."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def _let_go() -> None:
+    """Give back what training held, since the server needs it next."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return read_rows(path) if path.exists() and path.stat().st_size else []
+
+
+def _zeroed(adapter: Path, target: Path) -> Path:
+    """A copy of an adapter whose update is exactly zero: every `lora_B` is."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(adapter, target)
+    weights = target / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: tensor.zero_() if "lora_B" in name else tensor for name, tensor in tensors.items()}, weights)
+    return target

@@ -1,0 +1,141 @@
+"""train: teach the behaviour to a small low-rank adapter (LoRA, or QLoRA at 4 bits); the base stays as it is."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, Protocol
+
+from pydantic import Field
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.records import Artifact
+from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.machine.torch_env import TRAIN_ENV
+from tunesmith.tools.models.memory_math import train_memory_bytes
+
+SeqLen = Annotated[int, Field(ge=16, description="Tokens of the longest row that is trained on whole.")]
+Precision = Annotated[Literal["bf16", "fp32"], Field(description="Of the frozen base's arithmetic.")]
+In4Bit = Annotated[bool, Field(description="Hold the frozen base as NF4, double-quantized (QLoRA).")]
+
+
+class TrainRequest(Request):
+    """How to train. The defaults are for a small model and a narrow behaviour."""
+
+    lora_rank: int = Field(default=16, ge=1, le=256, description="Rank of the adapter's two factors.")
+    lora_alpha: int = Field(default=32, ge=1, description="Scale: the update is multiplied by alpha ÷ rank.")
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    learning_rate: float = Field(default=5e-4, gt=0, lt=1)
+    epochs: float = Field(default=3.0, gt=0, le=100)
+    max_steps: int = Field(default=0, ge=0, description="Optimiser steps; 0: as many as the epochs need.")
+    batch_size: int = Field(default=8, ge=1, description="Rows per optimiser step.")
+    micro_batch: int = Field(
+        default=0, ge=0, description="Rows in memory at once, a part of batch_size: slower, the same step; 0: all."
+    )
+    max_seq_len_tokens: SeqLen = 512
+    rehearsal_weight: float = Field(
+        default=3.0, ge=0, le=100, description="Weight of staying as the base is, on rows of rehearsal."
+    )
+    warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
+    precision: Precision = "bf16"
+    load_in_4bit: In4Bit = False
+    save_steps: int = Field(default=20, ge=1, description="Optimiser steps between checkpoints a crash can go on from.")
+    seed: int = 17
+
+
+class TrainResult(Result):
+    """The adapter and how its training went."""
+
+    artifact: str
+    path: str
+    steps: int
+    epochs: float
+    train_loss: float
+    validation_loss_before: float | None
+    validation_loss: float | None
+    trainable_parameters: int
+    trained_tokens: int
+    tokens_per_second: float
+
+
+def plan(request: TrainRequest, facts: Facts) -> Plan:
+    """Price the optimiser steps from the number of rows and their tokens."""
+    base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
+    at_once = request.micro_batch or request.batch_size
+    if request.batch_size % at_once:
+        raise BadInput(
+            f"train: micro_batch={at_once} is no part of batch_size={request.batch_size}; try micro_batch="
+            f"{math.gcd(at_once, request.batch_size)}"
+        )
+    rows = int(dataset.meta["train_rows"])
+    steps = request.max_steps or max(1, round(request.epochs * rows / request.batch_size))
+    parameters = int(base.meta["parameters"])
+    tokens = int(dataset.meta["tokens_per_row"])
+    # 6 FLOP per parameter and token for a step, at what two cores reach in practice, rehearsal's second look included.
+    seconds = 18 + steps * request.batch_size * tokens * 6 * parameters / 3e11
+    memory_bytes = training_bytes(request, base, dataset, batch_size=at_once)
+    on_gpu = facts.trains_on_gpu
+    price = estimate(
+        "train",
+        facts,
+        seconds=seconds,
+        ram_bytes=0 if on_gpu else memory_bytes,
+        vram_bytes=memory_bytes if on_gpu else 0,
+        disk_bytes=4 * 12 * request.lora_rank * parameters // 1000,
+    )
+    bits = "4-bit NF4" if request.load_in_4bit else request.precision
+    return Plan(
+        stage="train",
+        run=facts.run,
+        arm="adapter",
+        summary=f"train a rank-{request.lora_rank} LoRA adapter on {rows} rows",
+        steps=(
+            "verify the base against its manifest",
+            f"{steps} optimiser steps of {request.batch_size} rows over the frozen {bits} base",
+            f"a checkpoint every {request.save_steps} steps, a validation loss before and after",
+        ),
+        request=request.model_dump(mode="json"),
+        inputs=pinned(base=base, dataset=dataset),
+        estimate=price,
+        writes=("an adapter of a few MB",),
+        replaces=("the adapter of this run",) if "adapter" in facts.artifacts else (),
+        refusals=room(price, facts, remedy=_remedy(at_once)),
+    )
+
+
+def _remedy(at_once: int) -> str:
+    smaller = f"micro_batch={largest_part(at_once)}, " if at_once > 1 else ""
+    return f"{smaller}load_in_4bit=true or a smaller max_seq_len_tokens"
+
+
+def largest_part(rows: int) -> int:
+    """The largest number of rows below `rows` that divides it, so that it divides the whole batch too."""
+    return max(part for part in range(1, rows) if rows % part == 0)
+
+
+class Tried(Protocol):
+    """What of a request the memory of training depends on."""
+
+    @property
+    def lora_rank(self) -> int: ...
+    @property
+    def max_seq_len_tokens(self) -> int: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def load_in_4bit(self) -> bool: ...
+
+
+def training_bytes(request: Tried, base: Artifact, dataset: Artifact, *, batch_size: int) -> int:
+    """Peak memory of training so; a row counts at twice the usual length, or at the longest that is allowed."""
+    return train_memory_bytes(
+        base.meta["config"],
+        batch_size=batch_size,
+        seq_len_tokens=min(request.max_seq_len_tokens, 2 * int(dataset.meta["tokens_per_row"])),
+        lora_rank=request.lora_rank,
+        precision=request.precision,
+        load_in_4bit=request.load_in_4bit,
+    )
+
+
+STAGE = Stage("train", TrainRequest, TrainResult, plan, env=TRAIN_ENV)

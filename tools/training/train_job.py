@@ -1,0 +1,340 @@
+"""train at work: a low-rank adapter on the frozen base, checkpointed, resumable, loadable by vLLM."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.files import atomic_write, read_manifest, sha256_file
+from tunesmith.tools.core.job import Job
+from tunesmith.tools.machine.device import need_priced_device
+from tunesmith.tools.training.checkpoints import newest_checkpoint
+from tunesmith.tools.training.cpu_lora import use_fused_lora
+from tunesmith.tools.training.model import can_share_prefix, has_plain_head, load_base, lora_config
+from tunesmith.tools.training.rows import TokenRow, read_rows, tokenize_rows
+from tunesmith.tools.training.train import TrainRequest, TrainResult, largest_part
+from tunesmith.tools.training.trainer import make_trainer
+
+Progress = Callable[[float, float, str], None]
+Metric = Callable[[str, float, float], None]
+
+_VALIDATION_ROWS = 32  # enough for a curve; the suites are what decides
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSettings:
+    """Everything that a training run depends on beside the base and the rows."""
+
+    lora_rank: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    learning_rate: float = 5e-4
+    epochs: float = 3.0
+    max_steps: int = 0
+    """0: as many as the epochs need."""
+    batch_size: int = 8
+    micro_batch: int = 0
+    """Rows in memory at once; 0: the whole batch."""
+    max_seq_len_tokens: int = 512
+    warmup_ratio: float = 0.05
+    precision: str = "bf16"
+    load_in_4bit: bool = False
+    rehearsal_weight: float = 3.0
+    save_steps: int = 20
+    seed: int = 17
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training run measured."""
+
+    steps: int
+    epochs: float
+    train_loss: float
+    validation_loss_before: float | None
+    validation_loss: float | None
+    trainable_parameters: int
+    trained_tokens: int
+    seconds: float
+
+
+def run(job: Job[TrainRequest]) -> TrainResult:
+    """Train on the dataset's rows and publish the adapter; run again, it goes on from the last whole checkpoint."""
+    need_priced_device(job)
+    base, dataset = job.verified("base"), job.verified("dataset")
+    names = LoraSettings.__dataclass_fields__
+    settings = LoraSettings(**{k: v for k, v in job.request.model_dump().items() if k in names})
+    out_dir, measured = job.dir / "adapter", job.dir / "trained.json"
+    if read_manifest(out_dir) is None or not measured.exists():
+        trained = train_lora(
+            base.path,
+            dataset.path / "train.jsonl",
+            out_dir,
+            settings,
+            valid_path=dataset.path / "valid.jsonl",
+            checkpoints_dir=job.dir / "checkpoints",
+            progress=job.progress,
+            metric=job.metric,
+            log=job.log,
+        )
+        job.write_json("trained.json", asdict(trained))
+    figures = json.loads(measured.read_text())
+    artifact = job.publish("adapter", out_dir, meta={"lora_rank": settings.lora_rank, "bytes": _bytes(out_dir)})
+    shutil.rmtree(job.dir / "checkpoints", ignore_errors=True)
+    seconds = figures.pop("seconds")
+    return TrainResult(
+        artifact=artifact.id,
+        path=str(out_dir),
+        tokens_per_second=round(figures["trained_tokens"] / max(seconds, 1e-9), 1),
+        **figures,
+    )
+
+
+def train_lora(
+    base_dir: Path,
+    rows_path: Path,
+    out_dir: Path,
+    settings: LoraSettings,
+    *,
+    valid_path: Path | None = None,
+    checkpoints_dir: Path,
+    progress: Progress,
+    metric: Metric,
+    log: Callable[[str], None],
+) -> Trained:
+    """Train an adapter and save it in `out_dir` as vLLM and peft load it.
+
+    Checkpoints go below `checkpoints_dir`; one that is whole and of the same settings, rows and base is gone on from.
+    Raises StepFailed naming the setting to change when memory runs out.
+    """
+    progress(0, 1, "loading torch, transformers, peft and trl")
+    with _out_of_memory_named(settings):
+        session = _Session(base_dir, rows_path, valid_path, settings, checkpoints_dir, progress, metric, log)
+        trained = session.train()
+        session.save(out_dir)
+    return trained
+
+
+class _Session:
+    """One training run: the tokenized rows, the trainer, and what was measured on the way."""
+
+    def __init__(
+        self,
+        base_dir: Path,
+        rows_path: Path,
+        valid_path: Path | None,
+        settings: LoraSettings,
+        checkpoints_dir: Path,
+        progress: Progress,
+        metric: Metric,
+        log: Callable[[str], None],
+    ) -> None:
+        from transformers import AutoTokenizer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        self.base_dir, self.settings, self.checkpoints_dir = base_dir, settings, checkpoints_dir
+        self.progress, self.metric, self.log = progress, metric, log
+        self.config: dict[str, Any] = json.loads((base_dir / "config.json").read_text())
+        tokenizer = AutoTokenizer.from_pretrained(base_dir)
+        self.rows = tokenize_rows(tokenizer, read_rows(rows_path), settings.max_seq_len_tokens)
+        self.valid: list[TokenRow] = []
+        if valid_path is not None and valid_path.exists() and valid_path.stat().st_size:
+            self.valid = tokenize_rows(tokenizer, read_rows(valid_path), settings.max_seq_len_tokens)[:_VALIDATION_ROWS]
+        fingerprint = _fingerprint(base_dir, rows_path, settings)
+        self.checkpoint = newest_checkpoint(checkpoints_dir, fingerprint)
+        self.before_path = checkpoints_dir / f"before-{fingerprint[:16]}.json"
+        self.trainer = self._trainer(tokenizer, fingerprint)
+        self.started = time.monotonic()
+
+    def _trainer(self, tokenizer: Any, fingerprint: str) -> Any:
+        settings = self.settings
+        self.progress(0, 1, "loading the base")
+        model = load_base(
+            self.base_dir,
+            precision=settings.precision,
+            load_in_4bit=settings.load_in_4bit,
+            longest_row_tokens=max(len(row.input_ids) for row in self.rows),
+        )
+        lora = lora_config(
+            model,
+            self.config,
+            rank=settings.lora_rank,
+            alpha=settings.lora_alpha,
+            dropout=settings.lora_dropout,
+            load_in_4bit=settings.load_in_4bit,
+        )
+        trainer = make_trainer(
+            share_prefix=can_share_prefix(self.config),
+            plain_head=has_plain_head(self.config),
+            rehearsal_weight=settings.rehearsal_weight,
+            fingerprint=fingerprint,
+            on_step=self._on_step,
+            on_log=self._on_log,
+            model=model,
+            args=_sft_config(settings, self.checkpoints_dir, self.config),
+            train_dataset=_dataset(self.rows),
+            eval_dataset=_dataset(self.valid) if self.valid else None,
+            processing_class=tokenizer,
+            peft_config=lora,
+        )
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad:  # trl makes them bf16 on a 4-bit base, where small Adam steps vanish
+                parameter.data = parameter.data.float()
+        fused = use_fused_lora(trainer.model) if not settings.lora_dropout else 0
+        trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+        self.log(f"{len(self.rows)} rows, {trainable:,} trainable parameters, {fused} fused layers")
+        return trainer
+
+    def train(self) -> Trained:
+        """Train to the end, from the checkpoint where there is one."""
+        before = self._validation_before()
+        if self.checkpoint is not None:
+            self.log(f"going on from {self.checkpoint.name}")
+        started = time.monotonic()
+        first = int(self.checkpoint.name.split("-")[-1]) if self.checkpoint else 0
+        outcome = self.trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
+        seconds = time.monotonic() - started
+        state = self.trainer.state
+        losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+        after = self._validate("after") if self.valid else None
+        per_row = sum(len(row.input_ids) for row in self.rows) / len(self.rows)
+        return Trained(
+            steps=outcome.global_step,
+            epochs=round(float(state.epoch or 0), 3),
+            train_loss=sum(losses[-5:]) / max(len(losses[-5:]), 1),
+            validation_loss_before=before,
+            validation_loss=after,
+            trainable_parameters=sum(p.numel() for p in self.trainer.model.parameters() if p.requires_grad),
+            trained_tokens=round((outcome.global_step - first) * self.settings.batch_size * per_row),
+            seconds=seconds,
+        )
+
+    def save(self, out_dir: Path) -> None:
+        """Write the adapter alone: safetensors and its config with the base it belongs to."""
+        self.progress(1, 1, "saving the adapter")
+        shutil.rmtree(out_dir, ignore_errors=True)
+        # `False`: peft would otherwise look for the base's config on the hub.
+        self.trainer.model.save_pretrained(out_dir, save_embedding_layers=False)
+        (out_dir / "README.md").unlink(missing_ok=True)
+        path = out_dir / "adapter_config.json"
+        config = json.loads(path.read_text()) | {"base_model_name_or_path": str(self.base_dir)}
+        atomic_write(path, json.dumps(config, indent=2, sort_keys=True))
+
+    def _validation_before(self) -> float | None:
+        if not self.valid:
+            return None
+        if self.before_path.exists():
+            return float(json.loads(self.before_path.read_text()))
+        loss = self._validate("before")
+        atomic_write(self.before_path, json.dumps(loss))
+        return loss
+
+    def _validate(self, when: str) -> float:
+        self.progress(0 if when == "before" else 1, 1, f"validation loss {when} training")
+        step = self.trainer.state.global_step
+        loss = float(self.trainer.evaluate()["eval_loss"])
+        self.metric("validation_loss", loss, step)
+        self.log(f"validation loss {when}: {loss:.4f}")
+        return loss
+
+    def _on_step(self, step: int, steps: int) -> None:
+        pace = (time.monotonic() - self.started) / max(step, 1)
+        self.progress(step, steps, f"step {step} of {steps}, {pace:.2f} s each")
+
+    def _on_log(self, logs: dict[str, float], step: int) -> None:
+        for name in ("loss", "learning_rate", "grad_norm", "mean_token_accuracy"):
+            if name in logs:
+                self.metric(name, float(logs[name]), step)
+
+
+def _sft_config(settings: LoraSettings, checkpoints_dir: Path, config: dict[str, Any]) -> Any:
+    import torch
+    from trl import SFTConfig
+
+    on_gpu = torch.cuda.is_available()
+    mixture = {"router_aux_loss_coef": 0.0} if config.get("router_aux_loss_coef") is not None else {}
+    at_once = settings.micro_batch or settings.batch_size
+    return SFTConfig(
+        output_dir=str(checkpoints_dir),
+        per_device_train_batch_size=at_once,
+        per_device_eval_batch_size=at_once,
+        gradient_accumulation_steps=settings.batch_size // at_once,  # each part's loss is divided by the whole's tokens
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps or -1,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=settings.warmup_ratio,
+        max_grad_norm=1.0,
+        max_length=None,  # rows are cut to length already
+        train_sampling_strategy="group_by_length",
+        gradient_checkpointing=False,
+        bf16=on_gpu and settings.precision == "bf16",
+        use_cpu=not on_gpu,
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=settings.save_steps,
+        report_to="none",
+        disable_tqdm=True,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        dataloader_pin_memory=on_gpu,
+        prediction_loss_only=True,
+        **mixture,
+    )
+
+
+def _dataset(rows: list[TokenRow]) -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_dict(
+        {
+            "input_ids": [row.input_ids for row in rows],
+            "labels": [row.labels for row in rows],
+            "length": [len(row.input_ids) for row in rows],
+            "rehearsal": [row.rehearsal for row in rows],
+        }
+    )
+
+
+def _fingerprint(base_dir: Path, rows_path: Path, settings: LoraSettings) -> str:
+    manifest = read_manifest(base_dir) or {}
+    decided: dict[str, Any] = {
+        **asdict(settings),
+        "save_steps": 0,
+        "loss": "kl",
+        "rows": sha256_file(rows_path),
+        "base": manifest.get("sha256", ""),
+    }
+    if not settings.micro_batch:
+        del decided["micro_batch"]  # checkpoints from before there was one go on
+    return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+
+@contextmanager
+def _out_of_memory_named(settings: LoraSettings) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        text = str(error)
+        if not isinstance(error, MemoryError) and "out of memory" not in text and "can't allocate memory" not in text:
+            raise
+        at_once = settings.micro_batch or settings.batch_size
+        smaller = f"micro_batch={largest_part(at_once)}" if at_once > 1 else "load_in_4bit=true"
+        raise StepFailed(
+            f"out of memory at {at_once} rows at once, max_seq_len_tokens={settings.max_seq_len_tokens} "
+            f"({text.splitlines()[0][:120] if text else 'no size given'}); "
+            f"try {smaller}, or a smaller max_seq_len_tokens"
+        ) from error
