@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,15 @@ def boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return f"boot-{psutil.boot_time():.0f}"
+
+
+def python_module(module: str, *arguments: str) -> list[str]:
+    """The command that runs one of our modules, or pip, in this environment.
+
+    Without `-P` Python puts the present folder first on its path, so a file there could take a module's place. Whoever
+    starts it names the working folder, too.
+    """
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def stop_group(process: ProcessId, *, grace_s: float = 10.0) -> bool:

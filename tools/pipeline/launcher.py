@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, STOPPED, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.machine.gpus import pin_environment
-from tunesmith.tools.machine.processes import ProcessId, stop_group
+from tunesmith.tools.machine.processes import ProcessId, python_module, stop_group
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.serving.eviction import machine_for_a_step
 
@@ -41,8 +40,9 @@ def launch(store: Store, step: str, *, vllm: str | None) -> Step:
     stage = catalog.BY_NAME[record.stage].load()
     # `env` adds to the environment without this module having to read it.
     env = {**stage.env, **pin_environment(machine_for_a_step(store.home).gpus)}
-    argv = ["/usr/bin/env", *(f"{name}={value}" for name, value in env.items()), sys.executable, "-m"]
-    argv += ["tunesmith.tools.pipeline.worker", "--home", str(store.home), *(["--vllm", vllm] if vllm else []), step]
+    worker = python_module("tunesmith.tools.pipeline.worker", "--home", str(store.home))
+    argv = ["/usr/bin/env", *(f"{name}={value}" for name, value in env.items()), *worker]
+    argv += [*(["--vllm", vllm] if vllm else []), step]
     with log.open("ab") as output:
         child = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd=log.parent

@@ -12,7 +12,6 @@ import re
 import secrets
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -24,7 +23,7 @@ from typing import Any
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.machine.gpus import measure_gpus, server_environment
-from tunesmith.tools.machine.processes import ProcessId, stop_group
+from tunesmith.tools.machine.processes import ProcessId, python_module, stop_group
 from tunesmith.tools.machine.vllm_program import kernels_of
 from tunesmith.tools.models.chat_template import template_sha256
 from tunesmith.tools.serving.budget import claimable
@@ -210,14 +209,14 @@ def start(
     argv, env = _command(spec, port)
     record = home / "servers" / f"{int(time.time() * 1000)}-{spec.hash[:8]}.json"
     data: dict[str, Any] = {
-        "program": vllm,
+        "program": str(Path(vllm).absolute()) if "/" in vllm else vllm,  # it starts in a folder of its own
         "argv": argv,
         "env": env,
         "spec": spec.model_dump(),
         "port": port,
         "role": role,
         "lease_s": LEASE_S,
-        "log": str(log_path),
+        "log": str(log_path.absolute()),
         "owner": owner,
         "started_at": time.time(),
     }
@@ -228,11 +227,12 @@ def start(
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("ab") as log:
         parent = subprocess.Popen(
-            [sys.executable, "-m", "tunesmith.tools.serving.supervisor", str(record)],
+            python_module("tunesmith.tools.serving.supervisor", str(record)),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
+            cwd=log_path.parent,
         )
     me = ProcessId.of(parent.pid)
     data |= {"pid": me.pid, "pid_started": me.started, "boot_id": me.boot_id, "pid_ticks": me.ticks}

