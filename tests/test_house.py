@@ -24,7 +24,7 @@ HEAVY = (
     "compressed_tensors", "safetensors", "gguf",
 )  # fmt: skip
 # Standard library only: they run before or outside the installed package.
-STANDALONE = {"tools/machine/bootstrap.py"}
+STANDALONE = {"tools/machine/bootstrap.py", "tools/machine/accelerators.py"}
 # Runs inside vLLM, never here: its plugin.
 INSIDE_VLLM = {"tools/serving/vllm_plugin/tunesmith_vllm.py"}
 # Heavy as well, beside the `_job` modules: what these share.

