@@ -85,7 +85,7 @@ class Conversations:
         rows = self._store.read(
             "SELECT conversation, max(at) AS last, (SELECT content FROM conversations f WHERE f.conversation ="
             " c.conversation AND f.role = 'user' ORDER BY f.id LIMIT 1) AS first FROM conversations c"
-            " GROUP BY conversation ORDER BY last DESC"
+            " GROUP BY conversation ORDER BY max(c.id) DESC"
         )
         return [(row["conversation"], row["last"], row["first"] or "") for row in rows]
 

@@ -2,7 +2,7 @@
 
 Many processes write at once (the REPL, a worker, a second terminal): every write is one short IMMEDIATE
 transaction in WAL mode with `synchronous=FULL`, so what was reported is on disk. An id (`r3`, `s17`, `a5`, `p9`)
-is never used twice.
+is never used twice. What is newest is what was written last (its row), never what bears the latest time: clocks are set.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class Ledger:
 
     def runs(self) -> list[Run]:
         """All runs, the newest first."""
-        return [Run.of(row) for row in self.read("SELECT * FROM runs ORDER BY created_at DESC, rowid DESC")]
+        return [Run.of(row) for row in self.read("SELECT * FROM runs ORDER BY rowid DESC")]
 
     def newest_run(self) -> Run | None:
         """The run that is meant where none is named; the one that fetched the driver is nobody's work."""
@@ -312,7 +312,7 @@ class Ledger:
         """Steps in the order they were planned, of one run or of all."""
         rows = self.read(
             "SELECT * FROM steps WHERE (?1 IS NULL OR run = ?1) AND (?2 IS NULL OR status = ?2)"
-            " ORDER BY created_at, rowid",
+            " ORDER BY rowid",
             run,
             status,
         )

@@ -72,7 +72,7 @@ class Store(Ledger):
     def artifacts(self, run: str, kind: str | None = None) -> list[Artifact]:
         """Artifacts of a run, the oldest first."""
         rows = self.read(
-            "SELECT * FROM artifacts WHERE run = ?1 AND (?2 IS NULL OR kind = ?2) ORDER BY created_at, rowid",
+            "SELECT * FROM artifacts WHERE run = ?1 AND (?2 IS NULL OR kind = ?2) ORDER BY rowid",
             run,
             kind,
         )

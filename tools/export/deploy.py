@@ -73,7 +73,7 @@ def refuse_taken_port(home: Path, port: int) -> None:
 
 def previous_deployment(store: Store) -> Artifact:
     """The newest deployment that serves another artifact than is served now, or was last. Raises BadInput."""
-    rows = store.read("SELECT * FROM artifacts WHERE kind = 'deployment' ORDER BY created_at DESC, rowid DESC")
+    rows = store.read("SELECT * FROM artifacts WHERE kind = 'deployment' ORDER BY rowid DESC")
     deployments = [Artifact.of(row) for row in rows]
     # A deployment that was killed before it was recorded is served all the same.
     served = [str(server.meta.get("artifact", "")) for server in servers.deployed(store.home)]

@@ -177,7 +177,7 @@ def _approve_and_run(ws: Workspace, step: str, plan: Plan, approver: Approver) -
         return _inline(ws, step)
     agreed = agree(ws, step, plan, approver)
     if agreed is None:
-        record = ws.store.read("SELECT reason FROM approvals WHERE step = ? ORDER BY decided_at DESC", step)[0]
+        record = ws.store.read("SELECT reason FROM approvals WHERE step = ? ORDER BY rowid DESC", step)[0]
         raise StepFailed(f"{plan.stage} ({step}) was declined: {record['reason'] or 'no reason given'}")
     start(ws, agreed[0])
     return watch(ws, agreed[0])

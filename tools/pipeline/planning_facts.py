@@ -50,7 +50,7 @@ def past_steps(store: Store) -> dict[str, tuple[Past, ...]]:
         "SELECT stage, seconds, json_extract(plan, '$.estimate.calibrated_seconds') AS calibrated,"
         " coalesce(json_extract(plan, '$.estimate.like'), '') AS kind FROM steps s"
         " WHERE status = ? AND calibrated > 0 AND seconds > 0"
-        " AND (SELECT count(*) FROM approvals a WHERE a.step = s.step) = 1 ORDER BY finished_at DESC LIMIT 200",
+        " AND (SELECT count(*) FROM approvals a WHERE a.step = s.step) = 1 ORDER BY s.rowid DESC LIMIT 200",
         DONE,
     )
     found: dict[str, list[Past]] = {}

@@ -223,7 +223,7 @@ def _cost(step: Step) -> StepCost:
 def approvals(store: Store, run: str) -> list[Approval]:
     """Every decision about a step of a run, the oldest first."""
     rows = store.read(
-        "SELECT a.* FROM approvals a JOIN steps s ON s.step = a.step WHERE s.run = ? ORDER BY a.decided_at, a.rowid",
+        "SELECT a.* FROM approvals a JOIN steps s ON s.step = a.step WHERE s.run = ? ORDER BY a.rowid",
         run,
     )
     return [_approval(row, json.loads(row["price"])) for row in rows]
@@ -262,7 +262,7 @@ def served(store: Store, run: str) -> Served | None:
     """The newest finished deployment, of whichever run; None where nothing was ever deployed."""
     rows = store.read(
         "SELECT a.* FROM artifacts a JOIN steps s ON s.step = a.step WHERE a.kind = 'deployment' AND s.status = ?"
-        " ORDER BY a.created_at DESC, a.rowid DESC LIMIT 1",
+        " ORDER BY a.rowid DESC LIMIT 1",
         DONE,
     )
     if not rows:

@@ -207,7 +207,7 @@ def start(
         raise BadInput(f"port {port} is in use by another program; choose another, or port=0 for a free one")
     port = port or _free_port()
     argv, env = _command(spec, port)
-    record = home / "servers" / f"{int(time.time() * 1000)}-{spec.hash[:8]}.json"
+    record = home / "servers" / f"{_next_number(home)}-{spec.hash[:8]}.json"
     data: dict[str, Any] = {
         "program": str(Path(vllm).absolute()) if "/" in vllm else vllm,  # it starts in a folder of its own
         "argv": argv,
@@ -245,6 +245,12 @@ def start(
         raise
     version, kernels = _get(server, "/version")["version"], kernels_of(vllm)
     return _update(server, engine=f"vllm {version}, {kernels}" if kernels else f"vllm {version}")
+
+
+def _next_number(home: Path) -> int:
+    """The time in milliseconds, or one more than any record's where the clock was set back: the newest comes last."""
+    numbers = [path.name.partition("-")[0] for path in (home / "servers").glob("*.json")]
+    return max([int(time.time() * 1000), *(int(number) + 1 for number in numbers if number.isdigit())])
 
 
 def _command(spec: ServerSpec, port: int) -> tuple[list[str], dict[str, str]]:
