@@ -2,7 +2,8 @@
 
 Many processes write at once (the REPL, a worker, a second terminal): every write is one short IMMEDIATE
 transaction in WAL mode with `synchronous=FULL`, so what was reported is on disk. An id (`r3`, `s17`, `a5`, `p9`)
-is never used twice. What is newest is what was written last (its row), never what bears the latest time: clocks are set.
+is never used twice. What is newest is what was written last (its row), never what bears the latest time: clocks are
+set.
 """
 
 from __future__ import annotations
@@ -311,8 +312,7 @@ class Ledger:
     def steps(self, run: str | None = None, *, status: str | None = None) -> list[Step]:
         """Steps in the order they were planned, of one run or of all."""
         rows = self.read(
-            "SELECT * FROM steps WHERE (?1 IS NULL OR run = ?1) AND (?2 IS NULL OR status = ?2)"
-            " ORDER BY rowid",
+            "SELECT * FROM steps WHERE (?1 IS NULL OR run = ?1) AND (?2 IS NULL OR status = ?2) ORDER BY rowid",
             run,
             status,
         )

@@ -17,6 +17,12 @@ from tunesmith.tools.core.local_paths import is_there
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+ON_TOP = "adapter_config.json"
+"""Beside a base, transformers would load the adapter that it describes without being asked."""
+_SHARD = re.compile(r"\w[\w.-]*\.safetensors")
+_MAX_JSON_BYTES = 64 << 20
+_MAX_HEADER_BYTES = 100_000_000
+"""The safetensors library's own limit."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -40,6 +46,7 @@ def check_model_folder(path: Path, *, need_chat_template: bool = True) -> ModelF
     if not config.get("model_type"):
         raise BadInput(f"{path}/config.json names no model_type: it is not a transformers model")
     _refuse_code(path)
+    _refuse_on_top(path)
     sizes = _weight_sizes(path)
     if not any((path / name).is_file() for name in _TOKENIZER_FILES):
         raise BadInput(f"{path} has no tokenizer (tokenizer.json); copy it from the model's origin")
@@ -76,11 +83,31 @@ def _refuse_code(path: Path) -> None:
             )
 
 
+def _refuse_on_top(path: Path) -> None:
+    if (path / ON_TOP).exists():
+        raise BadInput(
+            f"{path} holds {ON_TOP}: that adapter would be loaded on top of the base; remove it, or merge it first"
+        )
+
+
+def _indexed(index: Path) -> set[str]:
+    """The shards that an index names. Raises BadInput for one that lies anywhere but beside it."""
+    weight_map = _read_json(index).get("weight_map", {}) if index.is_file() else {}
+    if not isinstance(weight_map, dict):
+        raise BadInput(f"{index} has no weight_map; copy it again")
+    for name in weight_map.values():
+        if not isinstance(name, str) or not _SHARD.fullmatch(name):
+            raise BadInput(f"{index} names {str(name)[:100]!r}, which is no safetensors file beside it; do not use it")
+    return set(weight_map.values())
+
+
 def _weight_sizes(path: Path) -> list[int]:
-    sizes = [file.stat().st_size for file in path.glob("*.safetensors")]
+    files = sorted(path.glob("*.safetensors"))
+    if odd := [file for file in files if not file.is_file()]:
+        raise BadInput(f"{odd[0]} is not a file; copy it again")
+    sizes = [file.stat().st_size for file in files]
     if sizes:
-        index = path / "model.safetensors.index.json"
-        names = set(_read_json(index).get("weight_map", {}).values()) if index.is_file() else set()
+        names = _indexed(path / "model.safetensors.index.json")
         if missing := sorted(name for name in names if not (path / name).is_file()):
             raise BadInput(f"{path} lacks {missing[0]} ({len(missing)} of {len(names)} shards); copy it again")
         return sizes
@@ -103,7 +130,7 @@ def _has_chat_template(path: Path) -> bool:
 def _parameters(file: Path) -> int:
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        if not 2 <= length <= file.stat().st_size - 8:
+        if not 2 <= length <= min(file.stat().st_size - 8, _MAX_HEADER_BYTES):
             raise BadInput(f"{file} is not a whole safetensors file ({file.stat().st_size} bytes); copy it again")
         header = stream.read(length)
     try:
@@ -128,6 +155,8 @@ def _has_key(value: Any, key: str) -> bool:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
+        if not path.is_file() or path.stat().st_size > _MAX_JSON_BYTES:
+            raise ValueError(f"no file of at most {_MAX_JSON_BYTES >> 20} MiB")
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not readable JSON: {error}") from error

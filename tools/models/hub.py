@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 
 from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError, disk_is_full
-from tunesmith.tools.models.folder import PICKLES, has_auto_map, may_name_code
+from tunesmith.tools.models.folder import ON_TOP, PICKLES, has_auto_map, may_name_code
 
 WANTED = ("*.safetensors", "*.json", "tokenizer*", "*.jinja", "merges.txt", "vocab*", "LICENSE*")
 """The files of a model that are fetched or copied."""
@@ -45,6 +45,8 @@ def look_at_hub(model: str, revision: str) -> HubModel:
         info = HfApi().model_info(model, revision=revision, files_metadata=True, timeout=_TIMEOUT_S)
     listed = {entry.rfilename: entry.size or 0 for entry in info.siblings or [] if "/" not in entry.rfilename}
     files = {name: size for name, size in listed.items() if is_wanted(name)}
+    if ON_TOP in files:
+        raise BadInput(f"{model} holds {ON_TOP}: it is an adapter, or would load one; take the model that it is for")
     if not any(name.endswith(".safetensors") for name in files):
         pickles = sorted(name for name in listed if any(fnmatch(name, pattern) for pattern in PICKLES))
         if pickles:

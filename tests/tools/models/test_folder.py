@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -118,3 +120,61 @@ def test_only_a_full_commit_pins_a_hub_model(revision: str | None) -> None:
     with pytest.raises(BadInput, match="40 hex digits"):
         check_hub_revision(revision, "org/model")
     assert check_hub_revision("0f" * 20, "org/model") == "0f" * 20
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil/model.safetensors", "/tmp/evil.safetensors", "sub/model.safetensors", "..", "", 7, None, ["x"]]
+)
+def test_an_index_names_only_files_beside_it(folder: Path, name: object) -> None:
+    (folder.parent / "evil").mkdir(exist_ok=True)
+    (folder.parent / "evil" / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": name}}))
+    with pytest.raises(BadInput, match="beside it"):
+        check_model_folder(folder)
+
+
+@pytest.mark.parametrize("weight_map", [[], "model.safetensors", 7])
+def test_an_index_without_a_map_is_refused(folder: Path, weight_map: object) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(BadInput, match="weight_map"):
+        check_model_folder(folder)
+
+
+def test_the_shards_of_a_public_model_pass(folder: Path) -> None:
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    for name in names:
+        (folder / name).write_bytes((folder / "model.safetensors").read_bytes())
+    (folder / "model.safetensors").unlink()
+    index = {"metadata": {}, "weight_map": {"a": names[0], "b": names[1]}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert check_model_folder(folder).parameters == 24
+
+
+def test_an_adapter_that_would_be_loaded_on_top_is_refused(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    with pytest.raises(BadInput, match=r"on top .* merge it first"):
+        check_model_folder(folder)
+
+
+def test_a_header_of_four_gigabytes_is_not_read(folder: Path) -> None:
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", 4 << 30))
+        file.truncate(5 << 30)
+    with pytest.raises(BadInput, match="not a whole safetensors file"):
+        check_model_folder(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "extra.json", "model.safetensors", "more.safetensors"])
+@pytest.mark.timeout(10)
+def test_a_named_pipe_is_refused_and_not_waited_for(folder: Path, name: str) -> None:
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(BadInput):
+        check_model_folder(folder)
+
+
+def test_a_json_file_that_would_fill_the_memory_is_refused(folder: Path) -> None:
+    with (folder / "extra.json").open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(BadInput, match="64 MiB"):
+        check_model_folder(folder)
