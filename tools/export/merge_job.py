@@ -22,7 +22,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import MANIFEST, atomic_write, read_manifest, sha256_file
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.export.merge import MergeRequest, MergeResult
-from tunesmith.tools.models.memory_math import ModelShape
+from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.tensor_file import INDEX_NAME, TensorFileWriter, read_header, weight_files
 
 Progress = Callable[[float, float, str], None]

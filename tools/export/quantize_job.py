@@ -21,7 +21,8 @@ from tunesmith.tools.export.cpu_blocks import use_fast_blocks
 from tunesmith.tools.export.quantize import BATCH_ROWS, QuantizeRequest, QuantizeResult
 from tunesmith.tools.machine.device import need_priced_device
 from tunesmith.tools.models.full_precision import Proof, assert_full_precision, kept_layers
-from tunesmith.tools.models.memory_math import ModelShape, group_size_for, quantize_memory_bytes
+from tunesmith.tools.models.memory_math import group_size_for, quantize_memory_bytes
+from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.training.rows import REHEARSAL, read_rows, tokenize_row
 
 Progress = Callable[[float, float, str], None]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunesmith.memory.errors import StepFailed
-from tunesmith.tools.models.memory_math import ModelShape
+from tunesmith.tools.models.shape import ModelShape
 
 _FLOATS = {"BF16", "F16", "F32"}
 _PACKED = (".weight_packed", ".weight_scale", ".weight_zero_point", ".qweight")

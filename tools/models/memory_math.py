@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tunesmith.tools.models.shape import ModelShape
+
 CONTEXT_TOKENS = 2048
 """Tokens of a conversation, question and answer together, that a server of a model under test takes."""
 SERVED_SEQUENCES = 64
@@ -32,87 +34,6 @@ _LEFT_FREE_BYTES = 768 << 20  # the engine's CUDA context is there before vLLM l
 _BF16, _FP32 = 2, 4
 _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Per weight: 4 bits, an 8-bit scale per 64, a 32-bit scale of scales per 256 of those (double quantization)."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelShape:
-    """The sizes in a transformers config that memory depends on."""
-
-    hidden: int
-    intermediate: int
-    layers: int
-    vocab: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    experts: int
-    """0 for a dense model."""
-    expert_intermediate: int
-    shared_intermediate: int
-    experts_per_token: int
-    tied: bool
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> ModelShape:
-        """Read the shape from a config.json; a nested text_config is followed."""
-        c = {**config, **config.get("text_config", {})}
-        heads = int(c["num_attention_heads"])
-        experts = next(
-            (int(c[key]) for key in ("num_experts", "num_local_experts", "n_routed_experts") if c.get(key)), 0
-        )
-        return cls(
-            hidden=int(c["hidden_size"]),
-            intermediate=int(c.get("intermediate_size") or 4 * c["hidden_size"]),
-            layers=int(c["num_hidden_layers"]),
-            vocab=int(c["vocab_size"]),
-            heads=heads,
-            kv_heads=int(c.get("num_key_value_heads") or heads),
-            head_dim=int(c.get("head_dim") or c["hidden_size"] // heads),
-            experts=experts,
-            expert_intermediate=int(c.get("moe_intermediate_size") or c.get("intermediate_size") or 0)
-            if experts
-            else 0,
-            shared_intermediate=int(c.get("shared_expert_intermediate_size") or 0) if experts else 0,
-            experts_per_token=int(c.get("num_experts_per_tok") or 1) if experts else 0,
-            tied=bool(c.get("tie_word_embeddings", False)),
-        )
-
-    @property
-    def attention_parameters(self) -> int:
-        """Of one layer's q, k, v and o projections."""
-        return 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
-
-    @property
-    def mlp_parameters(self) -> int:
-        """Of one layer's gate, up and down projections, all experts included."""
-        if not self.experts:
-            return 3 * self.hidden * self.intermediate
-        return 3 * self.hidden * (self.experts * self.expert_intermediate + self.shared_intermediate)
-
-    @property
-    def linear_parameters(self) -> int:
-        """Of all layers' projections: what quantization and 4-bit loading shrink."""
-        return self.layers * (self.attention_parameters + self.mlp_parameters)
-
-    @property
-    def parameters(self) -> int:
-        """All of them; norms and routers are counted, biases are not."""
-        other = self.layers * self.hidden * (2 + self.experts) + self.hidden
-        return self.linear_parameters + other + self.vocab * self.hidden * (1 if self.tied else 2)
-
-    @property
-    def widest_input(self) -> int:
-        """The largest number of input features of any quantized layer."""
-        return max(self.hidden, self.heads * self.head_dim, self.expert_intermediate or self.intermediate)
-
-    def lora_parameters(self, rank: int) -> int:
-        """Of a LoRA adapter on every projection: rank × (in + out) for each."""
-        attention = 2 * (self.hidden + self.head_dim * self.heads) + 2 * (self.hidden + self.head_dim * self.kv_heads)
-        width = (
-            self.experts * self.expert_intermediate + self.shared_intermediate if self.experts else self.intermediate
-        )
-        mlp = 3 * (self.hidden * max(self.experts, 1) + width)
-        return rank * self.layers * (attention + mlp)
 
 
 def train_memory_bytes(
@@ -136,10 +57,7 @@ def train_memory_bytes(
     weights = shape.parameters * size
     if load_in_4bit:
         weights = int(shape.linear_parameters * _NF4_BYTES + (shape.parameters - shape.linear_parameters) * size)
-    width = shape.intermediate
-    if shape.experts:
-        width = shape.experts_per_token * shape.expert_intermediate + shape.shared_intermediate
-    activations = shape.layers * tokens * size * (16 * shape.hidden + 7 * width)
+    activations = shape.layers * tokens * size * (16 * shape.hidden + 7 * shape.mlp_width)
     logits = 3 * _FP32 * shape.vocab * max(tokens // 3, 1)
     return RUNTIME_BYTES + weights + 16 * shape.lora_parameters(lora_rank) + activations + logits
 
@@ -181,11 +99,8 @@ def quantize_vram_bytes(config: Mapping[str, Any], *, batch_rows: int, seq_len_t
     """
     shape = ModelShape.of(config)
     tokens = batch_rows * seq_len_tokens
-    width = shape.intermediate
-    if shape.experts:
-        width = shape.experts_per_token * shape.expert_intermediate + shape.shared_intermediate
     layer = (shape.attention_parameters + shape.mlp_parameters) * _BF16
-    layer += tokens * _BF16 * (16 * shape.hidden + 7 * width) + _gptq_bytes(shape)
+    layer += tokens * _BF16 * (16 * shape.hidden + 7 * shape.mlp_width) + _gptq_bytes(shape)
     head = shape.vocab * (shape.hidden * _BF16 + tokens * (_BF16 + _FP32))
     return _CUDA_BYTES + max(layer, head)
 

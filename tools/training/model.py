@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tunesmith.tools.models.memory_math import ModelShape
+from tunesmith.tools.models.shape import ModelShape
 
 _ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 # On a CPU the fused attention's backward is slower than plain products while a row's scores are small: 20 against

@@ -9,7 +9,6 @@ import pytest
 from tunesmith.tools.models.memory_math import (
     GPU_MARGIN_BYTES,
     RUNTIME_BYTES,
-    ModelShape,
     gpu_server_bytes,
     gpu_share,
     group_size_for,
@@ -20,6 +19,7 @@ from tunesmith.tools.models.memory_math import (
     share_now,
     train_memory_bytes,
 )
+from tunesmith.tools.models.shape import ModelShape
 
 GIB = 1 << 30
 SMOL: dict[str, Any] = {

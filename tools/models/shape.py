@@ -1,0 +1,183 @@
+"""The sizes of a model by its config.json alone: parameters by kind, of the whole and of what a token meets.
+
+Exact for the families in `tests/tools/models/test_shape.py`, which hold it against the models that transformers builds.
+Covers decoder-only transformers with gated MLPs, dense or mixture-of-experts, tied or untied embeddings. Does not cover
+vision towers, state-space layers, or latent attention (DeepSeek): their count is off by what they have beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+_QKV_BIAS = ("qwen2", "qwen2_moe")
+_HEAD_NORMS = ("qwen3", "qwen3_moe", "gemma3", "gemma3_text", "smollm4")
+"""Query and key are normed with one weight a head's dimension."""
+_WIDE_NORMS = ("olmo2", "olmoe", "olmo3")
+"""Query and key are normed over all heads."""
+_NORMS = {"gemma2": 4, "gemma3": 4, "gemma3_text": 4, "cohere": 1}
+_TIED = ("gemma", "gemma2", "gemma3", "gemma3_text", "cohere")
+"""Families whose configs leave out that input and output share one matrix."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """The sizes in a transformers config that memory and time depend on."""
+
+    family: str
+    hidden: int
+    intermediate: int
+    layers: int
+    vocab: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    experts: int
+    """0 for a dense model."""
+    expert_intermediate: int
+    shared_intermediate: int
+    experts_per_token: int
+    dense_layers: int
+    """Of a mixture, the layers that have an ordinary MLP."""
+    tied: bool
+    biases: int
+    """Of one layer's attention projections."""
+    norms: int
+    """Weights of one layer's norms."""
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> ModelShape:
+        """Read the shape from a config.json, or its text_config. Raises KeyError where a size is missing."""
+        c = {**config, **config.get("text_config", {})}
+        family = str(c.get("model_type") or "llama")
+        hidden, heads = int(c["hidden_size"]), int(c["num_attention_heads"])
+        kv_heads = int(c.get("num_key_value_heads") or heads)
+        head_dim = int(c.get("head_dim") or hidden // heads)
+        experts = next((int(c[key]) for key in _EXPERTS if c.get(key)), 0)
+        queries, keys = heads * head_dim, kv_heads * head_dim
+        biases = queries + 2 * keys if family in _QKV_BIAS else 0
+        if c.get("attention_bias"):
+            biases = queries + 2 * keys + hidden
+        norms = _NORMS.get(family, 2) * hidden
+        norms += 2 * head_dim if family in _HEAD_NORMS else 0
+        norms += queries + keys if family in _WIDE_NORMS else 0
+        return cls(
+            family=family,
+            hidden=hidden,
+            intermediate=int(c.get("intermediate_size") or 4 * hidden),
+            layers=int(c["num_hidden_layers"]),
+            vocab=int(c["vocab_size"]),
+            heads=heads,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+            experts=experts,
+            expert_intermediate=int(c.get("moe_intermediate_size") or c.get("intermediate_size") or 0)
+            if experts
+            else 0,
+            shared_intermediate=_shared(c) if experts else 0,
+            experts_per_token=int(c.get("num_experts_per_tok") or 1) if experts else 0,
+            dense_layers=_dense_layers(c) if experts else 0,
+            tied=bool(c.get("tie_word_embeddings", family in _TIED)),
+            biases=biases,
+            norms=norms,
+        )
+
+    @property
+    def attention_parameters(self) -> int:
+        """Of one layer's q, k, v and o projections, without biases."""
+        return 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
+
+    @property
+    def expert_parameters(self) -> int:
+        """Of one mixture layer's routed experts; 0 for a dense model."""
+        return 3 * self.hidden * self.experts * self.expert_intermediate
+
+    @property
+    def mlp_parameters(self) -> int:
+        """Of one layer's gate, up and down projections, all experts included."""
+        if not self.experts:
+            return 3 * self.hidden * self.intermediate
+        return self.expert_parameters + 3 * self.hidden * self.shared_intermediate
+
+    @property
+    def linear_parameters(self) -> int:
+        """Of all layers' projections: what quantization and 4-bit loading are meant to shrink."""
+        dense = self.dense_layers * 3 * self.hidden * self.intermediate
+        return self.layers * self.attention_parameters + self.mixture_layers * self.mlp_parameters + dense
+
+    @property
+    def mixture_layers(self) -> int:
+        """Layers whose MLP is counted by `mlp_parameters`; all of them in a dense model."""
+        return self.layers - self.dense_layers
+
+    @property
+    def routed_parameters(self) -> int:
+        """Of all routed experts of all layers: kept apart, since loaders do not treat them as linear layers."""
+        return self.mixture_layers * self.expert_parameters
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Input matrix, and the output head where it is a matrix of its own."""
+        return self.vocab * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def small_parameters(self) -> int:
+        """Norms, biases, routers and the gates of shared experts."""
+        routers = self.mixture_layers * self.hidden * (self.experts + (1 if self.family == "qwen2_moe" else 0))
+        return self.layers * (self.norms + self.biases) + (routers if self.experts else 0) + self.hidden
+
+    @property
+    def parameters(self) -> int:
+        """All of them."""
+        return self.linear_parameters + self.embedding_parameters + self.small_parameters
+
+    @property
+    def active_parameters(self) -> int:
+        """What one token is multiplied with: a mixture's chosen experts only, and no row of the input matrix."""
+        idle = (
+            self.mixture_layers * 3 * self.hidden * self.expert_intermediate * (self.experts - self.experts_per_token)
+        )
+        return self.linear_parameters - (idle if self.experts else 0) + self.vocab * self.hidden
+
+    @property
+    def mlp_width(self) -> int:
+        """Intermediate values of one token in one layer."""
+        if not self.experts:
+            return self.intermediate
+        return self.experts_per_token * self.expert_intermediate + self.shared_intermediate
+
+    @property
+    def widest_input(self) -> int:
+        """The largest number of input features of any quantized layer."""
+        return max(self.hidden, self.heads * self.head_dim, self.expert_intermediate or self.intermediate)
+
+    def lora_parameters(self, rank: int, *, experts: bool = True) -> int:
+        """Of the LoRA adapter that training makes: rank × (in + out) for each projection that it adapts.
+
+        A mixture's attention and, with `experts` (not at 4 bits), its fused expert matrices: peft gives each expert of
+        gate_up (hidden → 2 × width) and of down (width → hidden) its own rank.
+        """
+        attention = 2 * (self.hidden + self.head_dim * self.heads) + 2 * (self.hidden + self.head_dim * self.kv_heads)
+        if not self.experts:
+            return rank * self.layers * (attention + 3 * (self.hidden + self.intermediate))
+        fused = self.experts * (2 * self.hidden + 3 * self.expert_intermediate) if experts else 0
+        return rank * (self.layers * attention + self.mixture_layers * fused)
+
+
+def _shared(config: Mapping[str, Any]) -> int:
+    """Width of the experts that every token meets; DeepSeek's and GLM's kind counts them instead."""
+    if width := config.get("shared_expert_intermediate_size"):
+        return int(width)
+    return int(config.get("n_shared_experts") or 0) * int(config.get("moe_intermediate_size") or 0)
+
+
+def _dense_layers(config: Mapping[str, Any]) -> int:
+    """How many layers of a mixture have an ordinary MLP."""
+    if first := config.get("first_k_dense_replace"):
+        return int(first)
+    layers = int(config["num_hidden_layers"])
+    every = int(config.get("decoder_sparse_step") or 1)
+    named = set(config.get("mlp_only_layers") or ())
+    return sum(layer in named or (layer + 1) % every != 0 for layer in range(layers))
