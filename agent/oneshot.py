@@ -22,6 +22,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline import executor
 from tunesmith.tools.pipeline.plan_file import ArcPlan
 from tunesmith.tools.pipeline.workspace import Approver, Workspace
+from tunesmith.tools.report.format import visible
 
 FETCH = {"model": "bundled-driver", "role": "driver"}
 """Fields of the `base` step that brings the bundled driver here."""
@@ -93,7 +94,7 @@ class _Turn:
             return
         self.out.emit("message", text=reply.text, left_out=list(reply.left_out))
         if not self.out.as_json:
-            print(reply.text)
+            print(visible(reply.text))
 
     def _endpoint(self) -> Endpoint:
         def waiting(seconds: float) -> None:

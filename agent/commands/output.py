@@ -6,7 +6,6 @@ Without `--json` the result of a command goes to stdout and its progress to stde
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from rich.console import Console, RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.progress_bar import Bar
+from tunesmith.agent.commands.terminal import SafeConsole, json_text
 from tunesmith.memory.records import Step
 from tunesmith.tools.pipeline import catalog
 
@@ -28,7 +28,7 @@ class Output:
 
     as_json: bool = False
     stream: bool = False
-    console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
+    console: Console = field(default_factory=lambda: SafeConsole(stderr=True, highlight=False))
     pending: dict[str, Any] = field(default_factory=dict)
     """The last question that was asked, for the document of a command that ends with exit code 3."""
     step: str = ""
@@ -60,7 +60,7 @@ class Output:
         elif self.as_json:
             self._line(value)
         else:
-            Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_COLUMNS).print(shown)
+            SafeConsole(highlight=False, width=None if sys.stdout.isatty() else _FILE_COLUMNS).print(shown)
 
     def say(self, text: str) -> None:
         """A remark on stderr."""
@@ -97,8 +97,7 @@ class Output:
             self._bar = None
 
     def _line(self, value: Any) -> None:
-        text = json.dumps(value, ensure_ascii=False, default=_plain)
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(json_text(value, default=_plain) + "\n")
         sys.stdout.flush()
 
     def _show(self, event: str, data: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.run_steps import LET_GO
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.summary import summarise, summary_view, write_run_report
+from tunesmith.agent.commands.terminal import escaped_json, escaped_xml, json_text
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.questions import ask_sql, show_run
 from tunesmith.memory.records import APPROVED, DONE, PLANNED, RUNNING, Step
@@ -103,12 +103,12 @@ def _export_graded(path: Path, outputs: Path | None, format_: str) -> int:
         for (case_id, response), graded in zip(given, grades, strict=True)
     ]
     if format_ == "junit":
-        print(export.junit_xml(suite_.cases, results, name=path.stem, at_s=time.time()), end="")
+        print(escaped_xml(export.junit_xml(suite_.cases, results, name=path.stem, at_s=time.time())), end="")
         return 0
     document = export.promptfoo_document(
         suite_.cases, results, name=path.stem, at_s=time.time(), derived=suite_.derived_metrics
     )
-    print(json.dumps(document, ensure_ascii=False, indent=1))
+    print(json_text(document, indent=1))
     return 0
 
 
@@ -282,7 +282,7 @@ def report(args: argparse.Namespace, settings: Settings, store: Store, out: Outp
         if args.output:
             atomic_write(Path(args.output).expanduser(), text)
         else:
-            print(text, end="")
+            print(escaped_xml(text) if args.format == "junit" else escaped_json(text), end="")
         return 0
     path, told = write_run_report(store, run, Path(args.output).expanduser() if args.output else None)
     summary = {**summarise(store, run), "report": str(path), "verdict": told.get("verdict")}

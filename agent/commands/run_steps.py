@@ -24,6 +24,7 @@ from tunesmith.tools.pipeline import catalog, executor, plan_file
 from tunesmith.tools.pipeline.plan_file import ArcPlan
 from tunesmith.tools.pipeline.progress import is_complete
 from tunesmith.tools.pipeline.workspace import Approver, Decision, Workspace
+from tunesmith.tools.report.format import visible
 
 LET_GO = 130
 """Exit code of a command that was interrupted: what it started goes on."""
@@ -40,7 +41,7 @@ def approver_of(args: argparse.Namespace) -> Approver:
 
 def _ask(question: str) -> str:
     # input() would put the question on stdout, where only results belong.
-    sys.stderr.write(question)
+    sys.stderr.write(visible(question))
     sys.stderr.flush()
     line = sys.stdin.readline()
     if not line:

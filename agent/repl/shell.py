@@ -26,6 +26,7 @@ from tunesmith.agent.commands.fields import choices
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.startup import open_store, unexpected
+from tunesmith.agent.commands.terminal import SafeConsole
 from tunesmith.agent.repl import slash
 from tunesmith.agent.repl.monitor import Monitor
 from tunesmith.agent.repl.talk import Talk
@@ -114,7 +115,7 @@ class Shell:
 
     def main_console(self) -> Console:
         """The terminal itself, for the main thread while it shows no prompt."""
-        return Console(file=sys.__stdout__, highlight=False)
+        return SafeConsole(file=sys.__stdout__, highlight=False)
 
     def emit(self, event: str, **data: Any) -> None:
         """An event of a step or a plan: what the user should see of it."""
@@ -292,4 +293,4 @@ def _console() -> Console:
     # The main thread prints between prompts, right to the terminal. Another one prints while a prompt may be shown:
     # through sys.stdout of this moment, which prompt-toolkit puts above it.
     main = threading.current_thread() is threading.main_thread()
-    return Console(file=sys.__stdout__ if main else sys.stdout, force_terminal=True, highlight=False)
+    return SafeConsole(file=sys.__stdout__ if main else sys.stdout, force_terminal=True, highlight=False)

@@ -16,7 +16,7 @@ MOST_CHARACTERS = 4000
 
 # C0 and C1 controls (not tab and newline), direction overrides, invisible operators, line separators, surrogates,
 # tag characters: text that a reader cannot see must not be able to change what the reader sees.
-_HIDDEN = re.compile(
+HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\uffff"
     "\U000e0000-\U000e007f]"
 )
@@ -24,7 +24,7 @@ _HIDDEN = re.compile(
 
 def visible(value: Any) -> str:
     """`value` as text in which every character that hides or reorders others is spelled out, such as ⟨U+202E⟩."""
-    return _HIDDEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", str(value).replace("\r\n", "\n"))
+    return HIDDEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", str(value).replace("\r\n", "\n"))
 
 
 def clip(value: Any, most: int = MOST_CHARACTERS) -> str:

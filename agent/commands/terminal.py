@@ -1,0 +1,36 @@
+"""The last door before a terminal: whatever a model, a data set or a file said passes here, and can steer nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from tunesmith.tools.report.format import HIDDEN, visible
+
+
+class SafeConsole(Console):
+    """A console whose texts hold no escape sequence, whoever wrote them; only rich's own control codes pass."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As rich does it, every text with what it hides spelled out."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
+def json_text(value: Any, *, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:
+    """`value` as JSON for a pipe or a terminal: its letters readable, what a terminal might obey escaped."""
+    return escaped_json(json.dumps(value, ensure_ascii=False, indent=indent, default=default))
+
+
+def escaped_json(document: str) -> str:
+    """The same JSON with such characters escaped; they can stand in its strings alone."""
+    return HIDDEN.sub(lambda found: json.dumps(found[0])[1:-1], document)
+
+
+def escaped_xml(document: str) -> str:
+    """The same XML with such characters as references."""
+    return HIDDEN.sub(lambda found: f"&#x{ord(found[0]):X};", document)

@@ -1,0 +1,76 @@
+"""What a model, a row or a file says reaches a terminal as text: nothing of it moves a cursor or hides a word."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from concurrent.futures import Future
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import pytest
+from rich.table import Table
+from rich.text import Text
+
+from tunesmith.agent import oneshot
+from tunesmith.agent.commands.output import Output
+from tunesmith.agent.commands.terminal import SafeConsole, escaped_xml, json_text
+from tunesmith.agent.driver.chat import Reply
+from tunesmith.tools.report.format import HIDDEN
+
+EVIL = [
+    "\x1bc",
+    "\x1b]0;owned\x07",
+    "\x1b[2J",
+    "\x9b2J",
+    "\u202egnp.exe",
+    "a\x00b",
+    "\u2066x",
+    "\U000e0041",
+    "\x7f",
+    "\r",
+]
+
+
+def harmless(text: str) -> bool:
+    return not HIDDEN.search(text)
+
+
+@pytest.mark.parametrize("evil", EVIL)
+def test_a_console_prints_no_text_that_steers_the_terminal(evil: str) -> None:
+    table = Table(evil, title=evil)
+    table.add_row(Text(f"a{evil}b"))
+    for shown in (f"said {evil}", Text(evil), table):
+        out = io.StringIO()
+        SafeConsole(file=out, width=100).print(shown, markup=False)
+        assert harmless(out.getvalue()), ascii(out.getvalue())
+
+
+def test_colours_of_our_own_still_reach_a_terminal() -> None:
+    out = io.StringIO()
+    SafeConsole(file=out, force_terminal=True, color_system="standard").print(Text("fine", style="red"))
+    assert "\x1b[31mfine" in out.getvalue()
+
+
+@pytest.mark.parametrize("evil", [*EVIL, "\ud800"])
+def test_json_says_the_same_without_a_character_that_a_terminal_obeys(evil: str) -> None:
+    text = json_text({f"key {evil}": ["ä", evil]})
+    assert harmless(text) and "ä" in text and json.loads(text) == {f"key {evil}": ["ä", evil]}
+
+
+def test_xml_says_the_same_without_a_character_that_a_terminal_obeys() -> None:
+    text = escaped_xml("<a>ä\u202eb\x9bc</a>")
+    assert harmless(text) and ElementTree.fromstring(text).text == "ä\u202eb\x9bc"
+
+
+@pytest.mark.parametrize("evil", EVIL)
+def test_a_reply_for_a_script_is_printed_as_text(evil: str, capsys: pytest.CaptureFixture[str]) -> None:
+    turn = object.__new__(oneshot._Turn)
+    turn.out = Output()
+    said: Future[Reply] = Future()
+    said.set_result(Reply(f"done {evil} it is"))
+    turn.chat = SimpleNamespace(cancel=lambda: None)  # type: ignore[assignment]
+    turn._tell(argparse.Namespace(), said)  # type: ignore[arg-type]
+    told = capsys.readouterr().out
+    assert told.startswith("done") and harmless(told), ascii(told)
