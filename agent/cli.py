@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from tunesmith.agent.commands.parser import parse
 from tunesmith.agent.commands.startup import open_store, unexpected
 from tunesmith.memory.errors import TunesmithError
+from tunesmith.memory.files import keep_private
 from tunesmith.tools.pipeline import catalog
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _STREAMS = ("run", "demo")
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command line and return its exit code; no traceback ever reaches the user."""
     words = list(sys.argv[1:] if argv is None else argv)
+    keep_private()
     _open_closed_streams()
     opened: list[Output] = []
     try:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.memory import migrations
 from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound
+from tunesmith.memory.files import make_private
 from tunesmith.memory.records import (
     APPROVED,
     DECLINED,
@@ -63,7 +64,7 @@ class Ledger:
 
     def __init__(self, home: Path) -> None:
         """Open (and where needed create or migrate) `home/tunesmith.db`."""
-        home.mkdir(parents=True, exist_ok=True)
+        make_private(home)
         self.home = home
         self.path = home / "tunesmith.db"
         self._lock = threading.RLock()

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from tunesmith.memory.errors import TunesmithError
+from tunesmith.memory.files import keep_private
 from tunesmith.memory.records import STOPPED
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import Job
@@ -44,6 +45,7 @@ def main() -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--vllm")
     args = parser.parse_args()
+    keep_private()
     store = Store(args.home)
     entry = catalog.BY_NAME[store.step(args.step).stage]
     me = ProcessId.of(os.getpid())

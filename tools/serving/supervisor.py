@@ -26,6 +26,7 @@ def main() -> int:
     """Start the server that the record describes, and wait for its end or for the end of its lease."""
     record_path = Path(sys.argv[1])
     record = json.loads(record_path.read_text())
+    os.umask(0o077)
     os.environ.update(record["env"])
     os.environ["PYTHONSAFEPATH"] = "1"  # vLLM starts Pythons of its own, which would look into their folder first
     os.environ["VLLM_API_KEY"] = record_path.with_suffix(".key").read_text()
