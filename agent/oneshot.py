@@ -131,4 +131,5 @@ class _Turn:
         from tunesmith.agent.commands.summary import conclude
 
         summary = conclude(self.ws.store, run, self.out.say)
-        return f"{run} is done: {'; '.join(str(c['arms']) for c in summary['comparisons'])}"
+        compared = "; ".join(" → ".join(comparison.arms) for comparison in summary.comparisons)
+        return f"{run} is done: {compared}"

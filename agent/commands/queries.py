@@ -6,8 +6,9 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -24,6 +25,9 @@ from tunesmith.memory.records import APPROVED, DONE, PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import ARMS
 from tunesmith.tools.pipeline import launcher
+
+if TYPE_CHECKING:
+    from tunesmith.tools.evaluation.compare import ComparedWithHops
 
 Command = Callable[[argparse.Namespace, Settings, Store, Output], int]
 
@@ -118,34 +122,34 @@ def _why_failed(case: dict[str, Any]) -> str:
 
 def compare(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """`compare RUN --arms A,B`: 0; 4 where they may not be compared, or a gated block got worse, over a hop too."""
-    from tunesmith.tools.evaluation.lineage import broken_gates, compared
+    from tunesmith.tools.evaluation.compare import compare_with_hops
 
     arms = [arm.strip() for arm in args.arms.split(",")]
     if len(arms) != 2 or arms[0] == arms[1]:
         raise BadInput(f"--arms takes two different arms, such as base,adapter; it was {args.arms!r}")
-    found = compared(store, store.run(args.run).id, *arms)
-    out.document(found, Group(render.comparison_table(found), *_beside_comparison(found)))
-    return 4 if broken_gates(found) else 0
+    compared = compare_with_hops(store, store.run(args.run).id, *arms)
+    out.document(compared.to_json(), Group(render.comparison_table(compared.whole), *_beside_comparison(compared)))
+    return 4 if compared.broken_gates else 0
 
 
-def _beside_comparison(found: dict[str, Any]) -> Iterator[RenderableType]:
+def _beside_comparison(compared: ComparedWithHops) -> Iterator[RenderableType]:
     """What stands below a comparison: why it is none, flips, metrics, the hops between, what still leaks, advice."""
-    if found["refused"]:
-        yield render.plain(f"refused: {found['refused']}")
-    flips = [[flip["block"], flip["case_id"], *(flip[arm] for arm in found["arms"])] for flip in found["flips"]]
-    yield render.rows_table(["block", "case", *found["arms"]], flips) if flips else render.plain("no case flipped")
-    if found["metrics"]:
-        rows = [[name, *m["mean"].values(), m["difference"], m["p_adjusted"]] for name, m in found["metrics"].items()]
+    whole = compared.whole
+    if whole.refused:
+        yield render.plain(f"refused: {whole.refused}")
+    flips = [[flip.block, flip.case_id, flip.before, flip.after] for flip in whole.flips]
+    yield render.rows_table(["block", "case", *whole.arms], flips) if flips else render.plain("no case flipped")
+    if whole.metrics:
+        rows = [[name, *m.mean.values(), m.difference, m.p_adjusted] for name, m in whole.metrics.items()]
         rounded = [[f"{cell:.3g}" if isinstance(cell, float) else cell for cell in row] for row in rows]
-        yield render.rows_table(["metric", *found["arms"], "difference", "p (Holm)"], rounded)
-    yield from (render.hop_line(hop) for hop in found["chain"])
-    if found["known_limits"]:
-        yield render.plain(f"known limits: {found['arms'][1]} still fails")
-        yield render.rows_table(["block", "case", "reason"], [
-            [case["block"], case["case_id"], case["reason"]] for case in found["known_limits"]
-        ])  # fmt: skip
-    if found["advice"]:
-        yield render.plain(found["advice"])
+        yield render.rows_table(["metric", *whole.arms, "difference", "p (Holm)"], rounded)
+    yield from (render.hop_line(hop) for hop in compared.chain)
+    if compared.known_limits:
+        yield render.plain(f"known limits: {whole.arms[1]} still fails")
+        limits = [[limit.block, limit.case_id, limit.reason] for limit in compared.known_limits]
+        yield render.rows_table(["block", "case", "reason"], limits)
+    if compared.advice:
+        yield render.plain(compared.advice)
 
 
 def runs(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
@@ -284,9 +288,9 @@ def report(args: argparse.Namespace, settings: Settings, store: Store, out: Outp
         else:
             print(escaped_xml(text) if args.format == "junit" else escaped_json(text), end="")
         return 0
-    path, told = write_run_report(store, run, Path(args.output).expanduser() if args.output else None)
-    summary = {**summarise(store, run), "report": str(path), "verdict": told.get("verdict")}
-    out.document({**summary, "summary": told}, summary_view(summary))
+    written = write_run_report(store, run, Path(args.output).expanduser() if args.output else None)
+    summary = replace(summarise(store, run), report=written.path, verdict=written.verdict)
+    out.document({**summary.to_json(), "summary": written.to_json()}, summary_view(summary))
     return 0
 
 

@@ -16,6 +16,7 @@ from tunesmith.tools.core.stage import GIB, Estimate, Plan
 from tunesmith.tools.report.format import visible
 
 if TYPE_CHECKING:
+    from tunesmith.tools.evaluation.comparison import BlockScore, Comparison
     from tunesmith.tools.pipeline.forecast import Forecast
 
 _MARKS = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "declined": "yellow"}
@@ -242,28 +243,27 @@ def run_table(shown: Mapping[str, Any]) -> RenderableType:
     return Group(head, *tables)
 
 
-def comparison_table(compared: Mapping[str, Any]) -> RenderableType:
+def comparison_table(compared: Comparison) -> RenderableType:
     """Two arms held against each other, block by block."""
-    a, b = compared["arms"]
+    a, b = compared.arms
     columns = ["block", "cases", a, b, "fail → pass", "pass → fail", "p", "verdict"]
     rows = [
         [
-            block,
-            counts["cases"],
-            passed_text({**counts, "passed": counts["passed"][a], "errors": counts["errors"][a]}),
-            passed_text({**counts, "passed": counts["passed"][b], "errors": counts["errors"][b]}),
-            counts["fail_to_pass"],
-            counts["pass_to_fail"],
-            _p(counts["p_value"]).removeprefix(", p ").removeprefix("= ") or "–",
-            counts["verdict"],
+            name,
+            block.cases,
+            passed_text(block.score(a)),
+            passed_text(block.score(b)),
+            block.fail_to_pass,
+            block.pass_to_fail,
+            _p(block.p_value).removeprefix(", p ").removeprefix("= "),
+            block.verdict,
         ]
-        for block, counts in compared["blocks"].items()
+        for name, block in compared.blocks.items()
     ]
-    head = plain(f"{compared['run']}: {a} → {b}")
-    if not compared["comparable"]:
-        differs = ", ".join(map(str, compared["differs_in"]))
-        head += Text(f"  not comparable: they differ in {differs}", style="red")
-    left_out = [plain(line) for line in left_out_lines(compared.get("left_out", {}))]
+    head = plain(f"{compared.run}: {a} → {b}")
+    if not compared.comparable:
+        head += Text(f"  not comparable: they differ in {', '.join(compared.differs_in)}", style="red")
+    left_out = [plain(line) for line in left_out_lines(compared.left_out)]
     return Group(head, rows_table(columns, rows), *left_out)
 
 
@@ -275,38 +275,37 @@ def left_out_lines(left_out: Mapping[str, int]) -> list[str]:
     ]
 
 
-def passed_text(counts: Mapping[str, Any], *, of: bool = False) -> str:
+def passed_text(score: BlockScore, *, of: bool = False) -> str:
     """What an arm passed of a block, such as `19 of 19 (100%), 5 errors`; `of`: tell of how many in any case.
 
     Errors are no failures: they are outside the number that it passed some of, and told beside it.
     """
-    judged, passed, errors = counts["judged"], counts["passed"], counts["errors"]
-    told = f"{passed} of {judged}" if of or judged < counts["cases"] else f"{passed}"
-    share = f" ({passed / judged:.0%})" if judged else ""
-    return told + share + (f", {errors} error{'s' if errors > 1 else ''}" if errors else "")
+    told = f"{score.passed} of {score.judged}" if of or score.judged < score.cases else f"{score.passed}"
+    share = "" if score.rate is None else f" ({score.rate:.0%})"
+    return told + share + (f", {score.errors} error{'s' if score.errors > 1 else ''}" if score.errors else "")
 
 
-def rates_table(blocks: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> RenderableType:
+def rates_table(blocks: Mapping[str, Mapping[str, BlockScore]]) -> RenderableType:
     """Blocks down, arms across: how many cases each arm passed."""
     arms = list(dict.fromkeys(arm for scores in blocks.values() for arm in scores))
     rows = []
     for block, scores in blocks.items():
-        cases = next(iter(scores.values()))["cases"]
+        cases = next(iter(scores.values())).cases
         told = [passed_text(scores[arm]) if arm in scores else "–" for arm in arms]
         rows.append([block, cases, *told])
     return rows_table(["block", "cases", *arms], rows)
 
 
-def hop_line(compared: Mapping[str, Any]) -> Text:
+def hop_line(compared: Comparison) -> Text:
     """One comparison in a line: what was gained and lost in each block, and the verdict."""
-    a, b = compared["arms"]
+    a, b = compared.arms
     parts = [
-        f"{block} {counts['verdict']} (+{counts['fail_to_pass']} −{counts['pass_to_fail']}{_p(counts['p_value'])})"
-        for block, counts in compared["blocks"].items()
+        f"{name} {block.verdict} (+{block.fail_to_pass} −{block.pass_to_fail}{_p(block.p_value)})"
+        for name, block in compared.blocks.items()
     ]
-    told = "; ".join(parts) if compared["comparable"] else f"not comparable: {', '.join(compared['differs_in'])}"
+    told = "; ".join(parts) if compared.comparable else f"not comparable: {', '.join(compared.differs_in)}"
     return plain(f"{a} → {b}: {told}")
 
 
-def _p(p_value: float | None) -> str:
-    return "" if p_value is None else ", p < 0.001" if p_value < 0.001 else f", p = {p_value:.2g}"
+def _p(p_value: float) -> str:
+    return ", p < 0.001" if p_value < 0.001 else f", p = {p_value:.2g}"

@@ -289,6 +289,6 @@ def _conclude(store: Store, run: str | None, exit_code: int, out: Output) -> Non
     elif exit_code:
         out.say(f"`tunesmith run --resume {run}` goes on where {run} stopped")
     summary = conclude(store, run, out.say)
-    out.emit("done", exit_code=exit_code, **summary)
+    out.emit("done", exit_code=exit_code, **summary.to_json())
     if not out.as_json or out.console.is_terminal:
-        out.document(summary, summary_view(summary))
+        out.document(summary.to_json(), summary_view(summary))

@@ -3,77 +3,122 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from pydantic import JsonValue
 from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import DONE
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import ARMS
+
+if TYPE_CHECKING:
+    from tunesmith.tools.evaluation.comparison import BlockScore, Comparison
+    from tunesmith.tools.report.page import WrittenReport
+
+Scores = Mapping[str, Mapping[str, "BlockScore"]]
+"""Block → arm → what it passed."""
 
 
-def summarise(store: Store, run: str) -> dict[str, Any]:
-    """Pass rates per block and arm, each arm against the base and against the hop before it, times, the endpoint."""
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The run's newest deployment: where it answers, and whether it does now."""
+
+    step: str
+    reported: Mapping[str, JsonValue]
+    """What the deploying step said of it: url, model, key file, first answer; address and key file of this moment."""
+    served_now: bool
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """As `report --json` tells it."""
+        return {"step": self.step, **self.reported, "served_now": self.served_now}
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What came of a run: pass rates, each arm against the base and the hop before it, times, the endpoint."""
+
+    run: str
+    name: str
+    status: str
+    blocks: Scores
+    comparisons: Sequence[Comparison]
+    seconds: float
+    estimated_seconds: float
+    peak_rss_bytes: int
+    endpoint: Endpoint | None
+    report: Path | None = None
+    """The page that was written; None where none was, or none was asked for."""
+    verdict: str = ""
+    """The report's headline."""
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The shape that scripts read."""
+        return {
+            "run": self.run,
+            "name": self.name,
+            "status": self.status,
+            "blocks": {
+                block: {arm: {**asdict(score), "rate": score.rate} for arm, score in scores.items()}
+                for block, scores in self.blocks.items()
+            },
+            "comparisons": [compared.to_json() for compared in self.comparisons],
+            "seconds": self.seconds,
+            "estimated_seconds": self.estimated_seconds,
+            "peak_rss_bytes": self.peak_rss_bytes,
+            "endpoint": self.endpoint.to_json() if self.endpoint else None,
+            "report": str(self.report) if self.report else None,
+            "verdict": self.verdict or None,
+        }
+
+
+def summarise(store: Store, run: str) -> RunSummary:
+    """Read a run's summary, without its report."""
     record = store.run(run)
     steps = store.steps(run)
     compared = comparisons(store, run)
-    return {
-        "run": run,
-        "name": record.name,
-        "status": record.status,
-        "blocks": pass_rates(compared),
-        "comparisons": compared,
-        "seconds": sum(step.seconds or 0.0 for step in steps),
-        "estimated_seconds": sum(step.estimated_seconds for step in steps if step.status == DONE),
-        "peak_rss_bytes": max((step.peak_rss_bytes or 0 for step in steps), default=0),
-        "endpoint": endpoint(store, run),
-    }
+    return RunSummary(
+        run=run,
+        name=record.name,
+        status=record.status,
+        blocks=pass_rates(compared),
+        comparisons=compared,
+        seconds=sum(step.seconds or 0.0 for step in steps),
+        estimated_seconds=sum(step.estimated_seconds for step in steps if step.status == DONE),
+        peak_rss_bytes=max((step.peak_rss_bytes or 0 for step in steps), default=0),
+        endpoint=endpoint(store, run),
+    )
 
 
-def comparisons(store: Store, run: str) -> list[dict[str, Any]]:
-    """Every evaluated arm against the base, then every hop of the chain of custody, as `compare` prints them."""
-    from tunesmith.tools.evaluation.comparison import compare_run
+def comparisons(store: Store, run: str) -> list[Comparison]:
+    """Every evaluated arm against the base, then every hop of the chain after it."""
+    from tunesmith.tools.evaluation.pairing import Evaluations, chain_pairs, compare_run
 
-    arms = evaluated_arms(store, run)
-    tuned = [arm for arm in arms if arm not in ("base", "prompted")]
+    arms = Evaluations.of(store, run).arms
     pairs = [("base", arm) for arm in arms if arm != "base" and "base" in arms]
-    pairs += list(itertools.pairwise(tuned))
+    pairs += [pair for pair in chain_pairs(arms) if pair[0] != "base"]
     found = []
     for a, b in pairs:
-        with contextlib.suppress(TunesmithError):  # an arm whose evaluation never finished
+        with contextlib.suppress(TunesmithError):  # a suite that cannot be read any more
             found.append(compare_run(store, run, a, b))
     return found
 
 
-def evaluated_arms(store: Store, run: str) -> list[str]:
-    """Arms of a run with stored results, in the order of the arc."""
-    held = {row["arm"] for row in store.read("SELECT DISTINCT arm FROM eval_results WHERE run = ?", run)}
-    return [arm for arm in ARMS if arm in held]
-
-
-def pass_rates(compared: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Block → arm → cases, judged, passed, errors and rate, of the first comparison that holds the arm.
-
-    The rate is of the cases that both arms of that comparison answered: an error is no failure.
-    """
-    blocks: dict[str, dict[str, dict[str, Any]]] = {}
+def pass_rates(compared: Sequence[Comparison]) -> Scores:
+    """What each arm passed of each block, by the first comparison that holds the arm."""
+    scores: dict[str, dict[str, BlockScore]] = {}
     for comparison in compared:
-        for block, counts in comparison["blocks"].items():
-            for arm in comparison["arms"]:
-                judged, passed = counts["judged"], counts["passed"][arm]
-                rate = passed / judged if judged else None
-                entry = {"cases": counts["cases"], "judged": judged, "passed": passed, "rate": rate}
-                entry["errors"] = counts["errors"][arm]
-                blocks.setdefault(block, {}).setdefault(arm, entry)
-    return blocks
+        for name, block in comparison.blocks.items():
+            for arm in comparison.arms:
+                scores.setdefault(name, {}).setdefault(arm, block.score(arm))
+    return scores
 
 
-def endpoint(store: Store, run: str) -> dict[str, Any] | None:
+def endpoint(store: Store, run: str) -> Endpoint | None:
     """What the run's newest deployment reported (url, model, key file, first answer), and whether it is up now.
 
     Up is the model and not the address: on a port of its own a later deployment answers at the same one. What is up
@@ -88,43 +133,42 @@ def endpoint(store: Store, run: str) -> dict[str, Any] | None:
     made = next((a for a in store.artifacts(run, "deployment") if a.step == step.id), None)
     server = servers.serving_now(store.home, str(made.meta.get("serves"))) if made else None
     now = {"url": server.url, "key_file": str(server.key_file)} if server else {}
-    return {"step": step.id, **(step.result or {}), **now, "served_now": server is not None}
+    return Endpoint(step.id, {**(step.result or {}), **now}, served_now=server is not None)
 
 
-def summary_view(summary: dict[str, Any]) -> RenderableType:
+def summary_view(summary: RunSummary) -> RenderableType:
     """The summary for a terminal."""
     parts: list[RenderableType] = []
-    if summary["blocks"]:
-        parts.append(render.rates_table(summary["blocks"]))
-        parts += [render.hop_line(compared) for compared in summary["comparisons"]]
-    took, estimated = render.duration(summary["seconds"]), render.duration(summary["estimated_seconds"])
-    peak = f", peak memory of a worker {render.size(summary['peak_rss_bytes'])}" if summary["peak_rss_bytes"] else ""
-    parts.append(render.plain(f"{summary['run']} {summary['status']}: took {took}, estimated {estimated}{peak}"))
-    if summary.get("verdict"):
-        parts.append(render.plain(summary["verdict"]))
-    served = summary["endpoint"]
-    if served and served["served_now"]:
+    if summary.blocks:
+        parts.append(render.rates_table(summary.blocks))
+        parts += [render.hop_line(compared) for compared in summary.comparisons]
+    took, estimated = render.duration(summary.seconds), render.duration(summary.estimated_seconds)
+    peak = f", peak memory of a worker {render.size(summary.peak_rss_bytes)}" if summary.peak_rss_bytes else ""
+    parts.append(render.plain(f"{summary.run} {summary.status}: took {took}, estimated {estimated}{peak}"))
+    if summary.verdict:
+        parts.append(render.plain(summary.verdict))
+    if summary.endpoint and summary.endpoint.served_now:
+        served = summary.endpoint.reported
         parts.append(render.plain(f"served now: {served.get('model')} at {served.get('url')}"))
         parts.append(render.plain(f"its key: {served.get('key_file')}; `tunesmith serve stop` ends it"))
-    if summary.get("report"):
-        parts.append(render.plain(f"report: {summary['report']}"))
+    if summary.report:
+        parts.append(render.plain(f"report: {summary.report}"))
     return Group(*parts)
 
 
-def conclude(store: Store, run: str, say: Callable[[str], None]) -> dict[str, Any]:
+def conclude(store: Store, run: str, say: Callable[[str], None]) -> RunSummary:
     """The summary of a run that ended, its report written; a report that fails never hides what the run came to."""
     summary = summarise(store, run)
     try:
-        path, told = write_run_report(store, run)
-        summary |= {"report": str(path), "verdict": told.get("verdict")}
+        written = write_run_report(store, run)
     except Exception as error:
         say(f"no report was written: {type(error).__name__}: {error}")
-        summary["report"] = None
-    return summary
+        return summary
+    return replace(summary, report=written.path, verdict=written.verdict)
 
 
-def write_run_report(store: Store, run: str, path: Path | None = None) -> tuple[Path, dict[str, Any]]:
-    """Write the run's HTML report, to runs/RUN/report.html unless told otherwise; its path and its summary.
+def write_run_report(store: Store, run: str, path: Path | None = None) -> WrittenReport:
+    """Write the run's HTML report, to runs/RUN/report.html unless told otherwise.
 
     Raises BadInput where nothing can be written there.
     """
@@ -134,6 +178,6 @@ def write_run_report(store: Store, run: str, path: Path | None = None) -> tuple[
     if target.is_dir():
         raise BadInput(f"{target} is a folder; name the file that the report goes to, such as -o {target}/report.html")
     try:
-        return target, write_report(store, run, target)
+        return write_report(store, run, target)
     except OSError as error:
         raise BadInput(f"cannot write the report {target}: {error.strerror}; name another file with -o") from None

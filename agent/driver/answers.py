@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from rich.console import Group, RenderableType
 
@@ -20,6 +20,9 @@ from tunesmith.memory.questions import show_run, what_made
 from tunesmith.memory.records import APPROVED, DONE, DRIVER_RUN, FAILED, PLANNED, RUNNING, STOPPED, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline import catalog
+
+if TYPE_CHECKING:
+    from tunesmith.agent.commands.summary import Scores
 
 Topic = Literal["runs", "run", "compare_runs", "setting", "served", "jobs", "rows"]
 TOPICS: tuple[str, ...] = get_args(Topic)
@@ -141,9 +144,9 @@ def _run(store: Store, run: Run) -> Told:
         "status": run.status,
         "begun": _date(run.created_at),
         "steps": {step.stage if not step.arm else f"{step.stage} {step.arm}": _step_words(step) for step in steps},
-        "took": render.duration(summary["seconds"]),
-        "passed": _passed(summary["blocks"]),
-        "verdicts": [render.hop_line(compared).plain for compared in summary["comparisons"]],
+        "took": render.duration(summary.seconds),
+        "passed": _passed(summary.blocks),
+        "verdicts": [render.hop_line(compared).plain for compared in summary.comparisons],
     }
     shown = Group(render.run_table(show_run(store, run.id)), summary_view(summary))
     return Told(shown, facts, f"{run.id}: {verdict_of(store, run.id)}")
@@ -154,10 +157,10 @@ def _step_words(step: Step) -> str:
     return f"{step.status}{took} ({step.id})"
 
 
-def _passed(blocks: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, str]]:
+def _passed(blocks: Scores) -> dict[str, dict[str, str]]:
     return {
-        block: {arm: render.passed_text(counts, of=True) for arm, counts in arms.items()}
-        for block, arms in blocks.items()
+        block: {arm: render.passed_text(score, of=True) for arm, score in scores.items()}
+        for block, scores in blocks.items()
     }
 
 

@@ -21,6 +21,7 @@ from tunesmith.agent.driver.turn_deps import Desk
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import RUNNING, Step
 from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.evaluation.comparison import Comparison
 from tunesmith.tools.pipeline import catalog, executor
 
 _RESULT_CHARACTERS = 1500
@@ -180,8 +181,8 @@ def step_facts(step: Step) -> dict[str, Any]:
     blocks = result.pop("blocks", None)
     if isinstance(blocks, Mapping):
         result["passed"] = {name: f"{block['passed']} of {block['cases']}" for name, block in blocks.items()}
-    verdicts = [render.hop_line(compared).plain for compared in (step.result or {}).get("comparisons", [])]
-    if verdicts:
+    stored = (step.result or {}).get("comparisons", [])
+    if verdicts := [render.hop_line(Comparison.from_json(compared)).plain for compared in stored]:
         result["verdicts"] = verdicts
     return {"stage": step.stage, "step": step.id, "run": step.run, "took": render.duration(step.seconds)} | _short(
         result

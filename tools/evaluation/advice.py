@@ -1,15 +1,18 @@
-"""Whether a base leaves a fine-tune anything to win: said once its baseline is known, before more is bought."""
+"""Whether to train at all: what the base leaves to win, and what a prompt alone reaches, before more is bought."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from tunesmith.memory.records import Step
+from tunesmith.memory.store import Store
 from tunesmith.tools.core.stats import ALPHA, mcnemar_exact
-from tunesmith.tools.evaluation.lineage import GOAL_RATE
-from tunesmith.tools.suites.case import PRIMARY_BLOCK
+from tunesmith.tools.evaluation.baseline import BlockResult
+from tunesmith.tools.evaluation.comparison import WORSE, Comparison
+from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK
 
+GOAL_RATE = 0.9
+"""Pass rate on the target that counts as reaching the goal, unless a request says otherwise."""
 FLIPS_TO_SHOW = next(flips for flips in range(1, 64) if mcnemar_exact(flips, 0) < ALPHA)
 """Cases that must flip, all one way, before the exact test shows a gain: 6 at .05."""
 _SPENDS = ("generate", "preflight", "train")
@@ -28,10 +31,10 @@ def headroom(passed: int, judged: int, goal: float = GOAL_RATE) -> str:
     return ""
 
 
-def baseline_advice(blocks: Mapping[str, Any]) -> str:
-    """`headroom` by a baseline's counts, each block with `cases`, `passed` and `errors`."""
-    counts = blocks.get(PRIMARY_BLOCK)
-    return headroom(counts["passed"], counts["cases"] - counts["errors"]) if counts else headroom(0, 0)
+def baseline_advice(blocks: Mapping[str, BlockResult]) -> str:
+    """`headroom` by what a baseline found."""
+    target = blocks.get(PRIMARY_BLOCK)
+    return headroom(target.passed, target.cases - target.errors) if target else headroom(0, 0)
 
 
 def before_spending(stage: str, done: Sequence[Step]) -> tuple[str, ...]:
@@ -41,3 +44,33 @@ def before_spending(stage: str, done: Sequence[Step]) -> tuple[str, ...]:
         return ()
     advice = (baselines[-1].result or {}).get("advice")
     return (str(advice),) if advice else ()
+
+
+def goal_rate(store: Store, compared: Comparison) -> float:
+    """The goal that the evaluation of the prompted arm was asked to hold it to."""
+    step = compared.steps.get("prompted")
+    return float(store.step(step).request.get("goal_rate", GOAL_RATE)) if step else GOAL_RATE
+
+
+def prompt_advice(compared: Comparison, goal: float) -> str:
+    """Whether the prompted base makes a fine-tune needless; empty where it is not one of the two arms.
+
+    It does where its pass rate on the target reaches `goal` and no guarded block is worse than the base's.
+    """
+    target = compared.blocks.get(PRIMARY_BLOCK)
+    if "prompted" not in compared.arms or not target or not target.judged or not compared.comparable:
+        return ""
+    passed, judged = target.passed["prompted"], target.judged
+    low, high = target.pass_rate_intervals["prompted"]
+    told = f"the prompt alone passes {passed} of {judged} target cases ({passed / judged:.0%}, 95 % interval "
+    told += f"{low:.0%}–{high:.0%})"
+    against_base = compared.arms[0] == "base"
+    lost = [name for name in GUARDED_BLOCKS if compared.verdict_on(name) == WORSE] if against_base else []
+    if passed < goal * judged:
+        return f"{told}, short of the goal of {goal:.0%}: this is what a fine-tune has to beat"
+    if lost:
+        return f"{told} and reaches the goal of {goal:.0%}, but makes {' and '.join(lost)} worse: a fine-tune may not"
+    return (
+        f"{told} and reaches the goal of {goal:.0%}: advised against training; deploy the base with this prompt, or "
+        "train only to save the prompt's tokens"
+    )

@@ -9,20 +9,23 @@ could not be had is an error, never a failure.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Any
+from typing import Any, Generic
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import EvalResult
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.job import Job
-from tunesmith.tools.evaluation.protocol import Sampling
+from tunesmith.tools.core.job import Job, R
+from tunesmith.tools.evaluation.protocol import Key, Sampling
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.suites.case import Case, Suite
@@ -47,7 +50,7 @@ class Arm:
 
     name: str
     model: str
-    key: Mapping[str, Any]
+    key: Key
     preamble: Sequence[Mapping[str, Any]] = ()
     """What stands before every conversation: a system prompt, and examples as turns."""
 
@@ -113,7 +116,7 @@ Answerer = Callable[[Sequence[Question], Keep], None]
 
 
 def run_arms(
-    job: Job[Any], suite: Suite, arms: Sequence[Arm], sampling: Sampling, answer: Answerer, *, fresh: bool = False
+    job: Job[R], suite: Suite, arms: Sequence[Arm], sampling: Sampling, answer: Answerer, *, fresh: bool = False
 ) -> int:
     """Ask every case of every arm that has no answer yet; returns how many answers earlier steps already had.
 
@@ -145,13 +148,27 @@ def run_arms(
     return taken_over
 
 
-def asked_once(job: Job[Any], ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+class Asked(BaseModel):
+    """What is left to know of a step once every question was put: the answers themselves are in the store."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keys: dict[str, dict[str, JsonValue]]
+    """Arm → the comparability key that it answered under."""
+    taken_over: int
+    """Answers that earlier steps already had."""
+    prompt: dict[str, JsonValue] = {}
+    proof: dict[str, JsonValue] = {}
+
+
+def asked_once(job: Job[R], ask: Callable[[], Asked]) -> Asked:
     """What `ask` returns; a step that was killed after it had asked everything does not start a server again."""
     kept = job.dir / "asked.json"
-    if not kept.exists():
-        job.write_json(kept.name, ask())
-    found: dict[str, Any] = json.loads(kept.read_text())
-    return found
+    with contextlib.suppress(FileNotFoundError, ValidationError):  # an earlier version's record: the answers are there
+        return Asked.model_validate_json(kept.read_text())
+    asked = ask()
+    job.write_json(kept.name, asked.model_dump(mode="json"))
+    return asked
 
 
 def by_prefix(cases: Sequence[Case]) -> list[Case]:
@@ -189,13 +206,13 @@ def refuses_adapters(error: StepFailed) -> bool:
     return "lora" in str(error).lower() or "refused the adapter" in str(error)
 
 
-class _Record:
+class _Record(Generic[R]):
     """Answers on their way into the store: graded at once, written within 20 ms, many to a commit.
 
     A thread writes: a commit waits for the disk, and nobody who asks should wait with it.
     """
 
-    def __init__(self, job: Job[Any], done: int, total: int) -> None:
+    def __init__(self, job: Job[R], done: int, total: int) -> None:
         self.job, self.done, self.total = job, done, total
         self._pending: list[EvalResult] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -262,7 +279,7 @@ def _answered(store: Store, step: str) -> dict[str, str]:
     return {row["id"]: row["key_hash"] for row in store.read(sql, step)}
 
 
-def _known(job: Job[Any]) -> dict[tuple[str, str, int], int]:
+def _known(job: Job[R]) -> dict[tuple[str, str, int], int]:
     """(arm, digest of the question, repeat) → row, of earlier steps that asked for the same arm in this run."""
     rows = job.store.read(
         "SELECT e.id, e.arm, e.key_hash, e.repeat FROM eval_results e JOIN steps s ON s.step = e.step"
@@ -325,7 +342,7 @@ def result_of(arm: Arm, case: Case, response: ChatResponse, question: Question |
     )
 
 
-def refuse_errors(job: Job[Any], lacking: str) -> None:
+def refuse_errors(job: Job[R], lacking: str) -> None:
     """Raise StepFailed where too many results of an arm are errors, for want of an "answer" or a "verdict"."""
     rows = job.store.read(
         "SELECT arm, count(error) AS errors, count(*) AS asked, max(error) AS error FROM eval_results"
@@ -338,22 +355,3 @@ def refuse_errors(job: Job[Any], lacking: str) -> None:
                 f"{row['errors']} of {row['asked']} cases of {row['arm']} have no {lacking} "
                 f"(bound {_ERRORS_ALLOWED:.0%}); one of them: {row['error']}; resume to ask those again"
             )
-
-
-def block_counts(store: Store, step: str, arm: str) -> dict[str, dict[str, int]]:
-    """Cases, passes and errors of each block, the repeats of a case reduced to one verdict."""
-    counts: dict[str, dict[str, int]] = {}
-    for block, answered, passes in _verdicts(store, step, arm):
-        found = counts.setdefault(block, {"cases": 0, "passed": 0, "errors": 0})
-        found["cases"] += 1
-        found["passed"] += 2 * passes > answered
-        found["errors"] += answered == 0
-    return counts
-
-
-def _verdicts(store: Store, step: str, arm: str) -> Iterator[tuple[str, int, int]]:
-    sql = (
-        "SELECT block, count(passed) AS answered, total(passed) AS passes FROM eval_results"
-        " WHERE step = ? AND arm = ? GROUP BY block, case_id ORDER BY min(id)"
-    )
-    return ((row["block"], row["answered"], int(row["passes"])) for row in store.read(sql, step, arm))

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
@@ -58,7 +58,7 @@ class BaselineResult(Result):
     artifact: str
     suite_sha256: str
     blocks: dict[str, BlockResult]
-    key: dict[str, Any]
+    key: dict[str, JsonValue]
     """The comparability key that these outputs were made under."""
     advice: str = ""
     """What speaks against training: too few cases to win, or a goal that is reached already."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.evaluation.advice import baseline_advice
-from tunesmith.tools.evaluation.asking import Arm, asked_once, block_counts, refuses_adapters, run_arms, server_answers
+from tunesmith.tools.evaluation.asking import Arm, Asked, asked_once, refuses_adapters, run_arms, server_answers
 from tunesmith.tools.evaluation.baseline import BaselineRequest, BaselineResult, BlockResult
+from tunesmith.tools.evaluation.comparison import CaseOutcome
 from tunesmith.tools.evaluation.judge_job import judge_waiting
 from tunesmith.tools.evaluation.protocol import Sampling
+from tunesmith.tools.evaluation.statistics import case_outcomes
 from tunesmith.tools.models.chat_template import takes_tools
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.model_server import bench_server, key_of
@@ -32,21 +33,35 @@ def run(job: Job[BaselineRequest]) -> BaselineResult:
         atomic_write(kept, read.to_json())
     suite = read_suite(kept)
     asked = asked_once(job, lambda: _ask(job, base, suite))
-    key = {**asked["key"], **judge_waiting(job, suite)}
+    key = {**asked.keys["base"], **judge_waiting(job, suite)}
     artifact = job.publish("suite", kept, meta={"suite_sha256": suite.sha256, "cases": len(suite.cases)})
-    counts = block_counts(job.store, job.step.id, "base")
+    blocks = _block_results(case_outcomes(job.store.results(job.step.id, "base")).values())
     return BaselineResult(
         artifact=artifact.id,
         suite_sha256=suite.sha256,
-        blocks={block: BlockResult(**count) for block, count in counts.items()},
+        blocks=blocks,
         key=key,
-        advice=baseline_advice(counts),
+        advice=baseline_advice(blocks),
         takes_tools=takes_tools(base.path) or not any(case.tools for case in suite.cases),
-        taken_over=asked["taken_over"],
+        taken_over=asked.taken_over,
     )
 
 
-def _ask(job: Job[BaselineRequest], base: Artifact, suite: Suite) -> dict[str, Any]:
+def _block_results(outcomes: Iterable[CaseOutcome]) -> dict[str, BlockResult]:
+    by_block: dict[str, list[CaseOutcome]] = {}
+    for outcome in outcomes:
+        by_block.setdefault(outcome.block, []).append(outcome)
+    return {
+        block: BlockResult(
+            cases=len(cases),
+            passed=sum(case.passed is True for case in cases),
+            errors=sum(case.passed is None for case in cases),
+        )
+        for block, cases in by_block.items()
+    }
+
+
+def _ask(job: Job[BaselineRequest], base: Artifact, suite: Suite) -> Asked:
     """Every answer, stored; the comparability key that they were given under."""
     request = job.request
     sampling = Sampling(request.max_tokens, request.temperature, request.repeats)
@@ -54,7 +69,8 @@ def _ask(job: Job[BaselineRequest], base: Artifact, suite: Suite) -> dict[str, A
         key = {**key_of(server, base, suite, max_tokens=request.max_tokens), **sampling.key}
         answer = server_answers(server, sampling, request.concurrency)
         arm = Arm("base", server.model, key)
-        return {"key": key, "taken_over": run_arms(job, suite, [arm], sampling, answer, fresh=request.fresh)}
+        taken_over = run_arms(job, suite, [arm], sampling, answer, fresh=request.fresh)
+        return Asked(keys={"base": dict(key)}, taken_over=taken_over)
 
 
 @contextmanager

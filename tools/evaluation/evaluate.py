@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import DONE
@@ -19,8 +19,10 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.local_paths import local_path
 from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, pinned
 from tunesmith.tools.data.behaviour import load_behaviour
+from tunesmith.tools.evaluation.advice import GOAL_RATE
+from tunesmith.tools.evaluation.comparison import StoredComparison
 from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_cases, find_models
-from tunesmith.tools.evaluation.lineage import GOAL_RATE, own_base
+from tunesmith.tools.evaluation.lineage import own_base
 from tunesmith.tools.evaluation.prompts import candidates
 from tunesmith.tools.evaluation.protocol import Sampling, keys_of
 from tunesmith.tools.serving.budget import evaluation_seconds, need_vllm, serving_memory
@@ -73,14 +75,14 @@ class EvaluateResult(Result):
 
     artifact: str
     arm: str
-    keys: dict[str, dict[str, Any]]
+    keys: dict[str, dict[str, JsonValue]]
     """Arm → the comparability key its outputs were made under."""
-    comparisons: list[dict[str, Any]]
+    comparisons: tuple[StoredComparison, ...]
     advice: str = ""
     """Of the arm `prompted`: whether a fine-tune is needed at all."""
-    prompt: dict[str, Any] = Field(default_factory=dict)
+    prompt: dict[str, JsonValue] = Field(default_factory=dict)
     """Of the arm `prompted`: what stood before every conversation, and how it was chosen."""
-    proof: dict[str, Any] = Field(default_factory=dict)
+    proof: dict[str, JsonValue] = Field(default_factory=dict)
     """What makes the arms comparable: hashes before and after, engine, arguments, template, sampling, refusals."""
     taken_over: int = 0
     """Answers to unchanged questions that an earlier evaluation of the arm already had."""

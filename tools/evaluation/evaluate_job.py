@@ -5,18 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+
+from pydantic import JsonValue
 
 from tunesmith.memory.errors import NotFound, StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.stage import ARMS
 from tunesmith.tools.data.behaviour import load_behaviour
-from tunesmith.tools.evaluation.asking import Answerer, Arm, asked_once, refuses_adapters, run_arms, server_answers
-from tunesmith.tools.evaluation.comparison import compare_run
+from tunesmith.tools.evaluation.advice import prompt_advice
+from tunesmith.tools.evaluation.asking import (
+    Answerer,
+    Arm,
+    Asked,
+    asked_once,
+    refuses_adapters,
+    run_arms,
+    server_answers,
+)
+from tunesmith.tools.evaluation.comparison import Comparison
 from tunesmith.tools.evaluation.evaluate import EvaluateRequest, EvaluateResult
 from tunesmith.tools.evaluation.judge_job import judge_waiting
-from tunesmith.tools.evaluation.lineage import advice
+from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.evaluation.prompt_search import Chosen, choose, given
 from tunesmith.tools.evaluation.protocol import Keys, Sampling
 from tunesmith.tools.serving import servers
@@ -34,7 +44,7 @@ class _Bench:
     arms: Sequence[Arm]
     answer: Answerer
     prompt: Chosen | None = None
-    proof: Mapping[str, Any] = field(default_factory=dict)
+    proof: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 def run(job: Job[EvaluateRequest]) -> EvaluateResult:
@@ -43,37 +53,38 @@ def run(job: Job[EvaluateRequest]) -> EvaluateResult:
     suite = read_suite(job.inputs["suite"].path)
     sampling = Sampling(request.max_tokens, request.temperature, request.repeats)
     used = [name for name in job.inputs if name != "base" or request.arm in _BESIDE_BASE]
-    before = {name: job.verified(name).sha256 for name in used}
+    before: dict[str, JsonValue] = {name: job.verified(name).sha256 for name in used}
     asked = asked_once(job, lambda: _ask(job, suite, sampling))
     judge = judge_waiting(job, suite)
-    after = {name: job.verified(name).sha256 for name in used}  # still those that the keys name
-    keys = {arm: {**key, **judge} for arm, key in asked["keys"].items()}
+    after: dict[str, JsonValue] = {name: job.verified(name).sha256 for name in used}  # still those that the keys name
+    keys = {arm: {**key, **judge} for arm, key in asked.keys.items()}
     comparisons = _comparisons(job, keys)
-    told = [found for one in comparisons if (found := advice(one, request.goal_rate))]
-    outcome: dict[str, Any] = {
-        "arm": request.arm,
-        "keys": keys,
-        "comparisons": comparisons,
-        "advice": told[0] if told and request.arm == "prompted" else "",
-        "prompt": asked["prompt"],
-        "proof": {"sha256_before": before, "sha256_after": after, "sampling": sampling.key, **asked["proof"], **judge},
-        "taken_over": asked["taken_over"],
-    }
-    artifact = job.publish("results", job.write_json("results.json", outcome), meta={"arm": request.arm})
-    return EvaluateResult(artifact=artifact.id, **outcome)
+    advice = [found for one in comparisons if (found := prompt_advice(one, request.goal_rate))]
+    result = EvaluateResult(
+        artifact="",  # its id is known once the rest is published
+        arm=request.arm,
+        keys=keys,
+        comparisons=tuple(comparisons),
+        advice=advice[0] if advice and request.arm == "prompted" else "",
+        prompt=asked.prompt,
+        proof={"sha256_before": before, "sha256_after": after, "sampling": sampling.key, **asked.proof, **judge},
+        taken_over=asked.taken_over,
+    )
+    written = job.write_json("results.json", result.model_dump(mode="json", exclude={"artifact"}))
+    return result.model_copy(update={"artifact": job.publish("results", written, meta={"arm": request.arm}).id})
 
 
-def _ask(job: Job[EvaluateRequest], suite: Suite, sampling: Sampling) -> dict[str, Any]:
+def _ask(job: Job[EvaluateRequest], suite: Suite, sampling: Sampling) -> Asked:
     """Every answer of every arm, stored; their keys, and what else must be known of how they came about."""
     with ExitStack() as stack:
         bench = _bench(job, stack, suite, sampling)
         taken_over = run_arms(job, suite, bench.arms, sampling, bench.answer, fresh=job.request.fresh)
-    return {
-        "keys": {arm.name: dict(arm.key) for arm in bench.arms},
-        "prompt": bench.prompt.as_dict() if bench.prompt else {},
-        "proof": dict(bench.proof),
-        "taken_over": taken_over,
-    }
+    return Asked(
+        keys={arm.name: dict(arm.key) for arm in bench.arms},
+        prompt=bench.prompt.as_dict() if bench.prompt else {},
+        proof=dict(bench.proof),
+        taken_over=taken_over,
+    )
 
 
 def _bench(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling: Sampling) -> _Bench:
@@ -129,12 +140,12 @@ def _local_bench(
     return _Bench(arms, model.answers(sampling), None, {**proof, "vllm_refused": refusal})
 
 
-def _comparisons(job: Job[EvaluateRequest], keys: Keys) -> list[dict[str, Any]]:
+def _comparisons(job: Job[EvaluateRequest], keys: Keys) -> list[Comparison]:
     """The arm under test against every arm before it in the chain of custody that was evaluated."""
     found = []
     for before in ARMS[: ARMS.index(job.request.arm)]:
         try:
-            found.append(compare_run(job.store, job.run, before, job.request.arm, unfinished=(job.step.id, keys)))
+            found.append(compare_run(job.store, job.run, before, job.request.arm, at_work=(job.step.id, keys)))
         except NotFound:
             continue
     return found

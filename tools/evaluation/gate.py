@@ -7,16 +7,14 @@ block may be worse and the guarded ones must have answered: what is within chanc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.advice import FLIPS_TO_SHOW
-from tunesmith.tools.evaluation.comparison import compare_run
-from tunesmith.tools.evaluation.protocol import CHAIN
-from tunesmith.tools.evaluation.statistics import BETTER, MAX_ERROR_SHARE, WORSE
+from tunesmith.tools.evaluation.comparison import BETTER, WORSE, BlockComparison, Comparison
+from tunesmith.tools.evaluation.lineage import Lineage
+from tunesmith.tools.evaluation.pairing import compare_run
+from tunesmith.tools.evaluation.statistics import MAX_ERROR_SHARE
 from tunesmith.tools.suites.case import GUARDED_BLOCKS, LISTED_BLOCKS, PRIMARY_BLOCK
 
 
@@ -25,110 +23,101 @@ def broken_hops(store: Store, run: str, arm: str, *, made_as: Artifact | None = 
 
     An evaluation of an earlier artifact counts for nothing. The adversarial block is listed, and gates nothing.
     """
-    made = _line(store, run, arm, made_as)
+    lineage = Lineage.of(store, made_as, arm) if made_as else Lineage.newest(store, run, arm)
     try:
-        whole = compare_run(store, run, "base", arm, made=made)
+        whole = compare_run(store, run, "base", arm, lineage=lineage)
     except (NotFound, BadInput) as error:
         return [str(error)]
-    if not whole["comparable"]:
-        return [str(whole["refused"])]
-    told = _unmeasured(whole)
-    told |= {block: why for block in whole["blocks"] if (why := _against_base(whole, block))}
-    for hop in _hops(store, run, made):
-        over = " → ".join(hop["arms"])
-        told |= {name: f"{over}, {why}" for name in hop["blocks"] if name not in told and (why := _over_hop(hop, name))}
-    return list(told.values())
+    if not whole.comparable:
+        return [whole.refused]
+    broken = _unmeasured(whole)
+    broken |= {name: why for name in whole.blocks if (why := _against_base(whole, name))}
+    for hop in _hops(store, run, lineage) if lineage else ():
+        lost = {name: f"{' → '.join(hop.arms)}, {why}" for name in hop.blocks if (why := _over_hop(hop, name))}
+        broken |= {name: why for name, why in lost.items() if name not in broken}
+    return list(broken.values())
 
 
-def _line(store: Store, run: str, arm: str, made_as: Artifact | None) -> dict[str, Artifact]:
-    """The artifacts from the base to the run's `arm`, as far as the store knows them, by the arm they are."""
-    made = made_as or next(reversed(store.artifacts(run, arm)), None)
-    if made is None:
-        return {}
-    before = {kind: store.ancestor(made, kind) for kind in CHAIN[: CHAIN.index(arm)]}
-    return {**{kind: artifact for kind, artifact in before.items() if artifact}, arm: made}
-
-
-def _hops(store: Store, run: str, made: Mapping[str, Artifact]) -> list[dict[str, Any]]:
-    """Each evaluated artifact of a line against the nearest before it that it may be compared with.
+def _hops(store: Store, run: str, lineage: Lineage) -> list[Comparison]:
+    """Each evaluated artifact of a lineage against the nearest before it that it may be compared with.
 
     The last against the base is left out: that is no hop but the whole way.
     """
-    way, found = ["base"], []
-    for arm in [name for name in CHAIN[1:] if name in made]:
+    way, hops = ["base"], []
+    for arm in [name for name in lineage.arms if name != "base"]:
         for before in reversed(way):
             try:
-                hop = compare_run(store, run, before, arm, made=made)
+                hop = compare_run(store, run, before, arm, lineage=lineage)
             except NotFound:
                 break  # this artifact was never evaluated
-            if hop["comparable"]:
+            if hop.comparable:
                 way.append(arm)
-                found.append(hop)
+                hops.append(hop)
                 break
-    return [hop for hop in found if hop["arms"] != ["base", way[-1]]]
+    return [hop for hop in hops if hop.arms != ("base", way[-1])]
 
 
-def _unmeasured(whole: Mapping[str, Any]) -> dict[str, str]:
+def _unmeasured(whole: Comparison) -> dict[str, str]:
     """Blocks that no case of the suite tells of, so that nothing is known: what is not there breaks no test."""
-    a, b = whole["arms"]
-    owed = [PRIMARY_BLOCK, *(name for name in whole["left_out"] if name in GUARDED_BLOCKS)]
+    a, b = whole.arms
+    owed = [PRIMARY_BLOCK, *(name for name in whole.left_out if name in GUARDED_BLOCKS)]
     return {
         name: f"{name}: no case of it was asked of both {a} and {b}, so nothing is known of it; put such cases into "
         "the suite, then `tunesmith baseline` and evaluate again"
         for name in owed
-        if name not in whole["blocks"]
+        if name not in whole.blocks
     }
 
 
-def _against_base(compared: Mapping[str, Any], block: str) -> str:
-    counts = compared["blocks"][block]
-    if block in LISTED_BLOCKS:
+def _against_base(whole: Comparison, name: str) -> str:
+    block = whole.blocks[name]
+    if name in LISTED_BLOCKS:
         return ""
-    if block == PRIMARY_BLOCK:
-        return "" if counts["verdict"] == BETTER else _told(compared, block, _too_few_to_gain(compared))
-    if counts["verdict"] == WORSE:
-        return _told(compared, block)
-    if erred := _erred(block, counts):
-        return _told(compared, block, erred)
-    lost, margin = -(counts["difference"] or 0.0), compared["margin"]
-    if block in GUARDED_BLOCKS and lost > margin:
-        return _told(compared, block, f"{lost:.1%} lost, over the margin of {margin:.0%}")
+    if name == PRIMARY_BLOCK:
+        return "" if block.verdict == BETTER else _refusal(whole, name, _too_few_to_gain(whole))
+    if block.verdict == WORSE:
+        return _refusal(whole, name)
+    if erred := _erred(name, block):
+        return _refusal(whole, name, erred)
+    lost = -(block.difference or 0.0)
+    if name in GUARDED_BLOCKS and lost > whole.margin:
+        return _refusal(whole, name, f"{lost:.1%} lost, over the margin of {whole.margin:.0%}")
     return ""
 
 
-def _too_few_to_gain(compared: Mapping[str, Any]) -> str:
+def _too_few_to_gain(whole: Comparison) -> str:
     """Whether the base leaves too few cases to show any gain on, however good the model is."""
-    counts, base = compared["blocks"][PRIMARY_BLOCK], compared["arms"][0]
-    failed = counts["judged"] - counts["passed"][base]
-    if not counts["judged"] or failed >= FLIPS_TO_SHOW:
+    block, base = whole.blocks[PRIMARY_BLOCK], whole.arms[0]
+    failed = block.judged - block.passed[base]
+    if not block.judged or failed >= FLIPS_TO_SHOW:
         return ""
     return f"{base} fails {failed}, and fewer than {FLIPS_TO_SHOW} show no gain: write harder cases"
 
 
-def _over_hop(compared: Mapping[str, Any], block: str) -> str:
-    counts = compared["blocks"][block]
-    if block in LISTED_BLOCKS:
+def _over_hop(hop: Comparison, name: str) -> str:
+    block = hop.blocks[name]
+    if name in LISTED_BLOCKS:
         return ""
-    if counts["verdict"] == WORSE:
-        return _told(compared, block, f"p = {counts['p_value']:.2g}")
-    erred = _erred(block, counts)
-    return _told(compared, block, erred) if erred else ""
+    if block.verdict == WORSE:
+        return _refusal(hop, name, f"p = {block.p_value:.2g}")
+    erred = _erred(name, block)
+    return _refusal(hop, name, erred) if erred else ""
 
 
-def _erred(block: str, counts: Mapping[str, Any]) -> str:
+def _erred(name: str, block: BlockComparison) -> str:
     """Whether too many cases of a guarded block have no answer to say that nothing was lost."""
-    worst = max(counts["errors"].values())
-    if block not in GUARDED_BLOCKS or worst <= MAX_ERROR_SHARE * counts["cases"]:
+    worst = max(block.errors.values())
+    if name not in GUARDED_BLOCKS or worst <= MAX_ERROR_SHARE * block.cases:
         return ""
-    return f"{worst} of {counts['cases']} cases erred, over {MAX_ERROR_SHARE:.0%}: evaluate again"
+    return f"{worst} of {block.cases} cases erred, over {MAX_ERROR_SHARE:.0%}: evaluate again"
 
 
-def _told(compared: Mapping[str, Any], block: str, why: str = "") -> str:
-    """A refusal in one line: the block, the verdict, the numbers, what shows the cases."""
-    a, b = compared["arms"]
-    counts = compared["blocks"][block]
-    passed = f"{counts['passed'][a]} → {counts['passed'][b]} of {counts['judged']} passed"
+def _refusal(compared: Comparison, name: str, why: str = "") -> str:
+    """In one line: the block, the verdict, the numbers, what shows the cases."""
+    a, b = compared.arms
+    block = compared.blocks[name]
+    passed = f"{block.passed[a]} → {block.passed[b]} of {block.judged} passed"
     return (
-        f"{block}: {counts['verdict']} ({', '.join(filter(None, (passed, why)))}); "
-        f"`tunesmith compare {compared['run']} --arms {a},{b}` shows the flips"
+        f"{name}: {block.verdict} ({', '.join(filter(None, (passed, why)))}); "
+        f"`tunesmith compare {compared.run} --arms {a},{b}` shows the flips"
     )

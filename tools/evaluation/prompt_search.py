@@ -8,6 +8,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import JsonValue
+
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.behaviour import AnyBehaviour, Behaviour
@@ -32,7 +34,7 @@ class Chosen:
         text = json.dumps(self.preamble, sort_keys=True)
         return f"{self.name} (sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]})"
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, JsonValue]:
         """For the step's result and its file."""
         return {"key": self.key, **asdict(self)}
 

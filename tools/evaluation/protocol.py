@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from pydantic import JsonValue
 
 from tunesmith.memory.records import Step
 
@@ -20,6 +21,11 @@ HOPS: Mapping[str, frozenset[str]] = {
     "quantized": frozenset({"adapter", "weights", "lora", "precision"}),
 }
 
+Key = Mapping[str, JsonValue]
+"""A comparability key: what an arm's answers were made under, part by part."""
+Keys = Mapping[str, Key]
+"""Arm → the comparability key that its answers were made under."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -30,19 +36,30 @@ class Sampling:
     repeats: int = 1
 
     @property
-    def key(self) -> dict[str, Any]:
+    def key(self) -> dict[str, JsonValue]:
         """Its part of the comparability key."""
-        repeats = {"repeats": self.repeats} if self.repeats > 1 else {}
+        repeats: dict[str, JsonValue] = {"repeats": self.repeats} if self.repeats > 1 else {}
         return {"sampling": f"temperature={self.temperature:g} seed=0 max_tokens={self.max_tokens}", **repeats}
 
 
-Keys = Mapping[str, Mapping[str, Any]]
-"""Arm → the comparability key that its answers were made under."""
+def under_test(a: str, b: str) -> frozenset[str]:
+    """The parts of the key in which two arms may differ: what the hops to them change."""
+    # An adapter's server allows its rank, a prompt's the usual one. What makes room for adapters answers no request
+    # that names none, and base and adapter, which share that server, are held to be equal on the same ground.
+    ranks = frozenset({"lora"}) if {a, b} == {"prompted", "adapter"} else frozenset[str]()
+    return HOPS.get(a, frozenset()) | HOPS.get(b, frozenset()) | ranks
 
 
-def measured(arm: str, key: Mapping[str, Any]) -> Any:
+def differences(key_a: Key, key_b: Key, allowed: Collection[str] = ()) -> list[str]:
+    """Names of the parts in which two comparability keys differ, a part that one lacks included."""
+    lacking = object()
+    names = sorted({*key_a, *key_b} - set(allowed))
+    return [name for name in names if key_a.get(name, lacking) != key_b.get(name, lacking)]
+
+
+def measured(arm: str, key: Key) -> str:
     """The sha256 of the artifact that an arm's answers came from, by their comparability key."""
-    return key.get("adapter" if arm == "adapter" else "weights")
+    return str(key.get("adapter" if arm == "adapter" else "weights"))
 
 
 def keys_of(step: Step) -> Keys:

@@ -26,9 +26,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
 
+from tunesmith.memory.records import EvalResult
 from tunesmith.tools.core.stats import (
     ALPHA,
     clustered_difference_interval,
@@ -42,84 +42,75 @@ from tunesmith.tools.core.stats import (
     paired_difference_interval,
     sign_flip_test,
 )
-from tunesmith.tools.suites.case import BLOCKS, GUARDED_BLOCKS, PRIMARY_BLOCK
+from tunesmith.tools.evaluation.comparison import (
+    BETTER,
+    ERRED,
+    GAINED,
+    LOST,
+    NO_DECISION,
+    NOT_WORSE,
+    WORSE,
+    BlockComparison,
+    CaseOutcome,
+    Comparison,
+    Flip,
+    FlipKind,
+    Interval,
+    MetricComparison,
+    ScoreComparison,
+    Word,
+)
+from tunesmith.tools.evaluation.protocol import Keys, differences
+from tunesmith.tools.suites.case import BLOCKS, GUARDED_BLOCKS, PRIMARY_BLOCK, Case
+from tunesmith.tools.suites.export import stored_grade
 
 MARGIN = 0.05
 MAX_ERROR_SHARE = 0.05
 UNDER_TEST: Collection[str] = frozenset({"adapter", "weights"})
-
-BETTER, WORSE, NOT_WORSE, NO_DECISION = "better", "worse", "not worse", "no decision"
-
-
-@dataclass(frozen=True)
-class Reduced:
-    """All answers of one arm to one case. With an `error`, `passed` is None."""
-
-    case_id: str
-    block: str
-    passed: bool | None
-    score: float
-    error: str | None
-    cluster: str
-    """The seed row that the case was made from; its own id where it was made from none."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """Mean score of each metric that the suite names."""
-
-    @property
-    def word(self) -> str:
-        return "error" if self.passed is None else "pass" if self.passed else "fail"
+_ORDER: tuple[FlipKind, ...] = (LOST, GAINED, ERRED)
 
 
 def compare_arms(
-    records_a: Iterable[Mapping[str, Any]],
-    records_b: Iterable[Mapping[str, Any]],
-    arms: Sequence[str],
-    keys: Mapping[str, Mapping[str, Any]],
+    outcomes_a: Iterable[CaseOutcome],
+    outcomes_b: Iterable[CaseOutcome],
+    arms: tuple[str, str],
+    keys: Keys,
     *,
     allowed: Collection[str] = UNDER_TEST,
     margin: float = MARGIN,
     alpha: float = ALPHA,
-) -> dict[str, Any]:
-    """The body of `tunesmith compare`: everything but the run's name.
+) -> Comparison:
+    """What the outcomes of two arms say of them; whose evaluations those were is `pairing`'s to add.
 
-    A record is {case_id, block, passed: bool or None, score, error}, with `cluster` and `metrics` where the suite
-    says so; a missing answer needs no record. `keys` maps each arm to its comparability key; the parts in `allowed`
-    are under test and may differ.
+    A missing answer needs no outcome. `keys` maps each arm to its comparability key; the parts in `allowed` are under
+    test and may differ.
     """
     a, b = arms
-    left, right = reduce_repeats(records_a), reduce_repeats(records_b)
+    left, right = ({outcome.case_id: outcome for outcome in outcomes} for outcomes in (outcomes_a, outcomes_b))
     differing = differences(keys[a], keys[b], allowed)
-    present = [record.block for record in (*left.values(), *right.values())]
+    present = [outcome.block for outcome in (*left.values(), *right.values())]
     names = [name for name in dict.fromkeys((*BLOCKS, *present)) if name in present]
     counted = {name: _Counts.of(_pairs(left, right, name)) for name in names}
     adjusted = holm({name: counts.p_value for name, counts in counted.items() if name != PRIMARY_BLOCK})
     blocks = {
-        name: _block(
-            name, (a, b), counts, adjusted.get(name, counts.p_value), not differing, margin=margin, alpha=alpha
-        )
+        name: _block(name, arms, counts, adjusted.get(name, counts.p_value), not differing, margin=margin, alpha=alpha)
         for name, counts in counted.items()
     }
-    return {
-        "arms": [a, b],
-        "comparable": not differing,
-        "differs_in": differing,
-        "refused": _refusal((a, b), keys, differing),
-        "blocks": blocks,
-        "metrics": _metrics((a, b), left, right),
-        "flips": _flips((a, b), left, right),
-        "alpha": alpha,
-        "margin": margin,
-    }
+    return Comparison(
+        run="",
+        steps={},
+        arms=(a, b),
+        differs_in=tuple(differing),
+        refused=_refusal(arms, keys, differing),
+        blocks=blocks,
+        metrics=_metrics(arms, left, right),
+        flips=_flips(left, right),
+        alpha=alpha,
+        margin=margin,
+    )
 
 
-def differences(key_a: Mapping[str, Any], key_b: Mapping[str, Any], allowed: Collection[str] = ()) -> list[str]:
-    """Names of the parts in which two comparability keys differ, a part that one lacks included."""
-    lacking = object()
-    names = sorted({*key_a, *key_b} - set(allowed))
-    return [name for name in names if key_a.get(name, lacking) != key_b.get(name, lacking)]
-
-
-def _refusal(arms: tuple[str, str], keys: Mapping[str, Mapping[str, Any]], differing: Sequence[str]) -> str:
+def _refusal(arms: tuple[str, str], keys: Keys, differing: Sequence[str]) -> str:
     """Why there is no verdict: each difference with both values; empty where there is none."""
     if not differing:
         return ""
@@ -128,48 +119,55 @@ def _refusal(arms: tuple[str, str], keys: Mapping[str, Mapping[str, Any]], diffe
     return f"{a} and {b} differ in more than what is under test ({told}); evaluate both again under the same settings"
 
 
-def _clip(value: Any) -> str:
+def _clip(value: object) -> str:
     text = "nothing" if value is None else str(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def reduce_repeats(records: Iterable[Mapping[str, Any]]) -> dict[str, Reduced]:
-    """One result a case: repeats that erred are dropped while another answered; passed by more than half."""
-    grouped: dict[str, list[Mapping[str, Any]]] = {}
-    for record in records:
-        grouped.setdefault(record["case_id"], []).append(record)
-    return {case_id: _reduced(case_id, group) for case_id, group in grouped.items()}
+_NO_CASES: Mapping[str, Case] = {}
 
 
-def _reduced(case_id: str, group: Sequence[Mapping[str, Any]]) -> Reduced:
-    answered = [record for record in group if not record.get("error") and record.get("passed") is not None]
-    block, cluster = str(group[0].get("block") or "target"), str(group[0].get("cluster") or case_id)
+def case_outcomes(results: Iterable[EvalResult], cases: Mapping[str, Case] = _NO_CASES) -> dict[str, CaseOutcome]:
+    """One outcome a case: repeats that erred are dropped while another answered; passed by more than half.
+
+    Seed rows and named metrics are those of `cases`, where they are given.
+    """
+    grouped: dict[str, list[EvalResult]] = {}
+    for result in results:
+        grouped.setdefault(result.case_id, []).append(result)
+    return {case_id: _outcome(case_id, group, cases.get(case_id)) for case_id, group in grouped.items()}
+
+
+def _outcome(case_id: str, group: Sequence[EvalResult], case: Case | None) -> CaseOutcome:
+    answered = [result for result in group if not result.error and result.passed is not None]
+    block, cluster = group[0].block or PRIMARY_BLOCK, case.cluster if case else case_id
     if not answered:
-        error = next((str(record["error"]) for record in group if record.get("error")), "no grade was stored")
-        return Reduced(case_id, block, None, 0.0, error, cluster)
-    passes = sum(bool(record["passed"]) for record in answered)
-    score = _mean([_score(record) for record in answered])
-    names = dict.fromkeys(name for record in answered for name in record.get("metrics") or ())
+        error = next((result.error for result in group if result.error), "no grade was stored")
+        return CaseOutcome(case_id, block, None, 0.0, error, cluster)
+    passes = sum(bool(result.passed) for result in answered)
+    score = _mean([float(bool(r.passed)) if r.score is None else r.score for r in answered])
+    named = [stored_grade(case, r).named_scores for r in answered] if case and names_metrics(case) else []
     metrics = {
-        name: _mean([r["metrics"][name] for r in answered if name in (r.get("metrics") or ())]) for name in names
+        name: _mean([scores[name] for scores in named if name in scores])
+        for name in dict.fromkeys(name for scores in named for name in scores)
     }
-    return Reduced(case_id, block, 2 * passes > len(answered), score, None, cluster, metrics)
+    return CaseOutcome(case_id, block, 2 * passes > len(answered), score, None, cluster, metrics)
 
 
-def _score(record: Mapping[str, Any]) -> float:
-    score = record.get("score")
-    return float(bool(record["passed"])) if score is None else float(score)
+def names_metrics(case: Case) -> bool:
+    """Whether the case's assertions give scores to metrics of their own."""
+    return any(a.metric for assertion in case.assertions for a in (assertion, *assertion.children))
 
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-Pair = tuple[Reduced | None, Reduced | None]
-Judged = Sequence[tuple[Reduced, Reduced]]
+Pair = tuple[CaseOutcome | None, CaseOutcome | None]
+Judged = Sequence[tuple[CaseOutcome, CaseOutcome]]
 
 
-def _pairs(left: Mapping[str, Reduced], right: Mapping[str, Reduced], block: str) -> list[Pair]:
+def _pairs(left: Mapping[str, CaseOutcome], right: Mapping[str, CaseOutcome], block: str) -> list[Pair]:
     """The block's cases, each with both results; None where an arm was never asked."""
     ids = dict.fromkeys((*left, *right))
     pairs = ((left.get(case_id), right.get(case_id)) for case_id in ids)
@@ -231,7 +229,7 @@ def _block(
     *,
     margin: float,
     alpha: float,
-) -> dict[str, Any]:
+) -> BlockComparison:
     pairs, judged = counts.pairs, counts.judged
     bound = counts.lower_bound(margin, alpha)
     errors = {arm: sum(not (pair[i] and pair[i].passed is not None) for pair in pairs) for i, arm in enumerate(arms)}  # type: ignore[union-attr]
@@ -241,26 +239,26 @@ def _block(
         verdict, why = NO_DECISION, obstacle
     passed = {arm: sum(bool(pair[i].passed) for pair in judged) for i, arm in enumerate(arms)}
     effect = minimum_detectable_effect(len(judged), alpha, rows=counts.clusters)
-    return {
-        "cases": len(pairs),
-        "passed": passed,
-        "errors": errors,
-        "fail_to_pass": counts.gained,
-        "pass_to_fail": counts.lost,
-        "p_value": counts.p_value,
-        "verdict": verdict,
-        "reason": why,
-        "tested": not obstacle,
-        "p_adjusted": p_adjusted,
-        "judged": len(judged),
-        "clusters": counts.clusters,
-        "difference": (counts.gained - counts.lost) / len(judged) if judged else None,
-        "interval": list(counts.bounds(1 - alpha)) if judged else None,
-        "lower_bound": bound if judged else None,
-        "pass_rate_intervals": {arm: list(counts.rate_interval(passed[arm])) for arm in arms},
-        "detectable": effect if math.isfinite(effect) else None,
-        "scores": _scores(arms, judged),
-    }
+    return BlockComparison(
+        cases=len(pairs),
+        passed=passed,
+        errors=errors,
+        fail_to_pass=counts.gained,
+        pass_to_fail=counts.lost,
+        p_value=counts.p_value,
+        verdict=verdict,
+        reason=why,
+        tested=not obstacle,
+        p_adjusted=p_adjusted,
+        judged=len(judged),
+        clusters=counts.clusters,
+        difference=(counts.gained - counts.lost) / len(judged) if judged else None,
+        interval=counts.bounds(1 - alpha) if judged else None,
+        lower_bound=bound if judged else None,
+        pass_rate_intervals={arm: counts.rate_interval(passed[arm]) for arm in arms},
+        detectable=effect if math.isfinite(effect) else None,
+        scores=_scores(arms, judged),
+    )
 
 
 def _obstacle(judged: int, errors: int, cases: int, comparable: bool) -> str:
@@ -274,7 +272,7 @@ def _obstacle(judged: int, errors: int, cases: int, comparable: bool) -> str:
 
 def _verdict(
     block: str, counts: _Counts, p_adjusted: float, lower_bound: float, *, margin: float, alpha: float
-) -> tuple[str, str]:
+) -> tuple[Word, str]:
     """The word for a block, and the reason in one line."""
     gained, lost, cases, p_value = counts.gained, counts.lost, len(counts.judged), counts.p_value
     test = f"exact test on {counts.clusters} seed rows" if counts.clustered else "exact McNemar"
@@ -291,46 +289,44 @@ def _verdict(
     return NO_DECISION, f"up to {-lower_bound:.1%} may be lost, over the margin of {margin:.0%}; more cases would tell"
 
 
-def _scores(arms: tuple[str, str], judged: Judged) -> dict[str, Any] | None:
+def _scores(arms: tuple[str, str], judged: Judged) -> ScoreComparison | None:
     """Mean graded scores with the bootstrap interval of their paired difference; None where scores are pass or fail."""
-    if all(record.score in (0.0, 1.0) for pair in judged for record in pair):
+    if all(outcome.score in (0.0, 1.0) for pair in judged for outcome in pair):
         return None
     found = paired_bootstrap([b.score - a.score for a, b in judged], clusters=[a.cluster for a, _ in judged])
     means = {arm: _mean([pair[i].score for pair in judged]) for i, arm in enumerate(arms)}
-    return {"mean": means, "difference": found.mean, "interval": [found.low, found.high], "resamples": found.resamples}
+    return ScoreComparison(means, found.mean, (found.low, found.high), found.resamples)
 
 
 def _metrics(
-    arms: tuple[str, str], left: Mapping[str, Reduced], right: Mapping[str, Reduced]
-) -> dict[str, dict[str, Any]]:
-    """Each metric that the suite names: means, the bootstrap interval of the paired difference, Holm's p-value."""
+    arms: tuple[str, str], left: Mapping[str, CaseOutcome], right: Mapping[str, CaseOutcome]
+) -> dict[str, MetricComparison]:
+    """Each metric that the suite names, in the order that it names them."""
     both = [(left[case_id], right[case_id]) for case_id in left if case_id in right]
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, MetricComparison] = {}
     for name in dict.fromkeys(name for a, _ in both for name in a.metrics):
         pairs = [(a, b) for a, b in both if name in a.metrics and name in b.metrics]
         if not pairs:
             continue
         deltas, clusters = [b.metrics[name] - a.metrics[name] for a, b in pairs], [a.cluster for a, _ in pairs]
-        interval = paired_bootstrap(deltas, clusters=clusters)
-        found[name] = {
-            "cases": len(pairs),
-            "mean": {arm: _mean([pair[i].metrics[name] for pair in pairs]) for i, arm in enumerate(arms)},
-            "difference": interval.mean,
-            "interval": [interval.low, interval.high],
-            "p_value": sign_flip_test(deltas, clusters=clusters),
-        }
-    adjusted = holm({name: metric["p_value"] for name, metric in found.items()})
-    return {name: {**metric, "p_adjusted": adjusted[name]} for name, metric in found.items()}
+        bootstrap = paired_bootstrap(deltas, clusters=clusters)
+        interval: Interval = (bootstrap.low, bootstrap.high)
+        means = {arm: _mean([pair[i].metrics[name] for pair in pairs]) for i, arm in enumerate(arms)}
+        p_value = sign_flip_test(deltas, clusters=clusters)
+        found[name] = MetricComparison(len(pairs), means, bootstrap.mean, interval, p_value, p_value)
+    adjusted = holm({name: metric.p_value for name, metric in found.items()})
+    return {name: replace(metric, p_adjusted=adjusted[name]) for name, metric in found.items()}
 
 
-def _flips(arms: tuple[str, str], left: Mapping[str, Reduced], right: Mapping[str, Reduced]) -> list[dict[str, Any]]:
+def _flips(left: Mapping[str, CaseOutcome], right: Mapping[str, CaseOutcome]) -> tuple[Flip, ...]:
     """Every case on which the arms differ, losses first: pass or fail of each arm, "error", or "missing"."""
-    rows = []
+    flips = []
     for case_id in dict.fromkeys((*left, *right)):
-        words = [found.word if (found := side.get(case_id)) else "missing" for side in (left, right)]
-        known = left.get(case_id) or right[case_id]
-        kind = {("fail", "pass"): "fail_to_pass", ("pass", "fail"): "pass_to_fail"}.get((words[0], words[1]), "error")
-        if words[0] != words[1]:
-            rows.append({"case_id": case_id, "block": known.block, "flip": kind, **dict(zip(arms, words, strict=True))})
-    order = ("pass_to_fail", "fail_to_pass", "error")
-    return sorted(rows, key=lambda row: (order.index(row["flip"]), row["block"], row["case_id"]))
+        before, after = (found.word if (found := side.get(case_id)) else "missing" for side in (left, right))
+        block = (left.get(case_id) or right[case_id]).block
+        if before != after:
+            flips.append(Flip(case_id, block, _KINDS.get((before, after), ERRED), before, after))
+    return tuple(sorted(flips, key=lambda flip: (_ORDER.index(flip.kind), flip.block, flip.case_id)))
+
+
+_KINDS: Mapping[tuple[str, str], FlipKind] = {("fail", "pass"): GAINED, ("pass", "fail"): LOST}

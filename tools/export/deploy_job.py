@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tunesmith.memory.errors import GateRefused, StepFailed
-from tunesmith.memory.records import DONE, Artifact
+from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.evaluation.asking import Arm, Question, result_of
 from tunesmith.tools.evaluation.evaluate import sampling_of
 from tunesmith.tools.evaluation.gate import broken_hops
-from tunesmith.tools.evaluation.protocol import Sampling, keys_of
+from tunesmith.tools.evaluation.pairing import Evaluations
+from tunesmith.tools.evaluation.protocol import Sampling
 from tunesmith.tools.export.deploy import DeployRequest, DeployResult, taken_over
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.serving import servers
@@ -162,9 +163,9 @@ def _first_answer(
 
 def _sampling(job: Job[DeployRequest], run: str) -> Sampling:
     """How the newest evaluation of the arm, else of any, drew its answers."""
-    evaluations = {step.id: found for step in job.store.steps(run, status=DONE) if (found := keys_of(step))}
-    own = [step for step, keys in evaluations.items() if job.plan.arm in keys]
-    drawn = [sampling_of(job.store.step(step).request) for step in (own or [*evaluations])[-1:]]
+    evaluations = Evaluations.of(job.store, run)
+    steps = evaluations.of_arm(job.plan.arm) or [*evaluations.keys]
+    drawn = [sampling_of(job.store.step(step).request) for step in steps[-1:]]
     return Sampling(**{"max_tokens": _HELLO_TOKENS, **(drawn[0] if drawn else {})})
 
 

@@ -6,18 +6,19 @@ Statistics come from `compare_run`, the same numbers that `tunesmith compare` pr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+
+from pydantic import JsonValue
 
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import DONE, EvalResult
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import ARMS
 from tunesmith.tools.core.stats import clustered_pass_rate_interval
-from tunesmith.tools.evaluation.comparison import cases_of, compare_run
-from tunesmith.tools.evaluation.lineage import advice, goal_rate
-from tunesmith.tools.evaluation.protocol import keys_of
-from tunesmith.tools.evaluation.statistics import reduce_repeats
+from tunesmith.tools.evaluation.advice import goal_rate, prompt_advice
+from tunesmith.tools.evaluation.comparison import GAINED, LOST, BlockComparison, Comparison, Flip
+from tunesmith.tools.evaluation.pairing import Evaluations, cases_of, compare_run
+from tunesmith.tools.evaluation.protocol import Key, Keys
+from tunesmith.tools.evaluation.statistics import case_outcomes
 from tunesmith.tools.suites.case import BLOCKS
 from tunesmith.tools.suites.loading import read_suite
 
@@ -59,7 +60,7 @@ class Answer:
     block: str
     passed: bool | None
     output: str
-    tool_calls: list[Any]
+    tool_calls: Sequence[JsonValue]
     reasons: list[str]
     """Why it failed, one a failed assertion."""
     finish_reason: str
@@ -70,7 +71,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Flip:
+class FlippedCase:
     """A case whose verdict is another after a hop."""
 
     case_id: str
@@ -85,20 +86,19 @@ class Hop:
 
     a: str
     b: str
-    comparison: dict[str, Any]
-    """As `tunesmith compare` prints it; empty where the two could not be compared."""
+    comparison: Comparison | None
+    """None where the two could not be compared."""
     problem: str
-    lost: list[Flip]
+    lost: list[FlippedCase]
     """Passed before, does not any more; the first of `lost_count`."""
-    gained: list[Flip]
+    gained: list[FlippedCase]
     lost_count: int
     gained_count: int
 
     @property
-    def blocks(self) -> dict[str, Any]:
+    def blocks(self) -> Mapping[str, BlockComparison]:
         """Counts and verdict per block."""
-        blocks: dict[str, Any] = self.comparison.get("blocks", {})
-        return blocks
+        return self.comparison.blocks if self.comparison else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class KeyField:
     """One field of the comparability key, and its value in every arm."""
 
     name: str
-    values: dict[str, Any]
+    values: Mapping[str, JsonValue]
     same: bool
 
 
@@ -118,7 +118,7 @@ class Evaluation:
     blocks: list[str]
     scores: dict[tuple[str, str], Score]
     hops: list[Hop]
-    net: dict[str, dict[str, Any]]
+    net: Mapping[str, Comparison]
     """Arm → its comparison with the base."""
     answers: dict[str, dict[str, Answer]]
     """Arm → case → answer."""
@@ -133,6 +133,11 @@ class Evaluation:
         """The score of an arm on a block, where it was run."""
         return self.scores.get((block, arm))
 
+    def against_base(self, arm: str, block: str) -> BlockComparison | None:
+        """What an arm came to on a block against the base, where the two were compared."""
+        compared = self.net.get(arm)
+        return compared.blocks.get(block) if compared else None
+
     @property
     def last_arm(self) -> str:
         """The arm at the end of the chain: quantized where it was evaluated; empty without any."""
@@ -141,16 +146,19 @@ class Evaluation:
 
 def evaluation(store: Store, run: str) -> Evaluation:
     """Read the newest finished evaluation of every arm of a run, and compare its hops."""
-    steps = [step for step in store.steps(run, status=DONE) if keys_of(step)]
-    newest = {arm: step for step in steps for arm in keys_of(step)}
-    rows = {arm: _seed_rows(store, run, keys_of(step)[arm]) for arm, step in newest.items()}
+    evaluations = Evaluations.of(store, run)
+    newest = {arm: evaluations.of_arm(arm)[-1] for arm in evaluations.arms}
+    keys = {arm: evaluations.keys[step][arm] for arm, step in newest.items()}
     answers = {
-        arm: found for arm in ARMS if arm in newest if (found := _answers(store, newest[arm].id, arm, rows[arm]))
+        arm: found
+        for arm, step in newest.items()
+        if (found := _answers(store, step, arm, _seed_rows(store, run, keys[arm])))
     }
-    arms, baselines = list(answers), [step for step in steps if step.stage == "baseline"]
+    arms = list(answers)
+    baselines = [step for step in store.steps(run, status=DONE) if step.stage == "baseline"]
     questions = _questions(store, run)
     blocks = {answer.block for by_case in answers.values() for answer in by_case.values()}
-    net = {arm: found for arm in arms if arm != "base" if (found := _compare(store, run, "base", arm)[0])}
+    net = {arm: compared for arm in arms if arm != "base" if (compared := _compare(store, run, "base", arm)[0])}
     return Evaluation(
         arms=arms,
         blocks=sorted(blocks, key=_block_order),
@@ -158,10 +166,10 @@ def evaluation(store: Store, run: str) -> Evaluation:
         hops=[_hop(store, run, pair, questions) for pair in _hop_pairs(arms)],
         net=net,
         answers=answers,
-        keys=_key_fields({arm: dict(keys_of(newest[arm])[arm]) for arm in arms}),
+        keys=_key_fields({arm: keys[arm] for arm in arms}),
         repeats=max((a.repeats for by_case in answers.values() for a in by_case.values()), default=1),
         takes_tools=all((step.result or {}).get("takes_tools", True) for step in baselines[-1:]),
-        advice=advice(rival, goal_rate(store, rival)) if (rival := net.get("prompted")) else "",
+        advice=prompt_advice(rival, goal_rate(store, rival)) if (rival := net.get("prompted")) else "",
     )
 
 
@@ -169,7 +177,7 @@ def _block_order(block: str) -> tuple[int, str]:
     return (BLOCKS.index(block) if block in BLOCKS else len(BLOCKS), block)
 
 
-def _seed_rows(store: Store, run: str, key: Mapping[str, Any]) -> dict[str, str]:
+def _seed_rows(store: Store, run: str, key: Key) -> dict[str, str]:
     """Case → the seed row that it was made from, in the suite that an arm answered; empty where that is gone."""
     try:
         return {case_id: case.cluster for case_id, case in cases_of(store, run, key.get("suite")).items()}
@@ -181,9 +189,9 @@ def _answers(store: Store, step: str, arm: str, rows: Mapping[str, str] | None =
     by_case: dict[str, list[EvalResult]] = {}
     for result in store.results(step, arm):
         by_case.setdefault(result.case_id, []).append(result)
-    verdicts = reduce_repeats([asdict(r) for repeats in by_case.values() for r in repeats])
+    outcomes = case_outcomes(result for repeats in by_case.values() for result in repeats)
     return {
-        case_id: _answer(repeats, verdicts[case_id].passed, (rows or {}).get(case_id, case_id))
+        case_id: _answer(repeats, outcomes[case_id].passed, (rows or {}).get(case_id, case_id))
         for case_id, repeats in by_case.items()
     }
 
@@ -228,30 +236,30 @@ def _hop_pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _compare(store: Store, run: str, a: str, b: str) -> tuple[dict[str, Any], str]:
+def _compare(store: Store, run: str, a: str, b: str) -> tuple[Comparison | None, str]:
     """The comparison, or why there is none: a report of half a run is still a report."""
     try:
         return compare_run(store, run, a, b), ""
     except TunesmithError as error:
-        return {}, str(error)
+        return None, str(error)
 
 
 def _hop(store: Store, run: str, pair: tuple[str, str], questions: Mapping[str, str]) -> Hop:
     a, b = pair
     comparison, problem = _compare(store, run, a, b)
-    flips = comparison.get("flips", [])
-    lost = [flip for flip in flips if flip["flip"] == "pass_to_fail"]
-    gained = [flip for flip in flips if flip["flip"] == "fail_to_pass"]
-    answers = {arm: _answers(store, step, arm) for arm, step in comparison.get("steps", {}).items()}
+    if comparison is None:
+        return Hop(a, b, None, problem, [], [], 0, 0)
+    lost, gained = comparison.flips_of(LOST), comparison.flips_of(GAINED)
+    answers = {arm: _answers(store, step, arm) for arm, step in comparison.steps.items()}
 
-    def shown(some: Sequence[Mapping[str, Any]]) -> list[Flip]:
-        ids = sorted((str(flip["case_id"]) for flip in some), key=lambda i: (_block_order(answers[a][i].block), i))
-        return [Flip(i, answers[a][i], answers[b][i], questions.get(i, "")) for i in ids[:_SHOWN_FLIPS]]
+    def shown(flips: Sequence[Flip]) -> list[FlippedCase]:
+        ids = sorted((flip.case_id for flip in flips), key=lambda i: (_block_order(answers[a][i].block), i))
+        return [FlippedCase(i, answers[a][i], answers[b][i], questions.get(i, "")) for i in ids[:_SHOWN_FLIPS]]
 
     return Hop(a, b, comparison, problem, shown(lost), shown(gained), len(lost), len(gained))
 
 
-def _key_fields(keys: Mapping[str, Mapping[str, Any]]) -> list[KeyField]:
+def _key_fields(keys: Keys) -> list[KeyField]:
     """Every part of the comparability keys; those in which the arms differ come first."""
     fields = []
     for name in dict.fromkeys(name for key in keys.values() for name in key):

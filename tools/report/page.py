@@ -7,31 +7,92 @@ escapes it, `report_format.visible` spells out what hides, and the page's own po
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from tunesmith.memory.files import atomic_write
-from tunesmith.memory.records import DONE, Step
+from tunesmith.memory.records import DONE, Artifact, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import ARMS
 from tunesmith.tools.report import process, story
-from tunesmith.tools.report.charts import loss_chart, share
+from tunesmith.tools.report.charts import LossChart, loss_chart, share
 from tunesmith.tools.report.evaluation import Evaluation, Hop, evaluation
 from tunesmith.tools.report.format import FILTERS
 
 _TEMPLATE = "report.html.j2"
+Json = dict[str, JsonValue]
 
 
-def write_report(store: Store, run: str, path: Path) -> dict[str, Any]:
-    """Write the report of `run` to `path` and return its summary. Raises NotFound for an unknown run.
+@dataclass(frozen=True, slots=True)
+class Page:
+    """All facts of a report, by the names that the template uses."""
+
+    run: Run
+    steps: Sequence[Step]
+    verdict: str
+    evaluation: Evaluation
+    tool_note: Sequence[str]
+    trainings: Sequence[tuple[process.Training, LossChart | None]]
+    rows: process.Rows | None
+    costs: Sequence[process.StepCost]
+    seconds: float
+    estimated_seconds: float
+    peak_bytes: int
+    approvals: Sequence[process.Approval]
+    artifacts: Sequence[Artifact]
+    line: Sequence[str]
+    served: process.Served | None
+    limits: Sequence[str]
+
+    def summary(self) -> Json:
+        """What a script reads of it: the verdict, the numbers behind it, and the limits."""
+        return {
+            "run": self.run.id,
+            "name": self.run.name,
+            "goal": self.run.goal,
+            "status": self.run.status,
+            "verdict": self.verdict,
+            "blocks": _blocks(self.evaluation),
+            "hops": [_hop(hop) for hop in self.evaluation.hops],
+            "training": [_training(t) for t, _ in self.trainings],
+            "rows": _rows(self.rows),
+            "steps": [_step(step, self.costs) for step in self.steps],
+            "seconds": round(self.seconds, 1),
+            "peak_bytes": self.peak_bytes,
+            "served": _served(self.served) if self.served else None,
+            "limits": list(self.limits),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenReport:
+    """A page that lies on the disk."""
+
+    page: Page
+    path: Path
+    bytes: int
+
+    @property
+    def verdict(self) -> str:
+        """The headline."""
+        return self.page.verdict
+
+    def to_json(self) -> Json:
+        """The page's summary, and where the page is."""
+        return {**self.page.summary(), "path": str(self.path), "bytes": self.bytes}
+
+
+def write_report(store: Store, run: str, path: Path) -> WrittenReport:
+    """Write the report of `run` to `path`. Raises NotFound for an unknown run.
 
     A run that is half done, failed or empty has a report too; it says what is missing.
     """
     page = gather(store, run)
     html = render(page)
     atomic_write(path, html)
-    return {**summarise(page), "path": str(path), "bytes": len(html.encode())}
+    return WrittenReport(page, path, len(html.encode()))
 
 
 def verdict_of(store: Store, run: str) -> str:
@@ -39,30 +100,30 @@ def verdict_of(store: Store, run: str) -> str:
     return story.verdict(store.run(run), store.steps(run), evaluation(store, run), process.served(store, run))
 
 
-def gather(store: Store, run: str) -> dict[str, Any]:
-    """All facts of a report, by the names that the template uses."""
+def gather(store: Store, run: str) -> Page:
+    """Read everything that a report says."""
     record, steps = store.run(run), store.steps(run)
     found, deployed = evaluation(store, run), process.served(store, run)
     trainings = process.trainings(store, steps)
     costs = process.costs(steps)
-    return {
-        "run": record,
-        "steps": steps,
-        "verdict": story.verdict(record, steps, found, deployed),
-        "evaluation": found,
-        "tool_note": story.tool_note(found),
-        "trainings": [(t, loss_chart(t.train, t.validation)) for t in trainings],
-        "rows": process.training_rows(store, run),
-        "costs": costs,
-        "seconds": sum(c.seconds or 0 for c in costs),
-        "estimated_seconds": sum(c.estimated_seconds for c in costs if c.seconds is not None),
-        "peak_bytes": max((c.peak_bytes or 0 for c in costs), default=0),
-        "approvals": process.approvals(store, run),
-        "artifacts": store.artifacts(run),
-        "line": _line(store, run, found, deployed),
-        "served": deployed,
-        "limits": story.limits(steps, found),
-    }
+    return Page(
+        run=record,
+        steps=steps,
+        verdict=story.verdict(record, steps, found, deployed),
+        evaluation=found,
+        tool_note=story.tool_note(found),
+        trainings=[(t, loss_chart(t.train, t.validation)) for t in trainings],
+        rows=process.training_rows(store, run),
+        costs=costs,
+        seconds=sum(c.seconds or 0 for c in costs),
+        estimated_seconds=sum(c.estimated_seconds for c in costs if c.seconds is not None),
+        peak_bytes=max((c.peak_bytes or 0 for c in costs), default=0),
+        approvals=process.approvals(store, run),
+        artifacts=store.artifacts(run),
+        line=_line(store, run, found, deployed),
+        served=deployed,
+        limits=story.limits(steps, found),
+    )
 
 
 def _line(store: Store, run: str, found: Evaluation, deployed: process.Served | None) -> list[str]:
@@ -73,7 +134,7 @@ def _line(store: Store, run: str, found: Evaluation, deployed: process.Served | 
     return process.ancestry(store, models[-1].id) if models else []
 
 
-def render(page: dict[str, Any]) -> str:
+def render(page: Page) -> str:
     """The page as HTML. Undefined names in the template are errors, never empty text."""
     from importlib.resources import files
 
@@ -82,8 +143,8 @@ def render(page: dict[str, Any]) -> str:
     source = files("tunesmith.prompts").joinpath(_TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(FILTERS)
-    stages = {step.id: step.stage for step in page["steps"]}
-    finished = {(step.stage, step.arm) for step in page["steps"] if step.status == DONE}
+    stages = {step.id: step.stage for step in page.steps}
+    finished = {(step.stage, step.arm) for step in page.steps if step.status == DONE}
     environment.globals.update(
         superseded=lambda step: step.status != DONE and (step.stage, step.arm) in finished,
         share=share,
@@ -91,31 +152,10 @@ def render(page: dict[str, Any]) -> str:
         arm_class=lambda arm: arm if arm in ARMS else "other",
         stage_of=lambda step: stages.get(step, ""),
     )
-    return environment.from_string(source).render(page)
+    return environment.from_string(source).render({f.name: getattr(page, f.name) for f in fields(page)})
 
 
-def summarise(page: dict[str, Any]) -> dict[str, Any]:
-    """What a terminal shows of a page: the verdict, the numbers behind it, and the limits."""
-    run, found, served = page["run"], page["evaluation"], page["served"]
-    return {
-        "run": run.id,
-        "name": run.name,
-        "goal": run.goal,
-        "status": run.status,
-        "verdict": page["verdict"],
-        "blocks": _blocks(found),
-        "hops": [_hop(hop) for hop in found.hops],
-        "training": [_training(t) for t, _ in page["trainings"]],
-        "rows": _rows(page["rows"]),
-        "steps": [_step(step, page["costs"]) for step in page["steps"]],
-        "seconds": round(page["seconds"], 1),
-        "peak_bytes": page["peak_bytes"],
-        "served": _served(served) if served else None,
-        "limits": page["limits"],
-    }
-
-
-def _served(served: process.Served) -> dict[str, Any]:
+def _served(served: process.Served) -> Json:
     return {
         "now": served.now,
         "artifact": served.artifact.id,
@@ -127,28 +167,29 @@ def _served(served: process.Served) -> dict[str, Any]:
     }
 
 
-def _blocks(found: Evaluation) -> dict[str, dict[str, Any]]:
-    blocks: dict[str, dict[str, Any]] = {block: {} for block in found.blocks}
+def _blocks(found: Evaluation) -> Json:
+    blocks: dict[str, Json] = {block: {} for block in found.blocks}
     for (block, arm), score in found.scores.items():
         values = {**asdict(score), "rate": score.rate}
         blocks[block][arm] = {name: values[name] for name in ("cases", "passed", "errors", "rate", "low", "high")}
-    return blocks
+    return {**blocks}
 
 
-def _hop(hop: Hop) -> dict[str, Any]:
+def _hop(hop: Hop) -> Json:
+    compared = hop.comparison.to_json() if hop.comparison else {}
     return {
         "arms": [hop.a, hop.b],
-        "comparable": hop.comparison.get("comparable", False),
-        "differs_in": hop.comparison.get("differs_in", []),
+        "comparable": compared.get("comparable", False),
+        "differs_in": compared.get("differs_in", []),
         "problem": hop.problem,
         "fail_to_pass": hop.gained_count,
         "pass_to_fail": hop.lost_count,
         "lost": [flip.case_id for flip in hop.lost],
-        "blocks": hop.blocks,
+        "blocks": compared.get("blocks", {}),
     }
 
 
-def _training(training: process.Training) -> dict[str, Any]:
+def _training(training: process.Training) -> Json:
     losses, checks = training.train.points, training.validation.points
     return {
         "step": training.step.id,
@@ -160,14 +201,14 @@ def _training(training: process.Training) -> dict[str, Any]:
     }
 
 
-def _rows(rows: process.Rows | None) -> dict[str, Any] | None:
+def _rows(rows: process.Rows | None) -> Json | None:
     if rows is None:
         return None
     counts = {name: getattr(rows, name) for name in ("total", "kept", "dropped", "undecided", "validation")}
     return {**counts, "reasons": {reason.kind: reason.rows for reason in rows.reasons}}
 
 
-def _step(step: Step, costs: Sequence[process.StepCost]) -> dict[str, Any]:
+def _step(step: Step, costs: Sequence[process.StepCost]) -> Json:
     cost = next((c for c in costs if c.step.id == step.id), None)
     return {
         "step": step.id,
@@ -176,7 +217,7 @@ def _step(step: Step, costs: Sequence[process.StepCost]) -> dict[str, Any]:
         "status": step.status,
         "seconds": step.seconds,
         "estimated_seconds": step.estimated_seconds,
-        "peak_bytes": cost and cost.peak_bytes,
+        "peak_bytes": cost.peak_bytes if cost else None,
         "estimated_peak_bytes": cost.estimated_peak_bytes if cost else step.estimated_peak_bytes,
         "error": None if step.status == DONE else step.error,
     }

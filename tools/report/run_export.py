@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 from tunesmith.memory.errors import NotFound
-from tunesmith.memory.records import DONE
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import ARMS
+from tunesmith.tools.evaluation.pairing import Evaluations
 from tunesmith.tools.evaluation.protocol import keys_of
 from tunesmith.tools.suites.export import junit_xml, promptfoo_document
 from tunesmith.tools.suites.loading import read_suite
@@ -23,10 +23,11 @@ def export_run(store: Store, run: str, format_: str) -> str:
         raise NotFound(f"run {run} has no baseline; `tunesmith baseline` makes one")
     suite = read_suite(suites[-1].path)
     asked = keys_of(store.step(suites[-1].step))["base"].get("suite")
-    steps = [step for step in store.steps(run, status=DONE) if keys_of(step)]
-    newest = {arm: step for step in steps for arm, key in keys_of(step).items() if key.get("suite") == asked}
-    results = [result for arm in ARMS if arm in newest for result in store.results(newest[arm].id, arm)]
-    at_s = max((step.finished_at or step.created_at for step in newest.values()), default=0.0)
+    evaluations = Evaluations.of(store, run).keys.items()
+    newest = {arm: step for step, keys in evaluations for arm, key in keys.items() if key.get("suite") == asked}
+    results = [result for arm in ARMS if arm in newest for result in store.results(newest[arm], arm)]
+    steps = [store.step(step) for step in set(newest.values())]
+    at_s = max((step.finished_at or step.created_at for step in steps), default=0.0)
     if format_ == "junit":
         return junit_xml(suite.cases, results, name=run, at_s=at_s)
     document = promptfoo_document(suite.cases, results, name=run, at_s=at_s, derived=suite.derived_metrics)

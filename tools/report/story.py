@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from tunesmith.memory.records import DONE, FAILED, RUNNING, STOPPED, Run, Step
 from tunesmith.tools.core.stats import minimum_detectable_effect
+from tunesmith.tools.evaluation.comparison import BETTER, WORSE
 from tunesmith.tools.report.evaluation import Evaluation, Hop, Score
 from tunesmith.tools.report.format import clip, count, listed, p_value, percent
 from tunesmith.tools.report.process import Served
@@ -66,17 +66,12 @@ def _target_chain(found: Evaluation) -> list[Score]:
 
 
 def _passes(score: Score, first: Score, found: Evaluation) -> str:
-    p = _block(found.net.get(score.arm), "target").get("p_value")
-    notes = [percent(score.rate), *([p_value(p)] if p is not None else [])]
+    tested = found.against_base(score.arm, "target")
+    notes = [percent(score.rate), *([p_value(tested.p_value)] if tested else [])]
     notes += [count(score.errors, "error")] if score.errors else []
     of = f" of {score.cases}" if score.cases != first.cases else ""
     verb = " passes" if score is first else ""
     return f"{arm_name(score.arm)}{verb} {score.passed}{of} ({', '.join(notes)})"
-
-
-def _block(comparison: dict[str, Any] | None, block: str) -> dict[str, Any]:
-    found: dict[str, Any] = (comparison or {}).get("blocks", {}).get(block, {})
-    return found
 
 
 def _learned(found: Evaluation) -> str:
@@ -91,15 +86,14 @@ def _learned(found: Evaluation) -> str:
 
 def _word(found: Evaluation, arm: str) -> str:
     score, comparison = found.score("target", arm), found.net.get(arm)
-    block = _block(comparison, "target")
-    outcome = block.get("verdict")
-    if not comparison or not comparison.get("comparable", True) or outcome is None:
+    block = found.against_base(arm, "target")
+    if not comparison or not comparison.comparable or not block:
         return "was trained, but cannot be compared with the base"
-    if not block["tested"]:
-        return f"was trained, but cannot be judged ({block['reason']})"
-    if outcome == "better":
+    if not block.tested:
+        return f"was trained, but cannot be judged ({block.reason})"
+    if block.verdict == BETTER:
         return "was learned" if score and (score.rate or 0) >= LEARNED_RATE else "was partly learned"
-    return "made the target worse" if outcome == "worse" else "was not shown to be learned"
+    return "made the target worse" if block.verdict == WORSE else "was not shown to be learned"
 
 
 def _not_taught(steps: Sequence[Step]) -> str:
@@ -121,13 +115,13 @@ def _baseline_clause(chain: Sequence[Score]) -> str:
 
 def _general(found: Evaluation) -> str:
     arms = [arm for arm in ("base", "adapter", "quantized") if found.score("general", arm)]
-    blocks = [_block(found.net.get(arm), "general") for arm in reversed(arms[1:])]
-    worst = next((block for word in _GENERAL for block in blocks if block.get("verdict") == word), None)
+    blocks = [block for arm in reversed(arms[1:]) if (block := found.against_base(arm, "general"))]
+    worst = next((block for word in _GENERAL for block in blocks if block.verdict == word), None)
     if worst is None:
         return ""
-    told = _GENERAL[worst["verdict"]]
-    if not worst["tested"]:
-        told = f"whether the general block held cannot be decided, since {worst['reason']}"
+    told = _GENERAL[worst.verdict]
+    if not worst.tested:
+        told = f"whether the general block held cannot be decided, since {worst.reason}"
     scores = [score for arm in arms if (score := found.score("general", arm))]
     numbers = " → ".join(str(score.passed) for score in scores)
     return f"{told} ({numbers} of {scores[0].cases})"
@@ -184,12 +178,12 @@ def _broken(hops: Sequence[Hop]) -> list[str]:
         pair = f"{hop.a} → {hop.b}"
         if hop.problem:
             said.append(f"{pair} could not be compared: {clip(hop.problem, _ERROR_CHARACTERS)}")
-        elif not hop.comparison.get("comparable", True):
-            differs = listed([str(name) for name in hop.comparison.get("differs_in", [])])
+        elif hop.comparison and not hop.comparison.comparable:
+            differs = listed(hop.comparison.differs_in)
             said.append(
                 f"{pair} differ in more than the hop itself ({differs}): their difference has other causes too."
             )
-        worse = [block for block, counts in hop.blocks.items() if counts.get("verdict") == "worse"]
+        worse = [block for block, counts in hop.blocks.items() if counts.verdict == WORSE]
         if worse:
             said.append(f"{pair} is significantly worse on: {listed(worse)}.")
     return said
@@ -250,9 +244,10 @@ def _power(found: Evaluation) -> list[str]:
 
 def _detectable(found: Evaluation, block: str) -> str:
     """By the comparison of the last arm with the base; where there is none, by the cases that the base answered."""
-    compared, base = _block(found.net.get(found.last_arm), block), found.score(block, "base")
-    if compared.get("judged"):
-        cases, rows, gain = compared["judged"], compared["clusters"], compared["detectable"]
+    compared, base = found.against_base(found.last_arm, block), found.score(block, "base")
+    gain: float | None
+    if compared and compared.judged:
+        cases, rows, gain = compared.judged, compared.clusters, compared.detectable
     elif base and base.graded:
         cases, rows, gain = base.graded, base.rows, minimum_detectable_effect(base.graded, rows=base.rows)
     else:

@@ -8,6 +8,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.evaluation.asking import Arm, Keep, Question, run_arms, server_answers
-from tunesmith.tools.evaluation.lineage import compared
+from tunesmith.tools.evaluation.compare import compare_with_hops
 from tunesmith.tools.evaluation.local_model import refuse_unanswerable
 from tunesmith.tools.evaluation.prompts import best, candidates, dev_rows, judge
 from tunesmith.tools.evaluation.protocol import Sampling
@@ -207,12 +208,12 @@ def test_cases_for_some_arms_are_asked_of_these_and_count_only_between_them(ws: 
     assert by_arm == {"base": ["c-a", "c-b"], "prompted": ["c-a", "c-c"]}
     block = (step.result or {})["comparisons"][0]["blocks"]["target"]
     assert (block["cases"], block["errors"]) == (1, {"base": 0, "prompted": 0})
-    found = compared(ws.store, RUN, "base", "prompted")
-    assert found["left_out"] == {"target": 2}, "what one of them was not asked is counted"
+    found = compare_with_hops(ws.store, RUN, "base", "prompted").whole
+    assert found.left_out == {"target": 2}, "what one of them was not asked is counted"
     console = Console(width=120)
     with console.capture() as captured:
         console.print(comparison_table(found))
-        console.print(comparison_table({**found, "left_out": {"tools": 1}}))
+        console.print(comparison_table(replace(found, left_out={"tools": 1})))
     assert "left out: 2 target cases were not asked of both" in captured.get()
     assert "left out: 1 tools case was not asked of both" in captured.get()
     file.write_text(
@@ -277,7 +278,7 @@ def test_the_prompted_arm_is_chosen_on_rows_of_its_own_and_told_against_training
     assert [len(messages) for messages in said] == [1, 2] and "strict JSON" in said[1][0]["content"]
     assert "short of the goal of 90%" in result["advice"]
     assert result["proof"]["sha256_before"] == result["proof"]["sha256_after"]
-    assert result["comparisons"][0]["comparable"] and compared(ws.store, RUN, "base", "prompted")["advice"]
+    assert result["comparisons"][0]["comparable"] and compare_with_hops(ws.store, RUN, "base", "prompted").advice
     good = executor.perform(ws, RUN, "evaluate", {**fields, "goal_rate": 0.2}, say_yes).result or {}
     assert "advised against training" in good["advice"] and good["taken_over"] == 32
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from tunesmith.agent.commands.summary import summarise
 from tunesmith.agent.driver.answers import answer
 from tunesmith.memory.records import EvalResult
 from tunesmith.tools.evaluation import gate
-from tunesmith.tools.evaluation.comparison import compare_run
+from tunesmith.tools.evaluation.compare import compare_with_hops
+from tunesmith.tools.evaluation.comparison import BlockScore
 from tunesmith.tools.evaluation.gate import broken_hops
-from tunesmith.tools.evaluation.lineage import broken_gates, compared
+from tunesmith.tools.evaluation.lineage import Lineage
+from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.evaluation.statistics import MARGIN
 
 KEY = {"engine": "vllm 0.32", "adapter": "none", "lora": "up to 16", "suite": "s", "sampling": "max_tokens=72"}
@@ -96,7 +99,7 @@ def test_a_guarded_block_that_was_asked_of_one_arm_alone_did_not_hold(
 ) -> None:
     for arm in ("base", "quantized"):
         chain.evaluate(arm, {"target": LEARNS[arm]})
-    monkeypatch.setattr(gate, "compare_run", lambda *a, **b: {**compare_run(*a, **b), "left_out": {"tools": 9}})
+    monkeypatch.setattr(gate, "compare_run", lambda *a, **b: replace(compare_run(*a, **b), left_out={"tools": 9}))
     [told] = chain.broken()
     assert told.startswith("tools: no case of it was asked of both")
 
@@ -115,8 +118,8 @@ def test_a_hop_that_lost_what_was_learned_is_refused_though_the_base_is_beaten(c
     assert "merged → quantized, target: worse (40 → 20 of 40 passed, p = 1.9e-06)" in told
     assert "--arms merged,quantized` shows the flips" in told and "\n" not in told
     assert chain.broken("merged") == []
-    found = compared(chain.store, chain.run, "base", "quantized")
-    assert [gate for gate in broken_gates(found) if "merged → quantized, target got worse" in gate]
+    found = compare_with_hops(chain.store, chain.run, "base", "quantized")
+    assert [gate for gate in found.broken_gates if "merged → quantized, target got worse" in gate]
 
 
 @pytest.mark.parametrize("target", [(87, 84), (20, 17)])
@@ -180,7 +183,7 @@ def test_an_evaluation_under_other_settings_does_not_hide_behind_an_older_one(ch
     chain.make("adapter", "merged")
     newest = chain.evaluate("merged", {"target": "f" * 40}, sampling="max_tokens=96")
     found = compare_run(chain.store, chain.run, "base", "merged")
-    assert found["steps"]["merged"] == newest and found["differs_in"] == ["sampling"]
+    assert found.steps["merged"] == newest and found.differs_in == ("sampling",)
     [told] = chain.broken("merged")
     assert "sampling: max_tokens=72 against max_tokens=96" in told
 
@@ -188,47 +191,48 @@ def test_an_evaluation_under_other_settings_does_not_hide_behind_an_older_one(ch
 def test_an_adapter_is_not_compared_with_the_merge_of_another(chain: Chain) -> None:
     chain.evaluate("adapter", {"target": "p" * 40})
     chain.evaluate("merged", {"target": "p" * 40})
-    assert compare_run(chain.store, chain.run, "adapter", "merged")["comparable"]
+    assert compare_run(chain.store, chain.run, "adapter", "merged").comparable
     first = chain.store.artifact(chain.made["adapter"]).sha256
     chain.make("adapter", "merged")
     chain.evaluate("merged", {"target": "p" * 40})
     second = chain.store.artifact(chain.made["adapter"]).sha256
     for arms in (("adapter", "merged"), ("merged", "adapter")):
         found = compare_run(chain.store, chain.run, *arms)
-        assert found["differs_in"] == ["origin"]
-        assert f"adapter {first[:12]}" in found["refused"] and f"adapter {second[:12]}" in found["refused"]
+        assert found.differs_in == ("origin",)
+        assert f"adapter {first[:12]}" in found.refused and f"adapter {second[:12]}" in found.refused
 
 
 def test_the_artifact_that_a_comparison_is_of_goes_by_the_newest_that_fits(chain: Chain) -> None:
     chain.evaluate("adapter", {"target": "p" * 40})
     fits = chain.evaluate("merged", {"target": "p" * 40})
     chain.evaluate("merged", {"target": "p" * 40}, weights="other")
-    one = {"merged": chain.store.artifact(chain.made["merged"])}
-    assert compare_run(chain.store, chain.run, "adapter", "merged", made=one)["steps"]["merged"] == fits
+    one = Lineage.of(chain.store, chain.store.artifact(chain.made["merged"]), "merged")
+    assert one.arms == ("base", "adapter", "merged") and one.base == chain.store.artifact(chain.made["base"])
+    assert compare_run(chain.store, chain.run, "adapter", "merged", lineage=one).steps["merged"] == fits
 
 
 def test_a_prompt_rivals_an_adapter_whose_server_allows_a_higher_rank(chain: Chain) -> None:
     chain.evaluate("prompted", {"target": "p" * 40}, system_prompt="p")
     chain.evaluate("adapter", {"target": "p" * 40}, lora="up to 32")
-    assert compare_run(chain.store, chain.run, "prompted", "adapter")["comparable"]
+    assert compare_run(chain.store, chain.run, "prompted", "adapter").comparable
 
 
 def test_the_view_of_flips_and_compare_agree(tmp_path: Path) -> None:
     store, run = stored_runs.finished_run(tmp_path)
     for a, b in itertools.permutations(("base", "adapter", "merged", "quantized"), 2):
         rows = store.read("SELECT case_id, flip FROM v_flips WHERE arm_a = ? AND arm_b = ?", a, b)
-        told = {(flip["case_id"], flip["flip"]) for flip in compare_run(store, run, a, b)["flips"]}
+        told = {(flip.case_id, flip.kind) for flip in compare_run(store, run, a, b).flips}
         assert {(row["case_id"], row["flip"]) for row in rows} == told
 
 
 def test_an_error_is_no_failure_in_any_share_that_is_shown(chain: Chain) -> None:
     evaluated(chain, "general", {"base": "p" * 24, "quantized": "p" * 19 + "e" * 5})
-    [found] = (summary := summarise(chain.store, chain.run))["comparisons"]
-    rates = summary["blocks"]["general"]
-    assert (rates["base"]["rate"], rates["quantized"]["rate"]) == (1.0, 1.0)
-    assert (rates["quantized"]["cases"], rates["quantized"]["judged"], rates["quantized"]["errors"]) == (24, 19, 5)
+    [found] = (summary := summarise(chain.store, chain.run)).comparisons
+    rates = summary.blocks["general"]
+    assert (rates["base"].rate, rates["quantized"].rate) == (1.0, 1.0)
+    assert rates["quantized"] == BlockScore(cases=24, judged=19, passed=19, errors=5)
     console = Console(width=160, record=True, file=io.StringIO())
-    console.print(render.comparison_table(found), render.rates_table(summary["blocks"]))
+    console.print(render.comparison_table(found), render.rates_table(summary.blocks))
     assert console.export_text().count("19 of 19 (100%), 5 errors") == 2
     told = answer(chain.store, "run", run=chain.run, other_run="", setting="", current=None)
     facts = told.facts["passed"]

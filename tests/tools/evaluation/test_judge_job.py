@@ -21,7 +21,7 @@ from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
-from tunesmith.tools.evaluation.comparison import compare_run
+from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.pipeline import executor, launcher
 from tunesmith.tools.pipeline.workspace import Decision, Workspace
 from tunesmith.tools.serving import servers
@@ -202,7 +202,7 @@ def test_two_judges_make_two_arms_that_may_not_be_compared(ws: Workspace) -> Non
     ended = executor.perform(ws, RUN, "evaluate", {"arm": "prompted", "system_prompt": "Agree."}, say_yes)
     assert ended.request["judge"] == given["judge"], "the baseline's own judge"
     found = compare_run(ws.store, RUN, "base", "prompted")
-    assert found["comparable"] and found["metrics"]["agrees"]["cases"] == 4
+    assert found.comparable and found.metrics["agrees"].cases == 4
     other = shutil.copytree(given["judge"], ws.store.home.parent / "other")
     again = executor.perform(
         ws, RUN, "evaluate", {"arm": "prompted", "system_prompt": "Agree.", "judge": str(other)}, say_yes

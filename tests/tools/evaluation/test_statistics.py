@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,13 @@ from tests.fixtures import stored_runs
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import EvalResult
-from tunesmith.tools.evaluation.comparison import compare_run
+from tunesmith.tools.evaluation.advice import prompt_advice
+from tunesmith.tools.evaluation.compare import ComparedWithHops, compare_with_hops
+from tunesmith.tools.evaluation.comparison import BlockComparison, CaseOutcome, Comparison
 from tunesmith.tools.evaluation.gate import broken_hops
-from tunesmith.tools.evaluation.lineage import advice, broken_gates, compared
-from tunesmith.tools.evaluation.statistics import compare_arms, differences, reduce_repeats
+from tunesmith.tools.evaluation.pairing import compare_run
+from tunesmith.tools.evaluation.protocol import differences
+from tunesmith.tools.evaluation.statistics import case_outcomes, compare_arms
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.grading import Assertion
 
@@ -23,37 +28,50 @@ KEY = {"engine": "vllm 0.32", "weights": "abc", "adapter": None, "template": "t"
 KEYS = {"base": KEY, "adapter": {**KEY, "adapter": "def"}}
 
 
-def records(words: str, block: str = "target", first: int = 0) -> list[dict[str, Any]]:
-    """One record a letter: p pass, f fail, e error."""
-    results = {"p": (True, 1.0, None), "f": (False, 0.0, None), "e": (None, None, "timed out")}
-    return [
-        {
-            "case_id": f"{block}-{first + i}",
-            "block": block,
-            **dict(zip(("passed", "score", "error"), results[w], strict=True)),
-        }
-        for i, w in enumerate(words)
-    ]
+def outcomes(words: str, block: str = "target") -> list[CaseOutcome]:
+    """One case a letter: p pass, f fail, e error."""
+    results = {"p": (True, 1.0, None), "f": (False, 0.0, None), "e": (None, 0.0, "timed out")}
+    return [CaseOutcome(f"{block}-{i}", block, *results[w], f"{block}-{i}") for i, w in enumerate(words)]
 
 
-def block(a: str, b: str, name: str = "target", **more: Any) -> dict[str, Any]:
-    found = compare_arms(records(a, name), records(b, name), ("base", "adapter"), KEYS, **more)
-    return dict(found["blocks"][name])
+def held(a: Sequence[CaseOutcome], b: Sequence[CaseOutcome]) -> Comparison:
+    """An adapter against its base, nothing else changed."""
+    return compare_arms(a, b, ("base", "adapter"), KEYS)
+
+
+def block(a: str, b: str, name: str = "target", **more: Any) -> BlockComparison:
+    return compare_arms(outcomes(a, name), outcomes(b, name), ("base", "adapter"), KEYS, **more).blocks[name]
 
 
 def test_the_shape_is_the_contracts() -> None:
-    found = compare_arms(records("ffp"), records("pfe"), ("base", "adapter"), KEYS)
+    found = held(outcomes("ffp"), outcomes("pfe")).to_json()
     assert found["arms"] == ["base", "adapter"]
     assert found["comparable"] is True
     assert found["differs_in"] == []
-    counts = found["blocks"]["target"]
-    assert {name: counts[name] for name in ("cases", "passed", "errors", "fail_to_pass", "pass_to_fail")} == {
+    counts: Any = found["blocks"]
+    told = {name: counts["target"][name] for name in ("cases", "passed", "errors", "fail_to_pass", "pass_to_fail")}
+    assert told == {
         "cases": 3,
         "passed": {"base": 0, "adapter": 1},
         "errors": {"base": 0, "adapter": 1},
         "fail_to_pass": 1,
         "pass_to_fail": 0,
     }
+    assert found["flips"] == [
+        {"case_id": "target-0", "block": "target", "flip": "fail_to_pass", "base": "fail", "adapter": "pass"},
+        {"case_id": "target-2", "block": "target", "flip": "error", "base": "pass", "adapter": "error"},
+    ]
+
+
+def test_a_comparison_that_a_step_reports_reads_back_as_it_was(tmp_path: Path) -> None:
+    store, run = stored_runs.finished_run(tmp_path)
+    whole = compare_run(store, run, "base", "quantized")
+    kinder = {"kind": 0.5}
+    graded = [replace(outcome, score=0.3, metrics=kinder) for outcome in outcomes("fpe")]
+    for compared in (whole, held(graded, outcomes("pp")), held(graded, graded)):
+        assert Comparison.from_json(json.loads(json.dumps(compared.to_json()))) == compared
+    with pytest.raises(ValueError, match="verdict"):
+        Comparison.from_json({**whole.to_json(), "blocks": {"target": {"cases": 1}}})
 
 
 VERDICTS = [
@@ -74,47 +92,47 @@ VERDICTS = [
 @pytest.mark.parametrize(("name", "a", "b", "verdict"), VERDICTS)
 def test_verdicts(name: str, a: str, b: str, verdict: str) -> None:
     found = block(a, b, name)
-    assert found["verdict"] == verdict, found["reason"]
+    assert found.verdict == verdict, found.reason
 
 
 def test_the_margin_is_stated_and_can_be_changed() -> None:
-    assert block("p" * 40, "f" + "p" * 39, "general", margin=0.2)["verdict"] == "not worse"
-    assert compare_arms([], [], ("base", "adapter"), KEYS)["margin"] == 0.05
+    assert block("p" * 40, "f" + "p" * 39, "general", margin=0.2).verdict == "not worse"
+    assert held([], []).margin == 0.05
 
 
 def test_errors_are_no_failures_and_too_many_forbid_a_verdict() -> None:
     few = block("f" * 40, "p" * 38 + "ee")
-    assert (few["verdict"], few["judged"], few["pass_to_fail"]) == ("better", 38, 0)
+    assert (few.verdict, few.judged, few.pass_to_fail) == ("better", 38, 0)
     many = block("f" * 40, "p" * 37 + "eee")
-    assert many["verdict"] == "no decision"
-    assert "3 of 40" in many["reason"]
+    assert many.verdict == "no decision"
+    assert "3 of 40" in many.reason
 
 
 def test_a_case_that_one_arm_was_never_asked_counts_as_its_error() -> None:
     found = block("f" * 10, "p" * 9)
-    assert found["cases"] == 10
-    assert found["errors"] == {"base": 0, "adapter": 1}
-    assert found["verdict"] == "no decision"
+    assert found.cases == 10
+    assert found.errors == {"base": 0, "adapter": 1}
+    assert found.verdict == "no decision"
 
 
 def test_arms_that_differ_in_more_than_the_hop_get_no_verdict() -> None:
     keys = {"base": KEY, "adapter": {**KEY, "adapter": "def", "template": "u", "precision": "int4"}}
-    found = compare_arms(records("f" * 20), records("p" * 20), ("base", "adapter"), keys)
-    assert found["comparable"] is False
-    assert found["differs_in"] == ["precision", "template"]
-    assert found["blocks"]["target"]["verdict"] == "no decision"
+    found = compare_arms(outcomes("f" * 20), outcomes("p" * 20), ("base", "adapter"), keys)
+    assert found.comparable is False
+    assert found.differs_in == ("precision", "template")
+    assert found.blocks["target"].verdict == "no decision"
     allowed = {"adapter", "precision", "template"}
-    assert compare_arms(records("f"), records("p"), ("base", "adapter"), keys, allowed=allowed)["comparable"]
+    assert compare_arms(outcomes("f"), outcomes("p"), ("base", "adapter"), keys, allowed=allowed).comparable
     assert differences({"a": 1}, {"a": None}) == ["a"]
     assert differences({}, {"a": None}) == ["a"]
 
 
-def answers(*results: bool | None) -> list[dict[str, Any]]:
-    def record(passed: bool | None) -> dict[str, Any]:
-        score, error = (None, "late") if passed is None else (float(passed), None)
-        return {"case_id": "x", "block": "target", "passed": passed, "score": score, "error": error}
-
-    return [record(passed) for passed in results]
+def answers(*results: bool | None, case_id: str = "x") -> list[EvalResult]:
+    """A case asked several times; None for an answer that could not be had."""
+    return [
+        EvalResult("base", "target", case_id, "k", "", passed, None, n, "late" if passed is None else None)
+        for n, passed in enumerate(results)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -127,22 +145,23 @@ def answers(*results: bool | None) -> list[dict[str, Any]]:
     ],
 )
 def test_repeats_are_reduced_per_case_first(results: Sequence[bool | None], passed: bool | None, score: float) -> None:
-    (reduced,) = reduce_repeats(answers(*results)).values()
+    (reduced,) = case_outcomes(answers(*results)).values()
     assert reduced.passed is passed
     assert reduced.score == pytest.approx(score)
     assert (reduced.error is None) == (passed is not None)
 
 
 def test_repeats_do_not_multiply_the_evidence() -> None:
-    a, b = records("f" * 5) * 10, records("p" * 5) * 10
-    found = compare_arms(a, b, ("base", "adapter"), KEYS)["blocks"]["target"]
-    assert found["cases"] == 5
-    assert found["verdict"] == "no decision"
+    asked = {word: [r for n in range(5) for r in answers(*[word] * 10, case_id=f"c{n}")] for word in (False, True)}
+    a, b = (list(case_outcomes(asked[word]).values()) for word in (False, True))
+    found = held(a, b).blocks["target"]
+    assert found.cases == 5
+    assert found.verdict == "no decision"
 
 
 def test_the_flip_table_names_every_case_that_changed_losses_first() -> None:
-    flips = compare_arms(records("fppe"), records("pfpp"), ("base", "adapter"), KEYS)["flips"]
-    assert [(row["case_id"], row["flip"], row["base"], row["adapter"]) for row in flips] == [
+    flips = held(outcomes("fppe"), outcomes("pfpp")).flips
+    assert [(row.case_id, row.kind, row.before, row.after) for row in flips] == [
         ("target-1", "pass_to_fail", "pass", "fail"),
         ("target-0", "fail_to_pass", "fail", "pass"),
         ("target-3", "error", "error", "pass"),
@@ -150,118 +169,119 @@ def test_the_flip_table_names_every_case_that_changed_losses_first() -> None:
 
 
 def test_graded_scores_get_a_seeded_interval() -> None:
-    a = [{"case_id": str(i), "block": "target", "passed": False, "score": 0.2, "error": None} for i in range(30)]
-    b = [{**record, "score": 0.2 + 0.01 * i} for i, record in enumerate(a)]
-    first = compare_arms(a, b, ("base", "adapter"), KEYS)["blocks"]["target"]["scores"]
-    assert first == compare_arms(a, b, ("base", "adapter"), KEYS)["blocks"]["target"]["scores"]
-    assert first["difference"] == pytest.approx(0.145)
-    assert first["interval"][0] < 0.145 < first["interval"][1]
-    assert block("fp", "pp")["scores"] is None
+    a = [CaseOutcome(str(i), "target", False, 0.2, None, str(i)) for i in range(30)]
+    b = [replace(outcome, score=0.2 + 0.01 * i) for i, outcome in enumerate(a)]
+    first = held(a, b).blocks["target"].scores
+    assert first == held(a, b).blocks["target"].scores
+    assert first and first.difference == pytest.approx(0.145)
+    assert first.interval[0] < 0.145 < first.interval[1]
+    assert block("fp", "pp").scores is None
 
 
 def test_blocks_are_judged_apart_and_in_a_fixed_order() -> None:
-    a = records("p" * 40, "general") + records("f" * 10)
-    b = records("p" * 40, "general") + records("p" * 10)
-    blocks = compare_arms(a, b, ("base", "adapter"), KEYS)["blocks"]
+    a = outcomes("p" * 40, "general") + outcomes("f" * 10)
+    b = outcomes("p" * 40, "general") + outcomes("p" * 10)
+    blocks = held(a, b).blocks
     assert list(blocks) == ["target", "general"]
-    assert [blocks[name]["verdict"] for name in blocks] == ["better", "not worse"]
+    assert [found.verdict for found in blocks.values()] == ["better", "not worse"]
 
 
-def clustered(words: str, size: int, block_name: str = "target") -> list[dict[str, Any]]:
+def clustered(words: str, size: int, block_name: str = "target") -> list[CaseOutcome]:
     """Cases that come in clusters of `size`, each cluster from one seed row."""
-    return [{**r, "cluster": f"row-{i // size}"} for i, r in enumerate(records(words, block_name))]
+    return [replace(r, cluster=f"row-{i // size}") for i, r in enumerate(outcomes(words, block_name))]
 
 
 def test_cases_made_from_one_seed_row_are_not_counted_as_independent() -> None:
     a, b = "f" * 20, "p" * 10 + "f" * 10
-    alone = compare_arms(records(a), records(b), ("base", "adapter"), KEYS)["blocks"]["target"]
-    together = compare_arms(clustered(a, 5), clustered(b, 5), ("base", "adapter"), KEYS)["blocks"]["target"]
-    assert (alone["verdict"], alone["clusters"]) == ("better", 20)
-    assert (together["verdict"], together["clusters"], together["p_value"]) == ("no decision", 4, 0.5)
-    assert together["interval"][0] <= 0 < alone["interval"][0]
-    assert together["detectable"] is None, "four seed rows can show nothing"
+    alone = held(outcomes(a), outcomes(b)).blocks["target"]
+    together = held(clustered(a, 5), clustered(b, 5)).blocks["target"]
+    assert (alone.verdict, alone.clusters) == ("better", 20)
+    assert (together.verdict, together.clusters, together.p_value) == ("no decision", 4, 0.5)
+    assert together.interval and alone.interval and together.interval[0] <= 0 < alone.interval[0]
+    assert together.detectable is None, "four seed rows can show nothing"
     six = "f" * 12, "pf" * 6
-    pairs = compare_arms(*(clustered(words, 2) for words in six), ("base", "adapter"), KEYS)["blocks"]["target"]
-    assert (pairs["verdict"], pairs["difference"], pairs["detectable"]) == ("better", 0.5, 0.5)
+    pairs = held(*(clustered(words, 2) for words in six)).blocks["target"]
+    assert (pairs.verdict, pairs.difference, pairs.detectable) == ("better", 0.5, 0.5)
 
 
 def test_a_known_seed_row_never_makes_a_verdict_more_certain() -> None:
-    def general(a: str, b: str, size: int) -> dict[str, Any]:
+    def general(a: str, b: str, size: int) -> BlockComparison:
         left, right = clustered(a, size, "general"), clustered(b, size, "general")
-        return compare_arms(left, right, ("base", "adapter"), KEYS)["blocks"]["general"]
+        return held(left, right).blocks["general"]
 
     for words in (("p" * 10, "p" * 10), ("p" * 64, "f" + "p" * 63)):
         alone, together = general(*words, 1), general(*words, 2)
-        assert together["lower_bound"] < alone["lower_bound"]
-        assert together["interval"][0] < alone["interval"][0] and together["interval"][1] > alone["interval"][1]
-        assert together["verdict"] == alone["verdict"]
-        rates = [block["pass_rate_intervals"]["adapter"] for block in (alone, together)]
+        assert together.lower_bound and alone.lower_bound and together.lower_bound < alone.lower_bound
+        assert together.interval and alone.interval
+        assert together.interval[0] < alone.interval[0] and together.interval[1] > alone.interval[1]
+        assert together.verdict == alone.verdict
+        rates = [block.pass_rate_intervals["adapter"] for block in (alone, together)]
         assert rates[1][0] < rates[0][0]
-    assert "bound the loss only at" in general("p" * 10, "p" * 10, 2)["reason"]
+    assert "bound the loss only at" in general("p" * 10, "p" * 10, 2).reason
 
     # Seven gained and one lost: a loss that shares its row with a gain does not go away.
     a, b = "ff" * 3 + "f" + "f" + "p" + "p" * 11, "pp" * 3 + "f" + "p" + "f" + "p" * 11
     rows = [n if n > 8 else 7 if n >= 7 else n for n in range(20)]
-    left, right = ([{**r, "cluster": f"row-{row}"} for r, row in zip(records(w), rows, strict=True)] for w in (a, b))
-    found = compare_arms(left, right, ("base", "adapter"), KEYS)["blocks"]["target"]
-    assert (found["fail_to_pass"], found["pass_to_fail"], found["verdict"]) == (7, 1, "no decision")
+    left, right = ([replace(r, cluster=f"row-{row}") for r, row in zip(outcomes(w), rows, strict=True)] for w in (a, b))
+    found = held(left, right).blocks["target"]
+    assert (found.fail_to_pass, found.pass_to_fail, found.verdict) == (7, 1, "no decision")
 
 
 def test_a_gain_beside_the_target_must_survive_holm_and_a_loss_need_not() -> None:
     flips = {"target": ("f" * 6, "p" * 6), "general": ("f" * 6 + "p" * 40, "p" * 46), "tools": ("p" * 9, "p" * 9)}
-    a = [r for name, (words, _) in flips.items() for r in records(words, name)]
-    b = [r for name, (_, words) in flips.items() for r in records(words, name)]
-    found = compare_arms(a, b, ("base", "adapter"), KEYS)["blocks"]
-    assert found["target"]["p_value"] == found["general"]["p_value"] == 0.03125
-    assert (found["target"]["verdict"], found["target"]["p_adjusted"]) == ("better", 0.03125)
-    assert (found["general"]["verdict"], found["general"]["p_adjusted"]) == ("not worse", 0.0625)
-    assert compare_arms(b, a, ("base", "adapter"), KEYS)["blocks"]["general"]["verdict"] == "worse"
+    a = [r for name, (words, _) in flips.items() for r in outcomes(words, name)]
+    b = [r for name, (_, words) in flips.items() for r in outcomes(words, name)]
+    found = held(a, b).blocks
+    assert found["target"].p_value == found["general"].p_value == 0.03125
+    assert (found["target"].verdict, found["target"].p_adjusted) == ("better", 0.03125)
+    assert (found["general"].verdict, found["general"].p_adjusted) == ("not worse", 0.0625)
+    assert held(b, a).blocks["general"].verdict == "worse"
 
 
 def test_named_metrics_are_compared_by_their_scores_and_corrected_together() -> None:
-    def graded(form: float, tone: float) -> list[dict[str, Any]]:
-        return [{**r, "metrics": {"form": form, "tone": tone + i % 2 * 0.1}} for i, r in enumerate(records("p" * 12))]
+    def graded(form: float, tone: float) -> list[CaseOutcome]:
+        tones = [tone + i % 2 * 0.1 for i in range(12)]
+        return [replace(r, metrics={"form": form, "tone": t}) for r, t in zip(outcomes("p" * 12), tones, strict=True)]
 
-    metrics = compare_arms(graded(0.2, 0.5), graded(0.8, 0.5), ("base", "adapter"), KEYS)["metrics"]
-    assert metrics["form"]["difference"] == pytest.approx(0.6) and metrics["form"]["interval"][0] > 0.3
-    assert metrics["form"]["p_value"] == 2 / 2**12 and metrics["form"]["p_adjusted"] == 4 / 2**12
-    assert metrics["tone"]["p_value"] == 1.0
+    metrics = held(graded(0.2, 0.5), graded(0.8, 0.5)).metrics
+    assert metrics["form"].difference == pytest.approx(0.6) and metrics["form"].interval[0] > 0.3
+    assert metrics["form"].p_value == 2 / 2**12 and metrics["form"].p_adjusted == 4 / 2**12
+    assert metrics["tone"].p_value == 1.0
 
 
 def test_a_refusal_names_each_difference_with_both_values() -> None:
     keys = {"base": KEY, "adapter": {**KEY, "adapter": "def", "template": "u" * 90}}
-    found = compare_arms(records("f"), records("p"), ("base", "adapter"), keys)
-    assert "template: t against uuu" in found["refused"] and "evaluate both again" in found["refused"]
-    assert len(found["refused"]) < 240
-    assert compare_arms(records("f"), records("p"), ("base", "adapter"), KEYS)["refused"] == ""
+    found = compare_arms(outcomes("f"), outcomes("p"), ("base", "adapter"), keys)
+    assert "template: t against uuu" in found.refused and "evaluate both again" in found.refused
+    assert len(found.refused) < 240
+    assert held(outcomes("f"), outcomes("p")).refused == ""
 
 
 def test_the_chain_shows_every_hop_between_two_arms_and_its_flips_add_up(tmp_path: Path) -> None:
     store, run = stored_runs.finished_run(tmp_path)
-    found = compared(store, run, "base", "quantized")
-    assert [hop["arms"] for hop in found["chain"]] == [
-        ["base", "adapter"],
-        ["adapter", "merged"],
-        ["merged", "quantized"],
-    ]
-    for block, counts in found["blocks"].items():
-        way = sum(hop["blocks"][block]["fail_to_pass"] - hop["blocks"][block]["pass_to_fail"] for hop in found["chain"])
-        assert way == counts["fail_to_pass"] - counts["pass_to_fail"]
-    assert [flip["case_id"] for flip in found["chain"][2]["flips"]] == ["target-030", "target-044"]
-    assert [case["case_id"] for case in found["known_limits"]] == ["target-017", "target-030", "target-044"]
-    assert all("JSON" in case["reason"] for case in found["known_limits"])
-    assert compared(store, run, "base", "adapter")["chain"] == []
+    found = compare_with_hops(store, run, "base", "quantized")
+    assert [hop.arms for hop in found.chain] == [("base", "adapter"), ("adapter", "merged"), ("merged", "quantized")]
+    for name, block in found.whole.blocks.items():
+        way = sum(hop.blocks[name].fail_to_pass - hop.blocks[name].pass_to_fail for hop in found.chain)
+        assert way == block.fail_to_pass - block.pass_to_fail
+    assert [flip.case_id for flip in found.chain[2].flips] == ["target-030", "target-044"]
+    assert [case.case_id for case in found.known_limits] == ["target-017", "target-030", "target-044"]
+    assert all("JSON" in case.reason for case in found.known_limits)
+    assert compare_with_hops(store, run, "base", "adapter").chain == ()
+
+
+def broken_gates(whole: Comparison) -> list[str]:
+    return ComparedWithHops(whole, (), (), "").broken_gates
 
 
 def test_a_gate_breaks_on_a_loss_or_a_refusal_and_never_on_the_adversarial_block(tmp_path: Path) -> None:
-    good = compare_arms(records("f" * 6), records("p" * 6), ("base", "adapter"), KEYS)
-    assert broken_gates(good) == []
-    lost = compare_arms(records("p" * 40, "general"), records("f" * 40, "general"), ("base", "adapter"), KEYS)
+    assert broken_gates(held(outcomes("f" * 6), outcomes("p" * 6))) == []
+    lost = held(outcomes("p" * 40, "general"), outcomes("f" * 40, "general"))
     assert len(broken_gates(lost)) == 1 and "general got worse" in broken_gates(lost)[0]
-    odd = compare_arms(records("f"), records("p"), ("base", "adapter"), {**KEYS, "adapter": {**KEY, "engine": "x"}})
+    odd = compare_arms(outcomes("f"), outcomes("p"), ("base", "adapter"), {**KEYS, "adapter": {**KEY, "engine": "x"}})
     assert "engine: vllm 0.32 against x" in broken_gates(odd)[0]
-    listed = compare_arms(records("p" * 12, "adversarial"), records("f" * 12, "adversarial"), ("base", "adapter"), KEYS)
-    assert listed["blocks"]["adversarial"]["verdict"] == "worse" and broken_gates(listed) == []
+    listed = held(outcomes("p" * 12, "adversarial"), outcomes("f" * 12, "adversarial"))
+    assert listed.blocks["adversarial"].verdict == "worse" and broken_gates(listed) == []
     build = stored_runs.new_builder(tmp_path)
     for step, arm in (build.step("baseline", arm="base"), "base"), (build.step("evaluate", arm="merged"), "merged"):
         build.answer(step, arm, KEY)
@@ -270,7 +290,7 @@ def test_a_gate_breaks_on_a_loss_or_a_refusal_and_never_on_the_adversarial_block
             build.store.add_result(build.run, step, row)
         result = {"key": KEY} if arm == "base" else {"keys": {arm: {**KEY, "weights": "w"}}}
         build.end(step, 1.0, 1, result)
-    assert compare_run(build.store, build.run, "base", "merged")["blocks"]["adversarial"]["verdict"] == "worse"
+    assert compare_run(build.store, build.run, "base", "merged").blocks["adversarial"].verdict == "worse"
     assert broken_hops(build.store, build.run, "merged") == []
 
 
@@ -288,11 +308,11 @@ def test_an_arm_is_held_against_the_newest_base_that_it_may_be_compared_with(tmp
         for name in ("base", "adapter") if arm == "adapter" else (arm,):
             build.answer(steps[-1], name, KEY)
         build.end(steps[-1], 1.0, 1, result)
-    assert compare_run(build.store, build.run, "base", "merged")["steps"] == {"base": steps[0], "merged": steps[2]}
+    assert compare_run(build.store, build.run, "base", "merged").steps == {"base": steps[0], "merged": steps[2]}
     beside = compare_run(build.store, build.run, "base", "adapter")
-    assert beside["comparable"] and beside["steps"] == {"base": steps[1], "adapter": steps[1]}
+    assert beside.comparable and beside.steps == {"base": steps[1], "adapter": steps[1]}
     refused = compare_run(build.store, build.run, "adapter", "merged")
-    assert not refused["comparable"] and "engine: transformers against vllm 0.32" in refused["refused"]
+    assert not refused.comparable and "engine: transformers against vllm 0.32" in refused.refused
 
 
 def graded_case(n: int, *assertions: Assertion) -> Case:
@@ -326,10 +346,10 @@ def test_seed_rows_and_named_metrics_come_from_the_suite_that_was_run(tmp_path: 
         build.store.add_results(build.run, step, [stored("base", case, 0.0, 0.0), stored("adapter", case, 1.0, 0.0)])
     build.end(step, 1.0, 1, {"keys": {"base": key, "adapter": {**key, "adapter": "d"}}})
     found = compare_run(build.store, build.run, "base", "adapter")
-    assert (found["blocks"]["target"]["clusters"], found["metrics"]["truth"]["cases"]) == (4, 16)
-    assert found["metrics"]["truth"]["mean"] == {"base": 0.0, "adapter": 1.0}
-    assert found["metrics"]["tone"]["difference"] == 0.0
-    assert found["metrics"]["truth"]["p_adjusted"] == 2 * found["metrics"]["truth"]["p_value"] == 0.25
+    assert (found.blocks["target"].clusters, found.metrics["truth"].cases) == (4, 16)
+    assert found.metrics["truth"].mean == {"base": 0.0, "adapter": 1.0}
+    assert found.metrics["tone"].difference == 0.0
+    assert found.metrics["truth"].p_adjusted == 2 * found.metrics["truth"].p_value == 0.25
 
 
 def test_a_named_metric_is_what_was_graded_when_the_answer_came(tmp_path: Path) -> None:
@@ -340,7 +360,7 @@ def test_a_named_metric_is_what_was_graded_when_the_answer_came(tmp_path: Path) 
     )
     build.end(step, 1.0, 1, {"keys": {"base": key, "adapter": {**key, "adapter": "d"}}})
     found = compare_run(build.store, build.run, "base", "adapter")
-    assert found["metrics"]["fluency"]["mean"] == {"base": 0.475, "adapter": 0.5}
+    assert found.metrics["fluency"].mean == {"base": 0.475, "adapter": 0.5}
 
 
 @pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_text("{}"), lambda path: path.write_text("[")])
@@ -375,10 +395,10 @@ def test_a_judge_of_cases_that_one_arm_was_not_asked_keeps_no_pair_apart(
     build.store.add_result(build.run, later, stored("merged", kept.cases[1], 1.0))
     build.end(later, 1.0, 1, {"keys": {"merged": {**key, "weights": "w"}}})
     found = compare_run(build.store, build.run, "adapter", "merged")
-    assert found["comparable"] is comparable
-    assert set(found["differs_in"]) == (set() if comparable else {"judge", "judge_prompts", "judge_engine"})
-    assert found["blocks"]["target"]["cases"] == (1 if comparable else 2)
-    assert found["left_out"] == ({"target": 1} if comparable else {})
+    assert found.comparable is comparable
+    assert set(found.differs_in) == (set() if comparable else {"judge", "judge_prompts", "judge_engine"})
+    assert found.blocks["target"].cases == (1 if comparable else 2)
+    assert found.left_out == ({"target": 1} if comparable else {})
 
 
 @pytest.mark.parametrize(
@@ -387,9 +407,9 @@ def test_a_judge_of_cases_that_one_arm_was_not_asked_keeps_no_pair_apart(
 )
 def test_a_prompt_that_reaches_the_goal_is_advised_instead_of_training(passes: int, general: str, told: str) -> None:
     keys = {"base": KEY, "prompted": {**KEY, "system_prompt": "p"}}
-    a = records("f" * 20) + records("p" * 40, "general")
-    b = records("p" * passes + "f" * (20 - passes)) + records(general, "general")
+    a = outcomes("f" * 20) + outcomes("p" * 40, "general")
+    b = outcomes("p" * passes + "f" * (20 - passes)) + outcomes(general, "general")
     found = compare_arms(a, b, ("base", "prompted"), keys, allowed={"system_prompt"})
-    assert told in advice(found, 0.9)
-    assert f"{passes} of 20 target cases" in advice(found, 0.9)
-    assert advice(compare_arms(a, b, ("base", "adapter"), KEYS), 0.9) == ""
+    assert told in prompt_advice(found, 0.9)
+    assert f"{passes} of 20 target cases" in prompt_advice(found, 0.9)
+    assert prompt_advice(held(a, b), 0.9) == ""

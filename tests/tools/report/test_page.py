@@ -15,7 +15,7 @@ from tests.fixtures import stored_runs
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import EvalResult
-from tunesmith.tools.evaluation.comparison import compare_run
+from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.report import format
 from tunesmith.tools.report.charts import loss_chart
 from tunesmith.tools.report.evaluation import evaluation
@@ -64,7 +64,7 @@ class Page(HTMLParser):
 
 def written(store: Any, run: str, tmp_path: Path) -> tuple[dict[str, Any], Page]:
     path = tmp_path / "out" / "report.html"
-    summary = write_report(store, run, path)
+    summary = write_report(store, run, path).to_json()
     assert summary["bytes"] == path.stat().st_size
     return summary, Page(path.read_text())
 
@@ -210,13 +210,11 @@ def test_an_unknown_run_is_named(tmp_path: Path) -> None:
 
 def test_only_a_server_that_runs_is_said_to_be_served_now(tmp_path: Path) -> None:
     store, run = stored_runs.finished_run(tmp_path)
-    assert gather(store, run)["verdict"].endswith(
-        "deployed last was the quantized model, which is not served any more."
-    )
+    assert gather(store, run).verdict.endswith("deployed last was the quantized model, which is not served any more.")
     record = stored_runs.server_record("a10")
     (tmp_path / "servers").mkdir()
     (tmp_path / "servers" / "v1.json").write_text(json.dumps(record))
-    assert gather(store, run)["verdict"].endswith("served now is the quantized model.")
+    assert gather(store, run).verdict.endswith("served now is the quantized model.")
 
 
 def test_arms_that_differ_in_more_than_the_hop_are_not_called_learned(tmp_path: Path) -> None:
@@ -228,8 +226,8 @@ def test_arms_that_differ_in_more_than_the_hop_are_not_called_learned(tmp_path: 
             with store.write() as conn:
                 conn.execute("UPDATE steps SET result = ? WHERE step = ?", (json.dumps(result), step.id))
     page = gather(store, run)
-    assert "cannot be compared with the base" in page["verdict"] and "was learned" not in page["verdict"]
-    assert any("differ in more than the hop itself (sampling)" in limit for limit in page["limits"])
+    assert "cannot be compared with the base" in page.verdict and "was learned" not in page.verdict
+    assert any("differ in more than the hop itself (sampling)" in limit for limit in page.limits)
 
 
 def test_errors_are_outside_the_rate(tmp_path: Path) -> None:
@@ -302,7 +300,7 @@ def test_only_what_was_shown_to_be_less_is_called_not_kept(
 ) -> None:
     arms = {"base": "f" * 40, "adapter": "p" * adapter + "f" * (40 - adapter), "quantized": quantized}
     build = answered(tmp_path, {arm: {"target": words} for arm, words in arms.items()}, odd=odd)
-    verdict = gather(build.store, build.run)["verdict"]
+    verdict = gather(build.store, build.run).verdict
     assert said in verdict
     assert ("did not keep" in verdict) == ("did not keep" in said)
 
@@ -320,7 +318,7 @@ def test_that_the_general_block_is_undecided_is_said_with_its_own_cause(
 ) -> None:
     arms = {"base": "p" * 40, "adapter": "p" * 40, "quantized": quantized}
     build = answered(tmp_path, {arm: {"target": "f" * 6, "general": words} for arm, words in arms.items()})
-    assert said in gather(build.store, build.run)["verdict"]
+    assert said in gather(build.store, build.run).verdict
 
 
 @pytest.mark.parametrize(
@@ -337,15 +335,15 @@ def test_seed_rows_count_in_the_report_as_in_the_comparison(tmp_path: Path, row_
     alone = answered(tmp_path / "alone", {"base": base}, row_size=row_size)
     both = answered(tmp_path / "both", {"base": base, **rest}, row_size=row_size)
     for build in (alone, both):
-        limits = gather(build.store, build.run)["limits"]
+        limits = gather(build.store, build.run).limits
         assert f"The smallest gain that so few cases can show, in points of pass rate: {power}." in limits
     shown = evaluation(both.store, both.run)
-    for block, counts in compare_run(both.store, both.run, "base", "quantized")["blocks"].items():
-        for arm, interval in counts["pass_rate_intervals"].items():
+    for block, counts in compare_run(both.store, both.run, "base", "quantized").blocks.items():
+        for arm, interval in counts.pass_rate_intervals.items():
             score = shown.score(block, arm)
-            assert score and [score.low, score.high] == interval
+            assert score and (score.low, score.high) == interval
     assert evaluation(alone.store, alone.run).score("target", "base") == shown.score("target", "base")
-    low, high = shown.net["prompted"]["blocks"]["target"]["pass_rate_intervals"]["prompted"]
+    low, high = shown.net["prompted"].blocks["target"].pass_rate_intervals["prompted"]
     assert f"95 % interval {low:.0%}–{high:.0%}" in shown.advice
 
 

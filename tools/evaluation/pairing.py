@@ -1,0 +1,177 @@
+"""Which evaluations of two arms are held against each other: the one definition that every comparison goes by.
+
+The later arm of the chain counts by its newest evaluation. The other counts by the same step where that holds both (one
+server, nothing else changed), else by its newest that may be compared, else by its newest.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tunesmith.memory.errors import BadInput, NotFound
+from tunesmith.memory.records import DONE
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import ARMS
+from tunesmith.tools.evaluation.comparison import Comparison
+from tunesmith.tools.evaluation.lineage import Lineage
+from tunesmith.tools.evaluation.protocol import CHAIN, Key, Keys, differences, keys_of, measured, under_test
+from tunesmith.tools.evaluation.statistics import case_outcomes, compare_arms
+from tunesmith.tools.suites.case import Case
+from tunesmith.tools.suites.grading import asks_model
+from tunesmith.tools.suites.loading import read_suite
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluations:
+    """The evaluations of a run that count: its finished ones, and the one that asks, where that is still at work."""
+
+    run: str
+    keys: Mapping[str, Keys]
+    """Step → the keys of the arms that answered in it; the oldest first."""
+
+    @classmethod
+    def of(cls, store: Store, run: str, *, at_work: tuple[str, Keys] | None = None) -> Evaluations:
+        """Read them. `at_work` is a step that evaluates right now, with its keys."""
+        finished = {step.id: keys for step in store.steps(run, status=DONE) if (keys := keys_of(step))}
+        return cls(run, finished | dict([at_work] if at_work else []))
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms that were evaluated, in the order of the arc."""
+        return [arm for arm in ARMS if any(arm in keys for keys in self.keys.values())]
+
+    def of_arm(self, arm: str, lineage: Lineage | None = None) -> list[str]:
+        """The steps that evaluated an arm, the oldest first; of a lineage's own artifact alone where it has one."""
+        made = lineage.models.get(arm) if lineage else None
+        return [
+            step
+            for step, keys in self.keys.items()
+            if arm in keys and (made is None or measured(arm, keys[arm]) == made.sha256)
+        ]
+
+    def need(self, arm: str, lineage: Lineage | None = None) -> list[str]:
+        """`of_arm`, at least one. Raises NotFound, naming what makes one."""
+        if found := self.of_arm(arm, lineage):
+            return found
+        made = lineage.models.get(arm) if lineage else None
+        which = f" as it is now ({made.id})" if made else ""
+        raise NotFound(
+            f"run {self.run} has no finished evaluation of the arm {arm!r}{which}; "
+            f"`tunesmith {'baseline' if arm == 'base' else f'evaluate --arm {arm}'}` makes one"
+        )
+
+
+def chain_pairs(arms: Collection[str]) -> list[tuple[str, str]]:
+    """The hops of the chain over the arms that are there: each against the nearest before it."""
+    return list(itertools.pairwise(arm for arm in CHAIN if arm in arms))
+
+
+def compare_run(
+    store: Store,
+    run: str,
+    a: str,
+    b: str,
+    *,
+    at_work: tuple[str, Keys] | None = None,
+    lineage: Lineage | None = None,
+) -> Comparison:
+    """Arms `a` and `b` of a run, from stored results; `tunesmith compare` prints it.
+
+    `at_work` is an evaluating step that did not end yet, with its keys. Of an arm in `lineage` only answers of that
+    very artifact count. Raises NotFound where an arm has none, BadInput where the suite that they belong to cannot be
+    read any more.
+    """
+    for arm in (a, b):
+        if arm not in ARMS:
+            raise BadInput(f"no arm {arm!r}; the arms are {', '.join(ARMS)}")
+    evaluations = Evaluations.of(store, run, at_work=at_work)
+    first, last = sorted((a, b), key=ARMS.index)
+    steps = {arm: evaluations.need(arm, lineage) for arm in (first, last)}
+    newest = steps[last][-1]
+    cases = cases_of(store, run, evaluations.keys[newest][last].get("suite"))
+    candidates = [newest] if newest in steps[first] else steps[first][::-1]
+    pairs = (_pair(store, evaluations, {first: step, last: newest}, cases) for step in candidates)
+    pair = _first_comparable(pairs, allowed := under_test(a, b))
+    outcomes = {
+        arm: case_outcomes((r for r in store.results(step, arm) if r.case_id not in pair.left_out), cases).values()
+        for arm, step in pair.steps.items()
+    }
+    compared = compare_arms(outcomes[a], outcomes[b], arms=(a, b), keys=pair.keys, allowed=allowed)
+    left_out = dict(Counter(str(case.block) for name, case in cases.items() if name in pair.left_out))
+    return replace(compared, run=run, steps={arm: pair.steps[arm] for arm in (a, b)}, left_out=left_out)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A step for each arm, the cases that do not tell the two apart, and the keys as far as they bear on the rest."""
+
+    steps: Mapping[str, str]
+    left_out: frozenset[str]
+    keys: Keys
+
+
+def _first_comparable(pairs: Iterable[_Pair], allowed: frozenset[str]) -> _Pair:
+    """The first pair whose keys differ in nothing but what is allowed; where none is, the first."""
+    first = None
+    for pair in pairs:
+        key_a, key_b = pair.keys.values()
+        if not differences(key_a, key_b, allowed):
+            return pair
+        first = first or pair
+    assert first is not None  # `Evaluations.need` raises before
+    return first
+
+
+def _pair(store: Store, evaluations: Evaluations, steps: Mapping[str, str], cases: Mapping[str, Case]) -> _Pair:
+    """`steps` names the earlier arm of the chain before the later one."""
+    first, last = steps
+    together = {arm: tuple(evaluations.keys[step]) for arm, step in steps.items()}
+    one_step = steps[first] == steps[last]
+    left_out = frozenset(name for name, case in cases.items() if not _asked_of_both(case, together, one_step))
+    asked = [case for name, case in cases.items() if name not in left_out]
+    keys = {arm: _relevant(evaluations.keys[step][arm], asked) for arm, step in steps.items()}
+    origins = _origins(store, evaluations.run, first, last, keys)
+    return _Pair(steps, left_out, {arm: {**key, **origins.get(arm, {})} for arm, key in keys.items()})
+
+
+def _relevant(key: Key, asked: Sequence[Case]) -> Key:
+    """A comparability key without the models that grade none of the cases that both arms were asked."""
+    needed = {role for case in asked for role in asks_model(case.assertions).values()}
+    idle = {"judge", "embedder"} - needed if asked else set()
+    return {name: value for name, value in key.items() if name.split("_")[0] not in idle}
+
+
+def _origins(store: Store, run: str, first: str, last: str, keys: Keys) -> Keys:
+    """What the later arm was made from beside what the earlier one is: a part of both keys, where the store knows."""
+    made = [a for a in store.artifacts(run, last) if a.sha256 == measured(last, keys[last])]
+    own = Lineage.of(store, made[-1], last).models.get(first) if made else None
+    if own is None:
+        return {}
+    sha256s = {first: measured(first, keys[first]), last: own.sha256}
+    return {arm: {"origin": f"{first} {sha256[:12]}"} for arm, sha256 in sha256s.items()}
+
+
+def cases_of(store: Store, run: str, suite_sha256: object) -> dict[str, Case]:
+    """The cases, by id, of the suite that answers were given to; none where the run never recorded it. Raises BadInput.
+
+    Without them nobody knows which cases were made from one seed row, so a suite that is gone is no empty one.
+    """
+    artifacts = [a for a in store.artifacts(run, "suite") if a.meta.get("suite_sha256") == suite_sha256]
+    if not artifacts:
+        return {}
+    try:
+        return {case.case_id: case for case in read_suite(artifacts[-1].path).cases}
+    except (OSError, ValueError, BadInput) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not what the baseline wrote"
+        raise BadInput(
+            f"cannot compare arms of {run}: the suite {artifacts[-1].path} cannot be read ({why}); put it back, or run "
+            "`tunesmith baseline` and evaluate again"
+        ) from None
+
+
+def _asked_of_both(case: Case, together: Mapping[str, Sequence[str]], one_step: bool) -> bool:
+    """Whether a case tells two arms apart: asked of both, and not graded against different rivals."""
+    return all(case.asked_of(arm, arms) for arm, arms in together.items()) and (one_step or not case.needs_rivals)
