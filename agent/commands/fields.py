@@ -74,10 +74,11 @@ def of_rest(rest: Sequence[str]) -> dict[str, Any]:
 
 def of_file(path: str) -> dict[str, Any]:
     """The fields in a request file, one JSON object. Raises BadInput."""
+    from tunesmith.tools.core.plain_file import read_plain_text
+
+    text = read_plain_text(Path(path))
     try:
-        fields = json.loads(Path(path).read_text())
-    except OSError as error:
-        raise BadInput(f"cannot read the request {path}: {error.strerror}") from None
+        fields = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not JSON: {error}") from None
     if not isinstance(fields, Mapping):

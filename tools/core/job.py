@@ -77,13 +77,17 @@ class Job(Generic[R]):
             raise StepFailed(f"{artifact.path} is missing or changed since {artifact.step} made it; run that again")
         return artifact
 
-    def agreed(self, what: str, sha256: str) -> None:
-        """Raises StepFailed where the approved plan does not name this digest: `what` was changed since the yes."""
-        if not any(f"sha256 {sha256[:12]}" in step for step in self.plan.steps):
-            raise StepFailed(
-                f"{what} was changed after its plan was approved: its sha256 is now {sha256[:12]}; "
-                f"plan the step again with `tunesmith {self.step.stage}`"
-            )
+    def agreed(self, name: str, sha256: str) -> None:
+        """Raises StepFailed where the approved plan pins no such thing, or another: it was changed since the yes."""
+        if self.plan.pins.get(name) == sha256:
+            return
+        again = f"plan the step again with `tunesmith {self.step.stage}`"
+        if name not in self.plan.pins:
+            raise StepFailed(f"the approved plan does not say which {name} it is for; {again}")
+        raise StepFailed(
+            f"the {name} was changed after its plan was approved: its sha256 is now {sha256[:12]}, "
+            f"agreed was {self.plan.pins[name][:12]}; {again}"
+        )
 
     def publish(
         self, kind: str, path: Path, *, parents: Sequence[str] | None = None, meta: Mapping[str, Any] | None = None

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from pydantic import AfterValidator, ValidationInfo
 
+from tunesmith.memory.errors import BadInput
+
 FOLDER = "folder"
 """Key of the validation context that names the folder which relative paths start from."""
 
@@ -37,10 +39,26 @@ def _absolute(value: str, folder: Path, short_names: Collection[str], maybe: boo
     return str(path)  # a ".." stays in it, for the folder before it may be a link
 
 
+def expanded(name: str) -> Path:
+    """The path of a name that may begin with `~`. Raises BadInput where there is no such user."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise BadInput(f"{name[:300]}: {error}") from None
+
+
 def is_there(path: str | Path) -> bool:
     """Whether a file or folder of this name exists; a name that none can have is no error."""
     try:
         return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether a folder of this name exists; a name that none can have is no error."""
+    try:
+        return Path(path).is_dir()
     except (OSError, ValueError):
         return False
 

@@ -73,6 +73,8 @@ class Plan(Frozen):
     steps: tuple[str, ...]
     request: dict[str, Any]
     inputs: dict[str, Input] = {}
+    pins: dict[str, str] = {}
+    """What was read for this plan and is read again at work, by what it is called: its whole sha256."""
     estimate: Estimate
     writes: tuple[str, ...] = ()
     replaces: tuple[str, ...] = ()
@@ -88,6 +90,8 @@ class Plan(Frozen):
     def hash(self) -> str:
         """What an approval is bound to: everything but how much happens to be free right now, and why."""
         decided = self.model_dump(exclude={"notes", "free_ram_bytes", "free_vram_bytes", "free_disk_bytes"})
+        if not self.pins:
+            del decided["pins"]  # a plan of before there were any keeps its hash
         return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()
 
 

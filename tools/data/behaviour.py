@@ -8,7 +8,10 @@ summary; its labels are right by construction. `examples` (`by_examples`) is any
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import re
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -17,11 +20,15 @@ import jsonschema
 from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.core.local_paths import expanded, is_folder
+from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.core.yaml_file import read_yaml
 from tunesmith.tools.data.example_behaviour import ExampleBehaviour
 
 _DEMO = "demo"
+_SPEC_NAME = "behaviour.yaml"
+_MAX_REHEARSAL_BYTES = 10 << 20
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _NUMBERS = frozenset({"amount", "date", "count", "small", "year", "phone", "postcode", "card", "model", "code"})
 
@@ -210,16 +217,16 @@ def behaviour_folder(name: str) -> Path:
     """Where a behaviour lies: 'demo' in the package, else the folder of the file or the folder itself."""
     if name == _DEMO:
         return Path(str(files("tunesmith.prompts"))) / _DEMO
-    path = Path(name).expanduser()
-    return path if path.is_dir() else path.parent
+    path = expanded(name)
+    return path if is_folder(path) else path.parent
 
 
 def load_behaviour(name: str) -> AnyBehaviour:
     """Read the spec of a behaviour: 'demo', a YAML file, or a folder with behaviour.yaml. Raises BadInput."""
-    path = Path(name).expanduser()
-    if name == _DEMO or path.is_dir():
-        path = behaviour_folder(name) / "behaviour.yaml"
-    document = read_yaml(path, "behaviour")
+    path = expanded(name)
+    named = name != _DEMO and not is_folder(path)
+    path = path if named else behaviour_folder(name) / _SPEC_NAME
+    document = read_yaml(path, "behaviour", through_link=named)
     try:
         return _SPEC.validate_python(document)
     except ValidationError as error:
@@ -231,9 +238,19 @@ def load_behaviour(name: str) -> AnyBehaviour:
 
 
 def load_rehearsal(name: str) -> list[str]:
-    """The ordinary prompts that keep the rest of the model as it was, one a line; none where there is no file."""
+    """The ordinary prompts that keep the rest of the model as it was, one a line; none where there is no file.
+
+    Raises BadInput for what is no plain file of bounded size in the behaviour's own folder: it becomes training rows.
+    """
     path = behaviour_folder(name) / "rehearsal.txt"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return []
-    lines = (line.strip() for line in path.read_text().splitlines())
+    text = read_plain_text(path, _MAX_REHEARSAL_BYTES, through_link=False)
+    lines = (line.strip() for line in text.splitlines())
     return [line.replace("\\n", "\n") for line in lines if line and not line.startswith("#")]
+
+
+def pins_of(behaviour: AnyBehaviour, rehearsal: Sequence[str]) -> dict[str, str]:
+    """Digests of everything that a behaviour folder gives to training, for a plan to be bound to."""
+    told = json.dumps(list(rehearsal), ensure_ascii=False)
+    return {"behaviour": behaviour.sha256, "rehearsal prompts": hashlib.sha256(told.encode()).hexdigest()}

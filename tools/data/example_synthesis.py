@@ -8,7 +8,7 @@ for again; the last attempt goes to critique as it is, which drops it with the r
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -44,14 +44,20 @@ _ROWS_PER_SUBJECT = 2
 _SUBJECT_REQUESTS_MIN, _SUBJECT_REQUESTS_MAX = 4, 60
 
 
-def write_rows(job: Job[GenerateRequest], behaviour: ExampleBehaviour, server: servers.Server, tally: Tally) -> None:
+def write_rows(
+    job: Job[GenerateRequest],
+    behaviour: ExampleBehaviour,
+    server: servers.Server,
+    tally: Tally,
+    rehearsal: Sequence[str],
+) -> None:
     """Write every row that is not stored yet."""
     subjects = _subjects(job, behaviour, server, tally)
     request = job.request
     stored = {row.row_id for row in job.store.rows(job.step.id)}
     drawn = [draw_row(behaviour, subjects, request.seed, index) for index in range(request.rows)]
     pending = {one.row_id: one for one in drawn if one.row_id not in stored}
-    written = _Messages(job, behaviour, server, tally, drawn)
+    written = _Messages(job, behaviour, server, tally, drawn, rehearsal)
     written.write()
     _Answers(job, behaviour, server, tally, pending, written).write()
 
@@ -90,6 +96,7 @@ class _Messages:
         server: servers.Server,
         tally: Tally,
         drawn: list[Drawn],
+        rehearsal: Sequence[str],
     ) -> None:
         self.job, self.behaviour, self.server, self.tally = job, behaviour, server, tally
         self.drawn = {one.row_id: one for one in drawn}
@@ -98,7 +105,7 @@ class _Messages:
         self.of_kind: dict[str, bool] = {}
         self._read()
         self.seen = Likeness(self.found.values())
-        self.kind = KindCheck(job, behaviour, server, tally)
+        self.kind = KindCheck(job, behaviour, server, tally, rehearsal)
         self.attempt = 0
 
     def write(self) -> None:

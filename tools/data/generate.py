@@ -16,7 +16,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.local_paths import local_path
 from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, pinned
-from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal
+from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.example_behaviour import ExampleBehaviour
 from tunesmith.tools.models.memory_math import serving_peaks
 from tunesmith.tools.serving.budget import need_vllm, serving_memory
@@ -71,7 +71,8 @@ def look(request: GenerateRequest, store: Store, run: str) -> Mapping[str, Any]:
     rehearsal = load_rehearsal(request.behaviour)
     if request.rehearsal_rows and not rehearsal:
         raise BadInput(f"behaviour {request.behaviour} has no rehearsal.txt; write one, or set rehearsal_rows=0")
-    seen = {"name": behaviour.name, "sha256": behaviour.sha256, "rehearsal": len(rehearsal), "tokens": _TOKENS_PER_TEXT}
+    seen: dict[str, Any] = {"name": behaviour.name, "rehearsal": len(rehearsal), "tokens": _TOKENS_PER_TEXT}
+    seen |= {"pins": pins_of(behaviour, rehearsal)}
     if isinstance(behaviour, ExampleBehaviour):
         seen |= {"tokens": _TOKENS_PER_MESSAGE + behaviour.max_tokens // 2, "rules": len(behaviour.rules)}
     return seen
@@ -102,10 +103,12 @@ def plan(request: GenerateRequest, facts: Facts) -> Plan:
         summary=f"write {request.rows} rows of {facts.seen['name']} and {rehearsal_rows} rehearsal rows",
         steps=(
             *_writing(request, facts, f"the {request.writer} ({writer.meta['name']})"),
-            f"the base answers {rehearsal_rows} ordinary prompts, greedy",
+            f"the base answers {rehearsal_rows} ordinary prompts "
+            f"(sha256 {facts.seen['pins']['rehearsal prompts'][:12]}), greedy",
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(base=base, teacher=teacher),
+        pins=facts.seen["pins"],
         estimate=price,
         writes=(f"{request.rows + rehearsal_rows} candidate rows",),
         replaces=("the candidate rows of this run",) if "rows" in facts.artifacts else (),
@@ -114,7 +117,7 @@ def plan(request: GenerateRequest, facts: Facts) -> Plan:
 
 
 def _writing(request: GenerateRequest, facts: Facts, writer: str) -> tuple[str, ...]:
-    spec = f"the behaviour's spec (sha256 {facts.seen['sha256'][:12]})"
+    spec = f"the behaviour's spec (sha256 {facts.seen['pins']['behaviour'][:12]})"
     tries = f"in at most {request.tries} tries"
     if "rules" not in facts.seen:
         return f"draw what each row is about from {spec}", f"{writer} writes each text, {tries}"

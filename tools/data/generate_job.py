@@ -14,7 +14,7 @@ from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import Artifact, TrainingRow
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.attributes import Attributes, answer_of, draw
-from tunesmith.tools.data.behaviour import AnyBehaviour, Behaviour, load_behaviour, load_rehearsal
+from tunesmith.tools.data.behaviour import AnyBehaviour, Behaviour, load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.example_behaviour import ExampleBehaviour
 from tunesmith.tools.data.example_synthesis import write_rows
 from tunesmith.tools.data.generate import GenerateRequest, GenerateResult
@@ -35,34 +35,44 @@ def run(job: Job[GenerateRequest]) -> GenerateResult:
     request, base = job.request, job.verified("base")
     teacher = job.verified("teacher") if "teacher" in job.inputs else None
     behaviour, tally = load_behaviour(request.behaviour), Tally()
-    job.agreed("the behaviour", behaviour.sha256)
+    rehearsal = load_rehearsal(request.behaviour)  # read once: what was agreed to is what is used
+    for name, sha256 in pins_of(behaviour, rehearsal).items():
+        job.agreed(name, sha256)
     if teacher:
         with bench_server(job, teacher) as server:
-            _write(job, behaviour, server, tally, rehearsal=False)
+            _write(job, behaviour, server, tally, rehearsal, rehearse=False)
     if not teacher or request.rehearsal_rows:
-        _by_base(job, behaviour, base, tally)
+        _by_base(job, behaviour, base, tally, rehearsal)
     rows = job.store.rows(job.step.id)
     return _result(job, rows, _publish(job, behaviour, rows), tally)
 
 
-def _by_base(job: Job[GenerateRequest], behaviour: AnyBehaviour, base: Artifact, tally: Tally) -> None:
+def _by_base(
+    job: Job[GenerateRequest], behaviour: AnyBehaviour, base: Artifact, tally: Tally, rehearsal: Sequence[str]
+) -> None:
     """What the base writes: rehearsal always, the rows where there is no teacher."""
     teacher = "teacher" in job.inputs
     with bench_server(job, base, adapters_allowed=True) as server:
         if teacher or isinstance(behaviour, ExampleBehaviour):
-            _Asking(job, None, server, tally, rehearsal=True).ask_all()
+            _Asking(job, None, server, tally, rehearsal).ask_all()
         if not teacher:
-            _write(job, behaviour, server, tally, rehearsal=True)
+            _write(job, behaviour, server, tally, rehearsal, rehearse=True)
 
 
 def _write(
-    job: Job[GenerateRequest], behaviour: AnyBehaviour, server: servers.Server, tally: Tally, *, rehearsal: bool
+    job: Job[GenerateRequest],
+    behaviour: AnyBehaviour,
+    server: servers.Server,
+    tally: Tally,
+    rehearsal: Sequence[str],
+    *,
+    rehearse: bool,
 ) -> None:
     """Have one server write the rows of the behaviour; those of drawn attributes together with rehearsal."""
     if isinstance(behaviour, ExampleBehaviour):
-        write_rows(job, behaviour, server, tally)
+        write_rows(job, behaviour, server, tally, rehearsal)
     else:
-        _Asking(job, behaviour, server, tally, rehearsal=rehearsal).ask_all()
+        _Asking(job, behaviour, server, tally, rehearsal if rehearse else ()).ask_all()
 
 
 class _Asking:
@@ -74,13 +84,12 @@ class _Asking:
         behaviour: Behaviour | None,
         server: servers.Server,
         tally: Tally,
-        *,
-        rehearsal: bool,
+        rehearsal: Sequence[str],
     ) -> None:
         """Without a `behaviour`: rehearsal alone."""
         self.job, self.behaviour, self.server, self.tally = job, behaviour, server, tally
         drawn = [draw(behaviour, job.request.seed, index) for index in range(job.request.rows)] if behaviour else []
-        chosen = _chosen_prompts(job.request) if rehearsal else {}
+        chosen = _chosen_prompts(job.request, rehearsal)
         stored = {row.row_id for row in job.store.rows(job.step.id)}
         self.total = len(drawn) + len(chosen)
         self.pending = {a.row_id: a for a in drawn if a.row_id not in stored}
@@ -134,9 +143,9 @@ class _Asking:
         return row
 
 
-def _chosen_prompts(request: GenerateRequest) -> dict[str, str]:
+def _chosen_prompts(request: GenerateRequest, rehearsal: Sequence[str]) -> dict[str, str]:
     """Row id → ordinary prompt, as many as were asked for, in an order that the seed decides."""
-    prompts = list(enumerate(load_rehearsal(request.behaviour)))
+    prompts = list(enumerate(rehearsal))
     random.Random(request.seed).shuffle(prompts)
     return {f"r{number:04d}": prompt for number, prompt in prompts[: request.rehearsal_rows]}
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.data.behaviour import load_rehearsal
 from tunesmith.tools.data.example_behaviour import ExampleBehaviour, kind_request
 from tunesmith.tools.data.generate import GenerateRequest
 from tunesmith.tools.serving import servers
@@ -28,10 +27,15 @@ class KindCheck:
     """Asks the server; `trusted` says whether its answers count."""
 
     def __init__(
-        self, job: Job[GenerateRequest], behaviour: ExampleBehaviour, server: servers.Server, tally: Tally
+        self,
+        job: Job[GenerateRequest],
+        behaviour: ExampleBehaviour,
+        server: servers.Server,
+        tally: Tally,
+        rehearsal: Sequence[str],
     ) -> None:
         self.job, self.behaviour, self.server, self.tally = job, behaviour, server, tally
-        ordinary = load_rehearsal(job.request.behaviour)
+        ordinary = list(rehearsal)
         random.Random(job.request.seed).shuffle(ordinary)
         self.others, self.tried = ordinary[:_SHOTS], ordinary[_SHOTS : _SHOTS + _TRIED]
         self.trusted = self._trusted()

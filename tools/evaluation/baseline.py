@@ -124,6 +124,7 @@ def plan(request: BaselineRequest, facts: Facts) -> Plan:
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(base=base),
+        pins={"suite": suite.sha256},
         estimate=price,
         writes=("every output, graded, in the store",),
         replaces=("the baseline of this run",) if "suite" in facts.artifacts else (),

@@ -29,7 +29,7 @@ def run(job: Job[BaselineRequest]) -> BaselineResult:
     kept = job.dir / "suite.json"
     if not kept.exists():
         read = load_named_suites(request.suites, request.cases_per_block)
-        job.agreed("the suite", read.sha256)
+        job.agreed("suite", read.sha256)
         atomic_write(kept, read.to_json())
     suite = read_suite(kept)
     asked = asked_once(job, lambda: _ask(job, base, suite))

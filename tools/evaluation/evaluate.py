@@ -102,7 +102,8 @@ def look(request: EvaluateRequest, store: Store, run: str) -> Mapping[str, Any]:
         seen["base"] = own_base(store, run, request.arm)
     if request.arm == "prompted" and not request.system_prompt:
         name = request.behaviour or _behaviour_of(store, run)
-        seen |= {"behaviour": name, "candidates": len(candidates(load_behaviour(name)))}
+        behaviour = load_behaviour(name)
+        seen |= {"behaviour": name, "candidates": len(candidates(behaviour)), "pins": {"behaviour": behaviour.sha256}}
     return seen
 
 
@@ -178,6 +179,7 @@ def plan(request: EvaluateRequest, facts: Facts) -> Plan:
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(base=base, suite=suite_artifact, **({request.arm: made} if made else {})),
+        pins=facts.seen.get("pins", {}),
         estimate=price,
         writes=("every output, graded, in the store",),
         refusals=room(price, facts, remedy="stopping another program"),

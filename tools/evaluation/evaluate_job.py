@@ -117,7 +117,9 @@ def _bench(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling: 
     if request.system_prompt:
         prompt = given(request.system_prompt)
     else:
-        prompt = choose(job, server, load_behaviour(request.behaviour), request.dev_rows, sampling)
+        behaviour = load_behaviour(request.behaviour)
+        job.agreed("behaviour", behaviour.sha256)
+        prompt = choose(job, server, behaviour, request.dev_rows, sampling)
     prompted = Arm("prompted", server.model, {**key, "system_prompt": prompt.key}, prompt.preamble)
     return _Bench([base, prompted], answer, prompt, proof)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def _wrong(error: Any, known: list[str]) -> str:
         near = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
         return f"unknown field {name!r}; {hint}"
-    return f"{name}: {error['msg']} (got {error['input']!r})"
+    return f"{name}: {error['msg']} (got {reprlib.repr(error['input'])})"
 
 
 def load_arc(path: Path) -> ArcPlan:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.suites.case import BLOCKS, Case, canonical_sha256
-from tunesmith.tools.suites.files import SuiteFiles, read_plain_text
+from tunesmith.tools.suites.files import SuiteFiles
 from tunesmith.tools.suites.grading import ASSERT_SET, Assertion, check_assertion, supported_types
 from tunesmith.tools.suites.grading.core import TYPES
 from tunesmith.tools.suites.prompts import Prompt, fill_prompt

@@ -8,16 +8,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.core.plain_file import read_plain_text
+from tunesmith.tools.core.yaml_nodes import MAX_NODES, YamlRefused, parse_yaml
 from tunesmith.tools.suites.template import LONE_SURROGATE, has_lone_surrogate
-from tunesmith.tools.suites.yaml_nodes import MAX_BYTES, MAX_NODES, YamlRefused, parse_yaml
 
 CODE_SUFFIXES = frozenset((
     ".js", ".cjs", ".mjs", ".ts", ".cts", ".mts", ".jsx", ".tsx", ".py", ".rb", ".go", ".sh", ".exe", ".wasm",
@@ -29,27 +28,6 @@ _MAX_NAME_CHARS = 1_000
 _MAX_MESSAGE_CHARS = 700
 _MAX_DIGITS = 300
 _TABLE_SUFFIXES = (".yaml", ".yml", ".json", ".jsonl", ".csv")
-
-
-def read_plain_text(path: Path, limit_bytes: int = MAX_BYTES) -> str:
-    """The UTF-8 text of a regular file of at most `limit_bytes`. Raises BadInput."""
-    try:
-        # Non-blocking, so that a named pipe is refused instead of waited for.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror}); check the name and the rights") from None
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise BadInput(f"{path}: is not a regular file; name a suite file")
-    with os.fdopen(fd, "rb") as file:
-        data = file.read(limit_bytes + 1)
-    if len(data) > limit_bytes:
-        raise BadInput(f"{path}: over {limit_bytes >> 20} MB; split it into several files")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise BadInput(f"{path}:{line}: not UTF-8 text; save it as UTF-8") from None
 
 
 def _whole_number(digits: str) -> int:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.csv_tests import test_of_row
 from tunesmith.tools.suites.expand import MAX_CASES, RawTest, build_cases
-from tunesmith.tools.suites.files import SuiteFiles, read_plain_text
+from tunesmith.tools.suites.files import SuiteFiles
 from tunesmith.tools.suites.grading.core import TYPES
 from tunesmith.tools.suites.metrics import COUNT, DerivedMetric, check_metric
 from tunesmith.tools.suites.prompts import Prompt, read_prompts

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith.tools.suites.files import CODE_SUFFIXES, SuiteFiles, read_plain_text
+from tunesmith.tools.core.plain_file import read_plain_text
+from tunesmith.tools.core.yaml_nodes import YamlRefused, parse_yaml
+from tunesmith.tools.suites.files import CODE_SUFFIXES, SuiteFiles
 from tunesmith.tools.suites.template import LONE_SURROGATE, has_lone_surrogate, render
-from tunesmith.tools.suites.yaml_nodes import YamlRefused, parse_yaml
 
 _ROLES = frozenset(("system", "user", "assistant", "tool", "developer"))
 _FILE_SUFFIXES = frozenset((".txt", ".md", ".json", ".yaml", ".yml", ".j2"))

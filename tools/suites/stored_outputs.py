@@ -79,7 +79,7 @@ def _graded(case: Case, result: Grade) -> dict[str, Any]:
 
 
 def _read_outputs(path: Path, known: set[str]) -> list[tuple[str, Response]]:
-    from tunesmith.tools.suites.files import read_plain_text
+    from tunesmith.tools.core.plain_file import read_plain_text
 
     outputs: list[tuple[str, Response]] = []
     # 64 times a suite's limit: outputs are longer than questions.

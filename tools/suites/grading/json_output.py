@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from tunesmith.tools.core.yaml_nodes import YamlRefused, parse_yaml
 from tunesmith.tools.suites.grading import javascript as js
 from tunesmith.tools.suites.grading.core import Aid, Assertion, Response, Verdict, assertion_type
 from tunesmith.tools.suites.grading.schema import check_schema, violations
 from tunesmith.tools.suites.grading.text import shown
-from tunesmith.tools.suites.yaml_nodes import YamlRefused, parse_yaml
 
 MAX_OBJECT_CHARS = 100_000
 # Characters looked at before the search for objects gives up: "{{{{…" would otherwise cost its length squared.
