@@ -1,7 +1,9 @@
 """Statistics for paired pass/fail and graded comparisons: exact where the counts are small, and it says which.
 
-Every formula names its source. Nothing here reads files or knows about arms; `compare` turns these numbers
-into verdicts. Not covered: unpaired comparisons, on purpose (the same cases are run on both arms).
+Standard tests and resampling are scipy's, imported where they are used: that takes a second, and what a plan says of
+its cases wants none of it. Every formula of our own names its source. Nothing here reads files or knows about arms;
+`compare` turns these numbers into verdicts.
+Not covered: unpaired comparisons, on purpose (the same cases are run on both arms).
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from statistics import NormalDist
 
 ALPHA = 0.05
@@ -21,15 +24,19 @@ _BOOTSTRAP_CELLS = 2_000_000
 _ENUMERATED_CLUSTERS = 13
 
 
+@lru_cache(maxsize=1024)
 def mcnemar_exact(fail_to_pass: int, pass_to_fail: int) -> float:
     """Two-sided p-value of the exact McNemar test: the flips against a fair coin.
 
     Binomial(n = flips, 1/2), twice the smaller tail, at most 1 (McNemar 1947, Psychometrika 12; the exact form is
-    Conover 1999, "Practical Nonparametric Statistics", 3.5). Computed in integers, so there is no rounding.
+    Conover 1999, "Practical Nonparametric Statistics", 3.5).
     """
     flips = fail_to_pass + pass_to_fail
-    tail = sum(math.comb(flips, k) for k in range(min(fail_to_pass, pass_to_fail) + 1))
-    return min(1.0, float(Fraction(2 * tail, 2**flips)))
+    if not flips:
+        return 1.0
+    from scipy.stats import binomtest
+
+    return float(binomtest(fail_to_pass, flips).pvalue)
 
 
 def mcnemar_clustered(net_flips: Iterable[int]) -> float:
@@ -66,20 +73,22 @@ def sign_flip_test(
     the observed order counted among the drawn ones (Phipson & Smyth 2010), so it is never 0.
     """
     import numpy as np
+    from scipy.stats import permutation_test
 
     sums = np.asarray([total for total in _cluster_totals(differences, clusters)[0] if abs(total) > 1e-12])
-    if not len(sums):
+    if len(sums) < 2:  # both signs are as far
         return 1.0
-    reached = abs(float(sums.sum())) - 1e-9
-    if len(sums) <= _ENUMERATED_CLUSTERS:
-        signs = 1 - 2 * ((np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums))) & 1)  # (pattern, cluster)
-        return float(np.mean(np.abs(signs @ sums) >= reached))
-    rng, extreme = np.random.default_rng(seed), 0
-    chunk = max(1, _BOOTSTRAP_CELLS // len(sums))
-    for start in range(0, resamples, chunk):
-        signs = 1 - 2 * rng.integers(0, 2, size=(min(chunk, resamples - start), len(sums)))
-        extreme += int(np.sum(np.abs(signs @ sums) >= reached))
-    return (extreme + 1) / (resamples + 1)
+    found = permutation_test(
+        (sums,),
+        lambda drawn, axis: np.abs(drawn.sum(axis=axis)),
+        permutation_type="samples",  # of one sample: signs
+        alternative="greater",
+        n_resamples=resamples,
+        vectorized=True,
+        batch=max(1, _BOOTSTRAP_CELLS // len(sums)),
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.pvalue)
 
 
 def wilson_interval(passed: float, cases: float, confidence: float = 0.95) -> tuple[float, float]:
@@ -232,6 +241,7 @@ def paired_bootstrap(
     neither end is cut. Seeded: the same input gives the same interval.
     """
     import numpy as np
+    from scipy.stats import bootstrap
 
     if not differences:
         return Bootstrap(0.0, 0.0, 0.0, resamples, seed)
@@ -240,18 +250,21 @@ def paired_bootstrap(
     if (half := _unseen(sums, sizes, confidence)) is not None:
         return Bootstrap(mean, *_possible(mean - half, mean + half, differences), resamples, seed)
     totals, weights = np.asarray(sums), np.asarray(sizes, dtype=float)
-    rng = np.random.default_rng(seed)
-    chunk = max(1, _BOOTSTRAP_CELLS // len(totals))
-    means: list[float] = []
-    while len(means) < resamples:
-        rows = min(chunk, resamples - len(means))
-        drawn = rng.integers(0, len(totals), size=(rows, len(totals)))  # (resample, cluster)
-        means.extend((totals[drawn].sum(axis=1) / weights[drawn].sum(axis=1)).tolist())
     student = _student(len(totals), confidence)
     tail = NormalDist().cdf(-math.sqrt(len(totals) / (len(totals) - 1)) * student)
-    low, high = np.quantile(means, [tail, 1 - tail])
+    drawn = bootstrap(
+        (totals, weights),
+        lambda sums, sizes, axis: sums.sum(axis=axis) / sizes.sum(axis=axis),
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        confidence_level=1 - 2 * tail,
+        n_resamples=resamples,
+        batch=max(1, _BOOTSTRAP_CELLS // len(totals)),
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
     half = student * _standard_error(sums, sizes)
-    ends = _possible(min(float(low), mean - half), max(float(high), mean + half), differences)
+    ends = _possible(min(float(drawn.low), mean - half), max(float(drawn.high), mean + half), differences)
     return Bootstrap(mean, *ends, resamples, seed)
 
 
@@ -291,7 +304,7 @@ def minimum_detectable_effect(cases: int, alpha: float = ALPHA, *, rows: int | N
     over the cases. A real gain with losses mixed in needs more. Cases that were made from fewer `rows` must flip in
     k of these: one in each is enough, and fewer rows than k show nothing.
     """
-    flips = next(k for k in range(1, 2048) if mcnemar_exact(k, 0) < alpha)
+    flips = math.floor(1 - math.log2(alpha)) + 1
     return flips / cases if flips <= (cases if rows is None else rows) else math.inf
 
 
@@ -352,7 +365,10 @@ def _tango_statistic(cases: float, gained: float, lost: float, difference: float
 
 
 def _bisect(function: Callable[[float], float], low: float, high: float) -> float:
-    """The root of an increasing `function` on [low, high]; an end of it where there is none."""
+    """The root of an increasing `function` on [low, high]; an end of it where there is none.
+
+    Not scipy.optimize: every plan of a baseline wants it, and a second to import is what the user would wait for.
+    """
     for _ in range(200):
         middle = (low + high) / 2
         if middle in (low, high):
