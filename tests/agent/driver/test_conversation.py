@@ -41,7 +41,8 @@ class Talk:
         self.asked: list[Plan] = []
         self.started: list[Any] = []
         self.said: list[str] = []
-        ws = Workspace(self.store, "/bin/true", lambda event, **data: self.events.append((event, data)))
+        self.on_event: Callable[[str], None] = lambda event: None
+        ws = Workspace(self.store, "/bin/true", self._emit)
         self.desk = Desk(
             ws=ws,
             approver=self._decide,
@@ -49,6 +50,10 @@ class Talk:
             start_arc=lambda plan: self.started.append(plan) or "started",  # type: ignore[func-returns-value]
         )
         self.chat = Chat(self.desk)
+
+    def _emit(self, event: str, **data: Any) -> None:
+        self.events.append((event, data))
+        self.on_event(event)
 
     def _decide(self, plan: Plan, step: str) -> Decision:
         self.asked.append(plan)
@@ -411,21 +416,27 @@ def test_other_text_stays_text(text: str) -> None:
     assert call_in_text(text, {"look_up"}) is None
 
 
-def test_a_turn_reaches_its_tool_within_ten_milliseconds(talk: Callable[..., Talk]) -> None:
+def test_a_turn_reaches_its_tool_within_thirty_milliseconds_of_computing(talk: Callable[..., Talk]) -> None:
+    """From the user's Enter to the call; the model answers at once here. bench/turn.py measures it on an idle one."""
     one = talk()
     look = ("look_up", {"topic": "jobs", "run": None, "other_run": None, "setting": None})
     one.turn("warm up", look)
-    took = []
-    for _ in range(5):
-        began = time.perf_counter()
-        one.chat.desk.ws.store.event("mark")
+    computed, waited = [], []
+    began = began_cpu = 0.0
+
+    def called(event: str) -> None:
+        if event == "tool.called":
+            computed.append(time.process_time() - began_cpu)
+            waited.append(time.perf_counter() - began)
+
+    one.on_event = called
+    for _ in range(10):
+        began, began_cpu = time.perf_counter(), time.process_time()
         one.turn("what runs?", look)
-        called = next(i for i, (event, _) in enumerate(one.events) if event == "tool.called")
-        took.append(time.perf_counter() - began)
-        assert called >= 0
-        one.events.clear()
-    # A whole turn, two requests and a commit included: its way to the tool is a part of that.
-    assert min(took) < 0.25
+    assert len(computed) == 10
+    # The quickest of ten. Other programs take a share of the clock, but none of our own processor time.
+    assert min(computed) < 0.030
+    assert min(waited) < 0.25, "it waits for something"
 
 
 def test_always_answers_for_later_plans_that_cost_no_more() -> None:

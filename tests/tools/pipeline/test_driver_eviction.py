@@ -74,13 +74,6 @@ def small_machine(monkeypatch: pytest.MonkeyPatch, ram_free_bytes: int) -> None:
         monkeypatch.setattr(module, "measure_machine", lambda folder: small)
 
 
-def test_every_start_passes_the_one_place_where_the_driver_gives_way() -> None:
-    root = Path(str(executor.__file__)).parents[2]
-    launching = [p for part in ("agent", "tools") for p in (root / part).rglob("*.py") if "launch(" in p.read_text()]
-    assert {path.name for path in launching} == {"executor.py", "launcher.py"}
-    assert Path(str(executor.__file__)).read_text().count("launcher.launch(") == 1
-
-
 def test_the_driver_leaves_before_a_step_that_does_not_fit_beside_it(
     ws: Workspace, model: Path, driver: Server, events: list[tuple[str, dict[str, Any]]]
 ) -> None:
@@ -98,12 +91,36 @@ def test_the_driver_stays_beside_a_step_that_fits(ws: Workspace, model: Path, dr
     assert driver.process.alive()
 
 
-def test_the_driver_gives_way_in_a_written_plan_too(
-    ws: Workspace, model: Path, driver: Server, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("way", ["at once", "proposed before", "resumed", "by a written plan"])
+def test_the_driver_gives_way_however_a_step_is_started(
+    way: str, ws: Workspace, model: Path, driver: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_machine(monkeypatch, GIB // 4 - 1)  # a byte less than a copy is priced at
-    executor.run_arc(ws, ArcPlan(name="p", steps=(StepSpec(stage="base", fields={"model": str(model)}),)), say_yes)
-    assert not driver.process.alive()
+    beside: list[bool] = []
+
+    def watch(event: str, **data: Any) -> None:
+        if event == "step.started":
+            beside.append(driver.process.alive())
+
+    watched = replace(ws, emit=watch)
+    fields = {"model": str(model)}
+    if way == "at once":
+        executor.perform(watched, ws.store.new_run("test"), "base", fields, say_yes)
+    elif way == "by a written plan":
+        executor.run_arc(watched, ArcPlan(name="p", steps=(StepSpec(stage="base", fields=fields),)), say_yes)
+    else:
+        plan = executor.price(ws, ws.store.new_run("test"), "base", fields)
+        step = executor.propose(ws, plan.run, plan)
+        assert executor.decide(ws, step, plan, say_yes)
+        assert driver.process.alive(), "what is only agreed to needs no room yet"
+        if way == "proposed before":
+            executor.start(watched, step)
+            executor.watch(watched, step)
+        else:
+            ws.store.claim(step, needs_approval=True, pid=1, pid_started=1.0, boot_id="another")
+            ws.store.fail(step, "the worker was killed")
+            executor.resume(watched, step, say_yes)
+    assert beside == [False], "one worker was started, with the driver gone by then"
 
 
 def test_what_the_driver_holds_counts_as_free(ws: Workspace, model: Path, driver: Server) -> None:
