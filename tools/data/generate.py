@@ -44,7 +44,7 @@ class GenerateRequest(Request):
     temperature: float = Field(default=0.7, ge=0, le=2, description="Of the writer; rehearsal is always greedy.")
     tries: int = Field(default=2, ge=1, le=10, description="Attempts at a text before critique gets it as it is.")
     concurrency: int = Field(default=64, ge=1, le=1024, description="Requests in flight at once.")
-    seed: int = 17
+    seed: int = Field(default=17, description="Of the draw of attributes, subjects and rehearsal prompts.")
 
 
 class GenerateResult(Result):

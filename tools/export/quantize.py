@@ -28,7 +28,7 @@ class QuantizeRequest(Request):
         default=(), description="Layers that keep full precision too: down_proj, o_proj, or both."
     )
     max_seq_len_tokens: int = Field(default=256, ge=16, description="Calibration rows are cut to this length.")
-    seed: int = 17
+    seed: int = Field(default=17, description="Of the choice of calibration rows.")
 
 
 class QuantizeResult(Result):

@@ -75,8 +75,30 @@ def can_share_prefix(config: dict[str, Any]) -> bool:
     return all(kind == "full_attention" for kind in kinds) and not window
 
 
-def has_plain_head(config: dict[str, Any]) -> bool:
-    """Whether logits are lm_head(hidden) and nothing else: no soft cap and no scale of their own."""
-    text = {**config, **config.get("text_config", {})}
-    odd = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
-    return not any(text.get(name) for name in odd)
+def has_plain_head(model: Any) -> bool:
+    """Whether logits are the output matrix times the backbone's last hidden state and nothing else; tried on 8 tokens.
+
+    Tried, because soft caps and scales (Gemma, Granite, Cohere) have many names in configs. In doubt the answer is no.
+    """
+    import torch
+
+    seen: dict[str, Any] = {}
+
+    def of_backbone(module: Any, given: Any, made: Any) -> None:
+        seen["hidden"] = getattr(made, "last_hidden_state", None)
+
+    def of_head(module: Any, given: Any, made: Any) -> None:
+        seen["given"], seen["made"] = given[0], made
+
+    head = model.get_output_embeddings()
+    hooks = [model.base_model.register_forward_hook(of_backbone), head.register_forward_hook(of_head)]
+    training = model.training
+    try:
+        with torch.no_grad():
+            logits = model.eval()(input_ids=torch.arange(8, device=model.device)[None], use_cache=False).logits
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    pairs = ((seen.get("given"), seen.get("hidden")), (seen.get("made"), logits))
+    return all(a is not None and b is not None and torch.equal(a.float(), b.float()) for a, b in pairs)

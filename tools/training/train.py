@@ -24,9 +24,13 @@ class TrainRequest(Request):
 
     lora_rank: int = Field(default=16, ge=1, le=256, description="Rank of the adapter's two factors.")
     lora_alpha: int = Field(default=32, ge=1, description="Scale: the update is multiplied by alpha ÷ rank.")
-    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    learning_rate: float = Field(default=5e-4, gt=0, lt=1)
-    epochs: float = Field(default=3.0, gt=0, le=100)
+    lora_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of the adapter's inputs that is left out at random; 0 is fastest."
+    )
+    learning_rate: float = Field(
+        default=5e-4, gt=0, lt=1, description="Of AdamW at its highest, after the warm-up; it falls to 0 by a cosine."
+    )
+    epochs: float = Field(default=3.0, gt=0, le=100, description="How often every row is trained on.")
     max_steps: int = Field(default=0, ge=0, description="Optimiser steps; 0: as many as the epochs need.")
     batch_size: int = Field(default=8, ge=1, description="Rows per optimiser step.")
     micro_batch: int = Field(
@@ -36,11 +40,13 @@ class TrainRequest(Request):
     rehearsal_weight: float = Field(
         default=3.0, ge=0, le=100, description="Weight of staying as the base is, on rows of rehearsal."
     )
-    warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
+    warmup_ratio: float = Field(
+        default=0.05, ge=0, lt=1, description="Share of the steps over which the learning rate rises from 0."
+    )
     precision: Precision = "bf16"
     load_in_4bit: In4Bit = False
     save_steps: int = Field(default=20, ge=1, description="Optimiser steps between checkpoints a crash can go on from.")
-    seed: int = 17
+    seed: int = Field(default=17, description="Of the order of rows and the adapter's first values.")
 
 
 class TrainResult(Result):

@@ -21,7 +21,7 @@ from tunesmith.tools.training.cpu_lora import use_fused_lora
 from tunesmith.tools.training.model import can_share_prefix, has_plain_head, load_base, lora_config
 from tunesmith.tools.training.rows import TokenRow, read_rows, tokenize_rows
 from tunesmith.tools.training.train import TrainRequest, TrainResult, largest_part
-from tunesmith.tools.training.trainer import make_trainer
+from tunesmith.tools.training.trainer import LossSettings, make_trainer
 
 Progress = Callable[[float, float, str], None]
 Metric = Callable[[str, float, float], None]
@@ -116,7 +116,7 @@ def train_lora(
     Raises StepFailed naming the setting to change when memory runs out.
     """
     progress(0, 1, "loading torch, transformers, peft and trl")
-    with _out_of_memory_named(settings):
+    with out_of_memory_named(settings):
         session = _Session(base_dir, rows_path, valid_path, settings, checkpoints_dir, progress, metric, log)
         trained = session.train()
         session.save(out_dir)
@@ -173,9 +173,7 @@ class _Session:
             load_in_4bit=settings.load_in_4bit,
         )
         trainer = make_trainer(
-            share_prefix=can_share_prefix(self.config),
-            plain_head=has_plain_head(self.config),
-            rehearsal_weight=settings.rehearsal_weight,
+            loss=LossSettings(settings.rehearsal_weight, can_share_prefix(self.config), has_plain_head(model)),
             fingerprint=fingerprint,
             on_step=self._on_step,
             on_log=self._on_log,
@@ -324,7 +322,8 @@ def _bytes(folder: Path) -> int:
 
 
 @contextmanager
-def _out_of_memory_named(settings: LoraSettings) -> Iterator[None]:
+def out_of_memory_named(settings: LoraSettings) -> Iterator[None]:
+    """Turn running out of memory into a StepFailed that names the setting to change; other errors pass."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -9,12 +9,15 @@ The savings change no gradient:
 1. The attention mask of a right-padded batch is dropped: under causal attention no real token sees the padding.
 2. What the batch's rows have in common at their start (system prompt, template, instruction) goes through the model
    once; its keys and values, gradients and all, are shared by the rows.
-3. The vocabulary projection, a fifth of a small model, is computed for labelled tokens alone.
+3. The vocabulary projection, a fifth of a small model, is computed for labelled tokens alone. Where the model does more
+   to its logits than that (soft caps, scales: Gemma, Granite, Cohere), its own forward computes them, for every place
+   that is labelled in any row of the batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +25,27 @@ from tunesmith.tools.training.checkpoints import keep_checkpoint
 from tunesmith.tools.training.rows import IGNORED
 
 
+@dataclass(frozen=True, slots=True)
+class LossSettings:
+    """How the loss of a batch is made."""
+
+    rehearsal_weight: float
+    """Of the divergence from the base, in nats a token, beside the cross-entropy of the rows that are learned."""
+    share_prefix: bool
+    """Whether keys and values of what the rows have in common may be computed once."""
+    plain_head: bool
+    """Whether logits are the output matrix times the last hidden state; else the model's own forward makes them."""
+
+
 def make_trainer(
     *,
-    share_prefix: bool,
-    plain_head: bool,
-    rehearsal_weight: float,
+    loss: LossSettings,
     fingerprint: str,
     on_step: Callable[[int, int], None],
     on_log: Callable[[dict[str, float], int], None],
     **options: Any,
 ) -> Any:
-    """An SFTTrainer over tokenized rows; without `plain_head` trl's own loss is used as it is."""
+    """An SFTTrainer over tokenized rows."""
     from transformers import PrinterCallback, TrainerCallback
     from trl import SFTTrainer
 
@@ -41,10 +54,10 @@ def make_trainer(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
             rehearsal = inputs.pop("rehearsal")  # (batch,)
-            if not plain_head or return_outputs:
+            if return_outputs:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            plain = self.accelerator.unwrap_model(model)
-            total, labelled, right = _loss(plain, inputs, rehearsal, rehearsal_weight, share_prefix)
+            bare = self.accelerator.unwrap_model(model)
+            total, labelled, right = batch_loss(bare, inputs["input_ids"], inputs["labels"], rehearsal, loss)
             count = num_items_in_batch if num_items_in_batch is not None else max(labelled, 1)
             self._metrics["train" if self.model.training else "eval"]["mean_token_accuracy"].append(right)
             return total / count
@@ -101,20 +114,23 @@ def _with_rehearsal(collate: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return collated
 
 
-def _loss(model: Any, inputs: Any, rehearsal: Any, weight: float, share_prefix: bool) -> tuple[Any, int, float]:
-    """The summed loss of a batch, its labelled tokens, and the share of them that the model would have chosen."""
+def batch_loss(model: Any, ids: Any, labels: Any, rehearsal: Any, loss: LossSettings) -> tuple[Any, int, float]:
+    """The summed loss of a batch, its labelled tokens, and the share of them that the model would have chosen.
+
+    `ids` and `labels` are of shape (batch, seq), `rehearsal` (batch,) says which rows are held to the base.
+    """
     import torch
 
-    core, ids, labels = _core(model), inputs["input_ids"], inputs["labels"]  # (batch, seq)
+    core = _core(model)
     reference = None
     if rehearsal.any():
         with torch.no_grad(), model.disable_adapter():
-            reference, *_ = _labelled_logits(core, ids[rehearsal], labels[rehearsal], share_prefix)
-    logits, wanted, row = _labelled_logits(core, ids, labels, share_prefix)
+            reference, *_ = labelled_logits(core, ids[rehearsal], labels[rehearsal], loss)
+    logits, wanted, row = labelled_logits(core, ids, labels, loss)
     learned = ~rehearsal[row]  # (labelled,)
     total = torch.nn.functional.cross_entropy(logits[learned], wanted[learned], reduction="sum")
     if reference is not None:
-        total = total + weight * divergence(reference, logits[~learned])
+        total = total + loss.rehearsal_weight * divergence(reference, logits[~learned])
     return total, len(wanted), (logits.detach().argmax(-1) == wanted).float().mean().item()
 
 
@@ -125,25 +141,23 @@ def divergence(reference: Any, logits: Any) -> Any:
     return kl_div(logits.log_softmax(-1), reference.log_softmax(-1), reduction="sum", log_target=True)
 
 
-def _labelled_logits(core: Any, ids: Any, labels: Any, share_prefix: bool) -> tuple[Any, Any, Any]:
+def labelled_logits(core: Any, ids: Any, labels: Any, loss: LossSettings) -> tuple[Any, Any, Any]:
     """Logits of the labelled tokens in fp32 (labelled, vocab), their labels, and the row that each stands in."""
-    hidden, labels = _hidden_states(core, ids, labels, share_prefix)
-    targets = labels[:, 1:]  # (batch, seq - 1)
+    length = shared_prefix_length(ids, labels) if loss.share_prefix else 0
+    forward: dict[str, Any] = {"input_ids": ids, "use_cache": False}
+    if length:
+        past = core.base_model(input_ids=ids[:1, :length], use_cache=True).past_key_values
+        past.batch_repeat_interleave(len(ids))
+        forward = {"input_ids": ids[:, length:], "past_key_values": past, "use_cache": True}
+    targets = labels[:, length + 1 :]  # (batch, seq - length - 1)
     chosen = targets != IGNORED
-    logits = core.get_output_embeddings()(hidden[:, :-1][chosen]).float()
-    return logits, targets[chosen], chosen.nonzero()[:, 0]
-
-
-def _hidden_states(core: Any, ids: Any, labels: Any, share_prefix: bool) -> tuple[Any, Any]:
-    """The backbone's last hidden states and the labels they belong to, without the prefix where that was shared."""
-    backbone = core.base_model
-    length = shared_prefix_length(ids, labels) if share_prefix else 0
-    if not length:
-        return backbone(input_ids=ids, use_cache=False).last_hidden_state, labels
-    past = backbone(input_ids=ids[:1, :length], use_cache=True).past_key_values
-    past.batch_repeat_interleave(len(ids))
-    rest = backbone(input_ids=ids[:, length:], past_key_values=past, use_cache=True)
-    return rest.last_hidden_state, labels[:, length:]
+    if loss.plain_head:
+        hidden = core.base_model(**forward).last_hidden_state
+        logits = core.get_output_embeddings()(hidden[:, :-1][chosen])
+    else:
+        places = chosen.any(0).nonzero()[:, 0]
+        logits = core(**forward, logits_to_keep=places).logits[chosen[:, places]]
+    return logits.float(), targets[chosen], chosen.nonzero()[:, 0]
 
 
 def shared_prefix_length(ids: Any, labels: Any) -> int:

@@ -17,8 +17,8 @@ import pytest
 
 from tests.fixtures.lab_model import write_tiny_model
 from tunesmith.memory.errors import BadInput, StepFailed
-from tunesmith.tools.training.rows import IGNORED, read_rows, tokenize_rows
-from tunesmith.tools.training.train_job import LoraSettings, Trained, _out_of_memory_named, train_lora
+from tunesmith.tools.training.rows import IGNORED, TokenRow, read_rows, tokenize_rows
+from tunesmith.tools.training.train_job import LoraSettings, Trained, out_of_memory_named, train_lora
 
 pytestmark = pytest.mark.heavy
 
@@ -32,7 +32,7 @@ def train(base: Path, rows: Path, out: Path, settings: LoraSettings = SETTINGS, 
         out / "adapter",
         settings,
         checkpoints_dir=out / "checkpoints",
-        progress=lambda *_: None,
+        progress=more.pop("progress", lambda *_: None),
         metric=more.pop("metric", lambda *_: None),
         log=more.pop("log", lambda _: None),
         **more,
@@ -44,6 +44,16 @@ def adapter(out: Path) -> dict[str, Any]:
 
     tensors: dict[str, Any] = load_file(out / "adapter" / "adapter_model.safetensors")
     return tensors
+
+
+def padded(rows: list[TokenRow]) -> tuple[Any, Any]:
+    """The ids and labels of a batch of rows, (batch, seq) each."""
+    import torch
+
+    width = max(len(row.input_ids) for row in rows)
+    ids = [row.input_ids + [0] * (width - len(row.input_ids)) for row in rows]
+    labels = [row.labels + [IGNORED] * (width - len(row.labels)) for row in rows]
+    return torch.tensor(ids), torch.tensor(labels)
 
 
 def test_loss_is_on_the_completion_up_to_its_stop_token_and_nowhere_else(tiny_llama: Path, rows_file: Path) -> None:
@@ -147,13 +157,11 @@ def test_fused_layers_and_the_shared_prefix_change_no_gradient(tiny_llama: Path,
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from tunesmith.tools.training.cpu_lora import use_fused_lora
-    from tunesmith.tools.training.trainer import _hidden_states, shared_prefix_length
+    from tunesmith.tools.training.trainer import LossSettings, labelled_logits, shared_prefix_length
 
     rows = tokenize_rows(AutoTokenizer.from_pretrained(tiny_llama), read_rows(rows_file), 512)[:6]
-    width = max(len(row.input_ids) for row in rows)
-    ids = torch.tensor([row.input_ids + [0] * (width - len(row.input_ids)) for row in rows])
-    labels = torch.tensor([row.labels + [IGNORED] * (width - len(row.labels)) for row in rows])
-    mask = torch.tensor([[1] * len(row.input_ids) + [0] * (width - len(row.input_ids)) for row in rows])
+    ids, labels = padded(rows)
+    mask = torch.tensor([[1] * len(row.input_ids) + [0] * (len(ids[0]) - len(row.input_ids)) for row in rows])
     assert shared_prefix_length(ids, labels) > 20
 
     def gradients(fast: bool) -> tuple[float, list[Any]]:
@@ -162,13 +170,11 @@ def test_fused_layers_and_the_shared_prefix_change_no_gradient(tiny_llama: Path,
         model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
         if fast:
             assert use_fused_lora(model) == 14
-            hidden, wanted = _hidden_states(model.get_base_model(), ids, labels, True)
-            logits = base.lm_head(hidden)
+            logits, wanted, _ = labelled_logits(base, ids, labels, LossSettings(0.0, True, True))
         else:
-            logits, wanted = model(input_ids=ids, attention_mask=mask).logits, labels
-        loss = torch.nn.functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1), wanted[:, 1:].flatten(), ignore_index=IGNORED
-        )
+            logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].flatten(0, 1)
+            wanted = labels[:, 1:].flatten()
+        loss = torch.nn.functional.cross_entropy(logits, wanted, ignore_index=IGNORED)
         loss.backward()
         return loss.item(), [p.grad for p in model.parameters() if p.requires_grad]
 
@@ -185,18 +191,15 @@ def test_rehearsal_costs_nothing_until_something_is_forgotten(tiny_llama: Path, 
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from tunesmith.tools.training.trainer import _loss
+    from tunesmith.tools.training.trainer import LossSettings, batch_loss
 
-    rows = tokenize_rows(AutoTokenizer.from_pretrained(tiny_llama), read_rows(rows_file), 512)[:4]
-    width = max(len(row.input_ids) for row in rows)
-    ids = torch.tensor([row.input_ids + [0] * (width - len(row.input_ids)) for row in rows])
-    labels = torch.tensor([row.labels + [IGNORED] * (width - len(row.labels)) for row in rows])
+    ids, labels = padded(tokenize_rows(AutoTokenizer.from_pretrained(tiny_llama), read_rows(rows_file), 512)[:4])
     base = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
     model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear"))
     rehearsed = torch.tensor([True] * 4)
 
     def loss(rehearsal: Any) -> Any:
-        return _loss(model, {"input_ids": ids, "labels": labels}, rehearsal, 1.0, True)[0]
+        return batch_loss(model, ids, labels, rehearsal, LossSettings(1.0, True, True))[0]
 
     assert loss(rehearsed).item() == pytest.approx(0.0, abs=1e-4)
     learned = loss(torch.tensor([False] * 4)).item()
@@ -214,6 +217,70 @@ def test_rehearsal_costs_nothing_until_something_is_forgotten(tiny_llama: Path, 
             if parameter.grad is not None:
                 parameter -= 0.01 * parameter.grad
     assert loss(rehearsed).item() < forgotten.item()
+
+
+CAPPED = {
+    "gemma2": {"final_logit_softcapping": 2.0, "head_dim": 16},
+    "granite": {"logits_scaling": 8.0},
+    "cohere": {"logit_scale": 0.25, "use_qk_norm": False},
+}
+"""Architectures that do more to their logits than the output matrix does, so strongly that a tiny model shows it."""
+
+
+@pytest.mark.parametrize("kind", ["llama", *CAPPED])
+def test_the_loss_is_of_the_models_own_logits_whatever_its_head_does_to_them(
+    kind: str, rows_file: Path, tmp_path: Path
+) -> None:
+    """Against the whole model's logits, row by row: cross-entropy on rows to learn, KL to the base on rehearsal."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from tunesmith.tools.training.model import can_share_prefix, has_plain_head
+    from tunesmith.tools.training.trainer import LossSettings, batch_loss
+
+    folder = write_tiny_model(tmp_path / kind, kind, **CAPPED.get(kind, {}))
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    base.get_output_embeddings().weight.data *= 20  # logits of a size that a cap is felt at
+    plain = has_plain_head(base)
+    assert plain == (kind == "llama")
+    rows = tokenize_rows(AutoTokenizer.from_pretrained(folder), read_rows(rows_file), 512)[:4]
+    ids, labels = padded(rows)
+    torch.manual_seed(1)
+    model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    expected = torch.tensor(0.0)
+    for n, row in enumerate(rows):
+        one = torch.tensor([row.input_ids])
+        wanted = torch.tensor(row.labels)[1:]
+        chosen = wanted != IGNORED
+        own = model(input_ids=one).logits[0, :-1][chosen].log_softmax(-1)
+        if n % 2:
+            expected = expected - own.gather(1, wanted[chosen][:, None]).sum()
+        else:
+            with torch.no_grad(), model.disable_adapter():
+                before = model(input_ids=one).logits[0, :-1][chosen].log_softmax(-1)
+            divergence = (before.exp() * (before - own)).sum()
+            assert divergence > 0.001
+            expected = expected + 3.0 * divergence
+    rehearsal = torch.tensor([True, False, True, False])
+    share = can_share_prefix(json.loads((folder / "config.json").read_text()))
+    assert share == (kind != "gemma2"), "a window may end inside the prefix"
+    loss, labelled, _ = batch_loss(model, ids, labels, rehearsal, LossSettings(3.0, share, plain))
+    assert labelled == int((labels != IGNORED).sum())
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+    if not plain:
+        wrong, *_ = batch_loss(model, ids, labels, rehearsal, LossSettings(3.0, share, plain_head=True))
+        assert wrong.item() != pytest.approx(expected.item(), rel=1e-2), "the head does nothing here worth the test"
+
+
+def test_training_holds_a_model_with_a_soft_cap_to_its_base(rows_file: Path, tmp_path: Path) -> None:
+    """All rows rehearsal: with the base as the teacher there is nothing to learn, so the loss stays at nothing."""
+    base = write_tiny_model(tmp_path / "base", "gemma2", **CAPPED["gemma2"])
+    rows = [json.loads(line) | {"origin": "rehearsal"} for line in rows_file.read_text().splitlines()]
+    kept = tmp_path / "kept.jsonl"
+    kept.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = replace(SETTINGS, max_steps=2, precision="fp32")
+    assert train(base, kept, tmp_path, settings).train_loss == pytest.approx(0.0, abs=1e-3)
 
 
 def test_rows_of_rehearsal_reach_the_trainer_as_such(tmp_path: Path) -> None:
@@ -245,14 +312,12 @@ def test_killed_training_goes_on_and_ends_where_an_undisturbed_one_does(
         import time
         from pathlib import Path
         from tests.tools.training import test_train_job as t
-        from tunesmith.tools.training import train_job as module
-        class Slow(module._Session):
-            def _on_step(self, step, steps):
-                if step == 5:
-                    Path({str(tmp_path / "at-5")!r}).touch()
-                    time.sleep(60)
-        module._Session = Slow
-        t.train(Path({str(tiny_llama)!r}), Path({str(rows_file)!r}), Path({str(tmp_path / "cut")!r}))
+        def wait_at_five(done, total, text):
+            if text.startswith("step 5 "):
+                Path({str(tmp_path / "at-5")!r}).touch()
+                time.sleep(60)
+        folder = Path({str(tmp_path / "cut")!r})
+        t.train(Path({str(tiny_llama)!r}), Path({str(rows_file)!r}), folder, progress=wait_at_five)
     """)
     child = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[3])
     deadline = time.monotonic() + 120
@@ -298,9 +363,9 @@ def test_a_mixture_trains_attention_and_experts_but_no_router(kind: str, rows_fi
 
 
 def test_running_out_of_memory_names_the_setting_to_change() -> None:
-    with pytest.raises(StepFailed, match=r"8 rows at once.*try micro_batch=4"), _out_of_memory_named(LoraSettings()):
+    with pytest.raises(StepFailed, match=r"8 rows at once.*try micro_batch=4"), out_of_memory_named(LoraSettings()):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
-    with pytest.raises(StepFailed, match="load_in_4bit"), _out_of_memory_named(LoraSettings(batch_size=1)):
+    with pytest.raises(StepFailed, match="load_in_4bit"), out_of_memory_named(LoraSettings(batch_size=1)):
         raise MemoryError
-    with pytest.raises(RuntimeError, match="shape"), _out_of_memory_named(LoraSettings()):
+    with pytest.raises(RuntimeError, match="shape"), out_of_memory_named(LoraSettings()):
         raise RuntimeError("shape mismatch")
