@@ -97,7 +97,7 @@ def _dispatch(args: argparse.Namespace, rest: list[str], settings: Settings, out
 
 def _failed(message: str, exit_code: int, words: list[str], opened: list[Output]) -> int:
     """Tell an error in one line on stderr, and as JSON where that was asked for; a stream still ends with `done`."""
-    from tunesmith.tools.report.format import visible
+    from tunesmith.tools.core.format import visible
 
     if "--json" in words:
         from tunesmith.agent.commands.output import Output

@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.memory.errors import TunesmithError
+from tunesmith.tools.core.format import size
 from tunesmith.tools.machine.gpus import left_out_gpus
 from tunesmith.tools.machine.measure import measure_machine
 
@@ -98,17 +99,15 @@ def _missing(lab: dict[str, str | None], settings: Settings) -> list[str]:
 def examined_view(found: dict[str, Any]) -> RenderableType:
     """The same for a terminal."""
     machine = found["machine"]
-    gpus = [
-        f"{g['name']}, {render.size(g['free_bytes'])} of {render.size(g['total_bytes'])} free" for g in machine["gpus"]
-    ]
-    ram = f"{render.size(machine['ram_free_bytes'])} of {render.size(machine['ram_total_bytes'])} free"
+    gpus = [f"{g['name']}, {size(g['free_bytes'])} of {size(g['total_bytes'])} free" for g in machine["gpus"]]
+    ram = f"{size(machine['ram_free_bytes'])} of {size(machine['ram_total_bytes'])} free"
     rows = [
         ["tunesmith", f"{found['tunesmith']} on Python {found['python']}"],
         ["home", found["home"]],
         ["processor", f"{machine['cpu']}, {machine['cores']} cores"],
         ["GPU", "; ".join(gpus) or "none"],
-        ["RAM", f"{ram}, swap {render.size(machine['swap_free_bytes'])} free"],
-        ["disk", f"{render.size(machine['disk_free_bytes'])} free"],
+        ["RAM", f"{ram}, swap {size(machine['swap_free_bytes'])} free"],
+        ["disk", f"{size(machine['disk_free_bytes'])} free"],
         ["lab", ", ".join(f"{name} {number}" for name, number in found["lab"].items() if number) or "not installed"],
         ["vLLM", _vllm_words(found["vllm"])],
         *([["driver", _driver_words(found["driver"])]] if "driver" in found else []),

@@ -19,10 +19,10 @@ from tunesmith.agent.driver.endpoint import Driver, DriverMissing, Endpoint, mod
 from tunesmith.agent.driver.turn_deps import Desk
 from tunesmith.memory.errors import ApprovalPending, StepFailed, TunesmithError
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import visible
 from tunesmith.tools.pipeline import executor
 from tunesmith.tools.pipeline.plan_file import ArcPlan
 from tunesmith.tools.pipeline.workspace import Approver, Workspace
-from tunesmith.tools.report.format import visible
 
 FETCH = {"model": "bundled-driver", "role": "driver"}
 """Fields of the `base` step that brings the bundled driver here."""

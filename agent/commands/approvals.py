@@ -93,7 +93,7 @@ def read_answer(text: str, *, by: str) -> Decision | None:
 
 def question(plan: Plan) -> str:
     """What is asked, with the price in it."""
-    from tunesmith.agent.commands.render import duration
+    from tunesmith.tools.core.format import duration
 
     return f"{plan.stage}: about {duration(plan.estimate.seconds)}. Start? (yes, why not, or field=value) "
 

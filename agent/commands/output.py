@@ -17,6 +17,7 @@ from tunesmith.agent.commands import render
 from tunesmith.agent.commands.progress_bar import Bar
 from tunesmith.agent.commands.terminal import SafeConsole, json_text
 from tunesmith.memory.records import Step
+from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.pipeline import catalog
 
 _FILE_COLUMNS = 160
@@ -132,8 +133,8 @@ class Output:
         self.let_go()
         if data["status"] != "done":
             return  # the error says it, once
-        took = f"took {render.duration(data['seconds'])}, estimated {render.duration(data['estimated_seconds'])}"
-        peak = f", peak {render.size(data['peak_rss_bytes'])}" if data["peak_rss_bytes"] else ""
+        took = f"took {duration(data['seconds'])}, estimated {duration(data['estimated_seconds'])}"
+        peak = f", peak {size(data['peak_rss_bytes'])}" if data["peak_rss_bytes"] else ""
         self.console.print(f"✓ {data['stage']} ({data['step']}): {took}{peak}", markup=False)
 
 

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-from tunesmith.agent.commands.render import duration, eta_seconds, plain
+from tunesmith.agent.commands.render import eta_seconds, plain
+from tunesmith.tools.core.format import duration
 
 _LINE_EVERY_S = 60.0
 

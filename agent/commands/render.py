@@ -12,37 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from tunesmith.memory.records import DONE, Run, Step
-from tunesmith.tools.core.stage import GIB, Estimate, Plan
-from tunesmith.tools.report.format import visible
+from tunesmith.tools.core.format import duration, p_value, size, visible
+from tunesmith.tools.core.stage import Estimate, Plan
 
 if TYPE_CHECKING:
     from tunesmith.tools.evaluation.comparison import BlockScore, Comparison
     from tunesmith.tools.pipeline.forecast import Forecast
 
 _MARKS = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "declined": "yellow"}
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as people say them: 0.4 s, 42 s, 3 min 05 s, 2 h 10 min."""
-    if seconds is None:
-        return "–"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes == 0:
-        return f"{rest} s"
-    hours, minutes_rest = divmod(minutes, 60)
-    return f"{hours} h {minutes_rest:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
-def size(count: int | None) -> str:
-    """Bytes in the unit that leaves a readable number."""
-    if count is None:
-        return "–"
-    for unit, name in ((GIB, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count} B"
 
 
 def eta_seconds(elapsed_s: float, done: float, total: float, estimated_s: float) -> float:
@@ -255,7 +232,7 @@ def comparison_table(compared: Comparison) -> RenderableType:
             passed_text(block.score(b)),
             block.fail_to_pass,
             block.pass_to_fail,
-            _p(block.p_value).removeprefix(", p ").removeprefix("= "),
+            p_value(block.p_value).removeprefix("p ").removeprefix("= "),
             block.verdict,
         ]
         for name, block in compared.blocks.items()
@@ -300,12 +277,8 @@ def hop_line(compared: Comparison) -> Text:
     """One comparison in a line: what was gained and lost in each block, and the verdict."""
     a, b = compared.arms
     parts = [
-        f"{name} {block.verdict} (+{block.fail_to_pass} −{block.pass_to_fail}{_p(block.p_value)})"
+        f"{name} {block.verdict} (+{block.fail_to_pass} −{block.pass_to_fail}, {p_value(block.p_value)})"
         for name, block in compared.blocks.items()
     ]
     told = "; ".join(parts) if compared.comparable else f"not comparable: {', '.join(compared.differs_in)}"
     return plain(f"{a} → {b}: {told}")
-
-
-def _p(p_value: float) -> str:
-    return ", p < 0.001" if p_value < 0.001 else f", p = {p_value:.2g}"

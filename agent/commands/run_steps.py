@@ -19,12 +19,12 @@ from tunesmith.agent.commands.summary import conclude, summary_view
 from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound, StepFailed, TunesmithError
 from tunesmith.memory.records import APPROVED, DONE, DRIVER_RUN, FAILED, PLANNED, RUNNING, WAITING, Step
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import visible
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog, executor, plan_file
 from tunesmith.tools.pipeline.plan_file import ArcPlan
 from tunesmith.tools.pipeline.progress import is_complete
 from tunesmith.tools.pipeline.workspace import Approver, Decision, Workspace
-from tunesmith.tools.report.format import visible
 
 LET_GO = 130
 """Exit code of a command that was interrupted: what it started goes on."""

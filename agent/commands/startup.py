@@ -55,7 +55,7 @@ def unexpected(error: Exception) -> str:
 def _full(home: Path) -> str:
     import shutil
 
-    from tunesmith.agent.commands.render import size
+    from tunesmith.tools.core.format import size
 
     try:
         free = size(shutil.disk_usage(next(place for place in (home, *home.parents) if place.exists())).free)

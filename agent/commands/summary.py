@@ -15,6 +15,7 @@ from tunesmith.agent.commands import render
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import DONE
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import duration, size
 
 if TYPE_CHECKING:
     from tunesmith.tools.evaluation.comparison import BlockScore, Comparison
@@ -142,8 +143,8 @@ def summary_view(summary: RunSummary) -> RenderableType:
     if summary.blocks:
         parts.append(render.rates_table(summary.blocks))
         parts += [render.hop_line(compared) for compared in summary.comparisons]
-    took, estimated = render.duration(summary.seconds), render.duration(summary.estimated_seconds)
-    peak = f", peak memory of a worker {render.size(summary.peak_rss_bytes)}" if summary.peak_rss_bytes else ""
+    took, estimated = duration(summary.seconds), duration(summary.estimated_seconds)
+    peak = f", peak memory of a worker {size(summary.peak_rss_bytes)}" if summary.peak_rss_bytes else ""
     parts.append(render.plain(f"{summary.run} {summary.status}: took {took}, estimated {estimated}{peak}"))
     if summary.verdict:
         parts.append(render.plain(summary.verdict))

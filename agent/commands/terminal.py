@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from tunesmith.tools.report.format import HIDDEN, visible
+from tunesmith.tools.core.format import HIDDEN, visible
 
 
 class SafeConsole(Console):

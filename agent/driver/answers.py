@@ -19,6 +19,7 @@ from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.questions import show_run, what_made
 from tunesmith.memory.records import APPROVED, DONE, DRIVER_RUN, FAILED, PLANNED, RUNNING, STOPPED, Run, Step
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import duration
 from tunesmith.tools.pipeline import catalog
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def _run(store: Store, run: Run) -> Told:
         "status": run.status,
         "begun": _date(run.created_at),
         "steps": {step.stage if not step.arm else f"{step.stage} {step.arm}": _step_words(step) for step in steps},
-        "took": render.duration(summary.seconds),
+        "took": duration(summary.seconds),
         "passed": _passed(summary.blocks),
         "verdicts": [render.hop_line(compared).plain for compared in summary.comparisons],
     }
@@ -153,7 +154,7 @@ def _run(store: Store, run: Run) -> Told:
 
 
 def _step_words(step: Step) -> str:
-    took = f" in {render.duration(step.seconds)}" if step.seconds is not None else ""
+    took = f" in {duration(step.seconds)}" if step.seconds is not None else ""
     return f"{step.status}{took} ({step.id})"
 
 
@@ -193,7 +194,7 @@ def _compare(store: Store, one: Run, two: Run) -> Told:
         if settings[one.id].get(name) != settings[two.id].get(name)
     }
     passed = {run.id: _passed(pass_rates(comparisons(store, run.id))) for run in (one, two)}
-    seconds = {run.id: render.duration(sum(step.seconds or 0 for step in store.steps(run.id))) for run in (one, two)}
+    seconds = {run.id: duration(sum(step.seconds or 0 for step in store.steps(run.id))) for run in (one, two)}
     rows = [[name, str(values[one.id]), str(values[two.id])] for name, values in differing.items()]
     for block in dict.fromkeys([*passed[one.id], *passed[two.id]]):
         cells = [passed[run.id].get(block, {}) for run in (one, two)]
@@ -327,7 +328,7 @@ def _jobs(store: Store) -> Told:
     lines = []
     for step in steps:
         line = job_line(step)
-        left = {"about_left": render.duration(line["eta_seconds"])} if line["eta_seconds"] is not None else {}
+        left = {"about_left": duration(line["eta_seconds"])} if line["eta_seconds"] is not None else {}
         share = {"share_done": f"{step.done / step.total:.0%}"} if step.total else {}
         lines.append({"step": step.id, "stage": step.stage, "run": step.run, "status": step.status} | share | left)
     columns = list(dict.fromkeys(name for line in lines for name in line))

@@ -18,6 +18,7 @@ from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.argument_grounding import named_outright
 from tunesmith.agent.driver.turn_deps import Desk
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.core.format import duration
 from tunesmith.tools.data.description import missing
 from tunesmith.tools.pipeline import catalog, plan_file
 from tunesmith.tools.pipeline.behaviour_plan import plan_for
@@ -162,7 +163,7 @@ def _show_draft(desk: Desk) -> dict[str, Any]:
     )
     return {
         "plan": [spec.stage for spec in desk.draft.steps],
-        "estimated_in_all": render.duration(seconds),
+        "estimated_in_all": duration(seconds),
         "note": "the user agreed to everything beforehand: call start_plan now"
         if desk.agreed_before
         else "the table with every step's price is on the user's screen; nothing has started. "

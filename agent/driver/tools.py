@@ -20,6 +20,7 @@ from tunesmith.agent.driver.answers import Topic, answer, find_run
 from tunesmith.agent.driver.turn_deps import Desk
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import RUNNING, Step
+from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.evaluation.comparison import Comparison
 from tunesmith.tools.pipeline import catalog, executor
@@ -155,7 +156,7 @@ def _start(desk: Desk, step: str) -> dict[str, Any]:
         "started": started.stage,
         "step": started.id,
         "run": started.run,
-        "estimated": render.duration(started.estimated_seconds),
+        "estimated": duration(started.estimated_seconds),
         "ran_with": ran,
         "note": "it runs in the background; the user is told when it ends",
     }
@@ -184,14 +185,12 @@ def step_facts(step: Step) -> dict[str, Any]:
     stored = (step.result or {}).get("comparisons", [])
     if verdicts := [render.hop_line(Comparison.from_json(compared)).plain for compared in stored]:
         result["verdicts"] = verdicts
-    return {"stage": step.stage, "step": step.id, "run": step.run, "took": render.duration(step.seconds)} | _short(
-        result
-    )
+    return {"stage": step.stage, "step": step.id, "run": step.run, "took": duration(step.seconds)} | _short(result)
 
 
 def _short(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: render.size(value)
+        name: size(value)
         if name.endswith("bytes") and isinstance(value, int)
         else round(value, 4)
         if isinstance(value, float)

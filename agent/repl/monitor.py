@@ -11,9 +11,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from tunesmith.agent.commands.render import duration, eta_seconds
+from tunesmith.agent.commands.render import eta_seconds
 from tunesmith.memory.records import RUNNING, Run, Step
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import duration
 from tunesmith.tools.pipeline import catalog, launcher
 
 _EVERY_S = 0.5

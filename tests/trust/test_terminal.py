@@ -17,7 +17,7 @@ from tunesmith.agent import oneshot
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.terminal import SafeConsole, escaped_xml, json_text
 from tunesmith.agent.driver.chat import Reply
-from tunesmith.tools.report.format import HIDDEN
+from tunesmith.tools.core.format import HIDDEN
 
 EVIL = [
     "\x1bc",

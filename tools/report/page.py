@@ -1,12 +1,12 @@
 """The report of a run: one HTML file that needs nothing else, and the summary that a terminal shows.
 
 Everything in it is read from the store, and every text in it that models or data sets wrote is data: the template
-escapes it, `report_format.visible` spells out what hides, and the page's own policy lets no script run.
+escapes it, `format.visible` spells out what hides, and the page's own policy lets no script run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -15,13 +15,27 @@ from pydantic import JsonValue
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import DONE, Artifact, Run, Step
 from tunesmith.memory.store import Store
+from tunesmith.tools.core import format
 from tunesmith.tools.core.stage import ARMS
 from tunesmith.tools.report import process, story
 from tunesmith.tools.report.charts import LossChart, loss_chart, share
 from tunesmith.tools.report.evaluation import Evaluation, Hop, evaluation
-from tunesmith.tools.report.format import FILTERS
 
 _TEMPLATE = "report.html.j2"
+_NARROW_SPACE = "\u202f"
+
+
+def _joined(write: Callable[..., str]) -> Callable[..., str]:
+    """A formatter whose numbers keep their units on the same line."""
+    return lambda value: write(value).replace(" ", _NARROW_SPACE)
+
+
+_PLAIN = (
+    format.visible, format.clip, format.p_value, format.ratio, format.moment, format.short, format.brief, format.plain,
+    format.count, format.listed,
+)  # fmt: skip
+_FILTERS = {write.__name__: write for write in _PLAIN}
+_FILTERS |= {write.__name__: _joined(write) for write in (format.percent, format.duration, format.size)}
 Json = dict[str, JsonValue]
 
 
@@ -142,7 +156,7 @@ def render(page: Page) -> str:
 
     source = files("tunesmith.prompts").joinpath(_TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(FILTERS)
+    environment.filters.update(_FILTERS)
     stages = {step.id: step.stage for step in page.steps}
     finished = {(step.stage, step.arm) for step in page.steps if step.status == DONE}
     environment.globals.update(

@@ -9,10 +9,10 @@ import math
 from collections.abc import Sequence
 
 from tunesmith.memory.records import DONE, FAILED, RUNNING, STOPPED, Run, Step
+from tunesmith.tools.core.format import clip, count, listed, p_value, percent
 from tunesmith.tools.core.stats import minimum_detectable_effect
 from tunesmith.tools.evaluation.comparison import BETTER, WORSE
 from tunesmith.tools.report.evaluation import Evaluation, Hop, Score
-from tunesmith.tools.report.format import clip, count, listed, p_value, percent
 from tunesmith.tools.report.process import Served
 
 LEARNED_RATE = 0.8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from rich.console import Console, RenderableType
 
 from tunesmith.agent.commands import render
@@ -20,14 +19,6 @@ def shown(what: RenderableType) -> str:
 def plan(stage: str, seconds: float, ram_bytes: int, **more: object) -> Plan:
     estimate = Estimate(seconds=seconds, basis="3 past runs of it", peak_ram_bytes=ram_bytes, disk_bytes=GIB)
     return Plan(stage=stage, run="r1", summary=f"do {stage}", steps=("one",), request={}, estimate=estimate, **more)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "told"),
-    [(None, "–"), (0.42, "0.4 s"), (42, "42 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")],
-)
-def test_durations_read_as_people_say_them(seconds: float | None, told: str) -> None:
-    assert render.duration(seconds) == told
 
 
 def test_the_time_left_starts_at_the_estimate_and_ends_at_the_pace() -> None:

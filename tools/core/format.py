@@ -1,4 +1,4 @@
-"""How numbers and strange text are written in a report: pure functions, also the filters of its template.
+"""How numbers and strange text are written, on a terminal and in a report: pure functions.
 
 Text here comes from models and data sets: escaping HTML is the template's job, showing what hides is this one's.
 """
@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-NARROW_SPACE = "\u202f"
 MOST_CHARACTERS = 4000
 
 # C0 and C1 controls (not tab and newline), direction overrides, invisible operators, line separators, surrogates,
@@ -39,8 +38,8 @@ def percent(rate: float | None) -> str:
         return "–"
     whole = round(rate * 100)
     if (whole == 100 and rate < 1) or (whole == 0 and rate > 0):
-        return f"{min(99.9, max(0.1, rate * 100)):.1f}{NARROW_SPACE}%"
-    return f"{whole}{NARROW_SPACE}%"
+        return f"{min(99.9, max(0.1, rate * 100)):.1f} %"
+    return f"{whole} %"
 
 
 def p_value(p: float | None) -> str:
@@ -55,13 +54,13 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return "–"
     if seconds < 9.95:
-        return f"{seconds:.1f}{NARROW_SPACE}s"
+        return f"{seconds:.1f} s"
     if round(seconds) < 60:
-        return f"{round(seconds)}{NARROW_SPACE}s"
+        return f"{round(seconds)} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes}{NARROW_SPACE}min{NARROW_SPACE}{rest:02}{NARROW_SPACE}s"
-    return f"{minutes // 60}{NARROW_SPACE}h{NARROW_SPACE}{minutes % 60:02}{NARROW_SPACE}min"
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def size(count_bytes: float | None) -> str:
@@ -71,8 +70,8 @@ def size(count_bytes: float | None) -> str:
     for unit, bytes_ in (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if count_bytes >= bytes_:
             value = count_bytes / bytes_
-            return f"{value:.{0 if value >= 99.5 else 1}f}{NARROW_SPACE}{unit}"
-    return f"{count_bytes:.0f}{NARROW_SPACE}B"
+            return f"{value:.{0 if value >= 99.5 else 1}f} {unit}"
+    return f"{count_bytes:.0f} B"
 
 
 def ratio(measured: float | None, estimated: float | None) -> str:
@@ -117,9 +116,3 @@ def listed(names: Sequence[str], most: int = 6) -> str:
     if len(names) > most:
         return f"{', '.join(names[:most])} and {len(names) - most:,} more"
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
-
-
-FILTERS: dict[str, Callable[..., str]] = {
-    f.__name__: f
-    for f in (visible, clip, percent, p_value, duration, size, ratio, moment, short, brief, plain, count, listed)
-}
