@@ -11,7 +11,8 @@ Covers the `llama` and `qwen2` architectures with byte-level BPE tokenizers; any
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,11 @@ from tunesmith.tools.models.tensor_file import SINGLE_NAME, TensorFileWriter, Te
 
 Progress = Callable[[float, float, str], None]
 
-_TOP_NAMES = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-_LAYER_NAMES = {
-    "attn_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
+# Of the many names that gguf's map knows a tensor by, those of transformers' llama and qwen2.
+_HF_NAME = re.compile(
+    r"lm_head|model\.(embed_tokens|norm|layers\.\d+\."
+    r"(input_layernorm|post_attention_layernorm|self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj))"
+)
 _QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -69,14 +59,19 @@ def convert_gguf(gguf_path: Path, out_dir: Path, progress: Progress, *, tie_embe
     _write_tokenizer(fields, out_dir)
 
 
-def hf_name(gguf_name: str) -> str:
-    """The transformers name of a llama or qwen2 GGUF tensor; raises BadInput for a tensor that has none."""
-    if gguf_name in _TOP_NAMES:
-        return _TOP_NAMES[gguf_name]
-    parts = gguf_name.split(".")
-    if len(parts) == 4 and parts[0] == "blk" and parts[2] in _LAYER_NAMES:
-        return f"model.layers.{parts[1]}.{_LAYER_NAMES[parts[2]]}.{parts[3]}"
-    raise BadInput(f"GGUF tensor {gguf_name!r} has no place in a llama or qwen2 model")
+def hf_names(architecture: str, layers: int, gguf_names: Iterable[str]) -> dict[str, str]:
+    """GGUF → transformers name of each tensor of a llama or qwen2 model. Raises BadInput for one that has none."""
+    from gguf import MODEL_ARCH, get_tensor_name_map
+
+    known = get_tensor_name_map(MODEL_ARCH[architecture.upper()], layers).mapping
+    stems = {stem: name for name, (_, stem) in known.items() if _HF_NAME.fullmatch(name)}
+    found = {}
+    for gguf_name in gguf_names:
+        stem, _, part = gguf_name.rpartition(".")
+        if stem not in stems:
+            raise BadInput(f"GGUF tensor {gguf_name!r} has no place in a {architecture} model of {layers} layers")
+        found[gguf_name] = f"{stems[stem]}.{part}"
+    return found
 
 
 def _config(fields: dict[str, Any], tied: bool) -> dict[str, Any]:
@@ -123,7 +118,9 @@ def _generation_config(fields: dict[str, Any], config: dict[str, Any]) -> dict[s
 
 
 def _write_weights(reader: Any, config: dict[str, Any], path: Path, progress: Progress, *, drop_input: bool) -> None:
-    tensors = {hf_name(tensor.name): tensor for tensor in reader.tensors}
+    found = {tensor.name: tensor for tensor in reader.tensors}
+    names = hf_names(config["model_type"], config["num_hidden_layers"], found)
+    tensors = {name: found[gguf_name] for gguf_name, name in names.items()}
     if drop_input:
         tensors["model.embed_tokens.weight"] = tensors.pop("lm_head.weight")
     specs = [

@@ -11,7 +11,7 @@ import pytest
 from tests.fixtures.lab_model import SPECIAL, TEMPLATE, vocabulary
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.models.base_job import check_template
-from tunesmith.tools.models.gguf import build_tokenizer, convert_gguf, hf_name, to_bf16_bytes
+from tunesmith.tools.models.gguf import build_tokenizer, convert_gguf, hf_names, to_bf16_bytes
 
 pytestmark = pytest.mark.heavy
 
@@ -138,9 +138,28 @@ def test_rounding_to_bf16_is_torchs() -> None:
     assert (np.frombuffer(to_bf16_bytes(values), dtype=np.int16) == expected).all()
 
 
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_every_tensor_has_the_name_that_transformers_gives_it(architecture: str) -> None:
+    expected = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+    for n in range(3):
+        block, layer = f"blk.{n}", f"model.layers.{n}"
+        expected |= {
+            f"{block}.attn_norm": f"{layer}.input_layernorm", f"{block}.ffn_norm": f"{layer}.post_attention_layernorm",
+            f"{block}.attn_q": f"{layer}.self_attn.q_proj", f"{block}.attn_k": f"{layer}.self_attn.k_proj",
+            f"{block}.attn_v": f"{layer}.self_attn.v_proj", f"{block}.attn_output": f"{layer}.self_attn.o_proj",
+            f"{block}.ffn_gate": f"{layer}.mlp.gate_proj", f"{block}.ffn_up": f"{layer}.mlp.up_proj",
+            f"{block}.ffn_down": f"{layer}.mlp.down_proj",
+        }  # fmt: skip
+    for part in ("weight", "bias"):
+        named = {f"{ours}.{part}": f"{theirs}.{part}" for ours, theirs in expected.items()}
+        assert hf_names(architecture, 3, named) == named
+
+
 def test_what_is_unknown_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="ffn_gate_exps"):
-        hf_name("blk.0.ffn_gate_exps.weight")
+        hf_names("llama", 2, ["blk.0.ffn_gate_exps.weight"])
+    with pytest.raises(BadInput, match="2 layers"):
+        hf_names("llama", 2, ["blk.2.ffn_gate.weight"])
     with pytest.raises(BadInput, match="falcon"):
         convert_gguf(write_gguf(tmp_path / "x.gguf", architecture="falcon"), tmp_path / "out", lambda *_: None)
     with pytest.raises(BadInput, match="pre-tokenizer"):
