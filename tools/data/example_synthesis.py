@@ -8,15 +8,14 @@ for again; the last attempt goes to critique as it is, which drops it with the r
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, TextIO
+from collections.abc import Sequence
+from typing import Any
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.resumable_log import ResumableLog, read_log
 from tunesmith.tools.data.example_behaviour import (
     LIKE_AN_EXAMPLE,
     SUBJECTS_ASKED,
@@ -110,7 +109,7 @@ class _Messages:
 
     def write(self) -> None:
         """Ask for every message; one that is none, is like another or is not of the kind is asked for again."""
-        with _lines(self.path) as file:
+        with ResumableLog(self.path) as log:
             for attempt in range(1, self.job.request.tries + 1):
                 self.attempt = attempt
                 requests = [
@@ -118,12 +117,12 @@ class _Messages:
                     for row_id, one in self.drawn.items()
                     if not self.of_kind.get(row_id, row_id in self.found)
                 ]
-                ask(self.job, self.server, requests, lambda response: self._keep(response, file), self.tally)
+                ask(self.job, self.server, requests, lambda response: self._keep(response, log), self.tally)
                 if self.kind.trusted:
                     untold = {row_id: text for row_id, text in self.found.items() if row_id not in self.of_kind}
-                    self.kind.ask(untold, lambda row_id, told: self._tell(row_id, told, file))
+                    self.kind.ask(untold, lambda row_id, told: self._tell(row_id, told, log))
 
-    def _keep(self, response: ChatResponse, file: TextIO) -> None:
+    def _keep(self, response: ChatResponse, log: ResumableLog) -> None:
         prompt = message_in(self.drawn[response.id], response.text)
         fit = not prompt_problem(self.behaviour, prompt)
         fit = fit and self.seen.nearest(prompt, digits_count=True)[1] < LIKE_AN_EXAMPLE
@@ -131,38 +130,24 @@ class _Messages:
             self.found[response.id] = prompt
             self.of_kind.pop(response.id, None)
             self.seen.add(prompt)
-            self._add(file, {"id": response.id, "prompt": prompt})
+            self._add(log, {"id": response.id, "prompt": prompt})
 
-    def _tell(self, row_id: str, told: bool, file: TextIO) -> None:
+    def _tell(self, row_id: str, told: bool, log: ResumableLog) -> None:
         self.of_kind[row_id] = told
-        self._add(file, {"id": row_id, "of_kind": told})
+        self._add(log, {"id": row_id, "of_kind": told})
 
-    def _add(self, file: TextIO, entry: dict[str, Any]) -> None:
-        file.write(json.dumps(entry) + "\n")
-        file.flush()
+    def _add(self, log: ResumableLog, entry: dict[str, Any]) -> None:
+        log.add(entry)
         servers.renew(self.server)
         self.job.progress(len(self.found), 2 * len(self.drawn), "writing messages")
 
     def _read(self) -> None:
-        for line in self.path.read_text().splitlines() if self.path.exists() else ():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue  # cut off by a kill: it is asked for again
+        for entry in read_log(self.path):
             if "prompt" in entry:
                 self.found[entry["id"]] = entry["prompt"]
                 self.of_kind.pop(entry["id"], None)
             else:
                 self.of_kind[entry["id"]] = entry["of_kind"]
-
-
-@contextmanager
-def _lines(path: Path) -> Iterator[TextIO]:
-    """The file, to be added to; a line that a kill cut off is ended first."""
-    with path.open("a") as file:
-        if path.stat().st_size:
-            file.write("\n")
-        yield file
 
 
 class _Answers:

@@ -21,8 +21,10 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import read_manifest, sha256_file, verify
 from tunesmith.memory.records import EvalResult
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.resumable_log import ResumableLog, read_log
 from tunesmith.tools.evaluation.asking import refuse_errors
 from tunesmith.tools.evaluation.judge import JUDGE_CONCURRENCY, JUDGE_CONTEXT_TOKENS, JudgeModel, Models, find_models
+from tunesmith.tools.machine.vllm_program import need_vllm
 from tunesmith.tools.models.chat_template import template_sha256
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.budget import placed
@@ -171,8 +173,7 @@ class _Judge:
         missing, self._missing = self._missing, {}
         requests = [replace(request, model=place.model) for name, request in missing.items() if name not in self._known]
         done = 0
-        with (self.job.dir / _REPLIES).open("a") as file:
-            file.write("\n")  # ends a line that a kill cut off
+        with ResumableLog(self.job.dir / _REPLIES) as log:
 
             def keep(response: ChatResponse) -> None:
                 nonlocal done
@@ -182,9 +183,7 @@ class _Judge:
                 if response.error:
                     self._failed[response.id] = response.error
                     return
-                line = {"judge": self._digest, "prompt": response.id, "reply": response.text}
-                file.write(json.dumps(line) + "\n")
-                file.flush()
+                log.add({"judge": self._digest, "prompt": response.id, "reply": response.text})
                 self._known[response.id] = response.text
 
             async def ask() -> None:
@@ -217,16 +216,8 @@ class _Judge:
         """
         own_only = self.job.request.fresh or self.model.folder is None
         folders = [] if own_only else sorted(self.job.dir.parent.iterdir())
-        found = {}
-        for path in [folder / _REPLIES for folder in (*folders, self.job.dir)]:
-            for line in path.read_text().splitlines() if path.exists() else ():
-                try:
-                    kept = json.loads(line)
-                except ValueError:
-                    continue  # cut off, or empty
-                if kept["judge"] == self._digest:
-                    found[kept["prompt"]] = kept["reply"]
-        return found
+        logged = [entry for folder in (*folders, self.job.dir) for entry in read_log(folder / _REPLIES)]
+        return {entry["prompt"]: entry["reply"] for entry in logged if entry["judge"] == self._digest}
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,10 +242,9 @@ def _served(job: Job[Any], model: JudgeModel) -> _Place:
     if model.folder is None:
         what = {"judge": f"{model.name} at {model.url}, weights unknown", "judge_prompts": prompts}
         return _Place(model.url, model.key, model.name, what)
-    if job.vllm is None:
-        raise StepFailed("no vLLM found; run `make setup`, or name the program in TUNESMITH_VLLM")
+    vllm = need_vllm(job.vllm)
     job.progress(0, 0, f"checking the judge {model.name}")
-    weights, place = _weights_sha256(model.folder), placed(job.vllm, model.memory.vram_bytes)
+    weights, place = _weights_sha256(model.folder), placed(vllm, model.memory.vram_bytes)
     spec = ServerSpec(
         model_dir=str(model.folder),
         served_name=f"judge-{model.name}",
@@ -268,7 +258,7 @@ def _served(job: Job[Any], model: JudgeModel) -> _Place:
     server = servers.ensure(
         job.home,
         spec,
-        vllm=job.vllm,
+        vllm=vllm,
         log_path=job.dir / "judge.log",
         owner=job.step.id,
         on_wait=lambda seconds: job.progress(0, 0, f"vLLM is starting with the judge ({seconds:.0f} s)"),

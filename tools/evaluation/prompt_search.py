@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.resumable_log import ResumableLog, read_log
 from tunesmith.tools.data.behaviour import AnyBehaviour, Behaviour
 from tunesmith.tools.evaluation.prompts import Candidate, DevRow, Tried, best, candidates, dev_rows, judge
 from tunesmith.tools.evaluation.protocol import Sampling
@@ -72,7 +73,7 @@ def _ask(
     job: Job[Any], server: servers.Server, options: list[Candidate], dev: list[DevRow], sampling: Sampling
 ) -> dict[str, dict[str, Any]]:
     path = job.dir / "dev.jsonl"
-    answers = _kept(path.read_text() if path.exists() else "")
+    answers = {entry["id"]: entry for entry in read_log(path)}
     requests = [
         ChatRequest(
             id=_id(option, row),
@@ -85,15 +86,13 @@ def _ask(
         if _id(option, row) not in answers
     ]
     total = len(options) * len(dev)
-    with path.open("a") as file:
-        file.write("\n")  # ends a line that a kill cut off
+    with ResumableLog(path) as log:
 
         def keep(response: ChatResponse) -> None:
             if response.error:
                 raise StepFailed(f"no answer while the prompt was chosen: {response.error}; resume to go on")
             answer = {"id": response.id, "text": response.text, "prompt_tokens": response.prompt_tokens}
-            file.write(json.dumps(answer) + "\n")
-            file.flush()
+            log.add(answer)
             answers[response.id] = answer
             servers.renew(server)
             job.progress(len(answers), total, "choosing the prompt")
@@ -104,15 +103,3 @@ def _ask(
 
         asyncio.run(go())
     return answers
-
-
-def _kept(text: str) -> dict[str, dict[str, Any]]:
-    """Answers of an earlier attempt; one that was cut off is asked again."""
-    found = {}
-    for line in text.splitlines():
-        try:
-            answer = json.loads(line)
-        except ValueError:
-            continue  # cut off, or empty
-        found[answer["id"]] = answer
-    return found
