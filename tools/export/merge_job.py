@@ -23,7 +23,7 @@ from tunesmith.memory.files import MANIFEST, atomic_write, read_manifest, sha256
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.export.merge import MergeRequest, MergeResult
 from tunesmith.tools.models.shape import ModelShape
-from tunesmith.tools.models.tensor_file import INDEX_NAME, TensorFileWriter, read_header, weight_files
+from tunesmith.tools.models.tensor_file import INDEX_NAME, TensorFileWriter, read_header, read_headers, weight_files
 
 Progress = Callable[[float, float, str], None]
 
@@ -142,7 +142,7 @@ def _refuse_unmergeable(config: Mapping[str, Any]) -> None:
 
 def _merge_shards(base_dir: Path, updates: dict[str, Update], out_dir: Path, progress: Progress) -> None:
     shards = weight_files(base_dir)
-    names = {name for shard in shards for name in read_header(shard)}
+    names = read_headers(shards).keys()
     if missing := sorted(set(updates) - names):
         raise StepFailed(
             f"{len(missing)} updates have no weight in this base (the first: {missing[0]}): another base's?"

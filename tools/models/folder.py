@@ -14,15 +14,13 @@ from typing import Any, NamedTuple
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.local_paths import is_there
+from tunesmith.tools.models.tensor_file import INDEX_NAME, indexed_shards, read_header
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 ON_TOP = "adapter_config.json"
 """Beside a base, transformers would load the adapter that it describes without being asked."""
-_SHARD = re.compile(r"\w[\w.-]*\.safetensors")
 _MAX_JSON_BYTES = 64 << 20
-_MAX_HEADER_BYTES = 100_000_000
-"""The safetensors library's own limit."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -47,12 +45,13 @@ def check_model_folder(path: Path, *, need_chat_template: bool = True) -> ModelF
         raise BadInput(f"{path}/config.json names no model_type: it is not a transformers model")
     _refuse_code(path)
     _refuse_on_top(path)
-    sizes = _weight_sizes(path)
+    files = _weights(path)
     if not any((path / name).is_file() for name in _TOKENIZER_FILES):
         raise BadInput(f"{path} has no tokenizer (tokenizer.json); copy it from the model's origin")
     if need_chat_template and not _has_chat_template(path):
         raise BadInput(f"{path} has no chat template (chat_template.jinja); take the model's instruct version")
-    return ModelFolder(path, config, sum(sizes), sum(_parameters(file) for file in path.glob("*.safetensors")))
+    parameters = sum(math.prod(spec.shape) for file in files for spec in read_header(file).values())
+    return ModelFolder(path, config, sum(file.stat().st_size for file in files), parameters)
 
 
 def check_hub_revision(revision: str | None, model_id: str) -> str:
@@ -90,27 +89,16 @@ def _refuse_on_top(path: Path) -> None:
         )
 
 
-def _indexed(index: Path) -> set[str]:
-    """The shards that an index names. Raises BadInput for one that lies anywhere but beside it."""
-    weight_map = _read_json(index).get("weight_map", {}) if index.is_file() else {}
-    if not isinstance(weight_map, dict):
-        raise BadInput(f"{index} has no weight_map; copy it again")
-    for name in weight_map.values():
-        if not isinstance(name, str) or not _SHARD.fullmatch(name):
-            raise BadInput(f"{index} names {str(name)[:100]!r}, which is no safetensors file beside it; do not use it")
-    return set(weight_map.values())
-
-
-def _weight_sizes(path: Path) -> list[int]:
+def _weights(path: Path) -> list[Path]:
     files = sorted(path.glob("*.safetensors"))
     if odd := [file for file in files if not file.is_file()]:
         raise BadInput(f"{odd[0]} is not a file; copy it again")
-    sizes = [file.stat().st_size for file in files]
-    if sizes:
-        names = _indexed(path / "model.safetensors.index.json")
+    if files:
+        index = path / INDEX_NAME
+        names = indexed_shards(_read_json(index), index) if index.is_file() else set()
         if missing := sorted(name for name in names if not (path / name).is_file()):
             raise BadInput(f"{path} lacks {missing[0]} ({len(missing)} of {len(names)} shards); copy it again")
-        return sizes
+        return files
     pickles = sorted(file.name for pattern in PICKLES for file in path.glob(pattern))
     if pickles:
         raise BadInput(
@@ -125,19 +113,6 @@ def _has_chat_template(path: Path) -> bool:
         return True
     config = path / "tokenizer_config.json"
     return config.is_file() and bool(_read_json(config).get("chat_template"))
-
-
-def _parameters(file: Path) -> int:
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if not 2 <= length <= min(file.stat().st_size - 8, _MAX_HEADER_BYTES):
-            raise BadInput(f"{file} is not a whole safetensors file ({file.stat().st_size} bytes); copy it again")
-        header = stream.read(length)
-    try:
-        entries = json.loads(header)
-        return sum(math.prod(map(int, entry["shape"])) for name, entry in entries.items() if name != "__metadata__")
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise BadInput(f"{file} has no safetensors header: {str(error)[:100]}; copy it again") from None
 
 
 def _has_key(value: Any, key: str) -> bool:

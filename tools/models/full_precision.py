@@ -5,7 +5,6 @@ Read from safetensors headers only; nothing is loaded.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.models.shape import ModelShape
+from tunesmith.tools.models.tensor_file import read_headers
 
 _FLOATS = {"BF16", "F16", "F32"}
 _PACKED = (".weight_packed", ".weight_scale", ".weight_zero_point", ".qweight")
@@ -45,7 +45,7 @@ def assert_full_precision(folder: Path, patterns: Iterable[str]) -> Proof:
     Raises StepFailed when one is packed or not a float, when a router pattern was given and no router is found, or when
     nothing at all was quantized. A tied lm_head has no tensor of its own: its embedding is proven in its place.
     """
-    dtypes = _dtypes(folder)
+    dtypes = {name: spec.dtype for name, spec in read_headers(sorted(folder.glob("*.safetensors"))).items()}
     wanted = [*patterns, "re:.*embed_tokens$"]
     layers = {name.rsplit(".", 1)[0] for name in dtypes}
     kept = sorted(layer for layer in layers if any(_matches(layer, pattern) for pattern in wanted))
@@ -73,12 +73,3 @@ def _matches(layer: str, pattern: str) -> bool:
     if pattern.startswith("re:"):
         return re.match(pattern[3:], layer) is not None
     return layer == pattern or layer.endswith(f".{pattern}")
-
-
-def _dtypes(folder: Path) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        found |= {name: entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
-    return found

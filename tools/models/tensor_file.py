@@ -2,7 +2,8 @@
 
 The safetensors library serialises a whole dictionary at once, which costs a model's size in memory. This writer
 needs the names, dtypes and shapes first and then one tensor's bytes at a time: converting or merging a 3 GB model
-peaks at its largest tensor. Reading goes through the library; only headers are parsed here, without torch.
+peaks at its largest tensor. Tensors are read by the library; headers are parsed here, without torch, and whatever a
+file says of itself is checked first: it may come from anywhere.
 
 Not covered: dtypes narrower than a byte.
 """
@@ -10,16 +11,21 @@ Not covered: dtypes narrower than a byte.
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.errors import BadInput, StepFailed
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
+_SHARD = re.compile(r"\w[\w.-]*\.safetensors")
+_MAX_HEADER_BYTES = 100_000_000
+"""The safetensors library's own limit."""
 _BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
 _BYTES |= {"F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1}
 
@@ -32,44 +38,54 @@ class TensorSpec(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count * _BYTES[self.dtype]
+        return math.prod(self.shape) * _BYTES[self.dtype]
 
 
 def read_header(path: Path) -> dict[str, TensorSpec]:
-    """The names, dtypes and shapes in one safetensors file; raises StepFailed for a file that is cut short."""
+    """The names, dtypes and shapes in one safetensors file. Raises BadInput for any other file, or one cut short."""
+    size = path.stat().st_size
     with path.open("rb") as file:
-        prefix = file.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        size = path.stat().st_size
-        if not 2 <= length <= size - 8:
-            raise StepFailed(f"{path} is no whole safetensors file ({size} bytes); make it again")
-        header: dict[str, Any] = json.loads(file.read(length))
-    header.pop("__metadata__", None)
-    end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    if size < 8 + length + end:
-        raise StepFailed(f"{path} is cut short: {size} of {8 + length + end} bytes; make it again")
-    return {name: TensorSpec(entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(size - 8, _MAX_HEADER_BYTES):
+            raise BadInput(f"{path} is not a whole safetensors file ({size} bytes); copy or make it again")
+        text = file.read(length)
+    try:
+        header: dict[str, Any] = json.loads(text)
+        header.pop("__metadata__", None)
+        end = 8 + length + max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+        specs = {
+            name: TensorSpec(str(entry["dtype"]), tuple(map(int, entry["shape"]))) for name, entry in header.items()
+        }
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise BadInput(f"{path} has no safetensors header: {str(error)[:100]}; copy or make it again") from None
+    if size < end:
+        raise BadInput(f"{path} is cut short: {size} of {end} bytes; copy or make it again")
+    return specs
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that make up the model in `folder`, in name order; raises StepFailed when none."""
+    """The safetensors files that make up the model in `folder`, in name order. Raises BadInput where one is missing."""
     index = folder / INDEX_NAME
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    else:
-        names = [SINGLE_NAME] if (folder / SINGLE_NAME).is_file() else []
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing or not names:
-        raise StepFailed(f"{folder} lacks {missing[0] if missing else SINGLE_NAME}; make the model folder again")
-    return [folder / name for name in names]
+    names = indexed_shards(json.loads(index.read_text()), index) if index.is_file() else {SINGLE_NAME}
+    if missing := sorted(name for name in names if not (folder / name).is_file()):
+        raise BadInput(f"{folder} lacks {missing[0]} ({len(missing)} of {len(names)} shards); copy or make it again")
+    return [folder / name for name in sorted(names)]
 
 
-def read_headers(folder: Path) -> dict[str, TensorSpec]:
-    """The headers of every weight file of a model folder, as one mapping."""
-    return {name: spec for path in weight_files(folder) for name, spec in read_header(path).items()}
+def indexed_shards(document: Any, index: Path) -> set[str]:
+    """The shards that an index names. Raises BadInput for one that lies anywhere but beside it."""
+    weight_map = document.get("weight_map") if isinstance(document, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise BadInput(f"{index} has no weight_map; copy it again")
+    for name in weight_map.values():
+        if not isinstance(name, str) or not _SHARD.fullmatch(name):
+            raise BadInput(f"{index} names {str(name)[:100]!r}, which is no safetensors file beside it; do not use it")
+    return set(weight_map.values())
+
+
+def read_headers(files: Iterable[Path]) -> dict[str, TensorSpec]:
+    """The headers of several files, as one mapping."""
+    return {name: spec for path in files for name, spec in read_header(path).items()}
 
 
 class TensorFileWriter:

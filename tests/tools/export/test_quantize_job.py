@@ -20,7 +20,7 @@ from tunesmith.tools.export.quantize_job import (
     quantize_model,
 )
 from tunesmith.tools.models.full_precision import Proof
-from tunesmith.tools.models.tensor_file import read_headers
+from tunesmith.tools.models.tensor_file import read_headers, weight_files
 
 pytestmark = pytest.mark.heavy
 _MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
@@ -53,7 +53,7 @@ def test_what_is_to_be_kept_stays_as_it_was_and_the_others_are_packed(
 ) -> None:
     proof = quantize(tiny_llama, rows_file, tmp_path / "q", "W8A8", keep=["down_proj"])
     assert proof.quantized_layers == 12
-    kept = {name: spec for name, spec in read_headers(tmp_path / "q").items() if "down_proj" in name}
+    kept = {name: spec for name, spec in read_headers(weight_files(tmp_path / "q")).items() if "down_proj" in name}
     assert (
         len(kept) == 2 and {spec.dtype for spec in kept.values()} == {"BF16"} and set(kept) <= {*proof.full_precision}
     )
@@ -69,7 +69,7 @@ def test_every_projection_is_packed_and_the_rest_is_as_it_was(
     assert "model.embed_tokens.weight" in proof.full_precision
     weights = {
         spec.dtype
-        for name, spec in read_headers(tmp_path / "q").items()
+        for name, spec in read_headers(weight_files(tmp_path / "q")).items()
         if name.endswith(("proj.weight_packed", "proj.weight"))
     }
     assert weights == {packed}
@@ -124,7 +124,11 @@ def test_routers_and_gates_of_a_mixture_stay_full_precision(kind: str, rows_file
     if kind == "qwen2_moe":
         expected |= {f"layers.{n}.mlp.shared_expert_gate.weight" for n in (0, 1)}
     assert kept == expected
-    experts = [name for name in read_headers(tmp_path / "q") if ".experts." in name and name.endswith("weight_packed")]
+    experts = [
+        name
+        for name in read_headers(weight_files(tmp_path / "q"))
+        if ".experts." in name and name.endswith("weight_packed")
+    ]
     assert len(experts) == 2 * 4 * 3  # layers, experts, projections: each its own, each calibrated
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.tools.models.full_precision import assert_full_precision
 from tunesmith.tools.models.tensor_file import TensorFileWriter, TensorSpec, read_header, weight_files
 
 SPECS = [("a", TensorSpec("F32", (2, 3))), ("b", TensorSpec("BF16", (5,)))]
@@ -46,5 +48,20 @@ def test_a_file_cut_short_is_recognised(tmp_path: Path) -> None:
         writer.write("a", b"\0" * 24)
     assert weight_files(tmp_path) == [path]
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(StepFailed, match="cut short"):
+    with pytest.raises(BadInput, match=r"cut short: \d+ of \d+ bytes"):
         read_header(path)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere.safetensors", "/tmp/x.safetensors", "sub/x.safetensors", "x.bin", 7])
+def test_no_reader_follows_an_index_out_of_its_folder(tmp_path: Path, name: object) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": name}}))
+    with pytest.raises(BadInput, match="beside it"):
+        weight_files(tmp_path)
+
+
+def test_a_proof_is_not_read_from_a_header_without_end(tmp_path: Path) -> None:
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.write((4 << 30).to_bytes(8, "little"))
+        file.truncate(5 << 30)
+    with pytest.raises(BadInput, match="not a whole safetensors file"):
+        assert_full_precision(tmp_path, ("lm_head",))
