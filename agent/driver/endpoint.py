@@ -26,9 +26,9 @@ from tunesmith.tools.models.folder import check_model_folder
 from tunesmith.tools.models.memory_math import (
     SERVER_BYTES,
     USUAL_KV_BYTES,
+    cpu_server_bytes,
     gpu_server_bytes,
     kv_bytes_per_token,
-    serve_memory_bytes,
 )
 from tunesmith.tools.pipeline.driver_eviction import kept_out_by
 from tunesmith.tools.serving import servers
@@ -123,8 +123,7 @@ class Driver:
         if spec.device == "cuda" and (card := chosen_gpu(machine.gpus)):
             vram_bytes = int(spec.gpu_share * card.total_bytes)
         else:
-            weight_bytes = _weight_bytes(Path(spec.model_dir))
-            ram_bytes = serve_memory_bytes(weight_bytes, kv_cache_bytes=spec.kv_cache_gib << 30)
+            ram_bytes = cpu_server_bytes(_weight_bytes(Path(spec.model_dir)), spec.kv_cache_gib)
         with contextlib.closing(Store(self._settings.home)) as store:
             step = kept_out_by(machine, store, ram_bytes=ram_bytes, vram_bytes=vram_bytes)
         if step:

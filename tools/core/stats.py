@@ -17,6 +17,8 @@ from functools import lru_cache
 from statistics import NormalDist
 
 ALPHA = 0.05
+MAX_ERROR_SHARE = 0.05
+"""Share of questions without an answer above which a step fails, an arm says nothing, and no gate opens."""
 EXACT_BELOW_CASES = 300
 RESAMPLES = 10_000
 _BOOTSTRAP_CELLS = 2_000_000

@@ -25,14 +25,13 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import EvalResult
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import Job, R
+from tunesmith.tools.core.stats import MAX_ERROR_SHARE
 from tunesmith.tools.evaluation.protocol import Key, Sampling
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.grading import WAITS, Response, grade_apart
 
-_ERRORS_ALLOWED = 0.05
-"""Share of questions without an answer above which an arm says nothing and its step fails."""
 _STORE_EVERY_S = 0.02
 """Answers that arrive within so short a time share one commit to the disk."""
 _RENEW_EVERY_S = 1.0
@@ -350,8 +349,8 @@ def refuse_errors(job: Job[R], lacking: str) -> None:
         job.step.id,
     )
     for row in rows:
-        if row["errors"] > _ERRORS_ALLOWED * row["asked"]:
+        if row["errors"] > MAX_ERROR_SHARE * row["asked"]:
             raise StepFailed(
                 f"{row['errors']} of {row['asked']} cases of {row['arm']} have no {lacking} "
-                f"(bound {_ERRORS_ALLOWED:.0%}); one of them: {row['error']}; resume to ask those again"
+                f"(bound {MAX_ERROR_SHARE:.0%}); one of them: {row['error']}; resume to ask those again"
             )

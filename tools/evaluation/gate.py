@@ -10,11 +10,11 @@ from __future__ import annotations
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.stats import MAX_ERROR_SHARE
 from tunesmith.tools.evaluation.advice import FLIPS_TO_SHOW
 from tunesmith.tools.evaluation.comparison import BETTER, WORSE, BlockComparison, Comparison
 from tunesmith.tools.evaluation.lineage import Lineage
 from tunesmith.tools.evaluation.pairing import compare_run
-from tunesmith.tools.evaluation.statistics import MAX_ERROR_SHARE
 from tunesmith.tools.suites.case import GUARDED_BLOCKS, LISTED_BLOCKS, PRIMARY_BLOCK
 
 

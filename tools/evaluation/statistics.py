@@ -31,6 +31,7 @@ from dataclasses import dataclass, replace
 from tunesmith.memory.records import EvalResult
 from tunesmith.tools.core.stats import (
     ALPHA,
+    MAX_ERROR_SHARE,
     clustered_difference_interval,
     clustered_pass_rate_interval,
     holm,
@@ -65,7 +66,6 @@ from tunesmith.tools.suites.case import BLOCKS, GUARDED_BLOCKS, PRIMARY_BLOCK, C
 from tunesmith.tools.suites.export import stored_grade
 
 MARGIN = 0.05
-MAX_ERROR_SHARE = 0.05
 UNDER_TEST: Collection[str] = frozenset({"adapter", "weights"})
 _ORDER: tuple[FlipKind, ...] = (LOST, GAINED, ERRED)
 

@@ -21,6 +21,7 @@ from tunesmith.tools.evaluation.pairing import Evaluations
 from tunesmith.tools.evaluation.protocol import Sampling
 from tunesmith.tools.export.deploy import DeployRequest, DeployResult, taken_over
 from tunesmith.tools.machine.measure import measure_machine
+from tunesmith.tools.machine.vllm_program import need_vllm
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.serving.model_server import bench_spec, lora_rank_served, served_name
@@ -102,14 +103,13 @@ def _serve(
     job: Job[DeployRequest], made: Artifact, base: Artifact | None, before: list[servers.Server]
 ) -> servers.Server:
     """A server of the model on the wished port: the one that runs already where it fits, else a new one."""
-    if job.vllm is None:
-        raise StepFailed("no vLLM found; run `make setup`, or name the program in TUNESMITH_VLLM")
+    vllm = need_vllm(job.vllm)
     port = taken_over(job.request, before)
     key = next((earlier.key for earlier in before if earlier.port == port), "")
     rank = lora_rank_served(made if base else None)
     spec = bench_spec(
         base or made,
-        vllm=job.vllm,
+        vllm=vllm,
         adapters_allowed=base is not None,
         rank=rank,
         context_tokens=job.request.context_tokens,
@@ -126,7 +126,7 @@ def _serve(
         server = servers.start(
             job.home,
             spec,
-            vllm=job.vllm,
+            vllm=vllm,
             log_path=job.dir / "vllm.log",
             owner=job.step.id,
             port=port,

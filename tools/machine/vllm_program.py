@@ -6,6 +6,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from tunesmith.memory.errors import StepFailed
+
 _KERNELS = ("torch", "zentorch")
 
 
@@ -25,6 +27,13 @@ def find_vllm(named: str | None) -> str | None:
         return shutil.which(named) or (named if Path(named).is_file() else None)
     beside = Path(sys.prefix).parent / ".venv-serve" / "bin" / "vllm"
     return str(beside) if beside.is_file() else shutil.which("vllm")
+
+
+def need_vllm(program: str | None) -> str:
+    """The vllm program that a worker was started with. Raises StepFailed where that was none."""
+    if program is None:
+        raise StepFailed(no_vllm(""))
+    return program
 
 
 def no_vllm(why: str) -> str:

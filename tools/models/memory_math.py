@@ -20,7 +20,7 @@ SERVED_SEQUENCES = 64
 """Sequences that a server of a model under test works on at once."""
 RUNTIME_BYTES = 900 << 20
 """Resident size of a Python process that has imported torch, transformers and peft or llm-compressor."""
-SERVER_BYTES = 2200 << 20
+SERVER_BYTES = 22 * (1 << 30) // 10
 """Resident size of a vLLM CPU server beyond its weights and its key-value cache."""
 GPU_SERVER_BYTES = 1536 << 20
 """Of a vLLM server on a GPU beside weights and cache: CUDA context, activations, captured graphs. An estimate."""
@@ -130,12 +130,10 @@ class ServerMemory:
 def server_memory(weight_bytes: int, *, kv_bytes_per_token: int, context_tokens: int, sequences: int) -> ServerMemory:
     """Peak of a server that is asked for so many sequences of such a context at once.
 
-    On the CPU: the weights 1.3 times while they load, its process tree, and its cache (`cpu_cache_gib`). On a GPU see
-    `gpu_server_bytes`.
+    On the CPU `cpu_server_bytes` with the cache that it is given (`cpu_cache_gib`), on a GPU `gpu_server_bytes`.
     """
-    cache_bytes = cpu_cache_gib(context_tokens * kv_bytes_per_token) << 30
     return ServerMemory(
-        ram_bytes=int(weight_bytes * 1.3) + int(2.2 * (1 << 30)) + cache_bytes,
+        ram_bytes=cpu_server_bytes(weight_bytes, cpu_cache_gib(context_tokens * kv_bytes_per_token)),
         vram_bytes=gpu_server_bytes(
             weight_bytes, kv_bytes_per_token=kv_bytes_per_token, context_tokens=context_tokens, sequences=sequences
         ),
@@ -145,6 +143,11 @@ def server_memory(weight_bytes: int, *, kv_bytes_per_token: int, context_tokens:
 def cpu_cache_gib(conversation_bytes: int) -> int:
     """Cache that a server on the CPU is given, in whole GiB: one, or what a conversation of full length takes."""
     return max(1, math.ceil(conversation_bytes / (1 << 30)))
+
+
+def cpu_server_bytes(weight_bytes: int, cache_gib: int) -> int:
+    """Peak RAM of a vLLM server on the CPU: the weights 1.3 times while they load, its process tree, and its cache."""
+    return int(weight_bytes * 1.3) + SERVER_BYTES + (cache_gib << 30)
 
 
 def gpu_server_bytes(weight_bytes: int, *, kv_bytes_per_token: int, context_tokens: int, sequences: int) -> int:
@@ -192,11 +195,6 @@ def kv_bytes_per_token(config: Mapping[str, Any], *, bytes_per_value: int = _BF1
     except (KeyError, TypeError, ValueError):
         return USUAL_KV_BYTES
     return 2 * shape.layers * shape.kv_heads * shape.head_dim * bytes_per_value
-
-
-def serve_memory_bytes(weight_bytes: int, *, kv_cache_bytes: int) -> int:
-    """A vLLM server on the CPU: its own size, the weights as stored, and the key-value cache it reserves."""
-    return SERVER_BYTES + weight_bytes + kv_cache_bytes
 
 
 def group_size_for(config: Mapping[str, Any], preferred: int = 128) -> int:

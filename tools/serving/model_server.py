@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.machine.vllm_program import need_vllm
 from tunesmith.tools.models.chat_template import tool_parser_of
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, cpu_cache_gib, kv_bytes_per_token
 from tunesmith.tools.serving import servers
@@ -79,13 +79,12 @@ def bench_server(
     It is left running under a short lease when the step is done, for the next step may want the same one; nothing
     outlives the lease. Its memory counts as the step's.
     """
-    if job.vllm is None:
-        raise StepFailed("no vLLM found; run `make setup`, or name the program in TUNESMITH_VLLM")
-    spec = bench_spec(model, vllm=job.vllm, adapters_allowed=adapters_allowed, rank=rank)
+    vllm = need_vllm(job.vllm)
+    spec = bench_spec(model, vllm=vllm, adapters_allowed=adapters_allowed, rank=rank)
     server = servers.ensure(
         job.home,
         spec,
-        vllm=job.vllm,
+        vllm=vllm,
         log_path=job.dir / "vllm.log",
         owner=job.step.id,
         on_wait=lambda seconds: job.progress(0, 0, f"vLLM is starting ({seconds:.0f} s)"),

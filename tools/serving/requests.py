@@ -10,10 +10,9 @@ from typing import Any
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.stats import MAX_ERROR_SHARE
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
-
-_ERRORS_ALLOWED = 0.05
 
 
 @dataclass(slots=True)
@@ -50,7 +49,7 @@ def ask(
     started = time.monotonic()
     asyncio.run(ask_all())
     tally.seconds += time.monotonic() - started
-    if len(errors) > _ERRORS_ALLOWED * len(requests):
+    if len(errors) > MAX_ERROR_SHARE * len(requests):
         raise StepFailed(
             f"{len(errors)} of {len(requests)} requests were not answered ({errors[0]}); the server's log is "
             f"{server.log}; the answered rows are kept, `--resume` goes on with the others"
