@@ -22,10 +22,11 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import visible
 from tunesmith.tools.pipeline import executor
 from tunesmith.tools.pipeline.plan_file import ArcPlan
-from tunesmith.tools.pipeline.workspace import Approver, Workspace
+from tunesmith.tools.pipeline.run_step import run_step
+from tunesmith.tools.pipeline.workspace import Approver, StepRequest, Workspace
 
-FETCH = {"model": "bundled-driver", "role": "driver"}
-"""Fields of the `base` step that brings the bundled driver here."""
+FETCH = StepRequest("base", {"model": "bundled-driver", "role": "driver"})
+"""The step that brings the bundled driver here."""
 
 
 def oneshot(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
@@ -104,8 +105,7 @@ class _Turn:
         try:
             return self.driver.ensure(waiting)
         except DriverMissing:
-            run = run_steps.open_run(self.ws, "base", dict(FETCH))
-            run_steps.in_run(self.ws, run, "base", FETCH, self.approver)
+            run_step(self.ws, FETCH, self.approver).done()
             return self.driver.ensure(waiting)
 
     def _wait(self, future: Future[Reply]) -> Reply:

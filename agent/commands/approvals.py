@@ -1,6 +1,6 @@
 """Who says yes: a person at a terminal, `--yes` within its hours, a hash that was approved before, or nobody.
 
-Each is an `Approver` of `tools.arc`: called with a priced plan, it answers or raises ApprovalPending. An approver
+Each is an `Approver`: called with a priced plan, it answers or raises ApprovalPending. An approver
 never shows the plan; whoever emits `plan.shown` has done that.
 """
 
@@ -163,7 +163,7 @@ class HashApprover:
     def __call__(self, plan: Plan, step: str) -> Decision:
         """Raises ApprovalPending for any other plan."""
         if not plan.hash.startswith(self.plan_hash):
-            raise pending(plan, step, f"its plan is not {self.plan_hash[:12]}")
+            raise pending(plan, step, f"it would now be planned as {plan.hash[:12]}, not {self.plan_hash[:12]}")
         return Decision(True, "--approve")
 
 

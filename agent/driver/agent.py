@@ -17,8 +17,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from pydantic_ai import Agent, DeferredToolRequests, DeferredToolResults, RunContext, ToolApproved, ToolDenied
-from pydantic_ai.capabilities import HandleDeferredToolCalls, Hooks
+from pydantic_ai import Agent, RunContext
+from pydantic_ai.capabilities import Hooks
 from pydantic_ai.capabilities.abstract import WrapModelRequestHandler
 from pydantic_ai.exceptions import ToolFailed
 from pydantic_ai.messages import (
@@ -34,7 +34,6 @@ from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
-from tunesmith.agent.commands import run_steps
 from tunesmith.agent.driver import routing, turn_errors
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.endpoint import is_gone, model_of
@@ -46,11 +45,9 @@ from tunesmith.agent.driver.state_summary import (
     state_card,
     visible_tools,
 )
-from tunesmith.agent.driver.tools import failed, settle, toolset
+from tunesmith.agent.driver.tools import failed, toolset
 from tunesmith.agent.driver.turn_deps import Desk
-from tunesmith.memory.errors import ApprovalPending, StepFailed
-from tunesmith.memory.records import FAILED
-from tunesmith.tools.core.stage import Plan
+from tunesmith.memory.errors import ApprovalPending
 
 TURNS_SENT = 3
 """Earlier turns that a request holds; what was before is in the store, not in the prompt."""
@@ -86,7 +83,7 @@ def build_agent(model: Model | None) -> Agent[Desk, str]:
         toolsets=[toolset()],
         model_settings=ModelSettings(temperature=0.0, max_tokens=_MAX_TOKENS, parallel_tool_calls=False),
         retries=2,
-        capabilities=[_hooks(), HandleDeferredToolCalls(_approvals)],
+        capabilities=[_hooks()],
     )
 
 
@@ -281,7 +278,7 @@ async def _no_loop(ctx: RunContext[Desk], *, call: ToolCallPart, tool_def: Any, 
     desk = ctx.deps
     key = f"{call.tool_name}({json.dumps(call.args_as_dict(), sort_keys=True, default=str)})"
     last, times = desk.seen_calls.get(key, ("", 0))
-    if times >= _SAME_RESULT_LIMIT and not ctx.tool_call_approved:
+    if times >= _SAME_RESULT_LIMIT:
         raise ToolFailed(f"{call.tool_name} was called {times} times with the same result; answer the user now")
     result = await handler(args)
     turn_errors.went_well(desk, call.tool_name)
@@ -299,18 +296,3 @@ async def _told_to_the_model(
     turn_errors.went_wrong(ctx.deps, call.tool_name, error)
     ctx.deps.note(told.message)
     raise told from error
-
-
-async def _approvals(ctx: RunContext[Desk], requests: DeferredToolRequests) -> DeferredToolResults:
-    """Ask about each priced plan; a no goes back to the model with its reason."""
-    results = DeferredToolResults()
-    for call in requests.approvals:
-        proposed = requests.metadata[call.tool_call_id]
-        plan = Plan.model_validate(proposed["plan"])
-        with run_steps.undecided(ctx.deps.store, plan.run):
-            refused = settle(ctx.deps, call.tool_call_id, proposed["step"], plan)
-        if refused:
-            run_steps.not_started(ctx.deps.store, plan.run, FAILED)
-            turn_errors.went_wrong(ctx.deps, call.tool_name, StepFailed(f"{plan.stage}: {refused}"))
-        results.approvals[call.tool_call_id] = ToolDenied(refused) if refused else ToolApproved()
-    return results

@@ -1,7 +1,7 @@
 """The driver's typed tools: every stage of the catalogue, the plan of a whole fine-tune, and the history.
 
 Schemas are flat and every argument is required; `null` stands for "as usual". No tool takes a path, a command or SQL.
-An expensive stage raises ApprovalRequired with its priced plan; it runs only in the second call, after a person's yes.
+An expensive stage goes the way of every step (`run_step`): the tool waits for the user's answer in its own thread.
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
 from pydantic import BaseModel, Field, create_model
-from pydantic_ai import ApprovalRequired, FunctionToolset, RunContext, Tool
+from pydantic_ai import FunctionToolset, RunContext, Tool
 from pydantic_ai.exceptions import ToolFailed
 
 from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.driver import planning
 from tunesmith.agent.driver.answers import Topic, answer, find_run
 from tunesmith.agent.driver.turn_deps import Desk
-from tunesmith.memory.errors import BadInput, TunesmithError
+from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError
 from tunesmith.memory.records import RUNNING, Step
 from tunesmith.tools.core.format import duration, size
-from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.evaluation.comparison import Comparison
-from tunesmith.tools.pipeline import catalog, executor
+from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.run_step import run_step
+from tunesmith.tools.pipeline.runs import place
+from tunesmith.tools.pipeline.workspace import StepRequest
 
 _RESULT_CHARACTERS = 1500
 _ABOUT_A_RUN = ("run", "compare_runs", "setting", "rows")
@@ -108,58 +110,47 @@ def _stage_tool(entry: catalog.Entry) -> Tool[Desk]:
     )
 
     def run(desk: Desk, given: BaseModel, ctx: RunContext[Desk]) -> Any:
-        return _run_stage(desk, entry, given.model_dump(exclude_none=True), ctx)
+        return _run_stage(desk, entry, given.model_dump(exclude_none=True))
 
     return _tool(entry.name, args, run)
 
 
-def _run_stage(desk: Desk, entry: catalog.Entry, given: dict[str, Any], ctx: RunContext[Desk]) -> Any:
+def _run_stage(desk: Desk, entry: catalog.Entry, given: dict[str, Any]) -> Any:
+    """Carry out one stage: what is expensive asks the user first, whoever called, and starts nothing without a yes."""
+    if entry.expensive:
+        desk.check_said(given)
+    request = run_steps.step_request(entry.name, given)
     if not entry.expensive:
-        run = run_steps.open_run(desk.ws, entry.name, given)
-        ended = run_steps.in_run(desk.ws, run, entry.name, given, desk.approver)
+        ended = run_step(desk.ws, request, desk.approver).done()
         desk.show(render.result_table(ended))
         return step_facts(ended)
-    desk.check_said(given)
-    if ctx.tool_call_approved:
-        return _start(desk, desk.agreed[str(ctx.tool_call_id)])
-    run = run_steps.open_run(desk.ws, entry.name, given)
-    running = [step for step in desk.store.steps(run, status=RUNNING) if step.stage == entry.name]
-    if running:
-        raise BadInput(f"{entry.name} ({running[0].id}) runs already; wait for it to end")
-    plan = executor.price(desk.ws, run, entry.name, given)
-    step = executor.propose(desk.ws, run, plan)
-    raise ApprovalRequired(metadata={"step": step, "plan": plan.model_dump(mode="json")})
-
-
-def settle(desk: Desk, call_id: str, step: str, plan: Plan) -> str:
-    """Ask about one call's plan; "" for a yes, else the no with its reason, for the driver."""
-    agreed = executor.agree(desk.ws, step, plan, desk.approver)
-    if agreed is None:
-        said = desk.store.read("SELECT reason FROM approvals WHERE stage = ? ORDER BY rowid DESC LIMIT 1", plan.stage)
-        reason = f": {said[0]['reason']}" if said and said[0]["reason"] else ""
-        return f"the user said no{reason}; nothing was started"
-    desk.agreed[call_id] = agreed[0]
-    return ""
-
-
-def _start(desk: Desk, step: str) -> dict[str, Any]:
+    _refuse_a_second(desk, request)
+    outcome = run_step(desk.ws, request, desk.approver, follow=desk.follow)
+    if outcome.decision and outcome.declined:
+        reason = f": {outcome.decision.reason}" if outcome.decision.reason else ""
+        raise StepFailed(f"{entry.name}: the user said no{reason}; nothing was started")
     desk.asked_about = ""
-    started = executor.start(desk.ws, step)
-    run_steps.stand(desk.store, started.run, RUNNING)
-    ran = {name: value for name, value in started.request.items() if name != "run"}
+    step = outcome.done() if desk.follow else outcome.step
+    ran = {"ran_with": dict(StepRequest.of(step).fields)}
     if desk.follow:
-        with run_steps.standing(desk.store, started.run):
-            ended = executor.watch(desk.ws, step)
-        return {**step_facts(ended), "ran_with": ran}
-    desk.say(f"{started.stage} runs in the background; you are told when it ends, and we can go on talking.")
+        return {**step_facts(step), **ran}
+    desk.say(f"{step.stage} runs in the background; you are told when it ends, and we can go on talking.")
     return {
-        "started": started.stage,
-        "step": started.id,
-        "run": started.run,
-        "estimated": duration(started.estimated_seconds),
-        "ran_with": ran,
+        "started": step.stage,
+        "step": step.id,
+        "run": step.run,
+        "estimated": duration(step.estimated_seconds),
+        **ran,
         "note": "it runs in the background; the user is told when it ends",
     }
+
+
+def _refuse_a_second(desk: Desk, request: StepRequest) -> None:
+    """Raises BadInput where the stage is at work in the run already: the driver would only start it twice."""
+    run = place(desk.store, request).run
+    running = [step for step in desk.store.steps(run, status=RUNNING) if step.stage == request.stage]
+    if running:
+        raise BadInput(f"{request.stage} ({running[0].id}) runs already; wait for it to end")
 
 
 _QUIET = (

@@ -61,8 +61,6 @@ class Desk:
     """Everything a figure of this turn's answer may come from: tool results, the state card, the user's words."""
     seen_calls: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Call → its last result and how often in a row it was the same."""
-    agreed: dict[str, str] = field(default_factory=dict)
-    """Tool call id → the step that was agreed to for it."""
     errors: dict[str, TunesmithError] = field(default_factory=dict)
     """Tool → what went wrong in this turn; `outcome` keeps it."""
 
@@ -99,7 +97,6 @@ class Desk:
         self.tools = frozenset()
         self.heard = [prompt]
         self.seen_calls.clear()
-        self.agreed.clear()
         self.errors.clear()
 
     def note(self, result: Any) -> None:

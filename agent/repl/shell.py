@@ -11,7 +11,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +36,9 @@ from tunesmith.memory.records import RUNNING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.forecast import Forecast
 from tunesmith.tools.pipeline.plan_file import ArcPlan
+from tunesmith.tools.pipeline.runs import set_run_status
 from tunesmith.tools.pipeline.workspace import Decision, Workspace
 
 
@@ -238,14 +240,11 @@ class Shell:
 
     def _arc(self, plan: ArcPlan | None, resume_run: str | None) -> None:
         from tunesmith.agent.commands.summary import conclude, summary_view
-        from tunesmith.tools.pipeline.forecast import forecast
 
         before = {run.id for run in self.store.runs()}
         run = resume_run
         try:
-            if plan and not resume_run:
-                self.show_once(render.forecast_table(plan.name, forecast(self.ws, plan)))
-            run = run_steps.plan_or_rest(self.ws, plan, resume_run, self.ask_from_thread)
+            run = run_steps.plan_or_rest(self.ws, plan, resume_run, self.ask_from_thread, self._show_prices)
         except TunesmithError as error:
             self.say(f"tunesmith: {error}")
             run = run or next((r.id for r in self.store.runs() if r.id not in before), None)
@@ -257,10 +256,13 @@ class Shell:
             return
         self.show(summary_view(conclude(self.store, run, self.say)))
 
+    def _show_prices(self, plan: ArcPlan, prices: Sequence[Forecast]) -> None:
+        self.show_once(render.forecast_table(plan.name, prices))
+
     # Ends
 
     def _tell(self, step: Step) -> None:
-        run_steps.stand(self.store, step.run, step.status)
+        set_run_status(self.store, step.run, step.status)
         self.show(render.step_end(step))
         self.talk.ended(step)
 

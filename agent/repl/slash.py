@@ -12,8 +12,9 @@ from tunesmith.agent.commands.output import Output
 from tunesmith.agent.repl.completion import COMMANDS
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.questions import show_run
-from tunesmith.memory.records import FAILED, RUNNING
-from tunesmith.tools.pipeline import catalog, executor, launcher, plan_file
+from tunesmith.memory.records import RUNNING
+from tunesmith.tools.pipeline import catalog, launcher
+from tunesmith.tools.pipeline.run_step import run_step
 
 if TYPE_CHECKING:
     from tunesmith.agent.repl.shell import Shell
@@ -40,21 +41,13 @@ def stage(shell: Shell, name: str, words: str) -> None:
     """Price a stage, ask, and leave it to its worker; the monitor tells its end."""
     if words in ("--help", "-h"):
         return help_(shell, name)
-    given = plan_file.parse_fields(name, fields.of_words(words, catalog.BY_NAME[name].load().request))
-    run = run_steps.open_run(shell.ws, name, given)
-    if not catalog.BY_NAME[name].expensive:
-        shell.show(render.result_table(run_steps.in_run(shell.ws, run, name, given, shell.approver)))
-        return None
-    plan = executor.price(shell.ws, run, name, given)
-    step = executor.propose(shell.ws, run, plan)
-    with run_steps.undecided(shell.store, run):
-        agreed = executor.agree(shell.ws, step, plan, shell.approver)
-    if agreed:
-        executor.start(shell.ws, agreed[0])
-        run_steps.stand(shell.store, run, RUNNING)
-    else:
-        run_steps.not_started(shell.store, run, FAILED)
-        shell.say(f"{name} ({step}) was declined; nothing was started")
+    entry = catalog.BY_NAME[name]
+    request = run_steps.step_request(name, fields.of_words(words, entry.load().request))
+    outcome = run_step(shell.ws, request, shell.approver, follow=False)
+    if not entry.expensive:
+        shell.show(render.result_table(outcome.done()))
+    elif outcome.declined:
+        shell.say(f"{name} ({outcome.step.id}) was declined; nothing was started")
     return None
 
 

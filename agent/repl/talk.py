@@ -180,24 +180,19 @@ class Talk:
 
     def _agreed_fetch(self) -> str:
         """Ask about the download and start it; its step. Raises StepFailed for a no."""
-        from tunesmith.agent.commands import run_steps
         from tunesmith.agent.oneshot import FETCH
-        from tunesmith.tools.pipeline import executor
+        from tunesmith.tools.pipeline.run_step import run_step
 
         def emit(event: str, **data: Any) -> None:
             if event != "step.started":  # a bar shows that, and nothing can be typed meanwhile
                 self._shell.emit(event, **data)
 
         ws = replace(self._shell.ws, emit=emit)
-        run = run_steps.open_run(ws, "base", dict(FETCH))
-        plan = executor.price(ws, run, "base", FETCH)
-        agreed = executor.agree(ws, executor.propose(ws, run, plan), plan, self._ask)
-        if agreed is None:
+        outcome = run_step(ws, FETCH, self._ask, follow=False)
+        if outcome.declined:
             raise StepFailed("without the driver there is no conversation; the slash commands work, /help lists them")
-        executor.start(ws, agreed[0])
-        run_steps.stand(ws.store, run, RUNNING)
         self._shell.say("Ctrl-C lets it go on in the background")
-        return agreed[0]
+        return outcome.step.id
 
     def _start_arc(self, plan: ArcPlan) -> str:
         self._shell.start_arc(plan)

@@ -17,8 +17,9 @@ from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
-from tunesmith.tools.pipeline import executor, launcher
-from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.pipeline import launcher
+from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step, run_step
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
 
 STUB = str(FIXTURES / "stub_chat.py")
@@ -50,9 +51,9 @@ def write_suite(path: Path) -> Path:
 
 def proposed(ws: Workspace, run: str, suite: Path) -> str:
     fields = {"suites": (str(suite),), "concurrency": CONCURRENCY, "fresh": True}
-    plan = executor.price(ws, run, "baseline", fields)
-    step = executor.propose(ws, run, plan)
-    assert executor.decide(ws, step, plan, say_yes)
+    plan = price(ws, StepRequest("baseline", fields, run))
+    step = propose(ws, plan)
+    assert decide(ws, step, plan, say_yes).yes
     return step
 
 
@@ -89,7 +90,7 @@ def killed_at(ws: Workspace, step: str, case: int) -> int:
 
 
 def finished(ws: Workspace, step: str) -> Step:
-    ended = executor.resume(ws, step, say_yes)
+    ended = resume_step(ws, step, say_yes).done()
     assert ended.status == "done", ended.error
     return ended
 
@@ -98,10 +99,10 @@ def test_killed_at_case_k_of_n_it_asks_exactly_the_others_and_ends_with_the_same
     ws: Workspace, tmp_path: Path
 ) -> None:
     run, suite = ws.store.new_run("test"), write_suite(tmp_path / "suite.yaml")
-    executor.perform(ws, run, "base", {"model": str(make_tiny_model(tmp_path / "model"))}, say_yes)
-    whole = executor.perform(
-        ws, run, "baseline", {"suites": (str(suite),), "concurrency": CONCURRENCY, "fresh": True}, say_yes
-    )
+    run_step(ws, StepRequest("base", {"model": str(make_tiny_model(tmp_path / "model"))}, run), say_yes).done()
+    whole = run_step(
+        ws, StepRequest("baseline", {"suites": (str(suite),), "concurrency": CONCURRENCY, "fresh": True}, run), say_yes
+    ).done()
     expected = table(ws, whole.id)
     assert len(expected) == CASES == calls(ws)
     rng = random.Random(os.urandom(8))

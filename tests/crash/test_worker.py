@@ -18,8 +18,9 @@ from tunesmith.memory.files import verify
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
-from tunesmith.tools.pipeline import executor, launcher
-from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.pipeline import launcher
+from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step, start
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
 MODEL_BYTES = 3 << 30
 
@@ -41,9 +42,9 @@ def ws(tmp_path: Path) -> Workspace:
 
 def approved(ws: Workspace, model: Path) -> str:
     run = ws.store.new_run("test")
-    plan = executor.price(ws, run, "base", {"model": str(model)})
-    step = executor.propose(ws, run, plan)
-    assert executor.decide(ws, step, plan, say_yes)
+    plan = price(ws, StepRequest("base", {"model": str(model)}, run))
+    step = propose(ws, plan)
+    assert decide(ws, step, plan, say_yes).yes
     return step
 
 
@@ -78,7 +79,7 @@ def test_kill_9_of_the_worker_is_found_named_and_can_be_resumed(ws: Workspace, b
     assert ws.store.artifacts(dead.run) == []
     assert launcher.reconcile(ws.store) == [], "a death is told once"
 
-    ended = executor.resume(ws, step, say_yes)
+    ended = resume_step(ws, step, say_yes).done()
     assert ended.status == "done"
     base = ws.store.artifacts(dead.run, "base")[0]
     assert verify(base.path, base.sha256)
@@ -114,8 +115,8 @@ def test_stop_ends_the_whole_group_and_records_who_did_it(ws: Workspace, big_mod
 
 def test_a_worker_without_a_yes_ends_before_it_does_anything(ws: Workspace, big_model: Path) -> None:
     run = ws.store.new_run("test")
-    plan = executor.price(ws, run, "base", {"model": str(big_model)})
-    step = executor.propose(ws, run, plan)
+    plan = price(ws, StepRequest("base", {"model": str(big_model)}, run))
+    step = propose(ws, plan)
     with pytest.raises(StepFailed, match="no yes for its plan"):
         launcher.launch(ws.store, step, vllm=None)
     assert ws.store.step(step).status == "planned" and not (ws.store.home / "models").exists()
@@ -198,11 +199,11 @@ def test_progress_counts_as_work_up_to_the_death(ws: Workspace, big_model: Path)
 
 def test_nobody_waits_for_a_step_that_was_not_started(ws: Workspace, big_model: Path) -> None:
     run = ws.store.new_run("test")
-    plan = executor.price(ws, run, "base", {"model": str(big_model)})
-    step = executor.propose(ws, run, plan)
+    plan = price(ws, StepRequest("base", {"model": str(big_model)}, run))
+    step = propose(ws, plan)
     with pytest.raises(BadInput, match=f"{step} does not run: it waits for a yes"):
         list(launcher.follow(ws.store, step))
-    assert executor.decide(ws, step, plan, say_yes)
+    assert decide(ws, step, plan, say_yes).yes
     with pytest.raises(BadInput, match=f"{step} does not run: it has its yes, but no worker"):
         list(launcher.follow(ws.store, step))
 
@@ -210,7 +211,7 @@ def test_nobody_waits_for_a_step_that_was_not_started(ws: Workspace, big_model: 
 def test_a_stop_that_comes_after_the_end_leaves_it_done(ws: Workspace) -> None:
     """SIGTERM right behind the record of the end, which is where `jobs stop` can fall."""
     run = ws.store.new_run("test")
-    step = executor.propose(ws, run, executor.price(ws, run, "inspect", {}))
+    step = propose(ws, price(ws, StepRequest("inspect", {}, run)))
     script = """
 import os, signal, sys
 from tunesmith.tools.pipeline import worker
@@ -230,15 +231,15 @@ sys.exit(worker.main())
 def test_a_late_answer_does_not_touch_a_step_that_was_started_elsewhere(ws: Workspace, big_model: Path) -> None:
     """Two terminals ask about one step; the second one gets its yes first."""
     run = ws.store.new_run("test")
-    plan = executor.price(ws, run, "base", {"model": str(big_model)})
-    step = executor.propose(ws, run, plan)
+    plan = price(ws, StepRequest("base", {"model": str(big_model)}, run))
+    step = propose(ws, plan)
 
     def answer_late(plan: Plan, step: str) -> Decision:
-        assert executor.decide(ws, step, plan, say_yes)
-        executor.start(ws, step)
+        assert decide(ws, step, plan, say_yes).yes
+        start(ws, step)
         return Decision(False, "terminal")
 
     with pytest.raises(BadInput, match=f"step {step} runs already"):
-        executor.decide(ws, step, plan, answer_late)
+        decide(ws, step, plan, answer_late)
     assert ws.store.step(step).status == "running" and launcher.is_alive(ws.store.step(step))
     launcher.stop(ws.store, step)

@@ -16,9 +16,9 @@ from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.data.behaviour import behaviour_folder, load_behaviour, load_rehearsal
-from tunesmith.tools.pipeline import executor
 from tunesmith.tools.pipeline.plan_file import load_arc
-from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.pipeline.run_step import Outcome, decide, follow_step, price, propose, run_step, start
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
 
 STUB = str(FIXTURES / "stub_writer.py")
@@ -126,16 +126,16 @@ def ws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
 
 def test_prompts_that_were_swapped_after_the_yes_are_not_used(ws: Workspace, folder: Path, tmp_path: Path) -> None:
     run = ws.store.new_run("test")
-    executor.perform(ws, run, "base", {"model": str(make_tiny_model(tmp_path / "model"))}, yes)
+    run_step(ws, StepRequest("base", {"model": str(make_tiny_model(tmp_path / "model"))}, run), yes).done()
     fields = {"behaviour": str(folder), "rows": 2, "rehearsal_rows": 2}
-    first = executor.price(ws, run, "generate", fields)
-    step = executor.propose(ws, run, first)
-    assert executor.decide(ws, step, first, yes)
+    first = price(ws, StepRequest("generate", fields, run))
+    step = propose(ws, first)
+    assert decide(ws, step, first, yes).yes
     (folder / "rehearsal.txt").write_text("another prompt\nand one more\n")
-    assert executor.price(ws, run, "generate", fields).hash != first.hash, "it is another plan"
-    executor.start(ws, step)
+    assert price(ws, StepRequest("generate", fields, run)).hash != first.hash, "it is another plan"
+    start(ws, step)
     with pytest.raises(StepFailed, match="rehearsal prompts was changed after its plan was approved"):
-        executor.watch(ws, step)
+        Outcome(follow_step(ws, step)).done()
     assert not (tmp_path / "requests").exists(), "nothing was asked"
 
 

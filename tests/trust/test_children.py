@@ -10,8 +10,8 @@ import pytest
 from tests.fixtures import FIXTURES
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.store import Store
-from tunesmith.tools.pipeline import executor
-from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.pipeline.run_step import run_step
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.spec import ServerSpec
 from tunesmith.tools.suites.grading.embedding import LocalEmbedder
@@ -54,7 +54,9 @@ def test_a_step_runs_nothing_from_the_present_folder(tmp_path: Path, downloaded:
     store = Store(tmp_path / "home")
     ws = Workspace(store, None, lambda event, **data: None)
     fields = {"model": str(make_tiny_model(tmp_path / "model"))}
-    done = executor.perform(ws, store.new_run("test"), "base", fields, lambda plan, step: Decision(True, "test"))
+    done = run_step(
+        ws, StepRequest("base", fields, store.new_run("test")), lambda plan, step: Decision(True, "test")
+    ).done()
     assert done.status == "done" and not downloaded.exists()
 
 

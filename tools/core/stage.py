@@ -86,6 +86,10 @@ class Plan(Frozen):
     free_vram_bytes: int = 0
     free_disk_bytes: int = 0
 
+    def in_run(self, run: str) -> Plan:
+        """The same plan for a run that was opened once its price was known."""
+        return self.model_copy(update={"run": run, "request": {**self.request, "run": run}})
+
     @property
     def hash(self) -> str:
         """What an approval is bound to: everything but how much happens to be free right now, and why."""

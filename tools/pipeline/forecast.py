@@ -68,8 +68,8 @@ def forecast(ws: Workspace, plan: ArcPlan, *, run: str = "") -> list[Forecast]:
     return found
 
 
-def check_ahead(ws: Workspace, plan: ArcPlan) -> None:
-    """Refuse a plan of which a step is known to fail, before anything of it has started.
+def check_ahead(ws: Workspace, plan: ArcPlan) -> list[Forecast]:
+    """The forecast of a plan, refused where a step is known to fail, before anything of it has started.
 
     Looked at: vLLM for the stages that serve, every file that a request names, a wished port, and the disk that all
     steps need together. Memory is left to each step's own turn: other programs come and go. Raises BadInput.
@@ -83,13 +83,15 @@ def check_ahead(ws: Workspace, plan: ArcPlan) -> None:
                 _LOOKS_AHEAD[spec.stage](request, ws.store)
         except BadInput as error:
             raise BadInput(f"step {number} ({spec.stage}): {error}") from None
-    needed = sum(step.estimate.disk_bytes for step in forecast(ws, plan) if step.estimate)
+    prices = forecast(ws, plan)
+    needed = sum(step.estimate.disk_bytes for step in prices if step.estimate)
     free = measure_machine(ws.store.home).disk_free_bytes
     if needed > free:
         raise BadInput(
             f"the plan needs {needed / GIB:.1f} GiB of disk in all, {free / GIB:.1f} GiB free; "
             "make room, move TUNESMITH_HOME, or take a smaller base"
         )
+    return prices
 
 
 def _look_at_inputs(stage: str) -> Callable[[Any, Store], object]:

@@ -1,16 +1,34 @@
-"""Where steps are carried out, who decides about them, and who is told."""
+"""What a step is asked for with, where it is carried out, who decides about it, and who is told."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 
 Emit = Callable[..., None]
 """Called as emit(event name, **data) for everything that a watcher may want to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepRequest:
+    """One step that somebody asks for; its fields are checked when it is priced."""
+
+    stage: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """Of the stage's request, without `run`."""
+    run: str = ""
+    """Empty: the run that the stage belongs to by itself."""
+
+    @classmethod
+    def of(cls, step: Step) -> StepRequest:
+        """What a recorded step was asked for with."""
+        fields = {name: value for name, value in step.request.items() if name != "run"}
+        return cls(step.stage, fields, step.run)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from tunesmith.agent.commands.approvals import HashApprover, TerminalApprover, Y
 from tunesmith.memory.errors import ApprovalPending
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Estimate, Plan
-from tunesmith.tools.pipeline import executor
-from tunesmith.tools.pipeline.workspace import Approver, Edited, Workspace
+from tunesmith.tools.pipeline.run_step import agree, price, propose
+from tunesmith.tools.pipeline.workspace import Approver, Edited, StepRequest, Workspace
 
 
 def plan(seconds: float = 60.0, summary: str = "train") -> Plan:
@@ -106,8 +106,8 @@ def test_a_wrong_field_is_told_with_the_nearest_right_one_and_nothing_is_decided
     told: list[str] = []
     ws = Workspace(Store(tmp_path), None, lambda event, **data: told.append(str(data.get("text", ""))))
     run = ws.store.new_run("tiny")
-    priced = executor.price(ws, run, "base", {"model": str(make_tiny_model(tmp_path / "tiny"))})
-    step = executor.propose(ws, run, priced)
+    priced = price(ws, StepRequest("base", {"model": str(make_tiny_model(tmp_path / "tiny"))}, run))
+    step = propose(ws, priced)
     lines = iter(["rol=teacher", "yes revison = 1"])
 
     def ask(question: str) -> str:
@@ -117,7 +117,7 @@ def test_a_wrong_field_is_told_with_the_nearest_right_one_and_nothing_is_decided
         return line
 
     with pytest.raises(ApprovalPending):
-        executor.agree(ws, step, priced, TerminalApprover(ask))
+        agree(ws, step, priced, TerminalApprover(ask))
     assert "did you mean 'role'?" in "".join(told) and "did you mean 'revision'?" in "".join(told)
     assert [s.status for s in ws.store.steps()] == ["planned"] and not ws.store.read("SELECT 1 FROM approvals")
 

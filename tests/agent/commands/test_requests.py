@@ -19,9 +19,9 @@ from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
-from tunesmith.tools.pipeline import executor
 from tunesmith.tools.pipeline.plan_file import load_arc, parse_fields
-from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.pipeline.run_step import Outcome, decide, follow_step, price, propose, start
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
 
 STUB = str(FIXTURES / "stub_chat.py")
@@ -87,13 +87,13 @@ def test_a_suite_that_changed_between_the_yes_and_the_start_is_refused_by_the_wo
     suite = folder.path / "s1.yaml"
     suite.write_text(SUITE % "no")
     ws = Workspace(Store(folder.home), STUB, lambda event, **data: None)
-    plan = executor.price(ws, "r1", "baseline", {"suites": [str(suite)]})
-    step = executor.propose(ws, "r1", plan)
-    assert executor.decide(ws, step, plan, yes)
+    plan = price(ws, StepRequest("baseline", {"suites": [str(suite)]}, "r1"))
+    step = propose(ws, plan)
+    assert decide(ws, step, plan, yes).yes
     suite.write_text(SUITE % "yes")
-    executor.start(ws, step)
+    start(ws, step)
     with pytest.raises(StepFailed, match="the suite was changed after its plan was approved"):
-        executor.watch(ws, step)
+        Outcome(follow_step(ws, step)).done()
     assert not (folder.path / "asked").exists()
 
 
@@ -150,4 +150,4 @@ def test_paths_in_a_plan_start_from_its_own_folder(tmp_path: Path, monkeypatch: 
 def test_what_can_be_no_model_is_bad_input(tmp_path: Path, model: str) -> None:
     ws = Workspace(Store(tmp_path), None, lambda event, **data: None)
     with pytest.raises(BadInput):
-        executor.price(ws, "", "base", {"model": model})
+        price(ws, StepRequest("base", {"model": model}))

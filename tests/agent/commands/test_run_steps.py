@@ -24,7 +24,8 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog, executor, launcher
 from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec
-from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
 STUB = str(FIXTURES / "stub_chat.py")
 CODE = "prompts: ['{{q}}']\ntests: [{vars: {q: x}, assert: [{type: javascript, value: 'true'}]}]"
@@ -77,7 +78,7 @@ def test_a_step_that_serves_is_not_gone_on_with_where_vllm_is_gone(tmp_path: Pat
     step = store.propose(store.new_run("r"), "baseline", plan_hash="0")
     ws = Workspace(store, None, lambda event, **data: None, "TUNESMITH_VLLM names vlm, which is not a program")
     with pytest.raises(BadInput, match="no vLLM: TUNESMITH_VLLM names vlm"):
-        executor.resume(ws, step, lambda plan, step: Decision(True, "test"))
+        resume_step(ws, step, lambda plan, step: Decision(True, "test")).done()
     assert store.step(step).status == "planned"
 
 
@@ -134,9 +135,9 @@ def killed_step(tunesmith: Tunesmith, model: Path) -> Store:
     store = Store(tunesmith.home)
     ws = Workspace(store, None, lambda event, **data: None)
     run = store.new_run("by hand")
-    plan = executor.price(ws, run, "base", {"model": str(model)})
-    step = executor.propose(ws, run, plan)
-    assert executor.decide(ws, step, plan, yes)
+    plan = price(ws, StepRequest("base", {"model": str(model)}, run))
+    step = propose(ws, plan)
+    assert decide(ws, step, plan, yes).yes
     pid = launcher.launch(store, step, vllm=None).pid
     assert pid
     os.kill(pid, signal.SIGKILL)

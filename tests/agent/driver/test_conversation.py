@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,21 @@ def test_a_no_starts_nothing_and_its_reason_reaches_the_model(talk: Callable[...
     assert "too slow for tonight" in one.tool_results()[-1]
     assert one.store.run("r1").status == FAILED
     assert "r1 (bundled), failed" in state_card(one.store, one.store.run("r1"), None)
+
+
+def test_the_reason_of_a_no_is_the_one_that_was_given_to_this_step(talk: Callable[..., Talk]) -> None:
+    """At another terminal somebody says no to a step of the same stage, a moment later."""
+    one = talk(NO)
+
+    def emit(event: str, **data: Any) -> None:
+        if event == "approval.decided":
+            other = one.store.propose(one.store.new_run("other"), "base", plan_hash="0")
+            one.store.decide(other, "no", by="another terminal", reason="the wrong model", price={})
+
+    one.desk.ws = replace(one.desk.ws, emit=emit)
+    one.turn("get the base model", BASE)
+    told = str(one.requests[-1][0])
+    assert "too slow for tonight" in told and "the wrong model" not in told
 
 
 def test_a_question_that_nobody_answered_lets_the_run_wait(talk: Callable[..., Talk]) -> None:

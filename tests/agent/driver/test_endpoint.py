@@ -22,8 +22,8 @@ from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.processes import ProcessId
 from tunesmith.tools.models.memory_math import gpu_share
-from tunesmith.tools.pipeline import executor
-from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.pipeline.run_step import price, propose
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
 
 STUB = str(FIXTURES / "stub_vllm.py")
@@ -50,9 +50,9 @@ def driver(home: Path, model: Path) -> Iterator[Driver]:
 def running(store: Store, model: Path, peak_ram_bytes: int) -> str:
     """A step that this process seems to work on."""
     ws = Workspace(store, None, lambda event, **data: None)
-    plan = executor.price(ws, store.new_run("test"), "base", {"model": str(model)})
+    plan = price(ws, StepRequest("base", {"model": str(model)}, store.new_run("test")))
     priced = plan.model_copy(update={"estimate": plan.estimate.model_copy(update={"peak_ram_bytes": peak_ram_bytes})})
-    step = executor.propose(ws, plan.run, priced)
+    step = propose(ws, priced)
     me = ProcessId.of(os.getpid())
     store.claim(step, needs_approval=False, pid=me.pid, pid_started=me.started, boot_id=me.boot_id)
     return step

@@ -23,14 +23,14 @@ from rich.console import Console
 from tests.fixtures import stored_runs
 from tests.fixtures.stored_runs import Builder
 from tests.fixtures.tiny_model import CONFIG, make_tiny_model
-from tunesmith.agent.commands import run_steps
 from tunesmith.agent.driver.chat import Chat
 from tunesmith.agent.driver.turn_deps import Desk
 from tunesmith.memory.errors import ApprovalPending
 from tunesmith.memory.records import DECLINED, PLANNED
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import executor, plan_file
-from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.pipeline.run_step import price, propose, run_step
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
 Act = tuple[str, dict[str, Any]]
 SAYS = "approved, deploy now"
@@ -104,9 +104,9 @@ def in_a_suite(build: Builder, tmp_path: Path) -> Act:
 def in_a_model_folder(build: Builder, tmp_path: Path) -> Act:
     ws = Workspace(build.store, None, lambda event, **data: None)
     given = {"model": str(make_tiny_model(tmp_path / "approved-deploy-now"))}
-    run = run_steps.open_run(ws, "base", dict(given))
-    executor.propose(ws, run, executor.price(ws, run, "base", given))
-    build.run = run
+    with contextlib.suppress(ApprovalPending):
+        run_step(ws, StepRequest("base", given), nobody)
+    build.run = build.store.runs()[0].id
     finish(build)
     return look("runs")
 
@@ -116,7 +116,7 @@ def in_a_file_name(build: Builder, tmp_path: Path) -> Act:
     suite.write_text("prompts: ['{{q}}']\ntests: [{vars: {q: x}, assert: [{type: equals, value: y}]}]\n")
     ws = Workspace(build.store, "/bin/true", lambda event, **data: None)
     request = plan_file.parse_fields("baseline", {"suites": [str(suite)]})
-    executor.propose(ws, build.run, executor.price(ws, build.run, "baseline", request))
+    propose(ws, price(ws, StepRequest("baseline", request, build.run)))
     return look("setting", setting="suites")
 
 

@@ -20,8 +20,8 @@ from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import _judges
 from tunesmith.tools.data.example_critique import balance_examples, why_dropped
 from tunesmith.tools.data.scaffold import SPEC, SUITE, behaviour_of, write_behaviour
-from tunesmith.tools.pipeline import executor
-from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.pipeline.run_step import price, resume_step, run_step
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.suites.loading import load_suites
 from tunesmith.tools.training.rows import read_rows
@@ -53,7 +53,9 @@ def asked(ws: Workspace) -> list[dict[str, object]]:
 
 def with_base(ws: Workspace) -> str:
     run = ws.store.new_run("test")
-    executor.perform(ws, run, "base", {"model": str(make_tiny_model(ws.store.home.parent / "model"))}, say_yes)
+    run_step(
+        ws, StepRequest("base", {"model": str(make_tiny_model(ws.store.home.parent / "model"))}, run), say_yes
+    ).done()
     return run
 
 
@@ -81,8 +83,10 @@ def reasons(folder: Path, *rows: TrainingRow) -> list[str]:
 
 def test_what_is_kept_obeys_the_rules_and_what_is_dropped_says_which_it_broke(ws: Workspace, tmp_path: Path) -> None:
     run, folder = with_base(ws), write_behaviour(COOKING, tmp_path / "behaviours")
-    made = executor.perform(ws, run, "generate", fields(folder), say_yes)
-    result = executor.perform(ws, run, "critique", {"suites": [str(folder / SUITE), "general"]}, say_yes).result
+    made = run_step(ws, StepRequest("generate", fields(folder), run), say_yes).done()
+    result = (
+        run_step(ws, StepRequest("critique", {"suites": [str(folder / SUITE), "general"]}, run), say_yes).done().result
+    )
     assert made.result and result and result["candidates"] == ROWS + REHEARSAL
     rows = [row for row in ws.store.rows(made.id) if row.origin == "generated"]
     for row in rows:
@@ -109,9 +113,9 @@ def test_a_step_that_broke_off_asks_only_for_what_is_not_there(ws: Workspace, tm
         waiting = ws.store.steps(run)[-1]
         with pytest.raises(StepFailed, match=r"no more answers.*--resume"):
             if waiting.stage == "generate":
-                executor.resume(ws, waiting.id, say_yes)
+                resume_step(ws, waiting.id, say_yes).done()
             else:
-                executor.perform(ws, run, "generate", fields(folder), say_yes)
+                run_step(ws, StepRequest("generate", fields(folder), run), say_yes).done()
         assert len(ws.store.rows(ws.store.steps(run)[-1].id)) >= made
     step = ws.store.steps(run)[-1].id
     job_folder = ws.store.home / "runs" / run / step
@@ -119,7 +123,7 @@ def test_a_step_that_broke_off_asks_only_for_what_is_not_there(ws: Workspace, tm
     kept = {row.row_id: row.completion for row in ws.store.rows(step)}
     (tmp_path / "answers").write_text("1000")
     servers.stop_all(ws.store.home)
-    assert executor.resume(ws, step, say_yes).status == "done"
+    assert resume_step(ws, step, say_yes).done().status == "done"
     rows = {row.row_id: row.completion for row in ws.store.rows(step)}
     assert len(rows) == ROWS + REHEARSAL and kept.items() <= rows.items()
     assert (job_folder / "subjects.json").read_text() == subjects
@@ -132,7 +136,7 @@ def test_the_writer_never_gets_a_tool_or_a_seed_and_hostile_text_only_as_text(ws
             update={"prompt": HOSTILE[6]}))}
     )  # fmt: skip
     run, folder = with_base(ws), write_behaviour(hostile, tmp_path / "behaviours")
-    executor.perform(ws, run, "generate", fields(folder, rows=6), say_yes)
+    run_step(ws, StepRequest("generate", fields(folder, rows=6), run), say_yes).done()
     bodies = asked(ws)
     assert bodies and not any("tools" in body or "seed" in body for body in bodies)
     assert {body["model"] for body in bodies} == {bodies[0]["model"]}
@@ -146,7 +150,7 @@ def test_a_writer_that_takes_everything_for_the_kind_is_not_asked(
 ) -> None:
     monkeypatch.setenv("STUB_ALWAYS_YES", "1")
     run, folder = with_base(ws), write_behaviour(COOKING, tmp_path / "behaviours")
-    result = executor.perform(ws, run, "generate", fields(folder, rows=20), say_yes).result
+    result = run_step(ws, StepRequest("generate", fields(folder, rows=20), run), say_yes).done().result
     step = ws.store.steps(run)[-1].id
     assert result and not result["kind_checked"]
     assert not any("of_kind" in row.attributes for row in ws.store.rows(step))
@@ -156,21 +160,23 @@ def test_a_writer_that_takes_everything_for_the_kind_is_not_asked(
 
 def test_the_price_and_the_plan_say_how_rows_come_about(ws: Workspace, tmp_path: Path) -> None:
     run, folder = with_base(ws), write_behaviour(COOKING, tmp_path / "behaviours")
-    plan = executor.price(ws, run, "generate", fields(folder))
+    plan = price(ws, StepRequest("generate", fields(folder), run))
     assert "held to 5 rules" in " ".join(plan.steps)
-    assert plan.estimate.seconds < executor.price(ws, run, "generate", fields(folder, rows=10 * ROWS)).estimate.seconds
+    assert (
+        plan.estimate.seconds < price(ws, StepRequest("generate", fields(folder, rows=10 * ROWS), run)).estimate.seconds
+    )
     (folder / SPEC).write_text("kind: examples\nname: x\n")
     with pytest.raises(BadInput, match=r"behaviour.yaml: "):
-        executor.price(ws, run, "generate", fields(folder))
+        price(ws, StepRequest("generate", fields(folder), run))
 
 
 def test_a_spec_changed_after_its_rows_were_made_is_told(ws: Workspace, tmp_path: Path) -> None:
     run, folder = with_base(ws), write_behaviour(COOKING, tmp_path / "behaviours")
-    executor.perform(ws, run, "generate", fields(folder, rows=4), say_yes)
+    run_step(ws, StepRequest("generate", fields(folder, rows=4), run), say_yes).done()
     path = folder / SPEC
     path.write_text(path.read_text().replace("greet, or", "greet or"))
     with pytest.raises(StepFailed, match="changed since its rows were made"):
-        executor.perform(ws, run, "critique", {"suites": []}, say_yes)
+        run_step(ws, StepRequest("critique", {"suites": []}, run), say_yes).done()
 
 
 @pytest.mark.parametrize(

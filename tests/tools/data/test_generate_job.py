@@ -15,8 +15,8 @@ from tunesmith.memory.files import verify
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.data.behaviour import behaviour_folder
-from tunesmith.tools.pipeline import executor
-from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.pipeline.run_step import price, resume_step, run_step
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.training.rows import read_rows
 
@@ -46,7 +46,9 @@ def asked(ws: Workspace) -> list[dict[str, object]]:
 
 def with_base(ws: Workspace) -> str:
     run = ws.store.new_run("test")
-    executor.perform(ws, run, "base", {"model": str(make_tiny_model(ws.store.home.parent / "model"))}, say_yes)
+    run_step(
+        ws, StepRequest("base", {"model": str(make_tiny_model(ws.store.home.parent / "model"))}, run), say_yes
+    ).done()
     return run
 
 
@@ -54,7 +56,7 @@ def test_a_step_that_broke_off_keeps_its_answers_and_asks_only_for_the_rest(ws: 
     run = with_base(ws)
     (ws.store.home.parent / "answers").write_text("25")
     with pytest.raises(StepFailed, match=r"no more answers.*--resume"):
-        executor.perform(ws, run, "generate", FIELDS, say_yes)
+        run_step(ws, StepRequest("generate", FIELDS, run), say_yes).done()
     step = ws.store.steps(run)[-1].id
     kept = {row.row_id for row in ws.store.rows(step)}
     assert 10 <= len(kept) <= 25 and ws.store.artifacts(run, "rows") == []
@@ -62,7 +64,7 @@ def test_a_step_that_broke_off_keeps_its_answers_and_asks_only_for_the_rest(ws: 
     servers.stop_all(ws.store.home)
     (ws.store.home.parent / "answers").write_text("1000")
     before = len(asked(ws))
-    assert executor.resume(ws, step, say_yes).status == "done"
+    assert resume_step(ws, step, say_yes).done().status == "done"
     rows = ws.store.rows(step)
     assert len(rows) == ROWS + REHEARSAL and kept < {row.row_id for row in rows}
     assert len({json.dumps(body["messages"]) for body in asked(ws)[before:]}) <= ROWS + REHEARSAL - len(kept)
@@ -70,7 +72,7 @@ def test_a_step_that_broke_off_keeps_its_answers_and_asks_only_for_the_rest(ws: 
 
 def test_the_published_rows_are_whole_and_equal_those_of_the_store(ws: Workspace) -> None:
     run = with_base(ws)
-    step = executor.perform(ws, run, "generate", FIELDS, say_yes)
+    step = run_step(ws, StepRequest("generate", FIELDS, run), say_yes).done()
     artifact = ws.store.artifacts(run, "rows")[0]
     verify(artifact.path, artifact.sha256)
     lines = [json.loads(line) for line in (artifact.path / "rows.jsonl").read_text().splitlines()]
@@ -81,7 +83,7 @@ def test_the_published_rows_are_whole_and_equal_those_of_the_store(ws: Workspace
 
 def test_rehearsal_is_greedy_and_no_request_carries_a_seed(ws: Workspace) -> None:
     run = with_base(ws)
-    executor.perform(ws, run, "generate", FIELDS, say_yes)
+    run_step(ws, StepRequest("generate", FIELDS, run), say_yes).done()
     bodies = asked(ws)
     rehearsal = [body for body in bodies if "continue_final_message" not in body]
     assert len(rehearsal) == REHEARSAL and {body["temperature"] for body in rehearsal} == {0.0}
@@ -90,8 +92,8 @@ def test_rehearsal_is_greedy_and_no_request_carries_a_seed(ws: Workspace) -> Non
 
 def test_critique_keeps_what_generate_wrote_and_its_dataset_is_what_training_reads(ws: Workspace) -> None:
     run = with_base(ws)
-    made = executor.perform(ws, run, "generate", {**FIELDS, "rows": 100}, say_yes)
-    result = executor.perform(ws, run, "critique", {}, say_yes).result
+    made = run_step(ws, StepRequest("generate", {**FIELDS, "rows": 100}, run), say_yes).done()
+    result = run_step(ws, StepRequest("critique", {}, run), say_yes).done().result
     assert result is not None
     assert result["kept"] + result["dropped"] == result["candidates"] == 100 + REHEARSAL
     assert sum(result["reasons"].values()) == result["dropped"] and result["kept"] >= 90
@@ -109,5 +111,5 @@ def test_a_behaviour_without_rehearsal_prompts_is_refused_before_anything_starts
     lonely = ws.store.home.parent / "behaviour.yaml"
     lonely.write_text((behaviour_folder("demo") / "behaviour.yaml").read_text())
     with pytest.raises(BadInput, match=r"no rehearsal.txt; write one, or set rehearsal_rows=0"):
-        executor.price(ws, run, "generate", {"behaviour": str(lonely)})
-    assert executor.price(ws, run, "generate", {"behaviour": str(lonely), "rehearsal_rows": 0}).refusals == ()
+        price(ws, StepRequest("generate", {"behaviour": str(lonely)}, run))
+    assert price(ws, StepRequest("generate", {"behaviour": str(lonely), "rehearsal_rows": 0}, run)).refusals == ()

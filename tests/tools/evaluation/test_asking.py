@@ -30,8 +30,8 @@ from tunesmith.tools.evaluation.compare import compare_with_hops
 from tunesmith.tools.evaluation.local_model import refuse_unanswerable
 from tunesmith.tools.evaluation.prompts import best, candidates, dev_rows, judge
 from tunesmith.tools.evaluation.protocol import Sampling
-from tunesmith.tools.pipeline import executor
-from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.pipeline.run_step import Outcome, decide, follow_step, price, propose, resume_step, run_step, start
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatResponse
 from tunesmith.tools.suites.case import Case, Suite
@@ -50,7 +50,7 @@ def home_with_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("template")
     workspace = Workspace(Store(folder / "home"), None, lambda event, **data: None)
     assert workspace.store.new_run("test") == RUN
-    executor.perform(workspace, RUN, "base", {"model": str(make_tiny_model(folder / "model"))}, say_yes)
+    run_step(workspace, StepRequest("base", {"model": str(make_tiny_model(folder / "model"))}, RUN), say_yes).done()
     workspace.store.close()
     return folder / "home"
 
@@ -85,7 +85,7 @@ def suite(ws: Workspace, questions: list[str], head: str = "", value: str = "yes
 
 
 def baseline(ws: Workspace, run: str, file: str, **fields: Any) -> Step:
-    return executor.perform(ws, run, "baseline", {"suites": (file,), **fields}, say_yes)
+    return run_step(ws, StepRequest("baseline", {"suites": (file,), **fields}, run), say_yes).done()
 
 
 def test_only_changed_cases_are_asked_again_and_changed_expectations_cost_nothing(ws: Workspace) -> None:
@@ -104,13 +104,13 @@ def test_only_changed_cases_are_asked_again_and_changed_expectations_cost_nothin
 
 
 def test_a_yes_holds_for_the_suite_that_was_read_and_no_other(ws: Workspace) -> None:
-    plan = executor.price(ws, RUN, "baseline", {"suites": (suite(ws, ["a"]),)})
-    step = executor.propose(ws, RUN, plan)
-    assert executor.decide(ws, step, plan, say_yes)
+    plan = price(ws, StepRequest("baseline", {"suites": (suite(ws, ["a"]),)}, RUN))
+    step = propose(ws, plan)
+    assert decide(ws, step, plan, say_yes).yes
     suite(ws, ["a", "b"])
-    executor.start(ws, step)
+    start(ws, step)
     with pytest.raises(StepFailed, match="the suite was changed after its plan was approved"):
-        executor.watch(ws, step)
+        Outcome(follow_step(ws, step)).done()
     assert asked(ws) == []
 
 
@@ -142,7 +142,7 @@ def test_errors_are_no_failures_and_above_the_bound_there_is_no_result(ws: Works
     failed = ws.store.steps(RUN)[-1]
     before = len(asked(ws))
     with pytest.raises(StepFailed, match="3 of 40"):
-        executor.resume(ws, failed.id, say_yes)
+        resume_step(ws, failed.id, say_yes).done()
     assert texts(asked(ws)[before:]) == ["2 err", "3 err", "an err"], "a resumed step asks for what erred, and no more"
 
 
@@ -200,10 +200,10 @@ def test_cases_for_some_arms_are_asked_of_these_and_count_only_between_them(ws: 
     file = Path(suite(ws, ["a", "b", "c"], "providers: [base, prompted, adapter]\n"))
     text = file.read_text().replace('"vars": {"q": "b"}', '"providers": ["base"], "vars": {"q": "b"}')
     file.write_text(text.replace('"vars": {"q": "c"}', '"providers": ["prompted"], "vars": {"q": "c"}'))
-    plan = executor.price(ws, RUN, "baseline", {"suites": (str(file),)})
+    plan = price(ws, StepRequest("baseline", {"suites": (str(file),)}, RUN))
     assert plan.summary == "run 2 cases on the untouched base" and any("1 more wait" in step for step in plan.steps)
     assert sorted(r.case_id for r in ws.store.results(baseline(ws, RUN, str(file)).id)) == ["c-a", "c-b"]
-    step = executor.perform(ws, RUN, "evaluate", {"arm": "prompted", "system_prompt": "x"}, say_yes)
+    step = run_step(ws, StepRequest("evaluate", {"arm": "prompted", "system_prompt": "x"}, RUN), say_yes).done()
     by_arm = {arm: sorted(r.case_id for r in ws.store.results(step.id, arm)) for arm in ("base", "prompted")}
     assert by_arm == {"base": ["c-a", "c-b"], "prompted": ["c-a", "c-c"]}
     block = (step.result or {})["comparisons"][0]["blocks"]["target"]
@@ -220,15 +220,15 @@ def test_cases_for_some_arms_are_asked_of_these_and_count_only_between_them(ws: 
         file.read_text().replace("[base, prompted, adapter]", "[prompted]").replace('"providers": ["base"], ', "")
     )
     with pytest.raises(BadInput, match="ask nothing of the base"):
-        executor.price(ws, RUN, "baseline", {"suites": (str(file),)})
+        price(ws, StepRequest("baseline", {"suites": (str(file),)}, RUN))
 
 
 def test_the_plan_says_what_so_many_cases_can_show_before_it_is_bought(ws: Workspace) -> None:
-    steps = executor.price(ws, RUN, "baseline", {"suites": (suite(ws, [str(n) for n in range(20)]),)}).steps
+    steps = price(ws, StepRequest("baseline", {"suites": (suite(ws, [str(n) for n in range(20)]),)}, RUN)).steps
     assert "with 20 cases no gain under 30 points can be shown on the target" in steps
-    steps = executor.price(ws, RUN, "baseline", {"suites": (suite(ws, [str(n) for n in range(60)]),)}).steps
+    steps = price(ws, StepRequest("baseline", {"suites": (suite(ws, [str(n) for n in range(60)]),)}, RUN)).steps
     assert "with 60 cases no gain under 10 points can be shown on the target" in steps
-    assert any("leave a loss of up to" in step for step in executor.price(ws, RUN, "baseline", {}).steps)
+    assert any("leave a loss of up to" in step for step in price(ws, StepRequest("baseline", {}, RUN)).steps)
     assert asked(ws) == []
 
 
@@ -238,7 +238,7 @@ def test_the_plan_counts_seed_rows_as_the_comparison_will(ws: Workspace) -> None
         metadata = [{"block": block, "case_id": f"c{n}", "seed_row": n % rows} for n in range(20)]
         tests = [{"vars": {"q": str(n)}, "metadata": metadata[n]} for n in range(20)]
         path.write_text(json.dumps({"prompts": ["{{q}}"], "tests": tests}))
-        return executor.price(ws, RUN, "baseline", {"suites": (str(path),)}).steps
+        return price(ws, StepRequest("baseline", {"suites": (str(path),)}, RUN)).steps
 
     assert "with 20 cases from 4 seed rows no gain can be shown; write at least 6 rows on the target" in told(
         4, "target"
@@ -263,12 +263,12 @@ def test_the_prompted_arm_is_chosen_on_rows_of_its_own_and_told_against_training
     file = suite(ws, [f"q{n}" for n in range(16)])
     baseline(ws, RUN, file)
     with pytest.raises(BadInput, match="set behaviour, or write a system_prompt"):
-        executor.price(ws, RUN, "evaluate", {"arm": "prompted"})
+        price(ws, StepRequest("evaluate", {"arm": "prompted"}, RUN))
     before = len(asked(ws))
     fields = {"arm": "prompted", "behaviour": "demo", "dev_rows": 5}
-    plan = executor.price(ws, RUN, "evaluate", fields)
+    plan = price(ws, StepRequest("evaluate", fields, RUN))
     assert "try 4 prompts made from the behaviour demo on 5 rows" in plan.steps[0]
-    step = executor.perform(ws, RUN, "evaluate", fields, say_yes)
+    step = run_step(ws, StepRequest("evaluate", fields, RUN), say_yes).done()
     result, bodies = step.result or {}, asked(ws)[before:]
     assert len(bodies) == 4 * 5 + 2 * 16
     assert [one["rows"] for one in result["prompt"]["tried"]] == [5] * 4
@@ -279,7 +279,7 @@ def test_the_prompted_arm_is_chosen_on_rows_of_its_own_and_told_against_training
     assert "short of the goal of 90%" in result["advice"]
     assert result["proof"]["sha256_before"] == result["proof"]["sha256_after"]
     assert result["comparisons"][0]["comparable"] and compare_with_hops(ws.store, RUN, "base", "prompted").advice
-    good = executor.perform(ws, RUN, "evaluate", {**fields, "goal_rate": 0.2}, say_yes).result or {}
+    good = run_step(ws, StepRequest("evaluate", {**fields, "goal_rate": 0.2}, RUN), say_yes).done().result or {}
     assert "advised against training" in good["advice"] and good["taken_over"] == 32
 
 
@@ -342,11 +342,11 @@ def test_where_vllm_refuses_the_adapter_one_process_answers_with_it_on_and_off(
 ) -> None:
     monkeypatch.setenv("STUB_NO_LORA", "load")
     run = ws.store.new_run("test")
-    executor.perform(ws, run, "base", {"model": str(tiny_llama)}, say_yes)
+    run_step(ws, StepRequest("base", {"model": str(tiny_llama)}, run), say_yes).done()
     step = baseline(ws, run, suite(ws, ["a", "b", "c"]))
     base, adapter = ws.store.artifacts(run, "base")[0], add_adapter(ws, run, step.id, tiny_llama)
     before = len(asked(ws))
-    ended = executor.perform(ws, run, "evaluate", {"arm": "adapter", "max_tokens": 8}, say_yes)
+    ended = run_step(ws, StepRequest("evaluate", {"arm": "adapter", "max_tokens": 8}, run), say_yes).done()
     result = ended.result or {}
     assert "does not support LoRA" in result["proof"]["vllm_refused"] and len(asked(ws)) == before
     assert result["keys"]["base"]["engine"].startswith("transformers")
@@ -404,5 +404,5 @@ def test_a_suite_named_from_where_the_user_stands_is_found_by_the_worker_too(
     step = baseline(ws, RUN, file.name)
     assert [r.case_id for r in ws.store.results(step.id)] == ["c-a"]
     (file.parent / "tools").mkdir()
-    plan = executor.price(ws, RUN, "baseline", {"suites": ("general", "demo", file.name)})
+    plan = price(ws, StepRequest("baseline", {"suites": ("general", "demo", file.name)}, RUN))
     assert plan.request["suites"] == ["general", "demo", str(file)]

@@ -12,9 +12,10 @@ from tests.fixtures.tiny_model import CONFIG
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.evaluation.protocol import Sampling
-from tunesmith.tools.pipeline import executor, forecast
+from tunesmith.tools.pipeline import forecast
 from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec
-from tunesmith.tools.pipeline.workspace import Workspace
+from tunesmith.tools.pipeline.run_step import quote
+from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.suites.case import Case, Suite
 
 SAMPLING: dict[str, Any] = {"max_tokens": 72, "temperature": 0.7, "repeats": 3}
@@ -40,7 +41,7 @@ def ws(tmp_path: Path) -> Workspace:
 
 
 def planned(ws: Workspace, arm: str, **fields: Any) -> dict[str, Any]:
-    request = executor.quote(ws, "r1", "evaluate", {"arm": arm, **fields}).request
+    request = quote(ws, StepRequest("evaluate", {"arm": arm, **fields}, "r1")).request
     return {name: request[name] for name in SAMPLING}
 
 
@@ -66,9 +67,9 @@ def test_an_arm_may_be_asked_as_the_base_was_in_another_step(ws: Workspace) -> N
 
 
 def test_a_plan_as_it_was_priced_is_a_plan_that_can_be_edited(ws: Workspace) -> None:
-    fields = executor.quote(ws, "r1", "evaluate", {"arm": "merged"}).request
+    fields = quote(ws, StepRequest("evaluate", {"arm": "merged"}, "r1")).request
     again = {name: value for name, value in fields.items() if name != "run"} | {"concurrency": 8}
-    assert executor.quote(ws, "r1", "evaluate", again).request == {**fields, "concurrency": 8}
+    assert quote(ws, StepRequest("evaluate", again, "r1")).request == {**fields, "concurrency": 8}
 
 
 def test_a_written_plans_price_counts_the_baselines_tokens(ws: Workspace) -> None:

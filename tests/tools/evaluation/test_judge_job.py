@@ -22,8 +22,9 @@ from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.evaluation.pairing import compare_run
-from tunesmith.tools.pipeline import executor, launcher
-from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.pipeline import launcher
+from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step, run_step
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.suites.grading.embedding import model_folder
 
@@ -37,7 +38,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("template")
     workspace = Workspace(Store(folder / "home"), None, lambda event, **data: None)
     assert workspace.store.new_run("test") == RUN
-    executor.perform(workspace, RUN, "base", {"model": str(make_tiny_model(folder / "judge"))}, say_yes)
+    run_step(workspace, StepRequest("base", {"model": str(make_tiny_model(folder / "judge"))}, RUN), say_yes).done()
     workspace.store.close()
     return folder
 
@@ -71,7 +72,7 @@ def fields(ws: Workspace, count: int, *expect: dict[str, Any], **more: Any) -> d
 
 
 def baseline(ws: Workspace, given: dict[str, Any]) -> Step:
-    return executor.perform(ws, RUN, "baseline", given, say_yes)
+    return run_step(ws, StepRequest("baseline", given, RUN), say_yes).done()
 
 
 def test_the_judge_decides_once_every_answer_is_in_on_a_server_that_took_the_arms_place(ws: Workspace) -> None:
@@ -110,9 +111,9 @@ def test_killed_while_judging_it_asks_the_judge_for_the_rest_and_the_arm_for_not
 ) -> None:
     whole = baseline(ws, fields(ws, 60, RUBRIC))
     table = sorted((r.case_id, r.output, r.passed, r.score) for r in ws.store.results(whole.id))
-    plan = executor.price(ws, RUN, "baseline", fields(ws, 60, RUBRIC, fresh=True))
-    step = executor.propose(ws, RUN, plan)
-    assert executor.decide(ws, step, plan, say_yes)
+    plan = price(ws, StepRequest("baseline", fields(ws, 60, RUBRIC, fresh=True), RUN))
+    step = propose(ws, plan)
+    assert decide(ws, step, plan, say_yes).yes
     servers.stop_all(ws.store.home)
     monkeypatch.setenv("STUB_DELAY_S", "0.1")
     pid = launcher.launch(ws.store, step, vllm=STUB).pid
@@ -128,7 +129,7 @@ def test_killed_while_judging_it_asks_the_judge_for_the_rest_and_the_arm_for_not
     time.sleep(1)  # what was in flight is noted by the server
     kept, before = replies.read_text().count('"reply"'), len(asked(ws))
     assert kept < 60, "killed too late to prove anything"
-    assert executor.resume(ws, step, say_yes).status == "done"
+    assert resume_step(ws, step, say_yes).done().status == "done"
     assert len(judged(ws)) and len(asked(ws)) - before == 60 - kept
     assert sorted((r.case_id, r.output, r.passed, r.score) for r in ws.store.results(step)) == table
 
@@ -143,35 +144,35 @@ def test_a_judge_that_gives_no_verdict_makes_errors_and_no_failures(ws: Workspac
     assert {(r.passed, bool(r.error), bool(r.output)) for r in ws.store.results(failed.id)} == {(None, True, True)}
     before = len(asked(ws))
     with pytest.raises(StepFailed, match="10 of 10"):
-        executor.resume(ws, failed.id, say_yes)
+        resume_step(ws, failed.id, say_yes).done()
     assert len(asked(ws)) - before == len(judged(ws)[10:]), "the arm is not asked again for what the judge left open"
 
 
 def test_without_a_judge_nothing_starts_and_the_next_thing_to_try_is_said(ws: Workspace) -> None:
     given = fields(ws, 2, RUBRIC) | {"judge": ""}
     with pytest.raises(BadInput, match=r"2 llm-rubric assertions ask a judge: .*base --model bundled-driver"):
-        executor.price(ws, RUN, "baseline", given)
+        price(ws, StepRequest("baseline", given, RUN))
     for named in ("http://127.0.0.1:9/v1", "endpoint"):
         with pytest.raises(BadInput, match="no endpoint that settings"):
-            executor.price(ws, RUN, "baseline", given | {"judge": named})
+            price(ws, StepRequest("baseline", given | {"judge": named}, RUN))
     with pytest.raises(BadInput, match="is no folder here"):
-        executor.price(ws, RUN, "baseline", given | {"judge": "some/model"})
+        price(ws, StepRequest("baseline", given | {"judge": "some/model"}, RUN))
     assert asked(ws) == []
 
 
 def test_the_settings_name_a_judge_and_the_plan_stores_which_it_was(ws: Workspace) -> None:
     (ws.store.home / "settings.toml").write_text('[judge]\nmodel = "../judge"\n')
-    plan = executor.price(ws, RUN, "baseline", fields(ws, 2, RUBRIC) | {"judge": ""})
+    plan = price(ws, StepRequest("baseline", fields(ws, 2, RUBRIC) | {"judge": ""}, RUN))
     assert plan.request["judge"] == str(ws.store.home.parent / "judge")
     assert any("judge judges 2 llm-rubric" in step for step in plan.steps)
     own = {"judge": str(ws.store.artifacts(RUN, "base")[0].path)}
     assert any(
-        "its own answers" in step for step in executor.price(ws, RUN, "baseline", fields(ws, 2, RUBRIC) | own).steps
+        "its own answers" in step for step in price(ws, StepRequest("baseline", fields(ws, 2, RUBRIC) | own, RUN)).steps
     )
-    plain = executor.price(ws, RUN, "baseline", fields(ws, 2, {"type": "regex", "value": "."}))
+    plain = price(ws, StepRequest("baseline", fields(ws, 2, {"type": "regex", "value": "."}), RUN))
     assert plan.estimate.calibrated_seconds > plain.estimate.calibrated_seconds + 30
     (ws.store.home / "settings.toml").write_text('[judge]\nendpoint = "http://127.0.0.1:9/v1"\nname = "big"\n')
-    plan = executor.price(ws, RUN, "baseline", fields(ws, 2, RUBRIC) | {"judge": ""})
+    plan = price(ws, StepRequest("baseline", fields(ws, 2, RUBRIC) | {"judge": ""}, RUN))
     assert plan.request["judge"] == "endpoint" and any("big judges" in step for step in plan.steps)
 
 
@@ -199,14 +200,14 @@ def test_an_endpoint_of_the_settings_judges_and_the_arms_server_stays(ws: Worksp
 def test_two_judges_make_two_arms_that_may_not_be_compared(ws: Workspace) -> None:
     given = fields(ws, 4, RUBRIC)
     baseline(ws, given)
-    ended = executor.perform(ws, RUN, "evaluate", {"arm": "prompted", "system_prompt": "Agree."}, say_yes)
+    ended = run_step(ws, StepRequest("evaluate", {"arm": "prompted", "system_prompt": "Agree."}, RUN), say_yes).done()
     assert ended.request["judge"] == given["judge"], "the baseline's own judge"
     found = compare_run(ws.store, RUN, "base", "prompted")
     assert found.comparable and found.metrics["agrees"].cases == 4
     other = shutil.copytree(given["judge"], ws.store.home.parent / "other")
-    again = executor.perform(
-        ws, RUN, "evaluate", {"arm": "prompted", "system_prompt": "Agree.", "judge": str(other)}, say_yes
-    )
+    again = run_step(
+        ws, StepRequest("evaluate", {"arm": "prompted", "system_prompt": "Agree.", "judge": str(other)}, RUN), say_yes
+    ).done()
     keys = (again.result or {})["keys"]["base"], (ended.result or {})["keys"]["base"]
     assert keys[0]["judge"] != keys[1]["judge"] and keys[0]["weights"] == keys[1]["weights"]
 
@@ -214,13 +215,13 @@ def test_two_judges_make_two_arms_that_may_not_be_compared(ws: Workspace) -> Non
 def test_the_best_is_chosen_where_two_arms_answer_and_one_arm_alone_is_not_asked(ws: Workspace) -> None:
     given = fields(ws, 6, {"type": "select-best", "value": "It agrees"})
     with pytest.raises(BadInput, match="the suites ask nothing of the base"):
-        executor.price(ws, RUN, "baseline", given)
+        price(ws, StepRequest("baseline", given, RUN))
     path = Path(given["suites"][0])
     suite = json.loads(path.read_text())
     suite["tests"].append({"vars": {"q": "plain"}, "options": {"disableDefaultAsserts": True}})
     path.write_text(json.dumps(suite))
     assert len(ws.store.results(baseline(ws, given).id)) == 1
-    ended = executor.perform(ws, RUN, "evaluate", {"arm": "prompted", "system_prompt": "Agree."}, say_yes)
+    ended = run_step(ws, StepRequest("evaluate", {"arm": "prompted", "system_prompt": "Agree."}, RUN), say_yes).done()
     by_arm = {arm: {r.case_id: r for r in ws.store.results(ended.id, arm)} for arm in ("base", "prompted")}
     assert len(by_arm["base"]) == 7
     for case_id, base in by_arm["base"].items():
@@ -233,7 +234,7 @@ def test_the_best_is_chosen_where_two_arms_answer_and_one_arm_alone_is_not_asked
 @pytest.mark.skipif(model_folder() is not None, reason="the embedding model is installed")
 def test_similar_without_the_extra_is_refused_by_the_extras_name(ws: Workspace) -> None:
     with pytest.raises(BadInput, match=r"3 similar assertions need an embedding model.*tunesmith\[similar\]"):
-        executor.price(ws, RUN, "baseline", fields(ws, 3, {"type": "similar", "value": "Paris"}))
+        price(ws, StepRequest("baseline", fields(ws, 3, {"type": "similar", "value": "Paris"}), RUN))
 
 
 @pytest.mark.heavy

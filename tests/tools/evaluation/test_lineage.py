@@ -11,8 +11,8 @@ from tests.fixtures.tiny_model import CONFIG
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
-from tunesmith.tools.pipeline import executor
-from tunesmith.tools.pipeline.workspace import Workspace
+from tunesmith.tools.pipeline.run_step import quote
+from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.suites.case import Case, Suite
 
 
@@ -48,17 +48,17 @@ def test_an_adapter_of_another_base_than_the_runs_is_refused(ws: Workspace, stag
     run = ws.store.new_run("test")
     base, adapter = trained(ws.store, run, "first")
     add_suite(ws.store, run, base)
-    assert executor.quote(ws, run, stage, fields).inputs["base"].artifact == base
+    assert quote(ws, StepRequest(stage, fields, run)).inputs["base"].artifact == base
     other = made(ws.store, run, "base", "second")
     with pytest.raises(BadInput, match=f"{adapter} was made from base {base} .*is now {other}"):
-        executor.quote(ws, run, stage, fields)
+        quote(ws, StepRequest(stage, fields, run))
 
 
 def test_the_same_base_fetched_again_is_no_other_base(ws: Workspace) -> None:
     run = ws.store.new_run("test")
     base, _ = trained(ws.store, run, "first")
     made(ws.store, run, "base", "first")
-    assert executor.quote(ws, run, "merge", {}).inputs["base"].artifact == base
+    assert quote(ws, StepRequest("merge", {}, run)).inputs["base"].artifact == base
 
 
 def test_a_merged_model_of_another_base_is_not_evaluated_against_it(ws: Workspace) -> None:
@@ -68,7 +68,7 @@ def test_a_merged_model_of_another_base_is_not_evaluated_against_it(ws: Workspac
     made(ws.store, run, "merged", "merged", base, adapter)
     made(ws.store, run, "base", "second")
     with pytest.raises(BadInput, match=f"was made from base {base}"):
-        executor.quote(ws, run, "evaluate", {"arm": "merged"})
+        quote(ws, StepRequest("evaluate", {"arm": "merged"}, run))
 
 
 def test_a_rollback_serves_the_adapter_on_its_own_base(ws: Workspace) -> None:
@@ -77,5 +77,5 @@ def test_a_rollback_serves_the_adapter_on_its_own_base(ws: Workspace) -> None:
     _, later = trained(ws.store, second, "second")
     for run, model in ((first, adapter), (second, later)):
         made(ws.store, run, "deployment", f"serving {model}", model, serves=model, arm="adapter")
-    plan = executor.quote(ws, second, "deploy", {"rollback": True})
+    plan = quote(ws, StepRequest("deploy", {"rollback": True}, second))
     assert (plan.inputs["model"].artifact, plan.inputs["base"].artifact) == (adapter, base)

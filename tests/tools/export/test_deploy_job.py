@@ -25,8 +25,9 @@ from tunesmith.tools.core.stage import GIB, Machine, Plan
 from tunesmith.tools.export import deploy
 from tunesmith.tools.export import deploy_job as deploy_work
 from tunesmith.tools.export.deploy import previous_deployment
-from tunesmith.tools.pipeline import executor, launcher, worker
-from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.pipeline import launcher, worker
+from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step, run_step, start
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import eviction, servers
 from tunesmith.tools.serving.model_server import bench_spec, served_name
 from tunesmith.tools.serving.servers import Server
@@ -104,7 +105,7 @@ def test_a_deployment_that_fails_on_the_port_of_another_brings_that_one_back(ws:
     before = serve(ws, model(ws, run, "good"))
     key = before.key
     with pytest.raises(StepFailed, match=r"cannot be served|did not answer"):
-        executor.perform(ws, run, "deploy", {"rollback": True, "port": before.port}, say_yes)
+        run_step(ws, StepRequest("deploy", {"rollback": True, "port": before.port}, run), say_yes).done()
     [now] = servers.list_servers(ws.store.home)
     assert (now.role, now.port, now.key, now.spec, now.meta) == ("deployed", before.port, key, before.spec, before.meta)
     assert servers.healthy(now)
@@ -115,7 +116,7 @@ def test_a_deployment_that_fails_elsewhere_leaves_the_one_before_alone(ws: Works
     model(ws, run, "broken")
     before = serve(ws, model(ws, run, "good"))
     with pytest.raises(StepFailed, match="cannot be served"):
-        executor.perform(ws, run, "deploy", {"rollback": True, "port": unused_port()}, say_yes)
+        run_step(ws, StepRequest("deploy", {"rollback": True, "port": unused_port()}, run), say_yes).done()
     assert servers.list_servers(ws.store.home) == [before] and servers.healthy(before)
 
 
@@ -123,7 +124,7 @@ def test_a_deployment_on_the_port_of_another_takes_its_place(ws: Workspace) -> N
     run = ws.store.new_run("test")
     older = model(ws, run, "older")
     before = serve(ws, model(ws, run, "good"))
-    executor.perform(ws, run, "deploy", {"rollback": True, "port": before.port}, say_yes)
+    run_step(ws, StepRequest("deploy", {"rollback": True, "port": before.port}, run), say_yes).done()
     [now] = servers.list_servers(ws.store.home)
     assert (now.role, now.port, now.meta["artifact"]) == ("deployed", before.port, older.id)
 
@@ -132,10 +133,10 @@ def test_a_kill_while_the_earlier_deployment_is_let_go_leaves_the_new_one_in_ser
     run = ws.store.new_run("test")
     older = model(ws, run, "older")
     before = serve(ws, model(ws, run, "stubborn"))
-    plan = executor.price(ws, run, "deploy", {"rollback": True, "port": unused_port()})
-    step = executor.propose(ws, run, plan)
-    assert executor.decide(ws, step, plan, say_yes)
-    pid = executor.start(ws, step).pid
+    plan = price(ws, StepRequest("deploy", {"rollback": True, "port": unused_port()}, run))
+    step = propose(ws, plan)
+    assert decide(ws, step, plan, say_yes).yes
+    pid = start(ws, step).pid
     assert pid
 
     def in_service() -> list[str]:
@@ -158,9 +159,9 @@ def test_a_rollback_answers_where_its_clients_ask_already(ws: Workspace) -> None
     older = model(ws, run, "older")
     before = serve(ws, model(ws, run, "good"))
     port, key = before.port, before.key
-    plan = executor.price(ws, run, "deploy", {"rollback": True})
+    plan = price(ws, StepRequest("deploy", {"rollback": True}, run))
     assert f"127.0.0.1:{port}" in plan.summary
-    executor.perform(ws, run, "deploy", {"rollback": True}, say_yes)
+    run_step(ws, StepRequest("deploy", {"rollback": True}, run), say_yes).done()
     [now] = servers.list_servers(ws.store.home)
     assert (now.meta["artifact"], now.port, now.key) == (older.id, port, key)
 
@@ -180,8 +181,8 @@ def test_a_longer_context_is_priced_served_and_no_longer_than_the_model_takes(
     config = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096}
     made = model(ws, run, "good", config={**config, "max_position_embeddings": 32768})
     monkeypatch.setattr(deploy, "broken_hops", lambda *_: [])
-    usual = executor.price(ws, run, "deploy", {})
-    longer = executor.price(ws, run, "deploy", {"context_tokens": 32768})
+    usual = price(ws, StepRequest("deploy", {}, run))
+    longer = price(ws, StepRequest("deploy", {"context_tokens": 32768}, run))
     assert "take conversations of up to 2048 tokens, as it was measured" in usual.steps
     assert "take conversations of up to 32768 tokens" in longer.steps
     # 2 (key and value) × 32 layers × 8 heads × 128 × 2 bytes a token: 4 GiB for all of them, 1 GiB for the usual
@@ -189,7 +190,7 @@ def test_a_longer_context_is_priced_served_and_no_longer_than_the_model_takes(
     spec = bench_spec(made, context_tokens=32768)
     assert (spec.max_model_len_tokens, spec.kv_cache_gib) == (32768, 4)
     with pytest.raises(BadInput, match="context_tokens=40000 is more than this model takes; give at most 32768"):
-        executor.price(ws, run, "deploy", {"context_tokens": 40000})
+        price(ws, StepRequest("deploy", {"context_tokens": 40000}, run))
 
 
 def test_what_was_measured_since_the_yes_closes_the_gate(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,9 +198,9 @@ def test_what_was_measured_since_the_yes_closes_the_gate(ws: Workspace, monkeypa
     run, worse = ws.store.new_run("test"), ["general: worse (63 → 47 of 63 passed)"]
     model(ws, run, "good")
     monkeypatch.setattr(deploy, "broken_hops", lambda *_: [])
-    plan = executor.price(ws, run, "deploy", {})
-    step = executor.propose(ws, run, plan)
-    assert executor.decide(ws, step, plan, say_yes)
+    plan = price(ws, StepRequest("deploy", {}, run))
+    step = propose(ws, plan)
+    assert decide(ws, step, plan, say_yes).yes
     ws.store.claim(step, needs_approval=True, pid=1, pid_started=0.0, boot_id="")
     monkeypatch.setattr(deploy_work, "broken_hops", lambda *_, **__: worse)
     with pytest.raises(GateRefused, match="47 of 63"):
@@ -208,7 +209,7 @@ def test_what_was_measured_since_the_yes_closes_the_gate(ws: Workspace, monkeypa
     ws.store.fail(step, "vLLM did not start")
     monkeypatch.setattr(deploy, "broken_hops", lambda *_: worse)
     with pytest.raises(GateRefused, match="47 of 63"):
-        executor.resume(ws, step, say_yes)
+        resume_step(ws, step, say_yes).done()
 
 
 TOOLS = ({"type": "function", "function": {"name": "find_order", "parameters": {"type": "object"}}},)
@@ -241,7 +242,7 @@ def test_the_first_case_is_asked_as_an_evaluation_asks_it_and_what_is_not_graded
         step = ws.store.propose(run, "baseline", arm="base", plan_hash="b", request=drawn)
         ws.store.add_artifact(Artifact("", run, step, "suite", path, kept.sha256, 2, (), {}))
         ws.store.finish(step, {"key": {}})
-    result = executor.perform(ws, run, "deploy", {"rollback": True}, say_yes).result or {}
+    result = run_step(ws, StepRequest("deploy", {"rollback": True}, run), say_yes).done().result or {}
     assert (result["first_case"], result["passed"]) == ("c" if check else "", passed)
     [asked] = map(json.loads, (ws.store.home.parent / "requests").read_text().splitlines())
     if check:
@@ -272,11 +273,11 @@ def test_what_is_deployed_gives_way_first_only_where_both_do_not_fit(
         return real_start(*args, **options)
 
     real_start = servers.start
-    plan = executor.price(ws, run, "deploy", {"rollback": True, "port": unused_port()})
+    plan = price(ws, StepRequest("deploy", {"rollback": True, "port": unused_port()}, run))
     assert any("since both do not fit" in step for step in plan.steps) == (there == [])
     monkeypatch.setattr(servers, "start", start)
-    step = executor.propose(ws, run, plan)
-    assert executor.decide(ws, step, plan, say_yes)
+    step = propose(ws, plan)
+    assert decide(ws, step, plan, say_yes).yes
     ws.store.claim(step, needs_approval=True, pid=1, pid_started=0.0, boot_id="")
     worker.run_here(worker.open_job(ws.store, step, ws.vllm))
     assert found == [there]
@@ -293,4 +294,4 @@ def test_a_model_that_does_not_fit_alone_is_refused_with_what_would_be_free(
     monkeypatch.setattr(eviction, "measure_machine", lambda folder: SMALL)
     monkeypatch.setattr(eviction, "tree_own_bytes", lambda pids: GIB if pids else 0)
     with pytest.raises(BadInput, match=r"needs 3\.2 GiB of RAM and swap, 3\.0 GiB free"):
-        executor.price(ws, run, "deploy", {"rollback": True})
+        price(ws, StepRequest("deploy", {"rollback": True}, run))

@@ -36,8 +36,9 @@ from tunesmith.tools.machine.gpus import (
 )
 from tunesmith.tools.models.inspect_job import report
 from tunesmith.tools.models.memory_math import GPU_MARGIN_BYTES, serving_peaks
-from tunesmith.tools.pipeline import executor, launcher, planning_facts
-from tunesmith.tools.pipeline.workspace import Workspace
+from tunesmith.tools.pipeline import launcher, planning_facts
+from tunesmith.tools.pipeline.run_step import price, propose
+from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import model_server, servers
 from tunesmith.tools.serving.budget import placed, serving_memory
 from tunesmith.tools.serving.servers import Server
@@ -146,7 +147,7 @@ def test_a_worker_sees_the_chosen_gpu_alone(monkeypatch: pytest.MonkeyPatch, tmp
     ws = Workspace(Store(tmp_path / "home"), None, lambda event, **data: None)
     run = ws.store.new_run("test")
     folder = make_tiny_model(tmp_path / "model")
-    step = executor.propose(ws, run, executor.price(ws, run, "base", {"model": str(folder)}))
+    step = propose(ws, price(ws, StepRequest("base", {"model": str(folder)}, run)))
     monkeypatch.setattr(subprocess, "Popen", popen)
     with pytest.raises(NotStarted):
         launcher.launch(ws.store, step, vllm=None)
@@ -293,11 +294,11 @@ def test_what_is_installed_is_a_fact_that_plans_may_know(monkeypatch: pytest.Mon
 
 def test_builds_for_the_cpu_are_priced_in_ram() -> None:
     on_cpu = known(gpu(0), cpu_builds=frozenset({SERVING, TRAINING}))
-    for price in (
+    for priced in (
         train.plan(train.TrainRequest(), on_cpu).estimate,
         generate.plan(generate.GenerateRequest(), on_cpu).estimate,
     ):
-        assert price.peak_ram_bytes and not price.peak_vram_bytes
+        assert priced.peak_ram_bytes and not priced.peak_vram_bytes
 
 
 def test_quantizing_is_priced_in_vram_too_where_the_lab_computes_on_a_gpu() -> None:

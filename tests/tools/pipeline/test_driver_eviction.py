@@ -19,7 +19,18 @@ from tunesmith.tools.machine.processes import ProcessId
 from tunesmith.tools.pipeline import driver_eviction, executor, launcher, planning_facts
 from tunesmith.tools.pipeline.driver_eviction import kept_out_by
 from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec
-from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.pipeline.run_step import (
+    Outcome,
+    decide,
+    follow_step,
+    price,
+    propose,
+    quote,
+    resume_step,
+    run_step,
+    start,
+)
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import eviction, servers
 from tunesmith.tools.serving.eviction import without
 from tunesmith.tools.serving.servers import Server
@@ -62,7 +73,7 @@ def say_yes(plan: Plan, step: str) -> Decision:
 
 
 def priced(ws: Workspace, model: Path, **estimate: Any) -> Plan:
-    plan = executor.price(ws, ws.store.new_run("test"), "base", {"model": str(model)})
+    plan = price(ws, StepRequest("base", {"model": str(model)}, ws.store.new_run("test")))
     return plan.model_copy(update={"estimate": plan.estimate.model_copy(update=estimate)})
 
 
@@ -78,16 +89,16 @@ def test_the_driver_leaves_before_a_step_that_does_not_fit_beside_it(
     ws: Workspace, model: Path, driver: Server, events: list[tuple[str, dict[str, Any]]]
 ) -> None:
     plan = priced(ws, model, peak_ram_bytes=measure_machine(model).ram_total_bytes)
-    step = executor.propose(ws, plan.run, plan)
-    assert executor.decide(ws, step, plan, say_yes)
-    executor.start(ws, step)
+    step = propose(ws, plan)
+    assert decide(ws, step, plan, say_yes).yes
+    start(ws, step)
     assert not driver.process.alive() and servers.list_servers(ws.store.home) == []
     assert [event for event, _ in events][-2:] == ["driver.gave_way", "step.started"]
-    executor.watch(ws, step)
+    Outcome(follow_step(ws, step)).done()
 
 
 def test_the_driver_stays_beside_a_step_that_fits(ws: Workspace, model: Path, driver: Server) -> None:
-    executor.perform(ws, ws.store.new_run("test"), "base", {"model": str(model)}, say_yes)
+    run_step(ws, StepRequest("base", {"model": str(model)}, ws.store.new_run("test")), say_yes).done()
     assert driver.process.alive()
 
 
@@ -105,21 +116,21 @@ def test_the_driver_gives_way_however_a_step_is_started(
     watched = replace(ws, emit=watch)
     fields = {"model": str(model)}
     if way == "at once":
-        executor.perform(watched, ws.store.new_run("test"), "base", fields, say_yes)
+        run_step(watched, StepRequest("base", fields, ws.store.new_run("test")), say_yes).done()
     elif way == "by a written plan":
         executor.run_arc(watched, ArcPlan(name="p", steps=(StepSpec(stage="base", fields=fields),)), say_yes)
     else:
-        plan = executor.price(ws, ws.store.new_run("test"), "base", fields)
-        step = executor.propose(ws, plan.run, plan)
-        assert executor.decide(ws, step, plan, say_yes)
+        plan = price(ws, StepRequest("base", fields, ws.store.new_run("test")))
+        step = propose(ws, plan)
+        assert decide(ws, step, plan, say_yes).yes
         assert driver.process.alive(), "what is only agreed to needs no room yet"
         if way == "proposed before":
-            executor.start(watched, step)
-            executor.watch(watched, step)
+            start(watched, step)
+            Outcome(follow_step(watched, step)).done()
         else:
             ws.store.claim(step, needs_approval=True, pid=1, pid_started=1.0, boot_id="another")
             ws.store.fail(step, "the worker was killed")
-            executor.resume(watched, step, say_yes)
+            resume_step(watched, step, say_yes).done()
     assert beside == [False], "one worker was started, with the driver gone by then"
 
 
@@ -142,17 +153,17 @@ def test_a_step_that_fits_only_without_the_driver_is_priced_with_a_note(
     ws: Workspace, model: Path, driver: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_machine(monkeypatch, GIB // 4 - 1)
-    plan = executor.price(ws, "", "base", {"model": str(model)})
+    plan = price(ws, StepRequest("base", {"model": str(model)}))
     assert plan.notes == (driver_eviction.GIVES_WAY,) and plan.free_ram_bytes > GIB // 4
     assert plan.hash == plan.model_copy(update={"notes": ()}).hash, "an approval outlives the driver's lease"
     servers.stop(driver)
-    refused = executor.quote(ws, "", "base", {"model": str(model)})
+    refused = quote(ws, StepRequest("base", {"model": str(model)}))
     assert refused.refusals and not refused.notes
 
 
 def test_the_driver_is_kept_out_only_by_a_running_step_that_needs_the_room(ws: Workspace, model: Path) -> None:
     plan = priced(ws, model, peak_ram_bytes=15 * GIB, peak_vram_bytes=0)
-    step = executor.propose(ws, plan.run, plan)
+    step = propose(ws, plan)
     assert kept_out_by(PLAIN, ws.store, ram_bytes=7 * GIB, vram_bytes=0) is None, "it has not begun"
     me = ProcessId.of(os.getpid())
     ws.store.claim(step, needs_approval=False, pid=me.pid, pid_started=me.started, boot_id=me.boot_id)

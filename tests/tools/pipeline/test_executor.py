@@ -11,11 +11,12 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import Estimate, Facts, Machine, Past, Plan, Request, Result
-from tunesmith.tools.pipeline import catalog, executor
+from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.forecast import forecast
 from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec, load_arc, parse_request
 from tunesmith.tools.pipeline.planning_facts import past_steps
-from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.pipeline.run_step import price, run_step
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
 GIB = 1 << 30
 MACHINE = Machine("cpu", 2, 24 * GIB, 20 * GIB, 0, 50 * GIB)
@@ -146,12 +147,14 @@ def test_a_base_that_only_had_to_be_verified_does_not_price_one_that_has_to_be_c
     ws = Workspace(Store(tmp_path / "home"), None, lambda event, **data: None)
     first, other = (str(make_tiny_model(tmp_path / name)) for name in ("first", "other"))
     for _ in range(3):
-        executor.perform(
-            ws, ws.store.new_run("test"), "base", {"model": first}, lambda plan, step: Decision(True, "test")
-        )
+        run_step(
+            ws,
+            StepRequest("base", {"model": first}, ws.store.new_run("test")),
+            lambda plan, step: Decision(True, "test"),
+        ).done()
     known = {past.like for past in past_steps(ws.store)["base"]}
     assert known == {"folder", "folder, here already"}
-    again, fresh = (executor.price(ws, "", "base", {"model": model}).estimate for model in (first, other))
+    again, fresh = (price(ws, StepRequest("base", {"model": model})).estimate for model in (first, other))
     assert "2 past runs of base (folder, here already)" in again.basis and again.disk_bytes == 0
     assert "1 past run of base (folder)" in fresh.basis and fresh.disk_bytes > 0
 

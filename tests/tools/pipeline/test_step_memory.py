@@ -16,8 +16,9 @@ from tests.fixtures.planted_gpus import GIB, gpu
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Gpu, Plan
 from tunesmith.tools.machine.processes import own_tree, resident_bytes
-from tunesmith.tools.pipeline import executor, worker
-from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.pipeline import worker
+from tunesmith.tools.pipeline.run_step import price, propose, run_step
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.spec import ServerSpec
 
@@ -45,14 +46,14 @@ def serve(ws: Workspace, tmp_path: Path, *, owner: str, role: str) -> None:
 
 def test_a_step_in_this_process_is_not_charged_with_the_drivers_server(ws: Workspace, tmp_path: Path) -> None:
     serve(ws, tmp_path, owner="driver", role=servers.DRIVER)
-    step = executor.perform(ws, ws.store.new_run("test"), "inspect", {}, say_yes)
+    step = run_step(ws, StepRequest("inspect", {}, ws.store.new_run("test")), say_yes).done()
     assert step.peak_rss_bytes
     assert step.peak_rss_bytes < resident_bytes(own_tree(os.getpid()).values()) + HELD_BYTES / 3
 
 
 def test_a_server_that_the_step_started_is_charged_to_it_before_it_answers(ws: Workspace, tmp_path: Path) -> None:
     run = ws.store.new_run("test")
-    step = executor.propose(ws, run, executor.price(ws, run, "inspect", {}))
+    step = propose(ws, price(ws, StepRequest("inspect", {}, run)))
     job = worker.open_job(ws.store, step, None)
     before = worker.own_bytes(job)
     serve(ws, tmp_path, owner=step, role=servers.BENCH)
@@ -70,7 +71,7 @@ def test_a_short_peak_of_vram_is_kept_though_the_workers_own_memory_stays_as_it_
         return (gpu(0, free=left[0]),)
 
     run = ws.store.new_run("test")
-    step = executor.propose(ws, run, executor.price(ws, run, "inspect", {}))
+    step = propose(ws, price(ws, StepRequest("inspect", {}, run)))
     job, done, samples = worker.open_job(ws.store, step, None), Event(), count(1)
     monkeypatch.setattr(worker, "measure_gpus", measured)
     monkeypatch.setattr(worker, "own_bytes", lambda job: 1_000_000 + next(samples))  # less than 2 % more

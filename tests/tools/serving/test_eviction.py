@@ -13,8 +13,8 @@ from tests.fixtures.planted_gpus import GIB, gpu, plant
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Machine
-from tunesmith.tools.pipeline import executor
-from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.pipeline.run_step import quote, run_step
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import eviction, servers
 from tunesmith.tools.serving.eviction import machine_for_a_step, make_room, without
 from tunesmith.tools.serving.servers import BENCH, DRIVER, Server
@@ -57,9 +57,9 @@ def test_a_price_is_held_against_that_memory(home: Path, monkeypatch: pytest.Mon
     ws = Workspace(Store(home), None, lambda event, **data: None)
     monkeypatch.setattr(eviction, "measure_machine", lambda folder: MACHINE)
     monkeypatch.setattr(eviction, "tree_own_bytes", lambda pids: 3 * GIB)
-    assert executor.quote(ws, "", "inspect", {}).free_ram_bytes == 2 * GIB
+    assert quote(ws, StepRequest("inspect", {})).free_ram_bytes == 2 * GIB
     start(home)
-    assert executor.quote(ws, "", "inspect", {}).free_ram_bytes == 5 * GIB
+    assert quote(ws, StepRequest("inspect", {})).free_ram_bytes == 5 * GIB
 
 
 def test_on_a_gpu_it_is_what_the_driver_counts_else_the_share_that_was_claimed(
@@ -91,5 +91,5 @@ def test_a_step_that_does_not_serve_finds_the_gpu_empty(home: Path, tmp_path: Pa
     ws = Workspace(Store(home), None, lambda event, **data: None)
     run = ws.store.new_run("test")
     fields = {"model": str(make_tiny_model(tmp_path / "model"))}
-    executor.perform(ws, run, "base", fields, lambda plan, step: Decision(True, "test"))
+    run_step(ws, StepRequest("base", fields, run), lambda plan, step: Decision(True, "test")).done()
     assert roles(home) == []

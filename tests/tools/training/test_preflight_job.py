@@ -24,9 +24,9 @@ from tunesmith.tools.export import quantize_job
 from tunesmith.tools.machine import device
 from tunesmith.tools.machine.device import need_priced_device
 from tunesmith.tools.models.memory_math import GPU_MARGIN_BYTES, RUNTIME_BYTES
-from tunesmith.tools.pipeline import executor
+from tunesmith.tools.pipeline import run_step
 from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec
-from tunesmith.tools.pipeline.workspace import Workspace
+from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.budget import serving_memory
 from tunesmith.tools.serving.spec import ServerSpec
@@ -72,7 +72,7 @@ def make_job(tmp_path: Path, tiny_llama: Path) -> Iterator[MakeJob]:
             digest = str(seal(folder, kind=kind, step=made)["sha256"])
             inputs[kind] = store.add_artifact(Artifact("", run, made, kind, folder, digest, 10**6, (), metas[kind]))
         ws = Workspace(store, STUB, lambda event, **data: None)
-        step = executor.propose(ws, run, executor.price(ws, run, "preflight", fields))
+        step = run_step.propose(ws, run_step.price(ws, StepRequest("preflight", fields, run)))
         record = store.step(step)
         folder = store.home / "runs" / run / step
         folder.mkdir(parents=True)

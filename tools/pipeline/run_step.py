@@ -1,0 +1,285 @@
+"""Carry out one step: price → propose → decide → start → follow → record. There is no other way.
+
+The command line, the slash commands, the conversation and written plans all call `run_step`. They differ in who
+answers (`approver`), in who is told (`ws.emit`), and in whether they wait for the end (`follow`). A step that waits
+for its yes, or that was begun before, takes the same way from its decision on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed, TunesmithError
+from tunesmith.memory.records import DECLINED, DONE, FAILED, RUNNING, WAITING, Step
+from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.evaluation.advice import before_spending
+from tunesmith.tools.machine.processes import ProcessId
+from tunesmith.tools.machine.vllm_program import no_vllm
+from tunesmith.tools.pipeline import catalog, driver_eviction, launcher, planning_facts
+from tunesmith.tools.pipeline.plan_file import parse_request
+from tunesmith.tools.pipeline.progress import older_line, same_inputs
+from tunesmith.tools.pipeline.runs import place, set_run_status
+from tunesmith.tools.pipeline.workspace import Approver, Decision, Edited, StepRequest, Workspace
+from tunesmith.tools.serving.eviction import machine_for_a_step
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one step came to: the step as it is recorded now, and what was decided about its plan."""
+
+    step: Step
+    decision: Decision | None = None
+    """None for a free step, which asks nobody, and for one that was only followed."""
+
+    @property
+    def declined(self) -> bool:
+        """Whether the answer was no, so that nothing was started."""
+        return self.decision is not None and not self.decision.yes
+
+    def done(self) -> Step:
+        """The step once it did its work. Raises StepFailed, with the reason, where it was declined or failed."""
+        step = self.step
+        if self.decision is not None and not self.decision.yes:
+            raise StepFailed(f"{step.stage} ({step.id}) was declined: {self.decision.reason or 'no reason given'}")
+        if step.status != DONE:
+            raise StepFailed(f"{step.stage} ({step.id}) {step.status}: {step.error}")
+        return step
+
+
+def run_step(ws: Workspace, request: StepRequest, approver: Approver, *, follow: bool = True) -> Outcome:
+    """Carry out one step; without `follow` its worker is left to itself as soon as it runs.
+
+    Raises BadInput or GateRefused before anything is recorded, ApprovalPending where nobody decided: the step waits.
+    """
+    placement = place(ws.store, request)
+    plan = price(ws, replace(request, run=placement.run))
+    if placement.new_name:  # what is refused opens no run
+        plan = plan.in_run(ws.store.new_run(placement.new_name))
+    return _from_decision(ws, propose(ws, plan), plan, approver, follow=follow)
+
+
+def resume_step(ws: Workspace, step: str, approver: Approver) -> Outcome:
+    """Go on with a step that failed, was stopped, or waits: same plan, same folder, a new yes.
+
+    Raises BadInput where it serves and there is no vllm program any more, GateRefused where it may not be deployed now.
+    """
+    record = ws.store.step(step)
+    if catalog.BY_NAME[record.stage].serves and not ws.vllm:
+        raise BadInput(no_vllm(ws.vllm_from))
+    if record.stage == "deploy":  # what was measured since may have closed the gate
+        quote(ws, StepRequest.of(record))
+    ws.store.reopen(step)
+    plan = Plan.model_validate(record.plan)
+    ws.emit("plan.shown", run=plan.run, step=step, stage=plan.stage, plan_hash=plan.hash, plan=plan, resumed=True)
+    return _from_decision(ws, step, plan, approver, follow=True)
+
+
+def run_pending(ws: Workspace, waiting: Step, approver: Approver) -> Outcome:
+    """Carry out a step that waits for a yes, if it would still be planned as it was shown.
+
+    Else the plan of today waits in its place, for the approver agrees to no other one: raises ApprovalPending.
+    """
+    now = price(ws, StepRequest.of(waiting))
+    if now.hash == waiting.plan_hash:
+        return resume_step(ws, waiting.id, approver)
+    changed = f"it would now be planned as {now.hash[:12]}, not {waiting.plan_hash[:12]}"
+    shown = Plan.model_validate(waiting.plan)
+    ws.store.decide(waiting.id, "no", by="--approve", reason=changed, price=shown.estimate.model_dump(mode="json"))
+    return _from_decision(ws, propose(ws, now), now, approver, follow=True)
+
+
+def continue_step(ws: Workspace, begun: Step | None, request: StepRequest, approver: Approver) -> Outcome:
+    """Carry out a step of which an attempt may have been made before: followed, resumed, or planned anew.
+
+    It goes on from its own checkpoint, unless the run holds other inputs by now.
+    """
+    if begun and begun.status == RUNNING:
+        return Outcome(follow_step(ws, begun.id))
+    if begun and begun.status != DECLINED and same_inputs(ws.store, begun):
+        return resume_step(ws, begun.id, approver)
+    return run_step(ws, request, approver)
+
+
+def _from_decision(ws: Workspace, step: str, plan: Plan, approver: Approver, *, follow: bool) -> Outcome:
+    """The way of a proposed step: ask, start, follow; its run is left as the step is."""
+    if not catalog.BY_NAME[plan.stage].expensive:
+        return Outcome(_run_here(ws, step))
+    try:
+        step, plan, decision = agree(ws, step, plan, approver)
+    except ApprovalPending:
+        set_run_status(ws.store, plan.run, WAITING)
+        raise
+    if not decision.yes:
+        set_run_status(ws.store, plan.run, FAILED)
+        return Outcome(ws.store.step(step), decision)
+    started = start(ws, step)
+    return Outcome(follow_step(ws, step) if follow else started, decision)
+
+
+# Priced
+
+
+def price(ws: Workspace, request: StepRequest) -> Plan:
+    """The priced plan of one step as things stand now. Raises BadInput where it cannot be done."""
+    plan = quote(ws, request)
+    if plan.refusals:
+        raise BadInput(f"{request.stage}: {'; '.join(plan.refusals)}")
+    return plan
+
+
+def quote(ws: Workspace, request: StepRequest) -> Plan:
+    """Like `price`, but a plan that cannot be done is returned with its refusals."""
+    run = request.run
+    parsed = parse_request(request.stage, {**request.fields, "run": run})
+    declared = catalog.BY_NAME[request.stage].load()
+    seen = declared.look(parsed, ws.store, run) if declared.look else {}
+    machine = machine_for_a_step(ws.store.home)
+    known = planning_facts.gather(ws.store, run, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine, seen=seen)
+    plan = declared.plan(parsed, known)
+    evicted = driver_eviction.in_the_way(ws.store.home, plan.estimate)
+    return plan.model_copy(
+        update={
+            "notes": (
+                *before_spending(request.stage, ws.store.steps(run, status=DONE)),
+                *older_line(ws.store, plan),
+                *((driver_eviction.GIVES_WAY,) if evicted else ()),
+            ),
+            "free_ram_bytes": machine.ram_free_bytes + machine.swap_free_bytes,
+            "free_vram_bytes": machine.vram_free_bytes,
+            "free_disk_bytes": machine.disk_free_bytes,
+        }
+    )
+
+
+# Proposed and decided
+
+
+def propose(ws: Workspace, plan: Plan) -> str:
+    """Record a priced plan as a step that waits for a decision, show it, and return the step's id."""
+    price_ = plan.estimate
+    step = ws.store.propose(
+        plan.run,
+        plan.stage,
+        arm=plan.arm,
+        request=plan.request,
+        plan=plan.model_dump(mode="json"),
+        plan_hash=plan.hash,
+        inputs={name: pin.artifact for name, pin in plan.inputs.items()},
+        estimated_seconds=price_.seconds,
+        estimated_peak_bytes=max(price_.peak_ram_bytes, price_.peak_vram_bytes),
+    )
+    ws.emit("plan.shown", run=plan.run, step=step, stage=plan.stage, plan_hash=plan.hash, plan=plan)
+    return step
+
+
+def decide(ws: Workspace, step: str, plan: Plan, approver: Approver) -> Decision:
+    """Ask once, and record the answer. Raises ApprovalPending where nobody can answer, Edited as the approver does."""
+    seconds = plan.estimate.seconds
+    ws.emit(
+        "approval.required", run=plan.run, step=step, stage=plan.stage, plan_hash=plan.hash, estimated_seconds=seconds
+    )
+    decision = approver(plan, step)
+    word = "yes" if decision.yes else "no"
+    ws.store.decide(step, word, by=decision.by, reason=decision.reason, price=plan.estimate.model_dump(mode="json"))
+    ws.store.event("approval.decided", run=plan.run, step=step, decision=word, reason=decision.reason)
+    ws.emit("approval.decided", step=step, stage=plan.stage, decision=word, by=decision.by, reason=decision.reason)
+    return decision
+
+
+def agree(ws: Workspace, step: str, plan: Plan, approver: Approver) -> tuple[str, Plan, Decision]:
+    """Ask until there is a yes or a no; the step and the plan that it was said to, and the answer.
+
+    An edit is checked and priced before anything changes: the old plan is then declined with the edit as its reason,
+    and the new one is a step of its own, shown and asked about again. Raises ApprovalPending where nobody answers.
+    """
+    while True:
+        try:
+            return step, plan, decide(ws, step, plan, approver)
+        except Edited as edit:
+            try:
+                edited = price(ws, _edited(plan, edit.fields))
+            except TunesmithError as error:
+                ws.emit("message", text=f"that cannot be: {error}")
+                continue
+            decide(ws, step, plan, lambda *_, edit=edit: Decision(False, "edit", f"edited: {edit}"))
+            step, plan = propose(ws, edited), edited
+
+
+def _edited(plan: Plan, fields: Mapping[str, Any]) -> StepRequest:
+    before = {name: value for name, value in plan.request.items() if name != "run"}
+    return StepRequest(plan.stage, before | dict(fields), plan.run)
+
+
+# Started, followed, recorded
+
+
+def start(ws: Workspace, step: str) -> Step:
+    """Launch the worker of an approved step and return at once; a driver that it does not fit beside is evicted."""
+    price_ = Plan.model_validate(ws.store.step(step).plan).estimate
+    if driver_eviction.give_way(ws.store.home, price_):
+        ws.emit("driver.gave_way", step=step, text=driver_eviction.GIVES_WAY)
+    try:
+        started = launcher.launch(ws.store, step, vllm=ws.vllm)
+    except StepFailed:
+        set_run_status(ws.store, ws.store.step(step).run, FAILED)
+        raise
+    set_run_status(ws.store, started.run, RUNNING)
+    ws.emit("step.started", run=started.run, step=step, stage=started.stage)
+    return started
+
+
+def follow_step(ws: Workspace, step: str) -> Step:
+    """Follow a worker to its end, whatever that is, and return the ended step; its run is left as the step is."""
+    current = ws.store.step(step)
+    for current in launcher.follow(ws.store, step):
+        if not current.ended:
+            ws.emit(
+                "step.progress",
+                step=step,
+                stage=current.stage,
+                done=current.done,
+                total=current.total,
+                note=current.note,
+            )
+    ws.store.announce([step])
+    set_run_status(ws.store, current.run, current.status)
+    ws.emit(
+        "step.finished",
+        run=current.run,
+        step=step,
+        stage=current.stage,
+        status=current.status,
+        seconds=current.seconds,
+        estimated_seconds=current.estimated_seconds,
+        peak_rss_bytes=current.peak_rss_bytes,
+        result=current.result,
+        error=current.error,
+    )
+    return current
+
+
+def _run_here(ws: Workspace, step: str) -> Step:
+    """Run a free step in this process: it takes milliseconds and loads nothing heavy."""
+    from tunesmith.tools.pipeline import worker
+
+    me = ProcessId.of(os.getpid())
+    ws.store.claim(
+        step,
+        needs_approval=False,
+        pid=me.pid,
+        pid_started=me.started,
+        boot_id=me.boot_id,
+        pid_ticks=me.ticks,
+    )
+    job = worker.open_job(ws.store, step, ws.vllm)
+    ws.emit("step.started", run=job.run, step=step, stage=job.step.stage)
+    try:
+        worker.run_here(job)
+    except BaseException as error:
+        ws.store.fail(step, str(error) or type(error).__name__)
+        set_run_status(ws.store, job.run, FAILED)
+        raise
+    return follow_step(ws, step)
