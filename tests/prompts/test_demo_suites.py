@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -13,7 +14,11 @@ import jsonschema
 import pytest
 import yaml
 
-SUITES = ("target", "general", "tools")
+from tunesmith.tools.suites.grading import Response, grade
+from tunesmith.tools.suites.loading import demo_suites, load_suites
+
+SUITES = ("target", "blind", "over-trigger", "general")
+BLOCKS = {"blind": "target"}
 CATEGORIES = ("billing", "delivery", "returns", "account", "technical")
 DECLARATIVE = {
     "equals", "contains", "contains-any", "contains-all", "icontains", "icontains-any", "icontains-all", "starts-with",
@@ -49,10 +54,10 @@ def categories() -> Counter[str]:
     return Counter(expectation(test, "category") for test in asserted)
 
 
-@pytest.mark.parametrize(("name", "fewest"), [("target", 60), ("general", 40), ("tools", 12)])
+@pytest.mark.parametrize(("name", "fewest"), [("target", 60), ("blind", 100), ("over-trigger", 30), ("general", 40)])
 def test_each_block_has_enough_cases(name: str, fewest: int) -> None:
     assert len(cases_of(name)) >= fewest
-    assert suite(name)["defaultTest"]["metadata"]["block"] == name
+    assert suite(name)["defaultTest"]["metadata"]["block"] == BLOCKS.get(name, name)
 
 
 def test_case_ids_are_unique_over_all_suites_and_name_their_block() -> None:
@@ -62,8 +67,8 @@ def test_case_ids_are_unique_over_all_suites_and_name_their_block() -> None:
 
 
 def test_no_two_cases_ask_the_same() -> None:
-    asked = [(name, " ".join(str(v) for v in test["vars"].values())) for name in SUITES for test in cases_of(name)]
-    words = Counter((name, re.sub(r"\W+", " ", text).strip().lower()) for name, text in asked if name != "tools")
+    asked = [" ".join(str(v) for v in test["vars"].values()) for name in SUITES for test in cases_of(name)]
+    words = Counter(re.sub(r"\W+", " ", text).strip().lower() for text in asked)
     assert [key for key, count in words.items() if count > 1] == []
 
 
@@ -74,8 +79,11 @@ def test_only_declarative_assertions_are_used(name: str) -> None:
     assert all(assertions(name, test) for test in cases_of(name))
 
 
+TICKETS = [*cases_of("target"), *cases_of("blind")]
+
+
 def graded(test: dict[str, Any], answer: str) -> bool:
-    """A target case's grade of an answer, by its regexes and schemas alone."""
+    """A target case's grade of an answer, by its regexes and schemas alone; blind.yaml has the form of target.yaml."""
     for assertion in assertions("target", test):
         if assertion["type"] == "regex":
             if not re.search(assertion["value"].replace("$", r"\Z"), answer):
@@ -89,7 +97,7 @@ def right_answer(test: dict[str, Any], **changed: Any) -> str:
     category = test["assert"][0]["value"]["properties"].get("category", {"const": "billing"})["const"]
     answer = {
         "category": category,
-        "urgency": "normal",
+        "urgency": test["assert"][0]["value"]["properties"].get("urgency", {"const": "normal"})["const"],
         "order": expectation(test, "order"),
         "summary": "A customer asks",
     }
@@ -97,7 +105,7 @@ def right_answer(test: dict[str, Any], **changed: Any) -> str:
 
 
 def test_every_ticket_accepts_a_right_answer_and_refuses_a_broken_form() -> None:
-    for test in cases_of("target"):
+    for test in TICKETS:
         right = right_answer(test)
         backwards = json.dumps(dict(reversed(json.loads(right).items())))
         assert graded(test, right), test["metadata"]
@@ -116,7 +124,7 @@ def test_every_ticket_accepts_a_right_answer_and_refuses_a_broken_form() -> None
 
 
 def test_every_ticket_asserts_its_order_number() -> None:
-    for test in cases_of("target"):
+    for test in TICKETS:
         order = expectation(test, "order")
         wrong = "1234" if order is None else None
         assert not graded(test, right_answer(test, order=wrong)), test["metadata"]
@@ -149,17 +157,41 @@ def test_the_general_block_holds_plain_answers_against_json() -> None:
     assert all(test.get("assert") for test in cases_of("general")), "a case that asserts nothing of its own"
 
 
-def test_tool_expectations_name_offered_tools_and_some_want_none() -> None:
-    offered = {tool["function"]["name"] for tool in suite("tools")["providers"][0]["config"]["tools"]}
-    assert len(offered) >= 4
-    kinds = Counter[str]()
-    for test in cases_of("tools"):
-        for assertion in test["assert"]:
-            if assertion["type"].endswith("tool-call-f1"):
-                assert set(assertion["value"]) <= offered
-                kinds[assertion["type"]] += 1
-                # Without one a single wrong call among several would still count as "no call".
-                assert assertion["type"] == "tool-call-f1" or set(assertion["value"]) == offered
-    assert kinds["tool-call-f1"] >= 8
-    assert kinds["not-tool-call-f1"] >= 3
-    assert kinds.total() == len(cases_of("tools"))
+def test_the_blind_cases_are_balanced_ask_for_meaning_and_have_the_form_of_the_others() -> None:
+    forms = [suite(name)["defaultTest"]["assert"] for name in ("target", "blind")]
+    assert forms[0] == forms[1]
+    asserted = [test["assert"][0]["value"]["properties"] for test in cases_of("blind")]
+    assert Counter(one["category"]["const"] for one in asserted) == dict.fromkeys(CATEGORIES, 22)
+    assert sum(one["order"]["const"] is not None for one in asserted) >= 40
+    assert Counter(one["urgency"]["const"] for one in asserted if "urgency" in one).keys() == {"low", "high"}
+
+
+def five_grams(text: str) -> set[tuple[str, ...]]:
+    words = re.findall(r"\w+(?:['’]\w+)?", text.lower())
+    return {tuple(words[at : at + 5]) for at in range(len(words) - 4)}
+
+
+def texts_of(document: Any) -> Iterator[str]:
+    if isinstance(document, str):
+        yield re.sub(r"\{\w+\}", " | ", document)  # what is drawn for a slot breaks a run of words
+    elif isinstance(document, dict | list):
+        for value in document.values() if isinstance(document, dict) else document:
+            yield from texts_of(value)
+
+
+def test_no_blind_case_shares_five_words_in_a_row_with_what_rows_are_made_of() -> None:
+    behaviour = yaml.safe_load(files("tunesmith.prompts").joinpath("demo", "behaviour.yaml").read_text("utf-8"))
+    made_of = {gram for text in texts_of(behaviour) for gram in five_grams(text)}
+    assert len(made_of) > 2000, "the behaviour's texts are read"
+    shared = {t["metadata"]["case_id"]: five_grams(t["vars"]["ticket"]) & made_of for t in cases_of("blind")}
+    assert {case_id: grams for case_id, grams in shared.items() if grams} == {}
+
+
+def test_blind_cases_are_read_as_such_and_near_misses_refuse_the_behaviours_form() -> None:
+    cases = load_suites(demo_suites()).cases
+    assert Counter(case.is_blind for case in cases if case.block == "target") == {True: 110, False: 87}
+    assert not any(case.is_blind for case in cases if case.block != "target")
+    near = [case for case in cases if case.block == "over-trigger"]
+    form = right_answer(cases_of("blind")[0])
+    assert near and not any(grade(case, Response(form)).passed for case in near)
+    assert all(grade(case, Response("A plain answer.")).passed for case in near)

@@ -14,15 +14,19 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.tools.suites.grading import Assertion
 from tunesmith.tools.suites.metrics import DerivedMetric
 
-Block = Literal["target", "general", "tools", "adversarial"]
+Block = Literal["target", "general", "tools", "adversarial", "over-trigger"]
 
 
-BLOCKS: tuple[Block, ...] = ("target", "general", "tools", "adversarial")
+BLOCKS: tuple[Block, ...] = ("target", "general", "tools", "adversarial", "over-trigger")
 PRIMARY_BLOCK = "target"
-GUARDED_BLOCKS = ("general", "tools")
+NEAR_MISS_BLOCK = "over-trigger"
+"""Messages that look like the behaviour's and want an ordinary answer: a case passes where the answer is one."""
+GUARDED_BLOCKS = ("general", "tools", NEAR_MISS_BLOCK)
 """Blocks that the change under test must not make worse."""
 LISTED_BLOCKS = ("adversarial",)
 """Blocks that gate nothing: what fails there is listed."""
+SPLITS = ("dev", "blind")
+"""Parts of a suite: settings and checkpoints are chosen on dev; blind is asked for a claim alone."""
 
 
 def canonical_sha256(value: Any) -> str:
@@ -66,6 +70,11 @@ class Case(BaseModel):
         """The seed row that it was made from (`metadata.seed_row`); its own id where it names none."""
         row = self.metadata.get("seed_row")
         return self.case_id if row is None else str(row)
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether it may be asked for a claim only (`metadata.split: blind`), never to choose anything by."""
+        return self.metadata.get("split") == "blind"
 
     @property
     def request_sha256(self) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tunesmith.tools.core.plain_file import read_plain_text
-from tunesmith.tools.suites.case import BLOCKS, Case, canonical_sha256
+from tunesmith.tools.suites.case import BLOCKS, SPLITS, Case, canonical_sha256
 from tunesmith.tools.suites.files import SuiteFiles
 from tunesmith.tools.suites.grading import ASSERT_SET, Assertion, check_assertion, supported_types
 from tunesmith.tools.suites.grading.core import TYPES
@@ -85,6 +85,7 @@ class Offered(Protocol):
 def build_cases(test: RawTest, prompts: Sequence[Prompt], offer: Offered, files: SuiteFiles) -> Iterator[Case]:
     """Every case that one test stands for. Raises BadInput at the test's line."""
     _check_options(files, test)
+    _check_split(files, test)
     block, given_id = _block(files, test), _given_id(files, test)
     chosen = _chosen_prompts(files, test, prompts)
     combinations = _combinations(files, test)
@@ -151,6 +152,12 @@ def _block(files: SuiteFiles, test: RawTest) -> Any:
     if block not in BLOCKS:
         files.refuse(test.origin, f"metadata.block is {block!r}; it is one of {', '.join(BLOCKS)}")
     return block
+
+
+def _check_split(files: SuiteFiles, test: RawTest) -> None:
+    split = test.metadata.get("split", "dev")
+    if split not in SPLITS:
+        files.refuse(test.origin, f"metadata.split is {split!r}; it is one of {', '.join(SPLITS)}")
 
 
 def _given_id(files: SuiteFiles, test: RawTest) -> str:

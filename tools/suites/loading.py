@@ -96,6 +96,7 @@ def check_suites(paths: Sequence[Path]) -> dict[str, Any]:
         "cases": cases,
         "sha256": suite.sha256,
         "blocks": {b: len(suite.block(b)) for b in BLOCKS if suite.block(b)},
+        "splits": {b: _splits(suite.block(b)) for b in BLOCKS if any(case.is_blind for case in suite.block(b))},
         "seed_rows": {b: len({case.cluster for case in suite.block(b)}) for b in BLOCKS if suite.block(b)},
         "types": dict(types.most_common()),
         "asks": asking,
@@ -106,7 +107,14 @@ def check_suites(paths: Sequence[Path]) -> dict[str, Any]:
     }
 
 
+def _splits(cases: Sequence[Case]) -> dict[str, int]:
+    return dict(Counter("blind" if case.is_blind else "dev" for case in cases))
+
+
 _DEMO = "demo"
+_DEMO_FILES = ("target", "blind", "over-trigger", "general", "tools", "adversarial")
+_BLIND_SHARE = 0.75
+"""Of a subsampled block: the claim rests on its blind cases."""
 
 
 SuiteName = Annotated[str, local_path(_DEMO, *BUNDLED)]
@@ -114,9 +122,9 @@ SuiteName = Annotated[str, local_path(_DEMO, *BUNDLED)]
 
 
 def demo_suites() -> list[Path]:
-    """The bundled suites: target, general, tools, adversarial; those that are there."""
+    """The bundled suites: target (dev and blind), over-trigger, general, tools, adversarial; those that are there."""
     folder = Path(str(files("tunesmith.prompts"))) / "demo" / "suites"
-    paths = [folder / f"{block}.yaml" for block in ("target", "general", "tools", "adversarial")]
+    paths = [folder / f"{block}.yaml" for block in _DEMO_FILES]
     return [path for path in paths if path.is_file()]
 
 
@@ -132,7 +140,8 @@ def load_named_suites(names: Sequence[str], cases_per_block: int = 0) -> Suite:
 def thin(suite: Suite, cases_per_block: int) -> Suite:
     """At most `cases_per_block` cases of each block, evenly spaced over it so that its kinds stay mixed; 0: all.
 
-    A thinned suite has no adversarial block beside others: it gates nothing, so it is the first to go.
+    A thinned suite has no adversarial block beside others: it gates nothing, so it is the first to go. Of a block with
+    blind cases three of four that stay are blind, as far as there are so many.
     """
     if not cases_per_block:
         return suite
@@ -140,9 +149,15 @@ def thin(suite: Suite, cases_per_block: int) -> Suite:
     blocks = list(dict.fromkeys(case.block for case in suite.cases))
     for block in [name for name in blocks if name not in LISTED_BLOCKS] or blocks:
         cases = [case for case in suite.cases if case.block == block]
+        dev, blind = ([case for case in cases if case.is_blind is wanted] for wanted in (False, True))
         count = min(cases_per_block, len(cases))
-        kept += [cases[index * len(cases) // count] for index in range(count)]
+        blind_count = min(len(blind), max(round(_BLIND_SHARE * count), count - len(dev)))
+        kept += _spaced(dev, count - blind_count) + _spaced(blind, blind_count)
     return suite.with_cases(kept)
+
+
+def _spaced(cases: Sequence[Case], count: int) -> list[Case]:
+    return [cases[index * len(cases) // count] for index in range(count)]
 
 
 def read_suite(path: Path) -> Suite:

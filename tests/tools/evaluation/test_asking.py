@@ -301,7 +301,7 @@ def test_a_thinned_suite_goes_without_its_adversarial_block() -> None:
     whole = load_named_suites(("demo",))
     kinds = Counter(case.metadata["kind"] for case in whole.block("adversarial"))
     assert kinds == dict.fromkeys(("paraphrase", "language", "injected instruction", "long context"), 3)
-    assert {case.block for case in thin(whole, 24).cases} == {"target", "general", "tools"}
+    assert {case.block for case in thin(whole, 24).cases} == {"target", "general", "over-trigger"}
     assert len(thin(whole.with_cases(whole.block("adversarial")), 5).cases) == 5
 
 

@@ -1,0 +1,193 @@
+"""The word for what a run may claim, by rule: learned, form only, not learned, or no decision.
+
+"learned" asks for all of this, of the later arm against the base, on the target:
+
+- better than the base (`statistics`: exact test, alpha .05), and at least 80 % passed;
+- well above both controls of its own answers (`controls`): 20 points and p < .05 over the answers shuffled among the
+  cases, and the same over the best constant answer;
+- no over-triggering: at most 10 % of the near misses, or of any other guarded block, lost to the change, and at most
+  10 % of ordinary messages answered in the behaviour's form.
+
+An arm that is better than the base and does not beat its controls has shown the form: "form only" says so, and what
+the suite needs before it can show more. Everything else that was tested is "not learned".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tunesmith.tools.core.stats import ALPHA
+from tunesmith.tools.evaluation.comparison import BETTER, WORSE
+from tunesmith.tools.evaluation.controls import Constant, Repeat, Shuffle, Triggers
+
+Word = Literal["learned", "form only", "not learned", "no decision"]
+LEARNED: Word = "learned"
+FORM_ONLY: Word = "form only"
+NOT_LEARNED: Word = "not learned"
+NO_CLAIM: Word = "no decision"
+
+LEARNED_RATE = 0.8
+"""Pass rate on the target below which nothing counts as learned."""
+MEANING_MARGIN = 0.2
+"""What an arm's own answers must pass more than any control, as a share of the cases."""
+TRIGGER_LIMIT = 0.1
+"""Share of ordinary messages that may be answered as if they were of the behaviour's kind."""
+_NAMED = 3
+_ANSWER_CHARACTERS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """One block of a comparison, as far as a claim rests on it."""
+
+    judged: int
+    base_passed: int
+    passed: int
+    verdict: str
+    reason: str
+    tested: bool
+
+    @property
+    def rate(self) -> float:
+        return self.passed / self.judged if self.judged else 0.0
+
+    @property
+    def lost(self) -> float:
+        """Share of the cases that the change lost, net."""
+        return (self.base_passed - self.passed) / self.judged if self.judged else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """What a pass rate on the target is held against; None where it was not, or cannot be, measured."""
+
+    shuffle: Shuffle | None = None
+    constant: Constant | None = None
+    prompted: tuple[int, int] | None = None
+    """Cases that the prompted base passed, and how many it answered."""
+    repeat: Repeat | None = None
+    triggers: Triggers | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The word, why, which rivals the arm beats, and what would have to be added."""
+
+    word: Word
+    reasons: tuple[str, ...]
+    beats: Mapping[str, bool | None] = field(default_factory=dict)
+    """base, shuffle, constant, prompted: None where it is not known."""
+    add: str = ""
+    """What the suite needs before it can show more; empty where it needs nothing."""
+
+    @property
+    def sentence(self) -> str:
+        """The claim in one line."""
+        told = {
+            FORM_ONLY: "the form was learned; the suite does not test the meaning",
+            LEARNED: "learned",
+            NOT_LEARNED: "not learned",
+            NO_CLAIM: "no decision",
+        }[self.word]
+        return f"{told}: {'; '.join(self.reasons)}{f'; {self.add}' if self.add else ''}"
+
+
+def claim_of(target: Counts | None, guarded: Mapping[str, Counts], controls: Controls, refused: str = "") -> Claim:
+    """What may be claimed of an arm against the base. `refused` is why the two cannot be compared."""
+    if refused:
+        return Claim(NO_CLAIM, (refused,))
+    if target is None or not target.judged:
+        return Claim(NO_CLAIM, ("no target case was answered by both",), add="write target cases")
+    beats = _beats(target, controls)
+    if not target.tested:
+        return Claim(NO_CLAIM, (target.reason,), beats)
+    if target.verdict != BETTER:
+        return _no_gain(target, beats)
+    if form := _form_reasons(controls, beats):
+        return Claim(FORM_ONLY, form, beats, _what_to_add(controls))
+    if target.rate < LEARNED_RATE:
+        return Claim(NOT_LEARNED, (f"{_of(target)}, under {LEARNED_RATE:.0%}: learned in part at most",), beats)
+    if lost := _over_trigger(guarded, controls.triggers):
+        return Claim(NOT_LEARNED, lost, beats, "add near misses, with the base's ordinary answers, to the rows")
+    return Claim(LEARNED, (_of(target), *_beaten(controls)), beats)
+
+
+def _no_gain(target: Counts, beats: Mapping[str, bool | None]) -> Claim:
+    told = f"{_of(target)}, the base {target.base_passed}"
+    if target.verdict == WORSE:
+        return Claim(NOT_LEARNED, (f"{told}: worse than the base",), beats)
+    if target.rate < LEARNED_RATE:
+        return Claim(NOT_LEARNED, (f"{told}: no gain that chance does not explain",), beats)
+    return Claim(NO_CLAIM, (f"{told}: too few cases to win for a gain to show",), beats, "write harder cases")
+
+
+def _beats(target: Counts, controls: Controls) -> dict[str, bool | None]:
+    prompted = controls.prompted
+    return {
+        "base": target.tested and target.verdict == BETTER,
+        "shuffle": _well_above(controls.shuffle),
+        "constant": _well_above(controls.constant),
+        "prompted": target.rate > prompted[0] / prompted[1] if prompted and prompted[1] else None,
+    }
+
+
+def _well_above(control: Shuffle | Constant | None) -> bool | None:
+    if control is None:
+        return None
+    return control.lead >= MEANING_MARGIN - 1e-9 and control.p_value < ALPHA
+
+
+def _form_reasons(controls: Controls, beats: Mapping[str, bool | None]) -> tuple[str, ...]:
+    """Why the target shows no more than the form; a control that could not be computed shows nothing either."""
+    shuffle, constant = controls.shuffle, controls.constant
+    told = []
+    if shuffle is None:
+        told.append("all target cases come from one message, so answers cannot change places")
+    elif not beats["shuffle"]:
+        told.append(
+            f"its own answers pass {shuffle.own} of {shuffle.cases}, shuffled among the cases {shuffle.passed} "
+            f"({shuffle.lowest} to {shuffle.highest})"
+        )
+    if constant is not None and not beats["constant"]:
+        answer = " ".join(constant.answer.split())[:_ANSWER_CHARACTERS]
+        told.append(f"one answer to everything, “{answer}”, passes {constant.passed} of {constant.cases}")
+    return tuple(told)
+
+
+def _what_to_add(controls: Controls) -> str:
+    shuffle = controls.shuffle
+    if shuffle and shuffle.open:
+        return f"{shuffle.open} of the shuffled gradings wait for a judge: evaluate with one"
+    if shuffle and shuffle.indifferent:
+        named = ", ".join(shuffle.indifferent[:_NAMED]) + (" …" if len(shuffle.indifferent) > _NAMED else "")
+        return (
+            f"say in {len(shuffle.indifferent)} cases what this very answer has to hold ({named}): the right value of "
+            "a field, a word that only this message asks for, or a criterion for the judge"
+        )
+    return "add cases whose right answers differ: of each value several, the rare ones too"
+
+
+def _over_trigger(guarded: Mapping[str, Counts], found: Triggers | None) -> tuple[str, ...]:
+    told = [
+        f"{name}: {counts.base_passed} → {counts.passed} of {counts.judged} passed, over {TRIGGER_LIMIT:.0%} lost"
+        for name, counts in guarded.items()
+        if counts.lost > TRIGGER_LIMIT or counts.verdict == WORSE
+    ]
+    if found and found.rate > TRIGGER_LIMIT:
+        told.append(f"{len(found.triggered)} of {found.cases} ordinary messages are answered in the behaviour's form")
+    return tuple(told)
+
+
+def _beaten(controls: Controls) -> list[str]:
+    told = []
+    if controls.shuffle:
+        told.append(f"shuffled among the cases its answers pass {controls.shuffle.passed}")
+    if controls.constant:
+        told.append(f"the best constant answer {controls.constant.passed}")
+    return told
+
+
+def _of(target: Counts) -> str:
+    return f"{target.passed} of {target.judged} target cases pass"
