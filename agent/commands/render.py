@@ -17,6 +17,7 @@ from tunesmith.tools.core.stage import Estimate, Plan
 
 if TYPE_CHECKING:
     from tunesmith.tools.evaluation.comparison import BlockScore, Comparison
+    from tunesmith.tools.evaluation.evidence import Evidence
     from tunesmith.tools.pipeline.forecast import Forecast
 
 _MARKS = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "declined": "yellow"}
@@ -49,6 +50,8 @@ def plan_table(plan: Plan, step: str, *, resumed: bool = False) -> RenderableTyp
         table.add_row("writes", plain("\n".join(plan.writes)))
     if plan.replaces:
         table.add_row("replaces", plain("\n".join(plan.replaces)))
+    if plan.reasons:
+        table.add_row("chosen", plain("\n".join(f"{name}: {why}" for name, why in plan.reasons.items())))
     if plan.notes:
         table.add_row("note", plain("\n".join(plan.notes)))
     table.add_row("plan", plain(plan.hash[:12]))
@@ -242,6 +245,31 @@ def comparison_table(compared: Comparison) -> RenderableType:
         head += Text(f"  not comparable: they differ in {', '.join(compared.differs_in)}", style="red")
     left_out = [plain(line) for line in left_out_lines(compared.left_out)]
     return Group(head, rows_table(columns, rows), *left_out)
+
+
+def controls_table(evidence: Evidence) -> RenderableType:
+    """What an arm's pass rate on the target is held against, and the claim that is left."""
+    controls, target = evidence.controls, evidence.compared and evidence.compared.blocks.get("target")
+    rows: list[list[object]] = []
+    if target:
+        part = "blind cases" if evidence.blind else "target cases"
+        rows += [[f"{evidence.arm}, its own answers", target.passed[evidence.arm], target.judged, part]]
+        rows += [["base", target.passed["base"], target.judged, ""]]
+    if shuffle := controls.shuffle:
+        told = f"{shuffle.lowest} to {shuffle.highest} in {shuffle.orders} orders"
+        rows.append([f"{evidence.arm}, shuffled among the cases", shuffle.passed, shuffle.cases, told])
+    if constant := controls.constant:
+        rows.append(["best constant answer", constant.passed, constant.cases, " ".join(constant.answer.split())[:60]])
+    rows.append(["prompted base", *(controls.prompted or ("–", "–")), "" if controls.prompted else "not run"])
+    tables: list[RenderableType] = [rows_table(["control", "passed", "of", ""], rows)] if target else []
+    if controls.repeat:
+        tables.append(plain(f"the base asked twice: {controls.repeat.flips} of {controls.repeat.cases} verdicts flip"))
+    if controls.triggers:
+        found = controls.triggers
+        tables.append(plain(f"ordinary messages in the target's form: {len(found.triggered)} of {found.cases}"))
+    if evidence.openings > 1:
+        tables.append(plain(f"the blind cases were asked of {evidence.openings} models of this run by now"))
+    return Group(*tables, plain(f"claim for {evidence.arm}: {evidence.claim.sentence}"))
 
 
 def left_out_lines(left_out: Mapping[str, int]) -> list[str]:

@@ -82,6 +82,8 @@ class Plan(Frozen):
     """Why this cannot be done, each with the number and the next thing to try; empty for a plan that can run."""
     notes: tuple[str, ...] = ()
     """What the user should know beside it, such as the driver that gives way, or a base that needs no training."""
+    reasons: dict[str, str] = {}
+    """Field of the request → why it has its value, where the stage chose it and the user did not."""
     free_ram_bytes: int = 0
     free_vram_bytes: int = 0
     free_disk_bytes: int = 0
@@ -93,7 +95,7 @@ class Plan(Frozen):
     @property
     def hash(self) -> str:
         """What an approval is bound to: everything but how much happens to be free right now, and why."""
-        decided = self.model_dump(exclude={"notes", "free_ram_bytes", "free_vram_bytes", "free_disk_bytes"})
+        decided = self.model_dump(exclude={"notes", "reasons", "free_ram_bytes", "free_vram_bytes", "free_disk_bytes"})
         if not self.pins:
             del decided["pins"]  # a plan of before there were any keeps its hash
         return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()

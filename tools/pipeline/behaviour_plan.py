@@ -15,10 +15,11 @@ from tunesmith.tools.suites.loading import BUNDLED
 Pace = Literal["fast", "full"]
 
 
-# Rows, rehearsal rows, learning rate, epochs, calibration samples, cases of each block (0: all).
-_PACES: dict[Pace, dict[str, Any]] = {
-    "fast": {"rows": 130, "rehearsal": 90, "rate": 0.001, "epochs": 2, "samples": 64, "cases": 40},
-    "full": {"rows": 560, "rehearsal": 240, "rate": 0.0009, "epochs": 1.5, "samples": 128, "cases": 0},
+# Rows, rehearsal rows, calibration samples, cases of each block (0: all): what a pace buys. How to train and to
+# quantize is left to the stages, which know the model and the rows by then.
+_PACES: dict[Pace, dict[str, int]] = {
+    "fast": {"rows": 130, "rehearsal": 90, "samples": 64, "cases": 40},
+    "full": {"rows": 560, "rehearsal": 240, "samples": 128, "cases": 0},
 }
 
 
@@ -34,7 +35,6 @@ def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str =
     hard = [str(folder / HARD_SUITE)] if (folder / HARD_SUITE).is_file() else []
     suites, sizes = [str(folder / SUITE), *BUNDLED, *hard], _PACES[pace]
     tokens = {"max_tokens": max(96, behaviour.max_tokens)}
-    train = {"learning_rate": sizes["rate"], "epochs": sizes["epochs"]}
     generate = {
         "behaviour": str(folder),
         "rows": sizes["rows"],
@@ -49,10 +49,10 @@ def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str =
         ("generate", generate),
         ("critique", {"suites": suites}),
         ("preflight", {"rows": 4} if pace == "fast" else {}),
-        ("train", train),
+        ("train", {}),
         ("evaluate", {"arm": "adapter", **tokens}),
         ("merge", {}),
-        ("quantize", {"scheme": "W8A8", "calibration_samples": sizes["samples"], "keep": ["down_proj"]}),
+        ("quantize", {"calibration_samples": sizes["samples"]}),
         ("evaluate", {"arm": "quantized", **tokens}),
         ("deploy", {"arm": "quantized"}),
     ]

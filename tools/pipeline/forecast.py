@@ -172,7 +172,7 @@ def _dataset(request: Any, held: _Artifacts) -> _Made:
 
 
 def _adapter(request: Any, held: _Artifacts) -> _Made:
-    return 0, {"lora_rank": request.lora_rank}
+    return 0, {"lora_rank": request.lora_rank or 16}
 
 
 def _merged(request: Any, held: _Artifacts) -> _Made:

@@ -143,6 +143,7 @@ def quote(ws: Workspace, request: StepRequest) -> Plan:
     return plan.model_copy(
         update={
             "notes": (
+                *plan.notes,
                 *before_spending(request.stage, ws.store.steps(run, status=DONE)),
                 *older_line(ws.store, plan),
                 *((driver_eviction.GIVES_WAY,) if evicted else ()),

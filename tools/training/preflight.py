@@ -9,14 +9,16 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, pinned
 from tunesmith.tools.models.memory_math import RUNTIME_BYTES, serving_peaks
 from tunesmith.tools.serving.budget import need_vllm, serving_memory
-from tunesmith.tools.training.train import In4Bit, Precision, SeqLen, training_bytes
+from tunesmith.tools.training.train import In4Bit, Precision, SeqLen, TrainRequest, resolved, training_bytes
 
 
 class PreflightRequest(Request):
     """How much to try."""
 
     rows: int = Field(default=8, ge=2, le=64, description="Training rows to try the chain on.")
-    lora_rank: int = Field(default=16, ge=1, le=256, description="Rank of the adapter that will be trained.")
+    lora_rank: int = Field(
+        default=0, ge=0, le=256, description="Rank of the adapter that will be trained; 0: as training would choose."
+    )
     max_seq_len_tokens: SeqLen = 512
     precision: Precision = "bf16"
     load_in_4bit: In4Bit = False
@@ -46,6 +48,9 @@ def plan(request: PreflightRequest, facts: Facts) -> Plan:
     """Price a server start, a model load and two optimiser steps."""
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
     need_vllm(facts)
+    if not request.lora_rank:
+        training, _ = resolved(TrainRequest(), base, dataset)
+        request = request.model_copy(update={"lora_rank": training.lora_rank})
     price = estimate(
         "preflight",
         facts,
@@ -62,8 +67,9 @@ def plan(request: PreflightRequest, facts: Facts) -> Plan:
         steps=(
             f"every row of the dataset keeps trainable tokens within {request.max_seq_len_tokens}, "
             "and its stop token is inside the loss mask",
-            f"two optimiser steps over the frozen {bits} base, and an adapter that changes nothing",
-            "vLLM accepts that adapter, answers as the base does, and renders the template to the trainer's tokens",
+            f"two optimiser steps over the frozen {bits} base on rows of every origin: the behaviour must cost "
+            "something, and the adapter must move",
+            "vLLM accepts an adapter of zeros, answers with it as the base does, and renders the trainer's tokens",
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(base=base, dataset=dataset),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +83,14 @@ class _Links:
         return f"{len(tokens)} rows, {fewest} trainable tokens and more in each, {stop} inside every loss mask"
 
     def two_steps(self) -> str:
-        """Two optimiser steps end with finite losses and an adapter on disk."""
-        few, losses = self.scratch / "few.jsonl", []
-        atomic_write(few, "".join(json.dumps(row) + "\n" for row in self.rows[: self.job.request.rows]))
+        """Two optimiser steps on rows of every origin: finite losses, a behaviour that costs something, an adapter that
+        moved.
+        """
+        few = self.scratch / "few.jsonl"
+        losses: list[float] = []
+        learned: list[float] = []
+        curves = {"loss": losses, "behaviour_loss": learned}
+        atomic_write(few, "".join(json.dumps(row) + "\n" for row in self.few))
         need_priced_device(self.job)
         self._room_to_train()
         trained = train_lora(
@@ -93,21 +100,40 @@ class _Links:
             self._settings(),
             checkpoints_dir=self.scratch / "checkpoints",
             progress=lambda done, total, note: self.job.progress(1 + done / max(total, 1), 5, note),
-            metric=lambda name, value, x: losses.append(value) if name == "loss" else None,
+            metric=lambda name, value, x: curves[name].append(value) if name in curves else None,
             log=self.job.log,
         )
         _let_go()
         if trained.steps != 2 or not all(map(math.isfinite, losses)):
             raise StepFailed(f"{trained.steps} steps with losses {losses}; try a smaller learning_rate")
+        if not learned or min(learned) <= 0:
+            raise StepFailed(
+                f"the behaviour's own rows cost nothing (losses {learned} of {_told(self.few)}): there is nothing to "
+                "learn in them; show the rows and generate others"
+            )
+        if not (moved := _update_norm(self.scratch / "adapter")) > 0:
+            raise StepFailed("two optimiser steps left every lora_B at zero: no gradient reaches the adapter")
+        told = ", ".join(f"{loss:.2f}" for loss in losses)
         return (
-            f"losses {', '.join(f'{loss:.2f}' for loss in losses)}; {trained.trainable_parameters:,} parameters train"
+            f"losses {told} on {_told(self.few)}, {learned[0]:.2f} of the behaviour at first; "
+            f"{trained.trainable_parameters:,} parameters train, lora_B moved by {moved:.2g}"
         )
+
+    @property
+    def few(self) -> list[dict[str, Any]]:
+        """As many rows as were asked for, every origin in turn."""
+        by_origin: dict[str, list[dict[str, Any]]] = {}
+        for row in self.rows:
+            by_origin.setdefault(str(row["origin"]), []).append(row)
+        mixed = [row for turn in itertools.zip_longest(*by_origin.values()) for row in turn if row is not None]
+        return mixed[: self.job.request.rows]
 
     def _settings(self) -> LoraSettings:
         """Those of the training to come, for two steps."""
         asked = self.job.request
         return LoraSettings(
             lora_rank=asked.lora_rank,
+            lora_alpha=2 * asked.lora_rank,
             max_steps=2,
             batch_size=asked.batch_size,
             max_seq_len_tokens=asked.max_seq_len_tokens,
@@ -141,7 +167,7 @@ class _Links:
         return f"{same} prompts tokenized alike; {alike} of {half} answers the same with an adapter of zeros"
 
     def _same_tokens(self, server: servers.Server) -> int:
-        prompts = [row["prompt"] for row in self.rows[: self.job.request.rows]]
+        prompts = [row["prompt"] for row in self.few]
         for number, prompt in enumerate(prompts, 1):
             ours = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
             theirs = servers.template_tokens(server, prompt)
@@ -156,7 +182,7 @@ class _Links:
         return len(prompts)
 
     async def _answers(self, server: servers.Server) -> list[ChatResponse]:
-        prompts = [row["prompt"] for row in self.rows[: self.job.request.rows]]
+        prompts = [row["prompt"] for row in self.few]
         found: dict[str, ChatResponse] = {}
         requests = [
             ChatRequest(f"{model} {index}", model, prompt, max_tokens=_ANSWER_TOKENS)
@@ -172,6 +198,19 @@ class _Links:
     def close(self) -> None:
         """Throw the tries away."""
         shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def _told(rows: Sequence[Mapping[str, Any]]) -> str:
+    counts = Counter(str(row["origin"]) or "given" for row in rows)
+    return ", ".join(f"{count} {origin}" for origin, count in counts.items())
+
+
+def _update_norm(adapter: Path) -> float:
+    """The norm of all of an adapter's `lora_B`: 0 as long as it changes nothing."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    return float(sum(tensor.float().norm() ** 2 for name, tensor in tensors.items() if "lora_B" in name) ** 0.5)
 
 
 def _let_go() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
@@ -13,6 +14,7 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, pinned
 from tunesmith.tools.machine.torch_env import TRAIN_ENV
 from tunesmith.tools.models.memory_math import train_memory_bytes
+from tunesmith.tools.training.defaults import training_defaults
 
 SeqLen = Annotated[int, Field(ge=16, description="Tokens of the longest row that is trained on whole.")]
 Precision = Annotated[Literal["bf16", "fp32"], Field(description="Of the frozen base's arithmetic.")]
@@ -20,17 +22,24 @@ In4Bit = Annotated[bool, Field(description="Hold the frozen base as NF4, double-
 
 
 class TrainRequest(Request):
-    """How to train. The defaults are for a small model and a narrow behaviour."""
+    """How to train. What is 0 is chosen by the model and the rows when the plan is made, with the reason."""
 
-    lora_rank: int = Field(default=16, ge=1, le=256, description="Rank of the adapter's two factors.")
-    lora_alpha: int = Field(default=32, ge=1, description="Scale: the update is multiplied by alpha ÷ rank.")
+    lora_rank: int = Field(default=0, ge=0, le=256, description="Rank of the adapter's two factors; 0: by the rows.")
+    lora_alpha: int = Field(
+        default=0, ge=0, description="Scale: the update is multiplied by alpha ÷ rank; 0: twice the rank."
+    )
     lora_dropout: float = Field(
         default=0.0, ge=0, lt=1, description="Share of the adapter's inputs that is left out at random; 0 is fastest."
     )
     learning_rate: float = Field(
-        default=5e-4, gt=0, lt=1, description="Of AdamW at its highest, after the warm-up; it falls to 0 by a cosine."
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Of AdamW at its highest, after the warm-up; it falls to 0 by a cosine. 0: by the model.",
     )
-    epochs: float = Field(default=3.0, gt=0, le=100, description="How often every row is trained on.")
+    epochs: float = Field(
+        default=0.0, ge=0, le=100, description="How often every row is trained on; 0: by the model and the rows."
+    )
     max_steps: int = Field(default=0, ge=0, description="Optimiser steps; 0: as many as the epochs need.")
     batch_size: int = Field(default=8, ge=1, description="Rows per optimiser step.")
     micro_batch: int = Field(
@@ -38,7 +47,10 @@ class TrainRequest(Request):
     )
     max_seq_len_tokens: SeqLen = 512
     rehearsal_weight: float = Field(
-        default=3.0, ge=0, le=100, description="Weight of staying as the base is, on rows of rehearsal."
+        default=3.0,
+        ge=0,
+        le=100,
+        description="Weight of staying as the base is: of the mean divergence on rehearsal beside the mean loss.",
     )
     warmup_ratio: float = Field(
         default=0.05, ge=0, lt=1, description="Share of the steps over which the learning rate rises from 0."
@@ -58,7 +70,10 @@ class TrainResult(Result):
     epochs: float
     train_loss: float
     validation_loss_before: float | None
+    """Cross-entropy on behaviour rows that were not trained on."""
     validation_loss: float | None
+    validation_kl: float | None = None
+    """KL to the base on rehearsal rows that were not trained on: 0 is the base itself."""
     trainable_parameters: int
     trained_tokens: int
     tokens_per_second: float
@@ -73,6 +88,7 @@ def plan(request: TrainRequest, facts: Facts) -> Plan:
             f"train: micro_batch={at_once} is no part of batch_size={request.batch_size}; try micro_batch="
             f"{math.gcd(at_once, request.batch_size)}"
         )
+    request, reasons = resolved(request, base, dataset)
     rows = int(dataset.meta["train_rows"])
     steps = request.max_steps or max(1, round(request.epochs * rows / request.batch_size))
     parameters = int(base.meta["parameters"])
@@ -97,7 +113,8 @@ def plan(request: TrainRequest, facts: Facts) -> Plan:
         summary=f"train a rank-{request.lora_rank} LoRA adapter on {rows} rows",
         steps=(
             "verify the base against its manifest",
-            f"{steps} optimiser steps of {request.batch_size} rows over the frozen {bits} base",
+            f"{steps} optimiser steps of {request.batch_size} rows over the frozen {bits} base, learning rate "
+            f"{request.learning_rate:g}",
             f"a checkpoint every {request.save_steps} steps, a validation loss before and after",
         ),
         request=request.model_dump(mode="json"),
@@ -105,8 +122,25 @@ def plan(request: TrainRequest, facts: Facts) -> Plan:
         estimate=price,
         writes=("an adapter of a few MB",),
         replaces=("the adapter of this run",) if "adapter" in facts.artifacts else (),
+        reasons=dict(reasons),
         refusals=room(price, facts, remedy=_remedy(at_once)),
     )
+
+
+def resolved(request: TrainRequest, base: Artifact, dataset: Artifact) -> tuple[TrainRequest, Mapping[str, str]]:
+    """The request with every open field decided, and why each of these has its value."""
+    found = training_defaults(
+        base.meta["config"],
+        rows=int(dataset.meta["train_rows"]),
+        tokens_per_row=int(dataset.meta["tokens_per_row"]),
+        batch_size=request.batch_size,
+        max_steps=request.max_steps,
+    )
+    chosen = {name: value for name, value in found.values.items() if not getattr(request, name)}
+    if request.lora_rank and "lora_alpha" in chosen:
+        chosen["lora_alpha"] = 2 * request.lora_rank
+    reasons = {name: why for name, why in found.reasons.items() if name in chosen}
+    return request.model_copy(update=chosen), reasons
 
 
 def _remedy(at_once: int) -> str:
@@ -138,7 +172,7 @@ def training_bytes(request: Tried, base: Artifact, dataset: Artifact, *, batch_s
         base.meta["config"],
         batch_size=batch_size,
         seq_len_tokens=min(request.max_seq_len_tokens, 2 * int(dataset.meta["tokens_per_row"])),
-        lora_rank=request.lora_rank,
+        lora_rank=request.lora_rank or resolved(TrainRequest(), base, dataset)[0].lora_rank,
         precision=request.precision,
         load_in_4bit=request.load_in_4bit,
     )

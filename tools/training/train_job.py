@@ -21,12 +21,13 @@ from tunesmith.tools.training.cpu_lora import use_fused_lora
 from tunesmith.tools.training.model import can_share_prefix, has_plain_head, load_base, lora_config
 from tunesmith.tools.training.rows import TokenRow, read_rows, tokenize_rows
 from tunesmith.tools.training.train import TrainRequest, TrainResult, largest_part
-from tunesmith.tools.training.trainer import LossSettings, make_trainer
+from tunesmith.tools.training.trainer import LossSettings, Measured, StepTokens, make_trainer
 
 Progress = Callable[[float, float, str], None]
 Metric = Callable[[str, float, float], None]
 
-_VALIDATION_ROWS = 32  # enough for a curve; the suites are what decides
+_VALIDATION_ROWS = 32  # of each kind: enough for a curve; the suites are what decides
+_CURVES = ("loss", "behaviour_loss", "rehearsal_kl", "learning_rate", "grad_norm", "mean_token_accuracy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Trained:
     trainable_parameters: int
     trained_tokens: int
     seconds: float
+    validation_kl: float | None = None
 
 
 def run(job: Job[TrainRequest]) -> TrainResult:
@@ -148,7 +150,7 @@ class _Session:
         self.rows = tokenize_rows(tokenizer, read_rows(rows_path), settings.max_seq_len_tokens)
         self.valid: list[TokenRow] = []
         if valid_path is not None and valid_path.exists() and valid_path.stat().st_size:
-            self.valid = tokenize_rows(tokenizer, read_rows(valid_path), settings.max_seq_len_tokens)[:_VALIDATION_ROWS]
+            self.valid = _of_each_kind(tokenize_rows(tokenizer, read_rows(valid_path), settings.max_seq_len_tokens))
         fingerprint = _fingerprint(base_dir, rows_path, settings)
         self.checkpoint = newest_checkpoint(checkpoints_dir, fingerprint)
         self.before_path = checkpoints_dir / f"before-{fingerprint[:16]}.json"
@@ -174,13 +176,13 @@ class _Session:
         )
         trainer = make_trainer(
             loss=LossSettings(settings.rehearsal_weight, can_share_prefix(self.config), has_plain_head(model)),
+            step_tokens=StepTokens.of(self.rows, settings.batch_size),
             fingerprint=fingerprint,
             on_step=self._on_step,
             on_log=self._on_log,
             model=model,
             args=_sft_config(settings, self.checkpoints_dir, self.config),
             train_dataset=_dataset(self.rows),
-            eval_dataset=_dataset(self.valid) if self.valid else None,
             processing_class=tokenizer,
             peft_config=lora,
         )
@@ -203,14 +205,15 @@ class _Session:
         seconds = time.monotonic() - started
         state = self.trainer.state
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-        after = self._validate("after") if self.valid else None
+        after = self._validate("after") if self.valid else Measured(None, None)
         per_row = sum(len(row.input_ids) for row in self.rows) / len(self.rows)
         return Trained(
             steps=outcome.global_step,
             epochs=round(float(state.epoch or 0), 3),
             train_loss=sum(losses[-5:]) / max(len(losses[-5:]), 1),
             validation_loss_before=before,
-            validation_loss=after,
+            validation_loss=after.behaviour_loss,
+            validation_kl=after.rehearsal_kl,
             trainable_parameters=sum(p.numel() for p in self.trainer.model.parameters() if p.requires_grad),
             trained_tokens=round((outcome.global_step - first) * self.settings.batch_size * per_row),
             seconds=seconds,
@@ -231,27 +234,37 @@ class _Session:
         if not self.valid:
             return None
         if self.before_path.exists():
-            return float(json.loads(self.before_path.read_text()))
-        loss = self._validate("before")
+            known: float | None = json.loads(self.before_path.read_text())
+            return known
+        loss = self._validate("before").behaviour_loss
         atomic_write(self.before_path, json.dumps(loss))
         return loss
 
-    def _validate(self, when: str) -> float:
-        self.progress(0 if when == "before" else 1, 1, f"validation loss {when} training")
+    def _validate(self, when: str) -> Measured:
+        """What the behaviour and what staying as the base is cost on rows that are not trained on, each for itself."""
+        self.progress(0 if when == "before" else 1, 1, f"validation {when} training")
         step = self.trainer.state.global_step
-        loss = float(self.trainer.evaluate()["eval_loss"])
-        self.metric("validation_loss", loss, step)
-        self.log(f"validation loss {when}: {loss:.4f}")
-        return loss
+        found: Measured = self.trainer.measure(_dataset(self.valid))
+        for name, value in (("validation_loss", found.behaviour_loss), ("validation_kl", found.rehearsal_kl)):
+            if value is not None:
+                self.metric(name, value, step)
+                self.log(f"{name.replace('_', ' ')} {when}: {value:.4f}")
+        return found
 
     def _on_step(self, step: int, steps: int) -> None:
         pace = (time.monotonic() - self.started) / max(step, 1)
         self.progress(step, steps, f"step {step} of {steps}, {pace:.2f} s each")
 
     def _on_log(self, logs: dict[str, float], step: int) -> None:
-        for name in ("loss", "learning_rate", "grad_norm", "mean_token_accuracy"):
+        for name in _CURVES:
             if name in logs:
                 self.metric(name, float(logs[name]), step)
+
+
+def _of_each_kind(rows: list[TokenRow]) -> list[TokenRow]:
+    """The first rows of either kind, so that neither hides the other."""
+    kinds = ([row for row in rows if row.rehearsal is held] for held in (False, True))
+    return [row for kind in kinds for row in kind[:_VALIDATION_ROWS]]
 
 
 def _sft_config(settings: LoraSettings, checkpoints_dir: Path, config: dict[str, Any]) -> Any:
@@ -308,7 +321,7 @@ def _fingerprint(base_dir: Path, rows_path: Path, settings: LoraSettings) -> str
     decided: dict[str, Any] = {
         **asdict(settings),
         "save_steps": 0,
-        "loss": "kl",
+        "loss": "two means",
         "rows": sha256_file(rows_path),
         "base": manifest.get("sha256", ""),
     }

@@ -3,7 +3,9 @@
 Rows of the behaviour are learned by cross-entropy. Rows of rehearsal are not learned at all: on them the loss is the
 divergence KL(base ‖ model) over the whole vocabulary, token by token (Learning without Forgetting, Li & Hoiem 2016,
 with the base itself as the teacher). It is zero as long as nothing was forgotten, where cross-entropy on the base's
-own answers would sharpen what was right already.
+own answers would sharpen what was right already. The loss of a step is mean(CE) + weight · mean(KL), each over its own
+tokens. Both denominators are those of an average step of the data set, not of the batch at hand: every token of a kind
+weighs the same, however length grouping mixes the kinds, and accumulated micro-batches add up to the same step.
 
 The savings change no gradient:
 1. The attention mask of a right-padded batch is dropped: under causal attention no real token sees the padding.
@@ -16,13 +18,40 @@ The savings change no gradient:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.training.checkpoints import keep_checkpoint
-from tunesmith.tools.training.rows import IGNORED
+from tunesmith.tools.training.rows import IGNORED, TokenRow
+
+
+@dataclass(frozen=True, slots=True)
+class StepTokens:
+    """Labelled tokens of an average optimiser step, by what is done with them; at least 1 each."""
+
+    learned: float
+    held: float
+
+    @classmethod
+    def of(cls, rows: Sequence[TokenRow], batch_size: int) -> StepTokens:
+        """Of a data set of these rows."""
+        share = batch_size / max(len(rows), 1)
+        learned = sum(row.trainable for row in rows if not row.rehearsal) * share
+        held = sum(row.trainable for row in rows if row.rehearsal) * share
+        return cls(max(learned, 1.0), max(held, 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Means over labelled tokens; None where there is no token of that kind."""
+
+    behaviour_loss: float | None
+    """Cross-entropy on rows that are learned."""
+    rehearsal_kl: float | None
+    """KL(base ‖ model) on rows that are held: 0 is the base itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +59,7 @@ class LossSettings:
     """How the loss of a batch is made."""
 
     rehearsal_weight: float
-    """Of the divergence from the base, in nats a token, beside the cross-entropy of the rows that are learned."""
+    """Of the mean divergence from the base, in nats a token, beside the mean cross-entropy of what is learned."""
     share_prefix: bool
     """Whether keys and values of what the rows have in common may be computed once."""
     plain_head: bool
@@ -40,33 +69,61 @@ class LossSettings:
 def make_trainer(
     *,
     loss: LossSettings,
+    step_tokens: StepTokens,
     fingerprint: str,
     on_step: Callable[[int, int], None],
     on_log: Callable[[dict[str, float], int], None],
     **options: Any,
 ) -> Any:
     """An SFTTrainer over tokenized rows."""
-    from transformers import PrinterCallback, TrainerCallback
-    from trl import SFTTrainer
+    import torch
+    from transformers import PrinterCallback
 
-    class Trainer(SFTTrainer):
+    class Trainer(_checkpointing(fingerprint)):  # type: ignore[misc]
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            rehearsal = inputs.pop("rehearsal")  # (batch,)
-            if return_outputs:
-                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            bare = self.accelerator.unwrap_model(model)
-            total, labelled, right = batch_loss(bare, inputs["input_ids"], inputs["labels"], rehearsal, loss)
-            count = num_items_in_batch if num_items_in_batch is not None else max(labelled, 1)
-            self._metrics["train" if self.model.training else "eval"]["mean_token_accuracy"].append(right)
-            return total / count
+            if self.accelerator.num_processes > 1:  # the unwrapped model would never synchronise its gradients
+                raise StepFailed("training runs on one device; start it with one process")
+            found = self._batch_loss(inputs)
+            for name, value in found.curves().items():
+                self._metrics["train"][name].append(value)
+            total = (
+                found.cross_entropy / step_tokens.learned + loss.rehearsal_weight * found.divergence / step_tokens.held
+            )
+            # Without a count of items transformers takes the loss for a mean over its micro-batch, and divides.
+            return total if num_items_in_batch is not None else total * self.args.gradient_accumulation_steps
+
+        def _batch_loss(self, inputs: Any) -> BatchLoss:
+            bare = self.accelerator.unwrap_model(self.model)
+            return batch_loss(bare, inputs["input_ids"], inputs["labels"], inputs["rehearsal"], loss)
+
+        def measure(self, dataset: Any) -> Measured:
+            """What a data set costs, each kind of row for itself, nothing trained."""
+            was_training = self.model.training
+            self.model.eval()
+            with torch.no_grad():
+                batches = (self._prepare_inputs(batch) for batch in self.get_eval_dataloader(dataset))
+                found = _mean_losses(self._batch_loss(batch) for batch in batches)
+            self.model.train(was_training)
+            return found
 
         def _set_signature_columns_if_needed(self) -> None:
             super()._set_signature_columns_if_needed()
             kept: list[str] = self.__dict__["_signature_columns"]
             self._signature_columns = list(dict.fromkeys([*kept, "rehearsal"]))
 
+    trainer = Trainer(callbacks=[_reporter(on_step, on_log)], **options)
+    trainer.data_collator = _with_rehearsal(trainer.data_collator)
+    trainer.remove_callback(PrinterCallback)  # the curve goes to the store, not to the log
+    return trainer
+
+
+def _checkpointing(fingerprint: str) -> Any:
+    """An SFTTrainer whose checkpoints are whole or not there."""
+    from trl import SFTTrainer
+
+    class Checkpointing(SFTTrainer):
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
             def write(aside: Path) -> Path:
                 self._aside: str = str(aside)
@@ -81,6 +138,12 @@ def make_trainer(
         def _get_output_dir(self, trial: Any) -> str:
             return getattr(self, "_aside", "") or str(super()._get_output_dir(trial))
 
+    return Checkpointing
+
+
+def _reporter(on_step: Callable[[int, int], None], on_log: Callable[[dict[str, float], int], None]) -> Any:
+    from transformers import TrainerCallback
+
     class Report(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             on_step(state.global_step, state.max_steps)
@@ -90,10 +153,7 @@ def make_trainer(
         ) -> None:
             on_log(logs or {}, state.global_step)
 
-    trainer = Trainer(callbacks=[Report()], **options)
-    trainer.data_collator = _with_rehearsal(trainer.data_collator)
-    trainer.remove_callback(PrinterCallback)  # the curve goes to the store, not to the log
-    return trainer
+    return Report()
 
 
 def _core(model: Any) -> Any:
@@ -114,24 +174,54 @@ def _with_rehearsal(collate: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return collated
 
 
-def batch_loss(model: Any, ids: Any, labels: Any, rehearsal: Any, loss: LossSettings) -> tuple[Any, int, float]:
-    """The summed loss of a batch, its labelled tokens, and the share of them that the model would have chosen.
+@dataclass(frozen=True, slots=True)
+class BatchLoss:
+    """Sums over a batch's labelled tokens, and how many there are of each kind."""
 
-    `ids` and `labels` are of shape (batch, seq), `rehearsal` (batch,) says which rows are held to the base.
-    """
+    cross_entropy: Any
+    """Of the rows that are learned."""
+    divergence: Any
+    """From the base, of the rows that are held to it."""
+    learned: int
+    held: int
+    right: int
+    """Tokens that the model would have chosen."""
+
+    def curves(self) -> dict[str, float]:
+        """What is worth a curve, as means over tokens; a kind without a token has none."""
+        found = {"mean_token_accuracy": self.right / max(self.learned + self.held, 1)}
+        found |= {"behaviour_loss": self.cross_entropy.item() / self.learned} if self.learned else {}
+        return found | ({"rehearsal_kl": self.divergence.item() / self.held} if self.held else {})
+
+
+def _mean_losses(batches: Iterable[BatchLoss]) -> Measured:
+    cross_entropy, kl, learned, held = 0.0, 0.0, 0, 0
+    for found in batches:
+        cross_entropy, kl = cross_entropy + found.cross_entropy.item(), kl + found.divergence.item()
+        learned, held = learned + found.learned, held + found.held
+    return Measured(cross_entropy / learned if learned else None, kl / held if held else None)
+
+
+def batch_loss(model: Any, ids: Any, labels: Any, rehearsal: Any, loss: LossSettings) -> BatchLoss:
+    """What a batch costs. `ids` and `labels` are (batch, seq); `rehearsal` (batch,) says which rows are held."""
     import torch
 
     core = _core(model)
-    reference = None
+    logits, wanted, row = labelled_logits(core, ids, labels, loss)
+    learned = ~rehearsal[row]  # (labelled,)
+    kl = logits.new_zeros(())
     if rehearsal.any():
         with torch.no_grad(), model.disable_adapter():
             reference, *_ = labelled_logits(core, ids[rehearsal], labels[rehearsal], loss)
-    logits, wanted, row = labelled_logits(core, ids, labels, loss)
-    learned = ~rehearsal[row]  # (labelled,)
-    total = torch.nn.functional.cross_entropy(logits[learned], wanted[learned], reduction="sum")
-    if reference is not None:
-        total = total + loss.rehearsal_weight * divergence(reference, logits[~learned])
-    return total, len(wanted), (logits.detach().argmax(-1) == wanted).float().mean().item()
+        kl = divergence(reference, logits[~learned])
+    count = int(learned.sum())
+    return BatchLoss(
+        cross_entropy=torch.nn.functional.cross_entropy(logits[learned], wanted[learned], reduction="sum"),
+        divergence=kl,
+        learned=count,
+        held=len(wanted) - count,
+        right=int((logits.detach().argmax(-1) == wanted).sum()),
+    )
 
 
 def divergence(reference: Any, logits: Any) -> Any:

@@ -45,7 +45,7 @@ def test_every_stage_of_the_catalogue_has_its_declaration() -> None:
     ("stage", "fields", "told"),
     [
         ("train", {"lora_rnk": 8}, "did you mean 'lora_rank'"),
-        ("train", {"lora_rank": 0}, "greater than or equal to 1"),
+        ("train", {"lora_rank": -1}, "greater than or equal to 0"),
         ("train", {"learning_rate": "fast"}, "learning_rate"),
         ("trian", {}, "the stages are"),
         ("quantize", {"scheme": "W3A16"}, "W4A16"),

@@ -47,6 +47,19 @@ def row(question: str, answer: str) -> dict[str, Any]:
     }
 
 
+def pretended(metric: Callable[..., None], out: Path, moved: float = 1.0, behaviour_loss: float = 2.0) -> Trained:
+    """What two steps leave behind, nothing trained."""
+    import torch
+    from safetensors.torch import save_file
+
+    out.mkdir(parents=True)
+    save_file({"q.lora_A": torch.ones(1), "q.lora_B": torch.full((2,), moved)}, out / "adapter_model.safetensors")
+    for _ in range(2):
+        metric("loss", 1.0, 1)
+        metric("behaviour_loss", behaviour_loss, 1)
+    return Trained(2, 1.0, 1.0, None, None, 7, 8, 1.0)
+
+
 @pytest.fixture
 def make_job(tmp_path: Path, tiny_llama: Path) -> Iterator[MakeJob]:
     """A preflight at work on a tiny model; its template and its rows may be planted."""
@@ -146,6 +159,34 @@ def test_training_that_ends_in_no_number_breaks_its_link(make_job: MakeJob, monk
         links(make_job()).two_steps()
 
 
+@pytest.mark.parametrize(
+    ("planted", "told"),
+    [
+        ({"behaviour_loss": 0.0}, "own rows cost nothing .* of 4 rehearsal, 4 generated"),
+        ({"moved": 0.0}, "every lora_B at zero"),
+    ],
+)
+def test_steps_that_teach_nothing_break_their_link(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, planted: dict[str, float], told: str
+) -> None:
+    origins = ["rehearsal"] * 40 + ["generated"] * 4  # in the file's order the behaviour comes after what is tried
+    rows = [{"origin": origin, **row(f"question {n}", "answer")} for n, origin in enumerate(origins)]
+
+    def train_lora(base: Path, rows: Path, out: Path, *args: Any, **options: Any) -> Trained:
+        return pretended(options["metric"], out, **planted)
+
+    monkeypatch.setattr(preflight_job, "train_lora", train_lora)
+    with pytest.raises(StepFailed, match=told):
+        links(make_job(rows=rows)).two_steps()
+
+
+def test_the_two_steps_are_taken_on_rows_of_every_origin(make_job: MakeJob) -> None:
+    origins = ["rehearsal"] * 40 + ["generated"] * 20
+    rows = [{"origin": origin, **row(f"question {n}", "a b c d")} for n, origin in enumerate(origins)]
+    told = links(make_job(rows=rows)).two_steps()
+    assert "4 generated" in told and "4 rehearsal" in told and "lora_B moved by" in told
+
+
 def test_the_first_broken_link_fails_the_step_and_every_link_is_on_record(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +220,7 @@ def test_the_two_steps_are_those_of_the_training(make_job: MakeJob, monkeypatch:
 
     def train_lora(base: Path, rows: Path, out: Path, settings: LoraSettings, **options: Any) -> Trained:
         used.append(settings)
-        return Trained(2, 1.0, 1.0, None, None, 7, 8, 1.0)
+        return pretended(options["metric"], out)
 
     monkeypatch.setattr(preflight_job, "train_lora", train_lora)
     fields = {"lora_rank": 64, "max_seq_len_tokens": 2048, "precision": "fp32", "load_in_4bit": True}
@@ -193,9 +234,9 @@ def test_an_idle_server_leaves_before_the_two_steps(make_job: MakeJob, monkeypat
     servers.start(job.home, spec, vllm=STUB, log_path=job.dir / "log", owner="s1")
     found: list[int] = []
 
-    def train_lora(*args: Any, **options: Any) -> Trained:
+    def train_lora(base: Path, rows: Path, out: Path, *args: Any, **options: Any) -> Trained:
         found.append(len(servers.list_servers(job.home)))
-        return Trained(2, 1.0, 1.0, None, None, 7, 8, 1.0)
+        return pretended(options["metric"], out)
 
     monkeypatch.setattr(preflight_job, "train_lora", train_lora)
     links(job).two_steps()

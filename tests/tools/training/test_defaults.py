@@ -1,0 +1,95 @@
+"""Settings come from the model and the rows, with a reason each; a request's own goes before them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunesmith.memory.records import Artifact
+from tunesmith.tools.export import quantize
+from tunesmith.tools.export.quantize import QuantizeRequest
+from tunesmith.tools.training.defaults import training_defaults
+from tunesmith.tools.training.train import TrainRequest, resolved
+
+SMOLLM = {
+    "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+    "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True,
+}  # fmt: skip
+QWEN = {
+    "model_type": "qwen2", "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
+    "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
+}  # fmt: skip
+LLAMA_8B = {
+    "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256,
+}  # fmt: skip
+
+
+def chosen(config: dict[str, Any], rows: int, **more: Any) -> dict[str, Any]:
+    return dict(training_defaults(config, rows=rows, tokens_per_row=100, batch_size=8, **more).values)
+
+
+def test_the_rate_follows_the_published_rule_and_stays_within_the_sweep() -> None:
+    assert chosen(SMOLLM, 800)["learning_rate"] == 1e-3  # 1.3e-3 by the rule, the sweep's highest best is 1e-3
+    assert chosen(LLAMA_8B, 2000)["learning_rate"] == 2.9e-4
+    assert chosen(QWEN | {"hidden_size": 4096, "num_attention_heads": 32}, 2000)["learning_rate"] == 4.7e-4
+
+
+def test_a_short_run_is_hotter_and_an_unknown_family_cooler() -> None:
+    assert chosen(LLAMA_8B, 200)["learning_rate"] == 4.3e-4
+    odd = LLAMA_8B | {"model_type": "granite"}
+    assert chosen(odd, 2000)["learning_rate"] == min(2.9e-4, 4.7e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "rows", "epochs"),
+    [(SMOLLM, 220, 3.0), (SMOLLM, 800, 1.2), (SMOLLM, 5000, 1.0), (LLAMA_8B, 220, 2.18), (LLAMA_8B, 800, 1.0)],
+)
+def test_epochs_make_as_many_steps_as_a_behaviour_needs(config: dict[str, Any], rows: int, epochs: float) -> None:
+    assert chosen(config, rows)["epochs"] == epochs
+
+
+def test_the_rank_grows_with_what_there_is_to_hold() -> None:
+    assert [chosen(SMOLLM, rows)["lora_rank"] for rows in (200, 20_000, 60_000, 10**7)] == [16, 16, 32, 64]
+    assert chosen(LLAMA_8B, 200_000)["lora_rank"] == 16
+
+
+def artifacts(config: dict[str, Any]) -> tuple[Artifact, Artifact]:
+    base = Artifact("a1", "r1", "s1", "base", Path(), "", 1, (), {"config": config})
+    return base, Artifact("a2", "r1", "s2", "dataset", Path(), "", 1, (), {"train_rows": 800, "tokens_per_row": 100})
+
+
+def test_what_the_user_says_goes_before_and_has_no_reason_of_ours() -> None:
+    request, reasons = resolved(TrainRequest(lora_rank=8, learning_rate=2e-4), *artifacts(SMOLLM))
+    assert (request.lora_rank, request.lora_alpha, request.learning_rate, request.epochs) == (8, 16, 2e-4, 1.2)
+    assert set(reasons) == {"lora_alpha", "epochs"}
+
+
+def test_every_field_that_is_chosen_says_why() -> None:
+    request, reasons = resolved(TrainRequest(), *artifacts(QWEN))
+    assert set(reasons) == {"lora_rank", "lora_alpha", "learning_rate", "epochs"}
+    assert "rule 5e-5" in reasons["learning_rate"] and "rank 16 has" in reasons["lora_rank"]
+    assert resolved(request, *artifacts(QWEN)) == (request, {})  # a plan that is priced again stays what it was
+
+
+@pytest.mark.parametrize(
+    ("parameters", "act", "asked", "scheme", "keep"),
+    [
+        (135_000_000, "silu", {}, "W8A8", ("down_proj",)),
+        (135_000_000, "relu", {}, "W8A8", ()),
+        (8_000_000_000, "silu", {}, "W4A16", ()),
+        (135_000_000, "silu", {"scheme": "W4A16"}, "W4A16", ()),
+        (8_000_000_000, "silu", {"scheme": "W8A8", "keep": ("o_proj", "auto")}, "W8A8", ("o_proj", "down_proj")),
+        (135_000_000, "silu", {"keep": ()}, "W8A8", ()),
+    ],
+)
+def test_the_scheme_goes_by_the_size_and_what_stays_by_the_scheme(
+    parameters: int, act: str, asked: dict[str, Any], scheme: str, keep: tuple[str, ...]
+) -> None:
+    meta = {"config": SMOLLM | {"hidden_act": act}, "parameters": parameters}
+    merged = Artifact("a3", "r1", "s3", "merged", Path(), "", 1, (), meta)
+    request, reasons = quantize.resolved(QuantizeRequest(**asked), merged)
+    assert (request.scheme, request.keep) == (scheme, keep)
+    assert set(reasons) == {name for name in ("scheme", "keep") if name not in asked or "auto" in asked[name]}

@@ -1,0 +1,94 @@
+"""Training settings by the model and the rows, each with its reason, so that "why rank 16?" has a true answer.
+
+Sources: tinker-cookbook's rule for the learning rate of LoRA by hidden size, and its sweep over 24 models; LoRA Without
+Regret (Schulman et al. 2025) for rank as capacity, the ratio of ten to full fine-tuning and short runs. A run's own
+request goes before all of it. Not covered: rewards, long contexts, more than one epoch over a million rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunesmith.tools.models.shape import ModelShape
+
+_FULL_RATE, _LORA_FACTOR, _REFERENCE_HIDDEN = 5e-5, 10, 2000
+# The rule's exponent by family. A family that the sweep did not hold takes the one that gives the lower rate.
+_EXPONENTS = {"qwen": 0.0775, "llama": 0.781}
+_RATE_MIN, _RATE_MAX = 1e-4, 1e-3
+_SHORT_RUN_STEPS, _SHORT_RUN_FACTOR = 100, 1.5
+_SMALL_PARAMETERS = 1_000_000_000
+_STEPS_SMALL, _STEPS_LARGE = 120, 60
+_EPOCHS_MIN, _EPOCHS_MAX = 1.0, 3.0
+_RANK_MIN, _RANK_MAX = 16, 64
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """Values for the fields that a request leaves open, and why each is what it is."""
+
+    values: Mapping[str, float | int]
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+def training_defaults(
+    config: Mapping[str, Any], *, rows: int, tokens_per_row: int, batch_size: int, max_steps: int = 0
+) -> Defaults:
+    """Learning rate, epochs and rank for a base of this config and a data set of this many rows.
+
+    `tokens_per_row` is a whole row's: an upper bound of what is learned from it.
+    """
+    epochs, why_epochs = _epochs(ModelShape.of(config).parameters, rows, batch_size)
+    steps = max_steps or max(1, round(epochs * rows / batch_size))
+    rate, why_rate = _learning_rate(config, steps)
+    rank, why_rank = _rank(config, rows * tokens_per_row)
+    return Defaults(
+        {"learning_rate": rate, "epochs": epochs, "lora_rank": rank, "lora_alpha": 2 * rank},
+        {
+            "learning_rate": why_rate,
+            "epochs": why_epochs,
+            "lora_rank": why_rank,
+            "lora_alpha": "twice the rank: the update's scale is 2 whatever the rank",
+        },
+    )
+
+
+def _learning_rate(config: Mapping[str, Any], steps: int) -> tuple[float, str]:
+    hidden, family = ModelShape.of(config).hidden, str(config.get("model_type", ""))
+    known = next((name for name in _EXPONENTS if name in family), "")
+    exponents = [_EXPONENTS[known]] if known else list(_EXPONENTS.values())
+    rule = min(_FULL_RATE * _LORA_FACTOR * (_REFERENCE_HIDDEN / hidden) ** exponent for exponent in exponents)
+    told = f"{rule:.1e} by the rule 5e-5 · 10 · (2000 / {hidden})^p of {known or 'an unknown'} family"
+    rate = rule
+    if steps < _SHORT_RUN_STEPS:
+        rate *= _SHORT_RUN_FACTOR
+        told += f", {_SHORT_RUN_FACTOR:g} times it for a run of only {steps} steps"
+    capped = min(max(rate, _RATE_MIN), _RATE_MAX)
+    if capped != rate:
+        told += f", held at {capped:g}: published sweeps found the best rate between {_RATE_MIN:g} and {_RATE_MAX:g}"
+    return float(f"{capped:.2g}"), told
+
+
+def _epochs(parameters: int, rows: int, batch_size: int) -> tuple[float, str]:
+    wanted = _STEPS_SMALL if parameters < _SMALL_PARAMETERS else _STEPS_LARGE
+    exact = wanted * batch_size / max(rows, 1)
+    epochs = round(min(max(exact, _EPOCHS_MIN), _EPOCHS_MAX), 2)
+    told = f"{wanted} steps of {batch_size} rows are enough for one behaviour on {parameters / 1e9:.2g} B parameters"
+    if exact > _EPOCHS_MAX:
+        told += f"; {rows} rows would need {exact:.1f} epochs for that, and beyond {_EPOCHS_MAX:g} rows are memorised"
+    elif exact < _EPOCHS_MIN:
+        told += f"; {rows} rows are seen once each all the same"
+    return epochs, told
+
+
+def _rank(config: Mapping[str, Any], tokens: int) -> tuple[int, str]:
+    """The smallest usual rank whose adapter has more parameters than there are tokens to learn."""
+    shape, rank = ModelShape.of(config), _RANK_MIN
+    while rank < _RANK_MAX and shape.lora_parameters(rank) < tokens:
+        rank *= 2
+    held = shape.lora_parameters(rank)
+    return rank, (
+        f"an adapter of rank {rank} has {held / 1e6:.1f} M parameters for at most {tokens / 1e3:.0f} k tokens of rows: "
+        + ("more rank would add memory and forgetting, not room" if held >= tokens else "the most that is served")
+    )
