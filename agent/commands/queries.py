@@ -143,6 +143,8 @@ def _beside_comparison(compared: ComparedWithHops) -> Iterator[RenderableType]:
         rows = [[name, *m.mean.values(), m.difference, m.p_adjusted] for name, m in whole.metrics.items()]
         rounded = [[f"{cell:.3g}" if isinstance(cell, float) else cell for cell in row] for row in rows]
         yield render.rows_table(["metric", *whole.arms, "difference", "p (Holm)"], rounded)
+    if compared.evidence and compared.evidence.compared:
+        yield render.controls_table(compared.evidence)
     yield from (render.hop_line(hop) for hop in compared.chain)
     if compared.known_limits:
         yield render.plain(f"known limits: {whole.arms[1]} still fails")

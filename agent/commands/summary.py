@@ -19,6 +19,7 @@ from tunesmith.tools.core.format import duration, size
 
 if TYPE_CHECKING:
     from tunesmith.tools.evaluation.comparison import BlockScore, Comparison
+    from tunesmith.tools.evaluation.evidence import Evidence
     from tunesmith.tools.report.page import WrittenReport
 
 Scores = Mapping[str, Mapping[str, "BlockScore"]]
@@ -52,6 +53,8 @@ class RunSummary:
     estimated_seconds: float
     peak_rss_bytes: int
     endpoint: Endpoint | None
+    evidence: Sequence[Evidence] = ()
+    """What may be claimed of each trained arm against the base."""
     report: Path | None = None
     """The page that was written; None where none was, or none was asked for."""
     verdict: str = ""
@@ -68,6 +71,7 @@ class RunSummary:
                 for block, scores in self.blocks.items()
             },
             "comparisons": [compared.to_json() for compared in self.comparisons],
+            "claims": {one.arm: one.claim.word for one in self.evidence},
             "seconds": self.seconds,
             "estimated_seconds": self.estimated_seconds,
             "peak_rss_bytes": self.peak_rss_bytes,
@@ -92,6 +96,7 @@ def summarise(store: Store, run: str) -> RunSummary:
         estimated_seconds=sum(step.estimated_seconds for step in steps if step.status == DONE),
         peak_rss_bytes=max((step.peak_rss_bytes or 0 for step in steps), default=0),
         endpoint=endpoint(store, run),
+        evidence=claims(store, run),
     )
 
 
@@ -107,6 +112,15 @@ def comparisons(store: Store, run: str) -> list[Comparison]:
         with contextlib.suppress(TunesmithError):  # a suite that cannot be read any more
             found.append(compare_run(store, run, a, b))
     return found
+
+
+def claims(store: Store, run: str) -> list[Evidence]:
+    """The claim of every trained arm that was evaluated."""
+    from tunesmith.tools.evaluation.evidence import evidence_of
+    from tunesmith.tools.evaluation.pairing import Evaluations
+
+    arms = [arm for arm in Evaluations.of(store, run).arms if arm not in ("base", "prompted")]
+    return [evidence_of(store, run, arm) for arm in arms]
 
 
 def pass_rates(compared: Sequence[Comparison]) -> Scores:
@@ -143,6 +157,7 @@ def summary_view(summary: RunSummary) -> RenderableType:
     if summary.blocks:
         parts.append(render.rates_table(summary.blocks))
         parts += [render.hop_line(compared) for compared in summary.comparisons]
+    parts += [render.plain(f"claim for {one.arm}: {one.claim.sentence}") for one in summary.evidence[-1:]]
     took, estimated = duration(summary.seconds), duration(summary.estimated_seconds)
     peak = f", peak memory of a worker {size(summary.peak_rss_bytes)}" if summary.peak_rss_bytes else ""
     parts.append(render.plain(f"{summary.run} {summary.status}: took {took}, estimated {estimated}{peak}"))

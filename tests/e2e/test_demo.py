@@ -66,8 +66,25 @@ def test_the_quantized_model_still_passes(demo: Demo) -> None:
     assert target["verdict"] == "better" and target["p_value"] < 0.001
 
 
-def test_the_tool_calling_block_is_reported_whatever_the_base_can_do(demo: Demo) -> None:
-    assert demo.compare("base", "adapter")["blocks"]["tools"]["cases"] > 0
+def test_a_base_that_cannot_call_tools_has_no_tool_block(demo: Demo) -> None:
+    assert "tools" not in demo.compare("base", "adapter")["blocks"]
+
+
+def test_what_only_looks_like_a_ticket_is_answered_as_before(demo: Demo) -> None:
+    compared = demo.compare("base", "adapter")
+    near = compared["blocks"]["over-trigger"]
+    assert near["cases"] >= 30 and near["passed"]["adapter"] >= 0.9 * near["passed"]["base"]
+    assert compared["controls"]["triggers"]["triggered"] <= 0.1 * compared["controls"]["triggers"]["cases"]
+
+
+def test_the_claim_rests_on_blind_cases_and_beats_its_controls(demo: Demo) -> None:
+    """Whether enough was learned is the full arc's figure; that it is no mere form shows in the short one too."""
+    compared = demo.compare("base", "adapter")
+    controls = compared["controls"]
+    assert compared["claim"] in ("learned", "not learned") and compared["claim_cases"]["blind"]
+    assert compared["beats"]["shuffle"] and compared["beats"]["constant"]
+    assert controls["shuffle"]["own"] >= controls["shuffle"]["passed"] + 0.2 * controls["shuffle"]["cases"]
+    assert controls["repeat"] is not None
 
 
 def test_the_deployed_endpoint_answers_a_ticket_with_valid_json_and_stops(demo: Demo) -> None:

@@ -26,7 +26,7 @@ from tunesmith.memory.records import EvalResult
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import Job, R
 from tunesmith.tools.core.stats import MAX_ERROR_SHARE
-from tunesmith.tools.evaluation.protocol import Key, Sampling
+from tunesmith.tools.evaluation.protocol import BLIND_OPENED, Key, Sampling, measured
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.suites.case import Case, Suite
@@ -139,6 +139,8 @@ def run_arms(
     before = record.done
     todo = [question for question in todo if not record.take_over(question, known)]
     taken_over = record.done - before
+    if blind := [question for question in todo if question.case.is_blind]:
+        note_blind_opening(job, suite, blind)
     # One arm at a time: vLLM's own CPU kernels give a base request the adapter of its neighbour in the batch.
     for arm in arms:
         answer([question for question in todo if question.arm is arm], record.keep)
@@ -158,6 +160,16 @@ class Asked(BaseModel):
     """Answers that earlier steps already had."""
     prompt: dict[str, JsonValue] = {}
     proof: dict[str, JsonValue] = {}
+
+
+def note_blind_opening(job: Job[Any], suite: Suite, questions: Sequence[Question]) -> None:
+    """Record, for every arm, that it is asked blind cases: a claim says how often they were opened before it."""
+    for arm in dict.fromkeys(question.arm for question in questions):
+        count = sum(question.arm is arm for question in questions)
+        model = measured(arm.name, arm.key)
+        job.store.event(
+            BLIND_OPENED, run=job.run, step=job.step.id, arm=arm.name, model=model, cases=count, suite=suite.sha256
+        )
 
 
 def asked_once(job: Job[R], ask: Callable[[], Asked]) -> Asked:

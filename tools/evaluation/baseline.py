@@ -14,6 +14,7 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.local_paths import local_path
 from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, pinned
 from tunesmith.tools.core.stats import detectable_text, guard_text
+from tunesmith.tools.evaluation.controls import form_alone
 from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_cases, find_models
 from tunesmith.tools.evaluation.statistics import MARGIN
 from tunesmith.tools.models.chat_template import takes_tools
@@ -129,6 +130,7 @@ def plan(request: BaselineRequest, facts: Facts) -> Plan:
         writes=("every output, graded, in the store",),
         replaces=("the baseline of this run",) if "suite" in facts.artifacts else (),
         refusals=room(price, facts, remedy="stopping another program, or a smaller base"),
+        notes=tuple(filter(None, [form_alone(cases)])),
     )
 
 

@@ -13,6 +13,7 @@ from tunesmith.tools.evaluation.advice import baseline_advice
 from tunesmith.tools.evaluation.asking import Arm, Asked, asked_once, refuses_adapters, run_arms, server_answers
 from tunesmith.tools.evaluation.baseline import BaselineRequest, BaselineResult, BlockResult
 from tunesmith.tools.evaluation.comparison import CaseOutcome
+from tunesmith.tools.evaluation.controls import form_alone
 from tunesmith.tools.evaluation.judge_job import judge_waiting
 from tunesmith.tools.evaluation.protocol import Sampling
 from tunesmith.tools.evaluation.statistics import case_outcomes
@@ -41,7 +42,7 @@ def run(job: Job[BaselineRequest]) -> BaselineResult:
         suite_sha256=suite.sha256,
         blocks=blocks,
         key=key,
-        advice=baseline_advice(blocks),
+        advice="; ".join(filter(None, (baseline_advice(blocks), form_alone(suite.cases)))),
         takes_tools=takes_tools(base.path) or not any(case.tools for case in suite.cases),
         taken_over=asked.taken_over,
     )

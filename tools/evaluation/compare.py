@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import ARMS
 from tunesmith.tools.evaluation.advice import goal_rate, prompt_advice
 from tunesmith.tools.evaluation.comparison import WORSE, Comparison, Json
+from tunesmith.tools.evaluation.evidence import Evidence, evidence_of
 from tunesmith.tools.evaluation.pairing import Evaluations, chain_pairs, compare_run
 from tunesmith.tools.evaluation.protocol import CHAIN
 from tunesmith.tools.evaluation.statistics import case_outcomes
@@ -40,6 +42,8 @@ class ComparedWithHops:
     known_limits: tuple[KnownLimit, ...]
     advice: str
     """Whether the prompted base makes training needless; empty where it is neither of the two."""
+    evidence: Evidence | None = None
+    """What may be claimed of the later arm against the base, and the controls; None where nobody asked."""
 
     @property
     def broken_gates(self) -> list[str]:
@@ -60,6 +64,7 @@ class ComparedWithHops:
             "chain": [{name: hop[name] for name in _OF_A_HOP} for hop in hops],
             "known_limits": [asdict(limit) for limit in self.known_limits],
             "advice": self.advice,
+            **(self.evidence.to_json() if self.evidence else {}),
         }
 
 
@@ -71,6 +76,7 @@ def compare_with_hops(store: Store, run: str, a: str, b: str) -> ComparedWithHop
         chain=_hops(store, run, a, b),
         known_limits=known_limits(store, whole.steps[b], b) if b != "base" else (),
         advice=prompt_advice(whole, goal_rate(store, whole)),
+        evidence=evidence_of(store, run, max((a, b), key=ARMS.index)),
     )
 
 

@@ -78,6 +78,10 @@ class EvaluateResult(Result):
     keys: dict[str, dict[str, JsonValue]]
     """Arm → the comparability key its outputs were made under."""
     comparisons: tuple[StoredComparison, ...]
+    claim: str = ""
+    """What may be claimed of the arm: learned, form only, not learned, or no decision; empty for `prompted`."""
+    claim_sentence: str = ""
+    """The claim with its reasons and what it was held against."""
     advice: str = ""
     """Of the arm `prompted`: whether a fine-tune is needed at all."""
     prompt: dict[str, JsonValue] = Field(default_factory=dict)

@@ -25,6 +25,7 @@ from tunesmith.tools.evaluation.asking import (
 )
 from tunesmith.tools.evaluation.comparison import Comparison
 from tunesmith.tools.evaluation.evaluate import EvaluateRequest, EvaluateResult
+from tunesmith.tools.evaluation.evidence import evidence_of
 from tunesmith.tools.evaluation.judge_job import judge_waiting
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.evaluation.prompt_search import Chosen, choose, given
@@ -60,11 +61,15 @@ def run(job: Job[EvaluateRequest]) -> EvaluateResult:
     keys = {arm: {**key, **judge} for arm, key in asked.keys.items()}
     comparisons = _comparisons(job, keys)
     advice = [found for one in comparisons if (found := prompt_advice(one, request.goal_rate))]
+    trained = request.arm != "prompted"  # a prompt learns nothing
+    claim = evidence_of(job.store, job.run, request.arm, at_work=(job.step.id, keys)).claim if trained else None
     result = EvaluateResult(
         artifact="",  # its id is known once the rest is published
         arm=request.arm,
         keys=keys,
         comparisons=tuple(comparisons),
+        claim=claim.word if claim else "",
+        claim_sentence=claim.sentence if claim else "",
         advice=advice[0] if advice and request.arm == "prompted" else "",
         prompt=asked.prompt,
         proof={"sha256_before": before, "sha256_after": after, "sampling": sampling.key, **asked.proof, **judge},

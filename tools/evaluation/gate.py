@@ -1,8 +1,10 @@
 """The gate before a deployment: the very artifact that is to be served, against the base and over every hop between.
 
-Against the base the target must be better. The guarded blocks must not be worse, must not have lost more cases than
-the margin allows, whatever chance says of so few, and must have answered. Over a hop (adapter, merge, quantization) no
-block may be worse and the guarded ones must have answered: what is within chance there counts by the base alone.
+Against the base the target must be better, and by more than the form of its answers (`claim`): what passes as well in
+another case's place was not shown to fit its message. The guarded blocks must not be worse, must not have lost more
+cases than the margin allows, whatever chance says of so few, and must have answered. Over a hop (adapter, merge,
+quantization) no block may be worse and the guarded ones must have answered: what is within chance there counts by the
+base alone.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stats import MAX_ERROR_SHARE
 from tunesmith.tools.evaluation.advice import FLIPS_TO_SHOW
+from tunesmith.tools.evaluation.claim import FORM_ONLY, TRIGGER_LIMIT
 from tunesmith.tools.evaluation.comparison import BETTER, WORSE, BlockComparison, Comparison
+from tunesmith.tools.evaluation.evidence import evidence_of
 from tunesmith.tools.evaluation.lineage import Lineage
 from tunesmith.tools.evaluation.pairing import compare_run
-from tunesmith.tools.suites.case import GUARDED_BLOCKS, LISTED_BLOCKS, PRIMARY_BLOCK
+from tunesmith.tools.suites.case import GUARDED_BLOCKS, LISTED_BLOCKS, NEAR_MISS_BLOCK, PRIMARY_BLOCK
 
 
 def broken_hops(store: Store, run: str, arm: str, *, made_as: Artifact | None = None) -> list[str]:
@@ -32,10 +36,24 @@ def broken_hops(store: Store, run: str, arm: str, *, made_as: Artifact | None = 
         return [whole.refused]
     broken = _unmeasured(whole)
     broken |= {name: why for name in whole.blocks if (why := _against_base(whole, name))}
+    broken |= {name: why for name, why in _unclaimed(store, run, arm, lineage).items() if name not in broken}
     for hop in _hops(store, run, lineage) if lineage else ():
         lost = {name: f"{' → '.join(hop.arms)}, {why}" for name in hop.blocks if (why := _over_hop(hop, name))}
         broken |= {name: why for name, why in lost.items() if name not in broken}
     return list(broken.values())
+
+
+def _unclaimed(store: Store, run: str, arm: str, lineage: Lineage | None) -> dict[str, str]:
+    """What the counts alone do not tell: a target that any answer of the form passes, a form that is everywhere."""
+    evidence = evidence_of(store, run, arm, lineage=lineage)
+    if evidence.claim.word == FORM_ONLY:
+        told = f"{PRIMARY_BLOCK}: {FORM_ONLY}: {evidence.claim.sentence}"
+        return {PRIMARY_BLOCK: f"{told}; {_shows(run, 'base', arm)} the controls"}
+    found = evidence.controls.triggers
+    if found and found.rate > TRIGGER_LIMIT:
+        told = f"{len(found.triggered)} of {found.cases} ordinary messages are answered in the behaviour's form"
+        return {NEAR_MISS_BLOCK: f"{NEAR_MISS_BLOCK}: {told}; {_shows(run, 'base', arm)} them"}
+    return {}
 
 
 def _hops(store: Store, run: str, lineage: Lineage) -> list[Comparison]:
@@ -117,7 +135,8 @@ def _refusal(compared: Comparison, name: str, why: str = "") -> str:
     a, b = compared.arms
     block = compared.blocks[name]
     passed = f"{block.passed[a]} → {block.passed[b]} of {block.judged} passed"
-    return (
-        f"{name}: {block.verdict} ({', '.join(filter(None, (passed, why)))}); "
-        f"`tunesmith compare {compared.run} --arms {a},{b}` shows the flips"
-    )
+    return f"{name}: {block.verdict} ({', '.join(filter(None, (passed, why)))}); {_shows(compared.run, a, b)} the flips"
+
+
+def _shows(run: str, a: str, b: str) -> str:
+    return f"`tunesmith compare {run} --arms {a},{b}` shows"

@@ -77,8 +77,11 @@ def compare_run(
     *,
     at_work: tuple[str, Keys] | None = None,
     lineage: Lineage | None = None,
+    claimed: bool = False,
 ) -> Comparison:
     """Arms `a` and `b` of a run, from stored results; `tunesmith compare` prints it.
+
+    `claimed` holds them to what a claim may rest on: of a block with blind cases these alone.
 
     `at_work` is an evaluating step that did not end yet, with its keys. Of an arm in `lineage` only answers of that
     very artifact count. Raises NotFound where an arm has none, BadInput where the suite that they belong to cannot be
@@ -95,13 +98,20 @@ def compare_run(
     candidates = [newest] if newest in steps[first] else steps[first][::-1]
     pairs = (_pair(store, evaluations, {first: step, last: newest}, cases) for step in candidates)
     pair = _first_comparable(pairs, allowed := under_test(a, b))
+    unasked = pair.left_out | (_chosen_by(cases.values()) if claimed else frozenset())
     outcomes = {
-        arm: case_outcomes((r for r in store.results(step, arm) if r.case_id not in pair.left_out), cases).values()
+        arm: case_outcomes((r for r in store.results(step, arm) if r.case_id not in unasked), cases).values()
         for arm, step in pair.steps.items()
     }
     compared = compare_arms(outcomes[a], outcomes[b], arms=(a, b), keys=pair.keys, allowed=allowed)
     left_out = dict(Counter(str(case.block) for name, case in cases.items() if name in pair.left_out))
     return replace(compared, run=run, steps={arm: pair.steps[arm] for arm in (a, b)}, left_out=left_out)
+
+
+def _chosen_by(cases: Collection[Case]) -> frozenset[str]:
+    """The dev cases of blocks that have blind ones beside them."""
+    blind = {case.block for case in cases if case.is_blind}
+    return frozenset(case.case_id for case in cases if case.block in blind and not case.is_blind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from pydantic import JsonValue
 
 from tunesmith.memory.records import Step
 
+BLIND_OPENED = "blind.opened"
+"""Event of a step that asks an arm the suite's blind cases."""
 CHAIN = ("base", "adapter", "merged", "quantized")
 """What a model becomes on its way from the base to what is served."""
 

@@ -16,6 +16,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.stats import clustered_pass_rate_interval
 from tunesmith.tools.evaluation.advice import goal_rate, prompt_advice
 from tunesmith.tools.evaluation.comparison import GAINED, LOST, BlockComparison, Comparison, Flip
+from tunesmith.tools.evaluation.evidence import Evidence, evidence_of
 from tunesmith.tools.evaluation.pairing import Evaluations, cases_of, compare_run
 from tunesmith.tools.evaluation.protocol import Key, Keys
 from tunesmith.tools.evaluation.statistics import case_outcomes
@@ -118,6 +119,8 @@ class Evaluation:
     blocks: list[str]
     scores: dict[tuple[str, str], Score]
     hops: list[Hop]
+    evidence: Mapping[str, Evidence]
+    """Trained arm → what may be claimed of it against the base, and the controls."""
     net: Mapping[str, Comparison]
     """Arm → its comparison with the base."""
     answers: dict[str, dict[str, Answer]]
@@ -164,6 +167,7 @@ def evaluation(store: Store, run: str) -> Evaluation:
         blocks=sorted(blocks, key=_block_order),
         scores=_scores(answers),
         hops=[_hop(store, run, pair, questions) for pair in _hop_pairs(arms)],
+        evidence={arm: evidence_of(store, run, arm) for arm in arms if arm not in ("base", "prompted")},
         net=net,
         answers=answers,
         keys=_key_fields({arm: keys[arm] for arm in arms}),

@@ -17,6 +17,7 @@ from tunesmith.memory.records import DONE, Artifact, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core import format
 from tunesmith.tools.core.stage import ARMS
+from tunesmith.tools.evaluation.evidence import Evidence
 from tunesmith.tools.report import process, story
 from tunesmith.tools.report.charts import LossChart, loss_chart, share
 from tunesmith.tools.report.evaluation import Evaluation, Hop, evaluation
@@ -48,6 +49,8 @@ class Page:
     verdict: str
     evaluation: Evaluation
     tool_note: Sequence[str]
+    controls: Sequence[Evidence]
+    """Of every trained arm that was compared with the base."""
     trainings: Sequence[tuple[process.Training, LossChart | None]]
     rows: process.Rows | None
     costs: Sequence[process.StepCost]
@@ -69,6 +72,7 @@ class Page:
             "status": self.run.status,
             "verdict": self.verdict,
             "blocks": _blocks(self.evaluation),
+            "claims": {arm: _claim(evidence) for arm, evidence in self.evaluation.evidence.items()},
             "hops": [_hop(hop) for hop in self.evaluation.hops],
             "training": [_training(t) for t, _ in self.trainings],
             "rows": _rows(self.rows),
@@ -126,6 +130,7 @@ def gather(store: Store, run: str) -> Page:
         verdict=story.verdict(record, steps, found, deployed),
         evaluation=found,
         tool_note=story.tool_note(found),
+        controls=[evidence for evidence in found.evidence.values() if evidence.compared],
         trainings=[(t, loss_chart(t.train, t.validation)) for t in trainings],
         rows=process.training_rows(store, run),
         costs=costs,
@@ -187,6 +192,11 @@ def _blocks(found: Evaluation) -> Json:
         values = {**asdict(score), "rate": score.rate}
         blocks[block][arm] = {name: values[name] for name in ("cases", "passed", "errors", "rate", "low", "high")}
     return {**blocks}
+
+
+def _claim(evidence: Evidence) -> Json:
+    told = evidence.to_json()
+    return {name: told[name] for name in ("claim", "claim_sentence", "controls", "beats")}
 
 
 def _hop(hop: Hop) -> Json:

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from tunesmith.memory.records import DONE, FAILED, RUNNING, STOPPED, Run, Step
 from tunesmith.tools.core.format import clip, count, listed, p_value, percent
 from tunesmith.tools.core.stats import minimum_detectable_effect
+from tunesmith.tools.evaluation.claim import FORM_ONLY, LEARNED, LEARNED_RATE, NO_CLAIM
 from tunesmith.tools.evaluation.comparison import BETTER, WORSE
 from tunesmith.tools.report.evaluation import Evaluation, Hop, Score
 from tunesmith.tools.report.process import Served
 
-LEARNED_RATE = 0.8
-"""Pass rate on the target from which "learned" is said; below, a significant gain is "partly learned"."""
 CANNOT_DO_RATE = 0.1
 """Pass rate of the base up to which a block says nothing about forgetting: there was nothing to forget."""
 _CHAIN = ("adapter", "merged", "quantized")
@@ -25,7 +24,12 @@ _NAMES = {
     "base": "the base", "prompted": "the prompted base", "adapter": "the adapter",
     "merged": "the merged model", "quantized": "the quantized model",
 }  # fmt: skip
-_RANK = {"made the target worse": 0, "was not shown to be learned": 1, "was partly learned": 2, "was learned": 3}
+_FORM_ONLY = "was learned in its form only, as the suite does not test the meaning"
+_TOO_BROAD = "was learned too broadly"
+_RANK = {
+    "made the target worse": 0, "was not shown to be learned": 1, _FORM_ONLY: 1, _TOO_BROAD: 2, "was partly learned": 2,
+    "was learned": 3,
+}  # fmt: skip
 """What a tested arm's word is worth; an arm that was not tested has no rank."""
 # From the worst verdict to the best: of several arms the worst speaks.
 _GENERAL = {
@@ -85,15 +89,29 @@ def _learned(found: Evaluation) -> str:
 
 
 def _word(found: Evaluation, arm: str) -> str:
-    score, comparison = found.score("target", arm), found.net.get(arm)
+    comparison = found.net.get(arm)
     block = found.against_base(arm, "target")
     if not comparison or not comparison.comparable or not block:
         return "was trained, but cannot be compared with the base"
     if not block.tested:
         return f"was trained, but cannot be judged ({block.reason})"
     if block.verdict == BETTER:
-        return "was learned" if score and (score.rate or 0) >= LEARNED_RATE else "was partly learned"
+        return _better(found, arm)
     return "made the target worse" if block.verdict == WORSE else "was not shown to be learned"
+
+
+def _better(found: Evaluation, arm: str) -> str:
+    """The word for an arm that is better than the base: what it beats besides decides."""
+    evidence = found.evidence.get(arm)
+    word = evidence.claim.word if evidence else NO_CLAIM
+    if word == LEARNED:
+        return "was learned"
+    if word == FORM_ONLY:
+        return _FORM_ONLY
+    target = evidence.compared.blocks.get("target") if evidence and evidence.compared else None
+    if word == NO_CLAIM or target is None:
+        return "was partly learned"
+    return _TOO_BROAD if target.passed[arm] >= LEARNED_RATE * target.judged else "was partly learned"
 
 
 def _not_taught(steps: Sequence[Step]) -> str:
@@ -141,6 +159,7 @@ def limits(steps: Sequence[Step], found: Evaluation) -> list[str]:
         *_missing(steps, found),
         *_broken(found.hops),
         *tool_note(found),
+        *_claims(found),
         *_errors(found),
         *_remaining(found),
         *_cut(found),
@@ -208,6 +227,24 @@ def tool_note(found: Evaluation) -> list[str]:
         f"The base cannot call tools ({base.passed} of {base.graded} passed), so the tool block cannot show a loss: "
         "there was nothing to forget. It is reported as it is, and proves nothing either way."
     ]
+
+
+def _claims(found: Evaluation) -> list[str]:
+    """What the last arm's claim leaves open: why it is none, what the suite lacks, what was never tried beside it."""
+    evidence = found.evidence.get(found.last_arm)
+    if evidence is None or evidence.compared is None:
+        return []
+    said = []
+    if evidence.claim.word != LEARNED:
+        said.append(f"Claim for {arm_name(found.last_arm)}: {evidence.claim.sentence}.")
+    if evidence.openings > 1:
+        said.append(
+            f"The blind cases were asked of {evidence.openings} different models of this run: what was chosen between "
+            "them is fitted to these cases too."
+        )
+    if "over-trigger" not in found.blocks:
+        said.append("No over-trigger block was run: whether messages that only look alike are left alone is unknown.")
+    return said
 
 
 def _errors(found: Evaluation) -> list[str]:

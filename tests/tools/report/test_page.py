@@ -22,6 +22,7 @@ from tunesmith.tools.report.evaluation import evaluation
 from tunesmith.tools.report.page import gather, write_report
 from tunesmith.tools.report.process import Curve
 from tunesmith.tools.suites.case import Case, Suite
+from tunesmith.tools.suites.grading import Assertion
 
 ATTACK = (
     "</pre></details></td></title></style></textarea>--><script>document.title='owned'</script>"
@@ -259,6 +260,7 @@ def answered(
             block=block,
             suite="s",
             messages=(),
+            assertions=(Assertion(type="equals", value=f"right of {block}-{n}"),),
             metadata={"seed_row": f"{block}-{n // row_size}"},
         )
         for block, words in answers["base"].items()
@@ -275,7 +277,8 @@ def answered(
             for n, word in enumerate(words):
                 passed = {"p": True, "f": False}.get(word)
                 error = "late" if passed is None else None
-                answer = EvalResult(arm, block, f"{block}-{n}", "k", "", passed, None, error=error)
+                output = f"right of {block}-{n}" if passed else ""
+                answer = EvalResult(arm, block, f"{block}-{n}", "k", output, passed, None, error=error)
                 build.store.add_result(build.run, step, answer)
         key = {"engine": "x", "suite": kept.sha256, "sampling": odd == arm, **under_test.get(arm, {})}
         build.end(step, 1.0, 1, {"key": key} if arm == "base" else {"keys": {arm: key}})
