@@ -103,12 +103,24 @@ def m005_signs_of_life(db: Database) -> None:
     db.execute("ALTER TABLE steps ADD COLUMN moved_at REAL")
 
 
+def m006_verdicts_in_two_parts(db: Database) -> None:
+    """A row's verdict is a kind and a reason; what stood before the first colon of the text is the kind."""
+    db.execute("ALTER TABLE rows ADD COLUMN kind TEXT NOT NULL DEFAULT ''")
+    db.execute(
+        "UPDATE rows SET kind = trim(substr(reason, 1, instr(reason, ':') - 1)),"
+        " reason = trim(substr(reason, instr(reason, ':') + 1))"
+        " WHERE verdict = 'drop' AND instr(reason, ':') > 1"
+    )
+    db.execute("UPDATE rows SET kind = trim(reason), reason = '' WHERE verdict = 'drop' AND kind = ''")
+
+
 MIGRATIONS = (
     m001_tables,
     m002_views,
     m003_flips_of_finished_evaluations,
     m004_flips_as_they_are_compared,
     m005_signs_of_life,
+    m006_verdicts_in_two_parts,
 )
 LATEST = len(MIGRATIONS)
 

@@ -147,6 +147,27 @@ class EvalResult:
     latency_ms: float = 0.0
 
 
+KEEP = "keep"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was decided about a training row."""
+
+    kind: str
+    """`keep`, or what the row is dropped for, such as leak or duplicate: rows are counted by it."""
+    reason: str = ""
+    """What there is to say of this one row beside the kind; for people, never taken apart."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the row is trained on."""
+        return self.kind == KEEP
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.reason}" if self.reason else self.kind
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingRow:
     """One candidate row: the conversation it trains on, where it came from, and whether it was kept."""
@@ -158,6 +179,15 @@ class TrainingRow:
     completion: list[dict[str, str]]
     attributes: dict[str, Any] = field(default_factory=dict)
     split: str = "train"
-    verdict: str = ""
-    """keep, drop, or empty before critique."""
-    reason: str = ""
+    verdict: Verdict | None = None
+    """None before critique."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether critique kept it."""
+        return self.verdict is not None and self.verdict.keeps
+
+    @property
+    def dropped(self) -> bool:
+        """Whether critique dropped it."""
+        return self.verdict is not None and not self.verdict.keeps

@@ -10,7 +10,9 @@ from typing import Any
 
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.ledger import Ledger, to_json
-from tunesmith.memory.records import Artifact, EvalResult, TrainingRow
+from tunesmith.memory.records import KEEP, Artifact, EvalResult, TrainingRow, Verdict
+
+_DROP = "drop"
 
 
 class Store(Ledger):
@@ -128,20 +130,20 @@ class Store(Ledger):
         with self.write() as conn:
             conn.executemany(
                 "INSERT OR IGNORE INTO rows (run, step, row_id, origin, split, attributes, prompt, completion,"
-                " verdict, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " verdict, kind, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (run, step, r.row_id, r.origin, r.split, to_json(r.attributes), to_json(r.prompt),
-                     to_json(r.completion), r.verdict, r.reason)
+                     to_json(r.completion), *_verdict_columns(r.verdict))
                     for r in rows
                 ],
             )  # fmt: skip
 
-    def judge_row(self, step: str, row_id: str, verdict: str, reason: str, split: str = "train") -> None:
+    def judge_row(self, step: str, row_id: str, verdict: Verdict, split: str = "train") -> None:
         """Record what critique decided about a row of the generating step."""
         with self.write() as conn:
             conn.execute(
-                "UPDATE rows SET verdict = ?, reason = ?, split = ? WHERE step = ? AND row_id = ?",
-                (verdict, reason, split, step, row_id),
+                "UPDATE rows SET verdict = ?, kind = ?, reason = ?, split = ? WHERE step = ? AND row_id = ?",
+                (*_verdict_columns(verdict), split, step, row_id),
             )
 
     def rows(self, step: str, *, verdict: str | None = None) -> list[TrainingRow]:
@@ -157,11 +159,21 @@ class Store(Ledger):
                 completion=json.loads(r["completion"]),
                 attributes=json.loads(r["attributes"]),
                 split=r["split"],
-                verdict=r["verdict"],
-                reason=r["reason"],
+                verdict=_verdict(r),
             )
             for r in found
         ]
+
+
+def _verdict_columns(verdict: Verdict | None) -> tuple[str, str, str]:
+    """verdict, kind and reason, as the table keeps them: `keep` or `drop`, and what a row was dropped for."""
+    if verdict is None:
+        return "", "", ""
+    return (KEEP, "", verdict.reason) if verdict.keeps else (_DROP, verdict.kind, verdict.reason)
+
+
+def _verdict(row: sqlite3.Row) -> Verdict | None:
+    return Verdict(row["kind"] or row["verdict"], row["reason"]) if row["verdict"] else None
 
 
 def _eval_result(row: sqlite3.Row) -> EvalResult:

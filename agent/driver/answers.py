@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -17,7 +18,18 @@ from rich.console import Group, RenderableType
 from tunesmith.agent.commands import render
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.questions import show_run, what_made
-from tunesmith.memory.records import APPROVED, DONE, DRIVER_RUN, FAILED, PLANNED, RUNNING, STOPPED, Run, Step
+from tunesmith.memory.records import (
+    APPROVED,
+    DONE,
+    DRIVER_RUN,
+    FAILED,
+    PLANNED,
+    RUNNING,
+    STOPPED,
+    Run,
+    Step,
+    TrainingRow,
+)
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration
 from tunesmith.tools.pipeline import catalog
@@ -344,35 +356,33 @@ def _standing(line: Mapping[str, Any]) -> str:
     return f"is {line['status']}, {line['share_done']} done{left}" if "share_done" in line else f"is {line['status']}"
 
 
+def _decided(row: TrainingRow) -> str:
+    return "" if row.verdict is None else "keep" if row.kept else "drop"
+
+
 def _rows(store: Store, run: Run) -> Told:
     steps = [step for step in store.steps(run.id, status=DONE) if step.stage == "generate"]
     if not steps:
         raise NotFound(f"{run.id} has no training rows yet; generate makes them")
     rows = store.rows(steps[-1].id)
-    verdicts: dict[str, int] = {}
-    for row in rows:
-        verdicts[row.verdict or "not judged yet"] = verdicts.get(row.verdict or "not judged yet", 0) + 1
-    reasons: dict[str, int] = {}
-    for row in rows:
-        if row.verdict == "drop":
-            kind = row.reason.partition(":")[0]
-            reasons[kind] = reasons.get(kind, 0) + 1
-    shown = [row for row in rows if row.origin == "generated"][:_ROWS_SHOWN]
-    table = render.rows_table(
-        ["row", "verdict", "prompt", "completion"],
-        [[row.row_id, row.verdict, row.prompt[-1]["content"], row.completion[0]["content"]] for row in shown],
-        exact=True,
-    )
+    verdicts = Counter(_decided(row) or "not judged yet" for row in rows)
+    reasons = Counter(row.verdict.kind for row in rows if row.verdict and not row.verdict.keeps)
+    cells = [
+        [row.row_id, _decided(row), row.prompt[-1]["content"], row.completion[0]["content"]]
+        for row in rows
+        if row.origin == "generated"
+    ][:_ROWS_SHOWN]
+    table = render.rows_table(["row", "verdict", "prompt", "completion"], cells, exact=True)
     # What is in the rows goes to the screen alone: it is data that somebody else wrote.
     facts = {
         "run": run.id,
         "rows": len(rows),
-        "verdicts": verdicts,
-        "reasons_for_dropping": reasons,
-        "note": f"{len(shown)} of them are on the user's screen now",
+        "verdicts": dict(verdicts),
+        "reasons_for_dropping": dict(reasons),
+        "note": f"{len(cells)} of them are on the user's screen now",
     }
     judged = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
-    return Told(table, facts, f"{run.id} has {len(rows)} rows ({judged}); {len(shown)} of them are on your screen.")
+    return Told(table, facts, f"{run.id} has {len(rows)} rows ({judged}); {len(cells)} of them are on your screen.")
 
 
 def _date(at: float) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound
-from tunesmith.memory.records import Artifact, EvalResult, TrainingRow
+from tunesmith.memory.records import KEEP, Artifact, EvalResult, TrainingRow, Verdict
 from tunesmith.memory.store import Store
 
 WORKER = {"pid": 4242, "pid_started": 1.0, "boot_id": "boot"}
@@ -151,6 +151,7 @@ def test_a_store_of_before_keeps_its_steps_and_takes_new_ones(tmp_path: Path) ->
     with sqlite3.connect(tmp_path / "tunesmith.db") as old:
         old.execute("ALTER TABLE steps DROP COLUMN pid_ticks")
         old.execute("ALTER TABLE steps DROP COLUMN moved_at")
+        old.execute("ALTER TABLE rows DROP COLUMN kind")
         old.execute("DELETE FROM _sqlite_migrations WHERE name >= 'm005'")
         old.execute("PRAGMA user_version = 4")
     store = Store(tmp_path)
@@ -278,6 +279,7 @@ def test_a_store_of_before_gets_the_new_flips(tmp_path: Path, name: str, version
         old.execute("CREATE VIEW v_flips AS SELECT 1 AS old")
         old.execute("ALTER TABLE steps DROP COLUMN pid_ticks")
         old.execute("ALTER TABLE steps DROP COLUMN moved_at")
+        old.execute("ALTER TABLE rows DROP COLUMN kind")
         old.execute("DELETE FROM _sqlite_migrations WHERE name >= ?", (name,))
         old.execute(f"PRAGMA user_version = {version}")
     assert Store(tmp_path).read("SELECT flip FROM v_flips") == []
@@ -287,9 +289,35 @@ def test_rows_keep_their_verdicts_when_generation_resumes(store: Store) -> None:
     step = planned(store)
     row = TrainingRow("row1", "generated", [{"role": "user", "content": "a"}], [{"role": "assistant", "content": "b"}])
     store.add_rows("r1", step, [row])
-    store.judge_row(step, "row1", "drop", "duplicate of row0")
+    store.judge_row(step, "row1", Verdict("duplicate", "of row0"))
     store.add_rows("r1", step, [row])
-    assert [(r.verdict, r.reason) for r in store.rows(step)] == [("drop", "duplicate of row0")]
+    assert [r.verdict for r in store.rows(step)] == [Verdict("duplicate", "of row0")]
+    store.judge_row(step, "row1", Verdict(KEEP))
+    assert [(r.verdict, r.kept, r.dropped) for r in store.rows(step)] == [(Verdict(KEEP), True, False)]
+
+
+def test_verdicts_of_before_are_split_once(tmp_path: Path) -> None:
+    told = [
+        ("drop", "leak: 97 of 100 like case a: b", Verdict("leak", "97 of 100 like case a: b")),
+        ("drop", "no colon", Verdict("no colon")),
+        ("keep", "", Verdict(KEEP)),
+        ("", "", None),
+    ]
+    store = Store(tmp_path)
+    step = planned(store)
+    say = [{"role": "user", "content": "a"}]
+    store.add_rows("r1", step, [TrainingRow(f"row{n}", "generated", say, say) for n in range(len(told))])
+    store.close()
+    with sqlite3.connect(tmp_path / "tunesmith.db") as old:
+        old.execute("ALTER TABLE rows DROP COLUMN kind")
+        for n, (verdict, reason, _) in enumerate(told):
+            old.execute("UPDATE rows SET verdict = ?, reason = ? WHERE row_id = ?", (verdict, reason, f"row{n}"))
+        old.execute("DELETE FROM _sqlite_migrations WHERE name >= 'm006'")
+        old.execute("PRAGMA user_version = 5")
+    for _ in range(2):
+        store = Store(tmp_path)
+        assert [row.verdict for row in store.rows(step)] == [verdict for *_, verdict in told]
+        store.close()
 
 
 def test_the_store_is_wal_with_full_sync_and_known_tables(store: Store) -> None:

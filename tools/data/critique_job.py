@@ -17,14 +17,14 @@ from typing import Any
 import jsonschema
 
 from tunesmith.memory.errors import StepFailed
-from tunesmith.memory.files import atomic_write
-from tunesmith.memory.records import Artifact, TrainingRow
+from tunesmith.memory.records import KEEP, Artifact, TrainingRow, Verdict
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.attributes import Attributes, answer_of
 from tunesmith.tools.data.behaviour import AnyBehaviour, Behaviour, load_behaviour
 from tunesmith.tools.data.critique import CritiqueRequest, CritiqueResult
 from tunesmith.tools.data.example_behaviour import ExampleBehaviour
 from tunesmith.tools.data.example_critique import Judge, balance_examples, described_judges, why_dropped
+from tunesmith.tools.data.row_file import read_rows, write_rows
 from tunesmith.tools.data.similarity import Likeness, loops
 from tunesmith.tools.data.text_synthesis import problems
 from tunesmith.tools.suites.case import Case
@@ -40,17 +40,17 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     behaviour = load_behaviour(rows_artifact.meta["behaviour"])
     if behaviour.sha256 != rows_artifact.meta["behaviour_sha256"]:
         raise StepFailed(f"{rows_artifact.meta['behaviour']} changed since its rows were made; run generate again")
-    candidates = sorted(job.store.rows(rows_artifact.step), key=lambda row: row.row_id)
+    candidates = sorted(read_rows(rows_artifact.path / "rows.jsonl"), key=lambda row: row.row_id)
     judges = _judges(behaviour, _cases(job), job.request)
     judged = []
     for number, row in enumerate(candidates, 1):
-        reason = next(filter(None, (judge(row) for judge in judges)), "")
-        split = _split(row, job.request.valid_share)
-        judged.append(replace(row, verdict="drop" if reason else "keep", reason=reason, split=split))
+        verdict = next(filter(None, (judge(row) for judge in judges)), Verdict(KEEP))
+        judged.append(replace(row, verdict=verdict, split=_split(row, job.request.valid_share)))
         job.progress(number, len(candidates), "judging")
     for row in judged:
-        job.store.judge_row(rows_artifact.step, row.row_id, row.verdict, row.reason, row.split)
-    kept = [row for row in judged if row.verdict == "keep"]
+        assert row.verdict is not None
+        job.store.judge_row(rows_artifact.step, row.row_id, row.verdict, row.split)
+    kept = [row for row in judged if row.kept]
     told = why_dropped(judged, job.run)
     balance = balance_examples(kept, told) if isinstance(behaviour, ExampleBehaviour) else _balance(behaviour, kept)
     return _result(job, judged, kept, balance, _publish(job, kept, told))
@@ -79,13 +79,13 @@ def text_of(behaviour: AnyBehaviour, row: TrainingRow) -> str:
     return content.removeprefix(before).removesuffix(after)
 
 
-def _broken(row: TrainingRow) -> str:
+def _broken(row: TrainingRow) -> Verdict | None:
     answer = row.completion[0]["content"] if row.completion else ""
     if not answer.strip():
-        return "empty: there is no answer"
+        return Verdict("empty", "there is no answer")
     if row.attributes.get("finish_reason") == "length" and row.origin != "rehearsal":
-        return "cut off: the answer met the token limit"
-    return "loop: the answer repeats itself" if row.origin == "rehearsal" and loops(answer) else ""
+        return Verdict("cut off", "the answer met the token limit")
+    return Verdict("loop", "the answer repeats itself") if row.origin == "rehearsal" and loops(answer) else None
 
 
 class _AnswerForm:
@@ -98,41 +98,41 @@ class _AnswerForm:
         shared = [a for a in shared if not asks_model([a])]  # a form is nothing that a model has to judge
         self.case = target[0].model_copy(update={"assertions": tuple(shared), "threshold": None}) if shared else None
 
-    def __call__(self, row: TrainingRow) -> str:
+    def __call__(self, row: TrainingRow) -> Verdict | None:
         if row.origin == "rehearsal":
-            return ""
+            return None
         answer = row.completion[0]["content"]
         try:
             value = json.loads(answer)
         except ValueError as error:
-            return f"schema: the answer is not JSON ({error})"
+            return Verdict("schema", f"the answer is not JSON ({error})")
         if broken := next(iter(self.schema.iter_errors(value)), None):
-            return f"schema: {broken.message[:120]}"
+            return Verdict("schema", f"{broken.message[:120]}")
         if "\n" in answer or tuple(value) != self.behaviour.keys:
-            return "schema: the answer is not one line with the keys in order"
+            return Verdict("schema", "the answer is not one line with the keys in order")
         if len(str(value[self.behaviour.summary_field]).split()) > self.behaviour.summary_words_max:
-            return f"schema: the summary has more than {self.behaviour.summary_words_max} words"
-        verdict = grade(self.case, Response(text=answer)) if self.case else None
-        return f"suite form: {verdict.reason[:120]}" if verdict and not verdict.passed else ""
+            return Verdict("schema", f"the summary has more than {self.behaviour.summary_words_max} words")
+        grade_ = grade(self.case, Response(text=answer)) if self.case else None
+        return Verdict("suite form", grade_.reason[:120]) if grade_ and not grade_.passed else None
 
 
-def _contradiction(behaviour: Behaviour, row: TrainingRow) -> str:
+def _contradiction(behaviour: Behaviour, row: TrainingRow) -> Verdict | None:
     """Label and text disagree, or the label is not the one that was drawn."""
     if row.origin == "rehearsal":
-        return ""
+        return None
     attributes = Attributes.of(row.attributes)
     if row.completion[0]["content"] != answer_of(behaviour, attributes):
-        return "label: the answer is not the one that was drawn"
-    return next(iter(problems(behaviour, attributes, text_of(behaviour, row))), "")
+        return Verdict("label", "the answer is not the one that was drawn")
+    return next(iter(problems(behaviour, attributes, text_of(behaviour, row))), None)
 
 
 def _forgetful(behaviour: Behaviour) -> Judge:
     """A rehearsal answer that looks like the behaviour would teach it where it must not show."""
     keys = [f'"{key}"' for key in behaviour.keys]
     return lambda row: (
-        "form: an ordinary answer in the form of the behaviour"
+        Verdict("form", "an ordinary answer in the form of the behaviour")
         if row.origin == "rehearsal" and all(key in row.completion[0]["content"] for key in keys)
-        else ""
+        else None
     )
 
 
@@ -144,9 +144,9 @@ class _Leak:
         asked = [(case.case_id, _asked(behaviour, case)) for case in cases]
         self.names, self.texts = [name for name, _ in asked], Likeness([text for _, text in asked])
 
-    def __call__(self, row: TrainingRow) -> str:
+    def __call__(self, row: TrainingRow) -> Verdict | None:
         place, score = self.texts.nearest(text_of(self.behaviour, row), digits_count=row.origin == "rehearsal")
-        return f"leak: {score:.0f} of 100 like case {self.names[place]}" if score >= self.threshold else ""
+        return Verdict("leak", f"{score:.0f} of 100 like case {self.names[place]}") if score >= self.threshold else None
 
 
 def _asked(behaviour: AnyBehaviour, case: Case) -> str:
@@ -164,14 +164,14 @@ class _Duplicate:
         self.names: list[str] = []
         self.texts = Likeness([])
 
-    def __call__(self, row: TrainingRow) -> str:
+    def __call__(self, row: TrainingRow) -> Verdict | None:
         text = text_of(self.behaviour, row)
         place, score = self.texts.nearest(text, digits_count=row.origin == "rehearsal")
         if score >= self.threshold:
-            return f"duplicate: {score:.0f} of 100 like row {self.names[place]}"
+            return Verdict("duplicate", f"{score:.0f} of 100 like row {self.names[place]}")
         self.names.append(row.row_id)
         self.texts.add(text)
-        return ""
+        return None
 
 
 def _split(row: TrainingRow, valid_share: float) -> str:
@@ -200,11 +200,7 @@ def _publish(job: Job[CritiqueRequest], kept: Sequence[TrainingRow], told: str) 
     if not splits["train"]:
         raise StepFailed(f"no row is left to train on: {told}")
     for name, rows in splits.items():
-        lines = (
-            json.dumps({"origin": r.origin, "prompt": r.prompt, "completion": r.completion}, ensure_ascii=False)
-            for r in rows
-        )
-        atomic_write(folder / f"{name}.jsonl", "".join(line + "\n" for line in lines))
+        write_rows(folder / f"{name}.jsonl", rows)
     meta = {
         "train_rows": len(splits["train"]),
         "valid_rows": len(splits["valid"]),
@@ -230,10 +226,10 @@ def _result(
     balance: dict[str, dict[str, int]],
     artifact: Artifact,
 ) -> CritiqueResult:
-    dropped = [row for row in judged if row.verdict == "drop"]
     kinds: dict[str, list[str]] = {}
-    for row in dropped:
-        kinds.setdefault(row.reason.partition(":")[0], []).append(row.row_id)
+    for row in judged:
+        if row.verdict and not row.verdict.keeps:
+            kinds.setdefault(row.verdict.kind, []).append(row.row_id)
     train = [row for row in kept if row.split == "train"]
     by_group = {_group_of(r, next(iter(balance))): r.row_id for r in kept if r.origin == "generated"}
     return CritiqueResult(
@@ -241,7 +237,7 @@ def _result(
         path=str(artifact.path),
         candidates=len(judged),
         kept=len(kept),
-        dropped=len(dropped),
+        dropped=len(judged) - len(kept),
         reasons={kind: len(ids) for kind, ids in sorted(kinds.items(), key=lambda item: -len(item[1]))},
         train_rows=len(train),
         valid_rows=len(kept) - len(train),

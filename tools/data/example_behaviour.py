@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from tunesmith.memory.records import Verdict
 from tunesmith.tools.data.answer_rules import Rule, broken_rule
 from tunesmith.tools.data.description import Description
 from tunesmith.tools.data.similarity import Likeness, loops, normal
@@ -211,17 +212,19 @@ def _kind_question(behaviour: Description, prompt: str) -> str:
     return f"A kind of messages: {kind}.\n\nThe message: {prompt}\n\nIs it of that kind? Answer yes or no."
 
 
-def prompt_problem(behaviour: Description, prompt: str) -> str:
-    """Why a message cannot be a row's; empty: it can. The first word is the kind."""
+def prompt_problem(behaviour: Description, prompt: str) -> Verdict | None:
+    """Why a message cannot be a row's; None: it can."""
     words = len(prompt.split())
     if not 1 <= words <= max(_PROMPT_WORDS_MAX, *(2 * len(example.prompt.split()) for example in behaviour.examples)):
-        return f"length: a message of {words} words"
+        return Verdict("length", f"a message of {words} words")
     if odd := _NOT_A_MESSAGE.search(prompt):
-        return f"role: the message holds {odd[0]!r}"
+        return Verdict("role", f"the message holds {odd[0]!r}")
     if loops(prompt):
-        return "loop: the message repeats itself"
+        return Verdict("loop", "the message repeats itself")
     place, score = Likeness([example.prompt for example in behaviour.examples]).nearest(prompt, digits_count=True)
-    return f"leak: the message is {score:.0f} of 100 like example {place + 1}" if score >= LIKE_AN_EXAMPLE else ""
+    if score >= LIKE_AN_EXAMPLE:
+        return Verdict("leak", f"the message is {score:.0f} of 100 like example {place + 1}")
+    return None
 
 
 # Answers
@@ -245,15 +248,15 @@ def instructions(behaviour: ExampleBehaviour, broken: str = "") -> str:
     return "\n\n".join([*parts, *([f"Take care: {broken}."] if broken else [])])
 
 
-def answer_problem(behaviour: ExampleBehaviour, answer: str) -> str:
-    """Why an answer cannot be a row's; empty: it can. The first word is the kind."""
+def answer_problem(behaviour: ExampleBehaviour, answer: str) -> Verdict | None:
+    """Why an answer cannot be a row's; None: it can."""
     if not answer.strip():
-        return "empty: there is no answer"
+        return Verdict("empty", "there is no answer")
     if rule := broken_rule(behaviour.rules, answer):
-        return f"rule: not kept: {rule.says}"
+        return Verdict("rule", f"not kept: {rule.says}")
     long = len(normal(answer)) >= _LONG_ANSWER_CHARS
     copied = long and normal(answer) in {normal(example.answer) for example in behaviour.examples}
-    return "copy: the answer is that of an example" if copied else ""
+    return Verdict("copy", "the answer is that of an example") if copied else None
 
 
 def json_schema(behaviour: ExampleBehaviour) -> dict[str, Any] | None:

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from tunesmith.memory.errors import StepFailed
-from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.data.example_behaviour import ExampleBehaviour, answer_problem, prompt_problem
 from tunesmith.tools.data.similarity import loops, normal
 
-Judge = Callable[[TrainingRow], str]
-"""Gives the reason to drop a row, beginning with its kind and a colon; empty: none."""
+Judge = Callable[[TrainingRow], Verdict | None]
+"""Says why to drop a row; None: it knows no reason."""
 
 _LONG_ANSWER_CHARS = 60
 """From here on two equal answers are no chance: the writer repeated itself."""
@@ -25,18 +25,22 @@ def described_judges(behaviour: ExampleBehaviour) -> list[Judge]:
         _of_behaviour(lambda row: prompt_problem(behaviour, row.prompt[-1]["content"])),
         _of_behaviour(_off_kind),
         _of_behaviour(lambda row: answer_problem(behaviour, row.completion[0]["content"])),
-        _of_behaviour(lambda row: "loop: the answer repeats itself" if loops(row.completion[0]["content"]) else ""),
+        _of_behaviour(_loop),
         _of_behaviour(_SameAnswer()),
     ]
 
 
 def _of_behaviour(judge: Judge) -> Judge:
-    return lambda row: judge(row) if row.origin != "rehearsal" else ""
+    return lambda row: judge(row) if row.origin != "rehearsal" else None
 
 
-def _off_kind(row: TrainingRow) -> str:
-    told = row.attributes.get("of_kind", True)
-    return "" if told else "kind: its own writer does not take the message for one of the kind"
+def _loop(row: TrainingRow) -> Verdict | None:
+    return Verdict("loop", "the answer repeats itself") if loops(row.completion[0]["content"]) else None
+
+
+def _off_kind(row: TrainingRow) -> Verdict | None:
+    of_kind = row.attributes.get("of_kind", True)
+    return None if of_kind else Verdict("kind", "its own writer does not take the message for one of the kind")
 
 
 class _SameAnswer:
@@ -45,25 +49,24 @@ class _SameAnswer:
     def __init__(self) -> None:
         self.seen: dict[str, str] = {}
 
-    def __call__(self, row: TrainingRow) -> str:
+    def __call__(self, row: TrainingRow) -> Verdict | None:
         answer = normal(row.completion[0]["content"], digits_count=True)
         if len(answer) < _LONG_ANSWER_CHARS:
-            return ""
+            return None
         first = self.seen.setdefault(answer, row.row_id)
-        return f"copy: the answer is that of row {first}" if first != row.row_id else ""
+        return Verdict("copy", f"the answer is that of row {first}") if first != row.row_id else None
 
 
 def why_dropped(judged: Sequence[TrainingRow], run: str) -> str:
     """The commonest reasons with their counts, a broken rule by its words, and what shows the rows themselves."""
-    kinds = Counter(_kind(row.reason) for row in judged if row.verdict == "drop")
+    kinds = Counter(_named(row.verdict) for row in judged if row.verdict and not row.verdict.keeps)
     counted = "; ".join(f"{kind} ({count})" for kind, count in kinds.most_common(_REASONS_TOLD))
     told = f"{kinds.total()} of {len(judged)} rows were dropped" + (f", most for {counted}" if counted else "")
     return f"{told}. `tunesmith report {run}` shows rows with their reasons"
 
 
-def _kind(reason: str) -> str:
-    kind = reason.partition(":")[0]
-    return reason[:_RULE_CHARACTERS] if kind == "rule" else kind
+def _named(verdict: Verdict) -> str:
+    return str(verdict)[:_RULE_CHARACTERS] if verdict.kind == "rule" else verdict.kind
 
 
 def balance_examples(kept: Sequence[TrainingRow], told: str) -> dict[str, dict[str, int]]:

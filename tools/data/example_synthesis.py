@@ -13,7 +13,7 @@ from typing import Any
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
-from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.resumable_log import ResumableLog, read_log
 from tunesmith.tools.data.example_behaviour import (
@@ -192,8 +192,8 @@ class _Answers:
 
     def _keep(self, response: ChatResponse) -> None:
         answer, cut = response.text.strip(), response.finish_reason == "length"
-        problem = "it was too long" if cut else answer_problem(self.behaviour, answer)
-        self.broken[response.id] = problem.removeprefix("rule: not kept: ")
+        problem = Verdict("cut off", "it was too long") if cut else answer_problem(self.behaviour, answer)
+        self.broken[response.id] = problem.reason.removeprefix("not kept: ") if problem else ""
         if not problem or self.attempt == self.job.request.tries:
             row = self._row(response, answer)
             del self.pending[response.id]

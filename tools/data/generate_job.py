@@ -6,13 +6,12 @@ out different in another run. Requests carry no seed: a seeded, sampled request 
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 
-from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import Artifact, TrainingRow
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.data import row_file
 from tunesmith.tools.data.attributes import Attributes, answer_of, draw
 from tunesmith.tools.data.behaviour import AnyBehaviour, Behaviour, load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.example_behaviour import ExampleBehaviour
@@ -164,10 +163,8 @@ def _row(behaviour: Behaviour, attributes: Attributes, answered: str, attempt: i
 
 
 def _publish(job: Job[GenerateRequest], behaviour: AnyBehaviour, rows: Sequence[TrainingRow]) -> Artifact:
-    fields = ("row_id", "origin", "prompt", "completion", "attributes")
-    lines = [{name: getattr(row, name) for name in fields} for row in sorted(rows, key=lambda row: row.row_id)]
     folder = job.dir / "rows"
-    atomic_write(folder / "rows.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    row_file.write_rows(folder / "rows.jsonl", sorted(rows, key=lambda row: row.row_id))
     meta = {"rows": len(rows), "behaviour": job.request.behaviour, "behaviour_sha256": behaviour.sha256}
     return job.publish("rows", folder, meta=meta)
 

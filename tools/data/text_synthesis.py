@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import re
 
+from tunesmith.memory.records import Verdict
 from tunesmith.tools.data.attributes import GO_ON, RETELL, Attributes, capital, scenario_of
 from tunesmith.tools.data.behaviour import Behaviour, mentions
 from tunesmith.tools.data.similarity import loops
@@ -109,29 +110,29 @@ def _typed(text: str, typing: str) -> str:
     return text.rstrip(".") if typing == "no-end" else text
 
 
-def problems(behaviour: Behaviour, attributes: Attributes, text: str) -> list[str]:
-    """Why `text` does not carry the label that was drawn for it; empty: it does. The first word is the kind."""
+def problems(behaviour: Behaviour, attributes: Attributes, text: str) -> list[Verdict]:
+    """Why `text` does not carry the label that was drawn for it; empty: it does."""
     found = []
     words = len(text.split())
     if not _WORDS_MIN <= words <= _WORDS_MAX:
-        found.append(f"length: {words} words")
+        found.append(Verdict("length", f"{words} words"))
     if not mentions(text, scenario_of(behaviour, attributes).mentions):
-        found.append("off-topic: nothing of its scenario")
+        found.append(Verdict("off-topic", "nothing of its scenario"))
     if attributes.reference and attributes.reference not in _LONG_NUMBER.findall(text):
-        found.append(f"reference: {attributes.reference} is not in the text")
+        found.append(Verdict("reference", f"{attributes.reference} is not in the text"))
     drawn = attributes.distractor + (attributes.reference or "")
     if stray := [n for n in _LONG_NUMBER.findall(text) if n not in drawn]:
-        found.append(f"number: {stray[0]} was not drawn")
+        found.append(Verdict("number", f"{stray[0]} was not drawn"))
     for name, cue in behaviour.cues.items():
         said = text.lower().replace(attributes.cue_phrase.lower().rstrip("!."), "") if attributes.cue_phrase else text
         if name != attributes.cue and mentions(said, cue.words):
-            found.append(f"cue: reads as {name}, drawn was {attributes.cue}")
+            found.append(Verdict("cue", f"reads as {name}, drawn was {attributes.cue}"))
     if odd := never_word(behaviour, _written_part(attributes, text)):
-        found.append(f"role: holds {odd!r}")
+        found.append(Verdict("role", f"holds {odd!r}"))
     if sum(c.isascii() for c in text) < 0.97 * len(text):
-        found.append("language: many characters beyond ASCII")
+        found.append(Verdict("language", "many characters beyond ASCII"))
     if loops(text):
-        found.append("loop: repeats itself")
+        found.append(Verdict("loop", "repeats itself"))
     return found
 
 

@@ -17,13 +17,14 @@ from typing import Any
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import read_manifest
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.export.cpu_blocks import use_fast_blocks
 from tunesmith.tools.export.quantize import BATCH_ROWS, QuantizeRequest, QuantizeResult
 from tunesmith.tools.machine.device import need_priced_device
 from tunesmith.tools.models.full_precision import Proof, assert_full_precision, kept_layers
 from tunesmith.tools.models.memory_math import group_size_for, quantize_memory_bytes
 from tunesmith.tools.models.shape import ModelShape
-from tunesmith.tools.training.rows import REHEARSAL, read_rows, tokenize_row
+from tunesmith.tools.training.rows import REHEARSAL, tokenize_row
 
 Progress = Callable[[float, float, str], None]
 
@@ -174,7 +175,7 @@ def calibration_batches(tokenizer: Any, rows_path: Path, samples: int, max_seq_l
     rows = read_rows(rows_path)
     draw = random.Random(seed)
     draw.shuffle(rows)
-    rehearsal = [row for row in rows if row["origin"] == REHEARSAL][: samples // 2]
+    rehearsal = [row for row in rows if row.origin == REHEARSAL][: samples // 2]
     chosen = [*rehearsal, *(row for row in rows if row not in rehearsal)][:samples]
     tokens = [tokenize_row(tokenizer, row, max_seq_len_tokens).input_ids for row in chosen]
     tokens.sort(key=len)

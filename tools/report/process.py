@@ -155,8 +155,8 @@ def training_rows(store: Store, run: str) -> Rows | None:
         return None
     step = newest[0]["step"]
     rows = store.rows(step)
-    kept = [row for row in rows if row.verdict == "keep"]
-    dropped = [row for row in rows if row.verdict == "drop"]
+    kept = [row for row in rows if row.kept]
+    dropped = [row for row in rows if row.dropped]
     return Rows(
         total=len(rows),
         kept=len(kept),
@@ -182,14 +182,13 @@ def _origin(row: TrainingRow) -> str:
 
 
 def _kind(row: TrainingRow) -> str:
-    """A row's reason without what is particular to that row."""
-    return re.sub(r"\s+", " ", re.split(r"[:;(]", row.reason, maxsplit=1)[0]).strip() or "no reason recorded"
+    return row.verdict.kind if row.verdict else ""
 
 
 def _reasons(dropped: Sequence[TrainingRow]) -> list[Reason]:
     groups = list(_by_kind(dropped, _kind).items())
     shown = [
-        Reason(kind, len(rows), rows[0].reason.removeprefix(kind).lstrip(" :;"))
+        Reason(kind, len(rows), rows[0].verdict.reason if rows[0].verdict else "")
         for kind, rows in groups[:_REASON_KINDS]
     ]
     rest = sum(len(rows) for _, rows in groups[_REASON_KINDS:])

@@ -5,24 +5,24 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tunesmith.memory.errors import StepFailed
-from tunesmith.memory.files import atomic_write
+from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.data.row_file import read_rows, write_rows
 from tunesmith.tools.machine.device import need_priced_device
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.serving.eviction import make_room
 from tunesmith.tools.serving.model_server import bench_server, rank_served
 from tunesmith.tools.training.preflight import Check, PreflightRequest, PreflightResult
-from tunesmith.tools.training.rows import read_rows, tokenize_rows
+from tunesmith.tools.training.rows import tokenize_rows
 from tunesmith.tools.training.train import training_bytes
 from tunesmith.tools.training.train_job import LoraSettings, train_lora
 
@@ -90,7 +90,7 @@ class _Links:
         losses: list[float] = []
         learned: list[float] = []
         curves = {"loss": losses, "behaviour_loss": learned}
-        atomic_write(few, "".join(json.dumps(row) + "\n" for row in self.few))
+        write_rows(few, self.few)
         need_priced_device(self.job)
         self._room_to_train()
         trained = train_lora(
@@ -120,11 +120,11 @@ class _Links:
         )
 
     @property
-    def few(self) -> list[dict[str, Any]]:
+    def few(self) -> list[TrainingRow]:
         """As many rows as were asked for, every origin in turn."""
-        by_origin: dict[str, list[dict[str, Any]]] = {}
+        by_origin: dict[str, list[TrainingRow]] = {}
         for row in self.rows:
-            by_origin.setdefault(str(row["origin"]), []).append(row)
+            by_origin.setdefault(row.origin, []).append(row)
         mixed = [row for turn in itertools.zip_longest(*by_origin.values()) for row in turn if row is not None]
         return mixed[: self.job.request.rows]
 
@@ -167,7 +167,7 @@ class _Links:
         return f"{same} prompts tokenized alike; {alike} of {half} answers the same with an adapter of zeros"
 
     def _same_tokens(self, server: servers.Server) -> int:
-        prompts = [row["prompt"] for row in self.few]
+        prompts = [row.prompt for row in self.few]
         for number, prompt in enumerate(prompts, 1):
             ours = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
             theirs = servers.template_tokens(server, prompt)
@@ -182,7 +182,7 @@ class _Links:
         return len(prompts)
 
     async def _answers(self, server: servers.Server) -> list[ChatResponse]:
-        prompts = [row["prompt"] for row in self.few]
+        prompts = [row.prompt for row in self.few]
         found: dict[str, ChatResponse] = {}
         requests = [
             ChatRequest(f"{model} {index}", model, prompt, max_tokens=_ANSWER_TOKENS)
@@ -200,8 +200,8 @@ class _Links:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
-def _told(rows: Sequence[Mapping[str, Any]]) -> str:
-    counts = Counter(str(row["origin"]) or "given" for row in rows)
+def _told(rows: Sequence[TrainingRow]) -> str:
+    counts = Counter(row.origin or "given" for row in rows)
     return ", ".join(f"{count} {origin}" for origin, count in counts.items())
 
 
@@ -222,7 +222,7 @@ def _let_go() -> None:
         torch.cuda.empty_cache()
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def _rows(path: Path) -> list[TrainingRow]:
     return read_rows(path) if path.exists() and path.stat().st_size else []
 
 

@@ -15,11 +15,12 @@ from typing import Any
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write, read_manifest, sha256_file
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.machine.device import need_priced_device
 from tunesmith.tools.training.checkpoints import newest_checkpoint
 from tunesmith.tools.training.cpu_lora import use_fused_lora
 from tunesmith.tools.training.model import can_share_prefix, has_plain_head, load_base, lora_config
-from tunesmith.tools.training.rows import TokenRow, read_rows, tokenize_rows
+from tunesmith.tools.training.rows import TokenRow, tokenize_rows
 from tunesmith.tools.training.train import TrainRequest, TrainResult, largest_part
 from tunesmith.tools.training.trainer import LossSettings, Measured, StepTokens, make_trainer
 

@@ -36,7 +36,7 @@ def rehearsal(prompt: str, answer: str, finish_reason: str = "stop") -> Training
 
 def reasons(*rows: TrainingRow) -> list[str]:
     judges = _judges(DEMO, CASES, CritiqueRequest())
-    return [next(filter(None, (judge(row) for judge in judges)), "") for row in rows]
+    return [str(next(filter(None, (judge(row) for judge in judges)), "")) for row in rows]
 
 
 def asking(row: TrainingRow, text: str) -> TrainingRow:

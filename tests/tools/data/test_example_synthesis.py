@@ -13,18 +13,18 @@ from tests.fixtures import FIXTURES
 from tests.fixtures.descriptions import COOKING, HOSTILE
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput, StepFailed
-from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import _judges
 from tunesmith.tools.data.example_critique import balance_examples, why_dropped
+from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.data.scaffold import SPEC, SUITE, behaviour_of, write_behaviour
 from tunesmith.tools.pipeline.run_step import price, resume_step, run_step
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.suites.loading import load_suites
-from tunesmith.tools.training.rows import read_rows
 
 STUB = str(FIXTURES / "stub_described.py")
 ROWS, REHEARSAL = 60, 5
@@ -78,7 +78,7 @@ def generated(row_id: str, prompt: str, answer: str = GOOD) -> TrainingRow:
 
 def reasons(folder: Path, *rows: TrainingRow) -> list[str]:
     judges = _judges(BEHAVIOUR, load_suites([folder / SUITE, Path("general")]).cases, CritiqueRequest())
-    return [next(filter(None, (judge(row) for judge in judges)), "") for row in rows]
+    return [str(next(filter(None, (judge(row) for judge in judges)), "")) for row in rows]
 
 
 def test_what_is_kept_obeys_the_rules_and_what_is_dropped_says_which_it_broke(ws: Workspace, tmp_path: Path) -> None:
@@ -91,16 +91,16 @@ def test_what_is_kept_obeys_the_rules_and_what_is_dropped_says_which_it_broke(ws
     rows = [row for row in ws.store.rows(made.id) if row.origin == "generated"]
     for row in rows:
         points = row.completion[0]["content"].count("\n- ") + 1
-        assert row.verdict == ("drop" if points != 3 else row.verdict)
-        assert (points == 3) == (not row.reason.startswith("rule: not kept: the list has exactly 3 items"))
-    again = [row for row in rows if row.attributes["attempt"] == 2 and row.verdict == "keep"]
+        assert points == 3 or row.dropped
+        assert (points == 3) == (row.verdict != Verdict("rule", "not kept: the list has exactly 3 items"))
+    again = [row for row in rows if row.attributes["attempt"] == 2 and row.kept]
     assert again, "some answer is right once the writer is told what was wrong"
     salty = [row for row in rows if " salt " in f" {row.prompt[0]['content']} "]
-    assert salty and all(row.verdict == "drop" for row in salty)
+    assert salty and all(row.dropped for row in salty)
     odd = [row for row in rows if "mint tea" in row.prompt[0]["content"].lower()]
-    assert odd and all(row.reason.startswith("kind: ") for row in odd if not row.reason.startswith("length"))
+    assert odd and {row.verdict.kind for row in odd if row.verdict} - {"length"} == {"kind"}
     assert made.result["kind_checked"]
-    assert len({row.prompt[0]["content"] for row in rows if row.verdict == "keep"}) >= 30
+    assert len({row.prompt[0]["content"] for row in rows if row.kept}) >= 30
     dataset = ws.store.artifacts(run, "dataset")[0]
     assert len(read_rows(dataset.path / "train.jsonl")) == result["train_rows"]
 
@@ -215,10 +215,11 @@ def test_an_ordinary_answer_is_not_held_to_the_rules(tmp_path: Path) -> None:
 
 
 def test_a_dataset_without_a_row_of_the_behaviour_fails_the_step_with_the_commonest_reasons() -> None:
-    kept = replace(generated("r1", "Name an ocean.", "The Pacific."), origin="rehearsal", verdict="keep")
-    why = ["rule: not kept: exactly 3 items"] * 4 + ["leak: 90 of 100 like case x", "leak: 88 of 100 like case y"]
-    why += ["rule: not kept: no greeting"] * 3 + ["copy: the answer is that of row w1"]
-    dropped = [replace(kept, row_id=f"w{n}", verdict="drop", reason=reason) for n, reason in enumerate(why)]
+    kept = replace(generated("r1", "Name an ocean.", "The Pacific."), origin="rehearsal", verdict=Verdict(KEEP))
+    why = [Verdict("rule", "not kept: exactly 3 items")] * 4
+    why += [Verdict("leak", "90 of 100 like case x"), Verdict("leak", "88 of 100 like case y")]
+    why += [Verdict("rule", "not kept: no greeting")] * 3 + [Verdict("copy", "the answer is that of row w1")]
+    dropped = [replace(kept, row_id=f"w{n}", verdict=verdict) for n, verdict in enumerate(why)]
     with pytest.raises(StepFailed, match="no row of the behaviour is left: 10 of 11 rows were dropped") as failed:
         balance_examples([kept], why_dropped([kept, *dropped], "r7"))
     told = str(failed.value)

@@ -15,10 +15,10 @@ from tunesmith.memory.files import verify
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.data.behaviour import behaviour_folder
+from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.pipeline.run_step import price, resume_step, run_step
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
-from tunesmith.tools.training.rows import read_rows
 
 STUB = str(FIXTURES / "stub_writer.py")
 ROWS, REHEARSAL = 30, 10
@@ -101,9 +101,25 @@ def test_critique_keeps_what_generate_wrote_and_its_dataset_is_what_training_rea
     train = read_rows(dataset.path / "train.jsonl")
     assert len(train) == result["train_rows"] == dataset.meta["train_rows"]
     judged = ws.store.rows(made.id)
-    assert {row.verdict for row in judged} <= {"keep", "drop"}
-    assert all(bool(row.reason) == (row.verdict == "drop") for row in judged)
-    assert {row.split for row in judged if row.verdict == "keep"} == {"train", "valid"}
+    assert all(row.kept != row.dropped and bool(row.verdict and row.verdict.reason) == row.dropped for row in judged)
+    assert {row.split for row in judged if row.kept} == {"train", "valid"}
+    assert [row.row_id for row in train] == sorted(row.row_id for row in judged if row.kept and row.split == "train")
+
+
+def test_the_rows_that_were_hashed_are_the_rows_that_are_judged(ws: Workspace) -> None:
+    run = with_base(ws)
+    made = run_step(ws, StepRequest("generate", {**FIELDS, "rows": 100}, run), say_yes).done()
+    with ws.store.write() as conn:
+        conn.execute("UPDATE rows SET completion = replace(completion, 'a', 'b')")
+        conn.execute("DELETE FROM rows WHERE row_id = (SELECT max(row_id) FROM rows)")
+    result = run_step(ws, StepRequest("critique", {}, run), say_yes).done().result or {}
+    assert result["candidates"] == 100 + REHEARSAL and result["kept"] >= 90
+    published = {row.row_id: row for row in read_rows(ws.store.artifacts(run, "rows")[0].path / "rows.jsonl")}
+    train = read_rows(ws.store.artifacts(run, "dataset")[0].path / "train.jsonl")
+    assert train and all(row.completion == published[row.row_id].completion for row in train)
+    assert {row.completion[0]["content"] for row in train}.isdisjoint(
+        row.completion[0]["content"] for row in ws.store.rows(made.id) if row.origin == "generated"
+    )
 
 
 def test_a_behaviour_without_rehearsal_prompts_is_refused_before_anything_starts(ws: Workspace) -> None:

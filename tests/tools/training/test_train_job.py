@@ -17,7 +17,8 @@ import pytest
 
 from tests.fixtures.lab_model import write_tiny_model
 from tunesmith.memory.errors import BadInput, StepFailed
-from tunesmith.tools.training.rows import IGNORED, TokenRow, read_rows, tokenize_rows
+from tunesmith.tools.data.row_file import read_rows
+from tunesmith.tools.training.rows import IGNORED, TokenRow, tokenize_rows
 from tunesmith.tools.training.train_job import LoraSettings, Trained, out_of_memory_named, train_lora
 
 pytestmark = pytest.mark.heavy
@@ -63,8 +64,8 @@ def test_loss_is_on_the_completion_up_to_its_stop_token_and_nowhere_else(tiny_ll
     rows = read_rows(rows_file)
     for row, tokens in zip(rows, tokenize_rows(tokenizer, rows, 512), strict=True):
         trained = [label for label in tokens.labels if label != IGNORED]
-        assert tokenizer.decode(trained) == row["completion"][0]["content"] + "<|im_end|>"
-        prompt = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+        assert tokenizer.decode(trained) == row.completion[0]["content"] + "<|im_end|>"
+        prompt = tokenizer.apply_chat_template(row.prompt, tokenize=False, add_generation_prompt=True)
         assert tokenizer.decode(tokens.input_ids[: -len(trained)]) == prompt
 
 
@@ -289,7 +290,7 @@ def test_rows_of_rehearsal_reach_the_trainer_as_such(tmp_path: Path) -> None:
     message = {"role": "user", "content": "hello"}
     rows = [{"origin": origin, "prompt": [message], "completion": [message]} for origin in ("generated", "rehearsal")]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert [row["origin"] for row in read_rows(path)] == ["generated", "rehearsal"]
+    assert [row.origin for row in read_rows(path)] == ["generated", "rehearsal"]
 
 
 def test_the_shared_prefix_ends_before_the_token_that_predicts_the_first_label() -> None:

@@ -1,0 +1,73 @@
+"""Training rows as JSON lines: the one shape in which generate, critique and training hand rows to each other.
+
+The file is the truth: it is what a manifest hashes and a plan pins. The table `rows` of the store is its index, for
+questions, verdicts and the report. A row keeps its `row_id` from the writer to the gradient.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.files import atomic_write
+from tunesmith.memory.records import TrainingRow
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    role: str
+    content: str
+
+
+class _Line(BaseModel):
+    """What a line must hold; a user's own file may leave out all but the two conversations."""
+
+    row_id: str = ""
+    origin: str = ""
+    prompt: list[_Message]
+    completion: list[_Message]
+    attributes: dict[str, JsonValue] = {}
+
+
+def write_rows(path: Path, rows: Iterable[TrainingRow]) -> None:
+    """Write rows, atomically. Verdicts are left to the store: a dataset holds kept rows alone."""
+    lines = (
+        {
+            "row_id": row.row_id,
+            "origin": row.origin,
+            "prompt": row.prompt,
+            "completion": row.completion,
+            "attributes": row.attributes,
+        }
+        for row in rows
+    )
+    atomic_write(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def read_rows(path: Path) -> list[TrainingRow]:
+    """The rows of a file, at least one; a row without an id is named by its line. Raises BadInput naming the line."""
+    with path.open(encoding="utf-8") as file:
+        rows = [_row(path, number, line) for number, line in enumerate(file, 1) if line.strip()]
+    if not rows:
+        raise BadInput(f"{path} holds no rows; generate some first")
+    return rows
+
+
+def _row(path: Path, number: int, text: str) -> TrainingRow:
+    try:
+        line = _Line.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BadInput(
+            f"{path}:{number} is not a row with prompt and completion messages: {where}: {first['msg']}"
+        ) from None
+    if not (line.prompt and line.completion):
+        raise BadInput(f"{path}:{number}: prompt and completion must be non-empty lists of messages")
+    conversations = line.model_dump(include={"prompt", "completion"})
+    return TrainingRow(line.row_id or f"line {number}", line.origin, **conversations, attributes=line.attributes)
