@@ -8,20 +8,16 @@ set.
 
 from __future__ import annotations
 
-import fcntl
 import json
+import os
 import sqlite3
-import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tunesmith.memory import migrations
 from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound
-from tunesmith.memory.files import make_private
+from tunesmith.memory.locks import Held, is_held, lock_file, take
 from tunesmith.memory.records import (
     APPROVED,
     DECLINED,
@@ -31,107 +27,21 @@ from tunesmith.memory.records import (
     FAILED,
     PLANNED,
     RUNNING,
+    WAITING,
     Run,
     Step,
+    Worker,
 )
-
-if TYPE_CHECKING:
-    from sqlite_utils import Database
-
-_BUSY_TIMEOUT_S = 30.0
-_KEYS = {
-    "runs": ("run", "r"),
-    "steps": ("step", "s"),
-    "approvals": ("approval", "p"),
-    "artifacts": ("artifact", "a"),
-}
+from tunesmith.memory.store_file import BUSY_TIMEOUT_S, StoreFile
 
 
-@contextmanager
-def _hidden(*modules: str) -> Iterator[None]:
-    """Keep sqlite-utils from importing these wherever they are installed: for types that no column here has."""
-    hidden = [name for name in modules if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del sys.modules[name]
+class Ledger(StoreFile):
+    """The life of runs and steps."""
 
-
-class Ledger:
-    """The open database, and the life of runs and steps in it; safe to share between the threads of one process."""
-
-    def __init__(self, home: Path) -> None:
-        """Open (and where needed create or migrate) `home/tunesmith.db`."""
-        make_private(home)
-        self.home = home
-        self.path = home / "tunesmith.db"
-        self._lock = threading.RLock()
-        self._conn = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
-        self._conn.row_factory = sqlite3.Row
-        self._conn.execute("PRAGMA synchronous=FULL")
-        self._conn.execute("PRAGMA foreign_keys=ON")
-        if self._conn.execute("PRAGMA user_version").fetchone()[0] < migrations.LATEST:
-            self._migrate()
-
-    def _migrate(self) -> None:
-        with (self.home / ".migrate.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            self._switch_to_wal()
-            with self.write() as conn:  # one transaction: a reading one that wants to write later does not wait either
-                if conn.execute("PRAGMA user_version").fetchone()[0] < migrations.LATEST:
-                    migrations.apply(self.db)
-
-    def _switch_to_wal(self) -> None:
-        """WAL is a property of the file. SQLite switches only while nobody else reads it, and waits for nobody here."""
-        deadline = time.monotonic() + _BUSY_TIMEOUT_S
-        while True:
-            try:
-                self._conn.execute("PRAGMA journal_mode=WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-
-    @property
-    def db(self) -> Database:
-        """The same connection through sqlite-utils; imported on first use, for it takes 0.2–0.4 s."""
-        with _hidden("pandas", "numpy"):
-            from sqlite_utils import Database
-
-        return Database(self._conn, recursive_triggers=False)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._conn.close()
-
-    @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
-        """One write transaction: all of it is on disk afterwards, or none."""
-        with self._lock:
-            self._conn.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._conn
-            except BaseException:
-                self._conn.rollback()
-                raise
-            self._conn.commit()
-
-    def read(self, sql: str, *args: Any) -> list[sqlite3.Row]:
-        """Rows of a query of our own; questions from outside go through `memory.questions`."""
-        with self._lock:
-            return self._conn.execute(sql, args).fetchall()
-
-    def _insert(self, conn: sqlite3.Connection, table: str, values: dict[str, Any]) -> str:
-        """Insert a row under the table's next id and return that id."""
-        key, letter = _KEYS[table]
-        taken = conn.execute(f"SELECT max(CAST(substr({key}, 2) AS INTEGER)) FROM {table}").fetchone()[0]
-        values = {key: f"{letter}{(taken or 0) + 1}", **values}
-        names = ", ".join(values)
-        conn.execute(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(values))})", [*values.values()])
-        return str(values[key])
+    def __init__(self, home: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
+        """As `StoreFile`."""
+        super().__init__(home, busy_timeout_s=busy_timeout_s)
+        self._starting: dict[str, int] = {}  # step that was agreed to here → the lock that says so until it is claimed
 
     # Runs
 
@@ -185,8 +95,30 @@ class Ledger:
     def decide(self, step: str, decision: str, *, by: str, reason: str, price: dict[str, Any]) -> str:
         """Record a yes or a no for the plan that `step` holds now, and return the approval's id.
 
-        Raises BadInput where the step no longer waits for one: somebody else decided meanwhile.
+        Raises BadInput where the step no longer waits for one: somebody else decided meanwhile. After a yes nobody else
+        can withdraw it for as long as this process lives and has not let go of the step.
         """
+        if decision == "yes":
+            self._keep_for_start(step)
+        try:
+            return self._decide(step, decision, by=by, reason=reason, price=price)
+        except BaseException:
+            self.let_go(step)
+            raise
+
+    def _keep_for_start(self, step: str) -> None:
+        self.let_go(step)
+        try:
+            self._starting[step] = take(lock_file(self.home, f"{step}-start"), holder=f"pid {os.getpid()}")
+        except Held:
+            raise BadInput(_decided_elsewhere(step, APPROVED)) from None
+
+    def let_go(self, step: str) -> None:
+        """A step that this process agreed to was started, or will not be: whoever comes may decide about it anew."""
+        if (fd := self._starting.pop(step, None)) is not None:
+            os.close(fd)
+
+    def _decide(self, step: str, decision: str, *, by: str, reason: str, price: dict[str, Any]) -> str:
         with self.write() as conn:
             row = conn.execute("SELECT stage, plan_hash, status FROM steps WHERE step = ?", (step,)).fetchone()
             if row["status"] != PLANNED:
@@ -215,6 +147,8 @@ class Ledger:
         pid_started: float,
         boot_id: str,
         pid_ticks: int | None = None,
+        host: str | None = None,
+        pid_namespace: str | None = None,
     ) -> None:
         """Make this process the step's worker, using up its approval. Raises ApprovalPending.
 
@@ -239,25 +173,27 @@ class Ledger:
             elif row["status"] != PLANNED:
                 raise BadInput(_decided_elsewhere(step, row["status"]))
             conn.execute(
-                "UPDATE steps SET status = ?, pid = ?, pid_started = ?, boot_id = ?, pid_ticks = ?, started_at = ?,"
-                " finished_at = NULL, error = NULL, announced = 0 WHERE step = ?",
-                (RUNNING, pid, pid_started, boot_id, pid_ticks, time.time(), step),
+                "UPDATE steps SET status = ?, pid = ?, pid_started = ?, boot_id = ?, pid_ticks = ?, host = ?,"
+                " pid_namespace = ?, started_at = ?, finished_at = NULL, error = NULL, announced = 0 WHERE step = ?",
+                (RUNNING, pid, pid_started, boot_id, pid_ticks, host, pid_namespace, time.time(), step),
             )
 
     def reopen(self, step: str) -> None:
         """Put a step that failed or was stopped back to `planned`, so that it can be approved again.
 
-        Raises BadInput for one that runs or is done.
+        Raises BadInput for one that runs or is done, and for one that another process agreed to and is starting now.
         """
+        own = step in self._starting
         with self.write() as conn:
             row = conn.execute("SELECT status FROM steps WHERE step = ?", (step,)).fetchone()
-            if row["status"] in (RUNNING, DONE):
+            starting = row["status"] == APPROVED and not own and is_held(lock_file(self.home, f"{step}-start"))
+            if row["status"] in (RUNNING, DONE) or starting:
                 raise BadInput(_decided_elsewhere(step, row["status"]))
             conn.execute("UPDATE steps SET status = ?, approval = NULL WHERE step = ?", (PLANNED, step))
 
-    def progress(self, step: str, done: float, total: float, note: str) -> None:
+    def progress(self, step: str, done: float, total: float, note: str, *, wait_s: float | None = None) -> None:
         """How far a step has come, in its own units."""
-        with self.write() as conn:
+        with self.write(wait_s=wait_s) as conn:
             conn.execute(
                 "UPDATE steps SET done = ?, total = ?, note = ?, moved_at = ? WHERE step = ?",
                 (done, total, note, time.time(), step),
@@ -273,35 +209,81 @@ class Ledger:
         )
         return float(row[0][0]) if row else 0.0
 
-    def peak(self, step: str, rss_bytes: int, vram_bytes: int | None) -> None:
+    def peak(self, step: str, rss_bytes: int, vram_bytes: int | None, *, wait_s: float | None = None) -> None:
         """Raise the recorded memory peaks of a step."""
-        with self.write() as conn:
+        with self.write(wait_s=wait_s) as conn:
             conn.execute(
                 "UPDATE steps SET peak_rss_bytes = max(coalesce(peak_rss_bytes, 0), ?),"
                 " peak_vram_bytes = max(coalesce(peak_vram_bytes, 0), coalesce(?, peak_vram_bytes, 0)) WHERE step = ?",
                 (rss_bytes, vram_bytes, step),
             )
 
-    def finish(self, step: str, result: dict[str, Any]) -> None:
-        """Record that a step reached its end; one that ended already stays as it ended."""
-        self._end(step, DONE, result=to_json(result), error=None)
+    def finish(self, step: str, result: dict[str, Any], *, worker: Worker | None = None) -> bool:
+        """Record that a step reached its end; whether it now counts as done.
 
-    def fail(self, step: str, error: str, *, status: str = FAILED, ended_at: float | None = None) -> None:
-        """Record that a step ended without reaching its end, why, and when if that was before now.
-
-        One that ended already stays as it ended.
+        A `worker` that was taken for dead, and whose step nobody else has claimed since, delivers its result late: the
+        step is done all the same. Where somebody has, the result is kept as an event. Without a worker a step that
+        ended stays as it ended.
         """
-        self._end(step, status, result=None, error=error, at=ended_at)
-
-    def _end(self, step: str, status: str, *, result: str | None, error: str | None, at: float | None = None) -> None:
-        at = time.time() if at is None else at
         with self.write() as conn:
+            row = conn.execute("SELECT * FROM steps WHERE step = ?", (step,)).fetchone()
+            own = worker is None or worker == (row["pid"], row["pid_ticks"])
+            if own and row["status"] not in ENDED and (worker is None or row["status"] == RUNNING):
+                self._end(conn, step, DONE, result=to_json(result), error=None, at=time.time())
+                return True
+            if worker is None or row["status"] == DONE:
+                return False
+            event = "step.finished_late" if own else "step.finished_beside"
             conn.execute(
-                "UPDATE steps SET status = ?, finished_at = ?, result = ?, error = ?,"
-                " seconds = coalesce(seconds, 0) + max(? - coalesce(started_at, ?), 0)"
-                f" WHERE step = ? AND status NOT IN ({', '.join('?' * len(ENDED))})",
-                (status, at, result, error, at, at, step, *ENDED),
+                "INSERT INTO events (run, step, at, event, data) VALUES (?, ?, ?, ?, ?)",
+                (row["run"], step, time.time(), event, to_json({"pid": worker.pid, "result": result})),
             )
+            if own:
+                self._deliver_late(conn, row, to_json(result))
+            return own
+
+    def _deliver_late(self, conn: sqlite3.Connection, row: sqlite3.Row, result: str) -> None:
+        """Make a step done whose worker was taken for dead; its time is counted from its start once."""
+        counted = max((row["finished_at"] or row["started_at"]) - row["started_at"], 0) if row["started_at"] else 0
+        conn.execute(
+            "UPDATE steps SET seconds = max(coalesce(seconds, 0) - ?, 0) WHERE step = ?", (counted, row["step"])
+        )
+        self._end(conn, row["step"], DONE, result=result, error=None, at=time.time())
+        conn.execute("UPDATE steps SET announced = 0 WHERE step = ?", (row["step"],))
+        conn.execute("UPDATE runs SET status = ? WHERE run = ? AND status = ?", (WAITING, row["run"], FAILED))
+
+    def fail(
+        self,
+        step: str,
+        error: str,
+        *,
+        status: str = FAILED,
+        ended_at: float | None = None,
+        worker: Worker | None = None,
+    ) -> bool:
+        """Record that a step ended without reaching its end, why, and when if that was before now; whether it was.
+
+        One that ended already stays as it ended. With a `worker` only what that one claimed, and still works on, ends:
+        somebody may have started the step anew since the caller looked at it.
+        """
+        with self.write() as conn:
+            row = conn.execute("SELECT status, pid, pid_ticks FROM steps WHERE step = ?", (step,)).fetchone()
+            if row["status"] in ENDED:
+                return False
+            if worker is not None and (row["status"] != RUNNING or worker != (row["pid"], row["pid_ticks"])):
+                return False
+            at = time.time() if ended_at is None else ended_at
+            self._end(conn, step, status, result=None, error=error, at=at)
+        return True
+
+    def _end(
+        self, conn: sqlite3.Connection, step: str, status: str, *, result: str | None, error: str | None, at: float
+    ) -> None:
+        conn.execute(
+            "UPDATE steps SET status = ?, finished_at = ?, result = ?, error = ?,"
+            " seconds = coalesce(seconds, 0) + max(? - coalesce(started_at, ?), 0) WHERE step = ?",
+            (status, at, result, error, at, at, step),
+        )
 
     def step(self, step: str) -> Step:
         """The step with this id. Raises NotFound."""
@@ -335,6 +317,8 @@ class Ledger:
 def _decided_elsewhere(step: str, status: str) -> str:
     if status == RUNNING:
         return f"step {step} runs already; `tunesmith jobs attach {step}` follows it"
+    if status == APPROVED:
+        return f"step {step} has its yes from another terminal, which is starting it; `tunesmith jobs attach {step}`"
     return f"step {step} is {status} already, so there is nothing to decide; `tunesmith jobs list` shows what waits"
 
 

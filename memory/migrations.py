@@ -114,6 +114,12 @@ def m006_verdicts_in_two_parts(db: Database) -> None:
     db.execute("UPDATE rows SET kind = trim(reason), reason = '' WHERE verdict = 'drop' AND kind = ''")
 
 
+def m007_where_a_worker_is(db: Database) -> None:
+    """The host and the PID namespace that a worker's pid counts in."""
+    db.execute("ALTER TABLE steps ADD COLUMN host TEXT")
+    db.execute("ALTER TABLE steps ADD COLUMN pid_namespace TEXT")
+
+
 MIGRATIONS = (
     m001_tables,
     m002_views,
@@ -121,6 +127,7 @@ MIGRATIONS = (
     m004_flips_as_they_are_compared,
     m005_signs_of_life,
     m006_verdicts_in_two_parts,
+    m007_where_a_worker_is,
 )
 LATEST = len(MIGRATIONS)
 

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 # A step's life. `planned` waits for a yes; `approved` waits for its worker; the last four are ends.
 PLANNED, APPROVED, RUNNING = "planned", "approved", "running"
@@ -14,6 +14,13 @@ DONE, FAILED, STOPPED, DECLINED = "done", "failed", "stopped", "declined"
 ENDED = (DONE, FAILED, STOPPED, DECLINED)
 WAITING = "waiting"
 """Of a run: its next step waits for a yes, or for somebody to go on with it."""
+
+
+class Worker(NamedTuple):
+    """Who claimed a step, in the words of its row: what ends a step says whose work it ends."""
+
+    pid: int
+    ticks: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,9 @@ class Step:
     boot_id: str | None
     pid_ticks: int | None
     """When its worker began, in ticks since the boot; None off Linux, and where an earlier version started it."""
+    host: str | None
+    pid_namespace: str | None
+    """Where the pid of its worker counts; None where an earlier version started it."""
     created_at: float
     started_at: float | None
     finished_at: float | None
@@ -112,6 +122,11 @@ class Step:
     error: str | None
 
     @property
+    def worker(self) -> Worker | None:
+        """Who claimed it last."""
+        return None if self.pid is None else Worker(self.pid, self.pid_ticks)
+
+    @property
     def ended(self) -> bool:
         """Whether nothing more will happen to this step by itself."""
         return self.status in ENDED
@@ -119,7 +134,8 @@ class Step:
     @classmethod
     def of(cls, row: sqlite3.Row) -> Step:
         """The record behind a row of `steps`."""
-        values = {key: row[key] for key in row.keys() if key not in ("step", "announced", "moved_at")}  # noqa: SIM118
+        # A newer version may have added a column while this process was at work.
+        values = {key: row[key] for key in row.keys() if key in cls.__dataclass_fields__}  # noqa: SIM118
         for name in ("request", "plan", "inputs"):
             values[name] = json.loads(values[name])
         values["result"] = json.loads(values["result"]) if values["result"] else None

@@ -28,10 +28,16 @@ class Store(Ledger):
 
     def metric(self, step: str, name: str, x: float, value: float) -> None:
         """Append a point to a curve of a step, for example loss at optimiser step x."""
-        with self.write() as conn:
-            conn.execute(
+        self.add_metrics(step, [(name, x, value, time.time())])
+
+    def add_metrics(
+        self, step: str, points: Sequence[tuple[str, float, float, float]], *, wait_s: float | None = None
+    ) -> None:
+        """Append points (curve, x, value, time) in one transaction."""
+        with self.write(wait_s=wait_s) as conn:
+            conn.executemany(
                 "INSERT INTO metrics (step, name, x, value, at) VALUES (?, ?, ?, ?, ?)",
-                (step, name, x, value, time.time()),
+                [(step, *point) for point in points],
             )
 
     def metrics(self, step: str, name: str) -> list[tuple[float, float]]:

@@ -50,7 +50,7 @@ class Monitor(threading.Thread):
             running = self._store.steps(status=RUNNING)
             self.running = tuple(step for step in running if catalog.BY_NAME[step.stage].expensive)
             self.runs = tuple(self._store.runs())
-            if any(not launcher.is_alive(step) for step in running):
+            if any(not launcher.is_alive(self._store, step) for step in running):
                 dead = {step.id for step in launcher.reconcile(self._store)}
                 self.running = tuple(step for step in self.running if step.id not in dead)
             for step in self._store.unannounced():

@@ -83,7 +83,7 @@ def killed_at(ws: Workspace, step: str, case: int) -> int:
         assert time.monotonic() < deadline, "the worker does not get on"
         time.sleep(0.002)
     os.kill(pid, signal.SIGKILL)
-    while launcher.is_alive(ws.store.step(step)):
+    while launcher.is_alive(ws.store, ws.store.step(step)):
         time.sleep(0.01)
     assert [dead.id for dead in launcher.reconcile(ws.store)] == [step]
     return int(ws.store.read(count, step)[0][0])

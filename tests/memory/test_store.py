@@ -149,8 +149,8 @@ def test_a_store_of_before_keeps_its_steps_and_takes_new_ones(tmp_path: Path) ->
     first = Store(tmp_path)
     step = running(first)
     with sqlite3.connect(tmp_path / "tunesmith.db") as old:
-        old.execute("ALTER TABLE steps DROP COLUMN pid_ticks")
-        old.execute("ALTER TABLE steps DROP COLUMN moved_at")
+        for column in ("pid_ticks", "moved_at", "host", "pid_namespace"):
+            old.execute(f"ALTER TABLE steps DROP COLUMN {column}")
         old.execute("ALTER TABLE rows DROP COLUMN kind")
         old.execute("DELETE FROM _sqlite_migrations WHERE name >= 'm005'")
         old.execute("PRAGMA user_version = 4")
@@ -277,8 +277,8 @@ def test_a_store_of_before_gets_the_new_flips(tmp_path: Path, name: str, version
         Store(tmp_path).close()
         old.execute("DROP VIEW v_flips")
         old.execute("CREATE VIEW v_flips AS SELECT 1 AS old")
-        old.execute("ALTER TABLE steps DROP COLUMN pid_ticks")
-        old.execute("ALTER TABLE steps DROP COLUMN moved_at")
+        for column in ("pid_ticks", "moved_at", "host", "pid_namespace"):
+            old.execute(f"ALTER TABLE steps DROP COLUMN {column}")
         old.execute("ALTER TABLE rows DROP COLUMN kind")
         old.execute("DELETE FROM _sqlite_migrations WHERE name >= ?", (name,))
         old.execute(f"PRAGMA user_version = {version}")

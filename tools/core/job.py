@@ -7,9 +7,10 @@ and running again in the same folder goes on from there.
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -21,7 +22,12 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan, Request
 
 R = TypeVar("R", bound=Request)
+T = TypeVar("T")
+KEPT_RESULT = "result.json"
+PATIENCE_S = 600.0
 _PROGRESS_EVERY_S = 0.2
+_BEST_EFFORT_WAIT_S = 0.5
+_STORE_PAUSE_S = 2.0
 
 
 @dataclass(slots=True)
@@ -41,6 +47,9 @@ class Job(Generic[R]):
     watched: list[int] = field(default_factory=list)
     """Pids beside this worker whose memory belongs to the step, such as a vLLM server that it uses."""
     _progress_at: float = 0.0
+    _points: list[tuple[str, float, float, float]] = field(default_factory=list)
+    """Points of curves that the store has not taken yet."""
+    _store_again_at: float = 0.0
 
     @property
     def home(self) -> Path:
@@ -58,11 +67,52 @@ class Job(Generic[R]):
         if done < total and now - self._progress_at < _PROGRESS_EVERY_S:
             return
         self._progress_at = now
-        self.store.progress(self.step.id, done, total, note)
+        self.best_effort(lambda: self.store.progress(self.step.id, done, total, note, wait_s=_BEST_EFFORT_WAIT_S))
 
     def metric(self, name: str, value: float, x: float) -> None:
-        """A point of a curve."""
-        self.store.metric(self.step.id, name, x, value)
+        """A point of a curve; kept here for as long as the store cannot take it."""
+        self._points.append((name, x, value, time.time()))
+        self.best_effort(self._write_points)
+
+    def best_effort(self, write: Callable[[], object]) -> None:
+        """Write what the work does not depend on: a store that is busy, full or read-only ends nothing.
+
+        After a failure the next attempt waits a little, so that a long lock does not slow the work down either.
+        """
+        if time.monotonic() < self._store_again_at:
+            return
+        try:
+            write()
+        except sqlite3.OperationalError as error:
+            self._store_again_at = time.monotonic() + _STORE_PAUSE_S
+            self.log(f"the store could not be written ({error}); the work goes on")
+
+    def patiently(self, write: Callable[[], T]) -> T:
+        """Write what must not be lost: tried again for `PATIENCE_S` where the store is busy or its disk is full."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return write()
+            except sqlite3.OperationalError as error:
+                if time.monotonic() > deadline:
+                    raise
+                self.log(f"the store could not be written ({error}); trying again")
+                time.sleep(_STORE_PAUSE_S)
+
+    def flush(self) -> None:
+        """Write the points that are still kept here. Raises what `patiently` raises."""
+        if self._points:
+            self.patiently(self._write_points)
+
+    def _write_points(self) -> None:
+        points = list(self._points)
+        self.store.add_metrics(self.step.id, points, wait_s=_BEST_EFFORT_WAIT_S)
+        del self._points[: len(points)]
+
+    @property
+    def kept_result(self) -> Path:
+        """Where the result of a step that is done lies until the store has it."""
+        return self.dir / KEPT_RESULT
 
     def log(self, text: str) -> None:
         """A line of the step's log."""
@@ -103,8 +153,9 @@ class Job(Generic[R]):
             digest, size = sha256_file(path), path.stat().st_size
         made_from = [a.id for a in self.inputs.values()] if parents is None else list(parents)
         artifact = Artifact("", self.run, self.step.id, kind, path, digest, size, tuple(made_from), dict(meta or {}))
-        recorded = self.store.add_artifact(artifact)
-        self.store.event("artifact.made", run=self.run, step=self.step.id, artifact=recorded.id, kind=kind)
+        recorded = self.patiently(lambda: self.store.add_artifact(artifact))
+        made = {"artifact": recorded.id, "kind": kind}
+        self.best_effort(lambda: self.store.event("artifact.made", run=self.run, step=self.step.id, **made))
         return recorded
 
     def write_json(self, name: str, value: Any) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import signal
 import sys
 import time
@@ -27,16 +28,29 @@ class ProcessId:
     boot_id: str
     ticks: int | None = None
     """When it began, in clock ticks since the boot; None off Linux, and in records of before this was kept."""
+    host: str = ""
+    """The machine; empty in records of before this was kept."""
+    namespace: str = ""
+    """The PID namespace that the pid counts in: a container has one of its own. Empty likewise."""
 
     @classmethod
     def of(cls, pid: int) -> ProcessId:
         """Name a living process. Raises psutil.NoSuchProcess."""
         started = psutil.Process(pid).create_time()
         stat = _stat(pid)
-        return cls(pid, started, boot_id(), stat[1] if stat else None)
+        return cls(pid, started, boot_id(), stat[1] if stat else None, host_id(), pid_namespace())
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether its pid means nothing here: it is of another machine, or of another container."""
+        if self.boot_id != boot_id():
+            return bool(self.host) and self.host != host_id()
+        return bool(self.namespace) and self.namespace != pid_namespace()
 
     def alive(self) -> bool:
-        """Whether this very process still runs; a zombie does not."""
+        """Whether this very process still runs; a zombie does not. One that is `elsewhere` counts as alive."""
+        if self.elsewhere:
+            return True
         if self.boot_id != boot_id():
             return False
         if self.ticks is not None:
@@ -69,6 +83,22 @@ def boot_id() -> str:
         return f"boot-{psutil.boot_time():.0f}"
 
 
+def host_id() -> str:
+    """An id of this machine that a boot does not change."""
+    try:
+        return Path("/etc/machine-id").read_text().strip()[:32] or platform.node()
+    except OSError:
+        return platform.node()
+
+
+def pid_namespace() -> str:
+    """The PID namespace of this process; empty off Linux."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
 def python_module(module: str, *arguments: str) -> list[str]:
     """The command that runs one of our modules, or pip, in this environment.
 
@@ -79,7 +109,12 @@ def python_module(module: str, *arguments: str) -> list[str]:
 
 
 def stop_group(process: ProcessId, *, grace_s: float = 10.0) -> bool:
-    """End a process group led by `process`: SIGTERM, then SIGKILL after `grace_s`. True when it is gone."""
+    """End a process group led by `process`: SIGTERM, then SIGKILL after `grace_s`. True when it is gone.
+
+    One that is elsewhere is left alone: its number names another process here.
+    """
+    if process.elsewhere:
+        return False
     if not process.alive():
         return True
     for sig, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 5.0)):

@@ -40,7 +40,7 @@ def kept_out_by(machine: Machine, store: Store, *, ram_bytes: int, vram_bytes: i
         price = step.plan.get("estimate", {})
         more_ram = max(int(price.get("peak_ram_bytes", 0)) - (step.peak_rss_bytes or 0), 0)
         more_vram = max(int(price.get("peak_vram_bytes", 0)) - (step.peak_vram_bytes or 0), 0)
-        if launcher.is_alive(step) and not _fits(machine, ram_bytes + more_ram, vram_bytes + more_vram):
+        if launcher.is_alive(store, step) and not _fits(machine, ram_bytes + more_ram, vram_bytes + more_vram):
             return step
     return None
 

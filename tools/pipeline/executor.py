@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tunesmith.memory.errors import TunesmithError
+from tunesmith.memory.locks import carrying_out
 from tunesmith.memory.records import DONE, FAILED, RUNNING, WAITING
 from tunesmith.tools.pipeline.forecast import Forecast, check_ahead
 from tunesmith.tools.pipeline.plan_file import ArcPlan
@@ -26,18 +27,28 @@ def run_arc(
     """Carry out a written plan step by step and return the run's id; a resumed run skips what is done.
 
     A fresh run's forecast, by which it was checked, goes to `show_prices` before the first step. Raises BadInput before
-    a run is opened where a step is known to fail, else what the first failing step raises, after marking the run.
+    a run is opened where a step is known to fail or another process carries the run out, else what the first failing
+    step raises, after marking the run.
     """
-    store = ws.store
     prices = None if resume_run else check_ahead(ws, plan)
-    run = resume_run or store.new_run(plan.name, goal=plan.goal, plan=plan.model_dump(mode="json"))
-    begun = done_positions(store, run) if resume_run else {}
+    run = resume_run or ws.store.new_run(plan.name, goal=plan.goal, plan=plan.model_dump(mode="json"))
+    with carrying_out(ws.store.home, run):
+        _carry_out(ws, run, plan, approver, resumed=prices is None, show=lambda: show_prices(plan, prices or []))
+    return run
+
+
+def _carry_out(
+    ws: Workspace, run: str, plan: ArcPlan, approver: Approver, *, resumed: bool, show: Callable[[], None]
+) -> None:
+    """The steps of a plan that are not done yet, one by one; the run is marked by how they end."""
+    store = ws.store
+    begun = done_positions(store, run) if resumed else {}
     store.set_run_status(run, RUNNING)
     stages = [spec.stage for spec in plan.steps]
     try:
-        ws.emit("run.started", run=run, name=plan.name, steps=stages, resumed=bool(resume_run))
-        if prices is not None:
-            show_prices(plan, prices)
+        ws.emit("run.started", run=run, name=plan.name, steps=stages, resumed=resumed)
+        if not resumed:
+            show()
         for position, spec in enumerate(plan.carried_out):
             before = begun.get(position)
             if not before or before.status != DONE:
@@ -50,7 +61,6 @@ def run_arc(
         store.set_run_status(run, FAILED)
         raise
     store.set_run_status(run, DONE)
-    return run
 
 
 def go_on(ws: Workspace, run: str, approver: Approver) -> Outcome:

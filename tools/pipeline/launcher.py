@@ -1,11 +1,13 @@
 """Start, follow, stop and account for workers.
 
-A worker is found again by pid, start and boot id, never by pid alone. One that died without recording an end
-(power cut, `kill -9`, the kernel's OOM killer) is marked failed by `reconcile`, which every start of tunesmith runs.
+A worker holds a lock on its step, and is found again by pid, start, boot and PID namespace, never by pid alone. One
+that died without recording an end (power cut, `kill -9`, the kernel's OOM killer) is marked failed by `reconcile`,
+which every start of tunesmith runs.
 """
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import time
@@ -13,15 +15,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tunesmith.memory.errors import BadInput, StepFailed
-from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, STOPPED, Step
+from tunesmith.memory.locks import is_held, lock_file
+from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, STOPPED, Step, Worker
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.job import KEPT_RESULT
 from tunesmith.tools.machine.gpus import pin_environment
-from tunesmith.tools.machine.processes import ProcessId, python_module, stop_group
+from tunesmith.tools.machine.processes import ProcessId, boot_id, python_module, stop_group
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.serving.eviction import machine_for_a_step
 
 _CLAIM_TIMEOUT_S = 60.0
 _POLL_S = 0.1
+_SILENT_S = 600.0
+"""So long a worker that cannot be looked at may say nothing before it counts as dead."""
 
 
 def log_path(store: Store, step: Step) -> Path:
@@ -47,7 +53,14 @@ def launch(store: Store, step: str, *, vllm: str | None) -> Step:
         child = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd=log.parent
         )
-    deadline = time.monotonic() + _CLAIM_TIMEOUT_S
+    try:
+        return _until_claimed(store, record, child, log)
+    finally:
+        store.let_go(step)
+
+
+def _until_claimed(store: Store, record: Step, child: subprocess.Popen[bytes], log: Path) -> Step:
+    step, deadline = record.id, time.monotonic() + _CLAIM_TIMEOUT_S
     while time.monotonic() < deadline:
         current = store.step(step)
         if current.status not in (APPROVED, PLANNED):
@@ -70,7 +83,7 @@ def follow(store: Store, step: str) -> Iterator[Step]:
         current = store.step(step)
         if current.status in (PLANNED, APPROVED):
             raise BadInput(_not_started(current))
-        if not current.ended and not is_alive(current):
+        if not current.ended and not is_alive(store, current):
             current = _mark_dead(store, current)
         if current != before:
             yield current
@@ -88,34 +101,65 @@ def _not_started(step: Step) -> str:
     return f"{step.id} does not run: {how}"
 
 
-def is_alive(step: Step) -> bool:
-    """Whether the worker that claimed this step still runs."""
+def is_alive(store: Store, step: Step) -> bool:
+    """Whether the worker that claimed this step still runs.
+
+    It holds the step's lock as long as it lives; where its pid counts here, that is looked at as well, for a process
+    that it left behind may hold the lock on. A worker of another machine, whose lock may not be visible here, is given
+    up only once it has been silent for long.
+    """
     process = _worker_of(step)
-    return process is not None and process.alive()
+    if process is None:
+        return False
+    locked = is_held(lock_file(store.home, step.id))
+    if not process.elsewhere:
+        return process.alive() and (locked or not step.host)
+    if locked:
+        return True
+    other_machine = process.boot_id != boot_id()
+    return other_machine and time.time() - _last_sign(store, step) < _SILENT_S
 
 
 def _worker_of(step: Step) -> ProcessId | None:
     if step.pid is None or step.pid_started is None:
         return None
-    return ProcessId(step.pid, step.pid_started, step.boot_id or "", step.pid_ticks)
+    where = (step.host or "", step.pid_namespace or "")
+    return ProcessId(step.pid, step.pid_started, step.boot_id or "", step.pid_ticks, *where)
 
 
 def reconcile(store: Store) -> list[Step]:
-    """Mark every step whose worker is gone as failed, with the reason, and return those steps."""
-    return [_mark_dead(store, step) for step in store.steps(status=RUNNING) if not is_alive(step)]
+    """Take every step whose worker is gone off the running ones, and return those steps.
+
+    It is failed, with the reason; or done, where its worker came to the end of the work and not of recording it.
+    """
+    return [_mark_dead(store, step) for step in store.steps(status=RUNNING) if not is_alive(store, step)]
 
 
 def _mark_dead(store: Store, step: Step) -> Step:
-    """Record the death of a worker, unless it recorded its own end in the meantime."""
-    current = store.step(step.id)
-    if current.status == RUNNING:
-        at = f" at {current.done:g} of {current.total:g}" if current.total else ""
-        reason = f"its worker (pid {current.pid}) died without recording an end{at}"
-        last = last_line(log_path(store, current))
-        told = f"{reason}; last log line: {last}; go on with `tunesmith run --resume {step.run}`"
-        store.fail(step.id, told, ended_at=_last_sign(store, current))
-        store.event("step.died", run=step.run, step=step.id, pid=current.pid)
+    """Record the death of the worker that `step` was seen with, unless the step has moved on in the meantime."""
+    if _deliver(store, step):
+        return store.step(step.id)
+    at = f" at {step.done:g} of {step.total:g}" if step.total else ""
+    reason = f"its worker (pid {step.pid}) died without recording an end{at}"
+    last = last_line(log_path(store, step))
+    told = f"{reason}; last log line: {last}; go on with `tunesmith run --resume {step.run}`"
+    if store.fail(step.id, told, ended_at=_last_sign(store, step), worker=step.worker):
+        store.event("step.died", run=step.run, step=step.id, pid=step.pid)
     return store.step(step.id)
+
+
+def _deliver(store: Store, step: Step) -> bool:
+    """Record the result that a worker left beside its step because the store could not take it."""
+    kept = log_path(store, step).with_name(KEPT_RESULT)
+    try:
+        document = json.loads(kept.read_bytes())
+        worker = Worker(*document["worker"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+    if worker != step.worker or not store.finish(step.id, document["result"], worker=worker):
+        return False
+    kept.unlink(missing_ok=True)
+    return True
 
 
 def _last_sign(store: Store, step: Step) -> float:
@@ -134,9 +178,11 @@ def stop(store: Store, step: str, *, grace_s: float = 10.0) -> Step:
         return record
     worker = _worker_of(record)
     assert worker is not None
+    if worker.elsewhere:
+        raise BadInput(f"{step} is at work on {record.host} or in another container; stop it there")
     stop_group(worker, grace_s=grace_s)
-    if store.step(step).status == RUNNING:
-        store.fail(step, f"stopped by the user ({signal.Signals.SIGKILL.name} after {grace_s:.0f} s)", status=STOPPED)
+    why = f"stopped by the user ({signal.Signals.SIGKILL.name} after {grace_s:.0f} s)"
+    store.fail(step, why, status=STOPPED, worker=record.worker)
     return store.step(step)
 
 

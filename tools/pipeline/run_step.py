@@ -7,7 +7,6 @@ for its yes, or that was begun before, takes the same way from its decision on.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +15,6 @@ from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed, Tunes
 from tunesmith.memory.records import DECLINED, DONE, FAILED, RUNNING, WAITING, Step
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.evaluation.advice import before_spending
-from tunesmith.tools.machine.processes import ProcessId
 from tunesmith.tools.machine.vllm_program import no_vllm
 from tunesmith.tools.pipeline import catalog, driver_eviction, launcher, planning_facts
 from tunesmith.tools.pipeline.plan_file import parse_request
@@ -266,21 +264,13 @@ def _run_here(ws: Workspace, step: str) -> Step:
     """Run a free step in this process: it takes milliseconds and loads nothing heavy."""
     from tunesmith.tools.pipeline import worker
 
-    me = ProcessId.of(os.getpid())
-    ws.store.claim(
-        step,
-        needs_approval=False,
-        pid=me.pid,
-        pid_started=me.started,
-        boot_id=me.boot_id,
-        pid_ticks=me.ticks,
-    )
-    job = worker.open_job(ws.store, step, ws.vllm)
-    ws.emit("step.started", run=job.run, step=step, stage=job.step.stage)
-    try:
-        worker.run_here(job)
-    except BaseException as error:
-        ws.store.fail(step, str(error) or type(error).__name__)
-        set_run_status(ws.store, job.run, FAILED)
-        raise
+    with worker.claimed(ws.store, step, needs_approval=False):
+        job = worker.open_job(ws.store, step, ws.vllm)
+        ws.emit("step.started", run=job.run, step=step, stage=job.step.stage)
+        try:
+            worker.run_here(job)
+        except BaseException as error:
+            ws.store.fail(step, str(error) or type(error).__name__)
+            set_run_status(ws.store, job.run, FAILED)
+            raise
     return follow_step(ws, step)

@@ -7,7 +7,9 @@ uses up the approval), works, and records the end, whatever the end is. Heavy im
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
+import json
 import os
 import signal
 import threading
@@ -15,14 +17,16 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
 from tunesmith.memory.errors import TunesmithError
-from tunesmith.memory.files import keep_private
-from tunesmith.memory.records import STOPPED
+from tunesmith.memory.files import atomic_write, keep_private
+from tunesmith.memory.locks import held, lock_file
+from tunesmith.memory.records import FAILED, STOPPED
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.job import PATIENCE_S, Job
 from tunesmith.tools.core.stage import Plan, Result
 from tunesmith.tools.machine.gpus import measure_gpus
 from tunesmith.tools.machine.processes import ProcessId, own_tree, resident_bytes, tree
@@ -32,6 +36,8 @@ from tunesmith.tools.serving.eviction import make_room
 
 _SAMPLE_EVERY_S = 1.0  # reading the page tables of a 2 GB server takes its share of a core
 _LEASE_POLL_S = 0.3
+_LOCK_WAIT_S = 5.0
+"""Who looks whether a step is at work holds its lock for a moment, too."""
 
 
 class _Stopped(BaseException):
@@ -46,19 +52,32 @@ def main() -> int:
     parser.add_argument("--vllm")
     args = parser.parse_args()
     keep_private()
-    store = Store(args.home)
+    store = Store(args.home, busy_timeout_s=PATIENCE_S)
     entry = catalog.BY_NAME[store.step(args.step).stage]
+    with claimed(store, args.step, needs_approval=entry.expensive):
+        signal.signal(signal.SIGTERM, _on_sigterm)
+        return _work(store, args.step, args.vllm)
+
+
+@contextmanager
+def claimed(store: Store, step: str, *, needs_approval: bool) -> Iterator[None]:
+    """Make this process the worker of a step, and hold the step's lock meanwhile: by it others see that it lives.
+
+    Raises what `Store.claim` raises, and BadInput where an earlier worker of the step is at work after all.
+    """
     me = ProcessId.of(os.getpid())
-    store.claim(
-        args.step,
-        needs_approval=entry.expensive,
-        pid=me.pid,
-        pid_started=me.started,
-        boot_id=me.boot_id,
-        pid_ticks=me.ticks,
-    )
-    signal.signal(signal.SIGTERM, _on_sigterm)
-    return _work(store, args.step, args.vllm)
+    with held(lock_file(store.home, step), wait_s=_LOCK_WAIT_S, holder=f"pid {me.pid} on {me.host}"):
+        store.claim(
+            step,
+            needs_approval=needs_approval,
+            pid=me.pid,
+            pid_started=me.started,
+            boot_id=me.boot_id,
+            pid_ticks=me.ticks,
+            host=me.host,
+            pid_namespace=me.namespace,
+        )
+        yield
 
 
 def _on_sigterm(signum: int, frame: FrameType | None) -> None:
@@ -77,16 +96,23 @@ def _work(store: Store, step: str, vllm: str | None) -> int:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a stop that comes now comes too late
             record(job, result)
     except _Stopped:
-        store.fail(step, "stopped by the user", status=STOPPED)
+        _fail(store, step, "stopped by the user", status=STOPPED)
     except TunesmithError as error:
-        store.fail(step, str(error))
         traceback.print_exc()
+        _fail(store, step, str(error))
     except BaseException as error:
-        store.fail(step, f"{type(error).__name__}: {error}"[:2000])
         traceback.print_exc()
+        _fail(store, step, f"{type(error).__name__}: {error}"[:2000])
     else:
         return 0
     return 1
+
+
+def _fail(store: Store, step: str, why: str, *, status: str = FAILED) -> None:
+    """Record that this worker's own attempt ended, and no other one's."""
+    me = store.step(step).worker
+    if me and me.pid == os.getpid():
+        store.fail(step, why, status=status, worker=me)
 
 
 @contextmanager
@@ -125,9 +151,14 @@ def work(job: Job) -> Result:  # type: ignore[type-arg]
 
 
 def record(job: Job, result: Result) -> None:  # type: ignore[type-arg]
-    """Record that a step reached its end."""
-    job.store.finish(job.step.id, result.model_dump(mode="json"))
-    job.store.event("step.done", run=job.run, step=job.step.id)
+    """Record that a step reached its end, however late: what was done is kept beside the step until it is recorded."""
+    document = result.model_dump(mode="json")
+    with contextlib.suppress(OSError):  # a full disk; the store may still take it
+        atomic_write(job.kept_result, json.dumps({"worker": job.step.worker, "result": document}))
+    job.flush()
+    job.patiently(lambda: job.store.finish(job.step.id, document, worker=job.step.worker))
+    job.kept_result.unlink(missing_ok=True)
+    job.best_effort(lambda: job.store.event("step.done", run=job.run, step=job.step.id))
 
 
 def open_job(store: Store, step: str, vllm: str | None) -> Job:  # type: ignore[type-arg]
@@ -156,6 +187,10 @@ def own_bytes(job: Job) -> int:  # type: ignore[type-arg]
     return resident_bytes(mine.values())
 
 
+def _tell_peaks(job: Job, rss_bytes: int, vram_bytes: int | None) -> None:  # type: ignore[type-arg]
+    job.store.peak(job.step.id, rss_bytes, vram_bytes, wait_s=0.5)
+
+
 def _watch_memory(job: Job, done: threading.Event) -> None:  # type: ignore[type-arg]
     """Sample the memory of the worker, its children and the servers it uses, and keep the peaks in the store."""
     peak_bytes, told_bytes, peak_vram, told_vram = 0, 0, 0, 0
@@ -168,7 +203,7 @@ def _watch_memory(job: Job, done: threading.Event) -> None:  # type: ignore[type
             taken = [vram_before.get(gpu.index, gpu.free_bytes) - gpu.free_bytes for gpu in measure_gpus()]
             peak_vram = max(peak_vram, *taken, 0)
         if last or peak_bytes > told_bytes * 1.02 or peak_vram > told_vram * 1.02:
-            job.store.peak(job.step.id, peak_bytes, peak_vram if vram_before else None)
+            job.best_effort(partial(_tell_peaks, job, peak_bytes, peak_vram if vram_before else None))
             told_bytes, told_vram = peak_bytes, peak_vram
 
 

@@ -14,7 +14,6 @@ import socket
 import subprocess
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from tunesmith.tools.machine.processes import ProcessId, python_module, stop_gro
 from tunesmith.tools.machine.vllm_program import kernels_of
 from tunesmith.tools.models.chat_template import template_sha256
 from tunesmith.tools.serving.budget import claimable
+from tunesmith.tools.serving.local_http import call
 from tunesmith.tools.serving.spec import (
     LOOPBACK,
     ServerSpec,
@@ -116,6 +116,8 @@ def list_servers(home: Path, *, role: str | None = None) -> list[Server]:
         server = _read(record)
         if server is None:
             continue
+        if server.process.elsewhere:
+            continue  # a container or machine that shares the home keeps its own books
         if not server.process.alive():
             _forget(record)
         elif role in (None, server.role):
@@ -126,7 +128,7 @@ def list_servers(home: Path, *, role: str | None = None) -> list[Server]:
 def _read(record: Path) -> Server | None:
     try:
         data = json.loads(record.read_text())
-        process = ProcessId(data["pid"], data["pid_started"], data["boot_id"], data.get("pid_ticks"))
+        process = ProcessId(data["pid"], data["pid_started"], data["boot_id"], data.get("pid_ticks"), *_place(data))
     except (OSError, ValueError, KeyError):
         return None  # being written or being stopped right now
     return Server(
@@ -142,6 +144,10 @@ def _read(record: Path) -> Server | None:
         owner=data.get("owner", ""),
         gpu=data.get("env", {}).get("CUDA_VISIBLE_DEVICES", ""),
     )
+
+
+def _place(data: Mapping[str, Any]) -> tuple[str, str]:
+    return str(data.get("host", "")), str(data.get("pid_namespace", ""))
 
 
 def _forget(record: Path) -> None:
@@ -236,6 +242,7 @@ def start(
         )
     me = ProcessId.of(parent.pid)
     data |= {"pid": me.pid, "pid_started": me.started, "boot_id": me.boot_id, "pid_ticks": me.ticks}
+    data |= {"host": me.host, "pid_namespace": me.namespace}
     atomic_write(record, json.dumps(data, indent=1), mode=0o600)
     try:
         server = _wait_ready(record, parent, log_path, on_wait, timeout_s)
@@ -305,16 +312,7 @@ def _get(server: Server, path: str) -> Any:
 
 
 def _call(server: Server, path: str, body: Mapping[str, Any] | None, *, timeout_s: float) -> Any:
-    headers = {"Authorization": f"Bearer {server.key}", "Content-Type": "application/json"}
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(server.url + path, data, headers)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=timeout_s) as answer:
-        text = answer.read()
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text.decode(errors="replace")
+    return call(server.url + path, server.key, body, timeout_s=timeout_s)
 
 
 def renew(server: Server) -> None:

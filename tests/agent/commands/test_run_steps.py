@@ -141,7 +141,7 @@ def killed_step(tunesmith: Tunesmith, model: Path) -> Store:
     pid = launcher.launch(store, step, vllm=None).pid
     assert pid
     os.kill(pid, signal.SIGKILL)
-    until(lambda: not launcher.is_alive(store.step(step)))
+    until(lambda: not launcher.is_alive(store, store.step(step)))
     assert [dead.id for dead in launcher.reconcile(store)] == [step]
     return store
 

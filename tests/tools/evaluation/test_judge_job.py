@@ -123,7 +123,7 @@ def test_killed_while_judging_it_asks_the_judge_for_the_rest_and_the_arm_for_not
         assert time.monotonic() < deadline, "the judge does not get on"
         time.sleep(0.005)
     os.kill(pid, signal.SIGKILL)
-    while launcher.is_alive(ws.store.step(step)):
+    while launcher.is_alive(ws.store, ws.store.step(step)):
         time.sleep(0.01)
     launcher.reconcile(ws.store)
     time.sleep(1)  # what was in flight is noted by the server

@@ -146,7 +146,7 @@ def test_a_kill_while_the_earlier_deployment_is_let_go_leaves_the_new_one_in_ser
         until(lambda: "asking it" in ws.store.step(step).note, 60)
         until(lambda: older.id in in_service(), 15)  # the earlier one takes 20 s to end
         os.kill(pid, signal.SIGKILL)
-        until(lambda: not launcher.is_alive(ws.store.step(step)), 10)
+        until(lambda: not launcher.is_alive(ws.store, ws.store.step(step)), 10)
         assert [dead.id for dead in launcher.reconcile(ws.store)] == [step], "it was killed while it was at work"
         assert older.id in in_service()
         assert older.id != previous_deployment(ws.store).meta["serves"], "that one is served, recorded or not"

@@ -172,4 +172,4 @@ def test_the_driver_is_kept_out_only_by_a_running_step_that_needs_the_room(ws: W
     assert kept_out_by(PLAIN, ws.store, ram_bytes=4 * GIB, vram_bytes=0) is None, "both fit"
     ws.store.peak(step, 14 * GIB, None)  # by now it has what it needs, and it is not among what is free
     assert kept_out_by(PLAIN, ws.store, ram_bytes=7 * GIB, vram_bytes=0) is None
-    assert launcher.is_alive(ws.store.step(step))
+    assert launcher.is_alive(ws.store, ws.store.step(step))

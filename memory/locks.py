@@ -1,0 +1,98 @@
+"""Locks that the kernel lets go of: a process holds one for as long as it lives, wherever it is looked at from.
+
+A lock is a file below HOME/locks with `flock` on it. It is seen from another PID namespace, and from another host where
+the file system carries locks; it never outlives its holder, not even after `kill -9`. What stands in the file says who
+held it last, for people.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tunesmith.memory.errors import BadInput
+
+_POLL_S = 0.02
+
+
+class Held(BadInput):
+    """Another process holds the lock."""
+
+
+def lock_file(home: Path, name: str) -> Path:
+    """The file of the lock `name`, such as `s17` for the worker of that step."""
+    return home / "locks" / f"{name}.lock"
+
+
+def take(path: Path, *, wait_s: float = 0.0, holder: str = "") -> int:
+    """Take a lock and return the descriptor that holds it until it is closed. Raises Held after `wait_s`."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                os.close(fd)
+                raise Held(f"{path.stem} is held by {last_holder(path) or 'another process'}") from None
+            time.sleep(_POLL_S)
+    with contextlib.suppress(OSError):  # a full disk takes nothing from the lock
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, holder.encode(), 0)
+    return fd
+
+
+@contextmanager
+def held(path: Path, *, wait_s: float = 0.0, holder: str = "") -> Iterator[None]:
+    """Hold a lock for the time of a block. Raises Held where another process has it for longer than `wait_s`."""
+    fd = take(path, wait_s=wait_s, holder=holder)
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def carrying_out(home: Path, run: str) -> Iterator[None]:
+    """Hold a run while its plan is carried out: two at once would do its steps twice. Raises Held."""
+    try:
+        fd = take(lock_file(home, run), holder=f"pid {os.getpid()}")
+    except Held:
+        who = last_holder(lock_file(home, run))
+        raise Held(
+            f"{run} is being carried out by another tunesmith ({who}); `tunesmith jobs list` shows its step, and "
+            "`tunesmith jobs attach STEP` follows it"
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def is_held(path: Path) -> bool:
+    """Whether any process holds the lock now; looking may make another `take` wait for a moment, never fail."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def last_holder(path: Path) -> str:
+    """Who took the lock last, as they named themselves."""
+    with contextlib.suppress(OSError):
+        return path.read_text(errors="replace")[:200]
+    return ""

@@ -1,0 +1,217 @@
+"""The file behind the store: opened, brought up to date, written in whole transactions and read.
+
+Refused in one line: a file that is damaged, and one that a newer version wrote. Before its schema is changed the whole
+file is copied to HOME/backups and the copy is checked; while a step is at work it is not changed at all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.memory import migrations
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.files import make_private, sync_folder
+from tunesmith.memory.locks import is_held, lock_file
+from tunesmith.memory.records import RUNNING
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+BUSY_TIMEOUT_S = 30.0
+_BACKUPS_KEPT = 3
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_KEYS = {
+    "runs": ("run", "r"),
+    "steps": ("step", "s"),
+    "approvals": ("approval", "p"),
+    "artifacts": ("artifact", "a"),
+}
+
+
+@contextmanager
+def _hidden(*modules: str) -> Iterator[None]:
+    """Keep sqlite-utils from importing these wherever they are installed: for types that no column here has."""
+    hidden = [name for name in modules if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
+class StoreFile:
+    """The open database; safe to share between the threads of one process."""
+
+    def __init__(self, home: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
+        """Open (and where needed create or migrate) `home/tunesmith.db`. Raises BadInput for one it cannot work with.
+
+        A write waits up to `busy_timeout_s` for another process to end its own.
+        """
+        make_private(home)
+        self.home = home
+        self.path = home / "tunesmith.db"
+        self._busy_timeout_s = busy_timeout_s
+        self._lock = threading.RLock()
+        self._conn = sqlite3.connect(self.path, timeout=busy_timeout_s, check_same_thread=False)
+        try:
+            self._open()
+        except BaseException as error:
+            self._conn.close()
+            if isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+                raise BadInput(self._damaged(error)) from None
+            raise
+
+    def _open(self) -> None:
+        self._conn.row_factory = sqlite3.Row
+        self._conn.execute("PRAGMA synchronous=FULL")
+        self._conn.execute("PRAGMA foreign_keys=ON")
+        if (version := self._version()) > migrations.LATEST:
+            raise BadInput(
+                f"{self.path} was written by a newer tunesmith (schema {version}, this one knows {migrations.LATEST}); "
+                "update tunesmith, or set TUNESMITH_HOME to another folder"
+            )
+        if version < migrations.LATEST:
+            self._migrate()
+
+    def _version(self) -> int:
+        return int(self._conn.execute("PRAGMA user_version").fetchone()[0])
+
+    def _damaged(self, error: BaseException) -> str:
+        copies = sorted((self.home / "backups").glob("tunesmith-*.db"), key=lambda path: path.stat().st_mtime)
+        copy = f"the newest copy is {copies[-1]}" if copies else "there is no copy of it in backups/"
+        return f"{self.path} is damaged (SQLite says: {error}); move it away, for nothing here repairs it; {copy}"
+
+    def _migrate(self) -> None:
+        with (self.home / ".migrate.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            version = self._version()
+            if version >= migrations.LATEST:
+                return
+            if version:
+                self._refuse_while_at_work()
+                self._back_up(version)
+            self._switch_to_wal()
+            with self.write():  # one transaction: a reading one that wants to write later does not wait either
+                if version:
+                    self._refuse_while_at_work()
+                migrations.apply(self.db)
+
+    def _refuse_while_at_work(self) -> None:
+        """A worker of the version that made the file goes on writing into it: its table must stay as it knows it."""
+        for row in self._conn.execute("SELECT * FROM steps WHERE status = ?", (RUNNING,)).fetchall():
+            if is_held(lock_file(self.home, row["step"])) or _may_live(dict(row)):
+                raise BadInput(
+                    f"{self.path} is of an earlier version, and its step {row['step']} ({row['stage']}, pid "
+                    f"{row['pid']}) is at work; it is brought up to date once that has ended, or was stopped by that version"
+                )
+
+    def _back_up(self, version: int) -> None:
+        """Copy the file as it is, prove the copy whole, and keep the newest few. Raises BadInput where it cannot be."""
+        folder = self.home / "backups"
+        folder.mkdir(exist_ok=True, mode=0o700)
+        target = folder / f"tunesmith-schema{version}-{time.strftime('%Y%m%d-%H%M%S')}.db"
+        partial = target.with_suffix(".partial")
+        partial.unlink(missing_ok=True)
+        try:
+            with closing(sqlite3.connect(partial)) as copy:
+                self._conn.backup(copy)
+                verdict = copy.execute("PRAGMA integrity_check").fetchone()[0]
+            if verdict != "ok":
+                raise BadInput(f"{self.path} is damaged ({verdict}), so it is not brought up to date; restore a copy")
+            partial.replace(target)
+        except (sqlite3.Error, OSError) as error:
+            needed, free = self.path.stat().st_size, shutil.disk_usage(folder).free
+            raise BadInput(
+                f"{self.path} is not brought up to date, for no copy could be made of it first ({error}): it takes "
+                f"{needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free; make room"
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
+        sync_folder(folder)
+        for old in sorted(folder.glob("tunesmith-schema*.db"), key=lambda path: path.stat().st_mtime)[:-_BACKUPS_KEPT]:
+            old.unlink(missing_ok=True)
+
+    def _switch_to_wal(self) -> None:
+        """WAL is a property of the file. SQLite switches only while nobody else reads it, and waits for nobody here."""
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                self._conn.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    @property
+    def db(self) -> Database:
+        """The same connection through sqlite-utils; imported on first use, for it takes 0.2–0.4 s."""
+        with _hidden("pandas", "numpy"):
+            from sqlite_utils import Database
+
+        return Database(self._conn, recursive_triggers=False)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._conn.close()
+
+    @contextmanager
+    def write(self, *, wait_s: float | None = None) -> Iterator[sqlite3.Connection]:
+        """One write transaction: all of it is on disk afterwards, or none.
+
+        `wait_s` is how long to wait for another writer, where that is not as long as the store was opened with.
+        """
+        with self._lock:
+            self._begin(wait_s)
+            try:
+                yield self._conn
+                self._conn.commit()
+            except BaseException:
+                self._conn.rollback()
+                raise
+
+    def _begin(self, wait_s: float | None) -> None:
+        if wait_s is not None:
+            self._conn.execute(f"PRAGMA busy_timeout={int(wait_s * 1000)}")
+        try:
+            self._conn.execute("BEGIN IMMEDIATE")
+        finally:
+            if wait_s is not None:
+                self._conn.execute(f"PRAGMA busy_timeout={int(self._busy_timeout_s * 1000)}")
+
+    def read(self, sql: str, *args: Any) -> list[sqlite3.Row]:
+        """Rows of a query of our own; questions from outside go through `memory.questions`."""
+        with self._lock:
+            return self._conn.execute(sql, args).fetchall()
+
+    def _insert(self, conn: sqlite3.Connection, table: str, values: dict[str, Any]) -> str:
+        """Insert a row under the table's next id and return that id."""
+        key, letter = _KEYS[table]
+        taken = conn.execute(f"SELECT max(CAST(substr({key}, 2) AS INTEGER)) FROM {table}").fetchone()[0]
+        values = {key: f"{letter}{(taken or 0) + 1}", **values}
+        names = ", ".join(values)
+        conn.execute(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(values))})", [*values.values()])
+        return str(values[key])
+
+
+def _may_live(row: dict[str, Any]) -> bool:
+    """Whether a worker that holds no lock, of a version that knew none, may be at work on this machine."""
+    if row.get("host") or row["pid"] is None:
+        return False
+    try:
+        if row["boot_id"] != Path("/proc/sys/kernel/random/boot_id").read_text().strip():
+            return False
+        ticks = int(Path(f"/proc/{row['pid']}/stat").read_bytes().rpartition(b")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return False
+    return row.get("pid_ticks") in (None, ticks)

@@ -1,0 +1,113 @@
+"""The store's file: damaged or newer ones are refused in one line, and nothing is changed without a copy."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tunesmith.memory import migrations
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.locks import held, lock_file
+from tunesmith.memory.store import Store
+from tunesmith.tools.machine.processes import ProcessId
+
+
+def older(home: Path) -> None:
+    """Make the store one of the schema before the last."""
+    with sqlite3.connect(home / "tunesmith.db") as conn:
+        conn.execute("ALTER TABLE steps DROP COLUMN host")
+        conn.execute("ALTER TABLE steps DROP COLUMN pid_namespace")
+        conn.execute("DELETE FROM _sqlite_migrations WHERE name >= 'm007'")
+        conn.execute("PRAGMA user_version = 6")
+    conn.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    store = Store(tmp_path)
+    store.new_run("kept")
+    store.close()
+    return tmp_path
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database at all, but long enough to be read" * 100])
+def test_a_file_that_is_no_database_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "tunesmith.db").write_bytes(content)
+    if not content:
+        Store(tmp_path).close()  # an empty file is a new store
+        return
+    with pytest.raises(BadInput, match="is damaged") as refused:
+        Store(tmp_path)
+    assert "\n" not in str(refused.value) and (tmp_path / "tunesmith.db").read_bytes() == content
+
+
+def test_a_newer_store_is_refused_and_left_alone(home: Path) -> None:
+    with sqlite3.connect(home / "tunesmith.db") as conn:
+        conn.execute(f"PRAGMA user_version = {migrations.LATEST + 1}")
+    with pytest.raises(BadInput, match=r"newer tunesmith.*update tunesmith"):
+        Store(home)
+
+
+def test_a_row_with_a_column_of_the_future_is_still_read(home: Path) -> None:
+    """A process that was at work while a newer version changed the file."""
+    store = Store(home)
+    step = store.propose("r1", "train", plan_hash="h")
+    with store.write() as conn:
+        conn.execute("ALTER TABLE steps ADD COLUMN of_the_future TEXT")
+    assert store.step(step).id == step
+
+
+def test_before_a_migration_the_file_is_copied_and_the_copy_is_whole(home: Path) -> None:
+    older(home)
+    Store(home).close()
+    (copy,) = (home / "backups").iterdir()
+    with sqlite3.connect(copy) as conn:
+        assert conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+        assert conn.execute("PRAGMA user_version").fetchone()[0] == 6
+        assert conn.execute("SELECT name FROM runs").fetchall() == [("kept",)]
+    assert copy.stat().st_mode & 0o077 == 0 or (home / "backups").stat().st_mode & 0o077 == 0
+
+
+def test_where_no_copy_can_be_made_nothing_is_changed(home: Path) -> None:
+    older(home)
+    (home / "backups").write_text("in the way")
+    with pytest.raises((BadInput, OSError)):
+        Store(home)
+    assert sqlite3.connect(home / "tunesmith.db").execute("PRAGMA user_version").fetchone()[0] == 6
+
+
+def test_a_new_store_makes_no_copy(tmp_path: Path) -> None:
+    Store(tmp_path / "new").close()
+    assert not (tmp_path / "new" / "backups").exists()
+
+
+def test_only_the_newest_copies_are_kept(home: Path) -> None:
+    (home / "backups").mkdir()
+    for number in range(5):
+        path = home / "backups" / f"tunesmith-schema1-2026010{number}-000000.db"
+        path.write_text("old")
+        os.utime(path, (number, number))
+    older(home)
+    Store(home).close()
+    names = sorted(path.name for path in (home / "backups").iterdir())
+    assert len(names) == 3 and names[0].startswith("tunesmith-schema1-20260103") and "schema6" in names[-1]
+
+
+@pytest.mark.parametrize("how", ["pid", "lock"])
+def test_the_schema_is_not_changed_under_a_step_at_work(home: Path, how: str) -> None:
+    store, me = Store(home), ProcessId.of(os.getpid())
+    step = store.propose("r1", "inspect", plan_hash="h")
+    pid = me.pid if how == "pid" else 4_000_000
+    boot, ticks = me.boot_id, me.ticks
+    store.claim(step, needs_approval=False, pid=pid, pid_started=me.started, boot_id=boot, pid_ticks=ticks)
+    store.close()
+    older(home)
+    with held(lock_file(home, step if how == "lock" else "another")), pytest.raises(BadInput, match="is at work"):
+        Store(home)
+    assert not (home / "backups").exists()
+    with sqlite3.connect(home / "tunesmith.db") as conn:
+        conn.execute("UPDATE steps SET status = 'done'")
+    Store(home).close()
