@@ -112,7 +112,7 @@ class StoreFile:
             if is_held(lock_file(self.home, row["step"])) or _may_live(dict(row)):
                 raise BadInput(
                     f"{self.path} is of an earlier version, and its step {row['step']} ({row['stage']}, pid "
-                    f"{row['pid']}) is at work; it is brought up to date once that has ended, or was stopped by that version"
+                    f"{row['pid']}) is at work; it is brought up to date once that has ended or was stopped"
                 )
 
     def _back_up(self, version: int) -> None:

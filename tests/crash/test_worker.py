@@ -240,11 +240,6 @@ def test_a_late_answer_does_not_touch_a_step_that_was_started_elsewhere(ws: Work
         return Decision(False, "terminal")
 
     with pytest.raises(BadInput, match=f"step {step} runs already"):
-<<<<<<< HEAD
         decide(ws, step, plan, answer_late)
     assert ws.store.step(step).status == "running" and launcher.is_alive(ws.store, ws.store.step(step))
-=======
-        executor.decide(ws, step, plan, answer_late)
-    assert ws.store.step(step).status == "running" and launcher.is_alive(ws.store, ws.store.step(step))
->>>>>>> 55657d5 (A living worker is never given up, its result never dropped; a busy or full store ends no work; one process a run)
     launcher.stop(ws.store, step)

@@ -310,6 +310,8 @@ def test_verdicts_of_before_are_split_once(tmp_path: Path) -> None:
     store.close()
     with sqlite3.connect(tmp_path / "tunesmith.db") as old:
         old.execute("ALTER TABLE rows DROP COLUMN kind")
+        for column in ("host", "pid_namespace"):
+            old.execute(f"ALTER TABLE steps DROP COLUMN {column}")
         for n, (verdict, reason, _) in enumerate(told):
             old.execute("UPDATE rows SET verdict = ?, reason = ? WHERE row_id = ?", (verdict, reason, f"row{n}"))
         old.execute("DELETE FROM _sqlite_migrations WHERE name >= 'm006'")

@@ -146,6 +146,11 @@ def _read(record: Path) -> Server | None:
     )
 
 
+def _named(me: ProcessId) -> dict[str, Any]:
+    named = {"pid": me.pid, "pid_started": me.started, "boot_id": me.boot_id, "pid_ticks": me.ticks}
+    return {**named, "host": me.host, "pid_namespace": me.namespace}
+
+
 def _place(data: Mapping[str, Any]) -> tuple[str, str]:
     return str(data.get("host", "")), str(data.get("pid_namespace", ""))
 
@@ -241,8 +246,7 @@ def start(
             cwd=log_path.parent,
         )
     me = ProcessId.of(parent.pid)
-    data |= {"pid": me.pid, "pid_started": me.started, "boot_id": me.boot_id, "pid_ticks": me.ticks}
-    data |= {"host": me.host, "pid_namespace": me.namespace}
+    data |= _named(me)
     atomic_write(record, json.dumps(data, indent=1), mode=0o600)
     try:
         server = _wait_ready(record, parent, log_path, on_wait, timeout_s)
