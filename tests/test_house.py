@@ -14,8 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("agent", "tools", "memory", "prompts")
 ROOMS = (
-    "memory", "prompts", "tools/core", "tools/machine", "tools/models", "tools/suites", "tools/serving", "tools/data",
-    "tools/training", "tools/evaluation", "tools/export", "tools/report", "tools/pipeline", "agent",
+    "memory", "prompts", "tools/core", "tools/machine", "tools/cpu", "tools/models", "tools/suites", "tools/serving",
+    "tools/data", "tools/training", "tools/evaluation", "tools/export", "tools/report", "tools/pipeline", "agent",
 )  # fmt: skip
 """From the ground up: a module imports from its own room and from the ones below it."""
 MOST_ARROWS = 90
@@ -26,11 +26,11 @@ HEAVY = (
 # Standard library only: they run before or outside the installed package.
 STANDALONE = {"tools/machine/bootstrap.py", "tools/machine/accelerators.py"}
 # Runs inside vLLM, never here: its plugin.
-INSIDE_VLLM = {"tools/serving/vllm_plugin/tunesmith_vllm.py"}
+INSIDE_VLLM = {"tools/cpu/vllm_plugin/tunesmith_vllm.py"}
 # Heavy as well, beside the `_job` modules: what these share.
 AT_WORK = {
     "tools/machine/device.py", "tools/models/gguf.py", "tools/models/tensor_file.py", "tools/training/model.py",
-    "tools/training/trainer.py", "tools/training/rows.py", "tools/training/cpu_lora.py", "tools/export/cpu_blocks.py",
+    "tools/training/trainer.py", "tools/training/rows.py", "tools/cpu/lora.py", "tools/cpu/gptq_blocks.py",
     "tools/evaluation/local_model.py", "tools/suites/grading/embedding_process.py",
 }  # fmt: skip
 # Beside the settings: a server's own parent, which hands its environment on, and who asks which GPUs CUDA may see.

@@ -11,7 +11,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, pinned
 from tunesmith.tools.evaluation.lineage import own_base
-from tunesmith.tools.machine.torch_env import TRAIN_ENV
+from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.memory_math import merge_memory_bytes
 
 
@@ -79,4 +79,4 @@ def plan(request: MergeRequest, facts: Facts) -> Plan:
     )
 
 
-STAGE = Stage("merge", MergeRequest, MergeResult, plan, look, env=TRAIN_ENV)
+STAGE = Stage("merge", MergeRequest, MergeResult, plan, look, env=TORCH_ENV)

@@ -10,7 +10,7 @@ from pydantic import Field
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, pinned
-from tunesmith.tools.machine.torch_env import TRAIN_ENV
+from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.memory_math import quantize_memory_bytes, quantize_vram_bytes
 
 _FOUR_BITS_FROM = 2_000_000_000
@@ -122,4 +122,4 @@ def resolved(request: QuantizeRequest, merged: Artifact) -> tuple[QuantizeReques
     return request.model_copy(update=chosen), reasons
 
 
-STAGE = Stage("quantize", QuantizeRequest, QuantizeResult, plan, env=TRAIN_ENV)
+STAGE = Stage("quantize", QuantizeRequest, QuantizeResult, plan, env=TORCH_ENV)

@@ -18,9 +18,8 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import read_manifest
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.row_file import read_rows
-from tunesmith.tools.export.cpu_blocks import use_fast_blocks
 from tunesmith.tools.export.quantize import BATCH_ROWS, QuantizeRequest, QuantizeResult
-from tunesmith.tools.machine.device import need_priced_device
+from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device
 from tunesmith.tools.models.full_precision import Proof, assert_full_precision, kept_layers
 from tunesmith.tools.models.memory_math import group_size_for, quantize_memory_bytes
 from tunesmith.tools.models.shape import ModelShape
@@ -125,7 +124,10 @@ def quantize_model(
     batches = calibration_batches(tokenizer, rows_path, samples, max_seq_len_tokens, seed)
     progress(0, 1, "loading the merged model")
     model = _load(model_dir, config)
-    use_fast_blocks()
+    if computes_on_cpu():
+        from tunesmith.tools.cpu.gptq_blocks import use_fast_blocks
+
+        use_fast_blocks()
     # One after the other: GPTQ has to see the activations as the smoothing leaves them.
     for doing, recipe in _recipes(scheme, group_size, config, keep):
         watch = _LayerWatch(model, doing, progress)

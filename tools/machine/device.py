@@ -10,14 +10,21 @@ from tunesmith.tools.core.stage import chosen_gpu
 from tunesmith.tools.machine.gpus import measure_gpus, trains_on_cpu
 
 
+def computes_on_cpu() -> bool:
+    """Whether torch computes on the CPU here; the one question that leads into `tools.cpu`."""
+    import torch
+
+    return not torch.cuda.is_available()
+
+
 def need_priced_device(job: Job[Any]) -> None:
     """Raise StepFailed where the plan counts on a GPU that torch cannot use: the CPU would take days in silence."""
     if not job.plan.estimate.peak_vram_bytes or trains_on_cpu():
         return
+    if not computes_on_cpu():
+        return
     import torch
 
-    if torch.cuda.is_available():
-        return
     card = chosen_gpu(measure_gpus())
     named = f"{card.name} with the driver {card.driver}" if card else "the GPU, which is gone"
     raise StepFailed(

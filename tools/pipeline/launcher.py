@@ -11,15 +11,17 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.locks import is_held, lock_file
 from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, STOPPED, Step, Worker
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import KEPT_RESULT
-from tunesmith.tools.machine.gpus import pin_environment
+from tunesmith.tools.core.stage import Gpu, Stage
+from tunesmith.tools.machine.gpus import pin_environment, trains_on_cpu
 from tunesmith.tools.machine.processes import ProcessId, boot_id, python_module, stop_group
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.serving.eviction import machine_for_a_step
@@ -35,6 +37,16 @@ def log_path(store: Store, step: Step) -> Path:
     return store.home / "runs" / step.run / step.id / "worker.log"
 
 
+def worker_environment(stage: Stage[Any], gpus: Sequence[Gpu]) -> dict[str, str]:
+    """What a stage's worker is started with beside its parent's environment: its own, its GPU, or a CPU's allocator."""
+    env = {**stage.env, **pin_environment(gpus)}
+    if stage.env and (trains_on_cpu() or not gpus):
+        from tunesmith.tools.cpu.settings import ALLOCATOR
+
+        env |= ALLOCATOR
+    return env
+
+
 def launch(store: Store, step: str, *, vllm: str | None) -> Step:
     """Start the worker of an approved step and return once it has claimed the step.
 
@@ -45,7 +57,7 @@ def launch(store: Store, step: str, *, vllm: str | None) -> Step:
     log.parent.mkdir(parents=True, exist_ok=True)
     stage = catalog.BY_NAME[record.stage].load()
     # `env` adds to the environment without this module having to read it.
-    env = {**stage.env, **pin_environment(machine_for_a_step(store.home).gpus)}
+    env = worker_environment(stage, machine_for_a_step(store.home).gpus)
     worker = python_module("tunesmith.tools.pipeline.worker", "--home", str(store.home))
     argv = ["/usr/bin/env", *(f"{name}={value}" for name, value in env.items()), *worker]
     argv += [*(["--vllm", vllm] if vllm else []), step]

@@ -16,7 +16,6 @@ from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, SERVED_SEQUENCES
 LOOPBACK = "127.0.0.1"
 MAX_ANSWER_TOKENS = CONTEXT_TOKENS - 256
 """Of these, what an answer may be given: some must be left for the question."""
-PLUGIN = Path(__file__).parent / "vllm_plugin"
 """Put on vLLM's own path: its module says what it mends."""
 
 
@@ -82,16 +81,14 @@ def environment(spec: ServerSpec) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "VLLM_LOGGING_LEVEL": "INFO",
     }
-    if spec.device == "cpu":
-        env["VLLM_CPU_KVCACHE_SPACE"] = str(spec.kv_cache_gib)
-        # vLLM's CPU kernels otherwise compute "W4A16" with 8-bit activations, which no config of the model asked for.
-        env["VLLM_CPU_INT4_W4A8"] = "0"
-        # One process instead of two: 9 s less to start, and half as many tokens a second again, on two cores.
-        env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     if spec.max_lora_rank:
         env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
-    if spec.max_lora_rank and spec.device == "cpu":
-        env["PYTHONPATH"] = str(PLUGIN)
+    if spec.device == "cpu":
+        from tunesmith.tools.cpu import settings
+
+        env |= {**settings.VLLM, "VLLM_CPU_KVCACHE_SPACE": str(spec.kv_cache_gib)}
+        if spec.max_lora_rank:
+            env["PYTHONPATH"] = str(settings.VLLM_PLUGIN)
     return env
 
 
@@ -99,8 +96,12 @@ def lora_of(spec: ServerSpec) -> str:
     """Which adapters a server takes, and whose kernels compute them."""
     if not spec.max_lora_rank:
         return "not allowed"
-    ours = [folder.stem for folder in PLUGIN.glob("*.dist-info")] if spec.device == "cpu" else []
-    return ", ".join([f"allowed up to rank {spec.max_lora_rank}", *ours])
+    allowed = f"allowed up to rank {spec.max_lora_rank}"
+    if spec.device != "cpu":
+        return allowed
+    from tunesmith.tools.cpu.settings import vllm_plugins
+
+    return ", ".join([allowed, *vllm_plugins()])
 
 
 def precision_of(model_dir: Path) -> str:

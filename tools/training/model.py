@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tunesmith.tools.machine.device import computes_on_cpu
 from tunesmith.tools.models.shape import ModelShape
 
 _ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -21,7 +22,7 @@ def load_base(base_dir: Path, *, precision: str, load_in_4bit: bool, longest_row
 
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "local_files_only": True}
-    if torch.cuda.is_available():
+    if not computes_on_cpu():
         options["device_map"] = {"": 0}
     elif longest_row_tokens <= _SHORT_ROW_TOKENS:
         options["attn_implementation"] = "eager"
@@ -65,6 +66,15 @@ def projection_names(model: Any) -> list[str]:
         if isinstance(layer, torch.nn.Linear) and layer is not head
     }
     return sorted(linear)
+
+
+def fused_layers(model: Any) -> int:
+    """Give a peft model's plain LoRA layers the CPU's fused path, where a CPU computes, and return how many took it."""
+    if not computes_on_cpu():
+        return 0
+    from tunesmith.tools.cpu.lora import use_fused_lora
+
+    return use_fused_lora(model)
 
 
 def can_share_prefix(config: dict[str, Any]) -> bool:

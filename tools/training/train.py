@@ -12,7 +12,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, pinned
-from tunesmith.tools.machine.torch_env import TRAIN_ENV
+from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.memory_math import train_memory_bytes
 from tunesmith.tools.training.defaults import training_defaults
 
@@ -178,4 +178,4 @@ def training_bytes(request: Tried, base: Artifact, dataset: Artifact, *, batch_s
     )
 
 
-STAGE = Stage("train", TrainRequest, TrainResult, plan, env=TRAIN_ENV)
+STAGE = Stage("train", TrainRequest, TrainResult, plan, env=TORCH_ENV)

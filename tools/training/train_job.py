@@ -18,8 +18,7 @@ from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.machine.device import need_priced_device
 from tunesmith.tools.training.checkpoints import newest_checkpoint
-from tunesmith.tools.training.cpu_lora import use_fused_lora
-from tunesmith.tools.training.model import can_share_prefix, has_plain_head, load_base, lora_config
+from tunesmith.tools.training.model import can_share_prefix, fused_layers, has_plain_head, load_base, lora_config
 from tunesmith.tools.training.rows import TokenRow, tokenize_rows
 from tunesmith.tools.training.train import TrainRequest, TrainResult, largest_part
 from tunesmith.tools.training.trainer import LossSettings, Measured, StepTokens, make_trainer
@@ -190,7 +189,7 @@ class _Session:
         for parameter in trainer.model.parameters():
             if parameter.requires_grad:  # trl makes them bf16 on a 4-bit base, where small Adam steps vanish
                 parameter.data = parameter.data.float()
-        fused = use_fused_lora(trainer.model) if not settings.lora_dropout else 0
+        fused = 0 if settings.lora_dropout else fused_layers(trainer.model)
         trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         self.log(f"{len(self.rows)} rows, {trainable:,} trainable parameters, {fused} fused layers")
         return trainer

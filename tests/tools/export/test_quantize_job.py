@@ -137,7 +137,7 @@ def test_the_fast_column_loop_is_the_librarys() -> None:
     from compressed_tensors.quantization import QuantizationArgs
     from llmcompressor.modifiers.gptq import gptq_quantize
 
-    from tunesmith.tools.export.cpu_blocks import cpu_gptq_block_update
+    from tunesmith.tools.cpu.gptq_blocks import cpu_gptq_block_update
 
     torch.manual_seed(2)
     for bits, group in ((4, 32), (8, None)):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tunesmith.tools.serving.spec import PLUGIN
+from tunesmith.tools.cpu.settings import VLLM_PLUGIN
 
 pytestmark = pytest.mark.heavy
 
@@ -16,7 +16,7 @@ RANK, INPUTS, SLICES = 4, 24, (16, 8, 8)
 
 
 def add_lora_linear() -> Any:
-    spec = importlib.util.spec_from_file_location("tunesmith_vllm", PLUGIN / "tunesmith_vllm.py")
+    spec = importlib.util.spec_from_file_location("tunesmith_vllm", VLLM_PLUGIN / "tunesmith_vllm.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

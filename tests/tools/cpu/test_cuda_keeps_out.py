@@ -1,0 +1,88 @@
+"""Where a GPU computes, nothing of the CPU's room is imported, and nothing of it is set."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tunesmith.tools
+from tests.fixtures.planted_gpus import gpu
+from tunesmith.tools.core.stage import Gpu
+from tunesmith.tools.pipeline import catalog, launcher
+
+TOOLS = Path(str(tunesmith.tools.__file__)).parent
+
+ASKED = """
+import importlib, pkgutil, sys
+import tunesmith.tools
+from tunesmith.tools.machine import device
+device.computes_on_cpu = lambda: {on_cpu}
+for module in pkgutil.walk_packages(tunesmith.tools.__path__, "tunesmith.tools."):
+    if not module.name.startswith("tunesmith.tools.cpu"):
+        importlib.import_module(module.name)
+from tunesmith.tools.serving.spec import ServerSpec, arguments, environment, lora_of
+from tunesmith.tools.training import model
+spec = ServerSpec(model_dir="/m", served_name="m", device="{device}", max_lora_rank=16, gpu_share=0.5)
+arguments(spec, 1)
+env = environment(spec)
+print(*sorted(name for name in env if name.startswith("VLLM_CPU") or name in ("PYTHONPATH", "GLIBC_TUNABLES")))
+print(lora_of(spec))
+try:
+    print("fused", model.fused_layers(None))
+except AttributeError:
+    print("fused some")  # it was entered, and None is no model
+print(*sorted(name for name in sys.modules if name.startswith("tunesmith.tools.cpu")))
+"""
+
+
+def asked(device: str) -> list[str]:
+    script = ASKED.format(device=device, on_cpu=device == "cpu")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.splitlines()
+
+
+@pytest.mark.heavy
+def test_with_cuda_none_of_it_is_imported_or_set_and_with_a_cpu_all_of_it_is() -> None:
+    assert asked("cuda") == ["", "allowed up to rank 16", "fused 0", ""]
+    env, lora, fused, imported = asked("cpu")
+    assert env.split() == ["PYTHONPATH", "VLLM_CPU_INT4_W4A8", "VLLM_CPU_KVCACHE_SPACE"]
+    assert "tunesmith_vllm" in lora and fused == "fused some"
+    assert {"tunesmith.tools.cpu.lora", "tunesmith.tools.cpu.settings"} <= set(imported.split())
+
+
+@pytest.mark.parametrize("stage", ["train", "merge", "quantize"])
+def test_a_worker_gets_the_cpus_allocator_only_where_torch_computes_on_a_cpu(
+    stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared = catalog.BY_NAME[stage].load()
+
+    def tuned(*gpus: Gpu, cpu_build: bool) -> bool:
+        monkeypatch.setattr(launcher, "trains_on_cpu", lambda: cpu_build)
+        env = launcher.worker_environment(declared, gpus)
+        assert env["HF_HUB_OFFLINE"] == "1"
+        return "GLIBC_TUNABLES" in env
+
+    assert not tuned(gpu(0), cpu_build=False)
+    assert tuned(cpu_build=False)
+    assert tuned(gpu(0), cpu_build=True)
+    monkeypatch.setattr(launcher, "trains_on_cpu", lambda: True)
+    assert "GLIBC_TUNABLES" not in launcher.worker_environment(catalog.BY_NAME["baseline"].load(), ()), "no torch"
+
+
+def test_whoever_enters_the_room_asks_for_the_device_first() -> None:
+    entered = 0
+    for path in sorted(TOOLS.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        if path.is_relative_to(TOOLS / "cpu"):
+            continue
+        for node in ast.walk(tree):
+            name = getattr(node, "module", "") if isinstance(node, ast.ImportFrom) else ""
+            if name.startswith("tunesmith.tools.cpu"):
+                entered += 1
+                assert node not in tree.body, f"{path.name} imports {name} whatever the device"
+    assert entered >= 4, "training, quantizing, serving, and starting a worker"
