@@ -76,7 +76,12 @@ def known(*cards: Any, cpu_builds: frozenset[str] = frozenset()) -> Facts:
         vllm="/bin/true",
         cpu_builds=cpu_builds,
         artifacts={"base": model(), "dataset": dataset},
-        seen={"rehearsal": 10, "tokens": 20, "name": "x", "sha256": "0" * 64},
+        seen={
+            "rehearsal": 10,
+            "tokens": 20,
+            "name": "x",
+            "pins": {"behaviour": "0" * 64, "rehearsal prompts": "1" * 64},
+        },
     )
 
 
