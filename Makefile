@@ -6,10 +6,10 @@ DEVICE ?= auto
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-talk chat lint bench crosscheck eval-driver clean distclean
+.PHONY: help setup demo test test-fast test-talk chat lint bench crosscheck eval-driver clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 setup: ## make .venv (tunesmith and the lab) and .venv-serve (vLLM)
 	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "$(PYTHON) is not installed; install Python 3.11 or newer"; exit 1; }
@@ -26,7 +26,13 @@ demo: setup ## the whole arc on the bundled model; asks at every expensive step
 	fi
 
 test: setup ## every test but the slow ones, the end-to-end one on the real model included
-	@$(BIN)/python -m pytest -q -m "not slow" $(PYTEST_FLAGS)
+	@# the light ones share the cores, the heavy ones have them alone; 5 is a PYTEST_FLAGS that chose none of them
+	@status=0; for part in "not heavy and not e2e" "(heavy or e2e) and not slow"; do \
+	  $(BIN)/python -m pytest -q -m "$$part" $(PYTEST_FLAGS) || [ $$? -eq 5 ] || status=1; \
+	done; exit $$status
+
+test-fast: setup ## the light tests, side by side; a minute
+	@$(BIN)/python -m pytest -q -m "not heavy and not e2e" $(PYTEST_FLAGS)
 
 test-talk: setup ## a whole conversation with the real driver, from "hi" to a served fine-tune; ten minutes
 	@$(BIN)/python -m pytest -q -s -m slow tests/e2e/test_talk.py $(PYTEST_FLAGS)

@@ -1,12 +1,37 @@
-"""What all tests share: one finished arc on the real model, made once."""
+"""What all tests share: an environment without torch for the light ones, and one finished arc on the real model."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
+from tests.fixtures import FIXTURES
 from tests.fixtures.demo_run import Demo, tunesmith
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """All light tests share the cores, and most of them wait most of the time; what is heavy has the machine alone.
+
+    A few named files run in this process, where a debugger reaches them.
+    """
+    whole = config.args_source is not pytest.Config.ArgsSource.ARGS
+    return 2 * (os.cpu_count() or 1) if whole and "not heavy" in config.option.markexpr else 0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """What a light test starts finds no torch; around the whole test, since fixtures start processes too."""
+    before = os.environ.get("PYTHONPATH")
+    if not item.get_closest_marker("heavy"):
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(FIXTURES / "without_torch"), before)))
+    try:
+        return (yield)
+    finally:
+        os.environ.pop("PYTHONPATH", None)
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.terminal import COMMAND, Terminal, Tunesmith
+from tests.fixtures.terminal import Terminal, Tunesmith
 from tests.fixtures.tiny_model import make_tiny_model
 
 
@@ -22,8 +22,8 @@ def terminal(tunesmith: Tunesmith) -> Iterator[Callable[..., Terminal]]:
     """Opens tunesmith on a terminal in the same home."""
     opened: list[Terminal] = []
 
-    def open_(*args: str) -> Terminal:
-        opened.append(Terminal([*COMMAND, *args], tunesmith.env))
+    def open_(*args: str, cold: bool = False) -> Terminal:
+        opened.append(Terminal(args, tunesmith.env, cold=cold))
         return opened[-1]
 
     yield open_

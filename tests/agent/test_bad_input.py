@@ -6,12 +6,12 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.fixtures import warm
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
@@ -20,15 +20,7 @@ TEBIBYTE = 1 << 40
 
 
 def tunesmith(home: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tunesmith.agent", *args],
-        env={**os.environ, "TUNESMITH_HOME": str(home), **env},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return warm.run(args, {**os.environ, "TUNESMITH_HOME": str(home), **env})
 
 
 def not_a_model(folder: Path) -> Path:

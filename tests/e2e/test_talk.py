@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.demo_run import tunesmith
-from tests.fixtures.terminal import COMMAND, Terminal
+from tests.fixtures.terminal import Terminal
 from tunesmith.tools.pipeline import catalog
 
 pytestmark = [pytest.mark.slow, pytest.mark.heavy]
@@ -43,7 +43,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def talk(home: Path) -> Iterator[Terminal]:
     """The whole conversation, held once."""
     env = {**os.environ, "TUNESMITH_HOME": str(home), "TERM": "xterm-256color"}
-    one = Terminal([*COMMAND], env, size=(50, 110))
+    one = Terminal([], env, size=(50, 110), cold=True)
     try:
         one.expect(_PROMPT)
         _say(one, "hi", first=True)

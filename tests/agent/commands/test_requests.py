@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.fixtures import FIXTURES
-from tests.fixtures.terminal import COMMAND
+from tests.fixtures import FIXTURES, warm
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
@@ -36,10 +35,7 @@ class Folder:
 
     def __call__(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
         named = {"TUNESMITH_HOME": "home", "TUNESMITH_VLLM": STUB, "STUB_REQUESTS": str(self.path / "asked")}
-        return subprocess.run(
-            [*COMMAND, *args], env=os.environ | named | env, cwd=self.path,
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+        return warm.run(args, os.environ | named | env, cwd=self.path)
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,7 @@ def test_the_prompt_is_there_at_once(terminal: Open) -> None:
     """Measured in processor time, which is what the wall clock shows on a machine that does nothing else."""
     times = []
     for _ in range(5):
-        repl = terminal()
+        repl = terminal(cold=True)
         repl.expect(PROMPT)
         times.append(repl.processor_seconds())
         repl.close()
@@ -120,7 +120,7 @@ def test_the_agent_is_ready_a_second_after_the_prompt(tunesmith: Tunesmith) -> N
 
 
 def test_the_repl_loads_nothing_heavy(terminal: Open) -> None:
-    repl = ready(terminal())
+    repl = ready(terminal(cold=True))
     repl.line("/inspect")
     repl.expect("disk free")
     repl.line("/help train")
