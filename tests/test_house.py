@@ -190,7 +190,7 @@ for name in {modules!r}:
 from tunesmith.tools.pipeline import catalog
 for entry in catalog.STAGES:
     entry.load()
-print(*sorted(set({HEAVY!r}) & {{name.partition('.')[0] for name in sys.modules}}))
+print(*sorted(set({(*HEAVY, "scipy")!r}) & {{name.partition('.')[0] for name in sys.modules}}))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
