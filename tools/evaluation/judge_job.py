@@ -24,7 +24,7 @@ from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.resumable_log import ResumableLog, read_log
 from tunesmith.tools.evaluation.asking import refuse_errors
 from tunesmith.tools.evaluation.judge import JUDGE_CONCURRENCY, JUDGE_CONTEXT_TOKENS, JudgeModel, Models, find_models
-from tunesmith.tools.machine.vllm_program import need_vllm
+from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.models.chat_template import template_sha256
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.budget import placed
@@ -242,7 +242,7 @@ def _served(job: Job[Any], model: JudgeModel) -> _Place:
     if model.folder is None:
         what = {"judge": f"{model.name} at {model.url}, weights unknown", "judge_prompts": prompts}
         return _Place(model.url, model.key, model.name, what)
-    vllm = need_vllm(job.vllm)
+    vllm = vllm_of_worker(job.vllm)
     job.progress(0, 0, f"checking the judge {model.name}")
     weights, place = _weights_sha256(model.folder), placed(vllm, model.memory.vram_bytes)
     spec = ServerSpec(

@@ -21,7 +21,7 @@ from tunesmith.tools.evaluation.pairing import Evaluations
 from tunesmith.tools.evaluation.protocol import Sampling
 from tunesmith.tools.export.deploy import DeployRequest, DeployResult, taken_over
 from tunesmith.tools.machine.measure import measure_machine
-from tunesmith.tools.machine.vllm_program import need_vllm
+from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.serving.model_server import bench_spec, lora_rank_served, served_name
@@ -103,7 +103,7 @@ def _serve(
     job: Job[DeployRequest], made: Artifact, base: Artifact | None, before: list[servers.Server]
 ) -> servers.Server:
     """A server of the model on the wished port: the one that runs already where it fits, else a new one."""
-    vllm = need_vllm(job.vllm)
+    vllm = vllm_of_worker(job.vllm)
     port = taken_over(job.request, before)
     key = next((earlier.key for earlier in before if earlier.port == port), "")
     rank = lora_rank_served(made if base else None)

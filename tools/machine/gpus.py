@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 
@@ -236,8 +236,3 @@ def trains_on_cpu() -> bool:
         return _CPU_BUILD in version("torch")
     except PackageNotFoundError:
         return False
-
-
-def device_of(vllm: str | None) -> Literal["cpu", "cuda"]:
-    """What a server of this vllm program computes on: the CPU where there is no GPU, or its kernels are for the CPU."""
-    return "cuda" if measure_gpus() and not serves_on_cpu(vllm) else "cpu"

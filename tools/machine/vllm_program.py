@@ -29,7 +29,7 @@ def find_vllm(named: str | None) -> str | None:
     return str(beside) if beside.is_file() else shutil.which("vllm")
 
 
-def need_vllm(program: str | None) -> str:
+def vllm_of_worker(program: str | None) -> str:
     """The vllm program that a worker was started with. Raises StepFailed where that was none."""
     if program is None:
         raise StepFailed(no_vllm(""))

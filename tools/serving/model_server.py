@@ -9,7 +9,7 @@ from typing import Any
 
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.machine.vllm_program import need_vllm
+from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.models.chat_template import tool_parser_of
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, cpu_cache_gib, kv_bytes_per_token
 from tunesmith.tools.serving import servers
@@ -79,7 +79,7 @@ def bench_server(
     It is left running under a short lease when the step is done, for the next step may want the same one; nothing
     outlives the lease. Its memory counts as the step's.
     """
-    vllm = need_vllm(job.vllm)
+    vllm = vllm_of_worker(job.vllm)
     spec = bench_spec(model, vllm=vllm, adapters_allowed=adapters_allowed, rank=rank)
     server = servers.ensure(
         job.home,

@@ -19,7 +19,6 @@ from tunesmith.tools.suites.case import Case, canonical_sha256
 from tunesmith.tools.suites.grading import Assertion, AssertionResult, Grade, Response, asked, total
 from tunesmith.tools.suites.metrics import DerivedMetric, derive, named_sums
 
-FORMATS = ("promptfoo", "junit")
 RESULTS_VERSION = 3
 _NONE, _ASSERT, _ERROR = 0, 1, 2  # promptfoo's ResultFailureReason
 _NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

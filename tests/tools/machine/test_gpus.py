@@ -26,7 +26,6 @@ from tunesmith.tools.data import generate
 from tunesmith.tools.evaluation.judge import JUDGE_CONTEXT_TOKENS, JudgeModel, Models
 from tunesmith.tools.export import quantize
 from tunesmith.tools.machine.gpus import (
-    device_of,
     left_out_gpus,
     measure_gpus,
     pin_environment,
@@ -176,7 +175,7 @@ def test_a_gpu_too_old_to_compute_on_is_absent_and_the_reason_is_told(monkeypatc
     [told] = report(machine, None).gpus_left_out
     assert told == "Old is not used: its compute capability is 7.0, and bf16 training and vLLM's kernels need 8.0"
     planted.gpus = [old]
-    assert measure_gpus() == () and device_of("/bin/true") == "cpu"
+    assert measure_gpus() == () and placed("/bin/true", GIB).device == "cpu"
     assert pin_environment(()) == {"CUDA_VISIBLE_DEVICES": ""}, "torch would try it"
     assert told in examine(Settings(home=Path("/nowhere")))["missing"]
     planted.gpus = []
@@ -275,7 +274,7 @@ def test_kernels_for_the_cpu_serve_on_the_cpu_beside_any_gpu(
 ) -> None:
     plant(monkeypatch, gpu(0))
     program = cpu_build(tmp_path, package)
-    assert device_of(program) == "cpu" and placed(program, GIB) == ("cpu", 0.0)
+    assert placed(program, GIB) == ("cpu", 0.0)
     monkeypatch.setattr(model_server, "tool_parser_of", lambda folder: "hermes")
     spec = model_server.bench_spec(model(), vllm=program, adapters_allowed=True)
     assert {"VLLM_CPU_KVCACHE_SPACE", "PYTHONPATH"} <= set(environment(spec))
@@ -285,9 +284,9 @@ def test_kernels_for_the_cpu_serve_on_the_cpu_beside_any_gpu(
 def test_kernels_for_a_gpu_serve_on_it_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = cpu_build(tmp_path, "torch-2.14.0")
     plant(monkeypatch)
-    assert device_of(program) == "cpu"
+    assert placed(program, GIB).device == "cpu"
     plant(monkeypatch, gpu(0))
-    assert device_of(program) == "cuda"
+    assert placed(program, GIB).device == "cuda"
 
 
 def test_what_is_installed_is_a_fact_that_plans_may_know(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
