@@ -299,14 +299,18 @@ def _standard_error(sums: Sequence[float], sizes: Sequence[int]) -> float:
     return math.sqrt(squares * clusters / (clusters - 1)) / sum(sizes)
 
 
+def flips_to_show(alpha: float = ALPHA) -> int:
+    """How many flips, all one way, the exact McNemar test needs: the smallest k with 2 / 2^k < alpha (6 at .05)."""
+    return math.floor(1 - math.log2(alpha)) + 1
+
+
 def minimum_detectable_effect(cases: int, alpha: float = ALPHA, *, rows: int | None = None) -> float:
     """The smallest gain in pass rate that the exact McNemar test can show on `cases` pairs; infinite where none.
 
-    Best case: every flip goes one way, so k flips give p = 2 / 2^k; the smallest k with p < alpha (6 at .05)
-    over the cases. A real gain with losses mixed in needs more. Cases that were made from fewer `rows` must flip in
+    Best case: every flip goes one way; `flips_to_show` of them over the cases. A real gain with losses mixed in needs more. Cases that were made from fewer `rows` must flip in
     k of these: one in each is enough, and fewer rows than k show nothing.
     """
-    flips = math.floor(1 - math.log2(alpha)) + 1
+    flips = flips_to_show(alpha)
     return flips / cases if flips <= (cases if rows is None else rows) else math.inf
 
 

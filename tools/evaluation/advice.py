@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stats import ALPHA
+from tunesmith.tools.core.stats import flips_to_show
 from tunesmith.tools.evaluation.baseline import BlockResult
 from tunesmith.tools.evaluation.comparison import WORSE, Comparison
 from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK
 
 GOAL_RATE = 0.9
 """Pass rate on the target that counts as reaching the goal, unless a request says otherwise."""
-# Of flips that all go one way the exact test is this power of two; asking scipy costs every command a second.
-FLIPS_TO_SHOW = next(flips for flips in range(1, 64) if 2 * 0.5**flips < ALPHA)
+FLIPS_TO_SHOW = flips_to_show()
 """Cases that must flip, all one way, before the exact test shows a gain: 6 at .05."""
 _SPENDS = ("generate", "preflight", "train")
 

@@ -119,6 +119,12 @@ def test_twenty_cases_show_no_gain_under_thirty_points_and_sixty_show_ten() -> N
     assert "at least 6" in stats.detectable_text(3)
 
 
+def test_the_flips_to_show_are_the_fewest_that_the_exact_test_calls_significant() -> None:
+    for alpha in (0.2, 0.1, 0.0625, 0.05, 0.01, 0.001):
+        flips = stats.flips_to_show(alpha)
+        assert stats.mcnemar_exact(flips, 0) < alpha <= stats.mcnemar_exact(flips - 1, 0)
+
+
 def test_one_flip_in_each_of_six_seed_rows_is_the_smallest_gain_that_can_be_shown() -> None:
     for cases, rows in [(60, 30), (20, 10), (12, 6), (40, 7)]:
         gain = stats.minimum_detectable_effect(cases, rows=rows)
