@@ -307,8 +307,9 @@ def flips_to_show(alpha: float = ALPHA) -> int:
 def minimum_detectable_effect(cases: int, alpha: float = ALPHA, *, rows: int | None = None) -> float:
     """The smallest gain in pass rate that the exact McNemar test can show on `cases` pairs; infinite where none.
 
-    Best case: every flip goes one way; `flips_to_show` of them over the cases. A real gain with losses mixed in needs more. Cases that were made from fewer `rows` must flip in
-    k of these: one in each is enough, and fewer rows than k show nothing.
+    Best case: every flip goes one way; `flips_to_show` of them over the cases. A real gain with losses mixed in needs
+    more. Cases that were made from fewer `rows` must flip in so many of these: one in each is enough, and fewer rows
+    show nothing.
     """
     flips = flips_to_show(alpha)
     return flips / cases if flips <= (cases if rows is None else rows) else math.inf
