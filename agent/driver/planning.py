@@ -25,7 +25,7 @@ from tunesmith.tools.pipeline.behaviour_plan import plan_for
 from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec
 
 STAGES = tuple(entry.name for entry in catalog.STAGES)
-FIELDS = tuple(dict.fromkeys(name for entry in catalog.STAGES for name in entry.asks))
+FIELDS = tuple(dict.fromkeys(name for entry in catalog.STAGES for name in entry.load().settable))
 
 
 class Args(BaseModel):
@@ -125,21 +125,19 @@ def describe_behaviour(desk: Desk, args: DescribeBehaviour, ctx: RunContext[Desk
 
 
 def _draft(desk: Desk, plan: ArcPlan, goal: str, quantize: bool) -> None:
-    steps = plan.steps if quantize else _unquantized(plan.steps)
+    quantizing = next(entry.name for entry in catalog.STAGES if entry.makes == "quantized")
+    steps = plan.steps if quantize else _without_stage(plan.steps, quantizing)
     desk.draft = plan.model_copy(update={"goal": goal, "steps": steps})
 
 
-def _unquantized(steps: tuple[StepSpec, ...]) -> tuple[StepSpec, ...]:
-    """The steps without quantizing, its evaluation, and the quantized model as what is served."""
-    kept = (spec for spec in steps if spec.stage != "quantize" and _evaluated(spec) != "quantized")
-    return tuple(
-        spec.model_copy(update={"fields": {**spec.fields, "arm": "adapter"}}) if spec.stage == "deploy" else spec
-        for spec in kept
-    )
-
-
-def _evaluated(spec: StepSpec) -> str:
-    return str(spec.fields.get("arm", "adapter")) if spec.stage == "evaluate" else ""
+def _without_stage(steps: tuple[StepSpec, ...], stage: str) -> tuple[StepSpec, ...]:
+    """The steps without a stage; each other one says what is left of it once nothing makes what that one made."""
+    kind, kept = catalog.BY_NAME[stage].makes, []
+    for spec in steps:
+        fields = catalog.BY_NAME[spec.stage].load().without(spec.fields, kind)
+        if spec.stage != stage and fields is not None:
+            kept.append(spec.model_copy(update={"fields": dict(fields)}))
+    return tuple(kept)
 
 
 def _ask_on(desk: Desk, question: str) -> dict[str, str]:
@@ -197,15 +195,22 @@ class _Unclear(Exception):
 
 
 def _without(steps: tuple[StepSpec, ...], stage: str, words: str) -> tuple[StepSpec, ...]:
-    if stage == "quantize":
-        return _unquantized(steps)
-    arms = [_evaluated(spec) for spec in steps if spec.stage == "evaluate"]
-    if stage != "evaluate" or len(arms) < 2:
-        return tuple(spec for spec in steps if spec.stage != stage)
-    named = [arm for arm in arms if re.search(rf"\b{arm[:5]}", words, re.IGNORECASE)]
+    """The steps without a stage, or without that one of its several tasks which the words name. Raises _Unclear."""
+    tasks = {_task(spec): spec for spec in steps if spec.stage == stage}
+    if len(tasks) < 2:
+        return _without_stage(steps, stage)
+    named = [task for task in tasks if re.search(rf"\b{task[:5]}", words, re.IGNORECASE)]
     if len(named) != 1:
-        raise _Unclear(f"Which evaluation shall I leave out: that of {' or '.join(arms)}?")
-    return tuple(spec for spec in steps if _evaluated(spec) != named[0])
+        raise _Unclear(f"Which step {stage} shall I leave out: that of {' or '.join(tasks)}?")
+    return tuple(spec for spec in steps if spec is not tasks[named[0]])
+
+
+def _task(spec: StepSpec) -> str:
+    """Which of its stage's several tasks a step is, by the fields that tell them apart."""
+    declared = catalog.BY_NAME[spec.stage].load()
+    request = declared.request.model_fields
+    values = [spec.fields.get(name, request[name].default) for name in declared.told_apart_by]
+    return " ".join(str(value) for value in values if value)
 
 
 def _with_fields(desk: Desk, steps: tuple[StepSpec, ...], args: EditPlan) -> tuple[tuple[StepSpec, ...], list[str]]:
@@ -222,8 +227,8 @@ def _with_fields(desk: Desk, steps: tuple[StepSpec, ...], args: EditPlan) -> tup
 
 def _stage_of(field: str, named: str) -> str:
     """The stage that has a field: the one named, else the only one that has it. Raises BadInput."""
-    asks = catalog.BY_NAME[named].asks if named else ()
-    owners = [entry.name for entry in catalog.STAGES if field in entry.asks]
+    asks = catalog.BY_NAME[named].load().settable if named else ()
+    owners = [entry.name for entry in catalog.STAGES if field in entry.load().settable]
     if field not in asks and len(owners) != 1:
         raise BadInput(f"{named} has no field {field!r} to set here; it has {', '.join(asks) or 'none'}")
     return named if field in asks else owners[0]
@@ -233,11 +238,14 @@ def _with_field(desk: Desk, steps: tuple[StepSpec, ...], stage: str, field: str,
     desk.check_said({field: value})
     if value is None:
         raise BadInput(f"{stage}.{field}: to what? Ask the user for the value")
-    meant = [spec for spec in steps if spec.stage == stage and "role" not in spec.fields]
+    meant = [spec for spec in steps if spec.stage == stage]
     if not meant:
         raise BadInput(f"the plan has no step {stage}; it has {', '.join(spec.stage for spec in steps)}")
-    if field == "arm" and len(meant) > 1:
-        raise BadInput(f"the plan has {len(meant)} steps {stage}, an arm each; leave one out instead")
+    apart = catalog.BY_NAME[stage].load().told_apart_by
+    if field in apart and len(meant) > 1:
+        raise BadInput(f"the plan has {len(meant)} steps {stage}, a {field} each; leave one out instead")
+    if field not in apart:  # of several tasks the usual one is meant, where it is among them
+        meant = [spec for spec in meant if not set(apart) & set(spec.fields)] or meant
     return tuple(
         spec.model_copy(update={"fields": {**spec.fields, field: value}}) if spec in meant else spec for spec in steps
     )

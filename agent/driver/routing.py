@@ -119,7 +119,11 @@ def _taker(name: str, tools: Mapping[str, ToolDefinition], words: str) -> str:
     """
     named = named_numbers(words)
     anew = name == PLAN and EDIT in tools and len(words.split()) <= _FEW_WORDS
-    gives_way = name == START or anew or (name in catalog.BY_NAME and not set(catalog.BY_NAME[name].asks) & set(named))
+    gives_way = (
+        name == START
+        or anew
+        or (name in catalog.BY_NAME and not set(catalog.BY_NAME[name].load().settable) & set(named))
+    )
     if not named or not gives_way:
         return name
     return next((other for other in (EDIT, _owner(next(iter(named)))) if other in tools), name)
@@ -142,7 +146,7 @@ def _named(properties: Mapping[str, Any], chosen: Mapping[str, Any], words: str)
 
 
 def _owner(field: str) -> str:
-    return next(entry.name for entry in catalog.STAGES if field in entry.asks)
+    return next(entry.name for entry in catalog.STAGES if field in entry.load().settable)
 
 
 def _otherwise(schema: Mapping[str, Any]) -> Any:
@@ -185,7 +189,7 @@ def _edits(name: str, words: str) -> list[dict[str, Any]]:
         step = {"step": {"const": entry.name}}
         shapes.append(_object(name, step, ["step"]))
         fields = entry.load().request.model_json_schema()["properties"]
-        for asked in entry.asks:
+        for asked in entry.load().settable:
             if options := _values_for(_bare(fields[asked]), words):
                 shape = {**step, "field": {"const": asked}, "value": {"enum": options}}
                 shapes.append(_object(name, shape, [*shape]))

@@ -26,6 +26,7 @@ _NEXT = 2
 _ORDER_WORDS = 6
 _NAMED = 2
 """Stages that are offered because they were named."""
+_FREE = tuple(entry.name for entry in catalog.STAGES if not entry.expensive)
 
 
 def state_card(store: Store, run: Run | None, draft: ArcPlan | None) -> str:
@@ -76,7 +77,7 @@ def moment_of(desk: Desk) -> Moment:
 
 
 def _done_words(step: Step) -> str:
-    return f"{step.stage} {step.arm}" if step.stage == "evaluate" else step.stage
+    return f"{step.stage} {step.arm}" if catalog.BY_NAME[step.stage].load().measures else step.stage
 
 
 def _failed_last(steps: Sequence[Step]) -> list[Step]:
@@ -90,21 +91,19 @@ def _brief(error: str | None) -> str:
 def next_stages(store: Store, run: Run | None) -> list[str]:
     """What could follow, the likeliest first: the first stage that has what it needs and has not made what it makes."""
     if run is None:
-        return ["base"]
+        return [entry.name for entry in catalog.STAGES if entry.makes and not entry.needs]
     newest = {artifact.kind: artifact for artifact in store.artifacts(run.id)}
     held = {kind for kind, artifact in newest.items() if _of_newest_adapter(store, artifact, newest)}
-    done = [step for step in store.steps(run.id, status=DONE) if step.stage == "evaluate"]
-    arms = {step.arm for step in done if is_current(store, step)}
-    found = []
-    for arm, kind in (("adapter", "adapter"), ("merged", "merged"), ("quantized", "quantized")):
-        if kind in held and arm not in arms and arm != "merged":
-            found.append("evaluate")
+    due, following = [], []
     for entry in catalog.STAGES:
-        if entry.name in ("inspect", "evaluate") or entry.makes in held:
-            continue
-        if all(kind in held for kind in entry.needs) and (entry.name != "deploy" or "quantized" in held):
-            found.append(entry.name)
-    return list(dict.fromkeys(found))
+        declared = entry.load()
+        if declared.measures:
+            done = [step for step in store.steps(run.id, status=DONE) if step.stage == entry.name]
+            measured = {step.arm for step in done if is_current(store, step)}
+            due += [entry.name] if (held & set(declared.measures)) - measured else []
+        elif entry.makes and entry.makes not in held and held.issuperset((*entry.needs, *declared.usually_after)):
+            following.append(entry.name)
+    return due + following
 
 
 def _of_newest_adapter(store: Store, artifact: Artifact, newest: Mapping[str, Artifact]) -> bool:
@@ -119,7 +118,7 @@ def routed_tools(store: Store, run: Run | None, draft: ArcPlan | None, prompt: s
     More than `visible_tools`: they cost a choice no words, and what a misspelt word means is the model's to say.
     """
     held = {artifact.kind for artifact in store.artifacts(run.id)} if run else set()
-    names = {"look_up", "plan_fine_tune", "inspect", *(("edit_plan", "start_plan") if draft else ())}
+    names = {"look_up", "plan_fine_tune", *_FREE, *(("edit_plan", "start_plan") if draft else ())}
     if draft:  # what is said about a step is about the plan's
         return names
     names |= {entry.name for entry in catalog.STAGES if held.issuperset(entry.needs)}
@@ -130,7 +129,7 @@ def visible_tools(store: Store, run: Run | None, draft: ArcPlan | None, prompt: 
     """Names of the tools that the driver is shown: few, since a small model chooses better among few."""
     names = {"look_up", *(("edit_plan", "start_plan") if draft else ("plan_fine_tune",))}
     names |= set(_named(prompt)[:_NAMED])
-    names |= {"inspect"} if run is None else set()
+    names |= set(_FREE) if run is None else set()
     if not draft:
         names |= set(next_stages(store, run)[:_NEXT])
     return names

@@ -99,7 +99,7 @@ def _look_up(desk: Desk, args: LookUp, ctx: RunContext[Desk]) -> Any:
 def _stage_tool(entry: catalog.Entry) -> Tool[Desk]:
     model = entry.load().request
     fields: dict[str, Any] = {}
-    for name in entry.asks:
+    for name in entry.load().settable:
         info = model.model_fields[name]
         usual = info.get_default(call_default_factory=True)
         text = f"{info.description or ''} null: as usual ({usual}).".strip()

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -163,8 +164,6 @@ class Facts:
     """Newest artifact of each kind in the run: base, teacher, rows, dataset, adapter, merged, quantized …"""
     past: Mapping[str, tuple[Past, ...]] = field(default_factory=dict)
     """Stage → its newest finished steps of every kind on this machine, the newest first."""
-    seen: Mapping[str, Any] = field(default_factory=dict)
-    """What the stage's own `look` read before planning, such as parsed suites or what is deployed now."""
 
     @property
     def serves_on_gpu(self) -> bool:
@@ -183,20 +182,92 @@ class Facts:
         return self.artifacts[kind]
 
 
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a stage may inspect before it is planned: the records, and the newest artifact of each kind in its run.
+
+    In a forecast an artifact may be one that only a step before it will make: `is_expected` tells.
+    """
+
+    store: Store
+    run: str
+    artifacts: Mapping[str, Artifact] = field(default_factory=dict)
+
+    def made(self, kind: str) -> Artifact | None:
+        """The artifact of a kind where it exists, so that it can be read."""
+        artifact = self.artifacts.get(kind)
+        return None if artifact is None or is_expected(artifact) else artifact
+
+
+_EXPECTED = "expected"
+
+
+def expected(kind: str, bytes_: int = 0, **meta: Any) -> Artifact:
+    """What a step should leave, for the forecast of those after it: a kind, a size, and what their plans read of it."""
+    return Artifact(_EXPECTED, "", "", kind, Path(), "", bytes_, meta=meta)
+
+
+def is_expected(artifact: Artifact) -> bool:
+    """Whether an artifact is not there yet: it has no file and no digest."""
+    return artifact.id == _EXPECTED
+
+
+class RunRule(Enum):
+    """Which run a step belongs to where none is named."""
+
+    NEWEST = "the newest; there must be one"
+    FIRST = "the newest, or a new one where there is none"
+    OWN = "a new one, unless the newest lacks what this makes: a run has one of it"
+    DRIVER = "the one in which the conversation's own model is kept"
+
+
 R = TypeVar("R", bound=Request)
+C = TypeVar("C")
+
+
+def _nothing(request: Any, inputs: Inputs) -> Any:
+    """For a stage whose plan needs nothing but its request and the facts: its context is None."""
+    return None
 
 
 @dataclass(frozen=True, slots=True)
-class Stage(Generic[R]):
-    """One declaration from which the tool, the slash command, the subcommand and the README row all come."""
+class Stage(Generic[R, C]):
+    """One declaration from which the tool, the slash command, the subcommand and the README row all come.
+
+    It holds the stage's whole life outside the worker, so that nothing else needs to know a stage by name.
+    """
 
     name: str
     request: type[R]
     result: type[Result]
-    plan: Callable[[R, Facts], Plan]
-    look: Callable[[R, Store, str], Mapping[str, Any]] | None = None
-    """Reads (never writes) the files and records that a request names in a run, and refuses bad ones; becomes
-    `Facts.seen`."""
+    plan: Callable[[R, Facts, C], Plan]
+    """Pure: prices the request by the facts and by what `inspect_inputs` found."""
+    inspect_inputs: Callable[[R, Inputs], C] = _nothing
+    """Reads (never writes) what a request names and what it works on, and refuses what is no good: the plan's context.
+    Raises BadInput."""
+    expected_artifact: Callable[[R, Mapping[str, Artifact]], Artifact | None] = lambda request, artifacts: None
+    """What the step should leave, by what the run holds or should hold then; None where that shows only afterwards."""
+    check_before_start: Callable[[R, Inputs], None] = _nothing
+    """What may have changed since a plan was made, asked once more before a step that waited or failed is started."""
+    settable: tuple[str, ...] = ()
+    """Fields of its request that a conversation may set; the others keep their defaults there."""
+    told_apart_by: tuple[str, ...] = ()
+    """Fields that say which of the stage's several tasks a step is."""
+    run_rule: Callable[[R], RunRule] = lambda request: RunRule.NEWEST
+    works_on: Callable[[R], str] = lambda request: ""
+    """The kind of artifact that this request works on beside what the stage always needs; empty: none."""
+    works_on_newest: Callable[[R], bool] = lambda request: True
+    """Whether its inputs are the run's newest, so that it is out of date once one of them is made anew."""
+    without: Callable[[Mapping[str, Any], str], Mapping[str, Any] | None] = lambda fields, kind: fields
+    """The fields of a planned step once nothing makes artifacts of `kind` any more; None: it has nothing left to do."""
+    tries_settings_of: tuple[str, tuple[str, ...]] = ("", ())
+    """A stage later in a plan, and the fields that this one takes over from there unless it has its own."""
+    measures: tuple[str, ...] = ()
+    """Kinds of artifact that it should measure once they are there."""
+    needs_measured: bool = False
+    """Whether it takes only what was measured since it was made."""
+    usually_after: tuple[str, ...] = ()
+    """Kinds of artifact without which it is possible, and not yet what comes next."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Environment its worker is started with."""
 

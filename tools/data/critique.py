@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 from pydantic import Field
 
-from tunesmith.memory.store import Store
+from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
-from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.suites.loading import SuiteName, load_named_suites
+
+_KEPT_SHARE = 0.92
+"""Of the candidate rows so many are usually kept, each of about so many tokens; before there are any to count."""
+_TOKENS_PER_ROW = 95
 
 
 class CritiqueRequest(Request):
@@ -51,16 +55,33 @@ class CritiqueResult(Result):
     """Kind of reason → ids of a few rows dropped for it."""
 
 
-def look(request: CritiqueRequest, store: Store, run: str) -> Mapping[str, Any]:
+@dataclass(frozen=True, slots=True)
+class CritiqueContext:
+    """What rows are held against."""
+
+    cases: int = 0
+    """Of the suites that the request names."""
+
+
+def inspect_inputs(request: CritiqueRequest, inputs: Inputs) -> CritiqueContext:
     """Parse the suites, so that a broken one is refused before anything is judged."""
-    return {"cases": len(load_named_suites(request.suites).cases)} if request.suites else {"cases": 0}
+    return CritiqueContext(len(load_named_suites(request.suites).cases)) if request.suites else CritiqueContext()
 
 
-def plan(request: CritiqueRequest, facts: Facts) -> Plan:
+def expected_artifact(request: CritiqueRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
+    """A dataset of the rows that are usually kept, of the usual length."""
+    rows = artifacts.get("rows")
+    if rows is None:
+        return None
+    kept = int(rows.meta["rows"] * _KEPT_SHARE)
+    return expected("dataset", train_rows=int(kept * (1 - request.valid_share)), tokens_per_row=_TOKENS_PER_ROW)
+
+
+def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Plan:
     """Judging costs milliseconds a row."""
     rows, base = facts.need("rows", "generate"), facts.need("base", "base")
     suite = facts.artifacts.get("suite")
-    count, cases = int(rows.meta["rows"]), facts.seen["cases"] + int(suite.meta["cases"] if suite else 0)
+    count, cases = int(rows.meta["rows"]), context.cases + int(suite.meta["cases"] if suite else 0)
     price = estimate(
         "critique", facts, seconds=3 + count / 500 + count * cases / 1e6, ram_bytes=1 << 29, disk_bytes=4096 * count
     )
@@ -82,4 +103,4 @@ def plan(request: CritiqueRequest, facts: Facts) -> Plan:
     )
 
 
-STAGE = Stage("critique", CritiqueRequest, CritiqueResult, plan, look)
+STAGE = Stage("critique", CritiqueRequest, CritiqueResult, plan, inspect_inputs, expected_artifact)

@@ -7,15 +7,16 @@ only finds words. Where the spec has examples the model writes message and answe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.store import Store
+from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.local_paths import local_path
-from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.example_behaviour import ExampleBehaviour
 from tunesmith.tools.models.memory_math import serving_peaks
@@ -65,27 +66,47 @@ class GenerateResult(Result):
     tokens_per_second: float
 
 
-def look(request: GenerateRequest, store: Store, run: str) -> Mapping[str, Any]:
+@dataclass(frozen=True, slots=True)
+class GenerateContext:
+    """What is read of a behaviour before its rows are priced."""
+
+    name: str
+    pins: Mapping[str, str]
+    """What was read, by its sha256."""
+    rehearsal: int
+    """Prompts that there are for rehearsal."""
+    tokens: int
+    """That a row takes to write."""
+    rules: int | None = None
+    """By examples: how many an answer is held to; None where rows are written for drawn attributes."""
+
+
+def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
     """Read the behaviour's spec and count its rehearsal prompts, so that a broken one is refused before the start."""
     behaviour = load_behaviour(request.behaviour)
     rehearsal = load_rehearsal(request.behaviour)
     if request.rehearsal_rows and not rehearsal:
         raise BadInput(f"behaviour {request.behaviour} has no rehearsal.txt; write one, or set rehearsal_rows=0")
-    seen: dict[str, Any] = {"name": behaviour.name, "rehearsal": len(rehearsal), "tokens": _TOKENS_PER_TEXT}
-    seen |= {"pins": pins_of(behaviour, rehearsal)}
+    context = GenerateContext(behaviour.name, pins_of(behaviour, rehearsal), len(rehearsal), _TOKENS_PER_TEXT)
     if isinstance(behaviour, ExampleBehaviour):
-        seen |= {"tokens": _TOKENS_PER_MESSAGE + behaviour.max_tokens // 2, "rules": len(behaviour.rules)}
-    return seen
+        tokens = _TOKENS_PER_MESSAGE + behaviour.max_tokens // 2
+        return replace(context, tokens=tokens, rules=len(behaviour.rules))
+    return context
 
 
-def plan(request: GenerateRequest, facts: Facts) -> Plan:
+def expected_artifact(request: GenerateRequest, artifacts: Mapping[str, Artifact]) -> Artifact:
+    """As many rows as are asked for."""
+    return expected("rows", rows=request.rows + request.rehearsal_rows, behaviour=request.behaviour)
+
+
+def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Plan:
     """Price the tokens that the writer and, for rehearsal, the base will produce."""
     base = facts.need("base", "base")
     teacher = facts.need("teacher", "base --role teacher") if request.writer == "teacher" else None
     writer = teacher or base
     need_vllm(facts)
-    rehearsal_rows = min(request.rehearsal_rows, facts.seen["rehearsal"])
-    work = [(writer, request.rows * facts.seen["tokens"] * 1.25), (base, rehearsal_rows * _TOKENS_PER_REHEARSAL)]
+    rehearsal_rows = min(request.rehearsal_rows, context.rehearsal)
+    work = [(writer, request.rows * context.tokens * 1.25), (base, rehearsal_rows * _TOKENS_PER_REHEARSAL)]
     seconds = _SERVER_START_S * (2 if teacher else 1) + writer.bytes / 1e8
     for model, tokens in work:
         seconds += tokens * max(int(model.meta["parameters"]) / 1e9, 0.01) / _TOKENS_PER_SECOND_BILLION
@@ -100,15 +121,15 @@ def plan(request: GenerateRequest, facts: Facts) -> Plan:
     return Plan(
         stage="generate",
         run=facts.run,
-        summary=f"write {request.rows} rows of {facts.seen['name']} and {rehearsal_rows} rehearsal rows",
+        summary=f"write {request.rows} rows of {context.name} and {rehearsal_rows} rehearsal rows",
         steps=(
-            *_writing(request, facts, f"the {request.writer} ({writer.meta['name']})"),
+            *_writing(request, context, f"the {request.writer} ({writer.meta['name']})"),
             f"the base answers {rehearsal_rows} ordinary prompts "
-            f"(sha256 {facts.seen['pins']['rehearsal prompts'][:12]}), greedy",
+            f"(sha256 {context.pins['rehearsal prompts'][:12]}), greedy",
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(base=base, teacher=teacher),
-        pins=facts.seen["pins"],
+        pins=dict(context.pins),
         estimate=price,
         writes=(f"{request.rows + rehearsal_rows} candidate rows",),
         replaces=("the candidate rows of this run",) if "rows" in facts.artifacts else (),
@@ -116,15 +137,23 @@ def plan(request: GenerateRequest, facts: Facts) -> Plan:
     )
 
 
-def _writing(request: GenerateRequest, facts: Facts, writer: str) -> tuple[str, ...]:
-    spec = f"the behaviour's spec (sha256 {facts.seen['pins']['behaviour'][:12]})"
+def _writing(request: GenerateRequest, context: GenerateContext, writer: str) -> tuple[str, ...]:
+    spec = f"the behaviour's spec (sha256 {context.pins['behaviour'][:12]})"
     tries = f"in at most {request.tries} tries"
-    if "rules" not in facts.seen:
+    if context.rules is None:
         return f"draw what each row is about from {spec}", f"{writer} writes each text, {tries}"
     return (
         f"{writer} names subjects for {spec} and writes a message about each, {tries}",
-        f"{writer} answers each message as described, held to {facts.seen['rules']} rules, {tries}",
+        f"{writer} answers each message as described, held to {context.rules} rules, {tries}",
     )
 
 
-STAGE = Stage("generate", GenerateRequest, GenerateResult, plan, look)
+STAGE = Stage(
+    "generate",
+    GenerateRequest,
+    GenerateResult,
+    plan,
+    inspect_inputs,
+    expected_artifact,
+    settable=("rows", "writer"),
+)

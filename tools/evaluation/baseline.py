@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from dataclasses import dataclass, field
+from typing import Annotated
 
 from pydantic import Field, JsonValue
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.store import Store
+from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.local_paths import local_path
-from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.core.stats import detectable_text, guard_text
 from tunesmith.tools.evaluation.controls import form_alone
 from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_cases, find_models
@@ -20,7 +21,7 @@ from tunesmith.tools.evaluation.statistics import MARGIN
 from tunesmith.tools.models.chat_template import takes_tools
 from tunesmith.tools.serving.budget import evaluation_seconds, need_vllm, serving_memory
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
-from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK
+from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK, Suite
 from tunesmith.tools.suites.loading import BUNDLED, SuiteName, load_named_suites
 
 
@@ -69,23 +70,35 @@ class BaselineResult(Result):
     """Answers to unchanged cases that an earlier baseline of the run already had."""
 
 
-def look(request: BaselineRequest, store: Store, run: str) -> Mapping[str, Any]:
+@dataclass(frozen=True, slots=True)
+class BaselineContext:
+    """What a baseline asks, and of whom."""
+
+    suite: Suite
+    models: Models = field(default_factory=Models)
+    takes_tools: bool = True
+    """Whether the base's chat template shows the tools that cases offer."""
+
+
+def inspect_inputs(request: BaselineRequest, inputs: Inputs) -> BaselineContext:
     """Parse the suites and find who judges, so that what cannot be done is refused before anything starts."""
     suite = load_named_suites(request.suites, request.cases_per_block)
     cases = asked_cases(suite, ("base",))["base"]
     if not cases:
         raise BadInput("the suites ask nothing of the base; name base among the providers, or leave them out")
-    base = store.artifacts(run, "base")
-    return {
-        "suite": suite,
-        "models": find_models(suite.cases, request.judge, store.home),
-        "takes_tools": not base or takes_tools(base[-1].path),
-    }
+    base = inputs.made("base")
+    models = find_models(suite.cases, request.judge, inputs.store.home)
+    return BaselineContext(suite, models, base is None or takes_tools(base.path))
 
 
-def plan(request: BaselineRequest, facts: Facts) -> Plan:
+def expected_artifact(request: BaselineRequest, artifacts: Mapping[str, Artifact]) -> Artifact:
+    """The suite that was run, to be read from where it is now."""
+    return expected("suite", cases=0, request=request.model_dump(mode="json"))
+
+
+def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Plan:
     """Price every case once on the base, and say what so many cases can show at all."""
-    base, suite, models = facts.need("base", "base"), facts.seen["suite"], facts.seen.get("models", Models())
+    base, suite, models = facts.need("base", "base"), context.suite, context.models
     need_vllm(facts)
     cases = asked_cases(suite, ("base",))["base"]
     blocks: Counter[str] = Counter(case.block for case in cases)
@@ -97,13 +110,14 @@ def plan(request: BaselineRequest, facts: Facts) -> Plan:
         facts,
         seconds=evaluation_seconds(base, len(cases) * request.repeats, request.max_tokens)
         + models.seconds(cases, request.repeats),
+        like="",
         **models.peaks(serving_memory(base), on_gpu=facts.serves_on_gpu),
         disk_bytes=8192 * len(cases) * request.repeats,
     )
     can_show = _can_show(rows)
     how = "greedy" if request.temperature == 0 else f"at temperature {request.temperature:g}"
     how += f", {request.repeats} times each, reduced to one verdict a case" if request.repeats > 1 else ""
-    blind = 0 if facts.seen.get("takes_tools", True) else sum(bool(case.tools) for case in cases)
+    blind = 0 if context.takes_tools else sum(bool(case.tools) for case in cases)
     waiting = len(suite.cases) - len(cases)
     return Plan(
         stage="baseline",
@@ -142,4 +156,12 @@ def _can_show(rows: Mapping[str, Sequence[str]]) -> list[str]:
     return told + [f"{block}: {guard_text(len(of), MARGIN, clusters=of)}" for block, of in guarded.items()]
 
 
-STAGE = Stage("baseline", BaselineRequest, BaselineResult, plan, look)
+STAGE = Stage(
+    "baseline",
+    BaselineRequest,
+    BaselineResult,
+    plan,
+    inspect_inputs,
+    expected_artifact,
+    settable=("cases_per_block",),
+)

@@ -8,16 +8,17 @@ hops of the chain of custody: their weights differ, and only those.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.records import DONE
+from tunesmith.memory.records import DONE, Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.local_paths import local_path
-from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, is_expected, pinned
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.evaluation.advice import GOAL_RATE
 from tunesmith.tools.evaluation.comparison import StoredComparison
@@ -27,7 +28,8 @@ from tunesmith.tools.evaluation.prompts import candidates
 from tunesmith.tools.evaluation.protocol import Sampling, keys_of
 from tunesmith.tools.serving.budget import evaluation_seconds, need_vllm, serving_memory
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
-from tunesmith.tools.suites.loading import read_suite
+from tunesmith.tools.suites.case import Suite
+from tunesmith.tools.suites.loading import load_named_suites, read_suite
 
 # Arm → the stage that makes what it serves.
 _MAKERS = {"adapter": "train", "merged": "merge", "quantized": "quantize"}
@@ -92,23 +94,59 @@ class EvaluateResult(Result):
     """Answers to unchanged questions that an earlier evaluation of the arm already had."""
 
 
-def look(request: EvaluateRequest, store: Store, run: str) -> Mapping[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """What the arm `prompted` is made from, where the request brings no prompt of its own."""
+
+    behaviour: str = ""
+    candidates: int = 0
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateContext:
+    """What an evaluation asks, of whom, and how the base was asked."""
+
+    suite: Suite | None
+    """What the baseline asked; None before there is one."""
+    models: Models = field(default_factory=Models)
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """The baseline's own, by the fields of its request."""
+    base_asked: tuple[dict[str, Any], ...] = ()
+    """The sampling parts of the keys under which the base answered this suite."""
+    base: Artifact | None = None
+    """The base that the arm was made from; None: the run's."""
+    prompted: Prompted = field(default_factory=Prompted)
+
+
+def inspect_inputs(request: EvaluateRequest, inputs: Inputs) -> EvaluateContext:
     """Read the run's suite, who judges, the base that the arm was made from, and the behaviour of a prompt."""
-    found = store.artifacts(run, "suite")
-    seen: dict[str, Any] = {}
-    if found:
-        suite = read_suite(found[-1].path)
-        asked = store.step(found[-1].step).request
-        judge = request.judge or str(asked.get("judge", ""))
-        seen = {"suite": suite, "models": find_models(suite.cases, judge, store.home)}
-        seen |= {"sampling": sampling_of(asked), "base_asked": _base_asked(store, run, suite.sha256)}
-    if request.arm in _MAKERS:
-        seen["base"] = own_base(store, run, request.arm)
+    context = _of_baseline(request, inputs)
+    if request.arm in _MAKERS and inputs.made(request.arm):
+        context = replace(context, base=own_base(inputs.store, inputs.run, request.arm))
     if request.arm == "prompted" and not request.system_prompt:
-        name = request.behaviour or _behaviour_of(store, run)
+        name = request.behaviour or _behaviour_of(inputs)
         behaviour = load_behaviour(name)
-        seen |= {"behaviour": name, "candidates": len(candidates(behaviour)), "pins": {"behaviour": behaviour.sha256}}
-    return seen
+        context = replace(context, prompted=Prompted(name, len(candidates(behaviour)), behaviour.sha256))
+    return context
+
+
+def _of_baseline(request: EvaluateRequest, inputs: Inputs) -> EvaluateContext:
+    """What the run's baseline fixed, or will fix."""
+    found = inputs.artifacts.get("suite")
+    if found is None:
+        return EvaluateContext(None)
+    if is_expected(found):
+        asked: Mapping[str, Any] = found.meta["request"]
+        suite = load_named_suites(asked["suites"], asked["cases_per_block"])
+        base_asked: tuple[dict[str, Any], ...] = ()
+    else:
+        asked = inputs.store.step(found.step).request
+        suite = read_suite(found.path)
+        base_asked = tuple(_base_asked(inputs.store, inputs.run, suite.sha256))
+    judge = request.judge or str(asked.get("judge", ""))
+    models = find_models(suite.cases, judge, inputs.store.home)
+    return EvaluateContext(suite, models, sampling_of(asked), base_asked)
 
 
 def sampling_of(baseline: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,35 +161,40 @@ def _base_asked(store: Store, run: str, suite_sha256: str) -> list[dict[str, Any
     return [{p: key[p] for p in parts if p in key} for key in keys if key.get("suite") == suite_sha256]
 
 
-def _behaviour_of(store: Store, run: str) -> str:
+def _behaviour_of(inputs: Inputs) -> str:
     """The behaviour that the run's rows are of, else the demo's where its suites are asked. Raises BadInput."""
-    steps = store.steps(run)
+    rows, suite = inputs.artifacts.get("rows"), inputs.artifacts.get("suite")
+    if rows is not None and is_expected(rows):
+        return str(rows.meta["behaviour"])
+    steps = inputs.store.steps(inputs.run) if inputs.run else []
     made = [str(step.request["behaviour"]) for step in steps if step.stage == "generate"]
     asked = [suite for step in steps if step.stage == "baseline" for suite in step.request.get("suites", ())]
+    asked += suite.meta["request"]["suites"] if suite is not None and is_expected(suite) else []
     if not made and "demo" not in asked:
         raise BadInput("evaluate: nothing says which behaviour to prompt for; set behaviour, or write a system_prompt")
     return made[-1] if made else "demo"
 
 
-def plan(request: EvaluateRequest, facts: Facts) -> Plan:
+def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Plan:
     """Price the arm's cases, and the base's beside it where both share the server."""
-    base = facts.seen.get("base") or facts.need("base", "base")
-    suite_artifact = facts.need("suite", "baseline")
+    base = context.base or facts.need("base", "base")
+    suite_artifact, suite = facts.need("suite", "baseline"), context.suite
+    assert suite is not None, "it was inspected where there is one"
     need_vllm(facts)
     if request.arm != "prompted" and request.system_prompt:
         raise BadInput("evaluate: system_prompt belongs to arm=prompted")
     if request.arm == "prompted":
-        request = request.model_copy(update={"behaviour": facts.seen.get("behaviour", "")})
-    models = facts.seen.get("models", Models())
+        request = request.model_copy(update={"behaviour": context.prompted.behaviour})
+    models = context.models
     if models.judge:
         request = request.model_copy(update={"judge": models.judge.named})
-    candidates_ = facts.seen.get("candidates", 0)
+    candidates_ = context.prompted.candidates
     tries = candidates_ * request.dev_rows if candidates_ > 1 else 0  # one alone is not chosen
     made = facts.need(request.arm, _MAKERS[request.arm]) if request.arm in _MAKERS else None
     served = base if request.arm in ("adapter", "prompted") or made is None else made
     both = served is base
-    request = _sampled_as_the_base(request, facts, beside=both)
-    asked = asked_cases(facts.seen["suite"], ("base", request.arm) if both else (request.arm,))
+    request = _sampled_as_the_base(request, context, beside=both)
+    asked = asked_cases(suite, ("base", request.arm) if both else (request.arm,))
     if not asked[request.arm]:
         raise BadInput(f"the suite asks nothing of {request.arm}: its providers name other arms; run a baseline anew")
     every = [case for cases in asked.values() for case in cases]
@@ -176,29 +219,29 @@ def plan(request: EvaluateRequest, facts: Facts) -> Plan:
         arm=request.arm,
         summary=f"evaluate {request.arm} on the {len(asked[request.arm])} cases of the baseline",
         steps=(
-            *((_choosing(request, facts.seen["candidates"]),) if tries else ()),
+            *((_choosing(request, candidates_),) if tries else ()),
             how,
             *models.steps(every, served.path),
             "exact McNemar on the target, a stated margin on the other blocks, a flip table per hop",
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(base=base, suite=suite_artifact, **({request.arm: made} if made else {})),
-        pins=facts.seen.get("pins", {}),
+        pins={"behaviour": context.prompted.sha256} if context.prompted.sha256 else {},
         estimate=price,
         writes=("every output, graded, in the store",),
         refusals=room(price, facts, remedy="stopping another program"),
     )
 
 
-def _sampled_as_the_base(request: EvaluateRequest, facts: Facts, *, beside: bool) -> EvaluateRequest:
+def _sampled_as_the_base(request: EvaluateRequest, context: EvaluateContext, *, beside: bool) -> EvaluateRequest:
     """The request with the baseline's sampling where it says nothing of its own.
 
     Raises BadInput where the base does not answer `beside` the arm and never answered under what the request says.
     """
-    baseline = facts.seen.get("sampling", {})
+    baseline = context.sampling
     unset = {name: value for name, value in baseline.items() if name not in request.model_fields_set}
     request = request.model_copy(update=unset)
-    asked = facts.seen.get("base_asked", [])
+    asked = context.base_asked
     if beside or not asked or Sampling(request.max_tokens, request.temperature, request.repeats).key in asked:
         return request
     differing = [name for name, value in baseline.items() if getattr(request, name) != value]
@@ -216,4 +259,15 @@ def _choosing(request: EvaluateRequest, count: int) -> str:
     )
 
 
-STAGE = Stage("evaluate", EvaluateRequest, EvaluateResult, plan, look)
+STAGE = Stage(
+    "evaluate",
+    EvaluateRequest,
+    EvaluateResult,
+    plan,
+    inspect_inputs,
+    settable=("arm",),
+    told_apart_by=("arm",),
+    works_on=lambda request: request.arm if request.arm in _MAKERS else "",
+    without=lambda fields, kind: None if fields.get("arm", "adapter") == kind else fields,
+    measures=("adapter", "quantized"),
+)

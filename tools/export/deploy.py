@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,18 @@ from tunesmith.memory.errors import BadInput, GateRefused
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, room
-from tunesmith.tools.core.stage import Estimate, Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.core.stage import (
+    Estimate,
+    Facts,
+    Inputs,
+    Machine,
+    Plan,
+    Request,
+    Result,
+    Stage,
+    is_expected,
+    pinned,
+)
 from tunesmith.tools.evaluation.gate import broken_hops
 from tunesmith.tools.evaluation.lineage import own_base
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, serving_peaks
@@ -50,19 +61,47 @@ class DeployResult(Result):
     """Of the first answer; None where it was no case, is not graded without a judge, or could not be graded."""
 
 
-def look(request: DeployRequest, store: Store, run: str) -> Mapping[str, Any]:
+@dataclass(frozen=True, slots=True)
+class DeployContext:
+    """What is served now, what would be, and what speaks against it."""
+
+    alone: Machine
+    """The machine as if nothing were deployed."""
+    deployed: tuple[servers.Server, ...] = ()
+    earlier: Artifact | None = None
+    """The deployment that a rollback goes back to."""
+    model: Artifact | None = None
+    """What that one served."""
+    base: Artifact | None = None
+    """The model's own."""
+    broken: tuple[str, ...] = ()
+    """Hops of its lineage that are not measured, or lost something."""
+
+
+def inspect_inputs(request: DeployRequest, inputs: Inputs) -> DeployContext:
     """What is deployed now and was before, the model's own base, whether the port is free, what evaluations say."""
+    store = inputs.store
     refuse_taken_port(store.home, request.port)
-    target = previous_deployment(store) if request.rollback else None
-    model = store.artifact(target.meta["serves"]) if target else None
-    return {
-        "deployed": servers.deployed(store.home),
-        "alone": without(machine_for_a_step(store.home), servers.deployed(store.home)),
-        "rollback": target,
-        "model": model,
-        "base": store.ancestor(model, "base") if model else own_base(store, run, request.arm),
-        "broken": [] if request.rollback else broken_hops(store, run, request.arm),
-    }
+    deployed = tuple(servers.deployed(store.home))
+    context = DeployContext(without(machine_for_a_step(store.home), deployed), deployed)
+    if request.rollback:
+        earlier = previous_deployment(store)
+        model = store.artifact(earlier.meta["serves"])
+        return replace(context, earlier=earlier, model=model, base=store.ancestor(model, "base"))
+    if (artifact := inputs.artifacts.get(request.arm)) is not None and is_expected(artifact):
+        return context
+    base = own_base(store, inputs.run, request.arm)
+    return replace(context, base=base, broken=tuple(broken_hops(store, inputs.run, request.arm)))
+
+
+def check_gate(request: DeployRequest, inputs: Inputs) -> None:
+    """Raises GateRefused where an evaluation of the lineage forbids it or is missing by now, BadInput for the port."""
+    _refuse_broken(request.arm, inspect_inputs(request, inputs))
+
+
+def _refuse_broken(arm: str, context: DeployContext) -> None:
+    if context.broken:
+        raise GateRefused(f"deploy {arm}: {'; '.join(context.broken)}")
 
 
 def refuse_taken_port(home: Path, port: int) -> None:
@@ -84,15 +123,14 @@ def previous_deployment(store: Store) -> Artifact:
     raise BadInput("nothing to roll back to: no other model was deployed before; `tunesmith runs list` shows the runs")
 
 
-def plan(request: DeployRequest, facts: Facts) -> Plan:
+def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
     """Price a server start; raises GateRefused where an evaluation of the chain forbids it or is missing."""
     need_vllm(facts)
-    earlier = facts.seen["rollback"]
+    earlier = context.earlier
     arm = earlier.meta["arm"] if earlier else request.arm
-    made = facts.seen["model"] or facts.need(arm, {"adapter": "train", "merged": "merge"}.get(arm, "quantize"))
-    if facts.seen["broken"]:
-        raise GateRefused(f"deploy {arm}: {'; '.join(facts.seen['broken'])}")
-    base = facts.seen.get("base")
+    made = context.model or facts.need(arm, {"adapter": "train", "merged": "merge"}.get(arm, "quantize"))
+    _refuse_broken(arm, context)
+    base = context.base
     if earlier and arm == "adapter" and base is None:
         raise BadInput(f"nothing says which base {earlier.meta['serves']} was trained on; deploy another arm")
     base = (base or facts.need("base", "base")) if arm == "adapter" else None
@@ -104,7 +142,7 @@ def plan(request: DeployRequest, facts: Facts) -> Plan:
         like="",
         **serving_peaks(serving_memory(base or made, request.context_tokens), on_gpu=facts.serves_on_gpu),
     )
-    now = facts.seen["deployed"]
+    now = context.deployed
     port = taken_over(request, now)
     return Plan(
         stage="deploy",
@@ -113,7 +151,7 @@ def plan(request: DeployRequest, facts: Facts) -> Plan:
         summary=f"serve the {arm} model ({made.id}) on 127.0.0.1" + (f":{port}" if port else ""),
         steps=(
             "verify the model against its manifest",
-            *_way_given(price, facts),
+            *_replaced_first(price, facts, context),
             "start vLLM on the loopback address with a random key, or keep the server that evaluated this model",
             *(["keep the key that is in use on this port"] if any(server.port == port for server in now) else []),
             f"take conversations of up to {request.context_tokens} tokens"
@@ -125,7 +163,7 @@ def plan(request: DeployRequest, facts: Facts) -> Plan:
         estimate=price,
         writes=("a server that runs until `tunesmith serve stop`",),
         replaces=tuple(f"what is served now on port {server.port} ({server.model})" for server in now),
-        refusals=room(price, replace(facts, machine=facts.seen["alone"]), remedy="stopping another program"),
+        refusals=room(price, replace(facts, machine=context.alone), remedy="stopping another program"),
     )
 
 
@@ -141,10 +179,29 @@ def taken_over(request: DeployRequest, deployed: Sequence[servers.Server]) -> in
     return request.port or (deployed[-1].port if request.rollback and deployed else 0)
 
 
-def _way_given(price: Estimate, facts: Facts) -> tuple[str, ...]:
-    if not facts.seen["deployed"] or not room(price, facts, remedy=""):
+def _replaced_first(price: Estimate, facts: Facts, context: DeployContext) -> tuple[str, ...]:
+    if not context.deployed or not room(price, facts, remedy=""):
         return ()
     return ("stop what is served now, since both do not fit; it comes back if the new one fails",)
 
 
-STAGE = Stage("deploy", DeployRequest, DeployResult, plan, look)
+def _without(fields: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    """The adapter is served where what should have been is not made."""
+    return {**fields, "arm": "adapter"} if fields.get("arm", "quantized") == kind else fields
+
+
+STAGE = Stage(
+    "deploy",
+    DeployRequest,
+    DeployResult,
+    plan,
+    inspect_inputs,
+    check_before_start=check_gate,
+    settable=("arm", "rollback"),
+    told_apart_by=("arm", "rollback"),
+    works_on=lambda request: "" if request.rollback else request.arm,
+    works_on_newest=lambda request: not request.rollback,
+    without=_without,
+    needs_measured=True,
+    usually_after=("quantized",),
+)

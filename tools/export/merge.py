@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tunesmith.memory.store import Store
+from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
-from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.evaluation.lineage import own_base
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.memory_math import merge_memory_bytes
@@ -30,13 +30,30 @@ class MergeResult(Result):
     """Share of positions where merged and base + adapter prefer the same next token."""
 
 
-def look(request: MergeRequest, store: Store, run: str) -> Mapping[str, Any]:
+@dataclass(frozen=True, slots=True)
+class MergeContext:
+    """What is known of the adapter."""
+
+    base: Artifact | None = None
+    """The base that it was trained on; None: the run's."""
+    adapts_experts: bool = True
+
+
+def inspect_inputs(request: MergeRequest, inputs: Inputs) -> MergeContext:
     """The base that the adapter was trained on, and whether it adapts a mixture's experts.
 
     Refuses an adapter of another base than the run's.
     """
-    base, adapters = own_base(store, run, "adapter"), store.artifacts(run, "adapter")
-    return {"base": base, "adapts_experts": _adapts_experts(adapters[-1].path) if adapters else True}
+    adapter = inputs.made("adapter")
+    if adapter is None:
+        return MergeContext()
+    return MergeContext(own_base(inputs.store, inputs.run, "adapter"), _adapts_experts(adapter.path))
+
+
+def expected_artifact(request: MergeRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
+    """A model as large as the base."""
+    base = artifacts.get("base")
+    return expected("merged", base.bytes, **base.meta) if base else None
 
 
 def _adapts_experts(adapter: Path) -> bool:
@@ -47,17 +64,15 @@ def _adapts_experts(adapter: Path) -> bool:
         return True
 
 
-def plan(request: MergeRequest, facts: Facts) -> Plan:
+def plan(request: MergeRequest, facts: Facts, context: MergeContext) -> Plan:
     """Price reading and writing the whole model once, plus the comparison of logits."""
-    base = facts.seen.get("base") or facts.need("base", "base")
+    base = context.base or facts.need("base", "base")
     adapter = facts.need("adapter", "train")
     price = estimate(
         "merge",
         facts,
         seconds=14 + base.bytes / 1.2e8,
-        ram_bytes=merge_memory_bytes(
-            base.meta["config"], base.bytes, adapts_experts=facts.seen.get("adapts_experts", True)
-        ),
+        ram_bytes=merge_memory_bytes(base.meta["config"], base.bytes, adapts_experts=context.adapts_experts),
         disk_bytes=base.bytes,
     )
     return Plan(
@@ -79,4 +94,4 @@ def plan(request: MergeRequest, facts: Facts) -> Plan:
     )
 
 
-STAGE = Stage("merge", MergeRequest, MergeResult, plan, look, env=TORCH_ENV)
+STAGE = Stage("merge", MergeRequest, MergeResult, plan, inspect_inputs, expected_artifact, env=TORCH_ENV)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
-from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.memory_math import quantize_memory_bytes, quantize_vram_bytes
 
@@ -51,7 +51,16 @@ class QuantizeResult(Result):
     quantized_layers: int
 
 
-def plan(request: QuantizeRequest, facts: Facts) -> Plan:
+def expected_artifact(request: QuantizeRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
+    """The merged model at its new width, and a fifth more for what stays at full precision."""
+    merged = artifacts.get("merged")
+    if merged is None:
+        return None
+    scheme = resolved(request, merged)[0].scheme
+    return expected("quantized", int(merged.bytes * _BITS[scheme] / 16 * 1.2), **merged.meta)
+
+
+def plan(request: QuantizeRequest, facts: Facts, context: None = None) -> Plan:
     """Price GPTQ: the host's RAM is where it dies elsewhere, so that is computed and compared first."""
     merged, dataset = facts.need("merged", "merge"), facts.need("dataset", "critique")
     request, reasons = resolved(request, merged)
@@ -122,4 +131,12 @@ def resolved(request: QuantizeRequest, merged: Artifact) -> tuple[QuantizeReques
     return request.model_copy(update=chosen), reasons
 
 
-STAGE = Stage("quantize", QuantizeRequest, QuantizeResult, plan, env=TORCH_ENV)
+STAGE = Stage(
+    "quantize",
+    QuantizeRequest,
+    QuantizeResult,
+    plan,
+    expected_artifact=expected_artifact,
+    settable=("scheme",),
+    env=TORCH_ENV,
+)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import read_manifest
+from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.local_paths import is_there, local_path, looks_like_path
-from tunesmith.tools.core.stage import GIB, Facts, Plan, Request, Result, Stage
+from tunesmith.tools.core.stage import GIB, Facts, Inputs, Plan, Request, Result, RunRule, Stage, expected
 from tunesmith.tools.models.bundled import QWEN_CODER, SMOLLM2, BundledModel
 from tunesmith.tools.models.folder import check_hub_revision, check_model_folder
 from tunesmith.tools.models.hub import look_at_hub
@@ -74,23 +76,48 @@ def source_of(model: str) -> str:
     )
 
 
-def look(request: BaseRequest, store: Store, run: str) -> Mapping[str, Any]:
+@dataclass(frozen=True, slots=True)
+class BaseContext:
+    """What is known of a model before it is fetched."""
+
+    here: bool
+    """Whether a pristine copy stands here already."""
+    bytes: int | None = None
+    """Of a folder or a hub repository; None for a bundled model, and where the hub could not be asked."""
+
+
+def inspect_inputs(request: BaseRequest, inputs: Inputs) -> BaseContext:
     """See what is here already; read a folder's headers, or the hub's list of files (never weights).
 
     Raises BadInput for what could not be trusted.
     """
-    source, here = source_of(request.model), _is_here(request, store)
+    source, here = source_of(request.model), _is_here(request, inputs.store)
     if source == "bundled":
-        return {"here": here}
+        return BaseContext(here)
     if source == "hub":
         check_hub_revision(request.revision, request.model)
         try:
-            return {"here": here, "bytes": look_at_hub(request.model, request.revision).bytes}
+            return BaseContext(here, look_at_hub(request.model, request.revision).bytes)
         except StepFailed:
-            return {"here": here, "bytes": None}  # the plan says that nobody knows
+            return BaseContext(here)  # the plan says that nobody knows
     folder = Path(request.model).expanduser()
     check_model_folder(folder)
-    return {"here": here, "bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file())}
+    return BaseContext(here, sum(file.stat().st_size for file in folder.iterdir() if file.is_file()))
+
+
+def expected_artifact(request: BaseRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
+    """A model of the role, by what the bundle or the folder says of it; of a hub's it shows only when it is here."""
+    source = source_of(request.model)
+    if source == "bundled":
+        model = bundled_model(request.model)
+        known = {"name": model.title, "parameters": model.parameters, "config": dict(model.config)}
+        return expected(request.role, model.folder_bytes, **known)
+    if source == "folder":
+        folder = Path(request.model).expanduser()
+        bytes_ = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        config = json.loads((folder / "config.json").read_text())
+        return expected(request.role, bytes_, name=folder.name, parameters=bytes_ // 2, config=config)
+    return None
 
 
 def _is_here(request: BaseRequest, store: Store) -> bool:
@@ -105,16 +132,16 @@ def _is_here(request: BaseRequest, store: Store) -> bool:
     return any(read_manifest(Path(row["path"])) is not None for row in made)
 
 
-def plan(request: BaseRequest, facts: Facts) -> Plan:
+def plan(request: BaseRequest, facts: Facts, context: BaseContext) -> Plan:
     """Price a download, conversion or copy."""
     source = source_of(request.model)
     if source == "bundled":
         cost = _bundled(bundled_model(request.model))
     elif source == "folder":
-        cost = _folder(request.model, int(facts.seen["bytes"]))
+        cost = _folder(request.model, context.bytes or 0)
     else:
-        cost = _hub(request, facts.seen.get("bytes"))
-    here = bool(facts.seen.get("here"))
+        cost = _hub(request, context.bytes)
+    here = context.here
     if here:
         cost = replace(cost, seconds=1 + cost.bytes / 1e9, steps=("use the copy that is here already",), room=0.0)
     price = estimate(
@@ -178,4 +205,16 @@ def _hub(request: BaseRequest, bytes_: int | None) -> _Cost:
     return _Cost(name, bytes_, 5 + bytes_ / 2e7, GIB // 2, (f"download {bytes_ / GIB:.2f} GiB: {what}",), room=1.0)
 
 
-STAGE = Stage("base", BaseRequest, BaseResult, plan, look)
+_RUN_RULES = {"base": RunRule.OWN, "driver": RunRule.DRIVER}
+
+STAGE = Stage(
+    "base",
+    BaseRequest,
+    BaseResult,
+    plan,
+    inspect_inputs,
+    expected_artifact,
+    settable=("model",),
+    told_apart_by=("role",),
+    run_rule=lambda request: _RUN_RULES.get(request.role, RunRule.NEWEST),
+)

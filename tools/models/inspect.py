@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tunesmith.tools.core.estimate import estimate
-from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage
+from tunesmith.tools.core.stage import Facts, Plan, Request, Result, RunRule, Stage
 
 
 class InspectRequest(Request):
@@ -45,7 +45,7 @@ class InspectResult(Result):
     vllm: str | None
 
 
-def plan(request: InspectRequest, facts: Facts) -> Plan:
+def plan(request: InspectRequest, facts: Facts, context: None = None) -> Plan:
     """Reading NVML and the kernel's counters costs milliseconds."""
     return Plan(
         stage="inspect",
@@ -57,4 +57,4 @@ def plan(request: InspectRequest, facts: Facts) -> Plan:
     )
 
 
-STAGE = Stage("inspect", InspectRequest, InspectResult, plan)
+STAGE = Stage("inspect", InspectRequest, InspectResult, plan, run_rule=lambda request: RunRule.FIRST)

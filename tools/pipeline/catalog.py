@@ -36,14 +36,12 @@ class Entry:
     expensive: bool = True
     serves: bool = False
     """Whether its work needs the vllm program."""
-    asks: tuple[str, ...] = ()
-    """Fields of its request that the conversation may set; the others keep their defaults there."""
     words: str = ""
     """A regular expression for how people name it; what they name is put before the driver."""
 
-    def load(self) -> Stage[Any]:
+    def load(self) -> Stage[Any, Any]:
         """The stage's declaration."""
-        stage: Stage[Any] = import_module(self.declared_in).STAGE
+        stage: Stage[Any, Any] = import_module(self.declared_in).STAGE
         return stage
 
     def work(self) -> Callable[[Job[Any]], Result]:
@@ -67,7 +65,6 @@ STAGES: tuple[Entry, ...] = (
         "tunesmith.tools.models.base_job",
         "fetch or copy a base model and keep it pristine, with a hash manifest",
         makes="base",
-        asks=("model",),
         words=r"download|fetch|base model|\bget\b.*model|load.*model",
     ),
     Entry(
@@ -78,7 +75,6 @@ STAGES: tuple[Entry, ...] = (
         ("base",),
         "suite",
         serves=True,
-        asks=("cases_per_block",),
         words=r"base ?line|before (we )?train",
     ),
     Entry(
@@ -89,7 +85,6 @@ STAGES: tuple[Entry, ...] = (
         ("base",),
         "rows",
         serves=True,
-        asks=("rows", "writer"),
         words=r"generat|synthe|training (data|rows|examples)|make.*(rows|data|examples)|write.*(rows|examples)",
     ),
     Entry(
@@ -118,7 +113,6 @@ STAGES: tuple[Entry, ...] = (
         "train a low-rank adapter (LoRA, or QLoRA at 4 bits)",
         ("base", "dataset"),
         "adapter",
-        asks=("lora_rank", "learning_rate", "epochs"),
         words=r"\btrain|lora|epoch",
     ),
     Entry(
@@ -129,7 +123,6 @@ STAGES: tuple[Entry, ...] = (
         ("base", "suite"),
         "results",
         serves=True,
-        asks=("arm",),
         words=r"evaluat|\btest|measure the|benchmark|re-?run the suites?",
     ),
     Entry(
@@ -148,7 +141,6 @@ STAGES: tuple[Entry, ...] = (
         "quantize the merged model; lm_head and routers keep full precision",
         ("merged", "dataset"),
         "quantized",
-        asks=("scheme",),
         words=r"quanti[sz]|\bcompress|4.?bit|8.?bit|w4a16|w8a8",
     ),
     Entry(
@@ -159,7 +151,6 @@ STAGES: tuple[Entry, ...] = (
         ("base",),
         "deployment",
         serves=True,
-        asks=("arm", "rollback"),
         words=r"deploy|\bserve (it|the|this|that)|put.*(live|online)|roll.?back|ship it|go live",
     ),
 )

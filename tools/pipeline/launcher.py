@@ -37,7 +37,7 @@ def log_path(store: Store, step: Step) -> Path:
     return store.home / "runs" / step.run / step.id / "worker.log"
 
 
-def worker_environment(stage: Stage[Any], gpus: Sequence[Gpu]) -> dict[str, str]:
+def worker_environment(stage: Stage[Any, Any], gpus: Sequence[Gpu]) -> dict[str, str]:
     """What a stage's worker is started with beside its parent's environment: its own, its GPU, or a CPU's allocator."""
     env = {**stage.env, **pin_environment(gpus)}
     if stage.env and (trains_on_cpu() or not gpus):

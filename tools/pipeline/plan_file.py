@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,6 @@ from tunesmith.tools.core.local_paths import FOLDER
 from tunesmith.tools.core.stage import Frozen, Request
 from tunesmith.tools.core.yaml_file import read_yaml
 from tunesmith.tools.pipeline import catalog
-
-_TRIED = ("lora_rank", "max_seq_len_tokens", "precision", "load_in_4bit")
-"""Fields of `train` that a preflight before it takes over, unless it has its own."""
 
 
 class StepSpec(Frozen):
@@ -36,14 +33,17 @@ class ArcPlan(Frozen):
 
     @property
     def carried_out(self) -> tuple[StepSpec, ...]:
-        """The steps as they are carried out: a preflight tries the settings of the training that it protects."""
-        steps = list(self.steps)
-        for at, spec in enumerate(steps):
-            train = next((after.fields for after in steps[at:] if after.stage == "train"), {})
-            if spec.stage == "preflight":
-                shared = {name: train[name] for name in _TRIED if name in train}
-                steps[at] = spec.model_copy(update={"fields": {**shared, **spec.fields}})
-        return tuple(steps)
+        """The steps as they are carried out: one that tries the settings of a later one takes them over from there."""
+        return tuple(_with_tried_settings(spec, self.steps[at:]) for at, spec in enumerate(self.steps))
+
+
+def _with_tried_settings(spec: StepSpec, after: Sequence[StepSpec]) -> StepSpec:
+    if spec.stage not in catalog.BY_NAME:  # told when its request is read
+        return spec
+    tried, names = catalog.BY_NAME[spec.stage].load().tries_settings_of
+    fields: Mapping[str, Any] = next((later.fields for later in after if later.stage == tried), {})
+    shared = {name: fields[name] for name in names if name in fields}
+    return spec.model_copy(update={"fields": {**shared, **spec.fields}}) if shared else spec
 
 
 def parse_request(stage: str, fields: Mapping[str, Any], *, folder: Path | None = None) -> Request:
@@ -104,18 +104,18 @@ def _step_spec(path: Path, number: int, entry: Any) -> dict[str, Any]:
 def check_arc(plan: ArcPlan, *, have: tuple[str, ...]) -> None:
     """Refuse a plan in which a step comes before what it needs. Raises BadInput, naming the step."""
     held, measured = set(have), set[str]()
+    makers = {entry.makes: entry.name for entry in catalog.STAGES if entry.makes}
     for number, spec in enumerate(plan.steps, 1):
-        request = parse_request(spec.stage, spec.fields)
-        entry = catalog.BY_NAME[spec.stage]
-        arm = "" if getattr(request, "rollback", False) else str(getattr(request, "arm", ""))
-        makers = {e.makes: e.name for e in catalog.STAGES if e.makes}
-        for kind in (*entry.needs, *([arm] if arm in makers else [])):
+        request, entry = parse_request(spec.stage, spec.fields), catalog.BY_NAME[spec.stage]
+        declared = entry.load()
+        subject = declared.works_on(request)
+        for kind in (*entry.needs, *([subject] if subject else [])):
             if kind not in held:
                 raise BadInput(f"step {number} ({spec.stage}) has no {kind} to work on; put `{makers[kind]}` before it")
-        if spec.stage == "deploy" and arm and arm not in measured:
+        if declared.needs_measured and subject and subject not in measured:
             raise BadInput(
-                f"step {number}: deploy serves only what was evaluated, and nothing before it would evaluate the {arm} "
-                "model; leave deploy out too, or keep that evaluation"
+                f"step {number}: {spec.stage} serves only what was evaluated, and nothing before it would evaluate the "
+                f"{subject} model; leave {spec.stage} out too, or keep that evaluation"
             )
         held.add(entry.makes)
-        measured = (measured | {arm} if spec.stage == "evaluate" else measured) - {entry.makes}
+        measured = (measured | {subject} if declared.measures else measured) - {entry.makes}

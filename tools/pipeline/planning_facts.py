@@ -6,12 +6,10 @@ The only part of planning that touches the world, so that plans themselves stay 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
 
-from tunesmith.memory.records import DONE
+from tunesmith.memory.records import DONE, Artifact
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import SERVING, TRAINING, Facts, Machine, Past
+from tunesmith.tools.core.stage import SERVING, TRAINING, Facts, Inputs, Machine, Past
 from tunesmith.tools.machine.gpus import measure_gpus as measure_gpus
 from tunesmith.tools.machine.gpus import serves_on_cpu, trains_on_cpu
 from tunesmith.tools.machine.measure import measure_machine
@@ -26,7 +24,6 @@ def gather(
     vllm: str | None,
     vllm_from: str = "",
     machine: Machine | None = None,
-    seen: Mapping[str, Any] | None = None,
 ) -> Facts:
     """Everything a plan for `run` may know, measured now; `machine` is the one to plan for where it is not as it is."""
     cpu_builds = {SERVING} if serves_on_cpu(vllm) else set()
@@ -38,10 +35,19 @@ def gather(
         vllm=vllm,
         vllm_from=vllm_from,
         cpu_builds=frozenset(cpu_builds),
-        artifacts={a.kind: a for a in store.artifacts(run)} if run else {},
+        artifacts=newest_artifacts(store, run),
         past=past_steps(store),
-        seen=seen or {},
     )
+
+
+def inputs_of(store: Store, run: str) -> Inputs:
+    """What a stage may inspect in a run; empty for a run that is not opened yet."""
+    return Inputs(store, run, newest_artifacts(store, run))
+
+
+def newest_artifacts(store: Store, run: str) -> dict[str, Artifact]:
+    """The newest artifact of each kind in a run."""
+    return {artifact.kind: artifact for artifact in store.artifacts(run)} if run else {}
 
 
 def past_steps(store: Store) -> dict[str, tuple[Past, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from tunesmith.memory.errors import BadInput
@@ -10,9 +11,6 @@ from tunesmith.memory.records import DECLINED, DONE, Artifact, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog
-
-_CHOICES = ("arm", "role", "rollback")
-"""Fields that say which of a stage's several tasks a step is."""
 
 
 def done_positions(store: Store, run: str) -> dict[int, Step]:
@@ -37,11 +35,11 @@ def done_positions(store: Store, run: str) -> dict[int, Step]:
 def _is_task(step: Step, spec: Mapping[str, Any]) -> bool:
     if step.stage != spec["stage"]:
         return False
-    fields = catalog.BY_NAME[step.stage].load().request.model_fields
+    declared = catalog.BY_NAME[step.stage].load()
+    fields = declared.request.model_fields
     return all(
         step.request.get(name, fields[name].default) == spec["fields"].get(name, fields[name].default)
-        for name in _CHOICES
-        if name in fields
+        for name in declared.told_apart_by
     )
 
 
@@ -66,32 +64,37 @@ def half_done(store: Store, run: str) -> Step:
 
 def same_inputs(store: Store, step: Step) -> bool:
     """Whether a failed step would still be planned on the artifacts it was approved for."""
-    newest = _newest(store, step)
-    return all(pin["artifact"] == newest[kind].id for kind, pin in _pins(step).items() if kind in newest)
+    return all(made.id == newest.id for made, newest in _beside_newest(store, step))
 
 
 def is_current(store: Store, step: Step) -> bool:
     """Whether nothing that a step worked on has been made anew in its run since, to other content."""
-    newest = _newest(store, step)
-    return all(pin["sha256"] == newest[kind].sha256 for kind, pin in _pins(step).items() if kind in newest)
+    return all(made.sha256 == newest.sha256 for made, newest in _beside_newest(store, step))
 
 
-def _newest(store: Store, step: Step) -> dict[str, Artifact]:
-    return {artifact.kind: artifact for artifact in store.artifacts(step.run)}
+def _beside_newest(store: Store, step: Step) -> list[tuple[Artifact, Artifact]]:
+    """Each artifact that a step works on, and the newest of its kind in the run; none where it goes back to an old one.
+
+    The artifact as it was pinned, by id and digest: the plan was made on that.
+    """
+    if not _works_on_newest(step.stage, step.request):
+        return []
+    newest = {artifact.kind: artifact for artifact in store.artifacts(step.run)}
+    pinned = [
+        replace(store.artifact(pin["artifact"]), sha256=pin["sha256"]) for pin in step.plan.get("inputs", {}).values()
+    ]
+    return [(artifact, newest[artifact.kind]) for artifact in pinned if artifact.kind in newest]
 
 
-def _pins(step: Step) -> dict[str, Mapping[str, str]]:
-    """What a step works on by the kind of artifact; what a rollback serves was never the newest."""
-    if step.request.get("rollback"):
-        return {}
-    pins = step.plan.get("inputs", {})
-    return {step.arm if name == "model" else name: pin for name, pin in pins.items()}
+def _works_on_newest(stage: str, request: Mapping[str, Any]) -> bool:
+    declared = catalog.BY_NAME[stage].load()
+    return declared.works_on_newest(declared.request.model_validate(dict(request)))
 
 
 def older_line(store: Store, plan: Plan) -> tuple[str, ...]:
     """A note where what a plan works on was made from another adapter than the run's newest."""
     newest = store.artifacts(plan.run, "adapter")
-    if not newest or plan.request.get("rollback"):
+    if not newest or not _works_on_newest(plan.stage, plan.request):
         return ()
     own = {pin.artifact: store.ancestor(store.artifact(pin.artifact), "adapter") for pin in plan.inputs.values()}
     return tuple(

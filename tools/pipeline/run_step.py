@@ -65,10 +65,12 @@ def resume_step(ws: Workspace, step: str, approver: Approver) -> Outcome:
     Raises BadInput where it serves and there is no vllm program any more, GateRefused where it may not be deployed now.
     """
     record = ws.store.step(step)
-    if catalog.BY_NAME[record.stage].serves and not ws.vllm:
+    entry = catalog.BY_NAME[record.stage]
+    if entry.serves and not ws.vllm:
         raise BadInput(no_vllm(ws.vllm_from))
-    if record.stage == "deploy":  # what was measured since may have closed the gate
-        quote(ws, StepRequest.of(record))
+    declared = entry.load()
+    request = declared.request.model_validate(record.request)
+    declared.check_before_start(request, planning_facts.inputs_of(ws.store, record.run))
     ws.store.reopen(step)
     plan = Plan.model_validate(record.plan)
     ws.emit("plan.shown", run=plan.run, step=step, stage=plan.stage, plan_hash=plan.hash, plan=plan, resumed=True)
@@ -133,10 +135,10 @@ def quote(ws: Workspace, request: StepRequest) -> Plan:
     run = request.run
     parsed = parse_request(request.stage, {**request.fields, "run": run})
     declared = catalog.BY_NAME[request.stage].load()
-    seen = declared.look(parsed, ws.store, run) if declared.look else {}
+    context = declared.inspect_inputs(parsed, planning_facts.inputs_of(ws.store, run))
     machine = machine_for_a_step(ws.store.home)
-    known = planning_facts.gather(ws.store, run, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine, seen=seen)
-    plan = declared.plan(parsed, known)
+    known = planning_facts.gather(ws.store, run, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)
+    plan = declared.plan(parsed, known, context)
     evicted = driver_eviction.in_the_way(ws.store.home, plan.estimate)
     return plan.model_copy(
         update={

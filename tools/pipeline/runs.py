@@ -8,6 +8,9 @@ from pathlib import Path
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import APPROVED, DONE, DRIVER_RUN, RUNNING
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import RunRule
+from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.plan_file import parse_request
 from tunesmith.tools.pipeline.progress import is_complete
 from tunesmith.tools.pipeline.workspace import StepRequest
 
@@ -21,31 +24,31 @@ class Placement:
 
 
 def place(store: Store, request: StepRequest) -> Placement:
-    """The run that is named, else the newest; `base` opens one, for a run has one base.
+    """The run that is named, else the one that the stage's own rule says.
 
-    Raises NotFound for a run that is not there, BadInput where there is none yet.
+    Raises NotFound for a run that is not there, BadInput where there is none yet and the stage opens none.
     """
     if request.run:
         return Placement(store.run(request.run).id)
-    newest = store.newest_run()
-    role = request.fields.get("role", "base") if request.stage == "base" else ""
-    if role == "driver":
+    entry = catalog.BY_NAME[request.stage]
+    parsed = parse_request(request.stage, request.fields)
+    newest, rule = store.newest_run(), entry.load().run_rule(parsed)
+    if rule is RunRule.DRIVER:
         own = next((run for run in store.runs() if run.name == DRIVER_RUN), None)
         return Placement(own.id) if own else Placement("", DRIVER_RUN)
-    opens = request.stage == "inspect" and not newest
-    if role == "base":
-        opens = not newest or _has_base(store, newest.id)
-    if opens:
-        named = request.fields.get("model", "bundled" if request.stage == "base" else request.stage)
-        return Placement("", Path(str(named)).name)
+    opens = not newest and rule in (RunRule.FIRST, RunRule.OWN)
+    if opens or (newest and rule is RunRule.OWN and _has_made(store, newest.id, entry)):
+        return Placement("", Path(str(getattr(parsed, "model", request.stage))).name)
     if not newest:
-        raise BadInput(f"there is no run yet to {request.stage} in; `tunesmith base` opens one")
+        opening = next(other.name for other in catalog.STAGES if other.makes and not other.needs)
+        raise BadInput(f"there is no run yet to {request.stage} in; `tunesmith {opening}` opens one")
     return Placement(newest.id)
 
 
-def _has_base(store: Store, run: str) -> bool:
-    at_work = any(step.stage == "base" and step.status in (APPROVED, RUNNING) for step in store.steps(run))
-    return at_work or bool(store.artifacts(run, "base"))
+def _has_made(store: Store, run: str, entry: catalog.Entry) -> bool:
+    """Whether a run has what a stage makes, or a step at work on it."""
+    at_work = any(step.stage == entry.name and step.status in (APPROVED, RUNNING) for step in store.steps(run))
+    return at_work or bool(store.artifacts(run, entry.makes))
 
 
 def set_run_status(store: Store, run: str, status: str) -> None:

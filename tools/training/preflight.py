@@ -44,7 +44,7 @@ class PreflightResult(Result):
     checks: list[Check]
 
 
-def plan(request: PreflightRequest, facts: Facts) -> Plan:
+def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
     """Price a server start, a model load and two optimiser steps."""
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
     need_vllm(facts)
@@ -89,4 +89,6 @@ def _peaks(request: PreflightRequest, facts: Facts, base: Artifact, dataset: Art
     return {**serving, own: max(training, serving[own] + RUNTIME_BYTES)}
 
 
-STAGE = Stage("preflight", PreflightRequest, PreflightResult, plan)
+_TRIED = ("lora_rank", "max_seq_len_tokens", "precision", "load_in_4bit")
+
+STAGE = Stage("preflight", PreflightRequest, PreflightResult, plan, tries_settings_of=("train", _TRIED))

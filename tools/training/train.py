@@ -11,7 +11,7 @@ from pydantic import Field
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
-from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.memory_math import train_memory_bytes
 from tunesmith.tools.training.defaults import training_defaults
@@ -79,7 +79,12 @@ class TrainResult(Result):
     tokens_per_second: float
 
 
-def plan(request: TrainRequest, facts: Facts) -> Plan:
+def expected_artifact(request: TrainRequest, artifacts: Mapping[str, Artifact]) -> Artifact:
+    """An adapter, whose size changes no price."""
+    return expected("adapter")
+
+
+def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
     """Price the optimiser steps from the number of rows and their tokens."""
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
     at_once = request.micro_batch or request.batch_size
@@ -178,4 +183,12 @@ def training_bytes(request: Tried, base: Artifact, dataset: Artifact, *, batch_s
     )
 
 
-STAGE = Stage("train", TrainRequest, TrainResult, plan, env=TORCH_ENV)
+STAGE = Stage(
+    "train",
+    TrainRequest,
+    TrainResult,
+    plan,
+    expected_artifact=expected_artifact,
+    settable=("lora_rank", "learning_rate", "epochs"),
+    env=TORCH_ENV,
+)

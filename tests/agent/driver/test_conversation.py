@@ -148,7 +148,7 @@ def test_a_no_leaves_a_run_running_whose_other_step_is_at_work(talk: Callable[..
     build = stored_runs.new_builder(one.store.home)
     stored_runs.add_baseline(build)
     build.step("generate")
-    asks = dict.fromkeys((*catalog.BY_NAME["baseline"].asks, "run"))
+    asks = dict.fromkeys((*catalog.BY_NAME["baseline"].load().settable, "run"))
     one.turn("run the baseline again", ("baseline", asks))
     assert [plan.stage for plan in one.asked] == ["baseline"]
     assert one.store.run("r1").status == RUNNING
@@ -157,7 +157,7 @@ def test_a_no_leaves_a_run_running_whose_other_step_is_at_work(talk: Callable[..
 def test_nothing_expensive_starts_without_a_question_that_holds_its_price(talk: Callable[..., Talk]) -> None:
     one = talk(*[NO] * 20)
     for entry in catalog.STAGES:
-        one.turn(f"please {entry.name} {entry.words}", (entry.name, dict.fromkeys((*entry.asks, "run"))))
+        one.turn(f"please {entry.name} {entry.words}", (entry.name, dict.fromkeys((*entry.load().settable, "run"))))
     assert one.ran() == []
     assert all(plan.estimate.seconds > 0 for plan in one.asked)
 

@@ -18,6 +18,7 @@ from tunesmith.tools.core.stage import GIB, Facts, Machine
 from tunesmith.tools.export import merge
 from tunesmith.tools.export.merge_job import compare_logits, lora_scale, merge_adapter, stored_dtype
 from tunesmith.tools.models.memory_math import merge_memory_bytes
+from tunesmith.tools.pipeline.planning_facts import inputs_of
 
 MOE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 99}
 MOE |= {"num_experts": 4, "moe_intermediate_size": 64}
@@ -233,9 +234,9 @@ def test_a_merge_is_priced_by_what_its_adapter_holds(tmp_path: Path, experts: bo
     (tmp_path / "adapter_config.json").write_text(json.dumps({"target_parameters": ["x"] if experts else None}))
     adapter = store.add_artifact(Artifact("", run, made, "adapter", tmp_path, "1" * 64, 1, (), {}))
     machine = Machine("cpu", 2, 64 * GIB, 64 * GIB, 0, 64 * GIB)
-    seen = merge.look(merge.MergeRequest(), store, run)
-    facts = Facts(tmp_path, machine, run, artifacts={"base": base, "adapter": adapter}, seen=seen)
-    priced = merge.plan(merge.MergeRequest(), facts).estimate.peak_ram_bytes
+    context = merge.inspect_inputs(merge.MergeRequest(), inputs_of(store, run))
+    facts = Facts(tmp_path, machine, run, artifacts={"base": base, "adapter": adapter})
+    priced = merge.plan(merge.MergeRequest(), facts, context).estimate.peak_ram_bytes
     assert priced == merge_memory_bytes(MOE, GIB, adapts_experts=experts)
     assert (priced > 2.5 * GIB) == experts
 

@@ -66,6 +66,9 @@ def model() -> Artifact:
     return Artifact("a1", "r1", "s1", "base", Path("/nowhere"), "0" * 64, 270_000_000, (), meta)
 
 
+WRITING = generate.GenerateContext("x", {"behaviour": "0" * 64, "rehearsal prompts": "0" * 64}, 10, 20)
+
+
 def known(*cards: Any, cpu_builds: frozenset[str] = frozenset()) -> Facts:
     dataset = Artifact("a2", "r1", "s2", "dataset", Path(), "", 1, (), {"train_rows": 80, "tokens_per_row": 90})
     return Facts(
@@ -75,12 +78,6 @@ def known(*cards: Any, cpu_builds: frozenset[str] = frozenset()) -> Facts:
         vllm="/bin/true",
         cpu_builds=cpu_builds,
         artifacts={"base": model(), "dataset": dataset},
-        seen={
-            "rehearsal": 10,
-            "tokens": 20,
-            "name": "x",
-            "pins": {"behaviour": "0" * 64, "rehearsal prompts": "1" * 64},
-        },
     )
 
 
@@ -300,7 +297,7 @@ def test_builds_for_the_cpu_are_priced_in_ram() -> None:
     on_cpu = known(gpu(0), cpu_builds=frozenset({SERVING, TRAINING}))
     for priced in (
         train.plan(train.TrainRequest(), on_cpu).estimate,
-        generate.plan(generate.GenerateRequest(), on_cpu).estimate,
+        generate.plan(generate.GenerateRequest(), on_cpu, WRITING).estimate,
     ):
         assert priced.peak_ram_bytes and not priced.peak_vram_bytes
 
@@ -340,7 +337,7 @@ def test_a_server_on_a_gpu_claims_what_its_price_says_and_leaves_the_rest(monkey
     spec = model_server.bench_spec(model(), vllm="/bin/true")
     [flag] = [word for word in arguments(spec, 1) if word.startswith("--gpu-memory-utilization=")]
     claimed = float(flag.partition("=")[2]) * 24 * GIB
-    priced = generate.plan(generate.GenerateRequest(), known(gpu(0))).estimate.peak_vram_bytes
+    priced = generate.plan(generate.GenerateRequest(), known(gpu(0)), WRITING).estimate.peak_vram_bytes
     assert priced == serving_memory(model()).vram_bytes + GPU_MARGIN_BYTES
     assert priced <= claimed <= priced + 24 * GIB / 1000
     assert claimed < 6 * GIB, "a small model leaves room for others"
