@@ -26,7 +26,7 @@ HEAVY = (
 # Standard library only: they run before or outside the installed package.
 STANDALONE = {"tools/machine/bootstrap.py", "tools/machine/accelerators.py"}
 # Runs inside vLLM, never here: its plugin.
-INSIDE_VLLM = {"tools/cpu/vllm_plugin/tunesmith_vllm.py"}
+INSIDE_VLLM = {"tools/cpu/vllm_plugin/tunesmith_vllm.py", "tools/serving/vllm_guard/tunesmith_guard.py"}
 # Heavy as well, beside the `_job` modules: what these share.
 AT_WORK = {
     "tools/machine/device.py", "tools/models/gguf.py", "tools/models/tensor_file.py", "tools/training/model.py",
@@ -34,7 +34,7 @@ AT_WORK = {
     "tools/evaluation/local_model.py", "tools/suites/grading/embedding_process.py",
 }  # fmt: skip
 # Beside the settings: a server's own parent, which hands its environment on, and who asks which GPUs CUDA may see.
-READS_ENVIRONMENT = {"agent/commands/settings.py", "tools/serving/supervisor.py", "tools/machine/gpus.py"}
+READS_ENVIRONMENT = {"agent/commands/settings.py", "tools/serving/supervisor.py", "tools/machine/gpus.py"} | INSIDE_VLLM
 FILE_LINES, FUNCTION_LINES, MEDIAN_FUNCTION_LINES = 400, 60, 14
 
 

@@ -151,7 +151,7 @@ class Driver:
 
     def _running(self, spec: ServerSpec) -> servers.Server | None:
         for server in servers.list_servers(self._settings.home):
-            if server.spec == spec and servers.healthy(server):
+            if server.spec == spec and server.loader_key and servers.healthy(server):
                 return server
         servers.stop_all(self._settings.home, role=servers.DRIVER)  # of other settings
         return None

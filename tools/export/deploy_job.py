@@ -114,7 +114,8 @@ def _serve(
         rank=rank,
         context_tokens=job.request.context_tokens,
     )
-    equal = [s for s in servers.list_servers(job.home) if s.spec == spec and port in (0, s.port) and servers.healthy(s)]
+    running = [s for s in servers.list_servers(job.home) if s.spec == spec and port in (0, s.port) and s.loader_key]
+    equal = [s for s in running if servers.healthy(s)]
     if equal:
         server = equal[0]
     else:

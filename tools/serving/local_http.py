@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def call(url: str, key: str, body: Mapping[str, Any] | None = None, *, timeout_s: float) -> Any:
+def call(url: str, key: str, body: Mapping[str, Any] | None = None, *, timeout_s: float, loader_key: str = "") -> Any:
     """The answer's JSON, or its text where it is none. Raises OSError, and HTTPError for a status of 400 and more."""
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    if loader_key:
+        headers["X-Tunesmith-Loader"] = loader_key
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, headers)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

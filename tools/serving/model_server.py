@@ -10,11 +10,11 @@ from typing import Any
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.machine.vllm_program import vllm_of_worker
-from tunesmith.tools.models.chat_template import tool_parser_of
+from tunesmith.tools.models.chat_template import template_sha256, tool_parser_of
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, cpu_cache_gib, kv_bytes_per_token
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.budget import placed, serving_memory
-from tunesmith.tools.serving.spec import ServerSpec
+from tunesmith.tools.serving.spec import ServerSpec, engine_arguments, lora_of, precision_of
 from tunesmith.tools.suites.case import Suite
 
 _USUAL_RANK = 16
@@ -101,8 +101,23 @@ def bench_server(
 def key_of(server: servers.Server, model: Artifact, suite: Suite, *, max_tokens: int) -> dict[str, Any]:
     """The comparability key of answers by `model` on `server`: everything that may change them but the adapter."""
     return {
-        **servers.comparability_key(server, weights_sha256=model.sha256),
+        **comparability_key(server, weights_sha256=model.sha256),
         "adapter": "none",
         "suite": suite.sha256,
         "sampling": f"temperature=0 seed=0 max_tokens={max_tokens}",
+    }
+
+
+def comparability_key(server: servers.Server, *, weights_sha256: str) -> dict[str, Any]:
+    """What answers of this server are comparable by, but for the adapter, the suite and the sampling."""
+    spec, folder = server.spec, Path(server.spec.model_dir)
+    shared = spec.model_copy(update={"max_lora_rank": 0})
+    return {
+        "engine": server.engine,
+        "engine_arguments": " ".join(engine_arguments(shared)),
+        "device": spec.device,
+        "lora": lora_of(spec),
+        "weights": weights_sha256,
+        "precision": precision_of(folder),
+        "template": template_sha256(folder),
     }

@@ -15,7 +15,7 @@ import subprocess
 import time
 import urllib.error
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,14 @@ from tunesmith.memory.files import atomic_write
 from tunesmith.tools.machine.gpus import measure_gpus, server_environment
 from tunesmith.tools.machine.processes import ProcessId, python_module, stop_group
 from tunesmith.tools.machine.vllm_program import kernels_of
-from tunesmith.tools.models.chat_template import template_sha256
 from tunesmith.tools.serving.budget import claimable
+from tunesmith.tools.serving.listeners import is_ours
 from tunesmith.tools.serving.local_http import call
 from tunesmith.tools.serving.spec import (
     LOOPBACK,
     ServerSpec,
     arguments,
-    engine_arguments,
     environment,
-    lora_of,
-    precision_of,
 )
 
 BENCH, DEPLOYED, DRIVER = "bench", "deployed", "driver"
@@ -42,6 +39,7 @@ LEASE_S = 300.0
 """A bench server that nobody used for so long is stopped by its own parent."""
 _READY_TIMEOUT_S = 600.0
 _POLL_S = 0.2
+_STARTING_S = 60.0
 # What stands before a line: the process, and where it was logged.
 _LOGGED = re.compile(r"^(\(\w+ pid=\d+\) ?)?([A-Z]+ \d\d-\d\d [\d:]+ \[[^\]]*\] ?)?")
 _NO_CAUSE = ("Engine core initialization failed", "EngineDeadError")
@@ -63,6 +61,9 @@ class Server:
     meta: Mapping[str, Any]
     owner: str = ""
     """The step that started it, or who else did."""
+    loader_key: str = field(default="", repr=False)
+    """Opens the routes that load adapters, beside the key; empty for a server of an earlier version, which no guard
+    stands before."""
     gpu: str = ""
     """The GPU that it was pinned to, as CUDA_VISIBLE_DEVICES names it; empty on the CPU."""
 
@@ -115,6 +116,7 @@ def list_servers(home: Path, *, role: str | None = None) -> list[Server]:
     for record in sorted((home / "servers").glob("*.json")):
         server = _read(record)
         if server is None:
+            _forget_unfinished(record)
             continue
         if server.process.elsewhere:
             continue  # a container or machine that shares the home keeps its own books
@@ -128,6 +130,8 @@ def list_servers(home: Path, *, role: str | None = None) -> list[Server]:
 def _read(record: Path) -> Server | None:
     try:
         data = json.loads(record.read_text())
+        if "pid" not in data:  # whoever started it died before it wrote that down; its supervisor says who it is
+            data |= json.loads(record.with_suffix(".pid").read_text())
         process = ProcessId(data["pid"], data["pid_started"], data["boot_id"], data.get("pid_ticks"), *_place(data))
     except (OSError, ValueError, KeyError):
         return None  # being written or being stopped right now
@@ -142,6 +146,7 @@ def _read(record: Path) -> Server | None:
         engine=data.get("engine", ""),
         meta=data.get("meta", {}),
         owner=data.get("owner", ""),
+        loader_key=data.get("loader_key", ""),
         gpu=data.get("env", {}).get("CUDA_VISIBLE_DEVICES", ""),
     )
 
@@ -156,8 +161,15 @@ def _place(data: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _forget(record: Path) -> None:
-    for path in (record, record.with_suffix(".key"), record.with_suffix(".lease")):
-        path.unlink(missing_ok=True)
+    for suffix in (".json", ".key", ".lease", ".pid"):
+        record.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def _forget_unfinished(record: Path) -> None:
+    """Take a record off the books whose server was never started, once nobody can be starting it any more."""
+    with contextlib.suppress(OSError):
+        if time.time() - record.stat().st_mtime > _STARTING_S:
+            _forget(record)
 
 
 def deployed(home: Path) -> list[Server]:
@@ -189,7 +201,7 @@ def ensure(
     Other bench servers are stopped first: there is one accelerator, and one tenant at a time.
     """
     for server in list_servers(home):
-        if server.spec == spec and healthy(server):
+        if server.spec == spec and server.loader_key and healthy(server):
             renew(server)
             return server
     stop_all(home, role=BENCH)
@@ -229,22 +241,14 @@ def start(
         "lease_s": LEASE_S,
         "log": str(log_path.absolute()),
         "owner": owner,
+        "loader_key": secrets.token_urlsafe(32),
         "started_at": time.time(),
     }
     record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     atomic_write(record.with_suffix(".key"), key or secrets.token_urlsafe(32), mode=0o600)
     record.with_suffix(".lease").touch()
     atomic_write(record, json.dumps(data, indent=1), mode=0o600)
-    log_path.parent.mkdir(parents=True, exist_ok=True)
-    with log_path.open("ab") as log:
-        parent = subprocess.Popen(
-            python_module("tunesmith.tools.serving.supervisor", str(record)),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            cwd=log_path.parent,
-        )
+    parent = _spawn(record, log_path)
     me = ProcessId.of(parent.pid)
     data |= _named(me)
     atomic_write(record, json.dumps(data, indent=1), mode=0o600)
@@ -256,6 +260,17 @@ def start(
         raise
     version, kernels = _get(server, "/version")["version"], kernels_of(vllm)
     return _update(server, engine=f"vllm {version}, {kernels}" if kernels else f"vllm {version}")
+
+
+def _spawn(record: Path, log_path: Path) -> subprocess.Popen[bytes]:
+    """Start the parent of the server that a record describes, in a session and a folder of its own."""
+    command = python_module("tunesmith.tools.serving.supervisor", str(record))
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    nothing = subprocess.DEVNULL
+    with log_path.open("ab") as log:
+        return subprocess.Popen(
+            command, stdin=nothing, stdout=log, stderr=log, start_new_session=True, cwd=log_path.parent
+        )
 
 
 def _next_number(home: Path) -> int:
@@ -303,7 +318,9 @@ def telling_line(log: Path) -> str:
 
 
 def healthy(server: Server) -> bool:
-    """Whether the server answers, under our key and with our model: another program on the port does not."""
+    """Whether the server answers, under our key and with our model: another program on the port is not even asked."""
+    if not is_ours(server.port, server.pid):
+        return False
     try:
         names = [model["id"] for model in _get(server, "/v1/models")["data"]]
     except (OSError, ValueError, KeyError, TypeError):
@@ -346,7 +363,9 @@ def load_adapter(server: Server, name: str, folder: Path) -> None:
     if name in [model["id"] for model in _get(server, "/v1/models")["data"]]:
         return
     try:
-        _call(server, "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)}, timeout_s=120)
+        adapter = {"lora_name": name, "lora_path": str(folder)}
+        url = f"{server.url}/v1/load_lora_adapter"
+        call(url, server.key, adapter, timeout_s=120, loader_key=server.loader_key)
     except urllib.error.HTTPError as error:
         told = error.read().decode(errors="replace")[:300]
         raise StepFailed(f"vLLM refused the adapter {folder}: {told}; its log is {server.log}") from error
@@ -376,18 +395,3 @@ def stop_all(home: Path, *, role: str | None = None) -> list[Server]:
     for server in servers:
         stop(server)
     return servers
-
-
-def comparability_key(server: Server, *, weights_sha256: str) -> dict[str, Any]:
-    """What answers of this server are comparable by, but for the adapter, the suite and the sampling."""
-    spec, folder = server.spec, Path(server.spec.model_dir)
-    shared = spec.model_copy(update={"max_lora_rank": 0})
-    return {
-        "engine": server.engine,
-        "engine_arguments": " ".join(engine_arguments(shared)),
-        "device": spec.device,
-        "lora": lora_of(spec),
-        "weights": weights_sha256,
-        "precision": precision_of(folder),
-        "template": template_sha256(folder),
-    }

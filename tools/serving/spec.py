@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,8 @@ from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, SERVED_SEQUENCES
 LOOPBACK = "127.0.0.1"
 MAX_ANSWER_TOKENS = CONTEXT_TOKENS - 256
 """Of these, what an answer may be given: some must be left for the question."""
-"""Put on vLLM's own path: its module says what it mends."""
+GUARD = Path(__file__).parent / "vllm_guard"
+"""Put on the path of every vLLM: its module says what it guards."""
 
 
 class ServerSpec(Frozen):
@@ -47,6 +49,7 @@ class ServerSpec(Frozen):
 def arguments(spec: ServerSpec, port: int) -> list[str]:
     """Arguments of the vllm program. The key is never among them: every user of the machine could read it there."""
     argv = ["serve", spec.model_dir, "--host", LOOPBACK, "--port", str(port), "--served-model-name", spec.served_name]
+    argv.append("--middleware=tunesmith_guard.Guard")
     if spec.device == "cuda" and spec.gpu_share:
         argv.append(f"--gpu-memory-utilization={spec.gpu_share:g}")
     return argv + engine_arguments(spec)
@@ -80,6 +83,7 @@ def environment(spec: ServerSpec) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_LOGGING_LEVEL": "INFO",
+        "PYTHONPATH": str(GUARD),
     }
     if spec.max_lora_rank:
         env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
@@ -88,7 +92,7 @@ def environment(spec: ServerSpec) -> dict[str, str]:
 
         env |= {**settings.VLLM, "VLLM_CPU_KVCACHE_SPACE": str(spec.kv_cache_gib)}
         if spec.max_lora_rank:
-            env["PYTHONPATH"] = str(settings.VLLM_PLUGIN)
+            env["PYTHONPATH"] = f"{GUARD}{os.pathsep}{settings.VLLM_PLUGIN}"
     return env
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 _POLL_S = 1.0
 _GRACE_S = 20.0
 _PR_SET_PDEATHSIG = 1
+_ON_LINUX = sys.platform == "linux"
 
 
 def main() -> int:
@@ -27,7 +28,11 @@ def main() -> int:
     record_path = Path(sys.argv[1])
     record = json.loads(record_path.read_text())
     os.umask(0o077)
+    _say_who(record_path)
+    before = os.environ.get("PYTHONPATH", "")
     os.environ.update(record["env"])
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [record["env"].get("PYTHONPATH", ""), before]))
+    os.environ["TUNESMITH_LOADER_KEY"] = record.get("loader_key", "")
     os.environ["PYTHONSAFEPATH"] = "1"  # vLLM starts Pythons of its own, which would look into their folder first
     os.environ["VLLM_API_KEY"] = record_path.with_suffix(".key").read_text()
     command = [record["program"], *record["argv"]]
@@ -42,6 +47,14 @@ def main() -> int:
                 child.kill()
     _sweep()
     return child.returncode
+
+
+def _say_who(record_path: Path) -> None:
+    """Name this process beside the record: who started it may be killed before it does."""
+    ticks = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19]) if _ON_LINUX else None
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip() if _ON_LINUX else ""
+    who = {"pid": os.getpid(), "pid_started": time.time(), "boot_id": boot, "pid_ticks": ticks}
+    record_path.with_suffix(".pid").write_text(json.dumps(who))
 
 
 def _die_with_parent() -> None:

@@ -20,6 +20,7 @@ from tests.fixtures.stub_chat import ENGINE_FAILED
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.machine.vllm_program import kernels_of
 from tunesmith.tools.serving import servers, spec
+from tunesmith.tools.serving.model_server import comparability_key
 from tunesmith.tools.serving.servers import Server
 from tunesmith.tools.serving.spec import ServerSpec
 
@@ -97,7 +98,8 @@ def test_nothing_is_fetched_or_reported_while_serving(model: Path, device: str) 
 
 def test_cpu_settings_stay_on_the_cpu(model: Path) -> None:
     cuda = spec_of(model, device="cuda")
-    assert not [name for name in spec.environment(cuda) if "CPU" in name or name == "PYTHONPATH"]
+    assert not [name for name in spec.environment(cuda) if "CPU" in name]
+    assert spec.environment(cuda)["PYTHONPATH"] == str(spec.GUARD)
     assert not {"--enforce-eager", "--no-enable-chunked-prefill"} & {*spec.arguments(cuda, 1)}
 
 
@@ -109,7 +111,7 @@ def test_a_server_on_a_gpu_takes_the_share_that_it_was_given(model: Path) -> Non
 
 
 def test_the_plugin_is_where_vllm_is_told_to_look(model: Path) -> None:
-    folder = Path(spec.environment(spec_of(model))["PYTHONPATH"])
+    *_, folder = map(Path, spec.environment(spec_of(model))["PYTHONPATH"].split(os.pathsep))
     [points] = folder.glob("*.dist-info/entry_points.txt")
     module, _, function = points.read_text().split("=")[-1].strip().partition(":")
     assert f"def {function}(" in (folder / f"{module}.py").read_text()
@@ -140,8 +142,8 @@ def test_kernels_are_read_beside_the_program(tmp_path: Path) -> None:
 
 def test_arms_on_servers_that_differ_in_their_model_alone_differ_in_nothing_else(home: Path, model: Path) -> None:
     server = start(home, spec_of(model))
-    one = servers.comparability_key(server, weights_sha256="a")
-    other = servers.comparability_key(server, weights_sha256="b")
+    one = comparability_key(server, weights_sha256="a")
+    other = comparability_key(server, weights_sha256="b")
     assert {name for name in one if one[name] != other[name]} == {"weights"}
     assert str(model) not in json.dumps(one) and str(server.port) not in json.dumps(one)
 
