@@ -120,6 +120,11 @@ def m007_where_a_worker_is(db: Database) -> None:
     db.execute("ALTER TABLE steps ADD COLUMN pid_namespace TEXT")
 
 
+def m008_flips_by_one_rule(db: Database) -> None:
+    """`v_flips` pairs evaluations by the very rule that comparisons go by: whole keys, and what was made from what."""
+    db.create_view("v_flips", VIEWS["v_flips"], replace=True)
+
+
 MIGRATIONS = (
     m001_tables,
     m002_views,
@@ -128,6 +133,7 @@ MIGRATIONS = (
     m005_signs_of_life,
     m006_verdicts_in_two_parts,
     m007_where_a_worker_is,
+    m008_flips_by_one_rule,
 )
 LATEST = len(MIGRATIONS)
 

@@ -6,6 +6,8 @@ names, never data that somebody else wrote.
 
 from __future__ import annotations
 
+from tunesmith.memory.arms import EVALUATIONS, PASSED_SHARE, RIVAL_TYPE, pairs_sql
+
 V_RUNS = """
 SELECT r.run, r.name, r.status,
        datetime(r.created_at, 'unixepoch') AS created_at,
@@ -24,30 +26,13 @@ SELECT s.run, s.step, s.stage, s.arm, s.status, s.seconds, s.estimated_seconds, 
 FROM steps s LEFT JOIN approvals a ON a.approval = s.approval
 """
 
-# Pairs as `compare` pairs them: the later arm by its last finished evaluation, the other by the same step where that
-# holds both, else by its last one of the same suite and sampling. Repeats are reduced to the majority of those that
-# were answered. A case whose grade rests on the answer beside it tells two steps nothing.
-V_FLIPS = """
-WITH asked AS (
-    SELECT e.run, e.arm, e.step, CAST(substr(e.step, 2) AS INTEGER) AS n,
-           instr('base prompted adapter merged quantized', e.arm) AS place,
-           CASE s.stage WHEN 'baseline' THEN json_extract(s.result, '$.key')
-                        ELSE json_extract(s.result, '$.keys."' || e.arm || '"') END AS made_under
-    FROM (SELECT DISTINCT run, arm, step FROM eval_results) e
-         JOIN steps s ON s.step = e.step AND s.status = 'done'
-), newest AS (
-    SELECT run, arm, step, place, made_under, max(n) FROM asked GROUP BY run, arm
-), pairs AS (
-    SELECT f.run, f.arm AS first_arm, f.step AS first_step, l.arm AS last_arm, l.step AS last_step,
-           max((f.step = l.step) * 1000000000 + f.n)
-    FROM asked f JOIN newest l ON f.run = l.run AND (f.place, f.arm) < (l.place, l.arm) AND (f.step = l.step OR (
-        json_extract(f.made_under, '$.suite') IS json_extract(l.made_under, '$.suite')
-        AND json_extract(f.made_under, '$.sampling') IS json_extract(l.made_under, '$.sampling')
-        AND json_extract(f.made_under, '$.repeats') IS json_extract(l.made_under, '$.repeats')))
-    GROUP BY f.run, f.arm, l.arm
-), verdicts AS (
-    SELECT run, arm, block, case_id, step, avg(passed) > 0.5 AS passed,
-           max(assertions LIKE '%"select-best"%' OR assertions LIKE '%"not-select-best"%') AS has_rivals
+# The cases on which two arms that may be compared differ, paired and reduced as `compare` does it. Of a pair that
+# differs in more than what is under test nothing is told. Keys are compared whole: a judge that graded none of the
+# cases of both counts here, and not for `compare`.
+V_FLIPS = f"""
+WITH pairs AS ({pairs_sql(EVALUATIONS)}), verdicts AS (
+    SELECT run, arm, block, case_id, step, avg(passed) > {PASSED_SHARE} AS passed,
+           max(assertions LIKE '%"{RIVAL_TYPE}"%' OR assertions LIKE '%"not-{RIVAL_TYPE}"%') AS has_rivals
     FROM eval_results GROUP BY run, arm, block, case_id, step
 ), flips AS (
     SELECT p.run, p.first_arm, p.last_arm, a.block, a.case_id, a.passed AS first_passed, b.passed AS last_passed
@@ -55,7 +40,8 @@ WITH asked AS (
          JOIN verdicts a ON a.run = p.run AND a.arm = p.first_arm AND a.step = p.first_step
          JOIN verdicts b ON b.run = p.run AND b.arm = p.last_arm AND b.step = p.last_step
               AND b.case_id = a.case_id AND b.block = a.block
-    WHERE a.passed <> b.passed AND (p.first_step = p.last_step OR NOT (a.has_rivals OR b.has_rivals))
+    WHERE p.differing = 0 AND a.passed <> b.passed
+          AND (p.first_step = p.last_step OR NOT (a.has_rivals OR b.has_rivals))
 )
 SELECT run, first_arm AS arm_a, last_arm AS arm_b, block, case_id, first_passed AS passed_a, last_passed AS passed_b,
        CASE WHEN last_passed > first_passed THEN 'fail_to_pass' ELSE 'pass_to_fail' END AS flip

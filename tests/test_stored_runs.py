@@ -10,7 +10,7 @@ from tests.fixtures.stored_runs import baseline_run, failed_run, finished_run, s
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.stage import Estimate, Plan
-from tunesmith.tools.evaluation.protocol import keys_of
+from tunesmith.tools.evaluation.pairing import Evaluations
 from tunesmith.tools.machine.processes import ProcessId
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.serving.model_server import key_of
@@ -38,7 +38,7 @@ def test_comparability_keys_have_the_parts_of_a_served_models_key(tmp_path: Path
     model = Artifact("a1", "r1", "s1", "base", folder, "ab" * 32, 1, (), {})
     written = key_of(server, model, suite(), max_tokens=96)
     store, run = finished_run(tmp_path / "home")
-    keys = [key for step in store.steps(run) for key in keys_of(step).values() if step.result]
+    keys = [key for by_arm in Evaluations.of(store, run).keys.values() for key in by_arm.values()]
     assert len(keys) == 5, "baseline, base and adapter on one server, merged, quantized"
     for key in keys:
         assert {name: type(value) for name, value in key.items()} == {n: type(v) for n, v in written.items()}

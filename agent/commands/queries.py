@@ -19,11 +19,11 @@ from tunesmith.agent.commands.run_steps import LET_GO
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.summary import summarise, summary_view, write_run_report
 from tunesmith.agent.commands.terminal import escaped_json, escaped_xml, json_text
+from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.questions import ask_sql, show_run
 from tunesmith.memory.records import APPROVED, DONE, PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import ARMS
 from tunesmith.tools.pipeline import launcher
 
 if TYPE_CHECKING:

@@ -207,10 +207,11 @@ def test_an_error_is_replaced_by_an_answer_but_an_answer_by_nothing(store: Store
 
 
 def test_flips_and_lineage_are_views(store: Store) -> None:
-    step = planned(store)
+    store.new_run("test")
+    step = store.propose("r1", "evaluate", plan_hash="h1")
     for arm, passed in (("base", False), ("adapter", True)):
         store.add_result("r1", step, EvalResult(arm, "target", "c1", "k", "text", passed, None))
-    store.finish(step, {})
+    store.finish(step, {"keys": {"base": {}, "adapter": {"adapter": "a"}}})
     flips = store.read("SELECT arm_a, arm_b, flip FROM v_flips WHERE arm_a = 'base'")
     assert [tuple(row) for row in flips] == [("base", "adapter", "fail_to_pass")]
     base = store.add_artifact(Artifact("", "r1", step, "base", Path("/m"), "aa", 1))
@@ -221,14 +222,15 @@ def test_flips_and_lineage_are_views(store: Store) -> None:
 
 
 def test_an_evaluation_that_did_not_end_makes_no_flip(store: Store) -> None:
-    first, second = planned(store), store.propose("r1", "evaluate", plan_hash="h2")
+    store.new_run("test")
+    first, second = (store.propose("r1", "evaluate", plan_hash=plan_hash) for plan_hash in ("h1", "h2"))
     for step, passed in ((first, True), (second, False)):
         store.add_result("r1", step, EvalResult("adapter", "target", "c1", "k", "text", passed, None))
     store.add_result("r1", first, EvalResult("base", "target", "c1", "k", "text", False, None))
-    store.finish(first, {})
+    store.finish(first, {"keys": {"base": {}, "adapter": {}}})
     counted = "SELECT flip FROM v_flips WHERE arm_a = 'base'"
     assert [row["flip"] for row in store.read(counted)] == ["fail_to_pass"], "the finished one counts"
-    store.finish(second, {})
+    store.finish(second, {"keys": {"adapter": {}}})
     assert store.read(counted) == []
 
 
@@ -271,7 +273,7 @@ def test_answers_to_two_suites_make_no_flip(store: Store) -> None:
     assert flips(store) == set()
 
 
-@pytest.mark.parametrize(("name", "version"), [("m003", 2), ("m004", 3)])
+@pytest.mark.parametrize(("name", "version"), [("m003", 2), ("m004", 3), ("m008", 7)])
 def test_a_store_of_before_gets_the_new_flips(tmp_path: Path, name: str, version: int) -> None:
     with sqlite3.connect(tmp_path / "tunesmith.db") as old:
         Store(tmp_path).close()

@@ -23,7 +23,6 @@ from tunesmith.memory.store import Store
 GIB = 1 << 30
 SERVING, TRAINING = "serving", "training"
 """The two environments: vLLM's own, and the lab's."""
-ARMS = ("base", "prompted", "adapter", "merged", "quantized")
 
 
 class Frozen(BaseModel):

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from tunesmith.memory.arms import ARMS, CHAIN
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import ARMS
 from tunesmith.tools.evaluation.advice import goal_rate, prompt_advice
 from tunesmith.tools.evaluation.comparison import WORSE, Comparison, Json
 from tunesmith.tools.evaluation.evidence import Evidence, evidence_of
 from tunesmith.tools.evaluation.pairing import Evaluations, chain_pairs, compare_run
-from tunesmith.tools.evaluation.protocol import CHAIN
 from tunesmith.tools.evaluation.statistics import case_outcomes
 from tunesmith.tools.suites.case import LISTED_BLOCKS
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.records import DONE, Artifact
+from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.local_paths import local_path
@@ -24,8 +24,9 @@ from tunesmith.tools.evaluation.advice import GOAL_RATE
 from tunesmith.tools.evaluation.comparison import StoredComparison
 from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_cases, find_models
 from tunesmith.tools.evaluation.lineage import own_base
+from tunesmith.tools.evaluation.pairing import Evaluations
 from tunesmith.tools.evaluation.prompts import candidates
-from tunesmith.tools.evaluation.protocol import Sampling, keys_of
+from tunesmith.tools.evaluation.protocol import Sampling
 from tunesmith.tools.serving.budget import evaluation_seconds, need_vllm, serving_memory
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 from tunesmith.tools.suites.case import Suite
@@ -156,7 +157,7 @@ def sampling_of(baseline: Mapping[str, Any]) -> dict[str, Any]:
 
 def _base_asked(store: Store, run: str, suite_sha256: str) -> list[dict[str, Any]]:
     """The sampling parts of the keys under which the base answered this suite."""
-    keys = [found["base"] for step in store.steps(run, status=DONE) if "base" in (found := keys_of(step))]
+    keys = [found["base"] for found in Evaluations.of(store, run).keys.values() if "base" in found]
     parts = ("sampling", "repeats")
     return [{p: key[p] for p in parts if p in key} for key in keys if key.get("suite") == suite_sha256]
 

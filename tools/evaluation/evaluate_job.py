@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
+from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound, StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.core.stage import ARMS
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.evaluation.advice import prompt_advice
 from tunesmith.tools.evaluation.asking import (

@@ -1,23 +1,22 @@
-"""Which evaluations of two arms are held against each other: the one definition that every comparison goes by.
+"""Two arms of a run from stored results: which evaluations count, which cases tell the two apart, and the comparison.
 
-The later arm of the chain counts by its newest evaluation. The other counts by the same step where that holds both (one
-server, nothing else changed), else by its newest that may be compared, else by its newest.
+Which evaluation of an arm counts is `memory.arms`' rule, the one that the view `v_flips` goes by.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from tunesmith.memory.arms import ARMS, CHAIN, EVALUATIONS, GIVEN, pairs_sql, under_test
 from tunesmith.memory.errors import BadInput, NotFound
-from tunesmith.memory.records import DONE
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import ARMS
 from tunesmith.tools.evaluation.comparison import Comparison
 from tunesmith.tools.evaluation.lineage import Lineage
-from tunesmith.tools.evaluation.protocol import CHAIN, Key, Keys, differences, keys_of, measured, under_test
+from tunesmith.tools.evaluation.protocol import Key, Keys, measured
 from tunesmith.tools.evaluation.statistics import case_outcomes, compare_arms
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading import asks_model
@@ -35,8 +34,10 @@ class Evaluations:
     @classmethod
     def of(cls, store: Store, run: str, *, at_work: tuple[str, Keys] | None = None) -> Evaluations:
         """Read them. `at_work` is a step that evaluates right now, with its keys."""
-        finished = {step.id: keys for step in store.steps(run, status=DONE) if (keys := keys_of(step))}
-        return cls(run, finished | dict([at_work] if at_work else []))
+        finished: dict[str, dict[str, Key]] = {}
+        for row in store.read(f"SELECT * FROM ({EVALUATIONS}) WHERE run = ? ORDER BY place", run):
+            finished.setdefault(row["step"], {})[row["arm"]] = json.loads(row["key"])
+        return cls(run, {**finished, **dict([at_work] if at_work else [])})
 
     @property
     def arms(self) -> list[str]:
@@ -62,6 +63,17 @@ class Evaluations:
             f"run {self.run} has no finished evaluation of the arm {arm!r}{which}; "
             f"`tunesmith {'baseline' if arm == 'base' else f'evaluate --arm {arm}'}` makes one"
         )
+
+    def pair(self, store: Store, steps: Mapping[str, Sequence[str]]) -> dict[str, str]:
+        """The step that counts for each of two arms, of those that are given for it; the earlier arm first."""
+        given = [
+            {"run": self.run, "arm": arm, "step": step, "key": keys[arm]}
+            for step, keys in self.keys.items()
+            for arm in steps
+            if step in steps[arm]
+        ]
+        [row] = store.read(pairs_sql(GIVEN), json.dumps(given, default=str))
+        return {row["first_arm"]: row["first_step"], row["last_arm"]: row["last_step"]}
 
 
 def chain_pairs(arms: Collection[str]) -> list[tuple[str, str]]:
@@ -91,19 +103,16 @@ def compare_run(
         if arm not in ARMS:
             raise BadInput(f"no arm {arm!r}; the arms are {', '.join(ARMS)}")
     evaluations = Evaluations.of(store, run, at_work=at_work)
-    first, last = sorted((a, b), key=ARMS.index)
-    steps = {arm: evaluations.need(arm, lineage) for arm in (first, last)}
-    newest = steps[last][-1]
-    cases = cases_of(store, run, evaluations.keys[newest][last].get("suite"))
-    candidates = [newest] if newest in steps[first] else steps[first][::-1]
-    pairs = (_pair(store, evaluations, {first: step, last: newest}, cases) for step in candidates)
-    pair = _first_comparable(pairs, allowed := under_test(a, b))
+    steps = evaluations.pair(store, {arm: evaluations.need(arm, lineage) for arm in sorted((a, b), key=ARMS.index)})
+    _, last = steps
+    cases = cases_of(store, run, evaluations.keys[steps[last]][last].get("suite"))
+    pair = _pair(store, evaluations, steps, cases)
     unasked = pair.left_out | (_chosen_by(cases.values()) if claimed else frozenset())
     outcomes = {
         arm: case_outcomes((r for r in store.results(step, arm) if r.case_id not in unasked), cases).values()
         for arm, step in pair.steps.items()
     }
-    compared = compare_arms(outcomes[a], outcomes[b], arms=(a, b), keys=pair.keys, allowed=allowed)
+    compared = compare_arms(outcomes[a], outcomes[b], arms=(a, b), keys=pair.keys, allowed=under_test(a, b))
     left_out = dict(Counter(str(case.block) for name, case in cases.items() if name in pair.left_out))
     return replace(compared, run=run, steps={arm: pair.steps[arm] for arm in (a, b)}, left_out=left_out)
 
@@ -121,18 +130,6 @@ class _Pair:
     steps: Mapping[str, str]
     left_out: frozenset[str]
     keys: Keys
-
-
-def _first_comparable(pairs: Iterable[_Pair], allowed: frozenset[str]) -> _Pair:
-    """The first pair whose keys differ in nothing but what is allowed; where none is, the first."""
-    first = None
-    for pair in pairs:
-        key_a, key_b = pair.keys.values()
-        if not differences(key_a, key_b, allowed):
-            return pair
-        first = first or pair
-    assert first is not None  # `Evaluations.need` raises before
-    return first
 
 
 def _pair(store: Store, evaluations: Evaluations, steps: Mapping[str, str], cases: Mapping[str, Case]) -> _Pair:

@@ -28,6 +28,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from tunesmith.memory.arms import PASSED_SHARE
 from tunesmith.memory.records import EvalResult
 from tunesmith.tools.core.stats import (
     ALPHA,
@@ -151,7 +152,7 @@ def _outcome(case_id: str, group: Sequence[EvalResult], case: Case | None) -> Ca
         name: _mean([scores[name] for scores in named if name in scores])
         for name in dict.fromkeys(name for scores in named for name in scores)
     }
-    return CaseOutcome(case_id, block, 2 * passes > len(answered), score, None, cluster, metrics)
+    return CaseOutcome(case_id, block, passes / len(answered) > PASSED_SHARE, score, None, cluster, metrics)
 
 
 def names_metrics(case: Case) -> bool:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from tunesmith.memory.arms import ARMS
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import DONE, Artifact, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core import format
-from tunesmith.tools.core.stage import ARMS
 from tunesmith.tools.evaluation.evidence import Evidence
 from tunesmith.tools.report import process, story
 from tunesmith.tools.report.charts import LossChart, loss_chart, share

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 
+from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import ARMS
 from tunesmith.tools.evaluation.pairing import Evaluations
-from tunesmith.tools.evaluation.protocol import keys_of
 from tunesmith.tools.suites.export import junit_xml, promptfoo_document
 from tunesmith.tools.suites.loading import read_suite
 
@@ -22,9 +21,9 @@ def export_run(store: Store, run: str, format_: str) -> str:
     if not suites:
         raise NotFound(f"run {run} has no baseline; `tunesmith baseline` makes one")
     suite = read_suite(suites[-1].path)
-    asked = keys_of(store.step(suites[-1].step))["base"].get("suite")
-    evaluations = Evaluations.of(store, run).keys.items()
-    newest = {arm: step for step, keys in evaluations for arm, key in keys.items() if key.get("suite") == asked}
+    evaluations = Evaluations.of(store, run).keys
+    asked = evaluations[suites[-1].step]["base"].get("suite")
+    newest = {arm: step for step, keys in evaluations.items() for arm, key in keys.items() if key.get("suite") == asked}
     results = [result for arm in ARMS if arm in newest for result in store.results(newest[arm], arm)]
     steps = [store.step(step) for step in set(newest.values())]
     at_s = max((step.finished_at or step.created_at for step in steps), default=0.0)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tunesmith.memory.arms import RIVAL_TYPE
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.suites.grading import Assertion
 from tunesmith.tools.suites.metrics import DerivedMetric
@@ -92,7 +93,7 @@ class Case(BaseModel):
     @property
     def needs_rivals(self) -> bool:
         """Whether its grade rests on other arms' answers."""
-        return "select-best" in {kind.removeprefix("not-") for kind in self.assertion_types}
+        return RIVAL_TYPE in {kind.removeprefix("not-") for kind in self.assertion_types}
 
     def dump(self) -> dict[str, Any]:
         """Plain data; what restricts nothing is left out, and so changes no hash."""

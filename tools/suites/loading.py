@@ -12,9 +12,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
+from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.local_paths import local_path
-from tunesmith.tools.core.stage import ARMS
 from tunesmith.tools.suites.case import BLOCKS, LISTED_BLOCKS, Case, Suite
 from tunesmith.tools.suites.grading import asks_model
 from tunesmith.tools.suites.metrics import DerivedMetric

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunesmith.tools.core.stage import ARMS
+from tunesmith.memory.arms import ARMS
 from tunesmith.tools.suites.files import SuiteFiles
 from tunesmith.tools.suites.grading.calls import check_tools
 

@@ -18,12 +18,13 @@ from tunesmith.agent.commands import render
 from tunesmith.agent.commands.summary import summarise
 from tunesmith.agent.driver.answers import answer
 from tunesmith.memory.records import EvalResult
+from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation import gate
 from tunesmith.tools.evaluation.compare import compare_with_hops
-from tunesmith.tools.evaluation.comparison import BlockScore
+from tunesmith.tools.evaluation.comparison import ERRED, BlockScore
 from tunesmith.tools.evaluation.gate import broken_hops
 from tunesmith.tools.evaluation.lineage import Lineage
-from tunesmith.tools.evaluation.pairing import compare_run
+from tunesmith.tools.evaluation.pairing import Evaluations, compare_run
 from tunesmith.tools.evaluation.statistics import MARGIN
 
 KEY = {"engine": "vllm 0.32", "adapter": "none", "lora": "up to 16", "suite": "s", "sampling": "max_tokens=72"}
@@ -61,6 +62,16 @@ class Chain:
                 self.store.add_result(self.run, step, row)
         key = self.key(arm, **changed)
         self.build.end(step, 1.0, 1, {"key": key} if arm == "base" else {"keys": {arm: key}})
+        return step
+
+    def evaluate_together(self, words: Mapping[str, str]) -> str:
+        """Base and adapter on one server."""
+        step = self.build.step("evaluate", arm="adapter")
+        for arm, word in words.items():
+            for n, letter in enumerate(word):
+                row = EvalResult(arm, "target", f"target-{n}", "k", "", letter == "p", float(letter == "p"))
+                self.store.add_result(self.run, step, row)
+        self.build.end(step, 1.0, 1, {"keys": {arm: self.key(arm) for arm in words}})
         return step
 
     def broken(self, arm: str = "quantized") -> list[str]:
@@ -217,12 +228,41 @@ def test_a_prompt_rivals_an_adapter_whose_server_allows_a_higher_rank(chain: Cha
     assert compare_run(chain.store, chain.run, "prompted", "adapter").comparable
 
 
+def told_alike(chain_or_run: tuple[Store, str]) -> int:
+    """Every flip that the view tells is one that `compare` tells of a pair that it may; how many there are."""
+    store, run = chain_or_run
+    count = 0
+    arms = Evaluations.of(store, run).arms
+    for a, b in itertools.permutations(arms, 2):
+        rows = store.read("SELECT case_id, flip FROM v_flips WHERE run = ? AND arm_a = ? AND arm_b = ?", run, a, b)
+        found = compare_run(store, run, a, b)
+        flips = {(flip.case_id, flip.kind) for flip in found.flips if flip.kind != ERRED} if found.comparable else set()
+        assert {(row["case_id"], row["flip"]) for row in rows} == flips, (a, b)
+        count += len(flips)
+    return count
+
+
 def test_the_view_of_flips_and_compare_agree(tmp_path: Path) -> None:
-    store, run = stored_runs.finished_run(tmp_path)
-    for a, b in itertools.permutations(("base", "adapter", "merged", "quantized"), 2):
-        rows = store.read("SELECT case_id, flip FROM v_flips WHERE arm_a = ? AND arm_b = ?", a, b)
-        told = {(flip.case_id, flip.kind) for flip in compare_run(store, run, a, b).flips}
-        assert {(row["case_id"], row["flip"]) for row in rows} == told
+    assert told_alike(stored_runs.finished_run(tmp_path)) > 100
+
+
+def test_the_view_of_flips_pairs_as_compare_does_when_arms_were_evaluated_again_and_again(chain: Chain) -> None:
+    words = [f"{n:08b}".replace("0", "f").replace("1", "p") for n in range(1, 256, 7)]
+    chain.evaluate("base", {"target": words[0]})
+    chain.evaluate("base", {"target": words[1]}, sampling="max_tokens=96")
+    chain.evaluate("adapter", {"target": words[2]})
+    chain.evaluate("merged", {"target": words[3]})
+    assert told_alike((chain.store, chain.run)) > 0, "the newest base was asked otherwise, an older one was not"
+    chain.make("adapter")
+    chain.evaluate("adapter", {"target": words[4]})
+    assert told_alike((chain.store, chain.run)) > 0, "the merged model was made from the adapter before"
+    assert compare_run(chain.store, chain.run, "adapter", "merged").comparable
+    chain.evaluate("merged", {"target": words[5]}, engine="another")
+    assert not compare_run(chain.store, chain.run, "base", "merged").comparable
+    together = chain.evaluate_together({"base": words[6], "adapter": words[7]})
+    chain.evaluate("base", {"target": words[8]})
+    assert compare_run(chain.store, chain.run, "base", "adapter").steps == {"base": together, "adapter": together}
+    assert told_alike((chain.store, chain.run)) > 0
 
 
 def test_an_error_is_no_failure_in_any_share_that_is_shown(chain: Chain) -> None:
