@@ -11,8 +11,8 @@ from tunesmith.memory.records import TrainingRow
 
 IGNORED = -100
 """The label that cross-entropy leaves out."""
-REHEARSAL = "rehearsal"
-"""The `origin` of a row that is rehearsed rather than learned."""
+HELD_ORIGINS = ("rehearsal", "near_miss")
+"""Origins of rows that hold the model to its base: ordinary answers, to ordinary messages and to look-alikes."""
 
 
 class Tokenizer(Protocol):
@@ -57,7 +57,7 @@ def tokenize_row(tokenizer: Tokenizer, row: TrainingRow, max_seq_len_tokens: int
     ids = whole[: stops[-1] + 1] if stops else whole
     ids = ids[:max_seq_len_tokens]
     labels = [IGNORED] * min(start, len(ids)) + ids[start:]
-    return TokenRow(ids, labels, rehearsal=row.origin == REHEARSAL, row_id=row.row_id)
+    return TokenRow(ids, labels, rehearsal=row.origin in HELD_ORIGINS, row_id=row.row_id)
 
 
 def tokenize_rows(tokenizer: Tokenizer, rows: Sequence[TrainingRow], max_seq_len_tokens: int) -> list[TokenRow]:

@@ -47,7 +47,7 @@ class TrainRequest(Request):
     )
     max_seq_len_tokens: SeqLen = 512
     rehearsal_weight: float = Field(
-        default=3.0,
+        default=1.0,
         ge=0,
         le=100,
         description="Weight of staying as the base is: of the mean divergence on rehearsal beside the mean loss.",

@@ -48,7 +48,9 @@ class LoraSettings:
     warmup_ratio: float = 0.05
     precision: str = "bf16"
     load_in_4bit: bool = False
-    rehearsal_weight: float = 3.0
+    rehearsal_weight: float = 1.0
+    """Of the mean divergence beside the mean loss. 1 is what 3 was over one denominator on the demo's 18 k tokens that
+    are learned and 6 k that are held."""
     save_steps: int = 20
     seed: int = 17
 
