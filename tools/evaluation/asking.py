@@ -164,7 +164,7 @@ class Asked(BaseModel):
 
 def note_blind_opening(job: Job[Any], suite: Suite, questions: Sequence[Question]) -> None:
     """Record, for every arm, that it is asked blind cases: a claim says how often they were opened before it."""
-    for arm in dict.fromkeys(question.arm for question in questions):
+    for arm in {question.arm.name: question.arm for question in questions}.values():
         count = sum(question.arm is arm for question in questions)
         model = measured(arm.name, arm.key)
         job.store.event(

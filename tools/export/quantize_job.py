@@ -23,7 +23,7 @@ from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device
 from tunesmith.tools.models.full_precision import Proof, assert_full_precision, kept_layers
 from tunesmith.tools.models.memory_math import group_size_for, quantize_memory_bytes
 from tunesmith.tools.models.shape import ModelShape
-from tunesmith.tools.training.rows import REHEARSAL, tokenize_row
+from tunesmith.tools.training.rows import HELD_ORIGINS, tokenize_row
 
 Progress = Callable[[float, float, str], None]
 
@@ -177,7 +177,7 @@ def calibration_batches(tokenizer: Any, rows_path: Path, samples: int, max_seq_l
     rows = read_rows(rows_path)
     draw = random.Random(seed)
     draw.shuffle(rows)
-    rehearsal = [row for row in rows if row.origin == REHEARSAL][: samples // 2]
+    rehearsal = [row for row in rows if row.origin in HELD_ORIGINS][: samples // 2]
     chosen = [*rehearsal, *(row for row in rows if row not in rehearsal)][:samples]
     tokens = [tokenize_row(tokenizer, row, max_seq_len_tokens).input_ids for row in chosen]
     tokens.sort(key=len)
