@@ -152,6 +152,14 @@ class Store(Ledger):
                 (*_verdict_columns(verdict), split, step, row_id),
             )
 
+    def judge_rows(self, step: str, rows: Sequence[TrainingRow]) -> None:
+        """Record what critique decided about the rows of a generating step, all or nothing."""
+        with self.write() as conn:
+            conn.executemany(
+                "UPDATE rows SET verdict = ?, kind = ?, reason = ?, split = ? WHERE step = ? AND row_id = ?",
+                [(*_verdict_columns(row.verdict), row.split, step, row.row_id) for row in rows],
+            )
+
     def rows(self, step: str, *, verdict: str | None = None) -> list[TrainingRow]:
         """Rows of a generating step, in the order they were written."""
         found = self.read(

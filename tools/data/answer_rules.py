@@ -19,7 +19,7 @@ from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading import Assertion, Response, asks_model, check_assertion, grade
 
 _BULLET = re.compile(r"(?:([-*•+–])|(\d+)([.)])) +(?=\S)")
-_NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+NUMBER_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _ITEM = "bullet|point|item|step|line|row|entr|ingredient|reason|tip"
 _QUOTED = re.compile(r"""(?<!\w)["“'‘](?=\S)([^"“”\n]{2,60}?)["”'’](?!\w)""")
 _CHOICE = re.compile(r"\b(?:one of|either|only|exactly one of)\b:?\s*([^.;()\n]+)", re.IGNORECASE)
@@ -144,10 +144,10 @@ def _stated_for(key: str, what: str) -> list[str]:
     """The values that `what` allows for a key, as in "urgency is one of low, normal or high"."""
     place = re.search(rf"(?<!\w){re.escape(key)}(?!\w)[^.;\n]*", what, re.IGNORECASE)
     stated = _CHOICE.search(place[0]) if place else None
-    return _listed(stated[1]) if stated else []
+    return listed(stated[1]) if stated else []
 
 
-def _listed(text: str) -> list[str]:
+def listed(text: str) -> list[str]:
     """The parts of "a, b or c"; empty where they are no short names, or not several."""
     ended = re.match(r".*?\s(?:or|and)\s+[^,]+", text)
     text = ended[0] if ended else text
@@ -160,7 +160,7 @@ def _listed(text: str) -> list[str]:
 
 
 def _choices(answers: Sequence[str], what: str) -> list[Rule]:
-    stated = next((s for found in _CHOICE.finditer(what) if (s := _listed(found[1])) and set(answers) <= set(s)), [])
+    stated = next((s for found in _CHOICE.finditer(what) if (s := listed(found[1])) and set(answers) <= set(s)), [])
     pattern = f"^(?:{'|'.join(map(js_escape, stated))})$"
     return [Rule(says=f"the answer is one of {', '.join(stated)}", type="regex", value=pattern)] if stated else []
 
@@ -202,9 +202,9 @@ def _bullets(answers: Sequence[str], what: str) -> list[Rule]:
 
 def _stated_counts(what: str) -> set[int]:
     """Numbers of items, lines or steps that `what` names: "exactly three short bullet points"."""
-    names = "|".join((*_NUMBERS, r"\d{1,2}"))
+    names = "|".join((*NUMBER_WORDS, r"\d{1,2}"))
     found = re.findall(rf"\b({names})\b(?:[\s-]+\w+){{0,3}}?[\s-]+(?:{_ITEM})", what, re.IGNORECASE)
-    return {_NUMBERS.index(word.lower()) + 1 if word.lower() in _NUMBERS else int(word) for word in found}
+    return {NUMBER_WORDS.index(word.lower()) + 1 if word.lower() in NUMBER_WORDS else int(word) for word in found}
 
 
 def _beginning(answers: Sequence[str], what: str) -> list[Rule]:

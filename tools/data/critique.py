@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import Field
 
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
+from tunesmith.tools.data.duplicates import Diversity
 from tunesmith.tools.suites.loading import SuiteName, load_named_suites
 
 _KEPT_SHARE = 0.92
@@ -30,6 +32,13 @@ class CritiqueRequest(Request):
     leak: float = Field(
         default=85.0, gt=0, le=100, description="Similarity to a case's text, of 100, from which a row is dropped."
     )
+    on_leak: Literal["refuse", "drop"] = Field(
+        default="refuse",
+        description="What becomes of the step where a row gives a case away: it ends, or drops the row.",
+    )
+    embeddings: bool = Field(
+        default=True, description="Look for paraphrased cases too, where the embedding model is installed."
+    )
     valid_share: float = Field(default=0.1, ge=0, lt=0.5, description="Share of the kept rows for the validation loss.")
 
 
@@ -49,6 +58,11 @@ class CritiqueResult(Result):
     """Of the training rows."""
     balance: dict[str, dict[str, int]]
     """Field of the answer, or what was drawn → its value → kept rows."""
+    alarms: tuple[str, ...] = ()
+    """Where the kept rows are not what was drawn."""
+    diversity: Diversity | None = None
+    leaks: int = 0
+    """Rows that gave a case of a suite away."""
     sample_kept: tuple[str, ...]
     """Ids of a few kept rows, one per group, to be looked at."""
     sample_dropped: dict[str, tuple[str, ...]]
@@ -90,8 +104,9 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
         run=facts.run,
         summary=f"judge {count} candidate rows against {cases} cases",
         steps=(
-            "the answer's schema and the suite's own form; text and label agree",
-            "duplicates, and near-duplicates of any case in any suite",
+            "roles, leftovers, keys, language, loops; the answer's form; message and answer agree",
+            f"the leakage gate over {cases} cases: same text, same words, eight words in a row, same sense",
+            "near-duplicates of other rows",
             f"split {1 - request.valid_share:.0%} train, {request.valid_share:.0%} validation, by hash",
         ),
         request=request.model_dump(mode="json"),

@@ -1,14 +1,15 @@
-"""generate: training rows for the behaviour, written by a served model for attributes that were drawn first.
+"""generate: make candidate rows for a behaviour with a served model.
 
-Where the spec has attributes the label (its summary too) comes from them, so it is right by construction; the writer
-only finds words. Where the spec has examples the model writes message and answer, and the answer is held to its rules.
+What each row is about is drawn from the behaviour's spec before it is written, and its answer is composed of that, so
+it is right by construction; the writer only finds words, and a second reading must find in them what was drawn.
+Near misses and ordinary prompts are answered by the base as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -18,14 +19,17 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.local_paths import local_path
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
-from tunesmith.tools.data.example_behaviour import ExampleBehaviour
+from tunesmith.tools.data.reader import reads_whole
+from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.models.memory_math import serving_peaks
 from tunesmith.tools.serving.budget import need_vllm, serving_memory
 
 _SERVER_START_S = 30.0
-_TOKENS_PER_TEXT = 20
-_TOKENS_PER_MESSAGE = 45
-"""By examples: a message and its share of the subjects; the answer comes on top."""
+PREVIEW_ROWS = 5
+_TOKENS_PER_FACT = 20
+"""Of a message that goes on after a fact."""
+_TOKENS_AROUND = 20
+"""Of a message that is written whole: its share of the values, and its readings."""
 _TOKENS_PER_REHEARSAL = 60
 # Tokens per second of a 1e9-parameter model on the reference machine at 32 requests at once, prefill included.
 _TOKENS_PER_SECOND_BILLION = 50.0
@@ -38,14 +42,18 @@ class GenerateRequest(Request):
         default="demo", min_length=1, description="'demo', a behaviour.yaml, or the folder that holds one."
     )
     rows: int = Field(default=600, ge=1, le=100_000, description="Rows of the behaviour.")
+    near_miss_rows: int = Field(
+        default=80, ge=0, le=10_000, description="Messages that look alike, answered by the base as ever."
+    )
     rehearsal_rows: int = Field(
         default=180, ge=0, le=10_000, description="Ordinary prompts answered by the base, so that nothing is forgotten."
     )
+    preview: bool = Field(default=False, description="Write five rows to look at, and nothing that is trained on.")
     writer: Literal["base", "teacher"] = Field(default="base", description="Which model of the run writes the texts.")
     temperature: float = Field(default=0.7, ge=0, le=2, description="Of the writer; rehearsal is always greedy.")
     tries: int = Field(default=2, ge=1, le=10, description="Attempts at a text before critique gets it as it is.")
     concurrency: int = Field(default=64, ge=1, le=1024, description="Requests in flight at once.")
-    seed: int = Field(default=17, description="Of the draw of attributes, subjects and rehearsal prompts.")
+    seed: int = Field(default=17, description="Of the draw of attributes and of which ordinary prompts are taken.")
 
 
 class GenerateResult(Result):
@@ -54,13 +62,18 @@ class GenerateResult(Result):
     artifact: str
     path: str
     rows: int
+    near_miss_rows: int
     rehearsal_rows: int
+    agreed: int
+    """Rows whose message says what was drawn, by code and by the second reading."""
     first_try: int
-    """Texts that said what was drawn at the first attempt."""
-    completed: int
-    """Texts whose scenario the writer left out, so that it is said in the spec's own words."""
-    kind_checked: bool = False
-    """By examples: whether the writer could tell messages of the kind from others, and was asked."""
+    """Of those, at the first attempt."""
+    reader: dict[str, Any] = Field(default_factory=dict)
+    """What the reader could tell of the user's own examples: what it could not tell it was not asked."""
+    read: dict[str, dict[str, dict[str, int]]] = Field(default_factory=dict)
+    """Attribute → as drawn → as read → how often: where reading and drawing part."""
+    sample: tuple[str, ...] = ()
+    """A few rows to look at."""
     requests: int
     generated_tokens: int
     tokens_per_second: float
@@ -77,21 +90,29 @@ class GenerateContext:
     """Prompts that there are for rehearsal."""
     tokens: int
     """That a row takes to write."""
-    rules: int | None = None
-    """By examples: how many an answer is held to; None where rows are written for drawn attributes."""
+    rules: int
+    """That every answer is held to."""
+    way: tuple[str, ...]
+    """How rows come about, in words; the model's name stands in place of {writer}."""
 
 
 def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
     """Read the behaviour's spec and count its rehearsal prompts, so that a broken one is refused before the start."""
-    behaviour = load_behaviour(request.behaviour)
+    spec = load_behaviour(request.behaviour)
     rehearsal = load_rehearsal(request.behaviour)
     if request.rehearsal_rows and not rehearsal:
         raise BadInput(f"behaviour {request.behaviour} has no rehearsal.txt; write one, or set rehearsal_rows=0")
-    context = GenerateContext(behaviour.name, pins_of(behaviour, rehearsal), len(rehearsal), _TOKENS_PER_TEXT)
-    if isinstance(behaviour, ExampleBehaviour):
-        tokens = _TOKENS_PER_MESSAGE + behaviour.max_tokens // 2
-        return replace(context, tokens=tokens, rules=len(behaviour.rules))
-    return context
+    longest = max(len(example.prompt) for example in spec.examples)
+    tokens = _TOKENS_PER_FACT if spec.seeded else _TOKENS_AROUND + longest // 4
+    answer = spec.max_tokens // 2 if spec.answer.form == "written" or reads_whole(spec) else 0
+    return GenerateContext(
+        name=spec.name,
+        pins=pins_of(spec, rehearsal),
+        rehearsal=len(rehearsal),
+        tokens=tokens + answer,
+        rules=len(spec.rules),
+        way=_way(spec),
+    )
 
 
 def expected_artifact(request: GenerateRequest, artifacts: Mapping[str, Artifact]) -> Artifact:
@@ -99,14 +120,26 @@ def expected_artifact(request: GenerateRequest, artifacts: Mapping[str, Artifact
     return expected("rows", rows=request.rows + request.rehearsal_rows, behaviour=request.behaviour)
 
 
+def _way(spec: Spec) -> tuple[str, ...]:
+    """How rows come about, in words; what stands in place of {writer} is the model's name."""
+    names = ", ".join(a.name for a in spec.attributes) or "nothing"
+    drawn = f"draw what each row is about ({names}) from the behaviour's spec (sha256 {spec.sha256[:12]})"
+    form = spec.answer.form
+    composed = f"{{writer}} answers each message, held to {len(spec.rules)} rules"
+    if form != "written":
+        composed = f"code composes each answer ({form}) from what was drawn"
+    return drawn, "{writer} writes each message, then reads it back without knowing what was drawn", composed
+
+
 def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Plan:
-    """Price the tokens that the writer and, for rehearsal, the base will produce."""
+    """Price the tokens that the writer and, for ordinary answers, the base will produce."""
     base = facts.need("base", "base")
     teacher = facts.need("teacher", "base --role teacher") if request.writer == "teacher" else None
     writer = teacher or base
     need_vllm(facts)
-    rehearsal_rows = min(request.rehearsal_rows, context.rehearsal)
-    work = [(writer, request.rows * context.tokens * 1.25), (base, rehearsal_rows * _TOKENS_PER_REHEARSAL)]
+    rows = min(PREVIEW_ROWS, request.rows) if request.preview else request.rows
+    ordinary = 0 if request.preview else request.near_miss_rows + min(request.rehearsal_rows, context.rehearsal)
+    work = [(writer, rows * context.tokens * 1.6), (base, ordinary * _TOKENS_PER_REHEARSAL)]
     seconds = _SERVER_START_S * (2 if teacher else 1) + writer.bytes / 1e8
     for model, tokens in work:
         seconds += tokens * max(int(model.meta["parameters"]) / 1e9, 0.01) / _TOKENS_PER_SECOND_BILLION
@@ -116,35 +149,29 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
         seconds=seconds,
         like="",
         **serving_peaks(serving_memory(writer), on_gpu=facts.serves_on_gpu),
-        disk_bytes=2048 * (request.rows + rehearsal_rows),
+        disk_bytes=4096 * (rows + ordinary),
     )
+    name = f"the {request.writer} ({writer.meta['name']})"
+    count = f"{rows} rows of {facts.seen['name']}"
     return Plan(
         stage="generate",
         run=facts.run,
-        summary=f"write {request.rows} rows of {context.name} and {rehearsal_rows} rehearsal rows",
+        summary=f"a preview: write {count}"
+        if request.preview
+        else f"write {count}, {ordinary} ordinary ones beside them",
         steps=(
-            *_writing(request, context, f"the {request.writer} ({writer.meta['name']})"),
-            f"the base answers {rehearsal_rows} ordinary prompts "
+            *(step.replace("{writer}", name) for step in context.way),
+            f"in at most {request.tries} tries each; a row where reading and drawing differ is dropped with both",
+            f"the base answers {ordinary} near misses and ordinary prompts "
             f"(sha256 {context.pins['rehearsal prompts'][:12]}), greedy",
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(base=base, teacher=teacher),
         pins=dict(context.pins),
         estimate=price,
-        writes=(f"{request.rows + rehearsal_rows} candidate rows",),
-        replaces=("the candidate rows of this run",) if "rows" in facts.artifacts else (),
+        writes=(f"{rows + ordinary} candidate rows",),
+        replaces=("the candidate rows of this run",) if "rows" in facts.artifacts and not request.preview else (),
         refusals=room(price, facts, remedy="writer=base, or stopping another program"),
-    )
-
-
-def _writing(request: GenerateRequest, context: GenerateContext, writer: str) -> tuple[str, ...]:
-    spec = f"the behaviour's spec (sha256 {context.pins['behaviour'][:12]})"
-    tries = f"in at most {request.tries} tries"
-    if context.rules is None:
-        return f"draw what each row is about from {spec}", f"{writer} writes each text, {tries}"
-    return (
-        f"{writer} names subjects for {spec} and writes a message about each, {tries}",
-        f"{writer} answers each message as described, held to {context.rules} rules, {tries}",
     )
 
 

@@ -1,184 +1,183 @@
-"""generate at work: ask the writer for each drawn row, the base for each rehearsal row, and store every row at once.
+"""generate at work: rows from drawn attributes, near misses and rehearsal, every one stored as soon as it is done.
 
-Killed anywhere, it goes on with the rows that are not stored yet. The draw is seeded; the words are sampled, and come
-out different in another run. Requests carry no seed: a seeded, sampled request ends vLLM 0.32 on CPU.
+Killed anywhere, it goes on with what is not there yet: the models' answers are kept line by line, and what is made of
+them is a pure function of them. Requests carry no seed: a seeded, sampled request ends vLLM 0.32 on CPU.
 """
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
+from typing import Any
 
+from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import Artifact, TrainingRow
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.data import row_file
-from tunesmith.tools.data.attributes import Attributes, answer_of, draw
-from tunesmith.tools.data.behaviour import AnyBehaviour, Behaviour, load_behaviour, load_rehearsal, pins_of
-from tunesmith.tools.data.example_behaviour import ExampleBehaviour
-from tunesmith.tools.data.example_synthesis import write_rows
-from tunesmith.tools.data.generate import GenerateRequest, GenerateResult
-from tunesmith.tools.data.text_synthesis import compose, problems, says_it, stop_at, taken, writer_messages
+from tunesmith.tools.data.answer_log import AnswerLog
+from tunesmith.tools.data.answers import write_answers
+from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
+from tunesmith.tools.data.draw import in_turn
+from tunesmith.tools.data.example_values import Shown, shown_pieces
+from tunesmith.tools.data.generate import PREVIEW_ROWS, GenerateRequest, GenerateResult
+from tunesmith.tools.data.pools import near_misses
+from tunesmith.tools.data.reader import Reader
+from tunesmith.tools.data.row_file import write_rows
+from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.synthesis import Synthesis, Written
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.serving.model_server import bench_server
-from tunesmith.tools.serving.requests import Tally, ask
+from tunesmith.tools.serving.requests import Tally
 
-# top_k and not top_p, which sorts the whole vocabulary for every token: 2.7 times as many tokens a second on two cores.
-_CONTINUE = {"continue_final_message": True, "add_generation_prompt": False, "top_k": 40}
-_REHEARSAL_TOKENS = 96
-"""Of each answer: long enough for a sentence to end and another to begin, or the model learns to stop early."""
+_ORDINARY_TOKENS = 96
+"""Of each ordinary answer: long enough for one sentence to end and one to begin, or the model learns to stop early."""
 
 
 def run(job: Job[GenerateRequest]) -> GenerateResult:
     """Write the rows that are missing, then publish all of them."""
-    request, base = job.request, job.verified("base")
+    base = job.verified("base")
     teacher = job.verified("teacher") if "teacher" in job.inputs else None
-    behaviour, tally = load_behaviour(request.behaviour), Tally()
-    rehearsal = load_rehearsal(request.behaviour)  # read once: what was agreed to is what is used
-    for name, sha256 in pins_of(behaviour, rehearsal).items():
+    spec, tally = load_behaviour(job.request.behaviour), Tally()
+    rehearsal = load_rehearsal(job.request.behaviour)  # read once: what was agreed to is what is used
+    for name, sha256 in pins_of(spec, rehearsal).items():
         job.agreed(name, sha256)
+    made = _Making(job, spec, tally, rehearsal)
     if teacher:
         with bench_server(job, teacher) as server:
-            _write(job, behaviour, server, tally, rehearsal, rehearse=False)
-    if not teacher or request.rehearsal_rows:
-        _by_base(job, behaviour, base, tally, rehearsal)
+            made.written_by(server)
+    if not teacher or made.needs_base:
+        with bench_server(job, base, adapters_allowed=True) as server:
+            if not teacher:
+                made.written_by(server)
+            made.answered_by(server)
     rows = job.store.rows(job.step.id)
-    return _result(job, rows, _publish(job, behaviour, rows), tally)
+    return _result(job, rows, _publish(job, spec, rows), tally)
 
 
-def _by_base(
-    job: Job[GenerateRequest], behaviour: AnyBehaviour, base: Artifact, tally: Tally, rehearsal: Sequence[str]
-) -> None:
-    """What the base writes: rehearsal always, the rows where there is no teacher."""
-    teacher = "teacher" in job.inputs
-    with bench_server(job, base, adapters_allowed=True) as server:
-        if teacher or isinstance(behaviour, ExampleBehaviour):
-            _Asking(job, None, server, tally, rehearsal).ask_all()
-        if not teacher:
-            _write(job, behaviour, server, tally, rehearsal, rehearse=True)
+class _Making:
+    """The rows of one step. What the writer decided for the base lies in files: the base may come later."""
 
+    def __init__(self, job: Job[GenerateRequest], spec: Spec, tally: Tally, rehearsal: Sequence[str]) -> None:
+        self.job, self.spec, self.tally = job, spec, tally
+        request = job.request
+        self.rows = min(PREVIEW_ROWS, request.rows) if request.preview else request.rows
+        self.near_count = 0 if request.preview else request.near_miss_rows
+        self.rehearsal_count = 0 if request.preview else request.rehearsal_rows
+        self.stored = {row.row_id for row in job.store.rows(job.step.id)}
+        self.ordinary = rehearsal
+        self.decided = job.dir / "ordinary.json"
 
-def _write(
-    job: Job[GenerateRequest],
-    behaviour: AnyBehaviour,
-    server: servers.Server,
-    tally: Tally,
-    rehearsal: Sequence[str],
-    *,
-    rehearse: bool,
-) -> None:
-    """Have one server write the rows of the behaviour; those of drawn attributes together with rehearsal."""
-    if isinstance(behaviour, ExampleBehaviour):
-        write_rows(job, behaviour, server, tally, rehearsal)
-    else:
-        _Asking(job, behaviour, server, tally, rehearsal if rehearse else ()).ask_all()
+    @property
+    def needs_base(self) -> bool:
+        """Whether the base has anything to answer."""
+        return bool(self.near_count or self.rehearsal_count)
 
-
-class _Asking:
-    """The rows that one server is still to be asked for; each is stored as its answer arrives."""
-
-    def __init__(
-        self,
-        job: Job[GenerateRequest],
-        behaviour: Behaviour | None,
-        server: servers.Server,
-        tally: Tally,
-        rehearsal: Sequence[str],
-    ) -> None:
-        """Without a `behaviour`: rehearsal alone."""
-        self.job, self.behaviour, self.server, self.tally = job, behaviour, server, tally
-        drawn = [draw(behaviour, job.request.seed, index) for index in range(job.request.rows)] if behaviour else []
-        chosen = _chosen_prompts(job.request, rehearsal)
-        stored = {row.row_id for row in job.store.rows(job.step.id)}
-        self.total = len(drawn) + len(chosen)
-        self.pending = {a.row_id: a for a in drawn if a.row_id not in stored}
-        self.prompts = {row_id: prompt for row_id, prompt in chosen.items() if row_id not in stored}
-        self.attempt = 0
-
-    def ask_all(self) -> None:
-        """Rehearsal and texts together, long answers first; then again the texts that did not say what was drawn."""
-        rehearsal = [
-            ChatRequest(row_id, self.server.model, [{"role": "user", "content": prompt}], _REHEARSAL_TOKENS)
-            for row_id, prompt in self.prompts.items()
-        ]
-        for attempt in range(1, self.job.request.tries + 1):
-            self.attempt = attempt
-            texts = [self._text_request(attributes) for attributes in self.pending.values()]
-            ask(self.job, self.server, [*rehearsal, *texts], self._keep, self.tally)
-            rehearsal = []
-
-    def _text_request(self, attributes: Attributes) -> ChatRequest:
-        assert self.behaviour is not None
-        return ChatRequest(
-            id=attributes.row_id,
-            model=self.server.model,
-            messages=writer_messages(self.behaviour, attributes),
-            max_tokens=self.behaviour.writer.max_tokens,
-            temperature=self.job.request.temperature,
-            extra={**_CONTINUE, "stop": stop_at(attributes)},
+    def written_by(self, server: servers.Server) -> None:
+        """What the writer does: rows, near misses, and which ordinary prompts are of the behaviour's own kind."""
+        request, spec = self.job.request, self.spec
+        log = AnswerLog(self.job, server, self.tally, "writer.jsonl")
+        pieces, fillers = shown_pieces(spec) if spec.answer.form == "lines" else ([], [])
+        shots = [*pieces, *(Shown(text, {}) for text in fillers)]
+        reader = Reader(spec, log, self.ordinary, request.seed, shots)
+        self.job.log(f"the reader: {reader.trust}")
+        composed = spec.answer.form != "written"
+        synthesis = Synthesis(
+            spec, log, self.rows, request.seed, request.temperature, request.tries, reader,
+            keep=self._store if composed else lambda written: None,
+        )  # fmt: skip
+        written = synthesis.write()
+        if not composed:
+            for one in write_answers(spec, log, written, request.temperature, request.tries):
+                self._store(one)
+        if self.rows and not self.job.store.rows(self.job.step.id):
+            raise StepFailed(f"none of {self.rows} rows was written; the server's log is {server.log}")
+        atomic_write(
+            self.job.dir / "reader.json", json.dumps({"trust": reader.trust.model_dump(), "read": reader.counts})
         )
+        near = near_misses(spec, log, self.near_count, request.seed, reader.not_of_kind) if self.near_count else []
+        ordinary = reader.not_of_kind(self.ordinary) if self.rehearsal_count else []
+        atomic_write(self.decided, json.dumps({"near": near, "ordinary": ordinary}, ensure_ascii=False))
 
-    def _keep(self, response: ChatResponse) -> None:
-        row = self._rehearsed(response) if response.id in self.prompts else self._written(response)
-        if row is not None:
-            self.job.store.add_rows(self.job.run, self.job.step.id, [row])
-        servers.renew(self.server)
-        left = len(self.pending) + len(self.prompts)
-        self.job.progress(self.total - left, self.total, f"attempt {self.attempt}" if self.attempt > 1 else "writing")
+    def answered_by(self, server: servers.Server) -> None:
+        """What the base answers in its own way, greedy: near misses and rehearsal, both held by the KL term."""
+        decided = json.loads(self.decided.read_text())
+        chosen = random.Random(self.job.request.seed).sample(decided["ordinary"], len(decided["ordinary"]))
+        prompts = {f"n{n:04d}": text for n, text in enumerate(decided["near"][: self.near_count])}
+        prompts |= {f"r{n:04d}": text for n, text in enumerate(chosen[: self.rehearsal_count])}
+        log = AnswerLog(self.job, server, self.tally, "base.jsonl")
+        systems = {row_id: self._system(row_id, n) for n, row_id in enumerate(prompts)}
+        requests = [
+            ChatRequest(row_id, server.model, [*systems[row_id], _user(text)], _ORDINARY_TOKENS)
+            for row_id, text in prompts.items()
+        ]
 
-    def _rehearsed(self, response: ChatResponse) -> TrainingRow:
-        prompt = [{"role": "user", "content": self.prompts.pop(response.id)}]
-        answer = [{"role": "assistant", "content": response.text.strip()}]
-        return TrainingRow(response.id, "rehearsal", prompt, answer, {"finish_reason": response.finish_reason})
+        def keep(response: ChatResponse) -> None:
+            if response.id not in self.stored:
+                origin = "near_miss" if response.id.startswith("n") else "rehearsal"
+                prompt = [*systems[response.id], _user(prompts[response.id])]
+                answer = [{"role": "assistant", "content": response.text.strip()}]
+                attributes = {"finish_reason": response.finish_reason}
+                self._add(TrainingRow(response.id, origin, prompt, answer, attributes))
 
-    def _written(self, response: ChatResponse) -> TrainingRow | None:
-        """The row of a text, or None where it is worth another attempt."""
-        assert self.behaviour is not None
-        attributes, last = self.pending[response.id], self.attempt == self.job.request.tries
-        row = _row(self.behaviour, attributes, response.text, self.attempt)
-        if not last and (not row.attributes["says_it"] or problems(self.behaviour, attributes, row.attributes["text"])):
-            return None
-        del self.pending[response.id]
-        return row
+        log.ask(requests, "answering ordinary prompts", keep)
+
+    def _system(self, identity: str, number: int) -> list[dict[str, str]]:
+        """The system prompt that a row is seen under: none, or those of the spec in turn."""
+        if not self.spec.system_prompts or random.Random(f"system/{identity}").random() >= self.spec.system_share:
+            return []
+        return [{"role": "system", "content": in_turn(self.spec.system_prompts, "system", number)}]
+
+    def _store(self, written: Written) -> None:
+        row_id = written.drawn.row_id
+        if row_id in self.stored:
+            return
+        told: dict[str, Any] = {
+            "text": written.message,
+            "attempt": written.attempt,
+            "problem": written.problem,
+            "read": [[one.attribute, one.drawn, one.read] for one in written.read],
+            "finish_reason": written.finish_reason,
+        }
+        if written.of_kind is not None:
+            told["of_kind"] = round(written.of_kind, 4)
+        prompt = [*self._system(row_id, int(row_id[1:])), _user(self.spec.render(written.message))]
+        answer = [{"role": "assistant", "content": written.answer}]
+        self._add(TrainingRow(row_id, "generated", prompt, answer, {**written.drawn.as_dict(), **told}))
+
+    def _add(self, row: TrainingRow) -> None:
+        self.stored.add(row.row_id)
+        self.job.store.add_rows(self.job.run, self.job.step.id, [row])
 
 
-def _chosen_prompts(request: GenerateRequest, rehearsal: Sequence[str]) -> dict[str, str]:
-    """Row id → ordinary prompt, as many as were asked for, in an order that the seed decides."""
-    prompts = list(enumerate(rehearsal))
-    random.Random(request.seed).shuffle(prompts)
-    return {f"r{number:04d}": prompt for number, prompt in prompts[: request.rehearsal_rows]}
+def _user(content: str) -> dict[str, str]:
+    return {"role": "user", "content": content}
 
 
-def _row(behaviour: Behaviour, attributes: Attributes, answered: str, attempt: int) -> TrainingRow:
-    sentences = taken(behaviour, attributes, answered)
-    text = compose(behaviour, attributes, sentences)
-    written = {"written": sentences, "says_it": says_it(behaviour, attributes, sentences), "attempt": attempt}
-    return TrainingRow(
-        row_id=attributes.row_id,
-        origin="generated",
-        prompt=[{"role": "user", "content": behaviour.render(text)}],
-        completion=[{"role": "assistant", "content": answer_of(behaviour, attributes)}],
-        attributes={**attributes.as_dict(), "text": text, **written},
-    )
-
-
-def _publish(job: Job[GenerateRequest], behaviour: AnyBehaviour, rows: Sequence[TrainingRow]) -> Artifact:
+def _publish(job: Job[GenerateRequest], spec: Spec, rows: Sequence[TrainingRow]) -> Artifact:
     folder = job.dir / "rows"
-    row_file.write_rows(folder / "rows.jsonl", sorted(rows, key=lambda row: row.row_id))
-    meta = {"rows": len(rows), "behaviour": job.request.behaviour, "behaviour_sha256": behaviour.sha256}
-    return job.publish("rows", folder, meta=meta)
+    write_rows(folder / "rows.jsonl", sorted(rows, key=lambda row: row.row_id))
+    atomic_write(folder / "reader.json", (job.dir / "reader.json").read_bytes())
+    meta = {"rows": len(rows), "behaviour": job.request.behaviour, "behaviour_sha256": spec.sha256}
+    return job.publish("rows-preview" if job.request.preview else "rows", folder, meta=meta)
 
 
 def _result(job: Job[GenerateRequest], rows: Sequence[TrainingRow], artifact: Artifact, tally: Tally) -> GenerateResult:
     texts = [row for row in rows if row.origin == "generated"]
+    reader = json.loads((job.dir / "reader.json").read_text())
+    good = [row for row in texts if not row.attributes["problem"]]
     return GenerateResult(
         artifact=artifact.id,
         path=str(artifact.path),
         rows=len(texts),
-        rehearsal_rows=len(rows) - len(texts),
-        first_try=sum(row.attributes["attempt"] == 1 for row in texts),
-        completed=sum(not row.attributes.get("says_it", True) for row in texts),
-        kind_checked=any("of_kind" in row.attributes for row in texts),
+        near_miss_rows=sum(row.origin == "near_miss" for row in rows),
+        rehearsal_rows=sum(row.origin == "rehearsal" for row in rows),
+        agreed=len(good),
+        first_try=sum(row.attributes["attempt"] == 1 for row in good),
+        reader=reader["trust"],
+        read=reader["read"],
+        sample=tuple(f"{row.attributes['text']} => {row.completion[0]['content']}" for row in good[:PREVIEW_ROWS]),
         requests=tally.requests,
         generated_tokens=tally.tokens,
         tokens_per_second=round(tally.tokens / tally.seconds, 1) if tally.seconds else 0.0,

@@ -21,7 +21,8 @@ class _Message(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     role: str
-    content: str
+    content: str | None
+    """None, or empty, where the message is a tool call."""
 
 
 class _Line(BaseModel):
@@ -67,6 +68,11 @@ def _row(path: Path, number: int, text: str) -> TrainingRow:
         raise BadInput(
             f"{path}:{number} is not a row with prompt and completion messages: {where}: {first['msg']}"
         ) from None
+    mute = [
+        m for m in (*line.prompt, *line.completion) if m.content is None and not (m.model_extra or {}).get("tool_calls")
+    ]
+    if mute:
+        raise BadInput(f"{path}:{number}: the {mute[0].role}'s message has neither content nor tool_calls")
     if not (line.prompt and line.completion):
         raise BadInput(f"{path}:{number}: prompt and completion must be non-empty lists of messages")
     conversations = line.model_dump(include={"prompt", "completion"})

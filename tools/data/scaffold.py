@@ -8,11 +8,13 @@ from pathlib import Path
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write, new_folder
-from tunesmith.tools.data.answer_rules import Rule, infer_rules
+from tunesmith.tools.data.answer_rules import Rule
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.description import Description
-from tunesmith.tools.data.example_behaviour import ExampleBehaviour
-from tunesmith.tools.data.target_cases import adversarial_text, check_reads_back, hard_messages, spec_text, suite_text
+from tunesmith.tools.data.propose import completed
+from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.spec_file import spec_text
+from tunesmith.tools.data.target_cases import adversarial_text, check_reads_back, hard_messages, suite_text
 
 SPEC, SUITE, REHEARSAL = "behaviour.yaml", "suites/target.yaml", "rehearsal.txt"
 HARD_SUITE = "suites/adversarial.yaml"
@@ -20,14 +22,13 @@ HARD_SUITE = "suites/adversarial.yaml"
 
 def rules_of(description: Description) -> tuple[Rule, ...]:
     """The rules that its examples keep and its words state; each may be dropped before it is written."""
-    answers = [example.answer for example in description.examples]
-    return infer_rules(answers, what=description.what, never=description.never)
+    return behaviour_of(description).rules
 
 
-def behaviour_of(description: Description, rules: Sequence[Rule] | None = None) -> ExampleBehaviour:
-    """The behaviour of a description, with these rules; None: all that can be told from it."""
-    kept = rules_of(description) if rules is None else rules
-    return ExampleBehaviour(**description.model_dump(), rules=tuple(kept))
+def behaviour_of(description: Description, rules: Sequence[Rule] | None = None) -> Spec:
+    """The spec of a description, completed in code, with these rules; None: all that can be told from it."""
+    made = completed(Spec.model_validate(description.model_dump()))
+    return made if rules is None else made.model_copy(update={"rules": tuple(rules)})
 
 
 def write_behaviour(

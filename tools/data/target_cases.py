@@ -31,6 +31,7 @@ from tunesmith.tools.data.example_behaviour import (
     subjects_in,
 )
 from tunesmith.tools.data.similarity import Likeness
+from tunesmith.tools.data.spec_file import dump_yaml
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.suites.loading import load_suites
 
@@ -141,7 +142,7 @@ def suite_text(behaviour: ExampleBehaviour, prompts: Sequence[str] = ()) -> str:
         "defaultTest": {"metadata": {"block": "target"}, **({"assert": rules} if rules else {})},
         "tests": tests,
     }
-    return _HEADER + _yaml(document)
+    return _HEADER + dump_yaml(document)
 
 
 def hard_messages(behaviour: ExampleBehaviour) -> list[tuple[str, int, str]]:
@@ -183,7 +184,7 @@ def adversarial_text(behaviour: ExampleBehaviour) -> str:
         "defaultTest": {"metadata": {"block": "adversarial"}, **({"assert": rules} if rules else {})},
         "tests": tests,
     }
-    return _HARD_HEADER + _yaml(document)
+    return _HARD_HEADER + dump_yaml(document)
 
 
 def own_rules(behaviour: ExampleBehaviour, example: Example) -> list[Rule]:
@@ -220,7 +221,7 @@ def add_cases(suite: Path, prompts: Sequence[str]) -> None:
     numbers = [int(found[1]) for case_id in ids if (found := _MORE.search(case_id))]
     name, first = re.sub(r"-(?:example|more)-\d+$", "", ids[0]), max(numbers, default=0) + 1
     tests = [_test(f"{name}-more-{number:02d}", prompt) for number, prompt in enumerate(prompts, first)]
-    atomic_write(suite, _HEADER + _yaml({**document, "tests": [*document["tests"], *tests]}))
+    atomic_write(suite, _HEADER + dump_yaml({**document, "tests": [*document["tests"], *tests]}))
 
 
 def check_reads_back(suite: Path, texts: Sequence[str]) -> None:
@@ -244,32 +245,3 @@ def _literal(value: Any) -> Any:
     if re.search(r"\{[{%#]", value):
         value = value.replace("{", '{{ "{" }}')
     return '{{ "file:" }}' + value.removeprefix("file:") if value.startswith("file://") else value
-
-
-class _Dumper(yaml.SafeDumper):
-    """Long texts as blocks, and every value written out: no anchors."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text and not re.search(r"[ \t]\n|^\s", text) else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _text)
-
-
-def _yaml(document: Any) -> str:
-    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
-
-
-def spec_text(behaviour: ExampleBehaviour) -> str:
-    """The behaviour as its behaviour.yaml."""
-    header = (
-        "# A behaviour by examples, as it was described. Rows are written by a served model from this page.\n"
-        "# A rule that asks too much may be removed here and in both files of suites/.\n\n"
-    )
-    values = behaviour.model_dump(mode="json", exclude_defaults=True)
-    return header + _yaml({"kind": behaviour.kind, **values})

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.resumable_log import ResumableLog, read_log
-from tunesmith.tools.data.behaviour import AnyBehaviour, Behaviour
+from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.evaluation.prompts import Candidate, DevRow, Tried, best, candidates, dev_rows, judge
 from tunesmith.tools.evaluation.protocol import Sampling
 from tunesmith.tools.serving import servers
@@ -45,10 +45,10 @@ def given(system_prompt: str) -> Chosen:
     return Chosen("the user's own", [{"role": "system", "content": system_prompt}], [], 0)
 
 
-def choose(job: Job[Any], server: servers.Server, behaviour: AnyBehaviour, rows: int, sampling: Sampling) -> Chosen:
+def choose(job: Job[Any], server: servers.Server, behaviour: Spec, rows: int, sampling: Sampling) -> Chosen:
     """Try every candidate on `rows` drawn rows and take the best. A resumed step asks only what is not answered yet."""
     options = candidates(behaviour)
-    if not isinstance(behaviour, Behaviour):  # rows of its own cannot be drawn without a model, so nothing is chosen
+    if not behaviour.seeded:  # rows of its own cannot be drawn without a model, so nothing is chosen
         return Chosen(options[0].name, list(options[0].preamble), [], 0)
     dev = dev_rows(behaviour, rows)
     answers = _ask(job, server, options, dev, sampling)
@@ -58,7 +58,7 @@ def choose(job: Job[Any], server: servers.Server, behaviour: AnyBehaviour, rows:
     return Chosen(winner.name, list(preamble), tried, rows)
 
 
-def _tally(behaviour: Behaviour, option: Candidate, dev: list[DevRow], answers: dict[str, dict[str, Any]]) -> Tried:
+def _tally(behaviour: Spec, option: Candidate, dev: list[DevRow], answers: dict[str, dict[str, Any]]) -> Tried:
     found = [answers[_id(option, row)] for row in dev]
     verdicts = [judge(behaviour, row, answer["text"]) for row, answer in zip(dev, found, strict=True)]
     right, formed = sum(right for _, right in verdicts), sum(formed for formed, _ in verdicts)
@@ -66,7 +66,7 @@ def _tally(behaviour: Behaviour, option: Candidate, dev: list[DevRow], answers: 
 
 
 def _id(option: Candidate, row: DevRow) -> str:
-    return f"{option.name}/{row.attributes.row_id}"
+    return f"{option.name}/{row.drawn.row_id}"
 
 
 def _ask(

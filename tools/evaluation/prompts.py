@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import jsonschema
-
-from tunesmith.tools.data import example_behaviour
-from tunesmith.tools.data.attributes import Attributes, answer_of, draw
-from tunesmith.tools.data.behaviour import AnyBehaviour, Behaviour
+from tunesmith.tools.data.answer_rules import broken_rule
+from tunesmith.tools.data.answers import instructions
+from tunesmith.tools.data.draw import Draw, answer_of, draw
+from tunesmith.tools.data.example_values import parsed
+from tunesmith.tools.data.spec import Spec
 
 _DEV_SEED, _SHOT_SEED = 880_301, 880_302
 """Seeds of their own: rows for training are drawn with the seed of `generate`."""
@@ -35,7 +34,7 @@ class Candidate:
 class DevRow:
     """A drawn text and the answer that is right for it."""
 
-    attributes: Attributes
+    drawn: Draw
     message: str
     answer: str
 
@@ -47,22 +46,22 @@ class Tried:
     name: str
     rows: int
     right: int
-    """Answers in the right form that give the drawn group and the drawn reference."""
+    """Answers in the right form that give the drawn labels and typed values."""
     well_formed: int
-    """Answers that are one line of JSON and fit the behaviour's schema."""
+    """Answers that keep the behaviour's rules."""
     prompt_tokens: int
     """Of all its requests together."""
 
 
-def candidates(behaviour: AnyBehaviour) -> list[Candidate]:
-    """What is tried, the shortest first; as many examples as there are groups, one of each.
+def candidates(spec: Spec) -> list[Candidate]:
+    """What is tried, the shortest first; as many examples as there are values of the first label, one of each.
 
-    Of a behaviour by examples there is one, without them: its examples are cases of the target suite.
+    Where rows cannot be drawn without a model there is one, without examples: those are cases of the target suite.
     """
-    if isinstance(behaviour, example_behaviour.ExampleBehaviour):
-        return [Candidate("instructions", (_system(example_behaviour.instructions(behaviour)),))]
-    system = instructions(behaviour)
-    every = _rows(behaviour, _SHOT_SEED, len(behaviour.scenarios))
+    system = instructions(spec)
+    if not spec.seeded:
+        return [Candidate("instructions", (_system(system),))]
+    every = _rows(spec, _SHOT_SEED, len(spec.labels[0].values) if spec.labels else _FEW_SHOTS)
     few = every[:_FEW_SHOTS]
     turns = [turn for row in every for turn in (_user(row.message), {"role": "assistant", "content": row.answer})]
     return [
@@ -73,9 +72,9 @@ def candidates(behaviour: AnyBehaviour) -> list[Candidate]:
     ]
 
 
-def dev_rows(behaviour: Behaviour, count: int) -> list[DevRow]:
-    """The dev split: the groups in turn, so that it is balanced."""
-    return _rows(behaviour, _DEV_SEED, count)
+def dev_rows(spec: Spec, count: int) -> list[DevRow]:
+    """The dev split: the situations in turn, so that it is balanced."""
+    return _rows(spec, _DEV_SEED, count)
 
 
 def best(tried: Sequence[Tried]) -> Tried:
@@ -83,53 +82,33 @@ def best(tried: Sequence[Tried]) -> Tried:
     return max(tried, key=lambda one: (one.right, one.well_formed, -tried.index(one)))
 
 
-def instructions(behaviour: Behaviour) -> str:
-    """The behaviour as instructions: its goal, each key with its values, what the values mean."""
-    lines = [_key_line(behaviour, key, schema) for key, schema in behaviour.answer["properties"].items()]
-    meanings = [f"- {name}: {meaning}" for name, meaning in behaviour.meanings.items()]
-    parts = [behaviour.goal.strip(), "The keys, in this order:\n" + "\n".join(lines)]
-    if meanings:
-        parts.append(f"What the values of {behaviour.group_field} mean:\n" + "\n".join(meanings))
-    return "\n\n".join(parts)
-
-
-def _key_line(behaviour: Behaviour, key: str, schema: Mapping[str, Any]) -> str:
-    if "enum" in schema:
-        return f"- {key}: one of {', '.join(map(str, schema['enum']))}"
-    if key == behaviour.summary_field:
-        return f"- {key}: what it is about, in at most {behaviour.summary_words_max} words"
-    kinds = schema.get("type", "string")
-    null = ", or null where the text has none" if "null" in kinds else ""
-    digits = "its digits as text" if key == behaviour.reference_field else "text"
-    return f"- {key}: {digits}{null}"
-
-
-def judge(behaviour: Behaviour, row: DevRow, answered: str) -> tuple[bool, bool]:
-    """(well-formed, right): form by the behaviour's schema, then the drawn group and reference."""
+def judge(spec: Spec, row: DevRow, answered: str) -> tuple[bool, bool]:
+    """(well-formed, right): form by the rules, then the labels that a situation decides, and typed values."""
     text = answered.strip()
-    try:
-        found = json.loads(text)
-    except ValueError:
+    records = parsed(spec, text)
+    if records is None or broken_rule(spec.rules, text) is not None:
         return False, False
-    formed = "\n" not in text and isinstance(found, dict) and tuple(found) == behaviour.keys
-    if not formed or not jsonschema.Draft202012Validator(behaviour.answer).is_valid(found):
-        return False, False
-    wanted = json.loads(row.answer)
-    return True, all(found[key] == wanted[key] for key in (behaviour.group_field, behaviour.reference_field))
+    told = records[0] if records else {}
+    wanted = json.loads(row.answer) if spec.answer.form == "json" else dict(row.drawn.values)
+    decided = {name for situation in spec.situations for name in situation.sets}
+    names = [a.name for a in spec.attributes if a.shown and (a.typed or a.name in decided)]
+    return True, all(told.get(name) == wanted.get(name) for name in names)
 
 
-def _rows(behaviour: Behaviour, seed: int, count: int) -> list[DevRow]:
-    drawn = [draw(behaviour, seed, index) for index in range(count)]
-    return [DevRow(a, behaviour.render(_text(a)), answer_of(behaviour, a)) for a in drawn]
+def _rows(spec: Spec, seed: int, count: int) -> list[DevRow]:
+    drawn = [draw(spec, seed, index) for index in range(count)]
+    return [DevRow(one, spec.render(_text(one)), answer_of(spec, one)) for one in drawn]
 
 
-def _text(attributes: Attributes) -> str:
+def _text(drawn: Draw) -> str:
     """A text in the spec's own words that says all that was drawn."""
-    said = [attributes.fact, attributes.distractor, attributes.reference_sentence, attributes.cue_phrase]
+    told = drawn.told
+    said = [told["fact"], told["distractor"], *(text for name, text in told.items() if name.startswith("sentence "))]
+    said += [text for text in drawn.surfaces[0].values() if not text.isdigit()]
     sentences = [text if text[-1] in ".!?" else f"{text}." for text in said if text]
     sentences = [text[:1].upper() + text[1:] for text in sentences]
-    random.Random(f"{attributes.row_id}/{attributes.fact}").shuffle(sentences)
-    return attributes.before + " ".join(sentences) + attributes.after
+    random.Random(f"{drawn.row_id}/{told['fact']}").shuffle(sentences)
+    return told["before"] + " ".join(sentences) + told["after"]
 
 
 def _examples(rows: Sequence[DevRow]) -> str:

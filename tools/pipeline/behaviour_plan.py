@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from tunesmith.memory.errors import BadInput
 from tunesmith.tools.data.behaviour import load_behaviour
-from tunesmith.tools.data.example_behaviour import ExampleBehaviour
 from tunesmith.tools.data.scaffold import HARD_SUITE, SUITE
 from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec, check_arc
 from tunesmith.tools.suites.loading import BUNDLED
@@ -15,11 +13,11 @@ from tunesmith.tools.suites.loading import BUNDLED
 Pace = Literal["fast", "full"]
 
 
-# Rows, rehearsal rows, calibration samples, cases of each block (0: all): what a pace buys. How to train and to
-# quantize is left to the stages, which know the model and the rows by then.
+# Rows, near misses, rehearsal rows, calibration samples, cases of each block (0: all): what a pace buys. How to train
+# and to quantize is left to the stages, which know the model and the rows by then.
 _PACES: dict[Pace, dict[str, int]] = {
-    "fast": {"rows": 130, "rehearsal": 90, "samples": 64, "cases": 40},
-    "full": {"rows": 560, "rehearsal": 240, "samples": 128, "cases": 0},
+    "fast": {"rows": 130, "near": 40, "rehearsal": 60, "samples": 64, "cases": 40},
+    "full": {"rows": 560, "near": 120, "rehearsal": 180, "samples": 128, "cases": 0},
 }
 
 
@@ -29,8 +27,6 @@ def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str =
     `teacher` writes the rows; empty: the model itself does. Raises BadInput for a folder that is no such behaviour.
     """
     behaviour = load_behaviour(str(folder))
-    if not isinstance(behaviour, ExampleBehaviour):
-        raise BadInput(f"{folder} is not a behaviour by examples; `tunesmith run` carries out a plan of your own")
     folder = folder.expanduser().resolve()  # a worker stands in a folder of its own
     hard = [str(folder / HARD_SUITE)] if (folder / HARD_SUITE).is_file() else []
     suites, sizes = [str(folder / SUITE), *BUNDLED, *hard], _PACES[pace]
@@ -38,6 +34,7 @@ def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str =
     generate = {
         "behaviour": str(folder),
         "rows": sizes["rows"],
+        "near_miss_rows": sizes["near"],
         "rehearsal_rows": sizes["rehearsal"],
         "writer": "teacher" if teacher else "base",
     }

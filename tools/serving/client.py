@@ -65,6 +65,8 @@ class ChatResponse:
     latency_ms: float = 0.0
     logprobs: list[float] = field(default_factory=list)
     """Log probability of each answered token, where the request asked for them."""
+    first_token: dict[str, float] = field(default_factory=dict)
+    """Log probability of what the first token might have been, where the request asked for `top_logprobs`."""
     error: str | None = None
 
 
@@ -165,7 +167,7 @@ def _first(fault: BaseException) -> BaseException:
 def _response(identity: str, document: Any, latency_ms: float) -> ChatResponse:
     try:
         choice, usage = document["choices"][0], document.get("usage") or {}
-        message = choice["message"]
+        message, tokens = choice["message"], (choice.get("logprobs") or {}).get("content") or []
     except (KeyError, IndexError, TypeError):
         return ChatResponse(identity, error=f"the server answered without a choice: {str(document)[:200]}")
     return ChatResponse(
@@ -176,7 +178,8 @@ def _response(identity: str, document: Any, latency_ms: float) -> ChatResponse:
         prompt_tokens=usage.get("prompt_tokens", 0),
         completion_tokens=usage.get("completion_tokens", 0),
         latency_ms=latency_ms,
-        logprobs=[token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or ()],
+        logprobs=[token["logprob"] for token in tokens],
+        first_token={one["token"]: one["logprob"] for one in (tokens[0].get("top_logprobs") or () if tokens else ())},
     )
 
 

@@ -11,7 +11,8 @@ from tunesmith.memory.records import TrainingRow
 
 IGNORED = -100
 """The label that cross-entropy leaves out."""
-HELD_ORIGINS = ("rehearsal", "near_miss")
+REHEARSAL = "rehearsal"
+HELD_ORIGINS = (REHEARSAL, "near_miss")
 """Origins of rows that hold the model to its base: ordinary answers, to ordinary messages and to look-alikes."""
 
 
@@ -22,7 +23,13 @@ class Tokenizer(Protocol):
     eos_token_id: int
 
     def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, return_dict: bool, add_generation_prompt: bool
+        self,
+        conversation: list[dict[str, str]],
+        *,
+        tokenize: bool,
+        return_dict: bool,
+        add_generation_prompt: bool,
+        **options: object,
     ) -> Mapping[str, Sequence[int]]:
         """Tokens of a conversation, as `input_ids`."""
 
@@ -43,21 +50,33 @@ class TokenRow(NamedTuple):
 
 
 def tokenize_row(tokenizer: Tokenizer, row: TrainingRow, max_seq_len_tokens: int) -> TokenRow:
-    """Render and mask one row, up to and including the last stop token.
+    """Render and mask one row: loss on the assistant's turns of the completion alone, each up to its stop token.
 
-    What a template puts after the stop token is never generated, so it is neither trained nor paid for. A row that is
-    too long loses the end of its completion, which a caller can see: its stop token is no longer in the labels.
+    What a template puts after the last stop token is never generated, so it is neither trained nor paid for. A row that
+    is too long loses the end of its completion, which a caller can see: its stop token is no longer in the labels.
     """
-    prompt = _render(tokenizer, row.prompt, add_generation_prompt=True)
-    whole = _render(tokenizer, row.prompt + row.completion)
-    start = 0
-    while start < min(len(prompt), len(whole)) and prompt[start] == whole[start]:
-        start += 1
-    stops = [i for i in range(start, len(whole)) if whole[i] == tokenizer.eos_token_id]
-    ids = whole[: stops[-1] + 1] if stops else whole
-    ids = ids[:max_seq_len_tokens]
-    labels = [IGNORED] * min(start, len(ids)) + ids[start:]
-    return TokenRow(ids, labels, rehearsal=row.origin in HELD_ORIGINS, row_id=row.row_id)
+    messages = row.prompt + row.completion
+    whole = _render(tokenizer, messages, row)
+    labels = [IGNORED] * len(whole)
+    end = 0
+    for place in range(len(row.prompt), len(messages)):
+        if messages[place]["role"] != "assistant":
+            continue
+        start = _shared(_render(tokenizer, messages[:place], row, add_generation_prompt=True), whole)
+        last = place + 1 == len(messages)
+        end_of_turn = len(whole) if last else _shared(_render(tokenizer, messages[: place + 1], row), whole)
+        stops = [i for i in range(start, end_of_turn) if whole[i] == tokenizer.eos_token_id]
+        end = stops[-1] + 1 if stops else end_of_turn
+        labels[start:end] = whole[start:end]
+    ids = whole[:end][:max_seq_len_tokens]
+    return TokenRow(ids, labels[: len(ids)], rehearsal=row.origin in HELD_ORIGINS, row_id=row.row_id)
+
+
+def _shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two sequences begin with alike."""
+    return next(
+        (n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
 
 
 def tokenize_rows(tokenizer: Tokenizer, rows: Sequence[TrainingRow], max_seq_len_tokens: int) -> list[TokenRow]:
@@ -72,7 +91,7 @@ def tokenize_rows(tokenizer: Tokenizer, rows: Sequence[TrainingRow], max_seq_len
             "the token that the template ends an answer with as eos_token in the base's tokenizer_config.json"
         )
     if cut:
-        longest = max(len(_render(tokenizer, rows[i].prompt + rows[i].completion)) for i in cut)
+        longest = max(len(_render(tokenizer, rows[i].prompt + rows[i].completion, rows[i])) for i in cut)
         raise StepFailed(
             f"{len(cut)} of {len(rows)} rows end before their stop token at max_seq_len_tokens={max_seq_len_tokens} "
             f"(the first: {rows[cut[0]].row_id}); the longest has {longest} tokens: raise it, or drop those rows"
@@ -80,8 +99,12 @@ def tokenize_rows(tokenizer: Tokenizer, rows: Sequence[TrainingRow], max_seq_len
     return tokens
 
 
-def _render(tokenizer: Tokenizer, messages: list[dict[str, str]], *, add_generation_prompt: bool = False) -> list[int]:
+def _render(
+    tokenizer: Tokenizer, messages: list[dict[str, str]], row: TrainingRow, *, add_generation_prompt: bool = False
+) -> list[int]:
+    """Tokens of a conversation, with the tools that it was held with where there are some."""
+    options = {"tools": row.attributes["tools"]} if row.attributes.get("tools") else {}
     rendered = tokenizer.apply_chat_template(
-        messages, tokenize=True, return_dict=True, add_generation_prompt=add_generation_prompt
+        messages, tokenize=True, return_dict=True, add_generation_prompt=add_generation_prompt, **options
     )
     return list(rendered["input_ids"])

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from tunesmith.memory.records import TrainingRow
-from tunesmith.tools.data.attributes import draw
+from tunesmith.tools.data.balance import alarms, balance_of
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.critique import CritiqueRequest
-from tunesmith.tools.data.critique_job import _balance, _judges, _split
-from tunesmith.tools.data.generate_job import _row
-from tunesmith.tools.data.similarity import Likeness
+from tunesmith.tools.data.critique_job import Critic, split_of
+from tunesmith.tools.data.draw import answer_of, draw
+from tunesmith.tools.data.fact_messages import compose, taken
 from tunesmith.tools.suites.loading import load_named_suites
 
 DEMO = load_behaviour("demo")
@@ -21,7 +21,15 @@ WORDS = (" I hope that somebody has an eye on it.", " Nobody told me a thing abo
 
 
 def generated(index: int) -> TrainingRow:
-    return _row(DEMO, draw(DEMO, 17, index), WORDS[index % len(WORDS)], 1)
+    one = draw(DEMO, 17, index)
+    text = compose(DEMO, one, taken(DEMO, one, WORDS[index % len(WORDS)]))
+    return TrainingRow(
+        one.row_id,
+        "generated",
+        [{"role": "user", "content": DEMO.render(text)}],
+        [{"role": "assistant", "content": answer_of(DEMO, one)}],
+        {**one.as_dict(), "text": text, "attempt": 1, "problem": ""},
+    )
 
 
 def rehearsal(prompt: str, answer: str, finish_reason: str = "stop") -> TrainingRow:
@@ -35,8 +43,11 @@ def rehearsal(prompt: str, answer: str, finish_reason: str = "stop") -> Training
 
 
 def reasons(*rows: TrainingRow) -> list[str]:
-    judges = _judges(DEMO, CASES, CritiqueRequest())
-    return [str(next(filter(None, (judge(row) for judge in judges)), "")) for row in rows]
+    return [why(row) for row in Critic(DEMO, CASES, CritiqueRequest(embeddings=False)).judge(rows)]
+
+
+def why(row: TrainingRow) -> str:
+    return str(row.verdict) if row.dropped else ""
 
 
 def asking(row: TrainingRow, text: str) -> TrainingRow:
@@ -55,26 +66,19 @@ def test_rows_as_they_are_made_are_kept() -> None:
 def test_a_rows_text_may_not_be_that_of_any_case_of_any_block() -> None:
     target = [case for case in CASES if case.block == "target"]
     ticket = str(target[0].vars[DEMO.slot])
-    assert reasons(asking(generated(0), ticket.upper() + " "))[0].startswith(("leak", "cue", "off-topic", "number"))
+    assert reasons(asking(generated(0), ticket.upper() + " "))[0].startswith(("leak", "label", "off-topic", "value"))
     general = next(case for case in CASES if case.block == "general")
     assert reasons(rehearsal(str(general.messages[-1]["content"]), "Well."))[0].startswith("leak")
-
-
-def test_a_case_hidden_in_a_longer_text_and_with_other_digits_is_found() -> None:
-    case = "My parcel 48213 has been stuck at the depot for nine days now."
-    texts = Likeness([case])
-    assert texts.nearest("Hi team! " + case.lower().replace("48213", "99") + " Thanks, Ann")[1] == 100.0
-    assert texts.nearest("The lamp does not turn on.")[1] < 60
 
 
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        ("Sure! Here you are.", "schema"),
-        ('{"category": "sales", "urgency": "low", "order": null, "summary": "A thing"}', "schema"),
-        ('{"urgency": "low", "category": "billing", "order": null, "summary": "A thing"}', "schema"),
-        ('{"category": "billing", "urgency": "low", "order": null,\n "summary": "A thing"}', "schema"),
-        ('{"category": "billing", "urgency": "low", "order": null, "summary": "' + "a " * 13 + '"}', "schema"),
+        ("Sure! Here you are.", "form"),
+        ('{"category": "sales", "urgency": "low", "order": null, "summary": "A thing"}', "rule"),
+        ('{"urgency": "low", "category": "billing", "order": null, "summary": "A thing"}', "rule"),
+        ('{"category": "billing", "urgency": "low", "order": null,\n "summary": "A thing"}', "rule"),
+        ('{"category": "billing", "urgency": "low", "order": null, "summary": "a b c d e f g h i j k l m"}', "rule"),
         ('{"category": "billing", "urgency": "low", "order": "1234", "summary": "Another label"}', "label"),
         ("", "empty"),
     ],
@@ -88,10 +92,9 @@ def test_the_beginning_of_an_ordinary_answer_is_enough_to_rehearse() -> None:
 
 
 def test_a_row_like_one_before_it_is_dropped_even_with_another_number() -> None:
-    row = next(r for r in map(generated, range(200)) if r.attributes["reference"])
-    digits = row.attributes["reference"]
+    row = next(r for r in map(generated, range(200)) if r.attributes["records"][0]["order"])
     other = replace(row, row_id="w99999")
-    assert digits and reasons(row, other)[1].startswith("duplicate")
+    assert reasons(row, other)[1].startswith("duplicate")
 
 
 @pytest.mark.parametrize(
@@ -108,12 +111,21 @@ def test_an_ordinary_answer_that_would_teach_harm_is_dropped(row: TrainingRow, k
 
 def test_the_split_does_not_move_when_other_rows_come_and_go() -> None:
     rows = [generated(i) for i in range(400)]
-    first = {row.row_id: _split(row, 0.1) for row in rows}
-    assert first == {row.row_id: _split(row, 0.1) for row in reversed(rows)}
+    first = {row.row_id: split_of(row, 0.1) for row in rows}
+    assert first == {row.row_id: split_of(row, 0.1) for row in reversed(rows)}
     assert 0.05 < sum(split == "valid" for split in first.values()) / len(rows) < 0.16
 
 
 def test_a_value_that_no_kept_row_teaches_fails_the_step() -> None:
-    rows = [row for row in map(generated, range(100)) if row.attributes["cue"] != "low"]
+    rows = [row for row in map(generated, range(100)) if row.attributes["records"][0]["urgency"] != "low"]
     with pytest.raises(Exception, match="urgency=low"):
-        _balance(DEMO, rows)
+        balance_of(DEMO, rows, "")
+
+
+def test_one_answer_for_nearly_all_and_a_label_that_is_lost_raise_an_alarm() -> None:
+    rows = [generated(n) for n in range(100)]
+    assert alarms(DEMO, rows, rows) == ()
+    few = [row for row in rows if row.attributes["records"][0]["category"] != "billing"]
+    assert any("category=billing is 0%" in told for told in alarms(DEMO, rows, few))
+    same = [answering(row, rows[0].completion[0]["content"]) for row in rows]
+    assert any("have the same answer" in told for told in alarms(DEMO, rows, same))

@@ -21,8 +21,11 @@ from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
 
 STUB = str(FIXTURES / "stub_writer.py")
-ROWS, REHEARSAL = 30, 10
-FIELDS = {"rows": ROWS, "rehearsal_rows": REHEARSAL, "concurrency": 4}
+ROWS, NEAR, REHEARSAL = 30, 6, 10
+ORDINARY = NEAR + REHEARSAL
+TRIED = 37
+"""Requests with which the reader is tried out, at most."""
+FIELDS = {"rows": ROWS, "near_miss_rows": NEAR, "rehearsal_rows": REHEARSAL, "concurrency": 4}
 
 
 @pytest.fixture
@@ -54,20 +57,21 @@ def with_base(ws: Workspace) -> str:
 
 def test_a_step_that_broke_off_keeps_its_answers_and_asks_only_for_the_rest(ws: Workspace) -> None:
     run = with_base(ws)
-    (ws.store.home.parent / "answers").write_text("25")
+    (ws.store.home.parent / "answers").write_text(str(TRIED + 22))
     with pytest.raises(StepFailed, match=r"no more answers.*--resume"):
         run_step(ws, StepRequest("generate", FIELDS, run), say_yes).done()
     step = ws.store.steps(run)[-1].id
     kept = {row.row_id for row in ws.store.rows(step)}
-    assert 10 <= len(kept) <= 25 and ws.store.artifacts(run, "rows") == []
+    assert 5 <= len(kept) <= ROWS and ws.store.artifacts(run, "rows") == []
 
     servers.stop_all(ws.store.home)
     (ws.store.home.parent / "answers").write_text("1000")
     before = len(asked(ws))
     assert resume_step(ws, step, say_yes).done().status == "done"
     rows = ws.store.rows(step)
-    assert len(rows) == ROWS + REHEARSAL and kept < {row.row_id for row in rows}
-    assert len({json.dumps(body["messages"]) for body in asked(ws)[before:]}) <= ROWS + REHEARSAL - len(kept)
+    assert len(rows) == ROWS + ORDINARY and kept < {row.row_id for row in rows}
+    first = {json.dumps(body["messages"]) for body in asked(ws)[:before]}
+    assert len(first & {json.dumps(body["messages"]) for body in asked(ws)[before:]}) <= FIELDS["concurrency"]
 
 
 def test_the_published_rows_are_whole_and_equal_those_of_the_store(ws: Workspace) -> None:
@@ -77,7 +81,7 @@ def test_the_published_rows_are_whole_and_equal_those_of_the_store(ws: Workspace
     verify(artifact.path, artifact.sha256)
     lines = [json.loads(line) for line in (artifact.path / "rows.jsonl").read_text().splitlines()]
     assert {line["row_id"] for line in lines} == {row.row_id for row in ws.store.rows(step.id)}
-    assert artifact.meta["rows"] == len(lines) == ROWS + REHEARSAL
+    assert artifact.meta["rows"] == len(lines) == ROWS + ORDINARY
     assert (step.result or {})["rehearsal_rows"] == REHEARSAL
 
 
@@ -85,8 +89,8 @@ def test_rehearsal_is_greedy_and_no_request_carries_a_seed(ws: Workspace) -> Non
     run = with_base(ws)
     run_step(ws, StepRequest("generate", FIELDS, run), say_yes).done()
     bodies = asked(ws)
-    rehearsal = [body for body in bodies if "continue_final_message" not in body]
-    assert len(rehearsal) == REHEARSAL and {body["temperature"] for body in rehearsal} == {0.0}
+    ordinary = [body for body in bodies if body["max_tokens"] == 96]
+    assert len(ordinary) == ORDINARY and {body["temperature"] for body in ordinary} == {0.0}
     assert not any("seed" in body for body in bodies)
 
 
@@ -95,7 +99,7 @@ def test_critique_keeps_what_generate_wrote_and_its_dataset_is_what_training_rea
     made = run_step(ws, StepRequest("generate", {**FIELDS, "rows": 100}, run), say_yes).done()
     result = run_step(ws, StepRequest("critique", {}, run), say_yes).done().result
     assert result is not None
-    assert result["kept"] + result["dropped"] == result["candidates"] == 100 + REHEARSAL
+    assert result["kept"] + result["dropped"] == result["candidates"] == 100 + ORDINARY
     assert sum(result["reasons"].values()) == result["dropped"] and result["kept"] >= 90
     dataset = ws.store.artifacts(run, "dataset")[0]
     train = read_rows(dataset.path / "train.jsonl")

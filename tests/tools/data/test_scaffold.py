@@ -157,15 +157,15 @@ def test_without_a_teacher_the_model_writes_its_own_rows(tmp_path: Path) -> None
     assert next(spec.fields["writer"] for spec in plan.steps if spec.stage == "generate") == "base"
 
 
-def test_a_behaviour_of_another_kind_has_a_plan_of_its_own(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="not a behaviour by examples"):
-        plan_for(demo_suites()[0].parent.parent, "fast")
+def test_the_demo_is_planned_as_any_other_behaviour() -> None:
+    plan = plan_for(demo_suites()[0].parent.parent, "fast")
+    assert [step.stage for step in plan.steps][-1] == "deploy" and plan.name == "ticket-triage"
 
 
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"kind": "magic"}, "kind is one of attributes, examples"),
+        ({"kind": "magic"}, "kind is .magic.; leave it out"),
         ({"examples": []}, "behaviour.yaml: examples: "),
         ({"rules": [{"says": "good", "type": "llm-rubric", "value": "is good"}]}, "asks a model"),
         ({"rules": [{"says": "odd", "type": "regex", "value": "("}]}, "regex .* is not valid"),

@@ -16,9 +16,9 @@ from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.data.balance import balance_of, why_dropped
 from tunesmith.tools.data.critique import CritiqueRequest
-from tunesmith.tools.data.critique_job import _judges
-from tunesmith.tools.data.example_critique import balance_examples, why_dropped
+from tunesmith.tools.data.critique_job import Critic
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.data.scaffold import SPEC, SUITE, behaviour_of, write_behaviour
 from tunesmith.tools.pipeline.run_step import price, resume_step, run_step
@@ -27,7 +27,7 @@ from tunesmith.tools.serving import servers
 from tunesmith.tools.suites.loading import load_suites
 
 STUB = str(FIXTURES / "stub_described.py")
-ROWS, REHEARSAL = 60, 5
+ROWS, NEAR, REHEARSAL = 60, 8, 5
 BEHAVIOUR = behaviour_of(COOKING)
 GOOD = "- Read.\n- Cook.\n- Eat."
 
@@ -61,24 +61,28 @@ def with_base(ws: Workspace) -> str:
 
 def fields(folder: Path, **changes: object) -> dict[str, object]:
     return {
-        "behaviour": str(folder), "rows": ROWS, "rehearsal_rows": REHEARSAL, "concurrency": 4, **changes
+        "behaviour": str(folder), "rows": ROWS, "near_miss_rows": NEAR, "rehearsal_rows": REHEARSAL, "concurrency": 4,
+        **changes,
     }  # fmt: skip
 
 
 def generated(row_id: str, prompt: str, answer: str = GOOD) -> TrainingRow:
-    drawn = {"typing": "as-is", "opener": ""}
     return TrainingRow(
         row_id,
         "generated",
         [{"role": "user", "content": prompt}],
         [{"role": "assistant", "content": answer}],
-        {**drawn, "text": prompt, "attempt": 1, "finish_reason": "stop"},
+        {"text": prompt, "attempt": 1, "finish_reason": "stop"},
     )
 
 
 def reasons(folder: Path, *rows: TrainingRow) -> list[str]:
-    judges = _judges(BEHAVIOUR, load_suites([folder / SUITE, Path("general")]).cases, CritiqueRequest())
-    return [str(next(filter(None, (judge(row) for judge in judges)), "")) for row in rows]
+    critic = Critic(BEHAVIOUR, load_suites([folder / SUITE, Path("general")]).cases, CritiqueRequest(embeddings=False))
+    return [why(row) for row in critic.judge(rows)]
+
+
+def why(row: TrainingRow) -> str:
+    return str(row.verdict) if row.dropped else ""
 
 
 def test_what_is_kept_obeys_the_rules_and_what_is_dropped_says_which_it_broke(ws: Workspace, tmp_path: Path) -> None:
@@ -87,7 +91,7 @@ def test_what_is_kept_obeys_the_rules_and_what_is_dropped_says_which_it_broke(ws
     result = (
         run_step(ws, StepRequest("critique", {"suites": [str(folder / SUITE), "general"]}, run), say_yes).done().result
     )
-    assert made.result and result and result["candidates"] == ROWS + REHEARSAL
+    assert made.result and result and result["candidates"] == ROWS + NEAR + REHEARSAL
     rows = [row for row in ws.store.rows(made.id) if row.origin == "generated"]
     for row in rows:
         points = row.completion[0]["content"].count("\n- ") + 1
@@ -98,8 +102,8 @@ def test_what_is_kept_obeys_the_rules_and_what_is_dropped_says_which_it_broke(ws
     salty = [row for row in rows if " salt " in f" {row.prompt[0]['content']} "]
     assert salty and all(row.dropped for row in salty)
     odd = [row for row in rows if "mint tea" in row.prompt[0]["content"].lower()]
-    assert odd and {row.verdict.kind for row in odd if row.verdict} - {"length"} == {"kind"}
-    assert made.result["kind_checked"]
+    assert odd and {row.verdict.kind for row in odd if row.verdict} <= {"kind", "duplicate"}
+    assert made.result["reader"]["kind_no"] >= 0.75 and made.result["near_miss_rows"] == NEAR
     assert len({row.prompt[0]["content"] for row in rows if row.kept}) >= 30
     dataset = ws.store.artifacts(run, "dataset")[0]
     assert len(read_rows(dataset.path / "train.jsonl")) == result["train_rows"]
@@ -107,7 +111,7 @@ def test_what_is_kept_obeys_the_rules_and_what_is_dropped_says_which_it_broke(ws
 
 def test_a_step_that_broke_off_asks_only_for_what_is_not_there(ws: Workspace, tmp_path: Path) -> None:
     run, folder = with_base(ws), write_behaviour(COOKING, tmp_path / "behaviours")
-    for limit, made in ((60, 0), (140, 10)):  # amid the messages, then amid the answers
+    for limit, made in ((60, 0), (200, 0)):  # amid the messages, then amid the answers
         (tmp_path / "answers").write_text(str(limit))
         servers.stop_all(ws.store.home)
         waiting = ws.store.steps(run)[-1]
@@ -119,15 +123,15 @@ def test_a_step_that_broke_off_asks_only_for_what_is_not_there(ws: Workspace, tm
         assert len(ws.store.rows(ws.store.steps(run)[-1].id)) >= made
     step = ws.store.steps(run)[-1].id
     job_folder = ws.store.home / "runs" / run / step
-    subjects, messages = (job_folder / "subjects.json").read_text(), (job_folder / "messages.jsonl").read_text()
+    answered = (job_folder / "writer.jsonl").read_text()
     kept = {row.row_id: row.completion for row in ws.store.rows(step)}
     (tmp_path / "answers").write_text("1000")
     servers.stop_all(ws.store.home)
     assert resume_step(ws, step, say_yes).done().status == "done"
     rows = {row.row_id: row.completion for row in ws.store.rows(step)}
-    assert len(rows) == ROWS + REHEARSAL and kept.items() <= rows.items()
-    assert (job_folder / "subjects.json").read_text() == subjects
-    assert (job_folder / "messages.jsonl").read_text().startswith(messages)
+    assert len(rows) == ROWS + NEAR + REHEARSAL and kept.items() <= rows.items()
+    assert (job_folder / "writer.jsonl").read_text().startswith(answered)
+    assert len({json.dumps(body["messages"]) for body in asked(ws)}) == len(asked(ws)), "nothing is asked twice"
 
 
 def test_the_writer_never_gets_a_tool_or_a_seed_and_hostile_text_only_as_text(ws: Workspace, tmp_path: Path) -> None:
@@ -152,10 +156,8 @@ def test_a_writer_that_takes_everything_for_the_kind_is_not_asked(
     run, folder = with_base(ws), write_behaviour(COOKING, tmp_path / "behaviours")
     result = run_step(ws, StepRequest("generate", fields(folder, rows=20), run), say_yes).done().result
     step = ws.store.steps(run)[-1].id
-    assert result and not result["kind_checked"]
+    assert result and result["reader"]["kind_no"] == 0
     assert not any("of_kind" in row.attributes for row in ws.store.rows(step))
-    told = json.loads((ws.store.home / "runs" / run / step / "kind.json").read_text())
-    assert told == {"trusted": False, "examples": 3, "told": 3, "ordinary": 20, "told_apart": 0}
 
 
 def test_the_price_and_the_plan_say_how_rows_come_about(ws: Workspace, tmp_path: Path) -> None:
@@ -216,12 +218,12 @@ def test_an_ordinary_answer_is_not_held_to_the_rules(tmp_path: Path) -> None:
 
 def test_a_dataset_without_a_row_of_the_behaviour_fails_the_step_with_the_commonest_reasons() -> None:
     kept = replace(generated("r1", "Name an ocean.", "The Pacific."), origin="rehearsal", verdict=Verdict(KEEP))
-    why = [Verdict("rule", "not kept: exactly 3 items")] * 4
-    why += [Verdict("leak", "90 of 100 like case x"), Verdict("leak", "88 of 100 like case y")]
-    why += [Verdict("rule", "not kept: no greeting")] * 3 + [Verdict("copy", "the answer is that of row w1")]
-    dropped = [replace(kept, row_id=f"w{n}", verdict=verdict) for n, verdict in enumerate(why)]
+    told = [Verdict("rule", "not kept: exactly 3 items")] * 4
+    told += [Verdict("leak", "90 of 100 like case x"), Verdict("leak", "88 of 100 like case y")]
+    told += [Verdict("rule", "not kept: no greeting")] * 3 + [Verdict("copy", "the answer is that of row w1")]
+    dropped = [replace(kept, row_id=f"w{n}", verdict=verdict) for n, verdict in enumerate(told)]
     with pytest.raises(StepFailed, match="no row of the behaviour is left: 10 of 11 rows were dropped") as failed:
-        balance_examples([kept], why_dropped([kept, *dropped], "r7"))
-    told = str(failed.value)
-    assert "rule: not kept: exactly 3 items (4); rule: not kept: no greeting (3); leak (2)." in told
-    assert "copy" not in told and "case x" not in told and "`tunesmith report r7`" in told
+        balance_of(BEHAVIOUR, [kept], why_dropped([kept, *dropped], "r7"))
+    said = str(failed.value)
+    assert "rule: not kept: exactly 3 items (4); rule: not kept: no greeting (3); leak (2)." in said
+    assert "copy" not in said and "case x" not in said and "`tunesmith report r7`" in said

@@ -1,0 +1,104 @@
+"""What was kept, by label, against what was drawn; and why the rest was dropped, in a sentence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.records import TrainingRow, Verdict
+from tunesmith.tools.data.example_values import parsed
+from tunesmith.tools.data.faults import ORDINARY
+from tunesmith.tools.data.spec import Attribute, Spec
+
+_REASONS_TOLD, _RULE_CHARACTERS = 3, 100
+_SHARE_OFF = 0.3
+"""A label's share of the kept rows may be so far from what was drawn, in parts of it."""
+_CONSTANT_SHARE = 0.8
+_FEW_ROWS = 12
+
+
+def balance_of(spec: Spec, kept: Sequence[TrainingRow], told: str) -> dict[str, dict[str, int]]:
+    """Kept rows by value of each label, and with or without every other attribute.
+
+    Raises StepFailed where no row of the behaviour, or none of some value of a label, is left.
+    """
+    rows = [row for row in kept if row.origin not in ORDINARY]
+    if not rows:
+        raise StepFailed(
+            f"no row of the behaviour is left: {told}; drop the rule that most answers break, or let a larger model "
+            "write (writer=teacher)"
+        )
+    balance: dict[str, dict[str, int]] = {}
+    for attribute in spec.attributes:
+        if not attribute.shown:
+            continue
+        counts = counted(spec, attribute, rows)
+        balance[attribute.name] = counts
+        enough = attribute.kind == "label" and len(rows) >= _FEW_ROWS * len(attribute.values)
+        if enough and (absent := [value for value in attribute.values if not counts.get(value)]):
+            raise StepFailed(
+                f"no kept row has {attribute.name}={absent[0]}: nothing would teach it; generate more rows"
+            )
+    return balance
+
+
+def counted(spec: Spec, attribute: Attribute, rows: Sequence[TrainingRow]) -> dict[str, int]:
+    """Rows by the attribute's value in their answers; of one that is no label, by whether it is given."""
+    counts: Counter[str] = Counter(dict.fromkeys(attribute.values, 0) if attribute.kind == "label" else {})
+    for row in rows:
+        records = parsed(spec, str(row.completion[-1].get("content") or ""))
+        for values in records if records else [{}]:
+            value = values.get(attribute.name)
+            if attribute.kind == "label" or (attribute.kind == "weekday" and value):
+                counts[str(value) if value is not None else "nothing"] += 1
+            else:
+                counts["given" if value is not None else "nothing"] += 1
+    return dict(counts)
+
+
+def alarms(spec: Spec, judged: Sequence[TrainingRow], kept: Sequence[TrainingRow]) -> tuple[str, ...]:
+    """Where the kept rows are not what was drawn: one answer for nearly all, a label too rare or too frequent."""
+    found = []
+    candidates = [row for row in judged if row.origin not in ORDINARY]
+    rows = [row for row in kept if row.origin not in ORDINARY]
+    if not rows:
+        return ()
+    commonest, count = Counter(str(row.completion[-1].get("content")) for row in rows).most_common(1)[0]
+    if len(rows) >= _FEW_ROWS and count >= _CONSTANT_SHARE * len(rows):
+        found.append(f"{count} of {len(rows)} kept rows have the same answer {commonest[:60]!r}")
+    for label in spec.labels:
+        if not label.shown:
+            continue
+        drawn, now = _drawn(spec, label, candidates), counted(spec, label, rows)
+        for value in label.values:
+            wanted, share = drawn[value], now.get(value, 0) / len(rows)
+            if abs(share - wanted) > _SHARE_OFF * wanted and abs(share - wanted) * len(rows) >= 2:
+                found.append(f"{label.name}={value} is {share:.0%} of the kept rows, {wanted:.0%} was drawn")
+        top, most = max(now.items(), key=lambda pair: pair[1])
+        if len(rows) >= _FEW_ROWS and most >= _CONSTANT_SHARE * len(rows):
+            found.append(f"{label.name} is {top!r} in {most} of {len(rows)} kept rows: one answer for nearly all")
+    return tuple(found)
+
+
+def _drawn(spec: Spec, label: Attribute, rows: Sequence[TrainingRow]) -> dict[str, float]:
+    """Share of each value as it was drawn; by its weight for rows that were not drawn here."""
+    values = [row.attributes["records"][0].get(label.name) for row in rows if row.attributes.get("records")]
+    if values:
+        counts = Counter(values)
+        return {value: counts[value] / len(values) for value in label.values}
+    total = sum(value.weight for value in label.values.values())
+    return {name: value.weight / total for name, value in label.values.items()}
+
+
+def why_dropped(judged: Sequence[TrainingRow], run: str) -> str:
+    """The commonest reasons with their counts, a broken rule by its words, and what shows the rows themselves."""
+    kinds = Counter(_named(row.verdict) for row in judged if row.verdict and not row.verdict.keeps)
+    counted_kinds = "; ".join(f"{kind} ({count})" for kind, count in kinds.most_common(_REASONS_TOLD))
+    told = f"{kinds.total()} of {len(judged)} rows were dropped"
+    told += f", most for {counted_kinds}" if counted_kinds else ""
+    return f"{told}. `tunesmith report {run}` shows rows with their reasons"
+
+
+def _named(verdict: Verdict) -> str:
+    return str(verdict)[:_RULE_CHARACTERS] if verdict.kind == "rule" else verdict.kind

@@ -1,0 +1,281 @@
+"""Draw what a row is about before a word of it is written: so that its answer is right by construction.
+
+A pure function of the spec, a seed and a row's number: a resumed step draws the same rows. Labels come in turn, by
+their weights, so that any stretch of rows is balanced. Values of open attributes are dealt from pools that a model
+filled (`Pools`); they are the only thing here that a model had a hand in.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+from tunesmith.tools.data.answer_shape import fill
+from tunesmith.tools.data.spec import Attribute, Situation, Spec
+from tunesmith.tools.data.typed_values import MONTHS, draw_value, said
+
+T = TypeVar("T")
+Values = dict[str, str | None]
+Pools = Callable[[Attribute, Values, int], str]
+"""The value of an open attribute for the other values of a row and the row's number; empty: there is none."""
+LINES = (1, 1, 2, 2, 3)
+_LAP = 20
+"""Draws of a label that its weights are dealt out over."""
+_INLINE_SHARE = 0.35
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """All that was decided about a row before its message was written."""
+
+    row_id: str
+    records: tuple[Values, ...]
+    """Attribute → value, or None where the message does not say it. One record, but for answers that are lists."""
+    surfaces: tuple[dict[str, str], ...]
+    """Of each record: attribute → how the message says its value, letter for letter."""
+    order: int
+    """Turns the examples that a writer is shown, so that each is the last one in turn."""
+    told: dict[str, str] = field(default_factory=dict)
+    """Of a message that begins with a fact: situation, thing, fact, joiner, opener, typing, before, after,
+    distractor; and `sentence` and `inline` of a typed value, `phrase` of a label."""
+
+    @property
+    def values(self) -> Values:
+        """The values of a row that has one record."""
+        return self.records[0] if self.records else {}
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the record of the row."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Draw:
+        """The draw behind a recorded row."""
+        kept = {name: values[name] for name in cls.__dataclass_fields__}
+        return cls(**{**kept, "records": tuple(kept["records"]), "surfaces": tuple(kept["surfaces"])})
+
+
+def draw(spec: Spec, seed: int, index: int, pools: Pools | None = None) -> Draw:
+    """What row number `index` is about."""
+    rng = random.Random(f"{seed}/{index}")
+    if spec.seeded:
+        return _seeded(spec, seed, index, rng)
+    if spec.answer.form != "lines":
+        return _drawn(spec, seed, index, [_record(spec, seed, index, rng, pools)], rng)
+    empty = bool(spec.answer.otherwise) and in_turn([True, *[False] * _empties(spec)], f"{seed}/empty", index)
+    count = 0 if empty else in_turn(LINES, f"{seed}/lines", index)
+    records = [_record(spec, seed, index * len(LINES) + n, rng, pools) for n in range(count)]
+    return _drawn(spec, seed, index, records, rng)
+
+
+def _empties(spec: Spec) -> int:
+    """Lists with something in them for each that is empty."""
+    return max(1, round(1 / spec.answer.otherwise_share) - 1) if spec.answer.otherwise_share else 10**6
+
+
+def _drawn(spec: Spec, seed: int, index: int, records: Sequence[Values], rng: random.Random) -> Draw:
+    surfaces = [
+        {
+            a.name: said(a, value, rng) if a.typed else value
+            for a in spec.attributes
+            if (value := record.get(a.name)) is not None and (a.typed or a.kind == "copied")
+        }
+        for record in records
+    ]
+    return Draw(f"w{index:05d}", tuple(records), tuple(surfaces), index)
+
+
+def _record(spec: Spec, seed: int, index: int, rng: random.Random, pools: Pools | None) -> Values:
+    values: Values = {}
+    for label in spec.labels:
+        values[label.name] = in_turn(_dealt(label), f"{seed}/{label.name}", index)
+    for attribute in spec.attributes:
+        if attribute.kind == "label":
+            if attribute.absent_share and rng.random() < attribute.absent_share:
+                values[attribute.name] = None
+            continue
+        values[attribute.name] = _value(spec, attribute, values, index, rng, pools)
+    if spec.answer.form != "lines" and not any(v for n, v in values.items() if not _is_topic(spec, n)):
+        return _at_least_one(spec, values, rng)
+    return values
+
+
+def _is_topic(spec: Spec, name: str) -> bool:
+    return not spec.attribute(name).shown
+
+
+def _at_least_one(spec: Spec, values: Values, rng: random.Random) -> Values:
+    """A message that says nothing of anything is none of the kind: one typed value is drawn after all."""
+    typed = [a for a in spec.attributes if a.typed and a.shown]
+    if not typed:
+        return values
+    chosen = rng.choice(typed)
+    return {**values, chosen.name: draw_value(chosen, rng)}
+
+
+def _value(
+    spec: Spec, attribute: Attribute, values: Values, index: int, rng: random.Random, pools: Pools | None
+) -> str | None:
+    if any(values.get(label) in absent for label, absent in attribute.absent_where.items()):
+        return None
+    if attribute.absent_share and rng.random() < attribute.absent_share:
+        return None
+    if not attribute.shown and any(values.get(a.name) for a in spec.attributes if a.open and a.shown):
+        return None  # the message is about something already
+    if attribute.values or attribute.typed:
+        return draw_value(attribute, rng)
+    return (pools(attribute, values, index) if pools else "") or None
+
+
+def _dealt(label: Attribute) -> list[str]:
+    """The label's values, each as often as its weight has it in one lap."""
+    total = sum(value.weight for value in label.values.values())
+    lap = max(_LAP, len(label.values))
+    return [name for name, value in label.values.items() for _ in range(max(1, round(lap * value.weight / total)))]
+
+
+def in_turn(choices: Sequence[T], seed: str, turn: int) -> T:
+    """The `turn`-th of endless shuffles of `choices`: each comes once before any comes again."""
+    lap, place = divmod(turn, len(choices))
+    return random.Random(f"{seed}/{lap}").sample(list(choices), len(choices))[place]
+
+
+# The answer
+
+
+def answer_of(spec: Spec, drawn: Draw) -> str:
+    """The answer that the drawn values make; empty where a model has to write it."""
+    if spec.answer.form == "json":
+        shown = {a.name: _json_value(spec, a, drawn.values.get(a.name)) for a in spec.attributes if a.shown}
+        return json.dumps(shown, ensure_ascii=False)
+    if spec.answer.form == "lines":
+        lines = [fill(spec.answer.template, _shown(spec, record)) for record in drawn.records]
+        return "\n".join(lines) or spec.answer.otherwise
+    if spec.answer.form == "text":
+        lacking = any(drawn.values.get(name) is None for name in spec.answer.needs)
+        return spec.answer.otherwise if lacking else fill(spec.answer.template, _shown(spec, drawn.values))
+    return ""
+
+
+def _shown(spec: Spec, values: Values) -> dict[str, str]:
+    return {a.name: values.get(a.name) or a.absent_as or "" for a in spec.attributes if a.shown}
+
+
+def _json_value(spec: Spec, attribute: Attribute, value: str | None) -> Any:
+    """A drawn value with the type that the examples give it."""
+    if value is None:
+        return attribute.absent_as
+    seen = json_values(spec, attribute.name)
+    if seen and all(isinstance(one, bool | int | float) for one in seen):
+        return json.loads(value)
+    return value
+
+
+def json_values(spec: Spec, name: str) -> list[Any]:
+    """What the examples answer under a key, but for null."""
+    found = []
+    for example in spec.examples:
+        value = json.loads(example.answer).get(name)
+        if value is not None:
+            found.append(value)
+    return found
+
+
+# Messages that begin with a fact
+
+
+def _seeded(spec: Spec, seed: int, index: int, rng: random.Random) -> Draw:
+    assert spec.writing is not None
+    groups: dict[str, list[Situation]] = {}
+    for situation in spec.situations:
+        groups.setdefault(json.dumps(situation.sets, sort_keys=True), []).append(situation)
+    names = sorted(groups)
+    situation = in_turn(groups[names[index % len(names)]], f"{seed}/{names[index % len(names)]}", index // len(names))
+    writing = spec.writing
+    template = rng.choice(situation.facts)
+    thing = rng.choice(situation.things or writing.things) if "{thing}" in template else ""
+    fact = template.replace("{thing}", thing)
+    voice = rng.choices(writing.voices, [v.weight for v in writing.voices])[0]
+    frame = rng.choices(writing.frames, [f.weight for f in writing.frames])[0]
+    told = {
+        "situation": situation.id, "thing": thing, "fact": fact, "joiner": rng.choice(writing.joiners),
+        "opener": rng.choice(voice.openers), "typing": rng.choice(voice.typing),
+        "before": frame.before, "after": frame.after, "distractor": "",
+    }  # fmt: skip
+    if writing.distractors and rng.random() < writing.distractor_share:
+        told["distractor"] = distractor(rng.choice(writing.distractors), rng)
+    values: Values = {}
+    surfaces: dict[str, str] = {}
+    for attribute in spec.attributes:
+        _tell(spec, attribute, situation, rng, values, surfaces, told)
+    return Draw(f"w{index:05d}", (values,), (surfaces,), index, told)
+
+
+def _tell(
+    spec: Spec, attribute: Attribute, situation: Situation, rng: random.Random,
+    values: Values, surfaces: dict[str, str], told: dict[str, str],
+) -> None:  # fmt: skip
+    """Draw one attribute of a message that begins with a fact, and what the message is to say of it."""
+    name = attribute.name
+    if attribute.kind == "label":
+        allowed = [v for v in attribute.values if v in situation.allows.get(name, tuple(attribute.values))]
+        weights = [attribute.values[value].weight for value in allowed]
+        chosen = situation.sets.get(name) or rng.choices(allowed, weights)[0]
+        values[name] = chosen
+        if phrases := attribute.values[chosen].phrases:
+            surfaces[name] = capital(rng.choice(phrases))
+    elif attribute.kind in ("text", "copied"):
+        wordings = [w for w in situation.answers.get(name, ()) if told["thing"] or "{thing}" not in w]
+        values[name] = capital(rng.choice(wordings).replace("{thing}", told["thing"])) if wordings else None
+    elif rng.random() < attribute.absent_share:
+        values[name] = None
+    else:
+        values[name] = draw_value(attribute, rng)
+        form = said(attribute, str(values[name]), rng)
+        surfaces[name] = str(values[name])
+        inline = told["thing"] and attribute.inline and rng.random() < _INLINE_SHARE
+        if inline:
+            told[f"inline {name}"] = rng.choice(attribute.inline).replace("{ref}", form)
+        told[f"sentence {name}"] = capital(rng.choice(attribute.sentences or ("{ref}.",)).replace("{ref}", form))
+
+
+def situation_of(spec: Spec, drawn: Draw) -> Situation:
+    """The situation that a row was drawn from."""
+    return next(s for s in spec.situations if s.id == drawn.told["situation"])
+
+
+def distractor(phrase: str, rng: random.Random) -> str:
+    """A sentence with numbers that are nothing of what is asked for."""
+    day, month, year = rng.randint(1, 28), rng.randint(1, 12), rng.randint(2015, 2026)
+    named = MONTHS[month - 1]
+    amounts = (
+        f"${rng.randint(4, 900)}", f"{rng.randint(4, 2400)}.{rng.randint(0, 99):02d} euros",
+        f"£{rng.randint(5, 300)}.99", f"{rng.randint(1000, 4000)} dollars",
+    )  # fmt: skip
+    dates = (
+        f"{day:02d}.{month:02d}.{year}",
+        f"{day} {named}",
+        f"{named} {day}, {year}",
+        f"{year}-{month:02d}-{day:02d}",
+    )
+    codes = f"E{rng.randint(1, 99)}", str(rng.randint(400, 599)), str(rng.randint(1000, 9999))
+    return phrase.format(
+        amount=rng.choice(amounts),
+        date=rng.choice(dates),
+        count=rng.randint(2, 40),
+        small=rng.randint(2, 19),
+        year=rng.randint(2009, 2026),
+        phone=f"0{rng.randint(100, 999)} {rng.randint(100, 999)} {rng.randint(1000, 9999)}",
+        postcode=rng.randint(10000, 99999),
+        card=rng.randint(1000, 9999),
+        model=f"{rng.choice('ABKTX')}{rng.choice('RSZ')}-{rng.randint(100, 9999)}",
+        code=rng.choice(codes),
+    )
+
+
+def capital(text: str) -> str:
+    """`text` with a capital first letter."""
+    return text[:1].upper() + text[1:]

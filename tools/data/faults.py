@@ -1,0 +1,194 @@
+"""What can be wrong with a row whatever the behaviour: its form as a conversation, leftovers, secrets, language, loops.
+
+Each check is code, takes microseconds, and gives a kind and a reason. Not covered: whether a row means what it says.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from tunesmith.memory.records import TrainingRow, Verdict
+from tunesmith.tools.data.similarity import loops
+
+ROLES = ("system", "user", "assistant", "tool")
+ORDINARY = ("rehearsal", "near_miss")
+"""Origins of rows that hold the base's own answers: no behaviour, and nothing to be judged by it."""
+_TOKENS = re.compile(
+    r"<\|[a-z_]{2,30}\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:bos|eos|pad|unk)>|<(?:start|end)_of_turn>"
+    r"|###\s*(?:Instruction|Response|Input|Assistant|Human)\b|^\s*(?:Human|Assistant|User|Bot):\s",
+    re.IGNORECASE | re.MULTILINE,
+)
+_PLACES = re.compile(
+    r"\{\{[^{}\n]{0,60}\}\}|\{%[^{}\n]{0,60}%\}|\blorem ipsum\b"
+    r"|\[(?:insert|your|name|product|company|date)[^\]\n]{0,40}\]",
+    re.IGNORECASE,
+)
+_SECRETS = re.compile(
+    r"\bsk-[A-Za-z0-9_-]{16,}|\bAKIA[0-9A-Z]{12,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bhf_[A-Za-z0-9]{20,}"
+    r"|\bxox[abprs]-[\w-]{10,}|\bAIza[\w-]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY|\beyJ[\w-]{10,}\.[\w-]{10,}\."
+    r"|\bglpat-[\w-]{16,}|(?:api[_ -]?key|secret|token|passw(?:or)?d|bearer)\W{1,4}"
+    r"(?=\S*\d)(?=\S*[A-Za-z])[^\s\"',;]{12,}",
+    re.IGNORECASE,
+)
+_LONG_WORD = re.compile(r"[A-Za-z0-9+/_=-]{28,}")
+_SECRET_BITS = 4.0
+"""Entropy of a character from which a long word is no word: English has 4.1 over its alphabet, a word less."""
+_INJECTIONS = re.compile(
+    r"\b(?:ignore|disregard|forget)\b.{0,30}\b(?:previous|above|prior|earlier|all|your)\b.{0,30}"
+    r"\b(?:instructions?|prompts?|rules?|messages?|form)\b"
+    r"|\byou are now\b.{0,40}\b(?:free|unrestricted|jailbroken|dan|an? )"
+    r"|\b(?:reveal|print|repeat)\b.{0,20}\b(?:system )?prompt\b|^\s*(?:system|developer)\s*:|\bnew instructions?\s*:"
+    r"|\boverride\b.{0,20}\b(?:instructions?|rules?|safety)\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+_STOPWORDS = {
+    "English": "the of and to in is that it for was on are with as be this have from you not at but we my he she by an "
+    "or i me your can do what so",
+    "German": "der die das und ist nicht ein eine ich zu mit für auf von dem den sie wir es im auch aber wie bei oder "
+    "hat sind war nach mein",
+    "French": "le la les et est une un des du que qui dans pour pas je vous nous sur avec ce il elle au mais mon sont "
+    "être plus très",
+    "Spanish": "el la los las y es una un de que en por para no con se lo mi pero su al está muy hay como más del fue",
+    "Italian": "il lo la gli le e è un una di che non per con del della sono mi ma come più anche nel al ho questo",
+    "Portuguese": "o a os as e é um uma de que não para com do da em no na por mas meu minha está foi como mais",
+    "Dutch": "de het een en is van ik niet dat op te zijn voor met die er maar ook aan bij naar mijn wat was heb",
+}
+_WORDS = {name: frozenset(words.split()) for name, words in _STOPWORDS.items()}
+_SCRIPTS = (
+    ("Greek", "\u0370", "\u03ff"), ("Cyrillic", "\u0400", "\u04ff"), ("Hebrew", "\u0590", "\u05ff"),
+    ("Arabic", "\u0600", "\u06ff"), ("Indic", "\u0900", "\u0dff"), ("Thai", "\u0e00", "\u0e7f"),
+    ("Chinese or Japanese", "\u3040", "\u9fff"), ("Korean", "\uac00", "\ud7af"),
+)  # fmt: skip
+_CUT_END = re.compile(
+    r"(?:[,;:(\[{\"“–-]|\b(?:the|a|an|and|or|to|of|with|for|in|on|at|is|are|was|that|which|because|we|will))\s*$",
+    re.IGNORECASE,
+)
+
+
+def fault_of(problem: str) -> Verdict:
+    """The fault that a text tells, its kind before the colon."""
+    kind, _, reason = problem.partition(": ")
+    return Verdict(kind, reason or kind)
+
+
+def conversation_fault(row: TrainingRow) -> Verdict | None:
+    """Roles that no chat has: nothing to answer, an empty turn, an answer by somebody else, turns out of order."""
+    if not row.prompt or not row.completion:
+        return Verdict("roles", "a row needs messages to answer and an answer")
+    for message in (*row.prompt, *row.completion):
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES:
+            return Verdict("roles", f"{role!r} is no role of a chat; they are {', '.join(ROLES)}")
+        calls = bool(message.get("tool_calls"))
+        if not isinstance(content, str) and not (content is None and calls):
+            return Verdict("roles", f"the {role}'s message is no text")
+        if not (content or "").strip() and not calls:
+            return Verdict(
+                "empty", "there is no answer" if message in row.completion else f"the {role}'s turn is empty"
+            )
+    if row.prompt[-1]["role"] not in ("user", "tool"):
+        return Verdict("roles", f"the answer follows a message of the {row.prompt[-1]['role']}, not one of the user")
+    if row.completion[0]["role"] != "assistant" or row.completion[-1]["role"] != "assistant":
+        return Verdict("roles", "the answer is not the assistant's")
+    return _order(row)
+
+
+def _order(row: TrainingRow) -> Verdict | None:
+    roles = [str(message["role"]) for message in (*row.prompt, *row.completion)]
+    if "system" in roles[1:]:
+        return Verdict("roles", "a system message stands behind others")
+    talk = [role for role in roles if role != "system"]
+    pairs = pairwise(talk)
+    if talk[0] != "user" or any(a == b and a != "tool" for a, b in pairs):
+        return Verdict("roles", "user and assistant do not take turns")
+    return None
+
+
+def text_fault(row: TrainingRow, *, allowed: frozenset[str]) -> Verdict | None:
+    """Leftovers of templates, keys, injected instructions, another language, an answer cut off or in a loop.
+
+    `allowed` are the kinds and languages that the user's own examples hold: what they show is meant.
+    """
+    answer = _content(row.completion)
+    whole = "\n".join(str(m.get("content") or "") for m in (*row.prompt, *row.completion))
+    for kind, pattern in (("leftover", _TOKENS), ("leftover", _PLACES), ("secret", _SECRETS)):
+        if kind not in allowed and (odd := pattern.search(whole)):
+            return Verdict(kind, f"it holds {_hidden(kind, odd[0])}")
+    if "secret" not in allowed and (odd_word := _keylike(whole)):
+        return Verdict("secret", f"it holds {_hidden('secret', odd_word)}, which looks like a key")
+    if row.attributes.get("finish_reason") == "length" and row.origin != "rehearsal" and row.origin != "near_miss":
+        return Verdict("cut off", "the answer met the token limit")
+    if "injection" not in allowed and row.origin not in ORDINARY and (odd := _INJECTIONS.search(whole)):
+        return Verdict("injection", f"it holds an instruction to the model: {odd[0].strip()[:60]!r}")
+    if (language := other_language(whole, allowed)) and row.origin not in ORDINARY:
+        return Verdict("language", f"it is in {language}")
+    if loops(answer) or (row.origin not in ORDINARY and loops(_content(row.prompt[-1:]))):
+        return Verdict("loop", "it repeats itself")
+    return None
+
+
+def _content(messages: Sequence[dict[str, Any]]) -> str:
+    return str(messages[-1].get("content") or "") if messages else ""
+
+
+def _hidden(kind: str, text: str) -> str:
+    """What was found, for the screen: of a key only its beginning."""
+    return f"{text[:6]}…" if kind == "secret" else repr(text.strip()[:40])
+
+
+def _keylike(text: str) -> str:
+    for match in _LONG_WORD.finditer(text):
+        word = match[0]
+        mixed = any(c.isdigit() for c in word) and any(c.isalpha() for c in word)
+        counts = Counter(word)
+        bits = -sum(n / len(word) * math.log2(n / len(word)) for n in counts.values())
+        if mixed and bits >= _SECRET_BITS:
+            return word
+    return ""
+
+
+def shown_kinds(texts: Sequence[str]) -> frozenset[str]:
+    """What of the above the user's own examples show, so that it is no fault in a row."""
+    whole = "\n".join(texts)
+    found = {"English"}
+    if _TOKENS.search(whole) or _PLACES.search(whole):
+        found.add("leftover")
+    if _SECRETS.search(whole) or _keylike(whole):
+        found.add("secret")
+    if _INJECTIONS.search(whole):
+        found.add("injection")
+    found |= {language for text in texts if (language := other_language(text, frozenset({"English"})))}
+    if any(_CUT_END.search(text) for text in texts):
+        found.add("cut off")
+    return frozenset(found)
+
+
+def other_language(text: str, allowed: frozenset[str]) -> str:
+    """The language that a text is written in where it is none of `allowed`; empty where that cannot be told."""
+    letters = [c for c in text if c.isalpha()]
+    for name, first, last in _SCRIPTS:
+        share = sum(first <= c <= last for c in letters) / max(1, len(letters))
+        if share > 0.15 and name not in allowed:
+            return name
+    words = re.findall(r"[^\W\d_]+", text.lower())
+    hits = {name: sum(word in known for word in words) for name, known in _WORDS.items()}
+    best = max(hits, key=lambda name: hits[name])
+    own = max((hits[name] for name in allowed if name in hits), default=0)
+    enough = hits[best] >= 2 and hits[best] >= 0.18 * len(words) and hits[best] >= 2 * own
+    return best if best not in allowed and enough else ""
+
+
+def cut_off(answer: str, examples: Sequence[str], allowed: frozenset[str]) -> bool:
+    """Whether an answer stops where no sentence does, and the user's own answers never do."""
+    if "cut off" in allowed:
+        return False
+    if _CUT_END.search(answer):
+        return True
+    ends = {example.rstrip()[-1] for example in examples if example.rstrip()}
+    closed = ends <= set(".!?)]}\"'”")
+    return closed and answer.rstrip()[-1:] not in ends | set(".!?")

@@ -1,0 +1,139 @@
+"""The leakage gate: whether a row, its whole conversation, holds what a case of a suite asks or answers.
+
+Four looks, the cheap ones first: the same text, the same words, a run of eight words, and where an embedding model is
+installed the same sense. A user's own short fixed phrases (a frame, a closing line) are in every row and every case:
+runs of words that most cases share count for nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rapidfuzz import fuzz, process
+
+from tunesmith.memory.records import TrainingRow
+from tunesmith.tools.data.similarity import normal
+from tunesmith.tools.suites.case import Case
+
+RUN = 8
+_SHARED_CASES = 3
+"""A run of words in this many cases is a frame, not a case."""
+_CONTAINED_MIN_CHARS = 40
+EMBEDDED = 0.92
+"""Cosine from which two texts say the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A row and the case that it gives away."""
+
+    row_id: str
+    case_id: str
+    how: str
+    """exact, normalised, contained, alike, 8-gram, or embedding."""
+    score: float
+    row_text: str
+    case_text: str
+
+    def __str__(self) -> str:
+        return f"{self.how} {self.score:.0f} of 100 with case {self.case_id}: {self.case_text[:80]!r}"
+
+
+class LeakGate:
+    """The cases, asked about one row after another."""
+
+    def __init__(self, cases: Iterable[Case], slot: str, threshold: float) -> None:
+        self.threshold = threshold
+        self.ids: list[str] = []
+        self.texts: list[str] = []
+        for case in cases:
+            for text in _asked(case, slot):
+                self.ids.append(case.case_id)
+                self.texts.append(text)
+        self.words = [normal(text, digits_count=True) for text in self.texts]
+        self.digitless = [normal(text) for text in self.texts]
+        self.exact = {text: place for place, text in enumerate(self.words)}
+        self.runs = self._runs()
+
+    def _runs(self) -> dict[tuple[str, ...], int]:
+        found: dict[tuple[str, ...], int] = {}
+        owners: Counter[tuple[str, ...]] = Counter()
+        for place, text in enumerate(self.words):
+            for run in set(_ngrams(text)):
+                found.setdefault(run, place)
+                owners[run] += 1
+        return {run: place for run, place in found.items() if owners[run] < _SHARED_CASES}
+
+    def check(self, row_id: str, texts: Sequence[str], *, digits_count: bool = False) -> Pair | None:
+        """The case that any of a row's texts gives away, or None."""
+        for text in texts:
+            if (pair := self._check_one(row_id, text, digits_count)) is not None:
+                return pair
+        return None
+
+    def _check_one(self, row_id: str, text: str, digits_count: bool) -> Pair | None:
+        words = normal(text, digits_count=True)
+        if not words:
+            return None
+        if words in self.exact:
+            place = self.exact[words]
+            how = "exact" if text.strip() == self.texts[place].strip() else "normalised"
+            return self._pair(row_id, place, how, 100.0, text)
+        for run in _ngrams(words):
+            if run in self.runs:
+                return self._pair(row_id, self.runs[run], "8-gram", 100.0, text)
+        wanted = words if digits_count else normal(text)
+        choices = self.words if digits_count else self.digitless
+        for place, other in enumerate(choices):
+            if len(other) >= _CONTAINED_MIN_CHARS and other in wanted:
+                return self._pair(row_id, place, "contained", 100.0, text)
+        best = process.extractOne(wanted, choices, scorer=fuzz.ratio, score_cutoff=self.threshold)
+        if best is None and len(wanted.split()) >= _WORDS_FOR_ORDER:
+            best = process.extractOne(wanted, choices, scorer=fuzz.token_sort_ratio, score_cutoff=self.threshold)
+        return self._pair(row_id, best[2], "alike", best[1], text) if best else None
+
+    def _pair(self, row_id: str, place: int, how: str, score: float, text: str) -> Pair:
+        return Pair(row_id, self.ids[place], how, score, text, self.texts[place])
+
+    def embedded(self, rows: Sequence[tuple[str, str]], embedder: Any, cut: float = EMBEDDED) -> list[Pair]:
+        """The rows that say what a case says in other words, by an embedding model."""
+        if not self.texts or not rows:
+            return []
+        import numpy as np
+
+        cases = np.asarray(embedder.embed(self.texts), dtype=np.float32)
+        found = []
+        for start in range(0, len(rows), 256):
+            part = rows[start : start + 256]
+            vectors = np.asarray(embedder.embed([text for _, text in part]), dtype=np.float32)
+            scores = vectors @ cases.T
+            for (row_id, text), line in zip(part, scores, strict=True):
+                place = int(line.argmax())
+                if line[place] >= cut:
+                    found.append(self._pair(row_id, place, "embedding", float(line[place]) * 100, text))
+        return found
+
+
+_WORDS_FOR_ORDER = 5
+"""From here on the same words in another order are the same question; of fewer that is chance."""
+
+
+def row_texts(row: TrainingRow, text: str) -> list[str]:
+    """What a row says, turn by turn: its own text in place of the last message that is rendered around it."""
+    turns = [str(m.get("content") or "") for m in row.prompt[:-1] if m.get("role") in ("user", "assistant")]
+    return [text, *turns]
+
+
+def _asked(case: Case, slot: str) -> list[str]:
+    if isinstance(text := case.vars.get(slot), str):
+        return [text]
+    contents = [m.get("content") for m in case.messages if m.get("role") == "user"]
+    return [content for content in contents if isinstance(content, str) and content.strip()]
+
+
+def _ngrams(words: str) -> list[tuple[str, ...]]:
+    parts = words.split()
+    return [tuple(parts[n : n + RUN]) for n in range(len(parts) - RUN + 1)]

@@ -1,0 +1,81 @@
+"""Whether a written message can be a row's: it is a message, says what was drawn, and is nobody else's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+
+from tunesmith.tools.data.draw import Values
+from tunesmith.tools.data.similarity import Likeness, loops
+from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.typed_values import conflict, holds
+
+LIKE_AN_EXAMPLE = 85.0
+"""Similarity, of 100, from which a written message counts as one of the user's examples."""
+_WORDS_MAX = 120
+_NOT_A_MESSAGE = re.compile(
+    r"as an ai\b|language model|<\||^(?:sure|certainly|of course)[,!]|\bcan(?:no|')t assist\b|"
+    r"how can i (?:help|assist)|"
+    r"(?:provide|give) (?:me |us )?(?:more|the necessary) (?:context|information|details|materials)",
+    re.IGNORECASE,
+)
+"""What shows that a writer answered instead of writing."""
+_LEFTOVER = re.compile(
+    r"\[[^\]]{0,60}\]|\{\{?[^}]{0,60}\}?\}|<[a-z_/]{2,20}>|\b(?:lorem ipsum|your name here|TODO)\b", re.IGNORECASE
+)
+_NOTE = re.compile(r"^\W*(?:no )?[\w ]{2,20}: [\"“]")
+
+
+def prompt_problem(spec: Spec, prompt: str) -> str:
+    """Why a message cannot be a row's; empty: it can. The first word is the kind."""
+    words = len(prompt.split())
+    if not 1 <= words <= max(_WORDS_MAX, *(2 * len(example.prompt.split()) for example in spec.examples)):
+        return f"length: a message of {words} words"
+    if odd := _NOT_A_MESSAGE.search(prompt):
+        return f"role: the message holds {odd[0]!r}"
+    shown = " ".join(example.prompt for example in spec.examples)
+    if (odd := _LEFTOVER.search(prompt)) and not _LEFTOVER.search(shown):
+        return f"leftover: the message holds {odd[0]!r}"
+    if _NOTE.match(prompt) and not _NOTE.match(shown):
+        return "leftover: the message is the note that it was to be written for"
+    if loops(prompt):
+        return "loop: the message repeats itself"
+    place, score = _examples(tuple(example.prompt for example in spec.examples)).nearest(prompt, digits_count=True)
+    return f"leak: the message is {score:.0f} of 100 like example {place + 1}" if score >= LIKE_AN_EXAMPLE else ""
+
+
+@lru_cache(maxsize=8)
+def _examples(prompts: tuple[str, ...]) -> Likeness:
+    return Likeness(prompts)
+
+
+def drawn_problem(spec: Spec, values: Values, surfaces: Mapping[str, str], message: str) -> str:
+    """Why a message does not say what was drawn, as far as code can tell; empty: it does."""
+    for attribute in spec.attributes:
+        if attribute.name not in values:
+            continue
+        surface = surfaces.get(attribute.name, "")
+        if attribute.typed or attribute.kind == "weekday":
+            if clash := conflict(attribute, surface, message):
+                return f"value: {clash}"
+        elif attribute.kind == "copied" and surface and not holds(message, surface):
+            return f"value: {attribute.name}: {surface!r} is not in the message"
+        for name, value in attribute.values.items():
+            if name != values[attribute.name] and value.words and _says(message, value.words):
+                return f"label: reads as {attribute.name} {name}, drawn was {values[attribute.name]}"
+    return ""
+
+
+def _says(message: str, words: tuple[str, ...]) -> bool:
+    return any(re.search(rf"(?<!\w){re.escape(word)}", message, re.IGNORECASE) for word in words)
+
+
+def verbatim(spec: Spec, values: Values, message: str) -> Values:
+    """The values with what is copied written as the message writes it: its case is the message's."""
+    made = dict(values)
+    for attribute in spec.attributes:
+        value = values.get(attribute.name)
+        if attribute.kind == "copied" and value and (there := re.search(re.escape(value), message, re.IGNORECASE)):
+            made[attribute.name] = there[0]
+    return made

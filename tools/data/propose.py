@@ -1,0 +1,277 @@
+"""What a user left out of a spec, told from the words and the examples in code: attributes, form, rules, criteria.
+
+Deterministic, so that the same file is always the same behaviour; what needs a model (near misses, values of open
+attributes) is proposed where rows are made. Everything proposed may be changed in the file, field by field.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+from tunesmith.tools.data.answer_rules import NUMBER_WORDS, Rule, infer_rules, js_escape, listed
+from tunesmith.tools.data.answer_shape import Shape, shape_of
+from tunesmith.tools.data.spec import Answer, Attribute, Kind, Spec, Value
+from tunesmith.tools.data.typed_values import WEEKDAYS, holds
+
+TOPIC = "topic"
+"""Of messages that no other attribute makes different."""
+_ABSENT = ("-", "–", "none", "n/a", "unknown", "null")
+_ABSENT_WORDS = {"a dash": "-", "dash": "-", "null": None}
+_COPIED_SHARE = 0.75
+"""Of the examples, where a value stands in the message letter for letter; a user bends one now and then."""
+_ABSENT_SHARES = (0.15, 0.35)
+_ENUMERATION = re.compile(r"(?:[\w/-]+, )+[\w/-]+,? (?:or|and) [\w/-]+|[\w/-]+ or [\w/-]+")
+_WORDS_AT_MOST = re.compile(
+    rf"(?:at most|up to|no more than|one to) (\d+|{'|'.join(NUMBER_WORDS)}) words", re.IGNORECASE
+)
+_EXACT = re.compile(rf"exactly (\d+|{'|'.join(NUMBER_WORDS)}) digits", re.IGNORECASE)
+_PATTERNS: Mapping[Kind, str] = {
+    "email": r"[\w.+-]+@[\w-]+\.[\w.-]+",
+    "url": r"https?://\S+|www\.\S+",
+    "amount": r"\d+\.\d\d",
+    "digits": r"\d+",
+    "phone": r"\+?\d[\d /()-]{6,}\d",
+}
+_CONVERTED: Mapping[Kind, str] = {"time": r"\d\d:\d\d", "date": r"\d{4}-\d\d-\d\d"}
+
+
+def completed(spec: Spec, fields: Mapping[str, str] | None = None, labels: Mapping[str, str] | None = None) -> Spec:
+    """The spec with everything that its file leaves out; what it says stays. `fields` and `labels` name and explain."""
+    fields, labels = fields or {}, labels or {}
+    changes: dict[str, object] = {}
+    if not spec.attributes and spec.answer == Answer():
+        shape = shape_of([example.answer for example in spec.examples], spec.what, list(fields))
+        attributes = _attributes(spec, shape, fields, labels)
+        if any(a.shown for a in attributes) and (fields or labels or any(a.kind != "text" for a in attributes)):
+            changes = {"attributes": attributes, "answer": _answer(spec, shape, attributes)}
+        else:
+            changes = {"attributes": (_topic(),)}
+    made = spec.model_copy(update=changes)
+    if not spec.rules:
+        made = made.model_copy(update={"rules": _rules(made)})
+    if not spec.criteria:
+        made = made.model_copy(update={"criteria": _criteria(made)})
+    return Spec.model_validate(made.model_dump())
+
+
+# Attributes
+
+
+def _attributes(
+    spec: Spec, shape: Shape, fields: Mapping[str, str], labels: Mapping[str, str]
+) -> tuple[Attribute, ...]:
+    found = [_attribute(spec, shape, name, fields.get(name, ""), labels) for name in shape.names]
+    found = [_absent_by_label(spec, shape, attribute, found) for attribute in found]
+    fixed = all(a.kind != "text" or a.absent_where or a.absent_share for a in found)
+    return (*found, *([_topic()] if fixed and shape.form != "lines" else []))
+
+
+def _topic() -> Attribute:
+    return Attribute(name=TOPIC, kind="text", means="what the message is about", shown=False, words_max=6)
+
+
+def _attribute(spec: Spec, shape: Shape, name: str, means: str, labels: Mapping[str, str]) -> Attribute:
+    pairs = [
+        (example.prompt, record[name])
+        for example, records in zip(spec.examples, shape.records, strict=True)
+        for record in records
+    ]
+    absent = _absent_of(spec, pairs, means)
+    given = [(message, value) for message, value in pairs if value is not None and value not in absent]
+    kind, values = _kind_of(spec, name, means, given, labels)
+    shown_absent = next((value for _, value in pairs if value in absent), absent[0] if absent else None)
+    missing = len(pairs) - len(given)
+    lacks = bool(shape.otherwise) and shape.form == "text" and kind in _PATTERNS
+    share = (missing + (len(spec.examples) - len(pairs) if lacks else 0)) / max(1, len(spec.examples))
+    low, high = _ABSENT_SHARES
+    return Attribute(
+        name=name,
+        kind=kind,
+        means=means or _sentence(spec.what, name),
+        values=values,
+        absent_share=round(min(high, max(low, share)), 2) if share or absent else 0,
+        absent_as=shown_absent,
+        lengths=_lengths(spec, means, [value for _, value in given]) if kind == "digits" else (),
+        words_max=_words_max(spec, name, means) if kind in ("copied", "text") else 0,
+    )
+
+
+def _absent_of(spec: Spec, pairs: Sequence[tuple[str, str | None]], means: str) -> list[str | None]:
+    """What the answer shows where the message does not say it, the one that was stated first."""
+    stated = re.search(r"\bor ([\w ./-]+?)\.?\s*$", means)
+    words = stated[1].strip().lower() if stated else ""
+    if {value for _, value in pairs if value} <= set(listed(means)):
+        words = ""  # "positive, mixed or neutral" ends with a value as good as the others
+    known = {str(value).lower() for _, value in pairs if value is not None}
+    found: list[str | None] = []
+    if words in _ABSENT_WORDS:
+        found.append(_ABSENT_WORDS[words])
+    elif words and words in known and not any(holds(m, str(v)) for m, v in pairs if str(v).lower() == words):
+        found.append(next(str(v) for _, v in pairs if str(v).lower() == words))
+    quoted = {text.lower() for text in re.findall(r"[\"“]([^\"”]+)[\"”] where", spec.what)}
+    for message, value in pairs:
+        if value is None or ((value.lower() in _ABSENT or value.lower() in quoted) and not holds(message, value)):
+            found.append(value)
+    return list(dict.fromkeys(found))
+
+
+def _kind_of(
+    spec: Spec, name: str, means: str, given: Sequence[tuple[str, str]], labels: Mapping[str, str]
+) -> tuple[Kind, dict[str, Value]]:
+    seen = {value for _, value in given}
+    if seen and seen <= set(labels):
+        return "label", {value: Value(means=text) for value, text in labels.items()}
+    stated = _stated_values(spec, means, seen)
+    if stated and _are_weekdays(stated):
+        return "weekday", {value: Value() for value in sorted(stated, key=_weekday_place)}
+    if stated:
+        return "label", {value: Value(means=_meaning(spec.what, value)) for value in stated}
+    if seen and _are_weekdays(list(seen)):
+        short = all(len(value) == 3 for value in seen)
+        return "weekday", {day[:3] if short else day: Value() for day in WEEKDAYS}
+    verbatim = sum(holds(message, value) for message, value in given)
+    if given and verbatim >= _COPIED_SHARE * len(given):
+        kinds = [kind for kind, pattern in _PATTERNS.items() if all(re.fullmatch(pattern, value) for value in seen)]
+        return (kinds[0] if kinds else "copied"), {}
+    kinds = [kind for kind, pattern in _CONVERTED.items() if seen and all(re.fullmatch(pattern, v) for v in seen)]
+    if kinds:
+        return kinds[0], {}
+    meant = seen and all(_meaning(spec.what, value) for value in seen)
+    repeated = meant or (len(given) > len(seen) and len(seen) >= 2 and all(len(value.split()) == 1 for value in seen))
+    return (
+        ("label", {value: Value(means=_meaning(spec.what, value)) for value in sorted(seen)})
+        if repeated
+        else ("text", {})
+    )
+
+
+def _stated_values(spec: Spec, means: str, seen: set[str]) -> list[str]:
+    """The enumeration in the user's words that holds every value of the examples."""
+    for text in (means, spec.what):
+        for match in _ENUMERATION.finditer(re.sub(r" \([^()]*\)", "", text)):
+            values = listed(match[0])
+            if len(seen) >= 1 and len(values) >= 2 and seen <= set(values):
+                return values
+    return []
+
+
+def _meaning(what: str, value: str) -> str:
+    """What stands in brackets behind a value, as in "positive (only praise)"."""
+    match = re.search(rf"(?<!\w){re.escape(value)} \(([^()]+)\)", what)
+    return match[1] if match else ""
+
+
+def _are_weekdays(values: Sequence[str]) -> bool:
+    return len(values) >= 2 and all(_weekday_place(value) < 7 for value in values)
+
+
+def _weekday_place(value: str) -> int:
+    known = [n for n, day in enumerate(WEEKDAYS) if value.lower() in (day.lower(), day[:3].lower(), day[:4].lower())]
+    return known[0] if known else 7
+
+
+def _absent_by_label(spec: Spec, shape: Shape, attribute: Attribute, found: Sequence[Attribute]) -> Attribute:
+    """Where an attribute is missing for one value of a label and never for another, that value is the reason."""
+    records = [record for records in shape.records for record in records]
+    for label in found:
+        if label.kind != "label" or label.name == attribute.name:
+            continue
+        missing = {r[label.name] for r in records if r[attribute.name] == attribute.absent_as}
+        present = {r[label.name] for r in records if r[attribute.name] != attribute.absent_as}
+        told = [value for value in missing - present if value is not None]
+        if missing and told == list(missing) and attribute.kind in ("copied", "text"):
+            where = {label.name: tuple(told)}
+            return attribute.model_copy(update={"absent_share": 0, "absent_where": where})
+    return attribute
+
+
+def _sentence(what: str, name: str) -> str:
+    """The sentence that says what a slot is: the one that begins with its name, else the first that holds it."""
+    sentences = re.split(r"(?<=[.;])\s+", what)
+    begins = [s for s in sentences if re.match(rf"(?:The )?{re.escape(name)}\b", s)]
+    holding = [s for s in sentences if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", s)]
+    return (begins or holding or [""])[0].rstrip(".;")
+
+
+def _words_max(spec: Spec, name: str, means: str) -> int:
+    match = _WORDS_AT_MOST.search(means) or _WORDS_AT_MOST.search(_sentence(spec.what, name))
+    return _number(match[1]) if match else 0
+
+
+def _lengths(spec: Spec, means: str, values: Sequence[str]) -> tuple[int, ...]:
+    match = _EXACT.search(means) or _EXACT.search(spec.what)
+    return (_number(match[1]),) if match else tuple(sorted({len(value) for value in values}))
+
+
+def _number(word: str) -> int:
+    return int(word) if word.isdigit() else NUMBER_WORDS.index(word.lower()) + 1
+
+
+# Answer, rules, criteria
+
+
+def _answer(spec: Spec, shape: Shape, attributes: Sequence[Attribute]) -> Answer:
+    needs: tuple[str, ...] = ()
+    if shape.otherwise and shape.form == "text":
+        lacking = [e.prompt for e, records in zip(spec.examples, shape.records, strict=True) if not records]
+        typed = [a for a in attributes if a.shown and (a.kind in _PATTERNS or a.kind == "copied")]
+        needs = tuple(a.name for a in typed[:1]) if lacking else ()
+    return Answer(form=shape.form, template=shape.template, otherwise=shape.otherwise, needs=needs)  # type: ignore[arg-type]
+
+
+def _rules(spec: Spec) -> tuple[Rule, ...]:
+    answers = [example.answer for example in spec.examples]
+    found = list(infer_rules(answers, what=spec.what, never=spec.never))
+    if spec.answer.form == "json":
+        properties = {a.name: {"enum": list(a.values)} for a in spec.labels if a.shown and not a.absent_share}
+        if properties:
+            says = "; ".join(f"{name} is one of {', '.join(of['enum'])}" for name, of in properties.items())
+            found.append(Rule(says=says, type="is-json", value={"type": "object", "properties": properties}))
+        names = [a.name for a in spec.attributes if a.shown]
+        ordered = r"^\s*\{\s*" + r",\s*".join(f'"{js_escape(name)}":[^\\n]*?' for name in names) + r"\}\s*$"
+        found.append(Rule(says=f"one line, the keys in this order: {', '.join(names)}", type="regex", value=ordered))
+    elif spec.answer.template:
+        says = f"the answer has the form {spec.answer.template!r}"
+        says += f", or is {spec.answer.otherwise!r}" if spec.answer.otherwise else ""
+        found.append(Rule(says=says, type="regex", value=form_pattern(spec)))
+    kept = [rule for rule in found if rule.type != "word-count" or spec.answer.form in ("written", "text")]
+    unique = {json.dumps([rule.type, rule.value], sort_keys=True): rule for rule in kept}
+    return tuple(unique.values())
+
+
+def form_pattern(spec: Spec) -> str:
+    """The answers' template as a pattern that JavaScript and Python read alike."""
+    parts = re.split(r"\{(\w+)\}", spec.answer.template)
+    line = "".join(_slot_pattern(spec.attribute(p)) if n % 2 else _escaped(p) for n, p in enumerate(parts))
+    body = rf"{line}(?:\n{line})*" if spec.answer.form == "lines" else line
+    options = [body, *([_escaped(spec.answer.otherwise)] if spec.answer.otherwise else [])]
+    return rf"^\s*(?:{'|'.join(options)})\s*$"
+
+
+def _escaped(text: str) -> str:
+    return js_escape(text).replace("\n", "\\n")
+
+
+def _slot_pattern(attribute: Attribute) -> str:
+    absent = [js_escape(attribute.absent_as)] if attribute.absent_as and attribute.absent_share else []
+    if attribute.kind in ("label", "weekday"):
+        return f"(?:{'|'.join([*map(js_escape, attribute.values), *absent])})"
+    body = {"time": "[0-2][0-9]:[0-5][0-9]", "date": "[0-9]{4}-[0-9]{2}-[0-9]{2}"}.get(attribute.kind, r"[^\n]+?")
+    if attribute.kind == "digits" and attribute.lengths:
+        body = "|".join(f"[0-9]{{{n}}}" for n in attribute.lengths)
+    return f"(?:{'|'.join([body, *absent])})"
+
+
+def _criteria(spec: Spec) -> tuple[str, ...]:
+    found = []
+    for attribute in spec.attributes:
+        if not attribute.shown:
+            continue
+        if attribute.kind == "label" and any(value.means for value in attribute.values.values()):
+            told = "; ".join(f"{name}: {value.means}" for name, value in attribute.values.items())
+            found.append(f"{attribute.name} fits the message ({told})")
+        elif attribute.kind in ("copied", "text"):
+            found.append(f"{attribute.name} is what this message says ({attribute.means})")
+    return (*found[:4], f"the answer is right for this very message: {spec.what}"[:1000])

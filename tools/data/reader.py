@@ -1,0 +1,235 @@
+"""The reader at work: tried out on the user's examples first, then asked about every message that was written."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from tunesmith.tools.core.stage import Frozen
+from tunesmith.tools.data.answer_log import Asker
+from tunesmith.tools.data.draw import Values
+from tunesmith.tools.data.example_values import Shown, parsed
+from tunesmith.tools.data.reading import (
+    Disagreement,
+    answer_request,
+    disagreements,
+    kind_request,
+    label_request,
+    yes,
+)
+from tunesmith.tools.data.spec import Attribute, Spec
+from tunesmith.tools.serving.client import ChatRequest
+
+SAMPLES = 2
+"""Readings of each label; all of them must be the value that was drawn."""
+_LABEL_RIGHT, _NO_SHARE, _KIND_SHOTS, _KIND_TRIED = 0.6, 0.75, 3, 16
+
+
+class Trust(Frozen):
+    """What the reader can tell, as tried out on the user's own examples; what it cannot is not asked of it."""
+
+    labels: dict[str, float] = Field(default_factory=dict)
+    """Label → share of the examples that it reads right."""
+    answers: float = 1.0
+    """Share of the examples whose whole answer it reads right; 1 where that is not asked."""
+    kind_yes: float = 0.0
+    """Share of the examples that it takes for the kind."""
+    kind_no: float = 0.0
+    """Share of ordinary prompts that it does not take for the kind."""
+    kind_cut: float = 0.5
+    """Probability of yes from which a message counts as of the kind."""
+
+    def label(self, name: str) -> bool:
+        """Whether its reading of a label counts."""
+        return self.labels.get(name, 0.0) >= _LABEL_RIGHT
+
+    @property
+    def kind(self) -> bool:
+        """Whether its word on what is of the kind counts."""
+        return self.kind_yes >= 0.999 and self.kind_no >= _NO_SHARE
+
+    @property
+    def reads_answers(self) -> bool:
+        """Whether its reading of whole answers counts."""
+        return self.answers >= _LABEL_RIGHT
+
+
+@dataclass(frozen=True, slots=True)
+class ToRead:
+    """A written message and what was drawn for it."""
+
+    identity: str
+    message: str
+    values: Values
+
+
+class Reader:
+    """Reads messages back; `pieces` are the shots of an answer that is a list, one sentence each."""
+
+    def __init__(
+        self, spec: Spec, asker: Asker, ordinary: Sequence[str], seed: int, pieces: Sequence[Shown] = ()
+    ) -> None:
+        self.spec, self.asker = spec, asker
+        shuffled = random.Random(f"{seed}/ordinary").sample(list(ordinary), len(ordinary))
+        self.others, self.tried = shuffled[:_KIND_SHOTS], shuffled[_KIND_SHOTS : _KIND_SHOTS + _KIND_TRIED]
+        self.shots = _answer_shots(spec, pieces)
+        self.whole = reads_whole(spec)
+        self.counts: dict[str, dict[str, dict[str, int]]] = {}
+        """Attribute → as drawn → as read → how often: labels by their values, others by whether they agree."""
+        self.trust = self._tried_out()
+
+    def _count(self, attribute: str, drawn: str, read: str) -> None:
+        by_drawn = self.counts.setdefault(attribute, {}).setdefault(drawn, {})
+        by_drawn[read] = by_drawn.get(read, 0) + 1
+
+    def disagreements(self, messages: Sequence[ToRead]) -> dict[str, list[Disagreement]]:
+        """Of each message, where reading and drawing differ."""
+        found: dict[str, list[Disagreement]] = {one.identity: [] for one in messages}
+        for label in self.spec.labels:
+            if label.shown and self.trust.label(label.name) and not self.whole:
+                self._read_label(label, messages, found)
+        if self.whole and self.trust.reads_answers:
+            self._read_answers(messages, found)
+        return found
+
+    def _read_label(self, label: Attribute, messages: Sequence[ToRead], found: dict[str, list[Disagreement]]) -> None:
+        asked = [one for one in messages if one.values.get(label.name)]
+        for turn in range(SAMPLES):
+            still = [one for one in asked if not found[one.identity]]
+            requests = [
+                label_request(
+                    self.spec, label, one.message, self.asker.model, f"r/{label.name}/{turn}/{one.identity}", turn
+                )
+                for one in still
+            ]
+            answers = self.asker.ask(requests, "reading back")
+            for one, request in zip(still, requests, strict=True):
+                told = answers[request.id].text.strip() if request.id in answers else ""
+                drawn = one.values[label.name] or ""
+                self._count(label.name, drawn, told or "nothing")
+                if told != drawn:
+                    found[one.identity].append(Disagreement(label.name, drawn, told or "nothing"))
+
+    def _read_answers(self, messages: Sequence[ToRead], found: dict[str, list[Disagreement]]) -> None:
+        requests = [
+            answer_request(self.spec, one.message, self.shots, self.asker.model, f"r/answer/{one.identity}", 0)
+            for one in messages
+        ]
+        answers = self.asker.ask(requests, "reading back")
+        for one, request in zip(messages, requests, strict=True):
+            if request.id not in answers:
+                found[one.identity].append(Disagreement("answer", "drawn", "not answered"))
+                continue
+            told = self._parsed(answers[request.id].text)
+            differ = disagreements(self.spec, one.values, one.message, told)
+            found[one.identity] += differ
+            self._count_answer(one.values, told or {}, {d.attribute for d in differ})
+
+    def _count_answer(self, drawn: Values, told: Values, differ: set[str]) -> None:
+        for attribute in self.spec.attributes:
+            if not attribute.shown or attribute.typed:
+                continue
+            if attribute.kind == "label":
+                self._count(attribute.name, str(drawn.get(attribute.name)), str(told.get(attribute.name)))
+            else:
+                there = "nothing" if drawn.get(attribute.name) is None else "something"
+                self._count(attribute.name, there, "other" if attribute.name in differ else there)
+
+    def _parsed(self, text: str) -> Values | None:
+        records = parsed(self.spec, text)
+        return records[0] if records else None
+
+    def of_kind(self, messages: Mapping[str, str]) -> dict[str, float]:
+        """Of each message, the probability that it is of the kind; empty where the reader cannot tell."""
+        if not self.trust.kind:
+            return {}
+        requests = [
+            kind_request(self.spec, text, self.others, self.asker.model, f"k/{identity}")
+            for identity, text in messages.items()
+        ]
+        answers = self.asker.ask(requests, "telling what is of the kind")
+        return {identity: yes(answers[f"k/{identity}"]) for identity in messages if f"k/{identity}" in answers}
+
+    def not_of_kind(self, texts: Sequence[str]) -> list[str]:
+        """The texts that are not of the kind; all of them where the reader cannot tell."""
+        told = self.of_kind({text: text for text in texts})
+        return [text for text in texts if told.get(text, 0.0) < self.trust.kind_cut]
+
+    def _tried_out(self) -> Trust:
+        spec, model = self.spec, self.asker.model
+        labels = [a for a in spec.labels if a.shown] if not self.whole else []
+        requests: list[ChatRequest] = []
+        for place, example in enumerate(spec.examples):
+            requests += [
+                label_request(spec, label, example.prompt, model, f"t/{label.name}/{place}", 0, without=place)
+                for label in labels
+            ]
+            requests.append(kind_request(spec, example.prompt, self.others, model, f"t/kind/{place}", without=place))
+        for place, (message, _) in enumerate(self.shots if self.whole else ()):
+            rest = [shot for other, shot in enumerate(self.shots) if other != place]
+            requests.append(answer_request(spec, message, rest, model, f"t/answer/{place}", 0))
+        requests += [
+            kind_request(spec, text, self.others, model, f"t/ordinary/{n}") for n, text in enumerate(self.tried)
+        ]
+        answers = self.asker.ask(requests, "trying the reader out")
+        kind = [yes(answers[f"t/kind/{n}"]) for n in range(len(spec.examples)) if f"t/kind/{n}" in answers]
+        ordinary = [yes(answers[f"t/ordinary/{n}"]) for n in range(len(self.tried)) if f"t/ordinary/{n}" in answers]
+        cut = _cut(kind, ordinary)
+        return Trust(
+            labels={label.name: self._label_right(label, answers) for label in labels},
+            answers=self._answers_right(answers) if self.whole else 1.0,
+            kind_yes=round(sum(p >= cut for p in kind) / max(1, len(kind)), 3),
+            kind_no=round(sum(p < cut for p in ordinary) / max(1, len(ordinary)), 3),
+            kind_cut=cut,
+        )
+
+    def _label_right(self, label: Attribute, answers: Mapping[str, object]) -> float:
+        right = told = 0
+        for place, example in enumerate(self.spec.examples):
+            records = parsed(self.spec, example.answer)
+            response = answers.get(f"t/{label.name}/{place}")
+            if records and records[0].get(label.name) and response is not None:
+                told += 1
+                right += getattr(response, "text", "").strip() == records[0][label.name]
+        return round(right / max(1, told), 3)
+
+    def _answers_right(self, answers: Mapping[str, object]) -> float:
+        right = 0
+        for place, (message, answer) in enumerate(self.shots):
+            records = parsed(self.spec, answer)
+            values: Values = records[0] if records else dict.fromkeys(a.name for a in self.spec.attributes if a.shown)
+            read = self._parsed(getattr(answers.get(f"t/answer/{place}"), "text", ""))
+            right += not disagreements(self.spec, values, message, read)
+        return round(right / max(1, len(self.shots)), 3)
+
+
+def _cut(kind: Sequence[float], ordinary: Sequence[float]) -> float:
+    """Where the probabilities of examples and ordinary prompts are parted best; the middle where that is as good."""
+    cuts = [0.5, 0.3, 0.7, 0.2, 0.8, 0.1, 0.9, 0.05, 0.95]
+    return max(cuts, key=lambda cut: sum(p >= cut for p in kind) * len(ordinary) + sum(p < cut for p in ordinary))
+
+
+def reads_whole(spec: Spec) -> bool:
+    """Whether a label alone does not tell: an open text, or something copied that may be missing, is in the answer."""
+    if spec.answer.form == "written" or spec.seeded:
+        return False
+    texts = [a for a in spec.attributes if a.shown and a.kind == "text"]
+    lacking = [a for a in spec.attributes if a.shown and a.kind == "copied" and a.absent_share]
+    return bool(texts or lacking)
+
+
+def _answer_shots(spec: Spec, pieces: Sequence[Shown]) -> list[tuple[str, str]]:
+    """(message, answer) of the examples; of an answer that is a list, sentence by sentence."""
+    if spec.answer.form != "lines":
+        return [(example.prompt, example.answer) for example in spec.examples]
+    from tunesmith.tools.data.answer_shape import fill
+
+    shots = []
+    for piece in pieces:
+        values = {a.name: piece.values.get(a.name) or a.absent_as or "" for a in spec.attributes if a.shown}
+        answer = fill(spec.answer.template, values) if piece.values else spec.answer.otherwise
+        shots.append((piece.message, answer))
+    return shots

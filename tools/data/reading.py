@@ -1,0 +1,186 @@
+"""Reading a message back: by another request than the one that wrote it, its attributes are told from it alone.
+
+A row is kept only where reading and drawing agree. Typed values are found by code; labels are chosen by the model among
+their values, several times with the examples in another order; the rest is the whole answer, held to its form. Whether
+the model can read is tried out first on the user's own examples, each without itself among the shots.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.tools.data.answer_rules import js_escape
+from tunesmith.tools.data.description import Example
+from tunesmith.tools.data.draw import Values
+from tunesmith.tools.data.example_values import overlap, parsed, stems
+from tunesmith.tools.data.spec import Attribute, Spec
+from tunesmith.tools.data.typed_values import holds
+from tunesmith.tools.data.writer_requests import kind_of, prompt_text
+from tunesmith.tools.serving.client import ChatRequest, ChatResponse
+
+_SHOTS = 6
+_TEXT_IN_MESSAGE, _TEXT_IN_READING = 0.34, 0.5
+"""Of a free text's words: how many stand in the message, or in the reading, for them to be about the same."""
+_YES_NO: Mapping[str, Any] = {"logprobs": True, "top_logprobs": 20}
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """An attribute that was read otherwise than it was drawn."""
+
+    attribute: str
+    drawn: str
+    read: str
+
+
+def label_request(
+    spec: Spec, label: Attribute, message: str, model: str, identity: str, turn: int, without: int = -1
+) -> ChatRequest:
+    """Asks which value a label has in a message; `turn` orders the values and the examples."""
+    rng = random.Random(f"{label.name}/{turn}")
+    names = rng.sample(list(label.values), len(label.values))
+    values = "\n".join(
+        f"- {name}" + (f": {label.values[name].means}" if label.values[name].means else "") for name in names
+    )
+    asked = prompt_text("read-label", name=label.name, means=label.means or label.name, values=values)
+    shots = [
+        (example.prompt, value)
+        for place, example in enumerate(spec.examples)
+        if place != without and (value := _value_in(spec, example, label.name)) is not None
+    ]
+    turns = [t for text, value in rng.sample(shots, len(shots))[:_SHOTS] for t in (_user(text), _assistant(value))]
+    extra = {"structured_outputs": {"choice": names}}
+    return ChatRequest(identity, model, [_system(asked), *turns, _user(message)], 8, extra=extra)
+
+
+def _value_in(spec: Spec, example: Example, name: str) -> str | None:
+    records = parsed(spec, example.answer)
+    return records[0].get(name) if records else None
+
+
+def answer_request(
+    spec: Spec, message: str, shots: Sequence[tuple[str, str]], model: str, identity: str, turn: int
+) -> ChatRequest:
+    """Asks for the answer itself, held to its form."""
+    asked = prompt_text("read-answer", when=kind_of(spec), what=spec.what, never=spec.never.rstrip(". "))
+    order = random.Random(f"answer/{turn}").sample(list(shots), len(shots))[:_SHOTS]
+    turns = [t for text, answer in order for t in (_user(text), _assistant(answer))]
+    messages = [_system(asked), *turns, _user(message)]
+    return ChatRequest(identity, model, messages, spec.max_tokens, extra={"structured_outputs": grammar(spec)})
+
+
+def grammar(spec: Spec) -> dict[str, Any]:
+    """What a server holds a read answer to: one record, or what stands for none."""
+    if spec.answer.form == "json":
+        properties = {a.name: _json_schema(a) for a in spec.attributes if a.shown}
+        return {
+            "json": {
+                "type": "object",
+                "required": list(properties),
+                "additionalProperties": False,
+                "properties": properties,
+            }
+        }
+    parts = re.split(r"\{(\w+)\}", spec.answer.template)
+    line = "".join(_slot(spec.attribute(p)) if n % 2 else js_escape(p) for n, p in enumerate(parts)).replace(
+        "\n", "\\n"
+    )
+    other = js_escape(spec.answer.otherwise).replace("\n", "\\n")
+    return {"regex": f"({line})|({other})" if other else line}
+
+
+def _slot(attribute: Attribute) -> str:
+    absent = [js_escape(attribute.absent_as)] if attribute.absent_as else []
+    if attribute.kind in ("label", "weekday"):
+        return f"({'|'.join([*map(js_escape, attribute.values), *absent])})"
+    if attribute.kind == "digits" and attribute.lengths:
+        return f"({'|'.join([*(f'[0-9]{{{n}}}' for n in attribute.lengths), *absent])})"
+    return "[0-2][0-9]:[0-5][0-9]" if attribute.kind == "time" and not absent else r"[^\n()]{1,80}"
+
+
+def _json_schema(attribute: Attribute) -> dict[str, Any]:
+    if attribute.kind in ("label", "weekday"):
+        return {"enum": [*attribute.values, *([None] if attribute.absent_share else [])]}
+    lacks = attribute.absent_share or attribute.absent_where
+    return {"type": ["string", "null"] if lacks else "string", "maxLength": 120}
+
+
+def disagreements(spec: Spec, values: Values, message: str, read: Values | None) -> list[Disagreement]:
+    """Where a read answer differs from what was drawn; None stands for the answer of an empty list."""
+    if read is None:
+        read = {}
+    found = []
+    for attribute in spec.attributes:
+        if not attribute.shown or attribute.typed or attribute.kind == "weekday" or attribute.name not in values:
+            continue
+        drawn, told = values[attribute.name], read.get(attribute.name)
+        if not _same(attribute, drawn, told, message):
+            found.append(Disagreement(attribute.name, drawn or "nothing", told or "nothing"))
+    return found
+
+
+def _same(attribute: Attribute, drawn: str | None, told: str | None, message: str) -> bool:
+    if drawn is None or told is None:
+        return drawn is told
+    if attribute.kind == "label":
+        return drawn == told
+    if attribute.kind == "copied":
+        same = bool(stems(drawn) & stems(told)) or drawn.lower() in told.lower() or told.lower() in drawn.lower()
+        return holds(message, drawn) and same
+    one = {attribute.name: drawn}
+    return overlap(one, message) >= _TEXT_IN_MESSAGE or overlap(one, told) >= _TEXT_IN_READING
+
+
+# Yes and no
+
+
+def yes_no_request(spec: Spec, criterion: str, message: str, answer: str, model: str, identity: str) -> ChatRequest:
+    """Asks whether an answer does what a criterion says, to be read off the probability of yes against no."""
+    asked = prompt_text("judge-row", criterion=criterion, message=message, answer=answer)
+    return ChatRequest(identity, model, [_user(asked)], 1, extra=dict(_YES_NO))
+
+
+def kind_request(
+    spec: Spec, message: str, others: Sequence[str], model: str, identity: str, *, without: int = -1
+) -> ChatRequest:
+    """Asks whether a message is of the kind; shown are examples, but for one, and `others` that are not."""
+    shown = [(example.prompt, "yes") for place, example in enumerate(spec.examples) if place != without][: len(others)]
+    turns = []
+    for number in range(max(len(shown), len(others))):
+        for text, answer in (*shown[number : number + 1], *((other, "no") for other in others[number : number + 1])):
+            turns += [_user(_kind_question(spec, text)), _assistant(answer)]
+    messages = [*turns, _user(_kind_question(spec, message))]
+    return ChatRequest(identity, model, messages, 1, extra=dict(_YES_NO))
+
+
+def _kind_question(spec: Spec, message: str) -> str:
+    return f"A kind of messages: {kind_of(spec)}.\n\nThe message: {message}\n\nIs it of that kind? Answer yes or no."
+
+
+def yes(response: ChatResponse) -> float:
+    """The probability of yes against no; by the answered word where the server gave no probabilities."""
+    sums = {"yes": 0.0, "no": 0.0}
+    for token, logprob in response.first_token.items():
+        word = token.strip().lower()
+        if word in sums:
+            sums[word] += math.exp(logprob)
+    if not any(sums.values()):
+        return 1.0 if response.text.strip().lower().startswith("yes") else 0.0
+    return sums["yes"] / (sums["yes"] + sums["no"])
+
+
+def _system(content: str) -> dict[str, str]:
+    return {"role": "system", "content": content}
+
+
+def _user(content: str) -> dict[str, str]:
+    return {"role": "user", "content": content}
+
+
+def _assistant(content: str) -> dict[str, str]:
+    return {"role": "assistant", "content": content}

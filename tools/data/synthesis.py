@@ -1,0 +1,308 @@
+"""Rows from drawn attributes: a message is written for them, checked by code, read back by the model, and then kept.
+
+Three ways, one for each kind of spec: messages that begin with a fact (`seeded`), messages that are written whole, and
+lists, whose messages are put together from sentences that were written and read one by one. The answer is composed by
+code from what was drawn; only where nothing decides it does a model write it (`answers`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from tunesmith.tools.data.answer_log import Asker
+from tunesmith.tools.data.draw import LINES, Draw, Pools, Values, answer_of, draw, in_turn
+from tunesmith.tools.data.example_values import Shown, shown_examples, shown_pieces
+from tunesmith.tools.data.fact_messages import compose, go_on_messages, problems, taken, typed
+from tunesmith.tools.data.message_checks import drawn_problem, prompt_problem, verbatim
+from tunesmith.tools.data.pools import fill_pools
+from tunesmith.tools.data.reader import Reader, ToRead
+from tunesmith.tools.data.reading import Disagreement
+from tunesmith.tools.data.similarity import Likeness
+from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.writer_requests import (
+    LISTED,
+    Note,
+    distinct,
+    filler_request,
+    listed_lines,
+    messages_request,
+    written_messages,
+)
+from tunesmith.tools.serving.client import ChatRequest, ChatResponse
+
+ALIKE = 90.0
+"""Similarity, of 100, from which a message is written anew for being like another row's."""
+_CONTINUE = {"continue_final_message": True, "add_generation_prompt": False, "top_k": 40}
+_NOTES = 5
+"""Messages that are asked for together."""
+_USES_OF_A_SENTENCE = 2
+_SENTENCE_ROUNDS = 3
+_FILLERS = (0, 0, 1, 1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A row as it came: what was drawn, its message, its answer, and what is wrong with it."""
+
+    drawn: Draw
+    message: str
+    answer: str = ""
+    problem: str = ""
+    """Why it cannot be kept as it is; the first word is the kind. Empty: nothing that code or the reader can tell."""
+    read: tuple[Disagreement, ...] = ()
+    attempt: int = 1
+    of_kind: float | None = None
+    finish_reason: str | None = None
+
+
+@dataclass(slots=True)
+class Synthesis:
+    """The rows of one behaviour, written by one model."""
+
+    spec: Spec
+    asker: Asker
+    rows: int
+    seed: int
+    temperature: float
+    tries: int
+    reader: Reader | None = None
+    keep: Callable[[Written], None] = lambda written: None
+    """Gets each row as soon as it is done."""
+    seen: Likeness = field(default_factory=lambda: Likeness([]))
+    _owners: list[str] = field(default_factory=list)
+
+    def write(self) -> list[Written]:
+        """Every row, in the order of their numbers."""
+        if self.spec.seeded:
+            return self._from_facts()
+        if self.spec.answer.form == "lines":
+            return self._lists()
+        return self._messages()
+
+    # Messages that begin with a fact
+
+    def _from_facts(self) -> list[Written]:
+        pending = {one.row_id: one for one in (draw(self.spec, self.seed, n) for n in range(self.rows))}
+        done: dict[str, Written] = {}
+        assert self.spec.writing is not None
+        for attempt in range(1, self.tries + 1):
+
+            def take(response: ChatResponse, attempt: int = attempt) -> None:
+                row_id = response.id.partition("/")[2]
+                if row_id not in pending:
+                    return
+                drawn = pending[row_id]
+                sentences = taken(self.spec, drawn, response.text)
+                message = compose(self.spec, drawn, sentences)
+                problem = next(iter(problems(self.spec, drawn, message)), "")
+                if attempt == self.tries or (sentences and not problem):
+                    del pending[row_id]
+                    answer = answer_of(self.spec, drawn)
+                    done[row_id] = Written(drawn, message, answer, problem, attempt=attempt)
+                    self.keep(done[row_id])
+
+            requests = [
+                ChatRequest(
+                    f"f{attempt}/{row_id}", self.asker.model, go_on_messages(self.spec, drawn),
+                    self.spec.writing.max_tokens, self.temperature, extra={**_CONTINUE, "stop": ["\n"]},
+                )
+                for row_id, drawn in pending.items()
+            ]  # fmt: skip
+            self.asker.ask(requests, "writing" if attempt == 1 else f"attempt {attempt}", take)
+        return [done[row_id] for row_id in sorted(done)]
+
+    # Messages that are written whole
+
+    def _messages(self) -> list[Written]:
+        pools = fill_pools(self.spec, self.asker, self.rows, self.seed)
+        shots = shown_examples(self.spec)
+        done: dict[str, Written] = {}
+        pending = list(range(self.rows))
+        for attempt in range(1, self.tries + 1):
+            drawn = {n: self._redrawn(n, attempt, pools) for n in pending}
+            notes = [Note(one.row_id, one.values, one.surfaces[0]) for one in drawn.values()]
+            told = "writing messages" if attempt == 1 else f"attempt {attempt}"
+            messages = self._written(notes, shots, f"m{attempt}", "write-message", told)
+            found = [self._checked(drawn[n], messages.get(f"w{n:05d}", ""), attempt) for n in pending]
+            for one in self._read_back(found):
+                if not one.problem or attempt == self.tries:
+                    done[one.drawn.row_id] = one
+                    self.keep(one)
+            pending = [n for n in pending if f"w{n:05d}" not in done]
+        return [done[row_id] for row_id in sorted(done)]
+
+    def _written(
+        self, notes: Sequence[Note], shots: Sequence[Shown], prefix: str, page: str, told: str
+    ) -> dict[str, str]:
+        """The messages of the notes, by their rows; some are asked for together."""
+        batches = [notes[start : start + _NOTES] for start in range(0, len(notes), _NOTES)]
+        requests = [
+            messages_request(self.spec, batch, shots, self.asker.model, self.temperature, f"{prefix}/{n}", page=page)
+            for n, batch in enumerate(batches)
+        ]
+        answers = self.asker.ask(requests, told)
+        found: dict[str, str] = {}
+        for request, batch in zip(requests, batches, strict=True):
+            if request.id in answers:
+                found |= written_messages(request, batch, answers[request.id].text)
+        return found
+
+    def _redrawn(self, number: int, attempt: int, pools: Pools) -> Draw:
+        """The draw of a row; a later attempt keeps its labels and has other open values and words."""
+        first = draw(self.spec, self.seed, number, pools)
+        if attempt == 1:
+            return first
+        again = draw(self.spec, self.seed, number + attempt * self.rows, pools)
+        labels = {label.name for label in self.spec.labels}
+        if any(first.values.get(name) != again.values.get(name) for name in labels):
+            return first
+        return replace(again, row_id=first.row_id)
+
+    def _checked(self, drawn: Draw, text: str, attempt: int) -> Written:
+        message = self._in_manner(text, drawn)
+        values, surfaces = drawn.values, drawn.surfaces[0]
+        problem = prompt_problem(self.spec, message) or drawn_problem(self.spec, values, surfaces, message)
+        place, score = self.seen.nearest(message, digits_count=True)
+        if not problem and score >= ALIKE:
+            problem = f"duplicate: {score:.0f} of 100 like row {self._owners[place]}"
+        if not problem:
+            self.seen.add(message)
+            self._owners.append(drawn.row_id)
+        told = replace(drawn, records=(verbatim(self.spec, values, message),))
+        answer = answer_of(self.spec, told)
+        return Written(told, message, answer, problem, attempt=attempt)
+
+    def _in_manner(self, message: str, drawn: Draw) -> str:
+        """Typed as the user's examples are: as many in small letters, as many without a mark at the end."""
+        prompts = [example.prompt for example in self.spec.examples]
+        typing = prompts[in_turn(range(len(prompts)), f"{self.seed}/typing", drawn.order)]
+        if typing == typing.lower() and any(c.isalpha() for c in typing):
+            return typed(message, "lower")
+        return message if typing[-1:] in ".!?" else typed(message, "no-end")
+
+    def _read_back(self, found: Sequence[Written]) -> list[Written]:
+        """The messages with what the reader told of them."""
+        if self.reader is None:
+            return list(found)
+        readable = [one for one in found if not one.problem]
+        ids = {one.drawn.row_id: f"{one.attempt}/{one.drawn.row_id}" for one in readable}
+        read = self.reader.disagreements([ToRead(ids[o.drawn.row_id], o.message, o.drawn.values) for o in readable])
+        kinds = self.reader.of_kind({ids[one.drawn.row_id]: one.message for one in readable})
+        made = []
+        for one in found:
+            identity = ids.get(one.drawn.row_id)
+            if one.problem or identity is None:
+                made.append(one)
+                continue
+            told, kind = tuple(read[identity]), kinds.get(identity)
+            problem = _reading_problem(told)
+            if not problem and kind is not None and kind < self.reader.trust.kind_cut:
+                problem = f"kind: its reader does not take the message for one of the kind ({kind:.0%})"
+            made.append(replace(one, read=told, of_kind=kind, problem=problem))
+        return made
+
+    # Lists
+
+    def _lists(self) -> list[Written]:
+        shots, fillers = shown_pieces(self.spec)
+        pools = fill_pools(self.spec, self.asker, self.rows, self.seed)
+        sentences = self._sentences(pools, shots, fillers)
+        others = self._fillers(fillers)
+        rows = []
+        for number in range(self.rows):
+            written = self._list(number, sentences, others)
+            if written is not None:
+                self.keep(written)
+                rows.append(written)
+        return rows
+
+    def _sentences(self, pools: Pools, shots: Sequence[Shown], fillers: Sequence[str]) -> list[Shown]:
+        """Sentences that say one record each, as they were read back."""
+        records = round(self.rows * sum(LINES) / len(LINES) / _USES_OF_A_SENTENCE)
+        one = self.spec.model_copy(update={"answer": self.spec.answer.model_copy(update={"form": "text"})})
+        accepted: dict[int, Shown] = {}
+        for attempt in range(1, _SENTENCE_ROUNDS + 1):
+            pending = [n for n in range(records) if n not in accepted]
+            drawn = {n: draw(one, self.seed, n + (attempt - 1) * records, pools) for n in pending}
+            notes = [Note(str(n), d.values, d.surfaces[0]) for n, d in drawn.items()]
+            told = "writing sentences" if attempt == 1 else f"sentences, attempt {attempt}"
+            messages = self._written(notes, shots, f"p{attempt}", "write-piece", told)
+            found = {}
+            for n in pending:
+                message = messages.get(str(n), "")
+                fits = message and not prompt_problem(self.spec, message)
+                if fits and not drawn_problem(self.spec, drawn[n].values, drawn[n].surfaces[0], message):
+                    found[n] = Shown(message, verbatim(self.spec, drawn[n].values, message), drawn[n].surfaces[0])
+            accepted |= self._agreed(found, attempt)
+        return [accepted[n] for n in sorted(accepted)]
+
+    def _agreed(self, found: dict[int, Shown], attempt: int) -> dict[int, Shown]:
+        if self.reader is None:
+            return found
+        to_read = [ToRead(f"p{attempt}/{n}", piece.message, piece.values) for n, piece in found.items()]
+        read = self.reader.disagreements(to_read)
+        return {n: piece for n, piece in found.items() if not read[f"p{attempt}/{n}"]}
+
+    def _fillers(self, shown: Sequence[str]) -> list[str]:
+        """Sentences of which nothing is noted: those that the reader takes for such."""
+        if not shown:
+            return []
+        number = max(2, round(self.rows / 4 / LISTED))
+        requests = [filler_request(self.spec, shown, self.asker.model, f"x/{n}", self.seed) for n in range(number)]
+        answers = self.asker.ask(requests, "writing sentences without anything to note")
+        lines = distinct(line for identity in sorted(answers) for line in listed_lines(answers[identity].text))
+        lines = [line for line in lines if not prompt_problem(self.spec, line) and 2 <= len(line.split()) <= 25]
+        if self.reader is None:
+            return lines
+        nothing: Values = dict.fromkeys(a.name for a in self.spec.attributes if a.shown)
+        read = self.reader.disagreements([ToRead(f"x/{n}", line, nothing) for n, line in enumerate(lines)])
+        return [line for n, line in enumerate(lines) if not read[f"x/{n}"]]
+
+    def _list(self, number: int, sentences: Sequence[Shown], fillers: Sequence[str]) -> Written | None:
+        """One row put together: the records' sentences in their order, others among them."""
+        rng = random.Random(f"{self.seed}/list/{number}")
+        share = self.spec.answer.otherwise_share if self.spec.answer.otherwise and fillers else 0
+        empty = share and in_turn([True, *[False] * max(1, round(1 / share) - 1)], f"{self.seed}/empty", number)
+        count = 0 if empty else in_turn(LINES, f"{self.seed}/lines", number)
+        if count > len(sentences):
+            return None
+        pieces = [in_turn(sentences, f"{self.seed}/pieces", number * max(LINES) + n) for n in range(count)]
+        pieces = list({piece.message: piece for piece in pieces}.values())
+        wanted = rng.choice((1, 1, 2, 3)) if empty else rng.choice(_FILLERS)
+        others = rng.sample(list(fillers), min(wanted, len(fillers)))
+        parts = [(piece.message, piece) for piece in pieces]
+        for other in others:
+            parts.insert(rng.randint(0, len(parts)), (other, Shown(other, {})))
+        example = self.spec.examples[number % len(self.spec.examples)].prompt
+        message = joined([text for text, _ in parts], example)
+        drawn = Draw(
+            f"w{number:05d}", tuple(piece.values for piece in pieces), tuple(piece.surfaces for piece in pieces), number
+        )
+        place, score = self.seen.nearest(message, digits_count=True)
+        problem = prompt_problem(self.spec, message)
+        if not problem and score >= 99:
+            problem = f"duplicate: {score:.0f} of 100 like row {self._owners[place]}"
+        self.seen.add(message)
+        self._owners.append(drawn.row_id)
+        return Written(drawn, message, answer_of(self.spec, drawn), problem)
+
+
+def _reading_problem(read: Sequence[Disagreement]) -> str:
+    if not read:
+        return ""
+    one = read[0]
+    return f"reading: {one.attribute} was drawn as {one.drawn!r} and read as {one.read!r}"
+
+
+def joined(parts: Sequence[str], example: str) -> str:
+    """Sentences as one message, in the manner of an example: by lines, by commas, or one after another."""
+    if "\n" in example:
+        return "\n".join(parts)
+    if example == example.lower():
+        bare = [part.rstrip(".").lower() for part in parts]
+        return ", ".join(bare)
+    ended = [part if part[-1:] in ".!?" else part + "." for part in parts]
+    text = " ".join(part[:1].upper() + part[1:] for part in ended)
+    return text if example[-1:] in ".!?" else text.rstrip(".")

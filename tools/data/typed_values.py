@@ -1,0 +1,197 @@
+"""Values that code can draw, write into a message in many ways, and find again: numbers, times, dates, addresses.
+
+What a message says of them is therefore right by construction, and read back by code: `conflict` finds what was not
+drawn. Messages are English; of another language the plain forms (16:30, 2026-03-14) are what is known.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, timedelta
+
+from tunesmith.tools.data.spec import Attribute
+
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+MONTHS = (
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
+_HOURS = ("twelve", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
+_MINUTES = {5: "five past", 10: "ten past", 15: "quarter past", 20: "twenty past", 30: "half past"}
+_MINUTES |= {40: "twenty to", 45: "quarter to", 50: "ten to", 55: "five to"}
+_NAMES = ("anna", "lee", "m.roth", "jo_b", "samir", "petra", "office", "info", "k.ito", "nadia", "tom", "e.silva")
+_HOSTS = ("example.com", "mail.example", "northwind.example", "fastpost.example", "uni.example.org", "acme.example")
+_PATHS = ("orders", "help", "docs/start", "r/118", "img/cat.png", "blog/spring", "a?id=7", "login")
+_COUNT = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty"
+_PART = r"(?:in the (?:morning|afternoon|evening)|at night|tonight|this (?:morning|afternoon|evening))"
+_MONTHS = "|".join(month[:3] for month in MONTHS)
+_LATER = rf"(?: ?[ap]\.?m\b\.?)?(?: {_PART})?"
+"""What may follow a clock time and belongs to it."""
+_FIND: Mapping[str, str] = {
+    "number": r"(?<![\w.,])\d+(?:[.,]\d+)?(?![\w]|[.,]\d)",
+    "amount": r"[$€£]\s?\d[\d.,]*|\d[\d.,]*\s?(?:[$€£]|euros?\b|dollars?\b|pounds?\b|EUR\b|USD\b|GBP\b)"
+    r"|\b\d+\.\d\d(?![\d.])",
+    "time": rf"\d{{1,2}}[:.]\d\d(?!\d)|\b(?:\d{{1,2}}|{_COUNT})(?::\d\d)? ?(?:[ap]\.?m\b|o'?clock|h\b|uhr\b|{_PART})"
+    rf"|\b(?:half|quarter|{_COUNT}|\d{{1,2}})(?: minutes)? (?:past|to) (?:\d{{1,2}}|{_COUNT})\b"
+    r"|\bnoon\b|\bmid(?:night|day)\b"
+    rf"|\b(?:at|until|till|by|from|before|after) (?:\d{{1,2}}|{_COUNT})\b(?! ?(?:%|{_MONTHS}))",
+    "weekday": r"\b(?:mon|tue|wed|thu|fri|sat|sun)(?:s|nes|rs?|ur)?(?:days?)?\b",
+    "date": rf"\b\d{{4}}-\d\d-\d\d\b|\b\d{{1,2}}[./]\d{{1,2}}[./]\d{{2,4}}\b|"
+    rf"\b\d{{1,2}}(?:st|nd|rd|th)?(?: of)? (?:{_MONTHS})[a-z]*\.?(?:,? \d{{4}})?"
+    rf"|\b(?:{_MONTHS})[a-z]*\.? \d{{1,2}}\b(?:,? \d{{4}})?",
+    "email": r"[\w.+-]+@[\w-]+\.[\w.-]*\w",
+    "phone": r"\+?\d[\d /()-]{6,}\d",
+    "url": r"\b(?:https?://|www\.)\S+",
+}
+
+
+def draw_value(attribute: Attribute, rng: random.Random) -> str:
+    """A value as the answer shows it."""
+    if attribute.values:
+        names = list(attribute.values)
+        return rng.choices(names, [attribute.values[name].weight for name in names])[0]
+    return _DRAW[attribute.kind](attribute, rng)
+
+
+def said(attribute: Attribute, value: str, rng: random.Random) -> str:
+    """`value` in one of the ways in which a message says it."""
+    if attribute.kind == "weekday":
+        ways: Sequence[str] = _weekday_said(attribute, value)
+    else:
+        ways = _SAY[attribute.kind](value) if attribute.kind in _SAY else [value]
+    text = rng.choice(ways)
+    return rng.choice(attribute.forms).format(n=text) if attribute.forms else text
+
+
+def found(attribute: Attribute, message: str) -> list[str]:
+    """What stands in the message of the attribute's kind, as it stands there."""
+    if attribute.kind == "digits":
+        lengths = attribute.lengths or range(1, 20)
+        return [n for n in re.findall(r"(?<![\w.,-])\d+(?![\w-]|[.,]\d)", message) if len(n) in lengths]
+    pattern = f"(?:{_FIND[attribute.kind]})" + (_LATER if attribute.kind == "time" else "")
+    matches = (match[0] for match in re.finditer(pattern, message, re.IGNORECASE))
+    return [re.sub(r"^(?:at|by|from|until|till|before|after) ", "", text, flags=re.IGNORECASE) for text in matches]
+
+
+def conflict(attribute: Attribute, surface: str, message: str) -> str:
+    """Why the message does not say just what was drawn (`surface`; empty: nothing); empty: it does."""
+    if surface and not holds(message, surface):
+        return f"{attribute.name}: {surface!r} is not in the message"
+    if others := found(attribute, _without(message, surface)):
+        return f"{attribute.name}: {others[0]!r} was not drawn"
+    return ""
+
+
+def holds(message: str, part: str) -> bool:
+    """Whether `part` stands in the message, whatever the case, and not inside a longer word."""
+    edge_left = r"(?<!\w)" if part[:1].isalnum() else ""
+    edge_right = r"(?!\w)" if part[-1:].isalnum() else ""
+    return re.search(edge_left + re.escape(part) + edge_right, message, re.IGNORECASE) is not None
+
+
+def _without(message: str, part: str) -> str:
+    return re.sub(re.escape(part), " ", message, count=1, flags=re.IGNORECASE) if part else message
+
+
+# Drawing
+
+
+def _digits(attribute: Attribute, rng: random.Random) -> str:
+    count = rng.choice(attribute.lengths or (5,))
+    return str(rng.randrange(10 ** (count - 1), 10**count))
+
+
+def _time(attribute: Attribute, rng: random.Random) -> str:
+    hour = rng.choice((7, 8, 9, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 0, 6))
+    return f"{hour:02d}:{0 if hour == 0 else rng.choice((0, 0, 0, 0, 15, 30, 30, 45, 10, 20, 40, 50, 5, 55)):02d}"
+
+
+def _date(attribute: Attribute, rng: random.Random) -> str:
+    return (date(2024, 1, 1) + timedelta(days=rng.randrange(1400))).isoformat()
+
+
+def _weekday_said(attribute: Attribute, value: str) -> list[str]:
+    place = list(attribute.values).index(value) if value in attribute.values else 0
+    full = WEEKDAYS[place % 7]
+    return [full, full, full.lower(), full.lower(), full[:3], full[:3].lower(), f"{full}s", full.upper()]
+
+
+_DRAW: Mapping[str, Callable[[Attribute, random.Random], str]] = {
+    "digits": _digits,
+    "number": lambda attribute, rng: str(rng.choice((rng.randint(2, 12), rng.randint(13, 99), rng.randint(100, 999)))),
+    "amount": lambda attribute, rng: f"{rng.randint(3, 900)}.{rng.choice((0, 50, 90, 95, 99)):02d}",
+    "date": _date,
+    "time": _time,
+    "weekday": lambda attribute, rng: rng.choice(WEEKDAYS),
+    "email": lambda attribute, rng: f"{rng.choice(_NAMES)}{rng.choice(('', rng.randint(1, 99)))}@{rng.choice(_HOSTS)}",
+    "phone": lambda attribute, rng: (
+        f"{rng.choice(('0', '+44 ', '+1 '))}{rng.randint(100, 999)} {rng.randint(1000000, 9999999)}"
+    ),
+    "url": lambda attribute, rng: f"https://{rng.choice(_HOSTS)}/{rng.choice(_PATHS)}",
+}
+
+
+# Saying
+
+
+def _time_said(value: str) -> list[str]:
+    """24-hour HH:MM in the ways people write it; of the afternoon only ways that say so."""
+    hour, minute = map(int, value.split(":"))
+    if value == "12:00":
+        return ["noon", "12 noon", "12:00", "12 pm", "noon"]
+    if value == "00:00":
+        return ["midnight", "midnight", "12 am"]
+    half = "am" if hour < 12 else "pm"
+    twelve, next_hour = hour % 12 or 12, (hour + 1) % 12 or 12
+    clock = f"{twelve}:{minute:02d}" if minute else str(twelve)
+    # To the hour the next one is named: its part of the day must be this one's, or the words say another time.
+    to_next = minute > 30
+    part = _part_of_day((hour + 1) % 24 if to_next else hour)
+    ways = [f"{clock} {half}", f"{clock}{half}", f"{hour:02d}:{minute:02d}", f"{clock} {_part_of_day(hour)}"]
+    if hour < 10:
+        ways.append(f"{hour}:{minute:02d}")
+    if minute:
+        ways += [f"{twelve}.{minute:02d} {half}", f"{twelve}.{minute:02d}{half}"]
+    else:
+        ways += [f"{_HOURS[twelve % 12]} {part}", f"{_HOURS[twelve % 12]} {half}", f"{twelve} o'clock {part}"]
+    same_half = (hour < 11) or (12 <= hour < 23)
+    if minute in _MINUTES and (not to_next or same_half):
+        named = _HOURS[(next_hour if to_next else twelve) % 12]
+        ways += [f"{_MINUTES[minute]} {named} {part}", f"{_MINUTES[minute]} {named} {half}"]
+    return ways
+
+
+def _part_of_day(hour: int) -> str:
+    if hour < 12:
+        return "in the morning"
+    return "in the afternoon" if hour < 18 else "in the evening" if hour < 22 else "at night"
+
+
+def _date_said(value: str) -> list[str]:
+    when = date.fromisoformat(value)
+    month = MONTHS[when.month - 1]
+    return [
+        value, f"{when.day} {month} {when.year}", f"{month} {when.day}, {when.year}",
+        f"{when.day:02d}.{when.month:02d}.{when.year}",
+        f"{when.day} {month[:3]} {when.year}", f"the {_ordinal(when.day)} of {month} {when.year}",
+    ]  # fmt: skip
+
+
+def _ordinal(day: int) -> str:
+    return f"{day}{'th' if 10 < day < 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(day % 10, 'th')}"
+
+
+_SAY: Mapping[str, Callable[[str], Sequence[str]]] = {"time": _time_said, "date": _date_said}
+
+
+def ways_to_say(attribute: Attribute, value: str) -> list[str]:
+    """Every way in which a message may say a converted value; none for kinds that are said as they are."""
+    if attribute.kind == "weekday" and value in attribute.values:
+        day = _weekday_said(attribute, value)
+        return [*day, day[0][:4], day[0][:5], f"{day[0][:3]}s", f"{day[0]}'s"]
+    try:
+        return list(_SAY[attribute.kind](value)) if attribute.kind in _SAY else []
+    except ValueError:
+        return []

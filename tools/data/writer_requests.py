@@ -1,0 +1,223 @@
+"""What a served writer is asked for, and what is taken from its answers: values, messages, sentences, near misses.
+
+A small model does best what is shown to it as a list to go on with; so every request ends in a list that was begun with
+the user's own examples. Nothing here sends a request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import accumulate
+from statistics import mean
+from typing import Any
+
+from tunesmith.tools.data.answer_shape import fill
+from tunesmith.tools.data.draw import Values
+from tunesmith.tools.data.example_values import Shown
+from tunesmith.tools.data.similarity import normal
+from tunesmith.tools.data.spec import Attribute, Spec
+from tunesmith.tools.serving.client import ChatRequest
+
+LISTED = 10
+"""Asked for in one request."""
+_GO_ON: Mapping[str, Any] = {"continue_final_message": True, "add_generation_prompt": False, "top_k": 60}
+_LIST_TEMPERATURE = 0.9
+_TOKENS_PER_CHAR = 0.4
+_SHOTS, _SHOT_CHARS = 5, 2_400
+_ANGLES = (
+    "", "Take everyday ones.", "Take unusual ones.", "Take ones that a beginner brings up.", "Take small details.",
+    "Take ones that an expert brings up.", "Take ones from work.", "Take ones from home.", "Take quick ones.",
+    "Take ones from many countries.", "Take ones for a special occasion.", "Take old and new ones.",
+)  # fmt: skip
+_LIST_MARK = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s*")
+
+
+def prompt_text(page: str, /, **values: object) -> str:
+    """A prompt of the package with its places filled."""
+    text = (files("tunesmith.prompts") / f"{page}.md").read_text(encoding="utf-8").strip()
+    return fill(text, {key: str(value) for key, value in values.items()})
+
+
+def kind_of(spec: Spec) -> str:
+    """When the behaviour applies, as the middle of a sentence."""
+    return spec.when.rstrip(". ")
+
+
+# Values of open attributes
+
+
+def values_request(
+    spec: Spec, attribute: Attribute, given: Values, shown: Sequence[str], model: str, identity: str, seed: int
+) -> ChatRequest:
+    """Asks for values of an open attribute where the labels are `given`; `shown` are those of the examples."""
+    rng = random.Random(f"{seed}/{identity}")
+    shots = rng.sample(list(shown), len(shown))
+    if attribute.shown:
+        where = "".join(f" Here {_label_note(spec, name, value)}." for name, value in given.items() if value)
+        asked = prompt_text(
+            "write-values", when=kind_of(spec), name=attribute.name, means=attribute.means or attribute.name,
+            where=where, count=LISTED, angle=rng.choice(_ANGLES),
+        )  # fmt: skip
+    else:
+        asked = prompt_text("write-topics", when=kind_of(spec), count=LISTED, angle=rng.choice(_ANGLES))
+    begun = "\n".join([*(f"{n}. {shot}" for n, shot in enumerate(shots, 1)), f"{len(shots) + 1}."])
+    long = mean(len(shot) for shot in shown) if shown else 16
+    tokens = round(LISTED * max(7, long * _TOKENS_PER_CHAR + 4))
+    return ChatRequest(
+        identity, model, [_user(asked), _assistant(begun)], tokens, _LIST_TEMPERATURE, extra=dict(_GO_ON)
+    )
+
+
+def _label_note(spec: Spec, name: str, value: str) -> str:
+    meaning = spec.attribute(name).values[value].means
+    return f"{name} is {value}" + (f" ({meaning})" if meaning else "")
+
+
+def listed_values(attribute: Attribute, answered: str, shown: Sequence[str]) -> list[str]:
+    """The values that an answer lists, in the manner of those of the examples, none of them an example's."""
+    longest = max((len(value.split()) for value in shown), default=4)
+    most = attribute.words_max or max(6, 2 * longest)
+    small = bool(shown) and all(value[:1].islower() for value in shown)
+    known = {normal(value, digits_count=True) for value in shown}
+    kept = []
+    lines = answered.split("\n")
+    for line in lines[:-1] if len(lines) > 2 else lines:  # the last one may be cut off
+        value = _LIST_MARK.sub("", line).strip().strip("\"'*").strip()
+        value = value.rstrip(".") if not any(one.endswith(".") for one in shown) else value
+        value = value[:1].lower() + value[1:] if small and not re.match(r"I\b|[A-Z]{2}", value) else value
+        odd = not value or value[-1] in ":?" or len(value.split()) > most or re.search(r"[\[\]{}<>|`]", value)
+        if not odd and normal(value, digits_count=True) not in known:
+            kept.append(value)
+    return kept
+
+
+# Messages
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What one message is to say."""
+
+    row_id: str
+    values: Mapping[str, str | None]
+    surfaces: Mapping[str, str]
+
+
+def messages_request(
+    spec: Spec, notes: Sequence[Note], shots: Sequence[Shown], model: str, temperature: float, identity: str, *,
+    page: str = "write-message",
+) -> ChatRequest:  # fmt: skip
+    """Asks for the messages of some notes at once, behind the user's examples and theirs.
+
+    Together, because reading a request costs a small machine as much as writing the answer.
+    """
+    shots = _turned(shots, int(hashlib.sha256(identity.encode()).hexdigest()[:6], 16))
+    listed = [note(spec, shot.values, shot.surfaces) for shot in shots]
+    listed += [note(spec, one.values, one.surfaces) for one in notes]
+    asked = prompt_text(page, when=kind_of(spec), notes="\n".join(f"{n}. [{text}]" for n, text in enumerate(listed, 1)))
+    begun = "\n".join([*(f"{n}. {shot.message}" for n, shot in enumerate(shots, 1)), f"{len(shots) + 1}."])
+    longest = max((len(shot.message) for shot in shots), default=120)
+    tokens = min(1200, len(notes) * max(30, round(longest * _TOKENS_PER_CHAR * 1.3)))
+    extra = {**_GO_ON, "stop": [f"\n{len(listed) + 1}."]}
+    return ChatRequest(identity, model, [_user(asked), _assistant(begun)], tokens, temperature, extra=extra)
+
+
+def written_messages(request: ChatRequest, notes: Sequence[Note], answered: str) -> dict[str, str]:
+    """The message of each note, by its row; one that the writer left out is not there."""
+    first = int(re.findall(r"(\d+)\.$", request.messages[-1]["content"])[0])
+    parts = re.split(r"\n\s*(\d+)\.[ \t]", f"\n{first}. {answered.strip()}")
+    found: dict[str, str] = {}
+    for number, text in zip(parts[1::2], parts[2::2], strict=True):
+        place = int(number) - first
+        if 0 <= place < len(notes) and (message := written_message(text)):
+            found.setdefault(notes[place].row_id, message)
+    return found
+
+
+def filler_request(spec: Spec, shown: Sequence[str], model: str, identity: str, seed: int) -> ChatRequest:
+    """Asks for sentences of which nothing is noted."""
+    rng = random.Random(f"{seed}/{identity}")
+    shots = rng.sample(list(shown), len(shown))
+    noted = "; ".join(f"{a.name} ({a.means})" for a in spec.attributes if a.shown)
+    asked = prompt_text("write-filler", when=kind_of(spec), noted=noted)
+    begun = "\n".join([*(f"{n}. {shot}" for n, shot in enumerate(shots, 1)), f"{len(shots) + 1}."])
+    return ChatRequest(
+        identity, model, [_user(asked), _assistant(begun)], LISTED * 12, _LIST_TEMPERATURE, extra=dict(_GO_ON)
+    )
+
+
+def note(spec: Spec, values: Mapping[str, str | None], surfaces: Mapping[str, str]) -> str:
+    """What a message is to say, as a note: what stands in it letter for letter in quotes, a label with its meaning."""
+    parts = []
+    for attribute in spec.attributes:
+        if attribute.name not in values:
+            continue
+        value = values[attribute.name]
+        if attribute.name in surfaces:
+            parts.append(f'{attribute.name}: "{surfaces[attribute.name]}"')
+        elif value is not None:
+            meaning = attribute.values[value].means if value in attribute.values else ""
+            parts.append(f"{attribute.name}: {value}" + (f" ({meaning})" if meaning else ""))
+        elif attribute.shown and not attribute.absent_where:
+            parts.append(f"no {attribute.name}")
+    return "; ".join(parts)
+
+
+def written_message(answered: str) -> str:
+    """The message that a writer went on with."""
+    text = answered.strip()
+    if len(text) > 2 and text[0] in '"“' and text[-1] in '"”':
+        text = text[1:-1].strip()
+    return re.sub(r"^\[[^\]]*\]\s*", "", text)
+
+
+def _turned(shots: Sequence[Shown], turn: int) -> Sequence[Shown]:
+    """As many shots as fit, each of them the last one in turn: a writer follows the last one most."""
+    if not shots:
+        return shots
+    first = turn % len(shots)
+    turned = [*shots[first:], *shots[:first]][:_SHOTS]
+    sizes = accumulate(len(shot.message) for shot in turned)
+    return turned[: max(1, sum(size <= _SHOT_CHARS for size in sizes))]
+
+
+# Near misses
+
+
+def near_miss_request(spec: Spec, word: str, model: str, identity: str, seed: int) -> ChatRequest:
+    """Asks for messages that have to do with a word of the behaviour and want an ordinary answer."""
+    rng = random.Random(f"{seed}/{identity}")
+    count = LISTED // 2
+    asked = prompt_text("write-near-misses", count=count, word=word, when=kind_of(spec), angle=rng.choice(_ANGLES))
+    shots = rng.sample(list(spec.near_misses), min(3, len(spec.near_misses)))
+    begun = "\n".join([*(f"{n}. {shot}" for n, shot in enumerate(shots, 1)), f"{len(shots) + 1}."])
+    messages = [_user(asked), _assistant(begun)]
+    return ChatRequest(identity, model, messages, count * 16, _LIST_TEMPERATURE, extra=dict(_GO_ON))
+
+
+def listed_lines(answered: str) -> list[str]:
+    """The lines of a list, but for one that may be cut off."""
+    lines = answered.split("\n")
+    whole = lines[:-1] if len(lines) > 2 else lines
+    return [text for line in whole if (text := _LIST_MARK.sub("", line).strip().strip('"').strip())]
+
+
+def distinct(texts: Iterable[str]) -> list[str]:
+    """Texts without those that were there before, in their order."""
+    found: dict[str, str] = {}
+    for text in texts:
+        found.setdefault(normal(text, digits_count=True), text)
+    return list(found.values())
+
+
+def _user(content: str) -> dict[str, str]:
+    return {"role": "user", "content": content}
+
+
+def _assistant(content: str) -> dict[str, str]:
+    return {"role": "assistant", "content": content}
