@@ -40,8 +40,8 @@ def draw_row(behaviour: Spec, subjects: Sequence[str], seed: int, index: int) ->
     if subjects:
         lap, place = divmod(index, len(subjects))
         subject = random.Random(f"{seed}/{lap}").sample(list(subjects), len(subjects))[place]
-    count, first = len(behaviour.examples), rng.randrange(len(behaviour.examples))
-    return Subject(f"w{index:05d}", subject, tuple((first + step) % count for step in range(min(_SHOTS, count))))
+    count = len(behaviour.examples)
+    return Subject(f"w{index:05d}", subject, tuple(rng.sample(range(count), min(_SHOTS, count))))
 
 
 def subject_request(behaviour: Spec, model: str, seed: int, number: int) -> ChatRequest:

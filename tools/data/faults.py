@@ -58,7 +58,7 @@ _STOPWORDS = {
     "Portuguese": "o a os as e é um uma de que não para com do da em no na por mas meu minha está foi como mais",
     "Dutch": "de het een en is van ik niet dat op te zijn voor met die er maar ook aan bij naar mijn wat was heb",
 }
-_WORDS = {name: frozenset(words.split()) for name, words in _STOPWORDS.items()}
+_WORDS = {name: frozenset(word for word in words.split() if len(word) > 1) for name, words in _STOPWORDS.items()}
 _SCRIPTS = (
     ("Greek", "\u0370", "\u03ff"), ("Cyrillic", "\u0400", "\u04ff"), ("Hebrew", "\u0590", "\u05ff"),
     ("Arabic", "\u0600", "\u06ff"), ("Indic", "\u0900", "\u0dff"), ("Thai", "\u0e00", "\u0e7f"),
@@ -179,7 +179,8 @@ def other_language(text: str, allowed: frozenset[str]) -> str:
     hits = {name: sum(word in known for word in words) for name, known in _WORDS.items()}
     best = max(hits, key=lambda name: hits[name])
     own = max((hits[name] for name in allowed if name in hits), default=0)
-    enough = hits[best] >= 2 and hits[best] >= 0.18 * len(words) and hits[best] >= 2 * own
+    several = len(set(words) & _WORDS[best]) >= 2
+    enough = several and hits[best] >= 0.18 * len(words) and hits[best] >= 2 * own
     return best if best not in allowed and enough else ""
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from tunesmith.tools.data.draw import Values
 from tunesmith.tools.data.similarity import Likeness, loops
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.typed_values import conflict, holds
+from tunesmith.tools.data.typed_values import conflict, holds, ways_to_say
 
 LIKE_AN_EXAMPLE = 85.0
 """Similarity, of 100, from which a written message counts as one of the user's examples."""
@@ -56,7 +56,7 @@ def drawn_problem(spec: Spec, values: Values, surfaces: Mapping[str, str], messa
         if attribute.name not in values:
             continue
         surface = surfaces.get(attribute.name, "")
-        if attribute.typed or attribute.kind == "weekday":
+        if attribute.typed:
             if clash := conflict(attribute, surface, message):
                 return f"value: {clash}"
         elif attribute.kind == "copied" and surface and not holds(message, surface):
@@ -65,6 +65,17 @@ def drawn_problem(spec: Spec, values: Values, surfaces: Mapping[str, str], messa
             if name != values[attribute.name] and value.words and _says(message, value.words):
                 return f"label: reads as {attribute.name} {name}, drawn was {values[attribute.name]}"
     return ""
+
+
+def said_in(spec: Spec, values: Values, surfaces: Mapping[str, str], message: str) -> dict[str, str]:
+    """The surfaces as the message has them: a writer may say a typed value in another of its ways."""
+    made = dict(surfaces)
+    for attribute in spec.attributes:
+        value, surface = values.get(attribute.name), surfaces.get(attribute.name, "")
+        if attribute.typed and value is not None and surface and not holds(message, surface):
+            ways = sorted(ways_to_say(attribute, value), key=len, reverse=True)
+            made[attribute.name] = next((way for way in ways if holds(message, way)), surface)
+    return made
 
 
 def _says(message: str, words: tuple[str, ...]) -> bool:

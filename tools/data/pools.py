@@ -129,11 +129,17 @@ def domain_words(spec: Spec) -> list[str]:
     """The words that give a behaviour away: of its labels, its fields and the user's messages; the commonest first."""
     text = " ".join([spec.when, *(e.prompt for e in spec.examples), *(e.prompt for e in spec.examples)])
     named = [name for a in spec.attributes if a.shown for name in (a.name, *(a.values if a.kind == "label" else ()))]
-    words = [w.lower() for w in re.findall(r"[^\W\d_]{4,}", text) if w.lower() not in STOP]
+    words = [w.lower() for w in re.findall(r"[^\W\d_]{4,}", text) if w.lower() not in STOP | _PLAIN_WORDS]
     counted = sorted(set(words), key=lambda word: (-words.count(word), words.index(word)))
     return distinct([*(name.lower() for name in named if re.fullmatch(r"[^\W\d_]{3,}", name)), *counted])
 
 
+_COMMON = (
+    "message messages user users sends send sent says said writes write wrote asks ask what which when where while "
+    "about something somebody someone anything again after before until every past first also just only other more "
+    "most into over under them were your ours like want wants need needs"
+)
+_PLAIN_WORDS = frozenset(_COMMON.split())
 _PLAIN = (
     "What does the word '{0}' mean?", "How do you spell {0}?", "Translate '{0}' into Spanish.", "What rhymes with {0}?",
     "Write one sentence with the word {0} in it.", "Where does the word '{0}' come from?", "Tell me a joke about {0}.",

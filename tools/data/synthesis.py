@@ -15,7 +15,7 @@ from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.draw import LINES, Draw, Pools, Values, answer_of, draw, in_turn
 from tunesmith.tools.data.example_values import Shown, shown_examples, shown_pieces
 from tunesmith.tools.data.fact_messages import compose, go_on_messages, problems, taken, typed
-from tunesmith.tools.data.message_checks import drawn_problem, prompt_problem, verbatim
+from tunesmith.tools.data.message_checks import drawn_problem, prompt_problem, said_in, verbatim
 from tunesmith.tools.data.pools import fill_pools
 from tunesmith.tools.data.reader import Reader, ToRead
 from tunesmith.tools.data.reading import Disagreement
@@ -162,7 +162,9 @@ class Synthesis:
 
     def _checked(self, drawn: Draw, text: str, attempt: int) -> Written:
         message = self._in_manner(text, drawn)
-        values, surfaces = drawn.values, drawn.surfaces[0]
+        values = drawn.values
+        surfaces = said_in(self.spec, values, drawn.surfaces[0], message)
+        drawn = replace(drawn, surfaces=(surfaces,))
         problem = prompt_problem(self.spec, message) or drawn_problem(self.spec, values, surfaces, message)
         place, score = self.seen.nearest(message, digits_count=True)
         if not problem and score >= ALIKE:
@@ -232,9 +234,11 @@ class Synthesis:
             found = {}
             for n in pending:
                 message = messages.get(str(n), "")
+                values = drawn[n].values
+                surfaces = said_in(self.spec, values, drawn[n].surfaces[0], message)
                 fits = message and not prompt_problem(self.spec, message)
-                if fits and not drawn_problem(self.spec, drawn[n].values, drawn[n].surfaces[0], message):
-                    found[n] = Shown(message, verbatim(self.spec, drawn[n].values, message), drawn[n].surfaces[0])
+                if fits and not drawn_problem(self.spec, values, surfaces, message):
+                    found[n] = Shown(message, verbatim(self.spec, values, message), surfaces)
             accepted |= self._agreed(found, attempt)
         return [accepted[n] for n in sorted(accepted)]
 

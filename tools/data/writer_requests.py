@@ -61,10 +61,10 @@ def values_request(
         where = "".join(f" Here {_label_note(spec, name, value)}." for name, value in given.items() if value)
         asked = prompt_text(
             "write-values", when=kind_of(spec), name=attribute.name, means=attribute.means or attribute.name,
-            where=where, count=LISTED, angle=rng.choice(_ANGLES),
+            where=where, count=LISTED + len(shots), angle=rng.choice(_ANGLES),
         )  # fmt: skip
     else:
-        asked = prompt_text("write-topics", when=kind_of(spec), count=LISTED, angle=rng.choice(_ANGLES))
+        asked = prompt_text("write-topics", when=kind_of(spec), count=LISTED + len(shots), angle=rng.choice(_ANGLES))
     begun = "\n".join([*(f"{n}. {shot}" for n, shot in enumerate(shots, 1)), f"{len(shots) + 1}."])
     long = mean(len(shot) for shot in shown) if shown else 16
     tokens = round(LISTED * max(7, long * _TOKENS_PER_CHAR + 4))
@@ -163,8 +163,6 @@ def note(spec: Spec, values: Mapping[str, str | None], surfaces: Mapping[str, st
         elif value is not None:
             meaning = attribute.values[value].means if value in attribute.values else ""
             parts.append(f"{attribute.name}: {value}" + (f" ({meaning})" if meaning else ""))
-        elif attribute.shown and not attribute.absent_where:
-            parts.append(f"no {attribute.name}")
     return "; ".join(parts)
 
 
@@ -193,8 +191,10 @@ def near_miss_request(spec: Spec, word: str, model: str, identity: str, seed: in
     """Asks for messages that have to do with a word of the behaviour and want an ordinary answer."""
     rng = random.Random(f"{seed}/{identity}")
     count = LISTED // 2
-    asked = prompt_text("write-near-misses", count=count, word=word, when=kind_of(spec), angle=rng.choice(_ANGLES))
     shots = rng.sample(list(spec.near_misses), min(3, len(spec.near_misses)))
+    asked = prompt_text(
+        "write-near-misses", count=count + len(shots), word=word, when=kind_of(spec), angle=rng.choice(_ANGLES)
+    )
     begun = "\n".join([*(f"{n}. {shot}" for n, shot in enumerate(shots, 1)), f"{len(shots) + 1}."])
     messages = [_user(asked), _assistant(begun)]
     return ChatRequest(identity, model, messages, count * 16, _LIST_TEMPERATURE, extra=dict(_GO_ON))

@@ -44,7 +44,7 @@ def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str =
         *([("base", {"model": teacher, "role": "teacher"})] if teacher else []),
         ("baseline", {"suites": suites, "cases_per_block": sizes["cases"], **tokens}),
         ("generate", generate),
-        ("critique", {"suites": suites}),
+        ("critique", {"suites": suites, "on_leak": "drop"}),
         ("preflight", {"rows": 4} if pace == "fast" else {}),
         ("train", {}),
         ("evaluate", {"arm": "adapter", **tokens}),

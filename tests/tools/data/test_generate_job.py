@@ -97,7 +97,7 @@ def test_rehearsal_is_greedy_and_no_request_carries_a_seed(ws: Workspace) -> Non
 def test_critique_keeps_what_generate_wrote_and_its_dataset_is_what_training_reads(ws: Workspace) -> None:
     run = with_base(ws)
     made = run_step(ws, StepRequest("generate", {**FIELDS, "rows": 100}, run), say_yes).done()
-    result = run_step(ws, StepRequest("critique", {}, run), say_yes).done().result
+    result = run_step(ws, StepRequest("critique", {"on_leak": "drop"}, run), say_yes).done().result
     assert result is not None
     assert result["kept"] + result["dropped"] == result["candidates"] == 100 + ORDINARY
     assert sum(result["reasons"].values()) == result["dropped"] and result["kept"] >= 90
@@ -116,7 +116,7 @@ def test_the_rows_that_were_hashed_are_the_rows_that_are_judged(ws: Workspace) -
     with ws.store.write() as conn:
         conn.execute("UPDATE rows SET completion = replace(completion, 'a', 'b')")
         conn.execute("DELETE FROM rows WHERE row_id = (SELECT max(row_id) FROM rows)")
-    result = run_step(ws, StepRequest("critique", {}, run), say_yes).done().result or {}
+    result = run_step(ws, StepRequest("critique", {"on_leak": "drop"}, run), say_yes).done().result or {}
     assert result["candidates"] == 100 + REHEARSAL and result["kept"] >= 90
     published = {row.row_id: row for row in read_rows(ws.store.artifacts(run, "rows")[0].path / "rows.jsonl")}
     train = read_rows(ws.store.artifacts(run, "dataset")[0].path / "train.jsonl")

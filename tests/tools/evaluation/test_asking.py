@@ -290,7 +290,8 @@ def test_the_dev_split_and_the_examples_share_nothing_and_right_means_group_and_
     assert not [row for row in rows if json.dumps(row.message)[1:-1] in shown]
     suites = {case.messages[-1]["content"] for case in load_named_suites(("demo",)).cases}
     assert not {row.message for row in rows} & suites
-    assert Counter(row.attributes.group for row in rows) == dict.fromkeys(behaviour.scenarios, 12)
+    categories = behaviour.attribute("category").values
+    assert Counter(row.drawn.values["category"] for row in rows) == dict.fromkeys(categories, 12)
     assert all(judge(behaviour, row, row.answer) == (True, True) for row in rows)
     wrong = {**json.loads(rows[0].answer), "order": "1234567"}
     assert judge(behaviour, rows[0], json.dumps(wrong)) == (True, False)

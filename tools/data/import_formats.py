@@ -1,0 +1,280 @@
+"""A user's own rows as conversations: the formats that projects publish, recognised and turned into training rows.
+
+Messages, prompt and completion, ShareGPT, Alpaca, tool calls; other columns by a mapping, which is proposed. What
+cannot be turned is told with its row number. Nothing here reads a file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tunesmith.memory.records import TrainingRow
+
+Status = Literal["READY", "NEEDS MAPPING", "INCOMPATIBLE"]
+MAX_CELL_CHARS = 200_000
+"""Of one message: no model here is trained on more, and a cell of millions is a mistake."""
+PARTS = ("user", "assistant", "system")
+"""What a mapping names columns for."""
+_ROLES = {
+    "user": "user", "human": "user", "prompter": "user", "assistant": "assistant", "gpt": "assistant",
+    "bot": "assistant", "model": "assistant", "chatgpt": "assistant", "system": "system", "developer": "system",
+    "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool", "function_call": "call",
+    "tool_call": "call",
+}  # fmt: skip
+_LISTS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat")
+_ASKED = ("prompt", "question", "query", "user", "input", "message", "text", "instruction", "source")
+_ANSWERED = ("completion", "response", "answer", "output", "assistant", "reply", "target", "chosen", "label")
+_NAMED = ("system", "system_prompt")
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A record that is no row, by its number from 1."""
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a file's rows look like before any is taken."""
+
+    status: Status
+    format: str
+    mapping: dict[str, str]
+    """Part → column, for a format of one's own; proposed where the status is NEEDS MAPPING."""
+    problems: tuple[Problem, ...]
+    checked: int
+    shown: tuple[str, ...] = ()
+    """A few rows as they would be taken."""
+    columns: tuple[str, ...] = ()
+
+
+def inspect_records(records: Sequence[Any], mapping: Mapping[str, str] | None = None) -> Inspection:
+    """How records would be taken: their format, and which of them cannot be."""
+    whole = [record for record in records if isinstance(record, dict) and record]
+    columns = tuple(dict.fromkeys(str(name) for record in whole for name in record))
+    if not whole:
+        problems = tuple(Problem(n, "it is no object with fields") for n, _ in enumerate(records, 1))
+        return Inspection("INCOMPATIBLE", "", {}, problems[:20], len(records))
+    name = "mapping" if mapping else _format_of(whole)
+    chosen = dict(mapping or {}) if name else propose_mapping(whole)
+    if not name and not chosen:
+        reason = f"no columns for a message and its answer among {', '.join(columns[:12])}"
+        return Inspection("INCOMPATIBLE", "", {}, (Problem(1, reason),), len(records), columns=columns)
+    rows, problems = convert(records, name or "mapping", chosen)
+    shown = tuple(_shown(row) for row in rows[:_SHOWN])
+    if not rows:
+        return Inspection("INCOMPATIBLE", name, chosen, problems, len(records), columns=columns)
+    status: Status = "READY" if name else "NEEDS MAPPING"
+    return Inspection(status, name, chosen, problems, len(records), shown, columns)
+
+
+def convert(
+    records: Iterable[Any], name: str, mapping: Mapping[str, str], first: int = 1
+) -> tuple[list[TrainingRow], tuple[Problem, ...]]:
+    """The rows of records in a format, and the records that are none; duplicates of an id get a number behind it."""
+    rows: list[TrainingRow] = []
+    problems: list[Problem] = []
+    seen: Counter[str] = Counter()
+    for number, record in enumerate(records, first):
+        try:
+            messages, tools = _messages(record, name, mapping)
+            row = _row(number, record, messages, tools, seen)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            problems.append(Problem(number, str(error).strip("'\"")[:200] or type(error).__name__))
+            continue
+        rows.append(row)
+    return rows, tuple(problems)
+
+
+def _format_of(records: Sequence[Mapping[str, Any]]) -> str:
+    """The name of the format that most records have; empty for one of their own."""
+    votes = Counter(_format_of_one(record) for record in records)
+    name, count = votes.most_common(1)[0]
+    return name if count * 2 >= len(records) else ""
+
+
+def _format_of_one(record: Mapping[str, Any]) -> str:
+    for column in _LISTS:
+        turns = _listed(record.get(column))
+        if turns and isinstance(turns[0], dict):
+            if "from" in turns[0] and "value" in turns[0]:
+                return "sharegpt"
+            if "role" in turns[0]:
+                called = any("tool_calls" in turn for turn in turns if isinstance(turn, dict))
+                return "tool calls" if record.get("tools") or called else "messages"
+    if "instruction" in record and "output" in record:
+        return "alpaca"
+    return "prompt/completion" if "prompt" in record and "completion" in record else ""
+
+
+def _listed(value: Any) -> list[Any]:
+    """A list, also where it stands in its cell as JSON."""
+    if isinstance(value, str) and value.lstrip()[:1] == "[":
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return []
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def propose_mapping(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Columns for the message and the answer: by their names, else the two whose texts are longest."""
+    columns = [c for c in dict.fromkeys(str(n) for r in records for n in r) if _is_text(records, c)]
+    lowered = {column.lower(): column for column in columns}
+    asked = next((lowered[name] for name in _ASKED if name in lowered), "")
+    answered = next((lowered[name] for name in _ANSWERED if name in lowered and lowered[name] != asked), "")
+    rest = sorted((c for c in columns if c not in (asked, answered)), key=lambda c: -_mean_length(records, c))
+    rest = [c for c in rest if c.lower() not in ("id", "uid", "uuid", "source", "date", "lang", "language", *_NAMED)]
+    asked = asked or (rest.pop(0) if rest else "")
+    answered = answered or (rest.pop(0) if rest else "")
+    if not asked or not answered:
+        return {}
+    named = next((lowered[name] for name in _NAMED if name in lowered), "")
+    return {"user": asked, "assistant": answered, **({"system": named} if named else {})}
+
+
+def _is_text(records: Sequence[Mapping[str, Any]], column: str) -> bool:
+    values = [record.get(column) for record in records]
+    return sum(isinstance(value, str) and bool(value.strip()) for value in values) * 2 > len(values)
+
+
+def _mean_length(records: Sequence[Mapping[str, Any]], column: str) -> float:
+    return sum(len(str(record.get(column) or "")) for record in records) / len(records)
+
+
+# One record
+
+
+def _messages(record: Any, name: str, mapping: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[Any]]:
+    if not isinstance(record, dict):
+        raise ValueError(f"it is {type(record).__name__}, no object with fields")
+    tools = _tools(record)
+    if name in ("messages", "tool calls", "sharegpt"):
+        column = next((c for c in _LISTS if _listed(record.get(c))), "")
+        turns = [_turn(turn, place) for place, turn in enumerate(_listed(record.get(column)), 1)]
+        if not turns:
+            raise ValueError("it holds no list of messages")
+        given = [{"role": "system", "content": _text(record["system"], "system")}] if record.get("system") else []
+        return ([] if turns[0]["role"] == "system" else given) + turns, tools
+    if name == "alpaca":
+        asked = _text(record.get("instruction"), "instruction")
+        more = record.get("input")
+        asked += f"\n\n{_text(more, 'input')}" if isinstance(more, str) and more.strip() else ""
+        return _pair(asked, _text(record.get("output"), "output"), record.get("system")), tools
+    if name == "prompt/completion":
+        asked_, answered = record.get("prompt"), record.get("completion")
+        if isinstance(asked_, list) or isinstance(answered, list):
+            turns = [
+                _turn(turn, n) for n, turn in enumerate([*_chat(asked_, "user"), *_chat(answered, "assistant")], 1)
+            ]
+            return turns, tools
+        return _pair(_text(asked_, "prompt"), _text(answered, "completion"), record.get("system")), tools
+    missing = next((mapping.get(part) for part in ("user", "assistant") if mapping.get(part) not in record), None)
+    if missing is not None or not mapping.get("user"):
+        raise ValueError(f"it has no column {missing or 'for the message'}")
+    named = record.get(mapping["system"]) if mapping.get("system") else None
+    asked_, answered = (_text(record[mapping[part]], mapping[part]) for part in ("user", "assistant"))
+    return _pair(asked_, answered, named), tools
+
+
+def _pair(asked: str, answered: str, system: Any) -> list[dict[str, Any]]:
+    given = [{"role": "system", "content": system}] if isinstance(system, str) and system.strip() else []
+    return [*given, {"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+
+
+def _chat(value: Any, role: str) -> list[Any]:
+    return list(value) if isinstance(value, list) else [{"role": role, "content": value}]
+
+
+def _turn(turn: Any, place: int) -> dict[str, Any]:
+    """A message in OpenAI's form."""
+    if not isinstance(turn, dict):
+        raise ValueError(f"message {place} is {type(turn).__name__}, no object")
+    said = str(turn.get("role", turn.get("from", ""))).strip().lower()
+    role = _ROLES.get(said)
+    if role is None:
+        raise ValueError(f"message {place} has the role {said[:40]!r}")
+    content = turn.get("content", turn.get("value"))
+    if isinstance(content, list):  # parts; only text can be trained on here
+        parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+        if not all(isinstance(part, str) for part in parts):
+            raise ValueError(f"message {place} holds something that is no text, such as an image")
+        content = "".join(part for part in parts if part)
+    if role == "call":
+        return {"role": "assistant", "content": "", "tool_calls": [_call(content, place)]}
+    calls = _listed(turn.get("tool_calls"))
+    made: dict[str, Any] = {"role": role}
+    made["content"] = "" if content is None and calls else _text(content, f"message {place}", empty=role != "user")
+    if calls:
+        made["tool_calls"] = [_call(call, place) for call in calls]
+    for name in ("tool_call_id", "name"):
+        if isinstance(turn.get(name), str) and role == "tool":
+            made[name] = turn[name]
+    return made
+
+
+def _call(call: Any, place: int) -> dict[str, Any]:
+    """A tool call as chat templates take it: its arguments an object."""
+    if isinstance(call, str):
+        call = json.loads(call)
+    function = call.get("function", call) if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise ValueError(f"message {place} has a tool call without a name")
+    arguments = function.get("arguments", {})
+    if isinstance(arguments, str):
+        arguments = json.loads(arguments or "{}")
+    if not isinstance(arguments, dict):
+        raise ValueError(f"message {place} has a tool call whose arguments are no object")
+    return {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
+
+
+def _tools(record: Mapping[str, Any]) -> list[Any]:
+    found = _listed(record.get("tools", record.get("functions")))
+    if not all(isinstance(tool, dict) for tool in found):
+        raise ValueError("tools is no list of tool definitions")
+    return [tool if "function" in tool else {"type": "function", "function": tool} for tool in found]
+
+
+def _text(value: Any, column: str, *, empty: bool = False) -> str:
+    if isinstance(value, bool | int | float):
+        value = json.dumps(value)
+    if not isinstance(value, str):
+        raise ValueError(f"{column} is {'missing' if value is None else type(value).__name__ + ', no text'}")
+    text = value.replace("\r\n", "\n").replace("\x00", "").strip()
+    if not text and not empty:
+        raise ValueError(f"{column} is empty")
+    if len(text) > MAX_CELL_CHARS:
+        raise ValueError(f"{column} has {len(text):,} characters; at most {MAX_CELL_CHARS:,} are taken")
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise ValueError(f"{column} holds half a character (a lone surrogate)")
+    return text
+
+
+def _row(number: int, record: Any, messages: list[dict[str, Any]], tools: list[Any], seen: Counter[str]) -> TrainingRow:
+    first = next((n for n, message in enumerate(messages) if message["role"] == "assistant"), None)
+    if first is None:
+        raise ValueError("there is no answer of the assistant")
+    if first == 0 or not any(message["role"] == "user" for message in messages[:first]):
+        raise ValueError("nothing of a user stands before the answer")
+    last = max(n for n, message in enumerate(messages) if message["role"] == "assistant")
+    given = record.get("id", record.get("row_id"))
+    name = "".join(c for c in str(given) if c.isalnum() or c in "-_.")[:60] if isinstance(given, str | int) else ""
+    name = name or f"{number:06d}"
+    seen[name] += 1
+    row_id = f"i-{name}" + (f"~{seen[name]}" if seen[name] > 1 else "")
+    attributes = {"number": number, **({"tools": tools} if tools else {})}
+    return TrainingRow(row_id, "imported", messages[:first], messages[first : last + 1], attributes)
+
+
+def _shown(row: TrainingRow) -> str:
+    asked = " ".join(str(row.prompt[-1]["content"]).split())[:120]
+    answer = row.completion[-1]
+    told = answer["content"] or json.dumps(answer.get("tool_calls", ""), ensure_ascii=False)
+    return f"{asked} => {' '.join(str(told).split())[:120]}"
