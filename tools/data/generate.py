@@ -152,7 +152,7 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
         disk_bytes=4096 * (rows + ordinary),
     )
     name = f"the {request.writer} ({writer.meta['name']})"
-    count = f"{rows} rows of {facts.seen['name']}"
+    count = f"{rows} rows of {context.name}"
     return Plan(
         stage="generate",
         run=facts.run,
