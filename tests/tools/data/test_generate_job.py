@@ -117,7 +117,7 @@ def test_the_rows_that_were_hashed_are_the_rows_that_are_judged(ws: Workspace) -
         conn.execute("UPDATE rows SET completion = replace(completion, 'a', 'b')")
         conn.execute("DELETE FROM rows WHERE row_id = (SELECT max(row_id) FROM rows)")
     result = run_step(ws, StepRequest("critique", {"on_leak": "drop"}, run), say_yes).done().result or {}
-    assert result["candidates"] == 100 + REHEARSAL and result["kept"] >= 90
+    assert result["candidates"] == 100 + ORDINARY and result["kept"] >= 90
     published = {row.row_id: row for row in read_rows(ws.store.artifacts(run, "rows")[0].path / "rows.jsonl")}
     train = read_rows(ws.store.artifacts(run, "dataset")[0].path / "train.jsonl")
     assert train and all(row.completion == published[row.row_id].completion for row in train)
