@@ -89,11 +89,9 @@ class GenerateContext:
     rehearsal: int
     """Prompts that there are for rehearsal."""
     tokens: int
-    """That a row takes to write."""
-    rules: int
-    """That every answer is held to."""
+    """That a row takes to write and to read back."""
     way: tuple[str, ...]
-    """How rows come about, in words; the model's name stands in place of {writer}."""
+    """How rows come about, in words."""
 
 
 def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
@@ -104,20 +102,16 @@ def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
         raise BadInput(f"behaviour {request.behaviour} has no rehearsal.txt; write one, or set rehearsal_rows=0")
     longest = max(len(example.prompt) for example in spec.examples)
     tokens = _TOKENS_PER_FACT if spec.seeded else _TOKENS_AROUND + longest // 4
-    answer = spec.max_tokens // 2 if spec.answer.form == "written" or reads_whole(spec) else 0
-    return GenerateContext(
-        name=spec.name,
-        pins=pins_of(spec, rehearsal),
-        rehearsal=len(rehearsal),
-        tokens=tokens + answer,
-        rules=len(spec.rules),
-        way=_way(spec),
-    )
+    tokens += spec.max_tokens // 2 if spec.answer.form == "written" or reads_whole(spec) else 0
+    return GenerateContext(spec.name, pins_of(spec, rehearsal), len(rehearsal), tokens, _way(spec))
 
 
-def expected_artifact(request: GenerateRequest, artifacts: Mapping[str, Artifact]) -> Artifact:
-    """As many rows as are asked for."""
-    return expected("rows", rows=request.rows + request.rehearsal_rows, behaviour=request.behaviour)
+def expected_artifact(request: GenerateRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
+    """As many rows as are asked for; a preview leaves none."""
+    if request.preview:
+        return None
+    rows = request.rows + request.near_miss_rows + request.rehearsal_rows
+    return expected("rows", rows=rows, behaviour=request.behaviour)
 
 
 def _way(spec: Spec) -> tuple[str, ...]:

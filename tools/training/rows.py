@@ -11,8 +11,7 @@ from tunesmith.memory.records import TrainingRow
 
 IGNORED = -100
 """The label that cross-entropy leaves out."""
-REHEARSAL = "rehearsal"
-HELD_ORIGINS = (REHEARSAL, "near_miss")
+HELD_ORIGINS = ("rehearsal", "near_miss")
 """Origins of rows that hold the model to its base: ordinary answers, to ordinary messages and to look-alikes."""
 
 
