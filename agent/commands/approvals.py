@@ -49,6 +49,7 @@ _NO = frozenset({"n", "no", "nope", "no thanks", "no thank you"})
 _ALWAYS = frozenset({"always", "a", "yes always", "always yes"})
 
 
+_COSTS = ("seconds", "peak_ram_bytes", "peak_vram_bytes", "disk_bytes")
 ALWAYS = "always in this session, up to this price"
 """The reason in a decision that also answers for the later plans of its stage that cost no more."""
 
@@ -98,18 +99,31 @@ def question(plan: Plan) -> str:
     return f"{plan.stage}: about {duration(plan.estimate.seconds)}. Start? (yes, why not, or field=value) "
 
 
+def covered(plan: Plan, granted: Plan) -> bool:
+    """Whether a plan costs no more than the granted one of any resource, and works with the same models."""
+    one, other = plan.estimate, granted.estimate
+    cheaper = all(getattr(one, cost) <= getattr(other, cost) for cost in _COSTS)
+    return cheaper and _models(plan) == _models(granted)
+
+
+def _models(plan: Plan) -> list[object]:
+    named = [plan.request.get(name) for name in ("model", "revision", "role", "judge", "writer")]
+    return [*named, *((name, pin.sha256) for name, pin in sorted(plan.inputs.items()) if name in ("base", "teacher"))]
+
+
 @dataclass(slots=True)
 class TerminalApprover:
     """Asks the person at the terminal until something was said; keeps what was answered with `always`."""
 
     ask: Callable[[str], str] = input
-    granted_seconds: dict[str, float] = field(default_factory=dict)
-    """Stage → the estimate up to which its plans need no further yes in this session."""
+    granted: dict[str, Plan] = field(default_factory=dict)
+    """Stage → the plan up to whose price, on whose model, its plans need no further yes in this session."""
 
     def __call__(self, plan: Plan, step: str) -> Decision:
         """Raises ApprovalPending when the terminal is closed instead of answered, Edited for `field=value`."""
-        if plan.estimate.seconds <= self.granted_seconds.get(plan.stage, -1.0):
-            return Decision(True, "terminal", f"{ALWAYS} ({self.granted_seconds[plan.stage]:.0f} s)")
+        granted = self.granted.get(plan.stage)
+        if granted and covered(plan, granted):
+            return Decision(True, "terminal", f"{ALWAYS} ({granted.estimate.seconds:.0f} s)")
         time.sleep(GRACE_S)
         unclear = ""
         while True:
@@ -127,7 +141,7 @@ class TerminalApprover:
                 raise Edited(edit)
             answer = read_answer(text, by="terminal")
             if answer and answer.reason == ALWAYS:
-                self.granted_seconds[plan.stage] = plan.estimate.seconds
+                self.granted[plan.stage] = plan
             if answer:
                 return answer
 

@@ -139,7 +139,7 @@ def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Pl
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(base=base),
-        pins={"suite": suite.sha256},
+        pins={"suite": suite.sha256, **models.pins},
         estimate=price,
         writes=("every output, graded, in the store",),
         replaces=("the baseline of this run",) if "suite" in facts.artifacts else (),

@@ -227,7 +227,7 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(base=base, suite=suite_artifact, **({request.arm: made} if made else {})),
-        pins={"behaviour": context.prompted.sha256} if context.prompted.sha256 else {},
+        pins={**models.pins, **({"behaviour": context.prompted.sha256} if context.prompted.sha256 else {})},
         estimate=price,
         writes=("every output, graded, in the store",),
         refusals=room(price, facts, remedy="stopping another program"),

@@ -7,6 +7,8 @@ is part of the plan, what it is (weights, template, prompts, engine) part of wha
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tomllib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -21,7 +23,7 @@ from tunesmith.memory.files import read_manifest
 from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.evaluation.judge_settings import JudgeSettings
 from tunesmith.tools.models.base import bundled_model, source_of
-from tunesmith.tools.models.folder import check_model_folder
+from tunesmith.tools.models.folder import check_model_folder, fingerprint
 from tunesmith.tools.models.memory_math import (
     USUAL_KV_BYTES,
     ServerMemory,
@@ -65,6 +67,8 @@ class JudgeModel:
     url: str = ""
     """Of an endpoint, without its `/v1`."""
     key: str = ""
+    sha256: str = ""
+    """Digest of what it is: of its folder, or of the endpoint's address and the name that it is asked for."""
 
     @property
     def memory(self) -> ServerMemory:
@@ -85,6 +89,11 @@ class Models:
 
     judge: JudgeModel | None = None
     embeds: bool = False
+
+    @property
+    def pins(self) -> dict[str, str]:
+        """What a plan is bound to: the judge that it shows."""
+        return {"judge": self.judge.sha256} if self.judge else {}
 
     def peaks(self, serving: ServerMemory, *, on_gpu: bool) -> dict[str, int]:
         """Peak RAM and VRAM of a step whose own server takes `serving`: the two servers take turns.
@@ -148,16 +157,20 @@ def find_judge(named: str, home: Path) -> JudgeModel:
     if source == "bundled":
         model = bundled_model(named)
         folder = home / "models" / model.name
-        if read_manifest(folder) is None:
+        if (manifest := read_manifest(folder)) is None:
             raise BadInput(f"{model.title} is not here; {_FETCH}, or name a model folder: judge=FOLDER")
         kv_bytes = kv_bytes_per_token(model.config)
-        return JudgeModel(named, model.name, folder, model.folder_bytes, model.parameters, kv_bytes)
+        return JudgeModel(
+            named, model.name, folder, model.folder_bytes, model.parameters, kv_bytes, sha256=manifest["sha256"]
+        )
     if source == "hub":
         raise BadInput(f"{named!r} is no folder here; {_FETCH}, or name a folder of safetensors: judge=FOLDER")
     folder = Path(named).expanduser().resolve()
     facts = check_model_folder(folder)
     kv_bytes = kv_bytes_per_token(facts.config)
-    return JudgeModel(str(folder), folder.name, folder, facts.weight_bytes, facts.parameters, kv_bytes)
+    return JudgeModel(
+        str(folder), folder.name, folder, facts.weight_bytes, facts.parameters, kv_bytes, sha256=fingerprint(folder)
+    )
 
 
 def _endpoint(named: str, settings: JudgeSettings, home: Path) -> JudgeModel:
@@ -173,7 +186,8 @@ def _endpoint(named: str, settings: JudgeSettings, home: Path) -> JudgeModel:
         key = (home / Path(settings.key_file).expanduser()).read_text().strip() if settings.key_file else ""
     except OSError as error:
         raise BadInput(f"settings.toml, [judge]: cannot read key_file {settings.key_file}: {error.strerror}") from None
-    return JudgeModel(ENDPOINT, settings.name, url=url, key=key)
+    shown = hashlib.sha256(json.dumps([url, settings.name]).encode()).hexdigest()
+    return JudgeModel(ENDPOINT, settings.name, url=url, key=key, sha256=shown)
 
 
 def _settings(home: Path) -> JudgeSettings:

@@ -55,6 +55,8 @@ def judge_waiting(job: Job[Any], suite: Suite) -> dict[str, Any]:
     models = find_models(suite.cases, job.request.judge, job.home)
     if not models.judge and not models.embeds:
         return {}
+    for name, sha256 in models.pins.items():  # answers go to the judge that was shown, wherever the settings point now
+        job.agreed(name, sha256)
     cases = {case.case_id: case for case in suite.cases}
     waiting = [row for row in job.store.results(job.step.id) if waits(row)]
     with ExitStack() as stack:

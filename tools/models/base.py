@@ -19,7 +19,7 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.local_paths import is_there, local_path, looks_like_path
 from tunesmith.tools.core.stage import GIB, Facts, Inputs, Plan, Request, Result, RunRule, Stage, expected
 from tunesmith.tools.models.bundled import QWEN_CODER, SMOLLM2, BundledModel
-from tunesmith.tools.models.folder import check_hub_revision, check_model_folder
+from tunesmith.tools.models.folder import check_hub_revision, check_model_folder, fingerprint
 from tunesmith.tools.models.hub import look_at_hub
 
 _SHORT_NAMES = {"bundled": SMOLLM2, "bundled-driver": QWEN_CODER}
@@ -84,6 +84,8 @@ class BaseContext:
     """Whether a pristine copy stands here already."""
     bytes: int | None = None
     """Of a folder or a hub repository; None for a bundled model, and where the hub could not be asked."""
+    fingerprint: str = ""
+    """Of a folder: what it holds, so that another one under its path is another plan."""
 
 
 def inspect_inputs(request: BaseRequest, inputs: Inputs) -> BaseContext:
@@ -102,7 +104,8 @@ def inspect_inputs(request: BaseRequest, inputs: Inputs) -> BaseContext:
             return BaseContext(here)  # the plan says that nobody knows
     folder = Path(request.model).expanduser()
     check_model_folder(folder)
-    return BaseContext(here, sum(file.stat().st_size for file in folder.iterdir() if file.is_file()))
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    return BaseContext(here, size, fingerprint(folder))
 
 
 def expected_artifact(request: BaseRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
@@ -158,6 +161,7 @@ def plan(request: BaseRequest, facts: Facts, context: BaseContext) -> Plan:
         summary=f"get {cost.name} as the {request.role}",
         steps=(*cost.steps, _VERIFIED if here else _PROTECTED),
         request=request.model_dump(mode="json"),
+        pins={"model folder": context.fingerprint} if context.fingerprint else {},
         estimate=price,
         writes=(f"models/ ({cost.size or f'{cost.bytes / GIB:.2f} GiB'})",),
         replaces=(f"the {request.role} of run {facts.run}",) if request.role in facts.artifacts else (),

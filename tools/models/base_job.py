@@ -24,7 +24,7 @@ from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.machine.processes import python_module
 from tunesmith.tools.models.base import BaseRequest, BaseResult, bundled_model, source_of
 from tunesmith.tools.models.bundled import BundledModel, Wheel
-from tunesmith.tools.models.folder import check_hub_revision, check_model_folder
+from tunesmith.tools.models.folder import check_hub_revision, check_model_folder, fingerprint
 from tunesmith.tools.models.gguf import convert_gguf
 from tunesmith.tools.models.hub import WANTED, errors_named, is_wanted, look_at_hub
 
@@ -44,6 +44,8 @@ def run(job: Job[BaseRequest]) -> BaseResult:
     source = source_of(request.model)
     bundled = bundled_model(request.model) if source == "bundled" else None
     name = bundled.title if bundled else Path(request.model).name
+    if source == "folder":
+        job.agreed("model folder", fingerprint(Path(request.model).expanduser()))
     target = job.home / "models" / _folder_name(request, source)
 
     def fill(folder: Path) -> None:

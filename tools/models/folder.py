@@ -6,6 +6,7 @@ layout of transformers' `save_pretrained`; it does not read the weights themselv
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -21,6 +22,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 ON_TOP = "adapter_config.json"
 """Beside a base, transformers would load the adapter that it describes without being asked."""
 _MAX_JSON_BYTES = 64 << 20
+_WHOLE_BYTES = 1 << 20
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -52,6 +54,24 @@ def check_model_folder(path: Path, *, need_chat_template: bool = True) -> ModelF
         raise BadInput(f"{path} has no chat template (chat_template.jinja); take the model's instruct version")
     parameters = sum(math.prod(spec.shape) for file in files for spec in read_header(file).values())
     return ModelFolder(path, config, sum(file.stat().st_size for file in files), parameters)
+
+
+def fingerprint(path: Path) -> str:
+    """Digest of what a model folder holds, in well under a second, for a plan to be bound to.
+
+    Small files and the headers of weights go in by their bytes, the weights themselves by inode, size and the times
+    that change with any write to them; hashing them all takes minutes, and is what the work itself does.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()):
+        if not file.is_file():
+            continue
+        with file.open("rb") as stream:
+            head = stream.read(_WHOLE_BYTES)
+        stat = file.stat()
+        large = [stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns] if stat.st_size > _WHOLE_BYTES else []
+        digest.update(json.dumps([file.name, stat.st_size, *large, hashlib.sha256(head).hexdigest()]).encode())
+    return digest.hexdigest()
 
 
 def check_hub_revision(revision: str | None, model_id: str) -> str:
