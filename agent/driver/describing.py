@@ -210,7 +210,7 @@ def _more_cases(desk: Desk, folder: Path, behaviour: Any) -> str:
         )
     except StepFailed as error:
         return f"More test cases were not to be had ({error}). "
-    add_cases(folder / SUITE, proposed.prompts)
+    add_cases(folder / SUITE, behaviour, proposed.prompts)
     for prompt in proposed.prompts:
         desk.show(render.plain(f"  + {prompt}"))
     count = len(proposed.prompts)

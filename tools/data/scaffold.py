@@ -14,10 +14,10 @@ from tunesmith.tools.data.description import Description
 from tunesmith.tools.data.propose import completed
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_file import spec_text
-from tunesmith.tools.data.target_cases import adversarial_text, check_reads_back, hard_messages, suite_text
+from tunesmith.tools.data.spec_suites import HARD, NEAR_MISSES, TARGET, write_suites
 
-SPEC, SUITE, REHEARSAL = "behaviour.yaml", "suites/target.yaml", "rehearsal.txt"
-HARD_SUITE = "suites/adversarial.yaml"
+SPEC, REHEARSAL = "behaviour.yaml", "rehearsal.txt"
+SUITE, NEAR_MISS_SUITE, HARD_SUITE = (f"suites/{name}" for name in (TARGET, NEAR_MISSES, HARD))
 
 
 def rules_of(description: Description) -> tuple[Rule, ...]:
@@ -34,7 +34,7 @@ def behaviour_of(description: Description, rules: Sequence[Rule] | None = None) 
 def write_behaviour(
     description: Description, parent: Path, *, rules: Sequence[Rule] | None = None, prompts: Sequence[str] = ()
 ) -> Path:
-    """Write the folder of a behaviour below `parent` and return it: its spec, its two suites, ordinary prompts.
+    """Write the folder of a behaviour below `parent` and return it: its spec, its suites, ordinary prompts.
 
     It appears whole or not at all, under the description's name or the next that is free (`name-2`); nothing is ever
     replaced. `prompts` are further target cases. Raises BadInput for a text that a suite cannot hold, or no rule.
@@ -48,13 +48,10 @@ def write_behaviour(
 
     def fill(folder: Path) -> None:
         atomic_write(folder / SPEC, spec_text(behaviour))
-        atomic_write(folder / SUITE, suite_text(behaviour, prompts))
-        atomic_write(folder / HARD_SUITE, adversarial_text(behaviour))
+        write_suites(behaviour, folder / "suites", messages=prompts)
         bundled = Path(str(files("tunesmith.prompts"))) / "demo" / REHEARSAL
         atomic_write(folder / REHEARSAL, bundled.read_bytes())
         if load_behaviour(str(folder)) != behaviour:
             raise BadInput("the description holds a text that its file does not give back; put it in other words")
-        check_reads_back(folder / SUITE, [*(example.prompt for example in behaviour.examples), *prompts])
-        check_reads_back(folder / HARD_SUITE, [message for _, _, message in hard_messages(behaviour)])
 
     return new_folder(parent, behaviour.name, fill)

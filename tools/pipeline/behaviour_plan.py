@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tunesmith.tools.data.behaviour import load_behaviour
-from tunesmith.tools.data.scaffold import HARD_SUITE, SUITE
+from tunesmith.tools.data.scaffold import HARD_SUITE, NEAR_MISS_SUITE, SUITE
 from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec, check_arc
 from tunesmith.tools.suites.loading import BUNDLED
 
@@ -28,8 +28,8 @@ def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str =
     """
     behaviour = load_behaviour(str(folder))
     folder = folder.expanduser().resolve()  # a worker stands in a folder of its own
-    hard = [str(folder / HARD_SUITE)] if (folder / HARD_SUITE).is_file() else []
-    suites, sizes = [str(folder / SUITE), *BUNDLED, *hard], _PACES[pace]
+    beside = [str(folder / name) for name in (NEAR_MISS_SUITE, HARD_SUITE) if (folder / name).is_file()]
+    suites, sizes = [str(folder / SUITE), *BUNDLED, *beside], _PACES[pace]
     tokens = {"max_tokens": max(96, behaviour.max_tokens)}
     generate = {
         "behaviour": str(folder),

@@ -21,6 +21,7 @@ from tunesmith.tools.data.description import Description, Example
 from tunesmith.tools.data.example_behaviour import draw_row, prompt_problem
 from tunesmith.tools.data.scaffold import SUITE, behaviour_of, write_behaviour
 from tunesmith.tools.data.similarity import Likeness
+from tunesmith.tools.data.spec_suites import answer_assertions
 from tunesmith.tools.data.target_cases import add_cases, propose_cases
 from tunesmith.tools.suites.loading import load_suites
 
@@ -69,14 +70,13 @@ def test_a_server_that_answers_nothing_is_told(url: str, tmp_path: Path) -> None
 
 def test_cases_are_added_behind_those_that_are_there(tmp_path: Path) -> None:
     suite = write_behaviour(COOKING, tmp_path, prompts=["one"]) / SUITE
-    add_cases(suite, ["two {{ braces }}", "three"])
+    add_cases(suite, BEHAVIOUR, ["two {{ braces }}", "three"])
     cases = load_suites([suite]).cases
     assert [case.case_id for case in cases][3:] == [f"three-points-more-{n:02d}" for n in (1, 2, 3)]
     assert [case.vars["message"] for case in cases][3:] == ["one", "two {{ braces }}", "three"]
-    assert len({tuple(case.assertion_types) for case in cases}) == 1
     suite.write_text("tests: 3\n")
     with pytest.raises(BadInput, match="is not a target suite"):
-        add_cases(suite, ["four"])
+        add_cases(suite, BEHAVIOUR, ["four"])
 
 
 def test_where_the_answer_is_a_choice_each_example_asserts_its_own() -> None:
@@ -87,11 +87,9 @@ def test_where_the_answer_is_a_choice_each_example_asserts_its_own() -> None:
         never="nothing",
         examples=tuple(Example(prompt=f"mail {n}", answer=answer) for n, answer in enumerate(("spam", "ham", "ham"))),
     )
-    from tunesmith.tools.data.target_cases import own_rules
-
     behaviour = behaviour_of(spam)
-    assert [rule.value for example in spam.examples for rule in own_rules(behaviour, example)] == ["spam", "ham", "ham"]
-    assert own_rules(BEHAVIOUR, COOKING.examples[0]) == []
+    own = [answer_assertions(behaviour, one.prompt, one.answer) for one in spam.examples]
+    assert [assertion["value"] for assertions in own for assertion in assertions] == ["spam", "ham", "ham"]
 
 
 def test_a_seed_and_a_number_always_draw_the_same_row_and_every_subject_comes_in_turn() -> None:

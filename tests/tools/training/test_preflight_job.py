@@ -112,12 +112,12 @@ UNENDED = TEMPLATE.replace("+ '<|im_end|>'", "+ ('<|im_end|>' if m['role'] == 'u
     [
         (
             {"rows": [row("a", "b"), LONG]},
-            r"1 of 2 rows end before their stop token at max_seq_len_tokens=512 \(the first: row 2\); "
+            r"1 of 2 rows end before their stop token at max_seq_len_tokens=512 \(the first: line 2\); "
             r"the longest has 6\d\d tokens: raise it, or drop those rows",
         ),
         (
             {"rows": [row("a", "b"), row("q" * 600, "never reached")]},
-            r"1 of 2 rows end before their stop token at max_seq_len_tokens=512 \(the first: row 2\).*raise it",
+            r"1 of 2 rows end before their stop token at max_seq_len_tokens=512 \(the first: line 2\).*raise it",
         ),
         (
             {"rows": [row("a", "b"), row("say nothing", "")]},
