@@ -72,13 +72,20 @@ def check_schema(schema: Any) -> None:
     try:
         _check_shape(schema, "")
         _unfolded_size(schema, schema, (), {})
-        _validator_class(schema).check_schema(schema)
+        _check_form(json.dumps(schema, default=str))
     except RecursionError:
         raise ValueError("the JSON schema is nested too deep") from None
     except ValueError:
         raise
     except Exception as error:  # jsonschema's SchemaError is no ValueError and must not be imported at the top
         raise ValueError(f"not a valid JSON schema: {getattr(error, 'message', error)}") from None
+
+
+@lru_cache(maxsize=512)
+def _check_form(schema_json: str) -> None:
+    """Against the metaschema; the cases of a suite mostly share one schema, and a suite is read more than once."""
+    schema = json.loads(schema_json)
+    _validator_class(schema).check_schema(schema)
 
 
 def _children(schema: Any) -> Iterator[tuple[str, Any]]:
@@ -155,9 +162,15 @@ def _unfolded_size(root: dict[str, Any], schema: Any, path: tuple[str, ...], kno
 def _validator_class(schema: dict[str, Any]) -> Any:
     import jsonschema.validators
 
-    chosen = jsonschema.validators.validator_for(schema, default=jsonschema.Draft7Validator)
+    return _with_our_patterns(jsonschema.validators.validator_for(schema, default=jsonschema.Draft7Validator))
+
+
+@lru_cache
+def _with_our_patterns(dialect: Any) -> Any:
+    import jsonschema.validators
+
     extend: Any = jsonschema.validators.extend
-    return extend(chosen, {"pattern": _pattern})
+    return extend(dialect, {"pattern": _pattern})
 
 
 def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[Any]:

@@ -1,0 +1,87 @@
+"""A stage declares its whole life, so that a plan is priced, checked and talked about without knowing it by name."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.tiny_model import make_tiny_model
+from tunesmith.agent.commands.run_steps import demo_plan
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import Inputs, is_expected
+from tunesmith.tools.pipeline import catalog, plan_file
+from tunesmith.tools.pipeline.forecast import check_ahead, forecast
+from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec
+from tunesmith.tools.pipeline.workspace import Workspace
+
+ROOT = Path(str(plan_file.__file__)).parents[2]
+KNOW_NO_STAGE = [
+    *(f"tools/pipeline/{name}.py" for name in ("executor", "forecast", "plan_file", "progress", "run_step", "runs")),
+    "agent/driver/planning.py",
+    "agent/driver/state_summary.py",
+]
+
+
+@pytest.fixture
+def ws(tmp_path: Path) -> Workspace:
+    return Workspace(Store(tmp_path / "home"), "/bin/true", lambda event, **data: None)
+
+
+def steps(*given: str | tuple[str, dict[str, object]]) -> ArcPlan:
+    specs = [StepSpec(stage=s) if isinstance(s, str) else StepSpec(stage=s[0], fields=s[1]) for s in given]
+    return ArcPlan(name="p", steps=tuple(specs))
+
+
+@pytest.mark.parametrize("module", KNOW_NO_STAGE)
+def test_what_carries_out_any_stage_names_none(module: str) -> None:
+    tree = ast.parse((ROOT / module).read_text())
+    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert not words & set(catalog.BY_NAME)
+
+
+@pytest.mark.parametrize("entry", catalog.STAGES, ids=lambda entry: entry.name)
+def test_what_a_stage_declares_of_its_fields_and_kinds_exists(entry: catalog.Entry) -> None:
+    declared, kinds = entry.load(), {other.makes for other in catalog.STAGES}
+    named = {*declared.settable, *declared.told_apart_by, *declared.tries_settings_of[1]}
+    assert named <= set(declared.request.model_fields)
+    assert {*declared.measures, *declared.usually_after} <= kinds
+    assert not declared.tries_settings_of[0] or declared.tries_settings_of[0] in catalog.BY_NAME
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_every_step_of_the_demo_has_a_price_before_the_first(ws: Workspace, fast: bool) -> None:
+    prices = forecast(ws, demo_plan(fast=fast))
+    assert [price.stage for price in prices if price.estimate is None] == []
+    assert all(price.estimate and price.estimate.seconds > 0 for price in prices)
+
+
+def test_what_a_stage_leads_to_expect_is_what_it_makes(ws: Workspace) -> None:
+    artifacts = {}
+    for spec in demo_plan(fast=True).carried_out:
+        entry = catalog.BY_NAME[spec.stage]
+        request = plan_file.parse_request(spec.stage, spec.fields)
+        context = entry.load().inspect_inputs(request, Inputs(ws.store, "", artifacts))
+        assert context is None or type(context).__dataclass_params__.frozen  # type: ignore[attr-defined]
+        artifact = entry.load().expected_artifact(request, artifacts)
+        if artifact is not None:
+            assert is_expected(artifact) and artifact.kind in (entry.makes, getattr(request, "role", ""))
+            artifacts[artifact.kind] = artifact
+    assert {"base", "suite", "rows", "dataset", "adapter", "merged", "quantized"} <= set(artifacts)
+
+
+def test_a_prompted_arm_is_priced_by_the_behaviour_that_the_plan_generates(ws: Workspace, tmp_path: Path) -> None:
+    model = {"model": str(make_tiny_model(tmp_path / "tiny"))}
+    prompted = ("evaluate", {"arm": "prompted"})
+    prices = check_ahead(ws, steps(("base", model), ("baseline", {"suites": ["demo"]}), "generate", prompted))
+    assert prices[-1].estimate is not None and prices[-1].estimate.like.startswith("prompted")
+    with pytest.raises(BadInput, match=r"step 3 \(evaluate\): .*which behaviour"):
+        check_ahead(ws, steps(("base", model), ("baseline", {"suites": ["general"]}), prompted))
+
+
+def test_a_rollback_without_anything_to_go_back_to_opens_no_run(ws: Workspace, tmp_path: Path) -> None:
+    model = {"model": str(make_tiny_model(tmp_path / "tiny"))}
+    with pytest.raises(BadInput, match=r"step 2 \(deploy\): nothing to roll back to"):
+        check_ahead(ws, steps(("base", model), ("deploy", {"rollback": True})))
