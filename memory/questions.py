@@ -6,6 +6,7 @@ for ever or return without bounds. It does not hide anything by itself; pass `on
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from collections.abc import Collection
@@ -25,6 +26,8 @@ _MAX_CELL_BYTES = 1_000_000
 _CHECK_EVERY_OPCODES = 1000
 _FORBIDDEN_FUNCTIONS = frozenset({"load_extension", "writefile", "readfile", "edit", "fts3_tokenizer"})
 
+_RAW_TABLES = frozenset({"dbstat", "sqlite_dbpage", "sqlite_stmt"})
+"""Pages of the file as they lie on the disk: what was deleted from the tables may still stand in them."""
 _PURE_TABLES = frozenset({"json_each", "json_tree"})
 
 
@@ -93,6 +96,8 @@ class _Guard:
         return sqlite3.SQLITE_DENY
 
     def _may_read(self, table: str, column: str) -> bool:
+        if table.lower() in _RAW_TABLES:
+            return False
         # An empty column is a row that is only counted.
         return self.readable is None or not column or table in _PURE_TABLES or (table, column) in self.readable
 
@@ -129,8 +134,15 @@ def _answer(conn: sqlite3.Connection, sql: str, max_rows: int) -> Answer:
         size += sum(len(cell) if isinstance(cell, str | bytes) else 8 for cell in row)
         if len(rows) == max_rows or size > _MAX_ANSWER_BYTES:
             return Answer(_columns(cursor), tuple(rows), truncated=True)
-        rows.append(tuple(cell.hex() if isinstance(cell, bytes) else cell for cell in row))
+        rows.append(tuple(_plain(cell) for cell in row))
     return Answer(_columns(cursor), tuple(rows))
+
+
+def _plain(cell: Any) -> Any:
+    """A cell as JSON can hold it: bytes in hexadecimal digits, a number without end by its name."""
+    if isinstance(cell, bytes):
+        return cell.hex()
+    return str(cell) if isinstance(cell, float) and not math.isfinite(cell) else cell
 
 
 def _columns(cursor: sqlite3.Cursor) -> tuple[str, ...]:

@@ -21,7 +21,8 @@ from tunesmith.agent.commands.summary import summarise, summary_view, write_run_
 from tunesmith.agent.commands.terminal import escaped_json, escaped_xml, json_text
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.questions import ask_sql, show_run
+from tunesmith.memory.question_process import ask_apart
+from tunesmith.memory.questions import show_run
 from tunesmith.memory.records import APPROVED, DONE, PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline import launcher
@@ -160,7 +161,7 @@ def runs(args: argparse.Namespace, settings: Settings, store: Store, out: Output
         shown = show_run(store, args.run)
         out.document(shown, render.run_table(shown))
     elif args.action == "sql":
-        answer = ask_sql(store.path, args.query)
+        answer = ask_apart(store.path, args.query)
         document = {
             "columns": answer.columns,
             "rows": [dict(zip(answer.columns, row, strict=True)) for row in answer.rows],

@@ -23,7 +23,12 @@ class SafeConsole(Console):
 
 def json_text(value: Any, *, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:
     """`value` as JSON for a pipe or a terminal: its letters readable, what a terminal might obey escaped."""
-    return escaped_json(json.dumps(value, ensure_ascii=False, indent=indent, default=default))
+    try:
+        text = json.dumps(value, ensure_ascii=False, indent=indent, default=default, allow_nan=False)
+    except ValueError:  # a number that JSON has no word for: null, which every reader takes
+        finite = json.loads(json.dumps(value, default=default), parse_constant=lambda name: None)
+        text = json.dumps(finite, ensure_ascii=False, indent=indent)
+    return escaped_json(text)
 
 
 def escaped_json(document: str) -> str:

@@ -59,6 +59,11 @@ def test_json_says_the_same_without_a_character_that_a_terminal_obeys(evil: str)
     assert harmless(text) and "ä" in text and json.loads(text) == {f"key {evil}": ["ä", evil]}
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_a_number_that_json_has_no_word_for_is_null(value: float) -> None:
+    assert json.loads(json_text({"a": [1.5, value, "ä"]}), parse_constant=pytest.fail) == {"a": [1.5, None, "ä"]}
+
+
 def test_xml_says_the_same_without_a_character_that_a_terminal_obeys() -> None:
     text = escaped_xml("<a>ä\u202eb\x9bc</a>")
     assert harmless(text) and ElementTree.fromstring(text).text == "ä\u202eb\x9bc"
