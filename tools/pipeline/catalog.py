@@ -78,6 +78,16 @@ STAGES: tuple[Entry, ...] = (
         words=r"base ?line|before (we )?train",
     ),
     Entry(
+        "import",
+        "tunesmith.tools.data.import_rows",
+        "tunesmith.tools.data.import_rows_job",
+        "take rows of your own from a file, a folder or a hub data set",
+        ("base",),
+        "rows",
+        expensive=False,
+        words=r"\bimport\b|my own (rows|data)|bring.*(rows|data)",
+    ),
+    Entry(
         "generate",
         "tunesmith.tools.data.generate",
         "tunesmith.tools.data.generate_job",

@@ -1,0 +1,145 @@
+"""Rows from elsewhere: each format as projects publish it, a clear answer to what is none, and nothing crashes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fixtures.tiny_model import make_tiny_model
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.data.import_formats import convert, inspect_records
+from tunesmith.tools.data.row_file import read_rows
+from tunesmith.tools.pipeline.run_step import price, run_step
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
+from tunesmith.tools.training.rows import IGNORED, tokenize_row
+
+CALL = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Graz"}'}}
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+FORMATS: dict[str, list[Any]] = {
+    "messages": [{"messages": [
+        {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Grüß dich 你好"},
+        {"role": "assistant", "content": "Hello."}, {"role": "user", "content": "Again?"},
+        {"role": "assistant", "content": "Hello again."}]}],
+    "sharegpt": [{"id": "x1", "system": "Be kind.", "conversations": [
+        {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello!"}]}],
+    "alpaca": [{"instruction": "Add.", "input": "2 and 3", "output": "5"},
+               {"instruction": "Hi", "input": "", "output": "Yo"}],
+    "prompt/completion": [{"prompt": "2+2?", "completion": "4"},
+                          {"prompt": [{"role": "user", "content": "3+3?"}],
+                           "completion": [{"role": "assistant", "content": "6"}]}],
+    "tool calls": [{"tools": json.dumps([TOOL]), "messages": [
+        {"role": "user", "content": "Weather in Graz?"}, {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "content": "sunny"}, {"role": "assistant", "content": "It is sunny."}]}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_published_format_is_ready_and_keeps_system_turns_and_tools(name: str) -> None:
+    found = inspect_records(FORMATS[name])
+    assert (found.status, found.format) == ("READY", name) and not found.problems
+    rows, _ = convert(FORMATS[name], found.format, found.mapping)
+    assert len(rows) == len(FORMATS[name]) and all(row.completion[0]["role"] == "assistant" for row in rows)
+    if name == "messages":
+        assert [m["role"] for m in rows[0].prompt] == ["system", "user"] and len(rows[0].completion) == 3
+    if name == "tool calls":
+        assert rows[0].attributes["tools"] == [TOOL]
+        assert rows[0].completion[0]["tool_calls"][0]["function"]["arguments"] == {"city": "Graz"}
+
+
+def test_columns_of_ones_own_need_a_mapping_that_is_proposed_on_three_rows() -> None:
+    records = [{"nr": n, "question": f"What is {n}?", "reply": f"It is {n}."} for n in range(5)]
+    found = inspect_records(records)
+    assert found.status == "NEEDS MAPPING" and found.mapping == {"user": "question", "assistant": "reply"}
+    assert len(found.shown) == 3 and "What is 0? => It is 0." in found.shown
+    assert inspect_records(records, found.mapping).status == "READY"
+    assert inspect_records([{"a": 1}, {"a": 2}]).status == "INCOMPATIBLE"
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        ({"prompt": "a", "completion": ""}, "completion is empty"),
+        ({"prompt": "a", "completion": None}, "completion is missing"),
+        ({"prompt": "x" * 2_000_000, "completion": "b"}, "2,000,000 characters"),
+        ({"prompt": ["a"], "completion": "b"}, "message 1 is str"),
+        ({"prompt": "a\ud800", "completion": "b"}, "half a character"),
+        ("a string", "no object"),
+        (None, "no object"),
+        ({"messages": [{"role": "user", "content": "a"}]}, "prompt is missing"),
+        (17, "no object"),
+    ],
+)
+def test_a_record_that_is_no_row_is_told_with_its_number(record: Any, told: str) -> None:
+    good = [{"prompt": f"question {n}", "completion": "yes"} for n in range(5)]
+    rows, problems = convert([*good[:2], record, *good[2:]], "prompt/completion", {})
+    assert len(rows) == 5 and [problem.number for problem in problems] == [3] and told in problems[0].reason
+
+
+def test_ids_that_come_twice_are_told_apart_and_mixed_types_become_text() -> None:
+    records = [{"id": 7, "prompt": "a", "completion": 5}, {"id": "7", "prompt": "b", "completion": True}]
+    rows, problems = convert(records, "prompt/completion", {})
+    assert [row.row_id for row in rows] == ["i-7", "i-7~2"] and not problems
+    assert [row.completion[0]["content"] for row in rows] == ["5", "true"]
+
+
+@pytest.fixture
+def ws(tmp_path: Path) -> Workspace:
+    return Workspace(Store(tmp_path / "home"), None, lambda event, **data: None)
+
+
+def say_yes(plan: Plan, step: str) -> Decision:
+    return Decision(True, "test")
+
+
+def test_files_of_each_kind_are_taken_to_the_rows_file(ws: Workspace, tmp_path: Path) -> None:
+    run = ws.store.new_run("test")
+    run_step(ws, StepRequest("base", {"model": str(make_tiny_model(tmp_path / "model"))}, run), say_yes).done()
+    (tmp_path / "many").mkdir()
+    lines = [
+        json.dumps(record, ensure_ascii=False) for name in FORMATS for record in FORMATS[name] if name == "messages"
+    ]
+    (tmp_path / "many" / "a.jsonl").write_text("\n".join([*lines, "{broken", ""]), encoding="utf-8-sig")
+    with (tmp_path / "many" / "b.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["question", "answer"], ["Größe?", "5\nlines"], ["", "none"]])
+    step = run_step(ws, StepRequest("import", {"source": str(tmp_path / "many" / "a.jsonl")}, run), say_yes).done()
+    assert step.result and (step.result["rows"], step.result["incompatible"]) == (1, 1)
+    assert step.result["problems"][0].startswith("record 2:") and step.result["turns"] == 2
+    fields = {"source": str(tmp_path / "many" / "b.csv"), "mapping": {"user": "question", "assistant": "answer"}}
+    step = run_step(ws, StepRequest("import", fields, run), say_yes).done()
+    assert step.result and (step.result["rows"], step.result["rows_before"]) == (1, 1)
+    rows = read_rows(ws.store.artifacts(run, "rows")[-1].path / "rows.jsonl")
+    assert {row.completion[-1]["content"] for row in rows} >= {"Hello again.", "5\nlines"}
+
+
+def test_what_cannot_be_taken_is_refused_before_anything_starts(ws: Workspace, tmp_path: Path) -> None:
+    run = ws.store.new_run("test")
+    (tmp_path / "own.jsonl").write_text(json.dumps({"ask": "a b c", "tell": "d"}) + "\n")
+    with pytest.raises(BadInput, match=r"NEEDS MAPPING.*ask, tell.*user=ask assistant=tell"):
+        price(ws, StepRequest("import", {"source": str(tmp_path / "own.jsonl")}, run))
+    (tmp_path / "numbers.json").write_text("[1, 2, 3]")
+    with pytest.raises(BadInput, match="INCOMPATIBLE: 3 of 3"):
+        price(ws, StepRequest("import", {"source": str(tmp_path / "numbers.json")}, run))
+    for name, text in (("bytes.jsonl", b"\xff\xfe\x00"), ("empty.jsonl", b""), ("bad.json", b"{")):
+        (tmp_path / name).write_bytes(text)
+        with pytest.raises(BadInput):
+            price(ws, StepRequest("import", {"source": str(tmp_path / name)}, run))
+    with pytest.raises(BadInput, match="there is no"):
+        price(ws, StepRequest("import", {"source": str(tmp_path / "nothing.jsonl")}, run))
+
+
+def test_every_turn_of_the_assistant_is_trained_and_no_other(tiny_llama: Path) -> None:
+    from transformers import AutoTokenizer
+
+    rows, _ = convert(FORMATS["messages"], "messages", {})
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    made = tokenize_row(tokenizer, rows[0], 512)
+    trained = tokenizer.decode([label for label in made.labels if label != IGNORED])
+    assert "Hello." in trained and "Hello again." in trained and "Again?" not in trained
+    stops = [label for label in made.labels if label == tokenizer.eos_token_id]
+    assert len(stops) == 2, "each turn ends with its stop token, which is learned"
