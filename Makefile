@@ -6,7 +6,7 @@ DEVICE ?= auto
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-talk chat lint bench crosscheck eval-driver clean distclean
+.PHONY: help setup demo test test-fast test-talk test-trust chat lint bench crosscheck eval-driver clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,9 @@ test-fast: setup ## the light tests, side by side; a minute
 
 test-talk: setup ## a whole conversation with the real driver, from "hi" to a served fine-tune; ten minutes
 	@$(BIN)/python -m pytest -q -s -m slow tests/e2e/test_talk.py $(PYTEST_FLAGS)
+
+test-trust: setup ## the attacks on this machine and its store, the long part included
+	@$(BIN)/python -m pytest -q tests/trust $(PYTEST_FLAGS)
 
 chat: setup ## start talking
 	@exec $(BIN)/tunesmith
