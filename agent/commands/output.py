@@ -16,7 +16,6 @@ from rich.console import Console, RenderableType
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.progress_bar import Bar
 from tunesmith.agent.commands.terminal import SafeConsole, json_text
-from tunesmith.memory.records import Step
 from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.pipeline import catalog
 
@@ -82,14 +81,10 @@ class Output:
         if self.stream and not self.ended:
             self.emit("done", exit_code=exit_code, status="failed")
 
-    def follow(self, step: Step) -> None:
-        """Show a step that already runs, from where it is."""
-        self._open_bar(step.id, step.stage, step.estimated_seconds, since=step.started_at)
-        self._progress(done=step.done, total=step.total, note=step.note)
-
-    def move(self, step: Step) -> None:
-        """Show how far a followed step has come."""
-        self._progress(done=step.done, total=step.total, note=step.note)
+    def show_progress(self, event: str, **data: Any) -> None:
+        """Of the events of a step only how far it has come: whoever follows it tells its end."""
+        if event == "step.progress":
+            self._show(event, data)
 
     def let_go(self) -> None:
         """Take the bar away; the step goes on or has ended."""
@@ -116,8 +111,8 @@ class Output:
         elif event == "step.started" and expensive:
             self._open_bar(data["step"], stage, self._estimated_s)
         elif event == "step.progress" and expensive:
-            if self._bar is None:
-                self._open_bar(data["step"], stage, self._estimated_s)
+            if self._bar is None:  # it was started before anybody looked
+                self._open_bar(data["step"], stage, data["estimated_seconds"], since=data["started_at"])
             self._progress(done=data["done"], total=data["total"], note=data["note"])
         elif event == "step.finished":
             self._close_bar(data)

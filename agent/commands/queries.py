@@ -26,6 +26,8 @@ from tunesmith.memory.questions import show_run
 from tunesmith.memory.records import APPROVED, DONE, PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline import launcher
+from tunesmith.tools.pipeline.run_step import follow_step
+from tunesmith.tools.pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from tunesmith.tools.evaluation.compare import ComparedWithHops
@@ -249,17 +251,13 @@ def attach(store: Store, step: str, out: Output) -> int:
 
 def follow(store: Store, step: str, out: Output) -> int:
     """A bar until the step ends; Ctrl-C lets go of it (LET_GO) and never stops it. 0 when it was done, else 1."""
-    current = store.step(step)
-    out.follow(current)
     try:
-        for current in launcher.follow(store, step):
-            out.move(current)
+        ended = follow_step(Workspace(store, None, out.show_progress), step)
     except KeyboardInterrupt:
         return LET_GO
     finally:
         out.let_go()
-    store.announce([step])
-    return 0 if current.status == DONE else 1
+    return 0 if ended.status == DONE else 1
 
 
 def serve(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:

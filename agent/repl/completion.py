@@ -1,6 +1,6 @@
 """Completion at the prompt: commands, the fields of a stage, ids of runs and steps.
 
-Light, and silent until the shell is loaded.
+Light, and silent until what stands behind the prompt is loaded.
 """
 
 from __future__ import annotations
@@ -11,35 +11,11 @@ from typing import TYPE_CHECKING
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 
+from tunesmith.agent.repl.command_table import COMMANDS
 from tunesmith.tools.pipeline import catalog
 
 if TYPE_CHECKING:
-    from tunesmith.agent.repl.shell import Shell
-
-COMMANDS = {
-    "runs": "all runs, or `/runs show R`, `/runs sql SELECT …`",
-    "run": "one run: its steps, times, peaks and artifacts",
-    "continue": "go on with a run that follows a plan",
-    "jobs": "steps at work, and those that wait for a yes",
-    "attach": "follow a step's progress; Ctrl-C lets go of it",
-    "stop": "end a step (asks first)",
-    "compare": "two arms of a run: /compare r1 --arms base,adapter",
-    "report": "write a run's report: /report r1",
-    "serve": "what is served; `/serve stop` ends it",
-    "sql": "a read-only question: /sql SELECT … FROM v_steps",
-    "demo": "the whole arc on the bundled model; --fast for the short one",
-    "suite": "check suites, or grade stored outputs",
-    "new": "a fresh conversation; the old one is kept",
-    "resume": "go on with an earlier conversation",
-    "conversations": "all conversations, the newest first",
-    "undo": "take the newest turn of the conversation back",
-    "compact": "let a short account stand for the turns so far",
-    "export": "write the conversation as Markdown",
-    "doctor": "what this machine and what is installed can do",
-    "help": "this list, or the fields of a stage: /help train",
-    "quit": "leave; jobs go on",
-}
-"""Slash commands beside the stages, with a word on each."""
+    from tunesmith.agent.repl.screen import Screen
 
 _RUN_COMMANDS = ("run", "continue", "report", "compare")
 _STEP_COMMANDS = ("attach", "stop")
@@ -49,8 +25,8 @@ _ACTIONS = {"runs": ("list", "show", "sql"), "jobs": ("list",), "serve": ("statu
 class SlashCompleter(Completer):
     """Completes lines that begin with a slash."""
 
-    def __init__(self, shell: Callable[[], Shell | None]) -> None:
-        self._shell = shell
+    def __init__(self, screen: Callable[[], Screen | None]) -> None:
+        self._screen = screen
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         """What can stand at the cursor."""
@@ -69,16 +45,16 @@ class SlashCompleter(Completer):
                 yield Completion(text, -len(word), display_meta=meta)
 
     def _words(self, command: str, word: str) -> Iterable[tuple[str, str]]:
-        shell = self._shell()
+        screen = self._screen()
         if command in _ACTIONS:
             return [(action, "") for action in _ACTIONS[command]]
-        if shell is None:
+        if screen is None:
             return []
         if command in catalog.BY_NAME:
-            return shell.field_words(command, word)
+            return screen.field_words(command, word)
         if command in _RUN_COMMANDS:
-            return shell.run_words()
-        return shell.step_words() if command in _STEP_COMMANDS else []
+            return screen.run_words()
+        return screen.step_words() if command in _STEP_COMMANDS else []
 
 
 def _all_commands() -> dict[str, str]:

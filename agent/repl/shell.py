@@ -20,7 +20,7 @@ from prompt_toolkit.input.typeahead import clear_typeahead
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from tunesmith.agent.commands import render, run_steps, settings
+from tunesmith.agent.commands import queries, render, run_steps, settings
 from tunesmith.agent.commands.approvals import GRACE_S, TerminalApprover, drop_typed_ahead, pending
 from tunesmith.agent.commands.fields import choices
 from tunesmith.agent.commands.output import Output
@@ -51,7 +51,7 @@ class _Question:
 
 
 class Shell:
-    """Everything that a slash command works with."""
+    """The screen (`repl.screen.Screen`) of the slash commands, the conversation and completion."""
 
     def __init__(self, found: Settings, store: Store, wake: Callable[[], None]) -> None:
         self.settings = found
@@ -59,7 +59,7 @@ class Shell:
         self.wake = wake
         self.ws = Workspace(store, found.vllm, self.emit, found.vllm_from)
         self.monitor = Monitor(store, tell=self._tell, changed=self._redraw)
-        self.arcs: dict[str, threading.Thread] = {}
+        self.plans: dict[str, threading.Thread] = {}
         self.bar_console: Console | None = None
         self._tables: set[str] = set()
         self.talk = Talk(self)
@@ -119,6 +119,21 @@ class Shell:
         """The terminal itself, for the main thread while it shows no prompt."""
         return SafeConsole(file=sys.__stdout__, highlight=False)
 
+    def follow(self, step: str) -> bool:
+        """A bar until the step ends, whose end is told then; False for Ctrl-C, which lets it go on."""
+        self.bar_console = self.main_console()
+        try:
+            code = queries.follow(self.store, step, Output(console=self.bar_console))
+        finally:
+            self.bar_console = None
+        if code != run_steps.LET_GO:
+            self.tell_end(self.store.step(step))
+        return code != run_steps.LET_GO
+
+    def tell_end(self, step: Step) -> None:
+        """Tell the end of a step unless that was done already, whoever noticed it first."""
+        self.monitor.told(step)
+
     def emit(self, event: str, **data: Any) -> None:
         """An event of a step or a plan: what the user should see of it."""
         stage = data.get("stage", "")
@@ -128,14 +143,14 @@ class Shell:
         elif event in ("message", "driver.gave_way"):
             self.say(data["text"])
         elif event == "run.started":
-            self.arcs[data["run"]] = threading.current_thread()
+            self.plans[data["run"]] = threading.current_thread()
             self.say(f"run {data['run']} ({data['name']}): {', '.join(data['steps'])}")
         elif event == "plan.shown" and expensive:
             self.show(render.plan_table(data["plan"], data["step"], resumed=bool(data.get("resumed"))))
         elif event == "step.started" and expensive:
             self.say(f"{stage} ({data['step']}) runs; /attach {data['step']} follows it, /stop {data['step']} ends it")
         elif event == "step.finished" and expensive:
-            self.monitor.told(self.store.step(data["step"]))
+            self.tell_end(self.store.step(data["step"]))
 
     # One line after the other
 
@@ -143,7 +158,7 @@ class Shell:
         """Carry out one line; False to leave. An error is one line, and the REPL lives on."""
         try:
             if line.startswith("/"):
-                return slash.carry_out(self, line[1:])
+                return slash.carry_out(self, self.talk, line[1:])
             self.converse(line)
         except TunesmithError as error:
             self.say(f"tunesmith: {error}")
@@ -218,7 +233,7 @@ class Shell:
         decision: Decision = self.from_thread(lambda: self.approver(plan, step))
         return decision
 
-    def take_up(self, text: str) -> None:
+    def enqueue(self, text: str) -> None:
         """Hold a turn on words that had to wait, as soon as the prompt is free; from any thread."""
 
         def held() -> None:
@@ -230,15 +245,15 @@ class Shell:
 
     # Plans in the background
 
-    def start_arc(self, plan: ArcPlan | None, resume_run: str | None = None) -> None:
+    def start_plan(self, plan: ArcPlan | None, resume_run: str | None = None) -> None:
         """Carry out a plan, or the rest of a run, in a thread; it asks at the prompt and tells its end there."""
-        if any(thread.is_alive() for thread in self.arcs.values()):
+        if any(thread.is_alive() for thread in self.plans.values()):
             raise BadInput("a plan is being carried out already; wait for it, or /stop its step")
-        thread = threading.Thread(target=self._arc, args=(plan, resume_run), daemon=True)
-        self.arcs.clear()
+        thread = threading.Thread(target=self._carry_out, args=(plan, resume_run), daemon=True)
+        self.plans.clear()
         thread.start()
 
-    def _arc(self, plan: ArcPlan | None, resume_run: str | None) -> None:
+    def _carry_out(self, plan: ArcPlan | None, resume_run: str | None) -> None:
         from tunesmith.agent.commands.summary import conclude, summary_view
 
         before = {run.id for run in self.store.runs()}
@@ -279,7 +294,7 @@ class Shell:
         self.talk.close()
         for step in self.store.steps(status=RUNNING):
             self.say(f"{step.stage} ({step.id}) goes on without me; `tunesmith jobs attach {step.id}` follows it")
-        for run, thread in self.arcs.items():
+        for run, thread in self.plans.items():
             if thread.is_alive():
                 self.say(f"the rest of {run} waits: `tunesmith run --resume {run}` goes on with it")
 

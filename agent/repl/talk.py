@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.agent.commands.approvals import pending
-from tunesmith.agent.repl import slash
 from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.errors import BadInput, NotFound, StepFailed
 from tunesmith.memory.records import DONE, RUNNING, Step
@@ -25,7 +24,7 @@ from tunesmith.tools.pipeline.workspace import Decision
 if TYPE_CHECKING:
     from tunesmith.agent.driver.chat import Chat
     from tunesmith.agent.driver.endpoint import Driver
-    from tunesmith.agent.repl.shell import Shell
+    from tunesmith.agent.repl.screen import Screen
 
 _POLL_S = 0.1
 _SUMMARY_CHARACTERS = 1500
@@ -35,8 +34,8 @@ _SAID_EVERY_S = 15.0
 class Talk:
     """The conversation of one REPL."""
 
-    def __init__(self, shell: Shell) -> None:
-        self._shell = shell
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
         self._loaded = threading.Event()
         self._chat: Chat | None = None
         self._driver: Driver | None = None
@@ -58,15 +57,15 @@ class Talk:
             from tunesmith.agent.driver.endpoint import Driver
             from tunesmith.agent.driver.turn_deps import Desk
 
-            shell = self._shell
-            self._driver = Driver(shell.settings)
+            screen = self._screen
+            self._driver = Driver(screen.settings)
             desk = Desk(
-                ws=shell.ws,
+                ws=screen.ws,
                 approver=self._ask,
-                show=shell.show,
+                show=screen.show,
                 start_arc=self._start_arc,
                 endpoint=self._endpoint,
-                routed=shell.settings.driver.routing,
+                routed=screen.settings.driver.routing,
             )
             self._chat = Chat(desk)
             self._chat.switch(self._chat.id)
@@ -88,7 +87,7 @@ class Talk:
     def tell_description(self) -> None:
         """A line about the description that is open, where one is: the next words may be its answer."""
         if line := self.chat().open_description():
-            self._shell.say(line)
+            self._screen.say(line)
 
     def turn(self, text: str) -> None:
         """Hold one turn; Ctrl-C cancels it. Raises what was wrong with the driver, in one line."""
@@ -98,20 +97,20 @@ class Talk:
         chat = self.chat()
         self._stopped = False
         self._waiting = ("", "")
-        future = chat.begin(text, lambda: model_of(self._endpoint()), self._shell.say)
+        future = chat.begin(text, lambda: model_of(self._endpoint()), self._screen.say)
         while True:
             try:
                 if wait([future], timeout=_POLL_S).done:
                     future.result()
                     return
-                self._shell.answer_questions()
+                self._screen.answer_questions()
                 self._follow_fetch(text)
             except KeyboardInterrupt:
                 self._stopped = True
                 chat.cancel()
             except Cancelled:
                 if not self._waiting[0]:
-                    self._shell.say("stopped; jobs go on")
+                    self._screen.say("stopped; jobs go on")
                 return
 
     def _ask(self, plan: Plan, step: str) -> Decision:
@@ -120,20 +119,20 @@ class Talk:
         def ask() -> Decision:
             if self._stopped:
                 raise pending(plan, step, "the turn was stopped")
-            return self._shell.approver(plan, step)
+            return self._screen.approver(plan, step)
 
-        decision: Decision = self._shell.from_thread(ask)
+        decision: Decision = self._screen.from_thread(ask)
         return decision
 
     def _follow_fetch(self, text: str) -> None:
         """The bar of the driver's download, while it is fetched for these words; Ctrl-C gives the prompt back."""
         step, self._fetching = self._fetching, ""
-        if not step or slash.follow(self._shell, step):
+        if not step or self._screen.follow(step):
             return
         self._waiting = (step, text)
         self.chat().cancel()
-        self._shell.say(f"the driver is fetched in the background ({step}); your words are taken up once it is here")
-        self.ended(self._shell.store.step(step))
+        self._screen.say(f"the driver is fetched in the background ({step}); your words are taken up once it is here")
+        self.ended(self._screen.store.step(step))
 
     def ended(self, step: Step) -> None:
         """Take up what was said while the driver was fetched, now that it is here; from any thread."""
@@ -143,7 +142,7 @@ class Talk:
                 return
             self._waiting = ("", "")
         if step.status == DONE:
-            self._shell.take_up(text)
+            self._screen.enqueue(text)
 
     def _endpoint(self) -> Any:
         from tunesmith.agent.driver.chat import stop_if_cancelled
@@ -156,13 +155,13 @@ class Talk:
             stop_if_cancelled()
             if seconds >= told[0]:
                 usual = "about a minute without a GPU; Ctrl-C gives the prompt back"
-                self._shell.say(f"the driver is starting ({seconds:.0f} s; {usual})")
+                self._screen.say(f"the driver is starting ({seconds:.0f} s; {usual})")
                 told[0] += _SAID_EVERY_S
 
         try:
             return self._driver.ensure(waiting)
         except DriverMissing as missing:
-            self._shell.say(f"{missing}; this fetches it:")
+            self._screen.say(f"{missing}; this fetches it:")
             self._fetch()
             return self._driver.ensure(waiting)
 
@@ -170,9 +169,9 @@ class Talk:
         """Fetch the driver, or wait for the step that does so already. Raises StepFailed, Cancelled."""
         from tunesmith.agent.driver.chat import stop_if_cancelled
 
-        at_work = [s.id for s in self._shell.store.steps(status=RUNNING) if s.request.get("role") == "driver"]
+        at_work = [s.id for s in self._screen.store.steps(status=RUNNING) if s.request.get("role") == "driver"]
         self._fetching = fetching = at_work[0] if at_work else self._agreed_fetch()
-        while not (step := self._shell.store.step(fetching)).ended:
+        while not (step := self._screen.store.step(fetching)).ended:
             stop_if_cancelled()
             time.sleep(_POLL_S)
         if step.status != DONE:
@@ -185,17 +184,17 @@ class Talk:
 
         def emit(event: str, **data: Any) -> None:
             if event != "step.started":  # a bar shows that, and nothing can be typed meanwhile
-                self._shell.emit(event, **data)
+                self._screen.ws.emit(event, **data)
 
-        ws = replace(self._shell.ws, emit=emit)
+        ws = replace(self._screen.ws, emit=emit)
         outcome = run_step(ws, FETCH, self._ask, follow=False)
         if outcome.declined:
             raise StepFailed("without the driver there is no conversation; the slash commands work, /help lists them")
-        self._shell.say("Ctrl-C lets it go on in the background")
+        self._screen.say("Ctrl-C lets it go on in the background")
         return outcome.step.id
 
     def _start_arc(self, plan: ArcPlan) -> str:
-        self._shell.start_arc(plan)
+        self._screen.start_plan(plan)
         return "it is carried out in the background; before each expensive step the user is asked at the prompt"
 
     # Slash commands of the conversation
@@ -250,7 +249,7 @@ class Talk:
 
     def conversations(self) -> list[tuple[str, float, str]]:
         """Every conversation, the newest first."""
-        return Conversations(self._shell.store).list()
+        return Conversations(self._screen.store).list()
 
     def close(self) -> None:
         """Let go of the driver; its server ends by its lease."""

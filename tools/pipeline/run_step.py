@@ -244,6 +244,8 @@ def follow_step(ws: Workspace, step: str) -> Step:
                 done=current.done,
                 total=current.total,
                 note=current.note,
+                started_at=current.started_at,
+                estimated_seconds=current.estimated_seconds,
             )
     ws.store.announce([step])
     set_run_status(ws.store, current.run, current.status)
