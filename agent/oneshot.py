@@ -15,7 +15,7 @@ from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.driver import turn_errors
 from tunesmith.agent.driver.chat import Cancelled, Chat, Reply
-from tunesmith.agent.driver.endpoint import Driver, DriverMissing, Endpoint, model_of
+from tunesmith.agent.driver.endpoint import Driver, DriverMissing, Endpoint, driver_name, model_of
 from tunesmith.agent.driver.turn_deps import Desk
 from tunesmith.memory.errors import ApprovalPending, StepFailed, TunesmithError
 from tunesmith.memory.store import Store
@@ -67,6 +67,8 @@ class _Turn:
             agreed_before=isinstance(self.approver, YesApprover),
             endpoint=self._endpoint,
             routed=self.driver.chosen.routing,
+            code_first=self.driver.chosen.routing,
+            driver_name=driver_name(self.driver.chosen),
         )
         self.chat = Chat(desk)
         if line := self.chat.open_description():

@@ -161,6 +161,11 @@ def _history(commands: Any) -> None:
     sql = _add(actions, "sql", "a read-only question; the views are v_runs, v_steps, v_flips and v_lineage")
     sql.add_argument("query", metavar="SELECT …")
     _json(sql)
+    explain = _add(
+        commands, "explain", "what a run's records say of it, each finding with its evidence and the next step"
+    )
+    explain.add_argument("run", metavar="RUN")
+    _json(explain)
     report = _add(commands, "report", "write a run's report as one HTML file and print its summary")
     report.add_argument("run", metavar="RUN")
     report.add_argument("-o", "--output", metavar="FILE.html")

@@ -295,6 +295,16 @@ def report(args: argparse.Namespace, settings: Settings, store: Store, out: Outp
     return 0
 
 
+def explain(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
+    """`explain RUN`: findings from the records, each with its evidence and the next priced step; asks no model."""
+    from tunesmith.agent.commands.explain import document, view
+    from tunesmith.tools.pipeline.workspace import Workspace
+
+    found = document(Workspace(store, settings.vllm, out.emit, settings.vllm_from), store.run(args.run).id)
+    out.document(found, view(found))
+    return 0
+
+
 def doctor(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """`doctor`: this machine, the versions that are installed, the vllm that was found, the driver tried out."""
     from tunesmith.agent.doctor import examine, examine_driver, examined_view
@@ -311,5 +321,6 @@ COMMANDS: dict[str, Command] = {
     "jobs": jobs,
     "serve": serve,
     "report": report,
+    "explain": explain,
     "doctor": doctor,
 }

@@ -36,7 +36,7 @@ from pydantic_ai.tools import ToolDefinition
 
 from tunesmith.agent.driver import routing, turn_errors
 from tunesmith.agent.driver.describing import open_interview
-from tunesmith.agent.driver.endpoint import is_gone, model_of
+from tunesmith.agent.driver.endpoint import NotYetStarted, is_gone, model_of
 from tunesmith.agent.driver.state_summary import (
     STANDS,
     called_outright,
@@ -105,7 +105,8 @@ async def _few_tools(ctx: RunContext[Desk], tool_defs: list[ToolDefinition]) -> 
         desk.tools = frozenset(of_this_moment(desk.store, desk.current_run(), desk.draft, desk.prompt))
         if open_interview(desk.store.home):
             desk.tools = frozenset({"describe_behaviour", "look_up", "inspect", *called_outright(desk.prompt)})
-    return [tool for tool in tool_defs if tool.name in desk.tools | _followers(desk)]
+    shown = desk.tools | _followers(desk)
+    return [tool for tool in tool_defs if tool.name in shown]
 
 
 def _followers(desk: Desk) -> set[str]:
@@ -142,6 +143,8 @@ async def _routed(
 async def _brought_back(request_context: ModelRequestContext, desk: Desk) -> ModelRequestContext:
     """With the driver started again where it gave way for a step of this turn. Raises what keeps it from starting."""
     model = desk.returned or request_context.model
+    if desk.start_driver and isinstance(model, NotYetStarted):
+        model = desk.returned = await desk.start_driver()
     if desk.endpoint and is_gone(model):
         model = desk.returned = model_of(await asyncio.to_thread(desk.endpoint))
     return replace(request_context, model=model)

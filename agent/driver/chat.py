@@ -7,6 +7,7 @@ cancel. What the user said is in the store before anything is done about it.
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterable, Callable
 from concurrent.futures import Future
@@ -28,22 +29,29 @@ from pydantic_ai.messages import (
     FunctionToolResultEvent,
     ModelMessage,
     ModelMessagesTypeAdapter,
+    ModelRequest,
+    ModelResponse,
     PartDeltaEvent,
     PartStartEvent,
     TextPart,
     TextPartDelta,
+    UserPromptPart,
     repair_messages,
 )
 from pydantic_ai.models import Model
 
-from tunesmith.agent.driver import describing
+from tunesmith.agent.driver import describing, turn_errors
 from tunesmith.agent.driver.agent import REQUESTS_PER_TURN, TURNS_SENT, build_agent, looks_like_a_call, summed_up
+from tunesmith.agent.driver.by_code import Call, Said, decide
+from tunesmith.agent.driver.endpoint import NotYetStarted
 from tunesmith.agent.driver.number_grounding import checked, sentences
 from tunesmith.agent.driver.probe import can_be_routed, turns_sent
 from tunesmith.agent.driver.state_summary import STANDS
+from tunesmith.agent.driver.tools import run_stage
 from tunesmith.agent.driver.turn_deps import Desk
 from tunesmith.memory.conversations import Conversations
-from tunesmith.memory.errors import StepFailed, TunesmithError
+from tunesmith.memory.errors import ApprovalPending, StepFailed, TunesmithError
+from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import ArcPlan
 
 _POLL_S = 0.1
@@ -84,6 +92,7 @@ class Chat:
         self._thread.start()
         self._token = CancellationToken()
         self._turns_sent = TURNS_SENT
+        self._drivers: list[Model] = []
 
     def begin(self, prompt: str, model: Callable[[], Model], say: Say) -> Future[Reply]:
         """Start a turn; `say` gets every sentence once its figures were checked.
@@ -166,14 +175,15 @@ class Chat:
         describing.put_back(self.desk.store.home, self.conversations.load(self.id).description)
         number, before = self.conversations.begin(self.id, prompt), self.desk.draft
         voice = _Voice(self.desk, say)
-        driver: Model | None = None
+        self._drivers.clear()
+        self.desk.start_driver = lambda: self._driver(model)
         try:
-            driver = await self._driver(model)
-            self._turns_sent = turns_sent(self.desk.store.home, driver.model_name, TURNS_SENT)
-            self.desk.routed &= can_be_routed(self.desk.store.home, driver.model_name)
+            if (said := await self._by_code(say)) is not None:
+                self._finish(number, said.told or said.text, _as_messages(prompt, said), before)
+                return Reply(said.text)
             result = await self._agent.run(
                 prompt,
-                model=driver,
+                model=NotYetStarted(),
                 deps=self.desk,
                 message_history=self._history(number),
                 usage_limits=UsageLimits(request_limit=REQUESTS_PER_TURN),
@@ -191,7 +201,8 @@ class Chat:
             self._finish(number, f"(no answer: {told})", [], before)
             raise StepFailed(told) from error
         finally:
-            await _hang_up(driver)
+            for driver in self._drivers:
+                await _hang_up(driver)
             await _hang_up(self.desk.returned)
         reply = voice.conclude(result.output)
         messages = ModelMessagesTypeAdapter.dump_python(result.new_messages(), mode="json")
@@ -199,14 +210,52 @@ class Chat:
         return reply
 
     async def _driver(self, model: Callable[[], Model]) -> Model:
-        """The driver once it answers. Raises Cancelled at once, whatever the thread that starts it is at."""
+        """The driver once it answers, with what its examination said of it.
+
+        Raises Cancelled at once, whatever the thread that starts it is at.
+        """
         starting = asyncio.ensure_future(asyncio.to_thread(model))
         starting.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody may be left to ask
         while not starting.done():
             await asyncio.wait({starting}, timeout=_POLL_S)
             if not starting.done():
                 stop_if_cancelled()
-        return await starting
+        driver = await starting
+        self._drivers.append(driver)
+        self._turns_sent = turns_sent(self.desk.store.home, driver.model_name, TURNS_SENT)
+        self.desk.routed &= can_be_routed(self.desk.store.home, driver.model_name)
+        return driver
+
+    def _carried_out(self, call: Call) -> Said:
+        """Carry out a step that was ordered; what is said then. Raises ApprovalPending."""
+        desk, arguments = self.desk, dict(call.arguments)
+        desk.ws.emit("tool.called", tool=call.tool, arguments=arguments, stage="")
+        try:
+            facts = run_stage(desk, catalog.BY_NAME[call.tool], arguments)
+        except ApprovalPending:
+            raise
+        except TunesmithError as error:
+            turn_errors.went_wrong(desk, call.tool, error)
+            return Said(" ".join(str(error).split()))
+        text, desk.say_next = desk.say_next, ""
+        told = json.dumps(facts, ensure_ascii=False, default=str)
+        desk.ws.emit("tool.returned", tool=call.tool, result=told, stage="")
+        return Said(text or f"{call.tool} is done.", told)
+
+    async def _by_code(self, say: Say) -> Said | None:
+        """Answer the turn by code, where the words are plain; None: the driver has to."""
+        if not self.desk.code_first:
+            return None
+        found: Said | Call | None = await asyncio.to_thread(decide, self.desk)
+        if isinstance(found, Call):
+            found = await asyncio.to_thread(self._carried_out, found)
+        if found is not None:
+            if found.tool:
+                self.desk.ws.emit("tool.called", tool=found.tool, arguments=dict(found.arguments), stage="", quiet=True)
+                self.desk.ws.emit("tool.returned", tool=found.tool, result=found.told or found.text, stage="")
+            for line in found.text.split("\n"):
+                say(line)
+        return found
 
     def _history(self, turn: int) -> list[ModelMessage]:
         held = self.conversations.load(self.id)
@@ -223,6 +272,15 @@ async def _hang_up(driver: Model | None) -> None:
     client = getattr(driver, "client", None)
     if client is not None:
         await client.close()
+
+
+def _as_messages(prompt: str, said: Said) -> list[Any]:
+    """A turn that code answered, as a driver reads it later."""
+    messages: list[ModelMessage] = [
+        ModelRequest([UserPromptPart(prompt)]),
+        ModelResponse([TextPart(said.told or said.text)]),
+    ]
+    return list(ModelMessagesTypeAdapter.dump_python(messages, mode="json"))
 
 
 def _valid(messages: list[Any]) -> list[ModelMessage]:
@@ -267,6 +325,8 @@ class _Voice:
         self._spoken = "\n".join(whole)
 
     def _utter(self, sentence: str) -> None:
+        if self._desk.spoken:
+            return
         kept, wrong = checked(sentence, self._desk.heard)
         self._left_out += wrong
         if kept:
@@ -279,13 +339,15 @@ class _Voice:
         rest = sentences(output)[len(sentences(self._spoken)) :] if self._text else sentences(output)
         for sentence in rest:
             self._utter(sentence)
+        if self._desk.spoken:
+            return Reply("\n".join(self._desk.spoken))
         if self._left_out:
             figures = ", ".join(dict.fromkeys(self._left_out))
             note = f"(A sentence with a figure that no record holds was left out: {figures}.)"
             self._said.append(note)
             self._say(note)
         if not self._said:
-            self._said.append("I have nothing to add.")
+            self._said.append("I have no answer to that; say it in other words, or “help” for what I can do.")
             self._say(self._said[-1])
         return Reply(" ".join(self._said), tuple(self._left_out))
 

@@ -31,6 +31,13 @@ CASES_WANTED = 20
 """Target cases that a described behaviour is to have; what the examples lack is proposed by the driver."""
 _ARROWS = (re.compile(r"\s*(?:=>|⇒)\s*"), re.compile(r"\s*(?:->|→)\s*"))
 """The arrow that was asked for counts before those that a message may hold itself."""
+_LABELLED = re.compile(
+    r"(?:^|\n)\s*(?:input|user|message|question|q|prompt)\s*:\s*(.+?)\s*\n?\s*\b(?:output|"
+    r"assistant|answer|a|model|reply)\s*:\s*"
+    r"(.+?)(?=\n\s*(?:input|user|message|question|q|prompt)\s*:|\Z)",
+    re.IGNORECASE | re.DOTALL,
+)
+_BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+(?=\S.*(?:=>|⇒|->|→))")
 _ECHOED_CHARACTERS = 100
 _PART = re.compile(r"\s*(when|what|never)\s*:\s*(\S.*)", re.IGNORECASE | re.DOTALL)
 """`when: …` says that part, whatever was asked; said again it replaces what was said."""
@@ -127,6 +134,16 @@ def drop(home: Path) -> Path:
     return kept
 
 
+def keep(home: Path, interview: Interview, draft: DescriptionDraft) -> Interview:
+    """Keep another draft of the description."""
+    return _keep(home, interview.model_copy(update={"draft": draft}))
+
+
+def names_a_part(words: str) -> bool:
+    """Whether words say a part by its name, as `never: …` does."""
+    return _PART.fullmatch(words) is not None
+
+
 def _keep(home: Path, interview: Interview) -> Interview:
     atomic_write(_file(home), interview.model_dump_json(indent=1))
     return interview
@@ -142,7 +159,7 @@ def take(home: Path, interview: Interview, words: str) -> Interview:
     if again := _PART.fullmatch(words):
         part, words = again[1].lower(), again[2]
     try:
-        said = _examples(words) if part == "examples" else words
+        said = examples_of(words) if part == "examples" else words
         value = distinct((*interview.draft.examples, *said)) if isinstance(said, tuple) else said
         draft = DescriptionDraft.model_validate({**interview.draft.model_dump(), part: value})
     except ValidationError as error:
@@ -150,14 +167,22 @@ def take(home: Path, interview: Interview, words: str) -> Interview:
     return _keep(home, interview.model_copy(update={"draft": draft}))
 
 
-def _examples(words: str) -> tuple[Example, ...]:
-    pairs = [_parted(line) for line in words.splitlines() if line.strip()]
-    if not pairs or any(len(pair) != 2 for pair in pairs):
-        raise BadInput("an example is written as MESSAGE => ANSWER, for instance: How do I boil an egg? => - Boil it.")
-    return tuple(Example(prompt=prompt, answer=answer.replace("\\n", "\n")) for prompt, answer in pairs)
+def examples_of(words: str) -> tuple[Example, ...]:
+    """The examples that are written in some words, one a line or as `input: … output: …`. Raises BadInput for none."""
+    if pairs := [(one.strip(), two.strip()) for one, two in _LABELLED.findall(words)]:
+        return tuple(Example(prompt=prompt, answer=answer.replace("\\n", "\n")) for prompt, answer in pairs)
+    parted = [_parted(line) for line in words.splitlines() if line.strip()]
+    if not parted or any(len(pair) != 2 for pair in parted):
+        lacking = next((pair[0] for pair in parted if len(pair) != 2), words)
+        raise BadInput(
+            f"“{lacking.strip()[:60]}” has no arrow in it: an example is written as MESSAGE => ANSWER, for instance: "
+            "How do I boil an egg? => - Boil it."
+        )
+    return tuple(Example(prompt=prompt, answer=answer.replace("\\n", "\n")) for prompt, answer in parted)
 
 
 def _parted(line: str) -> list[str]:
+    line = _BULLET.sub("", line)
     arrow = next((arrow for arrow in _ARROWS if arrow.search(line)), _ARROWS[0])
     return arrow.split(line, maxsplit=1)
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic_ai.models.test import TestModel
+
 from tunesmith.agent.commands.settings import DriverSettings, Settings
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import read_manifest
@@ -52,6 +54,10 @@ class Endpoint:
     model: str
     key: str = ""
     timeout_s: float = 180.0
+
+
+class NotYetStarted(TestModel):
+    """Stands for the driver in a turn until a request really needs it; it never answers anything."""
 
 
 class DriverMissing(BadInput):
@@ -204,3 +210,12 @@ def model_of(endpoint: Endpoint) -> Model:
         base_url=endpoint.url, api_key=endpoint.key or "none", timeout=endpoint.timeout_s, max_retries=1
     )
     return OpenAIChatModel(endpoint.model, provider=VLLMProvider(openai_client=client))
+
+
+def driver_name(chosen: DriverSettings) -> str:
+    """The driver as the user knows it."""
+    if chosen.endpoint:
+        return chosen.name or chosen.endpoint
+    if source_of(chosen.model) == "bundled":
+        return bundled_model(chosen.model).title
+    return chosen.model.rstrip("/").rpartition("/")[2]

@@ -86,7 +86,7 @@ def is_ticket_triage(words: str) -> bool:
     return bool(ticket and (_SORTED.search(words) or not _ANSWERED.search(words)))
 
 
-def plan_fine_tune(desk: Desk, args: PlanFineTune, ctx: RunContext[Desk]) -> Any:
+def plan_fine_tune(desk: Desk, args: PlanFineTune, ctx: RunContext[Desk] | None) -> Any:
     """Propose a plan, or begin to ask what a new behaviour is to be."""
     words = f"{args.goal} {desk.prompt}"
     if folder := describing.described_before(desk.store.home, words):
@@ -96,14 +96,14 @@ def plan_fine_tune(desk: Desk, args: PlanFineTune, ctx: RunContext[Desk]) -> Any
     else:
         interview = describing.begin(desk.store.home, args.goal, args.pace, args.quantize)
         return _ask_on(desk, f"That is a new behaviour, so I need to know it exactly. {interview.question}")
-    _draft(desk, plan, args.goal, args.quantize)
-    shown = _show_draft(desk)
+    draft(desk, plan, args.goal, args.quantize)
+    shown = show_draft(desk)
     if not desk.agreed_before:
         desk.say(f"This plan teaches {behaviour}; every step's price is on your screen. Start it, or change something?")
     return {"behaviour": behaviour, **shown}
 
 
-def describe_behaviour(desk: Desk, args: DescribeBehaviour, ctx: RunContext[Desk]) -> Any:
+def describe_behaviour(desk: Desk, args: DescribeBehaviour, ctx: RunContext[Desk] | None) -> Any:
     """Take one more part of a new behaviour; once nothing is missing, propose its plan. Raises BadInput without one."""
     home = desk.store.home
     interview = describing.open_interview(home)
@@ -120,11 +120,12 @@ def describe_behaviour(desk: Desk, args: DescribeBehaviour, ctx: RunContext[Desk
         plan, words = describing.plan_of(desk, interview)
     except BadInput as error:
         return _ask_on(desk, str(error))
-    _draft(desk, plan, interview.goal, interview.quantize)
-    return {**_show_draft(desk), **_ask_on(desk, words)}
+    draft(desk, plan, interview.goal, interview.quantize)
+    return {**show_draft(desk), **_ask_on(desk, words)}
 
 
-def _draft(desk: Desk, plan: ArcPlan, goal: str, quantize: bool) -> None:
+def draft(desk: Desk, plan: ArcPlan, goal: str, quantize: bool) -> None:
+    """Let a plan stand proposed."""
     quantizing = next(entry.name for entry in catalog.STAGES if entry.makes == "quantized")
     steps = plan.steps if quantize else _without_stage(plan.steps, quantizing)
     desk.draft = plan.model_copy(update={"goal": goal, "steps": steps})
@@ -146,7 +147,8 @@ def _ask_on(desk: Desk, question: str) -> dict[str, str]:
     return {"ask_the_user": question}
 
 
-def _show_draft(desk: Desk) -> dict[str, Any]:
+def show_draft(desk: Desk) -> dict[str, Any]:
+    """Show the proposed plan with its prices; what a model is told of it."""
     from tunesmith.tools.pipeline.forecast import forecast
 
     assert desk.draft is not None
@@ -172,36 +174,36 @@ def _show_draft(desk: Desk) -> dict[str, Any]:
 # Changed
 
 
-def edit_plan(desk: Desk, args: EditPlan, ctx: RunContext[Desk]) -> Any:
+def edit_plan(desk: Desk, args: EditPlan, ctx: RunContext[Desk] | None) -> Any:
     """Change the proposed plan and show it again. Raises BadInput for a change that it cannot take."""
-    draft = _drafted(desk)
+    draft_ = _drafted(desk)
     try:
         if args.field is None:
-            steps, changed = _without(draft.steps, args.step, desk.prompt), [f"without {args.step}"]
+            steps, changed = without(draft_.steps, args.step, desk.prompt), [f"without {args.step}"]
         else:
-            steps, changed = _with_fields(desk, draft.steps, args)
-    except _Unclear as unclear:
+            steps, changed = _with_fields(desk, draft_.steps, args)
+    except Unclear as unclear:
         return _ask_on(desk, str(unclear))
-    edited = draft.model_copy(update={"steps": steps})
+    edited = draft_.model_copy(update={"steps": steps})
     plan_file.check_arc(edited, have=())
     desk.draft = edited
-    shown = _show_draft(desk)
+    shown = show_draft(desk)
     desk.say(f"The plan is changed: {', '.join(changed)}. Its new prices are on your screen. Start it, or change more?")
     return {"changed": changed, **shown}
 
 
-class _Unclear(Exception):
+class Unclear(BadInput):
     """A change that could mean two things; the text asks which."""
 
 
-def _without(steps: tuple[StepSpec, ...], stage: str, words: str) -> tuple[StepSpec, ...]:
-    """The steps without a stage, or without that one of its several tasks which the words name. Raises _Unclear."""
+def without(steps: tuple[StepSpec, ...], stage: str, words: str) -> tuple[StepSpec, ...]:
+    """The steps without a stage, or without that one of its several tasks which the words name. Raises Unclear."""
     tasks = {_task(spec): spec for spec in steps if spec.stage == stage}
     if len(tasks) < 2:
         return _without_stage(steps, stage)
     named = [task for task in tasks if re.search(rf"\b{task[:5]}", words, re.IGNORECASE)]
     if len(named) != 1:
-        raise _Unclear(f"Which step {stage} shall I leave out: that of {' or '.join(tasks)}?")
+        raise Unclear(f"Which step {stage} shall I leave out: that of {' or '.join(tasks)}?")
     return tuple(spec for spec in steps if spec is not tasks[named[0]])
 
 
@@ -260,7 +262,7 @@ def _drafted(desk: Desk) -> ArcPlan:
 # Started
 
 
-def start_plan(desk: Desk, args: StartPlan, ctx: RunContext[Desk]) -> Any:
+def start_plan(desk: Desk, args: StartPlan, ctx: RunContext[Desk] | None) -> Any:
     """Begin to carry the proposed plan out, or drop it; one that cannot begin stays proposed. Raises BadInput."""
     draft = _drafted(desk)
     if args.confirm == "drop":

@@ -26,7 +26,13 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
 from tunesmith.agent.driver.argument_grounding import as_said, named_numbers, named_outright, numbers, runs_said
+from tunesmith.agent.driver.stage_calls import stage_call
 from tunesmith.agent.driver.turn_deps import KNOWN_MODELS
+from tunesmith.agent.driver.understanding.entities import cards_gib, sentence_of
+from tunesmith.agent.driver.understanding.query import KINDS
+from tunesmith.agent.driver.understanding.values import values_named
+from tunesmith.agent.driver.understanding.words import readable
+from tunesmith.memory.records import Run
 from tunesmith.tools.pipeline import catalog
 
 CHAT = "chat"
@@ -34,10 +40,6 @@ CHAT = "chat"
 NEXT = "next"
 """Whatever stage comes next; code knows which one that is."""
 PLAN, EDIT, START, LOOK_UP = "plan_fine_tune", "edit_plan", "start_plan", "look_up"
-COMPARE = "compare_runs"
-"""A topic that takes two runs: not to be chosen while there is one."""
-_RUNS = ("run", "other_run")
-"""Arguments that are read from the user's words, not chosen."""
 _WHY = re.compile(r"\s*(?:but |and |so )?(?:why|how come)\b", re.IGNORECASE)
 _FEW_WORDS = 6
 _WORDS_CHARACTERS = 1200
@@ -55,7 +57,7 @@ class Moment:
     """The tool that comes next, for words that only say to go on."""
     verbatim: Mapping[str, Any] = field(default_factory=dict)
     """Arguments that are the user's own words and not the model's to write."""
-    known_runs: tuple[str, ...] = ()
+    runs: tuple[Run, ...] = ()
 
 
 class CannotRoute(Exception):
@@ -98,17 +100,47 @@ def call_of(text: str, words: str, moment: Moment, tools: Sequence[ToolDefinitio
     if name not in by_name:
         raise CannotRoute(f"no tool {name!r} now")
     properties = by_name[name].parameters_json_schema.get("properties", {})
-    # A question may name a run in any way; a step goes into one only where its id was said.
-    runs = zip(_RUNS, runs_said(words, moment.known_runs if "topic" in properties else ()), strict=False)
-    said = {**as_said(chosen, words), **_named(properties, chosen, words), **dict(runs), **moment.verbatim}
-    arguments = {key: said.get(key, _otherwise(schema)) for key, schema in properties.items()}
-    return ToolCallPart(name, arguments, tool_call_id=f"routed_{secrets.token_hex(6)}")
+    if name == LOOK_UP:
+        return _looked_up(chosen, words, moment, properties)
+    runs = zip(("run",), runs_said(words), strict=False)  # a step goes into a run only where its id was said
+    read = values_named(readable(words), (name,), words) if name in catalog.BY_NAME else {}
+    said = {**read, **as_said(chosen, words), **_named(properties, chosen, words), **dict(runs), **moment.verbatim}
+    call_id = f"routed_{secrets.token_hex(6)}"
+    if name in catalog.BY_NAME:
+        given = {key: value for key, value in said.items() if key != "run" and value is not None}
+        known = catalog.BY_NAME[name].load().request.model_fields
+        return stage_call(
+            name, {key: v for key, v in given.items() if key in known}, str(said.get("run") or ""), call_id
+        )
+    return ToolCallPart(name, {key: said.get(key, _otherwise(schema)) for key, schema in properties.items()}, call_id)
+
+
+def _looked_up(chosen: Mapping[str, Any], words: str, moment: Moment, properties: Mapping[str, Any]) -> ToolCallPart:
+    """The question of the kind that was chosen, its arguments read from the words by code."""
+    s = sentence_of(words, moment.runs)
+    arm, other = (s.arms[1], s.arms[0]) if len(s.arms) > 1 and chosen["kind"] == "compare" else (s.arm, "")
+    read = {
+        "kind": chosen["kind"],
+        "run": s.run,
+        "other_run": s.runs[1] if len(s.runs) > 1 else "",
+        "step": s.step,
+        "stage": s.stage,
+        "arm": arm,
+        "other_arm": other,
+        "block": s.block,
+        "outcome": s.outcome,
+        "field": chosen.get("field") or next(iter(s.fields), ""),
+        "model": s.model,
+        "card_gib": cards_gib(s.text) or None,
+    }
+    arguments = {name: read.get(name) or None for name in properties}
+    return ToolCallPart(LOOK_UP, arguments, tool_call_id=f"routed_{secrets.token_hex(6)}")
 
 
 def _why_this_number(words: str, tools: Mapping[str, ToolDefinition]) -> dict[str, Any]:
     """The question behind `why rank 16?`: a setting's number is never small talk. Empty for other words."""
     named = named_outright(words) if _WHY.match(words) and LOOK_UP in tools else {}
-    return {"topic": "setting", "setting": next(iter(named))} if named else {}
+    return {"kind": "setting", "field": next(iter(named))} if named else {}
 
 
 def _taker(name: str, tools: Mapping[str, ToolDefinition], words: str) -> str:
@@ -132,7 +164,7 @@ def _taker(name: str, tools: Mapping[str, ToolDefinition], words: str) -> str:
 def _named(properties: Mapping[str, Any], chosen: Mapping[str, Any], words: str) -> dict[str, Any]:
     """The arguments that the words name: where they do so outright, whatever was chosen; else where nothing was."""
     outright = named_outright(words)
-    if {"step", "field"} <= set(properties):
+    if {"step", "field", "value"} <= set(properties):
         if not outright or ("step" in chosen and "field" not in chosen):
             return {}
         field = chosen["field"] if chosen.get("field") in outright else next(iter(outright))
@@ -169,16 +201,20 @@ def choice_schema(tools: Sequence[ToolDefinition], moment: Moment, words: str) -
 
 def _shapes(tool: ToolDefinition, moment: Moment, words: str) -> list[dict[str, Any]]:
     properties = tool.parameters_json_schema.get("properties", {})
+    if tool.name == LOOK_UP:
+        return [_object(tool.name, {"kind": {"enum": [*KINDS]}}, ["kind"])]
     if {"step", "field"} <= set(properties):
         return _edits(tool.name, words)
-    read = {*moment.verbatim, *_RUNS}
+    if tool.name in catalog.BY_NAME:  # the other fields are read from the words
+        properties = {
+            name: value for name, value in properties.items() if name in catalog.BY_NAME[tool.name].load().settable
+        }
+    read = {*moment.verbatim, "run"}
     shown = {name: _bare(value) for name, value in properties.items() if name not in read}
     for name in [name for name, value in shown.items() if _numeric(value)]:
         shown[name] = {"enum": _numbers_for(shown[name], words)}
         if not shown[name]["enum"]:
             del shown[name]
-    if "topic" in shown and len(moment.known_runs) < 2:
-        shown["topic"]["enum"] = [topic for topic in shown["topic"]["enum"] if topic != COMPARE]
     return [_object(tool.name, shown, [name for name in shown if not _nullable(properties[name])])]
 
 

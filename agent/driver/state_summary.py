@@ -72,7 +72,7 @@ def moment_of(desk: Desk) -> Moment:
         state=state,
         following="" if interview else "start_plan" if desk.draft else next(iter(following), ""),
         verbatim={"goal": desk.prompt},
-        known_runs=tuple(entry.name for entry in desk.store.runs() if entry.name != DRIVER_RUN),
+        runs=tuple(entry for entry in desk.store.runs() if entry.name != DRIVER_RUN),
     )
 
 

@@ -15,9 +15,13 @@ from pydantic_ai import FunctionToolset, RunContext, Tool
 from pydantic_ai.exceptions import ToolFailed
 
 from tunesmith.agent.commands import render, run_steps
+from tunesmith.agent.commands.fields import of_words
 from tunesmith.agent.driver import planning
-from tunesmith.agent.driver.answers import Topic, answer, find_run
+from tunesmith.agent.driver.by_code import look_up
+from tunesmith.agent.driver.stage_calls import OTHER
 from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.agent.driver.understanding.entities import sentence_of
+from tunesmith.agent.driver.understanding.query import Query
 from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError
 from tunesmith.memory.records import RUNNING, Step
 from tunesmith.tools.core.format import duration, size
@@ -28,28 +32,30 @@ from tunesmith.tools.pipeline.runs import place
 from tunesmith.tools.pipeline.workspace import StepRequest
 
 _RESULT_CHARACTERS = 1500
-_ABOUT_A_RUN = ("run", "compare_runs", "setting", "rows")
 
 
-class LookUp(planning.Args):
-    """Look something up in the history: runs, results, settings and their reasons, what is served, jobs, rows."""
+class _LookUpBase(planning.Args):
+    """Look something up: in the history of runs, on this machine, or by arithmetic (whether a model would fit)."""
 
-    topic: Topic = Field(
-        description="runs: list all runs. run: how one run went, its results. compare_runs: two runs side by side. "
-        "setting: the value of one setting and why. served: what is deployed now and which run made it. "
-        "jobs: what is running. rows: show training rows on the screen."
-    )
-    run: str | None = Field(
-        description="Which run, as the user says it: r3, yesterday, last week. null: the current one."
-    )
-    other_run: Optional[str] = Field(description="For compare_runs: the second run. Else null.")  # noqa: UP045
-    setting: Optional[str] = Field(description="For setting: its name, such as rank. Else null.")  # noqa: UP045
+
+LookUp = create_model(
+    "LookUp",
+    __base__=_LookUpBase,
+    __doc__=_LookUpBase.__doc__,
+    **{
+        name: (
+            info.annotation if name == "kind" else Optional[info.annotation],  # noqa: UP045
+            Field(... if name == "kind" else None, description=info.description),
+        )  # type: ignore[call-overload]
+        for name, info in Query.model_fields.items()
+    },
+)
 
 
 def toolset() -> FunctionToolset[Desk]:
     """All tools; which of them a request shows is decided per request."""
     tools = [
-        _tool("look_up", LookUp, _look_up),
+        _tool("look_up", LookUp, _look_up, strict=False),
         _tool("plan_fine_tune", planning.PlanFineTune, planning.plan_fine_tune),
         _tool("describe_behaviour", planning.DescribeBehaviour, planning.describe_behaviour),
         _tool("edit_plan", planning.EditPlan, planning.edit_plan),
@@ -59,13 +65,15 @@ def toolset() -> FunctionToolset[Desk]:
     return FunctionToolset(tools, sequential=True)
 
 
-def _tool(name: str, args: type[BaseModel], run: Callable[[Desk, Any, RunContext[Desk]], Any]) -> Tool[Desk]:
+def _tool(
+    name: str, args: type[BaseModel], run: Callable[[Desk, Any, RunContext[Desk]], Any], *, strict: bool = True
+) -> Tool[Desk]:
     def call(ctx: Any, args: Any) -> str:
         return _capped(ctx.deps, run(ctx.deps, args, ctx))
 
     call.__annotations__ = {"ctx": RunContext[Desk], "args": args, "return": str}
     description = (args.__doc__ or "").strip()
-    return Tool(call, takes_ctx=True, name=name, description=description, strict=True, sequential=True)
+    return Tool(call, takes_ctx=True, name=name, description=description, strict=strict, sequential=True)
 
 
 def _capped(desk: Desk, result: Any) -> str:
@@ -77,20 +85,17 @@ def _capped(desk: Desk, result: Any) -> str:
 # History
 
 
-def _look_up(desk: Desk, args: LookUp, ctx: RunContext[Desk]) -> Any:
-    talked_about = desk.run_asked_about()
-    run, other = args.run or "", args.other_run or ""
-    if run and args.topic in _ABOUT_A_RUN:
-        named = find_run(desk.store, run, talked_about)
-        if args.topic == "compare_runs" and not other and talked_about and talked_about.id != named.id:
-            run, other = talked_about.id, named.id  # "compare it with r1"
-        else:
-            desk.asked_about = named.id
-    setting = args.setting or ""
-    told = answer(desk.store, args.topic, run=run, other_run=other, setting=setting, current=talked_about)
-    desk.show(told.shown)
-    desk.say(told.words)
-    return told.facts
+def _look_up(desk: Desk, args: BaseModel, ctx: RunContext[Desk]) -> Any:
+    given = {name: value for name, value in args.model_dump().items() if value not in (None, "")}
+    runs = desk.store.runs()
+    if name := given.get("run"):
+        given["run"] = next(iter(sentence_of(str(name), runs).runs), name)
+    found = look_up(desk, Query.model_validate(given))
+    for line in found.lines:
+        desk.show(render.plain(line))
+    if desk.routed:
+        desk.spoken, desk.say_next = found.lines, found.facts or "It is on your screen."
+    return found.facts
 
 
 # Stages
@@ -104,18 +109,24 @@ def _stage_tool(entry: catalog.Entry) -> Tool[Desk]:
         usual = info.get_default(call_default_factory=True)
         text = f"{info.description or ''} null: as usual ({usual}).".strip()
         fields[name] = (Optional[info.annotation], Field(description=text))  # noqa: UP045
+    others = [name for name in model.model_fields if name not in (*entry.load().settable, "run")]
+    if others:
+        text = f"Further fields as `field=value …`, of {', '.join(others)}. null: as usual."
+        fields[OTHER] = (Optional[str], Field(None, description=text))  # noqa: UP045
     fields["run"] = (Optional[str], Field(description="Run to work in, such as r3. null: the current one."))  # noqa: UP045
     args = create_model(
         entry.name, __base__=planning.Args, __doc__=f"{entry.summary[0].upper()}{entry.summary[1:]}.", **fields
     )
 
     def run(desk: Desk, given: BaseModel, ctx: RunContext[Desk]) -> Any:
-        return _run_stage(desk, entry, given.model_dump(exclude_none=True))
+        asked = given.model_dump(exclude_none=True)
+        further = of_words(asked.pop(OTHER, ""), entry.load().request)
+        return run_stage(desk, entry, {**further, **asked})
 
     return _tool(entry.name, args, run)
 
 
-def _run_stage(desk: Desk, entry: catalog.Entry, given: dict[str, Any]) -> Any:
+def run_stage(desk: Desk, entry: catalog.Entry, given: dict[str, Any]) -> Any:
     """Carry out one stage: what is expensive asks the user first, whoever called, and starts nothing without a yes."""
     if entry.expensive:
         desk.check_said(given)

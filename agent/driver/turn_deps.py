@@ -5,7 +5,7 @@ Nothing here is the model's: every decision goes through the approver, and every
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from pydantic_ai.models import Model
 from rich.console import RenderableType
 
 from tunesmith.agent.driver.endpoint import Endpoint
+from tunesmith.agent.driver.understanding.query import Query
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store
@@ -51,6 +52,8 @@ class Desk:
     """What the user said in this turn."""
     routed: bool = False
     """Whether a schema-bound request chooses the tool, as small models need it; else the model's own tool calling."""
+    code_first: bool = False
+    """Whether plain words are answered by code before any model is asked; a native driver hears them all."""
     before: str = ""
     """What the turn before called, in a few words; what was said in it where it called nothing."""
     calls: list[str] = field(default_factory=list)
@@ -61,6 +64,18 @@ class Desk:
     """Everything a figure of this turn's answer may come from: tool results, the state card, the user's words."""
     seen_calls: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Call → its last result and how often in a row it was the same."""
+    spoken: tuple[str, ...] = ()
+    """The lines of an answer that are on the screen already: the reply of the turn, not to be said again."""
+    page: Callable[[], RenderableType] | None = None
+    """The page behind the last answer, for who asks for more."""
+    last_query: Query | None = None
+    """The question that was answered last, for words that change one thing of it."""
+    last_said: str = ""
+    """What code said last."""
+    driver_name: str = "a small open model"
+    """The driver as the user knows it."""
+    start_driver: Callable[[], Awaitable[Model]] | None = None
+    """Starts the driver for this turn, once a request needs it."""
     errors: dict[str, TunesmithError] = field(default_factory=dict)
     """Tool → what went wrong in this turn; `outcome` keeps it."""
 
@@ -94,6 +109,7 @@ class Desk:
         spoken = f'"{self.prompt[:_BEFORE_CHARACTERS]}"' if self.prompt else ""
         self.before, self.calls = next(iter(self.calls), spoken), []
         self.prompt, self.say_next, self.returned = prompt, "", None
+        self.spoken = ()
         self.tools = frozenset()
         self.heard = [prompt]
         self.seen_calls.clear()

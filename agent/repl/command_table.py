@@ -10,6 +10,7 @@ COMMANDS = {
     "attach": "follow a step's progress; Ctrl-C lets go of it",
     "stop": "end a step (asks first)",
     "compare": "two arms of a run: /compare r1 --arms base,adapter",
+    "explain": "what a run's records say of it, and the next step: /explain r1",
     "report": "write a run's report: /report r1",
     "serve": "what is served; `/serve stop` ends it",
     "sql": "a read-only question: /sql SELECT … FROM v_steps",

@@ -138,9 +138,7 @@ class Shell:
         """An event of a step or a plan: what the user should see of it."""
         stage = data.get("stage", "")
         expensive = stage in catalog.BY_NAME and catalog.BY_NAME[stage].expensive
-        if event == "tool.called":
-            self.show(render.call_line(data["tool"], data["arguments"]))
-        elif event in ("message", "driver.gave_way"):
+        if event in ("message", "driver.gave_way"):
             self.say(data["text"])
         elif event == "run.started":
             self.plans[data["run"]] = threading.current_thread()

@@ -54,7 +54,7 @@ class Talk:
     def _load(self) -> None:
         try:
             from tunesmith.agent.driver.chat import Chat
-            from tunesmith.agent.driver.endpoint import Driver
+            from tunesmith.agent.driver.endpoint import Driver, driver_name
             from tunesmith.agent.driver.turn_deps import Desk
 
             screen = self._screen
@@ -66,6 +66,8 @@ class Talk:
                 start_arc=self._start_arc,
                 endpoint=self._endpoint,
                 routed=screen.settings.driver.routing,
+                code_first=screen.settings.driver.routing,
+                driver_name=driver_name(screen.settings.driver),
             )
             self._chat = Chat(desk)
             self._chat.switch(self._chat.id)

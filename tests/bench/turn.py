@@ -25,7 +25,7 @@ from tunesmith.tools.pipeline.workspace import Decision, Workspace
 
 TURNS = 30
 GOAL_S = 0.010
-_CALL = {"topic": "jobs", "run": None, "other_run": None, "setting": None}
+_CALL = {"kind": "jobs"}
 
 
 async def _model(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[Any]:

@@ -129,3 +129,14 @@ def _next_step(status: int, model: str) -> str:
     if status == 429:
         return f"it was asked too often: wait some minutes and try again; logged in ({log_in}) you may ask more often"
     return f"check its name, its commit and your access to it on {page}"
+
+
+def newest_commit(model: str) -> str:
+    """The commit that a model on the hub has now, 40 hex digits. Raises as `look_at_hub` does."""
+    from huggingface_hub import HfApi
+
+    with errors_named(model, "its newest commit"):
+        commit = HfApi().model_info(model, timeout=_TIMEOUT_S).sha
+    if not commit:
+        raise BadInput(f"the hub names no commit of {model}; give one as revision=COMMIT")
+    return str(commit)

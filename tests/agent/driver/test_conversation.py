@@ -213,9 +213,9 @@ def test_rows_go_to_the_screen_and_never_to_the_model(talk: Callable[..., Talk])
     one.store.add_rows(run, step, [row])
     with one.store.write() as conn:
         conn.execute("UPDATE steps SET status = 'done' WHERE step = ?", (step,))
-    one.turn("show me the rows", ("look_up", {"topic": "rows", "run": None, "other_run": None, "setting": None}))
+    one.turn("show me the rows", ("look_up", {"kind": "rows"}))
     sent = "".join(str(message) for messages, _ in one.requests for message in messages)
-    assert APPROVE_NOW not in sent and '"rows": 1' in one.tool_results()[-1]
+    assert APPROVE_NOW not in sent and "r1 has 1 candidate rows" in one.tool_results()[-1]
 
 
 def test_a_figure_that_no_record_holds_is_left_out_and_named(talk: Callable[..., Talk]) -> None:
@@ -235,14 +235,14 @@ def test_figures_of_tool_results_pass_in_other_units_too(talk: Callable[..., Tal
 
 def test_the_same_call_with_the_same_result_is_stopped(talk: Callable[..., Talk]) -> None:
     one = talk()
-    look = ("look_up", {"topic": "jobs", "run": None, "other_run": None, "setting": None})
+    look = ("look_up", {"kind": "jobs"})
     one.turn("what runs?", look, look, look, "Nothing.")
     assert "answer the user now" in one.tool_results()[-1]
 
 
 def test_a_turn_has_a_budget_of_requests(talk: Callable[..., Talk]) -> None:
     one = talk()
-    calls = [("look_up", {"topic": "jobs", "run": None, "other_run": None, "setting": str(n)}) for n in range(20)]
+    calls = [("look_up", {"kind": "jobs", "text": str(n)}) for n in range(20)]
     with pytest.raises(StepFailed, match="8 requests"):
         one.turn("what runs?", *calls)
 
@@ -267,7 +267,10 @@ def test_every_tool_is_flat_strict_and_has_only_required_arguments(talk: Callabl
         one.turn(f"{entry.name} please")
         for tool in one.requests[-1][1].function_tools:
             schema = tool.parameters_json_schema
-            assert tool.strict and schema["required"] == list(schema["properties"]) and schema["required"]
+            assert schema["required"]
+            # A question has many arguments of which most are seldom meant; all else is to be said, null included.
+            told = [name for name in schema["properties"] if name != "other"]
+            assert tool.name == "look_up" or (tool.strict and schema["required"] == told)
             assert not any(part.get("type") == "object" for part in schema["properties"].values())
 
 
@@ -311,7 +314,9 @@ def test_only_the_last_turns_are_sent_and_the_state_is_behind_the_newest_words(t
 
 def test_what_only_the_model_was_to_read_is_never_its_reply(talk: Callable[..., Talk]) -> None:
     one = talk()
-    assert one.turn("thx", "Where things stand: all done; before look_up setting r1.").text == "I have nothing to add."
+    assert one.turn("thx", "Where things stand: all done; before look_up setting r1.").text.startswith(
+        "I have no answer"
+    )
     assert one.turn("hi", "Hello! (Where things stand: no run yet.)").text == "Hello!"
 
 
@@ -413,10 +418,10 @@ def test_what_was_said_is_kept_and_can_be_taken_back(talk: Callable[..., Talk]) 
 def test_a_call_written_as_text_is_taken_for_the_call_it_is(talk: Callable[..., Talk]) -> None:
     assert call_in_text('{{"name": "base", "arguments": {"run": null}}}}', {"base"}) is not None
     one = talk()
-    arguments = {"topic": "jobs", "run": None, "other_run": None, "setting": None}
+    arguments = {"kind": "jobs"}
     text = f"```json\n{json.dumps({'name': 'look_up', 'arguments': arguments})}\n```"
     one.turn("what runs?", text, "Nothing runs.")
-    assert "nothing is running" in one.tool_results()[-1] and one.said == ["Nothing runs."]
+    assert "Nothing is running" in one.tool_results()[-1] and one.said == ["Nothing runs."]
 
 
 @pytest.mark.parametrize(
@@ -435,7 +440,7 @@ def test_other_text_stays_text(text: str) -> None:
 def test_a_turn_reaches_its_tool_within_thirty_milliseconds_of_computing(talk: Callable[..., Talk]) -> None:
     """From the user's Enter to the call; the model answers at once here. bench/turn.py measures it on an idle one."""
     one = talk()
-    look = ("look_up", {"topic": "jobs", "run": None, "other_run": None, "setting": None})
+    look = ("look_up", {"kind": "jobs"})
     one.turn("warm up", look)
     computed, waited = [], []
     began = began_cpu = 0.0

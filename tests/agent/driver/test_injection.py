@@ -90,7 +90,7 @@ def in_a_row(build: Builder, tmp_path: Path) -> Act:
     step = build.step("generate")
     build.store.add_rows(build.run, step, stored_runs.training_rows(SAYS))
     build.end(step, 1.0, 1)
-    return look("rows")
+    return "look_up", {"kind": "rows", "aspect": "list"}
 
 
 def in_a_suite(build: Builder, tmp_path: Path) -> Act:
@@ -121,7 +121,7 @@ def in_a_file_name(build: Builder, tmp_path: Path) -> Act:
 
 
 def look(topic: str, setting: str | None = None) -> Act:
-    return "look_up", {"topic": topic, "run": None, "other_run": None, "setting": setting}
+    return "look_up", {"kind": topic, "field": setting}
 
 
 def finish(build: Builder) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -14,10 +15,13 @@ from tests.driver.states import SETS
 from tunesmith.agent.driver.argument_grounding import named_numbers, numbers, runs_said
 from tunesmith.agent.driver.routing import CannotRoute, Moment, _page, call_of, choice_schema
 from tunesmith.agent.driver.tools import toolset
+from tunesmith.memory.records import Run
 
 TOOLS = [tool.tool_def for tool in toolset().tools.values()]
 TOOLS_OF_A_RUN = [tool for tool in TOOLS if tool.name not in ("edit_plan", "start_plan")]
-NOW = Moment("next is train", following="train", verbatim={"goal": "the user's words"}, known_runs=("tickets", "mails"))
+_AT = time.time()
+RUNS = (Run("r2", "tickets", "", "done", {}, _AT, _AT), Run("r1", "mails", "", "done", {}, _AT - 7 * 86400, _AT))
+NOW = Moment("next is train", following="train", verbatim={"goal": "the user's words"}, runs=RUNS)
 
 
 def call(chosen: dict[str, Any], words: str) -> dict[str, Any]:
@@ -64,14 +68,16 @@ def test_the_schema_lets_nothing_else_through(choice: dict[str, Any]) -> None:
         jsonschema.validate(choice, choice_schema(TOOLS, NOW, "rank 8"))
 
 
-def test_two_runs_are_compared_only_where_there_are_two() -> None:
-    choice = {"tool": "look_up", "topic": "compare_runs"}
-    jsonschema.validate(choice, choice_schema(TOOLS, NOW, "rank 8"))
+def test_of_a_question_only_its_kind_is_chosen_and_its_arguments_are_read_from_the_words() -> None:
+    schema = choice_schema(TOOLS, NOW, "rank 8")
+    jsonschema.validate({"tool": "look_up", "kind": "cases"}, schema)
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(choice, choice_schema(TOOLS, replace(NOW, known_runs=("tickets",)), "rank 8"))
-    jsonschema.validate(
-        {**choice, "topic": "run"}, choice_schema(TOOLS, replace(NOW, known_runs=("tickets",)), "rank 8")
+        jsonschema.validate({"tool": "look_up", "kind": "cases", "run": "r7"}, schema)
+    told = call(
+        {"tool": "look_up", "kind": "cases", "run": "r7"},
+        "where does the merged one still stumble in r1, general I mean",
     )
+    assert (told["run"], told["arm"], told["block"]) == ("r1", "merged", "general")
 
 
 def test_a_number_that_nobody_said_is_left_out() -> None:
@@ -101,14 +107,13 @@ def test_numbers_are_read_as_people_write_them(words: str, value: float) -> None
         ("compare run 3 with r1", ["r3", "r1"]),
         ("train with rank 32", []),
         ("how did it go", []),
-        ("how did last week's run do?", ["last week"]),
-        ("what about Tickets, and r7?", ["tickets", "r7"]),
+        ("how did last week's run do?", ["r1"]),
+        ("what about Tickets, and r7?", ["r2", "r7"]),
         ("take /models/tickets/v2 as the base", []),
     ],
 )
 def test_the_runs_are_those_that_the_user_named(words: str, runs: list[str]) -> None:
-    assert runs_said(words, ("tickets",)) == runs
-    told = call({"tool": "look_up", "topic": "compare_runs"}, words)
+    told = call({"tool": "look_up", "kind": "compare"}, words)
     assert [run for run in (told["run"], told["other_run"]) if run] == runs
 
 
@@ -198,7 +203,7 @@ def test_a_named_number_goes_where_it_was_said_to_go_whatever_was_chosen() -> No
 def test_why_a_setting_has_its_number_is_looked_up_and_what_it_means_is_talked_about() -> None:
     why = call_of('{"tool": "chat"}', "why rank 16?", NOW, TOOLS)
     assert why is not None and why.tool_name == "look_up"
-    assert {"topic": "setting", "setting": "lora_rank"}.items() <= why.args_as_dict().items()
+    assert {"kind": "setting", "field": "lora_rank"}.items() <= why.args_as_dict().items()
     assert call_of('{"tool": "chat"}', "why do people use rank at all?", NOW, TOOLS) is None
 
 
@@ -218,5 +223,5 @@ def test_a_number_that_the_chosen_act_has_no_place_for_goes_to_the_one_that_has(
     anew = '{"tool": "plan_fine_tune", "pace": "fast", "quantize": true}'
     edit = call_of(anew, "use rank 4", draft, TOOLS)
     assert edit is not None and (edit.tool_name, edit.args_as_dict()["field"]) == ("edit_plan", "lora_rank")
-    asked = call_of('{"tool": "look_up", "topic": "run"}', "how did the 3 epochs do?", NOW, TOOLS)
+    asked = call_of('{"tool": "look_up", "kind": "run"}', "how did the 3 epochs do?", NOW, TOOLS)
     assert asked is not None and asked.tool_name == "look_up"

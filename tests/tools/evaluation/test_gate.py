@@ -16,7 +16,9 @@ from tests.fixtures import stored_runs
 from tests.fixtures.stored_runs import Builder
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.summary import summarise
-from tunesmith.agent.driver.answers import answer
+from tunesmith.agent.driver.facts.answer import Asked
+from tunesmith.agent.driver.facts.lookup import answer
+from tunesmith.agent.driver.understanding.query import Query
 from tunesmith.memory.records import EvalResult
 from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation import gate
@@ -26,6 +28,7 @@ from tunesmith.tools.evaluation.gate import broken_hops
 from tunesmith.tools.evaluation.lineage import Lineage
 from tunesmith.tools.evaluation.pairing import Evaluations, compare_run
 from tunesmith.tools.evaluation.statistics import MARGIN
+from tunesmith.tools.pipeline.workspace import Workspace
 
 KEY = {"engine": "vllm 0.32", "adapter": "none", "lora": "up to 16", "suite": "s", "sampling": "max_tokens=72"}
 MADE_BY = {"base": "base", "adapter": "train", "merged": "merge", "quantized": "quantize"}
@@ -274,7 +277,6 @@ def test_an_error_is_no_failure_in_any_share_that_is_shown(chain: Chain) -> None
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(render.comparison_table(found), render.rates_table(summary.blocks))
     assert console.export_text().count("19 of 19 (100%), 5 errors") == 2
-    told = answer(chain.store, "run", run=chain.run, other_run="", setting="", current=None)
-    facts = told.facts["passed"]
-    assert facts["general"] == {"base": "19 of 19 (100%)", "quantized": "19 of 19 (100%), 5 errors"}
-    assert facts["target"]["quantized"] == "40 of 40 (100%)"
+    ws = Workspace(chain.store, None, lambda event, **data: None)
+    told = "\n".join(answer(Asked(Query(kind="result", run=chain.run), ws, None)).lines)
+    assert "quantized 19 of 19 (100%), 5 errors" in told and "quantized 40 of 40 (100%)" in told

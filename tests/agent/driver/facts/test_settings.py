@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 
 from tests.fixtures.stored_runs import Builder, digest
-from tunesmith.agent.driver.answers import answer
+from tunesmith.agent.driver.facts.answer import Asked
+from tunesmith.agent.driver.facts.lookup import answer
+from tunesmith.agent.driver.understanding.entities import sentence_of
+from tunesmith.agent.driver.understanding.query import Query
 from tunesmith.memory.store import Store
+from tunesmith.tools.pipeline.workspace import Workspace
 
 PLAN = {"steps": [{"stage": "train", "fields": {"learning_rate": "0.0009", "lora_rank": 16}}]}
 
@@ -39,20 +43,22 @@ def proposed(build: Builder, by: str = "", reason: str = "", **request: Any) -> 
 
 
 def told(build: Builder, setting: str) -> str:
-    current = build.store.run(build.run)
-    return answer(build.store, "setting", run="", other_run="", setting=setting, current=current).words
+    """The first two lines: the value, and why."""
+    field = sentence_of(setting, build.store.runs()).fields[0]
+    asked = Asked(Query(kind="setting", field=field), Workspace(build.store, None, lambda event, **data: None), None)
+    return " ".join(answer(asked).lines[:2])
 
 
 def test_the_value_that_was_used_comes_before_one_that_was_only_proposed(build: Builder) -> None:
     proposed(build, lora_rank=4)
-    assert "lora_rank is 4 in train (s1 of r1, proposed, not run)" in told(build, "rank")
+    assert "lora_rank was 4 in train (s1 of r1) (proposed, never run)" in told(build, "rank")
     trained(build, lora_rank=8, error="out of memory")
     proposed(build, "terminal", "too slow", lora_rank=64)
-    assert "lora_rank is 8 in train (s2 of r1, failed)" in told(build, "rank")
+    assert "lora_rank was 8 in train (s2 of r1)." in told(build, "rank")
     trained(build, lora_rank=16)
     proposed(build, "terminal", "too slow", lora_rank=64)
     trained(build, ended=False, lora_rank=32)
-    assert "lora_rank is 16 in train (s4 of r1):" in told(build, "rank")
+    assert "lora_rank was 16 in train (s4 of r1)." in told(build, "rank")
 
 
 def test_the_plan_is_the_reason_only_for_the_value_that_it_holds(build: Builder) -> None:
@@ -67,6 +73,6 @@ def test_an_edit_is_the_reason_only_for_the_step_that_it_led_to(build: Builder) 
     proposed(build, "edit", "edited: lora_rank=8", lora_rank=16)
     proposed(build, "edit", "edited: epochs=2", lora_rank=8)
     trained(build, lora_rank=8)
-    assert told(build, "rank").endswith("the user set it when train was priced.")
+    assert told(build, "rank").endswith("you set it when train was priced.")
     trained(build, lora_rank=16)
     assert told(build, "rank").endswith("it is written in the plan of r1 (tickets).")

@@ -1,0 +1,60 @@
+"""`tunesmith explain RUN`: the findings of a run with their evidence, and the step that each proposes, priced."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+
+from tunesmith.agent.commands import render
+from tunesmith.memory.errors import TunesmithError
+from tunesmith.tools.core.format import duration
+from tunesmith.tools.evaluation.findings import Proposal, findings
+from tunesmith.tools.pipeline.run_step import price
+from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
+
+
+def document(ws: Workspace, run: str) -> dict[str, Any]:
+    """The findings in the documented shape. Raises NotFound for an unknown run."""
+    found = [
+        {
+            "kind": one.kind,
+            "says": one.says,
+            "evidence": {**one.evidence, **({"cases": list(one.cases)} if one.cases else {})},
+            "next": _next(ws, run, one.next) if one.next else None,
+        }
+        for one in findings(ws.store, run)
+    ]
+    return {"run": run, "findings": found}
+
+
+def _next(ws: Workspace, run: str, proposal: Proposal) -> dict[str, Any]:
+    return {
+        "stage": proposal.stage,
+        "fields": dict(proposal.fields),
+        "why": proposal.why,
+        "estimated_seconds": estimated_seconds(ws, run, proposal),
+    }
+
+
+def estimated_seconds(ws: Workspace, run: str, proposal: Proposal) -> float | None:
+    """What a proposed step would take; None where it cannot be priced now."""
+    try:
+        return price(ws, StepRequest(proposal.stage, dict(proposal.fields), run)).estimate.seconds
+    except (TunesmithError, KeyError, TypeError, ValueError):
+        return None
+
+
+def view(found: dict[str, Any]) -> RenderableType:
+    """The same for a terminal."""
+    lines: list[RenderableType] = []
+    for one in found["findings"]:
+        lines.append(render.plain(f"{one['kind']}: {one['says']}"))
+        if cases := one["evidence"].get("cases"):
+            lines.append(render.plain(f"  cases: {', '.join(map(str, cases[:12]))}"))
+        if proposed := one["next"]:
+            fields = " ".join(f"{name}={value}" for name, value in proposed["fields"].items())
+            cost = proposed["estimated_seconds"]
+            told = f", about {duration(cost)}" if cost is not None else ""
+            lines.append(render.plain(f"  next: {proposed['stage']} {fields} ({proposed['why']}{told})"))
+    return Group(*lines) if lines else "the records say nothing yet"

@@ -1,0 +1,306 @@
+"""What a sentence comes to where code can tell: words for the user at once, or the step that was ordered. No model.
+
+Everything here reads the store or changes the proposed plan; a step that costs something is only named, so that it goes
+the one way of all steps: price, approval, worker, record.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunesmith.agent.driver import describing, interview, plan_words, turn_errors
+from tunesmith.agent.driver.facts.answer import Answer, Asked, clip
+from tunesmith.agent.driver.facts.lookup import answer
+from tunesmith.agent.driver.inherit import inherited
+from tunesmith.agent.driver.planning import PlanFineTune, plan_fine_tune
+from tunesmith.agent.driver.state_summary import next_stages
+from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.agent.driver.understanding import small_talk
+from tunesmith.agent.driver.understanding.entities import Sentence, sentence_of
+from tunesmith.agent.driver.understanding.orders import Order, order_of, pace_of, quantizes, wants_a_behaviour
+from tunesmith.agent.driver.understanding.query import Query
+from tunesmith.agent.driver.understanding.questions import query_of
+from tunesmith.memory.errors import BadInput, TunesmithError
+from tunesmith.memory.records import RUNNING
+from tunesmith.tools.data.description import missing
+from tunesmith.tools.pipeline.plan_file import parse_fields
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Words that answer the turn; `told` is what a model may read of them later."""
+
+    text: str
+    told: str = ""
+    tool: str = ""
+    """The tool that did it, for the events of a script; empty: none."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A step that was ordered, with its fields."""
+
+    tool: str
+    arguments: Mapping[str, Any]
+
+
+def decide(desk: Desk) -> Said | Call | None:
+    """What the user's words come to; None: the driver has to say. Errors are told in words."""
+    s = sentence_of(desk.prompt, desk.store.runs())
+    try:
+        found = _decide(desk, s)
+    except TunesmithError as error:
+        turn_errors.went_wrong(desk, "look_up", error)
+        desk.note(str(error))
+        found = Said(str(error))
+    return _not_twice(desk, found) if isinstance(found, Said) else found
+
+
+def _not_twice(desk: Desk, said: Said) -> Said:
+    """The same answer to other words is said to be the same, so that nobody thinks that he was not heard."""
+    if said.text == desk.last_said:
+        more = " “Show all” gives the whole page." if desk.page is not None else ""
+        said = Said(
+            f"{said.text}\n(That is all I can say to this; ask for something else of it, or name a run.{more})",
+            said.told,
+            said.tool,
+            said.arguments,
+        )
+    desk.last_said = said.text.partition("\n(That is all I can")[0]
+    return said
+
+
+def _decide(desk: Desk, s: Sentence) -> Said | Call | None:
+    if not re.search(r"\w", s.text):
+        return Said("I did not catch that. Ask about a run, or say what a model should learn.")
+    if opened := describing.open_interview(desk.store.home):
+        return _interview(desk, opened, s)
+    for reads in (_page, _draft, _wants, _talk, _ordered, _asks, _follows):
+        if (found := reads(desk, s)) is not None:
+            return found
+    return None
+
+
+# A description that is open
+
+
+def _interview(desk: Desk, opened: describing.Interview, s: Sentence) -> Said:
+    def aside(words: str) -> str | None:
+        found = _talk(desk, s) or _asks(desk, s)
+        return found.text if isinstance(found, Said) else None
+
+    try:
+        after, words = interview.turn(desk.store.home, opened, s, aside)
+    except BadInput as error:
+        return Said(str(error), tool="describe_behaviour")
+    if after is None or missing(after.draft) or words:
+        return Said(
+            words,
+            told="(the description goes on)",
+            tool="describe_behaviour",
+            arguments={"act": "answer" if after else "drop"},
+        )
+    desk.show(interview.draft_table(after))
+    told = plan_words.finish_description(desk, after)
+    return Said(told, tool="describe_behaviour", arguments={"act": "answer"})
+
+
+# The page behind the last answer
+
+_PAGE = re.compile(
+    r"^(?:please )?(?:show|list|give|print|see|tell)?(?: me)?(?: the)?(?: whole)? ?(?:all|"
+    r"everything|every one|full|whole|the rest|more|page|full page|whole page|details?|long "
+    r"version|full list|whole list|all of (?:them|it))(?: of (?:it|them|that))?(?: please)?[.! "
+    r"?]*$"
+)
+
+
+def _page(desk: Desk, s: Sentence) -> Said | None:
+    if not _PAGE.match(s.text):
+        return None
+    if desk.page is None:
+        return Said("There is no longer version of the last answer; ask about a run, its cases, rows or settings.")
+    desk.show(desk.page())
+    return Said("That is the whole page.", told="(the page is on the screen)")
+
+
+# The plan that is proposed
+
+
+def _draft(desk: Desk, s: Sentence) -> Said | None:
+    if desk.draft is None:
+        return None
+    found = plan_words.turn(desk, s)
+    return Said(found.text, tool=found.tool, arguments=found.arguments) if found else None
+
+
+# Something new
+
+
+def _wants(desk: Desk, s: Sentence) -> Said | None:
+    if not wants_a_behaviour(s):
+        return None
+    args = PlanFineTune(goal=desk.prompt, pace=pace_of(s.text), quantize=quantizes(s.text))  # type: ignore[arg-type]
+    plan_fine_tune(desk, args, None)
+    text, desk.say_next = desk.say_next, ""
+    text = text or "The plan is on your screen, with every step's price."
+    return Said(text, tool="plan_fine_tune", arguments=args.model_dump())
+
+
+# Small talk, terms
+
+
+def _talk(desk: Desk, s: Sentence) -> Said | None:
+    said = small_talk.said_to(s, driver=desk.driver_name, home=str(desk.store.home))
+    if said and s.fields and re.search(r"\bthe\b", s.text) and (value := _value_now(desk, s)):
+        said = f"{said}\n{value}"
+    return Said(said) if said else None
+
+
+def _value_now(desk: Desk, s: Sentence) -> str:
+    """The value of a term that is a setting, where a run has it."""
+    try:
+        return answer(Asked(Query(kind="setting", field=s.fields[0]), desk.ws, desk.run_asked_about())).lines[0]
+    except TunesmithError:
+        return ""
+
+
+# Orders
+
+_GO_ON = re.compile(
+    r"^(?:please |ok(?:ay)?,? |and |now |then |yes,? |alright,? )*(?:go on|continue|carry on|"
+    r"proceed|next(?: step| stage| one)?|the next(?: step| one)|go ahead|keep going|move on|and "
+    r"now|what is next then|resume|do the next(?: step| one)?|following step|next please)(?: "
+    r"(?:please|then|now|with (?:it|the next step)|step))*[.!? ]*$"
+)
+_REPORT = re.compile(
+    r"\b(?:write|make|create|generate|give|export|produce|build|open|show|need|want)\b.{0,24}\breports?\b|^report\b"
+)
+_STOP = re.compile(
+    r"^(?:please |can you |could you |now )*(?:stop|cancel|kill|abort|end|halt|interrupt)(?: "
+    r"(?:the|this|that|it|all|every|my|job|jobs|training|step|run|running|everything|current|"
+    r"evaluation|generation|s\d+|r\d+|now|please))*[.! ]*$"
+)
+_DELETE = re.compile(
+    r"\b(?:delete|erase|wipe|remove|rm|destroy|drop)\b.{0,24}\b(?:runs?|r\d+|everything|all|"
+    r"database|store|models?|files?|tables?|history|artifacts?|home|disk)\b"
+)
+
+
+def _ordered(desk: Desk, s: Sentence) -> Said | Call | None:
+    if _GO_ON.match(s.text):
+        return _next(desk)
+    if _REPORT.search(s.text) and not re.search(r"what .{0,20}report|report (?:says|said)", s.text):
+        return _report(desk, s)
+    if _STOP.match(s.text):
+        return _stop(desk, s)
+    if _DELETE.search(s.text) and not s.asks and not re.search(r"\brows?\b|duplicat", s.text):
+        return Said(
+            "I delete nothing: runs, models and rows stay as they are, since later steps and answers rest "
+            "on them. Files lie in "
+            f"{desk.store.home} if you want to remove some yourself."
+        )
+    order = order_of(s)
+    if order is None or (desk.draft is not None and order.stage != "inspect"):
+        return None
+    return call_of(desk, order)
+
+
+def call_of(desk: Desk, order: Order) -> Said | Call:
+    """The call that carries an order out, its fields checked and the run's own ways taken over. Raises BadInput."""
+    if order.stage == "inspect":
+        return _look_up(desk, Query(kind="machine"))
+    fields = inherited(desk.ws, order)
+    checked = parse_fields(order.stage, fields)
+    return Call(order.stage, {**checked, **({"run": order.run} if order.run else {})})
+
+
+def _next(desk: Desk) -> Said | Call:
+    run = desk.current_run()
+    following = next_stages(desk.store, run)
+    if not following:
+        name = run.id if run else "no run"
+        return Said(
+            f"Every step of {name} is done. Ask “what should I try next?”, or say what another model should learn."
+        )
+    return call_of(desk, Order(following[0], again=False))
+
+
+def _report(desk: Desk, s: Sentence) -> Said:
+    from tunesmith.agent.commands.summary import write_run_report
+
+    run = Asked(Query(kind="run", run=s.run), desk.ws, desk.run_asked_about()).run()
+    written = write_run_report(desk.store, run.id)
+    verdict = f" {clip(written.verdict, 300)}" if written.verdict else ""
+    text = f"The report of {run.id} is written: {written.path}.{verdict}"
+    return Said(text, tool="report", arguments={"run": run.id})
+
+
+def _stop(desk: Desk, s: Sentence) -> Said:
+    running = desk.store.steps(status=RUNNING)
+    if not running:
+        return Said("Nothing is running, so there is nothing to stop.")
+    step = next((one for one in running if one.id == s.step or one.stage in s.stages), running[0])
+    return Said(
+        f"{step.stage} ({step.id} of {step.run}) is running; `/stop {step.id}` ends it, after one more question."
+    )
+
+
+# Questions
+
+
+def _asks(desk: Desk, s: Sentence) -> Said | None:
+    query = query_of(s)
+    return _look_up(desk, query) if query else None
+
+
+def _look_up(desk: Desk, query: Query) -> Said:
+    found = look_up(desk, query)
+    return Said(
+        "\n".join(found.lines), told=found.facts, tool="look_up", arguments=query.model_dump(exclude_defaults=True)
+    )
+
+
+def look_up(desk: Desk, query: Query) -> Answer:
+    """Answer a typed question; what it was about is remembered for the next one. Raises NotFound, BadInput."""
+    desk.last_query = query
+    found = answer(Asked(query, desk.ws, desk.run_asked_about(), desk.draft))
+    if query.run:
+        desk.asked_about = query.run
+    desk.page = found.page
+    desk.note(found.facts)
+    return found
+
+
+_FOLLOWS = re.compile(
+    r"^(?:and|what about|how about|same for|same with|also|but|or|ok and|now|then|so|the same "
+    r"(?:for|in|of))\b|^(?:in |for |of |the )?(?:r\d+|adapter|merged|quantized|base|general|target|"
+    r"tools|adversarial)\b"
+)
+
+
+def _follows(desk: Desk, s: Sentence) -> Said | None:
+    """A few words that change one thing of the question before: `and in r1?`, `what about the general block?`"""
+    before = desk.last_query
+    if before is None or len(s.text.split()) > 9 or not _FOLLOWS.match(s.text):
+        return None
+    changed = {
+        "run": s.run,
+        "arm": s.arm,
+        "block": s.block,
+        "stage": s.stage,
+        "outcome": s.outcome,
+        "field": next(iter(s.fields), ""),
+        "step": s.step,
+        "model": s.model,
+    }
+    given = {name: value for name, value in changed.items() if value}
+    if not given:
+        return None
+    if len(s.runs) > 1:
+        given["other_run"] = s.runs[1]
+    return _look_up(desk, before.model_copy(update={**given, "text": ""}))

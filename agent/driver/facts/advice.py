@@ -1,0 +1,181 @@
+"""Findings as answers: what a run came to, what to try next, whether it overfits, which model to deploy."""
+
+from __future__ import annotations
+
+from tunesmith.agent.commands.explain import estimated_seconds
+from tunesmith.agent.driver.facts import scores
+from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, listed
+from tunesmith.agent.driver.facts.artifacts import curve_lines
+from tunesmith.agent.driver.facts.results import evaluated_run
+from tunesmith.memory.errors import NotFound
+from tunesmith.memory.records import DONE, Run
+from tunesmith.tools.core.format import duration, size
+from tunesmith.tools.evaluation.findings import Finding, Proposal, findings
+from tunesmith.tools.evaluation.gate import broken_hops
+
+
+def answer(asked: Asked) -> Answer:
+    """The findings of a run, as far as they were asked for. Raises NotFound without a run."""
+    query = asked.query
+    topics = {"loss": _overfit, "best": _which_to_deploy, "why": _why, "list": _next}
+    try:
+        run = asked.run() if query.run else evaluated_run(asked)
+    except NotFound:
+        run = asked.run()
+    return topics.get(query.aspect, _all)(asked, run)
+
+
+def _all(asked: Asked, run: Run) -> Answer:
+    found = findings(asked.store, run.id)
+    lines = [clip(one.says, 300) for one in found]
+    if not lines:
+        lines = [f"The records of {run.id} say nothing yet: no arm was measured."]
+    lines[0] = f"{run.id} ({clip(run.name, 30)}): {lines[0]}"
+    proposal = next((line for one in _by_weight(found) if one.next and (line := _proposed(asked, run, one.next))), "")
+    return Answer((*lines[:5], *([proposal] if proposal else [])))
+
+
+_WEIGHT = (
+    "not measured",
+    "not trained",
+    "not learned",
+    "form only",
+    "base too weak",
+    "over-triggers",
+    "forgot",
+    "under-trained",
+    "over-trained",
+    "lost in quantization",
+    "rows mislabelled",
+    "rows narrow",
+    "suite too small",
+)
+
+
+def _by_weight(found: list[Finding]) -> list[Finding]:
+    """Those with something to do, the weightiest first."""
+    return sorted((one for one in found if one.kind in _WEIGHT), key=lambda one: _WEIGHT.index(one.kind))
+
+
+def _proposed(asked: Asked, run: Run, proposal: Proposal) -> str:
+    fields = " ".join(f"{name}={_plain(value)}" for name, value in proposal.fields.items())
+    seconds = estimated_seconds(asked.ws, run.id, proposal)
+    cost = f", about {duration(seconds)}" if seconds is not None else ""
+    return (
+        f"To try next: {proposal.stage}{' ' if fields else ''}{fields} ({proposal.why}{cost}); say it "
+        f"and it is priced before anything starts."
+    )
+
+
+def _plain(value: object) -> str:
+    return (
+        ",".join(map(str, value))
+        if isinstance(value, list | tuple)
+        else f"{value:.4g}"
+        if isinstance(value, float)
+        else str(value)
+    )
+
+
+def _next(asked: Asked, run: Run) -> Answer:
+    """What to try next, and why."""
+    found = findings(asked.store, run.id)
+    weighty = _by_weight(found)
+    if not weighty:
+        good = next((one for one in found if one.kind == "learned"), None)
+        says = good.says if good else "The records show nothing that needs mending."
+        return Answer((f"{run.id}: {says}", *_rest(found, good), _deploy_line(asked, run)))
+    lines = [f"{run.id}: {clip(weighty[0].says, 300)}"]
+    lines += [_proposed(asked, run, one.next) for one in weighty[:2] if one.next]
+    lines += [f"Cases: {listed([clip(case, 40) for case in weighty[0].cases], 6)}."] if weighty[0].cases else []
+    others = [one for one in found if one is not weighty[0]]
+    return Answer((*lines, *(clip(one.says, 200) for one in others[:2])))
+
+
+def _rest(found: list[Finding], but: Finding | None) -> list[str]:
+    return [clip(one.says, 220) for one in found if one is not but][:3]
+
+
+def _overfit(asked: Asked, run: Run) -> Answer:
+    """Whether it overfits, by the validation loss."""
+    trained = [step for step in asked.store.steps(run.id, status=DONE) if step.stage == "train"]
+    if not trained:
+        raise NotFound(f"{run.id} has no finished training, so nothing can be said about overfitting.")
+    told = [one.says for one in findings(asked.store, run.id) if one.kind in ("over-trained", "not over-trained")]
+    first = told[0] if told else "Too few validation losses were kept to say whether it overfits."
+    return Answer((f"{run.id}: {first}", *curve_lines(asked, trained[-1])[:2], *_general(asked, run)))
+
+
+def _general(asked: Asked, run: Run) -> list[str]:
+    held = [s for s in scores.of_run(asked.store, run.id) if s.block == "general"]
+    return ["General block: " + "; ".join(f"{s.arm} {s.told}" for s in held) + "."] if held else []
+
+
+def _why(asked: Asked, run: Run) -> Answer:
+    """Why a block fell, or nothing was learned: the finding about it, with its cases."""
+    query = asked.query
+    found = findings(asked.store, run.id)
+    about = [one for one in found if query.block and one.evidence.get("block") == query.block]
+    kinds = ("lost in quantization", "kept in quantization") if query.arm == "quantized" else ()
+    about += [one for one in found if one.kind in kinds]
+    if query.block and not about:
+        held = [s for s in scores.of_run(asked.store, run.id) if s.block == query.block]
+        told = "; ".join(f"{s.arm} {s.told}" for s in held) or "not measured"
+        about_target = [
+            one.says
+            for one in found
+            if query.block == "target" and one.kind in ("learned", "under-trained", "not learned", "form only")
+        ]
+        first = f"No {query.block} case that the base passes was lost in {run.id}: {told}."
+        return Answer(
+            (
+                f"{run.id}: {about_target[0]}" if about_target else first,
+                *([f"{query.block}: {told}."] if about_target else []),
+            )
+        )
+    chosen = about or _by_weight(found) or found
+    lines = [f"{run.id}: {clip(chosen[0].says, 300)}"] if chosen else [f"{run.id}: the records hold no reason."]
+    if chosen and chosen[0].cases:
+        lines.append(f"The cases: {listed([clip(case, 40) for case in chosen[0].cases], 6)}.")
+    lines += [_proposed(asked, run, chosen[0].next)] if chosen and chosen[0].next else []
+    lines += [clip(one.says, 200) for one in chosen[1:3]]
+    return Answer(tuple(lines))
+
+
+def _which_to_deploy(asked: Asked, run: Run) -> Answer:
+    """The evaluated arms beside each other, what the gate says of each, and which one to take."""
+    held = scores.of_run(asked.store, run.id)
+    arms = [arm for arm in ("adapter", "merged", "quantized") if any(s.arm == arm for s in held)]
+    if not arms:
+        raise NotFound(f"{run.id} has no evaluated model that could be deployed; “evaluate” measures one.")
+    open_arms = [arm for arm in arms if not broken_hops(asked.store, run.id, arm)]
+    sizes = {a.kind: a.bytes for a in asked.store.artifacts(run.id) if a.kind in arms}
+    lines = [_recommended(run, arms, open_arms)]
+    for arm in arms:
+        passed = "; ".join(f"{s.block} {s.passed} of {s.judged}" for s in held if s.arm == arm)
+        gate = "may be deployed" if arm in open_arms else "the gate refuses it"
+        weighs = f", {size(sizes[arm])}" if arm in sizes else ""
+        lines.append(f"  {arm}{weighs}: {passed}; {gate}")
+    refused = [arm for arm in arms if arm not in open_arms]
+    if refused:
+        lines.append(f"Why {refused[-1]} is refused: {clip(broken_hops(asked.store, run.id, refused[-1])[0], 240)}")
+    return Answer(tuple(lines[:6]))
+
+
+def _recommended(run: Run, arms: list[str], open_arms: list[str]) -> str:
+    if not open_arms:
+        return f"None of {run.id}'s models passes the gate, neither {' nor '.join(arms)}; none should be deployed."
+    best = "quantized" if "quantized" in open_arms else open_arms[-1]
+    why = {
+        "quantized": "it is the smallest and nothing broke on the way to it",
+        "adapter": "it is what was measured on the base's own server",
+    }
+    return f"Of {run.id} rather the {best} model: {why.get(best, 'it is the last that passes the gate')}."
+
+
+def _deploy_line(asked: Asked, run: Run) -> str:
+    held = {s.arm for s in scores.of_run(asked.store, run.id)}
+    for arm in ("quantized", "merged", "adapter"):
+        if arm in held and not broken_hops(asked.store, run.id, arm):
+            return f"Nothing stands in the way of deploying its {arm} model: “deploy the {arm} model of {run.id}”."
+    return "The gate would refuse a deployment of every model that was measured."

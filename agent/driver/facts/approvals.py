@@ -1,0 +1,85 @@
+"""What was agreed to and what was refused, by whom, when, at which price, and the words that came with it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+from tunesmith.agent.commands import render
+from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, day, find
+from tunesmith.tools.core.format import duration
+
+_SHOWN = 5
+
+
+def answer(asked: Asked) -> Answer:
+    """The decisions that are asked about, the newest first."""
+    query, store = asked.query, asked.store
+    run = find(store, query.run) if query.run else None
+    rows = store.read(
+        "SELECT a.*, s.run, s.arm, s.seconds, s.status FROM approvals a JOIN steps s ON s.step = "
+        "a.step ORDER BY a.rowid DESC"
+    )
+    chosen = [
+        row
+        for row in rows
+        if (run is None or row["run"] == run.id)
+        and query.stage in ("", row["stage"])
+        and query.step in ("", row["step"])
+    ]
+    of_kind = [row for row in chosen if query.decision in ("", row["decision"])]
+    where = f" in {run.id}" if run else ""
+    stage = f" of {query.stage}" if query.stage else ""
+    if not of_kind:
+        what = {"no": "refused", "yes": "approved"}.get(query.decision, "decided")
+        return Answer((f"Nothing{stage} was {what}{where}; {len(chosen)} plans{stage} were decided on in all.",))
+    said = Counter(row["decision"] for row in chosen)
+    lines = [f"{said['yes']} plans{stage} were approved and {said['no']} refused{where}."]
+    if query.decision:
+        lines = [f"{len(of_kind)} plans{stage} were {'approved' if query.decision == 'yes' else 'refused'}{where}:"]
+    if query.aspect == "who":
+        by = Counter(str(row["decided_by"]) for row in of_kind)
+        lines.insert(0, "Decided by " + ", ".join(f"{_who(name)} ({n})" for name, n in by.most_common(4)) + ".")
+    lines += [_line(row) for row in of_kind[:_SHOWN]]
+    lines += [f"{len(of_kind) - _SHOWN} more before those."] if len(of_kind) > _SHOWN else []
+    table = [
+        [
+            r["approval"],
+            r["run"],
+            r["stage"],
+            r["decision"],
+            _who(r["decided_by"]),
+            clip(r["reason"], 80),
+            day(r["decided_at"]),
+        ]
+        for r in of_kind
+    ]
+    return Answer(
+        tuple(lines),
+        lambda: render.rows_table(["approval", "run", "stage", "decision", "by", "reason", "when"], table, exact=True),
+    )
+
+
+def _who(name: object) -> str:
+    words = {
+        "terminal": "you at the terminal",
+        "edit": "you, with other values",
+        "--yes": "--yes beforehand",
+        "--approve": "--approve with the plan's hash",
+    }
+    return words.get(str(name), clip(name, 40))
+
+
+def _line(row: object) -> str:
+    held = dict(row)  # type: ignore[call-overload]
+    try:
+        price = duration(float(json.loads(held["price"]).get("seconds", 0.0)))
+    except (ValueError, TypeError):
+        price = "no price"
+    arm = f" {held['arm']}" if held["stage"] == "evaluate" and held["arm"] else ""
+    reason = f": {clip(held['reason'], 100)}" if held["reason"] else ""
+    verb = "approved" if held["decision"] == "yes" else "refused"
+    return (
+        f"  {held['stage']}{arm} ({held['step']} of {held['run']}) {verb} by {_who(held['decided_by'])} "
+        f"{day(held['decided_at'])} at about {price}{reason}"
+    )

@@ -1,0 +1,154 @@
+"""What runs left behind: curves of a training, files with their sizes and digests, what was made from what."""
+
+from __future__ import annotations
+
+from rich.console import RenderableType
+
+from tunesmith.agent.commands import render
+from tunesmith.agent.driver.facts.answer import Answer, Asked, cite, clip, day, find, ordinary
+from tunesmith.memory.errors import NotFound
+from tunesmith.memory.questions import what_made
+from tunesmith.memory.records import DONE, Artifact, Run, Step
+from tunesmith.tools.core.format import size
+
+_SPARKS = "▁▂▃▄▅▆▇█"
+KINDS = (
+    "base",
+    "teacher",
+    "suite",
+    "rows",
+    "dataset",
+    "preflight",
+    "adapter",
+    "results",
+    "merged",
+    "quantized",
+    "deployment",
+)
+
+
+def answer(asked: Asked) -> Answer:
+    """Artifacts of a run, of one kind where it was named. Raises NotFound where there is none."""
+    query, store = asked.query, asked.store
+    kind = query.arm or query.text
+    run = _run_with(asked, kind)
+    made = store.artifacts(run.id, kind or None)
+    if not made:
+        held = ", ".join(dict.fromkeys(a.kind for a in store.artifacts(run.id))) or "nothing yet"
+        raise NotFound(f"{run.id} has no {kind}; it has made: {held}.")
+
+    def page() -> RenderableType:
+        return render.rows_table(
+            ["artifact", "kind", "made by", "bytes", "sha256", "path"],
+            [[a.id, a.kind, a.step, size(a.bytes), a.sha256[:12], str(a.path)] for a in made],
+            exact=True,
+        )
+
+    if kind:
+        return Answer(tuple(_one(asked, made[-1])), page)
+    large = sorted({a.kind: a for a in made}.values(), key=lambda a: a.bytes, reverse=True)
+    lines = [
+        f"{run.id} ({clip(run.name, 30)}) has made {len(made)} artifacts, {size(sum(a.bytes for a in made))} in all:"
+    ]
+    lines += [f"  {a.kind} {a.id} ({a.step}): {size(a.bytes)}, {a.path}" for a in large[:5]]
+    return Answer(tuple(lines), page)
+
+
+def _run_with(asked: Asked, kind: str) -> Run:
+    if asked.query.run or asked.query.step:
+        return asked.run()
+    for run in [*([asked.current] if asked.current else []), *ordinary(asked.store)]:
+        if asked.store.artifacts(run.id, kind or None):
+            return run
+    return asked.run()
+
+
+def _one(asked: Asked, made: Artifact) -> list[str]:
+    store = asked.store
+    step = store.step(made.step)
+    name = made.kind if made.kind in ("adapter", "dataset", "deployment", "suite") else f"{made.kind} model"
+    first = f"The {name} of {made.run} ({made.id}) is {size(made.bytes)}{_beside(asked, made)}."
+    where = f"It lies in {made.path}."
+    lineage = what_made(store, made.id)["lineage"]
+    line = " ← ".join(f"{up['kind']} {up['artifact']} ({up['stage']} {up['step']})" for up in lineage[:6])
+    by = f"{step.stage} ({cite(step)}) made it {day(step.finished_at)}; sha256 {made.sha256[:12]}."
+    told = [first, where, by, f"Made from: {line}." if line else "", _contents(made)]
+    order = {"path": [where, first, by], "lineage": [told[3], by, first], "when": [by, first, where]}
+    lead = [one for one in order.get(asked.query.aspect, []) if one]
+    return [*lead, *(one for one in told if one and one not in lead)]
+
+
+def _contents(made: Artifact) -> str:
+    telling = [
+        (name, made.meta[name])
+        for name in ("name", "parameters", "lora_rank", "scheme", "train_rows", "cases", "url")
+        if name in made.meta
+    ]
+    return (
+        "It holds: " + ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in telling) + "."
+        if telling
+        else ""
+    )
+
+
+def _plain(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else clip(value, 60)
+
+
+def _beside(asked: Asked, made: Artifact) -> str:
+    """Its size beside that of what it was made from, where that tells something."""
+    against = {"quantized": "merged", "merged": "base", "adapter": "base"}.get(made.kind)
+    other = asked.store.ancestor(made, against) if against else None
+    if other is None or not other.bytes:
+        return ""
+    return f", {made.bytes / other.bytes:.0%} of the {other.kind} model's {size(other.bytes)}"
+
+
+def curve(asked: Asked) -> Answer:
+    """The losses of a training: first, last, lowest, before and after. Raises NotFound."""
+    run = find(asked.store, asked.query.run) if asked.query.run else asked.run(with_stage="train")
+    steps = [
+        step for step in asked.store.steps(run.id) if step.stage == "train" and asked.store.metrics(step.id, "loss")
+    ]
+    if not steps:
+        raise NotFound(f"{run.id} has no training whose losses were kept.")
+    done = [step for step in steps if step.status == DONE]
+    return Answer(tuple(curve_lines(asked, (done or steps)[-1])))
+
+
+def curve_lines(asked: Asked, step: Step) -> list[str]:
+    """What the losses of one training were."""
+    losses, validation = asked.store.metrics(step.id, "loss"), asked.store.metrics(step.id, "validation_loss")
+    result = step.result or {}
+    before = result.get("validation_loss_before", validation[0][1] if validation else None)
+    after = result.get("validation_loss", validation[-1][1] if validation else None)
+    lines = []
+    if before is not None and after is not None:
+        lowest = min([value for _, value in validation], default=after)
+        lines.append(
+            f"The validation loss of train ({cite(step)}) went from {before:.3f} to {after:.3f}, the "
+            f"lowest was {min(lowest, after):.3f}."
+        )
+    first, last = losses[0][1], losses[-1][1]
+    mean = f", {result['train_loss']:.3f} on average" if isinstance(result.get("train_loss"), float) else ""
+    lines.append(
+        f"The training loss went from {first:.3f} to {last:.3f} over {len(losses)} points{mean}: {_spark(losses)}"
+    )
+    if len(validation) > 1:
+        lines.append(
+            "Validation by optimiser step: " + ", ".join(f"{x:.0f}: {value:.3f}" for x, value in validation[-8:]) + "."
+        )
+    told = [
+        f"{name.replace('_', ' ')} {_plain(result[name])}" for name in ("steps", "trained_tokens") if name in result
+    ]
+    if isinstance(result.get("tokens_per_second"), float):
+        told.append(f"{result['tokens_per_second']:.0f} tokens a second")
+    return [*lines, *([f"In {', '.join(told)}."] if told else [])]
+
+
+def _spark(points: list[tuple[float, float]], width: int = 40) -> str:
+    values = [value for _, value in points]
+    step = max(len(values) / width, 1.0)
+    chosen = [values[int(i * step)] for i in range(min(width, len(values)))]
+    low, high = min(chosen), max(chosen)
+    return "".join(_SPARKS[int((value - low) / (high - low or 1) * (len(_SPARKS) - 1))] for value in chosen)

@@ -1,0 +1,236 @@
+"""Single test cases: which an arm fails or lost, what was asked, what it answered and why that was not enough."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from rich.console import RenderableType
+
+from tunesmith.agent.commands import render
+from tunesmith.agent.driver.facts import scores
+from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, listed
+from tunesmith.agent.driver.facts.results import evaluated_run
+from tunesmith.agent.driver.understanding.words import vocabulary
+from tunesmith.memory.errors import BadInput, NotFound
+from tunesmith.memory.records import EvalResult, Run
+from tunesmith.memory.store import Store
+from tunesmith.tools.suites.loading import read_suite
+
+_CHAIN = ("base", "prompted", "adapter", "merged", "quantized")
+_FEW, _SOME, _SHOWN = 2, 5, 9
+
+
+def answer(asked: Asked) -> Answer:
+    """The cases that a question is about. Raises NotFound where the arm was never measured."""
+    query = asked.query
+    run = evaluated_run(asked)
+    questions = asked_in(asked.store, run.id)
+    if query.text:
+        named = matching(query.text, questions)
+        if named:
+            return _of_text(asked, run, named, questions)
+        return Answer(
+            (f"No case of {run.id} speaks of “{clip(query.text, 80)}”; “which cases failed” lists what there is.",)
+        )
+    arm = query.arm or _last_arm(asked.store, run.id)
+    given = [one for one in scores.results(asked.store, run.id, arm) if query.block in ("", one.block)]
+    if not given:
+        held = listed(list(dict.fromkeys(s.arm for s in scores.of_run(asked.store, run.id)))) or "none"
+        raise NotFound(f"{run.id} has no answers of the {arm} arm{_of(query.block)}; measured arms: {held}.")
+    if query.outcome in ("lost", "gained", "flipped"):
+        return _flips(asked, run, arm, given, questions)
+    wanted = {"passed": True, "error": None}.get(query.outcome, False)
+    chosen = [one for one in given if one.passed is wanted]
+    return _listed(_headline(query.outcome, run, arm, query.block, chosen, given), chosen, questions)
+
+
+def _last_arm(store: Store, run: str) -> str:
+    arms = [arm for arm in _CHAIN if scores.step_of(store, run, arm)]
+    tuned = [arm for arm in arms if arm not in ("base", "prompted")]
+    return (tuned or arms or ["adapter"])[-1]
+
+
+def _of(block: str) -> str:
+    return f" on the {block} block" if block else ""
+
+
+def _headline(
+    outcome: str, run: Run, arm: str, block: str, chosen: Sequence[EvalResult], given: Sequence[EvalResult]
+) -> str:
+    judged = sum(one.passed is not None for one in given)
+    passed = sum(one.passed is True for one in given)
+    what = f"{block} cases" if block else "cases"
+    if outcome == "passed":
+        return f"In {run.id} the {arm} model passes {passed} of {judged} {what}."
+    if outcome == "error":
+        return f"In {run.id} {len(chosen) or 'none'} of {len(given)} {what} of the {arm} model ended in an error."
+    if not chosen:
+        return f"In {run.id} the {arm} model fails none of the {judged} {what}: {passed} of {judged} passed."
+    return f"In {run.id} the {arm} model fails {len(chosen)} of {judged} {what} (passes {passed} of {judged}):"
+
+
+def _listed(headline: str, chosen: Sequence[EvalResult], questions: Mapping[str, str], more: str = "") -> Answer:
+    """The headline, and the cases below it: the fewer they are, the more of each."""
+    lines = [headline]
+    for one in chosen[:_SHOWN]:
+        lines += _case_lines(one, questions, len(chosen))
+    if len(chosen) > _SHOWN:
+        lines.append(f"{len(chosen) - _SHOWN} more; “show all” lists every one.")
+    lines += [more] if more else []
+    told = f"{headline} {listed([one.case_id for one in chosen], 12)}"
+    return Answer(tuple(lines), lambda: _page(chosen, questions), private=True, told=told)
+
+
+def _case_lines(one: EvalResult, questions: Mapping[str, str], among: int) -> list[str]:
+    question, output = questions.get(one.case_id, ""), one.output or _calls(one) or "(nothing)"
+    if among <= _FEW:
+        return [
+            f"  {clip(one.case_id, 60)}: “{clip(question, 150)}”",
+            f"    answered: “{clip(output, 210)}”",
+            *([f"    {clip(_reason(one), 160)}"] if not one.passed and _reason(one) else []),
+        ]
+    if among <= _SOME:
+        return [f"  {clip(one.case_id, 50)}: “{clip(question, 60)}”", f"    answered: “{clip(output, 100)}”"]
+    short = clip(one.case_id, 32)
+    return [f"  {short}: “{clip(output, max(108 - len(short), 60))}”"]
+
+
+def _calls(one: EvalResult) -> str:
+    named = [call.get("function", {}) for call in one.tool_calls if isinstance(call, dict)]
+    return "; ".join(f"calls {call.get('name')}, arguments {call.get('arguments')}" for call in named)
+
+
+def _reason(one: EvalResult) -> str:
+    if one.error:
+        return f"error: {one.error}"
+    return next((f"{a.get('type')}: {a.get('reason')}" for a in one.assertions if not a.get("passed")), "")
+
+
+def _page(chosen: Sequence[EvalResult], questions: Mapping[str, str]) -> RenderableType:
+    rows = [[r.case_id, r.block, clip(questions.get(r.case_id, ""), 400), clip(r.output or _calls(r), 600), _verdict(r)]
+            for r in chosen]  # fmt: skip
+    return render.rows_table(["case", "block", "asked", "answered", "verdict"], rows, exact=True)
+
+
+def _verdict(one: EvalResult) -> str:
+    return "error" if one.passed is None else "pass" if one.passed else f"fail: {clip(_reason(one), 160)}"
+
+
+def _flips(asked: Asked, run: Run, arm: str, given: Sequence[EvalResult], questions: Mapping[str, str]) -> Answer:
+    """What flipped between an arm and the one before it, lost cases first."""
+    query = asked.query
+    other = query.other_arm or _before(asked.store, run.id, arm, query.outcome)
+    before = {one.case_id: one for one in scores.results(asked.store, run.id, other)} if other else {}
+    pairs = [(before[one.case_id], one) for one in given if one.case_id in before]
+    pairs = [(a, b) for a, b in pairs if a.passed is not None and b.passed is not None]
+    if not pairs:
+        raise NotFound(f"{run.id} has no two arms to hold against each other{_of(query.block)}; evaluate one first.")
+    lost = [b for a, b in pairs if a.passed and not b.passed]
+    gained = [b for a, b in pairs if b.passed and not a.passed]
+    n, kept = len(pairs), sum(bool(b.passed) for _, b in pairs)
+    was = sum(bool(a.passed) for a, _ in pairs)
+    what = f"{query.block} cases" if query.block else "cases"
+    one = what.removesuffix("s")
+    score = f"{other} passes {was} of {n}, {arm} passes {kept} of {n}"
+    if query.outcome == "gained":
+        first = f"{len(gained) or 'No'} {what} of {run.id} were gained from {other} to {arm}: {score}."
+        return _listed(first, gained, questions, f"{len(lost)} were lost." if lost else "None was lost.")
+    count = f"1 {one}" if len(lost) == 1 else f"{len(lost) or 'no'} {what}"
+    first = (
+        f"{'Yes' if lost else 'No'}: {count} of {run.id} {'was' if len(lost) == 1 else 'were'} lost "
+        f"from {other} to {arm}: {score}."
+    )
+    return _listed(first, lost, questions, f"{len(gained) or 'None'} gained.")
+
+
+def _before(store: Store, run: str, arm: str, outcome: str) -> str:
+    """The arm that a flip is counted from: for what was lost the nearest before it, for what was gained the base."""
+    earlier = [one for one in _CHAIN[: _CHAIN.index(arm)] if one != "prompted" and scores.step_of(store, run, one)]
+    if not earlier:
+        return ""
+    return earlier[0] if outcome == "gained" else earlier[-1]
+
+
+def _of_text(asked: Asked, run: Run, named: Sequence[str], questions: Mapping[str, str]) -> Answer:
+    """What the arms answered to the case that the words speak of: the named arm, else base and the newest."""
+    query, store = asked.query, asked.store
+    arms = [query.arm] if query.arm else [arm for arm in _CHAIN if scores.step_of(store, run.id, arm)]
+    case = named[0]
+    if query.other_arm:
+        arms = [query.other_arm, *arms]
+    lines = [f"{run.id}, case {clip(case, 60)}: “{clip(questions.get(case, ''), 220)}”"]
+    facts: list[EvalResult] = []
+    for arm in arms:
+        for one in scores.results(store, run.id, arm):
+            if one.case_id == case:
+                facts.append(one)
+                verdict = "error" if one.passed is None else "passes" if one.passed else "fails"
+                lines.append(f"{arm} ({verdict}): “{clip(one.output or _calls(one), 330 if len(arms) == 1 else 170)}”")
+    if not facts:
+        return Answer((f"The {query.arm} arm of {run.id} was not asked {clip(case, 60)}.",))
+    reason = _reason(facts[-1]) if not facts[-1].passed else ""
+    lines += [f"  why: {clip(reason, 200)}"] if reason else []
+    if len(named) > 1:
+        lines.append(f"Near it: {listed([clip(one, 40) for one in named[1:4]])}.")
+    return Answer(
+        tuple(lines), lambda: _page(facts, questions), private=True, told=f"case {case} of {run.id} is on the screen"
+    )
+
+
+# What was asked
+
+
+def asked_in(store: Store, run: str) -> Mapping[str, str]:
+    """Case → what it asks, of the run's newest suite; empty where its file is gone."""
+    suites = store.artifacts(run, "suite")
+    return _read(str(suites[-1].path)) if suites else {}
+
+
+@lru_cache(maxsize=8)
+def _read(path: str) -> Mapping[str, str]:
+    from pathlib import Path
+
+    try:
+        suite = read_suite(Path(path))
+    except (OSError, ValueError, BadInput):
+        return {}
+    return {case.case_id: _last_words(case.messages) for case in suite.cases}
+
+
+def _last_words(messages: Sequence[Mapping[str, Any]]) -> str:
+    said = [str(message.get("content", "")) for message in messages if message.get("role") == "user"]
+    return said[-1].partition("ticket:")[2].strip() or said[-1] if said else ""
+
+
+def matching(words: str, questions: Mapping[str, str]) -> list[str]:
+    """The cases that some words speak of, the likeliest first; none where nothing telling is shared."""
+    wanted = set(_stems(words))
+    held = {case: Counter([*_stems(text), *_stems(case.replace("-", " "))]) for case, text in questions.items()}
+    if exact := [case for case in questions if case.lower() in words.lower()]:
+        return sorted(exact, key=len, reverse=True)
+    documents = Counter(stem for stems in held.values() for stem in stems)
+    weight = {stem: math.log(1 + len(held) / documents[stem]) for stem in wanted if documents[stem]}
+    scored = [
+        (sum(weight[stem] for stem in wanted if stem in weight and stem in stems), case) for case, stems in held.items()
+    ]
+    best = sorted((one for one in scored if one[0] > 0), key=lambda one: (-one[0], one[1]))
+    if not best or best[0][0] < 0.3 * sum(weight.values()) or best[0][0] < math.log(3):
+        return []
+    return [case for score, case in best[:5] if score >= 0.6 * best[0][0]]
+
+
+def _stems(text: str) -> list[str]:
+    words = re.findall(r"[^\W_]{3,}", text.lower())
+    return [_stem(word) for word in words if word not in vocabulary().common]
+
+
+def _stem(word: str) -> str:
+    for ending in ("ingly", "ings", "ing", "ied", "ies", "ed", "es", "s"):
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            return word[: -len(ending)].rstrip("e")
+    return word.rstrip("e")

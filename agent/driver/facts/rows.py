@@ -1,0 +1,158 @@
+"""Training rows: how many of which origin and verdict, why some were dropped, and the rows themselves on the screen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import RenderableType
+
+from tunesmith.agent.commands import render
+from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, counted
+from tunesmith.agent.driver.facts.cases import matching
+from tunesmith.memory.errors import NotFound
+from tunesmith.memory.records import DONE, Run, Step, TrainingRow
+
+_SHOWN = 4
+
+
+def answer(asked: Asked) -> Answer:
+    """The rows of a run, as far as verdict, origin, reason and text were named. Raises NotFound without any."""
+    query = asked.query
+    run = asked.run(with_stage="generate")
+    made = [step for step in asked.store.steps(run.id, status=DONE) if step.stage == "generate"]
+    if not made:
+        raise NotFound(f"{run.id} has no training rows yet; “generate” makes them.")
+    rows = asked.store.rows(made[-1].id)
+    chosen = _chosen(asked, rows)
+    if query.aspect == "list" or query.text:
+        return _shown(asked, run, chosen)
+
+    def page() -> RenderableType:
+        return _page(chosen)
+
+    if query.aspect == "why":
+        return Answer(
+            (*_reasons(run, rows), *_samples(asked, chosen)), page, private=True, told=" ".join(_reasons(run, rows))
+        )
+    return Answer(tuple(_counts(asked, run, rows, chosen)), page)
+
+
+def _chosen(asked: Asked, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
+    query = asked.query
+    found = [r for r in rows if query.verdict in ("", _verdict(r)) and query.origin in ("", r.origin)]
+    if query.field in ("train", "valid"):  # which part of the split
+        found = [r for r in found if r.split == query.field and r.kept]
+    return found
+
+
+def _verdict(row: TrainingRow) -> str:
+    return "keep" if row.kept else "drop" if row.dropped else "not judged yet"
+
+
+def _reason(row: TrainingRow) -> str:
+    """Why a row was dropped, kind first."""
+    return str(row.verdict) if row.verdict else ""
+
+
+def _counts(asked: Asked, run: Run, rows: Sequence[TrainingRow], chosen: Sequence[TrainingRow]) -> list[str]:
+    query = asked.query
+    by = Counter((r.origin, _verdict(r)) for r in rows)
+    kept = [r for r in rows if r.kept]
+    first = []
+    if query.verdict or query.origin or query.field in ("train", "valid"):
+        verdict = {"keep": "kept", "drop": "dropped", "": ""}[query.verdict]
+        part = {"train": "to train on", "valid": "held out for the validation loss"}.get(query.field, "")
+        became = " ".join(word for word in (verdict, part) if word) or "made"
+        name = counted(len(chosen), f"{query.origin} row" if query.origin else "row")
+        verb = "was" if len(chosen) == 1 else "were"
+        first = [f"In {run.id} {name} {verb} {became}, of {len(rows)} candidates."]
+    origins = Counter(r.origin for r in rows)
+    told = ", ".join(f"{count} {origin}" for origin, count in origins.items())
+    lines = [
+        *first,
+        f"{run.id} has {len(rows)} candidate rows ({told}); {len(kept)} were kept, "
+        f"{sum(r.dropped for r in rows)} dropped.",
+    ]
+    if kept:
+        parts = Counter(r.split for r in kept)
+        each = ", ".join(f"{by[origin, 'keep']} {origin}" for origin in origins)
+        lines.append(f"Of the kept: {each}; {parts['train']} to train on, {parts['valid']} held out for validation.")
+    if any(r.dropped for r in rows):
+        lines += _reasons(run, rows)[:1]
+    judged = _critique(asked, run)
+    if judged and isinstance(judged.result, dict) and "train_rows" in judged.result:
+        lines.append(
+            f"critique ({judged.id}) counts {judged.result['train_rows']} rows to train on, "
+            f"{judged.result.get('valid_rows')} to validate."
+        )
+    return lines
+
+
+def _critique(asked: Asked, run: Run) -> Step | None:
+    found = [step for step in asked.store.steps(run.id, status=DONE) if step.stage == "critique"]
+    return found[-1] if found else None
+
+
+def _kind(reason: str) -> str:
+    return clip(reason.partition(":")[0], 60) or "no reason recorded"
+
+
+def _reasons(run: Run, rows: Sequence[TrainingRow]) -> list[str]:
+    dropped = [row for row in rows if row.dropped]
+    if not dropped:
+        return [f"No row of {run.id} was dropped."]
+    kinds = Counter(_kind(_reason(row)) for row in dropped)
+    return [
+        f"{run.id}: {counted(len(dropped), 'row')} dropped: "
+        + ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(7))
+        + "."
+    ]
+
+
+def _samples(asked: Asked, chosen: Sequence[TrainingRow]) -> list[str]:
+    dropped = [row for row in chosen if row.dropped]
+    one_of_each = list({_kind(_reason(row)): row for row in reversed(dropped)}.values())[:3]
+    return [f"  {row.row_id}: “{clip(_said(row), 70)}”: {clip(_reason(row), 90)}" for row in one_of_each]
+
+
+def _said(row: TrainingRow) -> str:
+    text = str(row.prompt[-1]["content"])
+    return text.partition("ticket:")[2].strip() or text
+
+
+def _shown(asked: Asked, run: Run, chosen: Sequence[TrainingRow]) -> Answer:
+    query = asked.query
+    if query.text:
+        texts = {row.row_id: f"{_said(row)} {row.completion[0]['content']} {_reason(row)}" for row in chosen}
+        plain = [r for r in chosen if query.text.lower() in texts[r.row_id].lower()]
+        ids = matching(query.text, texts)
+        chosen = plain or [row for row in chosen if row.row_id in ids]
+        if not chosen:
+            return Answer((f"No such row of {run.id} speaks of “{clip(query.text, 60)}”.",))
+    verdict = {"keep": "kept ", "drop": "dropped "}.get(query.verdict, "")
+    origin = f"{query.origin} " if query.origin else ""
+    named = f" with “{clip(query.text, 40)}”" if query.text else ""
+    first = f"{len(chosen)} {verdict}{origin}rows of {run.id}{named}; {min(len(chosen), _SHOWN)} of them:"
+    shown = chosen if query.verdict or query.origin or query.text else [r for r in chosen if r.origin == "generated"]
+    lines = [first]
+    for row in shown[:_SHOWN]:
+        mark = f" (dropped: {clip(_reason(row), 60)})" if row.dropped else ""
+        lines.append(f"  {row.row_id}{mark}: “{clip(_said(row), 100)}”")
+        lines.append(f"    → “{clip(row.completion[0]['content'], 105)}”")
+    return Answer(tuple(lines), lambda: _page(chosen), private=True, told=first)
+
+
+def _page(rows: Sequence[TrainingRow]) -> RenderableType:
+    table = [
+        [
+            r.row_id,
+            r.origin,
+            _verdict(r),
+            clip(_reason(r), 80),
+            clip(_said(r), 300),
+            clip(r.completion[0]["content"], 300),
+        ]
+        for r in rows[:60]
+    ]
+    return render.rows_table(["row", "origin", "verdict", "reason", "prompt", "completion"], table, exact=True)

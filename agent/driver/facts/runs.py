@@ -1,0 +1,115 @@
+"""Runs: which there are, and how one went."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+
+from tunesmith.agent.commands import render
+from tunesmith.agent.driver.facts import results, scores
+from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, counted, day, listed, ordinary
+from tunesmith.memory.questions import show_run
+from tunesmith.memory.records import DECLINED, DONE, DRIVER_RUN, FAILED, STOPPED, Run
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import duration
+
+_SHOWN = 5
+
+
+def all_runs(asked: Asked) -> Answer:
+    """How many runs there are, and the newest of them."""
+    store, aspect = asked.store, asked.query.aspect
+    runs = ordinary(store)
+    if not runs:
+        return Answer(("There is no run yet; say what a model should learn, or “demo” for a first one.",))
+    if aspect == "best":
+        return _best(store, runs)
+    if asked.query.outcome == "failed":
+        bad = [run for run in runs if run.status in (FAILED, STOPPED)]
+        if not bad:
+            return Answer(
+                (f"None of the {counted(len(runs), 'run')} failed: {listed([_brief(run) for run in runs])}.",)
+            )
+        return Answer((f"{counted(len(bad), 'run')} failed or stopped:", *(_line(store, run) for run in bad[:_SHOWN])))
+    driver = [run for run in store.runs() if run.name == DRIVER_RUN]
+    count = len(runs) + len(driver)
+    first = (
+        f"There {'is 1 run' if count == 1 else f'are {count} runs'}, the newest is {runs[0].id} "
+        f"({clip(runs[0].name, 40)})"
+    )
+    first += f"; {driver[0].id} only fetched the driver" if driver else ""
+    lines = [f"{first}.", *(_line(store, run) for run in runs[:_SHOWN])]
+    lines += [f"{len(runs) - _SHOWN} older ones: `/runs` lists them all."] if len(runs) > _SHOWN else []
+
+    def page() -> RenderableType:
+        return render.runs_table([(run, store.steps(run.id)) for run in store.runs()], day)
+
+    return Answer(tuple(lines), page)
+
+
+def _brief(run: Run) -> str:
+    return f"{run.id} ({clip(run.name, 30)}) is {run.status}"
+
+
+def _line(store: Store, run: Run) -> str:
+    steps = store.steps(run.id)
+    took = duration(sum(step.seconds or 0.0 for step in steps))
+    return (
+        f"  {run.id} {clip(run.name, 40)}: {run.status}, begun {day(run.created_at)}, took {took}{_target(store, run)}"
+    )
+
+
+def _target(store: Store, run: Run) -> str:
+    held = scores.of_run(store, run.id)
+    best = [score for score in held if score.block == "target" and score.arm != "base"]
+    return f"; target {best[-1].arm} {best[-1].told}" if best else ""
+
+
+def _best(store: Store, runs: list[Run]) -> Answer:
+    found = []
+    for run in runs:
+        targets = [s for s in scores.of_run(store, run.id) if s.block == "target" and s.arm != "base" and s.judged]
+        found += [(s.passed / s.judged, run, s) for s in targets]
+    if not found:
+        return Answer(("No run has an evaluated model yet, so none can be called the best.",))
+    found.sort(key=lambda one: one[0], reverse=True)
+    _, run, score = found[0]
+    lines = [f"{run.id} ({clip(run.name, 40)}): its {score.arm} model passes {score.told} target cases."]
+    lines += [f"  {other.id}, {s.arm}: {s.told}" for _, other, s in found[1:5]]
+    return Answer((*lines, "Runs of different behaviours have different suites, so their rates are not comparable."))
+
+
+def one_run(asked: Asked) -> Answer:
+    """How a run went: its verdict, its status, what passed."""
+    from tunesmith.agent.commands.summary import summarise, summary_view
+
+    store, run = asked.store, asked.run()
+    steps = store.steps(run.id)
+    done = [step for step in steps if step.status == DONE]
+    took = duration(sum(step.seconds or 0.0 for step in steps))
+    status = (
+        f"{run.id} ({clip(run.name, 40)}) is {run.status}: {len(done)} of {len(steps)} steps done, "
+        f"{took} of work, begun {day(run.created_at)}"
+    )
+    lines = [f"{status}."]
+    if asked.query.aspect == "when":
+        ended = max((step.finished_at or 0.0 for step in steps), default=0.0)
+        lines = [
+            f"{run.id} ({clip(run.name, 40)}) was begun {day(run.created_at)}, its newest step ended "
+            f"{day(ended or None)}.",
+            *lines,
+        ]
+    if run.goal and asked.query.aspect in ("", "list"):
+        lines.append(f"Its goal: {clip(run.goal, 160)}")
+    bad = [step for step in steps if step.status in (FAILED, STOPPED, DECLINED)]
+    if bad and asked.query.aspect in ("status", "why", ""):
+        lines += [
+            f"{step.stage} ({step.id}) {step.status}: {clip(step.error or 'no reason recorded', 160)}"
+            for step in bad[-2:]
+        ]
+    if asked.query.aspect in ("", "status") and scores.of_run(store, run.id):
+        lines = [*results.verdict_lines(store, run), *lines]
+
+    def page() -> RenderableType:
+        return Group(render.run_table(show_run(store, run.id)), summary_view(summarise(store, run.id)))
+
+    return Answer(tuple(lines[:6]), page)

@@ -1,0 +1,88 @@
+"""What answers now and what did before, and what is at work or waits."""
+
+from __future__ import annotations
+
+from tunesmith.agent.commands import render
+from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, day
+from tunesmith.memory.errors import NotFound
+from tunesmith.memory.questions import what_made
+from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, Artifact, Step
+from tunesmith.tools.core.format import duration
+
+
+def served(asked: Asked) -> Answer:
+    """What is deployed now, which run made it, and what was deployed before."""
+    from tunesmith.agent.commands import served_models
+
+    store = asked.store
+    deployed = [line for line in served_models.status(store) if line["role"] == "deployed"]
+    rows = store.read("SELECT * FROM artifacts WHERE kind = 'deployment' ORDER BY created_at DESC, rowid DESC")
+    past = [Artifact.of(row) for row in rows]
+    history = [
+        f"  {day(store.step(one.step).finished_at)}: {one.meta.get('arm', 'a')} model "
+        f"{one.meta.get('serves', '')} of {one.run} ({one.step})"
+        for one in past[:4]
+    ]
+    if not deployed:
+        if not past:
+            return Answer(("Nothing is served now, and nothing was deployed before.",))
+        return Answer(("Nothing is served now: no server of a deployed model runs. Deployed before:", *history))
+    line = deployed[0]
+    health = "" if line["healthy"] else " (it does not answer at the moment)"
+    lines = [
+        f"{clip(line['model'], 60)} is served at {line['url']}{health}; it was made in "
+        f"{line['run'] or 'an unknown run'} ({line['step'] or '–'})."
+    ]
+    lines.append(f"Its key lies in {line['key_file']}.")
+    if line["artifact"]:
+        lines.append(_from(asked, str(line["artifact"])))
+    if len(past) > 1:
+        lines += [f"It was deployed {len(past)} times in all:", *history[:3]]
+    return Answer(tuple(one for one in lines if one))
+
+
+def _from(asked: Asked, artifact: str) -> str:
+    try:
+        lineage = what_made(asked.store, artifact)["lineage"]
+    except NotFound:
+        return ""
+    return (
+        "Made from: "
+        + " ← ".join(f"{up['kind']} {up['artifact']} ({up['stage']} {up['step']} of {up['run']})" for up in lineage[:4])
+        + "."
+    )
+
+
+def jobs(asked: Asked) -> Answer:
+    """What runs now with the time left, and what waits for a yes."""
+    store = asked.store
+    running = store.steps(status=RUNNING)
+    waiting = [step for status in (APPROVED, PLANNED) for step in store.steps(status=status)]
+    lines = [_running(step) for step in running]
+    if not running:
+        newest = [step for run in store.runs() for step in store.steps(run.id) if step.finished_at]
+        last = max(newest, key=lambda step: step.finished_at or 0.0, default=None)
+        ended = (
+            f"; the last step to end was {last.stage} ({last.id} of {last.run}), {last.status} {day(last.finished_at)}"
+            if last
+            else ""
+        )
+        lines = [f"Nothing is running{ended}."]
+    if waiting:
+        told = ", ".join(f"{step.stage} ({step.id} of {step.run})" for step in waiting[-4:])
+        lines.append(f"{len(waiting)} wait{'s' if len(waiting) == 1 else ''} for a yes: {told}.")
+    elif not running:
+        lines.append("Nothing waits for a yes.")
+    return Answer(tuple(lines))
+
+
+def _running(step: Step) -> str:
+    import time
+
+    elapsed = time.time() - (step.started_at or time.time())
+    left = render.eta_seconds(elapsed, step.done, step.total, step.estimated_seconds)
+    share = f", {step.done / step.total:.0%} done" if step.total else ""
+    return (
+        f"{step.stage} ({step.id} of {step.run}) is running{share}, {duration(elapsed)} so far, "
+        f"about {duration(left)} left."
+    )

@@ -1,0 +1,185 @@
+"""Settings: the value a step ran with, who chose it and why, what it is when nobody does, and what it was elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import RenderableType
+
+from tunesmith.agent.commands import render
+from tunesmith.agent.driver.facts.answer import Answer, Asked, cite, clip, find, listed, ordinary
+from tunesmith.agent.driver.understanding.fields import known_fields
+from tunesmith.memory.errors import BadInput, NotFound
+from tunesmith.memory.records import DONE, FAILED, RUNNING, STOPPED, Run, Step
+from tunesmith.memory.store import Store
+from tunesmith.tools.pipeline import catalog
+
+_BEGUN = (DONE, RUNNING, FAILED, STOPPED)
+
+
+def answer(asked: Asked) -> Answer:
+    """A setting of a run, else of the newest run that has it. Raises NotFound."""
+    query = asked.query
+    if not query.field:
+        return _all(asked)
+    runs = [find(asked.store, query.run)] if query.run else _newest_first(asked)
+    for run in runs:
+        steps = [s for s in asked.store.steps(run.id) if query.field in s.request and query.stage in ("", s.stage)]
+        if steps:
+            return _one(asked, run, _that_counts(steps))
+    return _never(query.field, query.stage, runs[0].id if query.run and runs else "")
+
+
+def _newest_first(asked: Asked) -> list[Run]:
+    runs = ordinary(asked.store)
+    return [asked.current, *(run for run in runs if run.id != asked.current.id)] if asked.current else runs
+
+
+def _never(field: str, stage: str, run: str) -> Answer:
+    stages = (stage,) if stage in known_fields().get(field, ()) else known_fields().get(field, ())
+    if not stages:
+        raise NotFound(f"There is no setting {clip(field, 40)}; `/help train` lists those of a stage.")
+    where = f"{run} has no step with it" if run else "No step with it was asked for yet"
+    return Answer(
+        (f"{where}; left alone, {field} is {_default(stages[0], field)} in {stages[0]}.", _meaning(stages[0], field))
+    )
+
+
+def _one(asked: Asked, run: Run, step: Step) -> Answer:
+    field = asked.query.field
+    value, default = step.request[field], _default(step.stage, field)
+    ran = "" if step.status in _BEGUN else " (proposed, never run)"
+    lines = [f"{field} was {_plain(value)} in {step.stage} ({cite(step)}){ran}."]
+    lines.append(f"Why: {why(asked.store, run, step, field)}.")
+    if value != default:
+        lines.append(f"Left alone it would have been {_plain(default)}.")
+    if meaning := _meaning(step.stage, field):
+        lines.append(meaning)
+    lines += [_elsewhere(asked.store, run, step, field)]
+    if asked.draft:
+        planned = [s.fields[field] for s in asked.draft.steps if s.stage == step.stage and field in s.fields]
+        lines += [f"In the plan that is proposed now it is {_plain(planned[0])}."] if planned else []
+    return Answer(tuple(line for line in lines if line))
+
+
+def _meaning(stage: str, field: str) -> str:
+    text = catalog.BY_NAME[stage].load().request.model_fields[field].description
+    return f"What it is: {text}" if text else ""
+
+
+def _default(stage: str, field: str) -> Any:
+    return catalog.BY_NAME[stage].load().request.model_fields[field].get_default(call_default_factory=True)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(clip(_file_name(one), 160) for one in value) or "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return clip(value if value != "" else "empty (as usual)", 120)
+
+
+def _file_name(value: Any) -> str:
+    return str(value).rsplit("/runs/", 1)[-1]
+
+
+def _elsewhere(store: Store, run: Run, step: Step, field: str) -> str:
+    """The same setting in other stages of the run and in other runs, in a line."""
+    told = []
+    for other in ordinary(store)[:6]:
+        steps = [s for s in store.steps(other.id) if field in s.request and s.stage == step.stage]
+        if other.id != run.id and steps:
+            told.append(f"{_plain(_that_counts(steps).request[field])} in {other.id}")
+    return f"Elsewhere: {listed(told, 4)}." if told else ""
+
+
+def _that_counts(steps: Sequence[Step]) -> Step:
+    """The newest step that is done, else that was begun, else that was proposed: what was used, as far as any was."""
+    begun = [step for step in steps if step.status in _BEGUN]
+    return next(iter([step for step in reversed(steps) if step.status == DONE] or begun[-1:] or steps[-1:]))
+
+
+def _all(asked: Asked) -> Answer:
+    """The settings of a stage, or of every stage of a run."""
+    query, run = asked.query, asked.run(with_stage=asked.query.stage)
+    held = values(asked.store, run)
+    if query.stage:
+        held = {name: value for name, value in held.items() if name.split(".")[0].split()[0] == query.stage}
+    if not held:
+        raise NotFound(f"{run.id} has no finished {query.stage or 'step'} whose settings could be told.")
+    rows = [[name, _plain(value)] for name, value in held.items()]
+
+    def page() -> RenderableType:
+        return render.rows_table(["setting", run.id], rows, exact=True)
+
+    if query.stage:
+        told = "; ".join(f"{name.partition('.')[2]} {_plain(value)}" for name, value in held.items())
+        return Answer((f"{query.stage} of {run.id} ran with: {clip(told, 600)}.",), page)
+    chosen = [
+        name for name, value in held.items() if value != _default(name.split(".")[0].split()[0], name.partition(".")[2])
+    ]
+    told = "; ".join(f"{name} {_plain(held[name])}" for name in chosen)
+    return Answer((f"{run.id} differs from the defaults in {len(chosen)} settings: {clip(told, 600)}.",), page)
+
+
+def values(store: Store, run: Run) -> dict[str, Any]:
+    """`stage.field` → value of the newest finished step of each stage."""
+    found: dict[str, Any] = {}
+    for step in store.steps(run.id, status=DONE):
+        name = f"{step.stage} {step.arm}" if step.stage == "evaluate" else step.stage
+        found |= {f"{name}.{field}": value for field, value in step.request.items() if field not in ("run", "arm")}
+    return found
+
+
+def differing(store: Store, one: Run, two: Run) -> dict[str, tuple[str, str]]:
+    """The settings in which two runs differ, with both values."""
+    held = [values(store, run) for run in (one, two)]
+    return {
+        name: (_plain(held[0].get(name, "–")), _plain(held[1].get(name, "–")))
+        for name in dict.fromkeys([*held[0], *held[1]])
+        if held[0].get(name) != held[1].get(name)
+    }
+
+
+def why(store: Store, run: Run, step: Step, name: str) -> str:
+    """Who set a field, as far as the records say."""
+    value = step.request[name]
+    if any(re.search(rf"\b{name}=", edit) for edit in _edits_before(store, step)):
+        return f"you set it when {step.stage} was priced"
+    if any(_as_read(step.stage, fields, name) == value for fields in _planned(run, step.stage, name)):
+        return f"it is written in the plan of {run.id} ({clip(run.name, 40)})"
+    if value == _default(step.stage, name):
+        return "nobody chose another value: it is the default"
+    if any(name in fields for fields in _planned(run, "train", name)) and step.stage == "preflight":
+        return "a preflight tries what the training after it uses"
+    return f"it was given when {step.stage} was asked for"
+
+
+def _edits_before(store: Store, step: Step) -> list[str]:
+    """The edits that led to a step: each declined the plan before it, and the next one of its stage took its place."""
+    asked = "SELECT reason FROM approvals WHERE step = ? AND decided_by = 'edit'"
+    same_stage = [other.id for other in store.steps(step.run) if other.stage == step.stage]
+    found: list[str] = []
+    for before in reversed(same_stage[: same_stage.index(step.id)]):
+        edits = [row["reason"] for row in store.read(asked, before)]
+        if not edits:
+            break
+        found += edits
+    return found
+
+
+def _planned(run: Run, stage: str, name: str) -> list[dict[str, Any]]:
+    planned = [spec.get("fields", {}) for spec in run.plan.get("steps", []) if spec.get("stage") == stage]
+    return [fields for fields in planned if name in fields]
+
+
+def _as_read(stage: str, fields: Mapping[str, Any], name: str) -> Any:
+    """A planned field as the stage's request reads it: a plan that was changed in words holds `8` as text."""
+    from tunesmith.tools.pipeline.plan_file import parse_fields
+
+    try:
+        return parse_fields(stage, fields)[name]
+    except BadInput:
+        return fields[name]

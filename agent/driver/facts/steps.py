@@ -1,0 +1,250 @@
+"""Steps: how long they took against their estimate, what memory they needed, why they failed, the end of their log."""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+
+from rich.console import RenderableType
+
+from tunesmith.agent.commands import render
+from tunesmith.agent.driver.facts.answer import Answer, Asked, cite, clip, day, find, ordinary
+from tunesmith.memory.errors import NotFound
+from tunesmith.memory.questions import show_run
+from tunesmith.memory.records import DECLINED, DONE, FAILED, PLANNED, RUNNING, STOPPED, Run, Step
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import duration, size
+from tunesmith.tools.pipeline import catalog
+
+_LOG_LINES = 6
+_BEGUN = (DONE, RUNNING, FAILED, STOPPED)
+
+
+def answer(asked: Asked) -> Answer:
+    """A step, or what is asked of all steps of a run. Raises NotFound."""
+    query = asked.query
+    if query.step:
+        return _one(asked, asked.store.step(query.step))
+    if query.aspect == "why" and not query.stage:
+        return _failures(asked)
+    if query.stage:
+        step = _newest(asked)
+        return _one(asked, step) if step else _never(asked)
+    return _all_of_a_run(asked)
+
+
+def _newest(asked: Asked) -> Step | None:
+    """The newest step of the stage in the run that is meant; one that is done before one that was only begun."""
+    query, store = asked.query, asked.store
+    runs = [find(store, query.run)] if query.run else ([asked.current] if asked.current else []) + ordinary(store)
+    runs += [] if query.run else [run for run in store.runs() if run not in runs]
+    for status in (
+        ((FAILED, STOPPED, DECLINED), _BEGUN) if query.aspect == "why" else ((DONE,), _BEGUN, (PLANNED, DECLINED))
+    ):
+        for run in runs:
+            found = [
+                step for step in store.steps(run.id)
+                if step.stage == query.stage and step.status in status and query.arm in ("", step.arm)
+            ]  # fmt: skip
+            if found:
+                return found[-1]
+    return None
+
+
+def _never(asked: Asked) -> Answer:
+    query = asked.query
+    which = f"{query.stage} of the {query.arm} arm" if query.arm and query.stage == "evaluate" else query.stage
+    if query.arm and query.stage != "evaluate":
+        return answer(Asked(query.model_copy(update={"arm": ""}), asked.ws, asked.current))
+    where = f" in {asked.run().id}" if query.run else ""
+    return Answer((f"There is no {which} step{where} yet, so there is nothing to tell of it.",))
+
+
+def _one(asked: Asked, step: Step) -> Answer:
+    aspect = asked.query.aspect
+    if aspect == "log":
+        return _log(asked.store, step)
+    lines = _lead(step, aspect)
+    if step.error:
+        lines.append(f"Why: {clip(step.error, 400)}")
+        lines += _log_end(asked.store, step, 2) if aspect == "why" else []
+    elif aspect == "why" and step.status == DONE:
+        lines.append("It did not fail.")
+    lines += [
+        line for line in (_times(step), _memory(step), _outcome(step), _settings(step)) if line not in lines and line
+    ]
+    return Answer(tuple(lines[:6]), lambda: render.run_table(show_run(asked.store, step.run)))
+
+
+def _name(step: Step) -> str:
+    return f"{step.stage} of the {step.arm} arm" if step.stage == "evaluate" else step.stage
+
+
+def _lead(step: Step, aspect: str) -> list[str]:
+    """The line that holds what was asked."""
+    where = f"({cite(step)})"
+    if step.status == RUNNING:
+        share = f", {step.done / step.total:.0%} done" if step.total else ""
+        return [f"{_name(step)} {where} is running{share}; it was begun {day(step.started_at)}."]
+    if step.status in (PLANNED, DECLINED):
+        told = "waits for a yes" if step.status == PLANNED else "was declined"
+        return [f"{_name(step)} {where} {told} and never ran; estimated {duration(step.estimated_seconds)}."]
+    if aspect in ("peak", "ram"):
+        return [_memory(step)[:-1] + f" in {_name(step)} {where}."]
+    if aspect == "when":
+        return [f"{_name(step)} {where} began {day(step.started_at)} and ended {day(step.finished_at)}, {step.status}."]
+    if aspect == "estimate":
+        return [_estimate(step)]
+    return [_times(step)]
+
+
+def _times(step: Step) -> str:
+    if step.seconds is None or step.status == RUNNING:
+        return ""
+    verb = "took" if step.status == DONE else f"{step.status} after"
+    return (
+        f"{_name(step)} {verb} {duration(step.seconds)} ({cite(step)}, {day(step.finished_at)}), "
+        f"estimated {duration(step.estimated_seconds)}."
+    )
+
+
+def _estimate(step: Step) -> str:
+    took, priced = step.seconds or 0.0, step.estimated_seconds
+    off = (
+        f", {abs(took - priced) / priced:.0%} {'longer' if took > priced else 'shorter'} than estimated"
+        if priced
+        else ""
+    )
+    return f"{_name(step)} was estimated at {duration(priced)} and took {duration(took)}{off} ({cite(step)})."
+
+
+def _memory(step: Step) -> str:
+    if not step.peak_rss_bytes:
+        return ""
+    vram = f", {size(step.peak_vram_bytes)} VRAM" if step.peak_vram_bytes else ""
+    return f"Peak memory {size(step.peak_rss_bytes)}{vram}, estimated {size(step.estimated_peak_bytes)}."
+
+
+_TOLD: dict[str, tuple[str, ...]] = {
+    "base": ("name", "parameters", "architecture", "bytes"),
+    "baseline": (),
+    "generate": ("rows", "rehearsal_rows", "first_try", "tokens_per_second"),
+    "critique": ("candidates", "kept", "dropped", "train_rows", "valid_rows"),
+    "train": ("steps", "train_loss", "validation_loss_before", "validation_loss", "trained_tokens", "tokens_per_second",
+              "trainable_parameters"),
+    "merge": ("bytes", "max_logit_difference", "argmax_agreement"),
+    "quantize": ("scheme", "group_size", "bytes", "bytes_before", "quantized_layers"),
+    "deploy": ("url", "model"),
+}  # fmt: skip
+
+
+def _outcome(step: Step) -> str:
+    result = step.result or {}
+    found = []
+    for name in _TOLD.get(step.stage, ()):
+        if result.get(name) not in (None, ""):
+            found.append(f"{name.replace('_', ' ').removesuffix(' bytes')} {_plain(name, result[name])}")
+    if step.stage == "preflight" and isinstance(checks := result.get("checks"), list):
+        passed = sum(bool(check.get("passed")) for check in checks)
+        found.append(f"{passed} of {len(checks)} checks passed")
+    if isinstance(blocks := result.get("blocks"), dict):
+        found += [f"{block} {counts['passed']} of {counts['cases']}" for block, counts in blocks.items()]
+    return f"Result: {', '.join(found)}." if found else ""
+
+
+def _plain(name: str, value: object) -> str:
+    if name.startswith("bytes") and isinstance(value, int):
+        return size(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else clip(value, 80)
+
+
+def _settings(step: Step) -> str:
+    asks = catalog.BY_NAME[step.stage].load().settable
+    given = [f"{name} {step.request[name]}" for name in asks if step.request.get(name) not in (None, "", False)]
+    return f"Asked for: {', '.join(given)}." if given else ""
+
+
+def _log_file(store: Store, step: Step) -> Path:
+    return store.home / "runs" / step.run / step.id / "worker.log"
+
+
+def _log_end(store: Store, step: Step, lines: int) -> list[str]:
+    try:
+        with _log_file(store, step).open(errors="replace") as file:
+            last = deque((line for line in file if line.strip()), maxlen=lines)
+    except OSError:
+        return []
+    return [f"  {clip(line, 140)}" for line in last]
+
+
+def _log(store: Store, step: Step) -> Answer:
+    file = _log_file(store, step)
+    end = _log_end(store, step, _LOG_LINES)
+    if not end:
+        return Answer((f"{_name(step)} ({cite(step)}) left no log in {file}.",))
+    return Answer(
+        (f"The end of the log of {_name(step)} ({cite(step)}), {file}:", *end), private=True, told=f"log of {step.id}"
+    )
+
+
+def _failures(asked: Asked) -> Answer:
+    """What failed or stopped, the newest first: in the run that is named, else in all."""
+    store, query = asked.store, asked.query
+    runs = [find(store, query.run)] if query.run else store.runs()
+    ended = [step for run in runs for step in reversed(store.steps(run.id)) if step.status in (FAILED, STOPPED)]
+    if not ended:
+        where = f"In {runs[0].id} ({clip(runs[0].name, 40)})" if query.run else "In all runs"
+        told = [f"{where} no step failed or was stopped."]
+        if query.run:
+            told.append(_status_line(store, runs[0]))
+        return Answer(tuple(told))
+    lines = [f"{_name(s)} ({cite(s)}) {s.status} after {duration(s.seconds)}: "
+f"{clip(s.error or 'no reason', 300)}"
+             for s in ended[:4]]  # fmt: skip
+    lines += [f"{len(ended) - 4} more failed before."] if len(ended) > 4 else []
+    if end := _log_end(store, ended[0], 2):
+        lines += ["Its log ends:", *end]
+    return Answer(tuple(lines[:7]))
+
+
+def _status_line(store: Store, run: Run) -> str:
+    steps = store.steps(run.id)
+    done = sum(step.status == DONE for step in steps)
+    took = duration(sum(step.seconds or 0.0 for step in steps))
+    declined = sum(step.status == DECLINED for step in steps)
+    refused = f", {declined} declined" if declined else ""
+    return f"{run.id} is {run.status}: {done} of {len(steps)} steps done{refused}, {took} of work in all."
+
+
+def _all_of_a_run(asked: Asked) -> Answer:
+    """Which step took longest or most memory, how good the estimates were, the sum."""
+    store, aspect = asked.store, asked.query.aspect
+    run = asked.run()
+    steps = [step for step in store.steps(run.id) if step.seconds is not None]
+    if not steps:
+        raise NotFound(f"{run.id} has no finished step yet.")
+
+    def page() -> RenderableType:
+        return render.run_table(show_run(store, run.id))
+
+    if aspect in ("peak", "ram"):
+        largest = sorted(steps, key=lambda s: s.peak_rss_bytes or 0, reverse=True)
+        first = (
+            f"{_name(largest[0])} took the most memory of {run.id}: "
+            f"{size(largest[0].peak_rss_bytes)} ({largest[0].id})."
+        )
+        return Answer((first, *(f"  {_name(s)} ({s.id}): {size(s.peak_rss_bytes)}" for s in largest[1:5])), page)
+    if aspect == "estimate":
+        total, priced = sum(s.seconds or 0 for s in steps), sum(s.estimated_seconds for s in steps)
+        worst = sorted(steps, key=lambda s: abs((s.seconds or 0) - s.estimated_seconds), reverse=True)[:4]
+        first = f"{run.id} was estimated at {duration(priced)} in all and took {duration(total)}; furthest off:"
+        return Answer((first, *(f"  {_estimate(s)}" for s in worst)), page)
+    by_time = sorted(steps, key=lambda s: s.seconds or 0, reverse=True)
+    if aspect == "longest":
+        first = f"{_name(by_time[0])} took longest in {run.id}: {duration(by_time[0].seconds)} ({by_time[0].id})."
+        return Answer((first, *(f"  then {_name(s)} ({s.id}): {duration(s.seconds)}" for s in by_time[1:5])), page)
+    total = sum(s.seconds or 0.0 for s in steps)
+    first = f"{run.id} ({clip(run.name, 40)}) took {duration(total)} of work in all, {len(steps)} steps; the longest:"
+    return Answer((first, *(f"  {_name(s)} ({s.id}): {duration(s.seconds)}" for s in by_time[:4])), page)

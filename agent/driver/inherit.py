@@ -1,0 +1,71 @@
+"""What a single step takes over from its run: behaviour, suites, precision, lengths, writer, and all of it for `again`.
+
+A step that is asked for in a few words belongs to a run that has its own ways; the defaults of a request are those of
+the bundled demo. What was said is never overwritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tunesmith.agent.driver.facts.answer import find
+from tunesmith.agent.driver.understanding.orders import Order
+from tunesmith.memory.records import DECLINED, Step
+from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.workspace import Workspace
+
+_OWN: Mapping[str, tuple[str, ...]] = {
+    "baseline": ("suites", "cases_per_block", "max_tokens", "temperature", "repeats", "judge"),
+    "generate": ("behaviour", "writer", "rehearsal_rows", "temperature"),
+    "critique": ("suites", "near_duplicate", "leak", "valid_share"),
+    "preflight": ("lora_rank", "precision", "load_in_4bit", "max_seq_len_tokens"),
+    "train": ("precision", "load_in_4bit", "max_seq_len_tokens", "micro_batch", "learning_rate", "epochs", "lora_rank"),
+    "evaluate": ("max_tokens", "temperature", "repeats", "judge", "behaviour"),
+    "quantize": ("scheme", "keep", "group_size", "calibration_samples", "max_seq_len_tokens"),
+    "deploy": ("context_tokens",),
+}
+"""Stage → the fields that a later step of it in the same run keeps."""
+_FROM_ANOTHER: Mapping[tuple[str, str], str] = {("critique", "suites"): "baseline", ("baseline", "suites"): "critique",
+                                                 ("evaluate", "behaviour"): "generate"}  # fmt: skip
+_NEVER = frozenset({"run", "fresh", "rollback", "port", "arm", "role", "system_prompt"})
+
+
+def inherited(ws: Workspace, order: Order) -> dict[str, Any]:
+    """The fields of an ordered step: what was said, and below it what its run has done before. Raises NotFound."""
+    run = find(ws.store, order.run) if order.run else ws.store.newest_run()
+    if run is None or order.stage in ("base", "merge") or order.fields.get("rollback"):
+        return dict(order.fields)
+    known = [step for step in ws.store.steps(run.id) if step.status != DECLINED]
+    planned = {spec["stage"]: spec.get("fields", {}) for spec in run.plan.get("steps", [])}
+    own = _newest(known, order.stage, str(order.fields.get("arm", "")))
+    names = [name for name in catalog.BY_NAME[order.stage].load().request.model_fields if name not in _NEVER]
+    kept = names if order.again else [name for name in names if name in _OWN.get(order.stage, ())]
+    fields: dict[str, Any] = {}
+    for name in kept:
+        if own is not None and name in own.request:
+            fields[name] = own.request[name]
+        elif name in planned.get(order.stage, {}):
+            fields[name] = planned[order.stage][name]
+        elif other := _FROM_ANOTHER.get((order.stage, name)):
+            found = _newest(known, other, "")
+            if found is not None and name in found.request:
+                fields[name] = found.request[name]
+    if order.stage == "evaluate" and order.fields.get("arm", "adapter") != "prompted":
+        fields.pop("behaviour", None)
+    if order.stage in ("deploy", "evaluate") and (arm := _last_made(ws, run.id)):
+        fields["arm"] = arm
+    return {**fields, **order.fields}
+
+
+def _last_made(ws: Workspace, run: str) -> str:
+    """The arm that stands last in the chain of what the run has made; empty where nothing was tuned yet."""
+    held = {artifact.kind for artifact in ws.store.artifacts(run)}
+    return next((arm for arm in ("quantized", "merged", "adapter") if arm in held), "")
+
+
+def _newest(steps: list[Step], stage: str, arm: str) -> Step | None:
+    of_stage = [step for step in steps if step.stage == stage]
+    of_arm = [step for step in of_stage if arm and step.arm == arm]
+    found = of_arm or of_stage
+    return found[-1] if found else None

@@ -1,0 +1,262 @@
+"""One turn of a description that is being given: what the user types is the answer, unless it plainly is not.
+
+No model reads these words. A side question is answered and the same part stays open; `back`, `what did I say so far?`,
+`change the second example`, `when: …` and `drop it` work on the draft.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import RenderableType
+
+from tunesmith.agent.commands import render
+from tunesmith.agent.driver import describing
+from tunesmith.agent.driver.describing import Interview, echoed
+from tunesmith.agent.driver.understanding.entities import Sentence
+from tunesmith.memory.errors import BadInput
+from tunesmith.tools.data.description import EXAMPLES_MIN, DescriptionDraft, Example, distinct, missing
+
+_DROP = re.compile(
+    r"^(?:no,? )?(?:please )?(?:drop|forget|cancel|abandon|scrap|discard|stop|abort|quit)(?: (?:it|"
+    r"this|that|all|everything|of|the|whole|new|behaviour|description|about|now|idea|thing))*(?:,? "
+    r"(?:please|too much work|never ?mind))*[.!]*$"
+    r"|^(?:oh |actually |ah )?(?:never ?mind|forget (?:it|about it)|i (?:do not|no longer) want "
+    r"(?:it|this|that)(?: any ?more)?|i changed my mind)[\w ,.!]*$"
+)
+_BACK = re.compile(
+    r"^(?:please )?(?:go |one step |step )?(?:back|undo|zurück)(?: one)?(?: (?:please|step|a step|"
+    r"that))*[.!]*$|^undo (?:that|the last.*)$|^take (?:that|it|the last \w+) back$"
+)
+_SO_FAR = re.compile(
+    r"(?:what|which) (?:did|have|do) (?:i|we|you) (?:say|said|have|tell|told|give|given|got|"
+    r"written|note|noted|keep|kept)\b.*|so far\??$|^show (?:me )?(?:the |my |it |what |all "
+    r")*(?:draft|description|i said|so far|we have|examples|behaviour|answers)|"
+    r"^(?:the )?(?:draft|summary|description|status)\??$|what is (?:missing|still missing|left|"
+    r"open)|where (?:were|are) we|read (?:it|that) back"
+)
+_AGAIN = re.compile(
+    r"^(?:please )?(?:change|edit|correct|fix|redo|replace|rephrase|rewrite|set|update)(?: (?:the|"
+    r"my|that|part|answer|to|for|about|of))* (when|what|never|condition|form|rule)(?: part| "
+    r"answer)?(?: (?:to|into|as|:))?\s*:?\s*(.*)$",
+    re.DOTALL,
+)
+_EXAMPLE = re.compile(
+    r"^(?:please )?(?:no,? )?(change|replace|correct|fix|edit|remove|delete|drop|redo|update|"
+    r"set)?\s*(?:the |my )?(?:(first|second|third|fourth|fifth|sixth|last|1st|2nd|3rd|4th|5th|"
+    r"\d+)\.? example|example (?:number |no\.? |#)?(\d+|one|two|three|four|five))\s*(?:to|into|"
+    r"with|as|is|should be|:|,|-)?\s*:?\s*(.*)$",
+    re.IGNORECASE | re.DOTALL,
+)
+_NUMBERS = {
+    "first": 1,
+    "1st": 1,
+    "one": 1,
+    "second": 2,
+    "2nd": 2,
+    "two": 2,
+    "third": 3,
+    "3rd": 3,
+    "three": 3,
+    "fourth": 4,
+    "4th": 4,
+    "four": 4,
+    "fifth": 5,
+    "5th": 5,
+    "five": 5,
+    "sixth": 6,
+    "last": -1,
+}
+_HELP = re.compile(
+    r"^(?:sorry,? |hm+,? |ok,? |wait,? |well,? )*(?:what do you mean|what (?:does|is) (?:that|"
+    r"this)(?: mean)?\??$|what should i (?:say|write|type|answer)|how (?:do|should|shall|can) i "
+    r"(?:say|write|answer|give|do|format)|i do not (?:understand|get it|know what)|"
+    r"can you (?:explain|give me an example|show me an example)|like what|for example\??$|such "
+    r"as\??$|what (?:for|kind of)|explain\b|huh\??$|help\b|why do you (?:ask|need|want)|(?:what|"
+    r"how) do you mean)"
+)
+_DONE = re.compile(
+    r"^(?:that is (?:all|it)|done|finished|no more|enough|ready|go on|continue|next|that should do)[ .!]*$"
+)
+_ASKS_STRICTLY = re.compile(
+    r"^(?:(?:hm+|ok(?:ay)?|wait|sorry|btw|by the way|and|but|so|hey|hi|oh|quick question|one "
+    r"question|before (?:that|i go on)|first)[,:. -]+)*"
+    r"(?:what|which|how|why|who|where|did|does|do (?:i|we|you)|is|are|was|were|has|have|can|could|"
+    r"would|should|show|list|tell me|compare|any)\b"
+)
+_ASIDE = re.compile(
+    r"^(?:hm+|let me think|one moment|wait|moment|just a (?:sec|second|moment)|give me a (?:sec|"
+    r"second|minute|moment)|hold on|brb|be right back|ok(?:ay)?|thanks?|thank you|hello|hi|hey)[ "
+    r".!,]*$"
+)
+_WHY = {
+    "when": "I ask when it applies so that everything else stays as it is. One sentence about the kind of "
+    "message is enough.",
+    "what": "I ask for the form of the answer exactly, since every row and every test is held to it: its "
+    "length, its form, what it begins with.",
+    "never": "I ask what must never happen, so that it can be tested too. “Nothing” is an answer.",
+    "examples": f"Each example is a message and the answer you want, with => between them; {EXAMPLES_MIN} "
+    f"different ones are needed.",
+}
+
+
+Aside = Callable[[str], str | None]
+"""Answers a side question on the screen; what was said, or None where the words ask nothing that it knows."""
+
+
+def turn(home: Path, interview: Interview, s: Sentence, aside: Aside) -> tuple[Interview | None, str]:
+    """What becomes of the description, and what is said; None: it was dropped. Raises BadInput as `take` does."""
+    said = s.said.strip()
+    if describing.names_a_part(said) or "=>" in said or "\n" in said:
+        return _taken(home, interview, said)
+    if _DROP.match(s.text):
+        kept = describing.drop(home)
+        return None, f"The new behaviour is dropped and nothing was started; what you said of it is kept in {kept}."
+    for reads in (_back, _so_far, _example, _part_again):
+        if (found := reads(home, interview, s)) is not None:
+            return found
+    if _HELP.match(s.text) and len(s.text.split()) <= 12:
+        return interview, f"{_WHY[interview.asked]} {interview.question}"
+    if (answered := _answer_aside(s, aside)) is not None:
+        return interview, f"{answered}\nBack to the new behaviour: {short_question(interview)}"
+    if _ASIDE.match(s.text):
+        return interview, f"Take your time. {short_question(interview)}"
+    if _DONE.match(s.text) and interview.asked == "examples":
+        left = EXAMPLES_MIN - len(distinct(interview.draft.examples))
+        return (
+            interview,
+            f"{left} more example{'s' if left > 1 else ''} needed before it can be tested: MESSAGE => ANSWER.",
+        )
+    return _taken(home, interview, said)
+
+
+def _answer_aside(s: Sentence, aside: Aside) -> str | None:
+    """The answer to a question on the side; None where the words are the answer to ours."""
+    if not (
+        (s.text.endswith("?") and len(s.text.split()) <= 30)
+        or (_ASKS_STRICTLY.match(s.text) and len(s.text.split()) <= 16)
+    ):
+        return None
+    if not _ASKS_STRICTLY.match(s.text) and not s.runs:
+        return None
+    return aside(s.said)
+
+
+def _taken(home: Path, interview: Interview, said: str) -> tuple[Interview, str]:
+    before = interview
+    after = describing.take(home, interview, said)
+    return after, "" if not missing(after.draft) else after.question if after != before else short_question(after)
+
+
+def short_question(interview: Interview) -> str:
+    """The open question in a few words."""
+    return {
+        "when": "when shall it apply?",
+        "what": "what exactly shall the answer be?",
+        "never": "what must the answer never do?",
+        "examples": f"the next example, as MESSAGE => ANSWER ({len(distinct(interview.draft.examples))} of "
+        f"{EXAMPLES_MIN} are here)?",
+    }[interview.asked]
+
+
+_Found = tuple[Interview | None, str] | None
+
+
+def _back(home: Path, interview: Interview, s: Sentence) -> _Found:
+    """Take the newest answer back and ask for it again."""
+    if not _BACK.match(s.text):
+        return None
+    draft = interview.draft
+    if draft.examples:
+        *kept, last = draft.examples
+        after = describing.keep(home, interview, draft.model_copy(update={"examples": tuple(kept)}))
+        return after, f"Taken back: {echoed(last)}. {after.question}"
+    for part in ("never", "what", "when"):
+        if text := getattr(draft, part):
+            after = describing.keep(home, interview, draft.model_copy(update={part: ""}))
+            return after, f"Taken back, {part}: “{text[:100]}”. {after.question}"
+    return interview, f"There is nothing to take back yet: {short_question(interview)}"
+
+
+def _so_far(home: Path, interview: Interview, s: Sentence) -> _Found:
+    if not _SO_FAR.search(s.text) or len(s.text.split()) > 12:
+        return None
+    return interview, f"{so_far(interview)}\nOpen now: {short_question(interview)}"
+
+
+def so_far(interview: Interview) -> str:
+    """The draft in lines: every part as it was said."""
+    draft = interview.draft
+    lines = [f"goal: {interview.goal}"]
+    lines += [f"{part}: {getattr(draft, part) or '(not said yet)'}" for part in ("when", "what", "never")]
+    lines += [f"example {n}: {echoed(example)}" for n, example in enumerate(draft.examples, 1)] or [
+        "examples: (none yet)"
+    ]
+    return "\n".join(lines)
+
+
+def draft_table(interview: Interview) -> RenderableType:
+    """The whole draft for the screen."""
+    draft = interview.draft
+    rows = [["goal", interview.goal], *([part, getattr(draft, part)] for part in ("when", "what", "never"))]
+    rows += [[f"example {n}", echoed(example)] for n, example in enumerate(draft.examples, 1)]
+    return render.rows_table(["part", "as you said it"], rows, exact=True)
+
+
+def _example(home: Path, interview: Interview, s: Sentence) -> _Found:
+    """Change, replace or remove an example by its number."""
+    found = _EXAMPLE.match(s.said.strip())
+    if found is None or not (found[1] or found[4]):
+        return None
+    examples = list(interview.draft.examples)
+    word = (found[2] or found[3]).lower()
+    number = _NUMBERS.get(word) or int(word) if word in _NUMBERS or word.isdigit() else 0
+    number = len(examples) if number == -1 else number
+    if not 1 <= number <= len(examples):
+        return (
+            interview,
+            f"There are {len(examples)} examples so far, so none has the number {number}. {short_question(interview)}",
+        )
+    if (found[1] or "").lower() in ("remove", "delete", "drop"):
+        gone = examples.pop(number - 1)
+        told = f"Example {number} is removed: {echoed(gone)}."
+    elif not found[4]:
+        return interview, (
+            f"Example {number} is {echoed(examples[number - 1])}. Say it anew as: example {number}: MESSAGE => ANSWER"
+        )
+    else:
+        examples[number - 1] = _rewritten(found[4], examples[number - 1])
+        told = f"Example {number} is now {echoed(examples[number - 1])}."
+    after = describing.keep(home, interview, _with(interview.draft, tuple(examples)))
+    return after, f"{told} {after.question if missing(after.draft) else ''}".strip()
+
+
+def _rewritten(text: str, before: Example) -> Example:
+    """A whole example, or only its answer."""
+    try:
+        return describing.examples_of(text)[0]
+    except BadInput:
+        answer = re.sub(r"^(?:the )?answer(?: should be| is|:)?\s*:?\s*", "", text, flags=re.IGNORECASE)
+        return Example(prompt=before.prompt, answer=answer.replace("\\n", "\n"))
+
+
+def _with(draft: DescriptionDraft, examples: tuple[Example, ...]) -> DescriptionDraft:
+    return draft.model_copy(update={"examples": examples})
+
+
+def _part_again(home: Path, interview: Interview, s: Sentence) -> _Found:
+    """`change the never part to …`, or ask for it anew."""
+    found = _AGAIN.match(s.said.strip()) or _AGAIN.match(s.text)
+    if found is None:
+        return None
+    part = {"condition": "when", "form": "what", "rule": "what"}.get(found[1].lower(), found[1].lower())
+    if text := found[2].strip():
+        after = describing.take(home, interview, f"{part}: {text}")
+        return (
+            after,
+            f"{part} is now: “{getattr(after.draft, part)}”. {after.question if missing(after.draft) else ''}".strip(),
+        )
+    after = describing.keep(home, interview, interview.draft.model_copy(update={part: ""}))
+    return after, after.question

@@ -1,0 +1,136 @@
+"""Questions about this machine: what would fit, what there is, what runs and what is served."""
+
+from __future__ import annotations
+
+from tunesmith.agent.driver.understanding.entities import Sentence, cards_gib
+from tunesmith.agent.driver.understanding.query import Aspect, Query, Work
+from tunesmith.agent.driver.understanding.reading import query
+
+_FIT = (
+    r"\bfits?\b|enough|could i|can (?:i|this|we|my|it)|would (?:i|it|a|this|my)|possible|able to|feasible|handle|"
+    r"need(?:ed|s)?\b|require|biggest|largest|will (?:it|my|this|a)|does it (?:run|work)|too "
+    r"(?:big|large|small)|how much|how big|run on|is there (?:room|space)|manage|suffic"
+)
+
+
+_HARDWARE = (
+    r"\bgpus?\b|graphics|\bcuda\b|\bvram\b|\bram\b|\bmemory\b|\bdisk\b|\bspace\b|\bcores?\b|"
+    r"\bcpus?\b|processor|hardware|\bmachine\b|computer|\bbox\b|\bswap\b|specs?\b|storage|laptop"
+)
+
+
+_SIZE = (
+    r"how (?:big|large|heavy)|\bsize\b|how many (?:bytes|gb|gib|mb|mib|megabytes|gigabytes)|"
+    r"(?:much|takes?|needs?|uses?|take up) (?:disk|space)|\bweigh"
+)
+
+
+_HOW_LONG = (
+    r"how long|how much time|duration|how many (?:minutes|seconds|hours)|time (?:did|does|was|it "
+    r"took|taken)|took (?:the )?(?:most|longest)|\btook\b"
+)
+
+
+_MEMORY = r"\bmemory\b|\bram\b|\bvram\b|\brss\b|\bpeak"
+
+
+def _work(s: Sentence) -> Work:
+    for work, pattern in (
+        ("quantize", r"quantiz|gptq|compress"),
+        ("merge", r"\bmerg"),
+        ("train", r"train|finetun|\bq?lora\b|learn|teach|tune"),
+        ("serve", r"\bserv|\brun\b|infer|host|deploy|chat with|load|use"),
+        ("measure", r"measur|baseline|evaluat|benchmark"),
+    ):
+        if s.has(pattern):
+            return work  # type: ignore[return-value]
+    return ""
+
+
+def _bits(s: Sentence) -> int:
+    if s.has(r"\bqlora\b|\bnf4\b|\b4[ -]?bits?\b|\bint4\b|w4a16|four bits?|\bq4"):
+        return 4
+    if s.has(r"\b8[ -]?bits?\b|\bint8\b|w8a|eight bits?|\bfp8\b"):
+        return 8
+    return 16 if s.has(r"\b16[ -]?bits?\b|\bbf16\b|\bfp16\b|full precision|half precision|unquantized") else 0
+
+
+def fits(s: Sentence) -> Query | None:
+    card = (
+        cards_gib(s.text)
+        if s.has(r"card|gpu|rtx|vram|\b[34]0[6789]0|\b50[789]0|a100|h100|h200|l40|\bt4\b|v100|a10\b|a6000|gb\b|gib\b")
+        else 0.0
+    )
+    sized = s.model and not s.has(r"\buse |take |switch to|instead|download|fetch|get ")
+    if s.model and s.asks and (s.has(_FIT) or s.has(_HARDWARE) or card):
+        return query("fits", s, model=s.model, bits=_bits(s), card_gib=card, work=_work(s), run="")
+    if sized and s.has(_FIT) and not s.runs:
+        return query("fits", s, model=s.model, bits=_bits(s), card_gib=card, work=_work(s))
+    if (
+        s.has(
+            r"(?:biggest|largest|what size|which size|how (?:big|large) (?:a|of a)|what(?: kind of)? "
+            r"models?|which models?).{0,40}(?:fit|train|run|serve|handle|tune|quantiz|here|this|card|"
+            r"possible)"
+        )
+        and not s.runs
+        and (s.has(r"model|size|llm"))
+    ):
+        return query("fits", s, aspect="best", bits=_bits(s), card_gib=card, work=_work(s))
+    if card and s.asks and s.has(_FIT):
+        return query("fits", s, aspect="best", bits=_bits(s), card_gib=card, work=_work(s))
+    return None
+
+
+def machine(s: Sentence) -> Query | None:
+    if (
+        s.runs
+        or s.step
+        or (s.arms and not s.has(r"gpu|graphics"))
+        or (s.stages and s.has(r"did|took|peak|use[ds]?\b|need(?:ed)\b"))
+    ):
+        return None
+    aspects: tuple[tuple[Aspect, str], ...] = (
+        ("gpu", r"\bgpus?\b|graphics|\bcuda\b|\bvram\b|nvidia|video card"),
+        ("disk", r"\bdisk\b|\bspace\b|storage|\bssd\b|hard drive"),
+        ("ram", r"\bram\b|\bmemory\b|\bswap\b"),
+        ("cpu", r"\bcores?\b|\bcpus?\b|processor|threads"),
+        ("", r"hardware|\bmachine\b|computer|\bbox\b|specs?\b|laptop|workstation|this server"),
+    )
+    named = [aspect for aspect, pattern in aspects if s.has(pattern)]
+    few = len(s.text.split()) <= 4
+    if (
+        named
+        and (s.asks or few or s.has(r"check|look at|tell me|inspect|measure the (?:machine|hardware)"))
+        and not s.has(r"ram(?:p|s\b)")
+    ):
+        if s.has(r"(?:peak|how much|most) .{0,20}(?:did|was used|took|need)|(?:did|was) .{0,30}(?:use|need|take)\b"):
+            return None
+        return query("machine", s, aspect=named[0])
+    return None
+
+
+def jobs(s: Sentence) -> Query | None:
+    if s.has(
+        r"(?:what|anything|something|which|is|are|still|jobs?|any) .{0,24}\b(?:running|at work|in "
+        r"progress|pending|queued|active)\b|\bjobs?\b|"
+        r"how far|\beta\b|(?:time|much longer|long) (?:is )?(?:left|remaining|to go)|how much longer|"
+        r"when will (?:it|this|that) (?:be )?(?:finish|done|end|ready)|"
+        r"(?:still|currently) (?:running|busy|working|training)|\bprogress\b|is it (?:done|finished|"
+        r"ready|still)|are (?:we|you) (?:done|busy)|(?:busy|doing) (?:right )?now|waits? for (?:a |my "
+        r")?yes|what is waiting"
+    ):
+        return query("jobs", s)
+    return None
+
+
+def served(s: Sentence) -> Query | None:
+    if s.has(
+        r"\b(?:served|serving|deployed|live|online|deployments?|endpoint|api key|\burl\b|address|port "
+        r"is)\b"
+    ) and (s.asks or len(s.text.split()) <= 4):
+        if s.has(r"should|rather|better to|can i|could i|how long|took|why|refuse|context|would|roll") and not s.has(
+            r"(?:is|was|what|anything) .{0,20}(?:served|deployed|live|online)"
+        ):
+            return None
+        return query("served", s)
+    return None

@@ -1,0 +1,180 @@
+"""An order read by code: which step, in which run, with which values. None where the words are no clear order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunesmith.agent.driver.understanding.entities import Sentence
+from tunesmith.agent.driver.understanding.values import values_named
+
+_POLITE = re.compile(
+    r"^(?:(?:please|kindly|can you|could you|would you|will you|would you mind|let'?s|let us|lets|"
+    r"ok(?:ay)?|alright|all right|now|then|and|so|well|go ahead and|go and|i want you to|"
+    r"i would like you to|i'd like you to|i want to|i would like to|i'd like to|i need you to|we "
+    r"should|you should|you can|you may|just|hey|hi|yes|yep|sure|great|good|perfect|nice|fine|"
+    r"first|next|try to|"
+    r"may i|i think we should|shall we|actually|hm+|tunesmith|also|maybe|once more|again|thanks|thank you)[,:!. ]+)+"
+)
+_THING = (
+    r"(?:it|this|that|them|one|the|a|an|my|our|all|some|on|with|for|in|at|to|using|again|now|"
+    r"adapter|merged|quantized|model|r\d+|\d|one more|another|once|just|only|into|down|step|by)"
+)
+_VERBS: tuple[tuple[str, str], ...] = (
+    ("preflight", r"(?:(?:run|do|make|start|try|repeat|redo|perform) (?:a |the |another )?)?(?:pre-?flight|"
+r"smoke[ -]?test|dry[ -]?run)(?: check)?\b"),
+    ("baseline", r"(?:(?:run|do|make|start|measure|redo|repeat|take|get|perform|create) (?:a |the |another |new "
+r")*)?base ?-?line\b|measure the (?:untouched |raw |base |original )+(?:model)?"),
+    ("critique", r"(?:(?:run|do|start|redo|repeat) (?:a |the )?)?critique\b|(?:clean|filter|judge|check|"
+r"de-?dup\w*) (?:up )?(?:the |my |those |all )*(?:training )?(?:rows|data|dataset|examples)|"
+r"throw out the bad|drop the (?:bad|duplicate)"),
+    ("generate", r"(?:generate|synthesi[sz]e|write|make|produce|create|get|add|give me|i need|we need) (?:me "
+r")?(?:up to |about |another |some |the |new |more |a few |\S+ (?:more |new |extra |additional "
+r"|further )*)*(?:of )?(?:training |synthetic |fresh |extra |additional |more |new )*(?:rows|"
+r"data|examples|dataset|training set|samples)|^generat\w*(?: again| now)?[.! ]*$|start (?:the "
+r")?generation"),
+    ("quantize", rf"(?:(?:run|do|start|redo|repeat) (?:a |the )?)?(?:quantize|quantization|compress|gptq)\b(?:$|"
+rf"[.! ]+{_THING}\b|[.!,])|make (?:it|the (?:merged )?model) smaller|shrink (?:it|the model)|"
+rf"turn (?:it|the (?:merged )?model) into (?:4|8|w4|w8)"),
+    ("merge", rf"(?:(?:run|do|start|redo|repeat) (?:a |the )?)?merge\b(?:$|[.! ]+{_THING}\b|[.!,])|(?:bake|"
+rf"fold|put) the (?:adapter|lora) (?:in|into)"),
+    ("evaluate", r"(?:(?:run|do|start|redo|repeat) (?:a |an |the |another )?)?(?:re-?)?(?:evaluat(?:e|ion)|"
+r"eval)\b|(?:re-?)?(?:test|measure|benchmark|examine) (?:the |it|r\d|adapter|merged|quantized)|"
+r"(?:re-?run|run|repeat) (?:the )?(?:suites?|tests?|cases)"),
+    ("deploy", rf"(?:re-?)?(?:deploy|serve|ship)\b(?:$|[.! ]+{_THING}\b|[.!,])|put (?:it|the .{{0,24}}) "
+rf"(?:online|live)|(?:go|make it) live|roll(?:ing)? ?back|undo the (?:last )?deploy\w*|(?:go|"
+rf"switch|return) back to the (?:previous|old|last|earlier) (?:one|model|deployment|version)"),
+    ("train", r"(?:re-?)?train\b(?! (?:a|another|one|me a|some|my|us a)\b.{0,30}(?:model|bot|assistant|"
+r"adapter|one)\b.{2,60}(?:that|to|which|for|so)\b)|(?:start|begin|run|repeat|redo|do) (?:the |"
+r"a |another |with the )?(?:training|train step|finetun\w+)|finetune (?:it|the (?:base|model)|"
+r"again|with|now|on|for|using|r\d)\b|^finetune$"),
+    ("base", r"(?:download|fetch|pull|get|use|take|load|bring|switch to)\b (?:me )?(?:the |a |an "
+r")?(?:(?:base|bundled|hub|driver|teacher)\b|model\b|weights\b|(?:~|\.{0,2})/\S+|[\w.-]+/[\w.-]+|qwen|llama|"
+r"smollm|mistral|gemma|phi)"),
+    ("inspect", r"inspect\b|(?:check|look at|measure|scan) (?:the |my |this )?(?:hardware|machine|computer|gpu|"
+r"box|system)"),
+)  # fmt: skip
+_PAIRS = re.compile(r"(?<!\S)[\w-]+\s*=\s*\S+")
+_NOT_NOW = re.compile(
+    r"\b(?:do not|don't|never|not yet|no need to|without|rather not|instead of|before you|should i|"
+    r"shall i|would it|what if|if i|if we|how (?:do|can|would)|is it|can i|can we|could i|could we|"
+    r"do i|why|when will|did you|have you|has it|was it|were)\b"
+)
+_AGAIN = re.compile(
+    r"\bagain\b|\bretrain|\bredo\b|\brepeat\b|\bonce more\b|\bre-?run\b|\banother (?:time|round)\b|"
+    r"same (?:settings|as before)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A step that is to be carried out, once it was priced and agreed to."""
+
+    stage: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    run: str = ""
+    again: bool = False
+    """Whether it is to be as it was before, where nothing else was said."""
+
+
+def order_of(s: Sentence) -> Order | None:
+    """The step that a sentence orders; None for questions, and where it is not plain which step."""
+    text = _PAIRS.sub("", _POLITE.sub("", s.text)).strip(" ,;")
+    if _is_question(s, text) or _NOT_NOW.search(text):
+        return None
+    stage = _stage(text)
+    if not stage:
+        return None
+    fields = values_named(s.text, (stage,), s.said)
+    if stage == "base":
+        fields |= _model(s, text)
+    if stage == "evaluate" and "arm" not in fields and s.arms and s.arms[0] == "base":
+        return Order("baseline", values_named(s.text, ("baseline",), s.said), s.run, True)
+    if stage == "deploy" and fields.get("rollback"):
+        fields = {"rollback": True}
+    return Order(stage, fields, s.run, bool(_AGAIN.search(s.text)))
+
+
+def _is_question(s: Sentence, text: str) -> bool:
+    if re.match(r"(?:can|could|would|will) you\b", s.text) or re.match(r"(?:please )?(?:may|shall) (?:i|we)\b", s.text):
+        return bool(re.match(r"(?:tell|explain|say|show|list|see|remember|remind|handle|do)\b", text))
+    return (s.asks and not re.match(r"(?:compare|any|please)\b", s.text)) or bool(
+        re.match(r"(?:what|which|how|why|when|who|where)\b", text)
+    )
+
+
+def _stage(text: str) -> str:
+    found = [
+        (match.start(), stage) for stage, pattern in _VERBS for match in [re.match(rf"(?:{pattern})", text)] if match
+    ]
+    if found:
+        return found[0][1]
+    later = [
+        stage
+        for stage, pattern in _VERBS
+        if re.search(rf"(?:, |\band |: |; |\. |! )(?:please |then |now )?(?:{pattern})", text)
+    ]
+    return later[0] if len(later) == 1 and len(text.split()) <= 16 else ""
+
+
+def _model(s: Sentence, text: str) -> dict[str, Any]:
+    """Which model a download means: a hub id, a folder, the bundled ones."""
+    if path := re.search(r"(?<!\S)(?:~|\.{1,2})?/[\w./~-]+", s.said):
+        return {"model": path[0].rstrip(".,;")}
+    if hub := re.search(r"(?<![\w/.-])[A-Za-z0-9][\w.-]*/[\w.-]*\w", s.said):
+        revision = re.search(r"\b[0-9a-f]{40}\b", s.said)
+        return {"model": hub[0], **({"revision": revision[0]} if revision else {})}
+    if re.search(r"\bdriver\b|coder", text):
+        return {"model": "bundled-driver"}
+    return {"model": "bundled"} if re.search(r"bundled|smollm", text) else {}
+
+
+_WANTS = re.compile(
+    r"(?:\b(?:i|we|my \w+|you) (?:want|need|would like|wish|wanna|am looking for|are looking "
+    r"for)\b.{0,40}\b(?:model|bot|assistant|llm|adapter|something|one|finetune|"
+    r"ai)\b.{0,24}\b(?:that|which|who|to|for|so|as|with|which)\b|"
+    r"\b(?:make|train|teach|build|create|finetune|give me|plan)\b.{0,24}\b(?:a|an|another|new|my|"
+    r"the|this|small|tiny|little|some|it|me)\b.{0,30}\b(?:model|bot|assistant|llm|adapter|finetune|"
+    r"finetuning|it)\b.{0,24}\b(?:that|which|who|to|for|so|answer|reply|turn|write|translate|speak|"
+    r"respond|sort|classify|summari[sz]e)\b|"
+    r"\bteach (?:it|the model|a model|this model|my model|the base|a small model|smollm)\b|\b(?:i|"
+    r"we) (?:want|need|would like) (?:it|the model|this model|a model) to\b|"
+    r"\b(?:it|the model|this model) (?:should|shall|must|has to) (?:answer|reply|turn|write|"
+    r"translate|speak|respond|sort|classify|summari[sz]e|always|only|extract|convert|rewrite|"
+    r"explain|return|give)\b|"
+    r"\b(?:new|another) (?:behaviour|finetune|finetuning|model)\b.{0,12}(?::|\b(?:that|which|to|"
+    r"for|please)\b)|plan (?:me )?(?:a|the) (?:new )?finetun)"
+)
+
+
+def wants_a_behaviour(s: Sentence) -> bool:
+    """Whether a sentence wants a model that does something new."""
+    if s.text.endswith("?") and re.match(
+        r"(?:what|which|how|why|when|who|where|did|does|is|are|was|were|would|should)\b", s.text
+    ):
+        return False
+    return bool(_WANTS.search(s.text)) and len(s.text.split()) >= 5 and not s.runs
+
+
+def pace_of(text: str) -> str:
+    """How thorough a plan is wanted."""
+    return (
+        "fast"
+        if re.search(
+            r"\bfast\b|\bquick|\btry ?out|\btest(?:ing)?\b(?! cases)|small (?:try|run|test)|in minutes|"
+            r"just (?:a )?(?:try|test)|\bshort (?:one|run|plan)|rough",
+            text,
+        )
+        else "full"
+    )
+
+
+def quantizes(text: str) -> bool:
+    """Whether a plan is to end with a quantized model."""
+    return not re.search(
+        r"(?:without|no|not|don'?t|do not|skip|leave out|never|omit)\b.{0,16}(?:quantiz|compress)|"
+        r"unquantized|full precision|keep (?:it )?(?:in )?(?:16|bf16)",
+        text,
+    )

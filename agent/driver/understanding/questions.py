@@ -1,0 +1,38 @@
+"""A question read by code: the kind of fact that it asks for, and its arguments. None where the words do not say.
+
+Readers are tried in order, the most particular first; each knows one kind. What none of them reads is the driver's to
+choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tunesmith.agent.driver.understanding import machine_questions, record_questions, result_questions
+from tunesmith.agent.driver.understanding.entities import Sentence
+from tunesmith.agent.driver.understanding.query import Query
+
+_READERS: tuple[Callable[[Sentence], Query | None], ...] = (
+    machine_questions.fits,
+    record_questions.why_stopped,
+    result_questions.advice,
+    record_questions.approvals,
+    result_questions.compare,
+    record_questions.curve,
+    result_questions.cases,
+    record_questions.rows,
+    record_questions.setting,
+    record_questions.artifact,
+    machine_questions.served,
+    machine_questions.jobs,
+    record_questions.step,
+    machine_questions.machine,
+    result_questions.result,
+    record_questions.runs,
+    record_questions.run,
+)
+
+
+def query_of(s: Sentence) -> Query | None:
+    """The question that a sentence asks, as far as code can tell."""
+    return next((found for reader in _READERS if (found := reader(s)) is not None), None)

@@ -1,0 +1,292 @@
+"""Questions about records: steps, settings, approvals, rows, curves, files and runs."""
+
+from __future__ import annotations
+
+import re
+
+from tunesmith.agent.driver.understanding.entities import Sentence
+from tunesmith.agent.driver.understanding.query import Aspect, Query
+from tunesmith.agent.driver.understanding.reading import query, quoted
+
+_HOW_LONG = (
+    r"how long|how much time|duration|how many (?:minutes|seconds|hours)|time (?:did|does|was|it "
+    r"took|taken)|took (?:the )?(?:most|longest)|\btook\b"
+)
+_MEMORY = r"\bmemory\b|\bram\b|\bvram\b|\brss\b|\bpeak"
+_SIZE = (
+    r"how (?:big|large|heavy)|\bsize\b|how many (?:bytes|gb|gib|mb|mib|megabytes|gigabytes)|"
+    r"(?:much|takes?|needs?|uses?|take up) (?:disk|space)|\bweigh"
+)
+
+
+def approvals(s: Sentence) -> Query | None:
+    if not s.has(
+        r"approv\w*|\bagree[d]?\b|refus(?:ed|al)\w*|declin\w*|said (?:no|yes)|say (?:no|yes)|turned? "
+        r"down|reject\w*|\bdenied\b|permission|signed off|allowed|gave .{0,12}(?:go|yes)"
+    ):
+        return None
+    if s.has(r"gate|prescription|harm|deploy(?:ment)? (?:be )?refus"):
+        return None
+    no = s.has(r"refus|declin|(?:said|say) no|turned? down|reject|denied|not (?:approve|agree)")
+    yes = s.has(r"approved|agreed|(?:said|say) yes|signed off|allowed|gave")
+    aspect = "who" if s.has(r"\bwho\b|whom|by hand|automatic") else ""
+    return query(
+        "approvals",
+        s,
+        stage=s.stage,
+        decision="no" if no else "yes" if yes and not s.has(r"\ball\b|list") else "",
+        aspect=aspect,
+    )
+
+
+def rows(s: Sentence) -> Query | None:
+    if not s.has(
+        r"\brows?\b|\bexamples\b|\bdataset\b|training data|training set|\bsamples?\b|rehearsal|"
+        r"\bduplicates?\b|\bleak(?:s|ed|age)?\b|train(?:ed)? on\b|the data\b"
+    ):
+        return None
+    if s.has(
+        r"why (?:did|have|do|that many|so many|\d+)(?! .{0,20}(?:drop|reject|thrown))|who (?:chose|set|"
+        r"decided)|default"
+    ) and not s.has(r"drop|reject|thrown|discard"):
+        return None
+    if s.has(r"how long|took|memory|\bwould\b|\bhelp\b|need (?:more|another)|enough|example of|for example"):
+        return None
+    verdict = (
+        "drop"
+        if s.has(r"drop|reject|thrown|discard|filtered out|remov|bad rows|leak|duplicate|lost")
+        else "keep"
+        if s.has(r"kept|keep|surviv|train(?:ed)? on|used|good rows|usable|left")
+        else ""
+    )
+    origin = (
+        "rehearsal"
+        if s.has(r"rehearsal|ordinary prompts")
+        else "generated"
+        if s.has(r"generated|written|synthetic")
+        else ""
+    )
+    part = (
+        "valid"
+        if s.has(r"validation|held[ -]?out|\bvalid\b")
+        else "train"
+        if s.has(r"train(?:ed)? on|used (?:for|in) training|for training|to train")
+        else ""
+    )
+    held = quoted(s.said) or _about(s)
+    aspect = (
+        "list"
+        if s.has(
+            r"\bshow\b|\bsee\b|look at|\blist\b|print|display|peek|give me (?:some|a few|an|one)|what "
+            r"(?:do|does|did) .{0,24}look like|read (?:some|a few)|sample"
+        )
+        else "why"
+        if s.has(r"\bwhy\b|reason")
+        else "count"
+    )
+    if not s.asks and aspect == "count" and not s.has(r"\b(?:count|number)\b"):
+        return None
+    return query("rows", s, verdict=verdict, origin=origin, field=part, text=held, aspect=aspect)
+
+
+def _about(s: Sentence) -> str:
+    found = re.search(
+        r"rows? (?:that |which |are |were )*(?:about|mention\w*|with|contain\w*|speak\w* of|say\w*|on) "
+        r"(?P<rest>.{3,})",
+        s.text,
+    )
+    if found is None or re.match(r"(?:a |the )?(?:verdict|reason|rank|rehearsal|label|r\d)", found["rest"]):
+        return ""
+    return re.sub(r"\bin r\d+\b", "", found["rest"]).strip(" ?.!")
+
+
+_WHY_SETTING = r"\bwhy\b|who (?:chose|set|decided|picked|wanted)|how come|where does .{0,20}come from|reason"
+
+
+def setting(s: Sentence) -> Query | None:
+    fields = [f for f in s.fields if f not in ("rows", "model")] or list(s.fields)
+    if not fields:
+        if s.has(r"\bsettings?\b|hyper-?param\w*|\bparameters (?:of|did|were|used)|configur\w+|\bconfig\b") and (
+            s.asks or s.runs
+        ):
+            return query("setting", s, stage=s.stage)
+        return None
+    if not (s.asks or len(s.text.split()) <= 5):
+        return None
+    if fields[0] == "rows" and not s.has(_WHY_SETTING):
+        return None
+    if (
+        s.has(r"what (?:is|are|does|do) (?:a |an |the )?[\w -]{2,24}(?: mean| do| for)?\??$")
+        and not s.runs
+        and not s.has(r"\bwas\b|\bwere\b|\bdid\b|\bour\b|\bmy\b|\bused\b|we |i |the ")
+    ):
+        return None  # a term to explain
+    if s.has(r"in general|usually|always|typically|generally|as a rule|people use"):
+        return None
+    return query("setting", s, field=fields[0], stage=s.stage if s.stage not in ("base",) else "")
+
+
+def curve(s: Sentence) -> Query | None:
+    if s.has(
+        r"\bloss(?:es)?\b|learning curve|\bcurve\b|perplexity|converg\w*|tokens (?:per|a) second|"
+        r"tokens/s|training speed"
+    ):
+        if (
+            s.has(
+                r"^what (?:is|does|are) (?:a |an |the )?(?:training |validation |train |eval )?loss(?: "
+                r"mean)?\b(?! (?:of|in|after|at|now))"
+            )
+            and not s.runs
+        ):
+            return None
+        if s.has(r"in one sentence|explain|mean\b|definition"):
+            return None
+        return query("curve", s)
+    return None
+
+
+def artifact(s: Sentence) -> Query | None:
+    kinds = {
+        "dataset": r"\bdataset\b",
+        "rows": r"\brows file",
+        "suite": r"\bsuite\b(?! (?:too|big|small|cases))",
+        "deployment": r"\bdeployment\b",
+    }
+    kind = s.arm or next((kind for kind, pattern in kinds.items() if s.has(pattern)), "")
+    aspects: tuple[tuple[Aspect, str], ...] = (
+        (
+            "path",
+            r"\bwhere (?:is|are|can i find|do i find|did|does|lies?)\b|\bpath\b|\bfolder\b|which (?:file|"
+            r"folder|directory)|located|\bstored\b|saved",
+        ),
+        ("size", _SIZE),
+        (
+            "lineage",
+            r"made from|come from|came from|descend|lineage|which run made|built (?:from|on)|based on|"
+            r"provenance|origin|ancestor|who made|what made",
+        ),
+        ("when", r"\bwhen was .{0,20}(?:made|built|created|produced)"),
+    )
+    aspect = next((name for name, pattern in aspects if s.has(pattern)), "")
+    if s.has(r"\bartifacts?\b|\bfiles\b|\bcheckpoints?\b|sha256|\bhash\b|\bmanifest") and (s.asks or aspect):
+        return query("artifact", s, text="" if s.arm else kind, arm=s.arm, aspect=aspect)
+    if aspect and kind and (s.asks or aspect == "size"):
+        return query("artifact", s, text="" if s.arm else kind, arm=s.arm, aspect=aspect)
+    if aspect == "size" and s.has(r"\bmodels?\b|download|smaller"):
+        return query(
+            "artifact", s, arm="quantized" if s.has(r"smaller") else "base" if s.has("download") else "", aspect=aspect
+        )
+    return None
+
+
+def step(s: Sentence) -> Query | None:
+    aspects: tuple[tuple[Aspect, str], ...] = (
+        ("log", r"\blogs?\b|\btraceback\b|stderr|last lines"),
+        (
+            "longest",
+            r"(?:which|what) (?:step|stage|part)?.{0,20}(?:longest|slowest|most time|most expensive)|"
+            r"slowest|bottleneck|longest step",
+        ),
+        (
+            "estimate",
+            r"estimat\w*|predict\w*|accura\w+|(?:off|wrong) (?:by|was)|how (?:good|well) .{0,20}(?:guess|"
+            r"price)|than (?:planned|expected|promised)|forecast|\bprice[ds]?\b",
+        ),
+        ("peak", _MEMORY),
+        ("duration", _HOW_LONG),
+        (
+            "why",
+            r"\bwhy\b.{0,40}(?:fail|stop|die|crash|abort|break|broke|end|kill|cancel)|what (?:went wrong|"
+            r"happened to|killed|stopped)|(?:fail|error|crash)\w*.{0,16}\breason|did (?:anything|any(?: "
+            r"step)?|something|a step|it) (?:fail|crash|go wrong)|"
+            r"(?:which|what|any) (?:steps?|stages?|jobs?)? ?(?:failed|crashed|stopped|went wrong)|errors?\b",
+        ),
+        ("when", r"\bwhen\b (?:did|was|were|has|have)|what time|which day|\bdate\b|since when|how long ago"),
+        ("speed", r"how fast|speed"),
+    )
+    aspect = next((name for name, pattern in aspects if s.has(pattern)), "")
+    if not aspect and s.step:
+        return query("step", s, stage=s.stage, arm=s.arm)
+    if not aspect:
+        return None
+    if aspect == "when" and not s.stage and not s.step:
+        return (
+            query("run", s, aspect="when")
+            if s.has(r"\brun\b|\bstart|\bbegin|\bbegan|\bend|\bfinish|\bdone\b|last")
+            else None
+        )
+    if aspect in ("peak", "estimate", "duration", "longest", "why", "log") and not (
+        s.stage
+        or s.step
+        or s.runs
+        or s.has(r"\bruns?\b|\bsteps?\b|whole|total|everything|all of it|altogether|\bit\b|last|that|this")
+    ):
+        return None
+    arm = s.arm if s.stage == "evaluate" or (s.arm in ("merged", "quantized", "adapter") and s.stage == "") else ""
+    stage = s.stage or _stage_of_arm(s)
+    if s.has(r"whole|total|altogether|everything|all of it|in all|overall|entire|complete run") and stage not in (
+        "evaluate",
+    ):
+        stage, arm = ("", "") if not s.stage else (s.stage, arm)
+    return query("step", s, stage=stage, aspect=aspect, arm=arm if stage == "evaluate" else "")
+
+
+def _stage_of_arm(s: Sentence) -> str:
+    if s.has(r"evaluat|test"):
+        return "evaluate"
+    return ""
+
+
+def runs(s: Sentence) -> Query | None:
+    if s.has(
+        r"\bruns\b|\bhistory\b|what have (?:i|we) (?:done|run|made|trained|tried)|(?:everything|all) "
+        r"(?:i|we) (?:did|have done|ran)|so far|which models have|what did (?:i|we) (?:do|train|run)|"
+        r"any runs?\b|how many (?:runs|models|finetunes|trainings)|list .{0,12}runs?\b|(?:my|our|all) "
+        r"(?:finetunes|trainings|experiments|models)"
+    ):
+        aspect = (
+            "best" if s.has(r"\bbest\b|highest|most success|winner|top") else "count" if s.has(r"how many") else "list"
+        )
+        return query(
+            "runs", s, aspect=aspect, run="", outcome="failed" if s.has(r"fail|stop|crash|broke|abort") else ""
+        )
+    if s.has(r"(?:which|what) run .{0,30}\b(?:best|highest|top)\b|best run"):
+        return query("runs", s, aspect="best")
+    return None
+
+
+def run(s: Sentence) -> Query | None:
+    if s.has(
+        r"\bstatus\b|\bgoal\b|what (?:was|is|happened|about) (?:in |with |to )?(?:r\d|run|the (?:last|"
+        r"newest|\w+) run)|tell me about|how (?:did|is|was) .{0,30}(?:go|doing|run)\b|what (?:did|"
+        r"does) r\d+ (?:do|teach|learn)|show (?:me )?(?:run )?r\d+|"
+        r"(?:did|is|has|was) (?:r\d+|(?:the |my )?(?:last |newest )?run) .{0,20}(?:finish|done|"
+        r"complete|succe|ok|fail|stop)|why (?:did|was|has) r\d+|what .{0,16}\br\d+\b|summar"
+    ):
+        aspect = (
+            "why" if s.has(r"\bwhy\b|fail|stop") else "status" if s.has(r"status|finish|done|complete|succe") else ""
+        )
+        return query("run", s, aspect=aspect)
+    if s.runs and (s.asks or len(s.text.split()) <= 3):
+        return query("run", s)
+    return None
+
+
+_WHAT_FAILED = (
+    r"^(?:so |and |ok |did )?(?:what|which (?:steps?|stages?|one)|anything|something|any (?:step|error|failure)s?)"
+    r"(?: has| have| did| went| is| was)?(?: (?:go|gone))? (?:fail\w*|crash\w*|wrong|broke\w*|"
+    r"stopped)\b(?! (?:cases?|questions?))"
+)
+
+
+def why_stopped(s: Sentence) -> Query | None:
+    """Why something ended badly: of a run that is named even where nothing else is."""
+    if s.has(_WHAT_FAILED) and not s.arms and not s.blocks:
+        return query("step", s, stage=s.stage, aspect="why")
+    if (
+        s.has(r"\bwhy\b.{0,50}(?:fail|stop|die|crash|abort|cancel|break|broke\b|kill|not (?:start|finish|run|begin))")
+        and not s.arms
+        and not s.blocks
+    ):
+        return query("step", s, stage=s.stage, aspect="why")
+    return None

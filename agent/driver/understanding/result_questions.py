@@ -1,0 +1,203 @@
+"""Questions about results: what passed, which cases, one arm against another, and what it means."""
+
+from __future__ import annotations
+
+import re
+
+from tunesmith.agent.driver.understanding.entities import Sentence
+from tunesmith.agent.driver.understanding.query import Arm, Aspect, Query
+from tunesmith.agent.driver.understanding.reading import query, quoted
+
+
+def advice(s: Sentence) -> Query | None:
+    aspects: tuple[tuple[Aspect, str], ...] = (
+        ("loss", r"overfit\w*|over-?train\w*|memori[sz]\w*|by heart|generali[sz]\w*|underfit\w*"),
+        (
+            "best",
+            r"(?:should|rather|better to|which (?:one|model|arm)|what) .{0,40}\b(?:deploy|serve|ship|use "
+            r"in production|put online|go live|take live)\b|"
+            r"(?:deploy|serve|ship) (?:the )?(?:adapter|merged|quantized).{0,20}\bor\b|safe to (?:deploy|"
+            r"ship)|ready (?:to|for) (?:deploy|ship|production)|good enough to (?:deploy|ship|serve)|can i "
+            r"(?:deploy|ship)",
+        ),
+        (
+            "list",
+            r"what (?:should|shall|can|could|would you|do you) .{0,30}(?:try|do|improve|change|next|"
+            r"suggest|recommend|advise)|what (?:is )?next\b|next step\?|how (?:can|could|do|should|would) "
+            r"(?:i|we|you) (?:improve|make it better|get (?:it )?(?:better|higher|more)|fix)|"
+            r"\bimprove\b|any (?:ideas?|suggestions?|advice|recommendation)|would (?:more|a higher|a lower|"
+            r"longer|fewer|less|another) .{0,40}(?:help|better|improve|work)|should (?:i|we) (?:train|use|"
+            r"try|add|generate|increase|lower|raise|take|do|make|go|repeat|retrain|stop|quantize|collect|"
+            r"get|buy|just|bother|prompt)|"
+            r"worth (?:it|training|another|trying|more)|do (?:i|we) need (?:more|another)|is (?:it|that) "
+            r"worth|recommend|more (?:rows|data|epochs) (?:help|make)|what is (?:missing|wrong)|what to "
+            r"(?:try|do)|advice",
+        ),
+    )
+    for aspect, pattern in aspects:
+        if s.has(pattern):
+            return query("findings", s, aspect=aspect, arm=s.arm, block=s.block)
+    if (
+        s.has(r"\bwhy\b|how come|what caused|reason for|explain")
+        and s.has(
+            r"drop|fell|fall|wors[et]|lose|lost|forg[eo]t|low|bad|poor|weak|fail\w* so|did not (?:learn|"
+            r"improve|work)|not (?:better|higher|learn)|decrease|went down|go down|(?:only|just) \d|"
+            r"general|target|tools?\b|adversarial"
+        )
+        and (s.block or s.arm or s.has(r"model|it |result|learn|improve"))
+        and not (s.stage and s.has(r"\bstop|abort|crash"))
+        and not s.fields
+    ):
+        return query("findings", s, aspect="why", arm=s.arm, block=s.block)
+    if s.has(
+        r"what (?:does|do) (?:it|that|this|the results?|the numbers?|they) (?:all )?(?:mean|tell|say)|"
+        r"^explain r\d|findings?|conclusion|what (?:did|have) (?:we|i) learned?|takeaway|lesson|"
+        r"summary of (?:the )?result|what went wrong|what is your (?:verdict|opinion)"
+    ):
+        return query("findings", s, arm=s.arm, block=s.block)
+    return None
+
+
+_ABOUT_CASES = (
+    r"\bcases?\b|\bquestions?\b|which (?:ones?|of|target|general|tools?|adversarial|tickets?)|what "
+    r"did (?:it|the|they|base|merged|quantized) .{0,30}(?:answer|say|reply|respond|output)|"
+    r"(?:answer|say|said|reply|replied|respond|output)\w* .{0,40}(?:to|when|about|for|on|if)\b|"
+    r"what does .{0,40}(?:answer|say|reply|respond)|examples? of (?:failures|mistakes|wrong)|"
+    r"\bflip\w*|mistakes|failures|\bfails?\b|"
+    r"did .{0,30}(?:cost|lose|break|forget|hurt)|(?:forgot|forget|lost|unlearn)\w*|get wrong|got "
+    r"wrong|still leak|output (?:for|of|to)|show .{0,20}(?:answer|output|fail|wrong)"
+)
+
+
+def cases(s: Sentence) -> Query | None:
+    words = _text_asked(s)
+    if words and s.has(r"answer|say|said|reply|replied|respond|output|react|handle|case|question|tell|do with|happen"):
+        return query("cases", s, arm=s.arm, text=words)
+    of_cases = s.has(r"answer|say|said|reply|respond|output|case|question") and not s.has(r"\brows?\b")
+    if of_cases and (words_ := quoted(s.said)):
+        return query("cases", s, arm=s.arm, text=words_)
+    if s.asks and (case := _case_id(s.said)):
+        return query("cases", s, arm=s.arm, text=case)
+    if (
+        not s.has(_ABOUT_CASES)
+        or s.has(r"\brows?\b|\bsteps?\b|\bruns? (?:fail|stop)")
+        or (s.stages and s.stages[0] in ("train", "generate", "deploy") and not s.arms and not s.blocks)
+    ):
+        return None
+    outcome = s.outcome
+    if s.has(r"how many|number of|count") and not outcome:
+        return None
+    if s.has(r"how many .{0,30}(?:pass|right|correct|solve)") or (
+        outcome == "passed" and not s.has(r"which|list|show|what did")
+    ):
+        return query("result", s, arm=s.arm, block=s.block)
+    if not outcome and not s.has(r"which|show|list|what did"):
+        return None
+    other = _other_arm(s)
+    arm = "quantized" if s.has(r"quantizing|quantization") else s.arm
+    if outcome in ("lost", "gained", "flipped") and len(s.arms) > 1:
+        arm, other = _later(s.arms)
+    return query(
+        "cases",
+        s,
+        arm=arm,
+        other_arm=other if outcome in ("lost", "gained", "flipped") else "",
+        block=s.block,
+        outcome=outcome or "failed",
+    )
+
+
+_ORDER: tuple[Arm, ...] = ("base", "prompted", "adapter", "merged", "quantized")
+
+
+def _later(arms: tuple[Arm, ...]) -> tuple[str, str]:
+    first, second = sorted(arms[:2], key=_ORDER.index)
+    return second, first
+
+
+def _other_arm(s: Sentence) -> str:
+    return s.arms[1] if len(s.arms) > 1 else ""
+
+
+def _text_asked(s: Sentence) -> str:
+    """What a case is to speak of, where it is described rather than named."""
+    found = re.search(
+        r"\b(?:to|about|with|for|when|if|on|regarding|concerning|asked)\s+(?:the (?:one|case|question|"
+        r"ticket|user|person|prompt|message|request|customer)s?\b[\s,]*(?:who|that|which|with|about|of|"
+        r"where|when)?|"
+        r"somebody|someone|anybody|anyone|a user|users?|people|asked (?:for|about|to|how|what)|being "
+        r"asked|it is asked|you ask)\s*(?P<rest>.{4,})",
+        s.text,
+    )
+    if found is None:
+        found = re.search(
+            r"(?:answers?|say|says|said|reply|replies|replied|respond|responds?|react|output)\w* (?:to|"
+            r"when|about|on|for|if) (?P<rest>(?!r\d|the (?:target|general|tools|adversarial) ).{6,})",
+            s.text,
+        )
+    if found is None:
+        return ""
+    rest = re.sub(r"\b(?:in|of|on|for) (?:run )?r\d+\b|\bin the (?:\w+ )?run\b", " ", found["rest"]).strip(" ?.!")
+    if re.fullmatch(
+        r"(?:it|that|this|them|those|these|the )?\s*(?:failed|wrong|lost|target|general|tools?|"
+        r"adversarial|base|adapter|merged|quantized|cases?|questions?|ones?|block|run|model|\s)+",
+        rest,
+    ):
+        return ""
+    return rest
+
+
+def _case_id(text: str) -> str:
+    found = re.search(
+        r"\b((?:starter|general|target|tools?|hard|case|adversarial)-[a-z0-9-]+|"
+        r"[a-z]+-[a-z]+-[a-z0-9]+(?:-[a-z0-9]+)*|c\d+)\b",
+        text,
+    )
+    return (
+        found[1]
+        if found and not re.match(r"fine-|base-|over-|commit-line|ticket-triage|by-the|up-to|pre-", found[1])
+        else ""
+    )
+
+
+def compare(s: Sentence) -> Query | None:
+    if len(s.runs) > 1 and (
+        s.has(r"compar|\bvs\b|versus|difference|differ|better|worse|next to|side by side|against|\bor\b|\band\b|than")
+    ):
+        return query("compare", s, run=s.runs[0], other_run=s.runs[1])
+    if s.has(
+        r"compar\w*|\bvs\b|difference|differ\b|side by side|against (?:the )?(?:base|adapter)|better "
+        r"than|worse than|beat|outperform"
+    ):
+        if len(s.arms) > 1:
+            arm, other = _later(s.arms)
+            return query("compare", s, arm=arm, other_arm=other, block=s.block)
+        if s.arms and not s.has(r"\bruns?\b"):
+            return query("compare", s, arm=s.arm, block=s.block)
+        if s.has(r"\bruns?\b|\blast two\b|\bboth\b") or s.runs:
+            return query("compare", s)
+    return None
+
+
+def result(s: Sentence) -> Query | None:
+    if s.has(
+        r"how (?:many|much|well|good|did|does|do|was|is|are|were)|score\w*|pass(?:ed|es)? ?rate|"
+        r"accura\w+|results?|performance|figures|numbers|verdict|percent|better|improv\w+|succe\w+|"
+        r"work(?:ed|s)?\b|learn(?:ed|t)?\b|any good|good\b|did .{0,40}pass|rate\b|does .{0,30}know|"
+        r"quality|doing|perform\w*|compar\w+"
+    ):
+        if s.arm or s.block:
+            return query("result", s, arm=s.arm, block=s.block)
+        if s.has(
+            r"score|pass ?rate|accura|results?|performance|verdict|better|improv|learn(?:ed|t)\b|any good|"
+            r"(?:did|does|has) (?:it|the (?:model|finetune|training|run)|this|that|we) .{0,20}(?:work|"
+            r"learn|succe|pay|help|improve|get)|how (?:did|was|is|were|does|well|good) .{0,40}(?:go|do|run|"
+            r"model|turn out|perform|work|results?|it)\b|quality|worth"
+        ):
+            return query(
+                "result"
+                if s.has(r"score|pass ?rate|accura|results?|better|improv|learn|percent|quality|perform")
+                else "run",
+                s,
+            )
+    return None

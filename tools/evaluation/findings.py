@@ -1,0 +1,363 @@
+"""What the records of a run say about it: what was learned, what it cost, what stands in the way, what to try next.
+
+Every finding is derived by code from stored results, losses and rows, with its evidence and one proposed step. Nothing
+is asked of a model. A finding that the records do not bear out is not made; what was never measured is said.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.memory.records import DONE
+from tunesmith.memory.store import Store
+from tunesmith.tools.evaluation.advice import FLIPS_TO_SHOW, GOAL_RATE
+from tunesmith.tools.evaluation.comparison import BETTER, WORSE, BlockComparison, Comparison
+from tunesmith.tools.evaluation.run_records import RunRecords
+from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK
+
+_TUNED = ("adapter", "merged", "quantized")
+_RISEN, _FALLING = 1.03, 0.97
+"""A validation loss has risen above its lowest, or still falls at its end, from these ratios on."""
+_FEW_CASES = 40
+_NARROW_SHARE, _LABEL_SHARE = 0.25, 0.15
+_SMALL_BASE = 500_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A step to try next: its stage, the fields that differ, and why."""
+
+    stage: str
+    fields: Mapping[str, Any]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that the records say."""
+
+    kind: str
+    says: str
+    """In one or two sentences."""
+    evidence: Mapping[str, Any]
+    next: Proposal | None = None
+    cases: tuple[str, ...] = ()
+    """The cases that it is about."""
+
+
+def findings(store: Store, run: str) -> list[Finding]:
+    """What a run's records say, the most important first. Raises NotFound for an unknown run."""
+    steps = {step.stage: step for step in store.steps(store.run(run).id, status=DONE)}
+    records = RunRecords(store, run, steps)
+    return [finding for find in _FINDERS for finding in find(records)]
+
+
+def _last_tuned(records: RunRecords) -> str:
+    return next((arm for arm in reversed(_TUNED) if arm in records.arms()), "")
+
+
+def _unmeasured(records: RunRecords) -> list[Finding]:
+    if _last_tuned(records):
+        return []
+    if "train" in records.steps:
+        says = "It was trained, but no arm was evaluated: nothing is known of what it learned."
+        return [
+            Finding(
+                "not measured",
+                says,
+                {"arms": records.arms()},
+                Proposal("evaluate", {"arm": "adapter"}, "to know what it learned"),
+            )
+        ]
+    following = next(
+        (stage for stage in ("base", "baseline", "generate", "critique", "train") if stage not in records.steps),
+        "train",
+    )
+    says = f"Nothing was trained yet; {following} comes next."
+    return [
+        Finding(
+            "not trained", says, {"done": sorted(records.steps)}, Proposal(following, {}, "it is what the run lacks")
+        )
+    ]
+
+
+def _learned(records: RunRecords) -> list[Finding]:
+    arm = "adapter" if "adapter" in records.arms() else _last_tuned(records)
+    whole = records.pair("base", arm) if arm else None
+    target = whole.blocks.get(PRIMARY_BLOCK) if whole else None
+    if whole is None or target is None or not target.judged:
+        return []
+    passed, judged, was = target.passed[arm], target.judged, target.passed["base"]
+    evidence = {"arm": arm, "passed": passed, "judged": judged, "base": was, "p_value": target.p_value}
+    told = f"{arm} passes {passed} of {judged} target cases, the base {was}"
+    if claim := records.claim(arm):
+        evidence["claim"] = claim
+        if claim == "form only":
+            return [
+                Finding(
+                    "form only",
+                    f"Only the form was learned: {told}, and answers shuffled among the cases do nearly as well.",
+                    evidence,
+                    _more_rows(records, "rows whose answers depend on the message"),
+                )
+            ]
+    if target.verdict != BETTER:
+        return [_not_learned(records, told, evidence)]
+    if passed >= GOAL_RATE * judged:
+        return [Finding("learned", f"It was learned: {told}.", evidence)]
+    return [_partly(records, told, evidence)]
+
+
+def _not_learned(records: RunRecords, told: str, evidence: Mapping[str, Any]) -> Finding:
+    parameters = int((records.steps["base"].result or {}).get("parameters", 0)) if "base" in records.steps else 0
+    curve = records.validation()
+    flat = len(curve) > 2 and curve[-1] > _FALLING * curve[-2]
+    if parameters and parameters < _SMALL_BASE and flat:
+        says = f"The base looks too weak: {told}, though the validation loss has stopped falling."
+        return Finding(
+            "base too weak",
+            says,
+            {**evidence, "parameters": parameters},
+            Proposal("base", {"model": "bundled-driver"}, "a larger base"),
+        )
+    return Finding("not learned", f"It was not shown to be learned: {told}.", evidence, _longer(records))
+
+
+def _partly(records: RunRecords, told: str, evidence: Mapping[str, Any]) -> Finding:
+    curve = records.validation()
+    falling = len(curve) < 2 or curve[-1] < _FALLING * curve[-2]
+    says = f"It was partly learned: {told}, short of {GOAL_RATE:.0%}"
+    if falling:
+        says += f"; the validation loss was still falling ({curve[-2]:.3f} → {curve[-1]:.3f})" if len(curve) > 1 else ""
+        return Finding("under-trained", f"{says}.", {**evidence, "validation_loss": curve}, _longer(records))
+    return Finding(
+        "under-trained",
+        f"{says}; more rows of the failing kinds help more than more epochs.",
+        evidence,
+        _more_rows(records, "more rows"),
+    )
+
+
+def _longer(records: RunRecords) -> Proposal:
+    epochs = float(records.asked("train", "epochs", 3.0))
+    rate = float(records.asked("train", "learning_rate", 5e-4))
+    return Proposal("train", {"epochs": round(epochs * 1.5, 1), "learning_rate": rate}, "longer at the same rate")
+
+
+def _more_rows(records: RunRecords, why: str) -> Proposal:
+    rows = int(records.asked("generate", "rows", 600))
+    return Proposal("generate", {"rows": min(2 * rows, 100_000)}, why)
+
+
+def _overfitting(records: RunRecords) -> list[Finding]:
+    curve = records.validation()
+    if len(curve) < 2:
+        return []
+    losses = [value for _, value in records.store.metrics(records.steps["train"].id, "loss")]
+    last, lowest = curve[-1], min(curve)
+    evidence = {"validation_loss": curve, "lowest": lowest, "last": last, "train_loss": losses[-1] if losses else None}
+    if last > _RISEN * lowest:
+        fields = {
+            "epochs": max(
+                0.5, round(float(records.asked("train", "epochs", 3.0)) * (curve.index(lowest) + 0.5) / len(curve), 1)
+            )
+        }
+        says = f"It was over-trained: the validation loss rose from {lowest:.3f} to {last:.3f} at the end."
+        return [
+            Finding("over-trained", says, evidence, Proposal("train", fields, "stop near the lowest validation loss"))
+        ]
+    says = (
+        f"No overfitting: the validation loss fell from {curve[0]:.3f} to {last:.3f}, and its last value is its lowest."
+    )
+    if last > lowest:
+        says = (
+            f"No overfitting: the validation loss fell from {curve[0]:.3f} to {last:.3f}, within chance of "
+            f"its lowest, {lowest:.3f}."
+        )
+    return [Finding("not over-trained", says, evidence)]
+
+
+def _forgot(records: RunRecords) -> list[Finding]:
+    arm = _last_tuned(records)
+    found = []
+    for name in _TUNED if arm else ():
+        whole = records.pair("base", name)
+        if whole is None:
+            continue
+        for block in GUARDED_BLOCKS:
+            counts = whole.blocks.get(block)
+            if counts and counts.pass_to_fail and name == arm:
+                found += _lost(records, whole, block, counts, name)
+    return found
+
+
+def _lost(records: RunRecords, whole: Comparison, block: str, counts: BlockComparison, arm: str) -> list[Finding]:
+    lost = tuple(flip.case_id for flip in whole.flips_of("pass_to_fail") if flip.block == block)
+    triggered = _like_the_target(records, arm, lost)
+    judged = counts.judged
+    told = (
+        f"of {judged} {block} cases {len(lost)} that the base passes {'is' if len(lost) == 1 else 'are'} lost in {arm}"
+    )
+    evidence = {
+        "arm": arm,
+        "block": block,
+        "lost": len(lost),
+        "judged": judged,
+        "verdict": counts.verdict,
+        "p_value": counts.p_value,
+    }
+    serious = counts.verdict == WORSE
+    if triggered and len(triggered) * 2 >= len(lost):
+        says = f"It over-triggers: {told}, {len(triggered)} of them answered in the form of the new behaviour."
+        proposal = Proposal(
+            "generate", {"rehearsal_rows": _more_rehearsal(records)}, "more ordinary prompts beside the behaviour"
+        )
+        return [Finding("over-triggers", says, {**evidence, "triggered": list(triggered)}, proposal, lost)]
+    weight = float(records.asked("train", "rehearsal_weight", 3.0))
+    says = f"It {'forgot' if serious else 'may have forgotten'} something: {told} ({counts.verdict}" + (
+        f", p = {counts.p_value:.2g})." if counts.p_value is not None else ")."
+    )
+    fields = {
+        "rehearsal_weight": weight + 2,
+        "learning_rate": float(records.asked("train", "learning_rate", 5e-4)) * 0.7,
+    }
+    return [Finding("forgot", says, evidence, Proposal("train", fields, "hold it closer to the base"), lost)]
+
+
+def _more_rehearsal(records: RunRecords) -> int:
+    return min(2 * int(records.asked("generate", "rehearsal_rows", 180)) or 180, 10_000)
+
+
+def _shape(text: str) -> str:
+    """How an answer begins: its first mark and word, by which answers of one form are alike."""
+    found = re.match(r"\s*(\W{0,2}\w{0,20}\W?)", text)
+    return found[1].lower() if found else ""
+
+
+def _like_the_target(records: RunRecords, arm: str, cases: Sequence[str]) -> tuple[str, ...]:
+    """Those of some cases whose answers begin as this arm's answers to target cases do, and no answer of the base."""
+    given, base = records.results(arm), records.results("base")
+    shapes = Counter(_shape(one.output) for one in given if one.block == PRIMARY_BLOCK)
+    usual = {shape for shape, count in shapes.items() if count >= 0.1 * sum(shapes.values())}
+    ordinary = {_shape(one.output) for one in base if one.block in GUARDED_BLOCKS}
+    return tuple(o.case_id for o in given if o.case_id in cases and _shape(o.output) in usual - ordinary)
+
+
+def _quantized(records: RunRecords) -> list[Finding]:
+    if "quantized" not in records.arms():
+        return []
+    before = next((arm for arm in ("merged", "adapter") if arm in records.arms()), "")
+    hop = records.pair(before, "quantized") if before else None
+    if hop is None:
+        return []
+    lost = tuple(flip.case_id for flip in hop.flips_of("pass_to_fail"))
+    gained = sum(counts.fail_to_pass for counts in hop.blocks.values())
+    told = "; ".join(
+        f"{block} {c.passed[before]} → {c.passed['quantized']} of {c.judged}" for block, c in hop.blocks.items()
+    )
+    evidence = {
+        "from": before,
+        "lost": len(lost),
+        "gained": gained,
+        "blocks": {b: c.verdict for b, c in hop.blocks.items()},
+    }
+    if len(lost) <= gained or len(lost) < 2:
+        return [
+            Finding(
+                "kept in quantization",
+                f"Quantizing cost next to nothing: {told} ({len(lost)} lost, {gained} gained).",
+                evidence,
+                cases=lost,
+            )
+        ]
+    scheme = records.asked("quantize", "scheme", "W4A16")
+    fields: dict[str, Any] = (
+        {"keep": ["down_proj", "o_proj"]} if scheme == "W8A8" else {"scheme": "W8A8", "keep": ["down_proj"]}
+    )
+    says = f"Quantizing lost cases: {told} ({len(lost)} lost, {gained} gained)."
+    return [
+        Finding(
+            "lost in quantization", says, evidence, Proposal("quantize", fields, "keep more in full precision"), lost
+        )
+    ]
+
+
+def _suite(records: RunRecords) -> list[Finding]:
+    counts = (
+        ((records.steps["baseline"].result or {}).get("blocks") or {}).get(PRIMARY_BLOCK)
+        if "baseline" in records.steps
+        else None
+    )
+    if not counts:
+        return []
+    failed = counts["cases"] - counts["errors"] - counts["passed"]
+    evidence = {"cases": counts["cases"], "base_fails": failed}
+    if failed < FLIPS_TO_SHOW:
+        says = (
+            f"The suite leaves nothing to win: the untouched base fails {failed} target cases, and "
+            f"{FLIPS_TO_SHOW} are needed to show a gain."
+        )
+        return [Finding("suite too small", says, evidence, Proposal("baseline", {}, "after harder cases were written"))]
+    if counts["cases"] < _FEW_CASES:
+        says = f"The suite is small: {counts['cases']} target cases show only large effects."
+        return [
+            Finding("suite too small", says, evidence, Proposal("baseline", {}, "after more target cases were written"))
+        ]
+    return []
+
+
+def _rows_found(records: RunRecords) -> list[Finding]:
+    rows = [row for row in records.rows() if row.origin == "generated"]
+    dropped = Counter(row.verdict.kind for row in rows if row.verdict and row.dropped)
+    found = []
+    near = sum(count for kind, count in dropped.items() if "duplicate" in kind)
+    kept = [row for row in rows if row.kept]
+    answers = {str(row.completion[0]["content"]) for row in kept}
+    if rows and near > _NARROW_SHARE * len(rows):
+        says = f"The rows are narrow: {near} of {len(rows)} were near-duplicates of others."
+        proposal = Proposal(
+            "generate", {"temperature": 0.9, "rows": int(records.asked("generate", "rows", 600))}, "more varied rows"
+        )
+        found.append(
+            Finding(
+                "rows narrow",
+                says,
+                {"rows": len(rows), "near_duplicates": near, "distinct_answers": len(answers)},
+                proposal,
+            )
+        )
+    wrong = sum(count for kind, count in dropped.items() if "duplicate" not in kind and "leak" not in kind)
+    if rows and wrong > _LABEL_SHARE * len(rows):
+        kinds = ", ".join(f"{count} {kind}" for kind, count in dropped.most_common(3))
+        says = f"Many rows were wrong: {wrong} of {len(rows)} broke their own rules ({kinds})."
+        proposal = Proposal("generate", {"writer": "teacher"}, "a better writer")
+        found.append(Finding("rows mislabelled", says, {"rows": len(rows), "wrong": wrong}, proposal))
+    return found
+
+
+def _prompt(records: RunRecords) -> list[Finding]:
+    found = records.pair("base", "prompted") if "prompted" in records.arms() else None
+    target = found.blocks.get(PRIMARY_BLOCK) if found else None
+    if not target or not target.judged:
+        return []
+    passed, judged = target.passed["prompted"], target.judged
+    if passed < GOAL_RATE * judged:
+        return []
+    says = f"The prompt alone would do: the prompted base passes {passed} of {judged} target cases."
+    return [Finding("the prompt would do", says, {"passed": passed, "judged": judged})]
+
+
+_FINDERS: tuple[Callable[[RunRecords], list[Finding]], ...] = (
+    _unmeasured,
+    _learned,
+    _forgot,
+    _quantized,
+    _overfitting,
+    _prompt,
+    _rows_found,
+    _suite,
+)

@@ -1,0 +1,70 @@
+"""What findings are derived from: a run's finished steps, its comparisons, answers, rows and losses, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunesmith.memory.arms import ARMS
+from tunesmith.memory.errors import TunesmithError
+from tunesmith.memory.records import DONE, EvalResult, Step, TrainingRow
+from tunesmith.memory.store import Store
+from tunesmith.tools.evaluation.comparison import Comparison
+from tunesmith.tools.evaluation.pairing import compare_run
+
+
+@dataclass(frozen=True)
+class RunRecords:
+    """What findings are derived from, read once."""
+
+    store: Store
+    run: str
+    steps: Mapping[str, Step]
+    """Stage → its newest finished step."""
+    pairs: dict[tuple[str, str], Comparison | None] = field(default_factory=dict)
+
+    def pair(self, a: str, b: str) -> Comparison | None:
+        """Two arms compared; None where they cannot be."""
+        if (a, b) not in self.pairs:
+            try:
+                self.pairs[a, b] = compare_run(self.store, self.run, a, b)
+            except TunesmithError:
+                self.pairs[a, b] = None
+        return self.pairs[a, b]
+
+    def claim(self, arm: str) -> str:
+        """What the newest evaluation of an arm may claim, by its controls; empty where it has none."""
+        held = [
+            step for step in self.store.steps(self.run, status=DONE) if step.stage == "evaluate" and step.arm == arm
+        ]
+        return str((held[-1].result or {}).get("claim") or "") if held else ""
+
+    def arms(self) -> list[str]:
+        """Arms with answers, in their order."""
+        rows = self.store.read("SELECT DISTINCT arm FROM eval_results WHERE run = ?", self.run)
+        held = {row["arm"] for row in rows}
+        return [arm for arm in ARMS if arm in held]
+
+    def results(self, arm: str) -> list[EvalResult]:
+        """The newest answers of an arm."""
+        rows = self.store.read(
+            "SELECT step FROM eval_results WHERE run = ? AND arm = ? ORDER BY id DESC LIMIT 1", self.run, arm
+        )
+        return self.store.results(rows[0]["step"], arm) if rows else []
+
+    def asked(self, stage: str, name: str, default: Any) -> Any:
+        """A field that the newest step of a stage ran with."""
+        return self.steps[stage].request.get(name, default) if stage in self.steps else default
+
+    def rows(self) -> list[TrainingRow]:
+        """The candidate rows."""
+        return self.store.rows(self.steps["generate"].id) if "generate" in self.steps else []
+
+    def validation(self) -> list[float]:
+        """The validation losses of the training, in order."""
+        return (
+            [value for _, value in self.store.metrics(self.steps["train"].id, "validation_loss")]
+            if "train" in self.steps
+            else []
+        )

@@ -1,0 +1,84 @@
+"""The shape that a model's name or size stands for, for arithmetic before anything is downloaded.
+
+A published model goes by its own config; a name that is not known here goes by the size in it (`deepseek-r1-7b`), and a
+size alone (`a 7b`) by the usual model of that size, which is said.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from tunesmith.tools.models.families import KNOWN_MODELS, find_known
+from tunesmith.tools.models.shape import ModelShape
+
+_USUAL = (
+    "SmolLM2-135M-Instruct", "SmolLM2-360M-Instruct", "Qwen2.5-0.5B-Instruct", "Llama-3.2-1B-Instruct",
+    "Qwen2.5-1.5B-Instruct", "gemma-2-2b-it", "Qwen2.5-3B-Instruct", "Qwen3-4B", "Qwen2.5-7B-Instruct",
+    "Llama-3.1-8B-Instruct", "gemma-2-9b-it", "Mistral-Nemo-Instruct-2407", "Qwen2.5-14B-Instruct",
+    "Mistral-Small-24B-Instruct-2501", "gemma-2-27b-it", "Qwen2.5-32B-Instruct", "Llama-3.3-70B-Instruct",
+    "Qwen2.5-72B-Instruct", "Qwen3-235B-A22B",
+)  # fmt: skip
+_SIZE = re.compile(r"(?<![a-z\d.])a?(\d+(?:\.\d+)?)\s?([bm])(?![a-z])")
+_SCALED_FROM = 1.12
+"""A size this much off the nearest usual model's is counted with more or fewer layers of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedModel:
+    """A model by its config's sizes."""
+
+    name: str
+    config: Mapping[str, Any]
+    approximate: bool = False
+    """Whether it only stands for a size that was named."""
+
+    @property
+    def shape(self) -> ModelShape:
+        """Its sizes, for the memory formulas."""
+        return ModelShape.of(self.config)
+
+    @property
+    def parameters(self) -> int:
+        """All of them."""
+        return self.shape.parameters
+
+
+def named_model(name: str) -> NamedModel | None:
+    """The model that a name or a size means; None where neither is known."""
+    said = name.strip().lower()
+    if size := re.fullmatch(_SIZE.pattern, said):
+        return of_size(_parameters(size))
+    plain = re.sub(r"[-_ ](?:instruct|chat|base|it|hf|thinking|2507|v\d+(?:\.\d+)?)\b", "", said.rpartition("/")[2])
+    if known := find_known(plain):
+        return NamedModel(_short(known.name), known.config)
+    size = _SIZE.search(said)
+    return of_size(_parameters(size), name=name.strip()) if size else None
+
+
+def _parameters(size: re.Match[str]) -> float:
+    return float(size[1]) * (1e9 if size[2] == "b" else 1e6)
+
+
+def _short(name: str) -> str:
+    return re.sub(r"-(?:Instruct|it|instruct)\b", "", name.rpartition("/")[2])
+
+
+@cache
+def usual_models() -> tuple[NamedModel, ...]:
+    """The usual model of each size, the smallest first."""
+    by_name = {model.name.rpartition("/")[2]: model for model in KNOWN_MODELS}
+    return tuple(NamedModel(_short(name), by_name[name].config) for name in _USUAL)
+
+
+def of_size(parameters: float, *, name: str = "") -> NamedModel:
+    """The usual model of about so many parameters; far from any, the nearest with other layers."""
+    nearest = min(usual_models(), key=lambda model: abs(model.parameters - parameters))
+    config = dict(nearest.config)
+    if not 1 / _SCALED_FROM < parameters / nearest.parameters < _SCALED_FROM:
+        config["num_hidden_layers"] = max(1, round(config["num_hidden_layers"] * parameters / nearest.parameters))
+    size = f"{parameters / 1e9:g}B" if parameters >= 1e9 else f"{parameters / 1e6:g}M"
+    return NamedModel(name or size, config, approximate=True)
