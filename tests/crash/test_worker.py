@@ -216,9 +216,10 @@ def test_a_stop_that_comes_after_the_end_leaves_it_done(ws: Workspace) -> None:
 import os, signal, sys
 from tunesmith.tools.pipeline import worker
 class Late(worker.Store):
-    def finish(self, *args):
-        super().finish(*args)
+    def finish(self, *args, **named):
+        done = super().finish(*args, **named)
         os.kill(os.getpid(), signal.SIGTERM)
+        return done
 worker.Store = Late
 sys.exit(worker.main())
 """

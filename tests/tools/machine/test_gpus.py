@@ -66,7 +66,9 @@ def model() -> Artifact:
     return Artifact("a1", "r1", "s1", "base", Path("/nowhere"), "0" * 64, 270_000_000, (), meta)
 
 
-WRITING = generate.GenerateContext("x", {"behaviour": "0" * 64, "rehearsal prompts": "0" * 64}, 10, 20)
+WRITING = generate.GenerateContext(
+    "x", {"behaviour": "0" * 64, "rehearsal prompts": "0" * 64}, 10, 20, ("write each message",)
+)
 
 
 def known(*cards: Any, cpu_builds: frozenset[str] = frozenset()) -> Facts:
