@@ -26,7 +26,7 @@ _NEXT = 2
 _ORDER_WORDS = 6
 _NAMED = 2
 """Stages that are offered because they were named."""
-_FREE = tuple(entry.name for entry in catalog.STAGES if not entry.expensive)
+_FREE = tuple(entry.name for entry in catalog.STAGES if not entry.expensive and not entry.needs)
 
 
 def state_card(store: Store, run: Run | None, draft: ArcPlan | None) -> str:
