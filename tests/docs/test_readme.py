@@ -88,7 +88,6 @@ def test_every_command_of_the_readme_runs(
     asks = words[0] in STAGES and words[0] != "inspect"
     if asks:
         words += ["--run", demo.run] if words[0] != "base" else []
-    asks |= words[0] == "-p"  # the driver is not here yet, and fetching it has a price too
     done = tunesmith(demo.home, *words)
     # Nobody is there to say yes, so an expensive step shows its price and waits.
     assert done.returncode == (3 if asks else 0), done.stderr
