@@ -82,7 +82,7 @@ def test_the_claim_rests_on_blind_cases_and_beats_its_controls(demo: Demo) -> No
     compared = demo.compare("base", "adapter")
     controls = compared["controls"]
     assert compared["claim"] in ("learned", "not learned") and compared["claim_cases"]["blind"]
-    assert compared["beats"]["shuffle"], "30 blind cases do not always tell the short arc from one constant answer"
+    assert compared["beats"]["shuffle"] and compared["beats"]["constant"]
     assert controls["shuffle"]["own"] >= controls["shuffle"]["passed"] + 0.2 * controls["shuffle"]["cases"]
     assert controls["repeat"] is not None
 

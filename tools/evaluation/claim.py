@@ -8,9 +8,8 @@
 - no over-triggering: at most 10 % of the near misses, or of any other guarded block, lost to the change, and at most
   10 % of ordinary messages answered in the behaviour's form.
 
-An arm that is better than the base and does not leave its controls 20 points behind has shown the form: "form only"
-says so, and what the suite needs before it can show more. Where it leaves them behind in too few cases for that to be
-more than chance, there is no decision. Everything else that was tested is "not learned".
+An arm that is better than the base and does not beat its controls has shown the form: "form only" says so, and what
+the suite needs before it can show more. Everything else that was tested is "not learned".
 """
 
 from __future__ import annotations
@@ -106,13 +105,10 @@ def claim_of(target: Counts | None, guarded: Mapping[str, Counts], controls: Con
         return Claim(NO_CLAIM, (target.reason,), beats)
     if target.verdict != BETTER:
         return _no_gain(target, beats)
-    if form := _form_reasons(controls):
+    if form := _form_reasons(controls, beats):
         return Claim(FORM_ONLY, form, beats, _what_to_add(controls))
     if target.rate < LEARNED_RATE:
         return Claim(NOT_LEARNED, (f"{_of(target)}, under {LEARNED_RATE:.0%}: learned in part at most",), beats)
-    if close := [name for name in ("shuffle", "constant") if beats[name] is False]:
-        told = f"{_of(target)}: too few cases to tell it from the {' and the '.join(close)} control"
-        return Claim(NO_CLAIM, (told,), beats, "add target cases")
     if lost := _over_trigger(guarded, controls.triggers):
         return Claim(NOT_LEARNED, lost, beats, "add near misses, with the base's ordinary answers, to the rows")
     return Claim(LEARNED, (_of(target), *_beaten(controls)), beats)
@@ -143,21 +139,18 @@ def _well_above(control: Shuffle | Constant | None) -> bool | None:
     return control.lead >= MEANING_MARGIN - 1e-9 and control.p_value < ALPHA
 
 
-def _form_reasons(controls: Controls) -> tuple[str, ...]:
-    """Why the target shows no more than the form: a control comes within the margin, or could not be computed.
-
-    One that is left behind by the margin, in too few cases for that to be more than chance, is no proof of form either.
-    """
+def _form_reasons(controls: Controls, beats: Mapping[str, bool | None]) -> tuple[str, ...]:
+    """Why the target shows no more than the form; a control that could not be computed shows nothing either."""
     shuffle, constant = controls.shuffle, controls.constant
     told = []
     if shuffle is None:
         told.append("all target cases come from one message, so answers cannot change places")
-    elif shuffle.lead < MEANING_MARGIN - 1e-9:
+    elif not beats["shuffle"]:
         told.append(
             f"its own answers pass {shuffle.own} of {shuffle.cases}, shuffled among the cases {shuffle.passed} "
             f"({shuffle.lowest} to {shuffle.highest})"
         )
-    if constant is not None and constant.lead < MEANING_MARGIN - 1e-9:
+    if constant is not None and not beats["constant"]:
         answer = " ".join(constant.answer.split())[:_ANSWER_CHARACTERS]
         told.append(f"one answer to everything, “{answer}”, passes {constant.passed} of {constant.cases}")
     return tuple(told)

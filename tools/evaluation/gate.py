@@ -98,10 +98,8 @@ def _against_base(whole: Comparison, name: str) -> str:
     if erred := _erred(name, block):
         return _refusal(whole, name, erred)
     lost = -(block.difference or 0.0)
-    # Near misses are few: their margin is the share that a claim allows, as nothing can be said of 5 % of 32.
-    margin = max(whole.margin, TRIGGER_LIMIT) if name == NEAR_MISS_BLOCK else whole.margin
-    if name in GUARDED_BLOCKS and lost > margin:
-        return _refusal(whole, name, f"{lost:.1%} lost, over the margin of {margin:.0%}")
+    if name in GUARDED_BLOCKS and lost > whole.margin:
+        return _refusal(whole, name, f"{lost:.1%} lost, over the margin of {whole.margin:.0%}")
     return ""
 
 
