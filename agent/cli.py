@@ -88,6 +88,10 @@ def _dispatch(args: argparse.Namespace, rest: list[str], settings: Settings, out
             if args.command in _STREAMS:
                 return (run_steps.run if args.command == "run" else run_steps.demo)(args, settings, store, out)
             return run_steps.stage(args, rest, settings, store, out)
+        if args.command == "teach":
+            from tunesmith.agent.commands.teach import teach
+
+            return teach(args, settings, store, out)
         from tunesmith.agent.commands import queries
 
         return queries.COMMANDS[args.command](args, settings, store, out)

@@ -125,6 +125,21 @@ def m008_flips_by_one_rule(db: Database) -> None:
     db.create_view("v_flips", VIEWS["v_flips"], replace=True)
 
 
+_MARKS = """
+CREATE TABLE marks (
+    id INTEGER PRIMARY KEY, behaviour TEXT NOT NULL, run TEXT NOT NULL, step TEXT NOT NULL, row_id TEXT NOT NULL,
+    decision TEXT NOT NULL CHECK (decision IN ('keep', 'drop', 'relabel', 'edit')), message TEXT NOT NULL,
+    answer TEXT NOT NULL, was TEXT NOT NULL, at REAL NOT NULL
+) STRICT
+"""
+
+
+def m009_marks_of_rows(db: Database) -> None:
+    """What a person said of training rows, by the behaviour's name: it outlives the runs."""
+    db.execute(_MARKS)
+    db.execute("CREATE INDEX marks_by_behaviour ON marks(behaviour, id)")
+
+
 MIGRATIONS = (
     m001_tables,
     m002_views,
@@ -134,6 +149,7 @@ MIGRATIONS = (
     m006_verdicts_in_two_parts,
     m007_where_a_worker_is,
     m008_flips_by_one_rule,
+    m009_marks_of_rows,
 )
 LATEST = len(MIGRATIONS)
 

@@ -131,6 +131,12 @@ def _arcs(commands: Any) -> None:
     run.add_argument("plan", nargs="?", metavar="PLAN.yaml", help="relative paths in it start from its own folder")
     run.add_argument("--resume", metavar="RUN", help="go on with this run where it stopped: its plan, or its step")
     _consent(run)
+    teach = _add(commands, "teach", "the whole way for a behaviour that you describe in a file, to the served model")
+    teach.add_argument("file", metavar="FILE", help="a behaviour.yaml, or what you would say: when, what, examples")
+    teach.add_argument("--model", default="bundled", metavar="M", help="the base: a folder, a hub id, or a bundled one")
+    teach.add_argument("--pace", choices=("fast", "full"), default="full", help="how many rows and cases it takes")
+    teach.add_argument("--plan-only", action="store_true", help="show the behaviour and its price, and start nothing")
+    _consent(teach)
 
 
 def _suites(commands: Any) -> None:

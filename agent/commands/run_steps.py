@@ -16,7 +16,7 @@ from tunesmith.agent.commands.approvals import HashApprover, TerminalApprover, Y
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.summary import conclude, summary_view
-from tunesmith.memory.errors import BadInput, NotFound, TunesmithError
+from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound, TunesmithError
 from tunesmith.memory.records import PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import visible
@@ -148,25 +148,36 @@ def plan_or_rest(
     return run
 
 
-def whole(plan: ArcPlan | None, args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
-    """Carry out a plan, then tell what came of it: always a `done` event, and a report where there is one to write."""
+def whole(
+    plan: ArcPlan | None, args: argparse.Namespace, settings: Settings, store: Store, out: Output,
+    *, beside: Mapping[str, Any] | None = None,
+) -> int:  # fmt: skip
+    """Carry out a plan, then tell what came of it: always a `done` event, and a report where there is one to write.
 
+    A command that prints one document puts `beside` into it.
+    """
     ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
     known = getattr(args, "resume", None)
     before = {r.id for r in store.runs()}
     exit_code = 1
+    told: dict[str, Any] = dict(beside or {})
     try:
         known = plan_or_rest(ws, plan, known, approver_of(args), partial(_show_prices, out))
         exit_code = 0
     except TunesmithError as error:
         exit_code = error.exit_code
-        out.failed(str(error), exit_code)
+        if out.stream:
+            out.failed(str(error), exit_code)
+        else:
+            out.let_go()
+            waiting = out.pending if exit_code == ApprovalPending.exit_code else {}
+            told = {**waiting, "pending_plan": waiting.get("plan"), **told, "message": str(error)}
         out.say(str(error))
     except KeyboardInterrupt:
         out.let_go()
         exit_code = LET_GO
     run_id = known or next((r.id for r in store.runs() if r.id not in before), None)
-    _conclude(store, run_id, exit_code, out)
+    _conclude(store, run_id, exit_code, out, told)
     return exit_code
 
 
@@ -184,9 +195,12 @@ def _goes_on(store: Store, step: str) -> str:
     return "interrupted; nothing is at work"
 
 
-def _conclude(store: Store, run: str | None, exit_code: int, out: Output) -> None:
+def _conclude(store: Store, run: str | None, exit_code: int, out: Output, told: Mapping[str, Any]) -> None:
     if run is None:
         out.emit("done", run=None, status="failed", exit_code=exit_code)
+        if not out.stream:
+            message = str(told.get("message", ""))
+            out.document({**told, "run": None, "status": "failed", "exit_code": exit_code}, render.plain(message))
         return
     if exit_code == LET_GO:
         out.say(f"{_goes_on(store, out.step)}; `tunesmith run --resume {run}` does the rest of {run}")
@@ -194,5 +208,5 @@ def _conclude(store: Store, run: str | None, exit_code: int, out: Output) -> Non
         out.say(f"`tunesmith run --resume {run}` goes on where {run} stopped")
     summary = conclude(store, run, out.say)
     out.emit("done", exit_code=exit_code, **summary.to_json())
-    if not out.as_json or out.console.is_terminal:
-        out.document(summary.to_json(), summary_view(summary))
+    if not out.as_json or not out.stream or out.console.is_terminal:
+        out.document({**told, **summary.to_json(), "exit_code": exit_code}, summary_view(summary))

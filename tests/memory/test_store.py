@@ -152,6 +152,7 @@ def test_a_store_of_before_keeps_its_steps_and_takes_new_ones(tmp_path: Path) ->
         for column in ("pid_ticks", "moved_at", "host", "pid_namespace"):
             old.execute(f"ALTER TABLE steps DROP COLUMN {column}")
         old.execute("ALTER TABLE rows DROP COLUMN kind")
+        old.execute("DROP TABLE marks")
         old.execute("DELETE FROM _sqlite_migrations WHERE name >= 'm005'")
         old.execute("PRAGMA user_version = 4")
     store = Store(tmp_path)
@@ -282,6 +283,7 @@ def test_a_store_of_before_gets_the_new_flips(tmp_path: Path, name: str, version
         for column in ("pid_ticks", "moved_at", "host", "pid_namespace"):
             old.execute(f"ALTER TABLE steps DROP COLUMN {column}")
         old.execute("ALTER TABLE rows DROP COLUMN kind")
+        old.execute("DROP TABLE marks")
         old.execute("DELETE FROM _sqlite_migrations WHERE name >= ?", (name,))
         old.execute(f"PRAGMA user_version = {version}")
     assert Store(tmp_path).read("SELECT flip FROM v_flips") == []
@@ -316,6 +318,7 @@ def test_verdicts_of_before_are_split_once(tmp_path: Path) -> None:
             old.execute(f"ALTER TABLE steps DROP COLUMN {column}")
         for n, (verdict, reason, _) in enumerate(told):
             old.execute("UPDATE rows SET verdict = ?, reason = ? WHERE row_id = ?", (verdict, reason, f"row{n}"))
+        old.execute("DROP TABLE marks")
         old.execute("DELETE FROM _sqlite_migrations WHERE name >= 'm006'")
         old.execute("PRAGMA user_version = 5")
     for _ in range(2):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.local_paths import expanded, is_folder
 from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.core.yaml_file import read_yaml
-from tunesmith.tools.data.description import slug
+from tunesmith.tools.data.description import EXAMPLES_MIN, slug
 from tunesmith.tools.data.propose import completed
 from tunesmith.tools.data.spec import Spec
 
@@ -57,15 +57,35 @@ def spec_of(document: Any, where: str) -> Spec:
             f"{where}: kind is {kind!r}; leave it out and say spec: 2, when, what, never, attributes and examples"
         )
     labels, fields = _named(values.pop("labels", None), where), _named(values.pop("fields", None), where)
-    values.setdefault("name", slug(str(values.get("say") or values.get("what") or "behaviour")))
-    values.setdefault("never", "say anything that was not asked for")
-    values.setdefault("when", str(values.get("say") or ""))
+    values = {**_unsaid(values), **{name: value for name, value in values.items() if value not in (None, "")}}
+    _enough_examples(values.get("examples"), where)
     try:
         return completed(Spec.model_validate(values), fields, labels)
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(str(part) for part in first["loc"])
         raise BadInput(f"{where}: {at + ': ' if at else ''}{first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _unsaid(values: Mapping[str, Any]) -> dict[str, str]:
+    """What stands for the parts that nobody said: of the wish, else of what the examples show."""
+    say = str(values.get("say") or "").strip()
+    return {
+        "name": slug(say or str(values.get("what") or "behaviour")),
+        "when": say or "the message is of the same kind as those of the examples",
+        "what": say or "an answer in the form and the manner of the examples",
+        "never": "say anything that was not asked for",
+    }
+
+
+def _enough_examples(examples: Any, where: str) -> None:
+    """Examples are the one thing that nothing can stand for. Raises BadInput."""
+    count = len(examples) if isinstance(examples, list) else 0
+    if count < EXAMPLES_MIN:
+        raise BadInput(
+            f"{where} has {count} examples, {EXAMPLES_MIN} are needed: no more than a guess can be made of what is "
+            "right without them; add `examples:` with a `prompt` and the `answer` that you want, the rarest kind too"
+        )
 
 
 def _named(value: Any, where: str) -> dict[str, str]:

@@ -1,16 +1,20 @@
-"""critique: judge every candidate row, keep or drop it with a reason, and split what is kept. Asks no model."""
+"""critique: judge every candidate row, keep or drop it with a reason, hold some out as cases, split what is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field
 
+from tunesmith.memory.marks import Mark, marks_of
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
+from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.duplicates import Diversity
 from tunesmith.tools.suites.loading import SuiteName, load_named_suites
 
@@ -39,6 +43,12 @@ class CritiqueRequest(Request):
     embeddings: bool = Field(
         default=True, description="Look for paraphrased cases too, where the embedding model is installed."
     )
+    held_out: int = Field(
+        default=0,
+        ge=0,
+        le=5_000,
+        description="Kept rows that become test cases instead of training rows, what a person marked first.",
+    )
     valid_share: float = Field(default=0.1, ge=0, lt=0.5, description="Share of the kept rows for the validation loss.")
 
 
@@ -63,6 +73,10 @@ class CritiqueResult(Result):
     diversity: Diversity | None = None
     leaks: int = 0
     """Rows that gave a case of a suite away."""
+    cases: int = 0
+    """Rows that became cases of the run: a baseline with held_out asks them."""
+    marks: int = 0
+    """What a person said of the behaviour's rows, now and before."""
     sample_kept: tuple[str, ...]
     """Ids of a few kept rows, one per group, to be looked at."""
     sample_dropped: dict[str, tuple[str, ...]]
@@ -75,11 +89,23 @@ class CritiqueContext:
 
     cases: int = 0
     """Of the suites that the request names."""
+    marks: int = 0
+    marks_sha256: str = ""
+    """Of what a person marked; it decides what is dropped and what is held out."""
 
 
 def inspect_inputs(request: CritiqueRequest, inputs: Inputs) -> CritiqueContext:
-    """Parse the suites, so that a broken one is refused before anything is judged."""
-    return CritiqueContext(len(load_named_suites(request.suites).cases)) if request.suites else CritiqueContext()
+    """Parse the suites, so that a broken one is refused before anything is judged, and read what a person marked."""
+    cases = len(load_named_suites(request.suites).cases) if request.suites else 0
+    rows = inputs.made("rows")
+    marks = marks_of(inputs.store, load_behaviour(rows.meta["behaviour"]).name) if rows else []
+    return CritiqueContext(cases, len(marks), marks_sha256(marks))
+
+
+def marks_sha256(marks: Sequence[Mark]) -> str:
+    """Digest of what was marked; empty for nothing."""
+    told = [(mark.message, mark.decision, mark.answer) for mark in marks]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest() if told else ""
 
 
 def expected_artifact(request: CritiqueRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
@@ -87,7 +113,7 @@ def expected_artifact(request: CritiqueRequest, artifacts: Mapping[str, Artifact
     rows = artifacts.get("rows")
     if rows is None:
         return None
-    kept = int(rows.meta["rows"] * _KEPT_SHARE)
+    kept = int(rows.meta["rows"] * _KEPT_SHARE) - request.held_out
     return expected("dataset", train_rows=int(kept * (1 - request.valid_share)), tokens_per_row=_TOKENS_PER_ROW)
 
 
@@ -107,10 +133,12 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
             "roles, leftovers, keys, language, loops; the answer's form; message and answer agree",
             f"the leakage gate over {cases} cases: same text, same words, eight words in a row, same sense",
             "near-duplicates of other rows",
+            *_about_cases(request, context),
             f"split {1 - request.valid_share:.0%} train, {request.valid_share:.0%} validation, by hash",
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(rows=rows, base=base, suite=suite),
+        pins={"marks": context.marks_sha256} if context.marks_sha256 else {},
         estimate=price,
         writes=("train.jsonl, valid.jsonl", "a verdict with its reason for every row"),
         replaces=("the dataset of this run",) if "dataset" in facts.artifacts else (),
@@ -118,4 +146,13 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
     )
 
 
-STAGE = Stage("critique", CritiqueRequest, CritiqueResult, plan, inspect_inputs, expected_artifact)
+def _about_cases(request: CritiqueRequest, context: CritiqueContext) -> list[str]:
+    told = [f"{context.marks} rows as a person marked them: dropped, corrected, or cases"] if context.marks else []
+    if request.held_out:
+        told.append(f"{request.held_out} rows, and all that are like them, become test cases instead of training rows")
+    return told
+
+
+STAGE = Stage(
+    "critique", CritiqueRequest, CritiqueResult, plan, inspect_inputs, expected_artifact, usually_after=("suite",)
+)

@@ -15,21 +15,26 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.marks import Mark, marks_of
 from tunesmith.memory.records import KEEP, Artifact, TrainingRow, Verdict
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.balance import alarms, balance_of, why_dropped
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.behaviour_checks import BehaviourChecks
-from tunesmith.tools.data.critique import CritiqueRequest, CritiqueResult
+from tunesmith.tools.data.critique import CritiqueRequest, CritiqueResult, marks_sha256
 from tunesmith.tools.data.duplicates import Duplicates, diversity
 from tunesmith.tools.data.faults import ORDINARY, conversation_fault, fault_of, text_fault
+from tunesmith.tools.data.held_out import HeldOut, answer_of_row, hold_out, text_of
 from tunesmith.tools.data.leakage import LeakGate, Pair, row_texts
 from tunesmith.tools.data.row_file import read_rows, write_rows
+from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.spec_suites import CASES, HELD_OUT, HELD_OUT_NEAR, write_held_out
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading.embedding import local_embedder
 from tunesmith.tools.suites.loading import load_named_suites, read_suite
 
+_HELD_OUT_SUITES = tuple(Path(name).stem for name in (HELD_OUT, HELD_OUT_NEAR))
 _SAMPLES = 3
 _EMBEDDED_MAX = 20_000
 """Rows that are held to the cases by an embedding model; more would take longer than all the rest."""
@@ -44,20 +49,28 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     if spec.sha256 != rows_artifact.meta["behaviour_sha256"]:
         raise StepFailed(f"{rows_artifact.meta['behaviour']} changed since its rows were made; run generate again")
     candidates = read_rows(rows_artifact.path / "rows.jsonl")  # what the plan pins, not the table that indexes it
-    critic = Critic(spec, _cases(job), job.request)
+    marks = marks_of(job.store, spec.name)
+    if "marks" in job.plan.pins:
+        job.agreed("marks", marks_sha256(marks))
+    critic = Critic(spec, _cases(job), job.request, marks)
     judged = critic.judge(candidates, progress=lambda done: job.progress(done, len(candidates), "judging"))
+    held = hold_out(spec, judged, marks, job.request.held_out, job.request.leak)
+    judged = held.rows
     job.store.judge_rows(rows_artifact.step, judged)
     _hold_the_gate(job, critic.leaks)
     kept = [row for row in judged if row.kept]
     told = why_dropped(judged, job.run)
     balance = balance_of(spec, kept, told)
-    return _result(job, spec, judged, kept, balance, _publish(job, kept, told), critic.leaks)
+    artifact = _publish(job, spec, kept, told, held)
+    result = _result(job, spec, judged, kept, balance, artifact, critic.leaks)
+    return result.model_copy(update={"cases": held.cases, "marks": len(marks)})
 
 
 def _cases(job: Job[CritiqueRequest]) -> list[Case]:
-    """Every case of the named suites and of the run's own."""
+    """Every case of the named suites and of the run's own, but for those that are rows: they are held out below."""
     cases = list(load_named_suites(job.request.suites).cases) if job.request.suites else []
-    return cases + (list(read_suite(job.verified("suite").path).cases) if "suite" in job.inputs else [])
+    own = read_suite(job.verified("suite").path).cases if "suite" in job.inputs else ()
+    return cases + [case for case in own if case.suite not in _HELD_OUT_SUITES]
 
 
 def _hold_the_gate(job: Job[CritiqueRequest], leaks: Sequence[Pair]) -> None:
@@ -76,8 +89,9 @@ def _hold_the_gate(job: Job[CritiqueRequest], leaks: Sequence[Pair]) -> None:
 class Critic:
     """What is asked of a row, in this order; the duplicates last, so that only kept rows count as seen."""
 
-    def __init__(self, spec: Spec, cases: Sequence[Case], request: CritiqueRequest) -> None:
+    def __init__(self, spec: Spec, cases: Sequence[Case], request: CritiqueRequest, marks: Sequence[Mark] = ()) -> None:
         self.spec, self.request = spec, request
+        self.marks = {normal(mark.message, digits_count=True): mark for mark in marks}
         self.checks = BehaviourChecks(spec, [case for case in cases if case.block == "target"])
         self.gate = LeakGate(cases, spec.slot, request.leak)
         self.duplicates = Duplicates(request.near_duplicate)
@@ -87,6 +101,7 @@ class Critic:
     def judge(self, rows: Sequence[TrainingRow], progress: Any = lambda done: None) -> list[TrainingRow]:
         """The rows with their verdicts, reasons and splits, in their order."""
         faults: dict[str, Verdict] = {}
+        rows = [self._as_marked(row) for row in rows]
         for number, row in enumerate(rows, 1):
             if fault := self._fault(row):
                 faults[row.row_id] = fault
@@ -98,15 +113,28 @@ class Critic:
         split = split_of(row, self.request.valid_share)
         return replace(row, verdict=fault or Verdict(KEEP), split=split)
 
+    def _mark(self, row: TrainingRow) -> Mark | None:
+        return None if row.origin in ORDINARY else self.marks.get(normal(self.text_of(row), digits_count=True))
+
+    def _as_marked(self, row: TrainingRow) -> TrainingRow:
+        """The row with the answer that a person gave it."""
+        mark = self._mark(row)
+        if mark is None or not mark.gold or mark.answer == answer_of_row(row):
+            return row
+        return replace(row, completion=[*row.completion[:-1], {**row.completion[-1], "content": mark.answer}])
+
     def _fault(self, row: TrainingRow) -> Verdict | None:
-        if problem := row.attributes.get("problem"):
+        mark = self._mark(row)
+        if mark is not None and not mark.gold:
+            return Verdict("marked", "a person dropped it")
+        if mark is None and (problem := row.attributes.get("problem")):
             return fault_of(str(problem))  # told while it was written, by code or by the reader
         fault = conversation_fault(row) or text_fault(row, allowed=self.checks.allowed) or self.checks.fault(row)
         return fault or self._leak(row) or self._duplicate(row)
 
     def text_of(self, row: TrainingRow) -> str:
-        """A row's own text: what the behaviour's prompt is around, or the whole prompt of an ordinary row."""
-        return self.spec.text_of(str(row.prompt[-1].get("content") or ""))
+        """A row's own text, without the prompt around it."""
+        return text_of(self.spec, row)
 
     def _leak(self, row: TrainingRow) -> Verdict | None:
         ordinary = row.origin in ORDINARY
@@ -128,7 +156,7 @@ class Critic:
                 faults[pair.row_id] = Verdict("leak", str(pair))
 
     def _duplicate(self, row: TrainingRow) -> Verdict | None:
-        answer = str(row.completion[-1].get("content") or "")
+        answer = answer_of_row(row)
         written = self.spec.answer.form == "written" and row.origin not in ORDINARY
         if written and len(answer) >= _LONG_ANSWER_CHARS:
             first = self.answers.setdefault(answer.lower(), row.row_id)
@@ -145,14 +173,16 @@ def split_of(row: TrainingRow, valid_share: float) -> str:
     return "valid" if int.from_bytes(digest[:4]) < valid_share * 2**32 else "train"
 
 
-def _publish(job: Job[CritiqueRequest], kept: Sequence[TrainingRow], told: str) -> Artifact:
+def _publish(job: Job[CritiqueRequest], spec: Spec, kept: Sequence[TrainingRow], told: str, held: HeldOut) -> Artifact:
     folder = job.dir / "dataset"
     splits = {name: [row for row in kept if row.split == name] for name in ("train", "valid")}
     if not splits["train"]:
         raise StepFailed(f"no row is left to train on: {told}")
     for name, rows in splits.items():
         write_rows(folder / f"{name}.jsonl", rows)
+    write_held_out(spec, folder / CASES, held.gold, held.written, held.near_misses)
     meta = {
+        "cases": held.cases,
         "train_rows": len(splits["train"]),
         "valid_rows": len(splits["valid"]),
         "tokens_per_row": _tokens_per_row(job.verified("base").path, kept),
@@ -197,7 +227,7 @@ def _result(
         rehearsal_share=round(sum(row.origin in ORDINARY for row in train) / len(train), 3),
         balance=dict(balance),
         alarms=alarms(spec, judged, kept),
-        diversity=diversity([spec.text_of(str(row.prompt[-1].get("content") or "")) for row in own]),
+        diversity=diversity([text_of(spec, row) for row in own]),
         leaks=len(leaks),
         sample_kept=tuple(row.row_id for row in own[:_SAMPLES]),
         sample_dropped={kind: tuple(ids[:_SAMPLES]) for kind, ids in kinds.items()},

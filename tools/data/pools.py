@@ -150,8 +150,12 @@ _PLAIN = (
 )  # fmt: skip
 
 
-def plain_near_misses(spec: Spec, seed: int) -> list[str]:
-    """Near misses that need no model: questions about the behaviour's own words."""
+def plain_near_misses(spec: Spec, seed: int, *, tests: bool = False) -> list[str]:
+    """Near misses that need no model: questions about the behaviour's own words.
+
+    Those of `tests` are put in other forms than those that rows are made of.
+    """
+    forms = _PLAIN[int(tests) :: 2]
     words = domain_words(spec)[: 2 * _NEAR_MISS_WORDS]
     if len(words) < 2:
         return []
@@ -159,7 +163,7 @@ def plain_near_misses(spec: Spec, seed: int) -> list[str]:
         form.format(word, words[(place + 1) % len(words)])
         for lap in range(4)
         for place, word in enumerate(words)
-        for form in (_PLAIN[(place * 5 + lap * 3 + place // len(_PLAIN)) % len(_PLAIN)],)
+        for form in (forms[(place * 5 + lap * 3 + place // len(forms)) % len(forms)],)
     ]
     random.Random(seed).shuffle(made)
     return distinct(made)

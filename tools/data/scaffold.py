@@ -11,11 +11,14 @@ from tunesmith.memory.files import atomic_write, new_folder
 from tunesmith.tools.data.answer_rules import Rule
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.description import Description
+from tunesmith.tools.data.pools import plain_near_misses
 from tunesmith.tools.data.propose import completed
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_file import spec_text
 from tunesmith.tools.data.spec_suites import HARD, NEAR_MISSES, TARGET, write_suites
 
+_NEAR_MISSES, _TEST_SEED = 30, 880_402
+"""Near misses that are made in code for the suite beside the user's own, and what they are drawn with."""
 SPEC, REHEARSAL = "behaviour.yaml", "rehearsal.txt"
 SUITE, NEAR_MISS_SUITE, HARD_SUITE = (f"suites/{name}" for name in (TARGET, NEAR_MISSES, HARD))
 
@@ -48,7 +51,8 @@ def write_behaviour(
 
     def fill(folder: Path) -> None:
         atomic_write(folder / SPEC, spec_text(behaviour))
-        write_suites(behaviour, folder / "suites", messages=prompts)
+        near = plain_near_misses(behaviour, _TEST_SEED, tests=True)[:_NEAR_MISSES]
+        write_suites(behaviour, folder / "suites", messages=prompts, near_misses=near)
         bundled = Path(str(files("tunesmith.prompts"))) / "demo" / REHEARSAL
         atomic_write(folder / REHEARSAL, bundled.read_bytes())
         if load_behaviour(str(folder)) != behaviour:

@@ -28,6 +28,10 @@ from tunesmith.tools.data.spec_file import dump_yaml
 from tunesmith.tools.suites.loading import load_suites
 
 TARGET, PROPOSED, NEAR_MISSES, HARD = "target.yaml", "proposed.yaml", "over-trigger.yaml", "adversarial.yaml"
+HELD_OUT, HELD_OUT_NEAR = "held-out.yaml", "held-out-near-misses.yaml"
+"""Cases that are rows of a run, kept out of its training."""
+CASES = "cases"
+"""The folder of a dataset that holds them."""
 _DEV_EVERY = 4
 """Of cases that are not examples every fourth is dev, the others blind."""
 _SHORT_ANSWER_WORDS = 3
@@ -120,6 +124,23 @@ def write_suites(
     return written
 
 
+def write_held_out(
+    spec: Spec, folder: Path, gold: Sequence[Example], written: Sequence[Example], near_misses: Sequence[str]
+) -> None:
+    """Write rows that are held out of training as suites: what a person marked, what was written, near misses."""
+    tests = [*_with_answers(spec, gold, "gold", False), *_with_answers(spec, written, "written", False)]
+    near = [Test(f"held-near-{n:02d}", text) for n, text in enumerate(dict.fromkeys(near_misses), 1)]
+    made = (
+        (HELD_OUT, "target", "that no training row is like", form_assertions(spec), tests),
+        (HELD_OUT_NEAR, "over-trigger", "that want an ordinary answer", ordinary_assertions(spec), near),
+    )
+    for name, block, told, shared, cases in made:
+        if cases and (shared or block == "target"):
+            document = _document(spec, block, f"Messages of {spec.name}'s rows {told}", shared, cases)
+            atomic_write(folder / name, dump_yaml(document))
+            _check_reads_back(folder / name, [case.message for case in cases])
+
+
 def target_tests(
     spec: Spec, gold: Sequence[Example] = (), messages: Sequence[str] = (), *, judged: bool = False
 ) -> list[Test]:
@@ -202,12 +223,16 @@ def form_assertions(spec: Spec) -> list[Assertion]:
 
 def ordinary_assertions(spec: Spec) -> list[Assertion]:
     """That an answer is not of the behaviour's form: at least one of its rules is broken."""
-    broken = [{"type": f"not-{rule.type}", "value": literal(rule.value)} for rule in spec.rules]
+    broken = [{"type": _negated(rule.type), "value": literal(rule.value)} for rule in spec.rules]
     something: Assertion = {"type": "regex", "value": r"\S"}
     if len(broken) <= 1:
         return [something, *broken] if broken else []
     one_of = {"type": "assert-set", "threshold": round(1 / len(broken), 4) - 1e-4, "assert": broken}
     return [something, one_of]
+
+
+def _negated(assertion: str) -> str:
+    return assertion.removeprefix("not-") if assertion.startswith("not-") else f"not-{assertion}"
 
 
 def answer_assertions(spec: Spec, message: str, answer: str, *, judged: bool = False) -> list[Assertion]:

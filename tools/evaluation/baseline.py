@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, JsonValue
@@ -15,6 +16,7 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.local_paths import local_path
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.core.stats import detectable_text, guard_text
+from tunesmith.tools.data.spec_suites import CASES
 from tunesmith.tools.evaluation.controls import form_alone
 from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_cases, find_models
 from tunesmith.tools.evaluation.statistics import MARGIN
@@ -32,6 +34,9 @@ class BaselineRequest(Request):
         default=("demo",),
         min_length=1,
         description=f"promptfoo-format files, 'demo' for the bundled behaviour's own, or {' and '.join(BUNDLED)}.",
+    )
+    held_out: bool = Field(
+        default=False, description="Ask too what critique held out of the run's rows: cases whose answers are known."
     )
     cases_per_block: int = Field(default=0, ge=0, description="At most this many cases of each block; 0: all.")
     max_tokens: int = Field(default=96, ge=1, le=MAX_ANSWER_TOKENS, description="Tokens an answer may have.")
@@ -82,13 +87,20 @@ class BaselineContext:
 
 def inspect_inputs(request: BaselineRequest, inputs: Inputs) -> BaselineContext:
     """Parse the suites and find who judges, so that what cannot be done is refused before anything starts."""
-    suite = load_named_suites(request.suites, request.cases_per_block)
+    dataset = inputs.made("dataset")
+    suite = load_named_suites(suites_of(request, dataset.path if dataset else None), request.cases_per_block)
     cases = asked_cases(suite, ("base",))["base"]
     if not cases:
         raise BadInput("the suites ask nothing of the base; name base among the providers, or leave them out")
     base = inputs.made("base")
     models = find_models(suite.cases, request.judge, inputs.store.home)
     return BaselineContext(suite, models, base is None or takes_tools(base.path))
+
+
+def suites_of(request: BaselineRequest, dataset: Path | None) -> tuple[str, ...]:
+    """The suites of a request, with what was held out of the dataset that lies in a folder."""
+    held_out = sorted((dataset / CASES).glob("*.yaml")) if request.held_out and dataset else []
+    return (*request.suites, *map(str, held_out))
 
 
 def expected_artifact(request: BaselineRequest, artifacts: Mapping[str, Artifact]) -> Artifact:
@@ -99,6 +111,7 @@ def expected_artifact(request: BaselineRequest, artifacts: Mapping[str, Artifact
 def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Plan:
     """Price every case once on the base, and say what so many cases can show at all."""
     base, suite, models = facts.need("base", "base"), context.suite, context.models
+    dataset = facts.need("dataset", "critique") if request.held_out else None
     need_vllm(facts)
     cases = asked_cases(suite, ("base",))["base"]
     blocks: Counter[str] = Counter(case.block for case in cases)
@@ -138,7 +151,7 @@ def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Pl
             *can_show,
         ),
         request=request.model_dump(mode="json"),
-        inputs=pinned(base=base),
+        inputs=pinned(base=base, dataset=dataset),
         pins={"suite": suite.sha256, **models.pins},
         estimate=price,
         writes=("every output, graded, in the store",),

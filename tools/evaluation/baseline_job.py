@@ -11,7 +11,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.evaluation.advice import baseline_advice
 from tunesmith.tools.evaluation.asking import Arm, Asked, asked_once, refuses_adapters, run_arms, server_answers
-from tunesmith.tools.evaluation.baseline import BaselineRequest, BaselineResult, BlockResult
+from tunesmith.tools.evaluation.baseline import BaselineRequest, BaselineResult, BlockResult, suites_of
 from tunesmith.tools.evaluation.comparison import CaseOutcome
 from tunesmith.tools.evaluation.controls import form_alone
 from tunesmith.tools.evaluation.judge_job import judge_waiting
@@ -29,7 +29,8 @@ def run(job: Job[BaselineRequest]) -> BaselineResult:
     request, base = job.request, job.verified("base")
     kept = job.dir / "suite.json"
     if not kept.exists():
-        read = load_named_suites(request.suites, request.cases_per_block)
+        dataset = job.verified("dataset").path if request.held_out else None
+        read = load_named_suites(suites_of(request, dataset), request.cases_per_block)
         job.agreed("suite", read.sha256)
         atomic_write(kept, read.to_json())
     suite = read_suite(kept)

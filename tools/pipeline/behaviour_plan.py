@@ -7,17 +7,17 @@ from typing import Any, Literal
 
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.scaffold import HARD_SUITE, NEAR_MISS_SUITE, SUITE
-from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec, check_arc
+from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec, check_arc, parse_fields
 from tunesmith.tools.suites.loading import BUNDLED
 
 Pace = Literal["fast", "full"]
 
 
-# Rows, near misses, rehearsal rows, calibration samples, cases of each block (0: all): what a pace buys. How to train
-# and to quantize is left to the stages, which know the model and the rows by then.
+# Rows, near misses, rehearsal rows, rows held out as cases, calibration samples, cases of each block (0: all): what a
+# pace buys. How to train and to quantize is left to the stages, which know the model and the rows by then.
 _PACES: dict[Pace, dict[str, int]] = {
-    "fast": {"rows": 130, "near": 40, "rehearsal": 60, "samples": 64, "cases": 40},
-    "full": {"rows": 560, "near": 120, "rehearsal": 180, "samples": 128, "cases": 0},
+    "fast": {"rows": 160, "near": 50, "rehearsal": 60, "held_out": 30, "samples": 64, "cases": 40},
+    "full": {"rows": 600, "near": 120, "rehearsal": 180, "held_out": 100, "samples": 128, "cases": 0},
 }
 
 
@@ -42,9 +42,10 @@ def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str =
         ("inspect", {}),
         ("base", {"model": model}),
         *([("base", {"model": teacher, "role": "teacher"})] if teacher else []),
-        ("baseline", {"suites": suites, "cases_per_block": sizes["cases"], **tokens}),
+        # Rows come first: some of them, and what a person marks, are the cases whose right answers are known.
         ("generate", generate),
-        ("critique", {"suites": suites, "on_leak": "drop"}),
+        ("critique", {"suites": suites, "on_leak": "drop", "held_out": sizes["held_out"]}),
+        ("baseline", {"suites": suites, "held_out": True, "cases_per_block": sizes["cases"], **tokens}),
         ("preflight", {"rows": 4} if pace == "fast" else {}),
         ("train", {}),
         ("evaluate", {"arm": "adapter", **tokens}),
@@ -53,7 +54,7 @@ def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str =
         ("evaluate", {"arm": "quantized", **tokens}),
         ("deploy", {"arm": "quantized"}),
     ]
-    specs = tuple(StepSpec(stage=stage, fields=fields) for stage, fields in steps)
+    specs = tuple(StepSpec(stage=stage, fields=parse_fields(stage, fields)) for stage, fields in steps)
     plan = ArcPlan(name=behaviour.name, goal=f"{behaviour.when}: {behaviour.what}", steps=specs)
     check_arc(plan, have=())
     return plan

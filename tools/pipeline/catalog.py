@@ -102,7 +102,7 @@ STAGES: tuple[Entry, ...] = (
         "tunesmith.tools.data.critique",
         "tunesmith.tools.data.critique_job",
         "validate, deduplicate and check the rows against every suite",
-        ("rows", "suite"),
+        ("base", "rows"),
         "dataset",
         words=r"critique|duplicat|\bclean|filter|leak|judge.*rows|check.*(rows|data)",
     ),

@@ -16,7 +16,15 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal
 from tunesmith.tools.data.description import Description, DescriptionDraft, Example, described, missing
 from tunesmith.tools.data.example_behaviour import ExampleBehaviour
-from tunesmith.tools.data.scaffold import HARD_SUITE, SPEC, SUITE, behaviour_of, rules_of, write_behaviour
+from tunesmith.tools.data.scaffold import (
+    HARD_SUITE,
+    NEAR_MISS_SUITE,
+    SPEC,
+    SUITE,
+    behaviour_of,
+    rules_of,
+    write_behaviour,
+)
 from tunesmith.tools.evaluation.prompts import candidates
 from tunesmith.tools.pipeline import plan_file
 from tunesmith.tools.pipeline.behaviour_plan import Pace, plan_for
@@ -143,7 +151,11 @@ def test_its_plan_is_a_whole_arc_that_can_be_carried_out(pace: Pace, tmp_path: P
     stages = [spec.stage for spec in plan.steps]
     assert stages[0] == "inspect" and stages[-1] == "deploy" and stages.count("evaluate") == 2
     asked = {spec.stage: spec.fields.get("suites") for spec in plan.steps}
-    assert asked["baseline"] == asked["critique"] == [str(folder / SUITE), "general", "tools", str(folder / HARD_SUITE)]
+    beside = [str(folder / NEAR_MISS_SUITE), str(folder / HARD_SUITE)]
+    assert asked["baseline"] == asked["critique"] == [str(folder / SUITE), "general", "tools", *beside]
+    held = {spec.stage: spec.fields.get("held_out") for spec in plan.steps}
+    assert held["critique"] >= 30 and held["baseline"] is True
+    assert stages.index("generate") < stages.index("critique") < stages.index("baseline") < stages.index("train")
     written = tmp_path / "plan.yaml"
     steps = [{"stage": spec.stage, **spec.fields} for spec in plan.steps]
     written.write_text(yaml.safe_dump({"name": plan.name, "goal": plan.goal, "steps": steps}))
@@ -153,7 +165,7 @@ def test_its_plan_is_a_whole_arc_that_can_be_carried_out(pace: Pace, tmp_path: P
 
 def test_without_a_teacher_the_model_writes_its_own_rows(tmp_path: Path) -> None:
     plan = plan_for(write_behaviour(COOKING, tmp_path), "fast", model="./mine", teacher="")
-    assert [spec.fields for spec in plan.steps if spec.stage == "base"] == [{"model": "./mine"}]
+    assert [spec.fields for spec in plan.steps if spec.stage == "base"] == [{"model": str(Path("mine").absolute())}]
     assert next(spec.fields["writer"] for spec in plan.steps if spec.stage == "generate") == "base"
 
 
@@ -166,7 +178,7 @@ def test_the_demo_is_planned_as_any_other_behaviour() -> None:
     ("change", "match"),
     [
         ({"kind": "magic"}, "kind is .magic.; leave it out"),
-        ({"examples": []}, "behaviour.yaml: examples: "),
+        ({"examples": []}, "behaviour.yaml has 0 examples, 3 are needed"),
         ({"rules": [{"says": "good", "type": "llm-rubric", "value": "is good"}]}, "asks a model"),
         ({"rules": [{"says": "odd", "type": "regex", "value": "("}]}, "regex .* is not valid"),
         ({"colour": "red"}, "colour: "),

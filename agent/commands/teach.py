@@ -1,0 +1,139 @@
+"""`tunesmith teach FILE`: the whole way for a described behaviour, from its file to the served model, without a talk.
+
+What the file leaves out is proposed in code and shown beside what was said; it may be changed in the folder that is
+written. The plan is a written plan like any other, with its prices, its approvals and its record.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+
+from tunesmith.agent.commands import render, run_steps
+from tunesmith.agent.commands.output import Output
+from tunesmith.agent.commands.settings import Settings
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.yaml_file import read_yaml
+from tunesmith.tools.data.behaviour import SPEC_FILE, load_behaviour
+from tunesmith.tools.data.scaffold import REHEARSAL, SUITE, write_behaviour
+from tunesmith.tools.data.spec import Attribute, Spec
+from tunesmith.tools.pipeline.behaviour_plan import plan_for
+from tunesmith.tools.pipeline.forecast import check_ahead
+from tunesmith.tools.pipeline.plan_file import ArcPlan
+from tunesmith.tools.pipeline.workspace import Workspace
+
+_WRITER = "bundled-driver"
+_VALUES_SHOWN = 8
+_CHARACTERS = 400
+_PARTS = ("when", "what", "never", "attributes", "answer", "rules", "criteria", "near_misses")
+_NAMES_OF = {"attributes": ("attributes", "fields", "labels"), "answer": ("answer",)}
+"""Words of a user's file that say something of a part, where it is not the part's own name."""
+
+
+def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
+    """Propose what is missing, write the behaviour's folder, and carry out its plan; with --plan-only, price it."""
+    path = Path(args.file).expanduser()
+    spec = load_behaviour(str(path))
+    said = said_parts(path)
+    folder = _folder(spec, path, store.home / "behaviours")
+    # No model is served beside another, so one that writes its own rows is its own teacher.
+    plan = plan_for(folder, args.pace, model=args.model, teacher="" if args.model == _WRITER else _WRITER)
+    shown = document(spec, said, folder, plan)
+    view = Group(
+        spec_view(spec, said), render.plain(f"the behaviour is in {folder}; change any field of {SPEC_FILE} there")
+    )
+    if not args.plan_only:
+        out.console.print(view)
+        return run_steps.whole(plan, args, settings, store, out, beside=shown)
+    ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
+    prices = check_ahead(ws, plan)
+    priced = [{"stage": p.stage, "estimated_seconds": p.estimate.seconds if p.estimate else None} for p in prices]
+    total = sum(price.estimate.seconds for price in prices if price.estimate)
+    out.document(
+        {**shown, "prices": priced, "estimated_seconds": total}, Group(view, render.forecast_table(plan.name, prices))
+    )
+    return 0
+
+
+def said_parts(path: Path) -> frozenset[str]:
+    """The parts of a behaviour that its file says itself; the others are proposed."""
+    document = read_yaml(path / SPEC_FILE if path.is_dir() else path, "behaviour", through_link=True)
+    given = {name for name, value in document.items() if value} if isinstance(document, dict) else set()
+    return frozenset(part for part in _PARTS if given & set(_NAMES_OF.get(part, (part,))))
+
+
+def _folder(spec: Spec, path: Path, parent: Path) -> Path:
+    """The behaviour's folder: the one that was named, or that holds this very spec; else a new one below `parent`.
+
+    Raises BadInput for what no folder can be made of.
+    """
+    named = path if path.is_dir() else path.parent if path.name == SPEC_FILE else None
+    if named is not None and (named / SUITE).is_file() and (named / REHEARSAL).is_file():
+        return named
+    for folder in sorted(parent.glob(f"{spec.name}*")):
+        try:
+            if load_behaviour(str(folder)).sha256 == spec.sha256 and (folder / SUITE).is_file():
+                return folder
+        except BadInput:
+            continue  # another one, broken by hand
+    return write_behaviour(spec, parent)
+
+
+def document(spec: Spec, said: frozenset[str], folder: Path, plan: ArcPlan) -> dict[str, Any]:
+    """The behaviour and its plan, as `--json` prints them."""
+    return {
+        "behaviour": spec.name,
+        "folder": str(folder),
+        "spec": spec.model_dump(mode="json", exclude_defaults=True),
+        "proposed": [name for name in _PARTS if name not in said],
+        "plan": plan.model_dump(mode="json"),
+    }
+
+
+def spec_view(spec: Spec, said: frozenset[str]) -> RenderableType:
+    """The whole behaviour as one table: what was said, and what was proposed."""
+    by = {name: "said" if name in said else "proposed" for name in _PARTS}
+    rows: list[list[str]] = [[name, getattr(spec, name), by[name]] for name in ("when", "what", "never")]
+    rows += [[f"attribute {a.name}", _attribute(a), by["attributes"]] for a in spec.attributes]
+    rows.append(["answer", _answer(spec), by["answer"]])
+    rows += [["rule", rule.says, by["rules"]] for rule in spec.rules]
+    rows += [["criterion", text, by["criteria"]] for text in spec.criteria]
+    told = (
+        f"{len(spec.near_misses)} of yours; the writer adds more" if spec.near_misses else "the writer thinks them up"
+    )
+    rows.append(["near misses", told, by["near_misses"]])
+    rows += [["example", f"{e.prompt} => {e.answer}", "said"] for e in spec.examples]
+    cells = [[name, _short(text), whose] for name, text, whose in rows]
+    return render.rows_table(["part", spec.name, "by"], cells, exact=True)
+
+
+def _short(text: str) -> str:
+    flat = text.replace("\n", "\\n")
+    return flat if len(flat) <= _CHARACTERS else f"{flat[:_CHARACTERS]}…"
+
+
+def _attribute(attribute: Attribute) -> str:
+    names = [f"{n} ({v.means})" if v.means else n for n, v in attribute.values.items()]
+    told: list[str] = [attribute.kind]
+    if names:
+        told.append(", ".join(names[:_VALUES_SHOWN]) + (" …" if len(names) > _VALUES_SHOWN else ""))
+    elif attribute.means:
+        told.append(attribute.means)
+    if attribute.absent_share:
+        shown = "null" if attribute.absent_as is None else repr(attribute.absent_as)
+        told.append(f"absent in {attribute.absent_share:.0%}, then {shown}")
+    for name, values in attribute.absent_where.items():
+        told.append(f"absent where {name} is {' or '.join(values)}")
+    return "; ".join(told) + ("" if attribute.shown else "; only makes messages differ")
+
+
+def _answer(spec: Spec) -> str:
+    if spec.answer.form == "written":
+        return "written by the writer, held to the rules"
+    told = f"composed by code as {spec.answer.form}"
+    told += f": {spec.answer.template}" if spec.answer.template else ""
+    return told + (f"; else {spec.answer.otherwise!r}" if spec.answer.otherwise else "")

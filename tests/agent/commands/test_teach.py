@@ -1,0 +1,95 @@
+"""`teach`: from what a user would say to a priced plan, with what was proposed told apart from what was said."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.fixtures import FIXTURES, warm
+from tunesmith.memory.store import Store
+
+SAID: dict[str, Any] = {
+    "say": "Turn my notes about plants into the plant and how much water it gets.",
+    "what": "one line: PLANT gets LITRES. LITRES is a number with one decimal, or - where none is said.",
+    "fields": {"PLANT": "the plant in the note", "LITRES": "how much, or a dash"},
+    "examples": [
+        {"prompt": "the fern needs 2.5 litres", "answer": "fern gets 2.5"},
+        {"prompt": "Give 1.0 to the ivy, please.", "answer": "ivy gets 1.0"},
+        {"prompt": "water the palm", "answer": "palm gets -"},
+    ],
+}
+
+
+def said(folder: Path, **changes: object) -> Path:
+    path = folder / "description.yaml"
+    path.write_text(yaml.safe_dump({name: value for name, value in {**SAID, **changes}.items() if value is not None}))
+    return path
+
+
+def teach(home: Path, *args: object) -> subprocess.CompletedProcess[str]:
+    env = {"TUNESMITH_HOME": str(home), "TUNESMITH_VLLM": str(FIXTURES / "stub_chat.py")}
+    return warm.run(["teach", *map(str, args)], os.environ | env, cwd=home.parent)
+
+
+def test_what_a_user_would_say_becomes_a_priced_plan_and_nothing_is_started(tmp_path: Path) -> None:
+    done = teach(tmp_path / "home", said(tmp_path), "--pace", "fast", "--plan-only", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert set(told["proposed"]) == {"when", "never", "answer", "rules", "criteria", "near_misses"}
+    assert told["spec"]["when"] == SAID["say"], "of what nobody said, the wish stands for it"
+    names = {a["name"]: a for a in told["spec"]["attributes"]}
+    assert names["LITRES"]["absent_as"] == "-" and told["spec"]["answer"]["template"] == "{PLANT} gets {LITRES}"
+    assert told["estimated_seconds"] > 60 and len(told["prices"]) == len(told["plan"]["steps"])
+    suites = {path.name for path in (Path(told["folder"]) / "suites").iterdir()}
+    assert suites == {"target.yaml", "over-trigger.yaml", "adversarial.yaml"}, "near misses are guarded from the start"
+    assert Store(tmp_path / "home").runs() == []
+
+
+def test_the_same_words_are_one_behaviour_and_other_words_another(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    folders = [
+        json.loads(teach(home, said(tmp_path, **changes), "--plan-only", "--json").stdout)["folder"]
+        for changes in ({}, {}, {"never": "guess"})
+    ]
+    assert folders[0] == folders[1] != folders[2]
+    edited = Path(folders[0]) / "behaviour.yaml"
+    edited.write_text(edited.read_text().replace("how much, or a dash", "litres, or a dash"))
+    told = json.loads(teach(home, edited, "--plan-only", "--json").stdout)
+    assert told["folder"] == folders[0] and told["proposed"] == ["near_misses"], "what was edited there is said"
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"examples": SAID["examples"][:2]}, "has 2 examples, 3 are needed"),
+        ({"examples": None}, "has 0 examples"),
+        ({"fields": 3}, "fields are lists of names"),
+        ({"kolour": "red"}, "kolour"),
+    ],
+)
+def test_only_what_nothing_can_stand_for_is_refused(changes: dict[str, object], wanted: str, tmp_path: Path) -> None:
+    done = teach(tmp_path / "home", said(tmp_path, **changes), "--json", "--yes")
+    assert done.returncode == 2 and wanted in json.loads(done.stdout)["message"]
+    assert Store(tmp_path / "home").runs() == [] and not (tmp_path / "home" / "behaviours").exists()
+
+
+def test_examples_alone_are_enough(tmp_path: Path) -> None:
+    alone = dict.fromkeys(("say", "what", "fields"))
+    told = json.loads(teach(tmp_path / "home", said(tmp_path, **alone), "--plan-only", "--json").stdout)
+    assert {"when", "what", "never"} <= set(told["proposed"]) and told["spec"]["rules"]
+
+
+def test_without_a_terminal_nothing_is_bought_and_what_waits_is_one_document(tmp_path: Path) -> None:
+    done = teach(tmp_path / "home", said(tmp_path), "--pace", "fast", "--json")
+    assert done.returncode == 3, done.stderr
+    told = json.loads(done.stdout)
+    assert told["stage"] == "base" and told["plan_hash"] and told["exit_code"] == 3
+    assert next(step["stage"] for step in told["plan"]["steps"]) == "inspect" and told["run"]
+    [*_, step] = Store(tmp_path / "home").steps()
+    assert (step.stage, step.status) == ("base", "planned")

@@ -1,0 +1,122 @@
+"""Rows that become cases: their answers are known, nothing like them is trained on, and a person's word comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tunesmith.memory.marks import Decision, Mark, add_mark, marks_of
+from tunesmith.memory.records import KEEP, TrainingRow, Verdict
+from tunesmith.memory.store import Store
+from tunesmith.tools.data.behaviour import spec_of
+from tunesmith.tools.data.critique import CritiqueRequest
+from tunesmith.tools.data.critique_job import Critic
+from tunesmith.tools.data.held_out import KIND, hold_out
+from tunesmith.tools.data.leakage import LeakGate
+from tunesmith.tools.data.spec_suites import write_held_out
+from tunesmith.tools.suites.grading import Response, grade
+from tunesmith.tools.suites.loading import load_suites
+
+EXAMPLES = [
+    ("the fern needs 2.5 litres", "fern gets 2.5"),
+    ("Give 1.0 to the ivy", "ivy gets 1.0"),
+    ("water the palm", "palm gets -"),
+]
+SPEC = spec_of(
+    {
+        "name": "water",
+        "say": "what a plant gets",
+        "what": "PLANT gets LITRES",
+        "fields": {"PLANT": "plant", "LITRES": "how much, or a dash"},
+        "examples": [{"prompt": p, "answer": a} for p, a in EXAMPLES],
+    },
+    "test",
+)
+PLANTS = ["oak", "elm", "birch", "maple", "cedar", "willow", "cherry", "apple", "plum", "quince", "hazel", "rowan"]
+WORDS = ["yesterday", "my", "neighbour", "said", "that", "this", "old", "tree", "behind", "our", "shed", "again"]
+
+
+def row(number: int, plant: str, text: str = "", origin: str = "generated", kept: bool = True) -> TrainingRow:
+    message = (
+        text or f"{WORDS[number % len(WORDS)]} {plant} {WORDS[(number * 7) % len(WORDS)]} {plant[::-1]} {number}.5"
+    )
+    answer = f"{plant} gets {number}.5" if origin == "generated" else "It is a tree."
+    verdict = Verdict(KEEP) if kept else Verdict("rule")
+    turns = [{"role": "user", "content": message}], [{"role": "assistant", "content": answer}]
+    return TrainingRow(f"w{number:05d}", origin, *turns, {"text": message}, verdict=verdict)
+
+
+ROWS = [row(n, plant) for n, plant in enumerate(PLANTS)]
+
+
+def mark(of: TrainingRow, decision: Decision, answer: str = "") -> Mark:
+    was = of.completion[0]["content"]
+    return Mark("water", "r1", "s1", of.row_id, decision, of.prompt[0]["content"], answer or was, was)
+
+
+def held_rows(rows: Sequence[TrainingRow]) -> list[str]:
+    return [one.row_id for one in rows if one.verdict and one.verdict.kind == KIND]
+
+
+def test_cases_are_kept_rows_with_their_answers_and_pass_with_those_alone(tmp_path: Path) -> None:
+    held = hold_out(SPEC, [*ROWS, row(90, "yew", kept=False)], [], 5, 85)
+    assert len(held.written) == 5 and held.cases == 5 and len(held_rows(held.rows)) >= 5
+    write_held_out(SPEC, tmp_path, held.gold, held.written, held.near_misses)
+    cases = load_suites([tmp_path / "held-out.yaml"]).cases
+    answers = [Response(text=example.answer) for example in held.written]
+    passed = [[grade(case, answer).passed for answer in answers] for case in cases]
+    assert passed == [[own == other for other in range(5)] for own in range(5)], "each by its own answer and no other"
+
+
+def test_nothing_like_a_case_is_trained_on() -> None:
+    twins = [row(50 + n, plant, text=ROWS[n].prompt[0]["content"].upper()) for n, plant in enumerate(PLANTS)]
+    held = hold_out(SPEC, [*ROWS, *twins], [], 6, 85)
+    gate = LeakGate(load_cases(held.written), SPEC.slot, 85)
+    left = [one for one in held.rows if one.kept]
+    assert left and not [one for one in left if gate.check(one.row_id, [one.prompt[0]["content"]])]
+    assert len(held_rows(held.rows)) > len(held.written), "with a case its twin goes"
+
+
+def load_cases(examples: Sequence[object]) -> list[object]:
+    from tunesmith.tools.suites.case import Case
+
+    return [
+        Case(case_id=f"c{n}", suite="s", messages=(), vars={SPEC.slot: example.prompt})  # type: ignore[attr-defined]
+        for n, example in enumerate(examples)
+    ]
+
+
+def test_what_a_person_put_right_comes_first_and_half_as_many_near_misses_go_along(tmp_path: Path) -> None:
+    near = [row(200 + n, plant, text=f"What is a {plant}?", origin="near_miss") for n, plant in enumerate(PLANTS)]
+    marks = [mark(ROWS[3], "edit", "maple gets -"), mark(ROWS[4], "keep"), mark(ROWS[5], "drop")]
+    held = hold_out(SPEC, [*ROWS, *near], marks, 4, 85)
+    assert [example.answer for example in held.gold] == ["maple gets -", "cedar gets 4.5"]
+    assert len(held.written) == 2 and len(held.near_misses) == 2
+    assert not hold_out(SPEC, ROWS, [mark(ROWS[3], "edit", "no such form")], 0, 85).gold, "it breaks a rule of today"
+
+
+def test_marks_drop_correct_and_overrule_the_reader(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    doubted = row(60, "larch")
+    doubted.attributes["problem"] = "reading: PLANT was drawn as 'larch' and read as 'loch'"
+    for one in (
+        mark(ROWS[0], "keep"),
+        mark(ROWS[0], "drop"),
+        mark(ROWS[1], "edit", "elm gets -"),
+        mark(doubted, "keep"),
+    ):
+        add_mark(store, one)
+    marks = marks_of(store, "water")
+    assert [one.decision for one in marks] == ["drop", "edit", "keep"], "the last word on a message counts"
+    assert marks_of(store, "other") == []
+    critic = Critic(SPEC, [], CritiqueRequest(embeddings=False), marks)
+    judged = critic.judge([*ROWS[:3], doubted])
+    assert [str(one.verdict).split(":")[0] for one in judged] == ["marked", "keep", "keep", "keep"]
+    assert judged[1].completion[0]["content"] == "elm gets -"
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_without_marks_and_a_number_nothing_is_held_out(count: int) -> None:
+    assert len(hold_out(SPEC, ROWS, [], count, 85).written) == count

@@ -1,0 +1,98 @@
+"""Rows that become test cases instead of training rows: their right answers are known, by a person or by construction.
+
+What a person marked comes first, then kept rows in an order that nothing but their text decides. Whatever is like a
+case, by the measure of the leakage gate, leaves the training rows with it: a cluster is held out whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tunesmith.memory.marks import Mark
+from tunesmith.memory.records import TrainingRow, Verdict
+from tunesmith.tools.data.answer_rules import broken_rule
+from tunesmith.tools.data.description import Example
+from tunesmith.tools.data.leakage import LeakGate
+from tunesmith.tools.data.similarity import normal
+from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.suites.case import Case
+
+KIND = "held out"
+_GOLD_SHARE = 0.2
+"""Of the behaviour's kept rows, so many marks become cases where no number was asked for; the others train."""
+_NEAR_SHARE = 0.34
+"""Of the near misses, so many at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """The cases, and the rows with those that became cases, or are like one, taken out."""
+
+    rows: list[TrainingRow]
+    gold: tuple[Example, ...] = ()
+    written: tuple[Example, ...] = ()
+    near_misses: tuple[str, ...] = ()
+
+    @property
+    def cases(self) -> int:
+        """How many cases there are."""
+        return len(self.gold) + len(self.written) + len(self.near_misses)
+
+
+def hold_out(spec: Spec, rows: Sequence[TrainingRow], marks: Sequence[Mark], count: int, threshold: float) -> HeldOut:
+    """Take `count` cases of the target out of judged rows, marks among them, and half as many near misses."""
+    own = sorted((row for row in rows if row.kept and row.origin == "generated"), key=_drawn)
+    near = sorted((row for row in rows if row.kept and row.origin == "near_miss"), key=_drawn) if count else []
+    gold = _gold(spec, marks, max(count, round(_GOLD_SHARE * len(own))))
+    marked = {normal(example.prompt, digits_count=True) for example in gold}
+    others = [row for row in own if normal(text_of(spec, row), digits_count=True) not in marked]
+    chosen = others[: max(0, count - len(gold))]
+    near = near[: min(count // 2, round(_NEAR_SHARE * len(near)))]
+    if not (gold or chosen or near):
+        return HeldOut(list(rows))
+    cases = [_case(spec, f"{spec.name}-gold-{n:02d}", example.prompt) for n, example in enumerate(gold, 1)]
+    cases += [_case(spec, row.row_id, text_of(spec, row)) for row in (*chosen, *near)]
+    gate, ids = LeakGate(cases, spec.slot, threshold), {row.row_id for row in (*chosen, *near)}
+    return HeldOut(
+        [_without_cases(spec, row, ids, gate) for row in rows],
+        gold=tuple(gold),
+        written=tuple(Example(prompt=text_of(spec, row), answer=answer_of_row(row)) for row in chosen),
+        near_misses=tuple(text_of(spec, row) for row in near),
+    )
+
+
+def text_of(spec: Spec, row: TrainingRow) -> str:
+    """A row's own text: what the behaviour's prompt is around, or the whole prompt of an ordinary row."""
+    return spec.text_of(str(row.prompt[-1].get("content") or ""))
+
+
+def answer_of_row(row: TrainingRow) -> str:
+    """What the row answers last."""
+    return str(row.completion[-1].get("content") or "")
+
+
+def _gold(spec: Spec, marks: Sequence[Mark], most: int) -> list[Example]:
+    """What a person found right or put right, corrections and new marks first; none that breaks a rule of today."""
+    right = [m for m in marks if m.gold and m.answer.strip() and not broken_rule(spec.rules, m.answer)]
+    right.sort(key=lambda mark: (mark.decision == "keep", -mark.at))
+    return [Example(prompt=mark.message, answer=mark.answer) for mark in right[:most]]
+
+
+def _drawn(row: TrainingRow) -> str:
+    return hashlib.sha256(str(row.prompt[-1].get("content")).encode()).hexdigest()
+
+
+def _case(spec: Spec, identity: str, text: str) -> Case:
+    return Case(case_id=identity, suite=KIND, messages=({"role": "user", "content": text},), vars={spec.slot: text})
+
+
+def _without_cases(spec: Spec, row: TrainingRow, ids: set[str], gate: LeakGate) -> TrainingRow:
+    if not row.kept:
+        return row
+    if row.row_id in ids:
+        return replace(row, verdict=Verdict(KIND, "a case of its own"))
+    ordinary = row.origin != "generated"
+    pair = gate.check(row.row_id, [text_of(spec, row)], digits_count=ordinary)
+    return replace(row, verdict=Verdict(KIND, str(pair))) if pair else row

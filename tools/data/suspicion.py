@@ -1,0 +1,69 @@
+"""Which rows a person should look at first: what a reader or judge doubted, late attempts, answers that stand out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tunesmith.memory.records import TrainingRow
+from tunesmith.tools.data.example_values import parsed
+from tunesmith.tools.data.faults import ORDINARY
+from tunesmith.tools.data.held_out import answer_of_row, text_of
+from tunesmith.tools.data.spec import Spec
+
+SHOWN_FIRST = 20
+"""Before the first training of a behaviour."""
+_DOUBTED = ("reading", "kind", "value", "label", "judge")
+"""Kinds of verdict that another eye may overrule; the others are facts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A row to look at, with why."""
+
+    row: TrainingRow
+    message: str
+    answer: str
+    score: float
+    why: str
+
+
+def suspects(spec: Spec | None, rows: Sequence[TrainingRow]) -> list[Suspect]:
+    """The rows that are no ordinary ones, those that would be trained on first, and of them the most suspicious."""
+    own = [row for row in rows if row.origin not in ORDINARY]
+    lengths = sorted(len(answer_of_row(row)) for row in own)
+    usual = lengths[len(lengths) // 2] if lengths else 0
+    found = []
+    for row in own:
+        message = text_of(spec, row) if spec else str(row.prompt[-1].get("content") or "")
+        score, why = _suspicion(spec, row, usual)
+        found.append(Suspect(row, message, answer_of_row(row), score, why))
+    return sorted(found, key=lambda suspect: (left_out(suspect.row), -suspect.score, suspect.row.row_id))
+
+
+def left_out(row: TrainingRow) -> bool:
+    """Whether a row will not be trained on, as far as is known."""
+    return row.dropped or (row.verdict is None and bool(row.attributes.get("problem")))
+
+
+def _suspicion(spec: Spec | None, row: TrainingRow, usual: int) -> tuple[float, str]:
+    doubts: list[tuple[float, str]] = []
+    answer = answer_of_row(row)
+    problem = str(row.verdict) if row.dropped else str(row.attributes.get("problem") or "")
+    if problem:
+        doubts.append((0.9 if problem.split(":")[0] in _DOUBTED else 0.4, f"dropped: {problem}"))
+    for name, told in (("of_kind", "of the kind"), ("judged", "right")):
+        share = row.attributes.get(name)
+        if isinstance(share, int | float) and share < 1:
+            doubts.append((1 - float(share), f"{told} with {float(share):.0%}"))
+    attempt = int(row.attributes.get("attempt") or 1)
+    if attempt > 1:
+        doubts.append((0.15 * (attempt - 1), f"written at attempt {attempt}"))
+    if usual and len(answer) > 2 * usual + 20:
+        doubts.append((0.3, "its answer is long"))
+    if spec and spec.answer.form != "written" and parsed(spec, answer) == []:
+        doubts.append((0.25, "its answer says that there is nothing"))
+    total = 1.0
+    for score, _ in doubts:
+        total *= 1 - min(score, 0.99)
+    return 1 - total, "; ".join(text for _, text in sorted(doubts, reverse=True)) or "nothing in particular"
