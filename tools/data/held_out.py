@@ -14,6 +14,7 @@ from tunesmith.memory.marks import Mark
 from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.description import Example
+from tunesmith.tools.data.faults import ORDINARY
 from tunesmith.tools.data.leakage import LeakGate
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
@@ -43,7 +44,7 @@ class HeldOut:
 
 def hold_out(spec: Spec, rows: Sequence[TrainingRow], marks: Sequence[Mark], count: int, threshold: float) -> HeldOut:
     """Take `count` cases of the target out of judged rows, marks among them, and half as many near misses."""
-    own = sorted((row for row in rows if row.kept and row.origin == "generated"), key=_drawn)
+    own = sorted((row for row in rows if row.kept and _can_be_asked(row)), key=_drawn)
     near = sorted((row for row in rows if row.kept and row.origin == "near_miss"), key=_drawn) if count else []
     gold = _gold(spec, marks, max(count, round(_GOLD_SHARE * len(own))))
     marked = {normal(example.prompt, digits_count=True) for example in gold}
@@ -61,6 +62,12 @@ def hold_out(spec: Spec, rows: Sequence[TrainingRow], marks: Sequence[Mark], cou
         written=tuple(Example(prompt=text_of(spec, row), answer=answer_of_row(row)) for row in chosen),
         near_misses=tuple(text_of(spec, row) for row in near),
     )
+
+
+def _can_be_asked(row: TrainingRow) -> bool:
+    """Whether a row of the behaviour is one message and one answer, as a case is."""
+    plain = len(row.prompt) == 1 and len(row.completion) == 1 and not row.attributes.get("tools")
+    return plain and row.origin not in ORDINARY
 
 
 def text_of(spec: Spec, row: TrainingRow) -> str:
@@ -93,6 +100,5 @@ def _without_cases(spec: Spec, row: TrainingRow, ids: set[str], gate: LeakGate) 
         return row
     if row.row_id in ids:
         return replace(row, verdict=Verdict(KIND, "a case of its own"))
-    ordinary = row.origin != "generated"
-    pair = gate.check(row.row_id, [text_of(spec, row)], digits_count=ordinary)
+    pair = gate.check(row.row_id, [text_of(spec, row)], digits_count=row.origin in ORDINARY)
     return replace(row, verdict=Verdict(KIND, str(pair))) if pair else row
