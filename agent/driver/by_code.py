@@ -11,16 +11,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunesmith.agent.driver import describing, interview, plan_words, turn_errors
-from tunesmith.agent.driver.facts.answer import Answer, Asked, clip
+from tunesmith.agent.driver import describing, interview, odd_words, plan_words, turn_errors
+from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, find
 from tunesmith.agent.driver.facts.lookup import answer
 from tunesmith.agent.driver.inherit import inherited
 from tunesmith.agent.driver.planning import PlanFineTune, plan_fine_tune
 from tunesmith.agent.driver.state_summary import next_stages
 from tunesmith.agent.driver.turn_deps import Desk
-from tunesmith.agent.driver.understanding import small_talk
+from tunesmith.agent.driver.understanding import machine_questions, small_talk
 from tunesmith.agent.driver.understanding.entities import Sentence, sentence_of
-from tunesmith.agent.driver.understanding.orders import Order, order_of, pace_of, quantizes, wants_a_behaviour
+from tunesmith.agent.driver.understanding.orders import (
+    Order,
+    order_of,
+    pace_of,
+    quantizes,
+    unknown_arm,
+    wants_a_behaviour,
+)
 from tunesmith.agent.driver.understanding.query import Query
 from tunesmith.agent.driver.understanding.questions import query_of
 from tunesmith.memory.errors import BadInput, TunesmithError
@@ -79,7 +86,7 @@ def _decide(desk: Desk, s: Sentence) -> Said | Call | None:
         return Said("I did not catch that. Ask about a run, or say what a model should learn.")
     if opened := describing.open_interview(desk.store.home):
         return _interview(desk, opened, s)
-    for reads in (_page, _draft, _wants, _talk, _ordered, _asks, _follows):
+    for reads in (_around, _draft, _wants, _fits, _talk, _ordered, _asks, _follows, _odd):
         if (found := reads(desk, s)) is not None:
             return found
     return None
@@ -109,23 +116,15 @@ def _interview(desk: Desk, opened: describing.Interview, s: Sentence) -> Said:
     return Said(told, tool="describe_behaviour", arguments={"act": "answer"})
 
 
-# The page behind the last answer
-
-_PAGE = re.compile(
-    r"^(?:please )?(?:show|list|give|print|see|tell)?(?: me)?(?: the)?(?: whole)? ?(?:all|"
-    r"everything|every one|full|whole|the rest|more|page|full page|whole page|details?|long "
-    r"version|full list|whole list|all of (?:them|it))(?: of (?:it|them|that))?(?: please)?[.! "
-    r"?]*$"
-)
+def _around(desk: Desk, s: Sentence) -> Said | None:
+    """The page behind the last answer, or that answer once more."""
+    if (words := odd_words.page(desk, s)) is not None:
+        return Said(words, told="(the page is on the screen)")
+    return Said(words) if (words := odd_words.again(desk, s)) is not None else None
 
 
-def _page(desk: Desk, s: Sentence) -> Said | None:
-    if not _PAGE.match(s.text):
-        return None
-    if desk.page is None:
-        return Said("There is no longer version of the last answer; ask about a run, its cases, rows or settings.")
-    desk.show(desk.page())
-    return Said("That is the whole page.", told="(the page is on the screen)")
+def _odd(desk: Desk, s: Sentence) -> Said | None:
+    return Said(words) if (words := odd_words.odd(desk, s)) is not None else None
 
 
 # The plan that is proposed
@@ -169,13 +168,18 @@ def _value_now(desk: Desk, s: Sentence) -> str:
         return ""
 
 
+def _fits(desk: Desk, s: Sentence) -> Said | None:
+    """Whether a model would fit: before the terms, which such a question is full of."""
+    return _look_up(desk, found) if (found := machine_questions.fits(s)) else None
+
+
 # Orders
 
 _GO_ON = re.compile(
-    r"^(?:please |ok(?:ay)?,? |and |now |then |yes,? |alright,? )*(?:go on|continue|carry on|"
+    r"^(?:please |ok(?:ay)?,? |and |now |then |yes,? |alright,? |let us |lets |let's )*(?:go on|continue|carry on|"
     r"proceed|next(?: step| stage| one)?|the next(?: step| one)|go ahead|keep going|move on|and "
     r"now|what is next then|resume|do the next(?: step| one)?|following step|next please)(?: "
-    r"(?:please|then|now|with (?:it|the next step)|step))*[.!? ]*$"
+    r"(?:please|then|now|with (?:it|the next step|(?:run )?r\d+)|step))*[.!? ]*$"
 )
 _REPORT = re.compile(
     r"\b(?:write|make|create|generate|give|export|produce|build|open|show|need|want)\b.{0,24}\breports?\b|^report\b"
@@ -193,7 +197,7 @@ _DELETE = re.compile(
 
 def _ordered(desk: Desk, s: Sentence) -> Said | Call | None:
     if _GO_ON.match(s.text):
-        return _next(desk)
+        return _next(desk, s)
     if _REPORT.search(s.text) and not re.search(r"what .{0,20}report|report (?:says|said)", s.text):
         return _report(desk, s)
     if _STOP.match(s.text):
@@ -207,6 +211,11 @@ def _ordered(desk: Desk, s: Sentence) -> Said | Call | None:
     order = order_of(s)
     if order is None or (desk.draft is not None and order.stage != "inspect"):
         return None
+    if wrong := unknown_arm(s, order.stage):
+        there = (
+            "adapter, merged, quantized" if order.stage == "deploy" else "base, prompted, adapter, merged, quantized"
+        )
+        return Said(f"There is no “{clip(wrong, 30)}” model to {order.stage}; there are: {there}.")
     return call_of(desk, order)
 
 
@@ -215,19 +224,25 @@ def call_of(desk: Desk, order: Order) -> Said | Call:
     if order.stage == "inspect":
         return _look_up(desk, Query(kind="machine"))
     fields = inherited(desk.ws, order)
+    if order.unread:
+        was = f"it would be {fields[order.unread]}" if order.unread in fields else "it would be the usual"
+        return Said(
+            f"Which {order.unread}? As things are {was}. Say “{order.stage} with {order.unread}=…” with a value, "
+            f"and its price is shown before anything starts."
+        )
     checked = parse_fields(order.stage, fields)
     return Call(order.stage, {**checked, **({"run": order.run} if order.run else {})})
 
 
-def _next(desk: Desk) -> Said | Call:
-    run = desk.current_run()
+def _next(desk: Desk, s: Sentence) -> Said | Call:
+    run = find(desk.store, s.run) if s.run else desk.current_run()
     following = next_stages(desk.store, run)
     if not following:
         name = run.id if run else "no run"
         return Said(
             f"Every step of {name} is done. Ask “what should I try next?”, or say what another model should learn."
         )
-    return call_of(desk, Order(following[0], again=False))
+    return call_of(desk, Order(following[0], run=s.run, again=False))
 
 
 def _report(desk: Desk, s: Sentence) -> Said:
@@ -283,9 +298,29 @@ _FOLLOWS = re.compile(
 )
 
 
+_BARE_WHY = re.compile(
+    r"^(?:and |but |ok(?:ay)?,? |so |hm+,? )*(?:why(?: is that| so| not| was that)?|how come|"
+    r"and|so|really|meaning|explain(?: that| it)?)[?!. ]+$|^(?:and|but) ?(?:why|then)?\?*$"
+)
+
+
+def _why_so(desk: Desk, before: Query | None) -> Said:
+    """`why?` after an answer: the reason as far as the records hold one."""
+    if before is None:
+        return Said(f"Of what? {odd_words.CAN_ANSWER}")
+    about = before.model_copy(update={"aspect": "why"})
+    if before.kind not in ("step", "rows", "setting"):
+        about = Query(
+            kind="findings", run=before.run, arm=before.arm, block=before.block, aspect="why" if before.block else ""
+        )
+    return _look_up(desk, about)
+
+
 def _follows(desk: Desk, s: Sentence) -> Said | None:
     """A few words that change one thing of the question before: `and in r1?`, `what about the general block?`"""
     before = desk.last_query
+    if _BARE_WHY.match(s.text):
+        return _why_so(desk, before)
     if before is None or len(s.text.split()) > 9 or not _FOLLOWS.match(s.text):
         return None
     changed = {

@@ -11,6 +11,7 @@ from typing import Any
 
 from tunesmith.agent.driver.facts.answer import find
 from tunesmith.agent.driver.understanding.orders import Order
+from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import DECLINED, Step
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.workspace import Workspace
@@ -55,7 +56,21 @@ def inherited(ws: Workspace, order: Order) -> dict[str, Any]:
         fields.pop("behaviour", None)
     if order.stage in ("deploy", "evaluate") and (arm := _last_made(ws, run.id)):
         fields["arm"] = arm
-    return {**fields, **order.fields}
+    return {**fields, **order.fields, **_multiplied(order, fields, own)}
+
+
+def _multiplied(order: Order, fields: Mapping[str, Any], own: Step | None) -> dict[str, Any]:
+    """The fields that are to be a multiple of what they were in the run's newest such step. Raises BadInput."""
+    found: dict[str, Any] = {}
+    for name, factor in order.factors.items():
+        before = fields.get(name, own.request.get(name) if own else None)
+        if not isinstance(before, int | float) or not before:
+            raise BadInput(
+                f"{name} has no value yet that could be multiplied; say it outright, such as “{order.stage} with "
+                f"{name}=…”"
+            )
+        found[name] = round(before * factor) if isinstance(before, int) else before * factor
+    return found
 
 
 def _last_made(ws: Workspace, run: str) -> str:

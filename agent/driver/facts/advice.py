@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tunesmith.agent.commands.explain import estimated_seconds
 from tunesmith.agent.driver.facts import scores
-from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, listed
+from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, counted, listed
 from tunesmith.agent.driver.facts.artifacts import curve_lines
 from tunesmith.agent.driver.facts.results import evaluated_run
 from tunesmith.memory.errors import NotFound
@@ -17,7 +17,15 @@ from tunesmith.tools.evaluation.gate import broken_hops
 def answer(asked: Asked) -> Answer:
     """The findings of a run, as far as they were asked for. Raises NotFound without a run."""
     query = asked.query
-    topics = {"loss": _overfit, "best": _which_to_deploy, "why": _why, "list": _next}
+    topics = {
+        "loss": _overfit,
+        "best": _which_to_deploy,
+        "why": _why,
+        "list": _next,
+        "who": _prompt_alone,
+        "duration": _longer,
+        "count": _more_data,
+    }
     try:
         run = asked.run() if query.run else evaluated_run(asked)
     except NotFound:
@@ -104,6 +112,59 @@ def _overfit(asked: Asked, run: Run) -> Answer:
     told = [one.says for one in findings(asked.store, run.id) if one.kind in ("over-trained", "not over-trained")]
     first = told[0] if told else "Too few validation losses were kept to say whether it overfits."
     return Answer((f"{run.id}: {first}", *curve_lines(asked, trained[-1])[:2], *_general(asked, run)))
+
+
+def _longer(asked: Asked, run: Run) -> Answer:
+    """Whether training on would help, by the validation losses and what passes."""
+    found = findings(asked.store, run.id)
+    under = next((one for one in found if one.kind == "under-trained"), None)
+    over = next((one for one in found if one.kind == "over-trained"), None)
+    if under and under.next and under.next.stage != "train":
+        lines = [f"Rather not: {under.says}", _proposed(asked, run, under.next)]
+    elif under:
+        lines = [f"Yes: {under.says}", *([_proposed(asked, run, under.next)] if under.next else [])]
+    elif over:
+        lines = [f"No: {over.says}", *([_proposed(asked, run, over.next)] if over.next else [])]
+    else:
+        lines = ["The records show no need for it.", *_says_of(found, ("learned", "not learned", "not over-trained"))]
+    return Answer((f"{run.id}: {lines[0]}", *lines[1:5]))
+
+
+def _more_data(asked: Asked, run: Run) -> Answer:
+    """Whether more or other rows would help, by the findings that speak of rows."""
+    found = findings(asked.store, run.id)
+    about = [one for one in found if one.kind in ("form only", "rows narrow", "rows mislabelled")]
+    about += [one for one in found if one.next and one.next.stage == "generate" and one not in about]
+    if about:
+        lines = [f"Yes: {about[0].says}", *([_proposed(asked, run, about[0].next)] if about[0].next else [])]
+    else:
+        lines = ["No record asks for more rows.", *_says_of(found, ("learned", "not learned", "under-trained"))]
+    kept = sum(row.kept for step in asked.store.steps(run.id, status=DONE) if step.stage == "generate"
+               for row in asked.store.rows(step.id))  # fmt: skip
+    return Answer((f"{run.id}: {lines[0]}", *lines[1:4], f"{counted(kept, 'row')} of it were kept."))
+
+
+def _prompt_alone(asked: Asked, run: Run) -> Answer:
+    """Whether the best prompt does as well as the fine-tune: by the prompted arm, where it was measured."""
+    held = [one for one in scores.of_run(asked.store, run.id) if one.block == "target"]
+    prompted = next((one for one in held if one.arm == "prompted"), None)
+    others = "; ".join(f"{one.arm} {one.told}" for one in held if one.arm != "prompted")
+    if prompted is None:
+        return Answer(
+            (
+                f"{run.id}: unknown, the prompted arm was never measured; “evaluate the prompted base” does it, "
+                f"priced first.",
+                f"Of the target cases pass: {others}." if others else "No arm was measured yet.",
+            )
+        )
+    would = next((one.says for one in findings(asked.store, run.id) if one.kind == "the prompt would do"), "")
+    return Answer(
+        (f"{run.id}: {would or 'No: the prompt alone does not do as well.'} prompted {prompted.told}; {others}.",)
+    )
+
+
+def _says_of(found: list[Finding], kinds: tuple[str, ...]) -> list[str]:
+    return [clip(one.says, 220) for one in found if one.kind in kinds]
 
 
 def _general(asked: Asked, run: Run) -> list[str]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, day, find
+from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, day, find, listed
 from tunesmith.tools.core.format import duration
+from tunesmith.tools.pipeline import catalog
 
 _SHOWN = 5
 
@@ -27,6 +30,8 @@ def answer(asked: Asked) -> Answer:
         and query.stage in ("", row["stage"])
         and query.step in ("", row["step"])
     ]
+    if query.aspect == "status":
+        return _unasked(asked, chosen, run.id if run else "")
     of_kind = [row for row in chosen if query.decision in ("", row["decision"])]
     where = f" in {run.id}" if run else ""
     stage = f" of {query.stage}" if query.stage else ""
@@ -34,9 +39,9 @@ def answer(asked: Asked) -> Answer:
         what = {"no": "refused", "yes": "approved"}.get(query.decision, "decided")
         return Answer((f"Nothing{stage} was {what}{where}; {len(chosen)} plans{stage} were decided on in all.",))
     said = Counter(row["decision"] for row in chosen)
-    lines = [f"{said['yes']} plans{stage} were approved and {said['no']} refused{where}."]
+    lines = [f"{_plans(said['yes'], stage)} approved and {said['no']} refused{where}."]
     if query.decision:
-        lines = [f"{len(of_kind)} plans{stage} were {'approved' if query.decision == 'yes' else 'refused'}{where}:"]
+        lines = [f"{_plans(len(of_kind), stage)} {'approved' if query.decision == 'yes' else 'refused'}{where}:"]
     if query.aspect == "who":
         by = Counter(str(row["decided_by"]) for row in of_kind)
         lines.insert(0, "Decided by " + ", ".join(f"{_who(name)} ({n})" for name, n in by.most_common(4)) + ".")
@@ -58,6 +63,29 @@ def answer(asked: Asked) -> Answer:
         tuple(lines),
         lambda: render.rows_table(["approval", "run", "stage", "decision", "by", "reason", "when"], table, exact=True),
     )
+
+
+def _unasked(asked: Asked, decided: Sequence[Any], run: str) -> Answer:
+    """Whether an expensive step ran that nobody had agreed to."""
+    agreed = {row["step"] for row in decided if row["decision"] == "yes"}
+    steps = [s for one in asked.store.runs() if run in ("", one.id) for s in asked.store.steps(one.id)]
+    ran = [s for s in steps if s.started_at and catalog.BY_NAME[s.stage].expensive]
+    without = [s for s in ran if s.id not in agreed]
+    by = Counter(_who(row["decided_by"]) for row in decided if row["decision"] == "yes")
+    if without:
+        return Answer(
+            (f"{len(without)} of {len(ran)} expensive steps have no recorded yes: {listed([s.id for s in without])}.",)
+        )
+    return Answer(
+        (
+            f"No: each of the {len(ran)} expensive steps that ran had a yes before it began.",
+            "Given by " + ", ".join(f"{name} ({n})" for name, n in by.most_common(4)) + ".",
+        )
+    )
+
+
+def _plans(count: int, stage: str) -> str:
+    return f"{count} plan{stage} was" if count == 1 else f"{count} plans{stage} were"
 
 
 def _who(name: object) -> str:

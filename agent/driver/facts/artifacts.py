@@ -73,7 +73,13 @@ def _one(asked: Asked, made: Artifact) -> list[str]:
     line = " ← ".join(f"{up['kind']} {up['artifact']} ({up['stage']} {up['step']})" for up in lineage[:6])
     by = f"{step.stage} ({cite(step)}) made it {day(step.finished_at)}; sha256 {made.sha256[:12]}."
     told = [first, where, by, f"Made from: {line}." if line else "", _contents(made)]
-    order = {"path": [where, first, by], "lineage": [told[3], by, first], "when": [by, first, where]}
+    digest = f"The sha256 of {name} {made.id} of {made.run} is {made.sha256}."
+    order = {
+        "key": [digest, where, by],
+        "path": [where, first, by],
+        "lineage": [told[3], by, first],
+        "when": [by, first, where],
+    }
     lead = [one for one in order.get(asked.query.aspect, []) if one]
     return [*lead, *(one for one in told if one and one not in lead)]
 
@@ -113,7 +119,9 @@ def curve(asked: Asked) -> Answer:
     if not steps:
         raise NotFound(f"{run.id} has no training whose losses were kept.")
     done = [step for step in steps if step.status == DONE]
-    return Answer(tuple(curve_lines(asked, (done or steps)[-1])))
+    lines = curve_lines(asked, (done or steps)[-1])
+    leads = {"train_loss": "The training loss", "speed": "In "}.get(asked.query.field, "The validation")
+    return Answer(tuple(sorted(lines, key=lambda line: not line.startswith(leads))))
 
 
 def curve_lines(asked: Asked, step: Step) -> list[str]:
@@ -132,7 +140,8 @@ def curve_lines(asked: Asked, step: Step) -> list[str]:
     first, last = losses[0][1], losses[-1][1]
     mean = f", {result['train_loss']:.3f} on average" if isinstance(result.get("train_loss"), float) else ""
     lines.append(
-        f"The training loss went from {first:.3f} to {last:.3f} over {len(losses)} points{mean}: {_spark(losses)}"
+        f"The training loss of train ({cite(step)}) went from {first:.3f} to {last:.3f} over {len(losses)} points"
+        f"{mean}: {_spark(losses)}"
     )
     if len(validation) > 1:
         lines.append(
@@ -143,7 +152,7 @@ def curve_lines(asked: Asked, step: Step) -> list[str]:
     ]
     if isinstance(result.get("tokens_per_second"), float):
         told.append(f"{result['tokens_per_second']:.0f} tokens a second")
-    return [*lines, *([f"In {', '.join(told)}."] if told else [])]
+    return [*lines, *([f"In {', '.join(told)} ({cite(step)})."] if told else [])]
 
 
 def _spark(points: list[tuple[float, float]], width: int = 40) -> str:

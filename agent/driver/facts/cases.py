@@ -13,7 +13,7 @@ from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver.facts import scores
-from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, listed
+from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, listed, ordinary
 from tunesmith.agent.driver.facts.results import evaluated_run
 from tunesmith.agent.driver.understanding.words import vocabulary
 from tunesmith.memory.errors import BadInput, NotFound
@@ -30,10 +30,13 @@ def answer(asked: Asked) -> Answer:
     query = asked.query
     run = evaluated_run(asked)
     questions = asked_in(asked.store, run.id)
+    if query.aspect in ("count", "list") and not query.outcome and not query.text and not query.arm:
+        return _suite(asked, run, questions)
     if query.text:
-        named = matching(query.text, questions)
-        if named:
-            return _of_text(asked, run, named, questions)
+        for one in [run] if query.run else [run, *(r for r in ordinary(asked.store) if r.id != run.id)]:
+            told = _told_of(asked, one)
+            if told is not None:
+                return told
         return Answer(
             (f"No case of {run.id} speaks of “{clip(query.text, 80)}”; “which cases failed” lists what there is.",)
         )
@@ -44,9 +47,50 @@ def answer(asked: Asked) -> Answer:
         raise NotFound(f"{run.id} has no answers of the {arm} arm{_of(query.block)}; measured arms: {held}.")
     if query.outcome in ("lost", "gained", "flipped"):
         return _flips(asked, run, arm, given, questions)
+    if query.aspect == "list" and not query.outcome:
+        passed = sum(one.passed is True for one in given)
+        what = f"{query.block} cases" if query.block else "cases"
+        return _listed(
+            f"In {run.id} the {arm} model passes {passed} of {len(given)} {what}; its answers:", given, questions
+        )
     wanted = {"passed": True, "error": None}.get(query.outcome, False)
     chosen = [one for one in given if one.passed is wanted]
     return _listed(_headline(query.outcome, run, arm, query.block, chosen, given), chosen, questions)
+
+
+def _told_of(asked: Asked, run: Run) -> Answer | None:
+    """What the arms of a run answered to the case that the words speak of; None where it was asked no such case."""
+    questions = asked_in(asked.store, run.id)
+    given = {one.case_id for arm in _CHAIN if asked.query.arm in ("", arm)
+             for one in scores.results(asked.store, run.id, arm)}  # fmt: skip
+    text = asked.query.text
+    by_id = sorted((case for case in given if case.lower() in text.lower()), key=len, reverse=True)
+    named = by_id or [case for case in matching(text, questions) if case in given]
+    return _of_text(asked, run, named, questions) if named else None
+
+
+def _suite(asked: Asked, run: Run, questions: Mapping[str, str]) -> Answer:
+    """How many cases of which block a run was measured on, and some of them."""
+    query = asked.query
+    arm = _last_arm(asked.store, run.id)
+    given = scores.results(asked.store, run.id, arm)
+    counts = Counter(one.block for one in given)
+    told = ", ".join(f"{n} {block}" for block, n in counts.items())
+    first = f"{run.id} is measured on {len(given)} cases: {told}."
+    if query.block:
+        first = f"The {query.block} block of {run.id} has {counts[query.block]} cases, of {len(given)} in all ({told})."
+    chosen = [one for one in given if query.block in ("", one.block)]
+    lines = [first]
+    if query.aspect == "list" or query.block:
+        lines += [f"  {clip(one.case_id, 40)}{_said_as(questions.get(one.case_id, ''), 70)}" for one in chosen[:4]]
+        lines += [f"{len(chosen) - 4} more; “show all” lists them with the answers."] if len(chosen) > 4 else []
+    if suites := asked.store.artifacts(run.id, "suite"):
+        lines.append(f"The suite ({suites[-1].id}) lies in {suites[-1].path}.")
+    return Answer(tuple(lines), lambda: _page(chosen, questions), private=True, told=first)
+
+
+def _said_as(question: str, most: int) -> str:
+    return f": “{clip(question, most)}”" if question else ""
 
 
 def _last_arm(store: Store, run: str) -> str:
@@ -90,12 +134,12 @@ def _case_lines(one: EvalResult, questions: Mapping[str, str], among: int) -> li
     question, output = questions.get(one.case_id, ""), one.output or _calls(one) or "(nothing)"
     if among <= _FEW:
         return [
-            f"  {clip(one.case_id, 60)}: “{clip(question, 150)}”",
+            f"  {clip(one.case_id, 60)}{_said_as(question, 150)}",
             f"    answered: “{clip(output, 210)}”",
             *([f"    {clip(_reason(one), 160)}"] if not one.passed and _reason(one) else []),
         ]
     if among <= _SOME:
-        return [f"  {clip(one.case_id, 50)}: “{clip(question, 60)}”", f"    answered: “{clip(output, 100)}”"]
+        return [f"  {clip(one.case_id, 50)}{_said_as(question, 60)}", f"    answered: “{clip(output, 100)}”"]
     short = clip(one.case_id, 32)
     return [f"  {short}: “{clip(output, max(108 - len(short), 60))}”"]
 
@@ -140,6 +184,9 @@ def _flips(asked: Asked, run: Run, arm: str, given: Sequence[EvalResult], questi
     if query.outcome == "gained":
         first = f"{len(gained) or 'No'} {what} of {run.id} were gained from {other} to {arm}: {score}."
         return _listed(first, gained, questions, f"{len(lost)} were lost." if lost else "None was lost.")
+    if query.outcome == "flipped":
+        first = f"{len(lost) + len(gained)} {what} of {run.id} flipped from {other} to {arm}, {len(lost)} lost and "
+        return _listed(f"{first}{len(gained)} gained: {score}.", [*lost, *gained], questions)
     count = f"1 {one}" if len(lost) == 1 else f"{len(lost) or 'no'} {what}"
     first = (
         f"{'Yes' if lost else 'No'}: {count} of {run.id} {'was' if len(lost) == 1 else 'were'} lost "
@@ -163,7 +210,7 @@ def _of_text(asked: Asked, run: Run, named: Sequence[str], questions: Mapping[st
     case = named[0]
     if query.other_arm:
         arms = [query.other_arm, *arms]
-    lines = [f"{run.id}, case {clip(case, 60)}: “{clip(questions.get(case, ''), 220)}”"]
+    lines = [f"{run.id}, case {clip(case, 60)}{_said_as(questions.get(case, ''), 220)}"]
     facts: list[EvalResult] = []
     for arm in arms:
         for one in scores.results(store, run.id, arm):

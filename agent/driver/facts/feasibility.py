@@ -75,9 +75,63 @@ def answer(asked: Asked) -> Answer:
         raise NotFound(
             f"The shape of {clip(query.model, 60)} is not known here; say its size (such as 7b), or one of {known}."
         )
-    needs = needs_of(model, on_card=bool(query.card_gib) or _on_gpu(machine, vllm))
+    if query.aspect == "disk":
+        return Answer(tuple(_disk(model, machine, query.bits)))
+    asks_card = query.aspect == "gpu" and query.work not in ("merge",)
+    needs = needs_of(model, on_card=bool(query.card_gib) or asks_card or _on_gpu(machine, vllm))
     rooms = _rooms(machine, query.card_gib)
+    if query.aspect == "ram" and query.card_gib:
+        there = int(query.card_gib * GIB)
+        needs, rooms = (
+            needs_of(model, on_card=False),
+            {"RAM": Room(f"a machine of {query.card_gib:g} GB", there, there)},
+        )
+    if asks_card and "VRAM" not in rooms:
+        return Answer(tuple(_of_no_card(model, needs, query.work or "train", query.bits)))
+    if query.aspect == "duration" and query.work in ("", "train"):
+        lines = _lines(model, needs, rooms, "train", query.bits, card=query.card_gib)
+        return Answer((_how_long(model), *(line for line in lines if line != _how_long(model))))
     return Answer(tuple(_lines(model, needs, rooms, query.work, query.bits, card=query.card_gib)))
+
+
+def _a(model: NamedModel) -> str:
+    """The model as it is spoken of: by its name, or as one of its size."""
+    if not model.approximate:
+        return model.name
+    return f"an {model.name} model" if model.name.startswith(("8", "11", "18", "80")) else f"a {model.name} model"
+
+
+def _disk(model: NamedModel, machine: Machine, bits: int = 0) -> list[str]:
+    """What the files of a model take: its own, and those that a whole fine-tune makes beside them."""
+    whole, free = 2 * model.parameters, machine.disk_free_bytes
+    quantized = int(model.parameters * _BYTES_OF[4])
+    total = 2 * whole + quantized
+    name = _a(model)
+    at_bits = [
+        f"At {bits} bits the files of {name} take about {size(int(model.parameters * _BYTES_OF[bits]))}."
+    ] if bits in (4, 8) else []  # fmt: skip
+    verdict = "fits" if total <= free else "does not fit"
+    return [
+        *at_bits,
+        f"The files of {name} take about {size(whole)} (16 bits, {model.parameters / 1e9:.2f} billion parameters).",
+        f"A whole fine-tune of it takes about {size(total)}: base and merged model {size(whole)} each, quantized to 4 "
+        f"bits {size(quantized)}; the adapter is small.",
+        f"Free here: {size(free)}, so the whole {verdict}.",
+    ]
+
+
+def _of_no_card(model: NamedModel, needs: Sequence[Need], work: str, bits: int) -> list[str]:
+    """What a card would have to have, where this machine has none."""
+    chosen = [need for need in _chosen(needs, work, bits) if need.memory == "VRAM"] or list(_chosen(needs, work, bits))
+    chosen = sorted(chosen, key=lambda need: need.bytes)
+    name = _a(model)
+    first = f"{_VERBS[work][0].upper()}{_VERBS[work][1:]} {name} needs about {size(chosen[0].bytes)} of VRAM"
+    rest = [f"  {need.name}: {size(need.bytes)}" for need in chosen[1:4]]
+    return [
+        f"{first} ({chosen[0].name}); this machine has no GPU, so it would be computed in its RAM.",
+        *rest,
+        _why(model, work),
+    ]
 
 
 def _on_gpu(machine: Machine, vllm: str | None) -> bool:
@@ -167,14 +221,18 @@ def _lines(
 
 def _verdict(model: NamedModel, need: Need, rooms: Mapping[str, Room], good: bool, work: str) -> str:
     room = rooms.get(need.memory)
-    name = f"a {model.name} model" if model.approximate else model.name
+    name = _a(model)
     what = f"{_VERBS[work]} {name}" + (
-        f" by {need.name}," if work == "train" else f" ({need.name})," if work in ("serve", "measure") else ""
+        f" by {need.name},"
+        if work == "train"
+        else f" {need.name.partition(' ')[2]}"
+        if work in ("serve", "measure")
+        else ""
     )
     needs = f"{what} needs about {size(need.bytes)} of {need.memory}"
     if room is None:
         return f"No: {needs}, and there is no GPU here."
-    if card := room.name.startswith("a card"):
+    if card := room.name.startswith(("a card", "a machine")):
         have = f"{room.name} has {size(room.total_bytes)}"
     else:
         have = f"{room.name} has {size(room.total_bytes)}, {size(room.free_bytes)} of it free"
@@ -232,7 +290,7 @@ def _instead(rooms: Mapping[str, Room], work: str, bits: int) -> str:
 
 
 def _all_works(model: NamedModel, needs: Sequence[Need], rooms: Mapping[str, Room], bits: int) -> list[str]:
-    name = f"A {model.name} model" if model.approximate else model.name
+    name = f"{_a(model)[0].upper()}{_a(model)[1:]}" if model.approximate else model.name
     good: list[str] = []
     bad: list[str] = []
     told: list[str] = []

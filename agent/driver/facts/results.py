@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.console import Group, RenderableType
 
@@ -145,7 +146,16 @@ def compare(asked: Asked) -> Answer:
     """Two arms of a run, or two runs. Raises NotFound where there is nothing to compare with."""
     query = asked.query
     if query.other_run:
-        return _two_runs(asked.store, find(asked.store, query.run), find(asked.store, query.other_run))
+        one, two = find(asked.store, query.run), find(asked.store, query.other_run)
+        whole = _two_runs(asked.store, one, two)
+        if query.aspect == "duration":
+            return replace(whole, lines=(*_times(asked, (one, two)), *whole.lines[-1:]))
+        if query.aspect == "changed":
+            leading = [line.strip() for line in whole.lines if "they differ" in line] or [
+                "Their settings are the same."
+            ]
+            return replace(whole, lines=(f"{one.id} and {two.id}: {leading[0]}", *whole.lines[1:5]))
+        return whole
     if query.arm and query.other_arm:
         return _two_arms(asked, query.other_arm, query.arm)
     if query.arm:
@@ -158,6 +168,18 @@ def compare(asked: Asked) -> Answer:
     if not others:
         raise NotFound(f"There is no run beside {one.id} to compare with; its arms can be: “compare base and adapter”.")
     return _two_runs(asked.store, others[0], one)
+
+
+def _times(asked: Asked, runs: Sequence[Run]) -> list[str]:
+    """How long a stage took in each run, else the whole runs."""
+    stage = asked.query.stage
+    took = {
+        run.id: sum(s.seconds or 0 for s in asked.store.steps(run.id, status=DONE) if stage in ("", s.stage))
+        for run in runs
+    }
+    longer = max(took, key=lambda run: took[run])
+    each = ", ".join(f"{run} {duration(seconds)}" for run, seconds in took.items())
+    return [f"{longer} took longer: {each}{f' of {stage}' if stage else ' of work in all'}."]
 
 
 def _two_arms(asked: Asked, a: str, b: str) -> Answer:

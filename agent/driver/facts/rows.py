@@ -43,6 +43,8 @@ def _chosen(asked: Asked, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
     found = [r for r in rows if query.verdict in ("", _verdict(r)) and query.origin in ("", r.origin)]
     if query.field in ("train", "valid"):  # which part of the split
         found = [r for r in found if r.split == query.field and r.kept]
+    if query.field not in ("", "train", "valid"):
+        found = [r for r in found if r.dropped and query.field in _kind(_reason(r))]
     return found
 
 
@@ -60,10 +62,13 @@ def _counts(asked: Asked, run: Run, rows: Sequence[TrainingRow], chosen: Sequenc
     by = Counter((r.origin, _verdict(r)) for r in rows)
     kept = [r for r in rows if r.kept]
     first = []
-    if query.verdict or query.origin or query.field in ("train", "valid"):
+    if query.verdict or query.origin or query.field:
         verdict = {"keep": "kept", "drop": "dropped", "": ""}[query.verdict]
-        part = {"train": "to train on", "valid": "held out for the validation loss"}.get(query.field, "")
-        became = " ".join(word for word in (verdict, part) if word) or "made"
+        part = {"train": "to train on", "valid": "held out for the validation loss", "": ""}.get(
+            query.field, f"as {query.field}"
+        )
+        verdict = verdict or ("kept" if part else "made")
+        became = " ".join(word for word in (verdict, part) if word)
         name = counted(len(chosen), f"{query.origin} row" if query.origin else "row")
         verb = "was" if len(chosen) == 1 else "were"
         first = [f"In {run.id} {name} {verb} {became}, of {len(rows)} candidates."]
@@ -125,6 +130,8 @@ def _shown(asked: Asked, run: Run, chosen: Sequence[TrainingRow]) -> Answer:
     query = asked.query
     if query.text:
         texts = {row.row_id: f"{_said(row)} {row.completion[0]['content']} {_reason(row)}" for row in chosen}
+        if exact := [r for r in chosen if r.row_id == query.text]:
+            return _one_row(run, exact[0])
         plain = [r for r in chosen if query.text.lower() in texts[r.row_id].lower()]
         ids = matching(query.text, texts)
         chosen = plain or [row for row in chosen if row.row_id in ids]
@@ -141,6 +148,16 @@ def _shown(asked: Asked, run: Run, chosen: Sequence[TrainingRow]) -> Answer:
         lines.append(f"  {row.row_id}{mark}: “{clip(_said(row), 100)}”")
         lines.append(f"    → “{clip(row.completion[0]['content'], 105)}”")
     return Answer(tuple(lines), lambda: _page(chosen), private=True, told=first)
+
+
+def _one_row(run: Run, row: TrainingRow) -> Answer:
+    """One row: what became of it and why, and the row."""
+    became = (
+        f"was dropped: {clip(_reason(row), 160)}" if row.dropped else "was kept" if row.kept else "is not judged yet"
+    )
+    first = f"Row {row.row_id} of {run.id} ({row.origin}) {became}."
+    lines = (first, f"  “{clip(_said(row), 300)}”", f"    → “{clip(row.completion[0]['content'], 300)}”")
+    return Answer(lines, private=True, told=first)
 
 
 def _page(rows: Sequence[TrainingRow]) -> RenderableType:

@@ -8,7 +8,7 @@ from tunesmith.agent.commands import render
 from tunesmith.agent.driver.facts import results, scores
 from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, counted, day, listed, ordinary
 from tunesmith.memory.questions import show_run
-from tunesmith.memory.records import DECLINED, DONE, DRIVER_RUN, FAILED, STOPPED, Run
+from tunesmith.memory.records import DECLINED, DONE, DRIVER_RUN, FAILED, STOPPED, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration
 
@@ -78,6 +78,20 @@ def _best(store: Store, runs: list[Run]) -> Answer:
     return Answer((*lines, "Runs of different behaviours have different suites, so their rates are not comparable."))
 
 
+def _steps_of(asked: Asked, run: Run, steps: list[Step], status: str) -> Answer:
+    """The steps of a run, or what of its plan is left."""
+    planned = [str(spec.get("stage", "")) for spec in run.plan.get("steps", [])]
+    done = [step.stage for step in steps if step.status == DONE]
+    left = [stage for number, stage in enumerate(planned) if planned[: number + 1].count(stage) > done.count(stage)]
+    if asked.query.aspect == "remaining":
+        told = f"Of the plan of {run.id} is left: {listed(left, 12)}." if left else f"Nothing is left of {run.id}."
+        return Answer((told, status))
+    each = [f"{s.stage}{f' {s.arm}' if s.stage == 'evaluate' else ''} ({s.id}) {duration(s.seconds)}" for s in steps]
+    first = f"{run.id} has {counted(len(steps), 'step')}, {len(done)} done: {listed(each, 20)}."
+    rest = [f"Of its plan is left: {listed(left, 12)}."] if left else []
+    return Answer((first, *rest), lambda: render.run_table(show_run(asked.store, run.id)))
+
+
 def one_run(asked: Asked) -> Answer:
     """How a run went: its verdict, its status, what passed."""
     from tunesmith.agent.commands.summary import summarise, summary_view
@@ -91,6 +105,8 @@ def one_run(asked: Asked) -> Answer:
         f"{took} of work, begun {day(run.created_at)}"
     )
     lines = [f"{status}."]
+    if asked.query.aspect in ("list", "remaining"):
+        return _steps_of(asked, run, steps, f"{status}.")
     if asked.query.aspect == "when":
         ended = max((step.finished_at or 0.0 for step in steps), default=0.0)
         lines = [

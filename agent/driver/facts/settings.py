@@ -27,6 +27,14 @@ def answer(asked: Asked) -> Answer:
     runs = [find(asked.store, query.run)] if query.run else _newest_first(asked)
     for run in runs:
         steps = [s for s in asked.store.steps(run.id) if query.field in s.request and query.stage in ("", s.stage)]
+        if query.field in ("model", "revision"):  # of the model that is taught, not of the one that writes or talks
+            steps = [
+                s
+                for s in steps
+                if s.request.get("role", "base") == (query.text if query.text in ("driver", "teacher") else "base")
+            ] or steps
+        if not query.stage:  # a field that several stages have is asked of the training
+            steps = [s for s in steps if s.stage == "train"] or steps
         if steps:
             return _one(asked, run, _that_counts(steps))
     return _never(query.field, query.stage, runs[0].id if query.run and runs else "")
@@ -43,7 +51,7 @@ def _never(field: str, stage: str, run: str) -> Answer:
         raise NotFound(f"There is no setting {clip(field, 40)}; `/help train` lists those of a stage.")
     where = f"{run} has no step with it" if run else "No step with it was asked for yet"
     return Answer(
-        (f"{where}; left alone, {field} is {_default(stages[0], field)} in {stages[0]}.", _meaning(stages[0], field))
+        (f"{where}; left alone, {field} is {_usual(stages[0], field)} in {stages[0]}.", _meaning(stages[0], field))
     )
 
 
@@ -53,8 +61,12 @@ def _one(asked: Asked, run: Run, step: Step) -> Answer:
     ran = "" if step.status in _BEGUN else " (proposed, never run)"
     lines = [f"{field} was {_plain(value)} in {step.stage} ({cite(step)}){ran}."]
     lines.append(f"Why: {why(asked.store, run, step, field)}.")
-    if value != default:
-        lines.append(f"Left alone it would have been {_plain(default)}.")
+    if asked.query.text == "default":
+        lines.insert(0, f"Left alone, {field} is {_usual(step.stage, field)} in {step.stage}.")
+    elif value != default:
+        lines.append(f"Left alone it would have been {_usual(step.stage, field)}.")
+    if resolved := _resolved(asked.store, step, field):
+        lines.insert(1, resolved)
     if meaning := _meaning(step.stage, field):
         lines.append(meaning)
     lines += [_elsewhere(asked.store, run, step, field)]
@@ -67,6 +79,31 @@ def _one(asked: Asked, run: Run, step: Step) -> Answer:
 def _meaning(stage: str, field: str) -> str:
     text = catalog.BY_NAME[stage].load().request.model_fields[field].description
     return f"What it is: {text}" if text else ""
+
+
+def _usual(stage: str, field: str) -> str:
+    """The default in words: a 0 that stands for a choice of code's is told as that."""
+    default, meaning = _default(stage, field), _meaning(stage, field)
+    chosen = re.search(r"\b0: ([^;.]+)", meaning)
+    return f"chosen {chosen[1]}" if default == 0 and chosen and chosen[1].startswith("by ") else _plain(default)
+
+
+def _resolved(store: Store, step: Step, field: str) -> str:
+    """What a model's name came to: its title, its size and where it is from."""
+    made = (
+        next((a for a in store.artifacts(step.run) if a.step == step.id), None)
+        if field in ("model", "revision")
+        else None
+    )
+    if made is None:
+        return ""
+    told = [str(made.meta.get("name", ""))]
+    if isinstance(parameters := made.meta.get("parameters"), int):
+        told.append(f"{parameters:,} parameters")
+    if revision := made.meta.get("revision") or made.meta.get("commit"):
+        told.append(f"commit {revision}")
+    told.append(f"sha256 {made.sha256[:12]}")
+    return f"That is {', '.join(one for one in told if one)}." if told[0] else ""
 
 
 def _default(stage: str, field: str) -> Any:

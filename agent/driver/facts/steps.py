@@ -65,14 +65,21 @@ def _one(asked: Asked, step: Step) -> Answer:
     if aspect == "log":
         return _log(asked.store, step)
     lines = _lead(step, aspect)
+    field, result = asked.query.field, step.result or {}
+    if field in result:
+        lines.insert(0, f"{field.replace('_', ' ')} of {_name(step)}: {_plain(field, result[field])} ({cite(step)}).")
     if step.error:
         lines.append(f"Why: {clip(step.error, 400)}")
         lines += _log_end(asked.store, step, 2) if aspect == "why" else []
     elif aspect == "why" and step.status == DONE:
         lines.append("It did not fail.")
-    lines += [
-        line for line in (_times(step), _memory(step), _outcome(step), _settings(step)) if line not in lines and line
-    ]
+    told = (
+        "" if aspect == "estimate" else _times(step),
+        "" if aspect in ("peak", "ram") else _memory(step),
+        _outcome(step),
+        _settings(step),
+    )
+    lines += [line for line in told if line and line not in lines]
     return Answer(tuple(lines[:6]), lambda: render.run_table(show_run(asked.store, step.run)))
 
 
@@ -157,6 +164,8 @@ def _plain(name: str, value: object) -> str:
         return size(value)
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, dict):
+        return clip("; ".join(f"{key} {_plain('', held)}" for key, held in value.items()), 300)
     return f"{value:,}" if isinstance(value, int) else clip(value, 80)
 
 

@@ -47,7 +47,8 @@ _OUTCOMES: tuple[tuple[Outcome, str], ...] = (
     ),
     (
         "lost",
-        r"\blost\b|\blose[sd]?\b|losing|\bcost (?:us|me|any|a)|broke\b|broken|break\b|regress\w*|"
+        r"\blost\b|\blose[sd]?\b|losing|\bcost (?:us |me |you )?(?:any|a |some|quality|"
+        r"accuracy|\d)|broke\b|broken|break\b|regress\w*|"
         r"forg[eo]t\w*|unlearn\w*|no longer|"
         r"pass(?:ed)? ?(?:→|->|to) ?fail|got worse|get worse|used to|worse at|damaged?|dropped out|hurt",
     ),
@@ -289,7 +290,7 @@ def _with_size(name: str, said: str) -> str:
 def cards_gib(text: str) -> float:
     """The memory of a graphics card that is named, in GiB; 0.0: none is."""
     for name, gib in _CARDS.items():
-        if re.search(rf"\b{name}\b", text):
+        if re.search(rf"\b(?:{name})s?\b", text):
             return gib
     if match := re.search(
         r"(\d+(?:\.\d+)?) ?(?:gb|gib|g|gigs?|gigabytes?)\b(?: of)?(?: (?:vram|gpu|graphics|card|video|"

@@ -70,6 +70,36 @@ def known_fields() -> dict[str, tuple[str, ...]]:
     return {name: tuple(stages) for name, stages in found.items()}
 
 
+_FIGURES: dict[str, str] = {
+    "trainable_parameters": r"trainable parameters|(?:parameters|weights) (?:were|are|did|was|got) .{0,12}train|"
+    r"(?:train|update)\w* (?:how many )?(?:parameters|weights)",
+    "trained_tokens": r"trained tokens|tokens(?! (?:per|a) second) .{0,16}(?:train|see|saw|seen)|train\w* on "
+    r".{0,12}tokens|how many tokens",
+    "max_logit_difference": r"(?:max(?:imum)? )?logit difference|logits? differ\w*",
+    "argmax_agreement": r"argmax agreement|agree(?:ment)? .{0,12}merg",
+    "quantized_layers": r"quantized layers|layers .{0,12}quantized",
+    "generated_tokens": r"generated tokens|tokens .{0,12}(?:generated|written)",
+    "first_try": r"first try|at the first attempt",
+    "rehearsal_share": r"rehearsal share|share of .{0,20}rehearsal|rehearsal .{0,12}share",
+    "balance": r"balanced?\b|distribution of|how many of each|label counts",
+    "validation_kl": r"validation kl|kl divergence|divergence from the base",
+}
+"""Results of stages that no other question reads, by the words for them."""
+
+
+@cache
+def figures() -> dict[str, str]:
+    """Result → the stage whose steps have it, of those that people ask for by name."""
+    return {
+        name: entry.name for entry in catalog.STAGES for name in entry.load().result.model_fields if name in _FIGURES
+    }
+
+
+def figure_named(text: str) -> str:
+    """The result that a readable sentence asks for by its name; empty: none."""
+    return next((name for name in figures() if re.search(_FIGURES[name], text)), "")
+
+
 @cache
 def pattern_of(field: str) -> re.Pattern[str]:
     """How a field is named in a readable sentence."""

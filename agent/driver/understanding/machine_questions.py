@@ -34,7 +34,15 @@ _HOW_LONG = (
 _MEMORY = r"\bmemory\b|\bram\b|\bvram\b|\brss\b|\bpeak"
 
 
+_ONCE_QUANTIZED = (
+    r"(?:if|when|once|after|being|be|is|as|in|at|with) (?:it (?:is|was) )?(?:\w+ )?quantized|"
+    r"quantized (?:to|in|at|as|version|model)"
+)
+
+
 def _work(s: Sentence) -> Work:
+    if s.has(_ONCE_QUANTIZED) and s.has(r"\brun\b|\bserv|\bhost|infer|chat with|\bload\b|\buse\b"):
+        return "serve"
     for work, pattern in (
         ("quantize", r"quantiz|gptq|compress"),
         ("merge", r"\bmerg"),
@@ -56,27 +64,47 @@ def _bits(s: Sentence) -> int:
 
 
 def fits(s: Sentence) -> Query | None:
+    """Whether a model would fit, here or on a card, and what it would need."""
+    if (query_ := _fits(s)) is None:
+        return None
+    aspect = (
+        "ram"
+        if query_.card_gib and s.has(r"\d ?(?:gb|gib|g|gigs?|gigabytes?)(?: of)? (?:ram|memory|system memory)\b")
+        else "disk"
+        if s.has(r"how (?:big|large|heavy) (?:is|are|will|would|does)|what size (?:is|would|will)|file size")
+        else "disk"
+        if s.has(r"\bdisk\b|\bdownload|storage|hard drive|\bssd\b|space\b")
+        else "gpu"
+        if s.has(r"\bv-?ram\b|\bgpus?\b|graphics|\bcards?\b|cuda") and not query_.card_gib
+        else "duration"
+        if s.has(_HOW_LONG) or s.has(r"\bcosts?\b")
+        else query_.aspect
+    )
+    return query_.model_copy(update={"aspect": query_.aspect if query_.aspect == "best" else aspect})
+
+
+def _fits(s: Sentence) -> Query | None:
     card = (
         cards_gib(s.text)
         if s.has(r"card|gpu|rtx|vram|\b[34]0[6789]0|\b50[789]0|a100|h100|h200|l40|\bt4\b|v100|a10\b|a6000|gb\b|gib\b")
         else 0.0
     )
     sized = s.model and not s.has(r"\buse |take |switch to|instead|download|fetch|get ")
-    if s.model and s.asks and (s.has(_FIT) or s.has(_HARDWARE) or card):
+    if s.model and s.asks and (s.has(_FIT) or s.has(_HARDWARE) or card or s.has(_HOW_LONG) or s.has(r"\bcosts?\b")):
         return query("fits", s, model=s.model, bits=_bits(s), card_gib=card, work=_work(s), run="")
     if sized and s.has(_FIT) and not s.runs:
         return query("fits", s, model=s.model, bits=_bits(s), card_gib=card, work=_work(s))
     if (
         s.has(
             r"(?:biggest|largest|what size|which size|how (?:big|large) (?:a|of a)|what(?: kind of)? "
-            r"models?|which models?).{0,40}(?:fit|train|run|serve|handle|tune|quantiz|here|this|card|"
+            r"models?|which models?).{0,40}(?:fit|train|run|serve|handle|tune|quantiz|lora|here|this|card|"
             r"possible)"
         )
         and not s.runs
         and (s.has(r"model|size|llm"))
     ):
         return query("fits", s, aspect="best", bits=_bits(s), card_gib=card, work=_work(s))
-    if card and s.asks and s.has(_FIT):
+    if card and s.asks and (s.has(_FIT) or s.has(r"\bwhat (?:can|could|does|do)\b|good for|useful")) and not s.runs:
         return query("fits", s, aspect="best", bits=_bits(s), card_gib=card, work=_work(s))
     return None
 
@@ -87,6 +115,7 @@ def machine(s: Sentence) -> Query | None:
         or s.step
         or (s.arms and not s.has(r"gpu|graphics"))
         or (s.stages and s.has(r"did|took|peak|use[ds]?\b|need(?:ed)\b"))
+        or (s.has(r"\bpeak") and not s.has(_HERE))
     ):
         return None
     aspects: tuple[tuple[Aspect, str], ...] = (
@@ -109,11 +138,23 @@ def machine(s: Sentence) -> Query | None:
     return None
 
 
+_HERE = (
+    r"\bhere\b|\bthis (?:box|machine|computer|laptop|pc|server)|\b(?:the|my|our) (?:box|machine|"
+    r"computer|laptop|pc)\b|\bin here\b|left|free\b|available"
+)
+
+
+def hardware(s: Sentence) -> Query | None:
+    """Of this machine for sure: it is named as such, and no step or model is."""
+    return machine(s) if s.has(_HERE) and not s.stages and not s.model else None
+
+
 def jobs(s: Sentence) -> Query | None:
     if s.has(
         r"(?:what|anything|something|which|is|are|still|jobs?|any) .{0,24}\b(?:running|at work|in "
         r"progress|pending|queued|active)\b|\bjobs?\b|"
-        r"how far|\beta\b|(?:time|much longer|long) (?:is )?(?:left|remaining|to go)|how much longer|"
+        r"how far (?:is|are|along|has|have|did)(?! (?:off|the est))|\beta\b|(?:time|much "
+        r"longer|long) (?:is )?(?:left|remaining|to go)|how much longer|"
         r"when will (?:it|this|that) (?:be )?(?:finish|done|end|ready)|"
         r"(?:still|currently) (?:running|busy|working|training)|\bprogress\b|is it (?:done|finished|"
         r"ready|still)|are (?:we|you) (?:done|busy)|(?:busy|doing) (?:right )?now|waits? for (?:a |my "

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.agent.driver.understanding.entities import Sentence
+from tunesmith.agent.driver.understanding.fields import pattern_of
 from tunesmith.agent.driver.understanding.values import values_named
+from tunesmith.tools.pipeline import catalog
 
 _POLITE = re.compile(
     r"^(?:(?:please|kindly|can you|could you|would you|will you|would you mind|let'?s|let us|lets|"
@@ -77,6 +79,10 @@ class Order:
     run: str = ""
     again: bool = False
     """Whether it is to be as it was before, where nothing else was said."""
+    factors: Mapping[str, float] = field(default_factory=dict)
+    """Field → what its value so far is multiplied by: `twice the rank`."""
+    unread: str = ""
+    """A field that was to be another, by words that say no value: `a higher rank`."""
 
 
 def order_of(s: Sentence) -> Order | None:
@@ -84,7 +90,7 @@ def order_of(s: Sentence) -> Order | None:
     text = _PAIRS.sub("", _POLITE.sub("", s.text)).strip(" ,;")
     if _is_question(s, text) or _NOT_NOW.search(text):
         return None
-    stage = _stage(text)
+    stage = _stage(text) or _stage_of_values(text, s)
     if not stage:
         return None
     fields = values_named(s.text, (stage,), s.said)
@@ -94,7 +100,80 @@ def order_of(s: Sentence) -> Order | None:
         return Order("baseline", values_named(s.text, ("baseline",), s.said), s.run, True)
     if stage == "deploy" and fields.get("rollback"):
         fields = {"rollback": True}
-    return Order(stage, fields, s.run, bool(_AGAIN.search(s.text)))
+    factors = {name: by for name, by in _factors(s.text, stage).items() if name not in fields}
+    unread = next((name for name in _changed(s.text, stage) if name not in fields and name not in factors), "")
+    again = bool(_AGAIN.search(s.text)) or not _stage(text)
+    return Order(stage, fields, s.run, again, factors, unread)
+
+
+_TIMES = {"half": 0.5, "halve": 0.5, "twice": 2.0, "double": 2.0, "triple": 3.0, "three times": 3.0, "thrice": 3.0,
+          "four times": 4.0, "quadruple": 4.0, "a third": 1 / 3, "a quarter": 0.25, "ten times": 10.0}  # fmt: skip
+_SET = re.compile(r"(?:set|use|take|try|change|make|raise|lower|increase|decrease|reduce|put)\b|.{3,40}\bplease[.! ]*$")
+_DIFFERENT = r"higher|lower|larger|bigger|smaller|another|different|better|fewer|less|shorter|more|other"
+
+
+def _factors(text: str, stage: str) -> dict[str, float]:
+    """Fields of a stage that are to be a multiple of what they were."""
+    found: dict[str, float] = {}
+    times = "|".join(sorted(_TIMES, key=len, reverse=True))
+    if stage == "train" and (match := re.search(rf"\b({times}) as long\b", text)):
+        found["epochs"] = _TIMES[match[1]]
+    for name in _own_fields(stage):
+        pattern = (
+            rf"\b({times})\s+(?:(?:of|the|as|many|much|number|high|large|low|amount)\s+)*(?:{pattern_of(name).pattern})"
+        )
+        if match := re.search(pattern, text):
+            found[name] = _TIMES[match[1]]
+    return found
+
+
+def _changed(text: str, stage: str) -> list[str]:
+    """Fields of a stage that the words want to be another, whatever value they say."""
+    return [
+        name
+        for name in _own_fields(stage)
+        if re.search(
+            rf"\b(?:with|use|using|set|at|by|and)\s+(?:(?:a|an|the)\s+)?(?:{_DIFFERENT})\s+(?:{pattern_of(name).pattern})",
+            text,
+        )
+        or re.search(
+            rf"\b(?:with|use|using|set)\s+(?:(?:a|an|the)\s+)?(?:{pattern_of(name).pattern})"
+            r"\s*(?:=|:|of|to|at)?\s*[a-z]{3,}[.! ]*$",
+            text,
+        )
+    ]
+
+
+def _own_fields(stage: str) -> list[str]:
+    """The fields of a stage that hold a number."""
+    fields = catalog.BY_NAME[stage].load().request.model_fields
+    return [name for name, info in fields.items() if info.annotation in (int, float)]
+
+
+def _stage_of_values(text: str, s: Sentence) -> str:
+    """The stage of a value that is set without a verb of a stage: `set the learning rate to 1e-4`."""
+    if s.asks or not _SET.match(text) or len(text.split()) > 14:
+        return ""
+    for stage in ("train", *(entry.name for entry in catalog.STAGES)):
+        if stage not in ("inspect", "base") and any(
+            name in values_named(s.text, (stage,), s.said) and name in _own_fields(stage) for name in s.fields
+        ):
+            return stage
+    return ""
+
+
+def unknown_arm(s: Sentence, stage: str) -> str:
+    """The word for an arm that there is none of: `evaluate the foo arm`."""
+    found = (
+        re.search(r"\bthe (\w+) (?:arm|model)\b", s.text) if stage in ("evaluate", "deploy") and not s.arms else None
+    )
+    return found[1] if found and not _ANY_MODEL.fullmatch(found[1]) else ""
+
+
+_ANY_MODEL = re.compile(
+    r"new|last|latest|newest|best|trained|same|whole|final|current|other|first|previous|old|this|our|finished|right|"
+    r"resulting|smaller|bigger|only|good"
+)
 
 
 def _is_question(s: Sentence, text: str) -> bool:

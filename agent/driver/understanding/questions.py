@@ -8,20 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tunesmith.agent.driver.understanding import machine_questions, record_questions, result_questions
+from tunesmith.agent.driver.understanding import machine_questions, record_questions, result_questions, row_questions
 from tunesmith.agent.driver.understanding.entities import Sentence
 from tunesmith.agent.driver.understanding.query import Query
 
 _READERS: tuple[Callable[[Sentence], Query | None], ...] = (
     machine_questions.fits,
+    machine_questions.hardware,
+    result_questions.one_case,
     record_questions.why_stopped,
     result_questions.advice,
     record_questions.approvals,
     result_questions.compare,
+    record_questions.figure,
     record_questions.curve,
     result_questions.cases,
-    record_questions.rows,
+    row_questions.rows,
     record_questions.setting,
+    result_questions.suite,
     record_questions.artifact,
     machine_questions.served,
     machine_questions.jobs,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from tunesmith.agent.driver.understanding.entities import Sentence
+from tunesmith.agent.driver.understanding.fields import figure_named, figures
 from tunesmith.agent.driver.understanding.query import Aspect, Query
-from tunesmith.agent.driver.understanding.reading import query, quoted
+from tunesmith.agent.driver.understanding.reading import query
 
 _HOW_LONG = (
     r"how long|how much time|duration|how many (?:minutes|seconds|hours)|time (?:did|does|was|it "
@@ -21,11 +20,16 @@ _SIZE = (
 
 def approvals(s: Sentence) -> Query | None:
     if not s.has(
-        r"approv\w*|\bagree[d]?\b|refus(?:ed|al)\w*|declin\w*|said (?:no|yes)|say (?:no|yes)|turned? "
-        r"down|reject\w*|\bdenied\b|permission|signed off|allowed|gave .{0,12}(?:go|yes)"
+        r"approv\w*|\bagree[d]?\b|refus(?:ed?|al|ing)\b|declin\w*|said (?:no|yes)|say (?:no|yes)|turned? "
+        r"down|reject\w*|without asking|unasked|behind my back|\bdenied\b|permission|signed "
+        r"off|allowed|gave .{0,12}(?:go|yes)"
     ):
         return None
+    if s.has(r"without (?:asking|my|any|a) |unasked|behind my back"):
+        return query("approvals", s, stage=s.stage, aspect="status")
     if s.has(r"gate|prescription|harm|deploy(?:ment)? (?:be )?refus"):
+        return None
+    if s.has(r"\brows?\b|\bcases?\b|examples|\bdata\b"):
         return None
     no = s.has(r"refus|declin|(?:said|say) no|turned? down|reject|denied|not (?:approve|agree)")
     yes = s.has(r"approved|agreed|(?:said|say) yes|signed off|allowed|gave")
@@ -39,68 +43,25 @@ def approvals(s: Sentence) -> Query | None:
     )
 
 
-def rows(s: Sentence) -> Query | None:
-    if not s.has(
-        r"\brows?\b|\bexamples\b|\bdataset\b|training data|training set|\bsamples?\b|rehearsal|"
-        r"\bduplicates?\b|\bleak(?:s|ed|age)?\b|train(?:ed)? on\b|the data\b"
-    ):
-        return None
-    if s.has(
-        r"why (?:did|have|do|that many|so many|\d+)(?! .{0,20}(?:drop|reject|thrown))|who (?:chose|set|"
-        r"decided)|default"
-    ) and not s.has(r"drop|reject|thrown|discard"):
-        return None
-    if s.has(r"how long|took|memory|\bwould\b|\bhelp\b|need (?:more|another)|enough|example of|for example"):
-        return None
-    verdict = (
-        "drop"
-        if s.has(r"drop|reject|thrown|discard|filtered out|remov|bad rows|leak|duplicate|lost")
-        else "keep"
-        if s.has(r"kept|keep|surviv|train(?:ed)? on|used|good rows|usable|left")
-        else ""
-    )
-    origin = (
-        "rehearsal"
-        if s.has(r"rehearsal|ordinary prompts")
-        else "generated"
-        if s.has(r"generated|written|synthetic")
-        else ""
-    )
-    part = (
-        "valid"
-        if s.has(r"validation|held[ -]?out|\bvalid\b")
-        else "train"
-        if s.has(r"train(?:ed)? on|used (?:for|in) training|for training|to train")
-        else ""
-    )
-    held = quoted(s.said) or _about(s)
-    aspect = (
-        "list"
-        if s.has(
-            r"\bshow\b|\bsee\b|look at|\blist\b|print|display|peek|give me (?:some|a few|an|one)|what "
-            r"(?:do|does|did) .{0,24}look like|read (?:some|a few)|sample"
-        )
-        else "why"
-        if s.has(r"\bwhy\b|reason")
-        else "count"
-    )
-    if not s.asks and aspect == "count" and not s.has(r"\b(?:count|number)\b"):
-        return None
-    return query("rows", s, verdict=verdict, origin=origin, field=part, text=held, aspect=aspect)
-
-
-def _about(s: Sentence) -> str:
-    found = re.search(
-        r"rows? (?:that |which |are |were )*(?:about|mention\w*|with|contain\w*|speak\w* of|say\w*|on) "
-        r"(?P<rest>.{3,})",
-        s.text,
-    )
-    if found is None or re.match(r"(?:a |the )?(?:verdict|reason|rank|rehearsal|label|r\d)", found["rest"]):
-        return ""
-    return re.sub(r"\bin r\d+\b", "", found["rest"]).strip(" ?.!")
-
-
 _WHY_SETTING = r"\bwhy\b|who (?:chose|set|decided|picked|wanted)|how come|where does .{0,20}come from|reason"
+
+
+_BARE = {
+    "rows": r"$^",
+    "model": r"(?:which|what) (?:base )?model\b|(?:what|which) is the base\b|base model (?:is|was|did|do|of|used|in)\b",
+    "cases_per_block": r"per block|a block|each block",
+    "suites": r"\bwhich (?:test )?suites?\b|what suites",
+    "repeats": r"\brepeat(?:s|ed)\b|repetitions",
+    "arm": r"which arm",
+    "keep": r"full[ -]precision",
+}
+"""Fields whose name is an everyday word, and how a question must name them to mean the setting."""
+
+
+def figure(s: Sentence) -> Query | None:
+    """A result of a step that is asked for by its name: `how many tokens did it train on?`"""
+    name = figure_named(s.text) if s.asks or len(s.text.split()) <= 5 else ""
+    return query("step", s, stage=figures()[name], field=name) if name else None
 
 
 def setting(s: Sentence) -> Query | None:
@@ -113,8 +74,16 @@ def setting(s: Sentence) -> Query | None:
         return None
     if not (s.asks or len(s.text.split()) <= 5):
         return None
-    if fields[0] == "rows" and not s.has(_WHY_SETTING):
+    if fields[0] in _BARE and not s.has(_WHY_SETTING) and not s.has(_BARE[fields[0]]):
         return None
+    if s.has(
+        r"how (?:do|can|could|should|would|to) (?:i|we|one|you)?\b.{0,12}(?:change|set|raise|lower|use|pick|choose)"
+    ):
+        return None
+    if fields[0] == "writer" and s.has(r"can you|write (?:me|a|python|code)"):
+        return None
+    if fields[0] in ("model", "revision") and s.has(r"teacher|driver|writer"):
+        return query("setting", s, field=fields[0], text="driver" if s.has("driver") else "teacher")
     if (
         s.has(r"what (?:is|are|does|do) (?:a |an |the )?[\w -]{2,24}(?: mean| do| for)?\??$")
         and not s.runs
@@ -123,7 +92,8 @@ def setting(s: Sentence) -> Query | None:
         return None  # a term to explain
     if s.has(r"in general|usually|always|typically|generally|as a rule|people use"):
         return None
-    return query("setting", s, field=fields[0], stage=s.stage if s.stage not in ("base",) else "")
+    default = "default" if s.has(r"\bdefaults?\b|left alone|usual\b") else ""
+    return query("setting", s, field=fields[0], text=default, stage=s.stage if s.stage not in ("base",) else "")
 
 
 def curve(s: Sentence) -> Query | None:
@@ -141,7 +111,11 @@ def curve(s: Sentence) -> Query | None:
             return None
         if s.has(r"in one sentence|explain|mean\b|definition"):
             return None
-        return query("curve", s)
+        about = (
+            "speed" if s.has(r"tokens (?:per|a) second|tokens/s|speed") else
+            "train_loss" if s.has(r"train(?:ing)? loss") and not s.has("valid") else ""
+        )  # fmt: skip
+        return query("curve", s, field=about)
     return None
 
 
@@ -159,6 +133,7 @@ def artifact(s: Sentence) -> Query | None:
             r"\bwhere (?:is|are|can i find|do i find|did|does|lies?)\b|\bpath\b|\bfolder\b|which (?:file|"
             r"folder|directory)|located|\bstored\b|saved",
         ),
+        ("key", r"\bsha-?(?:256|sum)?\b|\bhash\b|checksum|\bdigest\b"),
         ("size", _SIZE),
         (
             "lineage",
@@ -193,7 +168,11 @@ def step(s: Sentence) -> Query | None:
             r"price)|than (?:planned|expected|promised)|forecast|\bprice[ds]?\b",
         ),
         ("peak", _MEMORY),
-        ("duration", _HOW_LONG),
+        (
+            "duration",
+            _HOW_LONG + r"|how much (?:did|does) .{0,24}\bcosts?\b|what did .{0,24}\bcost\b|\bcosts? (?:me|us|you)\b",
+        ),
+        ("estimate", r"(?:\bslow\b|so long|quick|longer|\blate\b)"),
         (
             "why",
             r"\bwhy\b.{0,40}(?:fail|stop|die|crash|abort|break|broke|end|kill|cancel)|what (?:went wrong|"
@@ -205,6 +184,10 @@ def step(s: Sentence) -> Query | None:
         ("speed", r"how fast|speed"),
     )
     aspect = next((name for name, pattern in aspects if s.has(pattern)), "")
+    if s.has(_LAST_STEP):
+        return query("jobs", s)
+    if not aspect and s.stage and s.has(_OF_A_STEP):
+        return query("step", s, stage=s.stage, arm=s.arm if s.stage == "evaluate" else "")
     if not aspect and s.step:
         return query("step", s, stage=s.stage, arm=s.arm)
     if not aspect:
@@ -219,7 +202,9 @@ def step(s: Sentence) -> Query | None:
         s.stage
         or s.step
         or s.runs
-        or s.has(r"\bruns?\b|\bsteps?\b|whole|total|everything|all of it|altogether|\bit\b|last|that|this")
+        or s.has(
+            r"\bruns?\b|\bsteps?\b|whole|total|everything|all of it|altogether|\bit\b|last|that|this|\b(?:me|us)\b"
+        )
     ):
         return None
     arm = s.arm if s.stage == "evaluate" or (s.arm in ("merged", "quantized", "adapter") and s.stage == "") else ""
@@ -229,6 +214,14 @@ def step(s: Sentence) -> Query | None:
     ):
         stage, arm = ("", "") if not s.stage else (s.stage, arm)
     return query("step", s, stage=stage, aspect=aspect, arm=arm if stage == "evaluate" else "")
+
+
+_LAST_STEP = r"(?:last|latest|newest|most recent) (?:thing|step|job|stage)\b(?! of)|what ran last|what did you do last"
+_OF_A_STEP = (
+    r"what (?:did|does|has|was|is) .{0,16}(?:step|stage)?.{0,24}\b(?:do|done|come to|result|make|"
+    r"made|yield|produce|check)|how did .{0,24}\bgo\b|result of|outcome of|did .{0,20}(?:succeed|"
+    r"finish|pass|work out|go through|complete)"
+)
 
 
 def _stage_of_arm(s: Sentence) -> str:
@@ -250,12 +243,20 @@ def runs(s: Sentence) -> Query | None:
         return query(
             "runs", s, aspect=aspect, run="", outcome="failed" if s.has(r"fail|stop|crash|broke|abort") else ""
         )
-    if s.has(r"(?:which|what) run .{0,30}\b(?:best|highest|top)\b|best run"):
+    if s.has(r"(?:which|what) (?:of the )?runs? .{0,30}\b(?:best|better|highest|top)\b|best run"):
         return query("runs", s, aspect="best")
     return None
 
 
 def run(s: Sentence) -> Query | None:
+    if s.has(
+        r"what (?:is|are) (?:still )?(?:left|missing|remaining|open|to do)\b|what remains|"
+        r"(?:which|what) (?:step|stage) (?:is|comes) next|still to do|is (?:it|everything|"
+        r"r\d+) (?:all )?(?:done|complete|finished)"
+    ):
+        return query("run", s, aspect="remaining")
+    if s.has(r"\bplan of\b|(?:which|what|how many|list|show) .{0,16}\bsteps?\b|(?:which|what) stages"):
+        return query("run", s, aspect="list")
     if s.has(
         r"\bstatus\b|\bgoal\b|what (?:was|is|happened|about) (?:in |with |to )?(?:r\d|run|the (?:last|"
         r"newest|\w+) run)|tell me about|how (?:did|is|was) .{0,30}(?:go|doing|run)\b|what (?:did|"
@@ -281,7 +282,7 @@ _WHAT_FAILED = (
 
 def why_stopped(s: Sentence) -> Query | None:
     """Why something ended badly: of a run that is named even where nothing else is."""
-    if s.has(_WHAT_FAILED) and not s.arms and not s.blocks:
+    if s.has(_WHAT_FAILED) and not s.arms and not s.blocks and not s.has(r"wrong with (?:the|it|this|our|my)"):
         return query("step", s, stage=s.stage, aspect="why")
     if (
         s.has(r"\bwhy\b.{0,50}(?:fail|stop|die|crash|abort|cancel|break|broke\b|kill|not (?:start|finish|run|begin))")

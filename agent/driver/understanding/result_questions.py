@@ -9,7 +9,28 @@ from tunesmith.agent.driver.understanding.query import Arm, Aspect, Query
 from tunesmith.agent.driver.understanding.reading import query, quoted
 
 
+def _of_one_thing(s: Sentence) -> Query | None:
+    """Advice about one thing: the prompt, the epochs, the rows."""
+    if s.has(
+        r"prompt(?:ing)? (?:alone|only|itself)|(?:just|only) (?:a |the )?(?:system )?prompt|"
+        r"prompt .{0,16}enough|need (?:the|a|to) finetun"
+    ):
+        return query("findings", s, aspect="who")
+    if s.has(
+        r"(?:train|run) (?:it |for )?(?:longer|more epochs)|more epochs|longer training|"
+        r"underfit|under-?trained|enough epochs|trained (?:long )?enough"
+    ):
+        return query("findings", s, aspect="duration")
+    if s.has(r"(?:more|fewer|less|enough|other|better) (?:training )?(?:rows|data|examples)\b") and s.has(
+        r"help|better|need|should|worth|would|enough|improve|matter"
+    ):
+        return query("findings", s, aspect="count")
+    return None
+
+
 def advice(s: Sentence) -> Query | None:
+    if found := _of_one_thing(s):
+        return found
     aspects: tuple[tuple[Aspect, str], ...] = (
         ("loss", r"overfit\w*|over-?train\w*|memori[sz]\w*|by heart|generali[sz]\w*|underfit\w*"),
         (
@@ -29,6 +50,9 @@ def advice(s: Sentence) -> Query | None:
             r"longer|fewer|less|another) .{0,40}(?:help|better|improve|work)|should (?:i|we) (?:train|use|"
             r"try|add|generate|increase|lower|raise|take|do|make|go|repeat|retrain|stop|quantize|collect|"
             r"get|buy|just|bother|prompt)|"
+            r"(?:make|get) (?:it|the (?:model|adapter|result)|this|them) (?:\w+ )?(?:better|"
+            r"smarter|stronger|right|faster|smaller)|weak(?:ness|est|nesses|point)|worst "
+            r"(?:at|part|thing)|biggest problem|what .{0,12}struggl|"
             r"worth (?:it|training|another|trying|more)|do (?:i|we) need (?:more|another)|is (?:it|that) "
             r"worth|recommend|more (?:rows|data|epochs) (?:help|make)|what is (?:missing|wrong)|what to "
             r"(?:try|do)|advice",
@@ -45,17 +69,59 @@ def advice(s: Sentence) -> Query | None:
             r"general|target|tools?\b|adversarial"
         )
         and (s.block or s.arm or s.has(r"model|it |result|learn|improve"))
+        and not s.has(r"\brows?\b|\bdata\b")
         and not (s.stage and s.has(r"\bstop|abort|crash"))
         and not s.fields
     ):
         return query("findings", s, aspect="why", arm=s.arm, block=s.block)
     if s.has(
-        r"what (?:does|do) (?:it|that|this|the results?|the numbers?|they) (?:all )?(?:mean|tell|say)|"
-        r"^explain r\d|findings?|conclusion|what (?:did|have) (?:we|i) learned?|takeaway|lesson|"
+        r"what (?:does|do) (?:it|that|this|the results?|the numbers?|they|the report) (?:all "
+        r")?(?:mean|tell|say)|so what\b|"
+        r"^explain r\d|findings?|conclusion|\bgist\b|tl;? ?dr|in short|overview|bottom line|"
+        r"what (?:did|have) (?:we|i) learned?|takeaway|lesson|"
         r"summary of (?:the )?result|what went wrong|what is your (?:verdict|opinion)"
     ):
         return query("findings", s, arm=s.arm, block=s.block)
     return None
+
+
+def one_case(s: Sentence) -> Query | None:
+    """A case that is named by its id."""
+    case = _case_id(s.said.lower()) if s.asks or len(s.text.split()) <= 4 else ""
+    return query("cases", s, arm=_arm_beside(s, case), text=case) if case else None
+
+
+def _arm_beside(s: Sentence, case: str) -> str:
+    """The arm that is named outside the case's id."""
+    outside = s.text.replace(case, " ")
+    return s.arm if s.arm and re.search(s.arm[:5], outside) else ""
+
+
+def suite(s: Sentence) -> Query | None:
+    """What is tested: how many cases of which block, and which."""
+    if s.outcome or s.arms or not s.has(r"\bcases?\b|\btests?\b|\bsuites?\b|\bblocks?\b|\bquestions\b"):
+        return None
+    if s.has(
+        r"how (?:many|large|big)|number of|count|what (?:is|are|does) .{0,20}(?:in|test|"
+        r"measure|hold|contain|block)|which blocks|show|list|who (?:wrote|made)|example"
+    ):
+        return query(
+            "cases", s, block=s.block, aspect="list" if s.has(r"show|list|example|what (?:is|are) in") else "count"
+        )
+    return None
+
+
+def _one_right_one_wrong(s: Sentence) -> tuple[str, str, str] | None:
+    """The earlier arm, the later one, and whether a case that one passes and the other fails was gained or lost."""
+    if len(s.arms) < 2 or not s.has(r"fail|wrong|miss") or not s.has(r"right|pass|correct|solve|got it"):
+        return None
+    wrong = re.search(r"fail|wrong|miss", s.text)
+    right = re.search(r"right|pass|correct|solve|got it", s.text)
+    assert wrong and right
+    first, second = s.arms[:2]
+    failing, passing = (first, second) if wrong.start() < right.start() else (second, first)
+    later, earlier = _later((first, second))
+    return earlier, later, "gained" if passing == later and failing == earlier else "lost"
 
 
 _ABOUT_CASES = (
@@ -65,23 +131,35 @@ _ABOUT_CASES = (
     r"what does .{0,40}(?:answer|say|reply|respond)|examples? of (?:failures|mistakes|wrong)|"
     r"\bflip\w*|mistakes|failures|\bfails?\b|"
     r"did .{0,30}(?:cost|lose|break|forget|hurt)|(?:forgot|forget|lost|unlearn)\w*|get wrong|got "
-    r"wrong|still leak|output (?:for|of|to)|show .{0,20}(?:answer|output|fail|wrong)"
+    r"wrong|still leak|output (?:for|of|to)|(?:show|give|list) .{0,50}(?:answer|output|fail|wrong)|gets? .{0,20}wrong"
+)
+
+
+_WORSE = (
+    r"(?:did|has|is|does) (?:it|the (?:model|finetune|adapter)|we|this) .{0,16}(?:dumb|stupid|"
+    r"worse|damag|brok|unlearn|degrad)"
 )
 
 
 def cases(s: Sentence) -> Query | None:
+    if s.has(_WORSE) and not s.arms and not s.has(r"\bthan\b"):
+        return query("cases", s, block=s.block, other_arm="base", outcome="lost")
     words = _text_asked(s)
     if words and s.has(r"answer|say|said|reply|replied|respond|output|react|handle|case|question|tell|do with|happen"):
         return query("cases", s, arm=s.arm, text=words)
     of_cases = s.has(r"answer|say|said|reply|respond|output|case|question") and not s.has(r"\brows?\b")
     if of_cases and (words_ := quoted(s.said)):
         return query("cases", s, arm=s.arm, text=words_)
-    if s.asks and (case := _case_id(s.said)):
-        return query("cases", s, arm=s.arm, text=case)
     if (
         not s.has(_ABOUT_CASES)
         or s.has(r"\brows?\b|\bsteps?\b|\bruns? (?:fail|stop)")
-        or (s.stages and s.stages[0] in ("train", "generate", "deploy") and not s.arms and not s.blocks)
+        or (
+            s.stages
+            and s.stages[0] in ("train", "generate", "deploy")
+            and not s.arms
+            and not s.blocks
+            and s.outcome not in ("lost", "gained", "flipped")
+        )
     ):
         return None
     outcome = s.outcome
@@ -91,9 +169,19 @@ def cases(s: Sentence) -> Query | None:
         outcome == "passed" and not s.has(r"which|list|show|what did")
     ):
         return query("result", s, arm=s.arm, block=s.block)
-    if not outcome and not s.has(r"which|show|list|what did"):
+    if not outcome and (
+        not s.has(r"which|show|list|what did") or (s.has(r"\btest cases?\b|\bsuites?\b") and not s.arms)
+    ):
         return None
+    if not outcome and s.has(
+        r"\b(?:all|every) (?:the |of the )?(?:answers?|outputs?|replies|responses)|every case|all (?:the )?cases"
+    ):
+        return query("cases", s, arm=s.arm, block=s.block, outcome="", aspect="list")
+    if flip := _one_right_one_wrong(s):
+        return query("cases", s, arm=flip[1], other_arm=flip[0], block=s.block, outcome=flip[2])
     other = _other_arm(s)
+    if outcome == "lost" and s.arm != "base" and (not s.arm or s.has(r"forg[eo]t|unlearn|finetun|training")):
+        other = "" if s.has(r"quantiz") and not s.has(r"finetun|training") else "base"
     arm = "quantized" if s.has(r"quantizing|quantization") else s.arm
     if outcome in ("lost", "gained", "flipped") and len(s.arms) > 1:
         arm, other = _later(s.arms)
@@ -162,12 +250,19 @@ def _case_id(text: str) -> str:
 
 def compare(s: Sentence) -> Query | None:
     if len(s.runs) > 1 and (
-        s.has(r"compar|\bvs\b|versus|difference|differ|better|worse|next to|side by side|against|\bor\b|\band\b|than")
+        s.has(
+            r"\btook\b|longer|faster|slower|quicker|compar|\bvs\b|versus|difference|differ|"
+            r"better|worse|next to|side by side|against|\bor\b|\band\b|than"
+        )
     ):
-        return query("compare", s, run=s.runs[0], other_run=s.runs[1])
+        aspect = (
+            "duration" if s.has(r"how long|\btook\b|longer|faster|slower|quicker|\btime\b") else
+            "changed" if s.has(r"settings?|param|config|chang|differ") else ""
+        )  # fmt: skip
+        return query("compare", s, run=s.runs[0], other_run=s.runs[1], aspect=aspect, stage=s.stage)
     if s.has(
         r"compar\w*|\bvs\b|difference|differ\b|side by side|against (?:the )?(?:base|adapter)|better "
-        r"than|worse than|beat|outperform"
+        r"than|worse than|beat|outperform|as (?:good|well|bad|large|fast) as"
     ):
         if len(s.arms) > 1:
             arm, other = _later(s.arms)
@@ -180,6 +275,8 @@ def compare(s: Sentence) -> Query | None:
 
 
 def result(s: Sentence) -> Query | None:
+    if s.has(r"(?:which|what) (?:of the )?runs?\b"):
+        return None
     if s.has(
         r"how (?:many|much|well|good|did|does|do|was|is|are|were)|score\w*|pass(?:ed|es)? ?rate|"
         r"accura\w+|results?|performance|figures|numbers|verdict|percent|better|improv\w+|succe\w+|"

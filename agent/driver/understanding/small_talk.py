@@ -6,6 +6,7 @@ import re
 import time
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from importlib.resources import files
 
 import yaml
@@ -25,7 +26,7 @@ _ASKS_A_TERM = re.compile(
 )
 _OF_THIS_RUN = re.compile(
     r"\b(?:r\d+|s\d+|our|my|we|last|latest|newest|current|used|here|was|were|did|took|run|this|"
-    r"these|in the plan)\b|\bthe (?:value|adapter|merged|quantized|final|best)\b"
+    r"these|in the plan|default|usual)\b|\bthe (?:value|adapter|merged|quantized|final|best)\b"
 )
 
 
@@ -52,6 +53,7 @@ def said_to(s: Sentence, *, driver: str, home: str) -> str:
             return (
                 one.says.replace("{driver}", driver)
                 .replace("{home}", home)
+                .replace("{version}", version("tunesmith"))
                 .replace("{now}", time.strftime("%A, %Y-%m-%d %H:%M"))
             )
     return term(s)
@@ -60,6 +62,8 @@ def said_to(s: Sentence, *, driver: str, home: str) -> str:
 def term(s: Sentence) -> str:
     """What the terms mean that are asked for; empty where none is, or a run's own value is meant."""
     asks = _ASKS_A_TERM.match(s.text)
+    if re.match(r"what (?:is|are|was) (?:in|inside|on)\b", s.text) or re.search(r"[\"“”]", s.said):
+        return ""
     if asks is None or _OF_THIS_RUN.search(s.text) or s.runs:
         return ""
     rest = s.text[asks.end() :]

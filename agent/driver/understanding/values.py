@@ -20,7 +20,7 @@ from tunesmith.tools.pipeline import catalog
 Value = Any
 _DIGITS = r"\d[\d,]*(?:\.\d+)?(?:e[-−+]?\d+)?|\.\d+"
 _NUMBER = re.compile(
-    rf"(?<![\w.])(?P<digits>{_DIGITS})\s*(?P<unit>k|m|%|thousand|million|"
+    rf"(?<![\w.])(?P<digits>(?:(?<=[\s=:])[-−](?=[\d.]))?(?:{_DIGITS}))\s*(?P<unit>k|m|%|thousand|million|"
     rf"percent)?(?![a-z])(?P<half>\s+and a half)?|"
     rf"(?P<spelt>{SPELT.pattern.replace('?P<half>', '')})",
     re.IGNORECASE,
@@ -197,5 +197,10 @@ def numbers_in(text: str) -> list[tuple[float, int, int]]:
 
 
 def _fitting(value: float, info: FieldInfo) -> Value:
-    """A number in the type of its field; a whole one where the field counts."""
+    """A number in the type of its field: a whole one where it counts, a percentage as a share or of a hundred."""
+    most = next((limit.le for limit in info.metadata if hasattr(limit, "le")), None)
+    if most == 100 and 0 < value <= 1 and info.annotation is float:
+        value *= 100
+    elif most is not None and most <= 1 < value <= 100:
+        value /= 100
     return int(value) if info.annotation is int and value == int(value) else value

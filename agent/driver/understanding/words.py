@@ -22,7 +22,10 @@ class Vocabulary:
     terms: tuple[str, ...]
     ordinary: frozenset[str]
     common: frozenset[str]
-    german: Mapping[str, str]
+    languages: Mapping[str, Mapping[str, str]]
+    """Language → its words of this trade in English."""
+    sure: Mapping[str, re.Pattern[str]]
+    """Language → words by which a sentence is known to be in it."""
 
 
 @cache
@@ -30,14 +33,16 @@ def vocabulary() -> Vocabulary:
     """The words that sentences are understood by, read once."""
     held = yaml.safe_load((files("tunesmith.prompts") / "vocabulary.yaml").read_text())
     terms, ordinary, common = (held[name].split() for name in ("terms", "ordinary", "common"))
-    return Vocabulary(tuple(terms), frozenset(ordinary), frozenset(common), dict(held["german"]))
+    languages = held["languages"]
+    return Vocabulary(
+        tuple(terms),
+        frozenset(ordinary),
+        frozenset(common),
+        {name: dict(one["words"]) for name, one in languages.items()},
+        {name: re.compile(one["sure"]) for name, one in languages.items()},
+    )
 
 
-_SURELY_GERMAN = re.compile(
-    r"\b(?:wie|warum|wieso|welche[rsn]?|wer|wann|zeig\w*|läuft|laeuft|reicht|hat|ist|sind|bitte|"
-    r"danke|hallo|vergleiche|"
-    r"trainiere|quantisiere|bewerte|das|der|die|und|ich|kann|gibt|kostet|hilfe|tschüss)\b"
-)
 _SHORT_FORMS = (
     (re.compile(r"\bwhat'?s\b|\bwhats\b"), "what is"),
     (re.compile(r"\bhow'?s\b|\bhows\b"), "how is"),
@@ -60,9 +65,29 @@ _SHORT_FORMS = (
     (re.compile(r"\bquantis"), "quantiz"),
     (re.compile(r"\bfine[ -]?tun"), "finetun"),
     (re.compile(r"\bbehavior"), "behaviour"),
+    (re.compile(r"\badaptor"), "adapter"),
+    (re.compile(r"\bwich\b|\bwhic\b"), "which"),
+    (re.compile(r"\bgraphic card"), "graphics card"),
     (re.compile(r"\bvs\.?(?=\s|$)|\bversus\b"), "vs"),
 )
-_WORD = re.compile(r"[^\W\d_]{5,}")
+_WORD = re.compile(r"[^\W\d_]{3,}")
+_SHORT_WORDS = [
+    "how",
+    "what",
+    "when",
+    "where",
+    "which",
+    "why",
+    "the",
+    "and",
+    "with",
+    "show",
+    "does",
+    "much",
+    "many",
+    "long",
+]
+_INFLECTED = frozenset(["s", "es", "d", "ed", "r", "er", "rs", "ers", "ing", "ings", "ly", "al", "or", "ive"])
 
 
 def readable(text: str) -> str:
@@ -75,11 +100,13 @@ def readable(text: str) -> str:
 
 
 def _in_english(text: str) -> str:
-    if len(_SURELY_GERMAN.findall(text)) < 2 and not re.search(r"\b(?:wie|warum|welche\w?|zeig|läuft|reicht)\b", text):
-        return text
-    known = vocabulary().german
-    for german in sorted(known, key=len, reverse=True):
-        text = re.sub(rf"(?<![\w-]){german}(?![\w-])", known[german], text)
+    """The words of the language that a sentence is in, put into English; unchanged in one that is not known."""
+    for language, sure in vocabulary().sure.items():
+        if sure.search(text):
+            known = vocabulary().languages[language]
+            for word in sorted(known, key=len, reverse=True):
+                text = re.sub(rf"(?<![\w-]){word}(?![\w-])", known[word], text)
+            return text
     return text
 
 
@@ -89,7 +116,43 @@ def _put_right(word: str) -> str:
     known = vocabulary()
     if word in known.terms or word in known.ordinary:
         return word
+    if len(word) < 5:
+        return _transposed().get(word, word)
+    swapped = [term for term in known.terms if _two_swapped(word, term)]
+    if swapped:
+        return swapped[0]
     found = process.extractOne(word, known.terms, scorer=fuzz.ratio, score_cutoff=86)
-    if found is None or abs(len(found[0]) - len(word)) > 2 or word[0] != found[0][0]:
+    if found is None or abs(len(found[0]) - len(word)) > 2 or word[0] != found[0][0] or _inflected(word, found[0]):
         return word
     return found[0]
+
+
+def _two_swapped(word: str, term: str) -> bool:
+    """Whether a word is a term with two neighbouring letters the wrong way round."""
+    differ = [at for at, (one, other) in enumerate(zip(word, term, strict=False)) if one != other]
+    return (
+        len(word) == len(term)
+        and len(differ) == 2
+        and word[differ[0]] == term[differ[1]]
+        and (differ[1] - differ[0] == 1 and word[differ[1]] == term[differ[0]])
+    )
+
+
+def _inflected(one: str, other: str) -> bool:
+    """Whether two words are forms of one, such as `write` and `writer`: neither misspells the other."""
+    short, long = sorted((one, other), key=len)
+    stem = short.removesuffix("e")
+    return (long.startswith(short) and long[len(short) :] in _INFLECTED) or (
+        long.startswith(stem) and long[len(stem) :] in _INFLECTED and stem != long
+    )
+
+
+@cache
+def _transposed() -> Mapping[str, str]:
+    """Short words with two letters the wrong way round, as fast fingers type them: `hwo`, `teh`."""
+    return {
+        word[:at] + word[at + 1] + word[at] + word[at + 2 :]: word
+        for word in _SHORT_WORDS
+        for at in range(len(word) - 1)
+        if word[at] != word[at + 1]
+    }
