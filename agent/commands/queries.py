@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from tunesmith.tools.pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from tunesmith.tools.evaluation.compare import ComparedWithHops
+    from tunesmith.tools.suites.loading import CheckedCase, CheckedSuite
 
 Command = Callable[[argparse.Namespace, Settings, Store, Output], int]
 
@@ -42,51 +43,54 @@ def suite(args: argparse.Namespace, out: Output) -> int:
 
     if args.action == "check":
         found = loading.check_suites([Path(name) for name in args.files])
-        rows = [[c["case_id"], c["block"], ", ".join(c["assertions"])] for c in found["cases"]]
-        out.document(found, Group(render.rows_table(["case", "block", "assertions"], rows), _explained(found)))
+        rows = [[case.case_id, case.block, ", ".join(case.assertions)] for case in found.cases]
+        out.document(asdict(found), Group(render.rows_table(["case", "block", "assertions"], rows), _explained(found)))
         return 0
     outputs = Path(args.outputs) if args.outputs else None
     if args.format:
         return _export_graded(Path(args.file), outputs, args.format)
     with local_embedder() as embedder:
-        graded = stored_outputs.grade_outputs(Path(args.file), outputs, embedder=embedder)
-    rows = [[c["case_id"], "pass" if c["passed"] else "fail", c["score"], _why_failed(c)] for c in graded["cases"]]
-    out.document(graded, render.rows_table(["case", "verdict", "score", "reason"], rows))
+        suite_ = stored_outputs.grade_outputs(Path(args.file), outputs, embedder=embedder)
+    verdicts: list[list[object]] = [
+        [graded.case.case_id, "pass" if graded.grade.passed else "fail", graded.grade.score, graded.why_failed]
+        for graded in suite_.cases
+    ]
+    out.document(suite_.to_json(), render.rows_table(["case", "verdict", "score", "reason"], verdicts))
     return 0
 
 
-def _explained(found: dict[str, Any]) -> Text:
+def _explained(found: CheckedSuite) -> Text:
     """What a suite asks for and measures, in a few lines."""
-    blocks = ", ".join(f"{count} {block}" for block, count in found["blocks"].items())
+    blocks = ", ".join(f"{count} {block}" for block, count in found.blocks.items())
     lines = [
-        f"{len(found['cases'])} cases ({blocks}), {found['requests']} requests an arm",
+        f"{len(found.cases)} cases ({blocks}), {found.requests} requests an arm",
         *_clustered(found),
-        "assertions: " + (", ".join(f"{count} {kind}" for kind, count in found["types"].items()) or "none"),
-        *(f"{kind} asks {_ROLES[role]}" for kind, role in found["asks"].items()),
-        *_restricted(found["cases"]),
-        *([f"tools offered: {', '.join(found['tools'])}"] if found["tools"] else []),
-        *([f"metrics: {', '.join(found['metrics'])}"] if found["metrics"] else []),
-        *(f"{name} = {value}" for name, value in found["derived_metrics"].items()),
-        f"sha256 {found['sha256']}",
+        "assertions: " + (", ".join(f"{count} {kind}" for kind, count in found.types.items()) or "none"),
+        *(f"{kind} asks {_ROLES[role]}" for kind, role in found.asks.items()),
+        *_restricted(found.cases),
+        *([f"tools offered: {', '.join(found.tools)}"] if found.tools else []),
+        *([f"metrics: {', '.join(found.metrics)}"] if found.metrics else []),
+        *(f"{name} = {value}" for name, value in found.derived_metrics.items()),
+        f"sha256 {found.sha256}",
     ]
     return Text("\n".join(lines))
 
 
-def _clustered(found: dict[str, Any]) -> list[str]:
+def _clustered(found: CheckedSuite) -> list[str]:
     """Which blocks hold several cases of one seed row."""
     return [
-        f"{found['blocks'][block]} {block} cases are made from {rows} seed rows (metadata.seed_row): a comparison has "
+        f"{found.blocks[block]} {block} cases are made from {rows} seed rows (metadata.seed_row): a comparison has "
         f"{rows} independent ones"
-        for block, rows in found["seed_rows"].items()
-        if rows < found["blocks"][block]
+        for block, rows in found.seed_rows.items()
+        if rows < found.blocks[block]
     ]
 
 
-def _restricted(cases: list[dict[str, Any]]) -> list[str]:
+def _restricted(cases: Sequence[CheckedCase]) -> list[str]:
     """Which arms are asked what, where the suite's providers name arms."""
-    counts = Counter(", ".join(case["arms"]) for case in cases if set(case["arms"]) < set(ARMS))
+    counts = Counter(", ".join(case.arms) for case in cases if set(case.arms) < set(ARMS))
     lines = [f"{count} cases are asked only of the arms {arms}" for arms, count in counts.items()]
-    rivals = sum("select-best" in kind for case in cases for kind in case["assertions"])
+    rivals = sum("select-best" in kind for case in cases for kind in case.assertions)
     told = f"{rivals} select-best: such a case is asked only where two arms answer beside each other"
     return [*lines, *([told] if rivals else [])]
 
@@ -117,10 +121,6 @@ def _export_graded(path: Path, outputs: Path | None, format_: str) -> int:
     )
     print(json_text(document, indent=1))
     return 0
-
-
-def _why_failed(case: dict[str, Any]) -> str:
-    return "; ".join(f"{a['type']}: {a['reason']}" for a in case["assertions"] if not a["passed"])
 
 
 def compare(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import yaml
 
@@ -24,7 +23,7 @@ MAX_ALIASED_NODES = 50_000
 _CORE = "tag:yaml.org,2002:"
 _INT = re.compile(r"[-+]?(?:0b[01_]*[01]|0o[0-7_]*[0-7]|0x[0-9a-fA-F_]*[0-9a-fA-F]|[0-9](?:[0-9_]*[0-9])?)")
 _FLOAT = re.compile(r"[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)?|\.[0-9_]+(?:[eE][-+]?[0-9]+)?")
-_WORDS: dict[str, Any] = {
+_WORDS: dict[str, object] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
@@ -46,7 +45,7 @@ class YamlRefused(ValueError):
 class Document:
     """A parsed document, and the line on which each mapping and list in it begins."""
 
-    plain: Any = None
+    plain: object = None
     lines: dict[int, int] = field(default_factory=dict)
     """id() of a dict or list → line. Good for as long as the document itself is kept."""
 
@@ -55,13 +54,13 @@ class Document:
 class _Open:
     """A mapping or list that is still being read."""
 
-    value: Any
+    value: dict[str, object] | list[object]
     line: int
     anchor: str | None
     size: int = 1
     key: str | None = None
     waits_for_key: bool = True
-    merged: list[Any] = field(default_factory=list)
+    merged: list[dict[str, object]] = field(default_factory=list)
 
 
 def parse_yaml(text: str, name: str, *, lenient: bool = False) -> Document:
@@ -80,12 +79,12 @@ def parse_yaml(text: str, name: str, *, lenient: bool = False) -> Document:
     return builder.document
 
 
-def _events(text: str) -> Iterator[Any]:
+def _events(text: str) -> Iterator[yaml.Event]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     yield from yaml.parse(text, Loader=loader)
 
 
-def plain_scalar(text: str) -> Any:
+def plain_scalar(text: str) -> object:
     """What an unquoted scalar means."""
     if text in _WORDS:
         return _WORDS[text]
@@ -107,11 +106,11 @@ class _Builder:
         self.document = Document()
         self._name, self._lenient = name, lenient
         self._open: list[_Open] = []
-        self._anchors: dict[str, tuple[Any, int]] = {}  # anchor → (value, nodes in it)
+        self._anchors: dict[str, tuple[object, int]] = {}  # anchor → (value, nodes in it)
         self._documents = self._nodes = self._aliased = 0
 
-    def take(self, event: Any) -> None:
-        line = event.start_mark.line + 1
+    def take(self, event: yaml.Event) -> None:
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.DocumentStartEvent):
             self._documents += 1
             if self._documents > 1:
@@ -130,7 +129,7 @@ class _Builder:
         if self._nodes > MAX_NODES:
             raise YamlRefused(f"over {MAX_NODES} values; split the suite into several files", line)
 
-    def _begin(self, event: Any, line: int) -> None:
+    def _begin(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent, line: int) -> None:
         self._count(line)
         kind = "map" if isinstance(event, yaml.MappingStartEvent) else "seq"
         if event.tag not in (None, "!", _CORE + kind):
@@ -145,17 +144,18 @@ class _Builder:
 
     def _end(self) -> None:
         done = self._open.pop()
-        for source in done.merged:
-            for key, value in source.items():
-                done.value.setdefault(key, value)
+        if isinstance(done.value, dict):
+            for source in done.merged:
+                for key, value in source.items():
+                    done.value.setdefault(key, value)
         self.document.lines[id(done.value)] = done.line
         if done.anchor:
             self._anchors[done.anchor] = done.value, done.size
         self._place(done.value, done.size, done.line)
 
-    def _scalar(self, event: Any, line: int) -> None:
+    def _scalar(self, event: yaml.ScalarEvent, line: int) -> None:
         self._count(line)
-        value: Any = event.value
+        value: object = event.value
         tag = event.tag
         if self._open and isinstance(self._open[-1].value, dict) and self._open[-1].waits_for_key:
             if tag not in (None, "!", _CORE + "str"):
@@ -191,7 +191,7 @@ class _Builder:
         top.key, top.waits_for_key = key, False
         top.size += 1
 
-    def _place(self, value: Any, size: int, line: int) -> None:
+    def _place(self, value: object, size: int, line: int) -> None:
         if not self._open:
             self.document.plain = value
             return
@@ -201,11 +201,11 @@ class _Builder:
             top.value.append(value)
             return
         if top.key == "<<":
-            sources = value if isinstance(value, list) else [value]
-            if not all(isinstance(source, dict) for source in sources):
-                raise YamlRefused("<< merges mappings only", line)
-            top.merged += sources
-        else:
+            for source in value if isinstance(value, list) else [value]:
+                if not isinstance(source, dict):
+                    raise YamlRefused("<< merges mappings only", line)
+                top.merged.append(source)
+        elif top.key is not None:
             top.value[top.key] = value
         top.key, top.waits_for_key = None, True
 
@@ -215,8 +215,8 @@ def _tag_refused(tag: str, line: int) -> YamlRefused:
     return YamlRefused(f"the YAML tag {shown} is refused: a suite is plain data; remove the tag", line)
 
 
-def _tagged(tag: str, text: str, line: int) -> Any:
-    kinds: dict[str, Any] = {"int": int, "float": int | float, "bool": bool, "null": type(None)}
+def _tagged(tag: str, text: str, line: int) -> object:
+    kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "null": (type(None),)}
     kind = kinds.get(tag.removeprefix(_CORE)) if tag.startswith(_CORE) else None
     if kind is None:
         raise _tag_refused(tag, line)

@@ -92,19 +92,22 @@ class Question:
 
     def request(self, sampling: Sampling) -> ChatRequest:
         """What a server is asked; what the suite's provider says of sampling goes before the step's own."""
-        own = dict(self.case.sampling)
-        if self.case.tools and self.case.tool_choice is not None:
-            own["tool_choice"] = self.case.tool_choice
+        case = self.case
+        own = {
+            name: value for name, value in case.sampling.items() if name not in ("max_tokens", "temperature", "seed")
+        }
+        if case.tools and case.tool_choice is not None:
+            own["tool_choice"] = case.tool_choice
         if self.needs_logprobs:
             own["logprobs"] = True
         return ChatRequest(
             id=self.id,
             model=self.arm.model,
-            messages=self.arm.messages(self.case),
-            max_tokens=int(own.pop("max_tokens", sampling.max_tokens)),
-            temperature=float(own.pop("temperature", sampling.temperature)),
-            seed=int(own.pop("seed", 0)) + self.repeat,
-            tools=list(self.case.tools) or None,
+            messages=self.arm.messages(case),
+            max_tokens=int(case.sampled("max_tokens", sampling.max_tokens)),
+            temperature=float(case.sampled("temperature", sampling.temperature)),
+            seed=int(case.sampled("seed", 0)) + self.repeat,
+            tools=list(case.tools) or None,
             extra=own,
         )
 

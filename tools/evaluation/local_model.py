@@ -88,7 +88,7 @@ class LocalModel:
         with_adapter = batch[0].arm.name == "adapter"
         switch = contextlib.nullcontext() if with_adapter else self.model.disable_adapter()
         started = time.perf_counter()
-        limit = max(int(question.case.sampling.get("max_tokens", sampling.max_tokens)) for question in batch)
+        limit = max(int(question.case.sampled("max_tokens", sampling.max_tokens)) for question in batch)
         with torch.inference_mode(), switch:
             made = self.model.generate(
                 **asked, max_new_tokens=limit, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
@@ -96,7 +96,7 @@ class LocalModel:
         took_ms = (time.perf_counter() - started) * 1000
         prompt_width = asked["input_ids"].shape[1]
         for question, mask, tokens in zip(batch, asked["attention_mask"], made[:, prompt_width:].tolist(), strict=True):
-            own_limit = int(question.case.sampling.get("max_tokens", sampling.max_tokens))
+            own_limit = int(question.case.sampled("max_tokens", sampling.max_tokens))
             yield self._response(question, int(mask.sum()), tokens[:own_limit], took_ms)
 
     def _prompt(self, question: Question) -> str:
@@ -152,12 +152,12 @@ def refuse_unanswerable(suite: Suite, sampling: Sampling) -> None:
 
 
 def _beyond(case: Case, sampling: Sampling) -> Iterator[str]:
-    asked = {"temperature": sampling.temperature, **case.sampling}
-    if asked["temperature"] > 0:
-        yield f"temperature={asked['temperature']:g}"
+    own = case.sampling
+    if (temperature := case.sampled("temperature", sampling.temperature)) > 0:
+        yield f"temperature={temperature:g}"
     if (repeats := max(case.repeat, sampling.repeats)) > 1:
         yield f"repeats={repeats}"
-    yield from (f"{name}={asked[name]!r}" for name, idle in _STEERS.items() if asked.get(name, idle) != idle)
+    yield from (f"{name}={own[name]!r}" for name, idle in _STEERS.items() if own.get(name, idle) != idle)
     if case.tools and case.tool_choice not in (None, "auto"):
         yield f"tool_choice={case.tool_choice!r}"
     yield from sorted({kind for kind in case.assertion_types if kind.removeprefix("not-") in NEEDS_LOGPROBS})

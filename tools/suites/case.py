@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -30,12 +30,12 @@ SPLITS = ("dev", "blind")
 """Parts of a suite: settings and checkpoints are chosen on dev; blind is asked for a claim alone."""
 
 
-def canonical_sha256(value: Any) -> str:
+def canonical_sha256(value: object) -> str:
     """Hex sha256 of plain data, independent of the order of its keys."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-def canonical_json(value: Any) -> str:
+def canonical_json(value: object) -> str:
     """Plain data as JSON text, independent of the order of its keys."""
     return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
 
@@ -49,22 +49,28 @@ class Case(BaseModel):
     block: Block = "target"
     suite: str
     """Name of the suite file, without folder and suffix."""
-    messages: tuple[dict[str, Any], ...]
+    messages: tuple[dict[str, object], ...]
     """OpenAI's chat messages: {"role", "content"}."""
-    tools: tuple[dict[str, Any], ...] = ()
-    tool_choice: Any = None
-    sampling: dict[str, Any] = {}
+    tools: tuple[dict[str, object], ...] = ()
+    tool_choice: object = None
+    sampling: dict[str, object] = {}
     """temperature, max_tokens, … where the suite's provider sets them."""
     assertions: tuple[Assertion, ...] = ()
     threshold: float | None = None
-    vars: dict[str, Any] = {}
-    metadata: dict[str, Any] = {}
+    vars: dict[str, object] = {}
+    metadata: dict[str, object] = {}
     repeat: int = 1
     """How often the suite wants it asked."""
-    provider_output: Any = None
+    provider_output: object = None
     """An output stored in the suite itself, to be graded without asking a model."""
     arms: tuple[str, ...] = ()
     """The arms that it is asked of, where the suite's providers name arms; empty: every one."""
+
+    def sampled(self, name: str, default: float) -> float:
+        """A number of its own sampling; the default where the suite's provider says nothing of it."""
+        value = self.sampling.get(name, default)
+        assert isinstance(value, int | float)  # `providers` let nothing else through
+        return value
 
     @property
     def cluster(self) -> str:
@@ -95,7 +101,7 @@ class Case(BaseModel):
         """Whether its grade rests on other arms' answers."""
         return RIVAL_TYPE in {kind.removeprefix("not-") for kind in self.assertion_types}
 
-    def dump(self) -> dict[str, Any]:
+    def dump(self) -> dict[str, object]:
         """Plain data; what restricts nothing is left out, and so changes no hash."""
         return self.model_dump(mode="json", exclude=None if self.arms else {"arms"})
 
@@ -154,9 +160,12 @@ class Suite(BaseModel):
         return suite
 
 
-def _case_of(data: dict[str, Any], shared: dict[str, Assertion]) -> Case:
+def _case_of(data: Mapping[str, object], shared: dict[str, Assertion]) -> Case:
     """A stored case; an assertion that many cases have is held once."""
-    for raw in (raws := data["assertions"]):
-        if (text := canonical_json(raw)) not in shared:
+    if not isinstance(listed := data["assertions"], list):
+        raise TypeError("assertions is a list")
+    texts = [canonical_json(raw) for raw in listed]
+    for text, raw in zip(texts, listed, strict=True):
+        if text not in shared:
             shared[text] = Assertion.model_validate(raw)
-    return Case.model_validate({**data, "assertions": tuple(shared[canonical_json(raw)] for raw in raws)})
+    return Case.model_validate({**data, "assertions": tuple(shared[text] for text in texts)})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 from tunesmith.tools.suites.grading.text import split_fields
 
@@ -17,22 +16,25 @@ _DEFAULT_THRESHOLD = 0.75
 """promptfoo's, for every graded type written in a cell, even where it makes little sense (levenshtein)."""
 
 
-def test_of_row(row: dict[str, str], is_type: Callable[[str], bool]) -> dict[str, Any]:
+def test_of_row(row: dict[str, str], is_type: Callable[[str], bool]) -> dict[str, object]:
     """The test that a row stands for. Raises ValueError for a special column that does not exist."""
-    test: dict[str, Any] = {"vars": {}, "assert": [], "options": {}, "metadata": {}}
+    variables: dict[str, str] = {}
+    assertions: list[dict[str, object]] = []
+    parts: dict[str, dict[str, object]] = {"options": {}, "metadata": {}}
+    test: dict[str, object] = {"vars": variables, "assert": assertions, **parts}
     thresholds: dict[int, float] = {}
     for column, cell in row.items():
         if not column.startswith("__"):
-            test["vars"][column] = cell
+            variables[column] = cell
         elif re.fullmatch(r"__expected\d*", column):
             if cell.strip():
-                test["assert"].append(assertion_of_text(cell.strip(), is_type))
+                assertions.append(assertion_of_text(cell.strip(), is_type))
         elif match := re.fullmatch(r"__config:__expected(\d*):threshold", column):
             thresholds[int(match[1] or 1) - 1] = _number(cell, column)
         else:
-            _special(test, column, cell)
+            _special(test, parts, column, cell)
     metric = test.pop("metric", None)
-    for index, assertion in enumerate(test["assert"]):
+    for index, assertion in enumerate(assertions):
         if metric:
             assertion["metric"] = metric
         if index in thresholds:
@@ -40,16 +42,16 @@ def test_of_row(row: dict[str, str], is_type: Callable[[str], bool]) -> dict[str
     return test
 
 
-def _special(test: dict[str, Any], column: str, cell: str) -> None:
+def _special(test: dict[str, object], parts: dict[str, dict[str, object]], column: str, cell: str) -> None:
     name = column.removeprefix("__")
     if name.startswith("metadata:"):
         key = name.removeprefix("metadata:")
         if not cell.strip():
             return
         fields = [field.strip().replace("\\,", ",") for field in re.split(r"(?<!\\),", cell)]
-        test["metadata"][key.removesuffix("[]")] = fields if key.endswith("[]") else cell
+        parts["metadata"][key.removesuffix("[]")] = fields if key.endswith("[]") else cell
     elif name in ("prefix", "suffix"):
-        test["options"][name] = cell
+        parts["options"][name] = cell
     elif name in ("description", "providerOutput", "metric"):
         if cell:
             test[name] = cell
@@ -69,7 +71,7 @@ def _number(cell: str, column: str) -> float:
     return float(cell)
 
 
-def assertion_of_text(text: str, is_type: Callable[[str], bool]) -> dict[str, Any]:
+def assertion_of_text(text: str, is_type: Callable[[str], bool]) -> dict[str, object]:
     """promptfoo's short form: `contains: x`, `not-regex: y`, `levenshtein(3): z`; any other text means equals."""
     lead = text.split(":", 1)[0]
     if lead in _CODE and ":" in text:
@@ -80,7 +82,7 @@ def assertion_of_text(text: str, is_type: Callable[[str], bool]) -> dict[str, An
     if match is None or not is_type(match[2]):
         return {"type": "equals", "value": text}
     negation, kind, threshold, value = match[1] or "", match[2], match[3], match[4]
-    assertion: dict[str, Any] = {"type": negation + kind}
+    assertion: dict[str, object] = {"type": negation + kind}
     if value is not None and value.strip():
         assertion["value"] = split_fields(value) if kind in _LISTS else value.strip()
     if kind in _GRADED:

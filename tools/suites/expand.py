@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from tunesmith.tools.core.plain_file import read_plain_text
-from tunesmith.tools.suites.case import BLOCKS, SPLITS, Case, canonical_sha256
+from tunesmith.tools.suites.case import BLOCKS, PRIMARY_BLOCK, SPLITS, Block, Case, canonical_sha256
 from tunesmith.tools.suites.files import SuiteFiles
 from tunesmith.tools.suites.grading import ASSERT_SET, Assertion, check_assertion, supported_types
 from tunesmith.tools.suites.grading.core import TYPES
@@ -56,17 +57,17 @@ _TRANSFORMS = ("transform", "postprocess", "transformVars", "contextTransform", 
 class RawTest:
     """A test with its defaults merged in, templates not yet filled."""
 
-    origin: Any
+    origin: object
     """The mapping it was written as: where refusals point."""
-    description: Any
-    vars: Mapping[str, Any]
-    assertions: Sequence[Any]
-    templates: Any
-    threshold: Any
-    options: Mapping[str, Any]
-    metadata: Mapping[str, Any]
-    prompts: Any
-    provider_output: Any
+    description: object
+    vars: Mapping[str, object]
+    assertions: Sequence[object]
+    templates: object
+    threshold: object
+    options: Mapping[str, object]
+    metadata: Mapping[str, object]
+    prompts: object
+    provider_output: object
     repeat: int
     arms: tuple[str, ...] = ()
 
@@ -75,11 +76,11 @@ class Offered(Protocol):
     """What goes with every request."""
 
     @property
-    def tools(self) -> list[dict[str, Any]]: ...
+    def tools(self) -> list[dict[str, object]]: ...
     @property
-    def tool_choice(self) -> Any: ...
+    def tool_choice(self) -> object: ...
     @property
-    def sampling(self) -> dict[str, Any]: ...
+    def sampling(self) -> dict[str, object]: ...
 
 
 def build_cases(test: RawTest, prompts: Sequence[Prompt], offer: Offered, files: SuiteFiles) -> Iterator[Case]:
@@ -95,10 +96,10 @@ def build_cases(test: RawTest, prompts: Sequence[Prompt], offer: Offered, files:
     several = product > 1
     seen: set[str] = set()
     for values in combinations:
-        filled = _or_refuse(files, test.origin, lambda values=values: fill_vars(values))
+        filled = _or_refuse(files, test.origin, partial(fill_vars, values))
         assertions = tuple(_assertion(files, test, raw, filled) for raw in test.assertions)
         for prompt in chosen:
-            messages = _or_refuse(files, test.origin, lambda p=prompt, v=filled: _messages(p, v, test))
+            messages = _or_refuse(files, test.origin, partial(_messages, prompt, filled, test))
             case = Case(
                 case_id=given_id or "pending",
                 block=block,
@@ -121,14 +122,17 @@ def build_cases(test: RawTest, prompts: Sequence[Prompt], offer: Offered, files:
                 yield case
 
 
-def _or_refuse(files: SuiteFiles, near: Any, make: Any) -> Any:
+_T = TypeVar("_T")
+
+
+def _or_refuse(files: SuiteFiles, near: object, make: Callable[[], _T]) -> _T:
     try:
         return make()
     except ValueError as error:
         files.refuse(near, str(error))
 
 
-def _messages(prompt: Prompt, values: Mapping[str, Any], test: RawTest) -> tuple[dict[str, Any], ...]:
+def _messages(prompt: Prompt, values: Mapping[str, object], test: RawTest) -> tuple[dict[str, object], ...]:
     prefix, suffix = (str(test.options.get(key) or "") for key in ("prefix", "suffix"))
     return fill_prompt(prompt, values, prefix, suffix)
 
@@ -142,15 +146,16 @@ def _case_id(case: Case, given: str, several: bool) -> str:
     return f"{given}~{content[:_SUFFIX_CHARS]}" if given else content[:_ID_CHARS]
 
 
-def _metadata(test: RawTest) -> dict[str, Any]:
+def _metadata(test: RawTest) -> dict[str, object]:
     described = {"description": str(test.description)} if test.description is not None else {}
     return {**described, **test.metadata}
 
 
-def _block(files: SuiteFiles, test: RawTest) -> Any:
-    block = test.metadata.get("block", "target")
-    if block not in BLOCKS:
-        files.refuse(test.origin, f"metadata.block is {block!r}; it is one of {', '.join(BLOCKS)}")
+def _block(files: SuiteFiles, test: RawTest) -> Block:
+    named = test.metadata.get("block", PRIMARY_BLOCK)
+    block = next((block for block in BLOCKS if block == named), None)
+    if block is None:
+        files.refuse(test.origin, f"metadata.block is {named!r}; it is one of {', '.join(BLOCKS)}")
     return block
 
 
@@ -195,9 +200,9 @@ def _chosen_prompts(files: SuiteFiles, test: RawTest, prompts: Sequence[Prompt])
     return chosen
 
 
-def _combinations(files: SuiteFiles, test: RawTest) -> list[dict[str, Any]]:
+def _combinations(files: SuiteFiles, test: RawTest) -> list[dict[str, object]]:
     """promptfoo's product: a list that begins with text stands for its items, any other list for itself."""
-    options: list[list[tuple[str, Any]]] = []
+    options: list[list[tuple[str, object]]] = []
     for name, value in test.vars.items():
         if (
             isinstance(value, list)
@@ -216,7 +221,7 @@ def _combinations(files: SuiteFiles, test: RawTest) -> list[dict[str, Any]]:
     return [dict(combination) for combination in itertools.product(*options)]
 
 
-def _texts_of(files: SuiteFiles, test: RawTest, item: Any) -> list[Any]:
+def _texts_of(files: SuiteFiles, test: RawTest, item: object) -> list[object]:
     """What a var's value stands for: the files that a `file://` text names, else itself."""
     if isinstance(item, str) and item.startswith("file://"):
         return [_var_of_file(files, path) for path in files.named(item, test.origin)]
@@ -229,7 +234,7 @@ def _var_of_file(files: SuiteFiles, path: Path) -> str:
     return read_plain_text(path).strip()
 
 
-def _number(files: SuiteFiles, near: Any, name: str, value: Any) -> float | None:
+def _number(files: SuiteFiles, near: object, name: str, value: object) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -237,7 +242,7 @@ def _number(files: SuiteFiles, near: Any, name: str, value: Any) -> float | None
     return float(value)
 
 
-def _dereferenced(files: SuiteFiles, test: RawTest, raw: Any) -> Any:
+def _dereferenced(files: SuiteFiles, test: RawTest, raw: object) -> object:
     """The assertion that `$ref: '#/assertionTemplates/NAME'` stands for."""
     seen: list[str] = []
     near = raw
@@ -254,12 +259,12 @@ def _dereferenced(files: SuiteFiles, test: RawTest, raw: Any) -> Any:
 
 
 def _assertion(
-    files: SuiteFiles, test: RawTest, raw: Any, values: Mapping[str, Any], nested: bool = False
+    files: SuiteFiles, test: RawTest, raw: object, values: Mapping[str, object], nested: bool = False
 ) -> Assertion:
-    raw = _dereferenced(files, test, raw)
-    kind = raw.get("type") if isinstance(raw, dict) else None
-    if not isinstance(kind, str):
-        files.refuse(raw if isinstance(raw, dict) else test.origin, "an assertion is a mapping with a type")
+    declared = _dereferenced(files, test, raw)
+    if not isinstance(declared, dict) or not isinstance(kind := declared.get("type"), str):
+        files.refuse(declared if isinstance(declared, dict) else test.origin, "an assertion is a mapping with a type")
+    raw = declared
     if kind == ASSERT_SET:
         if nested:
             files.refuse(raw, "an assert-set inside an assert-set is not supported; put its members in the outer one")
@@ -268,12 +273,12 @@ def _assertion(
     if "value" not in raw and TYPES[kind.removeprefix("not-")].needs_value:
         files.refuse(raw, f"{kind} needs a value")
     value = _or_refuse(files, raw, lambda: _value(files, raw, values))
-    assertion = Assertion(type=kind, value=value, **_weights(files, raw, values))
+    assertion = _weighted(files, raw, values, Assertion(type=kind, value=value))
     _or_refuse(files, raw, lambda: check_assertion(assertion))
     return assertion
 
 
-def _check_declared(files: SuiteFiles, raw: dict[str, Any], kind: str) -> None:
+def _check_declared(files: SuiteFiles, raw: dict[str, object], kind: str) -> None:
     base = kind.removeprefix("not-")
     instead = _INSTEAD.get(base) or next((why for lead, why in _INSTEAD_PREFIXES.items() if base.startswith(lead)), "")
     if instead:
@@ -296,31 +301,35 @@ def _check_declared(files: SuiteFiles, raw: dict[str, Any], kind: str) -> None:
         )
 
 
-def _assert_set(files: SuiteFiles, test: RawTest, raw: dict[str, Any], values: Mapping[str, Any]) -> Assertion:
+def _assert_set(files: SuiteFiles, test: RawTest, raw: dict[str, object], values: Mapping[str, object]) -> Assertion:
     members = raw.get("assert")
     if not isinstance(members, list) or not members:
         files.refuse(raw, "an assert-set needs a list of assertions under assert")
     if unknown := raw.keys() - {"type", "assert", "threshold", "weight", "metric"}:
         files.refuse(raw, f"unknown key {sorted(unknown)[0]!r} in an assert-set")
     children = tuple(_assertion(files, test, member, values, nested=True) for member in members)
-    return Assertion(type=ASSERT_SET, children=children, **_weights(files, raw, values))
+    return _weighted(files, raw, values, Assertion(type=ASSERT_SET, children=children))
 
 
-def _weights(files: SuiteFiles, raw: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def _weighted(
+    files: SuiteFiles, raw: dict[str, object], values: Mapping[str, object], assertion: Assertion
+) -> Assertion:
+    """The assertion with what its declaration says of threshold, weight and metric."""
     weight = _number(files, raw, "weight", raw.get("weight"))
     if weight is not None and weight < 0:
         files.refuse(raw, f"weight is {weight:g}; it is 0 or more")
     metric = raw.get("metric")
     if metric is not None and not isinstance(metric, str):
         files.refuse(raw, f"metric is {metric!r}; it is a name")
-    return {
+    changes = {
         "threshold": _number(files, raw, "threshold", raw.get("threshold")),
         "weight": 1.0 if weight is None else weight,
-        "metric": _or_refuse(files, raw, lambda: render(metric, values)) if metric else None,
+        "metric": _or_refuse(files, raw, partial(render, metric, values)) if metric else None,
     }
+    return assertion.model_copy(update=changes)
 
 
-def _value(files: SuiteFiles, raw: dict[str, Any], values: Mapping[str, Any]) -> Any:
+def _value(files: SuiteFiles, raw: dict[str, object], values: Mapping[str, object]) -> object:
     """The value with its templates filled in: text, and the texts of a list, as promptfoo does; not inside objects."""
     value = raw.get("value")
     if isinstance(value, str):
@@ -330,7 +339,7 @@ def _value(files: SuiteFiles, raw: dict[str, Any], values: Mapping[str, Any]) ->
     return value
 
 
-def _file_value(files: SuiteFiles, raw: dict[str, Any], reference: str) -> Any:
+def _file_value(files: SuiteFiles, raw: dict[str, object], reference: str) -> object:
     paths = files.named(reference, raw)
     if paths[0].suffix.lower() in (".json", ".yaml", ".yml"):
         return files.load(paths[0])

@@ -11,7 +11,6 @@ import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 from xml.etree import ElementTree
 
 from tunesmith.memory.records import EvalResult
@@ -51,7 +50,7 @@ def promptfoo_document(
     name: str,
     at_s: float,
     derived: Sequence[DerivedMetric] = (),
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """promptfoo's results JSON, version 3. `at_s` is when the results were made, in seconds since 1970.
 
     Results of cases that are not among `cases` are left out.
@@ -112,7 +111,7 @@ def _prompt_id(arm: str) -> str:
 
 def _column(
     arm: str, cases: Sequence[Case], results: Sequence[EvalResult], derived: Sequence[DerivedMetric]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     by_id = {case.case_id: case for case in cases}
     grades = [stored_grade(by_id[result.case_id], result) for result in results if result.passed is not None]
     verdicts = [a["passed"] for result in results for a in result.assertions]
@@ -147,14 +146,14 @@ def stored_grade(case: Case, result: EvalResult) -> Grade:
     return total(case, [AssertionResult(a["type"], a["passed"], a["score"], a["reason"]) for a in result.assertions])
 
 
-def _row(name: str, index: int, case: Case, result: EvalResult, column: int) -> dict[str, Any]:
+def _row(name: str, index: int, case: Case, result: EvalResult, column: int) -> dict[str, object]:
     failure = _failure(result)
     graded = stored_grade(case, result)
     named = dict(graded.named_scores)
     reason = result.error or graded.reason
-    calls: Any = result.tool_calls
+    calls: object = result.tool_calls
     output = {"role": "assistant", "content": result.output, "tool_calls": calls} if calls and result.output else calls
-    row: dict[str, Any] = {
+    row: dict[str, object] = {
         "id": str(uuid.uuid5(uuid.NAMESPACE_OID, "/".join((name, result.arm, case.case_id, str(result.repeat))))),
         "testIdx": index,
         "promptIdx": column,
@@ -190,11 +189,11 @@ def _row(name: str, index: int, case: Case, result: EvalResult, column: int) -> 
     return row if failure == _NONE else {**row, "error": reason}
 
 
-def _metadata(case: Case) -> dict[str, Any]:
+def _metadata(case: Case) -> dict[str, object]:
     return {**case.metadata, "case_id": case.case_id, "block": case.block}
 
 
-def _test(case: Case) -> dict[str, Any]:
+def _test(case: Case) -> dict[str, object]:
     test = {
         "description": case.metadata.get("description") or case.case_id,
         "vars": {**case.vars, "question": asked(case.messages)},
@@ -205,14 +204,14 @@ def _test(case: Case) -> dict[str, Any]:
     return test if case.threshold is None else {**test, "threshold": case.threshold}
 
 
-def _assertion(assertion: Assertion) -> dict[str, Any]:
+def _assertion(assertion: Assertion) -> dict[str, object]:
     given = assertion.model_dump(mode="json", include={"value", "threshold", "metric"}, exclude_none=True)
     weight = {} if assertion.weight == 1 else {"weight": assertion.weight}
     members = {"assert": [_assertion(child) for child in assertion.children]} if assertion.children else {}
     return {"type": assertion.type, **given, **weight, **members}
 
 
-def _components(case: Case, result: EvalResult) -> list[dict[str, Any]]:
+def _components(case: Case, result: EvalResult) -> list[dict[str, object]]:
     declared = [a for assertion in case.assertions for a in (assertion, *assertion.children)]
     same = [entry["type"] for entry in result.assertions] == case.assertion_types
     return [

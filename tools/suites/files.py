@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn, TypeVar
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.plain_file import read_plain_text
@@ -41,6 +41,9 @@ def _brief(message: str) -> str:
     return message if len(message) <= _MAX_MESSAGE_CHARS else f"{message[:300]} … {message[-200:]}"
 
 
+_Value = TypeVar("_Value")
+
+
 class SuiteFiles:
     """Reads what one suite file names, and remembers on which line each value stood."""
 
@@ -48,23 +51,23 @@ class SuiteFiles:
         self.suite = suite
         self.root = suite.parent.resolve()
         self._where: dict[int, str] = {}  # id of a dict or list → "file:line"
-        self._kept: list[Any] = []  # keeps those ids from being used again
+        self._kept: list[object] = []  # keeps those ids from being used again
 
-    def at(self, value: Any) -> str:
+    def at(self, value: object) -> str:
         """`file:line` of a mapping or list that was read here; the suite's name where that is not known."""
         return self._where.get(id(value), str(self.suite))
 
-    def refuse(self, value: Any, message: str) -> NoReturn:
+    def refuse(self, value: object, message: str) -> NoReturn:
         """Raise BadInput at the place of `value`."""
         raise BadInput(f"{self.at(value)}: {_brief(message)}")
 
-    def mark(self, value: Any, place: str) -> Any:
+    def mark(self, value: _Value, place: str) -> _Value:
         """Remember `place` as where `value` stood."""
         self._where[id(value)] = place
         self._kept.append(value)
         return value
 
-    def named(self, reference: str, near: Any) -> list[Path]:
+    def named(self, reference: str, near: object) -> list[Path]:
         """The files inside the suite's folder that `reference` (a name or a pattern, file:// or not) stands for."""
         name = reference.removeprefix("file://")
         if len(name) > _MAX_NAME_CHARS or "\0" in name:
@@ -80,7 +83,7 @@ class SuiteFiles:
         except OSError as error:  # a name too long, a folder without rights
             self.refuse(near, f"{reference!r} cannot be read ({error.strerror}); check the name and the rights")
 
-    def _found(self, name: str, reference: str, near: Any) -> list[Path]:
+    def _found(self, name: str, reference: str, near: object) -> list[Path]:
         if not re.search(r"[*?\[]", name):
             return [self._plain(self.root / name, near)]
         try:
@@ -91,7 +94,7 @@ class SuiteFiles:
             self.refuse(near, f"no file matches {reference!r} in {self.root}")
         return [self._plain(path, near) for path in found]
 
-    def _plain(self, path: Path, near: Any) -> Path:
+    def _plain(self, path: Path, near: object) -> Path:
         inside = path.relative_to(self.root)
         for depth in range(1, len(inside.parts) + 1):
             if self.root.joinpath(*inside.parts[:depth]).is_symlink():
@@ -100,7 +103,7 @@ class SuiteFiles:
             self.refuse(near, f"there is no file {inside} in {self.root}; correct the name")
         return path
 
-    def load(self, path: Path) -> Any:
+    def load(self, path: Path) -> object:
         """The plain data of a YAML, JSON, JSONL or CSV file, by its suffix; CSV as a list of rows."""
         text = read_plain_text(path)
         suffix = path.suffix.lower()
@@ -114,7 +117,7 @@ class SuiteFiles:
             return self._checked(list(self._rows(text, path)))
         raise BadInput(f"{path}: {suffix or 'no suffix'} is not read here; use one of {', '.join(_TABLE_SUFFIXES)}")
 
-    def _yaml(self, text: str, path: Path) -> Any:
+    def _yaml(self, text: str, path: Path) -> object:
         try:
             document = parse_yaml(text, str(path))
         except YamlRefused as error:
@@ -123,7 +126,7 @@ class SuiteFiles:
         self._kept.append(document)
         return document.plain
 
-    def _json(self, text: str, path: Path, first_line: int = 1) -> Any:
+    def _json(self, text: str, path: Path, first_line: int = 1) -> object:
         if text.count(",") + text.count("[") + text.count("{") > 3 * MAX_NODES:
             raise BadInput(f"{path}: over {MAX_NODES} values; split it into several files")
         try:
@@ -137,7 +140,7 @@ class SuiteFiles:
             value = self._json_list(text, path, first_line)
         return self.mark(value, f"{path}:{first_line}") if isinstance(value, dict | list) else value
 
-    def _json_list(self, text: str, path: Path, line: int) -> list[Any]:
+    def _json_list(self, text: str, path: Path, line: int) -> list[object]:
         """The items of a list that is known to be valid, each marked with its own line."""
         decoder, items = json.JSONDecoder(parse_int=_whole_number), []
         counted, at = 0, _JSON_SPACE.match(text, text.index("[") + 1).end()  # type: ignore[union-attr]
@@ -148,7 +151,7 @@ class SuiteFiles:
             counted, at = at, _JSON_SPACE.match(text, end).end()  # type: ignore[union-attr]
         return items
 
-    def _json_lines(self, text: str, path: Path) -> list[Any]:
+    def _json_lines(self, text: str, path: Path) -> list[object]:
         lines = ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
         return [self._json(line, path, number) for number, line in lines]
 
@@ -169,9 +172,9 @@ class SuiteFiles:
         except csv.Error as error:
             raise BadInput(f"{path}:{reader.line_num}: not valid CSV: {error}") from None
 
-    def _checked(self, value: Any) -> Any:
+    def _checked(self, value: object) -> object:
         """Refuse, at the nearest known line, any text that reads the environment or is no text at all."""
-        stack: list[tuple[Any, Any]] = [(value, value)]
+        stack: list[tuple[object, object]] = [(value, value)]
         seen: set[int] = set()
         while stack:
             item, near = stack.pop()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import BadInput
@@ -77,34 +78,57 @@ def _refuse_models(case: Case, place: str, models: Collection[str]) -> None:
             raise BadInput(f"{place}: the assertion type {kind!r} {_MISSING[role]}")
 
 
-def check_suites(paths: Sequence[Path]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class CheckedCase:
+    """A case as `suite check` lists it."""
+
+    case_id: str
+    block: str
+    assertions: list[str]
+    suite: str
+    arms: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedSuite:
+    """What suite files hold, and what all of it needs; its fields are those of `suite check --json`."""
+
+    cases: list[CheckedCase]
+    sha256: str
+    blocks: dict[str, int]
+    splits: dict[str, dict[str, int]]
+    seed_rows: dict[str, int]
+    types: dict[str, int]
+    asks: dict[str, str]
+    """Type of assertion → the role of the model that it asks."""
+    metrics: list[str]
+    derived_metrics: dict[str, str]
+    tools: list[str]
+    requests: int
+    """Questions that one arm is asked."""
+
+
+def check_suites(paths: Sequence[Path]) -> CheckedSuite:
     """`suite check`: the cases that the files hold, with block and types of assertion, and what all of them need."""
     suite = load_suites(paths, models=("judge", "embedder"))
-    cases = [
-        {
-            "case_id": case.case_id,
-            "block": case.block,
-            "assertions": case.assertion_types,
-            "suite": case.suite,
-            "arms": list(case.arms or ARMS),
-        }
-        for case in suite.cases
-    ]
     types = Counter(kind for case in suite.cases for kind in case.assertion_types)
-    asking = {kind: role for case in suite.cases for kind, role in asks_model(case.assertions).items()}
-    return {
-        "cases": cases,
-        "sha256": suite.sha256,
-        "blocks": {b: len(suite.block(b)) for b in BLOCKS if suite.block(b)},
-        "splits": {b: _splits(suite.block(b)) for b in BLOCKS if any(case.is_blind for case in suite.block(b))},
-        "seed_rows": {b: len({case.cluster for case in suite.block(b)}) for b in BLOCKS if suite.block(b)},
-        "types": dict(types.most_common()),
-        "asks": asking,
-        "metrics": sorted(metric_names(suite.cases)),
-        "derived_metrics": {metric.name: metric.value for metric in suite.derived_metrics},
-        "tools": sorted({tool["function"]["name"] for case in suite.cases for tool in case.tools}),
-        "requests": sum(case.repeat for case in suite.cases),
-    }
+    offered = [tool["function"] for case in suite.cases for tool in case.tools]
+    return CheckedSuite(
+        cases=[
+            CheckedCase(case.case_id, case.block, case.assertion_types, case.suite, list(case.arms or ARMS))
+            for case in suite.cases
+        ],
+        sha256=suite.sha256,
+        blocks={b: len(suite.block(b)) for b in BLOCKS if suite.block(b)},
+        splits={b: _splits(suite.block(b)) for b in BLOCKS if any(case.is_blind for case in suite.block(b))},
+        seed_rows={b: len({case.cluster for case in suite.block(b)}) for b in BLOCKS if suite.block(b)},
+        types=dict(types.most_common()),
+        asks={kind: role for case in suite.cases for kind, role in asks_model(case.assertions).items()},
+        metrics=sorted(metric_names(suite.cases)),
+        derived_metrics={metric.name: metric.value for metric in suite.derived_metrics},
+        tools=sorted({str(function["name"]) for function in offered if isinstance(function, dict)}),
+        requests=sum(case.repeat for case in suite.cases),
+    )
 
 
 def _splits(cases: Sequence[Case]) -> dict[str, int]:

@@ -11,7 +11,6 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -132,12 +131,15 @@ def _check(node: ast.AST, shown: str) -> None:
         _check(operand, shown)
 
 
-def _evaluate(node: Any, values: Mapping[str, float]) -> float:
+def _evaluate(node: ast.expr, values: Mapping[str, float]) -> float:
     if isinstance(node, ast.BinOp):
         return _OPERATORS[type(node.op)](_evaluate(node.left, values), _evaluate(node.right, values))
     if isinstance(node, ast.UnaryOp):
         return _OPERATORS[type(node.op)](_evaluate(node.operand, values))
     if isinstance(node, ast.Call):
-        function: Any = node.func
-        return float(_FUNCTIONS[function.id](*(_evaluate(argument, values) for argument in node.args)))
-    return values[node.id] if isinstance(node, ast.Name) else float(node.value)
+        assert isinstance(node.func, ast.Name)  # `check_metric` let nothing else through
+        return float(_FUNCTIONS[node.func.id](*(_evaluate(argument, values) for argument in node.args)))
+    if isinstance(node, ast.Name):
+        return values[node.id]
+    assert isinstance(node, ast.Constant) and isinstance(node.value, int | float)
+    return float(node.value)

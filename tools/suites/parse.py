@@ -7,10 +7,9 @@ multiplied out, default assertions first.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.plain_file import read_plain_text
@@ -52,9 +51,9 @@ class Parsed:
 
     cases: Iterator[tuple[Case, str]]
     files: SuiteFiles
-    config: dict[str, Any]
+    config: dict[str, object]
 
-    def metrics(self, known: set[str], taken: Mapping[str, Any]) -> dict[str, DerivedMetric]:
+    def metrics(self, known: set[str], taken: Mapping[str, object]) -> dict[str, DerivedMetric]:
         """The file's derivedMetrics by name, whose expressions may use the metrics `known` to its cases."""
         return _metrics(self.files, self.config, known, taken)
 
@@ -72,13 +71,13 @@ def parse_suite(path: Path) -> Parsed:
     return Parsed(_cases(files, config), files, config)
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     return "empty" if value is None else {"list": "a list", "str": "text", "dict": "a mapping"}.get(
         type(value).__name__, type(value).__name__
     )  # fmt: skip
 
 
-def _cases(files: SuiteFiles, config: dict[str, Any]) -> Iterator[tuple[Case, str]]:
+def _cases(files: SuiteFiles, config: dict[str, object]) -> Iterator[tuple[Case, str]]:
     default = _default_test(files, config)
     raw = [*_tests(files, config, config.get("tests")), *_scenario_tests(files, config)]
     if not raw:
@@ -96,7 +95,7 @@ def _cases(files: SuiteFiles, config: dict[str, Any]) -> Iterator[tuple[Case, st
             yield case, files.at(test)
 
 
-def _check_keys(files: SuiteFiles, config: dict[str, Any]) -> None:
+def _check_keys(files: SuiteFiles, config: dict[str, object]) -> None:
     for key in config:
         if key in _REFUSED:
             files.refuse(config, f"{key!r} is refused: {_REFUSED[key]}")
@@ -106,13 +105,13 @@ def _check_keys(files: SuiteFiles, config: dict[str, Any]) -> None:
         files.refuse(config, f"{_SETTINGS} is a mapping such as {{repeat: 3}}; this is {_kind(config[_SETTINGS])}")
 
 
-def _hint(key: Any, known: Any) -> str:
+def _hint(key: object, known: Collection[str]) -> str:
     near = difflib.get_close_matches(str(key)[:60], known, 1)
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"
 
 
 def _metrics(
-    files: SuiteFiles, config: dict[str, Any], known: set[str], taken: Mapping[str, Any]
+    files: SuiteFiles, config: dict[str, object], known: set[str], taken: Mapping[str, object]
 ) -> dict[str, DerivedMetric]:
     listed = config.get("derivedMetrics") or []
     found: dict[str, DerivedMetric] = {}
@@ -135,11 +134,11 @@ def _metrics(
     return found
 
 
-def _is_text(value: Any) -> bool:
+def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _checked_test(files: SuiteFiles, test: Any, near: Any) -> dict[str, Any]:
+def _checked_test(files: SuiteFiles, test: object, near: object) -> dict[str, object]:
     if not isinstance(test, dict):
         files.refuse(near, f"a test is a mapping with vars and assert; this is {_kind(test)}")
     for key in test:
@@ -156,14 +155,14 @@ def _checked_test(files: SuiteFiles, test: Any, near: Any) -> dict[str, Any]:
         test = files.mark({**test, "vars": _vars_of_files(files, test)}, files.at(test))
     if not isinstance(test.get("vars") or {}, dict):
         files.refuse(test, "vars is a mapping of names to values")
-    checked: dict[str, Any] = test
-    return checked
+    return test
 
 
-def _vars_of_files(files: SuiteFiles, test: dict[str, Any]) -> dict[str, Any]:
+def _vars_of_files(files: SuiteFiles, test: dict[str, object]) -> dict[str, object]:
     """The vars of every file that `vars` names, a later file over an earlier one."""
-    merged: dict[str, Any] = {}
-    for name in test["vars"] if isinstance(test["vars"], list) else [test["vars"]]:
+    merged: dict[str, object] = {}
+    named = test["vars"]
+    for name in named if isinstance(named, list) else [named]:
         for path in files.named(name, test) if isinstance(name, str) else ():
             loaded = files.load(path)
             if not isinstance(loaded, dict):
@@ -172,7 +171,7 @@ def _vars_of_files(files: SuiteFiles, test: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _default_test(files: SuiteFiles, config: dict[str, Any]) -> dict[str, Any]:
+def _default_test(files: SuiteFiles, config: dict[str, object]) -> dict[str, object]:
     default = config.get("defaultTest")
     if default is None:
         return {}
@@ -181,7 +180,7 @@ def _default_test(files: SuiteFiles, config: dict[str, Any]) -> dict[str, Any]:
     return _checked_test(files, default, config)
 
 
-def _tests(files: SuiteFiles, near: Any, tests: Any) -> Iterator[dict[str, Any]]:
+def _tests(files: SuiteFiles, near: object, tests: object) -> Iterator[dict[str, object]]:
     """Inline tests, and those of the files that are named among them."""
     if tests is None:
         return
@@ -195,10 +194,10 @@ def _tests(files: SuiteFiles, near: Any, tests: Any) -> Iterator[dict[str, Any]]
             yield _checked_test(files, item, near)
 
 
-def _tests_of_file(files: SuiteFiles, path: Path) -> Iterator[dict[str, Any]]:
+def _tests_of_file(files: SuiteFiles, path: Path) -> Iterator[dict[str, object]]:
     loaded = files.load(path)
     for item in loaded if isinstance(loaded, list) else [loaded]:
-        if path.suffix.lower() == ".csv":
+        if path.suffix.lower() == ".csv" and isinstance(item, dict):
             try:
                 test = test_of_row(item, lambda name: name in TYPES)
             except ValueError as error:
@@ -207,7 +206,7 @@ def _tests_of_file(files: SuiteFiles, path: Path) -> Iterator[dict[str, Any]]:
         yield _checked_test(files, item, loaded)
 
 
-def _scenario_tests(files: SuiteFiles, config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _scenario_tests(files: SuiteFiles, config: dict[str, object]) -> Iterator[dict[str, object]]:
     scenarios = config.get("scenarios") or []
     if not isinstance(scenarios, list):
         files.refuse(config, "scenarios is a list")
@@ -224,7 +223,7 @@ def _scenario_tests(files: SuiteFiles, config: dict[str, Any]) -> Iterator[dict[
                 yield files.mark(_scenario_test(data, test), files.at(test if test else data))
 
 
-def _scenarios(files: SuiteFiles, near: Any, listed: list[Any]) -> Iterator[Any]:
+def _scenarios(files: SuiteFiles, near: object, listed: list[object]) -> Iterator[object]:
     for item in listed:
         if isinstance(item, str):
             for path in files.named(item, near):
@@ -234,35 +233,50 @@ def _scenarios(files: SuiteFiles, near: Any, listed: list[Any]) -> Iterator[Any]
             yield item
 
 
-def _scenario_test(data: Mapping[str, Any], test: Mapping[str, Any]) -> dict[str, Any]:
+def _scenario_test(data: Mapping[str, object], test: Mapping[str, object]) -> dict[str, object]:
     merged = {**data, **test}
     for key in ("vars", "options", "metadata"):
-        merged[key] = {**(data.get(key) or {}), **(test.get(key) or {})}
-    merged["assert"] = [*(data.get("assert") or []), *(test.get("assert") or [])]
+        merged[key] = {**_mapping(data, key), **_mapping(test, key)}
+    merged["assert"] = [*_list(data, "assert"), *_list(test, "assert")]
     return merged
 
 
+def _mapping(test: Mapping[str, object], key: str) -> dict[str, object]:
+    """A part of a checked test that is a mapping, or left out."""
+    value = test.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _list(test: Mapping[str, object], key: str) -> list[object]:
+    value = test.get(key)
+    return value if isinstance(value, list) else []
+
+
 def _merged(
-    files: SuiteFiles, config: dict[str, Any], default: Mapping[str, Any], test: dict[str, Any], providers: Providers
+    files: SuiteFiles,
+    config: dict[str, object],
+    default: Mapping[str, object],
+    test: dict[str, object],
+    providers: Providers,
 ) -> RawTest:
-    options = {**(default.get("options") or {}), **(test.get("options") or {})}
-    own_options = test.get("options") or {}
+    own_options, default_options = _mapping(test, "options"), _mapping(default, "options")
+    options = {**default_options, **own_options}
     for key in ("prefix", "suffix"):
-        options[key] = own_options.get(key) or (default.get("options") or {}).get(key) or ""
+        options[key] = own_options.get(key) or default_options.get(key) or ""
     keeps_default = own_options.get("disableDefaultAsserts") is not True
     threshold = test.get("threshold")
-    repeat = options.get("repeat", (config.get(_SETTINGS) or {}).get("repeat", 1))
+    repeat = options.get("repeat", _mapping(config, _SETTINGS).get("repeat", 1))
     if isinstance(repeat, bool) or not isinstance(repeat, int) or not 1 <= repeat <= 1000:
         files.refuse(test, f"repeat is a whole number from 1 to 1000, not {repeat!r}")
     return RawTest(
         origin=test,
         description=test.get("description"),
-        vars={**(default.get("vars") or {}), **(test.get("vars") or {})},
-        assertions=[*((default.get("assert") or []) if keeps_default else []), *(test.get("assert") or [])],
+        vars={**_mapping(default, "vars"), **_mapping(test, "vars")},
+        assertions=[*(_list(default, "assert") if keeps_default else []), *_list(test, "assert")],
         templates=config.get(_TEMPLATES) or {},
         threshold=default.get("threshold") if threshold is None else threshold,
         options=options,
-        metadata={**(default.get("metadata") or {}), **(test.get("metadata") or {})},
+        metadata={**_mapping(default, "metadata"), **_mapping(test, "metadata")},
         prompts=test.get("prompts", default.get("prompts")),
         provider_output=test.get("providerOutput"),
         repeat=repeat,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.core.yaml_nodes import YamlRefused, parse_yaml
@@ -25,10 +24,10 @@ class Prompt:
 
     label: str
     text: str = ""
-    chat: tuple[dict[str, Any], ...] | None = None
+    chat: tuple[dict[str, object], ...] | None = None
 
 
-def read_prompts(files: SuiteFiles, config: dict[str, Any]) -> list[Prompt]:
+def read_prompts(files: SuiteFiles, config: dict[str, object]) -> list[Prompt]:
     """The suite's prompts. Raises BadInput where there are none, or one is code, remote or misshapen."""
     listed = config.get("prompts")
     items = listed if isinstance(listed, list) else [listed] if listed is not None else []
@@ -38,7 +37,7 @@ def read_prompts(files: SuiteFiles, config: dict[str, Any]) -> list[Prompt]:
     return prompts
 
 
-def _prompts_of(files: SuiteFiles, item: Any, near: Any) -> list[Prompt]:
+def _prompts_of(files: SuiteFiles, item: object, near: object) -> list[Prompt]:
     label = ""
     if isinstance(item, dict):
         if unknown := item.keys() - {"raw", "label", "id", "description"}:
@@ -74,12 +73,12 @@ def _prompts_of_file(files: SuiteFiles, path: Path, label: str) -> list[Prompt]:
     return [_prompt_of_text(files, part, label or path.name, None) for part in texts if part]
 
 
-def _prompt_of_text(files: SuiteFiles, text: str, label: str, near: Any) -> Prompt:
+def _prompt_of_text(files: SuiteFiles, text: str, label: str, near: object) -> Prompt:
     chat = chat_of_text(text)
     return Prompt(label, chat=_checked_chat(files, chat, near)) if chat is not None else Prompt(label, text=text)
 
 
-def chat_of_text(text: str) -> list[Any] | None:
+def chat_of_text(text: str) -> list[dict[str, object]] | None:
     """The messages that `text` spells out as JSON or YAML; None where it is just text."""
     start = text.lstrip()
     if start.startswith("- role:"):
@@ -94,18 +93,19 @@ def chat_of_text(text: str) -> list[Any] | None:
             return None
     else:
         return None
-    spelled = isinstance(value, list) and value and all(isinstance(item, dict) and "role" in item for item in value)
-    return value if spelled else None
+    if not isinstance(value, list) or not all(isinstance(item, dict) and "role" in item for item in value):
+        return None
+    return value or None
 
 
-def _checked_chat(files: SuiteFiles, messages: list[Any], near: Any) -> tuple[dict[str, Any], ...]:
+def _checked_chat(files: SuiteFiles, messages: list[dict[str, object]], near: object) -> tuple[dict[str, object], ...]:
     wrong = wrong_chat(messages)
     if wrong:
         files.refuse(near, wrong)
     return tuple(messages)
 
 
-def wrong_chat(messages: list[Any]) -> str:
+def wrong_chat(messages: Sequence[object]) -> str:
     """What is wrong with a list of chat messages; empty when nothing is."""
     if not messages:
         return "a prompt has no messages"
@@ -120,12 +120,14 @@ def wrong_chat(messages: list[Any]) -> str:
     return ""
 
 
-def fill_prompt(prompt: Prompt, values: Mapping[str, Any], prefix: str, suffix: str) -> tuple[dict[str, Any], ...]:
+def fill_prompt(
+    prompt: Prompt, values: Mapping[str, object], prefix: str, suffix: str
+) -> tuple[dict[str, object], ...]:
     """The chat messages of one case. Raises ValueError for a template that cannot be filled in."""
     if prompt.chat is not None and (prefix or suffix):
         raise ValueError("options.prefix and suffix go with text prompts only; write them into the messages")
     if prompt.chat is not None:
-        return tuple(_filled(message, values) for message in prompt.chat)
+        return tuple(_filled_mapping(message, values) for message in prompt.chat)
     text = render(prefix + prompt.text + suffix, values)
     chat = chat_of_text(text) if text != prompt.text else None
     if chat is None:
@@ -135,9 +137,13 @@ def fill_prompt(prompt: Prompt, values: Mapping[str, Any], prefix: str, suffix: 
     return tuple(chat)
 
 
-def _filled(value: Any, values: Mapping[str, Any]) -> Any:
+def _filled_mapping(value: Mapping[str, object], values: Mapping[str, object]) -> dict[str, object]:
+    return {key: _filled(item, values) for key, item in value.items()}
+
+
+def _filled(value: object, values: Mapping[str, object]) -> object:
     if isinstance(value, str):
         return render(value, values)
     if isinstance(value, dict):
-        return {key: _filled(item, values) for key, item in value.items()}
+        return _filled_mapping(value, values)
     return [_filled(item, values) for item in value] if isinstance(value, list) else value

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from tunesmith.memory.arms import ARMS
 from tunesmith.tools.suites.files import SuiteFiles
@@ -30,20 +29,20 @@ _EXEC_PREFIXES = (
 )
 
 
-def _number(low: float, high: float) -> Callable[[Any], bool]:
+def _number(low: float, high: float) -> Callable[[object], bool]:
     return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
-def _whole(low: int, high: int) -> Callable[[Any], bool]:
+def _whole(low: int, high: int) -> Callable[[object], bool]:
     return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def _stops(value: Any) -> bool:
+def _stops(value: object) -> bool:
     texts = value if isinstance(value, list) else [value]
     return bool(texts) and all(isinstance(text, str) and text for text in texts)
 
 
-_SAMPLING: dict[str, tuple[Callable[[Any], bool], str]] = {
+_SAMPLING: dict[str, tuple[Callable[[object], bool], str]] = {
     "temperature": (_number(0, 2), "a number from 0 to 2"),
     "top_p": (_number(1e-6, 1), "a number over 0, at most 1"),
     "top_k": (_whole(-1, 2**31), "a whole number; -1: all"),
@@ -69,9 +68,9 @@ _NAME_ONE = f"label it with the arm that it stands for: {', '.join(ARMS)}"
 class Offer:
     """What the suite's provider sends with every request."""
 
-    tools: list[dict[str, Any]] = field(default_factory=list)
-    tool_choice: Any = None
-    sampling: dict[str, Any] = field(default_factory=dict)
+    tools: list[dict[str, object]] = field(default_factory=list)
+    tool_choice: object = None
+    sampling: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ class Providers:
         """The arms that the suite is for; empty: every one."""
         return _some([provider.arm for provider in self.listed])
 
-    def arms_of(self, files: SuiteFiles, near: Any, references: Any) -> tuple[str, ...]:
+    def arms_of(self, files: SuiteFiles, near: object, references: object) -> tuple[str, ...]:
         """The arms that a test with these `providers` is asked of; empty: every one. Raises BadInput at the test."""
         if references is None:
             return self.arms
@@ -138,7 +137,7 @@ def _some(arms: Sequence[str]) -> tuple[str, ...]:
     return () if found == ARMS else found
 
 
-def read_providers(files: SuiteFiles, config: dict[str, Any]) -> Providers:
+def read_providers(files: SuiteFiles, config: dict[str, object]) -> Providers:
     """The suite's providers. Raises BadInput for one that runs code, for two of one arm, or where they differ."""
     listed = config.get("providers", config.get("targets")) or []
     read = [_provider(files, config, item) for item in (listed if isinstance(listed, list) else [listed])]
@@ -155,18 +154,19 @@ def read_providers(files: SuiteFiles, config: dict[str, Any]) -> Providers:
     return Providers(tuple(read))
 
 
-def _provider(files: SuiteFiles, near: Any, provider: Any) -> Provider:
-    options: Any = {}
+def _provider(files: SuiteFiles, near: object, provider: object) -> Provider:
+    declared: object = None
     if isinstance(provider, dict) and "id" not in provider and len(provider) == 1:
-        ((name, options),) = provider.items()
+        ((name, declared),) = provider.items()
     elif isinstance(provider, dict):
-        name, options = provider.get("id"), provider
+        name, declared = provider.get("id"), provider
     else:
         name = provider
-    if not isinstance(name, str) or not isinstance(options or {}, dict):
+    options = declared or {}
+    if not isinstance(name, str) or not isinstance(options, dict):
         kind = "nothing" if provider is None else type(provider).__name__
         files.refuse(near, f"a provider is a name or a mapping with an id; this is {kind}")
-    where, options = provider if isinstance(provider, dict) else near, options or {}
+    where = provider if isinstance(provider, dict) else near
     if name.startswith(_EXEC_PREFIXES):
         files.refuse(
             where, f"the provider {name[:60]!r} runs a program or calls out, which is refused; name an openai:… one"
@@ -177,14 +177,14 @@ def _provider(files: SuiteFiles, near: Any, provider: Any) -> Provider:
     return Provider(name, str(options.get("label") or ""), _offer(files, where, options.get("config") or {}))
 
 
-def _offer(files: SuiteFiles, where: Any, settings: Any) -> Offer:
+def _offer(files: SuiteFiles, where: object, settings: object) -> Offer:
     if not isinstance(settings, dict):
         files.refuse(where, "a provider's config is a mapping")
-    tools = settings.get("tools") or []
-    if isinstance(tools, str):
-        tools = files.load(files.named(tools, where)[0])
+    listed = settings.get("tools") or []
+    if isinstance(listed, str):
+        listed = files.load(files.named(listed, where)[0])
     try:
-        check_tools(tools)
+        tools = check_tools(listed)
     except ValueError as error:
         files.refuse(settings, str(error))
     sampling = {key: value for key, value in settings.items() if key in _SAMPLING}

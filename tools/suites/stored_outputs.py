@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.suites.case import Case, Suite
@@ -14,9 +14,58 @@ from tunesmith.tools.suites.loading import load_suites
 from tunesmith.tools.suites.metrics import derive
 
 
+@dataclass(frozen=True, slots=True)
+class GradedCase:
+    """A stored output with its grade."""
+
+    case: Case
+    grade: Grade
+
+    @property
+    def why_failed(self) -> str:
+        """Each failed assertion with its reason."""
+        return "; ".join(f"{a.type}: {a.reason}" for a in self.grade.assertions if not a.passed)
+
+    def to_json(self) -> dict[str, object]:
+        """As `suite grade --json` tells it."""
+        error = {"error": self.grade.error} if self.grade.error else {}
+        return {
+            "case_id": self.case.case_id,
+            "passed": self.grade.passed,
+            "score": self.grade.score,
+            "assertions": [asdict(assertion) for assertion in self.grade.assertions],
+            **error,
+            "block": self.case.block,
+            "reason": self.grade.reason,
+            "named_scores": dict(self.grade.named_scores),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class GradedSuite:
+    """What became of every stored output."""
+
+    cases: list[GradedCase]
+    missing: list[str]
+    """Cases without an output."""
+    sha256: str
+    derived_metrics: dict[str, float | None]
+
+    def to_json(self) -> dict[str, object]:
+        """The document of `suite grade --json`."""
+        return {
+            "cases": [graded.to_json() for graded in self.cases],
+            "passed": sum(graded.grade.passed for graded in self.cases),
+            "errors": sum(graded.grade.error is not None for graded in self.cases),
+            "missing": self.missing,
+            "sha256": self.sha256,
+            "derived_metrics": self.derived_metrics,
+        }
+
+
 def grade_outputs(
     path: Path, outputs_path: Path | None = None, *, judge: Judge | None = None, embedder: Embedder | None = None
-) -> dict[str, Any]:
+) -> GradedSuite:
     """`suite grade`: stored outputs graded: a JSONL file's, or the tests' own `providerOutput`.
 
     A case named twice in the file is graded twice, and select-best compares its outputs; cases without an output are
@@ -26,15 +75,13 @@ def grade_outputs(
     suite, outputs = read_graded(path, outputs_path, judge=judge, embedder=embedder)
     by_id = {case.case_id: case for case in suite.cases}
     grades = grade_all(suite, outputs, judge=judge, embedder=embedder)
-    graded = [_graded(by_id[case_id], result) for (case_id, _), result in zip(outputs, grades, strict=True)]
-    return {
-        "cases": graded,
-        "passed": sum(entry["passed"] for entry in graded),
-        "errors": sum("error" in entry for entry in graded),
-        "missing": sorted(by_id.keys() - {case_id for case_id, _ in outputs}),
-        "sha256": suite.sha256,
-        "derived_metrics": derive(suite.derived_metrics, grades),
-    }
+    graded = [GradedCase(by_id[case_id], result) for (case_id, _), result in zip(outputs, grades, strict=True)]
+    return GradedSuite(
+        cases=graded,
+        missing=sorted(by_id.keys() - {case_id for case_id, _ in outputs}),
+        sha256=suite.sha256,
+        derived_metrics=derive(suite.derived_metrics, grades),
+    )
 
 
 def read_graded(
@@ -70,14 +117,6 @@ def grade_all(
     ]
 
 
-def _graded(case: Case, result: Grade) -> dict[str, Any]:
-    assertions = [{"type": a.type, "passed": a.passed, "score": a.score, "reason": a.reason} for a in result.assertions]
-    entry = {"case_id": case.case_id, "passed": result.passed, "score": result.score, "assertions": assertions}
-    if result.error:
-        entry["error"] = result.error
-    return {**entry, "block": case.block, "reason": result.reason, "named_scores": dict(result.named_scores)}
-
-
 def _read_outputs(path: Path, known: set[str]) -> list[tuple[str, Response]]:
     from tunesmith.tools.core.plain_file import read_plain_text
 
@@ -102,7 +141,7 @@ def _output_of_line(line: str, place: str, known: set[str]) -> tuple[str, Respon
     return entry["case_id"], _with_serving(response, entry, place)
 
 
-def _with_serving(response: Response, entry: dict[str, Any], place: str) -> Response:
+def _with_serving(response: Response, entry: dict[str, object], place: str) -> Response:
     calls, latency, reason = entry.get("tool_calls") or (), entry.get("latency_ms"), entry.get("finish_reason")
     if not isinstance(calls, list | tuple) or not all(isinstance(call, dict) for call in calls):
         raise BadInput(f"{place}: tool_calls is a list of objects")

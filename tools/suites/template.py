@@ -8,11 +8,10 @@ promptfoo's nunjucks prints them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import Any
 
-from jinja2 import TemplateError, nodes
+from jinja2 import Template, TemplateError, nodes
 from jinja2.runtime import LoopContext, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -40,18 +39,18 @@ class _Missing(Undefined):
         )
 
 
-def _join(value: Any, separator: str = "") -> str:
+def _join(value: Iterable[object], separator: str = "") -> str:
     texts = [as_text(item) for item in value]
     if sum(map(len, texts)) + len(separator) * len(texts) > MAX_RENDERED_CHARS:
         raise TemplateError(f"join makes over {MAX_RENDERED_CHARS} characters")
     return str(separator).join(texts)
 
 
-def _default(value: Any, other: Any = "", falsy: bool = False) -> Any:
+def _default(value: object, other: object = "", falsy: bool = False) -> object:
     return other if isinstance(value, Undefined) or (falsy and not value) else value
 
 
-_FILTERS: dict[str, Callable[..., Any]] = {
+_FILTERS: dict[str, Callable[..., object]] = {
     "capitalize": lambda value: as_text(value).capitalize(),
     "default": _default,
     "dump": lambda value: as_json(value),
@@ -67,7 +66,7 @@ _FILTERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _printed(value: Any) -> Any:
+def _printed(value: object) -> object:
     if isinstance(value, Undefined | str):
         return value
     if isinstance(value, dict):
@@ -78,12 +77,13 @@ def _printed(value: Any) -> Any:
 class _Environment(ImmutableSandboxedEnvironment):
     """Fields are looked up in the data only: never a Python attribute, so `x.items` is a key like any other."""
 
-    def getattr(self, obj: Any, attribute: str) -> Any:
+    def getattr(self, obj: object, attribute: str) -> object:
         return self.getitem(obj, attribute)
 
-    def getitem(self, obj: Any, argument: Any) -> Any:
+    def getitem(self, obj: object, argument: object) -> object:
         if isinstance(obj, LoopContext):
-            return getattr(obj, argument) if argument in _LOOP_FIELDS else self.undefined(obj=obj, name=argument)
+            name = str(argument)
+            return getattr(obj, name) if name in _LOOP_FIELDS else self.undefined(obj=obj, name=name)
         if isinstance(obj, dict) and argument in obj:
             return obj[argument]
         if isinstance(obj, list | str) and argument == "length":
@@ -111,7 +111,7 @@ def has_lone_surrogate(text: str) -> bool:
         return True
 
 
-def render(text: str, values: Mapping[str, Any]) -> str:
+def render(text: str, values: Mapping[str, object]) -> str:
     """`text` with its `{{…}}` filled in. Raises ValueError for syntax outside the whitelist or a missing name."""
     if not any(marker in text for marker in _MARKERS):
         return text
@@ -131,7 +131,7 @@ def render(text: str, values: Mapping[str, Any]) -> str:
 
 
 @lru_cache(maxsize=512)
-def _template(text: str) -> Any:
+def _template(text: str) -> Template:
     if len(text) > MAX_TEMPLATE_CHARS:
         raise ValueError(f"a template of {len(text)} characters; at most {MAX_TEMPLATE_CHARS}, put long text in a var")
     try:
@@ -160,7 +160,7 @@ def _check(node: nodes.Node, in_loop: bool) -> None:
         _check(child, in_loop)
 
 
-def fill_vars(values: Mapping[str, Any]) -> dict[str, Any]:
+def fill_vars(values: Mapping[str, object]) -> dict[str, object]:
     """Vars whose text names other vars, filled in, five rounds; text that is no template of known names stays as it is.
 
     One newline at the end of a text var is dropped, as promptfoo does. Raises ValueError where it grows too long.
@@ -176,7 +176,7 @@ def fill_vars(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _attempt(value, filled) if isinstance(value, str) else value for name, value in filled.items()}
 
 
-def _attempt(text: str, values: Mapping[str, Any]) -> str:
+def _attempt(text: str, values: Mapping[str, object]) -> str:
     """`text` rendered where that works: a var is data, and braces in data are no mistake."""
     try:
         return render(text, values)
@@ -184,7 +184,7 @@ def _attempt(text: str, values: Mapping[str, Any]) -> str:
         return text
 
 
-def _fill(text: str, values: Mapping[str, Any]) -> str:
+def _fill(text: str, values: Mapping[str, object]) -> str:
     room = MAX_RENDERED_CHARS - len(text)
 
     def replace(match: re.Match[str]) -> str:

@@ -163,7 +163,7 @@ tests:
 """,
     )
     # The third case cannot be judged and counts for nothing; the second metric divides by nothing.
-    assert grade_outputs(path)["derived_metrics"] == {"rate": 50.0, "odd": None}
+    assert grade_outputs(path).derived_metrics == {"rate": 50.0, "odd": None}
     suite = load_suites([path])
     assert suite.with_cases(suite.cases[:1]).derived_metrics == suite.derived_metrics
     assert Suite.from_json(suite.to_json()) == suite
@@ -176,8 +176,8 @@ def test_check_explains_what_a_suite_needs(tmp_path: Path) -> None:
         " {type: similar, value: x}]}, {vars: {q: b}}]",
     )
     found = check_suites([path])
-    assert found["asks"] == {"llm-rubric": "judge", "similar": "embedder"}
-    assert (found["metrics"], found["requests"], found["types"]) == (["tone"], 4, {"llm-rubric": 1, "similar": 1})
+    assert found.asks == {"llm-rubric": "judge", "similar": "embedder"}
+    assert (found.metrics, found.requests, found.types) == (["tone"], 4, {"llm-rubric": 1, "similar": 1})
 
 
 def test_providers_that_name_arms_say_who_is_asked(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_providers_that_name_arms_say_who_is_asked(tmp_path: Path) -> None:
         )
     ])  # fmt: skip
     both = ["base", "adapter"]
-    assert [case["arms"] for case in found["cases"]] == [both, both, both, ["merged"], [*both, "merged"]]
+    assert [case.arms for case in found.cases] == [both, both, both, ["merged"], [*both, "merged"]]
     one_arm_each = "".join(
         f"- {{id: x, label: {arm}}}\n" for arm in ("base", "prompted", "adapter", "merged", "quantized")
     )
@@ -219,7 +219,7 @@ def test_grade_asks_the_judge_that_it_is_given(tmp_path: Path) -> None:
     for given, passed in ((lines, [True, False]), (lines[::-1], [False, True])):
         outputs = write(tmp_path, "\n".join(map(json.dumps, given)), "out.jsonl")
         graded = grade_outputs(path, outputs, judge=_Judge())
-        assert [c["passed"] for c in graded["cases"]] == passed
+        assert [c.grade.passed for c in graded.cases] == passed
     with pytest.raises(BadInput, match="asks a judge"):
         grade_outputs(path, outputs)
 
@@ -266,8 +266,8 @@ def test_check_has_the_contracts_shape(tmp_path: Path) -> None:
         HEAD
         + "tests: [{vars: {q: a}, metadata: {case_id: k}, assert: [{type: assert-set, assert: [{type: equals, value: a}]}]}]",
     )
-    (case,) = check_suites([path])["cases"]
-    assert (case["case_id"], case["block"], case["assertions"]) == ("k", "target", ["assert-set", "equals"])
+    (case,) = check_suites([path]).cases
+    assert (case.case_id, case.block, case.assertions) == ("k", "target", ["assert-set", "equals"])
 
 
 def test_grade_reads_outputs_or_the_suites_own(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_grade_reads_outputs_or_the_suites_own(tmp_path: Path) -> None:
         + "tests:\n- {vars: {q: a}, metadata: {case_id: one}, providerOutput: yes sir, assert: [{type: contains, value: sir}]}\n"
         + "- {vars: {q: b}, metadata: {case_id: two}, assert: [{type: latency, threshold: 10}]}\n",
     )
-    own = grade_outputs(path)
+    own: Any = grade_outputs(path).to_json()
     assert [(c["case_id"], c["passed"], c["score"]) for c in own["cases"]] == [("one", True, 1.0)]
     assert own["missing"] == ["two"]
     assert set(own["cases"][0]["assertions"][0]) == {"type", "passed", "score", "reason"}
@@ -288,8 +288,8 @@ def test_grade_reads_outputs_or_the_suites_own(tmp_path: Path) -> None:
     ]
     outputs = write(tmp_path, "\n".join(map(json.dumps, lines)) + "\n", "out.jsonl")
     graded = grade_outputs(path, outputs)
-    assert [c["passed"] for c in graded["cases"]] == [False, False, True]
-    assert graded["errors"] == 1
+    assert [c.grade.passed for c in graded.cases] == [False, False, True]
+    assert graded.to_json()["errors"] == 1
     for bad, reason in [
         ("{", "not JSON"),
         ('{"case_id": "nope", "output": ""}', "no case 'nope'"),
@@ -528,6 +528,6 @@ def test_the_check_says_where_several_cases_come_from_one_seed_row(
     path = tmp_path / "suite.yaml"
     tests = [{"vars": {"q": str(n)}, "metadata": {"seed_row": n // 3}} for n in range(6)]
     path.write_text(json.dumps({"prompts": ["{{q}}"], "tests": tests}))
-    assert check_suites([path])["seed_rows"] == {"target": 2}
+    assert check_suites([path]).seed_rows == {"target": 2}
     assert main(["suite", "check", str(path)]) == 0
     assert "6 target cases are made from 2 seed rows" in " ".join(capsys.readouterr().out.split())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from tunesmith.tools.suites.grading import javascript as js
 from tunesmith.tools.suites.grading.core import Aid, Assertion, Response, Verdict, assertion_type
@@ -22,7 +21,7 @@ def is_valid_openai_tools_call(assertion: Assertion, response: Response, aid: Ai
     return Verdict(not broken, expected, broken)
 
 
-def wrong_call(call: Any, tools: Sequence[Mapping[str, Any]]) -> str:
+def wrong_call(call: object, tools: Sequence[Mapping[str, object]]) -> str:
     """What is wrong with one call in OpenAI's shape; empty when nothing is."""
     function = call.get("function") if isinstance(call, Mapping) else None
     name = function.get("name") if isinstance(function, Mapping) else None
@@ -40,15 +39,15 @@ def wrong_call(call: Any, tools: Sequence[Mapping[str, Any]]) -> str:
     return f"arguments of {name!r} that do not fit: {broken}" if broken else ""
 
 
-def _parameters(tools: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, dict[str, Any] | None]]:
+def _parameters(tools: Sequence[Mapping[str, object]]) -> Iterator[tuple[str, dict[str, object] | None]]:
     for tool in tools:
         function = tool.get("function")
         if isinstance(function, Mapping):
             yield str(function.get("name")), function.get("parameters")
 
 
-def check_tools(tools: Any) -> None:
-    """Refuse, by ValueError, tools that are not OpenAI's function tools with valid parameter schemas."""
+def check_tools(tools: object) -> list[dict[str, object]]:
+    """The tools. Refuses, by ValueError, tools that are not OpenAI's function tools with valid parameter schemas."""
     if not isinstance(tools, list):
         raise ValueError("tools is a list of {type: function, function: {name, parameters}}")
     for index, tool in enumerate(tools):
@@ -57,6 +56,7 @@ def check_tools(tools: Any) -> None:
             raise ValueError(f"tools[{index}] is not {{type: function, function: {{name, parameters}}}}")
         if function.get("parameters") is not None:
             check_schema(function["parameters"])
+    return tools
 
 
 def _expected_names(assertion: Assertion) -> set[str]:
@@ -81,7 +81,7 @@ def tool_call_f1(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     return Verdict(f1 >= threshold, goal, f"{sorted(actual)}, F1 {f1:.3f}", f1, f1)
 
 
-def called_names(output: Any) -> set[str]:
+def called_names(output: object) -> set[str]:
     """Names of the tools called, in the shapes of OpenAI, Anthropic and Google, as objects or as JSON text."""
     if isinstance(output, str):
         return _names_in_text(output)
@@ -90,9 +90,9 @@ def called_names(output: Any) -> set[str]:
     return {name for item in output if (name := _name_of(item))} if isinstance(output, list) else set()
 
 
-def _names_in_object(message: Mapping[str, Any]) -> set[str]:
-    if isinstance(message.get("tool_calls"), list):
-        return {name for call in message["tool_calls"] if (name := _name_of(call))}
+def _names_in_object(message: Mapping[str, object]) -> set[str]:
+    if isinstance(listed := message.get("tool_calls"), list):
+        return {name for call in listed if (name := _name_of(call))}
     nested = message.get("toolCall")
     if isinstance(nested, Mapping):
         calls = nested.get("functionCalls")
@@ -103,7 +103,7 @@ def _names_in_object(message: Mapping[str, Any]) -> set[str]:
     return set()
 
 
-def _name_of(call: Any) -> str | None:
+def _name_of(call: object) -> str | None:
     if not isinstance(call, Mapping):
         return None
     if call.get("type") == "tool_use" and isinstance(call.get("name"), str):
@@ -131,5 +131,5 @@ def _names_in_text(text: str) -> set[str]:
     return names
 
 
-def _names_in_value(value: Any) -> set[str]:
+def _names_in_value(value: object) -> set[str]:
     return set() if isinstance(value, str) else called_names(value)

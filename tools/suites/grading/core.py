@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -25,7 +25,7 @@ class Assertion(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     type: str
-    value: Any = None
+    value: object = None
     threshold: float | None = None
     weight: float = 1.0
     metric: str | None = None
@@ -37,6 +37,16 @@ class Assertion(BaseModel):
         return self.type.removeprefix("not-")
 
     @property
+    def text(self) -> str:
+        """The value of a type whose check asks for text."""
+        return str(self.value)
+
+    @property
+    def texts(self) -> list[str]:
+        """The value of a type whose check asks for one text, or a list of them."""
+        return [str(item) for item in self.value] if isinstance(self.value, list) else [str(self.value)]
+
+    @property
     def inverse(self) -> bool:
         return self.type.startswith("not-")
 
@@ -46,21 +56,21 @@ class Response:
     """What a model answered. `value` is an output that is not text, as stored ones can be."""
 
     text: str = ""
-    tool_calls: Sequence[Mapping[str, Any]] = ()
+    tool_calls: Sequence[Mapping[str, object]] = ()
     """OpenAI's shape: {"type": "function", "function": {"name", "arguments": JSON text}}."""
     finish_reason: str | None = None
     latency_ms: float | None = None
     logprobs: Sequence[float] = ()
     """Log probability of each answered token, natural base."""
-    value: Any = None
+    value: object = None
 
     @classmethod
-    def of(cls, output: Any) -> Response:
+    def of(cls, output: object) -> Response:
         """The response whose output is `output`, text or not."""
         return cls(text=output) if isinstance(output, str) else cls(value=output)
 
     @property
-    def output(self) -> Any:
+    def output(self) -> object:
         """Text; or the tool calls alone; or, where there are both, the message with both."""
         if self.value is not None:
             return self.value
@@ -119,15 +129,15 @@ class Gradable(Protocol):
     @property
     def threshold(self) -> float | None: ...
     @property
-    def tools(self) -> tuple[Mapping[str, Any], ...]: ...
+    def tools(self) -> tuple[Mapping[str, object], ...]: ...
     @property
-    def messages(self) -> tuple[Mapping[str, Any], ...]: ...
+    def messages(self) -> tuple[Mapping[str, object], ...]: ...
 
 
 class Judge(Protocol):
     """A language model without tools that reads a judging prompt and answers it, greedily."""
 
-    def answer(self, prompt: str, form: Mapping[str, Any]) -> str:
+    def answer(self, prompt: str, form: Mapping[str, object]) -> str:
         """The judge's answer, which should fit the JSON schema `form`. Raises CannotGrade where none can be had."""
         ...
 
@@ -144,7 +154,7 @@ class Embedder(Protocol):
 class Aid:
     """What an assertion may use besides the output."""
 
-    tools: Sequence[Mapping[str, Any]] = ()
+    tools: Sequence[Mapping[str, object]] = ()
     """The tools that were offered with the question."""
     question: str = ""
     """What was asked, as one text."""
@@ -252,7 +262,7 @@ def grade_waiting(
     return _total(case.assertions, case.threshold, decide)
 
 
-def asked(messages: Sequence[Mapping[str, Any]]) -> str:
+def asked(messages: Sequence[Mapping[str, object]]) -> str:
     """What was asked, as one text: the only message's content, or all messages as JSON."""
     if len(messages) == 1 and isinstance(messages[0].get("content"), str):
         return str(messages[0]["content"])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.tools.suites.grading import javascript as js
 from tunesmith.tools.suites.grading.core import Aid, Assertion, Response, Verdict, assertion_type
 from tunesmith.tools.suites.grading.text import shown
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 MAX_CHARS = 500_000
 MAX_TAGS = 10_000
@@ -81,11 +84,11 @@ def _is_known(tag: str) -> bool:
     return name in _ELEMENTS or "-" in name
 
 
-def _bare_text(body: Any) -> bool:
+def _bare_text(body: Element) -> bool:
     return any(js.trim(part or "") for part in (body.text, *(child.tail for child in body)))
 
 
-def _parse(text: str) -> tuple[Any, set[str]]:
+def _parse(text: str) -> tuple[Element, set[str]]:
     """The tree, and which of html, head and body the text itself opened."""
     import html5lib
     from html5lib.treebuilders import getTreeBuilder
@@ -99,7 +102,7 @@ def _parse(text: str) -> tuple[Any, set[str]]:
             opened.update({"html"} if "selfClosingAcknowledged" in token else ())
             super().insertRoot(token)
 
-        def insertElementNormal(self, token: dict[str, Any]) -> Any:  # noqa: N802
+        def insertElementNormal(self, token: dict[str, Any]) -> object:  # noqa: N802
             opened.update({token["name"]} if "selfClosingAcknowledged" in token else ())
             return super().insertElementNormal(token)
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Iterator
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Protocol
 
 PATTERN_TIMEOUT_S = 1.0
 MAX_PATTERN_CHARS = 5_000
@@ -37,7 +39,7 @@ class CannotGrade(Exception):
     """This output cannot be judged by this assertion: an error, counted apart from a failure."""
 
 
-def as_text(value: Any) -> str:
+def as_text(value: object) -> str:
     """What `String(value)` gives."""
     if value is None:
         return "null"
@@ -64,12 +66,12 @@ def _number_text(value: float) -> str:
     return f"{mantissa.removesuffix('.0')}e{exponent[0]}{exponent[1:].lstrip('0')}"
 
 
-def as_json(value: Any) -> str:
+def as_json(value: object) -> str:
     """What `JSON.stringify(value)` gives, up to the spelling of floats."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str) -> object:
     """What `JSON.parse` accepts: no NaN, no Infinity. Raises ValueError, also where the nesting is too deep."""
     try:
         return json.loads(text, parse_constant=_refuse_constant, parse_int=_number)
@@ -85,7 +87,7 @@ def _number(digits: str) -> int | float:
     return int(digits) if len(digits) < 300 else float(digits)
 
 
-def strictly_equal(left: Any, right: Any) -> bool:
+def strictly_equal(left: object, right: object) -> bool:
     """Deep equality in which a bool never equals a number, and 1 equals 1.0."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
@@ -96,7 +98,7 @@ def strictly_equal(left: Any, right: Any) -> bool:
     return (type(left) is type(right) and left == right) or (_both_numbers(left, right) and left == right)
 
 
-def _both_numbers(left: Any, right: Any) -> bool:
+def _both_numbers(left: object, right: object) -> bool:
     return isinstance(left, int | float) and isinstance(right, int | float)
 
 
@@ -135,8 +137,16 @@ def found(pattern: str, text: str, *, unicode: bool = False) -> bool:
         ) from None
 
 
+class Pattern(Protocol):
+    """What of the regex module's patterns is used here."""
+
+    def search(self, string: str, *, timeout: float | None = None) -> object | None: ...
+    def match(self, string: str) -> object | None: ...
+    def finditer(self, string: str, *, timeout: float | None = None) -> Iterator[re.Match[str]]: ...
+
+
 @lru_cache(maxsize=1024)
-def compiled(pattern: str, *, unicode: bool = False) -> Any:
+def compiled(pattern: str, *, unicode: bool = False) -> Pattern:
     """The compiled pattern. Raises ValueError with what is wrong with it."""
     import regex
 
@@ -144,10 +154,11 @@ def compiled(pattern: str, *, unicode: bool = False) -> Any:
         raise ValueError(f"{len(pattern)} characters; a pattern may have {MAX_PATTERN_CHARS}")
     try:
         translated = _Translation(pattern if unicode else utf16_units(pattern)).text()
-        return regex.compile(translated, regex.V0 | regex.ASCII)
+        pattern_: Pattern = regex.compile(translated, regex.V0 | regex.ASCII)
     except (regex.error, OverflowError, RecursionError, ValueError) as error:
         told = str(error).encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # halves made whole
         raise ValueError(told or "nested too deep") from None
+    return pattern_
 
 
 class _Translation:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from tunesmith.tools.core.yaml_nodes import YamlRefused, parse_yaml
 from tunesmith.tools.suites.grading import javascript as js
@@ -17,7 +16,7 @@ MAX_OBJECT_CHARS = 100_000
 _SEARCH_BUDGET = 2_000_000
 
 
-def _schema_of(assertion: Assertion) -> dict[str, Any] | None:
+def _schema_of(assertion: Assertion) -> dict[str, object] | None:
     """The schema, given as an object or as YAML or JSON text; None where there is none."""
     value = assertion.value
     if value is None or value == "" or value is False:
@@ -64,7 +63,7 @@ def contains_json(assertion: Assertion, response: Response, aid: Aid) -> Verdict
     return Verdict(False, expected, broken)
 
 
-def json_objects(text: str) -> Iterator[Any]:
+def json_objects(text: str) -> Iterator[object]:
     """The objects in `text`, outermost first, left to right. Raises CannotGrade where the search gets too long."""
     start, budget = text.find("{"), _SEARCH_BUDGET
     while 0 <= start < len(text) - 1:
@@ -88,7 +87,7 @@ def _balanced_end(text: str, start: int) -> tuple[int, int]:
     return limit, depth
 
 
-def _loose_object(text: str) -> Any:
+def _loose_object(text: str) -> object:
     try:
         return js.parse_json(text)
     except ValueError:

@@ -14,7 +14,6 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 from tunesmith.tools.suites.grading import javascript as js
 from tunesmith.tools.suites.grading.core import Aid, Assertion, Judge, Response, Verdict, assertion_type
@@ -30,7 +29,7 @@ _ORDER = "by sha256 of question and answer"
 _SENTENCE = {"type": "string", "minLength": 1, "maxLength": 240}
 
 
-def _object(**properties: Mapping[str, Any]) -> dict[str, Any]:
+def _object(**properties: Mapping[str, object]) -> dict[str, object]:
     """The JSON schema of an object with exactly these properties, in this order."""
     return {
         "type": "object",
@@ -111,7 +110,7 @@ def read_rubric_reply(reply: str) -> tuple[bool, float, str]:
     return passed, number if math.isfinite(number) else float(passed), str(found.get("reason") or "no reason")
 
 
-def _as_number(value: Any) -> float:
+def _as_number(value: object) -> float:
     """What `Number(value)` gives."""
     if isinstance(value, str):
         text = js.trim(value)
@@ -132,9 +131,8 @@ def g_eval(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
 
     The judge first writes its own steps for a criterion, then scores by them; log probabilities are not weighed in.
     """
-    criteria = assertion.value if isinstance(assertion.value, list) else [assertion.value]
     judge = _judge(assertion, aid)
-    scored = [_g_score(judge, criterion, response.output_text, aid.question) for criterion in criteria]
+    scored = [_g_score(judge, criterion, response.output_text, aid.question) for criterion in assertion.texts]
     score = sum(value for value, _ in scored) / len(scored)
     threshold = 0.7 if assertion.threshold is None else assertion.threshold
     reasons = "; ".join(reason for _, reason in scored)
@@ -161,7 +159,7 @@ def _g_score(judge: Judge, criterion: str, output: str, question: str) -> tuple[
     return number / _TOP_SCORE, reason
 
 
-def _reply_object(reply: str, pattern: str) -> Mapping[str, Any]:
+def _reply_object(reply: str, pattern: str) -> Mapping[str, object]:
     """The JSON object that a reply is, on however many lines, else the one that it holds on one line."""
     match = re.search(pattern, reply)
     for text in (reply, match.group() if match else ""):

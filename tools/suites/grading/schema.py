@@ -40,7 +40,7 @@ def _is_date(text: str) -> bool:
     return js.found(r"^\d{4}-\d\d-\d\d$", text) and _parses(date.fromisoformat, text)
 
 
-def _parses(parse: Callable[[str], Any], text: str) -> bool:
+def _parses(parse: Callable[[str], object], text: str) -> bool:
     try:
         parse(text)
     except ValueError:
@@ -65,7 +65,7 @@ _FORMATS: dict[str, Callable[[str], bool]] = {
 }
 
 
-def check_schema(schema: Any) -> None:
+def check_schema(schema: object) -> None:
     """Refuse, by ValueError, a schema that is not valid or could not be checked safely and in bounded time."""
     if not isinstance(schema, dict):
         raise ValueError(f"a JSON schema is an object, not {js.as_text(schema)[:60]!r}")
@@ -88,7 +88,7 @@ def _check_form(schema_json: str) -> None:
     _validator_class(schema).check_schema(schema)
 
 
-def _children(schema: Any) -> Iterator[tuple[str, Any]]:
+def _children(schema: object) -> Iterator[tuple[str, object]]:
     if not isinstance(schema, dict):
         return
     for key, value in schema.items():
@@ -101,7 +101,7 @@ def _children(schema: Any) -> Iterator[tuple[str, Any]]:
             yield from ((f"{key}/{name}", item) for name, item in named if not isinstance(item, list))
 
 
-def _check_shape(schema: Any, where: str) -> None:
+def _check_shape(schema: object, where: str) -> None:
     if isinstance(schema, dict):
         for key in schema:
             if key not in _KEYWORDS:
@@ -113,7 +113,7 @@ def _check_shape(schema: Any, where: str) -> None:
         _check_shape(child, f"{where}/{step}")
 
 
-def _check_values(schema: dict[str, Any], where: str) -> None:
+def _check_values(schema: dict[str, object], where: str) -> None:
     if isinstance(schema.get("pattern"), str):
         try:
             js.compiled(schema["pattern"], unicode=True)
@@ -126,10 +126,10 @@ def _check_values(schema: dict[str, Any], where: str) -> None:
         raise ValueError(f"format {name!r} at #{where} cannot be checked; use one of {sorted(_FORMATS)}, or a pattern")
 
 
-def _resolve(root: dict[str, Any], reference: Any) -> Any:
+def _resolve(root: dict[str, object], reference: object) -> object:
     if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
         raise ValueError(f"$ref {reference!r} leaves the schema; only references inside it (#/…) are followed")
-    node: Any = root
+    node: object = root
     for part in reference.split("/")[1:]:
         key = part.replace("~1", "/").replace("~0", "~")
         if isinstance(node, list) and key.isdigit() and int(key) < len(node):
@@ -141,7 +141,7 @@ def _resolve(root: dict[str, Any], reference: Any) -> Any:
     return node
 
 
-def _unfolded_size(root: dict[str, Any], schema: Any, path: tuple[str, ...], known: dict[str, int]) -> int:
+def _unfolded_size(root: dict[str, object], schema: object, path: tuple[str, ...], known: dict[str, int]) -> int:
     """Subschemas once every reference is written out. Raises ValueError for a cycle or more than MAX_UNFOLDED."""
     size = 1
     for step, child in _children(schema):
@@ -159,7 +159,7 @@ def _unfolded_size(root: dict[str, Any], schema: Any, path: tuple[str, ...], kno
     return size
 
 
-def _validator_class(schema: dict[str, Any]) -> Any:
+def _validator_class(schema: dict[str, object]) -> Any:
     import jsonschema.validators
 
     return _with_our_patterns(jsonschema.validators.validator_for(schema, default=jsonschema.Draft7Validator))
@@ -173,7 +173,7 @@ def _with_our_patterns(dialect: Any) -> Any:
     return extend(dialect, {"pattern": _pattern})
 
 
-def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[Any]:
+def _pattern(validator: object, pattern: str, instance: object, schema: object) -> Iterator[object]:
     import jsonschema
 
     if isinstance(instance, str) and not js.found(pattern, instance, unicode=True):
@@ -191,7 +191,7 @@ def _validator(schema_json: str) -> Any:
     return _validator_class(schema)(schema, format_checker=formats)
 
 
-def violations(schema: dict[str, Any], instance: Any) -> str:
+def violations(schema: dict[str, object], instance: object) -> str:
     """The first few ways in which `instance` breaks the schema, in words; empty when it conforms."""
     errors = _validator(json.dumps(schema)).iter_errors(instance)
     found = [

@@ -30,7 +30,7 @@ def _need_reason(assertion: Assertion) -> None:
 @assertion_type("finish-reason", check=_need_reason)
 def finish_reason(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     actual = response.finish_reason or ""
-    return Verdict(assertion.value.lower() == actual.lower(), f"finish by {assertion.value!r}", actual or "no reason")
+    return Verdict(assertion.text.lower() == actual.lower(), f"finish by {assertion.value!r}", actual or "no reason")
 
 
 def _mean_logprob(assertion: Assertion, response: Response) -> float:

@@ -35,14 +35,14 @@ def levenshtein(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     from rapidfuzz.distance import Levenshtein
 
     limit = 5 if assertion.threshold is None else assertion.threshold
-    distance = Levenshtein.distance(js.utf16_units(response.output_text), js.utf16_units(assertion.value))
+    distance = Levenshtein.distance(js.utf16_units(response.output_text), js.utf16_units(assertion.text))
     return Verdict(distance <= limit, f"be within {limit:g} edits of the value", f"{distance}")
 
 
 @assertion_type("rouge-n", check=_need_string)
 def rouge_n(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     """ROUGE-1 as an F-score over clipped counts, lower-cased, at least `threshold` (0.75). Lin 2004."""
-    score = rouge_score(response.output_text.lower(), assertion.value.lower())
+    score = rouge_score(response.output_text.lower(), assertion.text.lower())
     return _at_least(assertion, score, 0.75, "ROUGE-N")
 
 
@@ -100,9 +100,7 @@ def treebank_tokens(text: str) -> list[str]:
 @assertion_type("bleu", check=_need_strings)
 def bleu(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     """Sentence BLEU-4 against the nearest of the references, at least `threshold` (0.5). Papineni et al. 2002."""
-    value = assertion.value
-    references = value if isinstance(value, list) else [value]
-    return _at_least(assertion, bleu_score(response.output_text, references), 0.5, "BLEU")
+    return _at_least(assertion, bleu_score(response.output_text, assertion.texts), 0.5, "BLEU")
 
 
 def bleu_score(candidate: str, references: Sequence[str]) -> float:
@@ -130,9 +128,7 @@ def _ngrams(words: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
 @assertion_type("gleu", check=_need_strings)
 def gleu(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     """Sentence GLEU against the best of the references, at least `threshold` (0.5). Wu et al. 2016."""
-    value = assertion.value
-    references = value if isinstance(value, list) else [value]
-    score = max(gleu_score(response.output_text, reference) for reference in references)
+    score = max(gleu_score(response.output_text, reference) for reference in assertion.texts)
     return _at_least(assertion, score, 0.5, "GLEU")
 
 

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tunesmith.tools.suites.grading import javascript as js
 from tunesmith.tools.suites.grading.core import Aid, Assertion, Response, Verdict, assertion_type
 from tunesmith.tools.suites.grading.text import shown
+
+if TYPE_CHECKING:
+    from sqlglot import exp
 
 MAX_CHARS = 100_000
 # promptfoo's names → sqlglot's.
@@ -60,7 +63,7 @@ def _need_rules(assertion: Assertion) -> None:
 @assertion_type("is-sql", check=_need_rules, needs_value=False)
 def is_sql(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     """The whole output is SQL in the dialect `databaseType` (MySQL), with `allowedTables` and `allowedColumns` only."""
-    broken = wrong_sql(response.output_text, assertion.value or {})
+    broken = wrong_sql(response.output_text, _rules(assertion))
     return Verdict(not broken, "be SQL", broken)
 
 
@@ -69,8 +72,12 @@ def contains_sql(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     """A fenced block of SQL that `is-sql` would pass; without any such block, the whole output."""
     text = response.output_text
     candidates = [block for block in _sql_blocks(text) or [text] if js.trim(block)]
-    reasons = [wrong_sql(candidate, assertion.value or {}) for candidate in candidates]
+    reasons = [wrong_sql(candidate, _rules(assertion)) for candidate in candidates]
     return Verdict("" in reasons, "contain SQL", reasons[0] if reasons else shown(text))
+
+
+def _rules(assertion: Assertion) -> dict[str, object]:
+    return assertion.value if isinstance(assertion.value, dict) else {}
 
 
 def _sql_blocks(text: str) -> list[str]:
@@ -90,11 +97,11 @@ def _sql_blocks(text: str) -> list[str]:
     return blocks
 
 
-def wrong_sql(text: str, rules: dict[str, Any]) -> str:
+def wrong_sql(text: str, rules: dict[str, object]) -> str:
     """Why `text` is not SQL that the rules allow; empty when it is. Raises CannotGrade for one that is too long."""
     if len(text) > MAX_CHARS:
         raise js.CannotGrade(f"is-sql: {len(text)} characters; at most {MAX_CHARS}")
-    name = rules.get("databaseType") or "MySQL"
+    name = str(rules.get("databaseType") or "MySQL")
     plain = _QUOTED.sub(" ? ", js.trim(text))
     if not js.trim(text) or text.count("`") % 2 or _NO_COMMA.search(plain):
         return f"not {name}'s syntax"
@@ -103,7 +110,8 @@ def wrong_sql(text: str, rules: dict[str, Any]) -> str:
     except ValueError as error:
         return f"not {name}'s syntax: {error}"
     for key, found in (("allowedTables", _tables), ("allowedColumns", _columns)):
-        allowed = [str(rule) for rule in rules.get(key) or []]
+        listed = rules.get(key)
+        allowed = [str(rule) for rule in listed] if isinstance(listed, list) else []
         # A rule for a table's column also allows that column where the query names no table.
         allowed += [re.sub(r"^([^:]*)::.*::", r"\1::null::", rule) for rule in allowed if key == "allowedColumns"]
         for use in (use for statement in statements for use in found(statement)) if allowed else ():
@@ -112,7 +120,7 @@ def wrong_sql(text: str, rules: dict[str, Any]) -> str:
     return ""
 
 
-def _statements(text: str, dialect: str) -> list[Any]:
+def _statements(text: str, dialect: str) -> list[exp.Expression]:
     """The parsed statements. Raises ValueError for anything that is no statement of SQL."""
     import sqlglot
     from sqlglot import exp
@@ -140,7 +148,7 @@ def _statements(text: str, dialect: str) -> list[Any]:
     return statements
 
 
-def _tables(statement: Any) -> Iterator[str]:
+def _tables(statement: exp.Expression) -> Iterator[str]:
     """Every table touched as promptfoo writes it: `select::DATABASE::TABLE`, the target of a change by its verb."""
     from sqlglot import exp
 
@@ -151,11 +159,11 @@ def _tables(statement: Any) -> Iterator[str]:
             yield f"{_verb(statement) if table is target else 'select'}::{table.db or 'null'}::{table.name}"
 
 
-def _verb(statement: Any) -> str:
+def _verb(statement: exp.Expression) -> str:
     return str(statement.key).removesuffix("table")
 
 
-def _columns(statement: Any) -> Iterator[str]:
+def _columns(statement: exp.Expression) -> Iterator[str]:
     """Every column read or written, as `select::TABLE::COLUMN`; TABLE is null where the query names none."""
     from sqlglot import exp
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 from tunesmith.tools.suites.grading import javascript as js
 from tunesmith.tools.suites.grading.core import Aid, Assertion, Response, Verdict, assertion_type
@@ -48,7 +47,8 @@ def _fold(assertion: Assertion) -> Callable[[str], str]:
 
 def _needles(assertion: Assertion) -> list[str]:
     value = assertion.value
-    return split_fields(value) if isinstance(value, str) else [js.as_text(item) for item in value]
+    items = value if isinstance(value, list) else []
+    return split_fields(value) if isinstance(value, str) else [js.as_text(item) for item in items]
 
 
 def _need_list(assertion: Assertion) -> None:
@@ -120,32 +120,34 @@ def _need_string(assertion: Assertion) -> None:
 
 @assertion_type("starts-with", check=_need_string)
 def starts_with(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
-    holds = response.output_text.startswith(assertion.value)
-    return Verdict(holds, f"start with {shown(assertion.value)}", shown(response.output_text))
+    holds = response.output_text.startswith(assertion.text)
+    return Verdict(holds, f"start with {shown(assertion.text)}", shown(response.output_text))
 
 
 def _need_pattern(assertion: Assertion) -> None:
     _need_string(assertion)
     try:
-        js.compiled(assertion.value)
+        js.compiled(assertion.text)
     except ValueError as error:
-        raise ValueError(f"the regex {shown(assertion.value, 60)} is not valid: {error}") from None
+        raise ValueError(f"the regex {shown(assertion.text, 60)} is not valid: {error}") from None
 
 
 @assertion_type("regex", check=_need_pattern)
 def regex(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
-    holds = js.found(assertion.value, response.output_text)
-    return Verdict(holds, f"match {shown(assertion.value)}", shown(response.output_text))
+    holds = js.found(assertion.text, response.output_text)
+    return Verdict(holds, f"match {shown(assertion.text)}", shown(response.output_text))
 
 
-def _count(value: Any) -> float | None:
+def _count(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
     try:
-        return None if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+        return float(value)
+    except ValueError:
         return None
 
 
-def _word_bounds(value: Any) -> tuple[float, float]:
+def _word_bounds(value: object) -> tuple[float, float]:
     if isinstance(value, dict):
         low, high = value.get("min", 0), value.get("max", float("inf"))
     else:
@@ -201,7 +203,7 @@ _OPENINGS = (
 
 
 @lru_cache(maxsize=1)
-def _refusal_patterns() -> tuple[Any, Any]:
+def _refusal_patterns() -> tuple[js.Pattern, js.Pattern]:
     import regex
 
     doing = [rf"{lead} (?:{'|'.join((_VERBS + ' ' + more).split())})" for lead, more in _REFUSING.items()]

@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 from xml.parsers import expat
 
 from tunesmith.tools.suites.grading import javascript as js
@@ -34,10 +33,10 @@ _ATTRIBUTE = re.compile(r"([^\s=]+)(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'))?")
 class _Element:
     """An element that is open: what its paths can lead to."""
 
-    children: dict[str, Any] = field(default_factory=dict)
+    children: dict[str, object] = field(default_factory=dict)
     text: str = ""
 
-    def add(self, name: str, value: Any) -> None:
+    def add(self, name: str, value: object) -> None:
         """Enter a child; a name that comes again makes a list of both."""
         if name in self.children:
             known = self.children[name]
@@ -45,7 +44,7 @@ class _Element:
         else:
             self.children[name] = value
 
-    def value(self) -> Any:
+    def value(self) -> object:
         """Its children by name; its text alone where it has none."""
         text = js.trim(self.text)
         if not self.children:
@@ -70,16 +69,16 @@ def _need_paths(assertion: Assertion) -> None:
         raise ValueError(f"{assertion.type} takes paths such as root.child, not {js.as_text(value)[:40]!r}")
 
 
-def _first(value: dict[str, Any]) -> Any:
+def _first(value: dict[str, object]) -> object:
     return next(iter(value.values()))
 
 
-def _missing(tree: Any, paths: Sequence[str]) -> str:
+def _missing(tree: object, paths: Sequence[str]) -> str:
     missing = [path for path in paths if not _leads_somewhere(tree, path.split("."))]
     return f"no {', '.join(missing)}" if missing else ""
 
 
-def _leads_somewhere(value: Any, steps: Sequence[str]) -> bool:
+def _leads_somewhere(value: object, steps: Sequence[str]) -> bool:
     for step in steps:
         if isinstance(value, list):
             if not re.fullmatch("0|[1-9][0-9]*", step) or int(step) >= len(value):
@@ -106,7 +105,7 @@ def is_xml(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     return Verdict(not missing, "be well-formed XML that holds every path", missing)
 
 
-def parse_xml(text: str) -> dict[str, Any]:
+def parse_xml(text: str) -> dict[str, object]:
     """The document as nested names: attributes as `@_name`. Raises ExpatError, or ValueError for what is refused."""
     root = _Element()
     stack = [root]
@@ -161,13 +160,14 @@ def contains_xml(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
 
 
 @lru_cache(maxsize=1)
-def _tag_pattern() -> Any:
+def _tag_pattern() -> js.Pattern:
     import regex
 
-    return regex.compile(_TAG, regex.DOTALL)
+    compiled: js.Pattern = regex.compile(_TAG, regex.DOTALL)
+    return compiled
 
 
-def _fragments(text: str) -> Iterator[dict[str, Any]]:
+def _fragments(text: str) -> Iterator[dict[str, object]]:
     """Each run of balanced elements between which no tag is left over; an element left open ends a run."""
     stack: list[tuple[str, _Element]] = []
     runs: list[_Element] = [_Element()]
