@@ -143,6 +143,16 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class AssertionResult:
+    """What one assertion said of an answer."""
+
+    type: str
+    passed: bool
+    score: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class EvalResult:
     """One case answered by one arm, once. `passed` is None where an error kept it from being graded."""
 
@@ -155,9 +165,9 @@ class EvalResult:
     score: float | None
     repeat: int = 0
     error: str | None = None
-    tool_calls: list[Any] = field(default_factory=list)
+    tool_calls: list[dict[str, object]] = field(default_factory=list)
     finish_reason: str = ""
-    assertions: list[dict[str, Any]] = field(default_factory=list)
+    assertions: list[AssertionResult] = field(default_factory=list)
     prompt_tokens: int = 0
     completion_tokens: int = 0
     latency_ms: float = 0.0

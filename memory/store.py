@@ -6,11 +6,12 @@ import json
 import sqlite3
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.ledger import Ledger, to_json
-from tunesmith.memory.records import KEEP, Artifact, EvalResult, TrainingRow, Verdict
+from tunesmith.memory.records import KEEP, Artifact, AssertionResult, EvalResult, TrainingRow, Verdict
 
 _DROP = "drop"
 
@@ -116,7 +117,8 @@ class Store(Ledger):
                     (step, result.arm, result.case_id, result.repeat, replaces_other_keys, result.key_hash),
                 )
                 values = {name: getattr(result, name) for name in EvalResult.__dataclass_fields__}
-                values |= {"tool_calls": to_json(result.tool_calls), "assertions": to_json(result.assertions)}
+                values["tool_calls"] = to_json(result.tool_calls)
+                values["assertions"] = to_json([asdict(assertion) for assertion in result.assertions])
                 values |= {"run": run, "step": step, "at": time.time()}
                 names = ", ".join(values)
                 conn.execute(
@@ -193,5 +195,9 @@ def _verdict(row: sqlite3.Row) -> Verdict | None:
 def _eval_result(row: sqlite3.Row) -> EvalResult:
     values = {name: row[name] for name in EvalResult.__dataclass_fields__}
     values["passed"] = None if row["passed"] is None else bool(row["passed"])
-    values |= {"tool_calls": json.loads(row["tool_calls"]), "assertions": json.loads(row["assertions"])}
+    values["tool_calls"] = json.loads(row["tool_calls"])
+    values["assertions"] = [
+        AssertionResult(stored["type"], stored["passed"], stored["score"], stored["reason"])
+        for stored in json.loads(row["assertions"])
+    ]
     return EvalResult(**values)

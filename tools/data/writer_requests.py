@@ -129,7 +129,7 @@ def messages_request(
 
 def written_messages(request: ChatRequest, notes: Sequence[Note], answered: str) -> dict[str, str]:
     """The message of each note, by its row; one that the writer left out is not there."""
-    first = int(re.findall(r"(\d+)\.$", request.messages[-1]["content"])[0])
+    first = int(re.findall(r"(\d+)\.$", str(request.messages[-1]["content"]))[0])
     parts = re.split(r"\n\s*(\d+)\.[ \t]", f"\n{first}. {answered.strip()}")
     found: dict[str, str] = {}
     for number, text in zip(parts[1::2], parts[2::2], strict=True):

@@ -30,7 +30,7 @@ from tunesmith.tools.evaluation.protocol import BLIND_OPENED, Key, Sampling, mea
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.suites.case import Case, Suite
-from tunesmith.tools.suites.grading import WAITS, Response, grade_apart
+from tunesmith.tools.suites.grading import WAITS, grade_apart
 
 _STORE_EVERY_S = 0.02
 """Answers that arrive within so short a time share one commit to the disk."""
@@ -327,14 +327,7 @@ def result_of(arm: Arm, case: Case, response: ChatResponse, question: Question |
     question = question or Question(arm, case)
     judged = None
     if not response.error:
-        answer = Response(
-            text=response.text,
-            tool_calls=response.tool_calls,
-            finish_reason=response.finish_reason,
-            latency_ms=response.latency_ms,
-            logprobs=response.logprobs,
-        )
-        judged = grade_apart(case, answer)
+        judged = grade_apart(case, response)
     error = response.error or (judged.error if judged else None)
     decided = judged is not None and not error and all(a.reason != WAITS for a in judged.assertions)
     return EvalResult(
@@ -347,12 +340,12 @@ def result_of(arm: Arm, case: Case, response: ChatResponse, question: Question |
         score=judged.score if judged and decided else None,
         repeat=question.repeat,
         error=error,
-        tool_calls=list(response.tool_calls),
+        tool_calls=[dict(call) for call in response.tool_calls],
         finish_reason=response.finish_reason or "",
-        assertions=[dict(vars(assertion)) for assertion in judged.assertions] if judged and not error else [],
+        assertions=list(judged.assertions) if judged and not error else [],
         prompt_tokens=response.prompt_tokens,
         completion_tokens=response.completion_tokens,
-        latency_ms=response.latency_ms,
+        latency_ms=response.latency_ms or 0.0,
     )
 
 

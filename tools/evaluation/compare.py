@@ -5,10 +5,11 @@ Around the comparison itself stands what keeps "passes the suite" and "flawless"
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from tunesmith.memory.arms import ARMS, CHAIN
+from tunesmith.memory.records import AssertionResult
 from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.advice import goal_rate, prompt_advice
 from tunesmith.tools.evaluation.comparison import WORSE, Comparison, Json
@@ -96,6 +97,6 @@ def known_limits(store: Store, step: str, arm: str) -> tuple[KnownLimit, ...]:
     return tuple(sorted(limits, key=lambda limit: (_LEAK_BLOCKS.index(limit.block), limit.case_id)))
 
 
-def _reason(assertions: Sequence[Mapping[str, object]]) -> str:
-    told = next((str(a.get("reason") or a.get("type")) for a in assertions if not a.get("passed")), "")
-    return told if len(told) <= _REASON_CHARACTERS else told[: _REASON_CHARACTERS - 1] + "…"
+def _reason(assertions: Sequence[AssertionResult]) -> str:
+    reason = next((a.reason or a.type for a in assertions if not a.passed), "")
+    return reason if len(reason) <= _REASON_CHARACTERS else reason[: _REASON_CHARACTERS - 1] + "…"

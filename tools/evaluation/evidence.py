@@ -177,7 +177,7 @@ def answers_to(cases: Sequence[Case], results: Iterable[EvalResult]) -> list[Ans
             continue
         repeats = [result for result in asked if result.case_id == case_id]
         shown = next((result for result in repeats if result.passed is outcome.passed), repeats[0])
-        found.append(Answered(by_id[case_id], _response(shown), outcome.passed))
+        found.append(Answered(by_id[case_id], Response.stored(shown), outcome.passed))
     return found
 
 
@@ -190,10 +190,6 @@ def blind_openings(store: Store, run: str) -> int:
         BLIND_OPENED,
     )
     return len(rows)
-
-
-def _response(result: EvalResult) -> Response:
-    return Response(result.output, result.tool_calls, result.finish_reason or None, result.latency_ms)
 
 
 def _counts(block: BlockComparison, arm: str) -> Counts:
@@ -264,6 +260,6 @@ def _triggers(cases: Mapping[str, Case], base: Iterable[EvalResult], arm: Iterab
     if form is None:
         return None
     ordinary = {case.case_id for case in cases.values() if case.block in _ORDINARY_BLOCKS}
-    answers = [{r.case_id: _response(r) for r in results if r.case_id in ordinary} for results in (arm, base)]
+    answers = [{r.case_id: Response.stored(r) for r in results if r.case_id in ordinary} for results in (arm, base)]
     found = triggers(form, *answers)
     return found if found.cases else None

@@ -33,7 +33,6 @@ from tunesmith.tools.serving.spec import ServerSpec, engine_arguments
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.grading import (
     WAITS,
-    AssertionResult,
     CannotGrade,
     Embedder,
     Response,
@@ -74,7 +73,7 @@ def judge_waiting(job: Job[Any], suite: Suite) -> dict[str, Any]:
 
 def waits(row: EvalResult) -> bool:
     """Whether an answer is there, and its grade waits for a model."""
-    return row.passed is None and any(assertion.get("reason") == WAITS for assertion in row.assertions)
+    return row.passed is None and any(assertion.reason == WAITS for assertion in row.assertions)
 
 
 def _key(models: Models, judge: _Judge | None) -> dict[str, Any]:
@@ -109,30 +108,24 @@ def _rivals(job: Job[Any]) -> dict[tuple[str, int], list[str]]:
     found: dict[tuple[str, int], list[str]] = {}
     for row in job.store.results(job.step.id):
         if not row.error or waits(row):
-            found.setdefault((row.case_id, row.repeat), []).append(_response(row).output_text)
+            found.setdefault((row.case_id, row.repeat), []).append(Response.stored(row).output_text)
     return found
-
-
-def _response(row: EvalResult) -> Response:
-    return Response(row.output, row.tool_calls, row.finish_reason, row.latency_ms)
 
 
 def _graded(
     case: Case, row: EvalResult, judge: _Judge | None, embedder: Embedder | None, rivals: Sequence[str]
 ) -> EvalResult:
-    known = [AssertionResult(**stored) for stored in row.assertions]
     grade = grade_waiting(
         case,
-        _response(row),
-        known,
+        Response.stored(row),
+        row.assertions,
         judge=judge,
         embedder=embedder,
         rivals=rivals if len(rivals) > 1 else (),
     )
     if grade.error:
         return replace(row, error=grade.error)  # what waits still waits: a resumed step judges it again
-    assertions = [dict(vars(assertion)) for assertion in grade.assertions]
-    return replace(row, passed=grade.passed, score=grade.score, error=None, assertions=assertions)
+    return replace(row, passed=grade.passed, score=grade.score, error=None, assertions=list(grade.assertions))
 
 
 class _Judge:

@@ -61,7 +61,7 @@ class Answer:
     block: str
     passed: bool | None
     output: str
-    tool_calls: Sequence[JsonValue]
+    tool_calls: Sequence[Mapping[str, object]]
     reasons: list[str]
     """Why it failed, one a failed assertion."""
     finish_reason: str
@@ -203,8 +203,8 @@ def _answers(store: Store, step: str, arm: str, rows: Mapping[str, str] | None =
 def _answer(repeats: Sequence[EvalResult], passed: bool | None, cluster: str) -> Answer:
     """The answer to show is the first that has the verdict of the whole."""
     shown = next((r for r in repeats if r.passed is passed), repeats[0])
-    failed = [a for a in shown.assertions if not a.get("passed")]
-    reasons = [str(a.get("reason") or a.get("type") or "failed") for a in failed]
+    failed = [a for a in shown.assertions if not a.passed]
+    reasons = [a.reason or a.type for a in failed]
     return Answer(
         arm=shown.arm,
         block=shown.block,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import aiohttp
 
 from tunesmith.tools.serving.concurrency import Throttle
+from tunesmith.tools.suites.grading import Response
 
 _TRIES = 4
 _BACKOFF_S = 0.5
@@ -28,17 +29,17 @@ class ChatRequest:
 
     id: str
     model: str
-    messages: list[dict[str, Any]]
+    messages: Sequence[Mapping[str, object]]
     max_tokens: int
     temperature: float = 0.0
     seed: int | None = None
-    tools: list[Any] | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    tools: Sequence[Mapping[str, object]] | None = None
+    extra: Mapping[str, object] = field(default_factory=dict)
     """Further fields of the request body, such as response_format, logprobs, top_p or stop."""
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> dict[str, object]:
         """The JSON body of the request."""
-        body: dict[str, Any] = {
+        body: dict[str, object] = {
             "model": self.model,
             "messages": self.messages,
             "max_tokens": self.max_tokens,
@@ -52,19 +53,13 @@ class ChatRequest:
         return body
 
 
-@dataclass(frozen=True, slots=True)
-class ChatResponse:
-    """What came back. With an `error`, nothing else did."""
+@dataclass(frozen=True, kw_only=True)
+class ChatResponse(Response):
+    """What came back, as it is graded, with what it took. With an `error`, nothing else did."""
 
     id: str
-    text: str = ""
-    tool_calls: list[dict[str, Any]] = field(default_factory=list)
-    finish_reason: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    latency_ms: float = 0.0
-    logprobs: list[float] = field(default_factory=list)
-    """Log probability of each answered token, where the request asked for them."""
     first_token: dict[str, float] = field(default_factory=dict)
     """Log probability of what the first token might have been, where the request asked for `top_logprobs`."""
     error: str | None = None
@@ -141,7 +136,7 @@ class ChatClient:
                 status, document = await self._post(request)
             except TimeoutError:
                 # Not again: a server too slow for this request is not helped by a second one.
-                return ChatResponse(request.id, error=f"no answer within {self._timeout.total:g} s")
+                return ChatResponse(id=request.id, error=f"no answer within {self._timeout.total:g} s")
             except (aiohttp.ClientError, ValueError) as fault:
                 error = f"{type(fault).__name__}: {fault}"
                 continue
@@ -150,7 +145,7 @@ class ChatClient:
             error = f"HTTP {status}: {_message(document)}"
             if status != 429 and status < 500:
                 break
-        return ChatResponse(request.id, error=error)
+        return ChatResponse(id=request.id, error=error)
 
     async def _post(self, request: ChatRequest) -> tuple[int, Any]:
         assert self._session is not None, "use `async with ChatClient(...)`"
@@ -169,7 +164,7 @@ def _response(identity: str, document: Any, latency_ms: float) -> ChatResponse:
         choice, usage = document["choices"][0], document.get("usage") or {}
         message, tokens = choice["message"], (choice.get("logprobs") or {}).get("content") or []
     except (KeyError, IndexError, TypeError):
-        return ChatResponse(identity, error=f"the server answered without a choice: {str(document)[:200]}")
+        return ChatResponse(id=identity, error=f"the server answered without a choice: {str(document)[:200]}")
     return ChatResponse(
         id=identity,
         text=message.get("content") or "",

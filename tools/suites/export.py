@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 from tunesmith.memory.records import EvalResult
 from tunesmith.tools.suites.case import Case, canonical_sha256
-from tunesmith.tools.suites.grading import Assertion, AssertionResult, Grade, Response, asked, total
+from tunesmith.tools.suites.grading import Assertion, Grade, Response, asked, total
 from tunesmith.tools.suites.metrics import DerivedMetric, derive, named_sums
 
 RESULTS_VERSION = 3
@@ -36,9 +36,7 @@ def result_of_grade(case: Case, response: Response, graded: Grade, arm: str = "g
         error=graded.error,
         tool_calls=[dict(call) for call in response.tool_calls],
         finish_reason=response.finish_reason or "",
-        assertions=[
-            {"type": a.type, "passed": a.passed, "score": a.score, "reason": a.reason} for a in graded.assertions
-        ],
+        assertions=list(graded.assertions),
         latency_ms=response.latency_ms or 0.0,
     )
 
@@ -114,7 +112,7 @@ def _column(
 ) -> dict[str, object]:
     by_id = {case.case_id: case for case in cases}
     grades = [stored_grade(by_id[result.case_id], result) for result in results if result.passed is not None]
-    verdicts = [a["passed"] for result in results for a in result.assertions]
+    verdicts = [a.passed for result in results for a in result.assertions]
     counts = _counts(results)
     scores, weights = named_sums(grades)
     return {
@@ -141,9 +139,9 @@ def _column(
 
 def stored_grade(case: Case, result: EvalResult) -> Grade:
     """The stored verdict with its named scores; without them where the case was changed since."""
-    if [entry["type"] for entry in result.assertions] != case.assertion_types:
+    if [entry.type for entry in result.assertions] != case.assertion_types:
         return Grade(bool(result.passed), result.score or 0.0)
-    return total(case, [AssertionResult(a["type"], a["passed"], a["score"], a["reason"]) for a in result.assertions])
+    return total(case, result.assertions)
 
 
 def _row(name: str, index: int, case: Case, result: EvalResult, column: int) -> dict[str, object]:
@@ -213,13 +211,13 @@ def _assertion(assertion: Assertion) -> dict[str, object]:
 
 def _components(case: Case, result: EvalResult) -> list[dict[str, object]]:
     declared = [a for assertion in case.assertions for a in (assertion, *assertion.children)]
-    same = [entry["type"] for entry in result.assertions] == case.assertion_types
+    same = [entry.type for entry in result.assertions] == case.assertion_types
     return [
         {
-            "pass": entry["passed"],
-            "score": entry["score"],
-            "reason": entry["reason"],
-            "assertion": _assertion(declared[index]) if same else {"type": entry["type"]},
+            "pass": entry.passed,
+            "score": entry.score,
+            "reason": entry.reason,
+            "assertion": _assertion(declared[index]) if same else {"type": entry.type},
         }
         for index, entry in enumerate(result.assertions)
     ]
@@ -264,7 +262,7 @@ def _junit_case(suite: ElementTree.Element, title: str, result: EvalResult) -> N
         error = ElementTree.SubElement(entry, "error", type="error", message=_xml_text(result.error or "no answer"))
         error.text = _xml_text(result.error or "no answer")
     elif not result.passed:
-        failed = [f"{a['type']}: {a['reason']}" for a in result.assertions if not a["passed"]]
+        failed = [f"{a.type}: {a.reason}" for a in result.assertions if not a.passed]
         message = _xml_text(failed[0] if failed else f"score {result.score:g} is under the threshold")
         failure = ElementTree.SubElement(entry, "failure", type="assertion", message=message)
         failure.text = _xml_text("\n".join([f"score: {result.score:g}", *failed, f"output: {result.output[:2000]}"]))

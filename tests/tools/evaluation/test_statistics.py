@@ -13,7 +13,7 @@ import pytest
 from tests.fixtures import stored_runs
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
-from tunesmith.memory.records import EvalResult
+from tunesmith.memory.records import AssertionResult, EvalResult
 from tunesmith.tools.evaluation.advice import prompt_advice
 from tunesmith.tools.evaluation.compare import ComparedWithHops, compare_with_hops
 from tunesmith.tools.evaluation.comparison import BlockComparison, CaseOutcome, Comparison
@@ -323,8 +323,7 @@ def graded_case(n: int, *assertions: Assertion) -> Case:
 def stored(arm: str, case: Case, *scores: float) -> EvalResult:
     """An answer that was graded when it came; the words of it are gone."""
     assertions = [
-        {"type": a.type, "passed": score >= 0.5, "score": score, "reason": ""}
-        for a, score in zip(case.assertions, scores, strict=True)
+        AssertionResult(a.type, score >= 0.5, score, "") for a, score in zip(case.assertions, scores, strict=True)
     ]
     passed = all(score >= 0.5 for score in scores)
     return EvalResult(arm, "target", case.case_id, "k", "", passed, sum(scores) / len(scores), assertions=assertions)

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tunesmith.memory.records import EvalResult
+from tunesmith.memory.records import AssertionResult, EvalResult
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.export import junit_xml, promptfoo_document
 from tunesmith.tools.suites.loading import load_suites
@@ -31,8 +31,8 @@ tests:
 """
 
 
-def verdict(kind: str, passed: bool) -> dict[str, object]:
-    return {"type": kind, "passed": passed, "score": float(passed), "reason": "passed" if passed else f"<{kind}> & no"}
+def verdict(kind: str, passed: bool) -> AssertionResult:
+    return AssertionResult(kind, passed, float(passed), "passed" if passed else f"<{kind}> & no")
 
 
 def result(arm: str, case_id: str, passed: bool | None, **more: object) -> EvalResult:
@@ -90,7 +90,7 @@ def test_named_and_derived_scores_are_added_up_from_the_stored_verdicts(suite: S
     assert results["results"][0]["namedScores"] == {"form": 0.75}
     assert results["prompts"][0]["metrics"]["namedScores"] == {"form": 3.0, "rate": 1.5}
     components = results["results"][0]["gradingResult"]["componentResults"]
-    assert [c["assertion"]["type"] for c in components] == [a["type"] for a in FIRST]
+    assert [c["assertion"]["type"] for c in components] == [a.type for a in FIRST]
     assert components[0]["assertion"] == {"type": "contains", "value": "{", "weight": 3.0, "metric": "form"}
 
 

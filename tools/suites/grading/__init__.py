@@ -20,12 +20,12 @@ because the measurement would otherwise lie:
 - `select-best` takes equal answers for equally good, and shows the judge the answers in an order of their own.
 """
 
+from tunesmith.memory.records import AssertionResult
 from tunesmith.tools.suites.grading import calls, html, json_output, judged, server_signals, similarity, sql, text, xml
 from tunesmith.tools.suites.grading.core import (
     ASSERT_SET,
     WAITS,
     Assertion,
-    AssertionResult,
     Embedder,
     Grade,
     Judge,

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from tunesmith.memory.records import AssertionResult, EvalResult
 from tunesmith.tools.suites.grading.javascript import CannotGrade, as_json
 
 ASSERT_SET = "assert-set"
@@ -69,6 +70,11 @@ class Response:
         """The response whose output is `output`, text or not."""
         return cls(text=output) if isinstance(output, str) else cls(value=output)
 
+    @classmethod
+    def stored(cls, result: EvalResult) -> Response:
+        """The answer that the store keeps; its log probabilities are not kept."""
+        return cls(result.output, result.tool_calls, result.finish_reason or None, result.latency_ms)
+
     @property
     def output(self) -> object:
         """Text; or the tool calls alone; or, where there are both, the message with both."""
@@ -86,7 +92,7 @@ class Response:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Finding:
     """Whether the positive form holds. Scores default to 1 for a pass and 0 for a failure."""
 
     holds: bool
@@ -95,14 +101,6 @@ class Verdict:
     got: str = ""
     score: float | None = None
     inverse_score: float | None = None
-
-
-@dataclass(frozen=True)
-class AssertionResult:
-    type: str
-    passed: bool
-    score: float
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,7 @@ class Aid:
     """What other arms answered to the same question: for select-best."""
 
 
-Handler = Callable[[Assertion, Response, Aid], Verdict]
+Handler = Callable[[Assertion, Response, Aid], Finding]
 Check = Callable[[Assertion], None]
 
 

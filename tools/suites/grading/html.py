@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.tools.suites.grading import javascript as js
-from tunesmith.tools.suites.grading.core import Aid, Assertion, Response, Verdict, assertion_type
+from tunesmith.tools.suites.grading.core import Aid, Assertion, Finding, Response, assertion_type
 from tunesmith.tools.suites.grading.text import shown
 
 if TYPE_CHECKING:
@@ -43,20 +43,20 @@ _COMMON = re.compile(
 
 
 @assertion_type("contains-html", needs_value=False)
-def contains_html(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def contains_html(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     """Signs of HTML: a pair of tags, a common element, a doctype, or two weaker ones."""
     text = response.output_text
     pair = js.found(_OPENING, text) + js.found(_CLOSING, text)
     signs = pair + sum(weight for pattern, weight in _SIGNS if js.found(pattern, text))
     signs += 2 if _COMMON.search(text) else 0
-    return Verdict(signs >= 2, "contain HTML", shown(text))
+    return Finding(signs >= 2, "contain HTML", shown(text))
 
 
 @assertion_type("is-html", needs_value=False)
-def is_html(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def is_html(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     """The whole output is HTML: an element that HTML knows, and no bare text outside of elements."""
     broken = wrong_html(js.trim(response.output_text))
-    return Verdict(not broken, "be HTML", broken)
+    return Finding(not broken, "be HTML", broken)
 
 
 def wrong_html(text: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tunesmith.tools.core.yaml_nodes import YamlRefused, parse_yaml
 from tunesmith.tools.suites.grading import javascript as js
-from tunesmith.tools.suites.grading.core import Aid, Assertion, Response, Verdict, assertion_type
+from tunesmith.tools.suites.grading.core import Aid, Assertion, Finding, Response, assertion_type
 from tunesmith.tools.suites.grading.schema import check_schema, violations
 from tunesmith.tools.suites.grading.text import shown
 
@@ -37,19 +37,19 @@ def _need_schema(assertion: Assertion) -> None:
 
 
 @assertion_type("is-json", check=_need_schema, needs_value=False)
-def is_json(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def is_json(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     """The whole output is one JSON value; with a schema, one that conforms."""
     try:
         value = js.parse_json(response.output_text)
     except ValueError:
-        return Verdict(False, "be valid JSON", shown(response.output_text))
+        return Finding(False, "be valid JSON", shown(response.output_text))
     schema = _schema_of(assertion)
     broken = violations(schema, value) if schema is not None else ""
-    return Verdict(not broken, "be valid JSON" + (" that conforms to the schema" if schema is not None else ""), broken)
+    return Finding(not broken, "be valid JSON" + (" that conforms to the schema" if schema is not None else ""), broken)
 
 
 @assertion_type("contains-json", check=_need_schema, needs_value=False)
-def contains_json(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def contains_json(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     """An object in braces stands somewhere in the output; with a schema, one that conforms.
 
     As in promptfoo an object may be written loosely (`{a: 1}`, comments), and a list counts only inside an object.
@@ -59,8 +59,8 @@ def contains_json(assertion: Assertion, response: Response, aid: Aid) -> Verdict
     for value in json_objects(response.output_text):
         broken = violations(schema, value) if schema is not None else ""
         if not broken:
-            return Verdict(True, expected)
-    return Verdict(False, expected, broken)
+            return Finding(True, expected)
+    return Finding(False, expected, broken)
 
 
 def json_objects(text: str) -> Iterator[object]:

@@ -16,7 +16,7 @@ from functools import cache
 from importlib.resources import files
 
 from tunesmith.tools.suites.grading import javascript as js
-from tunesmith.tools.suites.grading.core import Aid, Assertion, Judge, Response, Verdict, assertion_type
+from tunesmith.tools.suites.grading.core import Aid, Assertion, Finding, Judge, Response, assertion_type
 from tunesmith.tools.suites.grading.json_output import json_objects
 from tunesmith.tools.suites.grading.text import shown
 
@@ -87,18 +87,18 @@ def _need_criterion(assertion: Assertion) -> None:
 
 
 @assertion_type("llm-rubric", check=_need_criterion, asks="judge")
-def llm_rubric(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def llm_rubric(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     """The judge finds the rubric true of the output, and its score reaches `threshold` where there is one."""
     criteria = assertion.value if isinstance(assertion.value, str) else js.as_json(assertion.value)
     judge = _judge(assertion, aid)
     reply = judge.answer(_prompt("rubric", output=_as_data(response.output_text), criteria=criteria), _VERDICT)
     passed, score, reason = read_rubric_reply(reply)
     holds = passed and (assertion.threshold is None or score >= assertion.threshold)
-    return Verdict(holds, f"fulfil {shown(criteria)}", f"the judge's {reason!r}", score, max(0.0, min(1.0, 1 - score)))
+    return Finding(holds, f"fulfil {shown(criteria)}", f"the judge's {reason!r}", score, max(0.0, min(1.0, 1 - score)))
 
 
 def read_rubric_reply(reply: str) -> tuple[bool, float, str]:
-    """Verdict, score and reason of a judge's JSON. Raises CannotGrade where it gives no verdict."""
+    """Finding, score and reason of a judge's JSON. Raises CannotGrade where it gives no verdict."""
     found = next(json_objects(reply), None)
     if not isinstance(found, Mapping) or not found.keys() & {"pass", "score"}:
         raise js.CannotGrade(f"the judge gave no verdict in JSON: {shown(reply)}")
@@ -126,7 +126,7 @@ def _need_criteria(assertion: Assertion) -> None:
 
 
 @assertion_type("g-eval", check=_need_criteria, asks="judge")
-def g_eval(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def g_eval(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     """The mean of the judge's scores for each criterion, in tenths, at least `threshold` (0.7). Liu et al. 2023.
 
     The judge first writes its own steps for a criterion, then scores by them; log probabilities are not weighed in.
@@ -136,7 +136,7 @@ def g_eval(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     score = sum(value for value, _ in scored) / len(scored)
     threshold = 0.7 if assertion.threshold is None else assertion.threshold
     reasons = "; ".join(reason for _, reason in scored)
-    return Verdict(score >= threshold, f"score {threshold:g} by the judge", f"{score:.2f}: {reasons}", score, 1 - score)
+    return Finding(score >= threshold, f"score {threshold:g} by the judge", f"{score:.2f}: {reasons}", score, 1 - score)
 
 
 def _g_score(judge: Judge, criterion: str, output: str, question: str) -> tuple[float, str]:
@@ -173,7 +173,7 @@ def _reply_object(reply: str, pattern: str) -> Mapping[str, object]:
 
 
 @assertion_type("select-best", check=_need_criterion, asks="judge")
-def select_best(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def select_best(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     """The judge prefers this output to those of the other arms. Equal outputs are equally good.
 
     The outputs are shown in an order that neither whose turn it is nor how an arm's answers look can tell.
@@ -184,7 +184,7 @@ def select_best(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     outputs = sorted({response.output_text, *aid.rivals}, key=lambda output: _place(aid.question, output))
     criteria = assertion.value if isinstance(assertion.value, str) else js.as_json(assertion.value)
     best = outputs[0] if len(outputs) == 1 else outputs[_choice(judge, criteria, aid.question, outputs)]
-    return Verdict(response.output_text == best, f"be the best by {shown(criteria)}", shown(response.output_text))
+    return Finding(response.output_text == best, f"be the best by {shown(criteria)}", shown(response.output_text))
 
 
 def _place(question: str, output: str) -> str:
@@ -209,7 +209,7 @@ def _need_texts(assertion: Assertion) -> None:
 
 
 @assertion_type("similar", "similar:cosine", "similar:dot", "similar:euclidean", check=_need_texts, asks="embedder")
-def similar(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def similar(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     """The output means what one of the values means: similarity at least `threshold` (0.75), distance at most it."""
     if aid.embedder is None:
         raise js.CannotGrade(f"{assertion.type} needs an embedding model; pip install 'tunesmith[similar]'")
@@ -220,7 +220,7 @@ def similar(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     compared = [_nearness(ours, other, metric, threshold, assertion.inverse) for other in others]
     # The first that holds speaks, as in promptfoo; else the nearest.
     holds, score = next((found for found in compared if found[0]), max(compared))
-    return Verdict(holds, f"be similar ({metric}, {threshold:g})", f"{score:.3f}", score, 1 - score)
+    return Finding(holds, f"be similar ({metric}, {threshold:g})", f"{score:.3f}", score, 1 - score)
 
 
 def _nearness(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tunesmith.tools.suites.grading.core import Aid, Assertion, Response, Verdict, assertion_type
+from tunesmith.tools.suites.grading.core import Aid, Assertion, Finding, Response, assertion_type
 from tunesmith.tools.suites.grading.javascript import CannotGrade
 
 
@@ -14,12 +14,12 @@ def _need_threshold(assertion: Assertion) -> None:
 
 
 @assertion_type("latency", check=_need_threshold, needs_value=False)
-def latency(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def latency(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     """Answered within `threshold` milliseconds."""
     if response.latency_ms is None:
         raise CannotGrade("latency: this output was stored without its time; run the case again")
     limit = assertion.threshold if assertion.threshold is not None else math.inf
-    return Verdict(response.latency_ms <= limit, f"come within {limit:g} ms", f"{response.latency_ms:g} ms")
+    return Finding(response.latency_ms <= limit, f"come within {limit:g} ms", f"{response.latency_ms:g} ms")
 
 
 def _need_reason(assertion: Assertion) -> None:
@@ -28,9 +28,9 @@ def _need_reason(assertion: Assertion) -> None:
 
 
 @assertion_type("finish-reason", check=_need_reason)
-def finish_reason(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def finish_reason(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     actual = response.finish_reason or ""
-    return Verdict(assertion.text.lower() == actual.lower(), f"finish by {assertion.value!r}", actual or "no reason")
+    return Finding(assertion.text.lower() == actual.lower(), f"finish by {assertion.value!r}", actual or "no reason")
 
 
 def _mean_logprob(assertion: Assertion, response: Response) -> float:
@@ -42,18 +42,18 @@ def _mean_logprob(assertion: Assertion, response: Response) -> float:
 
 
 @assertion_type("perplexity", needs_value=False)
-def perplexity(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def perplexity(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     """exp(-mean log probability) at most `threshold`; without one it always passes."""
     value = math.exp(-_mean_logprob(assertion, response))
     holds = value <= assertion.threshold if assertion.threshold is not None else not assertion.inverse
-    return Verdict(holds, f"have a perplexity of at most {assertion.threshold}", f"{value:.2f}")
+    return Finding(holds, f"have a perplexity of at most {assertion.threshold}", f"{value:.2f}")
 
 
 @assertion_type("perplexity-score", needs_value=False)
-def perplexity_score(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def perplexity_score(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     """1 / (1 + perplexity) at least `threshold`; without one it always passes."""
     score = 1 / (1 + math.exp(-_mean_logprob(assertion, response)))
     holds = score >= assertion.threshold if assertion.threshold is not None else not assertion.inverse
-    return Verdict(
+    return Finding(
         holds, f"have a perplexity score of at least {assertion.threshold}", f"{score:.3f}", score, 1 - score
     )

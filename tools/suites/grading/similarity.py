@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tunesmith.tools.suites.grading import javascript as js
-from tunesmith.tools.suites.grading.core import Aid, Assertion, Response, Verdict, assertion_type
+from tunesmith.tools.suites.grading.core import Aid, Assertion, Finding, Response, assertion_type
 
 
 def _need_string(assertion: Assertion) -> None:
@@ -23,24 +23,24 @@ def _need_strings(assertion: Assertion) -> None:
         raise ValueError(f"{assertion.type} needs a text, or a list of texts, as its value")
 
 
-def _at_least(assertion: Assertion, score: float, default: float, name: str) -> Verdict:
+def _at_least(assertion: Assertion, score: float, default: float, name: str) -> Finding:
     threshold = default if assertion.threshold is None else assertion.threshold
     expected = f"reach {name} {threshold:g}"
-    return Verdict(score >= threshold, expected, f"{score:.3f}", score, 1 - score)
+    return Finding(score >= threshold, expected, f"{score:.3f}", score, 1 - score)
 
 
 @assertion_type("levenshtein", check=_need_string)
-def levenshtein(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def levenshtein(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     """Edit distance at most `threshold` (5), counted in UTF-16 units as JavaScript does."""
     from rapidfuzz.distance import Levenshtein
 
     limit = 5 if assertion.threshold is None else assertion.threshold
     distance = Levenshtein.distance(js.utf16_units(response.output_text), js.utf16_units(assertion.text))
-    return Verdict(distance <= limit, f"be within {limit:g} edits of the value", f"{distance}")
+    return Finding(distance <= limit, f"be within {limit:g} edits of the value", f"{distance}")
 
 
 @assertion_type("rouge-n", check=_need_string)
-def rouge_n(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def rouge_n(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     """ROUGE-1 as an F-score over clipped counts, lower-cased, at least `threshold` (0.75). Lin 2004."""
     score = rouge_score(response.output_text.lower(), assertion.text.lower())
     return _at_least(assertion, score, 0.75, "ROUGE-N")
@@ -98,7 +98,7 @@ def treebank_tokens(text: str) -> list[str]:
 
 
 @assertion_type("bleu", check=_need_strings)
-def bleu(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def bleu(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     """Sentence BLEU-4 against the nearest of the references, at least `threshold` (0.5). Papineni et al. 2002."""
     return _at_least(assertion, bleu_score(response.output_text, assertion.texts), 0.5, "BLEU")
 
@@ -126,7 +126,7 @@ def _ngrams(words: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
 
 
 @assertion_type("gleu", check=_need_strings)
-def gleu(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def gleu(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     """Sentence GLEU against the best of the references, at least `threshold` (0.5). Wu et al. 2016."""
     score = max(gleu_score(response.output_text, reference) for reference in assertion.texts)
     return _at_least(assertion, score, 0.5, "GLEU")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tunesmith.tools.suites.grading import javascript as js
-from tunesmith.tools.suites.grading.core import Aid, Assertion, Response, Verdict, assertion_type
+from tunesmith.tools.suites.grading.core import Aid, Assertion, Finding, Response, assertion_type
 from tunesmith.tools.suites.grading.text import shown
 
 if TYPE_CHECKING:
@@ -61,19 +61,19 @@ def _need_rules(assertion: Assertion) -> None:
 
 
 @assertion_type("is-sql", check=_need_rules, needs_value=False)
-def is_sql(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def is_sql(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     """The whole output is SQL in the dialect `databaseType` (MySQL), with `allowedTables` and `allowedColumns` only."""
     broken = wrong_sql(response.output_text, _rules(assertion))
-    return Verdict(not broken, "be SQL", broken)
+    return Finding(not broken, "be SQL", broken)
 
 
 @assertion_type("contains-sql", check=_need_rules, needs_value=False)
-def contains_sql(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def contains_sql(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     """A fenced block of SQL that `is-sql` would pass; without any such block, the whole output."""
     text = response.output_text
     candidates = [block for block in _sql_blocks(text) or [text] if js.trim(block)]
     reasons = [wrong_sql(candidate, _rules(assertion)) for candidate in candidates]
-    return Verdict("" in reasons, "contain SQL", reasons[0] if reasons else shown(text))
+    return Finding("" in reasons, "contain SQL", reasons[0] if reasons else shown(text))
 
 
 def _rules(assertion: Assertion) -> dict[str, object]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from tunesmith.tools.suites.grading import javascript as js
-from tunesmith.tools.suites.grading.core import Aid, Assertion, Response, Verdict, assertion_type
+from tunesmith.tools.suites.grading.core import Aid, Assertion, Finding, Response, assertion_type
 
 
 def shown(text: str, limit: int = 120) -> str:
@@ -15,17 +15,17 @@ def shown(text: str, limit: int = 120) -> str:
 
 
 @assertion_type("equals")
-def equals(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def equals(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     """Text by exact spelling; an object, list or null by deep equality with the output's JSON."""
     value = assertion.value
     if value is not None and not isinstance(value, dict | list):
         holds = js.as_text(value) == response.output_text
-        return Verdict(holds, f"equal {shown(js.as_text(value))}", shown(response.output_text))
+        return Finding(holds, f"equal {shown(js.as_text(value))}", shown(response.output_text))
     try:
         holds = js.strictly_equal(value, js.parse_json(response.output_text))
     except ValueError:
         holds = False
-    return Verdict(holds, f"equal the JSON {shown(js.as_json(value))}", shown(response.output_text))
+    return Finding(holds, f"equal the JSON {shown(js.as_json(value))}", shown(response.output_text))
 
 
 def _need_text(assertion: Assertion) -> None:
@@ -35,10 +35,10 @@ def _need_text(assertion: Assertion) -> None:
 
 
 @assertion_type("contains", "icontains", check=_need_text)
-def contains(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def contains(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     fold = _fold(assertion)
     value = js.as_text(assertion.value)
-    return Verdict(fold(value) in fold(response.output_text), f"contain {shown(value)}", shown(response.output_text))
+    return Finding(fold(value) in fold(response.output_text), f"contain {shown(value)}", shown(response.output_text))
 
 
 def _fold(assertion: Assertion) -> Callable[[str], str]:
@@ -60,19 +60,19 @@ def _need_list(assertion: Assertion) -> None:
 
 
 @assertion_type("contains-any", "icontains-any", check=_need_list)
-def contains_any(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def contains_any(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     fold, needles = _fold(assertion), _needles(assertion)
     text = fold(response.output_text)
     holds = any(fold(needle) in text for needle in needles)
-    return Verdict(holds, f"contain any of {needles}", shown(response.output_text))
+    return Finding(holds, f"contain any of {needles}", shown(response.output_text))
 
 
 @assertion_type("contains-all", "icontains-all", check=_need_list)
-def contains_all(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def contains_all(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     fold, needles = _fold(assertion), _needles(assertion)
     text = fold(response.output_text)
     missing = [needle for needle in needles if fold(needle) not in text]
-    return Verdict(not missing, f"contain all of {needles}", f"none of {missing}" if missing else "")
+    return Finding(not missing, f"contain all of {needles}", f"none of {missing}" if missing else "")
 
 
 def split_fields(text: str) -> list[str]:
@@ -119,9 +119,9 @@ def _need_string(assertion: Assertion) -> None:
 
 
 @assertion_type("starts-with", check=_need_string)
-def starts_with(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def starts_with(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     holds = response.output_text.startswith(assertion.text)
-    return Verdict(holds, f"start with {shown(assertion.text)}", shown(response.output_text))
+    return Finding(holds, f"start with {shown(assertion.text)}", shown(response.output_text))
 
 
 def _need_pattern(assertion: Assertion) -> None:
@@ -133,9 +133,9 @@ def _need_pattern(assertion: Assertion) -> None:
 
 
 @assertion_type("regex", check=_need_pattern)
-def regex(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def regex(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     holds = js.found(assertion.text, response.output_text)
-    return Verdict(holds, f"match {shown(assertion.text)}", shown(response.output_text))
+    return Finding(holds, f"match {shown(assertion.text)}", shown(response.output_text))
 
 
 def _count(value: object) -> float | None:
@@ -167,12 +167,12 @@ def _need_bounds(assertion: Assertion) -> None:
 
 
 @assertion_type("word-count", check=_need_bounds)
-def word_count(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def word_count(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     """Words are the pieces between white space."""
     low, high = _word_bounds(assertion.value)
     count = len(js.words(response.output_text))
     bounds = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-    return Verdict(low <= count <= high, f"have {bounds} words", f"{count}")
+    return Finding(low <= count <= high, f"have {bounds} words", f"{count}")
 
 
 _VERBS = "answer assist engage fulfill generate give help participate provide support write"
@@ -219,10 +219,10 @@ def reads_as_refusal(text: str) -> bool:
 
 
 @assertion_type("is-refusal", needs_value=False)
-def is_refusal(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def is_refusal(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     """Empty text counts as a refusal (with score 0); a tool call does not."""
     if not isinstance(response.output, str):
-        return Verdict(False, "be a refusal", "a tool call")
+        return Finding(False, "be a refusal", "a tool call")
     if not js.trim(response.output):
-        return Verdict(True, "be a refusal", "nothing", score=0.0, inverse_score=0.0)
-    return Verdict(reads_as_refusal(response.output), "be a refusal", shown(response.output))
+        return Finding(True, "be a refusal", "nothing", score=0.0, inverse_score=0.0)
+    return Finding(reads_as_refusal(response.output), "be a refusal", shown(response.output))

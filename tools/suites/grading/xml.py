@@ -12,7 +12,7 @@ from functools import lru_cache
 from xml.parsers import expat
 
 from tunesmith.tools.suites.grading import javascript as js
-from tunesmith.tools.suites.grading.core import Aid, Assertion, Response, Verdict, assertion_type
+from tunesmith.tools.suites.grading.core import Aid, Assertion, Finding, Response, assertion_type
 from tunesmith.tools.suites.grading.text import shown
 
 MAX_CHARS = 500_000
@@ -92,7 +92,7 @@ def _leads_somewhere(value: object, steps: Sequence[str]) -> bool:
 
 
 @assertion_type("is-xml", check=_need_paths, needs_value=False)
-def is_xml(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def is_xml(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     """The whole output is one well-formed XML document, in which every path of the value exists."""
     text = response.output_text
     if len(text) > MAX_CHARS:
@@ -100,9 +100,9 @@ def is_xml(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
     try:
         tree = parse_xml(text)
     except (expat.ExpatError, ValueError) as error:
-        return Verdict(False, "be well-formed XML", str(error))
+        return Finding(False, "be well-formed XML", str(error))
     missing = _missing(tree, _paths(assertion))
-    return Verdict(not missing, "be well-formed XML that holds every path", missing)
+    return Finding(not missing, "be well-formed XML that holds every path", missing)
 
 
 def parse_xml(text: str) -> dict[str, object]:
@@ -140,7 +140,7 @@ def parse_xml(text: str) -> dict[str, object]:
 
 
 @assertion_type("contains-xml", check=_need_paths, needs_value=False)
-def contains_xml(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
+def contains_xml(assertion: Assertion, response: Response, aid: Aid) -> Finding:
     """An element, or several in a row, stands somewhere in the output and holds every path of the value.
 
     Balanced tags are enough, as in promptfoo: entities and attributes are not looked into.
@@ -153,10 +153,10 @@ def contains_xml(assertion: Assertion, response: Response, aid: Aid) -> Verdict:
         for tree in _fragments(text):
             missing = _missing(tree, paths)
             if not missing:
-                return Verdict(True, "contain XML")
+                return Finding(True, "contain XML")
     except TimeoutError:
         raise js.CannotGrade(f"contains-xml took over {js.PATTERN_TIMEOUT_S:g} s: too many unclosed tags") from None
-    return Verdict(False, "contain XML" + (" that holds every path" if paths else ""), missing or shown(text))
+    return Finding(False, "contain XML" + (" that holds every path" if paths else ""), missing or shown(text))
 
 
 @lru_cache(maxsize=1)
