@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from rich.console import Group, RenderableType
 
@@ -19,7 +19,44 @@ from tunesmith.tools.machine.measure import measure_machine
 _LAB = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "llmcompressor", "compressed-tensors")
 
 
-def examine(settings: Settings) -> dict[str, Any]:
+class GpuFacts(TypedDict):
+    """One GPU, as the document says it."""
+
+    name: str
+    total_bytes: int
+    free_bytes: int
+    driver: str
+
+
+class MachineFacts(TypedDict):
+    """What there is to compute with."""
+
+    cpu: str
+    cores: int
+    ram_total_bytes: int
+    ram_free_bytes: int
+    swap_free_bytes: int
+    disk_free_bytes: int
+    gpus: list[GpuFacts]
+
+
+VllmFacts = TypedDict("VllmFacts", {"program": str | None, "from": str, "version": str | None})
+
+
+class Examination(TypedDict):
+    """What `tunesmith doctor --json` prints."""
+
+    tunesmith: str | None
+    python: str
+    home: str
+    machine: MachineFacts
+    lab: dict[str, str | None]
+    vllm: VllmFacts
+    missing: list[str]
+    driver: NotRequired[dict[str, object]]
+
+
+def examine(settings: Settings) -> Examination:
     """The machine, the lab's versions (None: not installed), and the serving side."""
     machine = measure_machine(settings.home)
     lab = {name: installed(name) for name in _LAB}
@@ -45,7 +82,7 @@ def examine(settings: Settings) -> dict[str, Any]:
     }
 
 
-def examine_driver(settings: Settings, *, start: bool) -> dict[str, Any]:
+def examine_driver(settings: Settings, *, start: bool) -> dict[str, object]:
     """What the driver is, and what it can really do where it is served (or may be started)."""
     from tunesmith.agent.driver.endpoint import Driver, DriverMissing
 
@@ -96,7 +133,7 @@ def _missing(lab: dict[str, str | None], settings: Settings) -> list[str]:
     return found
 
 
-def examined_view(found: dict[str, Any]) -> RenderableType:
+def examined_view(found: Examination) -> RenderableType:
     """The same for a terminal."""
     machine = found["machine"]
     gpus = [f"{g['name']}, {size(g['free_bytes'])} of {size(g['total_bytes'])} free" for g in machine["gpus"]]
@@ -110,12 +147,13 @@ def examined_view(found: dict[str, Any]) -> RenderableType:
         ["disk", f"{size(machine['disk_free_bytes'])} free"],
         ["lab", ", ".join(f"{name} {number}" for name, number in found["lab"].items() if number) or "not installed"],
         ["vLLM", _vllm_words(found["vllm"])],
-        *([["driver", _driver_words(found["driver"])]] if "driver" in found else []),
     ]
+    if "driver" in found:
+        rows.append(["driver", _driver_words(found["driver"])])
     return Group(render.rows_table(["what", "found"], rows), *(render.plain(f"! {line}") for line in found["missing"]))
 
 
-def _driver_words(driver: dict[str, Any]) -> str:
+def _driver_words(driver: dict[str, object]) -> str:
     told = [f"{driver['model']}: {driver['state']}"]
     told += [
         f"{name.replace('_', ' ')}: {_plain(value)}"
@@ -125,12 +163,12 @@ def _driver_words(driver: dict[str, Any]) -> str:
     return "; ".join(told)
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     words = {"True": "yes", "False": "NO", "None": "unknown"}
     return words.get(str(value), str(value))
 
 
-def _vllm_words(vllm: dict[str, Any]) -> str:
+def _vllm_words(vllm: VllmFacts) -> str:
     if not vllm["program"]:
         return "not found"
     return f"{vllm['version'] or 'version unknown'}, {vllm['program']} ({vllm['from']})"

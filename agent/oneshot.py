@@ -42,7 +42,7 @@ def oneshot(args: argparse.Namespace, settings: Settings, store: Store, out: Out
         exit_code = error.exit_code
     finally:
         turn.driver.close()
-    out.emit("done", exit_code=exit_code, conversation=turn.chat.id if turn.chat else None)
+    out.done(exit_code, {"conversation": turn.chat.id if turn.chat else None})
     return exit_code
 
 

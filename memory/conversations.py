@@ -8,7 +8,6 @@ import json
 import secrets
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.store import Store
@@ -25,7 +24,7 @@ class Turn:
     at: float
     prompt: str
     reply: str = ""
-    messages: tuple[Any, ...] = ()
+    messages: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +34,9 @@ class Conversation:
     id: str
     turns: tuple[Turn, ...]
     summary: str = ""
-    draft: dict[str, Any] | None = None
+    draft: dict[str, object] | None = None
     """The plan that was proposed and not yet started, as the newest turn that changed it left it."""
-    description: dict[str, Any] | None = None
+    description: dict[str, object] | None = None
     """The new behaviour that was being described, likewise."""
 
 
@@ -55,16 +54,16 @@ class Conversations:
         """Write down what the user said, before anything is done about it; the number of the turn."""
         return self._write(conversation, _USER, prompt)
 
-    def finish(self, conversation: str, turn: int, reply: str, messages: list[Any]) -> None:
+    def finish(self, conversation: str, turn: int, reply: str, messages: list[object]) -> None:
         """Write down what was answered, and the messages of the turn."""
         self._write(conversation, _ASSISTANT, reply)
         self._write(conversation, _MESSAGES, json.dumps({"turn": turn, "messages": messages}, ensure_ascii=False))
 
-    def draft(self, conversation: str, turn: int, plan: dict[str, Any] | None) -> None:
+    def draft(self, conversation: str, turn: int, plan: dict[str, object] | None) -> None:
         """Write down the plan that stands proposed after a turn; None where none does any more."""
         self._write(conversation, _DRAFT, json.dumps({"turn": turn, "plan": plan}, ensure_ascii=False))
 
-    def description(self, conversation: str, turn: int, said: dict[str, Any] | None) -> None:
+    def description(self, conversation: str, turn: int, said: dict[str, object] | None) -> None:
         """Write down what was said of a new behaviour after a turn; None where none is being described any more."""
         self._write(conversation, _DESCRIPTION, json.dumps({"turn": turn, "said": said}, ensure_ascii=False))
 
@@ -93,8 +92,8 @@ class Conversations:
         """A conversation as it stands, empty where nothing was said in it; `whole` with the turns before a summary."""
         rows = self._store.read("SELECT * FROM conversations WHERE conversation = ? ORDER BY id", conversation)
         turns: dict[int, Turn] = {}
-        drafts: dict[int, Any] = {}
-        descriptions: dict[int, Any] = {}
+        drafts: dict[int, dict[str, object] | None] = {}
+        descriptions: dict[int, dict[str, object] | None] = {}
         summary = ""
         for row in rows:
             role, content = row["role"], row["content"]

@@ -17,9 +17,9 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from tunesmith.memory.errors import StepFailed
 
@@ -93,13 +93,25 @@ def _files_below(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def seal(folder: Path, **notes: Any) -> dict[str, Any]:
-    """Hash and sync every file below `folder`, then write its manifest, and return that manifest.
+class FileEntry(TypedDict):
+    """What a manifest says of one file."""
 
-    The manifest holds `files` ({relative path: {sha256, bytes}}), `sha256` (of the sorted file list: the
-    identity of the whole folder), `bytes`, and the caller's `notes`.
-    """
-    files: dict[str, dict[str, Any]] = {}
+    sha256: str
+    bytes: int
+
+
+class Manifest(TypedDict):
+    """What a sealed folder is: `sha256`, of the sorted file list, is the identity of the whole. The notes of whoever
+    sealed it stand beside these keys."""
+
+    files: dict[str, FileEntry]
+    sha256: str
+    bytes: int
+
+
+def seal(folder: Path, **notes: object) -> Manifest:
+    """Hash and sync every file below `folder`, then write its manifest, and return that manifest."""
+    files: dict[str, FileEntry] = {}
     for path in _files_below(folder):
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -107,31 +119,27 @@ def seal(folder: Path, **notes: Any) -> dict[str, Any]:
             "sha256": sha256_file(path),
             "bytes": path.stat().st_size,
         }
-    manifest = {
-        "sha256": _folder_digest(files),
-        "bytes": sum(entry["bytes"] for entry in files.values()),
-        "files": files,
-        **notes,
-    }
-    atomic_write(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
+    size = sum(entry["bytes"] for entry in files.values())
+    manifest = Manifest(sha256=_folder_digest(files), bytes=size, files=files)
+    atomic_write(folder / MANIFEST, json.dumps({**manifest, **notes}, indent=1, sort_keys=True))
     return manifest
 
 
-def _folder_digest(files: dict[str, dict[str, Any]]) -> str:
+def _folder_digest(files: Mapping[str, FileEntry]) -> str:
     lines = "".join(f"{entry['sha256']}  {name}\n" for name, entry in sorted(files.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
+def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a sealed folder, or None where the folder is not whole."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest: Manifest = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
         return None
     return manifest if isinstance(manifest, dict) and "files" in manifest else None
 
 
-def verify(folder: Path, sha256: str | None = None) -> dict[str, Any]:
+def verify(folder: Path, sha256: str | None = None) -> Manifest:
     """Re-hash a sealed folder and return its manifest.
 
     Raises StepFailed where it was never sealed, a file changed, is missing or was added, or where the whole
@@ -141,7 +149,7 @@ def verify(folder: Path, sha256: str | None = None) -> dict[str, Any]:
     if manifest is None:
         raise StepFailed(f"{folder} has no manifest: it was never finished; run the step that makes it again")
     found = {path.relative_to(folder).as_posix() for path in _files_below(folder)}
-    recorded: dict[str, dict[str, Any]] = manifest["files"]
+    recorded = manifest["files"]
     if found != set(recorded):
         odd = sorted(found ^ set(recorded))
         raise StepFailed(f"{folder} changed since it was sealed: {odd[0]} was added or is missing; make it again")
@@ -173,7 +181,7 @@ def set_aside(folder: Path) -> Path:
     return aside
 
 
-def publish_folder(target: Path, fill: Callable[[Path], None], **notes: Any) -> dict[str, Any]:
+def publish_folder(target: Path, fill: Callable[[Path], None], **notes: object) -> Manifest:
     """Make the sealed folder `target` by calling `fill(temporary folder)`; whole or absent, never between.
 
     A sealed `target` that already stands is kept and its manifest returned. What a killed attempt left is removed;

@@ -14,7 +14,6 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound
 from tunesmith.memory.locks import Held, is_held, lock_file, take
@@ -45,7 +44,7 @@ class Ledger(StoreFile):
 
     # Runs
 
-    def new_run(self, name: str, *, goal: str = "", plan: dict[str, Any] | None = None) -> str:
+    def new_run(self, name: str, *, goal: str = "", plan: dict[str, object] | None = None) -> str:
         """Open a run and return its id."""
         values = {
             "name": name,
@@ -81,7 +80,7 @@ class Ledger(StoreFile):
 
     # Steps: propose → decide → claim → finish or fail
 
-    def propose(self, run: str, stage: str, **values: Any) -> str:
+    def propose(self, run: str, stage: str, **values: object) -> str:
         """Record a priced plan that waits for a decision, and return the step's id.
 
         `values` are columns of `steps`; `request`, `plan` and `inputs` are given as dicts.
@@ -92,7 +91,7 @@ class Ledger(StoreFile):
         with self.write() as conn:
             return self._insert(conn, "steps", row)
 
-    def decide(self, step: str, decision: str, *, by: str, reason: str, price: dict[str, Any]) -> str:
+    def decide(self, step: str, decision: str, *, by: str, reason: str, price: dict[str, object]) -> str:
         """Record a yes or a no for the plan that `step` holds now, and return the approval's id.
 
         Raises BadInput where the step no longer waits for one: somebody else decided meanwhile. After a yes nobody else
@@ -118,7 +117,7 @@ class Ledger(StoreFile):
         if (fd := self._starting.pop(step, None)) is not None:
             os.close(fd)
 
-    def _decide(self, step: str, decision: str, *, by: str, reason: str, price: dict[str, Any]) -> str:
+    def _decide(self, step: str, decision: str, *, by: str, reason: str, price: dict[str, object]) -> str:
         with self.write() as conn:
             row = conn.execute("SELECT stage, plan_hash, status FROM steps WHERE step = ?", (step,)).fetchone()
             if row["status"] != PLANNED:
@@ -218,7 +217,7 @@ class Ledger(StoreFile):
                 (rss_bytes, vram_bytes, step),
             )
 
-    def finish(self, step: str, result: dict[str, Any], *, worker: Worker | None = None) -> bool:
+    def finish(self, step: str, result: dict[str, object], *, worker: Worker | None = None) -> bool:
         """Record that a step reached its end; whether it now counts as done.
 
         A `worker` that was taken for dead, and whose step nobody else has claimed since, delivers its result late: the
@@ -322,6 +321,6 @@ def _decided_elsewhere(step: str, status: str) -> str:
     return f"step {step} is {status} already, so there is nothing to decide; `tunesmith jobs list` shows what waits"
 
 
-def to_json(value: Any) -> str:
+def to_json(value: object) -> str:
     """The JSON text that the store keeps of a value."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact, Step
@@ -36,7 +36,7 @@ class Answer:
     """Rows of a question, and whether there were more than it returns."""
 
     columns: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
+    rows: tuple[tuple[object, ...], ...]
     truncated: bool = False
 
 
@@ -128,7 +128,7 @@ def _answer(conn: sqlite3.Connection, sql: str, max_rows: int) -> Answer:
     cursor = conn.execute(sql)
     if cursor.description is None:
         raise ValueError("that is no SELECT")
-    rows: list[tuple[Any, ...]] = []
+    rows: list[tuple[object, ...]] = []
     size = 0
     for row in cursor:
         size += sum(len(cell) if isinstance(cell, str | bytes) else 8 for cell in row)
@@ -138,7 +138,7 @@ def _answer(conn: sqlite3.Connection, sql: str, max_rows: int) -> Answer:
     return Answer(_columns(cursor), tuple(rows))
 
 
-def _plain(cell: Any) -> Any:
+def _plain(cell: object) -> object:
     """A cell as JSON can hold it: bytes in hexadecimal digits, a number without end by its name."""
     if isinstance(cell, bytes):
         return cell.hex()
@@ -160,7 +160,69 @@ def _why(error: Exception, deadline_s: float) -> str:
     return f"SQLite says: {text}; the views are {', '.join(VIEWS)}"
 
 
-def show_run(store: Store, run: str) -> dict[str, Any]:
+class ArtifactShape(TypedDict):
+    """An artifact, as documents show it."""
+
+    artifact: str
+    kind: str
+    path: str
+    sha256: str
+    bytes: int
+
+
+class StepShape(TypedDict):
+    """A step, as documents show it."""
+
+    step: str
+    stage: str
+    arm: str
+    status: str
+    seconds: float | None
+    estimated_seconds: float
+    peak_rss_bytes: int | None
+    peak_vram_bytes: int | None
+    estimated_peak_bytes: int
+    approval: str | None
+    plan_hash: str
+    request: dict[str, Any]
+    error: str | None
+    artifacts: list[ArtifactShape]
+
+
+class RunShape(TypedDict):
+    """A run, as documents show it."""
+
+    run: str
+    name: str
+    goal: str
+    status: str
+    created_at: float
+    finished_at: float | None
+    steps: list[StepShape]
+
+
+class Ancestor(TypedDict):
+    """An artifact that another one descends from, `depth` generations back, and the step that made it."""
+
+    artifact: str
+    kind: str
+    run: str
+    step: str
+    stage: str
+    depth: int
+    sha256: str
+    path: str
+
+
+class Provenance(ArtifactShape):
+    """An artifact, the step that made it, and its ancestors, the nearest first."""
+
+    run: str
+    step: str
+    lineage: list[Ancestor]
+
+
+def show_run(store: Store, run: str) -> RunShape:
     """A run as `tunesmith runs show --json` prints it. Raises NotFound."""
     record = store.run(run)
     return {
@@ -174,7 +236,7 @@ def show_run(store: Store, run: str) -> dict[str, Any]:
     }
 
 
-def step_shape(store: Store, step: Step) -> dict[str, Any]:
+def step_shape(store: Store, step: Step) -> StepShape:
     """A step with its artifacts, as documents show it."""
     made = [artifact for artifact in store.artifacts(step.run) if artifact.step == step.id]
     return {
@@ -195,7 +257,7 @@ def step_shape(store: Store, step: Step) -> dict[str, Any]:
     }
 
 
-def _artifact_shape(artifact: Artifact) -> dict[str, Any]:
+def _artifact_shape(artifact: Artifact) -> ArtifactShape:
     return {
         "artifact": artifact.id,
         "kind": artifact.kind,
@@ -205,11 +267,11 @@ def _artifact_shape(artifact: Artifact) -> dict[str, Any]:
     }
 
 
-def what_made(store: Store, artifact: str) -> dict[str, Any]:
+def what_made(store: Store, artifact: str) -> Provenance:
     """An artifact with the step that made it and everything it descends from, the nearest first. Raises NotFound."""
     made = store.artifact(artifact)
     rows = store.read("SELECT * FROM v_lineage WHERE artifact = ? ORDER BY depth, ancestor", artifact)
-    nearest: dict[str, dict[str, Any]] = {}
+    nearest: dict[str, Ancestor] = {}
     for row in rows:
         nearest.setdefault(
             row["ancestor"],

@@ -127,6 +127,11 @@ class Step:
         return None if self.pid is None else Worker(self.pid, self.pid_ticks)
 
     @property
+    def report(self) -> dict[str, Any]:
+        """What it reported, by the fields of its stage's result; empty before it is done."""
+        return self.result or {}
+
+    @property
     def ended(self) -> bool:
         """Whether nothing more will happen to this step by itself."""
         return self.status in ENDED

@@ -7,7 +7,6 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.ledger import Ledger, to_json
@@ -19,7 +18,7 @@ _DROP = "drop"
 class Store(Ledger):
     """The whole store: the ledger of steps, and what they leave behind."""
 
-    def event(self, event: str, *, run: str | None = None, step: str | None = None, **data: Any) -> None:
+    def event(self, event: str, *, run: str | None = None, step: str | None = None, **data: object) -> None:
         """Append to the history of what happened."""
         with self.write() as conn:
             conn.execute(

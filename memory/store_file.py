@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tunesmith.memory import migrations
 from tunesmith.memory.errors import BadInput
@@ -189,12 +189,12 @@ class StoreFile:
             if wait_s is not None:
                 self._conn.execute(f"PRAGMA busy_timeout={int(self._busy_timeout_s * 1000)}")
 
-    def read(self, sql: str, *args: Any) -> list[sqlite3.Row]:
+    def read(self, sql: str, *args: object) -> list[sqlite3.Row]:
         """Rows of a query of our own; questions from outside go through `memory.questions`."""
         with self._lock:
             return self._conn.execute(sql, args).fetchall()
 
-    def _insert(self, conn: sqlite3.Connection, table: str, values: dict[str, Any]) -> str:
+    def _insert(self, conn: sqlite3.Connection, table: str, values: dict[str, object]) -> str:
         """Insert a row under the table's next id and return that id."""
         key, letter = _KEYS[table]
         taken = conn.execute(f"SELECT max(CAST(substr({key}, 2) AS INTEGER)) FROM {table}").fetchone()[0]
@@ -204,7 +204,7 @@ class StoreFile:
         return str(values[key])
 
 
-def _may_live(row: dict[str, Any]) -> bool:
+def _may_live(row: dict[str, object]) -> bool:
     """Whether a worker that holds no lock, of a version that knew none, may be at work on this machine."""
     if row.get("host") or row["pid"] is None:
         return False

@@ -34,7 +34,7 @@ def test_requests_plans_and_results_have_the_fields_of_their_stage(build: object
 def test_comparability_keys_have_the_parts_of_a_served_models_key(tmp_path: Path) -> None:
     folder = make_tiny_model(tmp_path / "model")
     spec = ServerSpec(model_dir=str(folder), served_name="base")
-    server = Server("s", spec, 1, "bench", ProcessId(1, 1.0, "b"), tmp_path / "s", tmp_path / "log", "vllm 0.32.0", {})
+    server = Server("s", spec, 1, "bench", ProcessId(1, 1.0, "b"), tmp_path / "s", tmp_path / "log", "vllm 0.32.0")
     model = Artifact("a1", "r1", "s1", "base", folder, "ab" * 32, 1, (), {})
     written = key_of(server, model, suite(), max_tokens=96)
     store, run = finished_run(tmp_path / "home")

@@ -14,7 +14,6 @@ import termios
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from tunesmith.agent.commands.fields import of_words
 from tunesmith.memory.errors import ApprovalPending, BadInput
@@ -61,7 +60,7 @@ _AROUND_PAIRS = {"a", "and", "at", "but", "instead", "make", "set", "then", "to"
 )
 
 
-def read_edit(text: str, plan: Plan) -> dict[str, Any]:
+def read_edit(text: str, plan: Plan) -> dict[str, object]:
     """The fields in an answer such as `lora_rank=8, epochs = 2`, a yes before them or not; empty for other answers.
 
     What begins with a no is no edit. Raises BadInput where something is set to a value and it is not clear what: such

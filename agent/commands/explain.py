@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 from rich.console import Group, RenderableType
 
@@ -14,9 +14,34 @@ from tunesmith.tools.pipeline.run_step import price
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 
 
-def document(ws: Workspace, run: str) -> dict[str, Any]:
+class ProposalShape(TypedDict):
+    """A proposed step, as the document shows it."""
+
+    stage: str
+    fields: dict[str, object]
+    why: str
+    estimated_seconds: float | None
+
+
+class FindingShape(TypedDict):
+    """A finding, as the document shows it."""
+
+    kind: str
+    says: str
+    evidence: dict[str, object]
+    next: ProposalShape | None
+
+
+class Explanation(TypedDict):
+    """What `tunesmith explain RUN --json` prints."""
+
+    run: str
+    findings: list[FindingShape]
+
+
+def document(ws: Workspace, run: str) -> Explanation:
     """The findings in the documented shape. Raises NotFound for an unknown run."""
-    found = [
+    found: list[FindingShape] = [
         {
             "kind": one.kind,
             "says": one.says,
@@ -28,7 +53,7 @@ def document(ws: Workspace, run: str) -> dict[str, Any]:
     return {"run": run, "findings": found}
 
 
-def _next(ws: Workspace, run: str, proposal: Proposal) -> dict[str, Any]:
+def _next(ws: Workspace, run: str, proposal: Proposal) -> ProposalShape:
     return {
         "stage": proposal.stage,
         "fields": dict(proposal.fields),
@@ -45,12 +70,12 @@ def estimated_seconds(ws: Workspace, run: str, proposal: Proposal) -> float | No
         return None
 
 
-def view(found: dict[str, Any]) -> RenderableType:
+def view(found: Explanation) -> RenderableType:
     """The same for a terminal."""
     lines: list[RenderableType] = []
     for one in found["findings"]:
         lines.append(render.plain(f"{one['kind']}: {one['says']}"))
-        if cases := one["evidence"].get("cases"):
+        if isinstance(cases := one["evidence"].get("cases"), list) and cases:
             lines.append(render.plain(f"  cases: {', '.join(map(str, cases[:12]))}"))
         if proposed := one["next"]:
             fields = " ".join(f"{name}={value}" for name, value in proposed["fields"].items())

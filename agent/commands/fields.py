@@ -10,7 +10,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
 from tunesmith.memory.errors import BadInput
 
@@ -27,29 +27,33 @@ def add_flags(parser: argparse.ArgumentParser, model: type[BaseModel]) -> None:
     group = parser.add_argument_group("fields of the request")
     for name, info in model.model_fields.items():
         spellings = dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"])
-        shape: dict[str, Any] = {"metavar": _metavar(info)}
-        if _is_sequence(info):
-            shape["nargs"] = "+"
-        elif info.annotation is bool:
-            shape |= {"nargs": "?", "const": "true"}
+        switch = info.annotation is bool
         text = f"{info.description or ''} (default: {_default(info)})".strip().replace("%", "%%")
-        group.add_argument(*spellings, dest=PREFIX + name, default=argparse.SUPPRESS, help=text, **shape)
+        group.add_argument(
+            *spellings,
+            dest=PREFIX + name,
+            metavar=_metavar(info),
+            nargs="+" if _is_sequence(info) else "?" if switch else None,
+            const="true" if switch else None,
+            default=argparse.SUPPRESS,
+            help=text,
+        )
 
 
-def of_flags(args: argparse.Namespace, model: type[BaseModel]) -> dict[str, Any]:
+def of_flags(args: argparse.Namespace, model: type[BaseModel]) -> dict[str, object]:
     """The request's fields among parsed arguments."""
     given = {name.removeprefix(PREFIX): value for name, value in vars(args).items() if name.startswith(PREFIX)}
     return {name: _value(model, name, value) for name, value in given.items()}
 
 
-def of_words(words: str, model: type[BaseModel]) -> dict[str, Any]:
+def of_words(words: str, model: type[BaseModel]) -> dict[str, object]:
     """The fields in `lora_rank=8 epochs=2`; a bare name means true. Raises BadInput."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for word in split_words(words):
         name, equals, value = word.removeprefix("--").partition("=")
         name = name.replace("-", "_")
         sequence = name in model.model_fields and _is_sequence(model.model_fields[name])
-        text: Any = value.split(",") if sequence and not value.startswith("[") else value
+        text: object = value.split(",") if sequence and not value.startswith("[") else value
         found[name] = _value(model, name, text) if equals else "true"
     return found
 
@@ -62,7 +66,7 @@ def split_words(words: str) -> list[str]:
         raise BadInput(f"cannot read {words!r}: {error}") from None
 
 
-def of_rest(rest: Sequence[str]) -> dict[str, Any]:
+def of_rest(rest: Sequence[str]) -> dict[str, object]:
     """Arguments that no flag took, as fields that the request will refuse by name. Raises BadInput for other ones."""
     if not rest:
         return {}
@@ -72,7 +76,7 @@ def of_rest(rest: Sequence[str]) -> dict[str, Any]:
     return {name.replace("-", "_"): value}
 
 
-def of_file(path: str) -> dict[str, Any]:
+def of_file(path: str) -> dict[str, object]:
     """The fields in a request file, one JSON object. Raises BadInput."""
     from tunesmith.tools.core.plain_file import read_plain_text
 
@@ -93,7 +97,7 @@ def choices(info: FieldInfo) -> list[str]:
     return ["true", "false"] if info.annotation is bool else []
 
 
-def _value(model: type[BaseModel], name: str, given: Any) -> Any:
+def _value(model: type[BaseModel], name: str, given: object) -> object:
     """What was typed, as the request model reads it: JSON where a field holds more than one thing."""
     text = given[0] if isinstance(given, list) and len(given) == 1 else given
     info = model.model_fields.get(name)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Unpack
 
 from rich.console import Console, RenderableType
 
@@ -17,7 +18,9 @@ from tunesmith.agent.commands import render
 from tunesmith.agent.commands.progress_bar import Bar
 from tunesmith.agent.commands.terminal import SafeConsole, json_text
 from tunesmith.tools.core.format import duration, size
+from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.workspace import EventData
 
 _FILE_COLUMNS = 160
 
@@ -29,7 +32,7 @@ class Output:
     as_json: bool = False
     stream: bool = False
     console: Console = field(default_factory=lambda: SafeConsole(stderr=True, highlight=False))
-    pending: dict[str, Any] = field(default_factory=dict)
+    pending: dict[str, object] = field(default_factory=dict)
     """The last question that was asked, for the document of a command that ends with exit code 3."""
     step: str = ""
     """The step that was started last."""
@@ -38,7 +41,7 @@ class Output:
     _bar: Bar | None = None
     _estimated_s: float = 0.0
 
-    def emit(self, event: str, **data: Any) -> None:
+    def emit(self, event: str, /, **data: Unpack[EventData]) -> None:
         """Take one event of `tools.arc`: a line of JSON, and something to look at on stderr."""
         if event == "step.started":
             self.step = data["step"]
@@ -48,12 +51,17 @@ class Output:
             self.pending |= {"event": event, **data}
         elif event == "approval.decided":
             self.pending.clear()
-        self.ended = self.ended or event == "done"
         if self.stream and self.as_json:
             self._line({"event": event, **data, "at": time.time()})
         self._show(event, data)
 
-    def document(self, value: Any, shown: RenderableType) -> None:
+    def done(self, exit_code: int, document: Mapping[str, object]) -> None:
+        """The last event of a stream: what came of it all."""
+        self.ended = True
+        if self.stream and self.as_json:
+            self._line({"event": "done", "exit_code": exit_code, **document, "at": time.time()})
+
+    def document(self, value: object, shown: RenderableType) -> None:
         """The result of a command: `value` as JSON, or `shown` for people."""
         if self.as_json and self.stream:
             self.console.print(shown)
@@ -79,9 +87,9 @@ class Output:
     def end(self, exit_code: int) -> None:
         """The last event of a stream that broke off before its own."""
         if self.stream and not self.ended:
-            self.emit("done", exit_code=exit_code, status="failed")
+            self.done(exit_code, {"status": "failed"})
 
-    def show_progress(self, event: str, **data: Any) -> None:
+    def show_progress(self, event: str, /, **data: Unpack[EventData]) -> None:
         """Of the events of a step only how far it has come: whoever follows it tells its end."""
         if event == "step.progress":
             self._show(event, data)
@@ -92,18 +100,17 @@ class Output:
             self._bar.stop()
             self._bar = None
 
-    def _line(self, value: Any) -> None:
+    def _line(self, value: object) -> None:
         sys.stdout.write(json_text(value, default=_plain) + "\n")
         sys.stdout.flush()
 
-    def _show(self, event: str, data: dict[str, Any]) -> None:
+    def _show(self, event: str, data: EventData) -> None:
         stage = data.get("stage", "")
         expensive = stage in catalog.BY_NAME and catalog.BY_NAME[stage].expensive
         if event == "run.started":
             again = "goes on" if data["resumed"] else "begins"
-            self.say(f"run {data['run']} ({data['name']}) {again}: {', '.join(data['steps'])}")
-        elif event == "plan.shown" and expensive:
-            plan = data["plan"]
+            self.say(f"run {data['run']} ({data['name']}) {again}: {', '.join(map(str, data['steps']))}")
+        elif event == "plan.shown" and expensive and isinstance(plan := data["plan"], Plan):
             self.console.print(render.plan_table(plan, data["step"], resumed=bool(data.get("resumed"))))
             self._estimated_s = plan.estimate.seconds
         elif event == "driver.gave_way":
@@ -124,7 +131,7 @@ class Output:
         if self._bar:
             self._bar.move(done, total, note)
 
-    def _close_bar(self, data: dict[str, Any]) -> None:
+    def _close_bar(self, data: EventData) -> None:
         self.let_go()
         if data["status"] != "done":
             return  # the error says it, once
@@ -133,5 +140,5 @@ class Output:
         self.console.print(f"✓ {data['stage']} ({data['step']}): {took}{peak}", markup=False)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)

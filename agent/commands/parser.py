@@ -10,7 +10,7 @@ import argparse
 import difflib
 import re
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.pipeline import catalog
@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
 class _Version(argparse.Action):
     """Looks the version up only when it is asked for: the look-up takes as long as all the rest."""
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         print(f"tunesmith {version()}")
         parser.exit()
 
@@ -104,12 +104,15 @@ def _hours(text: str) -> float:
     return hours
 
 
-def _add(commands: Any, name: str, help_: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=help_, description=help_, allow_abbrev=False)
-    return parser
+if TYPE_CHECKING:
+    _Commands = argparse._SubParsersAction[Parser]
 
 
-def _stages(commands: Any, chosen: str | None) -> None:
+def _add(commands: _Commands, name: str, help_: str) -> argparse.ArgumentParser:
+    return commands.add_parser(name, help=help_, description=help_, allow_abbrev=False)
+
+
+def _stages(commands: _Commands, chosen: str | None) -> None:
     for entry in catalog.STAGES:
         parser = _add(commands, entry.name, entry.summary)
         parser.add_argument("--request", metavar="FILE.json", help="the request as a JSON object; flags go over it")
@@ -123,7 +126,7 @@ def _stages(commands: Any, chosen: str | None) -> None:
             add_flags(parser, entry.load().request)
 
 
-def _arcs(commands: Any) -> None:
+def _arcs(commands: _Commands) -> None:
     demo = _add(commands, "demo", "the whole arc on the bundled model and behaviour")
     demo.add_argument("--fast", action="store_true", help="fewer rows and cases; still every stage")
     _consent(demo)
@@ -139,7 +142,7 @@ def _arcs(commands: Any) -> None:
     _consent(teach)
 
 
-def _suites(commands: Any) -> None:
+def _suites(commands: _Commands) -> None:
     suite = _add(commands, "suite", "check promptfoo-format suites, or grade stored outputs with one")
     actions = suite.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser, required=True)
     check = _add(actions, "check", "parse suites and list their cases; refuse by name what is not supported")
@@ -152,7 +155,7 @@ def _suites(commands: Any) -> None:
     _json(grade)
 
 
-def _history(commands: Any) -> None:
+def _history(commands: _Commands) -> None:
     compare = _add(commands, "compare", "paired statistics and the flip table of two arms, from stored results")
     compare.add_argument("run", metavar="RUN")
     compare.add_argument("--arms", metavar="A,B", default="base,adapter")
@@ -182,7 +185,7 @@ def _history(commands: Any) -> None:
     _json(doctor)
 
 
-def _serving(commands: Any) -> None:
+def _serving(commands: _Commands) -> None:
     jobs = _add(commands, "jobs", "running steps: list, follow or stop them")
     _json(jobs)
     actions = jobs.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -184,7 +184,7 @@ def date(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
-def _run_line(store: Store, run: str) -> dict[str, Any]:
+def _run_line(store: Store, run: str) -> dict[str, object]:
     record, steps = store.run(run), store.steps(run)
     return {
         "run": run,
@@ -212,12 +212,12 @@ def jobs(args: argparse.Namespace, settings: Settings, store: Store, out: Output
         return 0
     found = [job_line(step) for status in (RUNNING, APPROVED, PLANNED) for step in store.steps(status=status)]
     columns = ["step", "run", "stage", "status", "done", "total", "note", "eta_seconds", "plan_hash"]
-    rows = [[line[c] if c != "plan_hash" else line[c][:12] for c in columns] for line in found]
+    rows = [[str(line[c])[:12] if c == "plan_hash" else line[c] for c in columns] for line in found]
     out.document({"jobs": found}, render.rows_table(columns, rows) if found else "no step runs, and none waits")
     return 0
 
 
-def job_line(step: Step) -> dict[str, Any]:
+def job_line(step: Step) -> dict[str, object]:
     """A step at work or waiting, as `jobs list` shows it."""
     elapsed_s = time.time() - step.started_at if step.started_at and not step.ended else 0.0
     running = step.status == RUNNING

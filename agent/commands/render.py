@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 from rich import box
@@ -14,8 +14,10 @@ from rich.text import Text
 from tunesmith.memory.records import DONE, Run, Step
 from tunesmith.tools.core.format import duration, p_value, size, visible
 from tunesmith.tools.core.stage import Estimate, Plan
+from tunesmith.tools.models.inspect import Fit
 
 if TYPE_CHECKING:
+    from tunesmith.memory.questions import RunShape
     from tunesmith.tools.evaluation.comparison import BlockScore, Comparison
     from tunesmith.tools.evaluation.evidence import Evidence
     from tunesmith.tools.pipeline.forecast import Forecast
@@ -68,7 +70,7 @@ def plain(value: object) -> Text:
     return Text(visible(value))
 
 
-def call_line(tool: str, arguments: Mapping[str, Any]) -> Text:
+def call_line(tool: str, arguments: Mapping[str, object]) -> Text:
     """One tool call of the driver, as the user sees it: what it decided to do."""
     given = ", ".join(f"{name}={value}" for name, value in arguments.items() if value is not None)
     return Text(visible(f"· {tool}({given})"), style="dim")
@@ -109,7 +111,7 @@ def step_end(step: Step) -> Text:
     peak = f", peak {size(step.peak_rss_bytes)}" if step.peak_rss_bytes else ""
     mark = Text("✓ " if step.status == DONE else "✗ ", style=_MARKS.get(step.status, ""))
     end = f"{step.stage} ({step.id}): {took}{peak}" if step.status == DONE else _bad_end(step)
-    advice = (step.result or {}).get("advice")
+    advice = step.report.get("advice")
     return mark + plain(f"{end}\n  {advice}" if advice else end)
 
 
@@ -124,24 +126,25 @@ def result_table(step: Step) -> RenderableType:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
-    for name, value in (step.result or {}).items():
-        table.add_row(_heading(name), _fits_table(value) if name == "fits" else _value(name, value))
+    for name, value in step.report.items():
+        table.add_row(
+            _heading(name),
+            _fits_table([Fit.model_validate(fit) for fit in value]) if name == "fits" else _value(name, value),
+        )
     return table
 
 
-def _fits_table(fits: Sequence[Mapping[str, Any]]) -> RenderableType:
+def _fits_table(fits: Sequence[Fit]) -> RenderableType:
     """Kinds of work down, sizes of model across: what each needs, green where it is free."""
-    sizes = sorted({fit["parameters"] for fit in fits})
+    sizes = sorted({fit.parameters for fit in fits})
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("needs, by billions of parameters")
     for parameters in sizes:
         table.add_column(f"{parameters / 1e9:g}", justify="right")
-    needs = {(fit["work"], fit["parameters"]): fit for fit in fits}
-    for work in dict.fromkeys(fit["work"] for fit in fits):
+    needs = {(fit.work, fit.parameters): fit for fit in fits}
+    for work in dict.fromkeys(fit.work for fit in fits):
         cells = [needs[work, parameters] for parameters in sizes]
-        table.add_row(
-            work, *(Text(size(cell["needs_bytes"]), style="green" if cell["fits"] else "red") for cell in cells)
-        )
+        table.add_row(work, *(Text(size(cell.needs_bytes), style="green" if cell.fits else "red") for cell in cells))
     return table
 
 
@@ -149,7 +152,7 @@ def _heading(name: str) -> str:
     return name.removesuffix("_bytes").replace("_", " ").replace("rss", "RSS").replace("vram", "VRAM")
 
 
-def _value(name: str, value: Any) -> RenderableType:
+def _value(name: str, value: object) -> RenderableType:
     if name.endswith("bytes") and isinstance(value, int):
         return plain(size(value))
     if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
@@ -159,7 +162,7 @@ def _value(name: str, value: Any) -> RenderableType:
     return plain("–" if value in (None, [], "") else value)
 
 
-def rows_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, exact: bool = False) -> RenderableType:
+def rows_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, exact: bool = False) -> RenderableType:
     """A plain table of whatever was asked for; `exact` keeps names and numbers as they are."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     for index, column in enumerate(columns):
@@ -171,7 +174,7 @@ def rows_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, exact: 
     return table
 
 
-def _cell(column: str, value: Any) -> str:
+def _cell(column: str, value: object) -> str:
     if value is None:
         return "–"
     if column.endswith("bytes") and isinstance(value, int):
@@ -190,7 +193,7 @@ def fields_table(name: str, summary: str, model: type[BaseModel]) -> RenderableT
     return Group(plain(f"{name}: {summary}"), rows_table(["field", "default", "what it is"], rows, exact=True))
 
 
-def runs_table(runs: Sequence[tuple[Run, Sequence[Step]]], date: Any) -> RenderableType:
+def runs_table(runs: Sequence[tuple[Run, Sequence[Step]]], date: Callable[[float], str]) -> RenderableType:
     """Runs, the newest first; `date` turns a time into text."""
     rows = [
         [
@@ -206,11 +209,11 @@ def runs_table(runs: Sequence[tuple[Run, Sequence[Step]]], date: Any) -> Rendera
     return rows_table(["run", "name", "status", "steps done", "begun", "seconds"], rows)
 
 
-def run_table(shown: Mapping[str, Any]) -> RenderableType:
+def run_table(shown: RunShape) -> RenderableType:
     """A run as `runs show` tells it."""
     head = plain(f"{shown['run']} {shown['name']}: {shown['status']}")
     columns = ["step", "stage", "arm", "status", "seconds", "estimated_seconds", "peak_rss_bytes", "approval"]
-    steps = [[step[column] for column in columns] for step in shown["steps"]]
+    steps = [[dict(step)[column] for column in columns] for step in shown["steps"]]
     made = [
         [artifact["artifact"], artifact["kind"], step["step"], artifact["bytes"], artifact["path"]]
         for step in shown["steps"]

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
 
 from tunesmith.agent.commands import fields as request_fields
 from tunesmith.agent.commands import render
@@ -86,10 +85,10 @@ def stage_request(args: argparse.Namespace, rest: list[str]) -> StepRequest:
     return step_request(args.command, given)
 
 
-def step_request(stage: str, given: Mapping[str, Any]) -> StepRequest:
+def step_request(stage: str, given: Mapping[str, object]) -> StepRequest:
     """A request of fields that a user gave, `run` among them. Raises BadInput."""
     fields = plan_file.parse_fields(stage, given)
-    return StepRequest(stage, fields, fields.pop("run", ""))
+    return StepRequest(stage, fields, str(fields.pop("run", "")))
 
 
 def waiting_step(store: Store, stage: str, plan_hash: str) -> Step:
@@ -100,7 +99,7 @@ def waiting_step(store: Store, stage: str, plan_hash: str) -> Step:
     return waiting[-1]
 
 
-def step_document(store: Store, step: Step) -> dict[str, Any]:
+def step_document(store: Store, step: Step) -> dict[str, object]:
     """An ended step as `--json` prints it."""
     from tunesmith.memory.questions import step_shape
 
@@ -197,7 +196,7 @@ def _goes_on(store: Store, step: str) -> str:
 
 def _conclude(store: Store, run: str | None, exit_code: int, out: Output, told: Mapping[str, Any]) -> None:
     if run is None:
-        out.emit("done", run=None, status="failed", exit_code=exit_code)
+        out.done(exit_code, {"run": None, "status": "failed"})
         if not out.stream:
             message = str(told.get("message", ""))
             out.document({**told, "run": None, "status": "failed", "exit_code": exit_code}, render.plain(message))
@@ -207,6 +206,6 @@ def _conclude(store: Store, run: str | None, exit_code: int, out: Output, told: 
     elif exit_code:
         out.say(f"`tunesmith run --resume {run}` goes on where {run} stopped")
     summary = conclude(store, run, out.say)
-    out.emit("done", exit_code=exit_code, **summary.to_json())
+    out.done(exit_code, summary.to_json())
     if not out.as_json or not out.stream or out.console.is_terminal:
         out.document({**told, **summary.to_json(), "exit_code": exit_code}, summary_view(summary))

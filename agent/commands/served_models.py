@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from tunesmith.memory.records import FAILED, RUNNING, STOPPED
 from tunesmith.memory.store import Store
@@ -11,21 +10,21 @@ from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.servers import Server
 
 
-def status(store: Store) -> list[dict[str, Any]]:
+def status(store: Store) -> list[dict[str, object]]:
     """Servers that run, the deployed ones first."""
     running = servers.list_servers(store.home)
     return [_line(store, server) for server in sorted(running, key=lambda s: s.role != servers.DEPLOYED)]
 
 
-def stop(store: Store) -> list[dict[str, Any]]:
+def stop(store: Store) -> list[dict[str, object]]:
     """Stop every server that tunesmith started, and return them as they were."""
     lines = status(store)
     servers.stop_all(store.home)
     return lines
 
 
-def _line(store: Store, server: Server) -> dict[str, Any]:
-    artifact = server.meta.get("serves") or server.meta.get("artifact")
+def _line(store: Store, server: Server) -> dict[str, object]:
+    artifact = server.facts.artifact or None
     made = store.read(
         "SELECT artifact, run, step FROM artifacts WHERE artifact = ?1 OR (?1 IS NULL AND sha256 = ?2) LIMIT 1",
         artifact,
@@ -35,7 +34,7 @@ def _line(store: Store, server: Server) -> dict[str, Any]:
         "server": server.id,
         "role": server.role,
         "url": server.url,
-        "model": server.meta.get("model", server.model),
+        "model": server.facts.model or server.model,
         "pid": server.pid,
         "healthy": servers.healthy(server),
         "key_file": str(server.key_file),

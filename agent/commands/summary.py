@@ -148,7 +148,7 @@ def endpoint(store: Store, run: str) -> Endpoint | None:
     made = next((a for a in store.artifacts(run, "deployment") if a.step == step.id), None)
     server = servers.serving_now(store.home, str(made.meta.get("serves"))) if made else None
     now = {"url": server.url, "key_file": str(server.key_file)} if server else {}
-    return Endpoint(step.id, {**(step.result or {}), **now}, served_now=server is not None)
+    return Endpoint(step.id, {**step.report, **now}, served_now=server is not None)
 
 
 def summary_view(summary: RunSummary) -> RenderableType:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -21,7 +20,7 @@ class SafeConsole(Console):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)
 
 
-def json_text(value: Any, *, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:
+def json_text(value: object, *, indent: int | None = None, default: Callable[[object], object] | None = None) -> str:
     """`value` as JSON for a pipe or a terminal: its letters readable, what a terminal might obey escaped."""
     try:
         text = json.dumps(value, ensure_ascii=False, indent=indent, default=default, allow_nan=False)

@@ -11,7 +11,7 @@ import asyncio
 import json
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -214,7 +214,7 @@ def _shortened(message: ModelMessage, characters: int) -> ModelMessage:
     return replace(message, parts=parts)
 
 
-def _shortened_part(part: ToolReturnPart[Any], characters: int) -> ToolReturnPart[Any]:
+def _shortened_part(part: ToolReturnPart[object], characters: int) -> ToolReturnPart[object]:
     text = part.content if isinstance(part.content, str) else ""
     return replace(part, content=text[:characters] + " …") if len(text) > characters else part
 
@@ -260,7 +260,7 @@ def call_in_text(text: str, names: set[str]) -> ToolCallPart | None:
     return ToolCallPart(name, arguments, tool_call_id=f"text_{secrets.token_hex(6)}")
 
 
-def _object(text: str) -> dict[str, Any] | None:
+def _object(text: str) -> dict[str, object] | None:
     """The JSON object in a text, its braces doubled or not: a template's habit that small models have picked up."""
     for candidate in (text, text.replace("{{", "{").replace("}}", "}")):
         try:
@@ -276,7 +276,14 @@ def looks_like_a_call(text: str) -> bool:
     return text.lstrip()[:1] in ("{", "`", "<") or "```" in text or "<tool_call>" in text
 
 
-async def _no_loop(ctx: RunContext[Desk], *, call: ToolCallPart, tool_def: Any, args: Any, handler: Any) -> Any:
+async def _no_loop(
+    ctx: RunContext[Desk],
+    *,
+    call: ToolCallPart,
+    tool_def: object,
+    args: dict[str, Any],
+    handler: Callable[[dict[str, Any]], Awaitable[object]],
+) -> object:
     """The same call with the same result is not carried out for ever."""
     desk = ctx.deps
     key = f"{call.tool_name}({json.dumps(call.args_as_dict(), sort_keys=True, default=str)})"
@@ -290,8 +297,8 @@ async def _no_loop(ctx: RunContext[Desk], *, call: ToolCallPart, tool_def: Any, 
 
 
 async def _told_to_the_model(
-    ctx: RunContext[Desk], *, call: ToolCallPart, tool_def: Any, args: Any, error: Exception
-) -> Any:
+    ctx: RunContext[Desk], *, call: ToolCallPart, tool_def: object, args: object, error: Exception
+) -> object:
     if isinstance(error, ApprovalPending):
         raise error
     told = failed(error)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from tunesmith.agent.driver.number_words import SPELT, value_of
 
@@ -45,7 +44,7 @@ _RUN_ID = re.compile(rf"\b(?:r#?|run #|run (?=\d+\b(?!{_COUNTED})))(\d+)\b", re.
 _RUN_TIME = re.compile(r"\b(yesterday|today|this morning|(?:last|this) week)", re.IGNORECASE)
 
 
-def as_said(arguments: Mapping[str, Any], words: str) -> dict[str, Any]:
+def as_said(arguments: Mapping[str, object], words: str) -> dict[str, object]:
     """The arguments without the numbers that `words` do not hold."""
     said = set(numbers(words))
     return {
@@ -111,12 +110,12 @@ def _counts(token: re.Match[str]) -> bool:
     return bool(token["number"]) and token["number"].lower() != "one"
 
 
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool):
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except ValueError:
         return None
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from tunesmith.agent.driver import describing, interview, odd_words, plan_words, turn_errors
 from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, find
@@ -44,7 +43,7 @@ class Said:
     told: str = ""
     tool: str = ""
     """The tool that did it, for the events of a script; empty: none."""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class Call:
     """A step that was ordered, with its fields."""
 
     tool: str
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, object]
 
 
 def decide(desk: Desk) -> Said | Call | None:

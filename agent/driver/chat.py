@@ -13,7 +13,6 @@ from collections.abc import AsyncIterable, Callable
 from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import ValidationError
 from pydantic_ai import CancellationToken, RunContext, UsageLimits
@@ -161,7 +160,7 @@ class Chat:
         except ValidationError:  # of another version
             self.desk.draft = None
 
-    def _finish(self, turn: int, reply: str, messages: list[Any], before: ArcPlan | None) -> None:
+    def _finish(self, turn: int, reply: str, messages: list[object], before: ArcPlan | None) -> None:
         """Keep a turn's answer, and before it the plan and the description that the answer may speak of."""
         plan = self.desk.draft
         if plan != before:
@@ -274,7 +273,7 @@ async def _hang_up(driver: Model | None) -> None:
         await client.close()
 
 
-def _as_messages(prompt: str, said: Said) -> list[Any]:
+def _as_messages(prompt: str, said: Said) -> list[object]:
     """A turn that code answered, as a driver reads it later."""
     messages: list[ModelMessage] = [
         ModelRequest([UserPromptPart(prompt)]),
@@ -283,7 +282,7 @@ def _as_messages(prompt: str, said: Said) -> list[Any]:
     return list(ModelMessagesTypeAdapter.dump_python(messages, mode="json"))
 
 
-def _valid(messages: list[Any]) -> list[ModelMessage]:
+def _valid(messages: list[object]) -> list[ModelMessage]:
     return repair_messages(ModelMessagesTypeAdapter.validate_python(messages))
 
 
@@ -297,7 +296,7 @@ class _Voice:
         self._said: list[str] = []
         self._left_out: list[str] = []
 
-    async def hear(self, ctx: RunContext[Desk], events: AsyncIterable[Any]) -> None:
+    async def hear(self, ctx: RunContext[Desk], events: AsyncIterable[object]) -> None:
         """Take the events of one model request or one round of tool calls."""
         async for event in events:
             if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):

@@ -12,7 +12,7 @@ import contextlib
 import re
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -23,6 +23,7 @@ from tunesmith.memory.files import atomic_write
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.description import EXAMPLES_MIN, DescriptionDraft, Example, described, distinct, missing
 from tunesmith.tools.data.scaffold import SUITE, behaviour_of, write_behaviour
+from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.target_cases import add_cases, propose_cases
 from tunesmith.tools.pipeline.behaviour_plan import plan_for
 from tunesmith.tools.pipeline.plan_file import ArcPlan
@@ -107,7 +108,7 @@ def belonging(home: Path, conversation: str) -> Interview | None:
     return _keep(home, interview.model_copy(update={"conversation": conversation}))
 
 
-def put_back(home: Path, held: dict[str, Any] | None) -> None:
+def put_back(home: Path, held: dict[str, object] | None) -> None:
     """Let what a conversation keeps be the description that is open; None for none, as for one of another version."""
     opened = open_interview(home)
     if opened is None and _file(home).exists():
@@ -215,7 +216,7 @@ def plan_of(desk: Desk, interview: Interview) -> tuple[ArcPlan, str]:
     return plan_for(folder, interview.pace), words
 
 
-def _more_cases(desk: Desk, folder: Path, behaviour: Any) -> str:
+def _more_cases(desk: Desk, folder: Path, behaviour: Spec) -> str:
     """Further test cases from the driver, shown and added; what they can show, in a sentence."""
     if desk.endpoint is None:
         return ""

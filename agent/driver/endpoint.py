@@ -35,6 +35,7 @@ from tunesmith.tools.models.memory_math import (
 from tunesmith.tools.pipeline.driver_eviction import kept_out_by
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.budget import placed
+from tunesmith.tools.serving.listeners import port_is_free
 from tunesmith.tools.serving.spec import LOOPBACK, ServerSpec
 
 if TYPE_CHECKING:
@@ -143,11 +144,12 @@ class Driver:
         return any(servers.healthy(server) for server in servers.list_servers(self._settings.home, role=servers.DRIVER))
 
     def _spec(self, folder: Path) -> ServerSpec:
+        manifest = read_manifest(folder)
         place = placed(self._settings.vllm, needed_bytes(folder, self.chosen.context_tokens))
         return ServerSpec(
             model_dir=str(folder),
             served_name=folder.name,
-            weights_sha256=str((read_manifest(folder) or {}).get("sha256", "")),
+            weights_sha256=manifest["sha256"] if manifest else "",
             max_model_len_tokens=self.chosen.context_tokens,
             max_num_seqs=_SEQUENCES,
             gpu_share=place.gpu_share,
@@ -197,7 +199,7 @@ def _weight_bytes(folder: Path) -> int:
 def is_gone(model: Model) -> bool:
     """Whether the driver was a server of this machine and nothing listens at its port any more."""
     url = getattr(getattr(model, "client", None), "base_url", None)
-    return url is not None and url.host == LOOPBACK and url.port is not None and servers.port_is_free(url.port)
+    return url is not None and url.host == LOOPBACK and url.port is not None and port_is_free(url.port)
 
 
 def model_of(endpoint: Endpoint) -> Model:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.models.hub import newest_commit
@@ -20,7 +19,7 @@ _COMMIT = re.compile(r"\b[0-9a-f]{40}\b")
 class Named:
     """The fields that a model stands for in a `base` step, and how it is told."""
 
-    fields: Mapping[str, Any]
+    fields: Mapping[str, object]
     told: str
 
 

@@ -7,7 +7,6 @@ the bundled demo. What was said is never overwritten.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from tunesmith.agent.driver.facts.answer import find
 from tunesmith.agent.driver.understanding.orders import Order
@@ -32,7 +31,7 @@ _FROM_ANOTHER: Mapping[tuple[str, str], str] = {("critique", "suites"): "baselin
 _NEVER = frozenset({"run", "fresh", "rollback", "port", "arm", "role", "system_prompt"})
 
 
-def inherited(ws: Workspace, order: Order) -> dict[str, Any]:
+def inherited(ws: Workspace, order: Order) -> dict[str, object]:
     """The fields of an ordered step: what was said, and below it what its run has done before. Raises NotFound."""
     run = find(ws.store, order.run) if order.run else ws.store.newest_run()
     if run is None or order.stage in ("base", "merge") or order.fields.get("rollback"):
@@ -42,7 +41,7 @@ def inherited(ws: Workspace, order: Order) -> dict[str, Any]:
     own = _newest(known, order.stage, str(order.fields.get("arm", "")))
     names = [name for name in catalog.BY_NAME[order.stage].load().request.model_fields if name not in _NEVER]
     kept = names if order.again else [name for name in names if name in _OWN.get(order.stage, ())]
-    fields: dict[str, Any] = {}
+    fields: dict[str, object] = {}
     for name in kept:
         if own is not None and name in own.request:
             fields[name] = own.request[name]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from tunesmith.agent.driver import describing, planning
 from tunesmith.agent.driver.describing import Interview
@@ -71,7 +70,7 @@ class Turned:
 
     text: str
     tool: str = ""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, object] = field(default_factory=dict)
 
 
 def turn(desk: Desk, s: Sentence) -> Turned | None:
@@ -160,7 +159,7 @@ def _left_out(plan: ArcPlan, s: Sentence) -> list[str]:
 
 
 def _set(
-    desk: Desk, steps: tuple[StepSpec, ...], name: str, value: Any, s: Sentence
+    desk: Desk, steps: tuple[StepSpec, ...], name: str, value: object, s: Sentence
 ) -> tuple[tuple[StepSpec, ...], list[str]]:
     """A field set wherever the sentence means it: in the stages it names, else in those that are meant by itself."""
     having = [
@@ -184,7 +183,7 @@ def _set(
     return steps, changed
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     return (
         ", ".join(map(str, value))
         if isinstance(value, list | tuple)
@@ -194,7 +193,7 @@ def _plain(value: Any) -> str:
     )
 
 
-def _model(desk: Desk, s: Sentence) -> Any:
+def _model(desk: Desk, s: Sentence) -> Callable[[tuple[StepSpec, ...]], tuple[tuple[StepSpec, ...], list[str]]] | None:
     """A change of the base: a hub model at its commit, a folder, a bundled one; None where no model was named."""
     from tunesmith.agent.driver.hub_models import named_model
 

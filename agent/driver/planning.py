@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
-from typing import Any, Literal, Optional
+from typing import Literal, Optional
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_ai import RunContext
@@ -86,7 +86,7 @@ def is_ticket_triage(words: str) -> bool:
     return bool(ticket and (_SORTED.search(words) or not _ANSWERED.search(words)))
 
 
-def plan_fine_tune(desk: Desk, args: PlanFineTune, ctx: RunContext[Desk] | None) -> Any:
+def plan_fine_tune(desk: Desk, args: PlanFineTune, ctx: RunContext[Desk] | None) -> object:
     """Propose a plan, or begin to ask what a new behaviour is to be."""
     words = f"{args.goal} {desk.prompt}"
     if folder := describing.described_before(desk.store.home, words):
@@ -103,7 +103,7 @@ def plan_fine_tune(desk: Desk, args: PlanFineTune, ctx: RunContext[Desk] | None)
     return {"behaviour": behaviour, **shown}
 
 
-def describe_behaviour(desk: Desk, args: DescribeBehaviour, ctx: RunContext[Desk] | None) -> Any:
+def describe_behaviour(desk: Desk, args: DescribeBehaviour, ctx: RunContext[Desk] | None) -> object:
     """Take one more part of a new behaviour; once nothing is missing, propose its plan. Raises BadInput without one."""
     home = desk.store.home
     interview = describing.open_interview(home)
@@ -147,7 +147,7 @@ def _ask_on(desk: Desk, question: str) -> dict[str, str]:
     return {"ask_the_user": question}
 
 
-def show_draft(desk: Desk) -> dict[str, Any]:
+def show_draft(desk: Desk) -> dict[str, object]:
     """Show the proposed plan with its prices; what a model is told of it."""
     from tunesmith.tools.pipeline.forecast import forecast
 
@@ -174,7 +174,7 @@ def show_draft(desk: Desk) -> dict[str, Any]:
 # Changed
 
 
-def edit_plan(desk: Desk, args: EditPlan, ctx: RunContext[Desk] | None) -> Any:
+def edit_plan(desk: Desk, args: EditPlan, ctx: RunContext[Desk] | None) -> object:
     """Change the proposed plan and show it again. Raises BadInput for a change that it cannot take."""
     draft_ = _drafted(desk)
     try:
@@ -217,7 +217,7 @@ def _task(spec: StepSpec) -> str:
 
 def _with_fields(desk: Desk, steps: tuple[StepSpec, ...], args: EditPlan) -> tuple[tuple[StepSpec, ...], list[str]]:
     """The steps with the field that was chosen, and with every other one that the words give a number to by name."""
-    wanted: dict[str, Any] = {str(args.field): args.value}
+    wanted: dict[str, object] = {str(args.field): args.value}
     wanted |= {name: f"{value:g}" for name, value in named_outright(desk.prompt).items() if name not in wanted}
     changed = []
     for name, value in wanted.items():
@@ -236,7 +236,7 @@ def _stage_of(field: str, named: str) -> str:
     return named if field in asks else owners[0]
 
 
-def _with_field(desk: Desk, steps: tuple[StepSpec, ...], stage: str, field: str, value: Any) -> tuple[StepSpec, ...]:
+def _with_field(desk: Desk, steps: tuple[StepSpec, ...], stage: str, field: str, value: object) -> tuple[StepSpec, ...]:
     desk.check_said({field: value})
     if value is None:
         raise BadInput(f"{stage}.{field}: to what? Ask the user for the value")
@@ -262,7 +262,7 @@ def _drafted(desk: Desk) -> ArcPlan:
 # Started
 
 
-def start_plan(desk: Desk, args: StartPlan, ctx: RunContext[Desk] | None) -> Any:
+def start_plan(desk: Desk, args: StartPlan, ctx: RunContext[Desk] | None) -> object:
     """Begin to carry the proposed plan out, or drop it; one that cannot begin stays proposed. Raises BadInput."""
     draft = _drafted(desk)
     if args.confirm == "drop":

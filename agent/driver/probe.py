@@ -10,10 +10,15 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.memory.files import atomic_write
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+    from openai.types.chat import ChatCompletion, ChatCompletionUserMessageParam
+    from openai.types.chat.chat_completion import Choice
 
 SHORT_CONTEXT_TOKENS = 6000
 """Below this a driver is sent its newest turn alone."""
@@ -27,15 +32,17 @@ _CITY = {
     "required": ["city", "unit"],
     "additionalProperties": False,
 }
-_ASKED = [{"role": "user", "content": "What is the weather in Oslo, in celsius? Use the tool."}]
+_ASKED: list[ChatCompletionUserMessageParam] = [
+    {"role": "user", "content": "What is the weather in Oslo, in celsius? Use the tool."}
+]
 
 
-def probe(endpoint: Endpoint, home: Path) -> dict[str, Any]:
+def probe(endpoint: Endpoint, home: Path) -> dict[str, object]:
     """Try the driver out and keep what was found. Every ability is true, false, or the words of its refusal."""
     from openai import OpenAI
 
     client = OpenAI(base_url=endpoint.url, api_key=endpoint.key or "none", timeout=_TIMEOUT_S, max_retries=0)
-    checks: dict[str, Callable[[], Any]] = {
+    checks: dict[str, Callable[[], object]] = {
         "auto": lambda: _called(_ask(client, endpoint, tools=[_tool()])),
         "required": lambda: _called(_ask(client, endpoint, tools=[_tool()], tool_choice="required")),
         "named": lambda: _called(
@@ -51,7 +58,7 @@ def probe(endpoint: Endpoint, home: Path) -> dict[str, Any]:
             _ask(client, endpoint, tools=[_bare_tool()], tool_choice="required"), "now"
         ),
     }
-    found: dict[str, Any] = {"model": endpoint.model, "url": endpoint.url}
+    found: dict[str, object] = {"model": endpoint.model, "url": endpoint.url}
     for name, check in checks.items():
         try:
             found[name] = check()
@@ -71,42 +78,49 @@ def turns_sent(home: Path, model: str, usual: int) -> int:
 def can_be_routed(home: Path, model: str) -> bool:
     """Whether the tool may be chosen by a schema-bound request: unless the probe saw that a schema does not hold it."""
     found = _found(home, model)
-    short = isinstance(found.get("context_tokens"), int) and found["context_tokens"] < ROUTING_TOKENS
+    context = found.get("context_tokens")
+    short = isinstance(context, int) and context < ROUTING_TOKENS
     return found.get("json_schema", True) is True and not short
 
 
-def _found(home: Path, model: str) -> dict[str, Any]:
+def _found(home: Path, model: str) -> dict[str, object]:
     try:
-        found: dict[str, Any] = json.loads((home / _FILE).read_text())[model]
+        found: dict[str, object] = json.loads((home / _FILE).read_text())[model]
     except (OSError, ValueError, KeyError):
         return {}
     return found
 
 
-def _tool(*, strict: bool = False) -> dict[str, Any]:
+def _tool(*, strict: bool = False) -> dict[str, object]:
     function = {"name": "weather", "description": "The weather now.", "parameters": _CITY}
     return {"type": "function", "function": {**function, "strict": True} if strict else function}
 
 
-def _bare_tool() -> dict[str, Any]:
+def _bare_tool() -> dict[str, object]:
     parameters = {"type": "object", "properties": {}, "additionalProperties": False}
     return {"type": "function", "function": {"name": "now", "description": "The time now.", "parameters": parameters}}
 
 
-def _ask(client: Any, endpoint: Endpoint, **options: Any) -> Any:
-    answer = client.chat.completions.create(
+def _ask(client: OpenAI, endpoint: Endpoint, **options: Any) -> Choice:
+    answer: ChatCompletion = client.chat.completions.create(
         model=endpoint.model, messages=_ASKED, max_tokens=96, temperature=0.0, **options
     )
     return answer.choices[0]
 
 
-def _called(choice: Any, name: str = "weather") -> bool:
-    calls = choice.message.tool_calls or []
-    return bool(calls) and calls[0].function.name == name and isinstance(json.loads(calls[0].function.arguments), dict)
+def _called(choice: Choice, name: str = "weather") -> bool:
+    called, arguments = _first_call(choice)
+    return called == name and isinstance(json.loads(arguments), dict)
 
 
-def _obeys(choice: Any) -> bool:
-    return _called(choice) and _is_city(choice.message.tool_calls[0].function.arguments)
+def _obeys(choice: Choice) -> bool:
+    return _called(choice) and _is_city(_first_call(choice)[1])
+
+
+def _first_call(choice: Choice) -> tuple[str, str]:
+    """The function that is called first, and its arguments as JSON; empty where none is."""
+    call = next(iter(choice.message.tool_calls or ()), None)
+    return (call.function.name, call.function.arguments) if call and call.type == "function" else ("", "")
 
 
 def _is_city(text: str | None) -> bool:
@@ -114,7 +128,7 @@ def _is_city(text: str | None) -> bool:
     return isinstance(value, dict) and set(value) == {"city", "unit"} and value["unit"] in ("celsius", "kelvin")
 
 
-def _speed(client: Any, endpoint: Endpoint) -> dict[str, Any]:
+def _speed(client: OpenAI, endpoint: Endpoint) -> dict[str, object]:
     """Seconds to the first token of a warm prefix, and tokens per second after it; None where it does not stream."""
     try:
         for _ in range(2):  # the first one warms the prefix
@@ -140,7 +154,7 @@ def _speed(client: Any, endpoint: Endpoint) -> dict[str, Any]:
         return {"first_token_seconds": None, "tokens_per_second": None}
 
 
-def _context(client: Any, endpoint: Endpoint) -> dict[str, Any]:
+def _context(client: OpenAI, endpoint: Endpoint) -> dict[str, object]:
     try:
         listed = [model for model in client.models.list().data if model.id == endpoint.model]
         return {"context_tokens": getattr(listed[0], "max_model_len", None) if listed else None}

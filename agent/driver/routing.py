@@ -35,6 +35,8 @@ from tunesmith.agent.driver.understanding.words import readable
 from tunesmith.memory.records import Run
 from tunesmith.tools.pipeline import catalog
 
+Schema = Mapping[str, Any]
+"""A JSON Schema, or the properties of one."""
 CHAT = "chat"
 """No tool: words are the answer."""
 NEXT = "next"
@@ -55,7 +57,7 @@ class Moment:
     """One line, in the form that the examples have."""
     following: str = ""
     """The tool that comes next, for words that only say to go on."""
-    verbatim: Mapping[str, Any] = field(default_factory=dict)
+    verbatim: Mapping[str, object] = field(default_factory=dict)
     """Arguments that are the user's own words and not the model's to write."""
     runs: tuple[Run, ...] = ()
 
@@ -115,7 +117,9 @@ def call_of(text: str, words: str, moment: Moment, tools: Sequence[ToolDefinitio
     return ToolCallPart(name, {key: said.get(key, _otherwise(schema)) for key, schema in properties.items()}, call_id)
 
 
-def _looked_up(chosen: Mapping[str, Any], words: str, moment: Moment, properties: Mapping[str, Any]) -> ToolCallPart:
+def _looked_up(
+    chosen: Mapping[str, object], words: str, moment: Moment, properties: Mapping[str, object]
+) -> ToolCallPart:
     """The question of the kind that was chosen, its arguments read from the words by code."""
     s = sentence_of(words, moment.runs)
     arm, other = (s.arms[1], s.arms[0]) if len(s.arms) > 1 and chosen["kind"] == "compare" else (s.arm, "")
@@ -137,7 +141,7 @@ def _looked_up(chosen: Mapping[str, Any], words: str, moment: Moment, properties
     return ToolCallPart(LOOK_UP, arguments, tool_call_id=f"routed_{secrets.token_hex(6)}")
 
 
-def _why_this_number(words: str, tools: Mapping[str, ToolDefinition]) -> dict[str, Any]:
+def _why_this_number(words: str, tools: Mapping[str, ToolDefinition]) -> dict[str, object]:
     """The question behind `why rank 16?`: a setting's number is never small talk. Empty for other words."""
     named = named_outright(words) if _WHY.match(words) and LOOK_UP in tools else {}
     return {"kind": "setting", "field": next(iter(named))} if named else {}
@@ -161,7 +165,7 @@ def _taker(name: str, tools: Mapping[str, ToolDefinition], words: str) -> str:
     return next((other for other in (EDIT, _owner(next(iter(named)))) if other in tools), name)
 
 
-def _named(properties: Mapping[str, Any], chosen: Mapping[str, Any], words: str) -> dict[str, Any]:
+def _named(properties: Schema, chosen: Schema, words: str) -> Schema:
     """The arguments that the words name: where they do so outright, whatever was chosen; else where nothing was."""
     outright = named_outright(words)
     if {"step", "field", "value"} <= set(properties):
@@ -181,7 +185,7 @@ def _owner(field: str) -> str:
     return next(entry.name for entry in catalog.STAGES if field in entry.load().settable)
 
 
-def _otherwise(schema: Mapping[str, Any]) -> Any:
+def _otherwise(schema: Schema) -> object:
     """What an argument is where nothing was said: null, else yes for a switch, else the first of a choice."""
     if any(option.get("type") == "null" for option in schema.get("anyOf", ())):
         return None
@@ -190,7 +194,7 @@ def _otherwise(schema: Mapping[str, Any]) -> Any:
     return schema["enum"][0] if "enum" in schema else None
 
 
-def choice_schema(tools: Sequence[ToolDefinition], moment: Moment, words: str) -> dict[str, Any]:
+def choice_schema(tools: Sequence[ToolDefinition], moment: Moment, words: str) -> Schema:
     """JSON Schema of a choice: one shape per tool, the tool's name first; a number can only be one that was said."""
     shapes = [shape for tool in tools for shape in _shapes(tool, moment, words)]
     shapes.append(_object(CHAT, {}, []))
@@ -199,7 +203,7 @@ def choice_schema(tools: Sequence[ToolDefinition], moment: Moment, words: str) -
     return {"anyOf": shapes}
 
 
-def _shapes(tool: ToolDefinition, moment: Moment, words: str) -> list[dict[str, Any]]:
+def _shapes(tool: ToolDefinition, moment: Moment, words: str) -> list[Schema]:
     properties = tool.parameters_json_schema.get("properties", {})
     if tool.name == LOOK_UP:
         return [_object(tool.name, {"kind": {"enum": [*KINDS]}}, ["kind"])]
@@ -218,7 +222,7 @@ def _shapes(tool: ToolDefinition, moment: Moment, words: str) -> list[dict[str, 
     return [_object(tool.name, shown, [name for name in shown if not _nullable(properties[name])])]
 
 
-def _edits(name: str, words: str) -> list[dict[str, Any]]:
+def _edits(name: str, words: str) -> list[Schema]:
     """What can be changed in a plan: each step left out, and each of its fields set to what such a field may be."""
     shapes = []
     for entry in catalog.STAGES:
@@ -232,7 +236,7 @@ def _edits(name: str, words: str) -> list[dict[str, Any]]:
     return shapes
 
 
-def _values_for(schema: Mapping[str, Any], words: str) -> list[str]:
+def _values_for(schema: Schema, words: str) -> list[str]:
     """What a field of a plan can be set to: one of its choices, a number that was said, a model that was named."""
     if _numeric(schema):
         return [f"{number:g}" for number in _numbers_for(schema, words)]
@@ -241,18 +245,18 @@ def _values_for(schema: Mapping[str, Any], words: str) -> list[str]:
     return [*schema.get("enum", ())]
 
 
-def _numbers_for(schema: Mapping[str, Any], words: str) -> list[float]:
+def _numbers_for(schema: Schema, words: str) -> list[float]:
     said = dict.fromkeys(numbers(words))
     if schema["type"] == "integer":
         return [int(number) for number in said if number.is_integer()]
     return [*said]
 
 
-def _numeric(schema: Mapping[str, Any]) -> bool:
+def _numeric(schema: Schema) -> bool:
     return schema.get("type") in ("integer", "number")
 
 
-def _object(name: str, properties: Mapping[str, Any], needed: Sequence[str]) -> dict[str, Any]:
+def _object(name: str, properties: Schema, needed: Sequence[str]) -> Schema:
     return {
         "type": "object",
         "properties": {"tool": {"const": name}, **properties},
@@ -261,11 +265,11 @@ def _object(name: str, properties: Mapping[str, Any], needed: Sequence[str]) -> 
     }
 
 
-def _nullable(schema: Mapping[str, Any]) -> bool:
+def _nullable(schema: Schema) -> bool:
     return any(option.get("type") == "null" for option in schema.get("anyOf", ()))
 
 
-def _bare(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _bare(schema: Schema) -> Schema:
     """A property without its words and without null: an argument that was not said is left out."""
     options = [option for option in schema.get("anyOf", (schema,)) if option.get("type") != "null"]
     return {key: value for key, value in options[0].items() if key in _KEPT}

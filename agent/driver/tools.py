@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, Optional, TypeVar
 
 from pydantic import BaseModel, Field, create_model
 from pydantic_ai import FunctionToolset, RunContext, Tool
@@ -30,6 +30,8 @@ from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.run_step import run_step
 from tunesmith.tools.pipeline.runs import place
 from tunesmith.tools.pipeline.workspace import StepRequest
+
+A = TypeVar("A", bound=BaseModel)
 
 _RESULT_CHARACTERS = 1500
 
@@ -66,9 +68,9 @@ def toolset() -> FunctionToolset[Desk]:
 
 
 def _tool(
-    name: str, args: type[BaseModel], run: Callable[[Desk, Any, RunContext[Desk]], Any], *, strict: bool = True
+    name: str, args: type[A], run: Callable[[Desk, A, RunContext[Desk]], object], *, strict: bool = True
 ) -> Tool[Desk]:
-    def call(ctx: Any, args: Any) -> str:
+    def call(ctx: RunContext[Desk], args: A) -> str:
         return _capped(ctx.deps, run(ctx.deps, args, ctx))
 
     call.__annotations__ = {"ctx": RunContext[Desk], "args": args, "return": str}
@@ -76,7 +78,7 @@ def _tool(
     return Tool(call, takes_ctx=True, name=name, description=description, strict=strict, sequential=True)
 
 
-def _capped(desk: Desk, result: Any) -> str:
+def _capped(desk: Desk, result: object) -> str:
     text = json.dumps(result, ensure_ascii=False, default=str)
     desk.note(text)
     return text if len(text) <= _RESULT_CHARACTERS else text[:_RESULT_CHARACTERS] + " … (the rest is on the screen)"
@@ -85,7 +87,7 @@ def _capped(desk: Desk, result: Any) -> str:
 # History
 
 
-def _look_up(desk: Desk, args: BaseModel, ctx: RunContext[Desk]) -> Any:
+def _look_up(desk: Desk, args: BaseModel, ctx: RunContext[Desk]) -> object:
     given = {name: value for name, value in args.model_dump().items() if value not in (None, "")}
     runs = desk.store.runs()
     if name := given.get("run"):
@@ -118,7 +120,7 @@ def _stage_tool(entry: catalog.Entry) -> Tool[Desk]:
         entry.name, __base__=planning.Args, __doc__=f"{entry.summary[0].upper()}{entry.summary[1:]}.", **fields
     )
 
-    def run(desk: Desk, given: BaseModel, ctx: RunContext[Desk]) -> Any:
+    def run(desk: Desk, given: BaseModel, ctx: RunContext[Desk]) -> object:
         asked = given.model_dump(exclude_none=True)
         further = of_words(asked.pop(OTHER, ""), entry.load().request)
         return run_stage(desk, entry, {**further, **asked})
@@ -126,7 +128,7 @@ def _stage_tool(entry: catalog.Entry) -> Tool[Desk]:
     return _tool(entry.name, args, run)
 
 
-def run_stage(desk: Desk, entry: catalog.Entry, given: dict[str, Any]) -> Any:
+def run_stage(desk: Desk, entry: catalog.Entry, given: dict[str, object]) -> object:
     """Carry out one stage: what is expensive asks the user first, whoever called, and starts nothing without a yes."""
     if entry.expensive:
         desk.check_said(given)
@@ -178,19 +180,19 @@ _QUIET = (
 )
 
 
-def step_facts(step: Step) -> dict[str, Any]:
+def step_facts(step: Step) -> dict[str, object]:
     """What a finished step came to, for the driver: its numbers, none of the texts it worked on."""
-    result = {name: value for name, value in (step.result or {}).items() if name not in _QUIET}
+    result = {name: value for name, value in step.report.items() if name not in _QUIET}
     blocks = result.pop("blocks", None)
     if isinstance(blocks, Mapping):
         result["passed"] = {name: f"{block['passed']} of {block['cases']}" for name, block in blocks.items()}
-    stored = (step.result or {}).get("comparisons", [])
+    stored = step.report.get("comparisons", [])
     if verdicts := [render.hop_line(Comparison.from_json(compared)).plain for compared in stored]:
         result["verdicts"] = verdicts
     return {"stage": step.stage, "step": step.id, "run": step.run, "took": duration(step.seconds)} | _short(result)
 
 
-def _short(values: Mapping[str, Any]) -> dict[str, Any]:
+def _short(values: Mapping[str, object]) -> dict[str, object]:
     return {
         name: size(value)
         if name.endswith("bytes") and isinstance(value, int)

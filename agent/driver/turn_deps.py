@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from pydantic_ai.models import Model
 from rich.console import RenderableType
@@ -97,7 +96,7 @@ class Desk:
         self.note(words)
         self.say_next = words
 
-    def check_said(self, given: Mapping[str, Any]) -> None:
+    def check_said(self, given: Mapping[str, object]) -> None:
         """No free path among the tools: a model is a bundled one, or a whole word of the user's. Raises BadInput."""
         model = given.get("model")
         said = {word.strip(".,;:!?'\"()") for word in self.prompt.split()}
@@ -115,6 +114,6 @@ class Desk:
         self.seen_calls.clear()
         self.errors.clear()
 
-    def note(self, result: Any) -> None:
+    def note(self, result: object) -> None:
         """Remember what a tool told, for the check of figures."""
         self.heard.append(str(result))

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import Application
@@ -119,7 +119,7 @@ class _Repl:
             raise self._error or RuntimeError("the REPL did not load")
         return self._shell
 
-    def _load_once(self, app: Application[Any]) -> None:
+    def _load_once(self, app: Application[str]) -> None:
         app.after_render -= self._load_once
         threading.Thread(target=self._load, daemon=True).start()
 

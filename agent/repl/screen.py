@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from rich.console import Console, RenderableType
 
@@ -16,6 +16,8 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline.plan_file import ArcPlan
 from tunesmith.tools.pipeline.workspace import Decision, Workspace
+
+T = TypeVar("T")
 
 
 class Screen(Protocol):
@@ -48,7 +50,7 @@ class Screen(Protocol):
     def approver(self, plan: Plan, step: str) -> Decision:
         """Ask the user about a priced plan. Raises ApprovalPending, Edited."""
 
-    def from_thread(self, ask: Callable[[], Any]) -> Any:
+    def from_thread(self, ask: Callable[[], T]) -> T:
         """Have the main thread ask, and wait for the answer. Raises what asking raised."""
 
     def answer_questions(self) -> None:

@@ -12,8 +12,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from concurrent.futures import Future
+from typing import TypeVar, Unpack
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.input.typeahead import clear_typeahead
@@ -39,15 +39,9 @@ from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.forecast import Forecast
 from tunesmith.tools.pipeline.plan_file import ArcPlan
 from tunesmith.tools.pipeline.runs import set_run_status
-from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.pipeline.workspace import Decision, EventData, Workspace
 
-
-@dataclass(slots=True)
-class _Question:
-    """What a background thread wants asked by the main one, and the answer, or the error, on its way back."""
-
-    ask: Callable[[], Any]
-    answer: queue.Queue[Any] = field(default_factory=queue.Queue)
+T = TypeVar("T")
 
 
 class Shell:
@@ -64,7 +58,7 @@ class Shell:
         self._tables: set[str] = set()
         self.talk = Talk(self)
         self._approver = TerminalApprover(self.ask)
-        self._questions: queue.Queue[_Question] = queue.Queue()
+        self._questions: queue.Queue[Callable[[], None]] = queue.Queue()
         self._asking: PromptSession[str] = PromptSession(
             bottom_toolbar=lambda: toolbar(self.monitor.line()), style=TOOLBAR_STYLE, interrupt_exception=EOFError
         )
@@ -134,7 +128,7 @@ class Shell:
         """Tell the end of a step unless that was done already, whoever noticed it first."""
         self.monitor.told(step)
 
-    def emit(self, event: str, **data: Any) -> None:
+    def emit(self, event: str, /, **data: Unpack[EventData]) -> None:
         """An event of a step or a plan: what the user should see of it."""
         stage = data.get("stage", "")
         expensive = stage in catalog.BY_NAME and catalog.BY_NAME[stage].expensive
@@ -142,9 +136,9 @@ class Shell:
             self.say(data["text"])
         elif event == "run.started":
             self.plans[data["run"]] = threading.current_thread()
-            self.say(f"run {data['run']} ({data['name']}): {', '.join(data['steps'])}")
-        elif event == "plan.shown" and expensive:
-            self.show(render.plan_table(data["plan"], data["step"], resumed=bool(data.get("resumed"))))
+            self.say(f"run {data['run']} ({data['name']}): {', '.join(map(str, data['steps']))}")
+        elif event == "plan.shown" and expensive and isinstance(plan := data["plan"], Plan):
+            self.show(render.plan_table(plan, data["step"], resumed=bool(data.get("resumed"))))
         elif event == "step.started" and expensive:
             self.say(f"{stage} ({data['step']}) runs; /attach {data['step']} follows it, /stop {data['step']} ends it")
         elif event == "step.finished" and expensive:
@@ -206,30 +200,30 @@ class Shell:
     def answer_questions(self) -> None:
         """Ask what the background threads want to know; each of them gets an answer, be it that there is none."""
         while self.has_questions():
-            asked = self._questions.get()
-            answer: Any = EOFError("nothing was decided")
-            try:
-                answer = asked.ask()
-            except KeyboardInterrupt:
-                pass
-            except Exception as error:
-                answer = error
-            asked.answer.put(answer)
+            self._questions.get()()
 
-    def from_thread(self, ask: Callable[[], Any]) -> Any:
-        """Have the main thread ask, and wait for the answer. Raises what asking raised."""
-        asked = _Question(ask)
-        self._questions.put(asked)
+    def from_thread(self, ask: Callable[[], T]) -> T:
+        """Have the main thread ask, and wait for the answer. Raises what asking raised, EOFError for Ctrl-C."""
+        return self._put(ask).result()
+
+    def _put(self, ask: Callable[[], T]) -> Future[T]:
+        answer: Future[T] = Future()
+
+        def in_main_thread() -> None:
+            try:
+                answer.set_result(ask())
+            except KeyboardInterrupt:
+                answer.set_exception(EOFError("nothing was decided"))
+            except Exception as error:
+                answer.set_exception(error)
+
+        self._questions.put(in_main_thread)
         self.wake()
-        answer = asked.answer.get()
-        if isinstance(answer, Exception):
-            raise answer
         return answer
 
     def ask_from_thread(self, plan: Plan, step: str) -> Decision:
         """Asks from any other thread, through the main one."""
-        decision: Decision = self.from_thread(lambda: self.approver(plan, step))
-        return decision
+        return self.from_thread(lambda: self.approver(plan, step))
 
     def enqueue(self, text: str) -> None:
         """Hold a turn on words that had to wait, as soon as the prompt is free; from any thread."""
@@ -238,8 +232,7 @@ class Shell:
             self.say(f"now to your words: {text}")
             self.handle(text)
 
-        self._questions.put(_Question(held))
-        self.wake()
+        self._put(held)
 
     # Plans in the background
 

@@ -11,7 +11,7 @@ import time
 from concurrent.futures import wait
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from tunesmith.agent.commands.approvals import pending
 from tunesmith.memory.conversations import Conversations
@@ -19,11 +19,11 @@ from tunesmith.memory.errors import BadInput, NotFound, StepFailed
 from tunesmith.memory.records import DONE, RUNNING, Step
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline.plan_file import ArcPlan
-from tunesmith.tools.pipeline.workspace import Decision
+from tunesmith.tools.pipeline.workspace import Decision, EventData
 
 if TYPE_CHECKING:
     from tunesmith.agent.driver.chat import Chat
-    from tunesmith.agent.driver.endpoint import Driver
+    from tunesmith.agent.driver.endpoint import Driver, Endpoint
     from tunesmith.agent.repl.screen import Screen
 
 _POLL_S = 0.1
@@ -123,8 +123,7 @@ class Talk:
                 raise pending(plan, step, "the turn was stopped")
             return self._screen.approver(plan, step)
 
-        decision: Decision = self._screen.from_thread(ask)
-        return decision
+        return self._screen.from_thread(ask)
 
     def _follow_fetch(self, text: str) -> None:
         """The bar of the driver's download, while it is fetched for these words; Ctrl-C gives the prompt back."""
@@ -146,7 +145,7 @@ class Talk:
         if step.status == DONE:
             self._screen.enqueue(text)
 
-    def _endpoint(self) -> Any:
+    def _endpoint(self) -> Endpoint:
         from tunesmith.agent.driver.chat import stop_if_cancelled
         from tunesmith.agent.driver.endpoint import DriverMissing
 
@@ -184,7 +183,7 @@ class Talk:
         from tunesmith.agent.oneshot import FETCH
         from tunesmith.tools.pipeline.run_step import run_step
 
-        def emit(event: str, **data: Any) -> None:
+        def emit(event: str, /, **data: Unpack[EventData]) -> None:
             if event != "step.started":  # a bar shows that, and nothing can be typed meanwhile
                 self._screen.ws.emit(event, **data)
 

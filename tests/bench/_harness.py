@@ -163,7 +163,7 @@ def server_at(home: Path, port: int, record: Path | None = None) -> Any:
         record = home / "server.json"
         record.with_suffix(".key").write_text(KEY)
     spec = ServerSpec(model_dir="", served_name=name)
-    return Server("bench", spec, port, "bench", ProcessId(0, 0.0, ""), record, home / "log", name, {})
+    return Server("bench", spec, port, "bench", ProcessId(0, 0.0, ""), record, home / "log", name)
 
 
 if __name__ == "__main__":

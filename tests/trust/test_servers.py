@@ -22,7 +22,7 @@ import pytest
 from tests.fixtures import FIXTURES
 from tunesmith.tools.machine.processes import ProcessId
 from tunesmith.tools.serving import servers, spec
-from tunesmith.tools.serving.listeners import is_ours
+from tunesmith.tools.serving.listeners import is_ours, port_is_free
 from tunesmith.tools.serving.spec import ServerSpec
 
 STUB = str(FIXTURES / "stub_vllm.py")
@@ -153,7 +153,7 @@ def test_the_key_is_not_sent_to_a_stranger_on_the_port(home: Path) -> None:
     assert servers.healthy(server)
     os.kill(server.pid, signal.SIGKILL)
     deadline = time.monotonic() + 20
-    while not servers.port_is_free(server.port):
+    while not port_is_free(server.port):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     stranger = HTTPServer(("127.0.0.1", server.port), Stranger)

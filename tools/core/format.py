@@ -9,7 +9,6 @@ import json
 import re
 import time
 from collections.abc import Sequence
-from typing import Any
 
 MOST_CHARACTERS = 4000
 
@@ -21,12 +20,12 @@ HIDDEN = re.compile(
 )
 
 
-def visible(value: Any) -> str:
+def visible(value: object) -> str:
     """`value` as text in which every character that hides or reorders others is spelled out, such as ⟨U+202E⟩."""
     return HIDDEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", str(value).replace("\r\n", "\n"))
 
 
-def clip(value: Any, most: int = MOST_CHARACTERS) -> str:
+def clip(value: object, most: int = MOST_CHARACTERS) -> str:
     """The visible text, cut after `most` characters with a note of how many were left out."""
     text = visible(value)
     return text if len(text) <= most else f"{text[:most]} … ({len(text) - most:,} more characters)"
@@ -97,7 +96,7 @@ def brief(text: str) -> str:
     return re.sub(r"\b([0-9a-f]{7})[0-9a-f]{25,}\b", r"\1", text)
 
 
-def plain(value: Any) -> str:
+def plain(value: object) -> str:
     """A value from JSON as a reader would write it; the rest stays JSON."""
     if isinstance(value, str):
         return visible(value)

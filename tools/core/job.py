@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import read_manifest, seal, sha256_file, verify
@@ -21,7 +21,7 @@ from tunesmith.memory.records import Artifact, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan, Request
 
-R = TypeVar("R", bound=Request)
+R = TypeVar("R", bound=Request, covariant=True)
 T = TypeVar("T")
 KEPT_RESULT = "result.json"
 PATIENCE_S = 600.0
@@ -140,7 +140,7 @@ class Job(Generic[R]):
         )
 
     def publish(
-        self, kind: str, path: Path, *, parents: Sequence[str] | None = None, meta: Mapping[str, Any] | None = None
+        self, kind: str, path: Path, *, parents: Sequence[str] | None = None, meta: Mapping[str, object] | None = None
     ) -> Artifact:
         """Seal `path` (a folder, or one file) and record it as this step's artifact.
 
@@ -158,7 +158,7 @@ class Job(Generic[R]):
         self.best_effort(lambda: self.store.event("artifact.made", run=self.run, step=self.step.id, **made))
         return recorded
 
-    def write_json(self, name: str, value: Any) -> Path:
+    def write_json(self, name: str, value: object) -> Path:
         """Write `value` as JSON into the step's folder, atomically, and return its path."""
         from tunesmith.memory.files import atomic_write
 

@@ -6,6 +6,7 @@ Not synced to the disk line by line: it survives a killed process, and what a po
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,9 +19,9 @@ class ResumableLog:
         if path.stat().st_size:
             self._file.write("\n")
 
-    def add(self, entry: dict[str, Any]) -> None:
+    def add(self, entry: Mapping[str, object]) -> None:
         """Append an entry; it is in the file when this returns."""
-        self._file.write(json.dumps(entry) + "\n")
+        self._file.write(json.dumps(dict(entry)) + "\n")
         self._file.flush()
 
     def __enter__(self) -> Self:

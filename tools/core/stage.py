@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.records import Artifact
+from tunesmith.memory.records import Artifact, Step
 from tunesmith.memory.store import Store
 
 GIB = 1 << 30
@@ -39,6 +39,15 @@ class Request(Frozen):
 
 class Result(Frozen):
     """What a stage reports when it is done; numbers in it were measured."""
+
+    @classmethod
+    def of(cls, step: Step) -> Self | None:
+        """What a step of the stage reported; None before it is done, and where another version wrote it otherwise."""
+        known = {name: value for name, value in step.report.items() if name in cls.model_fields}
+        try:
+            return cls.model_validate(known) if step.report else None
+        except ValidationError:
+            return None
 
 
 class Estimate(Frozen):

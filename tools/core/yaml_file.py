@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.plain_file import read_plain_text
@@ -13,7 +12,7 @@ _MAX_BYTES = 2 << 20
 _MAX_MESSAGE_CHARS = 200
 
 
-def read_yaml(path: Path, what: str, *, through_link: bool = True) -> Any:
+def read_yaml(path: Path, what: str, *, through_link: bool = True) -> object:
     """The document in a file; `what` names it in an error. Raises BadInput."""
     try:
         text = read_plain_text(path, _MAX_BYTES, through_link=through_link)

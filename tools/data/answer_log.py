@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Protocol
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.resumable_log import ResumableLog, read_log
+from tunesmith.tools.core.stage import Request
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.serving.requests import Tally, ask
@@ -32,10 +33,10 @@ class Asker(Protocol):
 
 
 class AnswerLog:
-    """The answers of one server in one step, in `answers.jsonl` of the step's folder."""
+    """The answers of one server in one step, in the file `name` of the step's folder."""
 
-    def __init__(self, job: Job[Any], server: servers.Server, tally: Tally, name: str = "answers.jsonl") -> None:
-        self.job, self.server, self.tally = job, server, tally
+    def __init__(self, job: Job[Request], server: servers.Server, tally: Tally, name: str, *, concurrency: int) -> None:
+        self.job, self.server, self.tally, self.concurrency = job, server, tally, concurrency
         self.model = server.model
         self.path = job.dir / name
         self.answers = self._read()
@@ -67,7 +68,7 @@ class AnswerLog:
                     on_answer(response)
 
             if pending:
-                ask(self.job, self.server, pending, keep, self.tally)
+                ask(self.server, pending, keep, self.tally, concurrency=self.concurrency)
         return {identity: self.answers[identity] for identity in ids if identity in self.answers}
 
     def _read(self) -> dict[str, ChatResponse]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -34,7 +34,7 @@ class Rule(Frozen):
     """In plain words, for the user and for the model that writes answers."""
     type: str
     """An assertion type that asks no model."""
-    value: Any = None
+    value: object = None
 
     @property
     def assertion(self) -> Assertion:
@@ -121,7 +121,7 @@ _JSON_WORDS = {"string": "text", "boolean": "true or false", "integer": "a whole
 _JSON_WORDS |= {"array": "a list", "object": "an object", "null": "null"}
 
 
-def _type_of(values: Sequence[Any]) -> dict[str, Any]:
+def _type_of(values: Sequence[object]) -> dict[str, str | list[str]]:
     """The JSON Schema type that all values have; empty where they differ in more than null, or there are none."""
     kinds = {_JSON_TYPES.get(type(value), "null") for value in values}
     if "number" in kinds:
@@ -133,7 +133,7 @@ def _type_of(values: Sequence[Any]) -> dict[str, Any]:
     return {"type": [name, "null"] if "null" in kinds else name}
 
 
-def _words_of(schema: dict[str, Any], before: str = "") -> str:
+def _words_of(schema: Mapping[str, str | list[str]], before: str = "") -> str:
     if not schema:
         return ""
     names = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]

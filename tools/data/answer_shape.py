@@ -11,7 +11,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any
 
 _TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
 _BEFORE_NAME, _AFTER_NAME = 60, 60
@@ -80,7 +79,7 @@ def fill(template: str, values: dict[str, str]) -> str:
 
 def _json_shape(answers: Sequence[str]) -> Shape | None:
     try:
-        values: list[Any] = [json.loads(answer) for answer in answers]
+        values = [json.loads(answer) for answer in answers]
     except ValueError:
         return None
     if not all(isinstance(value, dict) and value for value in values):
@@ -96,7 +95,7 @@ def _json_shape(answers: Sequence[str]) -> Shape | None:
     return Shape("json", "", names, records)
 
 
-def _as_text(value: Any) -> str:
+def _as_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
-from typing import Any
 
 from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.answer_rules import broken_rule
@@ -82,7 +81,7 @@ def answer_problem(spec: Spec, answer: str) -> str:
     return "copy: the answer is that of an example" if copied and spec.answer.form == "written" else ""
 
 
-def json_schema(spec: Spec) -> dict[str, Any] | None:
+def json_schema(spec: Spec) -> dict[str, object] | None:
     """One JSON Schema of all is-json rules, for a server that can be held to it; None where the form is not JSON."""
     schemas = [rule.value for rule in spec.rules if rule.type == "is-json" and isinstance(rule.value, Mapping)]
     if not schemas or schemas[0].get("type") != "object":

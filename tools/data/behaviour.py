@@ -8,7 +8,6 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -46,7 +45,7 @@ def load_behaviour(name: str) -> Spec:
     return spec_of(read_yaml(path, "behaviour", through_link=named), str(path))
 
 
-def spec_of(document: Any, where: str) -> Spec:
+def spec_of(document: object, where: str) -> Spec:
     """The completed spec of a document; `where` names it in an error."""
     if not isinstance(document, dict):
         raise BadInput(f"{where} is not a behaviour: it holds no fields such as when, what and examples")
@@ -67,7 +66,7 @@ def spec_of(document: Any, where: str) -> Spec:
         raise BadInput(f"{where}: {at + ': ' if at else ''}{first['msg'].removeprefix('Value error, ')}") from None
 
 
-def _unsaid(values: Mapping[str, Any]) -> dict[str, str]:
+def _unsaid(values: Mapping[str, object]) -> dict[str, str]:
     """What stands for the parts that nobody said: of the wish, else of what the examples show."""
     say = str(values.get("say") or "").strip()
     return {
@@ -78,7 +77,7 @@ def _unsaid(values: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _enough_examples(examples: Any, where: str) -> None:
+def _enough_examples(examples: object, where: str) -> None:
     """Examples are the one thing that nothing can stand for. Raises BadInput."""
     count = len(examples) if isinstance(examples, list) else 0
     if count < EXAMPLES_MIN:
@@ -88,7 +87,7 @@ def _enough_examples(examples: Any, where: str) -> None:
         )
 
 
-def _named(value: Any, where: str) -> dict[str, str]:
+def _named(value: object, where: str) -> dict[str, str]:
     """Names with what they mean; a plain list has no meanings."""
     if value is None:
         return {}

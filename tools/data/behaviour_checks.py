@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
 
 import jsonschema
 
@@ -186,7 +185,7 @@ def _quick_rule(rule: Rule) -> Callable[[str], bool]:
 
         def valid(answer: str) -> bool:
             try:
-                value: Any = json.loads(answer)
+                value: object = json.loads(answer)
             except (ValueError, RecursionError):
                 return False
             return bool(validator.is_valid(value))

@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.marks import Mark, marks_of
@@ -98,7 +97,9 @@ class Critic:
         self.answers: dict[str, str] = {}
         self.leaks: list[Pair] = []
 
-    def judge(self, rows: Sequence[TrainingRow], progress: Any = lambda done: None) -> list[TrainingRow]:
+    def judge(
+        self, rows: Sequence[TrainingRow], progress: Callable[[int], None] = lambda done: None
+    ) -> list[TrainingRow]:
         """The rows with their verdicts, reasons and splits, in their order."""
         faults: dict[str, Verdict] = {}
         rows = [self._as_marked(row) for row in rows]
@@ -195,7 +196,7 @@ def _tokens_per_row(base: Path, rows: Sequence[TrainingRow]) -> int:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    chats: list[Any] = [[*row.prompt, *row.completion] for row in rows]
+    chats: list[object] = [[*row.prompt, *row.completion] for row in rows]
     rendered = tokenizer.apply_chat_template(chats, tokenize=False)
     return round(sum(len(ids) for ids in tokenizer(rendered, add_special_tokens=False)["input_ids"]) / len(rows))
 

@@ -47,7 +47,7 @@ class Draw:
         """The values of a row that has one record."""
         return self.records[0] if self.records else {}
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """For the record of the row."""
         return asdict(self)
 
@@ -164,7 +164,7 @@ def _shown(spec: Spec, values: Values) -> dict[str, str]:
     return {a.name: values.get(a.name) or a.absent_as or "" for a in spec.attributes if a.shown}
 
 
-def _json_value(spec: Spec, attribute: Attribute, value: str | None) -> Any:
+def _json_value(spec: Spec, attribute: Attribute, value: str | None) -> object:
     """A drawn value with the type that the examples give it."""
     if value is None:
         return attribute.absent_as
@@ -174,7 +174,7 @@ def _json_value(spec: Spec, attribute: Attribute, value: str | None) -> Any:
     return value
 
 
-def json_values(spec: Spec, name: str) -> list[Any]:
+def json_values(spec: Spec, name: str) -> list[object]:
     """What the examples answer under a key, but for null."""
     found = []
     for example in spec.examples:

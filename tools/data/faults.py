@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.data.similarity import loops
@@ -132,7 +131,7 @@ def text_fault(row: TrainingRow, *, allowed: frozenset[str]) -> Verdict | None:
     return None
 
 
-def _content(messages: Sequence[dict[str, Any]]) -> str:
+def _content(messages: Sequence[Mapping[str, object]]) -> str:
     return str(messages[-1].get("content") or "") if messages else ""
 
 

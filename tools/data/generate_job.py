@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from typing import Any
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
@@ -77,7 +76,7 @@ class _Making:
     def written_by(self, server: servers.Server) -> None:
         """What the writer does: rows, near misses, and which ordinary prompts are of the behaviour's own kind."""
         request, spec = self.job.request, self.spec
-        log = AnswerLog(self.job, server, self.tally, "writer.jsonl")
+        log = AnswerLog(self.job, server, self.tally, "writer.jsonl", concurrency=self.job.request.concurrency)
         pieces, fillers = shown_pieces(spec) if spec.answer.form == "lines" else ([], [])
         shots = [*pieces, *(Shown(text, {}) for text in fillers)]
         reader = Reader(spec, log, self.ordinary, request.seed, shots)
@@ -106,7 +105,7 @@ class _Making:
         chosen = random.Random(self.job.request.seed).sample(decided["ordinary"], len(decided["ordinary"]))
         prompts = {f"n{n:04d}": text for n, text in enumerate(decided["near"][: self.near_count])}
         prompts |= {f"r{n:04d}": text for n, text in enumerate(chosen[: self.rehearsal_count])}
-        log = AnswerLog(self.job, server, self.tally, "base.jsonl")
+        log = AnswerLog(self.job, server, self.tally, "base.jsonl", concurrency=self.job.request.concurrency)
         systems = {row_id: self._system(row_id, n) for n, row_id in enumerate(prompts)}
         requests = [
             ChatRequest(row_id, server.model, [*systems[row_id], _user(text)], _ORDINARY_TOKENS)
@@ -133,7 +132,7 @@ class _Making:
         row_id = written.drawn.row_id
         if row_id in self.stored:
             return
-        told: dict[str, Any] = {
+        told: dict[str, object] = {
             "text": written.message,
             "attempt": written.attempt,
             "problem": written.problem,

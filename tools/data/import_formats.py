@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from tunesmith.memory.records import TrainingRow
 
+Message = dict[str, Any]
+"""In OpenAI's form; as a file may say it: with tool calls beside the text."""
 Status = Literal["READY", "NEEDS MAPPING", "INCOMPATIBLE"]
 MAX_CELL_CHARS = 200_000
 """Of one message: no model here is trained on more, and a cell of millions is a mistake."""
@@ -55,7 +57,7 @@ class Inspection:
     columns: tuple[str, ...] = ()
 
 
-def inspect_records(records: Sequence[Any], mapping: Mapping[str, str] | None = None) -> Inspection:
+def inspect_records(records: Sequence[object], mapping: Mapping[str, str] | None = None) -> Inspection:
     """How records would be taken: their format, and which of them cannot be."""
     whole = [record for record in records if isinstance(record, dict) and record]
     columns = tuple(dict.fromkeys(str(name) for record in whole for name in record))
@@ -76,7 +78,7 @@ def inspect_records(records: Sequence[Any], mapping: Mapping[str, str] | None = 
 
 
 def convert(
-    records: Iterable[Any], name: str, mapping: Mapping[str, str], first: int = 1
+    records: Iterable[object], name: str, mapping: Mapping[str, str], first: int = 1
 ) -> tuple[list[TrainingRow], tuple[Problem, ...]]:
     """The rows of records in a format, and the records that are none; duplicates of an id get a number behind it."""
     rows: list[TrainingRow] = []
@@ -84,6 +86,8 @@ def convert(
     seen: Counter[str] = Counter()
     for number, record in enumerate(records, first):
         try:
+            if not isinstance(record, dict):
+                raise ValueError(f"it is {type(record).__name__}, no object with fields")
             messages, tools = _messages(record, name, mapping)
             row = _row(number, record, messages, tools, seen)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -93,14 +97,14 @@ def convert(
     return rows, tuple(problems)
 
 
-def _format_of(records: Sequence[Mapping[str, Any]]) -> str:
+def _format_of(records: Sequence[Mapping[str, object]]) -> str:
     """The name of the format that most records have; empty for one of their own."""
     votes = Counter(_format_of_one(record) for record in records)
     name, count = votes.most_common(1)[0]
     return name if count * 2 >= len(records) else ""
 
 
-def _format_of_one(record: Mapping[str, Any]) -> str:
+def _format_of_one(record: Mapping[str, object]) -> str:
     for column in _LISTS:
         turns = _listed(record.get(column))
         if turns and isinstance(turns[0], dict):
@@ -114,7 +118,7 @@ def _format_of_one(record: Mapping[str, Any]) -> str:
     return "prompt/completion" if "prompt" in record and "completion" in record else ""
 
 
-def _listed(value: Any) -> list[Any]:
+def _listed(value: object) -> list[object]:
     """A list, also where it stands in its cell as JSON."""
     if isinstance(value, str) and value.lstrip()[:1] == "[":
         try:
@@ -124,7 +128,7 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else []
 
 
-def propose_mapping(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def propose_mapping(records: Sequence[Mapping[str, object]]) -> dict[str, str]:
     """Columns for the message and the answer: by their names, else the two whose texts are longest."""
     columns = [c for c in dict.fromkeys(str(n) for r in records for n in r) if _is_text(records, c)]
     lowered = {column.lower(): column for column in columns}
@@ -140,21 +144,21 @@ def propose_mapping(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {"user": asked, "assistant": answered, **({"system": named} if named else {})}
 
 
-def _is_text(records: Sequence[Mapping[str, Any]], column: str) -> bool:
+def _is_text(records: Sequence[Mapping[str, object]], column: str) -> bool:
     values = [record.get(column) for record in records]
     return sum(isinstance(value, str) and bool(value.strip()) for value in values) * 2 > len(values)
 
 
-def _mean_length(records: Sequence[Mapping[str, Any]], column: str) -> float:
+def _mean_length(records: Sequence[Mapping[str, object]], column: str) -> float:
     return sum(len(str(record.get(column) or "")) for record in records) / len(records)
 
 
 # One record
 
 
-def _messages(record: Any, name: str, mapping: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[Any]]:
-    if not isinstance(record, dict):
-        raise ValueError(f"it is {type(record).__name__}, no object with fields")
+def _messages(
+    record: Mapping[str, object], name: str, mapping: Mapping[str, str]
+) -> tuple[list[Message], list[object]]:
     tools = _tools(record)
     if name in ("messages", "tool calls", "sharegpt"):
         column = next((c for c in _LISTS if _listed(record.get(c))), "")
@@ -184,16 +188,16 @@ def _messages(record: Any, name: str, mapping: Mapping[str, str]) -> tuple[list[
     return _pair(asked_, answered, named), tools
 
 
-def _pair(asked: str, answered: str, system: Any) -> list[dict[str, Any]]:
+def _pair(asked: str, answered: str, system: object) -> list[Message]:
     given = [{"role": "system", "content": system}] if isinstance(system, str) and system.strip() else []
     return [*given, {"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
 
 
-def _chat(value: Any, role: str) -> list[Any]:
+def _chat(value: object, role: str) -> list[object]:
     return list(value) if isinstance(value, list) else [{"role": role, "content": value}]
 
 
-def _turn(turn: Any, place: int) -> dict[str, Any]:
+def _turn(turn: object, place: int) -> Message:
     """A message in OpenAI's form."""
     if not isinstance(turn, dict):
         raise ValueError(f"message {place} is {type(turn).__name__}, no object")
@@ -210,7 +214,7 @@ def _turn(turn: Any, place: int) -> dict[str, Any]:
     if role == "call":
         return {"role": "assistant", "content": "", "tool_calls": [_call(content, place)]}
     calls = _listed(turn.get("tool_calls"))
-    made: dict[str, Any] = {"role": role}
+    made: Message = {"role": role}
     made["content"] = "" if content is None and calls else _text(content, f"message {place}", empty=role != "user")
     if calls:
         made["tool_calls"] = [_call(call, place) for call in calls]
@@ -220,7 +224,7 @@ def _turn(turn: Any, place: int) -> dict[str, Any]:
     return made
 
 
-def _call(call: Any, place: int) -> dict[str, Any]:
+def _call(call: object, place: int) -> dict[str, object]:
     """A tool call as chat templates take it: its arguments an object."""
     if isinstance(call, str):
         call = json.loads(call)
@@ -235,14 +239,15 @@ def _call(call: Any, place: int) -> dict[str, Any]:
     return {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
 
 
-def _tools(record: Mapping[str, Any]) -> list[Any]:
-    found = _listed(record.get("tools", record.get("functions")))
-    if not all(isinstance(tool, dict) for tool in found):
+def _tools(record: Mapping[str, object]) -> list[object]:
+    listed = _listed(record.get("tools", record.get("functions")))
+    found = [tool for tool in listed if isinstance(tool, dict)]
+    if len(found) < len(listed):
         raise ValueError("tools is no list of tool definitions")
     return [tool if "function" in tool else {"type": "function", "function": tool} for tool in found]
 
 
-def _text(value: Any, column: str, *, empty: bool = False) -> str:
+def _text(value: object, column: str, *, empty: bool = False) -> str:
     if isinstance(value, bool | int | float):
         value = json.dumps(value)
     if not isinstance(value, str):
@@ -257,7 +262,9 @@ def _text(value: Any, column: str, *, empty: bool = False) -> str:
     return text
 
 
-def _row(number: int, record: Any, messages: list[dict[str, Any]], tools: list[Any], seen: Counter[str]) -> TrainingRow:
+def _row(
+    number: int, record: Mapping[str, object], messages: list[Message], tools: list[object], seen: Counter[str]
+) -> TrainingRow:
     first = next((n for n, message in enumerate(messages) if message["role"] == "assistant"), None)
     if first is None:
         raise ValueError("there is no answer of the assistant")

@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from tunesmith.memory.errors import BadInput
 
@@ -38,7 +37,7 @@ def files_of(source: Path) -> list[Path]:
     return found
 
 
-def plain_records(path: Path, limit: int = _MAX_ROWS) -> Iterator[Any]:
+def plain_records(path: Path, limit: int = _MAX_ROWS) -> Iterator[object]:
     """The records of a JSONL, JSON or CSV file; a line that is none comes as `Unreadable`."""
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv"):
@@ -48,7 +47,7 @@ def plain_records(path: Path, limit: int = _MAX_ROWS) -> Iterator[Any]:
     return islice(_jsonl(path), limit)
 
 
-def _jsonl(path: Path) -> Iterator[Any]:
+def _jsonl(path: Path) -> Iterator[object]:
     try:
         with path.open(encoding="utf-8-sig", errors="strict", newline="\n") as file:
             while line := file.readline(_MAX_LINE_CHARS):
@@ -66,7 +65,7 @@ def _jsonl(path: Path) -> Iterator[Any]:
         raise BadInput(f"cannot read {path}: {error.strerror}") from None
 
 
-def _json(path: Path) -> Iterator[Any]:
+def _json(path: Path) -> Iterator[object]:
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
             raise BadInput(f"{path} is larger than 1 GiB; write it as JSONL, one record a line")
@@ -81,7 +80,7 @@ def _json(path: Path) -> Iterator[Any]:
     yield from document if isinstance(document, list) else [document]
 
 
-def _csv(path: Path, delimiter: str) -> Iterator[Any]:
+def _csv(path: Path, delimiter: str) -> Iterator[object]:
     csv.field_size_limit(_MAX_LINE_CHARS)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

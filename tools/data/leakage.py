@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rapidfuzz import fuzz, process
 
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.suites.case import Case
+from tunesmith.tools.suites.grading import Embedder
 
 RUN = 8
 _SHARED_CASES = 3
@@ -98,7 +98,7 @@ class LeakGate:
     def _pair(self, row_id: str, place: int, how: str, score: float, text: str) -> Pair:
         return Pair(row_id, self.ids[place], how, score, text, self.texts[place])
 
-    def embedded(self, rows: Sequence[tuple[str, str]], embedder: Any, cut: float = EMBEDDED) -> list[Pair]:
+    def embedded(self, rows: Sequence[tuple[str, str]], embedder: Embedder, cut: float = EMBEDDED) -> list[Pair]:
         """The rows that say what a case says in other words, by an embedding model."""
         if not self.texts or not rows:
             return []

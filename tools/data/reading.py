@@ -12,7 +12,6 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tunesmith.tools.data.answer_rules import js_escape
 from tunesmith.tools.data.description import Example
@@ -26,7 +25,7 @@ from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 _SHOTS = 6
 _TEXT_IN_MESSAGE, _TEXT_IN_READING = 0.34, 0.5
 """Of a free text's words: how many stand in the message, or in the reading, for them to be about the same."""
-_YES_NO: Mapping[str, Any] = {"logprobs": True, "top_logprobs": 20}
+_YES_NO: Mapping[str, object] = {"logprobs": True, "top_logprobs": 20}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ def answer_request(
     return ChatRequest(identity, model, messages, spec.max_tokens, extra={"structured_outputs": grammar(spec)})
 
 
-def grammar(spec: Spec) -> dict[str, Any]:
+def grammar(spec: Spec) -> dict[str, object]:
     """What a server holds a read answer to: one record, or what stands for none."""
     if spec.answer.form == "json":
         properties = {a.name: _json_schema(a) for a in spec.attributes if a.shown}
@@ -103,7 +102,7 @@ def _slot(attribute: Attribute) -> str:
     return "[0-2][0-9]:[0-5][0-9]" if attribute.kind == "time" and not absent else r"[^\n()]{1,80}"
 
 
-def _json_schema(attribute: Attribute) -> dict[str, Any]:
+def _json_schema(attribute: Attribute) -> dict[str, object]:
     if attribute.kind in ("label", "weekday"):
         return {"enum": [*attribute.values, *([None] if attribute.absent_share else [])]}
     lacks = attribute.absent_share or attribute.absent_where

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -284,6 +284,6 @@ def mentions(text: str, words: tuple[str, ...]) -> bool:
     return any(re.search(rf"(?<!\w){re.escape(word)}", text, re.IGNORECASE) for word in words)
 
 
-def as_document(spec: Spec) -> dict[str, Any]:
+def as_document(spec: Spec) -> dict[str, object]:
     """The spec as its file holds it, without what has its default."""
     return {"spec": spec.spec, **spec.model_dump(mode="json", exclude_defaults=True)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import yaml
 
@@ -29,7 +28,7 @@ def spec_text(spec: Spec) -> str:
 class _Dumper(yaml.SafeDumper):
     """Long texts as blocks, and every value written out: no anchors."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: object) -> bool:
         return True
 
 
@@ -41,6 +40,6 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text)
 
 
-def dump_yaml(document: Any) -> str:
+def dump_yaml(document: object) -> str:
     """Plain data as YAML, in its own order."""
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
 from pathlib import Path
-from typing import Any
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
@@ -52,17 +51,17 @@ _ASIDE = (
 _ASIDE_END = "That was all. The umbrella is still there, and the coffee machine will be cleaned on Friday."
 HEADERS = {
     TARGET: "# The target block: the examples of the behaviour, and answers that a person marked.\n"
-    "# promptfoo format. None of them may turn up in training rows. Any case may be removed or added.\n\n",
+    "# promptfoo format. None of them may turn up in training rows. object case may be removed or added.\n\n",
     PROPOSED: "# Further target cases. A model wrote the messages; code composed the right answers. promptfoo format.\n"
-    "# Any case may be removed: read them, a wrong one measures nothing.\n\n",
+    "# object case may be removed: read them, a wrong one measures nothing.\n\n",
     NEAR_MISSES: "# The over-trigger block: messages that look alike and want an ordinary answer. promptfoo format.\n"
-    "# Guarded like the general block. Any case may be removed or added.\n\n",
+    "# Guarded like the general block. object case may be removed or added.\n\n",
     HARD: "# The adversarial block: examples beside an instruction, in a long text, typed badly. promptfoo format.\n"
     "# It gates nothing; what fails is listed. Made in code from the examples; any case may be removed.\n\n",
 }
 # One user message, spelled out as a chat so that no text can pass for several messages.
 _CHAT = '[{"role": "user", "content": "{{message}}"}]'
-Assertion = dict[str, Any]
+Assertion = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +189,7 @@ def hard_tests(spec: Spec, *, judged: bool = False) -> list[Test]:
 
 def _document(
     spec: Spec, block: str, description: str, shared: Sequence[Assertion], tests: Sequence[Test]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     return {
         "description": description,
         "prompts": [_CHAT],
@@ -199,7 +198,7 @@ def _document(
     }
 
 
-def as_yaml(behaviour: str, test: Test) -> dict[str, Any]:
+def as_yaml(behaviour: str, test: Test) -> dict[str, object]:
     """A case as a suite's file holds it."""
     return {
         "metadata": {"case_id": f"{behaviour}-{test.name}", **test.metadata},
@@ -332,7 +331,7 @@ def _escaped(text: str) -> str:
     return js_escape(text).replace("\n", "\\n")
 
 
-def literal(value: Any) -> Any:
+def literal(value: object) -> object:
     """A text that is read as it is: where a template or a file's name could begin, it is printed by a template."""
     if isinstance(value, Mapping):
         return {name: literal(inner) for name, inner in value.items()}

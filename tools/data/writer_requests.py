@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from itertools import accumulate
 from statistics import mean
-from typing import Any
 
 from tunesmith.tools.data.answer_shape import fill
 from tunesmith.tools.data.draw import Values
@@ -25,7 +24,7 @@ from tunesmith.tools.serving.client import ChatRequest
 
 LISTED = 10
 """Asked for in one request."""
-_GO_ON: Mapping[str, Any] = {"continue_final_message": True, "add_generation_prompt": False, "top_k": 60}
+_GO_ON: Mapping[str, object] = {"continue_final_message": True, "add_generation_prompt": False, "top_k": 60}
 _LIST_TEMPERATURE = 0.9
 _TOKENS_PER_CHAR = 0.4
 _SHOTS, _SHOT_CHARS = 5, 2_400

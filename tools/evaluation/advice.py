@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stats import flips_to_show
-from tunesmith.tools.evaluation.baseline import BlockResult
+from tunesmith.tools.evaluation.baseline import BaselineResult, BlockResult
 from tunesmith.tools.evaluation.comparison import WORSE, Comparison
 from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK
 
@@ -42,8 +42,8 @@ def before_spending(stage: str, done: Sequence[Step]) -> tuple[str, ...]:
     baselines = [step for step in done if step.stage == "baseline"]
     if stage not in _SPENDS or not baselines:
         return ()
-    advice = (baselines[-1].result or {}).get("advice")
-    return (str(advice),) if advice else ()
+    told = BaselineResult.of(baselines[-1])
+    return (told.advice,) if told and told.advice else ()
 
 
 def goal_rate(store: Store, compared: Comparison) -> float:

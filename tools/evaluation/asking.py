@@ -17,14 +17,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, Generic
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import EvalResult
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.job import Job, R
+from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.stage import Request
 from tunesmith.tools.core.stats import MAX_ERROR_SHARE
 from tunesmith.tools.evaluation.protocol import BLIND_OPENED, Key, Sampling, measured
 from tunesmith.tools.serving import servers
@@ -50,7 +50,7 @@ class Arm:
     name: str
     model: str
     key: Key
-    preamble: Sequence[Mapping[str, Any]] = ()
+    preamble: Sequence[Mapping[str, object]] = ()
     """What stands before every conversation: a system prompt, and examples as turns."""
 
     @cached_property
@@ -59,7 +59,7 @@ class Arm:
         key = {name: value for name, value in self.key.items() if name not in _NOT_THE_QUESTION}
         return json.dumps(key, sort_keys=True, default=str)
 
-    def messages(self, case: Case) -> list[dict[str, Any]]:
+    def messages(self, case: Case) -> list[dict[str, object]]:
         """The conversation that this arm is asked; two system prompts become one."""
         before, asked = [dict(message) for message in self.preamble], [dict(message) for message in case.messages]
         if before and asked and before[0]["role"] == asked[0]["role"] == "system":
@@ -118,7 +118,7 @@ Answerer = Callable[[Sequence[Question], Keep], None]
 
 
 def run_arms(
-    job: Job[R], suite: Suite, arms: Sequence[Arm], sampling: Sampling, answer: Answerer, *, fresh: bool = False
+    job: Job[Request], suite: Suite, arms: Sequence[Arm], sampling: Sampling, answer: Answerer, *, fresh: bool = False
 ) -> int:
     """Ask every case of every arm that has no answer yet; returns how many answers earlier steps already had.
 
@@ -165,7 +165,7 @@ class Asked(BaseModel):
     proof: dict[str, JsonValue] = {}
 
 
-def note_blind_opening(job: Job[Any], suite: Suite, questions: Sequence[Question]) -> None:
+def note_blind_opening(job: Job[Request], suite: Suite, questions: Sequence[Question]) -> None:
     """Record, for every arm, that it is asked blind cases: a claim says how often they were opened before it."""
     for arm in {question.arm.name: question.arm for question in questions}.values():
         count = sum(question.arm is arm for question in questions)
@@ -175,7 +175,7 @@ def note_blind_opening(job: Job[Any], suite: Suite, questions: Sequence[Question
         )
 
 
-def asked_once(job: Job[R], ask: Callable[[], Asked]) -> Asked:
+def asked_once(job: Job[Request], ask: Callable[[], Asked]) -> Asked:
     """What `ask` returns; a step that was killed after it had asked everything does not start a server again."""
     kept = job.dir / "asked.json"
     with contextlib.suppress(FileNotFoundError, ValidationError):  # an earlier version's record: the answers are there
@@ -220,13 +220,13 @@ def refuses_adapters(error: StepFailed) -> bool:
     return "lora" in str(error).lower() or "refused the adapter" in str(error)
 
 
-class _Record(Generic[R]):
+class _Record:
     """Answers on their way into the store: graded at once, written within 20 ms, many to a commit.
 
     A thread writes: a commit waits for the disk, and nobody who asks should wait with it.
     """
 
-    def __init__(self, job: Job[R], done: int, total: int) -> None:
+    def __init__(self, job: Job[Request], done: int, total: int) -> None:
         self.job, self.done, self.total = job, done, total
         self._pending: list[EvalResult] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -293,7 +293,7 @@ def _answered(store: Store, step: str) -> dict[str, str]:
     return {row["id"]: row["key_hash"] for row in store.read(sql, step)}
 
 
-def _known(job: Job[R]) -> dict[tuple[str, str, int], int]:
+def _known(job: Job[Request]) -> dict[tuple[str, str, int], int]:
     """(arm, digest of the question, repeat) → row, of earlier steps that asked for the same arm in this run."""
     rows = job.store.read(
         "SELECT e.id, e.arm, e.key_hash, e.repeat FROM eval_results e JOIN steps s ON s.step = e.step"
@@ -349,7 +349,7 @@ def result_of(arm: Arm, case: Case, response: ChatResponse, question: Question |
     )
 
 
-def refuse_errors(job: Job[R], lacking: str) -> None:
+def refuse_errors(job: Job[Request], lacking: str) -> None:
     """Raise StepFailed where too many results of an arm are errors, for want of an "answer" or a "verdict"."""
     rows = job.store.read(
         "SELECT arm, count(error) AS errors, count(*) AS asked, max(error) AS error FROM eval_results"

@@ -35,7 +35,7 @@ def run(job: Job[BaselineRequest]) -> BaselineResult:
         atomic_write(kept, read.to_json())
     suite = read_suite(kept)
     asked = asked_once(job, lambda: _ask(job, base, suite))
-    key = {**asked.keys["base"], **judge_waiting(job, suite)}
+    key = {**asked.keys["base"], **judge_waiting(job, suite, judge=request.judge, fresh=request.fresh)}
     artifact = job.publish("suite", kept, meta={"suite_sha256": suite.sha256, "cases": len(suite.cases)})
     blocks = _block_results(case_outcomes(job.store.results(job.step.id, "base")).values())
     return BaselineResult(

@@ -19,7 +19,6 @@ import random
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from tunesmith.tools.core.stats import sign_flip_test
 from tunesmith.tools.suites.case import PRIMARY_BLOCK, Case, canonical_json
@@ -46,8 +45,8 @@ class Form:
 
     assertions: tuple[Assertion, ...]
     threshold: float | None = None
-    tools: tuple[Mapping[str, Any], ...] = ()
-    messages: tuple[Mapping[str, Any], ...] = ()
+    tools: tuple[Mapping[str, object], ...] = ()
+    messages: tuple[Mapping[str, object], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_c
 from tunesmith.tools.evaluation.lineage import own_base
 from tunesmith.tools.evaluation.pairing import Evaluations
 from tunesmith.tools.evaluation.prompts import candidates
-from tunesmith.tools.evaluation.protocol import Sampling
+from tunesmith.tools.evaluation.protocol import Key, Sampling
 from tunesmith.tools.serving.budget import evaluation_seconds, need_vllm, serving_memory
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 from tunesmith.tools.suites.case import Suite
@@ -111,9 +111,9 @@ class EvaluateContext:
     suite: Suite | None
     """What the baseline asked; None before there is one."""
     models: Models = field(default_factory=Models)
-    sampling: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Mapping[str, object] = field(default_factory=dict)
     """The baseline's own, by the fields of its request."""
-    base_asked: tuple[dict[str, Any], ...] = ()
+    base_asked: tuple[Key, ...] = ()
     """The sampling parts of the keys under which the base answered this suite."""
     base: Artifact | None = None
     """The base that the arm was made from; None: the run's."""
@@ -138,9 +138,9 @@ def _of_baseline(request: EvaluateRequest, inputs: Inputs) -> EvaluateContext:
     if found is None:
         return EvaluateContext(None)
     if is_expected(found):
-        asked: Mapping[str, Any] = found.meta["request"]
+        asked = found.meta["request"]
         suite = load_named_suites(asked["suites"], asked["cases_per_block"])
-        base_asked: tuple[dict[str, Any], ...] = ()
+        base_asked: tuple[Key, ...] = ()
     else:
         asked = inputs.store.step(found.step).request
         suite = read_suite(found.path)
@@ -155,7 +155,7 @@ def sampling_of(baseline: Mapping[str, Any]) -> dict[str, Any]:
     return {name: baseline[name] for name in ("max_tokens", "temperature", "repeats") if name in baseline}
 
 
-def _base_asked(store: Store, run: str, suite_sha256: str) -> list[dict[str, Any]]:
+def _base_asked(store: Store, run: str, suite_sha256: str) -> list[Key]:
     """The sampling parts of the keys under which the base answered this suite."""
     keys = [found["base"] for found in Evaluations.of(store, run).keys.values() if "base" in found]
     parts = ("sampling", "repeats")

@@ -56,7 +56,7 @@ def run(job: Job[EvaluateRequest]) -> EvaluateResult:
     used = [name for name in job.inputs if name != "base" or request.arm in _BESIDE_BASE]
     before: dict[str, JsonValue] = {name: job.verified(name).sha256 for name in used}
     asked = asked_once(job, lambda: _ask(job, suite, sampling))
-    judge = judge_waiting(job, suite)
+    judge = judge_waiting(job, suite, judge=request.judge, fresh=request.fresh)
     after: dict[str, JsonValue] = {name: job.verified(name).sha256 for name in used}  # still those that the keys name
     keys = {arm: {**key, **judge} for arm, key in asked.keys.items()}
     comparisons = _comparisons(job, keys)

@@ -10,13 +10,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tunesmith.memory.records import DONE
 from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.advice import FLIPS_TO_SHOW, GOAL_RATE
+from tunesmith.tools.evaluation.baseline import BaselineResult
 from tunesmith.tools.evaluation.comparison import BETTER, WORSE, BlockComparison, Comparison
 from tunesmith.tools.evaluation.run_records import RunRecords
+from tunesmith.tools.models.base import BaseResult
 from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK
 
 _TUNED = ("adapter", "merged", "quantized")
@@ -32,7 +33,7 @@ class Proposal:
     """A step to try next: its stage, the fields that differ, and why."""
 
     stage: str
-    fields: Mapping[str, Any]
+    fields: Mapping[str, object]
     why: str
 
 
@@ -43,7 +44,7 @@ class Finding:
     kind: str
     says: str
     """In one or two sentences."""
-    evidence: Mapping[str, Any]
+    evidence: Mapping[str, object]
     next: Proposal | None = None
     cases: tuple[str, ...] = ()
     """The cases that it is about."""
@@ -112,8 +113,9 @@ def _learned(records: RunRecords) -> list[Finding]:
     return [_partly(records, told, evidence)]
 
 
-def _not_learned(records: RunRecords, told: str, evidence: Mapping[str, Any]) -> Finding:
-    parameters = int((records.steps["base"].result or {}).get("parameters", 0)) if "base" in records.steps else 0
+def _not_learned(records: RunRecords, told: str, evidence: Mapping[str, object]) -> Finding:
+    base = BaseResult.of(records.steps["base"]) if "base" in records.steps else None
+    parameters = base.parameters if base else 0
     curve = records.validation()
     flat = len(curve) > 2 and curve[-1] > _FALLING * curve[-2]
     if parameters and parameters < _SMALL_BASE and flat:
@@ -127,7 +129,7 @@ def _not_learned(records: RunRecords, told: str, evidence: Mapping[str, Any]) ->
     return Finding("not learned", f"It was not shown to be learned: {told}.", evidence, _longer(records))
 
 
-def _partly(records: RunRecords, told: str, evidence: Mapping[str, Any]) -> Finding:
+def _partly(records: RunRecords, told: str, evidence: Mapping[str, object]) -> Finding:
     curve = records.validation()
     falling = len(curve) < 2 or curve[-1] < _FALLING * curve[-2]
     says = f"It was partly learned: {told}, short of {GOAL_RATE:.0%}"
@@ -143,13 +145,13 @@ def _partly(records: RunRecords, told: str, evidence: Mapping[str, Any]) -> Find
 
 
 def _longer(records: RunRecords) -> Proposal:
-    epochs = float(records.asked("train", "epochs", 3.0))
-    rate = float(records.asked("train", "learning_rate", 5e-4))
+    epochs = records.number("train", "epochs", 3.0)
+    rate = records.number("train", "learning_rate", 5e-4)
     return Proposal("train", {"epochs": round(epochs * 1.5, 1), "learning_rate": rate}, "longer at the same rate")
 
 
 def _more_rows(records: RunRecords, why: str) -> Proposal:
-    rows = int(records.asked("generate", "rows", 600))
+    rows = int(records.number("generate", "rows", 600))
     return Proposal("generate", {"rows": min(2 * rows, 100_000)}, why)
 
 
@@ -163,7 +165,7 @@ def _overfitting(records: RunRecords) -> list[Finding]:
     if last > _RISEN * lowest:
         fields = {
             "epochs": max(
-                0.5, round(float(records.asked("train", "epochs", 3.0)) * (curve.index(lowest) + 0.5) / len(curve), 1)
+                0.5, round(records.number("train", "epochs", 3.0) * (curve.index(lowest) + 0.5) / len(curve), 1)
             )
         }
         says = f"It was over-trained: the validation loss rose from {lowest:.3f} to {last:.3f} at the end."
@@ -217,19 +219,19 @@ def _lost(records: RunRecords, whole: Comparison, block: str, counts: BlockCompa
             "generate", {"rehearsal_rows": _more_rehearsal(records)}, "more ordinary prompts beside the behaviour"
         )
         return [Finding("over-triggers", says, {**evidence, "triggered": list(triggered)}, proposal, lost)]
-    weight = float(records.asked("train", "rehearsal_weight", 3.0))
+    weight = records.number("train", "rehearsal_weight", 3.0)
     says = f"It {'forgot' if serious else 'may have forgotten'} something: {told} ({counts.verdict}" + (
         f", p = {counts.p_value:.2g})." if counts.p_value is not None else ")."
     )
     fields = {
         "rehearsal_weight": weight + 2,
-        "learning_rate": float(records.asked("train", "learning_rate", 5e-4)) * 0.7,
+        "learning_rate": records.number("train", "learning_rate", 5e-4) * 0.7,
     }
     return [Finding("forgot", says, evidence, Proposal("train", fields, "hold it closer to the base"), lost)]
 
 
 def _more_rehearsal(records: RunRecords) -> int:
-    return min(2 * int(records.asked("generate", "rehearsal_rows", 180)) or 180, 10_000)
+    return min(2 * int(records.number("generate", "rehearsal_rows", 180)) or 180, 10_000)
 
 
 def _shape(text: str) -> str:
@@ -274,8 +276,8 @@ def _quantized(records: RunRecords) -> list[Finding]:
                 cases=lost,
             )
         ]
-    scheme = records.asked("quantize", "scheme", "W4A16")
-    fields: dict[str, Any] = (
+    scheme = str(records.steps["quantize"].request.get("scheme", "W4A16")) if "quantize" in records.steps else "W4A16"
+    fields: dict[str, object] = (
         {"keep": ["down_proj", "o_proj"]} if scheme == "W8A8" else {"scheme": "W8A8", "keep": ["down_proj"]}
     )
     says = f"Quantizing lost cases: {told} ({len(lost)} lost, {gained} gained)."
@@ -287,23 +289,20 @@ def _quantized(records: RunRecords) -> list[Finding]:
 
 
 def _suite(records: RunRecords) -> list[Finding]:
-    counts = (
-        ((records.steps["baseline"].result or {}).get("blocks") or {}).get(PRIMARY_BLOCK)
-        if "baseline" in records.steps
-        else None
-    )
-    if not counts:
+    baseline = BaselineResult.of(records.steps["baseline"]) if "baseline" in records.steps else None
+    counts = baseline.blocks.get(PRIMARY_BLOCK) if baseline else None
+    if counts is None:
         return []
-    failed = counts["cases"] - counts["errors"] - counts["passed"]
-    evidence = {"cases": counts["cases"], "base_fails": failed}
+    failed = counts.cases - counts.errors - counts.passed
+    evidence = {"cases": counts.cases, "base_fails": failed}
     if failed < FLIPS_TO_SHOW:
         says = (
             f"The suite leaves nothing to win: the untouched base fails {failed} target cases, and "
             f"{FLIPS_TO_SHOW} are needed to show a gain."
         )
         return [Finding("suite too small", says, evidence, Proposal("baseline", {}, "after harder cases were written"))]
-    if counts["cases"] < _FEW_CASES:
-        says = f"The suite is small: {counts['cases']} target cases show only large effects."
+    if counts.cases < _FEW_CASES:
+        says = f"The suite is small: {counts.cases} target cases show only large effects."
         return [
             Finding("suite too small", says, evidence, Proposal("baseline", {}, "after more target cases were written"))
         ]
@@ -320,7 +319,7 @@ def _rows_found(records: RunRecords) -> list[Finding]:
     if rows and near > _NARROW_SHARE * len(rows):
         says = f"The rows are narrow: {near} of {len(rows)} were near-duplicates of others."
         proposal = Proposal(
-            "generate", {"temperature": 0.9, "rows": int(records.asked("generate", "rows", 600))}, "more varied rows"
+            "generate", {"temperature": 0.9, "rows": int(records.number("generate", "rows", 600))}, "more varied rows"
         )
         found.append(
             Finding(

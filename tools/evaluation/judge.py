@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -214,6 +213,6 @@ def _listed(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in counts.items())
 
 
-def asked_cases(suite: Suite, arms: Mapping[str, Any] | Sequence[str]) -> dict[str, list[Case]]:
+def asked_cases(suite: Suite, arms: Mapping[str, object] | Sequence[str]) -> dict[str, list[Case]]:
     """Arm → the cases of a suite that it is asked where these arms answer in one step."""
     return {arm: [case for case in suite.cases if case.asked_of(arm, tuple(arms))] for arm in arms}

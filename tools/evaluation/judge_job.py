@@ -15,13 +15,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import read_manifest, sha256_file, verify
 from tunesmith.memory.records import EvalResult
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.resumable_log import ResumableLog, read_log
+from tunesmith.tools.core.stage import Request
 from tunesmith.tools.evaluation.asking import refuse_errors
 from tunesmith.tools.evaluation.judge import JUDGE_CONCURRENCY, JUDGE_CONTEXT_TOKENS, JudgeModel, Models, find_models
 from tunesmith.tools.machine.vllm_program import vllm_of_worker
@@ -45,13 +47,13 @@ _REPLY_TOKENS = 400
 _REPLIES = "judge.jsonl"
 
 
-def judge_waiting(job: Job[Any], suite: Suite) -> dict[str, Any]:
+def judge_waiting(job: Job[Request], suite: Suite, *, judge: str, fresh: bool) -> dict[str, JsonValue]:
     """Decide every answer of this step that waits for a model, and store it.
 
     Returns the parts of the comparability key that name those models; none where the suite asks none. Raises BadInput
     or StepFailed where the judge cannot be served; what is decided already stays.
     """
-    models = find_models(suite.cases, job.request.judge, job.home)
+    models = find_models(suite.cases, judge, job.home)
     if not models.judge and not models.embeds:
         return {}
     for name, sha256 in models.pins.items():  # answers go to the judge that was shown, wherever the settings point now
@@ -60,15 +62,15 @@ def judge_waiting(job: Job[Any], suite: Suite) -> dict[str, Any]:
     waiting = [row for row in job.store.results(job.step.id) if waits(row)]
     with ExitStack() as stack:
         embedder = stack.enter_context(local_embedder()) if models.embeds else None
-        judge = _Judge(job, models.judge) if models.judge else None
+        judging = _Judge(job, models.judge, fresh=fresh) if models.judge else None
         total = len(waiting)
         while waiting:
-            waiting = _decide(job, cases, waiting, judge, embedder)
+            waiting = _decide(job, cases, waiting, judging, embedder)
             job.progress(total - len(waiting), total, "judging")
-            if waiting and judge:
-                judge.ask_missing()
+            if waiting and judging:
+                judging.ask_missing()
     refuse_errors(job, "verdict")
-    return _key(models, judge)
+    return _key(models, judging)
 
 
 def waits(row: EvalResult) -> bool:
@@ -76,15 +78,15 @@ def waits(row: EvalResult) -> bool:
     return row.passed is None and any(assertion.reason == WAITS for assertion in row.assertions)
 
 
-def _key(models: Models, judge: _Judge | None) -> dict[str, Any]:
-    key = dict(judge.identity) if judge else {}
+def _key(models: Models, judge: _Judge | None) -> dict[str, JsonValue]:
+    key: dict[str, JsonValue] = {**judge.identity} if judge else {}
     if models.embeds and (folder := model_folder()):
         key["embedder"] = identity(folder)
     return key
 
 
 def _decide(
-    job: Job[Any],
+    job: Job[Request],
     cases: Mapping[str, Case],
     waiting: Sequence[EvalResult],
     judge: _Judge | None,
@@ -103,7 +105,7 @@ def _decide(
     return left
 
 
-def _rivals(job: Job[Any]) -> dict[tuple[str, int], list[str]]:
+def _rivals(job: Job[Request]) -> dict[tuple[str, int], list[str]]:
     """(case, repeat) → what every arm of this step answered to it."""
     found: dict[tuple[str, int], list[str]] = {}
     for row in job.store.results(job.step.id):
@@ -131,8 +133,8 @@ def _graded(
 class _Judge:
     """Answers with what the model has answered already; what it was never asked is missing until `ask_missing`."""
 
-    def __init__(self, job: Job[Any], model: JudgeModel) -> None:
-        self.job, self.model = job, model
+    def __init__(self, job: Job[Request], model: JudgeModel, *, fresh: bool) -> None:
+        self.job, self.model, self.fresh = job, model, fresh
         self._place: _Place | None = None
         self._missing: dict[str, ChatRequest] = {}
         self._failed: dict[str, str] = {}
@@ -142,7 +144,7 @@ class _Judge:
         """What judged, as parts of a comparability key; empty until it was served once."""
         self._known = self._replies() if self.identity else {}
 
-    def answer(self, prompt: str, form: Mapping[str, Any]) -> str:
+    def answer(self, prompt: str, form: Mapping[str, object]) -> str:
         """The model's reply to a prompt. Raises CannotGrade where it has none yet, or did not give one."""
         name = hashlib.sha256(f"{prompt}\n{json.dumps(form, sort_keys=True)}".encode()).hexdigest()
         if name in self._known:
@@ -209,7 +211,7 @@ class _Judge:
 
         An endpoint may serve another model under the same name by now: its earlier replies are not taken over.
         """
-        own_only = self.job.request.fresh or self.model.folder is None
+        own_only = self.fresh or self.model.folder is None
         folders = [] if own_only else sorted(self.job.dir.parent.iterdir())
         logged = [entry for folder in (*folders, self.job.dir) for entry in read_log(folder / _REPLIES)]
         return {entry["prompt"]: entry["reply"] for entry in logged if entry["judge"] == self._digest}
@@ -231,7 +233,7 @@ class _Place:
             servers.renew(self.server)
 
 
-def _served(job: Job[Any], model: JudgeModel) -> _Place:
+def _served(job: Job[Request], model: JudgeModel) -> _Place:
     """The judge, answering. A server of its own takes the place of the arm's: one tenant at a time."""
     prompts = judged.prompts_sha256()[:12]
     if model.folder is None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from pydantic import JsonValue
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.resumable_log import ResumableLog, read_log
+from tunesmith.tools.core.stage import Request
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.evaluation.prompts import Candidate, DevRow, Tried, best, candidates, dev_rows, judge
 from tunesmith.tools.evaluation.protocol import Sampling
@@ -40,12 +41,18 @@ class Chosen:
         return {"key": self.key, **asdict(self)}
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    text: str
+    prompt_tokens: int
+
+
 def given(system_prompt: str) -> Chosen:
     """The prompt that the user wrote; nothing else was tried."""
     return Chosen("the user's own", [{"role": "system", "content": system_prompt}], [], 0)
 
 
-def choose(job: Job[Any], server: servers.Server, behaviour: Spec, rows: int, sampling: Sampling) -> Chosen:
+def choose(job: Job[Request], server: servers.Server, behaviour: Spec, rows: int, sampling: Sampling) -> Chosen:
     """Try every candidate on `rows` drawn rows and take the best. A resumed step asks only what is not answered yet."""
     options = candidates(behaviour)
     if not behaviour.seeded:  # rows of its own cannot be drawn without a model, so nothing is chosen
@@ -58,11 +65,11 @@ def choose(job: Job[Any], server: servers.Server, behaviour: Spec, rows: int, sa
     return Chosen(winner.name, list(preamble), tried, rows)
 
 
-def _tally(behaviour: Spec, option: Candidate, dev: list[DevRow], answers: dict[str, dict[str, Any]]) -> Tried:
+def _tally(behaviour: Spec, option: Candidate, dev: list[DevRow], answers: Mapping[str, _Answer]) -> Tried:
     found = [answers[_id(option, row)] for row in dev]
-    verdicts = [judge(behaviour, row, answer["text"]) for row, answer in zip(dev, found, strict=True)]
+    verdicts = [judge(behaviour, row, answer.text) for row, answer in zip(dev, found, strict=True)]
     right, formed = sum(right for _, right in verdicts), sum(formed for formed, _ in verdicts)
-    return Tried(option.name, len(dev), right, formed, sum(answer["prompt_tokens"] for answer in found))
+    return Tried(option.name, len(dev), right, formed, sum(answer.prompt_tokens for answer in found))
 
 
 def _id(option: Candidate, row: DevRow) -> str:
@@ -70,10 +77,10 @@ def _id(option: Candidate, row: DevRow) -> str:
 
 
 def _ask(
-    job: Job[Any], server: servers.Server, options: list[Candidate], dev: list[DevRow], sampling: Sampling
-) -> dict[str, dict[str, Any]]:
+    job: Job[Request], server: servers.Server, options: list[Candidate], dev: list[DevRow], sampling: Sampling
+) -> dict[str, _Answer]:
     path = job.dir / "dev.jsonl"
-    answers = {entry["id"]: entry for entry in read_log(path)}
+    answers = {entry["id"]: _Answer(entry["text"], entry["prompt_tokens"]) for entry in read_log(path)}
     requests = [
         ChatRequest(
             id=_id(option, row),
@@ -91,9 +98,8 @@ def _ask(
         def keep(response: ChatResponse) -> None:
             if response.error:
                 raise StepFailed(f"no answer while the prompt was chosen: {response.error}; resume to go on")
-            answer = {"id": response.id, "text": response.text, "prompt_tokens": response.prompt_tokens}
-            log.add(answer)
-            answers[response.id] = answer
+            answer = answers[response.id] = _Answer(response.text, response.prompt_tokens)
+            log.add({"id": response.id, **asdict(answer)})
             servers.renew(server)
             job.progress(len(answers), total, "choosing the prompt")
 

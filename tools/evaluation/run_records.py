@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import DONE, EvalResult, Step, TrainingRow
 from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.comparison import Comparison
+from tunesmith.tools.evaluation.evaluate import EvaluateResult
 from tunesmith.tools.evaluation.pairing import compare_run
 
 
@@ -38,7 +38,8 @@ class RunRecords:
         held = [
             step for step in self.store.steps(self.run, status=DONE) if step.stage == "evaluate" and step.arm == arm
         ]
-        return str((held[-1].result or {}).get("claim") or "") if held else ""
+        told = EvaluateResult.of(held[-1]) if held else None
+        return told.claim if told else ""
 
     def arms(self) -> list[str]:
         """Arms with answers, in their order."""
@@ -53,9 +54,9 @@ class RunRecords:
         )
         return self.store.results(rows[0]["step"], arm) if rows else []
 
-    def asked(self, stage: str, name: str, default: Any) -> Any:
+    def number(self, stage: str, name: str, default: float) -> float:
         """A field that the newest step of a stage ran with."""
-        return self.steps[stage].request.get(name, default) if stage in self.steps else default
+        return float(self.steps[stage].request.get(name, default)) if stage in self.steps else default
 
     def rows(self) -> list[TrainingRow]:
         """The candidate rows."""

@@ -31,6 +31,7 @@ from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, serving_peaks
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.budget import need_vllm, serving_memory
 from tunesmith.tools.serving.eviction import machine_for_a_step, without
+from tunesmith.tools.serving.listeners import port_is_free
 
 
 class DeployRequest(Request):
@@ -106,7 +107,7 @@ def _refuse_broken(arm: str, context: DeployContext) -> None:
 
 def refuse_taken_port(home: Path, port: int) -> None:
     """Raises BadInput where another program than a deployment of ours holds the port."""
-    if port and not servers.port_is_free(port) and not servers.deployed_on(home, port):
+    if port and not port_is_free(port) and not servers.deployed_on(home, port):
         raise BadInput(f"port {port} is in use by another program; choose another, or port=0 for a free one")
 
 
@@ -115,7 +116,7 @@ def previous_deployment(store: Store) -> Artifact:
     rows = store.read("SELECT * FROM artifacts WHERE kind = 'deployment' ORDER BY rowid DESC")
     deployments = [Artifact.of(row) for row in rows]
     # A deployment that was killed before it was recorded is served all the same.
-    served = [str(server.meta.get("artifact", "")) for server in servers.deployed(store.home)]
+    served = [server.facts.artifact for server in servers.deployed(store.home)]
     last = served[-1] if served else deployments[0].meta["serves"] if deployments else ""
     for earlier in deployments:
         if earlier.meta["serves"] != last:

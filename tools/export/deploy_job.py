@@ -47,7 +47,7 @@ def run(job: Job[DeployRequest]) -> DeployResult:
         job.progress(1, 2, "asking it one case")
         response, case, passed = _first_answer(job, server, name, made)
     # Promoted first: a kill in between leaves two in service, never none.
-    server = servers.promote(server, artifact=made.id, arm=arm, run=job.run, model=name)
+    server = servers.promote(server, servers.ServerFacts(made.id, arm, job.run, name))
     record = {"serves": made.id, "arm": arm, "url": server.url, "model": name, "replaced": [s.id for s in before]}
     artifact = job.publish("deployment", job.write_json("deployment.json", record), meta=record)
     for earlier in servers.deployed(job.home):
@@ -94,9 +94,9 @@ def _bring_back(job: Job[DeployRequest], server: servers.Server, key: str) -> No
         job.home, server.spec, vllm=job.vllm, log_path=job.dir / "vllm-before.log", owner=job.step.id,
         port=server.port, role=servers.DEPLOYED, key=key,
     )  # fmt: skip
-    if server.meta.get("arm") == "adapter":
-        servers.load_adapter(again, str(server.meta["model"]), job.store.artifact(str(server.meta["artifact"])).path)
-    servers.promote(again, **server.meta)
+    if server.facts.arm == "adapter":
+        servers.load_adapter(again, server.facts.model, job.store.artifact(server.facts.artifact).path)
+    servers.promote(again, server.facts)
 
 
 def _serve(
@@ -166,8 +166,8 @@ def _sampling(job: Job[DeployRequest], run: str) -> Sampling:
     """How the newest evaluation of the arm, else of any, drew its answers."""
     evaluations = Evaluations.of(job.store, run)
     steps = evaluations.of_arm(job.plan.arm) or [*evaluations.keys]
-    drawn = [sampling_of(job.store.step(step).request) for step in steps[-1:]]
-    return Sampling(**{"max_tokens": _HELLO_TOKENS, **(drawn[0] if drawn else {})})
+    drawn = sampling_of(job.store.step(steps[-1]).request) if steps else {}
+    return Sampling(**{"max_tokens": _HELLO_TOKENS, **drawn})
 
 
 async def _ask(server: servers.Server, request: ChatRequest) -> ChatResponse:

@@ -112,10 +112,10 @@ def lora_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
 
 def _forget_other_merge(base_dir: Path, adapter_dir: Path, out_dir: Path) -> None:
     """Drop what another adapter or base left half-done in `out_dir`."""
-    manifest = read_manifest(base_dir) or {}
+    manifest = read_manifest(base_dir)
     adapter = sha256_file(adapter_dir / "adapter_model.safetensors")
     scale = sha256_file(adapter_dir / "adapter_config.json")
-    mark = json.dumps({"base": manifest.get("sha256"), "adapter": adapter, "config": scale})
+    mark = json.dumps({"base": manifest["sha256"] if manifest else None, "adapter": adapter, "config": scale})
     path = out_dir.with_name(f".{out_dir.name}.made-from.json")
     if not path.exists() or path.read_text() != mark:
         for file in out_dir.iterdir():

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.core.stage import chosen_gpu
+from tunesmith.tools.core.stage import Request, chosen_gpu
 from tunesmith.tools.machine.gpus import measure_gpus, trains_on_cpu
 
 
@@ -17,7 +15,7 @@ def computes_on_cpu() -> bool:
     return not torch.cuda.is_available()
 
 
-def need_priced_device(job: Job[Any]) -> None:
+def need_priced_device(job: Job[Request]) -> None:
     """Raise StepFailed where the plan counts on a GPU that torch cannot use: the CPU would take days in silence."""
     if not job.plan.estimate.peak_vram_bytes or trains_on_cpu():
         return

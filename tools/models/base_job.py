@@ -13,7 +13,6 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -67,11 +66,11 @@ def run(job: Job[BaseRequest]) -> BaseResult:
     write_protect(target)
     verify(target, manifest["sha256"])
     facts = check_model_folder(target)
-    meta: dict[str, Any] = {
+    meta: dict[str, object] = {
         "name": name,
         "parameters": facts.parameters,
         "config": facts.config,
-        "architecture": str((facts.config.get("architectures") or ["unknown"])[0]),
+        "architecture": facts.architecture,
         "license": bundled.license if bundled else "",
         "source": request.model,
         "revision": request.revision,
@@ -84,7 +83,7 @@ def run(job: Job[BaseRequest]) -> BaseResult:
         sha256=artifact.sha256,
         bytes=artifact.bytes,
         parameters=facts.parameters,
-        architecture=meta["architecture"],
+        architecture=facts.architecture,
         damaged_copy=str(aside) if aside else "",
     )
 

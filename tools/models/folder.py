@@ -11,7 +11,7 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.local_paths import is_there
@@ -30,9 +30,15 @@ class ModelFolder(NamedTuple):
     """What the files of a model folder say about it."""
 
     path: Path
-    config: dict[str, Any]
+    config: dict[str, object]
     weight_bytes: int
     parameters: int
+
+    @property
+    def architecture(self) -> str:
+        """The class that loads it, as its config names it."""
+        named = self.config.get("architectures")
+        return str(named[0]) if isinstance(named, list) and named else "unknown"
 
 
 def check_model_folder(path: Path, *, need_chat_template: bool = True) -> ModelFolder:
@@ -88,7 +94,7 @@ def may_name_code(name: str) -> bool:
     return name.endswith(".json") and name not in ("tokenizer.json", "vocab.json")
 
 
-def has_auto_map(document: Any) -> bool:
+def has_auto_map(document: object) -> bool:
     """Whether a JSON document names code, at any depth, that would be loaded with the model."""
     return _has_key(document, "auto_map")
 
@@ -135,7 +141,7 @@ def _has_chat_template(path: Path) -> bool:
     return config.is_file() and bool(_read_json(config).get("chat_template"))
 
 
-def _has_key(value: Any, key: str) -> bool:
+def _has_key(value: object, key: str) -> bool:
     left = [value]  # a stack of our own: JSON may be nested deeper than functions may call each other
     while left:
         value = left.pop()
@@ -148,7 +154,7 @@ def _has_key(value: Any, key: str) -> bool:
     return False
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, object]:
     try:
         if not path.is_file() or path.stat().st_size > _MAX_JSON_BYTES:
             raise ValueError(f"no file of at most {_MAX_JSON_BYTES >> 20} MiB")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.models.shape import ModelShape
@@ -29,7 +29,7 @@ class Proof(NamedTuple):
     quantized_layers: int
 
 
-def kept_layers(config: Mapping[str, Any], also: Iterable[str] = ()) -> tuple[str, ...]:
+def kept_layers(config: Mapping[str, object], also: Iterable[str] = ()) -> tuple[str, ...]:
     """Patterns of the layers to leave alone, in llm-compressor's form: names, or regexes after `re:`.
 
     `also` are further kinds of layers by the end of their name. vLLM fuses q, k and v, and gate and up: of those none

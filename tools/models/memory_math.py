@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from tunesmith.tools.models.shape import ModelShape
 
@@ -37,7 +36,7 @@ _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 
 
 def train_memory_bytes(
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     *,
     batch_size: int,
     seq_len_tokens: int,
@@ -62,7 +61,7 @@ def train_memory_bytes(
     return RUNTIME_BYTES + weights + 16 * shape.lora_parameters(lora_rank) + activations + logits
 
 
-def merge_memory_bytes(config: Mapping[str, Any], weight_bytes: int, *, adapts_experts: bool = False) -> int:
+def merge_memory_bytes(config: Mapping[str, object], weight_bytes: int, *, adapts_experts: bool = False) -> int:
     """Peak of a merge: runtime + the larger of its two phases.
 
     Merging holds three fp32 copies of the largest matrix (weight, update, sum). Comparing afterwards holds one whole
@@ -77,7 +76,7 @@ def merge_memory_bytes(config: Mapping[str, Any], weight_bytes: int, *, adapts_e
     return RUNTIME_BYTES + max(3 * _FP32 * largest, weight_bytes + weight_bytes // 8)
 
 
-def quantize_memory_bytes(config: Mapping[str, Any], *, samples: int, seq_len_tokens: int) -> int:
+def quantize_memory_bytes(config: Mapping[str, object], *, samples: int, seq_len_tokens: int) -> int:
     """Peak host memory of GPTQ in one pass: the sum of everything that is alive at the final save.
 
     Runtime; the bf16 model; a second bf16 copy of its projections (quantized layers stay until the save); the inputs
@@ -90,7 +89,7 @@ def quantize_memory_bytes(config: Mapping[str, Any], *, samples: int, seq_len_to
     return RUNTIME_BYTES + model + activations + _gptq_bytes(shape)
 
 
-def quantize_vram_bytes(config: Mapping[str, Any], *, batch_rows: int, seq_len_tokens: int) -> int:
+def quantize_vram_bytes(config: Mapping[str, object], *, batch_rows: int, seq_len_tokens: int) -> int:
     """Peak VRAM of GPTQ, which has one layer on the GPU at a time: the larger of a layer's turn and the head's.
 
     A layer's turn: its bf16 weights, what a batch leaves in it, the Hessians and work copies as on the host. The
@@ -188,7 +187,7 @@ def serving_peaks(needed: ServerMemory, *, on_gpu: bool) -> dict[str, int]:
     return {"ram_bytes": needed.ram_bytes, "vram_bytes": 0}
 
 
-def kv_bytes_per_token(config: Mapping[str, Any], *, bytes_per_value: int = _BF16) -> int:
+def kv_bytes_per_token(config: Mapping[str, object], *, bytes_per_value: int = _BF16) -> int:
     """A token's keys and values in every layer; those of a usual model where the config does not say."""
     try:
         shape = ModelShape.of(config)
@@ -197,7 +196,7 @@ def kv_bytes_per_token(config: Mapping[str, Any], *, bytes_per_value: int = _BF1
     return 2 * shape.layers * shape.kv_heads * shape.head_dim * bytes_per_value
 
 
-def group_size_for(config: Mapping[str, Any], preferred: int = 128) -> int:
+def group_size_for(config: Mapping[str, object], preferred: int = 128) -> int:
     """The largest of 128, 64, 32 (from `preferred` down) that divides the inputs of every quantized layer.
 
     0 where none does: one scale per output channel then.

@@ -17,7 +17,7 @@ import re
 import struct
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self, TypedDict
 
 from tunesmith.memory.errors import BadInput, StepFailed
 
@@ -28,6 +28,12 @@ _MAX_HEADER_BYTES = 100_000_000
 """The safetensors library's own limit."""
 _BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
 _BYTES |= {"F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1}
+
+
+class _Entry(TypedDict):
+    dtype: str
+    shape: list[int]
+    data_offsets: list[int]
 
 
 class TensorSpec(NamedTuple):
@@ -50,7 +56,7 @@ def read_header(path: Path) -> dict[str, TensorSpec]:
             raise BadInput(f"{path} is not a whole safetensors file ({size} bytes); copy or make it again")
         text = file.read(length)
     try:
-        header: dict[str, Any] = json.loads(text)
+        header: dict[str, _Entry] = json.loads(text)
         header.pop("__metadata__", None)
         end = 8 + length + max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
         specs = {
@@ -72,7 +78,7 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
-def indexed_shards(document: Any, index: Path) -> set[str]:
+def indexed_shards(document: object, index: Path) -> set[str]:
     """The shards that an index names. Raises BadInput for one that lies anywhere but beside it."""
     weight_map = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
@@ -97,7 +103,7 @@ class TensorFileWriter:
         self._next = 0
         self._temporary = path.with_name(f".{path.name}.part")
         self._file = self._temporary.open("wb")
-        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        header: dict[str, object] = {"__metadata__": {"format": "pt"}}
         offset = 0
         for name, spec in self._specs:
             header[name] = {"dtype": spec.dtype, "shape": spec.shape, "data_offsets": [offset, offset + spec.bytes]}

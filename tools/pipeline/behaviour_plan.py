@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.scaffold import HARD_SUITE, NEAR_MISS_SUITE, SUITE
@@ -31,17 +31,16 @@ def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str =
     beside = [str(folder / name) for name in (NEAR_MISS_SUITE, HARD_SUITE) if (folder / name).is_file()]
     suites, sizes = [str(folder / SUITE), *BUNDLED, *beside], _PACES[pace]
     tokens = {"max_tokens": max(96, behaviour.max_tokens)}
-    generate = {
+    generate: dict[str, object] = {
         "behaviour": str(folder),
         "rows": sizes["rows"],
         "near_miss_rows": sizes["near"],
         "rehearsal_rows": sizes["rehearsal"],
         "writer": "teacher" if teacher else "base",
     }
-    steps: list[tuple[str, dict[str, Any]]] = [
+    steps: list[tuple[str, dict[str, object]]] = [
         ("inspect", {}),
         ("base", {"model": model}),
-        *([("base", {"model": teacher, "role": "teacher"})] if teacher else []),
         # Rows come first: some of them, and what a person marks, are the cases whose right answers are known.
         ("generate", generate),
         ("critique", {"suites": suites, "on_leak": "drop", "held_out": sizes["held_out"]}),
@@ -54,6 +53,8 @@ def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str =
         ("evaluate", {"arm": "quantized", **tokens}),
         ("deploy", {"arm": "quantized"}),
     ]
+    if teacher:
+        steps.insert(2, ("base", {"model": teacher, "role": "teacher"}))
     specs = tuple(StepSpec(stage=stage, fields=parse_fields(stage, fields)) for stage, fields in steps)
     plan = ArcPlan(name=behaviour.name, goal=f"{behaviour.when}: {behaviour.what}", steps=specs)
     check_arc(plan, have=())

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tunesmith.tools.core.stage import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,14 +41,14 @@ class Entry:
     words: str = ""
     """A regular expression for how people name it; what they name is put before the driver."""
 
-    def load(self) -> Stage[Any, Any]:
+    def load(self) -> Stage[Request, object]:
         """The stage's declaration."""
-        stage: Stage[Any, Any] = import_module(self.declared_in).STAGE
+        stage: Stage[Request, object] = import_module(self.declared_in).STAGE
         return stage
 
-    def work(self) -> Callable[[Job[Any]], Result]:
+    def work(self) -> Callable[[Job[Request]], Result]:
         """The function that does its work; importing it may load torch and friends, so only workers ask for it."""
-        run: Callable[[Job[Any]], Result] = import_module(self.worked_in).run
+        run: Callable[[Job[Request]], Result] = import_module(self.worked_in).run
         return run
 
 

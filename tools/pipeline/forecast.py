@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import Artifact
@@ -46,7 +45,9 @@ def forecast(ws: Workspace, plan: ArcPlan, *, run: str = "") -> list[Forecast]:
     return prices
 
 
-def _forecast_step(ws: Workspace, stage: str, fields: dict[str, Any], facts: Facts) -> tuple[Forecast, Artifact | None]:
+def _forecast_step(
+    ws: Workspace, stage: str, fields: dict[str, object], facts: Facts
+) -> tuple[Forecast, Artifact | None]:
     """The price of one step, and what it should leave."""
     entry = catalog.BY_NAME[stage]
     declared = entry.load()

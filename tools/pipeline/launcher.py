@@ -13,14 +13,13 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.locks import is_held, lock_file
 from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, STOPPED, Step, Worker
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import KEPT_RESULT
-from tunesmith.tools.core.stage import Gpu, Stage
+from tunesmith.tools.core.stage import Gpu, Request, Stage
 from tunesmith.tools.machine.gpus import pin_environment, trains_on_cpu
 from tunesmith.tools.machine.processes import ProcessId, boot_id, python_module, stop_group
 from tunesmith.tools.pipeline import catalog
@@ -37,7 +36,7 @@ def log_path(store: Store, step: Step) -> Path:
     return store.home / "runs" / step.run / step.id / "worker.log"
 
 
-def worker_environment(stage: Stage[Any, Any], gpus: Sequence[Gpu]) -> dict[str, str]:
+def worker_environment(stage: Stage[Request, object], gpus: Sequence[Gpu]) -> dict[str, str]:
     """What a stage's worker is started with beside its parent's environment: its own, its GPU, or a CPU's allocator."""
     env = {**stage.env, **pin_environment(gpus)}
     if stage.env and (trains_on_cpu() or not gpus):

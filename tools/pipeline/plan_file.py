@@ -6,9 +6,9 @@ import difflib
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.local_paths import FOLDER
@@ -21,7 +21,7 @@ class StepSpec(Frozen):
     """One step of a written plan: the stage, and the fields of its request."""
 
     stage: str
-    fields: dict[str, Any] = Field(default_factory=dict)
+    fields: dict[str, object] = Field(default_factory=dict)
 
 
 class ArcPlan(Frozen):
@@ -41,12 +41,12 @@ def _with_tried_settings(spec: StepSpec, after: Sequence[StepSpec]) -> StepSpec:
     if spec.stage not in catalog.BY_NAME:  # told when its request is read
         return spec
     tried, names = catalog.BY_NAME[spec.stage].load().tries_settings_of
-    fields: Mapping[str, Any] = next((later.fields for later in after if later.stage == tried), {})
+    fields: Mapping[str, object] = next((later.fields for later in after if later.stage == tried), {})
     shared = {name: fields[name] for name in names if name in fields}
     return spec.model_copy(update={"fields": {**shared, **spec.fields}}) if shared else spec
 
 
-def parse_request(stage: str, fields: Mapping[str, Any], *, folder: Path | None = None) -> Request:
+def parse_request(stage: str, fields: Mapping[str, object], *, folder: Path | None = None) -> Request:
     """The frozen request of a stage, its local paths absolute: relative ones start from `folder`, else from here.
 
     Raises BadInput naming each wrong field and the nearest right one.
@@ -55,18 +55,17 @@ def parse_request(stage: str, fields: Mapping[str, Any], *, folder: Path | None 
         raise BadInput(f"no stage {stage!r}; the stages are: {', '.join(catalog.BY_NAME)}")
     model = catalog.BY_NAME[stage].load().request
     try:
-        request: Request = model.model_validate(dict(fields), context={FOLDER: folder or Path.cwd()})
-        return request
+        return model.model_validate(dict(fields), context={FOLDER: folder or Path.cwd()})
     except ValidationError as error:
         raise BadInput(f"{stage}: {'; '.join(_wrong(e, list(model.model_fields)) for e in error.errors())}") from None
 
 
-def parse_fields(stage: str, fields: Mapping[str, Any], *, folder: Path | None = None) -> dict[str, Any]:
+def parse_fields(stage: str, fields: Mapping[str, object], *, folder: Path | None = None) -> dict[str, object]:
     """The given fields, and no other ones, as the stage's request reads them. Raises BadInput as `parse_request`."""
     return parse_request(stage, fields, folder=folder).model_dump(mode="json", include=set(fields))
 
 
-def _wrong(error: Any, known: list[str]) -> str:
+def _wrong(error: ErrorDetails, known: list[str]) -> str:
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, known, 1)
@@ -92,7 +91,7 @@ def load_arc(path: Path) -> ArcPlan:
     return plan
 
 
-def _step_spec(path: Path, number: int, entry: Any) -> dict[str, Any]:
+def _step_spec(path: Path, number: int, entry: object) -> dict[str, object]:
     if isinstance(entry, str):
         entry = {"stage": entry}
     if not isinstance(entry, dict) or "stage" not in entry:

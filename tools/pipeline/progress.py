@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import DECLINED, DONE, Artifact, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.plan_file import StepSpec
 
 
 def done_positions(store: Store, run: str) -> dict[int, Step]:
@@ -19,7 +19,7 @@ def done_positions(store: Store, run: str) -> dict[int, Step]:
     Steps were made in the order of the plan, each attempt after the last; a stage that failed and was planned
     again stands at the same position. A step that was done on what has been made anew since is no longer done.
     """
-    wanted = store.run(run).plan.get("steps", [])
+    wanted = [StepSpec.model_validate(spec) for spec in store.run(run).plan.get("steps", [])]
     found: dict[int, Step] = {}
     position = 0
     for step in store.steps(run):
@@ -32,13 +32,13 @@ def done_positions(store: Store, run: str) -> dict[int, Step]:
     return found
 
 
-def _is_task(step: Step, spec: Mapping[str, Any]) -> bool:
-    if step.stage != spec["stage"]:
+def _is_task(step: Step, spec: StepSpec) -> bool:
+    if step.stage != spec.stage:
         return False
     declared = catalog.BY_NAME[step.stage].load()
     fields = declared.request.model_fields
     return all(
-        step.request.get(name, fields[name].default) == spec["fields"].get(name, fields[name].default)
+        step.request.get(name, fields[name].default) == spec.fields.get(name, fields[name].default)
         for name in declared.told_apart_by
     )
 
@@ -86,7 +86,7 @@ def _beside_newest(store: Store, step: Step) -> list[tuple[Artifact, Artifact]]:
     return [(artifact, newest[artifact.kind]) for artifact in pinned if artifact.kind in newest]
 
 
-def _works_on_newest(stage: str, request: Mapping[str, Any]) -> bool:
+def _works_on_newest(stage: str, request: Mapping[str, object]) -> bool:
     declared = catalog.BY_NAME[stage].load()
     return declared.works_on_newest(declared.request.model_validate(dict(request)))
 

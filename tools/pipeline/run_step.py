@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed, TunesmithError
 from tunesmith.memory.records import DECLINED, DONE, FAILED, RUNNING, WAITING, Step
@@ -209,7 +208,7 @@ def agree(ws: Workspace, step: str, plan: Plan, approver: Approver) -> tuple[str
             step, plan = propose(ws, edited), edited
 
 
-def _edited(plan: Plan, fields: Mapping[str, Any]) -> StepRequest:
+def _edited(plan: Plan, fields: Mapping[str, object]) -> StepRequest:
     before = {name: value for name, value in plan.request.items() if name != "run"}
     return StepRequest(plan.stage, before | dict(fields), plan.run)
 

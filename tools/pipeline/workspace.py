@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol, TypedDict, Unpack
 
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 
-Emit = Callable[..., None]
-"""Called as emit(event name, **data) for everything that a watcher may want to know."""
+
+class EventData(TypedDict, total=False):
+    """What an event may say, whichever it is: the fields of the JSON that a stream prints."""
+
+    run: str
+    step: str
+    stage: str
+    name: str
+    steps: Sequence[object]
+    resumed: bool
+    plan: Plan | Mapping[str, object]
+    plan_hash: str
+    estimated_seconds: float
+    started_at: float | None
+    done: float
+    total: float
+    note: str
+    status: str
+    seconds: float | None
+    peak_rss_bytes: int | None
+    result: Mapping[str, object] | str | None
+    error: str | None
+    decision: str
+    by: str
+    reason: str
+    text: str
+    left_out: list[str]
+    tool: str
+    arguments: Mapping[str, object]
+    quiet: bool
+
+
+class Emit(Protocol):
+    """Takes an event, by its name, for everything that a watcher may want to know."""
+
+    def __call__(self, event: str, /, **data: Unpack[EventData]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +53,7 @@ class StepRequest:
     """One step that somebody asks for; its fields are checked when it is priced."""
 
     stage: str
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, object] = field(default_factory=dict)
     """Of the stage's request, without `run`."""
     run: str = ""
     """Empty: the run that the stage belongs to by itself."""
@@ -43,7 +77,7 @@ class Decision:
 class Edited(Exception):
     """The answer to a plan was neither yes nor no: other values for fields of its request."""
 
-    def __init__(self, fields: Mapping[str, Any]) -> None:
+    def __init__(self, fields: Mapping[str, object]) -> None:
         super().__init__(", ".join(f"{name}={value}" for name, value in fields.items()))
         self.fields = dict(fields)
 

@@ -172,7 +172,7 @@ def evaluation(store: Store, run: str) -> Evaluation:
         answers=answers,
         keys=_key_fields({arm: keys[arm] for arm in arms}),
         repeats=max((a.repeats for by_case in answers.values() for a in by_case.values()), default=1),
-        takes_tools=all((step.result or {}).get("takes_tools", True) for step in baselines[-1:]),
+        takes_tools=all(step.report.get("takes_tools", True) for step in baselines[-1:]),
         advice=prompt_advice(rival, goal_rate(store, rival)) if (rival := net.get("prompted")) else "",
     )
 

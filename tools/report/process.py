@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import re
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,8 +41,8 @@ class Training:
     step: Step
     train: Curve
     validation: Curve
-    settings: dict[str, Any]
-    outcome: dict[str, Any]
+    settings: dict[str, object]
+    outcome: dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ def _training(store: Store, step: Step) -> Training:
         _curve(store, step.id, train),
         _curve(store, step.id, validation),
         {name: step.request[name] for name in _REQUEST_SHOWN if name in step.request},
-        {name: (step.result or {})[name] for name in _RESULT_SHOWN if name in (step.result or {})},
+        {name: step.report[name] for name in _RESULT_SHOWN if name in step.report},
     )
 
 
@@ -228,7 +229,7 @@ def approvals(store: Store, run: str) -> list[Approval]:
     return [_approval(row, json.loads(row["price"])) for row in rows]
 
 
-def _approval(row: Any, price: Mapping[str, Any]) -> Approval:
+def _approval(row: sqlite3.Row, price: Mapping[str, Any]) -> Approval:
     return Approval(
         id=row["approval"],
         step=row["step"],
@@ -267,7 +268,7 @@ def served(store: Store, run: str) -> Served | None:
     if not rows:
         return None
     artifact = Artifact.of(rows[0])
-    result = store.step(artifact.step).result or {}
+    result = store.step(artifact.step).report
     meta = artifact.meta
     of = str(meta.get("serves") or next(iter(artifact.parents), ""))
     server = servers.serving_now(store.home, of)

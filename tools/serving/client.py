@@ -147,7 +147,7 @@ class ChatClient:
                 break
         return ChatResponse(id=request.id, error=error)
 
-    async def _post(self, request: ChatRequest) -> tuple[int, Any]:
+    async def _post(self, request: ChatRequest) -> tuple[int, object]:
         assert self._session is not None, "use `async with ChatClient(...)`"
         async with self._session.post(self._url, json=request.body()) as answer:
             return answer.status, await answer.json(content_type=None)
@@ -178,6 +178,6 @@ def _response(identity: str, document: Any, latency_ms: float) -> ChatResponse:
     )
 
 
-def _message(document: Any) -> str:
+def _message(document: object) -> str:
     error = document.get("error", document) if isinstance(document, dict) else document
     return str(error.get("message", error) if isinstance(error, dict) else error)[:300]

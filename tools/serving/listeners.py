@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from pathlib import Path
 
 from tunesmith.tools.machine.processes import tree
+from tunesmith.tools.serving.spec import LOOPBACK
 
 _LISTENS = "0A"
 _LOOPBACK = "0100007F"
 """127.0.0.1, as the kernel prints it."""
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on this port of the loopback address now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
 
 
 def is_ours(port: int, pid: int) -> bool:

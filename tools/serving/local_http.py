@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import urllib.request
 from collections.abc import Mapping
-from typing import Any
 
 
-def call(url: str, key: str, body: Mapping[str, Any] | None = None, *, timeout_s: float, loader_key: str = "") -> Any:
+def call(
+    url: str, key: str, body: Mapping[str, object] | None = None, *, timeout_s: float, loader_key: str = ""
+) -> object:
     """The answer's JSON, or its text where it is none. Raises OSError, and HTTPError for a status of 400 and more."""
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     if loader_key:

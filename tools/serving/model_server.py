@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.stage import Request
 from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.models.chat_template import template_sha256, tool_parser_of
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, cpu_cache_gib, kv_bytes_per_token
@@ -67,7 +69,7 @@ def rank_served(rank: int) -> int:
 
 @contextmanager
 def bench_server(
-    job: Job[Any],
+    job: Job[Request],
     model: Artifact,
     *,
     adapters_allowed: bool = False,
@@ -98,7 +100,7 @@ def bench_server(
         servers.renew(server)
 
 
-def key_of(server: servers.Server, model: Artifact, suite: Suite, *, max_tokens: int) -> dict[str, Any]:
+def key_of(server: servers.Server, model: Artifact, suite: Suite, *, max_tokens: int) -> dict[str, JsonValue]:
     """The comparability key of answers by `model` on `server`: everything that may change them but the adapter."""
     return {
         **comparability_key(server, weights_sha256=model.sha256),
@@ -108,7 +110,7 @@ def key_of(server: servers.Server, model: Artifact, suite: Suite, *, max_tokens:
     }
 
 
-def comparability_key(server: servers.Server, *, weights_sha256: str) -> dict[str, Any]:
+def comparability_key(server: servers.Server, *, weights_sha256: str) -> dict[str, JsonValue]:
     """What answers of this server are comparable by, but for the adapter, the suite and the sampling."""
     spec, folder = server.spec, Path(server.spec.model_dir)
     shared = spec.model_copy(update={"max_lora_rank": 0})

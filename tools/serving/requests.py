@@ -6,10 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tunesmith.memory.errors import StepFailed
-from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.stats import MAX_ERROR_SHARE
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
@@ -25,11 +23,12 @@ class Tally:
 
 
 def ask(
-    job: Job[Any],
     server: servers.Server,
     requests: Sequence[ChatRequest],
     keep: Callable[[ChatResponse], None],
     tally: Tally,
+    *,
+    concurrency: int,
 ) -> None:
     """Send requests and hand on their answers; those without one are left out. Raises StepFailed for too many."""
     errors: list[str] = []
@@ -44,7 +43,7 @@ def ask(
 
     async def ask_all() -> None:
         async with ChatClient(server.url, server.key) as client:
-            await client.complete_many(requests, concurrency=job.request.concurrency, on_result=take)
+            await client.complete_many(requests, concurrency=concurrency, on_result=take)
 
     started = time.monotonic()
     asyncio.run(ask_all())

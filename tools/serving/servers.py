@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import secrets
-import socket
 import subprocess
 import time
 import urllib.error
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
@@ -25,8 +22,9 @@ from tunesmith.tools.machine.gpus import measure_gpus, server_environment
 from tunesmith.tools.machine.processes import ProcessId, python_module, stop_group
 from tunesmith.tools.machine.vllm_program import kernels_of
 from tunesmith.tools.serving.budget import claimable
-from tunesmith.tools.serving.listeners import is_ours
+from tunesmith.tools.serving.listeners import free_port, is_ours, port_is_free
 from tunesmith.tools.serving.local_http import call
+from tunesmith.tools.serving.server_log import telling_line
 from tunesmith.tools.serving.spec import (
     LOOPBACK,
     ServerSpec,
@@ -40,9 +38,21 @@ LEASE_S = 300.0
 _READY_TIMEOUT_S = 600.0
 _POLL_S = 0.2
 _STARTING_S = 60.0
-# What stands before a line: the process, and where it was logged.
-_LOGGED = re.compile(r"^(\(\w+ pid=\d+\) ?)?([A-Z]+ \d\d-\d\d [\d:]+ \[[^\]]*\] ?)?")
-_NO_CAUSE = ("Engine core initialization failed", "EngineDeadError")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What is recorded of a deployed server beside how it runs; all empty for any other one."""
+
+    artifact: str = ""
+    """The deployment that it belongs to."""
+    arm: str = ""
+    run: str = ""
+    model: str = ""
+    """What requests ask for: the served name, or an adapter's."""
+
+
+_NO_FACTS = ServerFacts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +68,7 @@ class Server:
     record: Path
     log: Path
     engine: str
-    meta: Mapping[str, Any]
+    facts: ServerFacts = _NO_FACTS
     owner: str = ""
     """The step that started it, or who else did."""
     loader_key: str = field(default="", repr=False)
@@ -91,23 +101,6 @@ class Server:
     def key(self) -> str:
         """The API key."""
         return self.key_file.read_text()
-
-
-def port_is_free(port: int) -> bool:
-    """Whether a server could listen on this port of the loopback address now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 def list_servers(home: Path, *, role: str | None = None) -> list[Server]:
@@ -144,19 +137,25 @@ def _read(record: Path) -> Server | None:
         record=record,
         log=Path(data["log"]),
         engine=data.get("engine", ""),
-        meta=data.get("meta", {}),
+        facts=_facts(data.get("meta", {})),
         owner=data.get("owner", ""),
         loader_key=data.get("loader_key", ""),
         gpu=data.get("env", {}).get("CUDA_VISIBLE_DEVICES", ""),
     )
 
 
-def _named(me: ProcessId) -> dict[str, Any]:
+def _named(me: ProcessId) -> dict[str, object]:
     named = {"pid": me.pid, "pid_started": me.started, "boot_id": me.boot_id, "pid_ticks": me.ticks}
     return {**named, "host": me.host, "pid_namespace": me.namespace}
 
 
-def _place(data: Mapping[str, Any]) -> tuple[str, str]:
+def _facts(recorded: Mapping[str, object]) -> ServerFacts:
+    """As another version may have written them."""
+    known = ServerFacts.__dataclass_fields__
+    return ServerFacts(**{name: str(value) for name, value in recorded.items() if name in known})
+
+
+def _place(data: Mapping[str, object]) -> tuple[str, str]:
     return str(data.get("host", "")), str(data.get("pid_namespace", ""))
 
 
@@ -179,7 +178,7 @@ def deployed(home: Path) -> list[Server]:
 
 def serving_now(home: Path, artifact: str) -> Server | None:
     """The server that serves this artifact to users now."""
-    return next((server for server in deployed(home) if server.meta.get("artifact") == artifact), None)
+    return next((server for server in deployed(home) if server.facts.artifact == artifact), None)
 
 
 def deployed_on(home: Path, port: int) -> bool:
@@ -228,10 +227,10 @@ def start(
     """
     if port and not port_is_free(port):
         raise BadInput(f"port {port} is in use by another program; choose another, or port=0 for a free one")
-    port = port or _free_port()
+    port = port or free_port()
     argv, env = _command(spec, port)
     record = home / "servers" / f"{_next_number(home)}-{spec.hash[:8]}.json"
-    data: dict[str, Any] = {
+    data: dict[str, object] = {
         "program": str(Path(vllm).absolute()) if "/" in vllm else vllm,  # it starts in a folder of its own
         "argv": argv,
         "env": env,
@@ -258,7 +257,7 @@ def start(
         stop_group(me)
         _forget(record)
         raise
-    version, kernels = _get(server, "/version")["version"], kernels_of(vllm)
+    version, kernels = _call(server, "/version")["version"], kernels_of(vllm)
     return _update(server, engine=f"vllm {version}, {kernels}" if kernels else f"vllm {version}")
 
 
@@ -304,36 +303,33 @@ def _wait_ready(
     raise StepFailed(f"vLLM was not ready after {timeout_s:.0f} s; its log is {log}")
 
 
-def telling_line(log: Path) -> str:
-    """The last line of a server's log that names an error and its cause, else its last line.
-
-    vLLM's engine is a child process: it tells the cause first, and its parent then says only that it failed.
-    """
-    told = [_LOGGED.sub("", line).rstrip() for line in log.read_text(errors="replace").splitlines()]
-    lines = [line for line in told if line.strip()]
-    # A traceback's frames are indented, and may name errors that nobody raised.
-    errors = [line for line in lines if "Error" in line and "Traceback" not in line and not line[0].isspace()]
-    causes = [line for line in errors if not any(word in line for word in _NO_CAUSE)]
-    return (causes or errors or lines or ["its log is empty"])[-1].strip()[-300:]
-
-
 def healthy(server: Server) -> bool:
     """Whether the server answers, under our key and with our model: another program on the port is not even asked."""
     if not is_ours(server.port, server.pid):
         return False
     try:
-        names = [model["id"] for model in _get(server, "/v1/models")["data"]]
+        names = _model_names(server)
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return server.model in names
 
 
-def _get(server: Server, path: str) -> Any:
-    return _call(server, path, None, timeout_s=5)
+def _model_names(server: Server) -> list[str]:
+    """What it serves now. Raises OSError, and ValueError for an answer that names nothing."""
+    listed = _call(server, "/v1/models").get("data")
+    if not isinstance(listed, list):
+        raise ValueError(f"{server.url} lists no models")
+    return [str(model["id"]) for model in listed]
 
 
-def _call(server: Server, path: str, body: Mapping[str, Any] | None, *, timeout_s: float) -> Any:
-    return call(server.url + path, server.key, body, timeout_s=timeout_s)
+def _call(
+    server: Server, path: str, body: Mapping[str, object] | None = None, *, timeout_s: float = 5
+) -> Mapping[str, object]:
+    """The JSON object that it answers with. Raises OSError, and ValueError for anything else."""
+    answer = call(server.url + path, server.key, body, timeout_s=timeout_s)
+    if not isinstance(answer, dict):
+        raise ValueError(f"{server.url}{path} answered with {str(answer)[:100]!r}")
+    return answer
 
 
 def renew(server: Server) -> None:
@@ -342,7 +338,7 @@ def renew(server: Server) -> None:
         server.record.with_suffix(".lease").touch()
 
 
-def _update(server: Server, **changes: Any) -> Server:
+def _update(server: Server, **changes: object) -> Server:
     data = {**json.loads(server.record.read_text()), **changes}
     atomic_write(server.record, json.dumps(data, indent=1), mode=0o600)
     updated = _read(server.record)
@@ -350,9 +346,9 @@ def _update(server: Server, **changes: Any) -> Server:
     return updated
 
 
-def promote(server: Server, **meta: Any) -> Server:
+def promote(server: Server, facts: ServerFacts = _NO_FACTS) -> Server:
     """Make a bench server the deployed one: its lease no longer ends."""
-    return _update(server, role=DEPLOYED, meta=meta)
+    return _update(server, role=DEPLOYED, meta=asdict(facts))
 
 
 def load_adapter(server: Server, name: str, folder: Path) -> None:
@@ -360,7 +356,7 @@ def load_adapter(server: Server, name: str, folder: Path) -> None:
 
     A name that is loaded already is left as it is: name an adapter by its artifact.
     """
-    if name in [model["id"] for model in _get(server, "/v1/models")["data"]]:
+    if name in _model_names(server):
         return
     try:
         adapter = {"lora_name": name, "lora_path": str(folder)}
@@ -374,7 +370,9 @@ def load_adapter(server: Server, name: str, folder: Path) -> None:
 def template_tokens(server: Server, messages: list[dict[str, str]]) -> list[int]:
     """Token ids that the server's own chat template makes of a conversation, ready for an answer."""
     body = {"model": server.model, "messages": messages, "add_generation_prompt": True}
-    tokens: list[int] = _call(server, "/tokenize", body, timeout_s=60)["tokens"]
+    tokens = _call(server, "/tokenize", body, timeout_s=60)["tokens"]
+    if not isinstance(tokens, list):
+        raise ValueError(f"{server.url} answered without tokens")
     return tokens
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, SERVED_SEQUENCES
@@ -110,9 +110,9 @@ def lora_of(spec: ServerSpec) -> str:
 
 def precision_of(model_dir: Path) -> str:
     """How a model folder stores its weights: a dtype such as bfloat16, or the quantization and its bits."""
-    config: dict[str, Any] = json.loads((model_dir / "config.json").read_text())
+    config = json.loads((model_dir / "config.json").read_text())
     if quantization := config.get("quantization_config"):
-        groups: list[dict[str, Any]] = list(quantization.get("config_groups", {}).values())
+        groups = list(quantization.get("config_groups", {}).values())
         weights = (groups[0].get("weights") or {}) if groups else {}
         bits = f" {weights['num_bits']} bits" if "num_bits" in weights else ""
         return f"{quantization.get('quant_method', 'quantized')}{bits}"

@@ -319,13 +319,13 @@ def _dataset(rows: list[TokenRow]) -> Any:
 
 
 def _fingerprint(base_dir: Path, rows_path: Path, settings: LoraSettings) -> str:
-    manifest = read_manifest(base_dir) or {}
+    manifest = read_manifest(base_dir)
     decided: dict[str, Any] = {
         **asdict(settings),
         "save_steps": 0,
         "loss": "two means",
         "rows": sha256_file(rows_path),
-        "base": manifest.get("sha256", ""),
+        "base": manifest["sha256"] if manifest else "",
     }
     if not settings.micro_batch:
         del decided["micro_batch"]  # checkpoints from before there was one go on

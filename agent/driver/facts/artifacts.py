@@ -127,7 +127,7 @@ def curve(asked: Asked) -> Answer:
 def curve_lines(asked: Asked, step: Step) -> list[str]:
     """What the losses of one training were."""
     losses, validation = asked.store.metrics(step.id, "loss"), asked.store.metrics(step.id, "validation_loss")
-    result = step.result or {}
+    result = step.report
     before = result.get("validation_loss_before", validation[0][1] if validation else None)
     after = result.get("validation_loss", validation[-1][1] if validation else None)
     lines = []

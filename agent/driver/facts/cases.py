@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
 
 from rich.console import RenderableType
 
@@ -145,14 +144,15 @@ def _case_lines(one: EvalResult, questions: Mapping[str, str], among: int) -> li
 
 
 def _calls(one: EvalResult) -> str:
-    named = [call.get("function", {}) for call in one.tool_calls if isinstance(call, dict)]
-    return "; ".join(f"calls {call.get('name')}, arguments {call.get('arguments')}" for call in named)
+    calls = [call.get("function") for call in one.tool_calls if isinstance(call, dict)]
+    named = [function for function in calls if isinstance(function, dict)]
+    return "; ".join(f"calls {function.get('name')}, arguments {function.get('arguments')}" for function in named)
 
 
 def _reason(one: EvalResult) -> str:
     if one.error:
         return f"error: {one.error}"
-    return next((f"{a.get('type')}: {a.get('reason')}" for a in one.assertions if not a.get("passed")), "")
+    return next((f"{a.type}: {a.reason}" for a in one.assertions if not a.passed), "")
 
 
 def _page(chosen: Sequence[EvalResult], questions: Mapping[str, str]) -> RenderableType:
@@ -249,7 +249,7 @@ def _read(path: str) -> Mapping[str, str]:
     return {case.case_id: _last_words(case.messages) for case in suite.cases}
 
 
-def _last_words(messages: Sequence[Mapping[str, Any]]) -> str:
+def _last_words(messages: Sequence[Mapping[str, object]]) -> str:
     said = [str(message.get("content", "")) for message in messages if message.get("role") == "user"]
     return said[-1].partition("ticket:")[2].strip() or said[-1] if said else ""
 

@@ -76,7 +76,7 @@ def verdict_lines(store: Store, run: Run) -> list[str]:
     )
     general = [f"{s.arm} {s.passed} of {s.judged}" for s in held if s.block == "general"]
     claims = [
-        str((step.result or {}).get("claim_sentence", ""))
+        str(step.report.get("claim_sentence", ""))
         for step in store.steps(run.id, status=DONE)
         if step.arm == tuned[-1].arm
     ]

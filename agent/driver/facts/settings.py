@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.console import RenderableType
 
@@ -106,11 +105,11 @@ def _resolved(store: Store, step: Step, field: str) -> str:
     return f"That is {', '.join(one for one in told if one)}." if told[0] else ""
 
 
-def _default(stage: str, field: str) -> Any:
+def _default(stage: str, field: str) -> object:
     return catalog.BY_NAME[stage].load().request.model_fields[field].get_default(call_default_factory=True)
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(clip(_file_name(one), 160) for one in value) or "none"
     if isinstance(value, bool):
@@ -118,7 +117,7 @@ def _plain(value: Any) -> str:
     return clip(value if value != "" else "empty (as usual)", 120)
 
 
-def _file_name(value: Any) -> str:
+def _file_name(value: object) -> str:
     return str(value).rsplit("/runs/", 1)[-1]
 
 
@@ -161,9 +160,9 @@ def _all(asked: Asked) -> Answer:
     return Answer((f"{run.id} differs from the defaults in {len(chosen)} settings: {clip(told, 600)}.",), page)
 
 
-def values(store: Store, run: Run) -> dict[str, Any]:
+def values(store: Store, run: Run) -> dict[str, object]:
     """`stage.field` → value of the newest finished step of each stage."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for step in store.steps(run.id, status=DONE):
         name = f"{step.stage} {step.arm}" if step.stage == "evaluate" else step.stage
         found |= {f"{name}.{field}": value for field, value in step.request.items() if field not in ("run", "arm")}
@@ -207,12 +206,12 @@ def _edits_before(store: Store, step: Step) -> list[str]:
     return found
 
 
-def _planned(run: Run, stage: str, name: str) -> list[dict[str, Any]]:
+def _planned(run: Run, stage: str, name: str) -> list[dict[str, object]]:
     planned = [spec.get("fields", {}) for spec in run.plan.get("steps", []) if spec.get("stage") == stage]
     return [fields for fields in planned if name in fields]
 
 
-def _as_read(stage: str, fields: Mapping[str, Any], name: str) -> Any:
+def _as_read(stage: str, fields: Mapping[str, object], name: str) -> object:
     """A planned field as the stage's request reads it: a plan that was changed in words holds `8` as text."""
     from tunesmith.tools.pipeline.plan_file import parse_fields
 

@@ -146,7 +146,7 @@ _TOLD: dict[str, tuple[str, ...]] = {
 
 
 def _outcome(step: Step) -> str:
-    result = step.result or {}
+    result = step.report
     found = []
     for name in _TOLD.get(step.stage, ()):
         if result.get(name) not in (None, ""):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from tunesmith.agent.driver.understanding.entities import Sentence
 from tunesmith.agent.driver.understanding.fields import pattern_of
@@ -75,7 +74,7 @@ class Order:
     """A step that is to be carried out, once it was priced and agreed to."""
 
     stage: str
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, object] = field(default_factory=dict)
     run: str = ""
     again: bool = False
     """Whether it is to be as it was before, where nothing else was said."""
@@ -198,7 +197,7 @@ def _stage(text: str) -> str:
     return later[0] if len(later) == 1 and len(text.split()) <= 16 else ""
 
 
-def _model(s: Sentence, text: str) -> dict[str, Any]:
+def _model(s: Sentence, text: str) -> dict[str, object]:
     """Which model a download means: a hub id, a folder, the bundled ones."""
     if path := re.search(r"(?<!\S)(?:~|\.{1,2})?/[\w./~-]+", s.said):
         return {"model": path[0].rstrip(".,;")}

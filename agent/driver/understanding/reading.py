@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from tunesmith.agent.driver.understanding.entities import Sentence
 from tunesmith.agent.driver.understanding.query import Query
 
 
-def query(kind: str, s: Sentence, **more: Any) -> Query:
+def query(kind: str, s: Sentence, **more: object) -> Query:
     """A question of a kind, about the run and the step that the sentence names."""
     given = {"run": s.run, "step": s.step, **more}
     return Query.model_validate(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Literal, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -17,7 +17,7 @@ from tunesmith.agent.driver.number_words import SPELT, value_of
 from tunesmith.agent.driver.understanding.fields import known_fields, pattern_of
 from tunesmith.tools.pipeline import catalog
 
-Value = Any
+Value = object
 _DIGITS = r"\d[\d,]*(?:\.\d+)?(?:e[-−+]?\d+)?|\.\d+"
 _NUMBER = re.compile(
     rf"(?<![\w.])(?P<digits>(?:(?<=[\s=:])[-−](?=[\d.]))?(?:{_DIGITS}))\s*(?P<unit>k|m|%|thousand|million|"
@@ -95,7 +95,7 @@ def _as_typed(value: str, info: FieldInfo) -> Value:
 
 
 def _kind(info: FieldInfo) -> str:
-    annotation: Any = info.annotation
+    annotation: object = info.annotation
     if get_origin(annotation) is Literal:
         return "choice"
     if annotation is bool:

@@ -26,6 +26,7 @@ from tunesmith.tools.pipeline import launcher
 from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step, run_step
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.listeners import free_port
 from tunesmith.tools.suites.grading.embedding import model_folder
 
 STUB, RUN = str(FIXTURES / "stub_chat.py"), "r1"
@@ -177,7 +178,7 @@ def test_the_settings_name_a_judge_and_the_plan_stores_which_it_was(ws: Workspac
 
 
 def test_an_endpoint_of_the_settings_judges_and_the_arms_server_stays(ws: Workspace) -> None:
-    port = servers._free_port()
+    port = free_port()
     argv = [STUB, "--served-model-name", "judge-big", "--host", "127.0.0.1", "--port", str(port)]
     endpoint = subprocess.Popen([sys.executable, *argv])
     try:

@@ -95,7 +95,7 @@ def serve(ws: Workspace, made: Artifact) -> Server:
     server = servers.start(
         ws.store.home, bench_spec(made), vllm=str(ws.vllm), log_path=ws.store.home / "vllm.log", owner="s0"
     )
-    return servers.promote(server, artifact=made.id, arm="quantized", model=served_name(made))
+    return servers.promote(server, servers.ServerFacts(made.id, "quantized", model=served_name(made)))
 
 
 @pytest.mark.parametrize("fault", ["broken", "silent"])
@@ -140,7 +140,7 @@ def test_a_kill_while_the_earlier_deployment_is_let_go_leaves_the_new_one_in_ser
     assert pid
 
     def in_service() -> list[str]:
-        return [server.meta["artifact"] for server in servers.deployed(ws.store.home)]
+        return [server.facts.artifact for server in servers.deployed(ws.store.home)]
 
     try:
         until(lambda: "asking it" in ws.store.step(step).note, 60)
@@ -170,7 +170,7 @@ def test_a_deployment_that_was_never_recorded_is_what_a_rollback_leaves(ws: Work
     run = ws.store.new_run("test")
     model(ws, run, "first")
     second = model(ws, run, "second")
-    servers.promote(serve(ws, second), artifact="a99", arm="quantized", model="unrecorded")
+    servers.promote(serve(ws, second), servers.ServerFacts("a99", "quantized", model="unrecorded"))
     assert previous_deployment(ws.store).meta["serves"] == second.id
 
 

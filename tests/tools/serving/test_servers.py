@@ -20,7 +20,9 @@ from tests.fixtures.stub_chat import ENGINE_FAILED
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.machine.vllm_program import kernels_of
 from tunesmith.tools.serving import servers, spec
+from tunesmith.tools.serving.listeners import port_is_free
 from tunesmith.tools.serving.model_server import comparability_key
+from tunesmith.tools.serving.server_log import telling_line
 from tunesmith.tools.serving.servers import Server
 from tunesmith.tools.serving.spec import ServerSpec
 
@@ -168,12 +170,12 @@ def test_a_server_that_ends_early_is_told_with_its_own_reason_and_leaves_nothing
 def test_the_engines_own_error_is_told_and_not_its_parents(tmp_path: Path, cause: str) -> None:
     log = tmp_path / "vllm.log"
     log.write_text(ENGINE_FAILED.format(cause=cause))
-    assert servers.telling_line(log) == cause
+    assert telling_line(log) == cause
     died = "(APIServer pid=7) vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue."
     log.write_text(f"{ENGINE_FAILED.format(cause=cause)}{died}\n")
-    assert servers.telling_line(log) == cause
+    assert telling_line(log) == cause
     log.write_text(f"INFO starting\n{died}\n")
-    assert "EngineDeadError" in servers.telling_line(log), "it is all there is"
+    assert "EngineDeadError" in telling_line(log), "it is all there is"
 
 
 def test_a_taken_port_is_refused_before_anything_starts(home: Path, model: Path) -> None:
@@ -219,7 +221,7 @@ def test_an_equal_server_is_adopted_and_another_one_replaces_it(home: Path, mode
 
 
 def test_a_deployed_server_is_not_replaced_by_a_measurement(home: Path, model: Path) -> None:
-    deployed = servers.promote(start(home, spec_of(model)), artifact="a7")
+    deployed = servers.promote(start(home, spec_of(model)), servers.ServerFacts("a7"))
     servers.ensure(home, spec_of(model, max_num_seqs=8), vllm=STUB, log_path=home / "log", owner="s2")
     assert servers.deployed(home) == [deployed] and servers.healthy(deployed)
 
@@ -242,12 +244,12 @@ def test_a_record_whose_pid_belongs_to_another_process_is_no_server(home: Path, 
 
 
 def test_a_server_stays_on_the_books_when_the_clock_is_set(home: Path, model: Path) -> None:
-    server = servers.promote(start(home, spec_of(model)), artifact="a7")
+    server = servers.promote(start(home, spec_of(model)), servers.ServerFacts("a7"))
     record = json.loads(server.record.read_text())
     server.record.write_text(json.dumps({**record, "pid_started": record["pid_started"] - 3600}))
     assert [found.id for found in servers.deployed(home)] == [server.id]
     servers.stop_all(home)
-    assert servers.port_is_free(server.port)
+    assert port_is_free(server.port)
 
 
 def test_a_record_of_an_earlier_version_is_still_a_server(home: Path, model: Path) -> None:
@@ -272,7 +274,7 @@ def test_stopping_leaves_no_process_no_listener_and_no_key(home: Path, model: Pa
     processes = tree(server)
     assert len(processes) >= 3  # its parent, vllm, and vllm's engine
     servers.stop(server)
-    assert gone(processes) and servers.port_is_free(server.port)
+    assert gone(processes) and port_is_free(server.port)
     assert list((home / "servers").iterdir()) == []
 
 
@@ -282,7 +284,7 @@ def test_a_server_whose_lease_ran_out_stops_by_itself(home: Path, model: Path, m
     processes = tree(server)
     until(lambda: servers.renew(server) is not None, 3.0)  # renewed all along, so it still stands after its lease
     assert servers.healthy(server)
-    assert until(lambda: gone(processes), 15.0) and servers.port_is_free(server.port)
+    assert until(lambda: gone(processes), 15.0) and port_is_free(server.port)
 
 
 def test_a_lease_does_not_run_out_when_the_clock_is_set(home: Path, model: Path) -> None:
