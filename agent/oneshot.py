@@ -16,12 +16,12 @@ from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.driver import turn_errors
 from tunesmith.agent.driver.chat import Cancelled, Chat, Reply
 from tunesmith.agent.driver.endpoint import Driver, DriverMissing, Endpoint, driver_name, model_of
-from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import ApprovalPending, StepFailed, TunesmithError
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import visible
 from tunesmith.tools.pipeline import executor
-from tunesmith.tools.pipeline.plan_file import ArcPlan
+from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.run_step import run_step
 from tunesmith.tools.pipeline.workspace import Approver, StepRequest, Workspace
 
@@ -58,11 +58,11 @@ class _Turn:
 
     def hold(self, prompt: str) -> int:
         """Answer one prompt; 0. Raises what the step that it started, or the call that it ended with, came to."""
-        desk = Desk(
+        deps = TurnDeps(
             ws=self.ws,
             approver=self.approver,
             show=self.out.console.print,
-            start_arc=self._carry_out,
+            start_pipeline=self._carry_out,
             follow=True,
             agreed_before=isinstance(self.approver, YesApprover),
             endpoint=self._endpoint,
@@ -70,14 +70,14 @@ class _Turn:
             code_first=self.driver.chosen.routing,
             driver_name=driver_name(self.driver.chosen),
         )
-        self.chat = Chat(desk)
+        self.chat = Chat(deps)
         if line := self.chat.open_description():
             self.out.say(line)
         future = self.chat.begin(prompt, lambda: model_of(self._endpoint()), lambda sentence: None)
-        self._tell(desk, future)
-        wrong = turn_errors.of_turn(desk)
-        if desk.draft is not None and wrong is None:
-            self._carry_out(desk.draft)
+        self._tell(deps, future)
+        wrong = turn_errors.of_turn(deps)
+        if deps.draft is not None and wrong is None:
+            self._carry_out(deps.draft)
         if self._pending:
             raise self._pending
         if self._failed:
@@ -86,12 +86,12 @@ class _Turn:
             raise wrong
         return 0
 
-    def _tell(self, desk: Desk, future: Future[Reply]) -> None:
+    def _tell(self, deps: TurnDeps, future: Future[Reply]) -> None:
         """Tell the answer. A driver that broke off behind a failed step or a refused gate hides neither."""
         try:
             reply = self._wait(future)
         except StepFailed as broken:
-            if not turn_errors.is_lasting(turn_errors.of_turn(desk)):
+            if not turn_errors.is_lasting(turn_errors.of_turn(deps)):
                 raise
             self.out.say(str(broken))
             return
@@ -120,10 +120,10 @@ class _Turn:
         except Cancelled:
             raise KeyboardInterrupt from None
 
-    def _carry_out(self, plan: ArcPlan) -> str:
+    def _carry_out(self, plan: PipelinePlan) -> str:
         """Carry out a whole plan here and now; what the driver is told of it."""
         try:
-            run = executor.run_arc(self.ws, plan, self.approver)
+            run = executor.run_pipeline(self.ws, plan, self.approver)
         except ApprovalPending as pending:
             self._pending = pending
             return f"not started: {pending}"

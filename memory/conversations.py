@@ -103,21 +103,21 @@ class Conversations:
             elif role == _ASSISTANT and newest:
                 turns[newest.number] = Turn(newest.number, newest.at, newest.prompt, content, newest.messages)
             elif role == _MESSAGES:
-                held = json.loads(content)
-                if turn := turns.get(held["turn"]):
-                    turns[turn.number] = Turn(turn.number, turn.at, turn.prompt, turn.reply, tuple(held["messages"]))
+                entry = json.loads(content)
+                if turn := turns.get(entry["turn"]):
+                    turns[turn.number] = Turn(turn.number, turn.at, turn.prompt, turn.reply, tuple(entry["messages"]))
             elif role == _DRAFT:
                 drafts[json.loads(content)["turn"]] = json.loads(content)["plan"]
             elif role == _DESCRIPTION:
-                held = json.loads(content)
-                descriptions.pop(held["turn"], None)
-                descriptions[held["turn"]] = held["said"]
+                entry = json.loads(content)
+                descriptions.pop(entry["turn"], None)
+                descriptions[entry["turn"]] = entry["said"]
             elif role == _UNDO:
-                for kept in (turns, drafts, descriptions):
-                    kept.pop(int(content), None)
+                for entries in (turns, drafts, descriptions):
+                    entries.pop(int(content), None)
             elif role == _SUMMARY and not whole:
                 summary, turns = content, {}
-        draft, description = (next(reversed(kept.values()), None) for kept in (drafts, descriptions))
+        draft, description = (next(reversed(entries.values()), None) for entries in (drafts, descriptions))
         return Conversation(conversation, tuple(turns.values()), summary, draft, description)
 
     def _write(self, conversation: str, role: str, content: str) -> int:

@@ -148,10 +148,10 @@ def verify(folder: Path, sha256: str | None = None) -> Manifest:
     manifest = read_manifest(folder)
     if manifest is None:
         raise StepFailed(f"{folder} has no manifest: it was never finished; run the step that makes it again")
-    found = {path.relative_to(folder).as_posix() for path in _files_below(folder)}
+    present = {path.relative_to(folder).as_posix() for path in _files_below(folder)}
     recorded = manifest["files"]
-    if found != set(recorded):
-        odd = sorted(found ^ set(recorded))
+    if present != set(recorded):
+        odd = sorted(present ^ set(recorded))
         raise StepFailed(f"{folder} changed since it was sealed: {odd[0]} was added or is missing; make it again")
     for name, entry in recorded.items():
         path = folder / name

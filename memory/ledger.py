@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound
-from tunesmith.memory.locks import Held, is_held, lock_file, take
+from tunesmith.memory.locks import Held, is_locked, lock_file, take
 from tunesmith.memory.records import (
     APPROVED,
     DECLINED,
@@ -185,7 +185,7 @@ class Ledger(StoreFile):
         own = step in self._starting
         with self.write() as conn:
             row = conn.execute("SELECT status FROM steps WHERE step = ?", (step,)).fetchone()
-            starting = row["status"] == APPROVED and not own and is_held(lock_file(self.home, f"{step}-start"))
+            starting = row["status"] == APPROVED and not own and is_locked(lock_file(self.home, f"{step}-start"))
             if row["status"] in (RUNNING, DONE) or starting:
                 raise BadInput(_decided_elsewhere(step, row["status"]))
             conn.execute("UPDATE steps SET status = ?, approval = NULL WHERE step = ?", (PLANNED, step))

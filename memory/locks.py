@@ -76,7 +76,7 @@ def carrying_out(home: Path, run: str) -> Iterator[None]:
         os.close(fd)
 
 
-def is_held(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Whether any process holds the lock now; looking may make another `take` wait for a moment, never fail."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

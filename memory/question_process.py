@@ -22,7 +22,7 @@ _START_S = 20.0
 """Starting Python may take long on a busy machine; it is not the question's fault."""
 
 
-def ask_apart(
+def ask_in_process(
     path: Path,
     sql: str,
     *,
@@ -37,16 +37,16 @@ def ask_apart(
     text = json.dumps(request)  # a lone surrogate stays an escape
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, cwd="/", text=True) as child:
         try:
-            said, _ = child.communicate(text, timeout=deadline_s + _START_S)
+            output, _ = child.communicate(text, timeout=deadline_s + _START_S)
         except subprocess.TimeoutExpired:
-            said = ""
+            output = ""
         finally:
             child.kill()
-    if not said:
+    if not output:
         raise BadInput(
             f"the question took more than {deadline_s:g} s or {_MEMORY_BYTES >> 20} MB; narrow it, or add LIMIT"
         )
-    answer = json.loads(said)
+    answer = json.loads(output)
     if "refused" in answer:
         raise BadInput(answer["refused"])
     return Answer(tuple(answer["columns"]), tuple(tuple(row) for row in answer["rows"]), answer["truncated"])
@@ -64,12 +64,12 @@ def main() -> None:
             deadline_s=request["deadline_s"],
             only=request["only"],
         )
-        said = {"columns": answer.columns, "rows": answer.rows, "truncated": answer.truncated}
+        document = {"columns": answer.columns, "rows": answer.rows, "truncated": answer.truncated}
     except BadInput as error:
-        said = {"refused": str(error)}
+        document = {"refused": str(error)}
     except MemoryError:
         return  # an empty answer says so
-    json.dump(said, sys.stdout)
+    json.dump(document, sys.stdout)
 
 
 def _limit(deadline_s: float) -> None:

@@ -163,7 +163,7 @@ class Store(Ledger):
 
     def rows(self, step: str, *, verdict: str | None = None) -> list[TrainingRow]:
         """Rows of a generating step, in the order they were written."""
-        found = self.read(
+        records = self.read(
             "SELECT * FROM rows WHERE step = ?1 AND (?2 IS NULL OR verdict = ?2) ORDER BY id", step, verdict
         )
         return [
@@ -176,7 +176,7 @@ class Store(Ledger):
                 split=r["split"],
                 verdict=_verdict(r),
             )
-            for r in found
+            for r in records
         ]
 
 

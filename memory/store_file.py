@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from tunesmith.memory import migrations
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import make_private, sync_folder
-from tunesmith.memory.locks import is_held, lock_file
+from tunesmith.memory.locks import is_locked, lock_file
 from tunesmith.memory.records import RUNNING
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class StoreFile:
     def _refuse_while_at_work(self) -> None:
         """A worker of the version that made the file goes on writing into it: its table must stay as it knows it."""
         for row in self._conn.execute("SELECT * FROM steps WHERE status = ?", (RUNNING,)).fetchall():
-            if is_held(lock_file(self.home, row["step"])) or _may_live(dict(row)):
+            if is_locked(lock_file(self.home, row["step"])) or _may_live(dict(row)):
                 raise BadInput(
                     f"{self.path} is of an earlier version, and its step {row['step']} ({row['stage']}, pid "
                     f"{row['pid']}) is at work; it is brought up to date once that has ended or was stopped"

@@ -73,8 +73,8 @@ def read_edit(text: str, plan: Plan) -> dict[str, object]:
     unclear = [word for word in around.lower().split() if word not in _AROUND_PAIRS]
     if not pairs or unclear or "run" in dict(pairs):
         example = next((f"{name}={value}" for name, value in plan.request.items() if name != "run"), "field=value")
-        told = "run" if "run" in dict(pairs) else around or text.strip()
-        raise BadInput(f"{told!r} sets nothing in this step; write such as {example}, or yes, or why not")
+        target = "run" if "run" in dict(pairs) else around or text.strip()
+        raise BadInput(f"{target!r} sets nothing in this step; write such as {example}, or yes, or why not")
     request = catalog.BY_NAME[plan.stage].load().request
     return of_words(shlex.join(f"{name}={value}" for name, value in pairs), request)
 

@@ -41,7 +41,7 @@ class Explanation(TypedDict):
 
 def document(ws: Workspace, run: str) -> Explanation:
     """The findings in the documented shape. Raises NotFound for an unknown run."""
-    found: list[FindingShape] = [
+    shapes: list[FindingShape] = [
         {
             "kind": one.kind,
             "says": one.says,
@@ -50,7 +50,7 @@ def document(ws: Workspace, run: str) -> Explanation:
         }
         for one in findings(ws.store, run)
     ]
-    return {"run": run, "findings": found}
+    return {"run": run, "findings": shapes}
 
 
 def _next(ws: Workspace, run: str, proposal: Proposal) -> ProposalShape:
@@ -70,16 +70,16 @@ def estimated_seconds(ws: Workspace, run: str, proposal: Proposal) -> float | No
         return None
 
 
-def view(found: Explanation) -> RenderableType:
+def view(explanation: Explanation) -> RenderableType:
     """The same for a terminal."""
     lines: list[RenderableType] = []
-    for one in found["findings"]:
+    for one in explanation["findings"]:
         lines.append(render.plain(f"{one['kind']}: {one['says']}"))
         if isinstance(cases := one["evidence"].get("cases"), list) and cases:
             lines.append(render.plain(f"  cases: {', '.join(map(str, cases[:12]))}"))
         if proposed := one["next"]:
             fields = " ".join(f"{name}={value}" for name, value in proposed["fields"].items())
             cost = proposed["estimated_seconds"]
-            told = f", about {duration(cost)}" if cost is not None else ""
-            lines.append(render.plain(f"  next: {proposed['stage']} {fields} ({proposed['why']}{told})"))
+            price = f", about {duration(cost)}" if cost is not None else ""
+            lines.append(render.plain(f"  next: {proposed['stage']} {fields} ({proposed['why']}{price})"))
     return Group(*lines) if lines else "the records say nothing yet"

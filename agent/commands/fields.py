@@ -48,14 +48,14 @@ def of_flags(args: argparse.Namespace, model: type[BaseModel]) -> dict[str, obje
 
 def of_words(words: str, model: type[BaseModel]) -> dict[str, object]:
     """The fields in `lora_rank=8 epochs=2`; a bare name means true. Raises BadInput."""
-    found: dict[str, object] = {}
+    fields: dict[str, object] = {}
     for word in split_words(words):
         name, equals, value = word.removeprefix("--").partition("=")
         name = name.replace("-", "_")
         sequence = name in model.model_fields and _is_sequence(model.model_fields[name])
         text: object = value.split(",") if sequence and not value.startswith("[") else value
-        found[name] = _value(model, name, text) if equals else "true"
-    return found
+        fields[name] = _value(model, name, text) if equals else "true"
+    return fields
 
 
 def split_words(words: str) -> list[str]:

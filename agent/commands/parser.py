@@ -78,7 +78,7 @@ def build(chosen: str | None = None) -> Parser:
     _consent(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     _stages(commands, chosen)
-    _arcs(commands)
+    _pipelines(commands)
     _suites(commands)
     _history(commands)
     _serving(commands)
@@ -126,7 +126,7 @@ def _stages(commands: _Commands, chosen: str | None) -> None:
             add_flags(parser, entry.load().request)
 
 
-def _arcs(commands: _Commands) -> None:
+def _pipelines(commands: _Commands) -> None:
     demo = _add(commands, "demo", "the whole arc on the bundled model and behaviour")
     demo.add_argument("--fast", action="store_true", help="fewer rows and cases; still every stage")
     _consent(demo)

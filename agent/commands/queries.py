@@ -21,7 +21,7 @@ from tunesmith.agent.commands.summary import summarise, summary_view, write_run_
 from tunesmith.agent.commands.terminal import escaped_json, escaped_xml, json_text
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.question_process import ask_apart
+from tunesmith.memory.question_process import ask_in_process
 from tunesmith.memory.questions import show_run
 from tunesmith.memory.records import APPROVED, DONE, PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
@@ -42,9 +42,11 @@ def suite(args: argparse.Namespace, out: Output) -> int:
     from tunesmith.tools.suites.grading.embedding import local_embedder
 
     if args.action == "check":
-        found = loading.check_suites([Path(name) for name in args.files])
-        rows = [[case.case_id, case.block, ", ".join(case.assertions)] for case in found.cases]
-        out.document(asdict(found), Group(render.rows_table(["case", "block", "assertions"], rows), _explained(found)))
+        checked = loading.check_suites([Path(name) for name in args.files])
+        rows = [[case.case_id, case.block, ", ".join(case.assertions)] for case in checked.cases]
+        out.document(
+            asdict(checked), Group(render.rows_table(["case", "block", "assertions"], rows), _explained(checked))
+        )
         return 0
     outputs = Path(args.outputs) if args.outputs else None
     if args.format:
@@ -59,30 +61,30 @@ def suite(args: argparse.Namespace, out: Output) -> int:
     return 0
 
 
-def _explained(found: CheckedSuite) -> Text:
+def _explained(checked: CheckedSuite) -> Text:
     """What a suite asks for and measures, in a few lines."""
-    blocks = ", ".join(f"{count} {block}" for block, count in found.blocks.items())
+    blocks = ", ".join(f"{count} {block}" for block, count in checked.blocks.items())
     lines = [
-        f"{len(found.cases)} cases ({blocks}), {found.requests} requests an arm",
-        *_clustered(found),
-        "assertions: " + (", ".join(f"{count} {kind}" for kind, count in found.types.items()) or "none"),
-        *(f"{kind} asks {_ROLES[role]}" for kind, role in found.asks.items()),
-        *_restricted(found.cases),
-        *([f"tools offered: {', '.join(found.tools)}"] if found.tools else []),
-        *([f"metrics: {', '.join(found.metrics)}"] if found.metrics else []),
-        *(f"{name} = {value}" for name, value in found.derived_metrics.items()),
-        f"sha256 {found.sha256}",
+        f"{len(checked.cases)} cases ({blocks}), {checked.requests} requests an arm",
+        *_clustered(checked),
+        "assertions: " + (", ".join(f"{count} {kind}" for kind, count in checked.types.items()) or "none"),
+        *(f"{kind} asks {_ROLES[role]}" for kind, role in checked.asks.items()),
+        *_restricted(checked.cases),
+        *([f"tools offered: {', '.join(checked.tools)}"] if checked.tools else []),
+        *([f"metrics: {', '.join(checked.metrics)}"] if checked.metrics else []),
+        *(f"{name} = {value}" for name, value in checked.derived_metrics.items()),
+        f"sha256 {checked.sha256}",
     ]
     return Text("\n".join(lines))
 
 
-def _clustered(found: CheckedSuite) -> list[str]:
+def _clustered(checked: CheckedSuite) -> list[str]:
     """Which blocks hold several cases of one seed row."""
     return [
-        f"{found.blocks[block]} {block} cases are made from {rows} seed rows (metadata.seed_row): a comparison has "
+        f"{checked.blocks[block]} {block} cases are made from {rows} seed rows (metadata.seed_row): a comparison has "
         f"{rows} independent ones"
-        for block, rows in found.seed_rows.items()
-        if rows < found.blocks[block]
+        for block, rows in checked.seed_rows.items()
+        if rows < checked.blocks[block]
     ]
 
 
@@ -91,8 +93,8 @@ def _restricted(cases: Sequence[CheckedCase]) -> list[str]:
     counts = Counter(", ".join(case.arms) for case in cases if set(case.arms) < set(ARMS))
     lines = [f"{count} cases are asked only of the arms {arms}" for arms, count in counts.items()]
     rivals = sum("select-best" in kind for case in cases for kind in case.assertions)
-    told = f"{rivals} select-best: such a case is asked only where two arms answer beside each other"
-    return [*lines, *([told] if rivals else [])]
+    line = f"{rivals} select-best: such a case is asked only where two arms answer beside each other"
+    return [*lines, *([line] if rivals else [])]
 
 
 _ROLES = {
@@ -163,7 +165,7 @@ def runs(args: argparse.Namespace, settings: Settings, store: Store, out: Output
         shown = show_run(store, args.run)
         out.document(shown, render.run_table(shown))
     elif args.action == "sql":
-        answer = ask_apart(store.path, args.query)
+        answer = ask_in_process(store.path, args.query)
         document = {
             "columns": answer.columns,
             "rows": [dict(zip(answer.columns, row, strict=True)) for row in answer.rows],
@@ -210,10 +212,10 @@ def jobs(args: argparse.Namespace, settings: Settings, store: Store, out: Output
         store.announce([step.id])
         out.document(job_line(step), render.step_end(step))
         return 0
-    found = [job_line(step) for status in (RUNNING, APPROVED, PLANNED) for step in store.steps(status=status)]
+    lines = [job_line(step) for status in (RUNNING, APPROVED, PLANNED) for step in store.steps(status=status)]
     columns = ["step", "run", "stage", "status", "done", "total", "note", "eta_seconds", "plan_hash"]
-    rows = [[str(line[c])[:12] if c == "plan_hash" else line[c] for c in columns] for line in found]
-    out.document({"jobs": found}, render.rows_table(columns, rows) if found else "no step runs, and none waits")
+    rows = [[str(line[c])[:12] if c == "plan_hash" else line[c] for c in columns] for line in lines]
+    out.document({"jobs": lines}, render.rows_table(columns, rows) if lines else "no step runs, and none waits")
     return 0
 
 
@@ -269,10 +271,10 @@ def serve(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
         words = f"stopped {len(stopped)} of tunesmith's servers" if stopped else "nothing was served"
         out.document({"stopped": stopped}, words)
         return 0
-    found = served_models.status(store)
+    lines = served_models.status(store)
     columns = ["role", "url", "model", "healthy", "pid", "run", "artifact", "key_file"]
-    rows = [[line[column] for column in columns] for line in found]
-    out.document({"servers": found}, render.rows_table(columns, rows) if found else "nothing is served")
+    rows = [[line[column] for column in columns] for line in lines]
+    out.document({"servers": lines}, render.rows_table(columns, rows) if lines else "nothing is served")
     return 0
 
 
@@ -300,8 +302,8 @@ def explain(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     from tunesmith.agent.commands.explain import document, view
     from tunesmith.tools.pipeline.workspace import Workspace
 
-    found = document(Workspace(store, settings.vllm, out.emit, settings.vllm_from), store.run(args.run).id)
-    out.document(found, view(found))
+    explanation = document(Workspace(store, settings.vllm, out.emit, settings.vllm_from), store.run(args.run).id)
+    out.document(explanation, view(explanation))
     return 0
 
 
@@ -309,9 +311,9 @@ def doctor(args: argparse.Namespace, settings: Settings, store: Store, out: Outp
     """`doctor`: this machine, the versions that are installed, the vllm that was found, the driver tried out."""
     from tunesmith.agent.doctor import examine, examine_driver, examined_view
 
-    found = examine(settings)
-    found["driver"] = examine_driver(settings, start=args.driver)
-    out.document(found, examined_view(found))
+    examination = examine(settings)
+    examination["driver"] = examine_driver(settings, start=args.driver)
+    out.document(examination, examined_view(examination))
     return 0
 
 

@@ -23,7 +23,7 @@ def recover(store: Store) -> list[str]:
             lines.append(f"ended while nobody watched: {render.step_end(step).plain}")
     for run in store.runs():
         if run.status == RUNNING:
-            lines += _settle(store, run)
+            lines += _resolve_approved(store, run)
     if (store.home / "servers").is_dir():
         from tunesmith.agent.commands.served_models import stop_orphans
 
@@ -31,7 +31,7 @@ def recover(store: Store) -> list[str]:
     return lines
 
 
-def _settle(store: Store, run: Run) -> list[str]:
+def _resolve_approved(store: Store, run: Run) -> list[str]:
     """A run that nobody carries out any more stands where its newest step stands."""
     steps = store.steps(run.id)
     idle_s = time.time() - max((step.finished_at or step.created_at for step in steps), default=run.created_at)

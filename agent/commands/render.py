@@ -259,8 +259,8 @@ def controls_table(evidence: Evidence) -> RenderableType:
         rows += [[f"{evidence.arm}, its own answers", target.passed[evidence.arm], target.judged, part]]
         rows += [["base", target.passed["base"], target.judged, ""]]
     if shuffle := controls.shuffle:
-        told = f"{shuffle.lowest} to {shuffle.highest} in {shuffle.orders} orders"
-        rows.append([f"{evidence.arm}, shuffled among the cases", shuffle.passed, shuffle.cases, told])
+        spread = f"{shuffle.lowest} to {shuffle.highest} in {shuffle.orders} orders"
+        rows.append([f"{evidence.arm}, shuffled among the cases", shuffle.passed, shuffle.cases, spread])
     if constant := controls.constant:
         rows.append(["best constant answer", constant.passed, constant.cases, " ".join(constant.answer.split())[:60]])
     rows.append(["prompted base", *(controls.prompted or ("–", "–")), "" if controls.prompted else "not run"])
@@ -268,8 +268,8 @@ def controls_table(evidence: Evidence) -> RenderableType:
     if controls.repeat:
         tables.append(plain(f"the base asked twice: {controls.repeat.flips} of {controls.repeat.cases} verdicts flip"))
     if controls.triggers:
-        found = controls.triggers
-        tables.append(plain(f"ordinary messages in the target's form: {len(found.triggered)} of {found.cases}"))
+        triggers = controls.triggers
+        tables.append(plain(f"ordinary messages in the target's form: {len(triggers.triggered)} of {triggers.cases}"))
     if evidence.openings > 1:
         tables.append(plain(f"the blind cases were asked of {evidence.openings} models of this run by now"))
     return Group(*tables, plain(f"claim for {evidence.arm}: {evidence.claim.sentence}"))
@@ -288,9 +288,9 @@ def passed_text(score: BlockScore, *, of: bool = False) -> str:
 
     Errors are no failures: they are outside the number that it passed some of, and told beside it.
     """
-    told = f"{score.passed} of {score.judged}" if of or score.judged < score.cases else f"{score.passed}"
+    text = f"{score.passed} of {score.judged}" if of or score.judged < score.cases else f"{score.passed}"
     share = "" if score.rate is None else f" ({score.rate:.0%})"
-    return told + share + (f", {score.errors} error{'s' if score.errors > 1 else ''}" if score.errors else "")
+    return text + share + (f", {score.errors} error{'s' if score.errors > 1 else ''}" if score.errors else "")
 
 
 def rates_table(blocks: Mapping[str, Mapping[str, BlockScore]]) -> RenderableType:
@@ -299,8 +299,8 @@ def rates_table(blocks: Mapping[str, Mapping[str, BlockScore]]) -> RenderableTyp
     rows = []
     for block, scores in blocks.items():
         cases = next(iter(scores.values())).cases
-        told = [passed_text(scores[arm]) if arm in scores else "–" for arm in arms]
-        rows.append([block, cases, *told])
+        cells = [passed_text(scores[arm]) if arm in scores else "–" for arm in arms]
+        rows.append([block, cases, *cells])
     return rows_table(["block", "cases", *arms], rows)
 
 
@@ -311,5 +311,5 @@ def hop_line(compared: Comparison) -> Text:
         f"{name} {block.verdict} (+{block.fail_to_pass} −{block.pass_to_fail}, {p_value(block.p_value)})"
         for name, block in compared.blocks.items()
     ]
-    told = "; ".join(parts) if compared.comparable else f"not comparable: {', '.join(compared.differs_in)}"
-    return plain(f"{a} → {b}: {told}")
+    verdicts = "; ".join(parts) if compared.comparable else f"not comparable: {', '.join(compared.differs_in)}"
+    return plain(f"{a} → {b}: {verdicts}")

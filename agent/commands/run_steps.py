@@ -21,7 +21,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import visible
 from tunesmith.tools.pipeline import catalog, executor, plan_file
 from tunesmith.tools.pipeline.forecast import Forecast
-from tunesmith.tools.pipeline.plan_file import ArcPlan
+from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.run_step import run_pending, run_step
 from tunesmith.tools.pipeline.workspace import Approver, StepRequest, Workspace
 
@@ -111,17 +111,17 @@ def demo(args: argparse.Namespace, settings: Settings, store: Store, out: Output
     return whole(demo_plan(fast=args.fast), args, settings, store, out)
 
 
-def demo_plan(*, fast: bool) -> ArcPlan:
+def demo_plan(*, fast: bool) -> PipelinePlan:
     """The bundled plan."""
     with as_file(files("tunesmith.prompts") / "demo" / ("plan-fast.yaml" if fast else "plan.yaml")) as path:
-        return plan_file.load_arc(path)
+        return plan_file.load_pipeline(path)
 
 
 def run(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """`tunesmith run`: a written plan, or the rest of one."""
     if not args.plan and not args.resume:
         raise BadInput("run needs a PLAN.yaml, or --resume RUN to go on with one")
-    plan = plan_file.load_arc(Path(args.plan)) if args.plan else None
+    plan = plan_file.load_pipeline(Path(args.plan)) if args.plan else None
     if args.resume:
         stored = stored_plan(store, args.resume)
         if plan is not None and plan != stored:
@@ -130,26 +130,26 @@ def run(args: argparse.Namespace, settings: Settings, store: Store, out: Output)
     return whole(plan, args, settings, store, out)
 
 
-def stored_plan(store: Store, run: str) -> ArcPlan | None:
+def stored_plan(store: Store, run: str) -> PipelinePlan | None:
     """The written plan that a run follows; None where it was made stage by stage. Raises NotFound."""
     record = store.run(run)
-    return ArcPlan.model_validate(record.plan) if record.plan.get("steps") else None
+    return PipelinePlan.model_validate(record.plan) if record.plan.get("steps") else None
 
 
 def plan_or_rest(
-    ws: Workspace, plan: ArcPlan | None, run: str | None, approver: Approver, show_prices: executor.ShowPrices
+    ws: Workspace, plan: PipelinePlan | None, run: str | None, approver: Approver, show_prices: executor.ShowPrices
 ) -> str:
     """Carry out a plan, or what is left of a run: of its plan, else its half-done step. The run's id."""
     if plan is not None:
-        return executor.run_arc(ws, plan, approver, resume_run=run, show_prices=show_prices)
+        return executor.run_pipeline(ws, plan, approver, resume_run=run, show_prices=show_prices)
     assert run is not None
     executor.go_on(ws, run, approver).done()
     return run
 
 
 def whole(
-    plan: ArcPlan | None, args: argparse.Namespace, settings: Settings, store: Store, out: Output,
-    *, beside: Mapping[str, Any] | None = None,
+    plan: PipelinePlan | None, args: argparse.Namespace, settings: Settings, store: Store, out: Output,
+    *, beside: Mapping[str, object] | None = None,
 ) -> int:  # fmt: skip
     """Carry out a plan, then tell what came of it: always a `done` event, and a report where there is one to write.
 
@@ -159,7 +159,7 @@ def whole(
     known = getattr(args, "resume", None)
     before = {r.id for r in store.runs()}
     exit_code = 1
-    told: dict[str, Any] = dict(beside or {})
+    told: dict[str, object] = dict(beside or {})
     try:
         known = plan_or_rest(ws, plan, known, approver_of(args), partial(_show_prices, out))
         exit_code = 0
@@ -180,7 +180,7 @@ def whole(
     return exit_code
 
 
-def _show_prices(out: Output, plan: ArcPlan, prices: Sequence[Forecast]) -> None:
+def _show_prices(out: Output, plan: PipelinePlan, prices: Sequence[Forecast]) -> None:
     """The price of the whole plan, before its first step; every step is priced again when its turn comes."""
     seconds = sum(price.estimate.seconds for price in prices if price.estimate)
     priced = [{"stage": p.stage, "estimated_seconds": p.estimate.seconds if p.estimate else None} for p in prices]
@@ -194,7 +194,7 @@ def _goes_on(store: Store, step: str) -> str:
     return "interrupted; nothing is at work"
 
 
-def _conclude(store: Store, run: str | None, exit_code: int, out: Output, told: Mapping[str, Any]) -> None:
+def _conclude(store: Store, run: str | None, exit_code: int, out: Output, told: Mapping[str, object]) -> None:
     if run is None:
         out.done(exit_code, {"run": None, "status": "failed"})
         if not out.stream:

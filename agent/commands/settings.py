@@ -125,7 +125,7 @@ def _find_vllm(environ: Mapping[str, str], home: Path) -> tuple[str | None, str]
         if named:
             program = find_vllm(str(folder / Path(named).expanduser()) if "/" in named else named)
             return (program, source) if program else (None, f"{source} names {named}, which is not a program")
-    found = find_vllm(None)
-    if found is None:
+    program = find_vllm(None)
+    if program is None:
         return None, "nowhere"
-    return found, "beside the project" if ".venv-serve" in found else "PATH"
+    return program, "beside the project" if ".venv-serve" in program else "PATH"

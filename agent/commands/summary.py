@@ -107,11 +107,11 @@ def comparisons(store: Store, run: str) -> list[Comparison]:
     arms = Evaluations.of(store, run).arms
     pairs = [("base", arm) for arm in arms if arm != "base" and "base" in arms]
     pairs += [pair for pair in chain_pairs(arms) if pair[0] != "base"]
-    found = []
+    compared = []
     for a, b in pairs:
         with contextlib.suppress(TunesmithError):  # a suite that cannot be read any more
-            found.append(compare_run(store, run, a, b))
-    return found
+            compared.append(compare_run(store, run, a, b))
+    return compared
 
 
 def claims(store: Store, run: str) -> list[Evidence]:

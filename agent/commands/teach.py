@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from rich.console import Group, RenderableType
 
@@ -23,7 +22,7 @@ from tunesmith.tools.data.scaffold import REHEARSAL, SUITE, write_behaviour
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.pipeline.behaviour_plan import plan_for
 from tunesmith.tools.pipeline.forecast import check_ahead
-from tunesmith.tools.pipeline.plan_file import ArcPlan
+from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Workspace
 
 _WRITER = "bundled-driver"
@@ -83,7 +82,7 @@ def _folder(spec: Spec, path: Path, parent: Path) -> Path:
     return write_behaviour(spec, parent)
 
 
-def document(spec: Spec, said: frozenset[str], folder: Path, plan: ArcPlan) -> dict[str, Any]:
+def document(spec: Spec, said: frozenset[str], folder: Path, plan: PipelinePlan) -> dict[str, object]:
     """The behaviour and its plan, as `--json` prints them."""
     return {
         "behaviour": spec.name,

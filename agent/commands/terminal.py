@@ -32,9 +32,9 @@ def json_text(value: object, *, indent: int | None = None, default: Callable[[ob
 
 def escaped_json(document: str) -> str:
     """The same JSON with such characters escaped; they can stand in its strings alone."""
-    return HIDDEN.sub(lambda found: json.dumps(found[0])[1:-1], document)
+    return HIDDEN.sub(lambda match: json.dumps(match[0])[1:-1], document)
 
 
 def escaped_xml(document: str) -> str:
     """The same XML with such characters as references."""
-    return HIDDEN.sub(lambda found: f"&#x{ord(found[0]):X};", document)
+    return HIDDEN.sub(lambda match: f"&#x{ord(match[0]):X};", document)

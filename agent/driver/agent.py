@@ -38,15 +38,15 @@ from tunesmith.agent.driver import routing, turn_errors
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.endpoint import NotYetStarted, is_gone, model_of
 from tunesmith.agent.driver.state_summary import (
-    STANDS,
+    STATE_HEADING,
     called_outright,
-    moment_of,
     routed_tools,
-    state_card,
+    routing_context,
+    state_summary,
     visible_tools,
 )
 from tunesmith.agent.driver.tools import failed, toolset
-from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import ApprovalPending
 
 TURNS_SENT = 3
@@ -63,7 +63,7 @@ _MAX_TOKENS = 400
 _ROUTED_MAX_TOKENS = 160
 
 
-def instructions(ctx: RunContext[Desk]) -> str:
+def instructions(ctx: RunContext[TurnDeps]) -> str:
     """The driver's instructions: the same words in every request, so that a server computes them once."""
     return _text("voice.md" if ctx.deps.routed else "driver.md")
 
@@ -73,11 +73,11 @@ def _text(name: str) -> str:
     return (files("tunesmith.prompts") / name).read_text()
 
 
-def build_agent(model: Model | None) -> Agent[Desk, str]:
+def build_agent(model: Model | None) -> Agent[TurnDeps, str]:
     """The driver on a model."""
     return Agent(
         model,
-        deps_type=Desk,
+        deps_type=TurnDeps,
         output_type=str,
         instructions=instructions,
         toolsets=[toolset()],
@@ -87,8 +87,8 @@ def build_agent(model: Model | None) -> Agent[Desk, str]:
     )
 
 
-def _hooks() -> Hooks[Desk]:
-    hooks: Hooks[Desk] = Hooks()
+def _hooks() -> Hooks[TurnDeps]:
+    hooks: Hooks[TurnDeps] = Hooks()
     hooks.on.prepare_tools(_few_tools)
     hooks.on.model_request(_routed)
     hooks.on.before_model_request(_short_request)
@@ -98,64 +98,64 @@ def _hooks() -> Hooks[Desk]:
     return hooks
 
 
-async def _few_tools(ctx: RunContext[Desk], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
-    desk = ctx.deps
-    if not desk.tools:
-        of_this_moment = routed_tools if desk.routed else visible_tools
-        desk.tools = frozenset(of_this_moment(desk.store, desk.current_run(), desk.draft, desk.prompt))
-        if open_interview(desk.store.home):
-            desk.tools = frozenset({"describe_behaviour", "look_up", "inspect", *called_outright(desk.prompt)})
-    shown = desk.tools | _followers(desk)
+async def _few_tools(ctx: RunContext[TurnDeps], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
+    deps = ctx.deps
+    if not deps.tools:
+        tools_for = routed_tools if deps.routed else visible_tools
+        deps.tools = frozenset(tools_for(deps.store, deps.current_run(), deps.draft, deps.prompt))
+        if open_interview(deps.store.home):
+            deps.tools = frozenset({"describe_behaviour", "look_up", "inspect", *called_outright(deps.prompt)})
+    shown = deps.tools | _followers(deps)
     return [tool for tool in tool_defs if tool.name in shown]
 
 
-def _followers(desk: Desk) -> set[str]:
+def _followers(deps: TurnDeps) -> set[str]:
     """With a yes given beforehand the plan that this turn proposed is started in this turn."""
-    return {"start_plan"} if desk.agreed_before else set()
+    return {"start_plan"} if deps.agreed_before else set()
 
 
 async def _routed(
-    ctx: RunContext[Desk], *, request_context: ModelRequestContext, handler: WrapModelRequestHandler
+    ctx: RunContext[TurnDeps], *, request_context: ModelRequestContext, handler: WrapModelRequestHandler
 ) -> ModelResponse:
     """The first request of a turn chooses the tool; those after it, and words without a tool, are shown none."""
-    desk = ctx.deps
-    if desk.say_next and (desk.routed or is_gone(request_context.model)):
-        said, desk.say_next = desk.say_next, ""
-        return ModelResponse([TextPart(said)], model_name=request_context.model.model_name)
-    request_context = await _brought_back(request_context, desk)
-    if not desk.routed:
+    deps = ctx.deps
+    if deps.say_next and (deps.routed or is_gone(request_context.model)):
+        text, deps.say_next = deps.say_next, ""
+        return ModelResponse([TextPart(text)], model_name=request_context.model.model_name)
+    request_context = await _brought_back(request_context, deps)
+    if not deps.routed:
         return await handler(request_context)
     if _is_prompt(request_context.messages[-1]):
         tools = request_context.model_request_parameters.function_tools
         try:
-            call = await routing.choose(request_context.model, desk.prompt, moment_of(desk), tools)
+            call = await routing.choose(request_context.model, deps.prompt, routing_context(deps), tools)
         except routing.CannotRoute as error:
-            desk.routed = not error.lasting
-            few = {"describe_behaviour", *visible_tools(desk.store, desk.current_run(), desk.draft, desk.prompt)}
+            deps.routed = not error.lasting
+            few = {"describe_behaviour", *visible_tools(deps.store, deps.current_run(), deps.draft, deps.prompt)}
             return await handler(_showing(request_context, [tool for tool in tools if tool.name in few]))
         if call is not None:
-            desk.calls = [*desk.calls, _brief_call(call)]
+            deps.calls = [*deps.calls, _brief_call(call)]
             return ModelResponse([call], model_name=request_context.model.model_name)
-        request_context = _small_talk(request_context, desk)
+        request_context = _small_talk(request_context, deps)
     return await handler(_showing(request_context, []))
 
 
-async def _brought_back(request_context: ModelRequestContext, desk: Desk) -> ModelRequestContext:
+async def _brought_back(request_context: ModelRequestContext, deps: TurnDeps) -> ModelRequestContext:
     """With the driver started again where it gave way for a step of this turn. Raises what keeps it from starting."""
-    model = desk.returned or request_context.model
-    if desk.start_driver and isinstance(model, NotYetStarted):
-        model = desk.returned = await desk.start_driver()
-    if desk.endpoint and is_gone(model):
-        model = desk.returned = model_of(await asyncio.to_thread(desk.endpoint))
+    model = deps.returned or request_context.model
+    if deps.start_driver and isinstance(model, NotYetStarted):
+        model = deps.returned = await deps.start_driver()
+    if deps.endpoint and is_gone(model):
+        model = deps.returned = model_of(await asyncio.to_thread(deps.endpoint))
     return replace(request_context, model=model)
 
 
-def _small_talk(request_context: ModelRequestContext, desk: Desk) -> ModelRequestContext:
+def _small_talk(request_context: ModelRequestContext, deps: TurnDeps) -> ModelRequestContext:
     """Words about nothing in the store: the newest two turns, and where things stand in half a line instead of ten."""
     *before, newest = last_turns(request_context.messages, 2)
     assert isinstance(newest, ModelRequest)
-    said = UserPromptPart(f"{desk.prompt}\n\n({STANDS}: {moment_of(desk).state}.)")
-    return replace(request_context, messages=[*before, replace(newest, parts=[said])])
+    part = UserPromptPart(f"{deps.prompt}\n\n({STATE_HEADING}: {routing_context(deps).state}.)")
+    return replace(request_context, messages=[*before, replace(newest, parts=[part])])
 
 
 def _showing(request_context: ModelRequestContext, tools: list[ToolDefinition]) -> ModelRequestContext:
@@ -167,22 +167,22 @@ def _showing(request_context: ModelRequestContext, tools: list[ToolDefinition]) 
 
 
 def _brief_call(call: ToolCallPart) -> str:
-    said = [str(value) for value in call.args_as_dict().values() if value not in (None, "") and len(str(value)) < 24]
-    return " ".join([call.tool_name, *said])
+    values = [str(value) for value in call.args_as_dict().values() if value not in (None, "") and len(str(value)) < 24]
+    return " ".join([call.tool_name, *values])
 
 
-async def _short_request(ctx: RunContext[Desk], request_context: ModelRequestContext) -> ModelRequestContext:
+async def _short_request(ctx: RunContext[TurnDeps], request_context: ModelRequestContext) -> ModelRequestContext:
     """Only the last turns, their tool results shortened, and the state card behind the newest words."""
-    desk = ctx.deps
-    card = state_card(desk.store, desk.current_run(), desk.draft)
-    desk.note(card)
-    turns = _ROUTED_TURNS_SENT if desk.routed else TURNS_SENT
-    characters = _ROUTED_RESULT_SENT_CHARACTERS if desk.routed else _RESULT_SENT_CHARACTERS
+    deps = ctx.deps
+    state = state_summary(deps.store, deps.current_run(), deps.draft)
+    deps.note(state)
+    turns = _ROUTED_TURNS_SENT if deps.routed else TURNS_SENT
+    characters = _ROUTED_RESULT_SENT_CHARACTERS if deps.routed else _RESULT_SENT_CHARACTERS
     messages = last_turns(request_context.messages, turns + 1)
     newest = max((i for i, message in enumerate(messages) if _is_prompt(message)), default=0)
     sent = [_shortened(message, characters) if i < newest else message for i, message in enumerate(messages)]
     if sent and _is_prompt(sent[newest]):
-        sent[newest] = _with_card(sent[newest], card)
+        sent[newest] = _with_state(sent[newest], state)
     return replace(request_context, messages=sent)
 
 
@@ -219,10 +219,10 @@ def _shortened_part(part: ToolReturnPart[object], characters: int) -> ToolReturn
     return replace(part, content=text[:characters] + " …") if len(text) > characters else part
 
 
-def _with_card(message: ModelMessage, card: str) -> ModelMessage:
+def _with_state(message: ModelMessage, state: str) -> ModelMessage:
     assert isinstance(message, ModelRequest)
     parts = [
-        replace(part, content=f"{part.content}\n\n({STANDS}. {'; '.join(card.splitlines())}.)")
+        replace(part, content=f"{part.content}\n\n({STATE_HEADING}. {'; '.join(state.splitlines())}.)")
         if isinstance(part, UserPromptPart)
         else part
         for part in message.parts
@@ -235,7 +235,7 @@ _FENCED = re.compile(r"```(?:json|tool_call|xml)?\s*(?:<tool_call>)?\s*(\{.*?\})
 
 
 async def _call_in_text(
-    ctx: RunContext[Desk], *, request_context: ModelRequestContext, response: ModelResponse
+    ctx: RunContext[TurnDeps], *, request_context: ModelRequestContext, response: ModelResponse
 ) -> ModelResponse:
     """Small models write a tool call as plain JSON now and then: taken for the call that it is."""
     texts = [part for part in response.parts if isinstance(part, TextPart)]
@@ -277,7 +277,7 @@ def looks_like_a_call(text: str) -> bool:
 
 
 async def _no_loop(
-    ctx: RunContext[Desk],
+    ctx: RunContext[TurnDeps],
     *,
     call: ToolCallPart,
     tool_def: object,
@@ -285,24 +285,24 @@ async def _no_loop(
     handler: Callable[[dict[str, Any]], Awaitable[object]],
 ) -> object:
     """The same call with the same result is not carried out for ever."""
-    desk = ctx.deps
+    deps = ctx.deps
     key = f"{call.tool_name}({json.dumps(call.args_as_dict(), sort_keys=True, default=str)})"
-    last, times = desk.seen_calls.get(key, ("", 0))
+    last, times = deps.seen_calls.get(key, ("", 0))
     if times >= _SAME_RESULT_LIMIT:
         raise ToolFailed(f"{call.tool_name} was called {times} times with the same result; answer the user now")
     result = await handler(args)
-    turn_errors.went_well(desk, call.tool_name)
-    desk.seen_calls[key] = (str(result), times + 1 if str(result) == last or not times else 1)
+    turn_errors.went_well(deps, call.tool_name)
+    deps.seen_calls[key] = (str(result), times + 1 if str(result) == last or not times else 1)
     return result
 
 
 async def _told_to_the_model(
-    ctx: RunContext[Desk], *, call: ToolCallPart, tool_def: object, args: object, error: Exception
+    ctx: RunContext[TurnDeps], *, call: ToolCallPart, tool_def: object, args: object, error: Exception
 ) -> object:
     if isinstance(error, ApprovalPending):
         raise error
-    told = failed(error)
+    failure = failed(error)
     ctx.deps.say_next = ""
     turn_errors.went_wrong(ctx.deps, call.tool_name, error)
-    ctx.deps.note(told.message)
-    raise told from error
+    ctx.deps.note(failure.message)
+    raise failure from error

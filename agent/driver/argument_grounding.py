@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from tunesmith.agent.driver.number_words import SPELT, value_of
+from tunesmith.agent.driver.number_words import NUMBER_WORD, value_of
 
 _NUMBER = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?(?:e[-−+]?\d+)?|\.\d+)\s*(k|m|%)?(?![a-z])", re.IGNORECASE)
 _FACTOR = {"k": 1e3, "m": 1e6, "%": 0.01}
@@ -24,7 +24,7 @@ _NAMED = {
 """Field → how people name it beside its number."""
 _FIELD_OR_NUMBER = re.compile(
     "|".join(rf"(?P<{field}>\b(?:{name})\b)" for field, name in _NAMED.items())
-    + rf"|(?P<number>{_NUMBER.pattern}|{SPELT.pattern})",
+    + rf"|(?P<number>{_NUMBER.pattern}|{NUMBER_WORD.pattern})",
     re.IGNORECASE,
 )
 _TO = re.compile(r"\s*[=:]\s*|\s+(?:(?:of|to|is|at|be|should be)\s+)?", re.IGNORECASE)
@@ -44,13 +44,13 @@ _RUN_ID = re.compile(rf"\b(?:r#?|run #|run (?=\d+\b(?!{_COUNTED})))(\d+)\b", re.
 _RUN_TIME = re.compile(r"\b(yesterday|today|this morning|(?:last|this) week)", re.IGNORECASE)
 
 
-def as_said(arguments: Mapping[str, object], words: str) -> dict[str, object]:
+def grounded(arguments: Mapping[str, object], words: str) -> dict[str, object]:
     """The arguments without the numbers that `words` do not hold."""
-    said = set(numbers(words))
+    spoken = set(numbers(words))
     return {
         name: value
         for name, value in arguments.items()
-        if _number(value) is None or any(_same(_number(value), number) for number in said)
+        if _number(value) is None or any(_same(_number(value), number) for number in spoken)
     }
 
 
@@ -59,7 +59,7 @@ def numbers(words: str) -> Iterator[float]:
     for match in _NUMBER.finditer(words):
         yield float(match[1].replace(",", "").replace("−", "-")) * _FACTOR.get((match[2] or "").lower(), 1.0)
         yield float(match[1].replace(",", "").replace("−", "-"))
-    for match in SPELT.finditer(words):
+    for match in NUMBER_WORD.finditer(words):
         yield value_of(match)
 
 
@@ -80,18 +80,18 @@ def named_outright(words: str) -> dict[str, float]:
 
 def _pairs(words: str) -> tuple[dict[str, list[float]], int]:
     """Every field with the numbers beside its name, and how many numbers stand beside none."""
-    found: dict[str, list[float]] = {}
+    values: dict[str, list[float]] = {}
     left_over, waiting = 0, None
     for token in _FIELD_OR_NUMBER.finditer(words):
         if waiting is not None and (pair := _pair(waiting, token, words)):
-            field, said = pair
-            found.setdefault(field, []).append(next(numbers(said)))
+            field, number = pair
+            values.setdefault(field, []).append(next(numbers(number)))
             waiting = None
             continue
         left_over += waiting is not None and _counts(waiting)
         waiting = token
     left_over += waiting is not None and _counts(waiting)
-    return found, left_over
+    return values, left_over
 
 
 def _pair(one: re.Match[str], two: re.Match[str], words: str) -> tuple[str, str] | None:
@@ -123,12 +123,12 @@ def _same(one: float | None, two: float) -> bool:
     return one is not None and abs(one - two) <= 1e-9 * max(abs(one), abs(two), 1e-9)
 
 
-def runs_said(words: str, known_runs: Sequence[str] = ()) -> list[str]:
+def runs_named(words: str, known_runs: Sequence[str] = ()) -> list[str]:
     """The runs that the user named, in order: by id (`r3`, `run 3`), by a time, or by a whole name of `known_runs`."""
-    found = [(match.start(), f"r{match[1]}") for match in _RUN_ID.finditer(words)]
+    ids = [(match.start(), f"r{match[1]}") for match in _RUN_ID.finditer(words)]
     if known_runs:
-        found += [(match.start(), match[1].lower()) for match in _RUN_TIME.finditer(words)]
+        ids += [(match.start(), match[1].lower()) for match in _RUN_TIME.finditer(words)]
     for name in {name for name in known_runs if len(name) > 3}:
         match = re.search(rf"(?<![\w/.-]){re.escape(name)}(?![\w/-])", words, re.IGNORECASE)
-        found += [(match.start(), name)] if match else []
-    return list(dict.fromkeys(run for _, run in sorted(found)))
+        ids += [(match.start(), name)] if match else []
+    return list(dict.fromkeys(run for _, run in sorted(ids)))

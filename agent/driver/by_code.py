@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tunesmith.agent.driver import describing, interview, odd_words, plan_words, turn_errors
-from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, find
+from tunesmith.agent.driver.facts.answer import Answer, Question, clip, find
 from tunesmith.agent.driver.facts.lookup import answer
 from tunesmith.agent.driver.inherit import inherited
 from tunesmith.agent.driver.planning import PlanFineTune, plan_fine_tune
 from tunesmith.agent.driver.state_summary import next_stages
-from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.driver.understanding import machine_questions, small_talk
 from tunesmith.agent.driver.understanding.entities import Sentence, sentence_of
 from tunesmith.agent.driver.understanding.orders import (
@@ -36,7 +36,7 @@ from tunesmith.tools.pipeline.plan_file import parse_fields
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class TurnAnswer:
     """Words that answer the turn; `told` is what a model may read of them later."""
 
     text: str
@@ -54,122 +54,122 @@ class Call:
     arguments: Mapping[str, object]
 
 
-def decide(desk: Desk) -> Said | Call | None:
+def decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     """What the user's words come to; None: the driver has to say. Errors are told in words."""
-    s = sentence_of(desk.prompt, desk.store.runs())
+    s = sentence_of(deps.prompt, deps.store.runs())
     try:
-        found = _decide(desk, s)
+        answer = _decide(deps, s)
     except TunesmithError as error:
-        turn_errors.went_wrong(desk, "look_up", error)
-        desk.note(str(error))
-        found = Said(str(error))
-    return _not_twice(desk, found) if isinstance(found, Said) else found
+        turn_errors.went_wrong(deps, "look_up", error)
+        deps.note(str(error))
+        answer = TurnAnswer(str(error))
+    return _not_twice(deps, answer) if isinstance(answer, TurnAnswer) else answer
 
 
-def _not_twice(desk: Desk, said: Said) -> Said:
+def _not_twice(deps: TurnDeps, answer: TurnAnswer) -> TurnAnswer:
     """The same answer to other words is said to be the same, so that nobody thinks that he was not heard."""
-    if said.text == desk.last_said:
-        more = " “Show all” gives the whole page." if desk.page is not None else ""
-        said = Said(
-            f"{said.text}\n(That is all I can say to this; ask for something else of it, or name a run.{more})",
-            said.told,
-            said.tool,
-            said.arguments,
+    if answer.text == deps.last_answer:
+        more = " “Show all” gives the whole page." if deps.page is not None else ""
+        answer = TurnAnswer(
+            f"{answer.text}\n(That is all I can say to this; ask for something else of it, or name a run.{more})",
+            answer.told,
+            answer.tool,
+            answer.arguments,
         )
-    desk.last_said = said.text.partition("\n(That is all I can")[0]
-    return said
+    deps.last_answer = answer.text.partition("\n(That is all I can")[0]
+    return answer
 
 
-def _decide(desk: Desk, s: Sentence) -> Said | Call | None:
+def _decide(deps: TurnDeps, s: Sentence) -> TurnAnswer | Call | None:
     if not re.search(r"\w", s.text):
-        return Said("I did not catch that. Ask about a run, or say what a model should learn.")
-    if opened := describing.open_interview(desk.store.home):
-        return _interview(desk, opened, s)
+        return TurnAnswer("I did not catch that. Ask about a run, or say what a model should learn.")
+    if opened := describing.open_interview(deps.store.home):
+        return _interview(deps, opened, s)
     for reads in (_around, _draft, _wants, _fits, _talk, _ordered, _asks, _follows, _odd):
-        if (found := reads(desk, s)) is not None:
-            return found
+        if (answer := reads(deps, s)) is not None:
+            return answer
     return None
 
 
 # A description that is open
 
 
-def _interview(desk: Desk, opened: describing.Interview, s: Sentence) -> Said:
+def _interview(deps: TurnDeps, opened: describing.Interview, s: Sentence) -> TurnAnswer:
     def aside(words: str) -> str | None:
-        found = _talk(desk, s) or _asks(desk, s)
-        return found.text if isinstance(found, Said) else None
+        answer = _talk(deps, s) or _asks(deps, s)
+        return answer.text if isinstance(answer, TurnAnswer) else None
 
     try:
-        after, words = interview.turn(desk.store.home, opened, s, aside)
+        after, words = interview.turn(deps.store.home, opened, s, aside)
     except BadInput as error:
-        return Said(str(error), tool="describe_behaviour")
+        return TurnAnswer(str(error), tool="describe_behaviour")
     if after is None or missing(after.draft) or words:
-        return Said(
+        return TurnAnswer(
             words,
             told="(the description goes on)",
             tool="describe_behaviour",
             arguments={"act": "answer" if after else "drop"},
         )
-    desk.show(interview.draft_table(after))
-    told = plan_words.finish_description(desk, after)
-    return Said(told, tool="describe_behaviour", arguments={"act": "answer"})
+    deps.show(interview.draft_table(after))
+    result = plan_words.finish_description(deps, after)
+    return TurnAnswer(result, tool="describe_behaviour", arguments={"act": "answer"})
 
 
-def _around(desk: Desk, s: Sentence) -> Said | None:
+def _around(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
     """The page behind the last answer, or that answer once more."""
-    if (words := odd_words.page(desk, s)) is not None:
-        return Said(words, told="(the page is on the screen)")
-    return Said(words) if (words := odd_words.again(desk, s)) is not None else None
+    if (words := odd_words.page(deps, s)) is not None:
+        return TurnAnswer(words, told="(the page is on the screen)")
+    return TurnAnswer(words) if (words := odd_words.again(deps, s)) is not None else None
 
 
-def _odd(desk: Desk, s: Sentence) -> Said | None:
-    return Said(words) if (words := odd_words.odd(desk, s)) is not None else None
+def _odd(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
+    return TurnAnswer(words) if (words := odd_words.odd(deps, s)) is not None else None
 
 
 # The plan that is proposed
 
 
-def _draft(desk: Desk, s: Sentence) -> Said | None:
-    if desk.draft is None:
+def _draft(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
+    if deps.draft is None:
         return None
-    found = plan_words.turn(desk, s)
-    return Said(found.text, tool=found.tool, arguments=found.arguments) if found else None
+    turned = plan_words.turn(deps, s)
+    return TurnAnswer(turned.text, tool=turned.tool, arguments=turned.arguments) if turned else None
 
 
 # Something new
 
 
-def _wants(desk: Desk, s: Sentence) -> Said | None:
+def _wants(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
     if not wants_a_behaviour(s):
         return None
-    args = PlanFineTune(goal=desk.prompt, pace=pace_of(s.text), quantize=quantizes(s.text))  # type: ignore[arg-type]
-    plan_fine_tune(desk, args, None)
-    text, desk.say_next = desk.say_next, ""
+    args = PlanFineTune(goal=deps.prompt, pace=pace_of(s.text), quantize=quantizes(s.text))  # type: ignore[arg-type]
+    plan_fine_tune(deps, args, None)
+    text, deps.say_next = deps.say_next, ""
     text = text or "The plan is on your screen, with every step's price."
-    return Said(text, tool="plan_fine_tune", arguments=args.model_dump())
+    return TurnAnswer(text, tool="plan_fine_tune", arguments=args.model_dump())
 
 
 # Small talk, terms
 
 
-def _talk(desk: Desk, s: Sentence) -> Said | None:
-    said = small_talk.said_to(s, driver=desk.driver_name, home=str(desk.store.home))
-    if said and s.fields and re.search(r"\bthe\b", s.text) and (value := _value_now(desk, s)):
-        said = f"{said}\n{value}"
-    return Said(said) if said else None
+def _talk(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
+    text = small_talk.said_to(s, driver=deps.driver_name, home=str(deps.store.home))
+    if text and s.fields and re.search(r"\bthe\b", s.text) and (value := _value_now(deps, s)):
+        text = f"{text}\n{value}"
+    return TurnAnswer(text) if text else None
 
 
-def _value_now(desk: Desk, s: Sentence) -> str:
+def _value_now(deps: TurnDeps, s: Sentence) -> str:
     """The value of a term that is a setting, where a run has it."""
     try:
-        return answer(Asked(Query(kind="setting", field=s.fields[0]), desk.ws, desk.run_asked_about())).lines[0]
+        return answer(Question(Query(kind="setting", field=s.fields[0]), deps.ws, deps.focused_run())).lines[0]
     except TunesmithError:
         return ""
 
 
-def _fits(desk: Desk, s: Sentence) -> Said | None:
+def _fits(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
     """Whether a model would fit: before the terms, which such a question is full of."""
-    return _look_up(desk, found) if (found := machine_questions.fits(s)) else None
+    return _look_up(deps, found) if (found := machine_questions.fits(s)) else None
 
 
 # Orders
@@ -194,38 +194,38 @@ _DELETE = re.compile(
 )
 
 
-def _ordered(desk: Desk, s: Sentence) -> Said | Call | None:
+def _ordered(deps: TurnDeps, s: Sentence) -> TurnAnswer | Call | None:
     if _GO_ON.match(s.text):
-        return _next(desk, s)
+        return _next(deps, s)
     if _REPORT.search(s.text) and not re.search(r"what .{0,20}report|report (?:says|said)", s.text):
-        return _report(desk, s)
+        return _report(deps, s)
     if _STOP.match(s.text):
-        return _stop(desk, s)
+        return _stop(deps, s)
     if _DELETE.search(s.text) and not s.asks and not re.search(r"\brows?\b|duplicat", s.text):
-        return Said(
+        return TurnAnswer(
             "I delete nothing: runs, models and rows stay as they are, since later steps and answers rest "
             "on them. Files lie in "
-            f"{desk.store.home} if you want to remove some yourself."
+            f"{deps.store.home} if you want to remove some yourself."
         )
     order = order_of(s)
-    if order is None or (desk.draft is not None and order.stage != "inspect"):
+    if order is None or (deps.draft is not None and order.stage != "inspect"):
         return None
     if wrong := unknown_arm(s, order.stage):
         there = (
             "adapter, merged, quantized" if order.stage == "deploy" else "base, prompted, adapter, merged, quantized"
         )
-        return Said(f"There is no “{clip(wrong, 30)}” model to {order.stage}; there are: {there}.")
-    return call_of(desk, order)
+        return TurnAnswer(f"There is no “{clip(wrong, 30)}” model to {order.stage}; there are: {there}.")
+    return call_of(deps, order)
 
 
-def call_of(desk: Desk, order: Order) -> Said | Call:
+def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
     """The call that carries an order out, its fields checked and the run's own ways taken over. Raises BadInput."""
     if order.stage == "inspect":
-        return _look_up(desk, Query(kind="machine"))
-    fields = inherited(desk.ws, order)
+        return _look_up(deps, Query(kind="machine"))
+    fields = inherited(deps.ws, order)
     if order.unread:
         was = f"it would be {fields[order.unread]}" if order.unread in fields else "it would be the usual"
-        return Said(
+        return TurnAnswer(
             f"Which {order.unread}? As things are {was}. Say “{order.stage} with {order.unread}=…” with a value, "
             f"and its price is shown before anything starts."
         )
@@ -233,33 +233,33 @@ def call_of(desk: Desk, order: Order) -> Said | Call:
     return Call(order.stage, {**checked, **({"run": order.run} if order.run else {})})
 
 
-def _next(desk: Desk, s: Sentence) -> Said | Call:
-    run = find(desk.store, s.run) if s.run else desk.current_run()
-    following = next_stages(desk.store, run)
+def _next(deps: TurnDeps, s: Sentence) -> TurnAnswer | Call:
+    run = find(deps.store, s.run) if s.run else deps.current_run()
+    following = next_stages(deps.store, run)
     if not following:
         name = run.id if run else "no run"
-        return Said(
+        return TurnAnswer(
             f"Every step of {name} is done. Ask “what should I try next?”, or say what another model should learn."
         )
-    return call_of(desk, Order(following[0], run=s.run, again=False))
+    return call_of(deps, Order(following[0], run=s.run, again=False))
 
 
-def _report(desk: Desk, s: Sentence) -> Said:
+def _report(deps: TurnDeps, s: Sentence) -> TurnAnswer:
     from tunesmith.agent.commands.summary import write_run_report
 
-    run = Asked(Query(kind="run", run=s.run), desk.ws, desk.run_asked_about()).run()
-    written = write_run_report(desk.store, run.id)
+    run = Question(Query(kind="run", run=s.run), deps.ws, deps.focused_run()).run()
+    written = write_run_report(deps.store, run.id)
     verdict = f" {clip(written.verdict, 300)}" if written.verdict else ""
     text = f"The report of {run.id} is written: {written.path}.{verdict}"
-    return Said(text, tool="report", arguments={"run": run.id})
+    return TurnAnswer(text, tool="report", arguments={"run": run.id})
 
 
-def _stop(desk: Desk, s: Sentence) -> Said:
-    running = desk.store.steps(status=RUNNING)
+def _stop(deps: TurnDeps, s: Sentence) -> TurnAnswer:
+    running = deps.store.steps(status=RUNNING)
     if not running:
-        return Said("Nothing is running, so there is nothing to stop.")
+        return TurnAnswer("Nothing is running, so there is nothing to stop.")
     step = next((one for one in running if one.id == s.step or one.stage in s.stages), running[0])
-    return Said(
+    return TurnAnswer(
         f"{step.stage} ({step.id} of {step.run}) is running; `/stop {step.id}` ends it, after one more question."
     )
 
@@ -267,27 +267,27 @@ def _stop(desk: Desk, s: Sentence) -> Said:
 # Questions
 
 
-def _asks(desk: Desk, s: Sentence) -> Said | None:
+def _asks(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
     query = query_of(s)
-    return _look_up(desk, query) if query else None
+    return _look_up(deps, query) if query else None
 
 
-def _look_up(desk: Desk, query: Query) -> Said:
-    found = look_up(desk, query)
-    return Said(
-        "\n".join(found.lines), told=found.facts, tool="look_up", arguments=query.model_dump(exclude_defaults=True)
+def _look_up(deps: TurnDeps, query: Query) -> TurnAnswer:
+    answer = look_up(deps, query)
+    return TurnAnswer(
+        "\n".join(answer.lines), told=answer.facts, tool="look_up", arguments=query.model_dump(exclude_defaults=True)
     )
 
 
-def look_up(desk: Desk, query: Query) -> Answer:
+def look_up(deps: TurnDeps, query: Query) -> Answer:
     """Answer a typed question; what it was about is remembered for the next one. Raises NotFound, BadInput."""
-    desk.last_query = query
-    found = answer(Asked(query, desk.ws, desk.run_asked_about(), desk.draft))
+    deps.last_query = query
+    reply = answer(Question(query, deps.ws, deps.focused_run(), deps.draft))
     if query.run:
-        desk.asked_about = query.run
-    desk.page = found.page
-    desk.note(found.facts)
-    return found
+        deps.focused_run_id = query.run
+    deps.page = reply.page
+    deps.note(reply.facts)
+    return reply
 
 
 _FOLLOWS = re.compile(
@@ -303,23 +303,23 @@ _BARE_WHY = re.compile(
 )
 
 
-def _why_so(desk: Desk, before: Query | None) -> Said:
+def _why_so(deps: TurnDeps, before: Query | None) -> TurnAnswer:
     """`why?` after an answer: the reason as far as the records hold one."""
     if before is None:
-        return Said(f"Of what? {odd_words.CAN_ANSWER}")
+        return TurnAnswer(f"Of what? {odd_words.CAN_ANSWER}")
     about = before.model_copy(update={"aspect": "why"})
     if before.kind not in ("step", "rows", "setting"):
         about = Query(
             kind="findings", run=before.run, arm=before.arm, block=before.block, aspect="why" if before.block else ""
         )
-    return _look_up(desk, about)
+    return _look_up(deps, about)
 
 
-def _follows(desk: Desk, s: Sentence) -> Said | None:
+def _follows(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
     """A few words that change one thing of the question before: `and in r1?`, `what about the general block?`"""
-    before = desk.last_query
+    before = deps.last_query
     if _BARE_WHY.match(s.text):
-        return _why_so(desk, before)
+        return _why_so(deps, before)
     if before is None or len(s.text.split()) > 9 or not _FOLLOWS.match(s.text):
         return None
     changed = {
@@ -337,4 +337,4 @@ def _follows(desk: Desk, s: Sentence) -> Said | None:
         return None
     if len(s.runs) > 1:
         given["other_run"] = s.runs[1]
-    return _look_up(desk, before.model_copy(update={**given, "text": ""}))
+    return _look_up(deps, before.model_copy(update={**given, "text": ""}))

@@ -41,17 +41,17 @@ from pydantic_ai.models import Model
 
 from tunesmith.agent.driver import describing, turn_errors
 from tunesmith.agent.driver.agent import REQUESTS_PER_TURN, TURNS_SENT, build_agent, looks_like_a_call, summed_up
-from tunesmith.agent.driver.by_code import Call, Said, decide
+from tunesmith.agent.driver.by_code import Call, TurnAnswer, decide
 from tunesmith.agent.driver.endpoint import NotYetStarted
 from tunesmith.agent.driver.number_grounding import checked, sentences
 from tunesmith.agent.driver.probe import can_be_routed, turns_sent
-from tunesmith.agent.driver.state_summary import STANDS
+from tunesmith.agent.driver.state_summary import STATE_HEADING
 from tunesmith.agent.driver.tools import run_stage
-from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.errors import ApprovalPending, StepFailed, TunesmithError
 from tunesmith.tools.pipeline import catalog
-from tunesmith.tools.pipeline.plan_file import ArcPlan
+from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
 _POLL_S = 0.1
 Say = Callable[[str], None]
@@ -81,10 +81,10 @@ def stop_if_cancelled() -> None:
 class Chat:
     """A conversation with one driver: a named one, else that in which a description is open, else a new one."""
 
-    def __init__(self, desk: Desk, *, conversation: str = "") -> None:
-        self.desk = desk
-        self.conversations = Conversations(desk.store)
-        self.id = conversation or describing.conversation_of(desk.store.home) or self.conversations.new()
+    def __init__(self, deps: TurnDeps, *, conversation: str = "") -> None:
+        self.deps = deps
+        self.conversations = Conversations(deps.store)
+        self.id = conversation or describing.conversation_of(deps.store.home) or self.conversations.new()
         self._agent = build_agent(None)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -102,7 +102,7 @@ class Chat:
         about what is wrong with the driver.
         """
         self._token = CancellationToken()
-        self.desk.begin_turn(prompt)
+        self.deps.begin_turn(prompt)
         return asyncio.run_coroutine_threadsafe(self._turn(prompt, model, say), self._loop)
 
     def cancel(self) -> None:
@@ -116,11 +116,11 @@ class Chat:
     def switch(self, conversation: str) -> None:
         """Go on with a conversation, or begin a new one under an id that has none.
 
-        Its proposed plan and its open description are the desk's; those of the one that is left stay with that one.
+        Its proposed plan and its open description are the turn's; those of the one that is left stay with that one.
         """
         self._keep_description()
         self.id = conversation
-        self.desk.prompt, self.desk.calls, self.desk.asked_about = "", [], ""
+        self.deps.prompt, self.deps.calls, self.deps.focused_run_id = "", [], ""
         self._take_back()
 
     def undo(self) -> str:
@@ -132,13 +132,13 @@ class Chat:
 
     def open_description(self) -> str:
         """A line about the description that is open, for a user who comes back to it; empty where none is."""
-        interview = describing.open_interview(self.desk.store.home)
+        interview = describing.open_interview(self.deps.store.home)
         return f"a description is open: {interview.question} (`drop it` gives it up)" if interview else ""
 
     def _take_back(self) -> None:
         """Let the proposed plan and the open description be those of this conversation."""
         self._take_draft()
-        describing.put_back(self.desk.store.home, self.conversations.load(self.id).description)
+        describing.put_back(self.deps.store.home, self.conversations.load(self.id).description)
 
     def _keep_description(self, turn: int = 0) -> None:
         """Write down what was said of a new behaviour after a turn, in the conversation that it belongs to.
@@ -146,23 +146,23 @@ class Chat:
         Without a turn: after the newest one, which a kill may have interrupted, and only where a description is open;
         for another program may have put this conversation's away.
         """
-        said = describing.belonging(self.desk.store.home, self.id)
-        owner = said.conversation if said else self.id
-        held, now = self.conversations.load(owner), said.model_dump(mode="json") if said else None
-        if now != held.description and (now or turn):
-            newest = held.turns[-1].number if held.turns else 0
+        interview = describing.belonging(self.deps.store.home, self.id)
+        owner = interview.conversation if interview else self.id
+        before, now = self.conversations.load(owner), interview.model_dump(mode="json") if interview else None
+        if now != before.description and (now or turn):
+            newest = before.turns[-1].number if before.turns else 0
             self.conversations.description(owner, turn if turn and owner == self.id else newest, now)
 
     def _take_draft(self) -> None:
-        held = self.conversations.load(self.id).draft
+        draft = self.conversations.load(self.id).draft
         try:
-            self.desk.draft = ArcPlan.model_validate(held) if held else None
+            self.deps.draft = PipelinePlan.model_validate(draft) if draft else None
         except ValidationError:  # of another version
-            self.desk.draft = None
+            self.deps.draft = None
 
-    def _finish(self, turn: int, reply: str, messages: list[object], before: ArcPlan | None) -> None:
+    def _finish(self, turn: int, reply: str, messages: list[object], before: PipelinePlan | None) -> None:
         """Keep a turn's answer, and before it the plan and the description that the answer may speak of."""
-        plan = self.desk.draft
+        plan = self.deps.draft
         if plan != before:
             self.conversations.draft(self.id, turn, plan.model_dump(mode="json") if plan else None)
         self._keep_description(turn)
@@ -171,19 +171,19 @@ class Chat:
     async def _turn(self, prompt: str, model: Callable[[], Model], say: Say) -> Reply:
         _TOKEN.set(self._token)
         self._keep_description()
-        describing.put_back(self.desk.store.home, self.conversations.load(self.id).description)
-        number, before = self.conversations.begin(self.id, prompt), self.desk.draft
-        voice = _Voice(self.desk, say)
+        describing.put_back(self.deps.store.home, self.conversations.load(self.id).description)
+        number, before = self.conversations.begin(self.id, prompt), self.deps.draft
+        voice = _Voice(self.deps, say)
         self._drivers.clear()
-        self.desk.start_driver = lambda: self._driver(model)
+        self.deps.start_driver = lambda: self._driver(model)
         try:
-            if (said := await self._by_code(say)) is not None:
-                self._finish(number, said.told or said.text, _as_messages(prompt, said), before)
-                return Reply(said.text)
+            if (answer := await self._by_code(say)) is not None:
+                self._finish(number, answer.told or answer.text, _as_messages(prompt, answer), before)
+                return Reply(answer.text)
             result = await self._agent.run(
                 prompt,
                 model=NotYetStarted(),
-                deps=self.desk,
+                deps=self.deps,
                 message_history=self._history(number),
                 usage_limits=UsageLimits(request_limit=REQUESTS_PER_TURN),
                 cancellation_token=self._token,
@@ -196,13 +196,13 @@ class Chat:
             self._finish(number, f"(no answer: {error})", [], before)
             raise
         except Exception as error:
-            told = _clear_line(error)
-            self._finish(number, f"(no answer: {told})", [], before)
-            raise StepFailed(told) from error
+            line = _clear_line(error)
+            self._finish(number, f"(no answer: {line})", [], before)
+            raise StepFailed(line) from error
         finally:
             for driver in self._drivers:
-                await _hang_up(driver)
-            await _hang_up(self.desk.returned)
+                await _close_client(driver)
+            await _close_client(self.deps.returned)
         reply = voice.conclude(result.output)
         messages = ModelMessagesTypeAdapter.dump_python(result.new_messages(), mode="json")
         self._finish(number, reply.text, messages, before)
@@ -221,63 +221,65 @@ class Chat:
                 stop_if_cancelled()
         driver = await starting
         self._drivers.append(driver)
-        self._turns_sent = turns_sent(self.desk.store.home, driver.model_name, TURNS_SENT)
-        self.desk.routed &= can_be_routed(self.desk.store.home, driver.model_name)
+        self._turns_sent = turns_sent(self.deps.store.home, driver.model_name, TURNS_SENT)
+        self.deps.routed &= can_be_routed(self.deps.store.home, driver.model_name)
         return driver
 
-    def _carried_out(self, call: Call) -> Said:
+    def _run_ordered(self, call: Call) -> TurnAnswer:
         """Carry out a step that was ordered; what is said then. Raises ApprovalPending."""
-        desk, arguments = self.desk, dict(call.arguments)
-        desk.ws.emit("tool.called", tool=call.tool, arguments=arguments, stage="")
+        deps, arguments = self.deps, dict(call.arguments)
+        deps.ws.emit("tool.called", tool=call.tool, arguments=arguments, stage="")
         try:
-            facts = run_stage(desk, catalog.BY_NAME[call.tool], arguments)
+            facts = run_stage(deps, catalog.BY_NAME[call.tool], arguments)
         except ApprovalPending:
             raise
         except TunesmithError as error:
-            turn_errors.went_wrong(desk, call.tool, error)
-            return Said(" ".join(str(error).split()))
-        text, desk.say_next = desk.say_next, ""
-        told = json.dumps(facts, ensure_ascii=False, default=str)
-        desk.ws.emit("tool.returned", tool=call.tool, result=told, stage="")
-        return Said(text or f"{call.tool} is done.", told)
+            turn_errors.went_wrong(deps, call.tool, error)
+            return TurnAnswer(" ".join(str(error).split()))
+        text, deps.say_next = deps.say_next, ""
+        result = json.dumps(facts, ensure_ascii=False, default=str)
+        deps.ws.emit("tool.returned", tool=call.tool, result=result, stage="")
+        return TurnAnswer(text or f"{call.tool} is done.", result)
 
-    async def _by_code(self, say: Say) -> Said | None:
+    async def _by_code(self, say: Say) -> TurnAnswer | None:
         """Answer the turn by code, where the words are plain; None: the driver has to."""
-        if not self.desk.code_first:
+        if not self.deps.code_first:
             return None
-        found: Said | Call | None = await asyncio.to_thread(decide, self.desk)
-        if isinstance(found, Call):
-            found = await asyncio.to_thread(self._carried_out, found)
-        if found is not None:
-            if found.tool:
-                self.desk.ws.emit("tool.called", tool=found.tool, arguments=dict(found.arguments), stage="", quiet=True)
-                self.desk.ws.emit("tool.returned", tool=found.tool, result=found.told or found.text, stage="")
-            for line in found.text.split("\n"):
+        decided: TurnAnswer | Call | None = await asyncio.to_thread(decide, self.deps)
+        if isinstance(decided, Call):
+            decided = await asyncio.to_thread(self._run_ordered, decided)
+        if decided is not None:
+            if decided.tool:
+                self.deps.ws.emit(
+                    "tool.called", tool=decided.tool, arguments=dict(decided.arguments), stage="", quiet=True
+                )
+                self.deps.ws.emit("tool.returned", tool=decided.tool, result=decided.told or decided.text, stage="")
+            for line in decided.text.split("\n"):
                 say(line)
-        return found
+        return decided
 
     def _history(self, turn: int) -> list[ModelMessage]:
-        held = self.conversations.load(self.id)
-        earlier = [kept for kept in held.turns if kept.number != turn]
+        conversation = self.conversations.load(self.id)
+        earlier = [other for other in conversation.turns if other.number != turn]
         earlier = earlier[len(earlier) - min(self._turns_sent, len(earlier)) :]
-        messages = [message for kept in earlier for message in kept.messages]
-        if held.summary:
-            return [*summed_up(held.summary), *_valid(messages)]
+        messages = [message for other in earlier for message in other.messages]
+        if conversation.summary:
+            return [*summed_up(conversation.summary), *_valid(messages)]
         return _valid(messages)
 
 
-async def _hang_up(driver: Model | None) -> None:
+async def _close_client(driver: Model | None) -> None:
     """Close the turn's connections while their event loop still runs."""
     client = getattr(driver, "client", None)
     if client is not None:
         await client.close()
 
 
-def _as_messages(prompt: str, said: Said) -> list[object]:
+def _as_messages(prompt: str, answer: TurnAnswer) -> list[object]:
     """A turn that code answered, as a driver reads it later."""
     messages: list[ModelMessage] = [
         ModelRequest([UserPromptPart(prompt)]),
-        ModelResponse([TextPart(said.told or said.text)]),
+        ModelResponse([TextPart(answer.told or answer.text)]),
     ]
     return list(ModelMessagesTypeAdapter.dump_python(messages, mode="json"))
 
@@ -289,14 +291,14 @@ def _valid(messages: list[object]) -> list[ModelMessage]:
 class _Voice:
     """The events of a turn on their way to the user."""
 
-    def __init__(self, desk: Desk, say: Say) -> None:
-        self._desk, self._say = desk, say
+    def __init__(self, deps: TurnDeps, say: Say) -> None:
+        self._deps, self._say = deps, say
         self._text, self._spoken = "", ""
         self._called: set[str] = set()
         self._said: list[str] = []
         self._left_out: list[str] = []
 
-    async def hear(self, ctx: RunContext[Desk], events: AsyncIterable[object]) -> None:
+    async def hear(self, ctx: RunContext[TurnDeps], events: AsyncIterable[object]) -> None:
         """Take the events of one model request or one round of tool calls."""
         async for event in events:
             if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
@@ -307,16 +309,16 @@ class _Voice:
                 self._speak()
             elif isinstance(event, FunctionToolCallEvent) and event.part.tool_call_id not in self._called:
                 self._called.add(event.part.tool_call_id)  # it comes again once it was agreed to
-                self._desk.ws.emit(
+                self._deps.ws.emit(
                     "tool.called", tool=event.part.tool_name, arguments=event.part.args_as_dict(), stage=""
                 )
             elif isinstance(event, FunctionToolResultEvent):
                 part = event.part
-                self._desk.ws.emit("tool.returned", tool=part.tool_name, result=str(part.content)[:2000], stage="")
+                self._deps.ws.emit("tool.returned", tool=part.tool_name, result=str(part.content)[:2000], stage="")
 
     def _speak(self) -> None:
         """Say the sentences that are whole; what may turn out to be a call, or no answer, waits for its end."""
-        if looks_like_a_call(self._text) or STANDS in self._text:
+        if looks_like_a_call(self._text) or STATE_HEADING in self._text:
             return
         whole = sentences(self._text)[:-1]
         for sentence in whole[len(sentences(self._spoken)) :]:
@@ -324,13 +326,13 @@ class _Voice:
         self._spoken = "\n".join(whole)
 
     def _utter(self, sentence: str) -> None:
-        if self._desk.spoken:
+        if self._deps.spoken:
             return
-        kept, wrong = checked(sentence, self._desk.heard)
+        supported, wrong = checked(sentence, self._deps.heard)
         self._left_out += wrong
-        if kept:
-            self._said.append(kept)
-            self._say(kept)
+        if supported:
+            self._said.append(supported)
+            self._say(supported)
 
     def conclude(self, output: str) -> Reply:
         """Say what is left of the last text, and note what was left out."""
@@ -338,8 +340,8 @@ class _Voice:
         rest = sentences(output)[len(sentences(self._spoken)) :] if self._text else sentences(output)
         for sentence in rest:
             self._utter(sentence)
-        if self._desk.spoken:
-            return Reply("\n".join(self._desk.spoken))
+        if self._deps.spoken:
+            return Reply("\n".join(self._deps.spoken))
         if self._left_out:
             figures = ", ".join(dict.fromkeys(self._left_out))
             note = f"(A sentence with a figure that no record holds was left out: {figures}.)"
@@ -353,26 +355,26 @@ class _Voice:
 
 def _own_words(text: str) -> str:
     """A reply without the state that only the model was to read: a small one says it again, at its end."""
-    return text.partition(STANDS)[0].rstrip(" (")
+    return text.partition(STATE_HEADING)[0].rstrip(" (")
 
 
 def _clear_line(error: Exception) -> str:
     """What is wrong with the driver, and the next thing to try."""
-    told = " ".join(str(error).split())[:300]
+    line = " ".join(str(error).split())[:300]
     if isinstance(error, ModelHTTPError):
-        text = f"{error.body or told}"
+        text = f"{error.body or line}"
         if "context length" in text or "maximum context" in text or "max_model_len" in text:
             return (
                 "the conversation does not fit into the driver's context; /new starts a fresh one, or set a larger "
                 "context_tokens under [driver] in settings.toml (8192 is enough)"
             )
-        said = " ".join(text.split())[:200]
-        return f"the driver's server answered with status {error.status_code}: {said}; its log tells more"
+        reason = " ".join(text.split())[:200]
+        return f"the driver's server answered with status {error.status_code}: {reason}; its log tells more"
     if isinstance(error, UsageLimitExceeded):
         return f"stopped after {REQUESTS_PER_TURN} requests to the driver in one turn; say it in smaller steps"
     if isinstance(error, UnexpectedModelBehavior):
-        return f"the driver's answer could not be read ({told}); try again, or another driver"
-    if isinstance(error, TimeoutError) or "timed out" in told.lower() or "Timeout" in type(error).__name__:
+        return f"the driver's answer could not be read ({line}); try again, or another driver"
+    if isinstance(error, TimeoutError) or "timed out" in line.lower() or "Timeout" in type(error).__name__:
         return (
             "the driver did not answer in time (timeout_s under [driver] in settings.toml is how long it may take); "
             "/doctor says what is served, slash commands work"
@@ -380,5 +382,5 @@ def _clear_line(error: Exception) -> str:
     if isinstance(error, ModelAPIError | OSError | TimeoutError) or type(error).__module__.startswith(
         ("openai", "httpx")
     ):
-        return f"the driver cannot be reached or broke off ({told}); /doctor says what is served, slash commands work"
-    return f"unexpected {type(error).__name__} in the conversation: {told}"
+        return f"the driver cannot be reached or broke off ({line}); /doctor says what is served, slash commands work"
+    return f"unexpected {type(error).__name__} in the conversation: {line}"

@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.core.stage import Frozen
@@ -26,7 +26,7 @@ from tunesmith.tools.data.scaffold import SUITE, behaviour_of, write_behaviour
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.target_cases import add_cases, propose_cases
 from tunesmith.tools.pipeline.behaviour_plan import plan_for
-from tunesmith.tools.pipeline.plan_file import ArcPlan
+from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
 CASES_WANTED = 20
 """Target cases that a described behaviour is to have; what the examples lack is proposed by the driver."""
@@ -78,8 +78,8 @@ class Interview(Frozen):
 
 def echoed(example: Example) -> str:
     """An example as it was understood, in one line."""
-    said = (" ".join(text.replace("\n", "\\n").split()) for text in (example.prompt, example.answer))
-    return " => ".join(f"“{text[:_ECHOED_CHARACTERS]}{'…' * (len(text) > _ECHOED_CHARACTERS)}”" for text in said)
+    parts = (" ".join(text.replace("\n", "\\n").split()) for text in (example.prompt, example.answer))
+    return " => ".join(f"“{text[:_ECHOED_CHARACTERS]}{'…' * (len(text) > _ECHOED_CHARACTERS)}”" for text in parts)
 
 
 def _file(home: Path) -> Path:
@@ -108,13 +108,13 @@ def belonging(home: Path, conversation: str) -> Interview | None:
     return _keep(home, interview.model_copy(update={"conversation": conversation}))
 
 
-def put_back(home: Path, held: dict[str, object] | None) -> None:
+def put_back(home: Path, description: dict[str, object] | None) -> None:
     """Let what a conversation keeps be the description that is open; None for none, as for one of another version."""
     opened = open_interview(home)
     if opened is None and _file(home).exists():
         drop(home)  # nobody else keeps what cannot be read
     try:
-        if (again := Interview.model_validate(held)) != opened:
+        if (again := Interview.model_validate(description)) != opened:
             _keep(home, again)
     except ValidationError:
         with contextlib.suppress(NotADirectoryError):
@@ -130,9 +130,9 @@ def begin(home: Path, goal: str, pace: Literal["fast", "full"], quantize: bool) 
 
 def drop(home: Path) -> Path:
     """Give the description up; what was said of it stays in a file of its own, which is returned."""
-    kept = _file(home).with_name(f"dropped-{time.time_ns()}.json")
-    _file(home).rename(kept)
-    return kept
+    aside = _file(home).with_name(f"dropped-{time.time_ns()}.json")
+    _file(home).rename(aside)
+    return aside
 
 
 def keep(home: Path, interview: Interview, draft: DescriptionDraft) -> Interview:
@@ -160,8 +160,8 @@ def take(home: Path, interview: Interview, words: str) -> Interview:
     if again := _PART.fullmatch(words):
         part, words = again[1].lower(), again[2]
     try:
-        said = examples_of(words) if part == "examples" else words
-        value = distinct((*interview.draft.examples, *said)) if isinstance(said, tuple) else said
+        value = examples_of(words) if part == "examples" else words
+        value = distinct((*interview.draft.examples, *value)) if isinstance(value, tuple) else value
         draft = DescriptionDraft.model_validate({**interview.draft.model_dump(), part: value})
     except ValidationError as error:
         raise BadInput(f"{error.errors()[0]['msg']}. {interview.question}") from None
@@ -188,41 +188,41 @@ def _parted(line: str) -> list[str]:
     return arrow.split(line, maxsplit=1)
 
 
-def plan_of(desk: Desk, interview: Interview) -> tuple[ArcPlan, str]:
+def plan_of(deps: TurnDeps, interview: Interview) -> tuple[PipelinePlan, str]:
     """Write the behaviour's folder, with further test cases proposed by the driver; the plan, and words about both.
 
     Raises BadInput where nothing about the answers can be checked; the description is then asked on from `what`.
     """
     description = described(interview.draft)
-    home = desk.store.home
+    home = deps.store.home
     try:
         folder = write_behaviour(description, home / "behaviours")
     except BadInput as error:
         again = interview.draft.model_copy(update={"what": ""})
-        kept = _keep(home, interview.model_copy(update={"draft": again}))
-        raise BadInput(f"{error}. {kept.question}") from None
+        saved = _keep(home, interview.model_copy(update={"draft": again}))
+        raise BadInput(f"{error}. {saved.question}") from None
     behaviour = behaviour_of(description)
     for example in description.examples:
-        desk.show(render.plain(f"  {echoed(example)}"))
-    desk.show(render.plain(f"{behaviour.name} is in {folder}; what every answer is held to:"))
+        deps.show(render.plain(f"  {echoed(example)}"))
+    deps.show(render.plain(f"{behaviour.name} is in {folder}; what every answer is held to:"))
     for rule in behaviour.rules:
-        desk.show(render.plain(f"  - {rule.says}"))
-    told = _more_cases(desk, folder, behaviour)
+        deps.show(render.plain(f"  - {rule.says}"))
+    cases = _more_cases(deps, folder, behaviour)
     _file(home).unlink(missing_ok=True)
     words = (
         f"The behaviour {behaviour.name} is written down; a rule that asks too much can be removed from its "
-        f"behaviour.yaml and its test cases. {told}The plan is on your screen. Start it, or change something?"
+        f"behaviour.yaml and its test cases. {cases}The plan is on your screen. Start it, or change something?"
     )
     return plan_for(folder, interview.pace), words
 
 
-def _more_cases(desk: Desk, folder: Path, behaviour: Spec) -> str:
+def _more_cases(deps: TurnDeps, folder: Path, behaviour: Spec) -> str:
     """Further test cases from the driver, shown and added; what they can show, in a sentence."""
-    if desk.endpoint is None:
+    if deps.endpoint is None:
         return ""
-    endpoint = desk.endpoint()
+    endpoint = deps.endpoint()
     wanted = CASES_WANTED - len(behaviour.examples)
-    desk.show(render.plain(f"asking the driver for {wanted} more test cases"))
+    deps.show(render.plain(f"asking the driver for {wanted} more test cases"))
     try:
         proposed = asyncio.run(
             propose_cases(
@@ -238,7 +238,7 @@ def _more_cases(desk: Desk, folder: Path, behaviour: Spec) -> str:
         return f"More test cases were not to be had ({error}). "
     add_cases(folder / SUITE, behaviour, proposed.prompts)
     for prompt in proposed.prompts:
-        desk.show(render.plain(f"  + {prompt}"))
+        deps.show(render.plain(f"  + {prompt}"))
     count = len(proposed.prompts)
     return f"{count} test cases were proposed; remove from {SUITE} what does not fit. {proposed.detectable}. "
 

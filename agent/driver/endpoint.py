@@ -32,7 +32,7 @@ from tunesmith.tools.models.memory_math import (
     gpu_server_bytes,
     kv_bytes_per_token,
 )
-from tunesmith.tools.pipeline.driver_eviction import kept_out_by
+from tunesmith.tools.pipeline.driver_eviction import blocked_by
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.budget import placed
 from tunesmith.tools.serving.listeners import port_is_free
@@ -132,7 +132,7 @@ class Driver:
         else:
             ram_bytes = cpu_server_bytes(_weight_bytes(Path(spec.model_dir)), spec.kv_cache_gib)
         with contextlib.closing(Store(self._settings.home)) as store:
-            step = kept_out_by(machine, store, ram_bytes=ram_bytes, vram_bytes=vram_bytes)
+            step = blocked_by(machine, store, ram_bytes=ram_bytes, vram_bytes=vram_bytes)
         if step:
             raise BadInput(
                 f"the driver waits until {step.stage} ({step.id}) has ended: it needs the memory; "

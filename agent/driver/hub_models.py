@@ -23,18 +23,18 @@ class Named:
     told: str
 
 
-def named_model(said: str) -> Named | None:
+def named_model(text: str) -> Named | None:
     """The model in some words; None where none is named. Raises BadInput or StepFailed where it cannot be had."""
-    if path := _PATH.search(said):
+    if path := _PATH.search(text):
         folder = Path(path[1].rstrip(".,;")).expanduser()
         if not (folder / "config.json").is_file():
             raise BadInput(f"{folder} is no model folder: it has no config.json; name the folder that holds it")
         return Named({"model": str(folder)}, f"model {folder}")
-    if hub := _HUB.search(said):
-        return at_commit(hub[1], next(iter(_COMMIT.findall(said)), ""))
-    if re.search(r"\bbundled[- ]driver\b|\bqwen2\.5-coder-1\.5b\b|\bthe driver(?:'s)? model\b", said, re.IGNORECASE):
+    if hub := _HUB.search(text):
+        return at_commit(hub[1], next(iter(_COMMIT.findall(text)), ""))
+    if re.search(r"\bbundled[- ]driver\b|\bqwen2\.5-coder-1\.5b\b|\bthe driver(?:'s)? model\b", text, re.IGNORECASE):
         return Named({"model": "bundled-driver"}, "model bundled-driver (Qwen2.5-Coder-1.5B-Instruct)")
-    if re.search(r"\bbundled(?: model)?\b|\bsmollm2?(?:-135m)?\b", said, re.IGNORECASE):
+    if re.search(r"\bbundled(?: model)?\b|\bsmollm2?(?:-135m)?\b", text, re.IGNORECASE):
         return Named({"model": "bundled"}, "model bundled (SmolLM2-135M-Instruct)")
     return None
 

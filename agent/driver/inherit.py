@@ -40,17 +40,17 @@ def inherited(ws: Workspace, order: Order) -> dict[str, object]:
     planned = {spec["stage"]: spec.get("fields", {}) for spec in run.plan.get("steps", [])}
     own = _newest(known, order.stage, str(order.fields.get("arm", "")))
     names = [name for name in catalog.BY_NAME[order.stage].load().request.model_fields if name not in _NEVER]
-    kept = names if order.again else [name for name in names if name in _OWN.get(order.stage, ())]
+    taken = names if order.again else [name for name in names if name in _OWN.get(order.stage, ())]
     fields: dict[str, object] = {}
-    for name in kept:
+    for name in taken:
         if own is not None and name in own.request:
             fields[name] = own.request[name]
         elif name in planned.get(order.stage, {}):
             fields[name] = planned[order.stage][name]
         elif other := _FROM_ANOTHER.get((order.stage, name)):
-            found = _newest(known, other, "")
-            if found is not None and name in found.request:
-                fields[name] = found.request[name]
+            newest = _newest(known, other, "")
+            if newest is not None and name in newest.request:
+                fields[name] = newest.request[name]
     if order.stage == "evaluate" and order.fields.get("arm", "adapter") != "prompted":
         fields.pop("behaviour", None)
     if order.stage in ("deploy", "evaluate") and (arm := _last_made(ws, run.id)):
@@ -58,9 +58,9 @@ def inherited(ws: Workspace, order: Order) -> dict[str, object]:
     return {**fields, **order.fields, **_multiplied(order, fields, own)}
 
 
-def _multiplied(order: Order, fields: Mapping[str, Any], own: Step | None) -> dict[str, Any]:
+def _multiplied(order: Order, fields: Mapping[str, object], own: Step | None) -> dict[str, object]:
     """The fields that are to be a multiple of what they were in the run's newest such step. Raises BadInput."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, factor in order.factors.items():
         before = fields.get(name, own.request.get(name) if own else None)
         if not isinstance(before, int | float) or not before:
@@ -74,12 +74,12 @@ def _multiplied(order: Order, fields: Mapping[str, Any], own: Step | None) -> di
 
 def _last_made(ws: Workspace, run: str) -> str:
     """The arm that stands last in the chain of what the run has made; empty where nothing was tuned yet."""
-    held = {artifact.kind for artifact in ws.store.artifacts(run)}
-    return next((arm for arm in ("quantized", "merged", "adapter") if arm in held), "")
+    kinds = {artifact.kind for artifact in ws.store.artifacts(run)}
+    return next((arm for arm in ("quantized", "merged", "adapter") if arm in kinds), "")
 
 
 def _newest(steps: list[Step], stage: str, arm: str) -> Step | None:
     of_stage = [step for step in steps if step.stage == stage]
     of_arm = [step for step in of_stage if arm and step.arm == arm]
-    found = of_arm or of_stage
-    return found[-1] if found else None
+    matching = of_arm or of_stage
+    return matching[-1] if matching else None

@@ -108,15 +108,15 @@ Aside = Callable[[str], str | None]
 
 def turn(home: Path, interview: Interview, s: Sentence, aside: Aside) -> tuple[Interview | None, str]:
     """What becomes of the description, and what is said; None: it was dropped. Raises BadInput as `take` does."""
-    said = s.said.strip()
-    if describing.names_a_part(said) or "=>" in said or "\n" in said:
-        return _taken(home, interview, said)
+    words = s.said.strip()
+    if describing.names_a_part(words) or "=>" in words or "\n" in words:
+        return _taken(home, interview, words)
     if _DROP.match(s.text):
-        kept = describing.drop(home)
-        return None, f"The new behaviour is dropped and nothing was started; what you said of it is kept in {kept}."
+        saved = describing.drop(home)
+        return None, f"The new behaviour is dropped and nothing was started; what you said of it is kept in {saved}."
     for reads in (_back, _so_far, _example, _part_again):
-        if (found := reads(home, interview, s)) is not None:
-            return found
+        if (answer := reads(home, interview, s)) is not None:
+            return answer
     if _HELP.match(s.text) and len(s.text.split()) <= 12:
         return interview, f"{_WHY[interview.asked]} {interview.question}"
     if (answered := _answer_aside(s, aside)) is not None:
@@ -129,7 +129,7 @@ def turn(home: Path, interview: Interview, s: Sentence, aside: Aside) -> tuple[I
             interview,
             f"{left} more example{'s' if left > 1 else ''} needed before it can be tested: MESSAGE => ANSWER.",
         )
-    return _taken(home, interview, said)
+    return _taken(home, interview, words)
 
 
 def _answer_aside(s: Sentence, aside: Aside) -> str | None:
@@ -144,9 +144,9 @@ def _answer_aside(s: Sentence, aside: Aside) -> str | None:
     return aside(s.said)
 
 
-def _taken(home: Path, interview: Interview, said: str) -> tuple[Interview, str]:
+def _taken(home: Path, interview: Interview, words: str) -> tuple[Interview, str]:
     before = interview
-    after = describing.take(home, interview, said)
+    after = describing.take(home, interview, words)
     return after, "" if not missing(after.draft) else after.question if after != before else short_question(after)
 
 
@@ -170,8 +170,8 @@ def _back(home: Path, interview: Interview, s: Sentence) -> _Found:
         return None
     draft = interview.draft
     if draft.examples:
-        *kept, last = draft.examples
-        after = describing.keep(home, interview, draft.model_copy(update={"examples": tuple(kept)}))
+        *rest, last = draft.examples
+        after = describing.keep(home, interview, draft.model_copy(update={"examples": tuple(rest)}))
         return after, f"Taken back: {echoed(last)}. {after.question}"
     for part in ("never", "what", "when"):
         if text := getattr(draft, part):
@@ -207,11 +207,11 @@ def draft_table(interview: Interview) -> RenderableType:
 
 def _example(home: Path, interview: Interview, s: Sentence) -> _Found:
     """Change, replace or remove an example by its number."""
-    found = _EXAMPLE.match(s.said.strip())
-    if found is None or not (found[1] or found[4]):
+    match = _EXAMPLE.match(s.said.strip())
+    if match is None or not (match[1] or match[4]):
         return None
     examples = list(interview.draft.examples)
-    word = (found[2] or found[3]).lower()
+    word = (match[2] or match[3]).lower()
     number = _NUMBERS.get(word) or int(word) if word in _NUMBERS or word.isdigit() else 0
     number = len(examples) if number == -1 else number
     if not 1 <= number <= len(examples):
@@ -219,18 +219,18 @@ def _example(home: Path, interview: Interview, s: Sentence) -> _Found:
             interview,
             f"There are {len(examples)} examples so far, so none has the number {number}. {short_question(interview)}",
         )
-    if (found[1] or "").lower() in ("remove", "delete", "drop"):
+    if (match[1] or "").lower() in ("remove", "delete", "drop"):
         gone = examples.pop(number - 1)
-        told = f"Example {number} is removed: {echoed(gone)}."
-    elif not found[4]:
+        line = f"Example {number} is removed: {echoed(gone)}."
+    elif not match[4]:
         return interview, (
             f"Example {number} is {echoed(examples[number - 1])}. Say it anew as: example {number}: MESSAGE => ANSWER"
         )
     else:
-        examples[number - 1] = _rewritten(found[4], examples[number - 1])
-        told = f"Example {number} is now {echoed(examples[number - 1])}."
+        examples[number - 1] = _rewritten(match[4], examples[number - 1])
+        line = f"Example {number} is now {echoed(examples[number - 1])}."
     after = describing.keep(home, interview, _with(interview.draft, tuple(examples)))
-    return after, f"{told} {after.question if missing(after.draft) else ''}".strip()
+    return after, f"{line} {after.question if missing(after.draft) else ''}".strip()
 
 
 def _rewritten(text: str, before: Example) -> Example:
@@ -248,11 +248,11 @@ def _with(draft: DescriptionDraft, examples: tuple[Example, ...]) -> Description
 
 def _part_again(home: Path, interview: Interview, s: Sentence) -> _Found:
     """`change the never part to …`, or ask for it anew."""
-    found = _AGAIN.match(s.said.strip()) or _AGAIN.match(s.text)
-    if found is None:
+    match = _AGAIN.match(s.said.strip()) or _AGAIN.match(s.text)
+    if match is None:
         return None
-    part = {"condition": "when", "form": "what", "rule": "what"}.get(found[1].lower(), found[1].lower())
-    if text := found[2].strip():
+    part = {"condition": "when", "form": "what", "rule": "what"}.get(match[1].lower(), match[1].lower())
+    if text := match[2].strip():
         after = describing.take(home, interview, f"{part}: {text}")
         return (
             after,

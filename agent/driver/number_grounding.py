@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from tunesmith.agent.driver.number_words import SPELT, value_of
+from tunesmith.agent.driver.number_words import NUMBER_WORD, value_of
 
 _NUMBER = r"(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-−+]?\d+)?"
 _FIGURE = re.compile(rf"(?<![\w.])(?P<number>{_NUMBER})\s*(?P<unit>%|[a-z]+\b)?", re.IGNORECASE)
@@ -78,7 +78,7 @@ def figures(text: str) -> Iterator[Figure]:
         written = match.group().strip() if unit in _FACTORS else match["number"]
         decimals = len(number.partition(".")[2].partition("e")[0])
         yield Figure(written, float(number), decimals, unit)
-    for match in SPELT.finditer(bare):
+    for match in NUMBER_WORD.finditer(bare):
         if match.group().lower() in _PROSE:
             continue
         after = bare[match.end() :].split(maxsplit=1)[:1]
@@ -91,7 +91,7 @@ def _values(text: str) -> Iterator[float]:
     text = _ID.sub(" ", text)
     for match in re.finditer(_NUMBER, text, re.IGNORECASE):
         yield float(match.group().rstrip(",").replace(",", "").replace("−", "-"))
-    for match in SPELT.finditer(text):
+    for match in NUMBER_WORD.finditer(text):
         yield value_of(match)
 
 
@@ -108,11 +108,11 @@ def _known(figure: Figure, known: set[float]) -> bool:
 
 def checked(text: str, heard: Iterable[str]) -> tuple[str, list[str]]:
     """The text without the sentences that state unsupported figures, and those figures."""
-    told = list(heard)
+    sources = list(heard)
     kept, wrong = [], []
     for sentence in sentences(text):
-        found = unsupported(sentence, told)
-        wrong += found
-        if not found:
+        unknown = unsupported(sentence, sources)
+        wrong += unknown
+        if not unknown:
             kept.append(sentence)
     return ("\n" if "\n" in text.strip() else " ").join(kept), wrong

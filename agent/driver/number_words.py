@@ -12,14 +12,14 @@ _VALUES |= {word: 10.0 * value for value, word in enumerate(_TENS, 2)} | {"dozen
 _TIMES = {"hundred": 100.0, "thousand": 1000.0}
 _WORD = "|".join([*_VALUES, *_TIMES])
 
-SPELT = re.compile(
+NUMBER_WORD = re.compile(
     rf"\b(?:(?:{_WORD})\b(?:(?:[\s-]|\s+and\s+)(?={_WORD}))?)+(?P<half>\s+and\s+a\s+half\b)?", re.IGNORECASE
 )
 """One number in words; `value_of` reads the match."""
 
 
 def value_of(match: re.Match[str]) -> float:
-    """The value of a match of SPELT: what a multiplier follows is multiplied, the rest is added."""
+    """The value of a match of `NUMBER_WORD`: what a multiplier follows is multiplied, the rest is added."""
     total, last = 0.0, 0.0
     for word in re.findall(r"[a-z]+", match.group().lower().removesuffix(match["half"] or "")):
         if word in _TIMES:

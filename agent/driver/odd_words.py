@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tunesmith.agent.driver.facts.answer import clip
-from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.driver.understanding.entities import Sentence
 from tunesmith.memory.records import PLANNED
 
@@ -19,13 +19,13 @@ _PAGE = re.compile(
 )
 
 
-def page(desk: Desk, s: Sentence) -> str | None:
+def page(deps: TurnDeps, s: Sentence) -> str | None:
     """Show the page behind the last answer, where it is asked for."""
     if not _PAGE.match(s.text):
         return None
-    if desk.page is None:
+    if deps.page is None:
         return "There is no longer version of the last answer; ask about a run, its cases, rows or settings."
-    desk.show(desk.page())
+    deps.show(deps.page())
     return "That is the whole page."
 
 
@@ -36,11 +36,11 @@ _SAY_AGAIN = re.compile(
 )
 
 
-def again(desk: Desk, s: Sentence) -> str | None:
+def again(deps: TurnDeps, s: Sentence) -> str | None:
     """What was said last, once more."""
     if not _SAY_AGAIN.match(s.text):
         return None
-    said, desk.last_said = desk.last_said, ""
+    said, deps.last_answer = deps.last_answer, ""
     return said or "I have said nothing yet in this conversation."
 
 
@@ -57,10 +57,10 @@ _ANSWERS_NOTHING = re.compile(
 _LONE = re.compile(r"^(?:[\d.,%+-]+|[^\W\d_]+)[.!? ]*$")
 
 
-def odd(desk: Desk, s: Sentence) -> str | None:
+def odd(deps: TurnDeps, s: Sentence) -> str | None:
     """Words that ask and order nothing: told as what they are, with what can be said instead."""
     if _ANSWERS_NOTHING.match(s.text):
-        waits = [step for step in desk.store.steps(status=PLANNED) if desk.draft is None][-1:]
+        waits = [step for step in deps.store.steps(status=PLANNED) if deps.draft is None][-1:]
         open_ = (
             f"{waits[0].stage} ({waits[0].id}) waits for a yes: say “{waits[0].stage}” and its price is shown again."
             if waits

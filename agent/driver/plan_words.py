@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 from tunesmith.agent.driver import describing, planning
 from tunesmith.agent.driver.describing import Interview
-from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.driver.understanding.entities import STAGE_WORDS, Sentence
 from tunesmith.agent.driver.understanding.orders import quantizes
 from tunesmith.agent.driver.understanding.values import values_named
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.format import duration
 from tunesmith.tools.pipeline import catalog, plan_file
-from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec
+from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 
 _START = re.compile(
     r"^(?:(?:yes|yep|yeah|ok(?:ay)?|sure|good|great|fine|perfect|alright|all right|looks (?:good|"
@@ -73,93 +73,93 @@ class Turned:
     arguments: Mapping[str, object] = field(default_factory=dict)
 
 
-def turn(desk: Desk, s: Sentence) -> Turned | None:
+def turn(deps: TurnDeps, s: Sentence) -> Turned | None:
     """What a sentence does to the proposed plan; None where it is about something else. Raises BadInput."""
-    assert desk.draft is not None
+    assert deps.draft is not None
     if _SHOW.search(s.text) and len(s.text.split()) <= 8:
-        shown = planning.show_draft(desk)
+        shown = planning.show_draft(deps)
         return Turned(
-            f"The plan {desk.draft.name}, {len(desk.draft.steps)} steps, {shown['estimated_in_all']} in "
+            f"The plan {deps.draft.name}, {len(deps.draft.steps)} steps, {shown['estimated_in_all']} in "
             f"all, is on your screen. Start it, or change something?"
         )
     if _COST.search(s.text) and not s.runs and not re.search(r"\b(?:did|took|was|last)\b", s.text):
-        shown = planning.show_draft(desk)
+        shown = planning.show_draft(deps)
         return Turned(
             f"About {shown['estimated_in_all']} in all; each step's price is in the table, and asked about "
             f"again when its turn comes."
         )
     if s.text.endswith("?") and not re.match(r"(?:can|could|would|will) (?:you|we)|may (?:i|we)|shall we", s.text):
         return None
-    if (changed := _changed(desk, s)) is not None:
+    if (changed := _changed(deps, s)) is not None:
         return changed
     if _DROP.match(s.text):
-        return _confirm(desk, "drop")
+        return _confirm(deps, "drop")
     if _START.match(s.text) and _STARTS_WITH.search(s.text):
-        return _confirm(desk, "start")
+        return _confirm(deps, "start")
     return None
 
 
-def _confirm(desk: Desk, how: str) -> Turned:
-    planning.start_plan(desk, planning.StartPlan(confirm=how), None)  # type: ignore[arg-type]
-    text, desk.say_next = desk.say_next, ""
+def _confirm(deps: TurnDeps, how: str) -> Turned:
+    planning.start_plan(deps, planning.StartPlan(confirm=how), None)  # type: ignore[arg-type]
+    text, deps.say_next = deps.say_next, ""
     return Turned(text or "The plan is carried out.", "start_plan", {"confirm": how})
 
 
-def _changed(desk: Desk, s: Sentence) -> Turned | None:
+def _changed(deps: TurnDeps, s: Sentence) -> Turned | None:
     """Every step that a sentence leaves out and every value that it sets, in one go; None where it does neither."""
-    plan = desk.draft
+    plan = deps.draft
     assert plan is not None
-    steps, told = plan.steps, []
+    steps, changes = plan.steps, []
     for stage in _left_out(plan, s):
         after = planning.without(steps, stage, s.text)
-        told += [f"without {stage}"] if after != steps else []
+        changes += [f"without {stage}"] if after != steps else []
         steps = after
-    if not quantizes(s.text) and "quantize" not in [t.removeprefix("without ") for t in told]:
+    if not quantizes(s.text) and "quantize" not in [t.removeprefix("without ") for t in changes]:
         after = planning.without(steps, "quantize", s.text)
-        told += ["without quantize"] if after != steps else []
+        changes += ["without quantize"] if after != steps else []
         steps = after
     stages = list(dict.fromkeys(spec.stage for spec in steps))
     for name, value in values_named(s.text, stages, s.said).items():
-        if name in ("arm", "role", "rollback", "fresh") or (name == "scheme" and "without quantize" in told):
+        if name in ("arm", "role", "rollback", "fresh") or (name == "scheme" and "without quantize" in changes):
             continue
-        steps, changed = _set(desk, steps, name, value, s)
-        told += changed
-    if (model := _model(desk, s)) is not None:
+        steps, changed = _set(deps, steps, name, value, s)
+        changes += changed
+    if (model := _model(deps, s)) is not None:
         steps, changed = model(steps)
-        told += changed
-    if not told:
+        changes += changed
+    if not changes:
         return None
     edited = plan.model_copy(update={"steps": steps})
-    plan_file.check_arc(edited, have=())
-    desk.draft = edited
-    shown = planning.show_draft(desk)
+    plan_file.check_pipeline(edited, have=())
+    deps.draft = edited
+    shown = planning.show_draft(deps)
     text = (
-        f"The plan is changed: {', '.join(told)}. It takes about {shown['estimated_in_all']} now. "
+        f"The plan is changed: {', '.join(changes)}. It takes about {shown['estimated_in_all']} now. "
         f"Start it, or change more?"
     )
-    return Turned(text, "edit_plan", {"changes": told})
+    return Turned(text, "edit_plan", {"changes": changes})
 
 
-def _left_out(plan: ArcPlan, s: Sentence) -> list[str]:
-    held = {spec.stage for spec in plan.steps}
-    found = []
+def _left_out(plan: PipelinePlan, s: Sentence) -> list[str]:
+    planned = {spec.stage for spec in plan.steps}
+    stages = []
     for stage, words in STAGE_WORDS.items():
         words = words.replace(r"(?! (?:rows|data|examples|set|loss))", "")
-        if stage in held and re.search(
+        if stage in planned and re.search(
             rf"\b{_LEAVE_OUT}\b(?: (?:the|a|any|that|do|doing|to|step|run|for|it|serving|me))*[ -](?:\w+ "
             rf")?(?:{words})",
             s.text,
         ):
-            found.append(stage)
-    if re.search(rf"\b{_LEAVE_OUT}\b.{{0,12}}\b(?:serv(?:e|ing))\b", s.text) and "deploy" in held:
-        found.append("deploy")
+            stages.append(stage)
+    if re.search(rf"\b{_LEAVE_OUT}\b.{{0,12}}\b(?:serv(?:e|ing))\b", s.text) and "deploy" in planned:
+        stages.append("deploy")
     if re.search(r"\b(?:stop|only|just|end) (?:after|until|up to|to|at|with) (?:the )?train", s.text):
-        found += [stage for stage in ("evaluate", "merge", "quantize", "deploy") if stage in held]
-    return list(dict.fromkeys(stage for stage in found if not (stage == "baseline" and stage not in s.stages)))
+        stages += [stage for stage in ("evaluate", "merge", "quantize", "deploy") if stage in planned]
+    return list(dict.fromkeys(stage for stage in stages if not (stage == "baseline" and stage not in s.stages)))
 
 
 def _set(
-    desk: Desk, steps: tuple[StepSpec, ...], name: str, value: object, s: Sentence
+    deps: TurnDeps, steps: tuple[StepSpec, ...], name: str, value: object, s: Sentence
 ) -> tuple[tuple[StepSpec, ...], list[str]]:
     """A field set wherever the sentence means it: in the stages it names, else in those that are meant by itself."""
     having = [
@@ -193,38 +193,40 @@ def _plain(value: object) -> str:
     )
 
 
-def _model(desk: Desk, s: Sentence) -> Callable[[tuple[StepSpec, ...]], tuple[tuple[StepSpec, ...], list[str]]] | None:
+def _model(
+    deps: TurnDeps, s: Sentence
+) -> Callable[[tuple[StepSpec, ...]], tuple[tuple[StepSpec, ...], list[str]]] | None:
     """A change of the base: a hub model at its commit, a folder, a bundled one; None where no model was named."""
     from tunesmith.agent.driver.hub_models import named_model
 
     if not re.search(r"\b(?:use|take|with|base|model|switch|instead|on)\b", s.text):
         return None
-    found = named_model(s.said)
-    if found is None:
+    named = named_model(s.said)
+    if named is None:
         return None
 
     def change(steps: tuple[StepSpec, ...]) -> tuple[tuple[StepSpec, ...], list[str]]:
         changed = tuple(
             spec.model_copy(
-                update={"fields": {**{k: v for k, v in spec.fields.items() if k != "revision"}, **found.fields}}
+                update={"fields": {**{k: v for k, v in spec.fields.items() if k != "revision"}, **named.fields}}
             )
             if spec.stage == "base" and "role" not in spec.fields
             else spec
             for spec in steps
         )
-        return changed, [f"base {found.told}"]
+        return changed, [f"base {named.told}"]
 
     return change
 
 
-def finish_description(desk: Desk, opened: Interview) -> str:
+def finish_description(deps: TurnDeps, opened: Interview) -> str:
     """Write a whole description down and propose its plan; what is said then. Errors ask on."""
     try:
-        plan, words = describing.plan_of(desk, opened)
+        plan, words = describing.plan_of(deps, opened)
     except BadInput as error:
         return str(error)
-    planning.draft(desk, plan, opened.goal, opened.quantize)
-    shown = planning.show_draft(desk)
+    planning.draft(deps, plan, opened.goal, opened.quantize)
+    shown = planning.show_draft(deps)
     return f"{words} It takes about {shown['estimated_in_all']} in all."
 
 

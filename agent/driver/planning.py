@@ -16,13 +16,13 @@ from pydantic_ai import RunContext
 from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.argument_grounding import named_outright
-from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.format import duration
 from tunesmith.tools.data.description import missing
 from tunesmith.tools.pipeline import catalog, plan_file
 from tunesmith.tools.pipeline.behaviour_plan import plan_for
-from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec
+from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 
 STAGES = tuple(entry.name for entry in catalog.STAGES)
 FIELDS = tuple(dict.fromkeys(name for entry in catalog.STAGES for name in entry.load().settable))
@@ -86,86 +86,86 @@ def is_ticket_triage(words: str) -> bool:
     return bool(ticket and (_SORTED.search(words) or not _ANSWERED.search(words)))
 
 
-def plan_fine_tune(desk: Desk, args: PlanFineTune, ctx: RunContext[Desk] | None) -> object:
+def plan_fine_tune(deps: TurnDeps, args: PlanFineTune, ctx: RunContext[TurnDeps] | None) -> object:
     """Propose a plan, or begin to ask what a new behaviour is to be."""
-    words = f"{args.goal} {desk.prompt}"
-    if folder := describing.described_before(desk.store.home, words):
+    words = f"{args.goal} {deps.prompt}"
+    if folder := describing.described_before(deps.store.home, words):
         plan, behaviour = plan_for(folder, args.pace), f"{folder.name}, described earlier"
     elif is_ticket_triage(words):
         plan, behaviour = run_steps.demo_plan(fast=args.pace == "fast"), _TICKETS
     else:
-        interview = describing.begin(desk.store.home, args.goal, args.pace, args.quantize)
-        return _ask_on(desk, f"That is a new behaviour, so I need to know it exactly. {interview.question}")
-    draft(desk, plan, args.goal, args.quantize)
-    shown = show_draft(desk)
-    if not desk.agreed_before:
-        desk.say(f"This plan teaches {behaviour}; every step's price is on your screen. Start it, or change something?")
+        interview = describing.begin(deps.store.home, args.goal, args.pace, args.quantize)
+        return _ask_on(deps, f"That is a new behaviour, so I need to know it exactly. {interview.question}")
+    draft(deps, plan, args.goal, args.quantize)
+    shown = show_draft(deps)
+    if not deps.agreed_before:
+        deps.say(f"This plan teaches {behaviour}; every step's price is on your screen. Start it, or change something?")
     return {"behaviour": behaviour, **shown}
 
 
-def describe_behaviour(desk: Desk, args: DescribeBehaviour, ctx: RunContext[Desk] | None) -> object:
+def describe_behaviour(deps: TurnDeps, args: DescribeBehaviour, ctx: RunContext[TurnDeps] | None) -> object:
     """Take one more part of a new behaviour; once nothing is missing, propose its plan. Raises BadInput without one."""
-    home = desk.store.home
+    home = deps.store.home
     interview = describing.open_interview(home)
     if interview is None:
         raise BadInput("no behaviour is being described; call plan_fine_tune first")
     if args.act == "drop":
-        kept = describing.drop(home)
-        desk.say(f"The new behaviour is dropped and nothing was started; what you said of it is kept in {kept}.")
+        aside = describing.drop(home)
+        deps.say(f"The new behaviour is dropped and nothing was started; what you said of it is kept in {aside}.")
         return {"dropped": interview.goal, "note": "nothing was written or started"}
     try:
-        interview = describing.take(home, interview, desk.prompt)
+        interview = describing.take(home, interview, deps.prompt)
         if missing(interview.draft):
-            return _ask_on(desk, interview.question)
-        plan, words = describing.plan_of(desk, interview)
+            return _ask_on(deps, interview.question)
+        plan, words = describing.plan_of(deps, interview)
     except BadInput as error:
-        return _ask_on(desk, str(error))
-    draft(desk, plan, interview.goal, interview.quantize)
-    return {**show_draft(desk), **_ask_on(desk, words)}
+        return _ask_on(deps, str(error))
+    draft(deps, plan, interview.goal, interview.quantize)
+    return {**show_draft(deps), **_ask_on(deps, words)}
 
 
-def draft(desk: Desk, plan: ArcPlan, goal: str, quantize: bool) -> None:
+def draft(deps: TurnDeps, plan: PipelinePlan, goal: str, quantize: bool) -> None:
     """Let a plan stand proposed."""
     quantizing = next(entry.name for entry in catalog.STAGES if entry.makes == "quantized")
     steps = plan.steps if quantize else _without_stage(plan.steps, quantizing)
-    desk.draft = plan.model_copy(update={"goal": goal, "steps": steps})
+    deps.draft = plan.model_copy(update={"goal": goal, "steps": steps})
 
 
 def _without_stage(steps: tuple[StepSpec, ...], stage: str) -> tuple[StepSpec, ...]:
     """The steps without a stage; each other one says what is left of it once nothing makes what that one made."""
-    kind, kept = catalog.BY_NAME[stage].makes, []
+    kind, left = catalog.BY_NAME[stage].makes, []
     for spec in steps:
         fields = catalog.BY_NAME[spec.stage].load().without(spec.fields, kind)
         if spec.stage != stage and fields is not None:
-            kept.append(spec.model_copy(update={"fields": dict(fields)}))
-    return tuple(kept)
+            left.append(spec.model_copy(update={"fields": dict(fields)}))
+    return tuple(left)
 
 
-def _ask_on(desk: Desk, question: str) -> dict[str, str]:
+def _ask_on(deps: TurnDeps, question: str) -> dict[str, str]:
     """Have the user asked in exactly these words."""
-    desk.say(question)
+    deps.say(question)
     return {"ask_the_user": question}
 
 
-def show_draft(desk: Desk) -> dict[str, object]:
+def show_draft(deps: TurnDeps) -> dict[str, object]:
     """Show the proposed plan with its prices; what a model is told of it."""
     from tunesmith.tools.pipeline.forecast import forecast
 
-    assert desk.draft is not None
-    prices = forecast(desk.ws, desk.draft)
-    desk.show(render.forecast_table(desk.draft.name, prices))
+    assert deps.draft is not None
+    prices = forecast(deps.ws, deps.draft)
+    deps.show(render.forecast_table(deps.draft.name, prices))
     seconds = sum(price.estimate.seconds for price in prices if price.estimate)
-    desk.ws.emit(
+    deps.ws.emit(
         "plan.shown",
-        plan={"name": desk.draft.name, "steps": [spec.stage for spec in desk.draft.steps]},
+        plan={"name": deps.draft.name, "steps": [spec.stage for spec in deps.draft.steps]},
         estimated_seconds=seconds,
         stage="",
     )
     return {
-        "plan": [spec.stage for spec in desk.draft.steps],
+        "plan": [spec.stage for spec in deps.draft.steps],
         "estimated_in_all": duration(seconds),
         "note": "the user agreed to everything beforehand: call start_plan now"
-        if desk.agreed_before
+        if deps.agreed_before
         else "the table with every step's price is on the user's screen; nothing has started. "
         "Ask whether to start it or to change something.",
     }
@@ -174,21 +174,21 @@ def show_draft(desk: Desk) -> dict[str, object]:
 # Changed
 
 
-def edit_plan(desk: Desk, args: EditPlan, ctx: RunContext[Desk] | None) -> object:
+def edit_plan(deps: TurnDeps, args: EditPlan, ctx: RunContext[TurnDeps] | None) -> object:
     """Change the proposed plan and show it again. Raises BadInput for a change that it cannot take."""
-    draft_ = _drafted(desk)
+    draft_ = _drafted(deps)
     try:
         if args.field is None:
-            steps, changed = without(draft_.steps, args.step, desk.prompt), [f"without {args.step}"]
+            steps, changed = without(draft_.steps, args.step, deps.prompt), [f"without {args.step}"]
         else:
-            steps, changed = _with_fields(desk, draft_.steps, args)
+            steps, changed = _with_fields(deps, draft_.steps, args)
     except Unclear as unclear:
-        return _ask_on(desk, str(unclear))
+        return _ask_on(deps, str(unclear))
     edited = draft_.model_copy(update={"steps": steps})
-    plan_file.check_arc(edited, have=())
-    desk.draft = edited
-    shown = show_draft(desk)
-    desk.say(f"The plan is changed: {', '.join(changed)}. Its new prices are on your screen. Start it, or change more?")
+    plan_file.check_pipeline(edited, have=())
+    deps.draft = edited
+    shown = show_draft(deps)
+    deps.say(f"The plan is changed: {', '.join(changed)}. Its new prices are on your screen. Start it, or change more?")
     return {"changed": changed, **shown}
 
 
@@ -211,18 +211,18 @@ def _task(spec: StepSpec) -> str:
     """Which of its stage's several tasks a step is, by the fields that tell them apart."""
     declared = catalog.BY_NAME[spec.stage].load()
     request = declared.request.model_fields
-    values = [spec.fields.get(name, request[name].default) for name in declared.told_apart_by]
+    values = [spec.fields.get(name, request[name].default) for name in declared.identified_by]
     return " ".join(str(value) for value in values if value)
 
 
-def _with_fields(desk: Desk, steps: tuple[StepSpec, ...], args: EditPlan) -> tuple[tuple[StepSpec, ...], list[str]]:
+def _with_fields(deps: TurnDeps, steps: tuple[StepSpec, ...], args: EditPlan) -> tuple[tuple[StepSpec, ...], list[str]]:
     """The steps with the field that was chosen, and with every other one that the words give a number to by name."""
     wanted: dict[str, object] = {str(args.field): args.value}
-    wanted |= {name: f"{value:g}" for name, value in named_outright(desk.prompt).items() if name not in wanted}
+    wanted |= {name: f"{value:g}" for name, value in named_outright(deps.prompt).items() if name not in wanted}
     changed = []
     for name, value in wanted.items():
         stage = _stage_of(name, args.step if name == args.field else "")
-        steps = _with_field(desk, steps, stage, name, value)
+        steps = _with_field(deps, steps, stage, name, value)
         changed.append(f"{stage} {name} {value}")
     return steps, changed
 
@@ -236,14 +236,16 @@ def _stage_of(field: str, named: str) -> str:
     return named if field in asks else owners[0]
 
 
-def _with_field(desk: Desk, steps: tuple[StepSpec, ...], stage: str, field: str, value: object) -> tuple[StepSpec, ...]:
-    desk.check_said({field: value})
+def _with_field(
+    deps: TurnDeps, steps: tuple[StepSpec, ...], stage: str, field: str, value: object
+) -> tuple[StepSpec, ...]:
+    deps.check_grounded({field: value})
     if value is None:
         raise BadInput(f"{stage}.{field}: to what? Ask the user for the value")
     meant = [spec for spec in steps if spec.stage == stage]
     if not meant:
         raise BadInput(f"the plan has no step {stage}; it has {', '.join(spec.stage for spec in steps)}")
-    apart = catalog.BY_NAME[stage].load().told_apart_by
+    apart = catalog.BY_NAME[stage].load().identified_by
     if field in apart and len(meant) > 1:
         raise BadInput(f"the plan has {len(meant)} steps {stage}, a {field} each; leave one out instead")
     if field not in apart:  # of several tasks the usual one is meant, where it is among them
@@ -253,25 +255,25 @@ def _with_field(desk: Desk, steps: tuple[StepSpec, ...], stage: str, field: str,
     )
 
 
-def _drafted(desk: Desk) -> ArcPlan:
-    if desk.draft is None:
+def _drafted(deps: TurnDeps) -> PipelinePlan:
+    if deps.draft is None:
         raise BadInput("no plan is proposed; call plan_fine_tune first")
-    return desk.draft
+    return deps.draft
 
 
 # Started
 
 
-def start_plan(desk: Desk, args: StartPlan, ctx: RunContext[Desk] | None) -> object:
+def start_plan(deps: TurnDeps, args: StartPlan, ctx: RunContext[TurnDeps] | None) -> object:
     """Begin to carry the proposed plan out, or drop it; one that cannot begin stays proposed. Raises BadInput."""
-    draft = _drafted(desk)
+    draft = _drafted(deps)
     if args.confirm == "drop":
-        desk.draft = None
-        desk.say("The plan is dropped; nothing was started.")
+        deps.draft = None
+        deps.say("The plan is dropped; nothing was started.")
         return {"dropped": draft.name, "note": "nothing was started"}
-    plan_file.check_arc(draft, have=())
-    note = desk.start_arc(draft)
-    desk.draft, desk.asked_about = None, ""
-    if not desk.agreed_before:
-        desk.say("It begins. You are asked before each expensive step, and we can go on talking meanwhile.")
+    plan_file.check_pipeline(draft, have=())
+    note = deps.start_pipeline(draft)
+    deps.draft, deps.focused_run_id = None, ""
+    if not deps.agreed_before:
+        deps.say("It begins. You are asked before each expensive step, and we can go on talking meanwhile.")
     return {"started": draft.name, "steps": [spec.stage for spec in draft.steps], "note": note}

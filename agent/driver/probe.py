@@ -58,15 +58,15 @@ def probe(endpoint: Endpoint, home: Path) -> dict[str, object]:
             _ask(client, endpoint, tools=[_bare_tool()], tool_choice="required"), "now"
         ),
     }
-    found: dict[str, object] = {"model": endpoint.model, "url": endpoint.url}
+    abilities: dict[str, object] = {"model": endpoint.model, "url": endpoint.url}
     for name, check in checks.items():
         try:
-            found[name] = check()
+            abilities[name] = check()
         except Exception as error:
-            found[name] = f"refused: {' '.join(str(error).split())[:160]}"
-    found |= _speed(client, endpoint) | _context(client, endpoint)
-    atomic_write(home / _FILE, json.dumps({endpoint.model: found}, indent=1))
-    return found
+            abilities[name] = f"refused: {' '.join(str(error).split())[:160]}"
+    abilities |= _speed(client, endpoint) | _context(client, endpoint)
+    atomic_write(home / _FILE, json.dumps({endpoint.model: abilities}, indent=1))
+    return abilities
 
 
 def turns_sent(home: Path, model: str, usual: int) -> int:
@@ -77,18 +77,18 @@ def turns_sent(home: Path, model: str, usual: int) -> int:
 
 def can_be_routed(home: Path, model: str) -> bool:
     """Whether the tool may be chosen by a schema-bound request: unless the probe saw that a schema does not hold it."""
-    found = _found(home, model)
-    context = found.get("context_tokens")
+    abilities = _found(home, model)
+    context = abilities.get("context_tokens")
     short = isinstance(context, int) and context < ROUTING_TOKENS
-    return found.get("json_schema", True) is True and not short
+    return abilities.get("json_schema", True) is True and not short
 
 
 def _found(home: Path, model: str) -> dict[str, object]:
     try:
-        found: dict[str, object] = json.loads((home / _FILE).read_text())[model]
+        abilities: dict[str, object] = json.loads((home / _FILE).read_text())[model]
     except (OSError, ValueError, KeyError):
         return {}
-    return found
+    return abilities
 
 
 def _tool(*, strict: bool = False) -> dict[str, object]:

@@ -25,7 +25,7 @@ from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
-from tunesmith.agent.driver.argument_grounding import as_said, named_numbers, named_outright, numbers, runs_said
+from tunesmith.agent.driver.argument_grounding import grounded, named_numbers, named_outright, numbers, runs_named
 from tunesmith.agent.driver.stage_calls import stage_call
 from tunesmith.agent.driver.turn_deps import KNOWN_MODELS
 from tunesmith.agent.driver.understanding.entities import cards_gib, sentence_of
@@ -50,7 +50,7 @@ _KEPT = ("type", "enum", "const", "items", "minimum", "maximum")
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class RoutingContext:
     """What a choice depends on beside the words."""
 
     state: str
@@ -65,26 +65,28 @@ class Moment:
 class CannotRoute(Exception):
     """The driver's answer was no choice, or (`lasting`) it cannot be held to a schema at all."""
 
-    def __init__(self, told: str, *, lasting: bool = False) -> None:
-        super().__init__(told)
+    def __init__(self, reason: str, *, lasting: bool = False) -> None:
+        super().__init__(reason)
         self.lasting = lasting
 
 
-async def choose(model: Model, words: str, moment: Moment, tools: Sequence[ToolDefinition]) -> ToolCallPart | None:
+async def choose(
+    model: Model, words: str, context: RoutingContext, tools: Sequence[ToolDefinition]
+) -> ToolCallPart | None:
     """The call that answers `words`, or None where words are the answer. Raises CannotRoute."""
     # By hand: pydantic-ai's native output writes the schema into the prompt, where it would cost the server its cache.
-    bound = {"type": "json_schema", "json_schema": {"name": "choice", "schema": choice_schema(tools, moment, words)}}
+    bound = {"type": "json_schema", "json_schema": {"name": "choice", "schema": choice_schema(tools, context, words)}}
     settings = ModelSettings(temperature=0.0, max_tokens=_MAX_TOKENS, extra_body={"response_format": bound})
     try:
-        response = await model_request(model, _messages(words, moment.state), model_settings=settings)
+        response = await model_request(model, _messages(words, context.state), model_settings=settings)
     except ModelHTTPError as error:
         if error.status_code in (400, 404, 422, 501):
             raise CannotRoute(f"no schema-bound answers here (status {error.status_code})", lasting=True) from error
         raise
-    return call_of(response.text or "", words, moment, tools)
+    return call_of(response.text or "", words, context, tools)
 
 
-def call_of(text: str, words: str, moment: Moment, tools: Sequence[ToolDefinition]) -> ToolCallPart | None:
+def call_of(text: str, words: str, context: RoutingContext, tools: Sequence[ToolDefinition]) -> ToolCallPart | None:
     """The call that a choice stands for, every argument filled in, null where nothing was said. Raises CannotRoute."""
     try:
         chosen = json.loads(text)
@@ -97,31 +99,39 @@ def call_of(text: str, words: str, moment: Moment, tools: Sequence[ToolDefinitio
     if name == CHAT:
         name, chosen = LOOK_UP, asked
     if name == NEXT:
-        name, chosen = moment.following, {}
+        name, chosen = context.following, {}
     name = _taker(name, by_name, words)
     if name not in by_name:
         raise CannotRoute(f"no tool {name!r} now")
     properties = by_name[name].parameters_json_schema.get("properties", {})
     if name == LOOK_UP:
-        return _looked_up(chosen, words, moment, properties)
-    runs = zip(("run",), runs_said(words), strict=False)  # a step goes into a run only where its id was said
+        return _looked_up(chosen, words, context, properties)
+    runs = zip(("run",), runs_named(words), strict=False)  # a step goes into a run only where its id was said
     read = values_named(readable(words), (name,), words) if name in catalog.BY_NAME else {}
-    said = {**read, **as_said(chosen, words), **_named(properties, chosen, words), **dict(runs), **moment.verbatim}
+    arguments = {
+        **read,
+        **grounded(chosen, words),
+        **_named(properties, chosen, words),
+        **dict(runs),
+        **context.verbatim,
+    }
     call_id = f"routed_{secrets.token_hex(6)}"
     if name in catalog.BY_NAME:
-        given = {key: value for key, value in said.items() if key != "run" and value is not None}
+        given = {key: value for key, value in arguments.items() if key != "run" and value is not None}
         known = catalog.BY_NAME[name].load().request.model_fields
         return stage_call(
-            name, {key: v for key, v in given.items() if key in known}, str(said.get("run") or ""), call_id
+            name, {key: v for key, v in given.items() if key in known}, str(arguments.get("run") or ""), call_id
         )
-    return ToolCallPart(name, {key: said.get(key, _otherwise(schema)) for key, schema in properties.items()}, call_id)
+    return ToolCallPart(
+        name, {key: arguments.get(key, _otherwise(schema)) for key, schema in properties.items()}, call_id
+    )
 
 
 def _looked_up(
-    chosen: Mapping[str, object], words: str, moment: Moment, properties: Mapping[str, object]
+    chosen: Mapping[str, object], words: str, context: RoutingContext, properties: Mapping[str, object]
 ) -> ToolCallPart:
     """The question of the kind that was chosen, its arguments read from the words by code."""
-    s = sentence_of(words, moment.runs)
+    s = sentence_of(words, context.runs)
     arm, other = (s.arms[1], s.arms[0]) if len(s.arms) > 1 and chosen["kind"] == "compare" else (s.arm, "")
     read = {
         "kind": chosen["kind"],
@@ -194,16 +204,16 @@ def _otherwise(schema: Schema) -> object:
     return schema["enum"][0] if "enum" in schema else None
 
 
-def choice_schema(tools: Sequence[ToolDefinition], moment: Moment, words: str) -> Schema:
+def choice_schema(tools: Sequence[ToolDefinition], context: RoutingContext, words: str) -> Schema:
     """JSON Schema of a choice: one shape per tool, the tool's name first; a number can only be one that was said."""
-    shapes = [shape for tool in tools for shape in _shapes(tool, moment, words)]
+    shapes = [shape for tool in tools for shape in _shapes(tool, context, words)]
     shapes.append(_object(CHAT, {}, []))
-    if moment.following:
+    if context.following:
         shapes.append(_object(NEXT, {}, []))
     return {"anyOf": shapes}
 
 
-def _shapes(tool: ToolDefinition, moment: Moment, words: str) -> list[Schema]:
+def _shapes(tool: ToolDefinition, context: RoutingContext, words: str) -> list[Schema]:
     properties = tool.parameters_json_schema.get("properties", {})
     if tool.name == LOOK_UP:
         return [_object(tool.name, {"kind": {"enum": [*KINDS]}}, ["kind"])]
@@ -213,7 +223,7 @@ def _shapes(tool: ToolDefinition, moment: Moment, words: str) -> list[Schema]:
         properties = {
             name: value for name, value in properties.items() if name in catalog.BY_NAME[tool.name].load().settable
         }
-    read = {*moment.verbatim, "run"}
+    read = {*context.verbatim, "run"}
     shown = {name: _bare(value) for name, value in properties.items() if name not in read}
     for name in [name for name, value in shown.items() if _numeric(value)]:
         shown[name] = {"enum": _numbers_for(shown[name], words)}
@@ -246,10 +256,10 @@ def _values_for(schema: Schema, words: str) -> list[str]:
 
 
 def _numbers_for(schema: Schema, words: str) -> list[float]:
-    said = dict.fromkeys(numbers(words))
+    spoken = dict.fromkeys(numbers(words))
     if schema["type"] == "integer":
-        return [int(number) for number in said if number.is_integer()]
-    return [*said]
+        return [int(number) for number in spoken if number.is_integer()]
+    return [*spoken]
 
 
 def _numeric(schema: Schema) -> bool:

@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver.describing import open_interview
-from tunesmith.agent.driver.routing import Moment
-from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.agent.driver.routing import RoutingContext
+from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.records import DONE, DRIVER_RUN, PLANNED, RUNNING, Artifact, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline import catalog
-from tunesmith.tools.pipeline.plan_file import ArcPlan
+from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.progress import is_current
 
-STANDS = "Where things stand"
+STATE_HEADING = "Where things stand"
 """How the model is told; a reply that says it again repeats what only the model was to read."""
 _NEXT = 2
 """Stages that are offered because they come next."""
@@ -29,7 +29,7 @@ _NAMED = 2
 _FREE = tuple(entry.name for entry in catalog.STAGES if not entry.expensive and not entry.needs)
 
 
-def state_card(store: Store, run: Run | None, draft: ArcPlan | None) -> str:
+def state_summary(store: Store, run: Run | None, draft: PipelinePlan | None) -> str:
     """At most ten lines: the run, what is done, what runs, what comes next, what is served."""
     lines = []
     if interview := open_interview(store.home):
@@ -54,25 +54,25 @@ def state_card(store: Store, run: Run | None, draft: ArcPlan | None) -> str:
     return "\n".join(lines[:10])
 
 
-def moment_of(desk: Desk) -> Moment:
+def routing_context(deps: TurnDeps) -> RoutingContext:
     """What a choice of tool depends on now; the state in the form that prompts/routing.yaml has."""
-    run = desk.current_run()
-    following = next_stages(desk.store, run)
-    if interview := open_interview(desk.store.home):
+    run = deps.current_run()
+    following = next_stages(deps.store, run)
+    if interview := open_interview(deps.store.home):
         state = f"describing a behaviour, asked for {interview.asked}"
-    elif desk.draft:
+    elif deps.draft:
         state = "plan proposed"
     elif run is None:
         state = "no run yet"
     else:
         state = f"next is {following[0]}" if following else "all done"
-    if desk.before:
-        state += f"; before {desk.before}"
-    return Moment(
+    if deps.before:
+        state += f"; before {deps.before}"
+    return RoutingContext(
         state=state,
-        following="" if interview else "start_plan" if desk.draft else next(iter(following), ""),
-        verbatim={"goal": desk.prompt},
-        runs=tuple(entry for entry in desk.store.runs() if entry.name != DRIVER_RUN),
+        following="" if interview else "start_plan" if deps.draft else next(iter(following), ""),
+        verbatim={"goal": deps.prompt},
+        runs=tuple(entry for entry in deps.store.runs() if entry.name != DRIVER_RUN),
     )
 
 
@@ -93,15 +93,15 @@ def next_stages(store: Store, run: Run | None) -> list[str]:
     if run is None:
         return [entry.name for entry in catalog.STAGES if entry.makes and not entry.needs]
     newest = {artifact.kind: artifact for artifact in store.artifacts(run.id)}
-    held = {kind for kind, artifact in newest.items() if _of_newest_adapter(store, artifact, newest)}
+    kinds = {kind for kind, artifact in newest.items() if _of_newest_adapter(store, artifact, newest)}
     due, following = [], []
     for entry in catalog.STAGES:
         declared = entry.load()
         if declared.measures:
             done = [step for step in store.steps(run.id, status=DONE) if step.stage == entry.name]
             measured = {step.arm for step in done if is_current(store, step)}
-            due += [entry.name] if (held & set(declared.measures)) - measured else []
-        elif entry.makes and entry.makes not in held and held.issuperset((*entry.needs, *declared.usually_after)):
+            due += [entry.name] if (kinds & set(declared.measures)) - measured else []
+        elif entry.makes and entry.makes not in kinds and kinds.issuperset((*entry.needs, *declared.usually_after)):
             following.append(entry.name)
     return due + following
 
@@ -112,20 +112,20 @@ def _of_newest_adapter(store: Store, artifact: Artifact, newest: Mapping[str, Ar
     return own is None or "adapter" not in newest or own.id == newest["adapter"].id
 
 
-def routed_tools(store: Store, run: Run | None, draft: ArcPlan | None, prompt: str) -> set[str]:
+def routed_tools(store: Store, run: Run | None, draft: PipelinePlan | None, prompt: str) -> set[str]:
     """Names of the tools that a choice may fall on: those that this moment allows, and every stage that was named.
 
     More than `visible_tools`: they cost a choice no words, and what a misspelt word means is the model's to say.
     """
-    held = {artifact.kind for artifact in store.artifacts(run.id)} if run else set()
+    kinds = {artifact.kind for artifact in store.artifacts(run.id)} if run else set()
     names = {"look_up", "plan_fine_tune", *_FREE, *(("edit_plan", "start_plan") if draft else ())}
     if draft:  # what is said about a step is about the plan's
         return names
-    names |= {entry.name for entry in catalog.STAGES if held.issuperset(entry.needs)}
+    names |= {entry.name for entry in catalog.STAGES if kinds.issuperset(entry.needs)}
     return names | visible_tools(store, run, draft, prompt)
 
 
-def visible_tools(store: Store, run: Run | None, draft: ArcPlan | None, prompt: str) -> set[str]:
+def visible_tools(store: Store, run: Run | None, draft: PipelinePlan | None, prompt: str) -> set[str]:
     """Names of the tools that the driver is shown: few, since a small model chooses better among few."""
     names = {"look_up", *(("edit_plan", "start_plan") if draft else ("plan_fine_tune",))}
     names |= set(_named(prompt)[:_NAMED])

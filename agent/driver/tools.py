@@ -19,7 +19,7 @@ from tunesmith.agent.commands.fields import of_words
 from tunesmith.agent.driver import planning
 from tunesmith.agent.driver.by_code import look_up
 from tunesmith.agent.driver.stage_calls import OTHER
-from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.driver.understanding.entities import sentence_of
 from tunesmith.agent.driver.understanding.query import Query
 from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError
@@ -54,7 +54,7 @@ LookUp = create_model(
 )
 
 
-def toolset() -> FunctionToolset[Desk]:
+def toolset() -> FunctionToolset[TurnDeps]:
     """All tools; which of them a request shows is decided per request."""
     tools = [
         _tool("look_up", LookUp, _look_up, strict=False),
@@ -68,42 +68,42 @@ def toolset() -> FunctionToolset[Desk]:
 
 
 def _tool(
-    name: str, args: type[A], run: Callable[[Desk, A, RunContext[Desk]], object], *, strict: bool = True
-) -> Tool[Desk]:
-    def call(ctx: RunContext[Desk], args: A) -> str:
+    name: str, args: type[A], run: Callable[[TurnDeps, A, RunContext[TurnDeps]], object], *, strict: bool = True
+) -> Tool[TurnDeps]:
+    def call(ctx: RunContext[TurnDeps], args: A) -> str:
         return _capped(ctx.deps, run(ctx.deps, args, ctx))
 
-    call.__annotations__ = {"ctx": RunContext[Desk], "args": args, "return": str}
+    call.__annotations__ = {"ctx": RunContext[TurnDeps], "args": args, "return": str}
     description = (args.__doc__ or "").strip()
     return Tool(call, takes_ctx=True, name=name, description=description, strict=strict, sequential=True)
 
 
-def _capped(desk: Desk, result: object) -> str:
+def _capped(deps: TurnDeps, result: object) -> str:
     text = json.dumps(result, ensure_ascii=False, default=str)
-    desk.note(text)
+    deps.note(text)
     return text if len(text) <= _RESULT_CHARACTERS else text[:_RESULT_CHARACTERS] + " … (the rest is on the screen)"
 
 
 # History
 
 
-def _look_up(desk: Desk, args: BaseModel, ctx: RunContext[Desk]) -> object:
+def _look_up(deps: TurnDeps, args: BaseModel, ctx: RunContext[TurnDeps]) -> object:
     given = {name: value for name, value in args.model_dump().items() if value not in (None, "")}
-    runs = desk.store.runs()
+    runs = deps.store.runs()
     if name := given.get("run"):
         given["run"] = next(iter(sentence_of(str(name), runs).runs), name)
-    found = look_up(desk, Query.model_validate(given))
-    for line in found.lines:
-        desk.show(render.plain(line))
-    if desk.routed:
-        desk.spoken, desk.say_next = found.lines, found.facts or "It is on your screen."
-    return found.facts
+    answer = look_up(deps, Query.model_validate(given))
+    for line in answer.lines:
+        deps.show(render.plain(line))
+    if deps.routed:
+        deps.spoken, deps.say_next = answer.lines, answer.facts or "It is on your screen."
+    return answer.facts
 
 
 # Stages
 
 
-def _stage_tool(entry: catalog.Entry) -> Tool[Desk]:
+def _stage_tool(entry: catalog.Entry) -> Tool[TurnDeps]:
     model = entry.load().request
     fields: dict[str, Any] = {}
     for name in entry.load().settable:
@@ -120,34 +120,34 @@ def _stage_tool(entry: catalog.Entry) -> Tool[Desk]:
         entry.name, __base__=planning.Args, __doc__=f"{entry.summary[0].upper()}{entry.summary[1:]}.", **fields
     )
 
-    def run(desk: Desk, given: BaseModel, ctx: RunContext[Desk]) -> object:
+    def run(deps: TurnDeps, given: BaseModel, ctx: RunContext[TurnDeps]) -> object:
         asked = given.model_dump(exclude_none=True)
         further = of_words(asked.pop(OTHER, ""), entry.load().request)
-        return run_stage(desk, entry, {**further, **asked})
+        return run_stage(deps, entry, {**further, **asked})
 
     return _tool(entry.name, args, run)
 
 
-def run_stage(desk: Desk, entry: catalog.Entry, given: dict[str, object]) -> object:
+def run_stage(deps: TurnDeps, entry: catalog.Entry, given: dict[str, object]) -> object:
     """Carry out one stage: what is expensive asks the user first, whoever called, and starts nothing without a yes."""
     if entry.expensive:
-        desk.check_said(given)
+        deps.check_grounded(given)
     request = run_steps.step_request(entry.name, given)
     if not entry.expensive:
-        ended = run_step(desk.ws, request, desk.approver).done()
-        desk.show(render.result_table(ended))
+        ended = run_step(deps.ws, request, deps.approver).done()
+        deps.show(render.result_table(ended))
         return step_facts(ended)
-    _refuse_a_second(desk, request)
-    outcome = run_step(desk.ws, request, desk.approver, follow=desk.follow)
+    _refuse_a_second(deps, request)
+    outcome = run_step(deps.ws, request, deps.approver, follow=deps.follow)
     if outcome.decision and outcome.declined:
         reason = f": {outcome.decision.reason}" if outcome.decision.reason else ""
         raise StepFailed(f"{entry.name}: the user said no{reason}; nothing was started")
-    desk.asked_about = ""
-    step = outcome.done() if desk.follow else outcome.step
+    deps.focused_run_id = ""
+    step = outcome.done() if deps.follow else outcome.step
     ran = {"ran_with": dict(StepRequest.of(step).fields)}
-    if desk.follow:
+    if deps.follow:
         return {**step_facts(step), **ran}
-    desk.say(f"{step.stage} runs in the background; you are told when it ends, and we can go on talking.")
+    deps.say(f"{step.stage} runs in the background; you are told when it ends, and we can go on talking.")
     return {
         "started": step.stage,
         "step": step.id,
@@ -158,10 +158,10 @@ def run_stage(desk: Desk, entry: catalog.Entry, given: dict[str, object]) -> obj
     }
 
 
-def _refuse_a_second(desk: Desk, request: StepRequest) -> None:
+def _refuse_a_second(deps: TurnDeps, request: StepRequest) -> None:
     """Raises BadInput where the stage is at work in the run already: the driver would only start it twice."""
-    run = place(desk.store, request).run
-    running = [step for step in desk.store.steps(run, status=RUNNING) if step.stage == request.stage]
+    run = place(deps.store, request).run
+    running = [step for step in deps.store.steps(run, status=RUNNING) if step.stage == request.stage]
     if running:
         raise BadInput(f"{request.stage} ({running[0].id}) runs already; wait for it to end")
 

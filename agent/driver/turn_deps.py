@@ -16,7 +16,7 @@ from tunesmith.agent.driver.understanding.query import Query
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store
-from tunesmith.tools.pipeline.plan_file import ArcPlan
+from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Approver, Workspace
 
 KNOWN_MODELS = ("bundled", "bundled-driver")
@@ -24,14 +24,14 @@ _BEFORE_CHARACTERS = 60
 
 
 @dataclass(slots=True)
-class Desk:
+class TurnDeps:
     """The deps of a turn."""
 
     ws: Workspace
     approver: Approver
     show: Callable[[RenderableType], None]
     """Puts something on the user's screen; the model never sees it."""
-    start_arc: Callable[[ArcPlan], str]
+    start_pipeline: Callable[[PipelinePlan], str]
     """Begins to carry out a whole plan and says, for the model, what became of it."""
     agreed_before: bool = False
     """Whether the user said yes to everything beforehand, as a script does with `--yes`."""
@@ -43,9 +43,9 @@ class Desk:
     """The driver, where it gave way for a step of this turn and was started again."""
     say_next: str = ""
     """What is said to the user next, in exactly these words, instead of asking the model for some."""
-    asked_about: str = ""
+    focused_run_id: str = ""
     """The run that a question named last, for questions that name none; empty: the newest. No step goes by it."""
-    draft: ArcPlan | None = None
+    draft: PipelinePlan | None = None
     """The plan that was proposed and not yet started."""
     prompt: str = ""
     """What the user said in this turn."""
@@ -69,7 +69,7 @@ class Desk:
     """The page behind the last answer, for who asks for more."""
     last_query: Query | None = None
     """The question that was answered last, for words that change one thing of it."""
-    last_said: str = ""
+    last_answer: str = ""
     """What code said last."""
     driver_name: str = "a small open model"
     """The driver as the user knows it."""
@@ -87,20 +87,20 @@ class Desk:
         """The newest run, else none: where steps go."""
         return self.store.newest_run()
 
-    def run_asked_about(self) -> Run | None:
+    def focused_run(self) -> Run | None:
         """The run that a question without a name is about."""
-        return self.store.run(self.asked_about) if self.asked_about else self.current_run()
+        return self.store.run(self.focused_run_id) if self.focused_run_id else self.current_run()
 
     def say(self, words: str) -> None:
         """Have exactly these words said next, where a small model would only say them worse."""
         self.note(words)
         self.say_next = words
 
-    def check_said(self, given: Mapping[str, object]) -> None:
+    def check_grounded(self, given: Mapping[str, object]) -> None:
         """No free path among the tools: a model is a bundled one, or a whole word of the user's. Raises BadInput."""
         model = given.get("model")
-        said = {word.strip(".,;:!?'\"()") for word in self.prompt.split()}
-        if model is not None and model not in KNOWN_MODELS and str(model) not in said:
+        words = {word.strip(".,;:!?'\"()") for word in self.prompt.split()}
+        if model is not None and model not in KNOWN_MODELS and str(model) not in words:
             raise BadInput(f"model {model!r}: the user did not name it; ask which model, or use 'bundled'")
 
     def begin_turn(self, prompt: str) -> None:

@@ -6,31 +6,31 @@ counts until a later call goes well: the model is told of it and may call again 
 
 from __future__ import annotations
 
-from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import GateRefused, StepFailed, TunesmithError
 
 _READING = frozenset({"look_up", "inspect"})
 """These put right only what they got wrong themselves."""
 
 
-def went_wrong(desk: Desk, tool: str, error: Exception) -> None:
+def went_wrong(deps: TurnDeps, tool: str, error: Exception) -> None:
     """Keep what a call ended with."""
     if not isinstance(error, TunesmithError):
         error = StepFailed(f"{tool}: unexpected {type(error).__name__}: {error}")
-    if not is_lasting(desk.errors.get(tool)):
-        desk.errors[tool] = error
+    if not is_lasting(deps.errors.get(tool)):
+        deps.errors[tool] = error
 
 
-def went_well(desk: Desk, tool: str) -> None:
+def went_well(deps: TurnDeps, tool: str) -> None:
     """Forget what this call put right."""
-    for name in [tool] if tool in _READING else list(desk.errors):
-        if not is_lasting(desk.errors.get(name)):
-            desk.errors.pop(name, None)
+    for name in [tool] if tool in _READING else list(deps.errors):
+        if not is_lasting(deps.errors.get(name)):
+            deps.errors.pop(name, None)
 
 
-def of_turn(desk: Desk) -> TunesmithError | None:
+def of_turn(deps: TurnDeps) -> TunesmithError | None:
     """The error that the turn came to; None where all is well."""
-    left = list(desk.errors.values())
+    left = list(deps.errors.values())
     return next((error for error in left if is_lasting(error)), left[-1] if left else None)
 
 

@@ -14,7 +14,7 @@ from tunesmith.agent.commands.settings import Settings
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
-from tunesmith.tools.pipeline.plan_file import ArcPlan
+from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Decision, Workspace
 
 T = TypeVar("T")
@@ -65,7 +65,7 @@ class Screen(Protocol):
     def tell_end(self, step: Step) -> None:
         """Tell the end of a step, once."""
 
-    def start_plan(self, plan: ArcPlan | None, resume_run: str | None = None) -> None:
+    def start_plan(self, plan: PipelinePlan | None, resume_run: str | None = None) -> None:
         """Carry out a plan, or the rest of a run, in the background. Raises BadInput while another one is."""
 
     def run_words(self) -> Iterable[tuple[str, str]]:

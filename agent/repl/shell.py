@@ -37,7 +37,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.forecast import Forecast
-from tunesmith.tools.pipeline.plan_file import ArcPlan
+from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.runs import set_run_status
 from tunesmith.tools.pipeline.workspace import Decision, EventData, Workspace
 
@@ -47,11 +47,11 @@ T = TypeVar("T")
 class Shell:
     """The screen (`repl.screen.Screen`) of the slash commands, the conversation and completion."""
 
-    def __init__(self, found: Settings, store: Store, wake: Callable[[], None]) -> None:
-        self.settings = found
+    def __init__(self, chosen: Settings, store: Store, wake: Callable[[], None]) -> None:
+        self.settings = chosen
         self.store = store
         self.wake = wake
-        self.ws = Workspace(store, found.vllm, self.emit, found.vllm_from)
+        self.ws = Workspace(store, chosen.vllm, self.emit, chosen.vllm_from)
         self.monitor = Monitor(store, tell=self._tell, changed=self._redraw)
         self.plans: dict[str, threading.Thread] = {}
         self.bar_console: Console | None = None
@@ -66,9 +66,9 @@ class Shell:
     @classmethod
     def open(cls, wake: Callable[[], None]) -> Shell:
         """Load settings and store; what died meanwhile is told above the prompt. Raises BadInput."""
-        found = settings.load()
+        chosen = settings.load()
         out = Output(console=_console())
-        return cls(found, open_store(found, out), wake)
+        return cls(chosen, open_store(chosen, out), wake)
 
     def begin(self) -> None:
         """Start watching the jobs, and load what the conversation needs."""
@@ -236,7 +236,7 @@ class Shell:
 
     # Plans in the background
 
-    def start_plan(self, plan: ArcPlan | None, resume_run: str | None = None) -> None:
+    def start_plan(self, plan: PipelinePlan | None, resume_run: str | None = None) -> None:
         """Carry out a plan, or the rest of a run, in a thread; it asks at the prompt and tells its end there."""
         if any(thread.is_alive() for thread in self.plans.values()):
             raise BadInput("a plan is being carried out already; wait for it, or /stop its step")
@@ -244,7 +244,7 @@ class Shell:
         self.plans.clear()
         thread.start()
 
-    def _carry_out(self, plan: ArcPlan | None, resume_run: str | None) -> None:
+    def _carry_out(self, plan: PipelinePlan | None, resume_run: str | None) -> None:
         from tunesmith.agent.commands.summary import conclude, summary_view
 
         before = {run.id for run in self.store.runs()}
@@ -262,7 +262,7 @@ class Shell:
             return
         self.show(summary_view(conclude(self.store, run, self.say)))
 
-    def _show_prices(self, plan: ArcPlan, prices: Sequence[Forecast]) -> None:
+    def _show_prices(self, plan: PipelinePlan, prices: Sequence[Forecast]) -> None:
         self.show_once(render.forecast_table(plan.name, prices))
 
     # Ends

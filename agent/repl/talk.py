@@ -18,7 +18,7 @@ from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.errors import BadInput, NotFound, StepFailed
 from tunesmith.memory.records import DONE, RUNNING, Step
 from tunesmith.tools.core.stage import Plan
-from tunesmith.tools.pipeline.plan_file import ArcPlan
+from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Decision, EventData
 
 if TYPE_CHECKING:
@@ -55,21 +55,21 @@ class Talk:
         try:
             from tunesmith.agent.driver.chat import Chat
             from tunesmith.agent.driver.endpoint import Driver, driver_name
-            from tunesmith.agent.driver.turn_deps import Desk
+            from tunesmith.agent.driver.turn_deps import TurnDeps
 
             screen = self._screen
             self._driver = Driver(screen.settings)
-            desk = Desk(
+            deps = TurnDeps(
                 ws=screen.ws,
                 approver=self._ask,
                 show=screen.show,
-                start_arc=self._start_arc,
+                start_pipeline=self._start_pipeline,
                 endpoint=self._endpoint,
                 routed=screen.settings.driver.routing,
                 code_first=screen.settings.driver.routing,
                 driver_name=driver_name(screen.settings.driver),
             )
-            self._chat = Chat(desk)
+            self._chat = Chat(deps)
             self._chat.switch(self._chat.id)
         except Exception as error:
             self._error = error
@@ -150,14 +150,14 @@ class Talk:
         from tunesmith.agent.driver.endpoint import DriverMissing
 
         assert self._driver is not None
-        told = [0.0]
+        next_note = [0.0]
 
         def waiting(seconds: float) -> None:
             stop_if_cancelled()
-            if seconds >= told[0]:
+            if seconds >= next_note[0]:
                 usual = "about a minute without a GPU; Ctrl-C gives the prompt back"
                 self._screen.say(f"the driver is starting ({seconds:.0f} s; {usual})")
-                told[0] += _SAID_EVERY_S
+                next_note[0] += _SAID_EVERY_S
 
         try:
             return self._driver.ensure(waiting)
@@ -194,7 +194,7 @@ class Talk:
         self._screen.say("Ctrl-C lets it go on in the background")
         return outcome.step.id
 
-    def _start_arc(self, plan: ArcPlan) -> str:
+    def _start_pipeline(self, plan: PipelinePlan) -> str:
         self._screen.start_plan(plan)
         return "it is carried out in the background; before each expensive step the user is asked at the prompt"
 
@@ -226,23 +226,23 @@ class Talk:
     def compact(self) -> str:
         """Let a short account stand for the turns so far; the account."""
         chat = self.chat()
-        held = chat.conversations.load(chat.id)
-        if not held.turns:
+        conversation = chat.conversations.load(chat.id)
+        if not conversation.turns:
             raise BadInput("nothing was said yet")
-        lines = [f"user: {turn.prompt} / you: {turn.reply}" for turn in held.turns]
-        summary = " | ".join([held.summary, *lines] if held.summary else lines)[-_SUMMARY_CHARACTERS:]
+        lines = [f"user: {turn.prompt} / you: {turn.reply}" for turn in conversation.turns]
+        summary = " | ".join([conversation.summary, *lines] if conversation.summary else lines)[-_SUMMARY_CHARACTERS:]
         chat.conversations.compact(chat.id, summary)
         return summary
 
     def export(self, path: str) -> Path:
         """Write the whole conversation as Markdown; the file. Raises BadInput for one that is there already."""
         chat = self.chat()
-        held = chat.conversations.load(chat.id, whole=True)
+        conversation = chat.conversations.load(chat.id, whole=True)
         target = Path(path).expanduser() if path else Path(f"tunesmith-{chat.id}.md")
         if target.exists():
             raise BadInput(f"{target} is there already; name another file")
         parts = [f"# Conversation {chat.id}\n"]
-        for turn in held.turns:
+        for turn in conversation.turns:
             said_at = time.strftime("%F %H:%M", time.localtime(turn.at))
             parts.append(f"**you** ({said_at}): {turn.prompt}\n\n**tunesmith**: {turn.reply}\n")
         target.write_text("\n".join(parts))

@@ -18,7 +18,7 @@ from tests.fixtures.stored_runs import finished_run
 from tunesmith.agent.commands import settings
 from tunesmith.agent.driver.chat import Chat
 from tunesmith.agent.driver.endpoint import Driver, model_of
-from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.tools.pipeline.workspace import Decision, Workspace
 
 GOAL_S = 3.0
@@ -44,14 +44,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as home:
         store, _ = finished_run(Path(home))
         seen: list[float] = []
-        desk = Desk(
+        deps = TurnDeps(
             ws=Workspace(store, None, lambda event, **data: None),
             approver=lambda plan, step: Decision(False, "terminal"),
             show=lambda shown: seen.append(time.perf_counter()),
-            start_arc=lambda plan: "",
+            start_pipeline=lambda plan: "",
             routed=found.driver.routing,
         )
-        chat = Chat(desk)
+        chat = Chat(deps)
 
         def first_seen(words: str) -> tuple[float, float]:
             seen.clear()

@@ -20,7 +20,7 @@ from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.fixtures.stored_runs import finished_run
 from tunesmith.agent.driver.chat import Chat
-from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.tools.pipeline.workspace import Decision, Workspace
 
 TURNS = 30
@@ -41,13 +41,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as home:
         store, _ = finished_run(Path(home))
         began = [0.0]
-        desk = Desk(
+        deps = TurnDeps(
             ws=Workspace(store, None, lambda event, **data: None),
             approver=lambda plan, step: Decision(False, "terminal"),
             show=lambda shown: took.append(time.perf_counter() - began[0]),
-            start_arc=lambda plan: "",
+            start_pipeline=lambda plan: "",
         )
-        chat = Chat(desk)
+        chat = Chat(deps)
         for _ in range(TURNS + 3):
             began[0] = time.perf_counter()
             chat.begin("is anything running?", lambda: FunctionModel(stream_function=_model), lambda text: None).result(

@@ -32,7 +32,7 @@ from tunesmith.agent.commands import settings
 from tunesmith.agent.commands.approvals import read_answer
 from tunesmith.agent.driver.chat import Chat
 from tunesmith.agent.driver.endpoint import Driver, Endpoint, model_of
-from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog
@@ -104,7 +104,7 @@ def _value(figure: str) -> float:
     return float(figure) if figure[0].isdigit() else float(_WORDS.split().index(figure))
 
 
-class _Silent(Desk):
+class _Silent(TurnDeps):
     """A desk whose turns end with the choice: nothing is left for the model to say."""
 
     def begin_turn(self, prompt: str) -> None:
@@ -112,7 +112,9 @@ class _Silent(Desk):
         self.say_next = "(no words)"
 
 
-def hold(scenario: dict[str, Any], endpoint: Endpoint, routed: bool, desk_type: type[Desk] = Desk) -> list[Heard]:
+def hold(
+    scenario: dict[str, Any], endpoint: Endpoint, routed: bool, desk_type: type[TurnDeps] = TurnDeps
+) -> list[Heard]:
     """Hold one scenario's conversation."""
     with tempfile.TemporaryDirectory() as home:
         store, draft = make_state(Path(home), scenario["state"])
@@ -130,15 +132,17 @@ def hold(scenario: dict[str, Any], endpoint: Endpoint, routed: bool, desk_type: 
             assert answer is not None and not answer.yes
             return answer
 
-        desk = desk_type(
+        deps = desk_type(
             ws=Workspace(store, "/bin/true", emit),
             approver=decide,
             show=lambda shown: None,
-            start_arc=lambda plan: "it is carried out in the background; the user is asked before each expensive step",
+            start_pipeline=lambda plan: (
+                "it is carried out in the background; the user is asked before each expensive step"
+            ),
             draft=draft,
             routed=routed,
         )
-        chat = Chat(desk)
+        chat = Chat(deps)
         try:
             for turn in scenario["turns"]:
                 heard.append(Heard(turn))
@@ -147,7 +151,7 @@ def hold(scenario: dict[str, Any], endpoint: Endpoint, routed: bool, desk_type: 
                     reply = chat.begin(turn["say"], lambda: model_of(endpoint), lambda sentence: None).result(_TURN_S)
                     heard[-1].reply, heard[-1].left_out = reply.text, len(reply.left_out)
                     note = reply.text.partition("(A sentence with a figure")[0]
-                    heard[-1].invented = not_heard(note, desk.heard)
+                    heard[-1].invented = not_heard(note, deps.heard)
                 except TunesmithError as error:
                     heard[-1].error = str(error)
                 heard[-1].seconds = time.monotonic() - began
@@ -202,7 +206,7 @@ def main() -> int:
     held: dict[str, list[Heard]] = {}
 
     def task(scenario: dict[str, Any]) -> list[Heard]:
-        held[scenario["id"]] = hold(scenario, endpoint, found.driver.routing, _Silent if args.choice_only else Desk)
+        held[scenario["id"]] = hold(scenario, endpoint, found.driver.routing, _Silent if args.choice_only else TurnDeps)
         return held[scenario["id"]]
 
     dataset = Dataset(

@@ -10,7 +10,7 @@ from tests.fixtures.stored_runs import finished_run
 from tunesmith.agent.commands.run_steps import demo_plan
 from tunesmith.memory.store import Store
 from tunesmith.tools.models.bundled import SMOLLM2
-from tunesmith.tools.pipeline.plan_file import ArcPlan
+from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
 SETS = {
     "seen": Path(__file__).with_name("scenarios.yaml"),
@@ -33,7 +33,7 @@ _LAST: dict[str, tuple[str, str]] = {
 _WEEK_S = 7 * 86400.0
 
 
-def make_state(home: Path, state: str) -> tuple[Store, ArcPlan | None]:
+def make_state(home: Path, state: str) -> tuple[Store, PipelinePlan | None]:
     """A store in one of the states, and the plan that is proposed in it: empty, draft, two, or a key of `_LAST`."""
     if state in ("empty", "draft"):
         return Store(home), demo_plan(fast=True) if state == "draft" else None

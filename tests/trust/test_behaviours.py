@@ -16,7 +16,7 @@ from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.data.behaviour import behaviour_folder, load_behaviour, load_rehearsal
-from tunesmith.tools.pipeline.plan_file import load_arc
+from tunesmith.tools.pipeline.plan_file import load_pipeline
 from tunesmith.tools.pipeline.run_step import Outcome, decide, follow_step, price, propose, run_step, start
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
@@ -87,7 +87,7 @@ def _nul(path: Path) -> None:
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("make", [_pipe, _zeros, _sparse, _bomb, _deep, _wide, _nul])
-@pytest.mark.parametrize("read", [load_behaviour, load_arc])
+@pytest.mark.parametrize("read", [load_behaviour, load_pipeline])
 def test_a_hostile_file_is_refused_soon_and_in_few_words(tmp_path: Path, make: object, read: object) -> None:
     path = tmp_path / "x.yaml"
     make(path)  # type: ignore[operator]

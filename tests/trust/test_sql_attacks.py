@@ -14,7 +14,7 @@ import pytest
 
 from tests.fixtures.demo_run import tunesmith
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.question_process import ask_apart
+from tunesmith.memory.question_process import ask_in_process
 from tunesmith.memory.store import Store
 from tunesmith.memory.views import VIEWS
 
@@ -127,7 +127,7 @@ def test_an_attack_changes_and_takes_nothing(path: Path, tmp_path: Path, kind: s
     before, listed = hashlib.sha256(path.read_bytes()).digest(), files(path.parent)
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
-        answer = ask_apart(path, sql, only=VIEWS if kind == "private" else None)
+        answer = ask_in_process(path, sql, only=VIEWS if kind == "private" else None)
     except BadInput as refused:
         assert "\n" not in str(refused) and len(str(refused)) < 1000
     else:
@@ -143,9 +143,9 @@ def test_an_attack_changes_and_takes_nothing(path: Path, tmp_path: Path, kind: s
 _PEAK = """
 import resource, sys
 from pathlib import Path
-from tunesmith.memory.question_process import ask_apart
+from tunesmith.memory.question_process import ask_in_process
 try:
-    ask_apart(Path(sys.argv[1]), sys.argv[2])
+    ask_in_process(Path(sys.argv[1]), sys.argv[2])
 except Exception:
     pass
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
@@ -170,5 +170,5 @@ def test_the_command_refuses_in_one_line_with_valid_json_and_code_2(path: Path) 
 
 
 def test_honest_questions_are_answered(path: Path) -> None:
-    assert ask_apart(path, "SELECT run, count(*) AS steps FROM v_steps GROUP BY run").rows == (("r1", 1),)
-    assert ask_apart(path, "SELECT name FROM v_runs WHERE name LIKE '%te%st%'").rows == (("test",),)
+    assert ask_in_process(path, "SELECT run, count(*) AS steps FROM v_steps GROUP BY run").rows == (("r1", 1),)
+    assert ask_in_process(path, "SELECT name FROM v_runs WHERE name LIKE '%te%st%'").rows == (("test",),)

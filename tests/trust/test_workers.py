@@ -25,7 +25,7 @@ from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.stage import Estimate, Plan, Request
 from tunesmith.tools.machine.processes import ProcessId
 from tunesmith.tools.pipeline import executor, launcher
-from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec
+from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 from tunesmith.tools.pipeline.workspace import Decision, Workspace
 
 WORKER = """
@@ -171,7 +171,7 @@ def test_a_late_result_beside_another_attempt_is_kept_and_ends_nothing(store: St
 def test_a_result_that_could_not_be_recorded_is_recorded_by_whoever_comes_next(store: Store) -> None:
     step = planned(store)
     worker = claim(store, step, pid=4_000_000)
-    kept = job_of(store, step).kept_result
+    kept = job_of(store, step).result_file
     kept.write_text(json.dumps({"worker": worker, "result": {"rows": 3}}))
     assert [ended.status for ended in launcher.reconcile(store)] == ["done"]
     assert store.step(step).result == {"rows": 3} and not kept.exists()
@@ -181,7 +181,7 @@ def test_a_result_that_could_not_be_recorded_is_recorded_by_whoever_comes_next(s
 def test_what_is_no_kept_result_is_not_taken_for_one(store: Store, text: str) -> None:
     step = planned(store)
     claim(store, step, pid=4_000_000)
-    job_of(store, step).kept_result.write_text(text)
+    job_of(store, step).result_file.write_text(text)
     assert [ended.status for ended in launcher.reconcile(store)] == ["failed"]
 
 
@@ -244,7 +244,7 @@ def test_who_said_yes_may_take_it_back(store: Store) -> None:
 def test_one_run_is_carried_out_by_one_process(store: Store) -> None:
     run = store.new_run("test", plan={"steps": [{"stage": "inspect", "fields": {}}]})
     ws = Workspace(store, None, lambda event, **data: None)
-    plan = ArcPlan(name="test", steps=(StepSpec(stage="inspect"),))
+    plan = PipelinePlan(name="test", steps=(StepSpec(stage="inspect"),))
     code = f"""
 import sys
 from pathlib import Path
@@ -257,8 +257,8 @@ with carrying_out(Path({str(store.home)!r}), {run!r}):
     with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True) as other:
         assert other.stdout and other.stdout.readline() == "held\n"
         with pytest.raises(BadInput, match=rf"carried out by another tunesmith \(pid {other.pid}\)"):
-            executor.run_arc(ws, plan, lambda plan, step: Decision(True, "test"), resume_run=run)
+            executor.run_pipeline(ws, plan, lambda plan, step: Decision(True, "test"), resume_run=run)
         assert store.steps(run) == []
         other.kill()
-    executor.run_arc(ws, plan, lambda plan, step: Decision(True, "test"), resume_run=run)
+    executor.run_pipeline(ws, plan, lambda plan, step: Decision(True, "test"), resume_run=run)
     assert [step.status for step in store.steps(run)] == ["done"]

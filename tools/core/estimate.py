@@ -53,7 +53,7 @@ def estimate(
 def room(price: Estimate, facts: Facts, *, remedy: str) -> tuple[str, ...]:
     """Refusals of a plan that does not fit into what is free; `remedy` is the next thing to try."""
     machine = facts.machine
-    found = []
+    lacks = []
     memory_bytes = machine.ram_free_bytes + machine.swap_free_bytes
     for what, needed, free in (
         ("RAM and swap", price.peak_ram_bytes, memory_bytes),
@@ -61,5 +61,5 @@ def room(price: Estimate, facts: Facts, *, remedy: str) -> tuple[str, ...]:
         ("disk", price.disk_bytes, machine.disk_free_bytes),
     ):
         if needed > free:
-            found.append(f"needs {needed / GIB:.1f} GiB of {what}, {free / GIB:.1f} GiB free; try {remedy}")
-    return tuple(found)
+            lacks.append(f"needs {needed / GIB:.1f} GiB of {what}, {free / GIB:.1f} GiB free; try {remedy}")
+    return tuple(lacks)

@@ -22,7 +22,7 @@ HIDDEN = re.compile(
 
 def visible(value: object) -> str:
     """`value` as text in which every character that hides or reorders others is spelled out, such as ⟨U+202E⟩."""
-    return HIDDEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", str(value).replace("\r\n", "\n"))
+    return HIDDEN.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", str(value).replace("\r\n", "\n"))
 
 
 def clip(value: object, most: int = MOST_CHARACTERS) -> str:

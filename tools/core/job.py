@@ -23,7 +23,7 @@ from tunesmith.tools.core.stage import Plan, Request
 
 R = TypeVar("R", bound=Request, covariant=True)
 T = TypeVar("T")
-KEPT_RESULT = "result.json"
+RESULT_FILE = "result.json"
 PATIENCE_S = 600.0
 _PROGRESS_EVERY_S = 0.2
 _BEST_EFFORT_WAIT_S = 0.5
@@ -110,9 +110,9 @@ class Job(Generic[R]):
         del self._points[: len(points)]
 
     @property
-    def kept_result(self) -> Path:
+    def result_file(self) -> Path:
         """Where the result of a step that is done lies until the store has it."""
-        return self.dir / KEPT_RESULT
+        return self.dir / RESULT_FILE
 
     def log(self, text: str) -> None:
         """A line of the step's log."""

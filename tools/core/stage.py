@@ -259,7 +259,7 @@ class Stage(Generic[R, C]):
     """What may have changed since a plan was made, asked once more before a step that waited or failed is started."""
     settable: tuple[str, ...] = ()
     """Fields of its request that a conversation may set; the others keep their defaults there."""
-    told_apart_by: tuple[str, ...] = ()
+    identified_by: tuple[str, ...] = ()
     """Fields that say which of the stage's several tasks a step is."""
     run_rule: Callable[[R], RunRule] = lambda request: RunRule.NEWEST
     works_on: Callable[[R], str] = lambda request: ""

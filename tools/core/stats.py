@@ -80,7 +80,7 @@ def sign_flip_test(
     sums = np.asarray([total for total in _cluster_totals(differences, clusters)[0] if abs(total) > 1e-12])
     if len(sums) < 2:  # both signs are as far
         return 1.0
-    found = permutation_test(
+    test = permutation_test(
         (sums,),
         lambda drawn, axis: np.abs(drawn.sum(axis=axis)),
         permutation_type="samples",  # of one sample: signs
@@ -90,7 +90,7 @@ def sign_flip_test(
         batch=max(1, _BOOTSTRAP_CELLS // len(sums)),
         rng=np.random.default_rng(seed),
     )
-    return float(found.pvalue)
+    return float(test.pvalue)
 
 
 def wilson_interval(passed: float, cases: float, confidence: float = 0.95) -> tuple[float, float]:
@@ -163,8 +163,8 @@ def clustered_difference_interval(
     worth, cases = effective_cases(clusters), len(differences)
     gained, lost = sum(d > 0 for d in differences) / cases * worth, sum(d < 0 for d in differences) / cases * worth
     low, high = paired_difference_interval(worth, gained, lost, confidence)
-    found = paired_bootstrap(differences, clusters=clusters, confidence=confidence, resamples=resamples)
-    return min(low, found.low), max(high, found.high)
+    bootstrap = paired_bootstrap(differences, clusters=clusters, confidence=confidence, resamples=resamples)
+    return min(low, bootstrap.low), max(high, bootstrap.high)
 
 
 def paired_difference_interval(

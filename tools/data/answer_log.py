@@ -72,8 +72,8 @@ class AnswerLog:
         return {identity: self.answers[identity] for identity in ids if identity in self.answers}
 
     def _read(self) -> dict[str, ChatResponse]:
-        found = {}
+        answers = {}
         for entry in read_log(self.path):
             response = ChatResponse(**entry)
-            found[response.id] = response
-        return found
+            answers[response.id] = response
+        return answers

@@ -71,8 +71,8 @@ def infer_rules(answers: Sequence[str], *, what: str = "", never: str = "") -> t
         kinds += (_never_says(never),)
     else:
         kinds = (lambda texts, said: _json_rules(json_values, said), *kinds)
-    found = [rule for kind in kinds for rule in kind(answers, what)]
-    return tuple(rule for rule in found if all(_holds(rule, answer) for answer in answers))
+    rules = [rule for kind in kinds for rule in kind(answers, what)]
+    return tuple(rule for rule in rules if all(_holds(rule, answer) for answer in answers))
 
 
 # JSON
@@ -103,14 +103,14 @@ def _json_rules(values: list[Any], what: str) -> list[Rule]:
     }
     optional = [key for key in keys if key not in always]
     beside = f", and sometimes {', '.join(optional)}" if optional else ""
-    said = f"the answer is one JSON object with the keys {', '.join(required)}{beside}, and no other text"
-    rules = [Rule(says=said, type="is-json", value=shape)] if required else []
+    sentence = f"the answer is one JSON object with the keys {', '.join(required)}{beside}, and no other text"
+    rules = [Rule(says=sentence, type="is-json", value=shape)] if required else []
     for key in keys:
-        found = [value[key] for value in values if key in value]
-        if kind := _type_of(found):
+        present = [value[key] for value in values if key in value]
+        if kind := _type_of(present):
             says = f"{key} is {_words_of(kind)}"
             rules.append(Rule(says=says, type="is-json", value={"type": "object", "properties": {key: kind}}))
-        if (allowed := _stated_for(key, what)) and all(value in allowed for value in found):
+        if (allowed := _stated_for(key, what)) and all(value in allowed for value in present):
             schema = {"type": "object", "properties": {key: {"enum": allowed}}}
             rules.append(Rule(says=f"{key} is one of {', '.join(allowed)}", type="is-json", value=schema))
     return rules
@@ -160,7 +160,7 @@ def listed(text: str) -> list[str]:
 
 
 def _choices(answers: Sequence[str], what: str) -> list[Rule]:
-    stated = next((s for found in _CHOICE.finditer(what) if (s := listed(found[1])) and set(answers) <= set(s)), [])
+    stated = next((s for match in _CHOICE.finditer(what) if (s := listed(match[1])) and set(answers) <= set(s)), [])
     pattern = f"^(?:{'|'.join(map(js_escape, stated))})$"
     return [Rule(says=f"the answer is one of {', '.join(stated)}", type="regex", value=pattern)] if stated else []
 
@@ -179,8 +179,8 @@ def _bullets(answers: Sequence[str], what: str) -> list[Rule]:
     marks = [_BULLET.match(line) for lines in items for line in lines]
     if not marks or not all(items) or not all(marks) or max(map(len, items)) < 2:
         return []
-    found = [mark for mark in marks if mark]
-    signs = {mark[1] or f"1{mark[3]}" for mark in found}
+    bullets = [mark for mark in marks if mark]
+    signs = {mark[1] or f"1{mark[3]}" for mark in bullets}
     if len(signs) != 1:
         return []
     sign = signs.pop()
@@ -203,8 +203,8 @@ def _bullets(answers: Sequence[str], what: str) -> list[Rule]:
 def _stated_counts(what: str) -> set[int]:
     """Numbers of items, lines or steps that `what` names: "exactly three short bullet points"."""
     names = "|".join((*NUMBER_WORDS, r"\d{1,2}"))
-    found = re.findall(rf"\b({names})\b(?:[\s-]+\w+){{0,3}}?[\s-]+(?:{_ITEM})", what, re.IGNORECASE)
-    return {NUMBER_WORDS.index(word.lower()) + 1 if word.lower() in NUMBER_WORDS else int(word) for word in found}
+    counts = re.findall(rf"\b({names})\b(?:[\s-]+\w+){{0,3}}?[\s-]+(?:{_ITEM})", what, re.IGNORECASE)
+    return {NUMBER_WORDS.index(word.lower()) + 1 if word.lower() in NUMBER_WORDS else int(word) for word in counts}
 
 
 def _beginning(answers: Sequence[str], what: str) -> list[Rule]:
@@ -268,11 +268,11 @@ def _script(answers: Sequence[str], what: str) -> list[Rule]:
 
 def _never_says(never: str) -> Callable[[Sequence[str], str], list[Rule]]:
     """What stands in quotes in `never` is never said."""
-    said = list(dict.fromkeys(text.strip() for text in _QUOTED.findall(never) if text.strip()))
-    rules = [Rule(says=f"never says {text!r}", type="not-icontains", value=text) for text in said]
+    phrases = list(dict.fromkeys(text.strip() for text in _QUOTED.findall(never) if text.strip()))
+    rules = [Rule(says=f"never says {text!r}", type="not-icontains", value=text) for text in phrases]
     return lambda answers, what: rules
 
 
 def js_escape(text: str) -> str:
     """`text` as a regex that JavaScript and Python read alike, and in which no template begins."""
-    return re.sub(r"[\\^$.*+?()\[\]{}|/]", lambda found: "\\" + found[0], text)
+    return re.sub(r"[\\^$.*+?()\[\]{}|/]", lambda match: "\\" + match[0], text)

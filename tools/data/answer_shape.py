@@ -53,7 +53,7 @@ def shape_of(answers: Sequence[str], what: str, fields: Sequence[str]) -> Shape:
 
 def _names_in(what: str) -> list[str]:
     """Words of `what` that stand for something: NAME, the word after "NAME:", and those of "name(name): name"."""
-    frames = [word for found in re.findall(r"\b(\w+)\((\w+)\): (\w+)", what) for word in found]
+    frames = [word for match in re.findall(r"\b(\w+)\((\w+)\): (\w+)", what) for word in match]
     after = re.findall(r"\b[A-Z]{3,}\w*: ([a-z]\w+)\b(?= \()", what)
     return list(dict.fromkeys([*re.findall(r"\b[A-Z]{3,}\b", what), *after, *frames]))
 
@@ -74,7 +74,7 @@ def pattern_of(template: str) -> re.Pattern[str]:
 
 def fill(template: str, values: dict[str, str]) -> str:
     """The template with its slots filled; braces in values stay as they are."""
-    return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), template)
+    return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), template)
 
 
 def _json_shape(answers: Sequence[str]) -> Shape | None:

@@ -59,14 +59,14 @@ def counted(spec: Spec, attribute: Attribute, rows: Sequence[TrainingRow]) -> di
 
 def alarms(spec: Spec, judged: Sequence[TrainingRow], kept: Sequence[TrainingRow]) -> tuple[str, ...]:
     """Where the kept rows are not what was drawn: one answer for nearly all, a label too rare or too frequent."""
-    found = []
+    lines = []
     candidates = [row for row in judged if row.origin not in ORDINARY]
     rows = [row for row in kept if row.origin not in ORDINARY]
     if not rows:
         return ()
     commonest, count = Counter(str(row.completion[-1].get("content")) for row in rows).most_common(1)[0]
     if len(rows) >= _FEW_ROWS and count >= _CONSTANT_SHARE * len(rows):
-        found.append(f"{count} of {len(rows)} kept rows have the same answer {commonest[:60]!r}")
+        lines.append(f"{count} of {len(rows)} kept rows have the same answer {commonest[:60]!r}")
     for label in spec.labels:
         if not label.shown:
             continue
@@ -74,11 +74,11 @@ def alarms(spec: Spec, judged: Sequence[TrainingRow], kept: Sequence[TrainingRow
         for value in label.values:
             wanted, share = drawn[value], now.get(value, 0) / len(rows)
             if abs(share - wanted) > _SHARE_OFF * wanted and abs(share - wanted) * len(rows) >= 2:
-                found.append(f"{label.name}={value} is {share:.0%} of the kept rows, {wanted:.0%} was drawn")
+                lines.append(f"{label.name}={value} is {share:.0%} of the kept rows, {wanted:.0%} was drawn")
         top, most = max(now.items(), key=lambda pair: pair[1])
         if len(rows) >= _FEW_ROWS and most >= _CONSTANT_SHARE * len(rows):
-            found.append(f"{label.name} is {top!r} in {most} of {len(rows)} kept rows: one answer for nearly all")
-    return tuple(found)
+            lines.append(f"{label.name} is {top!r} in {most} of {len(rows)} kept rows: one answer for nearly all")
+    return tuple(lines)
 
 
 def _drawn(spec: Spec, label: Attribute, rows: Sequence[TrainingRow]) -> dict[str, float]:
@@ -95,9 +95,9 @@ def why_dropped(judged: Sequence[TrainingRow], run: str) -> str:
     """The commonest reasons with their counts, a broken rule by its words, and what shows the rows themselves."""
     kinds = Counter(_named(row.verdict) for row in judged if row.verdict and not row.verdict.keeps)
     counted_kinds = "; ".join(f"{kind} ({count})" for kind, count in kinds.most_common(_REASONS_TOLD))
-    told = f"{kinds.total()} of {len(judged)} rows were dropped"
-    told += f", most for {counted_kinds}" if counted_kinds else ""
-    return f"{told}. `tunesmith report {run}` shows rows with their reasons"
+    line = f"{kinds.total()} of {len(judged)} rows were dropped"
+    line += f", most for {counted_kinds}" if counted_kinds else ""
+    return f"{line}. `tunesmith report {run}` shows rows with their reasons"
 
 
 def _named(verdict: Verdict) -> str:

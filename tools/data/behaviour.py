@@ -113,5 +113,5 @@ def load_rehearsal(name: str) -> list[str]:
 
 def pins_of(spec: Spec, rehearsal: Sequence[str]) -> dict[str, str]:
     """Digests of everything that a behaviour folder gives to training, for a plan to be bound to."""
-    told = json.dumps(list(rehearsal), ensure_ascii=False)
-    return {"behaviour": spec.sha256, "rehearsal prompts": hashlib.sha256(told.encode()).hexdigest()}
+    listed = json.dumps(list(rehearsal), ensure_ascii=False)
+    return {"behaviour": spec.sha256, "rehearsal prompts": hashlib.sha256(listed.encode()).hexdigest()}

@@ -139,8 +139,8 @@ def _grounded(attribute: Attribute, values: Values, message: str) -> str:
         loose = attribute.kind == "copied" and overlap({attribute.name: value}, message) >= _ANSWERED_LIKE_US
         return "" if loose or holds(message, value) else f"{attribute.name} {value[:40]!r} is not in the message"
     if attribute.typed and found(attribute, message):
-        said = ways_to_say(attribute, value)
-        if said and not any(holds(message, way) for way in said) and not _bare(value, message):
+        ways = ways_to_say(attribute, value)
+        if ways and not any(holds(message, way) for way in ways) and not _bare(value, message):
             return (
                 f"{attribute.name} {value!r} is not what the message says ({', '.join(found(attribute, message)[:3])})"
             )

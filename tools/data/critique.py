@@ -113,8 +113,8 @@ def expected_artifact(request: CritiqueRequest, artifacts: Mapping[str, Artifact
     rows = artifacts.get("rows")
     if rows is None:
         return None
-    kept = int(rows.meta["rows"] * _KEPT_SHARE) - request.held_out
-    return expected("dataset", train_rows=int(kept * (1 - request.valid_share)), tokens_per_row=_TOKENS_PER_ROW)
+    count = int(rows.meta["rows"] * _KEPT_SHARE) - request.held_out
+    return expected("dataset", train_rows=int(count * (1 - request.valid_share)), tokens_per_row=_TOKENS_PER_ROW)
 
 
 def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Plan:

@@ -58,9 +58,9 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     job.store.judge_rows(rows_artifact.step, judged)
     _hold_the_gate(job, critic.leaks)
     kept = [row for row in judged if row.kept]
-    told = why_dropped(judged, job.run)
-    balance = balance_of(spec, kept, told)
-    artifact = _publish(job, spec, kept, told, held)
+    dropped = why_dropped(judged, job.run)
+    balance = balance_of(spec, kept, dropped)
+    artifact = _publish(job, spec, kept, dropped, held)
     result = _result(job, spec, judged, kept, balance, artifact, critic.leaks)
     return result.model_copy(update={"cases": held.cases, "marks": len(marks)})
 
@@ -164,8 +164,8 @@ class Critic:
             if first != row.row_id:
                 return Verdict("copy", f"the answer is that of row {first}")
         exact = row.origin in ORDINARY or self.spec.answer.form in ("text", "lines")
-        found = self.duplicates.check(row.row_id, self.text_of(row), digits_count=exact)
-        return Verdict("duplicate", f"{found[1]:.0f} of 100 like row {found[0]}") if found else None
+        duplicate = self.duplicates.check(row.row_id, self.text_of(row), digits_count=exact)
+        return Verdict("duplicate", f"{duplicate[1]:.0f} of 100 like row {duplicate[0]}") if duplicate else None
 
 
 def split_of(row: TrainingRow, valid_share: float) -> str:
@@ -174,11 +174,13 @@ def split_of(row: TrainingRow, valid_share: float) -> str:
     return "valid" if int.from_bytes(digest[:4]) < valid_share * 2**32 else "train"
 
 
-def _publish(job: Job[CritiqueRequest], spec: Spec, kept: Sequence[TrainingRow], told: str, held: HeldOut) -> Artifact:
+def _publish(
+    job: Job[CritiqueRequest], spec: Spec, kept: Sequence[TrainingRow], dropped: str, held: HeldOut
+) -> Artifact:
     folder = job.dir / "dataset"
     splits = {name: [row for row in kept if row.split == name] for name in ("train", "valid")}
     if not splits["train"]:
-        raise StepFailed(f"no row is left to train on: {told}")
+        raise StepFailed(f"no row is left to train on: {dropped}")
     for name, rows in splits.items():
         write_rows(folder / f"{name}.jsonl", rows)
     write_held_out(spec, folder / CASES, held.gold, held.written, held.near_misses)

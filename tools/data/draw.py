@@ -54,8 +54,8 @@ class Draw:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Draw:
         """The draw behind a recorded row."""
-        kept = {name: values[name] for name in cls.__dataclass_fields__}
-        return cls(**{**kept, "records": tuple(kept["records"]), "surfaces": tuple(kept["surfaces"])})
+        fields = {name: values[name] for name in cls.__dataclass_fields__}
+        return cls(**{**fields, "records": tuple(fields["records"]), "surfaces": tuple(fields["surfaces"])})
 
 
 def draw(spec: Spec, seed: int, index: int, pools: Pools | None = None) -> Draw:
@@ -176,12 +176,12 @@ def _json_value(spec: Spec, attribute: Attribute, value: str | None) -> object:
 
 def json_values(spec: Spec, name: str) -> list[object]:
     """What the examples answer under a key, but for null."""
-    found = []
+    objects = []
     for example in spec.examples:
         value = json.loads(example.answer).get(name)
         if value is not None:
-            found.append(value)
-    return found
+            objects.append(value)
+    return objects
 
 
 # Messages that begin with a fact
@@ -200,23 +200,23 @@ def _seeded(spec: Spec, seed: int, index: int, rng: random.Random) -> Draw:
     fact = template.replace("{thing}", thing)
     voice = rng.choices(writing.voices, [v.weight for v in writing.voices])[0]
     frame = rng.choices(writing.frames, [f.weight for f in writing.frames])[0]
-    told = {
+    parts = {
         "situation": situation.id, "thing": thing, "fact": fact, "joiner": rng.choice(writing.joiners),
         "opener": rng.choice(voice.openers), "typing": rng.choice(voice.typing),
         "before": frame.before, "after": frame.after, "distractor": "",
     }  # fmt: skip
     if writing.distractors and rng.random() < writing.distractor_share:
-        told["distractor"] = distractor(rng.choice(writing.distractors), rng)
+        parts["distractor"] = distractor(rng.choice(writing.distractors), rng)
     values: Values = {}
     surfaces: dict[str, str] = {}
     for attribute in spec.attributes:
-        _tell(spec, attribute, situation, rng, values, surfaces, told)
-    return Draw(f"w{index:05d}", (values,), (surfaces,), index, told)
+        _tell(spec, attribute, situation, rng, values, surfaces, parts)
+    return Draw(f"w{index:05d}", (values,), (surfaces,), index, parts)
 
 
 def _tell(
     spec: Spec, attribute: Attribute, situation: Situation, rng: random.Random,
-    values: Values, surfaces: dict[str, str], told: dict[str, str],
+    values: Values, surfaces: dict[str, str], parts: dict[str, str],
 ) -> None:  # fmt: skip
     """Draw one attribute of a message that begins with a fact, and what the message is to say of it."""
     name = attribute.name
@@ -228,18 +228,18 @@ def _tell(
         if phrases := attribute.values[chosen].phrases:
             surfaces[name] = capital(rng.choice(phrases))
     elif attribute.kind in ("text", "copied"):
-        wordings = [w for w in situation.answers.get(name, ()) if told["thing"] or "{thing}" not in w]
-        values[name] = capital(rng.choice(wordings).replace("{thing}", told["thing"])) if wordings else None
+        wordings = [w for w in situation.answers.get(name, ()) if parts["thing"] or "{thing}" not in w]
+        values[name] = capital(rng.choice(wordings).replace("{thing}", parts["thing"])) if wordings else None
     elif rng.random() < attribute.absent_share:
         values[name] = None
     else:
         values[name] = draw_value(attribute, rng)
         form = said(attribute, str(values[name]), rng)
         surfaces[name] = str(values[name])
-        inline = told["thing"] and attribute.inline and rng.random() < _INLINE_SHARE
+        inline = parts["thing"] and attribute.inline and rng.random() < _INLINE_SHARE
         if inline:
-            told[f"inline {name}"] = rng.choice(attribute.inline).replace("{ref}", form)
-        told[f"sentence {name}"] = capital(rng.choice(attribute.sentences or ("{ref}.",)).replace("{ref}", form))
+            parts[f"inline {name}"] = rng.choice(attribute.inline).replace("{ref}", form)
+        parts[f"sentence {name}"] = capital(rng.choice(attribute.sentences or ("{ref}.",)).replace("{ref}", form))
 
 
 def situation_of(spec: Spec, drawn: Draw) -> Situation:

@@ -125,9 +125,9 @@ def shown_pieces(spec: Spec) -> tuple[list[Shown], list[str]]:
 
 
 def _sentences(example: Example, records: int) -> list[str]:
-    found = [s.strip() for s in _PIECE_END.split(example.prompt) if s.strip()]
+    sentences = [s.strip() for s in _PIECE_END.split(example.prompt) if s.strip()]
     whole: list[str] = []
-    for sentence in found:  # "Mr. Roth" ends no sentence
+    for sentence in sentences:  # "Mr. Roth" ends no sentence
         if whole and re.search(r"\b[A-Z][a-z]{0,2}\.$", whole[-1]):
             whole[-1] += " " + sentence
         else:

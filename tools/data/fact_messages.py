@@ -38,13 +38,13 @@ def taken(spec: Spec, drawn: Draw, answered: str) -> list[str]:
     sentences = _SENTENCE_END.split(" ".join(line.strip().strip('"').split()))
     if len(sentences) > 1 and sentences[-1][-1:] not in ".!?":
         sentences.pop()
-    kept: list[str] = []
+    phrases: list[str] = []
     for sentence in filter(None, sentences):
         if not (_typed_in(spec, sentence) or mentions(sentence, _others(spec, drawn)) or never_word(spec, sentence)):
-            kept.append(sentence)
-        elif not kept:
+            phrases.append(sentence)
+        elif not phrases:
             return []
-    return kept
+    return phrases
 
 
 def _typed_in(spec: Spec, text: str) -> bool:
@@ -66,28 +66,28 @@ def _others(spec: Spec, drawn: Draw) -> tuple[str, ...]:
 
 def compose(spec: Spec, drawn: Draw, sentences: list[str]) -> str:
     """The message from the writer's sentences, with the drawn ones among them, typed as drawn."""
-    told = drawn.told
-    body = [told["fact"]]
+    parts = drawn.told
+    body = [parts["fact"]]
     if sentences:
         glue = "" if sentences[0][:1] in ("'", ",", ".") else " "
         body = [_beginning(drawn) + glue + sentences[0], *sentences[1:]]
     first, *rest = [text if text[-1:] in (".", "!", "?") else text + "." for text in body]
-    lines = [_opened(told["opener"], first), *map(capital, rest)]
-    extra = [told["distractor"]]
+    lines = [_opened(parts["opener"], first), *map(capital, rest)]
+    extra = [parts["distractor"]]
     for attribute in spec.attributes:
         if attribute.kind == "label" and (phrase := drawn.surfaces[0].get(attribute.name)):
             extra.append(phrase.rstrip("!.") + ".")
         elif attribute.typed and drawn.values.get(attribute.name) is not None:
-            inline = told.get(f"inline {attribute.name}", "")
-            place = next((n for n, line in enumerate(lines) if told["thing"] and told["thing"] in line), None)
+            inline = parts.get(f"inline {attribute.name}", "")
+            place = next((n for n, line in enumerate(lines) if parts["thing"] and parts["thing"] in line), None)
             if inline and place is not None:
-                lines[place] = lines[place].replace(told["thing"], told["thing"] + inline, 1)
+                lines[place] = lines[place].replace(parts["thing"], parts["thing"] + inline, 1)
             else:
-                extra.append(told[f"sentence {attribute.name}"])
-    rng = random.Random(f"{drawn.row_id}/{told['fact']}/{told['distractor']}")
+                extra.append(parts[f"sentence {attribute.name}"])
+    rng = random.Random(f"{drawn.row_id}/{parts['fact']}/{parts['distractor']}")
     for sentence in filter(None, extra):
-        lines.insert(rng.randint(1 if told["opener"] else 0, len(lines)), sentence)
-    return told["before"] + typed(" ".join(lines), told["typing"]) + told["after"]
+        lines.insert(rng.randint(1 if parts["opener"] else 0, len(lines)), sentence)
+    return parts["before"] + typed(" ".join(lines), parts["typing"]) + parts["after"]
 
 
 def _opened(opener: str, sentence: str) -> str:
@@ -122,12 +122,12 @@ def problems(spec: Spec, drawn: Draw, text: str) -> list[str]:
             without = re.sub(re.escape(drawn.told["distractor"].rstrip(".")), "", without, flags=re.IGNORECASE)
             if clash := conflict(attribute, drawn.surfaces[0].get(attribute.name, ""), without):
                 reasons.append(f"value: {clash}")
-    said = text.lower()
+    lowered = text.lower()
     for phrase in drawn.surfaces[0].values():
-        said = said.replace(phrase.lower().rstrip("!."), "")
+        lowered = lowered.replace(phrase.lower().rstrip("!."), "")
     for label in spec.labels:
         for name, value in label.values.items():
-            if name != drawn.values[label.name] and mentions(said, value.words):
+            if name != drawn.values[label.name] and mentions(lowered, value.words):
                 reasons.append(f"label: reads as {label.name} {name}, drawn was {drawn.values[label.name]}")
     if odd := never_word(spec, _written_part(drawn, text)):
         reasons.append(f"role: holds {odd!r}")
@@ -146,9 +146,9 @@ def never_word(spec: Spec, text: str) -> str | None:
 
 def _written_part(drawn: Draw, text: str) -> str:
     """`text` in lower case without what was drawn, so that a drawn greeting is not held against the writer."""
-    told = drawn.told
-    text = text.removeprefix(told["before"]).removesuffix(told["after"]).lower()
-    inserted = [part for name, part in told.items() if name.startswith(("inline ", "sentence "))]
-    for said in (told["opener"], *inserted, told["fact"], told["distractor"].rstrip(".")):
-        text = text.replace(said.lower(), "", 1)
+    parts = drawn.told
+    text = text.removeprefix(parts["before"]).removesuffix(parts["after"]).lower()
+    inserted = [part for name, part in parts.items() if name.startswith(("inline ", "sentence "))]
+    for phrase in (parts["opener"], *inserted, parts["fact"], parts["distractor"].rstrip(".")):
+        text = text.replace(phrase.lower(), "", 1)
     return text

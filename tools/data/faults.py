@@ -154,17 +154,17 @@ def _keylike(text: str) -> str:
 def shown_kinds(texts: Sequence[str]) -> frozenset[str]:
     """What of the above the user's own examples show, so that it is no fault in a row."""
     whole = "\n".join(texts)
-    found = {"English"}
+    kinds = {"English"}
     if _TOKENS.search(whole) or _PLACES.search(whole):
-        found.add("leftover")
+        kinds.add("leftover")
     if _SECRETS.search(whole) or _keylike(whole):
-        found.add("secret")
+        kinds.add("secret")
     if _INJECTIONS.search(whole):
-        found.add("injection")
-    found |= {language for text in texts if (language := other_language(text, frozenset({"English"})))}
+        kinds.add("injection")
+    kinds |= {language for text in texts if (language := other_language(text, frozenset({"English"})))}
     if any(_CUT_END.search(text) for text in texts):
-        found.add("cut off")
-    return frozenset(found)
+        kinds.add("cut off")
+    return frozenset(kinds)
 
 
 def other_language(text: str, allowed: frozenset[str]) -> str:

@@ -132,7 +132,7 @@ class _Making:
         row_id = written.drawn.row_id
         if row_id in self.stored:
             return
-        told: dict[str, object] = {
+        record: dict[str, object] = {
             "text": written.message,
             "attempt": written.attempt,
             "problem": written.problem,
@@ -140,10 +140,10 @@ class _Making:
             "finish_reason": written.finish_reason,
         }
         if written.of_kind is not None:
-            told["of_kind"] = round(written.of_kind, 4)
+            record["of_kind"] = round(written.of_kind, 4)
         prompt = [*self._system(row_id, int(row_id[1:])), _user(self.spec.render(written.message))]
         answer = [{"role": "assistant", "content": written.answer}]
-        self._add(TrainingRow(row_id, "generated", prompt, answer, {**written.drawn.as_dict(), **told}))
+        self._add(TrainingRow(row_id, "generated", prompt, answer, {**written.drawn.as_dict(), **record}))
 
     def _add(self, row: TrainingRow) -> None:
         self.stored.add(row.row_id)

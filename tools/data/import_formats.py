@@ -201,10 +201,10 @@ def _turn(turn: object, place: int) -> Message:
     """A message in OpenAI's form."""
     if not isinstance(turn, dict):
         raise ValueError(f"message {place} is {type(turn).__name__}, no object")
-    said = str(turn.get("role", turn.get("from", ""))).strip().lower()
-    role = _ROLES.get(said)
+    named = str(turn.get("role", turn.get("from", ""))).strip().lower()
+    role = _ROLES.get(named)
     if role is None:
-        raise ValueError(f"message {place} has the role {said[:40]!r}")
+        raise ValueError(f"message {place} has the role {named[:40]!r}")
     content = turn.get("content", turn.get("value"))
     if isinstance(content, list):  # parts; only text can be trained on here
         parts = [part.get("text") if isinstance(part, dict) else part for part in content]
@@ -241,10 +241,10 @@ def _call(call: object, place: int) -> dict[str, object]:
 
 def _tools(record: Mapping[str, object]) -> list[object]:
     listed = _listed(record.get("tools", record.get("functions")))
-    found = [tool for tool in listed if isinstance(tool, dict)]
-    if len(found) < len(listed):
+    tools = [tool for tool in listed if isinstance(tool, dict)]
+    if len(tools) < len(listed):
         raise ValueError("tools is no list of tool definitions")
-    return [tool if "function" in tool else {"type": "function", "function": tool} for tool in found]
+    return [tool if "function" in tool else {"type": "function", "function": tool} for tool in tools]
 
 
 def _text(value: object, column: str, *, empty: bool = False) -> str:
@@ -283,5 +283,5 @@ def _row(
 def _shown(row: TrainingRow) -> str:
     asked = " ".join(str(row.prompt[-1]["content"]).split())[:120]
     answer = row.completion[-1]
-    told = answer["content"] or json.dumps(answer.get("tool_calls", ""), ensure_ascii=False)
-    return f"{asked} => {' '.join(str(told).split())[:120]}"
+    text = answer["content"] or json.dumps(answer.get("tool_calls", ""), ensure_ascii=False)
+    return f"{asked} => {' '.join(str(text).split())[:120]}"

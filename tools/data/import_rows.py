@@ -106,8 +106,8 @@ def inspect_inputs(request: ImportRequest, inputs: Inputs) -> ImportContext:
     records = list(islice(plain_records(files[0]), _LOOKED_AT))
     if not records:
         raise BadInput(f"{files[0]} holds no records")
-    found = inspect_records(records, request.mapping)
-    return ImportContext(Path(request.source).name, size, found, pins, there)
+    inspection = inspect_records(records, request.mapping)
+    return ImportContext(Path(request.source).name, size, inspection, pins, there)
 
 
 def expected_artifact(request: ImportRequest, artifacts: Mapping[str, Artifact]) -> Artifact:
@@ -141,33 +141,36 @@ def plan(request: ImportRequest, facts: Facts, context: ImportContext) -> Plan:
     )
 
 
-def _told(found: Inspection | None, name: str) -> tuple[str, ...]:
-    if found is None:
+def _told(inspection: Inspection | None, name: str) -> tuple[str, ...]:
+    if inspection is None:
         return (f"read {name} in a worker and tell the format there", "turn every record into a conversation")
-    mapping = ", ".join(f"{part} = {column}" for part, column in found.mapping.items())
-    kind = f"{found.format or 'columns of its own'}{f' ({mapping})' if mapping else ''}"
-    shown = tuple(f"for example: {text}" for text in found.shown)
-    return (f"{found.status}: {kind}, by its first {found.checked} records", *shown)
+    mapping = ", ".join(f"{part} = {column}" for part, column in inspection.mapping.items())
+    kind = f"{inspection.format or 'columns of its own'}{f' ({mapping})' if mapping else ''}"
+    shown = tuple(f"for example: {text}" for text in inspection.shown)
+    return (f"{inspection.status}: {kind}, by its first {inspection.checked} records", *shown)
 
 
-def _refusals(found: Inspection | None) -> tuple[str, ...]:
-    if found is None or found.status == "READY":
+def _refusals(inspection: Inspection | None) -> tuple[str, ...]:
+    if inspection is None or inspection.status == "READY":
         return ()
-    if found.status == "NEEDS MAPPING":
-        said = " ".join(f"{part}={column}" for part, column in found.mapping.items())
+    if inspection.status == "NEEDS MAPPING":
+        pairs = " ".join(f"{part}={column}" for part, column in inspection.mapping.items())
         return (
-            f"NEEDS MAPPING: the columns are {', '.join(found.columns[:12])}; agree with --map {said}, or name others",
+            f"NEEDS MAPPING: the columns are {', '.join(inspection.columns[:12])}; agree with --map {pairs}, or name "
+            "others",
         )
-    first = found.problems[0] if found.problems else None
+    first = inspection.problems[0] if inspection.problems else None
     why = f"record {first.number}: {first.reason}" if first else "no record is a row"
-    return (f"INCOMPATIBLE: {len(found.problems)} of {found.checked} records looked at are no rows; {why}",)
+    return (f"INCOMPATIBLE: {len(inspection.problems)} of {inspection.checked} records looked at are no rows; {why}",)
 
 
-def _problems(found: Inspection | None) -> tuple[str, ...]:
-    if found is None or not found.problems or found.status == "INCOMPATIBLE":
+def _problems(inspection: Inspection | None) -> tuple[str, ...]:
+    if inspection is None or not inspection.problems or inspection.status == "INCOMPATIBLE":
         return ()
-    told = "; ".join(f"record {problem.number}: {problem.reason}" for problem in found.problems[:5])
-    return (f"{len(found.problems)} of the first {found.checked} records are no rows and are left out ({told})",)
+    lines = "; ".join(f"record {problem.number}: {problem.reason}" for problem in inspection.problems[:5])
+    return (
+        f"{len(inspection.problems)} of the first {inspection.checked} records are no rows and are left out ({lines})",
+    )
 
 
 STAGE = Stage("import", ImportRequest, ImportResult, plan, inspect_inputs, expected_artifact)

@@ -32,12 +32,11 @@ def run(job: Job[ImportRequest]) -> ImportResult:
     before = read_rows(job.verified("rows").path / "rows.jsonl") if "rows" in job.inputs else []
     records = _records(job)
     first = list(islice(records, _LOOKED_AT))
-    found = inspect_records(first, request.mapping)
-    if found.status != "READY":
-        raise StepFailed(
-            f"{found.status}: {_why(found.problems) or ', '.join(found.columns)}; see the plan of this step"
-        )
-    rows, problems, count = _taken(job, first, records, found.format, found.mapping)
+    inspection = inspect_records(first, request.mapping)
+    if inspection.status != "READY":
+        why = _why(inspection.problems) or ", ".join(inspection.columns)
+        raise StepFailed(f"{inspection.status}: {why}; see the plan of this step")
+    rows, problems, count = _taken(job, first, records, inspection.format, inspection.mapping)
     job.store.add_rows(job.run, job.step.id, [*before, *rows])
     folder = job.dir / "rows"
     write_rows(folder / "rows.jsonl", [*before, *rows])
@@ -48,7 +47,7 @@ def run(job: Job[ImportRequest]) -> ImportResult:
     return ImportResult(
         artifact=artifact.id,
         path=str(artifact.path),
-        format=found.format,
+        format=inspection.format,
         records=count,
         rows=len(rows),
         rows_before=len(before),
@@ -69,8 +68,8 @@ def _taken(
     taken: dict[str, int] = {}
     count, part = 0, first
     while part:
-        found, odd = convert((_told(record) for record in part), name, mapping, count + 1)
-        for row in found:  # ids are told apart within a part; over the parts here
+        converted, odd = convert((_told(record) for record in part), name, mapping, count + 1)
+        for row in converted:  # ids are told apart within a part; over the parts here
             taken[row.row_id] = taken.get(row.row_id, 0) + 1
             again = f"{row.row_id}~{count}" if taken[row.row_id] > 1 else row.row_id
             rows.append(TrainingRow(again, row.origin, row.prompt, row.completion, row.attributes))

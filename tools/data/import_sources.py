@@ -31,10 +31,10 @@ def files_of(source: Path) -> list[Path]:
     """The files that a source names: itself, or those of the known kinds in a folder, in the order of their names."""
     if source.is_file():
         return [source]
-    found = sorted(p for p in source.rglob("*") if p.suffix.lower() in (*PLAIN, *COLUMNAR) and p.is_file())
-    if not found:
+    files = sorted(p for p in source.rglob("*") if p.suffix.lower() in (*PLAIN, *COLUMNAR) and p.is_file())
+    if not files:
         raise BadInput(f"{source} holds no {', '.join((*PLAIN, *COLUMNAR))} file")
-    return found
+    return files
 
 
 def plain_records(path: Path, limit: int = _MAX_ROWS) -> Iterator[object]:

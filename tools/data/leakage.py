@@ -59,13 +59,13 @@ class LeakGate:
         self.runs = self._runs()
 
     def _runs(self) -> dict[tuple[str, ...], int]:
-        found: dict[tuple[str, ...], int] = {}
+        places: dict[tuple[str, ...], int] = {}
         owners: Counter[tuple[str, ...]] = Counter()
         for place, text in enumerate(self.words):
             for run in set(_ngrams(text)):
-                found.setdefault(run, place)
+                places.setdefault(run, place)
                 owners[run] += 1
-        return {run: place for run, place in found.items() if owners[run] < _SHARED_CASES}
+        return {run: place for run, place in places.items() if owners[run] < _SHARED_CASES}
 
     def check(self, row_id: str, texts: Sequence[str], *, digits_count: bool = False) -> Pair | None:
         """The case that any of a row's texts gives away, or None."""
@@ -105,7 +105,7 @@ class LeakGate:
         import numpy as np
 
         cases = np.asarray(embedder.embed(self.texts), dtype=np.float32)
-        found = []
+        pairs = []
         for start in range(0, len(rows), 256):
             part = rows[start : start + 256]
             vectors = np.asarray(embedder.embed([text for _, text in part]), dtype=np.float32)
@@ -113,8 +113,8 @@ class LeakGate:
             for (row_id, text), line in zip(part, scores, strict=True):
                 place = int(line.argmax())
                 if line[place] >= cut:
-                    found.append(self._pair(row_id, place, "embedding", float(line[place]) * 100, text))
-        return found
+                    pairs.append(self._pair(row_id, place, "embedding", float(line[place]) * 100, text))
+        return pairs
 
 
 _WORDS_FOR_ORDER = 5

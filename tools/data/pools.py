@@ -108,8 +108,8 @@ def near_misses(
         near_miss_request(seeded, words[n % len(words)], asker.model, f"near/{n}", seed)
         for n in range(number if words else 0)
     ]
-    found: list[str] = list(spec.near_misses)
-    seen = Likeness([*(example.prompt for example in spec.examples), *found])
+    messages: list[str] = list(spec.near_misses)
+    seen = Likeness([*(example.prompt for example in spec.examples), *messages])
     proposed = []
     answers = asker.ask(requests, "thinking up near misses")
     for response in (answers[identity] for identity in sorted(answers)):
@@ -119,10 +119,10 @@ def near_misses(
                 seen.add(line)
                 proposed.append(line)
     random.Random(seed).shuffle(proposed)
-    found += fit(proposed)
+    messages += fit(proposed)
     plain = [text for text in plain_near_misses(spec, seed) if seen.nearest(text)[1] < _ALIKE]
-    own = [text for n, text in enumerate(plain) if n < max(count - len(found), count // 4)]
-    return (found[: count - len(own)] + own)[:count]
+    own = [text for n, text in enumerate(plain) if n < max(count - len(messages), count // 4)]
+    return (messages[: count - len(own)] + own)[:count]
 
 
 def domain_words(spec: Spec) -> list[str]:

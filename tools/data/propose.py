@@ -62,10 +62,10 @@ def completed(spec: Spec, fields: Mapping[str, str] | None = None, labels: Mappi
 def _attributes(
     spec: Spec, shape: Shape, fields: Mapping[str, str], labels: Mapping[str, str]
 ) -> tuple[Attribute, ...]:
-    found = [_attribute(spec, shape, name, fields.get(name, ""), labels) for name in shape.names]
-    found = [_absent_by_label(spec, shape, attribute, found) for attribute in found]
-    fixed = all(a.kind != "text" or a.absent_where or a.absent_share for a in found)
-    return (*found, *([_topic()] if fixed and shape.form != "lines" else []))
+    attributes = [_attribute(spec, shape, name, fields.get(name, ""), labels) for name in shape.names]
+    attributes = [_absent_by_label(spec, shape, attribute, attributes) for attribute in attributes]
+    fixed = all(a.kind != "text" or a.absent_where or a.absent_share for a in attributes)
+    return (*attributes, *([_topic()] if fixed and shape.form != "lines" else []))
 
 
 def _topic() -> Attribute:
@@ -105,16 +105,16 @@ def _absent_of(spec: Spec, pairs: Sequence[tuple[str, str | None]], means: str) 
     if {value for _, value in pairs if value} <= set(listed(means)):
         words = ""  # "positive, mixed or neutral" ends with a value as good as the others
     known = {str(value).lower() for _, value in pairs if value is not None}
-    found: list[str | None] = []
+    absent: list[str | None] = []
     if words in _ABSENT_WORDS:
-        found.append(_ABSENT_WORDS[words])
+        absent.append(_ABSENT_WORDS[words])
     elif words and words in known and not any(holds(m, str(v)) for m, v in pairs if str(v).lower() == words):
-        found.append(next(str(v) for _, v in pairs if str(v).lower() == words))
+        absent.append(next(str(v) for _, v in pairs if str(v).lower() == words))
     quoted = {text.lower() for text in re.findall(r"[\"“]([^\"”]+)[\"”] where", spec.what)}
     for message, value in pairs:
         if value is None or ((value.lower() in _ABSENT or value.lower() in quoted) and not holds(message, value)):
-            found.append(value)
-    return list(dict.fromkeys(found))
+            absent.append(value)
+    return list(dict.fromkeys(absent))
 
 
 def _kind_of(
@@ -172,17 +172,17 @@ def _weekday_place(value: str) -> int:
     return known[0] if known else 7
 
 
-def _absent_by_label(spec: Spec, shape: Shape, attribute: Attribute, found: Sequence[Attribute]) -> Attribute:
+def _absent_by_label(spec: Spec, shape: Shape, attribute: Attribute, attributes: Sequence[Attribute]) -> Attribute:
     """Where an attribute is missing for one value of a label and never for another, that value is the reason."""
     records = [record for records in shape.records for record in records]
-    for label in found:
+    for label in attributes:
         if label.kind != "label" or label.name == attribute.name:
             continue
         missing = {r[label.name] for r in records if r[attribute.name] == attribute.absent_as}
         present = {r[label.name] for r in records if r[attribute.name] != attribute.absent_as}
-        told = [value for value in missing - present if value is not None]
-        if missing and told == list(missing) and attribute.kind in ("copied", "text"):
-            where = {label.name: tuple(told)}
+        unstated = [value for value in missing - present if value is not None]
+        if missing and unstated == list(missing) and attribute.kind in ("copied", "text"):
+            where = {label.name: tuple(unstated)}
             return attribute.model_copy(update={"absent_share": 0, "absent_where": where})
     return attribute
 
@@ -223,21 +223,21 @@ def _answer(spec: Spec, shape: Shape, attributes: Sequence[Attribute]) -> Answer
 
 def _rules(spec: Spec) -> tuple[Rule, ...]:
     answers = [example.answer for example in spec.examples]
-    found = list(infer_rules(answers, what=spec.what, never=spec.never))
+    rules = list(infer_rules(answers, what=spec.what, never=spec.never))
     if spec.answer.form == "json":
         properties = {a.name: {"enum": list(a.values)} for a in spec.labels if a.shown and not a.absent_share}
         if properties:
             says = "; ".join(f"{name} is one of {', '.join(of['enum'])}" for name, of in properties.items())
-            found.append(Rule(says=says, type="is-json", value={"type": "object", "properties": properties}))
+            rules.append(Rule(says=says, type="is-json", value={"type": "object", "properties": properties}))
         names = [a.name for a in spec.attributes if a.shown]
         ordered = r"^\s*\{\s*" + r",\s*".join(f'"{js_escape(name)}":[^\\n]*?' for name in names) + r"\}\s*$"
-        found.append(Rule(says=f"one line, the keys in this order: {', '.join(names)}", type="regex", value=ordered))
+        rules.append(Rule(says=f"one line, the keys in this order: {', '.join(names)}", type="regex", value=ordered))
     elif spec.answer.template:
         says = f"the answer has the form {spec.answer.template!r}"
         says += f", or is {spec.answer.otherwise!r}" if spec.answer.otherwise else ""
-        found.append(Rule(says=says, type="regex", value=form_pattern(spec)))
-    kept = [rule for rule in found if rule.type != "word-count" or spec.answer.form in ("written", "text")]
-    unique = {json.dumps([rule.type, rule.value], sort_keys=True): rule for rule in kept}
+        rules.append(Rule(says=says, type="regex", value=form_pattern(spec)))
+    fitting = [rule for rule in rules if rule.type != "word-count" or spec.answer.form in ("written", "text")]
+    unique = {json.dumps([rule.type, rule.value], sort_keys=True): rule for rule in fitting}
     return tuple(unique.values())
 
 
@@ -265,13 +265,13 @@ def _slot_pattern(attribute: Attribute) -> str:
 
 
 def _criteria(spec: Spec) -> tuple[str, ...]:
-    found = []
+    criteria = []
     for attribute in spec.attributes:
         if not attribute.shown:
             continue
         if attribute.kind == "label" and any(value.means for value in attribute.values.values()):
-            told = "; ".join(f"{name}: {value.means}" for name, value in attribute.values.items())
-            found.append(f"{attribute.name} fits the message ({told})")
+            meanings = "; ".join(f"{name}: {value.means}" for name, value in attribute.values.items())
+            criteria.append(f"{attribute.name} fits the message ({meanings})")
         elif attribute.kind in ("copied", "text"):
-            found.append(f"{attribute.name} is what this message says ({attribute.means})")
-    return (*found[:4], f"the answer is right for this very message: {spec.what}"[:1000])
+            criteria.append(f"{attribute.name} is what this message says ({attribute.means})")
+    return (*criteria[:4], f"the answer is right for this very message: {spec.what}"[:1000])

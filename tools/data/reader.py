@@ -87,18 +87,20 @@ class Reader:
 
     def disagreements(self, messages: Sequence[ToRead]) -> dict[str, list[Disagreement]]:
         """Of each message, where reading and drawing differ."""
-        found: dict[str, list[Disagreement]] = {one.identity: [] for one in messages}
+        by_message: dict[str, list[Disagreement]] = {one.identity: [] for one in messages}
         for label in self.spec.labels:
             if label.shown and self.trust.label(label.name) and not self.whole:
-                self._read_label(label, messages, found)
+                self._read_label(label, messages, by_message)
         if self.whole and self.trust.reads_answers:
-            self._read_answers(messages, found)
-        return found
+            self._read_answers(messages, by_message)
+        return by_message
 
-    def _read_label(self, label: Attribute, messages: Sequence[ToRead], found: dict[str, list[Disagreement]]) -> None:
+    def _read_label(
+        self, label: Attribute, messages: Sequence[ToRead], by_message: dict[str, list[Disagreement]]
+    ) -> None:
         asked = [one for one in messages if one.values.get(label.name)]
         for turn in range(SAMPLES):
-            still = [one for one in asked if not found[one.identity]]
+            still = [one for one in asked if not by_message[one.identity]]
             requests = [
                 label_request(
                     self.spec, label, one.message, self.asker.model, f"r/{label.name}/{turn}/{one.identity}", turn
@@ -107,13 +109,13 @@ class Reader:
             ]
             answers = self.asker.ask(requests, "reading back")
             for one, request in zip(still, requests, strict=True):
-                told = answers[request.id].text.strip() if request.id in answers else ""
+                reading = answers[request.id].text.strip() if request.id in answers else ""
                 drawn = one.values[label.name] or ""
-                self._count(label.name, drawn, told or "nothing")
-                if told != drawn:
-                    found[one.identity].append(Disagreement(label.name, drawn, told or "nothing"))
+                self._count(label.name, drawn, reading or "nothing")
+                if reading != drawn:
+                    by_message[one.identity].append(Disagreement(label.name, drawn, reading or "nothing"))
 
-    def _read_answers(self, messages: Sequence[ToRead], found: dict[str, list[Disagreement]]) -> None:
+    def _read_answers(self, messages: Sequence[ToRead], by_message: dict[str, list[Disagreement]]) -> None:
         requests = [
             answer_request(self.spec, one.message, self.shots, self.asker.model, f"r/answer/{one.identity}", 0)
             for one in messages
@@ -121,19 +123,19 @@ class Reader:
         answers = self.asker.ask(requests, "reading back")
         for one, request in zip(messages, requests, strict=True):
             if request.id not in answers:
-                found[one.identity].append(Disagreement("answer", "drawn", "not answered"))
+                by_message[one.identity].append(Disagreement("answer", "drawn", "not answered"))
                 continue
-            told = self._parsed(answers[request.id].text)
-            differ = disagreements(self.spec, one.values, one.message, told)
-            found[one.identity] += differ
-            self._count_answer(one.values, told or {}, {d.attribute for d in differ})
+            reading = self._parsed(answers[request.id].text)
+            differ = disagreements(self.spec, one.values, one.message, reading)
+            by_message[one.identity] += differ
+            self._count_answer(one.values, reading or {}, {d.attribute for d in differ})
 
-    def _count_answer(self, drawn: Values, told: Values, differ: set[str]) -> None:
+    def _count_answer(self, drawn: Values, reading: Values, differ: set[str]) -> None:
         for attribute in self.spec.attributes:
             if not attribute.shown or attribute.typed:
                 continue
             if attribute.kind == "label":
-                self._count(attribute.name, str(drawn.get(attribute.name)), str(told.get(attribute.name)))
+                self._count(attribute.name, str(drawn.get(attribute.name)), str(reading.get(attribute.name)))
             else:
                 there = "nothing" if drawn.get(attribute.name) is None else "something"
                 self._count(attribute.name, there, "other" if attribute.name in differ else there)
@@ -155,8 +157,8 @@ class Reader:
 
     def not_of_kind(self, texts: Sequence[str]) -> list[str]:
         """The texts that are not of the kind; all of them where the reader cannot tell."""
-        told = self.of_kind({text: text for text in texts})
-        return [text for text in texts if told.get(text, 0.0) < self.trust.kind_cut]
+        kinds = self.of_kind({text: text for text in texts})
+        return [text for text in texts if kinds.get(text, 0.0) < self.trust.kind_cut]
 
     def _tried_out(self) -> Trust:
         spec, model = self.spec, self.asker.model
@@ -187,14 +189,14 @@ class Reader:
         )
 
     def _label_right(self, label: Attribute, answers: Mapping[str, object]) -> float:
-        right = told = 0
+        right = counted = 0
         for place, example in enumerate(self.spec.examples):
             records = parsed(self.spec, example.answer)
             response = answers.get(f"t/{label.name}/{place}")
             if records and records[0].get(label.name) and response is not None:
-                told += 1
+                counted += 1
                 right += getattr(response, "text", "").strip() == records[0][label.name]
-        return round(right / max(1, told), 3)
+        return round(right / max(1, counted), 3)
 
     def _answers_right(self, answers: Mapping[str, object]) -> float:
         right = 0

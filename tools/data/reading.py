@@ -113,26 +113,28 @@ def disagreements(spec: Spec, values: Values, message: str, read: Values | None)
     """Where a read answer differs from what was drawn; None stands for the answer of an empty list."""
     if read is None:
         read = {}
-    found = []
+    differing = []
     for attribute in spec.attributes:
         if not attribute.shown or attribute.typed or attribute.kind == "weekday" or attribute.name not in values:
             continue
-        drawn, told = values[attribute.name], read.get(attribute.name)
-        if not _same(attribute, drawn, told, message):
-            found.append(Disagreement(attribute.name, drawn or "nothing", told or "nothing"))
-    return found
+        drawn, reading = values[attribute.name], read.get(attribute.name)
+        if not _same(attribute, drawn, reading, message):
+            differing.append(Disagreement(attribute.name, drawn or "nothing", reading or "nothing"))
+    return differing
 
 
-def _same(attribute: Attribute, drawn: str | None, told: str | None, message: str) -> bool:
-    if drawn is None or told is None:
-        return drawn is told
+def _same(attribute: Attribute, drawn: str | None, reading: str | None, message: str) -> bool:
+    if drawn is None or reading is None:
+        return drawn is reading
     if attribute.kind == "label":
-        return drawn == told
+        return drawn == reading
     if attribute.kind == "copied":
-        same = bool(stems(drawn) & stems(told)) or drawn.lower() in told.lower() or told.lower() in drawn.lower()
+        same = (
+            bool(stems(drawn) & stems(reading)) or drawn.lower() in reading.lower() or reading.lower() in drawn.lower()
+        )
         return holds(message, drawn) and same
     one = {attribute.name: drawn}
-    return overlap(one, message) >= _TEXT_IN_MESSAGE or overlap(one, told) >= _TEXT_IN_READING
+    return overlap(one, message) >= _TEXT_IN_MESSAGE or overlap(one, reading) >= _TEXT_IN_READING
 
 
 # Yes and no

@@ -123,10 +123,10 @@ class Synthesis:
         for attempt in range(1, self.tries + 1):
             drawn = {n: self._redrawn(n, attempt, pools) for n in pending}
             notes = [Note(one.row_id, one.values, one.surfaces[0]) for one in drawn.values()]
-            told = "writing messages" if attempt == 1 else f"attempt {attempt}"
-            messages = self._written(notes, shots, f"m{attempt}", "write-message", told)
-            found = [self._checked(drawn[n], messages.get(f"w{n:05d}", ""), attempt) for n in pending]
-            for one in self._read_back(found):
+            note = "writing messages" if attempt == 1 else f"attempt {attempt}"
+            messages = self._written(notes, shots, f"m{attempt}", "write-message", note)
+            checked = [self._checked(drawn[n], messages.get(f"w{n:05d}", ""), attempt) for n in pending]
+            for one in self._read_back(checked):
                 if not one.problem or attempt == self.tries:
                     done[one.drawn.row_id] = one
                     self.keep(one)
@@ -143,11 +143,11 @@ class Synthesis:
             for n, batch in enumerate(batches)
         ]
         answers = self.asker.ask(requests, told)
-        found: dict[str, str] = {}
+        texts: dict[str, str] = {}
         for request, batch in zip(requests, batches, strict=True):
             if request.id in answers:
-                found |= written_messages(request, batch, answers[request.id].text)
-        return found
+                texts |= written_messages(request, batch, answers[request.id].text)
+        return texts
 
     def _redrawn(self, number: int, attempt: int, pools: Pools) -> Draw:
         """The draw of a row; a later attempt keeps its labels and has other open values and words."""
@@ -172,9 +172,9 @@ class Synthesis:
         if not problem:
             self.seen.add(message)
             self._owners.append(drawn.row_id)
-        told = replace(drawn, records=(verbatim(self.spec, values, message),))
-        answer = answer_of(self.spec, told)
-        return Written(told, message, answer, problem, attempt=attempt)
+        exact = replace(drawn, records=(verbatim(self.spec, values, message),))
+        answer = answer_of(self.spec, exact)
+        return Written(exact, message, answer, problem, attempt=attempt)
 
     def _in_manner(self, message: str, drawn: Draw) -> str:
         """Typed as the user's examples are: as many in small letters, as many without a mark at the end."""
@@ -184,25 +184,25 @@ class Synthesis:
             return typed(message, "lower")
         return message if typing[-1:] in ".!?" else typed(message, "no-end")
 
-    def _read_back(self, found: Sequence[Written]) -> list[Written]:
+    def _read_back(self, written: Sequence[Written]) -> list[Written]:
         """The messages with what the reader told of them."""
         if self.reader is None:
-            return list(found)
-        readable = [one for one in found if not one.problem]
+            return list(written)
+        readable = [one for one in written if not one.problem]
         ids = {one.drawn.row_id: f"{one.attempt}/{one.drawn.row_id}" for one in readable}
         read = self.reader.disagreements([ToRead(ids[o.drawn.row_id], o.message, o.drawn.values) for o in readable])
         kinds = self.reader.of_kind({ids[one.drawn.row_id]: one.message for one in readable})
         made = []
-        for one in found:
+        for one in written:
             identity = ids.get(one.drawn.row_id)
             if one.problem or identity is None:
                 made.append(one)
                 continue
-            told, kind = tuple(read[identity]), kinds.get(identity)
-            problem = _reading_problem(told)
+            reading, kind = tuple(read[identity]), kinds.get(identity)
+            problem = _reading_problem(reading)
             if not problem and kind is not None and kind < self.reader.trust.kind_cut:
                 problem = f"kind: its reader does not take the message for one of the kind ({kind:.0%})"
-            made.append(replace(one, read=told, of_kind=kind, problem=problem))
+            made.append(replace(one, read=reading, of_kind=kind, problem=problem))
         return made
 
     # Lists
@@ -229,25 +229,25 @@ class Synthesis:
             pending = [n for n in range(records) if n not in accepted]
             drawn = {n: draw(one, self.seed, n + (attempt - 1) * records, pools) for n in pending}
             notes = [Note(str(n), d.values, d.surfaces[0]) for n, d in drawn.items()]
-            told = "writing sentences" if attempt == 1 else f"sentences, attempt {attempt}"
-            messages = self._written(notes, shots, f"p{attempt}", "write-piece", told)
-            found = {}
+            note = "writing sentences" if attempt == 1 else f"sentences, attempt {attempt}"
+            messages = self._written(notes, shots, f"p{attempt}", "write-piece", note)
+            sentences = {}
             for n in pending:
                 message = messages.get(str(n), "")
                 values = drawn[n].values
                 surfaces = said_in(self.spec, values, drawn[n].surfaces[0], message)
                 fits = message and not prompt_problem(self.spec, message)
                 if fits and not drawn_problem(self.spec, values, surfaces, message):
-                    found[n] = Shown(message, verbatim(self.spec, values, message), surfaces)
-            accepted |= self._agreed(found, attempt)
+                    sentences[n] = Shown(message, verbatim(self.spec, values, message), surfaces)
+            accepted |= self._agreed(sentences, attempt)
         return [accepted[n] for n in sorted(accepted)]
 
-    def _agreed(self, found: dict[int, Shown], attempt: int) -> dict[int, Shown]:
+    def _agreed(self, shown: dict[int, Shown], attempt: int) -> dict[int, Shown]:
         if self.reader is None:
-            return found
-        to_read = [ToRead(f"p{attempt}/{n}", piece.message, piece.values) for n, piece in found.items()]
+            return shown
+        to_read = [ToRead(f"p{attempt}/{n}", piece.message, piece.values) for n, piece in shown.items()]
         read = self.reader.disagreements(to_read)
-        return {n: piece for n, piece in found.items() if not read[f"p{attempt}/{n}"]}
+        return {n: piece for n, piece in shown.items() if not read[f"p{attempt}/{n}"]}
 
     def _fillers(self, shown: Sequence[str]) -> list[str]:
         """Sentences of which nothing is noted: those that the reader takes for such."""

@@ -56,13 +56,13 @@ async def propose_cases(
     Fewer come back where the model repeats itself. Raises StepFailed where it does not answer at all. `url` is
     without `/v1`.
     """
-    found: list[str] = []
+    prompts: list[str] = []
     seen = Likeness([example.prompt for example in behaviour.examples])
     asked = 0
     async with ChatClient(url, key) as client:
         subjects = await _subjects(client, behaviour, model, count, concurrency)
         for attempt in range(_TRIES):
-            wanted = round((count - len(found)) * 1.5)
+            wanted = round((count - len(prompts)) * 1.5)
             if wanted <= 0:
                 break
             drawn = [draw_row(behaviour, subjects, CASE_SEED + attempt, index) for index in range(wanted)]
@@ -74,10 +74,10 @@ async def propose_cases(
                 if prompt_problem(behaviour, prompt) or seen.nearest(prompt, digits_count=True)[1] >= _ALIKE:
                     continue
                 seen.add(prompt)
-                found.append(prompt)
-    kept = tuple(found[:count])
-    cases = len(behaviour.examples) + len(kept)
-    return Proposed(kept, asked, detectable_text(cases), minimum_detectable_effect(cases))
+                prompts.append(prompt)
+    taken = tuple(prompts[:count])
+    cases = len(behaviour.examples) + len(taken)
+    return Proposed(taken, asked, detectable_text(cases), minimum_detectable_effect(cases))
 
 
 async def _subjects(
@@ -89,13 +89,13 @@ async def _subjects(
 
 async def _answers(client: ChatClient, requests: Sequence[ChatRequest], concurrency: int) -> list[ChatResponse]:
     """The answers in the order of their requests. Raises StepFailed where there is none."""
-    found: dict[str, ChatResponse] = {}
+    answers: dict[str, ChatResponse] = {}
     await client.complete_many(
-        requests, concurrency=concurrency, on_result=lambda response: found.update({response.id: response})
+        requests, concurrency=concurrency, on_result=lambda response: answers.update({response.id: response})
     )
-    answered = [found[request.id] for request in requests if not found[request.id].error]
+    answered = [answers[request.id] for request in requests if not answers[request.id].error]
     if requests and not answered:
-        raise StepFailed(f"none of {len(requests)} requests was answered: {found[requests[0].id].error}")
+        raise StepFailed(f"none of {len(requests)} requests was answered: {answers[requests[0].id].error}")
     return answered
 
 
@@ -109,7 +109,7 @@ def add_cases(suite: Path, behaviour: ExampleBehaviour, prompts: Sequence[str]) 
         ids = [str(test["metadata"]["case_id"]) for test in document["tests"]]
     except (KeyError, TypeError):
         raise BadInput(f"{suite} is not a target suite of a described behaviour; add a test to it by hand") from None
-    numbers = [int(found[1]) for case_id in ids if (found := _MORE.search(case_id))]
+    numbers = [int(match[1]) for case_id in ids if (match := _MORE.search(case_id))]
     first = max(numbers, default=0) + 1
     tests = [as_yaml(behaviour.name, open_test(behaviour, prompt, n)) for n, prompt in enumerate(prompts, first)]
     atomic_write(suite, HEADERS[TARGET] + dump_yaml({**document, "tests": [*document["tests"], *tests]}))

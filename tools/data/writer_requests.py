@@ -83,7 +83,7 @@ def listed_values(attribute: Attribute, answered: str, shown: Sequence[str]) -> 
     most = attribute.words_max or max(6, 2 * longest)
     small = bool(shown) and all(value[:1].islower() for value in shown)
     known = {normal(value, digits_count=True) for value in shown}
-    kept = []
+    values = []
     lines = answered.split("\n")
     for line in lines[:-1] if len(lines) > 2 else lines:  # the last one may be cut off
         value = _LIST_MARK.sub("", line).strip().strip("\"'*").strip()
@@ -91,8 +91,8 @@ def listed_values(attribute: Attribute, answered: str, shown: Sequence[str]) -> 
         value = value[:1].lower() + value[1:] if small and not re.match(r"I\b|[A-Z]{2}", value) else value
         odd = not value or value[-1] in ":?" or len(value.split()) > most or re.search(r"[\[\]{}<>|`]", value)
         if not odd and normal(value, digits_count=True) not in known:
-            kept.append(value)
-    return kept
+            values.append(value)
+    return values
 
 
 # Messages
@@ -130,12 +130,12 @@ def written_messages(request: ChatRequest, notes: Sequence[Note], answered: str)
     """The message of each note, by its row; one that the writer left out is not there."""
     first = int(re.findall(r"(\d+)\.$", str(request.messages[-1]["content"]))[0])
     parts = re.split(r"\n\s*(\d+)\.[ \t]", f"\n{first}. {answered.strip()}")
-    found: dict[str, str] = {}
+    messages: dict[str, str] = {}
     for number, text in zip(parts[1::2], parts[2::2], strict=True):
         place = int(number) - first
         if 0 <= place < len(notes) and (message := written_message(text)):
-            found.setdefault(notes[place].row_id, message)
-    return found
+            messages.setdefault(notes[place].row_id, message)
+    return messages
 
 
 def filler_request(spec: Spec, shown: Sequence[str], model: str, identity: str, seed: int) -> ChatRequest:
@@ -208,10 +208,10 @@ def listed_lines(answered: str) -> list[str]:
 
 def distinct(texts: Iterable[str]) -> list[str]:
     """Texts without those that were there before, in their order."""
-    found: dict[str, str] = {}
+    unique: dict[str, str] = {}
     for text in texts:
-        found.setdefault(normal(text, digits_count=True), text)
-    return list(found.values())
+        unique.setdefault(normal(text, digits_count=True), text)
+    return list(unique.values())
 
 
 def _user(content: str) -> dict[str, str]:

@@ -18,23 +18,23 @@ FLIPS_TO_SHOW = flips_to_show()
 _SPENDS = ("generate", "preflight", "train")
 
 
-def headroom(passed: int, judged: int, goal: float = GOAL_RATE) -> str:
+def target_advice(passed: int, judged: int, goal: float = GOAL_RATE) -> str:
     """What speaks against training by the base's own pass rate on the target; empty where nothing does."""
     failed = judged - passed
     if not judged:
         return "no target case was answered, so no gain can be shown and nothing can be deployed: write target cases"
-    told = f"the untouched base passes {passed} of {judged} target cases"
+    line = f"the untouched base passes {passed} of {judged} target cases"
     if failed < FLIPS_TO_SHOW:
-        return f"{told}: the {failed} left cannot show a gain, which takes {FLIPS_TO_SHOW}; write harder cases first"
+        return f"{line}: the {failed} left cannot show a gain, which takes {FLIPS_TO_SHOW}; write harder cases first"
     if passed >= goal * judged:
-        return f"{told}, which reaches {goal:.0%} untrained: advised against training; use it as it is, or ask for more"
+        return f"{line}, which reaches {goal:.0%} untrained: advised against training; use it as it is, or ask for more"
     return ""
 
 
 def baseline_advice(blocks: Mapping[str, BlockResult]) -> str:
-    """`headroom` by what a baseline found."""
+    """`target_advice` by what a baseline found."""
     target = blocks.get(PRIMARY_BLOCK)
-    return headroom(target.passed, target.cases - target.errors) if target else headroom(0, 0)
+    return target_advice(target.passed, target.cases - target.errors) if target else target_advice(0, 0)
 
 
 def before_spending(stage: str, done: Sequence[Step]) -> tuple[str, ...]:
@@ -42,8 +42,8 @@ def before_spending(stage: str, done: Sequence[Step]) -> tuple[str, ...]:
     baselines = [step for step in done if step.stage == "baseline"]
     if stage not in _SPENDS or not baselines:
         return ()
-    told = BaselineResult.of(baselines[-1])
-    return (told.advice,) if told and told.advice else ()
+    report = BaselineResult.of(baselines[-1])
+    return (report.advice,) if report and report.advice else ()
 
 
 def goal_rate(store: Store, compared: Comparison) -> float:
@@ -62,15 +62,15 @@ def prompt_advice(compared: Comparison, goal: float) -> str:
         return ""
     passed, judged = target.passed["prompted"], target.judged
     low, high = target.pass_rate_intervals["prompted"]
-    told = f"the prompt alone passes {passed} of {judged} target cases ({passed / judged:.0%}, 95 % interval "
-    told += f"{low:.0%}–{high:.0%})"
+    line = f"the prompt alone passes {passed} of {judged} target cases ({passed / judged:.0%}, 95 % interval "
+    line += f"{low:.0%}–{high:.0%})"
     against_base = compared.arms[0] == "base"
     lost = [name for name in GUARDED_BLOCKS if compared.verdict_on(name) == WORSE] if against_base else []
     if passed < goal * judged:
-        return f"{told}, short of the goal of {goal:.0%}: this is what a fine-tune has to beat"
+        return f"{line}, short of the goal of {goal:.0%}: this is what a fine-tune has to beat"
     if lost:
-        return f"{told} and reaches the goal of {goal:.0%}, but makes {' and '.join(lost)} worse: a fine-tune may not"
+        return f"{line} and reaches the goal of {goal:.0%}, but makes {' and '.join(lost)} worse: a fine-tune may not"
     return (
-        f"{told} and reaches the goal of {goal:.0%}: advised against training; deploy the base with this prompt, or "
+        f"{line} and reaches the goal of {goal:.0%}: advised against training; deploy the base with this prompt, or "
         "train only to save the prompt's tokens"
     )

@@ -30,7 +30,7 @@ from tunesmith.tools.evaluation.protocol import BLIND_OPENED, Key, Sampling, mea
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.suites.case import Case, Suite
-from tunesmith.tools.suites.grading import WAITS, grade_apart
+from tunesmith.tools.suites.grading import PENDING, grade_deterministic
 
 _STORE_EVERY_S = 0.02
 """Answers that arrive within so short a time share one commit to the disk."""
@@ -39,7 +39,7 @@ NEEDS_LOGPROBS = frozenset({"perplexity", "perplexity-score"})
 """Types of assertion that rest on log probabilities."""
 _NOT_THE_QUESTION = frozenset({"suite", "repeats"})
 """Parts of the comparability key that do not change the answer to one case."""
-_HAS_ANSWER = f"""(passed IS NOT NULL OR assertions LIKE '%"reason": "{WAITS}"%')"""
+_HAS_ANSWER = f"""(passed IS NOT NULL OR assertions LIKE '%"reason": "{PENDING}"%')"""
 """Of a stored result: the arm answered, whether or not a judge decided since."""
 
 
@@ -152,7 +152,7 @@ def run_arms(
     return taken_over
 
 
-class Asked(BaseModel):
+class AskRecord(BaseModel):
     """What is left to know of a step once every question was put: the answers themselves are in the store."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -175,13 +175,13 @@ def note_blind_opening(job: Job[Request], suite: Suite, questions: Sequence[Ques
         )
 
 
-def asked_once(job: Job[Request], ask: Callable[[], Asked]) -> Asked:
+def ask_once(job: Job[Request], ask: Callable[[], AskRecord]) -> AskRecord:
     """What `ask` returns; a step that was killed after it had asked everything does not start a server again."""
-    kept = job.dir / "asked.json"
+    record = job.dir / "asked.json"
     with contextlib.suppress(FileNotFoundError, ValidationError):  # an earlier version's record: the answers are there
-        return Asked.model_validate_json(kept.read_text())
+        return AskRecord.model_validate_json(record.read_text())
     asked = ask()
-    job.write_json(kept.name, asked.model_dump(mode="json"))
+    job.write_json(record.name, asked.model_dump(mode="json"))
     return asked
 
 
@@ -327,9 +327,9 @@ def result_of(arm: Arm, case: Case, response: ChatResponse, question: Question |
     question = question or Question(arm, case)
     judged = None
     if not response.error:
-        judged = grade_apart(case, response)
+        judged = grade_deterministic(case, response)
     error = response.error or (judged.error if judged else None)
-    decided = judged is not None and not error and all(a.reason != WAITS for a in judged.assertions)
+    decided = judged is not None and not error and all(a.reason != PENDING for a in judged.assertions)
     return EvalResult(
         arm=arm.name,
         block=case.block,

@@ -164,9 +164,9 @@ def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Pl
 def _can_show(rows: Mapping[str, Sequence[str]]) -> list[str]:
     """What the cases of each block can show, by the seed rows that they were made from."""
     target = rows.get(PRIMARY_BLOCK, ())
-    told = [f"{detectable_text(len(target), clusters=target)} on the target"] if target else []
+    parts = [f"{detectable_text(len(target), clusters=target)} on the target"] if target else []
     guarded = {block: rows[block] for block in GUARDED_BLOCKS if block in rows}
-    return told + [f"{block}: {guard_text(len(of), MARGIN, clusters=of)}" for block, of in guarded.items()]
+    return parts + [f"{block}: {guard_text(len(of), MARGIN, clusters=of)}" for block, of in guarded.items()]
 
 
 STAGE = Stage(

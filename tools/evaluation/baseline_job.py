@@ -10,7 +10,7 @@ from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.evaluation.advice import baseline_advice
-from tunesmith.tools.evaluation.asking import Arm, Asked, asked_once, refuses_adapters, run_arms, server_answers
+from tunesmith.tools.evaluation.asking import Arm, AskRecord, ask_once, refuses_adapters, run_arms, server_answers
 from tunesmith.tools.evaluation.baseline import BaselineRequest, BaselineResult, BlockResult, suites_of
 from tunesmith.tools.evaluation.comparison import CaseOutcome
 from tunesmith.tools.evaluation.controls import form_alone
@@ -27,16 +27,16 @@ from tunesmith.tools.suites.loading import load_named_suites, read_suite
 def run(job: Job[BaselineRequest]) -> BaselineResult:
     """Ask the base every case of the suites that were agreed to; a resumed baseline keeps those it started with."""
     request, base = job.request, job.verified("base")
-    kept = job.dir / "suite.json"
-    if not kept.exists():
+    suite_file = job.dir / "suite.json"
+    if not suite_file.exists():
         dataset = job.verified("dataset").path if request.held_out else None
         read = load_named_suites(suites_of(request, dataset), request.cases_per_block)
         job.agreed("suite", read.sha256)
-        atomic_write(kept, read.to_json())
-    suite = read_suite(kept)
-    asked = asked_once(job, lambda: _ask(job, base, suite))
+        atomic_write(suite_file, read.to_json())
+    suite = read_suite(suite_file)
+    asked = ask_once(job, lambda: _ask(job, base, suite))
     key = {**asked.keys["base"], **judge_waiting(job, suite, judge=request.judge, fresh=request.fresh)}
-    artifact = job.publish("suite", kept, meta={"suite_sha256": suite.sha256, "cases": len(suite.cases)})
+    artifact = job.publish("suite", suite_file, meta={"suite_sha256": suite.sha256, "cases": len(suite.cases)})
     blocks = _block_results(case_outcomes(job.store.results(job.step.id, "base")).values())
     return BaselineResult(
         artifact=artifact.id,
@@ -63,7 +63,7 @@ def _block_results(outcomes: Iterable[CaseOutcome]) -> dict[str, BlockResult]:
     }
 
 
-def _ask(job: Job[BaselineRequest], base: Artifact, suite: Suite) -> Asked:
+def _ask(job: Job[BaselineRequest], base: Artifact, suite: Suite) -> AskRecord:
     """Every answer, stored; the comparability key that they were given under."""
     request = job.request
     sampling = Sampling(request.max_tokens, request.temperature, request.repeats)
@@ -72,7 +72,7 @@ def _ask(job: Job[BaselineRequest], base: Artifact, suite: Suite) -> Asked:
         answer = server_answers(server, sampling, request.concurrency)
         arm = Arm("base", server.model, key)
         taken_over = run_arms(job, suite, [arm], sampling, answer, fresh=request.fresh)
-        return Asked(keys={"base": dict(key)}, taken_over=taken_over)
+        return AskRecord(keys={"base": dict(key)}, taken_over=taken_over)
 
 
 @contextmanager

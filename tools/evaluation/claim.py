@@ -85,13 +85,13 @@ class Claim:
     @property
     def sentence(self) -> str:
         """The claim in one line."""
-        told = {
+        sentences = {
             FORM_ONLY: "the form was learned; the suite does not test the meaning",
             LEARNED: "learned",
             NOT_LEARNED: "not learned",
             NO_CLAIM: "no decision",
         }[self.word]
-        return f"{told}: {'; '.join(self.reasons)}{f'; {self.add}' if self.add else ''}"
+        return f"{sentences}: {'; '.join(self.reasons)}{f'; {self.add}' if self.add else ''}"
 
 
 def claim_of(target: Counts | None, guarded: Mapping[str, Counts], controls: Controls, refused: str = "") -> Claim:
@@ -115,12 +115,12 @@ def claim_of(target: Counts | None, guarded: Mapping[str, Counts], controls: Con
 
 
 def _no_gain(target: Counts, beats: Mapping[str, bool | None]) -> Claim:
-    told = f"{_of(target)}, the base {target.base_passed}"
+    line = f"{_of(target)}, the base {target.base_passed}"
     if target.verdict == WORSE:
-        return Claim(NOT_LEARNED, (f"{told}: worse than the base",), beats)
+        return Claim(NOT_LEARNED, (f"{line}: worse than the base",), beats)
     if target.rate < LEARNED_RATE:
-        return Claim(NOT_LEARNED, (f"{told}: no gain that chance does not explain",), beats)
-    return Claim(NO_CLAIM, (f"{told}: too few cases to win for a gain to show",), beats, "write harder cases")
+        return Claim(NOT_LEARNED, (f"{line}: no gain that chance does not explain",), beats)
+    return Claim(NO_CLAIM, (f"{line}: too few cases to win for a gain to show",), beats, "write harder cases")
 
 
 def _beats(target: Counts, controls: Controls) -> dict[str, bool | None]:
@@ -142,18 +142,18 @@ def _well_above(control: Shuffle | Constant | None) -> bool | None:
 def _form_reasons(controls: Controls, beats: Mapping[str, bool | None]) -> tuple[str, ...]:
     """Why the target shows no more than the form; a control that could not be computed shows nothing either."""
     shuffle, constant = controls.shuffle, controls.constant
-    told = []
+    reasons = []
     if shuffle is None:
-        told.append("all target cases come from one message, so answers cannot change places")
+        reasons.append("all target cases come from one message, so answers cannot change places")
     elif not beats["shuffle"]:
-        told.append(
+        reasons.append(
             f"its own answers pass {shuffle.own} of {shuffle.cases}, shuffled among the cases {shuffle.passed} "
             f"({shuffle.lowest} to {shuffle.highest})"
         )
     if constant is not None and not beats["constant"]:
         answer = " ".join(constant.answer.split())[:_ANSWER_CHARACTERS]
-        told.append(f"one answer to everything, “{answer}”, passes {constant.passed} of {constant.cases}")
-    return tuple(told)
+        reasons.append(f"one answer to everything, “{answer}”, passes {constant.passed} of {constant.cases}")
+    return tuple(reasons)
 
 
 def _what_to_add(controls: Controls) -> str:
@@ -169,24 +169,26 @@ def _what_to_add(controls: Controls) -> str:
     return "add cases whose right answers differ: of each value several, the rare ones too"
 
 
-def _over_trigger(guarded: Mapping[str, Counts], found: Triggers | None) -> tuple[str, ...]:
-    told = [
+def _over_trigger(guarded: Mapping[str, Counts], triggers: Triggers | None) -> tuple[str, ...]:
+    reasons = [
         f"{name}: {counts.base_passed} → {counts.passed} of {counts.judged} passed, over {TRIGGER_LIMIT:.0%} lost"
         for name, counts in guarded.items()
         if counts.lost > TRIGGER_LIMIT or counts.verdict == WORSE
     ]
-    if found and found.rate > TRIGGER_LIMIT:
-        told.append(f"{len(found.triggered)} of {found.cases} ordinary messages are answered in the behaviour's form")
-    return tuple(told)
+    if triggers and triggers.rate > TRIGGER_LIMIT:
+        reasons.append(
+            f"{len(triggers.triggered)} of {triggers.cases} ordinary messages are answered in the behaviour's form"
+        )
+    return tuple(reasons)
 
 
 def _beaten(controls: Controls) -> list[str]:
-    told = []
+    reasons = []
     if controls.shuffle:
-        told.append(f"shuffled among the cases its answers pass {controls.shuffle.passed}")
+        reasons.append(f"shuffled among the cases its answers pass {controls.shuffle.passed}")
     if controls.constant:
-        told.append(f"the best constant answer {controls.constant.passed}")
-    return told
+        reasons.append(f"the best constant answer {controls.constant.passed}")
+    return reasons
 
 
 def _of(target: Counts) -> str:

@@ -162,8 +162,8 @@ class Comparison:
 
     def verdict_on(self, block: str) -> Word | None:
         """The word for a block; None where no case of it was asked."""
-        found = self.blocks.get(block)
-        return found.verdict if found else None
+        compared = self.blocks.get(block)
+        return compared.verdict if compared else None
 
     def to_json(self) -> Json:
         """The documented shape of `tunesmith compare`."""

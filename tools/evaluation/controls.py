@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 
 from tunesmith.tools.core.stats import sign_flip_test
 from tunesmith.tools.suites.case import PRIMARY_BLOCK, Case, canonical_json
-from tunesmith.tools.suites.grading import WAITS, Assertion, Response, asks_model, grade_apart, total
+from tunesmith.tools.suites.grading import PENDING, Assertion, Response, asks_model, grade_deterministic, total
 
 ORDERS = 40
 """Seeded orders in which the answers are shuffled: the rate of each case is a mean over them."""
@@ -158,13 +158,13 @@ def grade_without_models(case: Case, response: Response) -> bool | None:
 
 
 def _passes(form: Form, response: Response) -> bool | None:
-    found = grade_apart(form, response)
-    if found.error:
+    graded = grade_deterministic(form, response)
+    if graded.error:
         return None
-    if not any(a.reason == WAITS for a in found.assertions):
-        return found.passed
+    if not any(a.reason == PENDING for a in graded.assertions):
+        return graded.passed
     # What no judge can save has failed already.
-    best = [replace(a, passed=True, score=1.0) if a.reason == WAITS else a for a in found.assertions]
+    best = [replace(a, passed=True, score=1.0) if a.reason == PENDING else a for a in graded.assertions]
     return None if total(form, best).passed else False
 
 
@@ -292,8 +292,8 @@ def triggers(form: Form, elsewhere: Mapping[str, Response], base: Mapping[str, R
     """Which answers to other messages keep the form where the base's own answers, by case id, do not."""
 
     def keeps(response: Response) -> bool:
-        found = grade_apart(form, response)
-        return found.passed and not found.error
+        graded = grade_deterministic(form, response)
+        return graded.passed and not graded.error
 
     both = [case_id for case_id in elsewhere if case_id in base]
     return Triggers(tuple(name for name in both if keeps(elsewhere[name]) and not keeps(base[name])), len(both))

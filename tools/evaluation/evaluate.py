@@ -134,16 +134,16 @@ def inspect_inputs(request: EvaluateRequest, inputs: Inputs) -> EvaluateContext:
 
 def _of_baseline(request: EvaluateRequest, inputs: Inputs) -> EvaluateContext:
     """What the run's baseline fixed, or will fix."""
-    found = inputs.artifacts.get("suite")
-    if found is None:
+    baseline = inputs.artifacts.get("suite")
+    if baseline is None:
         return EvaluateContext(None)
-    if is_expected(found):
-        asked = found.meta["request"]
+    if is_expected(baseline):
+        asked = baseline.meta["request"]
         suite = load_named_suites(asked["suites"], asked["cases_per_block"])
         base_asked: tuple[Key, ...] = ()
     else:
-        asked = inputs.store.step(found.step).request
-        suite = read_suite(found.path)
+        asked = inputs.store.step(baseline.step).request
+        suite = read_suite(baseline.path)
         base_asked = tuple(_base_asked(inputs.store, inputs.run, suite.sha256))
     judge = request.judge or str(asked.get("judge", ""))
     models = find_models(suite.cases, judge, inputs.store.home)
@@ -157,7 +157,7 @@ def sampling_of(baseline: Mapping[str, Any]) -> dict[str, Any]:
 
 def _base_asked(store: Store, run: str, suite_sha256: str) -> list[Key]:
     """The sampling parts of the keys under which the base answered this suite."""
-    keys = [found["base"] for found in Evaluations.of(store, run).keys.values() if "base" in found]
+    keys = [by_arm["base"] for by_arm in Evaluations.of(store, run).keys.values() if "base" in by_arm]
     parts = ("sampling", "repeats")
     return [{p: key[p] for p in parts if p in key} for key in keys if key.get("suite") == suite_sha256]
 
@@ -246,10 +246,10 @@ def _sampled_as_the_base(request: EvaluateRequest, context: EvaluateContext, *, 
     if beside or not asked or Sampling(request.max_tokens, request.temperature, request.repeats).key in asked:
         return request
     differing = [name for name, value in baseline.items() if getattr(request, name) != value]
-    told = ", ".join(f"{name}={getattr(request, name)} against {baseline[name]}" for name in differing)
+    settings = ", ".join(f"{name}={getattr(request, name)} against {baseline[name]}" for name in differing)
     raise BadInput(
-        f"evaluate: {request.arm} could not be compared with the base, which was asked otherwise ({told}); leave out "
-        f"{' and '.join(differing)}, or run `tunesmith baseline` with the same"
+        f"evaluate: {request.arm} could not be compared with the base, which was asked otherwise ({settings}); leave "
+        f"out {' and '.join(differing)}, or run `tunesmith baseline` with the same"
     )
 
 
@@ -267,7 +267,7 @@ STAGE = Stage(
     plan,
     inspect_inputs,
     settable=("arm",),
-    told_apart_by=("arm",),
+    identified_by=("arm",),
     works_on=lambda request: request.arm if request.arm in _MAKERS else "",
     without=lambda fields, kind: None if fields.get("arm", "adapter") == kind else fields,
     measures=("adapter", "quantized"),

@@ -17,8 +17,8 @@ from tunesmith.tools.evaluation.advice import prompt_advice
 from tunesmith.tools.evaluation.asking import (
     Answerer,
     Arm,
-    Asked,
-    asked_once,
+    AskRecord,
+    ask_once,
     refuses_adapters,
     run_arms,
     server_answers,
@@ -55,12 +55,12 @@ def run(job: Job[EvaluateRequest]) -> EvaluateResult:
     sampling = Sampling(request.max_tokens, request.temperature, request.repeats)
     used = [name for name in job.inputs if name != "base" or request.arm in _BESIDE_BASE]
     before: dict[str, JsonValue] = {name: job.verified(name).sha256 for name in used}
-    asked = asked_once(job, lambda: _ask(job, suite, sampling))
+    asked = ask_once(job, lambda: _ask(job, suite, sampling))
     judge = judge_waiting(job, suite, judge=request.judge, fresh=request.fresh)
     after: dict[str, JsonValue] = {name: job.verified(name).sha256 for name in used}  # still those that the keys name
     keys = {arm: {**key, **judge} for arm, key in asked.keys.items()}
     comparisons = _comparisons(job, keys)
-    advice = [found for one in comparisons if (found := prompt_advice(one, request.goal_rate))]
+    advice = [line for one in comparisons if (line := prompt_advice(one, request.goal_rate))]
     trained = request.arm != "prompted"  # a prompt learns nothing
     claim = evidence_of(job.store, job.run, request.arm, at_work=(job.step.id, keys)).claim if trained else None
     result = EvaluateResult(
@@ -79,12 +79,12 @@ def run(job: Job[EvaluateRequest]) -> EvaluateResult:
     return result.model_copy(update={"artifact": job.publish("results", written, meta={"arm": request.arm}).id})
 
 
-def _ask(job: Job[EvaluateRequest], suite: Suite, sampling: Sampling) -> Asked:
+def _ask(job: Job[EvaluateRequest], suite: Suite, sampling: Sampling) -> AskRecord:
     """Every answer of every arm, stored; their keys, and what else must be known of how they came about."""
     with ExitStack() as stack:
         bench = _bench(job, stack, suite, sampling)
         taken_over = run_arms(job, suite, bench.arms, sampling, bench.answer, fresh=job.request.fresh)
-    return Asked(
+    return AskRecord(
         keys={arm.name: dict(arm.key) for arm in bench.arms},
         prompt=bench.prompt.as_dict() if bench.prompt else {},
         proof=dict(bench.proof),
@@ -149,10 +149,10 @@ def _local_bench(
 
 def _comparisons(job: Job[EvaluateRequest], keys: Keys) -> list[Comparison]:
     """The arm under test against every arm before it in the chain of custody that was evaluated."""
-    found = []
+    comparisons = []
     for before in ARMS[: ARMS.index(job.request.arm)]:
         try:
-            found.append(compare_run(job.store, job.run, before, job.request.arm, at_work=(job.step.id, keys)))
+            comparisons.append(compare_run(job.store, job.run, before, job.request.arm, at_work=(job.step.id, keys)))
         except NotFound:
             continue
-    return found
+    return comparisons

@@ -118,10 +118,10 @@ def _constant_json(constant: Constant | None) -> Json | None:
     }
 
 
-def _triggers_json(found: Triggers | None) -> Json | None:
-    if found is None:
+def _triggers_json(triggers: Triggers | None) -> Json | None:
+    if triggers is None:
         return None
-    return {"triggered": len(found.triggered), "cases": found.cases, "case_ids": list(found.triggered)}
+    return {"triggered": len(triggers.triggered), "cases": triggers.cases, "case_ids": list(triggers.triggered)}
 
 
 def evidence_of(
@@ -171,14 +171,14 @@ def answers_to(cases: Sequence[Case], results: Iterable[EvalResult]) -> list[Ans
     """An arm's answers to these cases, each by the repeat that shows its verdict; cases without a verdict left out."""
     by_id = {case.case_id: case for case in cases}
     asked = [result for result in results if result.case_id in by_id]
-    found = []
+    answers = []
     for case_id, outcome in case_outcomes(asked).items():
         if outcome.passed is None:
             continue
         repeats = [result for result in asked if result.case_id == case_id]
         shown = next((result for result in repeats if result.passed is outcome.passed), repeats[0])
-        found.append(Answered(by_id[case_id], Response.stored(shown), outcome.passed))
-    return found
+        answers.append(Answered(by_id[case_id], Response.stored(shown), outcome.passed))
+    return answers
 
 
 def blind_openings(store: Store, run: str) -> int:
@@ -207,8 +207,8 @@ def _controls_of_answers(answered: Sequence[Answered]) -> AnswerControls:
     """`answer_controls`, kept by what they are made from: report, summary and gate ask for the same ones."""
     digest = sha256()
     for one in answered:
-        said = [one.case.dump(), one.response.output_text, list(one.response.tool_calls), one.passed]
-        digest.update(canonical_json(said).encode())
+        answer = [one.case.dump(), one.response.output_text, list(one.response.tool_calls), one.passed]
+        digest.update(canonical_json(answer).encode())
     if (key := digest.hexdigest()) not in _KNOWN:
         while len(_KNOWN) >= _KEPT:
             del _KNOWN[next(iter(_KNOWN))]
@@ -261,5 +261,5 @@ def _triggers(cases: Mapping[str, Case], base: Iterable[EvalResult], arm: Iterab
         return None
     ordinary = {case.case_id for case in cases.values() if case.block in _ORDINARY_BLOCKS}
     answers = [{r.case_id: Response.stored(r) for r in results if r.case_id in ordinary} for results in (arm, base)]
-    found = triggers(form, *answers)
-    return found if found.cases else None
+    counted = triggers(form, *answers)
+    return counted if counted.cases else None

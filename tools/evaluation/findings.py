@@ -94,45 +94,45 @@ def _learned(records: RunRecords) -> list[Finding]:
         return []
     passed, judged, was = target.passed[arm], target.judged, target.passed["base"]
     evidence = {"arm": arm, "passed": passed, "judged": judged, "base": was, "p_value": target.p_value}
-    told = f"{arm} passes {passed} of {judged} target cases, the base {was}"
+    rates = f"{arm} passes {passed} of {judged} target cases, the base {was}"
     if claim := records.claim(arm):
         evidence["claim"] = claim
         if claim == "form only":
             return [
                 Finding(
                     "form only",
-                    f"Only the form was learned: {told}, and answers shuffled among the cases do nearly as well.",
+                    f"Only the form was learned: {rates}, and answers shuffled among the cases do nearly as well.",
                     evidence,
                     _more_rows(records, "rows whose answers depend on the message"),
                 )
             ]
     if target.verdict != BETTER:
-        return [_not_learned(records, told, evidence)]
+        return [_not_learned(records, rates, evidence)]
     if passed >= GOAL_RATE * judged:
-        return [Finding("learned", f"It was learned: {told}.", evidence)]
-    return [_partly(records, told, evidence)]
+        return [Finding("learned", f"It was learned: {rates}.", evidence)]
+    return [_partly(records, rates, evidence)]
 
 
-def _not_learned(records: RunRecords, told: str, evidence: Mapping[str, object]) -> Finding:
+def _not_learned(records: RunRecords, rates: str, evidence: Mapping[str, object]) -> Finding:
     base = BaseResult.of(records.steps["base"]) if "base" in records.steps else None
     parameters = base.parameters if base else 0
     curve = records.validation()
     flat = len(curve) > 2 and curve[-1] > _FALLING * curve[-2]
     if parameters and parameters < _SMALL_BASE and flat:
-        says = f"The base looks too weak: {told}, though the validation loss has stopped falling."
+        says = f"The base looks too weak: {rates}, though the validation loss has stopped falling."
         return Finding(
             "base too weak",
             says,
             {**evidence, "parameters": parameters},
             Proposal("base", {"model": "bundled-driver"}, "a larger base"),
         )
-    return Finding("not learned", f"It was not shown to be learned: {told}.", evidence, _longer(records))
+    return Finding("not learned", f"It was not shown to be learned: {rates}.", evidence, _longer(records))
 
 
-def _partly(records: RunRecords, told: str, evidence: Mapping[str, object]) -> Finding:
+def _partly(records: RunRecords, rates: str, evidence: Mapping[str, object]) -> Finding:
     curve = records.validation()
     falling = len(curve) < 2 or curve[-1] < _FALLING * curve[-2]
-    says = f"It was partly learned: {told}, short of {GOAL_RATE:.0%}"
+    says = f"It was partly learned: {rates}, short of {GOAL_RATE:.0%}"
     if falling:
         says += f"; the validation loss was still falling ({curve[-2]:.3f} → {curve[-1]:.3f})" if len(curve) > 1 else ""
         return Finding("under-trained", f"{says}.", {**evidence, "validation_loss": curve}, _longer(records))
@@ -185,7 +185,7 @@ def _overfitting(records: RunRecords) -> list[Finding]:
 
 def _forgot(records: RunRecords) -> list[Finding]:
     arm = _last_tuned(records)
-    found = []
+    forgotten = []
     for name in _TUNED if arm else ():
         whole = records.pair("base", name)
         if whole is None:
@@ -193,15 +193,15 @@ def _forgot(records: RunRecords) -> list[Finding]:
         for block in GUARDED_BLOCKS:
             counts = whole.blocks.get(block)
             if counts and counts.pass_to_fail and name == arm:
-                found += _lost(records, whole, block, counts, name)
-    return found
+                forgotten += _lost(records, whole, block, counts, name)
+    return forgotten
 
 
 def _lost(records: RunRecords, whole: Comparison, block: str, counts: BlockComparison, arm: str) -> list[Finding]:
     lost = tuple(flip.case_id for flip in whole.flips_of("pass_to_fail") if flip.block == block)
     triggered = _like_the_target(records, arm, lost)
     judged = counts.judged
-    told = (
+    line = (
         f"of {judged} {block} cases {len(lost)} that the base passes {'is' if len(lost) == 1 else 'are'} lost in {arm}"
     )
     evidence = {
@@ -214,13 +214,13 @@ def _lost(records: RunRecords, whole: Comparison, block: str, counts: BlockCompa
     }
     serious = counts.verdict == WORSE
     if triggered and len(triggered) * 2 >= len(lost):
-        says = f"It over-triggers: {told}, {len(triggered)} of them answered in the form of the new behaviour."
+        says = f"It over-triggers: {line}, {len(triggered)} of them answered in the form of the new behaviour."
         proposal = Proposal(
             "generate", {"rehearsal_rows": _more_rehearsal(records)}, "more ordinary prompts beside the behaviour"
         )
         return [Finding("over-triggers", says, {**evidence, "triggered": list(triggered)}, proposal, lost)]
     weight = records.number("train", "rehearsal_weight", 3.0)
-    says = f"It {'forgot' if serious else 'may have forgotten'} something: {told} ({counts.verdict}" + (
+    says = f"It {'forgot' if serious else 'may have forgotten'} something: {line} ({counts.verdict}" + (
         f", p = {counts.p_value:.2g})." if counts.p_value is not None else ")."
     )
     fields = {
@@ -236,8 +236,8 @@ def _more_rehearsal(records: RunRecords) -> int:
 
 def _shape(text: str) -> str:
     """How an answer begins: its first mark and word, by which answers of one form are alike."""
-    found = re.match(r"\s*(\W{0,2}\w{0,20}\W?)", text)
-    return found[1].lower() if found else ""
+    match = re.match(r"\s*(\W{0,2}\w{0,20}\W?)", text)
+    return match[1].lower() if match else ""
 
 
 def _like_the_target(records: RunRecords, arm: str, cases: Sequence[str]) -> tuple[str, ...]:
@@ -258,7 +258,7 @@ def _quantized(records: RunRecords) -> list[Finding]:
         return []
     lost = tuple(flip.case_id for flip in hop.flips_of("pass_to_fail"))
     gained = sum(counts.fail_to_pass for counts in hop.blocks.values())
-    told = "; ".join(
+    line = "; ".join(
         f"{block} {c.passed[before]} → {c.passed['quantized']} of {c.judged}" for block, c in hop.blocks.items()
     )
     evidence = {
@@ -271,7 +271,7 @@ def _quantized(records: RunRecords) -> list[Finding]:
         return [
             Finding(
                 "kept in quantization",
-                f"Quantizing cost next to nothing: {told} ({len(lost)} lost, {gained} gained).",
+                f"Quantizing cost next to nothing: {line} ({len(lost)} lost, {gained} gained).",
                 evidence,
                 cases=lost,
             )
@@ -280,7 +280,7 @@ def _quantized(records: RunRecords) -> list[Finding]:
     fields: dict[str, object] = (
         {"keep": ["down_proj", "o_proj"]} if scheme == "W8A8" else {"scheme": "W8A8", "keep": ["down_proj"]}
     )
-    says = f"Quantizing lost cases: {told} ({len(lost)} lost, {gained} gained)."
+    says = f"Quantizing lost cases: {line} ({len(lost)} lost, {gained} gained)."
     return [
         Finding(
             "lost in quantization", says, evidence, Proposal("quantize", fields, "keep more in full precision"), lost
@@ -312,7 +312,7 @@ def _suite(records: RunRecords) -> list[Finding]:
 def _rows_found(records: RunRecords) -> list[Finding]:
     rows = [row for row in records.rows() if row.origin == "generated"]
     dropped = Counter(row.verdict.kind for row in rows if row.verdict and row.dropped)
-    found = []
+    narrow = []
     near = sum(count for kind, count in dropped.items() if "duplicate" in kind)
     kept = [row for row in rows if row.kept]
     answers = {str(row.completion[0]["content"]) for row in kept}
@@ -321,7 +321,7 @@ def _rows_found(records: RunRecords) -> list[Finding]:
         proposal = Proposal(
             "generate", {"temperature": 0.9, "rows": int(records.number("generate", "rows", 600))}, "more varied rows"
         )
-        found.append(
+        narrow.append(
             Finding(
                 "rows narrow",
                 says,
@@ -334,13 +334,13 @@ def _rows_found(records: RunRecords) -> list[Finding]:
         kinds = ", ".join(f"{count} {kind}" for kind, count in dropped.most_common(3))
         says = f"Many rows were wrong: {wrong} of {len(rows)} broke their own rules ({kinds})."
         proposal = Proposal("generate", {"writer": "teacher"}, "a better writer")
-        found.append(Finding("rows mislabelled", says, {"rows": len(rows), "wrong": wrong}, proposal))
-    return found
+        narrow.append(Finding("rows mislabelled", says, {"rows": len(rows), "wrong": wrong}, proposal))
+    return narrow
 
 
 def _prompt(records: RunRecords) -> list[Finding]:
-    found = records.pair("base", "prompted") if "prompted" in records.arms() else None
-    target = found.blocks.get(PRIMARY_BLOCK) if found else None
+    compared = records.pair("base", "prompted") if "prompted" in records.arms() else None
+    target = compared.blocks.get(PRIMARY_BLOCK) if compared else None
     if not target or not target.judged:
         return []
     passed, judged = target.passed["prompted"], target.judged

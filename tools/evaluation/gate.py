@@ -47,12 +47,12 @@ def _unclaimed(store: Store, run: str, arm: str, lineage: Lineage | None) -> dic
     """What the counts alone do not tell: a target that any answer of the form passes, a form that is everywhere."""
     evidence = evidence_of(store, run, arm, lineage=lineage)
     if evidence.claim.word == FORM_ONLY:
-        told = f"{PRIMARY_BLOCK}: {FORM_ONLY}: {evidence.claim.sentence}"
-        return {PRIMARY_BLOCK: f"{told}; {_shows(run, 'base', arm)} the controls"}
-    found = evidence.controls.triggers
-    if found and found.rate > TRIGGER_LIMIT:
-        told = f"{len(found.triggered)} of {found.cases} ordinary messages are answered in the behaviour's form"
-        return {NEAR_MISS_BLOCK: f"{NEAR_MISS_BLOCK}: {told}; {_shows(run, 'base', arm)} them"}
+        line = f"{PRIMARY_BLOCK}: {FORM_ONLY}: {evidence.claim.sentence}"
+        return {PRIMARY_BLOCK: f"{line}; {_shows(run, 'base', arm)} the controls"}
+    triggers = evidence.controls.triggers
+    if triggers and triggers.rate > TRIGGER_LIMIT:
+        line = f"{len(triggers.triggered)} of {triggers.cases} ordinary messages are answered in the behaviour's form"
+        return {NEAR_MISS_BLOCK: f"{NEAR_MISS_BLOCK}: {line}; {_shows(run, 'base', arm)} them"}
     return {}
 
 

@@ -119,14 +119,14 @@ class Models:
 
     def steps(self, cases: Sequence[Case], tested: Path) -> tuple[str, ...]:
         """What a plan says of them, a line each; `tested` is the folder of the model that is measured."""
-        told = []
+        lines = []
         if self.judge and (judging := _asking(cases, "judge")):
             where = "on a vLLM server of its own" if self.judge.folder else f"at {self.judge.url}"
             own = "; it judges its own answers: name another judge" if self.judge.folder == tested else ""
-            told.append(f"once every answer is in, {self.judge.name} judges {_listed(judging)}, {where}{own}")
+            lines.append(f"once every answer is in, {self.judge.name} judges {_listed(judging)}, {where}{own}")
         if self.embeds and (embedding := _asking(cases, "embedder")):
-            told.append(f"a local embedding model decides {_listed(embedding)}")
-        return tuple(told)
+            lines.append(f"a local embedding model decides {_listed(embedding)}")
+        return tuple(lines)
 
 
 def find_models(cases: Sequence[Case], judge: str, home: Path) -> Models:
@@ -138,10 +138,10 @@ def find_models(cases: Sequence[Case], judge: str, home: Path) -> Models:
             "pip install 'tunesmith[similar]', or use rouge-n"
         )
     try:
-        found = find_judge(judge, home) if judging else None
+        model = find_judge(judge, home) if judging else None
     except BadInput as error:
         raise BadInput(f"{_listed(judging)} assertions ask a judge: {error}") from None
-    return Models(found, bool(embedding))
+    return Models(model, bool(embedding))
 
 
 def find_judge(named: str, home: Path) -> JudgeModel:
@@ -206,7 +206,7 @@ def _asking(cases: Collection[Case], role: str) -> Counter[str]:
 
 def _prompts(case: Case) -> int:
     every = [a for top in case.assertions for a in (top, *top.children)]
-    return sum(judged.prompts_asked(a) for a in every if "judge" in asks_model([a]).values())
+    return sum(judged.judge_prompts(a) for a in every if "judge" in asks_model([a]).values())
 
 
 def _listed(counts: Counter[str]) -> str:

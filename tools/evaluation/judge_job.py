@@ -34,11 +34,11 @@ from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.serving.spec import ServerSpec, engine_arguments
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.grading import (
-    WAITS,
+    PENDING,
     CannotGrade,
     Embedder,
     Response,
-    grade_waiting,
+    grade_pending,
     judged,
 )
 from tunesmith.tools.suites.grading.embedding import identity, local_embedder, model_folder
@@ -75,7 +75,7 @@ def judge_waiting(job: Job[Request], suite: Suite, *, judge: str, fresh: bool) -
 
 def waits(row: EvalResult) -> bool:
     """Whether an answer is there, and its grade waits for a model."""
-    return row.passed is None and any(assertion.reason == WAITS for assertion in row.assertions)
+    return row.passed is None and any(assertion.reason == PENDING for assertion in row.assertions)
 
 
 def _key(models: Models, judge: _Judge | None) -> dict[str, JsonValue]:
@@ -107,17 +107,17 @@ def _decide(
 
 def _rivals(job: Job[Request]) -> dict[tuple[str, int], list[str]]:
     """(case, repeat) → what every arm of this step answered to it."""
-    found: dict[tuple[str, int], list[str]] = {}
+    answers: dict[tuple[str, int], list[str]] = {}
     for row in job.store.results(job.step.id):
         if not row.error or waits(row):
-            found.setdefault((row.case_id, row.repeat), []).append(Response.stored(row).output_text)
-    return found
+            answers.setdefault((row.case_id, row.repeat), []).append(Response.stored(row).output_text)
+    return answers
 
 
 def _graded(
     case: Case, row: EvalResult, judge: _Judge | None, embedder: Embedder | None, rivals: Sequence[str]
 ) -> EvalResult:
-    grade = grade_waiting(
+    grade = grade_pending(
         case,
         Response.stored(row),
         row.assertions,
@@ -139,8 +139,8 @@ class _Judge:
         self._missing: dict[str, ChatRequest] = {}
         self._failed: dict[str, str] = {}
         self._lacked = False
-        kept = job.dir / "judge.json"
-        self.identity: dict[str, str] = json.loads(kept.read_text()) if kept.exists() else {}
+        identity_file = job.dir / "judge.json"
+        self.identity: dict[str, str] = json.loads(identity_file.read_text()) if identity_file.exists() else {}
         """What judged, as parts of a comparability key; empty until it was served once."""
         self._known = self._replies() if self.identity else {}
 

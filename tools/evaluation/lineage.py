@@ -22,7 +22,7 @@ class Lineage:
     def of(cls, store: Store, made: Artifact, arm: str) -> Lineage:
         """The way to an artifact that is the chain's `arm`."""
         before = CHAIN[: CHAIN.index(arm)] if arm in CHAIN else ()
-        ancestors = {kind: found for kind in before if (found := store.ancestor(made, kind))}
+        ancestors = {kind: ancestor for kind in before if (ancestor := store.ancestor(made, kind))}
         return cls({**ancestors, arm: made})
 
     @classmethod

@@ -130,9 +130,9 @@ class LocalModel:
 
 def _tool_calls(text: str) -> list[dict[str, Any]]:
     calls = []
-    for number, found in enumerate(_TOOL_CALL.findall(text)):
+    for number, written in enumerate(_TOOL_CALL.findall(text)):
         try:
-            call = json.loads(found)
+            call = json.loads(written)
             function = {"name": str(call["name"]), "arguments": json.dumps(call.get("arguments", {}))}
         except (ValueError, KeyError, TypeError):
             continue

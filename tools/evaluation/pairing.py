@@ -55,8 +55,8 @@ class Evaluations:
 
     def need(self, arm: str, lineage: Lineage | None = None) -> list[str]:
         """`of_arm`, at least one. Raises NotFound, naming what makes one."""
-        if found := self.of_arm(arm, lineage):
-            return found
+        if steps := self.of_arm(arm, lineage):
+            return steps
         made = lineage.models.get(arm) if lineage else None
         which = f" as it is now ({made.id})" if made else ""
         raise NotFound(

@@ -66,10 +66,10 @@ def choose(job: Job[Request], server: servers.Server, behaviour: Spec, rows: int
 
 
 def _tally(behaviour: Spec, option: Candidate, dev: list[DevRow], answers: Mapping[str, _Answer]) -> Tried:
-    found = [answers[_id(option, row)] for row in dev]
-    verdicts = [judge(behaviour, row, answer.text) for row, answer in zip(dev, found, strict=True)]
+    own = [answers[_id(option, row)] for row in dev]
+    verdicts = [judge(behaviour, row, answer.text) for row, answer in zip(dev, own, strict=True)]
     right, formed = sum(right for _, right in verdicts), sum(formed for formed, _ in verdicts)
-    return Tried(option.name, len(dev), right, formed, sum(answer.prompt_tokens for answer in found))
+    return Tried(option.name, len(dev), right, formed, sum(answer.prompt_tokens for answer in own))
 
 
 def _id(option: Candidate, row: DevRow) -> str:

@@ -88,11 +88,11 @@ def judge(spec: Spec, row: DevRow, answered: str) -> tuple[bool, bool]:
     records = parsed(spec, text)
     if records is None or broken_rule(spec.rules, text) is not None:
         return False, False
-    told = records[0] if records else {}
+    reading = records[0] if records else {}
     wanted = json.loads(row.answer) if spec.answer.form == "json" else dict(row.drawn.values)
     decided = {name for situation in spec.situations for name in situation.sets}
     names = [a.name for a in spec.attributes if a.shown and (a.typed or a.name in decided)]
-    return True, all(told.get(name) == wanted.get(name) for name in names)
+    return True, all(reading.get(name) == wanted.get(name) for name in names)
 
 
 def _rows(spec: Spec, seed: int, count: int) -> list[DevRow]:
@@ -102,13 +102,17 @@ def _rows(spec: Spec, seed: int, count: int) -> list[DevRow]:
 
 def _text(drawn: Draw) -> str:
     """A text in the spec's own words that says all that was drawn."""
-    told = drawn.told
-    said = [told["fact"], told["distractor"], *(text for name, text in told.items() if name.startswith("sentence "))]
-    said += [text for text in drawn.surfaces[0].values() if not text.isdigit()]
-    sentences = [text if text[-1] in ".!?" else f"{text}." for text in said if text]
+    parts = drawn.told
+    phrases = [
+        parts["fact"],
+        parts["distractor"],
+        *(text for name, text in parts.items() if name.startswith("sentence ")),
+    ]
+    phrases += [text for text in drawn.surfaces[0].values() if not text.isdigit()]
+    sentences = [text if text[-1] in ".!?" else f"{text}." for text in phrases if text]
     sentences = [text[:1].upper() + text[1:] for text in sentences]
-    random.Random(f"{drawn.row_id}/{told['fact']}").shuffle(sentences)
-    return told["before"] + " ".join(sentences) + told["after"]
+    random.Random(f"{drawn.row_id}/{parts['fact']}").shuffle(sentences)
+    return parts["before"] + " ".join(sentences) + parts["after"]
 
 
 def _examples(rows: Sequence[DevRow]) -> str:

@@ -35,17 +35,17 @@ class RunRecords:
 
     def claim(self, arm: str) -> str:
         """What the newest evaluation of an arm may claim, by its controls; empty where it has none."""
-        held = [
+        evaluations = [
             step for step in self.store.steps(self.run, status=DONE) if step.stage == "evaluate" and step.arm == arm
         ]
-        told = EvaluateResult.of(held[-1]) if held else None
-        return told.claim if told else ""
+        report = EvaluateResult.of(evaluations[-1]) if evaluations else None
+        return report.claim if report else ""
 
     def arms(self) -> list[str]:
         """Arms with answers, in their order."""
         rows = self.store.read("SELECT DISTINCT arm FROM eval_results WHERE run = ?", self.run)
-        held = {row["arm"] for row in rows}
-        return [arm for arm in ARMS if arm in held]
+        answered = {row["arm"] for row in rows}
+        return [arm for arm in ARMS if arm in answered]
 
     def results(self, arm: str) -> list[EvalResult]:
         """The newest answers of an arm."""

@@ -116,8 +116,8 @@ def _refusal(arms: tuple[str, str], keys: Keys, differing: Sequence[str]) -> str
     if not differing:
         return ""
     a, b = arms
-    told = "; ".join(f"{name}: {_clip(keys[a].get(name))} against {_clip(keys[b].get(name))}" for name in differing)
-    return f"{a} and {b} differ in more than what is under test ({told}); evaluate both again under the same settings"
+    parts = "; ".join(f"{name}: {_clip(keys[a].get(name))} against {_clip(keys[b].get(name))}" for name in differing)
+    return f"{a} and {b} differ in more than what is under test ({parts}); evaluate both again under the same settings"
 
 
 def _clip(value: object) -> str:
@@ -294,9 +294,9 @@ def _scores(arms: tuple[str, str], judged: Judged) -> ScoreComparison | None:
     """Mean graded scores with the bootstrap interval of their paired difference; None where scores are pass or fail."""
     if all(outcome.score in (0.0, 1.0) for pair in judged for outcome in pair):
         return None
-    found = paired_bootstrap([b.score - a.score for a, b in judged], clusters=[a.cluster for a, _ in judged])
+    bootstrap = paired_bootstrap([b.score - a.score for a, b in judged], clusters=[a.cluster for a, _ in judged])
     means = {arm: _mean([pair[i].score for pair in judged]) for i, arm in enumerate(arms)}
-    return ScoreComparison(means, found.mean, (found.low, found.high), found.resamples)
+    return ScoreComparison(means, bootstrap.mean, (bootstrap.low, bootstrap.high), bootstrap.resamples)
 
 
 def _metrics(
@@ -304,7 +304,7 @@ def _metrics(
 ) -> dict[str, MetricComparison]:
     """Each metric that the suite names, in the order that it names them."""
     both = [(left[case_id], right[case_id]) for case_id in left if case_id in right]
-    found: dict[str, MetricComparison] = {}
+    metrics: dict[str, MetricComparison] = {}
     for name in dict.fromkeys(name for a, _ in both for name in a.metrics):
         pairs = [(a, b) for a, b in both if name in a.metrics and name in b.metrics]
         if not pairs:
@@ -314,16 +314,16 @@ def _metrics(
         interval: Interval = (bootstrap.low, bootstrap.high)
         means = {arm: _mean([pair[i].metrics[name] for pair in pairs]) for i, arm in enumerate(arms)}
         p_value = sign_flip_test(deltas, clusters=clusters)
-        found[name] = MetricComparison(len(pairs), means, bootstrap.mean, interval, p_value, p_value)
-    adjusted = holm({name: metric.p_value for name, metric in found.items()})
-    return {name: replace(metric, p_adjusted=adjusted[name]) for name, metric in found.items()}
+        metrics[name] = MetricComparison(len(pairs), means, bootstrap.mean, interval, p_value, p_value)
+    adjusted = holm({name: metric.p_value for name, metric in metrics.items()})
+    return {name: replace(metric, p_adjusted=adjusted[name]) for name, metric in metrics.items()}
 
 
 def _flips(left: Mapping[str, CaseOutcome], right: Mapping[str, CaseOutcome]) -> tuple[Flip, ...]:
     """Every case on which the arms differ, losses first: pass or fail of each arm, "error", or "missing"."""
     flips = []
     for case_id in dict.fromkeys((*left, *right)):
-        before, after = (found.word if (found := side.get(case_id)) else "missing" for side in (left, right))
+        before, after = (outcome.word if (outcome := side.get(case_id)) else "missing" for side in (left, right))
         block = (left.get(case_id) or right[case_id]).block
         if before != after:
             flips.append(Flip(case_id, block, _KINDS.get((before, after), ERRED), before, after))

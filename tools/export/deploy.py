@@ -199,7 +199,7 @@ STAGE = Stage(
     inspect_inputs,
     check_before_start=check_gate,
     settable=("arm", "rollback"),
-    told_apart_by=("arm", "rollback"),
+    identified_by=("arm", "rollback"),
     works_on=lambda request: "" if request.rollback else request.arm,
     works_on_newest=lambda request: not request.rollback,
     without=_without,

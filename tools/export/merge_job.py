@@ -134,9 +134,10 @@ def _refuse_unmergeable(config: Mapping[str, Any]) -> None:
         "init_lora_weights": config.get("init_lora_weights")
         not in (True, False, None, "gaussian", "orthogonal", "eva"),
     }
-    if found := [name for name, is_odd in odd.items() if is_odd]:
+    if unmergeable := [name for name, is_odd in odd.items() if is_odd]:
         raise StepFailed(
-            f"the adapter's {found[0]}={config.get(found[0])!r} is more than a low-rank sum; deploy the adapter itself"
+            f"the adapter's {unmergeable[0]}={config.get(unmergeable[0])!r} is more than a low-rank sum; deploy "
+            "the adapter itself"
         )
 
 
@@ -227,10 +228,10 @@ def compare_logits(base_dir: Path, adapter_dir: Path, merged_dir: Path, progress
     progress(0, 2, "logits of base + adapter")
     expected = logits(base_dir, adapter_dir)
     progress(1, 2, "logits of the merged model")
-    found = logits(merged_dir, None)
+    merged = logits(merged_dir, None)
     progress(2, 2, "compared")
-    difference = max(float((a - b).abs().max()) for a, b in zip(expected, found, strict=True))
-    equal = torch.cat([a.argmax(-1) == b.argmax(-1) for a, b in zip(expected, found, strict=True)])
+    difference = max(float((a - b).abs().max()) for a, b in zip(expected, merged, strict=True))
+    equal = torch.cat([a.argmax(-1) == b.argmax(-1) for a, b in zip(expected, merged, strict=True)])
     agreement = float(equal.float().mean())
     if agreement < _LEAST_AGREEMENT:
         raise StepFailed(

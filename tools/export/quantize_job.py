@@ -158,9 +158,9 @@ def out_of_memory_named(max_seq_len_tokens: int) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        told = str(error).splitlines()[0][:120] if str(error) else "no size given"
+        reason = str(error).splitlines()[0][:120] if str(error) else "no size given"
         raise StepFailed(
-            f"out of VRAM at max_seq_len_tokens={max_seq_len_tokens} ({told}); stop what else uses the GPU "
+            f"out of VRAM at max_seq_len_tokens={max_seq_len_tokens} ({reason}); stop what else uses the GPU "
             f"(nvidia-smi lists it), try max_seq_len_tokens={max(max_seq_len_tokens // 2, 16)}, or quantize on the CPU "
             "with CUDA_VISIBLE_DEVICES= (empty)"
         ) from error

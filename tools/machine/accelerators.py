@@ -56,8 +56,8 @@ def computes_on_gpu(device: str) -> bool:
         if device == "auto":
             return False
         best = max(cards, key=lambda card: card.capability)
-        found, needed = (".".join(map(str, each)) for each in (best.capability, OLDEST_CAPABILITY))
-        raise ValueError(f"{best.name} has compute capability {found}, and {needed} is needed; take another card")
+        capability, needed = (".".join(map(str, each)) for each in (best.capability, OLDEST_CAPABILITY))
+        raise ValueError(f"{best.name} has compute capability {capability}, and {needed} is needed; take another card")
     if good and int(good[0].driver.split(".")[0]) < OLDEST_DRIVER:
         raise ValueError(
             f"the NVIDIA driver is {good[0].driver}, and torch with CUDA 13.0 needs {OLDEST_DRIVER} or newer; "

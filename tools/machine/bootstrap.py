@@ -108,8 +108,8 @@ def use_new_enough_python() -> None:
     for name in ("python3.13", "python3.12", "python3.11", "python3.14"):
         if newer := shutil.which(name):
             os.execv(newer, [newer, "-I", *sys.argv])
-    found = platform.python_version()
-    raise SetupError(f"needs Python 3.11 or newer, found {found} at {sys.executable}; try make PYTHON=python3.12")
+    version = platform.python_version()
+    raise SetupError(f"needs Python 3.11 or newer, found {version} at {sys.executable}; try make PYTHON=python3.12")
 
 
 def beside(name: str) -> typing.Any:

@@ -62,7 +62,7 @@ def _visible_gpus() -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return (), ()
-    named, found, reasons = os.environ.get(_VISIBLE), list[Gpu](), list[str]()
+    named, gpus, reasons = os.environ.get(_VISIBLE), list[Gpu](), list[str]()
     try:
         count = pynvml.nvmlDeviceGetCount()
         slices = [entry for entry in _entries(named or "") if entry.startswith("MIG-")]
@@ -71,7 +71,7 @@ def _visible_gpus() -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
             *((partial(_slice, pynvml, uuid), uuid) for uuid in slices),
         ):
             try:
-                found += [gpu for gpu in read() if gpu.uuid not in {known.uuid for known in found}]
+                gpus += [gpu for gpu in read() if gpu.uuid not in {known.uuid for known in gpus}]
             except pynvml.NVMLError as error:
                 reasons.append(f"{which} is not used: its driver says {error}; nvidia-smi says more")
     except pynvml.NVMLError as error:
@@ -79,7 +79,7 @@ def _visible_gpus() -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
     finally:
         with contextlib.suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
-    return usable(found, named), tuple(reasons)
+    return usable(gpus, named), tuple(reasons)
 
 
 def _whole_or_slices(nvml: Any, index: int) -> list[Gpu]:
@@ -148,14 +148,14 @@ def usable(gpus: Sequence[Gpu], named: str | None) -> tuple[Gpu, ...]:
     """
     if named is None:
         return tuple(gpus)
-    found: list[Gpu] = []
+    described: list[Gpu] = []
     for entry in _entries(named):
         by_name = entry.startswith(("GPU-", "MIG-"))
         fits = [gpu for gpu in gpus if (gpu.uuid.startswith(entry) if by_name else entry == _number(gpu))]
         if len(fits) != 1:
             break
-        found += [gpu for gpu in fits if gpu not in found]
-    return tuple(found)
+        described += [gpu for gpu in fits if gpu not in described]
+    return tuple(described)
 
 
 def _number(gpu: Gpu) -> str:
@@ -210,11 +210,11 @@ def held_by(pids: Collection[int]) -> dict[int, int]:
     except pynvml.NVMLError:
         return {}
     try:
-        found: dict[int, int] = {}
+        bytes_of: dict[int, int] = {}
         for index in range(pynvml.nvmlDeviceGetCount()):
             processes = pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByIndex(index))
-            found[index] = sum(process.usedGpuMemory or 0 for process in processes if process.pid in pids)
-        return {index: bytes_ for index, bytes_ in found.items() if bytes_}
+            bytes_of[index] = sum(process.usedGpuMemory or 0 for process in processes if process.pid in pids)
+        return {index: bytes_ for index, bytes_ in bytes_of.items() if bytes_}
     except pynvml.NVMLError:
         return {}
     finally:

@@ -20,7 +20,7 @@ from tunesmith.tools.core.local_paths import is_there, local_path, looks_like_pa
 from tunesmith.tools.core.stage import GIB, Facts, Inputs, Plan, Request, Result, RunRule, Stage, expected
 from tunesmith.tools.models.bundled import QWEN_CODER, SMOLLM2, BundledModel
 from tunesmith.tools.models.folder import check_hub_revision, check_model_folder, fingerprint
-from tunesmith.tools.models.hub import look_at_hub
+from tunesmith.tools.models.hub import inspect_hub
 
 _SHORT_NAMES = {"bundled": SMOLLM2, "bundled-driver": QWEN_CODER}
 _UNKNOWN = "size unknown (the hub cannot be reached)"
@@ -99,7 +99,7 @@ def inspect_inputs(request: BaseRequest, inputs: Inputs) -> BaseContext:
     if source == "hub":
         check_hub_revision(request.revision, request.model)
         try:
-            return BaseContext(here, look_at_hub(request.model, request.revision).bytes)
+            return BaseContext(here, inspect_hub(request.model, request.revision).bytes)
         except StepFailed:
             return BaseContext(here)  # the plan says that nobody knows
     folder = Path(request.model).expanduser()
@@ -219,6 +219,6 @@ STAGE = Stage(
     inspect_inputs,
     expected_artifact,
     settable=("model",),
-    told_apart_by=("role",),
+    identified_by=("role",),
     run_rule=lambda request: _RUN_RULES.get(request.role, RunRule.NEWEST),
 )

@@ -25,7 +25,7 @@ from tunesmith.tools.models.base import BaseRequest, BaseResult, bundled_model, 
 from tunesmith.tools.models.bundled import BundledModel, Wheel
 from tunesmith.tools.models.folder import check_hub_revision, check_model_folder, fingerprint
 from tunesmith.tools.models.gguf import convert_gguf
-from tunesmith.tools.models.hub import WANTED, errors_named, is_wanted, look_at_hub
+from tunesmith.tools.models.hub import WANTED, errors_named, inspect_hub, is_wanted
 
 Progress = Callable[[float, float, str], None]
 
@@ -152,8 +152,8 @@ def _pip_download(group: Sequence[Wheel], dest: Path) -> None:
         command += ["--disable-pip-version-check", "--no-cache-dir", "--quiet", "-d", scratch, "-r", str(requirements)]
         outcome = subprocess.run(command, capture_output=True, text=True, check=False, cwd=scratch)
         if outcome.returncode:
-            said = (outcome.stderr.strip() or outcome.stdout.strip() or "no message").splitlines()
-            raise StepFailed(f"could not download {group[0].package}: {said[-1]}; check the network and pip's index")
+            output = (outcome.stderr.strip() or outcome.stdout.strip() or "no message").splitlines()
+            raise StepFailed(f"could not download {group[0].package}: {output[-1]}; check the network and pip's index")
         for path in Path(scratch).glob("*.whl"):
             path.replace(dest / path.name)
 
@@ -210,14 +210,14 @@ def materialize_hub(model_id: str, revision: str, out_dir: Path, progress: Progr
     from huggingface_hub import snapshot_download
 
     check_hub_revision(revision, model_id)
-    found = look_at_hub(model_id, revision)  # first of all: what must not be loaded is not downloaded either
+    listing = inspect_hub(model_id, revision)  # first of all: what must not be loaded is not downloaded either
     free_bytes = shutil.disk_usage(out_dir.parent).free
-    if found.bytes > free_bytes:
+    if listing.bytes > free_bytes:
         raise StepFailed(
-            f"{model_id} needs {found.bytes / GIB:.1f} GiB of disk, {free_bytes / GIB:.1f} GiB free; "
+            f"{model_id} needs {listing.bytes / GIB:.1f} GiB of disk, {free_bytes / GIB:.1f} GiB free; "
             "make room or move TUNESMITH_HOME"
         )
-    progress(0, 1, f"downloading {found.bytes / GIB:.2f} GiB of {model_id} at {revision[:12]}")
+    progress(0, 1, f"downloading {listing.bytes / GIB:.2f} GiB of {model_id} at {revision[:12]}")
     with errors_named(model_id, revision):
         snapshot_download(
             model_id, revision=revision, local_dir=out_dir, allow_patterns=list(WANTED), ignore_patterns=["*/*"]

@@ -65,13 +65,13 @@ def hf_names(architecture: str, layers: int, gguf_names: Iterable[str]) -> dict[
 
     known = get_tensor_name_map(MODEL_ARCH[architecture.upper()], layers).mapping
     stems = {stem: name for name, (_, stem) in known.items() if _HF_NAME.fullmatch(name)}
-    found = {}
+    names = {}
     for gguf_name in gguf_names:
         stem, _, part = gguf_name.rpartition(".")
         if stem not in stems:
             raise BadInput(f"GGUF tensor {gguf_name!r} has no place in a {architecture} model of {layers} layers")
-        found[gguf_name] = f"{stems[stem]}.{part}"
-    return found
+        names[gguf_name] = f"{stems[stem]}.{part}"
+    return names
 
 
 def _config(fields: dict[str, Any], tied: bool) -> dict[str, Any]:
@@ -118,9 +118,9 @@ def _generation_config(fields: dict[str, Any], config: dict[str, Any]) -> dict[s
 
 
 def _write_weights(reader: Any, config: dict[str, Any], path: Path, progress: Progress, *, drop_input: bool) -> None:
-    found = {tensor.name: tensor for tensor in reader.tensors}
-    names = hf_names(config["model_type"], config["num_hidden_layers"], found)
-    tensors = {name: found[gguf_name] for gguf_name, name in names.items()}
+    stored = {tensor.name: tensor for tensor in reader.tensors}
+    names = hf_names(config["model_type"], config["num_hidden_layers"], stored)
+    tensors = {name: stored[gguf_name] for gguf_name, name in names.items()}
     if drop_input:
         tensors["model.embed_tokens.weight"] = tensors.pop("lm_head.weight")
     specs = [

@@ -33,7 +33,7 @@ class HubModel:
         return sum(self.files.values())
 
 
-def look_at_hub(model: str, revision: str) -> HubModel:
+def inspect_hub(model: str, revision: str) -> HubModel:
     """Read the list of files and the small JSON files of a model at a commit, in a few seconds.
 
     Raises BadInput for what must not or cannot be loaded (`auto_map`, pickles only) and for what the hub does not have
@@ -132,7 +132,7 @@ def _next_step(status: int, model: str) -> str:
 
 
 def newest_commit(model: str) -> str:
-    """The commit that a model on the hub has now, 40 hex digits. Raises as `look_at_hub` does."""
+    """The commit that a model on the hub has now, 40 hex digits. Raises as `inspect_hub` does."""
     from huggingface_hub import HfApi
 
     with errors_named(model, "its newest commit"):

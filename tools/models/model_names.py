@@ -49,13 +49,13 @@ class NamedModel:
 
 def named_model(name: str) -> NamedModel | None:
     """The model that a name or a size means; None where neither is known."""
-    said = name.strip().lower()
-    if size := re.fullmatch(_SIZE.pattern, said):
+    lowered = name.strip().lower()
+    if size := re.fullmatch(_SIZE.pattern, lowered):
         return of_size(_parameters(size))
-    plain = re.sub(r"[-_ ](?:instruct|chat|base|it|hf|thinking|2507|v\d+(?:\.\d+)?)\b", "", said.rpartition("/")[2])
+    plain = re.sub(r"[-_ ](?:instruct|chat|base|it|hf|thinking|2507|v\d+(?:\.\d+)?)\b", "", lowered.rpartition("/")[2])
     if known := find_known(plain):
         return NamedModel(_short(known.name), known.config)
-    size = _SIZE.search(said)
+    size = _SIZE.search(lowered)
     return of_size(_parameters(size), name=name.strip()) if size else None
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.scaffold import HARD_SUITE, NEAR_MISS_SUITE, SUITE
-from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec, check_arc, parse_fields
+from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec, check_pipeline, parse_fields
 from tunesmith.tools.suites.loading import BUNDLED
 
 Pace = Literal["fast", "full"]
@@ -21,7 +21,7 @@ _PACES: dict[Pace, dict[str, int]] = {
 }
 
 
-def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str = "bundled-driver") -> ArcPlan:
+def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str = "bundled-driver") -> PipelinePlan:
     """The whole arc for the behaviour in `folder`, held to its suites and the bundled general and tool cases.
 
     `teacher` writes the rows; empty: the model itself does. Raises BadInput for a folder that is no such behaviour.
@@ -56,6 +56,6 @@ def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str =
     if teacher:
         steps.insert(2, ("base", {"model": teacher, "role": "teacher"}))
     specs = tuple(StepSpec(stage=stage, fields=parse_fields(stage, fields)) for stage, fields in steps)
-    plan = ArcPlan(name=behaviour.name, goal=f"{behaviour.when}: {behaviour.what}", steps=specs)
-    check_arc(plan, have=())
+    plan = PipelinePlan(name=behaviour.name, goal=f"{behaviour.when}: {behaviour.what}", steps=specs)
+    check_pipeline(plan, have=())
     return plan

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from tunesmith.tools.core.stage import Request
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tunesmith.tools.core.job import Job
-    from tunesmith.tools.core.stage import Result, Stage
+    from tunesmith.tools.core.stage import Request, Result, Stage
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from tunesmith.tools.pipeline import launcher
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.eviction import machine_beside_the_driver
 
-GIVES_WAY = "the driver gives its memory back for this step, and returns with the words after it"
+EVICTED = "the driver gives its memory back for this step, and returns with the words after it"
 
 
 def in_the_way(home: Path, price: Estimate) -> list[servers.Server]:
@@ -26,7 +26,7 @@ def in_the_way(home: Path, price: Estimate) -> list[servers.Server]:
     return running
 
 
-def give_way(home: Path, price: Estimate) -> bool:
+def evict_driver(home: Path, price: Estimate) -> bool:
     """Stop the driver's servers where a step of this price does not fit beside them; whether any had to go."""
     running = in_the_way(home, price)
     for server in running:
@@ -34,7 +34,7 @@ def give_way(home: Path, price: Estimate) -> bool:
     return bool(running)
 
 
-def kept_out_by(machine: Machine, store: Store, *, ram_bytes: int, vram_bytes: int) -> Step | None:
+def blocked_by(machine: Machine, store: Store, *, ram_bytes: int, vram_bytes: int) -> Step | None:
     """The running step beside which a driver of this size would not fit, by what that step may still come to need."""
     for step in store.steps(status=RUNNING):
         price = step.plan.get("estimate", {})

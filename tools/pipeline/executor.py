@@ -8,17 +8,17 @@ from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.locks import carrying_out
 from tunesmith.memory.records import DONE, FAILED, RUNNING, WAITING
 from tunesmith.tools.pipeline.forecast import Forecast, check_ahead
-from tunesmith.tools.pipeline.plan_file import ArcPlan
+from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.progress import done_positions, half_done
 from tunesmith.tools.pipeline.run_step import Outcome, continue_step
 from tunesmith.tools.pipeline.workspace import Approver, StepRequest, Workspace
 
-ShowPrices = Callable[[ArcPlan, Sequence[Forecast]], None]
+ShowPrices = Callable[[PipelinePlan, Sequence[Forecast]], None]
 
 
-def run_arc(
+def run_pipeline(
     ws: Workspace,
-    plan: ArcPlan,
+    plan: PipelinePlan,
     approver: Approver,
     *,
     resume_run: str | None = None,
@@ -38,7 +38,7 @@ def run_arc(
 
 
 def _carry_out(
-    ws: Workspace, run: str, plan: ArcPlan, approver: Approver, *, resumed: bool, show: Callable[[], None]
+    ws: Workspace, run: str, plan: PipelinePlan, approver: Approver, *, resumed: bool, show: Callable[[], None]
 ) -> None:
     """The steps of a plan that are not done yet, one by one; the run is marked by how they end."""
     store = ws.store
@@ -49,7 +49,7 @@ def _carry_out(
         ws.emit("run.started", run=run, name=plan.name, steps=stages, resumed=resumed)
         if not resumed:
             show()
-        for position, spec in enumerate(plan.carried_out):
+        for position, spec in enumerate(plan.steps_to_run):
             before = begun.get(position)
             if not before or before.status != DONE:
                 continue_step(ws, before, StepRequest(spec.stage, spec.fields, run), approver).done()

@@ -16,7 +16,7 @@ from tunesmith.tools.core.stage import GIB, Estimate, Facts, Inputs
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.vllm_program import no_vllm
 from tunesmith.tools.pipeline import catalog, planning_facts
-from tunesmith.tools.pipeline.plan_file import ArcPlan, parse_request
+from tunesmith.tools.pipeline.plan_file import PipelinePlan, parse_request
 from tunesmith.tools.pipeline.workspace import Workspace
 from tunesmith.tools.serving.eviction import machine_for_a_step
 
@@ -32,12 +32,12 @@ class Forecast:
     """Why the step is known to fail: what it names or needs is no good now."""
 
 
-def forecast(ws: Workspace, plan: ArcPlan, *, run: str = "") -> list[Forecast]:
+def forecast(ws: Workspace, plan: PipelinePlan, *, run: str = "") -> list[Forecast]:
     """Price every step of `plan` as if the ones before it were done. Never raises for what cannot be known yet."""
     machine = machine_for_a_step(ws.store.home)
     facts = planning_facts.gather(ws.store, run, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)
     prices = []
-    for spec in plan.carried_out:
+    for spec in plan.steps_to_run:
         price, artifact = _forecast_step(ws, spec.stage, spec.fields, facts)
         prices.append(price)
         if artifact is not None:
@@ -65,7 +65,7 @@ def _forecast_step(
     return Forecast(stage, plan.summary, plan.estimate), artifact
 
 
-def check_ahead(ws: Workspace, plan: ArcPlan) -> list[Forecast]:
+def check_ahead(ws: Workspace, plan: PipelinePlan) -> list[Forecast]:
     """The forecast of a plan, refused where a step is known to fail, before anything of it has started.
 
     Looked at: vLLM for the stages that serve, what every step names and inspects, and the disk that all steps need

@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tunesmith.memory.errors import BadInput, StepFailed
-from tunesmith.memory.locks import is_held, lock_file
+from tunesmith.memory.locks import is_locked, lock_file
 from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, STOPPED, Step, Worker
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.job import KEPT_RESULT
+from tunesmith.tools.core.job import RESULT_FILE
 from tunesmith.tools.core.stage import Gpu, Request, Stage
 from tunesmith.tools.machine.gpus import pin_environment, trains_on_cpu
 from tunesmith.tools.machine.processes import ProcessId, boot_id, python_module, stop_group
@@ -122,7 +122,7 @@ def is_alive(store: Store, step: Step) -> bool:
     process = _worker_of(step)
     if process is None:
         return False
-    locked = is_held(lock_file(store.home, step.id))
+    locked = is_locked(lock_file(store.home, step.id))
     if not process.elsewhere:
         return process.alive() and (locked or not step.host)
     if locked:
@@ -153,23 +153,23 @@ def _mark_dead(store: Store, step: Step) -> Step:
     at = f" at {step.done:g} of {step.total:g}" if step.total else ""
     reason = f"its worker (pid {step.pid}) died without recording an end{at}"
     last = last_line(log_path(store, step))
-    told = f"{reason}; last log line: {last}; go on with `tunesmith run --resume {step.run}`"
-    if store.fail(step.id, told, ended_at=_last_sign(store, step), worker=step.worker):
+    message = f"{reason}; last log line: {last}; go on with `tunesmith run --resume {step.run}`"
+    if store.fail(step.id, message, ended_at=_last_sign(store, step), worker=step.worker):
         store.event("step.died", run=step.run, step=step.id, pid=step.pid)
     return store.step(step.id)
 
 
 def _deliver(store: Store, step: Step) -> bool:
     """Record the result that a worker left beside its step because the store could not take it."""
-    kept = log_path(store, step).with_name(KEPT_RESULT)
+    result_path = log_path(store, step).with_name(RESULT_FILE)
     try:
-        document = json.loads(kept.read_bytes())
+        document = json.loads(result_path.read_bytes())
         worker = Worker(*document["worker"])
     except (OSError, ValueError, TypeError, KeyError):
         return False
     if worker != step.worker or not store.finish(step.id, document["result"], worker=worker):
         return False
-    kept.unlink(missing_ok=True)
+    result_path.unlink(missing_ok=True)
     return True
 
 

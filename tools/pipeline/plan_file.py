@@ -24,7 +24,7 @@ class StepSpec(Frozen):
     fields: dict[str, object] = Field(default_factory=dict)
 
 
-class ArcPlan(Frozen):
+class PipelinePlan(Frozen):
     """A written plan: what `tunesmith run PLAN.yaml` carries out."""
 
     name: str = Field(min_length=1)
@@ -32,7 +32,7 @@ class ArcPlan(Frozen):
     steps: tuple[StepSpec, ...] = Field(min_length=1)
 
     @property
-    def carried_out(self) -> tuple[StepSpec, ...]:
+    def steps_to_run(self) -> tuple[StepSpec, ...]:
         """The steps as they are carried out: one that tries the settings of a later one takes them over from there."""
         return tuple(_with_tried_settings(spec, self.steps[at:]) for at, spec in enumerate(self.steps))
 
@@ -74,7 +74,7 @@ def _wrong(error: ErrorDetails, known: list[str]) -> str:
     return f"{name}: {error['msg']} (got {reprlib.repr(error['input'])})"
 
 
-def load_arc(path: Path) -> ArcPlan:
+def load_pipeline(path: Path) -> PipelinePlan:
     """Read a plan file and check every request and the order of its steps. Raises BadInput.
 
     Relative paths in it start from the folder that it lies in, wherever tunesmith was started.
@@ -84,10 +84,12 @@ def load_arc(path: Path) -> ArcPlan:
         raise BadInput(f"{path} is not a plan: it needs `name` and a list `steps`")
     steps = [_step_spec(path, number, entry) for number, entry in enumerate(document["steps"], 1)]
     try:
-        plan = ArcPlan.model_validate({**document, "steps": steps})
+        plan = PipelinePlan.model_validate({**document, "steps": steps})
     except ValidationError as error:
-        raise BadInput(f"{path}: {'; '.join(_wrong(e, list(ArcPlan.model_fields)) for e in error.errors())}") from None
-    check_arc(plan, have=())
+        raise BadInput(
+            f"{path}: {'; '.join(_wrong(e, list(PipelinePlan.model_fields)) for e in error.errors())}"
+        ) from None
+    check_pipeline(plan, have=())
     return plan
 
 
@@ -100,21 +102,21 @@ def _step_spec(path: Path, number: int, entry: object) -> dict[str, object]:
     return {"stage": entry["stage"], "fields": parse_fields(entry["stage"], fields, folder=path.parent.absolute())}
 
 
-def check_arc(plan: ArcPlan, *, have: tuple[str, ...]) -> None:
+def check_pipeline(plan: PipelinePlan, *, have: tuple[str, ...]) -> None:
     """Refuse a plan in which a step comes before what it needs. Raises BadInput, naming the step."""
-    held, measured = set(have), set[str]()
+    kinds, measured = set(have), set[str]()
     makers = {entry.makes: entry.name for entry in catalog.STAGES if entry.makes}
     for number, spec in enumerate(plan.steps, 1):
         request, entry = parse_request(spec.stage, spec.fields), catalog.BY_NAME[spec.stage]
         declared = entry.load()
         subject = declared.works_on(request)
         for kind in (*entry.needs, *([subject] if subject else [])):
-            if kind not in held:
+            if kind not in kinds:
                 raise BadInput(f"step {number} ({spec.stage}) has no {kind} to work on; put `{makers[kind]}` before it")
         if declared.needs_measured and subject and subject not in measured:
             raise BadInput(
                 f"step {number}: {spec.stage} serves only what was evaluated, and nothing before it would evaluate the "
                 f"{subject} model; leave {spec.stage} out too, or keep that evaluation"
             )
-        held.add(entry.makes)
+        kinds.add(entry.makes)
         measured = (measured | {subject} if declared.measures else measured) - {entry.makes}

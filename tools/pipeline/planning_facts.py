@@ -59,10 +59,10 @@ def past_steps(store: Store) -> dict[str, tuple[Past, ...]]:
         " AND (SELECT count(*) FROM approvals a WHERE a.step = s.step) = 1 ORDER BY s.rowid DESC LIMIT 200",
         DONE,
     )
-    found: dict[str, list[Past]] = {}
+    by_stage: dict[str, list[Past]] = {}
     counted: Counter[tuple[str, str]] = Counter()
     for row in rows:
         counted[row["stage"], row["kind"]] += 1
         if counted[row["stage"], row["kind"]] <= _PAST_STEPS:
-            found.setdefault(row["stage"], []).append(Past(row["calibrated"], row["seconds"], row["kind"]))
-    return {stage: tuple(past) for stage, past in found.items()}
+            by_stage.setdefault(row["stage"], []).append(Past(row["calibrated"], row["seconds"], row["kind"]))
+    return {stage: tuple(past) for stage, past in by_stage.items()}

@@ -20,16 +20,16 @@ def done_positions(store: Store, run: str) -> dict[int, Step]:
     again stands at the same position. A step that was done on what has been made anew since is no longer done.
     """
     wanted = [StepSpec.model_validate(spec) for spec in store.run(run).plan.get("steps", [])]
-    found: dict[int, Step] = {}
+    positions: dict[int, Step] = {}
     position = 0
     for step in store.steps(run):
         if position == len(wanted):
             break
         if not _is_task(step, wanted[position]) or (step.status == DONE and not is_current(store, step)):
             continue
-        found[position] = step
+        positions[position] = step
         position += step.status == DONE
-    return found
+    return positions
 
 
 def _is_task(step: Step, spec: StepSpec) -> bool:
@@ -39,7 +39,7 @@ def _is_task(step: Step, spec: StepSpec) -> bool:
     fields = declared.request.model_fields
     return all(
         step.request.get(name, fields[name].default) == spec.fields.get(name, fields[name].default)
-        for name in declared.told_apart_by
+        for name in declared.identified_by
     )
 
 

@@ -145,7 +145,7 @@ def quote(ws: Workspace, request: StepRequest) -> Plan:
                 *plan.notes,
                 *before_spending(request.stage, ws.store.steps(run, status=DONE)),
                 *older_line(ws.store, plan),
-                *((driver_eviction.GIVES_WAY,) if evicted else ()),
+                *((driver_eviction.EVICTED,) if evicted else ()),
             ),
             "free_ram_bytes": machine.ram_free_bytes + machine.swap_free_bytes,
             "free_vram_bytes": machine.vram_free_bytes,
@@ -219,8 +219,8 @@ def _edited(plan: Plan, fields: Mapping[str, object]) -> StepRequest:
 def start(ws: Workspace, step: str) -> Step:
     """Launch the worker of an approved step and return at once; a driver that it does not fit beside is evicted."""
     price_ = Plan.model_validate(ws.store.step(step).plan).estimate
-    if driver_eviction.give_way(ws.store.home, price_):
-        ws.emit("driver.gave_way", step=step, text=driver_eviction.GIVES_WAY)
+    if driver_eviction.evict_driver(ws.store.home, price_):
+        ws.emit("driver.gave_way", step=step, text=driver_eviction.EVICTED)
     try:
         started = launcher.launch(ws.store, step, vllm=ws.vllm)
     except StepFailed:

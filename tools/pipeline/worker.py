@@ -154,10 +154,10 @@ def record(job: Job, result: Result) -> None:  # type: ignore[type-arg]
     """Record that a step reached its end, however late: what was done is kept beside the step until it is recorded."""
     document = result.model_dump(mode="json")
     with contextlib.suppress(OSError):  # a full disk; the store may still take it
-        atomic_write(job.kept_result, json.dumps({"worker": job.step.worker, "result": document}))
+        atomic_write(job.result_file, json.dumps({"worker": job.step.worker, "result": document}))
     job.flush()
     job.patiently(lambda: job.store.finish(job.step.id, document, worker=job.step.worker))
-    job.kept_result.unlink(missing_ok=True)
+    job.result_file.unlink(missing_ok=True)
     job.best_effort(lambda: job.store.event("step.done", run=job.run, step=job.step.id))
 
 
@@ -193,18 +193,18 @@ def _tell_peaks(job: Job, rss_bytes: int, vram_bytes: int | None) -> None:  # ty
 
 def _watch_memory(job: Job, done: threading.Event) -> None:  # type: ignore[type-arg]
     """Sample the memory of the worker, its children and the servers it uses, and keep the peaks in the store."""
-    peak_bytes, told_bytes, peak_vram, told_vram = 0, 0, 0, 0
+    peak_bytes, reported_bytes, peak_vram, reported_vram = 0, 0, 0, 0
     vram_before = {gpu.index: gpu.free_bytes for gpu in measure_gpus()}
     last = False
     while not last:
-        last = done.wait(_SAMPLE_EVERY_S if told_bytes else 0)
+        last = done.wait(_SAMPLE_EVERY_S if reported_bytes else 0)
         peak_bytes = max(peak_bytes, own_bytes(job))
         if vram_before:
             taken = [vram_before.get(gpu.index, gpu.free_bytes) - gpu.free_bytes for gpu in measure_gpus()]
             peak_vram = max(peak_vram, *taken, 0)
-        if last or peak_bytes > told_bytes * 1.02 or peak_vram > told_vram * 1.02:
+        if last or peak_bytes > reported_bytes * 1.02 or peak_vram > reported_vram * 1.02:
             job.best_effort(partial(_tell_peaks, job, peak_bytes, peak_vram if vram_before else None))
-            told_bytes, told_vram = peak_bytes, peak_vram
+            reported_bytes, reported_vram = peak_bytes, peak_vram
 
 
 if __name__ == "__main__":

@@ -89,11 +89,11 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     if len(points) <= _MOST_POINTS:
         return list(points)
     width = math.ceil(2 * len(points) / _MOST_POINTS)
-    kept: list[tuple[float, float]] = []
+    spread: list[tuple[float, float]] = []
     for start in range(0, len(points), width):
         stretch = points[start : start + width]
-        kept += sorted({min(stretch, key=lambda p: p[1]), max(stretch, key=lambda p: p[1])})
-    return kept
+        spread += sorted({min(stretch, key=lambda p: p[1]), max(stretch, key=lambda p: p[1])})
+    return spread
 
 
 def _polyline(places: Sequence[tuple[float, float]]) -> str:

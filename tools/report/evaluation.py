@@ -153,9 +153,9 @@ def evaluation(store: Store, run: str) -> Evaluation:
     newest = {arm: evaluations.of_arm(arm)[-1] for arm in evaluations.arms}
     keys = {arm: evaluations.keys[step][arm] for arm, step in newest.items()}
     answers = {
-        arm: found
+        arm: answered
         for arm, step in newest.items()
-        if (found := _answers(store, step, arm, _seed_rows(store, run, keys[arm])))
+        if (answered := _answers(store, step, arm, _seed_rows(store, run, keys[arm])))
     }
     arms = list(answers)
     baselines = [step for step in store.steps(run, status=DONE) if step.stage == "baseline"]

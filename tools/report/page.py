@@ -121,16 +121,16 @@ def verdict_of(store: Store, run: str) -> str:
 def gather(store: Store, run: str) -> Page:
     """Read everything that a report says."""
     record, steps = store.run(run), store.steps(run)
-    found, deployed = evaluation(store, run), process.served(store, run)
+    evaluated, deployed = evaluation(store, run), process.served(store, run)
     trainings = process.trainings(store, steps)
     costs = process.costs(steps)
     return Page(
         run=record,
         steps=steps,
-        verdict=story.verdict(record, steps, found, deployed),
-        evaluation=found,
-        tool_note=story.tool_note(found),
-        controls=[evidence for evidence in found.evidence.values() if evidence.compared],
+        verdict=story.verdict(record, steps, evaluated, deployed),
+        evaluation=evaluated,
+        tool_note=story.tool_note(evaluated),
+        controls=[evidence for evidence in evaluated.evidence.values() if evidence.compared],
         trainings=[(t, loss_chart(t.train, t.validation)) for t in trainings],
         rows=process.training_rows(store, run),
         costs=costs,
@@ -139,13 +139,13 @@ def gather(store: Store, run: str) -> Page:
         peak_bytes=max((c.peak_bytes or 0 for c in costs), default=0),
         approvals=process.approvals(store, run),
         artifacts=store.artifacts(run),
-        line=_line(store, run, found, deployed),
+        line=_line(store, run, evaluated, deployed),
         served=deployed,
-        limits=story.limits(steps, found),
+        limits=story.limits(steps, evaluated),
     )
 
 
-def _line(store: Store, run: str, found: Evaluation, deployed: process.Served | None) -> list[str]:
+def _line(store: Store, run: str, evaluated: Evaluation, deployed: process.Served | None) -> list[str]:
     """The way from the base to what is served, or to the last model that this run made."""
     if deployed and deployed.this_run:
         return process.ancestry(store, deployed.artifact.id)
@@ -186,17 +186,17 @@ def _served(served: process.Served) -> Json:
     }
 
 
-def _blocks(found: Evaluation) -> Json:
-    blocks: dict[str, Json] = {block: {} for block in found.blocks}
-    for (block, arm), score in found.scores.items():
+def _blocks(evaluated: Evaluation) -> Json:
+    blocks: dict[str, Json] = {block: {} for block in evaluated.blocks}
+    for (block, arm), score in evaluated.scores.items():
         values = {**asdict(score), "rate": score.rate}
         blocks[block][arm] = {name: values[name] for name in ("cases", "passed", "errors", "rate", "low", "high")}
     return {**blocks}
 
 
 def _claim(evidence: Evidence) -> Json:
-    told = evidence.to_json()
-    return {name: told[name] for name in ("claim", "claim_sentence", "controls", "beats")}
+    document = evidence.to_json()
+    return {name: document[name] for name in ("claim", "claim_sentence", "controls", "beats")}
 
 
 def _hop(hop: Hop) -> Json:

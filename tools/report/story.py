@@ -45,32 +45,32 @@ def arm_name(arm: str) -> str:
     return _NAMES.get(arm, arm)
 
 
-def verdict(run: Run, steps: Sequence[Step], found: Evaluation, served: Served | None) -> str:
+def verdict(run: Run, steps: Sequence[Step], evaluation: Evaluation, served: Served | None) -> str:
     """The headline: what was taught, the target's pass rates along the chain, the general block, what is served."""
     name = f"“{clip(run.name, 80)}”"
     if not steps:
         return f"{name} has not begun: no step of it was planned yet."
-    clauses = [_outcome(name, steps, found), _general(found), _served(served)]
+    clauses = [_outcome(name, steps, evaluation), _general(evaluation), _served(served)]
     return "; ".join(clause for clause in clauses if clause) + "."
 
 
-def _outcome(name: str, steps: Sequence[Step], found: Evaluation) -> str:
-    chain = _target_chain(found)
+def _outcome(name: str, steps: Sequence[Step], evaluation: Evaluation) -> str:
+    chain = _target_chain(evaluation)
     if not any(score.arm in _CHAIN for score in chain):
         return f"{name} {_not_taught(steps)}{_baseline_clause(chain)}"
-    parts = [_passes(score, chain[0], found) for score in chain]
-    return f"{name} {_learned(found)}: of {count(chain[0].cases, 'target case')} {listed(parts)}"
+    parts = [_passes(score, chain[0], evaluation) for score in chain]
+    return f"{name} {_learned(evaluation)}: of {count(chain[0].cases, 'target case')} {listed(parts)}"
 
 
-def _target_chain(found: Evaluation) -> list[Score]:
-    arms = [arm for arm in ("base", *_CHAIN) if found.score("target", arm)]
+def _target_chain(evaluation: Evaluation) -> list[Score]:
+    arms = [arm for arm in ("base", *_CHAIN) if evaluation.score("target", arm)]
     if {"adapter", "quantized"} <= set(arms):
         arms = [arm for arm in arms if arm != "merged"]
-    return [score for arm in arms if (score := found.score("target", arm))]
+    return [score for arm in arms if (score := evaluation.score("target", arm))]
 
 
-def _passes(score: Score, first: Score, found: Evaluation) -> str:
-    tested = found.against_base(score.arm, "target")
+def _passes(score: Score, first: Score, evaluation: Evaluation) -> str:
+    tested = evaluation.against_base(score.arm, "target")
     notes = [percent(score.rate), *([p_value(tested.p_value)] if tested else [])]
     notes += [count(score.errors, "error")] if score.errors else []
     of = f" of {score.cases}" if score.cases != first.cases else ""
@@ -78,31 +78,31 @@ def _passes(score: Score, first: Score, found: Evaluation) -> str:
     return f"{arm_name(score.arm)}{verb} {score.passed}{of} ({', '.join(notes)})"
 
 
-def _learned(found: Evaluation) -> str:
-    words = {arm: _word(found, arm) for arm in _CHAIN if found.score("target", arm)}
-    last = found.last_arm if found.last_arm in words else next(reversed(words))
+def _learned(evaluation: Evaluation) -> str:
+    words = {arm: _word(evaluation, arm) for arm in _CHAIN if evaluation.score("target", arm)}
+    last = evaluation.last_arm if evaluation.last_arm in words else next(reversed(words))
     taught = _RANK.get(words.get("adapter", ""), 0)
     if taught < _RANK["was partly learned"] or taught <= _RANK.get(words[last], -1):
         return words[last]
-    told = "did not keep all of it" if words[last] in _RANK else words[last].removeprefix("was trained, but ")
-    return f"{words['adapter']} by the adapter, and {arm_name(last)} {told}"
+    kept = "did not keep all of it" if words[last] in _RANK else words[last].removeprefix("was trained, but ")
+    return f"{words['adapter']} by the adapter, and {arm_name(last)} {kept}"
 
 
-def _word(found: Evaluation, arm: str) -> str:
-    comparison = found.net.get(arm)
-    block = found.against_base(arm, "target")
+def _word(evaluation: Evaluation, arm: str) -> str:
+    comparison = evaluation.net.get(arm)
+    block = evaluation.against_base(arm, "target")
     if not comparison or not comparison.comparable or not block:
         return "was trained, but cannot be compared with the base"
     if not block.tested:
         return f"was trained, but cannot be judged ({block.reason})"
     if block.verdict == BETTER:
-        return _better(found, arm)
+        return _better(evaluation, arm)
     return "made the target worse" if block.verdict == WORSE else "was not shown to be learned"
 
 
-def _better(found: Evaluation, arm: str) -> str:
+def _better(evaluation: Evaluation, arm: str) -> str:
     """The word for an arm that is better than the base: what it beats besides decides."""
-    evidence = found.evidence.get(arm)
+    evidence = evaluation.evidence.get(arm)
     word = evidence.claim.word if evidence else NO_CLAIM
     if word == LEARNED:
         return "was learned"
@@ -131,16 +131,16 @@ def _baseline_clause(chain: Sequence[Score]) -> str:
     return f"; the untouched base passes {base.passed} of {count(base.cases, 'target case')} ({percent(base.rate)})"
 
 
-def _general(found: Evaluation) -> str:
-    arms = [arm for arm in ("base", "adapter", "quantized") if found.score("general", arm)]
-    blocks = [block for arm in reversed(arms[1:]) if (block := found.against_base(arm, "general"))]
+def _general(evaluation: Evaluation) -> str:
+    arms = [arm for arm in ("base", "adapter", "quantized") if evaluation.score("general", arm)]
+    blocks = [block for arm in reversed(arms[1:]) if (block := evaluation.against_base(arm, "general"))]
     worst = next((block for word in _GENERAL for block in blocks if block.verdict == word), None)
     if worst is None:
         return ""
     told = _GENERAL[worst.verdict]
     if not worst.tested:
         told = f"whether the general block held cannot be decided, since {worst.reason}"
-    scores = [score for arm in arms if (score := found.score("general", arm))]
+    scores = [score for arm in arms if (score := evaluation.score("general", arm))]
     numbers = " → ".join(str(score.passed) for score in scores)
     return f"{told} ({numbers} of {scores[0].cases})"
 
@@ -152,68 +152,68 @@ def _served(served: Served | None) -> str:
     return f"served now is {what}" if served.now else f"deployed last was {what}, which is not served any more"
 
 
-def limits(steps: Sequence[Step], found: Evaluation) -> list[str]:
+def limits(steps: Sequence[Step], evaluation: Evaluation) -> list[str]:
     """What this run does not show, or shows badly; the gravest first."""
     return [
         *_failures(steps),
-        *_missing(steps, found),
-        *_broken(found.hops),
-        *tool_note(found),
-        *_claims(found),
-        *_errors(found),
-        *_remaining(found),
-        *_cut(found),
-        *_power(found),
-        *_design(found),
+        *_missing(steps, evaluation),
+        *_broken(evaluation.hops),
+        *tool_note(evaluation),
+        *_claims(evaluation),
+        *_errors(evaluation),
+        *_remaining(evaluation),
+        *_cut(evaluation),
+        *_power(evaluation),
+        *_design(evaluation),
     ]
 
 
 def _failures(steps: Sequence[Step]) -> list[str]:
-    said = []
+    lines = []
     for step in steps:
         if step.status in (FAILED, STOPPED):
             again = any(s.stage == step.stage and s.arm == step.arm and s.status == DONE for s in steps)
             error = clip(step.error or "no reason was recorded", _ERROR_CHARACTERS).rstrip(".")
             ending = "; a later attempt finished." if again else "."
-            said.append(f"{step.stage} ({step.id}) {step.status}: {error}{ending}")
-    return said
+            lines.append(f"{step.stage} ({step.id}) {step.status}: {error}{ending}")
+    return lines
 
 
-def _missing(steps: Sequence[Step], found: Evaluation) -> list[str]:
+def _missing(steps: Sequence[Step], evaluation: Evaluation) -> list[str]:
     makers = {"adapter": "train", "merged": "merge", "quantized": "quantize"}
     made = [arm for arm, stage in makers.items() if any(s.stage == stage and s.status == DONE for s in steps)]
-    unseen = [arm for arm in made if arm not in found.arms]
-    said = [f"Made but never evaluated: {listed(unseen)}."] if unseen else []
-    if found.arms and "target" not in found.blocks:
-        said.append("No target block was run: nothing here shows whether the behaviour was learned.")
-    if found.arms and "general" not in found.blocks:
-        said.append("No general block was run: what was forgotten is unknown.")
-    return said
+    unseen = [arm for arm in made if arm not in evaluation.arms]
+    lines = [f"Made but never evaluated: {listed(unseen)}."] if unseen else []
+    if evaluation.arms and "target" not in evaluation.blocks:
+        lines.append("No target block was run: nothing here shows whether the behaviour was learned.")
+    if evaluation.arms and "general" not in evaluation.blocks:
+        lines.append("No general block was run: what was forgotten is unknown.")
+    return lines
 
 
 def _broken(hops: Sequence[Hop]) -> list[str]:
-    said = []
+    lines = []
     for hop in hops:
         pair = f"{hop.a} → {hop.b}"
         if hop.problem:
-            said.append(f"{pair} could not be compared: {clip(hop.problem, _ERROR_CHARACTERS)}")
+            lines.append(f"{pair} could not be compared: {clip(hop.problem, _ERROR_CHARACTERS)}")
         elif hop.comparison and not hop.comparison.comparable:
             differs = listed(hop.comparison.differs_in)
-            said.append(
+            lines.append(
                 f"{pair} differ in more than the hop itself ({differs}): their difference has other causes too."
             )
         worse = [block for block, counts in hop.blocks.items() if counts.verdict == WORSE]
         if worse:
-            said.append(f"{pair} is significantly worse on: {listed(worse)}.")
-    return said
+            lines.append(f"{pair} is significantly worse on: {listed(worse)}.")
+    return lines
 
 
-def tool_note(found: Evaluation) -> list[str]:
+def tool_note(evaluation: Evaluation) -> list[str]:
     """What must be said beside a tool block that the base cannot do; empty where it can."""
-    base = found.score("tools", "base")
+    base = evaluation.score("tools", "base")
     if base is None:
         return []
-    if not found.takes_tools:
+    if not evaluation.takes_tools:
         return [
             "The base's chat template ignores tools: no request of the tool block ever showed the model a tool, so the "
             f"block measures nothing but answers without one ({base.passed} of {base.graded} passed). Use a base whose "
@@ -229,59 +229,61 @@ def tool_note(found: Evaluation) -> list[str]:
     ]
 
 
-def _claims(found: Evaluation) -> list[str]:
+def _claims(evaluation: Evaluation) -> list[str]:
     """What the last arm's claim leaves open: why it is none, what the suite lacks, what was never tried beside it."""
-    evidence = found.evidence.get(found.last_arm)
+    evidence = evaluation.evidence.get(evaluation.last_arm)
     if evidence is None or evidence.compared is None:
         return []
-    said = []
+    lines = []
     if evidence.claim.word != LEARNED:
-        said.append(f"Claim for {arm_name(found.last_arm)}: {evidence.claim.sentence}.")
+        lines.append(f"Claim for {arm_name(evaluation.last_arm)}: {evidence.claim.sentence}.")
     if evidence.openings > 1:
-        said.append(
+        lines.append(
             f"The blind cases were asked of {evidence.openings} different models of this run: what was chosen between "
             "them is fitted to these cases too."
         )
-    if "over-trigger" not in found.blocks:
-        said.append("No over-trigger block was run: whether messages that only look alike are left alone is unknown.")
-    return said
+    if "over-trigger" not in evaluation.blocks:
+        lines.append("No over-trigger block was run: whether messages that only look alike are left alone is unknown.")
+    return lines
 
 
-def _errors(found: Evaluation) -> list[str]:
-    bad = [f"{s.arm} {s.errors} of {s.cases} ({s.block})" for s in found.scores.values() if s.errors]
+def _errors(evaluation: Evaluation) -> list[str]:
+    bad = [f"{s.arm} {s.errors} of {s.cases} ({s.block})" for s in evaluation.scores.values() if s.errors]
     return [f"Requests that ended in an error, counted apart from failures: {listed(bad)}."] if bad else []
 
 
-def _remaining(found: Evaluation) -> list[str]:
-    answers = found.answers.get(found.last_arm, {})
-    if found.last_arm == "base":
+def _remaining(evaluation: Evaluation) -> list[str]:
+    answers = evaluation.answers.get(evaluation.last_arm, {})
+    if evaluation.last_arm == "base":
         return []
-    said = []
+    lines = []
     for block in ("target", "adversarial"):
         failing = [case for case, a in answers.items() if a.passed is False and a.block == block]
         if failing:
-            said.append(
+            lines.append(
                 f"{count(len(failing), f'{block} case')} still "
-                f"{'fails' if len(failing) == 1 else 'fail'} with {arm_name(found.last_arm)}: "
+                f"{'fails' if len(failing) == 1 else 'fail'} with {arm_name(evaluation.last_arm)}: "
                 f"{listed([clip(case_id, 60) for case_id in sorted(failing)], 8)}."
             )
-    return said
+    return lines
 
 
-def _cut(found: Evaluation) -> list[str]:
-    cut = {arm: sum(a.finish_reason == "length" for a in answers.values()) for arm, answers in found.answers.items()}
-    named = [f"{arm} {number} of {len(found.answers[arm])}" for arm, number in cut.items() if number]
+def _cut(evaluation: Evaluation) -> list[str]:
+    cut = {
+        arm: sum(a.finish_reason == "length" for a in answers.values()) for arm, answers in evaluation.answers.items()
+    }
+    named = [f"{arm} {number} of {len(evaluation.answers[arm])}" for arm, number in cut.items() if number]
     return [f"Answers cut off at the token limit: {listed(named)}."] if named else []
 
 
-def _power(found: Evaluation) -> list[str]:
-    shown = [told for block in found.blocks if (told := _detectable(found, block))]
+def _power(evaluation: Evaluation) -> list[str]:
+    shown = [line for block in evaluation.blocks if (line := _detectable(evaluation, block))]
     return [f"The smallest gain that so few cases can show, in points of pass rate: {listed(shown)}."] if shown else []
 
 
-def _detectable(found: Evaluation, block: str) -> str:
+def _detectable(evaluation: Evaluation, block: str) -> str:
     """By the comparison of the last arm with the base; where there is none, by the cases that the base answered."""
-    compared, base = found.against_base(found.last_arm, block), found.score(block, "base")
+    compared, base = evaluation.against_base(evaluation.last_arm, block), evaluation.score(block, "base")
     gain: float | None
     if compared and compared.judged:
         cases, rows, gain = compared.judged, compared.clusters, compared.detectable
@@ -294,16 +296,16 @@ def _detectable(found: Evaluation, block: str) -> str:
     return f"{block} {points} ({count(cases, 'case')}{of})"
 
 
-def _design(found: Evaluation) -> list[str]:
-    if not found.arms:
+def _design(evaluation: Evaluation) -> list[str]:
+    if not evaluation.arms:
         return []
-    said = []
-    if found.repeats == 1:
-        said.append("Each case was asked once; how much an answer varies from one time to the next was not measured.")
-    if found.advice:
-        said.append(f"A prompt as the rival of training: {found.advice}.")
-    if "prompted" not in found.arms:
-        said.append("The base with a good system prompt (the arm “prompted”) was not measured as a rival.")
-    if "adversarial" not in found.blocks:
-        said.append("No adversarial block was run (paraphrase, other languages, injected instructions, long context).")
-    return said
+    lines = []
+    if evaluation.repeats == 1:
+        lines.append("Each case was asked once; how much an answer varies from one time to the next was not measured.")
+    if evaluation.advice:
+        lines.append(f"A prompt as the rival of training: {evaluation.advice}.")
+    if "prompted" not in evaluation.arms:
+        lines.append("The base with a good system prompt (the arm “prompted”) was not measured as a rival.")
+    if "adversarial" not in evaluation.blocks:
+        lines.append("No adversarial block was run (paraphrase, other languages, injected instructions, long context).")
+    return lines

@@ -72,8 +72,8 @@ def claimable(share: float, gpus: Sequence[Gpu]) -> float:
     chosen = chosen_gpu(gpus)
     if chosen is None or not share:
         return share
-    if found := share_now(share, free_bytes=chosen.free_bytes, total_bytes=chosen.total_bytes):
-        return found
+    if now := share_now(share, free_bytes=chosen.free_bytes, total_bytes=chosen.total_bytes):
+        return now
     needed_bytes = share * chosen.total_bytes - GPU_MARGIN_BYTES
     raise StepFailed(
         f"the server needs {needed_bytes / GIB:.1f} GiB of {chosen.name}, {chosen.free_bytes / GIB:.1f} of "

@@ -66,7 +66,7 @@ class Throttle:
 
 def read_queue(metrics: str) -> tuple[int, int] | None:
     """Requests that run and that wait, summed over a vLLM server's engines; None where the text does not say."""
-    found: dict[str, float] = {}
+    gauges: dict[str, float] = {}
     for name, value in _GAUGE.findall(metrics):
-        found[name] = found.get(name, 0.0) + float(value)
-    return (int(found["running"]), int(found["waiting"])) if len(found) == 2 else None
+        gauges[name] = gauges.get(name, 0.0) + float(value)
+    return (int(gauges["running"]), int(gauges["waiting"])) if len(gauges) == 2 else None

@@ -57,11 +57,11 @@ def _listening(port: int) -> set[str]:
 
 
 def _sockets(pid: int) -> set[str]:
-    found = set[str]()
+    inodes = set[str]()
     with contextlib.suppress(OSError):
         for link in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):
                 name = str(link.readlink())
                 if name.startswith("socket:["):
-                    found.add(name[len("socket:[") : -1])
-    return found
+                    inodes.add(name[len("socket:[") : -1])
+    return inodes

@@ -15,8 +15,8 @@ def telling_line(log: Path) -> str:
 
     vLLM's engine is a child process: it tells the cause first, and its parent then says only that it failed.
     """
-    told = [_LOGGED.sub("", line).rstrip() for line in log.read_text(errors="replace").splitlines()]
-    lines = [line for line in told if line.strip()]
+    plain = [_LOGGED.sub("", line).rstrip() for line in log.read_text(errors="replace").splitlines()]
+    lines = [line for line in plain if line.strip()]
     # A traceback's frames are indented, and may name errors that nobody raised.
     errors = [line for line in lines if "Error" in line and "Traceback" not in line and not line[0].isspace()]
     causes = [line for line in errors if not any(word in line for word in _NO_CAUSE)]

@@ -105,7 +105,7 @@ class Server:
 
 def list_servers(home: Path, *, role: str | None = None) -> list[Server]:
     """Servers that run, the oldest first; records of dead ones are taken off the books."""
-    found = []
+    running = []
     for record in sorted((home / "servers").glob("*.json")):
         server = _read(record)
         if server is None:
@@ -116,8 +116,8 @@ def list_servers(home: Path, *, role: str | None = None) -> list[Server]:
         if not server.process.alive():
             _forget(record)
         elif role in (None, server.role):
-            found.append(server)
-    return found
+            running.append(server)
+    return running
 
 
 def _read(record: Path) -> Server | None:
@@ -363,8 +363,8 @@ def load_adapter(server: Server, name: str, folder: Path) -> None:
         url = f"{server.url}/v1/load_lora_adapter"
         call(url, server.key, adapter, timeout_s=120, loader_key=server.loader_key)
     except urllib.error.HTTPError as error:
-        told = error.read().decode(errors="replace")[:300]
-        raise StepFailed(f"vLLM refused the adapter {folder}: {told}; its log is {server.log}") from error
+        reason = error.read().decode(errors="replace")[:300]
+        raise StepFailed(f"vLLM refused the adapter {folder}: {reason}; its log is {server.log}") from error
 
 
 def template_tokens(server: Server, messages: list[dict[str, str]]) -> list[int]:

@@ -87,12 +87,12 @@ class SuiteFiles:
         if not re.search(r"[*?\[]", name):
             return [self._plain(self.root / name, near)]
         try:
-            found = sorted(path for path in self.root.glob(name) if path.is_file())
+            paths = sorted(path for path in self.root.glob(name) if path.is_file())
         except ValueError as error:
             self.refuse(near, f"the pattern {reference!r} cannot be read: {error}; ** stands for whole folders only")
-        if not found:
+        if not paths:
             self.refuse(near, f"no file matches {reference!r} in {self.root}")
-        return [self._plain(path, near) for path in found]
+        return [self._plain(path, near) for path in paths]
 
     def _plain(self, path: Path, near: object) -> Path:
         inside = path.relative_to(self.root)

@@ -158,10 +158,10 @@ def load_named_suites(names: Sequence[str], cases_per_block: int = 0) -> Suite:
     Assertions that ask a model are read: whether somebody answers for it, `judging.find_models` says.
     """
     paths = [path for name in names for path in (demo_suites() if name == _DEMO else [Path(name).expanduser()])]
-    return thin(load_suites(paths, models=("judge", "embedder")), cases_per_block)
+    return subsample(load_suites(paths, models=("judge", "embedder")), cases_per_block)
 
 
-def thin(suite: Suite, cases_per_block: int) -> Suite:
+def subsample(suite: Suite, cases_per_block: int) -> Suite:
     """At most `cases_per_block` cases of each block, evenly spaced over it so that its kinds stay mixed; 0: all.
 
     A thinned suite has no adversarial block beside others: it gates nothing, so it is the first to go. Of a block with
@@ -169,15 +169,15 @@ def thin(suite: Suite, cases_per_block: int) -> Suite:
     """
     if not cases_per_block:
         return suite
-    kept = []
+    sampled = []
     blocks = list(dict.fromkeys(case.block for case in suite.cases))
     for block in [name for name in blocks if name not in LISTED_BLOCKS] or blocks:
         cases = [case for case in suite.cases if case.block == block]
         dev, blind = ([case for case in cases if case.is_blind is wanted] for wanted in (False, True))
         count = min(cases_per_block, len(cases))
         blind_count = min(len(blind), max(round(_BLIND_SHARE * count), count - len(dev)))
-        kept += _spaced(dev, count - blind_count) + _spaced(blind, blind_count)
-    return suite.with_cases(kept)
+        sampled += _spaced(dev, count - blind_count) + _spaced(blind, blind_count)
+    return suite.with_cases(sampled)
 
 
 def _spaced(cases: Sequence[Case], count: int) -> list[Case]:

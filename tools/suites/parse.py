@@ -114,7 +114,7 @@ def _metrics(
     files: SuiteFiles, config: dict[str, object], known: set[str], taken: Mapping[str, object]
 ) -> dict[str, DerivedMetric]:
     listed = config.get("derivedMetrics") or []
-    found: dict[str, DerivedMetric] = {}
+    metrics: dict[str, DerivedMetric] = {}
     for item in listed if isinstance(listed, list) else [listed]:
         near = item if isinstance(item, dict) else config
         if not isinstance(item, dict) or item.keys() != {"name", "value"} or not all(map(_is_text, item.values())):
@@ -124,14 +124,14 @@ def _metrics(
             files.refuse(
                 near, f"derivedMetrics: {metric.value!r} is code, which is never run; write the arithmetic here"
             )
-        if metric.name in (*found, *taken, COUNT):
+        if metric.name in (*metrics, *taken, COUNT):
             files.refuse(near, f"derivedMetrics: the name {metric.name!r} is taken; choose another")
         try:
-            check_metric(metric, {*known, *found})
+            check_metric(metric, {*known, *metrics})
         except ValueError as error:
             files.refuse(near, str(error))
-        found[metric.name] = metric
-    return found
+        metrics[metric.name] = metric
+    return metrics
 
 
 def _is_text(value: object) -> bool:

@@ -119,11 +119,11 @@ class Providers:
             files.refuse(near, "providers is an empty list, so no arm would be asked this; remove the test, or the key")
         meant: list[Provider] = []
         for reference in references:
-            found = [provider for provider in self.listed if provider.matches(reference)]
-            if not found:
+            matching = [provider for provider in self.listed if provider.matches(reference)]
+            if not matching:
                 known = ", ".join(repr(p.label or p.id) for p in self.listed) or "none"
                 files.refuse(near, f"the provider {reference[:60]!r} is none of the suite's providers ({known})")
-            meant += found
+            meant += matching
         if all(provider in meant for provider in self.listed):
             return self.arms
         if nameless := [provider for provider in meant if not provider.arm]:
@@ -133,8 +133,8 @@ class Providers:
 
 def _some(arms: Sequence[str]) -> tuple[str, ...]:
     """These arms in their order; all of them are no restriction."""
-    found = tuple(arm for arm in ARMS if arm in arms)
-    return () if found == ARMS else found
+    named = tuple(arm for arm in ARMS if arm in arms)
+    return () if named == ARMS else named
 
 
 def read_providers(files: SuiteFiles, config: dict[str, object]) -> Providers:

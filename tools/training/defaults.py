@@ -59,27 +59,27 @@ def _learning_rate(config: Mapping[str, Any], steps: int) -> tuple[float, str]:
     known = next((name for name in _EXPONENTS if name in family), "")
     exponents = [_EXPONENTS[known]] if known else list(_EXPONENTS.values())
     rule = min(_FULL_RATE * _LORA_FACTOR * (_REFERENCE_HIDDEN / hidden) ** exponent for exponent in exponents)
-    told = f"{rule:.1e} by the rule 5e-5 · 10 · (2000 / {hidden})^p of {known or 'an unknown'} family"
+    basis = f"{rule:.1e} by the rule 5e-5 · 10 · (2000 / {hidden})^p of {known or 'an unknown'} family"
     rate = rule
     if steps < _SHORT_RUN_STEPS:
         rate *= _SHORT_RUN_FACTOR
-        told += f", {_SHORT_RUN_FACTOR:g} times it for a run of only {steps} steps"
+        basis += f", {_SHORT_RUN_FACTOR:g} times it for a run of only {steps} steps"
     capped = min(max(rate, _RATE_MIN), _RATE_MAX)
     if capped != rate:
-        told += f", held at {capped:g}: published sweeps found the best rate between {_RATE_MIN:g} and {_RATE_MAX:g}"
-    return float(f"{capped:.2g}"), told
+        basis += f", held at {capped:g}: published sweeps found the best rate between {_RATE_MIN:g} and {_RATE_MAX:g}"
+    return float(f"{capped:.2g}"), basis
 
 
 def _epochs(parameters: int, rows: int, batch_size: int) -> tuple[float, str]:
     wanted = _STEPS_SMALL if parameters < _SMALL_PARAMETERS else _STEPS_LARGE
     exact = wanted * batch_size / max(rows, 1)
     epochs = round(min(max(exact, _EPOCHS_MIN), _EPOCHS_MAX), 2)
-    told = f"{wanted} steps of {batch_size} rows are enough for one behaviour on {parameters / 1e9:.2g} B parameters"
+    reason = f"{wanted} steps of {batch_size} rows are enough for one behaviour on {parameters / 1e9:.2g} B parameters"
     if exact > _EPOCHS_MAX:
-        told += f"; {rows} rows would need {exact:.1f} epochs for that, and beyond {_EPOCHS_MAX:g} rows are memorised"
+        reason += f"; {rows} rows would need {exact:.1f} epochs for that, and beyond {_EPOCHS_MAX:g} rows are memorised"
     elif exact < _EPOCHS_MIN:
-        told += f"; {rows} rows are seen once each all the same"
-    return epochs, told
+        reason += f"; {rows} rows are seen once each all the same"
+    return epochs, reason
 
 
 def _rank(config: Mapping[str, Any], tokens: int) -> tuple[int, str]:
@@ -87,8 +87,9 @@ def _rank(config: Mapping[str, Any], tokens: int) -> tuple[int, str]:
     shape, rank = ModelShape.of(config), _RANK_MIN
     while rank < _RANK_MAX and shape.lora_parameters(rank) < tokens:
         rank *= 2
-    held = shape.lora_parameters(rank)
+    capacity = shape.lora_parameters(rank)
     return rank, (
-        f"an adapter of rank {rank} has {held / 1e6:.1f} M parameters for at most {tokens / 1e3:.0f} k tokens of rows: "
-        + ("more rank would add memory and forgetting, not room" if held >= tokens else "the most that is served")
+        f"an adapter of rank {rank} has {capacity / 1e6:.1f} M parameters for at most {tokens / 1e3:.0f} k tokens of "
+        "rows: "
+        + ("more rank would add memory and forgetting, not room" if capacity >= tokens else "the most that is served")
     )

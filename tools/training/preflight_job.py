@@ -113,9 +113,9 @@ class _Links:
             )
         if not (moved := _update_norm(self.scratch / "adapter")) > 0:
             raise StepFailed("two optimiser steps left every lora_B at zero: no gradient reaches the adapter")
-        told = ", ".join(f"{loss:.2f}" for loss in losses)
+        losses_text = ", ".join(f"{loss:.2f}" for loss in losses)
         return (
-            f"losses {told} on {_told(self.few)}, {learned[0]:.2f} of the behaviour at first; "
+            f"losses {losses_text} on {_told(self.few)}, {learned[0]:.2f} of the behaviour at first; "
             f"{trained.trainable_parameters:,} parameters train, lora_B moved by {moved:.2g}"
         )
 
@@ -183,7 +183,7 @@ class _Links:
 
     async def _answers(self, server: servers.Server) -> list[ChatResponse]:
         prompts = [row.prompt for row in self.few]
-        found: dict[str, ChatResponse] = {}
+        answers: dict[str, ChatResponse] = {}
         requests = [
             ChatRequest(f"{model} {index}", model, prompt, max_tokens=_ANSWER_TOKENS)
             for model in (server.model, _ZERO)
@@ -191,9 +191,9 @@ class _Links:
         ]
         async with ChatClient(server.url, server.key) as client:
             await client.complete_many(
-                requests, concurrency=len(prompts), on_result=lambda answer: found.update({answer.id: answer})
+                requests, concurrency=len(prompts), on_result=lambda answer: answers.update({answer.id: answer})
             )
-        return [found[request.id] for request in requests]
+        return [answers[request.id] for request in requests]
 
     def close(self) -> None:
         """Throw the tries away."""

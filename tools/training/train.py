@@ -134,17 +134,17 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
 
 def resolved(request: TrainRequest, base: Artifact, dataset: Artifact) -> tuple[TrainRequest, Mapping[str, str]]:
     """The request with every open field decided, and why each of these has its value."""
-    found = training_defaults(
+    defaults = training_defaults(
         base.meta["config"],
         rows=int(dataset.meta["train_rows"]),
         tokens_per_row=int(dataset.meta["tokens_per_row"]),
         batch_size=request.batch_size,
         max_steps=request.max_steps,
     )
-    chosen = {name: value for name, value in found.values.items() if not getattr(request, name)}
+    chosen = {name: value for name, value in defaults.values.items() if not getattr(request, name)}
     if request.lora_rank and "lora_alpha" in chosen:
         chosen["lora_alpha"] = 2 * request.lora_rank
-    reasons = {name: why for name, why in found.reasons.items() if name in chosen}
+    reasons = {name: why for name, why in defaults.reasons.items() if name in chosen}
     return request.model_copy(update=chosen), reasons
 
 

@@ -246,12 +246,12 @@ class _Session:
         """What the behaviour and what staying as the base is cost on rows that are not trained on, each for itself."""
         self.progress(0 if when == "before" else 1, 1, f"validation {when} training")
         step = self.trainer.state.global_step
-        found: Measured = self.trainer.measure(_dataset(self.valid))
-        for name, value in (("validation_loss", found.behaviour_loss), ("validation_kl", found.rehearsal_kl)):
+        measured: Measured = self.trainer.measure(_dataset(self.valid))
+        for name, value in (("validation_loss", measured.behaviour_loss), ("validation_kl", measured.rehearsal_kl)):
             if value is not None:
                 self.metric(name, value, step)
                 self.log(f"{name.replace('_', ' ')} {when}: {value:.4f}")
-        return found
+        return measured
 
     def _on_step(self, step: int, steps: int) -> None:
         pace = (time.monotonic() - self.started) / max(step, 1)

@@ -40,8 +40,8 @@ class StepTokens:
         """Of a data set of these rows."""
         share = batch_size / max(len(rows), 1)
         learned = sum(row.trainable for row in rows if not row.rehearsal) * share
-        held = sum(row.trainable for row in rows if row.rehearsal) * share
-        return cls(max(learned, 1.0), max(held, 1.0))
+        rehearsed = sum(row.trainable for row in rows if row.rehearsal) * share
+        return cls(max(learned, 1.0), max(rehearsed, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +85,12 @@ def make_trainer(
         ) -> Any:
             if self.accelerator.num_processes > 1:  # the unwrapped model would never synchronise its gradients
                 raise StepFailed("training runs on one device; start it with one process")
-            found = self._batch_loss(inputs)
-            for name, value in found.curves().items():
+            losses = self._batch_loss(inputs)
+            for name, value in losses.curves().items():
                 self._metrics["train"][name].append(value)
             total = (
-                found.cross_entropy / step_tokens.learned + loss.rehearsal_weight * found.divergence / step_tokens.held
+                losses.cross_entropy / step_tokens.learned
+                + loss.rehearsal_weight * losses.divergence / step_tokens.held
             )
             # Without a count of items transformers takes the loss for a mean over its micro-batch, and divides.
             return total if num_items_in_batch is not None else total * self.args.gradient_accumulation_steps
@@ -104,14 +105,14 @@ def make_trainer(
             self.model.eval()
             with torch.no_grad():
                 batches = (self._prepare_inputs(batch) for batch in self.get_eval_dataloader(dataset))
-                found = _mean_losses(self._batch_loss(batch) for batch in batches)
+                losses = _mean_losses(self._batch_loss(batch) for batch in batches)
             self.model.train(was_training)
-            return found
+            return losses
 
         def _set_signature_columns_if_needed(self) -> None:
             super()._set_signature_columns_if_needed()
-            kept: list[str] = self.__dict__["_signature_columns"]
-            self._signature_columns = list(dict.fromkeys([*kept, "rehearsal"]))
+            columns: list[str] = self.__dict__["_signature_columns"]
+            self._signature_columns = list(dict.fromkeys([*columns, "rehearsal"]))
 
     trainer = Trainer(callbacks=[_reporter(on_step, on_log)], **options)
     trainer.data_collator = _with_rehearsal(trainer.data_collator)
@@ -189,17 +190,17 @@ class BatchLoss:
 
     def curves(self) -> dict[str, float]:
         """What is worth a curve, as means over tokens; a kind without a token has none."""
-        found = {"mean_token_accuracy": self.right / max(self.learned + self.held, 1)}
-        found |= {"behaviour_loss": self.cross_entropy.item() / self.learned} if self.learned else {}
-        return found | ({"rehearsal_kl": self.divergence.item() / self.held} if self.held else {})
+        curves = {"mean_token_accuracy": self.right / max(self.learned + self.held, 1)}
+        curves |= {"behaviour_loss": self.cross_entropy.item() / self.learned} if self.learned else {}
+        return curves | ({"rehearsal_kl": self.divergence.item() / self.held} if self.held else {})
 
 
 def _mean_losses(batches: Iterable[BatchLoss]) -> Measured:
-    cross_entropy, kl, learned, held = 0.0, 0.0, 0, 0
-    for found in batches:
-        cross_entropy, kl = cross_entropy + found.cross_entropy.item(), kl + found.divergence.item()
-        learned, held = learned + found.learned, held + found.held
-    return Measured(cross_entropy / learned if learned else None, kl / held if held else None)
+    cross_entropy, kl, learned, rehearsed = 0.0, 0.0, 0, 0
+    for losses in batches:
+        cross_entropy, kl = cross_entropy + losses.cross_entropy.item(), kl + losses.divergence.item()
+        learned, rehearsed = learned + losses.learned, rehearsed + losses.held
+    return Measured(cross_entropy / learned if learned else None, kl / rehearsed if rehearsed else None)
 
 
 def batch_loss(model: Any, ids: Any, labels: Any, rehearsal: Any, loss: LossSettings) -> BatchLoss:

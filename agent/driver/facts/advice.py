@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tunesmith.agent.commands.explain import estimated_seconds
 from tunesmith.agent.driver.facts import scores
-from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, counted, listed
+from tunesmith.agent.driver.facts.answer import Answer, Question, clip, counted, listed
 from tunesmith.agent.driver.facts.artifacts import curve_lines
 from tunesmith.agent.driver.facts.results import evaluated_run
 from tunesmith.memory.errors import NotFound
@@ -14,9 +14,9 @@ from tunesmith.tools.evaluation.findings import Finding, Proposal, findings
 from tunesmith.tools.evaluation.gate import broken_hops
 
 
-def answer(asked: Asked) -> Answer:
+def answer(question: Question) -> Answer:
     """The findings of a run, as far as they were asked for. Raises NotFound without a run."""
-    query = asked.query
+    query = question.query
     topics = {
         "loss": _overfit,
         "best": _which_to_deploy,
@@ -27,19 +27,21 @@ def answer(asked: Asked) -> Answer:
         "count": _more_data,
     }
     try:
-        run = asked.run() if query.run else evaluated_run(asked)
+        run = question.run() if query.run else evaluated_run(question)
     except NotFound:
-        run = asked.run()
-    return topics.get(query.aspect, _all)(asked, run)
+        run = question.run()
+    return topics.get(query.aspect, _all)(question, run)
 
 
-def _all(asked: Asked, run: Run) -> Answer:
-    found = findings(asked.store, run.id)
-    lines = [clip(one.says, 300) for one in found]
+def _all(question: Question, run: Run) -> Answer:
+    ranked = findings(question.store, run.id)
+    lines = [clip(one.says, 300) for one in ranked]
     if not lines:
         lines = [f"The records of {run.id} say nothing yet: no arm was measured."]
     lines[0] = f"{run.id} ({clip(run.name, 30)}): {lines[0]}"
-    proposal = next((line for one in _by_weight(found) if one.next and (line := _proposed(asked, run, one.next))), "")
+    proposal = next(
+        (line for one in _by_weight(ranked) if one.next and (line := _proposed(question, run, one.next))), ""
+    )
     return Answer((*lines[:5], *([proposal] if proposal else [])))
 
 
@@ -60,14 +62,14 @@ _WEIGHT = (
 )
 
 
-def _by_weight(found: list[Finding]) -> list[Finding]:
+def _by_weight(unordered: list[Finding]) -> list[Finding]:
     """Those with something to do, the weightiest first."""
-    return sorted((one for one in found if one.kind in _WEIGHT), key=lambda one: _WEIGHT.index(one.kind))
+    return sorted((one for one in unordered if one.kind in _WEIGHT), key=lambda one: _WEIGHT.index(one.kind))
 
 
-def _proposed(asked: Asked, run: Run, proposal: Proposal) -> str:
+def _proposed(question: Question, run: Run, proposal: Proposal) -> str:
     fields = " ".join(f"{name}={_plain(value)}" for name, value in proposal.fields.items())
-    seconds = estimated_seconds(asked.ws, run.id, proposal)
+    seconds = estimated_seconds(question.ws, run.id, proposal)
     cost = f", about {duration(seconds)}" if seconds is not None else ""
     return (
         f"To try next: {proposal.stage}{' ' if fields else ''}{fields} ({proposal.why}{cost}); say it "
@@ -85,68 +87,68 @@ def _plain(value: object) -> str:
     )
 
 
-def _next(asked: Asked, run: Run) -> Answer:
+def _next(question: Question, run: Run) -> Answer:
     """What to try next, and why."""
-    found = findings(asked.store, run.id)
-    weighty = _by_weight(found)
+    ranked = findings(question.store, run.id)
+    weighty = _by_weight(ranked)
     if not weighty:
-        good = next((one for one in found if one.kind == "learned"), None)
+        good = next((one for one in ranked if one.kind == "learned"), None)
         says = good.says if good else "The records show nothing that needs mending."
-        return Answer((f"{run.id}: {says}", *_rest(found, good), _deploy_line(asked, run)))
+        return Answer((f"{run.id}: {says}", *_rest(ranked, good), _deploy_line(question, run)))
     lines = [f"{run.id}: {clip(weighty[0].says, 300)}"]
-    lines += [_proposed(asked, run, one.next) for one in weighty[:2] if one.next]
+    lines += [_proposed(question, run, one.next) for one in weighty[:2] if one.next]
     lines += [f"Cases: {listed([clip(case, 40) for case in weighty[0].cases], 6)}."] if weighty[0].cases else []
-    others = [one for one in found if one is not weighty[0]]
+    others = [one for one in ranked if one is not weighty[0]]
     return Answer((*lines, *(clip(one.says, 200) for one in others[:2])))
 
 
-def _rest(found: list[Finding], but: Finding | None) -> list[str]:
-    return [clip(one.says, 220) for one in found if one is not but][:3]
+def _rest(ranked: list[Finding], but: Finding | None) -> list[str]:
+    return [clip(one.says, 220) for one in ranked if one is not but][:3]
 
 
-def _overfit(asked: Asked, run: Run) -> Answer:
+def _overfit(question: Question, run: Run) -> Answer:
     """Whether it overfits, by the validation loss."""
-    trained = [step for step in asked.store.steps(run.id, status=DONE) if step.stage == "train"]
+    trained = [step for step in question.store.steps(run.id, status=DONE) if step.stage == "train"]
     if not trained:
         raise NotFound(f"{run.id} has no finished training, so nothing can be said about overfitting.")
-    told = [one.says for one in findings(asked.store, run.id) if one.kind in ("over-trained", "not over-trained")]
-    first = told[0] if told else "Too few validation losses were kept to say whether it overfits."
-    return Answer((f"{run.id}: {first}", *curve_lines(asked, trained[-1])[:2], *_general(asked, run)))
+    lines = [one.says for one in findings(question.store, run.id) if one.kind in ("over-trained", "not over-trained")]
+    first = lines[0] if lines else "Too few validation losses were kept to say whether it overfits."
+    return Answer((f"{run.id}: {first}", *curve_lines(question, trained[-1])[:2], *_general(question, run)))
 
 
-def _longer(asked: Asked, run: Run) -> Answer:
+def _longer(question: Question, run: Run) -> Answer:
     """Whether training on would help, by the validation losses and what passes."""
-    found = findings(asked.store, run.id)
+    found = findings(question.store, run.id)
     under = next((one for one in found if one.kind == "under-trained"), None)
     over = next((one for one in found if one.kind == "over-trained"), None)
     if under and under.next and under.next.stage != "train":
-        lines = [f"Rather not: {under.says}", _proposed(asked, run, under.next)]
+        lines = [f"Rather not: {under.says}", _proposed(question, run, under.next)]
     elif under:
-        lines = [f"Yes: {under.says}", *([_proposed(asked, run, under.next)] if under.next else [])]
+        lines = [f"Yes: {under.says}", *([_proposed(question, run, under.next)] if under.next else [])]
     elif over:
-        lines = [f"No: {over.says}", *([_proposed(asked, run, over.next)] if over.next else [])]
+        lines = [f"No: {over.says}", *([_proposed(question, run, over.next)] if over.next else [])]
     else:
         lines = ["The records show no need for it.", *_says_of(found, ("learned", "not learned", "not over-trained"))]
     return Answer((f"{run.id}: {lines[0]}", *lines[1:5]))
 
 
-def _more_data(asked: Asked, run: Run) -> Answer:
+def _more_data(question: Question, run: Run) -> Answer:
     """Whether more or other rows would help, by the findings that speak of rows."""
-    found = findings(asked.store, run.id)
+    found = findings(question.store, run.id)
     about = [one for one in found if one.kind in ("form only", "rows narrow", "rows mislabelled")]
     about += [one for one in found if one.next and one.next.stage == "generate" and one not in about]
     if about:
-        lines = [f"Yes: {about[0].says}", *([_proposed(asked, run, about[0].next)] if about[0].next else [])]
+        lines = [f"Yes: {about[0].says}", *([_proposed(question, run, about[0].next)] if about[0].next else [])]
     else:
         lines = ["No record asks for more rows.", *_says_of(found, ("learned", "not learned", "under-trained"))]
-    kept = sum(row.kept for step in asked.store.steps(run.id, status=DONE) if step.stage == "generate"
-               for row in asked.store.rows(step.id))  # fmt: skip
+    kept = sum(row.kept for step in question.store.steps(run.id, status=DONE) if step.stage == "generate"
+               for row in question.store.rows(step.id))  # fmt: skip
     return Answer((f"{run.id}: {lines[0]}", *lines[1:4], f"{counted(kept, 'row')} of it were kept."))
 
 
-def _prompt_alone(asked: Asked, run: Run) -> Answer:
+def _prompt_alone(question: Question, run: Run) -> Answer:
     """Whether the best prompt does as well as the fine-tune: by the prompted arm, where it was measured."""
-    held = [one for one in scores.of_run(asked.store, run.id) if one.block == "target"]
+    held = [one for one in scores.of_run(question.store, run.id) if one.block == "target"]
     prompted = next((one for one in held if one.arm == "prompted"), None)
     others = "; ".join(f"{one.arm} {one.told}" for one in held if one.arm != "prompted")
     if prompted is None:
@@ -157,7 +159,7 @@ def _prompt_alone(asked: Asked, run: Run) -> Answer:
                 f"Of the target cases pass: {others}." if others else "No arm was measured yet.",
             )
         )
-    would = next((one.says for one in findings(asked.store, run.id) if one.kind == "the prompt would do"), "")
+    would = next((one.says for one in findings(question.store, run.id) if one.kind == "the prompt would do"), "")
     return Answer(
         (f"{run.id}: {would or 'No: the prompt alone does not do as well.'} prompted {prompted.told}; {others}.",)
     )
@@ -167,59 +169,59 @@ def _says_of(found: list[Finding], kinds: tuple[str, ...]) -> list[str]:
     return [clip(one.says, 220) for one in found if one.kind in kinds]
 
 
-def _general(asked: Asked, run: Run) -> list[str]:
-    held = [s for s in scores.of_run(asked.store, run.id) if s.block == "general"]
-    return ["General block: " + "; ".join(f"{s.arm} {s.told}" for s in held) + "."] if held else []
+def _general(question: Question, run: Run) -> list[str]:
+    measured = [s for s in scores.of_run(question.store, run.id) if s.block == "general"]
+    return ["General block: " + "; ".join(f"{s.arm} {s.told}" for s in measured) + "."] if measured else []
 
 
-def _why(asked: Asked, run: Run) -> Answer:
+def _why(question: Question, run: Run) -> Answer:
     """Why a block fell, or nothing was learned: the finding about it, with its cases."""
-    query = asked.query
-    found = findings(asked.store, run.id)
-    about = [one for one in found if query.block and one.evidence.get("block") == query.block]
+    query = question.query
+    ranked = findings(question.store, run.id)
+    about = [one for one in ranked if query.block and one.evidence.get("block") == query.block]
     kinds = ("lost in quantization", "kept in quantization") if query.arm == "quantized" else ()
-    about += [one for one in found if one.kind in kinds]
+    about += [one for one in ranked if one.kind in kinds]
     if query.block and not about:
-        held = [s for s in scores.of_run(asked.store, run.id) if s.block == query.block]
-        told = "; ".join(f"{s.arm} {s.told}" for s in held) or "not measured"
+        own = [s for s in scores.of_run(question.store, run.id) if s.block == query.block]
+        rates = "; ".join(f"{s.arm} {s.told}" for s in own) or "not measured"
         about_target = [
             one.says
-            for one in found
+            for one in ranked
             if query.block == "target" and one.kind in ("learned", "under-trained", "not learned", "form only")
         ]
-        first = f"No {query.block} case that the base passes was lost in {run.id}: {told}."
+        first = f"No {query.block} case that the base passes was lost in {run.id}: {rates}."
         return Answer(
             (
                 f"{run.id}: {about_target[0]}" if about_target else first,
-                *([f"{query.block}: {told}."] if about_target else []),
+                *([f"{query.block}: {rates}."] if about_target else []),
             )
         )
-    chosen = about or _by_weight(found) or found
+    chosen = about or _by_weight(ranked) or ranked
     lines = [f"{run.id}: {clip(chosen[0].says, 300)}"] if chosen else [f"{run.id}: the records hold no reason."]
     if chosen and chosen[0].cases:
         lines.append(f"The cases: {listed([clip(case, 40) for case in chosen[0].cases], 6)}.")
-    lines += [_proposed(asked, run, chosen[0].next)] if chosen and chosen[0].next else []
+    lines += [_proposed(question, run, chosen[0].next)] if chosen and chosen[0].next else []
     lines += [clip(one.says, 200) for one in chosen[1:3]]
     return Answer(tuple(lines))
 
 
-def _which_to_deploy(asked: Asked, run: Run) -> Answer:
+def _which_to_deploy(question: Question, run: Run) -> Answer:
     """The evaluated arms beside each other, what the gate says of each, and which one to take."""
-    held = scores.of_run(asked.store, run.id)
-    arms = [arm for arm in ("adapter", "merged", "quantized") if any(s.arm == arm for s in held)]
+    measured = scores.of_run(question.store, run.id)
+    arms = [arm for arm in ("adapter", "merged", "quantized") if any(s.arm == arm for s in measured)]
     if not arms:
         raise NotFound(f"{run.id} has no evaluated model that could be deployed; “evaluate” measures one.")
-    open_arms = [arm for arm in arms if not broken_hops(asked.store, run.id, arm)]
-    sizes = {a.kind: a.bytes for a in asked.store.artifacts(run.id) if a.kind in arms}
+    open_arms = [arm for arm in arms if not broken_hops(question.store, run.id, arm)]
+    sizes = {a.kind: a.bytes for a in question.store.artifacts(run.id) if a.kind in arms}
     lines = [_recommended(run, arms, open_arms)]
     for arm in arms:
-        passed = "; ".join(f"{s.block} {s.passed} of {s.judged}" for s in held if s.arm == arm)
+        passed = "; ".join(f"{s.block} {s.passed} of {s.judged}" for s in measured if s.arm == arm)
         gate = "may be deployed" if arm in open_arms else "the gate refuses it"
         weighs = f", {size(sizes[arm])}" if arm in sizes else ""
         lines.append(f"  {arm}{weighs}: {passed}; {gate}")
     refused = [arm for arm in arms if arm not in open_arms]
     if refused:
-        lines.append(f"Why {refused[-1]} is refused: {clip(broken_hops(asked.store, run.id, refused[-1])[0], 240)}")
+        lines.append(f"Why {refused[-1]} is refused: {clip(broken_hops(question.store, run.id, refused[-1])[0], 240)}")
     return Answer(tuple(lines[:6]))
 
 
@@ -234,9 +236,9 @@ def _recommended(run: Run, arms: list[str], open_arms: list[str]) -> str:
     return f"Of {run.id} rather the {best} model: {why.get(best, 'it is the last that passes the gate')}."
 
 
-def _deploy_line(asked: Asked, run: Run) -> str:
-    held = {s.arm for s in scores.of_run(asked.store, run.id)}
+def _deploy_line(question: Question, run: Run) -> str:
+    arms = {s.arm for s in scores.of_run(question.store, run.id)}
     for arm in ("quantized", "merged", "adapter"):
-        if arm in held and not broken_hops(asked.store, run.id, arm):
+        if arm in arms and not broken_hops(question.store, run.id, arm):
             return f"Nothing stands in the way of deploying its {arm} model: “deploy the {arm} model of {run.id}”."
     return "The gate would refuse a deployment of every model that was measured."

@@ -13,7 +13,7 @@ from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, DRIVER_RUN, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import visible
-from tunesmith.tools.pipeline.plan_file import ArcPlan
+from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Workspace
 
 Page = Callable[[], RenderableType]
@@ -43,14 +43,14 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Question:
     """A question with all that it is answered from."""
 
     query: Query
     ws: Workspace
     current: Run | None
     """The run that a question without a name is about."""
-    draft: ArcPlan | None = None
+    draft: PipelinePlan | None = None
 
     @property
     def store(self) -> Store:

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, day, find, listed
+from tunesmith.agent.driver.facts.answer import Answer, Question, clip, day, find, listed
 from tunesmith.tools.core.format import duration
 from tunesmith.tools.pipeline import catalog
 
 _SHOWN = 5
 
 
-def answer(asked: Asked) -> Answer:
+def answer(question: Question) -> Answer:
     """The decisions that are asked about, the newest first."""
-    query, store = asked.query, asked.store
+    query, store = question.query, question.store
     run = find(store, query.run) if query.run else None
     rows = store.read(
         "SELECT a.*, s.run, s.arm, s.seconds, s.status FROM approvals a JOIN steps s ON s.step = "
@@ -31,15 +31,15 @@ def answer(asked: Asked) -> Answer:
         and query.step in ("", row["step"])
     ]
     if query.aspect == "status":
-        return _unasked(asked, chosen, run.id if run else "")
+        return _unasked(question, chosen, run.id if run else "")
     of_kind = [row for row in chosen if query.decision in ("", row["decision"])]
     where = f" in {run.id}" if run else ""
     stage = f" of {query.stage}" if query.stage else ""
     if not of_kind:
         what = {"no": "refused", "yes": "approved"}.get(query.decision, "decided")
         return Answer((f"Nothing{stage} was {what}{where}; {len(chosen)} plans{stage} were decided on in all.",))
-    said = Counter(row["decision"] for row in chosen)
-    lines = [f"{_plans(said['yes'], stage)} approved and {said['no']} refused{where}."]
+    counts = Counter(row["decision"] for row in chosen)
+    lines = [f"{_plans(counts['yes'], stage)} approved and {counts['no']} refused{where}."]
     if query.decision:
         lines = [f"{_plans(len(of_kind), stage)} {'approved' if query.decision == 'yes' else 'refused'}{where}:"]
     if query.aspect == "who":
@@ -65,10 +65,10 @@ def answer(asked: Asked) -> Answer:
     )
 
 
-def _unasked(asked: Asked, decided: Sequence[Any], run: str) -> Answer:
+def _unasked(question: Question, decided: Sequence[Any], run: str) -> Answer:
     """Whether an expensive step ran that nobody had agreed to."""
     agreed = {row["step"] for row in decided if row["decision"] == "yes"}
-    steps = [s for one in asked.store.runs() if run in ("", one.id) for s in asked.store.steps(one.id)]
+    steps = [s for one in question.store.runs() if run in ("", one.id) for s in question.store.steps(one.id)]
     ran = [s for s in steps if s.started_at and catalog.BY_NAME[s.stage].expensive]
     without = [s for s in ran if s.id not in agreed]
     by = Counter(_who(row["decided_by"]) for row in decided if row["decision"] == "yes")
@@ -99,15 +99,15 @@ def _who(name: object) -> str:
 
 
 def _line(row: object) -> str:
-    held = dict(row)  # type: ignore[call-overload]
+    approval = dict(row)  # type: ignore[call-overload]
     try:
-        price = duration(float(json.loads(held["price"]).get("seconds", 0.0)))
+        price = duration(float(json.loads(approval["price"]).get("seconds", 0.0)))
     except (ValueError, TypeError):
         price = "no price"
-    arm = f" {held['arm']}" if held["stage"] == "evaluate" and held["arm"] else ""
-    reason = f": {clip(held['reason'], 100)}" if held["reason"] else ""
-    verb = "approved" if held["decision"] == "yes" else "refused"
+    arm = f" {approval['arm']}" if approval["stage"] == "evaluate" and approval["arm"] else ""
+    reason = f": {clip(approval['reason'], 100)}" if approval["reason"] else ""
+    verb = "approved" if approval["decision"] == "yes" else "refused"
     return (
-        f"  {held['stage']}{arm} ({held['step']} of {held['run']}) {verb} by {_who(held['decided_by'])} "
-        f"{day(held['decided_at'])} at about {price}{reason}"
+        f"  {approval['stage']}{arm} ({approval['step']} of {approval['run']}) {verb} by "
+        f"{_who(approval['decided_by'])} {day(approval['decided_at'])} at about {price}{reason}"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.driver.facts.answer import Answer, Asked, cite, clip, day, find, ordinary
+from tunesmith.agent.driver.facts.answer import Answer, Question, cite, clip, day, find, ordinary
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.questions import what_made
 from tunesmith.memory.records import DONE, Artifact, Run, Step
@@ -27,15 +27,15 @@ KINDS = (
 )
 
 
-def answer(asked: Asked) -> Answer:
+def answer(question: Question) -> Answer:
     """Artifacts of a run, of one kind where it was named. Raises NotFound where there is none."""
-    query, store = asked.query, asked.store
+    query, store = question.query, question.store
     kind = query.arm or query.text
-    run = _run_with(asked, kind)
+    run = _run_with(question, kind)
     made = store.artifacts(run.id, kind or None)
     if not made:
-        held = ", ".join(dict.fromkeys(a.kind for a in store.artifacts(run.id))) or "nothing yet"
-        raise NotFound(f"{run.id} has no {kind}; it has made: {held}.")
+        kinds = ", ".join(dict.fromkeys(a.kind for a in store.artifacts(run.id))) or "nothing yet"
+        raise NotFound(f"{run.id} has no {kind}; it has made: {kinds}.")
 
     def page() -> RenderableType:
         return render.rows_table(
@@ -45,7 +45,7 @@ def answer(asked: Asked) -> Answer:
         )
 
     if kind:
-        return Answer(tuple(_one(asked, made[-1])), page)
+        return Answer(tuple(_one(question, made[-1])), page)
     large = sorted({a.kind: a for a in made}.values(), key=lambda a: a.bytes, reverse=True)
     lines = [
         f"{run.id} ({clip(run.name, 30)}) has made {len(made)} artifacts, {size(sum(a.bytes for a in made))} in all:"
@@ -54,34 +54,34 @@ def answer(asked: Asked) -> Answer:
     return Answer(tuple(lines), page)
 
 
-def _run_with(asked: Asked, kind: str) -> Run:
-    if asked.query.run or asked.query.step:
-        return asked.run()
-    for run in [*([asked.current] if asked.current else []), *ordinary(asked.store)]:
-        if asked.store.artifacts(run.id, kind or None):
+def _run_with(question: Question, kind: str) -> Run:
+    if question.query.run or question.query.step:
+        return question.run()
+    for run in [*([question.current] if question.current else []), *ordinary(question.store)]:
+        if question.store.artifacts(run.id, kind or None):
             return run
-    return asked.run()
+    return question.run()
 
 
-def _one(asked: Asked, made: Artifact) -> list[str]:
-    store = asked.store
+def _one(question: Question, made: Artifact) -> list[str]:
+    store = question.store
     step = store.step(made.step)
     name = made.kind if made.kind in ("adapter", "dataset", "deployment", "suite") else f"{made.kind} model"
-    first = f"The {name} of {made.run} ({made.id}) is {size(made.bytes)}{_beside(asked, made)}."
+    first = f"The {name} of {made.run} ({made.id}) is {size(made.bytes)}{_beside(question, made)}."
     where = f"It lies in {made.path}."
     lineage = what_made(store, made.id)["lineage"]
     line = " ← ".join(f"{up['kind']} {up['artifact']} ({up['stage']} {up['step']})" for up in lineage[:6])
     by = f"{step.stage} ({cite(step)}) made it {day(step.finished_at)}; sha256 {made.sha256[:12]}."
-    told = [first, where, by, f"Made from: {line}." if line else "", _contents(made)]
+    lines = [first, where, by, f"Made from: {line}." if line else "", _contents(made)]
     digest = f"The sha256 of {name} {made.id} of {made.run} is {made.sha256}."
     order = {
         "key": [digest, where, by],
         "path": [where, first, by],
-        "lineage": [told[3], by, first],
+        "lineage": [lines[3], by, first],
         "when": [by, first, where],
     }
-    lead = [one for one in order.get(asked.query.aspect, []) if one]
-    return [*lead, *(one for one in told if one and one not in lead)]
+    lead = [one for one in order.get(question.query.aspect, []) if one]
+    return [*lead, *(one for one in lines if one and one not in lead)]
 
 
 def _contents(made: Artifact) -> str:
@@ -101,32 +101,34 @@ def _plain(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else clip(value, 60)
 
 
-def _beside(asked: Asked, made: Artifact) -> str:
+def _beside(question: Question, made: Artifact) -> str:
     """Its size beside that of what it was made from, where that tells something."""
     against = {"quantized": "merged", "merged": "base", "adapter": "base"}.get(made.kind)
-    other = asked.store.ancestor(made, against) if against else None
+    other = question.store.ancestor(made, against) if against else None
     if other is None or not other.bytes:
         return ""
     return f", {made.bytes / other.bytes:.0%} of the {other.kind} model's {size(other.bytes)}"
 
 
-def curve(asked: Asked) -> Answer:
+def curve(question: Question) -> Answer:
     """The losses of a training: first, last, lowest, before and after. Raises NotFound."""
-    run = find(asked.store, asked.query.run) if asked.query.run else asked.run(with_stage="train")
+    run = find(question.store, question.query.run) if question.query.run else question.run(with_stage="train")
     steps = [
-        step for step in asked.store.steps(run.id) if step.stage == "train" and asked.store.metrics(step.id, "loss")
+        step
+        for step in question.store.steps(run.id)
+        if step.stage == "train" and question.store.metrics(step.id, "loss")
     ]
     if not steps:
         raise NotFound(f"{run.id} has no training whose losses were kept.")
     done = [step for step in steps if step.status == DONE]
-    lines = curve_lines(asked, (done or steps)[-1])
-    leads = {"train_loss": "The training loss", "speed": "In "}.get(asked.query.field, "The validation")
+    lines = curve_lines(question, (done or steps)[-1])
+    leads = {"train_loss": "The training loss", "speed": "In "}.get(question.query.field, "The validation")
     return Answer(tuple(sorted(lines, key=lambda line: not line.startswith(leads))))
 
 
-def curve_lines(asked: Asked, step: Step) -> list[str]:
+def curve_lines(question: Question, step: Step) -> list[str]:
     """What the losses of one training were."""
-    losses, validation = asked.store.metrics(step.id, "loss"), asked.store.metrics(step.id, "validation_loss")
+    losses, validation = question.store.metrics(step.id, "loss"), question.store.metrics(step.id, "validation_loss")
     result = step.report
     before = result.get("validation_loss_before", validation[0][1] if validation else None)
     after = result.get("validation_loss", validation[-1][1] if validation else None)
@@ -147,12 +149,12 @@ def curve_lines(asked: Asked, step: Step) -> list[str]:
         lines.append(
             "Validation by optimiser step: " + ", ".join(f"{x:.0f}: {value:.3f}" for x, value in validation[-8:]) + "."
         )
-    told = [
+    settings = [
         f"{name.replace('_', ' ')} {_plain(result[name])}" for name in ("steps", "trained_tokens") if name in result
     ]
     if isinstance(result.get("tokens_per_second"), float):
-        told.append(f"{result['tokens_per_second']:.0f} tokens a second")
-    return [*lines, *([f"In {', '.join(told)} ({cite(step)})."] if told else [])]
+        settings.append(f"{result['tokens_per_second']:.0f} tokens a second")
+    return [*lines, *([f"In {', '.join(settings)} ({cite(step)})."] if settings else [])]
 
 
 def _spark(points: list[tuple[float, float]], width: int = 40) -> str:

@@ -12,7 +12,7 @@ from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver.facts import scores
-from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, listed, ordinary
+from tunesmith.agent.driver.facts.answer import Answer, Question, clip, listed, ordinary
 from tunesmith.agent.driver.facts.results import evaluated_run
 from tunesmith.agent.driver.understanding.words import vocabulary
 from tunesmith.memory.errors import BadInput, NotFound
@@ -24,28 +24,28 @@ _CHAIN = ("base", "prompted", "adapter", "merged", "quantized")
 _FEW, _SOME, _SHOWN = 2, 5, 9
 
 
-def answer(asked: Asked) -> Answer:
+def answer(question: Question) -> Answer:
     """The cases that a question is about. Raises NotFound where the arm was never measured."""
-    query = asked.query
-    run = evaluated_run(asked)
-    questions = asked_in(asked.store, run.id)
+    query = question.query
+    run = evaluated_run(question)
+    questions = asked_in(question.store, run.id)
     if query.aspect in ("count", "list") and not query.outcome and not query.text and not query.arm:
-        return _suite(asked, run, questions)
+        return _suite(question, run, questions)
     if query.text:
-        for one in [run] if query.run else [run, *(r for r in ordinary(asked.store) if r.id != run.id)]:
-            told = _told_of(asked, one)
+        for one in [run] if query.run else [run, *(r for r in ordinary(question.store) if r.id != run.id)]:
+            told = _told_of(question, one)
             if told is not None:
                 return told
         return Answer(
             (f"No case of {run.id} speaks of “{clip(query.text, 80)}”; “which cases failed” lists what there is.",)
         )
-    arm = query.arm or _last_arm(asked.store, run.id)
-    given = [one for one in scores.results(asked.store, run.id, arm) if query.block in ("", one.block)]
+    arm = query.arm or _last_arm(question.store, run.id)
+    given = [one for one in scores.results(question.store, run.id, arm) if query.block in ("", one.block)]
     if not given:
-        held = listed(list(dict.fromkeys(s.arm for s in scores.of_run(asked.store, run.id)))) or "none"
-        raise NotFound(f"{run.id} has no answers of the {arm} arm{_of(query.block)}; measured arms: {held}.")
+        arms = listed(list(dict.fromkeys(s.arm for s in scores.of_run(question.store, run.id)))) or "none"
+        raise NotFound(f"{run.id} has no answers of the {arm} arm{_of(query.block)}; measured arms: {arms}.")
     if query.outcome in ("lost", "gained", "flipped"):
-        return _flips(asked, run, arm, given, questions)
+        return _flips(question, run, arm, given, questions)
     if query.aspect == "list" and not query.outcome:
         passed = sum(one.passed is True for one in given)
         what = f"{query.block} cases" if query.block else "cases"
@@ -57,22 +57,22 @@ def answer(asked: Asked) -> Answer:
     return _listed(_headline(query.outcome, run, arm, query.block, chosen, given), chosen, questions)
 
 
-def _told_of(asked: Asked, run: Run) -> Answer | None:
+def _told_of(question: Question, run: Run) -> Answer | None:
     """What the arms of a run answered to the case that the words speak of; None where it was asked no such case."""
-    questions = asked_in(asked.store, run.id)
-    given = {one.case_id for arm in _CHAIN if asked.query.arm in ("", arm)
-             for one in scores.results(asked.store, run.id, arm)}  # fmt: skip
-    text = asked.query.text
+    questions = asked_in(question.store, run.id)
+    given = {one.case_id for arm in _CHAIN if question.query.arm in ("", arm)
+             for one in scores.results(question.store, run.id, arm)}  # fmt: skip
+    text = question.query.text
     by_id = sorted((case for case in given if case.lower() in text.lower()), key=len, reverse=True)
     named = by_id or [case for case in matching(text, questions) if case in given]
-    return _of_text(asked, run, named, questions) if named else None
+    return _of_text(question, run, named, questions) if named else None
 
 
-def _suite(asked: Asked, run: Run, questions: Mapping[str, str]) -> Answer:
+def _suite(question: Question, run: Run, questions: Mapping[str, str]) -> Answer:
     """How many cases of which block a run was measured on, and some of them."""
-    query = asked.query
-    arm = _last_arm(asked.store, run.id)
-    given = scores.results(asked.store, run.id, arm)
+    query = question.query
+    arm = _last_arm(question.store, run.id)
+    given = scores.results(question.store, run.id, arm)
     counts = Counter(one.block for one in given)
     told = ", ".join(f"{n} {block}" for block, n in counts.items())
     first = f"{run.id} is measured on {len(given)} cases: {told}."
@@ -83,7 +83,7 @@ def _suite(asked: Asked, run: Run, questions: Mapping[str, str]) -> Answer:
     if query.aspect == "list" or query.block:
         lines += [f"  {clip(one.case_id, 40)}{_said_as(questions.get(one.case_id, ''), 70)}" for one in chosen[:4]]
         lines += [f"{len(chosen) - 4} more; “show all” lists them with the answers."] if len(chosen) > 4 else []
-    if suites := asked.store.artifacts(run.id, "suite"):
+    if suites := question.store.artifacts(run.id, "suite"):
         lines.append(f"The suite ({suites[-1].id}) lies in {suites[-1].path}.")
     return Answer(tuple(lines), lambda: _page(chosen, questions), private=True, told=first)
 
@@ -125,8 +125,8 @@ def _listed(headline: str, chosen: Sequence[EvalResult], questions: Mapping[str,
     if len(chosen) > _SHOWN:
         lines.append(f"{len(chosen) - _SHOWN} more; “show all” lists every one.")
     lines += [more] if more else []
-    told = f"{headline} {listed([one.case_id for one in chosen], 12)}"
-    return Answer(tuple(lines), lambda: _page(chosen, questions), private=True, told=told)
+    opening = f"{headline} {listed([one.case_id for one in chosen], 12)}"
+    return Answer(tuple(lines), lambda: _page(chosen, questions), private=True, told=opening)
 
 
 def _case_lines(one: EvalResult, questions: Mapping[str, str], among: int) -> list[str]:
@@ -165,22 +165,22 @@ def _verdict(one: EvalResult) -> str:
     return "error" if one.passed is None else "pass" if one.passed else f"fail: {clip(_reason(one), 160)}"
 
 
-def _flips(asked: Asked, run: Run, arm: str, given: Sequence[EvalResult], questions: Mapping[str, str]) -> Answer:
+def _flips(question: Question, run: Run, arm: str, given: Sequence[EvalResult], questions: Mapping[str, str]) -> Answer:
     """What flipped between an arm and the one before it, lost cases first."""
-    query = asked.query
-    other = query.other_arm or _before(asked.store, run.id, arm, query.outcome)
-    before = {one.case_id: one for one in scores.results(asked.store, run.id, other)} if other else {}
+    query = question.query
+    other = query.other_arm or _before(question.store, run.id, arm, query.outcome)
+    before = {one.case_id: one for one in scores.results(question.store, run.id, other)} if other else {}
     pairs = [(before[one.case_id], one) for one in given if one.case_id in before]
     pairs = [(a, b) for a, b in pairs if a.passed is not None and b.passed is not None]
     if not pairs:
         raise NotFound(f"{run.id} has no two arms to hold against each other{_of(query.block)}; evaluate one first.")
     lost = [b for a, b in pairs if a.passed and not b.passed]
     gained = [b for a, b in pairs if b.passed and not a.passed]
-    n, kept = len(pairs), sum(bool(b.passed) for _, b in pairs)
+    n, passed = len(pairs), sum(bool(b.passed) for _, b in pairs)
     was = sum(bool(a.passed) for a, _ in pairs)
     what = f"{query.block} cases" if query.block else "cases"
     one = what.removesuffix("s")
-    score = f"{other} passes {was} of {n}, {arm} passes {kept} of {n}"
+    score = f"{other} passes {was} of {n}, {arm} passes {passed} of {n}"
     if query.outcome == "gained":
         first = f"{len(gained) or 'No'} {what} of {run.id} were gained from {other} to {arm}: {score}."
         return _listed(first, gained, questions, f"{len(lost)} were lost." if lost else "None was lost.")
@@ -203,9 +203,9 @@ def _before(store: Store, run: str, arm: str, outcome: str) -> str:
     return earlier[0] if outcome == "gained" else earlier[-1]
 
 
-def _of_text(asked: Asked, run: Run, named: Sequence[str], questions: Mapping[str, str]) -> Answer:
+def _of_text(question: Question, run: Run, named: Sequence[str], questions: Mapping[str, str]) -> Answer:
     """What the arms answered to the case that the words speak of: the named arm, else base and the newest."""
-    query, store = asked.query, asked.store
+    query, store = question.query, question.store
     arms = [query.arm] if query.arm else [arm for arm in _CHAIN if scores.step_of(store, run.id, arm)]
     case = named[0]
     if query.other_arm:
@@ -250,20 +250,21 @@ def _read(path: str) -> Mapping[str, str]:
 
 
 def _last_words(messages: Sequence[Mapping[str, object]]) -> str:
-    said = [str(message.get("content", "")) for message in messages if message.get("role") == "user"]
-    return said[-1].partition("ticket:")[2].strip() or said[-1] if said else ""
+    texts = [str(message.get("content", "")) for message in messages if message.get("role") == "user"]
+    return texts[-1].partition("ticket:")[2].strip() or texts[-1] if texts else ""
 
 
 def matching(words: str, questions: Mapping[str, str]) -> list[str]:
     """The cases that some words speak of, the likeliest first; none where nothing telling is shared."""
     wanted = set(_stems(words))
-    held = {case: Counter([*_stems(text), *_stems(case.replace("-", " "))]) for case, text in questions.items()}
+    by_case = {case: Counter([*_stems(text), *_stems(case.replace("-", " "))]) for case, text in questions.items()}
     if exact := [case for case in questions if case.lower() in words.lower()]:
         return sorted(exact, key=len, reverse=True)
-    documents = Counter(stem for stems in held.values() for stem in stems)
-    weight = {stem: math.log(1 + len(held) / documents[stem]) for stem in wanted if documents[stem]}
+    documents = Counter(stem for stems in by_case.values() for stem in stems)
+    weight = {stem: math.log(1 + len(by_case) / documents[stem]) for stem in wanted if documents[stem]}
     scored = [
-        (sum(weight[stem] for stem in wanted if stem in weight and stem in stems), case) for case, stems in held.items()
+        (sum(weight[stem] for stem in wanted if stem in weight and stem in stems), case)
+        for case, stems in by_case.items()
     ]
     best = sorted((one for one in scored if one[0] > 0), key=lambda one: (-one[0], one[1]))
     if not best or best[0][0] < 0.3 * sum(weight.values()) or best[0][0] < math.log(3):

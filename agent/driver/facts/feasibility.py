@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, listed
+from tunesmith.agent.driver.facts.answer import Answer, Question, clip, listed
 from tunesmith.memory.errors import NotFound
 from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.core.stage import GIB, Machine
@@ -55,14 +55,14 @@ class Room:
     free_bytes: int
 
 
-def answer(asked: Asked) -> Answer:
+def answer(question: Question) -> Answer:
     """The verdict first, then the sum and what else would do. Raises NotFound for a model that nobody knows."""
-    query = asked.query
-    machine = measure_machine(asked.store.home)
-    vllm = asked.ws.vllm
+    query = question.query
+    machine = measure_machine(question.store.home)
+    vllm = question.ws.vllm
     if not query.model:
-        run = asked.current
-        base = asked.store.artifacts(run.id, "base") if run else []
+        run = question.current
+        base = question.store.artifacts(run.id, "base") if run else []
         if query.aspect == "best" or not base:
             return _largest(machine, vllm, query.work, query.bits, query.card_gib)
         named = str(base[-1].meta.get("name", "the base"))
@@ -152,12 +152,12 @@ def _rooms(machine: Machine, card_gib: float) -> dict[str, Room]:
 def needs_of(model: NamedModel, *, on_card: bool) -> list[Need]:
     """What every kind of work needs of a model."""
     config, memory, parameters = model.config, "VRAM" if on_card else "RAM", model.parameters
-    found = []
+    needs = []
     for bits, rows in ((16, 1), (16, _BATCH), (4, 1), (4, _BATCH)):
         needed = train_memory_bytes(
             config, batch_size=rows, seq_len_tokens=_ROW_TOKENS, lora_rank=_RANK, load_in_4bit=bits == 4
         )
-        found.append(Need(_training(bits, rows), "train", bits, needed, memory))
+        needs.append(Need(_training(bits, rows), "train", bits, needed, memory))
     for bits, each in _BYTES_OF.items():
         served = server_memory(
             int(parameters * each),
@@ -165,16 +165,16 @@ def needs_of(model: NamedModel, *, on_card: bool) -> list[Need]:
             context_tokens=CONTEXT_TOKENS,
             sequences=SERVED_SEQUENCES,
         )
-        found.append(
+        needs.append(
             Need(f"serving at {bits} bits", "serve", bits, served.vram_bytes if on_card else served.ram_bytes, memory)
         )
-    found.append(Need("merging", "merge", 16, merge_memory_bytes(config, 2 * parameters), "RAM"))
-    found.append(Need("quantizing", "quantize", 16, quantize_memory_bytes(config, **_CALIBRATION), "RAM"))
+    needs.append(Need("merging", "merge", 16, merge_memory_bytes(config, 2 * parameters), "RAM"))
+    needs.append(Need("quantizing", "quantize", 16, quantize_memory_bytes(config, **_CALIBRATION), "RAM"))
     if on_card:
-        found.append(
+        needs.append(
             Need("quantizing", "quantize", 16, quantize_vram_bytes(config, batch_rows=8, seq_len_tokens=256), "VRAM")
         )
-    return found
+    return needs
 
 
 def _training(bits: int, rows: int) -> str:
@@ -293,7 +293,7 @@ def _all_works(model: NamedModel, needs: Sequence[Need], rooms: Mapping[str, Roo
     name = f"{_a(model)[0].upper()}{_a(model)[1:]}" if model.approximate else model.name
     good: list[str] = []
     bad: list[str] = []
-    told: list[str] = []
+    lines: list[str] = []
     for work in ("train", "serve", "merge", "quantize"):
         chosen = _chosen(needs, work, bits)
         met = [_fits(need, rooms) for need in chosen]
@@ -305,13 +305,13 @@ def _all_works(model: NamedModel, needs: Sequence[Need], rooms: Mapping[str, Roo
             if work == "quantize"
             else max(shown, key=lambda one: (one.bits, -one.bytes))
         )
-        told.append(
+        lines.append(
             f"  {_VERBS[work]}: {size(need.bytes)} of {need.memory} ({need.name}): {'fits' if fits else 'too much'}"
         )
     room = list(rooms.values())[-1]
     first = f"Yes, {name} fits for {listed(good)}" if good else f"No, {name} is too large here for {listed(bad)}"
     first += f", not for {listed(bad)}" if good and bad else ""
-    return [f"{first}; {room.name} has {size(room.free_bytes)} free of {size(room.total_bytes)}.", *told]
+    return [f"{first}; {room.name} has {size(room.free_bytes)} free of {size(room.total_bytes)}.", *lines]
 
 
 def _largest(machine: Machine, vllm: str | None, work: str, bits: int, card_gib: float) -> Answer:

@@ -18,10 +18,10 @@ from tunesmith.agent.driver.facts import (
     settings,
     steps,
 )
-from tunesmith.agent.driver.facts.answer import Answer, Asked
+from tunesmith.agent.driver.facts.answer import Answer, Question
 from tunesmith.agent.driver.understanding.query import Kind
 
-_BY_KIND: Mapping[Kind, Callable[[Asked], Answer]] = {
+_BY_KIND: Mapping[Kind, Callable[[Question], Answer]] = {
     "machine": machine.answer,
     "fits": feasibility.answer,
     "runs": runs.all_runs,
@@ -41,6 +41,6 @@ _BY_KIND: Mapping[Kind, Callable[[Asked], Answer]] = {
 }
 
 
-def answer(asked: Asked) -> Answer:
+def answer(question: Question) -> Answer:
     """Answer one question from the store. Raises BadInput or NotFound with what there is instead."""
-    return _BY_KIND[asked.query.kind](asked)
+    return _BY_KIND[question.query.kind](question)

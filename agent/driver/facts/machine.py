@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from tunesmith.agent.driver.facts.answer import Answer, Asked
+from tunesmith.agent.driver.facts.answer import Answer, Question
 from tunesmith.tools.core.format import size
 from tunesmith.tools.core.stage import Machine
 from tunesmith.tools.machine.gpus import left_out_gpus, serves_on_cpu
 from tunesmith.tools.machine.measure import measure_machine
 
 
-def answer(asked: Asked) -> Answer:
+def answer(question: Question) -> Answer:
     """What was asked of the machine first, the rest of it below."""
-    home = asked.store.home
+    home = question.store.home
     machine = measure_machine(home)
     facts = {
         "gpu": _gpu(machine),
@@ -19,10 +19,10 @@ def answer(asked: Asked) -> Answer:
         "disk": f"Disk: {size(machine.disk_free_bytes)} free where tunesmith keeps its models and runs ({home}).",
         "cpu": f"Processor: {machine.cpu}, {machine.cores} cores.",
     }
-    aspect = {"peak": "ram", "size": "disk", "": "gpu"}.get(asked.query.aspect, asked.query.aspect)
+    aspect = {"peak": "ram", "size": "disk", "": "gpu"}.get(question.query.aspect, question.query.aspect)
     first = [facts[aspect]] if aspect in facts else []
     lines = [*first, *(line for name, line in facts.items() if name != aspect)]
-    vllm = asked.ws.vllm
+    vllm = question.ws.vllm
     where = "the processor" if not machine.gpus or serves_on_cpu(vllm) else "the graphics card"
     lines.append(f"vLLM serves on {where} ({vllm})." if vllm else "No vLLM was found; `make setup` installs it.")
     return Answer(tuple([*lines, *left_out_gpus()][:6]))

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver.facts import scores, settings
-from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, counted, find, listed, ordinary
+from tunesmith.agent.driver.facts.answer import Answer, Question, clip, counted, find, listed, ordinary
 from tunesmith.agent.driver.facts.scores import Score
 from tunesmith.memory.errors import NotFound, TunesmithError
 from tunesmith.memory.records import DONE, Run
@@ -22,23 +22,23 @@ from tunesmith.tools.suites.case import BLOCKS
 _CHAIN = ("base", "prompted", "adapter", "merged", "quantized")
 
 
-def answer(asked: Asked) -> Answer:
+def answer(question: Question) -> Answer:
     """What passed, as far as arm and block were named. Raises NotFound where nothing was measured."""
     from tunesmith.agent.commands.summary import summarise, summary_view
 
-    store, query = asked.store, asked.query
-    run = evaluated_run(asked)
-    held = scores.of_run(store, run.id)
-    chosen = [s for s in held if query.arm in ("", s.arm) and query.block in ("", s.block)]
+    store, query = question.store, question.query
+    run = evaluated_run(question)
+    measured = scores.of_run(store, run.id)
+    chosen = [s for s in measured if query.arm in ("", s.arm) and query.block in ("", s.block)]
     if not chosen:
-        return _not_measured(run, held, query.arm, query.block)
+        return _not_measured(run, measured, query.arm, query.block)
 
     def page() -> RenderableType:
         return Group(summary_view(summarise(store, run.id)))
 
     name = f"{run.id} ({clip(run.name, 40)})"
     if query.arm and query.block:
-        return Answer(tuple(_one_score(store, run, chosen[0], held)), page)
+        return Answer(tuple(_one_score(store, run, chosen[0], measured)), page)
     lines = verdict_lines(store, run)[:1] if not query.arm and not query.block else []
     if query.arm:
         lines.append(
@@ -56,8 +56,8 @@ def answer(asked: Asked) -> Answer:
 
 def verdict_lines(store: Store, run: Run) -> list[str]:
     """Whether the target was learned, by the last arm and the one before it, and what became of the general block."""
-    held = scores.of_run(store, run.id)
-    target = [s for s in held if s.block == "target"]
+    measured = scores.of_run(store, run.id)
+    target = [s for s in measured if s.block == "target"]
     tuned = [s for s in target if s.arm in ("adapter", "merged", "quantized")]
     base = next((s for s in target if s.arm == "base"), None)
     if not target:
@@ -74,41 +74,41 @@ def verdict_lines(store: Store, run: Run) -> list[str]:
         f"{run.id} ({clip(run.name, 40)}): {word} than the base on its target: base "
         f"{base.told if base else '–'}, {passed} ({hop_})."
     )
-    general = [f"{s.arm} {s.passed} of {s.judged}" for s in held if s.block == "general"]
+    general = [f"{s.arm} {s.passed} of {s.judged}" for s in measured if s.block == "general"]
     claims = [
         str(step.report.get("claim_sentence", ""))
         for step in store.steps(run.id, status=DONE)
         if step.arm == tuned[-1].arm
     ]
-    said = [clip(f"The claim: {claims[-1]}", 260)] if claims and claims[-1] else []
-    return [first, *said, *([f"General block: {', '.join(general)}."] if general else [])]
+    claim = [clip(f"The claim: {claims[-1]}", 260)] if claims and claims[-1] else []
+    return [first, *claim, *([f"General block: {', '.join(general)}."] if general else [])]
 
 
-def evaluated_run(asked: Asked) -> Run:
+def evaluated_run(question: Question) -> Run:
     """The run that is meant: where none is named, the newest with measured answers. Raises NotFound."""
-    if asked.query.run or asked.query.step:
-        return asked.run()
-    runs = [*([asked.current] if asked.current else []), *ordinary(asked.store)]
+    if question.query.run or question.query.step:
+        return question.run()
+    runs = [*([question.current] if question.current else []), *ordinary(question.store)]
     tuned = "arm IN ('adapter', 'merged', 'quantized')"
-    for wanted in ["1"] if asked.query.arm == "base" else [tuned, "1"]:
+    for wanted in ["1"] if question.query.arm == "base" else [tuned, "1"]:
         for run in runs:
-            if asked.store.read(f"SELECT 1 FROM eval_results WHERE run = ? AND {wanted} LIMIT 1", run.id):
+            if question.store.read(f"SELECT 1 FROM eval_results WHERE run = ? AND {wanted} LIMIT 1", run.id):
                 return run
     raise NotFound("Nothing was measured yet: no run has a baseline or an evaluation.")
 
 
-def _not_measured(run: Run, held: Sequence[Score], arm: str, block: str) -> Answer:
-    arms = listed(list(dict.fromkeys(s.arm for s in held))) or "none"
-    blocks = listed(list(dict.fromkeys(s.block for s in held))) or "none"
+def _not_measured(run: Run, measured: Sequence[Score], arm: str, block: str) -> Answer:
+    arms = listed(list(dict.fromkeys(s.arm for s in measured))) or "none"
+    blocks = listed(list(dict.fromkeys(s.block for s in measured))) or "none"
     what = " ".join(
         part for part in (f"the {arm} arm" if arm else "", f"on the {block} block" if block else "") if part
     )
     return Answer((f"{run.id} has no results of {what or 'any arm'}; measured are: arms {arms}; blocks {blocks}.",))
 
 
-def _one_score(store: Store, run: Run, score: Score, held: Sequence[Score]) -> list[str]:
+def _one_score(store: Store, run: Run, score: Score, measured: Sequence[Score]) -> list[str]:
     lines = [f"{score.arm} passes {score.told} {score.block} cases in {run.id} ({score.step})."]
-    beside = [s for s in held if s.block == score.block and s.arm != score.arm]
+    beside = [s for s in measured if s.block == score.block and s.arm != score.arm]
     if beside:
         lines.append("Beside it: " + "; ".join(f"{s.arm} {s.told}" for s in beside) + ".")
     if score.arm != "base":
@@ -119,20 +119,20 @@ def _one_score(store: Store, run: Run, score: Score, held: Sequence[Score]) -> l
 def _against(store: Store, run: str, arm: str, block: str = "") -> str:
     """An arm against the base in a line; empty where they cannot be compared."""
     try:
-        found = compare_run(store, run, "base", arm)
+        compared = compare_run(store, run, "base", arm)
     except TunesmithError:
         return ""
-    return hop(found, block)
+    return hop(compared, block)
 
 
-def hop(found: Comparison, block: str = "") -> str:
+def hop(compared: Comparison, block: str = "") -> str:
     """A comparison in a sentence: what was gained and lost, whether chance explains it."""
-    a, b = found.arms
-    if not found.comparable:
-        return f"{a} → {b} are not comparable: {clip(found.refused or ', '.join(found.differs_in), 160)}"
+    a, b = compared.arms
+    if not compared.comparable:
+        return f"{a} → {b} are not comparable: {clip(compared.refused or ', '.join(compared.differs_in), 160)}"
     parts = [
         f"{name} {counts.verdict} ({counts.fail_to_pass} gained, {counts.pass_to_fail} lost{_p(counts.p_value)})"
-        for name, counts in found.blocks.items()
+        for name, counts in compared.blocks.items()
         if block in ("", name)
     ]
     return f"{a} → {b}: {'; '.join(parts)}." if parts else ""
@@ -142,14 +142,14 @@ def _p(p_value: float | None) -> str:
     return "" if p_value is None else ", p < 0.001" if p_value < 0.001 else f", p = {p_value:.2g}"
 
 
-def compare(asked: Asked) -> Answer:
+def compare(question: Question) -> Answer:
     """Two arms of a run, or two runs. Raises NotFound where there is nothing to compare with."""
-    query = asked.query
+    query = question.query
     if query.other_run:
-        one, two = find(asked.store, query.run), find(asked.store, query.other_run)
-        whole = _two_runs(asked.store, one, two)
+        one, two = find(question.store, query.run), find(question.store, query.other_run)
+        whole = _two_runs(question.store, one, two)
         if query.aspect == "duration":
-            return replace(whole, lines=(*_times(asked, (one, two)), *whole.lines[-1:]))
+            return replace(whole, lines=(*_times(question, (one, two)), *whole.lines[-1:]))
         if query.aspect == "changed":
             leading = [line.strip() for line in whole.lines if "they differ" in line] or [
                 "Their settings are the same."
@@ -157,24 +157,24 @@ def compare(asked: Asked) -> Answer:
             return replace(whole, lines=(f"{one.id} and {two.id}: {leading[0]}", *whole.lines[1:5]))
         return whole
     if query.arm and query.other_arm:
-        return _two_arms(asked, query.other_arm, query.arm)
+        return _two_arms(question, query.other_arm, query.arm)
     if query.arm:
-        return _two_arms(asked, "base" if query.arm != "base" else "adapter", query.arm)
-    if query.run and asked.current and asked.current.id != query.run:  # `compare it with r1`
-        return _two_runs(asked.store, asked.current, find(asked.store, query.run))
-    runs = ordinary(asked.store)
-    one = asked.run()
+        return _two_arms(question, "base" if query.arm != "base" else "adapter", query.arm)
+    if query.run and question.current and question.current.id != query.run:  # `compare it with r1`
+        return _two_runs(question.store, question.current, find(question.store, query.run))
+    runs = ordinary(question.store)
+    one = question.run()
     others = [run for run in runs if run.id != one.id]
     if not others:
         raise NotFound(f"There is no run beside {one.id} to compare with; its arms can be: “compare base and adapter”.")
-    return _two_runs(asked.store, others[0], one)
+    return _two_runs(question.store, others[0], one)
 
 
-def _times(asked: Asked, runs: Sequence[Run]) -> list[str]:
+def _times(question: Question, runs: Sequence[Run]) -> list[str]:
     """How long a stage took in each run, else the whole runs."""
-    stage = asked.query.stage
+    stage = question.query.stage
     took = {
-        run.id: sum(s.seconds or 0 for s in asked.store.steps(run.id, status=DONE) if stage in ("", s.stage))
+        run.id: sum(s.seconds or 0 for s in question.store.steps(run.id, status=DONE) if stage in ("", s.stage))
         for run in runs
     }
     longer = max(took, key=lambda run: took[run])
@@ -182,34 +182,34 @@ def _times(asked: Asked, runs: Sequence[Run]) -> list[str]:
     return [f"{longer} took longer: {each}{f' of {stage}' if stage else ' of work in all'}."]
 
 
-def _two_arms(asked: Asked, a: str, b: str) -> Answer:
+def _two_arms(question: Question, a: str, b: str) -> Answer:
     from tunesmith.agent.commands.render import comparison_table
 
-    store, query = asked.store, asked.query
-    run = evaluated_run(asked)
+    store, query = question.store, question.query
+    run = evaluated_run(question)
     a, b = sorted((a, b), key=_CHAIN.index)
     try:
-        found = compare_run(store, run.id, a, b)
+        compared = compare_run(store, run.id, a, b)
     except NotFound:
-        held = listed(list(dict.fromkeys(s.arm for s in scores.of_run(store, run.id)))) or "none"
-        raise NotFound(f"{run.id} cannot compare {a} with {b}: measured arms are {held}.") from None
+        arms = listed(list(dict.fromkeys(s.arm for s in scores.of_run(store, run.id)))) or "none"
+        raise NotFound(f"{run.id} cannot compare {a} with {b}: measured arms are {arms}.") from None
     lines = [f"{run.id} ({clip(run.name, 40)}), {a} → {b}:"]
-    if not found.comparable:
-        lines.append(f"not comparable: {clip(found.refused or ', '.join(found.differs_in), 200)}")
-    for block, counts in found.blocks.items():
+    if not compared.comparable:
+        lines.append(f"not comparable: {clip(compared.refused or ', '.join(compared.differs_in), 200)}")
+    for block, counts in compared.blocks.items():
         if query.block in ("", block):
             n, passed = counts.judged, counts.passed
             lines.append(
                 f"  {block}: {a} {passed[a]} of {n}, {b} {passed[b]} of {n}: {counts.verdict} "
                 f"({counts.fail_to_pass} gained, {counts.pass_to_fail} lost{_p(counts.p_value)})"
             )
-    lines += [_lost_cases(found, query.block)] if any(c.pass_to_fail for c in found.blocks.values()) else []
-    return Answer(tuple(line for line in lines if line), lambda: comparison_table(found))
+    lines += [_lost_cases(compared, query.block)] if any(c.pass_to_fail for c in compared.blocks.values()) else []
+    return Answer(tuple(line for line in lines if line), lambda: comparison_table(compared))
 
 
-def _lost_cases(found: Comparison, block: str) -> str:
-    lost = [flip.case_id for flip in found.flips_of("pass_to_fail") if block in ("", flip.block)]
-    gained = len(found.flips_of("fail_to_pass"))
+def _lost_cases(compared: Comparison, block: str) -> str:
+    lost = [flip.case_id for flip in compared.flips_of("pass_to_fail") if block in ("", flip.block)]
+    gained = len(compared.flips_of("fail_to_pass"))
     return f"Lost: {listed([clip(one, 40) for one in lost], 6)}; {counted(gained, 'case')} gained." if lost else ""
 
 
@@ -217,21 +217,21 @@ def _two_runs(store: Store, one: Run, two: Run) -> Answer:
     if one.id == two.id:
         raise NotFound(f"{one.id} and {two.id} are the same run; name two.")
     lines = [f"{one.id} ({clip(one.name, 30)}) and {two.id} ({clip(two.name, 30)}):"]
-    held = {run.id: scores.of_run(store, run.id) for run in (one, two)}
+    measured = {run.id: scores.of_run(store, run.id) for run in (one, two)}
     for block in BLOCKS:
-        told = []
+        sides = []
         for run in (one, two):
-            of_block = [s for s in held[run.id] if s.block == block]
-            told.append(
+            of_block = [s for s in measured[run.id] if s.block == block]
+            sides.append(
                 f"{run.id} " + (", ".join(f"{s.arm} {s.passed} of {s.judged}" for s in of_block) or "not measured")
             )
-        if any(s.block == block for run in (one, two) for s in held[run.id]):
-            lines.append(f"  {block}: {'; '.join(told)}")
+        if any(s.block == block for run in (one, two) for s in measured[run.id]):
+            lines.append(f"  {block}: {'; '.join(sides)}")
     seconds = {run.id: sum(step.seconds or 0 for step in store.steps(run.id)) for run in (one, two)}
     lines.append("  took " + ", ".join(f"{run} {duration(took)}" for run, took in seconds.items()))
     differing = settings.differing(store, one, two)
     if differing:
-        told = [f"{name} {a} / {b}" for name, (a, b) in differing.items()]
-        lines.append(f"  they differ in {len(differing)} settings: {clip('; '.join(told), 300)}")
+        named = [f"{name} {a} / {b}" for name, (a, b) in differing.items()]
+        lines.append(f"  they differ in {len(differing)} settings: {clip('; '.join(named), 300)}")
     rows = [[name, a, b] for name, (a, b) in differing.items()]
     return Answer(tuple(lines), lambda: render.rows_table(["setting", one.id, two.id], rows, exact=True))

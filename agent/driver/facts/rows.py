@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, counted
+from tunesmith.agent.driver.facts.answer import Answer, Question, clip, counted
 from tunesmith.agent.driver.facts.cases import matching
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, Run, Step, TrainingRow
@@ -16,36 +16,36 @@ from tunesmith.memory.records import DONE, Run, Step, TrainingRow
 _SHOWN = 4
 
 
-def answer(asked: Asked) -> Answer:
+def answer(question: Question) -> Answer:
     """The rows of a run, as far as verdict, origin, reason and text were named. Raises NotFound without any."""
-    query = asked.query
-    run = asked.run(with_stage="generate")
-    made = [step for step in asked.store.steps(run.id, status=DONE) if step.stage == "generate"]
+    query = question.query
+    run = question.run(with_stage="generate")
+    made = [step for step in question.store.steps(run.id, status=DONE) if step.stage == "generate"]
     if not made:
         raise NotFound(f"{run.id} has no training rows yet; “generate” makes them.")
-    rows = asked.store.rows(made[-1].id)
-    chosen = _chosen(asked, rows)
+    rows = question.store.rows(made[-1].id)
+    chosen = _chosen(question, rows)
     if query.aspect == "list" or query.text:
-        return _shown(asked, run, chosen)
+        return _shown(question, run, chosen)
 
     def page() -> RenderableType:
         return _page(chosen)
 
     if query.aspect == "why":
         return Answer(
-            (*_reasons(run, rows), *_samples(asked, chosen)), page, private=True, told=" ".join(_reasons(run, rows))
+            (*_reasons(run, rows), *_samples(question, chosen)), page, private=True, told=" ".join(_reasons(run, rows))
         )
-    return Answer(tuple(_counts(asked, run, rows, chosen)), page)
+    return Answer(tuple(_counts(question, run, rows, chosen)), page)
 
 
-def _chosen(asked: Asked, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
-    query = asked.query
-    found = [r for r in rows if query.verdict in ("", _verdict(r)) and query.origin in ("", r.origin)]
+def _chosen(question: Question, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
+    query = question.query
+    chosen = [r for r in rows if query.verdict in ("", _verdict(r)) and query.origin in ("", r.origin)]
     if query.field in ("train", "valid"):  # which part of the split
-        found = [r for r in found if r.split == query.field and r.kept]
+        chosen = [r for r in chosen if r.split == query.field and r.kept]
     if query.field not in ("", "train", "valid"):
-        found = [r for r in found if r.dropped and query.field in _kind(_reason(r))]
-    return found
+        chosen = [r for r in chosen if r.dropped and query.field in _kind(_reason(r))]
+    return chosen
 
 
 def _verdict(row: TrainingRow) -> str:
@@ -57,8 +57,8 @@ def _reason(row: TrainingRow) -> str:
     return str(row.verdict) if row.verdict else ""
 
 
-def _counts(asked: Asked, run: Run, rows: Sequence[TrainingRow], chosen: Sequence[TrainingRow]) -> list[str]:
-    query = asked.query
+def _counts(question: Question, run: Run, rows: Sequence[TrainingRow], chosen: Sequence[TrainingRow]) -> list[str]:
+    query = question.query
     by = Counter((r.origin, _verdict(r)) for r in rows)
     kept = [r for r in rows if r.kept]
     first = []
@@ -73,10 +73,10 @@ def _counts(asked: Asked, run: Run, rows: Sequence[TrainingRow], chosen: Sequenc
         verb = "was" if len(chosen) == 1 else "were"
         first = [f"In {run.id} {name} {verb} {became}, of {len(rows)} candidates."]
     origins = Counter(r.origin for r in rows)
-    told = ", ".join(f"{count} {origin}" for origin, count in origins.items())
+    sources = ", ".join(f"{count} {origin}" for origin, count in origins.items())
     lines = [
         *first,
-        f"{run.id} has {len(rows)} candidate rows ({told}); {len(kept)} were kept, "
+        f"{run.id} has {len(rows)} candidate rows ({sources}); {len(kept)} were kept, "
         f"{sum(r.dropped for r in rows)} dropped.",
     ]
     if kept:
@@ -85,7 +85,7 @@ def _counts(asked: Asked, run: Run, rows: Sequence[TrainingRow], chosen: Sequenc
         lines.append(f"Of the kept: {each}; {parts['train']} to train on, {parts['valid']} held out for validation.")
     if any(r.dropped for r in rows):
         lines += _reasons(run, rows)[:1]
-    judged = _critique(asked, run)
+    judged = _critique(question, run)
     if judged and isinstance(judged.result, dict) and "train_rows" in judged.result:
         lines.append(
             f"critique ({judged.id}) counts {judged.result['train_rows']} rows to train on, "
@@ -94,9 +94,9 @@ def _counts(asked: Asked, run: Run, rows: Sequence[TrainingRow], chosen: Sequenc
     return lines
 
 
-def _critique(asked: Asked, run: Run) -> Step | None:
-    found = [step for step in asked.store.steps(run.id, status=DONE) if step.stage == "critique"]
-    return found[-1] if found else None
+def _critique(question: Question, run: Run) -> Step | None:
+    critiques = [step for step in question.store.steps(run.id, status=DONE) if step.stage == "critique"]
+    return critiques[-1] if critiques else None
 
 
 def _kind(reason: str) -> str:
@@ -115,7 +115,7 @@ def _reasons(run: Run, rows: Sequence[TrainingRow]) -> list[str]:
     ]
 
 
-def _samples(asked: Asked, chosen: Sequence[TrainingRow]) -> list[str]:
+def _samples(question: Question, chosen: Sequence[TrainingRow]) -> list[str]:
     dropped = [row for row in chosen if row.dropped]
     one_of_each = list({_kind(_reason(row)): row for row in reversed(dropped)}.values())[:3]
     return [f"  {row.row_id}: “{clip(_said(row), 70)}”: {clip(_reason(row), 90)}" for row in one_of_each]
@@ -126,8 +126,8 @@ def _said(row: TrainingRow) -> str:
     return text.partition("ticket:")[2].strip() or text
 
 
-def _shown(asked: Asked, run: Run, chosen: Sequence[TrainingRow]) -> Answer:
-    query = asked.query
+def _shown(question: Question, run: Run, chosen: Sequence[TrainingRow]) -> Answer:
+    query = question.query
     if query.text:
         texts = {row.row_id: f"{_said(row)} {row.completion[0]['content']} {_reason(row)}" for row in chosen}
         if exact := [r for r in chosen if r.row_id == query.text]:

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver.facts import results, scores
-from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, counted, day, listed, ordinary
+from tunesmith.agent.driver.facts.answer import Answer, Question, clip, counted, day, listed, ordinary
 from tunesmith.memory.questions import show_run
 from tunesmith.memory.records import DECLINED, DONE, DRIVER_RUN, FAILED, STOPPED, Run, Step
 from tunesmith.memory.store import Store
@@ -15,15 +15,15 @@ from tunesmith.tools.core.format import duration
 _SHOWN = 5
 
 
-def all_runs(asked: Asked) -> Answer:
+def all_runs(question: Question) -> Answer:
     """How many runs there are, and the newest of them."""
-    store, aspect = asked.store, asked.query.aspect
+    store, aspect = question.store, question.query.aspect
     runs = ordinary(store)
     if not runs:
         return Answer(("There is no run yet; say what a model should learn, or “demo” for a first one.",))
     if aspect == "best":
         return _best(store, runs)
-    if asked.query.outcome == "failed":
+    if question.query.outcome == "failed":
         bad = [run for run in runs if run.status in (FAILED, STOPPED)]
         if not bad:
             return Answer(
@@ -59,44 +59,44 @@ def _line(store: Store, run: Run) -> str:
 
 
 def _target(store: Store, run: Run) -> str:
-    held = scores.of_run(store, run.id)
-    best = [score for score in held if score.block == "target" and score.arm != "base"]
+    measured = scores.of_run(store, run.id)
+    best = [score for score in measured if score.block == "target" and score.arm != "base"]
     return f"; target {best[-1].arm} {best[-1].told}" if best else ""
 
 
 def _best(store: Store, runs: list[Run]) -> Answer:
-    found = []
+    ranked = []
     for run in runs:
         targets = [s for s in scores.of_run(store, run.id) if s.block == "target" and s.arm != "base" and s.judged]
-        found += [(s.passed / s.judged, run, s) for s in targets]
-    if not found:
+        ranked += [(s.passed / s.judged, run, s) for s in targets]
+    if not ranked:
         return Answer(("No run has an evaluated model yet, so none can be called the best.",))
-    found.sort(key=lambda one: one[0], reverse=True)
-    _, run, score = found[0]
+    ranked.sort(key=lambda one: one[0], reverse=True)
+    _, run, score = ranked[0]
     lines = [f"{run.id} ({clip(run.name, 40)}): its {score.arm} model passes {score.told} target cases."]
-    lines += [f"  {other.id}, {s.arm}: {s.told}" for _, other, s in found[1:5]]
+    lines += [f"  {other.id}, {s.arm}: {s.told}" for _, other, s in ranked[1:5]]
     return Answer((*lines, "Runs of different behaviours have different suites, so their rates are not comparable."))
 
 
-def _steps_of(asked: Asked, run: Run, steps: list[Step], status: str) -> Answer:
+def _steps_of(question: Question, run: Run, steps: list[Step], status: str) -> Answer:
     """The steps of a run, or what of its plan is left."""
     planned = [str(spec.get("stage", "")) for spec in run.plan.get("steps", [])]
     done = [step.stage for step in steps if step.status == DONE]
     left = [stage for number, stage in enumerate(planned) if planned[: number + 1].count(stage) > done.count(stage)]
-    if asked.query.aspect == "remaining":
+    if question.query.aspect == "remaining":
         told = f"Of the plan of {run.id} is left: {listed(left, 12)}." if left else f"Nothing is left of {run.id}."
         return Answer((told, status))
     each = [f"{s.stage}{f' {s.arm}' if s.stage == 'evaluate' else ''} ({s.id}) {duration(s.seconds)}" for s in steps]
     first = f"{run.id} has {counted(len(steps), 'step')}, {len(done)} done: {listed(each, 20)}."
     rest = [f"Of its plan is left: {listed(left, 12)}."] if left else []
-    return Answer((first, *rest), lambda: render.run_table(show_run(asked.store, run.id)))
+    return Answer((first, *rest), lambda: render.run_table(show_run(question.store, run.id)))
 
 
-def one_run(asked: Asked) -> Answer:
+def one_run(question: Question) -> Answer:
     """How a run went: its verdict, its status, what passed."""
     from tunesmith.agent.commands.summary import summarise, summary_view
 
-    store, run = asked.store, asked.run()
+    store, run = question.store, question.run()
     steps = store.steps(run.id)
     done = [step for step in steps if step.status == DONE]
     took = duration(sum(step.seconds or 0.0 for step in steps))
@@ -105,24 +105,24 @@ def one_run(asked: Asked) -> Answer:
         f"{took} of work, begun {day(run.created_at)}"
     )
     lines = [f"{status}."]
-    if asked.query.aspect in ("list", "remaining"):
-        return _steps_of(asked, run, steps, f"{status}.")
-    if asked.query.aspect == "when":
+    if question.query.aspect in ("list", "remaining"):
+        return _steps_of(question, run, steps, f"{status}.")
+    if question.query.aspect == "when":
         ended = max((step.finished_at or 0.0 for step in steps), default=0.0)
         lines = [
             f"{run.id} ({clip(run.name, 40)}) was begun {day(run.created_at)}, its newest step ended "
             f"{day(ended or None)}.",
             *lines,
         ]
-    if run.goal and asked.query.aspect in ("", "list"):
+    if run.goal and question.query.aspect in ("", "list"):
         lines.append(f"Its goal: {clip(run.goal, 160)}")
     bad = [step for step in steps if step.status in (FAILED, STOPPED, DECLINED)]
-    if bad and asked.query.aspect in ("status", "why", ""):
+    if bad and question.query.aspect in ("status", "why", ""):
         lines += [
             f"{step.stage} ({step.id}) {step.status}: {clip(step.error or 'no reason recorded', 160)}"
             for step in bad[-2:]
         ]
-    if asked.query.aspect in ("", "status") and scores.of_run(store, run.id):
+    if question.query.aspect in ("", "status") and scores.of_run(store, run.id):
         lines = [*results.verdict_lines(store, run), *lines]
 
     def page() -> RenderableType:

@@ -61,15 +61,15 @@ def _reduced(given: list[EvalResult]) -> EvalResult:
 
 def of_run(store: Store, run: str) -> list[Score]:
     """Every score of a run, block by block in the order of the arms."""
-    found = []
-    held = {arm: results(store, run, arm) for arm in ARMS}
+    scores = []
+    answered = {arm: results(store, run, arm) for arm in ARMS}
     for block in BLOCKS:
-        for arm, given in held.items():
+        for arm, given in answered.items():
             of_block = [one for one in given if one.block == block]
             if of_block:
                 judged = [one for one in of_block if one.passed is not None]
                 passed = sum(bool(one.passed) for one in judged)
-                found.append(
+                scores.append(
                     Score(arm, block, step_of(store, run, arm), passed, len(judged), len(of_block) - len(judged))
                 )
-    return found
+    return scores

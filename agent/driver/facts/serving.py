@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.driver.facts.answer import Answer, Asked, clip, day
+from tunesmith.agent.driver.facts.answer import Answer, Question, clip, day
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.questions import what_made
 from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, Artifact, Step
 from tunesmith.tools.core.format import duration
 
 
-def served(asked: Asked) -> Answer:
+def served(question: Question) -> Answer:
     """What is deployed now, which run made it, and what was deployed before."""
     from tunesmith.agent.commands import served_models
 
-    store = asked.store
+    store = question.store
     deployed = [line for line in served_models.status(store) if line["role"] == "deployed"]
     rows = store.read("SELECT * FROM artifacts WHERE kind = 'deployment' ORDER BY created_at DESC, rowid DESC")
     past = [Artifact.of(row) for row in rows]
@@ -35,15 +35,15 @@ def served(asked: Asked) -> Answer:
     ]
     lines.append(f"Its key lies in {line['key_file']}.")
     if line["artifact"]:
-        lines.append(_from(asked, str(line["artifact"])))
+        lines.append(_from(question, str(line["artifact"])))
     if len(past) > 1:
         lines += [f"It was deployed {len(past)} times in all:", *history[:3]]
     return Answer(tuple(one for one in lines if one))
 
 
-def _from(asked: Asked, artifact: str) -> str:
+def _from(question: Question, artifact: str) -> str:
     try:
-        lineage = what_made(asked.store, artifact)["lineage"]
+        lineage = what_made(question.store, artifact)["lineage"]
     except NotFound:
         return ""
     return (
@@ -53,9 +53,9 @@ def _from(asked: Asked, artifact: str) -> str:
     )
 
 
-def jobs(asked: Asked) -> Answer:
+def jobs(question: Question) -> Answer:
     """What runs now with the time left, and what waits for a yes."""
-    store = asked.store
+    store = question.store
     running = store.steps(status=RUNNING)
     waiting = [step for status in (APPROVED, PLANNED) for step in store.steps(status=status)]
     lines = [_running(step) for step in running]
@@ -69,8 +69,8 @@ def jobs(asked: Asked) -> Answer:
         )
         lines = [f"Nothing is running{ended}."]
     if waiting:
-        told = ", ".join(f"{step.stage} ({step.id} of {step.run})" for step in waiting[-4:])
-        lines.append(f"{len(waiting)} wait{'s' if len(waiting) == 1 else ''} for a yes: {told}.")
+        names = ", ".join(f"{step.stage} ({step.id} of {step.run})" for step in waiting[-4:])
+        lines.append(f"{len(waiting)} wait{'s' if len(waiting) == 1 else ''} for a yes: {names}.")
     elif not running:
         lines.append("Nothing waits for a yes.")
     return Answer(tuple(lines))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.driver.facts.answer import Answer, Asked, cite, clip, find, listed, ordinary
+from tunesmith.agent.driver.facts.answer import Answer, Question, cite, clip, find, listed, ordinary
 from tunesmith.agent.driver.understanding.fields import known_fields
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.records import DONE, FAILED, RUNNING, STOPPED, Run, Step
@@ -18,14 +18,14 @@ from tunesmith.tools.pipeline import catalog
 _BEGUN = (DONE, RUNNING, FAILED, STOPPED)
 
 
-def answer(asked: Asked) -> Answer:
+def answer(question: Question) -> Answer:
     """A setting of a run, else of the newest run that has it. Raises NotFound."""
-    query = asked.query
+    query = question.query
     if not query.field:
-        return _all(asked)
-    runs = [find(asked.store, query.run)] if query.run else _newest_first(asked)
+        return _all(question)
+    runs = [find(question.store, query.run)] if query.run else _newest_first(question)
     for run in runs:
-        steps = [s for s in asked.store.steps(run.id) if query.field in s.request and query.stage in ("", s.stage)]
+        steps = [s for s in question.store.steps(run.id) if query.field in s.request and query.stage in ("", s.stage)]
         if query.field in ("model", "revision"):  # of the model that is taught, not of the one that writes or talks
             steps = [
                 s
@@ -35,13 +35,13 @@ def answer(asked: Asked) -> Answer:
         if not query.stage:  # a field that several stages have is asked of the training
             steps = [s for s in steps if s.stage == "train"] or steps
         if steps:
-            return _one(asked, run, _that_counts(steps))
+            return _one(question, run, _that_counts(steps))
     return _never(query.field, query.stage, runs[0].id if query.run and runs else "")
 
 
-def _newest_first(asked: Asked) -> list[Run]:
-    runs = ordinary(asked.store)
-    return [asked.current, *(run for run in runs if run.id != asked.current.id)] if asked.current else runs
+def _newest_first(question: Question) -> list[Run]:
+    runs = ordinary(question.store)
+    return [question.current, *(run for run in runs if run.id != question.current.id)] if question.current else runs
 
 
 def _never(field: str, stage: str, run: str) -> Answer:
@@ -54,23 +54,23 @@ def _never(field: str, stage: str, run: str) -> Answer:
     )
 
 
-def _one(asked: Asked, run: Run, step: Step) -> Answer:
-    field = asked.query.field
+def _one(question: Question, run: Run, step: Step) -> Answer:
+    field = question.query.field
     value, default = step.request[field], _default(step.stage, field)
     ran = "" if step.status in _BEGUN else " (proposed, never run)"
     lines = [f"{field} was {_plain(value)} in {step.stage} ({cite(step)}){ran}."]
-    lines.append(f"Why: {why(asked.store, run, step, field)}.")
-    if asked.query.text == "default":
+    lines.append(f"Why: {why(question.store, run, step, field)}.")
+    if question.query.text == "default":
         lines.insert(0, f"Left alone, {field} is {_usual(step.stage, field)} in {step.stage}.")
     elif value != default:
         lines.append(f"Left alone it would have been {_usual(step.stage, field)}.")
-    if resolved := _resolved(asked.store, step, field):
+    if resolved := _resolved(question.store, step, field):
         lines.insert(1, resolved)
     if meaning := _meaning(step.stage, field):
         lines.append(meaning)
-    lines += [_elsewhere(asked.store, run, step, field)]
-    if asked.draft:
-        planned = [s.fields[field] for s in asked.draft.steps if s.stage == step.stage and field in s.fields]
+    lines += [_elsewhere(question.store, run, step, field)]
+    if question.draft:
+        planned = [s.fields[field] for s in question.draft.steps if s.stage == step.stage and field in s.fields]
         lines += [f"In the plan that is proposed now it is {_plain(planned[0])}."] if planned else []
     return Answer(tuple(line for line in lines if line))
 
@@ -123,12 +123,12 @@ def _file_name(value: object) -> str:
 
 def _elsewhere(store: Store, run: Run, step: Step, field: str) -> str:
     """The same setting in other stages of the run and in other runs, in a line."""
-    told = []
+    others = []
     for other in ordinary(store)[:6]:
         steps = [s for s in store.steps(other.id) if field in s.request and s.stage == step.stage]
         if other.id != run.id and steps:
-            told.append(f"{_plain(_that_counts(steps).request[field])} in {other.id}")
-    return f"Elsewhere: {listed(told, 4)}." if told else ""
+            others.append(f"{_plain(_that_counts(steps).request[field])} in {other.id}")
+    return f"Elsewhere: {listed(others, 4)}." if others else ""
 
 
 def _that_counts(steps: Sequence[Step]) -> Step:
@@ -137,45 +137,47 @@ def _that_counts(steps: Sequence[Step]) -> Step:
     return next(iter([step for step in reversed(steps) if step.status == DONE] or begun[-1:] or steps[-1:]))
 
 
-def _all(asked: Asked) -> Answer:
+def _all(question: Question) -> Answer:
     """The settings of a stage, or of every stage of a run."""
-    query, run = asked.query, asked.run(with_stage=asked.query.stage)
-    held = values(asked.store, run)
+    query, run = question.query, question.run(with_stage=question.query.stage)
+    known = values(question.store, run)
     if query.stage:
-        held = {name: value for name, value in held.items() if name.split(".")[0].split()[0] == query.stage}
-    if not held:
+        known = {name: value for name, value in known.items() if name.split(".")[0].split()[0] == query.stage}
+    if not known:
         raise NotFound(f"{run.id} has no finished {query.stage or 'step'} whose settings could be told.")
-    rows = [[name, _plain(value)] for name, value in held.items()]
+    rows = [[name, _plain(value)] for name, value in known.items()]
 
     def page() -> RenderableType:
         return render.rows_table(["setting", run.id], rows, exact=True)
 
     if query.stage:
-        told = "; ".join(f"{name.partition('.')[2]} {_plain(value)}" for name, value in held.items())
-        return Answer((f"{query.stage} of {run.id} ran with: {clip(told, 600)}.",), page)
+        line = "; ".join(f"{name.partition('.')[2]} {_plain(value)}" for name, value in known.items())
+        return Answer((f"{query.stage} of {run.id} ran with: {clip(line, 600)}.",), page)
     chosen = [
-        name for name, value in held.items() if value != _default(name.split(".")[0].split()[0], name.partition(".")[2])
+        name
+        for name, value in known.items()
+        if value != _default(name.split(".")[0].split()[0], name.partition(".")[2])
     ]
-    told = "; ".join(f"{name} {_plain(held[name])}" for name in chosen)
-    return Answer((f"{run.id} differs from the defaults in {len(chosen)} settings: {clip(told, 600)}.",), page)
+    line = "; ".join(f"{name} {_plain(known[name])}" for name in chosen)
+    return Answer((f"{run.id} differs from the defaults in {len(chosen)} settings: {clip(line, 600)}.",), page)
 
 
 def values(store: Store, run: Run) -> dict[str, object]:
     """`stage.field` → value of the newest finished step of each stage."""
-    found: dict[str, object] = {}
+    settings: dict[str, object] = {}
     for step in store.steps(run.id, status=DONE):
         name = f"{step.stage} {step.arm}" if step.stage == "evaluate" else step.stage
-        found |= {f"{name}.{field}": value for field, value in step.request.items() if field not in ("run", "arm")}
-    return found
+        settings |= {f"{name}.{field}": value for field, value in step.request.items() if field not in ("run", "arm")}
+    return settings
 
 
 def differing(store: Store, one: Run, two: Run) -> dict[str, tuple[str, str]]:
     """The settings in which two runs differ, with both values."""
-    held = [values(store, run) for run in (one, two)]
+    known = [values(store, run) for run in (one, two)]
     return {
-        name: (_plain(held[0].get(name, "–")), _plain(held[1].get(name, "–")))
-        for name in dict.fromkeys([*held[0], *held[1]])
-        if held[0].get(name) != held[1].get(name)
+        name: (_plain(known[0].get(name, "–")), _plain(known[1].get(name, "–")))
+        for name in dict.fromkeys([*known[0], *known[1]])
+        if known[0].get(name) != known[1].get(name)
     }
 
 
@@ -197,13 +199,13 @@ def _edits_before(store: Store, step: Step) -> list[str]:
     """The edits that led to a step: each declined the plan before it, and the next one of its stage took its place."""
     asked = "SELECT reason FROM approvals WHERE step = ? AND decided_by = 'edit'"
     same_stage = [other.id for other in store.steps(step.run) if other.stage == step.stage]
-    found: list[str] = []
+    reasons: list[str] = []
     for before in reversed(same_stage[: same_stage.index(step.id)]):
         edits = [row["reason"] for row in store.read(asked, before)]
         if not edits:
             break
-        found += edits
-    return found
+        reasons += edits
+    return reasons
 
 
 def _planned(run: Run, stage: str, name: str) -> list[dict[str, object]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.driver.facts.answer import Answer, Asked, cite, clip, day, find, ordinary
+from tunesmith.agent.driver.facts.answer import Answer, Question, cite, clip, day, find, ordinary
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.questions import show_run
 from tunesmith.memory.records import DECLINED, DONE, FAILED, PLANNED, RUNNING, STOPPED, Run, Step
@@ -20,57 +20,57 @@ _LOG_LINES = 6
 _BEGUN = (DONE, RUNNING, FAILED, STOPPED)
 
 
-def answer(asked: Asked) -> Answer:
+def answer(question: Question) -> Answer:
     """A step, or what is asked of all steps of a run. Raises NotFound."""
-    query = asked.query
+    query = question.query
     if query.step:
-        return _one(asked, asked.store.step(query.step))
+        return _one(question, question.store.step(query.step))
     if query.aspect == "why" and not query.stage:
-        return _failures(asked)
+        return _failures(question)
     if query.stage:
-        step = _newest(asked)
-        return _one(asked, step) if step else _never(asked)
-    return _all_of_a_run(asked)
+        step = _newest(question)
+        return _one(question, step) if step else _never(question)
+    return _all_of_a_run(question)
 
 
-def _newest(asked: Asked) -> Step | None:
+def _newest(question: Question) -> Step | None:
     """The newest step of the stage in the run that is meant; one that is done before one that was only begun."""
-    query, store = asked.query, asked.store
-    runs = [find(store, query.run)] if query.run else ([asked.current] if asked.current else []) + ordinary(store)
+    query, store = question.query, question.store
+    runs = [find(store, query.run)] if query.run else ([question.current] if question.current else []) + ordinary(store)
     runs += [] if query.run else [run for run in store.runs() if run not in runs]
     for status in (
         ((FAILED, STOPPED, DECLINED), _BEGUN) if query.aspect == "why" else ((DONE,), _BEGUN, (PLANNED, DECLINED))
     ):
         for run in runs:
-            found = [
+            matching = [
                 step for step in store.steps(run.id)
                 if step.stage == query.stage and step.status in status and query.arm in ("", step.arm)
             ]  # fmt: skip
-            if found:
-                return found[-1]
+            if matching:
+                return matching[-1]
     return None
 
 
-def _never(asked: Asked) -> Answer:
-    query = asked.query
+def _never(question: Question) -> Answer:
+    query = question.query
     which = f"{query.stage} of the {query.arm} arm" if query.arm and query.stage == "evaluate" else query.stage
     if query.arm and query.stage != "evaluate":
-        return answer(Asked(query.model_copy(update={"arm": ""}), asked.ws, asked.current))
-    where = f" in {asked.run().id}" if query.run else ""
+        return answer(Question(query.model_copy(update={"arm": ""}), question.ws, question.current))
+    where = f" in {question.run().id}" if query.run else ""
     return Answer((f"There is no {which} step{where} yet, so there is nothing to tell of it.",))
 
 
-def _one(asked: Asked, step: Step) -> Answer:
-    aspect = asked.query.aspect
+def _one(question: Question, step: Step) -> Answer:
+    aspect = question.query.aspect
     if aspect == "log":
-        return _log(asked.store, step)
+        return _log(question.store, step)
     lines = _lead(step, aspect)
-    field, result = asked.query.field, step.result or {}
+    field, result = question.query.field, step.result or {}
     if field in result:
         lines.insert(0, f"{field.replace('_', ' ')} of {_name(step)}: {_plain(field, result[field])} ({cite(step)}).")
     if step.error:
         lines.append(f"Why: {clip(step.error, 400)}")
-        lines += _log_end(asked.store, step, 2) if aspect == "why" else []
+        lines += _log_end(question.store, step, 2) if aspect == "why" else []
     elif aspect == "why" and step.status == DONE:
         lines.append("It did not fail.")
     told = (
@@ -80,7 +80,7 @@ def _one(asked: Asked, step: Step) -> Answer:
         _settings(step),
     )
     lines += [line for line in told if line and line not in lines]
-    return Answer(tuple(lines[:6]), lambda: render.run_table(show_run(asked.store, step.run)))
+    return Answer(tuple(lines[:6]), lambda: render.run_table(show_run(question.store, step.run)))
 
 
 def _name(step: Step) -> str:
@@ -94,8 +94,8 @@ def _lead(step: Step, aspect: str) -> list[str]:
         share = f", {step.done / step.total:.0%} done" if step.total else ""
         return [f"{_name(step)} {where} is running{share}; it was begun {day(step.started_at)}."]
     if step.status in (PLANNED, DECLINED):
-        told = "waits for a yes" if step.status == PLANNED else "was declined"
-        return [f"{_name(step)} {where} {told} and never ran; estimated {duration(step.estimated_seconds)}."]
+        state = "waits for a yes" if step.status == PLANNED else "was declined"
+        return [f"{_name(step)} {where} {state} and never ran; estimated {duration(step.estimated_seconds)}."]
     if aspect in ("peak", "ram"):
         return [_memory(step)[:-1] + f" in {_name(step)} {where}."]
     if aspect == "when":
@@ -147,16 +147,16 @@ _TOLD: dict[str, tuple[str, ...]] = {
 
 def _outcome(step: Step) -> str:
     result = step.report
-    found = []
+    parts = []
     for name in _TOLD.get(step.stage, ()):
         if result.get(name) not in (None, ""):
-            found.append(f"{name.replace('_', ' ').removesuffix(' bytes')} {_plain(name, result[name])}")
+            parts.append(f"{name.replace('_', ' ').removesuffix(' bytes')} {_plain(name, result[name])}")
     if step.stage == "preflight" and isinstance(checks := result.get("checks"), list):
         passed = sum(bool(check.get("passed")) for check in checks)
-        found.append(f"{passed} of {len(checks)} checks passed")
+        parts.append(f"{passed} of {len(checks)} checks passed")
     if isinstance(blocks := result.get("blocks"), dict):
-        found += [f"{block} {counts['passed']} of {counts['cases']}" for block, counts in blocks.items()]
-    return f"Result: {', '.join(found)}." if found else ""
+        parts += [f"{block} {counts['passed']} of {counts['cases']}" for block, counts in blocks.items()]
+    return f"Result: {', '.join(parts)}." if parts else ""
 
 
 def _plain(name: str, value: object) -> str:
@@ -198,17 +198,17 @@ def _log(store: Store, step: Step) -> Answer:
     )
 
 
-def _failures(asked: Asked) -> Answer:
+def _failures(question: Question) -> Answer:
     """What failed or stopped, the newest first: in the run that is named, else in all."""
-    store, query = asked.store, asked.query
+    store, query = question.store, question.query
     runs = [find(store, query.run)] if query.run else store.runs()
     ended = [step for run in runs for step in reversed(store.steps(run.id)) if step.status in (FAILED, STOPPED)]
     if not ended:
         where = f"In {runs[0].id} ({clip(runs[0].name, 40)})" if query.run else "In all runs"
-        told = [f"{where} no step failed or was stopped."]
+        lines = [f"{where} no step failed or was stopped."]
         if query.run:
-            told.append(_status_line(store, runs[0]))
-        return Answer(tuple(told))
+            lines.append(_status_line(store, runs[0]))
+        return Answer(tuple(lines))
     lines = [f"{_name(s)} ({cite(s)}) {s.status} after {duration(s.seconds)}: "
 f"{clip(s.error or 'no reason', 300)}"
              for s in ended[:4]]  # fmt: skip
@@ -227,10 +227,10 @@ def _status_line(store: Store, run: Run) -> str:
     return f"{run.id} is {run.status}: {done} of {len(steps)} steps done{refused}, {took} of work in all."
 
 
-def _all_of_a_run(asked: Asked) -> Answer:
+def _all_of_a_run(question: Question) -> Answer:
     """Which step took longest or most memory, how good the estimates were, the sum."""
-    store, aspect = asked.store, asked.query.aspect
-    run = asked.run()
+    store, aspect = question.store, question.query.aspect
+    run = question.run()
     steps = [step for step in store.steps(run.id) if step.seconds is not None]
     if not steps:
         raise NotFound(f"{run.id} has no finished step yet.")

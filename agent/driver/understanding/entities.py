@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tunesmith.agent.driver.argument_grounding import runs_said
+from tunesmith.agent.driver.argument_grounding import runs_named
 from tunesmith.agent.driver.understanding.fields import fields_named
 from tunesmith.agent.driver.understanding.query import Arm, Block, Outcome
 from tunesmith.agent.driver.understanding.words import readable
@@ -194,10 +194,10 @@ def _named_runs_out(text: str, runs: Sequence[Run]) -> str:
 
 
 def _in_order(text: str, patterns: dict[K, str]) -> tuple[K, ...]:
-    found = [
+    matches = [
         (match.start(), name) for name, pattern in patterns.items() for match in [re.search(pattern, text)] if match
     ]
-    return tuple(name for _, name in sorted(found))
+    return tuple(name for _, name in sorted(matches))
 
 
 def _arms(text: str) -> tuple[Arm, ...]:
@@ -208,18 +208,18 @@ def _arms(text: str) -> tuple[Arm, ...]:
 def _runs(text: str, runs: Sequence[Run]) -> tuple[str, ...]:
     """Runs by id, by time, by `last` and the like, by name and by a word of their name."""
     ordinary = [run for run in runs if run.name != DRIVER_RUN]
-    said = runs_said(text, [run.name for run in ordinary])
-    found = [_named(one, ordinary) for one in said]
-    if not found and ordinary:
-        found = _by_words(text, ordinary)
-    return tuple(dict.fromkeys(found))
+    spoken = runs_named(text, [run.name for run in ordinary])
+    named = [_named(one, ordinary) for one in spoken]
+    if not named and ordinary:
+        named = _by_words(text, ordinary)
+    return tuple(dict.fromkeys(named))
 
 
-def _named(said: str, runs: Sequence[Run]) -> str:
+def _named(name: str, runs: Sequence[Run]) -> str:
     """The id of a run that was named by its name, or by a time in which it was begun; else as it was said."""
-    if window := _window(said):
-        return next((run.id for run in runs if window[0] <= run.created_at < window[1]), said)
-    return next((run.id for run in runs if run.name.lower() == said.lower()), said)
+    if window := _window(name):
+        return next((run.id for run in runs if window[0] <= run.created_at < window[1]), name)
+    return next((run.id for run in runs if run.name.lower() == name.lower()), name)
 
 
 def _window(text: str) -> tuple[float, float] | None:
@@ -244,13 +244,13 @@ _COMMON = frozenset(
 
 
 def _by_words(text: str, runs: Sequence[Run]) -> list[str]:
-    found: list[tuple[int, str]] = []
+    places: list[tuple[int, str]] = []
     if match := re.search(rf"\b(?:{_LAST}) (?:\w+ )?run\b", text):
-        found.append((match.start(), runs[0].id))
+        places.append((match.start(), runs[0].id))
     if (match := _BEFORE_LAST.search(text)) and len(runs) > 1:
-        found.append((match.start(), runs[1].id))
+        places.append((match.start(), runs[1].id))
     if match := re.search(r"\b(?:first|oldest|very first) run\b", text):
-        found.append((match.start(), runs[-1].id))
+        places.append((match.start(), runs[-1].id))
     words: dict[str, list[str]] = {}
     for run in runs:
         for word in set(re.findall(r"[a-z]{4,}", run.name.lower())) - _COMMON:
@@ -263,27 +263,27 @@ def _by_words(text: str, runs: Sequence[Run]) -> list[str]:
                 text,
             )
         ):
-            found.append((match.start(), ids[0]))
-    return [run for _, run in sorted(found)]
+            places.append((match.start(), ids[0]))
+    return [run for _, run in sorted(places)]
 
 
-def model_named(said: str) -> str:
+def model_named(text: str) -> str:
     """A model that is named by a hub id, a family, or a number of parameters; empty: none."""
-    if match := _MODEL_NAME.search(said):
+    if match := _MODEL_NAME.search(text):
         name = match[0].strip(" .,?!-")
         if re.search(r"\d", name) or "/" in name:
-            return _with_size(name, said)
-    if match := _PARAMETERS.search(said):
+            return _with_size(name, text)
+    if match := _PARAMETERS.search(text):
         number = _SPELT_SIZES.get(match[1].lower(), match[1])
         return f"{number}{'m' if match[2].lower().startswith('m') else 'b'}"
-    return match[0].strip(" .,?!-") if (match := _MODEL_NAME.search(said)) else ""
+    return match[0].strip(" .,?!-") if (match := _MODEL_NAME.search(text)) else ""
 
 
-def _with_size(name: str, said: str) -> str:
+def _with_size(name: str, text: str) -> str:
     """A family's name with the size that stands apart from it: `qwen3 in its 8b version`."""
     if "/" in name or re.search(r"\d+(?:\.\d+)?\s?[bm]\b", name, re.IGNORECASE):
         return name
-    size = _PARAMETERS.search(said)
+    size = _PARAMETERS.search(text)
     return f"{name}-{size[1]}{size[2][0]}" if size else name
 
 

@@ -62,12 +62,12 @@ _EVERYDAY = frozenset({"model", "arm", "role", "keep", "behaviour", "judge", "fr
 @cache
 def known_fields() -> dict[str, tuple[str, ...]]:
     """Field → the stages whose request has it, in the order of the stages; `run` is no setting."""
-    found: dict[str, list[str]] = {}
+    by_name: dict[str, list[str]] = {}
     for entry in catalog.STAGES:
         for name in entry.load().request.model_fields:
             if name != "run":
-                found.setdefault(name, []).append(entry.name)
-    return {name: tuple(stages) for name, stages in found.items()}
+                by_name.setdefault(name, []).append(entry.name)
+    return {name: tuple(stages) for name, stages in by_name.items()}
 
 
 _FIGURES: dict[str, str] = {
@@ -110,14 +110,14 @@ def pattern_of(field: str) -> re.Pattern[str]:
 
 def fields_named(text: str) -> tuple[str, ...]:
     """The fields that a readable sentence names, the longest name at a place first, in order."""
-    found = [
+    matches = [
         (match.start(), -(match.end() - match.start()), name, match.end())
         for name in known_fields()
         for match in pattern_of(name).finditer(text)
     ]
     taken: list[tuple[int, str]] = []
     end = -1
-    for start, _, name, stop in sorted(found):
+    for start, _, name, stop in sorted(matches):
         if start >= end:
             taken.append((start, name))
             end = stop

@@ -184,11 +184,11 @@ def _is_question(s: Sentence, text: str) -> bool:
 
 
 def _stage(text: str) -> str:
-    found = [
+    matches = [
         (match.start(), stage) for stage, pattern in _VERBS for match in [re.match(rf"(?:{pattern})", text)] if match
     ]
-    if found:
-        return found[0][1]
+    if matches:
+        return matches[0][1]
     later = [
         stage
         for stage, pattern in _VERBS

@@ -39,4 +39,4 @@ _READERS: tuple[Callable[[Sentence], Query | None], ...] = (
 
 def query_of(s: Sentence) -> Query | None:
     """The question that a sentence asks, as far as code can tell."""
-    return next((found for reader in _READERS if (found := reader(s)) is not None), None)
+    return next((query for reader in _READERS if (query := reader(s)) is not None), None)

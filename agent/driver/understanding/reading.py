@@ -18,5 +18,5 @@ def query(kind: str, s: Sentence, **more: object) -> Query:
 
 def quoted(text: str) -> str:
     """The words between quotation marks; empty where none are."""
-    found = re.search(r"[\"“”«»]([^\"“”«»]{3,})[\"“”«»]|(?:^|\s)'([^']{4,})'(?=\s|$|[?.,])", text)
-    return (found[1] or found[2]).strip() if found else ""
+    match = re.search(r"[\"“”«»]([^\"“”«»]{3,})[\"“”«»]|(?:^|\s)'([^']{4,})'(?=\s|$|[?.,])", text)
+    return (match[1] or match[2]).strip() if match else ""

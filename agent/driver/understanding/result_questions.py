@@ -209,7 +209,7 @@ def _other_arm(s: Sentence) -> str:
 
 def _text_asked(s: Sentence) -> str:
     """What a case is to speak of, where it is described rather than named."""
-    found = re.search(
+    match = re.search(
         r"\b(?:to|about|with|for|when|if|on|regarding|concerning|asked)\s+(?:the (?:one|case|question|"
         r"ticket|user|person|prompt|message|request|customer)s?\b[\s,]*(?:who|that|which|with|about|of|"
         r"where|when)?|"
@@ -217,15 +217,15 @@ def _text_asked(s: Sentence) -> str:
         r"asked|it is asked|you ask)\s*(?P<rest>.{4,})",
         s.text,
     )
-    if found is None:
-        found = re.search(
+    if match is None:
+        match = re.search(
             r"(?:answers?|say|says|said|reply|replies|replied|respond|responds?|react|output)\w* (?:to|"
             r"when|about|on|for|if) (?P<rest>(?!r\d|the (?:target|general|tools|adversarial) ).{6,})",
             s.text,
         )
-    if found is None:
+    if match is None:
         return ""
-    rest = re.sub(r"\b(?:in|of|on|for) (?:run )?r\d+\b|\bin the (?:\w+ )?run\b", " ", found["rest"]).strip(" ?.!")
+    rest = re.sub(r"\b(?:in|of|on|for) (?:run )?r\d+\b|\bin the (?:\w+ )?run\b", " ", match["rest"]).strip(" ?.!")
     if re.fullmatch(
         r"(?:it|that|this|them|those|these|the )?\s*(?:failed|wrong|lost|target|general|tools?|"
         r"adversarial|base|adapter|merged|quantized|cases?|questions?|ones?|block|run|model|\s)+",
@@ -236,14 +236,14 @@ def _text_asked(s: Sentence) -> str:
 
 
 def _case_id(text: str) -> str:
-    found = re.search(
+    match = re.search(
         r"\b((?:starter|general|target|tools?|hard|case|adversarial)-[a-z0-9-]+|"
         r"[a-z]+-[a-z]+-[a-z0-9]+(?:-[a-z0-9]+)*|c\d+)\b",
         text,
     )
     return (
-        found[1]
-        if found and not re.match(r"fine-|base-|over-|commit-line|ticket-triage|by-the|up-to|pre-", found[1])
+        match[1]
+        if match and not re.match(r"fine-|base-|over-|commit-line|ticket-triage|by-the|up-to|pre-", match[1])
         else ""
     )
 

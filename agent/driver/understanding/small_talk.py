@@ -40,9 +40,9 @@ class _Talk:
 
 @cache
 def _page() -> tuple[tuple[_Talk, ...], tuple[_Talk, ...]]:
-    held = yaml.safe_load((files("tunesmith.prompts") / "glossary.yaml").read_text())
-    talk = tuple(_Talk(re.compile(entry["words"]), entry["says"]) for entry in held["small_talk"])
-    terms = tuple(_Talk(re.compile(words), says) for words, says in held["terms"].values())
+    page = yaml.safe_load((files("tunesmith.prompts") / "glossary.yaml").read_text())
+    talk = tuple(_Talk(re.compile(entry["words"]), entry["says"]) for entry in page["small_talk"])
+    terms = tuple(_Talk(re.compile(words), says) for words, says in page["terms"].values())
     return talk, terms
 
 
@@ -69,16 +69,16 @@ def term(s: Sentence) -> str:
     rest = s.text[asks.end() :]
     if len(rest.split()) > 14:
         return ""
-    found = [
+    matches = [
         (match.start(), -len(match[0]), one.says) for one in _page()[1] for match in [one.words.search(rest)] if match
     ]
-    if not found:
+    if not matches:
         return ""
-    found.sort()
+    matches.sort()
     two = bool(re.search(r"difference|between|\bvs\b|\band\b", s.text))
     chosen: list[str] = []
     end = -1
-    for start, length, says in found:
+    for start, length, says in matches:
         if start >= end:
             chosen.append(says)
             end = start - length

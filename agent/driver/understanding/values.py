@@ -13,7 +13,7 @@ from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from tunesmith.agent.driver.number_words import SPELT, value_of
+from tunesmith.agent.driver.number_words import NUMBER_WORD, value_of
 from tunesmith.agent.driver.understanding.fields import known_fields, pattern_of
 from tunesmith.tools.pipeline import catalog
 
@@ -22,7 +22,7 @@ _DIGITS = r"\d[\d,]*(?:\.\d+)?(?:e[-−+]?\d+)?|\.\d+"
 _NUMBER = re.compile(
     rf"(?<![\w.])(?P<digits>(?:(?<=[\s=:])[-−](?=[\d.]))?(?:{_DIGITS}))\s*(?P<unit>k|m|%|thousand|million|"
     rf"percent)?(?![a-z])(?P<half>\s+and a half)?|"
-    rf"(?P<spelt>{SPELT.pattern.replace('?P<half>', '')})",
+    rf"(?P<word>{NUMBER_WORD.pattern.replace('?P<half>', '')})",
     re.IGNORECASE,
 )
 _FACTOR = {"k": 1e3, "m": 1e6, "%": 0.01, "thousand": 1e3, "million": 1e6, "percent": 0.01}
@@ -63,11 +63,11 @@ def values_named(text: str, stages: Sequence[str], said: str = "") -> dict[str, 
     `not rank 8 but rank 16`, gets the last one.
     """
     fields = {name: info for stage in stages for name, info in _fields(stage).items()}
-    found: dict[str, Value] = dict(_pairs(said or text, fields))
+    values: dict[str, Value] = dict(_pairs(said or text, fields))
     for name, info in fields.items():
-        if name not in found and (value := _value(text, said or text, name, info)) is not None:
-            found[name] = value
-    return found
+        if name not in values and (value := _value(text, said or text, name, info)) is not None:
+            values[name] = value
+    return values
 
 
 @cache
@@ -77,13 +77,13 @@ def _fields(stage: str) -> Mapping[str, FieldInfo]:
 
 def _pairs(said: str, fields: Mapping[str, FieldInfo]) -> list[tuple[str, Value]]:
     """`field=value` as it is written, and by a field's synonym."""
-    found: list[tuple[str, Value]] = []
+    pairs: list[tuple[str, Value]] = []
     for name, value in _PAIR.findall(said):
         own = name.replace("-", "_").lower()
         field = own if own in fields else next((f for f in fields if pattern_of(f).fullmatch(name.lower())), "")
         if field:
-            found.append((field, _as_typed(value.strip("\"'"), fields[field])))
-    return found
+            pairs.append((field, _as_typed(value.strip("\"'"), fields[field])))
+    return pairs
 
 
 def _as_typed(value: str, info: FieldInfo) -> Value:
@@ -117,8 +117,8 @@ def _value(text: str, said: str, name: str, info: FieldInfo) -> Value:
     if kind == "choice":
         return _choice(text, name, info)
     if name == "keep":
-        kept = [layer for layer in ("down_proj", "o_proj") if re.search(layer.replace("_", "[ _]?"), text)]
-        return kept or None
+        layers = [layer for layer in ("down_proj", "o_proj") if re.search(layer.replace("_", "[ _]?"), text)]
+        return layers or None
     if name == "system_prompt" and re.search(r"(?:system )?prompt", text):
         quoted = re.search(r"[\"“]([^\"”]{4,})[\"”]", said)
         return quoted[1] if quoted else None
@@ -130,10 +130,10 @@ def _choice(text: str, name: str, info: FieldInfo) -> Value:
     if name == "arm":
         from tunesmith.agent.driver.understanding.entities import ARMS
 
-        found = [
+        matches = [
             (m.start(), arm) for arm, pattern in ARMS.items() if arm in options for m in [re.search(pattern, text)] if m
         ]
-        return min(found)[1] if found else None
+        return min(matches)[1] if matches else None
     if name == "writer":
         return (
             "teacher"
@@ -154,21 +154,21 @@ def _choice(text: str, name: str, info: FieldInfo) -> Value:
 def _number_of(text: str, name: str, info: FieldInfo) -> Value:
     """The number that stands beside a field's name; of two the last, which corrects the first."""
     spans = [match.span() for match in pattern_of(name).finditer(text)]
-    found: list[tuple[int, float]] = []
+    candidates: list[tuple[int, float]] = []
     all_numbers = numbers_in(text)
     for value, start, end in all_numbers:
         if _REJECTED.match(text, end):  # `rank 8 was too low, take 16`
             instead = [later for later, at, _ in all_numbers if at > end]
             if instead and any(right <= start and _JOIN.fullmatch(text[right:start]) for _, right in spans):
-                found.append((end, instead[0]))
+                candidates.append((end, instead[0]))
             continue
         for left, right in spans:
             after, before = text[right:start], text[end:left]
             if (right <= start and _JOIN.fullmatch(after)) or (
                 end <= left and _BEFORE.fullmatch(before) and not _belongs_elsewhere(text, name, start)
             ):
-                found.append((start, value))
-    return _fitting(found[-1][1], info) if found else None
+                candidates.append((start, value))
+    return _fitting(candidates[-1][1], info) if candidates else None
 
 
 def _belongs_elsewhere(text: str, name: str, start: int) -> bool:
@@ -182,18 +182,18 @@ def _belongs_elsewhere(text: str, name: str, start: int) -> bool:
 
 def numbers_in(text: str) -> list[tuple[float, int, int]]:
     """Every number of a text with its place: digits with their units, and those spelt out."""
-    found = []
+    numbers = []
     for match in _NUMBER.finditer(text):
         if match["digits"]:
             value = float(match["digits"].replace(",", "").replace("−", "-")) * _FACTOR.get(
                 (match["unit"] or "").lower(), 1.0
             )
-            found.append((value + (0.5 if match["half"] else 0.0), match.start(), match.end()))
-        elif spelt := SPELT.match(text, match.start()):
-            counts = re.match(r"\s+(?:epoch|row|step|and a half)", text[spelt.end() :])
-            if spelt.group().lower() != "one" or counts:
-                found.append((value_of(spelt), spelt.start(), spelt.end()))
-    return found
+            numbers.append((value + (0.5 if match["half"] else 0.0), match.start(), match.end()))
+        elif word := NUMBER_WORD.match(text, match.start()):
+            counts = re.match(r"\s+(?:epoch|row|step|and a half)", text[word.end() :])
+            if word.group().lower() != "one" or counts:
+                numbers.append((value_of(word), word.start(), word.end()))
+    return numbers
 
 
 def _fitting(value: float, info: FieldInfo) -> Value:

@@ -31,9 +31,9 @@ class Vocabulary:
 @cache
 def vocabulary() -> Vocabulary:
     """The words that sentences are understood by, read once."""
-    held = yaml.safe_load((files("tunesmith.prompts") / "vocabulary.yaml").read_text())
-    terms, ordinary, common = (held[name].split() for name in ("terms", "ordinary", "common"))
-    languages = held["languages"]
+    page = yaml.safe_load((files("tunesmith.prompts") / "vocabulary.yaml").read_text())
+    terms, ordinary, common = (page[name].split() for name in ("terms", "ordinary", "common"))
+    languages = page["languages"]
     return Vocabulary(
         tuple(terms),
         frozenset(ordinary),
@@ -96,7 +96,7 @@ def readable(text: str) -> str:
     plain = _in_english(plain)
     for form, written in _SHORT_FORMS:
         plain = form.sub(written, plain)
-    return _WORD.sub(lambda found: _put_right(found[0]), plain)
+    return _WORD.sub(lambda match: _put_right(match[0]), plain)
 
 
 def _in_english(text: str) -> str:
@@ -121,10 +121,15 @@ def _put_right(word: str) -> str:
     swapped = [term for term in known.terms if _two_swapped(word, term)]
     if swapped:
         return swapped[0]
-    found = process.extractOne(word, known.terms, scorer=fuzz.ratio, score_cutoff=86)
-    if found is None or abs(len(found[0]) - len(word)) > 2 or word[0] != found[0][0] or _inflected(word, found[0]):
+    nearest = process.extractOne(word, known.terms, scorer=fuzz.ratio, score_cutoff=86)
+    if (
+        nearest is None
+        or abs(len(nearest[0]) - len(word)) > 2
+        or word[0] != nearest[0][0]
+        or _inflected(word, nearest[0])
+    ):
         return word
-    return found[0]
+    return nearest[0]
 
 
 def _two_swapped(word: str, term: str) -> bool:

@@ -18,7 +18,7 @@ from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
-from tunesmith.tools.pipeline.plan_file import load_arc, parse_fields
+from tunesmith.tools.pipeline.plan_file import load_pipeline, parse_fields
 from tunesmith.tools.pipeline.run_step import Outcome, decide, follow_step, price, propose, start
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
@@ -137,7 +137,7 @@ def test_paths_in_a_plan_start_from_its_own_folder(tmp_path: Path, monkeypatch: 
     (plan.parent / "model").mkdir()
     plan.write_text("name: p\nsteps: [{stage: base, model: model}, {stage: baseline, suites: [s.yaml, demo]}]\n")
     monkeypatch.chdir(tmp_path)
-    base, baseline = load_arc(Path("plans/p.yaml")).steps
+    base, baseline = load_pipeline(Path("plans/p.yaml")).steps
     assert base.fields == {"model": str(plan.parent / "model")}
     assert baseline.fields == {"suites": [str(plan.parent / "s.yaml"), "demo"]}
 

@@ -23,7 +23,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog, executor, launcher
-from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec
+from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
@@ -114,7 +114,7 @@ def test_a_run_that_breaks_before_its_first_step_does_not_stay_running(tmp_path:
 
     ws = Workspace(Store(tmp_path), None, emit)
     with pytest.raises(RuntimeError):
-        executor.run_arc(ws, ArcPlan(name="p", steps=(StepSpec(stage="inspect"),)), yes)
+        executor.run_pipeline(ws, PipelinePlan(name="p", steps=(StepSpec(stage="inspect"),)), yes)
     assert ws.store.run("r1").status == "failed"
 
 

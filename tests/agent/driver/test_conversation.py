@@ -18,8 +18,8 @@ from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.approvals import ALWAYS, TerminalApprover
 from tunesmith.agent.driver.agent import call_in_text, last_turns
 from tunesmith.agent.driver.chat import Chat, Reply
-from tunesmith.agent.driver.state_summary import state_card
-from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.agent.driver.state_summary import state_summary
+from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import ApprovalPending, StepFailed
 from tunesmith.memory.records import DECLINED, FAILED, RUNNING, WAITING
 from tunesmith.memory.store import Store
@@ -44,13 +44,13 @@ class Talk:
         self.said: list[str] = []
         self.on_event: Callable[[str], None] = lambda event: None
         ws = Workspace(self.store, "/bin/true", self._emit)
-        self.desk = Desk(
+        self.deps = TurnDeps(
             ws=ws,
             approver=self._decide,
             show=lambda shown: None,
-            start_arc=lambda plan: self.started.append(plan) or "started",  # type: ignore[func-returns-value]
+            start_pipeline=lambda plan: self.started.append(plan) or "started",  # type: ignore[func-returns-value]
         )
-        self.chat = Chat(self.desk)
+        self.chat = Chat(self.deps)
 
     def _emit(self, event: str, **data: Any) -> None:
         self.events.append((event, data))
@@ -118,7 +118,7 @@ def test_a_no_starts_nothing_and_its_reason_reaches_the_model(talk: Callable[...
     assert one.ran() == [] and [step.status for step in one.store.steps()] == [DECLINED]
     assert "too slow for tonight" in one.tool_results()[-1]
     assert one.store.run("r1").status == FAILED
-    assert "r1 (bundled), failed" in state_card(one.store, one.store.run("r1"), None)
+    assert "r1 (bundled), failed" in state_summary(one.store, one.store.run("r1"), None)
 
 
 def test_the_reason_of_a_no_is_the_one_that_was_given_to_this_step(talk: Callable[..., Talk]) -> None:
@@ -130,7 +130,7 @@ def test_the_reason_of_a_no_is_the_one_that_was_given_to_this_step(talk: Callabl
             other = one.store.propose(one.store.new_run("other"), "base", plan_hash="0")
             one.store.decide(other, "no", by="another terminal", reason="the wrong model", price={})
 
-    one.desk.ws = replace(one.desk.ws, emit=emit)
+    one.deps.ws = replace(one.deps.ws, emit=emit)
     one.turn("get the base model", BASE)
     told = str(one.requests[-1][0])
     assert "too slow for tonight" in told and "the wrong model" not in told
@@ -193,14 +193,14 @@ def test_a_plan_is_not_edited_to_a_path_either(talk: Callable[..., Talk]) -> Non
     one = talk()
     goal = {"goal": "support tickets as JSON", "pace": "fast", "quantize": True}
     one.turn("support tickets as JSON", ("plan_fine_tune", goal), "Start it?")
-    before = one.desk.draft
+    before = one.deps.draft
     for step, field, value in (
         ("base", "model", "/"),
         ("generate", "behaviour", "/etc"),
         ("baseline", "suites", "/etc"),
     ):
         one.turn("a/b is fine", ("edit_plan", {"step": step, "field": field, "value": value}), "No.")
-    assert one.desk.draft == before
+    assert one.deps.draft == before
 
 
 def test_rows_go_to_the_screen_and_never_to_the_model(talk: Callable[..., Talk]) -> None:
@@ -278,7 +278,7 @@ def test_a_plan_is_shown_edited_and_started_only_when_it_is_said(talk: Callable[
     one = talk()
     goal = {"goal": "answer tickets as JSON", "pace": "fast", "quantize": True}
     one.turn("make it answer support tickets as JSON", ("plan_fine_tune", goal), "Start it?")
-    assert one.started == [] and one.desk.draft is not None
+    assert one.started == [] and one.deps.draft is not None
     assert [event for event, _ in one.events].count("plan.shown") == 1
     one.turn("use rank 8", ("edit_plan", {"step": "train", "field": "lora_rank", "value": "8"}), "Changed.")
     one.turn("and rank 999999", ("edit_plan", {"step": "train", "field": "lora_rank", "value": "999999"}), "No.")
@@ -295,7 +295,7 @@ def test_a_goal_without_a_behaviour_is_not_planned_as_another_one(talk: Callable
     one = talk()
     one.turn("talk like a pirate", ("plan_fine_tune", {"goal": "talk like a pirate", "pace": "fast", "quantize": True}))
     assert (
-        one.desk.draft is None
+        one.deps.draft is None
         and "ask_the_user" in one.tool_results()[-1]
         and "When shall it apply?" in one.tool_results()[-1]
     )
@@ -328,8 +328,8 @@ def propose(one: Talk) -> None:
 
 
 def rank(one: Talk) -> Any:
-    assert one.desk.draft
-    return next(spec for spec in one.desk.draft.steps if spec.stage == "train").fields.get("lora_rank")
+    assert one.deps.draft
+    return next(spec for spec in one.deps.draft.steps if spec.stage == "train").fields.get("lora_rank")
 
 
 def test_a_proposed_plan_is_there_again_after_a_restart_and_can_be_started(talk: Callable[..., Talk]) -> None:
@@ -337,36 +337,36 @@ def test_a_proposed_plan_is_there_again_after_a_restart_and_can_be_started(talk:
     propose(one)
     one.turn("use rank 8", ("edit_plan", {"step": "train", "field": "lora_rank", "value": "8"}), "Changed.")
     again = talk()
-    assert again.desk.draft is None
+    assert again.deps.draft is None
     again.chat.switch(one.chat.id)
     assert rank(again) == "8"
     again.turn("go", ("start_plan", {"confirm": "start"}), "It runs.")
     assert len(again.started) == 1
     third = talk()
     third.chat.switch(one.chat.id)
-    assert third.desk.draft is None, "what was started is not proposed any more"
+    assert third.deps.draft is None, "what was started is not proposed any more"
 
 
 def test_a_new_conversation_has_no_plan_and_the_old_one_keeps_its_own(talk: Callable[..., Talk]) -> None:
     one = talk()
     propose(one)
-    before, plan = one.chat.id, one.desk.draft
+    before, plan = one.chat.id, one.deps.draft
     one.chat.switch(one.chat.conversations.new())
-    assert one.desk.draft is None
+    assert one.deps.draft is None
     one.turn("hello")
     assert "proposed plan" not in str(one.requests[-1][0])
     one.chat.switch(before)
-    assert one.desk.draft == plan
+    assert one.deps.draft == plan
 
 
 def test_undo_goes_back_to_the_plan_before(talk: Callable[..., Talk]) -> None:
     one = talk()
     propose(one)
-    proposed = one.desk.draft
+    proposed = one.deps.draft
     one.turn("use rank 8", ("edit_plan", {"step": "train", "field": "lora_rank", "value": "8"}), "Changed.")
     one.turn("how long will it take?")
     for plan in ("8", "8", proposed, None):
-        assert (rank(one) if isinstance(plan, str) else one.desk.draft) == plan
+        assert (rank(one) if isinstance(plan, str) else one.deps.draft) == plan
         if one.chat.conversations.load(one.chat.id).turns:
             one.chat.undo()
 
@@ -389,7 +389,7 @@ def test_a_plan_outlives_a_compaction(talk: Callable[..., Talk]) -> None:
     one.chat.conversations.compact(one.chat.id, "a plan was proposed")
     again = talk()
     again.chat.switch(one.chat.id)
-    assert again.desk.draft == one.desk.draft
+    assert again.deps.draft == one.deps.draft
 
 
 def test_every_turn_but_those_taken_back_is_there_after_a_compaction(talk: Callable[..., Talk]) -> None:

@@ -46,10 +46,10 @@ def test_what_is_missing_is_asked_for_before_anything_is_planned(talk: Talk) -> 
     talk.turn("make it give cooking tips", GOAL, "Tell me when.")
     for words, part in zip(SAID, ("when", "what", "never", "examples", "examples", "examples"), strict=True):
         interview = open_interview(talk.store.home)
-        assert interview is not None and interview.asked == part and talk.desk.draft is None
+        assert interview is not None and interview.asked == part and talk.deps.draft is None
         tell(talk, words)
-    assert open_interview(talk.store.home) is None and talk.desk.draft is not None
-    stages = [spec.stage for spec in talk.desk.draft.steps]
+    assert open_interview(talk.store.home) is None and talk.deps.draft is not None
+    stages = [spec.stage for spec in talk.deps.draft.steps]
     assert stages[:2] == ["inspect", "base"] and stages[-1] == "deploy" and talk.ran() == []
 
 
@@ -90,16 +90,16 @@ def test_a_whole_description_whose_writing_was_interrupted_can_be_gone_on_with(t
     for words in SAID:
         interview = take(talk.store.home, interview, words)
     tell(talk, f"how long does rice take? => {POINTS}")
-    assert talk.desk.draft is not None and open_interview(talk.store.home) is None
+    assert talk.deps.draft is not None and open_interview(talk.store.home) is None
 
 
 def test_a_description_is_given_up_by_a_word(talk: Talk) -> None:
     talk.turn("make it give cooking tips", GOAL)
     tell(talk, SAID[0])
     talk.turn("forget it", ("describe_behaviour", {"act": "drop"}), "Dropped.")
-    assert open_interview(talk.store.home) is None and talk.desk.draft is None
+    assert open_interview(talk.store.home) is None and talk.deps.draft is None
     kept = next((talk.store.home / "behaviours").glob("dropped-*.json"))
-    assert SAID[0] in kept.read_text() and any(kept.name in heard for heard in talk.desk.heard)
+    assert SAID[0] in kept.read_text() and any(kept.name in heard for heard in talk.deps.heard)
 
 
 def test_a_part_can_be_said_anew_by_its_name(talk: Talk) -> None:
@@ -122,12 +122,12 @@ def test_a_behaviour_described_earlier_is_planned_at_once_by_its_name(talk: Talk
     talk.turn("make it give cooking tips", GOAL)
     tell(talk, *SAID)
     name = next((talk.store.home / "behaviours").glob("*/behaviour.yaml")).parent.name
-    talk.desk.draft = None
+    talk.deps.draft = None
     talk.turn(f"teach it {name}s, please", GOAL, "When shall it apply?")
-    assert talk.desk.draft is None and open_interview(talk.store.home) is not None
+    assert talk.deps.draft is None and open_interview(talk.store.home) is not None
     talk.turn("forget it", ("describe_behaviour", {"act": "drop"}), "Dropped.")
     talk.turn(f"train {name} again", GOAL, "Start it?")
-    assert talk.desk.draft is not None
+    assert talk.deps.draft is not None
 
 
 def test_an_example_said_again_for_the_same_message_replaces_the_one_before(talk: Talk) -> None:
@@ -137,7 +137,7 @@ def test_an_example_said_again_for_the_same_message_replaces_the_one_before(talk
     assert interview is not None and "1 of 3 are here" in interview.question
     assert [example.answer for example in interview.draft.examples] == ["- Fry it.\n- Peel it.\n- Eat it."]
     tell(talk, *SAID[4:])
-    assert talk.desk.draft is not None and open_interview(talk.store.home) is None
+    assert talk.deps.draft is not None and open_interview(talk.store.home) is None
 
 
 def test_a_draft_with_one_message_twice_is_no_dead_end(talk: Talk) -> None:
@@ -191,9 +191,9 @@ def test_undo_takes_an_answer_of_a_description_back(talk: Talk) -> None:
 def test_undo_asks_on_for_the_example_that_made_a_description_whole(talk: Talk) -> None:
     talk.turn("make it give cooking tips", GOAL)
     tell(talk, *SAID)
-    assert talk.desk.draft is not None and talk.chat.open_description() == ""
+    assert talk.deps.draft is not None and talk.chat.open_description() == ""
     talk.chat.undo()
-    assert talk.desk.draft is None and "2 of 3 are here" in talk.chat.open_description()
+    assert talk.deps.draft is None and "2 of 3 are here" in talk.chat.open_description()
 
 
 def test_a_new_conversation_has_no_description_and_the_old_one_keeps_its_own(talk: Talk) -> None:
@@ -260,7 +260,7 @@ def test_with_a_routed_driver_the_question_is_asked_in_codes_own_words(talk: Tal
         yield "Just talk."
 
     model = FunctionModel(choose, stream_function=words)
-    talk.desk.routed = True
+    talk.deps.routed = True
     asked = talk.chat.begin("make it give cooking tips", lambda: model, talk.said.append).result(30)
     assert "When shall it apply?" in asked.text and open_interview(talk.store.home) is not None
     assert (

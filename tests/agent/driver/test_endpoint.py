@@ -15,7 +15,7 @@ from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.settings import DriverSettings, Settings
 from tunesmith.agent.driver.chat import Chat
 from tunesmith.agent.driver.endpoint import Driver, model_of, needed_bytes
-from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import GIB
@@ -92,11 +92,11 @@ class Conversation:
         self.urls: list[str] = []
         self.leaves = True
         self.chat = Chat(
-            Desk(
+            TurnDeps(
                 ws=Workspace(Store(home), None, self._emit),
                 approver=lambda plan, step: Decision(True, "test"),
                 show=lambda shown: None,
-                start_arc=lambda plan: "",
+                start_pipeline=lambda plan: "",
                 follow=True,
                 endpoint=self._endpoint,
             )
@@ -143,6 +143,6 @@ def test_a_driver_that_cannot_come_back_ends_the_turn_in_codes_words(
         if event == "step.finished" and data["stage"] == "base":
             running(Store(home), tmp_path / "base", measure_machine(home).ram_total_bytes)
 
-    object.__setattr__(one.chat.desk.ws, "emit", taken)
+    object.__setattr__(one.chat.deps.ws, "emit", taken)
     with pytest.raises(BadInput, match="the driver waits until base"):
         one.turn()

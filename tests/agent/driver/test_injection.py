@@ -24,7 +24,7 @@ from tests.fixtures import stored_runs
 from tests.fixtures.stored_runs import Builder
 from tests.fixtures.tiny_model import CONFIG, make_tiny_model
 from tunesmith.agent.driver.chat import Chat
-from tunesmith.agent.driver.turn_deps import Desk
+from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import ApprovalPending
 from tunesmith.memory.records import DECLINED, PLANNED
 from tunesmith.tools.core.stage import Plan
@@ -56,10 +56,10 @@ class Attacker:
     def __post_init__(self) -> None:
         store = self.build.store
         self.ws = Workspace(store, "/bin/true", lambda event, **data: None)
-        desk = Desk(
-            self.ws, self._decide, self.screen.print, lambda plan: executor.run_arc(self.ws, plan, self._decide)
+        deps = TurnDeps(
+            self.ws, self._decide, self.screen.print, lambda plan: executor.run_pipeline(self.ws, plan, self._decide)
         )
-        self.chat = Chat(desk)
+        self.chat = Chat(deps)
 
     def _decide(self, plan: Plan, step: str) -> Decision:
         self.asked.append(plan.stage)

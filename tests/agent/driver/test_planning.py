@@ -27,7 +27,7 @@ def talk(tmp_path: Path) -> Iterator[Talk]:
 @pytest.fixture
 def planned(talk: Talk) -> Talk:
     talk.turn("make it answer support tickets as JSON", GOAL, "Start it?")
-    assert talk.desk.draft is not None
+    assert talk.deps.draft is not None
     return talk
 
 
@@ -36,15 +36,15 @@ def edit(step: str, field: str | None = None, value: str | None = None) -> tuple
 
 
 def steps(talk: Talk) -> list[str]:
-    assert talk.desk.draft is not None
+    assert talk.deps.draft is not None
     return [
-        f"{spec.stage} {spec.fields['arm']}" if "arm" in spec.fields else spec.stage for spec in talk.desk.draft.steps
+        f"{spec.stage} {spec.fields['arm']}" if "arm" in spec.fields else spec.stage for spec in talk.deps.draft.steps
     ]
 
 
 def fields(talk: Talk, stage: str) -> dict[str, Any]:
-    assert talk.desk.draft is not None
-    return next(spec.fields for spec in talk.desk.draft.steps if spec.stage == stage)
+    assert talk.deps.draft is not None
+    return next(spec.fields for spec in talk.deps.draft.steps if spec.stage == stage)
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_a_plan_that_cannot_begin_stays_proposed_and_nothing_says_that_it_began(
     def refuse(plan: Any) -> str:
         raise BadInput("a plan is being carried out already")
 
-    planned.desk.start_arc = refuse
+    planned.deps.start_pipeline = refuse
     reply = planned.turn("ok start", ("start_plan", {"confirm": "start"}), "It cannot start now.")
-    assert planned.desk.draft is not None and "It begins" not in reply.text and not planned.desk.say_next
+    assert planned.deps.draft is not None and "It begins" not in reply.text and not planned.deps.say_next
 
 
 def test_a_question_without_a_run_is_about_the_run_that_was_asked_about_and_steps_are_not(
@@ -104,7 +104,7 @@ def test_a_question_without_a_run_is_about_the_run_that_was_asked_about_and_step
     assert "of r1" in talk.tool_results()[-1]
     talk.turn("compare it with r2", look("compare", "r2"), "So.")
     assert "r1 (ticket-triage) and r2 (ticket-triage)" in talk.tool_results()[-1]
-    assert talk.desk.current_run() == talk.store.newest_run()
+    assert talk.deps.current_run() == talk.store.newest_run()
 
 
 @pytest.mark.parametrize(

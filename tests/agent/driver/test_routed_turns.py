@@ -32,7 +32,7 @@ class Routed(Talk):
             shown.append(len(info.function_tools))
             yield words
 
-        self.desk.routed = True
+        self.deps.routed = True
         model = FunctionModel(choose, stream_function=talk)
         reply = self.chat.begin(prompt, lambda: model, self.said.append).result(30)
         self.shown = shown
@@ -72,7 +72,7 @@ def test_what_the_records_say_is_said_by_code_and_no_request_is_made_for_it(rout
 def test_an_answer_that_is_no_choice_costs_one_turn_its_routing_and_no_more(routed: Routed) -> None:
     assert routed.say("list my runs", "I think I would look it up", "Which ones?") == "Which ones?"
     assert 0 < routed.shown[0] <= 6  # its own tool calling, among few tools
-    assert routed.desk.routed
+    assert routed.deps.routed
 
 
 def test_the_page_of_examples_is_the_same_in_every_choice_and_the_state_stands_behind_it(routed: Routed) -> None:

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from tests.driver.states import SETS
-from tunesmith.agent.driver.argument_grounding import named_numbers, numbers, runs_said
-from tunesmith.agent.driver.routing import CannotRoute, Moment, _page, call_of, choice_schema
+from tunesmith.agent.driver.argument_grounding import named_numbers, numbers, runs_named
+from tunesmith.agent.driver.routing import CannotRoute, RoutingContext, _page, call_of, choice_schema
 from tunesmith.agent.driver.tools import toolset
 from tunesmith.memory.records import Run
 
@@ -21,7 +21,7 @@ TOOLS = [tool.tool_def for tool in toolset().tools.values()]
 TOOLS_OF_A_RUN = [tool for tool in TOOLS if tool.name not in ("edit_plan", "start_plan")]
 _AT = time.time()
 RUNS = (Run("r2", "tickets", "", "done", {}, _AT, _AT), Run("r1", "mails", "", "done", {}, _AT - 7 * 86400, _AT))
-NOW = Moment("next is train", following="train", verbatim={"goal": "the user's words"}, runs=RUNS)
+NOW = RoutingContext("next is train", following="train", verbatim={"goal": "the user's words"}, runs=RUNS)
 
 
 def call(chosen: dict[str, Any], words: str) -> dict[str, Any]:
@@ -136,13 +136,13 @@ def test_the_runs_are_those_that_the_user_named(words: str, runs: list[str]) -> 
     ],
 )
 def test_a_number_that_counts_something_names_no_run(words: str) -> None:
-    assert runs_said(words) == []
+    assert runs_named(words) == []
     assert not call({"tool": "train"}, words).get("run")
 
 
 @pytest.mark.parametrize("words", ["did run 3 pass?", "go on in run 3 with 5 epochs", "run 3, 5 epochs", "r3 epochs"])
 def test_a_run_is_named_beside_what_is_counted(words: str) -> None:
-    assert runs_said(words) == ["r3"]
+    assert runs_named(words) == ["r3"]
 
 
 def test_a_step_goes_into_another_run_only_where_its_id_was_said() -> None:
@@ -155,7 +155,7 @@ def test_words_that_only_say_go_on_call_what_comes_next_with_nothing_set_but_wha
     assert found is not None and found.tool_name == "train" and set(found.args_as_dict().values()) == {None}
     named = call_of('{"tool": "next"}', "go on with rank 99", NOW, TOOLS)
     assert named is not None and named.args_as_dict()["lora_rank"] == 99
-    draft = Moment("plan proposed", following="start_plan")
+    draft = RoutingContext("plan proposed", following="start_plan")
     started = call_of('{"tool": "next"}', "continue", draft, TOOLS)
     assert started is not None and started.args_as_dict() == {"confirm": "start"}
 
@@ -217,7 +217,7 @@ def test_words_that_hold_another_number_too_leave_the_choice_as_it_is() -> None:
 def test_a_number_that_the_chosen_act_has_no_place_for_goes_to_the_one_that_has() -> None:
     step = call_of('{"tool": "next"}', "go on with 2 epochs", replace(NOW, following="preflight"), TOOLS_OF_A_RUN)
     assert step is not None and step.tool_name == "train" and step.args_as_dict()["epochs"] == 2
-    draft = Moment("plan proposed", following="start_plan")
+    draft = RoutingContext("plan proposed", following="start_plan")
     edit = call_of('{"tool": "start_plan", "confirm": "start"}', "start it, 200 rows", draft, TOOLS)
     assert edit is not None and edit.tool_name == "edit_plan" and edit.args_as_dict()["value"] == "200"
     anew = '{"tool": "plan_fine_tune", "pace": "fast", "quantize": true}'

@@ -159,7 +159,7 @@ def test_its_plan_is_a_whole_arc_that_can_be_carried_out(pace: Pace, tmp_path: P
     written = tmp_path / "plan.yaml"
     steps = [{"stage": spec.stage, **spec.fields} for spec in plan.steps]
     written.write_text(yaml.safe_dump({"name": plan.name, "goal": plan.goal, "steps": steps}))
-    assert plan_file.load_arc(written) == plan
+    assert plan_file.load_pipeline(written) == plan
     assert json.loads(plan.model_dump_json())["name"] == COOKING.name
 
 

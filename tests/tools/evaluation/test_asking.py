@@ -36,7 +36,7 @@ from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatResponse
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.grading import Assertion
-from tunesmith.tools.suites.loading import load_named_suites, thin
+from tunesmith.tools.suites.loading import load_named_suites, subsample
 
 STUB = str(FIXTURES / "stub_chat.py")
 
@@ -168,7 +168,7 @@ def test_a_resumed_step_holds_no_answers_of_another_engine_and_loses_none_before
                 if given == killed_after:
                     raise KeyboardInterrupt
                 given += 1
-                keep(question, ChatResponse(question.id, engine))
+                keep(question, ChatResponse(engine, id=question.id))
 
         with suppress(KeyboardInterrupt):
             run_arms(job, kept, [Arm("base", "m", {"engine": engine})], sampling, answer)
@@ -302,8 +302,8 @@ def test_a_thinned_suite_goes_without_its_adversarial_block() -> None:
     whole = load_named_suites(("demo",))
     kinds = Counter(case.metadata["kind"] for case in whole.block("adversarial"))
     assert kinds == dict.fromkeys(("paraphrase", "language", "injected instruction", "long context"), 3)
-    assert {case.block for case in thin(whole, 24).cases} == {"target", "general", "over-trigger"}
-    assert len(thin(whole.with_cases(whole.block("adversarial")), 5).cases) == 5
+    assert {case.block for case in subsample(whole, 24).cases} == {"target", "general", "over-trigger"}
+    assert len(subsample(whole.with_cases(whole.block("adversarial")), 5).cases) == 5
 
 
 def test_a_base_that_vllm_takes_no_adapters_for_is_measured_without(

@@ -13,7 +13,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.evaluation.protocol import Sampling
 from tunesmith.tools.pipeline import forecast
-from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec
+from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 from tunesmith.tools.pipeline.run_step import quote
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.suites.case import Case, Suite
@@ -79,7 +79,7 @@ def test_a_written_plans_price_counts_the_baselines_tokens(ws: Workspace) -> Non
             StepSpec(stage="baseline", fields={"suites": ["demo"], "max_tokens": tokens}),
             StepSpec(stage="evaluate", fields={"arm": "prompted", "system_prompt": "p"}),
         )
-        found = forecast.forecast(ws, ArcPlan(name="n", steps=steps))[-1].estimate
+        found = forecast.forecast(ws, PipelinePlan(name="n", steps=steps))[-1].estimate
         assert found
         return found.seconds
 

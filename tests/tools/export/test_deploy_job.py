@@ -107,7 +107,13 @@ def test_a_deployment_that_fails_on_the_port_of_another_brings_that_one_back(ws:
     with pytest.raises(StepFailed, match=r"cannot be served|did not answer"):
         run_step(ws, StepRequest("deploy", {"rollback": True, "port": before.port}, run), say_yes).done()
     [now] = servers.list_servers(ws.store.home)
-    assert (now.role, now.port, now.key, now.spec, now.meta) == ("deployed", before.port, key, before.spec, before.meta)
+    assert (now.role, now.port, now.key, now.spec, now.facts) == (
+        "deployed",
+        before.port,
+        key,
+        before.spec,
+        before.facts,
+    )
     assert servers.healthy(now)
 
 
@@ -126,7 +132,7 @@ def test_a_deployment_on_the_port_of_another_takes_its_place(ws: Workspace) -> N
     before = serve(ws, model(ws, run, "good"))
     run_step(ws, StepRequest("deploy", {"rollback": True, "port": before.port}, run), say_yes).done()
     [now] = servers.list_servers(ws.store.home)
-    assert (now.role, now.port, now.meta["artifact"]) == ("deployed", before.port, older.id)
+    assert (now.role, now.port, now.facts.artifact) == ("deployed", before.port, older.id)
 
 
 def test_a_kill_while_the_earlier_deployment_is_let_go_leaves_the_new_one_in_service(ws: Workspace) -> None:
@@ -163,7 +169,7 @@ def test_a_rollback_answers_where_its_clients_ask_already(ws: Workspace) -> None
     assert f"127.0.0.1:{port}" in plan.summary
     run_step(ws, StepRequest("deploy", {"rollback": True}, run), say_yes).done()
     [now] = servers.list_servers(ws.store.home)
-    assert (now.meta["artifact"], now.port, now.key) == (older.id, port, key)
+    assert (now.facts.artifact, now.port, now.key) == (older.id, port, key)
 
 
 def test_a_deployment_that_was_never_recorded_is_what_a_rollback_leaves(ws: Workspace) -> None:
@@ -282,7 +288,7 @@ def test_what_is_deployed_gives_way_first_only_where_both_do_not_fit(
     worker.run_here(worker.open_job(ws.store, step, ws.vllm))
     assert found == [there]
     [now] = servers.list_servers(ws.store.home)
-    assert (now.role, now.meta["artifact"]) == ("deployed", older.id)
+    assert (now.role, now.facts.artifact) == ("deployed", older.id)
 
 
 def test_a_model_that_does_not_fit_alone_is_refused_with_what_would_be_free(

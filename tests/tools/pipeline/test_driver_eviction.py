@@ -17,8 +17,8 @@ from tunesmith.tools.core.stage import GIB, Gpu, Machine, Plan
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.processes import ProcessId
 from tunesmith.tools.pipeline import driver_eviction, executor, launcher, planning_facts
-from tunesmith.tools.pipeline.driver_eviction import kept_out_by
-from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec
+from tunesmith.tools.pipeline.driver_eviction import blocked_by
+from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 from tunesmith.tools.pipeline.run_step import (
     Outcome,
     decide,
@@ -118,7 +118,7 @@ def test_the_driver_gives_way_however_a_step_is_started(
     if way == "at once":
         run_step(watched, StepRequest("base", fields, ws.store.new_run("test")), say_yes).done()
     elif way == "by a written plan":
-        executor.run_arc(watched, ArcPlan(name="p", steps=(StepSpec(stage="base", fields=fields),)), say_yes)
+        executor.run_pipeline(watched, PipelinePlan(name="p", steps=(StepSpec(stage="base", fields=fields),)), say_yes)
     else:
         plan = price(ws, StepRequest("base", fields, ws.store.new_run("test")))
         step = propose(ws, plan)
@@ -154,7 +154,7 @@ def test_a_step_that_fits_only_without_the_driver_is_priced_with_a_note(
 ) -> None:
     small_machine(monkeypatch, GIB // 4 - 1)
     plan = price(ws, StepRequest("base", {"model": str(model)}))
-    assert plan.notes == (driver_eviction.GIVES_WAY,) and plan.free_ram_bytes > GIB // 4
+    assert plan.notes == (driver_eviction.EVICTED,) and plan.free_ram_bytes > GIB // 4
     assert plan.hash == plan.model_copy(update={"notes": ()}).hash, "an approval outlives the driver's lease"
     servers.stop(driver)
     refused = quote(ws, StepRequest("base", {"model": str(model)}))
@@ -164,12 +164,12 @@ def test_a_step_that_fits_only_without_the_driver_is_priced_with_a_note(
 def test_the_driver_is_kept_out_only_by_a_running_step_that_needs_the_room(ws: Workspace, model: Path) -> None:
     plan = priced(ws, model, peak_ram_bytes=15 * GIB, peak_vram_bytes=0)
     step = propose(ws, plan)
-    assert kept_out_by(PLAIN, ws.store, ram_bytes=7 * GIB, vram_bytes=0) is None, "it has not begun"
+    assert blocked_by(PLAIN, ws.store, ram_bytes=7 * GIB, vram_bytes=0) is None, "it has not begun"
     me = ProcessId.of(os.getpid())
     ws.store.claim(step, needs_approval=False, pid=me.pid, pid_started=me.started, boot_id=me.boot_id)
-    found = kept_out_by(PLAIN, ws.store, ram_bytes=7 * GIB, vram_bytes=0)
+    found = blocked_by(PLAIN, ws.store, ram_bytes=7 * GIB, vram_bytes=0)
     assert found and found.id == step
-    assert kept_out_by(PLAIN, ws.store, ram_bytes=4 * GIB, vram_bytes=0) is None, "both fit"
+    assert blocked_by(PLAIN, ws.store, ram_bytes=4 * GIB, vram_bytes=0) is None, "both fit"
     ws.store.peak(step, 14 * GIB, None)  # by now it has what it needs, and it is not among what is free
-    assert kept_out_by(PLAIN, ws.store, ram_bytes=7 * GIB, vram_bytes=0) is None
+    assert blocked_by(PLAIN, ws.store, ram_bytes=7 * GIB, vram_bytes=0) is None
     assert launcher.is_alive(ws.store, ws.store.step(step))

@@ -13,7 +13,7 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import Estimate, Facts, Machine, Past, Plan, Request, Result
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.forecast import forecast
-from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec, load_arc, parse_request
+from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec, load_pipeline, parse_request
 from tunesmith.tools.pipeline.planning_facts import past_steps
 from tunesmith.tools.pipeline.run_step import price, run_step
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
@@ -90,14 +90,14 @@ def test_a_wrong_field_is_named_with_the_right_one(stage: str, fields: dict[str,
 )
 def test_a_broken_plan_is_refused_by_name(tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(BadInput, match=told):
-        load_arc(plan_file(tmp_path, text))
+        load_pipeline(plan_file(tmp_path, text))
 
 
 def test_the_bundled_plans_hold_every_stage() -> None:
     from importlib.resources import files
 
     for name in ("plan.yaml", "plan-fast.yaml"):
-        plan = load_arc(Path(str(files("tunesmith.prompts"))) / "demo" / name)
+        plan = load_pipeline(Path(str(files("tunesmith.prompts"))) / "demo" / name)
         assert {spec.stage for spec in plan.steps} == set(catalog.BY_NAME)
 
 
@@ -135,7 +135,7 @@ def test_every_arm_of_an_evaluation_is_a_kind_of_its_own(tmp_path: Path) -> None
     arms = [{"arm": arm} for arm in ("adapter", "merged", "quantized")]
     stages = ["base", "baseline", "generate", "critique", "train", "merge", "quantize"]
     steps = [*(StepSpec(stage=stage) for stage in stages), *(StepSpec(stage="evaluate", fields=arm) for arm in arms)]
-    prices = forecast(ws, ArcPlan(name="p", steps=tuple(steps)))
+    prices = forecast(ws, PipelinePlan(name="p", steps=tuple(steps)))
     assert [p.estimate.like for p in prices if p.stage == "evaluate" and p.estimate] == [
         "adapter",
         "merged",

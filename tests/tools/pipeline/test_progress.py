@@ -12,8 +12,8 @@ from tests.fixtures.stored_runs import Builder
 from tunesmith.agent.commands.render import step_end
 from tunesmith.agent.driver.state_summary import next_stages
 from tunesmith.tools.core.stage import Estimate, Plan
-from tunesmith.tools.evaluation.advice import baseline_advice, before_spending, headroom
-from tunesmith.tools.evaluation.baseline import BlockResult
+from tunesmith.tools.evaluation.advice import baseline_advice, before_spending, target_advice
+from tunesmith.tools.evaluation.baseline import BaselineResult, BlockResult
 from tunesmith.tools.pipeline import progress
 
 STEPS = ("base", "train", "evaluate adapter", "merge", "quantize", "evaluate quantized")
@@ -105,7 +105,7 @@ def test_a_plan_that_works_on_an_earlier_adapters_model_says_so(run: Run) -> Non
     ],
 )
 def test_a_base_with_little_to_win_is_told_before_anything_is_bought(passed: int, judged: int, told: str) -> None:
-    found = headroom(passed, judged)
+    found = target_advice(passed, judged)
     assert told in found and bool(found) == bool(told)
 
 
@@ -113,7 +113,8 @@ def test_the_advice_stands_below_the_baseline_and_on_every_plan_that_spends(tmp_
     build = stored_runs.new_builder(tmp_path)
     blocks = {"target": BlockResult(cases=41, passed=38, errors=1)}
     step = build.step("baseline", arm="base")
-    build.end(step, 1.0, 1, {"advice": baseline_advice(blocks)})
+    report = BaselineResult(artifact="a1", suite_sha256="s", blocks=blocks, key={}, advice=baseline_advice(blocks))
+    build.end(step, 1.0, 1, report.model_dump(mode="json"))
     told = "the untouched base passes 38 of 40 target cases: the 2 left cannot show a gain"
     assert told in step_end(build.store.step(step)).plain
     for stage, spends in (("generate", True), ("train", True), ("critique", False), ("deploy", False)):

@@ -16,7 +16,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import executor, forecast
 from tunesmith.tools.pipeline import run_step as way
-from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec
+from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 from tunesmith.tools.pipeline.run_step import price, propose, run_pending, run_step
 from tunesmith.tools.pipeline.workspace import Decision, Edited, StepRequest, Workspace
 
@@ -109,15 +109,15 @@ def test_a_plan_that_is_another_one_by_now_is_asked_about_anew(ws: Workspace, ba
 
 def test_a_plan_is_forecast_once(ws: Workspace, base: StepRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     forecasts, shown = counted(monkeypatch, forecast, "forecast"), []
-    plan = ArcPlan(name="p", steps=(StepSpec(stage="base", fields=dict(base.fields)),))
-    executor.run_arc(ws, plan, answers(YES), show_prices=lambda plan, prices: shown.append(prices))
+    plan = PipelinePlan(name="p", steps=(StepSpec(stage="base", fields=dict(base.fields)),))
+    executor.run_pipeline(ws, plan, answers(YES), show_prices=lambda plan, prices: shown.append(prices))
     assert len(forecasts) == len(shown) == 1 and [price.stage for price in shown[0]] == ["base"]
 
 
 def test_a_step_that_completes_its_plan_by_itself_completes_the_run(ws: Workspace, base: StepRequest) -> None:
-    plan = ArcPlan(name="p", steps=(StepSpec(stage="base", fields=dict(base.fields)),))
+    plan = PipelinePlan(name="p", steps=(StepSpec(stage="base", fields=dict(base.fields)),))
     with pytest.raises(ApprovalPending):
-        executor.run_arc(ws, plan, answers(ApprovalPending("nobody is there")))
+        executor.run_pipeline(ws, plan, answers(ApprovalPending("nobody is there")))
     (waiting,) = ws.store.steps(status=PLANNED)
     run_pending(ws, waiting, HashApprover(waiting.plan_hash)).done()
     assert ws.store.run("r1").status == DONE

@@ -14,7 +14,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Inputs, is_expected
 from tunesmith.tools.pipeline import catalog, plan_file
 from tunesmith.tools.pipeline.forecast import check_ahead, forecast
-from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec
+from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 from tunesmith.tools.pipeline.workspace import Workspace
 
 ROOT = Path(str(plan_file.__file__)).parents[2]
@@ -30,9 +30,9 @@ def ws(tmp_path: Path) -> Workspace:
     return Workspace(Store(tmp_path / "home"), "/bin/true", lambda event, **data: None)
 
 
-def steps(*given: str | tuple[str, dict[str, object]]) -> ArcPlan:
+def steps(*given: str | tuple[str, dict[str, object]]) -> PipelinePlan:
     specs = [StepSpec(stage=s) if isinstance(s, str) else StepSpec(stage=s[0], fields=s[1]) for s in given]
-    return ArcPlan(name="p", steps=tuple(specs))
+    return PipelinePlan(name="p", steps=tuple(specs))
 
 
 @pytest.mark.parametrize("module", KNOW_NO_STAGE)
@@ -45,7 +45,7 @@ def test_what_carries_out_any_stage_names_none(module: str) -> None:
 @pytest.mark.parametrize("entry", catalog.STAGES, ids=lambda entry: entry.name)
 def test_what_a_stage_declares_of_its_fields_and_kinds_exists(entry: catalog.Entry) -> None:
     declared, kinds = entry.load(), {other.makes for other in catalog.STAGES}
-    named = {*declared.settable, *declared.told_apart_by, *declared.tries_settings_of[1]}
+    named = {*declared.settable, *declared.identified_by, *declared.tries_settings_of[1]}
     assert named <= set(declared.request.model_fields)
     assert {*declared.measures, *declared.usually_after} <= kinds
     assert not declared.tries_settings_of[0] or declared.tries_settings_of[0] in catalog.BY_NAME
@@ -60,7 +60,7 @@ def test_every_step_of_the_demo_has_a_price_before_the_first(ws: Workspace, fast
 
 def test_what_a_stage_leads_to_expect_is_what_it_makes(ws: Workspace) -> None:
     artifacts = {}
-    for spec in demo_plan(fast=True).carried_out:
+    for spec in demo_plan(fast=True).steps_to_run:
         entry = catalog.BY_NAME[spec.stage]
         request = plan_file.parse_request(spec.stage, spec.fields)
         context = entry.load().inspect_inputs(request, Inputs(ws.store, "", artifacts))

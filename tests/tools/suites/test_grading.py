@@ -10,13 +10,13 @@ import pytest
 
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading import (
-    WAITS,
+    PENDING,
     Assertion,
     Response,
     check_assertion,
     grade,
-    grade_apart,
-    grade_waiting,
+    grade_deterministic,
+    grade_pending,
     judged,
     supported_types,
 )
@@ -336,10 +336,10 @@ def test_grading_in_two_parts_gives_what_grading_at_once_gives() -> None:
         threshold=0.4,
     )
     reply = json.dumps({"pass": True, "score": 0.8, "reason": "it is"})
-    apart = grade_apart(one, Response("a cat"))
-    assert [a.reason == WAITS for a in apart.assertions] == [False, False, False, True, True]
+    apart = grade_deterministic(one, Response("a cat"))
+    assert [a.reason == PENDING for a in apart.assertions] == [False, False, False, True, True]
     judge = FixedJudge(reply)
-    assert grade_waiting(one, Response("a cat"), apart.assertions, judge=judge) == grade(
+    assert grade_pending(one, Response("a cat"), apart.assertions, judge=judge) == grade(
         one, Response("a cat"), judge=FixedJudge(reply)
     )
     assert len(judge.prompts) == 2, "what needs no judge is not graded again"
@@ -347,8 +347,8 @@ def test_grading_in_two_parts_gives_what_grading_at_once_gives() -> None:
 
 def test_an_error_before_the_judge_is_asked_is_an_error_whatever_the_judge_says() -> None:
     one = case(Assertion(type="latency", threshold=5), Assertion(type="llm-rubric", value="kind"))
-    assert "without its time" in (grade_apart(one, Response("x")).error or "")
-    assert grade_apart(case(Assertion(type="llm-rubric", value="kind")), Response("x")).error is None
+    assert "without its time" in (grade_deterministic(one, Response("x")).error or "")
+    assert grade_deterministic(case(Assertion(type="llm-rubric", value="kind")), Response("x")).error is None
 
 
 def test_a_g_eval_reply_may_stand_on_several_lines() -> None:

@@ -25,7 +25,7 @@ from tunesmith.tools.machine import device
 from tunesmith.tools.machine.device import need_priced_device
 from tunesmith.tools.models.memory_math import GPU_MARGIN_BYTES, RUNTIME_BYTES
 from tunesmith.tools.pipeline import run_step
-from tunesmith.tools.pipeline.plan_file import ArcPlan, StepSpec
+from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.budget import serving_memory
@@ -298,7 +298,7 @@ def test_on_a_gpu_both_halves_are_priced_in_its_memory() -> None:
 def test_a_plan_tries_the_settings_of_the_training_it_protects() -> None:
     def tried(preflight: dict[str, Any], *train: dict[str, Any]) -> dict[str, Any]:
         steps = [StepSpec(stage="preflight", fields=preflight), *(StepSpec(stage="train", fields=f) for f in train)]
-        return ArcPlan(name="p", steps=tuple(steps)).carried_out[0].fields
+        return PipelinePlan(name="p", steps=tuple(steps)).steps_to_run[0].fields
 
     long = {"max_seq_len_tokens": 2048, "load_in_4bit": True, "epochs": 2}
     assert tried({"rows": 4}, long) == {"rows": 4, "max_seq_len_tokens": 2048, "load_in_4bit": True}

@@ -24,7 +24,7 @@ from tunesmith.memory.records import AssertionResult
 from tunesmith.tools.suites.grading import calls, html, json_output, judged, server_signals, similarity, sql, text, xml
 from tunesmith.tools.suites.grading.core import (
     ASSERT_SET,
-    WAITS,
+    PENDING,
     Assertion,
     Embedder,
     Grade,
@@ -34,8 +34,8 @@ from tunesmith.tools.suites.grading.core import (
     asks_model,
     check_assertion,
     grade,
-    grade_apart,
-    grade_waiting,
+    grade_deterministic,
+    grade_pending,
     supported_types,
     total,
 )
@@ -43,7 +43,7 @@ from tunesmith.tools.suites.grading.javascript import CannotGrade
 
 __all__ = [
     "ASSERT_SET",
-    "WAITS",
+    "PENDING",
     "Assertion",
     "AssertionResult",
     "CannotGrade",
@@ -56,8 +56,8 @@ __all__ = [
     "calls",
     "check_assertion",
     "grade",
-    "grade_apart",
-    "grade_waiting",
+    "grade_deterministic",
+    "grade_pending",
     "html",
     "json_output",
     "judged",

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from tunesmith.tools.suites.grading import javascript as js
-from tunesmith.tools.suites.grading.core import Aid, Assertion, Finding, Response, assertion_type
+from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingContext, Response, assertion_type
 from tunesmith.tools.suites.grading.schema import check_schema, violations
 
 
 @assertion_type("is-valid-openai-tools-call", needs_value=False)
-def is_valid_openai_tools_call(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def is_valid_openai_tools_call(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """At least one call, each naming an offered tool with arguments that conform to its parameters."""
     output = response.output
     calls = output.get("tool_calls") if isinstance(output, Mapping) else output
     expected = "be valid calls of the offered tools"
     if not isinstance(calls, list) or not calls:
         return Finding(False, expected, "no tool call")
-    broken = next((wrong for call in calls if (wrong := wrong_call(call, aid.tools))), "")
+    broken = next((wrong for call in calls if (wrong := wrong_call(call, context.tools))), "")
     return Finding(not broken, expected, broken)
 
 
@@ -71,7 +71,7 @@ def _need_names(assertion: Assertion) -> None:
 
 
 @assertion_type("tool-call-f1", check=_need_names)
-def tool_call_f1(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def tool_call_f1(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """F1 of the set of names called against those expected, at least `threshold` (1); order and repeats are free."""
     expected, actual = _expected_names(assertion), called_names(response.output)
     hits = len(expected & actual)

@@ -16,8 +16,8 @@ from tunesmith.memory.records import AssertionResult, EvalResult
 from tunesmith.tools.suites.grading.javascript import CannotGrade, as_json
 
 ASSERT_SET = "assert-set"
-WAITS = "waits for the model that it asks"
-"""Reason of a result that `grade_apart` left open."""
+PENDING = "waits for the model that it asks"
+"""Reason of a result that `grade_deterministic` left open."""
 
 
 class Assertion(BaseModel):
@@ -149,7 +149,7 @@ class Embedder(Protocol):
 
 
 @dataclass(frozen=True)
-class Aid:
+class GradingContext:
     """What an assertion may use besides the output."""
 
     tools: Sequence[Mapping[str, object]] = ()
@@ -162,7 +162,7 @@ class Aid:
     """What other arms answered to the same question: for select-best."""
 
 
-Handler = Callable[[Assertion, Response, Aid], Finding]
+Handler = Callable[[Assertion, Response, GradingContext], Finding]
 Check = Callable[[Assertion], None]
 
 
@@ -221,26 +221,26 @@ def grade(
     """
     if not case.assertions:
         return Grade(True, 1.0, reason="no assertions")
-    aid = Aid(case.tools, asked(case.messages), judge, embedder, tuple(rivals))
-    return _total(case.assertions, case.threshold, lambda assertion: _grade_one(assertion, response, aid))
+    context = GradingContext(case.tools, asked(case.messages), judge, embedder, tuple(rivals))
+    return _total(case.assertions, case.threshold, lambda assertion: _grade_one(assertion, response, context))
 
 
-def grade_apart(case: Gradable, response: Response) -> Grade:
-    """Like `grade`, with every assertion that asks a model left open: its result says `WAITS`.
+def grade_deterministic(case: Gradable, response: Response) -> Grade:
+    """Like `grade`, with every assertion that asks a model left open: its result says `PENDING`.
 
-    What it sums up to is worth nothing before `grade_waiting`; an error is one whatever the models will say.
+    What it sums up to is worth nothing before `grade_pending`; an error is one whatever the models will say.
     """
 
     def decide(assertion: Assertion) -> tuple[AssertionResult, str | None]:
         if TYPES[assertion.base_type].asks:
-            return AssertionResult(assertion.type, False, 0.0, WAITS), None
-        return _grade_one(assertion, response, aid)
+            return AssertionResult(assertion.type, False, 0.0, PENDING), None
+        return _grade_one(assertion, response, context)
 
-    aid = Aid(case.tools, asked(case.messages))
+    context = GradingContext(case.tools, asked(case.messages))
     return _total(case.assertions, case.threshold, decide)
 
 
-def grade_waiting(
+def grade_pending(
     case: Gradable,
     response: Response,
     results: Sequence[AssertionResult],
@@ -249,13 +249,13 @@ def grade_waiting(
     embedder: Embedder | None = None,
     rivals: Sequence[str] = (),
 ) -> Grade:
-    """The whole grade: of `results`, as `grade_apart` made them, those that wait are decided now."""
+    """The whole grade: of `results`, as `grade_deterministic` made them, those that wait are decided now."""
     stored = iter([result for result in results if result.type != ASSERT_SET])
-    aid = Aid(case.tools, asked(case.messages), judge, embedder, tuple(rivals))
+    context = GradingContext(case.tools, asked(case.messages), judge, embedder, tuple(rivals))
 
     def decide(assertion: Assertion) -> tuple[AssertionResult, str | None]:
         known = next(stored)
-        return _grade_one(assertion, response, aid) if known.reason == WAITS else (known, None)
+        return _grade_one(assertion, response, context) if known.reason == PENDING else (known, None)
 
     return _total(case.assertions, case.threshold, decide)
 
@@ -297,9 +297,9 @@ def _total(
     return tally.grade(threshold)
 
 
-def _grade_one(assertion: Assertion, response: Response, aid: Aid) -> tuple[AssertionResult, str | None]:
+def _grade_one(assertion: Assertion, response: Response, context: GradingContext) -> tuple[AssertionResult, str | None]:
     try:
-        verdict = TYPES[assertion.base_type].handler(assertion, response, aid)
+        verdict = TYPES[assertion.base_type].handler(assertion, response, context)
     except CannotGrade as error:
         forgiven = assertion.weight == 0
         return AssertionResult(assertion.type, forgiven, 0.0, str(error)), None if forgiven else str(error)

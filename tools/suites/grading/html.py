@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.tools.suites.grading import javascript as js
-from tunesmith.tools.suites.grading.core import Aid, Assertion, Finding, Response, assertion_type
+from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingContext, Response, assertion_type
 from tunesmith.tools.suites.grading.text import shown
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _COMMON = re.compile(
 
 
 @assertion_type("contains-html", needs_value=False)
-def contains_html(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def contains_html(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """Signs of HTML: a pair of tags, a common element, a doctype, or two weaker ones."""
     text = response.output_text
     pair = js.found(_OPENING, text) + js.found(_CLOSING, text)
@@ -53,7 +53,7 @@ def contains_html(assertion: Assertion, response: Response, aid: Aid) -> Finding
 
 
 @assertion_type("is-html", needs_value=False)
-def is_html(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def is_html(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """The whole output is HTML: an element that HTML knows, and no bare text outside of elements."""
     broken = wrong_html(js.trim(response.output_text))
     return Finding(not broken, "be HTML", broken)

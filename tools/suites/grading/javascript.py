@@ -156,8 +156,8 @@ def compiled(pattern: str, *, unicode: bool = False) -> Pattern:
         translated = _Translation(pattern if unicode else utf16_units(pattern)).text()
         pattern_: Pattern = regex.compile(translated, regex.V0 | regex.ASCII)
     except (regex.error, OverflowError, RecursionError, ValueError) as error:
-        told = str(error).encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # halves made whole
-        raise ValueError(told or "nested too deep") from None
+        reason = str(error).encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # halves made whole
+        raise ValueError(reason or "nested too deep") from None
     return pattern_
 
 

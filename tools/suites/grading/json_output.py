@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tunesmith.tools.core.yaml_nodes import YamlRefused, parse_yaml
 from tunesmith.tools.suites.grading import javascript as js
-from tunesmith.tools.suites.grading.core import Aid, Assertion, Finding, Response, assertion_type
+from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingContext, Response, assertion_type
 from tunesmith.tools.suites.grading.schema import check_schema, violations
 from tunesmith.tools.suites.grading.text import shown
 
@@ -37,7 +37,7 @@ def _need_schema(assertion: Assertion) -> None:
 
 
 @assertion_type("is-json", check=_need_schema, needs_value=False)
-def is_json(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def is_json(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """The whole output is one JSON value; with a schema, one that conforms."""
     try:
         value = js.parse_json(response.output_text)
@@ -49,7 +49,7 @@ def is_json(assertion: Assertion, response: Response, aid: Aid) -> Finding:
 
 
 @assertion_type("contains-json", check=_need_schema, needs_value=False)
-def contains_json(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def contains_json(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """An object in braces stands somewhere in the output; with a schema, one that conforms.
 
     As in promptfoo an object may be written loosely (`{a: 1}`, comments), and a list counts only inside an object.

@@ -16,7 +16,7 @@ from functools import cache
 from importlib.resources import files
 
 from tunesmith.tools.suites.grading import javascript as js
-from tunesmith.tools.suites.grading.core import Aid, Assertion, Finding, Judge, Response, assertion_type
+from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingContext, Judge, Response, assertion_type
 from tunesmith.tools.suites.grading.json_output import json_objects
 from tunesmith.tools.suites.grading.text import shown
 
@@ -62,19 +62,19 @@ def prompts_sha256() -> str:
     return hashlib.sha256(json.dumps([texts, _ORDER, _VERDICT, _STEPS, _SCORE]).encode()).hexdigest()
 
 
-def prompts_asked(assertion: Assertion) -> int:
+def judge_prompts(assertion: Assertion) -> int:
     """How many prompts a judge gets for one answer; the steps of a g-eval count, though cases share them."""
     if assertion.base_type != "g-eval":
         return 1
     return 2 * (len(assertion.value) if isinstance(assertion.value, list) else 1)
 
 
-def _judge(assertion: Assertion, aid: Aid) -> Judge:
-    if aid.judge is None:
+def _judge(assertion: Assertion, context: GradingContext) -> Judge:
+    if context.judge is None:
         raise js.CannotGrade(
             f"{assertion.type} asks a judge, and none is given; serve one, or use a deterministic type"
         )
-    return aid.judge
+    return context.judge
 
 
 def _as_data(text: str) -> str:
@@ -87,10 +87,10 @@ def _need_criterion(assertion: Assertion) -> None:
 
 
 @assertion_type("llm-rubric", check=_need_criterion, asks="judge")
-def llm_rubric(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def llm_rubric(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """The judge finds the rubric true of the output, and its score reaches `threshold` where there is one."""
     criteria = assertion.value if isinstance(assertion.value, str) else js.as_json(assertion.value)
-    judge = _judge(assertion, aid)
+    judge = _judge(assertion, context)
     reply = judge.answer(_prompt("rubric", output=_as_data(response.output_text), criteria=criteria), _VERDICT)
     passed, score, reason = read_rubric_reply(reply)
     holds = passed and (assertion.threshold is None or score >= assertion.threshold)
@@ -99,15 +99,15 @@ def llm_rubric(assertion: Assertion, response: Response, aid: Aid) -> Finding:
 
 def read_rubric_reply(reply: str) -> tuple[bool, float, str]:
     """Finding, score and reason of a judge's JSON. Raises CannotGrade where it gives no verdict."""
-    found = next(json_objects(reply), None)
-    if not isinstance(found, Mapping) or not found.keys() & {"pass", "score"}:
+    reply_object = next(json_objects(reply), None)
+    if not isinstance(reply_object, Mapping) or not reply_object.keys() & {"pass", "score"}:
         raise js.CannotGrade(f"the judge gave no verdict in JSON: {shown(reply)}")
-    given, score = found.get("pass"), found.get("score")
+    given, score = reply_object.get("pass"), reply_object.get("score")
     if given is None:
         given = True
     passed = given if isinstance(given, bool) else _YES.fullmatch(js.as_text(given)) is not None
-    number = _as_number(score) if "score" in found else math.nan
-    return passed, number if math.isfinite(number) else float(passed), str(found.get("reason") or "no reason")
+    number = _as_number(score) if "score" in reply_object else math.nan
+    return passed, number if math.isfinite(number) else float(passed), str(reply_object.get("reason") or "no reason")
 
 
 def _as_number(value: object) -> float:
@@ -126,13 +126,13 @@ def _need_criteria(assertion: Assertion) -> None:
 
 
 @assertion_type("g-eval", check=_need_criteria, asks="judge")
-def g_eval(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def g_eval(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """The mean of the judge's scores for each criterion, in tenths, at least `threshold` (0.7). Liu et al. 2023.
 
     The judge first writes its own steps for a criterion, then scores by them; log probabilities are not weighed in.
     """
-    judge = _judge(assertion, aid)
-    scored = [_g_score(judge, criterion, response.output_text, aid.question) for criterion in assertion.texts]
+    judge = _judge(assertion, context)
+    scored = [_g_score(judge, criterion, response.output_text, context.question) for criterion in assertion.texts]
     score = sum(value for value, _ in scored) / len(scored)
     threshold = 0.7 if assertion.threshold is None else assertion.threshold
     reasons = "; ".join(reason for _, reason in scored)
@@ -164,26 +164,26 @@ def _reply_object(reply: str, pattern: str) -> Mapping[str, object]:
     match = re.search(pattern, reply)
     for text in (reply, match.group() if match else ""):
         try:
-            found = js.parse_json(text)
+            value = js.parse_json(text)
         except ValueError:
             continue
-        if isinstance(found, Mapping):
-            return found
+        if isinstance(value, Mapping):
+            return value
     raise js.CannotGrade(f"the judge's reply is not JSON: {shown(reply)}")
 
 
 @assertion_type("select-best", check=_need_criterion, asks="judge")
-def select_best(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def select_best(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """The judge prefers this output to those of the other arms. Equal outputs are equally good.
 
     The outputs are shown in an order that neither whose turn it is nor how an arm's answers look can tell.
     """
-    judge = _judge(assertion, aid)
-    if not aid.rivals:
+    judge = _judge(assertion, context)
+    if not context.rivals:
         raise js.CannotGrade("select-best compares the answers of several arms, and only one is given")
-    outputs = sorted({response.output_text, *aid.rivals}, key=lambda output: _place(aid.question, output))
+    outputs = sorted({response.output_text, *context.rivals}, key=lambda output: _place(context.question, output))
     criteria = assertion.value if isinstance(assertion.value, str) else js.as_json(assertion.value)
-    best = outputs[0] if len(outputs) == 1 else outputs[_choice(judge, criteria, aid.question, outputs)]
+    best = outputs[0] if len(outputs) == 1 else outputs[_choice(judge, criteria, context.question, outputs)]
     return Finding(response.output_text == best, f"be the best by {shown(criteria)}", shown(response.output_text))
 
 
@@ -209,17 +209,17 @@ def _need_texts(assertion: Assertion) -> None:
 
 
 @assertion_type("similar", "similar:cosine", "similar:dot", "similar:euclidean", check=_need_texts, asks="embedder")
-def similar(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def similar(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """The output means what one of the values means: similarity at least `threshold` (0.75), distance at most it."""
-    if aid.embedder is None:
+    if context.embedder is None:
         raise js.CannotGrade(f"{assertion.type} needs an embedding model; pip install 'tunesmith[similar]'")
     values = assertion.value if isinstance(assertion.value, list) else [assertion.value]
     threshold = 0.75 if assertion.threshold is None else assertion.threshold
     metric = assertion.base_type.partition(":")[2] or "cosine"
-    ours, *others = aid.embedder.embed([response.output_text, *values])
+    ours, *others = context.embedder.embed([response.output_text, *values])
     compared = [_nearness(ours, other, metric, threshold, assertion.inverse) for other in others]
     # The first that holds speaks, as in promptfoo; else the nearest.
-    holds, score = next((found for found in compared if found[0]), max(compared))
+    holds, score = next((one for one in compared if one[0]), max(compared))
     return Finding(holds, f"be similar ({metric}, {threshold:g})", f"{score:.3f}", score, 1 - score)
 
 

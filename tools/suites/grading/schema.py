@@ -194,8 +194,8 @@ def _validator(schema_json: str) -> Any:
 def violations(schema: dict[str, object], instance: object) -> str:
     """The first few ways in which `instance` breaks the schema, in words; empty when it conforms."""
     errors = _validator(json.dumps(schema)).iter_errors(instance)
-    found = [
+    lines = [
         f"{'/'.join(map(str, error.absolute_path)) or 'it'}: {error.message}"[:200]
         for _, error in zip(range(3), errors, strict=False)
     ]
-    return "; ".join(found)
+    return "; ".join(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tunesmith.tools.suites.grading.core import Aid, Assertion, Finding, Response, assertion_type
+from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingContext, Response, assertion_type
 from tunesmith.tools.suites.grading.javascript import CannotGrade
 
 
@@ -14,7 +14,7 @@ def _need_threshold(assertion: Assertion) -> None:
 
 
 @assertion_type("latency", check=_need_threshold, needs_value=False)
-def latency(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def latency(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """Answered within `threshold` milliseconds."""
     if response.latency_ms is None:
         raise CannotGrade("latency: this output was stored without its time; run the case again")
@@ -28,7 +28,7 @@ def _need_reason(assertion: Assertion) -> None:
 
 
 @assertion_type("finish-reason", check=_need_reason)
-def finish_reason(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def finish_reason(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     actual = response.finish_reason or ""
     return Finding(assertion.text.lower() == actual.lower(), f"finish by {assertion.value!r}", actual or "no reason")
 
@@ -42,7 +42,7 @@ def _mean_logprob(assertion: Assertion, response: Response) -> float:
 
 
 @assertion_type("perplexity", needs_value=False)
-def perplexity(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def perplexity(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """exp(-mean log probability) at most `threshold`; without one it always passes."""
     value = math.exp(-_mean_logprob(assertion, response))
     holds = value <= assertion.threshold if assertion.threshold is not None else not assertion.inverse
@@ -50,7 +50,7 @@ def perplexity(assertion: Assertion, response: Response, aid: Aid) -> Finding:
 
 
 @assertion_type("perplexity-score", needs_value=False)
-def perplexity_score(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def perplexity_score(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """1 / (1 + perplexity) at least `threshold`; without one it always passes."""
     score = 1 / (1 + math.exp(-_mean_logprob(assertion, response)))
     holds = score >= assertion.threshold if assertion.threshold is not None else not assertion.inverse

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tunesmith.tools.suites.grading import javascript as js
-from tunesmith.tools.suites.grading.core import Aid, Assertion, Finding, Response, assertion_type
+from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingContext, Response, assertion_type
 
 
 def _need_string(assertion: Assertion) -> None:
@@ -30,7 +30,7 @@ def _at_least(assertion: Assertion, score: float, default: float, name: str) -> 
 
 
 @assertion_type("levenshtein", check=_need_string)
-def levenshtein(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def levenshtein(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """Edit distance at most `threshold` (5), counted in UTF-16 units as JavaScript does."""
     from rapidfuzz.distance import Levenshtein
 
@@ -40,7 +40,7 @@ def levenshtein(assertion: Assertion, response: Response, aid: Aid) -> Finding:
 
 
 @assertion_type("rouge-n", check=_need_string)
-def rouge_n(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def rouge_n(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """ROUGE-1 as an F-score over clipped counts, lower-cased, at least `threshold` (0.75). Lin 2004."""
     score = rouge_score(response.output_text.lower(), assertion.text.lower())
     return _at_least(assertion, score, 0.75, "ROUGE-N")
@@ -98,7 +98,7 @@ def treebank_tokens(text: str) -> list[str]:
 
 
 @assertion_type("bleu", check=_need_strings)
-def bleu(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def bleu(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """Sentence BLEU-4 against the nearest of the references, at least `threshold` (0.5). Papineni et al. 2002."""
     return _at_least(assertion, bleu_score(response.output_text, assertion.texts), 0.5, "BLEU")
 
@@ -126,7 +126,7 @@ def _ngrams(words: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
 
 
 @assertion_type("gleu", check=_need_strings)
-def gleu(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def gleu(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """Sentence GLEU against the best of the references, at least `threshold` (0.5). Wu et al. 2016."""
     score = max(gleu_score(response.output_text, reference) for reference in assertion.texts)
     return _at_least(assertion, score, 0.5, "GLEU")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tunesmith.tools.suites.grading import javascript as js
-from tunesmith.tools.suites.grading.core import Aid, Assertion, Finding, Response, assertion_type
+from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingContext, Response, assertion_type
 from tunesmith.tools.suites.grading.text import shown
 
 if TYPE_CHECKING:
@@ -61,14 +61,14 @@ def _need_rules(assertion: Assertion) -> None:
 
 
 @assertion_type("is-sql", check=_need_rules, needs_value=False)
-def is_sql(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def is_sql(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """The whole output is SQL in the dialect `databaseType` (MySQL), with `allowedTables` and `allowedColumns` only."""
     broken = wrong_sql(response.output_text, _rules(assertion))
     return Finding(not broken, "be SQL", broken)
 
 
 @assertion_type("contains-sql", check=_need_rules, needs_value=False)
-def contains_sql(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def contains_sql(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """A fenced block of SQL that `is-sql` would pass; without any such block, the whole output."""
     text = response.output_text
     candidates = [block for block in _sql_blocks(text) or [text] if js.trim(block)]
@@ -83,14 +83,14 @@ def _rules(assertion: Assertion) -> dict[str, object]:
 def _sql_blocks(text: str) -> list[str]:
     blocks: list[str] = []
     body: list[str] | None = None
-    mark, kept = "", False
+    mark, is_sql = "", False
     for line in re.split(r"\r\n?|\n", text):
         fence = _FENCE.match(line)
         if body is None:
             if fence:
-                body, mark, kept = [], fence[1], js.trim(fence[2]).lower() in ("", "sql")
+                body, mark, is_sql = [], fence[1], js.trim(fence[2]).lower() in ("", "sql")
         elif fence and not fence[2].strip(" \t") and fence[1][0] == mark[0] and len(fence[1]) >= len(mark):
-            blocks += ["\n".join(body).strip()] if kept else []
+            blocks += ["\n".join(body).strip()] if is_sql else []
             body = None
         else:
             body.append(line)
@@ -109,12 +109,12 @@ def wrong_sql(text: str, rules: dict[str, object]) -> str:
         statements = _statements(text, _DIALECTS[name.lower()])
     except ValueError as error:
         return f"not {name}'s syntax: {error}"
-    for key, found in (("allowedTables", _tables), ("allowedColumns", _columns)):
+    for key, read in (("allowedTables", _tables), ("allowedColumns", _columns)):
         listed = rules.get(key)
         allowed = [str(rule) for rule in listed] if isinstance(listed, list) else []
         # A rule for a table's column also allows that column where the query names no table.
         allowed += [re.sub(r"^([^:]*)::.*::", r"\1::null::", rule) for rule in allowed if key == "allowedColumns"]
-        for use in (use for statement in statements for use in found(statement)) if allowed else ():
+        for use in (use for statement in statements for use in read(statement)) if allowed else ():
             if not any(js.found(f"^(?:{rule})$", use.lower()) for rule in map(str.lower, allowed)):
                 return f"{use} is not among the {key}"
     return ""
@@ -139,10 +139,10 @@ def _statements(text: str, dialect: str) -> list[exp.Expression]:
         exp.Describe,
     )
     try:
-        found = sqlglot.parse(text, dialect=dialect)
+        statements = sqlglot.parse(text, dialect=dialect)
     except (SqlglotError, RecursionError) as error:
         raise ValueError(str(error).split("\n")[0][:200]) from None
-    statements = [statement for statement in found if statement is not None]
+    statements = [statement for statement in statements if statement is not None]
     if not statements or not all(isinstance(statement, kinds) for statement in statements):
         raise ValueError("no statement")
     return statements

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from tunesmith.tools.suites.grading import javascript as js
-from tunesmith.tools.suites.grading.core import Aid, Assertion, Finding, Response, assertion_type
+from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingContext, Response, assertion_type
 
 
 def shown(text: str, limit: int = 120) -> str:
@@ -15,7 +15,7 @@ def shown(text: str, limit: int = 120) -> str:
 
 
 @assertion_type("equals")
-def equals(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def equals(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """Text by exact spelling; an object, list or null by deep equality with the output's JSON."""
     value = assertion.value
     if value is not None and not isinstance(value, dict | list):
@@ -35,7 +35,7 @@ def _need_text(assertion: Assertion) -> None:
 
 
 @assertion_type("contains", "icontains", check=_need_text)
-def contains(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def contains(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     fold = _fold(assertion)
     value = js.as_text(assertion.value)
     return Finding(fold(value) in fold(response.output_text), f"contain {shown(value)}", shown(response.output_text))
@@ -60,7 +60,7 @@ def _need_list(assertion: Assertion) -> None:
 
 
 @assertion_type("contains-any", "icontains-any", check=_need_list)
-def contains_any(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def contains_any(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     fold, needles = _fold(assertion), _needles(assertion)
     text = fold(response.output_text)
     holds = any(fold(needle) in text for needle in needles)
@@ -68,7 +68,7 @@ def contains_any(assertion: Assertion, response: Response, aid: Aid) -> Finding:
 
 
 @assertion_type("contains-all", "icontains-all", check=_need_list)
-def contains_all(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def contains_all(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     fold, needles = _fold(assertion), _needles(assertion)
     text = fold(response.output_text)
     missing = [needle for needle in needles if fold(needle) not in text]
@@ -119,7 +119,7 @@ def _need_string(assertion: Assertion) -> None:
 
 
 @assertion_type("starts-with", check=_need_string)
-def starts_with(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def starts_with(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     holds = response.output_text.startswith(assertion.text)
     return Finding(holds, f"start with {shown(assertion.text)}", shown(response.output_text))
 
@@ -133,7 +133,7 @@ def _need_pattern(assertion: Assertion) -> None:
 
 
 @assertion_type("regex", check=_need_pattern)
-def regex(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def regex(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     holds = js.found(assertion.text, response.output_text)
     return Finding(holds, f"match {shown(assertion.text)}", shown(response.output_text))
 
@@ -167,7 +167,7 @@ def _need_bounds(assertion: Assertion) -> None:
 
 
 @assertion_type("word-count", check=_need_bounds)
-def word_count(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def word_count(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """Words are the pieces between white space."""
     low, high = _word_bounds(assertion.value)
     count = len(js.words(response.output_text))
@@ -219,7 +219,7 @@ def reads_as_refusal(text: str) -> bool:
 
 
 @assertion_type("is-refusal", needs_value=False)
-def is_refusal(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def is_refusal(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """Empty text counts as a refusal (with score 0); a tool call does not."""
     if not isinstance(response.output, str):
         return Finding(False, "be a refusal", "a tool call")

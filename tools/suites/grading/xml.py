@@ -12,7 +12,7 @@ from functools import lru_cache
 from xml.parsers import expat
 
 from tunesmith.tools.suites.grading import javascript as js
-from tunesmith.tools.suites.grading.core import Aid, Assertion, Finding, Response, assertion_type
+from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingContext, Response, assertion_type
 from tunesmith.tools.suites.grading.text import shown
 
 MAX_CHARS = 500_000
@@ -92,7 +92,7 @@ def _leads_somewhere(value: object, steps: Sequence[str]) -> bool:
 
 
 @assertion_type("is-xml", check=_need_paths, needs_value=False)
-def is_xml(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def is_xml(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """The whole output is one well-formed XML document, in which every path of the value exists."""
     text = response.output_text
     if len(text) > MAX_CHARS:
@@ -140,7 +140,7 @@ def parse_xml(text: str) -> dict[str, object]:
 
 
 @assertion_type("contains-xml", check=_need_paths, needs_value=False)
-def contains_xml(assertion: Assertion, response: Response, aid: Aid) -> Finding:
+def contains_xml(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """An element, or several in a row, stands somewhere in the output and holds every path of the value.
 
     Balanced tags are enough, as in promptfoo: entities and attributes are not looked into.

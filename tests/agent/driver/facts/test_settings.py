@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.stored_runs import Builder, digest
-from tunesmith.agent.driver.facts.answer import Asked
+from tunesmith.agent.driver.facts.answer import Question
 from tunesmith.agent.driver.facts.lookup import answer
 from tunesmith.agent.driver.understanding.entities import sentence_of
 from tunesmith.agent.driver.understanding.query import Query
@@ -45,7 +45,7 @@ def proposed(build: Builder, by: str = "", reason: str = "", **request: Any) -> 
 def told(build: Builder, setting: str) -> str:
     """The first two lines: the value, and why."""
     field = sentence_of(setting, build.store.runs()).fields[0]
-    asked = Asked(Query(kind="setting", field=field), Workspace(build.store, None, lambda event, **data: None), None)
+    asked = Question(Query(kind="setting", field=field), Workspace(build.store, None, lambda event, **data: None), None)
     return " ".join(answer(asked).lines[:2])
 
 
