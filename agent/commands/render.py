@@ -70,12 +70,6 @@ def plain(value: object) -> Text:
     return Text(visible(value))
 
 
-def call_line(tool: str, arguments: Mapping[str, object]) -> Text:
-    """One tool call of the driver, as the user sees it: what it decided to do."""
-    given = ", ".join(f"{name}={value}" for name, value in arguments.items() if value is not None)
-    return Text(visible(f"· {tool}({given})"), style="dim")
-
-
 def forecast_table(name: str, steps: Sequence[Forecast]) -> Table:
     """What a whole plan will probably cost, step by step and in total; nothing is agreed to by it."""
     table = Table(title=plain(f"plan {name}"), box=box.SIMPLE_HEAD, title_justify="left")

@@ -16,6 +16,7 @@ from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import DONE
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration, size
+from tunesmith.tools.pipeline import catalog
 
 if TYPE_CHECKING:
     from tunesmith.tools.evaluation.comparison import BlockScore, Comparison
@@ -139,7 +140,7 @@ def endpoint(store: Store, run: str) -> Endpoint | None:
     Up is the model and not the address: on a port of its own a later deployment answers at the same one. What is up
     is told with its address and key file of this moment.
     """
-    deployed = [step for step in store.steps(run, status=DONE) if step.stage == "deploy"]
+    deployed = [step for step in store.steps(run, status=DONE) if step.stage == catalog.maker_of("deployment")]
     if not deployed:
         return None
     from tunesmith.tools.serving import servers

@@ -38,6 +38,7 @@ from tunesmith.agent.driver import routing, turn_errors
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.endpoint import NotYetStarted, is_gone, model_of
 from tunesmith.agent.driver.state_summary import (
+    FREE_STAGES,
     STATE_HEADING,
     called_outright,
     routed_tools,
@@ -104,7 +105,7 @@ async def _few_tools(ctx: RunContext[TurnDeps], tool_defs: list[ToolDefinition])
         tools_for = routed_tools if deps.routed else visible_tools
         deps.tools = frozenset(tools_for(deps.store, deps.current_run(), deps.draft, deps.prompt))
         if open_interview(deps.store.home):
-            deps.tools = frozenset({"describe_behaviour", "look_up", "inspect", *called_outright(deps.prompt)})
+            deps.tools = frozenset({"describe_behaviour", "look_up", *FREE_STAGES, *called_outright(deps.prompt)})
     shown = deps.tools | _followers(deps)
     return [tool for tool in tool_defs if tool.name in shown]
 

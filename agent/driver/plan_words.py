@@ -13,7 +13,6 @@ from tunesmith.agent.driver.understanding.entities import STAGE_WORDS, Sentence
 from tunesmith.agent.driver.understanding.orders import quantizes
 from tunesmith.agent.driver.understanding.values import values_named
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.core.format import duration
 from tunesmith.tools.pipeline import catalog, plan_file
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 
@@ -228,8 +227,3 @@ def finish_description(deps: TurnDeps, opened: Interview) -> str:
     planning.draft(deps, plan, opened.goal, opened.quantize)
     shown = planning.show_draft(deps)
     return f"{words} It takes about {shown['estimated_in_all']} in all."
-
-
-def price_line(seconds: float) -> str:
-    """A price in words."""
-    return f"about {duration(seconds)}"

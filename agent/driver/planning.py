@@ -126,7 +126,7 @@ def describe_behaviour(deps: TurnDeps, args: DescribeBehaviour, ctx: RunContext[
 
 def draft(deps: TurnDeps, plan: PipelinePlan, goal: str, quantize: bool) -> None:
     """Let a plan stand proposed."""
-    quantizing = next(entry.name for entry in catalog.STAGES if entry.makes == "quantized")
+    quantizing = catalog.maker_of("quantized")
     steps = plan.steps if quantize else _without_stage(plan.steps, quantizing)
     deps.draft = plan.model_copy(update={"goal": goal, "steps": steps})
 

@@ -26,7 +26,8 @@ _NEXT = 2
 _ORDER_WORDS = 6
 _NAMED = 2
 """Stages that are offered because they were named."""
-_FREE = tuple(entry.name for entry in catalog.STAGES if not entry.expensive and not entry.needs)
+FREE_STAGES = tuple(entry.name for entry in catalog.STAGES if not entry.expensive and not entry.needs)
+"""What is possible at any time, and asks nobody."""
 
 
 def state_summary(store: Store, run: Run | None, draft: PipelinePlan | None) -> str:
@@ -118,7 +119,7 @@ def routed_tools(store: Store, run: Run | None, draft: PipelinePlan | None, prom
     More than `visible_tools`: they cost a choice no words, and what a misspelt word means is the model's to say.
     """
     kinds = {artifact.kind for artifact in store.artifacts(run.id)} if run else set()
-    names = {"look_up", "plan_fine_tune", *_FREE, *(("edit_plan", "start_plan") if draft else ())}
+    names = {"look_up", "plan_fine_tune", *FREE_STAGES, *(("edit_plan", "start_plan") if draft else ())}
     if draft:  # what is said about a step is about the plan's
         return names
     names |= {entry.name for entry in catalog.STAGES if kinds.issuperset(entry.needs)}
@@ -129,7 +130,7 @@ def visible_tools(store: Store, run: Run | None, draft: PipelinePlan | None, pro
     """Names of the tools that the driver is shown: few, since a small model chooses better among few."""
     names = {"look_up", *(("edit_plan", "start_plan") if draft else ("plan_fine_tune",))}
     names |= set(_named(prompt)[:_NAMED])
-    names |= set(_FREE) if run is None else set()
+    names |= set(FREE_STAGES) if run is None else set()
     if not draft:
         names |= set(next_stages(store, run)[:_NEXT])
     return names

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import GateRefused, StepFailed, TunesmithError
+from tunesmith.tools.pipeline import catalog
 
-_READING = frozenset({"look_up", "inspect"})
+_READING = frozenset({"look_up", *(entry.name for entry in catalog.STAGES if not entry.expensive and not entry.makes)})
 """These put right only what they got wrong themselves."""
 
 

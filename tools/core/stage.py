@@ -262,6 +262,8 @@ class Stage(Generic[R, C]):
     identified_by: tuple[str, ...] = ()
     """Fields that say which of the stage's several tasks a step is."""
     run_rule: Callable[[R], RunRule] = lambda request: RunRule.NEWEST
+    makes: Callable[[R], str] = lambda request: ""
+    """The kind of artifact that this request leaves, where the stage makes several; empty: the catalogue's."""
     works_on: Callable[[R], str] = lambda request: ""
     """The kind of artifact that this request works on beside what the stage always needs; empty: none."""
     works_on_newest: Callable[[R], bool] = lambda request: True
@@ -272,6 +274,8 @@ class Stage(Generic[R, C]):
     """A stage later in a plan, and the fields that this one takes over from there unless it has its own."""
     measures: tuple[str, ...] = ()
     """Kinds of artifact that it should measure once they are there."""
+    spends: bool = False
+    """Whether it costs so much that what the baseline advises against is said on its plan."""
     needs_measured: bool = False
     """Whether it takes only what was measured since it was made."""
     usually_after: tuple[str, ...] = ()

@@ -177,4 +177,5 @@ STAGE = Stage(
     inspect_inputs,
     expected_artifact,
     settable=("rows", "writer"),
+    spends=True,
 )

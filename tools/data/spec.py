@@ -18,7 +18,6 @@ from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_rules import Rule
 from tunesmith.tools.data.description import Description
 
-SPEC_VERSION = 2
 TYPED = ("digits", "number", "amount", "date", "time", "weekday", "email", "phone", "url")
 """Kinds whose values code can draw, write into a message in many ways, and find again in a message."""
 Kind = Literal[

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stats import flips_to_show
-from tunesmith.tools.evaluation.baseline import BaselineResult, BlockResult
+from tunesmith.tools.evaluation.baseline import STAGE, BaselineResult, BlockResult
 from tunesmith.tools.evaluation.comparison import WORSE, Comparison
 from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK
 
@@ -15,7 +15,6 @@ GOAL_RATE = 0.9
 """Pass rate on the target that counts as reaching the goal, unless a request says otherwise."""
 FLIPS_TO_SHOW = flips_to_show()
 """Cases that must flip, all one way, before the exact test shows a gain: 6 at .05."""
-_SPENDS = ("generate", "preflight", "train")
 
 
 def target_advice(passed: int, judged: int, goal: float = GOAL_RATE) -> str:
@@ -37,12 +36,10 @@ def baseline_advice(blocks: Mapping[str, BlockResult]) -> str:
     return target_advice(target.passed, target.cases - target.errors) if target else target_advice(0, 0)
 
 
-def before_spending(stage: str, done: Sequence[Step]) -> tuple[str, ...]:
+def before_spending(done: Sequence[Step]) -> tuple[str, ...]:
     """The note on the plan of a stage that costs much, by the newest baseline among the steps that are done."""
-    baselines = [step for step in done if step.stage == "baseline"]
-    if stage not in _SPENDS or not baselines:
-        return ()
-    report = BaselineResult.of(baselines[-1])
+    baselines = [step for step in done if step.stage == STAGE.name]
+    report = BaselineResult.of(baselines[-1]) if baselines else None
     return (report.advice,) if report and report.advice else ()
 
 

@@ -220,5 +220,6 @@ STAGE = Stage(
     expected_artifact,
     settable=("model",),
     identified_by=("role",),
+    makes=lambda request: request.role,
     run_rule=lambda request: _RUN_RULES.get(request.role, RunRule.NEWEST),
 )

@@ -113,11 +113,6 @@ class ModelShape:
         return self.layers - self.dense_layers
 
     @property
-    def routed_parameters(self) -> int:
-        """Of all routed experts of all layers: kept apart, since loaders do not treat them as linear layers."""
-        return self.mixture_layers * self.expert_parameters
-
-    @property
     def embedding_parameters(self) -> int:
         """Input matrix, and the output head where it is a matrix of its own."""
         return self.vocab * self.hidden * (1 if self.tied else 2)

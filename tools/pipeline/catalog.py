@@ -166,3 +166,8 @@ STAGES: tuple[Entry, ...] = (
 )
 
 BY_NAME = {entry.name: entry for entry in STAGES}
+
+
+def maker_of(kind: str) -> str:
+    """The stage that makes artifacts of a kind."""
+    return next(entry.name for entry in STAGES if entry.makes == kind)

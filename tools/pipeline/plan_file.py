@@ -105,18 +105,20 @@ def _step_spec(path: Path, number: int, entry: object) -> dict[str, object]:
 def check_pipeline(plan: PipelinePlan, *, have: tuple[str, ...]) -> None:
     """Refuse a plan in which a step comes before what it needs. Raises BadInput, naming the step."""
     kinds, measured = set(have), set[str]()
-    makers = {entry.makes: entry.name for entry in catalog.STAGES if entry.makes}
     for number, spec in enumerate(plan.steps, 1):
         request, entry = parse_request(spec.stage, spec.fields), catalog.BY_NAME[spec.stage]
         declared = entry.load()
         subject = declared.works_on(request)
         for kind in (*entry.needs, *([subject] if subject else [])):
             if kind not in kinds:
-                raise BadInput(f"step {number} ({spec.stage}) has no {kind} to work on; put `{makers[kind]}` before it")
+                raise BadInput(
+                    f"step {number} ({spec.stage}) has no {kind} to work on; put `{catalog.maker_of(kind)}` before it"
+                )
         if declared.needs_measured and subject and subject not in measured:
             raise BadInput(
                 f"step {number}: {spec.stage} serves only what was evaluated, and nothing before it would evaluate the "
                 f"{subject} model; leave {spec.stage} out too, or keep that evaluation"
             )
-        kinds.add(entry.makes)
-        measured = (measured | {subject} if declared.measures else measured) - {entry.makes}
+        made = declared.makes(request) or entry.makes
+        kinds.add(made)
+        measured = (measured | {subject} if declared.measures else measured) - {made}

@@ -143,7 +143,7 @@ def quote(ws: Workspace, request: StepRequest) -> Plan:
         update={
             "notes": (
                 *plan.notes,
-                *before_spending(request.stage, ws.store.steps(run, status=DONE)),
+                *(before_spending(ws.store.steps(run, status=DONE)) if declared.spends else ()),
                 *older_line(ws.store, plan),
                 *((driver_eviction.EVICTED,) if evicted else ()),
             ),

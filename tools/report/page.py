@@ -113,11 +113,6 @@ def write_report(store: Store, run: str, path: Path) -> WrittenReport:
     return WrittenReport(page, path, len(html.encode()))
 
 
-def verdict_of(store: Store, run: str) -> str:
-    """The report's headline alone. Raises NotFound for an unknown run."""
-    return story.verdict(store.run(run), store.steps(run), evaluation(store, run), process.served(store, run))
-
-
 def gather(store: Store, run: str) -> Page:
     """Read everything that a report says."""
     record, steps = store.run(run), store.steps(run)

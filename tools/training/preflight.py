@@ -91,4 +91,4 @@ def _peaks(request: PreflightRequest, facts: Facts, base: Artifact, dataset: Art
 
 _TRIED = ("lora_rank", "max_seq_len_tokens", "precision", "load_in_4bit")
 
-STAGE = Stage("preflight", PreflightRequest, PreflightResult, plan, tries_settings_of=("train", _TRIED))
+STAGE = Stage("preflight", PreflightRequest, PreflightResult, plan, tries_settings_of=("train", _TRIED), spends=True)

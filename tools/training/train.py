@@ -191,4 +191,5 @@ STAGE = Stage(
     expected_artifact=expected_artifact,
     settable=("lora_rank", "learning_rate", "epochs"),
     env=TORCH_ENV,
+    spends=True,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rich.console import RenderableType
 
@@ -36,10 +36,6 @@ class Answer:
     def facts(self) -> str:
         """The lines as a model may read them."""
         return self.told if self.private else "\n".join(self.lines)
-
-    def with_line(self, line: str) -> Answer:
-        """The same with one more line at its end."""
-        return replace(self, lines=(*self.lines, line))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +97,12 @@ def clip(text: object, most: int = _CLIPPED) -> str:
     """Text as data in one line, cut where it is long."""
     flat = " ".join(visible(text).split())
     return flat if len(flat) <= most else f"{flat[: most - 1].rstrip()}…"
+
+
+def without_instruction(text: str) -> str:
+    """A prompt without the line above the message that says what to do with it, where it has one."""
+    first, _, rest = text.partition("\n\n")
+    return rest.strip() if first.rstrip().endswith(":") and "\n" not in first and rest.strip() else text
 
 
 def day(at: float | None) -> str:

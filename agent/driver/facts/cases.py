@@ -12,7 +12,7 @@ from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver.facts import scores
-from tunesmith.agent.driver.facts.answer import Answer, Question, clip, listed, ordinary
+from tunesmith.agent.driver.facts.answer import Answer, Question, clip, listed, ordinary, without_instruction
 from tunesmith.agent.driver.facts.results import evaluated_run
 from tunesmith.agent.driver.understanding.words import vocabulary
 from tunesmith.memory.errors import BadInput, NotFound
@@ -251,7 +251,7 @@ def _read(path: str) -> Mapping[str, str]:
 
 def _last_words(messages: Sequence[Mapping[str, object]]) -> str:
     texts = [str(message.get("content", "")) for message in messages if message.get("role") == "user"]
-    return texts[-1].partition("ticket:")[2].strip() or texts[-1] if texts else ""
+    return without_instruction(texts[-1]) if texts else ""
 
 
 def matching(words: str, questions: Mapping[str, str]) -> list[str]:

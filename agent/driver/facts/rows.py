@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.driver.facts.answer import Answer, Question, clip, counted
+from tunesmith.agent.driver.facts.answer import Answer, Question, clip, counted, without_instruction
 from tunesmith.agent.driver.facts.cases import matching
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, Run, Step, TrainingRow
@@ -44,7 +44,7 @@ def _chosen(question: Question, rows: Sequence[TrainingRow]) -> list[TrainingRow
     if query.field in ("train", "valid"):  # which part of the split
         chosen = [r for r in chosen if r.split == query.field and r.kept]
     if query.field not in ("", "train", "valid"):
-        chosen = [r for r in chosen if r.dropped and query.field in _kind(_reason(r))]
+        chosen = [r for r in chosen if r.dropped and query.field in _kind(r)]
     return chosen
 
 
@@ -99,15 +99,15 @@ def _critique(question: Question, run: Run) -> Step | None:
     return critiques[-1] if critiques else None
 
 
-def _kind(reason: str) -> str:
-    return clip(reason.partition(":")[0], 60) or "no reason recorded"
+def _kind(row: TrainingRow) -> str:
+    return clip(row.verdict.kind, 60) if row.verdict else "no reason recorded"
 
 
 def _reasons(run: Run, rows: Sequence[TrainingRow]) -> list[str]:
     dropped = [row for row in rows if row.dropped]
     if not dropped:
         return [f"No row of {run.id} was dropped."]
-    kinds = Counter(_kind(_reason(row)) for row in dropped)
+    kinds = Counter(_kind(row) for row in dropped)
     return [
         f"{run.id}: {counted(len(dropped), 'row')} dropped: "
         + ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(7))
@@ -117,19 +117,18 @@ def _reasons(run: Run, rows: Sequence[TrainingRow]) -> list[str]:
 
 def _samples(question: Question, chosen: Sequence[TrainingRow]) -> list[str]:
     dropped = [row for row in chosen if row.dropped]
-    one_of_each = list({_kind(_reason(row)): row for row in reversed(dropped)}.values())[:3]
-    return [f"  {row.row_id}: “{clip(_said(row), 70)}”: {clip(_reason(row), 90)}" for row in one_of_each]
+    one_of_each = list({_kind(row): row for row in reversed(dropped)}.values())[:3]
+    return [f"  {row.row_id}: “{clip(_message(row), 70)}”: {clip(_reason(row), 90)}" for row in one_of_each]
 
 
-def _said(row: TrainingRow) -> str:
-    text = str(row.prompt[-1]["content"])
-    return text.partition("ticket:")[2].strip() or text
+def _message(row: TrainingRow) -> str:
+    return without_instruction(str(row.prompt[-1]["content"]))
 
 
 def _shown(question: Question, run: Run, chosen: Sequence[TrainingRow]) -> Answer:
     query = question.query
     if query.text:
-        texts = {row.row_id: f"{_said(row)} {row.completion[0]['content']} {_reason(row)}" for row in chosen}
+        texts = {row.row_id: f"{_message(row)} {row.completion[0]['content']} {_reason(row)}" for row in chosen}
         if exact := [r for r in chosen if r.row_id == query.text]:
             return _one_row(run, exact[0])
         plain = [r for r in chosen if query.text.lower() in texts[r.row_id].lower()]
@@ -145,7 +144,7 @@ def _shown(question: Question, run: Run, chosen: Sequence[TrainingRow]) -> Answe
     lines = [first]
     for row in shown[:_SHOWN]:
         mark = f" (dropped: {clip(_reason(row), 60)})" if row.dropped else ""
-        lines.append(f"  {row.row_id}{mark}: “{clip(_said(row), 100)}”")
+        lines.append(f"  {row.row_id}{mark}: “{clip(_message(row), 100)}”")
         lines.append(f"    → “{clip(row.completion[0]['content'], 105)}”")
     return Answer(tuple(lines), lambda: _page(chosen), private=True, told=first)
 
@@ -156,7 +155,7 @@ def _one_row(run: Run, row: TrainingRow) -> Answer:
         f"was dropped: {clip(_reason(row), 160)}" if row.dropped else "was kept" if row.kept else "is not judged yet"
     )
     first = f"Row {row.row_id} of {run.id} ({row.origin}) {became}."
-    lines = (first, f"  “{clip(_said(row), 300)}”", f"    → “{clip(row.completion[0]['content'], 300)}”")
+    lines = (first, f"  “{clip(_message(row), 300)}”", f"    → “{clip(row.completion[0]['content'], 300)}”")
     return Answer(lines, private=True, told=first)
 
 
@@ -167,7 +166,7 @@ def _page(rows: Sequence[TrainingRow]) -> RenderableType:
             r.origin,
             _verdict(r),
             clip(_reason(r), 80),
-            clip(_said(r), 300),
+            clip(_message(r), 300),
             clip(r.completion[0]["content"], 300),
         ]
         for r in rows[:60]

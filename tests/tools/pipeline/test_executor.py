@@ -69,6 +69,10 @@ def test_a_wrong_field_is_named_with_the_right_one(stage: str, fields: dict[str,
             "name: x\nsteps: [base, baseline, {stage: evaluate, arm: merged}]",
             "step 3 .evaluate. has no merged to work on; put `merge` before it",
         ),
+        (
+            "name: x\nsteps: [{stage: base, role: teacher}, baseline]",
+            "step 2 .baseline. has no base to work on; put `base` before it",
+        ),
         ("name: x\nsteps: [base, deploy]", "step 2 .deploy. has no quantized to work on; put `quantize` before it"),
         (
             "name: x\nsteps: [base, baseline, generate, critique, train, {stage: deploy, arm: adapter}]",
