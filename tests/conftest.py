@@ -1,14 +1,19 @@
-"""What all tests share: an environment without torch for the light ones, and one finished arc on the real model."""
+"""What all tests share: an environment without torch for the light ones, a run that has its base, a finished arc."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.fixtures import FIXTURES
 from tests.fixtures.demo_run import Demo, tunesmith
+from tests.fixtures.tiny_model import make_tiny_model
+from tunesmith.memory.store import Store
+from tunesmith.tools.pipeline.run_step import run_step
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -32,6 +37,17 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         os.environ.pop("PYTHONPATH", None)
         if before is not None:
             os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture(scope="session")
+def based(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to take copies of: `home`, whose run r1 has a base, and `model`, which it was copied from."""
+    folder = tmp_path_factory.mktemp("based")
+    ws = Workspace(Store(folder / "home"), None, lambda event, **data: None)
+    request = StepRequest("base", {"model": str(make_tiny_model(folder / "model"))}, ws.store.new_run("test"))
+    run_step(ws, request, lambda plan, step: Decision(True, "test")).done()
+    ws.store.close()
+    return folder
 
 
 @pytest.fixture(scope="session")

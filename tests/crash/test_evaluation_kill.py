@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures import FIXTURES
-from tests.fixtures.tiny_model import make_tiny_model
+from tests.fixtures.waiting import until_served, wait_for
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
@@ -31,9 +31,10 @@ def say_yes(plan: Plan, step: str) -> Decision:
 
 
 @pytest.fixture
-def ws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+def ws(based: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
     monkeypatch.setenv("STUB_REQUESTS", str(tmp_path / "requests"))
     monkeypatch.setenv("STUB_DELAY_S", "0.03")
+    shutil.copytree(based / "home", tmp_path / "home")
     yield Workspace(Store(tmp_path / "home"), STUB, lambda event, **data: None)
     servers.stop_all(tmp_path / "home")
 
@@ -59,11 +60,10 @@ def proposed(ws: Workspace, run: str, suite: Path) -> str:
 
 def calls(ws: Workspace) -> int:
     """Requests that the server has seen, once it sees no more."""
-    path, seen = ws.store.home.parent / "requests", -1
-    while seen != (now := path.read_bytes().count(b"\n") if path.exists() else 0):
-        seen = now
-        time.sleep(0.5)
-    return seen
+    for server in servers.list_servers(ws.store.home):
+        until_served(server.port)
+    path = ws.store.home.parent / "requests"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def table(ws: Workspace, step: str) -> list[tuple[Any, ...]]:
@@ -78,13 +78,9 @@ def killed_at(ws: Workspace, step: str, case: int) -> int:
     pid = launcher.launch(ws.store, step, vllm=STUB).pid
     assert pid
     count = "SELECT count(*) FROM eval_results WHERE step = ?"
-    deadline = time.monotonic() + 30
-    while ws.store.read(count, step)[0][0] < case:
-        assert time.monotonic() < deadline, "the worker does not get on"
-        time.sleep(0.002)
+    wait_for(lambda: ws.store.read(count, step)[0][0] >= case, every_s=0.002, told="the worker does not get on")
     os.kill(pid, signal.SIGKILL)
-    while launcher.is_alive(ws.store, ws.store.step(step)):
-        time.sleep(0.01)
+    wait_for(lambda: not launcher.is_alive(ws.store, ws.store.step(step)))
     assert [dead.id for dead in launcher.reconcile(ws.store)] == [step]
     return int(ws.store.read(count, step)[0][0])
 
@@ -98,8 +94,7 @@ def finished(ws: Workspace, step: str) -> Step:
 def test_killed_at_case_k_of_n_it_asks_exactly_the_others_and_ends_with_the_same_table(
     ws: Workspace, tmp_path: Path
 ) -> None:
-    run, suite = ws.store.new_run("test"), write_suite(tmp_path / "suite.yaml")
-    run_step(ws, StepRequest("base", {"model": str(make_tiny_model(tmp_path / "model"))}, run), say_yes).done()
+    run, suite = "r1", write_suite(tmp_path / "suite.yaml")
     whole = run_step(
         ws, StepRequest("baseline", {"suites": (str(suite),), "concurrency": CONCURRENCY, "fresh": True}, run), say_yes
     ).done()

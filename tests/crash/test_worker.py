@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.fixtures.tiny_model import make_tiny_model
+from tests.fixtures.waiting import wait_for
 from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed
 from tunesmith.memory.files import verify
 from tunesmith.memory.records import Step
@@ -22,7 +22,7 @@ from tunesmith.tools.pipeline import launcher
 from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step, start
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
-MODEL_BYTES = 3 << 30
+MODEL_BYTES = 256 << 20
 
 
 def say_yes(plan: Plan, step: str) -> Decision:
@@ -31,7 +31,7 @@ def say_yes(plan: Plan, step: str) -> Decision:
 
 @pytest.fixture(scope="module")
 def big_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder that is slow to copy: one sparse tensor of 3 GiB."""
+    """A model folder that is slow to copy: one sparse tensor of 256 MiB."""
     return make_tiny_model(tmp_path_factory.mktemp("big") / "model", weight_bytes=MODEL_BYTES)
 
 
@@ -46,13 +46,6 @@ def approved(ws: Workspace, model: Path) -> str:
     step = propose(ws, plan)
     assert decide(ws, step, plan, say_yes).yes
     return step
-
-
-def wait_for(condition: Callable[[], object], timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.02)
 
 
 def copying(home: Path) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.fixtures import FIXTURES
-from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import verify
 from tunesmith.memory.store import Store
@@ -20,7 +20,7 @@ from tunesmith.tools.pipeline.run_step import price, resume_step, run_step
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
 
-STUB = str(FIXTURES / "stub_writer.py")
+STUB, RUN = str(FIXTURES / "stub_writer.py"), "r1"
 ROWS, NEAR, REHEARSAL = 30, 6, 10
 ORDINARY = NEAR + REHEARSAL
 TRIED = 37
@@ -29,7 +29,8 @@ FIELDS = {"rows": ROWS, "near_miss_rows": NEAR, "rehearsal_rows": REHEARSAL, "co
 
 
 @pytest.fixture
-def ws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+def ws(based: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    shutil.copytree(based / "home", tmp_path / "home")
     (tmp_path / "answers").write_text("1000")
     monkeypatch.setenv("STUB_REQUESTS", str(tmp_path / "requests"))
     monkeypatch.setenv("STUB_ANSWERS", str(tmp_path / "answers"))
@@ -47,16 +48,8 @@ def asked(ws: Workspace) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def with_base(ws: Workspace) -> str:
-    run = ws.store.new_run("test")
-    run_step(
-        ws, StepRequest("base", {"model": str(make_tiny_model(ws.store.home.parent / "model"))}, run), say_yes
-    ).done()
-    return run
-
-
 def test_a_step_that_broke_off_keeps_its_answers_and_asks_only_for_the_rest(ws: Workspace) -> None:
-    run = with_base(ws)
+    run = RUN
     (ws.store.home.parent / "answers").write_text(str(TRIED + 22))
     with pytest.raises(StepFailed, match=r"no more answers.*--resume"):
         run_step(ws, StepRequest("generate", FIELDS, run), say_yes).done()
@@ -75,7 +68,7 @@ def test_a_step_that_broke_off_keeps_its_answers_and_asks_only_for_the_rest(ws: 
 
 
 def test_the_published_rows_are_whole_and_equal_those_of_the_store(ws: Workspace) -> None:
-    run = with_base(ws)
+    run = RUN
     step = run_step(ws, StepRequest("generate", FIELDS, run), say_yes).done()
     artifact = ws.store.artifacts(run, "rows")[0]
     verify(artifact.path, artifact.sha256)
@@ -86,7 +79,7 @@ def test_the_published_rows_are_whole_and_equal_those_of_the_store(ws: Workspace
 
 
 def test_rehearsal_is_greedy_and_no_request_carries_a_seed(ws: Workspace) -> None:
-    run = with_base(ws)
+    run = RUN
     run_step(ws, StepRequest("generate", FIELDS, run), say_yes).done()
     bodies = asked(ws)
     ordinary = [body for body in bodies if body["max_tokens"] == 96]
@@ -95,7 +88,7 @@ def test_rehearsal_is_greedy_and_no_request_carries_a_seed(ws: Workspace) -> Non
 
 
 def test_critique_keeps_what_generate_wrote_and_its_dataset_is_what_training_reads(ws: Workspace) -> None:
-    run = with_base(ws)
+    run = RUN
     made = run_step(ws, StepRequest("generate", {**FIELDS, "rows": 100}, run), say_yes).done()
     result = run_step(ws, StepRequest("critique", {"on_leak": "drop"}, run), say_yes).done().result
     assert result is not None
@@ -111,7 +104,7 @@ def test_critique_keeps_what_generate_wrote_and_its_dataset_is_what_training_rea
 
 
 def test_the_rows_that_were_hashed_are_the_rows_that_are_judged(ws: Workspace) -> None:
-    run = with_base(ws)
+    run = RUN
     made = run_step(ws, StepRequest("generate", {**FIELDS, "rows": 100}, run), say_yes).done()
     with ws.store.write() as conn:
         conn.execute("UPDATE rows SET completion = replace(completion, 'a', 'b')")
@@ -127,7 +120,7 @@ def test_the_rows_that_were_hashed_are_the_rows_that_are_judged(ws: Workspace) -
 
 
 def test_a_behaviour_without_rehearsal_prompts_is_refused_before_anything_starts(ws: Workspace) -> None:
-    run = with_base(ws)
+    run = RUN
     lonely = ws.store.home.parent / "behaviour.yaml"
     lonely.write_text((behaviour_folder("demo") / "behaviour.yaml").read_text())
     with pytest.raises(BadInput, match=r"no rehearsal.txt; write one, or set rehearsal_rows=0"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,6 @@ import pytest
 
 from tests.fixtures import FIXTURES
 from tests.fixtures.descriptions import COOKING, HOSTILE
-from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.memory.store import Store
@@ -26,14 +26,15 @@ from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.suites.loading import load_suites
 
-STUB = str(FIXTURES / "stub_described.py")
+STUB, RUN = str(FIXTURES / "stub_described.py"), "r1"
 ROWS, NEAR, REHEARSAL = 60, 8, 5
 BEHAVIOUR = behaviour_of(COOKING)
 GOOD = "- Read.\n- Cook.\n- Eat."
 
 
 @pytest.fixture
-def ws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+def ws(based: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    shutil.copytree(based / "home", tmp_path / "home")
     (tmp_path / "answers").write_text("1000")
     monkeypatch.setenv("STUB_REQUESTS", str(tmp_path / "requests"))
     monkeypatch.setenv("STUB_ANSWERS", str(tmp_path / "answers"))
@@ -49,14 +50,6 @@ def say_yes(plan: Plan, step: str) -> Decision:
 def asked(ws: Workspace) -> list[dict[str, object]]:
     path = ws.store.home.parent / "requests"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def with_base(ws: Workspace) -> str:
-    run = ws.store.new_run("test")
-    run_step(
-        ws, StepRequest("base", {"model": str(make_tiny_model(ws.store.home.parent / "model"))}, run), say_yes
-    ).done()
-    return run
 
 
 def fields(folder: Path, **changes: object) -> dict[str, object]:
@@ -86,7 +79,7 @@ def why(row: TrainingRow) -> str:
 
 
 def test_what_is_kept_obeys_the_rules_and_what_is_dropped_says_which_it_broke(ws: Workspace, tmp_path: Path) -> None:
-    run, folder = with_base(ws), write_behaviour(COOKING, tmp_path / "behaviours")
+    run, folder = RUN, write_behaviour(COOKING, tmp_path / "behaviours")
     made = run_step(ws, StepRequest("generate", fields(folder), run), say_yes).done()
     result = (
         run_step(ws, StepRequest("critique", {"suites": [str(folder / SUITE), "general"]}, run), say_yes).done().result
@@ -110,7 +103,7 @@ def test_what_is_kept_obeys_the_rules_and_what_is_dropped_says_which_it_broke(ws
 
 
 def test_a_step_that_broke_off_asks_only_for_what_is_not_there(ws: Workspace, tmp_path: Path) -> None:
-    run, folder = with_base(ws), write_behaviour(COOKING, tmp_path / "behaviours")
+    run, folder = RUN, write_behaviour(COOKING, tmp_path / "behaviours")
     for limit, made in ((60, 0), (200, 0)):  # amid the messages, then amid the answers
         (tmp_path / "answers").write_text(str(limit))
         servers.stop_all(ws.store.home)
@@ -140,7 +133,7 @@ def test_the_writer_never_gets_a_tool_or_a_seed_and_hostile_text_only_as_text(ws
         update={"when": HOSTILE[0], "examples": (*COOKING.examples[:2], COOKING.examples[2].model_copy(
             update={"prompt": HOSTILE[6]}))}
     )  # fmt: skip
-    run, folder = with_base(ws), write_behaviour(hostile, tmp_path / "behaviours")
+    run, folder = RUN, write_behaviour(hostile, tmp_path / "behaviours")
     run_step(ws, StepRequest("generate", fields(folder, rows=6), run), say_yes).done()
     bodies = asked(ws)
     assert bodies and not any("tools" in body or "seed" in body for body in bodies)
@@ -154,7 +147,7 @@ def test_a_writer_that_takes_everything_for_the_kind_is_not_asked(
     ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STUB_ALWAYS_YES", "1")
-    run, folder = with_base(ws), write_behaviour(COOKING, tmp_path / "behaviours")
+    run, folder = RUN, write_behaviour(COOKING, tmp_path / "behaviours")
     result = run_step(ws, StepRequest("generate", fields(folder, rows=20), run), say_yes).done().result
     step = ws.store.steps(run)[-1].id
     assert result and result["reader"]["kind_no"] == 0
@@ -162,7 +155,7 @@ def test_a_writer_that_takes_everything_for_the_kind_is_not_asked(
 
 
 def test_the_price_and_the_plan_say_how_rows_come_about(ws: Workspace, tmp_path: Path) -> None:
-    run, folder = with_base(ws), write_behaviour(COOKING, tmp_path / "behaviours")
+    run, folder = RUN, write_behaviour(COOKING, tmp_path / "behaviours")
     plan = price(ws, StepRequest("generate", fields(folder), run))
     assert "held to 5 rules" in " ".join(plan.steps)
     assert (
@@ -174,7 +167,7 @@ def test_the_price_and_the_plan_say_how_rows_come_about(ws: Workspace, tmp_path:
 
 
 def test_a_spec_changed_after_its_rows_were_made_is_told(ws: Workspace, tmp_path: Path) -> None:
-    run, folder = with_base(ws), write_behaviour(COOKING, tmp_path / "behaviours")
+    run, folder = RUN, write_behaviour(COOKING, tmp_path / "behaviours")
     run_step(ws, StepRequest("generate", fields(folder, rows=4), run), say_yes).done()
     path = folder / SPEC
     path.write_text(path.read_text().replace("greet, or", "greet or"))

@@ -17,7 +17,6 @@ from rich.console import Console
 
 from tests.bench._harness import new_job, server_at, stub, write_suite
 from tests.fixtures import FIXTURES
-from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.render import comparison_table
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import seal
@@ -44,21 +43,10 @@ STUB = str(FIXTURES / "stub_chat.py")
 RUN = "r1"
 
 
-@pytest.fixture(scope="module")
-def home_with_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home whose run r1 has a base; every test works on a copy."""
-    folder = tmp_path_factory.mktemp("template")
-    workspace = Workspace(Store(folder / "home"), None, lambda event, **data: None)
-    assert workspace.store.new_run("test") == RUN
-    run_step(workspace, StepRequest("base", {"model": str(make_tiny_model(folder / "model"))}, RUN), say_yes).done()
-    workspace.store.close()
-    return folder / "home"
-
-
 @pytest.fixture
-def ws(home_with_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+def ws(based: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
     monkeypatch.setenv("STUB_REQUESTS", str(tmp_path / "requests"))
-    shutil.copytree(home_with_base, tmp_path / "home")
+    shutil.copytree(based / "home", tmp_path / "home")
     yield Workspace(Store(tmp_path / "home"), STUB, lambda event, **data: None)
     servers.stop_all(tmp_path / "home")
 

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures import FIXTURES
-from tests.fixtures.tiny_model import make_tiny_model
+from tests.fixtures.waiting import until_served, wait_for
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
@@ -33,21 +32,11 @@ STUB, RUN = str(FIXTURES / "stub_chat.py"), "r1"
 RUBRIC = {"type": "llm-rubric", "value": "It agrees", "metric": "agrees"}
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home whose run r1 has a base, beside it a folder that can judge; every test works on a copy."""
-    folder = tmp_path_factory.mktemp("template")
-    workspace = Workspace(Store(folder / "home"), None, lambda event, **data: None)
-    assert workspace.store.new_run("test") == RUN
-    run_step(workspace, StepRequest("base", {"model": str(make_tiny_model(folder / "judge"))}, RUN), say_yes).done()
-    workspace.store.close()
-    return folder
-
-
 @pytest.fixture
-def ws(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+def ws(based: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
     monkeypatch.setenv("STUB_REQUESTS", str(tmp_path / "requests"))
-    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(based / "home", tmp_path / "home")
+    shutil.copytree(based / "model", tmp_path / "judge")
     yield Workspace(Store(tmp_path / "home"), STUB, lambda event, **data: None)
     servers.stop_all(tmp_path / "home")
 
@@ -119,15 +108,13 @@ def test_killed_while_judging_it_asks_the_judge_for_the_rest_and_the_arm_for_not
     monkeypatch.setenv("STUB_DELAY_S", "0.1")
     pid = launcher.launch(ws.store, step, vllm=STUB).pid
     assert pid
-    replies, deadline = ws.store.home / "runs" / RUN / step / "judge.jsonl", time.monotonic() + 60
-    while not replies.exists() or replies.read_text().count('"reply"') < 20:
-        assert time.monotonic() < deadline, "the judge does not get on"
-        time.sleep(0.005)
+    replies = ws.store.home / "runs" / RUN / step / "judge.jsonl"
+    wait_for(lambda: replies.exists() and replies.read_text().count('"reply"') >= 20, timeout_s=60, every_s=0.005)
     os.kill(pid, signal.SIGKILL)
-    while launcher.is_alive(ws.store, ws.store.step(step)):
-        time.sleep(0.01)
+    wait_for(lambda: not launcher.is_alive(ws.store, ws.store.step(step)))
     launcher.reconcile(ws.store)
-    time.sleep(1)  # what was in flight is noted by the server
+    [server] = servers.list_servers(ws.store.home)
+    until_served(server.port)
     kept, before = replies.read_text().count('"reply"'), len(asked(ws))
     assert kept < 60, "killed too late to prove anything"
     assert resume_step(ws, step, say_yes).done().status == "done"
