@@ -29,7 +29,7 @@ from tunesmith.tools.core.stats import MAX_ERROR_SHARE
 from tunesmith.tools.evaluation.protocol import BLIND_OPENED, Key, Sampling, measured
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
-from tunesmith.tools.suites.case import Case, Suite
+from tunesmith.tools.suites.case import LISTED_BLOCKS, PRIMARY_BLOCK, Case, Suite
 from tunesmith.tools.suites.grading import PENDING, grade_deterministic
 
 _STORE_EVERY_S = 0.02
@@ -37,10 +37,16 @@ _STORE_EVERY_S = 0.02
 _RENEW_EVERY_S = 1.0
 NEEDS_LOGPROBS = frozenset({"perplexity", "perplexity-score"})
 """Types of assertion that rest on log probabilities."""
+_BEHAVIOUR_BLOCKS = (PRIMARY_BLOCK, *LISTED_BLOCKS)
 _NOT_THE_QUESTION = frozenset({"suite", "repeats"})
 """Parts of the comparability key that do not change the answer to one case."""
 _HAS_ANSWER = f"""(passed IS NOT NULL OR assertions LIKE '%"reason": "{PENDING}"%')"""
 """Of a stored result: the arm answered, whether or not a judge decided since."""
+
+
+def held_to(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The `response_format` of a request whose answer must fit a JSON Schema."""
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": dict(schema)}}
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,8 @@ class Arm:
     key: Key
     preamble: Sequence[Mapping[str, object]] = ()
     """What stands before every conversation: a system prompt, and examples as turns."""
+    schema: Mapping[str, Any] | None = None
+    """JSON Schema that the server holds answers to messages of the behaviour's kind to; others are free."""
 
     @cached_property
     def asked_under(self) -> str:
@@ -100,6 +108,8 @@ class Question:
             own["tool_choice"] = case.tool_choice
         if self.needs_logprobs:
             own["logprobs"] = True
+        if self.arm.schema and self.case.block in _BEHAVIOUR_BLOCKS:  # who wants JSON asks for it there alone
+            own["response_format"] = held_to(self.arm.schema)
         return ChatRequest(
             id=self.id,
             model=self.arm.model,

@@ -125,7 +125,7 @@ def _bench(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling: 
         behaviour = load_behaviour(request.behaviour)
         job.agreed("behaviour", behaviour.sha256)
         prompt = choose(job, server, behaviour, request.dev_rows, sampling)
-    prompted = Arm("prompted", server.model, {**key, "system_prompt": prompt.key}, prompt.preamble)
+    prompted = Arm("prompted", server.model, {**key, "system_prompt": prompt.key}, prompt.preamble, prompt.schema)
     return _Bench([base, prompted], answer, prompt, proof)
 
 

@@ -15,6 +15,7 @@ from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.resumable_log import ResumableLog, read_log
 from tunesmith.tools.core.stage import Request
 from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.evaluation.asking import held_to
 from tunesmith.tools.evaluation.prompts import Candidate, DevRow, Tried, best, candidates, dev_rows, judge
 from tunesmith.tools.evaluation.protocol import Sampling
 from tunesmith.tools.serving import servers
@@ -29,11 +30,13 @@ class Chosen:
     preamble: list[dict[str, str]]
     tried: list[Tried]
     dev_rows: int
+    schema: dict[str, Any] | None = None
+    """What the server holds answers to messages of the behaviour to; None: they are free."""
 
     @property
     def key(self) -> str:
         """What stands for it in the comparability key."""
-        text = json.dumps(self.preamble, sort_keys=True)
+        text = json.dumps([self.preamble, self.schema] if self.schema else self.preamble, sort_keys=True)
         return f"{self.name} (sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]})"
 
     def as_dict(self) -> dict[str, JsonValue]:
@@ -56,13 +59,16 @@ def choose(job: Job[Request], server: servers.Server, behaviour: Spec, rows: int
     """Try every candidate on `rows` drawn rows and take the best. A resumed step asks only what is not answered yet."""
     options = candidates(behaviour)
     if not behaviour.seeded:  # rows of its own cannot be drawn without a model, so nothing is chosen
-        return Chosen(options[0].name, list(options[0].preamble), [], 0)
+        return _chosen(options[0], [], 0)
     dev = dev_rows(behaviour, rows)
     answers = _ask(job, server, options, dev, sampling)
     tried = [_tally(behaviour, option, dev, answers) for option in options]
     winner = best(tried)
-    preamble = next(option.preamble for option in options if option.name == winner.name)
-    return Chosen(winner.name, list(preamble), tried, rows)
+    return _chosen(next(option for option in options if option.name == winner.name), tried, rows)
+
+
+def _chosen(option: Candidate, tried: list[Tried], rows: int) -> Chosen:
+    return Chosen(option.name, list(option.preamble), tried, rows, dict(option.schema) if option.schema else None)
 
 
 def _tally(behaviour: Spec, option: Candidate, dev: list[DevRow], answers: Mapping[str, _Answer]) -> Tried:
@@ -87,6 +93,7 @@ def _ask(
             model=server.model,
             messages=[*map(dict, option.preamble), {"role": "user", "content": row.message}],
             max_tokens=sampling.max_tokens,
+            extra={"response_format": held_to(option.schema)} if option.schema else {},
         )
         for option in options
         for row in dev

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from tunesmith.tools.data.answer_rules import broken_rule
-from tunesmith.tools.data.answers import instructions
+from tunesmith.tools.data.answers import instructions, json_schema
 from tunesmith.tools.data.draw import Draw, answer_of, draw
 from tunesmith.tools.data.example_values import parsed
 from tunesmith.tools.data.spec import Spec
@@ -28,6 +29,8 @@ class Candidate:
 
     name: str
     preamble: tuple[dict[str, str], ...]
+    schema: Mapping[str, Any] | None = None
+    """What the server holds the answers to, where they are JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +59,28 @@ class Tried:
 def candidates(spec: Spec) -> list[Candidate]:
     """What is tried, the shortest first; as many examples as there are values of the first label, one of each.
 
-    Where rows cannot be drawn without a model there is one, without examples: those are cases of the target suite.
+    Where the answer is JSON, the server is held to its schema too: the cheapest way to a form, and so a rival of any
+    training for it. Where rows cannot be drawn without a model there is one candidate, without examples: those are
+    cases of the target suite.
     """
     system = instructions(spec)
+    schema = json_schema(spec) if spec.answer.form == "json" else None
     if not spec.seeded:
-        return [Candidate("instructions", (_system(system),))]
+        return [_held(Candidate("instructions", (_system(system),)), schema)]
     every = _rows(spec, _SHOT_SEED, len(spec.labels[0].values) if spec.labels else _FEW_SHOTS)
     few = every[:_FEW_SHOTS]
     turns = [turn for row in every for turn in (_user(row.message), {"role": "assistant", "content": row.answer})]
-    return [
+    made = [
         Candidate("instructions", (_system(system),)),
         Candidate(f"instructions and {len(few)} examples", (_system(system + _examples(few)),)),
         Candidate(f"instructions and {len(every)} examples", (_system(system + _examples(every)),)),
         Candidate(f"instructions, then {len(every)} examples as turns", (_system(system), *turns)),
     ]
+    return [*made, *([_held(made[0], schema), _held(made[-1], schema)] if schema else [])]
+
+
+def _held(candidate: Candidate, schema: Mapping[str, Any] | None) -> Candidate:
+    return replace(candidate, name=f"{candidate.name}, held to the JSON schema", schema=schema) if schema else candidate
 
 
 def dev_rows(spec: Spec, count: int) -> list[DevRow]:

@@ -45,6 +45,8 @@ def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str =
         ("generate", generate),
         ("critique", {"suites": suites, "on_leak": "drop", "held_out": sizes["held_out"]}),
         ("baseline", {"suites": suites, "held_out": True, "cases_per_block": sizes["cases"], **tokens}),
+        # The honest rival comes before an hour of training; at the fast pace its server start is a tenth of the whole.
+        *([("evaluate", {"arm": "prompted", "behaviour": str(folder), **tokens})] if pace == "full" else []),
         ("preflight", {"rows": 4} if pace == "fast" else {}),
         ("train", {}),
         ("evaluate", {"arm": "adapter", **tokens}),

@@ -149,7 +149,8 @@ def test_its_plan_is_a_whole_arc_that_can_be_carried_out(pace: Pace, tmp_path: P
     folder = write_behaviour(COOKING, tmp_path)
     plan = plan_for(folder, pace)
     stages = [spec.stage for spec in plan.steps]
-    assert stages[0] == "inspect" and stages[-1] == "deploy" and stages.count("evaluate") == 2
+    assert stages[0] == "inspect" and stages[-1] == "deploy"
+    assert stages.count("evaluate") == (2 if pace == "fast" else 3), "the prompted rival, where there is time for it"
     asked = {spec.stage: spec.fields.get("suites") for spec in plan.steps}
     beside = [str(folder / NEAR_MISS_SUITE), str(folder / HARD_SUITE)]
     assert asked["baseline"] == asked["critique"] == [str(folder / SUITE), "general", "tools", *beside]

@@ -255,13 +255,17 @@ def test_the_prompted_arm_is_chosen_on_rows_of_its_own_and_told_against_training
     before = len(asked(ws))
     fields = {"arm": "prompted", "behaviour": "demo", "dev_rows": 5}
     plan = price(ws, StepRequest("evaluate", fields, RUN))
-    assert "try 4 prompts made from the behaviour demo on 5 rows" in plan.steps[0]
+    assert "try 6 prompts made from the behaviour demo on 5 rows" in plan.steps[0]
     step = run_step(ws, StepRequest("evaluate", fields, RUN), say_yes).done()
     result, bodies = step.result or {}, asked(ws)[before:]
-    assert len(bodies) == 4 * 5 + 2 * 16
-    assert [one["rows"] for one in result["prompt"]["tried"]] == [5] * 4
+    assert len(bodies) == 6 * 5 + 2 * 16
+    assert [one["rows"] for one in result["prompt"]["tried"]] == [5] * 6
     dev = [b for b in bodies if "Triage" in b["messages"][-1]["content"]]
-    assert len(dev) == 20 and not {b["messages"][-1]["content"] for b in dev} & {f"q{n}" for n in range(16)}
+    assert (
+        len(dev) == 30
+        and sum("response_format" in b for b in dev) == 10
+        and not {b["messages"][-1]["content"] for b in dev} & {f"q{n}" for n in range(16)}
+    )
     said = [b["messages"] for b in bodies if b["messages"][-1]["content"] == "q0"]
     assert [len(messages) for messages in said] == [1, 2] and "strict JSON" in said[1][0]["content"]
     assert "short of the goal of 90%" in result["advice"]
@@ -284,6 +288,18 @@ def test_the_dev_split_and_the_examples_share_nothing_and_right_means_group_and_
     wrong = {**json.loads(rows[0].answer), "order": "1234567"}
     assert judge(behaviour, rows[0], json.dumps(wrong)) == (True, False)
     assert judge(behaviour, rows[0], f"Sure! {rows[0].answer}") == (False, False)
+
+
+def test_a_prompt_with_a_schema_is_held_to_it_on_the_behaviours_own_messages_alone() -> None:
+    held = [option for option in candidates(load_behaviour("demo")) if option.schema]
+    assert [option.name.endswith("held to the JSON schema") for option in held] == [True, True]
+    arm = Arm("prompted", "m", {}, held[0].preamble, held[0].schema)
+    cases = {case.block: case for case in load_named_suites(("demo",)).cases}
+    forms = {
+        block: Question(arm, case).request(Sampling(8)).extra.get("response_format") for block, case in cases.items()
+    }
+    assert {block for block, form in forms.items() if form} == {"target", "adversarial"}
+    assert forms["target"]["json_schema"]["schema"]["required"] == ["category", "urgency", "order", "summary"]
 
 
 def test_a_thinned_suite_goes_without_its_adversarial_block() -> None:
