@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.demo_run import Demo, as_json, tunesmith
-from tunesmith.tools.pipeline import catalog
+from tests.fixtures.stages import stages_that_need_no_file
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
 
@@ -24,7 +24,7 @@ def test_the_arc_ends_well_with_every_stage_done(demo: Demo) -> None:
     assert demo.events[-1]["event"] == "done"
     show = demo.show
     assert show["status"] == "done" and {step["status"] for step in show["steps"]} == {"done"}
-    assert {step["stage"] for step in show["steps"]} == set(catalog.BY_NAME)
+    assert {step["stage"] for step in show["steps"]} == stages_that_need_no_file()
     for step in show["steps"]:
         assert step["stage"] == "inspect" or step["approval"], f"{step['stage']} ran without an approval"
         assert step["peak_rss_bytes"] and step["peak_rss_bytes"] < 6 * GIB

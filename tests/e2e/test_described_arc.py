@@ -22,13 +22,13 @@ def test_a_real_model_writes_rows_that_keep_the_rules_and_leave_the_cases_alone(
     shutil.copytree(demo.home / "models", home / "models")
     as_json(tunesmith(home, "base", "--yes", "--json"))
     try:
-        asked = ("--behaviour", str(folder), "--rows", "24", "--rehearsal_rows", "4", "--tries", "3")
-        as_json(tunesmith(home, "generate", *asked, "--yes", "--json", timeout_s=400))
+        sizes = ("--rows", "24", "--near_miss_rows", "6", "--rehearsal_rows", "4", "--tries", "3")
+        as_json(tunesmith(home, "generate", "--behaviour", str(folder), *sizes, "--yes", "--json", timeout_s=400))
         done = as_json(tunesmith(home, "critique", "--suites", str(folder / SUITE), "--yes", "--json", timeout_s=120))
     finally:
         tunesmith(home, "serve", "stop")
     result = done["result"]
-    assert result["candidates"] == 28 and result["kept"] + result["dropped"] == 28
+    assert result["candidates"] == 34 and result["kept"] + result["dropped"] == 34
     rows = [json.loads(line) for name in ("train", "valid") for line in _lines(Path(result["path"]) / f"{name}.jsonl")]
     written = [row for row in rows if row["origin"] == "generated"]
     cases = Likeness([example.prompt for example in COOKING.examples])

@@ -44,7 +44,7 @@ _HAS_ANSWER = f"""(passed IS NOT NULL OR assertions LIKE '%"reason": "{PENDING}"
 """Of a stored result: the arm answered, whether or not a judge decided since."""
 
 
-def held_to(schema: Mapping[str, Any]) -> dict[str, Any]:
+def held_to(schema: Mapping[str, object]) -> dict[str, object]:
     """The `response_format` of a request whose answer must fit a JSON Schema."""
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": dict(schema)}}
 
@@ -58,7 +58,7 @@ class Arm:
     key: Key
     preamble: Sequence[Mapping[str, object]] = ()
     """What stands before every conversation: a system prompt, and examples as turns."""
-    schema: Mapping[str, Any] | None = None
+    schema: Mapping[str, object] | None = None
     """JSON Schema that the server holds answers to messages of the behaviour's kind to; others are free."""
 
     @cached_property

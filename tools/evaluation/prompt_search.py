@@ -30,7 +30,7 @@ class Chosen:
     preamble: list[dict[str, str]]
     tried: list[Tried]
     dev_rows: int
-    schema: dict[str, Any] | None = None
+    schema: dict[str, JsonValue] | None = None
     """What the server holds answers to messages of the behaviour to; None: they are free."""
 
     @property

@@ -242,6 +242,7 @@ def test_ctrl_c_clears_the_line_and_ctrl_d_leaves(terminal: Open) -> None:
     place = repl.line("/sql SELECT 6 * 7 AS answer")
     repl.expect("42", after=place)
     assert "no command" not in repl.text
+    repl.at_prompt()
     repl.type("\x04")
     assert repl.end() == 0
 

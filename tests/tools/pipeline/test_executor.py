@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.stages import stages_that_need_no_file
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
@@ -38,7 +39,7 @@ def test_every_stage_of_the_catalogue_has_its_declaration() -> None:
         assert stage.name == entry.name
         assert issubclass(stage.request, Request) and issubclass(stage.result, Result)
         assert [name for name, field in stage.request.model_fields.items() if not field.description] == []
-        assert stage.request().run == ""
+        assert stage.request.model_fields["run"].default == "", "none named: the newest"
 
 
 @pytest.mark.parametrize(
@@ -97,12 +98,12 @@ def test_a_broken_plan_is_refused_by_name(tmp_path: Path, text: str, told: str) 
         load_pipeline(plan_file(tmp_path, text))
 
 
-def test_the_bundled_plans_hold_every_stage() -> None:
+def test_the_bundled_plans_hold_every_stage_that_needs_no_file_of_the_user() -> None:
     from importlib.resources import files
 
     for name in ("plan.yaml", "plan-fast.yaml"):
         plan = load_pipeline(Path(str(files("tunesmith.prompts"))) / "demo" / name)
-        assert {spec.stage for spec in plan.steps} == set(catalog.BY_NAME)
+        assert {spec.stage for spec in plan.steps} == stages_that_need_no_file()
 
 
 def test_an_estimate_follows_this_machine_and_says_so() -> None:
