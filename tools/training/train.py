@@ -41,7 +41,9 @@ class TrainRequest(Request):
         default=0.0, ge=0, le=100, description="How often every row is trained on; 0: by the model and the rows."
     )
     max_steps: int = Field(default=0, ge=0, description="Optimiser steps; 0: as many as the epochs need.")
-    batch_size: int = Field(default=8, ge=1, description="Rows per optimiser step.")
+    batch_size: int = Field(
+        default=0, ge=0, description="Rows per optimiser step; 0: by the model and the number of rows."
+    )
     micro_batch: int = Field(
         default=0, ge=0, description="Rows in memory at once, a part of batch_size: slower, the same step; 0: all."
     )
@@ -87,13 +89,13 @@ def expected_artifact(request: TrainRequest, artifacts: Mapping[str, Artifact]) 
 def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
     """Price the optimiser steps from the number of rows and their tokens."""
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
+    request, reasons = resolved(request, base, dataset)
     at_once = request.micro_batch or request.batch_size
     if request.batch_size % at_once:
         raise BadInput(
             f"train: micro_batch={at_once} is no part of batch_size={request.batch_size}; try micro_batch="
             f"{math.gcd(at_once, request.batch_size)}"
         )
-    request, reasons = resolved(request, base, dataset)
     rows = int(dataset.meta["train_rows"])
     steps = request.max_steps or max(1, round(request.epochs * rows / request.batch_size))
     parameters = int(base.meta["parameters"])
@@ -139,6 +141,7 @@ def resolved(request: TrainRequest, base: Artifact, dataset: Artifact) -> tuple[
         rows=int(dataset.meta["train_rows"]),
         tokens_per_row=int(dataset.meta["tokens_per_row"]),
         batch_size=request.batch_size,
+        epochs=request.epochs,
         max_steps=request.max_steps,
     )
     chosen = {name: value for name, value in defaults.values.items() if not getattr(request, name)}

@@ -317,7 +317,7 @@ def test_quantizing_is_priced_in_vram_too_where_the_lab_computes_on_a_gpu() -> N
 
 def test_too_little_vram_to_train_is_answered_with_a_micro_batch_that_really_needs_less() -> None:
     def plan(**asked: int) -> Plan:
-        return train.plan(train.TrainRequest(**asked), known(gpu(0, free=1)))
+        return train.plan(train.TrainRequest(**{"batch_size": 8} | asked), known(gpu(0, free=1)))
 
     [refusal] = plan().refusals
     assert "GiB of VRAM" in refusal and "try micro_batch=4, load_in_4bit=true" in refusal

@@ -28,7 +28,7 @@ LLAMA_8B = {
 
 
 def chosen(config: dict[str, Any], rows: int, **more: Any) -> dict[str, Any]:
-    return dict(training_defaults(config, rows=rows, tokens_per_row=100, batch_size=8, **more).values)
+    return dict(training_defaults(config, rows=rows, tokens_per_row=100, **{"batch_size": 8} | more).values)
 
 
 def test_the_rate_follows_the_published_rule_and_stays_within_the_sweep() -> None:
@@ -51,6 +51,24 @@ def test_epochs_make_as_many_steps_as_a_behaviour_needs(config: dict[str, Any], 
     assert chosen(config, rows)["epochs"] == epochs
 
 
+@pytest.mark.parametrize(
+    ("config", "rows", "asked", "batch", "epochs"),
+    [
+        (SMOLLM, 184, {}, 4, 2.61),
+        (SMOLLM, 800, {}, 8, 1.2),
+        (SMOLLM, 400, {"epochs": 2.0}, 4, 2.0),
+        (LLAMA_8B, 184, {}, 8, 2.61),
+        (LLAMA_8B, 100, {}, 4, 2.4),
+        (SMOLLM, 184, {"batch_size": 16}, 16, 3.0),
+    ],
+)
+def test_few_rows_get_small_steps(
+    config: dict[str, Any], rows: int, asked: dict[str, Any], batch: int, epochs: float
+) -> None:
+    found = chosen(config, rows, **{"batch_size": 0} | asked)
+    assert (found["batch_size"], found["epochs"]) == (batch, epochs)
+
+
 def test_the_rank_grows_with_what_there_is_to_hold() -> None:
     assert [chosen(SMOLLM, rows)["lora_rank"] for rows in (200, 20_000, 60_000, 10**7)] == [16, 16, 32, 64]
     assert chosen(LLAMA_8B, 200_000)["lora_rank"] == 16
@@ -64,12 +82,12 @@ def artifacts(config: dict[str, Any]) -> tuple[Artifact, Artifact]:
 def test_what_the_user_says_goes_before_and_has_no_reason_of_ours() -> None:
     request, reasons = resolved(TrainRequest(lora_rank=8, learning_rate=2e-4), *artifacts(SMOLLM))
     assert (request.lora_rank, request.lora_alpha, request.learning_rate, request.epochs) == (8, 16, 2e-4, 1.2)
-    assert set(reasons) == {"lora_alpha", "epochs"}
+    assert set(reasons) == {"lora_alpha", "epochs", "batch_size"}
 
 
 def test_every_field_that_is_chosen_says_why() -> None:
     request, reasons = resolved(TrainRequest(), *artifacts(QWEN))
-    assert set(reasons) == {"lora_rank", "lora_alpha", "learning_rate", "epochs"}
+    assert set(reasons) == {"lora_rank", "lora_alpha", "learning_rate", "epochs", "batch_size"}
     assert "rule 5e-5" in reasons["learning_rate"] and "rank 16 has" in reasons["lora_rank"]
     assert resolved(request, *artifacts(QWEN)) == (request, {})  # a plan that is priced again stays what it was
 
