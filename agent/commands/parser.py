@@ -140,6 +140,40 @@ def _pipelines(commands: _Commands) -> None:
     teach.add_argument("--pace", choices=("fast", "full"), default="full", help="how many rows and cases it takes")
     teach.add_argument("--plan-only", action="store_true", help="show the behaviour and its price, and start nothing")
     _consent(teach)
+    _rows(_add(commands, "rows", "training rows: show them, take your own, look through them, write them to a file"))
+
+
+def _rows(rows: argparse.ArgumentParser) -> None:
+    _shown(rows)
+    actions = rows.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
+    _shown(_add(actions, "show", "the newest rows, the most suspicious first, and their balance"))
+    taken = _add(actions, "import", "rows of your own: a file, a folder or a hub data set")
+    taken.add_argument("file", metavar="FILE")
+    taken.add_argument("--map", nargs="+", metavar="PART=COLUMN", help="such as user=question assistant=reply")
+    taken.add_argument("--behaviour", metavar="B", help="the behaviour that they are held to")
+    taken.add_argument("--limit", type=int, metavar="N", help="records taken at most")
+    _consent(taken)
+    _run(taken)
+    review = _add(actions, "review", "look through rows, one key a row, and mark them")
+    review.add_argument("--web", action="store_true", help="as a page in a browser of this machine")
+    review.add_argument("--port", type=int, default=0, metavar="N", help="of the page; else a free one")
+    _json(review)
+    _run(review)
+    export = _add(actions, "export", "write the kept rows as messages, one a line")
+    export.add_argument("file", metavar="FILE.jsonl")
+    _json(export)
+    _run(export)
+
+
+def _shown(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--kind", default="", metavar="KIND", help="only rows with this verdict, such as keep")
+    parser.add_argument("--limit", type=int, default=20, metavar="N", help="rows shown at most")
+    _json(parser)
+    _run(parser)
+
+
+def _run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", default=argparse.SUPPRESS, metavar="RUN", help="else the newest that has rows")
 
 
 def _suites(commands: _Commands) -> None:

@@ -38,6 +38,14 @@ def approver_of(args: argparse.Namespace) -> Approver:
     return TerminalApprover(_ask) if sys.stdin.isatty() and sys.stderr.isatty() else nobody
 
 
+def _looking_first(args: argparse.Namespace, store: Store, out: Output) -> Approver:
+    """Who decides, and before that sees the rows that would be trained on."""
+    from tunesmith.agent.commands.first_look import FirstLook
+
+    approver = approver_of(args)
+    return FirstLook(approver, store, out, _ask if isinstance(approver, TerminalApprover) else None)
+
+
 def _ask(question: str) -> str:
     # input() would put the question on stdout, where only results belong.
     sys.stderr.write(visible(question))
@@ -57,7 +65,7 @@ def stage(args: argparse.Namespace, rest: list[str], settings: Settings, store: 
             waiting = waiting_step(store, args.command, args.approve)
             ended = run_pending(ws, waiting, HashApprover(waiting.plan_hash)).done()
         else:
-            ended = run_step(ws, stage_request(args, rest), approver_of(args)).done()
+            ended = run_step(ws, stage_request(args, rest), _looking_first(args, store, out)).done()
     except KeyboardInterrupt:
         out.let_go()
         out.say(_goes_on(store, out.step))
@@ -161,7 +169,7 @@ def whole(
     exit_code = 1
     told: dict[str, object] = dict(beside or {})
     try:
-        known = plan_or_rest(ws, plan, known, approver_of(args), partial(_show_prices, out))
+        known = plan_or_rest(ws, plan, known, _looking_first(args, store, out), partial(_show_prices, out))
         exit_code = 0
     except TunesmithError as error:
         exit_code = error.exit_code

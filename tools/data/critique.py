@@ -77,6 +77,8 @@ class CritiqueResult(Result):
     """Rows that became cases of the run: a baseline with held_out asks them."""
     marks: int = 0
     """What a person said of the behaviour's rows, now and before."""
+    looked_at: Literal["", "shown", "skipped", "looked through"] = ""
+    """What a person did with these rows before they were judged."""
     sample_kept: tuple[str, ...]
     """Ids of a few kept rows, one per group, to be looked at."""
     sample_dropped: dict[str, tuple[str, ...]]

@@ -62,7 +62,15 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     balance = balance_of(spec, kept, dropped)
     artifact = _publish(job, spec, kept, dropped, held)
     result = _result(job, spec, judged, kept, balance, artifact, critic.leaks)
-    return result.model_copy(update={"cases": held.cases, "marks": len(marks)})
+    seen = {"cases": held.cases, "marks": len(marks), "looked_at": _looked_at(job, rows_artifact.step)}
+    return result.model_copy(update=seen)
+
+
+def _looked_at(job: Job[CritiqueRequest], step: str) -> str:
+    rows = job.store.read("SELECT event FROM events WHERE step = ? AND event LIKE 'rows.%'", step)
+    events = {row["event"] for row in rows}
+    told = {"rows.reviewed": "looked through", "rows.review_skipped": "skipped", "rows.shown": "shown"}
+    return next((word for event, word in told.items() if event in events), "")
 
 
 def _cases(job: Job[CritiqueRequest]) -> list[Case]:

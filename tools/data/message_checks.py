@@ -39,6 +39,10 @@ def prompt_problem(spec: Spec, prompt: str) -> str:
         return f"leftover: the message holds {odd[0]!r}"
     if _NOTE.match(prompt) and not _NOTE.match(shown):
         return "leftover: the message is the note that it was to be written for"
+    for attribute in spec.attributes:
+        named = re.compile(rf"(?<!\w){re.escape(attribute.name)}:\s", re.IGNORECASE)
+        if named.search(prompt) and not named.search(shown):
+            return f"leftover: the message holds its note, {attribute.name}:"
     if loops(prompt):
         return "loop: the message repeats itself"
     place, score = _examples(tuple(example.prompt for example in spec.examples)).nearest(prompt, digits_count=True)

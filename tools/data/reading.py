@@ -23,8 +23,8 @@ from tunesmith.tools.data.writer_requests import kind_of, prompt_text
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 
 _SHOTS = 6
-_TEXT_IN_MESSAGE, _TEXT_IN_READING = 0.34, 0.5
-"""Of a free text's words: how many stand in the message, or in the reading, for them to be about the same."""
+_TEXT_SUPPORTED = 0.67
+"""Of a free text's words, so many stand in the message or in what was read of it: a third may be of its own."""
 _YES_NO: Mapping[str, object] = {"logprobs": True, "top_logprobs": 20}
 
 
@@ -133,8 +133,7 @@ def _same(attribute: Attribute, drawn: str | None, reading: str | None, message:
             bool(stems(drawn) & stems(reading)) or drawn.lower() in reading.lower() or reading.lower() in drawn.lower()
         )
         return holds(message, drawn) and same
-    one = {attribute.name: drawn}
-    return overlap(one, message) >= _TEXT_IN_MESSAGE or overlap(one, reading) >= _TEXT_IN_READING
+    return overlap({attribute.name: drawn}, f"{message} {reading}") >= _TEXT_SUPPORTED
 
 
 # Yes and no

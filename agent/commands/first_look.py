@@ -1,0 +1,85 @@
+"""Before rows are trained on for the first time, a person sees the most suspicious of them and the balance.
+
+Shown where the yes to critique is asked for, so that what is marked counts at once. Nobody has to look: that nobody
+did is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tunesmith.agent.commands import render
+from tunesmith.agent.commands.output import Output
+from tunesmith.agent.commands.review import Review, in_terminal
+from tunesmith.agent.commands.rows_view import balance_of, document, review_of, rows_view
+from tunesmith.memory.errors import NotFound
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.data.suspicion import SHOWN_FIRST
+from tunesmith.tools.pipeline.workspace import Approver, Decision, Edited
+
+_STAGE = "critique"
+_ASKED = "look through them now, one key a row? [y, or Enter to go on] "
+
+
+class Marked(Edited):
+    """Rows were marked, so that the step is planned anew with the marks."""
+
+    def __init__(self, marks: int) -> None:
+        super().__init__({})
+        self.marks = marks
+
+    def __str__(self) -> str:
+        return f"{self.marks} rows were marked"
+
+
+@dataclass(slots=True)
+class FirstLook:
+    """An approver that shows the rows before they are judged, and then asks the one that it stands before."""
+
+    approver: Approver
+    store: Store
+    out: Output
+    ask: Callable[[str], str] | None = None
+    """Asks at a terminal; None where there is none."""
+
+    def __call__(self, plan: Plan, step: str) -> Decision:
+        """As the approver; raises Marked where rows were marked just now."""
+        if plan.stage == _STAGE:
+            self._show(plan.run)
+        return self.approver(plan, step)
+
+    def _show(self, run: str) -> None:
+        try:
+            review = review_of(self.store, run)
+        except NotFound:
+            return
+        if not review.found or self._was_shown(review.step):
+            return
+        shown = review.found[:SHOWN_FIRST]
+        self.out.say(f"the {len(shown)} most suspicious of {len(review.found)} rows, before any is trained on:")
+        self.out.console.print(rows_view(review, shown))
+        rows = [document(review, suspect) for suspect in shown]
+        self.out.emit("rows.shown", run=run, step=review.step, rows=rows, balance=balance_of(review))
+        self.store.event("rows.shown", run=run, step=review.step, behaviour=review.behaviour, rows=len(shown))
+        self._look(review, len(shown))
+
+    def _was_shown(self, step: str) -> bool:
+        told = "SELECT 1 FROM events WHERE step = ? AND event IN ('rows.shown', 'rows.reviewed') LIMIT 1"
+        return bool(self.store.read(told, step))
+
+    def _look(self, review: Review, most: int) -> None:
+        try:
+            answer = self.ask(_ASKED).strip().lower() if self.ask else ""
+        except EOFError:
+            answer = ""
+        if answer not in ("y", "yes"):
+            by = "the person at the terminal" if self.ask else "nobody was there to look"
+            self.store.event("rows.review_skipped", run=review.run, step=review.step, reason=by)
+            self.out.say(f"`tunesmith rows review --run {review.run}` looks through them at any time")
+            return
+        in_terminal(review, self.out, most)
+        self.out.console.print(render.plain(review.ended()))
+        if review.made:
+            raise Marked(review.made.total())

@@ -1,0 +1,207 @@
+"""A person looks at rows, the most suspicious first, and every mark is kept as it is made.
+
+`Review` is what the terminal and the page have in common; here it is held in the terminal, one key a row.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from tunesmith.agent.commands import render
+from tunesmith.agent.commands.output import Output
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.marks import Decision, Mark, add_mark, marks_of
+from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.store import Store
+from tunesmith.tools.data.answer_rules import broken_rule
+from tunesmith.tools.data.draw import Draw, answer_of
+from tunesmith.tools.data.example_values import parsed
+from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.suspicion import Suspect, suspects
+
+_HELP = "k keep · d drop · r relabel · e edit · / search · n next · b back · q leave"
+_LEAVE = ("q", "\x03", "\x04", "")
+IMPORTED = "imported"
+"""Marks of rows that are of no behaviour are kept under this name."""
+
+
+@dataclass(slots=True)
+class Review:
+    """The rows of a step with what a person said of them."""
+
+    store: Store
+    run: str
+    step: str
+    spec: Spec | None
+    found: list[Suspect]
+    marks: dict[str, Mark] = field(default_factory=dict)
+    """Row id → its mark."""
+    made: Counter[str] = field(default_factory=Counter)
+    """Decision → marks that were made in this review."""
+
+    @classmethod
+    def of(cls, store: Store, run: str, step: str, spec: Spec | None, rows: list[TrainingRow]) -> Review:
+        """A review of these rows of a step, with the marks that there are."""
+        review = cls(store, run, step, spec, suspects(spec, rows))
+        known = {mark.message: mark for mark in marks_of(store, review.behaviour)}
+        review.marks = {s.row.row_id: known[s.message] for s in review.found if s.message in known}
+        return review
+
+    @property
+    def behaviour(self) -> str:
+        """What the marks are kept under."""
+        return self.spec.name if self.spec else IMPORTED
+
+    def answer(self, suspect: Suspect) -> str:
+        """The answer of a row, as a person put it right."""
+        mark = self.marks.get(suspect.row.row_id)
+        return mark.answer if mark else suspect.answer
+
+    def mark(self, suspect: Suspect, decision: Decision, answer: str = "") -> None:
+        """Keep a mark. Raises BadInput for a corrected answer that is empty or breaks a rule of the behaviour."""
+        corrected = decision in ("edit", "relabel")
+        answer = answer.strip() if corrected else self.answer(suspect)
+        if not answer:
+            raise BadInput("there is no answer; drop the row, or say the right one")
+        broken = broken_rule(self.spec.rules, answer) if self.spec and corrected else None
+        if broken:
+            raise BadInput(f"that breaks a rule of the behaviour: {broken.says}")
+        row = suspect.row
+        mark = Mark(self.behaviour, self.run, self.step, row.row_id, decision, suspect.message, answer, suspect.answer)
+        add_mark(self.store, mark)
+        self.marks[row.row_id] = mark
+        self.made[decision] += 1
+
+    def choices(self, suspect: Suspect) -> Mapping[str, str]:
+        """Label and value → the row's answer with it; empty where the answers have no label."""
+        records = parsed(self.spec, self.answer(suspect)) if self.spec else None
+        if not self.spec or not records or self.spec.answer.form not in ("json", "text"):
+            return {}
+        labels = [a for a in self.spec.attributes if a.shown and a.values and a.kind in ("label", "weekday")]
+        return {
+            f"{a.name}={value}": answer_of(self.spec, Draw("", ({**records[0], a.name: value},), ({},), 0))
+            for a in labels
+            for value in a.values
+        }
+
+    def search(self, words: str, after: int) -> int | None:
+        """The place of the next row behind `after` that holds the words, whatever their case; from the first again."""
+        wanted, count = words.lower(), len(self.found)
+        order = [(after + 1 + n) % count for n in range(count)] if count else []
+        return next((n for n in order if wanted in _told(self.found[n], self)), None)
+
+    def ended(self) -> str:
+        """Record that the rows were looked at; what was marked, in a line."""
+        told = ", ".join(f"{count} {decision}" for decision, count in sorted(self.made.items())) or "none"
+        self.store.event("rows.reviewed", run=self.run, step=self.step, behaviour=self.behaviour, marks=self.made)
+        return f"marks of {self.behaviour}: {told}" + ("; critique reads them when it runs next" if self.made else "")
+
+
+def _told(suspect: Suspect, review: Review) -> str:
+    return f"{suspect.row.row_id}\n{suspect.message}\n{review.answer(suspect)}\n{suspect.why}".lower()
+
+
+@dataclass(slots=True)
+class TerminalReview:
+    """A review at a terminal: where it is, and how it reads keys and lines."""
+
+    review: Review
+    key: Callable[[], str]
+    line: Callable[[str], str]
+    say: Callable[[str], None]
+    most: int = 0
+    """Rows to look at; 0: all."""
+    place: int = 0
+    words: str = ""
+
+    def go(self) -> None:
+        """Until the rows or the person's patience end."""
+        while 0 <= self.place < (self.most or len(self.review.found)):
+            suspect = self.review.found[self.place]
+            self._show(suspect)
+            pressed = self.key()
+            if pressed in _LEAVE:
+                break
+            try:
+                self._press(pressed.lower(), suspect)
+            except BadInput as error:
+                self.say(f"  {error}; nothing was changed")
+
+    def _show(self, suspect: Suspect) -> None:
+        mark = self.review.marks.get(suspect.row.row_id)
+        marked = f" (marked: {mark.decision})" if mark else ""
+        at = f"[{self.place + 1} of {self.most or len(self.review.found)}]"
+        self.say(f"\n{at} {suspect.row.row_id}: {suspect.why}{marked}")
+        self.say(f"  > {suspect.message}")
+        self.say(f"  < {self.review.answer(suspect)}")
+        self.say(f"  {_HELP}")
+
+    def _press(self, pressed: str, suspect: Suspect) -> None:
+        if pressed in ("k", "d"):
+            self.review.mark(suspect, "keep" if pressed == "k" else "drop")
+            self.place += 1
+        elif pressed == "e":
+            told = self.line("the right answer (\\n for a new line): ").replace("\\n", "\n")
+            self.review.mark(suspect, "edit", told)
+            self.place += 1
+        elif pressed == "r":
+            self._relabel(suspect)
+        elif pressed == "/":
+            self._search()
+        elif pressed == "b":
+            self.place = max(0, self.place - 1)
+        elif pressed in ("n", " ", "\r", "\n"):
+            self.place += 1
+        else:
+            self.say(f"  {pressed!r} is no key here; {_HELP}")
+
+    def _relabel(self, suspect: Suspect) -> None:
+        choices = self.review.choices(suspect)
+        if not choices:
+            raise BadInput("this answer has no label; e edits the whole of it")
+        self.say("  " + "  ".join(f"{n} {choice}" for n, choice in enumerate(choices, 1)))
+        told = self.line("number: ").strip()
+        if not told.isascii() or not told.isdigit() or not 1 <= int(told) <= len(choices):
+            raise BadInput(f"{told!r} is none of 1 to {len(choices)}")
+        self.review.mark(suspect, "relabel", list(choices.values())[int(told) - 1])
+        self.place += 1
+
+    def _search(self) -> None:
+        self.words = self.line("search: ").strip() or self.words
+        hit = self.review.search(self.words, self.place)
+        if hit is None:
+            raise BadInput(f"no row holds {self.words!r}")
+        self.place, self.most = hit, 0
+
+
+def in_terminal(review: Review, out: Output, most: int = 0) -> None:
+    """Hold a review in the terminal; where there is none, each line of stdin is a key or what was asked for."""
+    said = f"{len(review.found)} rows of {review.run}, the most suspicious first; every mark is kept as it is made"
+    out.say(said)
+    TerminalReview(review, _key, _line, lambda text: out.console.print(render.plain(text)), most).go()
+
+
+def _key() -> str:
+    """One key, without Enter; the first character of a line where stdin is no terminal."""
+    if not sys.stdin.isatty():
+        line = sys.stdin.readline()
+        return line.strip()[:1] or ("n" if line else "")
+    import termios
+    import tty
+
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    try:
+        tty.setcbreak(descriptor)
+        return sys.stdin.read(1)
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def _line(question: str) -> str:
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    return sys.stdin.readline().rstrip("\n")

@@ -1,0 +1,85 @@
+"""`tunesmith rows`: training rows shown, taken from elsewhere, looked at and marked, or written to a file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tunesmith.agent.commands import render, run_steps
+from tunesmith.agent.commands.output import Output
+from tunesmith.agent.commands.review import Review, in_terminal
+from tunesmith.agent.commands.rows_view import balance_of, document, kind_of, review_of, rows_view
+from tunesmith.agent.commands.settings import Settings
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.files import atomic_write
+from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.store import Store
+from tunesmith.tools.pipeline.run_step import run_step
+from tunesmith.tools.pipeline.workspace import Workspace
+
+
+def rows(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
+    """Dispatch by the action; none shows the rows."""
+    if args.action == "import":
+        return _import(args, settings, store, out)
+    review = review_of(store, getattr(args, "run", None))
+    if args.action == "export":
+        return _export(Path(args.file).expanduser(), store.rows(review.step), out)
+    if args.action != "review":
+        return _show(args, review, out)
+    if args.web:
+        from tunesmith.agent.commands.review_web import serve
+
+        serve(review, out, port=args.port)
+    else:
+        in_terminal(review, out)
+    told = review.ended()
+    shown = {"run": review.run, "step": review.step, "behaviour": review.behaviour, "rows": len(review.found)}
+    out.document({**shown, "marks": dict(review.made)}, render.plain(told))
+    return 0
+
+
+def _show(args: argparse.Namespace, review: Review, out: Output) -> int:
+    shown = [s for s in review.found if not args.kind or kind_of(s.row) == args.kind][: args.limit]
+    value = {
+        "run": review.run,
+        "step": review.step,
+        "behaviour": review.behaviour,
+        "rows": len(review.found),
+        "balance": balance_of(review),
+        "shown": [document(review, suspect) for suspect in shown],
+    }
+    out.document(value, rows_view(review, shown))
+    return 0
+
+
+def _import(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
+    """One step of the stage `import`."""
+    given: dict[str, Any] = {"source": args.file, "behaviour": args.behaviour, "limit": args.limit}
+    mapping = [pair.partition("=") for pair in args.map or ()]
+    if odd := next((pair for pair in mapping if not pair[0] or not pair[2]), None):
+        raise BadInput(f"--map takes part=COLUMN, such as user=question, not {''.join(odd)!r}")
+    given["mapping"] = {part: column for part, _, column in mapping}
+    fields = {name: value for name, value in given.items() if value}
+    run = getattr(args, "run", None)
+    request = run_steps.step_request("import", {**fields, **({"run": run} if run else {})})
+    ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
+    ended = run_step(ws, request, run_steps.approver_of(args)).done()
+    out.document(run_steps.step_document(store, ended), render.result_table(ended))
+    return 0
+
+
+def _export(path: Path, found: Sequence[TrainingRow], out: Output) -> int:
+    """The rows that critique kept (all, before there was one) as messages, one a line."""
+    judged = any(row.verdict for row in found)
+    lines = [
+        {"id": row.row_id, "origin": row.origin, "messages": [*row.prompt, *row.completion],
+         **({"tools": row.attributes["tools"]} if row.attributes.get("tools") else {})}
+        for row in found if row.kept or not judged
+    ]  # fmt: skip
+    atomic_write(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    out.document({"file": str(path), "rows": len(lines)}, render.plain(f"{len(lines)} rows are in {path}"))
+    return 0

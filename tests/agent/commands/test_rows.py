@@ -1,0 +1,246 @@
+"""Rows looked at by a person: one key a row, or a page of this machine; every mark is kept at once and counts."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunesmith.agent.cli import main
+from tunesmith.agent.commands.first_look import FirstLook, Marked
+from tunesmith.agent.commands.output import Output
+from tunesmith.agent.commands.review import Review, TerminalReview
+from tunesmith.agent.commands.review_web import ReviewServer
+from tunesmith.agent.commands.rows_view import review_of
+from tunesmith.memory.errors import BadInput, NotFound
+from tunesmith.memory.files import seal
+from tunesmith.memory.marks import marks_of
+from tunesmith.memory.records import Artifact, TrainingRow, Verdict
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import Estimate, Plan
+from tunesmith.tools.data.behaviour import spec_of
+from tunesmith.tools.data.scaffold import write_behaviour
+from tunesmith.tools.pipeline.workspace import Decision
+
+HOSTILE = "<img src=x onerror=alert(1)></script>\x1b[2J\u202e"
+SAID = {
+    "name": "mood",
+    "say": "the mood of a note",
+    "what": "one line of JSON with the key mood, happy or sad",
+    "labels": {"happy": "glad", "sad": "unhappy"},
+    "examples": [
+        {"prompt": "what a day!", "answer": '{"mood": "happy"}'},
+        {"prompt": "it rains again", "answer": '{"mood": "sad"}'},
+        {"prompt": "cake for all", "answer": '{"mood": "happy"}'},
+    ],
+}
+
+
+def row(number: int, message: str, **attributes: Any) -> TrainingRow:
+    answer = [{"role": "assistant", "content": '{"mood": "sad"}'}]
+    return TrainingRow(f"w{number:05d}", "generated", [{"role": "user", "content": message}], answer, attributes)
+
+
+ROWS = [
+    row(0, "plain and fine", of_kind=1.0),
+    row(1, f"doubted {HOSTILE}", of_kind=0.2),
+    row(2, "late", attempt=2, of_kind=1.0),
+    row(3, "dropped already", problem="reading: mood was drawn as 'sad' and read as 'happy'"),
+    TrainingRow("r0", "rehearsal", [{"role": "user", "content": "hi"}], [{"role": "assistant", "content": "ho"}]),
+]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(tmp_path / "home")
+    folder = write_behaviour(spec_of(SAID, "test"), tmp_path)
+    run = made.new_run("test")
+    step = made.propose(run, "generate", plan_hash="h")
+    made.add_rows(run, step, ROWS)
+    (tmp_path / "rows").mkdir()
+    sha = seal(tmp_path / "rows")
+    made.add_artifact(
+        Artifact("", run, step, "rows", tmp_path / "rows", str(sha), 1, meta={"behaviour": str(folder), "rows": 5})
+    )
+    yield made
+    made.close()
+
+
+def pressed(review: Review, keys: str, lines: list[str]) -> list[str]:
+    said: list[str] = []
+    given, told = iter(keys), iter(lines)
+    TerminalReview(review, lambda: next(given, ""), lambda question: next(told), said.append).go()
+    return said
+
+
+def test_the_most_suspicious_that_would_be_trained_on_come_first(store: Store) -> None:
+    review = review_of(store)
+    assert [s.row.row_id for s in review.found] == ["w00001", "w00002", "w00000", "w00003"]
+    assert "20%" in review.found[0].why and "attempt 2" in review.found[1].why
+    with pytest.raises(NotFound):
+        review_of(Store(store.home.parent / "empty"))
+
+
+def test_each_key_does_what_it_says_and_is_kept_at_once(store: Store) -> None:
+    said = pressed(review_of(store), "dxr e/kq", ["1", '{"mood": "happy"}', "dropped already"])
+    marks = {mark.row_id: (mark.decision, mark.answer) for mark in marks_of(store, "mood")}
+    happy, sad = '{"mood": "happy"}', '{"mood": "sad"}'
+    assert marks == {"w00001": ("drop", sad), "w00002": ("relabel", happy), "w00003": ("edit", happy)}
+    assert any("'x' is no key here" in line for line in said)
+    again = review_of(store)
+    assert again.answer(again.found[1]) == happy and again.marks["w00001"].decision == "drop", "it is taken up again"
+
+
+@pytest.mark.parametrize(
+    ("key", "line", "why"),
+    [
+        ("e", "hurray", "breaks a rule"),
+        ("e", " ", "no answer"),
+        ("r", "9", "none of 1 to 2"),
+        ("/", "zzz", "no row holds"),
+    ],
+)
+def test_what_cannot_be_changes_nothing(store: Store, key: str, line: str, why: str) -> None:
+    said = pressed(review_of(store), key, [line])
+    assert any(why in told for told in said) and marks_of(store, "mood") == []
+
+
+def test_a_closed_stdin_ends_the_review_and_it_is_recorded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    monkeypatch.setenv("TUNESMITH_HOME", str(store.home))
+    monkeypatch.setattr("sys.stdin", io.StringIO("k\nd\n"))
+    assert main(["rows", "review", "--json"]) == 0
+    assert [mark.decision for mark in marks_of(store, "mood")] == ["keep", "drop"]
+    events = store.read("SELECT data FROM events WHERE event = 'rows.reviewed'")
+    assert [json.loads(event["data"])["marks"] for event in events] == [{"keep": 1, "drop": 1}]
+
+
+def test_show_and_export_are_documents(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TUNESMITH_HOME", str(store.home))
+    assert main(["rows", "--json", "--limit", "2"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [one["row_id"] for one in shown["shown"]] == ["w00001", "w00002"] and shown["rows"] == 4
+    assert shown["balance"] == {"mood": {"happy": 0, "sad": 3}}, "of what would be trained on"
+    assert main(["rows", "show"]) == 0
+    assert "\x1b" not in (told := capsys.readouterr().out) and "\u202e" not in told
+    store.judge_row("s1", "w00000", Verdict("keep"))
+    target = store.home.parent / "out.jsonl"
+    assert main(["rows", "export", str(target), "--json"]) == 0
+    [line] = [json.loads(text) for text in target.read_text().splitlines()]
+    assert line["id"] == "w00000" and [turn["role"] for turn in line["messages"]] == ["user", "assistant"]
+    assert main(["rows", "show", "--run", "r9"]) == 2
+
+
+# The page
+
+
+@pytest.fixture
+def page(store: Store) -> Iterator[ReviewServer]:
+    server = ReviewServer(review_of(store))
+    thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.01))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def asked(page: ReviewServer, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", page.server_address[1], timeout=10)
+    given = {"Content-Type": "application/json"} if body is not None else {}
+    text = body if isinstance(body, str) or body is None else json.dumps(body)
+    connection.request(method, path, text, {**given, **headers})
+    answer = connection.getresponse()
+    told = answer.read().decode()
+    connection.close()
+    return answer.status, (json.loads(told) if "json" in answer.headers["Content-Type"] else told), answer.headers
+
+
+def test_the_page_is_for_this_machine_and_its_token_alone(page: ReviewServer) -> None:
+    assert page.server_address[0] == "127.0.0.1" and len(page.token) >= 32
+    own = f"/{page.token}/"
+    status, text, headers = asked(page, "GET", own)
+    assert status == 200 and "<main" in text and headers["Cache-Control"] == "no-store"
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    for path in (
+        "/",
+        "/rows",
+        f"/{page.token[:-1]}x/rows",
+        "//rows",
+        f"{own}../rows",
+    ):
+        assert asked(page, "GET", path)[0] == 404
+    assert asked(page, "GET", own, Host="evil.example")[0] == 404, "another name for this address is none of ours"
+
+
+def test_rows_reach_the_page_as_data_and_never_as_markup(page: ReviewServer) -> None:
+    own = f"/{page.token}/"
+    assert "onerror" not in asked(page, "GET", own)[1], "rows are not in the page itself"
+    _, told, headers = asked(page, "GET", f"{own}rows")
+    assert headers["Content-Type"] == "application/json" and headers["X-Content-Type-Options"] == "nosniff"
+    assert told["rows"][0]["message"] == f"doubted {HOSTILE}" and "innerHTML" not in page.page
+
+
+def test_a_mark_from_the_page_is_kept_and_a_bad_one_is_refused(page: ReviewServer, store: Store) -> None:
+    own, happy = f"/{page.token}/mark", '{"mood": "happy"}'
+    assert asked(page, "POST", own, {"row_id": "w00001", "decision": "relabel", "answer": happy})[:2] == (
+        200, {"marks": 1, "answer": happy},
+    )  # fmt: skip
+    refused: list[tuple[Any, dict[str, str], int]] = [
+        ({"row_id": "w9", "decision": "keep", "answer": ""}, {}, 400),
+        ({"row_id": "w00001", "decision": "burn", "answer": ""}, {}, 400),
+        ({"row_id": "w00001", "decision": "edit", "answer": "no form"}, {}, 400),
+        ("[" * 100_000, {}, 400),
+        ({"row_id": "w00001", "decision": "keep", "answer": ""}, {"Content-Type": "text/plain"}, 415),
+        ("x" * 200_001, {}, 404),
+    ]
+    for body, headers, status in refused:
+        assert asked(page, "POST", own, body, **headers)[0] == status, str(body)[:60]
+    assert [(mark.row_id, mark.decision) for mark in marks_of(store, "mood")] == [("w00001", "relabel")]
+
+
+def test_a_port_that_is_taken_is_told(page: ReviewServer, store: Store) -> None:
+    with pytest.raises(BadInput, match="leave --port out"):
+        ReviewServer(review_of(store), page.server_address[1])
+
+
+# Before the first training
+
+
+def critique_plan(store: Store) -> Plan:
+    return Plan(stage="critique", run="r1", summary="", steps=(), request={}, estimate=Estimate(seconds=1, basis=""))
+
+
+def test_rows_are_shown_once_before_they_are_judged_and_skipping_is_recorded(store: Store) -> None:
+    said: list[str] = []
+
+    def yes(plan: Plan, step: str) -> Decision:
+        said.append(plan.stage)
+        return Decision(True, "test")
+
+    look = FirstLook(yes, store, Output())
+    for _ in range(2):
+        assert look(critique_plan(store), "s2").yes
+    events = [row["event"] for row in store.read("SELECT event FROM events WHERE event LIKE 'rows.%'")]
+    assert events == ["rows.shown", "rows.review_skipped"] and said == ["critique", "critique"]
+
+
+def test_who_looks_through_them_marks_and_the_step_is_planned_anew(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("d\nq\n"))
+    look = FirstLook(lambda plan, step: Decision(True, "test"), store, Output(), ask=lambda question: "y")
+    with pytest.raises(Marked, match="1 rows were marked"):
+        look(critique_plan(store), "s2")
+    assert [mark.row_id for mark in marks_of(store, "mood")] == ["w00001"]
+    assert look(critique_plan(store), "s3").yes, "and then it is as any other"
