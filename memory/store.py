@@ -154,11 +154,22 @@ class Store(Ledger):
             )
 
     def judge_rows(self, step: str, rows: Sequence[TrainingRow]) -> None:
-        """Record what critique decided about the rows of a generating step, all or nothing."""
+        """Record what critique decided about the rows of a generating step, and put right in them, all or nothing."""
+        columns = "verdict = ?, kind = ?, reason = ?, split = ?, attributes = ?, completion = ?"
         with self.write() as conn:
             conn.executemany(
-                "UPDATE rows SET verdict = ?, kind = ?, reason = ?, split = ? WHERE step = ? AND row_id = ?",
-                [(*_verdict_columns(row.verdict), row.split, step, row.row_id) for row in rows],
+                f"UPDATE rows SET {columns} WHERE step = ? AND row_id = ?",
+                [
+                    (
+                        *_verdict_columns(row.verdict),
+                        row.split,
+                        to_json(row.attributes),
+                        to_json(row.completion),
+                        step,
+                        row.row_id,
+                    )
+                    for row in rows
+                ],
             )
 
     def rows(self, step: str, *, verdict: str | None = None) -> list[TrainingRow]:

@@ -82,7 +82,7 @@ def _enough_examples(examples: object, where: str) -> None:
     count = len(examples) if isinstance(examples, list) else 0
     if count < EXAMPLES_MIN:
         raise BadInput(
-            f"{where} has {count} examples, {EXAMPLES_MIN} are needed: no more than a guess can be made of what is "
+            f"{where}: {count} examples, {EXAMPLES_MIN} are needed: no more than a guess can be made of what is "
             "right without them; add `examples:` with a `prompt` and the `answer` that you want, the rarest kind too"
         )
 

@@ -16,11 +16,17 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.duplicates import Diversity
+from tunesmith.tools.data.row_judge import Judged
+from tunesmith.tools.models.memory_math import serving_peaks
+from tunesmith.tools.serving.budget import evaluation_seconds, need_vllm, serving_memory
 from tunesmith.tools.suites.loading import SuiteName, load_named_suites
 
 _KEPT_SHARE = 0.92
 """Of the candidate rows so many are usually kept, each of about so many tokens; before there are any to count."""
 _TOKENS_PER_ROW = 95
+_TOKENS_JUDGED = 24
+"""Of an answer that would take as long to write as a row takes to be judged: what is read costs, not what is said."""
+_MAKERS = {"base": "base", "teacher": "base --role teacher"}
 
 
 class CritiqueRequest(Request):
@@ -48,6 +54,10 @@ class CritiqueRequest(Request):
         ge=0,
         le=5_000,
         description="Kept rows that become test cases instead of training rows, what a person marked first.",
+    )
+    judge: Literal["none", "base", "teacher"] = Field(
+        default="none",
+        description="Which model of the run judges rows by the behaviour's criteria, as far as it can be trusted.",
     )
     valid_share: float = Field(default=0.1, ge=0, lt=0.5, description="Share of the kept rows for the validation loss.")
 
@@ -77,6 +87,8 @@ class CritiqueResult(Result):
     """Rows that became cases of the run: a baseline with held_out asks them."""
     marks: int = 0
     """What a person said of the behaviour's rows, now and before."""
+    judge: Judged | None = None
+    """What a model said of the rows, and what its word is worth."""
     looked_at: Literal["", "shown", "skipped", "looked through"] = ""
     """What a person did with these rows before they were judged."""
     sample_kept: tuple[str, ...]
@@ -124,9 +136,14 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
     rows, base = facts.need("rows", "generate"), facts.need("base", "base")
     suite = facts.artifacts.get("suite")
     count, cases = int(rows.meta["rows"]), context.cases + int(suite.meta["cases"] if suite else 0)
-    price = estimate(
-        "critique", facts, seconds=3 + count / 500 + count * cases / 1e6, ram_bytes=1 << 29, disk_bytes=4096 * count
-    )
+    judge = facts.need(request.judge, _MAKERS[request.judge]) if request.judge != "none" else None
+    seconds, peaks = 3 + count / 500 + count * cases / 1e6, {"ram_bytes": 1 << 29}
+    if judge:
+        need_vllm(facts)
+        seconds += evaluation_seconds(judge, count, _TOKENS_JUDGED)
+        peaks = serving_peaks(serving_memory(judge), on_gpu=facts.serves_on_gpu)
+    kind = "judged" if judge else ""
+    price = estimate("critique", facts, seconds=seconds, like=kind, disk_bytes=4096 * count, **peaks)
     return Plan(
         stage="critique",
         run=facts.run,
@@ -135,17 +152,35 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
             "roles, leftovers, keys, language, loops; the answer's form; message and answer agree",
             f"the leakage gate over {cases} cases: same text, same words, eight words in a row, same sense",
             "near-duplicates of other rows",
+            *_about_the_judge(rows, judge),
             *_about_cases(request, context),
             f"split {1 - request.valid_share:.0%} train, {request.valid_share:.0%} validation, by hash",
         ),
         request=request.model_dump(mode="json"),
-        inputs=pinned(rows=rows, base=base, suite=suite),
+        inputs=pinned(rows=rows, base=base, suite=suite, judge=judge),
         pins={"marks": context.marks_sha256} if context.marks_sha256 else {},
         estimate=price,
         writes=("train.jsonl, valid.jsonl", "a verdict with its reason for every row"),
         replaces=("the dataset of this run",) if "dataset" in facts.artifacts else (),
         refusals=room(price, facts, remedy="fewer rows"),
     )
+
+
+def wrote_them(rows: Artifact, judge: Artifact) -> bool:
+    """Whether a model wrote the very rows that it is to judge."""
+    return str(rows.meta.get("writer_sha256", judge.sha256)) == judge.sha256
+
+
+def _about_the_judge(rows: Artifact, judge: Artifact | None) -> list[str]:
+    if judge is None:
+        return []
+    told = f"{judge.meta['name']} judges each row by the criteria; a row that is not right is repaired once, or dropped"
+    own = (
+        "it wrote these rows itself, and sees its own faults least"
+        if wrote_them(rows, judge)
+        else "it did not write them"
+    )
+    return [told, f"{own}; its word counts only where it can tell your marks, or else your examples, from wrong ones"]
 
 
 def _about_cases(request: CritiqueRequest, context: CritiqueContext) -> list[str]:

@@ -1,7 +1,7 @@
 """critique at work: a verdict and a reason for every candidate row, and the dataset of those that are kept.
 
-Deterministic and without a model: the same candidates, behaviour and suites give the same dataset. What was read back
-when the rows were written counts here; `judge` asks a model for the rest.
+Deterministic: the same candidates, behaviour, suites and marks give the same dataset. What was read back when the rows
+were written counts here; a model is asked only where the request names a judge.
 """
 
 from __future__ import annotations
@@ -17,18 +17,22 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.marks import Mark, marks_of
 from tunesmith.memory.records import KEEP, Artifact, TrainingRow, Verdict
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.data.answer_log import AnswerLog
 from tunesmith.tools.data.balance import alarms, balance_of, why_dropped
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.behaviour_checks import BehaviourChecks
-from tunesmith.tools.data.critique import CritiqueRequest, CritiqueResult, marks_sha256
+from tunesmith.tools.data.critique import CritiqueRequest, CritiqueResult, marks_sha256, wrote_them
 from tunesmith.tools.data.duplicates import Duplicates, diversity
 from tunesmith.tools.data.faults import ORDINARY, conversation_fault, fault_of, text_fault
 from tunesmith.tools.data.held_out import HeldOut, answer_of_row, hold_out, text_of
 from tunesmith.tools.data.leakage import LeakGate, Pair, row_texts
 from tunesmith.tools.data.row_file import read_rows, write_rows
+from tunesmith.tools.data.row_judge import Judged, RowJudge
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import CASES, HELD_OUT, HELD_OUT_NEAR, write_held_out
+from tunesmith.tools.serving.model_server import bench_server
+from tunesmith.tools.serving.requests import Tally
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading.embedding import local_embedder
 from tunesmith.tools.suites.loading import load_named_suites, read_suite
@@ -53,6 +57,7 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
         job.agreed("marks", marks_sha256(marks))
     critic = Critic(spec, _cases(job), job.request, marks)
     judged = critic.judge(candidates, progress=lambda done: job.progress(done, len(candidates), "judging"))
+    judged, word = _by_the_judge(job, spec, judged, marks)
     held = hold_out(spec, judged, marks, job.request.held_out, job.request.leak)
     judged = held.rows
     job.store.judge_rows(rows_artifact.step, judged)
@@ -62,8 +67,25 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     balance = balance_of(spec, kept, dropped)
     artifact = _publish(job, spec, kept, dropped, held)
     result = _result(job, spec, judged, kept, balance, artifact, critic.leaks)
-    seen = {"cases": held.cases, "marks": len(marks), "looked_at": _looked_at(job, rows_artifact.step)}
+    seen = {"judge": word, "cases": held.cases, "marks": len(marks), "looked_at": _looked_at(job, rows_artifact.step)}
     return result.model_copy(update=seen)
+
+
+def _by_the_judge(
+    job: Job[CritiqueRequest], spec: Spec, rows: list[TrainingRow], marks: Sequence[Mark]
+) -> tuple[list[TrainingRow], Judged | None]:
+    """The rows after a model judged them; what a person marked is not asked again."""
+    if job.request.judge == "none":
+        return rows, None
+    model, own = job.verified("judge"), wrote_them(job.inputs["rows"], job.inputs["judge"])
+    marked = {normal(mark.message, digits_count=True) for mark in marks}
+    with bench_server(job, model, adapters_allowed=job.request.judge == "base") as server:
+        log = AnswerLog(job, server, Tally(), "judge.jsonl")
+        judge = RowJudge(spec, log, marks, name=str(model.meta["name"]), wrote_the_rows=own)
+        job.log(f"the judge: {judge.worth}")
+        open_ = [row for row in rows if normal(text_of(spec, row), digits_count=True) not in marked]
+        by_id = {row.row_id: row for row in judge.judge(open_)}
+    return [by_id.get(row.row_id, row) for row in rows], judge.worth
 
 
 def _looked_at(job: Job[CritiqueRequest], step: str) -> str:

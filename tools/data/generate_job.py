@@ -158,7 +158,9 @@ def _publish(job: Job[GenerateRequest], spec: Spec, rows: Sequence[TrainingRow])
     folder = job.dir / "rows"
     write_rows(folder / "rows.jsonl", sorted(rows, key=lambda row: row.row_id))
     atomic_write(folder / "reader.json", (job.dir / "reader.json").read_bytes())
+    writer = job.inputs[job.request.writer]
     meta = {"rows": len(rows), "behaviour": job.request.behaviour, "behaviour_sha256": spec.sha256}
+    meta |= {"writer": writer.meta["name"], "writer_sha256": writer.sha256}
     return job.publish("rows-preview" if job.request.preview else "rows", folder, meta=meta)
 
 

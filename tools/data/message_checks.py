@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from tunesmith.tools.data.draw import Values
-from tunesmith.tools.data.similarity import Likeness, loops
+from tunesmith.tools.data.similarity import Likeness, loops, normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.typed_values import conflict, holds, ways_to_say
 
@@ -39,14 +39,22 @@ def prompt_problem(spec: Spec, prompt: str) -> str:
         return f"leftover: the message holds {odd[0]!r}"
     if _NOTE.match(prompt) and not _NOTE.match(shown):
         return "leftover: the message is the note that it was to be written for"
-    for attribute in spec.attributes:
-        named = re.compile(rf"(?<!\w){re.escape(attribute.name)}:\s", re.IGNORECASE)
-        if named.search(prompt) and not named.search(shown):
-            return f"leftover: the message holds its note, {attribute.name}:"
     if loops(prompt):
         return "loop: the message repeats itself"
     place, score = _examples(tuple(example.prompt for example in spec.examples)).nearest(prompt, digits_count=True)
     return f"leak: the message is {score:.0f} of 100 like example {place + 1}" if score >= LIKE_AN_EXAMPLE else ""
+
+
+def note_problem(spec: Spec, message: str) -> str:
+    """Whether a message repeats the note that it was written for, instead of saying it."""
+    shown = " ".join(example.prompt for example in spec.examples)
+    if any(normal(message) == normal(value) for label in spec.labels for value in label.values):
+        return "leftover: the message is a label"
+    for attribute in spec.attributes:
+        named = re.compile(rf"(?<!\w){re.escape(attribute.name)}:\s", re.IGNORECASE)
+        if named.search(message) and not named.search(shown):
+            return f"leftover: the message holds its note, {attribute.name}:"
+    return ""
 
 
 @lru_cache(maxsize=8)

@@ -22,7 +22,7 @@ from tunesmith.tools.data.typed_values import holds
 from tunesmith.tools.data.writer_requests import kind_of, prompt_text
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 
-_SHOTS = 6
+_SHOTS, _JUDGE_SHOTS = 6, 2
 _TEXT_SUPPORTED = 0.67
 """Of a free text's words, so many stand in the message or in what was read of it: a third may be of its own."""
 _YES_NO: Mapping[str, object] = {"logprobs": True, "top_logprobs": 20}
@@ -139,10 +139,21 @@ def _same(attribute: Attribute, drawn: str | None, reading: str | None, message:
 # Yes and no
 
 
-def yes_no_request(spec: Spec, criterion: str, message: str, answer: str, model: str, identity: str) -> ChatRequest:
-    """Asks whether an answer does what a criterion says, to be read off the probability of yes against no."""
+def judge_request(
+    spec: Spec, criterion: str, message: str, answer: str, model: str, identity: str, *, without: int = -1
+) -> ChatRequest:
+    """Asks whether an answer does what a criterion says, to be read off the probability of yes against no.
+
+    Shown are examples, but for one, each with its own answer and with another one's.
+    """
+    shown = [example for place, example in enumerate(spec.examples) if place != without][:_JUDGE_SHOTS]
+    turns = []
+    for place, example in enumerate(shown):
+        for given in dict.fromkeys((example.answer, shown[(place + 1) % len(shown)].answer)):
+            asked = prompt_text("judge-row", criterion=criterion, message=example.prompt, answer=given)
+            turns += [_user(asked), _assistant("yes" if given == example.answer else "no")]
     asked = prompt_text("judge-row", criterion=criterion, message=message, answer=answer)
-    return ChatRequest(identity, model, [_user(asked)], 1, extra=dict(_YES_NO))
+    return ChatRequest(identity, model, [*turns, _user(asked)], 1, extra=dict(_YES_NO))
 
 
 def kind_request(

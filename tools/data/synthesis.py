@@ -8,6 +8,7 @@ code from what was drawn; only where nothing decides it does a model write it (`
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,7 +16,7 @@ from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.draw import LINES, Draw, Pools, Values, answer_of, draw, in_turn
 from tunesmith.tools.data.example_values import Shown, shown_examples, shown_pieces
 from tunesmith.tools.data.fact_messages import compose, go_on_messages, problems, taken, typed
-from tunesmith.tools.data.message_checks import drawn_problem, prompt_problem, said_in, verbatim
+from tunesmith.tools.data.message_checks import drawn_problem, note_problem, prompt_problem, said_in, verbatim
 from tunesmith.tools.data.pools import fill_pools
 from tunesmith.tools.data.reader import Reader, ToRead
 from tunesmith.tools.data.reading import Disagreement
@@ -28,6 +29,7 @@ from tunesmith.tools.data.writer_requests import (
     filler_request,
     listed_lines,
     messages_request,
+    shared_labels,
     written_messages,
 )
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
@@ -40,6 +42,8 @@ _NOTES = 5
 _USES_OF_A_SENTENCE = 2
 _SENTENCE_ROUNDS = 3
 _FILLERS = (0, 0, 1, 1, 2)
+_RARE, _TRIES_OF_RARE, _REDRAWS = 0.8, 3, 20
+"""A label's value is rare below this part of what was drawn of it; its rows get so many tries more, each drawn anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,25 +123,44 @@ class Synthesis:
         pools = fill_pools(self.spec, self.asker, self.rows, self.seed)
         shots = shown_examples(self.spec)
         done: dict[str, Written] = {}
+        good: list[Written] = []
         pending = list(range(self.rows))
-        for attempt in range(1, self.tries + 1):
+        for attempt in range(1, self.tries + _TRIES_OF_RARE + 1):
             drawn = {n: self._redrawn(n, attempt, pools) for n in pending}
             notes = [Note(one.row_id, one.values, one.surfaces[0]) for one in drawn.values()]
             note = "writing messages" if attempt == 1 else f"attempt {attempt}"
             messages = self._written(notes, shots, f"m{attempt}", "write-message", note)
             checked = [self._checked(drawn[n], messages.get(f"w{n:05d}", ""), attempt) for n in pending]
-            for one in self._read_back(checked):
-                if not one.problem or attempt == self.tries:
+            read = self._read_back(checked)
+            good += [one for one in read if not one.problem]
+            rare = self._rare(good) if self.tries <= attempt < self.tries + _TRIES_OF_RARE else set()
+            for one in read:
+                if not one.problem or (attempt >= self.tries and not rare & set(one.drawn.values.items())):
                     done[one.drawn.row_id] = one
                     self.keep(one)
             pending = [n for n in pending if f"w{n:05d}" not in done]
+            if not pending:
+                break
         return [done[row_id] for row_id in sorted(done)]
+
+    def _rare(self, good: Sequence[Written]) -> set[tuple[str, str | None]]:
+        """Labels with the values that too few good rows have, by what is drawn: their rows get further tries."""
+        found: set[tuple[str, str | None]] = set()
+        for label in self.spec.labels:
+            total = sum(value.weight for value in label.values.values())
+            counts = Counter(one.drawn.values.get(label.name) for one in good)
+            wanted = {name: value.weight / total * len(good) for name, value in label.values.items()}
+            found |= {(label.name, name) for name in wanted if counts[name] < _RARE * wanted[name]}
+        return found
 
     def _written(
         self, notes: Sequence[Note], shots: Sequence[Shown], prefix: str, page: str, told: str
     ) -> dict[str, str]:
         """The messages of the notes, by their rows; some are asked for together."""
-        batches = [notes[start : start + _NOTES] for start in range(0, len(notes), _NOTES)]
+        alike: dict[str, list[Note]] = {}
+        for note in notes:  # a writer keeps to one value of a label, where it has to keep to one alone
+            alike.setdefault(repr(shared_labels(self.spec, [note])), []).append(note)
+        batches = [group[n : n + _NOTES] for group in alike.values() for n in range(0, len(group), _NOTES)]
         requests = [
             messages_request(self.spec, batch, shots, self.asker.model, self.temperature, f"{prefix}/{n}", page=page)
             for n, batch in enumerate(batches)
@@ -154,18 +177,20 @@ class Synthesis:
         first = draw(self.spec, self.seed, number, pools)
         if attempt == 1:
             return first
-        again = draw(self.spec, self.seed, number + attempt * self.rows, pools)
         labels = {label.name for label in self.spec.labels}
-        if any(first.values.get(name) != again.values.get(name) for name in labels):
-            return first
-        return replace(again, row_id=first.row_id)
+        for lap in range(_REDRAWS):
+            again = draw(self.spec, self.seed, number + (attempt + lap * _REDRAWS) * self.rows, pools)
+            if all(first.values.get(name) == again.values.get(name) for name in labels):
+                return replace(again, row_id=first.row_id)
+        return first
 
     def _checked(self, drawn: Draw, text: str, attempt: int) -> Written:
         message = self._in_manner(text, drawn)
         values = drawn.values
         surfaces = said_in(self.spec, values, drawn.surfaces[0], message)
         drawn = replace(drawn, surfaces=(surfaces,))
-        problem = prompt_problem(self.spec, message) or drawn_problem(self.spec, values, surfaces, message)
+        problem = prompt_problem(self.spec, message) or note_problem(self.spec, message)
+        problem = problem or drawn_problem(self.spec, values, surfaces, message)
         place, score = self.seen.nearest(message, digits_count=True)
         if not problem and score >= ALIKE:
             problem = f"duplicate: {score:.0f} of 100 like row {self._owners[place]}"
@@ -236,7 +261,7 @@ class Synthesis:
                 message = messages.get(str(n), "")
                 values = drawn[n].values
                 surfaces = said_in(self.spec, values, drawn[n].surfaces[0], message)
-                fits = message and not prompt_problem(self.spec, message)
+                fits = message and not prompt_problem(self.spec, message) and not note_problem(self.spec, message)
                 if fits and not drawn_problem(self.spec, values, surfaces, message):
                     sentences[n] = Shown(message, verbatim(self.spec, values, message), surfaces)
             accepted |= self._agreed(sentences, attempt)

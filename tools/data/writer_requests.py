@@ -113,17 +113,48 @@ def messages_request(
 ) -> ChatRequest:  # fmt: skip
     """Asks for the messages of some notes at once, behind the user's examples and theirs.
 
-    Together, because reading a request costs a small machine as much as writing the answer.
+    Together, because reading a request costs a small machine as much as writing the answer. Where all have the same
+    labels it says what these mean beside the others, and shows the examples that have them last.
     """
-    shots = _turned(shots, int(hashlib.sha256(identity.encode()).hexdigest()[:6], 16))
+    shared = shared_labels(spec, notes)
+    shots = _shown_last(shots, shared, int(hashlib.sha256(identity.encode()).hexdigest()[:6], 16))
     listed = [note(spec, shot.values, shot.surfaces) for shot in shots]
     listed += [note(spec, one.values, one.surfaces) for one in notes]
-    asked = prompt_text(page, when=kind_of(spec), notes="\n".join(f"{n}. [{text}]" for n, text in enumerate(listed, 1)))
+    numbered = "\n".join(f"{n}. [{text}]" for n, text in enumerate(listed, 1))
+    asked = prompt_text(page, when=kind_of(spec), notes=numbered, which=_which(spec, shared, len(shots) + 1))
     begun = "\n".join([*(f"{n}. {shot.message}" for n, shot in enumerate(shots, 1)), f"{len(shots) + 1}."])
     longest = max((len(shot.message) for shot in shots), default=120)
     tokens = min(1200, len(notes) * max(30, round(longest * _TOKENS_PER_CHAR * 1.3)))
     extra = {**_GO_ON, "stop": [f"\n{len(listed) + 1}."]}
     return ChatRequest(identity, model, [_user(asked), _assistant(begun)], tokens, temperature, extra=extra)
+
+
+def shared_labels(spec: Spec, notes: Sequence[Note]) -> dict[str, str]:
+    """The labels that all notes have, with the value that is the same in all of them."""
+    found = {}
+    for label in spec.labels:
+        values = {one.values.get(label.name) for one in notes}
+        value = values.pop() if len(values) == 1 else None
+        if label.shown and value is not None:
+            found[label.name] = value
+    return found
+
+
+def _which(spec: Spec, shared: Mapping[str, str], first: int) -> str:
+    """What the shared labels mean, and what they do not: "neither" says nothing without the others."""
+    told = []
+    for name, value in shared.items():
+        others = "; ".join(_label_note(spec, name, other) for other in spec.attribute(name).values if other != value)
+        told.append(f"From number {first} on {_label_note(spec, name, value)} in every one, and never: {others}.")
+    return " ".join(told)
+
+
+def _shown_last(shots: Sequence[Shown], shared: Mapping[str, str], turn: int) -> Sequence[Shown]:
+    """As many shots as fit; those with the shared labels come last, for a writer follows the last ones most."""
+    like = [shot for shot in shots if shared and all(shot.values.get(n) == v for n, v in shared.items())]
+    others = [shot for shot in shots if shot not in like]
+    last = _turned(like, turn)
+    return [*_turned(others, turn)[: max(0, _SHOTS - len(last))], *last]
 
 
 def written_messages(request: ChatRequest, notes: Sequence[Note], answered: str) -> dict[str, str]:

@@ -38,12 +38,14 @@ def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str =
         "rehearsal_rows": sizes["rehearsal"],
         "writer": "teacher" if teacher else "base",
     }
+    # At the fast pace the reading back has to do: a judge costs the start of its server, and a minute for 150 rows.
+    judge = "none" if pace == "fast" else "teacher" if teacher else "base"
     steps: list[tuple[str, dict[str, object]]] = [
         ("inspect", {}),
         ("base", {"model": model}),
         # Rows come first: some of them, and what a person marks, are the cases whose right answers are known.
         ("generate", generate),
-        ("critique", {"suites": suites, "on_leak": "drop", "held_out": sizes["held_out"]}),
+        ("critique", {"suites": suites, "on_leak": "drop", "held_out": sizes["held_out"], "judge": judge}),
         ("baseline", {"suites": suites, "held_out": True, "cases_per_block": sizes["cases"], **tokens}),
         # The honest rival comes before an hour of training; at the fast pace its server start is a tenth of the whole.
         *([("evaluate", {"arm": "prompted", "behaviour": str(folder), **tokens})] if pace == "full" else []),

@@ -67,8 +67,8 @@ def test_the_same_words_are_one_behaviour_and_other_words_another(tmp_path: Path
 @pytest.mark.parametrize(
     ("changes", "wanted"),
     [
-        ({"examples": SAID["examples"][:2]}, "has 2 examples, 3 are needed"),
-        ({"examples": None}, "has 0 examples"),
+        ({"examples": SAID["examples"][:2]}, "2 examples, 3 are needed"),
+        ({"examples": None}, "0 examples, 3"),
         ({"fields": 3}, "fields are lists of names"),
         ({"kolour": "red"}, "kolour"),
     ],

@@ -109,14 +109,13 @@ def test_the_rows_that_were_hashed_are_the_rows_that_are_judged(ws: Workspace) -
     with ws.store.write() as conn:
         conn.execute("UPDATE rows SET completion = replace(completion, 'a', 'b')")
         conn.execute("DELETE FROM rows WHERE row_id = (SELECT max(row_id) FROM rows)")
+    tampered = {row.completion[0]["content"] for row in ws.store.rows(made.id) if row.origin == "generated"}
     result = run_step(ws, StepRequest("critique", {"on_leak": "drop"}, run), say_yes).done().result or {}
     assert result["candidates"] == 100 + ORDINARY and result["kept"] >= 90
     published = {row.row_id: row for row in read_rows(ws.store.artifacts(run, "rows")[0].path / "rows.jsonl")}
     train = read_rows(ws.store.artifacts(run, "dataset")[0].path / "train.jsonl")
     assert train and all(row.completion == published[row.row_id].completion for row in train)
-    assert {row.completion[0]["content"] for row in train}.isdisjoint(
-        row.completion[0]["content"] for row in ws.store.rows(made.id) if row.origin == "generated"
-    )
+    assert tampered.isdisjoint(row.completion[0]["content"] for row in train)
 
 
 def test_a_behaviour_without_rehearsal_prompts_is_refused_before_anything_starts(ws: Workspace) -> None:

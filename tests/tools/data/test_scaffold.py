@@ -179,7 +179,7 @@ def test_the_demo_is_planned_as_any_other_behaviour() -> None:
     ("change", "match"),
     [
         ({"kind": "magic"}, "kind is .magic.; leave it out"),
-        ({"examples": []}, "behaviour.yaml has 0 examples, 3 are needed"),
+        ({"examples": []}, "behaviour.yaml: 0 examples, 3 are needed"),
         ({"rules": [{"says": "good", "type": "llm-rubric", "value": "is good"}]}, "asks a model"),
         ({"rules": [{"says": "odd", "type": "regex", "value": "("}]}, "regex .* is not valid"),
         ({"colour": "red"}, "colour: "),

@@ -1,0 +1,127 @@
+"""A judge on rows: tried out before its word counts, calibrated on a person's marks; it repairs before it drops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from tunesmith.memory.marks import Mark
+from tunesmith.memory.records import KEEP, TrainingRow, Verdict
+from tunesmith.tools.data.behaviour import spec_of
+from tunesmith.tools.data.row_judge import RowJudge, cohen_kappa
+from tunesmith.tools.serving.client import ChatRequest, ChatResponse
+
+SPEC = spec_of(
+    {
+        "name": "echo",
+        "say": "the loudest word of a message",
+        "what": "one word in capital letters: the loudest of the message",
+        "examples": [{"prompt": f"a {w} is here", "answer": w.upper()} for w in ("lion", "horn", "drum", "bell")],
+    },
+    "test",
+)
+
+
+class Stub:
+    """Answers as a model would that knows what is right; `says` is what it thinks of (message, answer)."""
+
+    model = "stub"
+
+    def __init__(self, says: Callable[[str, str], float], repairs: str = "") -> None:
+        self.says, self.repairs, self.asked = says, repairs, list[ChatRequest]()
+
+    def ask(
+        self, requests: Sequence[ChatRequest], note: str, on_answer: Callable[[ChatResponse], None] | None = None
+    ) -> dict[str, ChatResponse]:
+        self.asked += requests
+        return {request.id: self._answered(request) for request in requests}
+
+    def _answered(self, request: ChatRequest) -> ChatResponse:
+        if request.id.startswith("f/"):
+            return ChatResponse(id=request.id, text=self.repairs)
+        text = str(request.messages[-1]["content"])
+        message = text.split("The message: ")[1].split("\n")[0]
+        p = self.says(message, text.split("The answer: ")[1].split("\n")[0])
+        logs = {"Yes": math.log(max(p, 1e-9)), " no": math.log(max(1 - p, 1e-9))}
+        return ChatResponse(id=request.id, text="yes" if p > 0.5 else "no", first_token=logs)
+
+
+def right(message: str, answer: str) -> float:
+    return 0.8 if answer.lower() in message else 0.3
+
+
+def row(number: int, message: str, answer: str) -> TrainingRow:
+    turns = [{"role": "user", "content": message}], [{"role": "assistant", "content": answer}]
+    return TrainingRow(f"w{number:05d}", "generated", *turns, {}, verdict=Verdict(KEEP))
+
+
+ROWS = [row(0, "the goat ate it", "GOAT"), row(1, "the crow sat there", "TRAIN")]
+
+
+def judge(stub: Stub, marks: Sequence[Mark] = ()) -> RowJudge:
+    return RowJudge(SPEC, stub, marks, name="stub", wrote_the_rows=True)
+
+
+def test_a_wrong_row_is_dropped_with_the_criterion_that_it_fails() -> None:
+    at_work = judge(Stub(right, repairs="WRONG"))
+    kept, dropped = at_work.judge(ROWS)
+    assert kept.kept and kept.attributes["judged"] == 0.8
+    assert dropped.verdict is not None and dropped.verdict.kind == "judge" and "30% yes to" in dropped.verdict.reason
+    worth = at_work.worth
+    assert (worth.asked, worth.repaired, worth.dropped, worth.wrote_the_rows) == (2, 0, 1, True)
+    assert (worth.tried_on, worth.agreement, worth.kappa, worth.counted) == ("examples", 1.0, 1.0, True)
+
+
+def test_what_can_be_repaired_is_kept_with_its_new_answer() -> None:
+    at_work = judge(Stub(right, repairs="CROW"))
+    _, repaired = at_work.judge(ROWS)
+    assert repaired.kept and repaired.completion[0]["content"] == "CROW" and at_work.worth.repaired == 1
+
+
+def test_an_answer_that_breaks_a_rule_repairs_nothing() -> None:
+    _, dropped = judge(Stub(right, repairs="crow\nand more")).judge(ROWS)
+    assert dropped.dropped and dropped.completion[0]["content"] == "TRAIN"
+
+
+@pytest.mark.parametrize("says", [lambda m, a: 0.9, lambda m, a: 0.1, lambda m, a: 1.1 - right(m, a)])
+def test_the_word_of_a_judge_that_cannot_tell_does_not_count(says: Callable[[str, str], float]) -> None:
+    stub = Stub(says)
+    at_work = judge(stub)
+    tried = len(stub.asked)
+    assert at_work.judge(ROWS) == ROWS and len(stub.asked) == tried, "it is not even asked"
+    assert not at_work.worth.counted and at_work.worth.kappa < 0.4
+
+
+def test_the_example_that_is_tried_is_not_shown_beside_it() -> None:
+    stub = Stub(right)
+    judge(stub)
+    for request in stub.asked:
+        shown = [str(turn["content"]) for turn in request.messages[:-1] if turn["role"] == "user"]
+        message = str(request.messages[-1]["content"]).split("The message: ")[1].split("\n")[0]
+        assert shown and not any(message in text for text in shown)
+
+
+def test_a_persons_marks_calibrate_it_once_there_are_enough_of_both_kinds() -> None:
+    def mark(number: int, decision: str) -> Mark:
+        message = f"word{number} stands here"
+        answer = f"WORD{number}"
+        was = answer if decision == "keep" else "NOISE"
+        return Mark("echo", "r1", "s1", f"w{number}", decision, message, answer if decision != "drop" else was, was)  # type: ignore[arg-type]
+
+    few = [mark(n, "keep") for n in range(20)]
+    assert judge(Stub(right), few).worth.tried_on == "examples", "all of one kind tell nothing"
+    both = [*(mark(n, "keep") for n in range(6)), *(mark(n, "drop") for n in range(6, 9)), mark(9, "edit")]
+    worth = judge(Stub(right), both).worth
+    assert (worth.tried_on, worth.pairs, worth.kappa) == ("marks", 11, 1.0), "an edit is one of each kind"
+    contrary = judge(Stub(lambda m, a: 1.0 - right(m, a)), both).worth
+    assert not contrary.counted, "what a person says is the measure"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kappa"),
+    [("1100", "1100", 1.0), ("1100", "0011", -1.0), ("1111", "1111", 0.0), ("1100", "1010", 0.0), ("", "", 0.0)],
+)
+def test_kappa_is_agreement_beyond_chance(first: str, second: str, kappa: float) -> None:
+    assert cohen_kappa([c == "1" for c in first], [c == "1" for c in second]) == pytest.approx(kappa)
