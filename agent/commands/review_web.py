@@ -14,7 +14,6 @@ import secrets
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
-from typing import Any
 
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.review import Review
@@ -50,7 +49,7 @@ class ReviewServer(ThreadingHTTPServer):
         """Where the page is."""
         return f"http://{_LOOPBACK}:{self.server_address[1]}/{self.token}/"
 
-    def rows(self) -> dict[str, Any]:
+    def rows(self) -> dict[str, object]:
         """What the page shows."""
         marks = self.review.marks
         shown = [
@@ -61,12 +60,12 @@ class ReviewServer(ThreadingHTTPServer):
         ]  # fmt: skip
         return {"rows": shown, "marks": len(marks)}
 
-    def mark(self, asked: Any) -> dict[str, Any]:
+    def mark(self, asked: object) -> dict[str, object]:
         """Keep a mark that the page sent. Raises BadInput."""
-        suspect = self.by_id.get(str(asked.get("row_id"))) if isinstance(asked, dict) else None
+        told = asked if isinstance(asked, dict) else {}
+        suspect, decision, answer = self.by_id.get(str(told.get("row_id"))), told.get("decision"), told.get("answer")
         if suspect is None:
             raise BadInput("there is no such row here")
-        decision, answer = asked.get("decision"), asked.get("answer")
         if decision not in DECISIONS or not isinstance(answer, str):
             raise BadInput(f"a mark is one of {', '.join(DECISIONS)}, with an answer")
         with self.lock:
@@ -112,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
         right = len(parts) == 3 and secrets.compare_digest(parts[1].encode(), self.server.token.encode())
         return parts[2] if right and host in (_LOOPBACK, "localhost") else None
 
-    def _json(self, status: int, value: Any) -> None:
+    def _json(self, status: int, value: object) -> None:
         self._answer(status, json.dumps(value).encode(), "application/json")
 
     def _answer(self, status: int, body: bytes, kind: str) -> None:

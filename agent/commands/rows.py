@@ -6,7 +6,6 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.commands.output import Output
@@ -58,7 +57,7 @@ def _show(args: argparse.Namespace, review: Review, out: Output) -> int:
 
 def _import(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """One step of the stage `import`."""
-    given: dict[str, Any] = {"source": args.file, "behaviour": args.behaviour, "limit": args.limit}
+    given: dict[str, object] = {"source": args.file, "behaviour": args.behaviour, "limit": args.limit}
     mapping = [pair.partition("=") for pair in args.map or ()]
     if odd := next((pair for pair in mapping if not pair[0] or not pair[2]), None):
         raise BadInput(f"--map takes part=COLUMN, such as user=question, not {''.join(odd)!r}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Group, RenderableType
 
@@ -70,7 +69,7 @@ def balance_of(review: Review) -> dict[str, dict[str, int]]:
     return {a.name: counted(review.spec, a, kept) for a in review.spec.attributes if a.shown}
 
 
-def document(review: Review, suspect: Suspect) -> dict[str, Any]:
+def document(review: Review, suspect: Suspect) -> dict[str, object]:
     """A row as `--json` prints it."""
     row, mark = suspect.row, review.marks.get(suspect.row.row_id)
     return {

@@ -38,7 +38,7 @@ from tunesmith.tools.suites.grading.embedding import local_embedder
 from tunesmith.tools.suites.loading import load_named_suites, read_suite
 
 _HELD_OUT_SUITES = tuple(Path(name).stem for name in (HELD_OUT, HELD_OUT_NEAR))
-_SAMPLES = 3
+_SAMPLES, _AT_ONCE = 3, 64
 _EMBEDDED_MAX = 20_000
 """Rows that are held to the cases by an embedding model; more would take longer than all the rest."""
 _LONG_ANSWER_CHARS = 60
@@ -80,7 +80,7 @@ def _by_the_judge(
     model, own = job.verified("judge"), wrote_them(job.inputs["rows"], job.inputs["judge"])
     marked = {normal(mark.message, digits_count=True) for mark in marks}
     with bench_server(job, model, adapters_allowed=job.request.judge == "base") as server:
-        log = AnswerLog(job, server, Tally(), "judge.jsonl")
+        log = AnswerLog(job, server, Tally(), "judge.jsonl", concurrency=_AT_ONCE)
         judge = RowJudge(spec, log, marks, name=str(model.meta["name"]), wrote_the_rows=own)
         job.log(f"the judge: {judge.worth}")
         open_ = [row for row in rows if normal(text_of(spec, row), digits_count=True) not in marked]

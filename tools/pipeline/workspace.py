@@ -40,6 +40,8 @@ class EventData(TypedDict, total=False):
     tool: str
     arguments: Mapping[str, object]
     quiet: bool
+    rows: Sequence[Mapping[str, object]]
+    balance: Mapping[str, Mapping[str, int]]
 
 
 class Emit(Protocol):
