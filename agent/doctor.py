@@ -100,7 +100,7 @@ def examine_driver(settings: Settings, *, start: bool) -> dict[str, object]:
         driver.close()
     from tunesmith.agent.driver.probe import probe
 
-    return {**known, "state": "served", **probe(endpoint, settings.home)}
+    return {**known, "state": "served", **probe(endpoint, settings.home, settings.driver)}
 
 
 def installed(name: str) -> str | None:
@@ -163,7 +163,7 @@ def _driver_words(driver: dict[str, object]) -> str:
     parts += [
         f"{name.replace('_', ' ')}: {_plain(value)}"
         for name, value in driver.items()
-        if name not in ("model", "state", "url")
+        if name not in ("model", "state", "url", "of")
     ]
     return "; ".join(parts)
 

@@ -16,6 +16,7 @@ from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.driver import turn_errors
 from tunesmith.agent.driver.chat import Cancelled, Chat, Reply
 from tunesmith.agent.driver.endpoint import Driver, DriverMissing, Endpoint, driver_name, model_of
+from tunesmith.agent.driver.probe import is_routed
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import ApprovalPending, StepFailed, TunesmithError
 from tunesmith.memory.store import Store
@@ -58,6 +59,7 @@ class _Turn:
 
     def hold(self, prompt: str) -> int:
         """Answer one prompt; 0. Raises what the step that it started, or the call that it ended with, came to."""
+        routed = is_routed(self.ws.store.home, self.driver.chosen)
         deps = TurnDeps(
             ws=self.ws,
             approver=self.approver,
@@ -66,8 +68,9 @@ class _Turn:
             follow=True,
             agreed_before=isinstance(self.approver, YesApprover),
             endpoint=self._endpoint,
-            routed=self.driver.chosen.routing,
-            code_first=self.driver.chosen.routing,
+            routed=routed,
+            code_first=routed,
+            native=not routed,
             driver_name=driver_name(self.driver.chosen),
         )
         self.chat = Chat(deps)

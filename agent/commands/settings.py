@@ -11,6 +11,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from platformdirs import user_data_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -37,8 +38,9 @@ class DriverSettings(BaseModel):
     """Environment variable that holds the endpoint's key."""
     tool_parser: str = "hermes"
     """vLLM's name for how this model writes tool calls."""
-    routing: bool = True
-    """Let a schema-bound request choose the tool, as small models need it; false: the model's own tool calling."""
+    routing: bool | Literal["auto"] = "auto"
+    """true: a schema-bound request chooses each step, as small models need it; false: the model's own tool loop
+    (native). auto: native only where `doctor --driver` found this driver fit for it."""
     context_tokens: int = 8192
     """Longest conversation that the driver is served with."""
     timeout_s: float = Field(default=180.0, gt=0)

@@ -17,6 +17,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+import pydantic_ai
 from pydantic_ai import Agent, RunContext
 from pydantic_ai.capabilities import Hooks
 from pydantic_ai.capabilities.abstract import WrapModelRequestHandler
@@ -38,7 +39,6 @@ from tunesmith.agent.driver import routing, turn_errors
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.endpoint import NotYetStarted, is_gone, model_of
 from tunesmith.agent.driver.state_summary import (
-    FREE_STAGES,
     STATE_HEADING,
     called_outright,
     routed_tools,
@@ -50,9 +50,12 @@ from tunesmith.agent.driver.tools import failed, toolset
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import ApprovalPending
 
+pydantic_ai.BANNER_ENABLED = False  # the screen is the user's
+
 TURNS_SENT = 3
 """Earlier turns that a request holds; what was before is in the store, not in the prompt."""
 REQUESTS_PER_TURN = 8
+REQUESTS_NATIVE = 16
 _RESULT_SENT_CHARACTERS = 700
 # Where the tool was chosen by a request of its own, what is left to say leans on this turn's result; a window that
 # slides is computed anew every turn, and the user waits for it.
@@ -66,7 +69,8 @@ _ROUTED_MAX_TOKENS = 160
 
 def instructions(ctx: RunContext[TurnDeps]) -> str:
     """The driver's instructions: the same words in every request, so that a server computes them once."""
-    return _text("voice.md" if ctx.deps.routed else "driver.md")
+    deps = ctx.deps
+    return _text("voice.md" if deps.routed else "driver-native.md" if deps.native else "driver.md")
 
 
 @cache
@@ -82,7 +86,7 @@ def build_agent(model: Model | None) -> Agent[TurnDeps, str]:
         output_type=str,
         instructions=instructions,
         toolsets=[toolset()],
-        model_settings=ModelSettings(temperature=0.0, max_tokens=_MAX_TOKENS, parallel_tool_calls=False),
+        model_settings=ModelSettings(temperature=0.0, max_tokens=_MAX_TOKENS),
         retries=2,
         capabilities=[_hooks()],
     )
@@ -101,11 +105,14 @@ def _hooks() -> Hooks[TurnDeps]:
 
 async def _few_tools(ctx: RunContext[TurnDeps], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
     deps = ctx.deps
+    if deps.native:  # a plan that was proposed, a step that ended: the next request shows what they make possible
+        names = routed_tools(deps.store, deps.current_run(), deps.draft, deps.prompt)
+        return [tool for tool in tool_defs if tool.name in names | {"query_records"}]
     if not deps.tools:
-        tools_for = routed_tools if deps.routed else visible_tools
-        deps.tools = frozenset(tools_for(deps.store, deps.current_run(), deps.draft, deps.prompt))
+        of_this_moment = routed_tools if deps.routed else visible_tools
+        deps.tools = frozenset(of_this_moment(deps.store, deps.current_run(), deps.draft, deps.prompt))
         if open_interview(deps.store.home):
-            deps.tools = frozenset({"describe_behaviour", "look_up", *FREE_STAGES, *called_outright(deps.prompt)})
+            deps.tools = frozenset({"describe_behaviour", "look_up", "inspect", *called_outright(deps.prompt)})
     shown = deps.tools | _followers(deps)
     return [tool for tool in tool_defs if tool.name in shown]
 

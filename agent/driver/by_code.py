@@ -27,6 +27,7 @@ from tunesmith.agent.driver.understanding.orders import (
     unknown_arm,
     wants_a_behaviour,
 )
+from tunesmith.agent.driver.understanding.parts import parts_of
 from tunesmith.agent.driver.understanding.query import Query
 from tunesmith.agent.driver.understanding.questions import query_of
 from tunesmith.memory.errors import BadInput, TunesmithError
@@ -64,6 +65,18 @@ def decide(deps: TurnDeps) -> TurnAnswer | Call | None:
         deps.note(str(error))
         answer = TurnAnswer(str(error))
     return _not_twice(deps, answer) if isinstance(answer, TurnAnswer) else answer
+
+
+def steps_of(deps: TurnDeps) -> list[str]:
+    """The user's words, cut into the things that they ask for one after the other, where code can carry out each."""
+    parts = parts_of(deps.prompt)
+    if len(parts) == 1 or deps.draft is not None or describing.open_interview(deps.store.home):
+        return [deps.prompt]
+    read = [sentence_of(part, deps.store.runs()) for part in parts]
+    plain = all(query_of(s) or order_of(s) or _GO_ON.match(s.text) for s in read)
+    orders = [order_of(s) is not None for s in read]
+    # An order changes what a later part would be about, so that only the last one may be one.
+    return parts if plain and not any(orders[:-1]) else [deps.prompt]
 
 
 def _not_twice(deps: TurnDeps, answer: TurnAnswer) -> TurnAnswer:

@@ -17,11 +17,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 from pydantic_ai import CancellationToken, RunContext, UsageLimits
 from pydantic_ai.exceptions import (
-    ModelAPIError,
-    ModelHTTPError,
     RunCancelled,
-    UnexpectedModelBehavior,
-    UsageLimitExceeded,
 )
 from pydantic_ai.messages import (
     FunctionToolCallEvent,
@@ -38,10 +34,19 @@ from pydantic_ai.messages import (
     repair_messages,
 )
 from pydantic_ai.models import Model
+from pydantic_ai.settings import ModelSettings
 
 from tunesmith.agent.driver import describing, turn_errors
-from tunesmith.agent.driver.agent import REQUESTS_PER_TURN, TURNS_SENT, build_agent, looks_like_a_call, summed_up
-from tunesmith.agent.driver.by_code import Call, TurnAnswer, decide
+from tunesmith.agent.driver.agent import (
+    REQUESTS_NATIVE,
+    REQUESTS_PER_TURN,
+    TURNS_SENT,
+    build_agent,
+    looks_like_a_call,
+    summed_up,
+)
+from tunesmith.agent.driver.by_code import Call, TurnAnswer, decide, steps_of
+from tunesmith.agent.driver.driver_errors import clear_line
 from tunesmith.agent.driver.endpoint import NotYetStarted
 from tunesmith.agent.driver.number_grounding import checked, sentences
 from tunesmith.agent.driver.probe import can_be_routed, turns_sent
@@ -185,7 +190,8 @@ class Chat:
                 model=NotYetStarted(),
                 deps=self.deps,
                 message_history=self._history(number),
-                usage_limits=UsageLimits(request_limit=REQUESTS_PER_TURN),
+                usage_limits=UsageLimits(request_limit=REQUESTS_NATIVE if self.deps.native else REQUESTS_PER_TURN),
+                model_settings=ModelSettings(parallel_tool_calls=self.deps.native),
                 cancellation_token=self._token,
                 event_stream_handler=voice.hear,
             )
@@ -196,7 +202,7 @@ class Chat:
             self._finish(number, f"(no answer: {error})", [], before)
             raise
         except Exception as error:
-            line = _clear_line(error)
+            line = clear_line(error)
             self._finish(number, f"(no answer: {line})", [], before)
             raise StepFailed(line) from error
         finally:
@@ -204,6 +210,7 @@ class Chat:
                 await _close_client(driver)
             await _close_client(self.deps.returned)
         reply = voice.conclude(result.output)
+        self.deps.last_answer = reply.text
         messages = ModelMessagesTypeAdapter.dump_python(result.new_messages(), mode="json")
         self._finish(number, reply.text, messages, before)
         return reply
@@ -243,20 +250,33 @@ class Chat:
 
     async def _by_code(self, say: Say) -> TurnAnswer | None:
         """Answer the turn by code, where the words are plain; None: the driver has to."""
-        if not self.deps.code_first:
+        if not self.deps.code_first and describing.open_interview(self.deps.store.home) is None:
             return None
-        decided: TurnAnswer | Call | None = await asyncio.to_thread(decide, self.deps)
-        if isinstance(decided, Call):
-            decided = await asyncio.to_thread(self._run_ordered, decided)
-        if decided is not None:
-            if decided.tool:
-                self.deps.ws.emit(
-                    "tool.called", tool=decided.tool, arguments=dict(decided.arguments), stage="", quiet=True
-                )
-                self.deps.ws.emit("tool.returned", tool=decided.tool, result=decided.told or decided.text, stage="")
-            for line in decided.text.split("\n"):
+        whole = self.deps.prompt
+        steps = await asyncio.to_thread(steps_of, self.deps)
+        said: list[TurnAnswer] = []
+        try:
+            for self.deps.prompt in steps:
+                found = await self._one_step(say)
+                if found is None:
+                    return None
+                said.append(found)
+        finally:
+            self.deps.prompt = whole
+        told = [one.told or one.text for one in said]
+        return said[0] if len(said) == 1 else TurnAnswer("\n".join(one.text for one in said), "\n".join(told))
+
+    async def _one_step(self, say: Say) -> TurnAnswer | None:
+        found: TurnAnswer | Call | None = await asyncio.to_thread(decide, self.deps)
+        if isinstance(found, Call):
+            found = await asyncio.to_thread(self._run_ordered, found)
+        if found is not None:
+            if found.tool:
+                self.deps.ws.emit("tool.called", tool=found.tool, arguments=dict(found.arguments), stage="", quiet=True)
+                self.deps.ws.emit("tool.returned", tool=found.tool, result=found.told or found.text, stage="")
+            for line in found.text.split("\n"):
                 say(line)
-        return decided
+        return found
 
     def _history(self, turn: int) -> list[ModelMessage]:
         conversation = self.conversations.load(self.id)
@@ -356,31 +376,3 @@ class _Voice:
 def _own_words(text: str) -> str:
     """A reply without the state that only the model was to read: a small one says it again, at its end."""
     return text.partition(STATE_HEADING)[0].rstrip(" (")
-
-
-def _clear_line(error: Exception) -> str:
-    """What is wrong with the driver, and the next thing to try."""
-    line = " ".join(str(error).split())[:300]
-    if isinstance(error, ModelHTTPError):
-        text = f"{error.body or line}"
-        if "context length" in text or "maximum context" in text or "max_model_len" in text:
-            return (
-                "the conversation does not fit into the driver's context; /new starts a fresh one, or set a larger "
-                "context_tokens under [driver] in settings.toml (8192 is enough)"
-            )
-        reason = " ".join(text.split())[:200]
-        return f"the driver's server answered with status {error.status_code}: {reason}; its log tells more"
-    if isinstance(error, UsageLimitExceeded):
-        return f"stopped after {REQUESTS_PER_TURN} requests to the driver in one turn; say it in smaller steps"
-    if isinstance(error, UnexpectedModelBehavior):
-        return f"the driver's answer could not be read ({line}); try again, or another driver"
-    if isinstance(error, TimeoutError) or "timed out" in line.lower() or "Timeout" in type(error).__name__:
-        return (
-            "the driver did not answer in time (timeout_s under [driver] in settings.toml is how long it may take); "
-            "/doctor says what is served, slash commands work"
-        )
-    if isinstance(error, ModelAPIError | OSError | TimeoutError) or type(error).__module__.startswith(
-        ("openai", "httpx")
-    ):
-        return f"the driver cannot be reached or broke off ({line}); /doctor says what is served, slash commands work"
-    return f"unexpected {type(error).__name__} in the conversation: {line}"

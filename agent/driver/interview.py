@@ -87,9 +87,9 @@ _ASKS_STRICTLY = re.compile(
     r"would|should|show|list|tell me|compare|any)\b"
 )
 _ASIDE = re.compile(
-    r"^(?:hm+|let me think|one moment|wait|moment|just a (?:sec|second|moment)|give me a (?:sec|"
-    r"second|minute|moment)|hold on|brb|be right back|ok(?:ay)?|thanks?|thank you|hello|hi|hey)[ "
-    r".!,]*$"
+    r"^(?:(?:hm+|uh+m?|er+m?|well|let me (?:think|see)|one (?:moment|sec)|wait|moment|just a (?:sec|second|"
+    r"moment)|give me a (?:sec|second|minute|moment)|hold on|brb|be right back|ok(?:ay)?|thanks?|thank you|hello|hi|"
+    r"hey|no|please)[ .!,…]*)+$"
 )
 _WHY = {
     "when": "I ask when it applies so that everything else stays as it is. One sentence about the kind of "
@@ -109,6 +109,8 @@ Aside = Callable[[str], str | None]
 def turn(home: Path, interview: Interview, s: Sentence, aside: Aside) -> tuple[Interview | None, str]:
     """What becomes of the description, and what is said; None: it was dropped. Raises BadInput as `take` does."""
     words = s.said.strip()
+    if "\n" not in words and _EXAMPLE.match(words) and (answer := _example(home, interview, s)) is not None:
+        return answer
     if describing.names_a_part(words) or "=>" in words or "\n" in words:
         return _taken(home, interview, words)
     if _DROP.match(s.text):

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.agent.commands.settings import DriverSettings
+from tunesmith.agent.driver import levels
 from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.memory.files import atomic_write
 
@@ -37,8 +39,11 @@ _ASKED: list[ChatCompletionUserMessageParam] = [
 ]
 
 
-def probe(endpoint: Endpoint, home: Path) -> dict[str, object]:
-    """Try the driver out and keep what was found. Every ability is true, false, or the words of its refusal."""
+def probe(endpoint: Endpoint, home: Path, chosen: DriverSettings) -> dict[str, object]:
+    """Try the driver out, in at most two minutes, and keep what was found.
+
+    Every ability is true, false, or the words of its refusal; `level` is how much it is let do by itself.
+    """
     from openai import OpenAI
 
     client = OpenAI(base_url=endpoint.url, api_key=endpoint.key or "none", timeout=_TIMEOUT_S, max_retries=0)
@@ -65,8 +70,26 @@ def probe(endpoint: Endpoint, home: Path) -> dict[str, object]:
         except Exception as error:
             abilities[name] = f"refused: {' '.join(str(error).split())[:160]}"
     abilities |= _speed(client, endpoint) | _context(client, endpoint)
+    if abilities["auto"] is True:
+        abilities |= levels.examine(endpoint)
+    else:
+        abilities |= {"level": "routed", "tasks_passed": "none: it calls no tool"}
+    abilities["of"] = _named(chosen)
     atomic_write(home / _FILE, json.dumps({endpoint.model: abilities}, indent=1))
     return abilities
+
+
+def is_routed(home: Path, chosen: DriverSettings) -> bool:
+    """Whether a schema-bound request chooses each step: as set, else by what the driver's examination found."""
+    if chosen.routing != "auto":
+        return chosen.routing
+    return not any(
+        one.get("level") == "native" and one.get("of") == _named(chosen) for one in _all_found(home).values()
+    )
+
+
+def _named(chosen: DriverSettings) -> str:
+    return f"{chosen.endpoint} {chosen.name}".strip() if chosen.endpoint else chosen.model
 
 
 def turns_sent(home: Path, model: str, usual: int) -> int:
@@ -84,11 +107,15 @@ def can_be_routed(home: Path, model: str) -> bool:
 
 
 def _found(home: Path, model: str) -> dict[str, object]:
+    return _all_found(home).get(model, {})
+
+
+def _all_found(home: Path) -> dict[str, dict[str, object]]:
     try:
-        abilities: dict[str, object] = json.loads((home / _FILE).read_text())[model]
-    except (OSError, ValueError, KeyError):
+        by_model: dict[str, dict[str, object]] = json.loads((home / _FILE).read_text())
+    except (OSError, ValueError):
         return {}
-    return abilities
+    return by_model
 
 
 def _tool(*, strict: bool = False) -> dict[str, object]:

@@ -23,7 +23,9 @@ from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.driver.understanding.entities import sentence_of
 from tunesmith.agent.driver.understanding.query import Query
 from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError
+from tunesmith.memory.question_process import ask_in_process
 from tunesmith.memory.records import RUNNING, Step
+from tunesmith.memory.views import VIEWS
 from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.evaluation.comparison import Comparison
 from tunesmith.tools.pipeline import catalog
@@ -34,6 +36,7 @@ from tunesmith.tools.pipeline.workspace import StepRequest
 A = TypeVar("A", bound=BaseModel)
 
 _RESULT_CHARACTERS = 1500
+_SQL_ROWS = 40
 
 
 class _LookUpBase(planning.Args):
@@ -58,6 +61,7 @@ def toolset() -> FunctionToolset[TurnDeps]:
     """All tools; which of them a request shows is decided per request."""
     tools = [
         _tool("look_up", LookUp, _look_up, strict=False),
+        _tool("query_records", QueryRecords, _query_records),
         _tool("plan_fine_tune", planning.PlanFineTune, planning.plan_fine_tune),
         _tool("describe_behaviour", planning.DescribeBehaviour, planning.describe_behaviour),
         _tool("edit_plan", planning.EditPlan, planning.edit_plan),
@@ -98,6 +102,25 @@ def _look_up(deps: TurnDeps, args: BaseModel, ctx: RunContext[TurnDeps]) -> obje
     if deps.routed:
         deps.spoken, deps.say_next = answer.lines, answer.facts or "It is on your screen."
     return answer.facts
+
+
+class QueryRecords(planning.Args):
+    """Ask the records by one read-only SELECT over the views v_runs, v_steps, v_flips and v_lineage."""
+
+    sql: str = Field(
+        description="One SELECT. v_runs(run, name, status, created_at, finished_at, steps, steps_done, seconds), "
+        "v_steps(run, step, stage, arm, status, seconds, estimated_seconds, peak_rss_bytes, decided_by, error, "
+        "request, result, started_at, finished_at), v_flips(run, arm_a, arm_b, block, case_id, passed_a, passed_b, "
+        "flip), v_lineage."
+    )
+
+
+def _query_records(deps: TurnDeps, args: QueryRecords, ctx: RunContext[TurnDeps]) -> Any:
+    """Answer in a process with limits of its own, from the views alone; the query is shown to the user."""
+    deps.show(render.plain(f"· asks the records: {' '.join(args.sql.split())[:400]}"))
+    found = ask_in_process(deps.store.path, args.sql, max_rows=_SQL_ROWS, only=VIEWS)
+    rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+    return {"rows": rows, "note": f"only the first {len(rows)} rows"} if found.truncated else {"rows": rows}
 
 
 # Stages

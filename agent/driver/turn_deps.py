@@ -53,6 +53,8 @@ class TurnDeps:
     """Whether a schema-bound request chooses the tool, as small models need it; else the model's own tool calling."""
     code_first: bool = False
     """Whether plain words are answered by code before any model is asked; a native driver hears them all."""
+    native: bool = False
+    """Whether the driver works by its own tool loop, every tool of the moment before it, refreshed after each step."""
     before: str = ""
     """What the turn before called, in a few words; what was said in it where it called nothing."""
     calls: list[str] = field(default_factory=list)

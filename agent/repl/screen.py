@@ -59,6 +59,12 @@ class Screen(Protocol):
     def enqueue(self, text: str) -> None:
         """Hold a turn on words that had to wait, as soon as the prompt is free; from any thread."""
 
+    def later(self, act: Callable[[], None]) -> None:
+        """Do something in the main thread as soon as the prompt is free; from any thread."""
+
+    def carries_a_plan(self) -> bool:
+        """Whether a plan is being carried out, which says itself what is next."""
+
     def follow(self, step: str) -> bool:
         """A bar until the step ends, whose end is told then; False for Ctrl-C, which lets it go on."""
 

@@ -232,7 +232,22 @@ class Shell:
             self.say(f"now to your words: {text}")
             self.handle(text)
 
-        self._put(held)
+        self.later(held)
+
+    def later(self, act: Callable[[], None]) -> None:
+        """Do something in the main thread as soon as the prompt is free; what goes wrong is told in a line."""
+
+        def told() -> None:
+            try:
+                act()
+            except TunesmithError as error:
+                self.say(f"tunesmith: {error}")
+
+        self._put(told)
+
+    def carries_a_plan(self) -> bool:
+        """Whether a plan is being carried out, which says itself what is next."""
+        return any(thread.is_alive() for thread in self.plans.values())
 
     # Plans in the background
 
@@ -261,6 +276,7 @@ class Shell:
             self.say(f"tunesmith: {unexpected(error)}")
             return
         self.show(summary_view(conclude(self.store, run, self.say)))
+        self.talk.plan_ended(run)
 
     def _show_prices(self, plan: PipelinePlan, prices: Sequence[Forecast]) -> None:
         self.show_once(render.forecast_table(plan.name, prices))

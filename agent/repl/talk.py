@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Unpack
 from tunesmith.agent.commands.approvals import pending
 from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.errors import BadInput, NotFound, StepFailed
-from tunesmith.memory.records import DONE, RUNNING, Step
+from tunesmith.memory.records import DECLINED, DONE, RUNNING, Step
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Decision, EventData
@@ -44,6 +44,8 @@ class Talk:
         self._fetching = ""
         """The step that fetches the driver for the present turn and whose bar is not shown yet."""
         self._lock = threading.Lock()
+        self._woken: set[str] = set()
+        """Steps whose end the conversation has spoken of."""
         self._waiting = ("", "")
         """That step once its bar was let go of, and the words that wait for it."""
 
@@ -55,18 +57,21 @@ class Talk:
         try:
             from tunesmith.agent.driver.chat import Chat
             from tunesmith.agent.driver.endpoint import Driver, driver_name
+            from tunesmith.agent.driver.probe import is_routed
             from tunesmith.agent.driver.turn_deps import TurnDeps
 
             screen = self._screen
             self._driver = Driver(screen.settings)
+            routed = is_routed(screen.settings.home, screen.settings.driver)
             deps = TurnDeps(
                 ws=screen.ws,
                 approver=self._ask,
                 show=screen.show,
                 start_pipeline=self._start_pipeline,
                 endpoint=self._endpoint,
-                routed=screen.settings.driver.routing,
-                code_first=screen.settings.driver.routing,
+                routed=routed,
+                code_first=routed,
+                native=not routed,
                 driver_name=driver_name(screen.settings.driver),
             )
             self._chat = Chat(deps)
@@ -136,14 +141,36 @@ class Talk:
         self.ended(self._screen.store.step(step))
 
     def ended(self, step: Step) -> None:
-        """Take up what was said while the driver was fetched, now that it is here; from any thread."""
+        """A step has ended: take up what was said while the driver was fetched, else say what is next; any thread."""
         with self._lock:
             waiting_for, text = self._waiting
-            if step.id != waiting_for or not step.ended:
-                return
-            self._waiting = ("", "")
-        if step.status == DONE:
+            waited = step.id == waiting_for and step.ended
+            if waited:
+                self._waiting = ("", "")
+        if waited and step.status == DONE:
             self._screen.enqueue(text)
+        elif not waited and self._loaded.is_set() and self._chat and not self._screen.carries_a_plan():
+            self._wake(self._chat, step)
+
+    def plan_ended(self, run: str) -> None:
+        """A plan has been carried out: say what is next; from its own thread."""
+        if self._loaded.is_set() and self._chat and (steps := self._screen.store.steps(run, status=DONE)):
+            self._wake(self._chat, steps[-1])
+
+    def _wake(self, chat: Chat, step: Step) -> None:
+        """The turn that the conversation takes by itself once a job has ended, one for each."""
+        from tunesmith.agent.driver import describing, wake
+
+        store = self._screen.store
+        if step.request.get("role") in ("driver", "teacher") or step.status == DECLINED or step.id in self._woken:
+            return
+        self._woken.add(step.id)
+        if chat.deps.native and describing.open_interview(store.home) is None:
+            words = wake.prompt(store, step)
+            self._screen.later(lambda: self.turn(words))
+            return
+        for line in wake.words(store, step):
+            self._screen.say(line)
 
     def _endpoint(self) -> Endpoint:
         from tunesmith.agent.driver.chat import stop_if_cancelled

@@ -32,6 +32,7 @@ from tunesmith.agent.commands import settings
 from tunesmith.agent.commands.approvals import read_answer
 from tunesmith.agent.driver.chat import Chat
 from tunesmith.agent.driver.endpoint import Driver, Endpoint, model_of
+from tunesmith.agent.driver.probe import is_routed
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.tools.core.stage import Plan
@@ -206,7 +207,9 @@ def main() -> int:
     held: dict[str, list[Heard]] = {}
 
     def task(scenario: dict[str, Any]) -> list[Heard]:
-        held[scenario["id"]] = hold(scenario, endpoint, found.driver.routing, _Silent if args.choice_only else TurnDeps)
+        held[scenario["id"]] = hold(
+            scenario, endpoint, is_routed(found.home, found.driver), _Silent if args.choice_only else TurnDeps
+        )
         return held[scenario["id"]]
 
     dataset = Dataset(

@@ -8,7 +8,7 @@ from tunesmith.agent.driver.understanding.reading import query
 
 _FIT = (
     r"\bfits?\b|enough|could i|can (?:i|this|we|my|it)|would (?:i|it|a|this|my)|possible|able to|feasible|handle|"
-    r"need(?:ed|s)?\b|require|biggest|largest|will (?:it|my|this|a)|does it (?:run|work)|too "
+    r"need(?:ed|s)?\b|require|trainable|servable|doable|biggest|largest|will (?:it|my|this|a)|does it (?:run|work)|too "
     r"(?:big|large|small)|how much|how big|run on|is there (?:room|space)|manage|suffic"
 )
 
@@ -94,6 +94,8 @@ def _fits(s: Sentence) -> Query | None:
         return query("fits", s, model=s.model, bits=_bits(s), card_gib=card, work=_work(s), run="")
     if sized and s.has(_FIT) and not s.runs:
         return query("fits", s, model=s.model, bits=_bits(s), card_gib=card, work=_work(s))
+    if s.has(r"\bshould\b|production|deploy"):
+        return None
     if (
         s.has(
             r"(?:biggest|largest|what size|which size|how (?:big|large) (?:a|of a)|what(?: kind of)? "
@@ -126,7 +128,7 @@ def machine(s: Sentence) -> Query | None:
         ("", r"hardware|\bmachine\b|computer|\bbox\b|specs?\b|laptop|workstation|this server"),
     )
     named = [aspect for aspect, pattern in aspects if s.has(pattern)]
-    few = len(s.text.split()) <= 4
+    few = len(s.text.split()) <= 6
     if (
         named
         and (s.asks or few or s.has(r"check|look at|tell me|inspect|measure the (?:machine|hardware)"))
@@ -152,7 +154,7 @@ def hardware(s: Sentence) -> Query | None:
 def jobs(s: Sentence) -> Query | None:
     if s.has(
         r"(?:what|anything|something|which|is|are|still|jobs?|any) .{0,24}\b(?:running|at work|in "
-        r"progress|pending|queued|active)\b|\bjobs?\b|"
+        r"progress|pending|queued|active|going on|happening)\b|\bjobs?\b|"
         r"how far (?:is|are|along|has|have|did)(?! (?:off|the est))|\beta\b|(?:time|much "
         r"longer|long) (?:is )?(?:left|remaining|to go)|how much longer|"
         r"when will (?:it|this|that) (?:be )?(?:finish|done|end|ready)|"

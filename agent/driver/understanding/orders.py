@@ -233,7 +233,7 @@ def wants_a_behaviour(s: Sentence) -> bool:
         r"(?:what|which|how|why|when|who|where|did|does|is|are|was|were|would|should)\b", s.text
     ):
         return False
-    return bool(_WANTS.search(s.text)) and len(s.text.split()) >= 5 and not s.runs
+    return bool(_WANTS.search(s.text)) and len(s.text.split()) >= 5 and not re.search(r"\br\d+\b", s.text)
 
 
 def pace_of(text: str) -> str:

@@ -9,11 +9,12 @@ from tunesmith.agent.driver.understanding.reading import query
 
 _HOW_LONG = (
     r"how long|how much time|duration|how many (?:minutes|seconds|hours)|time (?:did|does|was|it "
-    r"took|taken)|took (?:the )?(?:most|longest)|\btook\b"
+    r"took|taken)|took (?:the )?(?:most|longest)|\btook\b|time (?:spent|needed|used) "
 )
 _MEMORY = r"\bmemory\b|\bram\b|\bvram\b|\brss\b|\bpeak"
 _SIZE = (
-    r"how (?:big|large|heavy)|\bsize\b|how many (?:bytes|gb|gib|mb|mib|megabytes|gigabytes)|"
+    r"how (?:big|large|heavy|much (?:smaller|bigger|larger))|\bsize\b|how many (?:bytes|gb|"
+    r"gib|mb|mib|megabytes|gigabytes)|"
     r"(?:much|takes?|needs?|uses?|take up) (?:disk|space)|\bweigh"
 )
 
@@ -130,7 +131,7 @@ def artifact(s: Sentence) -> Query | None:
     aspects: tuple[tuple[Aspect, str], ...] = (
         (
             "path",
-            r"\bwhere (?:is|are|can i find|do i find|did|does|lies?)\b|\bpath\b|\bfolder\b|which (?:file|"
+            r"\bwhere (?:\w+ \w+ )?(?:is|are|can i find|do i find|did|does|lies?)\b|\bpath\b|\bfolder\b|which (?:file|"
             r"folder|directory)|located|\bstored\b|saved",
         ),
         ("key", r"\bsha-?(?:256|sum)?\b|\bhash\b|checksum|\bdigest\b"),

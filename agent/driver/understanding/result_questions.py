@@ -35,7 +35,8 @@ def advice(s: Sentence) -> Query | None:
         ("loss", r"overfit\w*|over-?train\w*|memori[sz]\w*|by heart|generali[sz]\w*|underfit\w*"),
         (
             "best",
-            r"(?:should|rather|better to|which (?:one|model|arm)|what) .{0,40}\b(?:deploy|serve|ship|use "
+            r"(?:should|rather|better to|which (?:one|model|arm)|what) .{0,40}\b(?:deploy|"
+            r"(?:in|into|to) production|serve|ship|use "
             r"in production|put online|go live|take live)\b|"
             r"(?:deploy|serve|ship) (?:the )?(?:adapter|merged|quantized).{0,20}\bor\b|safe to (?:deploy|"
             r"ship)|ready (?:to|for) (?:deploy|ship|production)|good enough to (?:deploy|ship|serve)|can i "
@@ -76,7 +77,7 @@ def advice(s: Sentence) -> Query | None:
         return query("findings", s, aspect="why", arm=s.arm, block=s.block)
     if s.has(
         r"what (?:does|do) (?:it|that|this|the results?|the numbers?|they|the report) (?:all "
-        r")?(?:mean|tell|say)|so what\b|"
+        r")?(?:mean|tell|say)|^so what\b[?!. ]*$|"
         r"^explain r\d|findings?|conclusion|\bgist\b|tl;? ?dr|in short|overview|bottom line|"
         r"what (?:did|have) (?:we|i) learned?|takeaway|lesson|"
         r"summary of (?:the )?result|what went wrong|what is your (?:verdict|opinion)"
@@ -102,7 +103,7 @@ def suite(s: Sentence) -> Query | None:
     if s.outcome or s.arms or not s.has(r"\bcases?\b|\btests?\b|\bsuites?\b|\bblocks?\b|\bquestions\b"):
         return None
     if s.has(
-        r"how (?:many|large|big)|number of|count|what (?:is|are|does) .{0,20}(?:in|test|"
+        r"how (?:many|large|big)|number of|size of|count|what (?:is|are|does) .{0,20}(?:in|test|"
         r"measure|hold|contain|block)|which blocks|show|list|who (?:wrote|made)|example"
     ):
         return query(
@@ -113,6 +114,9 @@ def suite(s: Sentence) -> Query | None:
 
 def _one_right_one_wrong(s: Sentence) -> tuple[str, str, str] | None:
     """The earlier arm, the later one, and whether a case that one passes and the other fails was gained or lost."""
+    if len(s.arms) > 1 and s.has(r"\b(?:can|does|passes|could|now)\b.{0,40}\b(?:could|can|did|does) not"):
+        later, earlier = _later(s.arms[:2])
+        return earlier, later, "gained"
     if len(s.arms) < 2 or not s.has(r"fail|wrong|miss") or not s.has(r"right|pass|correct|solve|got it"):
         return None
     wrong = re.search(r"fail|wrong|miss", s.text)
@@ -130,7 +134,8 @@ _ABOUT_CASES = (
     r"(?:answer|say|said|reply|replied|respond|output)\w* .{0,40}(?:to|when|about|for|on|if)\b|"
     r"what does .{0,40}(?:answer|say|reply|respond)|examples? of (?:failures|mistakes|wrong)|"
     r"\bflip\w*|mistakes|failures|\bfails?\b|"
-    r"did .{0,30}(?:cost|lose|break|forget|hurt)|(?:forgot|forget|lost|unlearn)\w*|get wrong|got "
+    r"did .{0,30}(?:cost (?:us |me |you )?(?:any|a |some)|lose|break|forget|hurt)|(?:forgot|"
+    r"forget|lost|unlearn)\w*|get wrong|got "
     r"wrong|still leak|output (?:for|of|to)|(?:show|give|list) .{0,50}(?:answer|output|fail|wrong)|gets? .{0,20}wrong"
 )
 
@@ -144,6 +149,8 @@ _WORSE = (
 def cases(s: Sentence) -> Query | None:
     if s.has(_WORSE) and not s.arms and not s.has(r"\bthan\b"):
         return query("cases", s, block=s.block, other_arm="base", outcome="lost")
+    if flip := _one_right_one_wrong(s):
+        return query("cases", s, arm=flip[1], other_arm=flip[0], block=s.block, outcome=flip[2])
     words = _text_asked(s)
     if words and s.has(r"answer|say|said|reply|replied|respond|output|react|handle|case|question|tell|do with|happen"):
         return query("cases", s, arm=s.arm, text=words)
@@ -177,8 +184,6 @@ def cases(s: Sentence) -> Query | None:
         r"\b(?:all|every) (?:the |of the )?(?:answers?|outputs?|replies|responses)|every case|all (?:the )?cases"
     ):
         return query("cases", s, arm=s.arm, block=s.block, outcome="", aspect="list")
-    if flip := _one_right_one_wrong(s):
-        return query("cases", s, arm=flip[1], other_arm=flip[0], block=s.block, outcome=flip[2])
     other = _other_arm(s)
     if outcome == "lost" and s.arm != "base" and (not s.arm or s.has(r"forg[eo]t|unlearn|finetun|training")):
         other = "" if s.has(r"quantiz") and not s.has(r"finetun|training") else "base"

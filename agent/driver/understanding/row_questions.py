@@ -10,6 +10,7 @@ from tunesmith.agent.driver.understanding.reading import query, quoted
 
 _ABOUT_ROWS = (
     r"\brows?\b|\bexamples\b|\bdataset\b|training data|training set|\bsamples?\b|rehearsal|"
+    r"how many (?:of them )?(?:were|was|got|are|have been) (?:dropped|kept|thrown|rejected|held)|held out|"
     r"\bduplicates?\b|\bleak(?:s|ed|age)?\b|train(?:ed)? on\b|the data\b"
 )
 _WROTE = r"\b(?:who|which (?:teacher|model|writer)|what (?:teacher|model)) (?:wrote|made|generated|produced|created)"
@@ -50,7 +51,7 @@ def rows(s: Sentence) -> Query | None:
         return None
     if s.has(_WROTE):
         return query("setting", s, field="writer")
-    if s.has(r"how long|took|memory|\bwould\b|\bhelp\b|need (?:more|another)|enough|example of|for example"):
+    if s.has(r"how long|time spent|took|memory|\bwould\b|\bhelp\b|need (?:more|another)|enough|example of|for example"):
         return None
     if row := re.search(r"\b([a-z]\d{4,})\b", s.text):
         return query("rows", s, text=row[1], aspect="list", run=s.run if s.run != row[1] else "")

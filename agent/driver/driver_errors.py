@@ -1,0 +1,40 @@
+"""What is wrong with the driver or its server, told in one line with the next thing to try."""
+
+from __future__ import annotations
+
+from pydantic_ai.exceptions import (
+    ModelAPIError,
+    ModelHTTPError,
+    UnexpectedModelBehavior,
+    UsageLimitExceeded,
+)
+
+from tunesmith.agent.driver.agent import REQUESTS_PER_TURN
+
+
+def clear_line(error: Exception) -> str:
+    """What is wrong with the driver, and the next thing to try."""
+    line = " ".join(str(error).split())[:300]
+    if isinstance(error, ModelHTTPError):
+        text = f"{error.body or line}"
+        if "context length" in text or "maximum context" in text or "max_model_len" in text:
+            return (
+                "the conversation does not fit into the driver's context; /new starts a fresh one, or set a larger "
+                "context_tokens under [driver] in settings.toml (8192 is enough)"
+            )
+        reason = " ".join(text.split())[:200]
+        return f"the driver's server answered with status {error.status_code}: {reason}; its log tells more"
+    if isinstance(error, UsageLimitExceeded):
+        return f"stopped after {REQUESTS_PER_TURN} requests to the driver in one turn; say it in smaller steps"
+    if isinstance(error, UnexpectedModelBehavior):
+        return f"the driver's answer could not be read ({line}); try again, or another driver"
+    if isinstance(error, TimeoutError) or "timed out" in line.lower() or "Timeout" in type(error).__name__:
+        return (
+            "the driver did not answer in time (timeout_s under [driver] in settings.toml is how long it may take); "
+            "/doctor says what is served, slash commands work"
+        )
+    if isinstance(error, ModelAPIError | OSError | TimeoutError) or type(error).__module__.startswith(
+        ("openai", "httpx")
+    ):
+        return f"the driver cannot be reached or broke off ({line}); /doctor says what is served, slash commands work"
+    return f"unexpected {type(error).__name__} in the conversation: {line}"

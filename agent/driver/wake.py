@@ -1,0 +1,46 @@
+"""The turn that the conversation takes by itself when a job has ended: what happened, and what is next.
+
+Code says it to everybody; a native driver is then woken with the bare facts and may look further and propose. What a
+job wrote (an error, an output) is no part of the words that wake it, so that no text of a model or a file speaks here.
+"""
+
+from __future__ import annotations
+
+from tunesmith.agent.driver.facts.answer import cite, clip
+from tunesmith.agent.driver.state_summary import next_stages
+from tunesmith.memory.records import DONE, Step
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import duration
+from tunesmith.tools.evaluation.findings import findings
+from tunesmith.tools.pipeline import catalog
+
+_FINDINGS = 2
+
+
+def words(store: Store, step: Step) -> list[str]:
+    """What is said about a step that ended: what it means, where that is known, and the next step."""
+    if step.status != DONE:
+        why = "its reason is above" if step.error else "no reason is recorded"
+        return [
+            f"{step.stage} ({cite(step)}) {step.status}; {why}. “why did it fail?” tells more, “go on” tries again."
+        ]
+    lines = []
+    if catalog.BY_NAME[step.stage].load().measures:
+        lines = [clip(one.says, 240) for one in findings(store, step.run)[:_FINDINGS]]
+    following = next_stages(store, store.run(step.run))
+    lines.append(
+        f"Next in {step.run} is {following[0]}; say “go on” and its price is shown."
+        if following
+        else f"Every step of {step.run} is done; ask “what should I try next?”."
+    )
+    return lines
+
+
+def prompt(store: Store, step: Step) -> str:
+    """What a native driver is woken with: names, numbers and a status, none of the job's own text."""
+    following = next_stages(store, store.run(step.run))
+    took = duration(step.seconds or 0.0)
+    return (
+        f"(Not the user: a job has ended. {step.stage} {step.id} of {step.run}: {step.status} after {took}. "
+        f"Next stage: {following[0] if following else 'none'}. Say what it means, from the records, and what is next.)"
+    )
