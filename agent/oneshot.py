@@ -11,6 +11,7 @@ from concurrent.futures import Future
 
 from tunesmith.agent.commands import run_steps
 from tunesmith.agent.commands.approvals import YesApprover
+from tunesmith.agent.commands.first_look import FirstLook
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.driver import turn_errors
@@ -52,6 +53,7 @@ class _Turn:
 
     def __init__(self, ws: Workspace, approver: Approver, settings: Settings, out: Output) -> None:
         self.ws, self.approver, self.out = ws, approver, out
+        self.looking_first = FirstLook(approver, ws.store, out)
         self.driver = Driver(settings)
         self.chat: Chat | None = None
         self._pending: ApprovalPending | None = None
@@ -62,7 +64,7 @@ class _Turn:
         routed = is_routed(self.ws.store.home, self.driver.chosen)
         deps = TurnDeps(
             ws=self.ws,
-            approver=self.approver,
+            approver=self.looking_first,
             show=self.out.console.print,
             start_pipeline=self._carry_out,
             follow=True,
@@ -126,7 +128,7 @@ class _Turn:
     def _carry_out(self, plan: PipelinePlan) -> str:
         """Carry out a whole plan here and now; what the driver is told of it."""
         try:
-            run = executor.run_pipeline(self.ws, plan, self.approver)
+            run = executor.run_pipeline(self.ws, plan, self.looking_first)
         except ApprovalPending as pending:
             self._pending = pending
             return f"not started: {pending}"

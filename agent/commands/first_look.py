@@ -42,7 +42,7 @@ class FirstLook:
     store: Store
     out: Output
     ask: Callable[[str], str] | None = None
-    """Asks at a terminal; None where there is none."""
+    """Offers to look through them at once; None: they are shown, and how to look through them is told."""
 
     def __call__(self, plan: Plan, step: str) -> Decision:
         """As the approver; raises Marked where rows were marked just now."""
@@ -75,7 +75,7 @@ class FirstLook:
         except EOFError:
             answer = ""
         if answer not in ("y", "yes"):
-            by = "the person at the terminal" if self.ask else "nobody was there to look"
+            by = "the person at the terminal" if self.ask else "shown, nobody was asked to look through them"
             self.store.event("rows.review_skipped", run=review.run, step=review.step, reason=by)
             self.out.say(f"`tunesmith rows review --run {review.run}` looks through them at any time")
             return

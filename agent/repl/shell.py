@@ -188,8 +188,10 @@ class Shell:
 
     def approver(self, plan: Plan, step: str) -> Decision:
         """Asks from the main thread. Ctrl-C in the grace leaves it undecided, as it does at the question itself."""
+        from tunesmith.agent.commands.first_look import FirstLook
+
         try:
-            return self._approver(plan, step)
+            return FirstLook(self._approver, self.store, Output(console=self.main_console()))(plan, step)
         except KeyboardInterrupt:
             raise pending(plan, step, "it was interrupted") from None
 

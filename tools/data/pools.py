@@ -15,6 +15,7 @@ from tunesmith.tools.data.draw import Pools, Values, in_turn
 from tunesmith.tools.data.example_values import STOP, shown_examples, values_of
 from tunesmith.tools.data.similarity import Likeness, normal
 from tunesmith.tools.data.spec import Attribute, Spec
+from tunesmith.tools.data.typed_values import draw_value, said
 from tunesmith.tools.data.writer_requests import (
     LISTED,
     distinct,
@@ -150,8 +151,15 @@ _PLAIN = (
 )  # fmt: skip
 
 
+_PLAIN_VALUES = (
+    "What is special about {0}?", "How do you write {0} in words?", "Translate '{0}' into French.",
+    "Why would somebody mention {0}?", "Write a limerick about {0}.", "Is there anything that rhymes with {0}?",
+    "What comes to your mind when you read {0}?", "Write one sentence that holds {0}.",
+)  # fmt: skip
+
+
 def plain_near_misses(spec: Spec, seed: int, *, tests: bool = False) -> list[str]:
-    """Near misses that need no model: questions about the behaviour's own words.
+    """Near misses that need no model: questions about the behaviour's own words, and about values such as it reads.
 
     Those of `tests` are put in other forms than those that rows are made of.
     """
@@ -165,7 +173,14 @@ def plain_near_misses(spec: Spec, seed: int, *, tests: bool = False) -> list[str
         for place, word in enumerate(words)
         for form in (forms[(place * 5 + lap * 3 + place // len(forms)) % len(forms)],)
     ]
-    random.Random(seed).shuffle(made)
+    rng = random.Random(seed)
+    typed = [attribute for attribute in spec.attributes if attribute.shown and attribute.typed]
+    value_forms = _PLAIN_VALUES[int(tests) :: 2]
+    for number in range(len(made) // 3 if typed else 0):
+        attribute = typed[number % len(typed)]
+        value = said(attribute, draw_value(attribute, rng), rng)
+        made.append(value_forms[number % len(value_forms)].format(value))
+    rng.shuffle(made)
     return distinct(made)
 
 

@@ -19,6 +19,7 @@ from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.pipeline.run_step import price, resume_step, run_step
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
+from tunesmith.tools.suites.loading import read_suite
 
 STUB, RUN = str(FIXTURES / "stub_writer.py"), "r1"
 ROWS, NEAR, REHEARSAL = 30, 6, 10
@@ -125,3 +126,32 @@ def test_a_behaviour_without_rehearsal_prompts_is_refused_before_anything_starts
     with pytest.raises(BadInput, match=r"no rehearsal.txt; write one, or set rehearsal_rows=0"):
         price(ws, StepRequest("generate", {"behaviour": str(lonely)}, run))
     assert price(ws, StepRequest("generate", {"behaviour": str(lonely), "rehearsal_rows": 0}, run)).refusals == ()
+
+
+def test_a_judge_that_wrote_the_rows_itself_is_told_as_such_and_drops_nothing_it_cannot_tell(ws: Workspace) -> None:
+    run_step(ws, StepRequest("generate", {**FIELDS, "rows": 60}, RUN), say_yes).done()
+    fields = {"on_leak": "drop", "suites": []}
+    plain = run_step(ws, StepRequest("critique", fields, RUN), say_yes).done().result or {}
+    wanted = StepRequest("critique", {**fields, "judge": "base"}, RUN)
+    assert any("it wrote these rows itself" in step for step in price(ws, wanted).steps)
+    judged = run_step(ws, wanted, say_yes).done().result or {}
+    told = judged["judge"]
+    assert told["wrote_the_rows"] and not told["counted"] and told["pairs"] > 0 and told["tried_on"] == "examples"
+    assert judged["kept"] == plain["kept"] and plain["judge"] is None
+
+
+def test_what_critique_holds_out_is_asked_by_the_baseline_and_never_trained_on(ws: Workspace) -> None:
+    run = RUN
+    run_step(ws, StepRequest("generate", {**FIELDS, "rows": 100}, run), say_yes).done()
+    for _ in range(2):  # the second time its own cases are in the run's suite, and are no leak
+        wanted = StepRequest("critique", {"on_leak": "refuse", "suites": [], "held_out": 12}, run)
+        result = run_step(ws, wanted, say_yes).done().result or {}
+        assert result["cases"] >= 12 and result["reasons"]["held out"] >= 12
+        dataset = ws.store.artifacts(run, "dataset")[-1].path
+        wanted = StepRequest("baseline", {"suites": ["general"], "held_out": True}, run)
+        run_step(ws, wanted, say_yes).done()
+    suite = read_suite(ws.store.artifacts(run, "suite")[-1].path)
+    held = {case.messages[-1]["content"] for case in suite.cases if case.suite == "held-out"}
+    trained = {row.prompt[-1]["content"] for name in ("train", "valid") for row in read_rows(dataset / f"{name}.jsonl")}
+    assert len(held) == 12 and trained and held.isdisjoint(trained)
+    assert {case.block for case in suite.cases if case.suite.startswith("held-out")} == {"target", "over-trigger"}
