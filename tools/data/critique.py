@@ -161,6 +161,7 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
         pins={"marks": context.marks_sha256} if context.marks_sha256 else {},
         estimate=price,
         writes=("train.jsonl, valid.jsonl", "a verdict with its reason for every row"),
+        notes=(not_read_back(rows.meta["unverified"]),) if rows.meta.get("unverified") else (),
         replaces=("the dataset of this run",) if "dataset" in facts.artifacts else (),
         refusals=room(price, facts, remedy="fewer rows"),
     )
@@ -181,6 +182,15 @@ def _about_the_judge(rows: Artifact, judge: Artifact | None) -> list[str]:
         else "it did not write them"
     )
     return [told, f"{own}; its word counts only where it can tell your marks, or else your examples, from wrong ones"]
+
+
+def not_read_back(names: Sequence[str]) -> str:
+    """What it means that attributes were drawn and could not be read back, and what helps."""
+    return (
+        f"{', '.join(names)}: drawn for each row, and the reader cannot tell this even in your examples, so that rows "
+        "may say anything of it and none becomes a test case of the target; give every value a meaning and an example, "
+        "mark rows with `tunesmith rows review`, or let a larger model write (writer=teacher)"
+    )
 
 
 def _about_cases(request: CritiqueRequest, context: CritiqueContext) -> list[str]:

@@ -21,7 +21,7 @@ from tunesmith.tools.data.answer_log import AnswerLog
 from tunesmith.tools.data.balance import alarms, balance_of, why_dropped
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.behaviour_checks import BehaviourChecks
-from tunesmith.tools.data.critique import CritiqueRequest, CritiqueResult, marks_sha256, wrote_them
+from tunesmith.tools.data.critique import CritiqueRequest, CritiqueResult, marks_sha256, not_read_back, wrote_them
 from tunesmith.tools.data.duplicates import Duplicates, diversity
 from tunesmith.tools.data.faults import ORDINARY, conversation_fault, fault_of, text_fault
 from tunesmith.tools.data.held_out import HeldOut, answer_of_row, hold_out, text_of
@@ -58,7 +58,8 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     critic = Critic(spec, _cases(job), job.request, marks)
     judged = critic.judge(candidates, progress=lambda done: job.progress(done, len(candidates), "judging"))
     judged, word = _by_the_judge(job, spec, judged, marks)
-    held = hold_out(spec, judged, marks, job.request.held_out, job.request.leak)
+    unverified = rows_artifact.meta.get("unverified")
+    held = hold_out(spec, judged, marks, job.request.held_out, job.request.leak, known=not unverified)
     judged = held.rows
     job.store.judge_rows(rows_artifact.step, judged)
     _hold_the_gate(job, critic.leaks)
@@ -67,7 +68,14 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     balance = balance_of(spec, kept, dropped)
     artifact = _publish(job, spec, kept, dropped, held)
     result = _result(job, spec, judged, kept, balance, artifact, critic.leaks)
-    seen = {"judge": word, "cases": held.cases, "marks": len(marks), "looked_at": _looked_at(job, rows_artifact.step)}
+    told = (*([not_read_back(unverified)] if unverified else []), *result.alarms)
+    seen = {
+        "alarms": told,
+        "judge": word,
+        "cases": held.cases,
+        "marks": len(marks),
+        "looked_at": _looked_at(job, rows_artifact.step),
+    }
     return result.model_copy(update=seen)
 
 

@@ -72,6 +72,8 @@ class GenerateResult(Result):
     """What the reader could tell of the user's own examples: what it could not tell it was not asked."""
     read: dict[str, dict[str, dict[str, int]]] = Field(default_factory=dict)
     """Attribute → as drawn → as read → how often: where reading and drawing part."""
+    unverified: tuple[str, ...] = ()
+    """What was drawn and could not be read back of a message: no test case is made of rows that rest on it."""
     sample: tuple[str, ...] = ()
     """A few rows to look at."""
     requests: int

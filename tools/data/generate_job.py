@@ -93,7 +93,8 @@ class _Making:
         if self.rows and not self.job.store.rows(self.job.step.id):
             raise StepFailed(f"none of {self.rows} rows was written; the server's log is {server.log}")
         atomic_write(
-            self.job.dir / "reader.json", json.dumps({"trust": reader.trust.model_dump(), "read": reader.counts})
+            self.job.dir / "reader.json",
+            json.dumps({"trust": reader.trust.model_dump(), "read": reader.counts, "unverified": reader.unverified}),
         )
         near = near_misses(spec, log, self.near_count, request.seed, reader.not_of_kind) if self.near_count else []
         ordinary = reader.not_of_kind(self.ordinary) if self.rehearsal_count else []
@@ -161,6 +162,7 @@ def _publish(job: Job[GenerateRequest], spec: Spec, rows: Sequence[TrainingRow])
     writer = job.inputs[job.request.writer]
     meta = {"rows": len(rows), "behaviour": job.request.behaviour, "behaviour_sha256": spec.sha256}
     meta |= {"writer": writer.meta["name"], "writer_sha256": writer.sha256}
+    meta["unverified"] = json.loads((job.dir / "reader.json").read_text())["unverified"]
     return job.publish("rows-preview" if job.request.preview else "rows", folder, meta=meta)
 
 
@@ -178,6 +180,7 @@ def _result(job: Job[GenerateRequest], rows: Sequence[TrainingRow], artifact: Ar
         first_try=sum(row.attributes["attempt"] == 1 for row in good),
         reader=reader["trust"],
         read=reader["read"],
+        unverified=tuple(reader["unverified"]),
         sample=tuple(f"{row.attributes['text']} => {row.completion[0]['content']}" for row in good[:PREVIEW_ROWS]),
         requests=tally.requests,
         generated_tokens=tally.tokens,

@@ -42,14 +42,19 @@ class HeldOut:
         return len(self.gold) + len(self.written) + len(self.near_misses)
 
 
-def hold_out(spec: Spec, rows: Sequence[TrainingRow], marks: Sequence[Mark], count: int, threshold: float) -> HeldOut:
-    """Take `count` cases of the target out of judged rows, marks among them, and half as many near misses."""
+def hold_out(
+    spec: Spec, rows: Sequence[TrainingRow], marks: Sequence[Mark], count: int, threshold: float, *, known: bool = True
+) -> HeldOut:
+    """Take `count` cases of the target out of judged rows, marks among them, and half as many near misses.
+
+    Where the rows' answers are not `known` to be right, only what a person marked becomes a case of the target.
+    """
     own = sorted((row for row in rows if row.kept and _can_be_asked(row)), key=_drawn)
     near = sorted((row for row in rows if row.kept and row.origin == "near_miss"), key=_drawn) if count else []
     gold = _gold(spec, marks, max(count, round(_GOLD_SHARE * len(own))))
     marked = {normal(example.prompt, digits_count=True) for example in gold}
     others = [row for row in own if normal(text_of(spec, row), digits_count=True) not in marked]
-    chosen = others[: max(0, count - len(gold))]
+    chosen = others[: max(0, count - len(gold))] if known else []
     near = near[: min(count // 2, round(_NEAR_SHARE * len(near)))]
     if not (gold or chosen or near):
         return HeldOut(list(rows))

@@ -89,7 +89,7 @@ def _attribute(spec: Spec, shape: Shape, name: str, means: str, labels: Mapping[
     return Attribute(
         name=name,
         kind=kind,
-        means=means or _sentence(spec.what, name),
+        means=means or _sentence(spec.what, name) or (_sentence(spec.what, next(iter(values))) if values else ""),
         values=values,
         absent_share=round(min(high, max(low, share)), 2) if share or absent else 0,
         absent_as=shown_absent,

@@ -89,7 +89,7 @@ class Reader:
         """Of each message, where reading and drawing differ."""
         by_message: dict[str, list[Disagreement]] = {one.identity: [] for one in messages}
         for label in self.spec.labels:
-            if label.shown and self.trust.label(label.name) and not self.whole:
+            if label.name in self.apart:
                 self._read_label(label, messages, by_message)
         if self.whole and self.trust.reads_answers:
             self._read_answers(messages, by_message)
@@ -126,9 +126,28 @@ class Reader:
                 by_message[one.identity].append(Disagreement("answer", "drawn", "not answered"))
                 continue
             reading = self._parsed(answers[request.id].text)
-            differ = disagreements(self.spec, one.values, one.message, reading)
+            differ = self._differing(one.values, one.message, reading)
             by_message[one.identity] += differ
             self._count_answer(one.values, reading or {}, {d.attribute for d in differ})
+
+    @property
+    def apart(self) -> set[str]:
+        """The labels that are read by themselves, for a choice of a few is told better than a whole answer."""
+        asked = self.spec.labels if self.spec.answer.form != "lines" else ()
+        return {label.name for label in asked if label.shown and self.trust.label(label.name)}
+
+    @property
+    def unverified(self) -> list[str]:
+        """What the answer shows and neither code nor this reader can find in a message: it is drawn, and only hoped."""
+        if self.spec.seeded or self.spec.answer.form == "written":
+            return []
+        whole = self.whole and self.trust.reads_answers
+        read = [a for a in self.spec.attributes if a.shown and a.kind in ("label", "text")]
+        return [a.name for a in read if a.name not in self.apart and not whole]
+
+    def _differing(self, values: Values, message: str, reading: Values | None) -> list[Disagreement]:
+        found = disagreements(self.spec, values, message, reading)
+        return [one for one in found if one.attribute not in self.apart]
 
     def _count_answer(self, drawn: Values, reading: Values, differ: set[str]) -> None:
         for attribute in self.spec.attributes:
@@ -162,7 +181,7 @@ class Reader:
 
     def _tried_out(self) -> Trust:
         spec, model = self.spec, self.asker.model
-        labels = [a for a in spec.labels if a.shown] if not self.whole else []
+        labels = [a for a in spec.labels if a.shown] if spec.answer.form != "lines" else []
         requests: list[ChatRequest] = []
         for place, example in enumerate(spec.examples):
             requests += [
@@ -180,8 +199,10 @@ class Reader:
         kind = [yes(answers[f"t/kind/{n}"]) for n in range(len(spec.examples)) if f"t/kind/{n}" in answers]
         ordinary = [yes(answers[f"t/ordinary/{n}"]) for n in range(len(self.tried)) if f"t/ordinary/{n}" in answers]
         cut = _cut(kind, ordinary)
+        right = {label.name: self._label_right(label, answers) for label in labels}
+        self.trust = Trust(labels=right)  # what is read apart does not count against the whole answer
         return Trust(
-            labels={label.name: self._label_right(label, answers) for label in labels},
+            labels=right,
             answers=self._answers_right(answers) if self.whole else 1.0,
             kind_yes=round(sum(p >= cut for p in kind) / max(1, len(kind)), 3),
             kind_no=round(sum(p < cut for p in ordinary) / max(1, len(ordinary)), 3),
@@ -204,7 +225,7 @@ class Reader:
             records = parsed(self.spec, answer)
             values: Values = records[0] if records else dict.fromkeys(a.name for a in self.spec.attributes if a.shown)
             read = self._parsed(getattr(answers.get(f"t/answer/{place}"), "text", ""))
-            right += not disagreements(self.spec, values, message, read)
+            right += not self._differing(values, message, read)
         return round(right / max(1, len(self.shots)), 3)
 
 

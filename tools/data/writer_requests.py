@@ -142,7 +142,8 @@ def shared_labels(spec: Spec, notes: Sequence[Note]) -> dict[str, str]:
 
 def _which(spec: Spec, shared: Mapping[str, str], first: int) -> str:
     """What the shared labels mean, and what they do not: "neither" says nothing without the others."""
-    told = []
+    bare = any(not value.means for name in shared for value in spec.attribute(name).values.values())
+    told = [f"What is answered to them: {spec.what.rstrip('. ')}."] if bare else []
     for name, value in shared.items():
         others = "; ".join(_label_note(spec, name, other) for other in spec.attribute(name).values if other != value)
         told.append(f"From number {first} on {_label_note(spec, name, value)} in every one, and never: {others}.")

@@ -120,3 +120,11 @@ def test_marks_drop_correct_and_overrule_the_reader(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [0, 3])
 def test_without_marks_and_a_number_nothing_is_held_out(count: int) -> None:
     assert len(hold_out(SPEC, ROWS, [], count, 85).written) == count
+
+
+def test_rows_whose_answers_are_only_hoped_to_be_right_are_no_cases() -> None:
+    near = [row(200 + n, plant, text=f"What is a {plant}?", origin="near_miss") for n, plant in enumerate(PLANTS)]
+    held = hold_out(SPEC, [*ROWS, *near], [mark(ROWS[3], "keep")], 5, 85, known=False)
+    assert (len(held.gold), len(held.written)) == (1, 0) and held.near_misses, (
+        "a person knows; near misses are ordinary"
+    )
