@@ -85,14 +85,14 @@ class Reader:
         by_drawn = self.counts.setdefault(attribute, {}).setdefault(drawn, {})
         by_drawn[read] = by_drawn.get(read, 0) + 1
 
-    def disagreements(self, messages: Sequence[ToRead]) -> dict[str, list[Disagreement]]:
-        """Of each message, where reading and drawing differ."""
+    def disagreements(self, messages: Sequence[ToRead], turn: int = 0) -> dict[str, list[Disagreement]]:
+        """Of each message, where reading and drawing differ; `turn` orders the examples of whole answers."""
         by_message: dict[str, list[Disagreement]] = {one.identity: [] for one in messages}
         for label in self.spec.labels:
             if label.name in self.apart:
                 self._read_label(label, messages, by_message)
         if self.whole and self.trust.reads_answers:
-            self._read_answers(messages, by_message)
+            self._read_answers(messages, by_message, turn)
         return by_message
 
     def _read_label(
@@ -115,9 +115,9 @@ class Reader:
                 if reading != drawn:
                     by_message[one.identity].append(Disagreement(label.name, drawn, reading or "nothing"))
 
-    def _read_answers(self, messages: Sequence[ToRead], by_message: dict[str, list[Disagreement]]) -> None:
+    def _read_answers(self, messages: Sequence[ToRead], by_message: dict[str, list[Disagreement]], turn: int) -> None:
         requests = [
-            answer_request(self.spec, one.message, self.shots, self.asker.model, f"r/answer/{one.identity}", 0)
+            answer_request(self.spec, one.message, self.shots, self.asker.model, f"r/answer/{one.identity}", turn)
             for one in messages
         ]
         answers = self.asker.ask(requests, "reading back")

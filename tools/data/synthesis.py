@@ -28,8 +28,8 @@ from tunesmith.tools.data.writer_requests import (
     distinct,
     filler_request,
     listed_lines,
+    manner_of,
     messages_request,
-    shared_labels,
     written_messages,
 )
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
@@ -41,7 +41,8 @@ _NOTES = 5
 """Messages that are asked for together."""
 _USES_OF_A_SENTENCE = 2
 _SENTENCE_ROUNDS = 3
-_FILLERS = (0, 0, 1, 1, 2)
+_FILLERS, _READINGS_OF_NOTHING = (0, 0, 1, 1, 2), 3
+"""Sentences beside those of the records; each was read so often, in other orders of the examples, as saying nothing."""
 _RARE, _TRIES_OF_RARE, _REDRAWS = 0.8, 3, 20
 """A label's value is rare below this part of what was drawn of it; its rows get so many tries more, each drawn anew."""
 
@@ -158,8 +159,8 @@ class Synthesis:
     ) -> dict[str, str]:
         """The messages of the notes, by their rows; some are asked for together."""
         alike: dict[str, list[Note]] = {}
-        for note in notes:  # a writer keeps to one value of a label, where it has to keep to one alone
-            alike.setdefault(repr(shared_labels(self.spec, [note])), []).append(note)
+        for note in notes:  # a writer keeps to one manner where it has to keep to one alone
+            alike.setdefault(repr(manner_of(self.spec, dict(note.values))), []).append(note)
         batches = [group[n : n + _NOTES] for group in alike.values() for n in range(0, len(group), _NOTES)]
         requests = [
             messages_request(self.spec, batch, shots, self.asker.model, self.temperature, f"{prefix}/{n}", page=page)
@@ -173,14 +174,14 @@ class Synthesis:
         return texts
 
     def _redrawn(self, number: int, attempt: int, pools: Pools) -> Draw:
-        """The draw of a row; a later attempt keeps its labels and has other open values and words."""
-        first = draw(self.spec, self.seed, number, pools)
-        if attempt == 1:
-            return first
-        labels = {label.name for label in self.spec.labels}
-        for lap in range(_REDRAWS):
-            again = draw(self.spec, self.seed, number + (attempt + lap * _REDRAWS) * self.rows, pools)
-            if all(first.values.get(name) == again.values.get(name) for name in labels):
+        """The draw of a row; a later attempt is of the same manner and has other open values and words."""
+        return self._drawn(self.spec, number, attempt, self.rows, pools)
+
+    def _drawn(self, spec: Spec, number: int, attempt: int, count: int, pools: Pools) -> Draw:
+        first = draw(spec, self.seed, number, pools)
+        for lap in range(_REDRAWS if attempt > 1 else 0):
+            again = draw(spec, self.seed, number + (attempt - 1 + lap * _REDRAWS) * count, pools)
+            if manner_of(spec, first.values) == manner_of(spec, again.values):
                 return replace(again, row_id=first.row_id)
         return first
 
@@ -239,7 +240,7 @@ class Synthesis:
         others = self._fillers(fillers)
         rows = []
         for number in range(self.rows):
-            written = self._list(number, sentences, others)
+            written = self._list(number, sentences, others, pools)
             if written is not None:
                 self.keep(written)
                 rows.append(written)
@@ -248,11 +249,11 @@ class Synthesis:
     def _sentences(self, pools: Pools, shots: Sequence[Shown], fillers: Sequence[str]) -> list[Shown]:
         """Sentences that say one record each, as they were read back."""
         records = round(self.rows * sum(LINES) / len(LINES) / _USES_OF_A_SENTENCE)
-        one = self.spec.model_copy(update={"answer": self.spec.answer.model_copy(update={"form": "text"})})
+        one = _of_one(self.spec)
         accepted: dict[int, Shown] = {}
         for attempt in range(1, _SENTENCE_ROUNDS + 1):
             pending = [n for n in range(records) if n not in accepted]
-            drawn = {n: draw(one, self.seed, n + (attempt - 1) * records, pools) for n in pending}
+            drawn = {n: self._drawn(one, n, attempt, records, pools) for n in pending}
             notes = [Note(str(n), d.values, d.surfaces[0]) for n, d in drawn.items()]
             note = "writing sentences" if attempt == 1 else f"sentences, attempt {attempt}"
             messages = self._written(notes, shots, f"p{attempt}", "write-piece", note)
@@ -286,10 +287,12 @@ class Synthesis:
         if self.reader is None:
             return lines
         nothing: Values = dict.fromkeys(a.name for a in self.spec.attributes if a.shown)
-        read = self.reader.disagreements([ToRead(f"x/{n}", line, nothing) for n, line in enumerate(lines)])
-        return [line for n, line in enumerate(lines) if not read[f"x/{n}"]]
+        for turn in range(_READINGS_OF_NOTHING):
+            read = self.reader.disagreements([ToRead(f"x{turn}/{text}", text, nothing) for text in lines], turn)
+            lines = [text for text in lines if not read[f"x{turn}/{text}"]]
+        return lines
 
-    def _list(self, number: int, sentences: Sequence[Shown], fillers: Sequence[str]) -> Written | None:
+    def _list(self, number: int, sentences: Sequence[Shown], fillers: Sequence[str], pools: Pools) -> Written | None:
         """One row put together: the records' sentences in their order, others among them."""
         rng = random.Random(f"{self.seed}/list/{number}")
         share = self.spec.answer.otherwise_share if self.spec.answer.otherwise and fillers else 0
@@ -297,7 +300,7 @@ class Synthesis:
         count = 0 if empty else in_turn(LINES, f"{self.seed}/lines", number)
         if count > len(sentences):
             return None
-        pieces = [in_turn(sentences, f"{self.seed}/pieces", number * max(LINES) + n) for n in range(count)]
+        pieces = [self._piece(sentences, number * max(LINES) + n, pools) for n in range(count)]
         pieces = list({piece.message: piece for piece in pieces}.values())
         wanted = rng.choice((1, 1, 2, 3)) if empty else rng.choice(_FILLERS)
         others = rng.sample(list(fillers), min(wanted, len(fillers)))
@@ -307,7 +310,10 @@ class Synthesis:
         example = self.spec.examples[number % len(self.spec.examples)].prompt
         message = joined([text for text, _ in parts], example)
         drawn = Draw(
-            f"w{number:05d}", tuple(piece.values for piece in pieces), tuple(piece.surfaces for piece in pieces), number
+            f"w{number:05d}",
+            tuple(verbatim(self.spec, piece.values, message) for piece in pieces),
+            tuple(piece.surfaces for piece in pieces),
+            number,
         )
         place, score = self.seen.nearest(message, digits_count=True)
         problem = prompt_problem(self.spec, message)
@@ -316,6 +322,17 @@ class Synthesis:
         self.seen.add(message)
         self._owners.append(drawn.row_id)
         return Written(drawn, message, answer_of(self.spec, drawn), problem)
+
+    def _piece(self, sentences: Sequence[Shown], place: int, pools: Pools) -> Shown:
+        """A sentence of the manner that was drawn for this place: what is hard to write is not left out for that."""
+        wanted = manner_of(self.spec, draw(_of_one(self.spec), self.seed, place, pools).values)
+        fitting = [one for one in sentences if manner_of(self.spec, one.values) == wanted] or sentences
+        return in_turn(fitting, f"{self.seed}/pieces", place)
+
+
+def _of_one(spec: Spec) -> Spec:
+    """The spec of one record of a list."""
+    return spec.model_copy(update={"answer": spec.answer.model_copy(update={"form": "text"})})
 
 
 def _reading_problem(read: Sequence[Disagreement]) -> str:

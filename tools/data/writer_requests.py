@@ -116,7 +116,7 @@ def messages_request(
     Together, because reading a request costs a small machine as much as writing the answer. Where all have the same
     labels it says what these mean beside the others, and shows the examples that have them last.
     """
-    shared = shared_labels(spec, notes)
+    shared = _shared_manner(spec, notes)
     shots = _shown_last(shots, shared, int(hashlib.sha256(identity.encode()).hexdigest()[:6], 16))
     listed = [note(spec, shot.values, shot.surfaces) for shot in shots]
     listed += [note(spec, one.values, one.surfaces) for one in notes]
@@ -129,33 +129,38 @@ def messages_request(
     return ChatRequest(identity, model, [_user(asked), _assistant(begun)], tokens, temperature, extra=extra)
 
 
-def shared_labels(spec: Spec, notes: Sequence[Note]) -> dict[str, str]:
-    """The labels that all notes have, with the value that is the same in all of them."""
-    found = {}
-    for label in spec.labels:
-        values = {one.values.get(label.name) for one in notes}
-        value = values.pop() if len(values) == 1 else None
-        if label.shown and value is not None:
-            found[label.name] = value
-    return found
+def manner_of(spec: Spec, values: Values) -> dict[str, str | None]:
+    """The labels that the answer shows with their values, and what it shows and the message does not say, as None."""
+    shown = [a for a in spec.attributes if a.shown and a.name in values]
+    return {a.name: values[a.name] for a in shown if a.kind == "label" or values[a.name] is None}
 
 
-def _which(spec: Spec, shared: Mapping[str, str], first: int) -> str:
-    """What the shared labels mean, and what they do not: "neither" says nothing without the others."""
-    bare = any(not value.means for name in shared for value in spec.attribute(name).values.values())
+def _shared_manner(spec: Spec, notes: Sequence[Note]) -> dict[str, str | None]:
+    """What the manners of all notes have in common."""
+    first, *others = (manner_of(spec, dict(one.values)) for one in notes)
+    return {n: v for n, v in first.items() if all(n in other and other[n] == v for other in others)}
+
+
+def _which(spec: Spec, shared: Mapping[str, str | None], first: int) -> str:
+    """What the shared labels mean, and what they do not ("neither" says nothing alone), and what is not said."""
+    labels = {name: value for name, value in shared.items() if value is not None}
+    bare = any(not value.means for name in labels for value in spec.attribute(name).values.values())
     told = [f"What is answered to them: {spec.what.rstrip('. ')}."] if bare else []
-    for name, value in shared.items():
+    lacking = [n for n, value in shared.items() if value is None and not spec.attribute(n).absent_where.keys() & labels]
+    told += [f"From number {first} on none says {name}." for name in lacking]
+    for name, value in labels.items():
         others = "; ".join(_label_note(spec, name, other) for other in spec.attribute(name).values if other != value)
         told.append(f"From number {first} on {_label_note(spec, name, value)} in every one, and never: {others}.")
     return " ".join(told)
 
 
-def _shown_last(shots: Sequence[Shown], shared: Mapping[str, str], turn: int) -> Sequence[Shown]:
-    """As many shots as fit; those with the shared labels come last, for a writer follows the last ones most."""
-    like = [shot for shot in shots if shared and all(shot.values.get(n) == v for n, v in shared.items())]
-    others = [shot for shot in shots if shot not in like]
-    last = _turned(like, turn)
-    return [*_turned(others, turn)[: max(0, _SHOTS - len(last))], *last]
+def _shown_last(shots: Sequence[Shown], shared: Mapping[str, str | None], turn: int) -> Sequence[Shown]:
+    """As many shots as fit; those of the shared manner come last, for a writer follows the last ones most."""
+    turned = [shots[(turn + n) % len(shots)] for n in range(len(shots))]
+    liker = sorted(turned, key=lambda shot: sum(n in shot.values and shot.values[n] == v for n, v in shared.items()))
+    sizes = accumulate(len(shot.message) for shot in reversed(liker))
+    fitting = sum(size <= _SHOT_CHARS for size in sizes)
+    return liker[-max(1, min(fitting, _SHOTS)) :]
 
 
 def written_messages(request: ChatRequest, notes: Sequence[Note], answered: str) -> dict[str, str]:
@@ -203,16 +208,6 @@ def written_message(answered: str) -> str:
     if len(text) > 2 and text[0] in '"“' and text[-1] in '"”':
         text = text[1:-1].strip()
     return re.sub(r"^\[[^\]]*\]\s*", "", text)
-
-
-def _turned(shots: Sequence[Shown], turn: int) -> Sequence[Shown]:
-    """As many shots as fit, each of them the last one in turn: a writer follows the last one most."""
-    if not shots:
-        return shots
-    first = turn % len(shots)
-    turned = [*shots[first:], *shots[:first]][:_SHOTS]
-    sizes = accumulate(len(shot.message) for shot in turned)
-    return turned[: max(1, sum(size <= _SHOT_CHARS for size in sizes))]
 
 
 # Near misses
