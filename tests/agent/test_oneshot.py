@@ -47,14 +47,14 @@ def call_then(call: tuple[str, dict[str, Any]], words: str) -> Script:
 
 def test_words_are_answered_and_kept(tunesmith: Tunesmith, driver: Callable[..., StubDriver]) -> None:
     one = driver(lambda body: "Hello. What shall the model learn?")
-    done = tunesmith("-p", "sing me a song", "--json", TUNESMITH_DRIVER=one.url)
+    done = tunesmith("-p", "let us think about this together", "--json", TUNESMITH_DRIVER=one.url)
     assert done.returncode == 0, done.stderr
     told = events(done.stdout)
     assert [event["event"] for event in told] == ["message", "done"]
     assert told[0]["text"] == "Hello. What shall the model learn?" and told[1]["exit_code"] == 0
     held = Conversations(Store(tunesmith.home)).load(told[1]["conversation"])
-    assert held.turns[0].prompt == "sing me a song" and held.turns[0].reply == told[0]["text"]
-    plain = tunesmith("-p", "sing me a song", TUNESMITH_DRIVER=one.url)
+    assert held.turns[0].prompt == "let us think about this together" and held.turns[0].reply == told[0]["text"]
+    plain = tunesmith("-p", "let us think about this together", TUNESMITH_DRIVER=one.url)
     assert plain.stdout == "Hello. What shall the model learn?\n"
 
 
@@ -99,7 +99,7 @@ def test_a_proposed_plan_that_nobody_agreed_to_waits_at_its_first_price(
 
 
 def test_the_driver_that_is_not_here_is_a_priced_step_too(tunesmith: Tunesmith) -> None:
-    done = tunesmith("-p", "sing me a song", "--json")
+    done = tunesmith("-p", "let us think about this together", "--json")
     assert done.returncode == 3, done.stderr
     required = next(event for event in events(done.stdout) if event["event"] == "approval.required")
     assert required["stage"] == "base" and required["estimated_seconds"] > 10
@@ -117,11 +117,14 @@ def test_the_driver_that_is_not_here_is_a_priced_step_too(tunesmith: Tunesmith) 
 def test_a_driver_that_misbehaves_is_one_clear_line(
     tunesmith: Tunesmith, driver: Callable[..., StubDriver], mode: str, told: str
 ) -> None:
-    done = tunesmith("-p", "sing me a song", "--json", TUNESMITH_DRIVER=driver(mode=mode).url)
+    done = tunesmith("-p", "let us think about this together", "--json", TUNESMITH_DRIVER=driver(mode=mode).url)
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if line.startswith("tunesmith: ")]
     assert len(errors) == 1 and told in errors[0] and "Traceback" not in done.stderr, done.stderr
-    assert Store(tunesmith.home).read("SELECT content FROM conversations WHERE role = 'user'")[0][0] == "sing me a song"
+    assert (
+        Store(tunesmith.home).read("SELECT content FROM conversations WHERE role = 'user'")[0][0]
+        == "let us think about this together"
+    )
 
 
 def down_url() -> str:
@@ -132,18 +135,20 @@ def down_url() -> str:
 
 
 def test_a_driver_that_is_down_is_one_clear_line(tunesmith: Tunesmith) -> None:
-    done = tunesmith("-p", "sing me a song", TUNESMITH_DRIVER=down_url())
+    done = tunesmith("-p", "let us think about this together", TUNESMITH_DRIVER=down_url())
     assert done.returncode == 1 and "cannot be reached" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_a_driver_that_is_too_slow_is_one_clear_line(tunesmith: Tunesmith, driver: Callable[..., StubDriver]) -> None:
     patience(tunesmith.home, 0.5)
     one = driver(mode="slow")
-    done = tunesmith("-p", "sing me a song", TUNESMITH_DRIVER=one.url)
+    done = tunesmith("-p", "let us think about this together", TUNESMITH_DRIVER=one.url)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
     assert "did not answer in time" in done.stderr and "timeout_s" in done.stderr and one.requests
     patience(tunesmith.home, 30)
-    assert tunesmith("-p", "sing me a song", TUNESMITH_DRIVER=one.url).stdout == "Hello.\n", "slow, but in time"
+    assert tunesmith("-p", "let us think about this together", TUNESMITH_DRIVER=one.url).stdout == "Hello.\n", (
+        "slow, but in time"
+    )
 
 
 def patience(home: Path, timeout_s: float) -> None:
@@ -173,13 +178,13 @@ def test_the_repl_lives_on_when_the_driver_misbehaves(
     monkeypatch.setenv("TUNESMITH_DRIVER", down_url() if mode == "down" else driver(mode=mode).url)
     repl = terminal()
     repl.expect("tunesmith ❯")
-    place = repl.line("sing me a song")
+    place = repl.line("let us think about this together")
     repl.expect(told, after=place)
     place = repl.line("/help")
     repl.expect("Nothing expensive starts unasked.", after=place)
     rows = Store(tunesmith.home).read("SELECT role, content FROM conversations")
     kept = {row["role"]: row["content"] for row in rows}
-    assert kept["user"] == "sing me a song" and told in kept["assistant"]
+    assert kept["user"] == "let us think about this together" and told in kept["assistant"]
     assert "Traceback" not in repl.text
 
 
@@ -201,7 +206,7 @@ def test_a_conversation_is_left_gone_back_to_compacted_and_exported(
     repl.expect("I see.", after=place)
     place = repl.line("/new")
     repl.expect("a new conversation: c", after=place)
-    place = repl.line("sing me a song")
+    place = repl.line("let us think about this together")
     repl.expect("I see.", after=place)
     assert "Rex" not in sent()
     place = repl.line("/resume")

@@ -57,7 +57,7 @@ def fetching(
     monkeypatch.setenv("TUNESMITH_VLLM", STUB)
     repl = terminal()
     repl.expect("tunesmith ❯")
-    repl.line("sing me a song")
+    repl.line("let us think about this together")
     repl.expect("Start?", timeout_s=90)
     repl.wait(lambda: "Start?" in repl.text, timeout_s=5)
     threading.Event().wait(1.0)
@@ -96,7 +96,7 @@ def test_words_that_waited_for_the_driver_are_taken_up_once_it_is_here(
 
     publish_folder(target, fill, kind="driver", source="test", revision="")
     store.finish("s1", {})  # as its worker would
-    fetching.expect("now to your words: sing me a song", after=place)
+    fetching.expect("now to your words: let us think about this together", after=place)
     fetching.expect("It is done.", after=place, timeout_s=90)
 
 
@@ -120,7 +120,7 @@ def test_ctrl_c_while_the_driver_starts_gives_the_prompt_back_and_leaves_no_serv
     monkeypatch.setenv("TUNESMITH_DRIVER", str(model_folder))
     repl = terminal()
     repl.expect("tunesmith ❯")
-    place = repl.line("sing me a song")
+    place = repl.line("let us think about this together")
     repl.expect("the driver is starting", after=place, timeout_s=90)
     place = repl.type("\x03")
     repl.expect("stopped; jobs go on", after=place, timeout_s=5)
