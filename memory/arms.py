@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Iterable, Mapping
 
 ARMS = ("base", "prompted", "adapter", "merged", "quantized")
-"""Who answers, in the order of the arc."""
+"""Who answers, in the order of the pipeline."""
 CHAIN = ("base", "adapter", "merged", "quantized")
 """What a model becomes on its way from the base to what is served."""
 PASSED_SHARE = 0.5

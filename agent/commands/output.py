@@ -42,7 +42,7 @@ class Output:
     _estimated_s: float = 0.0
 
     def emit(self, event: str, /, **data: Unpack[EventData]) -> None:
-        """Take one event of `tools.arc`: a line of JSON, and something to look at on stderr."""
+        """Take one event of a step or a plan: a line of JSON, and something to look at on stderr."""
         if event == "step.started":
             self.step = data["step"]
         elif event == "plan.shown":

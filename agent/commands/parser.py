@@ -127,7 +127,7 @@ def _stages(commands: _Commands, chosen: str | None) -> None:
 
 
 def _pipelines(commands: _Commands) -> None:
-    demo = _add(commands, "demo", "the whole arc on the bundled model and behaviour")
+    demo = _add(commands, "demo", "every stage on the bundled model and behaviour")
     demo.add_argument("--fast", action="store_true", help="fewer rows and cases; still every stage")
     _consent(demo)
     run = _add(commands, "run", "carry out a written plan, or go on with a run")

@@ -149,7 +149,7 @@ async def _routed(
 
 
 async def _brought_back(request_context: ModelRequestContext, deps: TurnDeps) -> ModelRequestContext:
-    """With the driver started again where it gave way for a step of this turn. Raises what keeps it from starting."""
+    """With the driver started again where a step of this turn evicted it. Raises what keeps it from starting."""
     model = deps.returned or request_context.model
     if deps.start_driver and isinstance(model, NotYetStarted):
         model = deps.returned = await deps.start_driver()

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from tunesmith.agent.driver.number_words import NUMBER_WORD, value_of
+from tunesmith.tools.core.format import as_number
 
 _NUMBER = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?(?:e[-−+]?\d+)?|\.\d+)\s*(k|m|%)?(?![a-z])", re.IGNORECASE)
 _FACTOR = {"k": 1e3, "m": 1e6, "%": 0.01}
@@ -50,7 +51,7 @@ def grounded(arguments: Mapping[str, object], words: str) -> dict[str, object]:
     return {
         name: value
         for name, value in arguments.items()
-        if _number(value) is None or any(_same(_number(value), number) for number in spoken)
+        if as_number(value) is None or any(_same(as_number(value), number) for number in spoken)
     }
 
 
@@ -108,15 +109,6 @@ def _pair(one: re.Match[str], two: re.Match[str], words: str) -> tuple[str, str]
 def _counts(token: re.Match[str]) -> bool:
     """Whether a token that stands alone is a number; `one` seldom is."""
     return bool(token["number"]) and token["number"].lower() != "one"
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    try:
-        return float(value)
-    except ValueError:
-        return None
 
 
 def _same(one: float | None, two: float) -> bool:

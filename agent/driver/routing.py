@@ -160,7 +160,7 @@ def _why_this_number(words: str, tools: Mapping[str, ToolDefinition]) -> dict[st
 def _taker(name: str, tools: Mapping[str, ToolDefinition], words: str) -> str:
     """The tool that takes a number which the words name: where the chosen act has no place for it, whichever has.
 
-    Only a step, the start of a plan, or a new plan in a few words gives way. A plan that is proposed takes it as a
+    Only a step, the start of a plan, or a new plan in a few words gives it up. A plan that is proposed takes it as a
     change, and is shown again.
     """
     named = named_numbers(words)

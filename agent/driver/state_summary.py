@@ -45,7 +45,7 @@ def state_summary(store: Store, run: Run | None, draft: PipelinePlan | None) -> 
         done = [_done_words(step) for step in steps if step.status == DONE]
         lines.append(f"done: {', '.join(done) or 'nothing'}")
         lines += [f"{step.stage} ({step.id}) {step.status}: {_brief(step.error)}" for step in _failed_last(steps)]
-        lines.append(f"next stage: {' or '.join(next_stages(store, run)) or 'none, the arc is done'}")
+        lines.append(f"next stage: {' or '.join(next_stages(store, run)) or 'none, every stage is done'}")
     for step in store.steps(status=RUNNING)[:2]:
         share = f", {step.done / step.total:.0%} done" if step.total else ""
         lines.append(f"running now: {step.stage} ({step.id} of {step.run}){share}")

@@ -40,7 +40,7 @@ class TurnDeps:
     endpoint: Callable[[], Endpoint] | None = None
     """Where the driver answers, for what else it is asked; None where it is no server."""
     returned: Model | None = None
-    """The driver, where it gave way for a step of this turn and was started again."""
+    """The driver, where it was evicted for a step of this turn and was started again."""
     say_next: str = ""
     """What is said to the user next, in exactly these words, instead of asking the model for some."""
     focused_run_id: str = ""

@@ -14,7 +14,7 @@ COMMANDS = {
     "report": "write a run's report: /report r1",
     "serve": "what is served; `/serve stop` ends it",
     "sql": "a read-only question: /sql SELECT … FROM v_steps",
-    "demo": "the whole arc on the bundled model; --fast for the short one",
+    "demo": "every stage on the bundled model; --fast for the short one",
     "suite": "check suites, or grade stored outputs",
     "new": "a fresh conversation; the old one is kept",
     "resume": "go on with an earlier conversation",

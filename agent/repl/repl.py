@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tunesmith.agent.repl.shell import Shell
 
 _PROMPT = "tunesmith ❯ "
-_HELLO = "Say what the model should learn. /help lists the commands, /demo runs the whole arc, Ctrl-D leaves."
+_HELLO = "Say what the model should learn. /help lists the commands, /demo runs every stage, Ctrl-D leaves."
 _TWICE_S = 1.0
 _WOKEN = "\0woken"
 """What the prompt returns when a background thread wants the main one; nobody can type it."""

@@ -71,7 +71,7 @@ def run(screen: Screen, words: str) -> None:
     """`/run R`."""
     newest = screen.store.newest_run()
     if not words and newest is None:
-        raise BadInput("there is no run yet; /base opens one, /demo runs the whole arc")
+        raise BadInput("there is no run yet; /base opens one, /demo runs every stage")
     screen.show(render.run_table(show_run(screen.store, words or (newest.id if newest else ""))))
 
 

@@ -13,21 +13,17 @@ from typing import Any
 import pytest
 
 from tests.fixtures import FIXTURES
+from tests.fixtures.steps import say_yes
 from tests.fixtures.waiting import until_served, wait_for
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import launcher
 from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step, run_step
-from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
+from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import servers
 
 STUB = str(FIXTURES / "stub_chat.py")
 CASES, KILLS, CONCURRENCY = 80, 10, 6
-
-
-def say_yes(plan: Plan, step: str) -> Decision:
-    return Decision(True, "test")
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.steps import say_yes
 from tests.fixtures.tiny_model import make_tiny_model
 from tests.fixtures.waiting import wait_for
 from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed
@@ -23,10 +24,6 @@ from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_ste
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
 MODEL_BYTES = 256 << 20
-
-
-def say_yes(plan: Plan, step: str) -> Decision:
-    return Decision(True, "test")
 
 
 @pytest.fixture(scope="module")

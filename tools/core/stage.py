@@ -90,7 +90,7 @@ class Plan(Frozen):
     refusals: tuple[str, ...] = ()
     """Why this cannot be done, each with the number and the next thing to try; empty for a plan that can run."""
     notes: tuple[str, ...] = ()
-    """What the user should know beside it, such as the driver that gives way, or a base that needs no training."""
+    """What the user should know beside it, such as the driver that is evicted, or a base that needs no training."""
     reasons: dict[str, str] = {}
     """Field of the request → why it has its value, where the stage chose it and the user did not."""
     free_ram_bytes: int = 0

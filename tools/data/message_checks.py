@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from tunesmith.tools.data.draw import Values
-from tunesmith.tools.data.similarity import Likeness, loops, normal
+from tunesmith.tools.data.similarity import Similarity, loops, normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.typed_values import conflict, holds, ways_to_say
 
@@ -58,8 +58,8 @@ def note_problem(spec: Spec, message: str) -> str:
 
 
 @lru_cache(maxsize=8)
-def _examples(prompts: tuple[str, ...]) -> Likeness:
-    return Likeness(prompts)
+def _examples(prompts: tuple[str, ...]) -> Similarity:
+    return Similarity(prompts)
 
 
 def drawn_problem(spec: Spec, values: Values, surfaces: Mapping[str, str], message: str) -> str:

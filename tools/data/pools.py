@@ -13,7 +13,7 @@ from itertools import product
 from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.draw import Pools, Values, in_turn
 from tunesmith.tools.data.example_values import STOP, shown_examples, values_of
-from tunesmith.tools.data.similarity import Likeness, normal
+from tunesmith.tools.data.similarity import Similarity, normal
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import draw_value, said
 from tunesmith.tools.data.writer_requests import (
@@ -110,7 +110,7 @@ def near_misses(
         for n in range(number if words else 0)
     ]
     messages: list[str] = list(spec.near_misses)
-    seen = Likeness([*(example.prompt for example in spec.examples), *messages])
+    seen = Similarity([*(example.prompt for example in spec.examples), *messages])
     proposed = []
     answers = asker.ask(requests, "thinking up near misses")
     for response in (answers[identity] for identity in sorted(answers)):

@@ -10,7 +10,7 @@ from rapidfuzz import fuzz, process
 _CONTAINED_MIN_CHARS = 40
 
 
-class Likeness:
+class Similarity:
     """A growing set of texts, each asked for the one that is most like another text."""
 
     def __init__(self, texts: Iterable[str]) -> None:

@@ -20,7 +20,7 @@ from tunesmith.tools.data.message_checks import drawn_problem, note_problem, pro
 from tunesmith.tools.data.pools import fill_pools
 from tunesmith.tools.data.reader import Reader, ToRead
 from tunesmith.tools.data.reading import Disagreement
-from tunesmith.tools.data.similarity import Likeness
+from tunesmith.tools.data.similarity import Similarity
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.writer_requests import (
     LISTED,
@@ -75,7 +75,7 @@ class Synthesis:
     reader: Reader | None = None
     keep: Callable[[Written], None] = lambda written: None
     """Gets each row as soon as it is done."""
-    seen: Likeness = field(default_factory=lambda: Likeness([]))
+    seen: Similarity = field(default_factory=lambda: Similarity([]))
     _owners: list[str] = field(default_factory=list)
 
     def write(self) -> list[Written]:

@@ -22,7 +22,7 @@ from tunesmith.tools.data.example_behaviour import (
     subject_request,
     subjects_in,
 )
-from tunesmith.tools.data.similarity import Likeness
+from tunesmith.tools.data.similarity import Similarity
 from tunesmith.tools.data.spec_file import dump_yaml
 from tunesmith.tools.data.spec_suites import HEADERS, TARGET, as_yaml, open_test
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
@@ -57,7 +57,7 @@ async def propose_cases(
     without `/v1`.
     """
     prompts: list[str] = []
-    seen = Likeness([example.prompt for example in behaviour.examples])
+    seen = Similarity([example.prompt for example in behaviour.examples])
     asked = 0
     async with ChatClient(url, key) as client:
         subjects = await _subjects(client, behaviour, model, count, concurrency)

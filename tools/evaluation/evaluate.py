@@ -2,7 +2,7 @@
 
 `adapter` and `prompted` run beside `base` on ONE vLLM server, told apart by the request alone. Where vLLM refuses the
 adapter, both arms run in one transformers process with the adapter switched on and off. `merged` and `quantized` are
-hops of the chain of custody: their weights differ, and only those.
+hops of the lineage: their weights differ, and only those.
 """
 
 from __future__ import annotations

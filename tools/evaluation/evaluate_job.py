@@ -148,7 +148,7 @@ def _local_bench(
 
 
 def _comparisons(job: Job[EvaluateRequest], keys: Keys) -> list[Comparison]:
-    """The arm under test against every arm before it in the chain of custody that was evaluated."""
+    """The arm under test against every arm before it in the lineage that was evaluated."""
     comparisons = []
     for before in ARMS[: ARMS.index(job.request.arm)]:
         try:

@@ -31,6 +31,7 @@ from tunesmith.tools.models.chat_template import template_sha256
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.budget import placed
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
+from tunesmith.tools.serving.model_server import serve
 from tunesmith.tools.serving.spec import ServerSpec, engine_arguments
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.grading import (
@@ -252,15 +253,7 @@ def _served(job: Job[Request], model: JudgeModel) -> _Place:
         device=place.device,
         gpu_share=place.gpu_share,
     )
-    server = servers.ensure(
-        job.home,
-        spec,
-        vllm=vllm,
-        log_path=job.dir / "judge.log",
-        owner=job.step.id,
-        on_wait=lambda seconds: job.progress(0, 0, f"vLLM is starting with the judge ({seconds:.0f} s)"),
-    )
-    job.watched.append(server.pid)
+    server = serve(job, spec, vllm=vllm, log="judge.log", note="vLLM is starting with the judge")
     what = {
         "judge": f"{model.name}, weights {weights[:12]}",
         "judge_prompts": prompts,

@@ -41,7 +41,7 @@ class Evaluations:
 
     @property
     def arms(self) -> list[str]:
-        """The arms that were evaluated, in the order of the arc."""
+        """The arms that were evaluated, in the order of the pipeline."""
         return [arm for arm in ARMS if any(arm in keys for keys in self.keys.values())]
 
     def of_arm(self, arm: str, lineage: Lineage | None = None) -> list[str]:

@@ -1,4 +1,4 @@
-"""The stages, in the order of the arc. One declaration, four faces.
+"""The stages, in the order of the pipeline. One declaration, four faces.
 
 From this list come the agent's typed tools, the slash commands, the `tunesmith STAGE` subcommands and the table in
 the README. To add a stage: one entry here, `ROOM/NAME.py` (what it asks, costs and returns) and `ROOM/NAME_job.py`

@@ -83,7 +83,7 @@ class FlippedCase:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """Two neighbouring arms of the chain of custody, paired case by case."""
+    """Two neighbouring arms of the lineage, paired case by case."""
 
     a: str
     b: str

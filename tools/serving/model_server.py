@@ -83,21 +83,27 @@ def bench_server(
     """
     vllm = vllm_of_worker(job.vllm)
     spec = bench_spec(model, vllm=vllm, adapters_allowed=adapters_allowed, rank=rank)
-    server = servers.ensure(
-        job.home,
-        spec,
-        vllm=vllm,
-        log_path=job.dir / "vllm.log",
-        owner=job.step.id,
-        on_wait=lambda seconds: job.progress(0, 0, f"vLLM is starting ({seconds:.0f} s)"),
-    )
-    job.watched.append(server.pid)
+    server = serve(job, spec, vllm=vllm, log="vllm.log", note="vLLM is starting")
     for name, folder in (adapters or {}).items():
         servers.load_adapter(server, name, folder)
     try:
         yield server
     finally:
         servers.renew(server)
+
+
+def serve(job: Job[Request], spec: ServerSpec, *, vllm: str, log: str, note: str) -> servers.Server:
+    """A healthy server of a description for a step, whose memory counts as the step's; `note` is said meanwhile."""
+    server = servers.ensure(
+        job.home,
+        spec,
+        vllm=vllm,
+        log_path=job.dir / log,
+        owner=job.step.id,
+        on_wait=lambda seconds: job.progress(0, 0, f"{note} ({seconds:.0f} s)"),
+    )
+    job.watched.append(server.pid)
+    return server
 
 
 def key_of(server: servers.Server, model: Artifact, suite: Suite, *, max_tokens: int) -> dict[str, JsonValue]:

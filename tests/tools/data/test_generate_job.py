@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import FIXTURES
+from tests.fixtures.steps import requests_sent, say_yes
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import verify
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.data.behaviour import behaviour_folder
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.pipeline.run_step import price, resume_step, run_step
-from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
+from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.suites.loading import read_suite
 
@@ -40,15 +40,6 @@ def ws(based: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     servers.stop_all(tmp_path / "home")
 
 
-def say_yes(plan: Plan, step: str) -> Decision:
-    return Decision(True, "test")
-
-
-def asked(ws: Workspace) -> list[dict[str, object]]:
-    path = ws.store.home.parent / "requests"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def test_a_step_that_broke_off_keeps_its_answers_and_asks_only_for_the_rest(ws: Workspace) -> None:
     run = RUN
     (ws.store.home.parent / "answers").write_text(str(TRIED + 22))
@@ -60,12 +51,12 @@ def test_a_step_that_broke_off_keeps_its_answers_and_asks_only_for_the_rest(ws: 
 
     servers.stop_all(ws.store.home)
     (ws.store.home.parent / "answers").write_text("1000")
-    before = len(asked(ws))
+    before = len(requests_sent(ws))
     assert resume_step(ws, step, say_yes).done().status == "done"
     rows = ws.store.rows(step)
     assert len(rows) == ROWS + ORDINARY and kept < {row.row_id for row in rows}
-    first = {json.dumps(body["messages"]) for body in asked(ws)[:before]}
-    assert len(first & {json.dumps(body["messages"]) for body in asked(ws)[before:]}) <= FIELDS["concurrency"]
+    first = {json.dumps(body["messages"]) for body in requests_sent(ws)[:before]}
+    assert len(first & {json.dumps(body["messages"]) for body in requests_sent(ws)[before:]}) <= FIELDS["concurrency"]
 
 
 def test_the_published_rows_are_whole_and_equal_those_of_the_store(ws: Workspace) -> None:
@@ -82,7 +73,7 @@ def test_the_published_rows_are_whole_and_equal_those_of_the_store(ws: Workspace
 def test_rehearsal_is_greedy_and_no_request_carries_a_seed(ws: Workspace) -> None:
     run = RUN
     run_step(ws, StepRequest("generate", FIELDS, run), say_yes).done()
-    bodies = asked(ws)
+    bodies = requests_sent(ws)
     ordinary = [body for body in bodies if body["max_tokens"] == 96]
     assert len(ordinary) == ORDINARY and {body["temperature"] for body in ordinary} == {0.0}
     assert not any("seed" in body for body in bodies)

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.steps import say_yes
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.data.import_formats import convert, inspect_records
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.pipeline.run_step import price, run_step
-from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
+from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.training.rows import IGNORED, tokenize_row
 
 CALL = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Graz"}'}}
@@ -91,10 +91,6 @@ def test_ids_that_come_twice_are_told_apart_and_mixed_types_become_text() -> Non
 @pytest.fixture
 def ws(tmp_path: Path) -> Workspace:
     return Workspace(Store(tmp_path / "home"), None, lambda event, **data: None)
-
-
-def say_yes(plan: Plan, step: str) -> Decision:
-    return Decision(True, "test")
 
 
 def test_files_of_each_kind_are_taken_to_the_rows_file(ws: Workspace, tmp_path: Path) -> None:

@@ -12,17 +12,17 @@ import pytest
 
 from tests.fixtures import FIXTURES
 from tests.fixtures.descriptions import COOKING, HOSTILE
+from tests.fixtures.steps import requests_sent, say_yes
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.data.balance import balance_of, why_dropped
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.data.scaffold import SPEC, SUITE, behaviour_of, write_behaviour
 from tunesmith.tools.pipeline.run_step import price, resume_step, run_step
-from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
+from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.suites.loading import load_suites
 
@@ -41,15 +41,6 @@ def ws(based: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     workspace = Workspace(Store(tmp_path / "home"), STUB, lambda event, **data: None)
     yield workspace
     servers.stop_all(tmp_path / "home")
-
-
-def say_yes(plan: Plan, step: str) -> Decision:
-    return Decision(True, "test")
-
-
-def asked(ws: Workspace) -> list[dict[str, object]]:
-    path = ws.store.home.parent / "requests"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def fields(folder: Path, **changes: object) -> dict[str, object]:
@@ -135,7 +126,7 @@ def test_the_writer_never_gets_a_tool_or_a_seed_and_hostile_text_only_as_text(ws
     )  # fmt: skip
     run, folder = RUN, write_behaviour(hostile, tmp_path / "behaviours")
     run_step(ws, StepRequest("generate", fields(folder, rows=6), run), say_yes).done()
-    bodies = asked(ws)
+    bodies = requests_sent(ws)
     assert bodies and not any("tools" in body or "seed" in body for body in bodies)
     assert {body["model"] for body in bodies} == {bodies[0]["model"]}
     assert [step.stage for step in ws.store.steps(run)] == ["base", "generate"]

@@ -20,7 +20,7 @@ from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.data.description import Description, Example
 from tunesmith.tools.data.example_behaviour import draw_row, prompt_problem
 from tunesmith.tools.data.scaffold import SUITE, behaviour_of, write_behaviour
-from tunesmith.tools.data.similarity import Likeness
+from tunesmith.tools.data.similarity import Similarity
 from tunesmith.tools.data.spec_suites import answer_assertions
 from tunesmith.tools.data.target_cases import add_cases, propose_cases
 from tunesmith.tools.suites.loading import load_suites
@@ -52,7 +52,7 @@ def url(tmp_path: Path) -> Iterator[str]:
 def test_proposed_cases_are_new_and_say_what_they_can_show(url: str, tmp_path: Path) -> None:
     proposed = asyncio.run(propose_cases(BEHAVIOUR, url=url, key="k", model="m", count=17))
     assert len(proposed.prompts) == 17 <= proposed.asked
-    seen = Likeness([example.prompt for example in COOKING.examples])
+    seen = Similarity([example.prompt for example in COOKING.examples])
     for prompt in proposed.prompts:
         assert not prompt_problem(BEHAVIOUR, prompt) and seen.nearest(prompt, digits_count=True)[1] < 85
         seen.add(prompt)

@@ -17,12 +17,12 @@ from rich.console import Console
 
 from tests.bench._harness import new_job, server_at, stub, write_suite
 from tests.fixtures import FIXTURES
+from tests.fixtures.steps import requests_sent, say_yes
 from tunesmith.agent.commands.render import comparison_table
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import seal
 from tunesmith.memory.records import Artifact, Step
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.evaluation.asking import Arm, Keep, Question, run_arms, server_answers
 from tunesmith.tools.evaluation.compare import compare_with_hops
@@ -30,7 +30,7 @@ from tunesmith.tools.evaluation.local_model import refuse_unanswerable
 from tunesmith.tools.evaluation.prompts import best, candidates, dev_rows, judge
 from tunesmith.tools.evaluation.protocol import Sampling
 from tunesmith.tools.pipeline.run_step import Outcome, decide, follow_step, price, propose, resume_step, run_step, start
-from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
+from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatResponse
 from tunesmith.tools.suites.case import Case, Suite
@@ -49,15 +49,6 @@ def ws(based: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     shutil.copytree(based / "home", tmp_path / "home")
     yield Workspace(Store(tmp_path / "home"), STUB, lambda event, **data: None)
     servers.stop_all(tmp_path / "home")
-
-
-def say_yes(plan: Plan, step: str) -> Decision:
-    return Decision(True, "test")
-
-
-def asked(ws: Workspace) -> list[dict[str, Any]]:
-    path = ws.store.home.parent / "requests"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def texts(bodies: list[dict[str, Any]]) -> list[str]:
@@ -79,16 +70,16 @@ def baseline(ws: Workspace, run: str, file: str, **fields: Any) -> Step:
 def test_only_changed_cases_are_asked_again_and_changed_expectations_cost_nothing(ws: Workspace) -> None:
     first = baseline(ws, RUN, suite(ws, ["a", "b", "c", "d"]))
     again = baseline(ws, RUN, suite(ws, ["a", "b", "c", "x"]))
-    assert texts(asked(ws)) == ["a", "b", "c", "d", "x"]
+    assert texts(requests_sent(ws)) == ["a", "b", "c", "d", "x"]
     assert (again.result or {})["taken_over"] == 3
     answers = {r.case_id: r.output for r in ws.store.results(first.id)}
     assert all(r.output == answers[r.case_id] for r in ws.store.results(again.id) if r.case_id != "c-x")
     graded_anew = baseline(ws, RUN, suite(ws, ["a", "b", "c", "x"], value=" "))
-    assert len(asked(ws)) == 5
+    assert len(requests_sent(ws)) == 5
     assert (graded_anew.result or {})["blocks"]["target"]["passed"] == 4
     baseline(ws, RUN, suite(ws, ["a", "b"]), fresh=True)
     baseline(ws, RUN, suite(ws, ["a", "b"]), max_tokens=7)
-    assert texts(asked(ws)[5:]) == ["a", "a", "b", "b"], "other sampling is another question"
+    assert texts(requests_sent(ws)[5:]) == ["a", "a", "b", "b"], "other sampling is another question"
 
 
 def test_a_yes_holds_for_the_suite_that_was_read_and_no_other(ws: Workspace) -> None:
@@ -99,12 +90,12 @@ def test_a_yes_holds_for_the_suite_that_was_read_and_no_other(ws: Workspace) -> 
     start(ws, step)
     with pytest.raises(StepFailed, match="the suite was changed after its plan was approved"):
         Outcome(follow_step(ws, step)).done()
-    assert asked(ws) == []
+    assert requests_sent(ws) == []
 
 
 def test_repeats_have_a_seed_each_and_are_one_verdict_a_case(ws: Workspace) -> None:
     step = baseline(ws, RUN, suite(ws, ["a", "b"]), repeats=3, temperature=0.7)
-    assert sorted((b["messages"][-1]["content"], b["seed"]) for b in asked(ws)) == [
+    assert sorted((b["messages"][-1]["content"], b["seed"]) for b in requests_sent(ws)) == [
         (q, seed) for q in "ab" for seed in range(3)
     ]
     assert len({r.output for r in ws.store.results(step.id) if r.case_id == "c-a"}) == 3
@@ -117,7 +108,7 @@ def test_repeats_have_a_seed_each_and_are_one_verdict_a_case(ws: Workspace) -> N
 def test_a_suite_that_says_how_to_sample_is_obeyed(ws: Workspace) -> None:
     head = "providers: [{id: openai:chat:x, config: {temperature: 0.5, max_tokens: 9, stop: ['#']}}]\n"
     baseline(ws, RUN, suite(ws, ["a"], head))
-    body = asked(ws)[0]
+    body = requests_sent(ws)[0]
     assert (body["temperature"], body["max_tokens"], body["stop"]) == (0.5, 9, ["#"])
 
 
@@ -128,10 +119,12 @@ def test_errors_are_no_failures_and_above_the_bound_there_is_no_result(ws: Works
     with pytest.raises(StepFailed, match=r"3 of 40 cases of base have no answer \(bound 5%\).*told to.*resume"):
         baseline(ws, RUN, suite(ws, [f"q{n}" for n in range(37)] + ["an err", "2 err", "3 err"]), fresh=True)
     failed = ws.store.steps(RUN)[-1]
-    before = len(asked(ws))
+    before = len(requests_sent(ws))
     with pytest.raises(StepFailed, match="3 of 40"):
         resume_step(ws, failed.id, say_yes).done()
-    assert texts(asked(ws)[before:]) == ["2 err", "3 err", "an err"], "a resumed step asks for what erred, and no more"
+    assert texts(requests_sent(ws)[before:]) == ["2 err", "3 err", "an err"], (
+        "a resumed step asks for what erred, and no more"
+    )
 
 
 def test_a_resumed_step_holds_no_answers_of_another_engine_and_loses_none_before_it_has_the_new_one(
@@ -217,7 +210,7 @@ def test_the_plan_says_what_so_many_cases_can_show_before_it_is_bought(ws: Works
     steps = price(ws, StepRequest("baseline", {"suites": (suite(ws, [str(n) for n in range(60)]),)}, RUN)).steps
     assert "with 60 cases no gain under 10 points can be shown on the target" in steps
     assert any("leave a loss of up to" in step for step in price(ws, StepRequest("baseline", {}, RUN)).steps)
-    assert asked(ws) == []
+    assert requests_sent(ws) == []
 
 
 def test_the_plan_counts_seed_rows_as_the_comparison_will(ws: Workspace) -> None:
@@ -252,12 +245,12 @@ def test_the_prompted_arm_is_chosen_on_rows_of_its_own_and_told_against_training
     baseline(ws, RUN, file)
     with pytest.raises(BadInput, match="set behaviour, or write a system_prompt"):
         price(ws, StepRequest("evaluate", {"arm": "prompted"}, RUN))
-    before = len(asked(ws))
+    before = len(requests_sent(ws))
     fields = {"arm": "prompted", "behaviour": "demo", "dev_rows": 5}
     plan = price(ws, StepRequest("evaluate", fields, RUN))
     assert "try 6 prompts made from the behaviour demo on 5 rows" in plan.steps[0]
     step = run_step(ws, StepRequest("evaluate", fields, RUN), say_yes).done()
-    result, bodies = step.result or {}, asked(ws)[before:]
+    result, bodies = step.result or {}, requests_sent(ws)[before:]
     assert len(bodies) == 6 * 5 + 2 * 16
     assert [one["rows"] for one in result["prompt"]["tried"]] == [5] * 6
     dev = [b for b in bodies if "Triage" in b["messages"][-1]["content"]]
@@ -350,10 +343,10 @@ def test_where_vllm_refuses_the_adapter_one_process_answers_with_it_on_and_off(
     run_step(ws, StepRequest("base", {"model": str(tiny_llama)}, run), say_yes).done()
     step = baseline(ws, run, suite(ws, ["a", "b", "c"]))
     base, adapter = ws.store.artifacts(run, "base")[0], add_adapter(ws, run, step.id, tiny_llama)
-    before = len(asked(ws))
+    before = len(requests_sent(ws))
     ended = run_step(ws, StepRequest("evaluate", {"arm": "adapter", "max_tokens": 8}, run), say_yes).done()
     result = ended.result or {}
-    assert "does not support LoRA" in result["proof"]["vllm_refused"] and len(asked(ws)) == before
+    assert "does not support LoRA" in result["proof"]["vllm_refused"] and len(requests_sent(ws)) == before
     assert result["keys"]["base"]["engine"].startswith("transformers")
     assert result["comparisons"][0]["comparable"] and result["keys"]["adapter"]["adapter"] == adapter.sha256
     assert result["proof"]["sha256_before"]["base"] == base.sha256 == result["proof"]["sha256_after"]["base"]

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 
 from tests.fixtures import FIXTURES
+from tests.fixtures.steps import requests_sent, say_yes
 from tests.fixtures.waiting import until_served, wait_for
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.pipeline import launcher
 from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step, run_step
-from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
+from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.listeners import free_port
 from tunesmith.tools.suites.grading.embedding import model_folder
@@ -41,17 +41,8 @@ def ws(based: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     servers.stop_all(tmp_path / "home")
 
 
-def say_yes(plan: Plan, step: str) -> Decision:
-    return Decision(True, "test")
-
-
-def asked(ws: Workspace) -> list[dict[str, Any]]:
-    path = ws.store.home.parent / "requests"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def judged(ws: Workspace) -> list[str]:
-    return [body["messages"][0]["content"] for body in asked(ws) if body["model"].startswith("judge-")]
+    return [body["messages"][0]["content"] for body in requests_sent(ws) if body["model"].startswith("judge-")]
 
 
 def fields(ws: Workspace, count: int, *expect: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -70,9 +61,9 @@ def test_the_judge_decides_once_every_answer_is_in_on_a_server_that_took_the_arm
     results = ws.store.results(step.id)
     assert [r.passed for r in results] == [r.output.startswith("yes") for r in results]
     assert {r.score for r in results} == {(1 + 0.9) / 2, (1 + 0.1) / 2}
-    bodies = [body["model"].startswith("judge-") for body in asked(ws)]
+    bodies = [body["model"].startswith("judge-") for body in requests_sent(ws)]
     assert bodies == [False] * 12 + [True] * 12
-    assert all(body["response_format"]["type"] == "json_schema" for body in asked(ws)[12:])
+    assert all(body["response_format"]["type"] == "json_schema" for body in requests_sent(ws)[12:])
     assert [server.model for server in servers.list_servers(ws.store.home)] == ["judge-judge"]
     key = (step.result or {})["key"]
     assert key["judge"].startswith("judge, weights ") and {"judge_prompts", "judge_template", "judge_engine"} <= set(
@@ -91,7 +82,7 @@ def test_a_g_eval_writes_its_steps_once_for_all_cases(ws: Workspace) -> None:
 def test_what_the_same_judge_said_to_the_same_answer_is_not_asked_again(ws: Workspace) -> None:
     baseline(ws, fields(ws, 5, RUBRIC))
     again = baseline(ws, fields(ws, 5, RUBRIC))
-    assert len(asked(ws)) == 10 and (again.result or {})["taken_over"] == 5
+    assert len(requests_sent(ws)) == 10 and (again.result or {})["taken_over"] == 5
     baseline(ws, fields(ws, 5, RUBRIC, fresh=True))
     assert len(judged(ws)) == 10
 
@@ -115,10 +106,10 @@ def test_killed_while_judging_it_asks_the_judge_for_the_rest_and_the_arm_for_not
     launcher.reconcile(ws.store)
     [server] = servers.list_servers(ws.store.home)
     until_served(server.port)
-    kept, before = replies.read_text().count('"reply"'), len(asked(ws))
+    kept, before = replies.read_text().count('"reply"'), len(requests_sent(ws))
     assert kept < 60, "killed too late to prove anything"
     assert resume_step(ws, step, say_yes).done().status == "done"
-    assert len(judged(ws)) and len(asked(ws)) - before == 60 - kept
+    assert len(judged(ws)) and len(requests_sent(ws)) - before == 60 - kept
     assert sorted((r.case_id, r.output, r.passed, r.score) for r in ws.store.results(step)) == table
 
 
@@ -130,10 +121,12 @@ def test_a_judge_that_gives_no_verdict_makes_errors_and_no_failures(ws: Workspac
         baseline(ws, fields(ws, 10, {"type": "llm-rubric", "value": criterion}))
     failed = ws.store.steps(RUN)[-1]
     assert {(r.passed, bool(r.error), bool(r.output)) for r in ws.store.results(failed.id)} == {(None, True, True)}
-    before = len(asked(ws))
+    before = len(requests_sent(ws))
     with pytest.raises(StepFailed, match="10 of 10"):
         resume_step(ws, failed.id, say_yes).done()
-    assert len(asked(ws)) - before == len(judged(ws)[10:]), "the arm is not asked again for what the judge left open"
+    assert len(requests_sent(ws)) - before == len(judged(ws)[10:]), (
+        "the arm is not asked again for what the judge left open"
+    )
 
 
 def test_without_a_judge_nothing_starts_and_the_next_thing_to_try_is_said(ws: Workspace) -> None:
@@ -145,7 +138,7 @@ def test_without_a_judge_nothing_starts_and_the_next_thing_to_try_is_said(ws: Wo
             price(ws, StepRequest("baseline", given | {"judge": named}, RUN))
     with pytest.raises(BadInput, match="is no folder here"):
         price(ws, StepRequest("baseline", given | {"judge": "some/model"}, RUN))
-    assert asked(ws) == []
+    assert requests_sent(ws) == []
 
 
 def test_the_settings_name_a_judge_and_the_plan_stores_which_it_was(ws: Workspace) -> None:

@@ -16,18 +16,19 @@ from typing import Any
 import pytest
 
 from tests.fixtures import FIXTURES
+from tests.fixtures.steps import say_yes
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput, GateRefused, StepFailed
 from tunesmith.memory.files import seal
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import GIB, Machine, Plan
+from tunesmith.tools.core.stage import GIB, Machine
 from tunesmith.tools.export import deploy
 from tunesmith.tools.export import deploy_job as deploy_work
 from tunesmith.tools.export.deploy import previous_deployment
 from tunesmith.tools.pipeline import launcher, worker
 from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step, run_step, start
-from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
+from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import eviction, servers
 from tunesmith.tools.serving.model_server import bench_spec, served_name
 from tunesmith.tools.serving.servers import Server
@@ -59,10 +60,6 @@ def ws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
     program.chmod(0o755)
     yield Workspace(Store(tmp_path / "home"), str(program), lambda event, **data: None)
     servers.stop_all(tmp_path / "home")
-
-
-def say_yes(plan: Plan, step: str) -> Decision:
-    return Decision(True, "test")
 
 
 def until(condition: Callable[[], bool], seconds: float) -> None:

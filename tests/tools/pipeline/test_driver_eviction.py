@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures import FIXTURES
+from tests.fixtures.steps import say_yes
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import GIB, Gpu, Machine, Plan
@@ -30,7 +31,7 @@ from tunesmith.tools.pipeline.run_step import (
     run_step,
     start,
 )
-from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
+from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import eviction, servers
 from tunesmith.tools.serving.eviction import without
 from tunesmith.tools.serving.servers import Server
@@ -66,10 +67,6 @@ def serve(ws: Workspace, model: Path, **changes: Any) -> Server:
     spec = ServerSpec(model_dir=str(model), served_name="large", **changes)
     log = ws.store.home / "log"
     return servers.start(ws.store.home, spec, vllm=STUB, log_path=log, owner="driver", role=servers.DRIVER)
-
-
-def say_yes(plan: Plan, step: str) -> Decision:
-    return Decision(True, "test")
 
 
 def priced(ws: Workspace, model: Path, **estimate: Any) -> Plan:

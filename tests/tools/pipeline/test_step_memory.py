@@ -13,21 +13,18 @@ import pytest
 
 from tests.fixtures import FIXTURES
 from tests.fixtures.planted_gpus import GIB, gpu
+from tests.fixtures.steps import say_yes
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import Gpu, Plan
+from tunesmith.tools.core.stage import Gpu
 from tunesmith.tools.machine.processes import own_tree, resident_bytes
 from tunesmith.tools.pipeline import worker
 from tunesmith.tools.pipeline.run_step import price, propose, run_step
-from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
+from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.spec import ServerSpec
 
 STUB = str(FIXTURES / "stub_vllm.py")
 HELD_BYTES = 300_000_000
-
-
-def say_yes(plan: Plan, step: str) -> Decision:
-    return Decision(True, "test")
 
 
 @pytest.fixture

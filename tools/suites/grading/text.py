@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
+from tunesmith.tools.core.format import as_number
 from tunesmith.tools.suites.grading import javascript as js
 from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingContext, Response, assertion_type
 
@@ -138,20 +139,11 @@ def regex(assertion: Assertion, response: Response, context: GradingContext) -> 
     return Finding(holds, f"match {shown(assertion.text)}", shown(response.output_text))
 
 
-def _count(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    try:
-        return float(value)
-    except ValueError:
-        return None
-
-
 def _word_bounds(value: object) -> tuple[float, float]:
     if isinstance(value, dict):
         low, high = value.get("min", 0), value.get("max", float("inf"))
     else:
-        low = high = _count(value)
+        low = high = as_number(value)
     if not isinstance(low, int | float) or not isinstance(high, int | float):
         raise ValueError("word-count needs a number, or an object with min and/or max")
     if low > high:
