@@ -43,22 +43,30 @@ def train_memory_bytes(
     lora_rank: int,
     precision: str = "bf16",
     load_in_4bit: bool = False,
+    checkpointing: bool = False,
 ) -> int:
     """Peak of LoRA training: runtime + frozen weights + 16 B per adapter weight + activations + logits.
 
     Activations per token and layer are 16 hidden + 7 intermediate values (what autograd keeps for the projections,
-    norms, rotary halves and the gated product). Logits: three fp32 copies (values, softmax, gradient) for the labelled
-    third of the tokens.
+    norms, rotary halves and the gated product); with checkpointing each layer's input, and one layer's whole. Logits:
+    three fp32 copies (values, softmax, gradient) for the labelled third of the tokens. 4 bits hold linear layers alone:
+    a mixture's fused experts stay as they are, and get no adapter then.
     """
     shape = ModelShape.of(config)
     size = _FP32 if precision == "fp32" else _BF16
     tokens = batch_size * seq_len_tokens
     weights = shape.parameters * size
     if load_in_4bit:
-        weights = int(shape.linear_parameters * _NF4_BYTES + (shape.parameters - shape.linear_parameters) * size)
-    activations = shape.layers * tokens * size * (16 * shape.hidden + 7 * shape.mlp_width)
+        covered = shape.linear_parameters - (shape.mixture_layers * shape.expert_parameters if shape.experts else 0)
+        weights = int(covered * _NF4_BYTES + (shape.parameters - covered) * size)
+    activations = tokens * size * (16 * shape.hidden + 7 * shape.mlp_width)
+    if checkpointing:
+        activations += shape.layers * tokens * size * shape.hidden
+    else:
+        activations *= shape.layers
     logits = 3 * _FP32 * shape.vocab * max(tokens // 3, 1)
-    return RUNTIME_BYTES + weights + 16 * shape.lora_parameters(lora_rank) + activations + logits
+    adapter = shape.lora_parameters(lora_rank, experts=not load_in_4bit)
+    return RUNTIME_BYTES + weights + 16 * adapter + activations + logits
 
 
 def merge_memory_bytes(config: Mapping[str, object], weight_bytes: int, *, adapts_experts: bool = False) -> int:

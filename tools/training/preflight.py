@@ -9,7 +9,16 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, pinned
 from tunesmith.tools.models.memory_math import RUNTIME_BYTES, serving_peaks
 from tunesmith.tools.serving.budget import need_vllm, serving_memory
-from tunesmith.tools.training.train import In4Bit, Precision, SeqLen, TrainRequest, resolved, training_bytes
+from tunesmith.tools.training.train import (
+    Checkpointing,
+    In4Bit,
+    Precision,
+    SeqLen,
+    TrainRequest,
+    decide_checkpointing,
+    resolved,
+    training_bytes,
+)
 
 
 class PreflightRequest(Request):
@@ -22,6 +31,7 @@ class PreflightRequest(Request):
     max_seq_len_tokens: SeqLen = 512
     precision: Precision = "bf16"
     load_in_4bit: In4Bit = False
+    activation_checkpointing: Checkpointing = "auto"
 
     @property
     def batch_size(self) -> int:
@@ -51,6 +61,8 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
     if not request.lora_rank:
         training, _ = resolved(TrainRequest(), base, dataset)
         request = request.model_copy(update={"lora_rank": training.lora_rank})
+    decided, _ = decide_checkpointing(request, facts, base, dataset, batch_size=request.batch_size)
+    request = request.model_copy(update=decided)
     price = estimate(
         "preflight",
         facts,
@@ -89,6 +101,6 @@ def _peaks(request: PreflightRequest, facts: Facts, base: Artifact, dataset: Art
     return {**serving, own: max(training, serving[own] + RUNTIME_BYTES)}
 
 
-_TRIED = ("lora_rank", "max_seq_len_tokens", "precision", "load_in_4bit")
+_TRIED = ("lora_rank", "max_seq_len_tokens", "precision", "load_in_4bit", "activation_checkpointing")
 
 STAGE = Stage("preflight", PreflightRequest, PreflightResult, plan, tries_settings_of=("train", _TRIED), spends=True)

@@ -139,6 +139,7 @@ class _Links:
             max_seq_len_tokens=asked.max_seq_len_tokens,
             precision=asked.precision,
             load_in_4bit=asked.load_in_4bit,
+            activation_checkpointing=asked.activation_checkpointing,
         )
 
     def _room_to_train(self) -> None:

@@ -11,14 +11,25 @@ from pydantic import Field
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
-from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, expected, pinned
+from tunesmith.tools.core.stage import GIB, Facts, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.memory_math import train_memory_bytes
 from tunesmith.tools.training.defaults import training_defaults
 
 SeqLen = Annotated[int, Field(ge=16, description="Tokens of the longest row that is trained on whole.")]
 Precision = Annotated[Literal["bf16", "fp32"], Field(description="Of the frozen base's arithmetic.")]
+Checkpointing = Annotated[
+    Literal["auto", "on", "off"],
+    Field(
+        description="Keep only each layer's input and compute the rest again in the backward pass: a third slower, a "
+        "fraction of the activations. auto: where memory asks for it."
+    ),
+]
 In4Bit = Annotated[bool, Field(description="Hold the frozen base as NF4, double-quantized (QLoRA).")]
+
+
+_RECOMPUTED = 4 / 3
+"""Time of a step with its forward pass computed again, against one that kept it: four passes instead of three."""
 
 
 class TrainRequest(Request):
@@ -59,6 +70,7 @@ class TrainRequest(Request):
     )
     precision: Precision = "bf16"
     load_in_4bit: In4Bit = False
+    activation_checkpointing: Checkpointing = "auto"
     save_steps: int = Field(default=20, ge=1, description="Optimiser steps between checkpoints a crash can go on from.")
     seed: int = Field(default=17, description="Of the order of rows and the adapter's first values.")
 
@@ -102,6 +114,10 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
     tokens = int(dataset.meta["tokens_per_row"])
     # 6 FLOP per parameter and token for a step, at what two cores reach in practice, rehearsal's second look included.
     seconds = 18 + steps * request.batch_size * tokens * 6 * parameters / 3e11
+    decided, why = decide_checkpointing(request, facts, base, dataset, batch_size=at_once)
+    request = request.model_copy(update=decided)
+    checkpointing = request.activation_checkpointing == "on"
+    seconds *= _RECOMPUTED if checkpointing else 1.0
     memory_bytes = training_bytes(request, base, dataset, batch_size=at_once)
     on_gpu = facts.trains_on_gpu
     price = estimate(
@@ -129,8 +145,8 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
         estimate=price,
         writes=("an adapter of a few MB",),
         replaces=("the adapter of this run",) if "adapter" in facts.artifacts else (),
-        reasons=dict(reasons),
-        refusals=room(price, facts, remedy=_remedy(at_once)),
+        reasons={**reasons, **why},
+        refusals=room(price, facts, remedy=_remedy(at_once, checkpointing=checkpointing)),
     )
 
 
@@ -151,9 +167,26 @@ def resolved(request: TrainRequest, base: Artifact, dataset: Artifact) -> tuple[
     return request.model_copy(update=chosen), reasons
 
 
-def _remedy(at_once: int) -> str:
+def decide_checkpointing(
+    request: Tried, facts: Facts, base: Artifact, dataset: Artifact, *, batch_size: int
+) -> tuple[dict[str, Literal["on", "off"]], dict[str, str]]:
+    """What `auto` means here, and why: on where training that keeps every activation does not fit into what is free.
+
+    Both empty where the request says it.
+    """
+    if request.activation_checkpointing != "auto":
+        return {}, {}
+    machine = facts.machine
+    free = machine.vram_free_bytes if facts.trains_on_gpu else machine.ram_free_bytes + machine.swap_free_bytes
+    needed = training_bytes(request, base, dataset, batch_size=batch_size)
+    told = f"with all activations kept training needs {needed / GIB:.1f} GiB, {free / GIB:.1f} GiB are free"
+    return {"activation_checkpointing": "off" if needed <= free else "on"}, {"activation_checkpointing": told}
+
+
+def _remedy(at_once: int, *, checkpointing: bool) -> str:
     smaller = f"micro_batch={largest_part(at_once)}, " if at_once > 1 else ""
-    return f"{smaller}load_in_4bit=true or a smaller max_seq_len_tokens"
+    less = "" if checkpointing else "activation_checkpointing=on, "
+    return f"{smaller}{less}load_in_4bit=true or a smaller max_seq_len_tokens"
 
 
 def largest_part(rows: int) -> int:
@@ -172,6 +205,8 @@ class Tried(Protocol):
     def precision(self) -> str: ...
     @property
     def load_in_4bit(self) -> bool: ...
+    @property
+    def activation_checkpointing(self) -> str: ...
 
 
 def training_bytes(request: Tried, base: Artifact, dataset: Artifact, *, batch_size: int) -> int:
@@ -183,6 +218,7 @@ def training_bytes(request: Tried, base: Artifact, dataset: Artifact, *, batch_s
         lora_rank=request.lora_rank or resolved(TrainRequest(), base, dataset)[0].lora_rank,
         precision=request.precision,
         load_in_4bit=request.load_in_4bit,
+        checkpointing=request.activation_checkpointing == "on",
     )
 
 

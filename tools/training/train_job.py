@@ -48,6 +48,7 @@ class LoraSettings:
     warmup_ratio: float = 0.05
     precision: str = "bf16"
     load_in_4bit: bool = False
+    activation_checkpointing: str = "off"
     rehearsal_weight: float = 1.0
     """Of the mean divergence beside the mean loss. 1 is what 3 was over one denominator on the demo's 18 k tokens that
     are learned and 6 k that are held."""
@@ -177,7 +178,12 @@ class _Session:
             load_in_4bit=settings.load_in_4bit,
         )
         trainer = make_trainer(
-            loss=LossSettings(settings.rehearsal_weight, can_share_prefix(self.config), has_plain_head(model)),
+            loss=LossSettings(
+                settings.rehearsal_weight,
+                # Shared keys and values are a cache, and what is computed again knows no cache.
+                can_share_prefix(self.config) and settings.activation_checkpointing != "on",
+                has_plain_head(model),
+            ),
             step_tokens=StepTokens.of(self.rows, settings.batch_size),
             fingerprint=fingerprint,
             on_step=self._on_step,
@@ -289,7 +295,8 @@ def _sft_config(settings: LoraSettings, checkpoints_dir: Path, config: dict[str,
         max_grad_norm=1.0,
         max_length=None,  # rows are cut to length already
         train_sampling_strategy="group_by_length",
-        gradient_checkpointing=False,
+        gradient_checkpointing=settings.activation_checkpointing == "on",
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         bf16=on_gpu and settings.precision == "bf16",
         use_cpu=not on_gpu,
         logging_steps=1,
@@ -329,6 +336,8 @@ def _fingerprint(base_dir: Path, rows_path: Path, settings: LoraSettings) -> str
     }
     if not settings.micro_batch:
         del decided["micro_batch"]  # checkpoints from before there was one go on
+    if settings.activation_checkpointing != "on":
+        del decided["activation_checkpointing"]
     return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
 
 

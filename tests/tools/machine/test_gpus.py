@@ -321,6 +321,7 @@ def test_too_little_vram_to_train_is_answered_with_a_micro_batch_that_really_nee
 
     [refusal] = plan().refusals
     assert "GiB of VRAM" in refusal and "try micro_batch=4, load_in_4bit=true" in refusal
+    assert plan().request["activation_checkpointing"] == "on", "decided by what is free, before it is refused"
     assert "try micro_batch=2," in plan(micro_batch=4).refusals[0]
     assert "micro_batch" not in plan(micro_batch=1).refusals[0]
     prices = [plan(micro_batch=rows).estimate for rows in (0, 4, 1)]

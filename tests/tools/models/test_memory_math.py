@@ -80,6 +80,7 @@ def test_every_remedy_that_an_error_names_really_needs_less() -> None:
         {"seq_len_tokens": 256},
         {"lora_rank": 8},
         {"load_in_4bit": True},
+        {"checkpointing": True},
     ):
         assert need(**change) < need()
     assert need(precision="fp32") > need()
@@ -91,6 +92,21 @@ def test_experts_count_in_weights_but_only_the_chosen_ones_in_activations() -> N
     assert quantize_memory_bytes(MOE, samples=1, seq_len_tokens=1) > RUNTIME_BYTES + 2 * moe.parameters
     more = train_memory_bytes(MOE | {"num_experts_per_tok": 4}, batch_size=8, seq_len_tokens=512, lora_rank=16)
     assert more > train_memory_bytes(MOE, batch_size=8, seq_len_tokens=512, lora_rank=16)
+
+
+def test_four_bits_leave_the_experts_of_a_mixture_as_they_are() -> None:
+    shape = ModelShape.of(MOE)
+    four = train_memory_bytes(MOE, batch_size=1, seq_len_tokens=16, lora_rank=8, load_in_4bit=True)
+    assert four > RUNTIME_BYTES + 2 * shape.layers * shape.expert_parameters
+
+
+def test_checkpointing_keeps_one_layer_whole_and_the_inputs_of_the_others() -> None:
+    def need(**more: Any) -> int:
+        return train_memory_bytes(QWEN, batch_size=8, seq_len_tokens=512, lora_rank=16, **more)
+
+    shape = ModelShape.of(QWEN)
+    layer = 8 * 512 * 2 * (16 * shape.hidden + 7 * shape.mlp_width)
+    assert need() - need(checkpointing=True) == (shape.layers - 1) * layer - shape.layers * 8 * 512 * 2 * shape.hidden
 
 
 def test_a_merge_of_expert_adapters_holds_the_whole_model_in_fp32_and_any_other_does_not() -> None:

@@ -123,6 +123,26 @@ def test_training_lowers_the_validation_loss_and_saves_what_peft_loads(
     assert before == {file.name: file.read_bytes() for file in tiny_llama.iterdir()}
 
 
+def test_checkpointed_activations_change_no_step(tiny_llama: Path, rows_file: Path, tmp_path: Path) -> None:
+    import torch
+
+    plain = replace(SETTINGS, precision="fp32", max_steps=3, save_steps=50, learning_rate=1e-3)
+    losses: dict[str, list[float]] = {"off": [], "on": []}
+    for how, found in losses.items():
+        train(
+            tiny_llama,
+            rows_file,
+            tmp_path / how,
+            replace(plain, activation_checkpointing=how),
+            metric=lambda name, value, x, to=found: to.append(value) if name in ("loss", "grad_norm") else None,
+        )
+    assert len(losses["off"]) == 6
+    assert losses["on"] == pytest.approx(losses["off"], rel=1e-4)
+    expected = adapter(tmp_path / "off")
+    for name, value in adapter(tmp_path / "on").items():
+        assert torch.allclose(value, expected[name], atol=2e-5), name
+
+
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_a_micro_batch_changes_a_step_by_rounding_alone(
     tiny_llama: Path, rows_file: Path, tmp_path: Path, at_once: int
