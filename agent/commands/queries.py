@@ -307,6 +307,18 @@ def explain(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     return 0
 
 
+def fits(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
+    """`fits MODEL`: what of the whole way would fit, by arithmetic on its config; nothing is downloaded but that."""
+    from tunesmith.agent.commands.fits import view
+    from tunesmith.tools.machine.measure import measure_machine
+    from tunesmith.tools.models.fits import find_model, fits, room_of, to_json
+
+    model, revision = find_model(args.model, args.revision)
+    answer = fits(model, room_of(measure_machine(store.home), card_gib=args.card), revision=revision)
+    out.document(to_json(answer), view(answer, card_gib=args.card))
+    return 0
+
+
 def doctor(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """`doctor`: this machine, the versions that are installed, the vllm that was found, the driver tried out."""
     from tunesmith.agent.doctor import examine, examine_driver, examined_view
@@ -324,5 +336,6 @@ COMMANDS: dict[str, Command] = {
     "serve": serve,
     "report": report,
     "explain": explain,
+    "fits": fits,
     "doctor": doctor,
 }

@@ -63,6 +63,11 @@ def bundled_model(model: str) -> BundledModel:
     return _SHORT_NAMES[model]
 
 
+def bundled_name(model: str) -> str:
+    """The published name behind a short name; any other name as it is."""
+    return _SHORT_NAMES[model].name if model in _SHORT_NAMES else model
+
+
 def source_of(model: str) -> str:
     """Where a model comes from: 'bundled', 'folder' or 'hub'. Raises BadInput."""
     if model in _SHORT_NAMES:

@@ -66,7 +66,19 @@ def is_wanted(name: str) -> bool:
     return any(fnmatch(name, pattern) for pattern in WANTED)
 
 
+def hub_config(model: str, revision: str) -> dict[str, object]:
+    """The config.json of a model at a commit, nothing else of it. Raises as `inspect_hub` does."""
+    return _small_json(model, revision, "config.json")
+
+
 def _refuse_code(model: str, revision: str, name: str) -> None:
+    if has_auto_map(_small_json(model, revision, name)):
+        raise BadInput(
+            f"{name} of {model} has an auto_map: loading it would run code from the model; take a version without it"
+        )
+
+
+def _small_json(model: str, revision: str, name: str) -> dict[str, object]:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
@@ -78,10 +90,7 @@ def _refuse_code(model: str, revision: str, name: str) -> None:
         document = json.loads(answer.content)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{name} of {model} is not readable JSON: {error}") from None
-    if has_auto_map(document):
-        raise BadInput(
-            f"{name} of {model} has an auto_map: loading it would run code from the model; take a version without it"
-        )
+    return document if isinstance(document, dict) else {}
 
 
 @contextmanager
