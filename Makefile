@@ -58,9 +58,10 @@ bench: setup ## the measurements in tests/bench
 crosscheck: setup ## compare our grading with the real promptfoo (npm), live; RECORD=1 stores its verdicts
 	@$(BIN)/python -m tests.promptfoo.crosscheck $(if $(RECORD),--record)
 
-eval-driver: setup ## what people say, to the real driver; TUNESMITH_DRIVER names another one
+eval-driver: setup ## what people say, to the real driver: answers judged by the screen, then choices; EXAM_HOME names runs
 	@# pydantic-evals pins an older pydantic-ai exactly, and works with this one
 	@$(BIN)/python -c "import pydantic_evals" 2>/dev/null || $(BIN)/pip install -q --no-deps "pydantic-evals>=2.62,<3" "logfire-api>=3.14,<5"
+	@$(BIN)/python -m tests.driver.run_answers $(EXAM_HOME) $(EXAM_FLAGS)
 	@$(BIN)/python -m tests.driver.run_eval
 
 clean: ## remove caches and build output

@@ -72,13 +72,19 @@ class Settings(BaseModel):
     vllm_from: str = "nowhere"
     """Why it is this program, in words."""
     driver: DriverSettings = DriverSettings()
+    editor: str = "vi"
+    """The program that a draft is edited in: VISUAL, else EDITOR."""
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings of this start. Raises BadInput where settings.toml is not what it should be."""
     home = home_of(environ)
     vllm, source = _find_vllm(environ, home)
-    return Settings(home=home, vllm=vllm, vllm_from=source, driver=_driver(environ, home))
+    return Settings(home=home, vllm=vllm, vllm_from=source, driver=_driver(environ, home), editor=_editor(environ))
+
+
+def _editor(environ: Mapping[str, str]) -> str:
+    return environ.get("VISUAL") or environ.get("EDITOR") or "vi"
 
 
 def _driver(environ: Mapping[str, str], home: Path) -> DriverSettings:

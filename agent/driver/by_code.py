@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tunesmith.agent.driver import describing, interview, odd_words, plan_words, turn_errors
+from tunesmith.agent.driver import describing, draft_editing, interview, odd_words, plan_words, turn_errors
 from tunesmith.agent.driver.facts.answer import Answer, Question, clip, find
 from tunesmith.agent.driver.facts.lookup import answer
 from tunesmith.agent.driver.inherit import inherited
@@ -81,7 +81,7 @@ def steps_of(deps: TurnDeps) -> list[str]:
 
 def _not_twice(deps: TurnDeps, answer: TurnAnswer) -> TurnAnswer:
     """The same answer to other words is said to be the same, so that nobody thinks that he was not heard."""
-    if answer.text == deps.last_answer:
+    if answer.text == deps.last_answer and answer.tool != "describe_behaviour":
         more = " “Show all” gives the whole page." if deps.page is not None else ""
         answer = TurnAnswer(
             f"{answer.text}\n(That is all I can say to this; ask for something else of it, or name a run.{more})",
@@ -109,11 +109,14 @@ def _decide(deps: TurnDeps, s: Sentence) -> TurnAnswer | Call | None:
 
 def _interview(deps: TurnDeps, opened: describing.Interview, s: Sentence) -> TurnAnswer:
     def aside(words: str) -> str | None:
-        answer = _talk(deps, s) or _asks(deps, s)
+        answer = _fits(deps, s) or _talk(deps, s) or _asks(deps, s)
         return answer.text if isinstance(answer, TurnAnswer) else None
 
     try:
-        after, words = interview.turn(deps.store.home, opened, s, aside)
+        if draft_editing.ASKS_FOR_IT.match(s.text):
+            after, words = _edited(deps, opened)
+        else:
+            after, words = interview.turn(deps.store.home, opened, s, aside)
     except BadInput as error:
         return TurnAnswer(str(error), tool="describe_behaviour")
     if after is None or missing(after.draft) or words:
@@ -126,6 +129,15 @@ def _interview(deps: TurnDeps, opened: describing.Interview, s: Sentence) -> Tur
     deps.show(interview.draft_table(after))
     result = plan_words.finish_description(deps, after)
     return TurnAnswer(result, tool="describe_behaviour", arguments={"act": "answer"})
+
+
+def _edited(deps: TurnDeps, opened: describing.Interview) -> tuple[describing.Interview | None, str]:
+    """The draft after the user's editor, and what is asked next. Raises BadInput."""
+    if deps.edit is None:
+        raise BadInput(f"there is no terminal to open an editor on. {opened.question}")
+    after = draft_editing.taken_from(deps.edit(draft_editing.as_text(opened)), deps.store.home, opened)
+    deps.show(interview.draft_table(after))
+    return after, after.question if missing(after.draft) else ""
 
 
 def _around(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:

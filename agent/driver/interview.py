@@ -91,6 +91,7 @@ _ASIDE = re.compile(
     r"moment)|give me a (?:sec|second|minute|moment)|hold on|brb|be right back|ok(?:ay)?|thanks?|thank you|hello|hi|"
     r"hey|no|please)[ .!,…]*)+$"
 )
+_FEW_WORDS = 4
 _WHY = {
     "when": "I ask when it applies so that everything else stays as it is. One sentence about the kind of "
     "message is enough.",
@@ -141,7 +142,7 @@ def _answer_aside(s: Sentence, aside: Aside) -> str | None:
         or (_ASKS_STRICTLY.match(s.text) and len(s.text.split()) <= 16)
     ):
         return None
-    if not _ASKS_STRICTLY.match(s.text) and not s.runs:
+    if not _ASKS_STRICTLY.match(s.text) and not s.runs and len(s.text.split()) > _FEW_WORDS:
         return None
     return aside(s.said)
 

@@ -41,7 +41,7 @@ def again(deps: TurnDeps, s: Sentence) -> str | None:
     if not _SAY_AGAIN.match(s.text):
         return None
     said, deps.last_answer = deps.last_answer, ""
-    return said or "I have said nothing yet in this conversation."
+    return f"Once more: {said}" if said else "I have said nothing yet in this conversation."
 
 
 # What is no question and no order

@@ -75,6 +75,8 @@ class TurnDeps:
     """What code said last."""
     driver_name: str = "a small open model"
     """The driver as the user knows it."""
+    edit: Callable[[str], str] | None = None
+    """Has the user edit a text in a program of their own; None where nobody sits at a terminal."""
     start_driver: Callable[[], Awaitable[Model]] | None = None
     """Starts the driver for this turn, once a request needs it."""
     errors: dict[str, TunesmithError] = field(default_factory=dict)

@@ -2,6 +2,42 @@
 
 from __future__ import annotations
 
+TOPICS: dict[str, tuple[str, ...]] = {
+    "talk": (
+        "Say what a model should learn, or ask: “how did r1 go?”, “which cases did the adapter lose?”, “why rank 16?”.",
+        "“show all” gives the page behind an answer, “and in r1?” asks the same of another run, “why?” asks on.",
+        "Several things at once: “how long did training take, and then evaluate the merged model”.",
+    ),
+    "describe": (
+        "A new behaviour is asked for in four parts: when, what, never, and examples as MESSAGE => ANSWER.",
+        "Your words are kept letter for letter. “what did I say so far?”, “back”, “change the second example to …”,",
+        "“never: …” and “drop it” work at any time, a question on the side keeps the place; “edit” opens $EDITOR.",
+    ),
+    "plan": (
+        "A plan is proposed with every price; “rank 8, three epochs”, “without quantizing” "
+        "change it, “start it” starts.",
+        "Each expensive step asks again before it begins. `/continue r1` goes on with a plan, “go on” takes one step.",
+    ),
+    "steps": (
+        "Every stage is a command, such as `/train lora_rank=8 epochs=2`, or words: “train again with half the rank”.",
+        "`/help train` lists the fields. `/jobs` and `/attach` show what runs, `/stop` ends it after one question.",
+    ),
+    "results": (
+        "`/compare r1`, `/explain r1` and `/report r1` say what came out; `/sql SELECT … "
+        "FROM v_steps` asks the records.",
+    ),
+    "driver": (
+        "[driver] in settings.toml names a model folder or an endpoint. `tunesmith doctor --driver` examines it in two",
+        "minutes and sets its level: routed (each step chosen under a schema) or native (its own tool loop).",
+    ),
+    "keys": (
+        "Up and Ctrl-R search what was typed before, Tab completes, Alt-Enter begins a new line, a paste is never sent",
+        "half. Ctrl-C clears the line and lets go of a bar, twice on an empty line it "
+        "leaves; Ctrl-D leaves. Jobs go on.",
+    ),
+}
+"""What `/help TOPIC` says."""
+
 COMMANDS = {
     "runs": "all runs, or `/runs show R`, `/runs sql SELECT …`",
     "run": "one run: its steps, times, peaks and artifacts",
@@ -23,6 +59,6 @@ COMMANDS = {
     "compact": "let a short account stand for the turns so far",
     "export": "write the conversation as Markdown",
     "doctor": "what this machine and what is installed can do",
-    "help": "this list, or the fields of a stage: /help train",
+    "help": "this list, the fields of a stage (/help train), or a topic (/help keys)",
     "quit": "leave; jobs go on",
 }

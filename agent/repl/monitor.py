@@ -11,10 +11,12 @@ import threading
 import time
 from collections.abc import Callable
 
+import psutil
+
 from tunesmith.agent.commands.render import eta_seconds
 from tunesmith.memory.records import RUNNING, Run, Step
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.format import duration
+from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.pipeline import catalog, launcher
 
 _EVERY_S = 0.5
@@ -66,8 +68,11 @@ class Monitor(threading.Thread):
         self._tell(step)
 
     def line(self) -> str:
-        """The jobs at work in one line: stage, share, note, time to the end; empty when none is."""
-        return "  |  ".join(_line(step) for step in self.running)
+        """The jobs at work in one line: stage, share, note, time to the end, free memory; empty when none is."""
+        if not self.running:
+            return ""
+        memory = f"RAM {size(psutil.virtual_memory().available)} free"
+        return "  |  ".join([*(_line(step) for step in self.running), memory])
 
     def close(self) -> None:
         """Stop looking."""

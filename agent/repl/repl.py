@@ -12,14 +12,16 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import Application
+from prompt_toolkit.application import Application, get_app
+from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import FileHistory, History, ThreadedHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
 from prompt_toolkit.patch_stdout import patch_stdout
 
 from tunesmith.agent.repl.completion import SlashCompleter
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 _PROMPT = "tunesmith ❯ "
 _HELLO = "Say what the model should learn. /help lists the commands, /demo runs every stage, Ctrl-D leaves."
 _TWICE_S = 1.0
+_TYPED_AHEAD_S = 0.5
+"""Keys that a prompt finds when it begins were typed before it was there: each Enter among them is one."""
 _WOKEN = "\0woken"
 """What the prompt returns when a background thread wants the main one; nobody can type it."""
 
@@ -66,6 +70,8 @@ class _Repl:
         self._shell: Shell | None = None
         self._error: BaseException | None = None
         self._typed = ""
+        self._begun = 0.0
+        """When the present prompt began to read."""
         self._interrupts = _Interrupts()
         self._session: PromptSession[str] = PromptSession(
             _PROMPT,
@@ -73,7 +79,7 @@ class _Repl:
             completer=SlashCompleter(lambda: self._shell),
             bottom_toolbar=self._toolbar,
             style=TOOLBAR_STYLE,
-            key_bindings=_bindings(self._interrupts),
+            key_bindings=_bindings(self._interrupts, lambda: self._begun),
             complete_while_typing=True,
         )
 
@@ -94,6 +100,7 @@ class _Repl:
     def _next_line(self) -> bool:
         """Prompt and carry out; False to leave. A Ctrl-C that no prompt was there to read counts as one that was."""
         try:
+            self._begun = time.monotonic()
             line = self._session.prompt(default=self._typed, pre_run=self._woken_before)
             self._typed = ""
             return self._take(line)
@@ -169,12 +176,23 @@ class _Interrupts:
         return self._last - before < _TWICE_S
 
 
-def _bindings(interrupts: _Interrupts) -> KeyBindings:
-    """Ctrl-C clears the line, twice on an empty one it leaves.
+def _bindings(interrupts: _Interrupts, begun: Callable[[], float]) -> KeyBindings:
+    """Ctrl-C clears the line, twice on an empty one it leaves; a new line that was pasted, or Alt-Enter, sends nothing.
 
-    It is a key here, so that no KeyboardInterrupt runs through an event loop.
+    Ctrl-C is a key here, so that no KeyboardInterrupt runs through an event loop.
     """
     bindings = KeyBindings()
+
+    @Condition
+    def pasted() -> bool:
+        """More keys came in the same moment, and not because they were typed before the prompt was there."""
+        waiting = [key for key in get_app().key_processor.input_queue if key.key != Keys.CPRResponse]
+        return bool(waiting) and time.monotonic() - begun() > _TYPED_AHEAD_S
+
+    @bindings.add("enter", filter=pasted, eager=True)
+    @bindings.add("escape", "enter")
+    def _new_line(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
 
     @bindings.add("c-c", eager=True)
     @bindings.add("<sigint>")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith.agent.commands import fields, parser, queries, render, run_steps
 from tunesmith.agent.commands.output import Output
-from tunesmith.agent.repl.command_table import COMMANDS
+from tunesmith.agent.repl.command_table import COMMANDS, TOPICS
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.questions import show_run
 from tunesmith.memory.records import RUNNING
@@ -123,18 +123,28 @@ def sql(screen: Screen, words: str) -> None:
 
 
 def help_(screen: Screen, words: str) -> None:
-    """`/help`, `/help train`."""
+    """`/help`, `/help train`, `/help keys`. Raises BadInput for neither a stage nor a topic."""
     name = words.removeprefix("/")
     if name in catalog.BY_NAME:
         model = catalog.BY_NAME[name].load().request
         screen.show(render.fields_table(name, catalog.BY_NAME[name].summary, model))
         return
+    if name in TOPICS:
+        for line in TOPICS[name]:
+            screen.say(line)
+        return
+    if name:
+        near = parser.nearest(name, [*catalog.BY_NAME, *TOPICS])
+        raise BadInput(
+            f"no help on {name}; {f'did you mean /help {near}? ' if near else ''}topics: {', '.join(TOPICS)}"
+        )
     stages = [[f"/{e.name}", e.summary + ("" if e.expensive else " (free)")] for e in catalog.STAGES]
     others = [[f"/{command}", text] for command, text in COMMANDS.items()]
     screen.show(render.rows_table(["command", "what it does"], [*stages, *others], exact=True))
     screen.say(
         "Stages take fields: /train lora_rank=8 epochs=2; /help train lists them. Nothing expensive starts unasked."
     )
+    screen.say(f"More by topic, such as /help keys: {', '.join(TOPICS)}.")
 
 
 def new(screen: Screen, talk: Talk, words: str) -> None:

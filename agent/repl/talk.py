@@ -72,6 +72,7 @@ class Talk:
                 routed=routed,
                 code_first=routed,
                 native=not routed,
+                edit=self._edit,
                 driver_name=driver_name(screen.settings.driver),
             )
             self._chat = Chat(deps)
@@ -220,6 +221,13 @@ class Talk:
             raise StepFailed("without the driver there is no conversation; the slash commands work, /help lists them")
         self._screen.say("Ctrl-C lets it go on in the background")
         return outcome.step.id
+
+    def _edit(self, text: str) -> str:
+        """Have the user edit a text: the terminal is the editor's until it is closed."""
+        from tunesmith.agent.driver.draft_editing import in_editor
+
+        edited: str = self._screen.from_thread(lambda: in_editor(text, self._screen.settings.editor))
+        return edited
 
     def _start_pipeline(self, plan: PipelinePlan) -> str:
         self._screen.start_plan(plan)

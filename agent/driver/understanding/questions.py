@@ -37,6 +37,11 @@ _READERS: tuple[Callable[[Sentence], Query | None], ...] = (
 )
 
 
+_LONGEST_UNASKED = 24
+
+
 def query_of(s: Sentence) -> Query | None:
     """The question that a sentence asks, as far as code can tell."""
+    if not s.asks and len(s.text.split()) > _LONGEST_UNASKED:
+        return None  # a long statement is told to us, whatever words it holds
     return next((query for reader in _READERS if (query := reader(s)) is not None), None)
