@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import zipfile
@@ -10,6 +11,7 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("agent", "tools", "memory", "prompts")
@@ -226,3 +228,10 @@ def _copy_sources(target: Path) -> None:
         shutil.copytree(ROOT / package, target / package, ignore=hidden)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, target / name)
+
+
+def test_the_demo_is_data() -> None:
+    """What the bundled behaviour is about stands in `prompts/demo`; no line of Python knows it."""
+    noun = yaml.safe_load((ROOT / "prompts" / "demo" / "wishes.yaml").read_text())["noun"]
+    knowing = [name_of(path) for path in sources() if re.search(rf"\b{noun}|triag", path.read_text(), re.IGNORECASE)]
+    assert knowing == []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from tunesmith.agent.driver.bundled_behaviour import wishes
 from tunesmith.agent.driver.number_words import NUMBER_WORD, value_of
 from tunesmith.tools.core.format import as_number
 
@@ -32,7 +33,7 @@ _TO = re.compile(r"\s*[=:]\s*|\s+(?:(?:of|to|is|at|be|should be)\s+)?", re.IGNOR
 _KIND = re.compile(r"[\s-]+(?:(?:training|synthetic|test|more|new)\s+)?", re.IGNORECASE)
 _THING = (
     "(?:epoch|row|case|step|example|sample|time|test|iteration|round|batche|passe|token|bit|second|minute|hour|day|seed|"
-    "trial|repeat|repetition|attempt|prompt|question|ticket|run|model)"
+    f"trial|repeat|repetition|attempt|prompt|question|{wishes().noun}|run|model)"
 )
 _SORT = r"(?:(?:more|additional|extra|further|other|full|whole|training|warm-?up|synthetic|test|new|target|general)\s+)"
 # In the plural, for `did run 3 pass` counts nothing; in the singular where the words leave no doubt.

@@ -7,7 +7,6 @@ plan; where a change could mean two things it is asked back, and a plan that its
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from typing import Literal, Optional
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +15,7 @@ from pydantic_ai import RunContext
 from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.argument_grounding import named_outright
+from tunesmith.agent.driver.bundled_behaviour import wishes
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.format import duration
@@ -68,31 +68,14 @@ class StartPlan(Args):
 
 # Proposed
 
-_TICKET = re.compile(
-    r"\btickets?\b|\btriag|\bhelp ?desk\b|\bcomplaints?\b|"
-    r"\b(?:customer|support) (?:support|service|requests?|e?-?mails?|messages?|inquir\w+|cases?)\b",
-    re.IGNORECASE,
-)
-_SORTED = re.compile(
-    r"\bjson\b|\btriag|categor|urgen|classif|\blabel|\bsort|\brout(?:e|ing)\b|structured|bundled", re.IGNORECASE
-)
-_ANSWERED = re.compile(r"\brepl|\brespon|\bwrit|\bdraft|translat|summar|rephras|polite|\btone\b", re.IGNORECASE)
-_TICKETS = "the bundled ticket-triage behaviour (support ticket to one line of strict JSON)"
-
-
-def is_ticket_triage(words: str) -> bool:
-    """Whether what is to be learned is the bundled behaviour: tickets, and to sort them rather than to answer them."""
-    ticket = _TICKET.search(words) or any(get_close_matches(word, ["tickets"], 1, 0.8) for word in words.split())
-    return bool(ticket and (_SORTED.search(words) or not _ANSWERED.search(words)))
-
 
 def plan_fine_tune(deps: TurnDeps, args: PlanFineTune, ctx: RunContext[TurnDeps] | None) -> object:
     """Propose a plan, or begin to ask what a new behaviour is to be."""
     words = f"{args.goal} {deps.prompt}"
     if folder := describing.described_before(deps.store.home, words):
         plan, behaviour = plan_for(folder, args.pace), f"{folder.name}, described earlier"
-    elif is_ticket_triage(words):
-        plan, behaviour = run_steps.demo_plan(fast=args.pace == "fast"), _TICKETS
+    elif wishes().hold(words):
+        plan, behaviour = run_steps.demo_plan(fast=args.pace == "fast"), wishes().title
     else:
         interview = describing.begin(deps.store.home, args.goal, args.pace, args.quantize)
         return _ask_on(deps, f"That is a new behaviour, so I need to know it exactly. {interview.question}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from tunesmith.agent.driver.argument_grounding import runs_named
+from tunesmith.agent.driver.bundled_behaviour import wishes
 from tunesmith.agent.driver.understanding.fields import fields_named
 from tunesmith.agent.driver.understanding.query import Arm, Block, Outcome
 from tunesmith.agent.driver.understanding.words import readable
@@ -31,8 +32,8 @@ ARMS: dict[Arm, str] = {
     r"before (?:the )?training|pristine",
 }
 BLOCKS: dict[Block, str] = {
-    "target": r"targets?\b|ticket (?:cases|questions|tests)|(?:the )?actual task|the behaviour itself|on "
-    r"(?:the )?tickets",
+    "target": rf"targets?\b|{wishes().noun} (?:cases|questions|tests)|(?:the )?actual task|the behaviour itself|on "
+    rf"(?:the )?{wishes().noun}s",
     "general": r"general\b|ordinary (?:questions|cases)|everyday|world knowledge|common knowledge|normal questions",
     "tools": r"tools?\b(?:[ -]?(?:call\w*|use|block|cases))?|function[ -]call\w*",
     "adversarial": r"adversarial|hard (?:cases|block|ones)|harder|tricky|trick questions",
@@ -186,7 +187,7 @@ def sentence_of(said: str, runs: Sequence[Run]) -> Sentence:
 
 
 def _named_runs_out(text: str, runs: Sequence[Run]) -> str:
-    """Without the names of runs, whose words are no blocks: `ticket-triage`."""
+    """Without the names of runs, whose words are no blocks."""
     for run in runs:
         if len(run.name) > 3:
             text = text.replace(run.name.lower(), " ")
@@ -256,10 +257,11 @@ def _by_words(text: str, runs: Sequence[Run]) -> list[str]:
         for word in set(re.findall(r"[a-z]{4,}", run.name.lower())) - _COMMON:
             words.setdefault(word, []).append(run.id)
     for word, ids in words.items():
-        # A word that all runs share tells none of them apart, nor does one that every ticket case holds.
+        # A word that all runs share tells none of them apart, nor does one that every target case holds.
         if (len(ids) < len(runs) or len(runs) == 1) and (
             match := re.search(
-                rf"\b{word}s?\b(?=[ -](?:\w+[ -])?(?:run|model|adapter|one|finetune|lora|line|lines|message|triage))",
+                rf"\b{word}s?\b(?=[ -](?:\w+[ -])?(?:run|model|adapter|one|finetune|lora|line|lines|message|"
+                rf"{wishes().act}))",
                 text,
             )
         ):

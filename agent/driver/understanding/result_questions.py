@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from tunesmith.agent.driver.bundled_behaviour import wishes
 from tunesmith.agent.driver.understanding.entities import Sentence
 from tunesmith.agent.driver.understanding.query import Arm, Aspect, Query
 from tunesmith.agent.driver.understanding.reading import query, quoted
@@ -129,7 +130,7 @@ def _one_right_one_wrong(s: Sentence) -> tuple[str, str, str] | None:
 
 
 _ABOUT_CASES = (
-    r"\bcases?\b|\bquestions?\b|which (?:ones?|of|target|general|tools?|adversarial|tickets?)|what "
+    rf"\bcases?\b|\bquestions?\b|which (?:ones?|of|target|general|tools?|adversarial|{wishes().noun}s?)|what "
     r"did (?:it|the|they|base|merged|quantized) .{0,30}(?:answer|say|reply|respond|output)|"
     r"(?:answer|say|said|reply|replied|respond|output)\w* .{0,40}(?:to|when|about|for|on|if)\b|"
     r"what does .{0,40}(?:answer|say|reply|respond)|examples? of (?:failures|mistakes|wrong)|"
@@ -216,7 +217,7 @@ def _text_asked(s: Sentence) -> str:
     """What a case is to speak of, where it is described rather than named."""
     match = re.search(
         r"\b(?:to|about|with|for|when|if|on|regarding|concerning|asked)\s+(?:the (?:one|case|question|"
-        r"ticket|user|person|prompt|message|request|customer)s?\b[\s,]*(?:who|that|which|with|about|of|"
+        rf"{wishes().noun}|user|person|prompt|message|request|customer)s?\b[\s,]*(?:who|that|which|with|about|of|"
         r"where|when)?|"
         r"somebody|someone|anybody|anyone|a user|users?|people|asked (?:for|about|to|how|what)|being "
         r"asked|it is asked|you ask)\s*(?P<rest>.{4,})",
@@ -248,7 +249,7 @@ def _case_id(text: str) -> str:
     )
     return (
         match[1]
-        if match and not re.match(r"fine-|base-|over-|commit-line|ticket-triage|by-the|up-to|pre-", match[1])
+        if match and not re.match(rf"fine-|base-|over-|commit-line|{wishes().name}|by-the|up-to|pre-", match[1])
         else ""
     )
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.agent.driver.test_conversation import Talk
 from tests.fixtures.stored_runs import finished_run
+from tunesmith.agent.driver.bundled_behaviour import wishes
 from tunesmith.agent.driver.number_grounding import sentences, unsupported
-from tunesmith.agent.driver.planning import is_ticket_triage
 from tunesmith.memory.errors import BadInput
 
 GOAL = ("plan_fine_tune", {"goal": "answer tickets as JSON", "pace": "full", "quantize": True})
@@ -61,7 +61,7 @@ def fields(talk: Talk, stage: str) -> dict[str, Any]:
     ],
 )
 def test_only_tickets_that_are_to_be_sorted_are_the_bundled_behaviour(words: str, bundled: bool) -> None:
-    assert is_ticket_triage(words) is bundled
+    assert wishes().hold(words) is bundled
 
 
 def test_every_number_that_is_named_beside_its_field_is_set_at_once(planned: Talk) -> None:
