@@ -155,7 +155,7 @@ def test_its_plan_is_a_whole_arc_that_can_be_carried_out(pace: Pace, tmp_path: P
     beside = [str(folder / NEAR_MISS_SUITE), str(folder / HARD_SUITE)]
     assert asked["baseline"] == asked["critique"] == [str(folder / SUITE), "general", "tools", *beside]
     held = {spec.stage: spec.fields.get("held_out") for spec in plan.steps}
-    assert held["critique"] >= 30 and held["baseline"] is True
+    assert held["critique"] >= 25 and held["baseline"] is True
     assert stages.index("generate") < stages.index("critique") < stages.index("baseline") < stages.index("train")
     written = tmp_path / "plan.yaml"
     steps = [{"stage": spec.stage, **spec.fields} for spec in plan.steps]
