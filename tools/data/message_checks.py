@@ -48,7 +48,7 @@ def prompt_problem(spec: Spec, prompt: str) -> str:
 def note_problem(spec: Spec, message: str) -> str:
     """Whether a message repeats the note that it was written for, instead of saying it."""
     shown = " ".join(example.prompt for example in spec.examples)
-    if any(normal(message) == normal(value) for label in spec.labels for value in label.values):
+    if any(set(normal(message).split()) == {normal(value)} for label in spec.labels for value in label.values):
         return "leftover: the message is a label"
     for attribute in spec.attributes:
         named = re.compile(rf"(?<!\w){re.escape(attribute.name)}:\s", re.IGNORECASE)

@@ -130,7 +130,8 @@ class Synthesis:
             drawn = {n: self._redrawn(n, attempt, pools) for n in pending}
             notes = [Note(one.row_id, one.values, one.surfaces[0]) for one in drawn.values()]
             note = "writing messages" if attempt == 1 else f"attempt {attempt}"
-            messages = self._written(notes, shots, f"m{attempt}", "write-message", note)
+            more = [Shown(one.message, one.drawn.values, one.drawn.surfaces[0]) for one in good]
+            messages = self._written(notes, shots, f"m{attempt}", "write-message", note, more)
             checked = [self._checked(drawn[n], messages.get(f"w{n:05d}", ""), attempt) for n in pending]
             read = self._read_back(checked)
             good += [one for one in read if not one.problem]
@@ -155,15 +156,18 @@ class Synthesis:
         return found
 
     def _written(
-        self, notes: Sequence[Note], shots: Sequence[Shown], prefix: str, page: str, told: str
-    ) -> dict[str, str]:
+        self, notes: Sequence[Note], shots: Sequence[Shown], prefix: str, page: str, told: str,
+        more: Sequence[Shown] = (),
+    ) -> dict[str, str]:  # fmt: skip
         """The messages of the notes, by their rows; some are asked for together."""
         alike: dict[str, list[Note]] = {}
         for note in notes:  # a writer keeps to one manner where it has to keep to one alone
             alike.setdefault(repr(manner_of(self.spec, dict(note.values))), []).append(note)
         batches = [group[n : n + _NOTES] for group in alike.values() for n in range(0, len(group), _NOTES)]
         requests = [
-            messages_request(self.spec, batch, shots, self.asker.model, self.temperature, f"{prefix}/{n}", page=page)
+            messages_request(
+                self.spec, batch, shots, self.asker.model, self.temperature, f"{prefix}/{n}", page=page, more=more
+            )
             for n, batch in enumerate(batches)
         ]
         answers = self.asker.ask(requests, told)

@@ -109,7 +109,7 @@ class Note:
 
 def messages_request(
     spec: Spec, notes: Sequence[Note], shots: Sequence[Shown], model: str, temperature: float, identity: str, *,
-    page: str = "write-message",
+    page: str = "write-message", more: Sequence[Shown] = (),
 ) -> ChatRequest:  # fmt: skip
     """Asks for the messages of some notes at once, behind the user's examples and theirs.
 
@@ -117,7 +117,7 @@ def messages_request(
     labels it says what these mean beside the others, and shows the examples that have them last.
     """
     shared = _shared_manner(spec, notes)
-    shots = _shown_last(shots, shared, int(hashlib.sha256(identity.encode()).hexdigest()[:6], 16))
+    shots = _shown_last(shots, shared, int(hashlib.sha256(identity.encode()).hexdigest()[:6], 16), more)
     listed = [note(spec, shot.values, shot.surfaces) for shot in shots]
     listed += [note(spec, one.values, one.surfaces) for one in notes]
     numbered = "\n".join(f"{n}. [{text}]" for n, text in enumerate(listed, 1))
@@ -154,8 +154,16 @@ def _which(spec: Spec, shared: Mapping[str, str | None], first: int) -> str:
     return " ".join(told)
 
 
-def _shown_last(shots: Sequence[Shown], shared: Mapping[str, str | None], turn: int) -> Sequence[Shown]:
-    """As many shots as fit; those of the shared manner come last, for a writer follows the last ones most."""
+def _shown_last(
+    shots: Sequence[Shown], shared: Mapping[str, str | None], turn: int, more: Sequence[Shown]
+) -> Sequence[Shown]:
+    """As many shots as fit; those of the shared manner come last, for a writer follows the last ones most.
+
+    Where there are `more`, written and found right before, only those of the manner are shown: what was missed once is
+    imitated best among its own kind.
+    """
+    like = [s for s in (*shots, *more) if all(n in s.values and s.values[n] == v for n, v in shared.items())]
+    shots = like if more and shared and like else shots
     turned = [shots[(turn + n) % len(shots)] for n in range(len(shots))]
     liker = sorted(turned, key=lambda shot: sum(n in shot.values and shot.values[n] == v for n, v in shared.items()))
     sizes = accumulate(len(shot.message) for shot in reversed(liker))
