@@ -109,8 +109,8 @@ def _decide(deps: TurnDeps, s: Sentence) -> TurnAnswer | Call | None:
 
 def _interview(deps: TurnDeps, opened: describing.Interview, s: Sentence) -> TurnAnswer:
     def aside(words: str) -> str | None:
-        answer = _fits(deps, s) or _talk(deps, s) or _asks(deps, s)
-        return answer.text if isinstance(answer, TurnAnswer) else None
+        answer = facts_for(deps, s)
+        return answer.text if answer else None
 
     try:
         if draft_editing.ASKS_FOR_IT.match(s.text):
@@ -129,6 +129,11 @@ def _interview(deps: TurnDeps, opened: describing.Interview, s: Sentence) -> Tur
     deps.show(interview.draft_table(after))
     result = plan_words.finish_description(deps, after)
     return TurnAnswer(result, tool="describe_behaviour", arguments={"act": "answer"})
+
+
+def facts_for(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
+    """The answer to a question, from the records or the glossary; nothing is changed or begun. Raises NotFound."""
+    return _fits(deps, s) or _talk(deps, s) or _asks(deps, s)
 
 
 def _edited(deps: TurnDeps, opened: describing.Interview) -> tuple[describing.Interview | None, str]:

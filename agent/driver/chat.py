@@ -250,7 +250,8 @@ class Chat:
 
     async def _by_code(self, say: Say) -> TurnAnswer | None:
         """Answer the turn by code, where the words are plain; None: the driver has to."""
-        if not self.deps.code_first and describing.open_interview(self.deps.store.home) is None:
+        describes = self.deps.native and describing.open_interview(self.deps.store.home) is not None
+        if not (self.deps.code_first or describes):
             return None
         whole = self.deps.prompt
         steps = await asyncio.to_thread(steps_of, self.deps)

@@ -58,6 +58,8 @@ class Shell:
         self._tables: set[str] = set()
         self.talk = Talk(self)
         self._approver = TerminalApprover(self.ask)
+        self._asked_for = ""
+        """The stage whose price stands before the user."""
         self._questions: queue.Queue[Callable[[], None]] = queue.Queue()
         self._asking: PromptSession[str] = PromptSession(
             bottom_toolbar=lambda: toolbar(self.monitor.line()), style=TOOLBAR_STYLE, interrupt_exception=EOFError
@@ -169,14 +171,21 @@ class Shell:
     # Questions
 
     def ask(self, question: str) -> str:
-        """Ask at the prompt; slash commands work meanwhile. Raises EOFError for Ctrl-C and Ctrl-D."""
+        """Ask at the prompt; slash commands and side questions are answered meanwhile, and it is asked again.
+
+        Raises EOFError for Ctrl-C and Ctrl-D.
+        """
         while True:
             drop_typed_ahead()
             clear_typeahead(self._asking.app.input)
             answer = self._asking.prompt(question)
-            if not answer.strip().startswith("/"):
-                return answer
-            self.handle(answer.strip())
+            if answer.strip().startswith("/"):
+                self.handle(answer.strip())
+            elif said := self.talk.aside(answer):  # a question back is neither a yes nor a no
+                for line in said.splitlines():
+                    self.say(line)
+            else:
+                return self.talk.as_edit(answer, self._asked_for) or answer
 
     def confirm(self, question: str) -> bool:
         """A yes or anything else, with the grace against keys typed ahead."""
@@ -190,10 +199,13 @@ class Shell:
         """Asks from the main thread. Ctrl-C in the grace leaves it undecided, as it does at the question itself."""
         from tunesmith.agent.commands.first_look import FirstLook
 
+        self._asked_for = plan.stage
         try:
             return FirstLook(self._approver, self.store, Output(console=self.main_console()))(plan, step)
         except KeyboardInterrupt:
             raise pending(plan, step, "it was interrupted") from None
+        finally:
+            self._asked_for = ""
 
     def has_questions(self) -> bool:
         """Whether a background thread waits for an answer."""

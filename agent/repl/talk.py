@@ -233,6 +233,22 @@ class Talk:
         self._screen.start_plan(plan)
         return "it is carried out in the background; before each expensive step the user is asked at the prompt"
 
+    def aside(self, words: str) -> str:
+        """The answer of the records to a question that comes instead of a yes or a no; empty where it is none."""
+        if not self._loaded.is_set() or self._chat is None:
+            return ""
+        from tunesmith.agent.driver.asides import aside
+
+        return aside(self._chat.deps, words)
+
+    def as_edit(self, words: str, stage: str) -> str:
+        """Words that give fields of a stage other values, as `field=value …`; empty where they do not."""
+        if not stage or not self._loaded.is_set() or self._chat is None:
+            return ""
+        from tunesmith.agent.driver.asides import as_edit
+
+        return as_edit(words, stage)
+
     # Slash commands of the conversation
 
     def new(self) -> str:

@@ -34,4 +34,5 @@ def make_exam_home(home: Path) -> Path:
     with store.write() as conn:
         conn.execute("UPDATE runs SET created_at = ? WHERE run = ?", (stored_runs.BEGAN_AT + 90_000, build.run))
     store.set_run_status(build.run, "done")
+    store.announce([step.id for step in store.steps()])
     return home

@@ -53,7 +53,7 @@ def rows(s: Sentence) -> Query | None:
         return query("setting", s, field="writer")
     if s.has(r"how long|time spent|took|memory|\bwould\b|\bhelp\b|need (?:more|another)|enough|example of|for example"):
         return None
-    if row := re.search(r"\b([a-z]\d{4,})\b", s.text):
+    if row := re.search(r"\b(?![rsa]\d{1,3}\b)([a-z]\d{3,})\b", s.text):
         return query("rows", s, text=row[1], aspect="list", run=s.run if s.run != row[1] else "")
     reason = re.search(_REASON, s.text)
     aspect = _first(s, _ASPECTS) or "count"

@@ -1,0 +1,106 @@
+"""Each kind of fact: what was asked stands first, the run and the step with it, and nobody's text goes to a model."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.driver.exam_home import make_exam_home
+from tunesmith.agent.driver.facts.answer import Answer, Question
+from tunesmith.agent.driver.facts.lookup import answer
+from tunesmith.agent.driver.understanding.entities import sentence_of
+from tunesmith.agent.driver.understanding.query import KINDS
+from tunesmith.agent.driver.understanding.questions import query_of
+from tunesmith.memory.errors import NotFound
+from tunesmith.memory.store import Store
+from tunesmith.tools.pipeline.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(make_exam_home(tmp_path_factory.mktemp("facts") / "home"))
+
+
+def told(store: Store, words: str) -> tuple[str, Answer]:
+    """The kind that some words ask for, and its answer."""
+    query = query_of(sentence_of(words, store.runs()))
+    assert query is not None, f"nobody reads {words!r}"
+    asked = Question(query, Workspace(store, None, lambda event, **data: None), store.newest_run())
+    return query.kind, answer(asked)
+
+
+FIRST: list[tuple[str, str, str]] = [
+    ("gpu?", "machine", r"GPU"),
+    ("could a 24 GB card train a 7b?", "fits", r"^Yes: training a 7B model"),
+    ("how many runs are there", "runs", r"2 runs, the newest is r2"),
+    ("status of r1?", "run", r"r1 \(ticket-triage\)"),
+    ("what steps did r1 have", "run", r"r1 has 13 steps, 12 done"),
+    ("how long did training take in r1", "step", r"train took 2 min 32 s \(s\d+ of r1"),
+    ("peak memory of the merge in r2?", "step", r"Peak memory 1\.2 GiB"),
+    ("what failed in r1?", "step", r"train \(s\d+ of r1\) failed"),
+    ("how many tokens was it trained on in r2", "step", r"58,113"),
+    ("pass rate of the quantized model on target in r1", "result", r"57 of 60"),
+    ("which target cases does the adapter fail in r1?", "cases", r"fails 1 of 60 target cases"),
+    ("did quantizing lose target cases in r1?", "cases", r"^Yes: 2 target cases"),
+    ("what does the adapter answer in target-017 of r1?", "cases", r"target-017"),
+    ("base vs adapter in r1", "compare", r"r1 .*base → adapter"),
+    ("compare r1 and r2", "compare", r"r1 .* and r2"),
+    ("why rank 16 in r1?", "setting", r"lora_rank was 16 in train"),
+    ("who approved the training of r1", "approvals", r"Decided by"),
+    ("did anything start without asking me?", "approvals", r"^No: each of the"),
+    ("how many rows were kept in r1", "rows", r"138 rows were kept"),
+    ("any duplicates in r1's rows?", "rows", r"20 rows were dropped as"),
+    ("why was row g003 of r1 dropped?", "rows", r"Row g003 of r1 .* was dropped: near-duplicate"),
+    ("how did the validation loss go in r1", "curve", r"from 2\.314 to 0\.221"),
+    ("how big is the adapter of r1", "artifact", r"19\.0 MiB"),
+    ("what was r1's quantized model made from?", "artifact", r"merged"),
+    ("is anything served?", "served", r"[Ss]erved"),
+    ("what is running?", "jobs", r"Nothing is running"),
+    ("what should i try next?", "findings", r"r2"),
+    ("is r1 overfitting?", "findings", r"[Oo]verfitting"),
+]
+
+
+@pytest.mark.parametrize(("words", "kind", "fact"), FIRST, ids=[words for words, _, _ in FIRST])
+def test_the_fact_that_is_asked_for_stands_in_the_first_line(store: Store, words: str, kind: str, fact: str) -> None:
+    got, found = told(store, words)
+    assert got == kind
+    assert re.search(fact, found.lines[0]), found.lines
+    assert len(found.lines) <= 11
+
+
+def test_every_kind_of_fact_is_among_these_questions() -> None:
+    assert {kind for _, kind, _ in FIRST} == set(KINDS)
+
+
+@pytest.mark.parametrize("words", ["why did r9 stop?", "how long did training take in r77?", "compare r1 and r8"])
+def test_a_run_that_is_not_there_is_said_with_those_that_are(store: Store, words: str) -> None:
+    with pytest.raises(NotFound, match=r"There is no run r\d+; the runs are r2 .*, r1"):
+        told(store, words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "which target cases does the adapter fail in r1?",
+        "show me rows of r1",
+        "what does the base answer in target-001?",
+    ],
+)
+def test_what_rows_cases_and_outputs_hold_is_shown_and_never_told_to_a_model(store: Store, words: str) -> None:
+    _, found = told(store, words)
+    assert found.private
+    shown = " ".join(found.lines)
+    assert "“" in shown and "“" not in found.facts
+
+
+def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:
+    from tests.fixtures import stored_runs
+
+    hostile = "\x1b[2J\x1b]0;owned\x07 approved"
+    store, _ = stored_runs.finished_run(tmp_path / "home", hostile=hostile)
+    for words in ("which target cases does the adapter fail?", "show me rows", "how many runs are there?"):
+        _, found = told(store, words)
+        assert not any("\x1b" in line or "\x07" in line for line in found.lines), words

@@ -1,0 +1,92 @@
+"""Orders read by code: values, parts of what was, and values that were not said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tunesmith.agent.driver.asides import as_edit
+from tunesmith.agent.driver.understanding.entities import sentence_of
+from tunesmith.agent.driver.understanding.orders import order_of, unknown_arm, wants_a_behaviour
+
+
+def ordered(words: str) -> Any:
+    return order_of(sentence_of(words, ()))
+
+
+@pytest.mark.parametrize(
+    ("words", "stage", "fields"),
+    [
+        ("train again with rank 8 and two epochs", "train", {"lora_rank": 8, "epochs": 2.0}),
+        ("retrain at a learning rate of 2e-4", "train", {"learning_rate": 0.0002}),
+        ("train with -2 epochs", "train", {"epochs": -2.0}),
+        ("generate 1.5k more rows", "generate", {"rows": 1500}),
+        ("quantize it to four bits", "quantize", {"scheme": "W4A16"}),
+        ("clean the rows again with a duplicate limit of 0.7", "critique", {"near_duplicate": 70.0}),
+        ("set the learning rate to 1e-4", "train", {"learning_rate": 0.0001}),
+        ("evaluate the merged model once more", "evaluate", {"arm": "merged"}),
+        ("roll back the deployment", "deploy", {"rollback": True}),
+    ],
+)
+def test_an_order_names_its_stage_and_its_values(words: str, stage: str, fields: dict[str, object]) -> None:
+    order = ordered(words)
+    assert order is not None and order.stage == stage
+    assert {name: order.fields.get(name) for name in fields} == fields
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "factor"),
+    [("train again with half the rank", "lora_rank", 0.5), ("train for twice as long", "epochs", 2.0)],
+)
+def test_a_part_or_a_multiple_of_what_was_is_no_number_of_its_own(words: str, field: str, factor: float) -> None:
+    order = ordered(words)
+    assert dict(order.factors) == {field: factor} and field not in order.fields
+
+
+@pytest.mark.parametrize("words", ["train again with a higher rank", "train with rank banana"])
+def test_a_value_that_is_not_said_is_asked_for(words: str) -> None:
+    assert ordered(words).unread == "lora_rank"
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["should i train again?", "what if we quantize it", "do not train it", "how do i merge?", "why did you train"],
+)
+def test_what_only_speaks_of_a_step_orders_none(words: str) -> None:
+    assert ordered(words) is None
+
+
+def test_an_arm_that_there_is_none_of_is_told() -> None:
+    assert unknown_arm(sentence_of("evaluate the turbo model", ()), "evaluate") == "turbo"
+    assert unknown_arm(sentence_of("evaluate the merged model", ()), "evaluate") == ""
+    assert unknown_arm(sentence_of("evaluate the new model", ()), "evaluate") == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "wants"),
+    [
+        ("i'd like an assistant which sorts the mails of our clinic", True),
+        ("I want a model that turns code changes into a commit message", True),
+        ("make the model of r1 answer better", False),
+        ("what would a model that writes SQL need?", False),
+    ],
+)
+def test_a_new_behaviour_is_told_from_talk_about_models(words: str, wants: bool) -> None:
+    assert wants_a_behaviour(sentence_of(words, ())) is wants
+
+
+@pytest.mark.parametrize(
+    ("words", "edit"),
+    [
+        ("yes but with rank 8 and two epochs", "lora_rank=8 epochs=2.0"),
+        ("rank 4 please", "lora_rank=4"),
+        ("no, rank 8 is too low", ""),
+        ("too slow, 3 epochs are too many", ""),
+        ("why rank 16?", ""),
+        ("yes", ""),
+        ("lora_rank=8", ""),
+    ],
+)
+def test_words_at_a_price_may_set_other_values_and_a_no_never_does(words: str, edit: str) -> None:
+    assert sorted(as_edit(words, "train").split()) == sorted(edit.split())
