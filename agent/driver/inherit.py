@@ -15,19 +15,6 @@ from tunesmith.memory.records import DECLINED, Step
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.workspace import Workspace
 
-_OWN: Mapping[str, tuple[str, ...]] = {
-    "baseline": ("suites", "cases_per_block", "max_tokens", "temperature", "repeats", "judge"),
-    "generate": ("behaviour", "writer", "rehearsal_rows", "temperature"),
-    "critique": ("suites", "near_duplicate", "leak", "valid_share"),
-    "preflight": ("lora_rank", "precision", "load_in_4bit", "max_seq_len_tokens"),
-    "train": ("precision", "load_in_4bit", "max_seq_len_tokens", "micro_batch", "learning_rate", "epochs", "lora_rank"),
-    "evaluate": ("max_tokens", "temperature", "repeats", "judge", "behaviour"),
-    "quantize": ("scheme", "keep", "group_size", "calibration_samples", "max_seq_len_tokens"),
-    "deploy": ("context_tokens",),
-}
-"""Stage → the fields that a later step of it in the same run keeps."""
-_FROM_ANOTHER: Mapping[tuple[str, str], str] = {("critique", "suites"): "baseline", ("baseline", "suites"): "critique",
-                                                 ("evaluate", "behaviour"): "generate"}  # fmt: skip
 _NEVER = frozenset({"run", "fresh", "rollback", "port", "arm", "role", "system_prompt"})
 
 
@@ -39,15 +26,16 @@ def inherited(ws: Workspace, order: Order) -> dict[str, object]:
     known = [step for step in ws.store.steps(run.id) if step.status != DECLINED]
     planned = {spec["stage"]: spec.get("fields", {}) for spec in run.plan.get("steps", [])}
     own = _newest(known, order.stage, str(order.fields.get("arm", "")))
-    names = [name for name in catalog.BY_NAME[order.stage].load().request.model_fields if name not in _NEVER]
-    taken = names if order.again else [name for name in names if name in _OWN.get(order.stage, ())]
+    declared = catalog.BY_NAME[order.stage].load()
+    names = [name for name in declared.request.model_fields if name not in _NEVER]
+    taken = names if order.again else [name for name in names if name in declared.lasting]
     fields: dict[str, object] = {}
     for name in taken:
         if own is not None and name in own.request:
             fields[name] = own.request[name]
         elif name in planned.get(order.stage, {}):
             fields[name] = planned[order.stage][name]
-        elif other := _FROM_ANOTHER.get((order.stage, name)):
+        elif other := declared.takes_from.get(name):
             newest = _newest(known, other, "")
             if newest is not None and name in newest.request:
                 fields[name] = newest.request[name]

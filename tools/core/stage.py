@@ -259,6 +259,12 @@ class Stage(Generic[R, C]):
     """What may have changed since a plan was made, asked once more before a step that waited or failed is started."""
     settable: tuple[str, ...] = ()
     """Fields of its request that a conversation may set; the others keep their defaults there."""
+    lasting: tuple[str, ...] = ()
+    """Fields that a later step of the stage in the same run keeps where it is not asked for others."""
+    takes_from: Mapping[str, str] = field(default_factory=dict)
+    """Field → the stage whose newest step in the run gives it, where none of its own does."""
+    headline: tuple[str, ...] = ()
+    """Fields of its result that tell in one line what came of it."""
     identified_by: tuple[str, ...] = ()
     """Fields that say which of the stage's several tasks a step is."""
     run_rule: Callable[[R], RunRule] = lambda request: RunRule.NEWEST

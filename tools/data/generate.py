@@ -180,4 +180,6 @@ STAGE = Stage(
     expected_artifact,
     settable=("rows", "writer"),
     spends=True,
+    lasting=("behaviour", "writer", "rehearsal_rows", "temperature"),
+    headline=("rows", "rehearsal_rows", "first_try", "tokens_per_second"),
 )

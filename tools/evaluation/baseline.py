@@ -177,4 +177,6 @@ STAGE = Stage(
     inspect_inputs,
     expected_artifact,
     settable=("cases_per_block",),
+    lasting=("suites", "cases_per_block", "max_tokens", "temperature", "repeats", "judge"),
+    takes_from={"suites": "critique"},
 )

@@ -271,4 +271,6 @@ STAGE = Stage(
     works_on=lambda request: request.arm if request.arm in _MAKERS else "",
     without=lambda fields, kind: None if fields.get("arm", "adapter") == kind else fields,
     measures=("adapter", "quantized"),
+    lasting=("max_tokens", "temperature", "repeats", "judge", "behaviour"),
+    takes_from={"behaviour": "generate"},
 )

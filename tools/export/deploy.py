@@ -205,4 +205,6 @@ STAGE = Stage(
     without=_without,
     needs_measured=True,
     usually_after=("quantized",),
+    lasting=("context_tokens",),
+    headline=("url", "model"),
 )

@@ -94,4 +94,13 @@ def plan(request: MergeRequest, facts: Facts, context: MergeContext) -> Plan:
     )
 
 
-STAGE = Stage("merge", MergeRequest, MergeResult, plan, inspect_inputs, expected_artifact, env=TORCH_ENV)
+STAGE = Stage(
+    "merge",
+    MergeRequest,
+    MergeResult,
+    plan,
+    inspect_inputs,
+    expected_artifact,
+    env=TORCH_ENV,
+    headline=("bytes", "max_logit_difference", "argmax_agreement"),
+)

@@ -139,4 +139,6 @@ STAGE = Stage(
     expected_artifact=expected_artifact,
     settable=("scheme",),
     env=TORCH_ENV,
+    lasting=("scheme", "keep", "group_size", "calibration_samples", "max_seq_len_tokens"),
+    headline=("scheme", "group_size", "bytes", "bytes_before", "quantized_layers"),
 )

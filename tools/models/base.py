@@ -227,4 +227,5 @@ STAGE = Stage(
     identified_by=("role",),
     makes=lambda request: request.role,
     run_rule=lambda request: _RUN_RULES.get(request.role, RunRule.NEWEST),
+    headline=("name", "parameters", "architecture", "bytes"),
 )

@@ -103,4 +103,12 @@ def _peaks(request: PreflightRequest, facts: Facts, base: Artifact, dataset: Art
 
 _TRIED = ("lora_rank", "max_seq_len_tokens", "precision", "load_in_4bit", "activation_checkpointing")
 
-STAGE = Stage("preflight", PreflightRequest, PreflightResult, plan, tries_settings_of=("train", _TRIED), spends=True)
+STAGE = Stage(
+    "preflight",
+    PreflightRequest,
+    PreflightResult,
+    plan,
+    tries_settings_of=("train", _TRIED),
+    spends=True,
+    lasting=("lora_rank", "precision", "load_in_4bit", "max_seq_len_tokens"),
+)

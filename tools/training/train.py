@@ -231,4 +231,14 @@ STAGE = Stage(
     settable=("lora_rank", "learning_rate", "epochs"),
     env=TORCH_ENV,
     spends=True,
+    lasting=("precision", "load_in_4bit", "max_seq_len_tokens", "micro_batch", "learning_rate", "epochs", "lora_rank"),
+    headline=(
+        "steps",
+        "train_loss",
+        "validation_loss_before",
+        "validation_loss",
+        "trained_tokens",
+        "tokens_per_second",
+        "trainable_parameters",
+    ),
 )

@@ -132,26 +132,13 @@ def _memory(step: Step) -> str:
     return f"Peak memory {size(step.peak_rss_bytes)}{vram}, estimated {size(step.estimated_peak_bytes)}."
 
 
-_TOLD: dict[str, tuple[str, ...]] = {
-    "base": ("name", "parameters", "architecture", "bytes"),
-    "baseline": (),
-    "generate": ("rows", "rehearsal_rows", "first_try", "tokens_per_second"),
-    "critique": ("candidates", "kept", "dropped", "train_rows", "valid_rows"),
-    "train": ("steps", "train_loss", "validation_loss_before", "validation_loss", "trained_tokens", "tokens_per_second",
-              "trainable_parameters"),
-    "merge": ("bytes", "max_logit_difference", "argmax_agreement"),
-    "quantize": ("scheme", "group_size", "bytes", "bytes_before", "quantized_layers"),
-    "deploy": ("url", "model"),
-}  # fmt: skip
-
-
 def _outcome(step: Step) -> str:
     result = step.report
     parts = []
-    for name in _TOLD.get(step.stage, ()):
+    for name in catalog.BY_NAME[step.stage].load().headline if step.stage in catalog.BY_NAME else ():
         if result.get(name) not in (None, ""):
             parts.append(f"{name.replace('_', ' ').removesuffix(' bytes')} {_plain(name, result[name])}")
-    if step.stage == "preflight" and isinstance(checks := result.get("checks"), list):
+    if isinstance(checks := result.get("checks"), list):
         passed = sum(bool(check.get("passed")) for check in checks)
         parts.append(f"{passed} of {len(checks)} checks passed")
     if isinstance(blocks := result.get("blocks"), dict):

@@ -85,3 +85,13 @@ def test_a_rollback_without_anything_to_go_back_to_opens_no_run(ws: Workspace, t
     model = {"model": str(make_tiny_model(tmp_path / "tiny"))}
     with pytest.raises(BadInput, match=r"step 2 \(deploy\): nothing to roll back to"):
         check_ahead(ws, steps(("base", model), ("deploy", {"rollback": True})))
+
+
+@pytest.mark.parametrize("entry", catalog.STAGES, ids=lambda entry: entry.name)
+def test_what_a_stage_declares_of_its_fields_are_fields(entry: catalog.Entry) -> None:
+    stage = entry.load()
+    asked = {*stage.settable, *stage.lasting, *stage.takes_from, *stage.identified_by}
+    assert asked <= set(stage.request.model_fields)
+    assert set(stage.headline) <= set(stage.result.model_fields)
+    for name, other in stage.takes_from.items():
+        assert name in catalog.BY_NAME[other].load().request.model_fields
