@@ -153,7 +153,9 @@ class Critic:
         return replace(row, verdict=fault or Verdict(KEEP), split=split)
 
     def _mark(self, row: TrainingRow) -> Mark | None:
-        return None if row.origin in ORDINARY else self.marks.get(normal(self.text_of(row), digits_count=True))
+        if not self.marks or row.origin in ORDINARY:
+            return None
+        return self.marks.get(normal(self.text_of(row), digits_count=True))
 
     def _as_marked(self, row: TrainingRow) -> TrainingRow:
         """The row with the answer that a person gave it."""

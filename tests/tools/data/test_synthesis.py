@@ -13,18 +13,21 @@ import pytest
 from tests.fixtures import FIXTURES
 from tests.fixtures.descriptions import COOKING, HOSTILE
 from tests.fixtures.steps import requests_sent, say_yes
-from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.data.balance import balance_of, why_dropped
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.data.scaffold import SPEC, SUITE, behaviour_of, write_behaviour
+from tunesmith.tools.pipeline import executor
+from tunesmith.tools.pipeline.behaviour_plan import plan_for
 from tunesmith.tools.pipeline.run_step import price, resume_step, run_step
-from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
-from tunesmith.tools.suites.loading import load_suites
+from tunesmith.tools.suites.loading import load_suites, read_suite
 
 STUB, RUN = str(FIXTURES / "stub_described.py"), "r1"
 ROWS, NEAR, REHEARSAL = 60, 8, 5
@@ -212,3 +215,26 @@ def test_a_dataset_without_a_row_of_the_behaviour_fails_the_step_with_the_common
     said = str(failed.value)
     assert "rule: not kept: exactly 3 items (4); rule: not kept: no greeting (3); leak (2)." in said
     assert "copy" not in said and "case x" not in said and "`tunesmith report r7`" in said
+
+
+def test_the_plan_of_a_described_behaviour_asks_its_own_held_out_rows(
+    ws: Workspace, based: Path, tmp_path: Path
+) -> None:
+    folder = write_behaviour(COOKING, tmp_path / "behaviours")
+    plan = plan_for(folder, "fast", model=str(based / "model"), teacher="")
+
+    def until_preflight(plan: Plan, step: str) -> Decision:
+        if plan.stage == "preflight":
+            raise ApprovalPending("so far and no further")
+        return say_yes(plan, step)
+
+    with pytest.raises(ApprovalPending):
+        executor.run_pipeline(ws, plan, until_preflight)
+    run = next(run for run in ws.store.runs() if run.name == COOKING.name)
+    done = [step.stage for step in ws.store.steps(run.id, status="done")]
+    assert done == ["inspect", "base", "generate", "critique", "baseline"]
+    suite = read_suite(ws.store.artifacts(run.id, "suite")[-1].path)
+    held = {str(case.messages[-1]["content"]) for case in suite.cases if case.suite.startswith("held-out")}
+    dataset = ws.store.artifacts(run.id, "dataset")[-1].path
+    trained = {str(row.prompt[-1]["content"]) for row in read_rows(dataset / "train.jsonl")}
+    assert len(held) >= 25 and len(trained) >= 40 and held.isdisjoint(trained)
