@@ -31,7 +31,7 @@ _LATER = rf"(?: ?[ap]\.?m\b\.?)?(?: {_PART})?"
 """What may follow a clock time and belongs to it."""
 _FIND: Mapping[str, str] = {
     "number": r"(?<![\w.,])\d+(?:[.,]\d+)?(?![\w]|[.,]\d)",
-    "amount": r"[$€£]\s?\d[\d.,]*|\d[\d.,]*\s?(?:[$€£]|euros?\b|dollars?\b|pounds?\b|EUR\b|USD\b|GBP\b)"
+    "amount": r"[$€£]\s?\d(?:[\d.,]*\d)?|\d(?:[\d.,]*\d)?\s?(?:[$€£]|euros?\b|dollars?\b|pounds?\b|EUR\b|USD\b|GBP\b)"
     r"|\b\d+\.\d\d(?![\d.])",
     "time": rf"\d{{1,2}}[:.]\d\d(?!\d)|\b(?:\d{{1,2}}|{_COUNT})(?::\d\d)? ?(?:[ap]\.?m\b|o'?clock|h\b|uhr\b|{_PART})"
     rf"|\b(?:half|quarter|{_COUNT}|\d{{1,2}})(?: minutes)? (?:past|to) (?:\d{{1,2}}|{_COUNT})\b"

@@ -65,3 +65,15 @@ def test_no_way_of_saying_a_time_says_another_time() -> None:
                     base = words[past[3]] % 12 + (12 if late else 0)
                     total = base * 60 + (minutes if past[2] == "past" else -minutes)
                     assert divmod(total % 1440, 60) == (hour, minute), way
+
+
+@pytest.mark.parametrize(
+    ("message", "amount"),
+    [
+        ("you owe $45, please", "$45"),
+        ("it was £7.", "£7"),
+        ("1,200.50 euros now", "1,200.50 euros"),
+    ],
+)
+def test_an_amount_ends_with_its_last_digit(message: str, amount: str) -> None:
+    assert found(Attribute(name="a", kind="amount"), message) == [amount]
