@@ -86,9 +86,19 @@ def conflict(attribute: Attribute, surface: str, message: str) -> str:
 
 def holds(message: str, part: str) -> bool:
     """Whether `part` stands in the message, whatever the case, and not inside a longer word."""
-    edge_left = r"(?<!\w)" if part[:1].isalnum() else ""
-    edge_right = r"(?!\w)" if part[-1:].isalnum() else ""
-    return re.search(edge_left + re.escape(part) + edge_right, message, re.IGNORECASE) is not None
+    text, wanted = message.lower(), part.lower()  # no pattern: one for each value would be compiled for each row
+    at = text.find(wanted)
+    while at >= 0:
+        inside_left = wanted[:1].isalnum() and _in_word(text[at - 1 : at])
+        inside_right = wanted[-1:].isalnum() and _in_word(text[at + len(wanted) : at + len(wanted) + 1])
+        if not inside_left and not inside_right:
+            return True
+        at = text.find(wanted, at + 1)
+    return False
+
+
+def _in_word(character: str) -> bool:
+    return character.isalnum() or character == "_"
 
 
 def _without(message: str, part: str) -> str:
