@@ -146,6 +146,8 @@ def _choice(text: str, name: str, info: FieldInfo) -> Value:
         )
     if name == "role":
         return next((role for role in ("teacher", "driver") if re.search(rf"as (?:a |the )?{role}", text)), None)
+    if {"on", "off"} & {*options} and not pattern_of(name).search(text):
+        return None  # `go on` sets no switch
     return next(
         (option for option in options if re.search(rf"(?<![\w-]){re.escape(option.lower())}(?![\w-])", text)), None
     )
