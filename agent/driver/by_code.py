@@ -225,6 +225,8 @@ _DELETE = re.compile(
 
 
 def _ordered(deps: TurnDeps, s: Sentence) -> TurnAnswer | Call | None:
+    if re.search(r"\bwhere\b.{0,16}\breports?\b", s.text):
+        return _where_report(deps, s)
     if _GO_ON.match(s.text):
         return _next(deps, s)
     if _REPORT.search(s.text) and not re.search(r"what .{0,20}report|report (?:says|said)", s.text):
@@ -272,6 +274,14 @@ def _next(deps: TurnDeps, s: Sentence) -> TurnAnswer | Call:
             f"Every step of {name} is done. Ask “what should I try next?”, or say what another model should learn."
         )
     return call_of(deps, Order(following[0], run=s.run, again=False))
+
+
+def _where_report(deps: TurnDeps, s: Sentence) -> TurnAnswer:
+    run = find(deps.store, s.run) if s.run else deps.focused_run()
+    file = deps.store.home / "runs" / (run.id if run else "") / "report.html"
+    if run and file.exists():
+        return TurnAnswer(f"The report of {run.id} lies in {file}.")
+    return TurnAnswer(f"No report of {run.id if run else 'any run'} is written yet; say “write a report of r1”.")
 
 
 def _report(deps: TurnDeps, s: Sentence) -> TurnAnswer:

@@ -75,6 +75,8 @@ class Turned:
 def turn(deps: TurnDeps, s: Sentence) -> Turned | None:
     """What a sentence does to the proposed plan; None where it is about something else. Raises BadInput."""
     assert deps.draft is not None
+    if _DROP.match(s.text):
+        return _confirm(deps, "drop")
     if _SHOW.search(s.text) and len(s.text.split()) <= 8:
         shown = planning.show_draft(deps)
         return Turned(
@@ -91,8 +93,6 @@ def turn(deps: TurnDeps, s: Sentence) -> Turned | None:
         return None
     if (changed := _changed(deps, s)) is not None:
         return changed
-    if _DROP.match(s.text):
-        return _confirm(deps, "drop")
     if _START.match(s.text) and _STARTS_WITH.search(s.text):
         return _confirm(deps, "start")
     return None

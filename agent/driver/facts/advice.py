@@ -214,6 +214,9 @@ def _which_to_deploy(question: Question, run: Run) -> Answer:
     open_arms = [arm for arm in arms if not broken_hops(question.store, run.id, arm)]
     sizes = {a.kind: a.bytes for a in question.store.artifacts(run.id) if a.kind in arms}
     lines = [_recommended(run, arms, open_arms)]
+    if (asked := question.query.arm) in arms:  # one that was asked about is spoken of first
+        allowed = "may be deployed" if asked in open_arms else "is refused by the gate"
+        lines = [f"The {asked} model of {run.id} {allowed}. {lines[0]}"]
     for arm in arms:
         passed = "; ".join(f"{s.block} {s.passed} of {s.judged}" for s in measured if s.arm == arm)
         gate = "may be deployed" if arm in open_arms else "the gate refuses it"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
@@ -30,6 +32,8 @@ KINDS = (
 def answer(question: Question) -> Answer:
     """Artifacts of a run, of one kind where it was named. Raises NotFound where there is none."""
     query, store = question.query, question.store
+    if re.fullmatch(r"a\d+", query.text):
+        return Answer(tuple(_one(question, store.artifact(query.text))))
     kind = query.arm or query.text
     run = _run_with(question, kind)
     made = store.artifacts(run.id, kind or None)
@@ -66,7 +70,7 @@ def _run_with(question: Question, kind: str) -> Run:
 def _one(question: Question, made: Artifact) -> list[str]:
     store = question.store
     step = store.step(made.step)
-    name = made.kind if made.kind in ("adapter", "dataset", "deployment", "suite") else f"{made.kind} model"
+    name = made.kind if made.kind not in ("base", "teacher", "merged", "quantized") else f"{made.kind} model"
     first = f"The {name} of {made.run} ({made.id}) is {size(made.bytes)}{_beside(question, made)}."
     where = f"It lies in {made.path}."
     lineage = what_made(store, made.id)["lineage"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import median
 
 from rich.console import Group, RenderableType
 
@@ -28,6 +29,8 @@ def answer(question: Question) -> Answer:
 
     store, query = question.store, question.query
     run = evaluated_run(question)
+    if query.aspect == "speed":
+        return Answer(tuple(_speeds(store, run)))
     measured = scores.of_run(store, run.id)
     chosen = [s for s in measured if query.arm in ("", s.arm) and query.block in ("", s.block)]
     if not chosen:
@@ -52,6 +55,23 @@ def answer(question: Question) -> Answer:
     if query.block and tuned:
         lines.append(_against(store, run.id, tuned[-1], query.block))
     return Answer(tuple(line for line in lines if line), page)
+
+
+def _speeds(store: Store, run: Run) -> list[str]:
+    """How long the answers of each arm took in its newest evaluation, where many are asked for at once."""
+    told = []
+    for arm in _CHAIN:
+        answers = [one for one in scores.results(store, run.id, arm) if one.completion_tokens]
+        if answers:
+            seconds = median(one.latency_ms for one in answers) / 1000
+            tokens = median(one.completion_tokens for one in answers)
+            told.append(f"{arm} {seconds:.1f} s for {tokens:.0f} tokens")
+    if not told:
+        return [f"{run.id} has no measured answers whose time is known."]
+    return [
+        f"An answer took in the middle, in {run.id}: {'; '.join(told)}.",
+        "Measured with many questions at once, so one alone is answered sooner.",
+    ]
 
 
 def verdict_lines(store: Store, run: Run) -> list[str]:

@@ -37,7 +37,7 @@ BLOCKS: dict[Block, str] = {
     "general": r"general\b|ordinary (?:questions|cases)|everyday|world knowledge|common knowledge|normal questions",
     "tools": r"tools?\b(?:[ -]?(?:call\w*|use|block|cases))?|function[ -]call\w*",
     "adversarial": r"adversarial|hard (?:cases|block|ones)|harder|tricky|trick questions",
-    "over-trigger": r"over-?trigger\w*|near[ -]miss\w*",
+    "over-trigger": r"over-?trigger\w*|near[ -]miss\w*|when it should not|where it does not belong",
 }
 _OUTCOMES: tuple[tuple[Outcome, str], ...] = (
     (
@@ -196,7 +196,10 @@ def _named_runs_out(text: str, runs: Sequence[Run]) -> str:
 
 def _in_order(text: str, patterns: dict[K, str]) -> tuple[K, ...]:
     matches = [
-        (match.start(), name) for name, pattern in patterns.items() for match in [re.search(pattern, text)] if match
+        (match.start(), name)
+        for name, pattern in patterns.items()
+        for match in [re.search(rf"(?<![a-z])(?:{pattern})", text)]
+        if match
     ]
     return tuple(name for _, name in sorted(matches))
 

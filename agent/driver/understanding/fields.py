@@ -80,7 +80,8 @@ _FIGURES: dict[str, str] = {
     "quantized_layers": r"quantized layers|layers .{0,12}quantized",
     "generated_tokens": r"generated tokens|tokens .{0,12}(?:generated|written)",
     "first_try": r"first try|at the first attempt",
-    "rehearsal_share": r"rehearsal share|share of .{0,20}rehearsal|rehearsal .{0,12}share",
+    "steps": r"(?:optimi[sz]er|training) steps|steps of (?:the )?training|how many steps .{0,20}train",
+    "rehearsal_share": r"ratio of rehearsal|rehearsal share|share of .{0,20}rehearsal|rehearsal .{0,12}share",
     "balance": r"balanced?\b|distribution of|how many of each|label counts",
     "validation_kl": r"validation kl|kl divergence|divergence from the base",
 }

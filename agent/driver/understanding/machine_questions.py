@@ -94,6 +94,8 @@ def _fits(s: Sentence) -> Query | None:
         return query("fits", s, model=s.model, bits=_bits(s), card_gib=card, work=_work(s), run="")
     if sized and s.has(_FIT) and not s.runs:
         return query("fits", s, model=s.model, bits=_bits(s), card_gib=card, work=_work(s))
+    if s.has(r"recommend .{0,24}\bmodel|which .{0,12}model .{0,12}(?:recommend|suggest)") and not s.runs:
+        return query("fits", s, aspect="best", bits=_bits(s), card_gib=card, work=_work(s))
     if s.has(r"\bshould\b|production|deploy"):
         return None
     if (
@@ -116,7 +118,11 @@ def machine(s: Sentence) -> Query | None:
         s.runs
         or s.step
         or (s.arms and not s.has(r"gpu|graphics"))
-        or (s.stages and s.has(r"did|took|peak|use[ds]?\b|need(?:ed)\b"))
+        or (
+            s.stages
+            and not s.has(r"gpus? (?:been )?used|was .{0,12}gpu")
+            and s.has(r"did|took|peak|use[ds]?\b|need(?:ed)\b")
+        )
         or (s.has(r"\bpeak") and not s.has(_HERE))
     ):
         return None

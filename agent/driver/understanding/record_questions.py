@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tunesmith.agent.driver.understanding.entities import Sentence
 from tunesmith.agent.driver.understanding.fields import figure_named, figures
 from tunesmith.agent.driver.understanding.query import Aspect, Query
@@ -53,7 +55,7 @@ _BARE = {
     "cases_per_block": r"per block|a block|each block",
     "suites": r"\bwhich (?:test )?suites?\b|what suites",
     "repeats": r"\brepeat(?:s|ed)\b|repetitions",
-    "arm": r"which arm",
+    "arm": r"which arm (?:is|was|did|do) (?:\w+ )?(?:deploy|serv|evaluat|use)",
     "keep": r"full[ -]precision",
 }
 """Fields whose name is an everyday word, and how a question must name them to mean the setting."""
@@ -65,9 +67,17 @@ def figure(s: Sentence) -> Query | None:
     return query("step", s, stage=figures()[name], field=name) if name else None
 
 
+_SET_TO = (
+    r"what (?:was|is|were|are) (?:the |our |my )?(?P<one>[\w -]{3,30}?) set to|value of (?:the "
+    r")?(?P<other>[\w -]{3,30})"
+)
+
+
 def setting(s: Sentence) -> Query | None:
     fields = [f for f in s.fields if f not in ("rows", "model")] or list(s.fields)
     if not fields:
+        if named := re.search(_SET_TO, s.text):  # a name that no field has is told as that
+            return query("setting", s, field=(named["one"] or named["other"]).strip())
         if s.has(r"\bsettings?\b|hyper-?param\w*|\bparameters (?:of|did|were|used)|configur\w+|\bconfig\b") and (
             s.asks or s.runs
         ):
@@ -127,6 +137,8 @@ def artifact(s: Sentence) -> Query | None:
         "suite": r"\bsuite\b(?! (?:too|big|small|cases))",
         "deployment": r"\bdeployment\b",
     }
+    if (one := re.search(r"\ba(\d+)\b", s.text)) and (s.asks or len(s.text.split()) <= 3):
+        return query("artifact", s, text=one[0])
     kind = s.arm or next((kind for kind, pattern in kinds.items() if s.has(pattern)), "")
     aspects: tuple[tuple[Aspect, str], ...] = (
         (
@@ -171,7 +183,11 @@ def step(s: Sentence) -> Query | None:
         ("peak", _MEMORY),
         (
             "duration",
-            _HOW_LONG + r"|how much (?:did|does) .{0,24}\bcosts?\b|what did .{0,24}\bcost\b|\bcosts? (?:me|us|you)\b",
+            _HOW_LONG
+            + (
+                r"|how much (?:did|does) .{0,24}\bcosts?\b|what (?:did|would|does) "
+                r".{0,24}\b(?:cost|pay)\b|\bcosts? (?:me|us|you)\b"
+            ),
         ),
         ("estimate", r"(?:\bslow\b|so long|quick|longer|\blate\b)"),
         (
@@ -192,6 +208,8 @@ def step(s: Sentence) -> Query | None:
     if not aspect and s.step:
         return query("step", s, stage=s.stage, arm=s.arm)
     if not aspect:
+        return None
+    if aspect == "speed" and not s.stage and not s.step:
         return None
     if aspect == "when" and not s.stage and not s.step:
         return (
@@ -251,7 +269,8 @@ def runs(s: Sentence) -> Query | None:
 
 def run(s: Sentence) -> Query | None:
     if s.has(
-        r"what (?:is|are) (?:still )?(?:left|missing|remaining|open|to do)\b|what remains|"
+        r"what is (?:the )?next (?:step|stage)|what (?:is|are) (?:still )?(?:left|missing|"
+        r"remaining|open|to do)\b|what remains|"
         r"(?:which|what) (?:step|stage) (?:is|comes) next|still to do|is (?:it|everything|"
         r"r\d+) (?:all )?(?:done|complete|finished)"
     ):

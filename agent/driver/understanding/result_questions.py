@@ -32,6 +32,12 @@ def _of_one_thing(s: Sentence) -> Query | None:
 def advice(s: Sentence) -> Query | None:
     if found := _of_one_thing(s):
         return found
+    if s.has(r"how much|by how|did .{0,40}improve") and (s.block or s.arm):
+        return None
+    if s.has(r"\bgate\b|can not (?:i |we )?deploy|refuses? to deploy") and not s.has(
+        r"what (?:is|does) (?:a|the) gate\b(?! (?:say|refuse))"
+    ):
+        return query("findings", s, aspect="best", arm=s.arm)
     aspects: tuple[tuple[Aspect, str], ...] = (
         ("loss", r"overfit\w*|over-?train\w*|memori[sz]\w*|by heart|generali[sz]\w*|underfit\w*"),
         (
@@ -45,6 +51,7 @@ def advice(s: Sentence) -> Query | None:
         ),
         (
             "list",
+            r"\boptions\b|(?:bigger|larger|other|better) (?:base )?model .{0,16}(?:help|better)|"
             r"what (?:should|shall|can|could|would you|do you) .{0,30}(?:try|do|improve|change|next|"
             r"suggest|recommend|advise)|what (?:is )?next\b|next step\?|how (?:can|could|do|should|would) "
             r"(?:i|we|you) (?:improve|make it better|get (?:it )?(?:better|higher|more)|fix)|"
@@ -134,7 +141,7 @@ _ABOUT_CASES = (
     r"did (?:it|the|they|base|merged|quantized) .{0,30}(?:answer|say|reply|respond|output)|"
     r"(?:answer|say|said|reply|replied|respond|output)\w* .{0,40}(?:to|when|about|for|on|if)\b|"
     r"what does .{0,40}(?:answer|say|reply|respond)|examples? of (?:failures|mistakes|wrong)|"
-    r"\bflip\w*|mistakes|failures|\bfails?\b|"
+    r"\bflip\w*|mistakes|failures|\bfail\w*|"
     r"did .{0,30}(?:cost (?:us |me |you )?(?:any|a |some)|lose|break|forget|hurt)|(?:forgot|"
     r"forget|lost|unlearn)\w*|get wrong|got "
     r"wrong|still leak|output (?:for|of|to)|(?:show|give|list) .{0,50}(?:answer|output|fail|wrong)|gets? .{0,20}wrong"
@@ -280,14 +287,24 @@ def compare(s: Sentence) -> Query | None:
     return None
 
 
+_FAST = r"how (?:fast|quick|slow)|faster|slower|latency|(?:how long|time) .{0,16}(?:answer|respon|reply)"
+
+
 def result(s: Sentence) -> Query | None:
     if s.has(r"(?:which|what) (?:of the )?runs?\b"):
         return None
+    if s.has(_FAST) and not s.stages and (s.arms or s.has(r"\banswers?\b|model|respon[ds]\w*")):
+        return query("result", s, arm=s.arm, aspect="speed")
+    if s.has(
+        r"(?:which|what) (?:block|arm|model)\b.{0,30}(?:best|worst|weak|strong|highest|lowest)|"
+        r"p[- ]?values?\b|significan"
+    ):
+        return query("result", s, block=s.block)
     if s.has(
         r"how (?:many|much|well|good|did|does|do|was|is|are|were)|score\w*|pass(?:ed|es)? ?rate|"
         r"accura\w+|results?|performance|figures|numbers|verdict|percent|better|improv\w+|succe\w+|"
         r"work(?:ed|s)?\b|learn(?:ed|t)?\b|any good|good\b|did .{0,40}pass|rate\b|does .{0,30}know|"
-        r"quality|doing|perform\w*|compar\w+"
+        r"quality|doing|perform\w*|compar\w+|normally|still (?:answer|know|work|do)\w*"
     ):
         if s.arm or s.block:
             return query("result", s, arm=s.arm, block=s.block)

@@ -49,6 +49,8 @@ def rows(s: Sentence) -> Query | None:
         and not of_the_dropped
     ):
         return None
+    if s.has(r"\b(?:cpu|gpu|processor|hardware|machine)s?\b"):
+        return None
     if s.has(_WROTE):
         return query("setting", s, field="writer")
     if s.has(r"how long|time spent|took|memory|\bwould\b|\bhelp\b|need (?:more|another)|enough|example of|for example"):

@@ -26,7 +26,8 @@ _ASKS_A_TERM = re.compile(
 )
 _OF_THIS_RUN = re.compile(
     r"\b(?:r\d+|s\d+|our|my|we|last|latest|newest|current|used|here|was|were|did|took|run|this|"
-    r"these|in the plan|default|usual)\b|\bthe (?:value|adapter|merged|quantized|final|best)\b"
+    r"these|in the plan|default|usual|ratio|share|say|says|passed|block)\b|\bthe (?:value|"
+    r"adapter|merged|quantized|final|best)\b"
 )
 
 
@@ -48,7 +49,7 @@ def _page() -> tuple[tuple[_Talk, ...], tuple[_Talk, ...]]:
 
 def said_to(s: Sentence, *, driver: str, home: str) -> str:
     """What is said to small talk or to a term; empty for other words."""
-    for one in _page()[0]:
+    for one in _page()[0] if not (s.runs or s.step) else ():
         if one.words.search(s.text):
             return (
                 one.says.replace("{driver}", driver)

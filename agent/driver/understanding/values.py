@@ -37,6 +37,7 @@ _BEFORE = re.compile(
 )
 _REJECTED = re.compile(r"\s*(?:was|is|were|seems?|looks?)\s+(?:far |much |a bit |way )*(?:too|not)\b")
 _PAIR = re.compile(r"""(?<![\w-])([a-z][\w-]*)\s*=\s*("[^"]*"|'[^']*'|\[[^\]]*\]|[^\s,;]+)""", re.IGNORECASE)
+_EVERYDAY_LETTERS = 5
 _SWITCHES = {
     "load_in_4bit": (
         r"\bqlora\b|\bnf4\b|(?:in|at|with|use) (?:4|four)[ -]?bits?|4[ -]?bit (?:training|base|lora)",
@@ -146,11 +147,10 @@ def _choice(text: str, name: str, info: FieldInfo) -> Value:
         )
     if name == "role":
         return next((role for role in ("teacher", "driver") if re.search(rf"as (?:a |the )?{role}", text)), None)
-    if {"on", "off"} & {*options} and not pattern_of(name).search(text):
-        return None  # `go on` sets no switch
-    return next(
-        (option for option in options if re.search(rf"(?<![\w-]){re.escape(option.lower())}(?![\w-])", text)), None
-    )
+    said = [option for option in options if re.search(rf"(?<![\w-]){re.escape(option.lower())}(?![\w-])", text)]
+    named = pattern_of(name).search(text)
+    # `on` in “go on” and `drop` in “drop it” choose nothing; such a word counts beside its field's name.
+    return next((option for option in said if named or len(option) > _EVERYDAY_LETTERS or not option.isalpha()), None)
 
 
 def _number_of(text: str, name: str, info: FieldInfo) -> Value:
