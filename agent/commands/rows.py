@@ -16,6 +16,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.store import Store
+from tunesmith.tools.data.suspicion import left_out
 from tunesmith.tools.pipeline.run_step import run_step
 from tunesmith.tools.pipeline.workspace import Workspace
 
@@ -72,12 +73,12 @@ def _import(args: argparse.Namespace, settings: Settings, store: Store, out: Out
 
 
 def _export(path: Path, found: Sequence[TrainingRow], out: Output) -> int:
-    """The rows that critique kept (all, before there was one) as messages, one a line."""
+    """The rows that critique kept (before it, those without a known fault) as messages, one a line."""
     judged = any(row.verdict for row in found)
     lines = [
         {"id": row.row_id, "origin": row.origin, "messages": [*row.prompt, *row.completion],
          **({"tools": row.attributes["tools"]} if row.attributes.get("tools") else {})}
-        for row in found if row.kept or not judged
+        for row in found if row.kept or not (judged or left_out(row))
     ]  # fmt: skip
     atomic_write(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     out.document({"file": str(path), "rows": len(lines)}, render.plain(f"{len(lines)} rows are in {path}"))

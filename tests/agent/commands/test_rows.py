@@ -131,8 +131,11 @@ def test_show_and_export_are_documents(
     assert shown["balance"] == {"mood": {"happy": 0, "sad": 3}}, "of what would be trained on"
     assert main(["rows", "show"]) == 0
     assert "\x1b" not in (told := capsys.readouterr().out) and "\u202e" not in told
-    store.judge_row("s1", "w00000", Verdict("keep"))
     target = store.home.parent / "out.jsonl"
+    assert main(["rows", "export", str(target), "--json"]) == 0
+    assert "w00003" not in target.read_text() and target.read_text().count("\n") == 4, "before critique: no known fault"
+    capsys.readouterr()
+    store.judge_row("s1", "w00000", Verdict("keep"))
     assert main(["rows", "export", str(target), "--json"]) == 0
     [line] = [json.loads(text) for text in target.read_text().splitlines()]
     assert line["id"] == "w00000" and [turn["role"] for turn in line["messages"]] == ["user", "assistant"]
