@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow, Verdict
@@ -14,7 +15,7 @@ from tunesmith.tools.data.spec import Attribute, Spec
 _REASONS_TOLD, _RULE_CHARACTERS = 3, 100
 _SHARE_OFF = 0.3
 """A label's share of the kept rows may be so far from what was drawn, in parts of it."""
-_CONSTANT_SHARE = 0.8
+_CONSTANT_SHARE, _KEPT_FOR_BALANCE, _EPSILON = 0.8, 0.6, 1e-6
 _FEW_ROWS = 12
 
 
@@ -89,6 +90,33 @@ def _drawn(spec: Spec, label: Attribute, rows: Sequence[TrainingRow]) -> dict[st
         return {value: counts[value] / len(values) for value in label.values}
     total = sum(value.weight for value in label.values.values())
     return {name: value.weight / total for name, value in label.values.items()}
+
+
+def balanced(spec: Spec, judged: Sequence[TrainingRow]) -> list[TrainingRow]:
+    """The rows without the surplus of label values that are easy to write, late attempts left out first.
+
+    So many go that every value is as near to its drawn share as the rarest one allows, and at most two of five.
+    """
+    rows = list(judged)
+    for label in spec.labels if spec.answer.form != "lines" else ():
+        drawn_rows = [row for row in rows if row.origin not in ORDINARY and row.attributes.get("records")]
+        kept = [row for row in drawn_rows if row.kept]
+        if not label.shown or len(kept) < _FEW_ROWS * len(label.values):
+            continue
+        wanted, by_value = _drawn(spec, label, drawn_rows), dict[str, list[TrainingRow]]()
+        for row in sorted(kept, key=lambda row: (int(row.attributes.get("attempt") or 1), row.row_id)):
+            by_value.setdefault(str(row.attributes["records"][0].get(label.name)), []).append(row)
+        shares = {value: wanted[value] for value in by_value if wanted.get(value)}
+        surplus: set[str] = set()
+        while shares and len(kept) - len(surplus) > _KEPT_FOR_BALANCE * len(kept):
+            total = len(kept) - len(surplus)
+            ratios = {value: len(by_value[value]) / total / share for value, share in shares.items()}
+            if all(abs(ratio - 1) < _SHARE_OFF - _EPSILON for ratio in ratios.values()):
+                break
+            surplus.add(by_value[max(ratios, key=lambda value: ratios[value])].pop().row_id)
+        why = Verdict("balance", f"{label.name} has rows enough of this value beside those of the rarest")
+        rows = [replace(row, verdict=why) if row.row_id in surplus else row for row in rows]
+    return rows
 
 
 def why_dropped(judged: Sequence[TrainingRow], run: str) -> str:

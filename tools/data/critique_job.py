@@ -18,7 +18,7 @@ from tunesmith.memory.marks import Mark, marks_of
 from tunesmith.memory.records import KEEP, Artifact, TrainingRow, Verdict
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.answer_log import AnswerLog
-from tunesmith.tools.data.balance import alarms, balance_of, why_dropped
+from tunesmith.tools.data.balance import alarms, balance_of, balanced, why_dropped
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.behaviour_checks import BehaviourChecks
 from tunesmith.tools.data.critique import CritiqueRequest, CritiqueResult, marks_sha256, not_read_back, wrote_them
@@ -59,6 +59,7 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     judged = critic.judge(candidates, progress=lambda done: job.progress(done, len(candidates), "judging"))
     judged, word = _by_the_judge(job, spec, judged, marks)
     unverified = rows_artifact.meta.get("unverified")
+    judged = balanced(spec, judged)
     held = hold_out(spec, judged, marks, job.request.held_out, job.request.leak, known=not unverified)
     judged = held.rows
     job.store.judge_rows(rows_artifact.step, judged)

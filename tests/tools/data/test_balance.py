@@ -1,0 +1,59 @@
+"""Kept rows in the shares that were drawn: what is easy to write does not crowd out what is hard."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tunesmith.memory.records import KEEP, TrainingRow, Verdict
+from tunesmith.tools.data.balance import alarms, balanced
+from tunesmith.tools.data.behaviour import spec_of
+
+MOODS = ("glad", "sad", "both", "none")
+SPEC = spec_of(
+    {
+        "name": "mood",
+        "say": "the mood of a note",
+        "what": "JSON with mood: glad, sad, both or none",
+        "labels": dict.fromkeys(MOODS, ""),
+        "examples": [{"prompt": f"note {n}", "answer": f'{{"mood": "{mood}"}}'} for n, mood in enumerate(MOODS)],
+    },
+    "test",
+)
+
+
+def rows(kept: dict[str, int], drawn: int = 40) -> list[TrainingRow]:
+    made = []
+    for mood in MOODS:
+        for n in range(drawn):
+            verdict = Verdict(KEEP) if n < kept[mood] else Verdict("reading")
+            told = {"records": [{"mood": mood}], "attempt": 1 + (n % 3 == 2)}
+            turns = (
+                [{"role": "user", "content": f"{mood} {n}"}],
+                [{"role": "assistant", "content": f'{{"mood": "{mood}"}}'}],
+            )
+            made.append(TrainingRow(f"{mood}{n:03d}", "generated", *turns, told, verdict=verdict))
+    return made
+
+
+def counts(judged: list[TrainingRow]) -> dict[str, int]:
+    return dict(Counter(str(row.attributes["records"][0]["mood"]) for row in judged if row.kept))
+
+
+@pytest.mark.parametrize("kept", [(28, 25, 14, 10), (40, 40, 20, 18), (30, 20, 20, 14)])
+def test_every_share_is_within_the_alarm_afterwards_and_the_rare_keep_all(kept: tuple[int, ...]) -> None:
+    before = rows(dict(zip(MOODS, kept, strict=True)))
+    after = balanced(SPEC, before)
+    assert alarms(SPEC, before, [row for row in before if row.kept]) != ()
+    assert alarms(SPEC, after, [row for row in after if row.kept]) == ()
+    assert counts(after)["none"] == kept[3] and sum(counts(after).values()) >= 0.6 * sum(kept)
+    dropped = [row for row in after if row.verdict and row.verdict.kind == "balance"]
+    assert dropped and dropped[0].attributes["attempt"] == 2, "late attempts go first"
+
+
+def test_what_is_balanced_loses_nothing_and_what_cannot_be_keeps_three_of_five() -> None:
+    even = rows(dict.fromkeys(MOODS, 20))
+    assert balanced(SPEC, even) == even
+    hopeless = balanced(SPEC, rows({"glad": 40, "sad": 40, "both": 20, "none": 1}))
+    assert sum(counts(hopeless).values()) >= 0.6 * 101 - 4 and counts(hopeless)["none"] == 1
