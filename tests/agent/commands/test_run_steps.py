@@ -102,9 +102,10 @@ def test_steps_that_fit_one_by_one_but_not_together_open_no_run(tunesmith: Tunes
 
 
 def test_the_stages_that_need_vllm_are_those_that_say_so() -> None:
+    only_with_a_judge = {"critique"}  # its plan asks for vllm where its request names a judge, and not before
     for entry in catalog.STAGES:
         source = Path(str(import_module(entry.declared_in).__file__)).read_text()
-        assert entry.serves == ("need_vllm(facts)" in source), entry.name
+        assert (entry.serves or entry.name in only_with_a_judge) == ("need_vllm(facts)" in source), entry.name
 
 
 def test_a_run_that_breaks_before_its_first_step_does_not_stay_running(tmp_path: Path) -> None:
