@@ -167,40 +167,42 @@ def artifact(s: Sentence) -> Query | None:
     return None
 
 
+_STEP_ASPECTS: tuple[tuple[Aspect, str], ...] = (
+    ("log", r"\blogs?\b|\btraceback\b|stderr|last lines"),
+    (
+        "longest",
+        r"(?:which|what) (?:step|stage|part)?.{0,20}(?:longest|slowest|most time|most expensive)|"
+        r"slowest|bottleneck|longest step",
+    ),
+    (
+        "estimate",
+        r"estimat\w*|predict\w*|accura\w+|(?:off|wrong) (?:by|was)|how (?:good|well) .{0,20}(?:guess|"
+        r"price)|than (?:planned|expected|promised)|forecast|\bprice[ds]?\b",
+    ),
+    ("peak", _MEMORY),
+    (
+        "duration",
+        _HOW_LONG
+        + (
+            r"|how much (?:did|does) .{0,24}\bcosts?\b|what (?:did|would|does) "
+            r".{0,24}\b(?:cost|pay)\b|\bcosts? (?:me|us|you)\b"
+        ),
+    ),
+    ("estimate", r"(?:\bslow\b|so long|quick|longer|\blate\b)"),
+    (
+        "why",
+        r"\bwhy\b.{0,40}(?:fail|stop|die|crash|abort|break|broke|end|kill|cancel)|what (?:went wrong|"
+        r"happened to|killed|stopped)|(?:fail|error|crash)\w*.{0,16}\breason|did (?:anything|any(?: "
+        r"step)?|something|a step|it) (?:fail|crash|go wrong)|"
+        r"(?:which|what|any) (?:steps?|stages?|jobs?)? ?(?:failed|crashed|stopped|went wrong)|errors?\b",
+    ),
+    ("when", r"\bwhen\b (?:did|was|were|has|have)|what time|which day|\bdate\b|since when|how long ago"),
+    ("speed", r"how fast|speed"),
+)
+
+
 def step(s: Sentence) -> Query | None:
-    aspects: tuple[tuple[Aspect, str], ...] = (
-        ("log", r"\blogs?\b|\btraceback\b|stderr|last lines"),
-        (
-            "longest",
-            r"(?:which|what) (?:step|stage|part)?.{0,20}(?:longest|slowest|most time|most expensive)|"
-            r"slowest|bottleneck|longest step",
-        ),
-        (
-            "estimate",
-            r"estimat\w*|predict\w*|accura\w+|(?:off|wrong) (?:by|was)|how (?:good|well) .{0,20}(?:guess|"
-            r"price)|than (?:planned|expected|promised)|forecast|\bprice[ds]?\b",
-        ),
-        ("peak", _MEMORY),
-        (
-            "duration",
-            _HOW_LONG
-            + (
-                r"|how much (?:did|does) .{0,24}\bcosts?\b|what (?:did|would|does) "
-                r".{0,24}\b(?:cost|pay)\b|\bcosts? (?:me|us|you)\b"
-            ),
-        ),
-        ("estimate", r"(?:\bslow\b|so long|quick|longer|\blate\b)"),
-        (
-            "why",
-            r"\bwhy\b.{0,40}(?:fail|stop|die|crash|abort|break|broke|end|kill|cancel)|what (?:went wrong|"
-            r"happened to|killed|stopped)|(?:fail|error|crash)\w*.{0,16}\breason|did (?:anything|any(?: "
-            r"step)?|something|a step|it) (?:fail|crash|go wrong)|"
-            r"(?:which|what|any) (?:steps?|stages?|jobs?)? ?(?:failed|crashed|stopped|went wrong)|errors?\b",
-        ),
-        ("when", r"\bwhen\b (?:did|was|were|has|have)|what time|which day|\bdate\b|since when|how long ago"),
-        ("speed", r"how fast|speed"),
-    )
-    aspect = next((name for name, pattern in aspects if s.has(pattern)), "")
+    aspect = next((name for name, pattern in _STEP_ASPECTS if s.has(pattern)), "")
     if s.has(_LAST_STEP):
         return query("jobs", s)
     if not aspect and s.stage and s.has(_OF_A_STEP):
