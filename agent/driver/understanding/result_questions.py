@@ -29,6 +29,37 @@ def _of_one_thing(s: Sentence) -> Query | None:
     return None
 
 
+_ADVICE: tuple[tuple[Aspect, str], ...] = (
+    ("loss", r"overfit\w*|over-?train\w*|memori[sz]\w*|by heart|generali[sz]\w*|underfit\w*"),
+    (
+        "best",
+        r"(?:should|rather|better to|which (?:one|model|arm)|what) .{0,40}\b(?:deploy|"
+        r"(?:in|into|to) production|serve|ship|use "
+        r"in production|put online|go live|take live)\b|"
+        r"(?:deploy|serve|ship) (?:the )?(?:adapter|merged|quantized).{0,20}\bor\b|safe to (?:deploy|"
+        r"ship)|ready (?:to|for) (?:deploy|ship|production)|good enough to (?:deploy|ship|serve)|can i "
+        r"(?:deploy|ship)",
+    ),
+    (
+        "list",
+        r"\boptions\b|(?:bigger|larger|other|better) (?:base )?model .{0,16}(?:help|better)|"
+        r"what (?:should|shall|can|could|would you|do you) .{0,30}(?:try|do|improve|change|next|"
+        r"suggest|recommend|advise)|what (?:is )?next\b|next step\?|how (?:can|could|do|should|would) "
+        r"(?:i|we|you) (?:improve|make it better|get (?:it )?(?:better|higher|more)|fix)|"
+        r"\bimprove\b|any (?:ideas?|suggestions?|advice|recommendation)|would (?:more|a higher|a lower|"
+        r"longer|fewer|less|another) .{0,40}(?:help|better|improve|work)|should (?:i|we) (?:train|use|"
+        r"try|add|generate|increase|lower|raise|take|do|make|go|repeat|retrain|stop|quantize|collect|"
+        r"get|buy|just|bother|prompt)|"
+        r"(?:make|get) (?:it|the (?:model|adapter|result)|this|them) (?:\w+ )?(?:better|"
+        r"smarter|stronger|right|faster|smaller)|weak(?:ness|est|nesses|point)|worst "
+        r"(?:at|part|thing)|biggest problem|what .{0,12}struggl|"
+        r"worth (?:it|training|another|trying|more)|do (?:i|we) need (?:more|another)|is (?:it|that) "
+        r"worth|recommend|more (?:rows|data|epochs) (?:help|make)|what is (?:missing|wrong)|what to "
+        r"(?:try|do)|advice",
+    ),
+)
+
+
 def advice(s: Sentence) -> Query | None:
     if found := _of_one_thing(s):
         return found
@@ -38,36 +69,7 @@ def advice(s: Sentence) -> Query | None:
         r"what (?:is|does) (?:a|the) gate\b(?! (?:say|refuse))"
     ):
         return query("findings", s, aspect="best", arm=s.arm)
-    aspects: tuple[tuple[Aspect, str], ...] = (
-        ("loss", r"overfit\w*|over-?train\w*|memori[sz]\w*|by heart|generali[sz]\w*|underfit\w*"),
-        (
-            "best",
-            r"(?:should|rather|better to|which (?:one|model|arm)|what) .{0,40}\b(?:deploy|"
-            r"(?:in|into|to) production|serve|ship|use "
-            r"in production|put online|go live|take live)\b|"
-            r"(?:deploy|serve|ship) (?:the )?(?:adapter|merged|quantized).{0,20}\bor\b|safe to (?:deploy|"
-            r"ship)|ready (?:to|for) (?:deploy|ship|production)|good enough to (?:deploy|ship|serve)|can i "
-            r"(?:deploy|ship)",
-        ),
-        (
-            "list",
-            r"\boptions\b|(?:bigger|larger|other|better) (?:base )?model .{0,16}(?:help|better)|"
-            r"what (?:should|shall|can|could|would you|do you) .{0,30}(?:try|do|improve|change|next|"
-            r"suggest|recommend|advise)|what (?:is )?next\b|next step\?|how (?:can|could|do|should|would) "
-            r"(?:i|we|you) (?:improve|make it better|get (?:it )?(?:better|higher|more)|fix)|"
-            r"\bimprove\b|any (?:ideas?|suggestions?|advice|recommendation)|would (?:more|a higher|a lower|"
-            r"longer|fewer|less|another) .{0,40}(?:help|better|improve|work)|should (?:i|we) (?:train|use|"
-            r"try|add|generate|increase|lower|raise|take|do|make|go|repeat|retrain|stop|quantize|collect|"
-            r"get|buy|just|bother|prompt)|"
-            r"(?:make|get) (?:it|the (?:model|adapter|result)|this|them) (?:\w+ )?(?:better|"
-            r"smarter|stronger|right|faster|smaller)|weak(?:ness|est|nesses|point)|worst "
-            r"(?:at|part|thing)|biggest problem|what .{0,12}struggl|"
-            r"worth (?:it|training|another|trying|more)|do (?:i|we) need (?:more|another)|is (?:it|that) "
-            r"worth|recommend|more (?:rows|data|epochs) (?:help|make)|what is (?:missing|wrong)|what to "
-            r"(?:try|do)|advice",
-        ),
-    )
-    for aspect, pattern in aspects:
+    for aspect, pattern in _ADVICE:
         if s.has(pattern):
             return query("findings", s, aspect=aspect, arm=s.arm, block=s.block)
     if (
