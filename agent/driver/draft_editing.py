@@ -59,7 +59,7 @@ def in_editor(text: str, program: str) -> str:
         file = Path(folder) / "behaviour.yaml"
         file.write_text(text)
         try:
-            ended = subprocess.run([*shlex.split(program), os.fspath(file)], check=False)
+            ended = subprocess.run([*shlex.split(program), os.fspath(file)], check=False, cwd=folder)
         except OSError as error:
             raise BadInput(f"the editor {program!r} cannot be run ({error.strerror}); set $EDITOR") from None
         if ended.returncode:
