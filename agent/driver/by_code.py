@@ -67,6 +67,9 @@ def decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     return _not_twice(deps, answer) if isinstance(answer, TurnAnswer) else answer
 
 
+_OF_THE_FIRST = re.compile(r"\b(?:it|its|they|them|their|those|these|that|this|he|one|ones)\b")
+
+
 def steps_of(deps: TurnDeps) -> list[str]:
     """The user's words, cut into the things that they ask for one after the other, where code can carry out each."""
     parts = parts_of(deps.prompt)
@@ -75,6 +78,8 @@ def steps_of(deps: TurnDeps) -> list[str]:
     read = [sentence_of(part, deps.store.runs()) for part in parts]
     plain = all(query_of(s) or order_of(s) or _GO_ON.match(s.text) for s in read)
     orders = [order_of(s) is not None for s in read]
+    if any(not order and _OF_THE_FIRST.search(s.text) for s, order in zip(read[1:], orders[1:], strict=True)):
+        return [deps.prompt]  # “…, and what did it answer?” asks more of the same
     # An order changes what a later part would be about, so that only the last one may be one.
     return parts if plain and not any(orders[:-1]) else [deps.prompt]
 
