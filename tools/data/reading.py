@@ -86,20 +86,21 @@ def grammar(spec: Spec) -> dict[str, object]:
             }
         }
     parts = re.split(r"\{(\w+)\}", spec.answer.template)
-    line = "".join(_slot(spec.attribute(p)) if n % 2 else js_escape(p) for n, p in enumerate(parts)).replace(
-        "\n", "\\n"
-    )
+    slots = [_slot(spec.attribute(p), parts[n + 1]) if n % 2 else js_escape(p) for n, p in enumerate(parts)]
+    line = "".join(slots).replace("\n", "\\n")
     other = js_escape(spec.answer.otherwise).replace("\n", "\\n")
     return {"regex": f"({line})|({other})" if other else line}
 
 
-def _slot(attribute: Attribute) -> str:
+def _slot(attribute: Attribute, behind: str) -> str:
+    """What may stand in a slot; a free one ends where the fixed text `behind` it begins."""
     absent = [js_escape(attribute.absent_as)] if attribute.absent_as else []
     if attribute.kind in ("label", "weekday"):
         return f"({'|'.join([*map(js_escape, attribute.values), *absent])})"
     if attribute.kind == "digits" and attribute.lengths:
         return f"({'|'.join([*(f'[0-9]{{{n}}}' for n in attribute.lengths), *absent])})"
-    return "[0-2][0-9]:[0-5][0-9]" if attribute.kind == "time" and not absent else r"[^\n()]{1,80}"
+    end = js_escape(behind.strip()[:1])
+    return "[0-2][0-9]:[0-5][0-9]" if attribute.kind == "time" and not absent else rf"[^\n(){end}]{{1,80}}"
 
 
 def _json_schema(attribute: Attribute) -> dict[str, object]:

@@ -20,7 +20,7 @@ from tunesmith.tools.data.message_checks import drawn_problem, note_problem, pro
 from tunesmith.tools.data.pools import fill_pools
 from tunesmith.tools.data.reader import Reader, ToRead
 from tunesmith.tools.data.reading import Disagreement
-from tunesmith.tools.data.similarity import Similarity
+from tunesmith.tools.data.similarity import Similarity, normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.writer_requests import (
     LISTED,
@@ -77,6 +77,7 @@ class Synthesis:
     """Gets each row as soon as it is done."""
     seen: Similarity = field(default_factory=lambda: Similarity([]))
     _owners: list[str] = field(default_factory=list)
+    _lists_seen: dict[str, str] = field(default_factory=dict)
 
     def write(self) -> list[Written]:
         """Every row, in the order of their numbers."""
@@ -319,12 +320,10 @@ class Synthesis:
             tuple(piece.surfaces for piece in pieces),
             number,
         )
-        place, score = self.seen.nearest(message, digits_count=True)
-        problem = prompt_problem(self.spec, message)
-        if not problem and score >= 99:
-            problem = f"duplicate: {score:.0f} of 100 like row {self._owners[place]}"
-        self.seen.add(message)
-        self._owners.append(drawn.row_id)
+        problem, words = prompt_problem(self.spec, message), normal(message, digits_count=True)
+        first = self._lists_seen.setdefault(words, drawn.row_id)  # lists share sentences: only a whole one is a copy
+        if not problem and first != drawn.row_id:
+            problem = f"duplicate: the same sentences as row {first}"
         return Written(drawn, message, answer_of(self.spec, drawn), problem)
 
     def _piece(self, sentences: Sequence[Shown], place: int, pools: Pools) -> Shown:

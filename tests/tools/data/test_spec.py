@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.behaviour import behaviour_folder, load_behaviour, load_rehearsal, spec_of
 from tunesmith.tools.data.example_values import parsed, shown_examples, shown_pieces
+from tunesmith.tools.data.reading import grammar
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_file import spec_text
 
@@ -128,3 +130,24 @@ def test_the_demo_rehearses_enough_different_ordinary_prompts() -> None:
     prompts = load_rehearsal("demo")
     assert len(prompts) >= 180 and len(set(prompts)) == len(prompts)
     assert not any("Triage" in prompt for prompt in prompts)
+
+
+def test_what_is_read_is_held_to_the_template_and_ends_where_its_fixed_text_begins() -> None:
+    spec = spec_of(
+        {
+            "name": "jobs",
+            "say": "who does what",
+            "what": "one line for each job: WHO: job (WHEN)",
+            "fields": {"WHO": "a name", "job": "what", "WHEN": "a day, or no date"},
+            "examples": [
+                {"prompt": "Al paints on Monday. Bo digs.", "answer": "Al: paint (Monday)\nBo: dig (no date)"},
+                {"prompt": "Cy cooks on Friday", "answer": "Cy: cook (Friday)"},
+                {"prompt": "nothing to do", "answer": "Nothing."},
+            ],
+        },
+        "test",
+    )
+    held = re.compile(grammar(spec)["regex"])
+    assert held.fullmatch("Al: paint (Monday)") and held.fullmatch("Nothing.")
+    assert not held.fullmatch("Al: paint (now) (Monday)") and not held.fullmatch(" " * 90 + "Al: paint (Monday)")
+    assert held.pattern.startswith("([^\\n():]"), "a name has no colon, for a colon ends it"
