@@ -134,7 +134,7 @@ class Synthesis:
             more = [Shown(one.message, one.drawn.values, one.drawn.surfaces[0]) for one in good]
             messages = self._written(notes, shots, f"m{attempt}", "write-message", note, more)
             checked = [self._checked(drawn[n], messages.get(f"w{n:05d}", ""), attempt) for n in pending]
-            read = self._read_back(checked)
+            read = [self._first_of_its_kind(one) for one in self._read_back(checked)]
             good += [one for one in read if not one.problem]
             rare = self._rare(good) if self.tries <= attempt < self.tries + _TRIES_OF_RARE else set()
             for one in read:
@@ -197,15 +197,22 @@ class Synthesis:
         drawn = replace(drawn, surfaces=(surfaces,))
         problem = prompt_problem(self.spec, message) or note_problem(self.spec, message)
         problem = problem or drawn_problem(self.spec, values, surfaces, message)
-        place, score = self.seen.nearest(message, digits_count=True)
-        if not problem and score >= ALIKE:
-            problem = f"duplicate: {score:.0f} of 100 like row {self._owners[place]}"
-        if not problem:
-            self.seen.add(message)
-            self._owners.append(drawn.row_id)
+        problem = problem or self._copy(message)
         exact = replace(drawn, records=(verbatim(self.spec, values, message),))
         answer = answer_of(self.spec, exact)
         return Written(exact, message, answer, problem, attempt=attempt)
+
+    def _copy(self, message: str) -> str:
+        place, score = self.seen.nearest(message, digits_count=True)
+        return f"duplicate: {score:.0f} of 100 like row {self._owners[place]}" if score >= ALIKE else ""
+
+    def _first_of_its_kind(self, one: Written) -> Written:
+        """The row, a copy where one like it was found good before; what was read as wrong stands in nobody's way."""
+        problem = one.problem or self._copy(one.message)
+        if not problem:
+            self.seen.add(one.message)
+            self._owners.append(one.drawn.row_id)
+        return replace(one, problem=problem)
 
     def _in_manner(self, message: str, drawn: Draw) -> str:
         """Typed as the user's examples are: as many in small letters, as many without a mark at the end."""
