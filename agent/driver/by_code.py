@@ -17,7 +17,7 @@ from tunesmith.agent.driver.inherit import inherited
 from tunesmith.agent.driver.planning import PlanFineTune, plan_fine_tune
 from tunesmith.agent.driver.state_summary import next_stages
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.driver.understanding import machine_questions, small_talk
+from tunesmith.agent.driver.understanding import machine_questions, result_questions, small_talk
 from tunesmith.agent.driver.understanding.entities import Sentence, sentence_of
 from tunesmith.agent.driver.understanding.orders import (
     Order,
@@ -203,8 +203,9 @@ def _value_now(deps: TurnDeps, s: Sentence) -> str:
 
 
 def _fits(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
-    """Whether a model would fit: before the terms, which such a question is full of."""
-    return _look_up(deps, found) if (found := machine_questions.fits(s)) else None
+    """Whether a model would fit, and a case by its id: before the terms and the talk that their names hold."""
+    found = machine_questions.fits(s) or result_questions.one_case(s)
+    return _look_up(deps, found) if found else None
 
 
 # Orders
@@ -223,6 +224,10 @@ _STOP = re.compile(
     r"(?:the|this|that|it|all|every|my|job|jobs|training|step|run|running|everything|current|"
     r"evaluation|generation|s\d+|r\d+|now|please))*[.! ]*$"
 )
+_WHOLE_RUN = re.compile(
+    r"^(?:please |can you |could you )*(?:run|repeat|redo|copy|clone|rename|duplicate) (?:run "
+    r")?r\d+\b"
+)
 _DELETE = re.compile(
     r"\b(?:delete|erase|wipe|remove|rm|destroy|drop)\b.{0,24}\b(?:runs?|r\d+|everything|all|"
     r"database|store|models?|files?|tables?|history|artifacts?|home|disk)\b"
@@ -236,6 +241,12 @@ def _ordered(deps: TurnDeps, s: Sentence) -> TurnAnswer | Call | None:
         return _next(deps, s)
     if _REPORT.search(s.text) and not re.search(r"what .{0,20}report|report (?:says|said)", s.text):
         return _report(deps, s)
+    if _WHOLE_RUN.match(s.text):
+        return TurnAnswer(
+            "A whole run is not repeated, copied or renamed: its steps are done again one "
+            "by one, such as “train again in "
+            "r1”, and another run begins with saying what a model should learn."
+        )
     if _STOP.match(s.text):
         return _stop(deps, s)
     if _DELETE.search(s.text) and not s.asks and not re.search(r"\brows?\b|duplicat", s.text):

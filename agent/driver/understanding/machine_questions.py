@@ -174,7 +174,8 @@ def jobs(s: Sentence) -> Query | None:
 
 def served(s: Sentence) -> Query | None:
     if s.has(
-        r"\b(?:served|serving|deployed|live|online|deployments?|endpoint|api key|\burl\b|address|port "
+        r"\bserver .{0,12}(?:up|running|alive|on)\b|\b(?:served|serving|deployed|live|online|"
+        r"deployments?|endpoint|api key|\burl\b|address|port "
         r"is)\b"
     ) and (s.asks or len(s.text.split()) <= 4):
         if s.has(r"should|rather|better to|can i|could i|how long|took|why|refuse|context|would|roll") and not s.has(

@@ -49,7 +49,8 @@ rf"(?:online|live)|(?:go|make it) live|roll(?:ing)? ?back|undo the (?:last )?dep
 rf"switch|return) back to the (?:previous|old|last|earlier) (?:one|model|deployment|version)"),
     ("train", r"(?:re-?)?train\b(?! (?:a|another|one|me a|some|my|us a)\b.{0,30}(?:model|bot|assistant|"
 r"adapter|one)\b.{2,60}(?:that|to|which|for|so)\b)|(?:start|begin|run|repeat|redo|do) (?:the |"
-r"a |another |with the )?(?:training|train step|finetun\w+)|finetune (?:it|the (?:base|model)|"
+r"a |another |with the )?(?:last |same |previous )?(?:training|train step|finetun\w+)|"
+    r"finetune (?:it|the (?:base|model)|"
 r"again|with|now|on|for|using|r\d)\b|^finetune$"),
     ("base", r"(?:download|fetch|pull|get|use|take|load|bring|switch to)\b (?:me )?(?:the |a |an "
 r")?(?:(?:base|bundled|hub|driver|teacher)\b|model\b|weights\b|(?:~|\.{0,2})/\S+|[\w.-]+/[\w.-]+|qwen|llama|"

@@ -15,7 +15,8 @@ _HOW_LONG = (
 )
 _MEMORY = r"\bmemory\b|\bram\b|\bvram\b|\brss\b|\bpeak"
 _SIZE = (
-    r"how (?:big|large|heavy|much (?:smaller|bigger|larger))|\bsize\b|how many (?:bytes|gb|"
+    r"footprint|disk usage|(?:bigger|smaller|larger|heavier) than|how (?:big|large|heavy|"
+    r"much (?:smaller|bigger|larger))|\bsize\b|how many (?:bytes|gb|"
     r"gib|mb|mib|megabytes|gigabytes)|"
     r"(?:much|takes?|needs?|uses?|take up) (?:disk|space)|\bweigh"
 )
@@ -153,7 +154,7 @@ def artifact(s: Sentence) -> Query | None:
             r"made from|come from|came from|descend|lineage|which run made|built (?:from|on)|based on|"
             r"provenance|origin|ancestor|who made|what made",
         ),
-        ("when", r"\bwhen was .{0,20}(?:made|built|created|produced)"),
+        ("when", r"\bwhen was .{0,40}(?:made|built|created|produced)"),
     )
     aspect = next((name for name, pattern in aspects if s.has(pattern)), "")
     if s.has(r"\bartifacts?\b|\bfiles\b|\bcheckpoints?\b|sha256|\bhash\b|\bmanifest") and (s.asks or aspect):

@@ -87,7 +87,7 @@ def advice(s: Sentence) -> Query | None:
         return query("findings", s, aspect="why", arm=s.arm, block=s.block)
     if s.has(
         r"what (?:does|do) (?:it|that|this|the results?|the numbers?|they|the report) (?:all "
-        r")?(?:mean|tell|say)|^so what\b[?!. ]*$|"
+        r")?(?:mean|tell(?: us| me)?|say)\s*[?!.]*$|^so what\b[?!. ]*$|"
         r"^explain r\d|findings?|conclusion|\bgist\b|tl;? ?dr|in short|overview|bottom line|"
         r"what (?:did|have) (?:we|i) learned?|takeaway|lesson|"
         r"summary of (?:the )?result|what went wrong|what is your (?:verdict|opinion)"
@@ -139,7 +139,8 @@ def _one_right_one_wrong(s: Sentence) -> tuple[str, str, str] | None:
 
 
 _ABOUT_CASES = (
-    rf"\bcases?\b|\bquestions?\b|which (?:ones?|of|target|general|tools?|adversarial|{wishes().noun}s?)|what "
+    rf"\bcases?\b|\bquestions?\b|which (?:ones?|of (?:them|those|the (?:cases|questions))|target|general|tools?|"
+    rf"adversarial|{wishes().noun}s?)|what "
     r"did (?:it|the|they|base|merged|quantized) .{0,30}(?:answer|say|reply|respond|output)|"
     r"(?:answer|say|said|reply|replied|respond|output)\w* .{0,40}(?:to|when|about|for|on|if)\b|"
     r"what does .{0,40}(?:answer|say|reply|respond)|examples? of (?:failures|mistakes|wrong)|"
@@ -186,6 +187,8 @@ def cases(s: Sentence) -> Query | None:
         outcome == "passed" and not s.has(r"which|list|show|what did")
     ):
         return query("result", s, arm=s.arm, block=s.block)
+    if not outcome and not s.arms and s.has(r"\bcases\b") and s.has(r"\blist\b|show"):
+        return None
     if not outcome and (
         not s.has(r"which|show|list|what did") or (s.has(r"\btest cases?\b|\bsuites?\b") and not s.arms)
     ):
@@ -263,7 +266,17 @@ def _case_id(text: str) -> str:
     )
 
 
+_COSTS_QUALITY = (
+    r"lossless|(?:accura\w+|quality|performance) .{0,24}(?:cost|los[et]|drop)|cost "
+    r".{0,12}(?:accura|quality)"
+)
+
+
 def compare(s: Sentence) -> Query | None:
+    """Two arms of a run, or two runs."""
+    if s.has(_COSTS_QUALITY) and s.has(r"quantiz|merg") and len(s.arms) < 2:
+        arm, other = ("quantized", "merged") if s.has("quantiz") else ("merged", "adapter")
+        return query("compare", s, arm=arm, other_arm=other, block=s.block)
     if len(s.runs) > 1 and (
         s.has(
             r"\btook\b|longer|faster|slower|quicker|compar|\bvs\b|versus|difference|differ|"
