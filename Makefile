@@ -26,8 +26,8 @@ demo: setup ## the whole arc on the bundled model; asks at every expensive step
 	fi
 
 test: setup ## every test but the slow ones, the end-to-end one on the real model included
-	@# the light ones share the cores, the heavy ones have them alone; 5 is a PYTEST_FLAGS that chose none of them
-	@status=0; for part in "not heavy and not e2e" "(heavy or e2e) and not slow"; do \
+	@# most share the cores, what loads torch or starts vLLM has them alone; 5 is a PYTEST_FLAGS that chose none of them
+	@status=0; for part in "not alone and not e2e and not slow" "(alone or e2e) and not slow"; do \
 	  $(BIN)/python -m pytest -q -m "$$part" $(PYTEST_FLAGS) || [ $$? -eq 5 ] || status=1; \
 	done; exit $$status
 

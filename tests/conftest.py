@@ -17,19 +17,28 @@ from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """All light tests share the cores, and most of them wait most of the time; what is heavy has the machine alone.
+    """What need not be alone shares the cores, and waits most of the time.
 
     A few named files run in this process, where a debugger reaches them.
     """
     whole = config.args_source is not pytest.Config.ArgsSource.ARGS
-    return 2 * (os.cpu_count() or 1) if whole and "not heavy" in config.option.markexpr else 0
+    shared = any(f"not {mark}" in config.option.markexpr for mark in ("alone", "heavy"))
+    return 2 * (os.cpu_count() or 1) if whole and shared else 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What has the machine alone is heavy too, so that whoever asks for the light tests gets none of it."""
+    for item in items:
+        if item.get_closest_marker("alone"):
+            item.add_marker("heavy")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """What a light test starts finds no torch; around the whole test, since fixtures start processes too."""
+    """What is started finds no torch, but in tests that have the machine alone; around the whole of it, fixtures too."""
     before = os.environ.get("PYTHONPATH")
-    if not item.get_closest_marker("heavy"):
+    if not item.get_closest_marker("alone"):
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(FIXTURES / "without_torch"), before)))
     try:
         return (yield)

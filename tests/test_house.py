@@ -199,7 +199,7 @@ print(*sorted(set({(*HEAVY, "scipy")!r}) & {{name.partition('.')[0] for name in 
     assert done.stdout.split() == []
 
 
-@pytest.mark.heavy
+@pytest.mark.alone
 def test_a_wheel_holds_only_the_package(tmp_path: Path) -> None:
     copy = tmp_path / "source"
     _copy_sources(copy)

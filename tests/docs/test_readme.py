@@ -76,7 +76,7 @@ def project(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.e2e
-@pytest.mark.heavy
+@pytest.mark.alone
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("tunesmith ")])
 def test_every_command_of_the_readme_runs(
     command: str, demo: Demo, project: Path, monkeypatch: pytest.MonkeyPatch
@@ -94,7 +94,7 @@ def test_every_command_of_the_readme_runs(
 
 
 @pytest.mark.e2e
-@pytest.mark.heavy
+@pytest.mark.alone
 def test_a_step_that_waits_says_what_it_would_cost(demo: Demo) -> None:
     waiting = tunesmith(demo.home, "train", "--run", demo.run, "--json")
     assert waiting.returncode == 3

@@ -13,7 +13,7 @@ import pytest
 from tests.fixtures.demo_run import Demo, as_json, tunesmith
 from tests.fixtures.stages import stages_that_need_no_file
 
-pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 GIB = 1 << 30
 LIMIT_S = 6 * 60

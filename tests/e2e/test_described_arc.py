@@ -14,7 +14,7 @@ from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.scaffold import SUITE, behaviour_of, write_behaviour
 from tunesmith.tools.data.similarity import Similarity
 
-pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 
 def test_a_real_model_writes_rows_that_keep_the_rules_and_leave_the_cases_alone(demo: Demo, tmp_path: Path) -> None:

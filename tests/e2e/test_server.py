@@ -20,7 +20,7 @@ from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.serving.servers import Server
 from tunesmith.tools.serving.spec import ServerSpec
 
-pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 TICKETS = [
     "Triage this support ticket:\n\nmy parcel 48213 is two weeks late and nobody answers",

@@ -21,7 +21,7 @@ from tests.fixtures.demo_run import tunesmith
 from tests.fixtures.terminal import Terminal
 from tunesmith.tools.pipeline import catalog
 
-pytestmark = [pytest.mark.slow, pytest.mark.heavy]
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 ARC_S = 15 * 60
 TURN_S = 120

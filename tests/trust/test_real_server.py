@@ -17,7 +17,7 @@ from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.spec import ServerSpec
 
 VLLM = find_vllm(None)
-pytestmark = [pytest.mark.heavy, pytest.mark.slow, pytest.mark.skipif(VLLM is None, reason="no vLLM here")]
+pytestmark = [pytest.mark.alone, pytest.mark.slow, pytest.mark.skipif(VLLM is None, reason="no vLLM here")]
 BESIDE = ("/metrics", "/load", "/version", "/invocations", "/tokenize", "/adapters", "/docs", "/redoc", "/ping")
 
 

@@ -48,7 +48,7 @@ def asked(device: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.heavy
+@pytest.mark.alone
 def test_with_cuda_none_of_it_is_imported_or_set_and_with_a_cpu_all_of_it_is() -> None:
     assert asked("cuda") == ["", "", "allowed up to rank 16", "fused 0", ""]
     env, plugin, lora, fused, imported = asked("cpu")

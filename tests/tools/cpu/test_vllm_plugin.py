@@ -10,7 +10,7 @@ import pytest
 
 from tunesmith.tools.cpu.settings import VLLM_PLUGIN
 
-pytestmark = pytest.mark.heavy
+pytestmark = pytest.mark.alone
 
 RANK, INPUTS, SLICES = 4, 24, (16, 8, 8)
 

@@ -334,7 +334,7 @@ def test_without_vllm_what_a_case_asks_beyond_greedy_answers_is_refused_by_name(
         refuse_unanswerable(Suite(cases=(Case(**plain),)), Sampling(8, temperature=0.7, repeats=2))
 
 
-@pytest.mark.heavy
+@pytest.mark.alone
 def test_where_vllm_refuses_the_adapter_one_process_answers_with_it_on_and_off(
     ws: Workspace, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

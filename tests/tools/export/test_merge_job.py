@@ -22,7 +22,7 @@ from tunesmith.tools.pipeline.planning_facts import inputs_of
 
 MOE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 99}
 MOE |= {"num_experts": 4, "moe_intermediate_size": 64}
-pytestmark = pytest.mark.heavy
+pytestmark = pytest.mark.alone
 
 
 def quiet(*_: Any) -> None:

@@ -22,7 +22,7 @@ from tunesmith.tools.export.quantize_job import (
 from tunesmith.tools.models.full_precision import Proof
 from tunesmith.tools.models.tensor_file import read_headers, weight_files
 
-pytestmark = pytest.mark.heavy
+pytestmark = pytest.mark.alone
 _MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
 
 

@@ -36,7 +36,7 @@ from tunesmith.tools.training.train import TrainRequest, training_bytes
 from tunesmith.tools.training.train_job import LoraSettings, Trained
 
 STUB = str(FIXTURES / "stub_vllm.py")
-pytestmark = pytest.mark.heavy
+pytestmark = pytest.mark.alone
 MakeJob = Callable[..., Job[PreflightRequest]]
 
 

@@ -21,7 +21,7 @@ from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.training.rows import IGNORED, TokenRow, tokenize_rows
 from tunesmith.tools.training.train_job import LoraSettings, Trained, out_of_memory_named, train_lora
 
-pytestmark = pytest.mark.heavy
+pytestmark = pytest.mark.alone
 
 SETTINGS = LoraSettings(lora_rank=4, lora_alpha=8, learning_rate=5e-3, max_steps=6, batch_size=4, save_steps=2)
 
