@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """What is started finds no torch, but in tests that have the machine alone; around the whole of it, fixtures too."""
+    """What is started finds no torch, but in tests that have the machine alone; around the fixtures of a test too."""
     before = os.environ.get("PYTHONPATH")
     if not item.get_closest_marker("alone"):
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(FIXTURES / "without_torch"), before)))

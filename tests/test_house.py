@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Container, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -72,8 +73,15 @@ def targets(tree: ast.AST, modules: Container[str]) -> set[str]:
     return whole | parts | {name for node, name in named if longest[id(node)] == name}
 
 
-def at_run_time(tree: ast.Module) -> ast.Module:
-    """The tree without `if TYPE_CHECKING:` blocks, which never run."""
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """The module at `path`, parsed once for all that is asked of it."""
+    return ast.parse(path.read_text())
+
+
+@cache
+def at_run_time(path: Path) -> ast.Module:
+    """The same without `if TYPE_CHECKING:` blocks, which never run."""
 
     class Strip(ast.NodeTransformer):
         def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
@@ -81,7 +89,7 @@ def at_run_time(tree: ast.Module) -> ast.Module:
                 return node.orelse
             return self.generic_visit(node)
 
-    return ast.fix_missing_locations(Strip().visit(tree))
+    return ast.fix_missing_locations(Strip().visit(ast.parse(path.read_text())))
 
 
 def room_of(module: str) -> str | None:
@@ -95,7 +103,7 @@ def room_of(module: str) -> str | None:
 @pytest.mark.parametrize("path", sources(), ids=name_of)
 def test_imports_go_downward_from_room_to_room(path: Path) -> None:
     own = room_of(module_of(path))
-    for node, name in imports(ast.parse(path.read_text())):
+    for node, name in imports(tree_of(path)):
         assert name.split(".")[0] != "tests", f"{name_of(path)}:{node.lineno} imports {name}"
         if (room := room_of(name)) in ROOMS and own in ROOMS:
             assert ROOMS.index(room) <= ROOMS.index(own), f"{name_of(path)}:{node.lineno} imports {name}, from above"
@@ -109,7 +117,7 @@ def test_the_rooms_are_few_and_loosely_joined() -> None:
     arrows = {
         (room_of(module_of(path)), room_of(name))
         for path in sources()
-        for _, name in imports(ast.parse(path.read_text()))
+        for _, name in imports(tree_of(path))
     }
     between = [(one, other) for one, other in arrows if one != other and other in ROOMS]
     assert len(between) <= MOST_ARROWS
@@ -118,7 +126,7 @@ def test_the_rooms_are_few_and_loosely_joined() -> None:
 def test_no_module_imports_itself_in_a_circle() -> None:
     modules = {module_of(path): path for path in sources()}
     arrows = {
-        module: targets(at_run_time(ast.parse(path.read_text())), modules) - {module}
+        module: targets(at_run_time(path), modules) - {module}
         for module, path in modules.items()
     }
     left = dict(arrows)
@@ -130,7 +138,7 @@ def test_no_module_imports_itself_in_a_circle() -> None:
 
 @pytest.mark.parametrize("path", [p for p in sources() if name_of(p) not in INSIDE_VLLM], ids=name_of)
 def test_heavy_libraries_are_imported_only_at_work_and_only_inside_functions(path: Path) -> None:
-    tree = at_run_time(ast.parse(path.read_text()))
+    tree = at_run_time(path)
     at_work = name_of(path) in AT_WORK or path.stem.endswith("_job")
     inside = {
         id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)
@@ -157,7 +165,7 @@ def test_the_usual_function_is_short() -> None:
     lines = sorted(
         (node.end_lineno or node.lineno) - node.lineno + 1
         for path in sources()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     )
     assert lines[len(lines) // 2] <= MEDIAN_FUNCTION_LINES
@@ -165,7 +173,7 @@ def test_the_usual_function_is_short() -> None:
 
 @pytest.mark.parametrize("path", sources(), ids=name_of)
 def test_public_things_promise_something_and_say_what_they_return(path: Path) -> None:
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     assert ast.get_docstring(tree) or not path.read_text().strip(), f"{name_of(path)} has no docstring"
     for holder in [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name[0] != "_")]:
         for node in holder.body:
@@ -178,11 +186,12 @@ def test_public_things_promise_something_and_say_what_they_return(path: Path) ->
     "path", [p for p in sources() if name_of(p) not in STANDALONE | READS_ENVIRONMENT], ids=name_of
 )
 def test_only_the_settings_read_the_environment(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         read = isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb")
         assert not read, f"{name_of(path)}:{getattr(node, 'lineno', 0)} reads the environment"
 
 
+@pytest.mark.heavy
 def test_the_light_side_loads_nothing_heavy() -> None:
     modules = [module_of(path) for path in sources() if name_of(path) not in STANDALONE and path.name != "__main__.py"]
     script = f"""

@@ -16,6 +16,8 @@ from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 
+pytestmark = pytest.mark.heavy
+
 TEBIBYTE = 1 << 40
 
 

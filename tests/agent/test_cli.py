@@ -19,6 +19,8 @@ from tunesmith.agent.commands.startup import unexpected
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline import catalog
 
+pytestmark = pytest.mark.heavy
+
 
 def test_help_and_version_load_nothing_and_touch_nothing(tunesmith: Tunesmith) -> None:
     for word in ("--help", "--version"):

@@ -10,6 +10,8 @@ import pytest
 from tests.fixtures.terminal import Tunesmith
 from tunesmith.memory.files import verify
 
+pytestmark = pytest.mark.heavy
+
 
 def add_a_file(base: Path) -> None:
     (base / ".DS_Store").write_text("a file manager was here")

@@ -17,6 +17,8 @@ from tests.fixtures.terminal import Terminal, Tunesmith
 from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.store import Store
 
+pytestmark = pytest.mark.heavy
+
 LOOK = ("look_up", {"kind": "runs"})
 
 

@@ -22,6 +22,8 @@ from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_ste
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import servers
 
+pytestmark = pytest.mark.heavy
+
 STUB = str(FIXTURES / "stub_chat.py")
 CASES, KILLS, CONCURRENCY = 80, 10, 6
 

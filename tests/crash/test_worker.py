@@ -23,6 +23,8 @@ from tunesmith.tools.pipeline import launcher
 from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step, start
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
+pytestmark = pytest.mark.heavy
+
 MODEL_BYTES = 256 << 20
 
 

@@ -160,6 +160,7 @@ def test_a_store_of_before_keeps_its_steps_and_takes_new_ones(tmp_path: Path) ->
     store.progress(running(store), 1, 2, "on")
 
 
+@pytest.mark.heavy
 def test_ids_are_unique_when_processes_write_at_once(tmp_path: Path) -> None:
     code = textwrap.dedent(f"""
         from pathlib import Path
@@ -367,6 +368,7 @@ def test_a_new_store_waits_for_who_writes_to_the_file_before_it_is_wal(tmp_path:
     leaves.join()
 
 
+@pytest.mark.heavy
 def test_processes_that_create_a_store_at_once_all_get_it(tmp_path: Path) -> None:
     code = textwrap.dedent("""
         import os, sys

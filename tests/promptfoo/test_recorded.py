@@ -11,6 +11,8 @@ import pytest
 from tests.promptfoo.pairs import RECORDED, digest, our_verdicts, read_pairs, same
 from tunesmith.tools.suites.grading import supported_types
 
+pytestmark = pytest.mark.heavy
+
 PAIRS = read_pairs()
 
 

@@ -18,6 +18,8 @@ from tunesmith.memory.question_process import ask_in_process
 from tunesmith.memory.store import Store
 from tunesmith.memory.views import VIEWS
 
+pytestmark = pytest.mark.heavy
+
 N = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n{limit}) "
 ENDLESS, FEW = N.format(limit=""), N.format(limit=" LIMIT {few}")
 BIG = "hex(zeroblob(400000))"

@@ -15,6 +15,8 @@ from tunesmith.tools.core.stage import Estimate, Plan
 from tunesmith.tools.pipeline.run_step import agree, price, propose
 from tunesmith.tools.pipeline.workspace import Approver, Edited, StepRequest, Workspace
 
+pytestmark = pytest.mark.heavy
+
 
 def plan(seconds: float = 60.0, summary: str = "train") -> Plan:
     return Plan(

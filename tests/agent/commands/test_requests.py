@@ -23,6 +23,8 @@ from tunesmith.tools.pipeline.run_step import Outcome, decide, follow_step, pric
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
 
+pytestmark = pytest.mark.heavy
+
 STUB = str(FIXTURES / "stub_chat.py")
 SUITE = "prompts: ['{{q}}']\ntests: [{vars: {q: a}, assert: [{type: contains, value: %s}]}]\n"
 

@@ -12,6 +12,8 @@ from tests.fixtures.terminal import Tunesmith
 from tunesmith.agent.commands.summary import summarise
 from tunesmith.tools.report.page import gather
 
+pytestmark = pytest.mark.heavy
+
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\u202eevil[bold red]"
 
 

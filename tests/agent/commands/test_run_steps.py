@@ -27,6 +27,8 @@ from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
+pytestmark = pytest.mark.heavy
+
 STUB = str(FIXTURES / "stub_chat.py")
 CODE = "prompts: ['{{q}}']\ntests: [{vars: {q: x}, assert: [{type: javascript, value: 'true'}]}]"
 

@@ -14,6 +14,8 @@ import yaml
 from tests.fixtures import FIXTURES, warm
 from tunesmith.memory.store import Store
 
+pytestmark = pytest.mark.heavy
+
 SAID: dict[str, Any] = {
     "say": "Turn my notes about plants into the plant and how much water it gets.",
     "what": "one line: PLANT gets LITRES. LITRES is a number with one decimal, or - where none is said.",

@@ -26,6 +26,8 @@ from tunesmith.tools.pipeline.run_step import price, propose
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
 
+pytestmark = pytest.mark.heavy
+
 STUB = str(FIXTURES / "stub_vllm.py")
 
 

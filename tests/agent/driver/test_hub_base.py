@@ -18,6 +18,8 @@ from tests.fixtures.terminal import Tunesmith
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.store import Store
 
+pytestmark = pytest.mark.heavy
+
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 
 

@@ -32,6 +32,8 @@ from tunesmith.tools.pipeline import executor, plan_file
 from tunesmith.tools.pipeline.run_step import price, propose, run_step
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
+pytestmark = pytest.mark.heavy
+
 Act = tuple[str, dict[str, Any]]
 SAYS = "approved, deploy now"
 ORDERS: tuple[Act, ...] = (

@@ -27,6 +27,8 @@ from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Decision, Workspace
 
+pytestmark = pytest.mark.heavy
+
 Calls = list[tuple[str, dict[str, Any]]]
 GOAL = {"goal": "support tickets as JSON", "pace": "fast", "quantize": True}
 NO = Decision(False, "terminal", "not now")

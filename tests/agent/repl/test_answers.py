@@ -9,6 +9,8 @@ import pytest
 from tests.driver.exam_home import make_exam_home
 from tests.driver.run_answers import Exam, figures, load
 
+pytestmark = pytest.mark.heavy
+
 NO_DRIVER = {"TUNESMITH_DRIVER": "http://127.0.0.1:9/v1", "TUNESMITH_DRIVER_NAME": "none"}
 EVERY = 4
 """`make eval-driver` asks them all."""

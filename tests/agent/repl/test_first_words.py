@@ -24,6 +24,8 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.models.base import bundled_model
 from tunesmith.tools.serving import servers
 
+pytestmark = pytest.mark.heavy
+
 Open = Callable[..., Terminal]
 STUB = str(FIXTURES / "stub_vllm.py")
 

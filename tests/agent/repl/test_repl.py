@@ -25,6 +25,8 @@ from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline import catalog
 
+pytestmark = pytest.mark.heavy
+
 Open = Callable[..., Terminal]
 PROMPT = "tunesmith ❯"
 HEAVY = ("torch", "transformers", "trl", "peft", "vllm", "llmcompressor", "datasets", "pandas", "bitsandbytes")

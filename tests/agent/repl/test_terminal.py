@@ -15,6 +15,8 @@ from tests.fixtures.terminal import Terminal, Tunesmith
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.memory.store import Store
 
+pytestmark = pytest.mark.heavy
+
 Open = Callable[..., Terminal]
 PROMPT = "tunesmith ❯"
 

@@ -21,6 +21,8 @@ from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.suites.loading import read_suite
 
+pytestmark = pytest.mark.heavy
+
 STUB, RUN = str(FIXTURES / "stub_writer.py"), "r1"
 ROWS, NEAR, REHEARSAL = 30, 6, 10
 ORDINARY = NEAR + REHEARSAL

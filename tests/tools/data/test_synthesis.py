@@ -29,6 +29,8 @@ from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.suites.loading import load_suites, read_suite
 
+pytestmark = pytest.mark.heavy
+
 STUB, RUN = str(FIXTURES / "stub_described.py"), "r1"
 ROWS, NEAR, REHEARSAL = 60, 8, 5
 BEHAVIOUR = behaviour_of(COOKING)

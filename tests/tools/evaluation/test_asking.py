@@ -37,6 +37,8 @@ from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.grading import Assertion
 from tunesmith.tools.suites.loading import load_named_suites, subsample
 
+pytestmark = pytest.mark.heavy
+
 STUB = str(FIXTURES / "stub_chat.py")
 
 

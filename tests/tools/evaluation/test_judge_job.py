@@ -28,6 +28,8 @@ from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.listeners import free_port
 from tunesmith.tools.suites.grading.embedding import model_folder
 
+pytestmark = pytest.mark.heavy
+
 STUB, RUN = str(FIXTURES / "stub_chat.py"), "r1"
 RUBRIC = {"type": "llm-rubric", "value": "It agrees", "metric": "agrees"}
 

@@ -35,6 +35,8 @@ from tunesmith.tools.serving.servers import Server
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.grading import Assertion
 
+pytestmark = pytest.mark.heavy
+
 STUB = FIXTURES / "stub_chat.py"
 # Ends before it is ready for a model that lies beside a file named `broken`; `silent`: answers no chat; `stubborn`:
 # does not end when asked to.

@@ -37,6 +37,8 @@ from tunesmith.tools.serving.eviction import without
 from tunesmith.tools.serving.servers import Server
 from tunesmith.tools.serving.spec import ServerSpec
 
+pytestmark = pytest.mark.heavy
+
 STUB = str(FIXTURES / "stub_vllm.py")
 HELD_BYTES = 300_000_000
 PLAIN = Machine("cpu", 2, 24 * GIB, 20 * GIB, 0, 50 * GIB)

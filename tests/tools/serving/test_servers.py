@@ -26,6 +26,8 @@ from tunesmith.tools.serving.server_log import telling_line
 from tunesmith.tools.serving.servers import Server
 from tunesmith.tools.serving.spec import ServerSpec
 
+pytestmark = pytest.mark.heavy
+
 STUB = str(FIXTURES / "stub_vllm.py")
 
 

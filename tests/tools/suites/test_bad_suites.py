@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.heavy
+
 WALL_SECONDS, PEAK_KB = 2.0, 200 * 1024
 HEAD = "prompts: ['{{q}}']\n"
 ONE = HEAD + "tests:\n  - vars: {q: hello}\n    assert:\n      - "  # its assertion stands on line 5

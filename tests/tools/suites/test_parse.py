@@ -484,6 +484,7 @@ print(seconds, status["VmHWM"].split()[0], len(message), message[:300])
 
 
 @pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.heavy
 def test_a_bomb_costs_under_two_seconds_and_200_mb(name: str, tmp_path: Path) -> None:
     suffix = ".json" if name.startswith("json") else ".yaml"
     path = write(tmp_path, BOMBS[name], "bomb" + suffix)

@@ -64,6 +64,7 @@ FIRST: list[tuple[str, str, str]] = [
 
 
 @pytest.mark.parametrize(("words", "kind", "fact"), FIRST, ids=[words for words, _, _ in FIRST])
+@pytest.mark.heavy
 def test_the_fact_that_is_asked_for_stands_in_the_first_line(store: Store, words: str, kind: str, fact: str) -> None:
     got, found = told(store, words)
     assert got == kind
