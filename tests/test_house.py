@@ -114,21 +114,14 @@ def test_every_module_is_in_a_room() -> None:
 
 
 def test_the_rooms_are_few_and_loosely_joined() -> None:
-    arrows = {
-        (room_of(module_of(path)), room_of(name))
-        for path in sources()
-        for _, name in imports(tree_of(path))
-    }
+    arrows = {(room_of(module_of(path)), room_of(name)) for path in sources() for _, name in imports(tree_of(path))}
     between = [(one, other) for one, other in arrows if one != other and other in ROOMS]
     assert len(between) <= MOST_ARROWS
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
     modules = {module_of(path): path for path in sources()}
-    arrows = {
-        module: targets(at_run_time(path), modules) - {module}
-        for module, path in modules.items()
-    }
+    arrows = {module: targets(at_run_time(path), modules) - {module} for module, path in modules.items()}
     left = dict(arrows)
     while ends := [module for module, needed in left.items() if not needed & left.keys()]:
         for module in ends:
