@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.heavy
+# One process runs them all, so one worker asks for it: each of four would run it again.
+pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("bad suites")]
 
 WALL_SECONDS, PEAK_KB = 2.0, 200 * 1024
 HEAD = "prompts: ['{{q}}']\n"
