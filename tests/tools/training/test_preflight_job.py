@@ -282,7 +282,8 @@ def test_the_training_half_is_priced_with_the_settings_of_the_training() -> None
     tried = PreflightRequest(max_seq_len_tokens=2048)
     assert long == training_bytes(tried, BASE, DATASET, batch_size=tried.batch_size) > price().peak_ram_bytes
     assert price(max_seq_len_tokens=2048, load_in_4bit=True).peak_ram_bytes < long
-    assert price(max_seq_len_tokens=2048, precision="fp32").peak_ram_bytes > long
+    whole = price(max_seq_len_tokens=2048, precision="fp32", activation_checkpointing="off").peak_ram_bytes
+    assert whole > long, "all of it kept, which is more than is free"
 
 
 def test_on_a_gpu_both_halves_are_priced_in_its_memory() -> None:
