@@ -17,13 +17,15 @@ from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """What need not be alone shares the cores, and waits most of the time.
+    """What need not be alone shares the cores; what is heavy waits most of the time.
 
     A few named files run in this process, where a debugger reaches them.
     """
     whole = config.args_source is not pytest.Config.ArgsSource.ARGS
-    shared = any(f"not {mark}" in config.option.markexpr for mark in ("alone", "heavy"))
-    return 2 * (os.cpu_count() or 1) if whole and shared else 0
+    cores = os.cpu_count() or 1
+    if whole and "not heavy" in config.option.markexpr:
+        return cores  # nothing waits there
+    return 2 * cores if whole and "not alone" in config.option.markexpr else 0
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -124,6 +124,7 @@ def ws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
     servers.stop_all(tmp_path / "home")
 
 
+@pytest.mark.heavy
 def test_prompts_that_were_swapped_after_the_yes_are_not_used(ws: Workspace, folder: Path, tmp_path: Path) -> None:
     run = ws.store.new_run("test")
     run_step(ws, StepRequest("base", {"model": str(make_tiny_model(tmp_path / "model"))}, run), yes).done()

@@ -30,6 +30,7 @@ def call(chosen: dict[str, Any], words: str) -> dict[str, Any]:
     return found.args_as_dict()
 
 
+@pytest.mark.heavy
 def test_every_example_of_the_page_is_a_choice_that_the_schema_allows() -> None:
     _, turns = _page()
     said = [str(turn.parts[0].content) for turn in turns]  # type: ignore[union-attr]

@@ -19,6 +19,8 @@ from tunesmith.tools.pipeline.run_step import price, run_step
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.training.rows import IGNORED, tokenize_row
 
+pytestmark = pytest.mark.heavy
+
 CALL = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Graz"}'}}
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 FORMATS: dict[str, list[Any]] = {

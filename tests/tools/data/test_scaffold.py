@@ -119,6 +119,7 @@ def test_nothing_that_stands_there_is_ever_replaced(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["three-points", "three-points-2", "three-points-3"]
 
 
+@pytest.mark.heavy
 def test_a_folder_that_cannot_be_whole_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     too_long = "{" * 7_999 + "{"  # each brace is printed by a template of its own, and templates have a limit
     with pytest.raises(BadInput):

@@ -20,6 +20,8 @@ from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 from tunesmith.tools.pipeline.run_step import price, propose, run_pending, run_step
 from tunesmith.tools.pipeline.workspace import Decision, Edited, StepRequest, Workspace
 
+pytestmark = pytest.mark.heavy
+
 YES, NO = Decision(True, "test"), Decision(False, "test", "too slow for tonight")
 
 

@@ -247,6 +247,7 @@ class Queueing(Stub):
         return web.Response(text=f"vllm:num_requests_running {self.running}.0\nvllm:num_requests_waiting {waiting}.0\n")
 
 
+@pytest.mark.heavy
 def test_requests_in_flight_follow_the_servers_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tunesmith.tools.serving.concurrency.POLL_S", 0.05)
     stub = Queueing()
