@@ -16,8 +16,7 @@ from tests.fixtures.stages import stages_that_need_no_file
 pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 GIB = 1 << 30
-LIMIT_S = 8 * 60
-"""Six minutes held a demo whose form alone was proven; near misses and the gain over two controls cost 7 min 23 s."""
+LIMIT_S = 6 * 60
 
 
 def test_the_arc_ends_well_with_every_stage_done(demo: Demo) -> None:
@@ -32,7 +31,7 @@ def test_the_arc_ends_well_with_every_stage_done(demo: Demo) -> None:
     print("\n".join(f"{s['stage']:>10} {s['arm']:>9} {s['seconds']:6.1f} s" for s in show["steps"]))
 
 
-def test_the_fast_arc_fits_into_eight_minutes(demo: Demo) -> None:
+def test_the_fast_arc_fits_into_six_minutes(demo: Demo) -> None:
     print(f"fast arc: {demo.seconds:.0f} s")
     assert demo.seconds <= LIMIT_S
 
