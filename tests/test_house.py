@@ -28,8 +28,11 @@ HEAVY = (
 )  # fmt: skip
 # Standard library only: they run before or outside the installed package.
 STANDALONE = {"tools/machine/bootstrap.py", "tools/machine/accelerators.py"}
-# Runs inside vLLM, never here: its plugin.
-INSIDE_VLLM = {"tools/cpu/vllm_plugin/tunesmith_vllm.py", "tools/serving/vllm_guard/tunesmith_guard.py"}
+# Runs inside vLLM, never here: its plugins.
+INSIDE_VLLM = {
+    "tools/cpu/vllm_plugin/tunesmith_vllm.py", "tools/cpu/vllm_plugin/tunesmith_norms.py",
+    "tools/serving/vllm_guard/tunesmith_guard.py",
+}  # fmt: skip
 # Heavy as well, beside the `_job` modules: what these share.
 AT_WORK = {
     "tools/machine/device.py", "tools/models/gguf.py", "tools/models/tensor_file.py", "tools/training/model.py",
@@ -186,7 +189,8 @@ def test_only_the_settings_read_the_environment(path: Path) -> None:
 
 @pytest.mark.heavy
 def test_the_light_side_loads_nothing_heavy() -> None:
-    modules = [module_of(path) for path in sources() if name_of(path) not in STANDALONE and path.name != "__main__.py"]
+    elsewhere = STANDALONE | INSIDE_VLLM
+    modules = [module_of(path) for path in sources() if name_of(path) not in elsewhere and path.name != "__main__.py"]
     script = f"""
 import importlib, sys
 for name in {modules!r}:

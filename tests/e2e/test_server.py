@@ -47,6 +47,12 @@ def served(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
         servers.stop_all(home)
 
 
+def test_its_norms_are_vllms_own_kernels(served: Server) -> None:
+    log = served.log.read_text()
+    assert "rms_norm=['tunesmith', 'native'], fused_add_rms_norm=['tunesmith', 'native']" in log
+    assert "tunesmith: this vLLM's" not in log and "tunesmith_vllm 2" in served.engine
+
+
 def ask(server: Server, *models: str) -> dict[str, list[str]]:
     """Answers to every ticket by each of `models`, all in flight at once."""
     found: dict[str, ChatResponse] = {}

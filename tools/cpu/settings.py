@@ -22,4 +22,4 @@ VLLM: dict[str, str] = {
 
 def vllm_plugins() -> list[str]:
     """Names and versions of the plugins in that folder, for the comparability key."""
-    return [folder.stem for folder in VLLM_PLUGIN.glob("*.dist-info")]
+    return [folder.stem.replace("-", " ") for folder in VLLM_PLUGIN.glob("*.dist-info")]

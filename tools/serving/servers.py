@@ -30,6 +30,7 @@ from tunesmith.tools.serving.spec import (
     ServerSpec,
     arguments,
     environment,
+    plugins_of,
 )
 
 BENCH, DEPLOYED, DRIVER = "bench", "deployed", "driver"
@@ -257,8 +258,8 @@ def start(
         stop_group(me)
         _forget(record)
         raise
-    version, kernels = _call(server, "/version")["version"], kernels_of(vllm)
-    return _update(server, engine=f"vllm {version}, {kernels}" if kernels else f"vllm {version}")
+    parts = [f"vllm {_call(server, '/version')['version']}", kernels_of(vllm), *plugins_of(server.spec)]
+    return _update(server, engine=", ".join(filter(None, parts)))
 
 
 def _spawn(record: Path, log_path: Path) -> subprocess.Popen[bytes]:

@@ -91,21 +91,22 @@ def environment(spec: ServerSpec) -> dict[str, str]:
         from tunesmith.tools.cpu import settings
 
         env |= {**settings.VLLM, "VLLM_CPU_KVCACHE_SPACE": str(spec.kv_cache_gib)}
-        if spec.max_lora_rank:
-            env["PYTHONPATH"] = f"{GUARD}{os.pathsep}{settings.VLLM_PLUGIN}"
+        env["PYTHONPATH"] = f"{GUARD}{os.pathsep}{settings.VLLM_PLUGIN}"
     return env
 
 
 def lora_of(spec: ServerSpec) -> str:
-    """Which adapters a server takes, and whose kernels compute them."""
-    if not spec.max_lora_rank:
-        return "not allowed"
-    allowed = f"allowed up to rank {spec.max_lora_rank}"
+    """Which adapters a server takes."""
+    return f"allowed up to rank {spec.max_lora_rank}" if spec.max_lora_rank else "not allowed"
+
+
+def plugins_of(spec: ServerSpec) -> list[str]:
+    """Our own parts of a server's engine, with their versions: kernels that change how it computes."""
     if spec.device != "cpu":
-        return allowed
+        return []
     from tunesmith.tools.cpu.settings import vllm_plugins
 
-    return ", ".join([allowed, *vllm_plugins()])
+    return vllm_plugins()
 
 
 def precision_of(model_dir: Path) -> str:

@@ -22,14 +22,14 @@ from tunesmith.tools.machine import device
 device.computes_on_cpu = lambda: {on_cpu}
 for name in {modules}:
     importlib.import_module(name)
-from tunesmith.tools.serving.spec import ServerSpec, arguments, environment, lora_of
+from tunesmith.tools.serving.spec import ServerSpec, arguments, environment, plugins_of
 from tunesmith.tools.training import model
 spec = ServerSpec(model_dir="/m", served_name="m", device="{device}", max_lora_rank=16, gpu_share=0.5)
 arguments(spec, 1)
 env = environment(spec)
 print(*sorted(name for name in env if name.startswith("VLLM_CPU") or name == "GLIBC_TUNABLES"))
 print(*(path for path in env["PYTHONPATH"].split(os.pathsep) if "/tools/cpu/" in path))
-print(lora_of(spec))
+print(*plugins_of(spec))
 try:
     print("fused", model.fused_layers(None))
 except AttributeError:
@@ -50,10 +50,10 @@ def asked(device: str) -> list[str]:
 
 @pytest.mark.alone
 def test_with_cuda_none_of_it_is_imported_or_set_and_with_a_cpu_all_of_it_is() -> None:
-    assert asked("cuda") == ["", "", "allowed up to rank 16", "fused 0", ""]
-    env, plugin, lora, fused, imported = asked("cpu")
-    assert env.split() == ["VLLM_CPU_INT4_W4A8", "VLLM_CPU_KVCACHE_SPACE"] and plugin.endswith("vllm_plugin")
-    assert "tunesmith_vllm" in lora and fused == "fused some"
+    assert asked("cuda") == ["", "", "", "fused 0", ""]
+    env, folder, plugin, fused, imported = asked("cpu")
+    assert env.split() == ["VLLM_CPU_INT4_W4A8", "VLLM_CPU_KVCACHE_SPACE"] and folder.endswith("vllm_plugin")
+    assert plugin == "tunesmith_vllm 2" and fused == "fused some"
     assert {"tunesmith.tools.cpu.lora", "tunesmith.tools.cpu.settings"} <= set(imported.split())
 
 
