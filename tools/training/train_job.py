@@ -21,7 +21,14 @@ from tunesmith.tools.training.checkpoints import newest_checkpoint
 from tunesmith.tools.training.model import can_share_prefix, fused_layers, has_plain_head, load_base, lora_config
 from tunesmith.tools.training.rows import TokenRow, tokenize_rows
 from tunesmith.tools.training.train import TrainRequest, TrainResult, largest_part
-from tunesmith.tools.training.trainer import LossSettings, Measured, StepTokens, make_trainer
+from tunesmith.tools.training.trainer import (
+    WORTH_SHARING_TOKENS,
+    LossSettings,
+    Measured,
+    StepTokens,
+    base_states,
+    make_trainer,
+)
 
 Progress = Callable[[float, float, str], None]
 Metric = Callable[[str, float, float], None]
@@ -54,6 +61,11 @@ class LoraSettings:
     are learned and 6 k that are held."""
     save_steps: int = 20
     seed: int = 17
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows that are in memory at once while it trains."""
+        return self.micro_batch or self.batch_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +189,11 @@ class _Session:
             dropout=settings.lora_dropout,
             load_in_4bit=settings.load_in_4bit,
         )
+        # Shared keys and values are a cache, and what is computed again knows no cache.
+        may_share = can_share_prefix(self.config) and settings.activation_checkpointing != "on"
+        plain_head = has_plain_head(model)
         trainer = make_trainer(
-            loss=LossSettings(
-                settings.rehearsal_weight,
-                # Shared keys and values are a cache, and what is computed again knows no cache.
-                can_share_prefix(self.config) and settings.activation_checkpointing != "on",
-                has_plain_head(model),
-            ),
+            loss=LossSettings(settings.rehearsal_weight, WORTH_SHARING_TOKENS if may_share else 0, plain_head),
             step_tokens=StepTokens.of(self.rows, settings.batch_size),
             fingerprint=fingerprint,
             on_step=self._on_step,
@@ -200,6 +210,9 @@ class _Session:
         fused = 0 if settings.lora_dropout else fused_layers(trainer.model)
         trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         self.log(f"{len(self.rows)} rows, {trainable:,} trainable parameters, {fused} fused layers")
+        if plain_head:
+            self.progress(0, 1, "asking the base about the rows that are held to it")
+            trainer.base_states = base_states(trainer.model, [*self.rows, *self.valid], settings.rows_at_once * 4)
         return trainer
 
     def train(self) -> Trained:
@@ -252,7 +265,7 @@ class _Session:
         """What the behaviour and what staying as the base is cost on rows that are not trained on, each for itself."""
         self.progress(0 if when == "before" else 1, 1, f"validation {when} training")
         step = self.trainer.state.global_step
-        measured: Measured = self.trainer.measure(_dataset(self.valid))
+        measured: Measured = self.trainer.measure(_dataset(self.valid, len(self.rows)))
         for name, value in (("validation_loss", measured.behaviour_loss), ("validation_kl", measured.rehearsal_kl)):
             if value is not None:
                 self.metric(name, value, step)
@@ -281,11 +294,11 @@ def _sft_config(settings: LoraSettings, checkpoints_dir: Path, config: dict[str,
 
     on_gpu = torch.cuda.is_available()
     mixture = {"router_aux_loss_coef": 0.0} if config.get("router_aux_loss_coef") is not None else {}
-    at_once = settings.micro_batch or settings.batch_size
+    at_once = settings.rows_at_once
     return SFTConfig(
         output_dir=str(checkpoints_dir),
         per_device_train_batch_size=at_once,
-        per_device_eval_batch_size=at_once,
+        per_device_eval_batch_size=at_once * 2,  # nothing is kept for a backward pass
         gradient_accumulation_steps=settings.batch_size // at_once,  # each part's loss is divided by the whole's tokens
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
@@ -312,7 +325,8 @@ def _sft_config(settings: LoraSettings, checkpoints_dir: Path, config: dict[str,
     )
 
 
-def _dataset(rows: list[TokenRow]) -> Any:
+def _dataset(rows: list[TokenRow], first: int = 0) -> Any:
+    """As the trainer takes them, numbered from `first`."""
     from datasets import Dataset
 
     return Dataset.from_dict(
@@ -321,6 +335,7 @@ def _dataset(rows: list[TokenRow]) -> Any:
             "labels": [row.labels for row in rows],
             "length": [len(row.input_ids) for row in rows],
             "rehearsal": [row.rehearsal for row in rows],
+            "row": range(first, first + len(rows)),
         }
     )
 
@@ -354,7 +369,7 @@ def out_of_memory_named(settings: LoraSettings) -> Iterator[None]:
         text = str(error)
         if not isinstance(error, MemoryError) and "out of memory" not in text and "can't allocate memory" not in text:
             raise
-        at_once = settings.micro_batch or settings.batch_size
+        at_once = settings.rows_at_once
         smaller = f"micro_batch={largest_part(at_once)}" if at_once > 1 else "load_in_4bit=true"
         raise StepFailed(
             f"out of memory at {at_once} rows at once, max_seq_len_tokens={settings.max_seq_len_tokens} "

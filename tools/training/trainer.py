@@ -1,4 +1,4 @@
-"""trl's SFTTrainer with a loss that holds the model to its base, three savings, and checkpoints that survive a kill.
+"""trl's SFTTrainer with a loss that holds the model to its base, four savings, and checkpoints that survive a kill.
 
 Rows of the behaviour are learned by cross-entropy. Rows of rehearsal are not learned at all: on them the loss is the
 divergence KL(base ‖ model) over the whole vocabulary, token by token (Learning without Forgetting, Li & Hoiem 2016,
@@ -10,7 +10,7 @@ weighs the same, however length grouping mixes the kinds, and accumulated micro-
 The savings change no gradient:
 1. The attention mask of a right-padded batch is dropped: under causal attention no real token sees the padding.
 2. What the batch's rows have in common at their start (system prompt, template, instruction) goes through the model
-   once; its keys and values, gradients and all, are shared by the rows.
+   once, where it is long enough to pay for the pass; its keys and values, gradients and all, are shared by the rows.
 3. The vocabulary projection, a fifth of a small model, is computed for labelled tokens alone. Where the model does more
    to its logits than that (soft caps, scales: Gemma, Granite, Cohere), its own forward computes them, for every place
    that is labelled in any row of the batch.
@@ -18,7 +18,7 @@ The savings change no gradient:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,12 @@ from typing import Any
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.training.checkpoints import keep_checkpoint
 from tunesmith.tools.training.rows import IGNORED, TokenRow
+
+MOST_STATES_BYTES = 512 << 20
+"""Room for the base's states of the held rows, in the CPU's memory."""
+WORTH_SHARING_TOKENS = 256
+"""What sharing has to save: on the bundled model and two cores, its pass of its own costs as much as 200 tokens."""
+_OWN_COLUMNS = ("rehearsal", "row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +66,9 @@ class LossSettings:
 
     rehearsal_weight: float
     """Of the mean divergence from the base, in nats a token, beside the mean cross-entropy of what is learned."""
-    share_prefix: bool
-    """Whether keys and values of what the rows have in common may be computed once."""
+    share_prefix: int
+    """Tokens that have to be saved before keys and values of what the rows have in common are computed once; 0: they
+    may not be."""
     plain_head: bool
     """Whether logits are the output matrix times the last hidden state; else the model's own forward makes them."""
 
@@ -75,11 +82,16 @@ def make_trainer(
     on_log: Callable[[dict[str, float], int], None],
     **options: Any,
 ) -> Any:
-    """An SFTTrainer over tokenized rows."""
+    """An SFTTrainer over tokenized rows, which have the columns `rehearsal` (bool) and `row` (int) beside the usual.
+
+    What `base_states` made of those rows may be put into its `base_states`; else the base runs beside every step.
+    """
     import torch
     from transformers import PrinterCallback
 
     class Trainer(_checkpointing(fingerprint)):  # type: ignore[misc]
+        base_states: Mapping[int, Any] = {}
+
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
@@ -97,7 +109,9 @@ def make_trainer(
 
         def _batch_loss(self, inputs: Any) -> BatchLoss:
             bare = self.accelerator.unwrap_model(self.model)
-            return batch_loss(bare, inputs["input_ids"], inputs["labels"], inputs["rehearsal"], loss)
+            ids, rehearsal, held = inputs["input_ids"], inputs["rehearsal"], inputs["row"][inputs["rehearsal"]].tolist()
+            states = torch.cat([self.base_states[row] for row in held]) if self.base_states and held else None
+            return batch_loss(bare, ids, inputs["labels"], rehearsal, loss, states)
 
         def measure(self, dataset: Any) -> Measured:
             """What a data set costs, each kind of row for itself, nothing trained."""
@@ -112,10 +126,10 @@ def make_trainer(
         def _set_signature_columns_if_needed(self) -> None:
             super()._set_signature_columns_if_needed()
             columns: list[str] = self.__dict__["_signature_columns"]
-            self._signature_columns = list(dict.fromkeys([*columns, "rehearsal"]))
+            self._signature_columns = list(dict.fromkeys([*columns, *_OWN_COLUMNS]))
 
     trainer = Trainer(callbacks=[_reporter(on_step, on_log)], **options)
-    trainer.data_collator = _with_rehearsal(trainer.data_collator)
+    trainer.data_collator = _with_own_columns(trainer.data_collator)
     trainer.remove_callback(PrinterCallback)  # the curve goes to the store, not to the log
     return trainer
 
@@ -163,13 +177,14 @@ def _core(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _with_rehearsal(collate: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A collator that keeps, beside what `collate` makes, which rows of the batch are rehearsal."""
+def _with_own_columns(collate: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A collator that keeps, beside what `collate` makes, which rows these are and which of them are rehearsal."""
     import torch
 
     def collated(features: Any) -> Any:
-        batch = collate([{k: v for k, v in feature.items() if k != "rehearsal"} for feature in features])
+        batch = collate([{k: v for k, v in feature.items() if k not in _OWN_COLUMNS} for feature in features])
         batch["rehearsal"] = torch.tensor([bool(feature.get("rehearsal")) for feature in features])
+        batch["row"] = torch.tensor([int(feature.get("row", -1)) for feature in features])
         return batch
 
     return collated
@@ -203,8 +218,14 @@ def _mean_losses(batches: Iterable[BatchLoss]) -> Measured:
     return Measured(cross_entropy / learned if learned else None, kl / rehearsed if rehearsed else None)
 
 
-def batch_loss(model: Any, ids: Any, labels: Any, rehearsal: Any, loss: LossSettings) -> BatchLoss:
-    """What a batch costs. `ids` and `labels` are (batch, seq); `rehearsal` (batch,) says which rows are held."""
+def batch_loss(
+    model: Any, ids: Any, labels: Any, rehearsal: Any, loss: LossSettings, base_states: Any = None
+) -> BatchLoss:
+    """What a batch costs. `ids` and `labels` are (batch, seq); `rehearsal` (batch,) says which rows are held.
+
+    `base_states` (labelled, hidden) are the base's last hidden states before the labels of the held rows, in order;
+    None: the base is asked now.
+    """
     import torch
 
     core = _core(model)
@@ -213,7 +234,10 @@ def batch_loss(model: Any, ids: Any, labels: Any, rehearsal: Any, loss: LossSett
     kl = logits.new_zeros(())
     if rehearsal.any():
         with torch.no_grad(), model.disable_adapter():
-            reference, *_ = labelled_logits(core, ids[rehearsal], labels[rehearsal], loss)
+            if base_states is None:
+                reference, *_ = labelled_logits(core, ids[rehearsal], labels[rehearsal], loss)
+            else:
+                reference = core.get_output_embeddings()(base_states.to(logits.device)).float()
         kl = divergence(reference, logits[~learned])
     count = int(learned.sum())
     return BatchLoss(
@@ -223,6 +247,36 @@ def batch_loss(model: Any, ids: Any, labels: Any, rehearsal: Any, loss: LossSett
         held=len(wanted) - count,
         right=int((logits.detach().argmax(-1) == wanted).sum()),
     )
+
+
+def base_states(model: Any, rows: Sequence[TokenRow], at_once: int) -> dict[int, Any]:
+    """The base's last hidden states before each label of a held row, by the row's place in `rows`: (labelled, hidden).
+
+    In the CPU's memory, computed `at_once` rows at a time with the adapter switched off. Empty where they would take
+    more than MOST_STATES_BYTES. Only of use where the logits are the output matrix times these states (`plain_head`).
+    """
+    import torch
+
+    core, held = _core(model), [place for place, row in enumerate(rows) if row.rehearsal]
+    width = core.get_output_embeddings().weight.shape[-1]
+    if sum(rows[place].trainable for place in held) * width * core.dtype.itemsize > MOST_STATES_BYTES:
+        return {}
+    held.sort(key=lambda place: len(rows[place].input_ids))
+    states: dict[int, Any] = {}
+    was_training = model.training
+    model.eval()
+    with torch.no_grad(), model.disable_adapter():
+        for start in range(0, len(held), at_once):
+            group = held[start : start + at_once]
+            longest = max(len(rows[place].input_ids) for place in group)
+            padded = [rows[place].input_ids + [0] * (longest - len(rows[place].input_ids)) for place in group]
+            ids = torch.tensor(padded, device=core.device)
+            hidden = core.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            for place, row in zip(group, hidden, strict=True):
+                chosen = torch.tensor(rows[place].labels[1:]) != IGNORED
+                states[place] = row[: len(chosen)][chosen.to(row.device)].cpu()
+    model.train(was_training)
+    return states
 
 
 def divergence(reference: Any, logits: Any) -> Any:
@@ -235,6 +289,8 @@ def divergence(reference: Any, logits: Any) -> Any:
 def labelled_logits(core: Any, ids: Any, labels: Any, loss: LossSettings) -> tuple[Any, Any, Any]:
     """Logits of the labelled tokens in fp32 (labelled, vocab), their labels, and the row that each stands in."""
     length = shared_prefix_length(ids, labels) if loss.share_prefix else 0
+    if (len(ids) - 1) * length < loss.share_prefix:
+        length = 0
     forward: dict[str, Any] = {"input_ids": ids, "use_cache": False}
     if length:
         past = core.base_model(input_ids=ids[:1, :length], use_cache=True).past_key_values
@@ -254,7 +310,7 @@ def labelled_logits(core: Any, ids: Any, labels: Any, loss: LossSettings) -> tup
 def shared_prefix_length(ids: Any, labels: Any) -> int:
     """How many tokens at the start of a batch are the same in every row and predict no labelled token.
 
-    0 for a single row, and for less than 4 tokens, which would not pay.
+    0 for a single row, and for less than 4 tokens.
     """
     if len(ids) < 2:
         return 0

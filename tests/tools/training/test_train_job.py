@@ -191,7 +191,7 @@ def test_fused_layers_and_the_shared_prefix_change_no_gradient(tiny_llama: Path,
         model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
         if fast:
             assert use_fused_lora(model) == 14
-            logits, wanted, _ = labelled_logits(base, ids, labels, LossSettings(0.0, True, True))
+            logits, wanted, _ = labelled_logits(base, ids, labels, LossSettings(0.0, 1, True))
         else:
             logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].flatten(0, 1)
             wanted = labels[:, 1:].flatten()
@@ -220,7 +220,7 @@ def test_rehearsal_costs_nothing_until_something_is_forgotten(tiny_llama: Path, 
     rehearsed = torch.tensor([True] * 4)
 
     def loss(rehearsal: Any) -> Any:
-        found = batch_loss(model, ids, labels, rehearsal, LossSettings(1.0, True, True))
+        found = batch_loss(model, ids, labels, rehearsal, LossSettings(1.0, 1, True))
         return found.cross_entropy + found.divergence
 
     assert loss(rehearsed).item() == pytest.approx(0.0, abs=1e-4)
@@ -239,6 +239,36 @@ def test_rehearsal_costs_nothing_until_something_is_forgotten(tiny_llama: Path, 
             if parameter.grad is not None:
                 parameter -= 0.01 * parameter.grad
     assert loss(rehearsed).item() < forgotten.item()
+
+
+def test_what_the_base_says_of_held_rows_is_asked_once_and_costs_the_same(
+    tiny_llama: Path, rows_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from tunesmith.tools.training import trainer
+
+    rows = tokenize_rows(AutoTokenizer.from_pretrained(tiny_llama), read_rows(rows_file), 512)[:5]
+    rows = [row._replace(rehearsal=place in (0, 2, 3)) for place, row in enumerate(rows)]
+    ids, labels = padded(rows)
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
+    model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    rehearsal = torch.tensor([row.rehearsal for row in rows])
+    settings = trainer.LossSettings(1.0, 0, True)
+
+    states = trainer.base_states(model, rows, at_once=2)
+    assert sorted(states) == [0, 2, 3] and all(len(states[place]) == rows[place].trainable for place in states)
+    known = trainer.batch_loss(
+        model, ids, labels, rehearsal, settings, torch.cat([states[place] for place in (0, 2, 3)])
+    )
+    asked = trainer.batch_loss(model, ids, labels, rehearsal, settings)
+    assert asked.divergence.item() > 0.01
+    assert known.divergence.item() == pytest.approx(asked.divergence.item(), rel=1e-3)
+
+    monkeypatch.setattr(trainer, "MOST_STATES_BYTES", sum(rows[place].trainable for place in states) * 4)
+    assert not trainer.base_states(model, rows, at_once=2), "no room: the base is asked in every step"
 
 
 CAPPED = {
@@ -288,7 +318,7 @@ def test_the_loss_is_of_the_models_own_logits_whatever_its_head_does_to_them(
     assert share == (kind != "gemma2"), "a window may end inside the prefix"
 
     def parts(rehearsal: list[bool], plain_head: bool) -> tuple[float, float]:
-        settings = LossSettings(3.0, share, plain_head)
+        settings = LossSettings(3.0, int(share), plain_head)
         found = batch_loss(model, ids, labels, torch.tensor(rehearsal), settings)
         assert found.learned + found.held == int((labels != IGNORED).sum())
         return float(found.cross_entropy), float(found.divergence)

@@ -29,7 +29,7 @@ def register() -> None:
 
     if not current_platform.is_cpu():
         return
-    import tunesmith_norms
+    import tunesmith_norms  # type: ignore[import-not-found,unused-ignore]
 
     tunesmith_norms.register(current_platform)
     from vllm.lora.punica_wrapper.punica_cpu import (  # type: ignore[import-not-found,unused-ignore]
