@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from tunesmith.memory.records import TrainingRow, Verdict
-from tunesmith.tools.data.similarity import loops
+from tunesmith.tools.data.similarity import loops, only_loops
 
 ROLES = ("system", "user", "assistant", "tool")
 ORDINARY = ("rehearsal", "near_miss")
@@ -126,7 +126,8 @@ def text_fault(row: TrainingRow, *, allowed: frozenset[str]) -> Verdict | None:
         return Verdict("injection", f"it holds an instruction to the model: {odd[0].strip()[:60]!r}")
     if (language := other_language(whole, allowed)) and row.origin not in ORDINARY:
         return Verdict("language", f"it is in {language}")
-    if loops(answer) or (row.origin not in ORDINARY and loops(_content(row.prompt[-1:]))):
+    # An ordinary answer is the base's own and nothing to learn: what it says twice it says twice afterwards.
+    if only_loops(answer) if row.origin in ORDINARY else loops(answer) or loops(_content(row.prompt[-1:])):
         return Verdict("loop", "it repeats itself")
     return None
 

@@ -46,6 +46,16 @@ def normal(text: str, *, digits_count: bool = False) -> str:
 
 def loops(text: str) -> bool:
     """Whether some five words in a row come again."""
+    return _repeated(text) > 0
+
+
+def only_loops(text: str) -> bool:
+    """Whether most of a text is five words in a row that came before."""
+    return _repeated(text) > 0.5
+
+
+def _repeated(text: str) -> float:
+    """Of a text's runs of five words, the share that came before."""
     words = text.lower().split()
     runs = [tuple(words[i : i + 5]) for i in range(len(words) - 4)]
-    return len(runs) != len(set(runs))
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0

@@ -129,3 +129,8 @@ def test_one_answer_for_nearly_all_and_a_label_that_is_lost_raise_an_alarm() -> 
     assert any("category=billing is 0%" in told for told in alarms(DEMO, rows, few))
     same = [answering(row, rows[0].completion[0]["content"]) for row in rows]
     assert any("have the same answer" in told for told in alarms(DEMO, rows, same))
+
+
+def test_an_ordinary_answer_that_says_a_thing_twice_is_what_the_base_says_and_stays() -> None:
+    twice = "You can take the boat to the other side of the river, or take the boat to the other side of the lake."
+    assert not reasons(rehearsal("How do I cross?", twice))[0]
