@@ -93,13 +93,19 @@ def run_pending(ws: Workspace, waiting: Step, approver: Approver) -> Outcome:
 def continue_step(ws: Workspace, begun: Step | None, request: StepRequest, approver: Approver) -> Outcome:
     """Carry out a step of which an attempt may have been made before: followed, resumed, or planned anew.
 
-    It goes on from its own checkpoint, unless the run holds other inputs by now.
+    It goes on from its own checkpoint, unless the run holds other inputs by now, or an older version planned it and did
+    not say what it was agreed to.
     """
     if begun and begun.status == RUNNING:
         return Outcome(follow_step(ws, begun.id))
-    if begun and begun.status != DECLINED and same_inputs(ws.store, begun):
+    if begun and begun.status != DECLINED and same_inputs(ws.store, begun) and _says_what_was_agreed(ws, begun):
         return resume_step(ws, begun.id, approver)
     return run_step(ws, request, approver)
+
+
+def _says_what_was_agreed(ws: Workspace, begun: Step) -> bool:
+    """False where a plan of before there were any pins would have some today: its worker does nothing without."""
+    return "pins" in begun.plan or not quote(ws, StepRequest.of(begun)).pins
 
 
 def _from_decision(ws: Workspace, step: str, plan: Plan, approver: Approver, *, follow: bool) -> Outcome:

@@ -16,7 +16,7 @@ from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.forecast import forecast
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec, load_pipeline, parse_request
 from tunesmith.tools.pipeline.planning_facts import past_steps
-from tunesmith.tools.pipeline.run_step import price, run_step
+from tunesmith.tools.pipeline.run_step import continue_step, price, propose, run_step
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
 GIB = 1 << 30
@@ -180,3 +180,25 @@ def test_a_plan_hash_holds_the_price_and_the_arguments_but_not_what_is_free() ->
     assert plan.hash != plan.model_copy(update={"request": {"a": 2}}).hash
     assert plan.hash != plan.model_copy(update={"estimate": Estimate(seconds=2, basis="x")}).hash
     assert plan.hash != plan.model_copy(update={"replaces": ("the adapter",)}).hash
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_a_step_that_an_older_version_planned_without_its_pins_is_planned_and_asked_about_anew(
+    tmp_path: Path, older: bool
+) -> None:
+    ws = Workspace(Store(tmp_path / "home"), None, lambda event, **data: None)
+    request = StepRequest("base", {"model": str(make_tiny_model(tmp_path / "model"))}, ws.store.new_run("test"))
+    begun = propose(ws, price(ws, request))
+    ws.store.fail(begun, "the plug was pulled")
+    if older:
+        with ws.store.write() as conn:
+            conn.execute("UPDATE steps SET plan = json_remove(plan, '$.pins') WHERE step = ?", (begun,))
+    asked: list[tuple[str, Plan]] = []
+
+    def decline(plan: Plan, step: str) -> Decision:
+        asked.append((step, plan))
+        return Decision(False, "test")
+
+    continue_step(ws, ws.store.step(begun), request, decline)
+    [(step, plan)] = asked
+    assert plan.pins["model folder"] and (step != begun) == older
