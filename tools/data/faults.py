@@ -126,7 +126,7 @@ def text_fault(row: TrainingRow, *, allowed: frozenset[str]) -> Verdict | None:
         return Verdict("injection", f"it holds an instruction to the model: {odd[0].strip()[:60]!r}")
     if (language := other_language(whole, allowed)) and row.origin not in ORDINARY:
         return Verdict("language", f"it is in {language}")
-    # An ordinary answer is the base's own and nothing to learn: what it says twice it says twice afterwards.
+    # An ordinary answer is not learned, so a repeat in it does no harm; one that only loops holds the model to nothing.
     if only_loops(answer) if row.origin in ORDINARY else loops(answer) or loops(_content(row.prompt[-1:])):
         return Verdict("loop", "it repeats itself")
     return None

@@ -67,6 +67,13 @@ class LoraSettings:
         """Rows that are in memory at once while it trains."""
         return self.micro_batch or self.batch_size
 
+    def rows_at_once_without_gradient(self, most: int) -> int:
+        """Up to `most` times as many where training keeps every layer's activations, which are more than one layer's.
+
+        With checkpointing it keeps little more than one layer's itself: then no more rows than it was priced for.
+        """
+        return self.rows_at_once * (1 if self.activation_checkpointing == "on" else most)
+
 
 @dataclass(frozen=True, slots=True)
 class Trained:
@@ -212,7 +219,8 @@ class _Session:
         self.log(f"{len(self.rows)} rows, {trainable:,} trainable parameters, {fused} fused layers")
         if plain_head:
             self.progress(0, 1, "asking the base about the rows that are held to it")
-            trainer.base_states = base_states(trainer.model, [*self.rows, *self.valid], settings.rows_at_once * 4)
+            at_once = settings.rows_at_once_without_gradient(4)
+            trainer.base_states = base_states(trainer.model, [*self.rows, *self.valid], at_once)
         return trainer
 
     def train(self) -> Trained:
@@ -298,7 +306,7 @@ def _sft_config(settings: LoraSettings, checkpoints_dir: Path, config: dict[str,
     return SFTConfig(
         output_dir=str(checkpoints_dir),
         per_device_train_batch_size=at_once,
-        per_device_eval_batch_size=at_once * 2,  # nothing is kept for a backward pass
+        per_device_eval_batch_size=settings.rows_at_once_without_gradient(2),
         gradient_accumulation_steps=settings.batch_size // at_once,  # each part's loss is divided by the whole's tokens
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,

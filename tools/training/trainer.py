@@ -27,8 +27,8 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.training.checkpoints import keep_checkpoint
 from tunesmith.tools.training.rows import IGNORED, TokenRow
 
-MOST_STATES_BYTES = 512 << 20
-"""Room for the base's states of the held rows, in the CPU's memory."""
+MOST_STATES_BYTES = 128 << 20
+"""Room for the base's states of the held rows, in the CPU's memory: little enough to need no line in the price."""
 WORTH_SHARING_TOKENS = 256
 """What sharing has to save: on the bundled model and two cores, its pass of its own costs as much as 200 tokens."""
 _OWN_COLUMNS = ("rehearsal", "row")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tunesmith.tools.cpu.settings import VLLM_PLUGIN
+from tunesmith.tools.machine.vllm_program import find_vllm
 
 pytestmark = pytest.mark.alone
 
@@ -73,3 +76,44 @@ def test_without_an_adapter_in_the_batch_logits_are_left_alone() -> None:
     before = y.clone()
     plugin().add_lora_logits(SimpleNamespace(no_lora=True), y, torch.randn(3, INPUTS), None, None, 1.0)
     assert torch.equal(y, before)
+
+
+NORMS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from vllm import ir
+from vllm.platforms import current_platform
+import tunesmith_norms as ours
+ours.register(current_platform)
+torch.manual_seed(0)
+for shape in ((1, 576), (64, 576), (7, 2048), (5, 4, 64), (3, 24)):
+    x, residual, weight = torch.randn(shape), torch.randn(shape) * 3, torch.randn(shape[-1])
+    x, residual, weight = (one.to(torch.bfloat16) for one in (x, residual, weight))
+    alone, both = ir.ops.rms_norm.impls, ir.ops.fused_add_rms_norm.impls
+    if not ours._fits_both(x, residual, weight, 1e-5):
+        print("left", shape[-1])
+        continue
+    wanted = alone["native"].impl_fn(x, weight, 1e-5), *both["native"].impl_fn(x, residual, weight, 1e-5)
+    given = ours.rms_norm(x.clone(), weight, 1e-5), *ours.fused_add_rms_norm(x.clone(), residual.clone(), weight, 1e-5)
+    for one, other in zip(given, wanted):
+        torch.testing.assert_close(one.float(), other.float(), rtol=2**-6, atol=2**-6)
+    print("like PyTorch's", *shape)
+"""
+
+
+def test_vllms_norms_are_pytorchs_for_every_shape_that_they_are_used_for() -> None:
+    """In vLLM's own environment; two roundings of bfloat16 are allowed."""
+    vllm = find_vllm(None)
+    if vllm is None:
+        pytest.skip("no vLLM here")
+    python = str(Path(vllm).parent / "python")
+    done = subprocess.run(
+        [python, "-c", NORMS, str(VLLM_PLUGIN)], capture_output=True, text=True, timeout=180, cwd=VLLM_PLUGIN
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("like", "left"))]
+    assert lines == [
+        *("like PyTorch's 1 576", "like PyTorch's 64 576", "like PyTorch's 7 2048", "like PyTorch's 5 4 64"),
+        "left 24",
+    ]

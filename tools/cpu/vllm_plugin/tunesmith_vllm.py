@@ -7,8 +7,8 @@ It runs inside vLLM, which finds it by its entry point once this folder is on it
    more than twice the pace.
 2. It gathers both LoRA matrices once per token in fp32, and reads index -1 (a request without adapter) as the last
    slot: a base request in a batch with an adapter's got the adapter too. Here each run of tokens of one adapter is two
-   plain products, as peft computes them. Not covered: tensor-parallel CPU servers and adapters on the output layer
-   keep vLLM's own way.
+   plain products, as peft computes them, and none is taken on the output layer for an adapter without a part there.
+   Not covered: tensor-parallel CPU servers keep vLLM's own way.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import inspect
 import logging
 from typing import Any
 
-_PARAMETERS = ["self", "y", "x", "lora_a_stacked", "lora_b_stacked", "scale", "output_slices", "buffer", "kwargs"]
+_LOGITS_PARAMETERS = ["self", "y", "x", "lora_a_stacked", "lora_b_stacked", "scale", "buffer", "kwargs"]
+_PARAMETERS = [*_LOGITS_PARAMETERS[:6], "output_slices", *_LOGITS_PARAMETERS[6:]]
 
 
 def register() -> None:
@@ -36,7 +37,8 @@ def register() -> None:
         PunicaWrapperCPU,
     )
 
-    if list(inspect.signature(PunicaWrapperCPU.add_lora_linear).parameters) != _PARAMETERS:
+    known = {"add_lora_linear": _PARAMETERS, "add_lora_logits": _LOGITS_PARAMETERS}
+    if any(list(inspect.signature(getattr(PunicaWrapperCPU, name)).parameters) != known[name] for name in known):
         logging.getLogger("vllm").warning("tunesmith: this vLLM's CPU LoRA is not the known one; left as it is")
         return
     PunicaWrapperCPU.add_lora_linear = add_lora_linear
