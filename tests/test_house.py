@@ -31,6 +31,7 @@ STANDALONE = {"tools/machine/bootstrap.py", "tools/machine/accelerators.py"}
 # Runs inside vLLM, never here: its plugins.
 INSIDE_VLLM = {
     "tools/cpu/vllm_plugin/tunesmith_vllm.py", "tools/cpu/vllm_plugin/tunesmith_norms.py",
+    "tools/cpu/vllm_plugin/tunesmith_engine.py",
     "tools/serving/vllm_guard/tunesmith_guard.py",
 }  # fmt: skip
 # Heavy as well, beside the `_job` modules: what these share.

@@ -53,6 +53,10 @@ def test_its_norms_are_vllms_own_kernels(served: Server) -> None:
     assert "tunesmith: this vLLM's" not in log and "tunesmith_vllm 2" in served.engine
 
 
+def test_its_engine_is_a_fork_that_imports_nothing_again(served: Server) -> None:
+    assert served.log.read_text().count("Triton is installed, but") == 1
+
+
 def ask(server: Server, *models: str) -> dict[str, list[str]]:
     """Answers to every ticket by each of `models`, all in flight at once."""
     found: dict[str, ChatResponse] = {}

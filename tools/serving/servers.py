@@ -229,7 +229,7 @@ def start(
     if port and not port_is_free(port):
         raise BadInput(f"port {port} is in use by another program; choose another, or port=0 for a free one")
     port = port or free_port()
-    argv, env = _command(spec, port)
+    argv, env = _command(vllm, spec, port)
     record = home / "servers" / f"{_next_number(home)}-{spec.hash[:8]}.json"
     data: dict[str, object] = {
         "program": str(Path(vllm).absolute()) if "/" in vllm else vllm,  # it starts in a folder of its own
@@ -279,12 +279,17 @@ def _next_number(home: Path) -> int:
     return max([int(time.time() * 1000), *(int(number) + 1 for number in numbers if number.isdigit())])
 
 
-def _command(spec: ServerSpec, port: int) -> tuple[list[str], dict[str, str]]:
+def _command(vllm: str, spec: ServerSpec, port: int) -> tuple[list[str], dict[str, str]]:
     """The arguments and the environment of a server that is started now."""
     gpus = measure_gpus() if spec.device == "cuda" else ()
     # What it may claim now is no part of what it is: an equal one is adopted, however full the GPU is by then.
     claimed = spec.model_copy(update={"gpu_share": claimable(spec.gpu_share, gpus)})
-    return arguments(claimed, port), environment(spec) | server_environment(gpus)
+    env = environment(spec) | server_environment(gpus)
+    if spec.device == "cpu":
+        from tunesmith.tools.cpu.settings import preloaded
+
+        env |= preloaded(vllm)
+    return arguments(claimed, port), env
 
 
 def _wait_ready(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tunesmith.tools.cpu.settings import VLLM_PLUGIN
+from tunesmith.tools.cpu.settings import VLLM_PLUGIN, preloaded
 from tunesmith.tools.machine.vllm_program import find_vllm
 
 pytestmark = pytest.mark.alone
@@ -117,3 +118,39 @@ def test_vllms_norms_are_pytorchs_for_every_shape_that_they_are_used_for() -> No
         *("like PyTorch's 1 576", "like PyTorch's 64 576", "like PyTorch's 7 2048", "like PyTorch's 5 4 64"),
         "left 24",
     ]
+
+
+FORKS = """
+import os
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+import tunesmith_engine
+torch.set_num_threads(2)
+wide = torch.ones(4_000_000)
+wide.exp().sum()  # from here on OpenMP has a pool of threads, and a fork would wait for the second one
+print(tunesmith_engine.can_fork())
+child = os.fork()
+if not child:
+    print(float((wide * 2).sum()), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+os.environ["LD_PRELOAD"] += ":another"
+print(tunesmith_engine.can_fork())
+"""
+
+
+def test_a_forked_engine_computes_although_openmps_threads_were_used_before() -> None:
+    vllm = find_vllm(None)
+    if vllm is None:
+        pytest.skip("no vLLM here")
+    assert preloaded(vllm)["LD_PRELOAD"]
+    done = subprocess.run(
+        [str(Path(vllm).parent / "python"), "-c", FORKS, str(VLLM_PLUGIN)],
+        **{"capture_output": True, "text": True, "timeout": 60, "env": os.environ | preloaded(vllm)},
+    )
+    assert done.stdout.split() == ["True", "8000000.0", "False"], done.stderr[-2000:]
+
+
+def test_without_the_openmp_that_vllm_wants_nothing_is_forked(tmp_path: Path) -> None:
+    assert preloaded(str(tmp_path / "bin" / "vllm")) == {}
