@@ -284,12 +284,7 @@ def _command(vllm: str, spec: ServerSpec, port: int) -> tuple[list[str], dict[st
     gpus = measure_gpus() if spec.device == "cuda" else ()
     # What it may claim now is no part of what it is: an equal one is adopted, however full the GPU is by then.
     claimed = spec.model_copy(update={"gpu_share": claimable(spec.gpu_share, gpus)})
-    env = environment(spec) | server_environment(gpus)
-    if spec.device == "cpu":
-        from tunesmith.tools.cpu.settings import preloaded
-
-        env |= preloaded(vllm)
-    return arguments(claimed, port), env
+    return arguments(claimed, port), environment(spec, vllm) | server_environment(gpus)
 
 
 def _wait_ready(

@@ -76,8 +76,8 @@ def engine_arguments(spec: ServerSpec) -> list[str]:
     return argv
 
 
-def environment(spec: ServerSpec) -> dict[str, str]:
-    """What is added to the environment of the program, beside its key."""
+def environment(spec: ServerSpec, vllm: str) -> dict[str, str]:
+    """What is added to the environment of the program `vllm`, beside its key."""
     env = {
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
@@ -90,7 +90,7 @@ def environment(spec: ServerSpec) -> dict[str, str]:
     if spec.device == "cpu":
         from tunesmith.tools.cpu import settings
 
-        env |= {**settings.VLLM, "VLLM_CPU_KVCACHE_SPACE": str(spec.kv_cache_gib)}
+        env |= {**settings.VLLM, **settings.preloaded(vllm), "VLLM_CPU_KVCACHE_SPACE": str(spec.kv_cache_gib)}
         env["PYTHONPATH"] = f"{GUARD}{os.pathsep}{settings.VLLM_PLUGIN}"
     return env
 

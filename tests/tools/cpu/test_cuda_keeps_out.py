@@ -26,7 +26,7 @@ from tunesmith.tools.serving.spec import ServerSpec, arguments, environment, plu
 from tunesmith.tools.training import model
 spec = ServerSpec(model_dir="/m", served_name="m", device="{device}", max_lora_rank=16, gpu_share=0.5)
 arguments(spec, 1)
-env = environment(spec)
+env = environment(spec, "vllm")
 print(*sorted(name for name in env if name.startswith("VLLM_CPU") or name == "GLIBC_TUNABLES"))
 print(*(path for path in env["PYTHONPATH"].split(os.pathsep) if "/tools/cpu/" in path))
 print(*plugins_of(spec))

@@ -276,7 +276,7 @@ def test_kernels_for_the_cpu_serve_on_the_cpu_beside_any_gpu(
     assert placed(program, GIB) == ("cpu", 0.0)
     monkeypatch.setattr(model_server, "tool_parser_of", lambda folder: "hermes")
     spec = model_server.bench_spec(model(), vllm=program, adapters_allowed=True)
-    assert {"VLLM_CPU_KVCACHE_SPACE", "PYTHONPATH"} <= set(environment(spec))
+    assert {"VLLM_CPU_KVCACHE_SPACE", "PYTHONPATH"} <= set(environment(spec, "vllm"))
     assert {"--enforce-eager", "--no-enable-chunked-prefill"} <= {*engine_arguments(spec)}
 
 

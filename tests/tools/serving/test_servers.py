@@ -91,19 +91,19 @@ def test_a_server_binds_the_loopback_address_only(model: Path) -> None:
 def test_adapters_can_be_loaded_only_where_they_were_allowed(model: Path) -> None:
     allowed, none = spec_of(model), spec_of(model, max_lora_rank=0)
     assert "--enable-lora" in spec.arguments(allowed, 1) and "--enable-lora" not in spec.arguments(none, 1)
-    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in spec.environment(none)
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in spec.environment(none, "vllm")
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_nothing_is_fetched_or_reported_while_serving(model: Path, device: str) -> None:
-    environment = spec.environment(spec_of(model, device=device))
+    environment = spec.environment(spec_of(model, device=device), "vllm")
     assert environment["HF_HUB_OFFLINE"] == environment["VLLM_NO_USAGE_STATS"] == environment["DO_NOT_TRACK"] == "1"
 
 
 def test_cpu_settings_stay_on_the_cpu(model: Path) -> None:
     cuda = spec_of(model, device="cuda")
-    assert not [name for name in spec.environment(cuda) if "CPU" in name]
-    assert spec.environment(cuda)["PYTHONPATH"] == str(spec.GUARD)
+    assert not [name for name in spec.environment(cuda, "vllm") if "CPU" in name]
+    assert spec.environment(cuda, "vllm")["PYTHONPATH"] == str(spec.GUARD)
     assert not {"--enforce-eager", "--no-enable-chunked-prefill"} & {*spec.arguments(cuda, 1)}
 
 
@@ -115,7 +115,7 @@ def test_a_server_on_a_gpu_takes_the_share_that_it_was_given(model: Path) -> Non
 
 
 def test_the_plugin_is_where_vllm_is_told_to_look(model: Path) -> None:
-    *_, folder = map(Path, spec.environment(spec_of(model))["PYTHONPATH"].split(os.pathsep))
+    *_, folder = map(Path, spec.environment(spec_of(model), "vllm")["PYTHONPATH"].split(os.pathsep))
     [points] = folder.glob("*.dist-info/entry_points.txt")
     module, _, function = points.read_text().split("=")[-1].strip().partition(":")
     assert f"def {function}(" in (folder / f"{module}.py").read_text()
