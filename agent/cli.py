@@ -7,6 +7,7 @@ Errors are caught here and nowhere below. Loads nothing heavy before it knows wh
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = 130
 _STREAMS = ("run", "demo")
+_ENDLESS = re.compile(r"\S{400,}")
+"""A name of thousands of characters, which would hide what is said of it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,6 +110,7 @@ def _failed(message: str, exit_code: int, words: list[str], opened: list[Output]
     """Tell an error in one line on stderr, and as JSON where that was asked for; a stream still ends with `done`."""
     from tunesmith.tools.core.format import visible
 
+    message = _ENDLESS.sub(lambda word: f"{word[0][:200]}…{word[0][-20:]}", message)
     if "--json" in words:
         from tunesmith.agent.commands.output import Output
 

@@ -10,7 +10,8 @@ import json
 import re
 from pathlib import Path
 
-_NAMES_TOOLS = re.compile(r"\{[{%](?:(?![%}]\}).)*\btools\b", re.DOTALL)
+# One pass over what may be megabytes: a tag begins, ends, or names the tools.
+_TAGS = re.compile(r"(?P<open>\{[{%])|(?P<close>[%}]\})|\btools\b")
 # What a template that writes calls in this way holds → vLLM's name for the parser; the first that fits.
 _CALL_MARKS = (
     ("[TOOL_CALLS]", "mistral"),
@@ -57,7 +58,12 @@ def template_sha256(model_dir: Path) -> str:
 
 def takes_tools(model_dir: Path) -> bool:
     """Whether the template shows the model the tools that a request offers."""
-    return _NAMES_TOOLS.search(template_text(model_dir)) is not None
+    inside = False
+    for mark in _TAGS.finditer(template_text(model_dir)):
+        if inside and mark.lastgroup is None:
+            return True
+        inside = mark.lastgroup == "open" or (inside and mark.lastgroup is None)
+    return False
 
 
 def tool_parser_of(model_dir: Path) -> str:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from tunesmith.tools.core.plain_file import read_plain_text
+from tunesmith.tools.suites.budget import TextBudget
 from tunesmith.tools.suites.case import BLOCKS, PRIMARY_BLOCK, SPLITS, Block, Case, canonical_sha256
 from tunesmith.tools.suites.files import SuiteFiles
 from tunesmith.tools.suites.grading import ASSERT_SET, Assertion, check_assertion, supported_types
@@ -96,10 +96,12 @@ def build_cases(test: RawTest, prompts: Sequence[Prompt], offer: Offered, files:
     several = product > 1
     seen: set[str] = set()
     for values in combinations:
-        filled = _or_refuse(files, test.origin, partial(fill_vars, values))
+        filled = _or_refuse(files, test.origin, partial(fill_vars, values, files.budget))
         assertions = tuple(_assertion(files, test, raw, filled) for raw in test.assertions)
         for prompt in chosen:
-            messages = _or_refuse(files, test.origin, partial(_messages, prompt, filled, test))
+            messages = _or_refuse(files, test.origin, partial(_messages, prompt, filled, test, files.budget))
+            for value in (offer.tools, test.provider_output, *test.metadata.values()):
+                _or_refuse(files, test.origin, partial(files.budget.take_value, value))
             case = Case(
                 case_id=given_id or "pending",
                 block=block,
@@ -132,9 +134,11 @@ def _or_refuse(files: SuiteFiles, near: object, make: Callable[[], _T]) -> _T:
         files.refuse(near, str(error))
 
 
-def _messages(prompt: Prompt, values: Mapping[str, object], test: RawTest) -> tuple[dict[str, object], ...]:
+def _messages(
+    prompt: Prompt, values: Mapping[str, object], test: RawTest, budget: TextBudget
+) -> tuple[dict[str, object], ...]:
     prefix, suffix = (str(test.options.get(key) or "") for key in ("prefix", "suffix"))
-    return fill_prompt(prompt, values, prefix, suffix)
+    return fill_prompt(prompt, values, prefix, suffix, budget)
 
 
 def _case_id(case: Case, given: str, several: bool) -> str:
@@ -231,7 +235,7 @@ def _texts_of(files: SuiteFiles, test: RawTest, item: object) -> list[object]:
 def _var_of_file(files: SuiteFiles, path: Path) -> str:
     if path.suffix.lower() in (".yaml", ".yml"):
         return json.dumps(files.load(path), ensure_ascii=False, separators=(",", ":"))
-    return read_plain_text(path).strip()
+    return files.read(path).strip()
 
 
 def _number(files: SuiteFiles, near: object, name: str, value: object) -> float | None:
@@ -324,7 +328,7 @@ def _weighted(
     changes = {
         "threshold": _number(files, raw, "threshold", raw.get("threshold")),
         "weight": 1.0 if weight is None else weight,
-        "metric": _or_refuse(files, raw, partial(render, metric, values)) if metric else None,
+        "metric": _or_refuse(files, raw, partial(render, metric, values, files.budget)) if metric else None,
     }
     return assertion.model_copy(update=changes)
 
@@ -333,9 +337,10 @@ def _value(files: SuiteFiles, raw: dict[str, object], values: Mapping[str, objec
     """The value with its templates filled in: text, and the texts of a list, as promptfoo does; not inside objects."""
     value = raw.get("value")
     if isinstance(value, str):
-        return _file_value(files, raw, value) if value.startswith("file://") else render(value, values)
+        return _file_value(files, raw, value) if value.startswith("file://") else render(value, values, files.budget)
     if isinstance(value, list):
-        return [render(item, values) if isinstance(item, str) else item for item in value]
+        return [render(item, values, files.budget) if isinstance(item, str) else item for item in value]
+    files.budget.take_value(value)
     return value
 
 
@@ -343,4 +348,4 @@ def _file_value(files: SuiteFiles, raw: dict[str, object], reference: str) -> ob
     paths = files.named(reference, raw)
     if paths[0].suffix.lower() in (".json", ".yaml", ".yml"):
         return files.load(paths[0])
-    return read_plain_text(paths[0]).strip()
+    return files.read(paths[0]).strip()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -16,17 +17,22 @@ from typing import NoReturn, TypeVar
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.core.yaml_nodes import MAX_NODES, YamlRefused, parse_yaml
+from tunesmith.tools.suites.budget import BudgetSpent, TextBudget
 from tunesmith.tools.suites.template import LONE_SURROGATE, has_lone_surrogate
 
 CODE_SUFFIXES = frozenset((
     ".js", ".cjs", ".mjs", ".ts", ".cts", ".mts", ".jsx", ".tsx", ".py", ".rb", ".go", ".sh", ".exe", ".wasm",
     ".pl", ".php", ".lua",
 ))  # fmt: skip
-_ENV = re.compile(r"\{[{%][^}]*\b(?:process\.)?env\s*[.\[]")
+# One pass: a template begins, ends, or reads the environment.
+_ENV = re.compile(r"(?P<open>\{[{%])|(?P<close>\})|\benv\s*[.\[]")
 _JSON_SPACE = re.compile(r"[ \t\n\r,]*")
 _MAX_NAME_CHARS = 1_000
 _MAX_MESSAGE_CHARS = 700
 _MAX_DIGITS = 300
+_MAX_DEPTHS = 2
+"""`**` in a pattern: each multiplies the folders that are walked."""
+_MAX_MATCHES = 10_000
 _TABLE_SUFFIXES = (".yaml", ".yml", ".json", ".jsonl", ".csv")
 
 
@@ -34,6 +40,15 @@ def _whole_number(digits: str) -> int:
     if len(digits) > _MAX_DIGITS:
         raise ValueError(f"a number of {len(digits)} digits; put it in quotes")
     return int(digits)
+
+
+def _reads_environment(text: str) -> bool:
+    inside = False
+    for mark in _ENV.finditer(text):
+        if inside and mark.lastgroup is None:
+            return True
+        inside = mark.lastgroup == "open" or (inside and mark.lastgroup is None)
+    return False
 
 
 def _brief(message: str) -> str:
@@ -50,6 +65,7 @@ class SuiteFiles:
     def __init__(self, suite: Path) -> None:
         self.suite = suite
         self.root = suite.parent.resolve()
+        self.budget = TextBudget()
         self._where: dict[int, str] = {}  # id of a dict or list → "file:line"
         self._kept: list[object] = []  # keeps those ids from being used again
 
@@ -86,10 +102,17 @@ class SuiteFiles:
     def _found(self, name: str, reference: str, near: object) -> list[Path]:
         if not re.search(r"[*?\[]", name):
             return [self._plain(self.root / name, near)]
+        parts = Path(name).parts
+        name = "/".join(part for part, last in zip(parts, ("", *parts), strict=False) if not part == last == "**")
+        if name.split("/").count("**") > _MAX_DEPTHS:
+            self.refuse(near, f"the pattern {reference!r} has ** more than {_MAX_DEPTHS} times; name the folders")
         try:
-            paths = sorted(path for path in self.root.glob(name) if path.is_file())
+            matches = itertools.islice((path for path in self.root.glob(name) if path.is_file()), _MAX_MATCHES + 1)
+            paths = sorted(matches)
         except ValueError as error:
             self.refuse(near, f"the pattern {reference!r} cannot be read: {error}; ** stands for whole folders only")
+        if len(paths) > _MAX_MATCHES:
+            self.refuse(near, f"the pattern {reference!r} matches over {_MAX_MATCHES} files; name fewer")
         if not paths:
             self.refuse(near, f"no file matches {reference!r} in {self.root}")
         return [self._plain(path, near) for path in paths]
@@ -103,9 +126,18 @@ class SuiteFiles:
             self.refuse(near, f"there is no file {inside} in {self.root}; correct the name")
         return path
 
+    def read(self, path: Path) -> str:
+        """The text of a file, counted against the suite's budget. Raises BadInput."""
+        text = read_plain_text(path)
+        try:
+            self.budget.take(len(text))
+        except BudgetSpent as error:
+            raise BadInput(f"{path}: {error}") from None
+        return text
+
     def load(self, path: Path) -> object:
         """The plain data of a YAML, JSON, JSONL or CSV file, by its suffix; CSV as a list of rows."""
-        text = read_plain_text(path)
+        text = self.read(path)
         suffix = path.suffix.lower()
         if suffix in (".yaml", ".yml"):
             return self._checked(self._yaml(text, path))
@@ -181,7 +213,7 @@ class SuiteFiles:
             if isinstance(item, str):
                 if has_lone_surrogate(item):
                     self.refuse(near, LONE_SURROGATE)
-                if "env" in item and _ENV.search(item):
+                if "env" in item and _reads_environment(item):
                     self.refuse(near, f"{item[:60]!r} reads the environment; write the value itself, or use a var")
             elif isinstance(item, dict | list) and id(item) not in seen:
                 seen.add(id(item))

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.core.yaml_nodes import YamlRefused, parse_yaml
+from tunesmith.tools.suites.budget import TextBudget
 from tunesmith.tools.suites.files import CODE_SUFFIXES, SuiteFiles
 from tunesmith.tools.suites.template import LONE_SURROGATE, has_lone_surrogate, render
 
@@ -63,7 +63,7 @@ def _names_file(text: str) -> bool:
 
 
 def _prompts_of_file(files: SuiteFiles, path: Path, label: str) -> list[Prompt]:
-    text = read_plain_text(path)
+    text = files.read(path)
     if path.suffix.lower() in (".json", ".yaml", ".yml"):
         loaded = files.load(path)
         if not isinstance(loaded, list):
@@ -121,14 +121,14 @@ def wrong_chat(messages: Sequence[object]) -> str:
 
 
 def fill_prompt(
-    prompt: Prompt, values: Mapping[str, object], prefix: str, suffix: str
+    prompt: Prompt, values: Mapping[str, object], prefix: str, suffix: str, budget: TextBudget
 ) -> tuple[dict[str, object], ...]:
     """The chat messages of one case. Raises ValueError for a template that cannot be filled in."""
     if prompt.chat is not None and (prefix or suffix):
         raise ValueError("options.prefix and suffix go with text prompts only; write them into the messages")
     if prompt.chat is not None:
-        return tuple(_filled_mapping(message, values) for message in prompt.chat)
-    text = render(prefix + prompt.text + suffix, values)
+        return tuple(_filled_mapping(message, values, budget) for message in prompt.chat)
+    text = render(prefix + prompt.text + suffix, values, budget)
     chat = chat_of_text(text) if text != prompt.text else None
     if chat is None:
         return ({"role": "user", "content": text},)
@@ -137,13 +137,13 @@ def fill_prompt(
     return tuple(chat)
 
 
-def _filled_mapping(value: Mapping[str, object], values: Mapping[str, object]) -> dict[str, object]:
-    return {key: _filled(item, values) for key, item in value.items()}
+def _filled_mapping(value: Mapping[str, object], values: Mapping[str, object], budget: TextBudget) -> dict[str, object]:
+    return {key: _filled(item, values, budget) for key, item in value.items()}
 
 
-def _filled(value: object, values: Mapping[str, object]) -> object:
+def _filled(value: object, values: Mapping[str, object], budget: TextBudget) -> object:
     if isinstance(value, str):
-        return render(value, values)
+        return render(value, values, budget)
     if isinstance(value, dict):
-        return _filled_mapping(value, values)
-    return [_filled(item, values) for item in value] if isinstance(value, list) else value
+        return _filled_mapping(value, values, budget)
+    return [_filled(item, values, budget) for item in value] if isinstance(value, list) else value

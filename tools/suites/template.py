@@ -15,6 +15,7 @@ from jinja2 import Template, TemplateError, nodes
 from jinja2.runtime import LoopContext, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from tunesmith.tools.suites.budget import BudgetSpent, TextBudget
 from tunesmith.tools.suites.grading.javascript import as_json, as_text
 
 MAX_TEMPLATE_CHARS = 200_000
@@ -111,10 +112,14 @@ def has_lone_surrogate(text: str) -> bool:
         return True
 
 
-def render(text: str, values: Mapping[str, object]) -> str:
+def render(text: str, values: Mapping[str, object], budget: TextBudget) -> str:
     """`text` with its `{{…}}` filled in. Raises ValueError for syntax outside the whitelist or a missing name."""
-    if not any(marker in text for marker in _MARKERS):
-        return text
+    rendered = _rendered(text, values) if any(marker in text for marker in _MARKERS) else text
+    budget.take(len(rendered))
+    return rendered
+
+
+def _rendered(text: str, values: Mapping[str, object]) -> str:
     pieces: list[str] = []
     room = MAX_RENDERED_CHARS
     try:
@@ -160,31 +165,38 @@ def _check(node: nodes.Node, in_loop: bool) -> None:
         _check(child, in_loop)
 
 
-def fill_vars(values: Mapping[str, object]) -> dict[str, object]:
+def fill_vars(values: Mapping[str, object], budget: TextBudget) -> dict[str, object]:
     """Vars whose text names other vars, filled in, five rounds; text that is no template of known names stays as it is.
 
     One newline at the end of a text var is dropped, as promptfoo does. Raises ValueError where it grows too long.
     """
+    for value in values.values():
+        if not isinstance(value, str):  # text is counted as it is filled in
+            budget.take_value(value)
     filled = {name: value.removesuffix("\n") if isinstance(value, str) else value for name, value in values.items()}
     for _ in range(_PASSES):
         before = dict(filled)
         for name, value in filled.items():
             if isinstance(value, str) and "{{" in value:
-                filled[name] = _fill(value, filled)
+                filled[name] = _fill(value, filled, budget)
         if filled == before:
             break
-    return {name: _attempt(value, filled) if isinstance(value, str) else value for name, value in filled.items()}
+    return {
+        name: _attempt(value, filled, budget) if isinstance(value, str) else value for name, value in filled.items()
+    }
 
 
-def _attempt(text: str, values: Mapping[str, object]) -> str:
+def _attempt(text: str, values: Mapping[str, object], budget: TextBudget) -> str:
     """`text` rendered where that works: a var is data, and braces in data are no mistake."""
     try:
-        return render(text, values)
+        return render(text, values, budget)
+    except BudgetSpent:
+        raise
     except ValueError:
         return text
 
 
-def _fill(text: str, values: Mapping[str, object]) -> str:
+def _fill(text: str, values: Mapping[str, object], budget: TextBudget) -> str:
     room = MAX_RENDERED_CHARS - len(text)
 
     def replace(match: re.Match[str]) -> str:
@@ -196,6 +208,7 @@ def _fill(text: str, values: Mapping[str, object]) -> str:
         room -= len(printed)
         if room < 0:
             raise ValueError(f"vars that name each other make over {MAX_RENDERED_CHARS} characters")
+        budget.take(len(printed))
         return printed
 
     return _NAME.sub(replace, text)

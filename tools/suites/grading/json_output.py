@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 
 from tunesmith.tools.core.yaml_nodes import YamlRefused, parse_yaml
@@ -14,6 +15,8 @@ from tunesmith.tools.suites.grading.text import shown
 MAX_OBJECT_CHARS = 100_000
 # Characters looked at before the search for objects gives up: "{{{{…" would otherwise cost its length squared.
 _SEARCH_BUDGET = 2_000_000
+_LOOSE_S = 2.0
+"""Processor time after which no further object is read loosely, which takes a second for 100,000 characters."""
 
 
 def _schema_of(assertion: Assertion) -> dict[str, object] | None:
@@ -66,11 +69,14 @@ def contains_json(assertion: Assertion, response: Response, context: GradingCont
 def json_objects(text: str) -> Iterator[object]:
     """The objects in `text`, outermost first, left to right. Raises CannotGrade where the search gets too long."""
     start, budget = text.find("{"), _SEARCH_BUDGET
+    began = time.thread_time()
     while 0 <= start < len(text) - 1:
         end, missing = _balanced_end(text, start)
         budget -= end - start
         if budget < 0:
             raise js.CannotGrade("over 2,000,000 characters looked at for JSON objects: too many unclosed braces")
+        if time.thread_time() - began > _LOOSE_S:
+            raise js.CannotGrade(f"the search for JSON objects took over {_LOOSE_S:g} s: too many that are not strict")
         value = _loose_object(text[start:end] + "}" * missing)
         if value is not None:
             yield value

@@ -196,9 +196,10 @@ def _choice(judge: Judge, criteria: str, question: str, outputs: Sequence[str]) 
     prompt = _prompt("best", criteria=criteria, question=_as_data(question), answers=answers)
     reply = judge.answer(prompt, {"type": "integer", "enum": list(range(len(outputs)))})
     match = re.search(r"\d+", reply, re.ASCII)
-    if match is None or int(match.group()[:9]) >= len(outputs):
+    chosen = match.group().lstrip("0") or "0" if match else ""
+    if not chosen or len(chosen) > len(str(len(outputs))) or int(chosen) >= len(outputs):
         raise js.CannotGrade(f"the judge named none of the {len(outputs)} answers: {shown(reply)}")
-    return int(match.group())
+    return int(chosen)
 
 
 def _need_texts(assertion: Assertion) -> None:

@@ -8,7 +8,9 @@ Not covered: `patternProperties`, `$dynamicRef`, `unevaluated…`, refused by na
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator
 from datetime import date
 from functools import lru_cache
 from typing import Any
@@ -17,6 +19,8 @@ from tunesmith.tools.suites.grading import javascript as js
 
 MAX_UNFOLDED = 10_000
 """Subschemas after every `$ref` is written out."""
+CHECK_S = 2.0
+"""Processor time for one value: many subschemas on many items multiply."""
 
 _ONE = frozenset(["not", "if", "then", "else", "contains", "additionalProperties", "additionalItems", "propertyNames"])
 _MANY = frozenset(["allOf", "anyOf", "oneOf", "prefixItems"])
@@ -170,7 +174,38 @@ def _with_our_patterns(dialect: Any) -> Any:
     import jsonschema.validators
 
     extend: Any = jsonschema.validators.extend
-    return extend(dialect, {"pattern": _pattern})
+    keywords = {**dialect.VALIDATORS, "pattern": _pattern, "uniqueItems": _unique}
+    return extend(dialect, {name: _timed(check) for name, check in keywords.items()})
+
+
+_running = threading.local()
+
+
+def _timed(check: Callable[..., Iterator[object] | None]) -> Callable[..., Iterator[object]]:
+    """A keyword's check that ends, by CannotGrade, where the value it belongs to has had its time."""
+
+    def checked(*arguments: object) -> Iterator[object]:
+        if time.thread_time() > getattr(_running, "until", float("inf")):
+            raise js.CannotGrade(f"the JSON schema took over {CHECK_S:g} s; simplify it")
+        yield from check(*arguments) or ()
+
+    return checked
+
+
+def _unique(validator: object, wanted: object, instance: object, schema: object) -> Iterator[object]:
+    import jsonschema
+
+    if wanted and isinstance(instance, list) and len(set(map(_key, instance))) < len(instance):
+        yield jsonschema.ValidationError(f"{str(instance[:20])[:150]} has non-unique elements")
+
+
+def _key(value: object) -> Hashable:
+    """Equal for equal JSON values and no others: 1 is 1.0 and is not true."""
+    if isinstance(value, list):
+        return ("list", *map(_key, value))
+    if isinstance(value, dict):
+        return frozenset((name, _key(item)) for name, item in value.items())
+    return ("bool", value) if isinstance(value, bool) else value
 
 
 def _pattern(validator: object, pattern: str, instance: object, schema: object) -> Iterator[object]:
@@ -192,10 +227,19 @@ def _validator(schema_json: str) -> Any:
 
 
 def violations(schema: dict[str, object], instance: object) -> str:
-    """The first few ways in which `instance` breaks the schema, in words; empty when it conforms."""
-    errors = _validator(json.dumps(schema)).iter_errors(instance)
-    lines = [
-        f"{'/'.join(map(str, error.absolute_path)) or 'it'}: {error.message}"[:200]
-        for _, error in zip(range(3), errors, strict=False)
-    ]
+    """The first few ways in which `instance` breaks the schema, in words; empty when it conforms.
+
+    Raises CannotGrade where that takes too long.
+    """
+    _running.until = time.thread_time() + CHECK_S
+    try:
+        errors = _validator(json.dumps(schema)).iter_errors(instance)
+        lines = [
+            f"{'/'.join(map(str, error.absolute_path)) or 'it'}: {error.message}"[:200]
+            for _, error in zip(range(3), errors, strict=False)
+        ]
+    except RecursionError:
+        raise js.CannotGrade("the value is nested too deep for its JSON schema") from None
+    finally:
+        _running.until = float("inf")
     return "; ".join(lines)

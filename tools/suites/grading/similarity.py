@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from tunesmith.tools.suites.grading import javascript as js
 from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingContext, Response, assertion_type
 
+MAX_CELLS = 10**10
+"""Pairs of characters that an edit distance compares: a second or so, 64 at a time."""
+
 
 def _need_string(assertion: Assertion) -> None:
     if not isinstance(assertion.value, str):
@@ -35,7 +38,10 @@ def levenshtein(assertion: Assertion, response: Response, context: GradingContex
     from rapidfuzz.distance import Levenshtein
 
     limit = 5 if assertion.threshold is None else assertion.threshold
-    distance = Levenshtein.distance(js.utf16_units(response.output_text), js.utf16_units(assertion.text))
+    ours, theirs = js.utf16_units(response.output_text), js.utf16_units(assertion.text)
+    if len(ours) * len(theirs) > MAX_CELLS:
+        raise js.CannotGrade(f"levenshtein: {len(ours)} characters against {len(theirs)}; use rouge-n for long texts")
+    distance = Levenshtein.distance(ours, theirs)
     return Finding(distance <= limit, f"be within {limit:g} edits of the value", f"{distance}")
 
 

@@ -34,19 +34,21 @@ class _Element:
     """An element that is open: what its paths can lead to."""
 
     children: dict[str, object] = field(default_factory=dict)
-    text: str = ""
+    texts: list[str] = field(default_factory=list)
 
     def add(self, name: str, value: object) -> None:
         """Enter a child; a name that comes again makes a list of both."""
-        if name in self.children:
-            known = self.children[name]
-            self.children[name] = [*known, value] if isinstance(known, list) else [known, value]
+        known = self.children.get(name)
+        if isinstance(known, list):  # only ever one of ours: no element's value is a list
+            known.append(value)
+        elif name in self.children:
+            self.children[name] = [known, value]
         else:
             self.children[name] = value
 
     def value(self) -> object:
         """Its children by name; its text alone where it has none."""
-        text = js.trim(self.text)
+        text = js.trim("".join(self.texts))
         if not self.children:
             return text
         return {**self.children, **({"#text": text} if text else {})}
@@ -123,7 +125,7 @@ def parse_xml(text: str) -> dict[str, object]:
         stack[-1].add(name, element.value())
 
     def characters(data: str) -> None:
-        stack[-1].text += data
+        stack[-1].texts.append(data)
 
     def doctype(name: str, system: str | None, public: str | None, has_internal_subset: int) -> None:
         if has_internal_subset:
@@ -174,7 +176,7 @@ def _fragments(text: str) -> Iterator[dict[str, object]]:
     at = 0
     for tag in _tag_pattern().finditer(text, timeout=js.PATTERN_TIMEOUT_S):
         if stack:
-            stack[-1][1].text += text[at : tag.start()]
+            stack[-1][1].texts.append(text[at : tag.start()])
         at = tag.end()
         name = tag["name"]
         if name is None:
