@@ -152,6 +152,7 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
         summary=f"serve the {arm} model ({made.id}) on 127.0.0.1" + (f":{port}" if port else ""),
         steps=(
             "verify the model against its manifest",
+            *([] if earlier else ["audit its saved tensors against what it was made from; refuse a fault by name"]),
             *_replaced_first(price, facts, context),
             "start vLLM on the loopback address with a random key, or keep the server that evaluated this model",
             *(["keep the key that is in use on this port"] if any(server.port == port for server in now) else []),

@@ -19,6 +19,7 @@ from tunesmith.tools.evaluation.evaluate import sampling_of
 from tunesmith.tools.evaluation.gate import broken_hops
 from tunesmith.tools.evaluation.pairing import Evaluations
 from tunesmith.tools.evaluation.protocol import Sampling
+from tunesmith.tools.export.audit_lineage import audit_refusals
 from tunesmith.tools.export.deploy import DeployRequest, DeployResult, taken_over
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.vllm_program import vllm_of_worker
@@ -38,6 +39,10 @@ def run(job: Job[DeployRequest]) -> DeployResult:
     arm = job.plan.arm
     if not job.request.rollback and (broken := broken_hops(job.store, made.run, arm, made_as=made)):
         raise GateRefused(f"deploy {arm}: {'; '.join(broken)}")  # measured since the yes
+    if not job.request.rollback:
+        job.progress(0, 2, "auditing the saved tensors")
+        if odd := audit_refusals(job.store, made, arm):
+            raise GateRefused(f"deploy {arm}: {'; '.join(odd)}")
     base = job.verified("base") if arm == "adapter" else None
     before = servers.deployed(job.home)
     name = served_name(made)

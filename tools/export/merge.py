@@ -11,6 +11,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.evaluation.lineage import own_base
+from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.memory_math import merge_memory_bytes
 
@@ -28,6 +29,8 @@ class MergeResult(Result):
     max_logit_difference: float
     argmax_agreement: float
     """Share of positions where merged and base + adapter prefer the same next token."""
+    audit: Audit | None = None
+    """What the saved tensors say; None where an earlier version merged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ def plan(request: MergeRequest, facts: Facts, context: MergeContext) -> Plan:
         steps=(
             "verify the base against its manifest",
             "W + (alpha ÷ rank)·B·A in fp32, one tensor at a time, stored in the base's precision",
+            "audit the saved tensors: base plus update, all finite, nothing missing and nothing more",
             "compare logits of merged against base + adapter",
         ),
         request=request.model_dump(mode="json"),

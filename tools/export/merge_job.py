@@ -11,8 +11,6 @@ the base.
 from __future__ import annotations
 
 import json
-import math
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +19,9 @@ from typing import Any, NamedTuple
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import MANIFEST, atomic_write, read_manifest, sha256_file
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.export.audit import Audit
+from tunesmith.tools.export.audit_merged import audit_merged
+from tunesmith.tools.export.lora_update import lora_scale
 from tunesmith.tools.export.merge import MergeRequest, MergeResult
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.tensor_file import INDEX_NAME, TensorFileWriter, read_header, read_headers, weight_files
@@ -53,10 +54,20 @@ def run(job: Job[MergeRequest]) -> MergeResult:
     out_dir = job.dir / "merged"
     if read_manifest(out_dir) is None:
         merge_adapter(base.path, adapter.path, out_dir, job.progress)
+    job.progress(0, 1, "auditing the saved tensors")
+    audit = audit_merged(out_dir, base.path, adapter.path, against=base.id)
+    _refuse_faults(audit, out_dir)
     measured = compare_logits(base.path, adapter.path, out_dir, job.progress)
-    job.log(f"merged against base + adapter: {measured}")
+    job.log(f"merged against base + adapter: {measured}; {audit.summary}")
     artifact = job.publish("merged", out_dir, meta={**dict(base.meta), "adapter": adapter.id, **measured})
-    return MergeResult(artifact=artifact.id, path=str(out_dir), bytes=artifact.bytes, **measured)
+    return MergeResult(artifact=artifact.id, path=str(out_dir), bytes=artifact.bytes, audit=audit, **measured)
+
+
+def _refuse_faults(audit: Audit, out_dir: Path) -> None:
+    """Raises StepFailed for a model that fails its audit, after its folder is gone: nobody may go on from it."""
+    if audit.refusal:
+        shutil.rmtree(out_dir)
+        raise StepFailed(f"{audit.refusal}; it was removed, merge again")
 
 
 def merge_adapter(base_dir: Path, adapter_dir: Path, out_dir: Path, progress: Progress) -> None:
@@ -98,16 +109,6 @@ def load_updates(adapter_dir: Path, config: Mapping[str, Any]) -> dict[str, Upda
         a, b = tensors[name], tensors[f"{stem}.lora_B.weight"]
         updates[f"{module}.weight"] = Update(a, b, lora_scale(config, module, a.shape[0]))
     return updates
-
-
-def lora_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
-    """alpha ÷ rank, or alpha ÷ √rank when rank-stabilised, with the module's own alpha where a pattern names it."""
-    alpha = config["lora_alpha"]
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            alpha = value
-            break
-    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
 def _forget_other_merge(base_dir: Path, adapter_dir: Path, out_dir: Path) -> None:

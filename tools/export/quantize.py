@@ -10,6 +10,7 @@ from pydantic import Field
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, expected, pinned
+from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.memory_math import quantize_memory_bytes, quantize_vram_bytes
 
@@ -49,6 +50,8 @@ class QuantizeResult(Result):
     full_precision: tuple[str, ...]
     """Tensors that were to stay full precision, as read back from the saved files."""
     quantized_layers: int
+    audit: Audit | None = None
+    """What the saved tensors say; None where an earlier version quantized."""
 
 
 def expected_artifact(request: QuantizeRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
@@ -93,7 +96,7 @@ def plan(request: QuantizeRequest, facts: Facts, context: None = None) -> Plan:
             *([_SMOOTHS] if smooths else []),
             f"quantize layer by layer; {', '.join(('lm_head', *request.keep))}, routers and shared-expert gates stay "
             "full precision",
-            "prove that on the saved tensors",
+            "audit the saved tensors against the merged model: what had to stay, codes, scales, tokenizer, config",
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(merged=merged, dataset=dataset),

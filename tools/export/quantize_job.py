@@ -18,6 +18,8 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import read_manifest
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.row_file import read_rows
+from tunesmith.tools.export.audit import CARRIED
+from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.quantize import BATCH_ROWS, QuantizeRequest, QuantizeResult
 from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device
 from tunesmith.tools.models.full_precision import Proof, assert_full_precision, kept_layers
@@ -29,9 +31,6 @@ Progress = Callable[[float, float, str], None]
 
 _GIB = 1 << 30
 _RESERVE_BYTES = 256 << 20  # below this the kernel's killer is near: better to stop with a reason
-# What makes the text side of a model, taken from the merged folder as it is: the base's template and stop tokens.
-_CARRIED = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json",
-            "special_tokens_map.json", "vocab.json", "merges.txt", "tokenizer.model")  # fmt: skip
 _SMOOTHING, _QUANTIZING = "smoothing", "quantizing"
 # Norms that smoothing may scale, by `model_type`: every layer that reads one is scaled back, so the model computes the
 # same. A norm of (1 + weight) would not; nor may a router read smoothed activations, so of a mixture attention alone.
@@ -66,6 +65,11 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
             progress=job.progress,
         )
     proof = assert_full_precision(out_dir, kept_layers(config, request.keep))
+    job.progress(0, 1, "auditing the saved tensors")
+    audit = audit_quantized(out_dir, merged.path, request.keep, group_size=group, against=merged.id)
+    job.log(audit.summary)
+    if audit.refusal:
+        raise StepFailed(f"{audit.refusal}; quantize again, or deploy the merged model")
     meta = {**dict(merged.meta), "scheme": request.scheme, "group_size": group, "merged": merged.id}
     artifact = job.publish("quantized", out_dir, meta=meta)
     return QuantizeResult(
@@ -77,6 +81,7 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
         group_size=group,
         full_precision=proof.full_precision,
         quantized_layers=proof.quantized_layers,
+        audit=audit,
     )
 
 
@@ -148,9 +153,11 @@ def quantize_model(
     progress(1, 1, "saving the quantized model")
     shutil.rmtree(out_dir, ignore_errors=True)
     model.save_pretrained(out_dir, save_compressed=True)
-    for name in _CARRIED:
+    for name in CARRIED:
         if (model_dir / name).is_file():
             shutil.copyfile(model_dir / name, out_dir / name)
+        else:
+            (out_dir / name).unlink(missing_ok=True)  # transformers' defaults in place of nothing
     return assert_full_precision(out_dir, kept_layers(config, keep))
 
 

@@ -48,7 +48,7 @@ def assert_full_precision(folder: Path, patterns: Iterable[str]) -> Proof:
     dtypes = {name: spec.dtype for name, spec in read_headers(sorted(folder.glob("*.safetensors"))).items()}
     wanted = [*patterns, "re:.*embed_tokens$"]
     layers = {name.rsplit(".", 1)[0] for name in dtypes}
-    kept = sorted(layer for layer in layers if any(_matches(layer, pattern) for pattern in wanted))
+    kept = sorted(layer for layer in layers if any(matches_layer(layer, pattern) for pattern in wanted))
     proven = []
     for layer in kept:
         packed = [layer + suffix for suffix in _PACKED if layer + suffix in dtypes]
@@ -66,10 +66,11 @@ def assert_full_precision(folder: Path, patterns: Iterable[str]) -> Proof:
 
 
 def _is_router(layer: str) -> bool:
-    return any(_matches(layer, pattern) for pattern in _ROUTERS)
+    return any(matches_layer(layer, pattern) for pattern in _ROUTERS)
 
 
-def _matches(layer: str, pattern: str) -> bool:
+def matches_layer(layer: str, pattern: str) -> bool:
+    """Whether a layer is named by a pattern: a name, its end after a dot, or a regex after `re:`."""
     if pattern.startswith("re:"):
         return re.match(pattern[3:], layer) is not None
     return layer == pattern or layer.endswith(f".{pattern}")

@@ -47,8 +47,22 @@ class TensorSpec(NamedTuple):
         return math.prod(self.shape) * _BYTES[self.dtype]
 
 
+class TensorPlace(NamedTuple):
+    """Where in which file a tensor's bytes lie."""
+
+    path: Path
+    spec: TensorSpec
+    start: int
+    end: int
+
+
 def read_header(path: Path) -> dict[str, TensorSpec]:
     """The names, dtypes and shapes in one safetensors file. Raises BadInput for any other file, or one cut short."""
+    return {name: place.spec for name, place in read_places(path).items()}
+
+
+def read_places(path: Path) -> dict[str, TensorPlace]:
+    """The same, and where the bytes of each are."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -58,15 +72,18 @@ def read_header(path: Path) -> dict[str, TensorSpec]:
     try:
         header: dict[str, _Entry] = json.loads(text)
         header.pop("__metadata__", None)
-        end = 8 + length + max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
-        specs = {
-            name: TensorSpec(str(entry["dtype"]), tuple(map(int, entry["shape"]))) for name, entry in header.items()
-        }
+        places = {name: _place(path, entry, 8 + length) for name, entry in header.items()}
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise BadInput(f"{path} has no safetensors header: {str(error)[:100]}; copy or make it again") from None
+    end = max((place.end for place in places.values()), default=8 + length)
     if size < end:
         raise BadInput(f"{path} is cut short: {size} of {end} bytes; copy or make it again")
-    return specs
+    return places
+
+
+def _place(path: Path, entry: _Entry, data: int) -> TensorPlace:
+    start, end = map(int, entry["data_offsets"])
+    return TensorPlace(path, TensorSpec(str(entry["dtype"]), tuple(map(int, entry["shape"]))), data + start, data + end)
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -60,6 +60,7 @@ class Page:
     approvals: Sequence[process.Approval]
     artifacts: Sequence[Artifact]
     line: Sequence[str]
+    audits: Sequence[process.AuditLine]
     served: process.Served | None
     limits: Sequence[str]
 
@@ -79,6 +80,7 @@ class Page:
             "steps": [_step(step, self.costs) for step in self.steps],
             "seconds": round(self.seconds, 1),
             "peak_bytes": self.peak_bytes,
+            "audits": [asdict(audit) for audit in self.audits],
             "served": _served(self.served) if self.served else None,
             "limits": list(self.limits),
         }
@@ -135,6 +137,7 @@ def gather(store: Store, run: str) -> Page:
         approvals=process.approvals(store, run),
         artifacts=store.artifacts(run),
         line=_line(store, run, evaluated, deployed),
+        audits=process.audits(steps),
         served=deployed,
         limits=story.limits(steps, evaluated),
     )

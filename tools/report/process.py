@@ -13,6 +13,7 @@ from typing import Any
 
 from tunesmith.memory.records import DONE, Artifact, Step, TrainingRow
 from tunesmith.memory.store import Store
+from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.serving import servers
 
 _EXAMPLES = 4
@@ -121,6 +122,22 @@ class Served:
     this_run: bool
     of: str
     """Id of the artifact that it serves."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLine:
+    """What the saved bytes of a model said when its step had written them."""
+
+    step: str
+    model: str
+    passed: bool
+    says: str
+
+
+def audits(steps: Sequence[Step]) -> list[AuditLine]:
+    """The audits that finished steps recorded, the oldest first; steps of earlier versions have none."""
+    found = [(step.id, audit) for step in steps if step.status == DONE and (audit := Audit.of(step))]
+    return [AuditLine(step, audit.model, not audit.faults, audit.summary) for step, audit in found]
 
 
 def trainings(store: Store, steps: Sequence[Step]) -> list[Training]:

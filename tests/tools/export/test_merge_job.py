@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.fixtures.lab_model import write_tiny_model
+from tests.fixtures.lab_model import write_adapter, write_tiny_model
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import Artifact
@@ -27,24 +27,6 @@ pytestmark = pytest.mark.alone
 
 def quiet(*_: Any) -> None:
     """No progress."""
-
-
-def write_adapter(base: Path, out: Path, **options: Any) -> Path:
-    """A random adapter of peft's own making, large enough to be seen."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(11)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    settings = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "init_lora_weights": True} | options
-    wrapped = get_peft_model(model, LoraConfig(**settings))
-    with torch.no_grad():
-        for name, parameter in wrapped.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(0, 0.3)
-    wrapped.save_pretrained(out, save_embedding_layers=False)
-    return out
 
 
 def tensors(folder: Path) -> dict[str, Any]:

@@ -114,6 +114,13 @@ def test_the_page_shows_every_part(finished: tuple[dict[str, Any], Page]) -> Non
     assert "My parcel 48000 was due on Monday" in page.text  # what the flipped case asked
 
 
+def test_what_the_audits_of_saved_bytes_said_is_shown(finished: tuple[dict[str, Any], Page]) -> None:
+    summary, page = finished
+    assert [(audit["model"], audit["passed"]) for audit in summary["audits"]] == [("merged", True), ("quantized", True)]
+    assert "210 carry the adapter's update, 24 of them computed again (rounding is 3.1% of the update)" in page.text
+    assert "Saved bytes of the quantized model" in page.text and "210 layers quantized" in page.text
+
+
 def test_a_tool_block_that_the_base_cannot_do_is_said_to_prove_nothing(finished: tuple[dict[str, Any], Page]) -> None:
     summary, page = finished
     assert any("cannot call tools (0 of 12 passed)" in limit for limit in summary["limits"])

@@ -1,0 +1,54 @@
+"""The audit as deploy's gate: of the model that is to be served, and of those on the way to it that never had one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.records import Artifact
+from tunesmith.memory.store import Store
+from tunesmith.tools.evaluation.lineage import Lineage
+from tunesmith.tools.export.audit import Audit
+from tunesmith.tools.export.audit_merged import audit_adapter, audit_merged
+from tunesmith.tools.export.audit_quantized import audit_quantized
+
+_HELD_AGAINST = {"adapter": ("base",), "merged": ("base", "adapter"), "quantized": ("merged",)}
+_MAKER = {"adapter": "train", "merged": "merge", "quantized": "quantize"}
+
+
+def audit_refusals(store: Store, made: Artifact, arm: str) -> list[str]:
+    """Why the saved bytes of an `arm`, or of what it was made from, forbid to serve it; empty: they do not.
+
+    What is served is always audited anew where that from which it was made is still there. Its bytes must have been
+    verified: then an audit that its step recorded holds for them too.
+    """
+    models = Lineage.of(store, made, arm).models
+    lines = []
+    for name, artifact in models.items():
+        recorded = Audit.of(store.step(artifact.step))
+        if name not in _HELD_AGAINST or (name != arm and (recorded or name == "adapter")):
+            continue
+        if gone := [kind for kind in _HELD_AGAINST[name] if kind not in models or not models[kind].path.exists()]:
+            if recorded is None:
+                lines.append(
+                    f"the {name} {artifact.id} was never audited, and the {gone[0]} that it was made from is gone; "
+                    f"make it again with `tunesmith {_MAKER[name]}`"
+                )
+            continue
+        try:
+            lines.append(audit_arm(store, name, models).refusal)
+        except (BadInput, OSError) as error:
+            lines.append(f"the {name} {artifact.id} cannot be audited: {error}")
+    return [line for line in lines if line]
+
+
+def audit_arm(store: Store, arm: str, models: Mapping[str, Artifact]) -> Audit:
+    """Audit one arm of a lineage against those that it was made from. Raises BadInput where one is not readable."""
+    made = models[arm]
+    if arm == "adapter":
+        return audit_adapter(made.path, models["base"].path, against=models["base"].id)
+    if arm == "merged":
+        return audit_merged(made.path, models["base"].path, models["adapter"].path, against=models["base"].id)
+    keep = store.step(made.step).request.get("keep") or ()
+    group = made.meta.get("group_size")
+    return audit_quantized(made.path, models["merged"].path, keep, group_size=group, against=models["merged"].id)

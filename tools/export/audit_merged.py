@@ -1,0 +1,158 @@
+"""The audit of a merged model, and of the adapter itself: base plus update, and nothing else.
+
+Every tensor without an update must be the base's bit for bit. Every weight with one must be the sum; a sample drawn by
+seed is computed again value by value, in float32, and may differ by the rounding to its stored type alone.
+Updates of a mixture's fused experts are laid out by peft: of these only that they changed the experts is asked.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunesmith.memory.files import MANIFEST
+from tunesmith.tools.export.audit import Audit, Fault, Places, name_faults, not_finite_faults, read_weights, with_faults
+from tunesmith.tools.export.audit import text_side_faults as text_side
+from tunesmith.tools.export.lora_update import StoredUpdate, adapter_tensors, stored_updates
+from tunesmith.tools.models.tensor_file import INDEX_NAME, TensorPlace
+from tunesmith.tools.models.tensor_values import equal, floats, half_step, row_ranges
+
+if TYPE_CHECKING:
+    from tunesmith.tools.models.tensor_values import Floats
+
+_SUMMED = 24
+_SLACK = 2e-6
+"""Of float32 sums of a few dozen products, relative to the largest value that goes in."""
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Squared norms over the weights that were computed again."""
+
+    error: float = 0.0
+    update: float = 0.0
+    recomputed: list[str] = field(default_factory=list)
+
+
+def audit_merged(folder: Path, base: Path, adapter: Path, *, against: str = "", seed: int = 17) -> Audit:
+    """Hold the files of a merged model against its base and adapter. Raises BadInput where these two are not whole."""
+    (places, faults), before = read_weights(folder), read_weights(base).places
+    updates = stored_updates(adapter)
+    faults += [*name_faults(places, before, set()), *_shapes(places, before), *not_finite_faults(places)]
+    faults += [*text_side(folder, base), *_other_files(folder, base)]
+    bad = {fault.where for fault in faults}
+    common = {name: place for name, place in places.items() if name in before and name not in bad}
+    named = sorted(updates.weights.keys() & common.keys())
+    drawn = set(random.Random(seed).sample(named, min(_SUMMED, len(named))))
+    sums, unchanged, changed_experts = _Sums(), 0, set()
+    for name, place in common.items():
+        same = equal(place, before[name])
+        unchanged += same
+        if update := updates.weights.get(name):
+            if same or name in drawn:
+                faults += _sum_fault(name, place, before[name], update, sums)
+        elif prefix := next((p for p in updates.experts if name.startswith(p)), ""):
+            changed_experts |= set() if same else {prefix}
+        elif not same:
+            faults.append(
+                Fault(kind="other base", where=name, says="is not the base's, and the adapter leaves it alone")
+            )
+    faults += [
+        Fault(kind="not merged", where=prefix, says="are the base's experts; the adapter's update was not added")
+        for prefix in sorted(updates.experts - changed_experts)
+    ]
+    faults += [
+        Fault(kind="other base", where=name, says="has an update in the adapter, and no weight in the base")
+        for name in sorted(updates.weights.keys() - before.keys())
+    ]
+    audit = Audit(
+        model="merged",
+        against=against or str(base),
+        tensors=len(places),
+        bytes=sum(place.end - place.start for place in places.values()),
+        unchanged=unchanged,
+        updated=len(named) + sum(name.startswith(tuple(changed_experts)) for name in common if changed_experts),
+        recomputed=len(sums.recomputed),
+        update_error=round(math.sqrt(sums.error / sums.update), 6) if sums.update else None,
+    )
+    return with_faults(audit, faults)
+
+
+def _shapes(places: Places, before: Places) -> Iterator[Fault]:
+    for name in places.keys() & before.keys():
+        now, then = places[name].spec, before[name].spec
+        if now != then:
+            yield Fault(
+                kind="shape", where=name, says=f"is {now.dtype} {now.shape}, the base's {then.dtype} {then.shape}"
+            )
+
+
+def _other_files(folder: Path, base: Path) -> Iterator[Fault]:
+    """The config and whatever else lies beside the weights: all of it the base's."""
+    config = folder / "config.json"
+    if not config.is_file() or config.read_bytes() != (base / "config.json").read_bytes():
+        yield Fault(kind="config", where=config.name, says="is not the base's")
+    ours = {MANIFEST, INDEX_NAME}
+    for file in sorted(folder.iterdir()):
+        if file.suffix != ".safetensors" and file.name not in ours and not (base / file.name).exists():
+            yield Fault(kind="extra file", where=file.name, says="is not in the base")
+
+
+def _sum_fault(name: str, merged: TensorPlace, base: TensorPlace, update: StoredUpdate, sums: _Sums) -> Iterator[Fault]:
+    """Whether a weight is base + update but for the rounding of its type."""
+    import numpy as np
+
+    a, factor = floats(update.a), np.float32(update.scale)
+    if merged.spec.shape != (update.b.spec.shape[0], a.shape[1]):
+        yield Fault(
+            kind="shape", where=name, says=f"is {merged.spec.shape}, its update {update.b.spec.shape[0], a.shape[1]}"
+        )
+        return
+    off, error, size = 0, 0.0, 0.0
+    for rows in row_ranges(merged):
+        was, now = floats(base, rows), floats(merged, rows)
+        delta: Floats = (floats(update.b, rows) @ a) * factor
+        total = was + delta
+        wrong = np.abs(now - total)
+        slack = np.float32(_SLACK) * np.maximum(np.abs(was), np.abs(delta)).max(initial=0)
+        off += int(np.count_nonzero(wrong > half_step(total, merged.spec.dtype) * np.float32(1.01) + slack))
+        error += float(np.square(wrong, dtype=np.float64).sum())
+        size += float(np.square(delta, dtype=np.float64).sum())
+    sums.error, sums.update = sums.error + error, sums.update + size
+    sums.recomputed.append(name)
+    if not off:
+        return
+    share = math.sqrt(error / size) if size else math.inf
+    what = "is the base's; the adapter's update was not added" if equal(merged, base) else "is not base + update"
+    kind = "not merged" if equal(merged, base) else "wrong sum"
+    yield Fault(
+        kind=kind, where=name, says=f"{what} ({off} values are off by more than rounding, {share:.0%} of the update)"
+    )
+
+
+def audit_adapter(adapter: Path, base: Path, *, against: str = "") -> Audit:
+    """Hold an adapter's file against the base that it is served on. Raises BadInput where one of them is not whole."""
+    places, before, updates = adapter_tensors(adapter), read_weights(base).places, stored_updates(adapter)
+    faults = [*not_finite_faults(places)]
+    for name, update in updates.weights.items():
+        shape = (update.b.spec.shape[0], update.a.spec.shape[1])
+        if name not in before:
+            faults.append(
+                Fault(kind="other base", where=name, says="has an update in the adapter, and no weight in the base")
+            )
+        elif before[name].spec.shape != shape:
+            faults.append(
+                Fault(kind="other base", where=name, says=f"is {before[name].spec.shape}, its update {shape}")
+            )
+    audit = Audit(
+        model="adapter",
+        against=against or str(base),
+        tensors=len(places),
+        bytes=sum(place.end - place.start for place in places.values()),
+        updated=len(updates.weights) + len(updates.experts),
+    )
+    return with_faults(audit, faults)

@@ -1,0 +1,68 @@
+"""An adapter's updates as its file holds them: which weights of the base they change, by which factors and scale."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith.tools.models.tensor_file import TensorPlace, read_places
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_A, _B = ".lora_A.weight", ".lora_B.weight"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredUpdate:
+    """A low-rank update of one weight, where its factors lie: scale · B·A."""
+
+    a: TensorPlace
+    """(rank, in)"""
+    b: TensorPlace
+    """(out, rank)"""
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterUpdates:
+    """What an adapter changes."""
+
+    weights: Mapping[str, StoredUpdate]
+    """Name in the base → its update."""
+    experts: frozenset[str]
+    """Beginnings of the names of fused experts that have one."""
+
+
+def lora_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
+    """alpha ÷ rank, or alpha ÷ √rank when rank-stabilised, with the module's own alpha where a pattern names it."""
+    alpha = config["lora_alpha"]
+    for pattern, value in (config.get("alpha_pattern") or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            alpha = value
+            break
+    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def stored_updates(adapter: Path) -> AdapterUpdates:
+    """The updates in an adapter's file, matched with nothing yet."""
+    weights = adapter_tensors(adapter)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    found, experts = {}, set()
+    for name, place in weights.items():
+        if not name.endswith(_A) or (b := weights.get(f"{name.removesuffix(_A)}{_B}")) is None:
+            continue
+        module = name.removesuffix(_A).removeprefix("base_model.model.")
+        if module.removesuffix(".base_layer").endswith(".experts"):
+            experts.add(module.removesuffix(".base_layer") + ".")
+        else:
+            found[f"{module}.weight"] = StoredUpdate(place, b, lora_scale(config, module, place.spec.shape[0]))
+    return AdapterUpdates(found, frozenset(experts))
+
+
+def adapter_tensors(adapter: Path) -> Mapping[str, TensorPlace]:
+    """The tensors of an adapter. Raises BadInput for a file that is not whole."""
+    return read_places(adapter / ADAPTER_WEIGHTS)

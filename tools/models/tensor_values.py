@@ -1,0 +1,87 @@
+"""Values of stored tensors without torch: mapped from their file and looked at a few MiB at a time.
+
+bfloat16 has no numpy type: it is read as the upper half of a float32. Not covered: arithmetic on 8-bit floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tunesmith.tools.models.tensor_file import TensorPlace
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+# Of each float type: numpy's type for its bits, and the exponent that only infinities and NaN have.
+_WORDS = {
+    "BF16": ("<u2", 0x7F80), "F16": ("<u2", 0x7C00), "F32": ("<u4", 0x7F800000), "F64": ("<u8", 0x7FF << 52),
+    "F8_E4M3": ("u1", 0x7F), "F8_E5M2": ("u1", 0x7C),
+}  # fmt: skip
+_INTEGERS = {"I8": "i1", "U8": "u1", "BOOL": "u1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
+FLOATS = frozenset(_WORDS)
+_FRACTION_BITS = {"BF16": 7, "F16": 10, "F32": 23}
+_CHUNK = 1 << 22
+
+
+def stored(place: TensorPlace) -> NDArray[np.generic]:
+    """The tensor as it is stored, mapped from the file: integers as such, floats as the words of their bits."""
+    import numpy as np
+
+    kind, shape = place.spec.dtype, place.spec.shape or (1,)
+    word = _WORDS[kind][0] if kind in _WORDS else _INTEGERS[kind]
+    if 0 in shape:
+        return np.zeros(shape, word)
+    return np.memmap(place.path, word, "r", place.start, shape)
+
+
+def row_ranges(place: TensorPlace) -> Iterator[slice]:
+    """Slices of the first axis that are a few MiB each."""
+    rows = place.spec.shape[0] if place.spec.shape else 1
+    step = max(1, _CHUNK * rows // max(1, place.spec.bytes))
+    yield from (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def floats(place: TensorPlace, rows: slice = slice(None)) -> Floats:
+    """Some rows of a float tensor as float32."""
+    import numpy as np
+
+    words = np.ascontiguousarray(stored(place)[rows])
+    if place.spec.dtype == "BF16":
+        return (words.astype("<u4") << 16).view("<f4")
+    return words.view({"F16": "<f2", "F32": "<f4", "F64": "<f8"}[place.spec.dtype]).astype("<f4", copy=False)
+
+
+def not_finite(place: TensorPlace) -> int:
+    """How many values of a float tensor are infinite or NaN."""
+    import numpy as np
+
+    mask = _WORDS[place.spec.dtype][1]
+    words = stored(place)
+    exponent = np.asarray(mask, words.dtype)
+    return sum(int(np.count_nonzero(np.bitwise_and(words[rows], exponent) == exponent)) for rows in row_ranges(place))
+
+
+def equal(one: TensorPlace, other: TensorPlace) -> bool:
+    """Whether two tensors hold the same values: bit for bit where they are stored alike."""
+    import numpy as np
+
+    if one.spec.shape != other.spec.shape:
+        return False
+    if one.spec.dtype == other.spec.dtype:
+        return all(np.array_equal(stored(one)[rows], stored(other)[rows]) for rows in row_ranges(one))
+    if not {one.spec.dtype, other.spec.dtype} <= {"F64", *_FRACTION_BITS}:
+        return False
+    return all(np.array_equal(floats(one, rows), floats(other, rows)) for rows in row_ranges(one))
+
+
+def half_step(values: Floats, dtype: str) -> Floats:
+    """Half the distance to the next value that a float type can store, at each of some values."""
+    import numpy as np
+
+    power = (values.view("<u4") & np.uint32(0x7F800000)).view("<f4")  # the power of two at or below
+    step: Floats = power * np.float32(2.0 ** -(_FRACTION_BITS[dtype] + 1))
+    return step
