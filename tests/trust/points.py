@@ -1,0 +1,276 @@
+"""A process that kills its children, or fails their calls, at one file call after another, and looks at what is left.
+
+`python -m tests.trust.points SCENARIO FOLDER ACTION ERRNO KINDS STRIDE`, with faults.c preloaded. A child is a fork
+that has done its imports. What it was told to be done, it notes in memory that this process shares.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import json
+import mmap
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing, redirect_stderr
+from functools import partial
+from pathlib import Path
+
+from tests.fixtures.steps import say_yes
+from tests.fixtures.tiny_model import make_tiny_model
+from tunesmith.memory import files
+from tunesmith.memory.records import DONE, FAILED, PLANNED, RUNNING
+from tunesmith.memory.store import Store
+from tunesmith.tools.core import job
+from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.machine.processes import ProcessId
+from tunesmith.tools.pipeline import catalog, launcher, run_step, worker
+from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
+
+KILL, TEAR, ONCE, ALWAYS = 1, 2, 3, 4
+ALL = 511
+HANG_S = 30.0
+job.PATIENCE_S, job._STORE_PAUSE_S = 0.15, 0.03  # so long a full disk is waited for
+Note = Callable[[str], None]
+
+
+def yes(store: Store, step: str) -> None:
+    """As a person's yes is recorded."""
+    plan = Plan.model_validate(store.step(step).plan)
+    run_step.decide(Workspace(store, None, lambda event, **data: None), step, plan, say_yes)
+
+
+def work(store: Store, step: str, note: Note) -> None:
+    """As the worker's process does it."""
+    with worker.claimed(store, step, needs_approval=catalog.BY_NAME[store.step(step).stage].expensive):
+        note("claimed")
+        if worker._work(store, step, None) == 0:
+            note("done")
+
+
+class Stage:
+    """A step of a stage, planned beforehand: agreed to, claimed, worked on and recorded as its own process does it."""
+
+    def __init__(self, stage: str, folder: Path) -> None:
+        self.home, self.template = folder / "home", folder / "template"
+        fields: dict[str, object] = {}
+        if stage == "base":
+            fields["model"] = str(make_tiny_model(folder / "model", weight_bytes=200_000))
+        if stage == "import":
+            (folder / "rows.jsonl").write_text('{"prompt": "2+2?", "completion": "4"}\n' * 20)
+            fields["source"] = str(folder / "rows.jsonl")
+        with closing(Store(self.home)) as store:  # paths in a plan are those of this home
+            ws = Workspace(store, None, lambda event, **data: None)
+            run_step.propose(ws, run_step.price(ws, StepRequest(stage, fields, store.new_run("test"))))
+        self.home.rename(self.template)
+        self.expensive = catalog.BY_NAME[stage].expensive
+
+    def prepare(self) -> None:
+        shutil.copytree(self.template, self.home)
+
+    def act(self, note: Note) -> None:
+        store = Store(self.home)
+        if self.expensive:
+            note("deciding")
+            yes(store, "s1")
+            note("decided")
+        work(store, "s1", note)
+
+    def wrong(self, notes: set[str]) -> str:
+        """What is wrong with what a child left, and with going on from there."""
+        with closing(Store(self.home)) as store:
+            if (verdict := store.read("PRAGMA integrity_check")[0][0]) != "ok":
+                return str(verdict)
+            step, approvals = store.step("s1"), store.read("SELECT * FROM approvals")
+            used = [row for row in approvals if row["used_at"] is not None]
+            if "decided" in notes and len(approvals) != 1:
+                return "a yes was lost"
+            if approvals and "deciding" not in notes:
+                return "a yes that nobody gave"
+            if self.expensive and (step.status not in (PLANNED, "approved")) != bool(used):
+                return f"{step.status} with {len(used)} approvals used"
+            if "claimed" in notes and step.status in (PLANNED, "approved"):
+                return "a claim was lost"
+            if "done" in notes and step.status != DONE:
+                return f"what was done is {step.status}"
+            launcher.reconcile(store)
+            step = store.step("s1")
+            if step.status == RUNNING:
+                return "a dead worker's step runs"
+            return self._half(store) or self._again(store, step.status) or self._half(store)
+
+    def _half(self, store: Store) -> str:
+        for artifact in store.artifacts("r1"):
+            if artifact.path.is_dir():
+                files.verify(artifact.path, artifact.sha256)
+            elif files.sha256_file(artifact.path) != artifact.sha256:
+                return f"{artifact.path.name} is not what was recorded"
+        for folder in self.home.glob("models/[!.]*"):
+            files.verify(folder)
+        return ""
+
+    def _again(self, store: Store, status: str) -> str:
+        if status != DONE:
+            if status == FAILED or (status == "approved" and self.expensive):
+                store.reopen("s1")
+            if self.expensive:
+                yes(store, "s1")
+            code = _child(lambda note: work(Store(self.home), "s1", note), lambda: None)[0]
+            if code or store.step("s1").status != DONE:
+                return f"going on from {status} ended as {store.step('s1').status}: {store.step('s1').error}"
+        return "" if store.step("s1").result else "done without a result"
+
+
+class Ledger(Stage):
+    """A step's whole life in an empty home, the store's file included."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home, self.expensive = folder / "home", True
+
+    def prepare(self) -> None:
+        pass
+
+    def act(self, note: Note) -> None:
+        store = Store(self.home)
+        note("run")
+        run = store.new_run("test")
+        note("run made")
+        step = store.propose(run, "base", plan_hash="h")
+        note("deciding")
+        store.decide(step, "yes", by="test", reason="", price={})
+        note("decided")
+        me = ProcessId.of(os.getpid())
+        store.claim(
+            step, needs_approval=True, pid=me.pid, pid_started=me.started, boot_id=me.boot_id, pid_ticks=me.ticks
+        )
+        note("claimed")
+        store.add_metrics(step, [("loss", 1, 0.5, 1.0)])
+        store.progress(step, 1, 2, "half")
+        store.event("something", run=run, step=step)
+        store.finish(step, {"ok": True}, worker=store.step(step).worker)
+        note("done")
+        store.close()
+
+    def wrong(self, notes: set[str]) -> str:
+        with closing(Store(self.home)) as store:
+            if "run made" in notes and not store.runs():
+                return "a run was lost"
+            if not store.steps():
+                return "" if not notes & {"deciding"} else "a step was lost"
+        return super().wrong(notes)
+
+    def _again(self, store: Store, status: str) -> str:
+        return ""
+
+
+class Files(Stage):
+    """A file over another, a sealed folder, and a folder of the user's own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = folder / "home"
+
+    def prepare(self) -> None:
+        self.home.mkdir()
+        (self.home / "file").write_bytes(b"old" * 4000)
+
+    @staticmethod
+    def fill(folder: Path) -> None:
+        (folder / "sub").mkdir()
+        for name in ("a", "sub/b"):
+            (folder / name).write_bytes(b"x" * 5000)
+
+    def act(self, note: Note) -> None:
+        files.atomic_write(self.home / "file", b"new" * 5000)
+        note("written")
+        files.publish_folder(self.home / "sealed", self.fill)
+        note("sealed")
+        files.new_folder(self.home, "own", self.fill)
+        note("own")
+
+    def wrong(self, notes: set[str]) -> str:
+        content = (self.home / "file").read_bytes()
+        if content != b"new" * 5000 and (content != b"old" * 4000 or "written" in notes):
+            return f"a file of {len(content)} bytes"
+        for name in ("sealed", "own"):
+            if name in notes and not (self.home / name).exists():
+                return f"{name} was lost"
+        if (self.home / "sealed").exists():
+            files.verify(self.home / "sealed")
+        if (self.home / "own").exists() and len([*(self.home / "own").rglob("*")]) != 3:
+            return "half a folder"
+        files.verify(self.home / "sealed", files.publish_folder(self.home / "sealed", self.fill)["sha256"])
+        return "" if not [*self.home.glob(".sealed.*")] else "what a killed attempt left is still there"
+
+
+def _child(act: Callable[[Note], None], arm: Callable[[], None]) -> tuple[int, set[str], int]:
+    """Exit code (below zero the signal, -99 for one that did not end), notes and counted calls of a forked child."""
+    shared = mmap.mmap(-1, 1 << 16)
+    pid = os.fork()
+    if pid == 0:
+        code = 3
+        try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            with Path(os.devnull).open("w") as nothing, redirect_stderr(nothing):
+                shared.seek(8)
+                arm()
+                act(lambda text: _note(shared, text))
+                code = 0
+        except BaseException:
+            code = 1
+        finally:
+            shared[:8] = _faults.faults_calls().to_bytes(8, "little")
+            os._exit(code)
+    deadline = time.monotonic() + HANG_S
+    while not (done := os.waitpid(pid, os.WNOHANG))[0]:
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            done = (pid, 0)
+            break
+        time.sleep(0.001)
+    code = -99 if time.monotonic() > deadline else os.waitstatus_to_exitcode(done[1])
+    notes = set(shared[8:].rstrip(b"\0").decode().split("\n")) - {""}
+    return code, notes, int.from_bytes(shared[:8], "little")
+
+
+def _note(shared: mmap.mmap, text: str) -> None:
+    shared.write(f"{text}\n".encode())
+
+
+def main() -> None:
+    """Try point after point until one is past the last call, and print how many and what was wrong."""
+    name, where, *numbers = sys.argv[1:]
+    action, error, kinds, stride = map(int, numbers)
+    folder = Path(where)
+    made: dict[str, Callable[[Path], Stage]] = {"ledger": Ledger, "files": Files}
+    scenario = made[name](folder) if name in made else Stage(name, folder)
+    wrong: list[str] = []
+    points = 0
+    scenario.prepare()
+    scenario.act(lambda text: None)  # here, so that what a child imports is there before it is forked
+    shutil.rmtree(scenario.home)
+    for at in itertools.count(1, stride):
+        scenario.prepare()
+        try:
+            code, notes, calls = _child(scenario.act, partial(_faults.faults_arm, at, action, error, kinds))
+            if (action in (KILL, TEAR) and code != -signal.SIGKILL) or 0 < calls < at:
+                break
+            points += 1
+            why = "did not end" if code == -99 else scenario.wrong(notes)
+        except Exception as failed:
+            why = f"{type(failed).__name__}: {failed}"
+        if why:
+            wrong.append(f"{name} at {at} ({sorted(notes)}, code {code}): {why}"[:500])
+        shutil.rmtree(scenario.home)
+    print(json.dumps({"points": points, "wrong": wrong}))
+
+
+if __name__ == "__main__":
+    _faults = ctypes.CDLL(os.environ["LD_PRELOAD"])
+    _faults.faults_arm.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_int, ctypes.c_int]
+    _faults.faults_calls.restype = ctypes.c_long
+    main()
