@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
-from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
+from tunesmith.tools.core.stage import GIB, Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.evaluation.lineage import own_base
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.machine.torch_env import TORCH_ENV
@@ -26,9 +26,18 @@ class MergeResult(Result):
     artifact: str
     path: str
     bytes: int
-    max_logit_difference: float
-    argmax_agreement: float
+    max_logit_difference: float | None = None
+    """On ordinary questions; this and what follows is None where whole models were not loaded."""
+    argmax_agreement: float | None = None
     """Share of positions where merged and base + adapter prefer the same next token."""
+    update_error: float | None = None
+    """‖merged − adapter‖ ÷ ‖adapter − base‖ of the logits: 1 where nothing was merged, the rest is rounding."""
+    behaviour_rows: int = 0
+    """Rows of the behaviour that the same was asked on."""
+    behaviour_agreement: float | None = None
+    behaviour_update_error: float | None = None
+    logits_left_out: str = ""
+    """Why whole models were not loaded."""
     audit: Audit | None = None
     """What the saved tensors say; None where an earlier version merged."""
 
@@ -71,11 +80,15 @@ def plan(request: MergeRequest, facts: Facts, context: MergeContext) -> Plan:
     """Price reading and writing the whole model once, plus the comparison of logits."""
     base = context.base or facts.need("base", "base")
     adapter = facts.need("adapter", "train")
+    config, machine = base.meta["config"], facts.machine
+    ram_bytes = merge_memory_bytes(config, base.bytes, adapts_experts=context.adapts_experts)
+    summed_bytes = merge_memory_bytes(config, base.bytes, adapts_experts=context.adapts_experts, with_logits=False)
+    with_logits = ram_bytes <= machine.ram_free_bytes + machine.swap_free_bytes
     price = estimate(
         "merge",
         facts,
         seconds=14 + base.bytes / 1.2e8,
-        ram_bytes=merge_memory_bytes(base.meta["config"], base.bytes, adapts_experts=context.adapts_experts),
+        ram_bytes=ram_bytes if with_logits else summed_bytes,
         disk_bytes=base.bytes,
     )
     return Plan(
@@ -87,7 +100,10 @@ def plan(request: MergeRequest, facts: Facts, context: MergeContext) -> Plan:
             "verify the base against its manifest",
             "W + (alpha ÷ rank)·B·A in fp32, one tensor at a time, stored in the base's precision",
             "audit the saved tensors: base plus update, all finite, nothing missing and nothing more",
-            "compare logits of merged against base + adapter",
+            "compare logits of merged against base + adapter, on questions and behaviour rows"
+            if with_logits
+            else f"no logits of whole models: they need {ram_bytes / GIB:.1f} GiB of RAM and swap, and "
+            f"{(machine.ram_free_bytes + machine.swap_free_bytes) / GIB:.1f} GiB is free",
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(base=base, adapter=adapter),

@@ -1,4 +1,5 @@
-"""merge at work: W + scale · B·A, one tensor at a time in fp32, shard by shard; then proven against base + adapter.
+"""merge at work: W + scale · B·A, one tensor at a time in fp32, shard by shard; then proven against base + adapter:
+the saved tensors by their audit, the whole model by its logits where two of it in turn fit into memory.
 
 No model is loaded to merge a dense adapter: a shard is read, summed and written as bytes, so 70B merges in the memory
 of its largest matrix. A shard that stands is whole and is not made again. Adapters on fused expert parameters, whose
@@ -21,21 +22,12 @@ from tunesmith.memory.files import MANIFEST, atomic_write, read_manifest, sha256
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.export.audit_merged import audit_merged
+from tunesmith.tools.export.logit_proof_job import LogitProof, behaviour_rows, compare_logits, logits_left_out
 from tunesmith.tools.export.lora_update import lora_scale
 from tunesmith.tools.export.merge import MergeRequest, MergeResult
-from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.tensor_file import INDEX_NAME, TensorFileWriter, read_header, read_headers, weight_files
 
 Progress = Callable[[float, float, str], None]
-
-_LEAST_AGREEMENT = 0.8  # rounding to bf16 leaves 0.97 and more; a wrong scale or a missed layer falls far below
-_FP32_BELOW_PARAMETERS = 1_000_000_000
-_QUESTIONS = (
-    "What is the capital of France?",
-    "Write one sentence about the sea.",
-    "My parcel 48213 has not arrived. What can I do?",
-    "List three prime numbers.",
-)
 
 
 class Update(NamedTuple):
@@ -57,10 +49,18 @@ def run(job: Job[MergeRequest]) -> MergeResult:
     job.progress(0, 1, "auditing the saved tensors")
     audit = audit_merged(out_dir, base.path, adapter.path, against=base.id)
     _refuse_faults(audit, out_dir)
-    measured = compare_logits(base.path, adapter.path, out_dir, job.progress)
+    measured: LogitProof = {}
+    if left_out := logits_left_out(base.path, base.bytes):
+        job.log(left_out)
+    else:
+        dataset = job.store.ancestor(adapter, "dataset")
+        rows = behaviour_rows(dataset.path) if dataset else []
+        measured = compare_logits(base.path, adapter.path, out_dir, job.progress, rows=rows)
     job.log(f"merged against base + adapter: {measured}; {audit.summary}")
     artifact = job.publish("merged", out_dir, meta={**dict(base.meta), "adapter": adapter.id, **measured})
-    return MergeResult(artifact=artifact.id, path=str(out_dir), bytes=artifact.bytes, audit=audit, **measured)
+    return MergeResult(
+        artifact=artifact.id, path=str(out_dir), bytes=artifact.bytes, audit=audit, logits_left_out=left_out, **measured
+    )
 
 
 def _refuse_faults(audit: Audit, out_dir: Path) -> None:
@@ -200,50 +200,3 @@ def stored_dtype(model_dir: Path) -> str:
             return str(named).removeprefix("torch.")
     first = next(iter(read_header(weight_files(model_dir)[0]).values()))
     return {"BF16": "bfloat16", "F16": "float16"}.get(first.dtype, "float32")
-
-
-def compare_logits(base_dir: Path, adapter_dir: Path, merged_dir: Path, progress: Progress) -> dict[str, float]:
-    """How far the merged model is from base + adapter on a few questions: largest difference, share of equal choices.
-
-    One model is in memory at a time; in fp32 where it is small, so that the stored rounding is all that is seen. Raises
-    StepFailed where the two choose differently too often for rounding to be the reason.
-    """
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    shape = ModelShape.of(json.loads((base_dir / "config.json").read_text()))
-    dtype = torch.float32 if shape.parameters < _FP32_BELOW_PARAMETERS else torch.bfloat16
-    tokenizer = AutoTokenizer.from_pretrained(base_dir)
-    prompts = [_prompt(tokenizer, question) for question in _QUESTIONS]
-
-    def logits(folder: Path, adapter: Path | None) -> list[Any]:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-        if adapter is not None:
-            model = PeftModel.from_pretrained(model, adapter, torch_device="cpu")
-        with torch.inference_mode():
-            return [model(ids).logits[0].float() for ids in prompts]
-
-    progress(0, 2, "logits of base + adapter")
-    expected = logits(base_dir, adapter_dir)
-    progress(1, 2, "logits of the merged model")
-    merged = logits(merged_dir, None)
-    progress(2, 2, "compared")
-    difference = max(float((a - b).abs().max()) for a, b in zip(expected, merged, strict=True))
-    equal = torch.cat([a.argmax(-1) == b.argmax(-1) for a, b in zip(expected, merged, strict=True)])
-    agreement = float(equal.float().mean())
-    if agreement < _LEAST_AGREEMENT:
-        raise StepFailed(
-            f"the merged model agrees with base + adapter on {agreement:.0%} of {len(equal)} positions "
-            f"(at least {_LEAST_AGREEMENT:.0%} is wanted); deploy the adapter unmerged and report this"
-        )
-    return {"max_logit_difference": round(difference, 6), "argmax_agreement": round(agreement, 6)}
-
-
-def _prompt(tokenizer: Any, question: str) -> Any:
-    messages = [{"role": "user", "content": question}]
-    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)[
-        "input_ids"
-    ]

@@ -69,19 +69,27 @@ def train_memory_bytes(
     return RUNTIME_BYTES + weights + 16 * adapter + activations + logits
 
 
-def merge_memory_bytes(config: Mapping[str, object], weight_bytes: int, *, adapts_experts: bool = False) -> int:
+def whole_model_bytes(weight_bytes: int) -> int:
+    """A model in memory as it is stored, an eighth more for what it computes with."""
+    return weight_bytes + weight_bytes // 8
+
+
+def merge_memory_bytes(
+    config: Mapping[str, object], weight_bytes: int, *, adapts_experts: bool = False, with_logits: bool = True
+) -> int:
     """Peak of a merge: runtime + the larger of its two phases.
 
-    Merging holds three fp32 copies of the largest matrix (weight, update, sum). Comparing afterwards holds one whole
-    model as stored, never both. An adapter on a mixture's experts is merged by peft instead, with the whole 16-bit
-    model in memory as fp32 and, beside it, the update and the sum of one layer's experts.
+    Merging holds three fp32 copies of the largest matrix (weight, update, sum). Comparing logits afterwards, where that
+    is done, holds one whole model as stored, never both. An adapter on a mixture's experts is merged by peft instead,
+    with the whole 16-bit model in memory as fp32 and, beside it, the update and the sum of one layer's experts.
     """
     shape = ModelShape.of(config)
     expert = shape.experts * 2 * shape.expert_intermediate * shape.hidden
     if expert and adapts_experts:
         return RUNTIME_BYTES + 2 * weight_bytes + 2 * _FP32 * expert
     largest = max(shape.vocab * shape.hidden, shape.hidden * shape.intermediate, expert)
-    return RUNTIME_BYTES + max(3 * _FP32 * largest, weight_bytes + weight_bytes // 8)
+    compared = whole_model_bytes(weight_bytes) if with_logits else 0
+    return RUNTIME_BYTES + max(3 * _FP32 * largest, compared)
 
 
 def quantize_memory_bytes(config: Mapping[str, object], *, samples: int, seq_len_tokens: int) -> int:

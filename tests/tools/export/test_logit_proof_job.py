@@ -1,0 +1,129 @@
+"""The merged model's logits: set against what the adapter does, on behaviour rows too, and only where models fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fixtures.lab_model import write_adapter, write_rows, write_tiny_model
+from tests.fixtures.steps import say_yes
+from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.files import seal
+from tunesmith.memory.records import Artifact, TrainingRow
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import GIB, Facts, Machine
+from tunesmith.tools.data.row_file import read_rows
+from tunesmith.tools.data.row_file import write_rows as write_row_file
+from tunesmith.tools.export import merge, merge_job
+from tunesmith.tools.export.logit_proof_job import behaviour_rows, compare_logits, logits_left_out
+from tunesmith.tools.models.memory_math import merge_memory_bytes
+from tunesmith.tools.pipeline import worker
+from tunesmith.tools.pipeline.run_step import decide, price, propose
+from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
+
+pytestmark = pytest.mark.alone
+CONFIG = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 99,
+}
+BASE = Artifact("a1", "r1", "s1", "base", Path("b"), "0" * 64, 15 * GIB, (), {"config": CONFIG})
+ADAPTER = Artifact("a2", "r1", "s2", "adapter", Path("a"), "1" * 64, 1, (), {})
+
+
+def quiet(*_: Any) -> None:
+    """No progress."""
+
+
+def gentle(base: Path, out: Path) -> Path:
+    """An adapter that moves logits and hardly any choice."""
+    return write_adapter(base, out, lora_alpha=0.2, target_modules=["q_proj", "v_proj"])
+
+
+def test_a_merge_that_never_happened_is_found_though_it_answers_alike(
+    tiny_llama: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    adapter, rows = gentle(tiny_llama, tmp_path / "adapter"), read_rows(rows_file)[:3]
+    with pytest.raises(StepFailed, match=r"logits on behaviour rows are off .* by 100% of what the adapter changes"):
+        compare_logits(tiny_llama, adapter, tiny_llama, quiet, rows=rows)
+    with pytest.raises(StepFailed, match=r"logits on questions are off .* by 100% of what the adapter changes"):
+        compare_logits(tiny_llama, adapter, tiny_llama, quiet)
+
+
+def test_a_merge_is_near_the_adapter_by_far_less_than_the_adapter_is_from_the_base(
+    tiny_llama: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    adapter = write_adapter(tiny_llama, tmp_path / "adapter")
+    merge_job.merge_adapter(tiny_llama, adapter, tmp_path / "merged", quiet)
+    proof = compare_logits(tiny_llama, adapter, tmp_path / "merged", quiet, rows=read_rows(rows_file)[:3])
+    assert proof["behaviour_rows"] == 3
+    assert 0 < proof["behaviour_update_error"] < 0.1 and 0 < proof["update_error"] < 0.1
+    assert proof["behaviour_agreement"] > 0.9
+
+
+def test_rows_are_of_the_behaviour_and_those_held_out_where_there_are_any(tmp_path: Path) -> None:
+    def rows(kind: str, count: int) -> list[TrainingRow]:
+        said = [{"role": "user", "content": "q"}], [{"role": "assistant", "content": "a"}]
+        return [TrainingRow(f"{kind}{n}", kind, *said) for n in range(count)]
+
+    write_row_file(tmp_path / "train.jsonl", [*rows("generated", 9), *rows("rehearsal", 9)])
+    drawn = behaviour_rows(tmp_path)
+    assert drawn == behaviour_rows(tmp_path) and {row.origin for row in drawn} == {"generated"}
+    held = [replace(row, row_id=f"held-{row.row_id}") for row in rows("generated", 2)]
+    write_row_file(tmp_path / "valid.jsonl", [*held, *rows("near_miss", 5)])
+    assert {row.row_id for row in behaviour_rows(tmp_path)} == {"held-generated0", "held-generated1"}
+
+
+def test_whole_models_are_loaded_only_where_they_fit(tiny_llama: Path) -> None:
+    assert logits_left_out(tiny_llama, 1 << 20) == ""
+    assert "they need 1152.9 GiB of RAM and swap" in logits_left_out(tiny_llama, 1 << 40)
+
+
+@pytest.mark.parametrize(("free", "with_logits"), [(32, True), (4, False)])
+def test_a_merge_that_fits_but_for_its_logits_is_priced_without_them(free: int, with_logits: bool) -> None:
+    machine = Machine("cpu", 2, 32 * GIB, free * GIB, 0, 64 * GIB)
+    facts = Facts(Path(), machine, "r1", artifacts={"base": BASE, "adapter": ADAPTER})
+    plan = merge.plan(merge.MergeRequest(), facts, merge.MergeContext(adapts_experts=False))
+    assert plan.refusals == ()
+    assert plan.estimate.peak_ram_bytes == merge_memory_bytes(CONFIG, BASE.bytes, with_logits=with_logits)
+    assert (plan.estimate.peak_ram_bytes > 16 * GIB) == with_logits
+    told = next(step for step in plan.steps if "logits" in step)
+    assert told.startswith("compare logits" if with_logits else "no logits of whole models: they need 17.8 GiB")
+
+
+@pytest.mark.parametrize("left_out", ["", "no room for them"])
+def test_a_merge_reports_its_audit_with_and_without_logits(
+    left_out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merge_job, "logits_left_out", lambda *_: left_out)
+    store = Store(tmp_path / "home")
+    ws = Workspace(store, None, lambda event, **data: None)
+    run, base = store.new_run("test"), write_tiny_model(tmp_path / "base")
+    dataset = tmp_path / "dataset"
+    dataset.mkdir()
+    write_rows(dataset / "train.jsonl", 6)
+    made: list[str] = []
+    for stage, kind, folder in (
+        ("base", "base", base), ("critique", "dataset", dataset),
+        ("train", "adapter", write_adapter(base, tmp_path / "adapter")),
+    ):  # fmt: skip
+        step = store.propose(run, stage, plan_hash=kind)
+        manifest = seal(folder, kind=kind, step=step)
+        sealed = Artifact(
+            "", run, step, kind, folder, manifest["sha256"], manifest["bytes"], tuple(made), {"config": CONFIG}
+        )
+        made.append(store.add_artifact(sealed).id)
+    plan = price(ws, StepRequest("merge", {}, run))
+    step = propose(ws, plan)
+    assert decide(ws, step, plan, say_yes).yes
+    store.claim(step, needs_approval=True, pid=1, pid_started=0.0, boot_id="")
+    result = merge_job.run(worker.open_job(store, step, None))
+    assert result.audit is not None and result.audit.updated == 14 and result.audit.faults == ()
+    assert result.logits_left_out == left_out
+    assert (result.argmax_agreement is None) == bool(left_out)
+    assert result.behaviour_rows == (0 if left_out else 3)
