@@ -75,7 +75,8 @@ def parse_yaml(text: str, name: str, *, lenient: bool = False) -> Document:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-        raise YamlRefused(f"not valid YAML: {problem}", mark.line + 1 if mark else 1) from None
+        hint = "; a text with a colon in it needs quotes" if "mapping values" in str(problem) else ""
+        raise YamlRefused(f"not valid YAML: {problem}{hint}", mark.line + 1 if mark else 1) from None
     return builder.document
 
 

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
+from tunesmith.tools.data.enumerations import composed
+
 _TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
 _BEFORE_NAME, _AFTER_NAME = 60, 60
 """Characters of fixed text that are looked for around the names of a template."""
@@ -40,6 +42,9 @@ def shape_of(answers: Sequence[str], what: str, fields: Sequence[str]) -> Shape:
     """The shape of the answers; `fields` are the names that the user gave to what is in them."""
     if (as_json := _json_shape(answers)) is not None:
         return as_json
+    if (named := composed(what, answers, fields)) is not None:
+        records = tuple((record,) if record is not None else () for record in named.records)
+        return Shape("text", named.template, tuple(slot.name for slot in named.slots), records, named.otherwise)
     for lines in (False, True):
         template = _stated_template(answers, what, fields or _names_in(what), lines=lines)
         if template and (shape := _fitted(answers, template, lines=lines)):

@@ -25,21 +25,20 @@ class Duplicates:
 
     def __init__(self, threshold: float) -> None:
         """`threshold`: edit similarity, of 100, from which the later of two texts is a duplicate."""
-        from datasketch import MinHashLSH
+        from datasketch import MinHash, MinHashLSH
 
         self.threshold = threshold
+        self.empty = MinHash(num_perm=_PERMUTATIONS)  # drawing its permutations takes longer than sketching a row
         self.lsh = MinHashLSH(threshold=_CANDIDATE, num_perm=_PERMUTATIONS)
         self.texts: dict[str, str] = {}
         self.exact: dict[str, str] = {}
 
     def check(self, row_id: str, text: str, *, digits_count: bool = False) -> tuple[str, float] | None:
         """The row that this text nearly is, with the similarity; None: it is new, and counts from now on."""
-        from datasketch import MinHash
-
         words = normal(text, digits_count=digits_count)
         if words in self.exact:
             return self.exact[words], 100.0
-        sketch = MinHash(num_perm=_PERMUTATIONS)
+        sketch = self.empty.copy()
         sketch.update_batch([shingle.encode() for shingle in _shingles(words)])
         best = ("", 0.0)
         for other in self.lsh.query(sketch):

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from tunesmith.tools.data.answer_rules import NUMBER_WORDS, Rule, infer_rules, js_escape, listed
 from tunesmith.tools.data.answer_shape import Shape, shape_of
+from tunesmith.tools.data.enumerations import enumerations, meanings
 from tunesmith.tools.data.spec import Answer, Attribute, Kind, Spec, Value
 from tunesmith.tools.data.typed_values import WEEKDAYS, holds
 
@@ -127,7 +128,7 @@ def _kind_of(
     if stated and _are_weekdays(stated):
         return "weekday", {value: Value() for value in sorted(stated, key=_weekday_place)}
     if stated:
-        return "label", {value: Value(means=_meaning(spec.what, value)) for value in stated}
+        return "label", {value: Value(means=text) for value, text in meanings(spec.what, stated).items()}
     if seen and _are_weekdays(list(seen)):
         short = all(len(value) == 3 for value in seen)
         return "weekday", {day[:3] if short else day: Value() for day in WEEKDAYS}
@@ -154,7 +155,8 @@ def _stated_values(spec: Spec, means: str, seen: set[str]) -> list[str]:
             values = listed(match[0])
             if len(seen) >= 1 and len(values) >= 2 and seen <= set(values):
                 return values
-    return []
+    told = enumerations(spec.what, [example.answer for example in spec.examples])
+    return next((list(one.values) for one in told if seen and seen <= set(one.values)), [])
 
 
 def _meaning(what: str, value: str) -> str:
