@@ -25,6 +25,7 @@ from tunesmith.memory.question_process import ask_in_process
 from tunesmith.memory.questions import show_run
 from tunesmith.memory.records import APPROVED, DONE, PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.local_paths import expanded
 from tunesmith.tools.pipeline import launcher
 from tunesmith.tools.pipeline.run_step import follow_step
 from tunesmith.tools.pipeline.workspace import Workspace
@@ -287,11 +288,11 @@ def report(args: argparse.Namespace, settings: Settings, store: Store, out: Outp
 
         text = export_run(store, run, args.format)
         if args.output:
-            atomic_write(Path(args.output).expanduser(), text)
+            atomic_write(expanded(args.output), text)
         else:
             print(escaped_xml(text) if args.format == "junit" else escaped_json(text), end="")
         return 0
-    written = write_run_report(store, run, Path(args.output).expanduser() if args.output else None)
+    written = write_run_report(store, run, expanded(args.output) if args.output else None)
     summary = replace(summarise(store, run), report=written.path, verdict=written.verdict)
     out.document({**summary.to_json(), "summary": written.to_json()}, summary_view(summary))
     return 0

@@ -16,6 +16,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.local_paths import expanded
 from tunesmith.tools.data.suspicion import left_out
 from tunesmith.tools.pipeline.run_step import run_step
 from tunesmith.tools.pipeline.workspace import Workspace
@@ -27,7 +28,7 @@ def rows(args: argparse.Namespace, settings: Settings, store: Store, out: Output
         return _import(args, settings, store, out)
     review = review_of(store, getattr(args, "run", None))
     if args.action == "export":
-        return _export(Path(args.file).expanduser(), store.rows(review.step), out)
+        return _export(expanded(args.file), store.rows(review.step), out)
     if args.action != "review":
         return _show(args, review, out)
     if args.web:

@@ -16,6 +16,7 @@ from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.local_paths import expanded
 from tunesmith.tools.core.yaml_file import read_yaml
 from tunesmith.tools.data.behaviour import SPEC_FILE, load_behaviour
 from tunesmith.tools.data.scaffold import REHEARSAL, SUITE, write_behaviour
@@ -35,7 +36,7 @@ _NAMES_OF = {"attributes": ("attributes", "fields", "labels"), "answer": ("answe
 
 def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """Propose what is missing, write the behaviour's folder, and carry out its plan; with --plan-only, price it."""
-    path = Path(args.file).expanduser()
+    path = expanded(args.file)
     spec = load_behaviour(str(path))
     said = said_parts(path)
     folder = _folder(spec, path, store.home / "behaviours")

@@ -265,7 +265,13 @@ BAD_WORDS = [
     ["compare", "r\0", "--arms", "base,adapter"], ["rows", "import", "a\0b"], ["fits", "a\0b"], ["fits", "z" * 5000],
     ["explain", "a\0b"], ["jobs", "stop", "a\0b"], ["evaluate", "--suites", "a\0b"],
     ["baseline", "--suites", "z" * 5000],
-    ["generate", "--behaviour", "a\0b"], ["generate", "--behaviour", "z" * 5000], ["train", "--max_hours", "-inf"],
+    ["generate", "--behaviour", "a\0b"], ["generate", "--behaviour", "z" * 5000], ["train", "--max_hours", "-inf"], *(
+        [*words, "~nobody-of-this-name/x"]
+        for words in (
+            ["base", "--model"], ["suite", "check"], ["run"], ["teach"], ["fits"], ["rows", "import"],
+            ["generate", "--behaviour"], ["baseline", "--suites"],
+        )
+    ),
 ]  # fmt: skip
 
 

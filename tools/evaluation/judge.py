@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import read_manifest
+from tunesmith.tools.core.local_paths import expanded
 from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.evaluation.judge_settings import JudgeSettings
 from tunesmith.tools.models.base import bundled_model, source_of
@@ -149,7 +150,7 @@ def find_judge(named: str, home: Path) -> JudgeModel:
     settings = _settings(home)
     if not named:
         named = ENDPOINT if settings.endpoint else settings.model
-        named = str(home / Path(named).expanduser()) if "/" in named else named
+        named = str(home / expanded(named)) if "/" in named else named
     if named == ENDPOINT or named.startswith(("http://", "https://")):
         return _endpoint(named, settings, home)
     source = source_of(named)
@@ -164,7 +165,7 @@ def find_judge(named: str, home: Path) -> JudgeModel:
         )
     if source == "hub":
         raise BadInput(f"{named!r} is no folder here; {_FETCH}, or name a folder of safetensors: judge=FOLDER")
-    folder = Path(named).expanduser().resolve()
+    folder = expanded(named).resolve()
     facts = check_model_folder(folder)
     kv_bytes = kv_bytes_per_token(facts.config)
     return JudgeModel(
@@ -182,7 +183,7 @@ def _endpoint(named: str, settings: JudgeSettings, home: Path) -> JudgeModel:
         raise BadInput("settings.toml, [judge]: an endpoint needs the name of the model to ask it for; set name")
     url = settings.endpoint.rstrip("/").removesuffix("/v1")
     try:
-        key = (home / Path(settings.key_file).expanduser()).read_text().strip() if settings.key_file else ""
+        key = (home / expanded(settings.key_file)).read_text().strip() if settings.key_file else ""
     except OSError as error:
         raise BadInput(f"settings.toml, [judge]: cannot read key_file {settings.key_file}: {error.strerror}") from None
     shown = hashlib.sha256(json.dumps([url, settings.name]).encode()).hexdigest()

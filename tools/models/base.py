@@ -16,7 +16,7 @@ from tunesmith.memory.files import read_manifest
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, room
-from tunesmith.tools.core.local_paths import is_there, local_path, looks_like_path
+from tunesmith.tools.core.local_paths import expanded, is_there, local_path, looks_like_path
 from tunesmith.tools.core.stage import GIB, Facts, Inputs, Plan, Request, Result, RunRule, Stage, expected
 from tunesmith.tools.models.bundled import QWEN_CODER, SMOLLM2, BundledModel
 from tunesmith.tools.models.folder import check_hub_revision, check_model_folder, fingerprint
@@ -107,7 +107,7 @@ def inspect_inputs(request: BaseRequest, inputs: Inputs) -> BaseContext:
             return BaseContext(here, inspect_hub(request.model, request.revision).bytes)
         except StepFailed:
             return BaseContext(here)  # the plan says that nobody knows
-    folder = Path(request.model).expanduser()
+    folder = expanded(request.model)
     check_model_folder(folder)
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     return BaseContext(here, size, fingerprint(folder))
@@ -121,7 +121,7 @@ def expected_artifact(request: BaseRequest, artifacts: Mapping[str, Artifact]) -
         known = {"name": model.title, "parameters": model.parameters, "config": dict(model.config)}
         return expected(request.role, model.folder_bytes, **known)
     if source == "folder":
-        folder = Path(request.model).expanduser()
+        folder = expanded(request.model)
         bytes_ = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         config = json.loads((folder / "config.json").read_text())
         return expected(request.role, bytes_, name=folder.name, parameters=bytes_ // 2, config=config)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunesmith.memory.errors import BadInput, TunesmithError
-from tunesmith.tools.core.local_paths import looks_like_path
+from tunesmith.tools.core.local_paths import expanded, looks_like_path
 from tunesmith.tools.core.stage import GIB, Machine
 from tunesmith.tools.models.base import bundled_name
 from tunesmith.tools.models.hub import hub_config, newest_commit
@@ -112,7 +112,7 @@ def find_model(name: str, revision: str = "") -> tuple[NamedModel, str]:
     Raises BadInput for what is none of these, StepFailed where the hub has to be asked and cannot be reached.
     """
     try:
-        folder = Path(name).expanduser()
+        folder = expanded(name)
         if looks_like_path(name) or folder.is_dir():
             return NamedModel(folder.resolve().name, _config_of(folder)), ""
     except TunesmithError:

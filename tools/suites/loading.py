@@ -15,7 +15,7 @@ from typing import Annotated
 
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.core.local_paths import local_path
+from tunesmith.tools.core.local_paths import expanded, local_path
 from tunesmith.tools.suites.case import BLOCKS, LISTED_BLOCKS, Case, Suite
 from tunesmith.tools.suites.grading import asks_model
 from tunesmith.tools.suites.metrics import DerivedMetric
@@ -157,7 +157,7 @@ def load_named_suites(names: Sequence[str], cases_per_block: int = 0) -> Suite:
 
     Assertions that ask a model are read: whether somebody answers for it, `judging.find_models` says.
     """
-    paths = [path for name in names for path in (demo_suites() if name == _DEMO else [Path(name).expanduser()])]
+    paths = [path for name in names for path in (demo_suites() if name == _DEMO else [expanded(name)])]
     return subsample(load_suites(paths, models=("judge", "embedder")), cases_per_block)
 
 
