@@ -206,6 +206,9 @@ def _before(store: Store, run: str, arm: str, outcome: str) -> str:
 def _of_text(question: Question, run: Run, named: Sequence[str], questions: Mapping[str, str]) -> Answer:
     """What the arms answered to the case that the words speak of: the named arm, else base and the newest."""
     query, store = question.query, question.store
+    if re.fullmatch(r"[a-z]\S*-\d+", query.text) and query.text not in questions:
+        near = listed([clip(one, 40) for one in named[:4]])
+        return Answer((f"{run.id} asked no case {query.text}, among {len(questions)}. Near it: {near}.",))
     arms = [query.arm] if query.arm else [arm for arm in _CHAIN if scores.step_of(store, run.id, arm)]
     case = named[0]
     if query.other_arm:

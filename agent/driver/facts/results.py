@@ -208,12 +208,13 @@ def _two_arms(question: Question, a: str, b: str) -> Answer:
     store, query = question.store, question.query
     run = evaluated_run(question)
     a, b = sorted((a, b), key=_CHAIN.index)
+    a, unmeasured = _nearest_measured(store, run, a, b)
     try:
         compared = compare_run(store, run.id, a, b)
     except NotFound:
         arms = listed(list(dict.fromkeys(s.arm for s in scores.of_run(store, run.id)))) or "none"
         raise NotFound(f"{run.id} cannot compare {a} with {b}: measured arms are {arms}.") from None
-    lines = [f"{run.id} ({clip(run.name, 40)}), {a} → {b}:"]
+    lines = [f"{run.id} ({clip(run.name, 40)}), {a} → {b}{unmeasured}:"]
     if not compared.comparable:
         lines.append(f"not comparable: {clip(compared.refused or ', '.join(compared.differs_in), 200)}")
     for block, counts in compared.blocks.items():
@@ -225,6 +226,15 @@ def _two_arms(question: Question, a: str, b: str) -> Answer:
             )
     lines += [_lost_cases(compared, query.block)] if any(c.pass_to_fail for c in compared.blocks.values()) else []
     return Answer(tuple(line for line in lines if line), lambda: comparison_table(compared))
+
+
+def _nearest_measured(store: Store, run: Run, a: str, b: str) -> tuple[str, str]:
+    """The earlier arm, or where it was not measured the last one before it that was, and what to say of that."""
+    measured = {s.arm for s in scores.of_run(store, run.id)}
+    before = [arm for arm in _CHAIN[: _CHAIN.index(a)] if arm in measured and arm != "prompted"]
+    if a in measured or b not in measured or not before:
+        return a, ""
+    return before[-1], f" (the {a} model was not measured)"
 
 
 def _lost_cases(compared: Comparison, block: str) -> str:

@@ -74,7 +74,7 @@ _FIGURES: dict[str, str] = {
     "trainable_parameters": r"trainable parameters|(?:parameters|weights) (?:were|are|did|was|got) .{0,12}train|"
     r"(?:train|update)\w* (?:how many )?(?:parameters|weights)",
     "trained_tokens": r"trained tokens|tokens(?! (?:per|a) second) .{0,16}(?:train|see|saw|seen)|train\w* on "
-    r".{0,12}tokens|how many tokens",
+    r".{0,12}tokens|how many tokens(?! (?:per|a|each|every) second)",
     "max_logit_difference": r"(?:max(?:imum)? )?logit difference|logits? differ\w*",
     "argmax_agreement": r"argmax agreement|agree(?:ment)? .{0,12}merg",
     "quantized_layers": r"quantized layers|layers .{0,12}quantized",

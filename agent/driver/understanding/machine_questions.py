@@ -163,7 +163,7 @@ def jobs(s: Sentence) -> Query | None:
         r"progress|pending|queued|active|going on|happening)\b|\bjobs?\b|"
         r"how far (?:is|are|along|has|have|did)(?! (?:off|the est))|\beta\b|(?:time|much "
         r"longer|long) (?:is )?(?:left|remaining|to go)|how much longer|"
-        r"when will (?:it|this|that) (?:be )?(?:finish|done|end|ready)|"
+        r"when will (?:it|this|that|the \w+|\w+ing) (?:be )?(?:finish|done|end|ready)|how long until\b|"
         r"(?:still|currently) (?:running|busy|working|training)|\bprogress\b|is it (?:done|finished|"
         r"ready|still)|are (?:we|you) (?:done|busy)|(?:busy|doing) (?:right )?now|waits? for (?:a |my "
         r")?yes|what is waiting"

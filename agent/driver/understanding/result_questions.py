@@ -45,7 +45,7 @@ _ADVICE: tuple[tuple[Aspect, str], ...] = (
         r"\boptions\b|(?:bigger|larger|other|better) (?:base )?model .{0,16}(?:help|better)|"
         r"what (?:should|shall|can|could|would you|do you) .{0,30}(?:try|do|improve|change|next|"
         r"suggest|recommend|advise)|what (?:is )?next\b|next step\?|how (?:can|could|do|should|would) "
-        r"(?:i|we|you) (?:improve|make it better|get (?:it )?(?:better|higher|more)|fix)|"
+        r"(?:i|we|you) (?:improve|make it better|get (?:it |that |this )?(?:better|higher|more|to \d)|fix)|"
         r"\bimprove\b|any (?:ideas?|suggestions?|advice|recommendation)|would (?:more|a higher|a lower|"
         r"longer|fewer|less|another) .{0,40}(?:help|better|improve|work)|should (?:i|we) (?:train|use|"
         r"try|add|generate|increase|lower|raise|take|do|make|go|repeat|retrain|stop|quantize|collect|"
@@ -268,7 +268,7 @@ def _case_id(text: str) -> str:
 
 _COSTS_QUALITY = (
     r"lossless|(?:accura\w+|quality|performance) .{0,24}(?:cost|los[et]|drop)|cost "
-    r".{0,12}(?:accura|quality)"
+    r".{0,12}(?:accura|quality)|(?:got|get|gets|became|is|are) (?:any )?worse (?:after|by|from|through|when|in|with)"
 )
 
 
@@ -323,6 +323,8 @@ def result(s: Sentence) -> Query | None:
     ):
         if s.arm or s.block:
             return query("result", s, arm=s.arm, block=s.block)
+        if s.has(r"\bblind\b"):
+            return query("result", s)  # its claim rests on them and says how many pass
         if s.has(
             r"score|pass ?rate|accura|results?|performance|verdict|better|improv|learn(?:ed|t)\b|any good|"
             r"(?:did|does|has) (?:it|the (?:model|finetune|training|run)|this|that|we) .{0,20}(?:work|"

@@ -26,7 +26,7 @@ _ASKS_A_TERM = re.compile(
 )
 _OF_THIS_RUN = re.compile(
     r"\b(?:r\d+|s\d+|our|my|we|last|latest|newest|current|used|here|was|were|did|took|run|this|"
-    r"these|in the plan|default|usual|ratio|share|say|says|passed|block)\b|\bthe (?:value|"
+    r"these|in the plan|in the end|at the end|peak|default|usual|ratio|share|say|says|passed|block)\b|\bthe (?:value|"
     r"adapter|merged|quantized|final|best)\b"
 )
 

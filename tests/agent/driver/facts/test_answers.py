@@ -60,6 +60,12 @@ FIRST: list[tuple[str, str, str]] = [
     ("what is running?", "jobs", r"Nothing is running"),
     ("what should i try next?", "findings", r"r2"),
     ("is r1 overfitting?", "findings", r"[Oo]verfitting"),
+    ("what's the peak memory of quantize in r1", "step", r"Peak memory"),
+    ("what is the loss of r1 at the end?", "curve", r"to 0\.221"),
+    ("how long until training finishes?", "jobs", r"Nothing is running"),
+    ("how do i get it to 80%?", "findings", r"r2"),
+    ("how many of the blind ones pass in r1?", "result", r"adapter 59 of 60"),
+    ("what does the adapter answer in general-shop-1 of r1?", "cases", r"^r1 asked no case general-shop-1"),
 ]
 
 
