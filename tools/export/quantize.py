@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field
 
 from tunesmith.memory.records import Artifact
+from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, room
-from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, expected, pinned
+from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.export.audit import Audit
+from tunesmith.tools.export.rounding_step import UpdateOnGrid, update_on_grid
 from tunesmith.tools.machine.torch_env import TORCH_ENV
-from tunesmith.tools.models.memory_math import quantize_memory_bytes, quantize_vram_bytes
+from tunesmith.tools.models.full_precision import kept_layers
+from tunesmith.tools.models.memory_math import group_size_for, quantize_memory_bytes, quantize_vram_bytes
 
 _FOUR_BITS_FROM = 2_000_000_000
 _GATED = ("silu", "gelu_pytorch_tanh", "gelu")
@@ -52,6 +56,33 @@ class QuantizeResult(Result):
     quantized_layers: int
     audit: Audit | None = None
     """What the saved tensors say; None where an earlier version quantized."""
+    update_on_grid: UpdateOnGrid | None = None
+    """The adapter's update beside the scheme's rounding step; None where the merged model's adapter is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeContext:
+    """What is known of the adapter that was merged."""
+
+    update: UpdateOnGrid | None = None
+
+
+def inspect_inputs(request: QuantizeRequest, inputs: Inputs) -> QuantizeContext:
+    """How large the merged update is beside the rounding step of the scheme, from some rows of every weight."""
+    merged = inputs.made("merged")
+    return QuantizeContext(grid_of(request, inputs.store, merged) if merged else None)
+
+
+def grid_of(request: QuantizeRequest, store: Store, merged: Artifact) -> UpdateOnGrid | None:
+    """The update that is in a merged model on the grid that a request quantizes to; None where that is not known."""
+    adapter = store.ancestor(merged, "adapter")
+    if adapter is None or not merged.path.is_dir() or "config" not in merged.meta:
+        return None
+    request, config = resolved(request, merged)[0], merged.meta["config"]
+    group = request.group_size or (group_size_for(config) if request.scheme == "W4A16" else 0)
+    kept = kept_layers(config, request.keep)
+    bits = _BITS[request.scheme]
+    return update_on_grid(merged.path, adapter.path, request.scheme, bits=bits, group=group, kept=kept)
 
 
 def expected_artifact(request: QuantizeRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
@@ -63,7 +94,7 @@ def expected_artifact(request: QuantizeRequest, artifacts: Mapping[str, Artifact
     return expected("quantized", int(merged.bytes * _BITS[scheme] / 16 * 1.2), **merged.meta)
 
 
-def plan(request: QuantizeRequest, facts: Facts, context: None = None) -> Plan:
+def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None = None) -> Plan:
     """Price GPTQ: the host's RAM is where it dies elsewhere, so that is computed and compared first."""
     merged, dataset = facts.need("merged", "merge"), facts.need("dataset", "critique")
     request, reasons = resolved(request, merged)
@@ -104,6 +135,7 @@ def plan(request: QuantizeRequest, facts: Facts, context: None = None) -> Plan:
         writes=(f"a model of {size_bytes / 1e9:.2f} GB and more, by what stays full precision",),
         replaces=("the quantized model of this run",) if "quantized" in facts.artifacts else (),
         refusals=room(price, facts, remedy=_REMEDY),
+        notes=(warning,) if context and context.update and (warning := context.update.warning) else (),
         reasons=dict(reasons),
     )
 
@@ -139,7 +171,8 @@ STAGE = Stage(
     QuantizeRequest,
     QuantizeResult,
     plan,
-    expected_artifact=expected_artifact,
+    inspect_inputs,
+    expected_artifact,
     settable=("scheme",),
     env=TORCH_ENV,
     lasting=("scheme", "keep", "group_size", "calibration_samples", "max_seq_len_tokens"),

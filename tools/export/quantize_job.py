@@ -20,7 +20,7 @@ from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.export.audit import CARRIED
 from tunesmith.tools.export.audit_quantized import audit_quantized
-from tunesmith.tools.export.quantize import BATCH_ROWS, QuantizeRequest, QuantizeResult
+from tunesmith.tools.export.quantize import BATCH_ROWS, QuantizeRequest, QuantizeResult, grid_of
 from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device
 from tunesmith.tools.models.full_precision import Proof, assert_full_precision, kept_layers
 from tunesmith.tools.models.memory_math import group_size_for, quantize_memory_bytes
@@ -82,6 +82,7 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
         full_precision=proof.full_precision,
         quantized_layers=proof.quantized_layers,
         audit=audit,
+        update_on_grid=grid_of(request, job.store, merged),
     )
 
 
