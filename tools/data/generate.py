@@ -24,7 +24,7 @@ from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.models.memory_math import serving_peaks
 from tunesmith.tools.serving.budget import need_vllm, serving_memory
 
-_SERVER_START_S = 30.0
+_SERVER_START_S = 20.0
 PREVIEW_ROWS = 5
 _TOKENS_PER_FACT = 20
 """Of a message that goes on after a fact."""

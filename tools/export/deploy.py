@@ -139,7 +139,7 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
     price = estimate(
         "deploy",
         facts,
-        seconds=30 + made.bytes / 4e8,
+        seconds=20 + made.bytes / 4e8,
         like="",
         **serving_peaks(serving_memory(base or made, request.context_tokens), on_gpu=facts.serves_on_gpu),
     )

@@ -20,7 +20,7 @@ from tunesmith.tools.models.memory_math import (
     share_now,
 )
 
-_SERVER_START_S = 30.0
+_SERVER_START_S = 20.0
 
 
 # Tokens per second of a 1e9-parameter model on the reference machine, many requests at once.

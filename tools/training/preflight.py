@@ -66,7 +66,7 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
     price = estimate(
         "preflight",
         facts,
-        seconds=60 + base.bytes / 2e7,
+        seconds=20 + base.bytes / 2e7,
         like="",
         **_peaks(request, facts, base, dataset),
         disk_bytes=50_000_000,
