@@ -20,9 +20,10 @@ from contextlib import closing, redirect_stderr
 from functools import partial
 from pathlib import Path
 
+from tests.fixtures.old_homes import contents, make_old_home
 from tests.fixtures.steps import say_yes
 from tests.fixtures.tiny_model import make_tiny_model
-from tunesmith.memory import files
+from tunesmith.memory import files, migrations
 from tunesmith.memory.records import DONE, FAILED, PLANNED, RUNNING
 from tunesmith.memory.store import Store
 from tunesmith.tools.core import job
@@ -167,6 +168,37 @@ class Ledger(Stage):
         return ""
 
 
+class Migration(Stage):
+    """A home of an early schema that is brought up to date: its rows are there before, meanwhile and after."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home, self.template = folder / "home", make_old_home(folder / "template", 2)
+        self.rows = self._rows(self.template / "tunesmith.db")
+
+    @staticmethod
+    def _rows(file: Path) -> dict[str, list[object]]:
+        tables = contents(file)
+        return {name: [row[key] for row in tables[name]] for name, key in (("runs", "name"), ("metrics", "value"))}
+
+    def act(self, note: Note) -> None:
+        Store(self.home).close()
+        note("brought up to date")
+
+    def wrong(self, notes: set[str]) -> str:
+        if (self.home / "tunesmith.db").stat().st_size == 0 or self._rows(self.home / "tunesmith.db") != self.rows:
+            return "rows were lost"
+        with closing(Store(self.home)) as store:
+            copies = [*(self.home / "backups").glob("tunesmith-schema2-*.db")]
+            if not copies or any(self._rows(copy) != self.rows for copy in copies):
+                return "there is no whole copy"
+            if (
+                store.read("PRAGMA user_version")[0][0] != migrations.LATEST
+                or self._rows(self.home / "tunesmith.db") != self.rows
+            ):
+                return "it was not brought up to date"
+            return "" if store.step("s1").status == DONE else "a step changed"
+
+
 class Files(Stage):
     """A file over another, a sealed folder, and a folder of the user's own."""
 
@@ -246,7 +278,7 @@ def main() -> None:
     name, where, *numbers = sys.argv[1:]
     action, error, kinds, stride = map(int, numbers)
     folder = Path(where)
-    made: dict[str, Callable[[Path], Stage]] = {"ledger": Ledger, "files": Files}
+    made: dict[str, Callable[[Path], Stage]] = {"ledger": Ledger, "files": Files, "migration": Migration}
     scenario = made[name](folder) if name in made else Stage(name, folder)
     wrong: list[str] = []
     points = 0
