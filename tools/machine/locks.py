@@ -1,0 +1,84 @@
+"""The lock files of both environments: every package by its version and by the sha256 of its files.
+
+They hold for one kind of machine, on which they were proven: Linux on x86-64, CPython 3.11, without CUDA. Any other is
+set up by the version ranges of pyproject.toml. torch's own CPU builds are not in them: PyPI does not have those, so
+they come by their exact version. `make locks` makes them anew with uv, after a change of what is required.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+import typing
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+FOLDER = Path(__file__).with_name("locks")
+TORCH = ("torch==2.13.0+cpu", "torchvision==0.28.0+cpu")
+_NOT_LOCKED = ("torch", "torchvision", "torchaudio", "torchcodec")
+_HEAD = "# for "
+
+
+def lab_required(declared: typing.Mapping[str, typing.Any]) -> list[str]:
+    """All that `.venv` needs from outside: what pyproject.toml declares, and what builds the project itself."""
+    extras = declared["project"]["optional-dependencies"]
+    return [*declared["project"]["dependencies"], *extras["lab"], *extras["dev"], *declared["build"]["requires"], "pip"]
+
+
+def lab_torch(declared: typing.Mapping[str, typing.Any]) -> str:
+    """The lab's own requirement on torch, as pyproject.toml states it."""
+    return next(str(item) for item in declared["project"]["optional-dependencies"]["lab"] if item.startswith("torch"))
+
+
+def digest(required: Sequence[str]) -> str:
+    """Of what an environment requires: a lock that was made for something else is not used."""
+    return hashlib.sha256(json.dumps(list(required)).encode()).hexdigest()[:16]
+
+
+def lock_for(name: str, required: Sequence[str]) -> Path | None:
+    """The lock of an environment, where there is one for this machine and for what is required now."""
+    here = (sys.platform, platform.machine(), platform.python_implementation(), sys.version_info[:2])
+    path = FOLDER / f"{name}.txt"
+    if here != ("linux", "x86_64", "CPython", (3, 11)) or not path.is_file():
+        return None
+    with path.open() as file:
+        return path if file.readline().strip() == _HEAD + digest(required) else None
+
+
+def chosen(lock: Path, left_out: Collection[str]) -> str:
+    """The lock without some packages, for pip."""
+    kept, keeps = [], True
+    for line in lock.read_text().splitlines():
+        if line and not line.startswith((" ", "#")):
+            keeps = line.partition("==")[0].partition("[")[0] not in left_out
+        kept += [line] if keeps else []
+    return "\n".join(kept) + "\n"
+
+
+def make(name: str, required: Sequence[str], *options: str) -> None:
+    """Write a lock with uv; raises CalledProcessError where it finds no solution."""
+    fixed = (
+        "--python-platform x86_64-manylinux_2_28 --python-version 3.11 --generate-hashes --no-annotate --no-header -q"
+    )
+    left_out = [f"--no-emit-package={package}" for package in _NOT_LOCKED]
+    target = FOLDER / f"{name}.txt"
+    FOLDER.mkdir(exist_ok=True)
+    command = ["uv", "pip", "compile", "-", *fixed.split(), *left_out, *options, "-o", str(target)]
+    subprocess.run(command, input="\n".join([*required, *TORCH]), text=True, check=True)
+    target.write_text(f"{_HEAD}{digest(required)}\n{target.read_text()}")
+
+
+def main() -> None:
+    """Make both; what stands on the command line goes to uv, such as where it finds torch's CPU builds."""
+    from tunesmith.tools.machine import bootstrap
+
+    declared = bootstrap.declaration(bootstrap.ROOT / "pyproject.toml")
+    make("lab-cpu", lab_required(declared), *sys.argv[1:])
+    make("serve-cpu", bootstrap.SERVE_CPU, *sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()
