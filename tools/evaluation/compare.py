@@ -15,6 +15,7 @@ from tunesmith.tools.evaluation.advice import goal_rate, prompt_advice
 from tunesmith.tools.evaluation.comparison import WORSE, Comparison, Json
 from tunesmith.tools.evaluation.evidence import Evidence, evidence_of
 from tunesmith.tools.evaluation.pairing import Evaluations, chain_pairs, compare_run
+from tunesmith.tools.evaluation.retained import GainRetained, gain_retained
 from tunesmith.tools.evaluation.statistics import case_outcomes
 from tunesmith.tools.suites.case import LISTED_BLOCKS
 
@@ -44,6 +45,8 @@ class ComparedWithHops:
     """Whether the prompted base makes training needless; empty where it is neither of the two."""
     evidence: Evidence | None = None
     """What may be claimed of the later arm against the base, and the controls; None where nobody asked."""
+    retained: tuple[GainRetained, ...] = ()
+    """What each arm between the adapter and the second, itself included, kept of the adapter's gain."""
 
     @property
     def broken_gates(self) -> list[str]:
@@ -64,6 +67,7 @@ class ComparedWithHops:
             "chain": [{name: hop[name] for name in _OF_A_HOP} for hop in hops],
             "known_limits": [asdict(limit) for limit in self.known_limits],
             "advice": self.advice,
+            "gain_retained": [one.to_json() for one in self.retained],
             **(self.evidence.to_json() if self.evidence else {}),
         }
 
@@ -77,6 +81,7 @@ def compare_with_hops(store: Store, run: str, a: str, b: str) -> ComparedWithHop
         known_limits=known_limits(store, whole.steps[b], b) if b != "base" else (),
         advice=prompt_advice(whole, goal_rate(store, whole)),
         evidence=evidence_of(store, run, max((a, b), key=ARMS.index)),
+        retained=tuple(one for one in gain_retained(store, run) if ARMS.index(one.arm) <= ARMS.index(b)),
     )
 
 

@@ -16,6 +16,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.advice import FLIPS_TO_SHOW, GOAL_RATE
 from tunesmith.tools.evaluation.baseline import BaselineResult
 from tunesmith.tools.evaluation.comparison import BETTER, WORSE, BlockComparison, Comparison
+from tunesmith.tools.evaluation.retained import gain_retained
 from tunesmith.tools.evaluation.run_records import RunRecords
 from tunesmith.tools.models.base import BaseResult
 from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK
@@ -261,17 +262,20 @@ def _quantized(records: RunRecords) -> list[Finding]:
     line = "; ".join(
         f"{block} {c.passed[before]} → {c.passed['quantized']} of {c.judged}" for block, c in hop.blocks.items()
     )
-    evidence = {
+    evidence: dict[str, object] = {
         "from": before,
         "lost": len(lost),
         "gained": gained,
         "blocks": {b: c.verdict for b, c in hop.blocks.items()},
     }
+    kept = next((one for one in gain_retained(records.store, records.run) if one.arm == "quantized"), None)
+    retained = f" Gain retained: {kept.sentence}." if kept else ""
+    evidence |= {"gain_retained": kept.to_json()} if kept else {}
     if len(lost) <= gained or len(lost) < 2:
         return [
             Finding(
                 "kept in quantization",
-                f"Quantizing cost next to nothing: {line} ({len(lost)} lost, {gained} gained).",
+                f"Quantizing cost next to nothing: {line} ({len(lost)} lost, {gained} gained).{retained}",
                 evidence,
                 cases=lost,
             )
@@ -280,7 +284,7 @@ def _quantized(records: RunRecords) -> list[Finding]:
     fields: dict[str, object] = (
         {"keep": ["down_proj", "o_proj"]} if scheme == "W8A8" else {"scheme": "W8A8", "keep": ["down_proj"]}
     )
-    says = f"Quantizing lost cases: {line} ({len(lost)} lost, {gained} gained)."
+    says = f"Quantizing lost cases: {line} ({len(lost)} lost, {gained} gained).{retained}"
     return [
         Finding(
             "lost in quantization", says, evidence, Proposal("quantize", fields, "keep more in full precision"), lost

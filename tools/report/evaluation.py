@@ -19,6 +19,7 @@ from tunesmith.tools.evaluation.comparison import GAINED, LOST, BlockComparison,
 from tunesmith.tools.evaluation.evidence import Evidence, evidence_of
 from tunesmith.tools.evaluation.pairing import Evaluations, cases_of, compare_run
 from tunesmith.tools.evaluation.protocol import Key, Keys
+from tunesmith.tools.evaluation.retained import GainRetained, gain_retained
 from tunesmith.tools.evaluation.statistics import case_outcomes
 from tunesmith.tools.suites.case import BLOCKS
 from tunesmith.tools.suites.loading import read_suite
@@ -131,6 +132,8 @@ class Evaluation:
     """False where the base's chat template left out the tools that the suite offers."""
     advice: str = ""
     """What the prompted arm says about training at all; empty where it was not measured."""
+    retained: Sequence[GainRetained] = ()
+    """What merge and quantize left of the adapter's gain."""
 
     def score(self, block: str, arm: str) -> Score | None:
         """The score of an arm on a block, where it was run."""
@@ -174,6 +177,7 @@ def evaluation(store: Store, run: str) -> Evaluation:
         repeats=max((a.repeats for by_case in answers.values() for a in by_case.values()), default=1),
         takes_tools=all(step.report.get("takes_tools", True) for step in baselines[-1:]),
         advice=prompt_advice(rival, goal_rate(store, rival)) if (rival := net.get("prompted")) else "",
+        retained=gain_retained(store, run),
     )
 
 

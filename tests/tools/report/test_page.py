@@ -118,6 +118,8 @@ def test_what_the_audits_of_saved_bytes_said_is_shown(finished: tuple[dict[str, 
     summary, page = finished
     assert [(audit["model"], audit["passed"]) for audit in summary["audits"]] == [("merged", True), ("quantized", True)]
     assert "210 carry the adapter's update, 24 of them computed again (rounding is 3.1% of the update)" in page.text
+    assert [(one["arm"], one["kept"]) for one in summary["gain_retained"]] == [("merged", 57), ("quantized", 55)]
+    assert "Gain retained: quantized keeps 55 of the 57 target cases that the adapter won over the base" in page.text
     assert "Saved bytes of the quantized model" in page.text and "210 layers quantized" in page.text
 
 
