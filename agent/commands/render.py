@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -121,11 +121,25 @@ def result_table(step: Step) -> RenderableType:
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in step.report.items():
-        table.add_row(
-            _heading(name),
-            _fits_table([Fit.model_validate(fit) for fit in value]) if name == "fits" else _value(name, value),
-        )
+        table.add_row(_heading(name), _reported(name, value))
     return table
+
+
+def _reported(name: str, value: object) -> RenderableType:
+    """One field of a result; records that have a sentence of their own are shown by it."""
+    from tunesmith.tools.export.audit import Audit
+    from tunesmith.tools.export.rounding_step import UpdateOnGrid
+
+    try:
+        if name == "fits":
+            return _fits_table(TypeAdapter(list[Fit]).validate_python(value))
+        if name == "audit" and value:
+            return plain(Audit.model_validate(value).summary)
+        if name == "update_on_grid" and value:
+            return plain(UpdateOnGrid.model_validate(value).words)
+    except ValidationError:  # another version's
+        pass
+    return _value(name, value)
 
 
 def _fits_table(fits: Sequence[Fit]) -> RenderableType:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from rich.console import Console, RenderableType
 
+from tests.fixtures import stored_runs
 from tunesmith.agent.commands import render
 from tunesmith.tools.core.stage import GIB, Estimate, Plan
 from tunesmith.tools.pipeline.forecast import Forecast
@@ -54,3 +58,11 @@ def test_a_whole_arc_is_summed_in_time_and_disk_and_takes_the_highest_peak() -> 
 
 def test_what_would_move_the_cursor_is_spelled_out() -> None:
     assert "\x1b" not in shown(render.plain("a\x1b[2Jb")) and "U+001B" in shown(render.plain("a\x1b[2Jb"))
+
+
+def test_what_an_audit_found_is_a_sentence_and_one_of_another_version_is_shown_as_it_is(tmp_path: Path) -> None:
+    store, run = stored_runs.finished_run(tmp_path)
+    merge = next(step for step in store.steps(run) if step.stage == "merge")
+    assert "272 tensors, all finite; 62 as in" in shown(render.result_table(merge))
+    other = replace(merge, result={"audit": {"tensors": "many"}})
+    assert "tensors: many" in shown(render.result_table(other))
