@@ -16,7 +16,7 @@ MAX_OBJECT_CHARS = 100_000
 # Characters looked at before the search for objects gives up: "{{{{…" would otherwise cost its length squared.
 _SEARCH_BUDGET = 2_000_000
 _LOOSE_S = 2.0
-"""Processor time after which no further object is read loosely, which takes a second for 100,000 characters."""
+"""Processor time after which no further object is read loosely, thirty times slower than strict JSON."""
 
 
 def _schema_of(assertion: Assertion) -> dict[str, object] | None:
