@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.memory.files import MANIFEST
-from tunesmith.tools.export.audit import Audit, Fault, Places, name_faults, not_finite_faults, read_weights, with_faults
+from tunesmith.tools.export.audit import (
+    Audit,
+    Fault,
+    Places,
+    name_faults,
+    not_finite_faults,
+    read_weights,
+    reference_weights,
+    with_faults,
+)
 from tunesmith.tools.export.audit import text_side_faults as text_side
 from tunesmith.tools.export.lora_update import StoredUpdate, adapter_tensors, stored_updates
 from tunesmith.tools.models.tensor_file import INDEX_NAME, TensorPlace
@@ -40,7 +49,7 @@ class _Sums:
 
 def audit_merged(folder: Path, base: Path, adapter: Path, *, against: str = "", seed: int = 17) -> Audit:
     """Hold the files of a merged model against its base and adapter. Raises BadInput where these two are not whole."""
-    (places, faults), before = read_weights(folder), read_weights(base).places
+    before, (places, faults) = reference_weights(base), read_weights(folder)
     updates = stored_updates(adapter)
     faults += [*name_faults(places, before, set()), *_shapes(places, before), *not_finite_faults(places)]
     faults += [*text_side(folder, base), *_other_files(folder, base)]
@@ -136,7 +145,7 @@ def _sum_fault(name: str, merged: TensorPlace, base: TensorPlace, update: Stored
 
 def audit_adapter(adapter: Path, base: Path, *, against: str = "") -> Audit:
     """Hold an adapter's file against the base that it is served on. Raises BadInput where one of them is not whole."""
-    places, before, updates = adapter_tensors(adapter), read_weights(base).places, stored_updates(adapter)
+    places, before, updates = adapter_tensors(adapter), reference_weights(base), stored_updates(adapter)
     faults = [*not_finite_faults(places)]
     for name, update in updates.weights.items():
         shape = (update.b.spec.shape[0], update.a.spec.shape[1])

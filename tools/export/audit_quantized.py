@@ -23,6 +23,7 @@ from tunesmith.tools.export.audit import (
     name_faults,
     not_finite_faults,
     read_weights,
+    reference_weights,
     text_side_faults,
     with_faults,
 )
@@ -110,7 +111,7 @@ def audit_quantized(
     seed: int = 17,
 ) -> Audit:  # fmt: skip
     """Hold the files of a quantized model against the merged one; `keep` and `group_size` are what was asked for."""
-    (places, faults), before = read_weights(folder), read_weights(merged).places
+    before, (places, faults) = reference_weights(merged), read_weights(folder)
     audit = Audit(model="quantized", against=against or str(merged), tensors=len(places))
     faults += text_side_faults(folder, merged)
     try:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.stage import Frozen
-from tunesmith.tools.export.audit import Places, read_weights
+from tunesmith.tools.export.audit import Places, reference_weights
 from tunesmith.tools.export.lora_update import StoredUpdate, stored_updates
 from tunesmith.tools.models.full_precision import matches_layer
 from tunesmith.tools.models.tensor_file import TensorPlace
@@ -73,7 +73,7 @@ def update_on_grid(
 ) -> UpdateOnGrid | None:
     """The update of every layer that would be quantized; None where the adapter has none, or a file is not readable."""
     try:
-        updates, places = stored_updates(adapter).weights, read_weights(merged).places
+        updates, places = stored_updates(adapter).weights, reference_weights(merged)
     except (BadInput, OSError, ValueError, LookupError):
         return None
     draw = random.Random(seed)

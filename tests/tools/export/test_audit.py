@@ -341,6 +341,15 @@ def test_a_merge_that_fails_its_audit_leaves_no_folder_to_go_on_from(chain: Chai
     assert not folder.exists()
 
 
+def test_other_weights_beside_a_bases_own_shards_are_not_asked_for(chain: Chain, tmp_path: Path) -> None:
+    """As hubs have them: the same model once more, under the names of another program."""
+    base = tmp_path / "base"
+    shutil.copytree(chain.base, base)
+    shutil.copyfile(chain.adapter / "adapter_model.safetensors", base / "consolidated.safetensors")
+    merge_adapter(base, chain.adapter, tmp_path / "merged", quiet)
+    assert audit_merged(tmp_path / "merged", base, chain.adapter).faults == ()
+
+
 def test_an_adapter_of_another_base_is_found(chain: Chain, tmp_path: Path) -> None:
     wider = write_tiny_model(tmp_path / "wider", "qwen2_moe", hidden_size=128)
     assert audit_adapter(chain.adapter, chain.base).faults == ()
