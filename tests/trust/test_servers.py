@@ -116,7 +116,7 @@ def test_the_guard_stands_before_every_server_and_is_on_its_path(tmp_path: Path,
     )
     (given,) = [word.partition("=")[2] for word in spec.arguments(one, 1) if word.startswith("--middleware=")]
     module, _, name = given.partition(".")
-    folders = spec.environment(one)["PYTHONPATH"].split(os.pathsep)
+    folders = spec.environment(one, "vllm")["PYTHONPATH"].split(os.pathsep)
     assert f"class {name}:" in "".join(p.read_text() for f in folders for p in Path(f).glob(f"{module}.py"))
     assert not any(word.startswith("--middleware") for word in spec.engine_arguments(one)), "it changes no answer"
 

@@ -239,10 +239,10 @@ def answer_assertions(spec: Spec, message: str, answer: str, *, judged: bool = F
     records = parsed(spec, answer)
     if records is not None and spec.answer.form == "json":
         return _json_assertions(spec, message, answer)
+    if _is_one_label(spec) or (records is None and _is_choice(spec)):
+        return [{"type": "equals", "value": literal(answer)}]
     if records is not None:
         return [{"type": "regex", "value": literal(answer_pattern(spec, message, records))}]
-    if _is_choice(spec):
-        return [{"type": "equals", "value": literal(answer)}]
     if is_relevant(spec) and (words := _content_words(message)):
         return [{"type": "regex", "value": literal(_any_of(words))}]
     if not judged:
@@ -287,6 +287,12 @@ def _slot(attribute: Attribute, values: Values, message: str) -> str:
 def _in_own_words(attribute: Attribute, value: str) -> bool:
     """Whether a right answer may say it otherwise: free text, and a copied stretch whose ends are a matter of taste."""
     return attribute.kind == "text" or (attribute.kind == "copied" and len(value.split()) > _SHORT_ANSWER_WORDS)
+
+
+def _is_one_label(spec: Spec) -> bool:
+    """Whether an answer is a label and nothing else."""
+    slots = [attribute for attribute in spec.attributes if attribute.shown]
+    return len(slots) == 1 and slots[0].kind == "label" and spec.answer.template == "{" + slots[0].name + "}"
 
 
 def _is_choice(spec: Spec) -> bool:

@@ -67,7 +67,7 @@ def make(name: str, required: Sequence[str], *options: str) -> None:
     target = FOLDER / f"{name}.txt"
     FOLDER.mkdir(exist_ok=True)
     command = ["uv", "pip", "compile", "-", *fixed.split(), *left_out, *options, "-o", str(target)]
-    subprocess.run(command, input="\n".join([*required, *TORCH]), text=True, check=True)
+    subprocess.run(command, input="\n".join([*required, *TORCH]), text=True, check=True, cwd=FOLDER)
     target.write_text(f"{_HEAD}{digest(required)}\n{target.read_text()}")
 
 
