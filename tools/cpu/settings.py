@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 VLLM_PLUGIN = Path(__file__).parent / "vllm_plugin"
@@ -28,10 +29,11 @@ def vllm_plugins() -> list[str]:
 def preloaded(vllm: str) -> dict[str, str]:
     """What lets a server fork its engine: the OpenMP of the PyTorch beside a vllm program, loaded first as vLLM would.
 
-    Empty where there is none of that name; then the engine is started anew.
+    Empty where there is none of that name, or its path holds what separates two in a list; then the engine is started
+    anew.
     """
     packages = next((Path(vllm).resolve().parent.parent / "lib").glob("python3*/site-packages"), None)
     for folder in (packages / "torch.libs", packages / "torch" / "lib") if packages else ():
         for library in sorted(folder.glob("libgomp*.so*")):
-            return {"LD_PRELOAD": str(library)}
+            return {} if re.search(r"[\s:]", str(library)) else {"LD_PRELOAD": str(library)}
     return {}

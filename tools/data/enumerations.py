@@ -110,7 +110,7 @@ def composed(what: str, answers: Sequence[str], names: Sequence[str] = ()) -> Co
 
 def meanings(what: str, values: Sequence[str]) -> dict[str, str]:
     """What is said of each value: in brackets behind it, or in a clause that begins with it; "" where nothing is."""
-    said = {value: _in_brackets(what, value) for value in values}
+    said = {value: in_brackets(what, value) for value in values}
     places = sorted(
         (match.end(), value)
         for value in values
@@ -132,7 +132,8 @@ def meanings(what: str, values: Sequence[str]) -> dict[str, str]:
     return {value: text or ("none of the others" if value == rest else "") for value, text in said.items()}
 
 
-def _in_brackets(what: str, value: str) -> str:
+def in_brackets(what: str, value: str) -> str:
+    """What stands in brackets behind a value, as in "positive (only praise)"; empty where nothing does."""
     match = re.search(rf"(?<!\w){re.escape(value)}[{_QUOTES}]? \(([^()]+)\)", what)
     return match[1] if match else ""
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from tunesmith.tools.data.answer_rules import NUMBER_WORDS, Rule, infer_rules, js_escape, listed
 from tunesmith.tools.data.answer_shape import Shape, shape_of
-from tunesmith.tools.data.enumerations import enumerations, meanings
+from tunesmith.tools.data.enumerations import enumerations, in_brackets, meanings
 from tunesmith.tools.data.spec import Answer, Attribute, Kind, Spec, Value
 from tunesmith.tools.data.typed_values import WEEKDAYS, holds
 
@@ -139,10 +139,10 @@ def _kind_of(
     kinds = [kind for kind, pattern in _CONVERTED.items() if seen and all(re.fullmatch(pattern, v) for v in seen)]
     if kinds:
         return kinds[0], {}
-    meant = seen and all(_meaning(spec.what, value) for value in seen)
+    meant = seen and all(in_brackets(spec.what, value) for value in seen)
     repeated = meant or (len(given) > len(seen) and len(seen) >= 2 and all(len(value.split()) == 1 for value in seen))
     return (
-        ("label", {value: Value(means=_meaning(spec.what, value)) for value in sorted(seen)})
+        ("label", {value: Value(means=in_brackets(spec.what, value)) for value in sorted(seen)})
         if repeated
         else ("text", {})
     )
@@ -157,12 +157,6 @@ def _stated_values(spec: Spec, means: str, seen: set[str]) -> list[str]:
                 return values
     told = enumerations(spec.what, [example.answer for example in spec.examples])
     return next((list(one.values) for one in told if seen and seen <= set(one.values)), [])
-
-
-def _meaning(what: str, value: str) -> str:
-    """What stands in brackets behind a value, as in "positive (only praise)"."""
-    match = re.search(rf"(?<!\w){re.escape(value)} \(([^()]+)\)", what)
-    return match[1] if match else ""
 
 
 def _are_weekdays(values: Sequence[str]) -> bool:

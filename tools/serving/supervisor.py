@@ -29,9 +29,11 @@ def main() -> int:
     record = json.loads(record_path.read_text())
     os.umask(0o077)
     _say_who(record_path)
-    before = os.environ.get("PYTHONPATH", "")
+    before, theirs = os.environ.get("PYTHONPATH", ""), os.environ.get("LD_PRELOAD", "")
     os.environ.update(record["env"])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [record["env"].get("PYTHONPATH", ""), before]))
+    if theirs:
+        os.environ["LD_PRELOAD"] = preloads(record["env"].get("LD_PRELOAD", ""), theirs)
     os.environ["TUNESMITH_LOADER_KEY"] = record.get("loader_key", "")
     os.environ["PYTHONSAFEPATH"] = "1"  # vLLM starts Pythons of its own, which would look into their folder first
     os.environ["VLLM_API_KEY"] = record_path.with_suffix(".key").read_text()
@@ -47,6 +49,11 @@ def main() -> int:
                 child.kill()
     _sweep()
     return child.returncode
+
+
+def preloads(ours: str, theirs: str) -> str:
+    """Libraries to load first: the user's (an allocator, an OpenMP) and ours, but never a second OpenMP."""
+    return theirs if "omp" in theirs else os.pathsep.join(filter(None, [ours, theirs]))
 
 
 def _say_who(record_path: Path) -> None:

@@ -152,5 +152,11 @@ def test_a_forked_engine_computes_although_openmps_threads_were_used_before() ->
     assert done.stdout.split() == ["True", "8000000.0", "False"], done.stderr[-2000:]
 
 
-def test_without_the_openmp_that_vllm_wants_nothing_is_forked(tmp_path: Path) -> None:
-    assert preloaded(str(tmp_path / "bin" / "vllm")) == {}
+@pytest.mark.parametrize(("folder", "is_there"), [("plain", True), ("with space", False), ("a:b", False)])
+def test_a_server_is_given_an_openmp_whose_path_a_list_can_hold(tmp_path: Path, folder: str, is_there: bool) -> None:
+    vllm = tmp_path / folder / "bin" / "vllm"
+    assert preloaded(str(vllm)) == {}, "there is none yet"
+    library = tmp_path / folder / "lib/python3.11/site-packages/torch/lib/libgomp.so.1"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    assert preloaded(str(vllm)) == ({"LD_PRELOAD": str(library)} if is_there else {})

@@ -25,6 +25,7 @@ from tunesmith.tools.serving.model_server import comparability_key
 from tunesmith.tools.serving.server_log import telling_line
 from tunesmith.tools.serving.servers import Server
 from tunesmith.tools.serving.spec import ServerSpec
+from tunesmith.tools.serving.supervisor import preloads
 
 pytestmark = pytest.mark.heavy
 
@@ -335,3 +336,9 @@ def test_an_adapter_is_loaded_once_and_a_refused_one_says_why(home: Path, model:
 
 def test_tokens_come_from_the_servers_own_template(home: Path, model: Path) -> None:
     assert servers.template_tokens(start(home, spec_of(model)), [{"role": "user", "content": "four"}]) == [4]
+
+
+def test_what_a_user_loads_first_stays_and_there_is_one_openmp() -> None:
+    assert preloads("/a/libgomp.so.1", "/b/libtcmalloc.so") == "/a/libgomp.so.1:/b/libtcmalloc.so"
+    assert preloads("/a/libgomp.so.1", "/b/libiomp5.so") == "/b/libiomp5.so"
+    assert preloads("", "/b/libtcmalloc.so") == "/b/libtcmalloc.so"
