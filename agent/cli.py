@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tunesmith.agent.commands.parser import parse
 from tunesmith.agent.commands.startup import open_store, unexpected
 from tunesmith.memory.errors import TunesmithError
-from tunesmith.memory.files import keep_private
+from tunesmith.memory.privacy import keep_private
 from tunesmith.tools.pipeline import catalog
 
 if TYPE_CHECKING:

@@ -7,14 +7,12 @@ folder can never be taken for a whole one. Not covered: other programs that writ
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import itertools
 import json
 import os
 import shutil
-import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,27 +22,7 @@ from typing import TypedDict
 from tunesmith.memory.errors import StepFailed
 
 MANIFEST = "manifest.json"
-_OURS = ("servers", "runs", "models", "logs", "history", "settings.toml", "accelerator.lock", ".migrate.lock")
 _CHUNK_BYTES = 1 << 20
-
-
-def keep_private() -> None:
-    """What this process and its children make from now on is for their user alone; for every entry point to call."""
-    os.umask(0o077)
-
-
-def make_private(folder: Path) -> None:
-    """Make a folder that only its owner can enter, or tighten one that is there, as far as its file system lets us.
-
-    A folder that is not ours to close (the user's own home, or one for everybody such as /tmp) stays as it is, and
-    what lies directly in it and was made by tunesmith is closed instead.
-    """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    shared = folder == Path.home() or folder.stat().st_mode & stat.S_ISVTX
-    for path in [*folder.glob("tunesmith.db*"), *(folder / name for name in _OURS)] if shared else [folder]:
-        with contextlib.suppress(OSError):
-            if (mode := path.stat().st_mode) & 0o077:
-                path.chmod(stat.S_IMODE(mode) & ~0o077)
 
 
 def atomic_write(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:

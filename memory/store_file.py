@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 from tunesmith.memory import migrations
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.files import make_private, sync_folder
+from tunesmith.memory.files import sync_folder
 from tunesmith.memory.locks import is_locked, lock_file
+from tunesmith.memory.privacy import make_private
 from tunesmith.memory.records import RUNNING
 
 if TYPE_CHECKING:

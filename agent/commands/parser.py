@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from tunesmith.agent.version import VERSION
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.pipeline import catalog
 
@@ -29,10 +30,8 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Version(argparse.Action):
-    """Looks the version up only when it is asked for: the look-up takes as long as all the rest."""
-
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        print(f"tunesmith {version()}")
+        print(f"tunesmith {VERSION}")
         parser.exit()
 
 
@@ -40,17 +39,6 @@ def nearest(word: str, known: Sequence[str]) -> str | None:
     """The known word that is most like a wrong one, if any is."""
     near = difflib.get_close_matches(word, known, 1)
     return near[0] if near else None
-
-
-def version() -> str:
-    """The installed version of tunesmith."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
-
-    try:
-        return installed("tunesmith")
-    except PackageNotFoundError:
-        return "unknown (not installed)"
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.demo_run import tunesmith
-from tunesmith.memory.files import make_private
+from tunesmith.memory.privacy import make_private
 from tunesmith.memory.store import Store
 
 SNOOP = """

@@ -8,9 +8,8 @@ for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,9 +18,8 @@ if TYPE_CHECKING:
     from tunesmith.tools.core.stage import Request, Result, Stage
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A stage by name; its declaration is imported only when asked for."""
+class Entry(NamedTuple):
+    """A stage by name; its declaration is imported only when asked for. Not a dataclass: that loads `inspect`."""
 
     name: str
     declared_in: str

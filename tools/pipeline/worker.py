@@ -22,8 +22,9 @@ from pathlib import Path
 from types import FrameType
 
 from tunesmith.memory.errors import TunesmithError
-from tunesmith.memory.files import atomic_write, keep_private
+from tunesmith.memory.files import atomic_write
 from tunesmith.memory.locks import held, lock_file
+from tunesmith.memory.privacy import keep_private
 from tunesmith.memory.records import FAILED, STOPPED
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import PATIENCE_S, Job

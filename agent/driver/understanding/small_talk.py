@@ -6,12 +6,12 @@ import re
 import time
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from importlib.resources import files
 
 import yaml
 
 from tunesmith.agent.driver.understanding.entities import Sentence
+from tunesmith.agent.version import VERSION
 
 _ASKS_A_TERM = re.compile(
     r"^(?:(?:and|so|but|ok|okay|please|sorry|hm+|hey|hi|btw|by the way|quick question|can you|"
@@ -54,7 +54,7 @@ def said_to(s: Sentence, *, driver: str, home: str) -> str:
             return (
                 one.says.replace("{driver}", driver)
                 .replace("{home}", home)
-                .replace("{version}", version("tunesmith"))
+                .replace("{version}", VERSION)
                 .replace("{now}", time.strftime("%A, %Y-%m-%d %H:%M"))
             )
     return term(s)
