@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Unpack
 
@@ -32,6 +32,8 @@ class Output:
     as_json: bool = False
     stream: bool = False
     console: Console = field(default_factory=lambda: SafeConsole(stderr=True, highlight=False))
+    page: Callable[[RenderableType], None] | None = None
+    """Shows documents where a prompt is; else they are printed."""
     pending: dict[str, object] = field(default_factory=dict)
     """The last question that was asked, for the document of a command that ends with exit code 3."""
     step: str = ""
@@ -67,6 +69,8 @@ class Output:
             self.console.print(shown)
         elif self.as_json:
             self._line(value)
+        elif self.page:
+            self.page(shown)
         else:
             SafeConsole(highlight=False, width=None if sys.stdout.isatty() else _FILE_COLUMNS).print(shown)
 

@@ -48,6 +48,7 @@ COMMANDS = {
     "compare": "two arms of a run: /compare r1 --arms base,adapter",
     "explain": "what a run's records say of it, and the next step: /explain r1",
     "report": "write a run's report: /report r1",
+    "more": "go on with a long page",
     "serve": "what is served; `/serve stop` ends it",
     "sql": "a read-only question: /sql SELECT … FROM v_steps",
     "demo": "every stage on the bundled model; --fast for the short one",

@@ -41,6 +41,9 @@ class Screen(Protocol):
     def show(self, shown: RenderableType) -> None:
         """Print above the prompt, from any thread."""
 
+    def more(self) -> bool:
+        """Print the next screen of a long page; False where nothing is left of one."""
+
     def main_console(self) -> Console:
         """The terminal itself, for the main thread while it shows no prompt."""
 

@@ -28,6 +28,7 @@ from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.startup import open_store, unexpected
 from tunesmith.agent.commands.terminal import SafeConsole
 from tunesmith.agent.repl import slash
+from tunesmith.agent.repl.folding import Folding
 from tunesmith.agent.repl.monitor import Monitor
 from tunesmith.agent.repl.talk import Talk
 from tunesmith.agent.repl.toolbar import TOOLBAR_STYLE, toolbar
@@ -56,6 +57,7 @@ class Shell:
         self.plans: dict[str, threading.Thread] = {}
         self.bar_console: Console | None = None
         self._tables: set[str] = set()
+        self._folding = Folding()
         self.talk = Talk(self)
         self._approver = TerminalApprover(self.ask)
         self._asked_for = ""
@@ -100,7 +102,11 @@ class Shell:
         """Print above the prompt, or above the bar where one is shown."""
         if isinstance(shown, Table):
             self._tables.add(_text(shown))
-        (self.bar_console or _console()).print(shown)
+        self._folding.show(self.bar_console or _console(), shown)
+
+    def more(self) -> bool:
+        """Print the next screen of a long page; False where nothing is left of one."""
+        return self._folding.more(_console())
 
     def show_once(self, table: Table) -> None:
         """Print a table unless this session has shown it, word for word."""

@@ -60,7 +60,7 @@ def as_command_line(screen: Screen, argv: list[str]) -> None:
         args, _ = parser.parse(argv)
     except SystemExit:  # --help has printed itself
         return
-    out = Output(console=screen.main_console())
+    out = Output(console=screen.main_console(), page=screen.show)
     if args.command == "suite":
         queries.suite(args, out)
     else:
@@ -120,6 +120,12 @@ def stop(screen: Screen, words: str) -> None:
 def sql(screen: Screen, words: str) -> None:
     """`/sql SELECT …`: the rest of the line is the question, quotes and all."""
     as_command_line(screen, ["runs", "sql", words])
+
+
+def more(screen: Screen, words: str) -> None:
+    """`/more`: what did not fit on the screen."""
+    if words or not screen.more():
+        raise BadInput("/more takes no words" if words else "nothing is left of a page; /more goes on with a long one")
 
 
 def help_(screen: Screen, words: str) -> None:
@@ -187,6 +193,7 @@ _OWN: dict[str, Callable[[Screen, str], None]] = {
     "attach": attach,
     "stop": stop,
     "sql": sql,
+    "more": more,
     "help": help_,
 }
 _OF_CONVERSATION: dict[str, Callable[[Screen, Talk, str], None]] = {

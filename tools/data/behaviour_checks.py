@@ -89,15 +89,26 @@ class BehaviourChecks:
     def _ordinary(self, row: TrainingRow) -> Verdict | None:
         """An ordinary answer in the form of the behaviour would teach it where it must not show."""
         answer = str(row.completion[-1].get("content") or "")
-        formed = self.spec.answer.form != "written" and parsed(self.spec, answer) is not None
-        if formed or (self.spec.answer.otherwise and answer.strip() == self.spec.answer.otherwise):
-            return Verdict("form", "an ordinary answer in the form of the behaviour")
-        return None
+        formed = self.spec.answer.form != "written" and self._formed(answer)
+        return Verdict("form", "an ordinary answer in the form of the behaviour") if formed else None
+
+    def _formed(self, text: str) -> bool:
+        """Whether a text could be an answer of the behaviour.
+
+        JSON with its keys could, whatever is in them; "{weekday} {time}" alone fits any line of two words, so there
+        the values count.
+        """
+        records = parsed(self.spec, text)
+        if records is None or self.spec.answer.form == "json":
+            return records is not None
+        labels = {label.name: label.values for label in self.spec.labels}
+        known = all(record.get(name) in {*values, None} for record in records for name, values in labels.items())
+        return known and not self._form(text)
 
     def _swapped(self, message: str, answer: str) -> bool:
         if self.spec.answer.form == "written":
             return False
-        return parsed(self.spec, message) is not None and parsed(self.spec, answer) is None
+        return self._formed(message) and not self._formed(answer)
 
     def _as_drawn(self, drawn: Draw, message: str, answer: str, row: TrainingRow) -> Verdict | None:
         if (wanted := answer_of(self.spec, drawn)) and answer != wanted:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 from tunesmith.tools.data.answer_shape import fill
+from tunesmith.tools.data.ranges import drawn_number
 from tunesmith.tools.data.spec import Attribute, Situation, Spec
 from tunesmith.tools.data.typed_values import MONTHS, draw_value, said
 
@@ -79,13 +80,20 @@ def _empties(spec: Spec) -> int:
 def _drawn(spec: Spec, seed: int, index: int, records: Sequence[Values], rng: random.Random) -> Draw:
     surfaces = [
         {
-            a.name: said(a, value, rng) if a.typed else value
+            a.name: surface
             for a in spec.attributes
-            if (value := record.get(a.name)) is not None and (a.typed or a.kind == "copied")
+            if (value := record.get(a.name)) is not None and (surface := _surface(a, value, rng))
         }
         for record in records
     ]
     return Draw(f"w{index:05d}", tuple(records), tuple(surfaces), index)
+
+
+def _surface(attribute: Attribute, value: str, rng: random.Random) -> str:
+    """What of a value is to stand in the message letter for letter; empty: nothing."""
+    if attribute.kind == "label":
+        return drawn_number(attribute, value, rng)
+    return said(attribute, value, rng) if attribute.typed else value if attribute.kind == "copied" else ""
 
 
 def _record(spec: Spec, seed: int, index: int, rng: random.Random, pools: Pools | None) -> Values:

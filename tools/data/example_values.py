@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from tunesmith.tools.data.answer_shape import pattern_of
 from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.draw import Values
+from tunesmith.tools.data.ranges import number_in
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import found, holds
 
@@ -99,7 +100,9 @@ def surfaces_in(spec: Spec, values: Values, message: str) -> dict[str, str]:
         value = values.get(attribute.name)
         if value is None:
             continue
-        if holds(message, value):
+        if number := number_in(attribute, value, message):
+            surfaces[attribute.name] = number
+        elif holds(message, value):
             if attribute.typed or attribute.kind == "copied":
                 surfaces[attribute.name] = value
         elif attribute.typed and (there := found(attribute, message)):

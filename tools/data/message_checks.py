@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from tunesmith.tools.data.draw import Values
+from tunesmith.tools.data.ranges import number_said, numbers
 from tunesmith.tools.data.similarity import Similarity, loops, normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.typed_values import conflict, holds, ways_to_say
@@ -71,7 +72,7 @@ def drawn_problem(spec: Spec, values: Values, surfaces: Mapping[str, str], messa
         if attribute.typed:
             if clash := conflict(attribute, surface, message):
                 return f"value: {clash}"
-        elif attribute.kind == "copied" and surface and not holds(message, surface):
+        elif surface and (attribute.kind == "copied" or numbers(attribute)) and not holds(message, surface):
             return f"value: {attribute.name}: {surface!r} is not in the message"
         for name, value in attribute.values.items():
             if name != values[attribute.name] and value.words and _says(message, value.words):
@@ -87,6 +88,8 @@ def said_in(spec: Spec, values: Values, surfaces: Mapping[str, str], message: st
         if attribute.typed and value is not None and surface and not holds(message, surface):
             ways = sorted(ways_to_say(attribute, value), key=len, reverse=True)
             made[attribute.name] = next((way for way in ways if holds(message, way)), surface)
+        elif surface and numbers(attribute):
+            made[attribute.name] = number_said(attribute, str(value), surface, message)
     return made
 
 

@@ -18,6 +18,7 @@ from statistics import mean
 from tunesmith.tools.data.answer_shape import fill
 from tunesmith.tools.data.draw import Values
 from tunesmith.tools.data.example_values import Shown
+from tunesmith.tools.data.ranges import numbers
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.serving.client import ChatRequest
@@ -202,11 +203,13 @@ def note(spec: Spec, values: Mapping[str, str | None], surfaces: Mapping[str, st
         if attribute.name not in values:
             continue
         value = values[attribute.name]
-        if attribute.name in surfaces:
-            parts.append(f'{attribute.name}: "{surfaces[attribute.name]}"')
+        surface = f'"{surfaces[attribute.name]}"' if attribute.name in surfaces else ""
+        if surface and not numbers(attribute):
+            parts.append(f"{attribute.name}: {surface}")
         elif value is not None:
             meaning = attribute.values[value].means if value in attribute.values else ""
-            parts.append(f"{attribute.name}: {value}" + (f" ({meaning})" if meaning else ""))
+            told = ", ".join(filter(None, (meaning, surface)))
+            parts.append(f"{attribute.name}: {value}" + (f" ({told})" if told else ""))
     return "; ".join(parts)
 
 

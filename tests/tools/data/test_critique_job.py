@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from tests.fixtures.behaviours import PICKUP
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.data.balance import alarms, balance_of
-from tunesmith.tools.data.behaviour import load_behaviour
+from tunesmith.tools.data.behaviour import load_behaviour, spec_of
+from tunesmith.tools.data.behaviour_checks import BehaviourChecks
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic, split_of
 from tunesmith.tools.data.draw import answer_of, draw
@@ -107,6 +109,21 @@ def test_a_row_like_one_before_it_is_dropped_even_with_another_number() -> None:
 )  # fmt: skip
 def test_an_ordinary_answer_that_would_teach_harm_is_dropped(row: TrainingRow, kind: str) -> None:
     assert reasons(row)[0].startswith(kind)
+
+
+@pytest.mark.parametrize(
+    ("answer", "formed"),
+    [
+        ("Good evening!", False), ("A dozen is 12.", False), ("Sure, tomorrow", False), ("mon 10:00", False),
+        ("Mon 10:00", True), ("- 18:30", True), (" Sun - ", True),
+    ],
+)  # fmt: skip
+def test_a_template_of_open_places_does_not_make_every_line_an_answer_of_the_behaviour(
+    answer: str, formed: bool
+) -> None:
+    checks = BehaviourChecks(spec_of(PICKUP, "x"), [])
+    fault = checks.fault(rehearsal("Tell me about boats.", answer))
+    assert (fault is not None) == formed
 
 
 def test_the_split_does_not_move_when_other_rows_come_and_go() -> None:
