@@ -16,7 +16,7 @@ import jsonschema
 from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.data.answer_rules import Rule, broken_rule
 from tunesmith.tools.data.answers import answer_problem
-from tunesmith.tools.data.draw import Draw, Values, answer_of
+from tunesmith.tools.data.draw import Draw, Values, answer_of, draw_of
 from tunesmith.tools.data.example_values import overlap, parsed
 from tunesmith.tools.data.fact_messages import problems
 from tunesmith.tools.data.faults import ORDINARY, cut_off, fault_of, shown_kinds
@@ -68,7 +68,7 @@ class BehaviourChecks:
                 return fault_of(problem)
         if self.spec.answer.form == "written" and cut_off(answer, self.answers, self.allowed):
             return Verdict("cut off", f"the answer ends in {answer[-20:]!r}")
-        drawn = _draw_of(row)
+        drawn = draw_of(row)
         if drawn is not None and (fault := self._as_drawn(drawn, message, answer, row)):
             return fault
         if (ungrounded := self._ungrounded(message, answer)) and not self.spec.seeded:
@@ -169,14 +169,6 @@ def _is_question(message: str) -> bool:
     sentences = [s for s in re.split(r"(?<=[.!?])\s+|\n+", message.strip()) if s]
     asking = sum(s.rstrip().endswith("?") or bool(_QUESTION.match(s)) for s in sentences)
     return bool(sentences) and asking / len(sentences) > _QUESTION_SHARE
-
-
-def _draw_of(row: TrainingRow) -> Draw | None:
-    """What was drawn for a row; None for a row that was not made here."""
-    try:
-        return Draw.of(row.attributes)
-    except (KeyError, TypeError):
-        return None
 
 
 def _not_json(rule: Rule, answer: str) -> bool:

@@ -26,11 +26,12 @@ from tunesmith.tools.data.duplicates import Duplicates, diversity
 from tunesmith.tools.data.faults import ORDINARY, conversation_fault, fault_of, text_fault
 from tunesmith.tools.data.held_out import HeldOut, answer_of_row, hold_out, text_of
 from tunesmith.tools.data.leakage import LeakGate, Pair, row_texts
-from tunesmith.tools.data.row_file import read_rows, write_rows
+from tunesmith.tools.data.row_file import VARIANTS, read_rows, write_rows
 from tunesmith.tools.data.row_judge import Judged, RowJudge
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import CASES, HELD_OUT, HELD_OUT_NEAR, write_held_out
+from tunesmith.tools.data.variants import variants
 from tunesmith.tools.serving.model_server import bench_server
 from tunesmith.tools.serving.requests import Tally
 from tunesmith.tools.suites.case import Case
@@ -67,13 +68,16 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     kept = [row for row in judged if row.kept]
     dropped = why_dropped(judged, job.run)
     balance = balance_of(spec, kept, dropped)
-    artifact = _publish(job, spec, kept, dropped, held)
+    varied = [row for row in variants(spec, [row for row in kept if row.split == "train"]) if critic.sound(row)]
+    varied = [row for row in varied if not held.like_a_case(spec, row)]
+    artifact = _publish(job, spec, kept, varied, dropped, held)
     result = _result(job, spec, judged, kept, balance, artifact, critic.leaks)
     told = (*([not_read_back(unverified)] if unverified else []), *result.alarms)
     seen = {
         "alarms": told,
         "judge": word,
         "cases": held.cases,
+        "variants": len(varied),
         "marks": len(marks),
         "looked_at": _looked_at(job, rows_artifact.step),
     }
@@ -171,8 +175,14 @@ class Critic:
             return Verdict("marked", "a person dropped it")
         if mark is None and (problem := row.attributes.get("problem")):
             return fault_of(str(problem))  # told while it was written, by code or by the reader
-        fault = conversation_fault(row) or text_fault(row, allowed=self.checks.allowed) or self.checks.fault(row)
-        return fault or self._leak(row) or self._duplicate(row)
+        return self._unsound(row) or self._leak(row) or self._duplicate(row)
+
+    def _unsound(self, row: TrainingRow) -> Verdict | None:
+        return conversation_fault(row) or text_fault(row, allowed=self.checks.allowed) or self.checks.fault(row)
+
+    def sound(self, row: TrainingRow) -> bool:
+        """Whether a row is right by itself and gives no case of a suite away."""
+        return not self._unsound(row) and self.gate.check(row.row_id, row_texts(row, self.text_of(row))) is None
 
     def text_of(self, row: TrainingRow) -> str:
         """A row's own text, without the prompt around it."""
@@ -216,7 +226,12 @@ def split_of(row: TrainingRow, valid_share: float) -> str:
 
 
 def _publish(
-    job: Job[CritiqueRequest], spec: Spec, kept: Sequence[TrainingRow], dropped: str, held: HeldOut
+    job: Job[CritiqueRequest],
+    spec: Spec,
+    kept: Sequence[TrainingRow],
+    varied: Sequence[TrainingRow],
+    dropped: str,
+    held: HeldOut,
 ) -> Artifact:
     folder = job.dir / "dataset"
     splits = {name: [row for row in kept if row.split == name] for name in ("train", "valid")}
@@ -224,6 +239,8 @@ def _publish(
         raise StepFailed(f"no row is left to train on: {dropped}")
     for name, rows in splits.items():
         write_rows(folder / f"{name}.jsonl", rows)
+    if varied:
+        write_rows(folder / VARIANTS, varied)
     write_held_out(spec, folder / CASES, held.gold, held.written, held.near_misses)
     meta = {
         "cases": held.cases,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
+from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.data.answer_shape import fill
 from tunesmith.tools.data.ranges import drawn_number
 from tunesmith.tools.data.spec import Attribute, Situation, Spec
@@ -57,6 +58,14 @@ class Draw:
         """The draw behind a recorded row."""
         fields = {name: values[name] for name in cls.__dataclass_fields__}
         return cls(**{**fields, "records": tuple(fields["records"]), "surfaces": tuple(fields["surfaces"])})
+
+
+def draw_of(row: TrainingRow) -> Draw | None:
+    """What was drawn for a row; None for a row that was not made here."""
+    try:
+        return Draw.of(row.attributes)
+    except (KeyError, TypeError):
+        return None
 
 
 def draw(spec: Spec, seed: int, index: int, pools: Pools | None = None) -> Draw:

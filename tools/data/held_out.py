@@ -35,6 +35,12 @@ class HeldOut:
     gold: tuple[Example, ...] = ()
     written: tuple[Example, ...] = ()
     near_misses: tuple[str, ...] = ()
+    gate: LeakGate | None = None
+    """Tells what is like one of the cases."""
+
+    def like_a_case(self, spec: Spec, row: TrainingRow) -> bool:
+        """Whether a row of the behaviour gives one of the cases away."""
+        return self.gate is not None and self.gate.check(row.row_id, [text_of(spec, row)]) is not None
 
     @property
     def cases(self) -> int:
@@ -66,6 +72,7 @@ def hold_out(
         gold=tuple(gold),
         written=tuple(Example(prompt=text_of(spec, row), answer=answer_of_row(row)) for row in chosen),
         near_misses=tuple(text_of(spec, row) for row in near),
+        gate=gate,
     )
 
 

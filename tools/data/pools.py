@@ -122,7 +122,7 @@ def near_misses(
     random.Random(seed).shuffle(proposed)
     messages += fit(proposed)
     plain = [text for text in plain_near_misses(spec, seed) if seen.nearest(text)[1] < _ALIKE]
-    own = [text for n, text in enumerate(plain) if n < max(count - len(messages), count // 4)]
+    own = [text for n, text in enumerate(plain) if n < max(count - len(messages), min(count // 2, wanted))]
     return (messages[: count - len(own)] + own)[:count]
 
 
@@ -141,21 +141,31 @@ _COMMON = (
     "most into over under them were your ours like want wants need needs"
 )
 _PLAIN_WORDS = frozenset(_COMMON.split())
-_PLAIN = (
-    "What does the word '{0}' mean?", "How do you spell {0}?", "Translate '{0}' into Spanish.", "What rhymes with {0}?",
-    "Write one sentence with the word {0} in it.", "Where does the word '{0}' come from?", "Tell me a joke about {0}.",
-    "What is the opposite of {0}?", "Is there a difference between {0} and {1}?", "What do {0} and {1} have in common?",
-    "Why do people care about {0}?", "Give me three words that have to do with {0}.",
-    "How would you explain {0} to a child?",
-    "Write a short poem about {0}.", "What should I know about {0}?", "Can you recommend a book about {0}?",
+_OF_WORDS_ROWS = (
+    "What does the word '{0}' mean?", "Translate '{0}' into Spanish.", "Write one sentence with the word {0} in it.",
+    "Tell me a joke about {0}.", "Is there a difference between {0} and {1}?", "Why do people care about {0}?",
+    "How would you explain {0} to a child?", "What should I know about {0}?", "How many letters does {0} have?",
+    "Use {0} in a question.", "Would {0} be a good name for a cat?", "Make up a riddle about {0}.",
+    "List two facts about {0}.", "Is {0} more important than {1}?", "What would my grandmother say about {0}?",
+    "Name a film that has to do with {0}.", "Please say something nice about {0}.", "What is the plural of {0}?",
 )  # fmt: skip
-
-
-_PLAIN_VALUES = (
-    "What is special about {0}?", "How do you write {0} in words?", "Translate '{0}' into French.",
-    "Why would somebody mention {0}?", "Write a limerick about {0}.", "Is there anything that rhymes with {0}?",
-    "What comes to your mind when you read {0}?", "Write one sentence that holds {0}.",
+_OF_WORDS_TESTS = (
+    "How do you spell {0}?", "What rhymes with {0}?", "Where does the word '{0}' come from?",
+    "What is the opposite of {0}?", "What do {0} and {1} have in common?",
+    "Give me three words that have to do with {0}.", "Write a short poem about {0}.",
+    "Can you recommend a book about {0}?",
 )  # fmt: skip
+_OF_VALUES_ROWS = (
+    "What is special about {0}?", "Translate '{0}' into French.", "Write a limerick about {0}.",
+    "What comes to your mind when you read {0}?", "What kind of thing is {0}?", "How would you read {0} aloud?",
+    "To which question is {0} the answer?", "Tell me a story in which {0} matters.",
+    "Why do some people write {0} differently?", "Would {0} make a good title for a song?",
+)  # fmt: skip
+_OF_VALUES_TESTS = (
+    "How do you write {0} in words?", "Why would somebody mention {0}?", "Is there anything that rhymes with {0}?",
+    "Write one sentence that holds {0}.",
+)  # fmt: skip
+"""Questions about words and values, to train on and to test with: no form is both."""
 
 
 def plain_near_misses(spec: Spec, seed: int, *, tests: bool = False) -> list[str]:
@@ -163,7 +173,7 @@ def plain_near_misses(spec: Spec, seed: int, *, tests: bool = False) -> list[str
 
     Those of `tests` are put in other forms than those that rows are made of.
     """
-    forms = _PLAIN[int(tests) :: 2]
+    forms = _OF_WORDS_TESTS if tests else _OF_WORDS_ROWS
     words = domain_words(spec)[: 2 * _NEAR_MISS_WORDS]
     if len(words) < 2:
         return []
@@ -175,8 +185,8 @@ def plain_near_misses(spec: Spec, seed: int, *, tests: bool = False) -> list[str
     ]
     rng = random.Random(seed)
     typed = [attribute for attribute in spec.attributes if attribute.shown and attribute.typed]
-    value_forms = _PLAIN_VALUES[int(tests) :: 2]
-    for number in range(len(made) // 3 if typed else 0):
+    value_forms = _OF_VALUES_TESTS if tests else _OF_VALUES_ROWS
+    for number in range((len(made) // 3 if tests else len(made)) if typed else 0):
         attribute = typed[number % len(typed)]
         value = said(attribute, draw_value(attribute, rng), rng)
         made.append(value_forms[number % len(value_forms)].format(value))

@@ -16,6 +16,9 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import TrainingRow
 
+VARIANTS = "variants.jsonl"
+"""Beside a dataset's train.jsonl: other forms of its rows, each of a `variant_of`, for the epochs after the first."""
+
 
 class _Message(BaseModel):
     model_config = ConfigDict(extra="allow")

@@ -16,7 +16,7 @@ Pace = Literal["fast", "full"]
 # Rows, near misses, rehearsal rows, rows held out as cases, calibration samples, cases of each block (0: all): what a
 # pace buys. How to train and to quantize is left to the stages, which know the model and the rows by then.
 _PACES: dict[Pace, dict[str, int]] = {
-    "fast": {"rows": 140, "near": 40, "rehearsal": 50, "held_out": 25, "samples": 64, "cases": 40},
+    "fast": {"rows": 140, "near": 60, "rehearsal": 50, "held_out": 25, "samples": 64, "cases": 40},
     "full": {"rows": 600, "near": 120, "rehearsal": 180, "held_out": 100, "samples": 128, "cases": 0},
 }
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write, read_manifest, sha256_file
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.data.row_file import read_rows
+from tunesmith.tools.data.row_file import VARIANTS, read_rows
 from tunesmith.tools.machine.device import need_priced_device
 from tunesmith.tools.training.checkpoints import newest_checkpoint
 from tunesmith.tools.training.model import can_share_prefix, fused_layers, has_plain_head, load_base, lora_config
@@ -173,6 +175,9 @@ class _Session:
         self.valid: list[TokenRow] = []
         if valid_path is not None and valid_path.exists() and valid_path.stat().st_size:
             self.valid = _of_each_kind(tokenize_rows(tokenizer, read_rows(valid_path), settings.max_seq_len_tokens))
+        self.variants = _variants(tokenizer, rows_path.parent / VARIANTS, settings)
+        self.laps = math.ceil(settings.epochs) if self.variants else 1
+        """Epochs of different forms of the rows that the trainer is given as one."""
         fingerprint = _fingerprint(base_dir, rows_path, settings)
         self.checkpoint = newest_checkpoint(checkpoints_dir, fingerprint)
         self.before_path = checkpoints_dir / f"before-{fingerprint[:16]}.json"
@@ -186,7 +191,7 @@ class _Session:
             self.base_dir,
             precision=settings.precision,
             load_in_4bit=settings.load_in_4bit,
-            longest_row_tokens=max(len(row.input_ids) for row in self.rows),
+            longest_row_tokens=max(len(row.input_ids) for row in (*self.rows, *chain(*self.variants.values()))),
         )
         lora = lora_config(
             model,
@@ -206,8 +211,8 @@ class _Session:
             on_step=self._on_step,
             on_log=self._on_log,
             model=model,
-            args=_sft_config(settings, self.checkpoints_dir, self.config),
-            train_dataset=_dataset(self.rows),
+            args=_sft_config(settings, self.checkpoints_dir, self.config, laps=self.laps),
+            train_dataset=_dataset(*in_laps(self.rows, self.variants, self.laps)),
             processing_class=tokenizer,
             peft_config=lora,
         )
@@ -238,7 +243,7 @@ class _Session:
         per_row = sum(len(row.input_ids) for row in self.rows) / len(self.rows)
         return Trained(
             steps=outcome.global_step,
-            epochs=round(float(state.epoch or 0), 3),
+            epochs=round(float(state.epoch or 0) * self.laps, 3),
             train_loss=sum(losses[-5:]) / max(len(losses[-5:]), 1),
             validation_loss_before=before,
             validation_loss=after.behaviour_loss,
@@ -273,7 +278,9 @@ class _Session:
         """What the behaviour and what staying as the base is cost on rows that are not trained on, each for itself."""
         self.progress(0 if when == "before" else 1, 1, f"validation {when} training")
         step = self.trainer.state.global_step
-        measured: Measured = self.trainer.measure(_dataset(self.valid, len(self.rows)))
+        measured: Measured = self.trainer.measure(
+            _dataset(self.valid, range(len(self.rows), len(self.rows) + len(self.valid)))
+        )
         for name, value in (("validation_loss", measured.behaviour_loss), ("validation_kl", measured.rehearsal_kl)):
             if value is not None:
                 self.metric(name, value, step)
@@ -296,7 +303,31 @@ def _of_each_kind(rows: list[TokenRow]) -> list[TokenRow]:
     return [row for kind in kinds for row in kind[:_VALIDATION_ROWS]]
 
 
-def _sft_config(settings: LoraSettings, checkpoints_dir: Path, config: dict[str, Any]) -> Any:
+def _variants(tokenizer: Any, path: Path, settings: LoraSettings) -> dict[str, list[TokenRow]]:
+    """Row → its other forms; nothing where there is no such file or one epoch."""
+    if not path.exists() or settings.epochs <= 1:
+        return {}
+    rows = read_rows(path)
+    made: dict[str, list[TokenRow]] = {}
+    for row, tokens in zip(rows, tokenize_rows(tokenizer, rows, settings.max_seq_len_tokens), strict=True):
+        made.setdefault(str(row.attributes["variant_of"]), []).append(tokens)
+    return made
+
+
+def in_laps(
+    rows: Sequence[TokenRow], variants: Mapping[str, Sequence[TokenRow]], laps: int
+) -> tuple[list[TokenRow], list[int]]:
+    """Every row once a lap, each time in the next of its forms, and the place in `rows` of each."""
+    placed = [
+        (forms[lap % len(forms)], place)
+        for lap in range(laps)
+        for place, row in enumerate(rows)
+        for forms in ((row, *variants.get(row.row_id, ())),)
+    ]
+    return [row for row, _ in placed], [place for _, place in placed]
+
+
+def _sft_config(settings: LoraSettings, checkpoints_dir: Path, config: dict[str, Any], *, laps: int) -> Any:
     import torch
     from trl import SFTConfig
 
@@ -308,7 +339,7 @@ def _sft_config(settings: LoraSettings, checkpoints_dir: Path, config: dict[str,
         per_device_train_batch_size=at_once,
         per_device_eval_batch_size=settings.rows_at_once_without_gradient(2),
         gradient_accumulation_steps=settings.batch_size // at_once,  # each part's loss is divided by the whole's tokens
-        num_train_epochs=settings.epochs,
+        num_train_epochs=settings.epochs / laps,
         max_steps=settings.max_steps or -1,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
@@ -333,8 +364,8 @@ def _sft_config(settings: LoraSettings, checkpoints_dir: Path, config: dict[str,
     )
 
 
-def _dataset(rows: list[TokenRow], first: int = 0) -> Any:
-    """As the trainer takes them, numbered from `first`."""
+def _dataset(rows: Sequence[TokenRow], places: Sequence[int]) -> Any:
+    """As the trainer takes them; `places` are those of the rows among all whose base was asked."""
     from datasets import Dataset
 
     return Dataset.from_dict(
@@ -343,7 +374,7 @@ def _dataset(rows: list[TokenRow], first: int = 0) -> Any:
             "labels": [row.labels for row in rows],
             "length": [len(row.input_ids) for row in rows],
             "rehearsal": [row.rehearsal for row in rows],
-            "row": range(first, first + len(rows)),
+            "row": list(places),
         }
     )
 
@@ -355,6 +386,7 @@ def _fingerprint(base_dir: Path, rows_path: Path, settings: LoraSettings) -> str
         "save_steps": 0,
         "loss": "two means",
         "rows": sha256_file(rows_path),
+        **({"variants": sha256_file(varied)} if (varied := rows_path.parent / VARIANTS).exists() else {}),
         "base": manifest["sha256"] if manifest else "",
     }
     if not settings.micro_batch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from tests.fixtures.lab_model import write_tiny_model
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.training.rows import IGNORED, TokenRow, tokenize_rows
-from tunesmith.tools.training.train_job import LoraSettings, Trained, out_of_memory_named, train_lora
+from tunesmith.tools.training.train_job import LoraSettings, Trained, in_laps, out_of_memory_named, train_lora
 
 pytestmark = pytest.mark.alone
 
@@ -427,3 +428,34 @@ def test_running_out_of_memory_names_the_setting_to_change() -> None:
         raise MemoryError
     with pytest.raises(RuntimeError, match="shape"), out_of_memory_named(LoraSettings()):
         raise RuntimeError("shape mismatch")
+
+
+def test_other_forms_of_a_row_are_seen_in_other_epochs_at_the_same_number_of_steps(
+    tiny_llama: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    def token_row(identity: str) -> TokenRow:
+        return TokenRow([1], [1], row_id=identity)
+
+    rows, forms = [token_row("a"), token_row("b")], {"a": [token_row("a.1")], "none": [token_row("none.1")]}
+    seen, places = in_laps(rows, forms, 3)
+    assert [row.row_id for row in seen] == ["a", "b", "a.1", "b", "a", "b"] and places == [0, 1, 0, 1, 0, 1]
+
+    settings = replace(SETTINGS, max_steps=0, epochs=2.0)
+    plain = train(tiny_llama, rows_file, tmp_path / "plain", settings)
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    shutil.copy(rows_file, folder / "train.jsonl")
+    message = {"role": "user", "content": "Say the number:\n\n4"}
+    varied = [
+        {"row_id": f"line {n}.1", "origin": "generated", "prompt": [message], "attributes": {"variant_of": f"line {n}"},
+         "completion": [{"role": "assistant", "content": "#4"}]}
+        for n in range(1, 13)
+    ]  # fmt: skip
+    (folder / "variants.jsonl").write_text("".join(json.dumps(row) + "\n" for row in varied))
+    other = train(tiny_llama, folder / "train.jsonl", tmp_path / "other", settings)
+    assert (other.steps, other.epochs) == (plain.steps, plain.epochs) == (12, 2.0)
+    assert other.train_loss != plain.train_loss
+    once = replace(settings, epochs=1.0)
+    assert train(tiny_llama, folder / "train.jsonl", tmp_path / "once", once).train_loss == pytest.approx(
+        train(tiny_llama, rows_file, tmp_path / "plain once", once).train_loss
+    )

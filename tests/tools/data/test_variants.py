@@ -1,0 +1,102 @@
+"""Other forms of a row say other drawn values and answer them; what cannot be right by construction is left out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from tests.fixtures.behaviours import COMMIT, PICKUP
+from tunesmith.memory.records import TrainingRow
+from tunesmith.tools.data.behaviour import load_behaviour, spec_of
+from tunesmith.tools.data.behaviour_checks import BehaviourChecks
+from tunesmith.tools.data.draw import Draw, answer_of
+from tunesmith.tools.data.ranges import value_of
+from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.variants import variants
+
+SPEC = spec_of(PICKUP, "x")
+
+
+def row(
+    spec: Spec, message: str, values: dict[str, str | None], surfaces: dict[str, str], identity: str = "w1"
+) -> TrainingRow:
+    drawn = Draw(identity, (values,), (surfaces,), 0)
+    return TrainingRow(
+        identity,
+        "generated",
+        [{"role": "user", "content": spec.render(message)}],
+        [{"role": "assistant", "content": answer_of(spec, drawn)}],
+        {**drawn.as_dict(), "text": message},
+    )
+
+
+def message_of(one: TrainingRow) -> str:
+    return str(one.prompt[-1]["content"])
+
+
+def answer(one: TrainingRow) -> str:
+    return str(one.completion[-1]["content"])
+
+
+PARCEL = row(
+    SPEC, "Tuesday the parcel goes, half past two in the afternoon if you can",
+    {"day": "Tue", "hour": "14:30"}, {"day": "tuesday", "hour": "half past two in the afternoon"},
+)  # fmt: skip
+
+
+def test_a_variant_says_other_values_in_the_same_words_and_answers_them() -> None:
+    made = variants(SPEC, [PARCEL], each=40)
+    assert len(made) > 20 and len({message_of(one) for one in made}) == len(made)
+    for one in made:
+        assert re.fullmatch(r"[A-Z]\w+ the parcel goes, .+ if you can", message_of(one)), message_of(one)
+        assert re.fullmatch(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun) [0-2]\d:[0-5]\d", answer(one))
+        assert message_of(one)[:2].lower() == answer(one)[:2].lower()
+        assert BehaviourChecks(SPEC, []).fault(one) is None
+        assert one.attributes["variant_of"] == "w1" and one.row_id.startswith("w1.")
+    assert {answer(one)[:3] for one in made} >= {"Mon", "Sat"} and len({answer(one)[4:] for one in made}) > 10
+
+
+def test_the_same_rows_have_the_same_variants_and_two_each() -> None:
+    assert variants(SPEC, [PARCEL]) == variants(SPEC, [PARCEL]) and len(variants(SPEC, [PARCEL])) == 2
+
+
+def test_what_is_not_said_stays_unsaid() -> None:
+    only = row(SPEC, "fetch it on friday", {"day": "Fri", "hour": None}, {"day": "friday"})
+    assert all(answer(one).endswith(" -") for one in variants(SPEC, [only], each=5))
+
+
+@pytest.mark.parametrize(
+    ("message", "surfaces"),
+    [
+        ("friday or friday", {"day": "friday"}),  # which one?
+        ("fetch it at the weekend", {"day": "friday"}),  # not there
+    ],
+)
+def test_a_value_that_does_not_stand_in_one_place_has_no_variant(message: str, surfaces: dict[str, str]) -> None:
+    assert not variants(SPEC, [row(SPEC, message, {"day": "Fri", "hour": None}, surfaces)])
+
+
+def test_rows_from_elsewhere_words_without_values_and_facts_have_none() -> None:
+    assert not variants(SPEC, [replace(PARCEL, attributes={})])
+    commit = spec_of(COMMIT, "x")
+    values = {"type": "fix", "scope": "cli", "summary": "stop the crash"}
+    assert not variants(commit, [row(commit, "The crash is gone", values, {})])
+    assert not variants(load_behaviour("demo"), [PARCEL])
+
+
+def test_a_number_that_tells_a_label_changes_within_its_range() -> None:
+    size = "small is up to 4 people, medium 5 to 12, large 13 and more"
+    said = [("six of us", "medium"), ("me and Anna", "small"), ("all 20", "large")]
+    spec = spec_of(
+        {
+            "name": "rooms", "when": "somebody wants a room", "what": f"one word: small, medium or large. {size}.",
+            "never": "explain", "examples": [{"prompt": p, "answer": a} for p, a in said],
+        },
+        "x",
+    )  # fmt: skip
+    label = spec.labels[0].name
+    made = variants(spec, [row(spec, "we are eight", {label: "medium"}, {label: "eight"})], each=20)
+    assert len(made) > 5
+    assert all(answer(one) == "medium" and 5 <= value_of(message_of(one).split()[-1]) <= 12 for one in made)
