@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import json
 import os
 import signal
 import threading
-import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,11 +30,11 @@ from tunesmith.tools.core.stage import Plan, Result
 from tunesmith.tools.machine.gpus import measure_gpus
 from tunesmith.tools.machine.processes import ProcessId, own_tree, resident_bytes, tree
 from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.tenancy import tenancy
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.eviction import make_room
 
 _SAMPLE_EVERY_S = 1.0  # reading the page tables of a 2 GB server takes its share of a core
-_LEASE_POLL_S = 0.3
 _LOCK_WAIT_S = 5.0
 """Who looks whether a step is at work holds its lock for a moment, too."""
 
@@ -118,18 +116,12 @@ def _fail(store: Store, step: str, why: str, *, status: str = FAILED) -> None:
 
 @contextmanager
 def _tenancy(job: Job) -> Iterator[None]:  # type: ignore[type-arg]
-    """Hold the machine's one lease while a step works: one accelerator, one tenant at a time.
+    """Hold the machine, and the GPU where there is one, and say so."""
 
-    The kernel lets go of the lock when this process ends, however it ends.
-    """
-    with (job.home / "accelerator.lock").open("a") as lease:
-        while True:
-            try:
-                fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                job.progress(0, 0, "waiting for another step to leave the machine")
-                time.sleep(_LEASE_POLL_S)
+    def waiting(what: str) -> None:
+        job.progress(0, 0, what)
+
+    with tenancy(job.home, job.step.id, measure_gpus(), waiting=waiting, log=job.log):
         job.store.event("lease.taken", run=job.run, step=job.step.id)
         yield
 
