@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
+from tunesmith.tools.data.row_file import VARIANTS, read_rows
 
 IGNORED = -100
 """The label that cross-entropy leaves out."""
@@ -96,6 +98,31 @@ def tokenize_rows(tokenizer: Tokenizer, rows: Sequence[TrainingRow], max_seq_len
             f"(the first: {rows[cut[0]].row_id}); the longest has {longest} tokens: raise it, or drop those rows"
         )
     return tokens
+
+
+def read_variants(tokenizer: Tokenizer, rows_path: Path, max_seq_len_tokens: int) -> dict[str, list[TokenRow]]:
+    """Row → its other forms, of the file beside its data set's; empty where there is none."""
+    path = rows_path.parent / VARIANTS
+    if not path.exists():
+        return {}
+    rows = read_rows(path)
+    made: dict[str, list[TokenRow]] = {}
+    for row, tokens in zip(rows, tokenize_rows(tokenizer, rows, max_seq_len_tokens), strict=True):
+        made.setdefault(str(row.attributes["variant_of"]), []).append(tokens)
+    return made
+
+
+def in_laps(
+    rows: Sequence[TokenRow], variants: Mapping[str, Sequence[TokenRow]], laps: int
+) -> tuple[list[TokenRow], list[int]]:
+    """Every row once a lap, each time in the next of its forms, and the place in `rows` of each."""
+    placed = [
+        (forms[lap % len(forms)], place)
+        for lap in range(laps)
+        for place, row in enumerate(rows)
+        for forms in ((row, *variants.get(row.row_id, ())),)
+    ]
+    return [row for row, _ in placed], [place for _, place in placed]
 
 
 def _render(

@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -21,7 +21,7 @@ from tunesmith.tools.data.row_file import VARIANTS, read_rows
 from tunesmith.tools.machine.device import need_priced_device
 from tunesmith.tools.training.checkpoints import newest_checkpoint
 from tunesmith.tools.training.model import can_share_prefix, fused_layers, has_plain_head, load_base, lora_config
-from tunesmith.tools.training.rows import TokenRow, tokenize_rows
+from tunesmith.tools.training.rows import TokenRow, in_laps, read_variants, tokenize_rows
 from tunesmith.tools.training.train import TrainRequest, TrainResult, largest_part
 from tunesmith.tools.training.trainer import (
     WORTH_SHARING_TOKENS,
@@ -175,7 +175,7 @@ class _Session:
         self.valid: list[TokenRow] = []
         if valid_path is not None and valid_path.exists() and valid_path.stat().st_size:
             self.valid = _of_each_kind(tokenize_rows(tokenizer, read_rows(valid_path), settings.max_seq_len_tokens))
-        self.variants = _variants(tokenizer, rows_path.parent / VARIANTS, settings)
+        self.variants = read_variants(tokenizer, rows_path, settings.max_seq_len_tokens) if settings.epochs > 1 else {}
         self.laps = math.ceil(settings.epochs) if self.variants else 1
         """Epochs of different forms of the rows that the trainer is given as one."""
         fingerprint = _fingerprint(base_dir, rows_path, settings)
@@ -301,30 +301,6 @@ def _of_each_kind(rows: list[TokenRow]) -> list[TokenRow]:
     """The first rows of either kind, so that neither hides the other."""
     kinds = ([row for row in rows if row.rehearsal is held] for held in (False, True))
     return [row for kind in kinds for row in kind[:_VALIDATION_ROWS]]
-
-
-def _variants(tokenizer: Any, path: Path, settings: LoraSettings) -> dict[str, list[TokenRow]]:
-    """Row → its other forms; nothing where there is no such file or one epoch."""
-    if not path.exists() or settings.epochs <= 1:
-        return {}
-    rows = read_rows(path)
-    made: dict[str, list[TokenRow]] = {}
-    for row, tokens in zip(rows, tokenize_rows(tokenizer, rows, settings.max_seq_len_tokens), strict=True):
-        made.setdefault(str(row.attributes["variant_of"]), []).append(tokens)
-    return made
-
-
-def in_laps(
-    rows: Sequence[TokenRow], variants: Mapping[str, Sequence[TokenRow]], laps: int
-) -> tuple[list[TokenRow], list[int]]:
-    """Every row once a lap, each time in the next of its forms, and the place in `rows` of each."""
-    placed = [
-        (forms[lap % len(forms)], place)
-        for lap in range(laps)
-        for place, row in enumerate(rows)
-        for forms in ((row, *variants.get(row.row_id, ())),)
-    ]
-    return [row for row, _ in placed], [place for _, place in placed]
 
 
 def _sft_config(settings: LoraSettings, checkpoints_dir: Path, config: dict[str, Any], *, laps: int) -> Any:

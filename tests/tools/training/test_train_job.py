@@ -19,8 +19,8 @@ import pytest
 from tests.fixtures.lab_model import write_tiny_model
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.data.row_file import read_rows
-from tunesmith.tools.training.rows import IGNORED, TokenRow, tokenize_rows
-from tunesmith.tools.training.train_job import LoraSettings, Trained, in_laps, out_of_memory_named, train_lora
+from tunesmith.tools.training.rows import IGNORED, TokenRow, in_laps, tokenize_rows
+from tunesmith.tools.training.train_job import LoraSettings, Trained, out_of_memory_named, train_lora
 
 pytestmark = pytest.mark.alone
 
