@@ -41,6 +41,9 @@ class Screen(Protocol):
     def show(self, shown: RenderableType) -> None:
         """Print above the prompt, from any thread."""
 
+    def page(self, shown: RenderableType) -> None:
+        """Print what was asked for, as much of it as the screen holds."""
+
     def more(self) -> bool:
         """Print the next screen of a long page; False where nothing is left of one."""
 

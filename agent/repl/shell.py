@@ -102,6 +102,10 @@ class Shell:
         """Print above the prompt, or above the bar where one is shown."""
         if isinstance(shown, Table):
             self._tables.add(_text(shown))
+        (self.bar_console or _console()).print(shown)
+
+    def page(self, shown: RenderableType) -> None:
+        """Print what was asked for, as much of it as the screen holds. Nothing that is to be agreed to: all of that."""
         self._folding.show(self.bar_console or _console(), shown)
 
     def more(self) -> bool:

@@ -60,7 +60,7 @@ def as_command_line(screen: Screen, argv: list[str]) -> None:
         args, _ = parser.parse(argv)
     except SystemExit:  # --help has printed itself
         return
-    out = Output(console=screen.main_console(), page=screen.show)
+    out = Output(console=screen.main_console(), page=screen.page)
     if args.command == "suite":
         queries.suite(args, out)
     else:
@@ -72,7 +72,7 @@ def run(screen: Screen, words: str) -> None:
     newest = screen.store.newest_run()
     if not words and newest is None:
         raise BadInput("there is no run yet; /base opens one, /demo runs every stage")
-    screen.show(render.run_table(show_run(screen.store, words or (newest.id if newest else ""))))
+    screen.page(render.run_table(show_run(screen.store, words or (newest.id if newest else ""))))
 
 
 def continue_(screen: Screen, words: str) -> None:
@@ -133,7 +133,7 @@ def help_(screen: Screen, words: str) -> None:
     name = words.removeprefix("/")
     if name in catalog.BY_NAME:
         model = catalog.BY_NAME[name].load().request
-        screen.show(render.fields_table(name, catalog.BY_NAME[name].summary, model))
+        screen.page(render.fields_table(name, catalog.BY_NAME[name].summary, model))
         return
     if name in TOPICS:
         for line in TOPICS[name]:
@@ -146,7 +146,7 @@ def help_(screen: Screen, words: str) -> None:
         )
     stages = [[f"/{e.name}", e.summary + ("" if e.expensive else " (free)")] for e in catalog.STAGES]
     others = [[f"/{command}", text] for command, text in COMMANDS.items()]
-    screen.show(render.rows_table(["command", "what it does"], [*stages, *others], exact=True))
+    screen.page(render.rows_table(["command", "what it does"], [*stages, *others], exact=True))
     screen.say(
         "Stages take fields: /train lora_rank=8 epochs=2; /help train lists them. Nothing expensive starts unasked."
     )

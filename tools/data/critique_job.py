@@ -241,7 +241,7 @@ def _publish(
         write_rows(folder / f"{name}.jsonl", rows)
     if varied:
         write_rows(folder / VARIANTS, varied)
-    write_held_out(spec, folder / CASES, held.gold, held.written, held.near_misses)
+    write_held_out(spec, folder / CASES, held)
     meta = {
         "cases": held.cases,
         "train_rows": len(splits["train"]),

@@ -7,13 +7,14 @@ case, by the measure of the leakage gate, leaves the training rows with it: a cl
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tunesmith.memory.marks import Mark
 from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.description import Example
+from tunesmith.tools.data.draw import draw_of
 from tunesmith.tools.data.faults import ORDINARY
 from tunesmith.tools.data.leakage import LeakGate
 from tunesmith.tools.data.similarity import normal
@@ -23,6 +24,8 @@ from tunesmith.tools.suites.case import Case
 KIND = "held out"
 _GOLD_SHARE = 0.2
 """Of the behaviour's kept rows, so many marks become cases where no number was asked for; the others train."""
+_GROUP_MOST = 4
+"""Rows that answer one value; of more, others are asked first."""
 _NEAR_SHARE = 0.34
 """Of the near misses, so many at most."""
 
@@ -34,6 +37,8 @@ class HeldOut:
     rows: list[TrainingRow]
     gold: tuple[Example, ...] = ()
     written: tuple[Example, ...] = ()
+    own: tuple[Example, ...] = ()
+    """Of rows that the user brought."""
     near_misses: tuple[str, ...] = ()
     gate: LeakGate | None = None
     """Tells what is like one of the cases."""
@@ -45,7 +50,7 @@ class HeldOut:
     @property
     def cases(self) -> int:
         """How many cases there are."""
-        return len(self.gold) + len(self.written) + len(self.near_misses)
+        return len(self.gold) + len(self.written) + len(self.own) + len(self.near_misses)
 
 
 def hold_out(
@@ -60,20 +65,49 @@ def hold_out(
     gold = _gold(spec, marks, max(count, round(_GOLD_SHARE * len(own))))
     marked = {normal(example.prompt, digits_count=True) for example in gold}
     others = [row for row in own if normal(text_of(spec, row), digits_count=True) not in marked]
-    chosen = others[: max(0, count - len(gold))] if known else []
+    chosen = _whole_groups(spec, others, max(0, count - len(gold))) if known else []
     near = near[: min(count // 2, round(_NEAR_SHARE * len(near)))]
     if not (gold or chosen or near):
         return HeldOut(list(rows))
     cases = [_case(spec, f"{spec.name}-gold-{n:02d}", example.prompt) for n, example in enumerate(gold, 1)]
     cases += [_case(spec, row.row_id, text_of(spec, row)) for row in (*chosen, *near)]
     gate, ids = LeakGate(cases, spec.slot, threshold), {row.row_id for row in (*chosen, *near)}
+    shown = {value: row.row_id for row in chosen for value in _answered_values(spec, row)}
     return HeldOut(
-        [_without_cases(spec, row, ids, gate) for row in rows],
+        [_without_cases(spec, row, ids, gate, shown) for row in rows],
         gold=tuple(gold),
-        written=tuple(Example(prompt=text_of(spec, row), answer=answer_of_row(row)) for row in chosen),
+        written=tuple(_example(spec, row) for row in chosen if row.origin == "generated"),
+        own=tuple(_example(spec, row) for row in chosen if row.origin != "generated"),
         near_misses=tuple(text_of(spec, row) for row in near),
         gate=gate,
     )
+
+
+def _whole_groups(spec: Spec, rows: Sequence[TrainingRow], count: int) -> list[TrainingRow]:
+    """`count` rows, where they can be had as whole groups of rows that answer the same value: none of it is trained on.
+
+    Large groups come last, for they would leave too little to train on.
+    """
+    groups: dict[str, list[TrainingRow]] = {}
+    for row in rows:
+        values = sorted(_answered_values(spec, row))
+        groups.setdefault(values[0] if values else row.row_id, []).append(row)
+    small = [group for group in groups.values() if len(group) <= _GROUP_MOST]
+    large = [group for group in groups.values() if len(group) > _GROUP_MOST]
+    return [row for group in (*small, *large) for row in group][:count]
+
+
+def _answered_values(spec: Spec, row: TrainingRow) -> set[str]:
+    """What a row's answer copies from its message or says of it: whoever saw it in training knows it by heart."""
+    drawn = draw_of(row)
+    if drawn is None or spec.seeded:
+        return set()
+    names = [a.name for a in spec.attributes if a.shown and a.kind in ("copied", "text")]
+    return {normal(value) for record in drawn.records for name in names if (value := record.get(name))}
+
+
+def _example(spec: Spec, row: TrainingRow) -> Example:
+    return Example(prompt=text_of(spec, row), answer=answer_of_row(row))
 
 
 def _can_be_asked(row: TrainingRow) -> bool:
@@ -107,10 +141,14 @@ def _case(spec: Spec, identity: str, text: str) -> Case:
     return Case(case_id=identity, suite=KIND, messages=({"role": "user", "content": text},), vars={spec.slot: text})
 
 
-def _without_cases(spec: Spec, row: TrainingRow, ids: set[str], gate: LeakGate) -> TrainingRow:
+def _without_cases(
+    spec: Spec, row: TrainingRow, ids: set[str], gate: LeakGate, shown: Mapping[str, str]
+) -> TrainingRow:
     if not row.kept:
         return row
     if row.row_id in ids:
         return replace(row, verdict=Verdict(KIND, "a case of its own"))
+    if same := next((value for value in sorted(_answered_values(spec, row)) if value in shown), ""):
+        return replace(row, verdict=Verdict(KIND, f"answers {same!r} as case {shown[same]} does"))
     pair = gate.check(row.row_id, [text_of(spec, row)], digits_count=row.origin in ORDINARY)
     return replace(row, verdict=Verdict(KIND, str(pair))) if pair else row

@@ -9,12 +9,14 @@ from functools import lru_cache
 from tunesmith.tools.data.draw import Values
 from tunesmith.tools.data.ranges import number_said, numbers
 from tunesmith.tools.data.similarity import Similarity, loops, normal
-from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import conflict, holds, ways_to_say
 
 LIKE_AN_EXAMPLE = 85.0
 """Similarity, of 100, from which a written message counts as one of the user's examples."""
 _WORDS_MAX = 120
+_SHORT_LABEL = 3
+"""Characters of a label that may stand in a message by chance: "no", "P1", "yes"."""
 _NOT_A_MESSAGE = re.compile(
     r"as an ai\b|language model|<\||^(?:sure|certainly|of course)[,!]|\bcan(?:no|')t assist\b|"
     r"how can i (?:help|assist)|"
@@ -44,6 +46,24 @@ def prompt_problem(spec: Spec, prompt: str) -> str:
         return "loop: the message repeats itself"
     place, score = _examples(tuple(example.prompt for example in spec.examples)).nearest(prompt, digits_count=True)
     return f"leak: the message is {score:.0f} of 100 like example {place + 1}" if score >= LIKE_AN_EXAMPLE else ""
+
+
+def names_label(spec: Spec, values: Values, message: str) -> str:
+    """The label that a message says by its own name, where people do not: "the decor was neutral"; empty: none.
+
+    Some may ("I want a refund" is a refund), all must not: the name would be what is learned.
+    """
+    for label in spec.labels:
+        value = values.get(label.name)
+        if value and says_its_name(spec, label, value) and holds(message, value):
+            return value
+    return ""
+
+
+def says_its_name(spec: Spec, label: Attribute, value: str) -> bool:
+    """Whether a message that holds a label's name says more than the user's own examples do."""
+    named = any(holds(example.prompt, one) for example in spec.examples for one in label.values)
+    return len(value) > _SHORT_LABEL and not named
 
 
 def note_problem(spec: Spec, message: str) -> str:

@@ -22,6 +22,7 @@ from tunesmith.tools.data.answer_rules import js_escape
 from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.draw import Values
 from tunesmith.tools.data.example_values import STOP, parsed, stems
+from tunesmith.tools.data.held_out import HeldOut
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.spec_file import dump_yaml
 from tunesmith.tools.suites.loading import load_suites
@@ -123,12 +124,11 @@ def write_suites(
     return written
 
 
-def write_held_out(
-    spec: Spec, folder: Path, gold: Sequence[Example], written: Sequence[Example], near_misses: Sequence[str]
-) -> None:
-    """Write rows that are held out of training as suites: what a person marked, what was written, near misses."""
-    tests = [*_with_answers(spec, gold, "gold", False), *_with_answers(spec, written, "written", False)]
-    near = [Test(f"held-near-{n:02d}", text) for n, text in enumerate(dict.fromkeys(near_misses), 1)]
+def write_held_out(spec: Spec, folder: Path, held: HeldOut) -> None:
+    """Write rows that are held out of training as suites: what a person marked or brought, what was written."""
+    sources = (("gold", held.gold), ("own", held.own), ("written", held.written))
+    tests = [test for source, cases in sources for test in _with_answers(spec, cases, source, False)]
+    near = [Test(f"held-near-{n:02d}", text) for n, text in enumerate(dict.fromkeys(held.near_misses), 1)]
     made = (
         (HELD_OUT, "target", "that no training row is like", form_assertions(spec), tests),
         (HELD_OUT_NEAR, "over-trigger", "that want an ordinary answer", ordinary_assertions(spec), near),

@@ -16,7 +16,14 @@ from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.draw import LINES, Draw, Pools, Values, answer_of, draw, in_turn
 from tunesmith.tools.data.example_values import Shown, shown_examples, shown_pieces
 from tunesmith.tools.data.fact_messages import compose, go_on_messages, problems, taken, typed
-from tunesmith.tools.data.message_checks import drawn_problem, note_problem, prompt_problem, said_in, verbatim
+from tunesmith.tools.data.message_checks import (
+    drawn_problem,
+    names_label,
+    note_problem,
+    prompt_problem,
+    said_in,
+    verbatim,
+)
 from tunesmith.tools.data.pools import fill_pools
 from tunesmith.tools.data.reader import Reader, ToRead
 from tunesmith.tools.data.reading import Disagreement
@@ -37,6 +44,8 @@ from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 ALIKE = 90.0
 """Similarity, of 100, from which a message is written anew for being like another row's."""
 _CONTINUE = {"continue_final_message": True, "add_generation_prompt": False, "top_k": 40}
+_NAMING = 3
+"""One row of so many may say its label by its own name."""
 _NOTES = 5
 """Messages that are asked for together."""
 _USES_OF_A_SENTENCE = 2
@@ -197,6 +206,8 @@ class Synthesis:
         drawn = replace(drawn, surfaces=(surfaces,))
         problem = prompt_problem(self.spec, message) or note_problem(self.spec, message)
         problem = problem or drawn_problem(self.spec, values, surfaces, message)
+        if not problem and drawn.order % _NAMING and (named := names_label(self.spec, values, message)):
+            problem = f"leftover: the message names its label, {named!r}, as none of the examples does"
         problem = problem or self._copy(message)
         exact = replace(drawn, records=(verbatim(self.spec, values, message),))
         answer = answer_of(self.spec, exact)

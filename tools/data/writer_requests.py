@@ -18,6 +18,7 @@ from statistics import mean
 from tunesmith.tools.data.answer_shape import fill
 from tunesmith.tools.data.draw import Values
 from tunesmith.tools.data.example_values import Shown
+from tunesmith.tools.data.message_checks import says_its_name
 from tunesmith.tools.data.ranges import numbers
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Attribute, Spec
@@ -152,6 +153,8 @@ def _which(spec: Spec, shared: Mapping[str, str | None], first: int) -> str:
     for name, value in labels.items():
         others = "; ".join(_label_note(spec, name, other) for other in spec.attribute(name).values if other != value)
         told.append(f"From number {first} on {_label_note(spec, name, value)} in every one, and never: {others}.")
+        if says_its_name(spec, spec.attribute(name), value):
+            told.append(f"None has the word “{value}” in it.")
     return " ".join(told)
 
 

@@ -5,6 +5,8 @@
 - better than the base (`statistics`: exact test, alpha .05), and at least 80 % passed;
 - well above both controls of its own answers (`controls`): 20 points and p < .05 over the answers shuffled among the
   cases, and the same over the best constant answer;
+- cases that a person wrote or marked: at least 10, of which 80 % pass. What the writer of the rows wrote, too, shows
+  that its rows were learned, and not that people's messages are answered right: that alone is "no decision";
 - no over-triggering: at most 10 % of the near misses, or of any other guarded block, lost to the change, and at most
   10 % of ordinary messages answered in the behaviour's form.
 
@@ -30,10 +32,16 @@ NO_CLAIM: Word = "no decision"
 
 LEARNED_RATE = 0.8
 """Pass rate on the target below which nothing counts as learned."""
+PEOPLES_CASES = 10
+"""Target cases by a person without which nothing counts as learned."""
 MEANING_MARGIN = 0.2
 """What an arm's own answers must pass more than any control, as a share of the cases."""
 TRIGGER_LIMIT = 0.1
 """Share of ordinary messages that may be answered as if they were of the behaviour's kind."""
+_PEOPLE_WANTED = (
+    f"look through rows with `tunesmith rows review` (what you mark becomes cases) or write cases, and with "
+    f"{PEOPLES_CASES} of your own it can be told whether it was learned"
+)
 _NAMED = 3
 _ANSWER_CHARACTERS = 60
 
@@ -48,6 +56,8 @@ class Counts:
     verdict: str
     reason: str
     tested: bool
+    by_people: tuple[int, int] | None = None
+    """Of the judged cases those that a person wrote or marked, passed and in all; None: all of them."""
 
     @property
     def rate(self) -> float:
@@ -111,7 +121,20 @@ def claim_of(target: Counts | None, guarded: Mapping[str, Counts], controls: Con
         return Claim(NOT_LEARNED, (f"{_of(target)}, under {LEARNED_RATE:.0%}: learned in part at most",), beats)
     if lost := _over_trigger(guarded, controls.triggers):
         return Claim(NOT_LEARNED, lost, beats, "add near misses, with the base's ordinary answers, to the rows")
-    return Claim(LEARNED, (_of(target), *_beaten(controls)), beats)
+    if target.by_people is None:
+        return Claim(LEARNED, (_of(target), *_beaten(controls)), beats)
+    passed, judged = target.by_people
+    if judged < PEOPLES_CASES:
+        reasons = (
+            f"{_of(target)}: its rows were learned",
+            *_beaten(controls),
+            f"{judged or 'none'} of these cases are a person's, the others are the work of the writer of the rows",
+        )
+        return Claim(NO_CLAIM, reasons, beats, _PEOPLE_WANTED)
+    if passed < LEARNED_RATE * judged:
+        line = f"{_of(target)}, but of the {judged} that are a person's only {passed}"
+        return Claim(NOT_LEARNED, (line,), beats, "add rows in the manner of the cases that fail")
+    return Claim(LEARNED, (_of(target), f"{passed} of the {judged} that are a person's", *_beaten(controls)), beats)
 
 
 def _no_gain(target: Counts, beats: Mapping[str, bool | None]) -> Claim:

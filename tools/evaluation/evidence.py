@@ -7,7 +7,7 @@ blind cases the claim is theirs alone; the others have served to choose by.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from tunesmith.memory.errors import BadInput, NotFound
@@ -31,7 +31,14 @@ from tunesmith.tools.evaluation.lineage import Lineage
 from tunesmith.tools.evaluation.pairing import Evaluations, cases_of, compare_run
 from tunesmith.tools.evaluation.protocol import BLIND_OPENED, Keys, differences
 from tunesmith.tools.evaluation.statistics import case_outcomes
-from tunesmith.tools.suites.case import GUARDED_BLOCKS, NEAR_MISS_BLOCK, PRIMARY_BLOCK, Case, canonical_json
+from tunesmith.tools.suites.case import (
+    GUARDED_BLOCKS,
+    MODELS_WORK,
+    NEAR_MISS_BLOCK,
+    PRIMARY_BLOCK,
+    Case,
+    canonical_json,
+)
 from tunesmith.tools.suites.grading import Response
 
 _ORDINARY_BLOCKS = (NEAR_MISS_BLOCK, "general")
@@ -150,6 +157,8 @@ def evidence_of(
     guarded = {name: _counts(block, arm) for name, block in compared.blocks.items() if name in GUARDED_BLOCKS}
     on_target = compared.blocks.get(PRIMARY_BLOCK)
     counts = _counts(on_target, arm) if on_target else None
+    if counts and any(_by_a_model(case) for case in target):
+        counts = replace(counts, by_people=_by_people(target, results[arm]))
     blind = any(case.is_blind for case in target)
     return Evidence(
         claim=claim_of(counts, guarded, controls, compared.refused),
@@ -190,6 +199,16 @@ def blind_openings(store: Store, run: str) -> int:
         BLIND_OPENED,
     )
     return len(rows)
+
+
+def _by_a_model(case: Case) -> bool:
+    return case.metadata.get("source") in MODELS_WORK
+
+
+def _by_people(target: Sequence[Case], results: Iterable[EvalResult]) -> tuple[int, int]:
+    """Of the claim's cases those that a person wrote or marked: passed, and judged."""
+    answered = answers_to([case for case in target if not _by_a_model(case)], results)
+    return sum(one.passed for one in answered), len(answered)
 
 
 def _counts(block: BlockComparison, arm: str) -> Counts:

@@ -109,6 +109,14 @@ def _learned(records: RunRecords) -> list[Finding]:
             ]
     if target.verdict != BETTER:
         return [_not_learned(records, rates, evidence)]
+    if passed >= GOAL_RATE * judged and claim == "no decision":
+        says = (
+            f"Its rows were learned: {rates}. Whether people's messages are answered right is not known: too few of "
+            "these cases are a person's; mark rows with `tunesmith rows review`, or write cases."
+        )
+        return [Finding("rows learned", says, evidence)]
+    if passed >= GOAL_RATE * judged and claim == "not learned":
+        return [Finding("not learned", f"It does what it was taught ({rates}), and more than that.", evidence)]
     if passed >= GOAL_RATE * judged:
         return [Finding("learned", f"It was learned: {rates}.", evidence)]
     return [_partly(records, rates, evidence)]

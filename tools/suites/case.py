@@ -40,6 +40,10 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
 
 
+MODELS_WORK = ("written", "proposed")
+"""What `source` says in the metadata of a case whose message a model wrote."""
+
+
 class Case(BaseModel):
     """One thing to ask, and what to hold the answer to. Templates are filled in already."""
 

@@ -71,7 +71,8 @@ def _one(question: Question, made: Artifact) -> list[str]:
     store = question.store
     step = store.step(made.step)
     name = made.kind if made.kind not in ("base", "teacher", "merged", "quantized") else f"{made.kind} model"
-    first = f"The {name} of {made.run} ({made.id}) is {size(made.bytes)}{_beside(question, made)}."
+    title = f"{clip(made.meta['name'], 60)}, " if made.kind in ("base", "teacher") and "name" in made.meta else ""
+    first = f"The {name} of {made.run} ({made.id}) is {title}{size(made.bytes)}{_beside(question, made)}."
     where = f"It lies in {made.path}."
     lineage = what_made(store, made.id)["lineage"]
     line = " ← ".join(f"{up['kind']} {up['artifact']} ({up['stage']} {up['step']})" for up in lineage[:6])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 from rich.console import RenderableType
@@ -18,6 +18,7 @@ from tunesmith.agent.driver.understanding.words import vocabulary
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.records import EvalResult, Run
 from tunesmith.memory.store import Store
+from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.suites.loading import read_suite
 
 _CHAIN = ("base", "prompted", "adapter", "merged", "quantized")
@@ -28,7 +29,9 @@ def answer(question: Question) -> Answer:
     """The cases that a question is about. Raises NotFound where the arm was never measured."""
     query = question.query
     run = evaluated_run(question)
-    questions = asked_in(question.store, run.id)
+    arm = query.arm or _last_arm(question.store, run.id)
+    suite = _suite_of(question.store, run.id, arm)
+    questions = asked_in(question.store, run.id, suite)
     if query.aspect in ("count", "list") and not query.outcome and not query.text and not query.arm:
         return _suite(question, run, questions)
     if query.text:
@@ -39,8 +42,7 @@ def answer(question: Question) -> Answer:
         return Answer(
             (f"No case of {run.id} speaks of “{clip(query.text, 80)}”; “which cases failed” lists what there is.",)
         )
-    arm = query.arm or _last_arm(question.store, run.id)
-    given = [one for one in scores.results(question.store, run.id, arm) if query.block in ("", one.block)]
+    given = [one for one in scores.results(question.store, run.id, arm, suite) if query.block in ("", one.block)]
     if not given:
         arms = listed(list(dict.fromkeys(s.arm for s in scores.of_run(question.store, run.id)))) or "none"
         raise NotFound(f"{run.id} has no answers of the {arm} arm{_of(query.block)}; measured arms: {arms}.")
@@ -58,14 +60,32 @@ def answer(question: Question) -> Answer:
 
 
 def _told_of(question: Question, run: Run) -> Answer | None:
-    """What the arms of a run answered to the case that the words speak of; None where it was asked no such case."""
-    questions = asked_in(question.store, run.id)
-    given = {one.case_id for arm in _CHAIN if question.query.arm in ("", arm)
-             for one in scores.results(question.store, run.id, arm)}  # fmt: skip
-    text = question.query.text
-    by_id = sorted((case for case in given if case.lower() in text.lower()), key=len, reverse=True)
-    named = by_id or [case for case in matching(text, questions) if case in given]
-    return _of_text(question, run, named, questions) if named else None
+    """What the arms of a run answered to the case that the words speak of; None where it was asked no such case.
+
+    Looked for in every suite that the run was measured on, the newest first: by its id, by its very words, then by what
+    it speaks of.
+    """
+    store, text = question.store, question.query.text
+    asked: list[tuple[str, set[str], Mapping[str, str]]] = []
+    for suite in [a.id for a in reversed(store.artifacts(run.id, "suite"))] or [""]:
+        given = {one.case_id for arm in _CHAIN if question.query.arm in ("", arm)
+                 for one in scores.results(store, run.id, arm, suite)}  # fmt: skip
+        asked.append((suite, given, asked_in(store, run.id, suite)))
+    finders: tuple[Callable[[set[str], Mapping[str, str]], list[str]], ...] = (
+        lambda given, _: sorted((case for case in given if case.lower() in text.lower()), key=len, reverse=True),
+        lambda given, said: [case for case in said if case in given and normal(said[case]) == normal(text)],
+        lambda given, said: [case for case in matching(text, said) if case in given],
+    )
+    for finder in finders:
+        for suite, given, questions in asked:
+            if named := finder(given, questions):
+                return _of_text(question, run, named, questions, suite)
+    return None
+
+
+def _suite_of(store: Store, run: str, arm: str) -> str:
+    step = scores.step_of(store, run, arm)
+    return scores.suite_of(store, step) if step else ""
 
 
 def _suite(question: Question, run: Run, questions: Mapping[str, str]) -> Answer:
@@ -83,7 +103,8 @@ def _suite(question: Question, run: Run, questions: Mapping[str, str]) -> Answer
     if query.aspect == "list" or query.block:
         lines += [f"  {clip(one.case_id, 40)}{_said_as(questions.get(one.case_id, ''), 70)}" for one in chosen[:4]]
         lines += [f"{len(chosen) - 4} more; “show all” lists them with the answers."] if len(chosen) > 4 else []
-    if suites := question.store.artifacts(run.id, "suite"):
+    suite = _suite_of(question.store, run.id, arm)
+    if suites := [made for made in question.store.artifacts(run.id, "suite") if suite in ("", made.id)]:
         lines.append(f"The suite ({suites[-1].id}) lies in {suites[-1].path}.")
     return Answer(tuple(lines), lambda: _page(chosen, questions), private=True, told=first)
 
@@ -168,8 +189,9 @@ def _verdict(one: EvalResult) -> str:
 def _flips(question: Question, run: Run, arm: str, given: Sequence[EvalResult], questions: Mapping[str, str]) -> Answer:
     """What flipped between an arm and the one before it, lost cases first."""
     query = question.query
-    other = query.other_arm or _before(question.store, run.id, arm, query.outcome)
-    before = {one.case_id: one for one in scores.results(question.store, run.id, other)} if other else {}
+    suite = _suite_of(question.store, run.id, arm)
+    other = query.other_arm or _before(question.store, run.id, arm, query.outcome, suite)
+    before = {one.case_id: one for one in scores.results(question.store, run.id, other, suite)} if other else {}
     pairs = [(before[one.case_id], one) for one in given if one.case_id in before]
     pairs = [(a, b) for a, b in pairs if a.passed is not None and b.passed is not None]
     if not pairs:
@@ -195,28 +217,30 @@ def _flips(question: Question, run: Run, arm: str, given: Sequence[EvalResult], 
     return _listed(first, lost, questions, f"{len(gained) or 'None'} gained.")
 
 
-def _before(store: Store, run: str, arm: str, outcome: str) -> str:
+def _before(store: Store, run: str, arm: str, outcome: str, suite: str) -> str:
     """The arm that a flip is counted from: for what was lost the nearest before it, for what was gained the base."""
-    earlier = [one for one in _CHAIN[: _CHAIN.index(arm)] if one != "prompted" and scores.step_of(store, run, one)]
+    earlier = [
+        one for one in _CHAIN[: _CHAIN.index(arm)] if one != "prompted" and scores.step_of(store, run, one, suite)
+    ]
     if not earlier:
         return ""
     return earlier[0] if outcome == "gained" else earlier[-1]
 
 
-def _of_text(question: Question, run: Run, named: Sequence[str], questions: Mapping[str, str]) -> Answer:
+def _of_text(question: Question, run: Run, named: Sequence[str], questions: Mapping[str, str], suite: str) -> Answer:
     """What the arms answered to the case that the words speak of: the named arm, else base and the newest."""
     query, store = question.query, question.store
-    if re.fullmatch(r"[a-z]\S*-\d+", query.text) and query.text not in questions:
+    if re.fullmatch(r"[a-z]\S*-\d+", query.text) and query.text not in (*questions, *named):
         near = listed([clip(one, 40) for one in named[:4]])
         return Answer((f"{run.id} asked no case {query.text}, among {len(questions)}. Near it: {near}.",))
-    arms = [query.arm] if query.arm else [arm for arm in _CHAIN if scores.step_of(store, run.id, arm)]
+    arms = [query.arm] if query.arm else [arm for arm in _CHAIN if scores.step_of(store, run.id, arm, suite)]
     case = named[0]
     if query.other_arm:
         arms = [query.other_arm, *arms]
     lines = [f"{run.id}, case {clip(case, 60)}{_said_as(questions.get(case, ''), 220)}"]
     facts: list[EvalResult] = []
     for arm in arms:
-        for one in scores.results(store, run.id, arm):
+        for one in scores.results(store, run.id, arm, suite):
             if one.case_id == case:
                 facts.append(one)
                 verdict = "error" if one.passed is None else "passes" if one.passed else "fails"
@@ -235,9 +259,9 @@ def _of_text(question: Question, run: Run, named: Sequence[str], questions: Mapp
 # What was asked
 
 
-def asked_in(store: Store, run: str) -> Mapping[str, str]:
-    """Case → what it asks, of the run's newest suite; empty where its file is gone."""
-    suites = store.artifacts(run, "suite")
+def asked_in(store: Store, run: str, suite: str = "") -> Mapping[str, str]:
+    """Case → what it asks, of a suite of the run, or of its newest; empty where its file is gone."""
+    suites = [made for made in store.artifacts(run, "suite") if suite in ("", made.id)]
     return _read(str(suites[-1].path)) if suites else {}
 
 

@@ -9,6 +9,7 @@ from tunesmith.agent.driver.facts import (
     approvals,
     artifacts,
     cases,
+    described,
     feasibility,
     machine,
     results,
@@ -38,6 +39,7 @@ _BY_KIND: Mapping[Kind, Callable[[Question], Answer]] = {
     "served": serving.served,
     "jobs": serving.jobs,
     "findings": advice.answer,
+    "described": described.answer,
 }
 
 

@@ -17,6 +17,7 @@ from tunesmith.memory.records import DONE, Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration
 from tunesmith.tools.evaluation.comparison import Comparison
+from tunesmith.tools.evaluation.findings import findings
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.suites.case import BLOCKS
 
@@ -42,7 +43,7 @@ def answer(question: Question) -> Answer:
     name = f"{run.id} ({clip(run.name, 40)})"
     if query.arm and query.block:
         return Answer(tuple(_one_score(store, run, chosen[0], measured)), page)
-    lines = verdict_lines(store, run)[:1] if not query.arm and not query.block else []
+    lines = [*_finding(store, run), *verdict_lines(store, run)[:1]] if not query.arm and not query.block else []
     if query.arm:
         lines.append(
             f"{name}, {query.arm}: " + "; ".join(f"{s.block} {s.told}" for s in chosen) + f" ({chosen[0].step})."
@@ -55,6 +56,15 @@ def answer(question: Question) -> Answer:
     if query.block and tuned:
         lines.append(_against(store, run.id, tuned[-1], query.block))
     return Answer(tuple(line for line in lines if line), page)
+
+
+_NO_PRAISE = ("not learned", "form only", "base too weak", "over-triggers")
+
+
+def _finding(store: Store, run: Run) -> list[str]:
+    """What the records say of the run where that is no praise: a score alone would read as one."""
+    says = next((one.says for one in findings(store, run.id) if one.kind in _NO_PRAISE), "")
+    return [f"{run.id}: {clip(says, 300)}"] if says else []
 
 
 def _speeds(store: Store, run: Run) -> list[str]:

@@ -64,6 +64,8 @@ def _one(question: Question, run: Run, step: Step) -> Answer:
         lines.insert(0, f"Left alone, {field} is {_usual(step.stage, field)} in {step.stage}.")
     elif value != default:
         lines.append(f"Left alone it would have been {_usual(step.stage, field)}.")
+    if field == "writer" and (writer := next(iter(question.store.artifacts(run.id, str(value))[-1:]), None)):
+        lines.insert(0, f"{clip(writer.meta.get('name', value), 80)} wrote them (the {value} of {run.id}).")
     if resolved := _resolved(question.store, step, field):
         lines.insert(1, resolved)
     if meaning := _meaning(step.stage, field):
@@ -188,6 +190,8 @@ def why(store: Store, run: Run, step: Step, name: str) -> str:
         return f"you set it when {step.stage} was priced"
     if any(_as_read(step.stage, fields, name) == value for fields in _planned(run, step.stage, name)):
         return f"it is written in the plan of {run.id} ({clip(run.name, 40)})"
+    if reason := (step.plan.get("reasons") or {}).get(name):
+        return f"nobody set it; it was chosen by the model and the rows: {clip(reason, 260)}"
     if value == _default(step.stage, name):
         return "nobody chose another value: it is the default"
     if any(name in fields for fields in _planned(run, "train", name)) and step.stage == "preflight":

@@ -58,7 +58,8 @@ _OUTCOMES: tuple[tuple[Outcome, str], ...] = (
         "failed",
         r"\bfail\w*|wrong|incorrect\w*|miss(?:ed|es)\b|did not (?:pass|get|solve|answer)|not (?:pass|"
         r"right|solved|correct)|"
-        r"bad ones|unsolved|mistakes?|\berrs?\b|screw\w*|mess\w* up|could not|flunk\w*|still leaks?",
+        r"bad ones|unsolved|mistakes?|\berrs?\b|screw\w*|mess\w* up|"
+        r"trips? (?:\w+ ){0,3}up|tripped|fool(?:s|ed)?\b|stumbl\w*|could not|flunk\w*|still leaks?",
     ),
     ("error", r"errored|erred|timed? ?out"),
     ("passed", r"pass(?:ed|es|ing)?\b|\bright\b|correct\w*|solved?|succe\w+|got right|nailed"),

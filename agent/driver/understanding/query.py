@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Kind = Literal[
     "machine", "fits", "runs", "run", "step", "result", "cases", "compare", "setting", "approvals", "rows", "curve",
-    "artifact", "served", "jobs", "findings",
+    "artifact", "served", "jobs", "findings", "described",
 ]  # fmt: skip
 KINDS: tuple[str, ...] = get_args(Kind)
 Block = Literal["target", "general", "tools", "adversarial", "over-trigger"]
@@ -35,7 +35,8 @@ class Query(BaseModel):
         "approvals: what was agreed "
         "to or refused. rows: training rows. curve: losses. artifact: files, sizes, what was made "
         "from what. served: what "
-        "answers now. jobs: what runs. findings: what it all means and what to try next."
+        "answers now. jobs: what runs. findings: what it all means and what to try next. described: the examples, "
+        "criteria and rules of the behaviour."
     )
     run: str = Field(default="", description="Run, such as r3; empty: the newest that has it.")
     other_run: str = Field(default="", description="For compare: the second run.")

@@ -17,6 +17,7 @@ _READERS: tuple[Callable[[Sentence], Query | None], ...] = (
     machine_questions.hardware,
     result_questions.one_case,
     record_questions.why_stopped,
+    record_questions.described,
     result_questions.advice,
     record_questions.approvals,
     result_questions.compare,

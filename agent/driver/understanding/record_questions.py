@@ -62,9 +62,40 @@ _BARE = {
 """Fields whose name is an everyday word, and how a question must name them to mean the setting."""
 
 
+_DESCRIBED = (
+    ("examples", r"examples? (?:did|have|do|were|was|that) (?:i|we|you)\b|(?:my|our) (?:own )?examples?\b|"
+     r"examples? (?:of|in) (?:the|my|our) (?:behaviou?r|description)"),
+    ("criteria", r"\bcriteri(?:a|on)\b"),
+    ("near_misses", r"near[ -]?miss\w* (?:did|have|were|that) (?:i|we|you)\b|(?:my|our) (?:own )?near[ -]?miss"),
+    ("rules", r"(?:which|what|show|list|the|form) rules?\b|rules? (?:does|do|must|is|are|for)\b"),
+    ("labels", r"(?:which|what|show|list) (?:are |the |possible |all )*(?:labels?|categories|classes|fields|keys)\b"
+     r"(?! (?:has|have|is|are|was|were) (?:the )?(?:most|fewest|least|rarest|worst|best|wrong|mislabel))"),
+    ("never", r"never (?:say|do|mean|part|field)|what must (?:it|the model) (?:never|not)|what (?:is|was) it never"),
+    ("when", r"when (?:does|should|do) the behaviou?r"),
+    ("whole", r"(?:what|how|show) .{0,24}(?:the behaviou?r|my description)\b|what (?:did|have) (?:i|we) describ\w*|"
+     r"what (?:is|was|should|does) .{0,20}(?:supposed to|meant to|taught|learning|being taught)"),
+)  # fmt: skip
+
+
+_SHARE_OF_VALUES = (
+    r"(?:which|what) [\w -]{2,24} (?:has|have|had|got|gets|with|is|are) (?:the )?(?:fewest|most|least|rarest|smallest|"
+    r"largest|rare|rarer)\b|how many rows (?:per|for each|of each|in each|by) "
+)
+
+
+def described(s: Sentence) -> Query | None:
+    """What the user said of the behaviour: its examples, criteria, rules, near misses, labels."""
+    if not s.asks or s.outcome or s.has(r"\brows?\b|dropped|cost|gate|how long|deploy"):
+        return None
+    part = next((name for name, pattern in _DESCRIBED if s.has(pattern)), "")
+    return query("described", s, field=part) if part else None
+
+
 def figure(s: Sentence) -> Query | None:
     """A result of a step that is asked for by its name: `how many tokens did it train on?`"""
     name = figure_named(s.text) if s.asks or len(s.text.split()) <= 5 else ""
+    if s.asks and not name and s.has(_SHARE_OF_VALUES) and not s.has(r"\bruns?\b|\bsteps?\b|\bcases?\b"):
+        name = "balance"
     return query("step", s, stage=figures()[name], field=name) if name else None
 
 

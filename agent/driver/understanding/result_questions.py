@@ -22,9 +22,10 @@ def _of_one_thing(s: Sentence) -> Query | None:
         r"underfit|under-?trained|enough epochs|trained (?:long )?enough"
     ):
         return query("findings", s, aspect="duration")
-    if s.has(r"(?:more|fewer|less|enough|other|better) (?:training )?(?:rows|data|examples)\b") and s.has(
-        r"help|better|need|should|worth|would|enough|improve|matter"
-    ):
+    if s.has(
+        r"(?:more|fewer|less|enough|other|better) (?:training )?(?:rows|data|examples)\b|"
+        r"\b(?:rows|data|examples) (?:be )?(?:enough|sufficient|too few|too little)"
+    ) and s.has(r"help|better|need|should|worth|would|enough|sufficient|too (?:few|little)|improve|matter"):
         return query("findings", s, aspect="count")
     return None
 
@@ -60,6 +61,14 @@ _ADVICE: tuple[tuple[Aspect, str], ...] = (
 )
 
 
+_WHY_NOT_DEPLOYED = (
+    r"(?:why|how come|reason).{0,40}(?:not|never|refus\w*|reject\w*|block\w*|without).{0,24}deploy\w*|"
+    r"(?:why|how come|reason).{0,40}deploy\w*.{0,24}(?:refus\w*|reject\w*|block\w*|not|fail)|"
+    r"why (?:was|is|did) (?:it|this|the (?:model|adapter|finetune)) (?:get )?(?:refused|rejected|blocked|not deployed)|"
+    r"(?:is|was|why is|why was) it not deployed"
+)
+
+
 def advice(s: Sentence) -> Query | None:
     if found := _of_one_thing(s):
         return found
@@ -68,6 +77,8 @@ def advice(s: Sentence) -> Query | None:
     if s.has(r"\bgate\b|can not (?:i |we )?deploy|refuses? to deploy") and not s.has(
         r"what (?:is|does) (?:a|the) gate\b(?! (?:say|refuse))"
     ):
+        return query("findings", s, aspect="best", arm=s.arm)
+    if s.has(_WHY_NOT_DEPLOYED):
         return query("findings", s, aspect="best", arm=s.arm)
     for aspect, pattern in _ADVICE:
         if s.has(pattern):
@@ -144,7 +155,7 @@ _ABOUT_CASES = (
     r"did (?:it|the|they|base|merged|quantized) .{0,30}(?:answer|say|reply|respond|output)|"
     r"(?:answer|say|said|reply|replied|respond|output)\w* .{0,40}(?:to|when|about|for|on|if)\b|"
     r"what does .{0,40}(?:answer|say|reply|respond)|examples? of (?:failures|mistakes|wrong)|"
-    r"\bflip\w*|mistakes|failures|\bfail\w*|"
+    r"\bflip\w*|mistakes|failures|\bfail\w*|trips? (?:\w+ ){0,3}up|fool(?:s|ed)?\b|"
     r"did .{0,30}(?:cost (?:us |me |you )?(?:any|a |some)|lose|break|forget|hurt)|(?:forgot|"
     r"forget|lost|unlearn)\w*|get wrong|got "
     r"wrong|still leak|output (?:for|of|to)|(?:show|give|list) .{0,50}(?:answer|output|fail|wrong)|gets? .{0,20}wrong"
@@ -319,7 +330,8 @@ def result(s: Sentence) -> Query | None:
         r"how (?:many|much|well|good|did|does|do|was|is|are|were)|score\w*|pass(?:ed|es)? ?rate|"
         r"accura\w+|results?|performance|figures|numbers|verdict|percent|better|improv\w+|succe\w+|"
         r"work(?:ed|s)?\b|learn(?:ed|t)?\b|any good|good\b|did .{0,40}pass|rate\b|does .{0,30}know|"
-        r"quality|doing|perform\w*|compar\w+|normally|still (?:answer|know|work|do)\w*"
+        r"quality|doing|perform\w*|compar\w+|normally|suffer\w*|intact|surviv\w*|affected|harmed|"
+        r"held up|hold up|still (?:answer|know|work|do)\w*"
     ):
         if s.arm or s.block:
             return query("result", s, arm=s.arm, block=s.block)

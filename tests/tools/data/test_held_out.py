@@ -63,7 +63,7 @@ def held_rows(rows: Sequence[TrainingRow]) -> list[str]:
 def test_cases_are_kept_rows_with_their_answers_and_pass_with_those_alone(tmp_path: Path) -> None:
     held = hold_out(SPEC, [*ROWS, row(90, "yew", kept=False)], [], 5, 85)
     assert len(held.written) == 5 and held.cases == 5 and len(held_rows(held.rows)) >= 5
-    write_held_out(SPEC, tmp_path, held.gold, held.written, held.near_misses)
+    write_held_out(SPEC, tmp_path, held)
     cases = load_suites([tmp_path / "held-out.yaml"]).cases
     answers = [Response(text=example.answer) for example in held.written]
     passed = [[grade(case, answer).passed for answer in answers] for case in cases]

@@ -24,6 +24,19 @@ CONSTANT = Constant(passed=12, cases=87, answer="{}", own=80, p_value=0.0001)
 BOTH = Controls(shuffle=SHUFFLED, constant=CONSTANT)
 
 
+@pytest.mark.parametrize(
+    ("by_people", "word"),
+    [(None, LEARNED), ((0, 0), NO_CLAIM), ((9, 9), NO_CLAIM), ((10, 10), LEARNED), ((8, 10), LEARNED),
+     ((7, 10), NOT_LEARNED), ((5, 40), NOT_LEARNED)],
+)  # fmt: skip
+def test_what_the_writer_of_the_rows_wrote_is_no_proof_that_peoples_messages_are_answered(
+    by_people: tuple[int, int] | None, word: str
+) -> None:
+    found = claim_of(replace(WON, by_people=by_people), {"general": KEPT}, BOTH)
+    assert found.word == word
+    assert (word == LEARNED) or "a person's" in found.sentence
+
+
 def test_beating_the_base_and_both_controls_without_a_trigger_is_learned() -> None:
     found = claim_of(WON, {"general": KEPT, "over-trigger": KEPT}, BOTH)
     assert found.word == LEARNED

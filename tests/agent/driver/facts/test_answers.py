@@ -64,6 +64,12 @@ FIRST: list[tuple[str, str, str]] = [
     ("what is the loss of r1 at the end?", "curve", r"to 0\.221"),
     ("how long until training finishes?", "jobs", r"Nothing is running"),
     ("how do i get it to 80%?", "findings", r"r2"),
+    ("which rules does every answer have to keep?", "described", r"rules:"),
+    ("what criteria are there?", "described", r"criteri"),
+    ("did general knowledge suffer in r1?", "result", r"^general in r1"),
+    ("are 84 rows enough?", "findings", r"r2"),
+    ("why wasn't r1 deployed?", "findings", r"r1"),
+    ("which messages fool the adapter in r1?", "cases", r"fails"),
     ("how many of the blind ones pass in r1?", "result", r"adapter 59 of 60"),
     ("what does the adapter answer in general-shop-1 of r1?", "cases", r"^r1 asked no case general-shop-1"),
 ]
