@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.fixtures.behaviours import FEEDBACK
 from tunesmith.memory.marks import Decision, Mark, add_mark, marks_of
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic
+from tunesmith.tools.data.draw import Draw
 from tunesmith.tools.data.held_out import KIND, hold_out
 from tunesmith.tools.data.leakage import LeakGate
 from tunesmith.tools.data.spec_suites import write_held_out
+from tunesmith.tools.suites.case import MODELS_WORK
 from tunesmith.tools.suites.grading import Response, grade
 from tunesmith.tools.suites.loading import load_suites
 
@@ -128,3 +133,31 @@ def test_rows_whose_answers_are_only_hoped_to_be_right_are_no_cases() -> None:
     assert (len(held.gold), len(held.written)) == (1, 0) and held.near_misses, (
         "a person knows; near misses are ordinary"
     )
+
+
+def quoting(number: int, quote: str, rest: str) -> TrainingRow:
+    """A row whose answer copies a piece of its message, as it was drawn."""
+    values = {"mood": "cross", "quote": quote}
+    drawn = Draw(f"w{number:05d}", (values,), ({"quote": quote},), number)
+    turns = [{"role": "user", "content": f"{quote} {rest}"}], [{"role": "assistant", "content": json.dumps(values)}]
+    return TrainingRow(drawn.row_id, "generated", *turns, drawn.as_dict(), verdict=Verdict(KEEP))
+
+
+def test_what_a_case_answers_by_copying_no_training_row_answers() -> None:
+    feedback = spec_of(FEEDBACK, "x")
+    quotes = ["the queue was endless", "nobody spoke to us", "my coat vanished", "stairs without a rail", "cold soup"]
+    ends = ["and so we left.", "at noon, of all times!", "Never again, said my aunt from Bergen."]
+    rows = [quoting(3 * n + m, quote, end) for n, quote in enumerate(quotes) for m, end in enumerate(ends)]
+    held = hold_out(feedback, rows, [], 5, 95)
+    trained = {json.loads(one.completion[0]["content"])["quote"] for one in held.rows if one.kept}
+    asked = {json.loads(example.answer)["quote"] for example in held.written}
+    assert len(held.written) == 5 and trained and not trained & asked
+    assert len(asked) == 2, "whole groups, so that little is lost"
+
+
+def test_a_row_that_the_user_brought_is_a_case_of_a_persons(tmp_path: Path) -> None:
+    held = hold_out(SPEC, [replace(one, origin="imported") for one in ROWS], [], 4, 85)
+    assert len(held.own) == 4 and not held.written
+    write_held_out(SPEC, tmp_path, held)
+    sources = {str(case.metadata["source"]) for case in load_suites([tmp_path / "held-out.yaml"]).cases}
+    assert sources == {"own"} and not sources & set(MODELS_WORK)
