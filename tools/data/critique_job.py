@@ -246,6 +246,7 @@ def _publish(
         "cases": held.cases,
         "train_rows": len(splits["train"]),
         "valid_rows": len(splits["valid"]),
+        "varied_rows": len({str(row.attributes["variant_of"]) for row in varied}),
         "tokens_per_row": _tokens_per_row(job.verified("base").path, kept),
     }
     return job.publish("dataset", folder, meta=meta)

@@ -48,6 +48,12 @@ class GenerateRequest(Request):
     rehearsal_rows: int = Field(
         default=180, ge=0, le=10_000, description="Ordinary prompts answered by the base, so that nothing is forgotten."
     )
+    ordinary_tokens: int = Field(
+        default=96,
+        ge=8,
+        le=1024,
+        description="Tokens of an ordinary answer, at most: a sentence should end in them and another begin.",
+    )
     preview: bool = Field(default=False, description="Write five rows to look at, and nothing that is trained on.")
     writer: Literal["base", "teacher"] = Field(default="base", description="Which model of the run writes the texts.")
     temperature: float = Field(default=0.7, ge=0, le=2, description="Of the writer; rehearsal is always greedy.")

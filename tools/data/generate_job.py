@@ -30,9 +30,6 @@ from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.serving.model_server import bench_server
 from tunesmith.tools.serving.requests import Tally
 
-_ORDINARY_TOKENS = 96
-"""Of each ordinary answer: long enough for one sentence to end and one to begin, or the model learns to stop early."""
-
 
 def run(job: Job[GenerateRequest]) -> GenerateResult:
     """Write the rows that are missing, then publish all of them."""
@@ -109,7 +106,7 @@ class _Making:
         log = AnswerLog(self.job, server, self.tally, "base.jsonl", concurrency=self.job.request.concurrency)
         systems = {row_id: self._system(row_id, n) for n, row_id in enumerate(prompts)}
         requests = [
-            ChatRequest(row_id, server.model, [*systems[row_id], _user(text)], _ORDINARY_TOKENS)
+            ChatRequest(row_id, server.model, [*systems[row_id], _user(text)], self.job.request.ordinary_tokens)
             for row_id, text in prompts.items()
         ]
 

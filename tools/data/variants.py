@@ -19,8 +19,8 @@ from tunesmith.tools.data.ranges import drawn_number, numbers
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import draw_value, holds, said
 
-EACH = 2
-"""Of a row: with the row itself, one for each of three epochs, beyond which rows are memorised."""
+EACH = 8
+"""Of a row: with the row itself three for each of three epochs, which is what a small model is given."""
 _TRIES = 6
 
 

@@ -38,6 +38,8 @@ def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str =
         "rehearsal_rows": sizes["rehearsal"],
         "writer": "teacher" if teacher else "base",
     }
+    if pace == "fast":
+        generate["ordinary_tokens"] = 40
     # At the fast pace the reading back has to do: a judge costs the start of its server, and a minute for 150 rows.
     judge = "none" if pace == "fast" else "teacher" if teacher else "base"
     steps: list[tuple[str, dict[str, object]]] = [

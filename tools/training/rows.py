@@ -113,14 +113,18 @@ def read_variants(tokenizer: Tokenizer, rows_path: Path, max_seq_len_tokens: int
 
 
 def in_laps(
-    rows: Sequence[TokenRow], variants: Mapping[str, Sequence[TokenRow]], laps: int
+    rows: Sequence[TokenRow], variants: Mapping[str, Sequence[TokenRow]], laps: int, forms: int = 1
 ) -> tuple[list[TokenRow], list[int]]:
-    """Every row once a lap, each time in the next of its forms, and the place in `rows` of each."""
+    """Every row once a lap, or `forms` times if it has other forms: each time in its next one.
+
+    Also the place in `rows` of each.
+    """
     placed = [
-        (forms[lap % len(forms)], place)
+        (own[(lap * forms + turn) % len(own)], place)
         for lap in range(laps)
         for place, row in enumerate(rows)
-        for forms in ((row, *variants.get(row.row_id, ())),)
+        for own in ((row, *variants.get(row.row_id, ())),)
+        for turn in range(min(forms, len(own)))
     ]
     return [row for row, _ in placed], [place for _, place in placed]
 

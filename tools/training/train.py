@@ -51,6 +51,12 @@ class TrainRequest(Request):
     epochs: float = Field(
         default=0.0, ge=0, le=100, description="How often every row is trained on; 0: by the model and the rows."
     )
+    forms: int = Field(
+        default=0,
+        ge=0,
+        le=16,
+        description="Forms, with other drawn values, of a row that has such in an epoch. 0: by the model.",
+    )
     max_steps: int = Field(default=0, ge=0, description="Optimiser steps; 0: as many as the epochs need.")
     batch_size: int = Field(
         default=0, ge=0, description="Rows per optimiser step; 0: by the model and the number of rows."
@@ -108,8 +114,9 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
             f"train: micro_batch={at_once} is no part of batch_size={request.batch_size}; try micro_batch="
             f"{math.gcd(at_once, request.batch_size)}"
         )
-    rows = int(dataset.meta["train_rows"])
-    steps = request.max_steps or max(1, round(request.epochs * rows / request.batch_size))
+    rows, again = int(dataset.meta["train_rows"]), (max(request.forms, 1) - 1) * int(dataset.meta.get("varied_rows", 0))
+    again = again if request.epochs > 1 else 0
+    steps = request.max_steps or max(1, round(request.epochs * (rows + again) / request.batch_size))
     parameters = int(base.meta["parameters"])
     tokens = int(dataset.meta["tokens_per_row"])
     # 6 FLOP per parameter and token for a step, at what two cores reach in practice, rehearsal's second look included.
@@ -161,6 +168,8 @@ def resolved(request: TrainRequest, base: Artifact, dataset: Artifact) -> tuple[
         max_steps=request.max_steps,
     )
     chosen = {name: value for name, value in defaults.values.items() if not getattr(request, name)}
+    if not dataset.meta.get("varied_rows"):
+        chosen.pop("forms", None)  # no row has other forms
     if request.lora_rank and "lora_alpha" in chosen:
         chosen["lora_alpha"] = 2 * request.lora_rank
     reasons = {name: why for name, why in defaults.reasons.items() if name in chosen}

@@ -48,6 +48,7 @@ class LoraSettings:
     lora_dropout: float = 0.0
     learning_rate: float = 5e-4
     epochs: float = 3.0
+    forms: int = 1
     max_steps: int = 0
     """0: as many as the epochs need."""
     batch_size: int = 8
@@ -178,6 +179,7 @@ class _Session:
         self.variants = read_variants(tokenizer, rows_path, settings.max_seq_len_tokens) if settings.epochs > 1 else {}
         self.laps = math.ceil(settings.epochs) if self.variants else 1
         """Epochs of different forms of the rows that the trainer is given as one."""
+        self.seen, self.places = in_laps(self.rows, self.variants, self.laps, max(settings.forms, 1))
         fingerprint = _fingerprint(base_dir, rows_path, settings)
         self.checkpoint = newest_checkpoint(checkpoints_dir, fingerprint)
         self.before_path = checkpoints_dir / f"before-{fingerprint[:16]}.json"
@@ -206,13 +208,13 @@ class _Session:
         plain_head = has_plain_head(model)
         trainer = make_trainer(
             loss=LossSettings(settings.rehearsal_weight, WORTH_SHARING_TOKENS if may_share else 0, plain_head),
-            step_tokens=StepTokens.of(self.rows, settings.batch_size),
+            step_tokens=StepTokens.of(self.seen, settings.batch_size),
             fingerprint=fingerprint,
             on_step=self._on_step,
             on_log=self._on_log,
             model=model,
             args=_sft_config(settings, self.checkpoints_dir, self.config, laps=self.laps),
-            train_dataset=_dataset(*in_laps(self.rows, self.variants, self.laps)),
+            train_dataset=_dataset(self.seen, self.places),
             processing_class=tokenizer,
             peft_config=lora,
         )
@@ -240,7 +242,7 @@ class _Session:
         state = self.trainer.state
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         after = self._validate("after") if self.valid else Measured(None, None)
-        per_row = sum(len(row.input_ids) for row in self.rows) / len(self.rows)
+        per_row = sum(len(row.input_ids) for row in self.seen) / len(self.seen)
         return Trained(
             steps=outcome.global_step,
             epochs=round(float(state.epoch or 0) * self.laps, 3),
@@ -367,6 +369,8 @@ def _fingerprint(base_dir: Path, rows_path: Path, settings: LoraSettings) -> str
     }
     if not settings.micro_batch:
         del decided["micro_batch"]  # checkpoints from before there was one go on
+    if "variants" not in decided:
+        del decided["forms"]
     if settings.activation_checkpointing != "on":
         del decided["activation_checkpointing"]
     return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()

@@ -92,6 +92,17 @@ def test_every_field_that_is_chosen_says_why() -> None:
     assert resolved(request, *artifacts(QWEN)) == (request, {})  # a plan that is priced again stays what it was
 
 
+def test_rows_with_other_forms_are_seen_in_more_of_them_by_a_small_model_and_priced_so() -> None:
+    base, dataset = artifacts(SMOLLM)
+    dataset.meta["varied_rows"] = 500
+    request, reasons = resolved(TrainRequest(), base, dataset)
+    assert request.forms == 3 and "small model" in reasons["forms"]
+    large, data = artifacts(LLAMA_8B)
+    data.meta["varied_rows"] = 500
+    assert resolved(TrainRequest(), large, data)[0].forms == 1
+    assert resolved(TrainRequest(forms=2), base, dataset)[0].forms == 2
+
+
 @pytest.mark.parametrize(
     ("parameters", "act", "asked", "scheme", "keep"),
     [

@@ -440,6 +440,11 @@ def test_other_forms_of_a_row_are_seen_in_other_epochs_at_the_same_number_of_ste
     seen, places = in_laps(rows, forms, 3)
     assert [row.row_id for row in seen] == ["a", "b", "a.1", "b", "a", "b"] and places == [0, 1, 0, 1, 0, 1]
 
+    more = {"a": [token_row(f"a.{n}") for n in range(1, 5)]}
+    seen, places = in_laps(rows, more, 2, 3)
+    assert [row.row_id for row in seen] == ["a", "a.1", "a.2", "b", "a.3", "a.4", "a", "b"]
+    assert places == [0, 0, 0, 1, 0, 0, 0, 1]
+
     settings = replace(SETTINGS, max_steps=0, epochs=2.0)
     plain = train(tiny_llama, rows_file, tmp_path / "plain", settings)
     folder = tmp_path / "rows"
