@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 
 import pytest
 from rich.console import Console
@@ -57,15 +58,22 @@ def test_what_a_page_styles_is_styled_on_every_screen(monkeypatch: pytest.Monkey
     assert "\x1b[" in first and "\x1b[" in console.file.getvalue()[len(first) :]  # type: ignore[attr-defined]
 
 
+def ended(terminal: Terminal, place: int) -> bool:
+    return any(end in terminal.text[place:] for end in ("more lines: /more", "/quit", "nothing is left"))
+
+
 @pytest.mark.heavy
-def test_help_on_a_small_terminal_is_had_in_two_screens(tunesmith: Tunesmith) -> None:
+def test_help_on_a_small_terminal_is_had_screen_by_screen(tunesmith: Tunesmith) -> None:
     terminal = Terminal((), tunesmith.env, size=(30, 110))
     terminal.expect("tunesmith ❯")
     place = terminal.line("/help")
-    terminal.expect("more lines: /more", after=place)
-    assert "/quit" not in terminal.text[place:] and "/inspect" in terminal.text[place:]
-    place = terminal.line("/more")
-    terminal.expect("/quit", after=place)
+    terminal.expect("More by topic", after=place)
+    first = terminal.text[place:]
+    assert "more lines: /more" in first and "/inspect" in first and "/quit" not in first
+    while "/quit" not in terminal.text[place:]:
+        place = terminal.line("/more")
+        terminal.wait(partial(ended, terminal, place), timeout_s=20)
+        assert "nothing is left" not in terminal.text[place:]
     place = terminal.line("/more")
     terminal.expect("nothing is left of a page", after=place)
     terminal.line("/quit")
