@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { KILL = 1, TEAR, ONCE, ALWAYS };
+enum { KILL = 1, TEAR, ONCE, ALWAYS, SLOW };
 enum { CREATE = 1, WRITE = 2, SYNC = 4, RENAME = 8, REMOVE = 16, FOLDER = 32, TRUNCATE = 64, LOCK = 128, MODE = 256 };
 
 static atomic_long calls;
@@ -37,7 +37,8 @@ static void die(void) {
 static int hit(int kind) {
     if (at < 0 || !(kinds & kind)) return 0;
     long number = atomic_fetch_add(&calls, 1) + 1;
-    if (number < at || (number > at && action != ALWAYS)) return 0;
+    if (action == SLOW && number >= at) usleep(1000 * error); /* of a slow disk `error` says how slow: milliseconds a call */
+    if (action == SLOW || number < at || (number > at && action != ALWAYS)) return 0;
     if (action == KILL || (action == TEAR && kind != WRITE)) die();
     errno = error;
     return 1;

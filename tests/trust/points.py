@@ -32,7 +32,7 @@ from tunesmith.tools.machine.processes import ProcessId
 from tunesmith.tools.pipeline import catalog, launcher, run_step, worker
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 
-KILL, TEAR, ONCE, ALWAYS = 1, 2, 3, 4
+KILL, TEAR, ONCE, ALWAYS, SLOW = 1, 2, 3, 4, 5
 ALL = 511
 HANG_S = 30.0
 job.PATIENCE_S, job._STORE_PAUSE_S = 0.15, 0.03  # so long a full disk is waited for
@@ -292,7 +292,8 @@ def main() -> None:
             if (action in (KILL, TEAR) and code != -signal.SIGKILL) or 0 < calls < at:
                 break
             points += 1
-            why = "did not end" if code == -99 else scenario.wrong(notes)
+            slow = action == SLOW and code and f"a slow disk ended it with {code}"
+            why = "did not end" if code == -99 else slow or scenario.wrong(notes)
         except Exception as failed:
             why = f"{type(failed).__name__}: {failed}"
         if why:

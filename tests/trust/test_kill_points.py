@@ -36,13 +36,15 @@ FAULTS = {
     "disk full from then on": (points.ALWAYS, errno.ENOSPC, ROOM),
     "a failing disk": (points.ONCE, errno.EIO, WRITE | SYNC | RENAME),
     "a failed disk": (points.ALWAYS, errno.EIO, WRITE | SYNC | RENAME | CREATE),
+    "a slow disk": (points.SLOW, 30, CHANGES),
     "a signal": (points.ONCE, errno.EINTR, CREATE | WRITE | SYNC | LOCK),
     "a folder that became read-only": (points.ALWAYS, errno.EROFS, CHANGES),
 }
 QUICK = {("ledger", "killed"): 16, ("files", "killed"): 3, ("migration", "killed"): 13, ("base", "killed"): 11,
          ("import", "killed in a write"): 8,
          ("base", "disk full from then on"): 29, ("ledger", "a failing disk"): 24, ("inspect", "a signal"): 8,
-         ("import", "a folder that became read-only"): 29}  # fmt: skip
+         ("import", "a folder that became read-only"): 29,
+         ("ledger", "a slow disk"): 1000, ("base", "a slow disk"): 1000, ("import", "a slow disk"): 1000}  # fmt: skip
 """What is in the quick part → every which call."""
 EACH = [
     *(pytest.param(*which, stride, id=f"{which[0]}-{which[1]}") for which, stride in QUICK.items()),

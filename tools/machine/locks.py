@@ -1,9 +1,9 @@
 """The lock files of both environments: every package by its version and by the sha256 of its files.
 
 They hold for one kind of machine: Linux on x86-64, CPython 3.11, without CUDA and with it. Those without were proven by
-whole set-ups, those with CUDA resolve and are all there; on a GPU they have not been installed yet. Any other machine is
-set up by the version ranges of pyproject.toml. torch's CPU builds are not in the locks: PyPI does not have those, so
-they come by their exact version. `make locks` makes them anew with uv, after a change of what is required.
+whole set-ups; those with CUDA resolve, and were not yet installed on a GPU. Any other machine is set up by the version
+ranges of pyproject.toml. torch's CPU builds are not in the locks: PyPI has none, so they come by their exact version.
+`make locks` makes them anew with uv, after a change of what is required.
 """
 
 from __future__ import annotations
