@@ -86,7 +86,7 @@ class CritiqueResult(Result):
     cases: int = 0
     """Rows that became cases of the run: a baseline with held_out asks them."""
     variants: int = 0
-    """Other forms of the training rows, with other drawn values, for the epochs after the first."""
+    """Other forms of the training rows, with other drawn values, to be seen in turn where there are several epochs."""
     marks: int = 0
     """What a person said of the behaviour's rows, now and before."""
     judge: Judged | None = None
@@ -156,7 +156,6 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
             "near-duplicates of other rows",
             *_about_the_judge(rows, judge),
             *_about_cases(request, context),
-            "of rows with drawn values, other forms for the epochs after the first",
             f"split {1 - request.valid_share:.0%} train, {request.valid_share:.0%} validation, by hash",
         ),
         request=request.model_dump(mode="json"),

@@ -17,7 +17,7 @@ from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import TrainingRow
 
 VARIANTS = "variants.jsonl"
-"""Beside a dataset's train.jsonl: other forms of its rows, each of a `variant_of`, for the epochs after the first."""
+"""Beside a dataset's train.jsonl: other forms of its rows, each of a `variant_of`, seen in turn with it."""
 
 
 class _Message(BaseModel):

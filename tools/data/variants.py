@@ -21,13 +21,15 @@ from tunesmith.tools.data.typed_values import draw_value, holds, said
 
 EACH = 8
 """Of a row: with the row itself three for each of three epochs, which is what a small model is given."""
+_ROWS_MOST = 1_000
+"""Of more rows each is seen once, whatever its forms are."""
 _TRIES = 6
 
 
 def variants(spec: Spec, rows: Sequence[TrainingRow], each: int = EACH) -> list[TrainingRow]:
     """`each` variants of every row that has such values and was made here; fewer where they do not come out right."""
     made: list[TrainingRow] = []
-    if spec.seeded or spec.answer.form not in ("text", "json"):
+    if spec.seeded or spec.answer.form not in ("text", "json") or len(rows) > _ROWS_MOST:
         return made
     for row in rows:
         drawn = draw_of(row)

@@ -24,8 +24,9 @@ def answer(question: Question) -> Answer:
 def _behaviour(question: Question, run: Run) -> tuple[Spec, str]:
     steps = question.store.steps(run.id)
     named = [str(s.request.get("behaviour", "demo")) for s in steps if s.stage == "generate"]
-    named += [str(s.request["behaviour"]) for s in steps if s.request.get("behaviour")]
-    named += [str(s["fields"]["behaviour"]) for s in run.plan.get("steps", []) if s.get("fields", {}).get("behaviour")]
+    planned = [s.get("fields", {}) for s in run.plan.get("steps", []) if s.get("stage") == "generate"]
+    named = named or [str(fields["behaviour"]) for fields in planned if fields.get("behaviour")]
+    named = named or [str(s.request["behaviour"]) for s in steps if s.request.get("behaviour")]
     if not named:
         raise NotFound(f"{run.id} names no behaviour: no rows were asked for yet.")
     try:
