@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import median
 
-from tunesmith.tools.core.stage import GIB, Estimate, Facts
+from tunesmith.tools.core.stage import GIB, Estimate, Facts, Machine
 
 _PAST_STEPS = 5
 _GPU = "GPU"
@@ -50,16 +51,25 @@ def estimate(
     )
 
 
-def room(price: Estimate, facts: Facts, *, remedy: str) -> tuple[str, ...]:
-    """Refusals of a plan that does not fit into what is free; `remedy` is the next thing to try."""
+def lacks_memory(price: Estimate, machine: Machine) -> bool:
+    """Whether a step needs more memory than is free, of either kind."""
+    return price.peak_ram_bytes > machine.memory_free_bytes or price.peak_vram_bytes > machine.vram_free_bytes
+
+
+def room(price: Estimate, facts: Facts, *, remedy: str, fitting: Sequence[str] = ()) -> tuple[str, ...]:
+    """Refusals of a plan that does not fit into what is free.
+
+    Where memory is lacking, `fitting` are the settings with which it would fit, best first, and `remedy` is what to try
+    where there are none. The disk has one remedy.
+    """
     machine = facts.machine
-    lacks = []
-    memory_bytes = machine.ram_free_bytes + machine.swap_free_bytes
-    for what, needed, free in (
-        ("RAM and swap", price.peak_ram_bytes, memory_bytes),
-        ("VRAM", price.peak_vram_bytes, machine.vram_free_bytes),
-        ("disk", price.disk_bytes, machine.disk_free_bytes),
-    ):
-        if needed > free:
-            lacks.append(f"needs {needed / GIB:.1f} GiB of {what}, {free / GIB:.1f} GiB free; try {remedy}")
-    return tuple(lacks)
+    try_ = ", or ".join(fitting) or remedy
+    return tuple(
+        f"needs {needed / GIB:.1f} GiB of {what}, {free / GIB:.1f} GiB free; try {instead}"
+        for what, needed, free, instead in (
+            ("RAM and swap", price.peak_ram_bytes, machine.memory_free_bytes, try_),
+            ("VRAM", price.peak_vram_bytes, machine.vram_free_bytes, try_),
+            ("disk", price.disk_bytes, machine.disk_free_bytes, "making room, or TUNESMITH_HOME on another disk"),
+        )
+        if needed > free
+    )

@@ -89,6 +89,8 @@ class Plan(Frozen):
     replaces: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
     """Why this cannot be done, each with the number and the next thing to try; empty for a plan that can run."""
+    fitting: tuple[str, ...] = ()
+    """Where memory is lacking: settings with which it would fit, best first, each with what it needs then."""
     notes: tuple[str, ...] = ()
     """What the user should know beside it, such as the driver that is evicted, or a base that needs no training."""
     reasons: dict[str, str] = {}
@@ -104,7 +106,9 @@ class Plan(Frozen):
     @property
     def hash(self) -> str:
         """What an approval is bound to: everything but how much happens to be free right now, and why."""
-        decided = self.model_dump(exclude={"notes", "reasons", "free_ram_bytes", "free_vram_bytes", "free_disk_bytes"})
+        decided = self.model_dump(
+            exclude={"notes", "reasons", "fitting", "free_ram_bytes", "free_vram_bytes", "free_disk_bytes"}
+        )
         if not self.pins:
             del decided["pins"]  # a plan of before there were any keeps its hash
         return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()
@@ -139,6 +143,11 @@ class Machine:
     swap_free_bytes: int
     disk_free_bytes: int
     gpus: tuple[Gpu, ...] = ()
+
+    @property
+    def memory_free_bytes(self) -> int:
+        """Free RAM and swap."""
+        return self.ram_free_bytes + self.swap_free_bytes
 
     @property
     def vram_free_bytes(self) -> int:
@@ -182,6 +191,16 @@ class Facts:
     def trains_on_gpu(self) -> bool:
         """Whether the lab computes on a GPU here."""
         return bool(self.machine.gpus) and TRAINING not in self.cpu_builds
+
+    @property
+    def training_free_bytes(self) -> int:
+        """Free memory where the lab computes: of the GPU, else RAM and swap."""
+        return self.machine.vram_free_bytes if self.trains_on_gpu else self.machine.memory_free_bytes
+
+    @property
+    def serving_free_bytes(self) -> int:
+        """Free memory where vLLM computes: of the GPU, else RAM and swap."""
+        return self.machine.vram_free_bytes if self.serves_on_gpu else self.machine.memory_free_bytes
 
     def need(self, kind: str, maker: str) -> Artifact:
         """The run's newest artifact of a kind. Raises BadInput, naming the stage `maker` that makes one."""

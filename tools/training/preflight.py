@@ -17,6 +17,7 @@ from tunesmith.tools.training.train import (
     TrainRequest,
     decide_checkpointing,
     resolved,
+    settings_that_fit,
     training_bytes,
 )
 
@@ -71,6 +72,7 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
         **_peaks(request, facts, base, dataset),
         disk_bytes=50_000_000,
     )
+    fitting = _settings_that_fit(request, facts, base, dataset)
     bits = "4-bit NF4" if request.load_in_4bit else request.precision
     return Plan(
         stage="preflight",
@@ -87,9 +89,24 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
         inputs=pinned(base=base, dataset=dataset),
         estimate=price,
         writes=("an adapter that is thrown away",),
-        refusals=room(
-            price, facts, remedy="load_in_4bit=true, a smaller max_seq_len_tokens, or stopping another program"
-        ),
+        refusals=room(price, facts, remedy="a smaller base, or stopping another program", fitting=fitting),
+        fitting=fitting,
+    )
+
+
+def _settings_that_fit(request: PreflightRequest, facts: Facts, base: Artifact, dataset: Artifact) -> tuple[str, ...]:
+    """Settings with which the training half would fit; nothing where it does, or the serving half does not."""
+    serving = serving_peaks(serving_memory(base), on_gpu=facts.serves_on_gpu)
+    if serving["vram_bytes"] > facts.machine.vram_free_bytes or serving["ram_bytes"] > facts.machine.memory_free_bytes:
+        return ()
+    return settings_that_fit(
+        request,
+        facts,
+        base,
+        dataset,
+        batch_size=request.batch_size,
+        fewer=lambda at_once: f"rows={2 * at_once}",
+        fewest=2,
     )
 
 

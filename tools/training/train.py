@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
@@ -13,7 +13,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import GIB, Facts, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.machine.torch_env import TORCH_ENV
-from tunesmith.tools.models.memory_math import train_memory_bytes
+from tunesmith.tools.models.fitting import Training, training_that_fits
 from tunesmith.tools.training.defaults import training_defaults
 
 SeqLen = Annotated[int, Field(ge=16, description="Tokens of the longest row that is trained on whole.")]
@@ -123,9 +123,9 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
     seconds = 18 + steps * request.batch_size * tokens * 6 * parameters / 3e11
     decided, why = decide_checkpointing(request, facts, base, dataset, batch_size=at_once)
     request = request.model_copy(update=decided)
-    checkpointing = request.activation_checkpointing == "on"
-    seconds *= _RECOMPUTED if checkpointing else 1.0
+    seconds *= _RECOMPUTED if request.activation_checkpointing == "on" else 1.0
     memory_bytes = training_bytes(request, base, dataset, batch_size=at_once)
+    fitting = settings_that_fit(request, facts, base, dataset, batch_size=at_once)
     on_gpu = facts.trains_on_gpu
     price = estimate(
         "train",
@@ -153,7 +153,8 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
         writes=("an adapter of a few MB",),
         replaces=("the adapter of this run",) if "adapter" in facts.artifacts else (),
         reasons={**reasons, **why},
-        refusals=room(price, facts, remedy=_remedy(at_once, checkpointing=checkpointing)),
+        refusals=room(price, facts, remedy="a smaller base", fitting=fitting),
+        fitting=fitting,
     )
 
 
@@ -185,17 +186,30 @@ def decide_checkpointing(
     """
     if request.activation_checkpointing != "auto":
         return {}, {}
-    machine = facts.machine
-    free = machine.vram_free_bytes if facts.trains_on_gpu else machine.ram_free_bytes + machine.swap_free_bytes
+    free = facts.training_free_bytes
     needed = training_bytes(request, base, dataset, batch_size=batch_size)
     told = f"with all activations kept training needs {needed / GIB:.1f} GiB, {free / GIB:.1f} GiB are free"
     return {"activation_checkpointing": "off" if needed <= free else "on"}, {"activation_checkpointing": told}
 
 
-def _remedy(at_once: int, *, checkpointing: bool) -> str:
-    smaller = f"micro_batch={largest_part(at_once)}, " if at_once > 1 else ""
-    less = "" if checkpointing else "activation_checkpointing=on, "
-    return f"{smaller}{less}load_in_4bit=true or a smaller max_seq_len_tokens"
+def settings_that_fit(
+    request: Tried,
+    facts: Facts,
+    base: Artifact,
+    dataset: Artifact,
+    *,
+    batch_size: int,
+    fewer: Callable[[int], str] = "micro_batch={}".format,
+    fewest: int = 1,
+) -> tuple[str, ...]:
+    """Where training so does not fit into what is free: settings with which it would, best first; else nothing.
+
+    `fewer` types so many rows at once, of which there are at least `fewest`.
+    """
+    asked, config = tried(request, base, dataset, batch_size=batch_size), base.meta["config"]
+    if asked.peak_bytes(config) <= facts.training_free_bytes:
+        return ()
+    return training_that_fits(asked, config, facts.training_free_bytes, fewer=fewer, fewest=fewest)
 
 
 def largest_part(rows: int) -> int:
@@ -219,11 +233,15 @@ class Tried(Protocol):
 
 
 def training_bytes(request: Tried, base: Artifact, dataset: Artifact, *, batch_size: int) -> int:
-    """Peak memory of training so; a row counts at twice the usual length, or at the longest that is allowed."""
-    return train_memory_bytes(
-        base.meta["config"],
-        batch_size=batch_size,
-        seq_len_tokens=min(request.max_seq_len_tokens, 2 * int(dataset.meta["tokens_per_row"])),
+    """Peak memory of training so."""
+    return tried(request, base, dataset, batch_size=batch_size).peak_bytes(base.meta["config"])
+
+
+def tried(request: Tried, base: Artifact, dataset: Artifact, *, batch_size: int) -> Training:
+    """What the memory depends on; a row counts at twice the usual length, or at the longest that is allowed."""
+    return Training(
+        rows_at_once=batch_size,
+        longest_row_tokens=min(request.max_seq_len_tokens, 2 * int(dataset.meta["tokens_per_row"])),
         lora_rank=request.lora_rank or resolved(TrainRequest(), base, dataset)[0].lora_rank,
         precision=request.precision,
         load_in_4bit=request.load_in_4bit,

@@ -315,20 +315,26 @@ def test_quantizing_is_priced_in_vram_too_where_the_lab_computes_on_a_gpu() -> N
     assert on_gpu.peak_ram_bytes == on_cpu.peak_ram_bytes
 
 
-def test_too_little_vram_to_train_is_answered_with_a_micro_batch_that_really_needs_less() -> None:
-    def plan(**asked: int) -> Plan:
-        return train.plan(train.TrainRequest(**{"batch_size": 8} | asked), known(gpu(0, free=1)))
+def test_too_little_vram_to_train_is_answered_with_settings_that_do_fit_the_same_step_first() -> None:
+    def plan(free: float, **asked: object) -> Plan:
+        request = train.TrainRequest.model_validate({"batch_size": 8} | asked)
+        return train.plan(request, known(gpu(0, free=free)))
 
-    [refusal] = plan().refusals
-    assert "GiB of VRAM" in refusal and "try micro_batch=4, load_in_4bit=true" in refusal
-    assert plan().request["activation_checkpointing"] == "on", "decided by what is free, before it is refused"
-    assert "try micro_batch=2," in plan(micro_batch=4).refusals[0]
-    assert "micro_batch" not in plan(micro_batch=1).refusals[0]
-    prices = [plan(micro_batch=rows).estimate for rows in (0, 4, 1)]
+    refused = plan(1.2)
+    [refusal] = refused.refusals
+    assert "GiB of VRAM" in refusal and refusal.endswith(f"try {', or '.join(refused.fitting)}")
+    assert refused.request["activation_checkpointing"] == "on", "decided by what is free, before it is refused"
+    assert refused.fitting[0].startswith("micro_batch=")
+    for way in refused.fitting:
+        changes = dict(setting.split("=") for setting in way.partition(" (")[0].split(", "))
+        assert not plan(1.2, **changes).refusals
+    assert not any("micro_batch" in way for way in plan(1.2, micro_batch=1).fitting)
+    assert plan(0.9).refusals[0].endswith("try a smaller base"), "nothing is named that does not fit"
+    prices = [plan(1.2, micro_batch=rows).estimate for rows in (0, 4, 1)]
     assert prices[0].peak_vram_bytes > prices[1].peak_vram_bytes > prices[2].peak_vram_bytes
     assert len({price.calibrated_seconds for price in prices}) == 1, "the steps stay as they are"
     with pytest.raises(BadInput, match="micro_batch=6 is no part of batch_size=8; try micro_batch=2"):
-        plan(micro_batch=6)
+        plan(1.2, micro_batch=6)
 
 
 # --- what a server claims

@@ -1,0 +1,138 @@
+"""Settings that fit into the memory there is: what a refusal names, best first, each tried by the same arithmetic.
+
+Best is what costs the result least: the same step computed in smaller parts, then a 4-bit base, then shorter rows, then
+another model. Nothing is named that was not tried, and where nothing fits nothing is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from tunesmith.tools.core.format import size
+from tunesmith.tools.models.memory_math import quantize_memory_bytes, quantize_vram_bytes, train_memory_bytes
+from tunesmith.tools.models.model_names import NamedModel, usual_models
+
+_MOST_NAMED = 3
+_SHORTEST_ROW_TOKENS = 64
+_FEWEST_SAMPLES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What of a training's settings its memory depends on."""
+
+    rows_at_once: int
+    """In memory, forward and backward: a part of the rows of a step."""
+    longest_row_tokens: int
+    lora_rank: int
+    precision: str = "bf16"
+    load_in_4bit: bool = False
+    checkpointing: bool = False
+
+    def peak_bytes(self, config: Mapping[str, object]) -> int:
+        """Of training so; of VRAM on a GPU, else of RAM."""
+        return train_memory_bytes(
+            config,
+            batch_size=self.rows_at_once,
+            seq_len_tokens=self.longest_row_tokens,
+            lora_rank=self.lora_rank,
+            precision=self.precision,
+            load_in_4bit=self.load_in_4bit,
+            checkpointing=self.checkpointing,
+        )
+
+
+def training_that_fits(
+    asked: Training,
+    config: Mapping[str, object],
+    free_bytes: int,
+    *,
+    fewer: Callable[[int], str] = "micro_batch={}".format,
+    fewest: int = 1,
+) -> tuple[str, ...]:
+    """Settings with which a training that does not fit would, as they are typed; empty where there are none.
+
+    `fewer` types so many rows at once; `fewest` is how few the stage takes.
+    """
+
+    def fits(way: Training) -> bool:
+        return way.peak_bytes(config) <= free_bytes
+
+    ways = (next(filter(fits, _smaller_parts(start, fewest)), None) for start in _narrower(asked))
+    found = [way for way in ways if way]
+    return tuple(f"{_typed(asked, way, fewer)} ({size(way.peak_bytes(config))})" for way in found[:_MOST_NAMED])
+
+
+def _narrower(asked: Training) -> Iterator[Training]:
+    """What was asked for, then at 4 bits, then both with rows half as long, and again."""
+    bits = (asked,) if asked.load_in_4bit else (asked, replace(asked, load_in_4bit=True))
+    yield from bits
+    longest = asked.longest_row_tokens // 2
+    while longest >= _SHORTEST_ROW_TOKENS:
+        yield from (replace(way, longest_row_tokens=longest) for way in bits)
+        longest //= 2
+
+
+def _smaller_parts(start: Training, fewest: int) -> Iterator[Training]:
+    """The same step: all rows at once, its activations computed again, then fewer and fewer rows at once."""
+    yield start
+    parts = [rows for rows in range(start.rows_at_once, fewest - 1, -1) if start.rows_at_once % rows == 0]
+    yield from (replace(start, checkpointing=True, rows_at_once=rows) for rows in parts)
+
+
+def _typed(asked: Training, way: Training, fewer: Callable[[int], str]) -> str:
+    typed = []
+    if way.rows_at_once < asked.rows_at_once:
+        typed.append(fewer(way.rows_at_once))
+    if way.checkpointing and not asked.checkpointing:
+        typed.append("activation_checkpointing=on")
+    if way.load_in_4bit and not asked.load_in_4bit:
+        typed.append("load_in_4bit=true")
+    if way.longest_row_tokens < asked.longest_row_tokens:
+        typed.append(f"max_seq_len_tokens={way.longest_row_tokens}")
+    return ", ".join(typed)
+
+
+def quantizing_that_fits(
+    config: Mapping[str, object],
+    *,
+    samples: int,
+    seq_len_tokens: int,
+    batch_rows: int,
+    free_ram_bytes: int,
+    free_vram_bytes: int | None,
+) -> tuple[str, ...]:
+    """Fewer calibration rows, then shorter ones, with which GPTQ would fit; empty where its weights alone are too many.
+
+    `free_vram_bytes` is None where it computes on the CPU.
+    """
+
+    def fits(samples: int, tokens: int) -> bool:
+        vram = quantize_vram_bytes(config, batch_rows=batch_rows, seq_len_tokens=tokens)
+        ram = quantize_memory_bytes(config, samples=samples, seq_len_tokens=tokens)
+        return ram <= free_ram_bytes and (free_vram_bytes is None or vram <= free_vram_bytes)
+
+    found = []
+    tokens = seq_len_tokens
+    while tokens >= _SHORTEST_ROW_TOKENS:
+        if fewer := next((n for n in _halves(samples, _FEWEST_SAMPLES) if fits(n, tokens)), 0):
+            shorter = f", max_seq_len_tokens={tokens}" if tokens < seq_len_tokens else ""
+            needed = quantize_memory_bytes(config, samples=fewer, seq_len_tokens=tokens)
+            found.append(f"calibration_samples={fewer}{shorter} ({size(needed)})")
+        tokens //= 2
+    return tuple(found[:_MOST_NAMED])
+
+
+def _halves(count: int, fewest: int) -> Iterator[int]:
+    while count >= fewest:
+        yield count
+        count //= 2
+
+
+def largest_that_fits(needs: Callable[[NamedModel], int], free_bytes: int) -> tuple[str, ...]:
+    """The largest usual model whose need is free, as `base` takes it; empty where not even the smallest fits."""
+    for model in reversed(usual_models()):
+        if (needed := needs(model)) <= free_bytes:
+            return (f"a base such as {model.name} ({size(needed)})",)
+    return ()
