@@ -28,7 +28,8 @@ def add_flags(parser: argparse.ArgumentParser, model: type[BaseModel]) -> None:
     for name, info in model.model_fields.items():
         spellings = dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"])
         switch = info.annotation is bool
-        text = f"{info.description or ''} (default: {_default(info)})".strip().replace("%", "%%")
+        told = "required" if info.is_required() else f"default: {_default(info)}"
+        text = f"{info.description or ''} ({told})".strip().replace("%", "%%")
         group.add_argument(
             *spellings,
             dest=PREFIX + name,
