@@ -6,18 +6,15 @@ from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.tools.core.format import duration, size
-from tunesmith.tools.models.fits import Fits, Task
+from tunesmith.tools.pipeline.fits import Fits, Task
 
 
 def view(answer: Fits, *, card_gib: float) -> RenderableType:
     """The verdicts first, the memory that they were held against above them."""
-    room = answer.room
+    machine = answer.machine
     where = f"a card of {card_gib:g} GiB" if card_gib else "this machine"
-    memory = (
-        f"{size(room.vram_bytes)} VRAM and {size(room.ram_bytes)} RAM"
-        if room.on_card
-        else f"{size(room.ram_bytes)} RAM"
-    )
+    vram = f"{size(machine.vram_free_bytes)} VRAM and " if machine.gpus else ""
+    memory = f"{vram}{size(machine.memory_free_bytes)} RAM"
     active = (
         f", {answer.active_parameters / 1e9:.2f} billion of them at work on a token"
         if answer.active_parameters < 0.9 * answer.parameters
@@ -31,9 +28,9 @@ def view(answer: Fits, *, card_gib: float) -> RenderableType:
             ["task", "precision", "fits", "VRAM", "RAM", "disk", "time, about"], [_row(task) for task in answer.tasks]
         ),
         *(
-            render.plain(f"{task.task} at {task.precision}: try {', or '.join(task.try_)}")
+            render.plain(f"{task.task} at {task.precision}: {refusal}")
             for task in answer.tasks
-            if task.try_
+            for refusal in task.plan.refusals
         ),
     )
 
@@ -45,6 +42,6 @@ def _row(task: Task) -> list[str]:
         "yes" if task.fits else "no",
         size(task.vram_bytes) if task.vram_bytes else "",
         size(task.ram_bytes) if task.ram_bytes else "",
-        size(task.disk_bytes),
-        duration(task.seconds),
+        size(task.plan.estimate.disk_bytes),
+        duration(task.plan.estimate.seconds),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from tunesmith.tools.core.stage import GIB, Estimate, Facts, Machine
+from tunesmith.tools.core.stage import GIB, Estimate, Facts, Fitting, Machine
 
 _PAST_STEPS = 5
 _GPU = "GPU"
@@ -56,14 +56,14 @@ def lacks_memory(price: Estimate, machine: Machine) -> bool:
     return price.peak_ram_bytes > machine.memory_free_bytes or price.peak_vram_bytes > machine.vram_free_bytes
 
 
-def room(price: Estimate, facts: Facts, *, remedy: str, fitting: Sequence[str] = ()) -> tuple[str, ...]:
+def room(price: Estimate, facts: Facts, *, remedy: str, fitting: Sequence[Fitting] = ()) -> tuple[str, ...]:
     """Refusals of a plan that does not fit into what is free.
 
-    Where memory is lacking, `fitting` are the settings with which it would fit, best first, and `remedy` is what to try
-    where there are none. The disk has one remedy.
+    Where memory is lacking, `fitting` is what would fit, best first, and `remedy` what to try where nothing does. The
+    disk has one remedy.
     """
     machine = facts.machine
-    try_ = ", or ".join(fitting) or remedy
+    try_ = ", or ".join(map(str, fitting)) or remedy
     return tuple(
         f"needs {needed / GIB:.1f} GiB of {what}, {free / GIB:.1f} GiB free; try {instead}"
         for what, needed, free, instead in (

@@ -72,6 +72,17 @@ class Input(Frozen):
     sha256: str
 
 
+class Fitting(Frozen):
+    """Settings with which a step that lacks memory would fit, and its peak then."""
+
+    settings: str
+    """As they are typed: `micro_batch=2, load_in_4bit=true`; or another model, where no setting helps."""
+    peak_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.settings} ({self.peak_bytes / GIB:.1f} GiB)"
+
+
 class Plan(Frozen):
     """What will happen, what it costs and what it replaces; what the user says yes or no to."""
 
@@ -89,8 +100,8 @@ class Plan(Frozen):
     replaces: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
     """Why this cannot be done, each with the number and the next thing to try; empty for a plan that can run."""
-    fitting: tuple[str, ...] = ()
-    """Where memory is lacking: settings with which it would fit, best first, each with what it needs then."""
+    fitting: tuple[Fitting, ...] = ()
+    """Where memory is lacking: what would fit, best first."""
     notes: tuple[str, ...] = ()
     """What the user should know beside it, such as the driver that is evicted, or a base that needs no training."""
     reasons: dict[str, str] = {}

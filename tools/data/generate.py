@@ -15,14 +15,14 @@ from pydantic import Field
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
-from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.estimate import estimate, lacks_memory, room
 from tunesmith.tools.core.local_paths import local_path
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.reader import reads_whole
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.models.memory_math import serving_peaks
-from tunesmith.tools.serving.budget import need_vllm, serving_memory
+from tunesmith.tools.serving.budget import bases_served, need_vllm, serving_memory
 
 _SERVER_START_S = 20.0
 PREVIEW_ROWS = 5
@@ -153,6 +153,7 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
         **serving_peaks(serving_memory(writer), on_gpu=facts.serves_on_gpu),
         disk_bytes=4096 * (rows + ordinary),
     )
+    fitting = bases_served(facts, base if teacher else None) if lacks_memory(price, facts.machine) else ()
     name = f"the {request.writer} ({writer.meta['name']})"
     count = f"{rows} rows of {context.name}"
     return Plan(
@@ -173,7 +174,8 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
         estimate=price,
         writes=(f"{rows + ordinary} candidate rows",),
         replaces=("the candidate rows of this run",) if "rows" in facts.artifacts and not request.preview else (),
-        refusals=room(price, facts, remedy="writer=base, or stopping another program"),
+        refusals=room(price, facts, remedy="stopping another program", fitting=fitting),
+        fitting=fitting,
     )
 
 

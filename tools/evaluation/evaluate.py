@@ -16,7 +16,7 @@ from pydantic import Field, JsonValue
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.estimate import estimate, lacks_memory, room
 from tunesmith.tools.core.local_paths import local_path
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, is_expected, pinned
 from tunesmith.tools.data.behaviour import load_behaviour
@@ -27,7 +27,7 @@ from tunesmith.tools.evaluation.lineage import own_base
 from tunesmith.tools.evaluation.pairing import Evaluations
 from tunesmith.tools.evaluation.prompts import candidates
 from tunesmith.tools.evaluation.protocol import Key, Sampling
-from tunesmith.tools.serving.budget import evaluation_seconds, need_vllm, serving_memory
+from tunesmith.tools.serving.budget import bases_served, evaluation_seconds, need_vllm, serving_memory
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 from tunesmith.tools.suites.case import Suite
 from tunesmith.tools.suites.loading import load_named_suites, read_suite
@@ -209,6 +209,7 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
         disk_bytes=8192 * answers,
         like=request.arm,
     )
+    fitting = bases_served(facts) if both and lacks_memory(price, facts.machine) else ()
     how = (
         "base and " + request.arm + " on one vLLM server, told apart by the request"
         if both
@@ -230,7 +231,8 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
         pins={**models.pins, **({"behaviour": context.prompted.sha256} if context.prompted.sha256 else {})},
         estimate=price,
         writes=("every output, graded, in the store",),
-        refusals=room(price, facts, remedy="stopping another program"),
+        refusals=room(price, facts, remedy="stopping another program", fitting=fitting),
+        fitting=fitting,
     )
 
 

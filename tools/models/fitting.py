@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from tunesmith.tools.core.format import size
+from tunesmith.tools.core.stage import Fitting
 from tunesmith.tools.models.memory_math import quantize_memory_bytes, quantize_vram_bytes, train_memory_bytes
 from tunesmith.tools.models.model_names import NamedModel, usual_models
 
-_MOST_NAMED = 3
 _SHORTEST_ROW_TOKENS = 64
 _FEWEST_SAMPLES = 8
 
@@ -50,8 +49,8 @@ def training_that_fits(
     *,
     fewer: Callable[[int], str] = "micro_batch={}".format,
     fewest: int = 1,
-) -> tuple[str, ...]:
-    """Settings with which a training that does not fit would, as they are typed; empty where there are none.
+) -> tuple[Fitting, ...]:
+    """Settings with which a training that does not fit would, as they are typed; else the largest base that would.
 
     `fewer` types so many rows at once; `fewest` is how few the stage takes.
     """
@@ -59,9 +58,14 @@ def training_that_fits(
     def fits(way: Training) -> bool:
         return way.peak_bytes(config) <= free_bytes
 
-    ways = (next(filter(fits, _smaller_parts(start, fewest)), None) for start in _narrower(asked))
-    found = [way for way in ways if way]
-    return tuple(f"{_typed(asked, way, fewer)} ({size(way.peak_bytes(config))})" for way in found[:_MOST_NAMED])
+    found: dict[bool, Training] = {}  # 4 bits or not: the longest rows, and of these the most at once
+    for start in _narrower(asked):
+        if start.load_in_4bit not in found and (way := next(filter(fits, _smaller_parts(start, fewest)), None)):
+            found[start.load_in_4bit] = way
+    ways = sorted(found.values(), key=lambda way: -way.longest_row_tokens)
+    named = [Fitting(settings=_typed(asked, way, fewer), peak_bytes=way.peak_bytes(config)) for way in ways]
+    least = replace(asked, checkpointing=True)
+    return tuple(named) or largest_that_fits(lambda model: least.peak_bytes(model.config), free_bytes)
 
 
 def _narrower(asked: Training) -> Iterator[Training]:
@@ -102,8 +106,8 @@ def quantizing_that_fits(
     batch_rows: int,
     free_ram_bytes: int,
     free_vram_bytes: int | None,
-) -> tuple[str, ...]:
-    """Fewer calibration rows, then shorter ones, with which GPTQ would fit; empty where its weights alone are too many.
+) -> tuple[Fitting, ...]:
+    """Fewer calibration rows, then shorter ones, with which GPTQ would fit; empty where the weights alone are too many.
 
     `free_vram_bytes` is None where it computes on the CPU.
     """
@@ -113,15 +117,14 @@ def quantizing_that_fits(
         ram = quantize_memory_bytes(config, samples=samples, seq_len_tokens=tokens)
         return ram <= free_ram_bytes and (free_vram_bytes is None or vram <= free_vram_bytes)
 
-    found = []
     tokens = seq_len_tokens
     while tokens >= _SHORTEST_ROW_TOKENS:
         if fewer := next((n for n in _halves(samples, _FEWEST_SAMPLES) if fits(n, tokens)), 0):
             shorter = f", max_seq_len_tokens={tokens}" if tokens < seq_len_tokens else ""
             needed = quantize_memory_bytes(config, samples=fewer, seq_len_tokens=tokens)
-            found.append(f"calibration_samples={fewer}{shorter} ({size(needed)})")
+            return (Fitting(settings=f"calibration_samples={fewer}{shorter}", peak_bytes=needed),)
         tokens //= 2
-    return tuple(found[:_MOST_NAMED])
+    return ()
 
 
 def _halves(count: int, fewest: int) -> Iterator[int]:
@@ -130,9 +133,9 @@ def _halves(count: int, fewest: int) -> Iterator[int]:
         count //= 2
 
 
-def largest_that_fits(needs: Callable[[NamedModel], int], free_bytes: int) -> tuple[str, ...]:
+def largest_that_fits(needs: Callable[[NamedModel], int], free_bytes: int) -> tuple[Fitting, ...]:
     """The largest usual model whose need is free, as `base` takes it; empty where not even the smallest fits."""
     for model in reversed(usual_models()):
         if (needed := needs(model)) <= free_bytes:
-            return (f"a base such as {model.name} ({size(needed)})",)
+            return (Fitting(settings=f"a base such as {model.name}", peak_bytes=needed),)
     return ()

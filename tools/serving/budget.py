@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.records import Artifact
-from tunesmith.tools.core.stage import GIB, Facts, Gpu, chosen_gpu
+from tunesmith.tools.core.stage import GIB, Facts, Fitting, Gpu, chosen_gpu
 from tunesmith.tools.machine.gpus import measure_gpus, serves_on_cpu
 from tunesmith.tools.machine.vllm_program import no_vllm
+from tunesmith.tools.models.fitting import largest_that_fits
 from tunesmith.tools.models.memory_math import (
     CONTEXT_TOKENS,
     GPU_MARGIN_BYTES,
@@ -17,6 +18,7 @@ from tunesmith.tools.models.memory_math import (
     gpu_share,
     kv_bytes_per_token,
     measuring_memory,
+    serving_peaks,
     share_now,
 )
 
@@ -47,6 +49,18 @@ def evaluation_seconds(model: Artifact, cases: int, max_tokens: int, arms: int =
 def serving_memory(model: Artifact, context_tokens: int = CONTEXT_TOKENS) -> ServerMemory:
     """Peak of a vLLM server of this model with the settings that every arm is measured with, or a longer context."""
     return measuring_memory(model.bytes, kv_bytes_per_token(model.meta.get("config", {})), context_tokens)
+
+
+def bases_served(facts: Facts, writer: Artifact | None = None) -> tuple[Fitting, ...]:
+    """What a step that serves a model would fit with: the run's own base as the writer, or else a smaller base."""
+
+    def peak_bytes(weight_bytes: int, config: Mapping[str, object]) -> int:
+        needed = measuring_memory(weight_bytes, kv_bytes_per_token(config))
+        return sum(serving_peaks(needed, on_gpu=facts.serves_on_gpu).values())
+
+    if writer and (needed := peak_bytes(writer.bytes, writer.meta["config"])) <= facts.serving_free_bytes:
+        return (Fitting(settings="writer=base", peak_bytes=needed),)
+    return largest_that_fits(lambda model: peak_bytes(2 * model.parameters, model.config), facts.serving_free_bytes)
 
 
 class Place(NamedTuple):

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
-from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.core.stage import Facts, Fitting, Plan, Request, Result, Stage, pinned
 from tunesmith.tools.models.memory_math import RUNTIME_BYTES, serving_peaks
 from tunesmith.tools.serving.budget import need_vllm, serving_memory
 from tunesmith.tools.training.train import (
@@ -94,7 +94,9 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
     )
 
 
-def _settings_that_fit(request: PreflightRequest, facts: Facts, base: Artifact, dataset: Artifact) -> tuple[str, ...]:
+def _settings_that_fit(
+    request: PreflightRequest, facts: Facts, base: Artifact, dataset: Artifact
+) -> tuple[Fitting, ...]:
     """Settings with which the training half would fit; nothing where it does, or the serving half does not."""
     serving = serving_peaks(serving_memory(base), on_gpu=facts.serves_on_gpu)
     if serving["vram_bytes"] > facts.machine.vram_free_bytes or serving["ram_bytes"] > facts.machine.memory_free_bytes:

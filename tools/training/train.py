@@ -11,7 +11,7 @@ from pydantic import Field
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
-from tunesmith.tools.core.stage import GIB, Facts, Plan, Request, Result, Stage, expected, pinned
+from tunesmith.tools.core.stage import GIB, Facts, Fitting, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.fitting import Training, training_that_fits
 from tunesmith.tools.training.defaults import training_defaults
@@ -201,7 +201,7 @@ def settings_that_fit(
     batch_size: int,
     fewer: Callable[[int], str] = "micro_batch={}".format,
     fewest: int = 1,
-) -> tuple[str, ...]:
+) -> tuple[Fitting, ...]:
     """Where training so does not fit into what is free: settings with which it would, best first; else nothing.
 
     `fewer` types so many rows at once, of which there are at least `fewest`.
@@ -210,6 +210,14 @@ def settings_that_fit(
     if asked.peak_bytes(config) <= facts.training_free_bytes:
         return ()
     return training_that_fits(asked, config, facts.training_free_bytes, fewer=fewer, fewest=fewest)
+
+
+def tokens_at_once(rows: int, tokens_per_row: float, max_seq_len_tokens: int) -> int:
+    """Tokens that are in memory at once: of `rows` rows, each at twice the usual length or the longest allowed.
+
+    A batch is computed in parts of no more than this; a row that is longer is a part of its own.
+    """
+    return math.ceil(rows * min(max_seq_len_tokens, 2 * tokens_per_row))
 
 
 def largest_part(rows: int) -> int:

@@ -322,13 +322,13 @@ def test_too_little_vram_to_train_is_answered_with_settings_that_do_fit_the_same
 
     refused = plan(1.2)
     [refusal] = refused.refusals
-    assert "GiB of VRAM" in refusal and refusal.endswith(f"try {', or '.join(refused.fitting)}")
+    assert "GiB of VRAM" in refusal and refusal.endswith(f"try {', or '.join(map(str, refused.fitting))}")
     assert refused.request["activation_checkpointing"] == "on", "decided by what is free, before it is refused"
-    assert refused.fitting[0].startswith("micro_batch=")
+    assert refused.fitting[0].settings.startswith("micro_batch=")
     for way in refused.fitting:
-        changes = dict(setting.split("=") for setting in way.partition(" (")[0].split(", "))
+        changes = dict(setting.split("=") for setting in way.settings.split(", "))
         assert not plan(1.2, **changes).refusals
-    assert not any("micro_batch" in way for way in plan(1.2, micro_batch=1).fitting)
+    assert not any("micro_batch" in way.settings for way in plan(1.2, micro_batch=1).fitting)
     assert plan(0.9).refusals[0].endswith("try a smaller base"), "nothing is named that does not fit"
     prices = [plan(1.2, micro_batch=rows).estimate for rows in (0, 4, 1)]
     assert prices[0].peak_vram_bytes > prices[1].peak_vram_bytes > prices[2].peak_vram_bytes

@@ -1,0 +1,152 @@
+"""What is said to fit is what the plans say; what does not comes with something that was tried and does."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fixtures.terminal import Tunesmith
+from tunesmith.memory.errors import BadInput
+from tunesmith.tools.core.stage import GIB, SERVING, TRAINING, Facts, Machine, Plan
+from tunesmith.tools.models.find import find_model
+from tunesmith.tools.models.model_names import NamedModel, named_model, usual_models
+from tunesmith.tools.pipeline.fits import Fits, Task, fits, plan_of, plans_of, with_card
+
+TASKS = {"train", "measure", "merge", "quantize", "serve"}
+AS_BASE = "a base such as "
+
+
+def machine(ram_gib: float = 64) -> Machine:
+    return Machine("a processor", 8, int(ram_gib * GIB), int(ram_gib * GIB), 0, 5000 * GIB)
+
+
+def facts(card_gib: float, ram_gib: float = 64) -> Facts:
+    """Of a machine with a card, or without any (0)."""
+    return with_card(machine(ram_gib), card_gib) if card_gib else Facts(Path(), machine(ram_gib), "", "vllm")
+
+
+def on_card(name: str, card_gib: float, ram_gib: float = 64) -> Fits:
+    return fits(find_model(name)[0], facts(card_gib, ram_gib))
+
+
+def task(answer: Fits, name: str, precision: str) -> Task:
+    [found] = answer.of(name, precision=precision)
+    return found
+
+
+def some_models(count: int) -> list[NamedModel]:
+    """Shapes that nobody published, dense and mixtures, from a tenth of a billion parameters to a hundred billions."""
+    draw, models = random.Random(11), []
+    for number in range(count):
+        head_dim, heads = draw.choice((64, 96, 128)), draw.choice((8, 16, 24, 32, 64))
+        config: dict[str, Any] = {
+            "model_type": draw.choice(("llama", "qwen2", "gemma2", "unheard_of")),
+            "hidden_size": head_dim * heads,
+            "intermediate_size": head_dim * heads * draw.choice((2, 3, 4)),
+            "num_hidden_layers": draw.randint(4, 80),
+            "num_attention_heads": heads,
+            "num_key_value_heads": draw.choice((1, heads // 4, heads)),
+            "vocab_size": draw.choice((32_000, 49_152, 151_936, 256_000)),
+            "tie_word_embeddings": draw.random() < 0.5,
+        }
+        if draw.random() < 0.3:
+            experts, width = draw.choice((8, 64, 128)), draw.choice((256, 768, 1536))
+            config |= {"num_experts": experts, "num_experts_per_tok": 2, "moe_intermediate_size": width}
+        models.append(NamedModel(f"shape {number}", config))
+    return models
+
+
+def planned_again(model: NamedModel, known: Facts, step: str, plan: Plan, settings: str) -> Plan:
+    """The same step with the settings that its refusal names."""
+    if settings.startswith(AS_BASE):
+        other = named_model(settings.removeprefix(AS_BASE))
+        assert other is not None
+        return plan_of(step, other, known)
+    typed = dict(setting.split("=") for setting in settings.split(", "))
+    return plan_of(step, model, known, **(plan.request | typed))
+
+
+@pytest.mark.parametrize("card", [0, 8, 24, 80])
+def test_every_setting_that_a_refusal_names_does_fit(card: float) -> None:
+    named = 0
+    for model in (*usual_models(), *some_models(12)):
+        known = facts(card, ram_gib=24)
+        for step, plan in plans_of(model, known).items():
+            assert bool(plan.refusals) >= bool(plan.fitting)
+            for way in plan.fitting:
+                again = planned_again(model, known, step, plan, way.settings)
+                assert not again.refusals, (model.name, step, way)
+                assert again.estimate.peak_vram_bytes or again.estimate.peak_ram_bytes
+                named += 1
+    assert named > 10
+
+
+@pytest.mark.parametrize("card", [0, 8, 24, 80])
+def test_a_larger_card_or_more_ram_never_loses_a_task(card: float) -> None:
+    for model in usual_models():
+        smaller, larger = (fits(model, facts(times * card, 24 * times)) for times in (1, 2))
+        assert {task.task for task in smaller.tasks} == TASKS
+        for before, after in zip(smaller.tasks, larger.tasks, strict=True):
+            assert after.fits or not before.fits
+            assert before.vram_bytes <= card * GIB or not before.fits
+            assert before.plan.estimate.seconds > 0 and before.peak_bytes
+
+
+def test_a_card_that_the_installed_builds_leave_alone_is_no_room() -> None:
+    with_gpu = with_card(machine(24), 80)
+    on_cpu = Facts(with_gpu.home, with_gpu.machine, "", "vllm", cpu_builds=frozenset({SERVING, TRAINING}))
+    model, _ = find_model("Qwen2.5-14B")
+    for found in fits(model, on_cpu).tasks:
+        assert not found.vram_bytes and found.ram_bytes
+        assert found.fits == (found.ram_bytes <= 24 * GIB), "80 GiB that nothing computes on are no room"
+
+
+def test_the_cheapest_way_comes_first() -> None:
+    model, _ = find_model("Qwen3-8B")
+    refused = fits(model, facts(8)).of("train", precision="bf16")[0].plan
+    assert refused.fitting[0].settings == "micro_batch=2, load_in_4bit=true", "not shorter rows: they lose text"
+    assert "max_seq_len_tokens" not in refused.fitting[0].settings
+
+
+def test_a_mixture_is_priced_with_its_experts_at_16_bits_in_training_and_by_its_active_part_in_time() -> None:
+    mixture = on_card("Qwen/Qwen3-30B-A3B", 24)
+    assert task(mixture, "train", "nf4").vram_bytes > 50 * GIB, "bitsandbytes leaves fused experts as they are"
+    assert mixture.active_parameters < 0.15 * mixture.parameters
+
+
+def test_a_folder_goes_by_its_config_alone(tmp_path: Path) -> None:
+    known, _ = find_model("Qwen3-4B")
+    (tmp_path / "config.json").write_text(json.dumps(dict(known.config)))
+    model, revision = find_model(str(tmp_path))
+    assert fits(model, facts(0)).parameters == known.parameters and revision == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("[]", "no JSON object"), ("{", "not readable JSON"), ('{"model_type": "bert"}', "does not say its sizes")],
+)
+def test_a_config_that_says_nothing_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(BadInput, match=told):
+        fits(find_model(str(tmp_path))[0], facts(0))
+
+
+@pytest.mark.parametrize("name", ["", "wat", "a" * 5000, "\0", "~nobody-of-that-name/x", "../../etc", "x/y/z"])
+def test_what_is_no_model_is_said_in_a_line(name: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        find_model(name)
+    assert len(str(refused.value)) < 500
+
+
+def test_the_command_prints_the_documented_document(tmp_path: Path) -> None:
+    cli = Tunesmith(tmp_path / "home")
+    document = cli.json("fits", "Qwen/Qwen3-8B", "--card", "24")
+    assert set(document) >= {"model", "revision", "parameters", "active_parameters", "tasks"}
+    for one in document["tasks"]:
+        assert set(one) >= {"task", "precision", "fits", "vram_bytes", "ram_bytes", "disk_bytes", "seconds", "try"}
+    assert cli("fits", "no-such-model").returncode == 2
+    assert cli("fits", "7b", "--card", "-3").returncode == 2

@@ -1,0 +1,62 @@
+"""The model that a name, a folder, a size or a hub id means, by its config alone: no weights are read or fetched."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from tunesmith.memory.errors import BadInput, TunesmithError
+from tunesmith.tools.core.local_paths import expanded, looks_like_path
+from tunesmith.tools.models.base import bundled_name
+from tunesmith.tools.models.hub import hub_config, newest_commit
+from tunesmith.tools.models.model_names import NamedModel, named_model, usual_models
+
+_CONFIG_BYTES = 1 << 20
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def find_model(name: str, revision: str = "") -> tuple[NamedModel, str]:
+    """The model that a name, a folder, a size or a hub id means, and the commit that was read, if one was.
+
+    Raises BadInput for what is none of these, StepFailed where the hub has to be asked and cannot be reached.
+    """
+    try:
+        folder = expanded(name)
+        if looks_like_path(name) or folder.is_dir():
+            return NamedModel(folder.resolve().name, _config_of(folder)), ""
+    except TunesmithError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, a NUL, ~somebody
+        raise BadInput(f"{name[:80]!r} is no folder that can be read: {str(error)[:80]}") from None
+    name = bundled_name(name)
+    known = named_model(name)
+    if known is not None and not (known.approximate and _HUB_ID.fullmatch(name)):
+        return known, ""
+    if _HUB_ID.fullmatch(name):
+        try:
+            commit = revision or newest_commit(name)
+            return NamedModel(name, hub_config(name, commit)), commit
+        except TunesmithError:
+            if known is None:
+                raise
+            return known, ""
+    usual = ", ".join(model.name for model in usual_models()[:6])
+    raise BadInput(
+        f"no model {name[:80]!r} is known; give a hub id (owner/name), a folder, a size (7b), or say {usual}"
+    )
+
+
+def _config_of(folder: Path) -> dict[str, object]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise BadInput(f"{str(folder)[:300]} has no config.json; name the folder of a model")
+    with path.open("rb") as file:
+        text = file.read(_CONFIG_BYTES)
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path} is not readable JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise BadInput(f"{path} is no model's config: it is no JSON object")
+    return config

@@ -1,0 +1,232 @@
+"""Would a model be trained, measured, merged, quantized and served: on this machine, or on a card of a size.
+
+The stages themselves are asked: each plans its step on what the steps before it should leave, as in a forecast, so that
+an answer says what a plan says, in memory, verdict, time and settings that would fit. A config is enough: a published
+family's, a folder's, or one that is read from the hub; no weights are downloaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import GIB, Facts, Gpu, Machine, Plan, expected
+from tunesmith.tools.data import generate
+from tunesmith.tools.evaluation import baseline, evaluate
+from tunesmith.tools.export import deploy, merge, quantize
+from tunesmith.tools.models.model_names import NamedModel
+from tunesmith.tools.pipeline import planning_facts
+from tunesmith.tools.pipeline.catalog import BY_NAME
+from tunesmith.tools.serving.eviction import machine_for_a_step
+from tunesmith.tools.suites.case import Suite
+from tunesmith.tools.suites.loading import load_named_suites
+
+ROWS, ROW_TOKENS = 600, 128
+"""Of the data set that training, merging and quantizing are planned for."""
+_TOKENS_WRITTEN = 40
+"""That a row takes to write and to read back."""
+_ANY_VLLM = "vllm"
+_NEWEST_CAPABILITY = "9.0"
+
+Work = Literal["train", "measure", "merge", "quantize", "serve"]
+Scheme = Literal["", "W8A8", "W4A16"]
+
+
+class Step(NamedTuple):
+    """A step of the way with its usual settings."""
+
+    stage: str
+    fields: Mapping[str, object] = MappingProxyType({})
+    serves: Scheme = ""
+    """How the model is quantized that it serves."""
+
+
+STEPS: Mapping[str, Step] = {
+    "baseline": Step("baseline"),
+    "generate": Step("generate"),
+    "preflight": Step("preflight"),
+    "train": Step("train"),
+    "train at 4 bits": Step("train", {"load_in_4bit": True}),
+    "evaluate": Step("evaluate"),
+    "merge": Step("merge"),
+    "quantize": Step("quantize"),
+    "deploy merged": Step("deploy", {"arm": "merged"}),
+    "deploy W8A8": Step("deploy", serves="W8A8"),
+    "deploy W4A16": Step("deploy", serves="W4A16"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One kind of work at one precision, at the settings that tunesmith would choose by itself."""
+
+    task: Work
+    precision: str
+    plan: Plan
+    settings: str = ""
+    """What of its settings the memory depends on, in words."""
+
+    @property
+    def fits(self) -> bool:
+        return not self.plan.refusals
+
+    @property
+    def ram_bytes(self) -> int:
+        return self.plan.estimate.peak_ram_bytes
+
+    @property
+    def vram_bytes(self) -> int:
+        return self.plan.estimate.peak_vram_bytes
+
+    @property
+    def peak_bytes(self) -> int:
+        """Of the memory that decides: VRAM where it is computed on a card."""
+        return self.vram_bytes or self.ram_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fits:
+    """A model against a machine."""
+
+    model: str
+    revision: str
+    """The commit whose config was read; empty for a known family, a size, a folder."""
+    parameters: int
+    active_parameters: int
+    tasks: tuple[Task, ...]
+    machine: Machine
+    approximate: bool = False
+    """Whether the model only stands for the size that was named."""
+
+    def of(self, work: str, *, precision: str = "") -> tuple[Task, ...]:
+        """The tasks of a kind of work, at one precision where one is named."""
+        return tuple(task for task in self.tasks if task.task == work and precision in ("", task.precision))
+
+
+def facts_here(store: Store, *, vllm: str | None, card_gib: float = 0.0) -> Facts:
+    """What plans may know of this machine; with a card of so many GiB in it, all of its memory and of the RAM."""
+    facts = planning_facts.gather(store, "", vllm=vllm, machine=machine_for_a_step(store.home))
+    if not card_gib:
+        return replace(facts, artifacts={})
+    return with_card(facts.machine, card_gib, home=store.home)
+
+
+def with_card(machine: Machine, card_gib: float, *, home: Path = Path()) -> Facts:
+    """What plans would know of a machine with a card of so many GiB in it, and nothing else running there."""
+    bytes_ = int(card_gib * GIB)
+    card = Gpu(0, f"a card of {card_gib:g} GB", bytes_, bytes_, _NEWEST_CAPABILITY, "")
+    return Facts(home, replace(machine, ram_free_bytes=machine.ram_total_bytes, gpus=(card,)), "", _ANY_VLLM)
+
+
+def fits(model: NamedModel, facts: Facts, *, revision: str = "") -> Fits:
+    """Every task for a model. Raises BadInput for a config without the sizes that decide."""
+    try:
+        shape = model.shape
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"the config of {model.name} does not say its sizes ({error}): no arithmetic can be done"
+        ) from None
+    plans = plans_of(model, facts)
+    rows = plans["train"].request["micro_batch"] or plans["train"].request["batch_size"]
+    settings = f"{rows} row{'s' if rows > 1 else ''} of up to {2 * ROW_TOKENS} tokens at once"
+    tasks = (
+        Task("train", "bf16", plans["train"], f"LoRA (16 bits), {settings}"),
+        Task("train", "nf4", plans["train at 4 bits"], f"QLoRA (4 bits), {settings}"),
+        Task("measure", "bf16", plans["baseline"]),
+        Task("merge", "bf16", plans["merge"]),
+        Task("quantize", str(plans["quantize"].request["scheme"]), plans["quantize"]),
+        Task("serve", "bf16", plans["deploy merged"]),
+        *(Task("serve", scheme, plans[f"deploy {scheme}"]) for scheme in ("W8A8", "W4A16")),
+    )
+    return Fits(
+        model.name, revision, shape.parameters, shape.active_parameters, tasks, facts.machine, model.approximate
+    )
+
+
+def plans_of(model: NamedModel, facts: Facts) -> dict[str, Plan]:
+    """The plan of every step of the way for a model, by what the step does."""
+    known = _with_artifacts(model, facts)
+    return {step: _plan(step, known, {}) for step in STEPS}
+
+
+def plan_of(step: str, model: NamedModel, facts: Facts, **fields: object) -> Plan:
+    """The plan of one of STEPS with other fields than usual."""
+    return _plan(step, _with_artifacts(model, facts), fields)
+
+
+def _with_artifacts(model: NamedModel, facts: Facts) -> Facts:
+    """What the steps before should have left, for each step."""
+    config = dict(model.config)
+    base = expected("base", 2 * model.parameters, name=model.name, parameters=model.parameters, config=config)
+    artifacts = {
+        "base": base,
+        "suite": baseline.expected_artifact(baseline.BaselineRequest(), {}),
+        "dataset": expected("dataset", train_rows=ROWS, tokens_per_row=ROW_TOKENS),
+        "adapter": expected("adapter"),
+        "merged": replace(base, kind="merged"),
+    }
+    return replace(facts, vllm=facts.vllm or _ANY_VLLM, artifacts=artifacts)
+
+
+def _plan(step: str, facts: Facts, fields: Mapping[str, object]) -> Plan:
+    usual = STEPS[step]
+    if usual.serves:
+        made = quantize.expected_artifact(quantize.QuantizeRequest(scheme=usual.serves), facts.artifacts)
+        assert made is not None, "its merged model is there"
+        facts = replace(facts, artifacts={**facts.artifacts, made.kind: made})
+    declared = BY_NAME[usual.stage].load()
+    request = declared.request.model_validate({**usual.fields, **fields})
+    return declared.plan(request, facts, _context(usual.stage, facts))
+
+
+def _context(stage: str, facts: Facts) -> object:
+    """What the stage's `inspect_inputs` would find where nothing has been made yet."""
+    asked = generate.GenerateRequest()
+    rehearsal = {"rehearsal prompts": ""}
+    contexts: dict[str, object] = {
+        "baseline": baseline.BaselineContext(_suite()),
+        "generate": generate.GenerateContext("a behaviour", rehearsal, asked.rehearsal_rows, _TOKENS_WRITTEN, ()),
+        "evaluate": evaluate.EvaluateContext(_suite()),
+        "merge": merge.MergeContext(),
+        "deploy": deploy.DeployContext(facts.machine),
+    }
+    return contexts.get(stage)
+
+
+@cache
+def _suite() -> Suite:
+    return load_named_suites(("demo",))
+
+
+def to_json(found: Fits) -> dict[str, object]:
+    """The documented shape."""
+    tasks = [
+        {
+            "task": task.task,
+            "precision": task.precision,
+            "fits": task.fits,
+            "vram_bytes": task.vram_bytes,
+            "ram_bytes": task.ram_bytes,
+            "disk_bytes": task.plan.estimate.disk_bytes,
+            "seconds": task.plan.estimate.seconds,
+            "basis": task.plan.estimate.basis,
+            "try": list(map(str, task.plan.fitting)),
+            "refusals": list(task.plan.refusals),
+        }
+        for task in found.tasks
+    ]
+    return {
+        "model": found.model,
+        "revision": found.revision,
+        "parameters": found.parameters,
+        "active_parameters": found.active_parameters,
+        "approximate": found.approximate,
+        "room": {"ram_bytes": found.machine.memory_free_bytes, "vram_bytes": found.machine.vram_free_bytes},
+        "tasks": tasks,
+    }
