@@ -39,6 +39,7 @@ AT_WORK = {
     "tools/machine/device.py", "tools/models/gguf.py", "tools/models/tensor_file.py", "tools/training/model.py",
     "tools/training/trainer.py", "tools/training/rows.py", "tools/cpu/lora.py", "tools/cpu/gptq_blocks.py",
     "tools/evaluation/local_model.py", "tools/suites/grading/embedding_process.py",
+    "tools/export/expert_updates.py", "tools/export/stored_layout.py", "tools/export/streamed_model.py",
 }  # fmt: skip
 # Beside the settings: a server's own parent, which hands its environment on, and who asks which GPUs CUDA may see.
 READS_ENVIRONMENT = {"agent/commands/settings.py", "tools/serving/supervisor.py", "tools/machine/gpus.py"} | INSIDE_VLLM

@@ -1,8 +1,9 @@
 """The merged model against base + adapter by their logits, on ordinary questions and on rows of the behaviour.
 
-Whole models are loaded for it, one at a time, so it is done only where they fit; what the saved tensors can prove, the
-audit has proven by then. How far merged and base + adapter may be apart is set against how far the adapter moves the
-base: a merge that never happened is off by all of that, whatever its answers look like.
+Every layer is read from the files while it computes, so a model of any size is compared in the memory of its largest
+layer or head. What the saved tensors can prove, the audit has proven by then. How far merged and base + adapter may be
+apart is set against how far the adapter moves the base: a merge that never happened is off by all of that, whatever its
+answers look like.
 """
 
 from __future__ import annotations
@@ -11,30 +12,37 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.data.row_file import read_rows
-from tunesmith.tools.models.memory_math import RUNTIME_BYTES, whole_model_bytes
+from tunesmith.tools.export.streamed_model import streamed_model
+from tunesmith.tools.models.memory_math import COMPARED_POSITIONS, FP32_BELOW_PARAMETERS
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.training.rows import HELD_ORIGINS, tokenize_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
     Progress = Callable[[float, float, str], None]
 
 _LEAST_AGREEMENT = 0.8  # rounding to bf16 leaves 0.97 and more; a wrong scale or a missed layer falls far below
 _MOST_ERROR = 0.6  # of what the adapter changes; 1 where nothing was merged
-_FP32_BELOW_PARAMETERS = 1_000_000_000
-_ROWS, _ROW_TOKENS, _POSITIONS = 3, 96, 24
+_ROWS, _TEXT_TOKENS = 3, 96
+_AT_ONCE = 16
+"""Positions whose logits are compared in fp32 together."""
 _QUESTIONS = (
     "What is the capital of France?",
     "Write one sentence about the sea.",
     "My parcel 48213 has not arrived. What can I do?",
     "List three prime numbers.",
 )
+_POSITIONS = COMPARED_POSITIONS // (len(_QUESTIONS) + _ROWS)
+"""At the end of each text: of a question the template and its last words, of a row its answer."""
 
 
 class LogitProof(TypedDict, total=False):
@@ -48,11 +56,16 @@ class LogitProof(TypedDict, total=False):
     behaviour_update_error: float
 
 
-class _Text(NamedTuple):
-    """Tokens to ask for, and from which position on their logits count."""
+class _Texts(NamedTuple):
+    """Tokens to ask for, and the positions whose logits count."""
 
-    ids: Any
-    start: int
+    ids: Tensor
+    """(text, seq), filled up on the right: what comes later changes nothing before it."""
+    text: Tensor
+    """Which text a position is of, (position,)."""
+    position: Tensor
+    of_questions: int
+    """The first so many positions; the others are of rows."""
 
 
 class _Apart(NamedTuple):
@@ -75,59 +88,37 @@ def behaviour_rows(dataset: Path, *, seed: int = 17) -> list[TrainingRow]:
     return []
 
 
-def logits_left_out(base_dir: Path, weight_bytes: int) -> str:
-    """Why whole models are not compared, with the numbers; empty where one fits into what is free."""
-    import psutil
-
-    parameters = ModelShape.of(json.loads((base_dir / "config.json").read_text())).parameters
-    in_memory = max(weight_bytes, 4 * parameters if parameters < _FP32_BELOW_PARAMETERS else 0)
-    needed = RUNTIME_BYTES + whole_model_bytes(in_memory)
-    free = psutil.virtual_memory().available + psutil.swap_memory().free + psutil.Process().memory_info().rss
-    if needed <= free:
-        return ""
-    return (
-        f"logits of whole models were left out: they need {needed / 2**30:.1f} GiB of RAM and swap, {free / 2**30:.1f} "
-        "GiB is free; the saved tensors were proven one by one"
-    )
-
-
 def compare_logits(
     base_dir: Path, adapter_dir: Path, merged_dir: Path, progress: Progress, *, rows: Sequence[TrainingRow] = ()
 ) -> LogitProof:
     """How far the merged model is from base + adapter, on a few questions and on `rows`.
 
-    One model is in memory at a time; in fp32 where it is small, so that the stored rounding is all that is seen. Raises
-    StepFailed where the two choose differently too often for rounding to be the reason, or where merged lacks most of
-    what the adapter does to the base.
+    One layer is in memory at a time; in fp32 where the model is small, so that the stored rounding is all that is seen.
+    Raises StepFailed where the two choose differently too often for rounding to be the reason, or where merged lacks
+    most of what the adapter does to the base, and BadInput for a checkpoint whose layout is not known.
     """
     import torch
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     shape = ModelShape.of(json.loads((base_dir / "config.json").read_text()))
-    dtype = torch.float32 if shape.parameters < _FP32_BELOW_PARAMETERS else torch.bfloat16
-    tokenizer = AutoTokenizer.from_pretrained(base_dir)
-    questions = [_Text(_prompt(tokenizer, question), 0) for question in _QUESTIONS]
-    texts = [*questions, *(_row_text(tokenizer, row) for row in rows)]
-
-    def logits(model: Any) -> list[Any]:
-        with torch.inference_mode():
-            return [model(text.ids).logits[0, text.start :].float() for text in texts]
-
-    progress(0, 3, "logits of base + adapter")
-    whole = AutoModelForCausalLM.from_pretrained(base_dir, dtype=dtype, local_files_only=True)
-    adapted = PeftModel.from_pretrained(whole, adapter_dir, torch_device="cpu")
-    expected = logits(adapted)
-    progress(1, 3, "logits of the base")
+    dtype = torch.float32 if shape.parameters < FP32_BELOW_PARAMETERS else torch.bfloat16
+    texts = _texts(AutoTokenizer.from_pretrained(base_dir), rows)
+    progress(0, 3, "logits of base + adapter, layer by layer")
+    adapted = PeftModel.from_pretrained(
+        streamed_model(base_dir, dtype), adapter_dir, torch_device="cpu", low_cpu_mem_usage=True
+    )
+    expected = _logits(adapted.get_base_model(), texts)
+    progress(1, 3, "logits of the base, layer by layer")
     with adapted.disable_adapter():
-        base = logits(adapted)
-    del whole, adapted
-    progress(2, 3, "logits of the merged model")
-    merged = logits(AutoModelForCausalLM.from_pretrained(merged_dir, dtype=dtype, local_files_only=True))
+        base = _logits(adapted.get_base_model(), texts)
+    progress(2, 3, "logits of the merged model, layer by layer")
+    merged = _logits(streamed_model(merged_dir, dtype), texts)
     progress(3, 3, "compared")
-    ordinary = _apart(*(found[: len(questions)] for found in (merged, expected, base)))
+    asked = slice(0, texts.of_questions)
+    ordinary = _apart(merged[asked], expected[asked], base[asked])
     proof = LogitProof(
         max_logit_difference=round(ordinary.largest, 6),
         argmax_agreement=round(ordinary.agreement, 6),
@@ -135,7 +126,8 @@ def compare_logits(
     )
     _refuse_far(ordinary, "questions", refuse_error=not rows)
     if rows:
-        behaviour = _apart(*(found[len(questions) :] for found in (merged, expected, base)))
+        written = slice(texts.of_questions, None)
+        behaviour = _apart(merged[written], expected[written], base[written])
         _refuse_far(behaviour, "behaviour rows", refuse_error=True)
         proof["behaviour_rows"] = len(rows)
         proof["behaviour_agreement"] = round(behaviour.agreement, 6)
@@ -143,16 +135,26 @@ def compare_logits(
     return proof
 
 
-def _apart(merged: Sequence[Any], expected: Sequence[Any], base: Sequence[Any]) -> _Apart:
+def _logits(model: PreTrainedModel, texts: _Texts) -> Tensor:
+    """The head's output at the positions that count, before any scaling or cap that a family puts on it."""
     import torch
 
-    off, moved = (
-        sum(float((a - b).square().sum()) for a, b in zip(one, other, strict=True))
-        for one, other in ((merged, expected), (expected, base))
-    )
-    equal = torch.cat([a.argmax(-1) == b.argmax(-1) for a, b in zip(expected, merged, strict=True)])
-    largest = max(float((a - b).abs().max()) for a, b in zip(expected, merged, strict=True))
-    return _Apart(largest, float(equal.float().mean()), len(equal), (off / moved) ** 0.5 if moved else 0.0)
+    with torch.inference_mode():
+        hidden = model.get_decoder()(input_ids=texts.ids, use_cache=False).last_hidden_state  # (text, seq, hidden)
+        logits: Tensor = model.get_output_embeddings()(hidden[texts.text, texts.position])  # (position, vocab)
+    return logits
+
+
+def _apart(merged: Tensor, expected: Tensor, base: Tensor) -> _Apart:
+    off = moved = largest = 0.0
+    agreeing = 0
+    for some in zip(*(logits.split(_AT_ONCE) for logits in (merged, expected, base)), strict=True):
+        one, wanted, before = (logits.float() for logits in some)
+        off += float((one - wanted).square().sum())
+        moved += float((wanted - before).square().sum())
+        largest = max(largest, float((one - wanted).abs().max()))
+        agreeing += int((one.argmax(-1) == wanted.argmax(-1)).sum())
+    return _Apart(largest, agreeing / len(merged), len(merged), (off / moved) ** 0.5 if moved else 0.0)
 
 
 def _refuse_far(apart: _Apart, where: str, *, refuse_error: bool) -> None:
@@ -169,16 +171,20 @@ def _refuse_far(apart: _Apart, where: str, *, refuse_error: bool) -> None:
         )
 
 
-def _prompt(tokenizer: Any, question: str) -> Any:
-    messages = [{"role": "user", "content": question}]
-    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)[
-        "input_ids"
-    ]
-
-
-def _row_text(tokenizer: Any, row: TrainingRow) -> _Text:
-    """A row cut to its last tokens: where its answer is written."""
+def _texts(tokenizer: PreTrainedTokenizerBase, rows: Sequence[TrainingRow]) -> _Texts:
+    """Questions with the template around them, and rows cut to their last tokens: where their answers are written."""
     import torch
 
-    ids = tokenize_row(tokenizer, row, 100 * _ROW_TOKENS).input_ids[-_ROW_TOKENS:]
-    return _Text(torch.tensor([ids]), max(0, len(ids) - _POSITIONS))
+    asked = [[{"role": "user", "content": question}] for question in _QUESTIONS]
+    ids = [tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False) for chat in asked]
+    ids += [tokenize_row(tokenizer, row, 100 * _TEXT_TOKENS).input_ids[-_TEXT_TOKENS:] for row in rows]
+    counted = [
+        (text, at) for text, tokens in enumerate(ids) for at in range(max(0, len(tokens) - _POSITIONS), len(tokens))
+    ]
+    longest = max(map(len, ids))
+    return _Texts(
+        torch.tensor([[*tokens, *([0] * (longest - len(tokens)))] for tokens in ids]),
+        torch.tensor([text for text, _ in counted]),
+        torch.tensor([at for _, at in counted]),
+        sum(text < len(_QUESTIONS) for text, _ in counted),
+    )

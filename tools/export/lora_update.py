@@ -37,6 +37,11 @@ class AdapterUpdates:
     """Beginnings of the names of fused experts that have one."""
 
 
+def of_experts(module: str) -> bool:
+    """Whether a module's factors are those of a mixture's fused experts: wrapped once for each adapted parameter."""
+    return module.removesuffix(".base_layer").endswith(".experts")
+
+
 def lora_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
     """alpha ÷ rank, or alpha ÷ √rank when rank-stabilised, with the module's own alpha where a pattern names it."""
     alpha = config["lora_alpha"]
@@ -56,7 +61,7 @@ def stored_updates(adapter: Path) -> AdapterUpdates:
         if not name.endswith(_A) or (b := weights.get(f"{name.removesuffix(_A)}{_B}")) is None:
             continue
         module = name.removesuffix(_A).removeprefix("base_model.model.")
-        if module.removesuffix(".base_layer").endswith(".experts"):
+        if of_experts(module):
             experts.add(module.removesuffix(".base_layer") + ".")
         else:
             found[f"{module}.weight"] = StoredUpdate(place, b, lora_scale(config, module, place.spec.shape[0]))

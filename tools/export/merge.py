@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
-from tunesmith.tools.core.stage import GIB, Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
+from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.evaluation.lineage import own_base
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.machine.torch_env import TORCH_ENV
@@ -27,7 +25,7 @@ class MergeResult(Result):
     path: str
     bytes: int
     max_logit_difference: float | None = None
-    """On ordinary questions; this and what follows is None where whole models were not loaded."""
+    """On ordinary questions; this and what follows is None where no logits were compared."""
     argmax_agreement: float | None = None
     """Share of positions where merged and base + adapter prefer the same next token."""
     update_error: float | None = None
@@ -37,7 +35,7 @@ class MergeResult(Result):
     behaviour_agreement: float | None = None
     behaviour_update_error: float | None = None
     logits_left_out: str = ""
-    """Why whole models were not loaded."""
+    """Why no logits were compared."""
     audit: Audit | None = None
     """What the saved tensors say; None where an earlier version merged."""
 
@@ -48,18 +46,13 @@ class MergeContext:
 
     base: Artifact | None = None
     """The base that it was trained on; None: the run's."""
-    adapts_experts: bool = True
 
 
 def inspect_inputs(request: MergeRequest, inputs: Inputs) -> MergeContext:
-    """The base that the adapter was trained on, and whether it adapts a mixture's experts.
-
-    Refuses an adapter of another base than the run's.
-    """
-    adapter = inputs.made("adapter")
-    if adapter is None:
+    """The base that the adapter was trained on. Refuses an adapter of another base than the run's."""
+    if inputs.made("adapter") is None:
         return MergeContext()
-    return MergeContext(own_base(inputs.store, inputs.run, "adapter"), _adapts_experts(adapter.path))
+    return MergeContext(own_base(inputs.store, inputs.run, "adapter"))
 
 
 def expected_artifact(request: MergeRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
@@ -68,27 +61,15 @@ def expected_artifact(request: MergeRequest, artifacts: Mapping[str, Artifact]) 
     return expected("merged", base.bytes, **base.meta) if base else None
 
 
-def _adapts_experts(adapter: Path) -> bool:
-    """Whether an adapter holds updates of fused expert parameters; True where it does not say."""
-    try:
-        return bool(json.loads((adapter / "adapter_config.json").read_text()).get("target_parameters"))
-    except (OSError, ValueError):
-        return True
-
-
 def plan(request: MergeRequest, facts: Facts, context: MergeContext) -> Plan:
     """Price reading and writing the whole model once, plus the comparison of logits."""
     base = context.base or facts.need("base", "base")
     adapter = facts.need("adapter", "train")
-    config, machine = base.meta["config"], facts.machine
-    ram_bytes = merge_memory_bytes(config, base.bytes, adapts_experts=context.adapts_experts)
-    summed_bytes = merge_memory_bytes(config, base.bytes, adapts_experts=context.adapts_experts, with_logits=False)
-    with_logits = ram_bytes <= machine.ram_free_bytes + machine.swap_free_bytes
     price = estimate(
         "merge",
         facts,
         seconds=14 + base.bytes / 1.2e8,
-        ram_bytes=ram_bytes if with_logits else summed_bytes,
+        ram_bytes=merge_memory_bytes(base.meta["config"]),
         disk_bytes=base.bytes,
     )
     return Plan(
@@ -100,10 +81,7 @@ def plan(request: MergeRequest, facts: Facts, context: MergeContext) -> Plan:
             "verify the base against its manifest",
             "W + (alpha ÷ rank)·B·A in fp32, one tensor at a time, stored in the base's precision",
             "audit the saved tensors: base plus update, all finite, nothing missing and nothing more",
-            "compare logits of merged against base + adapter, on questions and behaviour rows"
-            if with_logits
-            else f"no logits of whole models: they need {ram_bytes / GIB:.1f} GiB of RAM and swap, and "
-            f"{(machine.ram_free_bytes + machine.swap_free_bytes) / GIB:.1f} GiB is free",
+            "compare logits of merged against base + adapter, layer by layer, on questions and behaviour rows",
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(base=base, adapter=adapter),

@@ -1,9 +1,9 @@
 """merge at work: W + scale · B·A, one tensor at a time in fp32, shard by shard; then proven against base + adapter:
-the saved tensors by their audit, the whole model by its logits where two of it in turn fit into memory.
+the saved tensors by their audit, the whole model by its logits, computed layer by layer.
 
-No model is loaded to merge a dense adapter: a shard is read, summed and written as bytes, so 70B merges in the memory
-of its largest matrix. A shard that stands is whole and is not made again. Adapters on fused expert parameters, whose
-layout only peft knows, are merged by peft with the model in memory.
+No model is loaded: a shard is read, summed and written as bytes, and a layer is read while it computes, so 70B merges
+in the memory of its largest matrix. A shard that stands is whole and is not made again. A mixture's fused experts are
+merged in the same way, each into the tensors that are stored of it.
 
 Refused, because it cannot be mapped to a sum on weights: DoRA, biases, modules_to_save, initialisations that changed
 the base.
@@ -15,29 +15,23 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import MANIFEST, atomic_write, read_manifest, sha256_file
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.export.audit_merged import audit_merged
-from tunesmith.tools.export.logit_proof_job import LogitProof, behaviour_rows, compare_logits, logits_left_out
-from tunesmith.tools.export.lora_update import lora_scale
+from tunesmith.tools.export.expert_updates import Update, expert_updates
+from tunesmith.tools.export.logit_proof_job import LogitProof, behaviour_rows, compare_logits
+from tunesmith.tools.export.lora_update import lora_scale, of_experts
 from tunesmith.tools.export.merge import MergeRequest, MergeResult
-from tunesmith.tools.models.tensor_file import INDEX_NAME, TensorFileWriter, read_header, read_headers, weight_files
+from tunesmith.tools.models.tensor_file import TensorFileWriter, read_header, read_headers, weight_files
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Progress = Callable[[float, float, str], None]
-
-
-class Update(NamedTuple):
-    """A low-rank update of one weight: scale · B·A."""
-
-    a: Any
-    """(rank, in)"""
-    b: Any
-    """(out, rank)"""
-    scale: float
 
 
 def run(job: Job[MergeRequest]) -> MergeResult:
@@ -50,12 +44,14 @@ def run(job: Job[MergeRequest]) -> MergeResult:
     audit = audit_merged(out_dir, base.path, adapter.path, against=base.id)
     _refuse_faults(audit, out_dir)
     measured: LogitProof = {}
-    if left_out := logits_left_out(base.path, base.bytes):
-        job.log(left_out)
-    else:
-        dataset = job.store.ancestor(adapter, "dataset")
-        rows = behaviour_rows(dataset.path) if dataset else []
+    left_out = ""
+    dataset = job.store.ancestor(adapter, "dataset")
+    rows = behaviour_rows(dataset.path) if dataset else []
+    try:
         measured = compare_logits(base.path, adapter.path, out_dir, job.progress, rows=rows)
+    except BadInput as error:  # a layout that is not known; the audit has proven the tensors
+        left_out = f"logits were not compared: {error}; the saved tensors were proven one by one"
+        job.log(left_out)
     job.log(f"merged against base + adapter: {measured}; {audit.summary}")
     artifact = job.publish("merged", out_dir, meta={**dict(base.meta), "adapter": adapter.id, **measured})
     return MergeResult(
@@ -79,19 +75,24 @@ def merge_adapter(base_dir: Path, adapter_dir: Path, out_dir: Path, progress: Pr
     _refuse_unmergeable(config)
     out_dir.mkdir(parents=True, exist_ok=True)
     _forget_other_merge(base_dir, adapter_dir, out_dir)
-    own = {MANIFEST}
-    if config.get("target_parameters"):
-        _merge_with_peft(base_dir, adapter_dir, out_dir, progress)
-        own.add(INDEX_NAME)
-    else:
-        _merge_shards(base_dir, load_updates(adapter_dir, config), out_dir, progress)
+    names = read_headers(weight_files(base_dir)).keys()
+    updates = expert_updates(base_dir, adapter_dir, names) if config.get("target_parameters") else {}
+    updates |= load_updates(adapter_dir, config)
+    if missing := sorted(updates.keys() - names):
+        raise StepFailed(
+            f"{len(missing)} updates have no weight in this base (the first: {missing[0]}): another base's?"
+        )
+    _merge_shards(base_dir, updates, out_dir, progress)
     for file in base_dir.iterdir():
-        if file.is_file() and file.suffix != ".safetensors" and file.name not in own:
+        if file.is_file() and file.suffix != ".safetensors" and file.name != MANIFEST:
             shutil.copyfile(file, out_dir / file.name)
 
 
 def load_updates(adapter_dir: Path, config: Mapping[str, Any]) -> dict[str, Update]:
-    """Weight name in the base → its update, with rank and alpha patterns and rank-stabilised scaling respected."""
+    """Weight name in the base → its update, with rank and alpha patterns and rank-stabilised scaling respected.
+
+    Not of fused experts, whose factors are those of many weights.
+    """
     from safetensors import safe_open
 
     tensors: dict[str, Any] = {}
@@ -106,6 +107,8 @@ def load_updates(adapter_dir: Path, config: Mapping[str, Any]) -> dict[str, Upda
             continue
         stem = name.removesuffix(".lora_A.weight")
         module = stem.removeprefix("base_model.model.")
+        if of_experts(module):
+            continue
         a, b = tensors[name], tensors[f"{stem}.lora_B.weight"]
         updates[f"{module}.weight"] = Update(a, b, lora_scale(config, module, a.shape[0]))
     return updates
@@ -144,11 +147,6 @@ def _refuse_unmergeable(config: Mapping[str, Any]) -> None:
 
 def _merge_shards(base_dir: Path, updates: dict[str, Update], out_dir: Path, progress: Progress) -> None:
     shards = weight_files(base_dir)
-    names = read_headers(shards).keys()
-    if missing := sorted(set(updates) - names):
-        raise StepFailed(
-            f"{len(missing)} updates have no weight in this base (the first: {missing[0]}): another base's?"
-        )
     for number, shard in enumerate(shards):
         progress(number, len(shards), f"merging {shard.name}")
         if not (out_dir / shard.name).exists():
@@ -169,34 +167,19 @@ def _merge_shard(source: Path, updates: Mapping[str, Update], target: Path) -> N
             writer.write(name, weight.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
-def _sum(weight: Any, update: Update, name: str) -> Any:
-    if weight.shape != (update.b.shape[0], update.a.shape[1]):
-        raise StepFailed(f"{name} is {tuple(weight.shape)}, its update {update.b.shape[0], update.a.shape[1]}")
-    return weight.float().addmm_(update.b.float(), update.a.float(), alpha=update.scale).to(weight.dtype)
-
-
-def _merge_with_peft(base_dir: Path, adapter_dir: Path, out_dir: Path, progress: Progress) -> None:
-    """Merge through peft, in fp32 with the whole model in memory; the result is written in the base's precision."""
+def _sum(weight: Tensor, update: Update, name: str) -> Tensor:
+    """Summed in fp32, one matrix at a time, and rounded once to the weight's own type."""
     import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
 
-    progress(0, 3, "loading the base for peft")
-    stored = getattr(torch, stored_dtype(base_dir))
-    model = AutoModelForCausalLM.from_pretrained(base_dir, dtype=torch.float32, local_files_only=True)
-    merged = PeftModel.from_pretrained(
-        model, adapter_dir, autocast_adapter_dtype=False, torch_device="cpu"
-    ).merge_and_unload()
-    progress(2, 3, "writing the merged model")
-    merged.to(stored).save_pretrained(out_dir)
-    progress(3, 3, "merged")
-
-
-def stored_dtype(model_dir: Path) -> str:
-    """The name of a model's precision by its config, else of its first weights, as torch calls it."""
-    config = json.loads((model_dir / "config.json").read_text())
-    for part in (config, config.get("text_config") or {}):
-        if named := part.get("dtype") or part.get("torch_dtype"):
-            return str(named).removeprefix("torch.")
-    first = next(iter(read_header(weight_files(model_dir)[0]).values()))
-    return {"BF16": "bfloat16", "F16": "float16"}.get(first.dtype, "float32")
+    needed = (*update.b.shape[:-1], update.a.shape[-1])
+    if weight.shape != needed:
+        raise StepFailed(f"{name} is {tuple(weight.shape)}, its update {needed}")
+    if not weight.is_floating_point():
+        raise StepFailed(f"{name} is stored as {weight.dtype}, which no update can be added to; deploy the adapter")
+    if weight.ndim == 2:
+        total = weight.float().addmm_(update.b.float(), update.a.float(), alpha=update.scale)
+        return total.to(weight.dtype)
+    merged = torch.empty_like(weight)
+    for expert, one in enumerate(weight):
+        merged[expert] = _sum(one, Update(update.a[expert], update.b[expert], update.scale), name)
+    return merged

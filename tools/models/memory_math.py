@@ -17,6 +17,10 @@ CONTEXT_TOKENS = 2048
 """Tokens of a conversation, question and answer together, that a server of a model under test takes."""
 SERVED_SEQUENCES = 64
 """Sequences that a server of a model under test works on at once."""
+FP32_BELOW_PARAMETERS = 1_000_000_000
+"""Below it the logits of a merge are compared in fp32, so that the stored rounding is all that is seen."""
+COMPARED_POSITIONS = 168
+"""Positions of all texts together whose logits a merge compares."""
 RUNTIME_BYTES = 900 << 20
 """Resident size of a Python process that has imported torch, transformers and peft or llm-compressor."""
 SERVER_BYTES = 22 * (1 << 30) // 10
@@ -69,27 +73,19 @@ def train_memory_bytes(
     return RUNTIME_BYTES + weights + 16 * adapter + activations + logits
 
 
-def whole_model_bytes(weight_bytes: int) -> int:
-    """A model in memory as it is stored, an eighth more for what it computes with."""
-    return weight_bytes + weight_bytes // 8
+def merge_memory_bytes(config: Mapping[str, object]) -> int:
+    """Peak of a merge: runtime + the larger of its two phases; neither grows with the number of layers.
 
-
-def merge_memory_bytes(
-    config: Mapping[str, object], weight_bytes: int, *, adapts_experts: bool = False, with_logits: bool = True
-) -> int:
-    """Peak of a merge: runtime + the larger of its two phases.
-
-    Merging holds three fp32 copies of the largest matrix (weight, update, sum). Comparing logits afterwards, where that
-    is done, holds one whole model as stored, never both. An adapter on a mixture's experts is merged by peft instead,
-    with the whole 16-bit model in memory as fp32 and, beside it, the update and the sum of one layer's experts.
+    Merging holds three fp32 copies of the largest matrix (weight, update, sum). Comparing logits afterwards holds one
+    part of the model at a time, a decoder layer or the head, in fp32 where the model is small; a mixture's layer twice,
+    since its experts are put together from several tensors. Beside it the logits of three models.
     """
     shape = ModelShape.of(config)
-    expert = shape.experts * 2 * shape.expert_intermediate * shape.hidden
-    if expert and adapts_experts:
-        return RUNTIME_BYTES + 2 * weight_bytes + 2 * _FP32 * expert
-    largest = max(shape.vocab * shape.hidden, shape.hidden * shape.intermediate, expert)
-    compared = whole_model_bytes(weight_bytes) if with_logits else 0
-    return RUNTIME_BYTES + max(3 * _FP32 * largest, compared)
+    largest = shape.hidden * max(shape.vocab, shape.intermediate)
+    size = _FP32 if shape.parameters < FP32_BELOW_PARAMETERS else _BF16
+    layer = (shape.attention_parameters + shape.mlp_parameters) * (2 if shape.experts else 1)
+    logits = 3 * COMPARED_POSITIONS * shape.vocab
+    return RUNTIME_BYTES + max(3 * _FP32 * largest, size * (max(layer, shape.vocab * shape.hidden) + logits))
 
 
 def quantize_memory_bytes(config: Mapping[str, object], *, samples: int, seq_len_tokens: int) -> int:

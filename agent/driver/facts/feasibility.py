@@ -168,7 +168,7 @@ def needs_of(model: NamedModel, *, on_card: bool) -> list[Need]:
         needs.append(
             Need(f"serving at {bits} bits", "serve", bits, served.vram_bytes if on_card else served.ram_bytes, memory)
         )
-    needs.append(Need("merging", "merge", 16, merge_memory_bytes(config, 2 * parameters), "RAM"))
+    needs.append(Need("merging", "merge", 16, merge_memory_bytes(config), "RAM"))
     needs.append(Need("quantizing", "quantize", 16, quantize_memory_bytes(config, **_CALIBRATION), "RAM"))
     if on_card:
         needs.append(

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fixtures.lab_model import write_adapter, write_rows, write_tiny_model
 from tests.fixtures.steps import say_yes
-from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import seal
 from tunesmith.memory.records import Artifact, TrainingRow
 from tunesmith.memory.store import Store
@@ -18,8 +18,8 @@ from tunesmith.tools.core.stage import GIB, Facts, Machine
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.data.row_file import write_rows as write_row_file
 from tunesmith.tools.export import merge, merge_job
-from tunesmith.tools.export.logit_proof_job import behaviour_rows, compare_logits, logits_left_out
-from tunesmith.tools.models.memory_math import merge_memory_bytes
+from tunesmith.tools.export.logit_proof_job import behaviour_rows, compare_logits
+from tunesmith.tools.export.streamed_model import streamed_model
 from tunesmith.tools.pipeline import worker
 from tunesmith.tools.pipeline.run_step import decide, price, propose
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
@@ -33,6 +33,7 @@ CONFIG = {
     "vocab_size": 99,
 }
 BASE = Artifact("a1", "r1", "s1", "base", Path("b"), "0" * 64, 15 * GIB, (), {"config": CONFIG})
+MACHINE = Machine("cpu", 2, 32 * GIB, 4 * GIB, 0, 64 * GIB)
 ADAPTER = Artifact("a2", "r1", "s2", "adapter", Path("a"), "1" * 64, 1, (), {})
 
 
@@ -42,7 +43,7 @@ def quiet(*_: Any) -> None:
 
 def gentle(base: Path, out: Path) -> Path:
     """An adapter that moves logits and hardly any choice."""
-    return write_adapter(base, out, lora_alpha=0.2, target_modules=["q_proj", "v_proj"])
+    return write_adapter(base, out, lora_alpha=0.1, target_modules=["q_proj", "v_proj"])
 
 
 def test_a_merge_that_never_happened_is_found_though_it_answers_alike(
@@ -79,28 +80,58 @@ def test_rows_are_of_the_behaviour_and_those_held_out_where_there_are_any(tmp_pa
     assert {row.row_id for row in behaviour_rows(tmp_path)} == {"held-generated0", "held-generated1"}
 
 
-def test_whole_models_are_loaded_only_where_they_fit(tiny_llama: Path) -> None:
-    assert logits_left_out(tiny_llama, 1 << 20) == ""
-    assert "they need 1152.9 GiB of RAM and swap" in logits_left_out(tiny_llama, 1 << 40)
+def in_memory(module: Any) -> bool:
+    """Whether parameters have values of their own."""
+    own = {parameter.untyped_storage().nbytes() > 4 for parameter in module.parameters()}
+    assert len(own) == 1, "a part is there whole or not at all"
+    return own.pop()
 
 
-@pytest.mark.parametrize(("free", "with_logits"), [(32, True), (4, False)])
-def test_a_merge_that_fits_but_for_its_logits_is_priced_without_them(free: int, with_logits: bool) -> None:
-    machine = Machine("cpu", 2, 32 * GIB, free * GIB, 0, 64 * GIB)
-    facts = Facts(Path(), machine, "r1", artifacts={"base": BASE, "adapter": ADAPTER})
-    plan = merge.plan(merge.MergeRequest(), facts, merge.MergeContext(adapts_experts=False))
-    assert plan.refusals == ()
-    assert plan.estimate.peak_ram_bytes == merge_memory_bytes(CONFIG, BASE.bytes, with_logits=with_logits)
-    assert (plan.estimate.peak_ram_bytes > 16 * GIB) == with_logits
-    told = next(step for step in plan.steps if "logits" in step)
-    assert told.startswith("compare logits" if with_logits else "no logits of whole models: they need 17.8 GiB")
-
-
-@pytest.mark.parametrize("left_out", ["", "no room for them"])
-def test_a_merge_reports_its_audit_with_and_without_logits(
-    left_out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("kind", "changes"), [("qwen2", {}), ("mixtral", {"num_local_experts": 4})])
+def test_a_streamed_model_computes_the_same_and_holds_one_layer(
+    kind: str, changes: dict[str, int], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(merge_job, "logits_left_out", lambda *_: left_out)
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = write_tiny_model(tmp_path / "m", kind, shard_size="60KB", **changes)
+    ids = torch.arange(5, 25)[None]
+    whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = streamed_model(folder, torch.float32)
+    first, second = model.get_decoder().layers
+    there: list[tuple[bool, bool]] = []
+
+    def look(*_: Any) -> None:
+        there.append((in_memory(first), in_memory(second)))
+
+    for layer in (first, second):
+        layer.self_attn.register_forward_pre_hook(look)
+    with torch.inference_mode():
+        assert torch.allclose(model(ids).logits, whole(ids).logits, atol=1e-5)
+    assert there == [(True, False), (False, True)]
+    assert not any(in_memory(part) for part in (first, second, model.get_decoder().embed_tokens, model.lm_head))
+
+
+def test_a_merge_is_priced_by_its_largest_layer_and_not_by_its_depth(tmp_path: Path) -> None:
+    def priced(layers: int) -> int:
+        base = replace(BASE, bytes=layers * GIB, meta={"config": CONFIG | {"num_hidden_layers": layers}})
+        facts = Facts(Path(), MACHINE, "r1", artifacts={"base": base, "adapter": ADAPTER})
+        plan = merge.plan(merge.MergeRequest(), facts, merge.MergeContext())
+        assert plan.refusals == () and any("layer by layer" in step for step in plan.steps)
+        return plan.estimate.peak_ram_bytes
+
+    assert priced(2) == priced(20) < 2 * GIB
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_merge_reports_its_audit_with_and_without_logits(
+    known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown_layout(*_: Any, **__: Any) -> None:
+        raise BadInput("x has no place in a Y")
+
+    if not known:
+        monkeypatch.setattr(merge_job, "compare_logits", unknown_layout)
     store = Store(tmp_path / "home")
     ws = Workspace(store, None, lambda event, **data: None)
     run, base = store.new_run("test"), write_tiny_model(tmp_path / "base")
@@ -124,6 +155,6 @@ def test_a_merge_reports_its_audit_with_and_without_logits(
     store.claim(step, needs_approval=True, pid=1, pid_started=0.0, boot_id="")
     result = merge_job.run(worker.open_job(store, step, None))
     assert result.audit is not None and result.audit.updated == 14 and result.audit.faults == ()
-    assert result.logits_left_out == left_out
-    assert (result.argmax_agreement is None) == bool(left_out)
-    assert result.behaviour_rows == (0 if left_out else 3)
+    assert ("x has no place in a Y" in result.logits_left_out) == (not known)
+    assert (result.argmax_agreement is None) == (not known)
+    assert result.behaviour_rows == (3 if known else 0)

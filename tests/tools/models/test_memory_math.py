@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tunesmith.tools.models.memory_math import (
+    COMPARED_POSITIONS,
     GPU_MARGIN_BYTES,
     RUNTIME_BYTES,
     gpu_server_bytes,
@@ -65,7 +66,7 @@ def test_measured_peaks_stay_below_the_estimates() -> None:
         (0.94e9, quantize_memory_bytes(SMOL, samples=64, seq_len_tokens=110)),
         (4.87 * 2**30, quantize_memory_bytes(QWEN, samples=32, seq_len_tokens=512)),
         (2.06e9, train_memory_bytes(SMOL, batch_size=8, seq_len_tokens=119, lora_rank=16)),
-        (1.48e9, merge_memory_bytes(SMOL, 269_060_552)),
+        (1.48e9, merge_memory_bytes(SMOL)),
     ):
         assert measured * 0.85 <= estimated <= 2 * measured
 
@@ -109,11 +110,16 @@ def test_checkpointing_keeps_one_layer_whole_and_the_inputs_of_the_others() -> N
     assert need() - need(checkpointing=True) == (shape.layers - 1) * layer - shape.layers * 8 * 512 * 2 * shape.hidden
 
 
-def test_a_merge_of_expert_adapters_holds_the_whole_model_in_fp32_and_any_other_does_not() -> None:
-    bytes_ = 2 * ModelShape.of(MOE).parameters
-    plain, experts = merge_memory_bytes(MOE, bytes_), merge_memory_bytes(MOE, bytes_, adapts_experts=True)
-    assert experts == RUNTIME_BYTES + 2 * bytes_ + 2 * 4 * (8 * 2 * 256 * 576) > plain
-    assert merge_memory_bytes(SMOL, bytes_, adapts_experts=True) == merge_memory_bytes(SMOL, bytes_)
+def test_a_merge_needs_no_more_for_more_layers_and_holds_a_mixtures_layer_twice() -> None:
+    shape = ModelShape.of(QWEN)
+    deeper = QWEN | {"num_hidden_layers": 10 * shape.layers}
+    assert merge_memory_bytes(deeper) == merge_memory_bytes(QWEN) < RUNTIME_BYTES + 2 * shape.parameters
+    large = MOE | {"num_experts": 128, "num_hidden_layers": 48, "moe_intermediate_size": 768}
+    mixture = ModelShape.of(large)
+    layer = 2 * 2 * (mixture.attention_parameters + mixture.mlp_parameters)
+    logits_and_head = 2 * mixture.vocab * (mixture.hidden + 3 * COMPARED_POSITIONS)
+    needed = merge_memory_bytes(large) - RUNTIME_BYTES
+    assert layer < needed < layer + logits_and_head
 
 
 def test_a_server_claims_what_it_needs_and_the_margin_and_no_more() -> None:

@@ -1,0 +1,89 @@
+"""Where each tensor of a checkpoint goes in the model that transformers builds of it, as transformers itself says.
+
+Most names are the parameter's own. Checkpoints of mixtures hold a matrix per expert, the models one parameter of all of
+them, with gate and up joined: there a tensor is one expert's rows of a parameter. Nothing is
+loaded. Not covered: conversions that do more than stack experts and join rows, such as a transposition.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from tunesmith.memory.errors import BadInput
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+    from transformers.core_model_loading import WeightConverter
+
+_EXPERT = re.compile(r"\.(\d+)\.")
+
+
+class Slot(NamedTuple):
+    """The place of a stored tensor in the model."""
+
+    parameter: str
+    expert: int | None = None
+    """Along the parameter's first axis; None where the tensor is the whole parameter."""
+    part: int = 0
+    """Of the parts that an expert's rows are joined from, in equal sizes."""
+    parts: int = 1
+
+
+def empty_model(folder: Path) -> PreTrainedModel:
+    """A causal model by the config in `folder`: its parameters are zeros that take no memory, its buffers are right."""
+    import torch
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[name] = no_memory(parameter.shape, torch.float32)
+    return model
+
+
+def no_memory(shape: torch.Size, dtype: torch.dtype) -> torch.nn.Parameter:
+    """A parameter that is one zero, repeated. On the meta device peft would move adapters there, and lose them."""
+    import torch
+
+    return torch.nn.Parameter(torch.zeros((), dtype=dtype).expand(shape), requires_grad=False)
+
+
+def slots(model: PreTrainedModel, names: Iterable[str]) -> Mapping[str, Slot]:
+    """Stored name → where it goes. Raises BadInput for a name or a conversion that is not known here."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, rename_source_key
+
+    transforms = get_model_conversion_mapping(model)
+    converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
+    renamings = [transform for transform in transforms if not isinstance(transform, WeightConverter)]
+    by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
+    held = model.state_dict()
+    found = {}
+    for name in names:
+        target, pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, held)
+        if target not in held:
+            raise BadInput(f"{name} has no place in a {type(model).__name__}")
+        found[name] = _slot(name, target, pattern, by_pattern[pattern]) if pattern else Slot(target)
+    return found
+
+
+def _slot(name: str, target: str, pattern: str, converter: WeightConverter) -> Slot:
+    """One expert's rows, whole or joined of several stored tensors."""
+    from transformers.core_model_loading import Concatenate, MergeModulelist
+
+    operations = converter.operations
+    stacks = bool(operations) and isinstance(operations[0], MergeModulelist) and operations[0].dim == 0
+    joins = len(operations) == 2 and isinstance(operations[1], Concatenate) and operations[1].dim == 1
+    expert = _EXPERT.search(name, name.find(".experts"))
+    if not stacks or not (joins or len(operations) == 1) or expert is None:
+        raise BadInput(f"{name} is converted to {target} in a way that is not known here ({operations})")
+    sources = converter.source_patterns
+    return Slot(target, int(expert[1]), sources.index(pattern), len(sources))
