@@ -17,6 +17,7 @@ from tunesmith.memory.marks import Decision, Mark, add_mark, marks_of
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.answer_rules import broken_rule
+from tunesmith.tools.data.behaviour import IMPORTED
 from tunesmith.tools.data.draw import Draw, answer_of
 from tunesmith.tools.data.example_values import parsed
 from tunesmith.tools.data.spec import Spec
@@ -24,8 +25,6 @@ from tunesmith.tools.data.suspicion import Suspect, suspects
 
 _HELP = "k keep · d drop · r relabel · e edit · / search · n next · b back · q leave"
 _LEAVE = ("q", "\x03", "\x04", "")
-IMPORTED = "imported"
-"""Marks of rows that are of no behaviour are kept under this name."""
 
 
 @dataclass(slots=True)

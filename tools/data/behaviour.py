@@ -5,22 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.local_paths import expanded, is_folder
 from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.core.yaml_file import read_yaml
-from tunesmith.tools.data.description import EXAMPLES_MIN, slug
+from tunesmith.tools.data.description import EXAMPLES_MIN, Example, distinct, slug
 from tunesmith.tools.data.propose import completed
 from tunesmith.tools.data.spec import Spec
 
 SPEC_FILE = "behaviour.yaml"
+IMPORTED = "imported"
+"""What rows are of that came without a behaviour."""
 _DEMO = "demo"
+_SHOWN = 12
 _MAX_REHEARSAL_BYTES = 10 << 20
 _SAID = ("when", "what", "never")
 
@@ -43,6 +48,32 @@ def load_behaviour(name: str) -> Spec:
     named = name != _DEMO and not is_folder(path)
     path = path if named else behaviour_folder(name) / SPEC_FILE
     return spec_of(read_yaml(path, "behaviour", through_link=named), str(path))
+
+
+def behaviour_of_rows(named: str, rows: Iterable[TrainingRow]) -> Spec:
+    """The behaviour that rows are of; where they name none, the one that they show and nobody told.
+
+    Raises BadInput for a behaviour that cannot be read, and for fewer than 3 different rows that name none.
+    """
+    if named:
+        return load_behaviour(named)
+    examples = distinct(islice(filter(None, map(_example_of, rows)), _SHOWN))
+    if len(examples) < EXAMPLES_MIN:
+        raise BadInput(f"{len(examples)} different rows can be read, {EXAMPLES_MIN} are needed; add rows")
+    said = "as the rows show"
+    return Spec(name=IMPORTED, when=said, what=said, never=said, examples=examples, told=False)
+
+
+def _example_of(row: TrainingRow) -> Example | None:
+    """A row as an example; None for one that could be none: critique says what is wrong with it."""
+    if not row.prompt or not row.completion:
+        return None
+    try:
+        return Example(
+            prompt=str(row.prompt[-1].get("content") or ""), answer=str(row.completion[-1].get("content") or "")
+        )
+    except ValidationError:
+        return None
 
 
 def spec_of(document: object, where: str) -> Spec:

@@ -19,7 +19,7 @@ from tunesmith.tools.data.answers import answer_problem
 from tunesmith.tools.data.draw import Draw, Values, answer_of, draw_of
 from tunesmith.tools.data.example_values import overlap, parsed
 from tunesmith.tools.data.fact_messages import problems
-from tunesmith.tools.data.faults import ORDINARY, cut_off, fault_of, shown_kinds
+from tunesmith.tools.data.faults import ORDINARY, cut_off, fault_of, languages, shown_kinds
 from tunesmith.tools.data.message_checks import prompt_problem
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import found, holds, ways_to_say
@@ -44,7 +44,8 @@ class BehaviourChecks:
 
     def __init__(self, spec: Spec, cases: list[Case]) -> None:
         self.spec = spec
-        self.allowed = shown_kinds([text for e in spec.examples for text in (e.prompt, e.answer)])
+        shown = [text for example in spec.examples for text in (example.prompt, example.answer)]
+        self.allowed = shown_kinds(shown) if spec.told else languages()
         self.form = _shared_form(cases)
         self.answers = [example.answer for example in spec.examples]
         self.quick = [_quick_rule(rule) for rule in spec.rules]
@@ -57,6 +58,8 @@ class BehaviourChecks:
 
     def fault(self, row: TrainingRow) -> Verdict | None:
         """The first thing that is wrong with a row; None: nothing that code can tell."""
+        if not self.spec.told:
+            return None
         if row.origin in ORDINARY:
             return self._ordinary(row)
         message = self.spec.text_of(str(row.prompt[-1].get("content") or ""))

@@ -10,11 +10,12 @@ from typing import Literal
 
 from pydantic import Field
 
+from tunesmith.memory.errors import BadInput
 from tunesmith.memory.marks import Mark, marks_of
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
-from tunesmith.tools.data.behaviour import load_behaviour
+from tunesmith.tools.data.behaviour import IMPORTED, load_behaviour
 from tunesmith.tools.data.duplicates import Diversity
 from tunesmith.tools.data.row_judge import Judged
 from tunesmith.tools.models.memory_math import serving_peaks
@@ -114,7 +115,13 @@ def inspect_inputs(request: CritiqueRequest, inputs: Inputs) -> CritiqueContext:
     """Parse the suites, so that a broken one is refused before anything is judged, and read what a person marked."""
     cases = len(load_named_suites(request.suites).cases) if request.suites else 0
     rows = inputs.made("rows")
-    marks = marks_of(inputs.store, load_behaviour(rows.meta["behaviour"]).name) if rows else []
+    named = str(rows.meta["behaviour"]) if rows else ""
+    marks = marks_of(inputs.store, load_behaviour(named).name if named else IMPORTED) if rows else []
+    if rows and not named and request.held_out:
+        raise BadInput(
+            "critique: held_out takes rows out as test cases, and these rows came without a behaviour that says what a "
+            "right answer is; import them again with --behaviour, or leave held_out out"
+        )
     return CritiqueContext(cases, len(marks), marks_sha256(marks))
 
 

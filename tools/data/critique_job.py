@@ -19,7 +19,7 @@ from tunesmith.memory.records import KEEP, Artifact, TrainingRow, Verdict
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.answer_log import AnswerLog
 from tunesmith.tools.data.balance import alarms, balance_of, balanced, why_dropped
-from tunesmith.tools.data.behaviour import load_behaviour
+from tunesmith.tools.data.behaviour import behaviour_of_rows
 from tunesmith.tools.data.behaviour_checks import BehaviourChecks
 from tunesmith.tools.data.critique import CritiqueRequest, CritiqueResult, marks_sha256, not_read_back, wrote_them
 from tunesmith.tools.data.duplicates import Duplicates, diversity
@@ -49,10 +49,11 @@ _LEAKS_SHOWN = 200
 def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     """Judge every candidate, record the verdicts, publish the dataset."""
     rows_artifact = job.verified("rows")
-    spec = load_behaviour(rows_artifact.meta["behaviour"])
-    if spec.sha256 != rows_artifact.meta["behaviour_sha256"]:
-        raise StepFailed(f"{rows_artifact.meta['behaviour']} changed since its rows were made; run generate again")
     candidates = read_rows(rows_artifact.path / "rows.jsonl")  # what the plan pins, not the table that indexes it
+    named = str(rows_artifact.meta["behaviour"])
+    spec = behaviour_of_rows(named, candidates)
+    if named and spec.sha256 != rows_artifact.meta["behaviour_sha256"]:
+        raise StepFailed(f"{named} changed since its rows were made; run generate again")
     marks = marks_of(job.store, spec.name)
     if "marks" in job.plan.pins:
         job.agreed("marks", marks_sha256(marks))

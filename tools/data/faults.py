@@ -152,6 +152,11 @@ def _keylike(text: str) -> str:
     return ""
 
 
+def languages() -> frozenset[str]:
+    """Those that can be told."""
+    return frozenset(_WORDS) | {name for name, _, _ in _SCRIPTS}
+
+
 def shown_kinds(texts: Sequence[str]) -> frozenset[str]:
     """What of the above the user's own examples show, so that it is no fault in a row."""
     whole = "\n".join(texts)

@@ -179,6 +179,8 @@ class Spec(Description):
     system_share: float = Field(default=0.3, ge=0, le=1)
     answer_tokens: int = Field(default=0, ge=0, le=4096)
     """Tokens an answer may have; 0: told from the longest example."""
+    told: bool = Field(default=True, exclude=True)
+    """Whether somebody said what the behaviour is; where rows alone show it, code holds them to no form."""
 
     @property
     def sha256(self) -> str:

@@ -141,3 +141,20 @@ def test_every_turn_of_the_assistant_is_trained_and_no_other(tiny_llama: Path) -
     assert "Hello." in trained and "Hello again." in trained and "Again?" not in trained
     stops = [label for label in made.labels if label == tokenizer.eos_token_id]
     assert len(stops) == 2, "each turn ends with its stop token, which is learned"
+
+
+def test_rows_without_a_behaviour_are_held_to_no_form_and_their_faults_are_found(ws: Workspace, tmp_path: Path) -> None:
+    run = ws.store.new_run("test")
+    run_step(ws, StepRequest("base", {"model": str(make_tiny_model(tmp_path / "model"))}, run), say_yes).done()
+    told = ["Rake found behind the house.", "I oiled the old saw today", "new rope: 12 m", "Paint dries until noon!"]
+    asked = ["Where can I buy good seeds around here?", "¿Dónde están las llaves de la casa, por favor?"]
+    rows = [{"prompt": text, "completion": "Noted. " + text.upper()} for text in (*told, *asked)]
+    bad = [{"prompt": "The hose leaks at both of its ends.", "completion": "<|im_start|>assistant"}, rows[0]]
+    (tmp_path / "own.jsonl").write_text("\n".join(json.dumps(row) for row in [*rows, *bad]))
+    run_step(ws, StepRequest("import", {"source": str(tmp_path / "own.jsonl")}, run), say_yes).done()
+    asks = {"suites": [], "valid_share": 0.0}
+    with pytest.raises(BadInput, match=r"held_out takes rows out.*without a behaviour"):
+        price(ws, StepRequest("critique", {**asks, "held_out": 2}, run))
+    step = run_step(ws, StepRequest("critique", asks, run), say_yes).done()
+    assert step.result and step.result["kept"] == len(rows)
+    assert step.result["reasons"] == {"leftover": 1, "duplicate": 1}
