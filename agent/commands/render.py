@@ -14,7 +14,7 @@ from rich.text import Text
 from tunesmith.memory.records import DONE, Run, Step
 from tunesmith.tools.core.format import duration, p_value, size, visible
 from tunesmith.tools.core.stage import Estimate, Plan
-from tunesmith.tools.models.inspect import Fit
+from tunesmith.tools.pipeline.inspect import Fit
 
 if TYPE_CHECKING:
     from tunesmith.memory.questions import RunShape

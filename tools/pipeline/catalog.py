@@ -51,8 +51,8 @@ class Entry(NamedTuple):
 STAGES: tuple[Entry, ...] = (
     Entry(
         "inspect",
-        "tunesmith.tools.models.inspect",
-        "tunesmith.tools.models.inspect_job",
+        "tunesmith.tools.pipeline.inspect",
+        "tunesmith.tools.pipeline.inspect_job",
         "measure GPU, VRAM, RAM, swap and disk, and say what fits",
         expensive=False,
         words=r"gpu|vram|ram\b|memory|disk|hardware|machine|inspect|\bfits?\b",

@@ -26,18 +26,22 @@ def gather(
     machine: Machine | None = None,
 ) -> Facts:
     """Everything a plan for `run` may know, measured now; `machine` is the one to plan for where it is not as it is."""
-    cpu_builds = {SERVING} if serves_on_cpu(vllm) else set()
-    cpu_builds |= {TRAINING} if trains_on_cpu() else set()
     return Facts(
         home=store.home,
         machine=machine or measure_machine(store.home),
         run=run,
         vllm=vllm,
         vllm_from=vllm_from,
-        cpu_builds=frozenset(cpu_builds),
+        cpu_builds=cpu_builds(vllm),
         artifacts=newest_artifacts(store, run),
         past=past_steps(store),
     )
+
+
+def cpu_builds(vllm: str | None) -> frozenset[str]:
+    """Which of SERVING and TRAINING are installed for the CPU, and leave a GPU alone."""
+    builds = {SERVING: serves_on_cpu(vllm), TRAINING: trains_on_cpu()}
+    return frozenset(name for name, on_cpu in builds.items() if on_cpu)
 
 
 def inputs_of(store: Store, run: str) -> Inputs:

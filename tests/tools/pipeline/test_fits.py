@@ -13,8 +13,9 @@ from tests.fixtures.terminal import Tunesmith
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.stage import GIB, SERVING, TRAINING, Facts, Machine, Plan
 from tunesmith.tools.models.find import find_model
-from tunesmith.tools.models.model_names import NamedModel, named_model, usual_models
+from tunesmith.tools.models.model_names import NamedModel, named_model, of_size, usual_models
 from tunesmith.tools.pipeline.fits import Fits, Task, fits, plan_of, plans_of, with_card
+from tunesmith.tools.pipeline.inspect_job import report
 
 TASKS = {"train", "measure", "merge", "quantize", "serve"}
 AS_BASE = "a base such as "
@@ -103,6 +104,17 @@ def test_a_card_that_the_installed_builds_leave_alone_is_no_room() -> None:
     for found in fits(model, on_cpu).tasks:
         assert not found.vram_bytes and found.ram_bytes
         assert found.fits == (found.ram_bytes <= 24 * GIB), "80 GiB that nothing computes on are no room"
+
+
+@pytest.mark.parametrize("card", [0, 12, 48])
+def test_inspect_says_what_the_plans_say(card: float) -> None:
+    known = facts(card, ram_gib=24)
+    told = {(fit.work, fit.parameters): fit for fit in report(known).fits}
+    for parameters in (1_500_000_000, 7_000_000_000, 32_000_000_000):
+        answer = fits(of_size(parameters), known)
+        for work, task_, precision in (("train QLoRA, NF4", "train", "nf4"), ("serve, W4A16", "serve", "W4A16")):
+            found = task(answer, task_, precision)
+            assert (found.fits, found.peak_bytes) == (told[work, parameters].fits, told[work, parameters].needs_bytes)
 
 
 def test_the_cheapest_way_comes_first() -> None:

@@ -1,0 +1,63 @@
+"""inspect at work: read the counters, and ask the stages what of their work fits."""
+
+from __future__ import annotations
+
+from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.stage import Facts
+from tunesmith.tools.machine.gpus import left_out_gpus
+from tunesmith.tools.machine.measure import measure_machine
+from tunesmith.tools.models.model_names import of_size
+from tunesmith.tools.pipeline import planning_facts
+from tunesmith.tools.pipeline.fits import plan_of
+from tunesmith.tools.pipeline.inspect import Fit, GpuReport, InspectRequest, InspectResult
+
+_SIZES = (135_000_000, 1_500_000_000, 3_000_000_000, 7_000_000_000, 14_000_000_000, 32_000_000_000)
+_WORK = {
+    "train LoRA, bf16": "train",
+    "train QLoRA, NF4": "train at 4 bits",
+    "serve, bf16": "deploy merged",
+    "serve, W4A16": "deploy W4A16",
+}
+"""What is told, and the step that is asked."""
+
+
+def run(job: Job[InspectRequest]) -> InspectResult:
+    """Measure the machine, and say which sizes of dense model fit which kind of work right now."""
+    machine = measure_machine(job.home)
+    return report(Facts(job.home, machine, "", job.vllm, cpu_builds=planning_facts.cpu_builds(job.vllm)))
+
+
+def report(facts: Facts) -> InspectResult:
+    """The result for a measured machine."""
+    machine = facts.machine
+    return InspectResult(
+        cpu=machine.cpu,
+        cores=machine.cores,
+        ram_total_bytes=machine.ram_total_bytes,
+        ram_free_bytes=machine.ram_free_bytes,
+        swap_free_bytes=machine.swap_free_bytes,
+        disk_free_bytes=machine.disk_free_bytes,
+        gpus=tuple(
+            GpuReport(
+                name=gpu.name,
+                total_bytes=gpu.total_bytes,
+                free_bytes=gpu.free_bytes,
+                compute_capability=gpu.compute_capability,
+            )
+            for gpu in machine.gpus
+        ),
+        gpus_left_out=left_out_gpus(),
+        fits=tuple(_fit(facts, parameters, work) for work in _WORK for parameters in _SIZES),
+        vllm=facts.vllm,
+    )
+
+
+def _fit(facts: Facts, parameters: int, work: str) -> Fit:
+    """What the usual model of a size needs for a kind of work, as its plan says it."""
+    plan = plan_of(_WORK[work], of_size(parameters), facts)
+    price = plan.estimate
+    free_bytes = facts.machine.vram_free_bytes if price.peak_vram_bytes else facts.machine.memory_free_bytes
+    needed_bytes = price.peak_vram_bytes or price.peak_ram_bytes
+    return Fit(
+        parameters=parameters, work=work, needs_bytes=needed_bytes, free_bytes=free_bytes, fits=not plan.refusals
+    )
