@@ -13,6 +13,8 @@ from tunesmith.tools.core.stage import Fitting
 from tunesmith.tools.models.memory_math import quantize_memory_bytes, quantize_vram_bytes, train_memory_bytes
 from tunesmith.tools.models.model_names import NamedModel, usual_models
 
+ANOTHER_BASE = "a base such as "
+"""How settings begin where none of the model's own would do."""
 _SHORTEST_ROW_TOKENS = 64
 _FEWEST_SAMPLES = 8
 
@@ -137,5 +139,5 @@ def largest_that_fits(needs: Callable[[NamedModel], int], free_bytes: int) -> tu
     """The largest usual model whose need is free, as `base` takes it; empty where not even the smallest fits."""
     for model in reversed(usual_models()):
         if (needed := needs(model)) <= free_bytes:
-            return (Fitting(settings=f"a base such as {model.name}", peak_bytes=needed),)
+            return (Fitting(settings=f"{ANOTHER_BASE}{model.name}", peak_bytes=needed),)
     return ()

@@ -32,6 +32,7 @@ ROWS, ROW_TOKENS = 600, 128
 _TOKENS_WRITTEN = 40
 """That a row takes to write and to read back."""
 _ANY_VLLM = "vllm"
+_NOWHERE = Machine("", 1, 0, 0, 0, 0)
 _NEWEST_CAPABILITY = "9.0"
 
 Work = Literal["train", "measure", "merge", "quantize", "serve"]
@@ -158,6 +159,14 @@ def plans_of(model: NamedModel, facts: Facts) -> dict[str, Plan]:
 def plan_of(step: str, model: NamedModel, facts: Facts, **fields: object) -> Plan:
     """The plan of one of STEPS with other fields than usual."""
     return _plan(step, _with_artifacts(model, facts), fields)
+
+
+def quantized_bytes(model: NamedModel, scheme: Literal["W8A8", "W4A16"]) -> int:
+    """Of the files of a model once it is quantized."""
+    made = quantize.expected_artifact(
+        quantize.QuantizeRequest(scheme=scheme), _with_artifacts(model, Facts(Path(), _NOWHERE, "")).artifacts
+    )
+    return made.bytes if made else 0
 
 
 def _with_artifacts(model: NamedModel, facts: Facts) -> Facts:

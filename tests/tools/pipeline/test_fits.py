@@ -13,12 +13,12 @@ from tests.fixtures.terminal import Tunesmith
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.stage import GIB, SERVING, TRAINING, Facts, Machine, Plan
 from tunesmith.tools.models.find import find_model
+from tunesmith.tools.models.fitting import ANOTHER_BASE
 from tunesmith.tools.models.model_names import NamedModel, named_model, of_size, usual_models
 from tunesmith.tools.pipeline.fits import Fits, Task, fits, plan_of, plans_of, with_card
 from tunesmith.tools.pipeline.inspect_job import report
 
 TASKS = {"train", "measure", "merge", "quantize", "serve"}
-AS_BASE = "a base such as "
 
 
 def machine(ram_gib: float = 64) -> Machine:
@@ -63,8 +63,8 @@ def some_models(count: int) -> list[NamedModel]:
 
 def planned_again(model: NamedModel, known: Facts, step: str, plan: Plan, settings: str) -> Plan:
     """The same step with the settings that its refusal names."""
-    if settings.startswith(AS_BASE):
-        other = named_model(settings.removeprefix(AS_BASE))
+    if settings.startswith(ANOTHER_BASE):
+        other = named_model(settings.removeprefix(ANOTHER_BASE))
         assert other is not None
         return plan_of(step, other, known)
     typed = dict(setting.split("=") for setting in settings.split(", "))
