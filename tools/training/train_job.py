@@ -19,18 +19,15 @@ from tunesmith.memory.files import atomic_write, read_manifest, sha256_file
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.row_file import VARIANTS, read_rows
 from tunesmith.tools.machine.device import need_priced_device
+from tunesmith.tools.training.batch_loss import LossSettings, Measured, base_states
 from tunesmith.tools.training.checkpoints import newest_checkpoint
-from tunesmith.tools.training.model import can_share_prefix, fused_layers, has_plain_head, load_base, lora_config
+from tunesmith.tools.training.documents import keeps_documents_apart
+from tunesmith.tools.training.fused_lora import use_fused_lora
+from tunesmith.tools.training.head_loss import find_head
+from tunesmith.tools.training.model import load_base, lora_config
 from tunesmith.tools.training.rows import TokenRow, in_laps, read_variants, tokenize_rows
-from tunesmith.tools.training.train import TrainRequest, TrainResult, largest_part
-from tunesmith.tools.training.trainer import (
-    WORTH_SHARING_TOKENS,
-    LossSettings,
-    Measured,
-    StepTokens,
-    base_states,
-    make_trainer,
-)
+from tunesmith.tools.training.train import TrainRequest, TrainResult, largest_part, tokens_at_once
+from tunesmith.tools.training.trainer import StepTokens, make_trainer
 
 Progress = Callable[[float, float, str], None]
 Metric = Callable[[str, float, float], None]
@@ -53,7 +50,7 @@ class LoraSettings:
     """0: as many as the epochs need."""
     batch_size: int = 8
     micro_batch: int = 0
-    """Rows in memory at once; 0: the whole batch."""
+    """Rows of usual length in memory at once; 0: the whole batch."""
     max_seq_len_tokens: int = 512
     warmup_ratio: float = 0.05
     precision: str = "bf16"
@@ -69,13 +66,6 @@ class LoraSettings:
     def rows_at_once(self) -> int:
         """Rows that are in memory at once while it trains."""
         return self.micro_batch or self.batch_size
-
-    def rows_at_once_without_gradient(self, most: int) -> int:
-        """Up to `most` times as many where training keeps every layer's activations, which are more than one layer's.
-
-        With checkpointing it keeps little more than one layer's itself: then no more rows than it was priced for.
-        """
-        return self.rows_at_once * (1 if self.activation_checkpointing == "on" else most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +183,6 @@ class _Session:
             self.base_dir,
             precision=settings.precision,
             load_in_4bit=settings.load_in_4bit,
-            longest_row_tokens=max(len(row.input_ids) for row in (*self.rows, *chain(*self.variants.values()))),
         )
         lora = lora_config(
             model,
@@ -203,12 +192,16 @@ class _Session:
             dropout=settings.lora_dropout,
             load_in_4bit=settings.load_in_4bit,
         )
-        # Shared keys and values are a cache, and what is computed again knows no cache.
-        may_share = can_share_prefix(self.config) and settings.activation_checkpointing != "on"
-        plain_head = has_plain_head(model)
+        step = StepTokens.of(self.seen, settings.batch_size)
+        loss = LossSettings(
+            learned_weight=1 / step.learned,
+            held_weight=settings.rehearsal_weight / step.held,
+            head=find_head(model, self.config),
+            packed=keeps_documents_apart(model, self.config),
+            part_tokens=self._part_tokens(),
+        )
         trainer = make_trainer(
-            loss=LossSettings(settings.rehearsal_weight, WORTH_SHARING_TOKENS if may_share else 0, plain_head),
-            step_tokens=StepTokens.of(self.seen, settings.batch_size),
+            loss=loss,
             fingerprint=fingerprint,
             on_step=self._on_step,
             on_log=self._on_log,
@@ -221,14 +214,24 @@ class _Session:
         for parameter in trainer.model.parameters():
             if parameter.requires_grad:  # trl makes them bf16 on a 4-bit base, where small Adam steps vanish
                 parameter.data = parameter.data.float()
-        fused = 0 if settings.lora_dropout else fused_layers(trainer.model)
+        fused = 0 if settings.lora_dropout else use_fused_lora(trainer.model)
         trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-        self.log(f"{len(self.rows)} rows, {trainable:,} trainable parameters, {fused} fused layers")
-        if plain_head:
-            self.progress(0, 1, "asking the base about the rows that are held to it")
-            at_once = settings.rows_at_once_without_gradient(4)
-            trainer.base_states = base_states(trainer.model, [*self.rows, *self.valid], at_once)
+        self.log(
+            f"{len(self.rows)} rows, {trainable:,} trainable parameters, {fused} fused layers, up to "
+            f"{loss.part_tokens} tokens at once {'without' if loss.packed else 'with'} padding"
+        )
+        self.progress(0, 1, "asking the base about the rows that are held to it")
+        trainer.base_states = base_states(trainer.model, [*self.rows, *self.valid], loss)
         return trainer
+
+    def _part_tokens(self) -> int:
+        """What the plan's price counts on; no row may be longer."""
+        longest = max(len(row.input_ids) for row in (*self.rows, *chain(*self.variants.values())))
+        settings = self.settings
+        return max(longest, tokens_at_once(settings.rows_at_once, self._tokens_per_row(), settings.max_seq_len_tokens))
+
+    def _tokens_per_row(self) -> float:
+        return sum(len(row.input_ids) for row in self.seen) / len(self.seen)
 
     def train(self) -> Trained:
         """Train to the end, from the checkpoint where there is one."""
@@ -242,7 +245,6 @@ class _Session:
         state = self.trainer.state
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         after = self._validate("after") if self.valid else Measured(None, None)
-        per_row = sum(len(row.input_ids) for row in self.seen) / len(self.seen)
         return Trained(
             steps=outcome.global_step,
             epochs=round(float(state.epoch or 0) * self.laps, 3),
@@ -251,7 +253,7 @@ class _Session:
             validation_loss=after.behaviour_loss,
             validation_kl=after.rehearsal_kl,
             trainable_parameters=sum(p.numel() for p in self.trainer.model.parameters() if p.requires_grad),
-            trained_tokens=round((outcome.global_step - first) * self.settings.batch_size * per_row),
+            trained_tokens=round((outcome.global_step - first) * self.settings.batch_size * self._tokens_per_row()),
             seconds=seconds,
         )
 
@@ -311,12 +313,11 @@ def _sft_config(settings: LoraSettings, checkpoints_dir: Path, config: dict[str,
 
     on_gpu = torch.cuda.is_available()
     mixture = {"router_aux_loss_coef": 0.0} if config.get("router_aux_loss_coef") is not None else {}
-    at_once = settings.rows_at_once
     return SFTConfig(
         output_dir=str(checkpoints_dir),
-        per_device_train_batch_size=at_once,
-        per_device_eval_batch_size=settings.rows_at_once_without_gradient(2),
-        gradient_accumulation_steps=settings.batch_size // at_once,  # each part's loss is divided by the whole's tokens
+        per_device_train_batch_size=settings.batch_size,  # the trainer computes it in parts
+        per_device_eval_batch_size=4 * settings.batch_size,
+        gradient_accumulation_steps=1,
         num_train_epochs=settings.epochs / laps,
         max_steps=settings.max_steps or -1,
         learning_rate=settings.learning_rate,
@@ -362,7 +363,7 @@ def _fingerprint(base_dir: Path, rows_path: Path, settings: LoraSettings) -> str
     decided: dict[str, Any] = {
         **asdict(settings),
         "save_steps": 0,
-        "loss": "two means",
+        "loss": "two means of documents",
         "rows": sha256_file(rows_path),
         **({"variants": sha256_file(varied)} if (varied := rows_path.parent / VARIANTS).exists() else {}),
         "base": manifest["sha256"] if manifest else "",

@@ -5,32 +5,30 @@ divergence KL(base ‖ model) over the whole vocabulary, token by token (Learnin
 with the base itself as the teacher). It is zero as long as nothing was forgotten, where cross-entropy on the base's
 own answers would sharpen what was right already. The loss of a step is mean(CE) + weight · mean(KL), each over its own
 tokens. Both denominators are those of an average step of the data set, not of the batch at hand: every token of a kind
-weighs the same, however length grouping mixes the kinds, and accumulated micro-batches add up to the same step.
+weighs the same, however length grouping mixes the kinds, and the parts that a batch is computed in add up to the same
+step.
 
 The savings change no gradient:
-1. The attention mask of a right-padded batch is dropped: under causal attention no real token sees the padding.
-2. What the batch's rows have in common at their start (system prompt, template, instruction) goes through the model
-   once, where it is long enough to pay for the pass; its keys and values, gradients and all, are shared by the rows.
-3. The vocabulary projection, a fifth of a small model, is computed for labelled tokens alone. Where the model does more
-   to its logits than that (soft caps, scales: Gemma, Granite, Cohere), its own forward computes them, for every place
-   that is labelled in any row of the batch.
+1. A batch is computed in parts of a bounded number of tokens, chosen by best fit.
+2. A part's rows stand behind each other without padding, each kept to itself, and what they have in common at their
+   start is computed once (`documents`). Models that do not keep documents apart get padded rows.
+3. The output head and the loss are computed for labelled tokens alone, a few at a time (`head_loss`). Where the head is
+   of an unknown kind, the model's own forward makes all their logits at once.
+4. What the base says of held rows is asked once and kept, where that is little.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunesmith.memory.errors import StepFailed
+from tunesmith.tools.training.batch_loss import BatchLoss, LossSettings, Measured, batch_loss, parts_of, rows_of
 from tunesmith.tools.training.checkpoints import keep_checkpoint
-from tunesmith.tools.training.rows import IGNORED, TokenRow
+from tunesmith.tools.training.rows import TokenRow
 
-MOST_STATES_BYTES = 128 << 20
-"""Room for the base's states of the held rows, in the CPU's memory: little enough to need no line in the price."""
-WORTH_SHARING_TOKENS = 256
-"""What sharing has to save: on the bundled model and two cores, its pass of its own costs as much as 200 tokens."""
 _OWN_COLUMNS = ("rehearsal", "row")
 
 
@@ -50,33 +48,9 @@ class StepTokens:
         return cls(max(learned, 1.0), max(rehearsed, 1.0))
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Means over labelled tokens; None where there is no token of that kind."""
-
-    behaviour_loss: float | None
-    """Cross-entropy on rows that are learned."""
-    rehearsal_kl: float | None
-    """KL(base ‖ model) on rows that are held: 0 is the base itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class LossSettings:
-    """How the loss of a batch is made."""
-
-    rehearsal_weight: float
-    """Of the mean divergence from the base, in nats a token, beside the mean cross-entropy of what is learned."""
-    share_prefix: int
-    """Tokens that have to be saved before keys and values of what the rows have in common are computed once; 0: they
-    may not be."""
-    plain_head: bool
-    """Whether logits are the output matrix times the last hidden state; else the model's own forward makes them."""
-
-
 def make_trainer(
     *,
     loss: LossSettings,
-    step_tokens: StepTokens,
     fingerprint: str,
     on_step: Callable[[int, int], None],
     on_log: Callable[[dict[str, float], int], None],
@@ -86,8 +60,17 @@ def make_trainer(
 
     What `base_states` made of those rows may be put into its `base_states`; else the base runs beside every step.
     """
-    import torch
     from transformers import PrinterCallback
+
+    trainer = _trainer_class(loss, fingerprint)(callbacks=[_reporter(on_step, on_log)], **options)
+    trainer.data_collator = _with_own_columns(trainer.data_collator)
+    trainer.remove_callback(PrinterCallback)  # the curve goes to the store, not to the log
+    return trainer
+
+
+def _trainer_class(loss: LossSettings, fingerprint: str) -> Any:
+    """An SFTTrainer of this loss, a step at a time."""
+    import torch
 
     class Trainer(_checkpointing(fingerprint)):  # type: ignore[misc]
         base_states: Mapping[int, Any] = {}
@@ -97,21 +80,26 @@ def make_trainer(
         ) -> Any:
             if self.accelerator.num_processes > 1:  # the unwrapped model would never synchronise its gradients
                 raise StepFailed("training runs on one device; start it with one process")
-            losses = self._batch_loss(inputs)
-            for name, value in losses.curves().items():
-                self._metrics["train"][name].append(value)
-            total = (
-                losses.cross_entropy / step_tokens.learned
-                + loss.rehearsal_weight * losses.divergence / step_tokens.held
-            )
-            # Without a count of items transformers takes the loss for a mean over its micro-batch, and divides.
-            return total if num_items_in_batch is not None else total * self.args.gradient_accumulation_steps
+            losses = self._part_loss(inputs)
+            self._step_losses.append(losses.counted())
+            return losses.weighted
 
-        def _batch_loss(self, inputs: Any) -> BatchLoss:
+        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+            """A whole optimiser step: its parts' losses and gradients add up."""
+            self._step_losses: list[BatchLoss] = []
+            total = sum(super(Trainer, self).training_step(model, part, 1) for part in parts_of(inputs, loss))
+            for name, value in BatchLoss.together(self._step_losses).curves().items():
+                self._metrics["train"][name].append(value)
+            return total
+
+        def _part_loss(self, inputs: Any) -> BatchLoss:
             bare = self.accelerator.unwrap_model(self.model)
-            ids, rehearsal, held = inputs["input_ids"], inputs["rehearsal"], inputs["row"][inputs["rehearsal"]].tolist()
-            states = torch.cat([self.base_states[row] for row in held]) if self.base_states and held else None
-            return batch_loss(bare, ids, inputs["labels"], rehearsal, loss, states)
+            held = inputs["rehearsal"].tolist()
+            known = None
+            if self.base_states:
+                rows = enumerate(inputs["row"].tolist())
+                known = {place: self.base_states[row].to(bare.device) for place, row in rows if held[place]}
+            return batch_loss(bare, rows_of(inputs), held, loss, known)
 
         def measure(self, dataset: Any) -> Measured:
             """What a data set costs, each kind of row for itself, nothing trained."""
@@ -119,7 +107,8 @@ def make_trainer(
             self.model.eval()
             with torch.no_grad():
                 batches = (self._prepare_inputs(batch) for batch in self.get_eval_dataloader(dataset))
-                losses = _mean_losses(self._batch_loss(batch) for batch in batches)
+                parts = (part for batch in batches for part in parts_of(batch, loss))
+                losses = BatchLoss.together([self._part_loss(part).counted() for part in parts]).means()
             self.model.train(was_training)
             return losses
 
@@ -128,10 +117,7 @@ def make_trainer(
             columns: list[str] = self.__dict__["_signature_columns"]
             self._signature_columns = list(dict.fromkeys([*columns, *_OWN_COLUMNS]))
 
-    trainer = Trainer(callbacks=[_reporter(on_step, on_log)], **options)
-    trainer.data_collator = _with_own_columns(trainer.data_collator)
-    trainer.remove_callback(PrinterCallback)  # the curve goes to the store, not to the log
-    return trainer
+    return Trainer
 
 
 def _checkpointing(fingerprint: str) -> Any:
@@ -171,12 +157,6 @@ def _reporter(on_step: Callable[[int, int], None], on_log: Callable[[dict[str, f
     return Report()
 
 
-def _core(model: Any) -> Any:
-    """The causal language model inside peft's wrapper; its adapted layers stay in place."""
-    model = getattr(model, "module", model)
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def _with_own_columns(collate: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """A collator that keeps, beside what `collate` makes, which rows these are and which of them are rehearsal."""
     import torch
@@ -188,134 +168,3 @@ def _with_own_columns(collate: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return batch
 
     return collated
-
-
-@dataclass(frozen=True, slots=True)
-class BatchLoss:
-    """Sums over a batch's labelled tokens, and how many there are of each kind."""
-
-    cross_entropy: Any
-    """Of the rows that are learned."""
-    divergence: Any
-    """From the base, of the rows that are held to it."""
-    learned: int
-    held: int
-    right: int
-    """Tokens that the model would have chosen."""
-
-    def curves(self) -> dict[str, float]:
-        """What is worth a curve, as means over tokens; a kind without a token has none."""
-        curves = {"mean_token_accuracy": self.right / max(self.learned + self.held, 1)}
-        curves |= {"behaviour_loss": self.cross_entropy.item() / self.learned} if self.learned else {}
-        return curves | ({"rehearsal_kl": self.divergence.item() / self.held} if self.held else {})
-
-
-def _mean_losses(batches: Iterable[BatchLoss]) -> Measured:
-    cross_entropy, kl, learned, rehearsed = 0.0, 0.0, 0, 0
-    for losses in batches:
-        cross_entropy, kl = cross_entropy + losses.cross_entropy.item(), kl + losses.divergence.item()
-        learned, rehearsed = learned + losses.learned, rehearsed + losses.held
-    return Measured(cross_entropy / learned if learned else None, kl / rehearsed if rehearsed else None)
-
-
-def batch_loss(
-    model: Any, ids: Any, labels: Any, rehearsal: Any, loss: LossSettings, base_states: Any = None
-) -> BatchLoss:
-    """What a batch costs. `ids` and `labels` are (batch, seq); `rehearsal` (batch,) says which rows are held.
-
-    `base_states` (labelled, hidden) are the base's last hidden states before the labels of the held rows, in order;
-    None: the base is asked now.
-    """
-    import torch
-
-    core = _core(model)
-    logits, wanted, row = labelled_logits(core, ids, labels, loss)
-    learned = ~rehearsal[row]  # (labelled,)
-    kl = logits.new_zeros(())
-    if rehearsal.any():
-        with torch.no_grad(), model.disable_adapter():
-            if base_states is None:
-                reference, *_ = labelled_logits(core, ids[rehearsal], labels[rehearsal], loss)
-            else:
-                reference = core.get_output_embeddings()(base_states.to(logits.device)).float()
-        kl = divergence(reference, logits[~learned])
-    count = int(learned.sum())
-    return BatchLoss(
-        cross_entropy=torch.nn.functional.cross_entropy(logits[learned], wanted[learned], reduction="sum"),
-        divergence=kl,
-        learned=count,
-        held=len(wanted) - count,
-        right=int((logits.detach().argmax(-1) == wanted).sum()),
-    )
-
-
-def base_states(model: Any, rows: Sequence[TokenRow], at_once: int) -> dict[int, Any]:
-    """The base's last hidden states before each label of a held row, by the row's place in `rows`: (labelled, hidden).
-
-    In the CPU's memory, computed `at_once` rows at a time with the adapter switched off. Empty where they would take
-    more than MOST_STATES_BYTES. Only of use where the logits are the output matrix times these states (`plain_head`).
-    """
-    import torch
-
-    core, held = _core(model), [place for place, row in enumerate(rows) if row.rehearsal]
-    width = core.get_output_embeddings().weight.shape[-1]
-    if sum(rows[place].trainable for place in held) * width * core.dtype.itemsize > MOST_STATES_BYTES:
-        return {}
-    held.sort(key=lambda place: len(rows[place].input_ids))
-    states: dict[int, Any] = {}
-    was_training = model.training
-    model.eval()
-    with torch.no_grad(), model.disable_adapter():
-        for start in range(0, len(held), at_once):
-            group = held[start : start + at_once]
-            longest = max(len(rows[place].input_ids) for place in group)
-            padded = [rows[place].input_ids + [0] * (longest - len(rows[place].input_ids)) for place in group]
-            ids = torch.tensor(padded, device=core.device)
-            hidden = core.base_model(input_ids=ids, use_cache=False).last_hidden_state
-            for place, row in zip(group, hidden, strict=True):
-                chosen = torch.tensor(rows[place].labels[1:]) != IGNORED
-                states[place] = row[: len(chosen)][chosen.to(row.device)].cpu()
-    model.train(was_training)
-    return states
-
-
-def divergence(reference: Any, logits: Any) -> Any:
-    """KL(reference ‖ model) in nats, summed over tokens; both are logits of shape (tokens, vocab)."""
-    from torch.nn.functional import kl_div
-
-    return kl_div(logits.log_softmax(-1), reference.log_softmax(-1), reduction="sum", log_target=True)
-
-
-def labelled_logits(core: Any, ids: Any, labels: Any, loss: LossSettings) -> tuple[Any, Any, Any]:
-    """Logits of the labelled tokens in fp32 (labelled, vocab), their labels, and the row that each stands in."""
-    length = shared_prefix_length(ids, labels) if loss.share_prefix else 0
-    if (len(ids) - 1) * length < loss.share_prefix:
-        length = 0
-    forward: dict[str, Any] = {"input_ids": ids, "use_cache": False}
-    if length:
-        past = core.base_model(input_ids=ids[:1, :length], use_cache=True).past_key_values
-        past.batch_repeat_interleave(len(ids))
-        forward = {"input_ids": ids[:, length:], "past_key_values": past, "use_cache": True}
-    targets = labels[:, length + 1 :]  # (batch, seq - length - 1)
-    chosen = targets != IGNORED
-    if loss.plain_head:
-        hidden = core.base_model(**forward).last_hidden_state
-        logits = core.get_output_embeddings()(hidden[:, :-1][chosen])
-    else:
-        places = chosen.any(0).nonzero()[:, 0]
-        logits = core(**forward, logits_to_keep=places).logits[chosen[:, places]]
-    return logits.float(), targets[chosen], chosen.nonzero()[:, 0]
-
-
-def shared_prefix_length(ids: Any, labels: Any) -> int:
-    """How many tokens at the start of a batch are the same in every row and predict no labelled token.
-
-    0 for a single row, and for less than 4 tokens.
-    """
-    if len(ids) < 2:
-        return 0
-    same = (ids == ids[0]).all(0).long().cumprod(0).sum()
-    # The token before the first label predicts it, so it must stay with its row.
-    first_label = (labels != IGNORED).long().argmax(1).min()
-    length = int(min(same, first_label - 1))
-    return length if length >= 4 else 0

@@ -23,17 +23,12 @@ device.computes_on_cpu = lambda: {on_cpu}
 for name in {modules}:
     importlib.import_module(name)
 from tunesmith.tools.serving.spec import ServerSpec, arguments, environment, plugins_of
-from tunesmith.tools.training import model
 spec = ServerSpec(model_dir="/m", served_name="m", device="{device}", max_lora_rank=16, gpu_share=0.5)
 arguments(spec, 1)
 env = environment(spec, "vllm")
 print(*sorted(name for name in env if name.startswith("VLLM_CPU") or name == "GLIBC_TUNABLES"))
 print(*(path for path in env["PYTHONPATH"].split(os.pathsep) if "/tools/cpu/" in path))
 print(*plugins_of(spec))
-try:
-    print("fused", model.fused_layers(None))
-except AttributeError:
-    print("fused some")  # it was entered, and None is no model
 print(*sorted(name for name in sys.modules if name.startswith("tunesmith.tools.cpu")))
 """
 
@@ -50,11 +45,11 @@ def asked(device: str) -> list[str]:
 
 @pytest.mark.alone
 def test_with_cuda_none_of_it_is_imported_or_set_and_with_a_cpu_all_of_it_is() -> None:
-    assert asked("cuda") == ["", "", "", "fused 0", ""]
-    env, folder, plugin, fused, imported = asked("cpu")
+    assert asked("cuda") == ["", "", "", ""]
+    env, folder, plugin, imported = asked("cpu")
     assert env.split() == ["VLLM_CPU_INT4_W4A8", "VLLM_CPU_KVCACHE_SPACE"] and folder.endswith("vllm_plugin")
-    assert plugin == "tunesmith_vllm 2" and fused == "fused some"
-    assert {"tunesmith.tools.cpu.lora", "tunesmith.tools.cpu.settings"} <= set(imported.split())
+    assert plugin == "tunesmith_vllm 2"
+    assert "tunesmith.tools.cpu.settings" in imported.split()
 
 
 @pytest.mark.parametrize("stage", ["train", "merge", "quantize"])
@@ -87,4 +82,4 @@ def test_whoever_enters_the_room_asks_for_the_device_first() -> None:
             if name.startswith("tunesmith.tools.cpu"):
                 entered += 1
                 assert node not in tree.body, f"{path.name} imports {name} whatever the device"
-    assert entered >= 4, "training, quantizing, serving, and starting a worker"
+    assert entered >= 4, "quantizing, serving, and starting a worker"

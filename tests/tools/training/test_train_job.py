@@ -19,6 +19,8 @@ import pytest
 from tests.fixtures.lab_model import write_tiny_model
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.data.row_file import read_rows
+from tunesmith.tools.training.documents import shared_prefix_tokens
+from tunesmith.tools.training.head_loss import Head
 from tunesmith.tools.training.rows import IGNORED, TokenRow, in_laps, tokenize_rows
 from tunesmith.tools.training.train_job import LoraSettings, Trained, out_of_memory_named, train_lora
 
@@ -46,6 +48,11 @@ def adapter(out: Path) -> dict[str, Any]:
 
     tensors: dict[str, Any] = load_file(out / "adapter" / "adapter_model.safetensors")
     return tensors
+
+
+def pairs(rows: list[TokenRow]) -> list[tuple[list[int], list[int]]]:
+    """Ids and labels of rows."""
+    return [(row.input_ids, row.labels) for row in rows]
 
 
 def padded(rows: list[TokenRow]) -> tuple[Any, Any]:
@@ -178,13 +185,14 @@ def test_fused_layers_and_the_shared_prefix_change_no_gradient(tiny_llama: Path,
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from tunesmith.tools.cpu.lora import use_fused_lora
-    from tunesmith.tools.training.trainer import LossSettings, labelled_logits, shared_prefix_length
+    from tunesmith.tools.training.batch_loss import Batch
+    from tunesmith.tools.training.documents import use_document_attention
+    from tunesmith.tools.training.fused_lora import use_fused_lora
 
     rows = tokenize_rows(AutoTokenizer.from_pretrained(tiny_llama), read_rows(rows_file), 512)[:6]
     ids, labels = padded(rows)
     mask = torch.tensor([[1] * len(row.input_ids) + [0] * (len(ids[0]) - len(row.input_ids)) for row in rows])
-    assert shared_prefix_length(ids, labels) > 20
+    assert shared_prefix_tokens(pairs(rows)) > 20
 
     def gradients(fast: bool) -> tuple[float, list[Any]]:
         torch.manual_seed(1)
@@ -192,7 +200,10 @@ def test_fused_layers_and_the_shared_prefix_change_no_gradient(tiny_llama: Path,
         model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
         if fast:
             assert use_fused_lora(model) == 14
-            logits, wanted, _ = labelled_logits(base, ids, labels, LossSettings(0.0, 1, True))
+            use_document_attention(base)
+            batch = Batch.packed(pairs(rows), base.device)
+            assert batch.forward["documents"].prefix > 20
+            logits, wanted = batch.logits(base), batch.targets
         else:
             logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].flatten(0, 1)
             wanted = labels[:, 1:].flatten()
@@ -213,20 +224,23 @@ def test_rehearsal_costs_nothing_until_something_is_forgotten(tiny_llama: Path, 
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from tunesmith.tools.training.trainer import LossSettings, batch_loss
+    from tunesmith.tools.training.batch_loss import LossSettings, batch_loss
+    from tunesmith.tools.training.documents import use_document_attention
+    from tunesmith.tools.training.head_loss import find_head
 
-    ids, labels = padded(tokenize_rows(AutoTokenizer.from_pretrained(tiny_llama), read_rows(rows_file), 512)[:4])
+    rows = pairs(tokenize_rows(AutoTokenizer.from_pretrained(tiny_llama), read_rows(rows_file), 512)[:4])
     base = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
+    use_document_attention(base)
+    settings = LossSettings(1.0, 1.0, find_head(base, base.config.to_dict()), packed=True)
     model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear"))
-    rehearsed = torch.tensor([True] * 4)
+    rehearsed = [True] * 4
 
-    def loss(rehearsal: Any) -> Any:
-        found = batch_loss(model, ids, labels, rehearsal, LossSettings(1.0, 1, True))
-        return found.cross_entropy + found.divergence
+    def loss(rehearsal: list[bool]) -> Any:
+        return batch_loss(model, rows, rehearsal, settings).weighted
 
     assert loss(rehearsed).item() == pytest.approx(0.0, abs=1e-4)
-    learned = loss(torch.tensor([False] * 4)).item()
-    mixed = loss(torch.tensor([True, False, True, False])).item()
+    learned = loss([False] * 4).item()
+    mixed = loss([True, False, True, False]).item()
     assert 0 < mixed < learned
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -249,27 +263,30 @@ def test_what_the_base_says_of_held_rows_is_asked_once_and_costs_the_same(
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from tunesmith.tools.training import trainer
+    from tunesmith.tools.training import batch_loss
+    from tunesmith.tools.training.documents import use_document_attention
+    from tunesmith.tools.training.head_loss import find_head
 
     rows = tokenize_rows(AutoTokenizer.from_pretrained(tiny_llama), read_rows(rows_file), 512)[:5]
     rows = [row._replace(rehearsal=place in (0, 2, 3)) for place, row in enumerate(rows)]
-    ids, labels = padded(rows)
     base = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
+    use_document_attention(base)
     model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
-    rehearsal = torch.tensor([row.rehearsal for row in rows])
-    settings = trainer.LossSettings(1.0, 0, True)
-
-    states = trainer.base_states(model, rows, at_once=2)
-    assert sorted(states) == [0, 2, 3] and all(len(states[place]) == rows[place].trainable for place in states)
-    known = trainer.batch_loss(
-        model, ids, labels, rehearsal, settings, torch.cat([states[place] for place in (0, 2, 3)])
+    rehearsal = [row.rehearsal for row in rows]
+    longest = max(len(row.input_ids) for row in rows)
+    settings = batch_loss.LossSettings(
+        1.0, 1.0, find_head(base, base.config.to_dict()), packed=True, part_tokens=longest
     )
-    asked = trainer.batch_loss(model, ids, labels, rehearsal, settings)
+
+    states = batch_loss.base_states(model, rows, settings)
+    assert sorted(states) == [0, 2, 3] and all(len(states[place]) == rows[place].trainable for place in states)
+    known = batch_loss.batch_loss(model, pairs(rows), rehearsal, settings, states)
+    asked = batch_loss.batch_loss(model, pairs(rows), rehearsal, settings)
     assert asked.divergence.item() > 0.01
     assert known.divergence.item() == pytest.approx(asked.divergence.item(), rel=1e-3)
 
-    monkeypatch.setattr(trainer, "MOST_STATES_BYTES", sum(rows[place].trainable for place in states) * 4)
-    assert not trainer.base_states(model, rows, at_once=2), "no room: the base is asked in every step"
+    monkeypatch.setattr(batch_loss, "MOST_STATES_BYTES", sum(rows[place].trainable for place in states) * 4)
+    assert not batch_loss.base_states(model, rows, settings), "no room: the base is asked in every step"
 
 
 CAPPED = {
@@ -289,16 +306,18 @@ def test_the_loss_is_of_the_models_own_logits_whatever_its_head_does_to_them(
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from tunesmith.tools.training.model import can_share_prefix, has_plain_head
-    from tunesmith.tools.training.trainer import LossSettings, batch_loss
+    from tunesmith.tools.training.batch_loss import LossSettings, batch_loss
+    from tunesmith.tools.training.documents import keeps_documents_apart
+    from tunesmith.tools.training.head_loss import find_head
 
     folder = write_tiny_model(tmp_path / kind, kind, **CAPPED.get(kind, {}))
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     base.get_output_embeddings().weight.data *= 20  # logits of a size that a cap is felt at
-    plain = has_plain_head(base)
-    assert plain == (kind == "llama")
+    head = find_head(base, base.config.to_dict())
+    assert head is not None and ((head.scale, head.cap) == (1.0, 0.0)) == (kind == "llama")
     rows = tokenize_rows(AutoTokenizer.from_pretrained(folder), read_rows(rows_file), 512)[:4]
-    ids, labels = padded(rows)
+    packed = keeps_documents_apart(base, base.config.to_dict())
+    assert packed == (kind != "gemma2"), "its attention has a soft cap of its own"
     torch.manual_seed(1)
     model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
     for name, parameter in model.named_parameters():
@@ -315,21 +334,21 @@ def test_the_loss_is_of_the_models_own_logits_whatever_its_head_does_to_them(
         learned -= own.gather(1, wanted[chosen][:, None]).sum().item()
         held += (before.exp() * (before - own)).sum().item()
     assert held > 0.1
-    share = can_share_prefix(json.loads((folder / "config.json").read_text()))
-    assert share == (kind != "gemma2"), "a window may end inside the prefix"
 
-    def parts(rehearsal: list[bool], plain_head: bool) -> tuple[float, float]:
-        settings = LossSettings(3.0, int(share), plain_head)
-        found = batch_loss(model, ids, labels, torch.tensor(rehearsal), settings)
-        assert found.learned + found.held == int((labels != IGNORED).sum())
+    def parts(rehearsal: list[bool], head: Head | None) -> tuple[float, float]:
+        found = batch_loss(model, pairs(rows), rehearsal, LossSettings(1.0, 3.0, head, packed))
+        assert found.learned + found.held == sum(row.trainable for row in rows)
         return float(found.cross_entropy), float(found.divergence)
 
-    assert parts([False] * 4, plain) == pytest.approx((learned, 0.0), rel=1e-4)
-    assert parts([True] * 4, plain) == pytest.approx((0.0, held), rel=1e-3)
-    halves = zip(parts([True, False] * 2, plain), parts([False, True] * 2, plain), strict=True)
-    assert [one + other for one, other in halves] == pytest.approx([learned, held], rel=1e-3)
-    if not plain:
-        assert parts([True] * 4, plain_head=True)[1] != pytest.approx(held, rel=0.05), "the cap is not felt here"
+    for known in (head, None):
+        assert parts([False] * 4, known) == pytest.approx((learned, 0.0), rel=1e-4)
+        assert parts([True] * 4, known) == pytest.approx((0.0, held), rel=1e-3)
+        halves = zip(parts([True, False] * 2, known), parts([False, True] * 2, known), strict=True)
+        assert [one + other for one, other in halves] == pytest.approx([learned, held], rel=1e-3)
+    if kind != "llama":
+        assert find_head(base, {"vocab_size": 1}) is None, "a cap or a scale that the config does not name"
+        bare = head._replace(scale=1.0, cap=0.0)
+        assert parts([True] * 4, bare)[1] != pytest.approx(held, rel=0.05), "the cap is not felt here"
 
 
 def test_training_holds_a_model_with_a_soft_cap_to_its_base(rows_file: Path, tmp_path: Path) -> None:
@@ -351,14 +370,9 @@ def test_rows_of_rehearsal_reach_the_trainer_as_such(tmp_path: Path) -> None:
 
 
 def test_the_shared_prefix_ends_before_the_token_that_predicts_the_first_label() -> None:
-    import torch
-
-    from tunesmith.tools.training.trainer import shared_prefix_length
-
-    ids = torch.tensor([[1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 5, 6, 8]])
-    labels = torch.tensor([[IGNORED] * 5 + [6, 7], [IGNORED] * 6 + [8]])
-    assert shared_prefix_length(ids, labels) == 4
-    assert shared_prefix_length(ids[:1], labels[:1]) == 0
+    rows = [([1, 2, 3, 4, 5, 6, 7], [IGNORED] * 5 + [6, 7]), ([1, 2, 3, 4, 5, 6, 8], [IGNORED] * 6 + [8])]
+    assert shared_prefix_tokens(rows) == 4
+    assert shared_prefix_tokens(rows[:1]) == 0
 
 
 def test_killed_training_goes_on_and_ends_where_an_undisturbed_one_does(

@@ -1,0 +1,258 @@
+"""What rows cost that are computed at once: cross-entropy where they are learned, KL to the base where held."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from tunesmith.tools.training.documents import best_fit, documents, shared_prefix_tokens
+from tunesmith.tools.training.head_loss import Head, HeadLoss, head_loss
+from tunesmith.tools.training.rows import IGNORED, TokenRow
+
+MOST_STATES_BYTES = 128 << 20
+"""Room for the base's states of the held rows, in the CPU's memory: little enough to need no line in the price."""
+WORTH_SHARING_TOKENS = 64
+"""What sharing a prefix has to save: its rows need a mask of their own in attention."""
+_NO_LIMIT = 1 << 30
+Row = tuple[Sequence[int], Sequence[int]]
+"""Ids and labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class LossSettings:
+    """How the loss of a batch is made."""
+
+    learned_weight: float
+    """Of the cross-entropy of each token that is learned."""
+    held_weight: float
+    """Of the divergence from the base, in nats, of each token that is held to it."""
+    head: Head | None
+    """None: the model's own forward makes the logits, all at once."""
+    packed: bool
+    """Whether rows stand behind each other in one sequence; else they are padded."""
+    part_tokens: int = _NO_LIMIT
+    """Tokens that are computed at once; a row that is longer is computed alone."""
+    worth_sharing_tokens: int = WORTH_SHARING_TOKENS
+    """What has to be saved before a prefix that rows have in common is computed once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Means over labelled tokens; None where there is no token of that kind."""
+
+    behaviour_loss: float | None
+    """Cross-entropy on rows that are learned."""
+    rehearsal_kl: float | None
+    """KL(base ‖ model) on rows that are held: 0 is the base itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLoss:
+    """The loss, its sums over labelled tokens, and how many of these there are of each kind."""
+
+    weighted: Any
+    """Both kinds' sums, each with its weight: what has a gradient."""
+    cross_entropy: Any
+    """Of the rows that are learned."""
+    divergence: Any
+    """From the base, of the rows that are held to it."""
+    learned: int
+    held: int
+    right: int
+    """Tokens that the model would have chosen."""
+
+    def counted(self) -> BatchLoss:
+        """The same as plain numbers, which hold no graph."""
+        return replace(
+            self,
+            weighted=self.weighted.item(),
+            cross_entropy=float(self.cross_entropy),
+            divergence=float(self.divergence),
+        )
+
+    @classmethod
+    def together(cls, parts: Sequence[BatchLoss]) -> BatchLoss:
+        """The sums of all parts."""
+        return cls(*(sum(getattr(part, field.name) for part in parts) for field in fields(cls)))
+
+    def means(self) -> Measured:
+        """Means over tokens, each kind for itself."""
+        return Measured(
+            self.cross_entropy / self.learned if self.learned else None,
+            self.divergence / self.held if self.held else None,
+        )
+
+    def curves(self) -> dict[str, float]:
+        """What is worth a curve, as means over tokens; a kind without a token has none."""
+        means = self.means()
+        found = {"behaviour_loss": means.behaviour_loss, "rehearsal_kl": means.rehearsal_kl}
+        accuracy = {"mean_token_accuracy": self.right / max(self.learned + self.held, 1)}
+        return accuracy | {name: value for name, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows as a model takes them at once, and where their labels are."""
+
+    forward: Mapping[str, Any]
+    """For the model: `input_ids` (sequences, tokens) and what belongs to them."""
+    predicts: tuple[Any, Any]
+    """Sequence and place of each token that predicts a label, (labelled,) each."""
+    targets: Any
+    """(labelled,): the labels."""
+    row: Any
+    """(labelled,): which of the rows each label belongs to."""
+
+    @classmethod
+    def packed(cls, rows: Sequence[Row], device: Any, worth_sharing_tokens: int = WORTH_SHARING_TOKENS) -> Batch:
+        """One sequence, without padding; a prefix that all rows share stands in it once where that is worth it."""
+        import torch
+
+        prefix = shared_prefix_tokens(rows)
+        if (len(rows) - 1) * prefix < worth_sharing_tokens:
+            prefix = 0
+        made = documents(rows, prefix=prefix, device=device)
+        forward = {"input_ids": made.ids, "position_ids": made.positions, "documents": made}
+        return cls(forward, (torch.zeros_like(made.predicts), made.predicts), made.targets, made.row)
+
+    @classmethod
+    def padded(cls, rows: Sequence[Row], device: Any) -> Batch:
+        """A sequence for each row. No mask: attention is causal, so that nothing real sees the padding behind it."""
+        import torch
+
+        longest = max(len(ids) for ids, _ in rows)
+        ids = torch.tensor([[*own, *[0] * (longest - len(own))] for own, _ in rows], device=device)
+        labels = torch.tensor([[*own, *[IGNORED] * (longest - len(own))] for _, own in rows], device=device)[:, 1:]
+        row, place = (labels != IGNORED).nonzero(as_tuple=True)
+        return cls({"input_ids": ids}, (row, place), labels[row, place], row)
+
+    def hidden(self, core: Any) -> Any:
+        """The backbone's last hidden states of the tokens that predict a label, (labelled, hidden)."""
+        return core.base_model(**self.forward, use_cache=False).last_hidden_state[self.predicts]
+
+    def logits(self, core: Any) -> Any:
+        """Their logits by the model's own forward in fp32, (labelled, vocab)."""
+        sequence, place = self.predicts
+        places, which = place.unique(return_inverse=True)
+        made = core(**self.forward, use_cache=False, logits_to_keep=places).logits
+        return made[sequence, which].float()
+
+
+def core_of(model: Any) -> Any:
+    """The causal language model inside peft's wrapper; its adapted layers stay in place."""
+    model = getattr(model, "module", model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def parts_of(inputs: Mapping[str, Any], loss: LossSettings) -> list[dict[str, Any]]:
+    """A trainer's batch in the parts that are computed one after the other."""
+    parts = in_parts(inputs["attention_mask"].sum(1).tolist(), loss)
+    return [{name: value[part] for name, value in inputs.items()} for part in parts]
+
+
+def in_parts(lengths: Sequence[int], loss: LossSettings) -> list[list[int]]:
+    """Places of rows of these lengths in parts of no more than `part_tokens`, padding included."""
+    if loss.packed:
+        return best_fit(lengths, loss.part_tokens)
+    parts: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
+        if parts and (len(parts[-1]) + 1) * lengths[place] <= loss.part_tokens:
+            parts[-1].append(place)
+        else:
+            parts.append([place])
+    return parts
+
+
+def rows_of(inputs: Mapping[str, Any]) -> list[Row]:
+    """Ids and labels of a trainer's batch without its padding."""
+    lengths = inputs["attention_mask"].sum(1).tolist()
+    ids, labels = inputs["input_ids"].tolist(), inputs["labels"].tolist()
+    return [(own[:length], wanted[:length]) for own, wanted, length in zip(ids, labels, lengths, strict=True)]
+
+
+def batch_loss(
+    model: Any,
+    rows: Sequence[Row],
+    rehearsal: Sequence[bool],
+    loss: LossSettings,
+    base_states: Mapping[int, Any] | None = None,
+) -> BatchLoss:
+    """What rows cost; `rehearsal` says which of them are held to the base.
+
+    `base_states` are, by the held rows' places in `rows`, the base's hidden states before their labels, (labelled,
+    hidden) each; None: the base is asked now.
+    """
+    import torch
+
+    core = core_of(model)
+    batch = _batch(core, rows, loss)
+    values = _values(core, batch, loss)
+    held = torch.tensor(rehearsal, device=values.device)[batch.row]  # (labelled,)
+    learned = _summed(loss, loss.learned_weight, values[~held], batch.targets[~held])
+    count = int(held.sum())
+    if any(rehearsal):
+        with torch.no_grad(), model.disable_adapter():
+            if base_states is None:
+                kept = [row for row, is_held in zip(rows, rehearsal, strict=True) if is_held]
+                reference = _values(core, _batch(core, kept, loss), loss)  # held rows come in the same order
+            else:
+                reference = torch.cat([base_states[place] for place in dict.fromkeys(batch.row[held].tolist())])
+        kept_to = _summed(loss, loss.held_weight, values[held], batch.targets[held], reference)
+        total, divergence, right = learned.weighted + kept_to.weighted, kept_to.sum, learned.right + kept_to.right
+    else:
+        total, divergence, right = learned.weighted, 0.0, learned.right
+    return BatchLoss(total, learned.sum, divergence, len(held) - count, count, int(right))
+
+
+def _batch(core: Any, rows: Sequence[Row], loss: LossSettings) -> Batch:
+    if loss.packed:
+        return Batch.packed(rows, core.device, loss.worth_sharing_tokens)
+    return Batch.padded(rows, core.device)
+
+
+def _values(core: Any, batch: Batch, loss: LossSettings) -> Any:
+    """What the loss is made of: hidden states before the head, or logits where its kind is unknown."""
+    return batch.logits(core) if loss.head is None else batch.hidden(core)
+
+
+def _summed(loss: LossSettings, weight: float, values: Any, targets: Any, reference: Any = None) -> HeadLoss:
+    """The loss of tokens; with a reference it is the divergence from that."""
+    from torch.nn.functional import cross_entropy, kl_div
+
+    if loss.head is not None:
+        return head_loss(loss.head, values, targets, reference, weight=weight)
+    right = (values.detach().argmax(-1) == targets).sum()
+    if reference is None:
+        total = cross_entropy(values, targets, reduction="sum")
+    else:
+        total = kl_div(values.log_softmax(-1), reference.log_softmax(-1), reduction="sum", log_target=True)
+    return HeadLoss(total * weight, total.detach(), right)
+
+
+def base_states(model: Any, rows: Sequence[TokenRow], loss: LossSettings) -> dict[int, Any]:
+    """The base's last hidden states before each label of a held row, by the row's place in `rows`: (labelled, hidden).
+
+    In the CPU's memory, computed with the adapter switched off. Empty where they would take more than
+    MOST_STATES_BYTES, and where the model's own forward makes the logits.
+    """
+    import torch
+
+    core, held = core_of(model), [place for place, row in enumerate(rows) if row.rehearsal]
+    if loss.head is None:
+        return {}
+    width = loss.head.weight.shape[-1]
+    if sum(rows[place].trainable for place in held) * width * core.dtype.itemsize > MOST_STATES_BYTES:
+        return {}
+    states: dict[int, Any] = {}
+    was_training = model.training
+    model.eval()
+    with torch.no_grad(), model.disable_adapter():
+        for part in in_parts([len(rows[place].input_ids) for place in held], loss):
+            group = [held[at] for at in part]
+            pairs = [(rows[place].input_ids, rows[place].labels) for place in group]
+            batch = _batch(core, pairs, loss)
+            found, row = batch.hidden(core).cpu(), batch.row.cpu()
+            states |= {place: found[row == number] for number, place in enumerate(group)}
+    model.train(was_training)
+    return states

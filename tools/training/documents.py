@@ -1,0 +1,325 @@
+"""Rows of unequal length as one sequence without padding, each kept to itself, what they begin with alike held once.
+
+Everything but attention works on single tokens, so rows can stand behind each other: (1, tokens) instead of
+(rows, longest). Position ids start anew with each row, there is no cache, and attention is computed row by row, rows of
+similar length together. What all rows of a batch begin with (system prompt, template, instruction) stands once at the
+front: every row's queries see its keys and values, and its gradients add up.
+
+A model is tried before it is trusted (`keeps_documents_apart`): two documents in one sequence must give the hidden
+states of each alone, by the model's own attention. Not covered: attention that is more than softmax over scaled
+products, causal or in a window (soft caps, sinks, chunks), and layers with a state that runs on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from tunesmith.tools.training.rows import IGNORED
+
+ATTENTION = "tunesmith_documents"
+"""Name of the attention below among those of transformers."""
+_FEW_TOKENS = 128
+"""On a CPU the fused attention's backward pass is slower than plain products while a row's scores are few."""
+_SIMILAR = 0.75
+"""Rows down to this share of the longest are computed with it, padded to it in attention alone."""
+
+
+class Group(NamedTuple):
+    """Rows of similar length that stand behind each other, padded to the longest in attention alone."""
+
+    rows: int
+    longest: int
+    tokens: int
+    places: Any
+    """(rows · longest,): where each padded place is among the group's tokens; padding repeats a row's last token."""
+    real: Any
+    """(tokens,): the padded place of each of the group's tokens."""
+    padding: Any
+    """(rows · longest, 1) bool."""
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], device: Any) -> Group:
+        """Of rows of these lengths, the longest first."""
+        import torch
+
+        longest, each = lengths[0], torch.tensor(lengths)
+        steps = torch.arange(longest)[None]  # (1, longest)
+        starts = (each.cumsum(0) - each)[:, None]  # (rows, 1)
+        places = starts + torch.minimum(steps, each[:, None] - 1)
+        padding = steps >= each[:, None]
+        real = (~padding).flatten().nonzero()[:, 0]
+        return cls(
+            len(lengths),
+            longest,
+            int(each.sum()),
+            places.flatten().to(device),
+            real.to(device),
+            padding.flatten()[:, None].to(device),
+        )
+
+    @property
+    def padded(self) -> bool:
+        return self.rows * self.longest != self.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """Rows in one sequence, as model and loss need them."""
+
+    ids: Any
+    """(1, tokens): the shared prefix, then what each row has beyond it, longest first."""
+    positions: Any
+    """(1, tokens): of each token in its own row."""
+    prefix: int
+    """Tokens that are shared by all rows; 0: none."""
+    groups: tuple[Group, ...]
+    predicts: Any
+    """(labelled,): places of the tokens that predict a label."""
+    targets: Any
+    """(labelled,): the labels."""
+    row: Any
+    """(labelled,): which of the rows each label belongs to."""
+
+
+def documents(rows: Sequence[tuple[Sequence[int], Sequence[int]]], *, prefix: int, device: Any) -> Documents:
+    """`rows` are pairs of ids and labels; the first `prefix` tokens are the same in all and predict no label."""
+    import torch
+
+    order = sorted(range(len(rows)), key=lambda place: -len(rows[place][0]))
+    ids, positions = list(rows[0][0][:prefix]), list(range(prefix))
+    predicts: list[int] = []
+    targets: list[int] = []
+    owner: list[int] = []
+    for place in order:
+        own, labels = rows[place]
+        for at in range(prefix + 1, len(own)):
+            if labels[at] != IGNORED:
+                predicts.append(len(ids) + at - 1 - prefix)
+                targets.append(labels[at])
+                owner.append(place)
+        ids.extend(own[prefix:])
+        positions.extend(range(prefix, len(own)))
+    lengths = [len(rows[place][0]) - prefix for place in order]
+    groups = tuple(Group.of(group, device) for group in _similar(lengths))
+    predicts_, targets_, owner_ = (torch.tensor(one, device=device) for one in (predicts, targets, owner))
+    ids_, positions_ = (torch.tensor(one, device=device)[None] for one in (ids, positions))
+    return Documents(ids_, positions_, prefix, groups, predicts_, targets_, owner_)
+
+
+def _similar(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Lengths, the longest first, in runs whose shortest is not much shorter than its longest."""
+    run: list[int] = []
+    for length in lengths:
+        if run and length < run[0] * _SIMILAR:
+            yield run
+            run = []
+        run.append(length)
+    yield run
+
+
+def best_fit(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
+    """Places of rows in as few parts of at most `most_tokens` as best fit, the longest first, finds.
+
+    A row that is longer than that has a part of its own.
+    """
+    parts: list[list[int]] = []
+    room: list[int] = []
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        fitting = [part for part, left in enumerate(room) if left >= lengths[place]]
+        if fitting:
+            part = min(fitting, key=lambda part: room[part])
+        else:
+            part = len(parts)
+            parts.append([])
+            room.append(most_tokens)
+        parts[part].append(place)
+        room[part] -= lengths[place]
+    return [sorted(part) for part in parts]
+
+
+def shared_prefix_tokens(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> int:
+    """How many tokens at the start are the same in every row and predict no labelled token; 0 for a single row."""
+    if len(rows) < 2:
+        return 0
+    same = sum(1 for _ in _while_alike([ids for ids, _ in rows]))
+    # The token before the first label predicts it, so it must stay with its row.
+    first = min(next((at for at, label in enumerate(labels) if label != IGNORED), len(labels)) for _, labels in rows)
+    return max(0, min(same, first - 1))
+
+
+def _while_alike(rows: Sequence[Sequence[int]]) -> Iterator[int]:
+    for tokens in zip(*rows, strict=False):
+        if len(list(groupby(tokens))) > 1:
+            return
+        yield tokens[0]
+
+
+def hidden_states(core: Any, batch: Documents) -> Any:
+    """The backbone's last hidden states, (tokens, hidden)."""
+    return core.base_model(
+        input_ids=batch.ids, position_ids=batch.positions, use_cache=False, documents=batch
+    ).last_hidden_state[0]
+
+
+def use_document_attention(model: Any) -> None:
+    """Have a model's attention keep documents apart; without `documents=` it is the usual causal one."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION, _attention)
+    model.set_attn_implementation(ATTENTION)
+
+
+def keeps_documents_apart(model: Any, config: Mapping[str, Any]) -> bool:
+    """Whether a model took the attention above and computes two documents in one sequence as it did each alone.
+
+    If not, it has its own attention back. The second document is compared, by its tokens' median distance: rounding in
+    bf16 leaves it below 1 %, and seeing the first does not.
+    """
+    import torch
+
+    text = {**config, **config.get("text_config", {})}
+    if not {*(text.get("layer_types") or ())} <= {"full_attention", "sliding_attention"}:
+        return False
+    own = model.config._attn_implementation
+    size = min(int(text["vocab_size"]), 4096)
+    rows = [[(at * step) % size for at in range(3, 3 + length)] for length, step in ((24, 37), (17, 101))]
+    training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()
+            ids = [torch.tensor([row], device=model.device) for row in rows]
+            alone = [model.base_model(input_ids=one, use_cache=False).last_hidden_state[0] for one in ids]
+            use_document_attention(model)
+            batch = documents([(row, [IGNORED] * len(row)) for row in rows], prefix=0, device=model.device)
+            together = hidden_states(model, batch).float()
+    except (NotImplementedError, TypeError, ValueError):
+        model.set_attn_implementation(own)
+        return False
+    finally:
+        model.train(training)
+    second, expected = together[len(rows[0]) :], alone[1].float()
+    distance = (second - expected).norm(dim=-1) / expected.norm(dim=-1)
+    if float(distance.median()) > 0.01:
+        model.set_attn_implementation(own)
+        return False
+    return True
+
+
+def _attention(
+    module: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    attention_mask: Any = None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    documents: Documents | None = None,
+    sliding_window: int | None = None,
+    **more: Any,
+) -> tuple[Any, None]:
+    """(1, heads, tokens, width) → (1, tokens, heads, width). Raises NotImplementedError for what it does not cover."""
+    import torch
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    if odd := [name for name in ("softcap", "s_aux", "position_bias") if more.get(name) is not None]:
+        raise NotImplementedError(f"attention with {', '.join(odd)}")
+    if documents is None:
+        if sliding_window is not None and key.shape[-2] > sliding_window:
+            attention_mask = _mask(query.shape[-2], key.shape[-2] - query.shape[-2], sliding_window, query.device)
+        out: Any = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **more)
+        return out[0], None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    parts = [documents.prefix, *(group.tokens for group in documents.groups)]
+    queries, keys, values = (states[0].split(parts, dim=1) for states in (query, key, value))  # (heads, tokens, width)
+    outs = []
+    first_key, first_value = keys[0], values[0]
+    if documents.prefix:
+        q, k, v = (one[None] for one in (queries[0], first_key, first_value))
+        outs.append(_causal(q, k, v, scale, dropout, sliding_window)[0])
+    for group, *states in zip(documents.groups, queries[1:], keys[1:], values[1:], strict=True):
+        q, k, v = (_padded(one, group) for one in states)  # (rows, heads, longest, width)
+        if documents.prefix:
+            k, v = (
+                torch.cat([first[None].expand(group.rows, -1, -1, -1), one], dim=2)
+                for first, one in ((first_key, k), (first_value, v))
+            )
+        outs.append(_unpadded(_causal(q, k, v, scale, dropout, sliding_window), group))
+    return torch.cat(outs, dim=1).transpose(0, 1)[None], None
+
+
+def _mask(queries: int, before: int, window: int | None, device: Any) -> Any:
+    """(queries, before + queries) bool: which keys a query sees, of those before it and its own, the window back."""
+    import torch
+
+    distance = torch.arange(queries, device=device)[:, None] + before - torch.arange(before + queries, device=device)
+    seen = distance >= 0
+    return seen if window is None else seen & (distance < window)
+
+
+def _causal(query: Any, key: Any, value: Any, scale: float, dropout: float, window: int | None) -> Any:
+    """(rows, heads, queries, width), with keys of fewer heads and maybe more places, which come before the queries."""
+    from torch.nn.functional import scaled_dot_product_attention
+
+    heads, queries, keys = query.shape[1], query.shape[2], key.shape[2]
+    window = None if window is None or window >= keys else window
+    if query.device.type == "cpu" and keys <= _FEW_TOKENS and not dropout:
+        return _plain(query, key, value, scale, _mask(queries, keys - queries, window, query.device))
+    groups = heads // key.shape[1]
+    if groups > 1:
+        key, value = (one.repeat_interleave(groups, dim=1) for one in (key, value))
+    if keys == queries and window is None:
+        return scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True, scale=scale)
+    mask = _mask(queries, keys - queries, window, query.device)
+    return scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale)
+
+
+def _plain(query: Any, key: Any, value: Any, scale: float, mask: Any) -> Any:
+    """Attention by matrix products; query heads that share a key head are rows of one product."""
+    import torch
+
+    rows, heads, queries, width = query.shape
+    shared = (rows, key.shape[1], heads // key.shape[1] * queries, width)
+    scores = (query * scale).reshape(shared) @ key.transpose(-1, -2)
+    scores = scores.view(rows, heads, queries, -1).masked_fill(~mask, float("-inf"))
+    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+    out = weights.view(*shared[:3], -1) @ value
+    return out.view(rows, heads, queries, -1)
+
+
+def _padded(states: Any, group: Group) -> Any:
+    """(heads, tokens, width) → (rows, heads, longest, width)."""
+    heads, _, width = states.shape
+    if group.padded:
+        states = _moved().apply(states, group.places, group.real, None)
+    return states.reshape(heads, group.rows, group.longest, width).transpose(0, 1)
+
+
+def _unpadded(states: Any, group: Group) -> Any:
+    """(rows, heads, longest, width) → (heads, tokens, width)."""
+    heads, width = states.shape[1], states.shape[3]
+    states = states.transpose(0, 1).reshape(heads, -1, width)
+    return _moved().apply(states, group.real, group.places, group.padding) if group.padded else states
+
+
+@cache
+def _moved() -> Any:
+    """Padding and its inverse: a gather whose gradient is a gather too, which a general one's is not."""
+    import torch
+
+    class Moved(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, states: Any, places: Any, back: Any, padding: Any) -> Any:
+            ctx.save_for_backward(back, padding)
+            return states.index_select(1, places)
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any) -> Any:
+            back, padding = ctx.saved_tensors
+            grad = grad.index_select(1, back)
+            return grad if padding is None else grad.masked_fill(padding, 0), None, None, None
+
+    return Moved

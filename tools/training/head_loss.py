@@ -1,0 +1,147 @@
+"""The output head with its loss, a few labelled tokens at a time, so that the logits of a batch never exist at once.
+
+For a vocabulary of 152k the fp32 logits of 2,048 tokens are 1.2 GiB, and autograd keeps three such tensors. Here each
+chunk's logits are made, turned into the loss's sum and into the gradient of the hidden states, and thrown away: what
+stays is one gradient of (labelled, hidden). The head itself is frozen, so its own gradient is never needed.
+
+Covers heads that are a matrix, with a bias or not, whose logits may be scaled (Granite, Cohere) and softly capped
+(Gemma). Whatever else a model does to its logits shows itself when `find_head` tries, and there is no head then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+_CHUNK_BYTES = 64 << 20
+"""Of one fp32 copy of a chunk's logits."""
+_FEWEST_TOKENS = 16
+
+
+class Head(NamedTuple):
+    """A frozen output head: logits = cap · tanh(scale · (hidden · weightᵀ + bias) / cap); without a cap, no tanh."""
+
+    weight: Any
+    """(vocab, hidden)."""
+    bias: Any = None
+    """(vocab,), or None."""
+    scale: float = 1.0
+    cap: float = 0.0
+    """0: none."""
+
+    def logits(self, hidden: Any) -> Any:
+        """(tokens, hidden) → (tokens, vocab) in fp32."""
+        import torch
+
+        raw = torch.nn.functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias).float()
+        if self.scale != 1.0:
+            raw = raw.mul_(self.scale) if not raw.requires_grad else raw * self.scale
+        return self.cap * torch.tanh(raw / self.cap) if self.cap else raw
+
+    def gradient(self, of_logits: Any, logits: Any) -> Any:
+        """Gradient of the hidden states (tokens, hidden) from that of the logits, both (tokens, vocab)."""
+        if self.cap:
+            of_logits = of_logits * (1 - (logits / self.cap) ** 2)
+        return (of_logits.to(self.weight.dtype) @ self.weight) * self.scale
+
+
+def chunk_tokens(vocab: int) -> int:
+    """Labelled tokens whose logits exist at once."""
+    return max(_FEWEST_TOKENS, _CHUNK_BYTES // (4 * vocab))
+
+
+def head_bytes(vocab: int, hidden: int, labelled_tokens: int, *, value_bytes: int = 2) -> int:
+    """Peak memory of head and loss beside the model's weights.
+
+    Of one chunk's logits five fp32 copies (logits and log-probabilities of model and base, the base's probabilities)
+    and two at the model's precision; of every labelled token its hidden state, the base's, and the gradient.
+    """
+    chunk = min(chunk_tokens(vocab), labelled_tokens)
+    return chunk * vocab * (5 * 4 + 2 * value_bytes) + 3 * labelled_tokens * hidden * value_bytes
+
+
+def find_head(model: Any, config: Mapping[str, Any]) -> Head | None:
+    """The head of a model, tried on 8 tokens against its own logits; None where they are made in another way."""
+    import torch
+
+    module = model.get_output_embeddings()
+    if type(module) is not torch.nn.Linear:
+        return None
+    text = {**config, **config.get("text_config", {})}
+    cap = float(text.get("final_logit_softcapping") or 0.0)
+    scale = float(text.get("logit_scale") or 1.0) / float(text.get("logits_scaling") or 1.0)
+    training = model.training
+    ids = torch.arange(8, device=model.device)[None]
+    try:
+        with torch.no_grad():
+            own = model.eval()(input_ids=ids, use_cache=False).logits[0].float()
+            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
+    finally:
+        model.train(training)
+    head = Head(module.weight.detach(), None if module.bias is None else module.bias.detach(), scale, cap)
+    near = 1e-2 if own.abs().max() > 0 and hidden.dtype != torch.float32 else 1e-5  # of the largest logit
+    same = (head.logits(hidden) - own).abs().max() <= near * own.abs().max()
+    return head if bool(same) else None
+
+
+class HeadLoss(NamedTuple):
+    """The loss of some tokens."""
+
+    weighted: Any
+    """weight · sum, with its gradient."""
+    sum: Any
+    """Over tokens, without a gradient."""
+    right: Any
+    """How many tokens the model would have chosen."""
+
+
+def head_loss(head: Head, hidden: Any, targets: Any, reference: Any = None, *, weight: float = 1.0) -> HeadLoss:
+    """The loss of `hidden` (tokens, hidden) before the head against `targets` (tokens,).
+
+    It is cross-entropy; with `reference`, the base's hidden states for the same tokens, it is KL(base ‖ model) over the
+    vocabulary, in nats. `weight` goes into the gradient before that is rounded to the model's precision.
+    """
+    return HeadLoss(*_chunked().apply(hidden, head, targets, reference, weight))
+
+
+@cache
+def _chunked() -> Any:
+    import torch
+
+    class ChunkedLoss(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, hidden: Any, head: Head, targets: Any, reference: Any, weight: float) -> Any:
+            grad = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+            total = torch.zeros((), device=hidden.device)
+            right = torch.zeros((), device=hidden.device, dtype=torch.long)
+            size = chunk_tokens(len(head.weight))
+            for start in range(0, len(hidden), size):
+                some = slice(start, start + size)
+                logits, wanted = head.logits(hidden[some]), targets[some, None]
+                log_p = logits.log_softmax(-1)  # (chunk, vocab)
+                right += (logits.argmax(-1) == wanted[:, 0]).sum()
+                if reference is None:
+                    total -= log_p.gather(1, wanted).sum()
+                else:
+                    log_q = head.logits(reference[some].to(hidden.device)).log_softmax(-1)
+                    q = log_q.exp()
+                    total += (q * log_q.sub_(log_p)).sum()
+                if grad is None:
+                    continue
+                of_logits = log_p.exp_()  # minus the distribution that is wanted, the gradient of either loss
+                if reference is None:
+                    of_logits.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=of_logits.dtype))
+                else:
+                    of_logits.sub_(q)
+                grad[some] = head.gradient(of_logits.mul_(weight), logits)
+            ctx.save_for_backward(grad)
+            ctx.mark_non_differentiable(total, right)
+            return total * weight, total, right
+
+        @staticmethod
+        def backward(ctx: Any, of_weighted: Any, *others: Any) -> Any:
+            (grad,) = ctx.saved_tensors
+            return grad * of_weighted, None, None, None, None
+
+    return ChunkedLoss
