@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tunesmith.agent.driver.by_code import facts_for
+from tunesmith.agent.driver.look_ups import facts_for
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.driver.understanding.entities import sentence_of
 from tunesmith.agent.driver.understanding.values import values_named

@@ -45,13 +45,14 @@ from tunesmith.agent.driver.agent import (
     looks_like_a_call,
     summed_up,
 )
-from tunesmith.agent.driver.by_code import Call, TurnAnswer, decide, steps_of
+from tunesmith.agent.driver.by_code import decide, steps_of
 from tunesmith.agent.driver.driver_errors import clear_line
 from tunesmith.agent.driver.endpoint import NotYetStarted
 from tunesmith.agent.driver.number_grounding import checked, sentences
 from tunesmith.agent.driver.probe import can_be_routed, turns_sent
 from tunesmith.agent.driver.state_summary import STATE_HEADING
 from tunesmith.agent.driver.tools import run_stage
+from tunesmith.agent.driver.turn_answer import Call, TurnAnswer
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.errors import ApprovalPending, StepFailed, TunesmithError

@@ -31,7 +31,7 @@ _BACK = re.compile(
     r"that))*[.!]*$|^undo (?:that|the last.*)$|^take (?:that|it|the last \w+) back$"
 )
 _SO_FAR = re.compile(
-    r"(?:what|which) (?:did|have|do) (?:i|we|you) (?:say|said|have|tell|told|give|given|got|"
+    r"(?:what|which) (?:did|have|do) (?:i|we|you) (?:so far )?(?:say|said|have|tell|told|give|given|got|"
     r"written|note|noted|keep|kept)\b.*|so far\??$|^show (?:me )?(?:the |my |it |what |all "
     r")*(?:draft|description|i said|so far|we have|examples|behaviour|answers)|"
     r"^(?:the )?(?:draft|summary|description|status)\??$|what is (?:missing|still missing|left|"

@@ -28,7 +28,8 @@ from pydantic_ai.tools import ToolDefinition
 from tunesmith.agent.driver.argument_grounding import grounded, named_numbers, named_outright, numbers, runs_named
 from tunesmith.agent.driver.stage_calls import stage_call
 from tunesmith.agent.driver.turn_deps import KNOWN_MODELS
-from tunesmith.agent.driver.understanding.entities import cards_gib, sentence_of
+from tunesmith.agent.driver.understanding.cards import cards_gib
+from tunesmith.agent.driver.understanding.entities import sentence_of
 from tunesmith.agent.driver.understanding.query import KINDS
 from tunesmith.agent.driver.understanding.values import values_named
 from tunesmith.agent.driver.understanding.words import readable

@@ -17,7 +17,7 @@ from pydantic_ai.exceptions import ToolFailed
 from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.commands.fields import of_words
 from tunesmith.agent.driver import planning
-from tunesmith.agent.driver.by_code import look_up
+from tunesmith.agent.driver.look_ups import look_up
 from tunesmith.agent.driver.stage_calls import OTHER
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.driver.understanding.entities import sentence_of

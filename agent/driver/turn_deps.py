@@ -12,6 +12,7 @@ from pydantic_ai.models import Model
 from rich.console import RenderableType
 
 from tunesmith.agent.driver.endpoint import Endpoint
+from tunesmith.agent.driver.facts.answer import Proposed
 from tunesmith.agent.driver.understanding.query import Query
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import Run
@@ -71,6 +72,10 @@ class TurnDeps:
     """The page behind the last answer, for who asks for more."""
     last_query: Query | None = None
     """The question that was answered last, for words that change one thing of it."""
+    most_lines: int = 0
+    """At most so many lines of each answer, in a turn that asks for several things; 0: all."""
+    proposals: tuple[Proposed, ...] = ()
+    """The steps that the last answer proposed."""
     last_answer: str = ""
     """What code said last."""
     driver_name: str = "a small open model"

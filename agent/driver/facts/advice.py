@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tunesmith.agent.commands.explain import estimated_seconds
 from tunesmith.agent.driver.facts import scores
-from tunesmith.agent.driver.facts.answer import Answer, Question, clip, counted, listed
+from tunesmith.agent.driver.facts.answer import Answer, Proposed, Question, clip, counted, listed
 from tunesmith.agent.driver.facts.artifacts import curve_lines
 from tunesmith.agent.driver.facts.results import evaluated_run
 from tunesmith.memory.errors import NotFound
@@ -30,7 +32,11 @@ def answer(question: Question) -> Answer:
         run = question.run() if query.run else evaluated_run(question)
     except NotFound:
         run = question.run()
-    return topics.get(query.aspect, _all)(question, run)
+    told = topics.get(query.aspect, _all)(question, run)
+    shown = "\n".join(told.lines)
+    proposed = [one.next for one in findings(question.store, run.id) if one.next and _words(one.next) in shown]
+    proposed.sort(key=lambda one: shown.index(_words(one)))
+    return replace(told, proposals=tuple(Proposed(run.id, one.stage, one.fields) for one in proposed))
 
 
 def _all(question: Question, run: Run) -> Answer:
@@ -67,14 +73,16 @@ def _by_weight(unordered: list[Finding]) -> list[Finding]:
     return sorted((one for one in unordered if one.kind in _WEIGHT), key=lambda one: _WEIGHT.index(one.kind))
 
 
-def _proposed(question: Question, run: Run, proposal: Proposal) -> str:
+def _words(proposal: Proposal) -> str:
+    """A proposed step as it may be said."""
     fields = " ".join(f"{name}={_plain(value)}" for name, value in proposal.fields.items())
+    return f"To try next: {proposal.stage}{' ' if fields else ''}{fields} ("
+
+
+def _proposed(question: Question, run: Run, proposal: Proposal) -> str:
     seconds = estimated_seconds(question.ws, run.id, proposal)
     cost = f", about {duration(seconds)}" if seconds is not None else ""
-    return (
-        f"To try next: {proposal.stage}{' ' if fields else ''}{fields} ({proposal.why}{cost}); say it "
-        f"and it is priced before anything starts."
-    )
+    return f"{_words(proposal)}{proposal.why}{cost}); say it, or “do that”, and it is priced before anything starts."
 
 
 def _plain(value: object) -> str:
@@ -222,6 +230,8 @@ def _which_to_deploy(question: Question, run: Run) -> Answer:
         gate = "may be deployed" if arm in open_arms else "the gate refuses it"
         weighs = f", {size(sizes[arm])}" if arm in sizes else ""
         lines.append(f"  {arm}{weighs}: {passed}; {gate}")
+    if past := question.store.artifacts(run.id, "deployment"):
+        lines.insert(0, f"{run.id}'s {past[-1].meta.get('arm', 'own')} model was deployed ({past[-1].step}).")
     refused = [arm for arm in arms if arm not in open_arms]
     if refused:
         lines.append(f"Why {refused[-1]} is refused: {clip(broken_hops(question.store, run.id, refused[-1])[0], 240)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import RenderableType
@@ -21,6 +21,15 @@ _CLIPPED = 150
 
 
 @dataclass(frozen=True, slots=True)
+class Proposed:
+    """A step that an answer proposes: where, and with which fields."""
+
+    run: str
+    stage: str
+    fields: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """At most a few lines for the screen, the fact that was asked for first, and the page behind them."""
 
@@ -31,6 +40,8 @@ class Answer:
     """Whether the lines hold text of rows, cases or outputs: they go to the screen alone, never to a model."""
     told: str = ""
     """What a model is told in their place where they are private."""
+    proposals: tuple[Proposed, ...] = ()
+    """The steps that the lines propose, in order, for words such as `do that`."""
 
     @property
     def facts(self) -> str:
@@ -113,6 +124,19 @@ def day(at: float | None) -> str:
 def counted(number: int, noun: str) -> str:
     """A number and its noun; none is said as such."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+_BY = {
+    "terminal": "you at the terminal",
+    "edit": "you, with other values",
+    "--yes": "--yes beforehand",
+    "--approve": "--approve with the plan's hash",
+}
+
+
+def said_of(decided_by: object) -> str:
+    """Who decided about a plan, in words."""
+    return _BY.get(str(decided_by), clip(decided_by, 40))
 
 
 def listed(names: Sequence[str], most: int = 8) -> str:

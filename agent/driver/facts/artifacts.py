@@ -34,6 +34,8 @@ def answer(question: Question) -> Answer:
     query, store = question.query, question.store
     if re.fullmatch(r"a\d+", query.text):
         return Answer(tuple(_one(question, store.artifact(query.text))))
+    if query.aspect in ("disk", "longest") and not query.arm:
+        return _largest(question)
     kind = query.arm or query.text
     run = _run_with(question, kind)
     made = store.artifacts(run.id, kind or None)
@@ -56,6 +58,24 @@ def answer(question: Question) -> Answer:
     ]
     lines += [f"  {a.kind} {a.id} ({a.step}): {size(a.bytes)}, {a.path}" for a in large[:5]]
     return Answer(tuple(lines), page)
+
+
+def _largest(question: Question) -> Answer:
+    """What takes the disk: the sum of the files of a run, or of all, and the largest of them."""
+    store, query = question.store, question.query
+    runs = [find(store, query.run)] if query.run else store.runs()
+    made = list({str(a.path): a for run in runs for a in store.artifacts(run.id)}.values())
+    made = sorted((a for a in made if query.text in ("", a.kind)), key=lambda a: a.bytes, reverse=True)
+    if not made:
+        raise NotFound(f"No {query.text or 'file'} was made yet.")
+    of = runs[0].id if query.run else f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    total = f"The {len(made)} artifacts of {of} take {size(sum(a.bytes for a in made))}, models included."
+    first = made[0]
+    largest = (
+        f"The largest is {first.kind} {first.id} of {first.run} ({first.step}): {size(first.bytes)}, {first.path}."
+    )
+    rest = [f"  then {a.kind} {a.id} of {a.run}: {size(a.bytes)}" for a in made[1:4]]
+    return Answer((largest, *rest, total) if query.aspect == "longest" else (total, largest, *rest))
 
 
 def _run_with(question: Question, kind: str) -> Run:
@@ -126,9 +146,25 @@ def curve(question: Question) -> Answer:
     if not steps:
         raise NotFound(f"{run.id} has no training whose losses were kept.")
     done = [step for step in steps if step.status == DONE]
+    if question.query.field not in ("", "train_loss", "speed"):
+        return _metric(question, (done or steps)[-1], question.query.field)
     lines = curve_lines(question, (done or steps)[-1])
     leads = {"train_loss": "The training loss", "speed": "In "}.get(question.query.field, "The validation")
     return Answer(tuple(sorted(lines, key=lambda line: not line.startswith(leads))))
+
+
+def _metric(question: Question, step: Step, name: str) -> Answer:
+    """One curve of a training: from, to, lowest and highest."""
+    points = question.store.metrics(step.id, name)
+    words = name.replace("_", " ")
+    if not points:
+        raise NotFound(f"train ({cite(step)}) kept no {words}.")
+    values = [value for _, value in points]
+    first = (
+        f"The {words} of train ({cite(step)}) went from {values[0]:.4g} to {values[-1]:.4g} over {len(values)} points"
+    )
+    between = f"lowest {min(values):.4g}, highest {max(values):.4g} at step {max(points, key=lambda p: p[1])[0]:.0f}"
+    return Answer((f"{first}, {between}: {_spark(points)}",))
 
 
 def curve_lines(question: Question, step: Step) -> list[str]:

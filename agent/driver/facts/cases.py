@@ -12,7 +12,8 @@ from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver.facts import scores
-from tunesmith.agent.driver.facts.answer import Answer, Question, clip, listed, ordinary, without_instruction
+from tunesmith.agent.driver.facts.answer import Answer, Question, clip, find, listed, ordinary, without_instruction
+from tunesmith.agent.driver.facts.expected import expected_in
 from tunesmith.agent.driver.facts.results import evaluated_run
 from tunesmith.agent.driver.understanding.words import vocabulary
 from tunesmith.memory.errors import BadInput, NotFound
@@ -40,12 +41,17 @@ def answer(question: Question) -> Answer:
             if told is not None:
                 return told
         return Answer(
-            (f"No case of {run.id} speaks of “{clip(query.text, 80)}”; “which cases failed” lists what there is.",)
+            (
+                f"Nothing of that was measured: no case of {run.id} speaks of “{clip(query.text, 80)}”; “which cases "
+                f"failed” lists what there is.",
+            )
         )
     given = [one for one in scores.results(question.store, run.id, arm, suite) if query.block in ("", one.block)]
     if not given:
         arms = listed(list(dict.fromkeys(s.arm for s in scores.of_run(question.store, run.id)))) or "none"
         raise NotFound(f"{run.id} has no answers of the {arm} arm{_of(query.block)}; measured arms: {arms}.")
+    if query.other_run:
+        return _of_two_runs(question, run, arm, given, questions)
     if query.outcome in ("lost", "gained", "flipped"):
         return _flips(question, run, arm, given, questions)
     if query.aspect == "list" and not query.outcome:
@@ -190,7 +196,11 @@ def _flips(question: Question, run: Run, arm: str, given: Sequence[EvalResult], 
     """What flipped between an arm and the one before it, lost cases first."""
     query = question.query
     suite = _suite_of(question.store, run.id, arm)
-    other = query.other_arm or _before(question.store, run.id, arm, query.outcome, suite)
+    other: str = query.other_arm
+    unmeasured = ""
+    if not other or not scores.step_of(question.store, run.id, other, suite):
+        unmeasured = f" (the {other} model was not measured)" if other else ""
+        other = _before(question.store, run.id, arm, query.outcome, suite)
     before = {one.case_id: one for one in scores.results(question.store, run.id, other, suite)} if other else {}
     pairs = [(before[one.case_id], one) for one in given if one.case_id in before]
     pairs = [(a, b) for a, b in pairs if a.passed is not None and b.passed is not None]
@@ -202,7 +212,7 @@ def _flips(question: Question, run: Run, arm: str, given: Sequence[EvalResult], 
     was = sum(bool(a.passed) for a, _ in pairs)
     what = f"{query.block} cases" if query.block else "cases"
     one = what.removesuffix("s")
-    score = f"{other} passes {was} of {n}, {arm} passes {passed} of {n}"
+    score = f"{other} passes {was} of {n}, {arm} passes {passed} of {n}{unmeasured}"
     if query.outcome == "gained":
         first = f"{len(gained) or 'No'} {what} of {run.id} were gained from {other} to {arm}: {score}."
         return _listed(first, gained, questions, f"{len(lost)} were lost." if lost else "None was lost.")
@@ -215,6 +225,22 @@ def _flips(question: Question, run: Run, arm: str, given: Sequence[EvalResult], 
         f"from {other} to {arm}: {score}."
     )
     return _listed(first, lost, questions, f"{len(gained) or 'None'} gained.")
+
+
+def _of_two_runs(
+    question: Question, run: Run, arm: str, given: Sequence[EvalResult], questions: Mapping[str, str]
+) -> Answer:
+    """The cases that one run passes and another fails, of those that both were asked."""
+    other = find(question.store, question.query.other_run)
+    failed = {one.case_id: one.passed for one in scores.results(question.store, other.id, arm)}
+    both = [one for one in given if failed.get(one.case_id) is not None and one.passed is not None]
+    if not both:
+        raise NotFound(f"{run.id} and {other.id} were asked no case in common with their {arm} models.")
+    chosen = [one for one in both if one.passed and not failed[one.case_id]]
+    first = (
+        f"{len(chosen) or 'None'} of the {len(both)} cases that both were asked are passed by {run.id}'s {arm} model "
+    )
+    return _listed(f"{first}and failed by {other.id}'s.", chosen, questions)
 
 
 def _before(store: Store, run: str, arm: str, outcome: str, suite: str) -> str:
@@ -247,8 +273,12 @@ def _of_text(question: Question, run: Run, named: Sequence[str], questions: Mapp
                 lines.append(f"{arm} ({verdict}): “{clip(one.output or _calls(one), 330 if len(arms) == 1 else 170)}”")
     if not facts:
         return Answer((f"The {query.arm} arm of {run.id} was not asked {clip(case, 60)}.",))
+    if wanted := _expected(store, run.id, suite).get(case):
+        lines.append(f"  wanted: {', '.join(f'{key} {clip(value, 60)}' for key, value in wanted.items())}")
     reason = _reason(facts[-1]) if not facts[-1].passed else ""
     lines += [f"  why: {clip(reason, 200)}"] if reason else []
+    if query.aspect == "why":  # what was wanted of it, before what was answered
+        lines = [lines[0], *sorted(lines[1:], key=lambda line: not line.startswith("  "))]
     if len(named) > 1:
         lines.append(f"Near it: {listed([clip(one, 40) for one in named[1:4]])}.")
     return Answer(
@@ -256,7 +286,13 @@ def _of_text(question: Question, run: Run, named: Sequence[str], questions: Mapp
     )
 
 
-# What was asked
+# What was asked, and what is wanted
+
+
+def _expected(store: Store, run: str, suite: str) -> Mapping[str, Mapping[str, str]]:
+    """Case → key → the value that its checks name; empty where they name none."""
+    made = [one for one in store.artifacts(run, "suite") if suite in ("", one.id)]
+    return expected_in(str(made[-1].path)) if made else {}
 
 
 def asked_in(store: Store, run: str, suite: str = "") -> Mapping[str, str]:

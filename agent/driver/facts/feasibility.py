@@ -1,6 +1,6 @@
 """Would a model be trained, measured, merged, quantized or served: here, or on a card. By arithmetic alone.
 
-The memory is that of tools/models/memory_math.py, which prices every step; nothing is downloaded for an answer.
+The memory is that of the steps' own plans (`needs`); nothing is downloaded for an answer.
 """
 
 from __future__ import annotations
@@ -9,41 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tunesmith.agent.driver.facts.answer import Answer, Question, clip, listed
+from tunesmith.agent.driver.facts.needs import Need, machine_of, needs_of, needs_of_a_card
 from tunesmith.memory.errors import NotFound
 from tunesmith.tools.core.format import duration, size
-from tunesmith.tools.core.stage import GIB, Machine
-from tunesmith.tools.machine.gpus import serves_on_cpu
-from tunesmith.tools.machine.measure import measure_machine
-from tunesmith.tools.models.memory_math import (
-    CONTEXT_TOKENS,
-    SERVED_SEQUENCES,
-    kv_bytes_per_token,
-    merge_memory_bytes,
-    quantize_memory_bytes,
-    quantize_vram_bytes,
-    server_memory,
-    train_memory_bytes,
-)
+from tunesmith.tools.core.stage import GIB, Facts, Machine, chosen_gpu
 from tunesmith.tools.models.model_names import NamedModel, named_model, usual_models
-
-_ROW_TOKENS, _BATCH, _RANK = 512, 8, 16
-_CALIBRATION = {"samples": 64, "seq_len_tokens": 256}
-_BYTES_OF = {16: 2.0, 8: 1.1, 4: 0.62}
-"""Bytes a parameter as a served file has them; at 4 bits scales and embeddings count too."""
-_FLOPS_HERE = 3e11
-"""Of training on two cores, as `train` is priced."""
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What one kind of work needs, and in which memory."""
-
-    name: str
-    work: str
-    bits: int
-    bytes: int
-    memory: str
-    """RAM or VRAM."""
+from tunesmith.tools.pipeline.fits import ROW_TOKENS, ROWS, facts_here, fits, quantized_bytes, with_card
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +29,16 @@ class Room:
 def answer(question: Question) -> Answer:
     """The verdict first, then the sum and what else would do. Raises NotFound for a model that nobody knows."""
     query = question.query
-    machine = measure_machine(question.store.home)
-    vllm = question.ws.vllm
+    if query.text and not query.card_gib:
+        raise NotFound(f"The memory of a {clip(query.text, 40)} is not known here; say it, such as “a 16 GB card”.")
+    facts = facts_here(question.store, vllm=question.ws.vllm)
+    if query.card_gib:
+        facts = machine_of(facts, query.card_gib) if query.aspect == "ram" else with_card(facts.machine, query.card_gib)
     if not query.model:
         run = question.current
         base = question.store.artifacts(run.id, "base") if run else []
         if query.aspect == "best" or not base:
-            return _largest(machine, vllm, query.work, query.bits, query.card_gib)
+            return _largest(facts, query.work, query.bits, query.card_gib)
         named = str(base[-1].meta.get("name", "the base"))
         config: Mapping[str, object] = base[-1].meta.get("config", {})
         model = NamedModel(named, config) if config else None
@@ -76,22 +50,29 @@ def answer(question: Question) -> Answer:
             f"The shape of {clip(query.model, 60)} is not known here; say its size (such as 7b), or one of {known}."
         )
     if query.aspect == "disk":
-        return Answer(tuple(_disk(model, machine, query.bits)))
-    asks_card = query.aspect == "gpu" and query.work not in ("merge",)
-    needs = needs_of(model, on_card=bool(query.card_gib) or asks_card or _on_gpu(machine, vllm))
-    rooms = _rooms(machine, query.card_gib)
-    if query.aspect == "ram" and query.card_gib:
-        there = int(query.card_gib * GIB)
-        needs, rooms = (
-            needs_of(model, on_card=False),
-            {"RAM": Room(f"a machine of {query.card_gib:g} GB", there, there)},
-        )
-    if asks_card and "VRAM" not in rooms:
+        return Answer(tuple(_disk(model, facts.machine, query.bits)))
+    rooms = _rooms(facts, query.card_gib)
+    if query.aspect == "gpu" and query.work not in ("merge",) and "VRAM" not in rooms:
+        needs = needs_of_a_card(model, facts)
         return Answer(tuple(_of_no_card(model, needs, query.work or "train", query.bits)))
+    needs = needs_of(model, facts)
     if query.aspect == "duration" and query.work in ("", "train"):
-        lines = _lines(model, needs, rooms, "train", query.bits, card=query.card_gib)
-        return Answer((_how_long(model), *(line for line in lines if line != _how_long(model))))
-    return Answer(tuple(_lines(model, needs, rooms, query.work, query.bits, card=query.card_gib)))
+        return Answer((_how_long(model, facts), *_lines(model, needs, facts, rooms, "train", query.bits)))
+    lines = _lines(model, needs, facts, rooms, query.work, query.bits)
+    lines += [_how_long(model, facts)] if query.work == "train" and not query.card_gib and lines[0][:2] != "No" else []
+    several = _several(needs, query.work, query.bits, query.cards, query.card_gib) if query.cards > 1 else []
+    return Answer((lines[0], *several, *lines[1:]))
+
+
+def _several(needs: Sequence[Need], work: str, bits: int, cards: int, card_gib: float) -> list[str]:
+    """What several cards would change: nothing here, and what they could hold in other hands."""
+    together = int(cards * card_gib * GIB)
+    on_cards = [need for need in _chosen(needs, work, bits) if need.memory == "VRAM" and need.bytes <= together]
+    held = listed([f"{need.name} ({size(need.bytes)})" for need in sorted(on_cards, key=lambda n: n.bytes)], 3)
+    return [
+        f"That is one card: tunesmith works on one at a time and splits no model. The {cards} together have "
+        f"{size(together)}, which would hold {f'in a program that splits it: {held}' if held else 'none of it either'}."
+    ]
 
 
 def _a(model: NamedModel) -> str:
@@ -104,11 +85,12 @@ def _a(model: NamedModel) -> str:
 def _disk(model: NamedModel, machine: Machine, bits: int = 0) -> list[str]:
     """What the files of a model take: its own, and those that a whole fine-tune makes beside them."""
     whole, free = 2 * model.parameters, machine.disk_free_bytes
-    quantized = int(model.parameters * _BYTES_OF[4])
+    quantized = quantized_bytes(model, "W4A16")
     total = 2 * whole + quantized
     name = _a(model)
     at_bits = [
-        f"At {bits} bits the files of {name} take about {size(int(model.parameters * _BYTES_OF[bits]))}."
+        f"At {bits} bits the files of {name} take about "
+        f"{size(quantized_bytes(model, 'W4A16' if bits == 4 else 'W8A8'))}."
     ] if bits in (4, 8) else []  # fmt: skip
     verdict = "fits" if total <= free else "does not fit"
     return [
@@ -134,66 +116,28 @@ def _of_no_card(model: NamedModel, needs: Sequence[Need], work: str, bits: int) 
     ]
 
 
-def _on_gpu(machine: Machine, vllm: str | None) -> bool:
-    return bool(machine.gpus) and not serves_on_cpu(vllm)
-
-
-def _rooms(machine: Machine, card_gib: float) -> dict[str, Room]:
-    ram = machine.ram_free_bytes + machine.swap_free_bytes
-    rooms = {"RAM": Room("this machine", machine.ram_total_bytes + machine.swap_free_bytes, ram)}
-    if card_gib:
-        rooms["VRAM"] = Room(f"a card of {card_gib:g} GB", int(card_gib * GIB), int(card_gib * GIB))
-    elif machine.gpus:
-        best = max(machine.gpus, key=lambda gpu: gpu.free_bytes)
-        rooms["VRAM"] = Room(f"the {best.name}", best.total_bytes, best.free_bytes)
+def _rooms(facts: Facts, card_gib: float) -> dict[str, Room]:
+    machine = facts.machine
+    where = f"a machine of {card_gib:g} GB" if card_gib and not machine.gpus else "this machine"
+    rooms = {"RAM": Room(where, machine.ram_total_bytes + machine.swap_free_bytes, machine.memory_free_bytes)}
+    card = chosen_gpu(machine.gpus)
+    if card and (facts.trains_on_gpu or facts.serves_on_gpu):
+        rooms["VRAM"] = Room(card.name if card_gib else f"the {card.name}", card.total_bytes, card.free_bytes)
     return rooms
 
 
-def needs_of(model: NamedModel, *, on_card: bool) -> list[Need]:
-    """What every kind of work needs of a model."""
-    config, memory, parameters = model.config, "VRAM" if on_card else "RAM", model.parameters
-    needs = []
-    for bits, rows in ((16, 1), (16, _BATCH), (4, 1), (4, _BATCH)):
-        needed = train_memory_bytes(
-            config, batch_size=rows, seq_len_tokens=_ROW_TOKENS, lora_rank=_RANK, load_in_4bit=bits == 4
-        )
-        needs.append(Need(_training(bits, rows), "train", bits, needed, memory))
-    for bits, each in _BYTES_OF.items():
-        served = server_memory(
-            int(parameters * each),
-            kv_bytes_per_token=kv_bytes_per_token(config),
-            context_tokens=CONTEXT_TOKENS,
-            sequences=SERVED_SEQUENCES,
-        )
-        needs.append(
-            Need(f"serving at {bits} bits", "serve", bits, served.vram_bytes if on_card else served.ram_bytes, memory)
-        )
-    needs.append(Need("merging", "merge", 16, merge_memory_bytes(config), "RAM"))
-    needs.append(Need("quantizing", "quantize", 16, quantize_memory_bytes(config, **_CALIBRATION), "RAM"))
-    if on_card:
-        needs.append(
-            Need("quantizing", "quantize", 16, quantize_vram_bytes(config, batch_rows=8, seq_len_tokens=256), "VRAM")
-        )
-    return needs
-
-
-def _training(bits: int, rows: int) -> str:
-    kind = "QLoRA (4 bits)" if bits == 4 else "LoRA (16 bits)"
-    at_once = f"{rows} rows" if rows > 1 else "1 row"
-    return f"{kind}, {at_once} of {_ROW_TOKENS} tokens at once"
-
-
 def _chosen(needs: Sequence[Need], work: str, bits: int) -> list[Need]:
-    wanted = "serve" if work == "measure" else work
-    of_work = [need for need in needs if need.work == wanted]
-    return [need for need in of_work if bits in (0, need.bits) or wanted in ("merge", "quantize")] or of_work
+    if not work:
+        return [need for need in needs if bits in (0, need.bits)]
+    of_work = [need for need in needs if need.work == work]
+    return [need for need in of_work if bits in (0, need.bits) or work in ("merge", "quantize")] or of_work
 
 
 _VERBS = {"train": "training", "serve": "serving", "measure": "measuring", "merge": "merging", "quantize": "quantizing"}
 
 
 def _lines(
-    model: NamedModel, needs: Sequence[Need], rooms: Mapping[str, Room], work: str, bits: int, *, card: float
+    model: NamedModel, needs: Sequence[Need], facts: Facts, rooms: Mapping[str, Room], work: str, bits: int
 ) -> list[str]:
     if not work:
         return _all_works(model, needs, rooms, bits)
@@ -213,9 +157,8 @@ def _lines(
             for need in rest[:3]
         ]
     lines.append(_why(model, work))
-    lines += [_how_long(model)] if work == "train" and not card and good else []
     if not good:
-        lines.append(_instead(rooms, work, bits))
+        lines.append(_instead(facts, rooms, work, bits))
     return lines
 
 
@@ -230,6 +173,8 @@ def _verdict(model: NamedModel, need: Need, rooms: Mapping[str, Room], good: boo
         else ""
     )
     needs = f"{what} needs about {size(need.bytes)} of {need.memory}"
+    if need.lacks:
+        return f"No: {what} {need.lacks}."
     if room is None:
         return f"No: {needs}, and there is no GPU here."
     if card := room.name.startswith(("a card", "a machine")):
@@ -245,7 +190,7 @@ def _verdict(model: NamedModel, need: Need, rooms: Mapping[str, Room], good: boo
 
 def _fits(need: Need, rooms: Mapping[str, Room]) -> bool:
     room = rooms.get(need.memory)
-    return room is not None and need.bytes <= room.free_bytes
+    return room is not None and need.bytes <= room.free_bytes and not need.lacks
 
 
 def _why(model: NamedModel, work: str) -> str:
@@ -267,20 +212,20 @@ def _why(model: NamedModel, work: str) -> str:
     return f"The sum: {terms.get(work, 'weights and what works on them')}; {size}."
 
 
-def _how_long(model: NamedModel) -> str:
-    tokens = 600 * 95 * 3
-    seconds = 18 + tokens * 6 * model.shape.active_parameters / _FLOPS_HERE
+def _how_long(model: NamedModel, facts: Facts) -> str:
+    tasks = fits(model, facts).of("train")
+    plan = next((task for task in tasks if task.fits), tasks[-1]).plan
+    epochs = plan.request["epochs"]
     return (
-        f"On this machine 600 rows of 95 tokens and 3 epochs would take about "
-        f"{duration(seconds)}, by the calibration of train."
+        f"On this machine {ROWS} rows of {ROW_TOKENS} tokens and {epochs:g} epoch{'s' if epochs != 1 else ''} would "
+        f"take about {duration(plan.estimate.seconds)}, by {plan.estimate.basis}."
     )
 
 
-def _instead(rooms: Mapping[str, Room], work: str, bits: int) -> str:
+def _instead(facts: Facts, rooms: Mapping[str, Room], work: str, bits: int) -> str:
     """The largest usual size that would do."""
-    on_card = "VRAM" in rooms
     for model in reversed(usual_models()):
-        chosen = _chosen(needs_of(model, on_card=on_card), work, bits)
+        chosen = _chosen(needs_of(model, facts), work, bits)
         met = [_fits(need, rooms) for need in chosen]
         if all(met) if work == "quantize" else any(met):
             least = max if work == "quantize" else min
@@ -290,34 +235,34 @@ def _instead(rooms: Mapping[str, Room], work: str, bits: int) -> str:
 
 
 def _all_works(model: NamedModel, needs: Sequence[Need], rooms: Mapping[str, Room], bits: int) -> list[str]:
-    name = f"{_a(model)[0].upper()}{_a(model)[1:]}" if model.approximate else model.name
+    name = _a(model)
     good: list[str] = []
     bad: list[str] = []
     lines: list[str] = []
-    for work in ("train", "serve", "merge", "quantize"):
+    for work in ("train", "measure", "serve", "merge", "quantize"):
         chosen = _chosen(needs, work, bits)
         met = [_fits(need, rooms) for need in chosen]
         fits = all(met) if work == "quantize" else any(met)
         (good if fits else bad).append(_VERBS[work])
-        shown = [need for need, ok in zip(chosen, met, strict=True) if ok] or chosen
-        need = (
-            max(shown, key=lambda one: one.bytes)
-            if work == "quantize"
-            else max(shown, key=lambda one: (one.bits, -one.bytes))
-        )
+        shown = [need for need, ok in zip(chosen, met, strict=True) if ok == fits] or chosen
+        need = max(shown, key=lambda one: one.bytes) if work == "quantize" else (
+            max(shown, key=lambda one: (one.bits, -one.bytes)) if fits else min(shown, key=lambda one: one.bytes)
+        )  # fmt: skip
         lines.append(
             f"  {_VERBS[work]}: {size(need.bytes)} of {need.memory} ({need.name}): {'fits' if fits else 'too much'}"
         )
     room = list(rooms.values())[-1]
-    first = f"Yes, {name} fits for {listed(good)}" if good else f"No, {name} is too large here for {listed(bad)}"
-    first += f", not for {listed(bad)}" if good and bad else ""
+    yes = {_VERBS["train"], _VERBS["serve"]} & set(good)
+    first = f"Yes, {name} fits for {listed(good)}" if yes else f"No, {name} is too large here for {listed(bad)}"
+    first += (
+        f", not for {listed(bad)}" if yes and bad else f" (only {listed(good)} would go)" if good and not yes else ""
+    )
     return [f"{first}; {room.name} has {size(room.free_bytes)} free of {size(room.total_bytes)}.", *lines]
 
 
-def _largest(machine: Machine, vllm: str | None, work: str, bits: int, card_gib: float) -> Answer:
-    rooms = _rooms(machine, card_gib)
-    on_card = bool(card_gib) or _on_gpu(machine, vllm)
-    room = rooms.get("VRAM" if on_card else "RAM", rooms["RAM"])
+def _largest(facts: Facts, work: str, bits: int, card_gib: float) -> Answer:
+    rooms = _rooms(facts, card_gib)
+    room = rooms.get("VRAM", rooms["RAM"])
     first = (
         f"{room.name[0].upper()}{room.name[1:]} has {size(room.free_bytes)} free of "
         f"{size(room.total_bytes)}; the largest usual sizes that fit:"
@@ -326,7 +271,7 @@ def _largest(machine: Machine, vllm: str | None, work: str, bits: int, card_gib:
     for one in [work] if work else ["train", "serve", "quantize"]:
         sizes = []
         for model in usual_models():
-            chosen = _chosen(needs_of(model, on_card=on_card), one, bits)
+            chosen = _chosen(needs_of(model, facts), one, bits)
             met = [_fits(need, rooms) for need in chosen]
             if all(met) if one == "quantize" else any(met):
                 best = max((n for n, ok in zip(chosen, met, strict=True) if ok), key=lambda n: (n.bits, n.bytes))

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from tunesmith.agent.driver.facts import (
+    across,
     advice,
     approvals,
     artifacts,
     cases,
+    confusion,
     described,
     feasibility,
     machine,
+    prices,
     results,
     rows,
     runs,
@@ -40,6 +43,9 @@ _BY_KIND: Mapping[Kind, Callable[[Question], Answer]] = {
     "jobs": serving.jobs,
     "findings": advice.answer,
     "described": described.answer,
+    "price": prices.answer,
+    "across": across.answer,
+    "confusion": confusion.answer,
 }
 
 

@@ -175,29 +175,30 @@ def _p(p_value: float | None) -> str:
 def compare(question: Question) -> Answer:
     """Two arms of a run, or two runs. Raises NotFound where there is nothing to compare with."""
     query = question.query
+    if query.arm and not query.other_run:
+        return _two_arms(question, query.other_arm or ("base" if query.arm != "base" else "adapter"), query.arm)
+    one, two = _pair(question)
+    whole = _two_runs(question.store, one, two)
+    if query.aspect == "duration":
+        return replace(whole, lines=(*_times(question, (one, two)), *whole.lines[-1:]))
+    if query.aspect == "changed":
+        leading = [line.strip() for line in whole.lines if "they differ" in line] or ["Their settings are the same."]
+        return replace(whole, lines=(f"{one.id} and {two.id}: {leading[0]}", *whole.lines[1:5]))
+    return whole
+
+
+def _pair(question: Question) -> tuple[Run, Run]:
+    """The two runs that are meant. Raises NotFound where there is but one."""
+    query = question.query
     if query.other_run:
-        one, two = find(question.store, query.run), find(question.store, query.other_run)
-        whole = _two_runs(question.store, one, two)
-        if query.aspect == "duration":
-            return replace(whole, lines=(*_times(question, (one, two)), *whole.lines[-1:]))
-        if query.aspect == "changed":
-            leading = [line.strip() for line in whole.lines if "they differ" in line] or [
-                "Their settings are the same."
-            ]
-            return replace(whole, lines=(f"{one.id} and {two.id}: {leading[0]}", *whole.lines[1:5]))
-        return whole
-    if query.arm and query.other_arm:
-        return _two_arms(question, query.other_arm, query.arm)
-    if query.arm:
-        return _two_arms(question, "base" if query.arm != "base" else "adapter", query.arm)
+        return find(question.store, query.run), find(question.store, query.other_run)
     if query.run and question.current and question.current.id != query.run:  # `compare it with r1`
-        return _two_runs(question.store, question.current, find(question.store, query.run))
-    runs = ordinary(question.store)
+        return question.current, find(question.store, query.run)
     one = question.run()
-    others = [run for run in runs if run.id != one.id]
+    others = [run for run in ordinary(question.store) if run.id != one.id]
     if not others:
         raise NotFound(f"There is no run beside {one.id} to compare with; its arms can be: “compare base and adapter”.")
-    return _two_runs(question.store, others[0], one)
+    return others[0], one
 
 
 def _times(question: Question, runs: Sequence[Run]) -> list[str]:

@@ -24,6 +24,8 @@ def answer(question: Question) -> Answer:
     if not made:
         raise NotFound(f"{run.id} has no training rows yet; “generate” makes them.")
     rows = question.store.rows(made[-1].id)
+    if query.aspect == "longest":
+        return _at_the_end(question, run, rows)
     chosen = _chosen(question, rows)
     if query.aspect == "list" or query.text:
         return _shown(question, run, chosen)
@@ -36,6 +38,18 @@ def answer(question: Question) -> Answer:
             (*_reasons(run, rows), *_samples(question, chosen)), page, private=True, told=" ".join(_reasons(run, rows))
         )
     return Answer(tuple(_counts(question, run, rows, chosen)), page)
+
+
+def _at_the_end(question: Question, run: Run, rows: Sequence[TrainingRow]) -> Answer:
+    """The longest rows, or the shortest, by the characters of message and answer."""
+    wanted = [r for r in rows if question.query.verdict in ("", _verdict(r))]
+    lengths = {r.row_id: len(_message(r)) + len(str(r.completion[0]["content"])) for r in wanted}
+    ranked = sorted(wanted, key=lambda r: lengths[r.row_id], reverse=question.query.field == "longest")
+    if not ranked:
+        raise NotFound(f"{run.id} has no such rows.")
+    first = f"The {question.query.field} row of {run.id} is {ranked[0].row_id}: {lengths[ranked[0].row_id]} characters."
+    lines = [f"  {r.row_id} ({lengths[r.row_id]}): “{clip(_message(r), 110)}”" for r in ranked[:3]]
+    return Answer((first, *lines), lambda: _page(ranked), private=True, told=first)
 
 
 def _chosen(question: Question, rows: Sequence[TrainingRow]) -> list[TrainingRow]:

@@ -7,6 +7,8 @@ from rich.console import Group, RenderableType
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver.facts import results, scores
 from tunesmith.agent.driver.facts.answer import Answer, Question, clip, counted, day, listed, ordinary
+from tunesmith.agent.driver.understanding.times import window
+from tunesmith.memory.errors import NotFound
 from tunesmith.memory.questions import show_run
 from tunesmith.memory.records import DECLINED, DONE, DRIVER_RUN, FAILED, STOPPED, Run, Step
 from tunesmith.memory.store import Store
@@ -21,6 +23,8 @@ def all_runs(question: Question) -> Answer:
     runs = ordinary(store)
     if not runs:
         return Answer(("There is no run yet; say what a model should learn, or “demo” for a first one.",))
+    if question.query.when:
+        return _within(question, runs)
     if aspect == "best":
         return _best(store, runs)
     if question.query.outcome == "failed":
@@ -44,6 +48,28 @@ def all_runs(question: Question) -> Answer:
         return render.runs_table([(run, store.steps(run.id)) for run in store.runs()], day)
 
     return Answer(tuple(lines), page)
+
+
+def _within(question: Question, runs: list[Run]) -> Answer:
+    """What ran in a span of time: its steps, the newest first, run by run."""
+    when = question.query.when
+    span = window(when)
+    if span is None:
+        raise NotFound(f"{clip(when, 40)} is no span of time that I know; say a day, such as yesterday or 2026-11-20.")
+    begun = [
+        (run, [s for s in question.store.steps(run.id) if s.started_at and span[0] <= s.started_at < span[1]])
+        for run in runs
+    ]
+    begun = [(run, steps) for run, steps in begun if steps]
+    if not begun:
+        return Answer((f"Nothing ran {when}; the newest run, {runs[0].id}, was begun {day(runs[0].created_at)}.",))
+    first = f"{counted(sum(len(steps) for _, steps in begun), 'step')} ran {when}, in {counted(len(begun), 'run')}:"
+    lines = [
+        f"  {run.id} ({clip(run.name, 30)}): " + listed([f"{s.stage} {s.status}" for s in reversed(steps)], 6)
+        + f", {duration(sum(s.seconds or 0.0 for s in steps))}"
+        for run, steps in begun[:_SHOWN]
+    ]  # fmt: skip
+    return Answer((first, *lines))
 
 
 def _brief(run: Run) -> str:

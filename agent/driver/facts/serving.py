@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tunesmith.agent.commands import render
-from tunesmith.agent.driver.facts.answer import Answer, Question, clip, day
+from tunesmith.agent.driver.facts.answer import Answer, Question, clip, counted, day, said_of
+from tunesmith.agent.driver.understanding.times import window
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.questions import what_made
 from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, Artifact, Step
@@ -18,6 +21,8 @@ def served(question: Question) -> Answer:
     deployed = [line for line in served_models.status(store) if line["role"] == "deployed"]
     rows = store.read("SELECT * FROM artifacts WHERE kind = 'deployment' ORDER BY created_at DESC, rowid DESC")
     past = [Artifact.of(row) for row in rows]
+    if question.query.aspect == "when" and past:
+        return _when(question, past)
     history = [
         f"  {day(store.step(one.step).finished_at)}: {one.meta.get('arm', 'a')} model "
         f"{one.meta.get('serves', '')} of {one.run} ({one.step})"
@@ -39,6 +44,30 @@ def served(question: Question) -> Answer:
     if len(past) > 1:
         lines += [f"It was deployed {len(past)} times in all:", *history[:3]]
     return Answer(tuple(one for one in lines if one))
+
+
+def _when(question: Question, past: Sequence[Artifact]) -> Answer:
+    """Every deployment that is asked about with its time and who agreed to it, the newest first."""
+    store, query = question.store, question.query
+    span = window(query.when)
+    chosen = [
+        (one, step)
+        for one in past
+        if query.run in ("", one.run) and (step := store.step(one.step))
+        and (span is None or span[0] <= (step.finished_at or 0.0) < span[1])
+    ]  # fmt: skip
+    if not chosen:
+        about = f"{f' of {query.run}' if query.run else ''}{f' {query.when}' if query.when else ''}"
+        return Answer((f"Nothing{about} was deployed; in all {counted(len(past), 'deployment')} happened.",))
+    lines = []
+    for one, step in chosen[:5]:
+        by = store.read("SELECT decided_by FROM approvals WHERE step = ? AND decision = 'yes'", step.id)
+        who = f", agreed to by {said_of(by[0]['decided_by'])}" if by else ""
+        lines.append(
+            f"{day(step.finished_at)}: the {one.meta.get('arm', '')} model {one.meta.get('serves', '')} of {one.run} "
+            f"was deployed ({step.id}){who}."
+        )
+    return Answer((*lines, *([f"{len(chosen) - 5} more before."] if len(chosen) > 5 else [])))
 
 
 def _from(question: Question, artifact: str) -> str:

@@ -9,11 +9,14 @@ from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver.facts.answer import Answer, Question, cite, clip, find, listed, ordinary
+from tunesmith.agent.driver.facts.prices import priced
 from tunesmith.agent.driver.understanding.fields import known_fields
-from tunesmith.memory.errors import BadInput, NotFound
+from tunesmith.agent.driver.understanding.values import numbers_in, values_named
+from tunesmith.memory.errors import BadInput, NotFound, TunesmithError
 from tunesmith.memory.records import DONE, FAILED, RUNNING, STOPPED, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.workspace import StepRequest
 
 _BEGUN = (DONE, RUNNING, FAILED, STOPPED)
 
@@ -25,18 +28,26 @@ def answer(question: Question) -> Answer:
         return _all(question)
     runs = [find(question.store, query.run)] if query.run else _newest_first(question)
     for run in runs:
-        steps = [s for s in question.store.steps(run.id) if query.field in s.request and query.stage in ("", s.stage)]
-        if query.field in ("model", "revision"):  # of the model that is taught, not of the one that writes or talks
-            steps = [
-                s
-                for s in steps
-                if s.request.get("role", "base") == (query.text if query.text in ("driver", "teacher") else "base")
-            ] or steps
-        if not query.stage:  # a field that several stages have is asked of the training
-            steps = [s for s in steps if s.stage == "train"] or steps
-        if steps:
+        if steps := _having(question.store, run, query.field, query.stage, query.text):
             return _one(question, run, _that_counts(steps))
     return _never(query.field, query.stage, runs[0].id if query.run and runs else "")
+
+
+def _having(store: Store, run: Run, field: str, stage: str, role: str = "") -> list[Step]:
+    """The steps of a run that a setting is asked of."""
+    steps = [s for s in store.steps(run.id) if field in s.request and stage in ("", s.stage)]
+    if field in ("model", "revision"):  # of the model that is taught, not of the one that writes or talks
+        wanted = role if role in ("driver", "teacher") else "base"
+        steps = [s for s in steps if s.request.get("role", "base") == wanted] or steps
+    if not stage:  # a field that several stages have is asked of the training
+        steps = [s for s in steps if s.stage == "train"] or steps
+    return steps
+
+
+def value_in(store: Store, run: Run, field: str, stage: str = "") -> object:
+    """A setting as a run used it; None where no step of it has one."""
+    steps = _having(store, run, field, stage)
+    return _that_counts(steps).request[field] if steps else None
 
 
 def _newest_first(question: Question) -> list[Run]:
@@ -66,6 +77,8 @@ def _one(question: Question, run: Run, step: Step) -> Answer:
         lines.append(f"Left alone it would have been {_usual(step.stage, field)}.")
     if field == "writer" and (writer := next(iter(question.store.artifacts(run.id, str(value))[-1:]), None)):
         lines.insert(0, f"{clip(writer.meta.get('name', value), 80)} wrote them (the {value} of {run.id}).")
+    if question.query.aspect == "best":
+        lines.insert(0, _judged(question, run, step, field))
     if resolved := _resolved(question.store, step, field):
         lines.insert(1, resolved)
     if meaning := _meaning(step.stage, field):
@@ -75,6 +88,26 @@ def _one(question: Question, run: Run, step: Step) -> Answer:
         planned = [s.fields[field] for s in question.draft.steps if s.stage == step.stage and field in s.fields]
         lines += [f"In the plan that is proposed now it is {_plain(planned[0])}."] if planned else []
     return Answer(tuple(line for line in lines if line))
+
+
+def _judged(question: Question, run: Run, step: Step, field: str) -> str:
+    """A value that was asked about, else the run's own, beside the one that the product's rule would choose now."""
+    text = question.query.text
+    numbers = [number for number, _, _ in numbers_in(text)]
+    asked = values_named(text, (step.stage,), text).get(field, numbers[0] if len(numbers) == 1 else None)
+    value = step.request[field] if asked is None else asked
+    usual, why_ = _default(step.stage, field), "the default"
+    if usual == 0:  # chosen by a rule, from the model and the rows
+        try:
+            plan = priced(question.ws, StepRequest(step.stage, {}, run.id))
+        except TunesmithError as error:
+            return f"Its rule cannot be asked now ({clip(error, 120)})."
+        usual, why_ = plan.request.get(field), clip(plan.reasons.get(field, "by the model and the rows"), 200)
+    if not (isinstance(value, int | float) and isinstance(usual, int | float) and usual):
+        return f"{field}: {_plain(value)}; the rule would choose {_plain(usual)} ({why_})."
+    times = value / usual
+    word = "about what" if 0.8 <= times <= 1.25 else f"{times:.2g} times what"
+    return f"{_plain(value)} is {word} the rule would choose: {_plain(usual)} ({why_})."
 
 
 def _meaning(stage: str, field: str) -> str:

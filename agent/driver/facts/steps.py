@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import RenderableType
@@ -25,6 +27,8 @@ def answer(question: Question) -> Answer:
     query = question.query
     if query.step:
         return _one(question, question.store.step(query.step))
+    if query.text == "memory":
+        return _out_of_memory(question)
     if query.aspect == "why" and not query.stage:
         return _failures(question)
     if query.stage:
@@ -72,11 +76,11 @@ def _one(question: Question, step: Step) -> Answer:
         lines.append(f"Why: {clip(step.error, 400)}")
         lines += _log_end(question.store, step, 2) if aspect == "why" else []
     elif aspect == "why" and step.status == DONE:
-        lines.append("It did not fail.")
+        lines.insert(0, f"{_name(step)} ({cite(step)}) did not fail: it is done.")
     told = (
         "" if aspect == "estimate" else _times(step),
         "" if aspect in ("peak", "ram") else _memory(step),
-        _outcome(step),
+        _outcome(step) or _passed(question.store, step),
         _settings(step),
     )
     lines += [line for line in told if line and line not in lines]
@@ -146,6 +150,15 @@ def _outcome(step: Step) -> str:
     return f"Result: {', '.join(parts)}." if parts else ""
 
 
+def _passed(store: Store, step: Step) -> str:
+    """What passed of each block, of a step that asked cases."""
+    blocks: dict[str, list[bool]] = {}
+    for one in store.results(step.id, step.arm) if step.stage in ("evaluate", "baseline") else ():
+        blocks.setdefault(one.block, []).extend([] if one.passed is None else [one.passed])
+    told = ", ".join(f"{block} {sum(passed)} of {len(passed)}" for block, passed in blocks.items())
+    return f"Result: {told}." if told else ""
+
+
 def _plain(name: str, value: object) -> str:
     if name.startswith("bytes") and isinstance(value, int):
         return size(value)
@@ -205,6 +218,24 @@ f"{clip(s.error or 'no reason', 300)}"
     return Answer(tuple(lines[:7]))
 
 
+_NO_MEMORY = re.compile(r"out of memory|\boom\b|memory|signal 9", re.IGNORECASE)
+
+
+def _out_of_memory(question: Question) -> Answer:
+    """Whether a step ended for want of memory, and what the steps took of it."""
+    store, query = question.store, question.query
+    runs = [find(store, query.run)] if query.run else ordinary(store)
+    steps = [s for run in runs for s in reversed(store.steps(run.id)) if query.stage in ("", s.stage)]
+    ended = [s for s in steps if s.status in (FAILED, STOPPED) and _NO_MEMORY.search(s.error or "")]
+    if ended:
+        first = f"{_name(ended[0])} ({cite(ended[0])}) may have: {ended[0].status}, {clip(ended[0].error, 200)}."
+        return Answer((first, *([line] if (line := _memory(ended[0])) else [])))
+    largest = max((s for s in steps if s.peak_rss_bytes), key=lambda s: s.peak_rss_bytes or 0, default=None)
+    of = f" {query.stage}" if query.stage else ""
+    first = f"No: no{of} step of {', '.join(run.id for run in runs[:4]) or 'any run'} ended for want of memory."
+    return Answer((first, *([f"{_memory(largest)[:-1]} in {_name(largest)} ({cite(largest)})."] if largest else [])))
+
+
 def _status_line(store: Store, run: Run) -> str:
     steps = store.steps(run.id)
     done = sum(step.status == DONE for step in steps)
@@ -212,6 +243,19 @@ def _status_line(store: Store, run: Run) -> str:
     declined = sum(step.status == DECLINED for step in steps)
     refused = f", {declined} declined" if declined else ""
     return f"{run.id} is {run.status}: {done} of {len(steps)} steps done{refused}, {took} of work in all."
+
+
+def _slower(run: Run, steps: Sequence[Step]) -> list[str]:
+    """The steps that took longer than they were priced at, by how much."""
+    over = sorted(
+        (s for s in steps if (s.seconds or 0) > s.estimated_seconds),
+        key=lambda s: (s.seconds or 0) - s.estimated_seconds,
+        reverse=True,
+    )
+    if not over:
+        return [f"None of the {len(steps)} steps of {run.id} took longer than estimated."]
+    return [f"{len(over)} of the {len(steps)} steps of {run.id} took longer than estimated:",
+            *(f"  {_estimate(s)}" for s in over[:5])]  # fmt: skip
 
 
 def _all_of_a_run(question: Question) -> Answer:
@@ -233,6 +277,8 @@ def _all_of_a_run(question: Question) -> Answer:
         )
         return Answer((first, *(f"  {_name(s)} ({s.id}): {size(s.peak_rss_bytes)}" for s in largest[1:5])), page)
     if aspect == "estimate":
+        if question.query.text == "slower":
+            return Answer(tuple(_slower(run, steps)), page)
         total, priced = sum(s.seconds or 0 for s in steps), sum(s.estimated_seconds for s in steps)
         worst = sorted(steps, key=lambda s: abs((s.seconds or 0) - s.estimated_seconds), reverse=True)[:4]
         first = f"{run.id} was estimated at {duration(priced)} in all and took {duration(total)}; furthest off:"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,6 +11,7 @@ from tunesmith.agent.driver.argument_grounding import runs_named
 from tunesmith.agent.driver.bundled_behaviour import wishes
 from tunesmith.agent.driver.understanding.fields import fields_named
 from tunesmith.agent.driver.understanding.query import Arm, Block, Outcome
+from tunesmith.agent.driver.understanding.times import span_named, window
 from tunesmith.agent.driver.understanding.words import readable
 from tunesmith.memory.records import DRIVER_RUN, Run
 
@@ -128,6 +128,8 @@ class Sentence:
     fields: tuple[str, ...]
     model: str
     """A model's name, or its size such as `7b`."""
+    span: str
+    """A span of time, such as `yesterday`."""
 
     def has(self, pattern: str) -> bool:
         """Whether the readable text holds a pattern."""
@@ -184,6 +186,7 @@ def sentence_of(said: str, runs: Sequence[Run]) -> Sentence:
         outcome=next((name for name, pattern in _OUTCOMES if re.search(pattern, text)), ""),
         fields=fields_named(text),
         model=model_named(said),
+        span=span_named(text),
     )
 
 
@@ -214,35 +217,22 @@ def _runs(text: str, runs: Sequence[Run]) -> tuple[str, ...]:
     """Runs by id, by time, by `last` and the like, by name and by a word of their name."""
     ordinary = [run for run in runs if run.name != DRIVER_RUN]
     spoken = runs_named(text, [run.name for run in ordinary])
-    named = [_named(one, ordinary) for one in spoken]
+    named = [run for one in spoken if (run := _named(one, ordinary))]
     if not named and ordinary:
         named = _by_words(text, ordinary)
     return tuple(dict.fromkeys(named))
 
 
 def _named(name: str, runs: Sequence[Run]) -> str:
-    """The id of a run that was named by its name, or by a time in which it was begun; else as it was said."""
-    if window := _window(name):
-        return next((run.id for run in runs if window[0] <= run.created_at < window[1]), name)
+    """The id of a run that was named by its name, or by a time in which it was begun; else as it was said.
+
+    Empty for a time in which no run was begun: it tells when, not which.
+    """
+    if span := window(name):
+        return next((run.id for run in runs if span[0] <= run.created_at < span[1]), "")
     return next((run.id for run in runs if run.name.lower() == name.lower()), name)
 
 
-def _window(text: str) -> tuple[float, float] | None:
-    """From and to, in seconds since the epoch, of a span that people name."""
-    now = time.localtime()
-    midnight = time.mktime((now.tm_year, now.tm_mon, now.tm_mday, 0, 0, 0, 0, 0, -1))
-    monday = midnight - now.tm_wday * _DAY_S
-    spans = {
-        "yesterday": (midnight - _DAY_S, midnight),
-        "today": (midnight, midnight + _DAY_S),
-        "this morning": (midnight, midnight + _DAY_S),
-        "last week": (monday - 7 * _DAY_S, monday),
-        "this week": (monday, midnight + _DAY_S),
-    }
-    return spans.get(text.strip().lower())
-
-
-_DAY_S = 86400.0
 _COMMON = frozenset(
     ["model", "base", "test", "run", "the", "new", "json", "small", "lora", "fine", "tune", "tuned", "bundled", "data"]
 )
@@ -291,44 +281,3 @@ def _with_size(name: str, text: str) -> str:
         return name
     size = _PARAMETERS.search(text)
     return f"{name}-{size[1]}{size[2][0]}" if size else name
-
-
-def cards_gib(text: str) -> float:
-    """The memory of a graphics card that is named, in GiB; 0.0: none is."""
-    for name, gib in _CARDS.items():
-        if re.search(rf"\b(?:{name})s?\b", text):
-            return gib
-    if match := re.search(
-        r"(\d+(?:\.\d+)?) ?(?:gb|gib|g|gigs?|gigabytes?)\b(?: of)?(?: (?:vram|gpu|graphics|card|video|"
-        r"cuda|nvidia)\w*)?",
-        text,
-    ):
-        return float(match[1])
-    return 0.0
-
-
-_CARDS = {
-    r"(?:rtx ?)?5090": 32.0,
-    r"(?:rtx ?)?4090": 24.0,
-    r"(?:rtx ?)?3090(?: ?ti)?": 24.0,
-    r"(?:rtx ?)?4080": 16.0,
-    r"(?:rtx ?)?5080": 16.0,
-    r"(?:rtx ?)?5070(?: ?ti)?": 16.0,
-    r"(?:rtx ?)?4070(?: ?ti)?": 12.0,
-    r"(?:rtx ?)?3080": 10.0,
-    r"(?:rtx ?)?4060(?: ?ti)?": 8.0,
-    r"(?:rtx ?)?3060": 12.0,
-    r"(?:rtx ?)?3070": 8.0,
-    r"(?:rtx ?)?a6000": 48.0,
-    r"(?:rtx ?)?a5000": 24.0,
-    r"l40s?": 48.0,
-    r"l4": 24.0,
-    r"t4": 16.0,
-    r"v100": 32.0,
-    r"a100(?:[ -]?40 ?gb?)": 40.0,
-    r"a100": 80.0,
-    r"h100": 80.0,
-    r"h200": 141.0,
-    r"b200": 192.0,
-    r"a10g?": 24.0,
-}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 
 from tunesmith.tools.pipeline import catalog
@@ -78,7 +79,7 @@ _FIGURES: dict[str, str] = {
     "max_logit_difference": r"(?:max(?:imum)? )?logit difference|logits? differ\w*",
     "argmax_agreement": r"argmax agreement|agree(?:ment)? .{0,12}merg",
     "quantized_layers": r"quantized layers|layers .{0,12}quantized",
-    "generated_tokens": r"generated tokens|tokens .{0,12}(?:generated|written)",
+    "generated_tokens": r"generated tokens|tokens .{0,24}(?:generat|writ)",
     "first_try": r"first try|at the first attempt",
     "steps": r"(?:optimi[sz]er|training) steps|steps of (?:the )?training|how many steps .{0,20}train",
     "rehearsal_share": r"ratio of rehearsal|rehearsal share|share of .{0,20}rehearsal|rehearsal .{0,12}share",
@@ -96,9 +97,10 @@ def figures() -> dict[str, str]:
     }
 
 
-def figure_named(text: str) -> str:
-    """The result that a readable sentence asks for by its name; empty: none."""
-    return next((name for name in figures() if re.search(_FIGURES[name], text)), "")
+def figure_named(text: str, stages: Sequence[str] = ()) -> str:
+    """The result that a readable sentence asks for by its name, rather one of these stages; empty: none."""
+    named = [name for name in figures() if re.search(_FIGURES[name], text)]
+    return next((name for name in named if figures()[name] in stages), next(iter(named), ""))
 
 
 @cache

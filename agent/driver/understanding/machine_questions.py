@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tunesmith.agent.driver.understanding.entities import Sentence, cards_gib
+from tunesmith.agent.driver.understanding.cards import cards_counted, cards_gib, unknown_card
+from tunesmith.agent.driver.understanding.entities import Sentence
 from tunesmith.agent.driver.understanding.query import Aspect, Query, Work
 from tunesmith.agent.driver.understanding.reading import query
 
@@ -40,7 +41,7 @@ _ONCE_QUANTIZED = (
 )
 
 
-def _work(s: Sentence) -> Work:
+def work_named(s: Sentence) -> Work:
     if s.has(_ONCE_QUANTIZED) and s.has(r"\brun\b|\bserv|\bhost|infer|chat with|\bload\b|\buse\b"):
         return "serve"
     for work, pattern in (
@@ -55,7 +56,7 @@ def _work(s: Sentence) -> Work:
     return ""
 
 
-def _bits(s: Sentence) -> int:
+def bits_named(s: Sentence) -> int:
     if s.has(r"\bqlora\b|\bnf4\b|\b4[ -]?bits?\b|\bint4\b|w4a16|four bits?|\bq4"):
         return 4
     if s.has(r"\b8[ -]?bits?\b|\bint8\b|w8a|eight bits?|\bfp8\b"):
@@ -80,22 +81,25 @@ def fits(s: Sentence) -> Query | None:
         if s.has(_HOW_LONG) or s.has(r"\bcosts?\b")
         else query_.aspect
     )
-    return query_.model_copy(update={"aspect": query_.aspect if query_.aspect == "best" else aspect})
+    given = {"aspect": query_.aspect if query_.aspect == "best" else aspect, "cards": cards_counted(s.text)}
+    return query_.model_copy(update={**given, "text": unknown_card(s.text)})
 
 
 def _fits(s: Sentence) -> Query | None:
-    card = (
-        cards_gib(s.text)
-        if s.has(r"card|gpu|rtx|vram|\b[34]0[6789]0|\b50[789]0|a100|h100|h200|l40|\bt4\b|v100|a10\b|a6000|gb\b|gib\b")
-        else 0.0
-    )
+    card = cards_gib(s.text)
     sized = s.model and not s.has(r"\buse |take |switch to|instead|download|fetch|get ")
-    if s.model and s.asks and (s.has(_FIT) or s.has(_HARDWARE) or card or s.has(_HOW_LONG) or s.has(r"\bcosts?\b")):
-        return query("fits", s, model=s.model, bits=_bits(s), card_gib=card, work=_work(s), run="")
+    if (
+        s.model
+        and s.asks
+        and (
+            s.has(_FIT) or s.has(_HARDWARE) or card or unknown_card(s.text) or s.has(_HOW_LONG) or s.has(r"\bcosts?\b")
+        )
+    ):
+        return query("fits", s, model=s.model, bits=bits_named(s), card_gib=card, work=work_named(s), run="")
     if sized and s.has(_FIT) and not s.runs:
-        return query("fits", s, model=s.model, bits=_bits(s), card_gib=card, work=_work(s))
+        return query("fits", s, model=s.model, bits=bits_named(s), card_gib=card, work=work_named(s))
     if s.has(r"recommend .{0,24}\bmodel|which .{0,12}model .{0,12}(?:recommend|suggest)") and not s.runs:
-        return query("fits", s, aspect="best", bits=_bits(s), card_gib=card, work=_work(s))
+        return query("fits", s, aspect="best", bits=bits_named(s), card_gib=card, work=work_named(s))
     if s.has(r"\bshould\b|production|deploy"):
         return None
     if (
@@ -107,9 +111,9 @@ def _fits(s: Sentence) -> Query | None:
         and not s.runs
         and (s.has(r"model|size|llm"))
     ):
-        return query("fits", s, aspect="best", bits=_bits(s), card_gib=card, work=_work(s))
+        return query("fits", s, aspect="best", bits=bits_named(s), card_gib=card, work=work_named(s))
     if card and s.asks and (s.has(_FIT) or s.has(r"\bwhat (?:can|could|does|do)\b|good for|useful")) and not s.runs:
-        return query("fits", s, aspect="best", bits=_bits(s), card_gib=card, work=_work(s))
+        return query("fits", s, aspect="best", bits=bits_named(s), card_gib=card, work=work_named(s))
     return None
 
 
@@ -172,6 +176,12 @@ def jobs(s: Sentence) -> Query | None:
     return None
 
 
+_ONCE = (
+    r"\bwhen\b|\bwho\b|\bwhom\b|\bwas .{0,16}(?:served|deployed)|\bbefore\b|histor|\bearlier\b|\bso far\b|\bever\b|"
+    r"\btimes\b"
+)
+
+
 def served(s: Sentence) -> Query | None:
     if s.has(
         r"\bserver .{0,12}(?:up|running|alive|on)\b|\b(?:served|serving|deployed|live|online|"
@@ -182,5 +192,7 @@ def served(s: Sentence) -> Query | None:
             r"(?:is|was|what|anything) .{0,20}(?:served|deployed|live|online)"
         ):
             return None
-        return query("served", s)
+        if s.has(r"\b(?:is|are)\b.{0,24}\bnow\b") or not (s.span or s.has(_ONCE)):
+            return query("served", s)
+        return query("served", s, aspect="when", when=s.span)
     return None

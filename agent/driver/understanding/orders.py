@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from tunesmith.agent.driver.understanding.entities import Sentence
 from tunesmith.agent.driver.understanding.fields import pattern_of
-from tunesmith.agent.driver.understanding.values import values_named
+from tunesmith.agent.driver.understanding.values import values_named, without_negations
 from tunesmith.tools.pipeline import catalog
 
 _POLITE = re.compile(
@@ -17,7 +17,9 @@ _POLITE = re.compile(
     r"i would like you to|i'd like you to|i want to|i would like to|i'd like to|i need you to|we "
     r"should|you should|you can|you may|just|hey|hi|yes|yep|sure|great|good|perfect|nice|fine|"
     r"first|next|try to|"
-    r"may i|i think we should|shall we|actually|hm+|tunesmith|also|maybe|once more|again|thanks|thank you)[,:!. ]+)+"
+    r"may i|i think we should|shall we|actually|hm+|tunesmith|also|maybe|once more|again|thanks|thank you|"
+    r"ignore (?:all )?(?:your|the|any)? ?(?:previous |earlier )?(?:instructions|rules)|forget (?:your|the) "
+    r"rules)[,:!. ]+)+"
 )
 _THING = (
     r"(?:it|this|that|them|one|the|a|an|my|our|all|some|on|with|for|in|at|to|using|again|now|"
@@ -85,9 +87,20 @@ class Order:
     """A field that was to be another, by words that say no value: `a higher rank`."""
 
 
+UNASKED = (
+    r"without (?:asking|a question|my (?:yes|approval|ok)|approval|confirm\w*)|\b(?:do not|never|stop) ask\w*(?: me)?|"
+    r"\bno questions(?: asked)?|\bskip (?:the )?(?:approval|questions?|price)"
+)
+"""Words that want a step begun with nobody asked; no step is."""
+_ABLE = re.compile(r"(?:can|could|will|would|are) you\b|do you\b")
+_OF_SOMETHING = re.compile(r"\b(?:it|this|that|them|again|now|please|the|my|our|r\d+|more|some|a|an)\b|\d")
+
+
 def order_of(s: Sentence) -> Order | None:
     """The step that a sentence orders; None for questions, and where it is not plain which step."""
-    text = _PAIRS.sub("", _POLITE.sub("", s.text)).strip(" ,;")
+    if _ABLE.match(s.text) and not _OF_SOMETHING.search(s.text):
+        return None  # `can you train on images?` asks what it can do
+    text = _PAIRS.sub("", _POLITE.sub("", re.sub(UNASKED, "", without_negations(s.text)))).strip(" ,;")
     if _is_question(s, text) or _NOT_NOW.search(text):
         return None
     stage = _stage(text) or _stage_of_values(text, s)

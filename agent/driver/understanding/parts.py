@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 
 STEPS_PER_TURN = 4
+_ASKS_ON = (
+    r"how (?:many|long|much|big)|which|what|who|why did|why was|when|wie (?:viele|lange|gro)|welche|was|wer|wann|warum|"
+    r"combien|quel|qui|quand|pourquoi|cuánt|qué|cuál|quién|por qué"
+)
 _JOINT = re.compile(
     r"(?:\s*[,;.?!]\s*|\s+)(?:and )?(?:then|after(?:wards| that)|next)[, ]+(?!i\b|we\b|you\b|there\b|it (?:is|was)\b)"
     r"|\s*[?.!;]\s+(?:and |also |please )*(?=[a-z])|\s*[,;]\s+and (?:also |please )*(?=(?:what|which|how|why|when|who|"
-    r"show|train|evaluate|merge|quantize|deploy|generate)\b)",
+    r"show|train|evaluate|merge|quantize|deploy|generate)\b)"
+    rf"|\s+(?:and|und|et|y) (?=(?:{_ASKS_ON})\w*\b.{{6}})",
     re.IGNORECASE,
 )
 _FEWEST_WORDS = 2

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Kind = Literal[
     "machine", "fits", "runs", "run", "step", "result", "cases", "compare", "setting", "approvals", "rows", "curve",
-    "artifact", "served", "jobs", "findings", "described",
+    "artifact", "served", "jobs", "findings", "described", "price", "across", "confusion",
 ]  # fmt: skip
 KINDS: tuple[str, ...] = get_args(Kind)
 Block = Literal["target", "general", "tools", "adversarial", "over-trigger"]
@@ -36,7 +36,8 @@ class Query(BaseModel):
         "to or refused. rows: training rows. curve: losses. artifact: files, sizes, what was made "
         "from what. served: what "
         "answers now. jobs: what runs. findings: what it all means and what to try next. described: the examples, "
-        "criteria and rules of the behaviour."
+        "criteria and rules of the behaviour. price: what a step would take that was not ordered. across: one figure "
+        "of every run. confusion: which labels are taken for which."
     )
     run: str = Field(default="", description="Run, such as r3; empty: the newest that has it.")
     other_run: str = Field(default="", description="For compare: the second run.")
@@ -52,8 +53,10 @@ class Query(BaseModel):
     verdict: Literal["", "keep", "drop"] = Field(default="", description="Of rows.")
     origin: Literal["", "generated", "rehearsal"] = Field(default="", description="Of rows.")
     decision: Literal["", "yes", "no"] = Field(default="", description="Of approvals.")
+    when: str = Field(default="", description="Span of time: today, yesterday, last week, last 3 days, 2026-11-20.")
     model: str = Field(default="", description="For fits: a model's name or size, such as Qwen3-8B or 7b.")
     bits: int = Field(default=0, description="For fits: bits of the weights, 4, 8 or 16; 0: not said.")
     card_gib: float = Field(default=0.0, description="For fits: memory of a card in GiB; 0: this machine.")
+    cards: int = Field(default=1, description="For fits: how many such cards.")
     work: Work = Field(default="", description="For fits: train, serve, quantize, merge or measure.")
     whole: bool = Field(default=False, description="Whether everything is to be listed.")

@@ -8,33 +8,45 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tunesmith.agent.driver.understanding import machine_questions, record_questions, result_questions, row_questions
+from tunesmith.agent.driver.understanding import (
+    case_questions,
+    machine_questions,
+    record_questions,
+    result_questions,
+    row_questions,
+    run_questions,
+    step_questions,
+)
 from tunesmith.agent.driver.understanding.entities import Sentence
 from tunesmith.agent.driver.understanding.query import Query
 
 _READERS: tuple[Callable[[Sentence], Query | None], ...] = (
     machine_questions.fits,
+    record_questions.used_up,
     machine_questions.hardware,
-    result_questions.one_case,
-    record_questions.why_stopped,
+    case_questions.one_case,
+    run_questions.price,
+    case_questions.mixed_up,
+    run_questions.across,
+    step_questions.why_stopped,
     record_questions.described,
     result_questions.advice,
     record_questions.approvals,
     result_questions.compare,
-    record_questions.figure,
+    step_questions.figure,
     record_questions.curve,
-    result_questions.cases,
+    case_questions.cases,
     row_questions.rows,
     record_questions.setting,
-    result_questions.suite,
+    case_questions.suite,
     record_questions.artifact,
     machine_questions.served,
     machine_questions.jobs,
-    record_questions.step,
+    step_questions.step,
     machine_questions.machine,
     result_questions.result,
-    record_questions.runs,
-    record_questions.run,
+    run_questions.runs,
+    run_questions.run,
 )
 
 

@@ -1,13 +1,11 @@
-"""Questions about results: what passed, which cases, one arm against another, and what it means."""
+"""Questions about results: what passed, one arm against another, and what it means."""
 
 from __future__ import annotations
 
-import re
-
-from tunesmith.agent.driver.bundled_behaviour import wishes
+from tunesmith.agent.driver.understanding.case_questions import later_first
 from tunesmith.agent.driver.understanding.entities import Sentence
-from tunesmith.agent.driver.understanding.query import Arm, Aspect, Query
-from tunesmith.agent.driver.understanding.reading import query, quoted
+from tunesmith.agent.driver.understanding.query import Aspect, Query
+from tunesmith.agent.driver.understanding.reading import query
 
 
 def _of_one_thing(s: Sentence) -> Query | None:
@@ -69,9 +67,18 @@ _WHY_NOT_DEPLOYED = (
 )
 
 
+_HOW_SURE = (
+    r"how (?:sure|certain|confident|solid|reliable)|(?:trust|believe|rely on) (?:the|this|that|these|those|its) "
+    r"(?:result|number|claim|figure|score|adapter|model|finetune)|\b(?:luck|chance|noise|coincidence|fluke)\b|"
+    r"\bsignifican\w*|good or (?:not|bad)|(?:is|was) (?:it|the (?:thing|result|outcome|model)) (?:any |all )?good\b"
+)
+
+
 def advice(s: Sentence) -> Query | None:
     if found := _of_one_thing(s):
         return found
+    if s.has(_HOW_SURE) and s.asks | s.has(r"^so\b") and not s.has(r"\bp[- ]?value"):
+        return query("result", s, arm=s.arm, block=s.block)
     if s.has(r"how much|by how|did .{0,40}improve") and (s.block or s.arm):
         return None
     if s.has(r"\bgate\b|can not (?:i |we )?deploy|refuses? to deploy") and not s.has(
@@ -107,176 +114,6 @@ def advice(s: Sentence) -> Query | None:
     return None
 
 
-def one_case(s: Sentence) -> Query | None:
-    """A case that is named by its id."""
-    case = _case_id(s.said.lower()) if s.asks or len(s.text.split()) <= 4 else ""
-    return query("cases", s, arm=_arm_beside(s, case), text=case) if case else None
-
-
-def _arm_beside(s: Sentence, case: str) -> str:
-    """The arm that is named outside the case's id."""
-    outside = s.text.replace(case, " ")
-    return s.arm if s.arm and re.search(s.arm[:5], outside) else ""
-
-
-def suite(s: Sentence) -> Query | None:
-    """What is tested: how many cases of which block, and which."""
-    if s.outcome or s.arms or not s.has(r"\bcases?\b|\btests?\b|\bsuites?\b|\bblocks?\b|\bquestions\b"):
-        return None
-    if s.has(
-        r"how (?:many|large|big)|number of|size of|count|what (?:is|are|does) .{0,20}(?:in|test|"
-        r"measure|hold|contain|block)|which blocks|show|list|who (?:wrote|made)|example"
-    ):
-        return query(
-            "cases", s, block=s.block, aspect="list" if s.has(r"show|list|example|what (?:is|are) in") else "count"
-        )
-    return None
-
-
-def _one_right_one_wrong(s: Sentence) -> tuple[str, str, str] | None:
-    """The earlier arm, the later one, and whether a case that one passes and the other fails was gained or lost."""
-    if len(s.arms) > 1 and s.has(r"\b(?:can|does|passes|could|now)\b.{0,40}\b(?:could|can|did|does) not"):
-        later, earlier = _later(s.arms[:2])
-        return earlier, later, "gained"
-    if len(s.arms) < 2 or not s.has(r"fail|wrong|miss") or not s.has(r"right|pass|correct|solve|got it"):
-        return None
-    wrong = re.search(r"fail|wrong|miss", s.text)
-    right = re.search(r"right|pass|correct|solve|got it", s.text)
-    assert wrong and right
-    first, second = s.arms[:2]
-    failing, passing = (first, second) if wrong.start() < right.start() else (second, first)
-    later, earlier = _later((first, second))
-    return earlier, later, "gained" if passing == later and failing == earlier else "lost"
-
-
-_ABOUT_CASES = (
-    rf"\bcases?\b|\bquestions?\b|which (?:ones?|of (?:them|those|the (?:cases|questions))|target|general|tools?|"
-    rf"adversarial|{wishes().noun}s?)|what "
-    r"did (?:it|the|they|base|merged|quantized) .{0,30}(?:answer|say|reply|respond|output)|"
-    r"(?:answer|say|said|reply|replied|respond|output)\w* .{0,40}(?:to|when|about|for|on|if)\b|"
-    r"what does .{0,40}(?:answer|say|reply|respond)|examples? of (?:failures|mistakes|wrong)|"
-    r"\bflip\w*|mistakes|failures|\bfail\w*|trips? (?:\w+ ){0,3}up|fool(?:s|ed)?\b|"
-    r"did .{0,30}(?:cost (?:us |me |you )?(?:any|a |some)|lose|break|forget|hurt)|(?:forgot|"
-    r"forget|lost|unlearn)\w*|get wrong|got "
-    r"wrong|still leak|output (?:for|of|to)|(?:show|give|list) .{0,50}(?:answer|output|fail|wrong)|gets? .{0,20}wrong"
-)
-
-
-_WORSE = (
-    r"(?:did|has|is|does) (?:it|the (?:model|finetune|adapter)|we|this) .{0,16}(?:dumb|stupid|"
-    r"worse|damag|brok|unlearn|degrad)"
-)
-
-
-def cases(s: Sentence) -> Query | None:
-    if s.has(_WORSE) and not s.arms and not s.has(r"\bthan\b"):
-        return query("cases", s, block=s.block, other_arm="base", outcome="lost")
-    if flip := _one_right_one_wrong(s):
-        return query("cases", s, arm=flip[1], other_arm=flip[0], block=s.block, outcome=flip[2])
-    words = _text_asked(s)
-    if words and s.has(r"answer|say|said|reply|replied|respond|output|react|handle|case|question|tell|do with|happen"):
-        return query("cases", s, arm=s.arm, text=words)
-    of_cases = s.has(r"answer|say|said|reply|respond|output|case|question") and not s.has(r"\brows?\b")
-    if of_cases and (words_ := quoted(s.said)):
-        return query("cases", s, arm=s.arm, text=words_)
-    if (
-        not s.has(_ABOUT_CASES)
-        or s.has(r"\brows?\b|\bsteps?\b|\bruns? (?:fail|stop)")
-        or (
-            s.stages
-            and s.stages[0] in ("train", "generate", "deploy")
-            and not s.arms
-            and not s.blocks
-            and s.outcome not in ("lost", "gained", "flipped")
-        )
-    ):
-        return None
-    outcome = s.outcome
-    if s.has(r"how many|number of|count") and not outcome:
-        return None
-    if s.has(r"how many .{0,30}(?:pass|right|correct|solve)") or (
-        outcome == "passed" and not s.has(r"which|list|show|what did")
-    ):
-        return query("result", s, arm=s.arm, block=s.block)
-    if not outcome and not s.arms and s.has(r"\bcases\b") and s.has(r"\blist\b|show"):
-        return None
-    if not outcome and (
-        not s.has(r"which|show|list|what did") or (s.has(r"\btest cases?\b|\bsuites?\b") and not s.arms)
-    ):
-        return None
-    if not outcome and s.has(
-        r"\b(?:all|every) (?:the |of the )?(?:answers?|outputs?|replies|responses)|every case|all (?:the )?cases"
-    ):
-        return query("cases", s, arm=s.arm, block=s.block, outcome="", aspect="list")
-    other = _other_arm(s)
-    if outcome == "lost" and s.arm != "base" and (not s.arm or s.has(r"forg[eo]t|unlearn|finetun|training")):
-        other = "" if s.has(r"quantiz") and not s.has(r"finetun|training") else "base"
-    arm = "quantized" if s.has(r"quantizing|quantization") else s.arm
-    if outcome in ("lost", "gained", "flipped") and len(s.arms) > 1:
-        arm, other = _later(s.arms)
-    return query(
-        "cases",
-        s,
-        arm=arm,
-        other_arm=other if outcome in ("lost", "gained", "flipped") else "",
-        block=s.block,
-        outcome=outcome or "failed",
-    )
-
-
-_ORDER: tuple[Arm, ...] = ("base", "prompted", "adapter", "merged", "quantized")
-
-
-def _later(arms: tuple[Arm, ...]) -> tuple[str, str]:
-    first, second = sorted(arms[:2], key=_ORDER.index)
-    return second, first
-
-
-def _other_arm(s: Sentence) -> str:
-    return s.arms[1] if len(s.arms) > 1 else ""
-
-
-def _text_asked(s: Sentence) -> str:
-    """What a case is to speak of, where it is described rather than named."""
-    match = re.search(
-        r"\b(?:to|about|with|for|when|if|on|regarding|concerning|asked)\s+(?:the (?:one|case|question|"
-        rf"{wishes().noun}|user|person|prompt|message|request|customer)s?\b[\s,]*(?:who|that|which|with|about|of|"
-        r"where|when)?|"
-        r"somebody|someone|anybody|anyone|a user|users?|people|asked (?:for|about|to|how|what)|being "
-        r"asked|it is asked|you ask)\s*(?P<rest>.{4,})",
-        s.text,
-    )
-    if match is None:
-        match = re.search(
-            r"(?:answers?|say|says|said|reply|replies|replied|respond|responds?|react|output)\w* (?:to|"
-            r"when|about|on|for|if) (?P<rest>(?!r\d|the (?:target|general|tools|adversarial) ).{6,})",
-            s.text,
-        )
-    if match is None:
-        return ""
-    rest = re.sub(r"\b(?:in|of|on|for) (?:run )?r\d+\b|\bin the (?:\w+ )?run\b", " ", match["rest"]).strip(" ?.!")
-    if re.fullmatch(
-        r"(?:it|that|this|them|those|these|the )?\s*(?:failed|wrong|lost|target|general|tools?|"
-        r"adversarial|base|adapter|merged|quantized|cases?|questions?|ones?|block|run|model|\s)+",
-        rest,
-    ):
-        return ""
-    return rest
-
-
-def _case_id(text: str) -> str:
-    match = re.search(
-        r"\b((?:starter|general|target|tools?|hard|case|adversarial)-[a-z0-9-]+|"
-        r"[a-z]+-[a-z]+-[a-z0-9]+(?:-[a-z0-9]+)*|c\d+)\b",
-        text,
-    )
-    return (
-        match[1]
-        if match and not re.match(rf"fine-|base-|over-|commit-line|{wishes().name}|by-the|up-to|pre-", match[1])
-        else ""
-    )
-
-
 _COSTS_QUALITY = (
     r"lossless|(?:accura\w+|quality|performance) .{0,24}(?:cost|los[et]|drop)|cost "
     r".{0,12}(?:accura|quality)|(?:got|get|gets|became|is|are) (?:any )?worse (?:after|by|from|through|when|in|with)"
@@ -304,7 +141,7 @@ def compare(s: Sentence) -> Query | None:
         r"than|worse than|beat|outperform|as (?:good|well|bad|large|fast) as"
     ):
         if len(s.arms) > 1:
-            arm, other = _later(s.arms)
+            arm, other = later_first(s.arms)
             return query("compare", s, arm=arm, other_arm=other, block=s.block)
         if s.arms and not s.has(r"\bruns?\b"):
             return query("compare", s, arm=s.arm, block=s.block)
@@ -331,7 +168,7 @@ def result(s: Sentence) -> Query | None:
         r"accura\w+|results?|performance|figures|numbers|verdict|percent|better|improv\w+|succe\w+|"
         r"work(?:ed|s)?\b|learn(?:ed|t)?\b|any good|good\b|did .{0,40}pass|rate\b|does .{0,30}know|"
         r"quality|doing|perform\w*|compar\w+|normally|suffer\w*|intact|surviv\w*|affected|harmed|"
-        r"held up|hold up|still (?:answer|know|work|do)\w*"
+        r"held up|hold up|still (?:answer|know|work|do)\w*|\b(?:get|gets|got|reach\w*|achiev\w*|manag\w*)\b"
     ):
         if s.arm or s.block:
             return query("result", s, arm=s.arm, block=s.block)

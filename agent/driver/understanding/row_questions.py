@@ -57,6 +57,8 @@ def rows(s: Sentence) -> Query | None:
         return None
     if row := re.search(r"\b(?![rsa]\d{1,3}\b)([a-z]\d{3,})\b", s.text):
         return query("rows", s, text=row[1], aspect="list", run=s.run if s.run != row[1] else "")
+    if ends := re.search(r"\b(longest|shortest)\b", s.text):
+        return query("rows", s, aspect="longest", verdict=_first(s, _VERDICTS), field=ends[1])
     reason = re.search(_REASON, s.text)
     aspect = _first(s, _ASPECTS) or "count"
     if not s.asks and aspect == "count" and not s.has(r"\b(?:count|number)\b"):

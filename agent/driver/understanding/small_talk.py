@@ -65,7 +65,7 @@ def term(s: Sentence) -> str:
     asks = _ASKS_A_TERM.match(s.text)
     if re.match(r"what (?:is|are|was) (?:in|inside|on)\b", s.text) or re.search(r"[\"“”]", s.said):
         return ""
-    if asks is None or _OF_THIS_RUN.search(s.text) or s.runs:
+    if asks is None or _OF_THIS_RUN.search(s.text.replace("mean here", "mean")) or s.runs:
         return ""
     rest = s.text[asks.end() :]
     if len(rest.split()) > 14:

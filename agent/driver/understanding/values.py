@@ -38,6 +38,9 @@ _BEFORE = re.compile(
 _REJECTED = re.compile(r"\s*(?:was|is|were|seems?|looks?)\s+(?:far |much |a bit |way )*(?:too|not)\b")
 _PAIR = re.compile(r"""(?<![\w-])([a-z][\w-]*)\s*=\s*("[^"]*"|'[^']*'|\[[^\]]*\]|[^\s,;]+)""", re.IGNORECASE)
 _EVERYDAY_LETTERS = 5
+_CAN_BE_NONE = ("warmup_ratio", "lora_dropout", "rehearsal_rows", "rehearsal_weight", "near_miss_rows")
+"""Fields whose 0 means without."""
+_WITHOUT = r"(?:without|no|do not use|do not do|skip|leave out|disable|turn off|zero)(?: any| the)? "
 _SWITCHES = {
     "load_in_4bit": (
         r"\bqlora\b|\bnf4\b|(?:in|at|with|use) (?:4|four)[ -]?bits?|4[ -]?bit (?:training|base|lora)",
@@ -69,6 +72,13 @@ def values_named(text: str, stages: Sequence[str], said: str = "") -> dict[str, 
         if name not in values and (value := _value(text, said or text, name, info)) is not None:
             values[name] = value
     return values
+
+
+def without_negations(text: str) -> str:
+    """A readable sentence without the words that only switch a field off, as `don't use warmup` does."""
+    for name in _CAN_BE_NONE:
+        text = re.sub(rf"(?:,? ?\b(?:and|but) )?\b{_WITHOUT}(?:{pattern_of(name).pattern})", "", text)
+    return text
 
 
 @cache
@@ -157,6 +167,8 @@ def _number_of(text: str, name: str, info: FieldInfo) -> Value:
     """The number that stands beside a field's name; of two the last, which corrects the first."""
     spans = [match.span() for match in pattern_of(name).finditer(text)]
     candidates: list[tuple[int, float]] = []
+    if name in _CAN_BE_NONE and (off := re.search(rf"\b{_WITHOUT}(?:{pattern_of(name).pattern})", text)):
+        candidates.append((off.start(), 0.0))
     all_numbers = numbers_in(text)
     for value, start, end in all_numbers:
         if _REJECTED.match(text, end):  # `rank 8 was too low, take 16`

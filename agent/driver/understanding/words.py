@@ -104,13 +104,21 @@ def readable(text: str) -> str:
 
 def _in_english(text: str) -> str:
     """The words of the language that a sentence is in, put into English; unchanged in one that is not known."""
-    for language, sure in vocabulary().sure.items():
-        if sure.search(text):
-            known = vocabulary().languages[language]
-            for word in sorted(known, key=len, reverse=True):
-                text = re.sub(rf"(?<![\w-]){word}(?![\w-])", known[word], text)
-            return text
-    return text
+    language = next((name for name, sure in vocabulary().sure.items() if sure.search(text)), "")
+    if not language:
+        return text
+    pattern, english = _dictionary(language)
+    return pattern.sub(lambda match: english[match.lastgroup or ""], text)
+
+
+@cache
+def _dictionary(language: str) -> tuple[re.Pattern[str], Mapping[str, str]]:
+    """All words of a language as one pattern, the longest first, and what each of its groups is in English."""
+    known = vocabulary().languages[language]
+    longest = sorted(known, key=len, reverse=True)
+    groups = {f"w{number}": word for number, word in enumerate(longest)}
+    pattern = "|".join(f"(?P<{group}>{word})" for group, word in groups.items())
+    return re.compile(rf"(?<![\w-])(?:{pattern})(?![\w-])"), {group: known[word] for group, word in groups.items()}
 
 
 @cache

@@ -13,7 +13,7 @@ from tunesmith.agent.driver.facts.lookup import answer
 from tunesmith.agent.driver.understanding.entities import sentence_of
 from tunesmith.agent.driver.understanding.query import KINDS
 from tunesmith.agent.driver.understanding.questions import query_of
-from tunesmith.memory.errors import NotFound
+from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline.workspace import Workspace
 
@@ -71,6 +71,18 @@ FIRST: list[tuple[str, str, str]] = [
     ("why wasn't r1 deployed?", "findings", r"r1"),
     ("which messages fool the adapter in r1?", "cases", r"fails"),
     ("how many of the blind ones pass in r1?", "result", r"adapter 59 of 60"),
+    ("which run had the higher learning rate?", "across", r"alike in learning_rate: 0\.0005"),
+    ("how many rows did each run train on?", "across", r"123 to train on"),
+    ("which category does the adapter get wrong most often in r1?", "confusion", r"r1"),
+    ("which labels does the reader mix up in r1?", "confusion", r"reader|r1"),
+    ("what did i approve yesterday?", "approvals", r"^Nothing was decided yesterday"),
+    ("which cases flipped from prompted to quantized in r1?", "cases", r"prompted model was not measured"),
+    ("how many test cases are there per block in r1?", "cases", r"105 cases"),
+    ("did the training of r1 run out of memory?", "step", r"signal 9|want of memory"),
+    ("what's the biggest artifact on disk?", "artifact", r"^The largest is base"),
+    ("how much disk do all my runs use?", "artifact", r"artifacts of 2 runs take"),
+    ("which row was the longest in r1?", "rows", r"^The longest row of r1 is"),
+    ("is rank 64 overkill in r1?", "setting", r"^Its rule cannot be asked now"),
     ("what does the adapter answer in general-shop-1 of r1?", "cases", r"^r1 asked no case general-shop-1"),
 ]
 
@@ -85,7 +97,12 @@ def test_the_fact_that_is_asked_for_stands_in_the_first_line(store: Store, words
 
 
 def test_every_kind_of_fact_is_among_these_questions() -> None:
-    assert {kind for _, kind, _ in FIRST} == set(KINDS)
+    assert {kind for _, kind, _ in FIRST} | {"price"} == set(KINDS)
+
+
+def test_what_cannot_be_priced_from_these_records_is_said_with_what_to_try(store: Store) -> None:
+    with pytest.raises(BadInput, match="generate cannot be priced .* is missing"):
+        told(store, "how long would 5k rows take?")
 
 
 @pytest.mark.parametrize("words", ["why did r9 stop?", "how long did training take in r77?", "compare r1 and r8"])

@@ -1,0 +1,99 @@
+"""Questions on their way to the facts: read by code, answered from the records, remembered for what follows them."""
+
+from __future__ import annotations
+
+import re
+
+from tunesmith.agent.driver import odd_words
+from tunesmith.agent.driver.facts.answer import Answer, Question, ordinary
+from tunesmith.agent.driver.facts.lookup import answer
+from tunesmith.agent.driver.turn_answer import TurnAnswer
+from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.driver.understanding import case_questions, machine_questions, small_talk
+from tunesmith.agent.driver.understanding.entities import Sentence
+from tunesmith.agent.driver.understanding.follow_ups import follow_up
+from tunesmith.agent.driver.understanding.query import Query
+from tunesmith.agent.driver.understanding.questions import query_of
+from tunesmith.memory.errors import TunesmithError
+
+
+def facts_for(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
+    """The answer to a question, from the records or the glossary; nothing is changed or begun. Raises NotFound."""
+    return fits(deps, s) or talk(deps, s) or asks(deps, s)
+
+
+def talk(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
+    text = small_talk.said_to(s, driver=deps.driver_name, home=str(deps.store.home))
+    if text and s.fields and re.search(r"\bthe\b", s.text) and (value := _value_now(deps, s)):
+        text = f"{text}\n{value}"
+    return TurnAnswer(text) if text else None
+
+
+def _value_now(deps: TurnDeps, s: Sentence) -> str:
+    """The value of a term that is a setting, where a run has it."""
+    try:
+        return answer(Question(Query(kind="setting", field=s.fields[0]), deps.ws, deps.focused_run())).lines[0]
+    except TunesmithError:
+        return ""
+
+
+def fits(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
+    """Whether a model would fit, and a case by its id: before the terms and the talk that their names hold."""
+    found = machine_questions.fits(s) or case_questions.one_case(s)
+    return looked_up(deps, found) if found else None
+
+
+def asks(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
+    query = query_of(s)
+    return looked_up(deps, query) if query else None
+
+
+def looked_up(deps: TurnDeps, query: Query) -> TurnAnswer:
+    answer = look_up(deps, query)
+    return TurnAnswer(
+        "\n".join(answer.lines[: deps.most_lines or None]),
+        told=answer.facts,
+        tool="look_up",
+        arguments=query.model_dump(exclude_defaults=True),
+    )
+
+
+def look_up(deps: TurnDeps, query: Query) -> Answer:
+    """Answer a typed question; what it was about is remembered for the next one. Raises NotFound, BadInput."""
+    deps.last_query = query
+    reply = answer(Question(query, deps.ws, deps.focused_run(), deps.draft))
+    if query.run:
+        deps.focused_run_id = query.run
+    deps.page, deps.proposals = reply.page, reply.proposals
+    deps.note(reply.facts)
+    return reply
+
+
+_BARE_WHY = re.compile(
+    r"^(?:and |but |ok(?:ay)?,? |so |hm+,? )*(?:why(?: is that| so| not| was that)?|how come|"
+    r"and|so|really|meaning|explain(?: that| it)?|(?:why|how) do you (?:think|say|know)(?: so| that| this)?|"
+    r"what makes you (?:think|say) (?:so|that)|how come you (?:think|say) (?:so|that)|(?:based|going) on what|says who|"
+    r"what is (?:that|this|it) based on|what is the evidence|any (?:evidence|proof))[?!. ]+$|"
+    r"^(?:and|but) ?(?:why|then)?\?*$"
+)
+
+
+def _why_so(deps: TurnDeps, before: Query | None) -> TurnAnswer:
+    """`why?` after an answer: the reason as far as the records hold one."""
+    if before is None:
+        return TurnAnswer(f"Of what? {odd_words.CAN_ANSWER}")
+    about = before.model_copy(update={"aspect": "why"})
+    if before.kind not in ("step", "rows", "setting") and not (before.kind == "cases" and before.text):
+        about = Query(
+            kind="findings", run=before.run, arm=before.arm, block=before.block, aspect="why" if before.block else ""
+        )
+    return looked_up(deps, about)
+
+
+def follows(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
+    """A few words that change one thing of the question before, or ask why."""
+    before = deps.last_query
+    if _BARE_WHY.match(s.text):
+        return _why_so(deps, before)
+    changed = follow_up(before, s, [run.id for run in ordinary(deps.store)]) if before else None
+    return looked_up(deps, changed) if changed else None
