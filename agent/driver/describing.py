@@ -40,6 +40,8 @@ _LABELLED = re.compile(
 )
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+(?=\S.*(?:=>|⇒|->|→))")
 _ECHOED_CHARACTERS = 100
+_TAKEN_BACK = 20
+"""So many changes can be taken back."""
 _PART = re.compile(r"\s*(when|what|never)\s*:\s*(\S.*)", re.IGNORECASE | re.DOTALL)
 """`when: …` says that part, whatever was asked; said again it replaces what was said."""
 _QUESTIONS = {
@@ -60,6 +62,8 @@ class Interview(Frozen):
     draft: DescriptionDraft = DescriptionDraft()
     conversation: str = ""
     """The conversation that it belongs to; empty until the end of its first turn."""
+    earlier: tuple[DescriptionDraft, ...] = ()
+    """The drafts before each change, the newest last, for `back`."""
 
     @property
     def asked(self) -> str:
@@ -136,8 +140,23 @@ def drop(home: Path) -> Path:
 
 
 def keep(home: Path, interview: Interview, draft: DescriptionDraft) -> Interview:
-    """Keep another draft of the description."""
-    return _keep(home, interview.model_copy(update={"draft": draft}))
+    """Keep another draft of the description; the one before can be had back."""
+    earlier = (*interview.earlier, interview.draft)[-_TAKEN_BACK:]
+    return _keep(home, interview.model_copy(update={"draft": draft, "earlier": earlier}))
+
+
+def back(home: Path, interview: Interview) -> Interview:
+    """The description as it was before its newest change; as it is where there is no earlier one."""
+    if not interview.earlier:
+        return interview
+    *rest, before = interview.earlier
+    return _keep(home, interview.model_copy(update={"draft": before, "earlier": tuple(rest)}))
+
+
+def add(home: Path, interview: Interview, part: str, words: str) -> Interview:
+    """What was said of a part later on, kept below what was said of it before."""
+    said = getattr(interview.draft, part)
+    return keep(home, interview, interview.draft.model_copy(update={part: f"{said}\n{words}" if said else words}))
 
 
 def names_a_part(words: str) -> bool:
@@ -165,7 +184,7 @@ def take(home: Path, interview: Interview, words: str) -> Interview:
         draft = DescriptionDraft.model_validate({**interview.draft.model_dump(), part: value})
     except ValidationError as error:
         raise BadInput(f"{error.errors()[0]['msg']}. {interview.question}") from None
-    return _keep(home, interview.model_copy(update={"draft": draft}))
+    return keep(home, interview, draft)
 
 
 def examples_of(words: str) -> tuple[Example, ...]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from rapidfuzz import fuzz
 from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
@@ -20,7 +21,8 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.tools.data.description import EXAMPLES_MIN, DescriptionDraft, Example, distinct, missing
 
 _DROP = re.compile(
-    r"^(?:no,? )?(?:please )?(?:drop|forget|cancel|abandon|scrap|discard|stop|abort|quit)(?: (?:it|"
+    r"^(?:no,? )?(?:please )?(?:drop|forget|cancel|abandon|scrap|discard|stop|abort|quit|delete|start over|"
+    r"reset)(?: (?:it|"
     r"this|that|all|everything|of|the|whole|new|behaviour|description|about|now|idea|thing))*(?:,? "
     r"(?:please|too much work|never ?mind))*[.!]*$"
     r"|^(?:oh |actually |ah )?(?:never ?mind|forget (?:it|about it)|i (?:do not|no longer) want "
@@ -38,11 +40,13 @@ _SO_FAR = re.compile(
     r"open)|where (?:were|are) we|read (?:it|that) back"
 )
 _AGAIN = re.compile(
-    r"^(?:please )?(?:change|edit|correct|fix|redo|replace|rephrase|rewrite|set|update)(?: (?:the|"
-    r"my|that|part|answer|to|for|about|of))* (when|what|never|condition|form|rule)(?: part| "
-    r"answer)?(?: (?:to|into|as|:))?\s*:?\s*(.*)$",
+    r"^(?:(?:please|can you|could you) )*(?:change|edit|correct|fix|redo|replace|rephrase|rewrite|set|update|"
+    r"add)(?: (?:the|"
+    r"my|that|part|answer|to|for|about|of))* [\"'“]?(when|what|never|condition|form|rule)\b[\"'”]?(?: part| "
+    r"answer)?(?: (?:to|into|as|that|:))?\s*:?\s*(.*)$",
     re.DOTALL,
 )
+_ADDS = re.compile(r"(?:also|additionally|include|allow|add|and)\b", re.IGNORECASE)
 _EXAMPLE = re.compile(
     r"^(?:please )?(?:no,? )?(change|replace|correct|fix|edit|remove|delete|drop|redo|update|"
     r"set)?\s*(?:the |my )?(?:(first|second|third|fourth|fifth|sixth|last|1st|2nd|3rd|4th|5th|"
@@ -70,7 +74,8 @@ _NUMBERS = {
     "last": -1,
 }
 _HELP = re.compile(
-    r"^(?:sorry,? |hm+,? |ok,? |wait,? |well,? )*(?:what do you mean|what (?:does|is) (?:that|"
+    r"^(?:sorry,? |hm+,? |ok,? |wait,? |well,? )*(?:what (?:would|do|can) you (?:recommend|suggest|propose|advise)|"
+    r"any (?:ideas?|suggestions?|hints?)\b|give me (?:an idea|a hint|ideas)|what do you mean|what (?:does|is) (?:that|"
     r"this)(?: mean)?\??$|what should i (?:say|write|type|answer)|how (?:do|should|shall|can) i "
     r"(?:say|write|answer|give|do|format)|i do not (?:understand|get it|know what)|"
     r"can you (?:explain|give me an example|show me an example)|like what|for example\??$|such "
@@ -78,8 +83,11 @@ _HELP = re.compile(
     r"how) do you mean)"
 )
 _DONE = re.compile(
-    r"^(?:that is (?:all|it)|done|finished|no more|enough|ready|go on|continue|next|that should do)[ .!]*$"
+    r"^(?:that is (?:all|it)|done|finished|no more|enough|ready|that should do)[ .!]*$|"
+    r"^(?:is|are) (?:that|this|it|these|those|two|one) (?:all |already )?enough\b|"
+    r"^how many (?:more|examples|do you need)|^do (?:you|i) need (?:more|another)"
 )
+_GO_ON = re.compile(r"^(?:please )?(?:go on|continue|next|keep going|carry on|proceed)[ .!]*$")
 _ASKS_STRICTLY = re.compile(
     r"^(?:(?:hm+|ok(?:ay)?|wait|sorry|btw|by the way|and|but|so|hey|hi|oh|quick question|one "
     r"question|before (?:that|i go on)|first)[,:. -]+)*"
@@ -91,6 +99,21 @@ _ASIDE = re.compile(
     r"moment)|give me a (?:sec|second|minute|moment)|hold on|brb|be right back|ok(?:ay)?|thanks?|thank you|hello|hi|"
     r"hey|no|please)[ .!,…]*)+$"
 )
+_REOPENS = re.compile(
+    r"(?:(?:oh|ah|hm+|um+|ok(?:ay)?|well|hey|btw|by the way|ach|also)[,!. ]+)*(?:actually|no,? wait|"
+    r"wait,? no|wait|sorry|correction|i meant?|i forgot|one more thing|(?:oh |and )?also|oh,? and|additionally|"
+    r"on second thoughts?|scratch that|make that|moment|nein|korrektur|ich meinte?|ach ja|außerdem|übrigens|pardon|"
+    r"en fait|perdón|mejor dicho)\b[,:;. ]*",
+    re.IGNORECASE,
+)
+"""How people come back to what they said before."""
+_FORBIDS = re.compile(
+    r"(?:and |it |the answer |please )*(?:never|nothing|not\b|no (?!wait)\w|don'?t|do not|must not|mustn'?t|should not|"
+    r"shouldn'?t|may not|avoid|without|niemals|nie\b|nicht|kein\w*|jamais|nunca)",
+    re.IGNORECASE,
+)
+_ALIKE, _LONG = 65, 30
+"""Similarity, of 100, from which words of so many characters say a part anew."""
 _FEW_WORDS = 4
 _WHY = {
     "when": "I ask when it applies so that everything else stays as it is. One sentence about the kind of "
@@ -124,7 +147,7 @@ def turn(home: Path, interview: Interview, s: Sentence, aside: Aside) -> tuple[I
         return interview, f"{_WHY[interview.asked]} {interview.question}"
     if (answered := _answer_aside(s, aside)) is not None:
         return interview, f"{answered}\nBack to the new behaviour: {short_question(interview)}"
-    if _ASIDE.match(s.text):
+    if _ASIDE.match(s.text) or _GO_ON.match(s.text):
         return interview, f"Take your time. {short_question(interview)}"
     if _DONE.match(s.text) and interview.asked == "examples":
         left = EXAMPLES_MIN - len(distinct(interview.draft.examples))
@@ -132,7 +155,33 @@ def turn(home: Path, interview: Interview, s: Sentence, aside: Aside) -> tuple[I
             interview,
             f"{left} more example{'s' if left > 1 else ''} needed before it can be tested: MESSAGE => ANSWER.",
         )
-    return _taken(home, interview, words)
+    return _corrected(home, interview, words) or _taken(home, interview, words)
+
+
+def _corrected(home: Path, interview: Interview, words: str) -> _Found:
+    """Words that come back to a part that was said already, added below it or in its place; None for other words.
+
+    An example has an arrow: what has none while one is asked for is about another part, where it says which.
+    """
+    draft, opened = interview.draft, _REOPENS.match(words)
+    said = [part for part in ("when", "what", "never") if getattr(draft, part)]
+    asks_example = interview.asked == "examples"
+    forbids = _FORBIDS.match(words[opened.end() :] if opened else words) is not None
+    if len(words) >= _LONG and (again := [part for part in said if _alike(words, getattr(draft, part))]):
+        after = describing.take(home, interview, f"{again[0]}: {words}")
+        return after, f"{again[0]} is now: “{words}”. {short_question(after)}"
+    if not said or not (opened or asks_example) or (opened and forbids and interview.asked == "never"):
+        return None
+    part = "never" if forbids else "what" if opened and "what" in said else said[-1] if opened else ""
+    if not part:
+        return None
+    after = describing.add(home, interview, part, words)
+    return after, f"Added to {part}: “{words}”; “{part}: …” says it anew, “back” takes it out. {short_question(after)}"
+
+
+def _alike(words: str, said: str) -> bool:
+    """Whether words say anew what was said."""
+    return max(fuzz.ratio(words, said), fuzz.ratio(words, said.split("\n")[0])) >= _ALIKE
 
 
 def _answer_aside(s: Sentence, aside: Aside) -> str | None:
@@ -168,19 +217,23 @@ _Found = tuple[Interview | None, str] | None
 
 
 def _back(home: Path, interview: Interview, s: Sentence) -> _Found:
-    """Take the newest answer back and ask for it again."""
+    """Take the newest change back; what it had changed is asked for again."""
     if not _BACK.match(s.text):
         return None
-    draft = interview.draft
-    if draft.examples:
-        *rest, last = draft.examples
-        after = describing.keep(home, interview, draft.model_copy(update={"examples": tuple(rest)}))
-        return after, f"Taken back: {echoed(last)}. {after.question}"
+    after = describing.back(home, interview)
+    if after == interview:
+        return interview, f"There is nothing to take back yet: {short_question(interview)}"
+    return after, f"Taken back{_difference(after.draft, interview.draft)}. {after.question}"
+
+
+def _difference(before: DescriptionDraft, after: DescriptionDraft) -> str:
+    """What the newest change had said."""
+    if new := [one for one in after.examples if one not in before.examples]:
+        return f": {echoed(new[-1])}"
     for part in ("never", "what", "when"):
-        if text := getattr(draft, part):
-            after = describing.keep(home, interview, draft.model_copy(update={part: ""}))
-            return after, f"Taken back, {part}: “{text[:100]}”. {after.question}"
-    return interview, f"There is nothing to take back yet: {short_question(interview)}"
+        if (was := getattr(before, part)) != (now := getattr(after, part)):
+            return f", {part}: “{now.removeprefix(was).strip()[:100]}”"
+    return ""
 
 
 def _so_far(home: Path, interview: Interview, s: Sentence) -> _Found:
@@ -255,7 +308,10 @@ def _part_again(home: Path, interview: Interview, s: Sentence) -> _Found:
     if match is None:
         return None
     part = {"condition": "when", "form": "what", "rule": "what"}.get(match[1].lower(), match[1].lower())
-    if text := match[2].strip():
+    if (text := match[2].strip()) and _ADDS.match(text):
+        after = describing.add(home, interview, part, text)
+        return after, f"Added to {part}: “{text}”. {short_question(after)}"
+    if text:
         after = describing.take(home, interview, f"{part}: {text}")
         return (
             after,

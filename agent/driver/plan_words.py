@@ -37,6 +37,7 @@ _DROP = re.compile(
     r"again))*|throw (?:it|that|the plan|this) away|i (?:do not|no longer) want (?:it|this|that|"
     r"the plan)(?: any ?more)?|i (?:have )?changed my mind|no(?: thanks?| thank you)?)[.! ]*$"
 )
+_DONE = re.compile(r"^(?:(?:ok(?:ay)?|and|so)[, ]+)?(?:that is (?:all|it)|done|finished|ready)[.! ]*$")
 _SHOW = re.compile(
     r"^(?:please )?(?:show|print|list|display|see|repeat|give)(?: me)? (?:the |my |this |that |"
     r"whole )*plan(?: again)?\b|what is (?:in )?the plan|^(?:the )?plan\??$|what (?:is|was|are) "
@@ -89,6 +90,8 @@ def turn(deps: TurnDeps, s: Sentence) -> Turned | None:
             f"About {shown['estimated_in_all']} in all; each step's price is in the table, and asked about "
             f"again when its turn comes."
         )
+    if _DONE.match(s.text):
+        return Turned(f"The plan {deps.draft.name} waits: “start it” begins it, “drop it” gives it up.")
     if s.text.endswith("?") and not re.match(r"(?:can|could|would|will) (?:you|we)|may (?:i|we)|shall we", s.text):
         return None
     if (changed := _changed(deps, s)) is not None:
