@@ -9,4 +9,5 @@ TORCH_ENV: dict[str, str] = {
     "DO_NOT_TRACK": "1",
     "TQDM_DISABLE": "1",
     "PYTHONUNBUFFERED": "1",
+    "PYTORCH_ALLOC_CONF": "expandable_segments:True",  # parts of unequal length otherwise fragment a GPU's memory
 }

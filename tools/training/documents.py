@@ -24,6 +24,8 @@ ATTENTION = "tunesmith_documents"
 """Name of the attention below among those of transformers."""
 _FEW_TOKENS = 128
 """On a CPU the fused attention's backward pass is slower than plain products while a row's scores are few."""
+_ROUNDING = 0.1
+"""Relative distance of hidden states in bf16 that is rounding, and not another document."""
 _SIMILAR = 0.75
 """Rows down to this share of the longest are computed with it, padded to it in attention alone."""
 
@@ -176,8 +178,8 @@ def use_document_attention(model: Any) -> None:
 def keeps_documents_apart(model: Any, config: Mapping[str, Any]) -> bool:
     """Whether a model took the attention above and computes two documents in one sequence as it did each alone.
 
-    If not, it has its own attention back. The second document is compared, by its tokens' median distance: rounding in
-    bf16 leaves it below 1 %, and seeing the first does not.
+    If not, it has its own attention back. The second document is compared, by the median distance of its tokens: on a
+    model of 30 layers in bf16 rounding makes 1.6 %, in fp32 none, and seeing the first document 48 %.
     """
     import torch
 
@@ -203,7 +205,7 @@ def keeps_documents_apart(model: Any, config: Mapping[str, Any]) -> bool:
         model.train(training)
     second, expected = together[len(rows[0]) :], alone[1].float()
     distance = (second - expected).norm(dim=-1) / expected.norm(dim=-1)
-    if float(distance.median()) > 0.01:
+    if float(distance.median()) > (_ROUNDING if alone[1].dtype != torch.float32 else _ROUNDING / 10):
         model.set_attn_implementation(own)
         return False
     return True

@@ -6,20 +6,25 @@ from pydantic import Field
 
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Fitting, Plan, Request, Result, Stage, pinned
 from tunesmith.tools.models.memory_math import RUNTIME_BYTES, serving_peaks
-from tunesmith.tools.serving.budget import need_vllm, serving_memory
+from tunesmith.tools.models.time_math import training_seconds
+from tunesmith.tools.serving.budget import asking_seconds, need_vllm, serving_memory
 from tunesmith.tools.training.train import (
     Checkpointing,
     In4Bit,
     Precision,
     SeqLen,
     TrainRequest,
-    decide_checkpointing,
+    decide_parts,
     resolved,
     settings_that_fit,
     training_bytes,
 )
+
+
+_ANSWER_TOKENS = 24
 
 
 class PreflightRequest(Request):
@@ -33,11 +38,19 @@ class PreflightRequest(Request):
     precision: Precision = "bf16"
     load_in_4bit: In4Bit = False
     activation_checkpointing: Checkpointing = "auto"
+    micro_batch: int = Field(
+        default=0, ge=0, description="Rows in memory at once, as training will have it; 0: as many as fit."
+    )
 
     @property
     def batch_size(self) -> int:
         """Rows of each of the two optimiser steps."""
         return max(2, self.rows // 2)
+
+    @property
+    def rows_at_once(self) -> int:
+        """Of these rows, those that are in memory at once."""
+        return min(self.micro_batch or self.batch_size, self.batch_size)
 
 
 class Check(Result):
@@ -62,13 +75,13 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
     if not request.lora_rank:
         training, _ = resolved(TrainRequest(), base, dataset)
         request = request.model_copy(update={"lora_rank": training.lora_rank})
-    decided, _ = decide_checkpointing(request, facts, base, dataset, batch_size=request.batch_size)
+    decided, _ = decide_parts(request, facts, base, dataset)
     request = request.model_copy(update=decided)
     price = estimate(
         "preflight",
         facts,
-        seconds=20 + base.bytes / 2e7,
-        like="",
+        seconds=_seconds(request, facts, base, dataset),
+        rates=facts.training_rates,
         **_peaks(request, facts, base, dataset),
         disk_bytes=50_000_000,
     )
@@ -94,6 +107,20 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
     )
 
 
+def _seconds(request: PreflightRequest, facts: Facts, base: Artifact, dataset: Artifact) -> Seconds:
+    """Two optimiser steps, a server unless one waits, and as many answers as there are rows, twice."""
+    trained = training_seconds(
+        base.meta["config"],
+        facts.training_rates,
+        tokens=2.0 * request.batch_size * int(dataset.meta["tokens_per_row"]),
+        micro_steps=2,
+        on_card=facts.trains_on_gpu,
+        checkpointing=request.activation_checkpointing == "on",
+        load_in_4bit=request.load_in_4bit,
+    )
+    return trained + asking_seconds(facts, base, answers=2 * request.rows, answer_tokens=_ANSWER_TOKENS)
+
+
 def _settings_that_fit(
     request: PreflightRequest, facts: Facts, base: Artifact, dataset: Artifact
 ) -> tuple[Fitting, ...]:
@@ -106,7 +133,7 @@ def _settings_that_fit(
         facts,
         base,
         dataset,
-        batch_size=request.batch_size,
+        batch_size=request.rows_at_once,
         fewer=lambda at_once: f"rows={2 * at_once}",
         fewest=2,
     )
@@ -114,13 +141,13 @@ def _settings_that_fit(
 
 def _peaks(request: PreflightRequest, facts: Facts, base: Artifact, dataset: Artifact) -> dict[str, int]:
     """The larger of its two halves: training, then a server beside what this process does not give back."""
-    training = training_bytes(request, base, dataset, batch_size=request.batch_size)
+    training = training_bytes(request, base, dataset, batch_size=request.rows_at_once)
     serving = serving_peaks(serving_memory(base), on_gpu=facts.serves_on_gpu)
     own = "vram_bytes" if facts.trains_on_gpu else "ram_bytes"
     return {**serving, own: max(training, serving[own] + RUNTIME_BYTES)}
 
 
-_TRIED = ("lora_rank", "max_seq_len_tokens", "precision", "load_in_4bit", "activation_checkpointing")
+_TRIED = ("lora_rank", "max_seq_len_tokens", "precision", "load_in_4bit", "activation_checkpointing", "micro_batch")
 
 STAGE = Stage(
     "preflight",

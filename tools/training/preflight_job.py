@@ -136,6 +136,7 @@ class _Links:
             lora_alpha=2 * asked.lora_rank,
             max_steps=2,
             batch_size=asked.batch_size,
+            micro_batch=asked.rows_at_once,
             max_seq_len_tokens=asked.max_seq_len_tokens,
             precision=asked.precision,
             load_in_4bit=asked.load_in_4bit,
@@ -144,7 +145,7 @@ class _Links:
 
     def _room_to_train(self) -> None:
         base, dataset, asked = self.job.inputs["base"], self.job.inputs["dataset"], self.job.request
-        needed_bytes = training_bytes(asked, base, dataset, batch_size=asked.batch_size)
+        needed_bytes = training_bytes(asked, base, dataset, batch_size=asked.rows_at_once)
         make_room(self.job.home, ram_bytes=needed_bytes, log=self.job.log)
 
     def adapter_served(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
@@ -28,6 +29,8 @@ Checkpointing = Annotated[
 In4Bit = Annotated[bool, Field(description="Hold the frozen base as NF4, double-quantized (QLoRA).")]
 
 
+_BUSY_TOKENS = 1024
+"""Fewer at once leave a device waiting; then computing activations again costs less."""
 _RECOMPUTED = 4 / 3
 """Time of a step with its forward pass computed again, against one that kept it: four passes instead of three."""
 
@@ -62,7 +65,7 @@ class TrainRequest(Request):
         default=0, ge=0, description="Rows per optimiser step; 0: by the model and the number of rows."
     )
     micro_batch: int = Field(
-        default=0, ge=0, description="Rows in memory at once, a part of batch_size: slower, the same step; 0: all."
+        default=0, ge=0, description="Rows in memory at once, a part of batch_size: the same step; 0: as many as fit."
     )
     max_seq_len_tokens: SeqLen = 512
     rehearsal_weight: float = Field(
@@ -121,8 +124,9 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
     tokens = int(dataset.meta["tokens_per_row"])
     # 6 FLOP per parameter and token for a step, at what two cores reach in practice, rehearsal's second look included.
     seconds = 18 + steps * request.batch_size * tokens * 6 * parameters / 3e11
-    decided, why = decide_checkpointing(request, facts, base, dataset, batch_size=at_once)
+    decided, why = decide_parts(request, facts, base, dataset)
     request = request.model_copy(update=decided)
+    at_once = request.micro_batch or request.batch_size
     seconds *= _RECOMPUTED if request.activation_checkpointing == "on" else 1.0
     memory_bytes = training_bytes(request, base, dataset, batch_size=at_once)
     fitting = settings_that_fit(request, facts, base, dataset, batch_size=at_once)
@@ -177,19 +181,40 @@ def resolved(request: TrainRequest, base: Artifact, dataset: Artifact) -> tuple[
     return request.model_copy(update=chosen), reasons
 
 
-def decide_checkpointing(
-    request: Tried, facts: Facts, base: Artifact, dataset: Artifact, *, batch_size: int
-) -> tuple[dict[str, Literal["on", "off"]], dict[str, str]]:
-    """What `auto` means here, and why: on where training that keeps every activation does not fit into what is free.
+def decide_parts(
+    request: Tried, facts: Facts, base: Artifact, dataset: Artifact
+) -> tuple[dict[str, object], dict[str, str]]:
+    """How many rows are in memory at once, and whether activations are computed again, where a request leaves it open.
 
-    Both empty where the request says it.
+    The fastest way that fits into what is free: all rows, all activations kept; then fewer rows, as long as these keep
+    the device busy; then activations computed again, with as many rows as fit. Where nothing fits, all rows so.
     """
-    if request.activation_checkpointing != "auto":
-        return {}, {}
     free = facts.training_free_bytes
-    needed = training_bytes(request, base, dataset, batch_size=batch_size)
-    told = f"with all activations kept training needs {needed / GIB:.1f} GiB, {free / GIB:.1f} GiB are free"
-    return {"activation_checkpointing": "off" if needed <= free else "on"}, {"activation_checkpointing": told}
+
+    def needs(rows: int, checkpointing: str) -> int:
+        asked = tried(request, base, dataset, batch_size=rows)
+        return replace(asked, checkpointing=checkpointing == "on").peak_bytes(base.meta["config"])
+
+    open_ = request.activation_checkpointing == "auto"
+    modes = ("off", "on") if open_ else (request.activation_checkpointing,)
+    parts = [rows for rows in range(request.batch_size, 0, -1) if request.batch_size % rows == 0]
+    parts = [request.micro_batch] if request.micro_batch else parts
+    longest = tried(request, base, dataset, batch_size=1).longest_row_tokens
+    ways = [
+        (rows, mode)
+        for mode in modes
+        for rows in parts
+        if mode == "on" or not open_ or rows == parts[0] or rows * longest >= _BUSY_TOKENS
+    ]
+    rows, mode = next((way for way in ways if needs(*way) <= free), (parts[0], modes[-1]))
+    kept = needs(parts[0], "off")
+    told = f"with all activations kept training needs {kept / GIB:.1f} GiB, {free / GIB:.1f} GiB are free"
+    decided: dict[str, object] = {"activation_checkpointing": mode} if open_ else {}
+    why = {"activation_checkpointing": told} if open_ else {}
+    if rows < parts[0]:
+        decided["micro_batch"] = rows
+        why["micro_batch"] = f"{told}; {rows} rows at once need {needs(rows, mode) / GIB:.1f} GiB"
+    return decided, why
 
 
 def settings_that_fit(
@@ -238,6 +263,10 @@ class Tried(Protocol):
     def load_in_4bit(self) -> bool: ...
     @property
     def activation_checkpointing(self) -> str: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def micro_batch(self) -> int: ...
 
 
 def training_bytes(request: Tried, base: Artifact, dataset: Artifact, *, batch_size: int) -> int:

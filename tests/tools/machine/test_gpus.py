@@ -320,17 +320,20 @@ def test_too_little_vram_to_train_is_answered_with_settings_that_do_fit_the_same
         request = train.TrainRequest.model_validate({"batch_size": 8} | asked)
         return train.plan(request, known(gpu(0, free=free)))
 
-    refused = plan(1.2)
+    refused = plan(1.2, micro_batch=8)
     [refusal] = refused.refusals
     assert "GiB of VRAM" in refusal and refusal.endswith(f"try {', or '.join(map(str, refused.fitting))}")
     assert refused.request["activation_checkpointing"] == "on", "decided by what is free, before it is refused"
     assert refused.fitting[0].settings.startswith("micro_batch=")
     for way in refused.fitting:
         changes = dict(setting.split("=") for setting in way.settings.split(", "))
-        assert not plan(1.2, **changes).refusals
+        assert not plan(1.2, **({"micro_batch": 8} | changes)).refusals
+    found = plan(1.5)
+    assert not found.refusals and found.request["micro_batch"] in (1, 2, 4), "left open, it is what fits"
+    assert "rows at once need" in found.reasons["micro_batch"]
     assert not any("micro_batch" in way.settings for way in plan(1.2, micro_batch=1).fitting)
     assert plan(0.9).refusals[0].endswith("try a smaller base"), "nothing is named that does not fit"
-    prices = [plan(1.2, micro_batch=rows).estimate for rows in (0, 4, 1)]
+    prices = [plan(1.2, micro_batch=rows).estimate for rows in (8, 4, 1)]
     assert prices[0].peak_vram_bytes > prices[1].peak_vram_bytes > prices[2].peak_vram_bytes
     assert len({price.calibrated_seconds for price in prices}) == 1, "the steps stay as they are"
     with pytest.raises(BadInput, match="micro_batch=6 is no part of batch_size=8; try micro_batch=2"):
