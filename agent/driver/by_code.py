@@ -113,7 +113,7 @@ def _interview(deps: TurnDeps, opened: describing.Interview, s: Sentence) -> Tur
         if draft_editing.ASKS_FOR_IT.match(s.text):
             after, words = _edited(deps, opened)
         else:
-            after, words = interview.turn(deps.store.home, opened, s, aside)
+            after, words = interview.turn(deps.store.home, opened, s, aside, deps.drafts_before)
     except BadInput as error:
         return TurnAnswer(str(error), tool="describe_behaviour")
     if after is None or missing(after.draft) or words:

@@ -126,7 +126,7 @@ class Chat:
         """
         self._keep_description()
         self.id = conversation
-        self.deps.prompt, self.deps.calls, self.deps.focused_run_id = "", [], ""
+        self.deps.forget()
         self._take_back()
 
     def undo(self) -> str:

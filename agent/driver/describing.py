@@ -40,8 +40,6 @@ _LABELLED = re.compile(
 )
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+(?=\S.*(?:=>|⇒|->|→))")
 _ECHOED_CHARACTERS = 100
-_TAKEN_BACK = 20
-"""So many changes can be taken back."""
 _PART = re.compile(r"\s*(when|what|never)\s*:\s*(\S.*)", re.IGNORECASE | re.DOTALL)
 """`when: …` says that part, whatever was asked; said again it replaces what was said."""
 _QUESTIONS = {
@@ -62,8 +60,6 @@ class Interview(Frozen):
     draft: DescriptionDraft = DescriptionDraft()
     conversation: str = ""
     """The conversation that it belongs to; empty until the end of its first turn."""
-    earlier: tuple[DescriptionDraft, ...] = ()
-    """The drafts before each change, the newest last, for `back`."""
 
     @property
     def asked(self) -> str:
@@ -140,17 +136,8 @@ def drop(home: Path) -> Path:
 
 
 def keep(home: Path, interview: Interview, draft: DescriptionDraft) -> Interview:
-    """Keep another draft of the description; the one before can be had back."""
-    earlier = (*interview.earlier, interview.draft)[-_TAKEN_BACK:]
-    return _keep(home, interview.model_copy(update={"draft": draft, "earlier": earlier}))
-
-
-def back(home: Path, interview: Interview) -> Interview:
-    """The description as it was before its newest change; as it is where there is no earlier one."""
-    if not interview.earlier:
-        return interview
-    *rest, before = interview.earlier
-    return _keep(home, interview.model_copy(update={"draft": before, "earlier": tuple(rest)}))
+    """Keep another draft of the description."""
+    return _keep(home, interview.model_copy(update={"draft": draft}))
 
 
 def add(home: Path, interview: Interview, part: str, words: str) -> Interview:

@@ -130,8 +130,22 @@ Aside = Callable[[str], str | None]
 """Answers a side question on the screen; what was said, or None where the words ask nothing that it knows."""
 
 
-def turn(home: Path, interview: Interview, s: Sentence, aside: Aside) -> tuple[Interview | None, str]:
-    """What becomes of the description, and what is said; None: it was dropped. Raises BadInput as `take` does."""
+def turn(
+    home: Path, interview: Interview, s: Sentence, aside: Aside, earlier: list[DescriptionDraft]
+) -> tuple[Interview | None, str]:
+    """What becomes of the description, and what is said; None: it was dropped. Raises BadInput as `take` does.
+
+    `earlier` are the drafts before each change of this conversation, for `back`; this turn's change is added.
+    """
+    if _BACK.match(s.text):
+        return _back(home, interview, earlier)
+    after, words = _turn(home, interview, s, aside)
+    if after is not None and after.draft != interview.draft:
+        earlier.append(interview.draft)
+    return after, words
+
+
+def _turn(home: Path, interview: Interview, s: Sentence, aside: Aside) -> tuple[Interview | None, str]:
     words = s.said.strip()
     if "\n" not in words and _EXAMPLE.match(words) and (answer := _example(home, interview, s)) is not None:
         return answer
@@ -140,7 +154,7 @@ def turn(home: Path, interview: Interview, s: Sentence, aside: Aside) -> tuple[I
     if _DROP.match(s.text):
         saved = describing.drop(home)
         return None, f"The new behaviour is dropped and nothing was started; what you said of it is kept in {saved}."
-    for reads in (_back, _so_far, _example, _part_again):
+    for reads in (_so_far, _example, _part_again):
         if (answer := reads(home, interview, s)) is not None:
             return answer
     if _HELP.match(s.text) and len(s.text.split()) <= 12:
@@ -216,14 +230,21 @@ def short_question(interview: Interview) -> str:
 _Found = tuple[Interview | None, str] | None
 
 
-def _back(home: Path, interview: Interview, s: Sentence) -> _Found:
+def _back(home: Path, interview: Interview, earlier: list[DescriptionDraft]) -> tuple[Interview, str]:
     """Take the newest change back; what it had changed is asked for again."""
-    if not _BACK.match(s.text):
-        return None
-    after = describing.back(home, interview)
-    if after == interview:
+    before = earlier.pop() if earlier else _without_newest(interview.draft)
+    if before == interview.draft:
         return interview, f"There is nothing to take back yet: {short_question(interview)}"
-    return after, f"Taken back{_difference(after.draft, interview.draft)}. {after.question}"
+    after = describing.keep(home, interview, before)
+    return after, f"Taken back{_difference(before, interview.draft)}. {after.question}"
+
+
+def _without_newest(draft: DescriptionDraft) -> DescriptionDraft:
+    """A draft without its newest part, where no earlier one is remembered."""
+    if draft.examples:
+        return draft.model_copy(update={"examples": draft.examples[:-1]})
+    newest = next((part for part in ("never", "what", "when") if getattr(draft, part)), "")
+    return draft.model_copy(update={newest: ""}) if newest else draft
 
 
 def _difference(before: DescriptionDraft, after: DescriptionDraft) -> str:

@@ -10,7 +10,7 @@ from tunesmith.agent.driver.facts.lookup import answer
 from tunesmith.agent.driver.turn_answer import TurnAnswer
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.driver.understanding import case_questions, machine_questions, small_talk
-from tunesmith.agent.driver.understanding.entities import Sentence
+from tunesmith.agent.driver.understanding.entities import Sentence, sentence_of
 from tunesmith.agent.driver.understanding.follow_ups import follow_up
 from tunesmith.agent.driver.understanding.query import Query
 from tunesmith.agent.driver.understanding.questions import query_of
@@ -43,9 +43,26 @@ def fits(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
     return looked_up(deps, found) if found else None
 
 
+_PRONOUN = re.compile(r"\b(?:it|they|them|that one|this one|those|these)\b", re.IGNORECASE)
+
+
 def asks(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
-    query = query_of(s)
+    """The answer to a question that code reads; None for other words."""
+    query = _of_what_was_named(deps, s) or query_of(s)
     return looked_up(deps, query) if query else None
+
+
+def _of_what_was_named(deps: TurnDeps, s: Sentence) -> Query | None:
+    """A question about `it` as one about the model or the step that was asked about before; None where that reads no
+    other way, or something is named."""
+    before = deps.last_query
+    if before is None or s.arms or s.runs or s.stages or s.step or s.model or not _PRONOUN.search(s.said):
+        return None
+    name = before.stage if before.kind in ("step", "setting") else f"the {before.arm} model" if before.arm else ""
+    if not name:
+        return None
+    plain, named = query_of(s), query_of(sentence_of(_PRONOUN.sub(name, s.said, 1), deps.store.runs()))
+    return named if named is not None and (plain is None or named.kind == plain.kind) else None
 
 
 def looked_up(deps: TurnDeps, query: Query) -> TurnAnswer:

@@ -32,7 +32,7 @@ def page(deps: TurnDeps, s: Sentence) -> str | None:
 _SAY_AGAIN = re.compile(
     r"^(?:please |can you |could you |sorry,? |what,? )*(?:what did you (?:just )?say|(?:say|"
     r"repeat|tell me) (?:that|it|this|yourself|the last (?:answer|one|thing))"
-    r"(?: again)?|come again|once more|pardon(?: me)?|say again|your last answer|repeat(?: please)?)[?.! ]*$"
+    r"(?: again| please)*|come again|once more|pardon(?: me)?|say again|your last answer|repeat(?: please)?)[?.! ]*$"
 )
 
 
@@ -54,6 +54,8 @@ _CODE = re.compile(
 _ANSWERS_NOTHING = re.compile(
     r"^(?:yes|no|y|n|yep|yeah|nope|sure|nah|do it|go ahead|ja|nein|agreed|i agree|approved?)[ .!]*$"
 )
+_TO_US = re.compile(r"\b(?:you|your|yourself|slept|favou?rite)\b|^(?:good|happy|merry) \w+\b")
+_FEW = 9
 _LONE = re.compile(r"^(?:[\d.,%+-]+|[^\W\d_]+)[.!? ]*$")
 
 
@@ -67,6 +69,8 @@ def odd(deps: TurnDeps, s: Sentence) -> str | None:
             else "No question of mine is open, so nothing was started."
         )
         return f"{open_} Say what to do, or “go on” for the next step."
+    if _TO_US.search(s.text) and len(s.text.split()) <= _FEW and not _of_trade(s):
+        return OUT_OF_SCOPE
     if _CODE.match(s.said):
         sql = " `/sql SELECT …` reads the records." if re.match(r"\s*(?:select|with)\b", s.said, re.I) else ""
         return f"That looks like code; I carry out none and did nothing.{sql} {CAN_ANSWER}"
@@ -75,6 +79,15 @@ def odd(deps: TurnDeps, s: Sentence) -> str | None:
     return None
 
 
+def _of_trade(s: Sentence) -> bool:
+    """Whether a sentence names anything of the trade."""
+    return bool(s.stages or s.arms or s.blocks or s.fields or s.model or s.runs or s.step or s.outcome)
+
+
+OUT_OF_SCOPE = (
+    "That is not what I am for: I fine-tune models and know this computer and its runs. Ask me about those, or say "
+    "what a model should learn."
+)
 CAN_ANSWER = (
     "I can answer how long a step took, what passed, which cases failed, why a setting has its value, what would fit "
     "here, what to try next; or say what a model should learn."

@@ -110,6 +110,12 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
             f"and its price is shown before anything starts."
         )
     checked = parse_fields(order.stage, fields)
+    if all(order.foreign):
+        name, stage = order.foreign
+        return TurnAnswer(
+            f"{order.stage} has no {name}; that is set in {stage}. Say “{order.stage}” without it, or “{stage} with "
+            f"{name}=…” first; nothing was begun."
+        )
     return Call(order.stage, {**checked, **({"run": order.run} if order.run else {})})
 
 

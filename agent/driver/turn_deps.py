@@ -17,6 +17,7 @@ from tunesmith.agent.driver.understanding.query import Query
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store
+from tunesmith.tools.data.description import DescriptionDraft
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Approver, Workspace
 
@@ -72,6 +73,8 @@ class TurnDeps:
     """The page behind the last answer, for who asks for more."""
     last_query: Query | None = None
     """The question that was answered last, for words that change one thing of it."""
+    drafts_before: list[DescriptionDraft] = field(default_factory=list)
+    """The drafts of the open description before each of its changes."""
     most_lines: int = 0
     """At most so many lines of each answer, in a turn that asks for several things; 0: all."""
     proposals: tuple[Proposed, ...] = ()
@@ -111,6 +114,12 @@ class TurnDeps:
         words = {word.strip(".,;:!?'\"()") for word in self.prompt.split()}
         if model is not None and model not in KNOWN_MODELS and str(model) not in words:
             raise BadInput(f"model {model!r}: the user did not name it; ask which model, or use 'bundled'")
+
+    def forget(self) -> None:
+        """Forget what was talked about, for another conversation."""
+        self.prompt, self.calls, self.focused_run_id, self.last_answer = "", [], "", ""
+        self.last_query, self.page, self.proposals = None, None, ()
+        self.drafts_before.clear()
 
     def begin_turn(self, prompt: str) -> None:
         """Forget what belonged to the turn before."""

@@ -32,7 +32,7 @@ def answer(question: Question) -> Answer:
         raise NotFound(f"No run has {what} that could be told.")
     ranked = sorted(figures, key=lambda run: figures[run].value, reverse=query.text != "least")
     names = {run.id: f"{run.id} ({clip(run.name, 30)})" for run in runs}
-    values = {figure.value for figure in figures.values()}
+    values = {figure.told.partition(" (")[0] for figure in figures.values()}
     if len(figures) == 1:
         first = f"Only {names[ranked[0]]} has {what}: {figures[ranked[0]].told}."
     elif len(values) == 1:

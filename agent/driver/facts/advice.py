@@ -27,6 +27,7 @@ def answer(question: Question) -> Answer:
         "who": _prompt_alone,
         "duration": _longer,
         "count": _more_data,
+        "size": _bigger_base,
     }
     try:
         run = question.run() if query.run else evaluated_run(question)
@@ -152,6 +153,17 @@ def _more_data(question: Question, run: Run) -> Answer:
     kept = sum(row.kept for step in question.store.steps(run.id, status=DONE) if step.stage == "generate"
                for row in question.store.rows(step.id))  # fmt: skip
     return Answer((f"{run.id}: {lines[0]}", *lines[1:4], f"{counted(kept, 'row')} of it were kept."))
+
+
+def _bigger_base(question: Question, run: Run) -> Answer:
+    """Whether another base would help: by the finding that this one is too weak, else by what it came to."""
+    found = findings(question.store, run.id)
+    weak = next((one for one in found if one.kind == "base too weak"), None)
+    lines = [f"Yes: {weak.says}" if weak else "No record says that the base is too weak."]
+    lines += [_proposed(question, run, weak.next)] if weak and weak.next else []
+    lines += _says_of(found, ("learned", "under-trained", "not learned", "form only"))
+    fits_ = "“would Qwen2.5-0.5B train here?” says what this machine can hold."
+    return Answer((f"{run.id}: {lines[0]}", *lines[1:4], fits_))
 
 
 def _prompt_alone(question: Question, run: Run) -> Answer:

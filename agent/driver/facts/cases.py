@@ -62,6 +62,11 @@ def answer(question: Question) -> Answer:
         )
     wanted = {"passed": True, "error": None}.get(query.outcome, False)
     chosen = [one for one in given if one.passed is wanted]
+    if query.outcome == "failed" and query.other_arm:
+        also = {one.case_id for one in scores.results(question.store, run.id, query.other_arm) if one.passed is False}
+        chosen = [one for one in chosen if one.case_id in also]
+        first = f"{len(chosen) or 'None'} of the {len(given)} cases of {run.id} are failed by both {arm} and "
+        return _listed(f"{first}{query.other_arm}.", chosen, questions)
     return _listed(_headline(query.outcome, run, arm, query.block, chosen, given), chosen, questions)
 
 

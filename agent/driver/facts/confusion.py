@@ -11,11 +11,11 @@ from rich.console import RenderableType
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver.facts import scores
 from tunesmith.agent.driver.facts.answer import Answer, Question, cite, clip, listed
-from tunesmith.agent.driver.facts.expected import expected_in, given_in
+from tunesmith.agent.driver.facts.expected import expected_in, given_in, is_json
 from tunesmith.agent.driver.facts.results import evaluated_run
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound
-from tunesmith.memory.records import DONE
+from tunesmith.memory.records import DONE, Run
 
 _LONGEST_VALUE = 40
 """Characters: a longer value is a text and no label, of which none is taken for another."""
@@ -38,16 +38,42 @@ class _Read(BaseModel):
 
 def answer(question: Question) -> Answer:
     """What was mixed up. Raises NotFound where nothing was measured, or no row was written."""
-    return _of_reader(question) if question.query.text == "reader" else _of_arm(question)
+    of = {"reader": _of_reader, "checks": _of_checks}
+    return of.get(question.query.text, _of_arm)(question)
 
 
-def _of_arm(question: Question) -> Answer:
+def _of_checks(question: Question) -> Answer:
+    """By which checks the cases of an arm fail, the commonest first."""
+    run, arm, step = _arm_of(question)
+    block = question.query.block or "target"
+    given = [one for one in scores.results(question.store, run.id, arm) if one.block == block]
+    failed = [one for one in given if one.passed is False]
+    by: Counter[str] = Counter(
+        kind for one in failed for kind in {a.type for a in one.assertions if not a.passed} or {"error"}
+    )
+    no_json = sum(not is_json(one.output) for one in given)
+    first = f"In {run.id} {len(failed)} of {len(given)} {block} cases of the {arm} model ({step}) fail"
+    lines = [f"{first}{': ' + ', '.join(f'{n} by {kind}' for kind, n in by.most_common(6)) if by else ''}."]
+    if any(a.type == "is-json" for one in given for a in one.assertions):
+        lines.insert(
+            0, f"{no_json} of {len(given)} {block} answers of the {arm} model in {run.id} ({step}) are no JSON."
+        )
+    return Answer(tuple(lines))
+
+
+def _arm_of(question: Question) -> tuple[Run, str, str]:
+    """The run, the arm and the step of the answers that are meant. Raises NotFound."""
     store, run = question.store, evaluated_run(question)
     arms = [arm for arm in ARMS if scores.step_of(store, run.id, arm)]
     arm: str = question.query.arm or next((a for a in reversed(arms) if a not in ("base", "prompted")), arms[-1])
     step = scores.step_of(store, run.id, arm)
     if not step:
         raise NotFound(f"{run.id} has no answers of the {arm} arm; measured arms: {listed(arms)}.")
+    return run, arm, step
+
+
+def _of_arm(question: Question) -> Answer:
+    store, (run, arm, step) = question.store, _arm_of(question)
     suite = scores.suite_of(store, step)
     wanted: Mapping[str, Mapping[str, str]] = next(
         (expected_in(str(made.path)) for made in store.artifacts(run.id, "suite") if made.id == suite), {}

@@ -48,6 +48,15 @@ def given_in(output: str, key: str) -> str:
     return plain(answer.get(key, "nothing")) if isinstance(answer, dict) else ""
 
 
+def is_json(output: str) -> bool:
+    """Whether an answer can be read as JSON."""
+    try:
+        json.loads(output)
+    except ValueError:
+        return False
+    return True
+
+
 def plain(value: object) -> str:
     """A value of a JSON answer in words."""
     return "null" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

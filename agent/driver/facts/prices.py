@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tunesmith.agent.driver.facts.answer import Answer, Question, cite, clip
 from tunesmith.agent.driver.inherit import inherited
-from tunesmith.agent.driver.understanding.orders import Order
+from tunesmith.agent.driver.understanding.orders import Order, factors_named
 from tunesmith.agent.driver.understanding.values import values_named
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import DONE, Step
@@ -20,7 +20,10 @@ def answer(question: Question) -> Answer:
     query, stage = question.query, question.query.stage
     run = question.run() if query.run or question.current else None
     asked = values_named(query.text, (stage,), query.text)
-    fields = parse_fields(stage, inherited(question.ws, Order(stage, asked, run.id if run else "", again=True)))
+    factors = {name: by for name, by in factors_named(query.text, stage).items() if name not in asked}
+    order = Order(stage, asked, run.id if run else "", True, factors)
+    fields = parse_fields(stage, inherited(question.ws, order))
+    asked |= {name: fields[name] for name in factors}
     plan = priced(question.ws, StepRequest(stage, fields, run.id if run else ""))
     given = " ".join(f"{name}={value}" for name, value in asked.items())
     before = _before(question, stage, run.id if run else "")

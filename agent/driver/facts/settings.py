@@ -35,7 +35,8 @@ def answer(question: Question) -> Answer:
 
 def _having(store: Store, run: Run, field: str, stage: str, role: str = "") -> list[Step]:
     """The steps of a run that a setting is asked of."""
-    steps = [s for s in store.steps(run.id) if field in s.request and stage in ("", s.stage)]
+    having = [s for s in store.steps(run.id) if field in s.request]
+    steps = [s for s in having if stage in ("", s.stage)] or (having if field == "suites" else [])
     if field in ("model", "revision"):  # of the model that is taught, not of the one that writes or talks
         wanted = role if role in ("driver", "teacher") else "base"
         steps = [s for s in steps if s.request.get("role", "base") == wanted] or steps

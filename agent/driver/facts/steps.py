@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import RenderableType
@@ -33,8 +34,23 @@ def answer(question: Question) -> Answer:
         return _failures(question)
     if query.stage:
         step = _newest(question)
-        return _one(question, step) if step else _never(question)
+        told = _one(question, step) if step else _never(question)
+        share = _share(question, step) if step and query.aspect == "duration" and not query.arm else ""
+        lines = (share, *told.lines) if query.text == "share" else (*told.lines[:1], share, *told.lines[1:])
+        return replace(told, lines=tuple(line for line in lines if line)[:6])
     return _all_of_a_run(question)
+
+
+def _share(question: Question, step: Step) -> str:
+    """What all steps of a stage took of their run's work; empty for a single one, unless the share was asked for."""
+    steps = question.store.steps(step.run, status=DONE)
+    same = [s.seconds or 0.0 for s in steps if s.stage == step.stage]
+    whole = sum(s.seconds or 0.0 for s in steps)
+    if not whole or (len(same) < 2 and question.query.text != "share"):
+        return ""
+    return (
+        f"{step.stage} took {duration(sum(same))} of {duration(whole)} of work in {step.run} ({sum(same) / whole:.0%})."
+    )
 
 
 def _newest(question: Question) -> Step | None:

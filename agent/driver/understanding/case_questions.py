@@ -67,15 +67,24 @@ _ABOUT_CASES = (
 
 _MIXED_UP = (
     r"confusion matri|confus(?:es?|ed|ing|ion)\b|mix(?:es|ed|ing)? .{0,30}up|mix(?:es|ed)? up|taken? .{0,20} for\b|"
-    r"mistak(?:es?|en) .{0,24} for\b|"
+    r"mistak(?:es?|en) .{0,24} for\b|\b(?:worst|weakest|hardest) (?:\w+ ){0,2}(?:labels?|categor\w+|class(?:es)?)\b|"
     r"(?:which|what) (?:\w+ ){0,2}(?:labels?|categor(?:y|ies)|class(?:es)?|values?|fields?|keys?)\b.{0,40}"
     r"(?:wrong|fail|worst|mistake|miss|hard|struggl|trouble|error)|"
     r"(?:wrong|fail\w*|mistakes?|errors?) (?:\w+ ){0,3}(?:per|by|for each|of each) (?:label|category|class|value)"
 )
 
 
+_CHECKS = (
+    r"(?:invalid|broken|malformed|bad|wrong|not valid|unparsable|no valid) (?:json|form\w*|output|syntax)|"
+    r"(?:which|what) (?:checks?|assertions?|rules?|tests?) .{0,24}(?:fail|broken|violat)|"
+    r"(?:break|violat)\w* (?:the )?form\w*"
+)
+
+
 def mixed_up(s: Sentence) -> Query | None:
-    """Which labels are taken for which: by an arm, or by the reader of written rows."""
+    """Which labels are taken for which: by an arm, or by the reader of written rows; or by which checks cases fail."""
+    if s.has(_CHECKS) and not s.has(r"\brows?\b"):
+        return query("confusion", s, arm=s.arm, block=s.block, text="checks")
     if not s.has(_MIXED_UP) or not (s.asks or len(s.text.split()) <= 6 or s.has("matri")):
         return None
     return query("confusion", s, arm=s.arm, text="reader" if s.has(r"\breader\b|read(?:ing)? back|\bjudge\b") else "")
@@ -98,6 +107,8 @@ def cases(s: Sentence) -> Query | None:
         return query("cases", s, block=s.block, other_arm="base", outcome="lost")
     if flip := _one_right_one_wrong(s):
         return query("cases", s, arm=flip[1], other_arm=flip[0], block=s.block, outcome=flip[2])
+    if s.has(r"\b(?:tool|function)[ -]calls?\b.{0,24}\b(?:make|made|do|did)\b|calls? (?:did|does) it make"):
+        return query("cases", s, arm=s.arm, block="tools", aspect="list")
     words = _text_asked(s)
     if len(s.runs) > 1 and s.has(r"fail|wrong|miss|lose|lost") and s.has(r"pass|right|correct|solve|get|gain"):
         failing = re.search(r"(r\d+)(?:'s)? (?:\w+ ){0,3}(?:fail|gets? .{0,12}wrong|miss|lose|lost)", s.text)
@@ -124,6 +135,10 @@ def cases(s: Sentence) -> Query | None:
     ):
         return None
     outcome = s.outcome
+    if outcome in ("lost", "gained", "flipped") and s.arms == ("base",):
+        return query("cases", s, other_arm="base", block=s.block, outcome=outcome)
+    if outcome == "failed" and len(s.arms) > 1 and s.has(r"\bboth\b|as well as|\bneither\b"):
+        return query("cases", s, arm=s.arms[0], other_arm=s.arms[1], block=s.block, outcome=outcome)
     if s.has(r"how many|number of|count") and not outcome:
         return None
     if s.has(r"how many .{0,30}(?:pass|right|correct|solve)") or (

@@ -165,7 +165,7 @@ _ASKING = (
     r"(?:and |so |but |ok(?:ay)?,? |hm+,? |well,? |hey,? |please,? |btw,? |by the way,? |sorry,? |"
     r"wait,? |oh,? |now,? |hi,? |hello,? )*"
     r"(?:what|which|how|why|when|who|whom|whose|where|did|does|do (?:i|we|you|they)|is|are|was|"
-    r"were|has|have|had|can (?:it|this|my|the|a|i|we)|"
+    r"were|name|count|has|have|had|can (?:it|this|my|the|a|i|we)|"
     r"could (?:it|this|i|we)|would|will|any\b|should|am i|show|list|tell|print|display|give me (?:the|a|an|all|some)|"
     r"explain|remind|compare|in which|of which|for which|at which|to which|from which|by how)\b"
 )

@@ -37,7 +37,7 @@ _KEPT_OF: Mapping[Kind, tuple[str, ...]] = {
     "step": ("run", "step", "stage", "arm", "aspect"),
     "result": ("run", "arm", "block"),
     "cases": ("run", "arm", "block", "outcome", "text"),
-    "compare": ("run", "arm", "block"),
+    "compare": ("run", "arm", "block", "stage"),
     "setting": ("run", "field", "stage"),
     "rows": ("run", "verdict", "origin"),
     "artifact": ("run", "arm"),

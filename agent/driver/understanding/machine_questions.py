@@ -41,7 +41,13 @@ _ONCE_QUANTIZED = (
 )
 
 
+_UNQUANTIZED = r"(?:without|no|not|non)[ -](?:any )?quantiz\w*|\bunquantized\b|full precision"
+
+
 def work_named(s: Sentence) -> Work:
+    """The work that is named; empty: none."""
+    if s.has(_UNQUANTIZED):
+        return ""
     if s.has(_ONCE_QUANTIZED) and s.has(r"\brun\b|\bserv|\bhost|infer|chat with|\bload\b|\buse\b"):
         return "serve"
     for work, pattern in (
@@ -57,6 +63,9 @@ def work_named(s: Sentence) -> Work:
 
 
 def bits_named(s: Sentence) -> int:
+    """The bits of the weights that are named; 0: none."""
+    if s.has(_UNQUANTIZED):
+        return 16
     if s.has(r"\bqlora\b|\bnf4\b|\b4[ -]?bits?\b|\bint4\b|w4a16|four bits?|\bq4"):
         return 4
     if s.has(r"\b8[ -]?bits?\b|\bint8\b|w8a|eight bits?|\bfp8\b"):
@@ -104,15 +113,21 @@ def _fits(s: Sentence) -> Query | None:
         return None
     if (
         s.has(
-            r"(?:biggest|largest|what size|which size|how (?:big|large) (?:a|of a)|what(?: kind of)? "
+            r"(?:biggest|largest|max(?:imum)?|what size|which size|how (?:big|large) (?:a|of a)|what(?: kind of)? "
             r"models?|which models?).{0,40}(?:fit|train|run|serve|handle|tune|quantiz|lora|here|this|card|"
             r"possible)"
         )
         and not s.runs
-        and (s.has(r"model|size|llm"))
+        and s.has(r"model|size|llm")
+        and not s.has(r"\b(?:runs?|drives?|serves?) you\b|are you\b|you run on")
     ):
         return query("fits", s, aspect="best", bits=bits_named(s), card_gib=card, work=work_named(s))
-    if card and s.asks and (s.has(_FIT) or s.has(r"\bwhat (?:can|could|does|do)\b|good for|useful")) and not s.runs:
+    if (
+        card
+        and s.asks
+        and s.has(_FIT + r"|\bwhat (?:can|could|does|do)\b|good|use(?:ful|less)|worth|do with|any use")
+        and not s.runs
+    ):
         return query("fits", s, aspect="best", bits=bits_named(s), card_gib=card, work=work_named(s))
     return None
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tunesmith.agent.driver.understanding.entities import Sentence
-from tunesmith.agent.driver.understanding.fields import pattern_of
+from tunesmith.agent.driver.understanding.fields import known_fields, pattern_of
 from tunesmith.agent.driver.understanding.values import values_named, without_negations
 from tunesmith.tools.pipeline import catalog
 
@@ -83,6 +83,8 @@ class Order:
     """Whether it is to be as it was before, where nothing else was said."""
     factors: Mapping[str, float] = field(default_factory=dict)
     """Field → what its value so far is multiplied by: `twice the rank`."""
+    foreign: tuple[str, str] = ("", "")
+    """A field that was given a value and that this stage has not, and the stage that has it."""
     unread: str = ""
     """A field that was to be another, by words that say no value: `a higher rank`."""
 
@@ -113,10 +115,23 @@ def order_of(s: Sentence) -> Order | None:
         return Order("baseline", values_named(s.text, ("baseline",), s.said), s.run, True)
     if stage == "deploy" and fields.get("rollback"):
         fields = {"rollback": True}
-    factors = {name: by for name, by in _factors(s.text, stage).items() if name not in fields}
+    factors = {name: by for name, by in factors_named(s.text, stage).items() if name not in fields}
     unread = next((name for name in _changed(s.text, stage) if name not in fields and name not in factors), "")
     again = bool(_AGAIN.search(s.text)) or not _stage(text)
-    return Order(stage, fields, s.run, again, factors, unread)
+    return Order(stage, fields, s.run, again, factors, _foreign(s, stage), unread)
+
+
+_COUNTED_ELSEWHERE = ("rows", "rehearsal_rows", "cases_per_block", "lora_rank", "epochs", "learning_rate", "group_size")
+
+
+def _foreign(s: Sentence, stage: str) -> tuple[str, str]:
+    """A field with a value beside it that belongs to another stage alone; two empty words: none."""
+    own = catalog.BY_NAME[stage].load().request.model_fields
+    for name in _COUNTED_ELSEWHERE if not s.has(r"\bthen\b|\bafter\b") else ():
+        stages = known_fields()[name]
+        if name not in own and values_named(s.text, stages[:1], s.said).get(name) is not None:
+            return name, stages[0]
+    return "", ""
 
 
 _TIMES = {"half": 0.5, "halve": 0.5, "twice": 2.0, "double": 2.0, "triple": 3.0, "three times": 3.0, "thrice": 3.0,
@@ -125,7 +140,7 @@ _SET = re.compile(r"(?:set|use|take|try|change|make|raise|lower|increase|decreas
 _DIFFERENT = r"higher|lower|larger|bigger|smaller|another|different|better|fewer|less|shorter|more|other"
 
 
-def _factors(text: str, stage: str) -> dict[str, float]:
+def factors_named(text: str, stage: str) -> dict[str, float]:
     """Fields of a stage that are to be a multiple of what they were."""
     found: dict[str, float] = {}
     times = "|".join(sorted(_TIMES, key=len, reverse=True))
@@ -146,7 +161,7 @@ def _changed(text: str, stage: str) -> list[str]:
         name
         for name in _own_fields(stage)
         if re.search(
-            rf"\b(?:with|use|using|set|at|by|and)\s+(?:(?:a|an|the)\s+)?(?:{_DIFFERENT})\s+(?:{pattern_of(name).pattern})",
+            rf"\b(?:with|on|use|using|set|at|by|and)\s+(?:(?:a|an|the)\s+)?(?:{_DIFFERENT})\s+(?:{pattern_of(name).pattern})",
             text,
         )
         or re.search(
@@ -167,6 +182,8 @@ def _stage_of_values(text: str, s: Sentence) -> str:
     """The stage of a value that is set without a verb of a stage: `set the learning rate to 1e-4`."""
     if s.asks or not _SET.match(text) or len(text.split()) > 14:
         return ""
+    if "scheme" in values_named(s.text, ("quantize",), s.said) and s.has("quantiz"):
+        return "quantize"
     for stage in ("train", *(entry.name for entry in catalog.STAGES)):
         if stage not in ("inspect", "base") and any(
             name in values_named(s.text, (stage,), s.said) and name in _own_fields(stage) for name in s.fields

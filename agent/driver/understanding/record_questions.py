@@ -145,8 +145,8 @@ _METRICS = (
 
 def curve(s: Sentence) -> Query | None:
     if s.has(
-        r"\bloss(?:es)?\b|learning curve|\bcurve\b|perplexity|converg\w*|tokens (?:per|a) second|"
-        r"tokens/s|training speed"
+        r"\bloss(?:es)?\b|\bdiverg\w*|\bunstable\b|\bnans?\b|learning curve|\bcurve\b|perplexity|"
+        r"converg\w*|tokens (?:per|a) second|tokens/s|training speed"
     ) or (s.asks and s.has("|".join(pattern for _, pattern in _METRICS))):
         if (
             s.has(

@@ -21,6 +21,10 @@ def _of_one_thing(s: Sentence) -> Query | None:
     ):
         return query("findings", s, aspect="duration")
     if s.has(
+        r"(?:bigger|larger|smaller|other|better|stronger|another) (?:base )?model|(?:bigger|larger|stronger) base"
+    ) and s.has(r"help|better|need|should|worth|would|use|improve|matter"):
+        return query("findings", s, aspect="size")
+    if s.has(
         r"(?:more|fewer|less|enough|other|better) (?:training )?(?:rows|data|examples)\b|"
         r"\b(?:rows|data|examples) (?:be )?(?:enough|sufficient|too few|too little)"
     ) and s.has(r"help|better|need|should|worth|would|enough|sufficient|too (?:few|little)|improve|matter"):
@@ -70,7 +74,8 @@ _WHY_NOT_DEPLOYED = (
 _HOW_SURE = (
     r"how (?:sure|certain|confident|solid|reliable)|(?:trust|believe|rely on) (?:the|this|that|these|those|its) "
     r"(?:result|number|claim|figure|score|adapter|model|finetune)|\b(?:luck|chance|noise|coincidence|fluke)\b|"
-    r"\bsignifican\w*|good or (?:not|bad)|(?:is|was) (?:it|the (?:thing|result|outcome|model)) (?:any |all )?good\b"
+    r"\bsignifican\w*(?! p)|good or (?:not|bad)|"
+    r"(?:is|was) (?:it|the (?:thing|result|outcome|model)) (?:any |all )?good\b"
 )
 
 
@@ -97,7 +102,7 @@ def advice(s: Sentence) -> Query | None:
             r"improve|work)|not (?:better|higher|learn)|decrease|went down|go down|(?:only|just) \d|"
             r"general|target|tools?\b|adversarial"
         )
-        and (s.block or s.arm or s.has(r"model|it |result|learn|improve"))
+        and (s.block or s.arm or s.has(r"model|it |result|learn|improve|\d ?(?:%|percent)|so (?:low|few|bad|poor)"))
         and not s.has(r"\brows?\b|\bdata\b")
         and not (s.stage and s.has(r"\bstop|abort|crash"))
         and not s.fields

@@ -13,6 +13,7 @@ _ABOUT_ROWS = (
     r"how many (?:of them )?(?:were|was|got|are|have been) (?:dropped|kept|thrown|rejected|held)|held out|"
     r"\bduplicates?\b|\bleak(?:s|ed|age)?\b|train(?:ed)? on\b|the data\b"
 )
+_ROW_ID = r"\b(?![rsa]\d{1,3}\b)([a-z]\d{3,})\b"
 _WROTE = r"\b(?:who|which (?:teacher|model|writer)|what (?:teacher|model)) (?:wrote|made|generated|produced|created)"
 _VERDICTS = (
     ("drop", r"drop|reject|thrown|discard|filtered out|remov|bad rows|leak|duplicate|lost"),
@@ -38,7 +39,7 @@ _REASON = r"(?:drop|reject|thrown)\w*(?: out)? (?:as|for|because of|due to) (?:a
 
 def rows(s: Sentence) -> Query | None:
     """Rows by verdict, origin, part, reason and text."""
-    if not s.has(_ABOUT_ROWS):
+    if not s.has(_ABOUT_ROWS) and not (s.has(_ROW_ID) and s.has(r"drop|kept|keep|show|thrown|reject|removed|what is")):
         return None
     of_the_dropped = s.has(r"drop|reject|thrown|discard")
     if (
@@ -55,7 +56,7 @@ def rows(s: Sentence) -> Query | None:
         return query("setting", s, field="writer")
     if s.has(r"how long|time spent|took|memory|\bwould\b|\bhelp\b|need (?:more|another)|enough|example of|for example"):
         return None
-    if row := re.search(r"\b(?![rsa]\d{1,3}\b)([a-z]\d{3,})\b", s.text):
+    if row := re.search(_ROW_ID, s.text):
         return query("rows", s, text=row[1], aspect="list", run=s.run if s.run != row[1] else "")
     if ends := re.search(r"\b(longest|shortest)\b", s.text):
         return query("rows", s, aspect="longest", verdict=_first(s, _VERDICTS), field=ends[1])

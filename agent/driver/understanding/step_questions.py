@@ -62,6 +62,12 @@ _STEP_ASPECTS: tuple[tuple[Aspect, str], ...] = (
 
 def step(s: Sentence) -> Query | None:
     aspect = next((name for name, pattern in _STEP_ASPECTS if s.has(pattern)), "")
+    if aspect == "estimate" and s.has(r"\bmemory\b|\bram\b|\bvram\b|\bpeak"):
+        aspect = "peak"  # whose answer holds the estimate
+    if s.stage and s.has(
+        r"(?:how much|what (?:share|part|fraction|percent\w*)|share|percent\w*) (?:of )?.{0,16}\btime\b"
+    ):
+        return query("step", s, stage=s.stage, aspect="duration", text="share")
     if s.has(_LAST_STEP):
         return query("jobs", s)
     if not aspect and s.stage and s.has(_OF_A_STEP):

@@ -63,6 +63,8 @@ _SHORT_FORMS = (
     (re.compile(r"\bu\b"), "you"),
     (re.compile(r"\br\b(?= (?:you|u|there|we)\b)"), "are"),
     (re.compile(r"\benuf\b"), "enough"),
+    (re.compile(r"\bhow(?=(?:many|much|long|big|well|fast)\b)"), "how "),
+    (re.compile(r"\b(?:ru|r u)\b"), "are you"),
     (re.compile(r"\bgonna\b"), "going to"),
     (re.compile(r"\bwanna\b"), "want to"),
     (re.compile(r"\bquantis"), "quantiz"),
