@@ -15,12 +15,22 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from tunesmith.tools.core.stage import Frozen
+from tunesmith.tools.data.enumerations import enumerations
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading import Assertion, Response, asks_model, check_assertion, grade
 
 _BULLET = re.compile(r"(?:([-*•+–])|(\d+)([.)])) +(?=\S)")
 NUMBER_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_NUMBER = rf"(\d+|{'|'.join(NUMBER_WORDS)})"
+_WORDS_BETWEEN = re.compile(rf"\b{_NUMBER}\s?(?:to|-|–|or)\s?{_NUMBER} (?:\w+ )?words?\b", re.IGNORECASE)
+_WORDS_AT_MOST = re.compile(
+    rf"(at most|no more than|up to|under|fewer than|less than|maximum(?: of)?) {_NUMBER} words", re.IGNORECASE
+)
+_NO_FULL_STOP = re.compile(r"\b(?:no|without|never)(?: an?| any)? (?:full stop|period)", re.IGNORECASE)
 _ITEM = "bullet|point|item|step|line|row|entr|ingredient|reason|tip"
+_CASE_LETTERS = 40
+"""Fewer may be of one case by chance."""
+ONE_LINE = "the answer is one line"
 _QUOTED = re.compile(r"""(?<!\w)["“'‘](?=\S)([^"“”\n]{2,60}?)["”'’](?!\w)""")
 _CHOICE = re.compile(r"\b(?:one of|either|only|exactly one of)\b:?\s*([^.;()\n]+)", re.IGNORECASE)
 _OTHER_SCRIPTS = r"\u0370-\u1cff\u2e80-\ua4cf\uac00-\ud7ff"
@@ -67,7 +77,8 @@ def infer_rules(answers: Sequence[str], *, what: str = "", never: str = "") -> t
     json_values = _json_values(answers)
     kinds: tuple[Callable[[Sequence[str], str], list[Rule]], ...] = (_one_line, _never_says(never))
     if json_values is None:
-        kinds = (_choices, _one_line, _bullets, _beginning, _question, _number, _length, _case, _script)
+        kinds = (_choices, _one_line, _bullets, _beginning, _closing, _question, _number, _length)
+        kinds += (_no_full_stop, _case, _script)
         kinds += (_never_says(never),)
     else:
         kinds = (lambda texts, said: _json_rules(json_values, said), *kinds)
@@ -110,7 +121,8 @@ def _json_rules(values: list[Any], what: str) -> list[Rule]:
         if kind := _type_of(present):
             says = f"{key} is {_words_of(kind)}"
             rules.append(Rule(says=says, type="is-json", value={"type": "object", "properties": {key: kind}}))
-        if (allowed := _stated_for(key, what)) and all(value in allowed for value in present):
+        allowed = _stated_for(key, what) or _listed_for(present, what)
+        if allowed and all(value in allowed for value in present):
             schema = {"type": "object", "properties": {key: {"enum": allowed}}}
             rules.append(Rule(says=f"{key} is one of {', '.join(allowed)}", type="is-json", value=schema))
     return rules
@@ -147,6 +159,15 @@ def _stated_for(key: str, what: str) -> list[str]:
     return listed(stated[1]) if stated else []
 
 
+def _listed_for(present: Sequence[object], what: str) -> list[str]:
+    """The values that `what` lists and that hold what a key shows in the examples, where it shows several."""
+    shown = {value for value in present if isinstance(value, str)}
+    if len(shown) < 2 or len(shown) < len(set(map(str, present))):
+        return []
+    groups = enumerations(what, sorted(shown))
+    return next((list(group.values) for group in groups if shown <= set(group.values)), [])
+
+
 def listed(text: str) -> list[str]:
     """The parts of "a, b or c"; empty where they are no short names, or not several."""
     ended = re.match(r".*?\s(?:or|and)\s+[^,]+", text)
@@ -168,7 +189,7 @@ def _choices(answers: Sequence[str], what: str) -> list[Rule]:
 def _one_line(answers: Sequence[str], what: str) -> list[Rule]:
     if any("\n" in answer for answer in answers):
         return []
-    return [Rule(says="the answer is one line", type="regex", value=r"^\s*[^\n]+\s*$")]
+    return [Rule(says=ONE_LINE, type="regex", value=r"^\s*[^\n]+\s*$")]
 
 
 def _bullets(answers: Sequence[str], what: str) -> list[Rule]:
@@ -221,6 +242,12 @@ def _beginning(answers: Sequence[str], what: str) -> list[Rule]:
     return [Rule(says=f"the answer begins with {begins!r}", type="regex", value=rf"^\s*{js_escape(begins)}")]
 
 
+def _closing(answers: Sequence[str], what: str) -> list[Rule]:
+    """Words in quotes in `what` that all answers end with."""
+    ends = next((q for q in _QUOTED.findall(what) if all(a.endswith(q) and a != q for a in answers)), "")
+    return [Rule(says=f"the answer ends with {ends!r}", type="regex", value=rf"{js_escape(ends)}\s*$")] if ends else []
+
+
 def _question(answers: Sequence[str], what: str) -> list[Rule]:
     if not all(answer.endswith("?") for answer in answers):
         return []
@@ -236,21 +263,32 @@ def _number(answers: Sequence[str], what: str) -> list[Rule]:
 
 def _length(answers: Sequence[str], what: str) -> list[Rule]:
     """The words that `what` allows; else twice the longest example and ten more."""
-    stated = re.search(
-        r"(at most|no more than|up to|under|fewer than|maximum(?: of)?) (\d+) words", what, re.IGNORECASE
-    )
     longest = max(len(answer.split()) for answer in answers)
-    if stated:
-        most = int(stated[2]) - (stated[1].lower() in ("under", "fewer than"))
+    if stated := _WORDS_BETWEEN.search(what):
+        least, most = number_of(stated[1]), number_of(stated[2])
+        return [Rule(says=f"{least} to {most} words", type="word-count", value={"min": least, "max": most})]
+    if stated := _WORDS_AT_MOST.search(what):
+        most = number_of(stated[2]) - (stated[1].lower() in ("under", "fewer than", "less than"))
         return [Rule(says=f"at most {most} words", type="word-count", value={"max": most})]
     most = longest * 2 + 10
     says = f"at most {most} words (your longest example has {longest})"
     return [Rule(says=says, type="word-count", value={"max": most})]
 
 
+def _no_full_stop(answers: Sequence[str], what: str) -> list[Rule]:
+    if not _NO_FULL_STOP.search(what):
+        return []
+    return [Rule(says="no full stop at the end", type="regex", value=r"[^.\s]\s*$")]
+
+
+def number_of(word: str) -> int:
+    """A number as figures or as a word up to twelve."""
+    return int(word) if word.isdigit() else NUMBER_WORDS.index(word.lower()) + 1
+
+
 def _case(answers: Sequence[str], what: str) -> list[Rule]:
     letters = [c for answer in answers for c in answer if c.isascii() and c.isalpha()]
-    if len(letters) < 20:
+    if len(letters) < _CASE_LETTERS:
         return []
     if all(c.islower() for c in letters):
         return [Rule(says="no capital letters", type="regex", value="^[^A-Z]*$")]
@@ -269,6 +307,7 @@ def _script(answers: Sequence[str], what: str) -> list[Rule]:
 def _never_says(never: str) -> Callable[[Sequence[str], str], list[Rule]]:
     """What stands in quotes in `never` is never said."""
     phrases = list(dict.fromkeys(text.strip() for text in _QUOTED.findall(never) if text.strip()))
+    phrases += ["!"] if re.search(r"\bexclamation (?:mark|point)", never, re.IGNORECASE) else []
     rules = [Rule(says=f"never says {text!r}", type="not-icontains", value=text) for text in phrases]
     return lambda answers, what: rules
 

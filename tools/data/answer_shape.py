@@ -14,6 +14,9 @@ from difflib import SequenceMatcher
 
 from tunesmith.tools.data.enumerations import composed
 
+_DATES = {"YYYY-MM-DD": "DATE", "DD.MM.YYYY": "DATE", "MM/DD/YYYY": "DATE", "HH:MM": "TIME"}
+_DATED = re.compile("|".join(map(re.escape, _DATES)))
+_PLACE = re.compile(r"<([^\W\d]\w*)>")
 _TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
 _BEFORE_NAME, _AFTER_NAME = 60, 60
 """Characters of fixed text that are looked for around the names of a template."""
@@ -45,22 +48,24 @@ def shape_of(answers: Sequence[str], what: str, fields: Sequence[str]) -> Shape:
     if (named := composed(what, answers, fields)) is not None:
         records = tuple((record,) if record is not None else () for record in named.records)
         return Shape("text", named.template, tuple(slot.name for slot in named.slots), records, named.otherwise)
+    said = _DATED.sub(lambda match: _DATES[match[0]], what)
     for lines in (False, True):
-        template = _stated_template(answers, what, fields or _names_in(what), lines=lines)
+        template = _stated_template(answers, said, fields or _names_in(said, answers), lines=lines)
         if template and (shape := _fitted(answers, template, lines=lines)):
             return shape
     for lines in (False, True):
-        template = _common_template(answers, fields, lines=lines)
+        template = _common_template(answers, fields, what, lines=lines)
         if template and (shape := _fitted(answers, template, lines=lines)):
             return shape
     return WRITTEN
 
 
-def _names_in(what: str) -> list[str]:
-    """Words of `what` that stand for something: NAME, the word after "NAME:", and those of "name(name): name"."""
+def _names_in(what: str, answers: Sequence[str]) -> list[str]:
+    """What stands for something: <name> where no answer shows it so, NAME, what follows "NAME:", "name(name): name"."""
+    places = [name for name in _PLACE.findall(what) if not any(f"<{name}>" in answer for answer in answers)]
     frames = [word for match in re.findall(r"\b(\w+)\((\w+)\): (\w+)", what) for word in match]
     after = re.findall(r"\b[A-Z]{3,}\w*: ([a-z]\w+)\b(?= \()", what)
-    return list(dict.fromkeys([*re.findall(r"\b[A-Z]{3,}\b", what), *after, *frames]))
+    return list(dict.fromkeys([*places, *re.findall(r"\b[A-Z]{3,}\b", what), *after, *frames]))
 
 
 def pattern_of(template: str) -> re.Pattern[str]:
@@ -106,7 +111,7 @@ def _as_text(value: object) -> str:
 
 def _stated_template(answers: Sequence[str], what: str, fields: Sequence[str], *, lines: bool) -> str:
     """The part of `what` around the fields' names that fits the most examples, the one with the most fixed text."""
-    spots = [(name, m) for name in fields for m in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", what)]
+    spots = [(name, m) for name in fields for m in re.finditer(rf"<{name}>|(?<!\w){re.escape(name)}(?!\w)", what)]
     best: tuple[int, int, str] = (0, 0, "")
     texts = [line for answer in answers for line in (answer.split("\n") if lines else [answer])]
     rest = _shared_rest(answers) if not lines else ""
@@ -155,25 +160,36 @@ def _shared_rest(answers: Sequence[str]) -> str:
     return "".join("\n" + line for line in shared)
 
 
-def _common_template(answers: Sequence[str], fields: Sequence[str], *, lines: bool) -> str:
+def _common_template(answers: Sequence[str], fields: Sequence[str], what: str, *, lines: bool) -> str:
     """What the answers, or their lines, have in common, with a slot for each part in which they differ."""
     texts = [line for answer in answers for line in (answer.split("\n") if lines else [answer])]
     if not fields and not lines and len(words := {len(text.split()) for text in texts}) == 1 and 2 <= min(words) <= 3:
         return " ".join(f"{{part{n}}}" for n in range(1, min(words) + 1))
     groups = [texts, *([t for t in texts if t != odd] for odd in dict.fromkeys(texts))]
     for group in groups:
-        parts = _unified(group) if len(group) >= 2 else []
+        parts = _unified(group, what) if len(group) >= 2 else []
         slots = sum(part is None for part in parts)
         fixed = sum(len(part) for part in parts if part)
         enough = len(fields) == slots if fields else any(p and re.search(r"[^\w\s]", p) for p in parts[:-1])
         if not 1 <= slots <= _SLOTS_MAX or not fixed or not enough or slots == len(parts):
             continue
-        names = list(fields) if len(fields) == slots else [f"part{n}" for n in range(1, slots + 1)]
+        names = list(fields) if len(fields) == slots else _keys(parts)
         return "".join(part if part is not None else "{" + names.pop(0) + "}" for part in parts)
     return ""
 
 
-def _unified(texts: Sequence[str]) -> list[str | None]:
+def _keys(parts: Sequence[str | None]) -> list[str]:
+    """A name for each slot: the word before a colon or an equals sign in front of it, else its number."""
+    names: list[str] = []
+    for place, part in enumerate(parts):
+        if part is None:
+            key = re.search(r"([^\W\d]\w*)\"?\s*[:=]\s*\"?$", (parts[place - 1] or "") if place else "")
+            name = key[1] if key and key[1].isascii() and key[1] not in names else f"part{len(names) + 1}"
+            names.append(name)
+    return names
+
+
+def _unified(texts: Sequence[str], what: str) -> list[str | None]:
     """Fixed text and None for slots, in turn. Words are fixed only where no answer differs in the words around them."""
     tokens = [_TOKEN.findall(text) for text in texts]
     common = tokens[0]
@@ -195,7 +211,15 @@ def _unified(texts: Sequence[str]) -> list[str | None]:
                 parts[-1] += token
             else:
                 parts.append(token)
-    return _merged([part if part is None or not re.fullmatch(r"\s*\w+\s*", part) else " " for part in parts])
+    return _merged([part if part is None else _without_chance(part, what) for part in parts])
+
+
+def _without_chance(part: str, what: str) -> str:
+    """Fixed text without a word that stands alone in it and that `what` does not say: it belongs to what differs."""
+    if re.fullmatch(r"\s*\w+\s*", part):
+        return " "
+    alone = re.fullmatch(r"\s+([^\W\d_]+)([^\w\s].*)", part)
+    return alone[2] if alone and alone[1].lower() not in what.lower() else part
 
 
 def _merged(parts: list[str | None]) -> list[str | None]:

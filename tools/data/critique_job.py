@@ -258,9 +258,12 @@ def _tokens_per_row(base: Path, rows: Sequence[TrainingRow]) -> int:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    chats: list[object] = [[*row.prompt, *row.completion] for row in rows]
-    rendered = tokenizer.apply_chat_template(chats, tokenize=False)
-    return round(sum(len(ids) for ids in tokenizer(rendered, add_special_tokens=False)["input_ids"]) / len(rows))
+    tokens = 0
+    for start in range(0, len(rows), _AT_ONCE):  # all at once would be gigabytes of 100,000 rows
+        chats: list[object] = [[*row.prompt, *row.completion] for row in rows[start : start + _AT_ONCE]]
+        rendered = tokenizer.apply_chat_template(chats, tokenize=False)
+        tokens += sum(len(ids) for ids in tokenizer(rendered, add_special_tokens=False)["input_ids"])
+    return round(tokens / len(rows))
 
 
 def _result(

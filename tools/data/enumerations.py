@@ -15,16 +15,19 @@ from dataclasses import dataclass
 _WORD = r"[^\s,;:.()\"“”'`|/]+"
 _QUOTED = r"\"[^\"\n]{1,40}\"|“[^”\n]{1,40}”|'[^'\n]{1,40}'|`[^`\n]{1,40}`"
 _ITEM = rf"(?:{_QUOTED}|{_WORD}(?: {_WORD}){{0,2}})"
+_CHOSEN = "(?:" + _QUOTED.replace(r"\n]", r"\n|/]") + f"|{_WORD})"
 _OR = r"\s*(?:,\s*)?\b(?:or|and|oder|und)\s+"
 _COMMAS, _SLASHES = re.compile(rf"{_OR}|\s*,\s*"), re.compile(r"\s*[|/]\s*")
 _LISTS = (
     (re.compile(rf"{_ITEM}(?:\s*,\s*{_ITEM})*{_OR}{_ITEM}"), _COMMAS),
     (re.compile(rf"(?<=: ){_ITEM}(?:\s*,\s*{_ITEM})+|(?<=one of ){_ITEM}(?:\s*,\s*{_ITEM})+"), _COMMAS),
-    (re.compile(rf"{_WORD}(?:\s?[/|]\s?{_WORD})+"), _SLASHES),
+    (re.compile(rf"{_CHOSEN}(?:\s?[/|]\s?{_CHOSEN})+"), _SLASHES),
 )
 _CLAUSE = re.compile(r"(?:^|[,;:.(]\s*|\b(?:and|or|otherwise|else|then|with) )(?:(?:and|or|otherwise|else) )?")
 _REASON = re.compile(r"\s+(?:if|when|where|for|means|is|are|=|:)\s+", re.IGNORECASE)
 _CLAUSE_VALUE = re.compile(rf"({_QUOTED}|{_WORD}(?: {_WORD})??){_REASON.pattern}", re.IGNORECASE)
+_OF_ANOTHER = re.compile(rf"{_WORD} (?:if|when|where|for)\b", re.IGNORECASE)
+"""In brackets: "low (high when it is urgent)" says nothing of low."""
 _REST = re.compile(rf"(?:otherwise|else),?\s+({_ITEM})")
 _QUOTES = "\"“”'`"
 _NOUN = re.compile(
@@ -60,24 +63,33 @@ class Composed:
     """What the examples without a record show."""
 
 
+def listing(text: str, answers: Sequence[str], seen: set[str]) -> list[str]:
+    """The fullest list in `text` that holds all values in `seen`; empty where none does."""
+    lists = [
+        list(dict.fromkeys(filter(None, (_spelled(item, answers) for item in items))))
+        for _, items in _groups(text, answers)
+    ]
+    return max((values for values in lists if seen and seen <= set(values)), key=len, default=[])
+
+
 def enumerations(what: str, answers: Sequence[str]) -> list[Enumeration]:
     """The enumerations of `what` whose values some answer holds, in the order in which they stand there."""
-    found: dict[int, list[str]] = {}
+    found: dict[int, tuple[int, list[str]]] = {}
     for start, items in _groups(what, answers):
         values = list(dict.fromkeys(filter(None, (_spelled(item, answers) for item in items))))
-        held = [value for value in values if any(_holds(answer, value) for answer in answers)]
+        held = sum(any(_holds(answer, value) for answer in answers) for value in values)
         if held and 2 <= len(values) <= _VALUES_MAX:
-            found.setdefault(start, values)
-    made: list[Enumeration] = []
-    for start, values in sorted(found.items()):
-        same = next(
-            (n for n, e in enumerate(made) if {v.lower() for v in values} & {v.lower() for v in e.values}), None
-        )
+            found[start] = max(found.get(start, (0, [])), (held, values), key=lambda told: told[0])
+    made: list[tuple[tuple[int, int], Enumeration]] = []
+    for start, (held, values) in sorted(found.items()):
+        worth = (held, len(values))  # what the answers show counts; of two readings alike, the fuller one
+        low = {value.lower() for value in values}
+        same = next((n for n, (_, one) in enumerate(made) if low & {value.lower() for value in one.values}), None)
         if same is None:
-            made.append(Enumeration(_name(what[:start], [e.name for e in made]), tuple(values)))
-        elif len(values) > len(made[same].values):
-            made[same] = Enumeration(made[same].name, tuple(values))
-    return made
+            made.append((worth, Enumeration(_name(what[:start], [one.name for _, one in made]), tuple(values))))
+        elif worth > made[same][0]:
+            made[same] = (worth, Enumeration(made[same][1].name, tuple(values)))
+    return [one for _, one in made]
 
 
 def composed(what: str, answers: Sequence[str], names: Sequence[str] = ()) -> Composed | None:
@@ -123,10 +135,10 @@ def meanings(what: str, values: Sequence[str]) -> dict[str, str]:
     for at, following in zip(starts, [*starts, len(what)][1:], strict=True):
         value = longest[at]
         text = what[at:following].lstrip(_QUOTES)[len(value) :].lstrip(_QUOTES)
-        text = re.split(r"[;.](?:\s|$)", text)[0]
+        text = re.split(r"[;.)](?:\s|$)", text)[0]
         reason = re.match(rf"{_REASON.pattern}(.+)|\s+((?:up to|from|until|over|under|\d).+)", text, re.IGNORECASE)
         if reason and not said[value]:
-            gloss = re.sub(r"[\s,]+(?:and|or|otherwise|else)?\s*$", "", reason[1] or reason[2])
+            gloss = re.sub(r"(?:[\s,]+(?:and|or|otherwise)?|,\s*else)\s*$", "", reason[1] or reason[2])
             said[value] = gloss if not any(_holds(gloss, v) for v in values if len(v) > 2) else ""
     rest = next((v for v in values if re.search(rf"(?:otherwise|else),?\s+[{_QUOTES}]?{re.escape(v)}", what)), "")
     return {value: text or ("none of the others" if value == rest else "") for value, text in said.items()}
@@ -135,7 +147,7 @@ def meanings(what: str, values: Sequence[str]) -> dict[str, str]:
 def in_brackets(what: str, value: str) -> str:
     """What stands in brackets behind a value, as in "positive (only praise)"; empty where nothing does."""
     match = re.search(rf"(?<!\w){re.escape(value)}[{_QUOTES}]? \(([^()]+)\)", what)
-    return match[1] if match else ""
+    return match[1] if match and not _OF_ANOTHER.match(match[1]) else ""
 
 
 # Reading the words
@@ -198,6 +210,8 @@ def _spelled(item: str, answers: Sequence[str]) -> str:
 
 
 def _bounded(value: str) -> str:
+    if not re.search(r"\w", value):  # the ">" of "/>" is no value, a star or an emoji by itself may be one
+        return rf"(?<!\S){re.escape(value)}(?!\S)"
     before = r"(?<!\w)" if re.match(r"\w", value) else ""
     after = r"(?!\w)" if re.search(r"\w$", value) else ""
     return before + re.escape(value) + after

@@ -8,7 +8,7 @@ Near misses and ordinary prompts are answered by the base as it is.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -22,17 +22,24 @@ from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_
 from tunesmith.tools.data.reader import reads_whole
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.models.memory_math import serving_peaks
-from tunesmith.tools.serving.budget import bases_served, need_vllm, serving_memory
+from tunesmith.tools.serving.budget import (
+    USUAL_SHARE_OF_MAX_TOKENS,
+    asking_seconds,
+    bases_served,
+    need_vllm,
+    served_name_of,
+    serving_memory,
+)
 
-_SERVER_START_S = 20.0
 PREVIEW_ROWS = 5
 _TOKENS_PER_FACT = 20
 """Of a message that goes on after a fact."""
 _TOKENS_AROUND = 20
 """Of a message that is written whole: its share of the values, and its readings."""
-_TOKENS_PER_REHEARSAL = 60
-# Tokens per second of a 1e9-parameter model on the reference machine at 32 requests at once, prefill included.
-_TOKENS_PER_SECOND_BILLION = 50.0
+_TRIES_PER_ROW, _REQUESTS_PER_ROW = 1.6, 2
+"""A row is written and read, and some are written again."""
+_PROMPT_TOKENS = 130
+"""Of what a writer or reader is asked, those that no other prompt begins with."""
 
 
 class GenerateRequest(Request):
@@ -87,6 +94,12 @@ class GenerateResult(Result):
     tokens_per_second: float
 
 
+_ALWAYS_NOTE = (
+    "the behaviour applies to every message, and {} ordinary answers beside it teach the opposite; leave them out with "
+    "near_miss_rows=0 rehearsal_rows=0"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class GenerateContext:
     """What is read of a behaviour before its rows are priced."""
@@ -100,6 +113,8 @@ class GenerateContext:
     """That a row takes to write and to read back."""
     way: tuple[str, ...]
     """How rows come about, in words."""
+    always: bool = False
+    """Whether the behaviour applies to every message."""
 
 
 def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
@@ -111,7 +126,7 @@ def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
     longest = max(len(example.prompt) for example in spec.examples)
     tokens = _TOKENS_PER_FACT if spec.seeded else _TOKENS_AROUND + longest // 4
     tokens += spec.max_tokens // 2 if spec.answer.form == "written" or reads_whole(spec) else 0
-    return GenerateContext(spec.name, pins_of(spec, rehearsal), len(rehearsal), tokens, _way(spec))
+    return GenerateContext(spec.name, pins_of(spec, rehearsal), len(rehearsal), tokens, _way(spec), spec.always)
 
 
 def expected_artifact(request: GenerateRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
@@ -141,14 +156,25 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
     need_vllm(facts)
     rows = min(PREVIEW_ROWS, request.rows) if request.preview else request.rows
     ordinary = 0 if request.preview else request.near_miss_rows + min(request.rehearsal_rows, context.rehearsal)
-    work = [(writer, rows * context.tokens * 1.6), (base, ordinary * _TOKENS_PER_REHEARSAL)]
-    seconds = _SERVER_START_S * (2 if teacher else 1) + writer.bytes / 1e8
-    for model, tokens in work:
-        seconds += tokens * max(int(model.meta["parameters"]) / 1e9, 0.01) / _TOKENS_PER_SECOND_BILLION
+    seconds = asking_seconds(
+        facts,
+        writer,
+        answers=rows * _REQUESTS_PER_ROW,
+        answer_tokens=context.tokens * _TRIES_PER_ROW / _REQUESTS_PER_ROW,
+        prompt_tokens=_PROMPT_TOKENS,
+        at_once=request.concurrency,
+    ) + asking_seconds(
+        facts if teacher else replace(facts, served=facts.served | {served_name_of(base)}),
+        base,
+        answers=ordinary,
+        answer_tokens=request.ordinary_tokens * USUAL_SHARE_OF_MAX_TOKENS,
+        at_once=request.concurrency,
+    )
     price = estimate(
         "generate",
         facts,
         seconds=seconds,
+        rates=facts.serving_rates,
         like="",
         **serving_peaks(serving_memory(writer), on_gpu=facts.serves_on_gpu),
         disk_bytes=4096 * (rows + ordinary),
@@ -176,6 +202,7 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
         replaces=("the candidate rows of this run",) if "rows" in facts.artifacts and not request.preview else (),
         refusals=room(price, facts, remedy="stopping another program", fitting=fitting),
         fitting=fitting,
+        notes=(_ALWAYS_NOTE.format(ordinary),) if context.always and ordinary else (),
     )
 
 

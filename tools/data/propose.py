@@ -10,18 +10,21 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from tunesmith.tools.data.answer_rules import NUMBER_WORDS, Rule, infer_rules, js_escape, listed
+from tunesmith.tools.data.answer_rules import NUMBER_WORDS, ONE_LINE, Rule, infer_rules, js_escape, listed, number_of
 from tunesmith.tools.data.answer_shape import Shape, shape_of
-from tunesmith.tools.data.enumerations import enumerations, in_brackets, meanings
+from tunesmith.tools.data.description import Example
+from tunesmith.tools.data.enumerations import enumerations, listing, meanings
 from tunesmith.tools.data.spec import Answer, Attribute, Kind, Spec, Value
 from tunesmith.tools.data.typed_values import WEEKDAYS, holds
 
 TOPIC = "topic"
 """Of messages that no other attribute makes different."""
-_ABSENT = ("-", "–", "none", "n/a", "unknown", "null")
+_ABSENT = ("-", "–", "?", "none", "n/a", "unknown", "null")
 _ABSENT_WORDS = {"a dash": "-", "dash": "-", "null": None}
 _COPIED_SHARE = 0.75
 """Of the examples, where a value stands in the message letter for letter; a user bends one now and then."""
+_TELLS = "(?:is|are|means|has|at most)"
+_REPEATED_SHARE = 0.5
 _ABSENT_SHARES = (0.15, 0.35)
 _ENUMERATION = re.compile(r"(?:[\w/-]+, )+[\w/-]+,? (?:or|and) [\w/-]+|[\w/-]+ or [\w/-]+")
 _WORDS_AT_MOST = re.compile(
@@ -79,9 +82,10 @@ def _attribute(spec: Spec, shape: Shape, name: str, means: str, labels: Mapping[
         for example, records in zip(spec.examples, shape.records, strict=True)
         for record in records
     ]
-    absent = _absent_of(spec, pairs, means)
+    told = "" if means else _told_of(spec.what, name, shape.names)
+    absent = _absent_of(spec, name, pairs, means)
     given = [(message, value) for message, value in pairs if value is not None and value not in absent]
-    kind, values = _kind_of(spec, name, means, given, labels)
+    kind, values = _kind_of(spec, name, means or told, given, labels)
     shown_absent = next((value for _, value in pairs if value in absent), absent[0] if absent else None)
     missing = len(pairs) - len(given)
     lacks = bool(shape.otherwise) and shape.form == "text" and kind in _PATTERNS
@@ -90,7 +94,10 @@ def _attribute(spec: Spec, shape: Shape, name: str, means: str, labels: Mapping[
     return Attribute(
         name=name,
         kind=kind,
-        means=means or _sentence(spec.what, name) or (_sentence(spec.what, next(iter(values))) if values else ""),
+        means=means
+        or told
+        or _sentence(spec.what, name)
+        or (_sentence(spec.what, next(iter(values))) if values else ""),
         values=values,
         absent_share=round(min(high, max(low, share)), 2) if share or absent else 0,
         absent_as=shown_absent,
@@ -99,7 +106,7 @@ def _attribute(spec: Spec, shape: Shape, name: str, means: str, labels: Mapping[
     )
 
 
-def _absent_of(spec: Spec, pairs: Sequence[tuple[str, str | None]], means: str) -> list[str | None]:
+def _absent_of(spec: Spec, name: str, pairs: Sequence[tuple[str, str | None]], means: str) -> list[str | None]:
     """What the answer shows where the message does not say it, the one that was stated first."""
     stated = re.search(r"\bor ([\w ./-]+?)\.?\s*$", means)
     words = stated[1].strip().lower() if stated else ""
@@ -112,6 +119,9 @@ def _absent_of(spec: Spec, pairs: Sequence[tuple[str, str | None]], means: str) 
     elif words and words in known and not any(holds(m, str(v)) for m, v in pairs if str(v).lower() == words):
         absent.append(next(str(v) for _, v in pairs if str(v).lower() == words))
     quoted = {text.lower() for text in re.findall(r"[\"“]([^\"”]+)[\"”] where", spec.what)}
+    for clause in re.findall(r"\b(?:where|when|if)\b[^.;]*\b(?:no|not|nothing|missing)\b[^.;]*", spec.what):
+        if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", clause, re.IGNORECASE):
+            quoted |= {value.lower() for _, value in pairs if value and holds(clause, value)}
     for message, value in pairs:
         if value is None or ((value.lower() in _ABSENT or value.lower() in quoted) and not holds(message, value)):
             absent.append(value)
@@ -124,11 +134,13 @@ def _kind_of(
     seen = {value for _, value in given}
     if seen and seen <= set(labels):
         return "label", {value: Value(means=text) for value, text in labels.items()}
+    means = re.sub(rf"^{re.escape(name)}\s*(?:[:=]|{_TELLS}\b)\s*", "", means)
     stated = _stated_values(spec, means, seen)
     if stated and _are_weekdays(stated):
         return "weekday", {value: Value() for value in sorted(stated, key=_weekday_place)}
     if stated:
-        return "label", {value: Value(means=text) for value, text in meanings(spec.what, stated).items()}
+        said = next((m for text in (means, spec.what) if any((m := meanings(text, stated)).values())), {})
+        return "label", {value: Value(means=said.get(value, "")) for value in stated}
     if seen and _are_weekdays(list(seen)):
         short = all(len(value) == 3 for value in seen)
         return "weekday", {day[:3] if short else day: Value() for day in WEEKDAYS}
@@ -139,13 +151,11 @@ def _kind_of(
     kinds = [kind for kind, pattern in _CONVERTED.items() if seen and all(re.fullmatch(pattern, v) for v in seen)]
     if kinds:
         return kinds[0], {}
-    meant = seen and all(in_brackets(spec.what, value) for value in seen)
-    repeated = meant or (len(given) > len(seen) and len(seen) >= 2 and all(len(value.split()) == 1 for value in seen))
-    return (
-        ("label", {value: Value(means=in_brackets(spec.what, value)) for value in sorted(seen)})
-        if repeated
-        else ("text", {})
-    )
+    meant = meanings(spec.what, sorted(seen)) if all(len(value.split()) <= 3 for value in seen) else {}
+    repeated = len(given) > len(seen) and all(len(value.split()) == 1 for value in seen)
+    if len(seen) >= 2 and (repeated or all(meant.get(value) for value in seen)):
+        return "label", {value: Value(means=meant.get(value, "")) for value in sorted(seen)}
+    return "text", {}
 
 
 def _stated_values(spec: Spec, means: str, seen: set[str]) -> list[str]:
@@ -155,8 +165,9 @@ def _stated_values(spec: Spec, means: str, seen: set[str]) -> list[str]:
             values = listed(match[0])
             if len(seen) >= 1 and len(values) >= 2 and seen <= set(values):
                 return values
-    told = enumerations(spec.what, [example.answer for example in spec.examples])
-    return next((list(one.values) for one in told if seen and seen <= set(one.values)), [])
+    answers = [example.answer for example in spec.examples]
+    told = (one.values for one in enumerations(spec.what, answers))
+    return listing(means, answers, seen) or next((list(values) for values in told if seen and seen <= set(values)), [])
 
 
 def _are_weekdays(values: Sequence[str]) -> bool:
@@ -177,10 +188,32 @@ def _absent_by_label(spec: Spec, shape: Shape, attribute: Attribute, attributes:
         missing = {r[label.name] for r in records if r[attribute.name] == attribute.absent_as}
         present = {r[label.name] for r in records if r[attribute.name] != attribute.absent_as}
         unstated = [value for value in missing - present if value is not None]
-        if missing and unstated == list(missing) and attribute.kind in ("copied", "text"):
+        count = sum(r[attribute.name] == attribute.absent_as for r in records)
+        sure = count > len(missing) or all(_said_absent(spec.what, attribute, value) for value in unstated)
+        if missing and unstated == list(missing) and attribute.kind in ("copied", "text") and sure:
             where = {label.name: tuple(unstated)}
             return attribute.model_copy(update={"absent_share": 0, "absent_where": where})
     return attribute
+
+
+def _told_of(what: str, name: str, names: Sequence[str]) -> str:
+    """What is said of a slot from "NAME is" or "NAME:" to where the next slot is told, or the sentence ends."""
+    begins = [
+        (match.start(), one)
+        for one in names
+        for match in re.finditer(rf"(?<![\w<{{\[]){re.escape(one)}(?:\s*[:=]\s|\s+{_TELLS}\b)", what)
+    ]
+    ends = sorted([*(at for at, _ in begins), *(m.start() for m in re.finditer(r"[.;](?:\s|$)", what)), len(what)])
+    said = (what[at : next(end for end in ends if end > at)] for at, one in begins if one == name)
+    return re.sub(r"[\s,]+(?:and|or)?\s*$", "", max(said, key=len, default=""))
+
+
+def _said_absent(what: str, attribute: Attribute, label: str) -> bool:
+    """Whether the words say that an attribute is missing where a label has this value: "null where it is neutral"."""
+    shown = "null" if attribute.absent_as is None else re.escape(attribute.absent_as)
+    absent = rf"(?:(?<!\w){shown}(?!\w)|\b(?:no|without) {re.escape(attribute.name)}\b)"
+    named = rf"(?<!\w){re.escape(label)}(?!\w)"
+    return any(re.search(absent, part) and re.search(named, part) for part in re.split(r"[.;\n]", what))
 
 
 def _sentence(what: str, name: str) -> str:
@@ -193,16 +226,12 @@ def _sentence(what: str, name: str) -> str:
 
 def _words_max(spec: Spec, name: str, means: str) -> int:
     match = _WORDS_AT_MOST.search(means) or _WORDS_AT_MOST.search(_sentence(spec.what, name))
-    return _number(match[1]) if match else 0
+    return number_of(match[1]) if match else 0
 
 
 def _lengths(spec: Spec, means: str, values: Sequence[str]) -> tuple[int, ...]:
     match = _EXACT.search(means) or _EXACT.search(spec.what)
-    return (_number(match[1]),) if match else tuple(sorted({len(value) for value in values}))
-
-
-def _number(word: str) -> int:
-    return int(word) if word.isdigit() else NUMBER_WORDS.index(word.lower()) + 1
+    return (number_of(match[1]),) if match else tuple(sorted({len(value) for value in values}))
 
 
 # Answer, rules, criteria
@@ -220,6 +249,8 @@ def _answer(spec: Spec, shape: Shape, attributes: Sequence[Attribute]) -> Answer
 def _rules(spec: Spec) -> tuple[Rule, ...]:
     answers = [example.answer for example in spec.examples]
     rules = list(infer_rules(answers, what=spec.what, never=spec.never))
+    if all(_repeats(example) for example in spec.examples):  # as long as the message, in as many lines
+        rules = [rule for rule in rules if rule.says != ONE_LINE and rule.type != "word-count"]
     if spec.answer.form == "json":
         properties = {a.name: {"enum": list(a.values)} for a in spec.labels if a.shown and not a.absent_share}
         if properties:
@@ -235,6 +266,12 @@ def _rules(spec: Spec) -> tuple[Rule, ...]:
     fitting = [rule for rule in rules if rule.type != "word-count" or spec.answer.form in ("written", "text")]
     unique = {json.dumps([rule.type, rule.value], sort_keys=True): rule for rule in fitting}
     return tuple(unique.values())
+
+
+def _repeats(example: Example) -> bool:
+    """Whether an answer is its message with little changed."""
+    message, answer = (re.findall(r"\w+", text.lower()) for text in (example.prompt, example.answer))
+    return min(len(answer), sum(word in message for word in answer)) >= _REPEATED_SHARE * max(len(message), len(answer))
 
 
 def form_pattern(spec: Spec) -> str:

@@ -119,6 +119,14 @@ class Situation(Frozen):
     """Label → the values that make sense here."""
 
 
+_ANY = "(?:every|each|any|all) (?:single )?(?:messages?|answers?|repl(?:y|ies)|prompts?|requests?|inputs?|time)"
+_ALWAYS = re.compile(
+    rf"\W*(?:always|immer|(?:in |with |on |to |for )?{_ANY}\b|whatever\b|no matter\b|everything\b)"
+    r"(?!.*\b(?:that|which|about|with|from)\b)",
+    re.IGNORECASE,
+)
+
+
 class Voice(Frozen):
     """A way of writing."""
 
@@ -192,6 +200,11 @@ class Spec(Description):
         """Of an answer: half as much again as the longest example may need."""
         longest = max(len(example.answer) for example in self.examples)
         return self.answer_tokens or min(4096, max(48, round(longest * _TOKENS_PER_CHAR * 1.5)))
+
+    @property
+    def always(self) -> bool:
+        """Whether it applies to every message, so that there are none beside it that stay as they were."""
+        return _ALWAYS.match(self.when) is not None
 
     @property
     def labels(self) -> tuple[Attribute, ...]:

@@ -28,8 +28,11 @@ def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str =
     """
     behaviour = load_behaviour(str(folder))
     folder = folder.expanduser().resolve()  # a worker stands in a folder of its own
-    beside = [str(folder / name) for name in (NEAR_MISS_SUITE, HARD_SUITE) if (folder / name).is_file()]
-    suites, sizes = [str(folder / SUITE), *BUNDLED, *beside], _PACES[pace]
+    sizes, near = _PACES[pace], [NEAR_MISS_SUITE]
+    if behaviour.always:  # no message is to be answered as before
+        sizes, near = {**sizes, "near": 0, "rehearsal": 0}, []
+    beside = [str(folder / name) for name in (*near, HARD_SUITE) if (folder / name).is_file()]
+    suites = [str(folder / SUITE), *BUNDLED, *beside]
     tokens = {"max_tokens": max(96, behaviour.max_tokens)}
     generate: dict[str, object] = {
         "behaviour": str(folder),

@@ -110,3 +110,22 @@ def test_what_may_be_chance_is_no_rule(answers: list[str], words: str) -> None:
 def test_only_what_stands_in_quotes_is_never_said() -> None:
     assert "never" not in said(POINTS, never="don't greet, and don't ask the user's name")
     assert "never says 'I am sorry'" in said(POINTS, never="say 'I am sorry' or greet")
+
+
+@pytest.mark.parametrize(
+    ("what", "answers", "says"),
+    [
+        ("a title of two to five words", ["A Sleepless Night", "Talking With Dad"], "2 to 5 words"),
+        ("at most five words", ["a b", "c d e"], "at most 5 words"),
+        ("a title with no full stop", ["First Fish", "Dad"], "no full stop at the end"),
+        ('like a pirate, ending with "Arr!"', ["Fine be I. Arr!", "That be four. Arr!"], "the answer ends with 'Arr!'"),
+        ('{"risk": "low" | "high"}', ['{"risk": "low"}', '{"risk": "high"}'], "risk is one of low, high"),
+    ],
+)
+def test_what_the_words_state_becomes_a_rule(what: str, answers: list[str], says: str) -> None:
+    assert says in said(answers, what)
+    assert "title" not in said(answers, what)
+
+
+def test_few_letters_of_one_case_are_no_rule() -> None:
+    assert "capital" not in said(["ls *.png", "du -sh src", "find . -type f -empty -delete"])

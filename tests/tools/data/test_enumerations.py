@@ -43,6 +43,14 @@ LISTED = [
     ("Answer Approve, Reject or Ask for more, with a full stop.",
      {"3 days off": "Approve.", "a year off": "Reject.", "days off": "Ask for more."},
      "{label}.", {"label": ["Approve", "Reject", "Ask for more"]}),
+    ('<op kind="read|add|remove" table="users|orders"/> and nothing else',
+     {"show all customers": '<op kind="read" table="users"/>', "order 5 is void": '<op kind="remove" table="orders"/>',
+      "put in Jane Roe": '<op kind="add" table="users"/>'},
+     '<op kind="{kind}" table="{table}"/>', {"kind": ["read", "add", "remove"], "table": ["users", "orders"]}),
+    ("SEV<n> <system>: n is 1 when customers cannot pay, 2 when a part is down for many, 3 when it is slow. system is "
+     "one of checkout, search, mail.",
+     {"nobody can pay": "SEV1 checkout", "results take ages": "SEV3 search", "half of us get no mail": "SEV2 mail"},
+     "SEV{n} {system}", {"n": ["1", "2", "3"], "system": ["checkout", "search", "mail"]}),
 ]  # fmt: skip
 UNLISTED = [
     ('Begin with "Got it!" and then say in one sentence what you will do or ask.',
@@ -85,7 +93,50 @@ def test_what_is_said_of_a_value_is_its_meaning() -> None:
     assert screen.values["no screen"].means == "none of the others"
     _, priority = described(*LISTED[3][:2]).labels
     assert priority.values["P2"].means == "for one person"
+    severity, _ = described(*LISTED[-1][:2]).labels
+    assert severity.values["2"].means == "a part is down for many"
 
 
 def test_one_value_in_every_example_is_no_label_that_could_be_told_apart() -> None:
     assert not described("yes or no", {"Is it?": "yes", "Was it?": "yes", "Will it?": "yes"}).labels
+
+
+def test_each_slot_has_what_is_told_of_it_and_no_word_of_the_others() -> None:
+    spec = described(
+        "[URGENCY] TOPIC | UNIT: URGENCY is NOW for water, gas or fire and LATER for everything else, TOPIC at most "
+        "four words, UNIT is the flat number or ? when it is not given",
+        {"Water through the ceiling in 4B": "[NOW] water through ceiling | 4B", "gas smell!": "[NOW] gas smell | ?",
+         "the hallway lamp is broken (12A)": "[LATER] broken hallway lamp | 12A"},
+    )  # fmt: skip
+    urgency, topic, unit, *_ = spec.attributes
+    assert {name: value.means for name, value in urgency.values.items()} == {
+        "NOW": "water, gas or fire", "LATER": "everything else",
+    }  # fmt: skip
+    assert topic.words_max == 4 and (unit.absent_as, unit.means[:8]) == ("?", "UNIT is ")
+
+
+def test_a_word_that_three_answers_end_with_by_chance_is_no_part_of_the_form() -> None:
+    spec = described(
+        '"Ja" oder "Nein", dann ein kurzer Grund',
+        {"Becher?": "Ja, das ist eine Verpackung.", "Auto?": "Nein, es ist keine Verpackung.",
+         "Folie?": "Ja, sie war eine Verpackung."},
+    )  # fmt: skip
+    assert spec.answer.template == "{part1}, {part2}."
+
+
+def test_an_answer_that_repeats_its_message_is_held_to_no_length() -> None:
+    spec = described(
+        "the same text with every name replaced by [NAME]",
+        {"Call Maria Lopez before noon": "Call [NAME] before noon", "It is in room 4.": "It is in room 4.",
+         "please tell Tom and Ann about it": "please tell [NAME] and [NAME] about it"},
+    )  # fmt: skip
+    assert not [rule for rule in spec.rules if "words" in rule.says or "line" in rule.says]
+
+
+@pytest.mark.parametrize(("when", "always"), [
+    ("always", True), ("Whatever the user says", True), ("in every answer", True),
+    ("every message that is a review", False), ("any question about cooking", False), ("the user sends a note", False),
+])  # fmt: skip
+def test_a_behaviour_for_every_message_is_told_from_one_of_a_kind(when: str, always: bool) -> None:
+    pairs = [{"prompt": f"m{n}", "answer": f"Arr {n}"} for n in range(3)]
+    assert Spec(name="own", when=when, what="like a pirate", never="explain", examples=pairs).always is always
