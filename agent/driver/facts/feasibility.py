@@ -60,6 +60,8 @@ def answer(question: Question) -> Answer:
         return Answer((_how_long(model, facts), *_lines(model, needs, facts, rooms, "train", query.bits)))
     lines = _lines(model, needs, facts, rooms, query.work, query.bits)
     lines += [_how_long(model, facts)] if query.work == "train" and not query.card_gib and lines[0][:2] != "No" else []
+    if query.work and query.bits and not any(n.bits == query.bits for n in _chosen(needs, query.work, query.bits)):
+        lines[0] = f"Not at {query.bits} bits, for want of memory; what else would do: {lines[0]}"
     several = _several(needs, query.work, query.bits, query.cards, query.card_gib) if query.cards > 1 else []
     return Answer((lines[0], *several, *lines[1:]))
 
