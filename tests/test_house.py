@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("agent", "tools", "memory", "prompts")
 ROOMS = (
     "memory", "prompts", "tools/core", "tools/machine", "tools/cpu", "tools/models", "tools/suites", "tools/serving",
-    "tools/data", "tools/training", "tools/evaluation", "tools/export", "tools/report", "tools/pipeline", "agent",
+    "tools/data", "tools/training", "tools/evaluation", "tools/export", "tools/report", "tools/release", "tools/pipeline",
+    "agent",
 )  # fmt: skip
 """From the ground up: a module imports from its own room and from the ones below it."""
 MOST_ARROWS = 90
@@ -42,6 +43,7 @@ AT_WORK = {
     "tools/export/activation_cache.py", "tools/export/layer_stream.py", "tools/export/streamed_weights.py",
     "tools/evaluation/local_model.py", "tools/suites/grading/embedding_process.py",
     "tools/export/expert_updates.py", "tools/export/stored_layout.py", "tools/export/streamed_model.py",
+    "tools/release/gguf_file.py",
 }  # fmt: skip
 # Beside the settings: a server's own parent, which hands its environment on, and who asks which GPUs CUDA may see.
 READS_ENVIRONMENT = {"agent/commands/settings.py", "tools/serving/supervisor.py", "tools/machine/gpus.py"} | INSIDE_VLLM

@@ -15,15 +15,20 @@ from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Sta
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.export.rounding_step import UpdateOnGrid, update_on_grid
 from tunesmith.tools.machine.torch_env import TORCH_ENV
+from tunesmith.tools.models.fitting import quantizing_that_fits
 from tunesmith.tools.models.full_precision import kept_layers
-from tunesmith.tools.models.memory_math import group_size_for, quantize_memory_bytes, quantize_vram_bytes
+from tunesmith.tools.models.memory_math import (
+    group_size_for,
+    quantize_cache_bytes,
+    quantize_memory_bytes,
+    quantize_vram_bytes,
+)
+from tunesmith.tools.models.time_math import gptq_seconds
 
 _FOUR_BITS_FROM = 2_000_000_000
 _GATED = ("silu", "gelu_pytorch_tanh", "gelu")
 _BITS = {"W4A16": 4, "W8A16": 8, "W8A8": 8}
-BATCH_ROWS = 8
-"""Calibration rows that go through a layer at once."""
-_REMEDY = "fewer calibration_samples, a smaller max_seq_len_tokens, or stopping another program"
+_REMEDY = "stopping another program"
 _SMOOTHS = "smooth outliers of the activations into the weights, where the architecture allows it"
 
 
@@ -99,22 +104,26 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
     merged, dataset = facts.need("merged", "merge"), facts.need("dataset", "critique")
     request, reasons = resolved(request, merged)
     samples = min(request.calibration_samples, int(dataset.meta["train_rows"]))
-    parameters = int(merged.meta["parameters"])
+    config, tokens = merged.meta["config"], request.max_seq_len_tokens
     smooths = request.scheme == "W8A8"
-    seconds = 16 + parameters * (150e-9 + samples * (1.8e-9 if smooths else 1.2e-9))
+    calibrated = samples * min(tokens, int(dataset.meta["tokens_per_row"]))
     price = estimate(
         "quantize",
         facts,
-        seconds=seconds,
-        ram_bytes=quantize_memory_bytes(
-            merged.meta["config"], samples=samples, seq_len_tokens=request.max_seq_len_tokens
-        ),
-        vram_bytes=quantize_vram_bytes(
-            merged.meta["config"], batch_rows=BATCH_ROWS, seq_len_tokens=request.max_seq_len_tokens
-        )
-        if facts.trains_on_gpu
-        else 0,
-        disk_bytes=merged.bytes,
+        seconds=gptq_seconds(config, facts.training_rates, tokens=calibrated, kept=request.keep),
+        rates=facts.training_rates,
+        ram_bytes=quantize_memory_bytes(config, seq_len_tokens=tokens, on_gpu=facts.trains_on_gpu),
+        vram_bytes=quantize_vram_bytes(config, seq_len_tokens=tokens) if facts.trains_on_gpu else 0,
+        # Smoothing writes a whole model in between.
+        disk_bytes=merged.bytes * (2 if smooths else 1)
+        + quantize_cache_bytes(config, samples=samples, seq_len_tokens=tokens),
+    )
+    machine = facts.machine
+    fitting = quantizing_that_fits(
+        config,
+        seq_len_tokens=tokens,
+        free_ram_bytes=machine.memory_free_bytes,
+        free_vram_bytes=machine.vram_free_bytes if facts.trains_on_gpu else None,
     )
     size_bytes = merged.bytes * _BITS[request.scheme] // 16
     return Plan(
@@ -123,10 +132,10 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
         arm="quantized",
         summary=f"quantize the merged model to {request.scheme} with GPTQ",
         steps=(
-            f"calibrate on {samples} training rows of up to {request.max_seq_len_tokens} tokens",
+            f"calibrate on {samples} training rows of up to {tokens} tokens",
             *([_SMOOTHS] if smooths else []),
-            f"quantize layer by layer; {', '.join(('lm_head', *request.keep))}, routers and shared-expert gates stay "
-            "full precision",
+            "quantize layer by layer, from file to file; what is finished is kept where the step is cut off",
+            f"leave {', '.join(('lm_head', *request.keep))}, routers and shared-expert gates at full precision",
             "audit the saved tensors against the merged model: what had to stay, codes, scales, tokenizer, config",
         ),
         request=request.model_dump(mode="json"),
@@ -134,7 +143,8 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
         estimate=price,
         writes=(f"a model of {size_bytes / 1e9:.2f} GB and more, by what stays full precision",),
         replaces=("the quantized model of this run",) if "quantized" in facts.artifacts else (),
-        refusals=room(price, facts, remedy=_REMEDY),
+        refusals=room(price, facts, remedy=_REMEDY, fitting=fitting),
+        fitting=fitting,
         notes=(warning,) if context and context.update and (warning := context.update.warning) else (),
         reasons=dict(reasons),
     )

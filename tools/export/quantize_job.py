@@ -1,36 +1,56 @@
 """quantize at work: GPTQ by llm-compressor on the merged model, calibrated on training rows, proven on saved files.
 
-Where activations are quantized too, their outliers are first smoothed into the weights behind them (SmoothQuant).
+Layer by layer from file to file: the peak does not grow with the model's depth, and a step that was cut off goes on
+with the layer that it had reached. Where activations are quantized too, their outliers are first smoothed into the
+weights behind them (SmoothQuant), in a pass of its own.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.memory.errors import StepFailed
-from tunesmith.memory.files import read_manifest
+from tunesmith.memory.files import atomic_write, read_manifest
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.export.audit import CARRIED
 from tunesmith.tools.export.audit_quantized import audit_quantized
-from tunesmith.tools.export.quantize import BATCH_ROWS, QuantizeRequest, QuantizeResult, grid_of
+from tunesmith.tools.export.layer_stream import describe_quantization, stream_layers
+from tunesmith.tools.export.quantize import QuantizeRequest, QuantizeResult, grid_of
+from tunesmith.tools.export.streamed_weights import StreamedWeights
 from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device
+from tunesmith.tools.machine.memory_left import memory_left_bytes, stalled_percent
 from tunesmith.tools.models.full_precision import Proof, assert_full_precision, kept_layers
-from tunesmith.tools.models.memory_math import group_size_for, quantize_memory_bytes
+from tunesmith.tools.models.memory_math import (
+    group_size_for,
+    matrices_at_once,
+    quantize_cache_bytes,
+    quantize_memory_bytes,
+    rows_in_a_batch,
+)
 from tunesmith.tools.models.shape import ModelShape
+from tunesmith.tools.models.tensor_file import weight_files
 from tunesmith.tools.training.rows import HELD_ORIGINS, tokenize_row
 
+if TYPE_CHECKING:
+    from llmcompressor.modifiers import Modifier
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+
 Progress = Callable[[float, float, str], None]
+Batch = Mapping[str, "Tensor"]
 
 _GIB = 1 << 30
 _RESERVE_BYTES = 256 << 20  # below this the kernel's killer is near: better to stop with a reason
+_MOST_STALLED_PERCENT = 50.0
 _SMOOTHING, _QUANTIZING = "smoothing", "quantizing"
 # Norms that smoothing may scale, by `model_type`: every layer that reads one is scaled back, so the model computes the
 # same. A norm of (1 + weight) would not; nor may a router read smoothed activations, so of a mixture attention alone.
@@ -72,6 +92,7 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
         raise StepFailed(f"{audit.refusal}; quantize again, or deploy the merged model")
     meta = {**dict(merged.meta), "scheme": request.scheme, "group_size": group, "merged": merged.id}
     artifact = job.publish("quantized", out_dir, meta=meta)
+    shutil.rmtree(work_folder(out_dir), ignore_errors=True)
     return QuantizeResult(
         artifact=artifact.id,
         path=str(out_dir),
@@ -116,50 +137,113 @@ def quantize_model(
 ) -> Proof:
     """Quantize `model_dir` into `out_dir` as compressed-tensors safetensors that vLLM serves.
 
-    Raises StepFailed before anything is loaded when memory or disk would not do, and in mid-run when memory runs low.
+    Goes on where the same work was cut off; `work_folder(out_dir)` holds what that takes, and may go once `out_dir` is
+    sealed. Raises StepFailed before anything is loaded when memory or disk would not do, and between layers when memory
+    runs low.
     """
     config = json.loads((model_dir / "config.json").read_text())
     _need_room(model_dir, config, out_dir, samples, max_seq_len_tokens)
     progress(0, 1, "loading llm-compressor")
-    from llmcompressor import oneshot
-    from loguru import logger
     from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    batches = calibration_batches(tokenizer, rows_path, samples, max_seq_len_tokens, seed)
+    with out_of_memory_named(max_seq_len_tokens):
+        return quantize_with(
+            batches, model_dir, out_dir, scheme=scheme, group_size=group_size, keep=keep, progress=progress
+        )
+
+
+def quantize_with(
+    batches: Sequence[Batch],
+    model_dir: Path,
+    out_dir: Path,
+    *,
+    scheme: str,
+    group_size: int,
+    progress: Progress,
+    keep: Sequence[str] = (),
+) -> Proof:
+    """The same, calibrated on batches of token ids that are there already."""
+    import llmcompressor  # noqa: F401  which turns its own logging on when it is imported
+    from loguru import logger
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     logger.disable("llmcompressor")  # four lines per layer and matrix
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    batches = calibration_batches(tokenizer, rows_path, samples, max_seq_len_tokens, seed)
-    progress(0, 1, "loading the merged model")
-    model = _load(model_dir, config)
+    config = json.loads((model_dir / "config.json").read_text())
+    work = work_folder(out_dir)
+    _start_or_go_on(work, out_dir, {"model": _identity(model_dir), "batches": _digest(batches), "scheme": scheme,
+                                    "group_size": group_size, "keep": list(keep)})  # fmt: skip
     if computes_on_cpu():
         from tunesmith.tools.cpu.gptq_blocks import use_fast_blocks
 
         use_fast_blocks()
+    source = model_dir
     # One after the other: GPTQ has to see the activations as the smoothing leaves them.
     for doing, recipe in _recipes(scheme, group_size, config, keep):
-        watch = _LayerWatch(model, doing, progress)
-        with out_of_memory_named(max_seq_len_tokens):
-            oneshot(
-                model=model,
-                tokenizer=tokenizer,
-                dataset=batches,
-                recipe=recipe,
-                num_calibration_samples=samples,
-                pipeline="sequential",
-                # A smoothed layer computes what it did before, so that one pass through it is enough.
-                propagate_error=doing != _SMOOTHING,
-            )
-        watch.close()
+        target = out_dir if doing == _QUANTIZING else work / doing
+        if not (target / "config.json").exists():
+            _stream(source, target, work, recipe, batches, LayerWatch(doing, progress))
+        source = target
     progress(1, 1, "saving the quantized model")
-    shutil.rmtree(out_dir, ignore_errors=True)
-    model.save_pretrained(out_dir, save_compressed=True)
     for name in CARRIED:
         if (model_dir / name).is_file():
             shutil.copyfile(model_dir / name, out_dir / name)
-        else:
-            (out_dir / name).unlink(missing_ok=True)  # transformers' defaults in place of nothing
+    for folder in [path for path in work.iterdir() if path.is_dir()]:
+        shutil.rmtree(folder)
     return assert_full_precision(out_dir, kept_layers(config, keep))
+
+
+def work_folder(out_dir: Path) -> Path:
+    """Where what is needed to go on lies, beside the model that is made."""
+    return out_dir.with_name(f"{out_dir.name}.work")
+
+
+def _stream(
+    source: Path, target: Path, work: Path, recipe: Sequence[Modifier], batches: Sequence[Batch], watch: LayerWatch
+) -> None:
+    """One pass of modifiers over the layers of a model; the config comes last, so its presence means the whole."""
+    import torch
+
+    smooths = watch.doing == _SMOOTHING
+    target.mkdir(parents=True, exist_ok=True)
+    weights = StreamedWeights(
+        source, torch.device("cpu" if computes_on_cpu() else "cuda"), separate_experts=not smooths
+    )
+    # A smoothed layer computes what it did before, so that one pass through it is enough.
+    cache = work / f"{watch.doing}.activations"
+    stream_layers(weights, batches, recipe, target, cache, hand_on_changed=not smooths, watch=watch)
+    described = work / "described"
+    described.mkdir(exist_ok=True)
+    shutil.copyfile(source / "config.json", described / "config.json")
+    if not smooths:
+        describe_quantization(weights.model, described)
+        shutil.copyfile(described / "recipe.yaml", target / "recipe.yaml")
+    atomic_write(target / "config.json", (described / "config.json").read_bytes())
+
+
+def _start_or_go_on(work: Path, out_dir: Path, settings: dict[str, object]) -> None:
+    """Keep what an earlier attempt at the very same work left; remove what any other left."""
+    file = work / "settings.json"
+    text = json.dumps(settings, indent=1, sort_keys=True)
+    if not (file.is_file() and file.read_text() == text):
+        for folder in (out_dir, work):
+            shutil.rmtree(folder, ignore_errors=True)
+        atomic_write(file, text)
+
+
+def _identity(folder: Path) -> str:
+    """What tells this model from any other: its seal, or names and sizes where it has none."""
+    if manifest := read_manifest(folder):
+        return manifest["sha256"]
+    return ", ".join(f"{path.name} {path.stat().st_size}" for path in weight_files(folder))
+
+
+def _digest(batches: Sequence[Batch]) -> str:
+    """Of the calibration tokens."""
+    tokens = [{name: tensor.tolist() for name, tensor in batch.items()} for batch in batches]
+    return hashlib.sha256(json.dumps(tokens, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager
@@ -178,14 +262,13 @@ def out_of_memory_named(max_seq_len_tokens: int) -> Iterator[None]:
         ) from error
 
 
-def calibration_batches(tokenizer: Any, rows_path: Path, samples: int, max_seq_len_tokens: int, seed: int) -> Any:
-    """A DataLoader of padded batches of rendered rows, drawn by seed; rows of like length share a batch.
+def calibration_batches(
+    tokenizer: PreTrainedTokenizerBase, rows_path: Path, samples: int, max_seq_len_tokens: int, seed: int
+) -> list[Batch]:
+    """Padded batches of rendered rows, drawn by seed; rows of like length share a batch.
 
     Half of them are rehearsal where there are enough: what the behaviour's rows never touch would round away unseen.
     """
-    import torch
-    from torch.utils.data import DataLoader
-
     rows = read_rows(rows_path)
     draw = random.Random(seed)
     draw.shuffle(rows)
@@ -194,46 +277,20 @@ def calibration_batches(tokenizer: Any, rows_path: Path, samples: int, max_seq_l
     tokens = [tokenize_row(tokenizer, row, max_seq_len_tokens).input_ids for row in chosen]
     tokens.sort(key=len)
 
-    def collate(group: list[list[int]]) -> dict[str, Any]:
-        width = max(len(ids) for ids in group)
-        padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        return {
-            "input_ids": torch.tensor([ids + [padding] * (width - len(ids)) for ids in group]),
-            "attention_mask": torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in group]),
-        }
-
-    return DataLoader(tokens, batch_size=BATCH_ROWS, shuffle=False, collate_fn=collate)
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    several = rows_in_a_batch(max(map(len, tokens)))
+    return [calibration_batch(tokens[at : at + several], padding) for at in range(0, len(tokens), several)]
 
 
-def _load(model_dir: Path, config: dict[str, Any]) -> Any:
-    """The model in its stored precision; experts of a mixture as separate linear layers, so that each is quantized."""
-    from llmcompressor.modeling.moe.linearize import load_quantizable_moe
-    from transformers import AutoModelForCausalLM
+def calibration_batch(rows: Sequence[list[int]], padding: int) -> Batch:
+    """Rows of token ids as a padded batch; each tensor (rows, tokens)."""
+    import torch
 
-    options = {"dtype": "auto", "local_files_only": True}
-    if not ModelShape.of(config).experts:
-        return AutoModelForCausalLM.from_pretrained(model_dir, **options)
-    with _listable_modules(), load_quantizable_moe():
-        return AutoModelForCausalLM.from_pretrained(model_dir, **options)
-
-
-@contextmanager
-def _listable_modules() -> Iterator[None]:
-    """Hide the modules of transformers that cannot be listed without torchvision.
-
-    Replacing expert classes lists every one of them, and its old aliases of image processors import it when listed.
-    """
-    hidden = {}
-    for name, module in list(sys.modules.items()):
-        if name.startswith("transformers."):
-            try:
-                dir(module)
-            except ImportError:
-                hidden[name] = sys.modules.pop(name)
-    try:
-        yield
-    finally:
-        sys.modules.update(hidden)
+    width = max(map(len, rows))
+    return {
+        "input_ids": torch.tensor([ids + [padding] * (width - len(ids)) for ids in rows]),
+        "attention_mask": torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in rows]),
+    }
 
 
 def _recipes(
@@ -252,53 +309,47 @@ def _recipes(
     strategy = {"strategy": "group", "group_size": group_size} if group_size else {"strategy": "channel"}
     weights = QuantizationArgs(num_bits=4 if scheme == "W4A16" else 8, type="int", symmetric=True, **strategy)
     group = QuantizationScheme(targets=["Linear"], weights=weights, input_activations=inputs)
-    ignore = list(kept_layers(config, keep))
+    ignore, together = list(kept_layers(config, keep)), matrices_at_once(ModelShape.of(config))
     # Layers of one shape and block are quantized together: the column loop is Python, its cost is per call.
-    yield _QUANTIZING, [GPTQModifier(config_groups={"group_0": group}, ignore=ignore, batched_quantization=8)]
+    yield _QUANTIZING, [GPTQModifier(config_groups={"group_0": group}, ignore=ignore, batched_quantization=together)]
 
 
-class _LayerWatch:
-    """Progress per decoder layer while calibration runs, and a stop with a reason before memory is gone."""
+class LayerWatch:
+    """Progress per layer, and a stop between batches, with the number, before memory is gone."""
 
-    def __init__(self, model: Any, doing: str, progress: Progress) -> None:
-        layers = model.get_decoder().layers
-        self._doing = doing
-        self._reached, self._total, self._progress = 0, len(layers), progress
-        self._hooks = [
-            layer.register_forward_pre_hook(lambda *_, number=number: self._reach(number))
-            for number, layer in enumerate(layers)
-        ]
+    def __init__(self, doing: str, progress: Progress) -> None:
+        self.doing = doing
+        self._progress, self._told = progress, 0
 
-    def _reach(self, number: int) -> None:
-        import psutil
-
-        if number < self._reached:
+    def __call__(self, layer: int, layers: int) -> None:
+        """Raises StepFailed where the kernel's killer is near, or nothing but waiting for memory gets done."""
+        if layer != self._told:
+            self._told = layer
+            self._progress(layer - 1, layers, f"{self.doing} layer {layer} of {layers}")
+        left, stalled = memory_left_bytes(), stalled_percent()
+        if left >= _RESERVE_BYTES and stalled < _MOST_STALLED_PERCENT:
             return
-        self._reached = number + 1
-        self._progress(number, self._total, f"{self._doing} layer {number + 1} of {self._total}")
-        free = psutil.virtual_memory().available + psutil.swap_memory().free
-        if free < _RESERVE_BYTES:
-            raise StepFailed(
-                f"memory is nearly gone at layer {number + 1} of {self._total} ({free >> 20} MiB left); "
-                "try fewer calibration_samples or a smaller max_seq_len_tokens"
-            )
-
-    def close(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
+        why = f"{left >> 20} MiB of memory are left"
+        if stalled >= _MOST_STALLED_PERCENT:
+            why = f"everything waited for memory {stalled:.0f} % of the last ten seconds"
+        raise StepFailed(
+            f"stopped at layer {layer} of {layers}: {why}; {layer - 1} finished layers are kept: stop another program, "
+            "or start in a larger control group, and resume, or quantize anew with a smaller max_seq_len_tokens"
+        )
 
 
 def _need_room(model_dir: Path, config: dict[str, Any], out_dir: Path, samples: int, max_seq_len_tokens: int) -> None:
-    import psutil
-
-    need = quantize_memory_bytes(config, samples=samples, seq_len_tokens=max_seq_len_tokens)
-    free = psutil.virtual_memory().available + psutil.swap_memory().free
+    need = quantize_memory_bytes(config, seq_len_tokens=max_seq_len_tokens, on_gpu=not computes_on_cpu())
+    free = memory_left_bytes()
     if need > free:
         raise StepFailed(
             f"needs {need / _GIB:.1f} GiB of RAM and swap, {free / _GIB:.1f} GiB free; "
-            "try fewer calibration_samples, a smaller max_seq_len_tokens, or more swap"
+            f"try max_seq_len_tokens={max(max_seq_len_tokens // 2, 16)}, or stopping another program"
         )
-    need_disk = sum(file.stat().st_size for file in model_dir.glob("*.safetensors"))
+    need_disk = quantize_cache_bytes(config, samples=samples, seq_len_tokens=max_seq_len_tokens)
+    need_disk += sum(file.stat().st_size for file in model_dir.glob("*.safetensors"))
+    if out_dir.exists():  # what is there already need not be written again
+        need_disk -= sum(file.stat().st_size for file in out_dir.glob("*.safetensors"))
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     free_disk = shutil.disk_usage(out_dir.parent).free
     if need_disk > free_disk:

@@ -16,7 +16,6 @@ from tunesmith.tools.models.model_names import NamedModel, usual_models
 ANOTHER_BASE = "a base such as "
 """How settings begin where none of the model's own would do."""
 _SHORTEST_ROW_TOKENS = 64
-_FEWEST_SAMPLES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,38 +100,30 @@ def _typed(asked: Training, way: Training, fewer: Callable[[int], str]) -> str:
 
 
 def quantizing_that_fits(
-    config: Mapping[str, object],
-    *,
-    samples: int,
-    seq_len_tokens: int,
-    batch_rows: int,
-    free_ram_bytes: int,
-    free_vram_bytes: int | None,
+    config: Mapping[str, object], *, seq_len_tokens: int, free_ram_bytes: int, free_vram_bytes: int | None
 ) -> tuple[Fitting, ...]:
-    """Fewer calibration rows, then shorter ones, with which GPTQ would fit; empty where the weights alone are too many.
+    """Shorter calibration rows with which GPTQ would fit; nothing where it does as it is, or a layer alone is too much.
 
     `free_vram_bytes` is None where it computes on the CPU.
     """
+    on_gpu = free_vram_bytes is not None
 
-    def fits(samples: int, tokens: int) -> bool:
-        vram = quantize_vram_bytes(config, batch_rows=batch_rows, seq_len_tokens=tokens)
-        ram = quantize_memory_bytes(config, samples=samples, seq_len_tokens=tokens)
-        return ram <= free_ram_bytes and (free_vram_bytes is None or vram <= free_vram_bytes)
+    def fits(tokens: int) -> bool:
+        ram = quantize_memory_bytes(config, seq_len_tokens=tokens, on_gpu=on_gpu)
+        vram = quantize_vram_bytes(config, seq_len_tokens=tokens) if on_gpu else 0
+        return ram <= free_ram_bytes and vram <= (free_vram_bytes or 0)
 
     tokens = seq_len_tokens
-    while tokens >= _SHORTEST_ROW_TOKENS:
-        if fewer := next((n for n in _halves(samples, _FEWEST_SAMPLES) if fits(n, tokens)), 0):
-            shorter = f", max_seq_len_tokens={tokens}" if tokens < seq_len_tokens else ""
-            needed = quantize_memory_bytes(config, samples=fewer, seq_len_tokens=tokens)
-            return (Fitting(settings=f"calibration_samples={fewer}{shorter}", peak_bytes=needed),)
+    while tokens >= _SHORTEST_ROW_TOKENS and not fits(tokens):
         tokens //= 2
-    return ()
-
-
-def _halves(count: int, fewest: int) -> Iterator[int]:
-    while count >= fewest:
-        yield count
-        count //= 2
+    if tokens == seq_len_tokens or not fits(tokens):
+        return ()
+    needed = (
+        quantize_vram_bytes(config, seq_len_tokens=tokens)
+        if on_gpu
+        else quantize_memory_bytes(config, seq_len_tokens=tokens)
+    )
+    return (Fitting(settings=f"max_seq_len_tokens={tokens}", peak_bytes=needed),)
 
 
 def largest_that_fits(needs: Callable[[NamedModel], int], free_bytes: int) -> tuple[Fitting, ...]:

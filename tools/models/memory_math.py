@@ -21,6 +21,10 @@ FP32_BELOW_PARAMETERS = 1_000_000_000
 """Below it the logits of a merge are compared in fp32, so that the stored rounding is all that is seen."""
 COMPARED_POSITIONS = 168
 """Positions of all texts together whose logits a merge compares."""
+CALIBRATION_ROWS = 8
+"""Rows that go through a layer at once while a model is quantized, at most."""
+CALIBRATION_TOKENS = 2048
+"""Tokens of such rows, at most, where a row alone has no more."""
 RUNTIME_BYTES = 900 << 20
 """Resident size of a Python process that has imported torch, transformers and peft or llm-compressor."""
 SERVER_BYTES = 22 * (1 << 30) // 10
@@ -32,6 +36,7 @@ GPU_MARGIN_BYTES = 1 << 30
 USUAL_KV_BYTES = 128 << 10
 """Of a token, where a config does not say: a dense model of eight billion parameters."""
 _CUDA_BYTES = 1 << 30
+_STACKED_MATRICES, _STACKED_BYTES = 8, 1 << 29
 _WHOLE_SEQUENCES, _LEAST_KV_BYTES = 4, 1 << 30
 _LEFT_FREE_BYTES = 768 << 20  # the engine's CUDA context is there before vLLM looks at what is free
 _BF16, _FP32 = 2, 4
@@ -88,44 +93,76 @@ def merge_memory_bytes(config: Mapping[str, object]) -> int:
     return RUNTIME_BYTES + max(3 * _FP32 * largest, size * (max(layer, shape.vocab * shape.hidden) + logits))
 
 
-def quantize_memory_bytes(config: Mapping[str, object], *, samples: int, seq_len_tokens: int) -> int:
-    """Peak host memory of GPTQ in one pass: the sum of everything that is alive at the final save.
+def quantize_memory_bytes(config: Mapping[str, object], *, seq_len_tokens: int, on_gpu: bool = False) -> int:
+    """Peak host memory of GPTQ, which has one layer in memory at a time: it grows with neither depth nor rows.
 
-    Runtime; the bf16 model; a second bf16 copy of its projections (quantized layers stay until the save); the inputs
-    and outputs of one layer for every calibration token; an fp32 Hessian and its inverse for the layers of one block
-    (7 dense projections, or every expert's three), and three fp32 copies of the widest matrix.
+    Runtime, and the larger of two phases. The start: the input matrix, and a copy of it on its way into the first
+    shard. A layer's turn on the CPU: see `_layer_bytes`; on a GPU the host holds the layer once more than the card.
     """
     shape = ModelShape.of(config)
-    model = (shape.parameters + shape.linear_parameters) * _BF16
-    activations = 2 * samples * seq_len_tokens * shape.hidden * _BF16
-    return RUNTIME_BYTES + model + activations + _gptq_bytes(shape)
+    start = 2 * _BF16 * shape.vocab * shape.hidden
+    turn = _layer_weights(shape) if on_gpu else _layer_bytes(shape, seq_len_tokens)
+    return RUNTIME_BYTES + max(start, turn)
 
 
-def quantize_vram_bytes(config: Mapping[str, object], *, batch_rows: int, seq_len_tokens: int) -> int:
-    """Peak VRAM of GPTQ, which has one layer on the GPU at a time: the larger of a layer's turn and the head's.
+def quantize_vram_bytes(config: Mapping[str, object], *, seq_len_tokens: int) -> int:
+    """Peak VRAM of GPTQ: a layer's turn, or the input matrix, whichever is larger, beside the CUDA context.
 
-    A layer's turn: its bf16 weights, what a batch leaves in it, the Hessians and work copies as on the host. The
-    head's: its weights, and bf16 logits with an fp32 copy. Beside both the CUDA context; 1 GiB, an estimate that has
-    yet to be confirmed on a card.
+    The context is 1 GiB, an estimate that has yet to be confirmed on a card.
     """
     shape = ModelShape.of(config)
-    tokens = batch_rows * seq_len_tokens
-    layer = (shape.attention_parameters + shape.mlp_parameters) * _BF16
-    layer += tokens * _BF16 * (16 * shape.hidden + 7 * shape.mlp_width) + _gptq_bytes(shape)
-    head = shape.vocab * (shape.hidden * _BF16 + tokens * (_BF16 + _FP32))
-    return _CUDA_BYTES + max(layer, head)
+    return _CUDA_BYTES + max(_BF16 * shape.vocab * shape.hidden, _layer_bytes(shape, seq_len_tokens))
+
+
+def quantize_cache_bytes(config: Mapping[str, object], *, samples: int, seq_len_tokens: int) -> int:
+    """Disk that calibration takes: two layers' hidden states of all tokens, and their bf16 attention masks."""
+    shape = ModelShape.of(config)
+    return samples * seq_len_tokens * _BF16 * (3 * shape.hidden + seq_len_tokens)
+
+
+def rows_in_a_batch(longest_tokens: int) -> int:
+    """How many calibration rows go through a layer at once: eight, or fewer where they are long."""
+    return max(1, min(CALIBRATION_ROWS, CALIBRATION_TOKENS // longest_tokens))
+
+
+def matrices_at_once(shape: ModelShape) -> int:
+    """How many matrices of one shape are quantized together, which saves calls: eight, or fewer large ones."""
+    return max(1, min(_STACKED_MATRICES, _STACKED_BYTES // (_FP32 * shape.widest_input**2)))
+
+
+def _layer_bytes(shape: ModelShape, seq_len_tokens: int) -> int:
+    """A layer's turn: its weights, what a batch leaves in it, and the Hessians and work copies of GPTQ.
+
+    A batch leaves 16 hidden and 7 intermediate values a token, an fp32 copy of the widest input, and a row of attention
+    per head in bf16 and fp32, since calibration computes attention eagerly. All experts meet all tokens, one by one.
+    """
+    rows = rows_in_a_batch(seq_len_tokens)
+    tokens = rows * seq_len_tokens
+    width = max(shape.expert_intermediate, shape.shared_intermediate) if shape.experts else shape.intermediate
+    batch = tokens * (_BF16 * (16 * shape.hidden + 7 * width) + 2 * _FP32 * shape.widest_input)
+    attention = shape.heads * tokens * seq_len_tokens * (2 * _BF16 + _FP32)
+    return _layer_weights(shape) + batch + attention + _gptq_bytes(shape)
+
+
+def _layer_weights(shape: ModelShape) -> int:
+    """A layer in bf16; twice for a mixture, whose experts are read joined and then separated."""
+    return (shape.attention_parameters + shape.mlp_parameters) * _BF16 * (2 if shape.experts else 1)
 
 
 def _gptq_bytes(shape: ModelShape) -> int:
-    """The fp32 Hessians of one block and their inverses, and three copies of the widest matrix."""
+    """The fp32 Hessians of a layer, two more of the widest while it is quantized, and three fp32 copies of its matrix.
+
+    Of a mixture's experts several are quantized at once: as many of each of these.
+    """
     narrow = max(shape.hidden, shape.heads * shape.head_dim) ** 2
+    at_once = matrices_at_once(shape) if shape.experts else 1
     if shape.experts:
         hessians = 4 * narrow + shape.experts * (2 * shape.hidden**2 + shape.expert_intermediate**2)
         hessians += 2 * shape.hidden**2 + shape.shared_intermediate**2
     else:
         hessians = 6 * narrow + shape.intermediate**2
     work = 2 * shape.widest_input**2 + 3 * shape.hidden * shape.widest_input
-    return _FP32 * (hessians + work)
+    return _FP32 * (hessians + at_once * work)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,7 @@ def test_smoothing_changes_the_norms_and_not_what_the_model_computes(
 ) -> None:
     import torch
     from llmcompressor import oneshot
+    from torch.utils.data import DataLoader
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = write_tiny_model(tmp_path / "model", kind)
@@ -94,7 +95,7 @@ def test_smoothing_changes_the_norms_and_not_what_the_model_computes(
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     doing, smoothing = next(_recipes("W8A8", 0, json.loads((folder / "config.json").read_text())))
     assert doing == "smoothing"
-    batches = calibration_batches(tokenizer, rows_file, 8, 64, 1)
+    batches = DataLoader(calibration_batches(tokenizer, rows_file, 8, 64, 1), batch_size=None)
     norms = [name for name, _ in model.named_parameters() if "layernorm" in name]
     before = {name: model.get_parameter(name).clone() for name in norms}
     oneshot(model=model, tokenizer=tokenizer, dataset=batches, recipe=smoothing, pipeline="sequential")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tunesmith.tools.models.families import find_known
 from tunesmith.tools.models.memory_math import (
     COMPARED_POSITIONS,
     GPU_MARGIN_BYTES,
@@ -14,6 +15,7 @@ from tunesmith.tools.models.memory_math import (
     gpu_share,
     group_size_for,
     merge_memory_bytes,
+    quantize_cache_bytes,
     quantize_memory_bytes,
     server_memory,
     serving_peaks,
@@ -54,17 +56,24 @@ def test_lora_parameters_are_rank_times_in_plus_out() -> None:
     assert ModelShape.of(SMOL).lora_parameters(16) == 16 * 30 * per_layer
 
 
-def test_quantize_grows_by_two_bf16_copies_of_the_calibration_tokens() -> None:
-    few = quantize_memory_bytes(SMOL, samples=32, seq_len_tokens=512)
-    many = quantize_memory_bytes(SMOL, samples=512, seq_len_tokens=8192)
-    assert many - few == 2 * 2 * 576 * (512 * 8192 - 32 * 512)
+def test_quantizing_grows_with_neither_depth_nor_rows_and_a_large_mixture_takes_a_layer() -> None:
+    def need(config: dict[str, Any], **more: Any) -> int:
+        return quantize_memory_bytes(config, seq_len_tokens=256, **more)
+
+    assert need(SMOL) == need(SMOL | {"num_hidden_layers": 300})
+    qwen3 = find_known("qwen3 30b a3b")
+    assert qwen3 and need(dict(qwen3.config)) < 12 * GIB
+    assert need(dict(qwen3.config), on_gpu=True) < 4 * GIB
+    assert quantize_memory_bytes(SMOL, seq_len_tokens=4096) > need(SMOL)
+    few, many = (quantize_cache_bytes(SMOL, samples=count, seq_len_tokens=256) for count in (32, 512))
+    assert many == 16 * few
 
 
 def test_measured_peaks_stay_below_the_estimates() -> None:
     # Peak resident sizes of real runs on a CPU, and not more than twice below: an estimate must also be useful.
     for measured, estimated in (
-        (0.94e9, quantize_memory_bytes(SMOL, samples=64, seq_len_tokens=110)),
-        (4.87 * 2**30, quantize_memory_bytes(QWEN, samples=32, seq_len_tokens=512)),
+        (0.94e9, quantize_memory_bytes(SMOL, seq_len_tokens=110)),
+        (2.2e9, quantize_memory_bytes(QWEN, seq_len_tokens=512)),
         (2.06e9, train_memory_bytes(SMOL, batch_size=8, seq_len_tokens=119, lora_rank=16)),
         (1.48e9, merge_memory_bytes(SMOL)),
     ):
@@ -90,7 +99,7 @@ def test_every_remedy_that_an_error_names_really_needs_less() -> None:
 def test_experts_count_in_weights_but_only_the_chosen_ones_in_activations() -> None:
     dense, moe = ModelShape.of(SMOL), ModelShape.of(MOE)
     assert moe.mlp_parameters == 3 * 576 * 8 * 256 > dense.mlp_parameters
-    assert quantize_memory_bytes(MOE, samples=1, seq_len_tokens=1) > RUNTIME_BYTES + 2 * moe.parameters
+    assert quantize_memory_bytes(MOE, seq_len_tokens=1) > RUNTIME_BYTES + 2 * moe.parameters // moe.layers
     more = train_memory_bytes(MOE | {"num_experts_per_tok": 4}, batch_size=8, seq_len_tokens=512, lora_rank=16)
     assert more > train_memory_bytes(MOE, batch_size=8, seq_len_tokens=512, lora_rank=16)
 
