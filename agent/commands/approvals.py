@@ -156,7 +156,7 @@ class YesApprover:
         """Raises ApprovalPending where the step would go over the hours."""
         if self.max_hours is not None:
             spent = (time.monotonic() - self._started) / 3600
-            more = plan.estimate.seconds / 3600
+            more = plan.estimate.promised_seconds / 3600
             if spent + more > self.max_hours:
                 raise pending(
                     plan,

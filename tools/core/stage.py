@@ -19,8 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact, Step
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.rates import Rates, usual_card, usual_cpu
 
 GIB = 1 << 30
+CPU = "CPU"
+"""The processor, beside the names of GPUs."""
 SERVING, TRAINING = "serving", "training"
 """The two environments: vLLM's own, and the lab's."""
 
@@ -61,6 +64,16 @@ class Estimate(Frozen):
     disk_bytes: int = 0
     calibrated_seconds: float = 0.0
     """The same before past runs on this machine corrected it."""
+    fixed_seconds: float = 0.0
+    """Of these, what no device makes shorter and past runs do not correct: programs that start."""
+    least_seconds: float = 0.0
+    """Where the device was not measured yet: what it takes if that is as fast as such devices are. 0: it was."""
+
+    @property
+    def promised_seconds(self) -> float:
+        """What a limit on hours is held against: the lower end of what is not known yet."""
+        return self.least_seconds or self.seconds
+
     like: str = ""
     """The kind of work, where a stage does several that take their time differently."""
 
@@ -117,8 +130,9 @@ class Plan(Frozen):
     @property
     def hash(self) -> str:
         """What an approval is bound to: everything but how much happens to be free right now, and why."""
+        beside = ("notes", "reasons", "fitting", "free_ram_bytes", "free_vram_bytes", "free_disk_bytes")
         decided = self.model_dump(
-            exclude={"notes", "reasons", "fitting", "free_ram_bytes", "free_vram_bytes", "free_disk_bytes"}
+            exclude={**dict.fromkeys(beside, True), "estimate": {"fixed_seconds", "least_seconds"}}
         )
         if not self.pins:
             del decided["pins"]  # a plan of before there were any keeps its hash
@@ -174,6 +188,8 @@ class Past:
     calibrated_seconds: float
     seconds: float
     like: str = ""
+    fixed_seconds: float = 0.0
+    """Of both, what grows with nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +208,11 @@ class Facts:
     """Newest artifact of each kind in the run: base, teacher, rows, dataset, adapter, merged, quantized …"""
     past: Mapping[str, tuple[Past, ...]] = field(default_factory=dict)
     """Stage → its newest finished steps of every kind on this machine, the newest first."""
+    measured: Mapping[str, Rates] = field(default_factory=dict)
+    """Device → what was measured of it: a GPU by its name, the processor as `CPU`."""
+    served: frozenset[str] = frozenset()
+    """Models that a measuring server has loaded, so that the next step need not: by their sha256, or their kind where
+    they are not made yet."""
 
     @property
     def serves_on_gpu(self) -> bool:
@@ -212,6 +233,21 @@ class Facts:
     def serving_free_bytes(self) -> int:
         """Free memory where vLLM computes: of the GPU, else RAM and swap."""
         return self.machine.vram_free_bytes if self.serves_on_gpu else self.machine.memory_free_bytes
+
+    @property
+    def training_rates(self) -> Rates:
+        """Of the device that the lab computes on."""
+        return self._rates(on_gpu=self.trains_on_gpu)
+
+    @property
+    def serving_rates(self) -> Rates:
+        """Of the device that vLLM computes on."""
+        return self._rates(on_gpu=self.serves_on_gpu)
+
+    def _rates(self, *, on_gpu: bool) -> Rates:
+        card = chosen_gpu(self.machine.gpus) if on_gpu else None
+        usual = usual_card() if card else usual_cpu(self.machine.cores)
+        return self.measured.get(card.name if card else CPU, usual)
 
     def need(self, kind: str, maker: str) -> Artifact:
         """The run's newest artifact of a kind. Raises BadInput, naming the stage `maker` that makes one."""

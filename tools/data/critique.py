@@ -14,12 +14,13 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.marks import Mark, marks_of
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.data.behaviour import IMPORTED, load_behaviour
 from tunesmith.tools.data.duplicates import Diversity
 from tunesmith.tools.data.row_judge import Judged
 from tunesmith.tools.models.memory_math import serving_peaks
-from tunesmith.tools.serving.budget import evaluation_seconds, need_vllm, serving_memory
+from tunesmith.tools.serving.budget import asking_seconds, need_vllm, serving_memory
 from tunesmith.tools.suites.loading import SuiteName, load_named_suites
 
 _KEPT_SHARE = 0.92
@@ -146,13 +147,13 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
     suite = facts.artifacts.get("suite")
     count, cases = int(rows.meta["rows"]), context.cases + int(suite.meta["cases"] if suite else 0)
     judge = facts.need(request.judge, _MAKERS[request.judge]) if request.judge != "none" else None
-    seconds, peaks = 3 + count / 500 + count * cases / 1e6, {"ram_bytes": 1 << 29}
+    seconds, peaks = Seconds(3.0, count / 500 + count * cases / 1e6), {"ram_bytes": 1 << 29}
     if judge:
         need_vllm(facts)
-        seconds += evaluation_seconds(judge, count, _TOKENS_JUDGED)
+        seconds += asking_seconds(facts, judge, answers=count, answer_tokens=_TOKENS_JUDGED)
         peaks = serving_peaks(serving_memory(judge), on_gpu=facts.serves_on_gpu)
     kind = "judged" if judge else ""
-    price = estimate("critique", facts, seconds=seconds, like=kind, disk_bytes=4096 * count, **peaks)
+    price = estimate("critique", facts, seconds=seconds, rates=None, like=kind, disk_bytes=4096 * count, **peaks)
     return Plan(
         stage="critique",
         run=facts.run,

@@ -14,6 +14,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
 from tunesmith.tools.core.local_paths import local_path
+from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.core.stats import detectable_text, guard_text
 from tunesmith.tools.data.spec_suites import CASES
@@ -121,8 +122,9 @@ def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Pl
     price = estimate(
         "baseline",
         facts,
-        seconds=evaluation_seconds(base, len(cases) * request.repeats, request.max_tokens)
-        + models.seconds(cases, request.repeats),
+        seconds=evaluation_seconds(facts, base, len(cases) * request.repeats, request.max_tokens)
+        + Seconds(0.0, models.seconds(cases, request.repeats)),
+        rates=facts.serving_rates,
         like="",
         **models.peaks(serving_memory(base), on_gpu=facts.serves_on_gpu),
         disk_bytes=8192 * len(cases) * request.repeats,

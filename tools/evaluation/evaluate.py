@@ -18,6 +18,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
 from tunesmith.tools.core.local_paths import local_path
+from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, is_expected, pinned
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.evaluation.advice import GOAL_RATE
@@ -200,11 +201,13 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
         raise BadInput(f"the suite asks nothing of {request.arm}: its providers name other arms; run a baseline anew")
     every = [case for cases in asked.values() for case in cases]
     answers = len(every) * request.repeats
-    seconds = evaluation_seconds(served, answers + tries, request.max_tokens) + models.seconds(every, request.repeats)
+    seconds = evaluation_seconds(facts, served, answers + tries, request.max_tokens)
+    seconds += Seconds(0.0, models.seconds(every, request.repeats))
     price = estimate(
         "evaluate",
         facts,
         seconds=seconds,
+        rates=facts.serving_rates,
         **models.peaks(serving_memory(served), on_gpu=facts.serves_on_gpu),
         disk_bytes=8192 * answers,
         like=request.arm,

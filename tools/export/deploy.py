@@ -13,6 +13,7 @@ from tunesmith.memory.errors import BadInput, GateRefused
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import (
     Estimate,
     Facts,
@@ -28,8 +29,9 @@ from tunesmith.tools.core.stage import (
 from tunesmith.tools.evaluation.gate import broken_hops
 from tunesmith.tools.evaluation.lineage import own_base
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, serving_peaks
+from tunesmith.tools.models.time_math import WORKER_START_S
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.budget import need_vllm, serving_memory
+from tunesmith.tools.serving.budget import need_vllm, serving_memory, starting_seconds
 from tunesmith.tools.serving.eviction import machine_for_a_step, without
 from tunesmith.tools.serving.listeners import port_is_free
 
@@ -139,7 +141,8 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
     price = estimate(
         "deploy",
         facts,
-        seconds=20 + made.bytes / 4e8,
+        seconds=Seconds(WORKER_START_S) + starting_seconds(facts, made if arm != "adapter" else base or made),
+        rates=facts.serving_rates,
         like="",
         **serving_peaks(serving_memory(base or made, request.context_tokens), on_gpu=facts.serves_on_gpu),
     )

@@ -12,6 +12,7 @@ from tunesmith.tools.evaluation.lineage import own_base
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.memory_math import merge_memory_bytes
+from tunesmith.tools.models.time_math import merge_seconds
 
 
 class MergeRequest(Request):
@@ -68,7 +69,8 @@ def plan(request: MergeRequest, facts: Facts, context: MergeContext) -> Plan:
     price = estimate(
         "merge",
         facts,
-        seconds=14 + base.bytes / 1.2e8,
+        seconds=merge_seconds(base.bytes, facts.training_rates),
+        rates=facts.training_rates,
         ram_bytes=merge_memory_bytes(base.meta["config"]),
         disk_bytes=base.bytes,
     )

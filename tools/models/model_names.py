@@ -59,6 +59,14 @@ def named_model(name: str) -> NamedModel | None:
     return of_size(_parameters(size), name=name.strip()) if size else None
 
 
+def shape_of(config: Mapping[str, Any], parameters: int) -> ModelShape:
+    """The sizes of a model; where its config does not say them, those of the usual model of so many parameters."""
+    try:
+        return ModelShape.of(config)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return of_size(parameters).shape
+
+
 def _parameters(size: re.Match[str]) -> float:
     return float(size[1]) * (1e9 if size[2] == "b" else 1e6)
 

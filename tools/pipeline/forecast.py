@@ -18,6 +18,7 @@ from tunesmith.tools.machine.vllm_program import no_vllm
 from tunesmith.tools.pipeline import catalog, planning_facts
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, parse_request
 from tunesmith.tools.pipeline.workspace import Workspace
+from tunesmith.tools.serving.budget import served_name_of
 from tunesmith.tools.serving.eviction import machine_for_a_step
 
 
@@ -42,7 +43,22 @@ def forecast(ws: Workspace, plan: PipelinePlan, *, run: str = "") -> list[Foreca
         prices.append(price)
         if artifact is not None:
             facts = replace(facts, artifacts={**facts.artifacts, artifact.kind: artifact})
+        facts = replace(facts, served=facts.served | _served_after(spec.stage, spec.fields, facts))
     return prices
+
+
+def _served_after(stage: str, fields: dict[str, object], facts: Facts) -> set[str]:
+    """The model whose server a step leaves for the next one."""
+    entry = catalog.BY_NAME[stage]
+    if not entry.serves:
+        return set()
+    try:
+        kind = entry.load().works_on(parse_request(stage, fields))
+    except TunesmithError:
+        return set()
+    named = (facts.artifacts.get(kind) for kind in (kind, *entry.needs))
+    served = next((artifact for artifact in named if artifact and "config" in artifact.meta), None)
+    return {served_name_of(served)} if served else set()
 
 
 def _forecast_step(

@@ -13,6 +13,8 @@ from tunesmith.tools.core.stage import SERVING, TRAINING, Facts, Inputs, Machine
 from tunesmith.tools.machine.gpus import measure_gpus as measure_gpus
 from tunesmith.tools.machine.gpus import serves_on_cpu, trains_on_cpu
 from tunesmith.tools.machine.measure import measure_machine
+from tunesmith.tools.machine.probe import measured_rates
+from tunesmith.tools.serving import servers
 
 _PAST_STEPS = 5
 
@@ -35,6 +37,8 @@ def gather(
         cpu_builds=cpu_builds(vllm),
         artifacts=newest_artifacts(store, run),
         past=past_steps(store),
+        measured=measured_rates(store.home),
+        served=frozenset(server.spec.weights_sha256 for server in servers.list_servers(store.home, role=servers.BENCH)),
     )
 
 
@@ -58,7 +62,8 @@ def past_steps(store: Store) -> dict[str, tuple[Past, ...]]:
     """The newest finished steps of each stage and kind. A resumed one is left out: its time is not one run's."""
     rows = store.read(
         "SELECT stage, seconds, json_extract(plan, '$.estimate.calibrated_seconds') AS calibrated,"
-        " coalesce(json_extract(plan, '$.estimate.like'), '') AS kind FROM steps s"
+        " coalesce(json_extract(plan, '$.estimate.like'), '') AS kind,"
+        " coalesce(json_extract(plan, '$.estimate.fixed_seconds'), 0) AS fixed FROM steps s"
         " WHERE status = ? AND calibrated > 0 AND seconds > 0"
         " AND (SELECT count(*) FROM approvals a WHERE a.step = s.step) = 1 ORDER BY s.rowid DESC LIMIT 200",
         DONE,
@@ -68,5 +73,7 @@ def past_steps(store: Store) -> dict[str, tuple[Past, ...]]:
     for row in rows:
         counted[row["stage"], row["kind"]] += 1
         if counted[row["stage"], row["kind"]] <= _PAST_STEPS:
-            by_stage.setdefault(row["stage"], []).append(Past(row["calibrated"], row["seconds"], row["kind"]))
+            by_stage.setdefault(row["stage"], []).append(
+                Past(row["calibrated"], row["seconds"], row["kind"], row["fixed"])
+            )
     return {stage: tuple(past) for stage, past in by_stage.items()}

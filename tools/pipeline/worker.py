@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -26,8 +27,10 @@ from tunesmith.memory.privacy import keep_private
 from tunesmith.memory.records import FAILED, STOPPED
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import PATIENCE_S, Job
-from tunesmith.tools.core.stage import Plan, Result
-from tunesmith.tools.machine.gpus import measure_gpus
+from tunesmith.tools.core.stage import CPU, Plan, Result, chosen_gpu
+from tunesmith.tools.machine.gpus import measure_gpus, trains_on_cpu
+from tunesmith.tools.machine.probe import keep_rates, measured_rates
+from tunesmith.tools.machine.probe_job import measure_rates
 from tunesmith.tools.machine.processes import ProcessId, own_tree, resident_bytes, tree
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.tenancy import tenancy
@@ -94,6 +97,7 @@ def _work(store: Store, step: str, vllm: str | None) -> int:
             result = work(job)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a stop that comes now comes too late
             record(job, result)
+            _measure_device(job)
     except _Stopped:
         _fail(store, step, "stopped by the user", status=STOPPED)
     except TunesmithError as error:
@@ -105,6 +109,19 @@ def _work(store: Store, step: str, vllm: str | None) -> int:
     else:
         return 0
     return 1
+
+
+def _measure_device(job: Job) -> None:  # type: ignore[type-arg]
+    """Measure the device that torch computed on here, for the prices of what comes next: once, and a second long."""
+    if "torch" not in sys.modules:
+        return
+    card = None if trains_on_cpu() else chosen_gpu(measure_gpus())
+    device = card.name if card else CPU
+    try:
+        if device not in measured_rates(job.home):
+            keep_rates(job.home, device, measure_rates(job.home))
+    except (OSError, RuntimeError) as error:  # no room for it; the step is done all the same
+        job.log(f"{device} was not measured: {error}")
 
 
 def _fail(store: Store, step: str, why: str, *, status: str = FAILED) -> None:

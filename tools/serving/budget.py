@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.records import Artifact
+from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import GIB, Facts, Fitting, Gpu, chosen_gpu
 from tunesmith.tools.machine.gpus import measure_gpus, serves_on_cpu
 from tunesmith.tools.machine.vllm_program import no_vllm
@@ -14,6 +15,7 @@ from tunesmith.tools.models.fitting import largest_that_fits
 from tunesmith.tools.models.memory_math import (
     CONTEXT_TOKENS,
     GPU_MARGIN_BYTES,
+    SERVED_SEQUENCES,
     ServerMemory,
     gpu_share,
     kv_bytes_per_token,
@@ -21,15 +23,13 @@ from tunesmith.tools.models.memory_math import (
     serving_peaks,
     share_now,
 )
+from tunesmith.tools.models.model_names import shape_of
+from tunesmith.tools.models.time_math import WORKER_START_S, answering_seconds, server_start
 
-_SERVER_START_S = 20.0
-
-
-# Tokens per second of a 1e9-parameter model on the reference machine, many requests at once.
-_TOKENS_PER_SECOND_BILLION = 55.0
-
-
-_USUAL_SHARE_OF_MAX_TOKENS = 0.6
+USUAL_SHARE_OF_MAX_TOKENS = 0.6
+"""Of the tokens that an answer may have, what it usually has."""
+_PROMPT_TOKENS = 100
+"""Of a case, those that no other case's prompt begins with."""
 
 
 def need_vllm(facts: Facts) -> str:
@@ -39,11 +39,45 @@ def need_vllm(facts: Facts) -> str:
     return facts.vllm
 
 
-def evaluation_seconds(model: Artifact, cases: int, max_tokens: int, arms: int = 1) -> float:
-    """Calibrated seconds to start a server and answer every case with every arm."""
-    billions = max(int(model.meta["parameters"]) / 1e9, 0.01)
-    tokens = cases * arms * max_tokens * _USUAL_SHARE_OF_MAX_TOKENS
-    return _SERVER_START_S + model.bytes / 4e8 + tokens * billions / _TOKENS_PER_SECOND_BILLION
+def asking_seconds(
+    facts: Facts,
+    model: Artifact,
+    *,
+    answers: float,
+    answer_tokens: float,
+    prompt_tokens: float = _PROMPT_TOKENS,
+    at_once: int = SERVED_SEQUENCES,
+) -> Seconds:
+    """To start a server of a model, unless one that has it loaded waits for the next step, and to be answered by it."""
+    on_card = facts.serves_on_gpu
+    answered = answering_seconds(
+        shape_of(model.meta.get("config", {}), int(model.meta["parameters"])),
+        model.bytes,
+        facts.serving_rates,
+        answers=answers,
+        answer_tokens=answer_tokens,
+        prompt_tokens=prompt_tokens,
+        at_once=at_once,
+        on_card=on_card,
+    )
+    return Seconds(WORKER_START_S) + starting_seconds(facts, model) + Seconds(0.0, answered)
+
+
+def starting_seconds(facts: Facts, model: Artifact) -> Seconds:
+    """Of a server of a model; nothing where one that has it loaded waits for the next step."""
+    if served_name_of(model) in facts.served:
+        return Seconds(0.0)
+    return server_start(model.bytes, facts.serving_rates, on_card=facts.serves_on_gpu)
+
+
+def served_name_of(model: Artifact) -> str:
+    """What `Facts.served` knows a model by."""
+    return model.sha256 or model.kind
+
+
+def evaluation_seconds(facts: Facts, model: Artifact, cases: int, max_tokens: int) -> Seconds:
+    """To start a server and answer so many cases."""
+    return asking_seconds(facts, model, answers=cases, answer_tokens=max_tokens * USUAL_SHARE_OF_MAX_TOKENS)
 
 
 def serving_memory(model: Artifact, context_tokens: int = CONTEXT_TOKENS) -> ServerMemory:

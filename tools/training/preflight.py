@@ -23,7 +23,6 @@ from tunesmith.tools.training.train import (
     training_bytes,
 )
 
-
 _ANSWER_TOKENS = 24
 
 
@@ -82,6 +81,7 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
         facts,
         seconds=_seconds(request, facts, base, dataset),
         rates=facts.training_rates,
+        like="",
         **_peaks(request, facts, base, dataset),
         disk_bytes=50_000_000,
     )

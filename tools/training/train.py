@@ -15,6 +15,7 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import GIB, Facts, Fitting, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.fitting import Training, training_that_fits
+from tunesmith.tools.models.time_math import training_seconds
 from tunesmith.tools.training.defaults import training_defaults
 
 SeqLen = Annotated[int, Field(ge=16, description="Tokens of the longest row that is trained on whole.")]
@@ -31,8 +32,6 @@ In4Bit = Annotated[bool, Field(description="Hold the frozen base as NF4, double-
 
 _BUSY_TOKENS = 1024
 """Fewer at once leave a device waiting; then computing activations again costs less."""
-_RECOMPUTED = 4 / 3
-"""Time of a step with its forward pass computed again, against one that kept it: four passes instead of three."""
 
 
 class TrainRequest(Request):
@@ -121,13 +120,18 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
     again = again if request.epochs > 1 else 0
     steps = request.max_steps or max(1, round(request.epochs * (rows + again) / request.batch_size))
     parameters = int(base.meta["parameters"])
-    tokens = int(dataset.meta["tokens_per_row"])
-    # 6 FLOP per parameter and token for a step, at what two cores reach in practice, rehearsal's second look included.
-    seconds = 18 + steps * request.batch_size * tokens * 6 * parameters / 3e11
     decided, why = decide_parts(request, facts, base, dataset)
     request = request.model_copy(update=decided)
     at_once = request.micro_batch or request.batch_size
-    seconds *= _RECOMPUTED if request.activation_checkpointing == "on" else 1.0
+    seconds = training_seconds(
+        base.meta["config"],
+        facts.training_rates,
+        tokens=float(steps * request.batch_size * int(dataset.meta["tokens_per_row"])),
+        micro_steps=steps * request.batch_size // at_once,
+        on_card=facts.trains_on_gpu,
+        checkpointing=request.activation_checkpointing == "on",
+        load_in_4bit=request.load_in_4bit,
+    )
     memory_bytes = training_bytes(request, base, dataset, batch_size=at_once)
     fitting = settings_that_fit(request, facts, base, dataset, batch_size=at_once)
     on_gpu = facts.trains_on_gpu
@@ -135,6 +139,7 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
         "train",
         facts,
         seconds=seconds,
+        rates=facts.training_rates,
         ram_bytes=0 if on_gpu else memory_bytes,
         vram_bytes=memory_bytes if on_gpu else 0,
         disk_bytes=4 * 12 * request.lora_rank * parameters // 1000,

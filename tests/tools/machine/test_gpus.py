@@ -312,7 +312,7 @@ def test_quantizing_is_priced_in_vram_too_where_the_lab_computes_on_a_gpu() -> N
     on_gpu, on_cpu = price(known(gpu(0))), price(known(gpu(0), cpu_builds=frozenset({TRAINING})))
     assert on_gpu.peak_vram_bytes > GIB and not on_cpu.peak_vram_bytes
     assert price(known(gpu(0)), max_seq_len_tokens=1024).peak_vram_bytes > on_gpu.peak_vram_bytes
-    assert on_gpu.peak_ram_bytes == on_cpu.peak_ram_bytes
+    assert on_gpu.peak_ram_bytes <= on_cpu.peak_ram_bytes, "the Hessians are on the card"
 
 
 def test_too_little_vram_to_train_is_answered_with_settings_that_do_fit_the_same_step_first() -> None:
@@ -335,7 +335,9 @@ def test_too_little_vram_to_train_is_answered_with_settings_that_do_fit_the_same
     assert plan(0.9).refusals[0].endswith("try a smaller base"), "nothing is named that does not fit"
     prices = [plan(1.2, micro_batch=rows).estimate for rows in (8, 4, 1)]
     assert prices[0].peak_vram_bytes > prices[1].peak_vram_bytes > prices[2].peak_vram_bytes
-    assert len({price.calibrated_seconds for price in prices}) == 1, "the steps stay as they are"
+    assert [price.calibrated_seconds for price in prices] == sorted(price.calibrated_seconds for price in prices)
+    told = {plan(1.2, micro_batch=rows).steps for rows in (8, 4, 1)}
+    assert len(told) == 1, "the steps stay as they are"
     with pytest.raises(BadInput, match="micro_batch=6 is no part of batch_size=8; try micro_batch=2"):
         plan(1.2, micro_batch=6)
 

@@ -1,0 +1,142 @@
+"""How long each kind of work takes, by arithmetic on a model's config and a device's rates.
+
+Each formula states its terms, as `memory_math` does for bytes. Of a mixture the active parameters count where tokens
+are multiplied, all of them where weights are read. The shares of a device's best that are reached (0.55 in training,
+0.5 in GPTQ, 0.75 of the memory's rate) and a server's start on a card are published figures; starts on a CPU were
+measured. Not covered: several cards, disks that are read over a network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+
+from tunesmith.tools.core.rates import Rates, Seconds
+from tunesmith.tools.models.shape import ModelShape
+
+WORKER_START_S = 1.5
+"""Of a worker that loads no torch."""
+LAB_START_S = 6.5
+"""Of a worker with torch, transformers and peft, before it has loaded a model."""
+SERVER_START_S, CARD_SERVER_START_S = 14.0, 35.0
+"""Of vLLM beside its weights; on a card it compiles and captures graphs: 60 s cold, 25 s warm (read)."""
+_TRAIN_SHARE, _NF4_SHARE, _PREFILL_SHARE, _GPTQ_SHARE, _MEMORY_SHARE = 0.55, 0.40, 0.55, 0.5, 0.75
+_LAYER_STEP_S, _CARD_LAYER_STEP_S = 2e-3, 6e-4
+"""Of a layer's operations forward and backward, apart from what they compute: their dispatch."""
+_DECODE_LAYER_S, _CARD_DECODE_S = 4e-4, 3e-3
+_ACTIVATION_PASSES = 4
+"""Times that what a layer keeps of a token is written or read, forward and backward."""
+_HANDLED_BYTES_S = 8e8
+_BF16 = 2
+
+
+def passed(weight_bytes: float, rates: Rates) -> float:
+    """Of weights that are read or written once, with what is done to each byte: a digest, a copy, another type."""
+    return weight_bytes * (1 / rates.disk_bytes_s + 1 / _HANDLED_BYTES_S)
+
+
+def training_seconds(
+    config: Mapping[str, object],
+    rates: Rates,
+    *,
+    tokens: float,
+    micro_steps: int,
+    on_card: bool,
+    checkpointing: bool = False,
+    load_in_4bit: bool = False,
+) -> Seconds:
+    """LoRA training on so many tokens, padding included: load + matrix products + activations + dispatch.
+
+    Products: 2 FLOP a parameter and token forward and 2 backward, since frozen weights have no gradient of their own;
+    2 more with checkpointing. Activations: (16 hidden + 7 intermediate) values a token and layer, by the memory's rate.
+    4-bit weights are unpacked for each pass of a micro-step.
+    """
+    shape = ModelShape.of(config)
+    passes = 3 if checkpointing else 2
+    share = _NF4_SHARE if load_in_4bit else _TRAIN_SHARE
+    products = 2 * passes * tokens * shape.active_parameters / (share * rates.bf16_flops)
+    kept = tokens * shape.layers * (16 * shape.hidden + 7 * shape.mlp_width) * _BF16
+    moved = _ACTIVATION_PASSES * kept / (_MEMORY_SHARE * rates.memory_bytes_s)
+    dispatch = micro_steps * shape.layers * (_CARD_LAYER_STEP_S if on_card else _LAYER_STEP_S)
+    unpacked = 2.5 * micro_steps * passes * shape.linear_parameters / rates.memory_bytes_s if load_in_4bit else 0.0
+    load = passed(_BF16 * shape.parameters, rates)
+    return Seconds(LAB_START_S, load + products + moved + dispatch + unpacked)
+
+
+def answering_seconds(
+    shape: ModelShape,
+    weight_bytes: int,
+    rates: Rates,
+    *,
+    answers: float,
+    answer_tokens: float,
+    prompt_tokens: float,
+    at_once: int,
+    on_card: bool,
+) -> float:
+    """A server's answers, so many at once: the steps that decode them and the prompts that are read.
+
+    A step takes the longer of reading weights and caches and of multiplying, and its dispatch. `prompt_tokens` are
+    those that no other prompt begins with, since what prompts share is read once.
+    """
+    if answers <= 0:
+        return 0.0
+    together = max(1.0, min(at_once, answers))
+    steps = answers * answer_tokens / together
+    context = prompt_tokens + answer_tokens / 2
+    cache = together * context * 2 * shape.layers * shape.kv_heads * shape.head_dim * _BF16
+    read = (weight_bytes * _read_share(shape, together) + cache) / (_MEMORY_SHARE * rates.memory_bytes_s)
+    multiplied = 2 * shape.active_parameters * together / (_PREFILL_SHARE * rates.bf16_flops)
+    dispatch = _CARD_DECODE_S if on_card else _DECODE_LAYER_S * shape.layers
+    prefill = 2 * shape.active_parameters * answers * prompt_tokens / (_PREFILL_SHARE * rates.bf16_flops)
+    return steps * (max(read, multiplied) + dispatch) + prefill
+
+
+def _read_share(shape: ModelShape, together: float) -> float:
+    """Of a model's weights, what a step reads: of a mixture the experts that any of the sequences has chosen."""
+    if not shape.experts:
+        return 1.0
+    chosen = 1 - math.pow(1 - shape.experts_per_token / shape.experts, together)
+    experts = shape.mixture_layers * shape.expert_parameters
+    return 1 - experts * (1 - chosen) / shape.parameters
+
+
+def server_start(weight_bytes: int, rates: Rates, *, on_card: bool) -> Seconds:
+    """Of a vLLM server: its own start, and its weights from the disk."""
+    return Seconds(CARD_SERVER_START_S if on_card else SERVER_START_S, passed(weight_bytes, rates))
+
+
+def merge_seconds(weight_bytes: int, rates: Rates) -> Seconds:
+    """Base verified and read, every shard summed and written, all of it audited: four passes over the bytes."""
+    return Seconds(LAB_START_S + 2, 4 * passed(weight_bytes, rates))
+
+
+def gptq_seconds(config: Mapping[str, object], rates: Rates, *, tokens: float, kept: Collection[str] = ()) -> Seconds:
+    """GPTQ on so many calibration tokens: load and save + two forward passes + Hessians + their inverses + rounding.
+
+    Of a layer with `in` inputs and `out` outputs: 2·in² FLOP a token for the Hessian; 4/3·in³ for its Cholesky factor,
+    the inverse by that and the inverse's own factor; in²·out for rounding every column into the others. All in fp32.
+    Every expert sees every token. `kept` are the kinds of layer that stay as they are, such as down_proj.
+    """
+    shape = ModelShape.of(config)
+    layers = _quantized_layers(shape, kept)
+    forward = 4 * tokens * shape.linear_parameters / (_GPTQ_SHARE * rates.bf16_flops)
+    hessians = sum(count * 2 * tokens * inputs**2 for inputs, _, count in layers)
+    solved = sum(count * (4 * inputs**3 / 3 + inputs**2 * outputs) for inputs, outputs, count in layers)
+    stored = 3 * passed(_BF16 * shape.parameters, rates)
+    return Seconds(LAB_START_S + 3, forward + stored + (hessians + solved) / (_GPTQ_SHARE * rates.fp32_flops))
+
+
+def _quantized_layers(shape: ModelShape, kept: Collection[str]) -> list[tuple[int, int, int]]:
+    """Inputs, outputs, and how many such layers there are."""
+    hidden, queries, keys = shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    found = [(hidden, queries, shape.layers), (hidden, keys, 2 * shape.layers)]
+    found += [] if "o_proj" in kept else [(queries, hidden, shape.layers)]
+    for width, count in (
+        (shape.intermediate, shape.dense_layers if shape.experts else shape.layers),
+        (shape.shared_intermediate, shape.mixture_layers if shape.shared_intermediate else 0),
+        (shape.expert_intermediate, shape.mixture_layers * shape.experts),
+    ):
+        found.append((hidden, width, 2 * count))
+        found += [] if "down_proj" in kept else [(width, hidden, count)]
+    return found
