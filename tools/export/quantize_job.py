@@ -208,6 +208,8 @@ def _stream(
 
     smooths = watch.doing == _SMOOTHING
     target.mkdir(parents=True, exist_ok=True)
+    for unfinished in target.glob(".*"):  # files that had no name yet when the step was cut off
+        unfinished.unlink()
     weights = StreamedWeights(
         source, torch.device("cpu" if computes_on_cpu() else "cuda"), separate_experts=not smooths
     )

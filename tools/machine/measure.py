@@ -10,6 +10,7 @@ import psutil
 
 from tunesmith.tools.core.stage import Machine
 from tunesmith.tools.machine.gpus import measure_gpus as measure_gpus
+from tunesmith.tools.machine.memory_left import group_left_bytes
 
 
 def measure_machine(folder: Path) -> Machine:
@@ -23,7 +24,7 @@ def measure_machine(folder: Path) -> Machine:
         if hasattr(psutil.Process, "cpu_affinity")
         else psutil.cpu_count() or 1,
         ram_total_bytes=memory.total,
-        ram_free_bytes=memory.available,
+        ram_free_bytes=group_left_bytes(default=memory.available),
         swap_free_bytes=psutil.swap_memory().free,
         disk_free_bytes=shutil.disk_usage(folder).free,
         gpus=measure_gpus(),

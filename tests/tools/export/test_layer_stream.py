@@ -202,7 +202,7 @@ def unkilled(rows_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return model, folder / "q"
 
 
-@pytest.mark.parametrize("point", [11, 29, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 33, 3))])
+@pytest.mark.parametrize("point", [11, 29, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 35, 3))])
 def test_killed_anywhere_it_goes_on_to_the_same_bytes(
     unkilled: tuple[Path, Path], rows_file: Path, tmp_path: Path, point: int
 ) -> None:
