@@ -37,7 +37,7 @@ class Rates:
 def usual_cpu(cores: int) -> Rates:
     """Of a server's processor with so many cores: two of them, an EPYC with AVX512-BF16, reach this (measured)."""
     share = max(cores, 1) / _CORES
-    memory = 2.0e10 * math.sqrt(share)  # cores share the memory's channels
+    memory = 3.7e10 * math.sqrt(share)  # cores share the memory's channels
     return Rates(9.8e11 * share, 2.2e11 * share, memory, 8.0e8, _SPREAD)
 
 

@@ -15,6 +15,7 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import GIB, Facts, Fitting, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.fitting import Training, training_that_fits
+from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import training_seconds
 from tunesmith.tools.training.defaults import training_defaults
 
@@ -32,6 +33,10 @@ In4Bit = Annotated[bool, Field(description="Hold the frozen base as NF4, double-
 
 _BUSY_TOKENS = 1024
 """Fewer at once leave a device waiting; then computing activations again costs less."""
+
+
+_READ_AGAIN = 0.3 + 4 / 9
+"""Of the rows: rehearsal, which the base reads once, and validation, which base and model read before and after."""
 
 
 class TrainRequest(Request):
@@ -99,6 +104,8 @@ class TrainResult(Result):
     trainable_parameters: int
     trained_tokens: int
     tokens_per_second: float
+    bytes_per_parameter: dict[str, float] = Field(default_factory=dict)
+    """As the base was loaded, by kind: dense, experts, router, embeddings, head."""
 
 
 def expected_artifact(request: TrainRequest, artifacts: Mapping[str, Artifact]) -> Artifact:
@@ -129,6 +136,7 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
         tokens=float(steps * request.batch_size * int(dataset.meta["tokens_per_row"])),
         micro_steps=steps * request.batch_size // at_once,
         on_card=facts.trains_on_gpu,
+        read_tokens=rows * _READ_AGAIN * int(dataset.meta["tokens_per_row"]),
         checkpointing=request.activation_checkpointing == "on",
         load_in_4bit=request.load_in_4bit,
     )
@@ -195,13 +203,19 @@ def decide_parts(
     the device busy; then activations computed again, with as many rows as fit. Where nothing fits, all rows so.
     """
     free = facts.training_free_bytes
+    packed_experts = request.load_in_4bit and ModelShape.of(base.meta["config"]).experts > 0
+    if packed_experts and request.activation_checkpointing == "off":
+        raise BadInput(
+            "train: a mixture at 4 bits needs activation_checkpointing: every layer's experts would else be kept at 16 "
+            "bits for the backward pass; leave it at auto"
+        )
 
     def needs(rows: int, checkpointing: str) -> int:
         asked = tried(request, base, dataset, batch_size=rows)
         return replace(asked, checkpointing=checkpointing == "on").peak_bytes(base.meta["config"])
 
     open_ = request.activation_checkpointing == "auto"
-    modes = ("off", "on") if open_ else (request.activation_checkpointing,)
+    modes = ("off", "on") if open_ and not packed_experts else ("on",) if open_ else (request.activation_checkpointing,)
     parts = [rows for rows in range(request.batch_size, 0, -1) if request.batch_size % rows == 0]
     parts = [request.micro_batch] if request.micro_batch else parts
     longest = tried(request, base, dataset, batch_size=1).longest_row_tokens
@@ -214,6 +228,8 @@ def decide_parts(
     rows, mode = next((way for way in ways if needs(*way) <= free), (parts[0], modes[-1]))
     kept = needs(parts[0], "off")
     told = f"with all activations kept training needs {kept / GIB:.1f} GiB, {free / GIB:.1f} GiB are free"
+    if packed_experts:
+        told = "experts at 4 bits are unpacked a layer at a time, and kept activations would keep them all"
     decided: dict[str, object] = {"activation_checkpointing": mode} if open_ else {}
     why = {"activation_checkpointing": told} if open_ else {}
     if rows < parts[0]:
