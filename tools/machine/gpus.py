@@ -210,15 +210,23 @@ def held_by(pids: Collection[int]) -> dict[int, int]:
     except pynvml.NVMLError:
         return {}
     try:
-        bytes_of: dict[int, int] = {}
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            processes = pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByIndex(index))
-            bytes_of[index] = sum(process.usedGpuMemory or 0 for process in processes if process.pid in pids)
-        return {index: bytes_ for index, bytes_ in bytes_of.items() if bytes_}
+        count = pynvml.nvmlDeviceGetCount()
+        held = {index: _held_on(pynvml, index, pids) for index in range(count)}
+        return {index: bytes_ for index, bytes_ in held.items() if bytes_}
     except pynvml.NVMLError:
         return {}
     finally:
-        pynvml.nvmlShutdown()
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+
+
+def _held_on(nvml: Any, index: int, pids: Collection[int]) -> int:
+    """Bytes that these processes hold of one GPU; 0 where the driver cannot tell, as of a lost one or under WSL."""
+    try:
+        processes = nvml.nvmlDeviceGetComputeRunningProcesses(nvml.nvmlDeviceGetHandleByIndex(index))
+    except nvml.NVMLError:
+        return 0
+    return sum(process.usedGpuMemory or 0 for process in processes if process.pid in pids)
 
 
 def serves_on_cpu(vllm: str | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -26,6 +27,7 @@ from tunesmith.tools.models.memory_math import (
 from tunesmith.tools.models.model_names import shape_of
 from tunesmith.tools.models.time_math import WORKER_START_S, answering_seconds, server_start
 
+FREED_WITHIN_S = 10.0
 USUAL_SHARE_OF_MAX_TOKENS = 0.6
 """Of the tokens that an answer may have, what it usually has."""
 _PROMPT_TOKENS = 100
@@ -110,6 +112,22 @@ def placed(vllm: str | None, needed_bytes: int) -> Place:
     if chosen is None or serves_on_cpu(vllm):
         return Place("cpu", 0.0)
     return Place("cuda", gpu_share(needed_bytes, chosen.total_bytes))
+
+
+def gpus_once_free(share: float) -> tuple[Gpu, ...]:
+    """The GPUs as they are now, or within `FREED_WITHIN_S`, once one has room for a server of this share.
+
+    A driver gives memory back some time after the process that held it has ended.
+    """
+    deadline = time.monotonic() + FREED_WITHIN_S
+    while True:
+        gpus = measure_gpus()
+        chosen = chosen_gpu(gpus)
+        if chosen is None or time.monotonic() > deadline:
+            return gpus
+        if share_now(share, free_bytes=chosen.free_bytes, total_bytes=chosen.total_bytes):
+            return gpus
+        time.sleep(0.2)
 
 
 def claimable(share: float, gpus: Sequence[Gpu]) -> float:

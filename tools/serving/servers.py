@@ -18,10 +18,10 @@ from pathlib import Path
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
-from tunesmith.tools.machine.gpus import measure_gpus, server_environment
+from tunesmith.tools.machine.gpus import server_environment
 from tunesmith.tools.machine.processes import ProcessId, python_module, stop_group
 from tunesmith.tools.machine.vllm_program import kernels_of
-from tunesmith.tools.serving.budget import claimable
+from tunesmith.tools.serving.budget import claimable, gpus_once_free
 from tunesmith.tools.serving.listeners import free_port, is_ours, port_is_free
 from tunesmith.tools.serving.local_http import call
 from tunesmith.tools.serving.server_log import telling_line
@@ -281,7 +281,7 @@ def _next_number(home: Path) -> int:
 
 def _command(vllm: str, spec: ServerSpec, port: int) -> tuple[list[str], dict[str, str]]:
     """The arguments and the environment of a server that is started now."""
-    gpus = measure_gpus() if spec.device == "cuda" else ()
+    gpus = gpus_once_free(spec.gpu_share) if spec.device == "cuda" else ()
     # What it may claim now is no part of what it is: an equal one is adopted, however full the GPU is by then.
     claimed = spec.model_copy(update={"gpu_share": claimable(spec.gpu_share, gpus)})
     return arguments(claimed, port), environment(spec, vllm) | server_environment(gpus)
