@@ -54,7 +54,11 @@ _CODE = re.compile(
 _ANSWERS_NOTHING = re.compile(
     r"^(?:yes|no|y|n|yep|yeah|nope|sure|nah|do it|go ahead|ja|nein|agreed|i agree|approved?)[ .!]*$"
 )
-_TO_US = re.compile(r"\b(?:you|your|yourself|slept|favou?rite)\b|^(?:good|happy|merry) \w+\b")
+_TO_US = re.compile(
+    r"\b(?:are|were) (?:you|there any \w+ in you)\b|\b(?:can|could|will) you\b|\bdo you (?:have|know|live|sleep|eat)\b|"
+    r"\byour (?:favou?rite|mother|name|age|hobby)|\bslept\b|how old are|where (?:are|do) you|"
+    r"^(?:good|happy|merry) (?:morning|evening|day|christmas|birthday|weekend)\b"
+)
 _FEW = 9
 _LONE = re.compile(r"^(?:[\d.,%+-]+|[^\W\d_]+)[.!? ]*$")
 

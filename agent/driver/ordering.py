@@ -110,6 +110,11 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
             f"and its price is shown before anything starts."
         )
     checked = parse_fields(order.stage, fields)
+    if order.unused and not all(order.foreign):
+        return TurnAnswer(
+            f"I do not know what the {order.unused} is for, so nothing was begun. Say it with its field, such as "
+            f"“{order.stage} with FIELD={order.unused}”; `/help {order.stage}` lists the fields."
+        )
     if all(order.foreign):
         name, stage = order.foreign
         return TurnAnswer(

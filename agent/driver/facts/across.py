@@ -56,6 +56,7 @@ def _measure(question: Question) -> tuple[str, _Measure]:
     if query.field:
         return query.field, lambda run: _setting(question, run)
     measures: Mapping[str, tuple[str, _Measure]] = {
+        "loss": ("the validation loss", lambda run: _loss(question, run)),
         "peak": (f"the highest memory{of_stage}", lambda run: _peak(question, run)),
         "duration": (f"the time{of_stage}", lambda run: _took(question, run)),
         "count": ("rows that were kept to train on", lambda run: _rows(question, run)),
@@ -71,6 +72,12 @@ def _setting(question: Question, run: Run) -> Figure | None:
     if value is None or value == "":
         return None
     return Figure(float(value) if isinstance(value, int | float) else float(hash(str(value))), clip(value, 80))
+
+
+def _loss(question: Question, run: Run) -> Figure | None:
+    trained = [step for step in question.store.steps(run.id, status=DONE) if step.stage == "train"]
+    after = trained[-1].report.get("validation_loss") if trained else None
+    return Figure(after, f"{after:.3f} ({trained[-1].id})") if isinstance(after, float) else None
 
 
 def _peak(question: Question, run: Run) -> Figure | None:

@@ -47,6 +47,7 @@ def answer(question: Question) -> Answer:
             )
         )
     given = [one for one in scores.results(question.store, run.id, arm, suite) if query.block in ("", one.block)]
+    given, label = _of_label(given, query.field, _expected(question.store, run.id, suite))
     if not given:
         arms = listed(list(dict.fromkeys(s.arm for s in scores.of_run(question.store, run.id)))) or "none"
         raise NotFound(f"{run.id} has no answers of the {arm} arm{_of(query.block)}; measured arms: {arms}.")
@@ -67,7 +68,16 @@ def answer(question: Question) -> Answer:
         chosen = [one for one in chosen if one.case_id in also]
         first = f"{len(chosen) or 'None'} of the {len(given)} cases of {run.id} are failed by both {arm} and "
         return _listed(f"{first}{query.other_arm}.", chosen, questions)
-    return _listed(_headline(query.outcome, run, arm, query.block, chosen, given), chosen, questions)
+    what = " ".join(word for word in (query.block, label) if word)
+    return _listed(_headline(query.outcome, run, arm, what, chosen, given), chosen, questions)
+
+
+def _of_label(
+    given: list[EvalResult], label: str, wanted: Mapping[str, Mapping[str, str]]
+) -> tuple[list[EvalResult], str]:
+    """Those of a label, by the value that is wanted of them or by their id, and the label; all where no case has it."""
+    chosen = [one for one in given if label in wanted.get(one.case_id, {}).values() or label in one.case_id.split("-")]
+    return (chosen, label) if label and chosen else (given, "")
 
 
 def _told_of(question: Question, run: Run) -> Answer | None:

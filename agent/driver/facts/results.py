@@ -43,7 +43,9 @@ def answer(question: Question) -> Answer:
     name = f"{run.id} ({clip(run.name, 40)})"
     if query.arm and query.block:
         return Answer(tuple(_one_score(store, run, chosen[0], measured)), page)
-    lines = [*_finding(store, run), *verdict_lines(store, run)[:1]] if not query.arm and not query.block else []
+    verdict = verdict_lines(store, run) if not query.arm and not query.block else []
+    claim = [line for line in verdict[1:] if line.startswith("The claim")]
+    lines = [*_finding(store, run), *verdict[:1], *claim] if verdict else []
     if query.arm:
         lines.append(
             f"{name}, {query.arm}: " + "; ".join(f"{s.block} {s.told}" for s in chosen) + f" ({chosen[0].step})."

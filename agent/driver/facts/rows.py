@@ -47,6 +47,12 @@ def _at_the_end(question: Question, run: Run, rows: Sequence[TrainingRow]) -> An
     ranked = sorted(wanted, key=lambda r: lengths[r.row_id], reverse=question.query.field == "longest")
     if not ranked:
         raise NotFound(f"{run.id} has no such rows.")
+    if question.query.field not in ("longest", "shortest"):
+        among = sorted(lengths.values())
+        return Answer((
+            f"A row of {run.id} has {sum(among) / len(among):.0f} characters on average, message and answer together; "
+            f"the median is {among[len(among) // 2]}, the longest {among[-1]}, of {len(among)} rows.",
+        ))  # fmt: skip
     first = f"The {question.query.field} row of {run.id} is {ranked[0].row_id}: {lengths[ranked[0].row_id]} characters."
     lines = [f"  {r.row_id} ({lengths[r.row_id]}): “{clip(_message(r), 110)}”" for r in ranked[:3]]
     return Answer((first, *lines), lambda: _page(ranked), private=True, told=first)

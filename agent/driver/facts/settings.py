@@ -186,6 +186,8 @@ def _all(question: Question) -> Answer:
     def page() -> RenderableType:
         return render.rows_table(["setting", run.id], rows, exact=True)
 
+    if query.aspect == "who":
+        return _by_hand(question, run)
     if query.stage:
         line = "; ".join(f"{name.partition('.')[2]} {_plain(value)}" for name, value in known.items())
         return Answer((f"{query.stage} of {run.id} ran with: {clip(line, 600)}.",), page)
@@ -196,6 +198,21 @@ def _all(question: Question) -> Answer:
     ]
     line = "; ".join(f"{name} {_plain(known[name])}" for name in chosen)
     return Answer((f"{run.id} differs from the defaults in {len(chosen)} settings: {clip(line, 600)}.",), page)
+
+
+def _by_hand(question: Question, run: Run) -> Answer:
+    """The settings that somebody chose, with what the records say of who it was."""
+    said = {
+        f"{step.stage}.{name} {_plain(value)}": why(question.store, run, step, name)
+        for step in question.store.steps(run.id, status=DONE)
+        for name, value in step.request.items()
+        if name not in ("run", "arm") and value != _default(step.stage, name)
+    }
+    mine = [name for name, reason in said.items() if reason.startswith("you set it")]
+    planned = [name for name, reason in said.items() if "written in the plan" in reason]
+    told = f": {listed(mine, 8)}" if mine else ""
+    first = f"You changed {len(mine) or 'no'} setting{'' if len(mine) == 1 else 's'} of {run.id} by hand{told}."
+    return Answer((first, *([f"In its plan stand: {listed(planned, 10)}."] if planned else [])))
 
 
 def values(store: Store, run: Run) -> dict[str, object]:

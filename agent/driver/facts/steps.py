@@ -28,6 +28,8 @@ def answer(question: Question) -> Answer:
     query = question.query
     if query.step:
         return _one(question, question.store.step(query.step))
+    if query.text == "beside":
+        return _beside(question)
     if query.text == "memory":
         return _out_of_memory(question)
     if query.aspect == "why" and not query.stage:
@@ -39,6 +41,28 @@ def answer(question: Question) -> Answer:
         lines = (share, *told.lines) if query.text == "share" else (*told.lines[:1], share, *told.lines[1:])
         return replace(told, lines=tuple(line for line in lines if line)[:6])
     return _all_of_a_run(question)
+
+
+def _beside(question: Question) -> Answer:
+    """Two stages beside each other: which took more memory or time."""
+    query = question.query
+    both = [
+        step
+        for stage in (query.stage, query.field)
+        if (step := _newest(Question(query.model_copy(update={"stage": stage}), question.ws, question.current)))
+    ]
+    if len(both) < 2:
+        return Answer(
+            (f"Not both of {query.stage} and {query.field} ran yet, so they cannot be held beside each other.",)
+        )
+    peak = query.aspect == "peak"
+    first, second = sorted(both, key=lambda s: (s.peak_rss_bytes if peak else s.seconds) or 0, reverse=True)
+    told = {s.id: size(s.peak_rss_bytes) if peak else duration(s.seconds) for s in both}
+    what = "more memory" if peak else "longer"
+    return Answer((
+        f"{_name(first)} took {what} than {_name(second)}: {told[first.id]} ({cite(first)}) against {told[second.id]} "
+        f"({cite(second)}).",
+    ))  # fmt: skip
 
 
 def _share(question: Question, step: Step) -> str:

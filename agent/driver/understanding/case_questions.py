@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tunesmith.agent.driver.bundled_behaviour import wishes
-from tunesmith.agent.driver.understanding.entities import Sentence
+from tunesmith.agent.driver.understanding.entities import ARMS, BLOCKS, Sentence
 from tunesmith.agent.driver.understanding.query import Arm, Query
 from tunesmith.agent.driver.understanding.reading import query, quoted
 
@@ -168,7 +168,21 @@ def cases(s: Sentence) -> Query | None:
         other_arm=other if outcome in ("lost", "gained", "flipped") else "",
         block=s.block,
         outcome=outcome or "failed",
+        field=_label(s),
     )
+
+
+_OF_LABEL = (
+    r"\b(?:category|label|class|kind|type)(?: of| is|=)? [\"'“]?(?P<after>[a-z][\w-]{2,})|"
+    r"\b(?P<before>[a-z][\w-]{2,}) (?:category |label )?(?:cases?|questions?|tickets?|messages?|examples?|ones)\b"
+)
+
+
+def _label(s: Sentence) -> str:
+    """A label that only some cases have, where one is named: `which billing cases fail?`"""
+    matches = list(re.finditer(_OF_LABEL, s.text))
+    found = [word for side in ("after", "before") for match in matches if (word := match[side])]
+    return next((word for word in found if word not in BLOCKS and word not in ARMS), "")
 
 
 _ORDER: tuple[Arm, ...] = ("base", "prompted", "adapter", "merged", "quantized")

@@ -41,7 +41,7 @@ _SYNONYMS: dict[str, str] = {
     "leak": r"leak(?:age)? (?:threshold|limit|similarity)",
     "valid_share": r"valid(?:ation)? (?:share|split|fraction|part)|held[ -]?out share",
     "scheme": r"(?:quantization )?scheme|how many bits|w\d+a\d+|which bits",
-    "group_size": r"group[ -]?size",
+    "group_size": r"group[ -]?size|groups?(?= of \d)",
     "calibration_samples": r"calibration(?: samples| rows)?",
     "keep": r"kept in full precision|keeps? full precision|full[ -]precision layers|unquantized layers",
     "port": r"port",

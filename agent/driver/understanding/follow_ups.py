@@ -54,6 +54,8 @@ def follow_up(before: Query, s: Sentence, runs: Sequence[str]) -> Query | None:
     """
     if before.kind == "cases" and before.text and _EXPECTED.search(s.text) and len(s.text.split()) <= _LONGEST:
         return before.model_copy(update={"aspect": "why"})
+    if before.kind == "served" and re.search(r"\b(?:when|since|before|who)\b", s.text) and len(s.text.split()) <= 5:
+        return before.model_copy(update={"aspect": "when"})
     if len(s.text.split()) > _LONGEST or not (_OPENS.match(s.text) or _BARE.match(s.text)):
         return None
     if _OWN_VERB.search(_OPENS.sub("", s.text)):

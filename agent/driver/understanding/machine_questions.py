@@ -54,7 +54,7 @@ def work_named(s: Sentence) -> Work:
         ("quantize", r"quantiz|gptq|compress"),
         ("merge", r"\bmerg"),
         ("train", r"train|finetun|\bq?lora\b|learn|teach|tune"),
-        ("serve", r"\bserv|\brun\b|infer|host|deploy|chat with|load|use"),
+        ("serve", r"\bserv|\brun\b|infer|host|deploy|chat with|load|\buse\b"),
         ("measure", r"measur|baseline|evaluat|benchmark"),
     ):
         if s.has(pattern):
@@ -199,10 +199,13 @@ _ONCE = (
 
 def served(s: Sentence) -> Query | None:
     if s.has(
-        r"\bserver .{0,12}(?:up|running|alive|on)\b|\b(?:served|serving|deployed|live|online|"
+        r"\bserver .{0,12}(?:up|running|alive|on)\b|\b(?:key|address|url|port|log) (?:of|for) (?:the |my )?server|"
+        r"\b(?:served|serving|deployed|live|online|"
         r"deployments?|endpoint|api key|\burl\b|address|port "
         r"is)\b"
     ) and (s.asks or len(s.text.split()) <= 4):
+        if s.has(r"\b(?:key|address|url|port) (?:of|for)"):
+            return query("served", s)
         if s.has(r"should|rather|better to|can i|could i|how long|took|why|refuse|context|would|roll") and not s.has(
             r"(?:is|was|what|anything) .{0,20}(?:served|deployed|live|online)"
         ):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from tunesmith.agent.driver.understanding.entities import Sentence
 from tunesmith.agent.driver.understanding.fields import known_fields, pattern_of
-from tunesmith.agent.driver.understanding.values import values_named, without_negations
+from tunesmith.agent.driver.understanding.values import numbers_in, values_named, without_negations
 from tunesmith.tools.pipeline import catalog
 
 _POLITE = re.compile(
@@ -87,6 +87,8 @@ class Order:
     """A field that was given a value and that this stage has not, and the stage that has it."""
     unread: str = ""
     """A field that was to be another, by words that say no value: `a higher rank`."""
+    unused: str = ""
+    """A number that no field took."""
 
 
 UNASKED = (
@@ -118,10 +120,27 @@ def order_of(s: Sentence) -> Order | None:
     factors = {name: by for name, by in factors_named(s.text, stage).items() if name not in fields}
     unread = next((name for name in _changed(s.text, stage) if name not in fields and name not in factors), "")
     again = bool(_AGAIN.search(s.text)) or not _stage(text)
-    return Order(stage, fields, s.run, again, factors, _foreign(s, stage), unread)
+    return Order(stage, fields, s.run, again, factors, _foreign(s, stage), unread, _unused(s, stage, fields))
 
 
 _COUNTED_ELSEWHERE = ("rows", "rehearsal_rows", "cases_per_block", "lora_rank", "epochs", "learning_rate", "group_size")
+
+
+_NO_VALUE = r"[ -]?(?:bits?|gb|gib|gigs?|b\b|m\b|hours?|minutes?|times?|x\b|%)|\s+(?:and a half|more time)"
+
+
+def _unused(s: Sentence, stage: str, fields: Mapping[str, object]) -> str:
+    """A number of an order that no field took, as it was typed; empty: none. A value is never left out unsaid."""
+    if stage == "base":
+        return ""
+    taken = [float(value) for value in fields.values() if isinstance(value, int | float)]
+    for value, start, end in numbers_in(s.text):
+        typed = s.text[start:end].strip()
+        if not typed[:1].isdigit() or re.match(_NO_VALUE, s.text[end:]) or re.search(r"\bstep $", s.text[:start]):
+            continue
+        if not any(abs(value - one) < 1e-12 or abs(value / 100 - one) < 1e-12 for one in taken):
+            return typed
+    return ""
 
 
 def _foreign(s: Sentence, stage: str) -> tuple[str, str]:

@@ -22,10 +22,10 @@ from tunesmith.agent.driver.understanding.query import Query
 
 _READERS: tuple[Callable[[Sentence], Query | None], ...] = (
     machine_questions.fits,
-    record_questions.used_up,
-    machine_questions.hardware,
     case_questions.one_case,
     run_questions.price,
+    record_questions.used_up,
+    machine_questions.hardware,
     case_questions.mixed_up,
     run_questions.across,
     step_questions.why_stopped,
@@ -46,6 +46,7 @@ _READERS: tuple[Callable[[Sentence], Query | None], ...] = (
     machine_questions.machine,
     result_questions.result,
     run_questions.runs,
+    run_questions.within,
     run_questions.run,
 )
 

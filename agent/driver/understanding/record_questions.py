@@ -9,7 +9,7 @@ from tunesmith.agent.driver.understanding.query import Aspect, Query
 from tunesmith.agent.driver.understanding.reading import query
 
 _SIZE = (
-    r"footprint|disk usage|(?:bigger|smaller|larger|heavier) than|how (?:big|large|heavy|"
+    r"footprint|disk usage|shr[iau]nk\w*|(?:bigger|smaller|larger|heavier) than|how (?:big|large|heavy|"
     r"much (?:smaller|bigger|larger))|\bsize\b|how many (?:bytes|gb|"
     r"gib|mb|mib|megabytes|gigabytes)|"
     r"(?:much|takes?|needs?|uses?|take up) (?:disk|space)|\bweigh"
@@ -97,6 +97,8 @@ def setting(s: Sentence) -> Query | None:
     if not fields:
         if named := re.search(_SET_TO, s.text):  # a name that no field has is told as that
             return query("setting", s, field=(named["one"] or named["other"]).strip())
+        if s.has(r"\b(?:settings?|values?)\b.{0,24}\b(?:i|we|me|myself|by hand)\b|did i (?:change|set|choose|edit)"):
+            return query("setting", s, stage=s.stage, aspect="who")
         if s.has(r"\bsettings?\b|hyper-?param\w*|\bparameters (?:of|did|were|used)|configur\w+|\bconfig\b") and (
             s.asks or s.runs
         ):
@@ -185,7 +187,7 @@ def used_up(s: Sentence) -> Query | None:
 def artifact(s: Sentence) -> Query | None:
     kinds = {
         "dataset": r"\bdataset\b",
-        "rows": r"\brows file",
+        "rows": r"\brows file|(?:file|folder|path|where) .{0,24}\brows\b",
         "suite": r"\bsuite\b(?! (?:too|big|small|cases))",
         "deployment": r"\bdeployment\b",
     }

@@ -6,6 +6,7 @@ from tunesmith.agent.driver.understanding.case_questions import later_first
 from tunesmith.agent.driver.understanding.entities import Sentence
 from tunesmith.agent.driver.understanding.query import Aspect, Query
 from tunesmith.agent.driver.understanding.reading import query
+from tunesmith.agent.driver.understanding.run_questions import of_each_run
 
 
 def _of_one_thing(s: Sentence) -> Query | None:
@@ -16,7 +17,7 @@ def _of_one_thing(s: Sentence) -> Query | None:
     ):
         return query("findings", s, aspect="who")
     if s.has(
-        r"(?:train|run) (?:it |for )?(?:longer|more epochs)|more epochs|longer training|"
+        r"(?:train(?:ed)?|run) (?:it |for )?(?:longer|more epochs)|more epochs|longer training|"
         r"underfit|under-?trained|enough epochs|trained (?:long )?enough"
     ):
         return query("findings", s, aspect="duration")
@@ -32,6 +33,7 @@ def _of_one_thing(s: Sentence) -> Query | None:
     return None
 
 
+_WHY_THIS_ONE = r"why (?:do you |would you |should i )?(?:recommend|suggest|prefer|pick|choose|propose|use|deploy|take)"
 _ADVICE: tuple[tuple[Aspect, str], ...] = (
     ("loss", r"overfit\w*|over-?train\w*|memori[sz]\w*|by heart|generali[sz]\w*|underfit\w*"),
     (
@@ -74,7 +76,10 @@ _WHY_NOT_DEPLOYED = (
 _HOW_SURE = (
     r"how (?:sure|certain|confident|solid|reliable)|(?:trust|believe|rely on) (?:the|this|that|these|those|its) "
     r"(?:result|number|claim|figure|score|adapter|model|finetune)|\b(?:luck|chance|noise|coincidence|fluke)\b|"
-    r"\bsignifican\w*(?! p)|good or (?:not|bad)|"
+    r"\bsignifican\w*(?! p)|good or (?:not|bad)|\bis \d+ ?(?:%|percent) (?:good|ok|bad|enough|much)|"
+    r"(?:what|how much) did (?:the |our |my )?(?:train\w*|finetun\w*|run) (?:reach|achieve|bring|gain|give|yield)|"
+    r"(?:win|won|gain|gained|achieve|bring) (?:anything|something|us)|worth it|"
+    r"^(?:gimme|give me|show me)? ?(?:the )?(?:numbers|figures|scores)\b|"
     r"(?:is|was) (?:it|the (?:thing|result|outcome|model)) (?:any |all )?good\b"
 )
 
@@ -91,6 +96,8 @@ def advice(s: Sentence) -> Query | None:
     ):
         return query("findings", s, aspect="best", arm=s.arm)
     if s.has(_WHY_NOT_DEPLOYED):
+        return query("findings", s, aspect="best", arm=s.arm)
+    if s.has(_WHY_THIS_ONE) and s.arm:
         return query("findings", s, aspect="best", arm=s.arm)
     for aspect, pattern in _ADVICE:
         if s.has(pattern):
@@ -140,6 +147,8 @@ def compare(s: Sentence) -> Query | None:
             "duration" if s.has(r"how long|\btook\b|longer|faster|slower|quicker|\btime\b") else
             "changed" if s.has(r"settings?|param|config|chang|differ") else ""
         )  # fmt: skip
+        if not aspect and (figure := of_each_run(s)) is not None:
+            return figure
         return query("compare", s, run=s.runs[0], other_run=s.runs[1], aspect=aspect, stage=s.stage)
     if s.has(
         r"compar\w*|\bvs\b|difference|differ\b|side by side|against (?:the )?(?:base|adapter)|better "
@@ -164,7 +173,8 @@ def result(s: Sentence) -> Query | None:
     if s.has(_FAST) and not s.stages and (s.arms or s.has(r"\banswers?\b|model|respon[ds]\w*")):
         return query("result", s, arm=s.arm, aspect="speed")
     if s.has(
-        r"(?:which|what) (?:block|arm|model)\b.{0,30}(?:best|worst|weak|strong|highest|lowest)|"
+        r"(?:which|what) (?:block|arm|model)s?\b.{0,30}(?:best|worst|weak|strong|highest|"
+        r"lowest|suffer|drop|fell|lost|worse)|"
         r"p[- ]?values?\b|significan"
     ):
         return query("result", s, block=s.block)

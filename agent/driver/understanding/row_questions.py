@@ -16,7 +16,7 @@ _ABOUT_ROWS = (
 _ROW_ID = r"\b(?![rsa]\d{1,3}\b)([a-z]\d{3,})\b"
 _WROTE = r"\b(?:who|which (?:teacher|model|writer)|what (?:teacher|model)) (?:wrote|made|generated|produced|created)"
 _VERDICTS = (
-    ("drop", r"drop|reject|thrown|discard|filtered out|remov|bad rows|leak|duplicate|lost"),
+    ("drop", r"drop|reject|thrown|throw|delet|discard|filtered out|remov|bad rows|leak|duplicate|lost"),
     ("keep", r"kept|keep|surviv|train(?:ed)? on|used|good rows|usable|left"),
 )
 _ORIGINS = (("rehearsal", r"rehearsal|ordinary prompts"), ("generated", r"generated|written|synthetic"))
@@ -41,7 +41,9 @@ def rows(s: Sentence) -> Query | None:
     """Rows by verdict, origin, part, reason and text."""
     if not s.has(_ABOUT_ROWS) and not (s.has(_ROW_ID) and s.has(r"drop|kept|keep|show|thrown|reject|removed|what is")):
         return None
-    of_the_dropped = s.has(r"drop|reject|thrown|discard")
+    if "rehearsal_weight" in s.fields:
+        return None
+    of_the_dropped = s.has(r"drop|reject|throw|discard|delet")
     if (
         s.has(
             r"why (?:did|have|do|that many|so many|\d+)(?! .{0,20}(?:drop|reject|thrown))|who (?:chose|set|"
@@ -50,15 +52,20 @@ def rows(s: Sentence) -> Query | None:
         and not of_the_dropped
     ):
         return None
+    if s.has(r"\b(?:which|what) (?:file|folder)|\bwhere (?:is|are|do|does|can)"):
+        return None
     if s.has(r"\b(?:cpu|gpu|processor|hardware|machine)s?\b"):
         return None
     if s.has(_WROTE):
         return query("setting", s, field="writer")
-    if s.has(r"how long|time spent|took|memory|\bwould\b|\bhelp\b|need (?:more|another)|enough|example of|for example"):
+    if s.has(
+        r"how long\b(?!.*(?:average|median|are the rows))|"
+        r"time spent|took|memory|\bwould\b|\bhelp\b|need (?:more|another)|enough|example of|for example"
+    ):
         return None
     if row := re.search(_ROW_ID, s.text):
         return query("rows", s, text=row[1], aspect="list", run=s.run if s.run != row[1] else "")
-    if ends := re.search(r"\b(longest|shortest)\b", s.text):
+    if ends := re.search(r"\b(longest|shortest|average|mean|median)\b", s.text):
         return query("rows", s, aspect="longest", verdict=_first(s, _VERDICTS), field=ends[1])
     reason = re.search(_REASON, s.text)
     aspect = _first(s, _ASPECTS) or "count"

@@ -16,7 +16,7 @@ _EACH_RUN = (
 _TWO_RUNS = (
     r"\b(?:the|my|our|these|those|last|newest|latest|both)\b.{0,12}\b(?:two|both|2)\b.{0,8}\bruns\b|\bboth runs\b"
 )
-_DIFFERENT = r"chang\w*|differ\w*|compar\w*|\bvs\b|side by side|same settings"
+_DIFFERENT = r"chang\w*|differ\w*|compar\w*|\bvs\b|side by side|\bsame\b|alike|identical|equal"
 _LEAST = (
     r"\b(?:least|lowest|lower|fewest|fewer|less|smallest|smaller|shortest|shorter|fastest|faster|quicke\w+|worst|"
     r"worse)\b"
@@ -31,16 +31,24 @@ _RATES = (
     r"better|best|worse|worst|higher|highest|lower|lowest|pass|score|result|target|general|adversarial|tools|accura"
 )
 _WOULD = r"\bwould\b|\bwill\b|\bif (?:i|we|you)\b|\binstead\b|\bwhat if\b|\bexpect"
+_TOO_MUCH = r"too (?:many|much|long|big)|possible|feasible|doable|handle|manage|realistic"
 _COST = r"how (?:long|much time|much longer)|\btakes?\b|\bcosts?\b|\btime\b|\bprice\b|\bdays?\b|\bhours?\b"
 
 
 def across(s: Sentence) -> Query | None:
     """One figure of every run: which has the higher rate, how many rows each trained on, which used most memory."""
     if s.has(_TWO_RUNS) and s.has(_DIFFERENT):
-        return query("compare", s, aspect="changed" if s.has(r"chang|differ|same settings") else "")
+        return query("compare", s, aspect="" if s.has(r"compar|\bvs\b") else "changed")
     if not s.has(_EACH_RUN) or s.has(r"made|fail|stop|crash|served|deployed|happen") or not s.asks:
         return None
+    return of_each_run(s)
+
+
+def of_each_run(s: Sentence) -> Query | None:
+    """The figure that is asked of several runs, where one is named."""
     order = "least" if s.has(_LEAST) else "most"
+    if s.has(r"\bloss"):
+        return query("across", s, run="", aspect="loss", text=order)
     fields = [name for name in s.fields if name not in ("rows", "model", "suites")]
     if fields:
         return query("across", s, run="", field=fields[0], stage=s.stage, text=order)
@@ -54,7 +62,9 @@ def across(s: Sentence) -> Query | None:
 
 def price(s: Sentence) -> Query | None:
     """What a step would take that was not ordered: `how long would 5k rows take?`, `… with 3 epochs instead?`"""
-    asked = s.asks and s.has(_WOULD) and s.has(_COST) and not s.has(r"\bhelp|until|\bleft\b|remaining|finish")
+    would = s.has(_WOULD) and (s.has(_COST) or (s.has(_TOO_MUCH) and s.has(r"\d")))
+    supposed = s.has(r"what (?:if|would (?:happen|it be)|about it if)|suppose") and bool(_stage_of(s)) and s.fields
+    asked = s.asks and (would or supposed) and not s.has(r"\bhelp|until|\bleft\b|remaining|finish")
     if s.model or not (asked or s.has(r"would (?:it|that) (?:cost|take)")):
         return None
     stage = _stage_of(s)
@@ -97,6 +107,11 @@ def runs(s: Sentence) -> Query | None:
     return None
 
 
+def within(s: Sentence) -> Query | None:
+    """What ran in a span of time, where nothing more is asked of it."""
+    return query("runs", s, when=s.span, aspect="list", run="") if s.span and s.asks else None
+
+
 def run(s: Sentence) -> Query | None:
     if s.has(
         r"what is (?:the )?next (?:step|stage)|what (?:is|are) (?:still )?(?:left|missing|"
@@ -105,6 +120,11 @@ def run(s: Sentence) -> Query | None:
         r"r\d+) (?:all )?(?:done|complete|finished)"
     ):
         return query("run", s, aspect="remaining")
+    if s.has(
+        r"\border\b.{0,20}\b(?:do|did|things|steps|ran|run|work)|"
+        r"\b(?:step|stage)s? (?:came|comes|come|was|is|ran) (?:after|before|first)"
+    ):
+        return query("run", s, aspect="list")
     if s.has(r"\bplan of\b|(?:which|what|how many|list|show) .{0,16}\bsteps?\b|(?:which|what) stages"):
         return query("run", s, aspect="list")
     if s.has(

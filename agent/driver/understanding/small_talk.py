@@ -63,7 +63,9 @@ def said_to(s: Sentence, *, driver: str, home: str) -> str:
 def term(s: Sentence) -> str:
     """What the terms mean that are asked for; empty where none is, or a run's own value is meant."""
     asks = _ASKS_A_TERM.match(s.text)
-    if re.match(r"what (?:is|are|was) (?:in|inside|on)\b", s.text) or re.search(r"[\"“”]", s.said):
+    if re.match(r"what (?:is|are|was) (?:in|inside|on)\b", s.text) or (
+        re.search(r"[\"“”]", s.said) and not re.search(r"\bmeans?\b", s.text)
+    ):
         return ""
     if asks is None or _OF_THIS_RUN.search(s.text.replace("mean here", "mean")) or s.runs:
         return ""

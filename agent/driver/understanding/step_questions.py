@@ -35,7 +35,8 @@ _STEP_ASPECTS: tuple[tuple[Aspect, str], ...] = (
     ),
     (
         "estimate",
-        r"estimat\w*|predict\w*|accura\w+|(?:off|wrong) (?:by|was)|how (?:good|well) .{0,20}(?:guess|"
+        r"estimat\w*|predict\w*|accura\w+|\bguess\w*|precis\w*|"
+        r"(?:off|wrong) (?:by|was)|how (?:good|well) .{0,20}(?:guess|"
         r"price)|than (?:planned|expected|promised)|forecast|\bprice[ds]?\b",
     ),
     ("peak", _MEMORY),
@@ -47,6 +48,7 @@ _STEP_ASPECTS: tuple[tuple[Aspect, str], ...] = (
             r".{0,24}\b(?:cost|pay)\b|\bcosts? (?:me|us|you)\b"
         ),
     ),
+    ("duration", r"\b(?:slower|faster|longer|quicker|shorter) than\b"),
     ("estimate", r"(?:\bslow(?:er)?\b|so long|quick|longer|\blate\b)"),
     (
         "why",
@@ -64,6 +66,9 @@ def step(s: Sentence) -> Query | None:
     aspect = next((name for name, pattern in _STEP_ASPECTS if s.has(pattern)), "")
     if aspect == "estimate" and s.has(r"\bmemory\b|\bram\b|\bvram\b|\bpeak"):
         aspect = "peak"  # whose answer holds the estimate
+    if len(s.stages) > 1 and aspect in ("peak", "duration", "estimate", "longest") and s.has(r"\bthan\b|\bor\b|compar"):
+        about = "peak" if aspect == "peak" else "duration"
+        return query("step", s, stage=s.stages[0], aspect=about, field=s.stages[1], text="beside")
     if s.stage and s.has(
         r"(?:how much|what (?:share|part|fraction|percent\w*)|share|percent\w*) (?:of )?.{0,16}\btime\b"
     ):
