@@ -22,7 +22,7 @@ from tunesmith.tools.evaluation.controls import form_alone
 from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_cases, find_models
 from tunesmith.tools.evaluation.statistics import MARGIN
 from tunesmith.tools.models.chat_template import takes_tools
-from tunesmith.tools.serving.budget import bases_served, evaluation_seconds, need_vllm, serving_memory
+from tunesmith.tools.serving.budget import at_four_bits, bases_served, evaluation_seconds, need_vllm, serving_memory
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK, Suite
 from tunesmith.tools.suites.loading import BUNDLED, SuiteName, load_named_suites
@@ -129,7 +129,8 @@ def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Pl
         **models.peaks(serving_memory(base), on_gpu=facts.serves_on_gpu),
         disk_bytes=8192 * len(cases) * request.repeats,
     )
-    fitting = bases_served(facts) if lacks_memory(price, facts.machine) else ()
+    lacks = lacks_memory(price, facts.machine)
+    fitting = bases_served(facts) if lacks else ()
     can_show = _can_show(rows)
     how = "greedy" if request.temperature == 0 else f"at temperature {request.temperature:g}"
     how += f", {request.repeats} times each, reduced to one verdict a case" if request.repeats > 1 else ""
@@ -161,7 +162,7 @@ def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Pl
         replaces=("the baseline of this run",) if "suite" in facts.artifacts else (),
         refusals=room(price, facts, remedy="stopping another program, or a smaller base", fitting=fitting),
         fitting=fitting,
-        notes=tuple(filter(None, [form_alone(cases)])),
+        notes=(*filter(None, [form_alone(cases)]), *(at_four_bits(facts, base) if lacks else ())),
     )
 
 

@@ -22,6 +22,7 @@ from tunesmith.tools.models.memory_math import (
     quantize_cache_bytes,
     quantize_memory_bytes,
     quantize_vram_bytes,
+    quantized_weight_bytes,
 )
 from tunesmith.tools.models.time_math import gptq_seconds
 
@@ -91,12 +92,15 @@ def grid_of(request: QuantizeRequest, store: Store, merged: Artifact) -> UpdateO
 
 
 def expected_artifact(request: QuantizeRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
-    """The merged model at its new width, and a fifth more for what stays at full precision."""
+    """The merged model at its new width, with what stays at full precision."""
     merged = artifacts.get("merged")
     if merged is None:
         return None
-    scheme = resolved(request, merged)[0].scheme
-    return expected("quantized", int(merged.bytes * _BITS[scheme] / 16 * 1.2), **merged.meta)
+    request, config = resolved(request, merged)[0], merged.meta["config"]
+    group = request.group_size or (group_size_for(config) if request.scheme == "W4A16" else 0)
+    bits = _BITS[request.scheme]
+    bytes_ = quantized_weight_bytes(config, bits=bits, group_size=group, kept=request.keep)
+    return expected("quantized", bytes_, **merged.meta)
 
 
 def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None = None) -> Plan:

@@ -78,6 +78,7 @@ SMOLLM2 = BundledModel(
     folder_bytes=270_700_000,
     parameters=134_515_008,
     config={
+        "tie_word_embeddings": True,
         "hidden_size": 576,
         "num_hidden_layers": 30,
         "num_attention_heads": 9,
@@ -97,6 +98,7 @@ QWEN_CODER = BundledModel(
     folder_bytes=3_093_000_000,
     parameters=1_543_714_304,
     config={
+        "tie_word_embeddings": True,
         "hidden_size": 1536,
         "num_hidden_layers": 28,
         "num_attention_heads": 12,

@@ -8,10 +8,11 @@ cover vision towers, state-space layers or tensor parallelism.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from tunesmith.tools.models.shape import ModelShape
+from tunesmith.tools.models.training_terms import head_bytes, unpacked_experts_bytes
 
 CONTEXT_TOKENS = 2048
 """Tokens of a conversation, question and answer together, that a server of a model under test takes."""
@@ -58,22 +59,23 @@ def train_memory_bytes(
 
     Activations per token and layer are 16 hidden + 7 intermediate values (what autograd keeps for the projections,
     norms, rotary halves and the gated product); with checkpointing each layer's input, and one layer's whole. Logits:
-    three fp32 copies (values, softmax, gradient) for the labelled third of the tokens. 4 bits hold linear layers alone:
-    a mixture's fused experts stay as they are, and get no adapter then.
+    of one chunk of labelled tokens (`head_bytes`), as if every token had a label. 4 bits hold linear layers and a
+    mixture's fused experts, which are unpacked a layer at a time and get no adapter.
     """
     shape = ModelShape.of(config)
     size = _FP32 if precision == "fp32" else _BF16
     tokens = batch_size * seq_len_tokens
     weights = shape.parameters * size
     if load_in_4bit:
-        covered = shape.linear_parameters - (shape.mixture_layers * shape.expert_parameters if shape.experts else 0)
+        covered = shape.linear_parameters
         weights = int(covered * _NF4_BYTES + (shape.parameters - covered) * size)
+        weights += unpacked_experts_bytes(shape, value_bytes=size)
     activations = tokens * size * (16 * shape.hidden + 7 * shape.mlp_width)
     if checkpointing:
         activations += shape.layers * tokens * size * shape.hidden
     else:
         activations *= shape.layers
-    logits = 3 * _FP32 * shape.vocab * max(tokens // 3, 1)
+    logits = head_bytes(shape.vocab, shape.hidden, tokens, value_bytes=size)
     adapter = shape.lora_parameters(lora_rank, experts=not load_in_4bit)
     return RUNTIME_BYTES + weights + 16 * adapter + activations + logits
 
@@ -234,6 +236,23 @@ def serving_peaks(needed: ServerMemory, *, on_gpu: bool) -> dict[str, int]:
     if on_gpu:
         return {"ram_bytes": 0, "vram_bytes": needed.vram_bytes + GPU_MARGIN_BYTES}
     return {"ram_bytes": needed.ram_bytes, "vram_bytes": 0}
+
+
+def quantized_weight_bytes(
+    config: Mapping[str, object], *, bits: int, group_size: int = 0, kept: Collection[str] = ()
+) -> int:
+    """Of a quantized model's tensors: its projections at so many bits with bf16 scales, and the rest in bf16.
+
+    One scale for `group_size` weights, or for each output where that is 0. `kept` are kinds of projection that stay in
+    bf16: down_proj, o_proj. Embeddings, head, norms and routers always do.
+    """
+    shape = ModelShape.of(config)
+    down = shape.mlp_parameters // 3 * shape.mixture_layers + shape.dense_layers * shape.hidden * shape.intermediate
+    out = shape.layers * shape.heads * shape.head_dim * shape.hidden
+    stays = (down if "down_proj" in kept else 0) + (out if "o_proj" in kept else 0)
+    packed = shape.linear_parameters - stays
+    scales = packed // (group_size or shape.hidden)
+    return packed * bits // 8 + _BF16 * (scales + shape.parameters - packed)
 
 
 def kv_bytes_per_token(config: Mapping[str, object], *, bytes_per_value: int = _BF16) -> int:

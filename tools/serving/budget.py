@@ -19,8 +19,10 @@ from tunesmith.tools.models.memory_math import (
     SERVED_SEQUENCES,
     ServerMemory,
     gpu_share,
+    group_size_for,
     kv_bytes_per_token,
     measuring_memory,
+    quantized_weight_bytes,
     serving_peaks,
     share_now,
 )
@@ -97,6 +99,20 @@ def bases_served(facts: Facts, writer: Artifact | None = None) -> tuple[Fitting,
     if writer and (needed := peak_bytes(writer.bytes, writer.meta["config"])) <= facts.serving_free_bytes:
         return (Fitting(settings="writer=base", peak_bytes=needed),)
     return largest_that_fits(lambda model: peak_bytes(2 * model.parameters, model.config), facts.serving_free_bytes)
+
+
+def at_four_bits(facts: Facts, model: Artifact) -> tuple[str, ...]:
+    """What a plan adds where a model does not fit at 16 bits: whether 4 would, and that nothing is measured so yet."""
+    config = model.meta["config"]
+    weight_bytes = quantized_weight_bytes(config, bits=4, group_size=group_size_for(config))
+    needed = sum(
+        serving_peaks(measuring_memory(weight_bytes, kv_bytes_per_token(config)), on_gpu=facts.serves_on_gpu).values()
+    )
+    fits = "would fit" if needed <= facts.serving_free_bytes else "would not fit either"
+    return (
+        f"quantized to 4 bits it would need {needed / GIB:.1f} GiB and {fits}; but a base is measured, and its adapter "
+        "compared with it, at 16 bits alone for now",
+    )
 
 
 class Place(NamedTuple):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tunesmith.tools.models.bundled import QWEN_CODER, SMOLLM2
 from tunesmith.tools.models.families import find_known
 from tunesmith.tools.models.memory_math import (
     COMPARED_POSITIONS,
@@ -17,6 +18,7 @@ from tunesmith.tools.models.memory_math import (
     merge_memory_bytes,
     quantize_cache_bytes,
     quantize_memory_bytes,
+    quantized_weight_bytes,
     server_memory,
     serving_peaks,
     share_now,
@@ -104,10 +106,15 @@ def test_experts_count_in_weights_but_only_the_chosen_ones_in_activations() -> N
     assert more > train_memory_bytes(MOE, batch_size=8, seq_len_tokens=512, lora_rank=16)
 
 
-def test_four_bits_leave_the_experts_of_a_mixture_as_they_are() -> None:
+def test_four_bits_hold_the_experts_of_a_mixture_too_but_for_the_layer_at_work() -> None:
     shape = ModelShape.of(MOE)
-    four = train_memory_bytes(MOE, batch_size=1, seq_len_tokens=16, lora_rank=8, load_in_4bit=True)
-    assert four > RUNTIME_BYTES + 2 * shape.layers * shape.expert_parameters
+    four, whole = (
+        train_memory_bytes(MOE, batch_size=1, seq_len_tokens=16, lora_rank=1, load_in_4bit=bits)
+        for bits in (True, False)
+    )
+    saved = (2 - 0.516) * shape.linear_parameters - 2 * shape.expert_parameters
+    adapters = 16 * (shape.lora_parameters(1) - shape.lora_parameters(1, experts=False))
+    assert whole - four == pytest.approx(saved + adapters, rel=0.01)
 
 
 def test_checkpointing_keeps_one_layer_whole_and_the_inputs_of_the_others() -> None:
@@ -164,6 +171,23 @@ def test_a_server_never_claims_more_than_is_free_and_nothing_where_its_need_is_n
     for free_bytes in (11 * GIB, int(10.2 * GIB)):
         assert 0 < share_now(share, free_bytes=free_bytes, total_bytes=24 * GIB) * 24 * GIB <= free_bytes - GIB // 2
     assert share_now(share, free_bytes=int(9.9 * GIB), total_bytes=24 * GIB) == 0.0
+
+
+def test_the_bytes_of_a_quantized_model_are_those_of_its_tensors() -> None:
+    """W8A8 of the bundled model with down_proj kept: 189,680,256 bytes in its file, scales for each output."""
+    made = quantized_weight_bytes(SMOL, bits=8, kept=("down_proj",))
+    assert made == pytest.approx(189_680_256, rel=2e-3)
+    every = quantized_weight_bytes(QWEN, bits=4, group_size=128)
+    linear, rest = ModelShape.of(QWEN).linear_parameters, ModelShape.of(QWEN).embedding_parameters
+    assert every == pytest.approx(linear * (0.5 + 2 / 128) + 2 * rest, rel=1e-3)
+    assert quantized_weight_bytes(MOE, bits=4, group_size=64) < quantized_weight_bytes(MOE, bits=8)
+
+
+def test_the_bundled_models_are_known_before_they_are_here() -> None:
+    for model in (SMOLLM2, QWEN_CODER):
+        shape = ModelShape.of(model.config)
+        assert shape.parameters == pytest.approx(model.parameters, rel=1e-3)
+        assert model.folder_bytes == pytest.approx(2 * shape.parameters, rel=0.02)
 
 
 @pytest.mark.parametrize(
