@@ -14,9 +14,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
-_CHUNK_BYTES = 64 << 20
-"""Of one fp32 copy of a chunk's logits."""
-_FEWEST_TOKENS = 16
+from tunesmith.tools.models.training_terms import chunk_tokens
 
 
 class Head(NamedTuple):
@@ -44,21 +42,6 @@ class Head(NamedTuple):
         if self.cap:
             of_logits = of_logits * (1 - (logits / self.cap) ** 2)
         return (of_logits.to(self.weight.dtype) @ self.weight) * self.scale
-
-
-def chunk_tokens(vocab: int) -> int:
-    """Labelled tokens whose logits exist at once."""
-    return max(_FEWEST_TOKENS, _CHUNK_BYTES // (4 * vocab))
-
-
-def head_bytes(vocab: int, hidden: int, labelled_tokens: int, *, value_bytes: int = 2) -> int:
-    """Peak memory of head and loss beside the model's weights.
-
-    Of one chunk's logits five fp32 copies (logits and log-probabilities of model and base, the base's probabilities)
-    and two at the model's precision; of every labelled token its hidden state, the base's, and the gradient.
-    """
-    chunk = min(chunk_tokens(vocab), labelled_tokens)
-    return chunk * vocab * (5 * 4 + 2 * value_bytes) + 3 * labelled_tokens * hidden * value_bytes
 
 
 def find_head(model: Any, config: Mapping[str, Any]) -> Head | None:
@@ -119,14 +102,15 @@ def _chunked() -> Any:
             for start in range(0, len(hidden), size):
                 some = slice(start, start + size)
                 logits, wanted = head.logits(hidden[some]), targets[some, None]
-                log_p = logits.log_softmax(-1)  # (chunk, vocab)
                 right += (logits.argmax(-1) == wanted[:, 0]).sum()
+                log_p = logits.log_softmax(-1)  # (chunk, vocab)
+                logits = logits if head.cap else None
                 if reference is None:
                     total -= log_p.gather(1, wanted).sum()
                 else:
                     log_q = head.logits(reference[some].to(hidden.device)).log_softmax(-1)
                     q = log_q.exp()
-                    total += (q * log_q.sub_(log_p)).sum()
+                    total += torch.dot(q.flatten(), log_q.sub_(log_p).flatten())
                 if grad is None:
                     continue
                 of_logits = log_p.exp_()  # minus the distribution that is wanted, the gradient of either loss

@@ -7,6 +7,7 @@ from typing import Any
 
 from tunesmith.tools.machine.device import computes_on_cpu
 from tunesmith.tools.models.shape import ModelShape
+from tunesmith.tools.training.four_bit import four_bit_config
 
 _ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 _FUSED_EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
@@ -15,19 +16,14 @@ _FUSED_EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 def load_base(base_dir: Path, *, precision: str, load_in_4bit: bool) -> Any:
     """The base, frozen by whoever wraps it: bf16, fp32, or NF4 with double quantization."""
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM
 
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "local_files_only": True}
     if not computes_on_cpu():
         options["device_map"] = {"": 0}
     if load_in_4bit:
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-        )
+        options["quantization_config"] = four_bit_config(dtype)
     model = AutoModelForCausalLM.from_pretrained(base_dir, **options)
     for layer in model.modules():
         if hasattr(layer, "support_avx512bf16_for_cpu"):

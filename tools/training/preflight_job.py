@@ -21,10 +21,11 @@ from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.serving.eviction import make_room
 from tunesmith.tools.serving.model_server import bench_server, rank_served
+from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.preflight import Check, PreflightRequest, PreflightResult
 from tunesmith.tools.training.rows import tokenize_rows
 from tunesmith.tools.training.train import training_bytes
-from tunesmith.tools.training.train_job import LoraSettings, train_lora
+from tunesmith.tools.training.train_job import train_lora
 
 _ZERO = "preflight-zero"
 _ANSWER_TOKENS = 24

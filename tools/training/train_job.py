@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tunesmith.memory.errors import StepFailed
-from tunesmith.memory.files import atomic_write, read_manifest, sha256_file
+from tunesmith.memory.files import atomic_write, read_manifest
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.data.row_file import VARIANTS, read_rows
+from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.machine.device import need_priced_device
 from tunesmith.tools.training.batch_loss import LossSettings, Measured, base_states
 from tunesmith.tools.training.checkpoints import newest_checkpoint
 from tunesmith.tools.training.documents import keeps_documents_apart
+from tunesmith.tools.training.four_bit import need_four_bits, router_bytes, weights_by_kind
 from tunesmith.tools.training.fused_lora import use_fused_lora
 from tunesmith.tools.training.head_loss import find_head
+from tunesmith.tools.training.lora_settings import LoraSettings
+from tunesmith.tools.training.lora_settings import fingerprint as fingerprint_of
 from tunesmith.tools.training.model import load_base, lora_config
 from tunesmith.tools.training.rows import TokenRow, in_laps, read_variants, tokenize_rows
 from tunesmith.tools.training.train import TrainRequest, TrainResult, largest_part, tokens_at_once
@@ -34,38 +36,6 @@ Metric = Callable[[str, float, float], None]
 
 _VALIDATION_ROWS = 32  # of each kind: enough for a curve; the suites are what decides
 _CURVES = ("loss", "behaviour_loss", "rehearsal_kl", "learning_rate", "grad_norm", "mean_token_accuracy")
-
-
-@dataclass(frozen=True, slots=True)
-class LoraSettings:
-    """Everything that a training run depends on beside the base and the rows."""
-
-    lora_rank: int = 16
-    lora_alpha: int = 32
-    lora_dropout: float = 0.0
-    learning_rate: float = 5e-4
-    epochs: float = 3.0
-    forms: int = 1
-    max_steps: int = 0
-    """0: as many as the epochs need."""
-    batch_size: int = 8
-    micro_batch: int = 0
-    """Rows of usual length in memory at once; 0: the whole batch."""
-    max_seq_len_tokens: int = 512
-    warmup_ratio: float = 0.05
-    precision: str = "bf16"
-    load_in_4bit: bool = False
-    activation_checkpointing: str = "off"
-    rehearsal_weight: float = 1.0
-    """Of the mean divergence beside the mean loss. 1 is what 3 was over one denominator on the demo's 18 k tokens that
-    are learned and 6 k that are held."""
-    save_steps: int = 20
-    seed: int = 17
-
-    @property
-    def rows_at_once(self) -> int:
-        """Rows that are in memory at once while it trains."""
-        return self.micro_batch or self.batch_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +51,7 @@ class Trained:
     trained_tokens: int
     seconds: float
     validation_kl: float | None = None
+    bytes_per_parameter: dict[str, float] = field(default_factory=dict)
 
 
 def run(job: Job[TrainRequest]) -> TrainResult:
@@ -170,7 +141,7 @@ class _Session:
         self.laps = math.ceil(settings.epochs) if self.variants else 1
         """Epochs of different forms of the rows that the trainer is given as one."""
         self.seen, self.places = in_laps(self.rows, self.variants, self.laps, max(settings.forms, 1))
-        fingerprint = _fingerprint(base_dir, rows_path, settings)
+        fingerprint = fingerprint_of(base_dir, rows_path, settings)
         self.checkpoint = newest_checkpoint(checkpoints_dir, fingerprint)
         self.before_path = checkpoints_dir / f"before-{fingerprint[:16]}.json"
         self.trainer = self._trainer(tokenizer, fingerprint)
@@ -184,6 +155,12 @@ class _Session:
             precision=settings.precision,
             load_in_4bit=settings.load_in_4bit,
         )
+        kinds = weights_by_kind(model)
+        self.bytes_per_parameter = {kind: round(of.bytes_per_parameter, 3) for kind, of in kinds.items()}
+        self.log("bytes a parameter: " + ", ".join(f"{kind} {n:.2f}" for kind, n in self.bytes_per_parameter.items()))
+        if settings.load_in_4bit:
+            need_four_bits(kinds)
+        self.routers = router_bytes(model)
         lora = lora_config(
             model,
             self.config,
@@ -242,6 +219,7 @@ class _Session:
         first = int(self.checkpoint.name.split("-")[-1]) if self.checkpoint else 0
         outcome = self.trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
         seconds = time.monotonic() - started
+        self._need_routers_unchanged()
         state = self.trainer.state
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         after = self._validate("after") if self.valid else Measured(None, None)
@@ -255,6 +233,7 @@ class _Session:
             trainable_parameters=sum(p.numel() for p in self.trainer.model.parameters() if p.requires_grad),
             trained_tokens=round((outcome.global_step - first) * self.settings.batch_size * self._tokens_per_row()),
             seconds=seconds,
+            bytes_per_parameter=self.bytes_per_parameter,
         )
 
     def save(self, out_dir: Path) -> None:
@@ -267,6 +246,13 @@ class _Session:
         path = out_dir / "adapter_config.json"
         config = json.loads(path.read_text()) | {"base_model_name_or_path": str(self.base_dir)}
         atomic_write(path, json.dumps(config, indent=2, sort_keys=True))
+
+    def _need_routers_unchanged(self) -> None:
+        """What chooses a mixture's experts is frozen at the base's own precision: the same bytes as were loaded."""
+        after = router_bytes(self.trainer.model)
+        base = self.routers.values()
+        if changed := sum(one != other for one, other in zip(after.values(), base, strict=True)):
+            raise StepFailed(f"training changed {changed} of {len(after)} routers, which are frozen; report this fault")
 
     def _validation_before(self) -> float | None:
         if not self.valid:
@@ -356,25 +342,6 @@ def _dataset(rows: Sequence[TokenRow], places: Sequence[int]) -> Any:
             "row": list(places),
         }
     )
-
-
-def _fingerprint(base_dir: Path, rows_path: Path, settings: LoraSettings) -> str:
-    manifest = read_manifest(base_dir)
-    decided: dict[str, Any] = {
-        **asdict(settings),
-        "save_steps": 0,
-        "loss": "two means of documents",
-        "rows": sha256_file(rows_path),
-        **({"variants": sha256_file(varied)} if (varied := rows_path.parent / VARIANTS).exists() else {}),
-        "base": manifest["sha256"] if manifest else "",
-    }
-    if not settings.micro_batch:
-        del decided["micro_batch"]  # checkpoints from before there was one go on
-    if "variants" not in decided:
-        del decided["forms"]
-    if settings.activation_checkpointing != "on":
-        del decided["activation_checkpointing"]
-    return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
 
 
 def _bytes(folder: Path) -> int:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tunesmith.tools.training import head_loss as module
-from tunesmith.tools.training.head_loss import Head, head_bytes, head_loss
+from tunesmith.tools.models import training_terms
+from tunesmith.tools.models.training_terms import head_bytes
+from tunesmith.tools.training.head_loss import Head, head_loss
 
 TOKENS, HIDDEN, VOCAB = 100, 32, 1500
 HEADS = {"plain": (1.0, 0.0), "scaled": (0.25, 0.0), "capped": (1.0, 2.0), "both": (0.5, 3.0)}
@@ -17,7 +18,7 @@ HEADS = {"plain": (1.0, 0.0), "scaled": (0.25, 0.0), "capped": (1.0, 2.0), "both
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CHUNK_BYTES", 4 * VOCAB * 16)
+    monkeypatch.setattr(training_terms, "_CHUNK_BYTES", 4 * VOCAB * 16)
 
 
 def made(dtype: Any, kind: str) -> tuple[Head, Any, Any, Any]:
