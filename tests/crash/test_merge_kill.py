@@ -1,4 +1,4 @@
-"""`kill -9` of a merge at twelve file calls and tensors, from the first to the last: going on ends in the same bytes."""
+"""`kill -9` of a merge at twelve file calls and tensors, first to last: going on ends in the same bytes."""
 
 from __future__ import annotations
 

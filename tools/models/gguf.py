@@ -27,10 +27,12 @@ _HF_NAME = re.compile(
     r"lm_head|model\.(embed_tokens|norm|layers\.\d+\."
     r"(input_layernorm|post_attention_layernorm|self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj))"
 )
-_QWEN2_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+SPLITS = {"qwen2": _SPLIT % r"\p{N}", "llama-bpe": _SPLIT % r"\p{N}{1,3}"}
+"""llama.cpp's name of a pre-tokenizer → the expression that it splits by; digits one by one, or up to three."""
 _CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5  # token types of the GGUF specification
 
 
@@ -204,14 +206,15 @@ def build_tokenizer(tokens: list[str], types: list[int], merges: list[str], pre:
             pre_tokenizers.Digits(individual_digits=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
-    elif pre == "qwen2":
-        tokenizer.normalizer = normalizers.NFC()
+    elif pre in SPLITS:
+        if pre == "qwen2":
+            tokenizer.normalizer = normalizers.NFC()
         split = [
-            pre_tokenizers.Split(Regex(_QWEN2_SPLIT), "isolated"),
+            pre_tokenizers.Split(Regex(SPLITS[pre]), "isolated"),
             pre_tokenizers.ByteLevel(False, use_regex=False),
         ]
     else:
-        raise BadInput(f"GGUF pre-tokenizer {pre!r} is unknown; smollm and qwen2 are known")
+        raise BadInput(f"GGUF pre-tokenizer {pre!r} is unknown; smollm, {' and '.join(SPLITS)} are known")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)

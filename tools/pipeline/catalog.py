@@ -161,6 +161,14 @@ STAGES: tuple[Entry, ...] = (
         serves=True,
         words=r"deploy|\bserve (it|the|this|that)|put.*(live|online)|roll.?back|ship it|go live",
     ),
+    Entry(
+        "export",
+        "tunesmith.tools.release.export",
+        "tunesmith.tools.release.export_job",
+        "write the model for other programs: a GGUF for Ollama, or a folder for a hub; never uploaded",
+        ("base", "adapter"),
+        words=r"\bexport|gguf|ollama|model card",
+    ),
 )
 
 BY_NAME = {entry.name: entry for entry in STAGES}

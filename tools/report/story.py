@@ -47,11 +47,16 @@ def arm_name(arm: str) -> str:
 
 def verdict(run: Run, steps: Sequence[Step], evaluation: Evaluation, served: Served | None) -> str:
     """The headline: what was taught, the target's pass rates along the chain, the general block, what is served."""
-    name = f"“{clip(run.name, 80)}”"
     if not steps:
-        return f"{name} has not begun: no step of it was planned yet."
-    clauses = [_outcome(name, steps, evaluation), _general(evaluation), _served(served)]
+        return f"“{clip(run.name, 80)}” has not begun: no step of it was planned yet."
+    clauses = [outcome(run, steps, evaluation), _served(served)]
     return "; ".join(clause for clause in clauses if clause) + "."
+
+
+def outcome(run: Run, steps: Sequence[Step], evaluation: Evaluation) -> str:
+    """What was taught, and what became of the target and of the general block; a sentence without its end."""
+    clauses = [_outcome(f"“{clip(run.name, 80)}”", steps, evaluation), _general(evaluation)]
+    return "; ".join(clause for clause in clauses if clause)
 
 
 def _outcome(name: str, steps: Sequence[Step], evaluation: Evaluation) -> str:

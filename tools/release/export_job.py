@@ -1,0 +1,201 @@
+"""export at work: the files are written, then read again by other code than wrote them, and only then recorded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from tunesmith.memory.errors import BadInput, GateRefused, StepFailed
+from tunesmith.memory.files import MANIFEST, atomic_write, read_manifest
+from tunesmith.memory.records import Artifact
+from tunesmith.tools.core.job import Job
+from tunesmith.tools.export.audit_lineage import audit_refusals
+from tunesmith.tools.export.streamed_model import streamed_model
+from tunesmith.tools.models.chat_template import template_text
+from tunesmith.tools.models.memory_math import RUNTIME_BYTES
+from tunesmith.tools.models.shape import ModelShape
+from tunesmith.tools.release.export import ExportRequest, ExportResult
+from tunesmith.tools.release.gguf_file import Progress, TensorType, read_back, write_gguf
+from tunesmith.tools.release.go_template import CONVERSATIONS, GoTemplate, Message, go_template
+from tunesmith.tools.release.model_card import LICENSE_FILES, license_of, model_card
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+_LEAST_AGREEMENT = 0.5
+"""Of preferred tokens, below which no rounding is the reason: a wrong order of rows leaves next to none."""
+_MOST_KL: Mapping[TensorType, float] = {"BF16": 1e-3, "F16": 1e-3, "Q8_0": 0.1}
+"""In nats a token: 16 bits round next to nothing, and 8 little; what fewer cost is recorded, and nobody's to forbid."""
+_TEXT_TOKENS = 64
+
+
+class Compared(NamedTuple):
+    """How a GGUF answers beside the model that it was made from."""
+
+    argmax_agreement: float
+    kl_a_token: float
+
+
+def run(job: Job[ExportRequest]) -> ExportResult:
+    """Write what was asked for, prove it, and record it. Raises GateRefused for a model that fails its audit."""
+    made, base = job.verified("model"), job.inputs["base"]
+    job.progress(0, 1, "auditing the saved tensors")
+    if odd := audit_refusals(job.store, made, job.request.arm):
+        raise GateRefused(f"export {job.request.arm}: {'; '.join(odd)}")
+    return _gguf(job, made) if job.request.format == "gguf" else _hub(job, made, base)
+
+
+def _gguf(job: Job[ExportRequest], made: Artifact) -> ExportResult:
+    out_dir, kind = job.dir / "gguf", job.request.tensor_type
+    name = f"{job.run}-{made.meta.get('name', made.id)}-{kind}"
+    file = out_dir / f"{name}.gguf"
+    template, told = ollama_template(made.path)
+    if read_manifest(out_dir) is None:
+        shutil.rmtree(out_dir, ignore_errors=True)
+        out_dir.mkdir(parents=True)
+        adds_bos = template.adds_bos if template else begins_with_bos(made.path)
+        write_gguf(made.path, file, kind, job.progress, name=name, adds_bos=adds_bos)
+        atomic_write(out_dir / "Modelfile", modelfile(made.path, file.name, template, told))
+    found = read_back(made.path, file, kind, job.progress, texts=spoken_texts())
+    left_out = logits_left_out(made.path)
+    compared = None if left_out else compare_gguf(made.path, file, kind, job.progress)
+    job.log(f"read back: {found}; logits: {left_out or compared}; template: {told}")
+    artifact = job.publish("export", out_dir, meta={"format": "gguf", "tensor_type": kind, "serves": made.id})
+    return ExportResult(
+        artifact=artifact.id, path=str(file), format="gguf", bytes=found.bytes, files=_files(out_dir), template=told,
+        read_back=found, logits_left_out=left_out, **(compared._asdict() if compared else {}),
+    )  # fmt: skip
+
+
+def _hub(job: Job[ExportRequest], made: Artifact, base: Artifact) -> ExportResult:
+    out_dir = job.dir / "hub"
+    if read_manifest(out_dir) is None:
+        shutil.rmtree(out_dir, ignore_errors=True)
+        out_dir.mkdir(parents=True)
+        files = [file for file in sorted(made.path.iterdir()) if file.is_file() and file.name != MANIFEST]
+        files += [base.path / name for name in LICENSE_FILES if (base.path / name).is_file()]
+        for done, file in enumerate(files):
+            job.progress(done, len(files), f"copying {file.name}")
+            shutil.copyfile(file, out_dir / file.name)
+        atomic_write(out_dir / "README.md", model_card(job.store, made, base, job.request.arm))
+    artifact = job.publish("export", out_dir, meta={"format": "hub", "serves": made.id})
+    return ExportResult(
+        artifact=artifact.id, path=str(out_dir), format="hub", bytes=artifact.bytes, files=_files(out_dir),
+        license=license_of(base).get("license", ""),
+    )  # fmt: skip
+
+
+def _files(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(file.name for file in folder.iterdir()))
+
+
+def ollama_template(folder: Path) -> tuple[GoTemplate | None, str]:
+    """The template of a model's folder for Ollama, proven equal to its own, and that in words, or why there is none."""
+    from jinja2 import TemplateError
+    from transformers import AutoTokenizer
+
+    if not template_text(folder):
+        return None, "none: the base has no chat template"
+    if "strftime_now" in template_text(folder):
+        return (
+            None,
+            "none: the base's template writes the day's date, which Ollama's cannot; ask through /v1/completions",
+        )
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+    def render(messages: Sequence[Message], asks: bool) -> str:
+        return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=asks, tokenize=False))
+
+    try:
+        found = go_template(render, str(tokenizer.bos_token or ""))
+    except (BadInput, TemplateError) as error:
+        return None, f"none: {error}; without one Ollama takes what the GGUF carries"
+    return found, f"equal to the base's on {len(CONVERSATIONS)} conversations"
+
+
+def begins_with_bos(folder: Path) -> bool:
+    """Whether a model's tokenizer puts its first token before a text."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return tokenizer.bos_token_id is not None and tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+
+
+def modelfile(folder: Path, gguf_name: str, template: GoTemplate | None, told: str) -> str:
+    """What `ollama create NAME -f Modelfile` reads; stop words are the tokens at which the model was taught to end."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    config = folder / "generation_config.json"
+    ends = json.loads(config.read_text()).get("eos_token_id") if config.is_file() else None
+    ids = ends if isinstance(ends, list) else [tokenizer.eos_token_id if ends is None else ends]
+    stops = [tokenizer.convert_ids_to_tokens(number) for number in ids if number is not None]
+    lines = [f"FROM ./{gguf_name}", *([f'TEMPLATE """{template.text}"""'] if template else [f"# TEMPLATE: {told}"])]
+    return "\n".join([*lines, *(f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in stops)]) + "\n"
+
+
+def spoken_texts() -> list[str]:
+    """Texts with signs of every kind, to ask tokenizers and models for."""
+    return ["\n".join(message["content"] for message in chat) for chat in CONVERSATIONS]
+
+
+def logits_left_out(folder: Path) -> str:
+    """Why a GGUF of a model is not loaded whole, with the numbers; empty where it fits, in 32 bits as it is loaded."""
+    import psutil
+
+    parameters = ModelShape.of(json.loads((folder / "config.json").read_text())).parameters
+    needed = RUNTIME_BYTES + 9 * parameters  # transformers holds the file's values beside the model's
+    free = psutil.virtual_memory().available + psutil.swap_memory().free + psutil.Process().memory_info().rss
+    if needed <= free:
+        return ""
+    return (
+        f"it was not loaded whole: that needs {needed / 2**30:.1f} GiB of RAM and swap, {free / 2**30:.1f} GiB is "
+        "free; every tensor was read back"
+    )
+
+
+def compare_gguf(folder: Path, file: Path, kind: TensorType, progress: Progress) -> Compared:
+    """Logits of a GGUF as transformers loads it against those of the model it was made from, in fp32.
+
+    Raises StepFailed where the two are farther apart than rounding to its type explains.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    progress(0, 2, "logits of the model, layer by layer")
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    texts = [tokenizer(text).input_ids[:_TEXT_TOKENS] for text in spoken_texts()]
+    wanted = _logits(streamed_model(folder, torch.float32), texts)
+    progress(1, 2, "loading the GGUF with transformers")
+    loaded = AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True
+    )
+    found = _logits(loaded.eval(), texts)
+    agreement = float((found.argmax(-1) == wanted.argmax(-1)).float().mean())
+    truth, told = wanted.log_softmax(-1), found.log_softmax(-1)
+    divergence = float((truth.exp() * (truth - told)).sum(-1).mean())
+    progress(2, 2, "compared")
+    most = _MOST_KL.get(kind, float("inf"))
+    if agreement < _LEAST_AGREEMENT or divergence > most:
+        raise StepFailed(
+            f"the GGUF prefers the model's next token at {agreement:.0%} of {len(found)} positions, {divergence:.2g} "
+            f"nats a token from it ({_LEAST_AGREEMENT:.0%} and {most:g} are wanted); report this, and use format=hub"
+        )
+    return Compared(round(agreement, 6), round(divergence, 8))
+
+
+def _logits(model: PreTrainedModel, texts: Sequence[Sequence[int]]) -> Tensor:
+    """At every position of every text, (position, vocab). Filled up on the right, which changes nothing before it."""
+    import torch
+
+    longest = max(map(len, texts))
+    ids = torch.tensor([[*text, *([0] * (longest - len(text)))] for text in texts])
+    with torch.inference_mode():
+        logits = model(ids, use_cache=False).logits.float()  # (text, seq, vocab)
+    return torch.cat([logits[number, : len(text)] for number, text in enumerate(texts)])

@@ -1,0 +1,122 @@
+"""A model card made from the records of a run: what was taught, on which data, how it was measured, what it lacks.
+
+Every figure is the store's. Nothing of a model's answers is in it, and no row of the data.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+
+from tunesmith.memory.records import Artifact
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import clip, percent, plain
+from tunesmith.tools.report import process, story
+from tunesmith.tools.report.evaluation import Evaluation, evaluation
+
+_FRONT = re.compile(r"\A---\n(.*?)\n---", re.S)
+_LICENSE = re.compile(r"^(license(?:_name|_link)?): *([\w.\-+:/ ]{1,200})$", re.M)
+LICENSE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "USE_POLICY.md")
+"""What a base's folder may hold of its terms, taken along."""
+
+
+def license_of(base: Artifact) -> Mapping[str, str]:
+    """A base's licence as a hub's front matter says it; empty where neither its record nor its own card does."""
+    if recorded := str(base.meta.get("license") or ""):
+        return {"license": recorded.lower()}
+    card = base.path / "README.md"
+    front = _FRONT.match(card.read_text(errors="replace")) if card.is_file() else None
+    return dict(_LICENSE.findall(front[1])) if front else {}
+
+
+def model_card(store: Store, made: Artifact, base: Artifact, arm: str) -> str:
+    """The card of a run's adapter, merged or quantized model, as Markdown with a hub's front matter."""
+    run, steps = store.run(made.run), store.steps(made.run)
+    measured = evaluation(store, made.run)
+    title = _words(run.name) or made.run
+    parts = [
+        _front_matter(base, arm),
+        f"# {title}\n\n{_words(story.outcome(run, steps, measured))}.",
+        _section("Base and licence", _base_lines(base)),
+        _section("Data", _data_lines(store, made.run)),
+        _section("Training", _training_lines(store, made)),
+        _section("Evaluation", _evaluation_lines(measured)),
+        _section("Limits", (f"- {_words(line)}" for line in story.limits(steps, measured))),
+        _section("Where it comes from", (f"- {_words(line)}" for line in process.ancestry(store, made.id))),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(base: Artifact, arm: str) -> str:
+    fields = {
+        "base_model": str(base.meta.get("source") or base.meta.get("name") or base.id),
+        **(license_of(base) or {"license": "unknown"}),
+        "library_name": "peft" if arm == "adapter" else "transformers",
+        "pipeline_tag": "text-generation",
+    }
+    lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items()]  # JSON is YAML
+    return "\n".join(["---", *lines, "tags: [tunesmith, lora]", "---"])
+
+
+def _section(title: str, lines: Iterator[str]) -> str:
+    return f"## {title}\n\n" + ("\n".join(lines) or "Nothing is recorded.")
+
+
+def _words(text: str) -> str:
+    """Text of a user or a model, on one line and without Markdown of its own."""
+    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", clip(text, 2000))
+
+
+def _base_lines(base: Artifact) -> Iterator[str]:
+    name, revision = base.meta.get("name", base.id), base.meta.get("revision")
+    yield f"- base: {_words(str(name))}" + (f", revision {_words(str(revision))}" if revision else "")
+    yield f"- its files: sha256 {base.sha256}"
+    found = license_of(base)
+    yield (
+        f"- licence of the base, which holds for what is made of it too: {_words(found.get('license', ''))}"
+        if found
+        else "- licence of the base: not recorded, and not in its files; read it where the base came from before this "
+        "is given to anybody"
+    )
+
+
+def _data_lines(store: Store, run: str) -> Iterator[str]:
+    rows = process.training_rows(store, run)
+    if rows is None:
+        return
+    yield f"- {rows.kept} rows kept of {rows.total}; {rows.validation} of them held out of training"
+    for origin, count in rows.origins.items():
+        yield f"- {count} kept rows of origin {_words(origin)}"
+    for reason in rows.reasons:
+        yield f"- {reason.rows} rows dropped: {_words(reason.kind)}"
+
+
+def _training_lines(store: Store, made: Artifact) -> Iterator[str]:
+    adapter = made if made.kind == "adapter" else store.ancestor(made, "adapter")
+    steps = [store.step(adapter.step)] if adapter else []
+    for training in process.trainings(store, steps):
+        for name, value in {**training.settings, **training.outcome}.items():
+            yield f"- {name}: {_words(plain(value))}"
+
+
+def _evaluation_lines(measured: Evaluation) -> Iterator[str]:
+    if not measured.arms:
+        return
+    yield "Passed of graded cases, with 95 % intervals.\n"
+    yield f"| block | {' | '.join(measured.arms)} |"
+    yield f"|---|{'---|' * len(measured.arms)}"
+    for block in measured.blocks:
+        yield f"| {_words(block)} | {' | '.join(_score(measured, block, arm) for arm in measured.arms)} |"
+    yield ""
+    for evidence in measured.evidence.values():
+        yield f"- {_words(evidence.claim.sentence)}"
+    for kept in measured.retained:
+        yield f"- {_words(kept.sentence)}"
+
+
+def _score(measured: Evaluation, block: str, arm: str) -> str:
+    score = measured.score(block, arm)
+    if score is None or score.rate is None:
+        return "not measured"
+    return f"{score.passed} of {score.graded} ({percent(score.low)} to {percent(score.high)})"
