@@ -103,6 +103,12 @@ _IMAGINED = (
 
 
 def cases(s: Sentence) -> Query | None:
+    """Cases by what they speak of, else by what became of them."""
+    return _spoken_of(s) or _by_outcome(s)
+
+
+def _spoken_of(s: Sentence) -> Query | None:
+    """Cases that are named by their text, by two arms, or by two runs."""
     if s.has(_WORSE) and not s.arms and not s.has(r"\bthan\b"):
         return query("cases", s, block=s.block, other_arm="base", outcome="lost")
     if flip := _one_right_one_wrong(s):
@@ -122,6 +128,10 @@ def cases(s: Sentence) -> Query | None:
     of_cases = s.has(r"answer|say|said|reply|respond|output|case|question") and not s.has(r"\brows?\b")
     if of_cases and (words_ := quoted(s.said)):
         return query("cases", s, arm=s.arm, text=words_)
+    return None
+
+
+def _by_outcome(s: Sentence) -> Query | None:
     if (
         not s.has(_ABOUT_CASES)
         or s.has(r"\brows?\b|\bsteps?\b|\bruns? (?:fail|stop)")
@@ -173,8 +183,8 @@ def cases(s: Sentence) -> Query | None:
 
 
 _OF_LABEL = (
-    r"\b(?:category|label|class|kind|type)(?: of| is|=)? [\"'“]?(?P<after>[a-z][\w-]{2,})|"
-    r"\b(?P<before>[a-z][\w-]{2,}) (?:category |label )?(?:cases?|questions?|tickets?|messages?|examples?|ones)\b"
+    r"\b(?:categor\w+|label|class|kind|type)(?: of| is|=)? [\"'“]?(?P<after>[a-z][\w-]{2,})|"
+    rf"\b(?P<before>[a-z][\w-]{{2,}}) (?:label )?(?:cases?|questions?|{wishes().noun}s?|messages?|examples?|ones)\b"
 )
 
 
