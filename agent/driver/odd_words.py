@@ -75,7 +75,7 @@ def odd(deps: TurnDeps, s: Sentence) -> str | None:
         return f"{open_} Say what to do, or “go on” for the next step."
     if _TO_US.search(s.text) and len(s.text.split()) <= _FEW and not _of_trade(s):
         return OUT_OF_SCOPE
-    if _CODE.match(s.said):
+    if _CODE.match(s.said) or re.search(r"(?:run|execute|type|eval)\b.{0,16}(?:`[^`]+`|\brm -|\bsudo\b)", s.text):
         sql = " `/sql SELECT …` reads the records." if re.match(r"\s*(?:select|with)\b", s.said, re.I) else ""
         return f"That looks like code; I carry out none and did nothing.{sql} {CAN_ANSWER}"
     if _LONE.match(s.text) and not s.asks and not (s.stages or s.arms or s.blocks or s.fields or s.model):

@@ -30,6 +30,9 @@ _ACCEPTS = re.compile(
     r"(?:^|(?<= ))(?:yes|go ahead|do))(?: (?:then|please|now|instead|for me))*[.! ]*$"
 )
 _WHICH = {"first": 0, "second": 1, "third": 2, "last": -1}
+_APPROVES = re.compile(
+    r"^(?:\W*\w+\W+){0,2}?(?:approve|accept|authori[sz]e|confirm)\b.{0,24}\b(?:all|every\w*|pending|steps?|it|plans?)\b"
+)
 _REPORT = re.compile(
     r"\b(?:write|make|create|generate|give|export|produce|build|open|show|need|want)\b.{0,24}\breports?\b|^report\b"
 )
@@ -64,6 +67,12 @@ def accepted(deps: TurnDeps, s: Sentence) -> TurnAnswer | Call | None:
 def ordered(deps: TurnDeps, s: Sentence) -> TurnAnswer | Call | None:
     if re.search(r"\bwhere\b.{0,16}\breports?\b", s.text):
         return _where_report(deps, s)
+    if _APPROVES.match(s.text) and not s.asks:
+        return TurnAnswer(
+            "I approve nothing on anybody's word: each price is shown where its step is asked for, and your own "
+            "yes there "
+            "starts it. “what is running?” tells what waits."
+        )
     if GO_ON.match(s.text):
         return _next(deps, s)
     if _REPORT.search(s.text) and not re.search(r"what .{0,20}report|report (?:says|said)", s.text):

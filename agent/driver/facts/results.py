@@ -108,11 +108,11 @@ def verdict_lines(store: Store, run: Run) -> list[str]:
     )
     general = [f"{s.arm} {s.passed} of {s.judged}" for s in measured if s.block == "general"]
     claims = [
-        str(step.report.get("claim_sentence", ""))
+        (step.arm, str(step.report["claim_sentence"]))
         for step in store.steps(run.id, status=DONE)
-        if step.arm == tuned[-1].arm
+        if step.report.get("claim_sentence")
     ]
-    claim = [clip(f"The claim: {claims[-1]}", 260)] if claims and claims[-1] else []
+    claim = [clip(f"The claim for its {claims[-1][0]} model: {claims[-1][1]}", 260)] if claims else []
     return [first, *claim, *([f"General block: {', '.join(general)}."] if general else [])]
 
 
@@ -207,7 +207,11 @@ def _times(question: Question, runs: Sequence[Run]) -> list[str]:
     """How long a stage took in each run, else the whole runs."""
     stage = question.query.stage
     took = {
-        run.id: sum(s.seconds or 0 for s in question.store.steps(run.id, status=DONE) if stage in ("", s.stage))
+        run.id: sum(
+            s.seconds or 0
+            for s in question.store.steps(run.id, status=DONE if stage else None)
+            if stage in ("", s.stage)
+        )
         for run in runs
     }
     longer = max(took, key=lambda run: took[run])

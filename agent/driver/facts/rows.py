@@ -34,8 +34,12 @@ def answer(question: Question) -> Answer:
         return _page(chosen)
 
     if query.aspect == "why":
+        kept = _counts(question, run, rows, chosen)[:1] if query.verdict == "keep" else []
         return Answer(
-            (*_reasons(run, rows), *_samples(question, chosen)), page, private=True, told=" ".join(_reasons(run, rows))
+            (*kept, *_reasons(run, rows), *_samples(question, chosen)),
+            page,
+            private=True,
+            told=" ".join(_reasons(run, rows)),
         )
     return Answer(tuple(_counts(question, run, rows, chosen)), page)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from rich.console import RenderableType
 
@@ -25,7 +26,12 @@ def answer(question: Question) -> Answer:
     """A setting of a run, else of the newest run that has it. Raises NotFound."""
     query = question.query
     if not query.field:
-        return _all(question)
+        return _defaults(query.stage) if query.text == "default" else _all(question)
+    if "," in query.field:
+        told = [
+            answer(replace(question, query=query.model_copy(update={"field": one}))) for one in query.field.split(",")
+        ]
+        return Answer(tuple(line for one in told for line in one.lines[: max(1, 6 // len(told))]))
     runs = [find(question.store, query.run)] if query.run else _newest_first(question)
     for run in runs:
         if steps := _having(question.store, run, query.field, query.stage, query.text):
@@ -198,6 +204,13 @@ def _all(question: Question) -> Answer:
     ]
     line = "; ".join(f"{name} {_plain(known[name])}" for name in chosen)
     return Answer((f"{run.id} differs from the defaults in {len(chosen)} settings: {clip(line, 600)}.",), page)
+
+
+def _defaults(stage: str) -> Answer:
+    """What the settings of a stage are where nobody says anything."""
+    names = catalog.BY_NAME[stage].load().settable
+    told = "; ".join(f"{name} {_usual(stage, name)}" for name in names)
+    return Answer((f"Left alone, {stage} takes: {clip(told, 500)}.", f"`/help {stage}` lists every field."))
 
 
 def _by_hand(question: Question, run: Run) -> Answer:

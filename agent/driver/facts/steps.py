@@ -59,9 +59,10 @@ def _beside(question: Question) -> Answer:
     first, second = sorted(both, key=lambda s: (s.peak_rss_bytes if peak else s.seconds) or 0, reverse=True)
     told = {s.id: size(s.peak_rss_bytes) if peak else duration(s.seconds) for s in both}
     what = "more memory" if peak else "longer"
+    together = "" if peak else f", {duration(sum(s.seconds or 0.0 for s in both))} together"
     return Answer((
         f"{_name(first)} took {what} than {_name(second)}: {told[first.id]} ({cite(first)}) against {told[second.id]} "
-        f"({cite(second)}).",
+        f"({cite(second)}){together}.",
     ))  # fmt: skip
 
 

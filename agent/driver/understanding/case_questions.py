@@ -111,6 +111,9 @@ def _spoken_of(s: Sentence) -> Query | None:
     """Cases that are named by their text, by two arms, or by two runs."""
     if s.has(_WORSE) and not s.arms and not s.has(r"\bthan\b"):
         return query("cases", s, block=s.block, other_arm="base", outcome="lost")
+    if len(s.arms) > 1 and s.has(r"\b(?:anything|something|what|any)\b.{0,20}\b(?:worse|lost|broke|break|lose)\b"):
+        arm, other = later_first(s.arms)
+        return query("cases", s, arm=arm, other_arm=other, block=s.block, outcome="lost")
     if flip := _one_right_one_wrong(s):
         return query("cases", s, arm=flip[1], other_arm=flip[0], block=s.block, outcome=flip[2])
     if s.has(r"\b(?:tool|function)[ -]calls?\b.{0,24}\b(?:make|made|do|did)\b|calls? (?:did|does) it make"):
@@ -152,7 +155,7 @@ def _by_outcome(s: Sentence) -> Query | None:
     if s.has(r"how many|number of|count") and not outcome:
         return None
     if s.has(r"how many .{0,30}(?:pass|right|correct|solve)") or (
-        outcome == "passed" and not s.has(r"which|list|show|what did")
+        outcome == "passed" and (not s.has(r"which|list|show|what did") or s.has(r"\bmore\b|\bmost\b|better|best"))
     ):
         return query("result", s, arm=s.arm, block=s.block)
     if not outcome and not s.arms and s.has(r"\bcases\b") and s.has(r"\blist\b|show"):

@@ -159,7 +159,10 @@ def machine(s: Sentence) -> Query | None:
         and (s.asks or few or s.has(r"check|look at|tell me|inspect|measure the (?:machine|hardware)"))
         and not s.has(r"ram(?:p|s\b)")
     ):
-        if s.has(r"(?:peak|how much|most) .{0,20}(?:did|was used|took|need)|(?:did|was) .{0,30}(?:use|need|take)\b"):
+        if s.has(
+            r"(?:needed|used|took|ate|takes|needs|uses|consumed?) (?:the )?most|(?:peak|how much|"
+            r"most) .{0,20}(?:did|was used|took|need)|(?:did|was) .{0,30}(?:use|need|take)\b"
+        ):
             return None
         return query("machine", s, aspect=named[0])
     return None

@@ -108,16 +108,17 @@ def order_of(s: Sentence) -> Order | None:
     if _is_question(s, text) or _NOT_NOW.search(text):
         return None
     stage = _stage(text) or _stage_of_values(text, s)
-    if not stage:
+    if not stage or (stage == "generate" and s.has(_ABOUT_ROWS_THERE)):
         return None
-    fields = values_named(s.text, (stage,), s.said)
+    factors = factors_named(s.text, stage)
+    fields = {name: v for name, v in values_named(s.text, (stage,), s.said).items() if name not in factors}
     if stage == "base":
         fields |= _model(s, text)
     if stage == "evaluate" and "arm" not in fields and s.arms and s.arms[0] == "base":
         return Order("baseline", values_named(s.text, ("baseline",), s.said), s.run, True)
     if stage == "deploy" and fields.get("rollback"):
         fields = {"rollback": True}
-    factors = {name: by for name, by in factors_named(s.text, stage).items() if name not in fields}
+    factors = {name: by for name, by in factors.items() if name not in fields}
     unread = next((name for name in _changed(s.text, stage) if name not in fields and name not in factors), "")
     again = bool(_AGAIN.search(s.text)) or not _stage(text)
     return Order(stage, fields, s.run, again, factors, _foreign(s, stage), unread, _unused(s, stage, fields))
@@ -132,6 +133,8 @@ _NO_VALUE = r"[ -]?(?:bits?|gb|gib|gigs?|b\b|m\b|hours?|minutes?|times?|x\b|%)|\
 def _unused(s: Sentence, stage: str, fields: Mapping[str, object]) -> str:
     """A number of an order that no field took, as it was typed; empty: none. A value is never left out unsaid."""
     if stage == "base":
+        return ""
+    if re.search(r"\d ?(?:%|percent) (?:more|fewer|less|higher|lower)", s.text):
         return ""
     taken = [float(value) for value in fields.values() if isinstance(value, int | float)]
     for value, start, end in numbers_in(s.text):
@@ -153,15 +156,27 @@ def _foreign(s: Sentence, stage: str) -> tuple[str, str]:
     return "", ""
 
 
+_ABOUT_ROWS_THERE = r"\b(?:dropped|rejected|kept|thrown|leaked|reasons?|duplicates?|show|existing)\b"
 _TIMES = {"half": 0.5, "halve": 0.5, "twice": 2.0, "double": 2.0, "triple": 3.0, "three times": 3.0, "thrice": 3.0,
           "four times": 4.0, "quadruple": 4.0, "a third": 1 / 3, "a quarter": 0.25, "ten times": 10.0}  # fmt: skip
-_SET = re.compile(r"(?:set|use|take|try|change|make|raise|lower|increase|decrease|reduce|put)\b|.{3,40}\bplease[.! ]*$")
+_SET = re.compile(
+    r"(?:run (?:it|that|this)|again|repeat|redo|set|use|take|try|change|make|raise|lower|increase|decrease|"
+    r"reduce|put)\b|.{3,40}\bplease[.! ]*$"
+)
 _DIFFERENT = r"higher|lower|larger|bigger|smaller|another|different|better|fewer|less|shorter|more|other"
 
 
 def factors_named(text: str, stage: str) -> dict[str, float]:
     """Fields of a stage that are to be a multiple of what they were."""
     found: dict[str, float] = {}
+    for name in _own_fields(stage):
+        by = re.search(
+            rf"(\d+(?:\.\d+)?) ?(?:%|percent) (more|fewer|less|higher|lower|larger|"
+            rf"smaller) (?:of )?(?:{pattern_of(name).pattern})",
+            text,
+        )
+        if by:
+            found[name] = 1 + float(by[1]) / 100 * (1 if by[2] in ("more", "higher", "larger") else -1)
     times = "|".join(sorted(_TIMES, key=len, reverse=True))
     if stage == "train" and (match := re.search(rf"\b({times}) as long\b", text)):
         found["epochs"] = _TIMES[match[1]]
@@ -201,6 +216,8 @@ def _stage_of_values(text: str, s: Sentence) -> str:
     """The stage of a value that is set without a verb of a stage: `set the learning rate to 1e-4`."""
     if s.asks or not _SET.match(text) or len(text.split()) > 14:
         return ""
+    if factors_named(s.text, "train"):
+        return "train"
     if "scheme" in values_named(s.text, ("quantize",), s.said) and s.has("quantiz"):
         return "quantize"
     for stage in ("train", *(entry.name for entry in catalog.STAGES)):

@@ -97,6 +97,8 @@ def setting(s: Sentence) -> Query | None:
     if not fields:
         if named := re.search(_SET_TO, s.text):  # a name that no field has is told as that
             return query("setting", s, field=(named["one"] or named["other"]).strip())
+        if s.stage and s.has(r"\bdefaults?\b|left alone|out of the box"):
+            return query("setting", s, stage=s.stage, text="default")
         if s.has(r"\b(?:settings?|values?)\b.{0,24}\b(?:i|we|me|myself|by hand)\b|did i (?:change|set|choose|edit)"):
             return query("setting", s, stage=s.stage, aspect="who")
         if s.has(r"\bsettings?\b|hyper-?param\w*|\bparameters (?:of|did|were|used)|configur\w+|\bconfig\b") and (
@@ -129,7 +131,8 @@ def setting(s: Sentence) -> Query | None:
     default = "default" if s.has(r"\bdefaults?\b|left alone|usual\b") else ""
     if not default and s.has(_IS_IT_RIGHT):
         return query("setting", s, field=fields[0], aspect="best", text=s.text, stage=s.stage)
-    return query("setting", s, field=fields[0], text=default, stage=s.stage if s.stage not in ("base",) else "")
+    several = ",".join(fields) if not default else fields[0]
+    return query("setting", s, field=several, text=default, stage=s.stage if s.stage not in ("base",) else "")
 
 
 _METRICS = (
@@ -177,6 +180,11 @@ _USED_UP = (
 
 def used_up(s: Sentence) -> Query | None:
     """How much disk the runs take, which is not how much is left of it."""
+    if s.has(
+        r"how (?:big|large|heavy) (?:is|are) (?:everything|all)|(?:size|big|large) .{0,16}(?:in total|"
+        r"altogether|all together)"
+    ):
+        return query("artifact", s, aspect="disk")
     if s.has(_USED_UP) and s.has(r"\bruns?\b|\b(?:i|we|you|tunesmith|everything|all|together|so far)\b") and not (
         s.stages or s.arms or s.model or s.has(r"left|free|available|would|will")
     ):  # fmt: skip

@@ -58,7 +58,8 @@ _ADVICE: tuple[tuple[Aspect, str], ...] = (
         r"(?:make|get) (?:it|the (?:model|adapter|result)|this|them) (?:\w+ )?(?:better|"
         r"smarter|stronger|right|faster|smaller)|weak(?:ness|est|nesses|point)|worst "
         r"(?:at|part|thing)|biggest problem|what .{0,12}struggl|"
-        r"worth (?:it|training|another|trying|more)|do (?:i|we) need (?:more|another)|is (?:it|that) "
+        r"worth (?:it|training|another|trying|more)|weak spots?|(?:useful|best|smartest|sensible) thing to do|"
+        r"thing to do (?:now|next)|do (?:i|we) need (?:more|another)|is (?:it|that) "
         r"worth|recommend|more (?:rows|data|epochs) (?:help|make)|what is (?:missing|wrong)|what to "
         r"(?:try|do)|advice",
     ),
@@ -140,12 +141,12 @@ def compare(s: Sentence) -> Query | None:
     if len(s.runs) > 1 and (
         s.has(
             r"\btook\b|longer|faster|slower|quicker|compar|\bvs\b|versus|difference|differ|"
-            r"better|worse|next to|side by side|against|\bor\b|\band\b|than"
+            r"better|worse|improv\w*|distinguish\w*|next to|side by side|against|\bor\b|\band\b|than"
         )
     ):
         aspect = (
             "duration" if s.has(r"how long|\btook\b|longer|faster|slower|quicker|\btime\b") else
-            "changed" if s.has(r"settings?|param|config|chang|differ") else ""
+            "changed" if s.has(r"settings?|param|config|chang|differ|distinguish") else ""
         )  # fmt: skip
         if not aspect and (figure := of_each_run(s)) is not None:
             return figure
@@ -154,6 +155,8 @@ def compare(s: Sentence) -> Query | None:
         r"compar\w*|\bvs\b|difference|differ\b|side by side|against (?:the )?(?:base|adapter)|better "
         r"than|worse than|beat|outperform|as (?:good|well|bad|large|fast) as"
     ):
+        if len(s.arms) > 2:
+            return query("result", s, block=s.block)
         if len(s.arms) > 1:
             arm, other = later_first(s.arms)
             return query("compare", s, arm=arm, other_arm=other, block=s.block)

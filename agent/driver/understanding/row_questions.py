@@ -56,7 +56,9 @@ def rows(s: Sentence) -> Query | None:
         return None
     if s.has(r"\b(?:cpu|gpu|processor|hardware|machine)s?\b"):
         return None
-    if s.has(_WROTE):
+    if s.has(r"\bwhy\b") and s.has("rehearsal") and not of_the_dropped:
+        return query("setting", s, field="rehearsal_rows")
+    if s.has(_WROTE) or s.has(r"\b(?:teacher|base|driver)\b.{0,16}\b(?:write|wrote|made|generated?)\b"):
         return query("setting", s, field="writer")
     if s.has(
         r"how long\b(?!.*(?:average|median|are the rows))|"

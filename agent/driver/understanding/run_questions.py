@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from tunesmith.agent.driver.understanding.entities import Sentence
+from tunesmith.agent.driver.understanding.fields import known_fields
 from tunesmith.agent.driver.understanding.query import Aspect, Query
 from tunesmith.agent.driver.understanding.reading import query
 from tunesmith.agent.driver.understanding.values import values_named
@@ -30,6 +33,7 @@ _OF_A_RUN: tuple[tuple[Aspect, str], ...] = (
 _RATES = (
     r"better|best|worse|worst|higher|highest|lower|lowest|pass|score|result|target|general|adversarial|tools|accura"
 )
+_ORDINALS = {"second": 2, "third": 3, "fourth": 4}
 _WOULD = r"\bwould\b|\bwill\b|\bif (?:i|we|you)\b|\binstead\b|\bwhat if\b|\bexpect"
 _TOO_MUCH = r"too (?:many|much|long|big)|possible|feasible|doable|handle|manage|realistic"
 _COST = r"how (?:long|much time|much longer)|\btakes?\b|\bcosts?\b|\btime\b|\bprice\b|\bdays?\b|\bhours?\b"
@@ -39,7 +43,7 @@ def across(s: Sentence) -> Query | None:
     """One figure of every run: which has the higher rate, how many rows each trained on, which used most memory."""
     if s.has(_TWO_RUNS) and s.has(_DIFFERENT):
         return query("compare", s, aspect="" if s.has(r"compar|\bvs\b") else "changed")
-    if not s.has(_EACH_RUN) or s.has(r"made|fail|stop|crash|served|deployed|happen") or not s.asks:
+    if not s.has(_EACH_RUN) or s.has(r"made(?!.*(?:est\b|most))|fail|stop|crash|served|deployed|happen") or not s.asks:
         return None
     return of_each_run(s)
 
@@ -68,7 +72,8 @@ def price(s: Sentence) -> Query | None:
     if s.model or not (asked or s.has(r"would (?:it|that) (?:cost|take)")):
         return None
     stage = _stage_of(s)
-    return query("price", s, stage=stage, text=s.text) if stage else None
+    text = re.sub(r"\b(?:a |one )?(second|third|fourth) (?=epoch)", lambda m: f"{_ORDINALS[m[1]]} ", s.text)
+    return query("price", s, stage=stage, text=text) if stage else None
 
 
 def _stage_of(s: Sentence) -> str:
@@ -79,6 +84,8 @@ def _stage_of(s: Sentence) -> str:
     if s.has(r"\brows\b|training (?:data|examples)|more data"):
         return "generate"
     stages = [entry.name for entry in catalog.STAGES if entry.name not in ("inspect", "base")]
+    if s.fields and (having := [stage for stage in known_fields()[s.fields[0]] if stage in stages]):
+        return "train" if "train" in having else having[0]
     order = ["train", *(stage for stage in stages if stage != "train")]
     return next((stage for stage in order if values_named(s.text, (stage,), s.said)), "")
 

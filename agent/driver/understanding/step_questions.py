@@ -66,7 +66,11 @@ def step(s: Sentence) -> Query | None:
     aspect = next((name for name, pattern in _STEP_ASPECTS if s.has(pattern)), "")
     if aspect == "estimate" and s.has(r"\bmemory\b|\bram\b|\bvram\b|\bpeak"):
         aspect = "peak"  # whose answer holds the estimate
-    if len(s.stages) > 1 and aspect in ("peak", "duration", "estimate", "longest") and s.has(r"\bthan\b|\bor\b|compar"):
+    if (
+        len(s.stages) > 1
+        and aspect in ("peak", "duration", "estimate", "longest")
+        and s.has(r"\bthan\b|\bor\b|compar|\band\b")
+    ):
         about = "peak" if aspect == "peak" else "duration"
         return query("step", s, stage=s.stages[0], aspect=about, field=s.stages[1], text="beside")
     if s.stage and s.has(
@@ -95,7 +99,7 @@ def step(s: Sentence) -> Query | None:
         or s.runs
         or s.has(
             r"\bruns?\b|\bsteps?\b|whole|total|everything|all of it|altogether|\bit\b|last|that|this|\b(?:me|us)\b|"
-            r"overall|\bestimates\b|in general"
+            r"overall|\bestimates\b|in general|\bmost\b"
         )
     ):
         return None
