@@ -85,7 +85,7 @@ def stream_layers(
                 cache.finish(number)
             for module in parts[number].modules:
                 weights.drop(module)
-            gc.collect()
+            _let_go(weights)
         LifecycleCallbacks.calibration_end()
     session.finalize()
     write_index(out_dir, shards)
@@ -157,6 +157,15 @@ def _work(
             run(keep=True)
     for layer in part.layers:
         _pack(weights.model.get_submodule(layer))
+
+
+def _let_go(weights: StreamedWeights) -> None:
+    """Free what a piece left in cycles, so that the next one starts from the same size."""
+    gc.collect()
+    if weights.device.type == "cpu":
+        from tunesmith.tools.cpu.freed_memory import return_freed_memory
+
+        return_freed_memory()
 
 
 def _pack(layer: nn.Module) -> None:
