@@ -16,6 +16,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.advice import FLIPS_TO_SHOW, GOAL_RATE
 from tunesmith.tools.evaluation.baseline import BaselineResult
 from tunesmith.tools.evaluation.comparison import BETTER, WORSE, BlockComparison, Comparison
+from tunesmith.tools.evaluation.recovery import next_setting
 from tunesmith.tools.evaluation.retained import gain_retained
 from tunesmith.tools.evaluation.run_records import RunRecords
 from tunesmith.tools.models.base import BaseResult
@@ -290,16 +291,20 @@ def _quantized(records: RunRecords) -> list[Finding]:
                 cases=lost,
             )
         ]
-    scheme = str(records.steps["quantize"].request.get("scheme", "W4A16")) if "quantize" in records.steps else "W4A16"
-    fields: dict[str, object] = (
-        {"keep": ["down_proj", "o_proj"]} if scheme == "W8A8" else {"scheme": "W8A8", "keep": ["down_proj"]}
-    )
     says = f"Quantizing lost cases: {line} ({len(lost)} lost, {gained} gained).{retained}"
-    return [
-        Finding(
-            "lost in quantization", says, evidence, Proposal("quantize", fields, "keep more in full precision"), lost
-        )
-    ]
+    return [Finding("lost in quantization", says, evidence, _other_quantization(records), lost)]
+
+
+def _other_quantization(records: RunRecords) -> Proposal | None:
+    """The next setting of what was quantized last; serving the merged model where no setting is left."""
+    step = records.steps.get("quantize")
+    config = next((one.meta.get("config") for one in records.store.artifacts(records.run, "merged")), None)
+    if step is None or not config:
+        return None
+    setting = next_setting(step.request, config)
+    if setting is None:
+        return Proposal("deploy", {"arm": "merged"}, "at 16 bits nothing is rounded")
+    return Proposal("quantize", setting.fields, setting.why)
 
 
 def _suite(records: RunRecords) -> list[Finding]:

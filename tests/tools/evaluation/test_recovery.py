@@ -1,0 +1,55 @@
+"""Where quantizing lost quality, the next setting: each once, in order, with a reason that holds a figure."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tunesmith.tools.evaluation.recovery import next_setting
+from tunesmith.tools.models.families import find_known
+from tunesmith.tools.models.memory_math import group_size_for
+
+ASKED: dict[str, Any] = {
+    "scheme": "W4A16", "group_size": 0, "calibration_samples": 64, "max_seq_len_tokens": 256, "keep": [],
+}  # fmt: skip
+
+
+def config_of(name: str) -> dict[str, Any]:
+    model = find_known(name)
+    assert model
+    return dict(model.config)
+
+
+@pytest.mark.parametrize("name", ["smollm2 135m", "qwen2.5 1.5b", "llama 3.1 8b", "qwen3 30b a3b"])
+def test_from_setting_to_setting_it_ends_at_8_bits_with_more_and_more_kept(name: str) -> None:
+    asked, config, way = dict(ASKED), config_of(name), []
+    while (setting := next_setting(asked, config)) is not None:
+        assert re.search(r"\d", setting.why), setting
+        assert any(asked[field] != value for field, value in setting.fields.items())
+        asked |= setting.fields
+        way.append(tuple(setting.fields))
+        assert len(way) < 8
+    mixture = "num_experts" in config
+    assert way[way.index(("keep",)) :] == [
+        ("keep",),
+        ("scheme", "group_size", "keep"),
+        *([] if mixture else [("keep",)]),
+    ]
+    assert asked["scheme"] == "W8A8" and asked["keep"] == (["o_proj"] if mixture else ["down_proj", "o_proj"])
+    assert ("group_size",) in way
+    assert asked["calibration_samples"] * asked["max_seq_len_tokens"] >= 4 * config["hidden_size"]
+
+
+def test_a_wide_layer_first_gets_rows_for_its_hessian() -> None:
+    setting = next_setting(ASKED, config_of("llama 3.1 8b"))
+    assert setting and setting.fields == {"calibration_samples": 224}
+    assert "16,384 calibration tokens met the 14,336 inputs" in setting.why
+
+
+def test_a_group_size_that_does_not_divide_is_not_proposed() -> None:
+    odd = config_of("smollm2 135m") | {"intermediate_size": 1530}
+    assert group_size_for(odd, 32) == 0
+    setting = next_setting(ASKED, odd)
+    assert setting and "group_size" not in setting.fields

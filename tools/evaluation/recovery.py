@@ -1,0 +1,93 @@
+"""Which setting of `quantize` to try next where quality was lost, the cheapest in bytes first.
+
+More calibration → groups of 32 → layers behind outliers kept at 16 bits → 8 bits → more of these kept. The gain that is
+expected is arithmetic on the rounding error, whose mean square goes with the square of the step; what it is worth in
+cases, only the next evaluation tells. Between 4 and 16 bits there is nothing for a single layer: 8-bit weights beside
+4-bit ones are not served on CPUs. Nor are experts of two precisions, so a mixture's down_proj is never kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from tunesmith.tools.models.memory_math import group_size_for
+from tunesmith.tools.models.shape import ModelShape
+
+_TOKENS_AN_INPUT = 4
+"""Calibration tokens for each input of the widest layer; with fewer than one its Hessian has gaps."""
+_FINE_GROUP = 32
+
+
+class Setting(NamedTuple):
+    """What to change, and what speaks for it."""
+
+    fields: Mapping[str, object]
+    why: str
+
+
+def next_setting(asked: Mapping[str, object], config: Mapping[str, object]) -> Setting | None:
+    """The next setting after a resolved request of `quantize`; None where 16 bits are all that is left."""
+    shape = ModelShape.of(config)
+    kept = asked.get("keep")
+    keep = tuple(str(name) for name in kept) if isinstance(kept, list | tuple) else ()
+    behind_outliers = ("o_proj",) if shape.experts else ("down_proj", "o_proj")
+    if asked.get("scheme", "W4A16") == "W4A16":
+        first = behind_outliers[:1]
+        return (
+            _more_rows(asked, shape) or _finer(asked, config) or _kept(keep, first, shape) or _eight_bits(first, shape)
+        )
+    return _kept(keep, behind_outliers, shape)
+
+
+def _more_rows(asked: Mapping[str, object], shape: ModelShape) -> Setting | None:
+    samples, length = _number(asked, "calibration_samples"), _number(asked, "max_seq_len_tokens")
+    wanted = math.ceil(_TOKENS_AN_INPUT * shape.widest_input / length) if length else 0
+    if wanted <= samples:
+        return None
+    why = (
+        f"at most {samples * length:,} calibration tokens met the {shape.widest_input:,} inputs of the widest layer; "
+        f"{_TOKENS_AN_INPUT} for each make GPTQ's correction one of more than these rows"
+    )
+    return Setting({"calibration_samples": wanted}, why)
+
+
+def _finer(asked: Mapping[str, object], config: Mapping[str, object]) -> Setting | None:
+    group = _number(asked, "group_size") or group_size_for(config)
+    if group == _FINE_GROUP or group_size_for(config, _FINE_GROUP) != _FINE_GROUP:
+        return None
+    widest = group or ModelShape.of(config).widest_input
+    share = (_largest_of(_FINE_GROUP) / _largest_of(widest)) ** 2
+    why = f"a scale for {_FINE_GROUP} weights instead of {widest} leaves about {share:.0%} of the rounding error"
+    return Setting({"group_size": _FINE_GROUP}, f"{why}, for half a bit a weight or less")
+
+
+def _kept(keep: tuple[str, ...], candidates: tuple[str, ...], shape: ModelShape) -> Setting | None:
+    name = next((name for name in candidates if name not in keep), None)
+    if name is None:
+        return None
+    width = shape.heads * shape.head_dim if name == "o_proj" else shape.intermediate
+    share = shape.layers * shape.hidden * width / shape.linear_parameters
+    why = f"inputs of {name} have outliers, so its rounding costs most; then {share:.0%} of the weights stay at 16 bits"
+    return Setting({"keep": [*keep, name]}, why)
+
+
+def _eight_bits(keep: tuple[str, ...], shape: ModelShape) -> Setting:
+    share = (15 / 255) ** 2
+    why = (
+        f"8 bits leave {share:.1%} of the weights' rounding error of 4, for {shape.linear_parameters / 2e9:.2g} GB more"
+    )
+    return Setting({"scheme": "W8A8", "group_size": 0, "keep": list(keep)}, why)
+
+
+def _number(asked: Mapping[str, object], name: str) -> int:
+    value = asked.get(name)
+    return value if isinstance(value, int) else 0
+
+
+def _largest_of(count: int) -> float:
+    """About the largest size among so many values of a normal distribution, in standard deviations."""
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf(1 - 0.5 / (2 * count))
