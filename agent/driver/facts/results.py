@@ -207,16 +207,12 @@ def _times(question: Question, runs: Sequence[Run]) -> list[str]:
     """How long a stage took in each run, else the whole runs."""
     stage = question.query.stage
     took = {
-        run.id: sum(
-            s.seconds or 0
-            for s in question.store.steps(run.id, status=DONE if stage else None)
-            if stage in ("", s.stage)
-        )
+        run.id: sum(s.seconds or 0 for s in question.store.steps(run.id, status=DONE) if stage in ("", s.stage))
         for run in runs
     }
     longer = max(took, key=lambda run: took[run])
     each = ", ".join(f"{run} {duration(seconds)}" for run, seconds in took.items())
-    return [f"{longer} took longer: {each}{f' of {stage}' if stage else ' of work in all'}."]
+    return [f"{longer} took longer: {each}{f' of {stage}' if stage else ' in all their finished steps'}."]
 
 
 def _two_arms(question: Question, a: str, b: str) -> Answer:
@@ -275,7 +271,7 @@ def _two_runs(store: Store, one: Run, two: Run) -> Answer:
         if any(s.block == block for run in (one, two) for s in measured[run.id]):
             lines.append(f"  {block}: {'; '.join(sides)}")
     seconds = {run.id: sum(step.seconds or 0 for step in store.steps(run.id)) for run in (one, two)}
-    lines.append("  took " + ", ".join(f"{run} {duration(took)}" for run, took in seconds.items()))
+    lines.append("  took, with what failed, " + ", ".join(f"{run} {duration(took)}" for run, took in seconds.items()))
     differing = settings.differing(store, one, two)
     if differing:
         named = [f"{name} {a} / {b}" for name, (a, b) in differing.items()]

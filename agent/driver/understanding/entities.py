@@ -21,7 +21,7 @@ ARMS: dict[Arm, str] = {
     "quantized": r"quantized(?: model| one| version)?|compressed|int8|int4|(?:4|8)[ -]?bit (?:model|one|"
     r"version)|w8a8|w4a16|"
     r"quantization(?= (?:lose|lost|cost|hurt|break|broke|make|made))|quantizing|small(?:er)? (?:model|one|version)",
-    "merged": r"merged?(?: model| one| version)?\b(?! (?:it|the|them|adapter|again|now))",
+    "merged": r"merged(?: model| one| version)?\b(?! (?:it|the|them|adapter|again|now))|merge (?:model|arm|one)\b",
     "adapter": r"adapters?|lora(?! ?rank| ?alpha| ?drop)|finetuned?(?: model| one| version)|(?:the|our|my) "
     r"finetunes?\b|tuned(?: model| one)?|"
     r"trained (?:model|one|version)|new model|taught model",

@@ -17,7 +17,7 @@ _ASKS_A_TERM = re.compile(
     r"^(?:(?:and|so|but|ok|okay|please|sorry|hm+|hey|hi|btw|by the way|quick question|can you|"
     r"could you|would you)[,:]? )*"
     r"(?:what (?:is|are|does|do|means)|what was .{0,8}again|explain(?: to me)?(?: what)?|define|"
-    r"tell me (?:what|about)|"
+    r"tell me (?:what|about)|(?:tell me |explain )?how (?=(?:the |a )?[\w -]{3,30} works?\b)|"
     r"meaning of|how (?:does|do|would you explain)|describe|what exactly (?:is|are)|(?:i (?:do not|"
     r"never) (?:know|understand|get)|remind me) what|why (?:would|do|does|should) (?:one|people|"
     r"anybody|anyone|somebody|we|you)|"
