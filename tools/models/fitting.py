@@ -29,6 +29,8 @@ class Training:
     precision: str = "bf16"
     load_in_4bit: bool = False
     checkpointing: bool = False
+    fused: bool = True
+    """Whether LoRA layers are computed without copies, which dropout rules out."""
 
     def peak_bytes(self, config: Mapping[str, object]) -> int:
         """Of training so; of VRAM on a GPU, else of RAM."""
@@ -40,6 +42,7 @@ class Training:
             precision=self.precision,
             load_in_4bit=self.load_in_4bit,
             checkpointing=self.checkpointing,
+            fused=self.fused,
         )
 
 

@@ -12,7 +12,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from tunesmith.tools.models.shape import ModelShape
-from tunesmith.tools.models.training_terms import head_bytes, unpacked_experts_bytes
+from tunesmith.tools.models.training_terms import (
+    adapted_experts_bytes,
+    backward_bytes,
+    head_bytes,
+    kept_bytes,
+    plain_kept_bytes,
+    unpacked_experts_bytes,
+)
 
 CONTEXT_TOKENS = 2048
 """Tokens of a conversation, question and answer together, that a server of a model under test takes."""
@@ -54,11 +61,12 @@ def train_memory_bytes(
     precision: str = "bf16",
     load_in_4bit: bool = False,
     checkpointing: bool = False,
+    fused: bool = True,
 ) -> int:
     """Peak of LoRA training: runtime + frozen weights + 16 B per adapter weight + activations + logits.
 
-    Activations per token and layer are 16 hidden + 7 intermediate values (what autograd keeps for the projections,
-    norms, rotary halves and the gated product); with checkpointing each layer's input, and one layer's whole. Logits:
+    Activations: what each layer keeps of a token (`kept_bytes`; `plain_kept_bytes` where LoRA is not `fused`), with
+    checkpointing each layer's input and one layer's whole; beside them the gradients of one layer. Logits:
     of one chunk of labelled tokens (`head_bytes`), as if every token had a label. 4 bits hold linear layers and a
     mixture's fused experts, which are unpacked a layer at a time and get no adapter.
     """
@@ -70,11 +78,14 @@ def train_memory_bytes(
         covered = shape.linear_parameters
         weights = int(covered * _NF4_BYTES + (shape.parameters - covered) * size)
         weights += unpacked_experts_bytes(shape, value_bytes=size)
-    activations = tokens * size * (16 * shape.hidden + 7 * shape.mlp_width)
-    if checkpointing:
-        activations += shape.layers * tokens * size * shape.hidden
-    else:
-        activations *= shape.layers
+    adapts_experts = shape.experts > 0 and not load_in_4bit
+    layer = tokens * plain_kept_bytes(shape, value_bytes=size)
+    if fused:
+        layer = tokens * kept_bytes(shape, lora_rank=lora_rank, value_bytes=size, adapts_experts=adapts_experts)
+    layer += adapted_experts_bytes(shape, value_bytes=size) if adapts_experts else 0
+    activations = layer + shape.layers * tokens * size * shape.hidden if checkpointing else shape.layers * layer
+    activations += tokens * backward_bytes(shape, value_bytes=size)
+    activations += 3 * shape.expert_parameters * size if adapts_experts else 0  # an update in fp32, and its cast
     logits = head_bytes(shape.vocab, shape.hidden, tokens, value_bytes=size)
     adapter = shape.lora_parameters(lora_rank, experts=not load_in_4bit)
     return RUNTIME_BYTES + weights + 16 * adapter + activations + logits

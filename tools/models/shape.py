@@ -85,6 +85,11 @@ class ModelShape:
         )
 
     @property
+    def has_head_norms(self) -> bool:
+        """Whether queries and keys are normed."""
+        return self.family in (*_HEAD_NORMS, *_WIDE_NORMS)
+
+    @property
     def attention_parameters(self) -> int:
         """Of one layer's q, k, v and o projections, without biases."""
         return 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)

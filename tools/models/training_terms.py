@@ -1,4 +1,4 @@
-"""Terms of training's memory that follow from how its loss and its experts are computed."""
+"""Terms of training's memory that follow from how its layers, its loss and its experts are computed."""
 
 from __future__ import annotations
 
@@ -27,3 +27,42 @@ def head_bytes(vocab: int, hidden: int, labelled_tokens: int, *, value_bytes: in
 def unpacked_experts_bytes(shape: ModelShape, *, value_bytes: int = 2) -> int:
     """The experts of one layer at the precision that is computed in: 4-bit ones are unpacked a layer at a time."""
     return shape.expert_parameters * value_bytes
+
+
+def kept_bytes(shape: ModelShape, *, lora_rank: int, value_bytes: int = 2, adapts_experts: bool = False) -> int:
+    """What autograd keeps of a token in one layer, where every LoRA layer is fused (`training/fused_lora`).
+
+    At the model's precision: the inputs of q/k/v, of o and of gate/up; queries, keys and values with keys and values
+    repeated for the query heads, and the attention's output; of a gated MLP the gate, its activation, the other factor
+    and the product. In fp32: the inputs of the two norms, and queries and keys where each head has a norm. A mixture
+    keeps the first three of each chosen expert (gate and factor are one tensor) and its outputs, and, where experts are
+    adapted, its inputs and products.
+    `tests/gpu_rehearsal` holds this against what torch really keeps.
+    """
+    hidden, queries, keys = shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    attention = 2 * hidden + 5 * queries + 7 * lora_rank
+    if shape.experts:
+        routed = shape.experts_per_token * (hidden + 3 * shape.expert_intermediate)
+        routed += shape.experts_per_token * (hidden + shape.expert_intermediate) if adapts_experts else 0
+        mlp = routed + 4 * shape.shared_intermediate - hidden
+    else:
+        mlp = 4 * shape.intermediate
+    norms = 2 * hidden + (queries + keys if shape.has_head_norms else 0)
+    return value_bytes * (attention + mlp) + 4 * norms
+
+
+def plain_kept_bytes(shape: ModelShape, *, value_bytes: int = 2) -> int:
+    """The same where peft's own layers compute (LoRA dropout): an fp32 copy of every projection's input beside."""
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    norms = 4 * (queries + keys) if shape.has_head_norms else 0
+    return value_bytes * (16 * shape.hidden + 7 * shape.mlp_width) + norms
+
+
+def backward_bytes(shape: ModelShape, *, value_bytes: int = 2) -> int:
+    """Gradients of a token that exist at once in one layer's backward pass: of the MLP's factors and of its ends."""
+    return value_bytes * (3 * shape.mlp_width + 4 * shape.hidden)
+
+
+def adapted_experts_bytes(shape: ModelShape, *, value_bytes: int = 2) -> int:
+    """Of one layer whose experts are adapted: peft adds the update to the stacks, and the sums are kept."""
+    return shape.expert_parameters * value_bytes * 5 // 4

@@ -304,6 +304,7 @@ def tried(request: Tried, base: Artifact, dataset: Artifact, *, batch_size: int)
         precision=request.precision,
         load_in_4bit=request.load_in_4bit,
         checkpointing=request.activation_checkpointing == "on",
+        fused=not (isinstance(request, TrainRequest) and request.lora_dropout),
     )
 
 

@@ -25,6 +25,7 @@ from tunesmith.tools.models.memory_math import (
     train_memory_bytes,
 )
 from tunesmith.tools.models.shape import ModelShape
+from tunesmith.tools.models.training_terms import adapted_experts_bytes, kept_bytes, plain_kept_bytes
 
 GIB = 1 << 30
 SMOL: dict[str, Any] = {
@@ -114,7 +115,18 @@ def test_four_bits_hold_the_experts_of_a_mixture_too_but_for_the_layer_at_work()
     )
     saved = (2 - 0.516) * shape.linear_parameters - 2 * shape.expert_parameters
     adapters = 16 * (shape.lora_parameters(1) - shape.lora_parameters(1, experts=False))
-    assert whole - four == pytest.approx(saved + adapters, rel=0.01)
+    sums = shape.layers * adapted_experts_bytes(shape) + 3 * 2 * shape.expert_parameters
+    routed = shape.layers * 16 * 2 * shape.experts_per_token * (shape.hidden + shape.expert_intermediate)
+    assert whole - four == pytest.approx(saved + adapters + sums + routed, rel=0.01)
+
+
+def test_adapted_experts_at_16_bits_keep_their_sums_in_every_layer_unless_computed_again() -> None:
+    def need(**more: Any) -> int:
+        return train_memory_bytes(MOE, batch_size=1, seq_len_tokens=16, lora_rank=8, **more)
+
+    shape = ModelShape.of(MOE)
+    assert need() - need(checkpointing=True) > (shape.layers - 1) * adapted_experts_bytes(shape)
+    assert adapted_experts_bytes(shape) > 2 * shape.expert_parameters
 
 
 def test_checkpointing_keeps_one_layer_whole_and_the_inputs_of_the_others() -> None:
@@ -122,8 +134,9 @@ def test_checkpointing_keeps_one_layer_whole_and_the_inputs_of_the_others() -> N
         return train_memory_bytes(QWEN, batch_size=8, seq_len_tokens=512, lora_rank=16, **more)
 
     shape = ModelShape.of(QWEN)
-    layer = 8 * 512 * 2 * (16 * shape.hidden + 7 * shape.mlp_width)
-    assert need() - need(checkpointing=True) == (shape.layers - 1) * layer - shape.layers * 8 * 512 * 2 * shape.hidden
+    layer, inputs = 8 * 512 * kept_bytes(shape, lora_rank=16), shape.layers * 8 * 512 * 2 * shape.hidden
+    assert need() - need(checkpointing=True) == (shape.layers - 1) * layer - inputs
+    assert need(fused=False) - need() == shape.layers * (8 * 512 * plain_kept_bytes(shape) - layer) > 0
 
 
 def test_a_merge_needs_no_more_for_more_layers_and_holds_a_mixtures_layer_twice() -> None:
