@@ -1,0 +1,114 @@
+"""Every argument and variable that a server is started with is one that vLLM's own source knows.
+
+The source is that of the installed vLLM, which is one for the CPU here, and of the pinned wheel for CUDA where a copy
+of it is named: `TUNESMITH_VLLM_WHEEL=vllm-0.33.0-….whl pytest tests/gpu_rehearsal` (its file is read, not installed).
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.planted_gpus import gpu
+from tunesmith.tools.machine.bootstrap import VLLM_CPU_VERSION, VLLM_CUDA
+from tunesmith.tools.machine.gpus import server_environment
+from tunesmith.tools.serving.spec import ServerSpec, arguments, environment
+
+ROOT = Path(__file__).resolve().parents[2]
+WHEEL = os.environ.get("TUNESMITH_VLLM_WHEEL", "")
+ARGUMENTS = ("engine/arg_utils.py", "entrypoints/common/cli_args.py", "entrypoints/launchers/cli_args.py")
+"""Where they are declared: a class's field `max_model_len` is the flag `--max-model-len`."""
+KERNELS = "model_executor/kernels/linear/scaled_mm/__init__.py"
+SAMPLER = "VLLM_USE_FLASHINFER_SAMPLER"
+SPECS = [
+    ServerSpec(model_dir="/m", served_name="m", max_lora_rank=rank, tool_parser=parser, device=device, gpu_share=share)
+    for device, share in (("cpu", 0.0), ("cuda", 0.5))
+    for rank in (0, 16)
+    for parser in ("hermes", "")
+]
+
+
+def sources() -> list[str]:
+    installed = sorted(ROOT.glob(".venv-serve/lib/python3*/site-packages/vllm"))
+    return [*map(str, installed), *([WHEEL] if WHEEL else [])]
+
+
+@cache
+def text(source: str, path: str) -> str:
+    """A file of vLLM's package; empty where this release has none such."""
+    if source.endswith(".whl"):
+        with zipfile.ZipFile(source) as wheel:
+            return wheel.read(f"vllm/{path}").decode() if f"vllm/{path}" in wheel.namelist() else ""
+    file = Path(source, path)
+    return file.read_text() if file.is_file() else ""
+
+
+@cache
+def flags(source: str) -> frozenset[str]:
+    """What `vllm serve` takes, by the fields of its argument classes."""
+    known = {"--host", "--port"}
+    for path in ARGUMENTS:
+        for node in ast.walk(ast.parse(text(source, path))):
+            if isinstance(node, ast.ClassDef) and node.name.endswith("Args"):
+                names = [
+                    one.target.id
+                    for one in node.body
+                    if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)
+                ]
+                known |= {f"--{name.replace('_', '-')}" for name in names}
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("--"):
+                known.add(node.value)
+    return frozenset(known | {f"--no-{flag.removeprefix('--')}" for flag in known})
+
+
+def given(spec: ServerSpec) -> Iterator[str]:
+    return (word.partition("=")[0] for word in arguments(spec, 8000) if word.startswith("--"))
+
+
+@pytest.fixture(params=sources() or [""], ids=lambda source: "wheel" if source.endswith(".whl") else "installed")
+def source(request: pytest.FixtureRequest) -> str:
+    if not request.param:
+        pytest.skip("no vLLM is installed; make setup")
+    return str(request.param)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.device}-{spec.max_lora_rank}-{spec.tool_parser}")
+def test_every_argument_is_known(source: str, spec: ServerSpec) -> None:
+    assert len(flags(source)) > 100, "the declarations were found"
+    unknown = [flag for flag in given(spec) if flag not in flags(source)]
+    assert not unknown
+
+
+def test_every_variable_is_known_and_the_sampler_is_on_unless_it_is_named(
+    source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    cards = (gpu(0), replace(gpu(0), compute_capability="12.0"))
+    environments = [environment(spec, "vllm") for spec in SPECS] + [server_environment([card]) for card in cards]
+    named = {name for env in environments for name in env if name.startswith("VLLM_")}
+    assert SAMPLER in named
+    unknown = {name for name in named if f'"{name}":' not in text(source, "envs.py")}
+    assert not unknown
+    assert re.search(rf"{SAMPLER}: bool = True", text(source, "envs.py")), "without compilers it would not start"
+
+
+def test_the_kernel_that_is_left_out_on_blackwell_has_this_name(source: str) -> None:
+    [disabled] = {server_environment([replace(gpu(0), compute_capability="12.0")])["VLLM_DISABLED_KERNELS"]}
+    assert disabled in text(source, KERNELS)
+
+
+def test_what_is_checked_here_is_what_is_installed() -> None:
+    assert re.fullmatch(r"vllm==\d+\.\d+\.\d+", VLLM_CUDA), "an exact pin: another release has other words"
+    installed = [path.name for path in ROOT.glob(".venv-serve/lib/python3*/site-packages/vllm*-*.dist-info")]
+    if installed:
+        assert any(VLLM_CPU_VERSION in name for name in installed)
+    if WHEEL:
+        assert Path(WHEEL).name.startswith(VLLM_CUDA.replace("==", "-"))
