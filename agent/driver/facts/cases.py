@@ -33,7 +33,7 @@ def answer(question: Question) -> Answer:
     arm = query.arm or _last_arm(question.store, run.id)
     suite = _suite_of(question.store, run.id, arm)
     questions = asked_in(question.store, run.id, suite)
-    if query.aspect in ("count", "list") and not query.outcome and not query.text and not query.arm:
+    if query.aspect in ("count", "list") and not (query.outcome or query.text or query.arm or query.field):
         return _suite(question, run, questions)
     if query.text:
         for one in [run] if query.run else [run, *(r for r in ordinary(question.store) if r.id != run.id)]:
@@ -57,7 +57,7 @@ def answer(question: Question) -> Answer:
         return _flips(question, run, arm, given, questions)
     if query.aspect == "list" and not query.outcome:
         passed = sum(one.passed is True for one in given)
-        what = f"{query.block} cases" if query.block else "cases"
+        what = " ".join(word for word in (query.block, label, "cases") if word)
         return _listed(
             f"In {run.id} the {arm} model passes {passed} of {len(given)} {what}; its answers:", given, questions
         )

@@ -68,7 +68,7 @@ def _chosen(question: Question, rows: Sequence[TrainingRow]) -> list[TrainingRow
     if query.field in ("train", "valid"):  # which part of the split
         chosen = [r for r in chosen if r.split == query.field and r.kept]
     if query.field not in ("", "train", "valid"):
-        chosen = [r for r in chosen if r.dropped and query.field in _kind(r)]
+        chosen = [r for r in chosen if r.dropped and (query.field in _kind(r) or _kind(r) in query.field)]
     return chosen
 
 
@@ -91,7 +91,7 @@ def _counts(question: Question, run: Run, rows: Sequence[TrainingRow], chosen: S
         part = {"train": "to train on", "valid": "held out for the validation loss", "": ""}.get(
             query.field, f"as {query.field}"
         )
-        verdict = verdict or ("kept" if part else "made")
+        verdict = verdict or {"": "made", "train": "kept", "valid": "kept"}.get(query.field, "dropped")
         became = " ".join(word for word in (verdict, part) if word)
         name = counted(len(chosen), f"{query.origin} row" if query.origin else "row")
         verb = "was" if len(chosen) == 1 else "were"

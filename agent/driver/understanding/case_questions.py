@@ -8,6 +8,7 @@ from tunesmith.agent.driver.bundled_behaviour import wishes
 from tunesmith.agent.driver.understanding.entities import ARMS, BLOCKS, Sentence
 from tunesmith.agent.driver.understanding.query import Arm, Query
 from tunesmith.agent.driver.understanding.reading import query, quoted
+from tunesmith.agent.driver.understanding.words import vocabulary
 
 
 def one_case(s: Sentence) -> Query | None:
@@ -66,7 +67,8 @@ _ABOUT_CASES = (
 
 
 _MIXED_UP = (
-    r"confusion matri|confus(?:es?|ed|ing|ion)\b|mix(?:es|ed|ing)? .{0,30}up|mix(?:es|ed)? up|taken? .{0,20} for\b|"
+    r"(?:better|worse|good|bad|best|worst|stronger|weaker) (?:at|with|on|in) [\w-]+ or\b|confusion matri|"
+    r"confus(?:es?|ed|ing|ion)\b|mix(?:es|ed|ing)? .{0,30}up|mix(?:es|ed)? up|taken? .{0,20} for\b|"
     r"mistak(?:es?|en) .{0,24} for\b|\b(?:worst|weakest|hardest) (?:\w+ ){0,2}(?:labels?|categor\w+|class(?:es)?)\b|"
     r"(?:which|what) (?:\w+ ){0,2}(?:labels?|categor(?:y|ies)|class(?:es)?|values?|fields?|keys?)\b.{0,40}"
     r"(?:wrong|fail|worst|mistake|miss|hard|struggl|trouble|error)|"
@@ -75,7 +77,8 @@ _MIXED_UP = (
 
 
 _CHECKS = (
-    r"(?:invalid|broken|malformed|bad|wrong|not valid|unparsable|no valid) (?:json|form\w*|output|syntax)|"
+    r"\b(?:not|no) json\b|(?:invalid|broken|malformed|bad|wrong|not valid|unparsable|no valid) (?:json|form\w*|"
+    r"output|syntax)|"
     r"(?:which|what) (?:checks?|assertions?|rules?|tests?) .{0,24}(?:fail|broken|violat)|"
     r"(?:break|violat)\w* (?:the )?form\w*"
 )
@@ -168,6 +171,8 @@ def _by_outcome(s: Sentence) -> Query | None:
         r"\b(?:all|every) (?:the |of the )?(?:answers?|outputs?|replies|responses)|every case|all (?:the )?cases"
     ):
         return query("cases", s, arm=s.arm, block=s.block, outcome="", aspect="list")
+    if not outcome and (kind := re.search(r"\b(?:cases?|questions?) (?:are|is) ([a-z][\w-]{2,})\W*$", s.text)):
+        return query("cases", s, arm=s.arm, block=s.block, aspect="list", field=kind[1])
     other = _other_arm(s)
     if outcome == "lost" and s.arm != "base" and (not s.arm or s.has(r"forg[eo]t|unlearn|finetun|training")):
         other = "" if s.has(r"quantiz") and not s.has(r"finetun|training") else "base"
@@ -195,7 +200,7 @@ def _label(s: Sentence) -> str:
     """A label that only some cases have, where one is named: `which billing cases fail?`"""
     matches = list(re.finditer(_OF_LABEL, s.text))
     found = [word for side in ("after", "before") for match in matches if (word := match[side])]
-    return next((word for word in found if word not in BLOCKS and word not in ARMS), "")
+    return next((word for word in found if word not in (*BLOCKS, *ARMS, *vocabulary().common)), "")
 
 
 _ORDER: tuple[Arm, ...] = ("base", "prompted", "adapter", "merged", "quantized")

@@ -166,7 +166,8 @@ _ASKING = (
     r"wait,? |oh,? |now,? |hi,? |hello,? )*"
     r"(?:what|which|how|why|when|who|whom|whose|where|did|does|do (?:i|we|you|they)|is|are|was|"
     r"were|name|count|has|have|had|can (?:it|this|my|the|a|i|we)|"
-    r"could (?:it|this|i|we)|would|will|any\b|should|am i|show|list|tell|print|display|give me (?:the|a|an|all|some)|"
+    r"could (?:it|this|i|we|my|one|a|the)|would|will|any\b|should|am i|show|list|tell|print|display|"
+    r"give me (?:the|a|an|all|some)|"
     r"explain|remind|compare|in which|of which|for which|at which|to which|from which|by how)\b"
 )
 

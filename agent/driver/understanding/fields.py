@@ -80,7 +80,7 @@ _FIGURES: dict[str, str] = {
     "argmax_agreement": r"argmax agreement|agree(?:ment)? .{0,12}merg",
     "quantized_layers": r"quantized layers|layers .{0,12}quantized",
     "generated_tokens": r"generated tokens|tokens .{0,24}(?:generat|writ)",
-    "first_try": r"first try|at the first attempt",
+    "first_try": r"first (?:try|attempt)|retr(?:y|ies|ied)\b|how many (?:tries|attempts)",
     "steps": r"(?:optimi[sz]er|training) steps|steps of (?:the )?training|how many steps .{0,20}train",
     "rehearsal_share": r"ratio of rehearsal|rehearsal share|share of .{0,20}rehearsal|rehearsal .{0,12}share",
     "balance": r"balanced?\b|distribution of|how many of each|label counts",

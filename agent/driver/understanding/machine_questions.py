@@ -16,7 +16,7 @@ _FIT = (
 
 _HARDWARE = (
     r"\bgpus?\b|graphics|\bcuda\b|\bvram\b|\bram\b|\bmemory\b|\bdisk\b|\bspace\b|\bcores?\b|"
-    r"\bcpus?\b|processor|hardware|\bmachine\b|computer|\bbox\b|\bswap\b|specs?\b|storage|laptop"
+    r"\bcards?\b|\bcpus?\b|processor|hardware|\bmachine\b|computer|\bbox\b|\bswap\b|specs?\b|storage|laptop"
 )
 
 
@@ -105,7 +105,7 @@ def _fits(s: Sentence) -> Query | None:
         )
     ):
         return query("fits", s, model=s.model, bits=bits_named(s), card_gib=card, work=work_named(s), run="")
-    if sized and s.has(_FIT) and not s.runs:
+    if sized and (s.has(_FIT) or card) and not s.runs:
         return query("fits", s, model=s.model, bits=bits_named(s), card_gib=card, work=work_named(s))
     if s.has(r"recommend .{0,24}\bmodel|which .{0,12}model .{0,12}(?:recommend|suggest)") and not s.runs:
         return query("fits", s, aspect="best", bits=bits_named(s), card_gib=card, work=work_named(s))
@@ -125,7 +125,7 @@ def _fits(s: Sentence) -> Query | None:
     if (
         card
         and s.asks
-        and s.has(_FIT + r"|\bwhat (?:can|could|does|do)\b|good|use(?:ful|less)|worth|do with|any use")
+        and s.has(_FIT + r"|\bwhat (?:can|could|does|do)\b|good|anything|use(?:ful|less)|worth|do with|any use")
         and not s.runs
     ):
         return query("fits", s, aspect="best", bits=bits_named(s), card_gib=card, work=work_named(s))

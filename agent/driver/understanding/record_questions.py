@@ -18,7 +18,8 @@ _SIZE = (
 
 def approvals(s: Sentence) -> Query | None:
     if not s.has(
-        r"approv\w*|\bagree[d]?\b|refus(?:ed?|al|ing)\b|declin\w*|said (?:no|yes)|say (?:no|yes)|turned? "
+        r"approv\w*|\bdecisions?\b|(?:was|were) (?:i|we) asked|ask(?:ed)? me\b|\bagree[d]?\b|refus(?:ed?|al|"
+        r"ing)\b|declin\w*|said (?:no|yes)|say (?:no|yes)|turned? "
         r"down|reject\w*|without asking|unasked|behind my back|\bdenied\b|permission|signed "
         r"off|allowed|gave .{0,12}(?:go|yes)"
     ):
@@ -212,7 +213,8 @@ def artifact(s: Sentence) -> Query | None:
         ("size", _SIZE),
         (
             "lineage",
-            r"made from|come from|came from|descend|lineage|which run made|built (?:from|on)|based on|"
+            r"how (?:was|were|is) .{0,24}(?:made|built|created|produced)|made from|come from|came from|descend|"
+            r"lineage|which run made|built (?:from|on)|based on|"
             r"provenance|origin|ancestor|who made|what made",
         ),
         ("when", r"\bwhen was .{0,40}(?:made|built|created|produced)"),

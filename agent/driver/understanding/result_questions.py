@@ -86,6 +86,9 @@ _HOW_SURE = (
 
 
 def advice(s: Sentence) -> Query | None:
+    """What the findings say: the next step, overfitting, what to deploy, why a block fell."""
+    if s.has(r"\brow \w+\d{3}"):
+        return None
     if found := _of_one_thing(s):
         return found
     if s.has(_HOW_SURE) and s.asks | s.has(r"^so\b") and not s.has(r"\bp[- ]?value"):

@@ -11,7 +11,7 @@ from tunesmith.agent.driver.understanding.reading import query, quoted
 _ABOUT_ROWS = (
     r"\brows?\b|\bexamples\b|\bdataset\b|training data|training set|\bsamples?\b|rehearsal|"
     r"how many (?:of them )?(?:were|was|got|are|have been) (?:dropped|kept|thrown|rejected|held)|held out|"
-    r"\bduplicates?\b|\bleak(?:s|ed|age)?\b|train(?:ed)? on\b|the data\b"
+    r"\boverlap\w*|contaminat\w*|\bduplicates?\b|\bleak(?:s|ed|age)?\b|train(?:ed)? on\b|the data\b"
 )
 _ROW_ID = r"\b(?![rsa]\d{1,3}\b)([a-z]\d{3,})\b"
 _WROTE = r"\b(?:who|which (?:teacher|model|writer)|what (?:teacher|model)) (?:wrote|made|generated|produced|created)"
@@ -22,7 +22,7 @@ _VERDICTS = (
 _ORIGINS = (("rehearsal", r"rehearsal|ordinary prompts"), ("generated", r"generated|written|synthetic"))
 _PARTS = (
     ("duplicate", r"\bduplicates?\b|\bdoubled\b"),
-    ("leak", r"\bleak(?:s|ed|age)?\b"),
+    ("leak", r"\boverlap\w*|contaminat\w*|\bleak(?:s|ed|age)?\b"),
     ("valid", r"validation|held[ -]?out|\bvalid\b"),
     ("train", r"train(?:ed|s)? on|used (?:for|in) training|for training|to train|in (?:the )?training set"),
 )

@@ -36,7 +36,7 @@ _RATES = (
 _ORDINALS = {"second": 2, "third": 3, "fourth": 4}
 _WOULD = r"\bwould\b|\bwill\b|\bif (?:i|we|you)\b|\binstead\b|\bwhat if\b|\bexpect"
 _TOO_MUCH = r"too (?:many|much|long|big)|possible|feasible|doable|handle|manage|realistic"
-_COST = r"how (?:long|much time|much longer)|\btakes?\b|\bcosts?\b|\btime\b|\bprice\b|\bdays?\b|\bhours?\b"
+_COST = r"\beta\b|how (?:long|much time|much longer)|\btakes?\b|\bcosts?\b|\btime\b|\bprice\b|\bdays?\b|\bhours?\b"
 
 
 def across(s: Sentence) -> Query | None:
@@ -68,7 +68,8 @@ def price(s: Sentence) -> Query | None:
     """What a step would take that was not ordered: `how long would 5k rows take?`, `… with 3 epochs instead?`"""
     would = s.has(_WOULD) and (s.has(_COST) or (s.has(_TOO_MUCH) and s.has(r"\d")))
     supposed = s.has(r"what (?:if|would (?:happen|it be)|about it if)|suppose") and bool(_stage_of(s)) and s.fields
-    asked = s.asks and (would or supposed) and not s.has(r"\bhelp|until|\bleft\b|remaining|finish")
+    plain = bool(re.search(r"how (?:many (?:hours|minutes|days)|long|much time)\b.{0,12}\bfor\b.{0,12}\d", s.text))
+    asked = s.asks and (would or supposed or plain) and not s.has(r"\bhelp|until|\bleft\b|remaining|finish")
     if s.model or not (asked or s.has(r"would (?:it|that) (?:cost|take)")):
         return None
     stage = _stage_of(s)
@@ -121,7 +122,8 @@ def within(s: Sentence) -> Query | None:
 
 def run(s: Sentence) -> Query | None:
     if s.has(
-        r"what is (?:the )?next (?:step|stage)|what (?:is|are) (?:still )?(?:left|missing|"
+        r"\bskipp?ed\b|left out|omitted|what is (?:the )?next (?:step|stage)|what (?:is|are) (?:still )?(?:left|"
+        r"missing|"
         r"remaining|open|to do)\b|what remains|"
         r"(?:which|what) (?:step|stage) (?:is|comes) next|still to do|is (?:it|everything|"
         r"r\d+) (?:all )?(?:done|complete|finished)"
@@ -129,6 +131,7 @@ def run(s: Sentence) -> Query | None:
         return query("run", s, aspect="remaining")
     if s.has(
         r"\border\b.{0,20}\b(?:do|did|things|steps|ran|run|work)|"
+        r"happened (?:right )?(?:after|before) (?:the )?\w+\W*$|"
         r"\b(?:step|stage)s? (?:came|comes|come|was|is|ran) (?:after|before|first)"
     ):
         return query("run", s, aspect="list")

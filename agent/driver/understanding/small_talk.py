@@ -26,7 +26,8 @@ _ASKS_A_TERM = re.compile(
 )
 _OF_THIS_RUN = re.compile(
     r"\b(?:r\d+|s\d+|our|my|we|last|latest|newest|current|used|here|was|were|did|took|run|this|"
-    r"these|in the plan|in the end|at the end|peak|default|usual|ratio|share|say|says|passed|block)\b|\bthe (?:value|"
+    r"these|if|eta|retrain|in the plan|in the end|at the end|peak|default|usual|ratio|share|say|says|passed|"
+    r"block)\b|\bthe (?:value|"
     r"adapter|merged|quantized|final|best)\b"
 )
 
@@ -67,7 +68,9 @@ def term(s: Sentence) -> str:
         re.search(r"[\"“”]", s.said) and not re.search(r"\bmeans?\b", s.text)
     ):
         return ""
-    if asks is None or _OF_THIS_RUN.search(s.text.replace("mean here", "mean")) or s.runs:
+    if asks is None or s.runs or (len(s.arms) > 1 and s.blocks):
+        return ""
+    if _OF_THIS_RUN.search(s.text.replace("mean here", "mean")):
         return ""
     rest = s.text[asks.end() :]
     if len(rest.split()) > 14:

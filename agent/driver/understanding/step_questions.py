@@ -119,8 +119,9 @@ def step(s: Sentence) -> Query | None:
 
 _LAST_STEP = r"(?:last|latest|newest|most recent) (?:thing|step|job|stage)\b(?! of)|what ran last|what did you do last"
 _OF_A_STEP = (
-    r"what (?:did|does|has|was|is) .{0,16}(?:step|stage)?.{0,24}\b(?:do|done|come to|result|make|"
-    r"made|yield|produce|check)|how did .{0,24}\bgo\b|result of|outcome of|did .{0,20}(?:succeed|"
+    r"what came out of|what (?:did|does|has|was|is) .{0,16}(?:step|stage)?.{0,24}\b(?:do|done|come to|result|make|"
+    r"made|yield|produce|check)|how did .{0,24}\bgo\b|result of|outcome of|did .{0,20}(?:succeed|go (?:well|ok|"
+    r"fine|right)|turn out|"
     r"finish|pass|work out|go through|complete)"
 )
 
@@ -151,7 +152,16 @@ def why_stopped(s: Sentence) -> Query | None:
         return query("step", s, stage=s.stage, aspect="why", text="memory")
     if s.has(r"\bwhen\b.{0,30}\b(?:fail|crash|die|abort)") and not s.arms and not s.blocks:
         return query("step", s, stage=s.stage, aspect="why")
-    if s.has(_WHAT_FAILED) and not s.arms and not s.blocks and not s.has(r"wrong with (?:the|it|this|our|my)"):
+    if (
+        s.has(_WHAT_FAILED)
+        and not s.has(r"\brows?\b")
+        and not s.arms
+        and not s.blocks
+        and not s.has(
+            r"wrong "
+            r"with (?:the|it|this|our|my)"
+        )
+    ):
         return query("step", s, stage=s.stage, aspect="why")
     if (
         s.has(r"\bwhy\b.{0,50}(?:fail|stop|die|crash|abort|cancel|break|broke\b|kill|not (?:start|finish|run|begin))")
