@@ -6,7 +6,7 @@ The memory is that of the steps' own plans (`needs`); nothing is downloaded for 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunesmith.agent.driver.facts.answer import Answer, Question, clip, listed
 from tunesmith.agent.driver.facts.needs import Need, machine_of, needs_of, needs_of_a_card
@@ -56,6 +56,8 @@ def answer(question: Question) -> Answer:
         needs = needs_of_a_card(model, facts)
         return Answer(tuple(_of_no_card(model, needs, query.work or "train", query.bits)))
     needs = needs_of(model, facts)
+    if query.card_gib:  # of another machine, whose disk nobody knows
+        needs = [replace(need, lacks="") for need in needs]
     if query.aspect == "duration" and query.work in ("", "train"):
         return Answer((_how_long(model, facts), *_lines(model, needs, facts, rooms, "train", query.bits)))
     lines = _lines(model, needs, facts, rooms, query.work, query.bits)
@@ -175,7 +177,7 @@ def _verdict(model: NamedModel, need: Need, rooms: Mapping[str, Room], good: boo
         else ""
     )
     needs = f"{what} needs about {size(need.bytes)} of {need.memory}"
-    if need.lacks:
+    if need.lacks and room and need.bytes <= room.free_bytes:
         return f"No: {what} {need.lacks}."
     if room is None:
         return f"No: {needs}, and there is no GPU here."
