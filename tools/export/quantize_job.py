@@ -142,7 +142,7 @@ def quantize_model(
     runs low.
     """
     config = json.loads((model_dir / "config.json").read_text())
-    _need_room(model_dir, config, out_dir, samples, max_seq_len_tokens)
+    _need_room(model_dir, config, out_dir, samples, max_seq_len_tokens, smooths=scheme == "W8A8")
     progress(0, 1, "loading llm-compressor")
     from transformers import AutoTokenizer
 
@@ -340,7 +340,9 @@ class LayerWatch:
         )
 
 
-def _need_room(model_dir: Path, config: dict[str, Any], out_dir: Path, samples: int, max_seq_len_tokens: int) -> None:
+def _need_room(
+    model_dir: Path, config: dict[str, Any], out_dir: Path, samples: int, max_seq_len_tokens: int, *, smooths: bool
+) -> None:
     need = quantize_memory_bytes(config, seq_len_tokens=max_seq_len_tokens, on_gpu=not computes_on_cpu())
     free = memory_left_bytes()
     if need > free:
@@ -349,9 +351,10 @@ def _need_room(model_dir: Path, config: dict[str, Any], out_dir: Path, samples: 
             f"try max_seq_len_tokens={max(max_seq_len_tokens // 2, 16)}, or stopping another program"
         )
     need_disk = quantize_cache_bytes(config, samples=samples, seq_len_tokens=max_seq_len_tokens)
-    need_disk += sum(file.stat().st_size for file in model_dir.glob("*.safetensors"))
-    if out_dir.exists():  # what is there already need not be written again
-        need_disk -= sum(file.stat().st_size for file in out_dir.glob("*.safetensors"))
+    weights = sum(file.stat().st_size for file in model_dir.glob("*.safetensors"))
+    need_disk += weights * (2 if smooths else 1)  # smoothing writes a whole model in between
+    for folder in (out_dir, work_folder(out_dir) / _SMOOTHING):  # what is there need not be written again
+        need_disk -= sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     free_disk = shutil.disk_usage(out_dir.parent).free
     if need_disk > free_disk:
