@@ -151,8 +151,9 @@ def _foreign(s: Sentence, stage: str) -> tuple[str, str]:
     own = catalog.BY_NAME[stage].load().request.model_fields
     for name in _COUNTED_ELSEWHERE if not s.has(r"\bthen\b|\bafter\b") else ():
         stages = known_fields()[name]
-        if name not in own and values_named(s.text, stages[:1], s.said).get(name) is not None:
-            return name, stages[0]
+        has = "train" if "train" in stages else stages[0]
+        if name not in own and values_named(s.text, (has,), s.said).get(name) is not None:
+            return name, has
     return "", ""
 
 

@@ -22,20 +22,19 @@ def span_named(text: str) -> str:
 def window(span: str) -> tuple[float, float] | None:
     """From and to, in seconds since the epoch by this machine's clock; None for words that name no span."""
     span, now = span.strip().lower(), time.time()
-    midnight = _midnight(now)
-    monday = _midnight(midnight - time.localtime(midnight).tm_wday * _DAY_S)
-    first = _midnight(midnight - (time.localtime(midnight).tm_mday - 1) * _DAY_S)
+    midnight, today = _day(0), time.localtime()
+    monday = _day(-today.tm_wday)
     fixed = {
-        "today": (midnight, midnight + _DAY_S),
-        "this morning": (midnight, midnight + _DAY_S / 2),
-        "tonight": (midnight + 18 * _HOUR_S, midnight + _DAY_S),
-        "yesterday": (_midnight(midnight - 1), midnight),
-        "day before yesterday": (_midnight(_midnight(midnight - 1) - 1), _midnight(midnight - 1)),
+        "today": (midnight, _day(1)),
+        "this morning": (midnight, midnight + 12 * _HOUR_S),
+        "tonight": (midnight + 18 * _HOUR_S, _day(1)),
+        "yesterday": (_day(-1), midnight),
+        "day before yesterday": (_day(-2), _day(-1)),
         "last night": (midnight - 6 * _HOUR_S, midnight + 6 * _HOUR_S),
-        "this week": (monday, midnight + _DAY_S),
-        "last week": (_midnight(monday - 7 * _DAY_S), monday),
-        "this month": (first, midnight + _DAY_S),
-        "last month": (_midnight(first - 1 - (time.localtime(first - 1).tm_mday - 1) * _DAY_S), first),
+        "this week": (monday, _day(1)),
+        "last week": (_day(-today.tm_wday - 7), monday),
+        "this month": (_month(0), _day(1)),
+        "last month": (_month(-1), _month(0)),
     }
     if span in fixed:
         return fixed[span]
@@ -49,12 +48,18 @@ def window(span: str) -> tuple[float, float] | None:
             return None
         return begin, begin + _DAY_S
     if (weekday := span.removeprefix("last ")) in _WEEKDAYS:
-        back = (time.localtime(midnight).tm_wday - _WEEKDAYS.index(weekday)) % 7 or 7
-        return _midnight(midnight - back * _DAY_S), _midnight(midnight - (back - 1) * _DAY_S)
+        back = (today.tm_wday - _WEEKDAYS.index(weekday)) % 7 or 7
+        return _day(-back), _day(1 - back)
     return None
 
 
-def _midnight(at: float) -> float:
-    """The midnight that a point in time follows; an hour is added, for days of 23 and 25 hours."""
-    day = time.localtime(at + _HOUR_S)
-    return time.mktime((day.tm_year, day.tm_mon, day.tm_mday, 0, 0, 0, 0, 0, -1))
+def _day(offset: int) -> float:
+    """The midnight so many days from today's, whatever the length of the days between."""
+    today = time.localtime()
+    return time.mktime((today.tm_year, today.tm_mon, today.tm_mday + offset, 0, 0, 0, 0, 0, -1))
+
+
+def _month(offset: int) -> float:
+    """The midnight with which a month begins, so many months from this one."""
+    today = time.localtime()
+    return time.mktime((today.tm_year, today.tm_mon + offset, 1, 0, 0, 0, 0, 0, -1))

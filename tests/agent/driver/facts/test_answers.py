@@ -101,7 +101,7 @@ def test_every_kind_of_fact_is_among_these_questions() -> None:
 
 
 def test_what_cannot_be_priced_from_these_records_is_said_with_what_to_try(store: Store) -> None:
-    with pytest.raises(BadInput, match="generate cannot be priced .* is missing"):
+    with pytest.raises(BadInput, match=r"generate cannot be priced .* is missing"):
         told(store, "how long would 5k rows take?")
 
 

@@ -32,6 +32,8 @@ def test_a_word_of_its_own_is_left_alone(words: str) -> None:
     [
         ("wie lange dauerte das Training?", "how long took the training?"),
         ("combien de lignes ont été rejetées ?", "how many rows were dropped ?"),
+        ("Was soll ich als nächstes probieren?", "what should i next try?"),
+        ("quelle est la taille de l'adaptateur ?", "which is the size of the adapter ?"),
         ("¿cuánto tardó el entrenamiento?", "¿how long took the training?"),
         ("what does it do to die-hard fans", "what does it do to die-hard fans"),
     ],
@@ -46,6 +48,8 @@ def test_the_trade_is_read_in_four_languages(typed: str, meant: str) -> None:
         ("how long did it take, and then merge the adapter", ["how long did it take", "merge the adapter"]),
         ("what did r1 cost? and how many rows were kept?", ["what did r1 cost?", "how many rows were kept?"]),
         ("one line, then nothing", ["one line, then nothing"]),
+        ("how big is it and which cases fail", ["how big is it", "which cases fail"]),
+        ("how many rows were dropped and why", ["how many rows were dropped and why"]),
         ('say "yes, then go on"', ['say "yes, then go on"']),
         ("first line\nthen that", ["first line\nthen that"]),
     ],
