@@ -248,22 +248,22 @@ def _publish(
         "train_rows": len(splits["train"]),
         "valid_rows": len(splits["valid"]),
         "varied_rows": len({str(row.attributes["variant_of"]) for row in varied}),
-        "tokens_per_row": _tokens_per_row(job.verified("base").path, kept),
+        **_row_tokens(job.verified("base").path, kept),
     }
     return job.publish("dataset", folder, meta=meta)
 
 
-def _tokens_per_row(base: Path, rows: Sequence[TrainingRow]) -> int:
-    """Mean tokens of a row as the base's own template renders it."""
+def _row_tokens(base: Path, rows: Sequence[TrainingRow]) -> dict[str, int]:
+    """Mean tokens of a row, and those of the longest, as the base's own template renders it."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    tokens = 0
+    lengths: list[int] = []
     for start in range(0, len(rows), _AT_ONCE):  # all at once would be gigabytes of 100,000 rows
         chats: list[object] = [[*row.prompt, *row.completion] for row in rows[start : start + _AT_ONCE]]
         rendered = tokenizer.apply_chat_template(chats, tokenize=False)
-        tokens += sum(len(ids) for ids in tokenizer(rendered, add_special_tokens=False)["input_ids"])
-    return round(tokens / len(rows))
+        lengths += map(len, tokenizer(rendered, add_special_tokens=False)["input_ids"])
+    return {"tokens_per_row": round(sum(lengths) / len(rows)), "longest_row_tokens": max(lengths)}
 
 
 def _result(

@@ -10,7 +10,7 @@ from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Fitting, Plan, Request, Result, Stage, pinned
 from tunesmith.tools.models.memory_math import RUNTIME_BYTES, serving_peaks
 from tunesmith.tools.models.time_math import training_seconds
-from tunesmith.tools.serving.budget import asking_seconds, need_vllm, serving_memory
+from tunesmith.tools.serving.budget import asking_seconds, bases_served, need_vllm, serving_memory
 from tunesmith.tools.training.train import (
     Checkpointing,
     In4Bit,
@@ -124,10 +124,9 @@ def _seconds(request: PreflightRequest, facts: Facts, base: Artifact, dataset: A
 def _settings_that_fit(
     request: PreflightRequest, facts: Facts, base: Artifact, dataset: Artifact
 ) -> tuple[Fitting, ...]:
-    """Settings with which the training half would fit; nothing where it does, or the serving half does not."""
-    serving = serving_peaks(serving_memory(base), on_gpu=facts.serves_on_gpu)
-    if serving["vram_bytes"] > facts.machine.vram_free_bytes or serving["ram_bytes"] > facts.machine.memory_free_bytes:
-        return ()
+    """Settings with which the training half would fit; a smaller base where the serving half does not."""
+    if sum(serving_peaks(serving_memory(base), on_gpu=facts.serves_on_gpu).values()) > facts.serving_free_bytes:
+        return bases_served(facts)
     return settings_that_fit(
         request,
         facts,

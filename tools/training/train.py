@@ -296,10 +296,15 @@ def training_bytes(request: Tried, base: Artifact, dataset: Artifact, *, batch_s
 
 
 def tried(request: Tried, base: Artifact, dataset: Artifact, *, batch_size: int) -> Training:
-    """What the memory depends on; a row counts at twice the usual length, or at the longest that is allowed."""
+    """What the memory depends on; a row counts at twice the usual length, or at the longest that is allowed.
+
+    So many tokens are computed at once at most (`tokens_at_once`), but for a row that alone is longer.
+    """
+    usual = min(request.max_seq_len_tokens, 2 * int(dataset.meta["tokens_per_row"]))
+    longest = min(request.max_seq_len_tokens, int(dataset.meta.get("longest_row_tokens", usual)))
     return Training(
         rows_at_once=batch_size,
-        longest_row_tokens=min(request.max_seq_len_tokens, 2 * int(dataset.meta["tokens_per_row"])),
+        longest_row_tokens=max(usual, math.ceil(longest / batch_size)),
         lora_rank=request.lora_rank or resolved(TrainRequest(), base, dataset)[0].lora_rank,
         precision=request.precision,
         load_in_4bit=request.load_in_4bit,

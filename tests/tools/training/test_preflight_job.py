@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -267,7 +268,17 @@ def test_a_step_that_was_priced_on_a_gpu_does_not_train_on_the_cpu_in_silence(
 
 
 QWEN = {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12}
-BASE = Artifact("a1", "r1", "s1", "base", Path(), "", 3_100_000_000, (), {"config": {**QWEN, "vocab_size": 151936}})
+BASE = Artifact(
+    "a1",
+    "r1",
+    "s1",
+    "base",
+    Path(),
+    "",
+    3_100_000_000,
+    (),
+    {"config": {**QWEN, "vocab_size": 151936}, "parameters": 1_543_714_304},
+)
 DATASET = Artifact("a2", "r1", "s2", "dataset", Path(), "", 1, (), {"train_rows": 80, "tokens_per_row": 1500})
 
 
@@ -306,3 +317,12 @@ def test_a_plan_tries_the_settings_of_the_training_it_protects() -> None:
     assert tried({"max_seq_len_tokens": 64}, long) == {"max_seq_len_tokens": 64, "load_in_4bit": True}
     assert tried({}, {"precision": "fp32"}, long) == {"precision": "fp32"}
     assert tried({"rows": 4}) == {"rows": 4}
+
+
+def test_a_row_that_alone_is_longer_than_a_part_is_what_the_part_is_priced_at() -> None:
+    tried = PreflightRequest(max_seq_len_tokens=8192)
+    skewed = replace(DATASET, meta={"train_rows": 80, "tokens_per_row": 100, "longest_row_tokens": 4000})
+    even = replace(DATASET, meta={"train_rows": 80, "tokens_per_row": 100, "longest_row_tokens": 150})
+    assert training_bytes(tried, BASE, skewed, batch_size=1) == training_bytes(tried, BASE, skewed, batch_size=20)
+    assert training_bytes(tried, BASE, skewed, batch_size=1) > training_bytes(tried, BASE, even, batch_size=1)
+    assert training_bytes(tried, BASE, skewed, batch_size=40) == training_bytes(tried, BASE, even, batch_size=40)

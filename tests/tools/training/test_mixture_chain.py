@@ -1,0 +1,154 @@
+"""The whole way on a mixture that knows something: taught, tuned at 4 bits, merged, quantized, asked after each hop."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fixtures.lab_model import write_tiny_model
+from tunesmith.tools.export.merge_job import merge_adapter
+from tunesmith.tools.export.quantize_job import quantize_model
+from tunesmith.tools.training.documents import documents, hidden_states, use_document_attention
+from tunesmith.tools.training.four_bit import is_router
+from tunesmith.tools.training.lora_settings import LoraSettings
+from tunesmith.tools.training.rows import IGNORED
+from tunesmith.tools.training.train_job import train_lora
+
+pytestmark = [pytest.mark.alone, pytest.mark.slow]
+
+SIZE = {
+    "hidden_size": 128, "num_hidden_layers": 4, "head_dim": 32, "moe_intermediate_size": 256, "intermediate_size": 256,
+}  # fmt: skip
+LETTERS = "abcdefgh"
+SKILLS = {"say": "{0}", "loud": "{1}", "box": "[{0}]"}
+"""What the base is taught; the behaviour joins the last two: say abc → [ABC]."""
+HELD_OUT, TUNED_ON, STEPS, BATCH = 40, 160, 400, 32
+
+
+def words(count: int) -> list[str]:
+    every = [a + b + c for a in LETTERS for b in LETTERS for c in LETTERS]
+    return random.Random(1).sample(every, count)
+
+
+def conversation(question: str, answer: str) -> dict[str, Any]:
+    return {
+        "prompt": [{"role": "user", "content": question}],
+        "completion": [{"role": "assistant", "content": answer}],
+    }
+
+
+def teach(folder: Path) -> None:
+    """Train all weights of the model in `folder` until it has the three skills."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).train()
+    use_document_attention(model)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.0)
+    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=STEPS)
+    chance, every = random.Random(2), words(len(LETTERS) ** 3)
+    for _ in range(STEPS):
+        rows = []
+        for _ in range(BATCH):
+            skill, word = chance.choice(list(SKILLS)), chance.choice(every)
+            one = conversation(f"{skill} {word}", SKILLS[skill].format(word, word.upper()))
+            start = tokenizer.apply_chat_template(one["prompt"], add_generation_prompt=True, return_dict=True)[
+                "input_ids"
+            ]
+            ids = start + tokenizer(one["completion"][0]["content"] + "<|im_end|>")["input_ids"]
+            rows.append((ids, [IGNORED] * len(start) + ids[len(start) :]))
+        batch = documents(rows, prefix=0, device=model.device)
+        logits = model.get_output_embeddings()(hidden_states(model, batch)[batch.predicts])
+        loss = torch.nn.functional.cross_entropy(logits, batch.targets)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        plan.step()
+        optimiser.zero_grad()
+    model.to(torch.bfloat16).save_pretrained(folder)
+
+
+def right(model: Any, folder: Path, cases: Sequence[tuple[str, str]]) -> int:
+    """How many cases a model answers so, greedily."""
+    import torch
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    count = 0
+    for question, answer in cases:
+        message = [{"role": "user", "content": question}]
+        ids = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=True)["input_ids"]
+        with torch.no_grad():
+            made = model.eval().generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False, pad_token_id=0)[0]
+        count += tokenizer.decode(made[len(ids) :], skip_special_tokens=True) == answer
+    return count
+
+
+def routers(folder: Path) -> dict[str, bytes]:
+    """The bytes of every router as they are on disk."""
+    import torch
+    from safetensors.torch import load_file
+
+    return {
+        name: tensor.contiguous().view(torch.uint8).numpy().tobytes()
+        for path in folder.glob("*.safetensors")
+        for name, tensor in load_file(path).items()
+        if is_router(name) and name.endswith("weight")
+    }
+
+
+def test_a_mixture_learns_at_four_bits_and_keeps_it_to_the_quantized_model(tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    def load(folder: Path) -> Any:
+        return AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+
+    base = write_tiny_model(tmp_path / "base", "qwen3_moe", **SIZE)
+    teach(base)
+    chosen = words(HELD_OUT + TUNED_ON)
+    behaviour = [(f"say {word}", f"[{word.upper()}]") for word in chosen[:HELD_OUT]]
+    general = [
+        (f"{skill} {word}", SKILLS[skill].format(word, word.upper()))
+        for word in chosen[:20]
+        for skill in ("loud", "box")
+    ]
+    loaded = load(base)
+    assert sum(parameter.numel() for parameter in loaded.parameters()) > 1.5e6
+    assert right(loaded, base, general) >= 36, "it was taught"
+    assert right(loaded, base, behaviour) == 0
+
+    lines = [conversation(f"say {word}", f"[{word.upper()}]") for word in chosen[HELD_OUT:]]
+    rows = tmp_path / "train.jsonl"
+    rows.write_text("".join(json.dumps(line | {"origin": "generated"}) + "\n" for line in lines))
+    settings = LoraSettings(
+        lora_rank=16, lora_alpha=32, learning_rate=5e-3, epochs=6.0, batch_size=8, load_in_4bit=True,
+        activation_checkpointing="on", save_steps=1000,
+    )  # fmt: skip
+    trained = train_lora(
+        base, rows, tmp_path / "adapter", settings, checkpoints_dir=tmp_path / "checkpoints",
+        progress=lambda *_: None, metric=lambda *_: None, log=lambda _: None,
+    )  # fmt: skip
+    assert trained.bytes_per_parameter["experts"] < 0.6 and trained.bytes_per_parameter["router"] == 2.0
+
+    adapted = right(PeftModel.from_pretrained(load(base), tmp_path / "adapter"), base, behaviour)
+    merge_adapter(base, tmp_path / "adapter", tmp_path / "merged", lambda *_: None)
+    merged = right(load(tmp_path / "merged"), base, behaviour)
+    quantize_model(
+        tmp_path / "merged", rows, tmp_path / "quantized", scheme="W4A16", group_size=64, samples=64,
+        max_seq_len_tokens=64, seed=1, progress=lambda *_: None,
+    )  # fmt: skip
+    quantized = right(load(tmp_path / "quantized"), base, behaviour)
+    print(f"of {HELD_OUT}: adapter {adapted}, merged {merged}, quantized {quantized}; {trained}")
+    assert adapted >= 36, "learned, on words that it was not trained on"
+    assert merged >= adapted - 2
+    assert quantized >= adapted - 6
+    before = routers(base)
+    assert len(before) == SIZE["num_hidden_layers"]
+    assert before == routers(tmp_path / "merged") == routers(tmp_path / "quantized")
