@@ -6,7 +6,7 @@ DEVICE ?= auto
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-talk test-trust chat lint bench crosscheck locks audit eval-driver clean distclean
+.PHONY: help setup demo test test-fast test-talk test-trust chat lint bench crosscheck locks tables audit eval-driver clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -60,6 +60,9 @@ crosscheck: setup ## compare our grading with the real promptfoo (npm), live; RE
 
 locks: ## make the lock files of both environments anew (needs uv); UV_FLAGS says where torch's CPU builds are
 	@$(BIN)/python -m tunesmith.tools.machine.locks $(UV_FLAGS)
+
+tables: setup ## write what fits on which card anew: the README's table and the golden plans
+	@$(BIN)/python -m tests.gpu_rehearsal.tables
 
 audit: setup ## ask PyPI for known vulnerabilities of what the lock files name (needs pip-audit)
 	@command -v pip-audit >/dev/null 2>&1 || { echo "pip-audit is not installed; pipx install pip-audit"; exit 1; }

@@ -168,8 +168,15 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
         estimate=price,
         writes=("a server that runs until `tunesmith serve stop`",),
         replaces=tuple(f"what is served now on port {server.port} ({server.model})" for server in now),
-        refusals=room(price, replace(facts, machine=context.alone), remedy="stopping another program"),
+        refusals=room(price, replace(facts, machine=context.alone), remedy=_smaller(request)),
     )
+
+
+def _smaller(request: DeployRequest) -> str:
+    """What to try where a model does not fit as it is to be served."""
+    shorter = "a smaller context_tokens, " if request.context_tokens > CONTEXT_TOKENS else ""
+    fewer_bits = "" if request.arm == "quantized" else "arm=quantized once it is quantized, "
+    return f"{shorter}{fewer_bits}or stopping another program"
 
 
 def _refuse_longer_than_known(request: DeployRequest, model: Artifact) -> None:
