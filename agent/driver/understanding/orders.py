@@ -221,6 +221,9 @@ def _stage_of_values(text: str, s: Sentence) -> str:
         return "train"
     if "scheme" in values_named(s.text, ("quantize",), s.said) and s.has("quantiz"):
         return "quantize"
+    for stage in (stage for name in s.fields for stage in sorted(known_fields()[name], key="train".__ne__)):
+        if any(name in s.fields for name in _changed(s.text, stage)):
+            return stage
     for stage in ("train", *(entry.name for entry in catalog.STAGES)):
         if stage not in ("inspect", "base") and any(
             name in values_named(s.text, (stage,), s.said) and name in _own_fields(stage) for name in s.fields

@@ -24,6 +24,8 @@ def approvals(s: Sentence) -> Query | None:
         r"off|allowed|gave .{0,12}(?:go|yes)"
     ):
         return None
+    if s.has(r"\bwait\w*\b|\bpending\b"):
+        return query("jobs", s)
     if s.has(r"without (?:asking|my|any|a) |unasked|behind my back"):
         return query("approvals", s, stage=s.stage, aspect="status")
     if s.has(r"gate|prescription|harm|deploy(?:ment)? (?:be )?refus"):

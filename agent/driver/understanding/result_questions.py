@@ -91,6 +91,9 @@ def advice(s: Sentence) -> Query | None:
         return None
     if found := _of_one_thing(s):
         return found
+    if s.has(_HOW_SURE) and len(s.arms) > 1:
+        arm, other = later_first(s.arms)
+        return query("compare", s, arm=arm, other_arm=other, block=s.block)
     if s.has(_HOW_SURE) and s.asks | s.has(r"^so\b") and not s.has(r"\bp[- ]?value"):
         return query("result", s, arm=s.arm, block=s.block)
     if s.has(r"how much|by how|did .{0,40}improve") and (s.block or s.arm):
@@ -155,7 +158,8 @@ def compare(s: Sentence) -> Query | None:
             return figure
         return query("compare", s, run=s.runs[0], other_run=s.runs[1], aspect=aspect, stage=s.stage)
     if s.has(
-        r"compar\w*|\bvs\b|difference|differ\b|side by side|against (?:the )?(?:base|adapter)|better "
+        r"compar\w*|\bvs\b|difference|differ\b|chang\w* (?:from|between|when)|side by side|"
+        r"against (?:the )?(?:base|adapter)|better "
         r"than|worse than|beat|outperform|as (?:good|well|bad|large|fast) as"
     ):
         if len(s.arms) > 2:

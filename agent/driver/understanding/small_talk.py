@@ -26,7 +26,8 @@ _ASKS_A_TERM = re.compile(
 )
 _OF_THIS_RUN = re.compile(
     r"\b(?:r\d+|s\d+|our|my|we|last|latest|newest|current|used|here|was|were|did|took|run|this|"
-    r"these|if|eta|retrain|in the plan|in the end|at the end|peak|default|usual|ratio|share|say|says|passed|"
+    r"these|if|eta|scores?|gets?|retrain|in the plan|in the end|at the end|peak|default|usual|ratio|share|say|"
+    r"says|passed|"
     r"block)\b|\bthe (?:value|"
     r"adapter|merged|quantized|final|best)\b"
 )
