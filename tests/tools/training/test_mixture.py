@@ -33,6 +33,11 @@ def mixture(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return write_tiny_model(folder, request.param, **KINDS[request.param])
 
 
+@pytest.fixture(scope="module")
+def one_mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("one") / "base", "qwen3_moe")
+
+
 def stored(folder: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
@@ -90,7 +95,7 @@ def test_gradients_through_packed_experts_are_those_through_what_they_stand_for(
 
 
 def test_training_leaves_routers_as_they_are_and_records_what_the_base_takes(
-    mixture: Path, rows_file: Path, tmp_path: Path
+    one_mixture: Path, rows_file: Path, tmp_path: Path
 ) -> None:
     from safetensors.torch import load_file
 
@@ -99,7 +104,7 @@ def test_training_leaves_routers_as_they_are_and_records_what_the_base_takes(
         activation_checkpointing="on",
     )  # fmt: skip
     trained = train_lora(
-        mixture, rows_file, tmp_path / "adapter", settings, checkpoints_dir=tmp_path / "checkpoints",
+        one_mixture, rows_file, tmp_path / "adapter", settings, checkpoints_dir=tmp_path / "checkpoints",
         progress=lambda *_: None, metric=lambda *_: None, log=lambda _: None,
     )  # fmt: skip
     assert trained.bytes_per_parameter["experts"] < 0.6
@@ -128,13 +133,13 @@ def raw(tensor: Any) -> bytes:
 
 
 def test_a_model_that_is_not_covered_is_refused_with_the_figure(
-    mixture: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    one_mixture: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(four_bit, "is_expert_stack", lambda name, parameter: False)
     settings = replace(LoraSettings(), max_steps=2, load_in_4bit=True, activation_checkpointing="on")
     told = r"the experts weights of this model would take 2\.00 bytes a parameter \(0\.00 GiB\).*load_in_4bit=false"
     with pytest.raises(StepFailed, match=told):
         train_lora(
-            mixture, rows_file, tmp_path / "adapter", settings, checkpoints_dir=tmp_path / "checkpoints",
+            one_mixture, rows_file, tmp_path / "adapter", settings, checkpoints_dir=tmp_path / "checkpoints",
             progress=lambda *_: None, metric=lambda *_: None, log=lambda _: None,
         )  # fmt: skip
