@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.fixtures.lab_model import write_rows, write_tiny_model
@@ -193,13 +192,21 @@ def test_a_group_that_does_not_divide_is_refused_with_one_that_does(tiny_llama: 
         chosen_group_size(config, "W8A8", 64)
 
 
-def test_too_little_memory_is_found_before_the_model_is_loaded(
-    tiny_llama: Path, rows_file: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (
+            {"max_seq_len_tokens": 1 << 20},
+            r"needs [0-9.]+ GiB of RAM and swap, [0-9.]+ GiB free; try max_seq_len_tokens=524288",
+        ),
+        ({"samples": 1 << 30}, r"needs [0-9.]+ GiB of disk, [0-9.]+ GiB free at .*; make room"),
+    ],
+)
+def test_too_little_memory_or_disk_is_found_before_the_model_is_loaded(
+    tiny_llama: Path, rows_file: Path, tmp_path: Path, options: dict[str, int], says: str
 ) -> None:
-    free = psutil.virtual_memory().available + psutil.swap_memory().free
-    samples = free // (2 * 64 * 2 * 8192) + 1
-    with pytest.raises(StepFailed, match=r"needs [0-9.]+ GiB of RAM and swap, [0-9.]+ GiB free; try fewer"):
-        quantize(tiny_llama, rows_file, tmp_path / "q", samples=samples, max_seq_len_tokens=8192)
+    with pytest.raises(StepFailed, match=says):
+        quantize(tiny_llama, rows_file, tmp_path / "q", **options)
     assert not (tmp_path / "q").exists()
 
 
