@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -199,9 +200,12 @@ def _stale(index: Mapping[str, str], places: Places, unread: set[str]) -> Iterat
 
 def not_finite_faults(places: Places) -> Iterator[Fault]:
     """The float tensors that hold anything but numbers."""
-    for name, place in places.items():
-        if place.spec.dtype in FLOATS and (count := not_finite(place)):
-            yield Fault(kind="not finite", where=name, says=f"has {count} values that are infinite or not a number")
+    named = [name for name, place in places.items() if place.spec.dtype in FLOATS]
+    with ThreadPoolExecutor() as pool:  # numpy lets other threads run while it computes
+        counts = pool.map(lambda name: not_finite(places[name]), named)
+        for name, count in zip(named, counts, strict=True):
+            if count:
+                yield Fault(kind="not finite", where=name, says=f"has {count} values that are infinite or not a number")
 
 
 def text_side_faults(folder: Path, before: Path) -> Iterator[Fault]:

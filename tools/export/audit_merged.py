@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tunesmith.memory.files import MANIFEST
 from tunesmith.tools.export.audit import (
@@ -38,13 +38,12 @@ _SLACK = 2e-6
 """Of float32 sums of a few dozen products, relative to the largest value that goes in."""
 
 
-@dataclass(slots=True)
-class _Sums:
-    """Squared norms over the weights that were computed again."""
+class _Summed(NamedTuple):
+    """A weight that was computed again: squared norms, and what is wrong with it."""
 
-    error: float = 0.0
-    update: float = 0.0
-    recomputed: list[str] = field(default_factory=list)
+    error: float
+    update: float
+    fault: Fault | None = None
 
 
 def audit_merged(folder: Path, base: Path, adapter: Path, *, against: str = "", seed: int = 17) -> Audit:
@@ -57,19 +56,18 @@ def audit_merged(folder: Path, base: Path, adapter: Path, *, against: str = "", 
     common = {name: place for name, place in places.items() if name in before and name not in bad}
     named = sorted(updates.weights.keys() & common.keys())
     drawn = set(random.Random(seed).sample(named, min(_SUMMED, len(named))))
-    sums, unchanged, changed_experts = _Sums(), 0, set()
-    for name, place in common.items():
-        same = equal(place, before[name])
-        unchanged += same
-        if update := updates.weights.get(name):
-            if same or name in drawn:
-                faults += _sum_fault(name, place, before[name], update, sums)
-        elif prefix := next((p for p in updates.experts if name.startswith(p)), ""):
-            changed_experts |= set() if same else {prefix}
-        elif not same:
-            faults.append(
-                Fault(kind="other base", where=name, says="is not the base's, and the adapter leaves it alone")
-            )
+    with ThreadPoolExecutor() as pool:  # numpy lets other threads run while it computes
+        same = dict(zip(common, pool.map(lambda name: equal(common[name], before[name]), common), strict=True))
+        again = [name for name in named if same[name] or name in drawn]
+        sums = list(pool.map(lambda name: _sum(name, common[name], before[name], updates.weights[name]), again))
+    faults += [one.fault for one in sums if one.fault]
+    changed = [name for name in common if not same[name] and name not in updates.weights]
+    changed_experts = {prefix for prefix in updates.experts if any(name.startswith(prefix) for name in changed)}
+    faults += [
+        Fault(kind="other base", where=name, says="is not the base's, and the adapter leaves it alone")
+        for name in changed
+        if not name.startswith(tuple(updates.experts))
+    ]
     faults += [
         Fault(kind="not merged", where=prefix, says="are the base's experts; the adapter's update was not added")
         for prefix in sorted(updates.experts - changed_experts)
@@ -78,15 +76,16 @@ def audit_merged(folder: Path, base: Path, adapter: Path, *, against: str = "", 
         Fault(kind="other base", where=name, says="has an update in the adapter, and no weight in the base")
         for name in sorted(updates.weights.keys() - before.keys())
     ]
+    size = sum(one.update for one in sums)
     audit = Audit(
         model="merged",
         against=against or str(base),
         tensors=len(places),
         bytes=sum(place.end - place.start for place in places.values()),
-        unchanged=unchanged,
+        unchanged=sum(same.values()),
         updated=len(named) + sum(name.startswith(tuple(changed_experts)) for name in common if changed_experts),
-        recomputed=len(sums.recomputed),
-        update_error=round(math.sqrt(sums.error / sums.update), 6) if sums.update else None,
+        recomputed=len(sums),
+        update_error=round(math.sqrt(sum(one.error for one in sums) / size), 6) if size else None,
     )
     return with_faults(audit, faults)
 
@@ -111,16 +110,14 @@ def _other_files(folder: Path, base: Path) -> Iterator[Fault]:
             yield Fault(kind="extra file", where=file.name, says="is not in the base")
 
 
-def _sum_fault(name: str, merged: TensorPlace, base: TensorPlace, update: StoredUpdate, sums: _Sums) -> Iterator[Fault]:
+def _sum(name: str, merged: TensorPlace, base: TensorPlace, update: StoredUpdate) -> _Summed:
     """Whether a weight is base + update but for the rounding of its type."""
     import numpy as np
 
     a, factor = floats(update.a), np.float32(update.scale)
-    if merged.spec.shape != (update.b.spec.shape[0], a.shape[1]):
-        yield Fault(
-            kind="shape", where=name, says=f"is {merged.spec.shape}, its update {update.b.spec.shape[0], a.shape[1]}"
-        )
-        return
+    needed = (update.b.spec.shape[0], a.shape[1])
+    if merged.spec.shape != needed:
+        return _Summed(0, 0, Fault(kind="shape", where=name, says=f"is {merged.spec.shape}, its update {needed}"))
     off, error, size = 0, 0.0, 0.0
     for rows in row_ranges(merged):
         was, now = floats(base, rows), floats(merged, rows)
@@ -131,16 +128,13 @@ def _sum_fault(name: str, merged: TensorPlace, base: TensorPlace, update: Stored
         off += int(np.count_nonzero(wrong > half_step(total, merged.spec.dtype) * np.float32(1.01) + slack))
         error += float(np.square(wrong, dtype=np.float64).sum())
         size += float(np.square(delta, dtype=np.float64).sum())
-    sums.error, sums.update = sums.error + error, sums.update + size
-    sums.recomputed.append(name)
     if not off:
-        return
+        return _Summed(error, size)
     share = math.sqrt(error / size) if size else math.inf
-    what = "is the base's; the adapter's update was not added" if equal(merged, base) else "is not base + update"
-    kind = "not merged" if equal(merged, base) else "wrong sum"
-    yield Fault(
-        kind=kind, where=name, says=f"{what} ({off} values are off by more than rounding, {share:.0%} of the update)"
-    )
+    left_out = equal(merged, base)
+    says = "is the base's; the adapter's update was not added" if left_out else "is not base + update"
+    says += f" ({off} values are off by more than rounding, {share:.0%} of the update)"
+    return _Summed(error, size, Fault(kind="not merged" if left_out else "wrong sum", where=name, says=says))
 
 
 def audit_adapter(adapter: Path, base: Path, *, against: str = "") -> Audit:

@@ -25,6 +25,8 @@ class MergeResult(Result):
     artifact: str
     path: str
     bytes: int
+    layers_compared: int | None = None
+    """Decoder layers through which logits were compared: all of a small model's, of a larger one's some, by seed."""
     max_logit_difference: float | None = None
     """On ordinary questions; this and what follows is None where no logits were compared."""
     argmax_agreement: float | None = None
@@ -83,7 +85,8 @@ def plan(request: MergeRequest, facts: Facts, context: MergeContext) -> Plan:
             "verify the base against its manifest",
             "W + (alpha ÷ rank)·B·A in fp32, one tensor at a time, stored in the base's precision",
             "audit the saved tensors: base plus update, all finite, nothing missing and nothing more",
-            "compare logits of merged against base + adapter, layer by layer, on questions and behaviour rows",
+            "compare logits of merged against base + adapter, layer by layer (from 1 B on, through 8 layers drawn by "
+            "seed), on questions and behaviour rows",
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(base=base, adapter=adapter),

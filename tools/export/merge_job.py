@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,16 +156,27 @@ def _merge_shards(base_dir: Path, updates: dict[str, Update], out_dir: Path, pro
 
 
 def _merge_shard(source: Path, updates: Mapping[str, Update], target: Path) -> None:
+    """Sum and write one shard; a tensor is written while the next is summed."""
     import torch
     from safetensors import safe_open
 
     specs = list(read_header(source).items())
-    with safe_open(source, framework="pt") as file, TensorFileWriter(target, specs) as writer:
+    with (
+        safe_open(source, framework="pt") as file,
+        TensorFileWriter(target, specs) as writer,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        writing: Future[None] | None = None
         for name, _spec in specs:
             weight = file.get_tensor(name)
             if name in updates:
                 weight = _sum(weight, updates[name], name)
-            writer.write(name, weight.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            stored = weight.contiguous().reshape(-1).view(torch.uint8).numpy().data
+            if writing:
+                writing.result()
+            writing = pool.submit(writer.write, name, stored)
+        if writing:
+            writing.result()
 
 
 def _sum(weight: Tensor, update: Update, name: str) -> Tensor:

@@ -61,6 +61,14 @@ def streamed_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     return model
 
 
+def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> None:
+    """Leave out all decoder layers but these, by their numbers."""
+    from torch import nn
+
+    decoder = model.get_decoder()
+    decoder.layers = nn.ModuleList([decoder.layers[number] for number in layers])
+
+
 def _units(model: PreTrainedModel) -> Mapping[str, nn.Module]:
     """The decoder layers by name; whatever is in none of them is a unit of its own."""
     layers = {id(layer) for layer in model.get_decoder().layers}

@@ -120,6 +120,7 @@ def tensors(folder: Path, file: str = "*.safetensors") -> dict[str, Any]:
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, Any]], object], file: str = SINGLE) -> None:
+    """Change the tensors of one file, and leave the index as it is."""
     from safetensors.torch import save_file
 
     now = tensors(folder, file)
@@ -128,7 +129,8 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], object], file: str 
 
 
 def shard_of(folder: Path, name: str) -> str:
-    return str(json.loads((folder / INDEX_NAME).read_text())["weight_map"][name])
+    index = folder / INDEX_NAME
+    return str(json.loads(index.read_text())["weight_map"][name]) if index.is_file() else SINGLE
 
 
 def router_requantized(folder: Path, chain: Chain) -> None:
@@ -137,7 +139,7 @@ def router_requantized(folder: Path, chain: Chain) -> None:
         step = router.abs().max() / 7
         now[ROUTER] = ((router / step).round() * step).to(now[ROUTER].dtype)
 
-    rewrite(folder, round_off)
+    rewrite(folder, round_off, shard_of(folder, ROUTER))
 
 
 def missing_shard(folder: Path, chain: Chain) -> None:
@@ -145,7 +147,8 @@ def missing_shard(folder: Path, chain: Chain) -> None:
 
 
 def not_a_number(folder: Path, chain: Chain) -> None:
-    rewrite(folder, lambda now: now[f"{QUERY}.weight_scale"].view(-1)[3:4].fill_(float("nan")))
+    scale = f"{QUERY}.weight_scale"
+    rewrite(folder, lambda now: now[scale].view(-1)[3:4].fill_(float("nan")), shard_of(folder, scale))
 
 
 def swapped_tokenizer(folder: Path, chain: Chain) -> None:
@@ -179,12 +182,13 @@ def other_base(folder: Path, chain: Chain) -> None:
 
 
 def truncated_file(folder: Path, chain: Chain) -> None:
-    path = folder / SINGLE
+    path = folder / shard_of(folder, ROUTER)
     path.write_bytes(path.read_bytes()[:-7])
 
 
 def wrong_scale_sign(folder: Path, chain: Chain) -> None:
-    rewrite(folder, lambda now: now[f"{EXPERT}.weight_scale"].neg_())
+    scale = f"{EXPERT}.weight_scale"
+    rewrite(folder, lambda now: now[scale].neg_(), shard_of(folder, scale))
 
 
 def template_changed(folder: Path, chain: Chain) -> None:
@@ -199,7 +203,13 @@ def adapter_left_unmerged(folder: Path, chain: Chain) -> None:
 
 
 def extra_tensor(folder: Path, chain: Chain) -> None:
-    rewrite(folder, lambda now: now.update({"model.layers.2.mlp.gate.weight": now[ROUTER].clone()}))
+    """Named in the index too, where there is one."""
+    name, shard, index = "model.layers.2.mlp.gate.weight", shard_of(folder, ROUTER), folder / INDEX_NAME
+    rewrite(folder, lambda now: now.update({name: now[ROUTER].clone()}), shard)
+    if index.is_file():
+        document = json.loads(index.read_text())
+        document["weight_map"][name] = shard
+        index.write_text(json.dumps(document))
 
 
 TAMPERED: list[tuple[Callable[[Path, Chain], None], str, str, str]] = [
@@ -210,7 +220,7 @@ TAMPERED: list[tuple[Callable[[Path, Chain], None], str, str, str]] = [
     (wrong_group_size, "quantized", "group size", "config.json"),
     (stale_index, "merged", "stale index", f"{QUERY}.weight"),
     (other_base, "merged", "other base", "model.layers.1.input_layernorm.weight"),
-    (truncated_file, "quantized", "truncated file", SINGLE),
+    (truncated_file, "quantized", "truncated file", ".safetensors"),
     (wrong_scale_sign, "quantized", "scale", f"{EXPERT}.weight_scale"),
     (template_changed, "quantized", "chat template", "chat_template.jinja"),
     (adapter_left_unmerged, "merged", "not merged", f"{QUERY}.weight"),
@@ -303,7 +313,8 @@ def test_codes_of_another_model_are_found_though_every_shape_is_right(chain: Cha
     folder = tmp_path / "q"
     shutil.copytree(chain.quantized, folder)
     layers = [name for name in tensors(folder) if name.endswith("o_proj.weight_packed")]
-    rewrite(folder, lambda now: [now[name].copy_(now[name].flip(0)) for name in layers])
+    for name in layers:
+        rewrite(folder, lambda now, name=name: now[name].copy_(now[name].flip(0)), shard_of(folder, name))
     faults = audit_quantized(folder, chain.merged, seed=3).faults
     assert faults and {fault.kind for fault in faults} == {"other model"}
     assert {fault.where for fault in faults} <= {name.removesuffix(".weight_packed") for name in layers}
@@ -318,7 +329,7 @@ def test_an_expert_in_another_precision_is_found(chain: Chain, tmp_path: Path) -
             now.pop(f"{EXPERT}.weight{end}")
         now[f"{EXPERT}.weight"] = tensors(chain.merged)[f"{EXPERT}.weight"]
 
-    rewrite(folder, unpack)
+    rewrite(folder, unpack, shard_of(folder, f"{EXPERT}.weight_scale"))
     kinds = {fault.kind: fault.where for fault in chain.audit("quantized", folder).faults}
     assert kinds["expert precision"] == "model.layers.0.mlp.experts"
     assert kinds["extra tensor"] == f"{EXPERT}.weight"

@@ -17,7 +17,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import GIB, Facts, Machine
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.data.row_file import write_rows as write_row_file
-from tunesmith.tools.export import merge, merge_job
+from tunesmith.tools.export import logit_proof_job, merge, merge_job
 from tunesmith.tools.export.logit_proof_job import behaviour_rows, compare_logits
 from tunesmith.tools.export.streamed_model import streamed_model
 from tunesmith.tools.pipeline import worker
@@ -158,3 +158,16 @@ def test_a_merge_reports_its_audit_with_and_without_logits(
     assert ("x has no place in a Y" in result.logits_left_out) == (not known)
     assert (result.argmax_agreement is None) == (not known)
     assert result.behaviour_rows == (3 if known else 0)
+
+
+def test_a_large_model_is_compared_through_a_few_layers_and_an_unmerged_one_is_found_there_too(
+    tiny_llama: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logit_proof_job, "FP32_BELOW_PARAMETERS", 1)
+    monkeypatch.setattr(logit_proof_job, "_MOST_LAYERS", 1)
+    adapter, rows = write_adapter(tiny_llama, tmp_path / "adapter"), read_rows(rows_file)[:3]
+    merge_job.merge_adapter(tiny_llama, adapter, tmp_path / "merged", quiet)
+    proof = compare_logits(tiny_llama, adapter, tmp_path / "merged", quiet, rows=rows)
+    assert proof["layers_compared"] == 1 and 0 < proof["behaviour_update_error"] < 0.3
+    with pytest.raises(StepFailed, match=r"by 100% of what the adapter changes"):
+        compare_logits(tiny_llama, adapter, tiny_llama, quiet, rows=rows)
