@@ -27,9 +27,11 @@ _ACCEPTS = re.compile(
     r"sounds (?:good|fine|great))[,.! ]*)*(?:(?:do|try|run|start|take|use|go (?:with|for)|make) "
     r"(?:that|it|this|so|one|them|what you (?:say|said|propose|suggest)|(?:the |your )?"
     r"(?:(?P<which>first|second|third|last) (?:one|step|suggestion|proposal|thing)?|suggestion|proposal))|"
+    r"the (?P<alone>first|second|third|last) (?:one|step|suggestion|proposal)|"
     r"(?:^|(?<= ))(?:yes|go ahead|do))(?: (?:then|please|now|instead|for me))*[.! ]*$"
 )
 _WHICH = {"first": 0, "second": 1, "third": 2, "last": -1}
+_TOPIC = r"\b(?:rows|examples|samples) (?:about|mentioning|concerning) (?!r\d)([\w -]{3,})"
 _APPROVES = re.compile(
     r"^(?:\W*\w+\W+){0,2}?(?:approve|accept|authori[sz]e|confirm)\b.{0,24}\b(?:all|every\w*|pending|steps?|it|plans?)\b"
 )
@@ -56,7 +58,7 @@ def accepted(deps: TurnDeps, s: Sentence) -> TurnAnswer | Call | None:
     match = _ACCEPTS.match(s.text) if deps.proposals else None
     if match is None:
         return None
-    at = _WHICH.get(match["which"] or "first", 0)
+    at = _WHICH.get(match["which"] or match["alone"] or "first", 0)
     if at >= len(deps.proposals):
         return TurnAnswer(f"Only {len(deps.proposals)} was proposed; say “do that” for it.")
     one, deps.proposals = deps.proposals[at], ()
@@ -92,6 +94,12 @@ def ordered(deps: TurnDeps, s: Sentence) -> TurnAnswer | Call | None:
             f"{deps.store.home} if you want to remove some yourself."
         )
     order = order_of(s)
+    if order is not None and order.stage == "generate" and (topic := re.search(_TOPIC, s.text)):
+        return TurnAnswer(
+            f"Rows are drawn from the whole behaviour and not by a topic such as “{clip(topic[1], 40)}”: say "
+            f"“generate” with "
+            f"a number, or add examples of that kind to the behaviour and generate then. Nothing was begun."
+        )
     if order is not None and s.has(UNASKED):
         return TurnAnswer(
             f"Nothing that costs something starts without its price and your yes, and I cannot leave that out. Say "

@@ -65,6 +65,14 @@ def unknown_card(text: str) -> str:
 def cards_gib(text: str) -> float:
     """The memory of a graphics card that is named in a readable sentence, in GiB; 0.0: none is."""
     text = _apart(text)
+    if _NAMED.search(text) and (
+        said := re.search(
+            r"\b(\d{1,3}) ?(?:gb|gib|gigs?)\b(?! (?:of )?(?:ram|disk|"
+            r"memory))",
+            text,
+        )
+    ):
+        return float(said[1])  # `a 4060 ti with 16 gb`
     for name, gib in _CARDS.items():
         if re.search(rf"\b(?:{name})s?\b", text):
             return gib

@@ -77,7 +77,7 @@ _MIXED_UP = (
 
 
 _CHECKS = (
-    r"\b(?:not|no) json\b|(?:invalid|broken|malformed|bad|wrong|not valid|unparsable|no valid) (?:json|form\w*|"
+    r"\b(?:not|no|valid) json\b|(?:invalid|broken|malformed|bad|wrong|not valid|unparsable|no valid) (?:json|form\w*|"
     r"output|syntax)|"
     r"(?:which|what) (?:checks?|assertions?|rules?|tests?) .{0,24}(?:fail|broken|violat)|"
     r"(?:break|violat)\w* (?:the )?form\w*"
@@ -192,6 +192,7 @@ def _by_outcome(s: Sentence) -> Query | None:
 
 _OF_LABEL = (
     r"\b(?:categor\w+|label|class|kind|type)(?: of| is|=)? [\"'“]?(?P<after>[a-z][\w-]{2,})|"
+    r"\b(?:wrong|fail\w*|mistakes?) (?:in|about|with|on|for) (?:the )?(?P<tail>[a-z][\w-]{2,})|"
     rf"\b(?P<before>[a-z][\w-]{{2,}}) (?:label )?(?:cases?|questions?|{wishes().noun}s?|messages?|examples?|ones)\b"
 )
 
@@ -199,7 +200,7 @@ _OF_LABEL = (
 def _label(s: Sentence) -> str:
     """A label that only some cases have, where one is named: `which billing cases fail?`"""
     matches = list(re.finditer(_OF_LABEL, s.text))
-    found = [word for side in ("after", "before") for match in matches if (word := match[side])]
+    found = [word for side in ("after", "tail", "before") for match in matches if (word := match[side])]
     return next((word for word in found if word not in (*BLOCKS, *ARMS, *vocabulary().common)), "")
 
 

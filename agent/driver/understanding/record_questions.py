@@ -226,7 +226,10 @@ def artifact(s: Sentence) -> Query | None:
         r"(?:biggest|largest|heaviest|most (?:disk|space)).{0,30}(?:artifact|file|thing|folder|on (?:the |my )?disk)"
     ):
         return query("artifact", s, text=kind, aspect="longest")
-    if s.has(r"\bartifacts?\b|\bfiles\b|\bcheckpoints?\b|sha256|\bhash\b|\bmanifest") and (s.asks or aspect):
+    if s.has(
+        r"\bin (?:r\d+'?s?|the|its|my) (?:run )?folder|\bartifacts?\b|\bfiles\b|\bcheckpoints?\b|sha256|"
+        r"\bhash\b|\bmanifest"
+    ) and (s.asks or aspect):
         return query("artifact", s, text="" if s.arm else kind, arm=s.arm, aspect=aspect)
     if aspect and kind and (s.asks or aspect == "size"):
         return query("artifact", s, text="" if s.arm else kind, arm=s.arm, aspect=aspect)

@@ -75,7 +75,8 @@ _WHY_NOT_DEPLOYED = (
 
 
 _HOW_SURE = (
-    r"how (?:sure|certain|confident|solid|reliable)|(?:trust|believe|rely on) (?:the|this|that|these|those|its) "
+    r"how (?:sure|certain|confident|solid|reliable)|(?:trust|believe|rely on) (?=\d)|(?:trust|believe|"
+    r"rely on) (?:the|this|that|these|those|its) "
     r"(?:result|number|claim|figure|score|adapter|model|finetune)|\b(?:luck|chance|noise|coincidence|fluke)\b|"
     r"\bsignifican\w*(?! p)|good or (?:not|bad)|\bis \d+ ?(?:%|percent) (?:good|ok|bad|enough|much)|"
     r"(?:what|how much) did (?:the |our |my )?(?:train\w*|finetun\w*|run) (?:reach|achieve|bring|gain|give|yield)|"

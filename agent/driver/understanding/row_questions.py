@@ -41,7 +41,7 @@ def rows(s: Sentence) -> Query | None:
     """Rows by verdict, origin, part, reason and text."""
     if not s.has(_ABOUT_ROWS) and not (s.has(_ROW_ID) and s.has(r"drop|kept|keep|show|thrown|reject|removed|what is")):
         return None
-    if "rehearsal_weight" in s.fields:
+    if "rehearsal_weight" in s.fields or s.has("calibration"):
         return None
     of_the_dropped = s.has(r"drop|reject|throw|discard|delet")
     if (

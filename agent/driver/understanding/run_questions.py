@@ -96,7 +96,8 @@ def runs(s: Sentence) -> Query | None:
         r"\bruns\b|\bhistory\b|what have (?:i|we) (?:done|run|made|trained|tried)|(?:everything|all) "
         r"(?:i|we) (?:did|have done|ran)|so far|which models have|what did (?:i|we) (?:do|train|run)|"
         r"what (?:ran|happened|was (?:run|done|trained|made))\b(?! (?:in|with|of) )|"
-        r"any runs?\b|how many (?:runs|models|finetunes|trainings)|list .{0,12}runs?\b|(?:my|our|all) "
+        r"run is (?:the )?(?:newest|latest|last|current)|(?:newest|latest|current) run\W*$|any runs?\b|"
+        r"how many (?:runs|models|finetunes|trainings)|list .{0,12}runs?\b|(?:my|our|all) "
         r"(?:finetunes|trainings|experiments|models)"
     ):
         aspect = (

@@ -20,7 +20,7 @@ _ASKS_A_TERM = re.compile(
     r"tell me (?:what|about)|(?:tell me |explain )?how (?=(?:the |a )?[\w -]{3,30} works?\b)|"
     r"meaning of|how (?:does|do|would you explain)|describe|what exactly (?:is|are)|(?:i (?:do not|"
     r"never) (?:know|understand|get)|remind me) what|why (?:would|do|does|should) (?:one|people|"
-    r"anybody|anyone|somebody|we|you)|"
+    r"anybody|anyone|somebody|we|you|i)|"
     r"(?:what|which) is the (?:idea|point|purpose|meaning|difference)|difference between|in (?:one|"
     r"a) sentence|is a (?:higher|lower|larger|bigger)|whats)\b"
 )

@@ -30,7 +30,7 @@ _STEP_ASPECTS: tuple[tuple[Aspect, str], ...] = (
     ("log", r"\blogs?\b|\btraceback\b|stderr|last lines"),
     (
         "longest",
-        r"(?:which|what) (?:step|stage|part)?.{0,20}(?:longest|slowest|most time|most expensive)|"
+        r"(?:which|what) (?:step|stage|part)?.{0,20}(?:longest|slowest|most (?:of the )?time|most expensive)|"
         r"slowest|bottleneck|longest step",
     ),
     (
@@ -57,7 +57,7 @@ _STEP_ASPECTS: tuple[tuple[Aspect, str], ...] = (
         r"step)?|something|a step|it) (?:fail|crash|go wrong)|"
         r"(?:which|what|any) (?:steps?|stages?|jobs?)? ?(?:failed|crashed|stopped|went wrong)|errors?\b",
     ),
-    ("when", r"\bwhen\b (?:did|was|were|has|have)|what time|which day|\bdate\b|since when|how long ago"),
+    ("when", r"\bwhen\b (?:exactly )?(?:did|was|were|has|have)|what time|which day|\bdate\b|since when|how long ago"),
     ("speed", r"how fast|speed"),
 )
 
