@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -91,6 +91,8 @@ class BaseContext:
     """Of a folder or a hub repository; None for a bundled model, and where the hub could not be asked."""
     fingerprint: str = ""
     """Of a folder: what it holds, so that another one under its path is another plan."""
+    config: Mapping[str, object] = field(default_factory=dict)
+    """What decides whether it would fit; empty where nobody could be asked."""
 
 
 def inspect_inputs(request: BaseRequest, inputs: Inputs) -> BaseContext:
@@ -100,17 +102,18 @@ def inspect_inputs(request: BaseRequest, inputs: Inputs) -> BaseContext:
     """
     source, here = source_of(request.model), _is_here(request, inputs.store)
     if source == "bundled":
-        return BaseContext(here)
+        return BaseContext(here, config=bundled_model(request.model).config)
     if source == "hub":
         check_hub_revision(request.revision, request.model)
         try:
-            return BaseContext(here, inspect_hub(request.model, request.revision).bytes)
+            found = inspect_hub(request.model, request.revision)
+            return BaseContext(here, found.bytes, config=found.config)
         except StepFailed:
             return BaseContext(here)  # the plan says that nobody knows
     folder = expanded(request.model)
     check_model_folder(folder)
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-    return BaseContext(here, size, fingerprint(folder))
+    return BaseContext(here, size, fingerprint(folder), json.loads((folder / "config.json").read_text()))
 
 
 def expected_artifact(request: BaseRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:

@@ -25,7 +25,7 @@ from tunesmith.tools.models.base import BaseRequest, BaseResult, bundled_model, 
 from tunesmith.tools.models.bundled import BundledModel, Wheel
 from tunesmith.tools.models.folder import check_hub_revision, check_model_folder, fingerprint
 from tunesmith.tools.models.gguf import convert_gguf
-from tunesmith.tools.models.hub import WANTED, errors_named, inspect_hub, is_wanted
+from tunesmith.tools.models.hub import errors_named, inspect_hub, is_wanted
 
 Progress = Callable[[float, float, str], None]
 
@@ -220,7 +220,7 @@ def materialize_hub(model_id: str, revision: str, out_dir: Path, progress: Progr
     progress(0, 1, f"downloading {listing.bytes / GIB:.2f} GiB of {model_id} at {revision[:12]}")
     with errors_named(model_id, revision):
         snapshot_download(
-            model_id, revision=revision, local_dir=out_dir, allow_patterns=list(WANTED), ignore_patterns=["*/*"]
+            model_id, revision=revision, local_dir=out_dir, allow_patterns=list(listing.files), ignore_patterns=["*/*"]
         )
     shutil.rmtree(out_dir / ".cache", ignore_errors=True)
     check_model_folder(out_dir)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 
 from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError, disk_is_full
@@ -26,6 +26,8 @@ class HubModel:
     """The files of a model at one commit that would be downloaded, with their sizes."""
 
     files: Mapping[str, int]
+    config: Mapping[str, object] = field(default_factory=dict)
+    """Its config.json; empty where it has none."""
 
     @property
     def bytes(self) -> int:
@@ -44,7 +46,7 @@ def inspect_hub(model: str, revision: str) -> HubModel:
     with errors_named(model, revision):
         info = HfApi().model_info(model, revision=revision, files_metadata=True, timeout=_TIMEOUT_S)
     listed = {entry.rfilename: entry.size or 0 for entry in info.siblings or [] if "/" not in entry.rfilename}
-    files = {name: size for name, size in listed.items() if is_wanted(name)}
+    files = _once({name: size for name, size in listed.items() if is_wanted(name)})
     if ON_TOP in files:
         raise BadInput(f"{model} holds {ON_TOP}: it is an adapter, or would load one; take the model that it is for")
     if not any(name.endswith(".safetensors") for name in files):
@@ -55,10 +57,20 @@ def inspect_hub(model: str, revision: str) -> HubModel:
                 "take a version with safetensors"
             )
         raise BadInput(f"{model} has no *.safetensors weights at {revision[:12]}")
+    config: Mapping[str, object] = {}
     for name, size in files.items():
         if may_name_code(name) and size <= _JSON_BYTES:
-            _refuse_code(model, revision, name)
-    return HubModel(files)
+            document = _small_json(model, revision, name)
+            _refuse_code(model, name, document)
+            config = document if name == "config.json" else config
+    return HubModel(files, config)
+
+
+def _once(files: Mapping[str, int]) -> dict[str, int]:
+    """Without the weights in their maker's own layout (`consolidated*.safetensors`), where others are beside them."""
+    makers = {name for name in files if fnmatch(name, "consolidated*.safetensors")}
+    others = any(name.endswith(".safetensors") for name in files.keys() - makers)
+    return {name: size for name, size in files.items() if not (others and name in makers)}
 
 
 def is_wanted(name: str) -> bool:
@@ -71,8 +83,8 @@ def hub_config(model: str, revision: str) -> dict[str, object]:
     return _small_json(model, revision, "config.json")
 
 
-def _refuse_code(model: str, revision: str, name: str) -> None:
-    if has_auto_map(_small_json(model, revision, name)):
+def _refuse_code(model: str, name: str, document: object) -> None:
+    if has_auto_map(document):
         raise BadInput(
             f"{name} of {model} has an auto_map: loading it would run code from the model; take a version without it"
         )

