@@ -209,9 +209,8 @@ def _why(model: NamedModel, work: str) -> str:
         "train": "frozen weights, what backpropagation keeps of every token, and the adapter with its optimiser",
         "serve": "weights, the cache of keys and values, and vLLM itself",
         "measure": "weights, the cache of keys and values, and vLLM itself",
-        "merge": "three fp32 copies of the largest matrix, or the model once more for its check",
-        "quantize": "the 16-bit model, a copy of its quantized layers until the save, the Hessians, and the "
-        "activations",
+        "merge": "three fp32 copies of the largest matrix, or one layer and the head while logits are compared",
+        "quantize": "one layer, what a batch of calibration rows leaves in it, and its Hessians",
     }
     return f"The sum: {terms.get(work, 'weights and what works on them')}; {size}."
 
