@@ -59,7 +59,7 @@ def counted(spec: Spec, attribute: Attribute, rows: Sequence[TrainingRow]) -> di
 
 
 def alarms(spec: Spec, judged: Sequence[TrainingRow], kept: Sequence[TrainingRow]) -> tuple[str, ...]:
-    """Where the kept rows are not what was drawn: one answer for nearly all, a label too rare or too frequent."""
+    """Where the kept rows are not what was drawn: one answer for nearly all, a label too rare, a part never missing."""
     lines = []
     candidates = [row for row in judged if row.origin not in ORDINARY]
     rows = [row for row in kept if row.origin not in ORDINARY]
@@ -79,7 +79,21 @@ def alarms(spec: Spec, judged: Sequence[TrainingRow], kept: Sequence[TrainingRow
         top, most = max(now.items(), key=lambda pair: pair[1])
         if len(rows) >= _FEW_ROWS and most >= _CONSTANT_SHARE * len(rows):
             lines.append(f"{label.name} is {top!r} in {most} of {len(rows)} kept rows: one answer for nearly all")
-    return tuple(lines)
+    return (*lines, *_never_missing(spec, rows))
+
+
+def _never_missing(spec: Spec, rows: Sequence[TrainingRow]) -> list[str]:
+    """Attributes that a message may leave out, and nearly no kept row does: nothing would teach what is shown then."""
+    records = [one for row in rows for one in parsed(spec, str(row.completion[-1].get("content") or "")) or ()]
+    lines = []
+    for attribute in spec.attributes if len(records) >= _FEW_ROWS else ():
+        missing = sum(one.get(attribute.name) is None for one in records) / len(records)
+        if attribute.shown and missing < _SHARE_OFF * attribute.absent_share:
+            lines.append(
+                f"{attribute.name} is missing in {missing:.0%} of what the kept rows say, {attribute.absent_share:.0%} "
+                "was drawn: sentences without it were not read back as such; bring rows of your own that lack it"
+            )
+    return lines
 
 
 def _drawn(spec: Spec, label: Attribute, rows: Sequence[TrainingRow]) -> dict[str, float]:

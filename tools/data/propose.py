@@ -87,6 +87,9 @@ def _attribute(spec: Spec, shape: Shape, name: str, means: str, labels: Mapping[
     given = [(message, value) for message, value in pairs if value is not None and value not in absent]
     kind, values = _kind_of(spec, name, means or told, given, labels)
     shown_absent = next((value for _, value in pairs if value in absent), absent[0] if absent else None)
+    if shown_absent in values:  # "none" among the values of a label is a value like the others
+        absent, shown_absent = [], None
+        given = [(message, value) for message, value in pairs if value is not None]
     missing = len(pairs) - len(given)
     lacks = bool(shape.otherwise) and shape.form == "text" and kind in _PATTERNS
     share = (missing + (len(spec.examples) - len(pairs) if lacks else 0)) / max(1, len(spec.examples))

@@ -67,10 +67,21 @@ def answer_request(
 ) -> ChatRequest:
     """Asks for the answer itself, held to its form."""
     asked = prompt_text("read-answer", when=kind_of(spec), what=spec.what, never=spec.never.rstrip(". "))
-    order = random.Random(f"answer/{turn}").sample(list(shots), len(shots))[:_SHOTS]
+    order = _one_of_each(spec, random.Random(f"answer/{turn}").sample(list(shots), len(shots)))[:_SHOTS]
     turns = [t for text, answer in order for t in (_user(text), _assistant(answer))]
     messages = [_system(asked), *turns, _user(message)]
     return ChatRequest(identity, model, messages, spec.max_tokens, extra={"structured_outputs": grammar(spec)})
+
+
+def _one_of_each(spec: Spec, shots: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The shots with one of each manner first, so that a reader sees what is shown where an attribute is missing."""
+    manners: dict[object, tuple[str, str]] = {}
+    for message, answer in shots:
+        records = parsed(spec, answer)
+        lacking = [tuple(a.name for a in spec.attributes if one.get(a.name) is None) for one in records or ()]
+        manners.setdefault(tuple(lacking), (message, answer))
+    first = list(manners.values())
+    return [*first, *(shot for shot in shots if shot not in first)]
 
 
 def grammar(spec: Spec) -> dict[str, object]:

@@ -6,9 +6,11 @@ from collections import Counter
 
 import pytest
 
+from tests.fixtures.behaviours import ERRANDS
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.tools.data.balance import alarms, balanced
 from tunesmith.tools.data.behaviour import spec_of
+from tunesmith.tools.data.reading import answer_request
 
 MOODS = ("glad", "sad", "both", "none")
 SPEC = spec_of(
@@ -57,3 +59,29 @@ def test_what_is_balanced_loses_nothing_and_what_cannot_be_keeps_three_of_five()
     assert balanced(SPEC, even) == even
     hopeless = balanced(SPEC, rows({"glad": 40, "sad": 40, "both": 20, "none": 1}))
     assert sum(counts(hopeless).values()) >= 0.6 * 101 - 4 and counts(hopeless)["none"] == 1
+
+
+ERRAND = spec_of(dict(ERRANDS), "test")
+
+
+def test_a_part_that_no_kept_row_lacks_raises_an_alarm() -> None:
+    def errands(missing: int) -> list[TrainingRow]:
+        who = ["anyone" if n < missing else "Lena" for n in range(40)]
+        answers = [[{"role": "assistant", "content": f"{name}: feed the cat"}] for name in who]
+        return [
+            TrainingRow(f"r{n}", "generated", [{"role": "user", "content": "m"}], answer, verdict=Verdict(KEEP))
+            for n, answer in enumerate(answers)
+        ]
+
+    never, some = errands(0), errands(8)
+    assert [line for line in alarms(ERRAND, never, never) if line.startswith("WHO is missing in 0%")]
+    assert not [line for line in alarms(ERRAND, some, some) if line.startswith("WHO is missing")]
+
+
+@pytest.mark.parametrize("turn", range(5))
+def test_a_reader_is_shown_what_stands_for_a_missing_part(turn: int) -> None:
+    named = [(f"Lena does {n}", f"Lena: do {n}") for n in range(12)]
+    shots = [*named, ("somebody must run", "anyone: run"), ("all is fine", "Nothing.")]
+    request = answer_request(ERRAND, "Max sings", shots, "model", "id", turn)
+    answers = [turn["content"] for turn in request.messages if turn["role"] == "assistant"]
+    assert {"anyone: run", "Nothing."} < set(answers)
