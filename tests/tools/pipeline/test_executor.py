@@ -231,3 +231,12 @@ def test_a_step_that_an_older_version_planned_without_its_pins_is_planned_and_as
     continue_step(ws, ws.store.step(begun), request, decline)
     [(step, plan)] = asked
     assert plan.pins["model folder"] and (step != begun) == older
+
+
+def test_a_yes_is_for_the_price_and_not_for_how_well_it_is_known() -> None:
+    price_ = Estimate(seconds=60, basis="b")
+    plan = Plan(stage="train", run="r1", summary="s", steps=(), request={}, estimate=price_)
+    known = price_.model_copy(update={"fixed_seconds": 10, "least_seconds": 20})
+    assert plan.model_copy(update={"estimate": known, "free_ram_bytes": 9}).hash == plan.hash
+    dearer = price_.model_copy(update={"seconds": 61})
+    assert plan.model_copy(update={"estimate": dearer}).hash != plan.hash
