@@ -14,6 +14,7 @@ from tunesmith.tools.data.answer_rules import NUMBER_WORDS, ONE_LINE, Rule, infe
 from tunesmith.tools.data.answer_shape import Shape, shape_of
 from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.enumerations import enumerations, listing, meanings
+from tunesmith.tools.data.faults import other_language
 from tunesmith.tools.data.spec import Answer, Attribute, Kind, Spec, Value
 from tunesmith.tools.data.typed_values import WEEKDAYS, holds
 
@@ -52,6 +53,9 @@ def completed(spec: Spec, fields: Mapping[str, str] | None = None, labels: Mappi
             changes = {"attributes": attributes, "answer": _answer(spec, shape, attributes)}
         else:
             changes = {"attributes": (_topic(),)}
+    spoken = {other_language(example.prompt, frozenset({"English"})) for example in spec.examples}
+    if spec.language == Spec.model_fields["language"].default and len(spoken) == 1 and (own := spoken.pop()):
+        changes["language"] = own
     made = spec.model_copy(update=changes)
     if not spec.rules:
         made = made.model_copy(update={"rules": _rules(made)})

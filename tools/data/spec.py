@@ -182,6 +182,7 @@ class Spec(Description):
     criteria: tuple[str, ...] = Field(default=(), max_length=20)
     """What is right in meaning, in words; judged by a model."""
     language: str = "English"
+    """Of the messages, as the writer is told."""
     system_prompts: tuple[str, ...] = ()
     """System prompts that rows are seen under, in turn with none."""
     system_share: float = Field(default=0.3, ge=0, le=1)

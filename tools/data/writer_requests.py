@@ -128,7 +128,12 @@ def messages_request(
     longest = max((len(shot.message) for shot in shots), default=120)
     tokens = min(1200, len(notes) * max(30, round(longest * _TOKENS_PER_CHAR * 1.3)))
     extra = {**_GO_ON, "stop": [f"\n{len(listed) + 1}."]}
+    asked += _in_language(spec)
     return ChatRequest(identity, model, [_user(asked), _assistant(begun)], tokens, temperature, extra=extra)
+
+
+def _in_language(spec: Spec) -> str:
+    return "" if spec.language == "English" else f" All of them are in {spec.language}."
 
 
 def manner_of(spec: Spec, values: Values) -> dict[str, str | None]:
@@ -236,7 +241,7 @@ def near_miss_request(spec: Spec, word: str, model: str, identity: str, seed: in
         "write-near-misses", count=count + len(shots), word=word, when=kind_of(spec), angle=rng.choice(_ANGLES)
     )
     begun = "\n".join([*(f"{n}. {shot}" for n, shot in enumerate(shots, 1)), f"{len(shots) + 1}."])
-    messages = [_user(asked), _assistant(begun)]
+    messages = [_user(asked + _in_language(spec)), _assistant(begun)]
     return ChatRequest(identity, model, messages, count * 16, _LIST_TEMPERATURE, extra=dict(_GO_ON))
 
 

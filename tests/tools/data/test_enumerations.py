@@ -140,3 +140,10 @@ def test_an_answer_that_repeats_its_message_is_held_to_no_length() -> None:
 def test_a_behaviour_for_every_message_is_told_from_one_of_a_kind(when: str, always: bool) -> None:
     pairs = [{"prompt": f"m{n}", "answer": f"Arr {n}"} for n in range(3)]
     assert Spec(name="own", when=when, what="like a pirate", never="explain", examples=pairs).always is always
+
+
+def test_examples_of_one_other_language_say_in_which_one_messages_are_written() -> None:
+    german = {"Ist die Stelle als Koch noch frei?": "Nein.", "Ich möchte mich als Fahrer bei euch bewerben": "Nein.",
+              "Habt ihr noch eine Stelle für mich?": "Ja."}  # fmt: skip
+    assert described("ja oder nein", german).language == "German"
+    assert described("ja oder nein", {**german, "I would like to apply as a cook": "Nein."}).language == "English"
