@@ -32,8 +32,15 @@ class Side(NamedTuple):
     """What one process took."""
 
     seconds: float
+    cpu_seconds: float
+    """Of all threads, kernel included: what a busy machine does not change much."""
     peak_bytes: int
     proof: dict[str, float]
+
+    @property
+    def words(self) -> str:
+        """All of it but the proof."""
+        return f"{self.seconds:.1f} s ({self.cpu_seconds:.1f} of CPU), {self.peak_bytes / 1e9:.2f} GB"
 
 
 def main(out: Path) -> int:
@@ -48,7 +55,7 @@ def main(out: Path) -> int:
                 merged = folder / side
                 found.append(alone(side, base, folder / "adapter", merged))
                 shutil.rmtree(merged)
-                print(f"     run {run + 1}, {side}: {found[-1].seconds:.1f} s, {found[-1].peak_bytes / 1e9:.2f} GB")
+                print(f"     run {run + 1}, {side}: {found[-1].words}")
     times = {side: median(one.seconds for one in found) for side, found in sides.items()}
     peaks = {side: max(one.peak_bytes for one in found) for side, found in sides.items()}
     peak, took = peaks["ours"] / peaks["peft"], times["ours"] / times["peft"]
@@ -75,7 +82,7 @@ def alone(*what: str | Path) -> Side:
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     seconds = time.perf_counter() - started
     found = json.loads(done.stdout.splitlines()[-1])
-    return Side(round(seconds, 2), found["peak_bytes"], found["proof"])
+    return Side(round(seconds, 2), found["cpu_seconds"], found["peak_bytes"], found["proof"])
 
 
 def model_folder(folder: Path) -> Path:
@@ -168,4 +175,6 @@ if __name__ == "__main__":
     if len(sys.argv) < 3:
         raise SystemExit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "merge-bench.json")))
     proof = {"adapter": adapter, "ours": ours, "peft": peft}[sys.argv[1]](*map(Path, sys.argv[2:]))
-    print(json.dumps({"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "proof": proof}))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    spent = {"cpu_seconds": round(used.ru_utime + used.ru_stime, 2), "peak_bytes": used.ru_maxrss * 1024}
+    print(json.dumps({**spent, "proof": proof}))
