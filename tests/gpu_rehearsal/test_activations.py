@@ -6,6 +6,7 @@ queries, keys, values, its output and one fp32 value a head, as flash attention 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -42,7 +43,14 @@ def kept(config: dict[str, Any], layers: int, *, fused: bool = True, checkpointi
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
-    model.train()
+    batch = documents([(list(range(TOKENS)), [-100] * TOKENS)], prefix=0, device="meta")
+    return held_bytes(model, lambda: hidden_states(model.get_base_model(), batch))
+
+
+def held_bytes(model: Any, forward: Callable[[], object]) -> int:
+    """Bytes of all storage that a forward pass keeps for the backward pass, the model's own apart."""
+    import torch
+
     weights = {id_of(tensor) for tensor in (*model.parameters(), *model.buffers())}
     held: dict[int, Any] = {}
 
@@ -51,9 +59,9 @@ def kept(config: dict[str, Any], layers: int, *, fused: bool = True, checkpointi
             held[id_of(tensor)] = tensor
         return tensor
 
-    batch = documents([(list(range(TOKENS)), [-100] * TOKENS)], prefix=0, device="meta")
+    model.train()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        hidden_states(model.get_base_model(), batch)
+        forward()
     return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
 
 
@@ -104,6 +112,32 @@ def test_pefts_own_layers_keep_more_and_are_priced_so(name: str) -> None:
 def test_with_checkpointing_a_layer_keeps_its_input_alone(name: str) -> None:
     config, shape = config_of(name)
     assert 0.9 <= 2 * shape.hidden / a_layers(config, checkpointing=True) <= 1.3
+
+
+def test_capped_scores_are_kept_and_priced_by_the_row() -> None:
+    """Gemma 2 in small, on the processor: its own attention asks the mask for values, which meta tensors have not."""
+    config: dict[str, Any] = {
+        "model_type": "gemma2", "hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 512, "num_hidden_layers": 2,
+    }  # fmt: skip
+    for tokens in (256, 512):
+        saved = (kept_on_cpu(config, 3, tokens) - kept_on_cpu(config, 2, tokens)) / tokens
+        assert 0.9 <= kept_bytes(ModelShape.of(config), lora_rank=RANK, row_tokens=tokens) / saved <= 1.3
+
+
+def kept_on_cpu(config: dict[str, Any], layers: int, tokens: int) -> int:
+    import torch
+    from peft import get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from tunesmith.tools.training.fused_lora import use_fused_lora
+    from tunesmith.tools.training.model import lora_config
+
+    made = AutoConfig.for_model(**{**config, "num_hidden_layers": layers})
+    model: Any = AutoModelForCausalLM.from_config(made, dtype=torch.bfloat16, attn_implementation="eager")
+    model = get_peft_model(model, lora_config(model, config, rank=RANK, alpha=32, dropout=0.0, load_in_4bit=False))
+    use_fused_lora(model)
+    return held_bytes(model, lambda: model.get_base_model().base_model(torch.arange(tokens)[None], use_cache=False))
 
 
 def config_of(name: str) -> tuple[dict[str, Any], ModelShape]:

@@ -81,7 +81,13 @@ def train_memory_bytes(
     adapts_experts = shape.experts > 0 and not load_in_4bit
     layer = tokens * plain_kept_bytes(shape, value_bytes=size)
     if fused:
-        layer = tokens * kept_bytes(shape, lora_rank=lora_rank, value_bytes=size, adapts_experts=adapts_experts)
+        layer = tokens * kept_bytes(
+            shape,
+            lora_rank=lora_rank,
+            row_tokens=seq_len_tokens,
+            value_bytes=size,
+            adapts_experts=adapts_experts,
+        )
     layer += adapted_experts_bytes(shape, value_bytes=size) if adapts_experts else 0
     activations = layer + shape.layers * tokens * size * shape.hidden if checkpointing else shape.layers * layer
     activations += tokens * backward_bytes(shape, value_bytes=size)

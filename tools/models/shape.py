@@ -18,6 +18,7 @@ _HEAD_NORMS = ("qwen3", "qwen3_moe", "gemma3", "gemma3_text", "smollm4")
 _WIDE_NORMS = ("olmo2", "olmoe", "olmo3")
 """Query and key are normed over all heads."""
 _NORMS = {"gemma2": 4, "gemma3": 4, "gemma3_text": 4, "cohere": 1}
+_CAPPED = ("gemma2",)
 _TIED = ("gemma", "gemma2", "gemma3", "gemma3_text", "cohere")
 """Families whose configs leave out that input and output share one matrix."""
 
@@ -83,6 +84,16 @@ class ModelShape:
             biases=biases,
             norms=norms,
         )
+
+    @property
+    def layer_norms(self) -> int:
+        """How many norms of the hidden state a layer has."""
+        return _NORMS.get(self.family, 2)
+
+    @property
+    def keeps_scores(self) -> bool:
+        """Whether attention caps its scores, which fused kernels do not: each is computed and kept."""
+        return self.family in _CAPPED
 
     @property
     def has_head_norms(self) -> bool:

@@ -29,15 +29,17 @@ def unpacked_experts_bytes(shape: ModelShape, *, value_bytes: int = 2) -> int:
     return shape.expert_parameters * value_bytes
 
 
-def kept_bytes(shape: ModelShape, *, lora_rank: int, value_bytes: int = 2, adapts_experts: bool = False) -> int:
+def kept_bytes(
+    shape: ModelShape, *, lora_rank: int, row_tokens: int = 0, value_bytes: int = 2, adapts_experts: bool = False
+) -> int:
     """What autograd keeps of a token in one layer, where every LoRA layer is fused (`training/fused_lora`).
 
     At the model's precision: the inputs of q/k/v, of o and of gate/up; queries, keys and values with keys and values
     repeated for the query heads, and the attention's output; of a gated MLP the gate, its activation, the other factor
-    and the product. In fp32: the inputs of the two norms, and queries and keys where each head has a norm. A mixture
-    keeps the first three of each chosen expert (gate and factor are one tensor) and its outputs, and, where experts are
-    adapted, its inputs and products.
-    `tests/gpu_rehearsal` holds this against what torch really keeps.
+    and the product. In fp32: the inputs of the norms, and queries and keys where each head has a norm. A mixture keeps
+    the first three of each chosen expert (gate and factor are one tensor) and its outputs, and, where experts are
+    adapted, its inputs and products. Where attention caps its scores (Gemma 2), they are kept too, three times, one of
+    them in fp32, for each of a row's `row_tokens`. `tests/gpu_rehearsal` holds all this against what torch keeps.
     """
     hidden, queries, keys = shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     attention = 2 * hidden + 5 * queries + 7 * lora_rank
@@ -47,8 +49,9 @@ def kept_bytes(shape: ModelShape, *, lora_rank: int, value_bytes: int = 2, adapt
         mlp = routed + 4 * shape.shared_intermediate - hidden
     else:
         mlp = 4 * shape.intermediate
-    norms = 2 * hidden + (queries + keys if shape.has_head_norms else 0)
-    return value_bytes * (attention + mlp) + 4 * norms
+    norms = shape.layer_norms * hidden + (queries + keys if shape.has_head_norms else 0)
+    scores = shape.heads * row_tokens * (2 * value_bytes + 4) if shape.keeps_scores else 0
+    return value_bytes * (attention + mlp) + 4 * norms + scores
 
 
 def plain_kept_bytes(shape: ModelShape, *, value_bytes: int = 2) -> int:
