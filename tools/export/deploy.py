@@ -12,7 +12,7 @@ from pydantic import Field
 from tunesmith.memory.errors import BadInput, GateRefused
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.estimate import estimate, lacks_memory, room
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import (
     Estimate,
@@ -31,7 +31,7 @@ from tunesmith.tools.evaluation.lineage import own_base
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, serving_peaks
 from tunesmith.tools.models.time_math import WORKER_START_S
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.budget import need_vllm, serving_memory, starting_seconds
+from tunesmith.tools.serving.budget import need_vllm, serving_memory, shorter_context, starting_seconds
 from tunesmith.tools.serving.eviction import machine_for_a_step, without
 from tunesmith.tools.serving.listeners import port_is_free
 
@@ -146,6 +146,9 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
         like="",
         **serving_peaks(serving_memory(base or made, request.context_tokens), on_gpu=facts.serves_on_gpu),
     )
+    alone = replace(facts, machine=context.alone)
+    lacks = lacks_memory(price, context.alone)
+    fitting = shorter_context(alone, base or made, request.context_tokens) if lacks else ()
     now = context.deployed
     port = taken_over(request, now)
     return Plan(
@@ -168,15 +171,15 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
         estimate=price,
         writes=("a server that runs until `tunesmith serve stop`",),
         replaces=tuple(f"what is served now on port {server.port} ({server.model})" for server in now),
-        refusals=room(price, replace(facts, machine=context.alone), remedy=_smaller(request)),
+        refusals=room(price, alone, remedy=_smaller(request), fitting=fitting),
+        fitting=fitting,
     )
 
 
 def _smaller(request: DeployRequest) -> str:
-    """What to try where a model does not fit as it is to be served."""
-    shorter = "a smaller context_tokens, " if request.context_tokens > CONTEXT_TOKENS else ""
-    fewer_bits = "" if request.arm == "quantized" else "arm=quantized once it is quantized, "
-    return f"{shorter}{fewer_bits}or stopping another program"
+    """What to try where a model does not fit, however short its conversations."""
+    fewer_bits = "" if request.arm == "quantized" else "arm=quantized once it is quantized, or "
+    return f"{fewer_bits}stopping another program"
 
 
 def _refuse_longer_than_known(request: DeployRequest, model: Artifact) -> None:

@@ -30,6 +30,7 @@ from tunesmith.tools.models.model_names import shape_of
 from tunesmith.tools.models.time_math import WORKER_START_S, answering_seconds, server_start
 
 FREED_WITHIN_S = 10.0
+_SHORTEST_CONTEXT_TOKENS = 1024
 USUAL_SHARE_OF_MAX_TOKENS = 0.6
 """Of the tokens that an answer may have, what it usually has."""
 _PROMPT_TOKENS = 100
@@ -99,6 +100,16 @@ def bases_served(facts: Facts, writer: Artifact | None = None) -> tuple[Fitting,
     if writer and (needed := peak_bytes(writer.bytes, writer.meta["config"])) <= facts.serving_free_bytes:
         return (Fitting(settings="writer=base", peak_bytes=needed),)
     return largest_that_fits(lambda model: peak_bytes(2 * model.parameters, model.config), facts.serving_free_bytes)
+
+
+def shorter_context(facts: Facts, model: Artifact, context_tokens: int) -> tuple[Fitting, ...]:
+    """The longest half, quarter and so on of a context with which a server that does not fit would; else nothing."""
+    while context_tokens >= 2 * _SHORTEST_CONTEXT_TOKENS:
+        context_tokens //= 2
+        needed = sum(serving_peaks(serving_memory(model, context_tokens), on_gpu=facts.serves_on_gpu).values())
+        if needed <= facts.serving_free_bytes:
+            return (Fitting(settings=f"context_tokens={context_tokens}", peak_bytes=needed),)
+    return ()
 
 
 def at_four_bits(facts: Facts, model: Artifact) -> tuple[str, ...]:

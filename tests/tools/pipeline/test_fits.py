@@ -138,6 +138,17 @@ def test_the_cheapest_way_comes_first() -> None:
     assert "max_seq_len_tokens" not in refused.fitting[0].settings
 
 
+def test_a_long_conversation_that_does_not_fit_is_answered_with_one_that_does() -> None:
+    model, known = find_model("Qwen3-8B")[0], facts(24)
+    config = {**model.config, "max_position_embeddings": 131_072}
+    model = NamedModel(model.name, config)
+    refused = plan_of("deploy W4A16", model, known, context_tokens=65_536)
+    [way] = refused.fitting
+    context = int(way.settings.removeprefix("context_tokens="))
+    assert 2048 < context < 65_536
+    assert not plan_of("deploy W4A16", model, known, context_tokens=context).refusals
+
+
 def test_a_mixture_is_priced_with_its_experts_at_the_bits_they_are_held_at_and_by_its_active_part_in_time() -> None:
     mixture = on_card("Qwen/Qwen3-30B-A3B", 24)
     assert 16 * GIB < task(mixture, "train", "nf4").vram_bytes < 24 * GIB, "published: 17.5 GiB"
