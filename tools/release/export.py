@@ -88,7 +88,7 @@ def plan(request: ExportRequest, facts: Facts, context: ExportContext) -> Plan:
         "export",
         facts,
         seconds=_seconds(request, made),
-        ram_bytes=export_memory_bytes(base.meta["config"]) if gguf else 0,
+        ram_bytes=_ram_bytes(base, facts) if gguf else 0,
         disk_bytes=size_bytes,
         like=f"gguf {request.tensor_type}" if gguf else "hub",
     )
@@ -132,6 +132,18 @@ def export_memory_bytes(config: Mapping[str, object]) -> int:
     """Peak of writing a GGUF: runtime + four 32-bit copies of the largest matrix (read, reordered, packed, held)."""
     shape = ModelShape.of(config)
     return RUNTIME_BYTES + 4 * 4 * shape.hidden * max(shape.vocab, shape.intermediate)
+
+
+def whole_gguf_bytes(parameters: int) -> int:
+    """Peak of comparing logits: runtime + the model in 32 bits + the file's values beside it, as transformers loads."""
+    return RUNTIME_BYTES + 9 * parameters
+
+
+def _ram_bytes(base: Artifact, facts: Facts) -> int:
+    """With the logits where the whole model fits; without them else, since they are left out then."""
+    config = base.meta["config"]
+    whole = whole_gguf_bytes(ModelShape.of(config).parameters)
+    return max(export_memory_bytes(config), whole if whole <= facts.machine.memory_free_bytes else 0)
 
 
 def _seconds(request: ExportRequest, made: Artifact) -> float:

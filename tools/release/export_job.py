@@ -15,9 +15,8 @@ from tunesmith.tools.core.job import Job
 from tunesmith.tools.export.audit_lineage import audit_refusals
 from tunesmith.tools.export.streamed_model import streamed_model
 from tunesmith.tools.models.chat_template import template_text
-from tunesmith.tools.models.memory_math import RUNTIME_BYTES
 from tunesmith.tools.models.shape import ModelShape
-from tunesmith.tools.release.export import ExportRequest, ExportResult
+from tunesmith.tools.release.export import ExportRequest, ExportResult, whole_gguf_bytes
 from tunesmith.tools.release.gguf_file import Progress, TensorType, read_back, write_gguf
 from tunesmith.tools.release.go_template import CONVERSATIONS, GoTemplate, Message, go_template
 from tunesmith.tools.release.model_card import LICENSE_FILES, license_of, model_card
@@ -148,7 +147,7 @@ def logits_left_out(folder: Path) -> str:
     import psutil
 
     parameters = ModelShape.of(json.loads((folder / "config.json").read_text())).parameters
-    needed = RUNTIME_BYTES + 9 * parameters  # transformers holds the file's values beside the model's
+    needed = whole_gguf_bytes(parameters)
     free = psutil.virtual_memory().available + psutil.swap_memory().free + psutil.Process().memory_info().rss
     if needed <= free:
         return ""

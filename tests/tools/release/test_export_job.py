@@ -16,11 +16,12 @@ from tunesmith.memory.errors import BadInput, GateRefused, StepFailed
 from tunesmith.memory.files import seal, verify
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import GIB, Facts, Machine
 from tunesmith.tools.export.merge_job import merge_adapter
 from tunesmith.tools.pipeline import worker
 from tunesmith.tools.pipeline.run_step import decide, price, propose
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
-from tunesmith.tools.release import export_job
+from tunesmith.tools.release import export, export_job
 from tunesmith.tools.release.export import ExportResult
 from tunesmith.tools.release.export_job import compare_gguf, modelfile, ollama_template, spoken_texts
 from tunesmith.tools.release.gguf_file import MOST_ERROR, TensorType, _tensors, read_back, write_gguf
@@ -190,3 +191,21 @@ def test_a_card_tells_data_training_evaluation_and_limits_from_the_records(tmp_p
     assert "licence of the base: not recorded" in card and 'license: "unknown"' in card
     assert "<script>" not in card and "## Limits\n\n- " in card
     assert license_of(base) == {}
+
+
+def test_a_gguf_is_priced_with_its_logits_only_where_the_whole_model_fits() -> None:
+    config = {
+        "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
+        "num_key_value_heads": 4, "vocab_size": 152064, "model_type": "qwen2",
+    }  # fmt: skip
+    meta = {"config": config, "parameters": 7_600_000_000}
+    base, merged = (Artifact(k, "r1", "s1", k, Path(k), "0" * 64, 15 * GIB, (), meta) for k in ("base", "merged"))
+
+    def priced(free_gib: int) -> float:
+        machine = Machine("cpu", 2, 128 * GIB, free_gib * GIB, 0, 640 * GIB)
+        facts = Facts(Path(), machine, "r1", artifacts={"base": base, "merged": merged})
+        plan = export.plan(export.ExportRequest(), facts, export.ExportContext())
+        assert plan.refusals == ()
+        return plan.estimate.peak_ram_bytes / GIB
+
+    assert 60 < priced(96) < 70 and 8 < priced(48) < 12
