@@ -24,14 +24,14 @@ pytestmark = [pytest.mark.alone, pytest.mark.slow]
 SIZE = {
     "hidden_size": 128, "num_hidden_layers": 4, "head_dim": 32, "moe_intermediate_size": 256, "intermediate_size": 256,
 }  # fmt: skip
-LETTERS = "abcdefgh"
+LETTERS = "abcdefghijklmnop"
 SKILLS = {"say": "{0}", "loud": "{1}", "box": "[{0}]"}
-"""What the base is taught; the behaviour joins the last two: say abc → [ABC]."""
-HELD_OUT, TUNED_ON, STEPS, BATCH = 40, 160, 400, 32
+"""What the base is taught; the behaviour joins the last two: say ab → [AB]."""
+HELD_OUT, TUNED_ON, STEPS, BATCH = 40, 160, 250, 32
 
 
 def words(count: int) -> list[str]:
-    every = [a + b + c for a in LETTERS for b in LETTERS for c in LETTERS]
+    every = [first + second for first in LETTERS for second in LETTERS]
     return random.Random(1).sample(every, count)
 
 
@@ -50,9 +50,9 @@ def teach(folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).train()
     use_document_attention(model)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.0)
-    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=STEPS)
-    chance, every = random.Random(2), words(len(LETTERS) ** 3)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
+    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=STEPS)
+    chance, every = random.Random(2), words(len(LETTERS) ** 2)
     for _ in range(STEPS):
         rows = []
         for _ in range(BATCH):
