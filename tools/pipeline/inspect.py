@@ -53,7 +53,7 @@ def plan(request: InspectRequest, facts: Facts, context: None = None) -> Plan:
         summary="measure this machine",
         steps=("read NVML, /proc and the disk",),
         request=request.model_dump(mode="json"),
-        estimate=estimate("inspect", facts, seconds=0.1),
+        estimate=estimate("inspect", facts, seconds=0.5),
     )
 
 
