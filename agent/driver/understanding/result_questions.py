@@ -95,7 +95,7 @@ def advice(s: Sentence) -> Query | None:
     if s.has(_HOW_SURE) and len(s.arms) > 1:
         arm, other = later_first(s.arms)
         return query("compare", s, arm=arm, other_arm=other, block=s.block)
-    if s.has(_HOW_SURE) and s.asks | s.has(r"^so\b") and not s.has(r"\bp[- ]?value"):
+    if s.has(_HOW_SURE) and (s.asks or s.has(r"^so\b") or len(s.text.split()) <= 3) and not s.has(r"\bp[- ]?value"):
         return query("result", s, arm=s.arm, block=s.block)
     if s.has(r"how much|by how|did .{0,40}improve") and (s.block or s.arm):
         return None
