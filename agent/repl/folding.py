@@ -23,7 +23,7 @@ class Folding:
         """Print a page from its beginning, and how many lines more there are."""
         room = _lines_of_screen() - _PROMPT_LINES
         lines = console.render_lines(page, pad=False) if room > 0 else []
-        if len(lines) <= room + _FEW:
+        if room <= 0 or len(lines) <= room + _FEW:
             console.print(page)
         else:
             self._show(console, lines, room)
