@@ -79,7 +79,7 @@ def test_measured_peaks_stay_below_the_estimates() -> None:
         (2.2e9, quantize_memory_bytes(QWEN, seq_len_tokens=512)),
         (2.06e9, train_memory_bytes(SMOL, batch_size=8, seq_len_tokens=119, lora_rank=16)),
         (0.82e9, merge_memory_bytes(SMOL)),
-        (1.27e9, merge_memory_bytes(QWEN)),
+        (1.43e9, merge_memory_bytes(QWEN)),
     ):
         assert measured * 0.85 <= estimated <= 2 * measured
 
