@@ -162,9 +162,9 @@ STAGES: tuple[Entry, ...] = (
         words=r"deploy|\bserve (it|the|this|that)|put.*(live|online)|roll.?back|ship it|go live",
     ),
     Entry(
-        "export",
-        "tunesmith.tools.release.export",
-        "tunesmith.tools.release.export_job",
+        "release",
+        "tunesmith.tools.release.release",
+        "tunesmith.tools.release.release_job",
         "write the model for other programs: a GGUF for Ollama, or a folder for a hub; never uploaded",
         ("base", "adapter"),
         words=r"\bexport|gguf|ollama|model card",

@@ -105,7 +105,7 @@ def test_words_that_waited_for_the_driver_are_taken_up_once_it_is_here(
 def test_words_said_again_while_it_is_fetched_show_the_bar_again(fetching: Terminal, tunesmith: Tunesmith) -> None:
     place = fetching.type("\x03")
     fetching.expect("fetched in the background", after=place)
-    place = fetching.line("are you there?")
+    place = fetching.line("let us think about this together")
     fetching.expect("downloading", after=place)
     place = fetching.type("\x03")
     fetching.expect("fetched in the background", after=place)

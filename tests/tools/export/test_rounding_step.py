@@ -83,7 +83,7 @@ def test_a_plan_warns_with_the_figure_where_most_would_be_noise(scheme: str, war
 
     adapter = add("train", "adapter", adapter_folder)
     merged = add("merge", "merged", merged_folder, adapter.id, config=config, parameters=10**9)
-    artifacts = {"merged": merged, "dataset": add("critique", "dataset", tmp_path, train_rows=64)}
+    artifacts = {"merged": merged, "dataset": add("critique", "dataset", tmp_path, train_rows=64, tokens_per_row=80)}
     facts = Facts(tmp_path, Machine("cpu", 2, 64 * GIB, 64 * GIB, 0, 64 * GIB), run, artifacts=artifacts)
     request = QuantizeRequest.model_validate({"scheme": scheme})
 

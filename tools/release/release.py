@@ -1,4 +1,4 @@
-"""export: a run's model for other programs: a GGUF with an Ollama Modelfile, or a folder ready for a hub. No upload."""
+"""release: a run's model for other programs: a GGUF with an Ollama Modelfile, or a folder for a hub. No upload."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SECONDS_A_WEIGHT: Mapping[str, float] = {"BF16": 25e-9, "F16": 25e-9, "Q8_0": 4
 _LONGEST = 80e-9
 
 
-class ExportRequest(Request):
+class ReleaseRequest(Request):
     """What to write, of which model."""
 
     format: Literal["gguf", "hub"] = Field(
@@ -35,7 +35,7 @@ class ExportRequest(Request):
     tensor_type: TensorType = Field(default="Q8_0", description="How a GGUF stores its matrices; BF16 rounds nothing.")
 
 
-class ExportResult(Result):
+class ReleaseResult(Result):
     """What was written, and what it says when it is read again."""
 
     artifact: str
@@ -57,7 +57,7 @@ class ExportResult(Result):
 
 
 @dataclass(frozen=True, slots=True)
-class ExportContext:
+class ReleaseContext:
     """What is known of the model before it is priced."""
 
     base: Artifact | None = None
@@ -65,7 +65,7 @@ class ExportContext:
     """Why it cannot be a GGUF."""
 
 
-def inspect_inputs(request: ExportRequest, inputs: Inputs) -> ExportContext:
+def inspect_inputs(request: ReleaseRequest, inputs: Inputs) -> ReleaseContext:
     """The model's own base, and whether a GGUF of it can be written."""
     if request.format == "gguf" and request.arm != "merged":
         raise BadInput(
@@ -73,19 +73,19 @@ def inspect_inputs(request: ExportRequest, inputs: Inputs) -> ExportContext:
         )
     made = inputs.made(request.arm)
     if made is None:
-        return ExportContext()
+        return ReleaseContext()
     reason = unwritable(made.path) if request.format == "gguf" and made.path.is_dir() else ""
-    return ExportContext(own_base(inputs.store, inputs.run, request.arm), reason)
+    return ReleaseContext(own_base(inputs.store, inputs.run, request.arm), reason)
 
 
-def plan(request: ExportRequest, facts: Facts, context: ExportContext) -> Plan:
+def plan(request: ReleaseRequest, facts: Facts, context: ReleaseContext) -> Plan:
     """Price writing the model once more, and what proves it."""
     made = facts.need(request.arm, {"adapter": "train", "merged": "merge"}.get(request.arm, "quantize"))
     base = context.base or facts.need("base", "base")
     gguf = request.format == "gguf"
     size_bytes = int(made.bytes * BITS[request.tensor_type] / 16) if gguf else made.bytes
     price = estimate(
-        "export",
+        "release",
         facts,
         seconds=_seconds(request, made),
         ram_bytes=_ram_bytes(base, facts) if gguf else 0,
@@ -93,7 +93,7 @@ def plan(request: ExportRequest, facts: Facts, context: ExportContext) -> Plan:
         like=f"gguf {request.tensor_type}" if gguf else "hub",
     )
     return Plan(
-        stage="export",
+        stage="release",
         run=facts.run,
         arm=request.arm,
         summary=f"write the {request.arm} model as a GGUF of type {request.tensor_type}, with an Ollama Modelfile"
@@ -128,7 +128,7 @@ _HUB_STEPS = (
 )
 
 
-def export_memory_bytes(config: Mapping[str, object]) -> int:
+def release_memory_bytes(config: Mapping[str, object]) -> int:
     """Peak of writing a GGUF: runtime + four 32-bit copies of the largest matrix (read, reordered, packed, held)."""
     shape = ModelShape.of(config)
     return RUNTIME_BYTES + 4 * 4 * shape.hidden * max(shape.vocab, shape.intermediate)
@@ -143,32 +143,32 @@ def _ram_bytes(base: Artifact, facts: Facts) -> int:
     """With the logits where the whole model fits; without them else, since they are left out then."""
     config = base.meta["config"]
     whole = whole_gguf_bytes(ModelShape.of(config).parameters)
-    return max(export_memory_bytes(config), whole if whole <= facts.machine.memory_free_bytes else 0)
+    return max(release_memory_bytes(config), whole if whole <= facts.machine.memory_free_bytes else 0)
 
 
-def _seconds(request: ExportRequest, made: Artifact) -> float:
+def _seconds(request: ReleaseRequest, made: Artifact) -> float:
     if request.format == "hub":
         return 3 + made.bytes / 2e8
     return 14 + float(made.meta["parameters"]) * _SECONDS_A_WEIGHT.get(request.tensor_type, _LONGEST)
 
 
-def expected_artifact(request: ExportRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
+def expected_artifact(request: ReleaseRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
     """A folder of about the model's size."""
     made = artifacts.get(request.arm)
-    return expected("export", made.bytes) if made else None
+    return expected("release", made.bytes) if made else None
 
 
 STAGE = Stage(
-    "export",
-    ExportRequest,
-    ExportResult,
+    "release",
+    ReleaseRequest,
+    ReleaseResult,
     plan,
     inspect_inputs,
     expected_artifact,
     settable=("format", "arm", "tensor_type"),
     identified_by=("format", "arm", "tensor_type"),
     works_on=lambda request: request.arm,
-    makes=lambda request: "export",
+    makes=lambda request: "release",
     env=TORCH_ENV,
     headline=("path", "bytes", "template"),
 )

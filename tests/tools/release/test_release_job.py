@@ -21,11 +21,11 @@ from tunesmith.tools.export.merge_job import merge_adapter
 from tunesmith.tools.pipeline import worker
 from tunesmith.tools.pipeline.run_step import decide, price, propose
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
-from tunesmith.tools.release import export, export_job
-from tunesmith.tools.release.export import ExportResult
-from tunesmith.tools.release.export_job import compare_gguf, modelfile, ollama_template, spoken_texts
+from tunesmith.tools.release import release, release_job
 from tunesmith.tools.release.gguf_file import MOST_ERROR, TensorType, _tensors, read_back, write_gguf
 from tunesmith.tools.release.model_card import license_of, model_card
+from tunesmith.tools.release.release import ReleaseResult
+from tunesmith.tools.release.release_job import compare_gguf, modelfile, ollama_template, spoken_texts
 
 pytestmark = pytest.mark.alone
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -136,18 +136,18 @@ def ws(tmp_path: Path, tiny_llama: Path) -> Workspace:
     return Workspace(store, None, lambda event, **data: None)
 
 
-def export_now(ws: Workspace, **fields: str) -> ExportResult:
-    plan = price(ws, StepRequest("export", fields, ws.store.runs()[0].id))
+def release_now(ws: Workspace, **fields: str) -> ReleaseResult:
+    plan = price(ws, StepRequest("release", fields, ws.store.runs()[0].id))
     assert plan.refusals == () and any("nothing is uploaded" in line for line in plan.writes)
     step = propose(ws, plan)
     assert decide(ws, step, plan, say_yes).yes
     ws.store.claim(step, needs_approval=True, pid=1, pid_started=0.0, boot_id="")
-    return export_job.run(worker.open_job(ws.store, step, None))
+    return release_job.run(worker.open_job(ws.store, step, None))
 
 
 def test_a_gguf_is_planned_agreed_to_made_and_recorded(ws: Workspace) -> None:
-    result = export_now(ws, tensor_type="Q4_0")
-    [artifact] = ws.store.artifacts(ws.store.runs()[0].id, "export")
+    result = release_now(ws, tensor_type="Q4_0")
+    [artifact] = ws.store.artifacts(ws.store.runs()[0].id, "release")
     assert verify(artifact.path, artifact.sha256) and artifact.id == result.artifact
     assert set(result.files) == {"Modelfile", "manifest.json", Path(result.path).name}
     assert result.read_back is not None and 0.01 < result.read_back.largest_error < 0.2
@@ -157,7 +157,7 @@ def test_a_gguf_is_planned_agreed_to_made_and_recorded(ws: Workspace) -> None:
 def test_a_hub_folder_holds_the_model_its_licence_and_its_card(ws: Workspace) -> None:
     from transformers import AutoModelForCausalLM
 
-    result = export_now(ws, format="hub")
+    result = release_now(ws, format="hub")
     folder = Path(result.path)
     assert AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).config.model_type == "llama"
     card = (folder / "README.md").read_text()
@@ -165,7 +165,7 @@ def test_a_hub_folder_holds_the_model_its_licence_and_its_card(ws: Workspace) ->
     assert (folder / "LICENSE").read_text() == "Apache License" and result.license == "apache-2.0"
 
 
-def test_a_tampered_model_is_not_exported(ws: Workspace) -> None:
+def test_a_tampered_model_is_not_released(ws: Workspace) -> None:
     [merged] = ws.store.artifacts(ws.store.runs()[0].id, "merged")
     base = ws.store.artifacts(merged.run, "base")[0].path
     shutil.copyfile(base / "model.safetensors", merged.path / "model.safetensors")
@@ -173,13 +173,13 @@ def test_a_tampered_model_is_not_exported(ws: Workspace) -> None:
     sealed = seal(merged.path, kind="merged", step=merged.step)
     with ws.store.write() as conn:
         conn.execute("UPDATE artifacts SET sha256 = ? WHERE artifact = ?", (sealed["sha256"], merged.id))
-    with pytest.raises(GateRefused, match="export merged: the saved merged fails its audit: not merged"):
-        export_now(ws, format="hub")
+    with pytest.raises(GateRefused, match="release merged: the saved merged fails its audit: not merged"):
+        release_now(ws, format="hub")
 
 
 def test_a_gguf_of_anything_but_the_merged_model_is_refused(ws: Workspace) -> None:
     with pytest.raises(BadInput, match="a GGUF is made from the merged model, not from the adapter"):
-        export_now(ws, arm="adapter")
+        release_now(ws, arm="adapter")
 
 
 def test_a_card_tells_data_training_evaluation_and_limits_from_the_records(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_gguf_is_priced_with_its_logits_only_where_the_whole_model_fits() -> N
     def priced(free_gib: int) -> float:
         machine = Machine("cpu", 2, 128 * GIB, free_gib * GIB, 0, 640 * GIB)
         facts = Facts(Path(), machine, "r1", artifacts={"base": base, "merged": merged})
-        plan = export.plan(export.ExportRequest(), facts, export.ExportContext())
+        plan = release.plan(release.ReleaseRequest(), facts, release.ReleaseContext())
         assert plan.refusals == ()
         return plan.estimate.peak_ram_bytes / GIB
 

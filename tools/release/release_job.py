@@ -1,4 +1,4 @@
-"""export at work: the files are written, then read again by other code than wrote them, and only then recorded."""
+"""release at work: the files are written, then read again by other code than wrote them, and only then recorded."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tunesmith.tools.export.audit_lineage import audit_refusals
 from tunesmith.tools.export.streamed_model import streamed_model
 from tunesmith.tools.models.chat_template import template_text
 from tunesmith.tools.models.shape import ModelShape
-from tunesmith.tools.release.export import ExportRequest, ExportResult, whole_gguf_bytes
 from tunesmith.tools.release.gguf_file import Progress, TensorType, read_back, write_gguf
 from tunesmith.tools.release.go_template import CONVERSATIONS, GoTemplate, Message, go_template
 from tunesmith.tools.release.model_card import LICENSE_FILES, license_of, model_card
+from tunesmith.tools.release.release import ReleaseRequest, ReleaseResult, whole_gguf_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,16 +39,16 @@ class Compared(NamedTuple):
     kl_a_token: float
 
 
-def run(job: Job[ExportRequest]) -> ExportResult:
+def run(job: Job[ReleaseRequest]) -> ReleaseResult:
     """Write what was asked for, prove it, and record it. Raises GateRefused for a model that fails its audit."""
     made, base = job.verified("model"), job.inputs["base"]
     job.progress(0, 1, "auditing the saved tensors")
     if odd := audit_refusals(job.store, made, job.request.arm):
-        raise GateRefused(f"export {job.request.arm}: {'; '.join(odd)}")
+        raise GateRefused(f"release {job.request.arm}: {'; '.join(odd)}")
     return _gguf(job, made) if job.request.format == "gguf" else _hub(job, made, base)
 
 
-def _gguf(job: Job[ExportRequest], made: Artifact) -> ExportResult:
+def _gguf(job: Job[ReleaseRequest], made: Artifact) -> ReleaseResult:
     out_dir, kind = job.dir / "gguf", job.request.tensor_type
     name = f"{job.run}-{made.meta.get('name', made.id)}-{kind}"
     file = out_dir / f"{name}.gguf"
@@ -63,14 +63,14 @@ def _gguf(job: Job[ExportRequest], made: Artifact) -> ExportResult:
     left_out = logits_left_out(made.path)
     compared = None if left_out else compare_gguf(made.path, file, kind, job.progress)
     job.log(f"read back: {found}; logits: {left_out or compared}; template: {told}")
-    artifact = job.publish("export", out_dir, meta={"format": "gguf", "tensor_type": kind, "serves": made.id})
-    return ExportResult(
+    artifact = job.publish("release", out_dir, meta={"format": "gguf", "tensor_type": kind, "serves": made.id})
+    return ReleaseResult(
         artifact=artifact.id, path=str(file), format="gguf", bytes=found.bytes, files=_files(out_dir), template=told,
         read_back=found, logits_left_out=left_out, **(compared._asdict() if compared else {}),
     )  # fmt: skip
 
 
-def _hub(job: Job[ExportRequest], made: Artifact, base: Artifact) -> ExportResult:
+def _hub(job: Job[ReleaseRequest], made: Artifact, base: Artifact) -> ReleaseResult:
     out_dir = job.dir / "hub"
     if read_manifest(out_dir) is None:
         shutil.rmtree(out_dir, ignore_errors=True)
@@ -81,8 +81,8 @@ def _hub(job: Job[ExportRequest], made: Artifact, base: Artifact) -> ExportResul
             job.progress(done, len(files), f"copying {file.name}")
             shutil.copyfile(file, out_dir / file.name)
         atomic_write(out_dir / "README.md", model_card(job.store, made, base, job.request.arm))
-    artifact = job.publish("export", out_dir, meta={"format": "hub", "serves": made.id})
-    return ExportResult(
+    artifact = job.publish("release", out_dir, meta={"format": "hub", "serves": made.id})
+    return ReleaseResult(
         artifact=artifact.id, path=str(out_dir), format="hub", bytes=artifact.bytes, files=_files(out_dir),
         license=license_of(base).get("license", ""),
     )  # fmt: skip
