@@ -76,7 +76,7 @@ def test_measured_peaks_stay_below_the_estimates() -> None:
     # Peak resident sizes of real runs on a CPU, and not more than twice below: an estimate must also be useful.
     for measured, estimated in (
         (0.94e9, quantize_memory_bytes(SMOL, seq_len_tokens=110)),
-        (2.2e9, quantize_memory_bytes(QWEN, seq_len_tokens=512)),
+        (2.35e9, quantize_memory_bytes(QWEN, seq_len_tokens=512)),
         (2.06e9, train_memory_bytes(SMOL, batch_size=8, seq_len_tokens=119, lora_rank=16)),
         (0.82e9, merge_memory_bytes(SMOL)),
         (1.43e9, merge_memory_bytes(QWEN)),
