@@ -111,7 +111,8 @@ def _as_text(value: object) -> str:
 
 def _stated_template(answers: Sequence[str], what: str, fields: Sequence[str], *, lines: bool) -> str:
     """The part of `what` around the fields' names that fits the most examples, the one with the most fixed text."""
-    spots = [(name, m) for name in fields for m in re.finditer(rf"<{name}>|(?<!\w){re.escape(name)}(?!\w)", what)]
+    words = {name: re.escape(name) for name in fields}
+    spots = [(name, m) for name, word in words.items() for m in re.finditer(rf"<{word}>|(?<!\w){word}(?!\w)", what)]
     best: tuple[int, int, str] = (0, 0, "")
     texts = [line for answer in answers for line in (answer.split("\n") if lines else [answer])]
     rest = _shared_rest(answers) if not lines else ""

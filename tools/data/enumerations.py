@@ -65,18 +65,14 @@ class Composed:
 
 def listing(text: str, answers: Sequence[str], seen: set[str]) -> list[str]:
     """The fullest list in `text` that holds all values in `seen`; empty where none does."""
-    lists = [
-        list(dict.fromkeys(filter(None, (_spelled(item, answers) for item in items))))
-        for _, items in _groups(text, answers)
-    ]
-    return max((values for values in lists if seen and seen <= set(values)), key=len, default=[])
+    lists = (values for _, values in _lists(text, answers) if seen and seen <= set(values))
+    return max(lists, key=len, default=[])
 
 
 def enumerations(what: str, answers: Sequence[str]) -> list[Enumeration]:
     """The enumerations of `what` whose values some answer holds, in the order in which they stand there."""
     found: dict[int, tuple[int, list[str]]] = {}
-    for start, items in _groups(what, answers):
-        values = list(dict.fromkeys(filter(None, (_spelled(item, answers) for item in items))))
+    for start, values in _lists(what, answers):
         held = sum(any(_holds(answer, value) for answer in answers) for value in values)
         if held and 2 <= len(values) <= _VALUES_MAX:
             found[start] = max(found.get(start, (0, [])), (held, values), key=lambda told: told[0])
@@ -151,6 +147,12 @@ def in_brackets(what: str, value: str) -> str:
 
 
 # Reading the words
+
+
+def _lists(what: str, answers: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """(place, values) of everything that reads as a list, each value once and spelled as the answers do."""
+    for start, items in _groups(what, answers):
+        yield start, list(dict.fromkeys(filter(None, (_spelled(item, answers) for item in items))))
 
 
 def _groups(what: str, answers: Sequence[str]) -> Iterator[tuple[int, list[str]]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tunesmith.tools.data.answer_shape import WRITTEN, shape_of
+from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.propose import completed
 from tunesmith.tools.data.spec import Spec
 
@@ -147,3 +149,12 @@ def test_examples_of_one_other_language_say_in_which_one_messages_are_written() 
               "Habt ihr noch eine Stelle für mich?": "Ja."}  # fmt: skip
     assert described("ja oder nein", german).language == "German"
     assert described("ja oder nein", {**german, "I would like to apply as a cook": "Nein."}).language == "English"
+
+
+def test_a_field_whose_name_is_no_word_makes_no_slot_and_no_error() -> None:
+    assert shape_of(["a: 1", "b: 2", "c: 3"], "LETTER: NUMBER", ["C++ (a", "b)"]) == WRITTEN
+
+
+def test_a_file_cannot_say_that_nobody_told_its_behaviour() -> None:
+    pairs = [{"prompt": f"m{n}", "answer": f"Arr {n}"} for n in range(3)]
+    assert spec_of({"what": "like a pirate", "told": False, "examples": pairs}, "test").told
