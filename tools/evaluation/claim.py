@@ -10,8 +10,9 @@
 - no over-triggering: at most 10 % of the near misses, or of any other guarded block, lost to the change, and at most
   10 % of ordinary messages answered in the behaviour's form.
 
-An arm that is better than the base and does not beat its controls has shown the form: "form only" says so, and what
-the suite needs before it can show more. Everything else that was tested is "not learned".
+An arm that is better than the base and does not beat its controls has shown the form: "form only" says so. Where the
+controls pass so much that even an arm which learned the meaning could not stand out, the suite is what is missing, and
+what it needs is said; else the meaning was not learned. Everything else that was tested is "not learned".
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ _PEOPLE_WANTED = (
     f"look through rows with `tunesmith rows review` (what you mark becomes cases) or write cases, and with "
     f"{PEOPLES_CASES} of your own it can be told whether it was learned"
 )
+_MORE_ROWS = "look whether the rows' labels are right, then train on more of them, or longer"
 _NAMED = 3
 _ANSWER_CHARACTERS = 60
 
@@ -90,13 +92,16 @@ class Claim:
     beats: Mapping[str, bool | None] = field(default_factory=dict)
     """base, shuffle, constant, prompted: None where it is not known."""
     add: str = ""
-    """What the suite needs before it can show more; empty where it needs nothing."""
+    """What the suite or the rows need before more can be shown; empty where they need nothing."""
+    meaning_tested: bool = True
+    """Whether an arm that learned the meaning could stand out from the controls on this suite."""
 
     @property
     def sentence(self) -> str:
         """The claim in one line."""
+        form = "the meaning was not" if self.meaning_tested else "the suite does not test the meaning"
         sentences = {
-            FORM_ONLY: "the form was learned; the suite does not test the meaning",
+            FORM_ONLY: f"the form was learned{',' if self.meaning_tested else ';'} {form}",
             LEARNED: "learned",
             NOT_LEARNED: "not learned",
             NO_CLAIM: "no decision",
@@ -116,7 +121,8 @@ def claim_of(target: Counts | None, guarded: Mapping[str, Counts], controls: Con
     if target.verdict != BETTER:
         return _no_gain(target, beats)
     if form := _form_reasons(controls, beats):
-        return Claim(FORM_ONLY, form, beats, _what_to_add(controls))
+        tested = _meaning_tested(controls)
+        return Claim(FORM_ONLY, form, beats, _MORE_ROWS if tested else _what_to_add(controls), tested)
     if target.rate < LEARNED_RATE:
         return Claim(NOT_LEARNED, (f"{_of(target)}, under {LEARNED_RATE:.0%}: learned in part at most",), beats)
     if lost := _over_trigger(guarded, controls.triggers):
@@ -160,6 +166,13 @@ def _well_above(control: Shuffle | Constant | None) -> bool | None:
     if control is None:
         return None
     return control.lead >= MEANING_MARGIN - 1e-9 and control.p_value < ALPHA
+
+
+def _meaning_tested(controls: Controls) -> bool:
+    """Whether LEARNED_RATE of the cases would be well above every control: it is not the suite that is at fault then."""
+    known = (controls.shuffle, controls.constant) if controls.constant else (controls.shuffle,)
+    most = LEARNED_RATE - MEANING_MARGIN + 1e-9
+    return all(one is not None and not one.open and one.passed <= most * one.cases for one in known)
 
 
 def _form_reasons(controls: Controls, beats: Mapping[str, bool | None]) -> tuple[str, ...]:

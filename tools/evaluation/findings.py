@@ -16,6 +16,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.advice import FLIPS_TO_SHOW, GOAL_RATE
 from tunesmith.tools.evaluation.baseline import BaselineResult
 from tunesmith.tools.evaluation.comparison import BETTER, WORSE, BlockComparison, Comparison
+from tunesmith.tools.evaluation.likelihood_retained import likelihood_retained
 from tunesmith.tools.evaluation.recovery import next_setting
 from tunesmith.tools.evaluation.retained import gain_retained
 from tunesmith.tools.evaluation.run_records import RunRecords
@@ -105,7 +106,8 @@ def _learned(records: RunRecords) -> list[Finding]:
             return [
                 Finding(
                     "form only",
-                    f"Only the form was learned: {rates}, and answers shuffled among the cases do nearly as well.",
+                    f"Only the form was learned: {rates}, and the same answers in the wrong places, or one answer to "
+                    "everything, do nearly as well.",
                     evidence,
                     _more_rows(records, "rows whose answers depend on the message"),
                 )
@@ -282,7 +284,10 @@ def _quantized(records: RunRecords) -> list[Finding]:
     kept = next((one for one in gain_retained(records.store, records.run) if one.arm == "quantized"), None)
     retained = f" Gain retained: {kept.sentence}." if kept else ""
     evidence |= {"gain_retained": kept.to_json()} if kept else {}
-    if len(lost) <= gained or len(lost) < 2:
+    likely = next((one for one in likelihood_retained(records.store, records.run) if one.arm == "quantized"), None)
+    retained += f" Likelihood: {likely.sentence}." if likely else ""
+    evidence |= {"likelihood_retained": likely.to_json()} if likely else {}
+    if (len(lost) <= gained or len(lost) < 2) and not (likely and likely.lost_most):
         return [
             Finding(
                 "kept in quantization",
@@ -291,7 +296,8 @@ def _quantized(records: RunRecords) -> list[Finding]:
                 cases=lost,
             )
         ]
-    says = f"Quantizing lost cases: {line} ({len(lost)} lost, {gained} gained).{retained}"
+    what = "cases" if len(lost) > gained else "most of what was won"
+    says = f"Quantizing lost {what}: {line} ({len(lost)} lost, {gained} gained).{retained}"
     return [Finding("lost in quantization", says, evidence, _other_quantization(records), lost)]
 
 

@@ -24,11 +24,12 @@ _NAMES = {
     "base": "the base", "prompted": "the prompted base", "adapter": "the adapter",
     "merged": "the merged model", "quantized": "the quantized model",
 }  # fmt: skip
-_FORM_ONLY = "was learned in its form only, as the suite does not test the meaning"
+_FORM_ONLY = "was learned in its form only"
+_UNTESTED = f"{_FORM_ONLY}, as the suite does not test the meaning"
 _TOO_BROAD = "was learned too broadly"
 _RANK = {
-    "made the target worse": 0, "was not shown to be learned": 1, _FORM_ONLY: 1, _TOO_BROAD: 2, "was partly learned": 2,
-    "was learned": 3,
+    "made the target worse": 0, "was not shown to be learned": 1, _FORM_ONLY: 1, _UNTESTED: 1, _TOO_BROAD: 2,
+    "was partly learned": 2, "was learned": 3,
 }  # fmt: skip
 """What a tested arm's word is worth; an arm that was not tested has no rank."""
 # From the worst verdict to the best: of several arms the worst speaks.
@@ -111,8 +112,8 @@ def _better(evaluation: Evaluation, arm: str) -> str:
     word = evidence.claim.word if evidence else NO_CLAIM
     if word == LEARNED:
         return "was learned"
-    if word == FORM_ONLY:
-        return _FORM_ONLY
+    if evidence and word == FORM_ONLY:
+        return _FORM_ONLY if evidence.claim.meaning_tested else _UNTESTED
     target = evidence.compared.blocks.get("target") if evidence and evidence.compared else None
     if word == NO_CLAIM or target is None:
         return "was partly learned"

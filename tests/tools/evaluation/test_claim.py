@@ -57,6 +57,16 @@ def test_an_arm_that_does_not_beat_its_controls_shows_the_form_alone(controls: C
     assert claim_of(WON, {}, controls).word == FORM_ONLY
 
 
+def test_what_could_be_told_apart_and_was_not_is_no_fault_of_the_suite() -> None:
+    few = Controls(replace(SHUFFLED, passed=5, own=20, p_value=0.01), replace(CONSTANT, passed=11, own=20, p_value=0.1))
+    found = claim_of(replace(WON, passed=20), {}, few)
+    assert found.word == FORM_ONLY and found.meaning_tested
+    assert found.sentence.startswith("the form was learned, the meaning was not: ") and "suite" not in found.sentence
+    for passed, tested in ((52, True), (53, False)):  # of 87: an arm of 80 % would lead by 20.2 and by 19.1 points
+        full = replace(few, constant=replace(CONSTANT, passed=passed, p_value=1.0))
+        assert claim_of(WON, {}, full).meaning_tested is tested
+
+
 def test_form_only_names_the_cases_that_any_answer_passes() -> None:
     indifferent = replace(SHUFFLED, passed=80, p_value=1.0, indifferent=("c0", "c1", "c2", "c3"))
     told = claim_of(WON, {}, replace(BOTH, shuffle=indifferent)).sentence
