@@ -153,6 +153,7 @@ def _beside_comparison(compared: ComparedWithHops) -> Iterator[RenderableType]:
         yield render.controls_table(compared.evidence)
     yield from (render.hop_line(hop) for hop in compared.chain)
     yield from (render.plain(f"gain retained: {one.sentence}") for one in compared.retained)
+    yield from (render.plain(f"likelihood: {one.sentence}") for one in compared.likelihood)
     if compared.known_limits:
         yield render.plain(f"known limits: {whole.arms[1]} still fails")
         limits = [[limit.block, limit.case_id, limit.reason] for limit in compared.known_limits]

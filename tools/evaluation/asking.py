@@ -26,6 +26,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.stage import Request
 from tunesmith.tools.core.stats import MAX_ERROR_SHARE
+from tunesmith.tools.evaluation.likelihood import ArmLikelihood
 from tunesmith.tools.evaluation.protocol import BLIND_OPENED, Key, Sampling, measured
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
@@ -173,6 +174,8 @@ class AskRecord(BaseModel):
     """Answers that earlier steps already had."""
     prompt: dict[str, JsonValue] = {}
     proof: dict[str, JsonValue] = {}
+    likelihood: dict[str, ArmLikelihood] = {}
+    likelihood_left_out: str = ""
 
 
 def note_blind_opening(job: Job[Request], suite: Suite, questions: Sequence[Question]) -> None:

@@ -14,6 +14,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.advice import goal_rate, prompt_advice
 from tunesmith.tools.evaluation.comparison import WORSE, Comparison, Json
 from tunesmith.tools.evaluation.evidence import Evidence, evidence_of
+from tunesmith.tools.evaluation.likelihood_retained import LikelihoodRetained, likelihood_retained
 from tunesmith.tools.evaluation.pairing import Evaluations, chain_pairs, compare_run
 from tunesmith.tools.evaluation.retained import GainRetained, gain_retained
 from tunesmith.tools.evaluation.statistics import case_outcomes
@@ -47,6 +48,8 @@ class ComparedWithHops:
     """What may be claimed of the later arm against the base, and the controls; None where nobody asked."""
     retained: tuple[GainRetained, ...] = ()
     """What each arm between the adapter and the second, itself included, kept of the adapter's gain."""
+    likelihood: tuple[LikelihoodRetained, ...] = ()
+    """The same in nats a token on held-out rows, from the adapter on."""
 
     @property
     def broken_gates(self) -> list[str]:
@@ -68,6 +71,7 @@ class ComparedWithHops:
             "known_limits": [asdict(limit) for limit in self.known_limits],
             "advice": self.advice,
             "gain_retained": [one.to_json() for one in self.retained],
+            "likelihood_retained": [one.to_json() for one in self.likelihood],
             **(self.evidence.to_json() if self.evidence else {}),
         }
 
@@ -82,6 +86,7 @@ def compare_with_hops(store: Store, run: str, a: str, b: str) -> ComparedWithHop
         advice=prompt_advice(whole, goal_rate(store, whole)),
         evidence=evidence_of(store, run, max((a, b), key=ARMS.index)),
         retained=tuple(one for one in gain_retained(store, run) if ARMS.index(one.arm) <= ARMS.index(b)),
+        likelihood=tuple(one for one in likelihood_retained(store, run) if ARMS.index(one.arm) <= ARMS.index(b)),
     )
 
 

@@ -24,13 +24,14 @@ from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.evaluation.advice import GOAL_RATE
 from tunesmith.tools.evaluation.comparison import StoredComparison
 from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_cases, find_models
+from tunesmith.tools.evaluation.likelihood import ArmLikelihood, likelihood_seconds
 from tunesmith.tools.evaluation.lineage import own_base
 from tunesmith.tools.evaluation.pairing import Evaluations
 from tunesmith.tools.evaluation.prompts import candidates
 from tunesmith.tools.evaluation.protocol import Key, Sampling
 from tunesmith.tools.serving.budget import bases_served, evaluation_seconds, need_vllm, serving_memory
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
-from tunesmith.tools.suites.case import Suite
+from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.loading import load_named_suites, read_suite
 
 # Arm → the stage that makes what it serves.
@@ -94,6 +95,10 @@ class EvaluateResult(Result):
     """What makes the arms comparable: hashes before and after, engine, arguments, template, sampling, refusals."""
     taken_over: int = 0
     """Answers to unchanged questions that an earlier evaluation of the arm already had."""
+    likelihood: dict[str, ArmLikelihood] = Field(default_factory=dict)
+    """Arm → how likely it found rows that were not trained on; empty where an earlier version evaluated."""
+    likelihood_left_out: str = ""
+    """Why no likelihood was measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,13 +201,11 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
     served = base if request.arm in ("adapter", "prompted") or made is None else made
     both = served is base
     request = _sampled_as_the_base(request, context, beside=both)
-    asked = asked_cases(suite, ("base", request.arm) if both else (request.arm,))
-    if not asked[request.arm]:
-        raise BadInput(f"the suite asks nothing of {request.arm}: its providers name other arms; run a baseline anew")
+    asked = _asked(suite, request.arm, beside=both)
     every = [case for cases in asked.values() for case in cases]
     answers = len(every) * request.repeats
     seconds = evaluation_seconds(facts, served, answers + tries, request.max_tokens)
-    seconds += Seconds(0.0, models.seconds(every, request.repeats))
+    seconds += Seconds(0.0, models.seconds(every, request.repeats)) + likelihood_seconds(facts, served, made, both)
     price = estimate(
         "evaluate",
         facts,
@@ -213,11 +216,6 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
         like=request.arm,
     )
     fitting = bases_served(facts) if both and lacks_memory(price, facts.machine) else ()
-    how = (
-        "base and " + request.arm + " on one vLLM server, told apart by the request"
-        if both
-        else (f"the {request.arm} model on a vLLM server with the same settings")
-    )
     return Plan(
         stage="evaluate",
         run=facts.run,
@@ -225,8 +223,9 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
         summary=f"evaluate {request.arm} on the {len(asked[request.arm])} cases of the baseline",
         steps=(
             *((_choosing(request, candidates_),) if tries else ()),
-            how,
+            _served_by(request.arm, beside=both),
             *models.steps(every, served.path),
+            *(("read rows that were held out of training: the likelihood of each, arm by arm",) if made else ()),
             "exact McNemar on the target, a stated margin on the other blocks, a flip table per hop",
         ),
         request=request.model_dump(mode="json"),
@@ -237,6 +236,20 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
         refusals=room(price, facts, remedy="stopping another program", fitting=fitting),
         fitting=fitting,
     )
+
+
+def _asked(suite: Suite, arm: str, *, beside: bool) -> Mapping[str, list[Case]]:
+    """The cases by arm. Raises BadInput where there is none for the one that is evaluated."""
+    asked = asked_cases(suite, ("base", arm) if beside else (arm,))
+    if not asked[arm]:
+        raise BadInput(f"the suite asks nothing of {arm}: its providers name other arms; run a baseline anew")
+    return asked
+
+
+def _served_by(arm: str, *, beside: bool) -> str:
+    if beside:
+        return f"base and {arm} on one vLLM server, told apart by the request"
+    return f"the {arm} model on a vLLM server with the same settings"
 
 
 def _sampled_as_the_base(request: EvaluateRequest, context: EvaluateContext, *, beside: bool) -> EvaluateRequest:

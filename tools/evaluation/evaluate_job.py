@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
-from tunesmith.memory.arms import ARMS
-from tunesmith.memory.errors import NotFound, StepFailed
+from tunesmith.memory.arms import ARMS, CHAIN
+from tunesmith.memory.errors import BadInput, NotFound, StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.behaviour import load_behaviour
@@ -27,6 +27,8 @@ from tunesmith.tools.evaluation.comparison import Comparison
 from tunesmith.tools.evaluation.evaluate import EvaluateRequest, EvaluateResult
 from tunesmith.tools.evaluation.evidence import evidence_of
 from tunesmith.tools.evaluation.judge_job import judge_waiting
+from tunesmith.tools.evaluation.likelihood import ArmLikelihood
+from tunesmith.tools.evaluation.likelihood_job import held_out_rows, measure_arm
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.evaluation.prompt_search import Chosen, choose, given
 from tunesmith.tools.evaluation.protocol import Keys, Sampling
@@ -46,6 +48,8 @@ class _Bench:
     answer: Answerer
     prompt: Chosen | None = None
     proof: Mapping[str, JsonValue] = field(default_factory=dict)
+    server: servers.Server | None = None
+    """None where a transformers process answers."""
 
 
 def run(job: Job[EvaluateRequest]) -> EvaluateResult:
@@ -74,6 +78,8 @@ def run(job: Job[EvaluateRequest]) -> EvaluateResult:
         prompt=asked.prompt,
         proof={"sha256_before": before, "sha256_after": after, "sampling": sampling.key, **asked.proof, **judge},
         taken_over=asked.taken_over,
+        likelihood=asked.likelihood,
+        likelihood_left_out=asked.likelihood_left_out,
     )
     written = job.write_json("results.json", result.model_dump(mode="json", exclude={"artifact"}))
     return result.model_copy(update={"artifact": job.publish("results", written, meta={"arm": request.arm}).id})
@@ -84,12 +90,29 @@ def _ask(job: Job[EvaluateRequest], suite: Suite, sampling: Sampling) -> AskReco
     with ExitStack() as stack:
         bench = _bench(job, stack, suite, sampling)
         taken_over = run_arms(job, suite, bench.arms, sampling, bench.answer, fresh=job.request.fresh)
+        likelihood, left_out = _likelihood(job, bench)
     return AskRecord(
         keys={arm.name: dict(arm.key) for arm in bench.arms},
         prompt=bench.prompt.as_dict() if bench.prompt else {},
         proof=dict(bench.proof),
         taken_over=taken_over,
+        likelihood=likelihood,
+        likelihood_left_out=left_out,
     )
+
+
+def _likelihood(job: Job[EvaluateRequest], bench: _Bench) -> tuple[dict[str, ArmLikelihood], str]:
+    """How likely every arm finds rows that were not trained on; or why nobody was asked."""
+    if job.request.arm not in CHAIN:
+        return {}, "a prompt is not made from rows"
+    if bench.server is None:
+        return {}, "vLLM refused the adapter, and the answers of a transformers process come without likelihoods"
+    try:
+        rows = held_out_rows(job, job.request.arm)
+        return {arm.name: measure_arm(job, bench.server, arm, rows) for arm in bench.arms}, ""
+    except (BadInput, StepFailed) as error:  # the answers are there all the same
+        job.log(f"likelihood was not measured: {error}")
+        return {}, str(error)
 
 
 def _bench(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling: Sampling) -> _Bench:
@@ -114,11 +137,10 @@ def _bench(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling: 
     proof["server"] = server.id
     base = Arm("base", server.model, key)
     if adapter:
-        return _Bench(
-            [base, Arm("adapter", served_name(adapter), {**key, "adapter": adapter.sha256})], answer, None, proof
-        )
+        arms = [base, Arm("adapter", served_name(adapter), {**key, "adapter": adapter.sha256})]
+        return _Bench(arms, answer, None, proof, server)
     if request.arm != "prompted":
-        return _Bench([Arm(request.arm, server.model, key)], answer, None, proof)
+        return _Bench([Arm(request.arm, server.model, key)], answer, None, proof, server)
     if request.system_prompt:
         prompt = given(request.system_prompt)
     else:

@@ -4,7 +4,7 @@ Against the base the target must be better, and by more than the form of its ans
 another case's place was not shown to fit its message. The guarded blocks must not be worse, must not have lost more
 cases than the margin allows, whatever chance says of so few, and must have answered. Over a hop (adapter, merge,
 quantization) no block may be worse and the guarded ones must have answered: what is within chance there counts by the
-base alone.
+base alone. A model that has for certain lost most of what the adapter won in likelihood is refused too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tunesmith.tools.evaluation.advice import FLIPS_TO_SHOW
 from tunesmith.tools.evaluation.claim import FORM_ONLY, TRIGGER_LIMIT
 from tunesmith.tools.evaluation.comparison import BETTER, WORSE, BlockComparison, Comparison
 from tunesmith.tools.evaluation.evidence import evidence_of
+from tunesmith.tools.evaluation.likelihood_retained import likelihood_refusal
 from tunesmith.tools.evaluation.lineage import Lineage
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.suites.case import GUARDED_BLOCKS, LISTED_BLOCKS, NEAR_MISS_BLOCK, PRIMARY_BLOCK
@@ -40,7 +41,8 @@ def broken_hops(store: Store, run: str, arm: str, *, made_as: Artifact | None = 
     for hop in _hops(store, run, lineage) if lineage else ():
         lost = {name: f"{' → '.join(hop.arms)}, {why}" for name in hop.blocks if (why := _over_hop(hop, name))}
         broken |= {name: why for name, why in lost.items() if name not in broken}
-    return list(broken.values())
+    unlikely = likelihood_refusal(store, run, arm, lineage)
+    return [*broken.values(), *([unlikely] if unlikely else [])]
 
 
 def _unclaimed(store: Store, run: str, arm: str, lineage: Lineage | None) -> dict[str, str]:

@@ -27,7 +27,9 @@ from tunesmith.tools.core.stage import (
     pinned,
 )
 from tunesmith.tools.evaluation.gate import broken_hops
+from tunesmith.tools.evaluation.likelihood_retained import likelihood_retained
 from tunesmith.tools.evaluation.lineage import own_base
+from tunesmith.tools.evaluation.retained import gain_retained
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, serving_peaks
 from tunesmith.tools.models.time_math import WORKER_START_S
 from tunesmith.tools.serving import servers
@@ -79,6 +81,8 @@ class DeployContext:
     """The model's own."""
     broken: tuple[str, ...] = ()
     """Hops of its lineage that are not measured, or lost something."""
+    kept: tuple[str, ...] = ()
+    """What it kept of what its adapter won, where that was measured."""
 
 
 def inspect_inputs(request: DeployRequest, inputs: Inputs) -> DeployContext:
@@ -94,7 +98,15 @@ def inspect_inputs(request: DeployRequest, inputs: Inputs) -> DeployContext:
     if (artifact := inputs.artifacts.get(request.arm)) is not None and is_expected(artifact):
         return context
     base = own_base(store, inputs.run, request.arm)
-    return replace(context, base=base, broken=tuple(broken_hops(store, inputs.run, request.arm)))
+    return replace(
+        context, base=base, broken=tuple(broken_hops(store, inputs.run, request.arm)), kept=_kept(inputs, request)
+    )
+
+
+def _kept(inputs: Inputs, request: DeployRequest) -> tuple[str, ...]:
+    """Of the adapter's gain, in passed cases and in likelihood."""
+    of_cases, likely = (of(inputs.store, inputs.run) for of in (gain_retained, likelihood_retained))
+    return tuple(one.sentence for one in (*of_cases, *likely) if one.arm == request.arm)
 
 
 def check_gate(request: DeployRequest, inputs: Inputs) -> None:
@@ -173,6 +185,7 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
         replaces=tuple(f"what is served now on port {server.port} ({server.model})" for server in now),
         refusals=room(price, alone, remedy=_smaller(request), fitting=fitting),
         fitting=fitting,
+        notes=context.kept,
     )
 
 

@@ -111,8 +111,8 @@ def _evaluation_lines(measured: Evaluation) -> Iterator[str]:
     yield ""
     for evidence in measured.evidence.values():
         yield f"- {_words(evidence.claim.sentence)}"
-    for kept in measured.retained:
-        yield f"- {_words(kept.sentence)}"
+    for said in [one.sentence for one in measured.retained] + [one.sentence for one in measured.likelihood]:
+        yield f"- {_words(said)}"
 
 
 def _score(measured: Evaluation, block: str, arm: str) -> str:

@@ -17,6 +17,7 @@ from tunesmith.tools.core.stats import clustered_pass_rate_interval
 from tunesmith.tools.evaluation.advice import goal_rate, prompt_advice
 from tunesmith.tools.evaluation.comparison import GAINED, LOST, BlockComparison, Comparison, Flip
 from tunesmith.tools.evaluation.evidence import Evidence, evidence_of
+from tunesmith.tools.evaluation.likelihood_retained import LikelihoodRetained, likelihood_retained
 from tunesmith.tools.evaluation.pairing import Evaluations, cases_of, compare_run
 from tunesmith.tools.evaluation.protocol import Key, Keys
 from tunesmith.tools.evaluation.retained import GainRetained, gain_retained
@@ -134,6 +135,8 @@ class Evaluation:
     """What the prompted arm says about training at all; empty where it was not measured."""
     retained: Sequence[GainRetained] = ()
     """What merge and quantize left of the adapter's gain."""
+    likelihood: Sequence[LikelihoodRetained] = ()
+    """The same in nats a token on held-out rows, and what it cost on ordinary answers."""
 
     def score(self, block: str, arm: str) -> Score | None:
         """The score of an arm on a block, where it was run."""
@@ -178,6 +181,7 @@ def evaluation(store: Store, run: str) -> Evaluation:
         takes_tools=all(step.report.get("takes_tools", True) for step in baselines[-1:]),
         advice=prompt_advice(rival, goal_rate(store, rival)) if (rival := net.get("prompted")) else "",
         retained=gain_retained(store, run),
+        likelihood=likelihood_retained(store, run),
     )
 
 

@@ -14,7 +14,7 @@ from tunesmith.agent.commands import render
 from tunesmith.agent.driver.facts import scores
 from tunesmith.agent.driver.facts.answer import Answer, Question, clip, find, listed, ordinary, without_instruction
 from tunesmith.agent.driver.facts.expected import expected_in
-from tunesmith.agent.driver.facts.results import evaluated_run
+from tunesmith.agent.driver.facts.results import evaluated_run, kept_of_the_gain
 from tunesmith.agent.driver.understanding.words import vocabulary
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.records import EvalResult, Run
@@ -239,7 +239,8 @@ def _flips(question: Question, run: Run, arm: str, given: Sequence[EvalResult], 
         f"{'Yes' if lost else 'No'}: {count} of {run.id} {'was' if len(lost) == 1 else 'were'} lost "
         f"from {other} to {arm}: {score}."
     )
-    return _listed(first, lost, questions, f"{len(gained) or 'None'} gained.")
+    kept = "" if query.block else kept_of_the_gain(question.store, run.id, arm)
+    return _listed(first, lost, questions, f"{len(gained) or 'None'} gained. {kept}".strip())
 
 
 def _of_two_runs(

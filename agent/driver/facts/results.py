@@ -18,7 +18,9 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration
 from tunesmith.tools.evaluation.comparison import Comparison
 from tunesmith.tools.evaluation.findings import findings
+from tunesmith.tools.evaluation.likelihood_retained import likelihood_retained
 from tunesmith.tools.evaluation.pairing import compare_run
+from tunesmith.tools.evaluation.retained import gain_retained
 from tunesmith.tools.suites.case import BLOCKS
 
 _CHAIN = ("base", "prompted", "adapter", "merged", "quantized")
@@ -238,7 +240,19 @@ def _two_arms(question: Question, a: str, b: str) -> Answer:
                 f"({counts.fail_to_pass} gained, {counts.pass_to_fail} lost{_p(counts.p_value)})"
             )
     lines += [_lost_cases(compared, query.block)] if any(c.pass_to_fail for c in compared.blocks.values()) else []
+    lines += [] if query.block else [kept_of_the_gain(store, run.id, b)]
     return Answer(tuple(line for line in lines if line), lambda: comparison_table(compared))
+
+
+def kept_of_the_gain(store: Store, run: str, arm: str) -> str:
+    """What a merged or quantized model kept of what the adapter won, in passed cases and in likelihood; else empty."""
+    if arm not in ("merged", "quantized"):
+        return ""
+    cases = next((one for one in gain_retained(store, run) if one.arm == arm), None)
+    likely = next((one for one in likelihood_retained(store, run) if one.arm == arm), None)
+    said = [f"{cases.kept} of the {cases.won} target cases that the adapter won"] if cases else []
+    said += [likely.brief] if likely else []
+    return f"{arm} keeps {listed(said)}." if said else ""
 
 
 def _nearest_measured(store: Store, run: Run, a: str, b: str) -> tuple[str, str]:
