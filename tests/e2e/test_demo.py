@@ -66,6 +66,17 @@ def test_the_quantized_model_still_passes(demo: Demo) -> None:
     assert target["verdict"] == "better" and target["p_value"] < 0.001
 
 
+def test_the_gain_in_likelihood_is_kept_as_served(demo: Demo) -> None:
+    """The served models' own figures: the adapter's are those that training measured on the very same rows."""
+    adapter, quantized = demo.compare("base", "quantized")["likelihood_retained"]
+    trained = next(event["result"] for event in demo.events if event.get("stage") == "train" and event.get("result"))
+    assert adapter["nll_per_token"]["base"] == pytest.approx(trained["validation_loss_before"], rel=0.05)
+    assert adapter["nll_per_token"]["adapter"] == pytest.approx(trained["validation_loss"], rel=0.05)
+    assert quantized["share"] >= 0.9 and quantized["interval"][0] < quantized["share"] < quantized["interval"][1]
+    assert 0 < quantized["kl_per_token"]["adapter"] < quantized["kl_per_token"]["base"] < 0.5
+    print(f"likelihood: {quantized['share']:.1%} kept, KL {quantized['kl_per_token']}")
+
+
 def test_a_base_that_cannot_call_tools_has_no_tool_block(demo: Demo) -> None:
     assert "tools" not in demo.compare("base", "adapter")["blocks"]
 
