@@ -13,6 +13,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.export.audit import Audit
+from tunesmith.tools.export.dry_load import DryLoad, known_dry_loads, with_dry_load
 from tunesmith.tools.export.rounding_step import UpdateOnGrid, update_on_grid
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.fitting import quantizing_that_fits
@@ -46,6 +47,10 @@ class QuantizeRequest(Request):
     )
     max_seq_len_tokens: int = Field(default=256, ge=16, description="Calibration rows are cut to this length.")
     seed: int = Field(default=17, description="Of the choice of calibration rows.")
+    dry_load: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Have vLLM load a tiny model quantized in the same way first. auto: where that pays; off: never.",
+    )
 
 
 class QuantizeResult(Result):
@@ -68,15 +73,18 @@ class QuantizeResult(Result):
 
 @dataclass(frozen=True, slots=True)
 class QuantizeContext:
-    """What is known of the adapter that was merged."""
+    """What is known of the adapter that was merged, and of what vLLM loads here."""
 
     update: UpdateOnGrid | None = None
+    dry_loads: tuple[DryLoad, ...] = ()
 
 
 def inspect_inputs(request: QuantizeRequest, inputs: Inputs) -> QuantizeContext:
     """How large the merged update is beside the rounding step of the scheme, from some rows of every weight."""
     merged = inputs.made("merged")
-    return QuantizeContext(grid_of(request, inputs.store, merged) if merged else None)
+    return QuantizeContext(
+        grid_of(request, inputs.store, merged) if merged else None, known_dry_loads(inputs.store.home)
+    )
 
 
 def grid_of(request: QuantizeRequest, store: Store, merged: Artifact) -> UpdateOnGrid | None:
@@ -154,6 +162,14 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
     )
 
 
+def plan_after_dry_load(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None = None) -> Plan:
+    """The plan, with the dry load before it where that pays; refused where vLLM is known not to load such a model."""
+    planned, merged = plan(request, facts, context), facts.need("merged", "merge")
+    decided, config = resolved(request, merged)[0], merged.meta["config"]
+    group = decided.group_size or (group_size_for(config) if decided.scheme == "W4A16" else 0)
+    return with_dry_load(planned, facts, config, group, context.dry_loads if context else ())
+
+
 def resolved(request: QuantizeRequest, merged: Artifact) -> tuple[QuantizeRequest, Mapping[str, str]]:
     """The request with everything that is `auto` decided, and why each of these has its value."""
     config, parameters = merged.meta["config"], int(merged.meta["parameters"])
@@ -184,7 +200,7 @@ STAGE = Stage(
     "quantize",
     QuantizeRequest,
     QuantizeResult,
-    plan,
+    plan_after_dry_load,
     inspect_inputs,
     expected_artifact,
     settable=("scheme",),

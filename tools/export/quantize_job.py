@@ -22,6 +22,7 @@ from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.export.audit import CARRIED
 from tunesmith.tools.export.audit_quantized import audit_quantized
+from tunesmith.tools.export.dry_load_job import refuse_unservable
 from tunesmith.tools.export.layer_stream import describe_quantization, stream_layers
 from tunesmith.tools.export.quantize import QuantizeRequest, QuantizeResult, grid_of
 from tunesmith.tools.export.streamed_weights import StreamedWeights
@@ -72,6 +73,7 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
     group = chosen_group_size(config, request.scheme, request.group_size)
     out_dir = job.dir / "quantized"
     if read_manifest(out_dir) is None:
+        refuse_unservable(job, merged.path, config, group, quantize_with)
         quantize_model(
             merged.path,
             dataset.path / "train.jsonl",
