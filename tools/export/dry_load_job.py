@@ -103,7 +103,11 @@ def _tried(
             return hoped
         refusal = str(error).removeprefix("vLLM ended before it was ready: ").partition("; its log is")[0]
         found = hoped.model_copy(
-            update={"served": False, "refusal": refusal[:300].rstrip(": "), "by_transformers": loads_in_transformers(made)}
+            update={
+                "served": False,
+                "refusal": refusal[:300].rstrip(": "),
+                "by_transformers": loads_in_transformers(made),
+            }
         )
     seconds = round(time.monotonic() - started, 1)
     found = found.model_copy(update={"seconds": seconds})

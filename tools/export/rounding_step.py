@@ -3,7 +3,7 @@
 Read from the files, some rows of every weight: the step is that of plain rounding, max |w| ÷ ((2^bits - 1) ÷ 2) of a
 group. GPTQ moves errors about within these same steps. A weight that sits anywhere between two grid points takes a
 small update over on average only, with a noise of 0.29 steps; the smaller the update, the more of it is noise.
-Not covered: updates of fused experts, whose layout only peft knows.
+Not covered: updates of fused experts, whose layout only peft knows; of DoRA its low-rank part alone is counted.
 """
 
 from __future__ import annotations
