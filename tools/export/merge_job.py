@@ -28,12 +28,16 @@ from tunesmith.tools.export.expert_updates import Update, expert_updates
 from tunesmith.tools.export.logit_proof_job import LogitProof, behaviour_rows, compare_logits
 from tunesmith.tools.export.lora_update import MAGNITUDE, lora_scale, of_experts
 from tunesmith.tools.export.merge import MergeRequest, MergeResult
+from tunesmith.tools.machine.memory_left import RESERVE_BYTES, memory_left_bytes
+from tunesmith.tools.models.memory_math import merge_memory_bytes
 from tunesmith.tools.models.tensor_file import TensorFileWriter, read_header, read_headers, weight_files
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Progress = Callable[[float, float, str], None]
+
+_GIB = 1 << 30
 
 
 def run(job: Job[MergeRequest]) -> MergeResult:
@@ -49,6 +53,7 @@ def run(job: Job[MergeRequest]) -> MergeResult:
     left_out = ""
     dataset = job.store.ancestor(adapter, "dataset")
     rows = behaviour_rows(dataset.path) if dataset else []
+    _stop_where_memory_ends("the comparison of logits", len(weight_files(out_dir)))
     try:
         measured = compare_logits(base.path, adapter.path, out_dir, job.progress, rows=rows)
     except BadInput as error:  # a layout that is not known; the audit has proven the tensors
@@ -71,10 +76,12 @@ def _refuse_faults(audit: Audit, out_dir: Path) -> None:
 def merge_adapter(base_dir: Path, adapter_dir: Path, out_dir: Path, progress: Progress) -> None:
     """Write the merged model into `out_dir` in the base's own sharding and precision; continues where it was cut off.
 
-    Raises StepFailed for an adapter that is not a plain sum on weights of this base.
+    Raises StepFailed for an adapter that is not a plain sum on weights of this base, before the start where memory
+    would not do, and between tensors where it runs low: finished shards are kept.
     """
     config = json.loads((adapter_dir / "adapter_config.json").read_text())
     _refuse_unmergeable(config)
+    _need_room(base_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     _forget_other_merge(base_dir, adapter_dir, out_dir)
     names = read_headers(weight_files(base_dir)).keys()
@@ -157,11 +164,29 @@ def _merge_shards(base_dir: Path, updates: dict[str, Update], out_dir: Path, pro
     for number, shard in enumerate(shards):
         progress(number, len(shards), f"merging {shard.name}")
         if not (out_dir / shard.name).exists():
-            _merge_shard(shard, updates, out_dir / shard.name)
+            _merge_shard(shard, updates, out_dir / shard.name, f"shard {number + 1} of {len(shards)}", kept=number)
     progress(len(shards), len(shards), "merged")
 
 
-def _merge_shard(source: Path, updates: Mapping[str, Update], target: Path) -> None:
+def _need_room(base_dir: Path) -> None:
+    """Raises StepFailed, with the numbers, where merging and its proof would not fit into what is left."""
+    need, left = merge_memory_bytes(json.loads((base_dir / "config.json").read_text())), memory_left_bytes()
+    if need > left:
+        raise StepFailed(
+            f"needs {need / _GIB:.1f} GiB of RAM and swap, {left / _GIB:.1f} GiB free; stop another program or start "
+            "in a larger control group, or deploy the adapter itself"
+        )
+
+
+def _stop_where_memory_ends(where: str, kept: int) -> None:
+    if (left := memory_left_bytes()) < RESERVE_BYTES:
+        raise StepFailed(
+            f"stopped at {where}: {left >> 20} MiB of memory are left; finished shards are kept ({kept}): stop "
+            "another program, or start in a larger control group, and resume"
+        )
+
+
+def _merge_shard(source: Path, updates: Mapping[str, Update], target: Path, where: str, *, kept: int) -> None:
     """Sum and write one shard; a tensor is written while the next is summed."""
     import torch
     from safetensors import safe_open
@@ -174,6 +199,7 @@ def _merge_shard(source: Path, updates: Mapping[str, Update], target: Path) -> N
     ):
         writing: Future[None] | None = None
         for name, _spec in specs:
+            _stop_where_memory_ends(where, kept)
             weight = file.get_tensor(name)
             if name in updates:
                 weight = _sum(weight, updates[name], name)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+RESERVE_BYTES = 256 << 20
+"""Below it the kernel's killer is near: better to stop with a reason."""
 _PROC, _GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 # File of the limit, of what is used, and the lines of memory.stat that can be taken back; version 2, then version 1.
 _V2 = ("memory.max", "memory.current", ("inactive_file", "active_file"))
