@@ -20,12 +20,12 @@ PASSED_SHARE = 0.5
 RIVAL_TYPE = "select-best"
 """The assertion that rests on the answers of other arms, so that two steps tell nothing of the same case."""
 
-# Which parts of the comparability key a hop changes.
+# Which parts of the comparability key a hop changes. A merged model has 16 bits, and its base may be measured at 4.
 _CHANGES: Mapping[str, frozenset[str]] = {
     "base": frozenset(),
     "prompted": frozenset({"system_prompt"}),
     "adapter": frozenset({"adapter"}),
-    "merged": frozenset({"adapter", "weights", "lora"}),
+    "merged": frozenset({"adapter", "weights", "lora", "precision"}),
     "quantized": frozenset({"adapter", "weights", "lora", "precision"}),
 }
 

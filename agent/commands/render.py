@@ -254,6 +254,8 @@ def comparison_table(compared: Comparison) -> RenderableType:
     head = plain(f"{compared.run}: {a} → {b}")
     if not compared.comparable:
         head += Text(f"  not comparable: they differ in {', '.join(compared.differs_in)}", style="red")
+    if compared.comparable and compared.precision_changes:
+        head += Text(f"  the precision changes too: {compared.precision_changes}", style="yellow")
     left_out = [plain(line) for line in left_out_lines(compared.left_out)]
     return Group(head, rows_table(columns, rows), *left_out)
 
@@ -320,4 +322,5 @@ def hop_line(compared: Comparison) -> Text:
         for name, block in compared.blocks.items()
     ]
     verdicts = "; ".join(parts) if compared.comparable else f"not comparable: {', '.join(compared.differs_in)}"
-    return plain(f"{a} → {b}: {verdicts}")
+    also = f"; the precision changes too: {compared.precision_changes}" if compared.precision_changes else ""
+    return plain(f"{a} → {b}: {verdicts}{also}")

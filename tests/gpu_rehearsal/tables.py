@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tunesmith.tools.core.stage import GIB, Machine
+from tunesmith.tools.models.measuring import QUANTIZED_BASE
 from tunesmith.tools.models.model_names import NamedModel, named_model
 from tunesmith.tools.pipeline.fits import fits, plans_of, with_card
 
@@ -49,7 +50,8 @@ def _golden_lines() -> Iterator[str]:
                 price = plan.estimate
                 peaks = f"{price.peak_vram_bytes / GIB:6.1f} {price.peak_ram_bytes / GIB:6.1f}"
                 ways = ", or ".join(map(str, plan.fitting))
-                yield f"  {step:16} {'no ' if plan.refusals else 'yes'} {peaks}  {ways}".rstrip()
+                measured = "measured at 4 bits" if QUANTIZED_BASE in plan.inputs else ""
+                yield f"  {step:19} {'no ' if plan.refusals else 'yes'} {peaks}  {ways or measured}".rstrip()
 
 
 def readme_table() -> str:
@@ -70,7 +72,7 @@ def _cell(model: NamedModel, card_gib: int) -> str:
         return fitting[0] if fitting else "–"
 
     trained = best("train", {"bf16": "16", "nf4": "4"})
-    measured = best("measure", {"bf16": "16"})
+    measured = best("measure", {"bf16": "16", "W4A16": "4"})
     served = best("serve", {"bf16": "16", "W8A8": "8", "W4A16": "4"})
     cell = f"{trained} · {measured} · {served}"
     return f"**{cell}**" if "–" not in cell else cell

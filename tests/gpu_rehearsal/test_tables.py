@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.gpu_rehearsal.tables import GOLDEN, README, golden, machine, model_of, with_table
 from tunesmith.tools.core.stage import GIB
+from tunesmith.tools.models.measuring import QUANTIZED_BASE
 from tunesmith.tools.pipeline.fits import plans_of, with_card
 
 
@@ -16,11 +17,22 @@ def test_the_readmes_table_is_current() -> None:
     assert README.read_text() == with_table(README.read_text())
 
 
-def test_on_24_gb_large_models_are_trained_merged_quantized_and_served_and_the_base_is_not_measured_yet() -> None:
+THE_WAY = ("base", "baseline", "generate", "preflight at 4 bits", "train at 4 bits", "evaluate", "merge", "quantize",
+           "deploy W4A16")  # fmt: skip
+
+
+def test_on_24_gb_large_models_fit_from_the_base_to_the_served_model_and_are_measured_at_4_bits() -> None:
     for name in ("qwen2.5-14b", "qwen2.5-32b", "qwen3-30b-a3b"):
         plans = plans_of(model_of(name), with_card(machine(), 24))
         fitting = {step for step, plan in plans.items() if not plan.refusals}
-        assert {"train at 4 bits", "merge", "quantize", "deploy W4A16"} <= fitting, name
-        assert not {"baseline", "evaluate", "generate", "preflight"} & fitting, name
-        assert any("measured" in note and "for now" in note for note in plans["baseline"].notes)
+        assert set(THE_WAY) <= fitting, name
+        for step in ("baseline", "generate", "preflight at 4 bits", "evaluate"):
+            assert QUANTIZED_BASE in plans[step].inputs, "all are served from the quantized base"
+        assert QUANTIZED_BASE not in plans["train at 4 bits"].inputs, "training has the base's own weights"
+        assert plans["base"].request["measuring"] == "4" and "at 4 bits" in plans["base"].reasons["measuring"]
         assert max(plans[step].estimate.peak_ram_bytes for step in fitting) < 16 * GIB
+
+
+def test_the_smallest_models_stay_at_16_bits() -> None:
+    plans = plans_of(model_of("llama-3.2-3b"), with_card(machine(), 24))
+    assert plans["base"].request["measuring"] == "16" and not any(QUANTIZED_BASE in p.inputs for p in plans.values())

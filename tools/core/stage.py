@@ -244,6 +244,11 @@ class Facts:
         """Of the device that vLLM computes on."""
         return self._rates(on_gpu=self.serves_on_gpu)
 
+    @property
+    def processor_rates(self) -> Rates:
+        """Of the processor, for what is computed on it wherever the rest is."""
+        return self._rates(on_gpu=False)
+
     def _rates(self, *, on_gpu: bool) -> Rates:
         card = chosen_gpu(self.machine.gpus) if on_gpu else None
         usual = usual_card() if card else usual_cpu(self.machine.cores)

@@ -19,6 +19,7 @@ from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Sta
 from tunesmith.tools.data.behaviour import IMPORTED, load_behaviour
 from tunesmith.tools.data.duplicates import Diversity
 from tunesmith.tools.data.row_judge import Judged
+from tunesmith.tools.models.measuring import measured_base
 from tunesmith.tools.models.memory_math import serving_peaks
 from tunesmith.tools.serving.budget import asking_seconds, need_vllm, serving_memory
 from tunesmith.tools.suites.loading import SuiteName, load_named_suites
@@ -146,7 +147,7 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
     rows, base = facts.need("rows", "generate"), facts.need("base", "base")
     suite = facts.artifacts.get("suite")
     count, cases = int(rows.meta["rows"]), context.cases + int(suite.meta["cases"] if suite else 0)
-    judge = facts.need(request.judge, _MAKERS[request.judge]) if request.judge != "none" else None
+    judge = _judging(request, facts)
     seconds, peaks = Seconds(3.0, count / 500 + count * cases / 1e6), {"ram_bytes": 1 << 29}
     if judge:
         need_vllm(facts)
@@ -177,9 +178,17 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
     )
 
 
+def _judging(request: CritiqueRequest, facts: Facts) -> Artifact | None:
+    """Who judges; a base at the precision that it is measured at."""
+    if request.judge == "none":
+        return None
+    return measured_base(facts) if request.judge == "base" else facts.need(request.judge, _MAKERS[request.judge])
+
+
 def wrote_them(rows: Artifact, judge: Artifact) -> bool:
-    """Whether a model wrote the very rows that it is to judge."""
-    return str(rows.meta.get("writer_sha256", judge.sha256)) == judge.sha256
+    """Whether a model wrote the very rows that it is to judge, at whatever precision."""
+    own = str(judge.meta.get("base_sha256") or judge.sha256)
+    return str(rows.meta.get("writer_sha256", own)) == own
 
 
 def _about_the_judge(rows: Artifact, judge: Artifact | None) -> list[str]:

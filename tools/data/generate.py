@@ -21,6 +21,7 @@ from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Sta
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.reader import reads_whole
 from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.models.measuring import beside_base, measured_base
 from tunesmith.tools.models.memory_math import serving_peaks
 from tunesmith.tools.serving.budget import (
     USUAL_SHARE_OF_MAX_TOKENS,
@@ -152,7 +153,8 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
     """Price the tokens that the writer and, for ordinary answers, the base will produce."""
     base = facts.need("base", "base")
     teacher = facts.need("teacher", "base --role teacher") if request.writer == "teacher" else None
-    writer = teacher or base
+    measured = measured_base(facts)
+    writer = teacher or measured
     need_vllm(facts)
     rows = min(PREVIEW_ROWS, request.rows) if request.preview else request.rows
     ordinary = 0 if request.preview else request.near_miss_rows + min(request.rehearsal_rows, context.rehearsal)
@@ -164,8 +166,8 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
         prompt_tokens=_PROMPT_TOKENS,
         at_once=request.concurrency,
     ) + asking_seconds(
-        facts if teacher else replace(facts, served=facts.served | {served_name_of(base)}),
-        base,
+        facts if teacher else replace(facts, served=facts.served | {served_name_of(measured)}),
+        measured,
         answers=ordinary,
         answer_tokens=request.ordinary_tokens * USUAL_SHARE_OF_MAX_TOKENS,
         at_once=request.concurrency,
@@ -179,7 +181,7 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
         **serving_peaks(serving_memory(writer), on_gpu=facts.serves_on_gpu),
         disk_bytes=4096 * (rows + ordinary),
     )
-    fitting = bases_served(facts, base if teacher else None) if lacks_memory(price, facts.machine) else ()
+    fitting = bases_served(facts, measured if teacher else None) if lacks_memory(price, facts.machine) else ()
     name = f"the {request.writer} ({writer.meta['name']})"
     count = f"{rows} rows of {context.name}"
     return Plan(
@@ -195,7 +197,7 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
             f"(sha256 {context.pins['rehearsal prompts'][:12]}), greedy",
         ),
         request=request.model_dump(mode="json"),
-        inputs=pinned(base=base, teacher=teacher),
+        inputs=pinned(base=base, teacher=teacher, **beside_base(base, measured)),
         pins=dict(context.pins),
         estimate=price,
         writes=(f"{rows + ordinary} candidate rows",),

@@ -25,6 +25,7 @@ from tunesmith.tools.data.reader import Reader
 from tunesmith.tools.data.row_file import write_rows
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.synthesis import Synthesis, Written
+from tunesmith.tools.models.measuring import QUANTIZED_BASE, answering_base
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.serving.model_server import bench_server
@@ -33,7 +34,10 @@ from tunesmith.tools.serving.requests import Tally
 
 def run(job: Job[GenerateRequest]) -> GenerateResult:
     """Write the rows that are missing, then publish all of them."""
-    base = job.verified("base")
+    job.verified("base")
+    base = answering_base(job.inputs)
+    if base.kind == QUANTIZED_BASE:
+        job.verified(QUANTIZED_BASE)
     teacher = job.verified("teacher") if "teacher" in job.inputs else None
     spec, tally = load_behaviour(job.request.behaviour), Tally()
     rehearsal = load_rehearsal(job.request.behaviour)  # read once: what was agreed to is what is used
@@ -156,7 +160,7 @@ def _publish(job: Job[GenerateRequest], spec: Spec, rows: Sequence[TrainingRow])
     folder = job.dir / "rows"
     write_rows(folder / "rows.jsonl", sorted(rows, key=lambda row: row.row_id))
     atomic_write(folder / "reader.json", (job.dir / "reader.json").read_bytes())
-    writer = job.inputs[job.request.writer]
+    writer = job.inputs[job.request.writer]  # a base by its own digest, whichever weights of it answered
     meta = {"rows": len(rows), "behaviour": job.request.behaviour, "behaviour_sha256": spec.sha256}
     meta |= {"writer": writer.meta["name"], "writer_sha256": writer.sha256}
     meta["unverified"] = json.loads((job.dir / "reader.json").read_text())["unverified"]

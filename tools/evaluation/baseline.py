@@ -22,7 +22,8 @@ from tunesmith.tools.evaluation.controls import form_alone
 from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_cases, find_models
 from tunesmith.tools.evaluation.statistics import MARGIN
 from tunesmith.tools.models.chat_template import takes_tools
-from tunesmith.tools.serving.budget import at_four_bits, bases_served, evaluation_seconds, need_vllm, serving_memory
+from tunesmith.tools.models.measuring import beside_base, measured_base
+from tunesmith.tools.serving.budget import bases_served, evaluation_seconds, measured_with, need_vllm, serving_memory
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK, Suite
 from tunesmith.tools.suites.loading import BUNDLED, SuiteName, load_named_suites
@@ -112,6 +113,7 @@ def expected_artifact(request: BaselineRequest, artifacts: Mapping[str, Artifact
 def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Plan:
     """Price every case once on the base, and say what so many cases can show at all."""
     base, suite, models = facts.need("base", "base"), context.suite, context.models
+    measured = measured_base(facts)
     dataset = facts.need("dataset", "critique") if request.held_out else None
     need_vllm(facts)
     cases = asked_cases(suite, ("base",))["base"]
@@ -122,15 +124,14 @@ def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Pl
     price = estimate(
         "baseline",
         facts,
-        seconds=evaluation_seconds(facts, base, len(cases) * request.repeats, request.max_tokens)
+        seconds=evaluation_seconds(facts, measured, len(cases) * request.repeats, request.max_tokens)
         + Seconds(0.0, models.seconds(cases, request.repeats)),
         rates=facts.serving_rates,
         like="",
-        **models.peaks(serving_memory(base), on_gpu=facts.serves_on_gpu),
+        **models.peaks(serving_memory(measured), on_gpu=facts.serves_on_gpu),
         disk_bytes=8192 * len(cases) * request.repeats,
     )
-    lacks = lacks_memory(price, facts.machine)
-    fitting = bases_served(facts) if lacks else ()
+    fitting = bases_served(facts) if lacks_memory(price, facts.machine) else ()
     can_show = _can_show(rows)
     how = "greedy" if request.temperature == 0 else f"at temperature {request.temperature:g}"
     how += f", {request.repeats} times each, reduced to one verdict a case" if request.repeats > 1 else ""
@@ -143,6 +144,7 @@ def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Pl
         summary=f"run {len(cases)} cases on the untouched base",
         steps=(
             "start vLLM with the base, adapters allowed but none loaded",
+            *measured_with(measured),
             f"{', '.join(f'{count} {block}' for block, count in blocks.items())} cases "
             f"(suite sha256 {suite.sha256[:12]}), {how}",
             *models.steps(cases, base.path),
@@ -155,14 +157,14 @@ def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Pl
             *can_show,
         ),
         request=request.model_dump(mode="json"),
-        inputs=pinned(base=base, dataset=dataset),
+        inputs=pinned(base=base, dataset=dataset, **beside_base(base, measured)),
         pins={"suite": suite.sha256, **models.pins},
         estimate=price,
         writes=("every output, graded, in the store",),
         replaces=("the baseline of this run",) if "suite" in facts.artifacts else (),
         refusals=room(price, facts, remedy="stopping another program, or a smaller base", fitting=fitting),
         fitting=fitting,
-        notes=(*filter(None, [form_alone(cases)]), *(at_four_bits(facts, base) if lacks else ())),
+        notes=tuple(filter(None, [form_alone(cases)])),
     )
 
 

@@ -18,6 +18,7 @@ from tunesmith.tools.evaluation.judge_job import judge_waiting
 from tunesmith.tools.evaluation.protocol import Sampling
 from tunesmith.tools.evaluation.statistics import case_outcomes
 from tunesmith.tools.models.chat_template import takes_tools
+from tunesmith.tools.models.measuring import QUANTIZED_BASE, answering_base
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.model_server import bench_server, key_of
 from tunesmith.tools.suites.case import Suite
@@ -27,6 +28,8 @@ from tunesmith.tools.suites.loading import load_named_suites, read_suite
 def run(job: Job[BaselineRequest]) -> BaselineResult:
     """Ask the base every case of the suites that were agreed to; a resumed baseline keeps those it started with."""
     request, base = job.request, job.verified("base")
+    if QUANTIZED_BASE in job.inputs:
+        job.verified(QUANTIZED_BASE)
     suite_file = job.dir / "suite.json"
     if not suite_file.exists():
         dataset = job.verified("dataset").path if request.held_out else None
@@ -34,7 +37,7 @@ def run(job: Job[BaselineRequest]) -> BaselineResult:
         job.agreed("suite", read.sha256)
         atomic_write(suite_file, read.to_json())
     suite = read_suite(suite_file)
-    asked = ask_once(job, lambda: _ask(job, base, suite))
+    asked = ask_once(job, lambda: _ask(job, suite))
     key = {**asked.keys["base"], **judge_waiting(job, suite, judge=request.judge, fresh=request.fresh)}
     artifact = job.publish("suite", suite_file, meta={"suite_sha256": suite.sha256, "cases": len(suite.cases)})
     blocks = _block_results(case_outcomes(job.store.results(job.step.id, "base")).values())
@@ -63,12 +66,12 @@ def _block_results(outcomes: Iterable[CaseOutcome]) -> dict[str, BlockResult]:
     }
 
 
-def _ask(job: Job[BaselineRequest], base: Artifact, suite: Suite) -> AskRecord:
+def _ask(job: Job[BaselineRequest], suite: Suite) -> AskRecord:
     """Every answer, stored; the comparability key that they were given under."""
-    request = job.request
+    request, measured = job.request, answering_base(job.inputs)
     sampling = Sampling(request.max_tokens, request.temperature, request.repeats)
-    with _server(job, base) as server:
-        key = {**key_of(server, base, suite, max_tokens=request.max_tokens), **sampling.key}
+    with _server(job, measured) as server:
+        key = {**key_of(server, measured, suite, max_tokens=request.max_tokens), **sampling.key}
         answer = server_answers(server, sampling, request.concurrency)
         arm = Arm("base", server.model, key)
         taken_over = run_arms(job, suite, [arm], sampling, answer, fresh=request.fresh)

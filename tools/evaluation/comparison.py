@@ -150,6 +150,9 @@ class Comparison:
     margin: float
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Block → cases of the suite that were not asked of both alike, and so tell nothing of the two."""
+    precision_changes: str = ""
+    """Where a hop that is not about precision changes it too, as a merge does whose base is measured at 4 bits: from
+    what to what."""
 
     @property
     def comparable(self) -> bool:
@@ -180,6 +183,7 @@ class Comparison:
             "alpha": self.alpha,
             "margin": self.margin,
             "left_out": dict(self.left_out),
+            "precision_changes": self.precision_changes,
         }
 
     def _flip_json(self, flip: Flip) -> Json:

@@ -26,10 +26,12 @@ from tunesmith.tools.evaluation.comparison import StoredComparison
 from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_cases, find_models
 from tunesmith.tools.evaluation.likelihood import ArmLikelihood, likelihood_seconds
 from tunesmith.tools.evaluation.lineage import own_base
+from tunesmith.tools.evaluation.liveness import PeftCheck, priced_proof
 from tunesmith.tools.evaluation.pairing import Evaluations
 from tunesmith.tools.evaluation.prompts import candidates
 from tunesmith.tools.evaluation.protocol import Key, Sampling
-from tunesmith.tools.serving.budget import bases_served, evaluation_seconds, need_vllm, serving_memory
+from tunesmith.tools.models.measuring import beside_base, measured_base
+from tunesmith.tools.serving.budget import bases_served, evaluation_seconds, measured_with, need_vllm, serving_memory
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.loading import load_named_suites, read_suite
@@ -72,6 +74,10 @@ class EvaluateRequest(Request):
     )
     fresh: bool = Field(
         default=False, description="Ask again what an earlier step of the run was answered to the same question."
+    )
+    peft_check: PeftCheck = Field(
+        default="auto",
+        description="Hold the served adapter against peft's figures; auto: where that fits and is quick.",
     )
 
 
@@ -184,7 +190,7 @@ def _behaviour_of(inputs: Inputs) -> str:
 
 def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Plan:
     """Price the arm's cases, and the base's beside it where both share the server."""
-    base = context.base or facts.need("base", "base")
+    base, measured = context.base or facts.need("base", "base"), measured_base(facts)
     suite_artifact, suite = facts.need("suite", "baseline"), context.suite
     assert suite is not None, "it was inspected where there is one"
     need_vllm(facts)
@@ -198,20 +204,23 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
     candidates_ = context.prompted.candidates
     tries = candidates_ * request.dev_rows if candidates_ > 1 else 0  # one alone is not chosen
     made = facts.need(request.arm, _MAKERS[request.arm]) if request.arm in _MAKERS else None
-    served = base if request.arm in ("adapter", "prompted") or made is None else made
-    both = served is base
+    served = measured if request.arm in ("adapter", "prompted") or made is None else made
+    both = served is measured
     request = _sampled_as_the_base(request, context, beside=both)
     asked = _asked(suite, request.arm, beside=both)
     every = [case for cases in asked.values() for case in cases]
     answers = len(every) * request.repeats
     seconds = evaluation_seconds(facts, served, answers + tries, request.max_tokens)
     seconds += Seconds(0.0, models.seconds(every, request.repeats)) + likelihood_seconds(facts, served, made, both)
+    peaks = models.peaks(serving_memory(served), on_gpu=facts.serves_on_gpu)
+    proof = priced_proof(request.peft_check, facts, served, request.arm, peaks)
+    request = request.model_copy(update=dict(proof.decided))
     price = estimate(
         "evaluate",
         facts,
-        seconds=seconds,
+        seconds=seconds + proof.seconds,
         rates=facts.serving_rates,
-        **models.peaks(serving_memory(served), on_gpu=facts.serves_on_gpu),
+        **proof.peaks,
         disk_bytes=8192 * answers,
         like=request.arm,
     )
@@ -224,18 +233,27 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
         steps=(
             *((_choosing(request, candidates_),) if tries else ()),
             _served_by(request.arm, beside=both),
+            *(measured_with(measured) if both else ()),
+            *proof.steps,
             *models.steps(every, served.path),
             *(("read rows that were held out of training: the likelihood of each, arm by arm",) if made else ()),
             "exact McNemar on the target, a stated margin on the other blocks, a flip table per hop",
         ),
         request=request.model_dump(mode="json"),
-        inputs=pinned(base=base, suite=suite_artifact, **({request.arm: made} if made else {})),
+        inputs=pinned(base=base, suite=suite_artifact, **_answering(request.arm, facts, made, measured)),
         pins={**models.pins, **({"behaviour": context.prompted.sha256} if context.prompted.sha256 else {})},
         estimate=price,
         writes=("every output, graded, in the store",),
         refusals=room(price, facts, remedy="stopping another program", fitting=fitting),
         fitting=fitting,
+        reasons=dict(proof.reasons),
     )
+
+
+def _answering(arm: str, facts: Facts, made: Artifact | None, measured: Artifact) -> dict[str, Artifact]:
+    """The inputs that answer beside the base's own: the arm's, and the quantized base where that answers for it."""
+    beside = beside_base(facts.need("base", "base"), measured) if arm in ("adapter", "prompted") else {}
+    return {**beside, **({arm: made} if made else {})}
 
 
 def _asked(suite: Suite, arm: str, *, beside: bool) -> Mapping[str, list[Case]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pydantic import JsonValue
 
@@ -29,9 +30,11 @@ from tunesmith.tools.evaluation.evidence import evidence_of
 from tunesmith.tools.evaluation.judge_job import judge_waiting
 from tunesmith.tools.evaluation.likelihood import ArmLikelihood
 from tunesmith.tools.evaluation.likelihood_job import held_out_rows, measure_arm
+from tunesmith.tools.evaluation.liveness_job import prove_adapter
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.evaluation.prompt_search import Chosen, choose, given
 from tunesmith.tools.evaluation.protocol import Keys, Sampling
+from tunesmith.tools.models.measuring import answering_base
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.model_server import bench_server, key_of, lora_rank_served, served_name
 from tunesmith.tools.suites.case import Suite
@@ -106,7 +109,7 @@ def _likelihood(job: Job[EvaluateRequest], bench: _Bench) -> tuple[dict[str, Arm
     if job.request.arm not in CHAIN:
         return {}, "a prompt is not made from rows"
     if bench.server is None:
-        return {}, "vLLM refused the adapter, and the answers of a transformers process come without likelihoods"
+        return {}, "the adapter is not served by vLLM, and answers of a transformers process come without likelihoods"
     try:
         rows = held_out_rows(job, job.request.arm)
         return {arm.name: measure_arm(job, bench.server, arm, rows) for arm in bench.arms}, ""
@@ -118,7 +121,7 @@ def _likelihood(job: Job[EvaluateRequest], bench: _Bench) -> tuple[dict[str, Arm
 def _bench(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling: Sampling) -> _Bench:
     """The arms of this request on a vLLM server; an adapter that it refuses, on transformers."""
     request = job.request
-    served = job.inputs["base" if request.arm in _BESIDE_BASE else request.arm]
+    served = answering_base(job.inputs) if request.arm in _BESIDE_BASE else job.inputs[request.arm]
     adapter = job.inputs.get("adapter") if request.arm == "adapter" else None
     try:
         server = stack.enter_context(
@@ -130,13 +133,17 @@ def _bench(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling: 
     except StepFailed as error:
         if adapter is None or not refuses_adapters(error):
             raise
-        return _local_bench(job, suite, sampling, adapter, str(error))
+        return _local_bench(job, suite, sampling, adapter, _Refusal("vLLM refused the adapter", str(error)))
     key = {**key_of(server, served, suite, max_tokens=request.max_tokens), **sampling.key}
     answer = server_answers(server, sampling, request.concurrency)
     proof = {name: key[name] for name in ("engine", "engine_arguments", "template", "precision", "lora")}
     proof["server"] = server.id
     base = Arm("base", server.model, key)
     if adapter:
+        proven, refusal = _proven(job, server, adapter, suite)
+        if refusal:
+            return _local_bench(job, suite, sampling, adapter, refusal)
+        proof["liveness"] = proven
         arms = [base, Arm("adapter", served_name(adapter), {**key, "adapter": adapter.sha256})]
         return _Bench(arms, answer, None, proof, server)
     if request.arm != "prompted":
@@ -151,22 +158,50 @@ def _bench(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling: 
     return _Bench([base, prompted], answer, prompt, proof)
 
 
+class _Refusal(NamedTuple):
+    """Why an adapter is not compared on a server."""
+
+    word: str
+    reason: str
+    liveness: dict[str, JsonValue] | None = None
+    """What its proof measured, where there was one."""
+
+
+def _proven(
+    job: Job[EvaluateRequest], server: servers.Server, adapter: Artifact, suite: Suite
+) -> tuple[dict[str, JsonValue], _Refusal | None]:
+    """What the proof of the adapter measured, and why the server must not be used for it, if anything says so."""
+    try:
+        proof = prove_adapter(
+            job, server, adapter, served_name(adapter), suite, with_peft=job.request.peft_check == "on"
+        )
+    except (BadInput, StepFailed) as error:
+        return {}, _Refusal("the adapter could not be proven on the server", str(error))
+    job.log(f"{'FAILED: ' + proof.fault + '; ' if proof.fault else ''}{proof.summary}")
+    measured: dict[str, JsonValue] = proof.model_dump(mode="json")
+    return measured, _Refusal("the adapter's proof failed", proof.fault, measured) if proof.fault else None
+
+
 def _local_bench(
-    job: Job[EvaluateRequest], suite: Suite, sampling: Sampling, adapter: Artifact, refusal: str
+    job: Job[EvaluateRequest], suite: Suite, sampling: Sampling, adapter: Artifact, refusal: _Refusal
 ) -> _Bench:
     """Both arms in one transformers process, the adapter switched off and on; the refusal is kept."""
     from tunesmith.tools.evaluation.local_model import LocalModel, refuse_unanswerable
 
-    refuse_unanswerable(suite, sampling)
-    job.log(f"vLLM refused the adapter, so both arms answer in one transformers process: {refusal}")
+    refuse_unanswerable(suite, sampling, f"{refusal.word} ({refusal.reason})")
+    job.log(f"{refusal.word}, so both arms answer in one transformers process: {refusal.reason}")
     servers.stop_all(job.home, role=servers.BENCH)
-    job.progress(0, 0, "vLLM refused the adapter; loading base and adapter here")
+    job.progress(0, 0, f"{refusal.word}; loading base and adapter here")
     base = job.inputs["base"]
-    model = LocalModel(base.path, adapter.path)
+    model = LocalModel(job.inputs, adapter.path, job.dir / "unpacked")
     key = model.key(base, suite, sampling)
     arms = [Arm("base", "base", key), Arm("adapter", "adapter", {**key, "adapter": adapter.sha256})]
     proof = {name: key[name] for name in ("engine", "engine_arguments", "template", "precision", "lora")}
-    return _Bench(arms, model.answers(sampling), None, {**proof, "vllm_refused": refusal})
+    told: dict[str, JsonValue] = {
+        "vllm_refused": refusal.reason,
+        **({"liveness": refusal.liveness} if refusal.liveness else {}),
+    }
+    return _Bench(arms, model.answers(sampling), None, {**proof, **told})
 
 
 def _comparisons(job: Job[EvaluateRequest], keys: Keys) -> list[Comparison]:

@@ -1,6 +1,7 @@
 """Answers from one transformers process, its adapter switched on and off: where vLLM cannot serve the adapter.
 
 Slow, and greedy only; what it gives is the same comparison: one process, one base, nothing different but the adapter.
+A base that is measured at 4 bits is loaded as NF4 on a card, and on the CPU as its quantized base, unpacked to 16 bits.
 Tool calls are read in the form that vLLM's hermes parser reads. Not covered, and refused by name: sampling, repeats,
 stops, penalties, response_format, a forced tool choice, log probabilities.
 """
@@ -10,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,13 @@ from tunesmith.memory.records import Artifact
 from tunesmith.tools.evaluation.asking import NEEDS_LOGPROBS, Answerer, Keep, Question
 from tunesmith.tools.evaluation.protocol import Sampling
 from tunesmith.tools.models.chat_template import template_sha256
+from tunesmith.tools.models.measuring import QUANTIZED_BASE
+from tunesmith.tools.models.packed_weights import unpack_base
 from tunesmith.tools.serving.client import ChatResponse
+from tunesmith.tools.serving.model_server import precision_told
 from tunesmith.tools.serving.spec import precision_of
 from tunesmith.tools.suites.case import Case, Suite
+from tunesmith.tools.training.model import load_base
 
 _BATCH = 16
 # What also changes a greedy answer → its value that changes nothing.
@@ -36,16 +42,21 @@ _TOOL_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
 class LocalModel:
     """A base with an adapter on it, loaded once."""
 
-    def __init__(self, base_dir: Path, adapter_dir: Path) -> None:
-        """Load both; seconds for a small model."""
+    def __init__(
+        self, inputs: Mapping[str, Artifact], adapter_dir: Path, scratch: Path, *, on_cpu: bool = False
+    ) -> None:
+        """Load both; seconds for a small model. A step's `inputs` say which base, and whether it is measured at 4 bits;
+        in `scratch` there is room for it unpacked, for as long as it is read.
+        """
         import torch
         from peft import PeftModel
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoTokenizer
 
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(base_dir, local_files_only=True, padding_side="left")
-        base = AutoModelForCausalLM.from_pretrained(base_dir, dtype="auto", local_files_only=True).to(self.device)
-        self.model: Any = PeftModel.from_pretrained(base, adapter_dir).eval()
+        self.device = "cuda" if torch.cuda.is_available() and not on_cpu else "cpu"
+        folder = inputs["base"].path
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
+        base, self.precision = _loaded(inputs, self.device, scratch)
+        self.model: Any = PeftModel.from_pretrained(base, adapter_dir, torch_device=self.device).eval()
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token_id = self.tokenizer.eos_token_id
 
@@ -62,12 +73,31 @@ class LocalModel:
             "device": self.device,
             "lora": "switched on and off in one process",
             "weights": base.sha256,
-            "precision": precision_of(base.path),
+            "precision": self.precision,
             "template": template_sha256(base.path),
             "adapter": "none",
             "suite": suite.sha256,
             **sampling.key,
         }
+
+    def scores(self, texts: Sequence[Sequence[int]], *, with_adapter: bool) -> list[float]:
+        """Log probabilities of every token of every text but its first, one after the other."""
+        import torch
+
+        found: list[float] = []
+        with torch.inference_mode(), contextlib.nullcontext() if with_adapter else self.model.disable_adapter():
+            for text in texts:
+                ids = torch.tensor([text], device=self.device)
+                logprobs = self.model(input_ids=ids).logits[0, :-1].float().log_softmax(-1)
+                found += logprobs.gather(-1, ids[0, 1:, None])[:, 0].tolist()
+        return found
+
+    def close(self) -> None:
+        """Let go of the model's memory."""
+        import gc
+
+        del self.model
+        gc.collect()
 
     def answers(self, sampling: Sampling) -> Answerer:
         """Questions of the arm `adapter` are answered with the adapter, those of any other without."""
@@ -128,6 +158,26 @@ class LocalModel:
         return {token for token in (*ids, self.tokenizer.eos_token_id) if token is not None}
 
 
+def _loaded(inputs: Mapping[str, Artifact], device: str, scratch: Path) -> tuple[Any, str]:
+    """The base as it is measured, and its precision in the words of a comparability key."""
+    from transformers import AutoModelForCausalLM
+
+    base, quantized = inputs["base"], inputs.get(QUANTIZED_BASE)
+    if quantized is not None and device == "cuda":
+        return load_base(base.path, precision="bf16", load_in_4bit=True), "NF4 of the base"
+    folder, precision = base.path, precision_of(base.path)
+    if quantized is not None:
+        folder = unpack_base(base.path, quantized.path, scratch)
+        precision = f"{precision_told(quantized)}, unpacked to {precision}"
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype="auto", local_files_only=True, device_map={"": 0} if device == "cuda" else None
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return model, precision
+
+
 def _tool_calls(text: str) -> list[dict[str, Any]]:
     calls = []
     for number, written in enumerate(_TOOL_CALL.findall(text)):
@@ -140,12 +190,12 @@ def _tool_calls(text: str) -> list[dict[str, Any]]:
     return calls
 
 
-def refuse_unanswerable(suite: Suite, sampling: Sampling) -> None:
+def refuse_unanswerable(suite: Suite, sampling: Sampling, why: str = "vLLM refused the adapter") -> None:
     """Raise StepFailed, naming what and where, if a case or the step asks for what this cannot do."""
     for case in suite.cases:
         if beyond := list(_beyond(case, sampling)):
             raise StepFailed(
-                f"vLLM refused the adapter, and without it answers are greedy, one a case, and nothing steers them: "
+                f"{why}, and without vLLM answers are greedy, one a case, and nothing steers them: "
                 f"case {case.case_id} asks for {', '.join(beyond)}; leave that out of the suite and of the request "
                 "(temperature=0 repeats=1), or merge the adapter and evaluate the merged model"
             )

@@ -108,7 +108,16 @@ def compare_arms(
         flips=_flips(left, right),
         alpha=alpha,
         margin=margin,
+        precision_changes=_precision_changes(arms, keys),
     )
+
+
+def _precision_changes(arms: tuple[str, str], keys: Keys) -> str:
+    """From what to what, where the later arm is not the one that is quantized; empty where nothing changes."""
+    was, now = (keys[arm].get("precision") for arm in arms)
+    if arms[1] == "quantized" or was is None or now is None or was == now:
+        return ""
+    return f"{was} → {now}"
 
 
 def _refusal(arms: tuple[str, str], keys: Keys, differing: Sequence[str]) -> str:

@@ -28,6 +28,7 @@ from tunesmith.tools.export.audit import (
     with_faults,
 )
 from tunesmith.tools.models.full_precision import kept_layers, matches_layer
+from tunesmith.tools.models.packed_weights import quantized_name
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.tensor_file import TensorPlace, TensorSpec
 from tunesmith.tools.models.tensor_values import FLOATS, equal, floats, row_ranges, stored
@@ -43,8 +44,6 @@ _SMOOTHED_NORM = re.compile(r"\.(input|post_attention)_layernorm\.weight$")
 _READS_NORM = ((re.compile(r"\.self_attn\.[qkv]_proj$"), ".input_layernorm.weight"),
                (re.compile(r"\.mlp\.(gate|up)_proj$"), ".post_attention_layernorm.weight"))  # fmt: skip
 _IN_EXPERT = re.compile(r"(.*\.experts)\.\d+\.(\w+)$")
-# Mixtral's experts, by the names that quantizing gives them; vLLM takes both.
-_EXPERT_NAMES = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
 # Of a config, what the weights must fit; a new transformers release writes the rest in its own way.
 _OF_THE_MODEL = (
     "model_type", "architectures", "hidden_size", "intermediate_size", "moe_intermediate_size", "num_hidden_layers",
@@ -152,7 +151,7 @@ def _expected(places: Places, before: Places, layout: Layout, kept: Sequence[str
         stays = any(matches_layer(layer, pattern) for pattern in kept)
         linear = end == "weight" and len(place.spec.shape) == 2 and ".layers." in name
         if linear and not stays:
-            layer = _quantized_name(layer)
+            layer = quantized_name(layer)
             expected.layers[layer] = place
             ends = [layout.codes(place.spec.shape)[0], ".weight_scale", *([".weight_shape"] if layout.packed else [])]
             expected.names |= {layer + suffix: layer for suffix in ends}
@@ -166,13 +165,6 @@ def _expected(places: Places, before: Places, layout: Layout, kept: Sequence[str
             if name.endswith("rotary_emb.inv_freq") or (tied and layer == "lm_head"):
                 expected.optional.add(name)
     return expected
-
-
-def _quantized_name(layer: str) -> str:
-    match = _IN_EXPERT.match(layer)
-    if match is None or match[2] not in _EXPERT_NAMES:
-        return layer
-    return layer.removesuffix(match[2]) + _EXPERT_NAMES[match[2]]
 
 
 def _config_faults(

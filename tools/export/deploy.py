@@ -30,6 +30,7 @@ from tunesmith.tools.evaluation.gate import broken_hops
 from tunesmith.tools.evaluation.likelihood_retained import likelihood_retained
 from tunesmith.tools.evaluation.lineage import own_base
 from tunesmith.tools.evaluation.retained import gain_retained
+from tunesmith.tools.models.measuring import QUANTIZED_BASE, measured_as, measured_base
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, serving_peaks
 from tunesmith.tools.models.time_math import WORKER_START_S
 from tunesmith.tools.serving import servers
@@ -78,7 +79,7 @@ class DeployContext:
     model: Artifact | None = None
     """What that one served."""
     base: Artifact | None = None
-    """The model's own."""
+    """The model's own, as it is measured."""
     broken: tuple[str, ...] = ()
     """Hops of its lineage that are not measured, or lost something."""
     kept: tuple[str, ...] = ()
@@ -94,10 +95,12 @@ def inspect_inputs(request: DeployRequest, inputs: Inputs) -> DeployContext:
     if request.rollback:
         earlier = previous_deployment(store)
         model = store.artifact(earlier.meta["serves"])
-        return replace(context, earlier=earlier, model=model, base=store.ancestor(model, "base"))
+        own = store.ancestor(model, "base")
+        return replace(context, earlier=earlier, model=model, base=own and _as_measured(store, model.run, own))
     if (artifact := inputs.artifacts.get(request.arm)) is not None and is_expected(artifact):
         return context
-    base = own_base(store, inputs.run, request.arm)
+    own = own_base(store, inputs.run, request.arm)
+    base = own and _as_measured(store, inputs.run, own)
     return replace(
         context, base=base, broken=tuple(broken_hops(store, inputs.run, request.arm)), kept=_kept(inputs, request)
     )
@@ -107,6 +110,13 @@ def _kept(inputs: Inputs, request: DeployRequest) -> tuple[str, ...]:
     """Of the adapter's gain, in passed cases and in likelihood."""
     of_cases, likely = (of(inputs.store, inputs.run) for of in (gain_retained, likelihood_retained))
     return tuple(one.sentence for one in (*of_cases, *likely) if one.arm == request.arm)
+
+
+def _as_measured(store: Store, run: str, own: Artifact) -> Artifact:
+    """The base of a run's adapter as the adapter was measured on it: itself, or its quantized base."""
+    same = [base for base in store.artifacts(run, "base") if base.sha256 == own.sha256]
+    made = [q for q in store.artifacts(run, QUANTIZED_BASE) if q.meta.get("base_sha256") == own.sha256]
+    return measured_as(same[-1] if same else own, made[-1] if made else None)
 
 
 def check_gate(request: DeployRequest, inputs: Inputs) -> None:
@@ -148,7 +158,7 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
     base = context.base
     if earlier and arm == "adapter" and base is None:
         raise BadInput(f"nothing says which base {earlier.meta['serves']} was trained on; deploy another arm")
-    base = (base or facts.need("base", "base")) if arm == "adapter" else None
+    base = (base or measured_base(facts)) if arm == "adapter" else None
     _refuse_longer_than_known(request, base or made)
     price = estimate(
         "deploy",

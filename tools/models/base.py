@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple, Self
 
 from pydantic import Field
 
@@ -21,6 +21,17 @@ from tunesmith.tools.core.stage import GIB, Facts, Inputs, Plan, Request, Result
 from tunesmith.tools.models.bundled import QWEN_CODER, SMOLLM2, BundledModel
 from tunesmith.tools.models.folder import check_hub_revision, check_model_folder, fingerprint
 from tunesmith.tools.models.hub import inspect_hub
+from tunesmith.tools.models.measuring import (
+    FOUR,
+    MEASURED_AT,
+    QUANTIZED_BASE,
+    Asked,
+    Measuring,
+    choose,
+    quantized_bytes,
+)
+from tunesmith.tools.models.memory_math import rounding_memory_bytes
+from tunesmith.tools.models.time_math import rounding_seconds
 
 _SHORT_NAMES = {"bundled": SMOLLM2, "bundled-driver": QWEN_CODER}
 _UNKNOWN = "size unknown (the hub cannot be reached)"
@@ -37,6 +48,11 @@ class BaseRequest(Request):
         "a local folder of safetensors, or a hub id such as org/name.",
     )
     revision: str = Field(default="", description="For a hub id: the commit, 40 hex digits; required there.")
+    measuring: Asked = Field(
+        default="auto",
+        description="Bits of the weights that baseline and adapter are measured at: 16, or 4 (a quantized base is made "
+        "beside it); 'stored' takes a quantized checkpoint as it is; auto: 16 where that fits.",
+    )
     role: str = Field(
         default="base",
         pattern="^(base|teacher|driver)$",
@@ -54,6 +70,14 @@ class BaseResult(Result):
     bytes: int
     parameters: int
     architecture: str
+    measured_at: str = ""
+    """Bits that the base is measured at: 16, 4, or stored; empty for a model of another role."""
+    measured_because: str = ""
+    quantized_base: str = ""
+    """Where it is measured at 4 bits: the artifact that answers for it."""
+    quantized_bytes: int = 0
+    quantized_audit: str = ""
+    """What its saved tensors say, held against the base's."""
     damaged_copy: str = ""
     """Where an earlier copy that had changed was put, for its owner to look at or remove; empty: there was none."""
 
@@ -93,6 +117,8 @@ class BaseContext:
     """Of a folder: what it holds, so that another one under its path is another plan."""
     config: Mapping[str, object] = field(default_factory=dict)
     """What decides whether it would fit; empty where nobody could be asked."""
+    quantized_here: bool = False
+    """Whether its quantized base stands here too."""
 
 
 def inspect_inputs(request: BaseRequest, inputs: Inputs) -> BaseContext:
@@ -101,19 +127,21 @@ def inspect_inputs(request: BaseRequest, inputs: Inputs) -> BaseContext:
     Raises BadInput for what could not be trusted.
     """
     source, here = source_of(request.model), _is_here(request, inputs.store)
+    rounded = here and _is_quantized_here(request, inputs.store)
     if source == "bundled":
-        return BaseContext(here, config=bundled_model(request.model).config)
+        return BaseContext(here, config=bundled_model(request.model).config, quantized_here=rounded)
     if source == "hub":
         check_hub_revision(request.revision, request.model)
         try:
             found = inspect_hub(request.model, request.revision)
-            return BaseContext(here, found.bytes, config=found.config)
+            return BaseContext(here, found.bytes, config=found.config, quantized_here=rounded)
         except StepFailed:
-            return BaseContext(here)  # the plan says that nobody knows
+            return BaseContext(here, quantized_here=rounded)  # the plan says that nobody knows
     folder = expanded(request.model)
     check_model_folder(folder)
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-    return BaseContext(here, size, fingerprint(folder), json.loads((folder / "config.json").read_text()))
+    config = json.loads((folder / "config.json").read_text())
+    return BaseContext(here, size, fingerprint(folder), config, quantized_here=rounded)
 
 
 def expected_artifact(request: BaseRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
@@ -122,12 +150,14 @@ def expected_artifact(request: BaseRequest, artifacts: Mapping[str, Artifact]) -
     if source == "bundled":
         model = bundled_model(request.model)
         known = {"name": model.title, "parameters": model.parameters, "config": dict(model.config)}
+        known[MEASURED_AT] = request.measuring
         return expected(request.role, model.folder_bytes, **known)
     if source == "folder":
         folder = expanded(request.model)
         bytes_ = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         config = json.loads((folder / "config.json").read_text())
-        return expected(request.role, bytes_, name=folder.name, parameters=bytes_ // 2, config=config)
+        known = {"name": folder.name, "parameters": bytes_ // 2, "config": config, MEASURED_AT: request.measuring}
+        return expected(request.role, bytes_, **known)
     return None
 
 
@@ -143,8 +173,20 @@ def _is_here(request: BaseRequest, store: Store) -> bool:
     return any(read_manifest(Path(row["path"])) is not None for row in made)
 
 
+def _is_quantized_here(request: BaseRequest, store: Store) -> bool:
+    """Whether its quantized base stands below models/ too."""
+    made = store.read(
+        "SELECT path FROM artifacts WHERE kind = ? AND json_extract(meta, '$.source') = ?"
+        " AND json_extract(meta, '$.revision') = ?",
+        QUANTIZED_BASE,
+        request.model,
+        request.revision,
+    )
+    return any(read_manifest(Path(row["path"])) is not None for row in made)
+
+
 def plan(request: BaseRequest, facts: Facts, context: BaseContext) -> Plan:
-    """Price a download, conversion or copy."""
+    """Price a download, conversion or copy, and the quantized base where the base is measured at 4 bits."""
     source = source_of(request.model)
     if source == "bundled":
         cost = _bundled(bundled_model(request.model))
@@ -153,28 +195,41 @@ def plan(request: BaseRequest, facts: Facts, context: BaseContext) -> Plan:
     else:
         cost = _hub(request, context.bytes)
     here = context.here
+    measuring = _measuring(request, facts, context)
+    request = request.model_copy(update={"measuring": measuring.bits} if measuring else {})
+    rounded = _Rounding.of(context, facts) if measuring and measuring.bits == FOUR else _NO_ROUNDING
     if here:
         cost = replace(cost, seconds=1 + cost.bytes / 1e9, steps=("use the copy that is here already",), room=0.0)
     price = estimate(
         "base",
         facts,
-        seconds=cost.seconds,
-        ram_bytes=cost.ram_bytes,
-        disk_bytes=int(cost.bytes * cost.room),
-        like=f"{source}, here already" if here else source,
+        seconds=cost.seconds + rounded.seconds,
+        ram_bytes=max(cost.ram_bytes, rounded.ram_bytes),
+        disk_bytes=int(cost.bytes * cost.room) + rounded.bytes,
+        like=", ".join([source, *(["here already"] if here else []), *(["quantized"] if rounded.seconds else [])]),
     )
     return Plan(
         stage="base",
         run=facts.run,
         summary=f"get {cost.name} as the {request.role}",
-        steps=(*cost.steps, _VERIFIED if here else _PROTECTED),
+        steps=(*cost.steps, _VERIFIED if here else _PROTECTED, *rounded.steps),
         request=request.model_dump(mode="json"),
         pins={"model folder": context.fingerprint} if context.fingerprint else {},
         estimate=price,
-        writes=(f"models/ ({cost.size or f'{cost.bytes / GIB:.2f} GiB'})",),
+        writes=(f"models/ ({cost.size or f'{cost.bytes / GIB:.2f} GiB'})", *rounded.writes),
         replaces=(f"the {request.role} of run {facts.run}",) if request.role in facts.artifacts else (),
         refusals=room(price, facts, remedy="a smaller model"),
+        reasons={"measuring": measuring.reason} if measuring else {},
     )
+
+
+def _measuring(request: BaseRequest, facts: Facts, context: BaseContext) -> Measuring | None:
+    """The precision that the run is measured at; None for a model that is no base. Raises BadInput."""
+    if request.role == "base":
+        return choose(request.measuring, context.config, facts)
+    if request.measuring != "auto":
+        raise BadInput(f"measuring={request.measuring} is for a base; a {request.role} answers as it is stored")
+    return None
 
 
 _VERIFIED, _PROTECTED = "verify it against its manifest", "write a sha256 manifest and take the write bits off"
@@ -192,6 +247,37 @@ class _Cost:
     room: float = 1.5
     size: str = ""
     """What is said in place of the bytes."""
+
+
+class _Rounding(NamedTuple):
+    """What making the quantized base takes."""
+
+    seconds: float = 0.0
+    ram_bytes: int = 0
+    bytes: int = 0
+    steps: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, context: BaseContext, facts: Facts) -> Self:
+        """By the base's config; little where it is here already."""
+        bytes_ = quantized_bytes(context.config)
+        if context.quantized_here:
+            return cls(steps=("verify its quantized base, which is here already",))
+        return cls(
+            rounding_seconds(context.config, facts.processor_rates).total,
+            rounding_memory_bytes(context.config),
+            bytes_,
+            (
+                "round its linear layers to 4 bits, without data and one tensor at a time; head, embeddings, routers "
+                "and gates stay",
+                "audit the saved tensors of this quantized base against the base's own",
+            ),
+            (f"models/ again ({bytes_ / GIB:.2f} GiB): the quantized base, for measuring alone",),
+        )
+
+
+_NO_ROUNDING = _Rounding()
 
 
 def _bundled(model: BundledModel) -> _Cost:

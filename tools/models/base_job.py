@@ -13,19 +13,22 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import publish_folder, set_aside, sha256_file, verify, write_protect
+from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.machine.processes import python_module
-from tunesmith.tools.models.base import BaseRequest, BaseResult, bundled_model, source_of
+from tunesmith.tools.models.base import BaseRequest, bundled_model, source_of
 from tunesmith.tools.models.bundled import BundledModel, Wheel
-from tunesmith.tools.models.folder import check_hub_revision, check_model_folder, fingerprint
+from tunesmith.tools.models.folder import ModelFolder, check_hub_revision, check_model_folder, fingerprint
 from tunesmith.tools.models.gguf import convert_gguf
 from tunesmith.tools.models.hub import errors_named, inspect_hub, is_wanted
+from tunesmith.tools.models.measuring import MEASURED_AT, SIXTEEN
 
 Progress = Callable[[float, float, str], None]
 
@@ -33,7 +36,19 @@ _QUESTION = [{"role": "user", "content": "What is the capital of France? Answer 
 _WHEELS_PER_CALL = 4  # an interrupted download loses at most this many
 
 
-def run(job: Job[BaseRequest]) -> BaseResult:
+class Pristine(NamedTuple):
+    """The copy as it stands below models/, not yet on the record."""
+
+    path: Path
+    name: str
+    sha256: str
+    folder: ModelFolder
+    license: str
+    aside: Path | None
+    """Where an earlier copy that had changed was put."""
+
+
+def fetch(job: Job[BaseRequest]) -> Pristine:
     """Put the model below models/ under a name that says what it is, prove that it answers, and take its write bits.
 
     A pristine copy that stands there already is verified and used again, whatever run made it; a damaged one is set
@@ -59,36 +74,34 @@ def run(job: Job[BaseRequest]) -> BaseResult:
         if bundled:
             job.log(f"asked for the capital of France, it says: {prove(folder, text)}")
 
-    damage, aside = _set_aside_if_damaged(target)
+    damage, aside = set_aside_if_damaged(target)
     if aside:
         job.log(f"{damage}: it was set aside as {aside}, and {request.model} is fetched again")
     manifest = publish_folder(target, fill, kind=request.role, source=request.model, revision=request.revision)
     write_protect(target)
     verify(target, manifest["sha256"])
-    facts = check_model_folder(target)
+    license_ = bundled.license if bundled else ""
+    return Pristine(target, name, manifest["sha256"], check_model_folder(target), license_, aside)
+
+
+def record(job: Job[BaseRequest], made: Pristine) -> Artifact:
+    """The copy as this step's artifact of the role."""
+    request = job.request
     meta: dict[str, object] = {
-        "name": name,
-        "parameters": facts.parameters,
-        "config": facts.config,
-        "architecture": facts.architecture,
-        "license": bundled.license if bundled else "",
+        "name": made.name,
+        "parameters": made.folder.parameters,
+        "config": made.folder.config,
+        "architecture": made.folder.architecture,
+        "license": made.license,
         "source": request.model,
         "revision": request.revision,
     }
-    artifact = job.publish(request.role, target, meta=meta)
-    return BaseResult(
-        artifact=artifact.id,
-        path=str(target),
-        name=name,
-        sha256=artifact.sha256,
-        bytes=artifact.bytes,
-        parameters=facts.parameters,
-        architecture=facts.architecture,
-        damaged_copy=str(aside) if aside else "",
-    )
+    if request.role == "base":
+        meta[MEASURED_AT] = request.measuring if request.measuring != "auto" else SIXTEEN
+    return job.publish(request.role, made.path, meta=meta)
 
 
-def _set_aside_if_damaged(target: Path) -> tuple[str, Path | None]:
+def set_aside_if_damaged(target: Path) -> tuple[str, Path | None]:
     """What is wrong with the copy that stands there, and where it was put; nothing where it is whole or absent."""
     if not target.exists():
         return "", None

@@ -41,11 +41,13 @@ GPU_SERVER_BYTES = 1536 << 20
 """Of a vLLM server on a GPU beside weights and cache: CUDA context, activations, captured graphs. An estimate."""
 GPU_MARGIN_BYTES = 1 << 30
 """What a server on a GPU claims beyond its need, for all that the estimate got wrong."""
+WHOLE_SEQUENCES = 4
+"""Sequences of full length that a server on a GPU has room for at once, where nothing is short."""
 USUAL_KV_BYTES = 128 << 10
 """Of a token, where a config does not say: a dense model of eight billion parameters."""
 _CUDA_BYTES = 1 << 30
 _STACKED_MATRICES, _STACKED_BYTES = 8, 1 << 29
-_WHOLE_SEQUENCES, _LEAST_KV_BYTES = 4, 1 << 30
+_LEAST_KV_BYTES = 1 << 30
 _LEFT_FREE_BYTES = 768 << 20  # the engine's CUDA context is there before vLLM looks at what is free
 _BF16, _FP32 = 2, 4
 _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -196,7 +198,9 @@ class ServerMemory:
     """On a GPU, without the margin that it claims beside."""
 
 
-def server_memory(weight_bytes: int, *, kv_bytes_per_token: int, context_tokens: int, sequences: int) -> ServerMemory:
+def server_memory(
+    weight_bytes: int, *, kv_bytes_per_token: int, context_tokens: int, sequences: int, whole: int = WHOLE_SEQUENCES
+) -> ServerMemory:
     """Peak of a server that is asked for so many sequences of such a context at once.
 
     On the CPU `cpu_server_bytes` with the cache that it is given (`cpu_cache_gib`), on a GPU `gpu_server_bytes`.
@@ -204,7 +208,11 @@ def server_memory(weight_bytes: int, *, kv_bytes_per_token: int, context_tokens:
     return ServerMemory(
         ram_bytes=cpu_server_bytes(weight_bytes, cpu_cache_gib(context_tokens * kv_bytes_per_token)),
         vram_bytes=gpu_server_bytes(
-            weight_bytes, kv_bytes_per_token=kv_bytes_per_token, context_tokens=context_tokens, sequences=sequences
+            weight_bytes,
+            kv_bytes_per_token=kv_bytes_per_token,
+            context_tokens=context_tokens,
+            sequences=sequences,
+            whole=whole,
         ),
     )
 
@@ -219,15 +227,17 @@ def cpu_server_bytes(weight_bytes: int, cache_gib: int) -> int:
     return int(weight_bytes * 1.3) + SERVER_BYTES + (cache_gib << 30)
 
 
-def gpu_server_bytes(weight_bytes: int, *, kv_bytes_per_token: int, context_tokens: int, sequences: int) -> int:
+def gpu_server_bytes(
+    weight_bytes: int, *, kv_bytes_per_token: int, context_tokens: int, sequences: int, whole: int = WHOLE_SEQUENCES
+) -> int:
     """Peak VRAM of a vLLM server: weights + key-value cache + what it takes beside them; estimates, no measurements.
 
     Weights: as stored, and 5 % for padding, repacked layers and adapters. Cache: every sequence at full length, but no
-    more than four of them or 1 GiB, whichever is larger: vLLM lets the others wait. Beside: `GPU_SERVER_BYTES`. The
+    more than `whole` of them or 1 GiB, whichever is larger: vLLM lets the others wait. Beside: `GPU_SERVER_BYTES`. The
     5 %, the four and `GPU_SERVER_BYTES` have yet to be confirmed on a card.
     """
     whole_bytes = context_tokens * kv_bytes_per_token
-    cache_bytes = min(sequences * whole_bytes, max(_WHOLE_SEQUENCES * whole_bytes, _LEAST_KV_BYTES))
+    cache_bytes = min(sequences * whole_bytes, max(whole * whole_bytes, _LEAST_KV_BYTES))
     return weight_bytes + weight_bytes // 20 + cache_bytes + GPU_SERVER_BYTES
 
 
@@ -297,8 +307,29 @@ def group_size_for(config: Mapping[str, object], preferred: int = 128) -> int:
     return next((size for size in candidates if all(width % size == 0 for width in inputs)), 0)
 
 
-def measuring_memory(weight_bytes: int, kv_bytes: int, context_tokens: int = CONTEXT_TOKENS) -> ServerMemory:
+def measuring_memory(
+    weight_bytes: int, kv_bytes: int, context_tokens: int = CONTEXT_TOKENS, *, whole: int = WHOLE_SEQUENCES
+) -> ServerMemory:
     """Peak of a server under test, from the bytes of its weights and of the cache for a token."""
     return server_memory(
-        weight_bytes, kv_bytes_per_token=kv_bytes, context_tokens=context_tokens, sequences=SERVED_SEQUENCES
+        weight_bytes,
+        kv_bytes_per_token=kv_bytes,
+        context_tokens=context_tokens,
+        sequences=SERVED_SEQUENCES,
+        whole=whole,
     )
+
+
+def rounding_memory_bytes(config: Mapping[str, object]) -> int:
+    """Peak RAM of rounding a base to 4 bits, some rows at a time: it grows with neither depth nor experts.
+
+    Runtime (a bundled model was converted in the same process), and the larger of two: the codes of the largest
+    projection, made, joined and written (2 bytes a weight); or the input matrix, copied as it is stored.
+    """
+    shape = ModelShape.of(config)
+    return RUNTIME_BYTES + _BF16 * shape.hidden * max(shape.vocab, shape.intermediate, shape.heads * shape.head_dim)
+
+
+def local_scoring_bytes(parameters: int) -> int:
+    """RAM of a copy of a model in bf16 in a process of the lab, that reads a few hundred tokens; read 1.1 times."""
+    return RUNTIME_BYTES + int(1.1 * _BF16 * parameters)

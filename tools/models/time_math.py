@@ -27,6 +27,9 @@ _DECODE_LAYER_S, _CARD_DECODE_S = 4e-4, 3e-3
 _ACTIVATION_PASSES = 4
 """Times that what a layer keeps of a token is written or read, forward and backward."""
 _HANDLED_BYTES_S = 8e8
+_ROUNDED_BYTES = 1500
+"""Of the memory's traffic in the time that scaling, rounding and packing one weight takes: 20 million weights a second
+on two busy cores (measured)."""
 _BF16 = 2
 
 
@@ -111,6 +114,13 @@ def server_start(weight_bytes: int, rates: Rates, *, on_card: bool) -> Seconds:
 def merge_seconds(weight_bytes: int, rates: Rates) -> Seconds:
     """Base verified and read, every shard summed and written, all of it audited: four passes over the bytes."""
     return Seconds(LAB_START_S + 2, 4 * passed(weight_bytes, rates))
+
+
+def rounding_seconds(config: Mapping[str, object], rates: Rates) -> Seconds:
+    """Rounding a base to 4 bits on the processor: read, written and audited; `_ROUNDED_BYTES` of traffic a weight."""
+    shape = ModelShape.of(config)
+    stored = passed(2.5 * _BF16 * shape.parameters, rates)
+    return Seconds(0.0, stored + _ROUNDED_BYTES * shape.linear_parameters / rates.memory_bytes_s)
 
 
 def gptq_seconds(config: Mapping[str, object], rates: Rates, *, tokens: float, kept: Collection[str] = ()) -> Seconds:

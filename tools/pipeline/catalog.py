@@ -60,7 +60,7 @@ STAGES: tuple[Entry, ...] = (
     Entry(
         "base",
         "tunesmith.tools.models.base",
-        "tunesmith.tools.models.base_job",
+        "tunesmith.tools.export.measured_base_job",
         "fetch or copy a base model and keep it pristine, with a hash manifest",
         makes="base",
         words=r"download|fetch|base model|\bget\b.*model|load.*model",

@@ -21,6 +21,7 @@ from tunesmith.tools.data import generate
 from tunesmith.tools.evaluation import baseline, evaluate
 from tunesmith.tools.export import deploy, merge, quantize
 from tunesmith.tools.models.base import BaseContext
+from tunesmith.tools.models.measuring import FOUR, MEASURED_AT, SCHEME, SIXTEEN, Asked
 from tunesmith.tools.models.model_names import NamedModel
 from tunesmith.tools.pipeline import planning_facts
 from tunesmith.tools.pipeline.catalog import BY_NAME
@@ -50,9 +51,11 @@ class Step(NamedTuple):
 
 
 STEPS: Mapping[str, Step] = {
+    "base": Step("base", {"model": "owner/model", "revision": "0" * 40}),
     "baseline": Step("baseline"),
     "generate": Step("generate"),
     "preflight": Step("preflight"),
+    "preflight at 4 bits": Step("preflight", {"load_in_4bit": True}),
     "train": Step("train"),
     "train at 4 bits": Step("train", {"load_in_4bit": True}),
     "evaluate": Step("evaluate"),
@@ -135,12 +138,14 @@ def fits(model: NamedModel, facts: Facts, *, revision: str = "") -> Fits:
             f"the config of {model.name} does not say its sizes ({error}): no arithmetic can be done"
         ) from None
     plans = plans_of(model, facts)
+    measured = {bits: _plan("baseline", _with_artifacts(model, facts, measuring=bits), {}) for bits in (SIXTEEN, FOUR)}
     rows = plans["train"].request["micro_batch"] or plans["train"].request["batch_size"]
     settings = f"{rows} row{'s' if rows > 1 else ''} of up to {2 * ROW_TOKENS} tokens at once"
     tasks = (
         Task("train", "bf16", plans["train"], f"LoRA (16 bits), {settings}"),
         Task("train", "nf4", plans["train at 4 bits"], f"QLoRA (4 bits), {settings}"),
-        Task("measure", "bf16", plans["baseline"]),
+        Task("measure", "bf16", measured[SIXTEEN]),
+        Task("measure", SCHEME, measured[FOUR], "the base rounded to 4 bits, for measuring alone"),
         Task("merge", "bf16", plans["merge"]),
         Task("quantize", str(plans["quantize"].request["scheme"]), plans["quantize"]),
         Task("serve", "bf16", plans["deploy merged"]),
@@ -187,10 +192,11 @@ def quantized_bytes(model: NamedModel, scheme: Literal["W8A8", "W4A16"]) -> int:
     return made.bytes if made else 0
 
 
-def _with_artifacts(model: NamedModel, facts: Facts) -> Facts:
+def _with_artifacts(model: NamedModel, facts: Facts, *, measuring: Asked = "auto") -> Facts:
     """What the steps before should have left, for each step."""
     config = dict(model.config)
     base = expected("base", 2 * model.parameters, name=model.name, parameters=model.parameters, config=config)
+    base.meta[MEASURED_AT] = measuring
     artifacts = {
         "base": base,
         "suite": baseline.expected_artifact(baseline.BaselineRequest(), {}),
@@ -216,7 +222,9 @@ def _context(stage: str, facts: Facts) -> object:
     """What the stage's `inspect_inputs` would find where nothing has been made yet."""
     asked = generate.GenerateRequest()
     rehearsal = {"rehearsal prompts": ""}
+    made = facts.artifacts["base"]
     contexts: dict[str, object] = {
+        "base": BaseContext(False, made.bytes, config=made.meta["config"]),
         "baseline": baseline.BaselineContext(_suite()),
         "generate": generate.GenerateContext("a behaviour", rehearsal, asked.rehearsal_rows, _TOKENS_WRITTEN, ()),
         "evaluate": evaluate.EvaluateContext(_suite()),

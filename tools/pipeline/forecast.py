@@ -15,6 +15,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.stage import GIB, Estimate, Facts, Inputs
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.vllm_program import no_vllm
+from tunesmith.tools.models.measuring import answers_for
 from tunesmith.tools.pipeline import catalog, planning_facts
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, parse_request
 from tunesmith.tools.pipeline.workspace import Workspace
@@ -58,7 +59,10 @@ def _served_after(stage: str, fields: dict[str, object], facts: Facts) -> set[st
         return set()
     named = (facts.artifacts.get(kind) for kind in (kind, *entry.needs))
     served = next((artifact for artifact in named if artifact and "config" in artifact.meta), None)
-    return {served_name_of(served)} if served else set()
+    try:
+        return {served_name_of(answers_for(served, facts))} if served else set()
+    except TunesmithError:
+        return set()
 
 
 def _forecast_step(

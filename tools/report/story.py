@@ -208,6 +208,11 @@ def _broken(hops: Sequence[Hop]) -> list[str]:
             lines.append(
                 f"{pair} differ in more than the hop itself ({differs}): their difference has other causes too."
             )
+        elif hop.comparison and hop.comparison.precision_changes:
+            lines.append(
+                f"{pair} changes the precision too ({hop.comparison.precision_changes}): a part of what differs may be "
+                "that."
+            )
         worse = [block for block, counts in hop.blocks.items() if counts.verdict == WORSE]
         if worse:
             lines.append(f"{pair} is significantly worse on: {listed(worse)}.")

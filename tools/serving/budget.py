@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from tunesmith.memory.errors import BadInput, StepFailed
@@ -13,16 +13,22 @@ from tunesmith.tools.core.stage import GIB, Facts, Fitting, Gpu, chosen_gpu
 from tunesmith.tools.machine.gpus import measure_gpus, serves_on_cpu
 from tunesmith.tools.machine.vllm_program import no_vllm
 from tunesmith.tools.models.fitting import largest_that_fits
+from tunesmith.tools.models.measuring import (
+    FOUR,
+    MEASURED_AT,
+    QUANTIZED_BASE,
+    SIXTEEN,
+    measuring_bytes,
+    whole_sequences,
+)
 from tunesmith.tools.models.memory_math import (
     CONTEXT_TOKENS,
     GPU_MARGIN_BYTES,
     SERVED_SEQUENCES,
     ServerMemory,
     gpu_share,
-    group_size_for,
     kv_bytes_per_token,
     measuring_memory,
-    quantized_weight_bytes,
     serving_peaks,
     share_now,
 )
@@ -31,6 +37,8 @@ from tunesmith.tools.models.time_math import WORKER_START_S, answering_seconds, 
 
 FREED_WITHIN_S = 10.0
 _SHORTEST_CONTEXT_TOKENS = 1024
+AT_FOUR_BITS = "measuring=4 for the base"
+"""How it is told that a base would fit at 4 bits, as `base` takes it."""
 USUAL_SHARE_OF_MAX_TOKENS = 0.6
 """Of the tokens that an answer may have, what it usually has."""
 _PROMPT_TOKENS = 100
@@ -87,19 +95,27 @@ def evaluation_seconds(facts: Facts, model: Artifact, cases: int, max_tokens: in
 
 def serving_memory(model: Artifact, context_tokens: int = CONTEXT_TOKENS) -> ServerMemory:
     """Peak of a vLLM server of this model with the settings that every arm is measured with, or a longer context."""
-    return measuring_memory(model.bytes, kv_bytes_per_token(model.meta.get("config", {})), context_tokens)
+    kv_bytes, whole = kv_bytes_per_token(model.meta.get("config", {})), whole_sequences(model.kind == QUANTIZED_BASE)
+    return measuring_memory(model.bytes, kv_bytes, context_tokens, whole=whole)
 
 
 def bases_served(facts: Facts, writer: Artifact | None = None) -> tuple[Fitting, ...]:
-    """What a step that serves a model would fit with: the run's own base as the writer, or else a smaller base."""
-
-    def peak_bytes(weight_bytes: int, config: Mapping[str, object]) -> int:
-        needed = measuring_memory(weight_bytes, kv_bytes_per_token(config))
-        return sum(serving_peaks(needed, on_gpu=facts.serves_on_gpu).values())
-
-    if writer and (needed := peak_bytes(writer.bytes, writer.meta["config"])) <= facts.serving_free_bytes:
-        return (Fitting(settings="writer=base", peak_bytes=needed),)
-    return largest_that_fits(lambda model: peak_bytes(2 * model.parameters, model.config), facts.serving_free_bytes)
+    """What a step that serves a model would fit with: the run's own base as the writer, that base at 4 bits where it is
+    measured at 16, or else the largest base that can be measured here at all."""
+    free = facts.serving_free_bytes
+    if writer:
+        needed = sum(serving_peaks(serving_memory(writer), on_gpu=facts.serves_on_gpu).values())
+        if needed <= free:
+            return (Fitting(settings="writer=base", peak_bytes=needed),)
+    base = facts.artifacts.get("base")
+    if base and base.meta.get("config") and base.meta.get(MEASURED_AT, SIXTEEN) == SIXTEEN:
+        needed = measuring_bytes(base.meta["config"], facts, FOUR)
+        if needed <= free:
+            return (Fitting(settings=AT_FOUR_BITS, peak_bytes=needed),)
+    return largest_that_fits(
+        lambda model: min(measuring_bytes(model.config, facts, SIXTEEN), measuring_bytes(model.config, facts, FOUR)),
+        free,
+    )
 
 
 def shorter_context(facts: Facts, model: Artifact, context_tokens: int) -> tuple[Fitting, ...]:
@@ -112,18 +128,11 @@ def shorter_context(facts: Facts, model: Artifact, context_tokens: int) -> tuple
     return ()
 
 
-def at_four_bits(facts: Facts, model: Artifact) -> tuple[str, ...]:
-    """What a plan adds where a model does not fit at 16 bits: whether 4 would, and that nothing is measured so yet."""
-    config = model.meta["config"]
-    weight_bytes = quantized_weight_bytes(config, bits=4, group_size=group_size_for(config))
-    needed = sum(
-        serving_peaks(measuring_memory(weight_bytes, kv_bytes_per_token(config)), on_gpu=facts.serves_on_gpu).values()
-    )
-    fits = "would fit" if needed <= facts.serving_free_bytes else "would not fit either"
-    return (
-        f"quantized to 4 bits it would need {needed / GIB:.1f} GiB and {fits}; but a base is measured, and its adapter "
-        "compared with it, at 16 bits alone for now",
-    )
+def measured_with(measured: Artifact) -> tuple[str, ...]:
+    """What a plan says of the weights that answer for the base; nothing where these are the base's own."""
+    if measured.kind != QUANTIZED_BASE:
+        return ()
+    return (f"at 4 bits: the quantized base {measured.id} answers for the base, as in every comparison with it",)
 
 
 class Place(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -13,9 +13,11 @@ from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.stage import Request
 from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.models.chat_template import template_sha256, tool_parser_of
+from tunesmith.tools.models.measuring import QUANTIZED_BASE
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, cpu_cache_gib, kv_bytes_per_token
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.budget import placed, serving_memory
+from tunesmith.tools.serving.local_http import call
 from tunesmith.tools.serving.spec import ServerSpec, engine_arguments, lora_of, precision_of
 from tunesmith.tools.suites.case import Suite
 
@@ -92,6 +94,18 @@ def bench_server(
         servers.renew(server)
 
 
+@contextmanager
+def loaded_for_a_while(server: servers.Server, name: str, folder: Path) -> Iterator[None]:
+    """An adapter on a running server, let go afterwards. Raises StepFailed where it is refused."""
+    servers.load_adapter(server, name, folder)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # a server that ended has let go of it too
+            url = f"{server.url}/v1/unload_lora_adapter"
+            call(url, server.key, {"lora_name": name}, timeout_s=60, loader_key=server.loader_key)
+
+
 def serve(job: Job[Request], spec: ServerSpec, *, vllm: str, log: str, note: str) -> servers.Server:
     """A healthy server of a description for a step, whose memory counts as the step's; `note` is said meanwhile."""
     server = servers.ensure(
@@ -107,9 +121,12 @@ def serve(job: Job[Request], spec: ServerSpec, *, vllm: str, log: str, note: str
 
 
 def key_of(server: servers.Server, model: Artifact, suite: Suite, *, max_tokens: int) -> dict[str, JsonValue]:
-    """The comparability key of answers by `model` on `server`: everything that may change them but the adapter."""
+    """The comparability key of answers by `model` on `server`: everything that may change them but the adapter.
+
+    A quantized base is its base at another precision: the weights are the base's, and it shows in the precision.
+    """
     return {
-        **comparability_key(server, weights_sha256=model.sha256),
+        **_weights_key(server, model),
         "adapter": "none",
         "suite": suite.sha256,
         "sampling": f"temperature=0 seed=0 max_tokens={max_tokens}",
@@ -129,3 +146,19 @@ def comparability_key(server: servers.Server, *, weights_sha256: str) -> dict[st
         "precision": precision_of(folder),
         "template": template_sha256(folder),
     }
+
+
+def _weights_key(server: servers.Server, model: Artifact) -> dict[str, JsonValue]:
+    key = comparability_key(server, weights_sha256=weights_of(model))
+    return {**key, "precision": precision_told(model)}
+
+
+def weights_of(model: Artifact) -> str:
+    """The sha256 of the weights that answer: a quantized base is its base at another precision."""
+    return str(model.meta["base_sha256"]) if model.kind == QUANTIZED_BASE else model.sha256
+
+
+def precision_told(model: Artifact) -> str:
+    """How a model's weights are stored, for a comparability key; which quantized base, where it is one."""
+    which = f", quantized base {model.sha256[:12]}" if model.kind == QUANTIZED_BASE else ""
+    return f"{precision_of(model.path)}{which}"

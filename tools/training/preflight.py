@@ -11,10 +11,11 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Fitting, Plan, Request, Result, Stage, pinned
 from tunesmith.tools.models.fitting import ANOTHER_BASE, largest_that_fits
-from tunesmith.tools.models.memory_math import RUNTIME_BYTES, kv_bytes_per_token, measuring_memory, serving_peaks
+from tunesmith.tools.models.measuring import FOUR, SIXTEEN, beside_base, measured_base, measuring_bytes
+from tunesmith.tools.models.memory_math import RUNTIME_BYTES, serving_peaks
 from tunesmith.tools.models.model_names import NamedModel
 from tunesmith.tools.models.time_math import training_seconds
-from tunesmith.tools.serving.budget import asking_seconds, need_vllm, serving_memory
+from tunesmith.tools.serving.budget import asking_seconds, measured_with, need_vllm, serving_memory
 from tunesmith.tools.training.train import (
     Checkpointing,
     In4Bit,
@@ -75,6 +76,7 @@ class PreflightResult(Result):
 def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
     """Price a server start, a model load and two optimiser steps."""
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
+    measured = measured_base(facts)
     need_vllm(facts)
     if not request.lora_rank:
         training, _ = resolved(TrainRequest(), base, dataset)
@@ -102,9 +104,10 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
             f"two optimiser steps over the frozen {bits} base on rows of every origin: the behaviour must cost "
             "something, and the adapter must move",
             "vLLM accepts an adapter of zeros, answers with it as the base does, and renders the trainer's tokens",
+            *measured_with(measured),
         ),
         request=request.model_dump(mode="json"),
-        inputs=pinned(base=base, dataset=dataset),
+        inputs=pinned(base=base, dataset=dataset, **beside_base(base, measured)),
         estimate=price,
         writes=("an adapter that is thrown away",),
         refusals=room(price, facts, remedy="a smaller base, or stopping another program", fitting=fitting),
@@ -123,7 +126,7 @@ def _seconds(request: PreflightRequest, facts: Facts, base: Artifact, dataset: A
         checkpointing=request.activation_checkpointing == "on",
         load_in_4bit=request.load_in_4bit,
     )
-    return trained + asking_seconds(facts, base, answers=2 * request.rows, answer_tokens=_ANSWER_TOKENS)
+    return trained + asking_seconds(facts, measured_base(facts), answers=2 * request.rows, answer_tokens=_ANSWER_TOKENS)
 
 
 def _settings_that_fit(
@@ -131,7 +134,9 @@ def _settings_that_fit(
 ) -> tuple[Fitting, ...]:
     """Settings with which the training half would fit; a smaller base where none does, or the serving half does not."""
     rows = request.rows_at_once
-    served = sum(serving_peaks(serving_memory(base), on_gpu=facts.serves_on_gpu).values()) + RUNTIME_BYTES
+    served = (
+        sum(serving_peaks(serving_memory(measured_base(facts)), on_gpu=facts.serves_on_gpu).values()) + RUNTIME_BYTES
+    )
     named: tuple[Fitting, ...] = ()
     if served <= facts.serving_free_bytes:
         named = settings_that_fit(
@@ -142,9 +147,8 @@ def _settings_that_fit(
     asked = replace(tried(request, base, dataset, batch_size=rows), checkpointing=True)
 
     def needs(model: NamedModel) -> int:
-        server = measuring_memory(2 * model.parameters, kv_bytes_per_token(model.config))
-        serving = sum(serving_peaks(server, on_gpu=facts.serves_on_gpu).values())
-        return max(asked.peak_bytes(model.config), serving + RUNTIME_BYTES)
+        serving = min(measuring_bytes(model.config, facts, SIXTEEN), measuring_bytes(model.config, facts, FOUR))
+        return max(asked.peak_bytes(model.config), serving)
 
     return largest_that_fits(needs, min(facts.training_free_bytes, facts.serving_free_bytes))
 
@@ -152,7 +156,7 @@ def _settings_that_fit(
 def _peaks(request: PreflightRequest, facts: Facts, base: Artifact, dataset: Artifact) -> dict[str, int]:
     """The larger of its two halves: training, then a server beside what this process does not give back."""
     training = training_bytes(request, base, dataset, batch_size=request.rows_at_once)
-    serving = serving_peaks(serving_memory(base), on_gpu=facts.serves_on_gpu)
+    serving = serving_peaks(serving_memory(measured_base(facts)), on_gpu=facts.serves_on_gpu)
     own = "vram_bytes" if facts.trains_on_gpu else "ram_bytes"
     return {**serving, own: max(training, serving[own] + RUNTIME_BYTES)}
 

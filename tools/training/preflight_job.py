@@ -17,6 +17,7 @@ from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.row_file import read_rows, write_rows
 from tunesmith.tools.machine.device import need_priced_device
+from tunesmith.tools.models.measuring import QUANTIZED_BASE, answering_base
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.serving.eviction import make_room
@@ -34,6 +35,8 @@ _ANSWER_TOKENS = 24
 def run(job: Job[PreflightRequest]) -> PreflightResult:
     """Try every link; all of them are tried, then the first broken one fails the step."""
     base, dataset = job.verified("base"), job.verified("dataset")
+    if QUANTIZED_BASE in job.inputs:
+        job.verified(QUANTIZED_BASE)
     links = _Links(job, base.path, dataset.path)
     checks: list[Check] = []
     for number, (name, link) in enumerate(links.all().items()):
@@ -152,7 +155,7 @@ class _Links:
     def adapter_served(self) -> str:
         """vLLM loads an adapter that changes nothing, answers with it as without, and renders the trainer's tokens."""
         zero = _zeroed(self.scratch / "adapter", self.scratch / _ZERO)
-        base = self.job.inputs["base"]
+        base = answering_base(self.job.inputs)
         rank = rank_served(self.job.request.lora_rank)
         with bench_server(self.job, base, adapters_allowed=True, rank=rank, adapters={_ZERO: zero}) as server:
             same = self._same_tokens(server)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures import stored_runs
+from tunesmith.memory.arms import under_test
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import AssertionResult, EvalResult
@@ -19,7 +20,7 @@ from tunesmith.tools.evaluation.compare import ComparedWithHops, compare_with_ho
 from tunesmith.tools.evaluation.comparison import BlockComparison, CaseOutcome, Comparison
 from tunesmith.tools.evaluation.gate import broken_hops
 from tunesmith.tools.evaluation.pairing import compare_run
-from tunesmith.tools.evaluation.protocol import differences
+from tunesmith.tools.evaluation.protocol import Key, differences
 from tunesmith.tools.evaluation.statistics import case_outcomes, compare_arms
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.grading import Assertion
@@ -125,6 +126,21 @@ def test_arms_that_differ_in_more_than_the_hop_get_no_verdict() -> None:
     assert compare_arms(outcomes("f"), outcomes("p"), ("base", "adapter"), keys, allowed=allowed).comparable
     assert differences({"a": 1}, {"a": None}) == ["a"]
     assert differences({}, {"a": None}) == ["a"]
+
+
+def test_a_merge_that_leaves_4_bits_behind_is_compared_and_says_so() -> None:
+    four, sixteen = {**KEY, "precision": "4 bits"}, {**KEY, "precision": "bfloat16"}
+
+    def compared(last: str, key: Key) -> Comparison:
+        allowed = under_test("base", last)
+        return compare_arms(outcomes("f"), outcomes("p"), ("base", last), {"base": four, last: key}, allowed=allowed)
+
+    merged = compared("merged", sixteen)
+    assert merged.comparable and merged.precision_changes == "4 bits → bfloat16"
+    assert not compared("merged", four).precision_changes, "nothing to say where the base is measured at 16 bits"
+    assert not compared("quantized", sixteen).precision_changes, "that hop is about precision"
+    assert compared("adapter", sixteen).differs_in == ("precision",), "an adapter's is not"
+    assert Comparison.from_json(merged.to_json()).precision_changes == merged.precision_changes
 
 
 def answers(*results: bool | None, case_id: str = "x") -> list[EvalResult]:

@@ -1,0 +1,88 @@
+"""Adapters made from a trained one to try a server with: one that changes nothing, and one for each kind of module.
+
+Files are read and written as bytes, without torch. A kind is where in a layer an adapter sits (`self_attn.q_proj`,
+`mlp.experts`), the layers and the experts taken together.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.tools.models.tensor_file import TensorFileWriter, TensorPlace, read_places
+
+WEIGHTS = "adapter_model.safetensors"
+_SECOND = re.compile(r"\.lora_B\b|\.lora_embedding_B\b")
+_LAYER = re.compile(r".*?\.layers\.\d+\.")
+_LARGE = 0.2
+"""Standard deviation of a large adapter's `lora_B`. `lora_A` hands on values of about half the size of its input's,
+whatever the width, so at rank 16 and a scale of 2 the update is as large as the input: no rounding hides that."""
+_SEED = 17
+
+
+def adapted_kinds(adapter: Path) -> tuple[str, ...]:
+    """The kinds of module that an adapter has an update for. Raises BadInput where its weights cannot be read."""
+    kinds = {_kind(name) for name in _places(adapter) if _SECOND.search(name)}
+    if not kinds:
+        raise BadInput(f"{adapter / WEIGHTS} holds no lora_B: it adapts nothing")
+    return tuple(sorted(kinds))
+
+
+def write_zero(adapter: Path, target: Path) -> Path:
+    """A copy whose update is exactly zero."""
+    return _write(adapter, target, lambda name, place: bytes(place.end - place.start))
+
+
+def write_large(adapter: Path, target: Path, kind: str) -> Path:
+    """A copy whose update is large in modules of one kind, and exactly zero in all others."""
+    return _write(
+        adapter,
+        target,
+        lambda name, place: _drawn(name, place) if _kind(name) == kind else bytes(place.end - place.start),
+    )
+
+
+def _kind(name: str) -> str:
+    inside = _LAYER.sub("", _SECOND.split(name)[0])
+    return re.sub(r"\.\d+(?=\.|$)", "", inside).removesuffix(".base_layer")
+
+
+def _places(adapter: Path) -> dict[str, TensorPlace]:
+    path = adapter / WEIGHTS
+    if not path.is_file():
+        raise BadInput(f"{adapter} has no {WEIGHTS}; train again")
+    return read_places(path)
+
+
+def _write(adapter: Path, target: Path, second: Callable[[str, TensorPlace], bytes]) -> Path:
+    """A copy with other values in every `lora_B`."""
+    places = _places(adapter)
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for file in adapter.iterdir():
+        if file.is_file() and file.suffix == ".json":
+            shutil.copyfile(file, target / file.name)
+    with TensorFileWriter(target / WEIGHTS, [(name, place.spec) for name, place in places.items()]) as writer:
+        for name, place in places.items():
+            writer.write(name, second(name, place) if _SECOND.search(name) else _stored(place))
+    return target
+
+
+def _stored(place: TensorPlace) -> bytes:
+    with place.path.open("rb") as file:
+        file.seek(place.start)
+        return file.read(place.end - place.start)
+
+
+def _drawn(name: str, place: TensorPlace) -> bytes:
+    """Normal values, the same for a tensor's name wherever it is drawn, in the tensor's own type."""
+    import numpy as np
+
+    seed = [_SEED, *name.encode()]
+    values = np.random.default_rng(seed).normal(0.0, _LARGE, place.spec.shape).astype("<f4")
+    if place.spec.dtype == "BF16":
+        return (values.view("<u4") >> np.uint32(16)).astype("<u2").tobytes()
+    return values.astype({"F32": "<f4", "F16": "<f2"}[place.spec.dtype]).tobytes()

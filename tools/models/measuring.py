@@ -1,0 +1,130 @@
+"""The precision that a run's models are measured at: 16 bits where a server of the base fits, else 4-bit weights.
+
+Whatever is compared with the untrained base runs on the same weights: the baseline, the rows that the base writes,
+preflight's check of the server, the base's arm and the adapter's. At 4 bits these are the quantized base's: the base
+rounded to nearest in groups, without data, as an artifact of its own. Training and merging work on the base itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.records import Artifact
+from tunesmith.tools.core.stage import GIB, Facts, expected, is_expected
+from tunesmith.tools.models.memory_math import (
+    RUNTIME_BYTES,
+    WHOLE_SEQUENCES,
+    group_size_for,
+    kv_bytes_per_token,
+    measuring_memory,
+    quantized_weight_bytes,
+    serving_peaks,
+)
+from tunesmith.tools.models.shape import ModelShape
+
+QUANTIZED_BASE = "quantized-base"
+"""Kind of the artifact that answers for a base which is measured at 4 bits."""
+SCHEME = "W4A16"
+FOUR: Literal["4"] = "4"
+SIXTEEN: Literal["16"] = "16"
+STORED: Literal["stored"] = "stored"
+Bits = Literal["16", "4"]
+Asked = Literal["auto", "16", "4", "stored"]
+"""What a user may say; `stored` is a checkpoint that is quantized already, measured as it is."""
+MEASURED_AT = "measured_at"
+"""Where a base's record holds the choice; until the base is there, what was asked for."""
+
+
+class Measuring(NamedTuple):
+    """How a base is measured, and why."""
+
+    bits: Literal["16", "4", "stored"]
+    reason: str
+
+
+def choose(asked: Asked, config: Mapping[str, object], facts: Facts) -> Measuring:
+    """The measuring precision for a model of this config, by what a server and preflight beside it need here.
+
+    Raises BadInput where what was asked for cannot be had.
+    """
+    if config.get("quantization_config"):
+        if asked in (SIXTEEN, FOUR):
+            raise BadInput(f"this checkpoint is quantized already, so measuring={asked} cannot be had; leave it out")
+        return Measuring(STORED, "the checkpoint is quantized already: it is measured as it is stored")
+    if asked == STORED:
+        return Measuring(SIXTEEN, "it is stored at 16 bits")
+    if asked != "auto":
+        return Measuring(asked, "asked for")
+    if not config:
+        return Measuring(SIXTEEN, "nothing is known of its size yet")
+    try:
+        ModelShape.of(config)
+    except (KeyError, TypeError, ValueError):
+        return Measuring(SIXTEEN, "its config does not say its sizes")
+    sixteen, four = measuring_bytes(config, facts, SIXTEEN), measuring_bytes(config, facts, FOUR)
+    free, kind = facts.serving_free_bytes, "VRAM" if facts.serves_on_gpu else "memory"
+    told = f"measuring it at 16 bits needs {sixteen / GIB:.1f} GiB of {kind}, {free / GIB:.1f} GiB free"
+    if sixteen <= free:
+        return Measuring(SIXTEEN, told)
+    if four <= free:
+        return Measuring(FOUR, f"{told}; at 4 bits {four / GIB:.1f}")
+    return Measuring(SIXTEEN, f"{told}; at 4 bits {four / GIB:.1f}, which does not fit either")
+
+
+def measuring_bytes(config: Mapping[str, object], facts: Facts, bits: Bits) -> int:
+    """Peak of measuring: a server under test, and beside it what a preflight that has trained does not give back."""
+    weights = quantized_bytes(config) if bits == FOUR else 2 * ModelShape.of(config).parameters
+    server = measuring_memory(weights, kv_bytes_per_token(config), whole=whole_sequences(bits == FOUR))
+    return sum(serving_peaks(server, on_gpu=facts.serves_on_gpu).values()) + RUNTIME_BYTES
+
+
+def whole_sequences(quantized_base: bool) -> int:
+    """Sequences of full length that a measuring server has room for; one where 4 bits say that memory is short."""
+    return 1 if quantized_base else WHOLE_SEQUENCES
+
+
+def quantized_bytes(config: Mapping[str, object]) -> int:
+    """Of the quantized base's tensors."""
+    return quantized_weight_bytes(config, bits=4, group_size=group_size_for(config))
+
+
+def measured_base(facts: Facts) -> Artifact:
+    """What answers for the run's base where it is measured: the base, or the quantized base made from it.
+
+    In a forecast it is what `choose` would have the stage `base` make. Raises BadInput where the run has no base, or
+    its quantized base is missing.
+    """
+    base = facts.need("base", "base")
+    if not is_expected(base):
+        return measured_as(base, facts.artifacts.get(QUANTIZED_BASE))
+    asked: Asked = base.meta.get(MEASURED_AT, "auto")
+    if choose(asked, base.meta.get("config", {}), facts).bits != FOUR:
+        return base
+    return expected(QUANTIZED_BASE, quantized_bytes(base.meta["config"]), **base.meta)
+
+
+def answers_for(model: Artifact, facts: Facts) -> Artifact:
+    """What answers for a model on a measuring server: for the run's base `measured_base`, any other model itself."""
+    return measured_base(facts) if model is facts.artifacts.get("base") else model
+
+
+def measured_as(base: Artifact, quantized: Artifact | None) -> Artifact:
+    """The same for a base that is there and the run's quantized base, if it has one. Raises BadInput as above."""
+    if base.meta.get(MEASURED_AT) != FOUR:
+        return base
+    if quantized is None or quantized.meta.get("base_sha256") != base.sha256:
+        raise BadInput(f"base {base.id} is to be measured at 4 bits, and its quantized base is not there; run "
+                       "`tunesmith base` again")  # fmt: skip
+    return quantized
+
+
+def beside_base(base: Artifact, measured: Artifact) -> dict[str, Artifact]:
+    """The input that a plan has beside its base: the quantized base, where that answers."""
+    return {} if measured is base else {QUANTIZED_BASE: measured}
+
+
+def answering_base(inputs: Mapping[str, Artifact]) -> Artifact:
+    """Of a step's inputs, what answers for the base."""
+    return inputs.get(QUANTIZED_BASE) or inputs["base"]

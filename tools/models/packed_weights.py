@@ -1,0 +1,123 @@
+"""4-bit weights as compressed-tensors' `pack-quantized` holds them: rounded, packed and unpacked, with numpy alone.
+
+The arithmetic is llm-compressor's round to nearest: the largest weight of a group becomes 7.5 steps, codes go from -8
+to 7. The library divides in the weights' own type, here it is float32, so that of a hundred codes one is another where
+a weight lies half-way between two; scales are the same, bit for bit. A test holds both against each other.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunesmith.tools.models.tensor_file import TensorFileWriter, TensorPlace, read_places, weight_files
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Words = NDArray[np.generic]
+
+BITS = 4
+_LOWEST, _HIGHEST, _STEPS = -8, 7, 7.5
+WORDS = {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}
+"""Float type of a file → numpy's type for what is stored."""
+_NO_SCALE = {"BF16": 2.0**-7, "F16": 2.0**-10, "F32": 2.0**-23}
+"""Of a group of zeros, by the type that scales are stored in: that type's epsilon, as the library has it."""
+_WEIGHTS_AT_ONCE = 1 << 21
+_IN_EXPERT = re.compile(r"(.*\.experts)\.\d+\.(\w+)$")
+# Mixtral's experts, by the names that quantizing gives them; vLLM takes both.
+_EXPERT_NAMES = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
+
+
+def quantized_name(layer: str) -> str:
+    """The name that quantizing gives a layer: the experts of Mixtral are called as everybody else's."""
+    match = _IN_EXPERT.match(layer)
+    if match is None or match[2] not in _EXPERT_NAMES:
+        return layer
+    return layer.removesuffix(match[2]) + _EXPERT_NAMES[match[2]]
+
+
+def packed(weights: NDArray[np.float32], group: int, kind: str) -> tuple[Words, Words]:
+    """Codes, eight to a word with the first in its lowest bits, and scales as the words that are stored.
+
+    One scale for `group` weights of a row, or for the row where that is 0. `weights` are used up.
+    """
+    import numpy as np
+
+    rows, inputs = weights.shape
+    grouped = weights.reshape(rows, -1, group or inputs)
+    largest = np.maximum(grouped.max(-1), -grouped.min(-1))
+    stored = _as_words(largest / np.float32(_STEPS), kind)
+    scales = as_floats(stored, kind)
+    if not scales.all():
+        stored = np.where(scales == 0, _as_words(np.full_like(scales, _NO_SCALE[kind]), kind), stored)
+        scales = as_floats(stored, kind)
+    np.divide(grouped, scales[..., None], out=grouped)
+    np.rint(grouped, out=grouped)
+    np.clip(grouped, _LOWEST, _HIGHEST, out=grouped)
+    codes = (weights - np.float32(_LOWEST)).astype("u1")
+    if beyond := -inputs % (32 // BITS):
+        codes = np.pad(codes, ((0, 0), (0, beyond)))
+    packed = np.ascontiguousarray(codes[:, ::2] | (codes[:, 1::2] << BITS))
+    return packed.view("<i4"), stored
+
+
+def _as_words(values: NDArray[np.float32], kind: str) -> Words:
+    """Values as a float type's words, rounded to nearest, ties to even."""
+    import numpy as np
+
+    if kind != "BF16":
+        return values.astype(WORDS[kind])
+    bits = np.ascontiguousarray(values).view("<u4")
+    return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype("<u2")
+
+
+def as_floats(words: Words, kind: str) -> NDArray[np.float32]:
+    """A float type's words as float32, for a fresh array."""
+    if kind == "BF16":
+        return (words.astype("<u4") << 16).view("<f4")
+    return words.astype("<f4")
+
+
+def unpacked(places: Mapping[str, TensorPlace], layer: str, shape: tuple[int, ...], kind: str) -> Iterator[Words]:
+    """A packed layer's weights, codes × scales, as a float type's words: some rows at a time."""
+    import numpy as np
+
+    from tunesmith.tools.models.tensor_values import floats, stored
+
+    outputs, inputs = shape
+    codes, scales = places[f"{layer}.weight_packed"], places[f"{layer}.weight_scale"]
+    step, group = max(1, _WEIGHTS_AT_ONCE // inputs), -(-inputs // scales.spec.shape[1])
+    for first in range(0, outputs, step):
+        rows = slice(first, first + step)
+        words = np.ascontiguousarray(stored(codes)[rows]).view("u1")
+        fields = np.stack([words & 15, words >> BITS], axis=-1).reshape(len(words), -1)[:, :inputs]
+        spread = np.repeat(floats(scales, rows), group, axis=1)[:, :inputs]
+        yield _as_words((fields.astype("<f4") + np.float32(_LOWEST)) * spread, kind)
+
+
+def unpack_base(base: Path, quantized: Path, target: Path) -> Path:
+    """A folder of the quantized base's weights in the base's own form, for programs that read no packed ones."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    codes = {name: place for file in weight_files(quantized) for name, place in read_places(file).items()}
+    for file in base.iterdir():
+        if file.is_file() and file.suffix != ".safetensors":
+            shutil.copyfile(file, target / file.name)
+    for file in weight_files(base):
+        places = read_places(file)
+        with TensorFileWriter(target / file.name, [(name, place.spec) for name, place in places.items()]) as writer:
+            for name, place in places.items():
+                layer = quantized_name(name.removesuffix(".weight"))
+                if f"{layer}.weight_packed" in codes:
+                    rows = unpacked(codes, layer, place.spec.shape, place.spec.dtype)
+                    writer.write(name, b"".join(words.tobytes() for words in rows))
+                else:
+                    with place.path.open("rb") as stored_file:
+                        stored_file.seek(place.start)
+                        writer.write(name, stored_file.read(place.end - place.start))
+    return target
