@@ -120,6 +120,15 @@ def measured_as(base: Artifact, quantized: Artifact | None) -> Artifact:
     return quantized
 
 
+def refuse_quantized(base: Artifact) -> None:
+    """Raise BadInput for a base that is a quantized checkpoint: it is measured and served, and nothing trains on it."""
+    if base.meta.get("config", {}).get("quantization_config"):
+        raise BadInput(
+            f"base {base.id} ({base.meta.get('name', 'no name')}) is a quantized checkpoint: it can be measured and "
+            "served, and adapters are trained on original weights; fetch those, with measuring=4 to measure at 4 bits"
+        )
+
+
 def beside_base(base: Artifact, measured: Artifact) -> dict[str, Artifact]:
     """The input that a plan has beside its base: the quantized base, where that answers."""
     return {} if measured is base else {QUANTIZED_BASE: measured}

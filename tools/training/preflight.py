@@ -11,7 +11,14 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Fitting, Plan, Request, Result, Stage, pinned
 from tunesmith.tools.models.fitting import ANOTHER_BASE, largest_that_fits
-from tunesmith.tools.models.measuring import FOUR, SIXTEEN, beside_base, measured_base, measuring_bytes
+from tunesmith.tools.models.measuring import (
+    FOUR,
+    SIXTEEN,
+    beside_base,
+    measured_base,
+    measuring_bytes,
+    refuse_quantized,
+)
 from tunesmith.tools.models.memory_math import RUNTIME_BYTES, serving_peaks
 from tunesmith.tools.models.model_names import NamedModel
 from tunesmith.tools.models.time_math import training_seconds
@@ -77,6 +84,7 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
     """Price a server start, a model load and two optimiser steps."""
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
     measured = measured_base(facts)
+    refuse_quantized(base)
     need_vllm(facts)
     if not request.lora_rank:
         training, _ = resolved(TrainRequest(), base, dataset)

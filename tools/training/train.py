@@ -15,6 +15,7 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import GIB, Facts, Fitting, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.fitting import Training, training_that_fits
+from tunesmith.tools.models.measuring import refuse_quantized
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import training_seconds
 from tunesmith.tools.training.defaults import training_defaults
@@ -116,6 +117,7 @@ def expected_artifact(request: TrainRequest, artifacts: Mapping[str, Artifact]) 
 def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
     """Price the optimiser steps from the number of rows and their tokens."""
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
+    refuse_quantized(base)
     request, reasons = resolved(request, base, dataset)
     at_once = request.micro_batch or request.batch_size
     if request.batch_size % at_once:

@@ -23,6 +23,7 @@ from tunesmith.tools.models.measuring import (
     measured_base,
     measuring_bytes,
 )
+from tunesmith.tools.pipeline.catalog import BY_NAME
 from tunesmith.tools.pipeline.fits import with_card
 from tunesmith.tools.serving.budget import AT_FOUR_BITS, bases_served, serving_memory
 from tunesmith.tools.serving.model_server import precision_told, weights_of
@@ -65,6 +66,17 @@ def test_a_checkpoint_that_is_quantized_already_is_measured_as_it_is() -> None:
     for asked in ("16", "4"):
         with pytest.raises(BadInput, match=f"measuring={asked} cannot be had"):
             choose(asked, config, on_card(24))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("stage", ["train", "preflight"])
+def test_nothing_is_trained_on_a_quantized_checkpoint(stage: str) -> None:
+    stored = made("base", "b", name="n", parameters=1, **{MEASURED_AT: "stored"})
+    stored = replace(stored, meta={**stored.meta, "config": {**CONFIG, "quantization_config": {"quant_method": "awq"}}})
+    facts = on_card(24, base=stored, dataset=expected("dataset", train_rows=10, tokens_per_row=10))
+    assert measured_base(facts) is stored
+    declared = BY_NAME[stage].load()
+    with pytest.raises(BadInput, match="adapters are trained on original weights"):
+        declared.plan(declared.request(), facts, None)
 
 
 def test_of_a_size_that_nobody_knows_16_bits_are_assumed() -> None:
