@@ -169,7 +169,7 @@ def _well_above(control: Shuffle | Constant | None) -> bool | None:
 
 
 def _meaning_tested(controls: Controls) -> bool:
-    """Whether LEARNED_RATE of the cases would be well above every control: it is not the suite that is at fault then."""
+    """Whether LEARNED_RATE of the cases would be well above every control: then the suite is not at fault."""
     known = (controls.shuffle, controls.constant) if controls.constant else (controls.shuffle,)
     most = LEARNED_RATE - MEANING_MARGIN + 1e-9
     return all(one is not None and not one.open and one.passed <= most * one.cases for one in known)

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, room
-from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
+from tunesmith.tools.core.stage import Estimate, Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.export.dry_load import DryLoad, known_dry_loads, with_dry_load
 from tunesmith.tools.export.rounding_step import UpdateOnGrid, update_on_grid
@@ -25,12 +25,15 @@ from tunesmith.tools.models.memory_math import (
     quantize_vram_bytes,
     quantized_weight_bytes,
 )
+from tunesmith.tools.models.scale_learning_math import learning_scales_bytes, learning_scales_seconds
+from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import gptq_seconds
 
-_FOUR_BITS_FROM = 2_000_000_000
+_FOUR_BITS_FROM = 1_000_000_000
 _GATED = ("silu", "gelu_pytorch_tanh", "gelu")
 _BITS = {"W4A16": 4, "W8A16": 8, "W8A8": 8}
 _REMEDY = "stopping another program"
+_LEARNS = "learn the scales in {} steps, codes frozen, to answer as the merged model (KL), kept where that came nearer"
 _SMOOTHS = "smooth outliers of the activations into the weights, where the architecture allows it"
 
 
@@ -46,11 +49,24 @@ class QuantizeRequest(Request):
         default=("auto",), description="Layers that keep full precision too: down_proj, o_proj, both, or auto."
     )
     max_seq_len_tokens: int = Field(default=256, ge=16, description="Calibration rows are cut to this length.")
+    distil_steps: int = Field(
+        default=0, ge=0, description="Steps in which the scales learn to answer as the merged model does; 0: none."
+    )
     seed: int = Field(default=17, description="Of the choice of calibration rows.")
     dry_load: Literal["auto", "on", "off"] = Field(
         default="auto",
         description="Have vLLM load a tiny model quantized in the same way first. auto: where that pays; off: never.",
     )
+
+
+class LearnedScales(BaseModel):
+    """What learning the scales did: nats a token from the merged model, on rows that nothing was trained on."""
+
+    steps: int
+    kl_before: float
+    kl_after: float
+    kept: bool
+    """Whether the learned scales are in the model: they came nearer."""
 
 
 class QuantizeResult(Result):
@@ -69,6 +85,8 @@ class QuantizeResult(Result):
     """What the saved tensors say; None where an earlier version quantized."""
     update_on_grid: UpdateOnGrid | None = None
     """The adapter's update beside the scheme's rounding step; None where the merged model's adapter is not known."""
+    learned_scales: LearnedScales | None = None
+    """None where no scale was learned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +111,7 @@ def grid_of(request: QuantizeRequest, store: Store, merged: Artifact) -> UpdateO
     if adapter is None or not merged.path.is_dir() or "config" not in merged.meta:
         return None
     request, config = resolved(request, merged)[0], merged.meta["config"]
-    group = request.group_size or (group_size_for(config) if request.scheme == "W4A16" else 0)
+    group = _group_of(request, config)
     kept = kept_layers(config, request.keep)
     bits = _BITS[request.scheme]
     return update_on_grid(merged.path, adapter.path, request.scheme, bits=bits, group=group, kept=kept)
@@ -105,7 +123,7 @@ def expected_artifact(request: QuantizeRequest, artifacts: Mapping[str, Artifact
     if merged is None:
         return None
     request, config = resolved(request, merged)[0], merged.meta["config"]
-    group = request.group_size or (group_size_for(config) if request.scheme == "W4A16" else 0)
+    group = _group_of(request, config)
     bits = _BITS[request.scheme]
     bytes_ = quantized_weight_bytes(config, bits=bits, group_size=group, kept=request.keep)
     return expected("quantized", bytes_, **merged.meta)
@@ -117,19 +135,8 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
     request, reasons = resolved(request, merged)
     samples = min(request.calibration_samples, int(dataset.meta["train_rows"]))
     config, tokens = merged.meta["config"], request.max_seq_len_tokens
-    smooths = request.scheme == "W8A8"
-    calibrated = samples * min(tokens, int(dataset.meta["tokens_per_row"]))
-    price = estimate(
-        "quantize",
-        facts,
-        seconds=gptq_seconds(config, facts.training_rates, tokens=calibrated, kept=request.keep),
-        rates=facts.training_rates,
-        ram_bytes=quantize_memory_bytes(config, seq_len_tokens=tokens, on_gpu=facts.trains_on_gpu),
-        vram_bytes=quantize_vram_bytes(config, seq_len_tokens=tokens) if facts.trains_on_gpu else 0,
-        # Smoothing writes a whole model in between.
-        disk_bytes=merged.bytes * (2 if smooths else 1)
-        + quantize_cache_bytes(config, samples=samples, seq_len_tokens=tokens),
-    )
+    smooths, learns = request.scheme == "W8A8", request.distil_steps > 0
+    price = _price(request, facts, merged, dataset)
     machine = facts.machine
     fitting = quantizing_that_fits(
         config,
@@ -148,6 +155,7 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
             *([_SMOOTHS] if smooths else []),
             "quantize layer by layer, from file to file; what is finished is kept where the step is cut off",
             f"leave {', '.join(('lm_head', *request.keep))}, routers and shared-expert gates at full precision",
+            *([_LEARNS.format(request.distil_steps)] if learns else []),
             "audit the saved tensors against the merged model: what had to stay, codes, scales, tokenizer, config",
         ),
         request=request.model_dump(mode="json"),
@@ -160,6 +168,43 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
         notes=(warning,) if context and context.update and (warning := context.update.warning) else (),
         reasons=dict(reasons),
     )
+
+
+def _price(request: QuantizeRequest, facts: Facts, merged: Artifact, dataset: Artifact) -> Estimate:
+    config, tokens, rates = merged.meta["config"], request.max_seq_len_tokens, facts.training_rates
+    samples = min(request.calibration_samples, int(dataset.meta["train_rows"]))
+    tokens_a_row = min(tokens, int(dataset.meta["tokens_per_row"]))
+    seconds = gptq_seconds(config, rates, tokens=samples * tokens_a_row, kept=request.keep)
+    ram = quantize_memory_bytes(config, seq_len_tokens=tokens, on_gpu=facts.trains_on_gpu)
+    vram = quantize_vram_bytes(config, seq_len_tokens=tokens) if facts.trains_on_gpu else 0
+    if request.distil_steps:
+        seconds += learning_scales_seconds(
+            config,
+            rates,
+            steps=request.distil_steps,
+            rows=int(dataset.meta["train_rows"]),
+            tokens_a_row=tokens_a_row,
+            on_card=facts.trains_on_gpu,
+        )
+        learning = learning_scales_bytes(config, seq_len_tokens=tokens, group_size=_group_of(request, config))
+        ram, vram = (ram, max(vram, learning)) if facts.trains_on_gpu else (max(ram, learning), vram)
+    # Smoothing writes a whole model in between; learning the scales takes one that has not learned them.
+    models = 2 if request.scheme == "W8A8" or request.distil_steps else 1
+    cache = quantize_cache_bytes(config, samples=samples, seq_len_tokens=tokens)
+    return estimate(
+        "quantize",
+        facts,
+        seconds=seconds,
+        rates=rates,
+        ram_bytes=ram,
+        vram_bytes=vram,
+        disk_bytes=merged.bytes * models + cache,
+    )
+
+
+def _group_of(request: QuantizeRequest, config: Mapping[str, object]) -> int:
+    """Weights that share a scale; 0: those of an output channel."""
+    return request.group_size or (group_size_for(config) if request.scheme == "W4A16" else 0)
 
 
 def plan_after_dry_load(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None = None) -> Plan:
@@ -179,9 +224,9 @@ def resolved(request: QuantizeRequest, merged: Artifact) -> tuple[QuantizeReques
         small = parameters < _FOUR_BITS_FROM
         chosen["scheme"] = "W8A8" if small else "W4A16"
         reasons["scheme"] = f"{parameters / 1e9:.2g} B parameters: " + (
-            f"below {_FOUR_BITS_FROM / 1e9:g} B four bits cost much (perplexity × 1.20 at 0.135 B, 1.07 at 1.5)"
+            f"below {_FOUR_BITS_FROM / 1e9:g} B four bits cost much (perplexity × 1.20 at 0.135 B)"
             if small
-            else "published W4A16 recovery is 98 to 99 % from 3 B on, at a quarter of the memory"
+            else "four bits take a quarter of the memory; perplexity × 1.07 at 1.5 B, published recovery 98 % and more"
         )
     if "auto" in request.keep:
         # Of a gated MLP: the product of two activations is where outliers arise, and only A8 rounds activations.
@@ -193,7 +238,16 @@ def resolved(request: QuantizeRequest, merged: Artifact) -> tuple[QuantizeReques
             if rounded
             else "weights alone lose bits, so no layer has to stay for its inputs"
         )
+    if request.distil_steps and (why := _unlearnable(chosen.get("scheme", request.scheme), config)):
+        chosen["distil_steps"], reasons["distil_steps"] = 0, why
     return request.model_copy(update=chosen), reasons
+
+
+def _unlearnable(scheme: str, config: Mapping[str, object]) -> str:
+    """Why no scale is learned, although steps for it were asked for."""
+    if scheme == "W8A8":
+        return "no scale is learned: activations are rounded too"
+    return "no scale is learned: of a mixture's experts that is not done here" if ModelShape.of(config).experts else ""
 
 
 STAGE = Stage(
@@ -205,6 +259,6 @@ STAGE = Stage(
     expected_artifact,
     settable=("scheme",),
     env=TORCH_ENV,
-    lasting=("scheme", "keep", "group_size", "calibration_samples", "max_seq_len_tokens"),
+    lasting=("scheme", "keep", "group_size", "calibration_samples", "max_seq_len_tokens", "distil_steps"),
     headline=("scheme", "group_size", "bytes", "bytes_before", "quantized_layers"),
 )

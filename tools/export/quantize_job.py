@@ -24,7 +24,8 @@ from tunesmith.tools.export.audit import CARRIED
 from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.dry_load_job import refuse_unservable
 from tunesmith.tools.export.layer_stream import describe_quantization, stream_layers
-from tunesmith.tools.export.quantize import QuantizeRequest, QuantizeResult, grid_of
+from tunesmith.tools.export.quantize import LearnedScales, QuantizeRequest, QuantizeResult, grid_of
+from tunesmith.tools.export.scale_distillation import LEARNED, LearnFrom, distil_scales
 from tunesmith.tools.export.streamed_weights import StreamedWeights
 from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device
 from tunesmith.tools.machine.memory_left import memory_left_bytes, stalled_percent
@@ -84,6 +85,7 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
             max_seq_len_tokens=request.max_seq_len_tokens,
             seed=request.seed,
             keep=request.keep,
+            distil_steps=request.distil_steps,
             progress=job.progress,
         )
     proof = assert_full_precision(out_dir, kept_layers(config, request.keep))
@@ -93,6 +95,8 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
     if audit.refusal:
         raise StepFailed(f"{audit.refusal}; quantize again, or deploy the merged model")
     meta = {**dict(merged.meta), "scheme": request.scheme, "group_size": group, "merged": merged.id}
+    learned = work_folder(out_dir) / LEARNED
+    scales = LearnedScales.model_validate_json(learned.read_bytes()) if learned.is_file() else None
     artifact = job.publish("quantized", out_dir, meta=meta)
     shutil.rmtree(work_folder(out_dir), ignore_errors=True)
     return QuantizeResult(
@@ -106,6 +110,7 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
         quantized_layers=proof.quantized_layers,
         audit=audit,
         update_on_grid=grid_of(request, job.store, merged),
+        learned_scales=scales,
     )
 
 
@@ -136,6 +141,7 @@ def quantize_model(
     seed: int,
     progress: Progress,
     keep: Sequence[str] = (),
+    distil_steps: int = 0,
 ) -> Proof:
     """Quantize `model_dir` into `out_dir` as compressed-tensors safetensors that vLLM serves.
 
@@ -150,9 +156,19 @@ def quantize_model(
 
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     batches = calibration_batches(tokenizer, rows_path, samples, max_seq_len_tokens, seed)
+    learn = None
+    if distil_steps:
+        rows, held_out = (
+            [
+                tokenize_row(tokenizer, row, max_seq_len_tokens)
+                for row in (read_rows(path) if path.stat().st_size else ())
+            ]
+            for path in (rows_path, rows_path.with_name("valid.jsonl"))
+        )
+        learn = LearnFrom(rows, held_out, distil_steps)
     with out_of_memory_named(max_seq_len_tokens):
         return quantize_with(
-            batches, model_dir, out_dir, scheme=scheme, group_size=group_size, keep=keep, progress=progress
+            batches, model_dir, out_dir, scheme=scheme, group_size=group_size, keep=keep, learn=learn, progress=progress
         )
 
 
@@ -165,8 +181,12 @@ def quantize_with(
     group_size: int,
     progress: Progress,
     keep: Sequence[str] = (),
+    learn: LearnFrom | None = None,
 ) -> Proof:
-    """The same, calibrated on batches of token ids that are there already."""
+    """The same, calibrated on batches of token ids that are there already.
+
+    With `learn`, what learning the scales did is said in the file LEARNED of the work folder.
+    """
     import llmcompressor  # noqa: F401  which turns its own logging on when it is imported
     from loguru import logger
     from transformers.utils import logging
@@ -175,8 +195,9 @@ def quantize_with(
     logger.disable("llmcompressor")  # four lines per layer and matrix
     config = json.loads((model_dir / "config.json").read_text())
     work = work_folder(out_dir)
-    _start_or_go_on(work, out_dir, {"model": _identity(model_dir), "batches": _digest(batches), "scheme": scheme,
-                                    "group_size": group_size, "keep": list(keep)})  # fmt: skip
+    settings = {"model": _identity(model_dir), "batches": _digest(batches), "scheme": scheme,
+                "group_size": group_size, "keep": list(keep)}  # fmt: skip
+    _start_or_go_on(work, out_dir, settings | ({"learn": learn.digest()} if learn else {}))
     if computes_on_cpu():
         from tunesmith.tools.cpu.gptq_blocks import use_fast_blocks
 
@@ -184,16 +205,18 @@ def quantize_with(
     source = model_dir
     # One after the other: GPTQ has to see the activations as the smoothing leaves them.
     for doing, recipe in _recipes(scheme, group_size, config, keep):
-        target = out_dir if doing == _QUANTIZING else work / doing
+        target = out_dir if doing == _QUANTIZING and learn is None else work / doing
         if not (target / "config.json").exists():
             _stream(source, target, work, recipe, batches, LayerWatch(doing, progress))
         source = target
+    if learn is not None and not (out_dir / "config.json").exists():
+        distil_scales(source, model_dir, out_dir, learn, work / LEARNED, progress)
     progress(1, 1, "saving the quantized model")
     for name in CARRIED:
         if (model_dir / name).is_file():
             shutil.copyfile(model_dir / name, out_dir / name)
     for folder in [path for path in work.iterdir() if path.is_dir()]:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder)  # what is left are small files
     return assert_full_precision(out_dir, kept_layers(config, keep))
 
 

@@ -13,6 +13,7 @@ from tunesmith.tools.models.memory_math import group_size_for
 
 ASKED: dict[str, Any] = {
     "scheme": "W4A16", "group_size": 0, "calibration_samples": 64, "max_seq_len_tokens": 256, "keep": [],
+    "distil_steps": 0,
 }  # fmt: skip
 
 
@@ -53,3 +54,11 @@ def test_a_group_size_that_does_not_divide_is_not_proposed() -> None:
     assert group_size_for(odd, 32) == 0
     setting = next_setting(ASKED, odd)
     assert setting and "group_size" not in setting.fields
+
+
+def test_scales_learn_before_a_byte_is_added_and_of_a_mixture_never() -> None:
+    asked = ASKED | {"calibration_samples": 4096}
+    setting = next_setting(asked, config_of("qwen2.5 1.5b"))
+    assert setting and tuple(setting.fields) == ("distil_steps",)
+    setting = next_setting(asked, config_of("qwen3 30b a3b"))
+    assert setting and "distil_steps" not in setting.fields
