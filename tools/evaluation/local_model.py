@@ -85,11 +85,16 @@ class LocalModel:
         import torch
 
         found: list[float] = []
-        with torch.inference_mode(), contextlib.nullcontext() if with_adapter else self.model.disable_adapter():
-            for text in texts:
-                ids = torch.tensor([text], device=self.device)
-                logprobs = self.model(input_ids=ids).logits[0, :-1].float().log_softmax(-1)
-                found += logprobs.gather(-1, ids[0, 1:, None])[:, 0].tolist()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # a server beside this keeps the cores: several threads would wait for each other
+        try:
+            with torch.inference_mode(), contextlib.nullcontext() if with_adapter else self.model.disable_adapter():
+                for text in texts:
+                    ids = torch.tensor([text], device=self.device)
+                    logprobs = self.model(input_ids=ids).logits[0, :-1].float().log_softmax(-1)
+                    found += logprobs.gather(-1, ids[0, 1:, None])[:, 0].tolist()
+        finally:
+            torch.set_num_threads(threads)
         return found
 
     def close(self) -> None:

@@ -17,7 +17,6 @@ from tunesmith.tools.models.measuring import (
     beside_base,
     measured_base,
     measuring_bytes,
-    refuse_quantized,
 )
 from tunesmith.tools.models.memory_math import RUNTIME_BYTES, serving_peaks
 from tunesmith.tools.models.model_names import NamedModel
@@ -84,7 +83,6 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
     """Price a server start, a model load and two optimiser steps."""
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
     measured = measured_base(facts)
-    refuse_quantized(base)
     need_vllm(facts)
     if not request.lora_rank:
         training, _ = resolved(TrainRequest(), base, dataset)

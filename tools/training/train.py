@@ -117,7 +117,6 @@ def expected_artifact(request: TrainRequest, artifacts: Mapping[str, Artifact]) 
 def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
     """Price the optimiser steps from the number of rows and their tokens."""
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
-    refuse_quantized(base)
     request, reasons = resolved(request, base, dataset)
     at_once = request.micro_batch or request.batch_size
     if request.batch_size % at_once:
@@ -204,6 +203,7 @@ def decide_parts(
     The fastest way that fits into what is free: all rows, all activations kept; then fewer rows, as long as these keep
     the device busy; then activations computed again, with as many rows as fit. Where nothing fits, all rows so.
     """
+    refuse_quantized(base)
     free = facts.training_free_bytes
     packed_experts = request.load_in_4bit and ModelShape.of(base.meta["config"]).experts > 0
     if packed_experts and request.activation_checkpointing == "off":

@@ -358,21 +358,24 @@ def test_where_vllm_refuses_the_adapter_one_process_answers_with_it_on_and_off(
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("fault, says", [("", ""), ("zero", "of zeros"), ("dead", "dropped"), ("base", "afterwards")])
+@pytest.mark.parametrize("fault, says", [("", ""), ("dead", "dropped"), ("base", "afterwards")])
 def test_what_the_proof_finds_decides_who_answers(
     ws: Workspace, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, fault: str, says: str
 ) -> None:
-    """A stand-in for the server; where it is at fault, one transformers process answers for both arms."""
+    """A stand-in for the server; where it is at fault, one transformers process answers for both arms, at 4 bits."""
     monkeypatch.setenv("STUB_FAULT", fault)
     run = ws.store.new_run("test")
-    run_step(ws, StepRequest("base", {"model": str(tiny_llama)}, run), say_yes).done()
+    asked = {"model": str(tiny_llama), "measuring": "4" if fault else "16"}
+    run_step(ws, StepRequest("base", asked, run), say_yes).done()
     step = baseline(ws, run, suite(ws, ["a", "b", "c"]))
     add_adapter(ws, run, step.id, tiny_llama)
     fields = {"arm": "adapter", "max_tokens": 8, "peft_check": "off"}
     result = run_step(ws, StepRequest("evaluate", fields, run), say_yes).done().result or {}
     proof = result["proof"]["liveness"]
     assert set(proof["kinds"]) == {"self_attn.q_proj", "self_attn.v_proj", "mlp.down_proj"}
-    assert result["keys"]["base"]["engine"].startswith("transformers" if fault else "vllm")
+    key = result["keys"]["base"]
+    assert key["engine"].startswith("transformers" if fault else "vllm")
+    assert key["precision"].endswith("unpacked to bfloat16") == ("4 bits" in key["precision"]) == bool(fault)
     assert (says in result["proof"].get("vllm_refused", "").replace("after adapters have", "afterwards")) and (
         bool(fault) == ("vllm_refused" in result["proof"])
     )
