@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tunesmith.memory.records import Artifact
+from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.evaluation.lineage import own_base
@@ -13,6 +14,13 @@ from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.memory_math import merge_memory_bytes
 from tunesmith.tools.models.time_math import merge_seconds
+
+ONTO_16_BITS = (
+    "the adapter was trained on the base at 4 bits (NF4) and is merged onto the 16-bit base: what is served is then "
+    "rounded once, by its own quantization, not by NF4 before; merged onto the dequantized base it would sit on the "
+    "very weights that it was trained on, with NF4's rounding in each. The hop's cost is measured: evaluate arm=merged"
+)
+"""What is said of an adapter that was trained on the base at 4 bits."""
 
 
 class MergeRequest(Request):
@@ -49,13 +57,21 @@ class MergeContext:
 
     base: Artifact | None = None
     """The base that it was trained on; None: the run's."""
+    on_nf4: bool = False
+    """Whether it was trained on that base at 4 bits (QLoRA)."""
 
 
 def inspect_inputs(request: MergeRequest, inputs: Inputs) -> MergeContext:
     """The base that the adapter was trained on. Refuses an adapter of another base than the run's."""
-    if inputs.made("adapter") is None:
+    adapter = inputs.made("adapter")
+    if adapter is None:
         return MergeContext()
-    return MergeContext(own_base(inputs.store, inputs.run, "adapter"))
+    return MergeContext(own_base(inputs.store, inputs.run, "adapter"), trained_on_nf4(inputs.store, adapter))
+
+
+def trained_on_nf4(store: Store, adapter: Artifact) -> bool:
+    """Whether the step that made an adapter held the base at 4 bits."""
+    return bool(adapter.step and store.step(adapter.step).request.get("load_in_4bit"))
 
 
 def expected_artifact(request: MergeRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
@@ -94,6 +110,7 @@ def plan(request: MergeRequest, facts: Facts, context: MergeContext) -> Plan:
         writes=(f"a model of {base.bytes / 1e9:.2f} GB",),
         replaces=("the merged model of this run",) if "merged" in facts.artifacts else (),
         refusals=room(price, facts, remedy="deploying the adapter itself, which needs no merge"),
+        notes=(ONTO_16_BITS,) if context.on_nf4 else (),
     )
 
 

@@ -27,7 +27,7 @@ from tunesmith.tools.export.audit_merged import audit_merged
 from tunesmith.tools.export.expert_updates import Update, expert_updates
 from tunesmith.tools.export.logit_proof_job import LogitProof, behaviour_rows, compare_logits
 from tunesmith.tools.export.lora_update import MAGNITUDE, lora_scale, of_experts
-from tunesmith.tools.export.merge import MergeRequest, MergeResult
+from tunesmith.tools.export.merge import ONTO_16_BITS, MergeRequest, MergeResult, trained_on_nf4
 from tunesmith.tools.machine.memory_left import RESERVE_BYTES, memory_left_bytes
 from tunesmith.tools.models.memory_math import merge_memory_bytes
 from tunesmith.tools.models.tensor_file import TensorFileWriter, read_header, read_headers, weight_files
@@ -60,6 +60,8 @@ def run(job: Job[MergeRequest]) -> MergeResult:
         left_out = f"logits were not compared: {error}; the saved tensors were proven one by one"
         job.log(left_out)
     job.log(f"merged against base + adapter: {measured}; {audit.summary}")
+    if trained_on_nf4(job.store, adapter):
+        job.log(ONTO_16_BITS)
     artifact = job.publish("merged", out_dir, meta={**dict(base.meta), "adapter": adapter.id, **measured})
     return MergeResult(
         artifact=artifact.id, path=str(out_dir), bytes=artifact.bytes, audit=audit, logits_left_out=left_out, **measured
