@@ -12,8 +12,11 @@ from tests.fixtures import FIXTURES
 from tests.fixtures.demo_run import Demo, tunesmith
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.store import Store
+from tunesmith.tools.cpu.settings import WAITING
 from tunesmith.tools.pipeline.run_step import run_step
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
+
+os.environ.update(WAITING)  # several tests compute at once, on the same cores
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -37,12 +37,12 @@ def log_path(store: Store, step: Step) -> Path:
 
 
 def worker_environment(stage: Stage[Request, object], gpus: Sequence[Gpu]) -> dict[str, str]:
-    """What a stage's worker is started with beside its parent's environment: its own, its GPU, or a CPU's allocator."""
+    """What a stage's worker is started with beside its parent's environment: its own, its GPU, or what suits a CPU."""
     env = {**stage.env, **pin_environment(gpus)}
     if stage.env and (trains_on_cpu() or not gpus):
-        from tunesmith.tools.cpu.settings import ALLOCATOR
+        from tunesmith.tools.cpu.settings import COMPUTING
 
-        env |= ALLOCATOR
+        env |= COMPUTING
     return env
 
 
