@@ -12,6 +12,7 @@ import pytest
 import tunesmith.tools
 from tests.fixtures.planted_gpus import gpu
 from tunesmith.tools.core.stage import Gpu
+from tunesmith.tools.cpu import settings
 from tunesmith.tools.pipeline import catalog, launcher
 
 TOOLS = Path(str(tunesmith.tools.__file__)).parent
@@ -69,6 +70,13 @@ def test_a_worker_gets_the_cpus_allocator_only_where_torch_computes_on_a_cpu(
     assert tuned(gpu(0), cpu_build=True)
     monkeypatch.setattr(launcher, "trains_on_cpu", lambda: True)
     assert "GLIBC_TUNABLES" not in launcher.worker_environment(catalog.BY_NAME["baseline"].load(), ()), "no torch"
+
+
+def test_whatever_computes_on_a_cpu_sleeps_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside another program, threads that spin keep the cores from those that they wait for."""
+    monkeypatch.setattr(launcher, "trains_on_cpu", lambda: True)
+    assert int(launcher.worker_environment(catalog.BY_NAME["train"].load(), ())["GOMP_SPINCOUNT"]) <= 1000
+    assert settings.VLLM["GOMP_SPINCOUNT"] == settings.COMPUTING["GOMP_SPINCOUNT"]
 
 
 def test_whoever_enters_the_room_asks_for_the_device_first() -> None:
