@@ -16,11 +16,13 @@ from tunesmith.tools.models.memory_math import merge_memory_bytes
 from tunesmith.tools.models.time_math import merge_seconds
 
 ONTO_16_BITS = (
-    "the adapter was trained on the base at 4 bits (NF4) and is merged onto the 16-bit base: what is served is then "
-    "rounded once, by its own quantization, not by NF4 before; merged onto the dequantized base it would sit on the "
-    "very weights that it was trained on, with NF4's rounding in each. The hop's cost is measured: evaluate arm=merged"
+    "the adapter was trained on the base at 4 bits (NF4) and is merged onto the 16-bit base, which kept 98 % of its gain "
+    "in likelihood where measured (0.135 B, 40 rows); onto the dequantized base it keeps all of it, but that has "
+    "NF4's rounding in every weight, before any quantization of its own. What it costs here, evaluate arm=merged tells"
 )
-"""What is said of an adapter that was trained on the base at 4 bits."""
+"""What is said of an adapter that was trained on the base at 4 bits. Measured by `tests/bench/qlora_merge.py` (14 steps
+of 4 rows; nats a token of held-out answers): 0.155 as trained, 0.193 on 16 bits (97.5 to 99.2 % of the gain kept, KL
+0.086), 0.154 on the dequantized base (KL 0.0007), which by itself is 0.26 worse than the 16-bit one."""
 
 
 class MergeRequest(Request):
