@@ -16,7 +16,7 @@ from tunesmith.tools.models.memory_math import merge_memory_bytes
 from tunesmith.tools.models.time_math import merge_seconds
 
 ONTO_16_BITS = (
-    "the adapter was trained on the base at 4 bits (NF4) and is merged onto the 16-bit base, which kept 98 % of its gain "
+    "the adapter was trained on the base at 4 bits (NF4) and is merged onto the 16-bit base, keeping 98 % of its gain "
     "in likelihood where measured (0.135 B, 40 rows); onto the dequantized base it keeps all of it, but that has "
     "NF4's rounding in every weight, before any quantization of its own. What it costs here, evaluate arm=merged tells"
 )
