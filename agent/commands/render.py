@@ -116,17 +116,28 @@ def _bad_end(step: Step) -> str:
 
 
 def result_table(step: Step) -> RenderableType:
-    """What a step reports, one field a row."""
+    """What a step reports, one field a row; records within records are for programs, and only named."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
+    for_programs = []
     for name, value in step.report.items():
-        table.add_row(_heading(name), _reported(name, value))
+        shown = _reported(name, value)
+        if shown is None:
+            for_programs.append(_heading(name))
+        else:
+            table.add_row(_heading(name), shown)
+    if for_programs:
+        table.add_row("with --json", plain(", ".join(for_programs)))
     return table
 
 
-def _reported(name: str, value: object) -> RenderableType:
-    """One field of a result; records that have a sentence of their own are shown by it."""
+def _reported(name: str, value: object) -> RenderableType | None:
+    """One field of a result; records that have a sentence or a table of their own are shown by it.
+
+    None for a record that holds records or lists and has neither.
+    """
+    from tunesmith.tools.evaluation.comparison import Comparison
     from tunesmith.tools.export.audit import Audit
     from tunesmith.tools.export.rounding_step import UpdateOnGrid
 
@@ -137,9 +148,30 @@ def _reported(name: str, value: object) -> RenderableType:
             return plain(Audit.model_validate(value).summary)
         if name == "update_on_grid" and value:
             return plain(UpdateOnGrid.model_validate(value).words)
-    except ValidationError:  # another version's
+        if name == "comparisons" and isinstance(value, list) and value:
+            return _hops_table([Comparison.from_json(one) for one in value])
+    except (ValidationError, LookupError):  # another version's
         pass
+    if isinstance(value, Mapping) and any(isinstance(inner, Mapping | list) for inner in value.values()):
+        return None
     return _value(name, value)
+
+
+def _hops_table(hops: Sequence[Comparison]) -> RenderableType:
+    """Blocks of each comparison: what either arm passed, what was lost, and the verdict."""
+    rows = [
+        [
+            " → ".join(hop.arms),
+            name,
+            *(f"{block.passed[arm]} of {block.judged}" for arm in hop.arms),
+            block.pass_to_fail,
+            p_value(block.p_value),
+            hop.refused or block.verdict,
+        ]
+        for hop in hops
+        for name, block in hop.blocks.items()
+    ]
+    return rows_table(["arms", "block", "before", "after", "lost", "p", "verdict"], rows)
 
 
 def _fits_table(fits: Sequence[Fit]) -> RenderableType:

@@ -10,6 +10,7 @@ from rich.console import Console, RenderableType
 from tests.fixtures import stored_runs
 from tunesmith.agent.commands import render
 from tunesmith.tools.core.stage import GIB, Estimate, Plan
+from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.pipeline.forecast import Forecast
 
 
@@ -66,3 +67,17 @@ def test_what_an_audit_found_is_a_sentence_and_one_of_another_version_is_shown_a
     assert "272 tensors, all finite; 62 as in" in shown(render.result_table(merge))
     other = replace(merge, result={"audit": {"tensors": "many"}})
     assert "tensors: many" in shown(render.result_table(other))
+
+
+def test_an_evaluation_ends_in_its_counts_and_its_claim_and_not_in_records_for_programs(tmp_path: Path) -> None:
+    store, run = stored_runs.finished_run(tmp_path)
+    hop = compare_run(store, run, "base", "adapter")
+    step = next(step for step in store.steps(run) if step.stage == "evaluate" and step.arm == "adapter")
+    more = {"comparisons": [hop.to_json()], "claim_sentence": "learned: 9 of 10", "likelihood": {"base": {"nll": [1]}}}
+    told = shown(render.result_table(replace(step, result={**(step.result or {}), **more})))
+    assert not set("{}[]") & set(told)
+    target = hop.blocks["target"]
+    line = next(line for line in told.splitlines() if "target" in line and "→" in line)
+    for arm in hop.arms:
+        assert f"{target.passed[arm]} of {target.judged}" in line
+    assert "learned: 9 of 10" in told and "likelihood" in told.split("with --json")[1]
