@@ -12,11 +12,9 @@ from tests.fixtures import FIXTURES
 from tests.fixtures.demo_run import Demo, tunesmith
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.store import Store
-from tunesmith.tools.cpu.settings import WAITING
+from tunesmith.tools.cpu.settings import ASLEEP
 from tunesmith.tools.pipeline.run_step import run_step
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
-
-os.environ.update(WAITING)  # several tests compute at once, on the same cores
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -26,6 +24,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """
     whole = config.args_source is not pytest.Config.ArgsSource.ARGS
     cores = os.cpu_count() or 1
+    if whole and "not alone" in config.option.markexpr:
+        os.environ.update(ASLEEP)  # several tests compute at once, on the same cores
     if whole and "not heavy" in config.option.markexpr:
         return cores  # nothing waits there
     return 2 * cores if whole and "not alone" in config.option.markexpr else 0

@@ -7,22 +7,20 @@ from pathlib import Path
 
 VLLM_PLUGIN = Path(__file__).parent / "vllm_plugin"
 """A folder for a server's PYTHONPATH: vLLM finds the plugin in it by its entry point."""
-WAITING: dict[str, str] = {
-    # A thread that waits for the others spins a moment and then sleeps. By default libgomp spins for milliseconds, on
-    # the core that the others need as soon as any other program computes too: products of 400 × 576 × 1536 on two cores
-    # beside three busy processes took 2.4 to 7 s, by default 25 to 109.
+ASLEEP: dict[str, str] = {
+    # Threads that wait for the others spin a moment and then sleep. By default libgomp has them spin for milliseconds,
+    # on the core that the others need as soon as any other program computes too: on two cores, products of 400 × 576 ×
+    # 1536 beside three busy processes took 2.4 to 7 s, by default 25 to 109. Alone, a training step takes 16 % more.
     "GOMP_SPINCOUNT": "1000",
 }
-"""For every process that computes on a CPU's cores."""
+"""Beside other programs that compute."""
 COMPUTING: dict[str, str] = {
-    **WAITING,
     # Freed tensors stay in the heap instead of going back to the kernel and being faulted in again, in huge pages.
     # glibc reads this before main() runs.
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=8589934592"
     ":glibc.malloc.trim_threshold=17179869184",
 }
 VLLM: dict[str, str] = {
-    **WAITING,
     # vLLM's CPU kernels otherwise compute "W4A16" with 8-bit activations, which no config of the model asked for.
     "VLLM_CPU_INT4_W4A8": "0",
     # The worker in the engine's process: 9 s less to start, and half as many tokens a second again, on two cores.

@@ -85,7 +85,7 @@ def stream_layers(
                 cache.finish(number)
             for module in parts[number].modules:
                 weights.drop(module)
-            _let_go(weights)
+            let_go(weights.device.type)
         LifecycleCallbacks.calibration_end()
     session.finalize()
     write_index(out_dir, shards)
@@ -159,10 +159,10 @@ def _work(
         _pack(weights.model.get_submodule(layer))
 
 
-def _let_go(weights: StreamedWeights) -> None:
+def let_go(device: str) -> None:
     """Free what a piece left in cycles, so that the next one starts from the same size."""
     gc.collect()
-    if weights.device.type == "cpu":
+    if device == "cpu":
         from tunesmith.tools.cpu.freed_memory import return_freed_memory
 
         return_freed_memory()

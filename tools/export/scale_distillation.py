@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
+from tunesmith.tools.export.layer_stream import let_go
 from tunesmith.tools.export.quantize import LearnedScales
 from tunesmith.tools.export.streamed_weights import write_shard
 from tunesmith.tools.models.scale_learning_math import ROWS_A_STEP
@@ -77,6 +78,7 @@ def distil_scales(
         )
     progress(0, steps, "asking the merged model")
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    let_go(device)
     model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.bfloat16).to(device).eval()
     model.requires_grad_(False)
     head = find_head(model, config)
@@ -84,6 +86,7 @@ def distil_scales(
         raise StepFailed("the scales of this model cannot be learned: its head is of an unknown kind; distil_steps=0")
     wanted, wanted_held_out = _states(model, learned_from), _states(model, held_out)
     scales = _put_in(model, rounded)
+    let_go(device)
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     before = _divergence(model, head, held_out, wanted_held_out)
     _learn(model, head, list(scales.values()), learned_from, wanted, steps, progress)
@@ -146,7 +149,7 @@ def _learn(
 
     factors = [layer.factor.requires_grad_() for layer in layers]
     optimizer = torch.optim.Adam(factors, lr=RATE, betas=_BETAS)
-    places = _drawn(len(rows), steps)
+    places = _drawn(rows, steps)
     model.train()  # for checkpointing alone: nothing is dropped out of a model that is served
     for step in range(steps):
         rate = min(1.0, (step + 1) / _WARM_STEPS) * 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -167,14 +170,24 @@ def _learn(
     model.eval()
 
 
-def _drawn(rows: int, steps: int) -> Iterator[list[int]]:
-    """Places of the rows of each step: every row once before any comes again."""
-    draw, left = random.Random(_SEED), list[int]()
+def _drawn(rows: Sequence[TokenRow], steps: int) -> Iterator[list[int]]:
+    """Places of the rows of each step, half of them ordinary ones where there are both; each once before any again.
+
+    What is lost by rounding is mostly what the behaviour's rows never touch.
+    """
+    draw = random.Random(_SEED)
+    kinds = [[place for place, row in enumerate(rows) if row.rehearsal is held] for held in (True, False)]
+    kinds = [kind for kind in kinds if kind]
+    left: list[list[int]] = [[] for _ in kinds]
     for _ in range(steps):
-        if len(left) < ROWS_A_STEP:
-            left = left + draw.sample(range(rows), rows)
-        taken, left = left[:ROWS_A_STEP], left[ROWS_A_STEP:]
-        yield sorted(taken)
+        chosen = []
+        for number, kind in enumerate(kinds):
+            wanted = ROWS_A_STEP // len(kinds)
+            while len(left[number]) < wanted:
+                left[number] += draw.sample(kind, len(kind))
+            chosen += left[number][:wanted]
+            left[number] = left[number][wanted:]
+        yield sorted(chosen)
 
 
 def _put_in(model: nn.Module, rounded: Path) -> dict[str, Any]:

@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
+
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.locks import is_locked, lock_file
 from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, STOPPED, Step, Worker
@@ -27,6 +29,8 @@ from tunesmith.tools.serving.eviction import machine_for_a_step
 
 _CLAIM_TIMEOUT_S = 60.0
 _POLL_S = 0.1
+_BUSY = 0.25
+"""Share of the cores that other programs use from which a worker's threads had better sleep while they wait."""
 _SILENT_S = 600.0
 """So long a worker that cannot be looked at may say nothing before it counts as dead."""
 
@@ -36,13 +40,21 @@ def log_path(store: Store, step: Step) -> Path:
     return store.home / "runs" / step.run / step.id / "worker.log"
 
 
+def cores_in_use() -> float:
+    """Share of all cores that is in use, over a fifth of a second."""
+    return psutil.cpu_percent(interval=0.2) / 100
+
+
 def worker_environment(stage: Stage[Request, object], gpus: Sequence[Gpu]) -> dict[str, str]:
-    """What a stage's worker is started with beside its parent's environment: its own, its GPU, or what suits a CPU."""
+    """What a stage's worker is started with beside its parent's environment: its own, its GPU, or what suits a CPU
+    and how busy that is."""
     env = {**stage.env, **pin_environment(gpus)}
     if stage.env and (trains_on_cpu() or not gpus):
-        from tunesmith.tools.cpu.settings import COMPUTING
+        from tunesmith.tools.cpu.settings import ASLEEP, COMPUTING
 
         env |= COMPUTING
+        if cores_in_use() >= _BUSY:
+            env |= ASLEEP
     return env
 
 

@@ -67,7 +67,8 @@ def test_what_a_model_kept_is_the_ratio_of_sums_with_an_interval_around_it() -> 
     assert found.gain.mean == pytest.approx(1.8, rel=0.03) and found.gain.interval[0] > 1.5
     assert list(found.divergence) == ["base", "adapter"]
     assert found.divergence["adapter"].mean == pytest.approx(0.011, rel=0.2)
-    assert found.sentence.startswith("quantized keeps 90% of what the adapter won in likelihood (95 % interval 90% to 91%")
+    says = "quantized keeps 90% of what the adapter won in likelihood (95 % interval 90% to 91%"
+    assert found.sentence.startswith(says)
 
 
 def test_nothing_is_said_of_a_share_where_nothing_was_won_for_certain() -> None:
