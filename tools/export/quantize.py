@@ -25,7 +25,11 @@ from tunesmith.tools.models.memory_math import (
     quantize_vram_bytes,
     quantized_weight_bytes,
 )
-from tunesmith.tools.models.scale_learning_math import learning_scales_bytes, learning_scales_seconds
+from tunesmith.tools.models.scale_learning_math import (
+    learning_after_gptq_bytes,
+    learning_scales_bytes,
+    learning_scales_seconds,
+)
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import gptq_seconds
 
@@ -186,8 +190,11 @@ def _price(request: QuantizeRequest, facts: Facts, merged: Artifact, dataset: Ar
             tokens_a_row=tokens_a_row,
             on_card=facts.trains_on_gpu,
         )
-        learning = learning_scales_bytes(config, seq_len_tokens=tokens, group_size=_group_of(request, config))
-        ram, vram = (ram, max(vram, learning)) if facts.trains_on_gpu else (max(ram, learning), vram)
+        group = _group_of(request, config)
+        if facts.trains_on_gpu:
+            vram = max(vram, learning_scales_bytes(config, seq_len_tokens=tokens, group_size=group))
+        else:
+            ram = learning_after_gptq_bytes(config, seq_len_tokens=tokens, group_size=group, gptq_bytes=ram)
     # Smoothing writes a whole model in between; learning the scales takes one that has not learned them.
     models = 2 if request.scheme == "W8A8" or request.distil_steps else 1
     cache = quantize_cache_bytes(config, samples=samples, seq_len_tokens=tokens)
