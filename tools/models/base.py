@@ -25,6 +25,7 @@ from tunesmith.tools.models.measuring import (
     FOUR,
     MEASURED_AT,
     QUANTIZED_BASE,
+    SIXTEEN,
     Asked,
     Measuring,
     choose,
@@ -196,7 +197,7 @@ def plan(request: BaseRequest, facts: Facts, context: BaseContext) -> Plan:
         cost = _hub(request, context.bytes)
     here = context.here
     measuring = _measuring(request, facts, context)
-    request = request.model_copy(update={"measuring": measuring.bits} if measuring else {})
+    request = request.model_copy(update={"measuring": measuring.bits if measuring else "auto"})
     rounded = _Rounding.of(context, facts) if measuring and measuring.bits == FOUR else _NO_ROUNDING
     if here:
         cost = replace(cost, seconds=1 + cost.bytes / 1e9, steps=("use the copy that is here already",), room=0.0)
@@ -227,8 +228,9 @@ def _measuring(request: BaseRequest, facts: Facts, context: BaseContext) -> Meas
     """The precision that the run is measured at; None for a model that is no base. Raises BadInput."""
     if request.role == "base":
         return choose(request.measuring, context.config, facts)
-    if request.measuring != "auto":
-        raise BadInput(f"measuring={request.measuring} is for a base; a {request.role} answers as it is stored")
+    if request.measuring not in ("auto", SIXTEEN):  # 16: an edit of a base
+        what = f"measuring={request.measuring} is for a base; a {request.role} answers as it is stored"
+        raise BadInput(f"{what}: set measuring=auto with it")
     return None
 
 
