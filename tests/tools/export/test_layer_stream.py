@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.forked import forked
 from tests.fixtures.lab_model import write_tiny_model
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.export import quantize_job
@@ -151,22 +152,6 @@ def test_the_peak_does_not_depend_on_the_depth(rows_file: Path, tmp_path: Path) 
         patch.setattr(quantize_job, "StreamedWeights", Counting)
         streamed(model, rows_file, tmp_path / "q")
     assert most == 1 and sum(".layers." in module for module in loaded) == 4
-
-
-def forked(work: Callable[[], object]) -> int:
-    """The wait status of a child that does it; on one thread, since OpenMP's do not survive a fork."""
-    import torch
-
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            torch.set_num_threads(1)
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitpid(child, 0)[1]
 
 
 def killed_at(point: int, work: Callable[[], object]) -> Callable[[], object]:

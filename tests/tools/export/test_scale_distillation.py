@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.forked import forked
 from tests.fixtures.lab_model import write_tiny_model
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.export import scale_distillation
@@ -106,22 +107,21 @@ def test_scales_that_come_no_nearer_are_not_taken(
 def test_a_kill_while_scales_are_learned_or_written_ends_in_the_same_bytes(
     model: Path, rows: Path, tmp_path: Path
 ) -> None:
-    quantized(model, rows, tmp_path / "whole", distil_steps=STEPS)
+    assert forked(lambda: quantized(model, rows, tmp_path / "whole", distil_steps=STEPS)) == 0
     for place in ("_learn", "_write"):
-        out = tmp_path / place
-        child = os.fork()
-        if child == 0:
-            before = getattr(scale_distillation, place)
+        out, before = tmp_path / place, getattr(scale_distillation, place)
 
-            def then_killed(*args: Any, of: Any = before) -> None:
-                of(*args)
-                os.kill(os.getpid(), signal.SIGKILL)
+        def then_killed(*args: Any, of: Any = before) -> None:
+            of(*args)
+            os.kill(os.getpid(), signal.SIGKILL)
 
-            setattr(scale_distillation, place, then_killed)
-            quantized(model, rows, out, distil_steps=STEPS)
-        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-        learned = quantized(model, rows, out, distil_steps=STEPS)
-        assert learned is not None and learned.kept
+        def work(to: Path = out) -> None:
+            quantized(model, rows, to, distil_steps=STEPS)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scale_distillation, place, then_killed)
+            assert os.WTERMSIG(forked(work)) == signal.SIGKILL
+        assert forked(work) == 0
         for file in sorted((tmp_path / "whole").iterdir()):
             assert (out / file.name).read_bytes() == file.read_bytes(), file.name
 
