@@ -64,7 +64,7 @@ def _learned(asked: Mapping[str, object], shape: ModelShape) -> Setting | None:
         return None
     why = (
         f"in {_DISTIL_STEPS} steps the scales learn to answer as the merged model does, codes as they are: of the "
-        "bundled model this took away most of the divergence, and it adds no byte"
+        "bundled model this took away half of the divergence (0.113 → 0.059 nats a token), and it adds no byte"
     )
     return Setting({"distil_steps": _DISTIL_STEPS}, why)
 

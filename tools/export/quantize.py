@@ -26,6 +26,7 @@ from tunesmith.tools.models.memory_math import (
     quantized_weight_bytes,
 )
 from tunesmith.tools.models.scale_learning_math import (
+    ROWS_A_STEP,
     learning_after_gptq_bytes,
     learning_scales_bytes,
     learning_scales_seconds,
@@ -186,7 +187,7 @@ def _price(request: QuantizeRequest, facts: Facts, merged: Artifact, dataset: Ar
             config,
             rates,
             steps=request.distil_steps,
-            rows=int(dataset.meta["train_rows"]),
+            rows=min(int(dataset.meta["train_rows"]), request.distil_steps * ROWS_A_STEP),
             tokens_a_row=tokens_a_row,
             on_card=facts.trains_on_gpu,
         )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write, read_manifest
+from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.export.audit import CARRIED
@@ -25,7 +26,7 @@ from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.dry_load_job import refuse_unservable
 from tunesmith.tools.export.layer_stream import describe_quantization, stream_layers
 from tunesmith.tools.export.quantize import LearnedScales, QuantizeRequest, QuantizeResult, grid_of
-from tunesmith.tools.export.scale_distillation import LEARNED, LearnFrom, distil_scales
+from tunesmith.tools.export.scale_distillation import HELD_OUT_ROWS, LEARNED, LearnFrom, distil_scales
 from tunesmith.tools.export.streamed_weights import StreamedWeights
 from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device
 from tunesmith.tools.machine.memory_left import memory_left_bytes, stalled_percent
@@ -37,6 +38,7 @@ from tunesmith.tools.models.memory_math import (
     quantize_memory_bytes,
     rows_in_a_batch,
 )
+from tunesmith.tools.models.scale_learning_math import ROWS_A_STEP
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.tensor_file import weight_files
 from tunesmith.tools.training.rows import HELD_ORIGINS, tokenize_row
@@ -158,12 +160,12 @@ def quantize_model(
     batches = calibration_batches(tokenizer, rows_path, samples, max_seq_len_tokens, seed)
     learn = None
     if distil_steps:
+        files = {rows_path: distil_steps * ROWS_A_STEP, rows_path.with_name("valid.jsonl"): HELD_OUT_ROWS}
         rows, held_out = (
-            [
-                tokenize_row(tokenizer, row, max_seq_len_tokens)
-                for row in (read_rows(path) if path.stat().st_size else ())
-            ]
-            for path in (rows_path, rows_path.with_name("valid.jsonl"))
+            [tokenize_row(tokenizer, row, max_seq_len_tokens) for row in chosen_rows(file, most, seed)]
+            if file.stat().st_size
+            else []
+            for file, most in files.items()
         )
         learn = LearnFrom(rows, held_out, distil_steps)
     with out_of_memory_named(max_seq_len_tokens):
@@ -292,7 +294,18 @@ def out_of_memory_named(max_seq_len_tokens: int) -> Iterator[None]:
 def calibration_batches(
     tokenizer: PreTrainedTokenizerBase, rows_path: Path, samples: int, max_seq_len_tokens: int, seed: int
 ) -> list[Batch]:
-    """Padded batches of rendered rows, drawn by seed; rows of like length share a batch.
+    """Padded batches of rendered rows, drawn by seed; rows of like length share a batch."""
+    chosen = chosen_rows(rows_path, samples, seed)
+    tokens = [tokenize_row(tokenizer, row, max_seq_len_tokens).input_ids for row in chosen]
+    tokens.sort(key=len)
+
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    several = rows_in_a_batch(max(map(len, tokens)))
+    return [calibration_batch(tokens[at : at + several], padding) for at in range(0, len(tokens), several)]
+
+
+def chosen_rows(rows_path: Path, samples: int, seed: int) -> list[TrainingRow]:
+    """So many rows of a file at most, drawn by seed. Raises BadInput for an empty one.
 
     Half of them are rehearsal where there are enough: what the behaviour's rows never touch would round away unseen.
     """
@@ -300,13 +313,8 @@ def calibration_batches(
     draw = random.Random(seed)
     draw.shuffle(rows)
     rehearsal = [row for row in rows if row.origin in HELD_ORIGINS][: samples // 2]
-    chosen = [*rehearsal, *(row for row in rows if row not in rehearsal)][:samples]
-    tokens = [tokenize_row(tokenizer, row, max_seq_len_tokens).input_ids for row in chosen]
-    tokens.sort(key=len)
-
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    several = rows_in_a_batch(max(map(len, tokens)))
-    return [calibration_batch(tokens[at : at + several], padding) for at in range(0, len(tokens), several)]
+    taken = {id(row) for row in rehearsal}
+    return [*rehearsal, *(row for row in rows if id(row) not in taken)][:samples]
 
 
 def calibration_batch(rows: Sequence[list[int]], padding: int) -> Batch:

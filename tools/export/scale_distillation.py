@@ -25,6 +25,7 @@ from tunesmith.memory.files import atomic_write
 from tunesmith.tools.export.layer_stream import let_go
 from tunesmith.tools.export.quantize import LearnedScales
 from tunesmith.tools.export.streamed_weights import write_shard
+from tunesmith.tools.machine.device import computes_on_cpu
 from tunesmith.tools.models.scale_learning_math import ROWS_A_STEP
 from tunesmith.tools.models.tensor_file import weight_files
 from tunesmith.tools.training.batch_loss import Batch
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 LEARNED = "learned_scales.json"
 """Where a work folder says what learning did."""
+HELD_OUT_ROWS = 64
+"""On which it is seen whether learning helped, at most."""
 RATE = 0.002
 """Of Adam on the factors: a step moves a scale by up to 0.2 %. Measured on the bundled model (CHANGELOG)."""
 _WARM_STEPS = 10
@@ -77,7 +80,7 @@ def distil_scales(
             "whether learning the scales helps is seen on held-out rows, and there are none; distil_steps=0"
         )
     progress(0, steps, "asking the merged model")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cpu" if computes_on_cpu() else "cuda"
     let_go(device)
     model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.bfloat16).to(device).eval()
     model.requires_grad_(False)
