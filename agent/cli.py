@@ -76,9 +76,9 @@ def _main(words: list[str], opened: list[Output]) -> int:
 
 def _dispatch(args: argparse.Namespace, rest: list[str], settings: Settings, out: Output) -> int:
     if args.command == "suite":
-        from tunesmith.agent.commands import queries
+        from tunesmith.agent.commands.suites import suite
 
-        return queries.suite(args, out)
+        return suite(args, out)
     store = open_store(settings, out)
     try:
         if args.prompt is not None:

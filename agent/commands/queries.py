@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
-from rich.text import Text
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.run_steps import LET_GO
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.summary import summarise, summary_view, write_run_report
-from tunesmith.agent.commands.terminal import escaped_json, escaped_xml, json_text
-from tunesmith.memory.arms import ARMS
+from tunesmith.agent.commands.terminal import escaped_json, escaped_xml
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.question_process import ask_in_process
 from tunesmith.memory.questions import show_run
@@ -32,98 +28,8 @@ from tunesmith.tools.pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from tunesmith.tools.evaluation.compare import ComparedWithHops
-    from tunesmith.tools.suites.loading import CheckedCase, CheckedSuite
 
 Command = Callable[[argparse.Namespace, Settings, Store, Output], int]
-
-
-def suite(args: argparse.Namespace, out: Output) -> int:
-    """`suite check` and `suite grade`: no store, no served model."""
-    from tunesmith.tools.suites import loading, stored_outputs
-    from tunesmith.tools.suites.grading.embedding import local_embedder
-
-    if args.action == "check":
-        checked = loading.check_suites([Path(name) for name in args.files])
-        rows = [[case.case_id, case.block, ", ".join(case.assertions)] for case in checked.cases]
-        out.document(
-            asdict(checked), Group(render.rows_table(["case", "block", "assertions"], rows), _explained(checked))
-        )
-        return 0
-    outputs = Path(args.outputs) if args.outputs else None
-    if args.format:
-        return _export_graded(Path(args.file), outputs, args.format)
-    with local_embedder() as embedder:
-        suite_ = stored_outputs.grade_outputs(Path(args.file), outputs, embedder=embedder)
-    verdicts: list[list[object]] = [
-        [graded.case.case_id, "pass" if graded.grade.passed else "fail", graded.grade.score, graded.why_failed]
-        for graded in suite_.cases
-    ]
-    out.document(suite_.to_json(), render.rows_table(["case", "verdict", "score", "reason"], verdicts))
-    return 0
-
-
-def _explained(checked: CheckedSuite) -> Text:
-    """What a suite asks for and measures, in a few lines."""
-    blocks = ", ".join(f"{count} {block}" for block, count in checked.blocks.items())
-    lines = [
-        f"{len(checked.cases)} cases ({blocks}), {checked.requests} requests an arm",
-        *_clustered(checked),
-        "assertions: " + (", ".join(f"{count} {kind}" for kind, count in checked.types.items()) or "none"),
-        *(f"{kind} asks {_ROLES[role]}" for kind, role in checked.asks.items()),
-        *_restricted(checked.cases),
-        *([f"tools offered: {', '.join(checked.tools)}"] if checked.tools else []),
-        *([f"metrics: {', '.join(checked.metrics)}"] if checked.metrics else []),
-        *(f"{name} = {value}" for name, value in checked.derived_metrics.items()),
-        f"sha256 {checked.sha256}",
-    ]
-    return Text("\n".join(lines))
-
-
-def _clustered(checked: CheckedSuite) -> list[str]:
-    """Which blocks hold several cases of one seed row."""
-    return [
-        f"{checked.blocks[block]} {block} cases are made from {rows} seed rows (metadata.seed_row): a comparison has "
-        f"{rows} independent ones"
-        for block, rows in checked.seed_rows.items()
-        if rows < checked.blocks[block]
-    ]
-
-
-def _restricted(cases: Sequence[CheckedCase]) -> list[str]:
-    """Which arms are asked what, where the suite's providers name arms."""
-    counts = Counter(", ".join(case.arms) for case in cases if set(case.arms) < set(ARMS))
-    lines = [f"{count} cases are asked only of the arms {arms}" for arms, count in counts.items()]
-    rivals = sum("select-best" in kind for case in cases for kind in case.assertions)
-    line = f"{rivals} select-best: such a case is asked only where two arms answer beside each other"
-    return [*lines, *([line] if rivals else [])]
-
-
-_ROLES = {
-    "judge": "a judge: a served model that reads the answers (baseline and evaluate serve one)",
-    "embedder": "an embedding model",
-}
-
-
-def _export_graded(path: Path, outputs: Path | None, format_: str) -> int:
-    from tunesmith.tools.suites import export, stored_outputs
-    from tunesmith.tools.suites.grading.embedding import local_embedder
-
-    with local_embedder() as embedder:
-        suite_, given = stored_outputs.read_graded(path, outputs, embedder=embedder)
-        grades = stored_outputs.grade_all(suite_, given, embedder=embedder)
-    by_id = {case.case_id: case for case in suite_.cases}
-    results = [
-        export.result_of_grade(by_id[case_id], response, graded)
-        for (case_id, response), graded in zip(given, grades, strict=True)
-    ]
-    if format_ == "junit":
-        print(escaped_xml(export.junit_xml(suite_.cases, results, name=path.stem, at_s=time.time())), end="")
-        return 0
-    document = export.promptfoo_document(
-        suite_.cases, results, name=path.stem, at_s=time.time(), derived=suite_.derived_metrics
-    )
-    print(json_text(document, indent=1))
-    return 0
 
 
 def compare(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:

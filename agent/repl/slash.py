@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith.agent.commands import fields, parser, queries, render, run_steps
 from tunesmith.agent.commands.output import Output
+from tunesmith.agent.commands.suites import suite
 from tunesmith.agent.repl.command_table import COMMANDS, TOPICS
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.questions import show_run
@@ -62,7 +63,7 @@ def as_command_line(screen: Screen, argv: list[str]) -> None:
         return
     out = Output(console=screen.main_console(), page=screen.page)
     if args.command == "suite":
-        queries.suite(args, out)
+        suite(args, out)
     else:
         queries.COMMANDS[args.command](args, screen.settings, screen.store, out)
 

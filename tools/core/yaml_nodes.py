@@ -81,8 +81,12 @@ def parse_yaml(text: str, name: str, *, lenient: bool = False) -> Document:
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    yield from yaml.parse(text, Loader=loader)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    try:
+        while (event := loader.get_event()) is not None and not isinstance(event, yaml.StreamEndEvent):
+            yield event
+    finally:
+        loader.dispose()
 
 
 def plain_scalar(text: str) -> object:
@@ -91,6 +95,8 @@ def plain_scalar(text: str) -> object:
         return _WORDS[text]
     if len(text) > 40 or not (text[0].isdigit() or text[0] in "+-."):
         return text
+    if text[0] in "123456789" and text.isdigit() and text.isascii():
+        return int(text)
     digits = text.replace("_", "")
     if _INT.fullmatch(text):
         bare = digits.lstrip("+-").lower()
@@ -112,18 +118,18 @@ class _Builder:
 
     def take(self, event: yaml.Event) -> None:
         line = event.start_mark.line + 1 if event.start_mark else 1
-        if isinstance(event, yaml.DocumentStartEvent):
-            self._documents += 1
-            if self._documents > 1:
-                raise YamlRefused("holds several YAML documents; keep one a file", line)
+        if isinstance(event, yaml.ScalarEvent):  # first, as most are
+            self._scalar(event, line)
         elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
             self._begin(event, line)
         elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
             self._end()
-        elif isinstance(event, yaml.ScalarEvent):
-            self._scalar(event, line)
         elif isinstance(event, yaml.AliasEvent):
             self._alias(event.anchor, line)
+        elif isinstance(event, yaml.DocumentStartEvent):
+            self._documents += 1
+            if self._documents > 1:
+                raise YamlRefused("holds several YAML documents; keep one a file", line)
 
     def _count(self, line: int) -> None:
         self._nodes += 1
@@ -158,14 +164,14 @@ class _Builder:
         self._count(line)
         value: object = event.value
         tag = event.tag
-        if self._open and isinstance(self._open[-1].value, dict) and self._open[-1].waits_for_key:
-            if tag not in (None, "!", _CORE + "str"):
+        if self._open and self._open[-1].waits_for_key and isinstance(self._open[-1].value, dict):
+            if tag is not None and tag not in ("!", _CORE + "str"):
                 raise _tag_refused(tag, line)
             self._key(event.value, line)
         else:
             if tag is None and not event.style:
                 value = plain_scalar(event.value)
-            elif tag not in (None, "!", _CORE + "str"):
+            elif tag is not None and tag not in ("!", _CORE + "str"):
                 value = _tagged(tag, event.value, line)
             self._place(value, 1, line)
         if event.anchor:

@@ -23,6 +23,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.settled import TOKENIZERS, load_modules
 from tunesmith.tools.core.stage import Request
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.evaluation.asking import Arm
@@ -72,6 +73,7 @@ def held_out_rows(job: Job[Request], arm: str) -> HeldOutRows:
     behaviour = _drawn([row for row in rows if row.origin not in HELD_ORIGINS])
     ordinary = _drawn([row for row in rows if row.origin in HELD_ORIGINS])
 
+    load_modules(TOKENIZERS)
     from transformers import AutoTokenizer
 
     served = job.inputs["base" if arm == "adapter" else arm]

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from tunesmith.tools.core.settled import settled_objects
 from tunesmith.tools.export.activation_cache import ActivationCache, Values
 from tunesmith.tools.export.streamed_weights import StreamedWeights, copy_shard, shard_paths, write_index, write_shard
 
@@ -64,6 +65,7 @@ def stream_layers(
         stack.enter_context(moe_calibration_context())
         session.initialize(model=model, start=-1, recipe=list(modifiers), calib_data=batches)
         parts = _parts(weights, batches[0])
+        stack.enter_context(settled_objects())
         layers = [layer for part in parts for layer in part.layers]
         shards = list(shard_paths(out_dir, len(layers) + 1))
         if not shards[0].exists():

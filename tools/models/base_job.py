@@ -21,6 +21,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import publish_folder, set_aside, sha256_file, verify, write_protect
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.settled import MODELS, load_modules
 from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.machine.processes import python_module
 from tunesmith.tools.models.base import BaseRequest, bundled_model, source_of
@@ -254,6 +255,7 @@ def check_template(folder: Path) -> tuple[str, str]:
     Raises StepFailed when the template's tokens decode to another text, or the stop token is not the one that the
     template ends a turn with.
     """
+    load_modules(MODELS)
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

@@ -11,6 +11,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
+from tunesmith.tools.core.settled import MODELS, TOKENIZERS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -34,6 +36,8 @@ class Entry(NamedTuple):
     expensive: bool = True
     serves: bool = False
     """Whether its work needs the vllm program."""
+    loads: tuple[str, ...] = ()
+    """Modules that its work loads whatever it is asked, and that take seconds."""
     words: str = ""
     """A regular expression for how people name it; what they name is put before the driver."""
 
@@ -47,6 +51,8 @@ class Entry(NamedTuple):
         run: Callable[[Job[Request]], Result] = import_module(self.worked_in).run
         return run
 
+
+_TRAINING = (*MODELS, "peft", "trl.trainer.sft_trainer")
 
 STAGES: tuple[Entry, ...] = (
     Entry(
@@ -102,6 +108,7 @@ STAGES: tuple[Entry, ...] = (
         "validate, deduplicate and check the rows against every suite",
         ("base", "rows"),
         "dataset",
+        loads=TOKENIZERS,
         words=r"critique|duplicat|\bclean|filter|leak|judge.*rows|check.*(rows|data)",
     ),
     Entry(
@@ -112,6 +119,7 @@ STAGES: tuple[Entry, ...] = (
         ("base", "dataset"),
         "preflight",
         serves=True,
+        loads=_TRAINING,
         words=r"pre-?flight|smoke",
     ),
     Entry(
@@ -121,6 +129,7 @@ STAGES: tuple[Entry, ...] = (
         "train a low-rank adapter (LoRA, or QLoRA at 4 bits)",
         ("base", "dataset"),
         "adapter",
+        loads=_TRAINING,
         words=r"\btrain|lora|epoch",
     ),
     Entry(
@@ -140,6 +149,7 @@ STAGES: tuple[Entry, ...] = (
         "merge the adapter into the full-precision base, shard by shard",
         ("base", "adapter"),
         "merged",
+        loads=(*MODELS, "peft"),
         words=r"\bmerg",
     ),
     Entry(
@@ -149,6 +159,7 @@ STAGES: tuple[Entry, ...] = (
         "quantize the merged model; lm_head and routers keep full precision",
         ("merged", "dataset"),
         "quantized",
+        loads=(*MODELS, "llmcompressor.modifiers.gptq"),
         words=r"quanti[sz]|\bcompress|4.?bit|8.?bit|w4a16|w8a8",
     ),
     Entry(

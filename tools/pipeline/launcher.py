@@ -41,8 +41,10 @@ def log_path(store: Store, step: Step) -> Path:
 
 
 def cores_in_use() -> float:
-    """Share of all cores that is in use, over a fifth of a second."""
-    return psutil.cpu_percent(interval=0.2) / 100
+    """Share of all cores that is in use over a fifth of a second; where they are busy, over the next one if that is
+    less: what has just ended takes a moment to go."""
+    share = psutil.cpu_percent(interval=0.2) / 100
+    return share if share < _BUSY else min(share, psutil.cpu_percent(interval=0.2) / 100)
 
 
 def worker_environment(stage: Stage[Request, object], gpus: Sequence[Gpu]) -> dict[str, str]:

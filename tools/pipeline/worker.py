@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.files import atomic_write
@@ -27,6 +29,7 @@ from tunesmith.memory.privacy import keep_private
 from tunesmith.memory.records import FAILED, STOPPED
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import PATIENCE_S, Job
+from tunesmith.tools.core.settled import load_modules
 from tunesmith.tools.core.stage import CPU, Plan, Result, chosen_gpu
 from tunesmith.tools.machine.gpus import measure_gpus, trains_on_cpu
 from tunesmith.tools.machine.probe import keep_rates, measured_rates
@@ -94,6 +97,7 @@ def _work(store: Store, step: str, vllm: str | None) -> int:
         with _tenancy(job):
             if not catalog.BY_NAME[job.step.stage].serves:
                 make_room(job.home, ram_bytes=job.plan.estimate.peak_ram_bytes, log=job.log)
+            _load(job)
             result = work(job)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a stop that comes now comes too late
             record(job, result)
@@ -109,6 +113,13 @@ def _work(store: Store, step: str, vllm: str | None) -> int:
     else:
         return 0
     return 1
+
+
+def _load(job: Job) -> None:  # type: ignore[type-arg]
+    """Import what the stage computes with, whatever it is asked."""
+    if modules := catalog.BY_NAME[job.step.stage].loads:
+        job.progress(0, 0, f"loading {', '.join(dict.fromkeys(module.split('.')[0] for module in modules))}")
+        load_modules(modules)
 
 
 def _measure_device(job: Job) -> None:  # type: ignore[type-arg]
@@ -217,5 +228,14 @@ def _watch_memory(job: Job, done: threading.Event) -> None:  # type: ignore[type
             reported_bytes, reported_vram = peak_bytes, peak_vram
 
 
+def _leave(exit_code: int) -> NoReturn:
+    """End at once: to take torch and a model apart object by object takes a core more than a second, and the kernel
+    frees the same memory without it; the next step would start on a busy machine."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
+
+
 if __name__ == "__main__":
-    raise SystemExit(main())
+    _leave(main())

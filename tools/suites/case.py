@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -37,7 +37,17 @@ def canonical_sha256(value: object) -> str:
 
 def canonical_json(value: object) -> str:
     """Plain data as JSON text, independent of the order of its keys."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return _CANONICAL.encode(value)
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+
+
+def request_sha256(
+    messages: Sequence[object], tools: Sequence[object], tool_choice: object, sampling: Mapping[str, object]
+) -> str:
+    """Identity of what a case asks."""
+    return canonical_sha256([messages, tools, tool_choice, sampling])
 
 
 MODELS_WORK = ("written", "proposed")
@@ -90,7 +100,7 @@ class Case(BaseModel):
     @property
     def request_sha256(self) -> str:
         """What is asked, without what is expected: unchanged, a stored output may be graded again."""
-        return canonical_sha256([self.messages, self.tools, self.tool_choice, self.sampling])
+        return request_sha256(self.messages, self.tools, self.tool_choice, self.sampling)
 
     def asked_of(self, arm: str, together: Collection[str]) -> bool:
         """Whether an arm is asked this where the arms `together` answer in one step.

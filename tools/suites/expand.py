@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from tunesmith.tools.suites.budget import TextBudget
-from tunesmith.tools.suites.case import BLOCKS, PRIMARY_BLOCK, SPLITS, Block, Case, canonical_sha256
+from tunesmith.tools.suites.case import BLOCKS, PRIMARY_BLOCK, SPLITS, Block, Case, canonical_sha256, request_sha256
 from tunesmith.tools.suites.files import SuiteFiles
 from tunesmith.tools.suites.grading import ASSERT_SET, Assertion, check_assertion, supported_types
 from tunesmith.tools.suites.grading.core import TYPES
@@ -94,6 +94,8 @@ def build_cases(test: RawTest, prompts: Sequence[Prompt], offer: Offered, files:
     if product > MAX_CASES:  # before they are built, and before those that ask the same are found
         files.refuse(test.origin, f"its vars and the prompts multiply to {product} cases; at most {MAX_CASES}")
     several = product > 1
+    suite, tools = files.suite.stem, tuple(offer.tools)
+    threshold, metadata = _number(files, test.origin, "threshold", test.threshold), _metadata(test)
     seen: set[str] = set()
     for values in combinations:
         filled = _or_refuse(files, test.origin, partial(fill_vars, values, files.budget))
@@ -102,26 +104,29 @@ def build_cases(test: RawTest, prompts: Sequence[Prompt], offer: Offered, files:
             messages = _or_refuse(files, test.origin, partial(_messages, prompt, filled, test, files.budget))
             for value in (offer.tools, test.provider_output, *test.metadata.values()):
                 _or_refuse(files, test.origin, partial(files.budget.take_value, value))
-            case = Case(
-                case_id=given_id or "pending",
+            case_id = given_id
+            if several or not given_id:
+                asked = request_sha256(messages, offer.tools, offer.tool_choice, offer.sampling)
+                case_id = _case_id(given_id, [asked, block, [a.model_dump(mode="json") for a in assertions], threshold])
+            if case_id in seen:  # a var that the prompt does not use multiplies nothing
+                continue
+            seen.add(case_id)
+            yield Case(
+                case_id=case_id,
                 block=block,
-                suite=files.suite.stem,
+                suite=suite,
                 messages=messages,
-                tools=tuple(offer.tools),
+                tools=tools,
                 tool_choice=offer.tool_choice,
                 sampling=offer.sampling,
                 assertions=assertions,
-                threshold=_number(files, test.origin, "threshold", test.threshold),
+                threshold=threshold,
                 vars=filled,
-                metadata=_metadata(test),
+                metadata=metadata,
                 repeat=test.repeat,
                 provider_output=test.provider_output,
                 arms=test.arms,
             )
-            case = case.model_copy(update={"case_id": _case_id(case, given_id, several)})
-            if case.case_id not in seen:  # a var that the prompt does not use multiplies nothing
-                seen.add(case.case_id)
-                yield case
 
 
 _T = TypeVar("_T")
@@ -141,13 +146,10 @@ def _messages(
     return fill_prompt(prompt, values, prefix, suffix, budget)
 
 
-def _case_id(case: Case, given: str, several: bool) -> str:
-    """The id given; with a content hash behind it where one test stands for several cases; else that hash alone."""
-    if given and not several:
-        return given
-    expected = [assertion.model_dump(mode="json") for assertion in case.assertions]
-    content = canonical_sha256([case.request_sha256, case.block, expected, case.threshold])
-    return f"{given}~{content[:_SUFFIX_CHARS]}" if given else content[:_ID_CHARS]
+def _case_id(given: str, content: object) -> str:
+    """A hash of what a case asks and expects; behind the id that a test of several cases was given, where it was."""
+    digest = canonical_sha256(content)
+    return f"{given}~{digest[:_SUFFIX_CHARS]}" if given else digest[:_ID_CHARS]
 
 
 def _metadata(test: RawTest) -> dict[str, object]:

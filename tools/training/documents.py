@@ -22,7 +22,7 @@ from tunesmith.tools.training.rows import IGNORED
 
 ATTENTION = "tunesmith_documents"
 """Name of the attention below among those of transformers."""
-_FEW_TOKENS = 128
+_FEW_TOKENS = 192
 """On a CPU the fused attention's backward pass is slower than plain products while a row's scores are few."""
 _ROUNDING = 0.1
 """Relative distance of hidden states in bf16 that is rounding, and not another document."""

@@ -16,6 +16,7 @@ from typing import Any
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write, read_manifest
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.settled import settled_objects
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.machine.device import need_priced_device
 from tunesmith.tools.training.batch_loss import LossSettings, Measured, base_states
@@ -217,7 +218,8 @@ class _Session:
             self.log(f"going on from {self.checkpoint.name}")
         started = time.monotonic()
         first = int(self.checkpoint.name.split("-")[-1]) if self.checkpoint else 0
-        outcome = self.trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
+        with settled_objects():
+            outcome = self.trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
         seconds = time.monotonic() - started
         self._need_routers_unchanged()
         state = self.trainer.state
