@@ -61,8 +61,10 @@ def _main(words: list[str], opened: list[Output]) -> int:
     """Dispatch; what speaks to the user is put into `opened`, for whoever tells an error."""
     args, rest = parse(words)
     if args.command is None and args.prompt is None:
-        from tunesmith.agent.repl.repl import repl
+        from tunesmith.tools.core.settled import uncollected
 
+        with uncollected():
+            from tunesmith.agent.repl.repl import repl
         return repl()
     from tunesmith.agent.commands import settings as settings_
     from tunesmith.agent.commands.output import Output

@@ -132,9 +132,12 @@ class _Repl:
 
     def _load(self) -> None:
         try:
-            from tunesmith.agent.repl.shell import Shell
+            from tunesmith.tools.core.settled import uncollected
 
-            shell = Shell.open(wake=self.wake)
+            with uncollected():
+                from tunesmith.agent.repl.shell import Shell
+
+                shell = Shell.open(wake=self.wake)
             self._shell = shell
             self._loaded.set()
             shell.begin()

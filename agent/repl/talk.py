@@ -17,6 +17,7 @@ from tunesmith.agent.commands.approvals import pending
 from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.errors import BadInput, NotFound, StepFailed
 from tunesmith.memory.records import DECLINED, DONE, RUNNING, Step
+from tunesmith.tools.core.settled import uncollected
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Decision, EventData
@@ -55,27 +56,8 @@ class Talk:
 
     def _load(self) -> None:
         try:
-            from tunesmith.agent.driver.chat import Chat
-            from tunesmith.agent.driver.endpoint import Driver, driver_name
-            from tunesmith.agent.driver.probe import is_routed
-            from tunesmith.agent.driver.turn_deps import TurnDeps
-
-            screen = self._screen
-            self._driver = Driver(screen.settings)
-            routed = is_routed(screen.settings.home, screen.settings.driver)
-            deps = TurnDeps(
-                ws=screen.ws,
-                approver=self._ask,
-                show=screen.show,
-                start_pipeline=self._start_pipeline,
-                endpoint=self._endpoint,
-                routed=routed,
-                code_first=routed,
-                native=not routed,
-                edit=self._edit,
-                driver_name=driver_name(screen.settings.driver),
-            )
-            self._chat = Chat(deps)
+            with uncollected():
+                self._chat = self._made_chat()
             self._chat.switch(self._chat.id)
         except Exception as error:
             self._error = error
@@ -84,6 +66,29 @@ class Talk:
         if self._chat:
             self.tell_description()
         _warm()
+
+    def _made_chat(self) -> Chat:
+        from tunesmith.agent.driver.chat import Chat
+        from tunesmith.agent.driver.endpoint import Driver, driver_name
+        from tunesmith.agent.driver.probe import is_routed
+        from tunesmith.agent.driver.turn_deps import TurnDeps
+
+        screen = self._screen
+        self._driver = Driver(screen.settings)
+        routed = is_routed(screen.settings.home, screen.settings.driver)
+        deps = TurnDeps(
+            ws=screen.ws,
+            approver=self._ask,
+            show=screen.show,
+            start_pipeline=self._start_pipeline,
+            endpoint=self._endpoint,
+            routed=routed,
+            code_first=routed,
+            native=not routed,
+            edit=self._edit,
+            driver_name=driver_name(screen.settings.driver),
+        )
+        return Chat(deps)
 
     def chat(self) -> Chat:
         """The conversation, waited for. Raises what kept it from loading."""

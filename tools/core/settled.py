@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
-TOKENIZERS = ("torch", "transformers.models.auto.tokenization_auto")
-"""What a tokenizer needs."""
-MODELS = (*TOKENIZERS, "transformers.models.auto.modeling_auto", "transformers.modeling_utils")
+TOKENIZERS = ("transformers.models.auto.tokenization_auto",)
+"""What a tokenizer needs; it does without torch."""
+MODELS = ("torch", *TOKENIZERS, "transformers.models.auto.modeling_auto", "transformers.modeling_utils")
 """What a model needs, beside the code of its kind."""
 
 
@@ -28,12 +28,19 @@ def settled_objects() -> Iterator[None]:
         gc.unfreeze()
 
 
-def load_modules(names: Iterable[str]) -> None:
-    """Import modules without a collection in between, and have none look at them afterwards."""
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No collection inside, as almost all that is made there stays; none looks at it afterwards."""
     gc.disable()
     try:
-        for name in names:
-            import_module(name)
+        yield
         gc.freeze()
     finally:
         gc.enable()
+
+
+def load_modules(names: Iterable[str]) -> None:
+    """Import modules without a collection in between."""
+    with uncollected():
+        for name in names:
+            import_module(name)

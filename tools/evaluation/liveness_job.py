@@ -93,9 +93,11 @@ def _against_peft(
     """How far the server is from peft with the same weights, or why that is not known."""
     model = job.inputs["base"]
     needed = local_scoring_bytes(int(model.meta["parameters"]))
-    if not with_peft or needed > (left := memory_left_bytes()):
-        free = "" if not with_peft else f", {left / GIB:.1f} GiB are left"
-        return {"peft_left_out": f"a copy of the model here takes {needed / GIB:.1f} GiB{free}"}
+    copy = f"a copy of the model here takes {needed / GIB:.1f} GiB"
+    if not with_peft:
+        return {"peft_left_out": f"peft_check is off ({copy})"}
+    if needed > (left := memory_left_bytes()):
+        return {"peft_left_out": f"{copy}, {left / GIB:.1f} GiB are left"}
     from tunesmith.tools.evaluation.local_model import LocalModel
 
     job.progress(0, 0, "holding the adapter against peft")
