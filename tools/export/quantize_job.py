@@ -153,7 +153,7 @@ def quantize_model(
     """
     config = json.loads((model_dir / "config.json").read_text())
     _need_room(model_dir, config, out_dir, samples, max_seq_len_tokens, smooths=scheme == "W8A8")
-    progress(0, 1, "loading llm-compressor")
+    progress(0, 1, "reading the calibration rows")
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model_dir)

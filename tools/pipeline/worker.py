@@ -7,9 +7,9 @@ uses up the approval), works, and records the end, whatever the end is. Heavy im
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import json
-import logging
 import os
 import signal
 import sys
@@ -229,9 +229,10 @@ def _watch_memory(job: Job, done: threading.Event) -> None:  # type: ignore[type
 
 
 def _leave(exit_code: int) -> NoReturn:
-    """End at once: to take torch and a model apart object by object takes a core more than a second, and the kernel
-    frees the same memory without it; the next step would start on a busy machine."""
-    logging.shutdown()
+    """End once whatever was registered for the end is done: to take torch and a model apart object by object takes a
+    core more than a second, and the kernel frees the same memory without it; the next step would start on a busy
+    machine."""
+    atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(exit_code)

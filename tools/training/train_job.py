@@ -104,7 +104,7 @@ def train_lora(
     Checkpoints go below `checkpoints_dir`; one that is whole and of the same settings, rows and base is gone on from.
     Raises StepFailed naming the setting to change when memory runs out.
     """
-    progress(0, 1, "loading torch, transformers, peft and trl")
+    progress(0, 1, "reading the rows")
     with out_of_memory_named(settings):
         session = _Session(base_dir, rows_path, valid_path, settings, checkpoints_dir, progress, metric, log)
         trained = session.train()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -160,3 +161,11 @@ def test_a_server_is_given_an_openmp_whose_path_a_list_can_hold(tmp_path: Path, 
     library.parent.mkdir(parents=True)
     library.touch()
     assert preloaded(str(vllm)) == ({"LD_PRELOAD": str(library)} if is_there else {})
+
+
+def test_a_servers_python_collects_seldom_and_still_runs_what_the_machine_has_of_that_name(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("print('the machine its own')")
+    path = os.pathsep.join(map(str, (VLLM_PLUGIN, tmp_path)))
+    asked = [sys.executable, "-c", "import gc; print(gc.isenabled(), gc.get_threshold()[0])"]
+    told = subprocess.run(asked, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines() == ["the machine its own", "True 200000"]
