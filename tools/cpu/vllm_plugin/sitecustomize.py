@@ -14,6 +14,6 @@ from pathlib import Path
 gc.set_threshold(200_000, 10, 10)
 
 _here = Path(__file__).parent
-_own = PathFinder.find_spec(__name__, [place for place in sys.path if Path(place) != _here])
+_own = PathFinder.find_spec("sitecustomize", [place for place in sys.path if Path(place) != _here])
 if _own is not None and _own.loader is not None:
     _own.loader.exec_module(module_from_spec(_own))
