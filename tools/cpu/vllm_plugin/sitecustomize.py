@@ -11,9 +11,15 @@ from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from pathlib import Path
 
-gc.set_threshold(200_000, 10, 10)
 
-_here = Path(__file__).parent
-_own = PathFinder.find_spec("sitecustomize", [place for place in sys.path if Path(place) != _here])
-if _own is not None and _own.loader is not None:
-    _own.loader.exec_module(module_from_spec(_own))
+def begin() -> None:
+    """Collect seldom, then do what the machine's own module does."""
+    gc.set_threshold(200_000, 10, 10)
+    here = Path(__file__).parent
+    own = PathFinder.find_spec("sitecustomize", [place for place in sys.path if Path(place) != here])
+    if own is not None and own.loader is not None:
+        own.loader.exec_module(module_from_spec(own))
+
+
+if __name__ == "sitecustomize":  # as Python's start calls it, and nobody else
+    begin()
