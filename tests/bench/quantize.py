@@ -112,7 +112,8 @@ def ours(model_dir: Path, out: Path, rows: list[list[int]]) -> Side:
     import llmcompressor  # noqa: F401  as theirs, loaded before the clock starts
     import torch
 
-    from tunesmith.tools.export.quantize_job import calibration_batch, quantize_with
+    from tunesmith.tools.export.calibration import calibration_batch
+    from tunesmith.tools.export.quantize_job import quantize_with
     from tunesmith.tools.models.memory_math import rows_in_a_batch
 
     memory, started = Memory(), time.perf_counter()

@@ -13,6 +13,7 @@ from tunesmith.memory.arms import ARMS, CHAIN
 from tunesmith.memory.errors import BadInput, NotFound, StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.settled import TOKENIZERS, load_meanwhile
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.evaluation.advice import prompt_advice
 from tunesmith.tools.evaluation.asking import (
@@ -90,6 +91,8 @@ def run(job: Job[EvaluateRequest]) -> EvaluateResult:
 
 def _ask(job: Job[EvaluateRequest], suite: Suite, sampling: Sampling) -> AskRecord:
     """Every answer of every arm, stored; their keys, and what else must be known of how they came about."""
+    if job.request.arm in CHAIN:
+        load_meanwhile(TOKENIZERS)  # for the likelihood, while the server starts
     with ExitStack() as stack:
         bench = _bench(job, stack, suite, sampling)
         taken_over = run_arms(job, suite, bench.arms, sampling, bench.answer, fresh=job.request.fresh)

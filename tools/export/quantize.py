@@ -24,6 +24,7 @@ from tunesmith.tools.models.memory_math import (
     quantize_memory_bytes,
     quantize_vram_bytes,
     quantized_weight_bytes,
+    rows_in_a_batch,
 )
 from tunesmith.tools.models.scale_learning_math import (
     ROWS_A_STEP,
@@ -32,23 +33,30 @@ from tunesmith.tools.models.scale_learning_math import (
     learning_scales_seconds,
 )
 from tunesmith.tools.models.shape import ModelShape
-from tunesmith.tools.models.time_math import gptq_seconds
+from tunesmith.tools.models.time_math import gptq_seconds, nearest_seconds
 
 _FOUR_BITS_FROM = 1_000_000_000
 _GATED = ("silu", "gelu_pytorch_tanh", "gelu")
 _BITS = {"W4A16": 4, "W8A16": 8, "W8A8": 8}
 _REMEDY = "stopping another program"
 _LEARNS = "learn the scales in {} steps, codes frozen, to answer as the merged model (KL), kept where that came nearer"
+_HOW = {"gptq": "with GPTQ", "nearest": "by rounding every weight to the nearest step"}
 _SMOOTHS = "smooth outliers of the activations into the weights, where the architecture allows it"
 
 
+Rounding = Literal["gptq", "nearest"]
+
+
 class QuantizeRequest(Request):
-    """How to quantize with GPTQ. What is `auto` is chosen by the model when the plan is made, with the reason."""
+    """How to quantize. What is `auto` is chosen by the model when the plan is made, with the reason."""
 
     scheme: Literal["auto", "W4A16", "W8A16", "W8A8"] = Field(
         default="auto", description="Bits of weights and activations; auto: by the model's size."
     )
     group_size: int = Field(default=0, ge=0, description="Weights that share a scale; 0: the largest that divides.")
+    rounding: Rounding = Field(
+        default="gptq", description="gptq: an error is made up for by later weights; nearest: several times quicker."
+    )
     calibration_samples: int = Field(default=64, ge=1, description="Training rows used for calibration.")
     keep: tuple[Literal["auto", "down_proj", "o_proj"], ...] = Field(
         default=("auto",), description="Layers that keep full precision too: down_proj, o_proj, both, or auto."
@@ -135,12 +143,12 @@ def expected_artifact(request: QuantizeRequest, artifacts: Mapping[str, Artifact
 
 
 def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None = None) -> Plan:
-    """Price GPTQ: the host's RAM is where it dies elsewhere, so that is computed and compared first."""
+    """Price quantizing: the host's RAM is where it dies elsewhere, so that is computed and compared first."""
     merged, dataset = facts.need("merged", "merge"), facts.need("dataset", "critique")
     request, reasons = resolved(request, merged)
     samples = min(request.calibration_samples, int(dataset.meta["train_rows"]))
     config, tokens = merged.meta["config"], request.max_seq_len_tokens
-    smooths, learns = request.scheme == "W8A8", request.distil_steps > 0
+    smooths, learns, corrects = request.scheme == "W8A8", request.distil_steps > 0, request.rounding == "gptq"
     price = _price(request, facts, merged, dataset)
     machine = facts.machine
     fitting = quantizing_that_fits(
@@ -148,15 +156,16 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
         seq_len_tokens=tokens,
         free_ram_bytes=machine.memory_free_bytes,
         free_vram_bytes=machine.vram_free_bytes if facts.trains_on_gpu else None,
+        corrects=corrects,
     )
     size_bytes = merged.bytes * _BITS[request.scheme] // 16
     return Plan(
         stage="quantize",
         run=facts.run,
         arm="quantized",
-        summary=f"quantize the merged model to {request.scheme} with GPTQ",
+        summary=f"quantize the merged model to {request.scheme} {_HOW[request.rounding]}",
         steps=(
-            f"calibrate on {samples} training rows of up to {tokens} tokens",
+            *([f"calibrate on {samples} training rows of up to {tokens} tokens"] if corrects or smooths else []),
             *([_SMOOTHS] if smooths else []),
             "quantize layer by layer, from file to file; what is finished is kept where the step is cut off",
             f"leave {', '.join(('lm_head', *request.keep))}, routers and shared-expert gates at full precision",
@@ -179,9 +188,14 @@ def _price(request: QuantizeRequest, facts: Facts, merged: Artifact, dataset: Ar
     config, tokens, rates = merged.meta["config"], request.max_seq_len_tokens, facts.training_rates
     samples = min(request.calibration_samples, int(dataset.meta["train_rows"]))
     tokens_a_row = min(tokens, int(dataset.meta["tokens_per_row"]))
-    seconds = gptq_seconds(config, rates, tokens=samples * tokens_a_row, kept=request.keep)
-    ram = quantize_memory_bytes(config, seq_len_tokens=tokens, on_gpu=facts.trains_on_gpu)
-    vram = quantize_vram_bytes(config, seq_len_tokens=tokens) if facts.trains_on_gpu else 0
+    corrects = request.rounding == "gptq"
+    if corrects:
+        seconds = gptq_seconds(config, rates, tokens=samples * tokens_a_row, kept=request.keep)
+    else:
+        smoothed = samples * tokens_a_row if request.scheme == "W8A8" else 0
+        seconds = nearest_seconds(config, rates, tokens=smoothed + rows_in_a_batch(tokens) * tokens_a_row)
+    ram = quantize_memory_bytes(config, seq_len_tokens=tokens, on_gpu=facts.trains_on_gpu, corrects=corrects)
+    vram = quantize_vram_bytes(config, seq_len_tokens=tokens, corrects=corrects) if facts.trains_on_gpu else 0
     if request.distil_steps:
         seconds += learning_scales_seconds(
             config,
@@ -267,6 +281,6 @@ STAGE = Stage(
     expected_artifact,
     settable=("scheme",),
     env=TORCH_ENV,
-    lasting=("scheme", "keep", "group_size", "calibration_samples", "max_seq_len_tokens", "distil_steps"),
+    lasting=("scheme", "rounding", "keep", "group_size", "calibration_samples", "max_seq_len_tokens", "distil_steps"),
     headline=("scheme", "group_size", "bytes", "bytes_before", "quantized_layers"),
 )

@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write, read_manifest
-from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.export.audit import CARRIED
 from tunesmith.tools.export.audit_quantized import audit_quantized
+from tunesmith.tools.export.calibration import Batch, calibration_batches, chosen_rows
 from tunesmith.tools.export.dry_load_job import refuse_unservable
 from tunesmith.tools.export.layer_stream import describe_quantization, stream_layers
-from tunesmith.tools.export.quantize import LearnedScales, QuantizeRequest, QuantizeResult, grid_of
+from tunesmith.tools.export.quantize import LearnedScales, QuantizeRequest, QuantizeResult, Rounding, grid_of
 from tunesmith.tools.export.scale_distillation import HELD_OUT_ROWS, LEARNED, LearnFrom, distil_scales
 from tunesmith.tools.export.streamed_weights import StreamedWeights
 from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device
@@ -36,21 +34,17 @@ from tunesmith.tools.models.memory_math import (
     matrices_at_once,
     quantize_cache_bytes,
     quantize_memory_bytes,
-    rows_in_a_batch,
 )
 from tunesmith.tools.models.scale_learning_math import ROWS_A_STEP
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.tensor_file import weight_files
-from tunesmith.tools.training.rows import HELD_ORIGINS, tokenize_row
+from tunesmith.tools.training.rows import tokenize_row
 
 if TYPE_CHECKING:
     from llmcompressor.modifiers import Modifier
-    from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
 
 
 Progress = Callable[[float, float, str], None]
-Batch = Mapping[str, "Tensor"]
 
 _GIB = 1 << 30
 _RESERVE_BYTES = 256 << 20  # below this the kernel's killer is near: better to stop with a reason
@@ -87,6 +81,7 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
             max_seq_len_tokens=request.max_seq_len_tokens,
             seed=request.seed,
             keep=request.keep,
+            rounding=request.rounding,
             distil_steps=request.distil_steps,
             progress=job.progress,
         )
@@ -143,6 +138,7 @@ def quantize_model(
     seed: int,
     progress: Progress,
     keep: Sequence[str] = (),
+    rounding: Rounding = "gptq",
     distil_steps: int = 0,
 ) -> Proof:
     """Quantize `model_dir` into `out_dir` as compressed-tensors safetensors that vLLM serves.
@@ -152,7 +148,8 @@ def quantize_model(
     runs low.
     """
     config = json.loads((model_dir / "config.json").read_text())
-    _need_room(model_dir, config, out_dir, samples, max_seq_len_tokens, smooths=scheme == "W8A8")
+    smooths, corrects = scheme == "W8A8", rounding == "gptq"
+    _need_room(model_dir, config, out_dir, samples, max_seq_len_tokens, smooths=smooths, corrects=corrects)
     progress(0, 1, "reading the calibration rows")
     from transformers import AutoTokenizer
 
@@ -170,7 +167,15 @@ def quantize_model(
         learn = LearnFrom(rows, held_out, distil_steps)
     with out_of_memory_named(max_seq_len_tokens):
         return quantize_with(
-            batches, model_dir, out_dir, scheme=scheme, group_size=group_size, keep=keep, learn=learn, progress=progress
+            batches,
+            model_dir,
+            out_dir,
+            scheme=scheme,
+            group_size=group_size,
+            keep=keep,
+            rounding=rounding,
+            learn=learn,
+            progress=progress,
         )
 
 
@@ -183,6 +188,7 @@ def quantize_with(
     group_size: int,
     progress: Progress,
     keep: Sequence[str] = (),
+    rounding: Rounding = "gptq",
     learn: LearnFrom | None = None,
 ) -> Proof:
     """The same, calibrated on batches of token ids that are there already.
@@ -198,7 +204,7 @@ def quantize_with(
     config = json.loads((model_dir / "config.json").read_text())
     work = work_folder(out_dir)
     settings = {"model": _identity(model_dir), "batches": _digest(batches), "scheme": scheme,
-                "group_size": group_size, "keep": list(keep)}  # fmt: skip
+                "group_size": group_size, "keep": list(keep), "rounding": rounding}  # fmt: skip
     _start_or_go_on(work, out_dir, settings | ({"learn": learn.digest()} if learn else {}))
     if computes_on_cpu():
         from tunesmith.tools.cpu.gptq_blocks import use_fast_blocks
@@ -206,7 +212,7 @@ def quantize_with(
         use_fast_blocks()
     source = model_dir
     # One after the other: GPTQ has to see the activations as the smoothing leaves them.
-    for doing, recipe in _recipes(scheme, group_size, config, keep):
+    for doing, recipe in _recipes(scheme, group_size, config, keep, rounding):
         target = out_dir if doing == _QUANTIZING and learn is None else work / doing
         if not (target / "config.json").exists():
             _stream(source, target, work, recipe, batches, LayerWatch(doing, progress))
@@ -240,9 +246,12 @@ def _stream(
     weights = StreamedWeights(
         source, torch.device("cpu" if computes_on_cpu() else "cuda"), separate_experts=not smooths
     )
-    # A smoothed layer computes what it did before, so that one pass through it is enough.
+    # One pass is enough through a smoothed layer, which computes what it did before, and where no later weight makes up
+    # for an earlier one's rounding: that asks nothing of the rows, so that the first of them do.
+    corrects = any(hasattr(modifier, "dampening_frac") for modifier in recipe)
     cache = work / f"{watch.doing}.activations"
-    stream_layers(weights, batches, recipe, target, cache, hand_on_changed=not smooths, watch=watch)
+    rows = batches if corrects or smooths else batches[:1]
+    stream_layers(weights, rows, recipe, target, cache, hand_on_changed=corrects, watch=watch)
     described = work / "described"
     described.mkdir(exist_ok=True)
     shutil.copyfile(source / "config.json", described / "config.json")
@@ -291,49 +300,13 @@ def out_of_memory_named(max_seq_len_tokens: int) -> Iterator[None]:
         ) from error
 
 
-def calibration_batches(
-    tokenizer: PreTrainedTokenizerBase, rows_path: Path, samples: int, max_seq_len_tokens: int, seed: int
-) -> list[Batch]:
-    """Padded batches of rendered rows, drawn by seed; rows of like length share a batch."""
-    chosen = chosen_rows(rows_path, samples, seed)
-    tokens = [tokenize_row(tokenizer, row, max_seq_len_tokens).input_ids for row in chosen]
-    tokens.sort(key=len)
-
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    several = rows_in_a_batch(max(map(len, tokens)))
-    return [calibration_batch(tokens[at : at + several], padding) for at in range(0, len(tokens), several)]
-
-
-def chosen_rows(rows_path: Path, samples: int, seed: int) -> list[TrainingRow]:
-    """So many rows of a file at most, drawn by seed. Raises BadInput for an empty one.
-
-    Half of them are rehearsal where there are enough: what the behaviour's rows never touch would round away unseen.
-    """
-    rows = read_rows(rows_path)
-    draw = random.Random(seed)
-    draw.shuffle(rows)
-    rehearsal = [row for row in rows if row.origin in HELD_ORIGINS][: samples // 2]
-    taken = {id(row) for row in rehearsal}
-    return [*rehearsal, *(row for row in rows if id(row) not in taken)][:samples]
-
-
-def calibration_batch(rows: Sequence[list[int]], padding: int) -> Batch:
-    """Rows of token ids as a padded batch; each tensor (rows, tokens)."""
-    import torch
-
-    width = max(map(len, rows))
-    return {
-        "input_ids": torch.tensor([ids + [padding] * (width - len(ids)) for ids in rows]),
-        "attention_mask": torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in rows]),
-    }
-
-
 def _recipes(
-    scheme: str, group_size: int, config: dict[str, Any], keep: Sequence[str] = ()
+    scheme: str, group_size: int, config: dict[str, Any], keep: Sequence[str] = (), rounding: Rounding = "gptq"
 ) -> Iterator[tuple[str, list[Any]]]:
     """What is done to the model, in order: a word for the progress, and the modifiers."""
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
     from llmcompressor.modifiers.gptq import GPTQModifier
+    from llmcompressor.modifiers.quantization import QuantizationModifier
     from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
 
     inputs = None
@@ -344,9 +317,12 @@ def _recipes(
     strategy = {"strategy": "group", "group_size": group_size} if group_size else {"strategy": "channel"}
     weights = QuantizationArgs(num_bits=4 if scheme == "W4A16" else 8, type="int", symmetric=True, **strategy)
     group = QuantizationScheme(targets=["Linear"], weights=weights, input_activations=inputs)
-    ignore, together = list(kept_layers(config, keep)), matrices_at_once(ModelShape.of(config))
+    layers: dict[str, Any] = {"config_groups": {"group_0": group}, "ignore": list(kept_layers(config, keep))}
+    if rounding == "nearest":
+        yield _QUANTIZING, [QuantizationModifier(**layers)]
+        return
     # Layers of one shape and block are quantized together: the column loop is Python, its cost is per call.
-    yield _QUANTIZING, [GPTQModifier(config_groups={"group_0": group}, ignore=ignore, batched_quantization=together)]
+    yield _QUANTIZING, [GPTQModifier(**layers, batched_quantization=matrices_at_once(ModelShape.of(config)))]
 
 
 class LayerWatch:
@@ -374,9 +350,11 @@ class LayerWatch:
 
 
 def _need_room(
-    model_dir: Path, config: dict[str, Any], out_dir: Path, samples: int, max_seq_len_tokens: int, *, smooths: bool
-) -> None:
-    need = quantize_memory_bytes(config, seq_len_tokens=max_seq_len_tokens, on_gpu=not computes_on_cpu())
+    model_dir: Path, config: dict[str, Any], out_dir: Path, samples: int, max_seq_len_tokens: int,
+    *, smooths: bool, corrects: bool,
+) -> None:  # fmt: skip
+    on_gpu = not computes_on_cpu()
+    need = quantize_memory_bytes(config, seq_len_tokens=max_seq_len_tokens, on_gpu=on_gpu, corrects=corrects)
     free = memory_left_bytes()
     if need > free:
         raise StepFailed(

@@ -103,30 +103,38 @@ def _typed(asked: Training, way: Training, fewer: Callable[[int], str]) -> str:
 
 
 def quantizing_that_fits(
-    config: Mapping[str, object], *, seq_len_tokens: int, free_ram_bytes: int, free_vram_bytes: int | None
+    config: Mapping[str, object],
+    *,
+    seq_len_tokens: int,
+    free_ram_bytes: int,
+    free_vram_bytes: int | None,
+    corrects: bool = True,
 ) -> tuple[Fitting, ...]:
-    """Shorter calibration rows with which GPTQ would fit; nothing where it does as it is, or a layer alone is too much.
+    """Shorter calibration rows, or rounding without GPTQ (`corrects`), with which quantizing would fit.
 
-    `free_vram_bytes` is None where it computes on the CPU.
+    Nothing where it does as it is, or a layer alone is too much. `free_vram_bytes` is None where it computes on the
+    CPU.
     """
     on_gpu = free_vram_bytes is not None
 
-    def fits(tokens: int) -> bool:
-        ram = quantize_memory_bytes(config, seq_len_tokens=tokens, on_gpu=on_gpu)
-        vram = quantize_vram_bytes(config, seq_len_tokens=tokens) if on_gpu else 0
+    def fits(tokens: int, corrects: bool) -> bool:
+        ram = quantize_memory_bytes(config, seq_len_tokens=tokens, on_gpu=on_gpu, corrects=corrects)
+        vram = quantize_vram_bytes(config, seq_len_tokens=tokens, corrects=corrects) if on_gpu else 0
         return ram <= free_ram_bytes and vram <= (free_vram_bytes or 0)
 
-    tokens = seq_len_tokens
-    while tokens >= _SHORTEST_ROW_TOKENS and not fits(tokens):
-        tokens //= 2
-    if tokens == seq_len_tokens or not fits(tokens):
+    if fits(seq_len_tokens, corrects):
         return ()
-    needed = (
-        quantize_vram_bytes(config, seq_len_tokens=tokens)
-        if on_gpu
-        else quantize_memory_bytes(config, seq_len_tokens=tokens)
-    )
-    return (Fitting(settings=f"max_seq_len_tokens={tokens}", peak_bytes=needed),)
+    halves = [seq_len_tokens]
+    while halves[-1] // 2 >= _SHORTEST_ROW_TOKENS:
+        halves.append(halves[-1] // 2)
+    ways = [(tokens, way) for way in ((True, False) if corrects else (False,)) for tokens in halves]
+    for tokens, way in ways:
+        if fits(tokens, way):
+            shorter = [f"max_seq_len_tokens={tokens}"] if tokens != seq_len_tokens else []
+            settings = ", ".join([*(["rounding=nearest"] if way != corrects else []), *shorter])
+            bytes_ = quantize_vram_bytes if on_gpu else quantize_memory_bytes
+            return (Fitting(settings=settings, peak_bytes=bytes_(config, seq_len_tokens=tokens, corrects=way)),)
+    return ()
 
 
 def largest_that_fits(needs: Callable[[NamedModel], int], free_bytes: int) -> tuple[Fitting, ...]:

@@ -108,33 +108,35 @@ def merge_memory_bytes(config: Mapping[str, object]) -> int:
     Beside it the logits of three models.
     """
     shape = ModelShape.of(config)
-    largest = shape.hidden * max(shape.intermediate, shape.heads * shape.head_dim)
     size = _FP32 if shape.parameters < FP32_BELOW_PARAMETERS else _BF16
     layer = (shape.attention_parameters + shape.mlp_parameters) * (2 if shape.experts else 1)
     logits = 3 * COMPARED_POSITIONS * shape.vocab
     compared = size * (max(layer, shape.vocab * shape.hidden) + logits)
-    return RUNTIME_BYTES + max(3 * _FP32 * largest, compared)
+    return RUNTIME_BYTES + max(3 * _FP32 * _largest_matrix(shape), compared)
 
 
-def quantize_memory_bytes(config: Mapping[str, object], *, seq_len_tokens: int, on_gpu: bool = False) -> int:
-    """Peak host memory of GPTQ, which has one layer in memory at a time: it grows with neither depth nor rows.
+def quantize_memory_bytes(
+    config: Mapping[str, object], *, seq_len_tokens: int, on_gpu: bool = False, corrects: bool = True
+) -> int:
+    """Peak host memory of quantizing one layer at a time: it grows with neither depth nor rows.
 
     Runtime, and the larger of two phases. The start: the input matrix, and a copy of it on its way into the first
     shard. A layer's turn on the CPU: see `_layer_bytes`; on a GPU the host holds the layer once more than the card.
+    Without `corrects`, which is GPTQ, weights are rounded to the nearest step.
     """
     shape = ModelShape.of(config)
     start = 2 * _BF16 * shape.vocab * shape.hidden
-    turn = _layer_weights(shape) if on_gpu else _layer_bytes(shape, seq_len_tokens)
+    turn = _layer_weights(shape) if on_gpu else _layer_bytes(shape, seq_len_tokens, corrects=corrects)
     return RUNTIME_BYTES + max(start, turn)
 
 
-def quantize_vram_bytes(config: Mapping[str, object], *, seq_len_tokens: int) -> int:
-    """Peak VRAM of GPTQ: a layer's turn, or the input matrix, whichever is larger, beside the CUDA context.
+def quantize_vram_bytes(config: Mapping[str, object], *, seq_len_tokens: int, corrects: bool = True) -> int:
+    """Peak VRAM of quantizing: a layer's turn, or the input matrix, whichever is larger, beside the CUDA context.
 
     The context is 1 GiB, an estimate that has yet to be confirmed on a card.
     """
     shape = ModelShape.of(config)
-    return _CUDA_BYTES + max(_BF16 * shape.vocab * shape.hidden, _layer_bytes(shape, seq_len_tokens))
+    return _CUDA_BYTES + max(_BF16 * shape.vocab * shape.hidden, _layer_bytes(shape, seq_len_tokens, corrects=corrects))
 
 
 def quantize_cache_bytes(config: Mapping[str, object], *, samples: int, seq_len_tokens: int) -> int:
@@ -153,8 +155,9 @@ def matrices_at_once(shape: ModelShape) -> int:
     return max(1, min(_STACKED_MATRICES, _STACKED_BYTES // (_FP32 * shape.widest_input**2)))
 
 
-def _layer_bytes(shape: ModelShape, seq_len_tokens: int) -> int:
-    """A layer's turn: its weights, what a batch leaves in it, and the Hessians and work copies of GPTQ.
+def _layer_bytes(shape: ModelShape, seq_len_tokens: int, *, corrects: bool) -> int:
+    """A layer's turn: its weights, what a batch leaves in it, and the Hessians and work copies of GPTQ; without it,
+    three fp32 copies of the largest matrix.
 
     A batch leaves 16 hidden and 7 intermediate values a token, an fp32 copy of the widest input, and a row of attention
     per head in bf16 and fp32, since calibration computes attention eagerly. All experts meet all tokens, one by one.
@@ -164,7 +167,13 @@ def _layer_bytes(shape: ModelShape, seq_len_tokens: int) -> int:
     width = max(shape.expert_intermediate, shape.shared_intermediate) if shape.experts else shape.intermediate
     batch = tokens * (_BF16 * (16 * shape.hidden + 7 * width) + 2 * _FP32 * shape.widest_input)
     attention = shape.heads * tokens * seq_len_tokens * (2 * _BF16 + _FP32)
-    return _layer_weights(shape) + batch + attention + _gptq_bytes(shape)
+    work = _gptq_bytes(shape) if corrects else 3 * _FP32 * _largest_matrix(shape)
+    return _layer_weights(shape) + batch + attention + work
+
+
+def _largest_matrix(shape: ModelShape) -> int:
+    """Weights of the largest matrix of a decoder layer."""
+    return shape.hidden * max(shape.intermediate, shape.heads * shape.head_dim)
 
 
 def _layer_weights(shape: ModelShape) -> int:

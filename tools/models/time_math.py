@@ -139,6 +139,13 @@ def gptq_seconds(config: Mapping[str, object], rates: Rates, *, tokens: float, k
     return Seconds(LAB_START_S + 3, forward + stored + (hessians + solved) / (_GPTQ_SHARE * rates.fp32_flops))
 
 
+def nearest_seconds(config: Mapping[str, object], rates: Rates, *, tokens: float) -> Seconds:
+    """Rounding every weight to its nearest step: load and save, one forward pass of so many tokens, nothing solved."""
+    shape = ModelShape.of(config)
+    forward = 2 * tokens * shape.linear_parameters / (_GPTQ_SHARE * rates.bf16_flops)
+    return Seconds(LAB_START_S + 3, forward + 3 * passed(_BF16 * shape.parameters, rates))
+
+
 def _quantized_layers(shape: ModelShape, kept: Collection[str]) -> list[tuple[int, int, int]]:
     """Inputs, outputs, and how many such layers there are."""
     hidden, queries, keys = shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +41,9 @@ from tunesmith.tools.pipeline.tenancy import tenancy
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.eviction import make_room
 
-_SAMPLE_EVERY_S = 1.0  # reading the page tables of a 2 GB server takes its share of a core
+_SAMPLE_EVERY_S, _SAMPLED_SHARE = 1.0, 0.03
+"""Reading the page tables of a 2 GB server takes 0.1 s of a core: memory is looked at each second, and less often where
+that would take more than this share of the time."""
 _LOCK_WAIT_S = 5.0
 """Who looks whether a step is at work holds its lock for a moment, too."""
 
@@ -216,10 +219,12 @@ def _watch_memory(job: Job, done: threading.Event) -> None:  # type: ignore[type
     """Sample the memory of the worker, its children and the servers it uses, and keep the peaks in the store."""
     peak_bytes, reported_bytes, peak_vram, reported_vram = 0, 0, 0, 0
     vram_before = {gpu.index: gpu.free_bytes for gpu in measure_gpus()}
-    last = False
+    last, pause_s = False, 0.0
     while not last:
-        last = done.wait(_SAMPLE_EVERY_S if reported_bytes else 0)
+        last = done.wait(pause_s)
+        started = time.thread_time()
         peak_bytes = max(peak_bytes, own_bytes(job))
+        pause_s = max(_SAMPLE_EVERY_S, (time.thread_time() - started) / _SAMPLED_SHARE)
         if vram_before:
             taken = [vram_before.get(gpu.index, gpu.free_bytes) - gpu.free_bytes for gpu in measure_gpus()]
             peak_vram = max(peak_vram, *taken, 0)

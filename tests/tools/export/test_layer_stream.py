@@ -19,7 +19,8 @@ from tests.fixtures.lab_model import write_tiny_model
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.export import quantize_job
 from tunesmith.tools.export.audit_quantized import audit_quantized
-from tunesmith.tools.export.quantize_job import _recipes, calibration_batches, quantize_model, work_folder
+from tunesmith.tools.export.calibration import calibration_batches
+from tunesmith.tools.export.quantize_job import _recipes, quantize_model, work_folder
 from tunesmith.tools.models.tensor_file import INDEX_NAME, weight_files
 
 pytestmark = pytest.mark.alone

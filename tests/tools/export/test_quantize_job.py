@@ -13,7 +13,6 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.export.quantize_job import (
     _SMOOTHED,
     _recipes,
-    calibration_batches,
     chosen_group_size,
     out_of_memory_named,
     quantize_model,
