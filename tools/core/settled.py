@@ -6,9 +6,7 @@ s on a CPU, and those that come while they are imported take a third of the impo
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -46,13 +44,3 @@ def load_modules(names: Iterable[str]) -> None:
     with uncollected():
         for name in names:
             import_module(name)
-
-
-def load_meanwhile(names: Iterable[str]) -> None:
-    """Import modules in a thread, for a process that waits for another one first; who imports them waits for it."""
-
-    def load() -> None:
-        with contextlib.suppress(ImportError):  # whoever needs them meets it
-            load_modules(names)
-
-    threading.Thread(target=load, daemon=True).start()

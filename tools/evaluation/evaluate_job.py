@@ -13,7 +13,7 @@ from tunesmith.memory.arms import ARMS, CHAIN
 from tunesmith.memory.errors import BadInput, NotFound, StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.core.settled import TOKENIZERS, load_meanwhile
+from tunesmith.tools.core.settled import TOKENIZERS
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.evaluation.advice import prompt_advice
 from tunesmith.tools.evaluation.asking import (
@@ -42,6 +42,8 @@ from tunesmith.tools.suites.case import Suite
 from tunesmith.tools.suites.loading import read_suite
 
 _BESIDE_BASE = ("adapter", "prompted")
+_AFTER_ANSWERS = (*TOKENIZERS, "scipy.stats")
+"""What likelihoods and comparisons take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +93,6 @@ def run(job: Job[EvaluateRequest]) -> EvaluateResult:
 
 def _ask(job: Job[EvaluateRequest], suite: Suite, sampling: Sampling) -> AskRecord:
     """Every answer of every arm, stored; their keys, and what else must be known of how they came about."""
-    if job.request.arm in CHAIN:
-        load_meanwhile(TOKENIZERS)  # for the likelihood, while the server starts
     with ExitStack() as stack:
         bench = _bench(job, stack, suite, sampling)
         taken_over = run_arms(job, suite, bench.arms, sampling, bench.answer, fresh=job.request.fresh)
@@ -131,6 +131,7 @@ def _bench(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling: 
             bench_server(
                 job, served, adapters_allowed=request.arm in _BESIDE_BASE, rank=lora_rank_served(adapter),
                 adapters={served_name(adapter): adapter.path} if adapter else {},
+                meanwhile=_AFTER_ANSWERS if request.arm in CHAIN else (),
             )
         )  # fmt: skip
     except StepFailed as error:

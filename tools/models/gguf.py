@@ -14,11 +14,14 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.models.tensor_file import SINGLE_NAME, TensorFileWriter, TensorSpec
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader
 
 Progress = Callable[[float, float, str], None]
 
@@ -42,9 +45,7 @@ def convert_gguf(gguf_path: Path, out_dir: Path, progress: Progress, *, tie_embe
     `tie_embeddings` ties the input embedding to the output matrix where the file carries the same matrix twice,
     as quantizers do, the output one at more bits; None keeps what the file has.
     """
-    from gguf import GGUFReader
-
-    reader = GGUFReader(gguf_path)
+    reader = gguf_reader(gguf_path)
     fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
     architecture = fields.get("general.architecture")
     if architecture not in ("llama", "qwen2") or fields.get("tokenizer.ggml.model") != "gpt2":
@@ -59,6 +60,22 @@ def convert_gguf(gguf_path: Path, out_dir: Path, progress: Progress, *, tie_embe
     _write_json(out_dir / "config.json", config)
     _write_json(out_dir / "generation_config.json", _generation_config(fields, config))
     _write_tokenizer(fields, out_dir)
+
+
+def gguf_reader(path: Path) -> GGUFReader:
+    """A GGUF file, read; its tensors stay in the file until they are looked at.
+
+    gguf's own reader slices a memmap for every value: of a vocabulary of 49,000 that takes 4.3 s, and this 1.2.
+    """
+    import numpy as np
+    from gguf import GGUFReader
+
+    class Reader(GGUFReader):
+        def _get(self, offset: Any, dtype: Any, count: Any = 1, override_order: Any = None) -> Any:
+            kind = np.dtype(dtype).newbyteorder(self.byte_order if override_order is None else override_order)
+            return np.frombuffer(self.data, kind, int(count), int(offset))
+
+    return Reader(path)
 
 
 def hf_names(architecture: str, layers: int, gguf_names: Iterable[str]) -> dict[str, str]:

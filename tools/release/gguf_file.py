@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.models.chat_template import template_text
-from tunesmith.tools.models.gguf import SPLITS, build_tokenizer
+from tunesmith.tools.models.gguf import SPLITS, build_tokenizer, gguf_reader
 from tunesmith.tools.models.tensor_file import TensorPlace, read_places, weight_files
 from tunesmith.tools.models.tensor_values import floats
 
@@ -128,11 +128,10 @@ def read_back(folder: Path, file: Path, kind: TensorType, progress: Progress, *,
     a text that becomes other tokens.
     """
     import numpy as np
-    from gguf import GGUFReader
     from gguf.quants import dequantize
 
     expected = _tensors(folder, json.loads((folder / "config.json").read_text()), kind)
-    reader = GGUFReader(file)
+    reader = gguf_reader(file)
     _same_tokens(reader, folder, texts)
     found = {tensor.name: tensor for tensor in reader.tensors}
     if odd := sorted(expected.keys() ^ found.keys()):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from pydantic import JsonValue
 
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.settled import load_modules
 from tunesmith.tools.core.stage import Request
 from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.models.chat_template import template_sha256, tool_parser_of
@@ -77,15 +79,18 @@ def bench_server(
     adapters_allowed: bool = False,
     rank: int = 16,
     adapters: Mapping[str, Path] | None = None,
+    meanwhile: Sequence[str] = (),
 ) -> Iterator[servers.Server]:
     """A healthy server of `model` with `adapters` loaded, adopted where an equal one runs, started where not.
+
+    While it starts, the modules `meanwhile` are imported, which whoever asks for it will need.
 
     It is left running under a short lease when the step is done, for the next step may want the same one; nothing
     outlives the lease. Its memory counts as the step's.
     """
     vllm = vllm_of_worker(job.vllm)
     spec = bench_spec(model, vllm=vllm, adapters_allowed=adapters_allowed, rank=rank)
-    server = serve(job, spec, vllm=vllm, log="vllm.log", note="vLLM is starting")
+    server = serve(job, spec, vllm=vllm, log="vllm.log", note="vLLM is starting", meanwhile=meanwhile)
     for name, folder in (adapters or {}).items():
         servers.load_adapter(server, name, folder)
     try:
@@ -106,15 +111,24 @@ def loaded_for_a_while(server: servers.Server, name: str, folder: Path) -> Itera
             call(url, server.key, {"lora_name": name}, timeout_s=60, loader_key=server.loader_key)
 
 
-def serve(job: Job[Request], spec: ServerSpec, *, vllm: str, log: str, note: str) -> servers.Server:
-    """A healthy server of a description for a step, whose memory counts as the step's; `note` is said meanwhile."""
+def serve(
+    job: Job[Request], spec: ServerSpec, *, vllm: str, log: str, note: str, meanwhile: Sequence[str] = ()
+) -> servers.Server:
+    """A healthy server of a description for a step, whose memory counts as the step's; while it starts, `note` is said
+    and the modules `meanwhile` are imported."""
+
+    def on_wait(seconds: float) -> None:
+        job.progress(0, 0, f"{note} ({seconds:.0f} s)")
+        if absent := [name for name in meanwhile if name not in sys.modules]:
+            load_modules(absent)
+
     server = servers.ensure(
         job.home,
         spec,
         vllm=vllm,
         log_path=job.dir / log,
         owner=job.step.id,
-        on_wait=lambda seconds: job.progress(0, 0, f"{note} ({seconds:.0f} s)"),
+        on_wait=on_wait,
     )
     job.watched.append(server.pid)
     return server

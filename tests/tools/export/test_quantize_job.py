@@ -10,6 +10,7 @@ import pytest
 
 from tests.fixtures.lab_model import write_rows, write_tiny_model
 from tunesmith.memory.errors import StepFailed
+from tunesmith.tools.export.calibration import calibration_batches
 from tunesmith.tools.export.quantize_job import (
     _SMOOTHED,
     _recipes,
@@ -77,6 +78,51 @@ def test_every_projection_is_packed_and_the_rest_is_as_it_was(
         assert (tmp_path / "q" / name).read_bytes() == (tiny_llama / name).read_bytes()
     error = (logits(tmp_path / "q") - logits(tiny_llama)).norm() / logits(tiny_llama).norm()
     assert error < (0.35 if scheme == "W4A16" else 0.05)
+
+
+def test_rounding_to_the_nearest_step_rounds_every_weight_by_itself(
+    tiny_llama: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    """No weight is further from its own than half a step, where GPTQ moves some to make up for others' errors."""
+    layer = "model.layers.1.self_attn.o_proj"
+    own, far = weight_of(tiny_llama, layer), {}
+    for rounding in ("nearest", "gptq"):
+        out = tmp_path / rounding
+        quantize(tiny_llama, rows_file, out, rounding=rounding)
+        far[rounding] = float(((weight_of(out, layer) - own).abs() / scales_of(out, layer, own.shape)).max())
+    assert far["nearest"] < 0.52 < far["gptq"]
+
+
+def test_rounding_to_the_nearest_step_smooths_too(tiny_llama: Path, rows_file: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+    quantize(
+        tiny_llama, rows_file, tmp_path / "q", "W8A8", rounding="nearest", progress=lambda *said: notes.append(said[2])
+    )
+    assert [note for note in notes if "smoothing layer" in note]
+    error = (logits(tmp_path / "q") - logits(tiny_llama)).norm() / logits(tiny_llama).norm()
+    assert error < 0.05
+
+
+def weight_of(folder: Path, layer: str) -> Any:
+    """A layer's weight as the model computes with it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model(torch.arange(3, 9)[None])  # codes become weights when they are first used
+    return model.get_parameter(f"{layer}.weight").detach()
+
+
+def scales_of(folder: Path, layer: str, shape: Any) -> Any:
+    """The step of each weight of a layer."""
+    from safetensors import safe_open
+
+    for file in weight_files(folder):
+        with safe_open(file, "pt") as tensors:
+            if f"{layer}.weight_scale" in tensors.keys():  # noqa: SIM118
+                scale = tensors.get_tensor(f"{layer}.weight_scale").float()
+                return scale.repeat_interleave(shape[1] // scale.shape[1], dim=1)
+    raise AssertionError(f"{layer} has no scales")
 
 
 @pytest.mark.parametrize("kind", sorted(_SMOOTHED))
