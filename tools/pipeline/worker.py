@@ -30,7 +30,7 @@ from tunesmith.memory.privacy import keep_private
 from tunesmith.memory.records import FAILED, STOPPED
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import PATIENCE_S, Job
-from tunesmith.tools.core.settled import load_modules
+from tunesmith.tools.core.settled import FOUR_BITS, load_modules
 from tunesmith.tools.core.stage import CPU, Plan, Result, chosen_gpu
 from tunesmith.tools.machine.gpus import measure_gpus, trains_on_cpu
 from tunesmith.tools.machine.probe import keep_rates, measured_rates
@@ -122,7 +122,7 @@ def _load(job: Job) -> None:  # type: ignore[type-arg]
     """Import what the stage computes with, whatever it is asked."""
     if modules := catalog.BY_NAME[job.step.stage].loads:
         job.progress(0, 0, f"loading {', '.join(dict.fromkeys(module.split('.')[0] for module in modules))}")
-        load_modules(modules)
+        load_modules(modules, without=() if getattr(job.request, "load_in_4bit", False) else (FOUR_BITS,))
 
 
 def _measure_device(job: Job) -> None:  # type: ignore[type-arg]

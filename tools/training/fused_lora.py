@@ -11,9 +11,12 @@ Not covered (peft's own forward stays): dropout, DoRA, other quantized bases, se
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from types import MethodType
 from typing import Any
+
+from tunesmith.tools.core.settled import FOUR_BITS
 
 
 def use_fused_lora(model: Any) -> int:
@@ -46,12 +49,12 @@ def _is_plain(layer: Any) -> bool:
 
 
 def _four_bit_kinds() -> list[tuple[type, type]]:
-    """peft's layer and bitsandbytes' below it; empty where there is no bitsandbytes."""
-    try:
-        from bitsandbytes.nn import Linear4bit as Base
-        from peft.tuners.lora.bnb import Linear4bit
-    except ImportError:
+    """peft's layer and bitsandbytes' below it; empty where nothing has loaded that, so that no layer is of it."""
+    if FOUR_BITS not in sys.modules:
         return []
+    from bitsandbytes.nn import Linear4bit as Base
+    from peft.tuners.lora.bnb import Linear4bit
+
     return [(Linear4bit, Base)]
 
 
