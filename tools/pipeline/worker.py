@@ -42,8 +42,8 @@ from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.eviction import make_room
 
 _SAMPLE_EVERY_S, _SAMPLED_SHARE = 1.0, 0.03
-"""Reading the page tables of a 2 GB server takes 0.1 s of a core: memory is looked at each second, and less often where
-that would take more than this share of the time."""
+"""Reading the page tables of a 2 GB server takes 0.1 s of a core: resident memory is looked at each second, and less
+often where that would take more than this share of the time."""
 _LOCK_WAIT_S = 5.0
 """Who looks whether a step is at work holds its lock for a moment, too."""
 
@@ -219,12 +219,13 @@ def _watch_memory(job: Job, done: threading.Event) -> None:  # type: ignore[type
     """Sample the memory of the worker, its children and the servers it uses, and keep the peaks in the store."""
     peak_bytes, reported_bytes, peak_vram, reported_vram = 0, 0, 0, 0
     vram_before = {gpu.index: gpu.free_bytes for gpu in measure_gpus()}
-    last, pause_s = False, 0.0
+    last, due = False, 0.0
     while not last:
-        last = done.wait(pause_s)
-        started = time.thread_time()
-        peak_bytes = max(peak_bytes, own_bytes(job))
-        pause_s = max(_SAMPLE_EVERY_S, (time.thread_time() - started) / _SAMPLED_SHARE)
+        last = done.wait(_SAMPLE_EVERY_S if reported_bytes else 0)
+        if last or time.monotonic() >= due:
+            started = time.thread_time()
+            peak_bytes = max(peak_bytes, own_bytes(job))
+            due = time.monotonic() + (time.thread_time() - started) / _SAMPLED_SHARE
         if vram_before:
             taken = [vram_before.get(gpu.index, gpu.free_bytes) - gpu.free_bytes for gpu in measure_gpus()]
             peak_vram = max(peak_vram, *taken, 0)

@@ -8,6 +8,7 @@ import pytest
 
 from tunesmith.tools.models.bundled import QWEN_CODER, SMOLLM2
 from tunesmith.tools.models.families import find_known
+from tunesmith.tools.models.fitting import quantizing_that_fits
 from tunesmith.tools.models.memory_math import (
     COMPARED_POSITIONS,
     GPU_MARGIN_BYTES,
@@ -68,6 +69,20 @@ def test_quantizing_grows_with_neither_depth_nor_rows_and_a_large_mixture_takes_
     assert qwen3 and need(dict(qwen3.config)) < 12 * GIB
     assert need(dict(qwen3.config), on_gpu=True) < 4 * GIB
     assert quantize_memory_bytes(SMOL, seq_len_tokens=4096) > need(SMOL)
+
+
+def test_what_is_proposed_for_quantizing_fits_and_gptq_is_given_up_last() -> None:
+    """Down from enough memory: nothing, shorter rows, rounding without GPTQ, and in the end nothing that would fit."""
+    tokens, proposed = 2048, []
+    most = quantize_memory_bytes(QWEN, seq_len_tokens=tokens)
+    for free in range(most, most // 4, -(most // 200)):
+        found = quantizing_that_fits(QWEN, seq_len_tokens=tokens, free_ram_bytes=free, free_vram_bytes=None)
+        proposed.append(found[0].settings if found else "")
+        assert all(fitting.peak_bytes <= free for fitting in found)
+    order = list(dict.fromkeys(proposed))
+    first = next(place for place, settings in enumerate(order) if settings.startswith("rounding=nearest"))
+    assert order[0] == "" and order[1].startswith("max_seq_len_tokens=1024") and first > 1 and proposed[-1] == ""
+    assert all(settings.startswith("rounding=nearest") for settings in order[first:])
     few, many = (quantize_cache_bytes(SMOL, samples=count, seq_len_tokens=256) for count in (32, 512))
     assert many == 16 * few
 
