@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from tunesmith.tools.training.documents import best_fit, documents, shared_prefix_tokens
+from tunesmith.tools.training.documents import CPU_SIZES, best_fit, documents, shared_prefix_tokens
 from tunesmith.tools.training.head_loss import Head, HeadLoss, head_loss
 from tunesmith.tools.training.rows import IGNORED, TokenRow
 
@@ -106,13 +106,15 @@ class Batch:
 
     @classmethod
     def packed(cls, rows: Sequence[Row], device: Any, worth_sharing_tokens: int = WORTH_SHARING_TOKENS) -> Batch:
-        """One sequence, without padding; a prefix that all rows share stands in it once where that is worth it."""
+        """One sequence, padded for a CPU's kernels alone; a prefix that all rows share stands in it once where that is
+        worth it."""
         import torch
 
         prefix = shared_prefix_tokens(rows)
         if (len(rows) - 1) * prefix < worth_sharing_tokens:
             prefix = 0
-        made = documents(rows, prefix=prefix, device=device)
+        sizes = CPU_SIZES if torch.device(device).type == "cpu" else 1
+        made = documents(rows, prefix=prefix, device=device, sizes=sizes)
         forward = {"input_ids": made.ids, "position_ids": made.positions, "documents": made}
         return cls(forward, (torch.zeros_like(made.predicts), made.predicts), made.targets, made.row)
 

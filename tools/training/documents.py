@@ -28,6 +28,9 @@ _ROUNDING = 0.1
 """Relative distance of hidden states in bf16 that is rounding, and not another document."""
 _SIMILAR = 0.75
 """Rows down to this share of the longest are computed with it, padded to it in attention alone."""
+CPU_SIZES = 32
+"""What numbers of tokens are best multiples of on a CPU: oneDNN compiles a kernel for every new size of a product, 5 ms
+each and more than twenty in a step, and every step has another number of tokens."""
 
 
 class Group(NamedTuple):
@@ -44,11 +47,11 @@ class Group(NamedTuple):
     """(rows · longest, 1) bool."""
 
     @classmethod
-    def of(cls, lengths: Sequence[int], device: Any) -> Group:
-        """Of rows of these lengths, the longest first."""
+    def of(cls, lengths: Sequence[int], device: Any, sizes: int = 1) -> Group:
+        """Of rows of these lengths, the longest first, padded to a multiple of `sizes`."""
         import torch
 
-        longest, each = lengths[0], torch.tensor(lengths)
+        longest, each = _multiple(lengths[0], sizes), torch.tensor(lengths)
         steps = torch.arange(longest)[None]  # (1, longest)
         starts = (each.cumsum(0) - each)[:, None]  # (rows, 1)
         places = starts + torch.minimum(steps, each[:, None] - 1)
@@ -73,12 +76,14 @@ class Documents:
     """Rows in one sequence, as model and loss need them."""
 
     ids: Any
-    """(1, tokens): the shared prefix, then what each row has beyond it, longest first."""
+    """(1, tokens): the shared prefix, what each row has beyond it, longest first, and padding."""
     positions: Any
     """(1, tokens): of each token in its own row."""
     prefix: int
     """Tokens that are shared by all rows; 0: none."""
     groups: tuple[Group, ...]
+    padding: int
+    """Tokens at the end that belong to no row."""
     predicts: Any
     """(labelled,): places of the tokens that predict a label."""
     targets: Any
@@ -87,8 +92,13 @@ class Documents:
     """(labelled,): which of the rows each label belongs to."""
 
 
-def documents(rows: Sequence[tuple[Sequence[int], Sequence[int]]], *, prefix: int, device: Any) -> Documents:
-    """`rows` are pairs of ids and labels; the first `prefix` tokens are the same in all and predict no label."""
+def documents(
+    rows: Sequence[tuple[Sequence[int], Sequence[int]]], *, prefix: int, device: Any, sizes: int = 1
+) -> Documents:
+    """`rows` are pairs of ids and labels; the first `prefix` tokens are the same in all and predict no label.
+
+    All tokens together, and those of a group's rows in attention, become a multiple of `sizes`.
+    """
     import torch
 
     order = sorted(range(len(rows)), key=lambda place: -len(rows[place][0]))
@@ -105,11 +115,18 @@ def documents(rows: Sequence[tuple[Sequence[int], Sequence[int]]], *, prefix: in
                 owner.append(place)
         ids.extend(own[prefix:])
         positions.extend(range(prefix, len(own)))
+    padding = _multiple(len(ids), sizes) - len(ids)
+    ids.extend([0] * padding)
+    positions.extend([0] * padding)
     lengths = [len(rows[place][0]) - prefix for place in order]
-    groups = tuple(Group.of(group, device) for group in _similar(lengths))
+    groups = tuple(Group.of(group, device, sizes) for group in _similar(lengths))
     predicts_, targets_, owner_ = (torch.tensor(one, device=device) for one in (predicts, targets, owner))
     ids_, positions_ = (torch.tensor(one, device=device)[None] for one in (ids, positions))
-    return Documents(ids_, positions_, prefix, groups, predicts_, targets_, owner_)
+    return Documents(ids_, positions_, prefix, groups, padding, predicts_, targets_, owner_)
+
+
+def _multiple(number: int, of: int) -> int:
+    return -(-number // of) * of
 
 
 def _similar(lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -203,7 +220,7 @@ def keeps_documents_apart(model: Any, config: Mapping[str, Any]) -> bool:
         return False
     finally:
         model.train(training)
-    second, expected = together[len(rows[0]) :], alone[1].float()
+    second, expected = together[len(rows[0]) : len(rows[0]) + len(rows[1])], alone[1].float()
     distance = (second - expected).norm(dim=-1) / expected.norm(dim=-1)
     if float(distance.median()) > (_ROUNDING if alone[1].dtype != torch.float32 else _ROUNDING / 10):
         model.set_attn_implementation(own)
@@ -235,14 +252,14 @@ def _attention(
         out: Any = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **more)
         return out[0], None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    parts = [documents.prefix, *(group.tokens for group in documents.groups)]
+    parts = [documents.prefix, *(group.tokens for group in documents.groups), documents.padding]
     queries, keys, values = (states[0].split(parts, dim=1) for states in (query, key, value))  # (heads, tokens, width)
     outs = []
     first_key, first_value = keys[0], values[0]
     if documents.prefix:
         q, k, v = (one[None] for one in (queries[0], first_key, first_value))
         outs.append(_causal(q, k, v, scale, dropout, sliding_window)[0])
-    for group, *states in zip(documents.groups, queries[1:], keys[1:], values[1:], strict=True):
+    for group, *states in zip(documents.groups, queries[1:-1], keys[1:-1], values[1:-1], strict=True):
         q, k, v = (_padded(one, group) for one in states)  # (rows, heads, longest, width)
         if documents.prefix:
             k, v = (
@@ -250,6 +267,7 @@ def _attention(
                 for first, one in ((first_key, k), (first_value, v))
             )
         outs.append(_unpadded(_causal(q, k, v, scale, dropout, sliding_window), group))
+    outs.append(torch.zeros_like(queries[-1]))  # nothing sees these tokens, and nothing is asked of them
     return torch.cat(outs, dim=1).transpose(0, 1)[None], None
 
 

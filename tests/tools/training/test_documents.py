@@ -54,8 +54,11 @@ def model_of(kind: str, folder: Path) -> Any:
     return model
 
 
+@pytest.mark.parametrize("sizes", [1, 32])
 @pytest.mark.parametrize(("kind", "prefix"), [("llama", 0), *((kind, 20) for kind in KINDS)])
-def test_hidden_states_and_gradients_are_those_of_each_row_alone(kind: str, prefix: int, tmp_path: Path) -> None:
+def test_hidden_states_and_gradients_are_those_of_each_row_alone(
+    kind: str, prefix: int, sizes: int, tmp_path: Path
+) -> None:
     import torch
 
     model = model_of(kind, tmp_path)
@@ -75,8 +78,9 @@ def test_hidden_states_and_gradients_are_those_of_each_row_alone(kind: str, pref
     expected = gradients()
 
     use_document_attention(model)
-    batch = documents(some, prefix=prefix, device=model.device)
-    assert batch.ids.shape == (1, prefix + sum(len(ids) - prefix for ids, _ in some)), "no padding"
+    batch = documents(some, prefix=prefix, device=model.device, sizes=sizes)
+    tokens = prefix + sum(len(ids) - prefix for ids, _ in some)
+    assert batch.ids.shape == (1, -(-tokens // sizes) * sizes), "no padding but to the next size"
     together = hidden_states(model, batch)[batch.predicts]
     (together @ weights).pow(2).sum().backward()
     for number, one in alone.items():
