@@ -1,10 +1,10 @@
 """Which setting of `quantize` to try next where quality was lost, the cheapest in bytes first.
 
-More calibration → scales that learn → groups of 32 → layers behind outliers kept at 16 bits → 8 bits → more of these
-kept. The first two add no byte. The gain that is expected is arithmetic on the rounding error, whose mean square goes
-with the square of the step, or was measured; what it is worth in cases, only the next evaluation tells. Between 4 and
-16 bits there is nothing for a single layer: 8-bit weights beside 4-bit ones are not served on CPUs. Nor are experts of
-two precisions, so a mixture's down_proj is never kept.
+GPTQ, where weights were rounded to the nearest step → more calibration → scales that learn → groups of 32 → layers
+behind outliers kept at 16 bits → 8 bits → more of these kept. The first three add no byte. The gain that is expected is
+arithmetic on the rounding error, whose mean square goes with the square of the step, or was measured; what it is worth
+in cases, only the next evaluation tells. Between 4 and 16 bits there is nothing for a single layer: 8-bit weights
+beside 4-bit ones are not served on CPUs. Nor are experts of two precisions, so a mixture's down_proj is never kept.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ _TOKENS_AN_INPUT = 4
 """Calibration tokens for each input of the widest layer; with fewer than one its Hessian has gaps."""
 _FINE_GROUP = 32
 _DISTIL_STEPS = 100
+_CORRECTED = (
+    "GPTQ makes up for a weight's rounding in those after it: of the bundled model at 8 bits this took away a seventh "
+    "of the divergence (0.0053 → 0.0045 nats a token), and it adds no byte"
+)
 
 
 class Setting(NamedTuple):
@@ -31,6 +35,8 @@ class Setting(NamedTuple):
 
 def next_setting(asked: Mapping[str, object], config: Mapping[str, object]) -> Setting | None:
     """The next setting after a resolved request of `quantize`; None where 16 bits are all that is left."""
+    if asked.get("rounding") == "nearest":
+        return Setting({"rounding": "gptq"}, _CORRECTED)
     shape = ModelShape.of(config)
     kept = asked.get("keep")
     keep = tuple(str(name) for name in kept) if isinstance(kept, list | tuple) else ()

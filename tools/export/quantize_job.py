@@ -215,7 +215,7 @@ def quantize_with(
     for doing, recipe in _recipes(scheme, group_size, config, keep, rounding):
         target = out_dir if doing == _QUANTIZING and learn is None else work / doing
         if not (target / "config.json").exists():
-            _stream(source, target, work, recipe, batches, LayerWatch(doing, progress))
+            _stream(source, target, work, recipe, batches, LayerWatch(doing, progress), corrects=rounding == "gptq")
         source = target
     if learn is not None and not (out_dir / "config.json").exists():
         distil_scales(source, model_dir, out_dir, learn, work / LEARNED, progress)
@@ -234,7 +234,14 @@ def work_folder(out_dir: Path) -> Path:
 
 
 def _stream(
-    source: Path, target: Path, work: Path, recipe: Sequence[Modifier], batches: Sequence[Batch], watch: LayerWatch
+    source: Path,
+    target: Path,
+    work: Path,
+    recipe: Sequence[Modifier],
+    batches: Sequence[Batch],
+    watch: LayerWatch,
+    *,
+    corrects: bool,
 ) -> None:
     """One pass of modifiers over the layers of a model; the config comes last, so its presence means the whole."""
     import torch
@@ -248,10 +255,9 @@ def _stream(
     )
     # One pass is enough through a smoothed layer, which computes what it did before, and where no later weight makes up
     # for an earlier one's rounding: that asks nothing of the rows, so that the first of them do.
-    corrects = any(hasattr(modifier, "dampening_frac") for modifier in recipe)
-    cache = work / f"{watch.doing}.activations"
     rows = batches if corrects or smooths else batches[:1]
-    stream_layers(weights, rows, recipe, target, cache, hand_on_changed=corrects, watch=watch)
+    cache = work / f"{watch.doing}.activations"
+    stream_layers(weights, rows, recipe, target, cache, hand_on_changed=corrects and not smooths, watch=watch)
     described = work / "described"
     described.mkdir(exist_ok=True)
     shutil.copyfile(source / "config.json", described / "config.json")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +49,27 @@ def test_a_module_that_is_not_there_is_told_and_collection_goes_on() -> None:
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
         load_modules(["json", "no_such_module"])
     assert gc.isenabled()
+
+
+def test_a_package_that_is_to_be_left_out_is_not_met_while_loading_and_is_there_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "asks_for_it.py").write_text(
+        "from importlib.util import find_spec\nfound = find_spec('slow_package')\n"
+        "try:\n    import slow_package\nexcept ImportError:\n    slow_package = None\n"
+    )
+    (tmp_path / "slow_package.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    load_modules(["asks_for_it"], without=["slow_package"])
+    met = sys.modules.pop("asks_for_it")
+    assert met.found is None and met.slow_package is None
+    load_modules(["asks_for_it"])
+    assert sys.modules.pop("asks_for_it").slow_package is sys.modules.pop("slow_package")
+
+
+def test_whoever_trains_at_4_bits_says_so_by_the_name_that_the_worker_looks_for() -> None:
+    asking = {entry.name for entry in catalog.STAGES if "load_in_4bit" in entry.load().request.model_fields}
+    assert asking == {entry.name for entry in catalog.STAGES if "trl.trainer.sft_trainer" in entry.loads}
 
 
 def test_every_module_that_a_stage_loads_first_is_there() -> None:

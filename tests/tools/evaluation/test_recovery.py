@@ -43,6 +43,16 @@ def test_from_setting_to_setting_it_ends_at_8_bits_with_more_and_more_kept(name:
     assert asked["calibration_samples"] * asked["max_seq_len_tokens"] >= 4 * config["hidden_size"]
 
 
+@pytest.mark.parametrize("scheme", ["W4A16", "W8A16", "W8A8"])
+def test_weights_that_were_rounded_one_by_one_get_gptq_before_anything_else(scheme: str) -> None:
+    """More rows would change nothing for them."""
+    asked = ASKED | {"scheme": scheme, "rounding": "nearest"}
+    setting = next_setting(asked, config_of("llama 3.1 8b"))
+    assert setting and setting.fields == {"rounding": "gptq"}
+    after = next_setting(asked | setting.fields, config_of("llama 3.1 8b"))
+    assert after and "rounding" not in after.fields
+
+
 def test_a_wide_layer_first_gets_rows_for_its_hessian() -> None:
     setting = next_setting(ASKED, config_of("llama 3.1 8b"))
     assert setting and setting.fields == {"calibration_samples": 224}
