@@ -45,6 +45,7 @@ def inherited(ws: Workspace, order: Order) -> dict[str, object]:
         fields.pop("behaviour", None)
     if order.stage in ("deploy", "evaluate") and (arm := _last_made(ws, run.id)):
         fields["arm"] = arm
+    fields = declared.taken_along(fields, order.fields)
     return {**fields, **order.fields, **_multiplied(order, fields, own)}
 
 

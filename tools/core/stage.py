@@ -334,6 +334,8 @@ class Stage(Generic[R, C]):
     """Fields that a later step of the stage in the same run keeps where it is not asked for others."""
     takes_from: Mapping[str, str] = field(default_factory=dict)
     """Field → the stage whose newest step in the run gives it, where none of its own does."""
+    follows: Mapping[str, str] = field(default_factory=dict)
+    """Field → the field that says what its default means: where that is set anew, a default is not taken along."""
     headline: tuple[str, ...] = ()
     """Fields of its result that tell in one line what came of it."""
     identified_by: tuple[str, ...] = ()
@@ -359,6 +361,11 @@ class Stage(Generic[R, C]):
     """Kinds of artifact without which it is possible, and not yet what comes next."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Environment its worker is started with."""
+
+    def taken_along(self, before: Mapping[str, object], said: Mapping[str, object]) -> dict[str, object]:
+        """Of an earlier request's fields, those that hold where others are said; see `follows`."""
+        fresh = {name: self.request.model_fields[name].default for name, of in self.follows.items() if of in said}
+        return {name: value for name, value in before.items() if name not in fresh or value != fresh[name]}
 
 
 def pinned(**artifacts: Artifact | None) -> dict[str, Input]:

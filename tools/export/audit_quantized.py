@@ -3,7 +3,7 @@
 What had to stay (head, embeddings, routers, gates, exceptions, biases) must hold the merged model's values; norms may
 differ where activations were smoothed into them. Of the packed layers codes, scales and shapes are checked against the
 config, which is what vLLM goes by; a sample drawn by seed is decoded and held against the merged weights.
-Covers the layouts that quantize writes: symmetric `pack-quantized` and `int-quantized` of compressed-tensors.
+Covers the layouts that quantize writes (`quantized_layout`): integers, 8-bit floats, and 4-bit floats.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from tunesmith.tools.export.audit import (
     text_side_faults,
     with_faults,
 )
+from tunesmith.tools.export.quantized_layout import Layout, decoded, global_scale_faults
 from tunesmith.tools.models.full_precision import kept_layers, matches_layer
 from tunesmith.tools.models.packed_weights import quantized_name
 from tunesmith.tools.models.shape import ModelShape
-from tunesmith.tools.models.tensor_file import TensorPlace, TensorSpec
+from tunesmith.tools.models.tensor_file import TensorPlace
 from tunesmith.tools.models.tensor_values import FLOATS, equal, floats, row_ranges, stored
 
 if TYPE_CHECKING:
@@ -51,45 +52,6 @@ _OF_THE_MODEL = (
     "num_experts_per_tok", "tie_word_embeddings", "rms_norm_eps", "hidden_act", "eos_token_id", "bos_token_id",
     "max_position_embeddings",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How the config says that a layer is stored."""
-
-    bits: int
-    group: int
-    """Weights that share a scale; 0: those of an output channel."""
-    packed: bool
-    """Several codes in an int32; else an int8 each."""
-    smoothed: bool
-    """Activations are quantized too, so their outliers may have been moved into weights and norms."""
-    ignore: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Layout:
-        """Read it. Raises LookupError, TypeError or ValueError where the config describes no layout of ours."""
-        document = config["quantization_config"]
-        [group] = document["config_groups"].values()
-        weights = group["weights"]
-        if weights["type"] != "int" or not weights["symmetric"]:
-            raise ValueError("the weights are not symmetric integers")
-        size = int(weights["group_size"] or 0) if weights["strategy"] == "group" else 0
-        packed = {"pack-quantized": True, "int-quantized": False}[group.get("format") or document["format"]]
-        return cls(
-            int(weights["num_bits"]), size, packed, group["input_activations"] is not None, tuple(document["ignore"])
-        )
-
-    def codes(self, shape: tuple[int, ...]) -> tuple[str, TensorSpec]:
-        """The tensor that holds a layer's codes: the end of its name, and what a header says of it."""
-        if not self.packed:
-            return ".weight", TensorSpec("I8", shape)
-        a_word = 32 // self.bits
-        return ".weight_packed", TensorSpec("I32", (shape[0], -(-shape[1] // a_word)))
-
-    def scales(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """The shape of a layer's scales."""
-        return (shape[0], -(-shape[1] // self.group) if self.group else 1)
 
 
 @dataclass(slots=True)
@@ -153,7 +115,7 @@ def _expected(places: Places, before: Places, layout: Layout, kept: Sequence[str
         if linear and not stays:
             layer = quantized_name(layer)
             expected.layers[layer] = place
-            ends = [layout.codes(place.spec.shape)[0], ".weight_scale", *([".weight_shape"] if layout.packed else [])]
+            ends = (layout.codes(place.spec.shape)[0], *layout.ends)
             expected.names |= {layer + suffix: layer for suffix in ends}
         elif len(place.spec.shape) == 3 and ".experts." in name:
             # Fused experts are taken apart by quantizing: each is held to the layout, and to no weight of before.
@@ -217,10 +179,11 @@ def _layer_faults(places: Places, expected: _Expected, layout: Layout) -> Iterat
         if scales.spec.shape != layout.scales(was.spec.shape):
             says = f"is {scales.spec.shape}; the config's group size {layout.group} makes it "
             yield Fault(kind="group size", where=f"{layer}.weight_scale", says=f"{says}{layout.scales(was.spec.shape)}")
-        if scales.spec.dtype not in FLOATS:
-            yield Fault(kind="scale", where=f"{layer}.weight_scale", says=f"is {scales.spec.dtype}, no float")
-        elif odd := sum(int((floats(scales, rows) <= 0).sum()) for rows in row_ranges(scales)):
-            yield Fault(kind="scale", where=f"{layer}.weight_scale", says=f"has {odd} values that are not above zero")
+        if says := layout.scale_faults(scales):
+            yield Fault(kind="scale", where=f"{layer}.weight_scale", says=says)
+        name = f"{layer}.weight_global_scale"
+        if name in places and name in expected.names and (says := global_scale_faults(places[name])):
+            yield Fault(kind="scale", where=name, says=says)
 
 
 def _expert_faults(places: Places, keep: Collection[str]) -> Iterator[Fault]:
@@ -278,20 +241,3 @@ def _smoothing(places: Places, layer: str, expected: _Expected) -> Floats:
             now, was = floats(places[name]), floats(expected.same[name])
             return np.divide(was, now, out=np.ones_like(was), where=now != 0)
     return np.ones(1, np.float32)
-
-
-def decoded(places: Places, layer: str, shape: tuple[int, ...], layout: Layout, rows: slice) -> Floats:
-    """Some rows of a quantized layer's weights: codes × scales."""
-    import numpy as np
-
-    codes = stored(places[layer + layout.codes(shape)[0]])[rows]
-    if layout.packed:
-        shifts = np.arange(0, 32, layout.bits, dtype=np.uint32)
-        fields = (codes.view("<u4")[:, :, None] >> shifts) & np.uint32(2**layout.bits - 1)
-        signed = fields.reshape(len(codes), -1)[:, : shape[1]].astype(np.int32) - 2 ** (layout.bits - 1)
-    else:
-        signed = codes.astype(np.int32)
-    scales = floats(places[f"{layer}.weight_scale"], rows)
-    spread = np.repeat(scales, layout.group or shape[1], axis=1)[:, : shape[1]]
-    values: Floats = signed.astype(np.float32) * spread
-    return values

@@ -2,7 +2,8 @@
 
 A tiny model of the architecture, with random weights, is quantized with the same settings and loaded. What came of it
 is kept in the home, by architecture, settings, vLLM and device, so that it is paid for once. It is an insurance, so it
-is taken out only where what it insures is worth several times its price.
+is taken out only where what it insures is worth several times its price, or where a refusal is likely: of floats on a
+CPU.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tunesmith.tools.core.format import duration
 from tunesmith.tools.core.stage import Facts, Frozen, Plan, chosen_gpu
 from tunesmith.tools.machine.vllm_program import engine_beside
 from tunesmith.tools.models.memory_math import measuring_memory, serving_peaks
+from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import CARD_SERVER_START_S, SERVER_START_S
 
@@ -142,7 +144,8 @@ def with_dry_load(plan: Plan, facts: Facts, config: Mapping[str, object], group:
     peaks = serving_peaks(measuring_memory(_TINY_BYTES, 4096), on_gpu=facts.serves_on_gpu)
     if facts.vllm is None:
         return _decided(plan, "off", "there is no vLLM here to ask")
-    if asked == "auto" and worth <= WORTH_TIMES * seconds:
+    doubtful = SCHEMES[scheme].codes is not None and not facts.serves_on_gpu
+    if asked == "auto" and worth <= WORTH_TIMES * seconds and not doubtful:
         why = f"quantizing takes {duration(worth)}, a dry load {duration(seconds)}: it pays from {WORTH_TIMES} times on"
         return _decided(plan, "off", why)
     if peaks["ram_bytes"] > facts.machine.memory_free_bytes or peaks["vram_bytes"] > facts.machine.vram_free_bytes:
@@ -157,7 +160,8 @@ def with_dry_load(plan: Plan, facts: Facts, config: Mapping[str, object], group:
         }
     )
     first = "quantize a tiny model of this architecture in the same way, and have vLLM load it: a refusal ends the step"
-    asking = _decided(plan, "on", f"{duration(seconds)} before {duration(worth)} are spent")
+    why = f"{duration(seconds)} before {duration(worth)} are spent"
+    asking = _decided(plan, "on", f"on a CPU vLLM serves few formats of floats: {why}" if doubtful else why)
     return asking.model_copy(update={"estimate": price, "steps": (first, *plan.steps)})
 
 
@@ -176,8 +180,10 @@ def tiny_config(config: Mapping[str, object], group: int) -> dict[str, object]:
     if isinstance(text, Mapping):
         return {**config, "text_config": tiny_config(text, group)}
     shape = ModelShape.of(config)
-    heads = next((n for n in (4, 8, 16, 32) if n * shape.head_dim % max(group, 1) == 0), 4)
-    kv_heads = heads if shape.kv_heads == shape.heads else 1 if shape.kv_heads == 1 else heads // 2
+    unit, several = max(group, 1), shape.kv_heads not in (1, shape.heads)
+    fitting = [n for n in (4, 8, 16, 32) if n * shape.head_dim % unit == 0]
+    heads = next((n for n in fitting if not several or n // 2 * shape.head_dim % unit == 0), (*fitting, 4)[0])
+    kv_heads = heads // 2 if several else heads if shape.kv_heads == shape.heads else 1
     tiny: dict[str, object] = {
         **config,
         "hidden_size": heads * shape.head_dim,

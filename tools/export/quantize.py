@@ -14,16 +14,15 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import Estimate, Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.export.dry_load import DryLoad, known_dry_loads, with_dry_load
+from tunesmith.tools.export.float_kernels import served
 from tunesmith.tools.export.rounding_step import UpdateOnGrid, update_on_grid
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.fitting import quantizing_that_fits
 from tunesmith.tools.models.full_precision import kept_layers
 from tunesmith.tools.models.memory_math import (
-    group_size_for,
     quantize_cache_bytes,
     quantize_memory_bytes,
     quantize_vram_bytes,
-    quantized_weight_bytes,
     rows_in_a_batch,
 )
 from tunesmith.tools.models.scale_learning_math import (
@@ -32,12 +31,13 @@ from tunesmith.tools.models.scale_learning_math import (
     learning_scales_bytes,
     learning_scales_seconds,
 )
+from tunesmith.tools.models.schemes import SCHEMES, Scheme, SchemeName
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import gptq_seconds, nearest_seconds
 
 _FOUR_BITS_FROM = 1_000_000_000
 _GATED = ("silu", "gelu_pytorch_tanh", "gelu")
-_BITS = {"W4A16": 4, "W8A16": 8, "W8A8": 8}
+_SAMPLES = 64
 _REMEDY = "stopping another program"
 _LEARNS = "learn the scales in {} steps, codes frozen, to answer as the merged model (KL), kept where that came nearer"
 _HOW = {"gptq": "with GPTQ", "nearest": "by rounding every weight to the nearest step"}
@@ -50,14 +50,14 @@ Rounding = Literal["gptq", "nearest"]
 class QuantizeRequest(Request):
     """How to quantize. What is `auto` is chosen by the model when the plan is made, with the reason."""
 
-    scheme: Literal["auto", "W4A16", "W8A16", "W8A8"] = Field(
-        default="auto", description="Bits of weights and activations; auto: by the model's size."
+    scheme: Literal["auto", SchemeName] = Field(
+        default="auto", description="Bits of weights and activations, integers or floats; auto: by the model's size."
     )
     group_size: int = Field(default=0, ge=0, description="Weights that share a scale; 0: the largest that divides.")
     rounding: Rounding = Field(
         default="gptq", description="gptq: an error is made up for by later weights; nearest: several times quicker."
     )
-    calibration_samples: int = Field(default=64, ge=1, description="Training rows used for calibration.")
+    calibration_samples: int = Field(default=_SAMPLES, ge=1, description="Training rows used for calibration.")
     keep: tuple[Literal["auto", "down_proj", "o_proj"], ...] = Field(
         default=("auto",), description="Layers that keep full precision too: down_proj, o_proj, both, or auto."
     )
@@ -124,10 +124,9 @@ def grid_of(request: QuantizeRequest, store: Store, merged: Artifact) -> UpdateO
     if adapter is None or not merged.path.is_dir() or "config" not in merged.meta:
         return None
     request, config = resolved(request, merged)[0], merged.meta["config"]
-    group = _group_of(request, config)
-    kept = kept_layers(config, request.keep)
-    bits = _BITS[request.scheme]
-    return update_on_grid(merged.path, adapter.path, request.scheme, bits=bits, group=group, kept=kept)
+    scheme, kept = SCHEMES[request.scheme], kept_layers(config, request.keep)
+    group = scheme.group_of(config, request.group_size)
+    return update_on_grid(merged.path, adapter.path, scheme, group=group, kept=kept)
 
 
 def expected_artifact(request: QuantizeRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
@@ -136,9 +135,8 @@ def expected_artifact(request: QuantizeRequest, artifacts: Mapping[str, Artifact
     if merged is None:
         return None
     request, config = resolved(request, merged)[0], merged.meta["config"]
-    group = _group_of(request, config)
-    bits = _BITS[request.scheme]
-    bytes_ = quantized_weight_bytes(config, bits=bits, group_size=group, kept=request.keep)
+    scheme = SCHEMES[request.scheme]
+    bytes_ = scheme.weight_bytes(config, scheme.group_of(config, request.group_size), request.keep)
     return expected("quantized", bytes_, **merged.meta)
 
 
@@ -148,7 +146,7 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
     request, reasons = resolved(request, merged)
     samples = min(request.calibration_samples, int(dataset.meta["train_rows"]))
     config, tokens = merged.meta["config"], request.max_seq_len_tokens
-    smooths, learns, corrects = request.scheme == "W8A8", request.distil_steps > 0, request.rounding == "gptq"
+    scheme, learns, corrects = SCHEMES[request.scheme], request.distil_steps > 0, request.rounding == "gptq"
     price = _price(request, facts, merged, dataset)
     machine = facts.machine
     fitting = quantizing_that_fits(
@@ -158,15 +156,16 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
         free_vram_bytes=machine.vram_free_bytes if facts.trains_on_gpu else None,
         corrects=corrects,
     )
-    size_bytes = merged.bytes * _BITS[request.scheme] // 16
+    warning = context.update.warning if context and context.update else ""
+    size_bytes = merged.bytes * scheme.bits // 16
     return Plan(
         stage="quantize",
         run=facts.run,
         arm="quantized",
         summary=f"quantize the merged model to {request.scheme} {_HOW[request.rounding]}",
         steps=(
-            *([f"calibrate on {samples} training rows of up to {tokens} tokens"] if corrects or smooths else []),
-            *([_SMOOTHS] if smooths else []),
+            *([f"calibrate on {samples} training rows of up to {tokens} tokens"] if corrects or scheme.smooths else []),
+            *([_SMOOTHS] if scheme.smooths else []),
             "quantize layer by layer, from file to file; what is finished is kept where the step is cut off",
             f"leave {', '.join(('lm_head', *request.keep))}, routers and shared-expert gates at full precision",
             *([_LEARNS.format(request.distil_steps)] if learns else []),
@@ -177,9 +176,9 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
         estimate=price,
         writes=(f"a model of {size_bytes / 1e9:.2f} GB and more, by what stays full precision",),
         replaces=("the quantized model of this run",) if "quantized" in facts.artifacts else (),
-        refusals=room(price, facts, remedy=_REMEDY, fitting=fitting),
+        refusals=(*contradictions(request, config), *room(price, facts, remedy=_REMEDY, fitting=fitting)),
         fitting=fitting,
-        notes=(warning,) if context and context.update and (warning := context.update.warning) else (),
+        notes=tuple(filter(None, (warning, served(scheme, facts)))),
         reasons=dict(reasons),
     )
 
@@ -188,11 +187,11 @@ def _price(request: QuantizeRequest, facts: Facts, merged: Artifact, dataset: Ar
     config, tokens, rates = merged.meta["config"], request.max_seq_len_tokens, facts.training_rates
     samples = min(request.calibration_samples, int(dataset.meta["train_rows"]))
     tokens_a_row = min(tokens, int(dataset.meta["tokens_per_row"]))
-    corrects = request.rounding == "gptq"
+    scheme, corrects = SCHEMES[request.scheme], request.rounding == "gptq"
     if corrects:
         seconds = gptq_seconds(config, rates, tokens=samples * tokens_a_row, kept=request.keep)
     else:
-        smoothed = samples * tokens_a_row if request.scheme == "W8A8" else 0
+        smoothed = samples * tokens_a_row if scheme.smooths else 0
         seconds = nearest_seconds(config, rates, tokens=smoothed + rows_in_a_batch(tokens) * tokens_a_row)
     ram = quantize_memory_bytes(config, seq_len_tokens=tokens, on_gpu=facts.trains_on_gpu, corrects=corrects)
     vram = quantize_vram_bytes(config, seq_len_tokens=tokens, corrects=corrects) if facts.trains_on_gpu else 0
@@ -205,13 +204,13 @@ def _price(request: QuantizeRequest, facts: Facts, merged: Artifact, dataset: Ar
             tokens_a_row=tokens_a_row,
             on_card=facts.trains_on_gpu,
         )
-        group = _group_of(request, config)
+        group = scheme.group_of(config, request.group_size)
         if facts.trains_on_gpu:
             vram = max(vram, learning_scales_bytes(config, seq_len_tokens=tokens, group_size=group))
         else:
             ram = learning_after_gptq_bytes(config, seq_len_tokens=tokens, group_size=group, gptq_bytes=ram)
     # Smoothing writes a whole model in between; learning the scales takes one that has not learned them.
-    models = 2 if request.scheme == "W8A8" or request.distil_steps else 1
+    models = 2 if scheme.smooths or request.distil_steps else 1
     cache = quantize_cache_bytes(config, samples=samples, seq_len_tokens=tokens)
     return estimate(
         "quantize",
@@ -224,16 +223,30 @@ def _price(request: QuantizeRequest, facts: Facts, merged: Artifact, dataset: Ar
     )
 
 
-def _group_of(request: QuantizeRequest, config: Mapping[str, object]) -> int:
-    """Weights that share a scale; 0: those of an output channel."""
-    return request.group_size or (group_size_for(config) if request.scheme == "W4A16" else 0)
+def contradictions(request: QuantizeRequest, config: Mapping[str, object]) -> tuple[str, ...]:
+    """What of a resolved request a float format cannot do, each with what to set; and what no layer of it fits into."""
+    scheme = SCHEMES[request.scheme]
+    if scheme.codes is None:
+        return ()
+    found = [scheme.misfit(config, request.keep)]
+    if request.group_size not in (0, scheme.columns):
+        found.append(f"{scheme.name} has a scale for {scheme.shared}, which is its format; set group_size=0")
+    if request.rounding == "gptq":
+        found.append(f"{scheme.name} rounds every weight by itself, without data, so there is no GPTQ for it; "
+                     "set rounding=nearest")  # fmt: skip
+    if request.calibration_samples != _SAMPLES:
+        found.append(f"{scheme.name} takes its scales from the weights alone, so no rows calibrate it; "
+                     f"leave calibration_samples at {_SAMPLES}")  # fmt: skip
+    if request.distil_steps:
+        found.append(f"{scheme.name} has scales that do not learn here; set distil_steps=0")
+    return tuple(filter(None, found))
 
 
 def plan_after_dry_load(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None = None) -> Plan:
     """The plan, with the dry load before it where that pays; refused where vLLM is known not to load such a model."""
     planned, merged = plan(request, facts, context), facts.need("merged", "merge")
     decided, config = resolved(request, merged)[0], merged.meta["config"]
-    group = decided.group_size or (group_size_for(config) if decided.scheme == "W4A16" else 0)
+    group = SCHEMES[decided.scheme].group_of(config, decided.group_size)
     return with_dry_load(planned, facts, config, group, context.dry_loads if context else ())
 
 
@@ -250,24 +263,32 @@ def resolved(request: QuantizeRequest, merged: Artifact) -> tuple[QuantizeReques
             if small
             else "four bits take a quarter of the memory; perplexity × 1.07 at 1.5 B, published recovery 98 % and more"
         )
+    scheme = SCHEMES[chosen.get("scheme", request.scheme)]
     if "auto" in request.keep:
-        # Of a gated MLP: the product of two activations is where outliers arise, and only A8 rounds activations.
-        rounded = chosen.get("scheme", request.scheme) == "W8A8" and config.get("hidden_act") in _GATED
+        # Of a gated MLP: the product of two activations is where outliers arise, and integers do not hold them.
+        rounded = scheme.smooths and config.get("hidden_act") in _GATED
         named = tuple(name for name in request.keep if name != "auto")
         chosen["keep"] = tuple(dict.fromkeys((*named, "down_proj"))) if rounded else named
         reasons["keep"] = (
             "down_proj stays: the gated product before it has outliers that 8-bit activations do not hold"
             if rounded
+            else "inputs are rounded to floats, whose steps grow with them, so no layer has to stay for its outliers"
+            if scheme.rounds_inputs and scheme.codes
             else "weights alone lose bits, so no layer has to stay for its inputs"
         )
-    if request.distil_steps and (why := _unlearnable(chosen.get("scheme", request.scheme), config)):
+    if scheme.codes and request.rounding == "gptq" and "rounding" not in request.model_fields_set:
+        chosen["rounding"] = "nearest"
+        reasons["rounding"] = f"{scheme.name} rounds every weight by itself, without data: there is no GPTQ for it"
+    if request.distil_steps and (why := _unlearnable(scheme, config)):
         chosen["distil_steps"], reasons["distil_steps"] = 0, why
     return request.model_copy(update=chosen), reasons
 
 
-def _unlearnable(scheme: str, config: Mapping[str, object]) -> str:
-    """Why no scale is learned, although steps for it were asked for."""
-    if scheme == "W8A8":
+def _unlearnable(scheme: Scheme, config: Mapping[str, object]) -> str:
+    """Why no scale of integers is learned, although steps for it were asked for; empty for floats, which refuse it."""
+    if scheme.codes:
+        return ""
+    if scheme.smooths:
         return "no scale is learned: activations are rounded too"
     return "no scale is learned: of a mixture's experts that is not done here" if ModelShape.of(config).experts else ""
 
@@ -282,5 +303,6 @@ STAGE = Stage(
     settable=("scheme",),
     env=TORCH_ENV,
     lasting=("scheme", "rounding", "keep", "group_size", "calibration_samples", "max_seq_len_tokens", "distil_steps"),
+    follows={"rounding": "scheme"},
     headline=("scheme", "group_size", "bytes", "bytes_before", "quantized_layers"),
 )

@@ -1,5 +1,6 @@
 """quantize at work: GPTQ by llm-compressor on the merged model, calibrated on training rows, proven on saved files.
 
+Floats (FP8 and 4 bits) are rounded one by one instead, without data: the first rows go through, and nothing asks them.
 Layer by layer from file to file: the peak does not grow with the model's depth, and a step that was cut off goes on
 with the layer that it had reached. Where activations are quantized too, their outliers are first smoothed into the
 weights behind them (SmoothQuant), in a pass of its own.
@@ -36,6 +37,7 @@ from tunesmith.tools.models.memory_math import (
     quantize_memory_bytes,
 )
 from tunesmith.tools.models.scale_learning_math import ROWS_A_STEP
+from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.tensor_file import weight_files
 from tunesmith.tools.training.rows import tokenize_row
@@ -67,7 +69,7 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
     need_priced_device(job)
     merged, dataset, request = job.verified("merged"), job.verified("dataset"), job.request
     config = json.loads((merged.path / "config.json").read_text())
-    group = chosen_group_size(config, request.scheme, request.group_size)
+    group = chosen_group_size(config, request.scheme, request.group_size, request.keep)
     out_dir = job.dir / "quantized"
     if read_manifest(out_dir) is None:
         refuse_unservable(job, merged.path, config, group, quantize_with)
@@ -111,15 +113,19 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
     )
 
 
-def chosen_group_size(config: dict[str, Any], scheme: str, asked: int) -> int:
+def chosen_group_size(config: dict[str, Any], scheme: str, asked: int, keep: Sequence[str] = ()) -> int:
     """The group size that will be used; 0: one scale per output channel, as 8-bit schemes have unless asked.
 
-    Raises StepFailed for one that does not divide the inputs of every layer.
+    Raises StepFailed for one that does not divide the inputs of every layer, or is not the format's own, and for a
+    format whose blocks the layers do not fill.
     """
-    if asked == 0:
-        return group_size_for(config) if scheme == "W4A16" else 0
-    if scheme == "W8A8":
-        raise StepFailed("W8A8 has one scale per output channel; set group_size=0")
+    kind = SCHEMES[scheme]
+    if misfit := kind.misfit(config, keep):
+        raise StepFailed(misfit)
+    if asked in (0, kind.columns):
+        return kind.group_of(config)
+    if kind.smooths or kind.codes:
+        raise StepFailed(f"{scheme} has one scale for {kind.shared}; set group_size=0")
     if group_size_for(config, asked) != asked:
         fitting = group_size_for(config) or "0 (per channel)"
         raise StepFailed(f"group_size={asked} does not divide every layer of this model; try group_size={fitting}")
@@ -148,7 +154,7 @@ def quantize_model(
     runs low.
     """
     config = json.loads((model_dir / "config.json").read_text())
-    smooths, corrects = scheme == "W8A8", rounding == "gptq"
+    smooths, corrects = SCHEMES[scheme].smooths, _corrects(scheme, rounding)
     _need_room(model_dir, config, out_dir, samples, max_seq_len_tokens, smooths=smooths, corrects=corrects)
     progress(0, 1, "reading the calibration rows")
     from transformers import AutoTokenizer
@@ -201,7 +207,7 @@ def quantize_with(
 
     logging.disable_progress_bar()
     logger.disable("llmcompressor")  # four lines per layer and matrix
-    config = json.loads((model_dir / "config.json").read_text())
+    config, corrects = json.loads((model_dir / "config.json").read_text()), _corrects(scheme, rounding)
     work = work_folder(out_dir)
     settings = {"model": _identity(model_dir), "batches": _digest(batches), "scheme": scheme,
                 "group_size": group_size, "keep": list(keep), "rounding": rounding}  # fmt: skip
@@ -215,7 +221,7 @@ def quantize_with(
     for doing, recipe in _recipes(scheme, group_size, config, keep, rounding):
         target = out_dir if doing == _QUANTIZING and learn is None else work / doing
         if not (target / "config.json").exists():
-            _stream(source, target, work, recipe, batches, LayerWatch(doing, progress), corrects=rounding == "gptq")
+            _stream(source, target, work, recipe, batches, LayerWatch(doing, progress), corrects=corrects)
         source = target
     if learn is not None and not (out_dir / "config.json").exists():
         distil_scales(source, model_dir, out_dir, learn, work / LEARNED, progress)
@@ -226,6 +232,11 @@ def quantize_with(
     for folder in [path for path in work.iterdir() if path.is_dir()]:
         shutil.rmtree(folder)  # what is left are small files
     return assert_full_precision(out_dir, kept_layers(config, keep))
+
+
+def _corrects(scheme: str, rounding: Rounding) -> bool:
+    """Whether later weights make up for the rounding of earlier ones (GPTQ), which is done with integers alone."""
+    return rounding == "gptq" and SCHEMES[scheme].codes is None
 
 
 def work_folder(out_dir: Path) -> Path:
@@ -310,21 +321,24 @@ def _recipes(
     scheme: str, group_size: int, config: dict[str, Any], keep: Sequence[str] = (), rounding: Rounding = "gptq"
 ) -> Iterator[tuple[str, list[Any]]]:
     """What is done to the model, in order: a word for the progress, and the modifiers."""
-    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme, preset_name_to_scheme
     from llmcompressor.modifiers.gptq import GPTQModifier
     from llmcompressor.modifiers.quantization import QuantizationModifier
     from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
 
-    inputs = None
-    if scheme == "W8A8":
+    kind, inputs = SCHEMES[scheme], None
+    if kind.smooths:
         inputs = QuantizationArgs(num_bits=8, type="int", symmetric=True, strategy="token", dynamic=True)
         if mappings := _SMOOTHED.get(str(config.get("model_type"))):
             yield _SMOOTHING, [SmoothQuantModifier(smoothing_strength=_SMOOTHING_STRENGTH, mappings=list(mappings))]
-    strategy = {"strategy": "group", "group_size": group_size} if group_size else {"strategy": "channel"}
-    weights = QuantizationArgs(num_bits=4 if scheme == "W4A16" else 8, type="int", symmetric=True, **strategy)
-    group = QuantizationScheme(targets=["Linear"], weights=weights, input_activations=inputs)
+    if kind.preset:
+        group = preset_name_to_scheme(kind.preset, ["Linear"])
+    else:
+        strategy = {"strategy": "group", "group_size": group_size} if group_size else {"strategy": "channel"}
+        weights = QuantizationArgs(num_bits=kind.bits, type="int", symmetric=True, **strategy)
+        group = QuantizationScheme(targets=["Linear"], weights=weights, input_activations=inputs)
     layers: dict[str, Any] = {"config_groups": {"group_0": group}, "ignore": list(kept_layers(config, keep))}
-    if rounding == "nearest":
+    if not _corrects(scheme, rounding):
         yield _QUANTIZING, [QuantizationModifier(**layers)]
         return
     # Layers of one shape and block are quantized together: the column loop is Python, its cost is per call.

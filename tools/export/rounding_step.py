@@ -1,9 +1,13 @@
 """Whether the grid eats the update: an adapter's update of each layer, in rounding steps of the scheme to come.
 
-Read from the files, some rows of every weight: the step is that of plain rounding, max |w| ÷ ((2^bits - 1) ÷ 2) of a
-group. GPTQ moves errors about within these same steps. A weight that sits anywhere between two grid points takes a
-small update over on average only, with a noise of 0.29 steps; the smaller the update, the more of it is noise.
-Not covered: updates of fused experts, whose layout only peft knows; of DoRA its low-rank part alone is counted.
+Read from the files, some rows of every weight: the step is that of plain rounding. Integers have one for a group,
+max |w| ÷ ((2^bits - 1) ÷ 2); GPTQ moves errors about within these same steps. Floats have one for each weight, which
+grows with it: scale × 2^(⌊log2 |w ÷ scale|⌋ − fraction bits), and below the type's smallest power of two no smaller
+(arXiv 2209.05433 for E4M3, OCP Microscaling Formats v1.0 for E2M1). Their scale is max |w| ÷ the type's largest value;
+where it is a power of two, the one that compressed-tensors takes, 2^(⌊log2(8/7 · max |w|)⌋ − 2). A weight that sits
+anywhere between two grid points takes a small update over on average only, with a noise of 0.29 steps; the smaller the
+update, the more of it is noise. Not covered: that NVFP4's scales are rounded to E4M3; updates of fused experts, whose
+layout only peft knows; of DoRA its low-rank part alone is counted.
 """
 
 from __future__ import annotations
@@ -13,14 +17,19 @@ import re
 import statistics
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.export.audit import Places, reference_weights
 from tunesmith.tools.export.lora_update import StoredUpdate, stored_updates
 from tunesmith.tools.models.full_precision import matches_layer
+from tunesmith.tools.models.schemes import Scheme
 from tunesmith.tools.models.tensor_file import TensorPlace
 from tunesmith.tools.models.tensor_values import floats
+
+if TYPE_CHECKING:
+    from tunesmith.tools.models.tensor_values import Floats
 
 SMALL_UPDATE = 0.1
 """Below it the noise of rounding is three times the update. At 8 bits the demo's updates of 0.3 to 0.6 kept their whole
@@ -28,6 +37,8 @@ gain; published 4-bit merges far below kept 0.1 to 0.4 of it."""
 _NOISE = 12**-0.5
 """Root mean square of a rounding error that falls anywhere within a step."""
 _ROWS = 16
+_LARGEST_POWER = 2
+"""Of E2M1: its largest value is 1.5 times 2 to this."""
 _DECODER_LAYER = re.compile(r".*?\.layers\.(\d+)\.")
 
 
@@ -69,7 +80,7 @@ class UpdateOnGrid(Frozen):
 
 
 def update_on_grid(
-    merged: Path, adapter: Path, scheme: str, *, bits: int, group: int, kept: Collection[str], seed: int = 17
+    merged: Path, adapter: Path, scheme: Scheme, *, group: int, kept: Collection[str], seed: int = 17
 ) -> UpdateOnGrid | None:
     """The update of every layer that would be quantized; None where the adapter has none, or a file is not readable."""
     try:
@@ -81,7 +92,7 @@ def update_on_grid(
     for name in sorted(updates.keys() & places.keys()):
         match = _DECODER_LAYER.match(name)
         if match and not any(matches_layer(name.removesuffix(".weight"), pattern) for pattern in kept):
-            sampled = _sample(places, name, updates[name], bits, group, draw)
+            sampled = _sample(places, name, updates[name], scheme, group, draw)
             squares.setdefault(int(match[1]), []).append(sampled)
     layers = {layer: _ratio(pairs) for layer, pairs in sorted(squares.items())}
     if not layers:
@@ -89,7 +100,7 @@ def update_on_grid(
     least = min(layers, key=lambda layer: layers[layer])
     median = statistics.median(layers.values())
     return UpdateOnGrid(
-        scheme=scheme, median=round(median, 4), smallest=layers[least], smallest_layer=least, layers=layers
+        scheme=scheme.name, median=round(median, 4), smallest=layers[least], smallest_layer=least, layers=layers
     )
 
 
@@ -99,17 +110,40 @@ def _ratio(pairs: Sequence[tuple[float, float]]) -> float:
 
 
 def _sample(
-    places: Places, name: str, update: StoredUpdate, bits: int, group: int, draw: random.Random
+    places: Places, name: str, update: StoredUpdate, scheme: Scheme, group: int, draw: random.Random
 ) -> tuple[float, float]:
     """Mean squares of the update and of the rounding step, over a few rows of a weight that lie together."""
     import numpy as np
 
     place: TensorPlace = places[name]
     count, width = place.spec.shape
-    first = draw.randrange(max(1, count - _ROWS + 1))
-    rows = slice(first, first + _ROWS)
-    weight = floats(place, rows)
+    several = max(_ROWS, scheme.rows)
+    first = draw.randrange(max(1, count - several + 1)) // scheme.rows * scheme.rows
+    rows = slice(first, first + several)
     delta = (floats(update.b, rows) @ floats(update.a)) * np.float32(update.scale)
-    grouped = np.abs(weight).reshape(len(weight), -1, group if group and width % group == 0 else width)
-    steps = grouped.max(-1) / ((2**bits - 1) / 2)
+    steps = rounding_steps(floats(place, rows), scheme, group if group and width % group == 0 else width)
     return float(np.square(delta).mean()), float(np.square(steps).mean())
+
+
+def rounding_steps(weight: Floats, scheme: Scheme, group: int) -> Floats:
+    """The distance between neighbouring values of the grid where each weight is, (outputs, inputs) as the weights.
+
+    `group` inputs share a scale, and as many outputs as the scheme says; both divide the weight's sizes, or outputs
+    that are fewer than those of a block are one.
+    """
+    import numpy as np
+
+    outputs, inputs = weight.shape
+    rows = scheme.rows if outputs % scheme.rows == 0 else outputs
+    sizes = np.abs(weight).reshape(outputs // rows, rows, inputs // group, group)
+    largest = sizes.max((1, 3), keepdims=True)
+    codes = scheme.codes
+    if codes is None:
+        return np.broadcast_to(largest / ((2**scheme.bits - 1) / 2), sizes.shape).reshape(weight.shape)
+    scales = largest / codes.largest
+    if scheme.powers_of_two:
+        scales = np.ldexp(np.float32(1), np.frexp(largest * np.float32(8 / 7))[1] - 1 - _LARGEST_POWER)
+    places = sizes / np.where(scales > 0, scales, 1)
+    exponents = np.maximum(np.frexp(places)[1] - 1, codes.lowest_exponent) - codes.fraction_bits
+    steps: Floats = (scales * np.ldexp(np.float32(1), exponents)).reshape(weight.shape)
+    return steps

@@ -15,7 +15,7 @@ from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.tensor_file import read_headers
 
 _FLOATS = {"BF16", "F16", "F32"}
-_PACKED = (".weight_packed", ".weight_scale", ".weight_zero_point", ".qweight")
+_PACKED = (".weight_packed", ".weight_scale", ".weight_global_scale", ".weight_zero_point", ".qweight")
 _HEAD = ("lm_head",)
 # Routers decide which expert computes: a wrong choice costs a whole token. `mlp.gate_proj` is not one of them.
 _ROUTERS = (r"re:.*\.gate$", r"re:.*shared_expert_gate$", r"re:.*router.*")

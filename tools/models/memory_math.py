@@ -277,9 +277,14 @@ def serving_peaks(needed: ServerMemory, *, on_gpu: bool) -> dict[str, int]:
 
 
 def quantized_weight_bytes(
-    config: Mapping[str, object], *, bits: int, group_size: int = 0, kept: Collection[str] = ()
+    config: Mapping[str, object],
+    *,
+    bits: int,
+    group_size: int = 0,
+    kept: Collection[str] = (),
+    scale_bytes: int = _BF16,
 ) -> int:
-    """Of a quantized model's tensors: its projections at so many bits with bf16 scales, and the rest in bf16.
+    """Of a quantized model's tensors: its projections at so many bits with their scales, and the rest in bf16.
 
     One scale for `group_size` weights, or for each output where that is 0. `kept` are kinds of projection that stay in
     bf16: down_proj, o_proj. Embeddings, head, norms and routers always do.
@@ -290,7 +295,7 @@ def quantized_weight_bytes(
     stays = (down if "down_proj" in kept else 0) + (out if "o_proj" in kept else 0)
     packed = shape.linear_parameters - stays
     scales = packed // (group_size or shape.hidden)
-    return packed * bits // 8 + _BF16 * (scales + shape.parameters - packed)
+    return packed * bits // 8 + scale_bytes * scales + _BF16 * (shape.parameters - packed)
 
 
 def kv_bytes_per_token(config: Mapping[str, object], *, bytes_per_value: int = _BF16) -> int:

@@ -1,11 +1,12 @@
 """Values of stored tensors without torch: mapped from their file and looked at a few MiB at a time.
 
-bfloat16 has no numpy type: it is read as the upper half of a float32. Not covered: arithmetic on 8-bit floats.
+bfloat16 has no numpy type: it is read as the upper half of a float32. Of the 8-bit floats E4M3 alone is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING
 
 from tunesmith.tools.models.tensor_file import TensorPlace
@@ -52,7 +53,21 @@ def floats(place: TensorPlace, rows: slice = slice(None)) -> Floats:
     words = np.ascontiguousarray(stored(place)[rows])
     if place.spec.dtype == "BF16":
         return (words.astype("<u4") << 16).view("<f4")
+    if place.spec.dtype == "F8_E4M3":
+        return e4m3_values()[words]
     return words.view({"F16": "<f2", "F32": "<f4", "F64": "<f8"}[place.spec.dtype]).astype("<f4", copy=False)
+
+
+@cache
+def e4m3_values() -> Floats:
+    """The values of the 256 codes of an 8-bit float with 4 bits of exponent and 3 of fraction; two are NaN."""
+    import numpy as np
+
+    codes = np.arange(128)
+    exponent, fraction = codes >> 3, codes & 7
+    values = np.where(exponent > 0, np.ldexp(8 + fraction, exponent - 10), np.ldexp(fraction, -9)).astype("<f4")
+    values[127] = np.nan
+    return np.concatenate([values, -values])
 
 
 def not_finite(place: TensorPlace) -> int:

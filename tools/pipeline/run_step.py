@@ -218,7 +218,8 @@ def agree(ws: Workspace, step: str, plan: Plan, approver: Approver) -> tuple[str
 
 def _edited(plan: Plan, fields: Mapping[str, object]) -> StepRequest:
     before = {name: value for name, value in plan.request.items() if name != "run"}
-    return StepRequest(plan.stage, before | dict(fields), plan.run)
+    kept = catalog.BY_NAME[plan.stage].load().taken_along(before, fields)
+    return StepRequest(plan.stage, kept | dict(fields), plan.run)
 
 
 # Started, followed, recorded

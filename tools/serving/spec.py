@@ -110,11 +110,12 @@ def plugins_of(spec: ServerSpec) -> list[str]:
 
 
 def precision_of(model_dir: Path) -> str:
-    """How a model folder stores its weights: a dtype such as bfloat16, or the quantization and its bits."""
+    """How a model folder stores its weights: a dtype such as bfloat16, or the quantization, its bits and their type."""
     config = json.loads((model_dir / "config.json").read_text())
     if quantization := config.get("quantization_config"):
         groups = list(quantization.get("config_groups", {}).values())
         weights = (groups[0].get("weights") or {}) if groups else {}
         bits = f" {weights['num_bits']} bits" if "num_bits" in weights else ""
+        bits += " float" if weights.get("type") == "float" else ""
         return f"{quantization.get('quant_method', 'quantized')}{bits}"
     return str(config.get("dtype") or config.get("torch_dtype") or "unknown")

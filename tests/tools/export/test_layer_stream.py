@@ -21,6 +21,7 @@ from tunesmith.tools.export import quantize_job
 from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.calibration import calibration_batches
 from tunesmith.tools.export.quantize_job import _recipes, quantize_model, work_folder
+from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.models.tensor_file import INDEX_NAME, weight_files
 
 pytestmark = pytest.mark.alone
@@ -98,6 +99,8 @@ def tensors(folder: Path) -> dict[str, Any]:
     [
         ("llama", "W8A8"),
         ("qwen3_moe", "W4A16"),
+        ("qwen3_moe", "NVFP4A16"),
+        pytest.param("llama", "FP8", marks=pytest.mark.slow),
         *(pytest.param(kind, "W4A16", marks=pytest.mark.slow) for kind in ("llama", "qwen2_moe", "mixtral", "olmoe")),
         pytest.param("gemma2", "W4A16", marks=pytest.mark.slow),
         pytest.param("qwen3_moe", "W8A8", marks=pytest.mark.slow),
@@ -118,7 +121,8 @@ def test_layer_by_layer_is_bit_for_bit_what_the_whole_model_gives(
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
     told, expected = (json.loads((folder / "config.json").read_text()) for folder in (one, other))
     assert told["quantization_config"] == expected["quantization_config"]
-    assert audit_quantized(one, model, group_size=GROUP if scheme == "W4A16" else 0).refusal == ""
+    group = GROUP if scheme == "W4A16" else SCHEMES[scheme].columns
+    assert audit_quantized(one, model, group_size=group).refusal == ""
 
 
 def test_each_layer_has_a_shard_and_what_is_beside_them_is_copied(rows_file: Path, tmp_path: Path) -> None:
@@ -208,6 +212,22 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(
     assert bytes_of(tmp_path / "q") == bytes_of(whole)
     after = shards()
     assert sum(after[path] != time for path, time in before.items()) <= 1
+
+
+def test_floats_that_were_killed_go_on_to_the_same_bytes(
+    unkilled: tuple[Path, Path], rows_file: Path, tmp_path: Path
+) -> None:
+    """Between the two layers of what NVFP4 stores most of: codes, scales, and a scale of scales for layers together."""
+    model, _ = unkilled
+
+    def work(out: Path) -> None:
+        streamed(model, rows_file, out, "NVFP4A16")
+
+    assert os.WTERMSIG(forked(killed_at(12, lambda: work(tmp_path / "q")))) == signal.SIGKILL
+    assert (tmp_path / "q/model-00002-of-00003.safetensors").exists()
+    assert not (tmp_path / "q/model-00003-of-00003.safetensors").exists()
+    assert forked(lambda: work(tmp_path / "q")) == forked(lambda: work(tmp_path / "whole")) == 0
+    assert bytes_of(tmp_path / "q") == bytes_of(tmp_path / "whole")
 
 
 def test_what_another_request_left_is_not_gone_on_with(rows_file: Path, tmp_path: Path) -> None:

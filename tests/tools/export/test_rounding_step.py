@@ -15,7 +15,8 @@ from tunesmith.tools.core.stage import GIB, Facts, Inputs, Machine, Plan
 from tunesmith.tools.export import rounding_step
 from tunesmith.tools.export.merge_job import merge_adapter
 from tunesmith.tools.export.quantize import QuantizeRequest, inspect_inputs, plan
-from tunesmith.tools.export.rounding_step import UpdateOnGrid, update_on_grid
+from tunesmith.tools.export.rounding_step import UpdateOnGrid, rounding_steps, update_on_grid
+from tunesmith.tools.models.schemes import SCHEMES, Scheme
 
 pytestmark = pytest.mark.alone
 
@@ -28,7 +29,7 @@ def merged_with(alpha: float, at: Path) -> tuple[Path, Path]:
 
 
 def measured(merged: Path, adapter: Path, bits: int, group: int) -> UpdateOnGrid:
-    found = update_on_grid(merged, adapter, "W", bits=bits, group=group, kept=())
+    found = update_on_grid(merged, adapter, Scheme("W", bits), group=group, kept=())
     assert found is not None
     return found
 
@@ -64,10 +65,35 @@ def test_more_bits_and_a_larger_update_are_a_larger_figure(tmp_path: Path) -> No
 
 def test_layers_that_stay_do_not_count_and_what_cannot_be_read_says_nothing(tmp_path: Path) -> None:
     merged, adapter = merged_with(8, tmp_path)
-    every = update_on_grid(merged, adapter, "W", bits=4, group=0, kept=[r"re:.*_proj$"])
+    every = update_on_grid(merged, adapter, Scheme("W", 4), group=0, kept=[r"re:.*_proj$"])
     assert every is None
     (adapter / "adapter_model.safetensors").write_bytes(b"x")
-    assert update_on_grid(merged, adapter, "W", bits=4, group=0, kept=()) is None
+    assert update_on_grid(merged, adapter, Scheme("W", 4), group=0, kept=()) is None
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMES))
+def test_the_steps_are_those_between_the_librarys_own_values(name: str) -> None:
+    """Rounded by compressed-tensors no weight moves further than half its step, and some move nearly as far."""
+    import torch
+    from compressed_tensors.quantization import QuantizationArgs, preset_name_to_scheme
+    from compressed_tensors.quantization.lifecycle.forward import fake_quantize
+    from compressed_tensors.quantization.utils import calculate_qparams
+
+    scheme, group = SCHEMES[name], 64 if name == "W4A16" else SCHEMES[name].columns
+    args = preset_name_to_scheme(scheme.preset or name, ["Linear"]).weights
+    if not scheme.preset:
+        shared: dict[str, Any] = {"strategy": "group", "group_size": group} if group else {"strategy": "channel"}
+        args = QuantizationArgs(num_bits=scheme.bits, type="int", symmetric=True, **shared)
+    assert args is not None
+    weight = torch.randn(256, 256, generator=torch.Generator().manual_seed(5)) * torch.logspace(-3, 0, 256)[:, None]
+    width, rows = group or 256, scheme.rows
+    largest = weight.abs().reshape(256 // rows, rows, 256 // width, width).amax((1, 3))
+    whole = torch.tensor([448 * 6 / largest.max()]) if name == "NVFP4A16" else None
+    scale, zero = calculate_qparams(-largest, largest, args, global_scale=whole)
+    moved = (fake_quantize(weight, scale, zero, args, global_scale=whole) - weight).abs().numpy()
+    share = moved / rounding_steps(weight.numpy(), scheme, width)
+    # NVFP4's scales are rounded themselves, to three bits of fraction: by a sixteenth at most.
+    assert 0.49 < share.max() < 0.501 * (17 / 16 if name == "NVFP4A16" else 1)
 
 
 @pytest.mark.parametrize(("scheme", "warns"), [("W4A16", True), ("W8A16", False)])

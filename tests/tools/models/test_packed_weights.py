@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tunesmith.tools.export.audit import reference_weights
-from tunesmith.tools.export.audit_quantized import Layout, decoded
+from tunesmith.tools.export.quantized_layout import Layout, decoded
 from tunesmith.tools.export.round_to_nearest import quantization, round_base
 from tunesmith.tools.models.packed_weights import packed, unpack_base
 

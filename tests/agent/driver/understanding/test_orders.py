@@ -31,6 +31,10 @@ def ordered(words: str) -> Any:
         ("generate 200 rows without rehearsal", "generate", {"rows": 200, "rehearsal_rows": 0}),
         ("redo the quantization with w4a16 and groups of 32", "quantize", {"scheme": "W4A16", "group_size": 32}),
         ("use 4 bit quantization please", "quantize", {"scheme": "W4A16"}),
+        ("quantize it to fp8 please", "quantize", {"scheme": "FP8"}),
+        ("quantize to fp8 with blocks", "quantize", {"scheme": "FP8_BLOCK"}),
+        ("quantize it to NVFP4", "quantize", {"scheme": "NVFP4A16"}),
+        ("quantize to mxfp4a16", "quantize", {"scheme": "MXFP4A16"}),
     ],
 )
 def test_an_order_names_its_stage_and_its_values(words: str, stage: str, fields: dict[str, object]) -> None:
