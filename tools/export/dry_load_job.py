@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _ROWS, _TOKENS = 4, 64
 _CONTEXT_TOKENS = 512
 _NAME = "dry-load"
-_NO_PROOF = ("out of memory", "GiB of", "Cannot allocate memory", "not ready after", "MemoryError")
+_NO_PROOF = ("out of memory", "GiB of", "Cannot allocate memory", "not ready after", "MemoryError", "SIGKILL")
 """Of a server that ended for another reason than that it does not know the model."""
 
 

@@ -48,6 +48,9 @@ def main() -> int:
             if not _ended(child, _GRACE_S):
                 child.kill()
     _sweep()
+    if child.returncode < 0 and -child.returncode != signal.SIGTERM:  # it had no time to say anything itself
+        why = signal.Signals(-child.returncode)
+        print(f"tunesmith: {why.name} ended vLLM ({signal.strsignal(why)})", flush=True)
     return child.returncode
 
 

@@ -181,6 +181,15 @@ def test_the_engines_own_error_is_told_and_not_its_parents(tmp_path: Path, cause
     assert "EngineDeadError" in telling_line(log), "it is all there is"
 
 
+def test_a_server_that_a_signal_ended_is_told_by_its_name(home: Path, model: Path, tmp_path: Path) -> None:
+    """As a kernel does that the processor cannot carry out: vLLM itself says nothing then."""
+    program = tmp_path / "vllm"
+    program.write_text("#!/bin/sh\nkill -ILL $$\n")
+    program.chmod(0o755)
+    with pytest.raises(StepFailed, match=r"vLLM ended before it was ready: tunesmith: SIGILL ended vLLM \(Illegal"):
+        servers.start(home, spec_of(model), vllm=str(program), log_path=home / "vllm.log", owner="s1")
+
+
 def test_a_taken_port_is_refused_before_anything_starts(home: Path, model: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
