@@ -45,7 +45,8 @@ WHOLE_SEQUENCES = 4
 """Sequences of full length that a server on a GPU has room for at once, where nothing is short."""
 USUAL_KV_BYTES = 128 << 10
 """Of a token, where a config does not say: a dense model of eight billion parameters."""
-_CUDA_BYTES = 1 << 30
+CUDA_BYTES = 1 << 30
+"""Of a CUDA context beside tensors, where work on a layer is priced. An estimate."""
 _STACKED_MATRICES, _STACKED_BYTES = 8, 1 << 29
 _LEAST_KV_BYTES = 1 << 30
 _LEFT_FREE_BYTES = 768 << 20  # the engine's CUDA context is there before vLLM looks at what is free
@@ -75,11 +76,8 @@ def train_memory_bytes(
     shape = ModelShape.of(config)
     size = _FP32 if precision == "fp32" else _BF16
     tokens = batch_size * seq_len_tokens
-    weights = shape.parameters * size
-    if load_in_4bit:
-        covered = shape.linear_parameters
-        weights = int(covered * _NF4_BYTES + (shape.parameters - covered) * size)
-        weights += unpacked_experts_bytes(shape, value_bytes=size)
+    weights = loaded_bytes(shape, load_in_4bit=load_in_4bit, value_bytes=size)
+    weights += unpacked_experts_bytes(shape, value_bytes=size) if load_in_4bit else 0
     adapts_experts = shape.experts > 0 and not load_in_4bit
     layer = tokens * plain_kept_bytes(shape, value_bytes=size)
     if fused:
@@ -97,6 +95,17 @@ def train_memory_bytes(
     logits = head_bytes(shape.vocab, shape.hidden, tokens, value_bytes=size)
     adapter = shape.lora_parameters(lora_rank, experts=not load_in_4bit)
     return RUNTIME_BYTES + weights + 16 * adapter + activations + logits
+
+
+def loaded_bytes(shape: ModelShape, *, load_in_4bit: bool, value_bytes: int = _BF16) -> int:
+    """Of a model's weights as training loads them: with 4 bits, every linear layer and fused expert as NF4."""
+    covered = shape.linear_parameters if load_in_4bit else 0
+    return int(nf4_bytes(covered) + (shape.parameters - covered) * value_bytes)
+
+
+def nf4_bytes(parameters: int) -> float:
+    """Of so many weights in NF4 with double quantization."""
+    return parameters * _NF4_BYTES
 
 
 def merge_memory_bytes(config: Mapping[str, object]) -> int:
@@ -136,7 +145,7 @@ def quantize_vram_bytes(config: Mapping[str, object], *, seq_len_tokens: int, co
     The context is 1 GiB, an estimate that has yet to be confirmed on a card.
     """
     shape = ModelShape.of(config)
-    return _CUDA_BYTES + max(_BF16 * shape.vocab * shape.hidden, _layer_bytes(shape, seq_len_tokens, corrects=corrects))
+    return CUDA_BYTES + max(_BF16 * shape.vocab * shape.hidden, _layer_bytes(shape, seq_len_tokens, corrects=corrects))
 
 
 def quantize_cache_bytes(config: Mapping[str, object], *, samples: int, seq_len_tokens: int) -> int:
