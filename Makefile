@@ -6,7 +6,7 @@ DEVICE ?= auto
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-talk test-trust chat lint bench crosscheck locks tables audit eval-driver clean distclean
+.PHONY: help setup demo test test-fast test-talk test-trust test-gpu chat lint bench crosscheck locks tables audit eval-driver clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -27,18 +27,21 @@ demo: setup ## the whole arc on the bundled model; asks at every expensive step
 
 test: setup ## every test but the slow ones, the end-to-end one on the real model included
 	@# most share the cores, what loads torch or starts vLLM has them alone; 5 is a PYTEST_FLAGS that chose none of them
-	@status=0; for part in "not alone and not e2e and not slow" "(alone or e2e) and not slow"; do \
+	@status=0; for part in "not alone and not e2e and not slow and not gpu" "(alone or e2e) and not slow and not gpu"; do \
 	  $(BIN)/python -m pytest -q -m "$$part" $(PYTEST_FLAGS) || [ $$? -eq 5 ] || status=1; \
 	done; exit $$status
 
 test-fast: setup ## the light tests, side by side; a minute
-	@$(BIN)/python -m pytest -q -m "not heavy and not e2e" $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest -q -m "not heavy and not e2e and not gpu" $(PYTEST_FLAGS)
 
 test-talk: setup ## a whole conversation with the real driver, from "hi" to a served fine-tune; ten minutes
 	@$(BIN)/python -m pytest -q -s -m slow tests/e2e/test_talk.py $(PYTEST_FLAGS)
 
 test-trust: setup ## the attacks on this machine and its store, the long part included
 	@$(BIN)/python -m pytest -q tests/trust $(PYTEST_FLAGS)
+
+test-gpu: setup ## what only a GPU can confirm, measured on it; ten minutes, GPU_MINUTES=30 for more
+	@GPU_MINUTES=$(or $(GPU_MINUTES),10) $(BIN)/python -m pytest -q -m gpu tests/gpu $(PYTEST_FLAGS)
 
 chat: setup ## start talking
 	@exec $(BIN)/tunesmith

@@ -66,6 +66,10 @@ def _main(words: list[str], opened: list[Output]) -> int:
         with uncollected():
             from tunesmith.agent.repl.repl import repl
         return repl()
+    if args.command == "doctor" and args.gpu:
+        from tunesmith.agent.commands.gpu_check import need_gpu
+
+        need_gpu()  # at once: nothing is opened, and nothing heavier imported, to say that there is none
     from tunesmith.agent.commands import settings as settings_
     from tunesmith.agent.commands.output import Output
 

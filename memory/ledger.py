@@ -19,9 +19,9 @@ from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound
 from tunesmith.memory.locks import Held, is_locked, lock_file, take
 from tunesmith.memory.records import (
     APPROVED,
+    ASIDE_RUNS,
     DECLINED,
     DONE,
-    DRIVER_RUN,
     ENDED,
     FAILED,
     PLANNED,
@@ -76,7 +76,7 @@ class Ledger(StoreFile):
 
     def newest_run(self) -> Run | None:
         """The run that is meant where none is named; the one that fetched the driver is nobody's work."""
-        return next((run for run in self.runs() if run.name != DRIVER_RUN), None)
+        return next((run for run in self.runs() if run.name not in ASIDE_RUNS), None)
 
     # Steps: propose → decide → claim → finish or fail
 

@@ -55,7 +55,11 @@ class Artifact:
 
 
 DRIVER_RUN = "driver"
-"""Name of the run in which the conversation's own model was fetched; it is nobody's newest run."""
+"""Name of the run in which the conversation's own model was fetched."""
+CHECK_RUN = "checks"
+"""Name of the run in which checks of this machine are kept."""
+ASIDE_RUNS = (DRIVER_RUN, CHECK_RUN)
+"""Names of runs that train nothing: they are nobody's newest run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ def read_edit(text: str, plan: Plan) -> dict[str, object]:
         example = next((f"{name}={value}" for name, value in plan.request.items() if name != "run"), "field=value")
         target = "run" if "run" in dict(pairs) else around or text.strip()
         raise BadInput(f"{target!r} sets nothing in this step; write such as {example}, or yes, or why not")
-    request = catalog.BY_NAME[plan.stage].load().request
+    request = catalog.ENTRIES[plan.stage].load().request
     return of_words(shlex.join(f"{name}={value}" for name, value in pairs), request)
 
 

@@ -110,7 +110,7 @@ class Output:
 
     def _show(self, event: str, data: EventData) -> None:
         stage = data.get("stage", "")
-        expensive = stage in catalog.BY_NAME and catalog.BY_NAME[stage].expensive
+        expensive = stage in catalog.ENTRIES and catalog.ENTRIES[stage].expensive
         if event == "run.started":
             again = "goes on" if data["resumed"] else "begins"
             self.say(f"run {data['run']} ({data['name']}) {again}: {', '.join(map(str, data['steps']))}")

@@ -225,7 +225,14 @@ def _history(commands: _Commands) -> None:
     _json(fits)
     doctor = _add(commands, "doctor", "what this machine, what is installed, and the served driver can really do")
     doctor.add_argument("--driver", action="store_true", help="start the driver where it is not served, and try it out")
-    _json(doctor)
+    doctor.add_argument(
+        "--gpu", action="store_true", help="measure on the GPU what only a card can say, against what is predicted"
+    )
+    doctor.add_argument(
+        "--minutes", type=int, choices=(10, 30), help="with --gpu: the wall time of it all; 10 where it is left out"
+    )
+    doctor.add_argument("--approve", metavar="HASH", help="carry out the pending --gpu whose plan was shown so")
+    _consent(doctor)
 
 
 def _serving(commands: _Commands) -> None:

@@ -229,7 +229,16 @@ def fits(args: argparse.Namespace, settings: Settings, store: Store, out: Output
 
 
 def doctor(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
-    """`doctor`: this machine, the versions that are installed, the vllm that was found, the driver tried out."""
+    """`doctor`: this machine, the versions that are installed, the vllm that was found, the driver tried out.
+
+    `doctor --gpu`: what only a card can say, measured by a step that is asked about.
+    """
+    if args.gpu or args.approve:
+        from tunesmith.agent.commands.gpu_check import gpu_check
+
+        return gpu_check(args, settings, store, out)
+    if args.minutes:
+        raise BadInput(f"--minutes {args.minutes} says how long --gpu may take; give --gpu too, or leave it out")
     from tunesmith.agent.doctor import examine, examine_driver, examined_view
 
     examination = examine(settings)

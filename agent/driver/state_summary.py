@@ -13,7 +13,7 @@ from tunesmith.agent.commands import render
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.routing import RoutingContext
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.memory.records import DONE, DRIVER_RUN, PLANNED, RUNNING, Artifact, Run, Step
+from tunesmith.memory.records import ASIDE_RUNS, DONE, PLANNED, RUNNING, Artifact, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
@@ -73,12 +73,12 @@ def routing_context(deps: TurnDeps) -> RoutingContext:
         state=state,
         following="" if interview else "start_plan" if deps.draft else next(iter(following), ""),
         verbatim={"goal": deps.prompt},
-        runs=tuple(entry for entry in deps.store.runs() if entry.name != DRIVER_RUN),
+        runs=tuple(entry for entry in deps.store.runs() if entry.name not in ASIDE_RUNS),
     )
 
 
 def _done_words(step: Step) -> str:
-    return f"{step.stage} {step.arm}" if catalog.BY_NAME[step.stage].load().measures else step.stage
+    return f"{step.stage} {step.arm}" if catalog.ENTRIES[step.stage].load().measures else step.stage
 
 
 def _failed_last(steps: Sequence[Step]) -> list[Step]:

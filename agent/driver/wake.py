@@ -25,7 +25,7 @@ def words(store: Store, step: Step) -> list[str]:
             f"{step.stage} ({cite(step)}) {step.status}; {why}. “why did it fail?” tells more, “go on” tries again."
         ]
     lines = []
-    if catalog.BY_NAME[step.stage].load().measures:
+    if catalog.ENTRIES[step.stage].load().measures:
         lines = [clip(one.says, 240) for one in findings(store, step.run)[:_FINDINGS]]
     following = next_stages(store, store.run(step.run))
     lines.append(

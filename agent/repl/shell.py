@@ -143,7 +143,7 @@ class Shell:
     def emit(self, event: str, /, **data: Unpack[EventData]) -> None:
         """An event of a step or a plan: what the user should see of it."""
         stage = data.get("stage", "")
-        expensive = stage in catalog.BY_NAME and catalog.BY_NAME[stage].expensive
+        expensive = stage in catalog.ENTRIES and catalog.ENTRIES[stage].expensive
         if event in ("message", "driver.gave_way"):
             self.say(data["text"])
         elif event == "run.started":

@@ -18,7 +18,10 @@ from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.example_behaviour import ExampleBehaviour
 from tunesmith.tools.data.scaffold import rules_of
+from tunesmith.tools.machine.gpus import measure_gpus
 from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.gpu_check.expected import PEAK
+from tunesmith.tools.pipeline.gpu_check.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -89,8 +92,31 @@ def test_every_command_of_the_readme_runs(
     if asks:
         words += ["--run", demo.run] if words[0] != "base" else []
     done = tunesmith(demo.home, *words)
-    # Nobody is there to say yes, so an expensive step shows its price and waits.
-    assert done.returncode == (3 if asks else 0), done.stderr
+    # Nobody is there to say yes, so an expensive step shows its price and waits; what needs a card says that first.
+    measures_a_card = words[0] == "doctor" and "--gpu" in words
+    expected = 3 if asks or measures_a_card else 0
+    assert done.returncode == (2 if measures_a_card and not measure_gpus() else expected), done.stderr
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(bool(measure_gpus()), reason="a card is here")
+def test_the_readmes_check_of_a_card_says_where_there_is_none_what_to_try(tmp_path: Path) -> None:
+    [command] = [c for c in COMMANDS if "doctor --gpu" in c]
+    done = tunesmith(tmp_path / "home", *shlex.split(command)[1:])
+    assert done.returncode == 2 and "run `nvidia-smi`" in done.stderr and not (tmp_path / "home").exists()
+
+
+def test_every_item_of_the_check_of_a_card_is_in_the_readme() -> None:
+    section = README.partition("## What only a GPU can confirm")[2].partition("\n## ")[0]
+    rows = [line.split("|")[2] for line in section.splitlines() if line.startswith("|")]
+    told = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    items = {name for task in TASKS for name in task.gives}
+    kinds = {name.removesuffix(" …") for name in told if name.endswith("…")}
+    assert {name for name in told if not name.endswith("…")} <= items
+    assert {name for name in items - told if not name.startswith(tuple(kinds))} == {
+        "GPTQ seconds, processor", *(name for name in items if name.endswith(", W4A16")),
+    }  # fmt: skip
+    assert "{:.0f} to {:.0f} %".format(*(100 * end for end in PEAK)) in section
 
 
 @pytest.mark.e2e

@@ -49,6 +49,25 @@ def left_out_gpus() -> tuple[str, ...]:
     return (*too_old, *reasons)
 
 
+def why_no_gpu(gpus: Sequence[Gpu], *, on_cpu: bool) -> str:
+    """Why nothing can be computed on a card with what is here, and what to try next; empty where it can.
+
+    `on_cpu`: the torch that is installed is one for the CPU.
+    """
+    if not gpus:
+        reasons = "; ".join(left_out_gpus())
+        return (
+            f"there is no NVIDIA GPU here that tunesmith can use{f' ({reasons})' if reasons else ''}, so nothing can "
+            "be measured on one; run `nvidia-smi` to see whether the driver knows a card, then `make setup "
+            "DEVICE=cuda` and this again"
+        )
+    if on_cpu:
+        return (
+            f"torch is installed for the CPU, and {gpus[0].name} is here; run `make setup DEVICE=cuda`, then this again"
+        )
+    return ""
+
+
 def capability(gpu: Gpu) -> tuple[int, ...]:
     """A GPU's compute capability, to be compared."""
     return tuple(int(part) for part in gpu.compute_capability.split("."))

@@ -182,7 +182,20 @@ STAGES: tuple[Entry, ...] = (
     ),
 )
 
+CHECKS: tuple[Entry, ...] = (
+    Entry(
+        "doctor",
+        "tunesmith.tools.pipeline.gpu_check.stage",
+        "tunesmith.tools.pipeline.gpu_check.run_job",
+        "measure what only a GPU can say, against what tunesmith predicts",
+    ),
+)
+"""Expensive steps that are no part of a pipeline, with a command of their own (`tunesmith doctor --gpu`)."""
+
 BY_NAME = {entry.name: entry for entry in STAGES}
+"""What a user, a plan file and a conversation can name as a stage."""
+ENTRIES = {entry.name: entry for entry in (*STAGES, *CHECKS)}
+"""What a recorded step can be of."""
 
 
 def maker_of(kind: str) -> str:

@@ -68,7 +68,7 @@ def launch(store: Store, step: str, *, vllm: str | None) -> Step:
     record = store.step(step)
     log = log_path(store, record)
     log.parent.mkdir(parents=True, exist_ok=True)
-    stage = catalog.BY_NAME[record.stage].load()
+    stage = catalog.ENTRIES[record.stage].load()
     # `env` adds to the environment without this module having to read it.
     env = worker_environment(stage, machine_for_a_step(store.home).gpus)
     worker = python_module("tunesmith.tools.pipeline.worker", "--home", str(store.home))

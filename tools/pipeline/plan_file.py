@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -51,9 +51,8 @@ def parse_request(stage: str, fields: Mapping[str, object], *, folder: Path | No
 
     Raises BadInput naming each wrong field and the nearest right one.
     """
-    if not isinstance(stage, str) or stage not in catalog.BY_NAME:
-        raise BadInput(f"no stage {stage!r}; the stages are: {', '.join(catalog.BY_NAME)}")
-    model = catalog.BY_NAME[stage].load().request
+    _need_known(stage, catalog.ENTRIES)
+    model = catalog.ENTRIES[stage].load().request
     try:
         return model.model_validate(dict(fields), context={FOLDER: folder or Path.cwd()})
     except ValidationError as error:
@@ -61,8 +60,15 @@ def parse_request(stage: str, fields: Mapping[str, object], *, folder: Path | No
 
 
 def parse_fields(stage: str, fields: Mapping[str, object], *, folder: Path | None = None) -> dict[str, object]:
-    """The given fields, and no other ones, as the stage's request reads them. Raises BadInput as `parse_request`."""
+    """The given fields, and no other ones, as the stage's request reads them. Raises BadInput as `parse_request`, and
+    for a check, which is no stage of a pipeline."""
+    _need_known(stage, catalog.BY_NAME)
     return parse_request(stage, fields, folder=folder).model_dump(mode="json", include=set(fields))
+
+
+def _need_known(stage: object, known: Container[str]) -> None:
+    if not isinstance(stage, str) or stage not in known:
+        raise BadInput(f"no stage {stage!r}; the stages are: {', '.join(catalog.BY_NAME)}")
 
 
 def _wrong(error: ErrorDetails, known: list[str]) -> str:

@@ -35,7 +35,7 @@ def done_positions(store: Store, run: str) -> dict[int, Step]:
 def _is_task(step: Step, spec: StepSpec) -> bool:
     if step.stage != spec.stage:
         return False
-    declared = catalog.BY_NAME[step.stage].load()
+    declared = catalog.ENTRIES[step.stage].load()
     fields = declared.request.model_fields
     return all(
         step.request.get(name, fields[name].default) == spec.fields.get(name, fields[name].default)
@@ -87,7 +87,7 @@ def _beside_newest(store: Store, step: Step) -> list[tuple[Artifact, Artifact]]:
 
 
 def _works_on_newest(stage: str, request: Mapping[str, object]) -> bool:
-    declared = catalog.BY_NAME[stage].load()
+    declared = catalog.ENTRIES[stage].load()
     return declared.works_on_newest(declared.request.model_validate(dict(request)))
 
 

@@ -65,7 +65,7 @@ def resume_step(ws: Workspace, step: str, approver: Approver) -> Outcome:
     Raises BadInput where it serves and there is no vllm program any more, GateRefused where it may not be deployed now.
     """
     record = ws.store.step(step)
-    entry = catalog.BY_NAME[record.stage]
+    entry = catalog.ENTRIES[record.stage]
     if entry.serves and not ws.vllm:
         raise BadInput(no_vllm(ws.vllm_from))
     declared = entry.load()
@@ -111,7 +111,7 @@ def _says_what_was_agreed(ws: Workspace, begun: Step) -> bool:
 
 def _from_decision(ws: Workspace, step: str, plan: Plan, approver: Approver, *, follow: bool) -> Outcome:
     """The way of a proposed step: ask, start, follow; its run is left as the step is."""
-    if not catalog.BY_NAME[plan.stage].expensive:
+    if not catalog.ENTRIES[plan.stage].expensive:
         return Outcome(_run_here(ws, step))
     try:
         step, plan, decision = agree(ws, step, plan, approver)
@@ -140,7 +140,7 @@ def quote(ws: Workspace, request: StepRequest) -> Plan:
     """Like `price`, but a plan that cannot be done is returned with its refusals."""
     run = request.run
     parsed = parse_request(request.stage, {**request.fields, "run": run})
-    declared = catalog.BY_NAME[request.stage].load()
+    declared = catalog.ENTRIES[request.stage].load()
     context = declared.inspect_inputs(parsed, planning_facts.inputs_of(ws.store, run))
     machine = machine_for_a_step(ws.store.home)
     known = planning_facts.gather(ws.store, run, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)
@@ -218,7 +218,7 @@ def agree(ws: Workspace, step: str, plan: Plan, approver: Approver) -> tuple[str
 
 def _edited(plan: Plan, fields: Mapping[str, object]) -> StepRequest:
     before = {name: value for name, value in plan.request.items() if name != "run"}
-    kept = catalog.BY_NAME[plan.stage].load().taken_along(before, fields)
+    kept = catalog.ENTRIES[plan.stage].load().taken_along(before, fields)
     return StepRequest(plan.stage, kept | dict(fields), plan.run)
 
 

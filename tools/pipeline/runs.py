@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.records import APPROVED, DONE, DRIVER_RUN, RUNNING
+from tunesmith.memory.records import APPROVED, CHECK_RUN, DONE, DRIVER_RUN, RUNNING
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import RunRule
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import parse_request
 from tunesmith.tools.pipeline.progress import is_complete
 from tunesmith.tools.pipeline.workspace import StepRequest
+
+_ASIDE = {RunRule.DRIVER: DRIVER_RUN, RunRule.CHECKS: CHECK_RUN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +32,12 @@ def place(store: Store, request: StepRequest) -> Placement:
     """
     if request.run:
         return Placement(store.run(request.run).id)
-    entry = catalog.BY_NAME[request.stage]
+    entry = catalog.ENTRIES[request.stage]
     parsed = parse_request(request.stage, request.fields)
     newest, rule = store.newest_run(), entry.load().run_rule(parsed)
-    if rule is RunRule.DRIVER:
-        own = next((run for run in store.runs() if run.name == DRIVER_RUN), None)
-        return Placement(own.id) if own else Placement("", DRIVER_RUN)
+    if name := _ASIDE.get(rule):
+        own = next((run for run in store.runs() if run.name == name), None)
+        return Placement(own.id) if own else Placement("", name)
     opens = not newest and rule in (RunRule.FIRST, RunRule.OWN)
     if opens or (newest and rule is RunRule.OWN and _has_made(store, newest.id, entry)):
         return Placement("", Path(str(getattr(parsed, "model", request.stage))).name)

@@ -61,7 +61,7 @@ def main() -> int:
     args = parser.parse_args()
     keep_private()
     store = Store(args.home, busy_timeout_s=PATIENCE_S)
-    entry = catalog.BY_NAME[store.step(args.step).stage]
+    entry = catalog.ENTRIES[store.step(args.step).stage]
     with claimed(store, args.step, needs_approval=entry.expensive):
         signal.signal(signal.SIGTERM, _on_sigterm)
         return _work(store, args.step, args.vllm)
@@ -98,7 +98,7 @@ def _work(store: Store, step: str, vllm: str | None) -> int:
     try:
         job = open_job(store, step, vllm)
         with _tenancy(job):
-            if not catalog.BY_NAME[job.step.stage].serves:
+            if not catalog.ENTRIES[job.step.stage].serves:
                 make_room(job.home, ram_bytes=job.plan.estimate.peak_ram_bytes, log=job.log)
             _load(job)
             result = work(job)
@@ -120,7 +120,7 @@ def _work(store: Store, step: str, vllm: str | None) -> int:
 
 def _load(job: Job) -> None:  # type: ignore[type-arg]
     """Import what the stage computes with, whatever it is asked."""
-    if modules := catalog.BY_NAME[job.step.stage].loads:
+    if modules := catalog.ENTRIES[job.step.stage].loads:
         job.progress(0, 0, f"loading {', '.join(dict.fromkeys(module.split('.')[0] for module in modules))}")
         load_modules(modules, without=() if getattr(job.request, "load_in_4bit", False) else (FOUR_BITS,))
 
@@ -168,7 +168,7 @@ def work(job: Job) -> Result:  # type: ignore[type-arg]
     watch = threading.Thread(target=_watch_memory, args=(job, done), daemon=True)
     watch.start()
     try:
-        return catalog.BY_NAME[job.step.stage].work()(job)
+        return catalog.ENTRIES[job.step.stage].work()(job)
     finally:
         done.set()
         watch.join(timeout=5)
@@ -188,7 +188,7 @@ def record(job: Job, result: Result) -> None:  # type: ignore[type-arg]
 def open_job(store: Store, step: str, vllm: str | None) -> Job:  # type: ignore[type-arg]
     """The job of a step, with exactly the request and the inputs that were approved."""
     record = store.step(step)
-    stage = catalog.BY_NAME[record.stage].load()
+    stage = catalog.ENTRIES[record.stage].load()
     folder = store.home / "runs" / record.run / step
     folder.mkdir(parents=True, exist_ok=True)
     return Job(

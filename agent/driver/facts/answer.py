@@ -10,7 +10,7 @@ from rich.console import RenderableType
 
 from tunesmith.agent.driver.understanding.query import Query
 from tunesmith.memory.errors import NotFound
-from tunesmith.memory.records import DONE, DRIVER_RUN, Run, Step
+from tunesmith.memory.records import ASIDE_RUNS, DONE, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import visible
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
@@ -85,7 +85,7 @@ class Question:
 
 def ordinary(store: Store) -> list[Run]:
     """The runs that are somebody's work, the newest first."""
-    return [run for run in store.runs() if run.name != DRIVER_RUN]
+    return [run for run in store.runs() if run.name not in ASIDE_RUNS]
 
 
 def find(store: Store, name: str) -> Run:

@@ -180,7 +180,7 @@ def _memory(step: Step) -> str:
 def _outcome(step: Step) -> str:
     result = step.report
     parts = []
-    for name in catalog.BY_NAME[step.stage].load().headline if step.stage in catalog.BY_NAME else ():
+    for name in catalog.ENTRIES[step.stage].load().headline if step.stage in catalog.ENTRIES else ():
         if result.get(name) not in (None, ""):
             parts.append(f"{name.replace('_', ' ').removesuffix(' bytes')} {_plain(name, result[name])}")
     if isinstance(checks := result.get("checks"), list):
@@ -211,7 +211,7 @@ def _plain(name: str, value: object) -> str:
 
 
 def _settings(step: Step) -> str:
-    asks = catalog.BY_NAME[step.stage].load().settable
+    asks = catalog.ENTRIES[step.stage].load().settable
     given = [f"{name} {step.request[name]}" for name in asks if step.request.get(name) not in (None, "", False)]
     return f"Asked for: {', '.join(given)}." if given else ""
 

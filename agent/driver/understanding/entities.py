@@ -13,7 +13,7 @@ from tunesmith.agent.driver.understanding.fields import fields_named
 from tunesmith.agent.driver.understanding.query import Arm, Block, Outcome
 from tunesmith.agent.driver.understanding.times import span_named, window
 from tunesmith.agent.driver.understanding.words import readable
-from tunesmith.memory.records import DRIVER_RUN, Run
+from tunesmith.memory.records import ASIDE_RUNS, Run
 
 K = TypeVar("K", bound=str)
 
@@ -216,7 +216,7 @@ def _arms(text: str) -> tuple[Arm, ...]:
 
 def _runs(text: str, runs: Sequence[Run]) -> tuple[str, ...]:
     """Runs by id, by time, by `last` and the like, by name and by a word of their name."""
-    ordinary = [run for run in runs if run.name != DRIVER_RUN]
+    ordinary = [run for run in runs if run.name not in ASIDE_RUNS]
     spoken = runs_named(text, [run.name for run in ordinary])
     named = [run for one in spoken if (run := _named(one, ordinary))]
     if not named and ordinary:

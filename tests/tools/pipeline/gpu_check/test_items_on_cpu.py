@@ -1,0 +1,115 @@
+"""Every item of the check on a card, carried out for real on the processor: tiny models, the same code.
+
+What is asserted is what does not depend on the device: that each item is told under its name, and what arithmetic says
+of bytes, of documents, of merges and of codes. A small model's seconds and peaks on a busy processor say nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tunesmith.memory.store import Store
+from tunesmith.tools.machine.probe import measured_rates
+from tunesmith.tools.machine.vllm_program import find_vllm
+from tunesmith.tools.models.shape import ModelShape
+from tunesmith.tools.pipeline.gpu_check.check import DENSE, MIXTURE, MODELS, Check, Sizes
+from tunesmith.tools.pipeline.gpu_check.child_job import work_of
+from tunesmith.tools.pipeline.gpu_check.findings import Finding
+from tunesmith.tools.pipeline.gpu_check.run_job import measured, throw_away
+from tunesmith.tools.pipeline.gpu_check.tasks import TASKS, Task
+from tunesmith.tools.serving import servers
+
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(1800)]
+NARROW = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2,
+          "vocab_size": 1024, "num_hidden_layers": 2}  # fmt: skip
+# The bundled model's own widths: vLLM's engine for the CPU ends at the first question to a W4A16 model of NARROW ones.
+TINY = Sizes(
+    dense={**DENSE, "num_hidden_layers": 2, "vocab_size": 1024},
+    mixture={**MIXTURE, **NARROW, "num_experts": 8, "moe_intermediate_size": 128},
+    large={**DENSE, **NARROW},
+    rows=4,
+    tokens=64,
+    large_rows=2,
+    large_tokens=64,
+    steps=4,
+    calibration_rows=4,
+    answers=4,
+    answer_tokens=8,
+)
+TIMED = ("training", "GPTQ seconds", "server start", "server memory", "answers", "rate")
+"""How the names of what a busy processor decides begin, or end."""
+
+
+@pytest.fixture(scope="module")
+def check(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Check]:
+    folder = tmp_path_factory.mktemp("check")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # of the servers: threads that spin wait long beside other programs
+        import torch
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        store = Store(folder / "home")
+        step = store.propose(store.new_run("checks"), "doctor", plan_hash="h", estimated_seconds=1)
+        (folder / "step").mkdir()
+        made = Check(
+            home=store.home, dir=folder / "step", step=step, device="cpu", vllm=find_vllm(None), minutes=30, sizes=TINY
+        )
+        yield made
+        throw_away(made)
+        store.close()
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.doing)
+def test_each_item_is_told_and_what_no_clock_decides_is_as_predicted(task: Task, check: Check) -> None:
+    if task.needs_vllm and not check.vllm:
+        pytest.skip("no vLLM is here to serve")
+    found = list(work_of(task.work)(check))
+    assert [item.name for item in found] == list(task.gives)
+    for item in found:
+        told = f"{item.name}: {item.why} ({item.measured})"
+        if item.name.startswith(TIMED) or item.name.endswith(TIMED):
+            assert isinstance(item.measured, float) and item.measured >= 0, told
+            assert isinstance(item.expected, float) and item.expected > 0, told
+        else:
+            assert item.state in ("ok", "skipped"), told
+    assert [item for item in found if item.state == "skipped"] == [item for item in found if _is_a_cards(item)]
+
+
+def _is_a_cards(item: Finding) -> bool:
+    """Whether only a card has it."""
+    return item.name.startswith(
+        ("driver", "compute", "total memory", "CUDA", "free memory", "NF4 allocated", "served weights",
+         "server beside", "memory freed", "seconds until", "GPTQ peak")
+    )  # fmt: skip
+
+
+def test_what_was_measured_of_the_device_is_kept_for_prices(check: Check) -> None:
+    assert measured_rates(check.home)["CPU"].measured
+
+
+def test_rows_have_exactly_the_tokens_that_are_priced(check: Check) -> None:
+    from transformers import AutoTokenizer
+
+    from tunesmith.tools.data.row_file import read_rows
+    from tunesmith.tools.pipeline.gpu_check.measures_job import make_model, make_rows
+    from tunesmith.tools.training.rows import tokenize_rows
+
+    model = make_model(check, "dense", check.sizes.dense)
+    rows = tokenize_rows(AutoTokenizer.from_pretrained(model), read_rows(make_rows(check, model, 30, 100)), 100)
+    assert {len(row.input_ids) for row in rows} == {100} and min(row.trainable for row in rows) > 70
+    assert sum(file.stat().st_size for file in model.glob("*.safetensors")) == pytest.approx(
+        2 * ModelShape.of(check.sizes.dense).parameters, rel=0.01
+    )
+
+
+def test_a_process_of_its_own_does_the_same_and_leaves_nothing(check: Check) -> None:
+    [task] = [task._replace(seconds=100) for task in TASKS if task.work.endswith("card_job:rates")]
+    found = list(measured(check, [task], deadline=time.monotonic() + 600))
+    assert [item.name for item in found] == list(task.gives) and all(item.measured for item in found)
+    throw_away(check)
+    assert not (check.dir / MODELS).exists() and not servers.list_servers(check.home)

@@ -1,0 +1,120 @@
+"""The check as a step: priced, asked about, each task in a process, all of it recorded; and nobody's newest run."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fixtures import planted_checks
+from tests.fixtures.planted_gpus import gpu, plant
+from tests.tools.pipeline.gpu_check.test_schedule import SCHEMA
+from tunesmith.agent.commands.approvals import nobody
+from tunesmith.agent.commands.gpu_check import tell, view
+from tunesmith.agent.commands.output import Output
+from tunesmith.memory.errors import ApprovalPending, BadInput
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.pipeline import launcher, planning_facts, worker
+from tunesmith.tools.pipeline.gpu_check import run_job
+from tunesmith.tools.pipeline.gpu_check.stage import GpuCheckResult
+from tunesmith.tools.pipeline.plan_file import load_pipeline
+from tunesmith.tools.pipeline.run_step import run_step
+from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
+
+pytestmark = pytest.mark.heavy
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.fixture
+def ws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A home on a machine with a card and torch for it."""
+    plant(monkeypatch, gpu(0))
+    monkeypatch.setattr(planning_facts, "trains_on_cpu", lambda: False)
+    return Workspace(Store(tmp_path / "home"), None, lambda event, **data: None)
+
+
+def proposed(ws: Workspace, **fields: Any) -> str:
+    with pytest.raises(ApprovalPending, match="tunesmith doctor --approve"):
+        run_step(ws, StepRequest("doctor", fields, ""), nobody)
+    [step] = ws.store.steps()[-1:]
+    return step.id
+
+
+def test_it_waits_for_a_yes_and_is_nobodys_newest_run(ws: Workspace) -> None:
+    step = ws.store.step(proposed(ws))
+    assert ws.store.run(step.run).name == "checks" and ws.store.newest_run() is None
+    plan = Plan.model_validate(step.plan)
+    assert plan.estimate.seconds <= 600 and plan.estimate.peak_vram_bytes
+    assert any("10 min" in line and "left out" in line for line in plan.steps)
+    assert "no vLLM was found" in plan.notes[0]
+    assert not any("vLLM" in line for line in plan.steps), "what cannot be asked is not promised"
+    longer = ws.store.step(proposed(ws, minutes=30))
+    assert longer.run == step.run and longer.plan_hash != step.plan_hash
+    with pytest.raises(BadInput, match="minutes"):
+        run_step(ws, StepRequest("doctor", {"minutes": 600}, ""), nobody)
+
+
+def test_without_a_card_nothing_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    store = Store(tmp_path / "home")
+    with pytest.raises(BadInput, match="no NVIDIA GPU"):
+        run_step(Workspace(store, None, lambda event, **data: None), StepRequest("doctor", {}, ""), nobody)
+    assert store.runs() == [] and store.steps() == []
+
+
+def test_a_torch_for_the_cpu_is_told(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning_facts, "trains_on_cpu", lambda: True)
+    with pytest.raises(BadInput, match="torch is installed for the CPU, and Card 0 is here"):
+        run_step(ws, StepRequest("doctor", {}, ""), nobody)
+
+
+def test_it_is_no_step_of_a_written_plan(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text("name: p\nsteps: [doctor]\n")
+    with pytest.raises(BadInput, match="no stage 'doctor'"):
+        load_pipeline(tmp_path / "plan.yaml")
+
+
+def test_its_worker_sees_one_card_and_nothing_of_the_cpus(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "trains_on_cpu", lambda: False)
+    env = launcher.worker_environment(worker.catalog.ENTRIES["doctor"].load(), [gpu(0), gpu(1, free=22)])
+    assert env["CUDA_VISIBLE_DEVICES"] == "GPU-1f00" and "GLIBC_TUNABLES" not in env
+
+
+def test_whatever_a_task_comes_to_the_others_are_carried_out_and_all_are_recorded(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(run_job, "chosen", lambda minutes: planted_checks.TASKS)
+    step = proposed(ws)
+    ws.store.decide(step, "yes", by="test", reason="", price={})
+    began = time.monotonic()
+    with worker.claimed(ws.store, step, needs_approval=True):
+        job = worker.open_job(ws.store, step, None)
+        worker.record(job, worker.work(job))
+    assert time.monotonic() - began < 60
+    ended = ws.store.step(step)
+    result = GpuCheckResult.of(ended)
+    assert result is not None and ended.status == "done"
+    told = {item.name: (item.state, item.why) for item in result.items}
+    assert list(told) == [name for task in planted_checks.TASKS for name in task.gives]
+    assert told["bytes"] == ("ok", "")
+    assert told["seconds"][0] == "failed" and "measured ÷ expected is 3.00" in told["seconds"][1]
+    assert told["before"][0] == "ok"
+    assert told["after"] == ("failed", "RuntimeError: CUDA error: an illegal memory access was encountered")
+    assert told["never"] == ("failed", "its process ended with signal 9 (Killed)")
+    assert told["served"][0] == "skipped" and "no vLLM was found" in told["served"][1]
+    assert told["late"][0] == "failed" and "not done after 4 s" in told["late"][1]
+    assert told["card"][0] == "ok"
+    assert (result.ok, result.failed, result.skipped) == (3, 4, 1) and result.device == "Card 0"
+
+    assert tell(ended, Output(as_json=True)) == 1, "an item failed"
+    document = json.loads(capsys.readouterr().out)
+    assert set(document) == {"run", "step", *GpuCheckResult.model_fields}
+    assert all(set(item) == SCHEMA for item in document["items"])
+    Output().document(None, view(result))
+    shown = capsys.readouterr().out
+    assert "Card 0: 3 as predicted, 4 not, 1 left out" in shown and "! never: its process ended with signal 9" in shown

@@ -1,0 +1,194 @@
+"""vLLM on the device with our arguments: its start, memory and answers, an adapter on it, and what it gives back."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+from tunesmith.memory.files import seal
+from tunesmith.memory.records import Artifact
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.stage import Estimate, Plan, Request, chosen_gpu
+from tunesmith.tools.evaluation.liveness_job import prove_adapter
+from tunesmith.tools.export.round_to_nearest import round_base
+from tunesmith.tools.machine.gpus import measure_gpus, server_environment
+from tunesmith.tools.machine.processes import tree_own_bytes
+from tunesmith.tools.machine.vllm_program import vllm_of_worker
+from tunesmith.tools.models.measuring import QUANTIZED_BASE
+from tunesmith.tools.models.memory_math import GPU_SERVER_BYTES
+from tunesmith.tools.models.model_names import shape_of
+from tunesmith.tools.models.shape import ModelShape
+from tunesmith.tools.models.time_math import answering_seconds, server_start
+from tunesmith.tools.pipeline.gpu_check.check import MODELS, Check
+from tunesmith.tools.pipeline.gpu_check.expected import FREED, SECONDS, SHARE, UPPER
+from tunesmith.tools.pipeline.gpu_check.findings import Finding, at_most, compared, failed, skipped, stated
+from tunesmith.tools.pipeline.gpu_check.measures_job import free_bytes, make_model, rates_of
+from tunesmith.tools.pipeline.gpu_check.training_job import RANK, trained_adapter
+from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.budget import FREED_WITHIN_S, serving_memory
+from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
+from tunesmith.tools.serving.model_server import bench_spec, rank_served
+from tunesmith.tools.suites.loading import load_suites
+
+_NAME = "live"
+_WEIGHTS = re.compile(r"Model loading took ([\d.]+) GiB")
+_CACHE = re.compile(r"Available KV cache memory: ([\d.]+) GiB")
+_GIB = 1 << 30
+_NO_LOG = "vLLM's log does not say it in the words of the pinned release"
+_NO_CARD = "on a CPU vLLM does not say it"
+
+
+def base(check: Check) -> Iterator[Finding]:
+    """A model at 16 bits with adapters allowed, as every arm is measured."""
+    model = _artifact(check, make_model(check, "dense", check.sizes.dense), "base")
+    adapter = _artifact(check, trained_adapter(check), "adapter")
+    before = free_bytes()
+    started = time.monotonic()
+    server = _started(check, model, adapters_allowed=True)
+    try:
+        yield from _served(check, server, model, time.monotonic() - started, before, "")
+        servers.load_adapter(server, _NAME, adapter.path)
+        suite = load_suites([Path(str(files("tunesmith.prompts"))) / "suites" / "general.yaml"])
+        job = _job(check, model)
+        proof = prove_adapter(job, server, adapter, _NAME, suite, with_peft=True)
+        yield stated(
+            "adapter liveness",
+            expected="zeros move nothing, every kind of module counts, and peft agrees",
+            measured=proof.fault or "so it is",
+            holds=not proof.fault,
+            why=proof.summary,
+        )
+    finally:
+        servers.stop(server)
+    yield from _freed(check, before)
+
+
+def quantized(check: Check) -> Iterator[Finding]:
+    """The same model, rounded to 4 bits, as a base is measured that has no room at 16."""
+    folder = check.dir / MODELS / "w4a16"
+    folder.mkdir(parents=True, exist_ok=True)
+    round_base(make_model(check, "dense", check.sizes.dense), folder, lambda done, total, note: None)
+    model = _artifact(check, folder, QUANTIZED_BASE)
+    before = free_bytes()
+    started = time.monotonic()
+    server = _started(check, model, adapters_allowed=True)
+    try:
+        for finding in _served(check, server, model, time.monotonic() - started, before, ", W4A16"):
+            if "beside" not in finding.name:
+                yield finding
+    finally:
+        servers.stop(server)
+
+
+def _started(check: Check, model: Artifact, *, adapters_allowed: bool) -> servers.Server:
+    vllm = vllm_of_worker(check.vllm)
+    spec = bench_spec(model, vllm=vllm, adapters_allowed=adapters_allowed, rank=rank_served(RANK))
+    log = check.dir / f"vllm-{model.kind}.log"
+    return servers.ensure(check.home, spec, vllm=vllm, log_path=log, owner=check.step)
+
+
+def _served(
+    check: Check, server: servers.Server, model: Artifact, seconds: float, free_before: int, which: str
+) -> Iterator[Finding]:
+    """How long it took to start, what it takes, and how fast it answers."""
+    price = server_start(model.bytes, rates_of(check), on_card=check.on_card)
+    env = server_environment(measure_gpus()) if check.on_card else {}
+    added = " ".join(f"{name}={value}" for name, value in env.items() if name.startswith("VLLM_"))
+    yield compared(
+        f"server start{which}", expected=price.total, measured=seconds, within=SECONDS, unit="seconds", why=added
+    )
+    if check.on_card:
+        yield from _on_card(server, model, free_before - free_bytes(), which)
+    else:
+        expected, measured = serving_memory(model).ram_bytes, tree_own_bytes([server.pid])
+        yield compared(f"server memory{which}", expected=expected, measured=measured, within=(0.1, 1.1), unit="bytes")
+        yield skipped(f"served weights{which}", _NO_CARD)
+        yield skipped(f"server beside weights and cache{which}", _NO_CARD)
+    yield _answers(check, server, model, which)
+
+
+def _on_card(server: servers.Server, model: Artifact, taken: int, which: str) -> Iterator[Finding]:
+    card = chosen_gpu(measure_gpus())
+    assert card is not None
+    share = server.spec.gpu_share * card.total_bytes
+    yield compared(f"server memory{which}", expected=share, measured=taken, within=SHARE, unit="bytes")
+    text = server.log.read_text(errors="replace")
+    weights, cache = _WEIGHTS.search(text), _CACHE.search(text)
+    names = (f"served weights{which}", f"server beside weights and cache{which}")
+    if weights is None or cache is None:
+        yield from (failed(name, _NO_LOG) for name in names)
+        return
+    loaded, cached = float(weights[1]) * _GIB, float(cache[1]) * _GIB
+    yield compared(names[0], expected=1.05 * model.bytes, measured=loaded, within=(0.8, 1.1), unit="bytes")
+    beside = taken - loaded - cached
+    yield compared(names[1], expected=GPU_SERVER_BYTES, measured=beside, within=UPPER, unit="bytes")
+
+
+def _answers(check: Check, server: servers.Server, model: Artifact, which: str) -> Finding:
+    """So many answers at once, of their full length, against what they are priced at."""
+    sizes, name = check.sizes, f"answers{which}"
+    ignored = {"ignore_eos": True}
+    requests = [
+        ChatRequest(f"{number}", server.model, [{"role": "user", "content": f"Say {number}."}], sizes.answer_tokens,
+                    extra=ignored)
+        for number in range(sizes.answers)
+    ]  # fmt: skip
+    _asked(server, requests)  # the first ones warm up
+    took = _asked(server, requests)
+    shape = shape_of(model.meta["config"], int(model.meta["parameters"]))
+    price = answering_seconds(
+        shape, model.bytes, rates_of(check), answers=sizes.answers, answer_tokens=sizes.answer_tokens,
+        prompt_tokens=20, at_once=sizes.answers, on_card=check.on_card,
+    )  # fmt: skip
+    rate = sizes.answers * sizes.answer_tokens / took
+    return compared(name, expected=price, measured=took, within=SECONDS, unit="seconds", why=f"{rate:.0f} tokens/s")
+
+
+def _asked(server: servers.Server, requests: list[ChatRequest]) -> float:
+    """Seconds until all are answered. Raises AssertionError for one that is not."""
+
+    async def ask() -> list[ChatResponse]:
+        answers: list[ChatResponse] = []
+        async with ChatClient(server.url, server.key) as client:
+            await client.complete_many(requests, concurrency=len(requests), on_result=answers.append)
+        return answers
+
+    began = time.monotonic()
+    errors = [answer.error for answer in asyncio.run(ask()) if answer.error]
+    assert not errors, f"{len(errors)} of {len(requests)} were not answered: {errors[0]}"
+    return time.monotonic() - began
+
+
+def _freed(check: Check, before: int) -> Iterator[Finding]:
+    """What is free again, and how long that took."""
+    names = ("memory freed", "seconds until it is free")
+    if not check.on_card:
+        yield from (skipped(name, "a CPU's memory is free as soon as the process has ended") for name in names)
+        return
+    began = time.monotonic()
+    while free_bytes() < FREED[0] * before and time.monotonic() - began < 2 * FREED_WITHIN_S:
+        time.sleep(0.1)
+    took = time.monotonic() - began
+    yield compared(names[0], expected=before, measured=free_bytes(), within=FREED, unit="bytes")
+    yield at_most(names[1], most=FREED_WITHIN_S, measured=took, unit="seconds")
+
+
+def _artifact(check: Check, folder: Path, kind: str) -> Artifact:
+    """A folder as the record that servers are made from."""
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    config = check.sizes.dense
+    meta = {"config": config, "parameters": ModelShape.of(config).parameters, "lora_rank": RANK}
+    manifest = seal(folder, kind=kind)
+    return Artifact("check", "", check.step, kind, folder, manifest["sha256"], size, meta=meta)
+
+
+def _job(check: Check, model: Artifact) -> Job[Request]:
+    """The step, as whoever proves an adapter asks for it."""
+    store = Store(check.home)
+    plan = Plan(stage="doctor", run="", summary="", steps=(), request={}, estimate=Estimate(seconds=0, basis=""))
+    return Job(store, store.step(check.step), plan, Request(), {"base": model}, check.dir, check.vllm)
