@@ -34,8 +34,16 @@ if TYPE_CHECKING:
 _ROWS, _TOKENS = 4, 64
 _CONTEXT_TOKENS = 512
 _NAME = "dry-load"
-_NO_PROOF = ("out of memory", "GiB of", "Cannot allocate memory", "not ready after", "MemoryError", "SIGKILL")
-"""Of a server that ended for another reason than that it does not know the model."""
+_NO_PROOF = (
+    "out of memory",
+    "GiB of",
+    "Cannot allocate memory",
+    "not ready after",
+    "MemoryError",
+    "SIGKILL",
+    "its log is empty",
+)
+"""Of a server that ended for another reason than that it does not know the model: for want of memory, or by others."""
 
 
 class Quantizer(Protocol):
