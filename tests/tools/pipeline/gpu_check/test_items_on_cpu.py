@@ -64,7 +64,13 @@ def check(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Check]:
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.doing)
+def _each() -> list[object]:
+    """Tasks; those that start a server are slow, and `make test` has the like of them with real weights."""
+    marks = {True: [pytest.mark.slow], False: []}
+    return [pytest.param(task, id=task.doing, marks=marks[task.needs_vllm]) for task in TASKS]
+
+
+@pytest.mark.parametrize("task", _each())
 def test_each_item_is_told_and_what_no_clock_decides_is_as_predicted(task: Task, check: Check) -> None:
     if task.needs_vllm and not check.vllm:
         pytest.skip("no vLLM is here to serve")
