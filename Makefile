@@ -6,7 +6,7 @@ DEVICE ?= auto
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-talk test-trust test-gpu chat lint bench crosscheck locks tables audit eval-driver clean distclean
+.PHONY: help setup demo test test-fast test-talk test-trust test-big test-gpu chat lint bench crosscheck locks tables audit eval-driver clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,9 @@ test-talk: setup ## a whole conversation with the real driver, from "hi" to a se
 
 test-trust: setup ## the attacks on this machine and its store, the long part included
 	@$(BIN)/python -m pytest -q tests/trust $(PYTEST_FLAGS)
+
+test-big: setup ## a 1.5B taught, measured and served in too little memory for its 16-bit path; needs root, about an hour
+	@$(BIN)/python -m pytest -q -s -n0 -m slow tests/e2e/test_big.py $(PYTEST_FLAGS)
 
 test-gpu: setup ## what only a GPU can confirm, measured on it; ten minutes, GPU_MINUTES=30 for more
 	@GPU_MINUTES=$(or $(GPU_MINUTES),10) $(BIN)/python -m pytest -q -m gpu tests/gpu $(PYTEST_FLAGS)

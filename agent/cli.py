@@ -1,7 +1,7 @@
 """`tunesmith`: parse, dispatch, and turn every error into one line and an exit code.
 
 Errors are caught here and nowhere below. Loads nothing heavy before it knows what was asked: `--help` and
-`--version` answer within 100 ms.
+`--version` answer within 100 ms, and who says nothing but `tunesmith` does not wait for the parser.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tunesmith.agent.commands.parser import parse
 from tunesmith.agent.commands.startup import open_store, unexpected
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.privacy import keep_private
@@ -59,13 +58,13 @@ def _open_closed_streams() -> None:
 
 def _main(words: list[str], opened: list[Output]) -> int:
     """Dispatch; what speaks to the user is put into `opened`, for whoever tells an error."""
+    if not words:
+        return _talk()
+    from tunesmith.agent.commands.parser import parse
+
     args, rest = parse(words)
     if args.command is None and args.prompt is None:
-        from tunesmith.tools.core.settled import uncollected
-
-        with uncollected():
-            from tunesmith.agent.repl.repl import repl
-        return repl()
+        return _talk()
     if args.command == "doctor" and args.gpu:
         from tunesmith.agent.commands.gpu_check import need_gpu
 
@@ -78,6 +77,14 @@ def _main(words: list[str], opened: list[Output]) -> int:
     out = Output(as_json=getattr(args, "json", False), stream=streams)
     opened.append(out)
     return _dispatch(args, rest, settings, out)
+
+
+def _talk() -> int:
+    from tunesmith.tools.core.settled import uncollected
+
+    with uncollected():
+        from tunesmith.agent.repl.repl import repl
+    return repl()
 
 
 def _dispatch(args: argparse.Namespace, rest: list[str], settings: Settings, out: Output) -> int:

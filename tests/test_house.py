@@ -42,6 +42,7 @@ AT_WORK = {
     "tools/training/documents.py", "tools/training/four_bit.py", "tools/training/head_loss.py",
     "tools/training/batch_loss.py",
     "tools/export/activation_cache.py", "tools/export/layer_stream.py", "tools/export/streamed_weights.py",
+    "tools/export/rounding_recipes.py",
     "tools/evaluation/local_model.py", "tools/suites/grading/embedding_process.py",
     "tools/export/expert_updates.py", "tools/export/stored_layout.py", "tools/export/streamed_model.py",
     "tools/export/scale_distillation.py", "tools/release/gguf_file.py", "tools/export/calibration.py",

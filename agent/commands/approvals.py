@@ -106,7 +106,7 @@ def covered(plan: Plan, granted: Plan) -> bool:
 
 
 def _models(plan: Plan) -> list[object]:
-    named = [plan.request.get(name) for name in ("model", "revision", "role", "judge", "writer")]
+    named = [plan.request.get(name) for name in ("model", "revision", "quantized", "role", "judge", "writer")]
     return [*named, *((name, pin.sha256) for name, pin in sorted(plan.inputs.items()) if name in ("base", "teacher"))]
 
 

@@ -207,10 +207,12 @@ def _model(
     if named is None:
         return None
 
+    of_before = ("revision", "quantized")
+
     def change(steps: tuple[StepSpec, ...]) -> tuple[tuple[StepSpec, ...], list[str]]:
         changed = tuple(
             spec.model_copy(
-                update={"fields": {**{k: v for k, v in spec.fields.items() if k != "revision"}, **named.fields}}
+                update={"fields": {**{k: v for k, v in spec.fields.items() if k not in of_before}, **named.fields}}
             )
             if spec.stage == "base" and "role" not in spec.fields
             else spec

@@ -151,6 +151,7 @@ def expected_bytes(model: Path, shape: Shape) -> int:
         precision=shape.precision,
         load_in_4bit=shape.in_4bit,
         checkpointing=shape.checkpointing,
+        on_cpu=True,
     )
 
 

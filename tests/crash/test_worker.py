@@ -20,7 +20,7 @@ from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import launcher
-from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step, start
+from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step, run_step, start
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
 pytestmark = pytest.mark.heavy
@@ -219,6 +219,32 @@ sys.exit(worker.main())
     assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
     assert ws.store.step(step).status == "done"
     assert ws.store.read("SELECT * FROM events WHERE event = 'step.done'")
+
+
+def test_who_followed_a_step_to_its_end_finds_its_worker_gone(ws: Workspace) -> None:
+    """The next step is priced by the memory that is free: a worker that is still leaving holds some."""
+    run = ws.store.new_run("test")
+    step = propose(ws, price(ws, StepRequest("inspect", {}, run)))
+    script = """
+import sys, time
+from tunesmith.tools.pipeline import worker
+code = worker.main()
+time.sleep(1.5)
+sys.exit(code)
+"""
+    child = subprocess.Popen([sys.executable, "-c", script, "--home", str(ws.store.home), step])
+    wait_for(lambda: ws.store.step(step).ended)
+    assert child.poll() is None, "it has recorded its end and is still there"
+    assert wait_end(ws.store, step).status == "done"
+    assert child.poll() == 0
+
+
+def test_a_step_of_this_very_process_is_followed_without_waiting_for_it_to_leave(ws: Workspace) -> None:
+    """A free step runs in the process that asked for it: 10 s were once waited for that one's own end."""
+    began = time.monotonic()
+    done = run_step(ws, StepRequest("inspect", {}, ws.store.new_run("test")), say_yes)
+    assert done.step.status == "done"
+    assert time.monotonic() - began < 5
 
 
 def test_a_late_answer_does_not_touch_a_step_that_was_started_elsewhere(ws: Workspace, big_model: Path) -> None:

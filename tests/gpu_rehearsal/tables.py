@@ -1,6 +1,6 @@
 """What the plans say of published models on usual cards, as two tables: the golden plans, and the README's.
 
-`make tables` writes both anew; what changed is then seen in the commit.
+`make tables` writes both anew, and the README's table of families; what changed is then seen in the commit.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.fixtures import families
 from tunesmith.tools.core.stage import GIB, Machine
 from tunesmith.tools.models.measuring import QUANTIZED_BASE
 from tunesmith.tools.models.model_names import NamedModel, named_model
@@ -16,6 +17,7 @@ from tunesmith.tools.pipeline.fits import fits, plans_of, with_card
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN, README = Path(__file__).with_name("plans.txt"), ROOT / "README.md"
 BEGIN, END = "<!-- what fits: made by `make tables` -->\n", "<!-- end of what fits -->\n"
+FAMILIES_BEGIN, FAMILIES_END = "<!-- families: made by `make tables` -->\n", "<!-- end of families -->\n"
 GOLDEN_MODELS = ("llama-3.2-3b", "qwen2.5-7b", "llama-3.1-8b", "qwen2.5-14b", "qwen2.5-32b", "qwen3-30b-a3b")
 GOLDEN_CARDS = (12, 24, 48, 80)
 README_MODELS = (
@@ -79,10 +81,12 @@ def _cell(model: NamedModel, card_gib: int) -> str:
 
 
 def with_table(text: str) -> str:
-    """The README's text with the table as it is now."""
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}{readme_table()}{END}{after}"
+    """The README's text with its tables as they are now: what fits, and what the lab does with each family."""
+    for begin, end, table in ((BEGIN, END, readme_table()), (FAMILIES_BEGIN, FAMILIES_END, families.table())):
+        before, rest = text.split(begin)
+        _, after = rest.split(end)
+        text = f"{before}{begin}{table}{end}{after}"
+    return text
 
 
 if __name__ == "__main__":

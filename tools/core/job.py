@@ -46,6 +46,8 @@ class Job(Generic[R]):
     """The vllm program, for stages that serve."""
     watched: list[int] = field(default_factory=list)
     """Pids beside this worker whose memory belongs to the step, such as a vLLM server that it uses."""
+    alone: bool = False
+    """Whether this process ends with the step, so that what it loads may leave out what other work would need."""
     _progress_at: float = 0.0
     _points: list[tuple[str, float, float, float]] = field(default_factory=list)
     """Points of curves that the store has not taken yet."""

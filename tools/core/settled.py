@@ -12,12 +12,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
+TORCH = "torch"
 TOKENIZERS = ("transformers.models.auto.tokenization_auto",)
-"""What a tokenizer needs; it does without torch."""
-MODELS = ("torch", *TOKENIZERS, "transformers.models.auto.modeling_auto", "transformers.modeling_utils")
+"""What a tokenizer needs. It does without torch, which transformers loads where it finds it: 4 s of a core."""
+MODELS = (TORCH, *TOKENIZERS, "transformers.models.auto.modeling_auto", "transformers.modeling_utils")
 """What a model needs, beside the code of its kind."""
 FOUR_BITS = "bitsandbytes"
 """What 4-bit weights need. peft loads it where it finds it, which takes 2 s of a core."""
+UNUSED = ("scipy", "networkx")
+"""What transformers and torch load for losses of object detection and for compiling: a second of a core."""
 
 
 @contextmanager

@@ -29,9 +29,12 @@ SERVING, TRAINING = "serving", "training"
 
 
 class Frozen(BaseModel):
-    """Base of everything declared: frozen, and an unknown field is an error."""
+    """Base of everything declared: frozen, and an unknown field is an error.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    What checks the fields is made when it is first asked for, as most of what is declared a process never reads.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Request(Frozen):

@@ -21,6 +21,7 @@ from tunesmith.tools.data.duplicates import Diversity
 from tunesmith.tools.data.row_judge import Judged
 from tunesmith.tools.models.measuring import measured_base
 from tunesmith.tools.models.memory_math import serving_peaks
+from tunesmith.tools.serving.bench import USUAL, bench_of
 from tunesmith.tools.serving.budget import asking_seconds, need_vllm, serving_memory
 from tunesmith.tools.suites.loading import SuiteName, load_named_suites
 
@@ -29,6 +30,8 @@ _KEPT_SHARE = 0.92
 _TOKENS_PER_ROW = 95
 _TOKENS_JUDGED = 24
 """Of an answer that would take as long to write as a row takes to be judged: what is read costs, not what is said."""
+_START_S = 3.0
+"""Of a worker that loads a tokenizer to hold rows against each other, and of what it writes."""
 _MAKERS = {"base": "base", "teacher": "base --role teacher"}
 
 
@@ -148,11 +151,12 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
     suite = facts.artifacts.get("suite")
     count, cases = int(rows.meta["rows"]), context.cases + int(suite.meta["cases"] if suite else 0)
     judge = _judging(request, facts)
-    seconds, peaks = Seconds(3.0, count / 500 + count * cases / 1e6), {"ram_bytes": 1 << 29}
+    bench = bench_of(facts.artifacts) if request.judge == "base" else USUAL
+    seconds, peaks = Seconds(_START_S, count / 500 + count * cases / 1e6), {"ram_bytes": 1 << 29}
     if judge:
         need_vllm(facts)
         seconds += asking_seconds(facts, judge, answers=count, answer_tokens=_TOKENS_JUDGED)
-        peaks = serving_peaks(serving_memory(judge), on_gpu=facts.serves_on_gpu)
+        peaks = serving_peaks(serving_memory(judge, bench.context_tokens), on_gpu=facts.serves_on_gpu)
     kind = "judged" if judge else ""
     price = estimate("critique", facts, seconds=seconds, rates=None, like=kind, disk_bytes=4096 * count, **peaks)
     return Plan(
@@ -169,7 +173,7 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(rows=rows, base=base, suite=suite, judge=judge),
-        pins={"marks": context.marks_sha256} if context.marks_sha256 else {},
+        pins={**bench.pins, **({"marks": context.marks_sha256} if context.marks_sha256 else {})},
         estimate=price,
         writes=("train.jsonl, valid.jsonl", "a verdict with its reason for every row"),
         notes=(not_read_back(rows.meta["unverified"]),) if rows.meta.get("unverified") else (),

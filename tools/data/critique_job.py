@@ -32,6 +32,8 @@ from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import CASES, HELD_OUT, HELD_OUT_NEAR, write_held_out
 from tunesmith.tools.data.variants import variants
+from tunesmith.tools.models.chat_template import as_taken, thoughts_of
+from tunesmith.tools.serving.bench import bench_at_work, choose_bench
 from tunesmith.tools.serving.model_server import bench_server
 from tunesmith.tools.serving.requests import Tally
 from tunesmith.tools.suites.case import Case
@@ -93,7 +95,9 @@ def _by_the_judge(
         return rows, None
     model, own = job.verified("judge"), wrote_them(job.inputs["rows"], job.inputs["judge"])
     marked = {normal(mark.message, digits_count=True) for mark in marks}
-    with bench_server(job, model, adapters_allowed=job.request.judge == "base") as server:
+    of_run = job.request.judge == "base"
+    bench = bench_at_work(job) if of_run else choose_bench(thoughts_of(model.path))
+    with bench_server(job, model, adapters_allowed=of_run, bench=bench) as server:
         log = AnswerLog(job, server, Tally(), "judge.jsonl", concurrency=_AT_ONCE)
         judge = RowJudge(spec, log, marks, name=str(model.meta["name"]), wrote_the_rows=own)
         job.log(f"the judge: {judge.worth}")
@@ -260,7 +264,9 @@ def _row_tokens(base: Path, rows: Sequence[TrainingRow]) -> dict[str, int]:
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
     lengths: list[int] = []
     for start in range(0, len(rows), _AT_ONCE):  # all at once would be gigabytes of 100,000 rows
-        chats: list[object] = [[*row.prompt, *row.completion] for row in rows[start : start + _AT_ONCE]]
+        chats: list[object] = [
+            as_taken(tokenizer.chat_template, [*row.prompt, *row.completion]) for row in rows[start : start + _AT_ONCE]
+        ]
         rendered = tokenizer.apply_chat_template(chats, tokenize=False)
         lengths += map(len, tokenizer(rendered, add_special_tokens=False)["input_ids"])
     return {"tokens_per_row": round(sum(lengths) / len(rows)), "longest_row_tokens": max(lengths)}

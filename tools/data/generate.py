@@ -17,12 +17,14 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
 from tunesmith.tools.core.local_paths import local_path
+from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.reader import reads_whole
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.models.measuring import beside_base, measured_base
-from tunesmith.tools.models.memory_math import serving_peaks
+from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, serving_peaks
+from tunesmith.tools.serving.bench import Bench, bench_of
 from tunesmith.tools.serving.budget import (
     USUAL_SHARE_OF_MAX_TOKENS,
     asking_seconds,
@@ -99,6 +101,10 @@ _ALWAYS_NOTE = (
     "the behaviour applies to every message, and {} ordinary answers beside it teach the opposite; leave them out with "
     "near_miss_rows=0 rehearsal_rows=0"
 )
+_THINKS_NOTE = (
+    "this base always thinks before it answers, and a writer is asked for single words and half-written texts, which "
+    "its thoughts spoil; let another model write (writer=teacher)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,34 +160,21 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
     base = facts.need("base", "base")
     teacher = facts.need("teacher", "base --role teacher") if request.writer == "teacher" else None
     measured = measured_base(facts)
-    writer = teacher or measured
+    writer, bench = teacher or measured, bench_of(facts.artifacts)
     need_vllm(facts)
     rows = min(PREVIEW_ROWS, request.rows) if request.preview else request.rows
     ordinary = 0 if request.preview else request.near_miss_rows + min(request.rehearsal_rows, context.rehearsal)
-    seconds = asking_seconds(
-        facts,
-        writer,
-        answers=rows * _REQUESTS_PER_ROW,
-        answer_tokens=context.tokens * _TRIES_PER_ROW / _REQUESTS_PER_ROW,
-        prompt_tokens=_PROMPT_TOKENS,
-        at_once=request.concurrency,
-    ) + asking_seconds(
-        facts if teacher else replace(facts, served=facts.served | {served_name_of(measured)}),
-        measured,
-        answers=ordinary,
-        answer_tokens=request.ordinary_tokens * USUAL_SHARE_OF_MAX_TOKENS,
-        at_once=request.concurrency,
-    )
     price = estimate(
         "generate",
         facts,
-        seconds=seconds,
+        seconds=_seconds(request, facts, context, teacher, measured, rows=rows, ordinary=ordinary),
         rates=facts.serving_rates,
         like="",
-        **serving_peaks(serving_memory(writer), on_gpu=facts.serves_on_gpu),
+        **_peaks(facts, teacher, measured, bench),
         disk_bytes=4096 * (rows + ordinary),
     )
-    fitting = bases_served(facts, measured if teacher else None) if lacks_memory(price, facts.machine) else ()
+    lacks, beside = lacks_memory(price, facts.machine), measured if teacher else None
+    fitting = bases_served(facts, beside, context_tokens=bench.context_tokens) if lacks else ()
     name = f"the {request.writer} ({writer.meta['name']})"
     count = f"{rows} rows of {context.name}"
     return Plan(
@@ -191,6 +184,7 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
         if request.preview
         else f"write {count}, {ordinary} ordinary ones beside them",
         steps=(
+            *bench.steps,
             *(step.replace("{writer}", name) for step in context.way),
             f"in at most {request.tries} tries each; a row where reading and drawing differ is dropped with both",
             f"the base answers {ordinary} near misses and ordinary prompts "
@@ -198,14 +192,55 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(base=base, teacher=teacher, **beside_base(base, measured)),
-        pins=dict(context.pins),
+        pins={**context.pins, **bench.pins},
         estimate=price,
         writes=(f"{rows + ordinary} candidate rows",),
         replaces=("the candidate rows of this run",) if "rows" in facts.artifacts and not request.preview else (),
         refusals=room(price, facts, remedy="stopping another program", fitting=fitting),
         fitting=fitting,
-        notes=(_ALWAYS_NOTE.format(ordinary),) if context.always and ordinary else (),
+        notes=(
+            *((_ALWAYS_NOTE.format(ordinary),) if context.always and ordinary else ()),
+            *((_THINKS_NOTE,) if bench.thinking == "on" and not teacher else ()),
+        ),
     )
+
+
+def _seconds(
+    request: GenerateRequest,
+    facts: Facts,
+    context: GenerateContext,
+    teacher: Artifact | None,
+    measured: Artifact,
+    *,
+    rows: int,
+    ordinary: int,
+) -> Seconds:
+    """To have so many rows written and read back, and so many ordinary answers given by the base."""
+    written = asking_seconds(
+        facts,
+        teacher or measured,
+        answers=rows * _REQUESTS_PER_ROW,
+        answer_tokens=context.tokens * _TRIES_PER_ROW / _REQUESTS_PER_ROW,
+        prompt_tokens=_PROMPT_TOKENS,
+        at_once=request.concurrency,
+    )
+    thought = bench_of(facts.artifacts).thinking_tokens
+    return written + asking_seconds(
+        facts if teacher else replace(facts, served=facts.served | {served_name_of(measured)}),
+        measured,
+        answers=ordinary,
+        answer_tokens=(request.ordinary_tokens + thought) * USUAL_SHARE_OF_MAX_TOKENS,
+        at_once=request.concurrency,
+    )
+
+
+def _peaks(facts: Facts, teacher: Artifact | None, measured: Artifact, bench: Bench) -> dict[str, int]:
+    """Of the writer's server; the base, which answers after a teacher, takes more where its context is longer."""
+    served = [serving_memory(teacher)] if teacher else []
+    if not teacher or bench.context_tokens > CONTEXT_TOKENS:
+        served.append(serving_memory(measured, bench.context_tokens))
+    peaks = [serving_peaks(server, on_gpu=facts.serves_on_gpu) for server in served]
+    return {kind: max(peak[kind] for peak in peaks) for kind in peaks[0]}
 
 
 STAGE = Stage(

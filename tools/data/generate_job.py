@@ -25,11 +25,14 @@ from tunesmith.tools.data.reader import Reader
 from tunesmith.tools.data.row_file import write_rows
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.synthesis import Synthesis, Written
+from tunesmith.tools.models.chat_template import thoughts_of
 from tunesmith.tools.models.measuring import QUANTIZED_BASE, answering_base
 from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.bench import bench_at_work, choose_bench
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.serving.model_server import bench_server
 from tunesmith.tools.serving.requests import Tally
+from tunesmith.tools.serving.thoughts import without_thought
 
 
 def run(job: Job[GenerateRequest]) -> GenerateResult:
@@ -45,7 +48,7 @@ def run(job: Job[GenerateRequest]) -> GenerateResult:
         job.agreed(name, sha256)
     made = _Making(job, spec, tally, rehearsal)
     if teacher:
-        with bench_server(job, teacher) as server:
+        with bench_server(job, teacher, bench=choose_bench(thoughts_of(teacher.path))) as server:
             made.written_by(server)
     if not teacher or made.needs_base:
         with bench_server(job, base, adapters_allowed=True) as server:
@@ -109,12 +112,16 @@ class _Making:
         prompts |= {f"r{n:04d}": text for n, text in enumerate(chosen[: self.rehearsal_count])}
         log = AnswerLog(self.job, server, self.tally, "base.jsonl", concurrency=self.job.request.concurrency)
         systems = {row_id: self._system(row_id, n) for n, row_id in enumerate(prompts)}
+        bench = bench_at_work(self.job)
+        tokens = self.job.request.ordinary_tokens + bench.thinking_tokens
         requests = [
-            ChatRequest(row_id, server.model, [*systems[row_id], _user(text)], self.job.request.ordinary_tokens)
+            ChatRequest(row_id, server.model, [*systems[row_id], _user(text)], tokens)
             for row_id, text in prompts.items()
         ]
 
         def keep(response: ChatResponse) -> None:
+            if bench.thinking == "on" and (response := without_thought(response)).error:
+                return  # an answer that never came is no ordinary one
             if response.id not in self.stored:
                 origin = "near_miss" if response.id.startswith("n") else "rehearsal"
                 prompt = [*systems[response.id], _user(prompts[response.id])]

@@ -29,7 +29,9 @@ from tunesmith.tools.core.stats import MAX_ERROR_SHARE
 from tunesmith.tools.evaluation.likelihood import ArmLikelihood
 from tunesmith.tools.evaluation.protocol import BLIND_OPENED, Key, Sampling, measured
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
+from tunesmith.tools.serving.client import ChatRequest, ChatResponse
+from tunesmith.tools.serving.requests import chat_client
+from tunesmith.tools.serving.thoughts import CUT_OFF, without_thought
 from tunesmith.tools.suites.case import LISTED_BLOCKS, PRIMARY_BLOCK, Case, Suite
 from tunesmith.tools.suites.grading import PENDING, grade_deterministic
 
@@ -115,7 +117,7 @@ class Question:
             id=self.id,
             model=self.arm.model,
             messages=self.arm.messages(case),
-            max_tokens=int(case.sampled("max_tokens", sampling.max_tokens)),
+            max_tokens=int(case.sampled("max_tokens", sampling.max_tokens)) + sampling.thinking_tokens,
             temperature=float(case.sampled("temperature", sampling.temperature)),
             seed=int(case.sampled("seed", 0)) + self.repeat,
             tools=list(case.tools) or None,
@@ -155,9 +157,13 @@ def run_arms(
     taken_over = record.done - before
     if blind := [question for question in todo if question.case.is_blind]:
         note_blind_opening(job, suite, blind)
+
+    def keep(question: Question, response: ChatResponse) -> None:
+        record.keep(question, without_thought(response) if sampling.thinking == "on" else response)
+
     # One arm at a time: vLLM's own CPU kernels give a base request the adapter of its neighbour in the batch.
     for arm in arms:
-        answer([question for question in todo if question.arm is arm], record.keep)
+        answer([question for question in todo if question.arm is arm], keep)
         record.flush()
     refuse_errors(job, "answer")
     return taken_over
@@ -219,7 +225,7 @@ def server_answers(server: servers.Server, sampling: Sampling, concurrency: int)
 
         async def ask() -> None:
             requests = (question.request(sampling) for question in questions)
-            async with ChatClient(server.url, server.key) as client:
+            async with chat_client(server) as client:
                 await client.complete_many(requests, concurrency=concurrency, on_result=arrived)
 
         if questions:
@@ -363,10 +369,15 @@ def result_of(arm: Arm, case: Case, response: ChatResponse, question: Question |
 
 
 def refuse_errors(job: Job[Request], lacking: str) -> None:
-    """Raise StepFailed where too many results of an arm are errors, for want of an "answer" or a "verdict"."""
+    """Raise StepFailed where too many results of an arm are errors, for want of an "answer" or a "verdict".
+
+    One that is cut off in its thoughts does not count here: asked again it would be cut off again.
+    """
     rows = job.store.read(
-        "SELECT arm, count(error) AS errors, count(*) AS asked, max(error) AS error FROM eval_results"
-        " WHERE step = ? GROUP BY arm",
+        "SELECT arm, count(error) AS errors, count(*) AS asked, max(error) AS error FROM"
+        " (SELECT arm, CASE WHEN error NOT LIKE ? THEN error END AS error FROM eval_results WHERE step = ?)"
+        " GROUP BY arm",
+        f"{CUT_OFF}%",
         job.step.id,
     )
     for row in rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,17 +15,47 @@ from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
 from tunesmith.tools.core.local_paths import local_path
 from tunesmith.tools.core.rates import Seconds
-from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
+from tunesmith.tools.core.stage import (
+    Estimate,
+    Facts,
+    Fitting,
+    Inputs,
+    Plan,
+    Request,
+    Result,
+    Stage,
+    expected,
+    is_expected,
+    pinned,
+)
 from tunesmith.tools.core.stats import detectable_text, guard_text
 from tunesmith.tools.data.spec_suites import CASES
+from tunesmith.tools.evaluation.context import Need, choose_context, longest, prompt_tokens
 from tunesmith.tools.evaluation.controls import form_alone
 from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_cases, find_models
 from tunesmith.tools.evaluation.statistics import MARGIN
-from tunesmith.tools.models.chat_template import takes_tools
+from tunesmith.tools.models.chat_template import (
+    NO_SYSTEM,
+    THOUGHTS,
+    Thoughts,
+    has_system,
+    takes_system,
+    takes_tools,
+    thoughts_of,
+)
 from tunesmith.tools.models.measuring import beside_base, measured_base
-from tunesmith.tools.serving.budget import bases_served, evaluation_seconds, measured_with, need_vllm, serving_memory
+from tunesmith.tools.models.memory_math import CONTEXT_TOKENS
+from tunesmith.tools.serving.bench import THINKING_TOKENS, AskedThinking, Bench, Thinking, choose_bench, positions_of
+from tunesmith.tools.serving.budget import (
+    bases_served,
+    evaluation_seconds,
+    measured_with,
+    need_vllm,
+    serving_memory,
+    shorter_context,
+)
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
-from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK, Suite
+from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK, Case, Suite
 from tunesmith.tools.suites.loading import BUNDLED, SuiteName, load_named_suites
 
 
@@ -44,6 +74,19 @@ class BaselineRequest(Request):
     max_tokens: int = Field(default=96, ge=1, le=MAX_ANSWER_TOKENS, description="Tokens an answer may have.")
     temperature: float = Field(default=0.0, ge=0, le=2, description="0: greedy; above it, set repeats too.")
     repeats: int = Field(default=1, ge=1, le=100, description="How often each case is asked; a seed for each time.")
+    context_tokens: int = Field(
+        default=0,
+        ge=0,
+        description="Tokens a conversation may have in this run, answer included; 0: 2048, or as many as the longest "
+        "case needs.",
+    )
+    thinking: AskedThinking = Field(
+        default="auto",
+        description="Whether the run's models think before they answer; auto: no, where the template can leave it out.",
+    )
+    thinking_tokens: int = Field(
+        default=THINKING_TOKENS, ge=1, description="Tokens a thought may have beside the answer, where models think."
+    )
     concurrency: int = Field(
         default=128, ge=1, le=1024, description="Requests in flight at most; fewer while the server's queue is long."
     )
@@ -85,6 +128,12 @@ class BaselineContext:
     models: Models = field(default_factory=Models)
     takes_tools: bool = True
     """Whether the base's chat template shows the tools that cases offer."""
+    takes_system: bool = True
+    """Whether it takes system messages."""
+    bench: Bench = field(default_factory=Bench)
+    """How the run's models are asked from now on."""
+    need: Need = field(default_factory=Need)
+    """What the longest case takes."""
 
 
 def inspect_inputs(request: BaselineRequest, inputs: Inputs) -> BaselineContext:
@@ -96,7 +145,31 @@ def inspect_inputs(request: BaselineRequest, inputs: Inputs) -> BaselineContext:
         raise BadInput("the suites ask nothing of the base; name base among the providers, or leave them out")
     base = inputs.made("base")
     models = find_models(suite.cases, request.judge, inputs.store.home)
-    return BaselineContext(suite, models, base is None or takes_tools(base.path))
+    bench, need = _bench(request, suite.cases, inputs.artifacts.get("base"))
+    shown, system = (base is None or takes(base.path) for takes in (takes_tools, takes_system))
+    return BaselineContext(suite, models, shown, system, bench, need)
+
+
+def _bench(request: BaselineRequest, cases: Sequence[Case], base: Artifact | None) -> tuple[Bench, Need]:
+    """How the base, and every later arm, is asked its cases. Raises BadInput where it cannot be done."""
+    folder = None if base is None or is_expected(base) else base.path
+    bench = choose_bench(_thoughts(base), request.thinking, tokens=request.thinking_tokens)
+    need = longest(
+        cases,
+        lambda case: int(case.sampled("max_tokens", request.max_tokens)) + bench.thinking_tokens,
+        folder,
+        enough=request.context_tokens or CONTEXT_TOKENS,
+    )
+    most = positions_of(base.meta.get("config", {})) if base else 0
+    return replace(bench, context_tokens=choose_context(need, request.context_tokens, most)), need
+
+
+def _thoughts(base: Artifact | None) -> Thoughts:
+    """How the base thinks, by its template where that is there."""
+    if base is not None and not is_expected(base):
+        return thoughts_of(base.path)
+    known: Thoughts = base.meta.get(THOUGHTS, "") if base else ""
+    return known
 
 
 def suites_of(request: BaselineRequest, dataset: Path | None) -> tuple[str, ...]:
@@ -107,35 +180,34 @@ def suites_of(request: BaselineRequest, dataset: Path | None) -> tuple[str, ...]
 
 def expected_artifact(request: BaselineRequest, artifacts: Mapping[str, Artifact]) -> Artifact:
     """The suite that was run, to be read from where it is now."""
-    return expected("suite", cases=0, request=request.model_dump(mode="json"))
+    context, thoughts = request.context_tokens or CONTEXT_TOKENS, _thoughts(artifacts.get("base"))
+    bench = choose_bench(thoughts, request.thinking, tokens=request.thinking_tokens, context=context)
+    return expected("suite", 0, cases=0, request=request.model_dump(mode="json"), **bench.recorded)
+
+
+def bench_asked(request: BaselineRequest) -> Bench:
+    """How a planned baseline asks; a plan of before there was a choice leaves all of it as it was."""
+    thinking: Thinking = "" if request.thinking == "auto" else request.thinking
+    tokens = request.thinking_tokens if thinking == "on" else 0
+    return Bench(request.context_tokens or CONTEXT_TOKENS, thinking, tokens)
 
 
 def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Plan:
     """Price every case once on the base, and say what so many cases can show at all."""
-    base, suite, models = facts.need("base", "base"), context.suite, context.models
-    measured = measured_base(facts)
+    base, suite, models, bench = facts.need("base", "base"), context.suite, context.models, context.bench
+    measured, asked = measured_base(facts), request
     dataset = facts.need("dataset", "critique") if request.held_out else None
     need_vllm(facts)
     cases = asked_cases(suite, ("base",))["base"]
     blocks: Counter[str] = Counter(case.block for case in cases)
     if models.judge:
         request = request.model_copy(update={"judge": models.judge.named})
+    request = request.model_copy(update=_decided(request, bench))
     rows = {block: [case.cluster for case in cases if case.block == block] for block in blocks}
-    price = estimate(
-        "baseline",
-        facts,
-        seconds=evaluation_seconds(facts, measured, len(cases) * request.repeats, request.max_tokens)
-        + Seconds(0.0, models.seconds(cases, request.repeats)),
-        rates=facts.serving_rates,
-        like="",
-        **models.peaks(serving_memory(measured), on_gpu=facts.serves_on_gpu),
-        disk_bytes=8192 * len(cases) * request.repeats,
-    )
-    fitting = bases_served(facts) if lacks_memory(price, facts.machine) else ()
+    price, fitting = _price(request, facts, measured, cases, context)
     can_show = _can_show(rows)
     how = "greedy" if request.temperature == 0 else f"at temperature {request.temperature:g}"
     how += f", {request.repeats} times each, reduced to one verdict a case" if request.repeats > 1 else ""
-    blind = 0 if context.takes_tools else sum(bool(case.tools) for case in cases)
     waiting = len(suite.cases) - len(cases)
     return Plan(
         stage="baseline",
@@ -145,14 +217,11 @@ def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Pl
         steps=(
             "start vLLM with the base, adapters allowed but none loaded",
             *measured_with(measured),
+            *bench.steps,
             f"{', '.join(f'{count} {block}' for block, count in blocks.items())} cases "
             f"(suite sha256 {suite.sha256[:12]}), {how}",
             *models.steps(cases, base.path),
-            *(
-                [f"the base's chat template ignores tools: {blind} cases offer some that it will never see"]
-                if blind
-                else []
-            ),
+            *_of_template(context, cases),
             *([f"{waiting} more wait for another arm, or for a second one beside"] if waiting else []),
             *can_show,
         ),
@@ -165,7 +234,59 @@ def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Pl
         refusals=room(price, facts, remedy="stopping another program, or a smaller base", fitting=fitting),
         fitting=fitting,
         notes=tuple(filter(None, [form_alone(cases)])),
+        reasons=_reasons(asked, context),
     )
+
+
+def _of_template(context: BaselineContext, cases: Sequence[Case]) -> list[str]:
+    """What the base's chat template does not take as the cases have it."""
+    blind = 0 if context.takes_tools else sum(bool(case.tools) for case in cases)
+    told = [f"the base's chat template ignores tools: {blind} cases offer some that it will never see"] if blind else []
+    refused = not context.takes_system and any(has_system(case.messages) for case in cases)
+    return [*told, *([NO_SYSTEM] if refused else [])]
+
+
+def _price(
+    request: BaselineRequest, facts: Facts, measured: Artifact, cases: Sequence[Case], context: BaselineContext
+) -> tuple[Estimate, tuple[Fitting, ...]]:
+    """Of every case once; and where memory is lacking, what would fit: a shorter context, else another base."""
+    models, bench, answers = context.models, context.bench, len(cases) * request.repeats
+    seconds = evaluation_seconds(
+        facts, measured, answers, request.max_tokens, bench=bench, prompt_tokens=prompt_tokens(cases)
+    )
+    price = estimate(
+        "baseline",
+        facts,
+        seconds=seconds + Seconds(0.0, models.seconds(cases, request.repeats)),
+        rates=facts.serving_rates,
+        like="",
+        **models.peaks(serving_memory(measured, bench.context_tokens), on_gpu=facts.serves_on_gpu),
+        disk_bytes=8192 * answers,
+    )
+    if not lacks_memory(price, facts.machine):
+        return price, ()
+    shorter = shorter_context(facts, measured, bench.context_tokens, least=CONTEXT_TOKENS)
+    return price, (*shorter, *bases_served(facts, context_tokens=bench.context_tokens))
+
+
+def _decided(request: BaselineRequest, bench: Bench) -> dict[str, object]:
+    """The fields of the request that say how the run is asked, where that is not usual."""
+    context = {"context_tokens": bench.context_tokens} if bench.context_tokens != CONTEXT_TOKENS else {}
+    return {**context, **({"thinking": bench.thinking} if bench.thinking else {})}
+
+
+def _reasons(asked: BaselineRequest, context: BaselineContext) -> dict[str, str]:
+    """Why the run is asked as it is, where the user did not say."""
+    bench, need, reasons = context.bench, context.need, {}
+    if not asked.context_tokens and bench.context_tokens != CONTEXT_TOKENS:
+        reasons["context_tokens"] = (
+            f"case {need.case_id} needs up to {need.tokens} tokens, {need.answer_tokens} of them for its answer"
+        )
+    if asked.thinking == "auto" and bench.thinking == "off":
+        reasons["thinking"] = "the chat template can leave thoughts out, and a base that is cut off in them fails"
+    if asked.thinking == "auto" and bench.thinking == "on":
+        reasons["thinking"] = "the chat template has the model think always"
+    return reasons
 
 
 def _can_show(rows: Mapping[str, Sequence[str]]) -> list[str]:
@@ -184,6 +305,16 @@ STAGE = Stage(
     inspect_inputs,
     expected_artifact,
     settable=("cases_per_block",),
-    lasting=("suites", "cases_per_block", "max_tokens", "temperature", "repeats", "judge"),
+    lasting=(
+        "suites",
+        "cases_per_block",
+        "max_tokens",
+        "temperature",
+        "repeats",
+        "judge",
+        "context_tokens",
+        "thinking",
+        "thinking_tokens",
+    ),
     takes_from={"suites": "critique"},
 )

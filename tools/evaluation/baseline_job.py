@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
-from tunesmith.memory.records import Artifact
+from tunesmith.memory.records import Artifact, EvalResult
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.stats import MAX_ERROR_SHARE
 from tunesmith.tools.evaluation.advice import baseline_advice
 from tunesmith.tools.evaluation.asking import Arm, AskRecord, ask_once, refuses_adapters, run_arms, server_answers
-from tunesmith.tools.evaluation.baseline import BaselineRequest, BaselineResult, BlockResult, suites_of
+from tunesmith.tools.evaluation.baseline import BaselineRequest, BaselineResult, BlockResult, bench_asked, suites_of
 from tunesmith.tools.evaluation.comparison import CaseOutcome
 from tunesmith.tools.evaluation.controls import form_alone
 from tunesmith.tools.evaluation.judge_job import judge_waiting
@@ -20,7 +22,9 @@ from tunesmith.tools.evaluation.statistics import case_outcomes
 from tunesmith.tools.models.chat_template import takes_tools
 from tunesmith.tools.models.measuring import QUANTIZED_BASE, answering_base
 from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.bench import Bench
 from tunesmith.tools.serving.model_server import bench_server, key_of
+from tunesmith.tools.serving.thoughts import CUT_OFF
 from tunesmith.tools.suites.case import Suite
 from tunesmith.tools.suites.loading import load_named_suites, read_suite
 
@@ -39,14 +43,16 @@ def run(job: Job[BaselineRequest]) -> BaselineResult:
     suite = read_suite(suite_file)
     asked = ask_once(job, lambda: _ask(job, suite))
     key = {**asked.keys["base"], **judge_waiting(job, suite, judge=request.judge, fresh=request.fresh)}
-    artifact = job.publish("suite", suite_file, meta={"suite_sha256": suite.sha256, "cases": len(suite.cases)})
-    blocks = _block_results(case_outcomes(job.store.results(job.step.id, "base")).values())
+    meta = {"suite_sha256": suite.sha256, "cases": len(suite.cases), **bench_asked(request).recorded}
+    artifact = job.publish("suite", suite_file, meta=meta)
+    results = job.store.results(job.step.id, "base")
+    blocks = _block_results(case_outcomes(results).values())
     return BaselineResult(
         artifact=artifact.id,
         suite_sha256=suite.sha256,
         blocks=blocks,
         key=key,
-        advice="; ".join(filter(None, (baseline_advice(blocks), form_alone(suite.cases)))),
+        advice="; ".join(filter(None, (_cut_off(request, results), baseline_advice(blocks), form_alone(suite.cases)))),
         takes_tools=takes_tools(base.path) or not any(case.tools for case in suite.cases),
         taken_over=asked.taken_over,
     )
@@ -66,11 +72,27 @@ def _block_results(outcomes: Iterable[CaseOutcome]) -> dict[str, BlockResult]:
     }
 
 
+def _cut_off(request: BaselineRequest, results: Sequence[EvalResult]) -> str:
+    """What speaks against the figures where many answers of a block never came; empty where few did not."""
+    asked = Counter(str(result.block) for result in results)
+    cut = Counter(str(result.block) for result in results if (result.error or "").startswith(CUT_OFF))
+    many = {block: count for block, count in cut.items() if count > MAX_ERROR_SHARE * asked[block]}
+    if not many:
+        return ""
+    told = ", ".join(f"{count} of {asked[block]} {block}" for block, count in many.items())
+    return (
+        f"{told} answers are cut off in their thoughts (thinking_tokens={request.thinking_tokens}): they count as "
+        "errors, not as failures, so nothing is known of these cases; run the baseline again with "
+        f"thinking_tokens={2 * request.thinking_tokens}, or with thinking=off where the template can leave thoughts out"
+    )
+
+
 def _ask(job: Job[BaselineRequest], suite: Suite) -> AskRecord:
     """Every answer, stored; the comparability key that they were given under."""
     request, measured = job.request, answering_base(job.inputs)
-    sampling = Sampling(request.max_tokens, request.temperature, request.repeats)
-    with _server(job, measured) as server:
+    bench = bench_asked(request)
+    sampling = Sampling.on(bench, request.max_tokens, request.temperature, request.repeats)
+    with _server(job, measured, bench) as server:
         key = {**key_of(server, measured, suite, max_tokens=request.max_tokens), **sampling.key}
         answer = server_answers(server, sampling, request.concurrency)
         arm = Arm("base", server.model, key)
@@ -79,14 +101,14 @@ def _ask(job: Job[BaselineRequest], suite: Suite) -> AskRecord:
 
 
 @contextmanager
-def _server(job: Job[BaselineRequest], base: Artifact) -> Iterator[servers.Server]:
+def _server(job: Job[BaselineRequest], base: Artifact, bench: Bench) -> Iterator[servers.Server]:
     """A server that allows adapters, as later comparisons want it; one without where vLLM takes none for this base."""
     with ExitStack() as stack:
         try:
-            server = stack.enter_context(bench_server(job, base, adapters_allowed=True))
+            server = stack.enter_context(bench_server(job, base, adapters_allowed=True, bench=bench))
         except StepFailed as error:
             if not refuses_adapters(error):
                 raise
             job.log(f"vLLM takes no adapters for this base, so its server allows none: {error}")
-            server = stack.enter_context(bench_server(job, base))
+            server = stack.enter_context(bench_server(job, base, bench=bench))
         yield server

@@ -7,7 +7,7 @@ hops of the lineage: their weights differ, and only those.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -23,14 +23,17 @@ from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Sta
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.evaluation.advice import GOAL_RATE
 from tunesmith.tools.evaluation.comparison import StoredComparison
+from tunesmith.tools.evaluation.context import longest, prompt_tokens, refuse_longer
 from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_cases, find_models
 from tunesmith.tools.evaluation.likelihood import ArmLikelihood, likelihood_seconds
 from tunesmith.tools.evaluation.lineage import own_base
 from tunesmith.tools.evaluation.liveness import PeftCheck, priced_proof
 from tunesmith.tools.evaluation.pairing import Evaluations
 from tunesmith.tools.evaluation.prompts import candidates
-from tunesmith.tools.evaluation.protocol import Key, Sampling
+from tunesmith.tools.evaluation.protocol import THINKING, Key, Sampling
+from tunesmith.tools.models.chat_template import NO_SYSTEM, takes_system
 from tunesmith.tools.models.measuring import beside_base, measured_base
+from tunesmith.tools.serving.bench import Bench, bench_of
 from tunesmith.tools.serving.budget import bases_served, evaluation_seconds, measured_with, need_vllm, serving_memory
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 from tunesmith.tools.suites.case import Case, Suite
@@ -114,6 +117,13 @@ class Prompted:
     behaviour: str = ""
     candidates: int = 0
     sha256: str = ""
+    steps: tuple[str, ...] = ()
+    """What a plan says of how the base takes a prompt."""
+
+    @property
+    def pins(self) -> dict[str, str]:
+        """What a plan is bound to."""
+        return {"behaviour": self.sha256} if self.sha256 else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +150,35 @@ def inspect_inputs(request: EvaluateRequest, inputs: Inputs) -> EvaluateContext:
     if request.arm == "prompted" and not request.system_prompt:
         name = request.behaviour or _behaviour_of(inputs)
         behaviour = load_behaviour(name)
-        context = replace(context, prompted=Prompted(name, len(candidates(behaviour)), behaviour.sha256))
+        tried = candidates(behaviour)
+        context = replace(context, prompted=Prompted(name, len(tried), behaviour.sha256))
+        preambles = [one.preamble for one in tried]
+    else:
+        preambles = [({"role": "system", "content": request.system_prompt},)] if request.arm == "prompted" else []
+    if preambles:
+        base = inputs.made("base")
+        if base and not takes_system(base.path):
+            context = replace(context, prompted=replace(context.prompted, steps=(NO_SYSTEM,)))
+        _refuse_longer(request, inputs, context, min(preambles, key=lambda before: len(str(before))))
     return context
+
+
+def _refuse_longer(
+    request: EvaluateRequest, inputs: Inputs, context: EvaluateContext, before: Sequence[Mapping[str, object]]
+) -> None:
+    """Raises BadInput where a case and the shortest prompt that may stand before it do not fit the run's context."""
+    bench, base = bench_of(inputs.artifacts), inputs.made("base")
+    cases = asked_cases(context.suite, ("base", "prompted"))["prompted"] if context.suite else []
+    asked = {"max_tokens": request.max_tokens} if "max_tokens" in request.model_fields_set else context.sampling
+    tokens = int(str(asked.get("max_tokens", request.max_tokens)))
+    need = longest(
+        cases,
+        lambda case: int(case.sampled("max_tokens", tokens)) + bench.thinking_tokens,
+        base.path if base else None,
+        before,
+        enough=bench.context_tokens,
+    )
+    refuse_longer(need, bench.context_tokens)
 
 
 def _of_baseline(request: EvaluateRequest, inputs: Inputs) -> EvaluateContext:
@@ -170,7 +207,7 @@ def sampling_of(baseline: Mapping[str, Any]) -> dict[str, Any]:
 def _base_asked(store: Store, run: str, suite_sha256: str) -> list[Key]:
     """The sampling parts of the keys under which the base answered this suite."""
     keys = [by_arm["base"] for by_arm in Evaluations.of(store, run).keys.values() if "base" in by_arm]
-    parts = ("sampling", "repeats")
+    parts = ("sampling", "repeats", THINKING)
     return [{p: key[p] for p in parts if p in key} for key in keys if key.get("suite") == suite_sha256]
 
 
@@ -206,25 +243,22 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
     made = facts.need(request.arm, _MAKERS[request.arm]) if request.arm in _MAKERS else None
     served = measured if request.arm in ("adapter", "prompted") or made is None else made
     both = served is measured
-    request = _sampled_as_the_base(request, context, beside=both)
+    bench = bench_of(facts.artifacts)
+    request = _sampled_as_the_base(request, context, bench, beside=both)
     asked = _asked(suite, request.arm, beside=both)
     every = [case for cases in asked.values() for case in cases]
     answers = len(every) * request.repeats
-    seconds = evaluation_seconds(facts, served, answers + tries, request.max_tokens)
+    seconds = _answering_seconds(request, facts, served, every, bench, tries=tries)
     seconds += Seconds(0.0, models.seconds(every, request.repeats)) + likelihood_seconds(facts, served, made, both)
-    peaks = models.peaks(serving_memory(served), on_gpu=facts.serves_on_gpu)
+    peaks = models.peaks(serving_memory(served, bench.context_tokens), on_gpu=facts.serves_on_gpu)
     proof = priced_proof(request.peft_check, facts, served, request.arm, peaks)
     request = request.model_copy(update=dict(proof.decided))
     price = estimate(
-        "evaluate",
-        facts,
-        seconds=seconds + proof.seconds,
-        rates=facts.serving_rates,
-        **proof.peaks,
-        disk_bytes=8192 * answers,
-        like=request.arm,
-    )
-    fitting = bases_served(facts) if both and lacks_memory(price, facts.machine) else ()
+        "evaluate", facts, seconds=seconds + proof.seconds, rates=facts.serving_rates, **proof.peaks,
+        disk_bytes=8192 * answers, like=request.arm,
+    )  # fmt: skip
+    lacks = both and lacks_memory(price, facts.machine)
+    fitting = bases_served(facts, context_tokens=bench.context_tokens) if lacks else ()
     return Plan(
         stage="evaluate",
         run=facts.run,
@@ -234,6 +268,8 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
             *((_choosing(request, candidates_),) if tries else ()),
             _served_by(request.arm, beside=both),
             *(measured_with(measured) if both else ()),
+            *bench.steps,
+            *context.prompted.steps,
             *proof.steps,
             *models.steps(every, served.path),
             *(("read rows that were held out of training: the likelihood of each, arm by arm",) if made else ()),
@@ -241,12 +277,22 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(base=base, suite=suite_artifact, **_answering(request.arm, facts, made, measured)),
-        pins={**models.pins, **({"behaviour": context.prompted.sha256} if context.prompted.sha256 else {})},
+        pins={**models.pins, **bench.pins, **context.prompted.pins},
         estimate=price,
         writes=("every output, graded, in the store",),
         refusals=room(price, facts, remedy="stopping another program", fitting=fitting),
         fitting=fitting,
         reasons=dict(proof.reasons),
+    )
+
+
+def _answering_seconds(
+    request: EvaluateRequest, facts: Facts, served: Artifact, cases: Sequence[Case], bench: Bench, *, tries: int
+) -> Seconds:
+    """To start a server and have every case answered, and every try of a prompt."""
+    answers = len(cases) * request.repeats + tries
+    return evaluation_seconds(
+        facts, served, answers, request.max_tokens, bench=bench, prompt_tokens=prompt_tokens(cases)
     )
 
 
@@ -270,7 +316,9 @@ def _served_by(arm: str, *, beside: bool) -> str:
     return f"the {arm} model on a vLLM server with the same settings"
 
 
-def _sampled_as_the_base(request: EvaluateRequest, context: EvaluateContext, *, beside: bool) -> EvaluateRequest:
+def _sampled_as_the_base(
+    request: EvaluateRequest, context: EvaluateContext, bench: Bench, *, beside: bool
+) -> EvaluateRequest:
     """The request with the baseline's sampling where it says nothing of its own.
 
     Raises BadInput where the base does not answer `beside` the arm and never answered under what the request says.
@@ -279,7 +327,8 @@ def _sampled_as_the_base(request: EvaluateRequest, context: EvaluateContext, *, 
     unset = {name: value for name, value in baseline.items() if name not in request.model_fields_set}
     request = request.model_copy(update=unset)
     asked = context.base_asked
-    if beside or not asked or Sampling(request.max_tokens, request.temperature, request.repeats).key in asked:
+    sampling = Sampling.on(bench, request.max_tokens, request.temperature, request.repeats)
+    if beside or not asked or sampling.key in asked:
         return request
     differing = [name for name, value in baseline.items() if getattr(request, name) != value]
     settings = ", ".join(f"{name}={getattr(request, name)} against {baseline[name]}" for name in differing)

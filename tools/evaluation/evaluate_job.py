@@ -13,7 +13,7 @@ from tunesmith.memory.arms import ARMS, CHAIN
 from tunesmith.memory.errors import BadInput, NotFound, StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.core.settled import TOKENIZERS
+from tunesmith.tools.core.settled import load_modules
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.evaluation.advice import prompt_advice
 from tunesmith.tools.evaluation.asking import (
@@ -30,20 +30,19 @@ from tunesmith.tools.evaluation.evaluate import EvaluateRequest, EvaluateResult
 from tunesmith.tools.evaluation.evidence import evidence_of
 from tunesmith.tools.evaluation.judge_job import judge_waiting
 from tunesmith.tools.evaluation.likelihood import ArmLikelihood
-from tunesmith.tools.evaluation.likelihood_job import held_out_rows, measure_arm
+from tunesmith.tools.evaluation.likelihood_job import held_out_rows, load_tokenizers, measure_arm
 from tunesmith.tools.evaluation.liveness_job import prove_adapter
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.evaluation.prompt_search import Chosen, choose, given
 from tunesmith.tools.evaluation.protocol import Keys, Sampling
 from tunesmith.tools.models.measuring import answering_base
 from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.bench import bench_at_work
 from tunesmith.tools.serving.model_server import bench_server, key_of, lora_rank_served, served_name
 from tunesmith.tools.suites.case import Suite
 from tunesmith.tools.suites.loading import read_suite
 
 _BESIDE_BASE = ("adapter", "prompted")
-_AFTER_ANSWERS = (*TOKENIZERS, "scipy.stats")
-"""What likelihoods and comparisons take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ def run(job: Job[EvaluateRequest]) -> EvaluateResult:
     """Ask, compare, and keep the proof of what answered (hashes before and after, arguments, template)."""
     request = job.request
     suite = read_suite(job.inputs["suite"].path)
-    sampling = Sampling(request.max_tokens, request.temperature, request.repeats)
+    sampling = Sampling.on(bench_at_work(job), request.max_tokens, request.temperature, request.repeats)
     used = [name for name in job.inputs if name != "base" or request.arm in _BESIDE_BASE]
     before: dict[str, JsonValue] = {name: job.verified(name).sha256 for name in used}
     asked = ask_once(job, lambda: _ask(job, suite, sampling))
@@ -131,7 +130,7 @@ def _bench(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling: 
             bench_server(
                 job, served, adapters_allowed=request.arm in _BESIDE_BASE, rank=lora_rank_served(adapter),
                 adapters={served_name(adapter): adapter.path} if adapter else {},
-                meanwhile=_AFTER_ANSWERS if request.arm in CHAIN else (),
+                meanwhile=(lambda: _load_for_later(job)) if request.arm in CHAIN else None,
             )
         )  # fmt: skip
     except StepFailed as error:
@@ -160,6 +159,14 @@ def _bench(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling: 
         prompt = choose(job, server, behaviour, request.dev_rows, sampling)
     prompted = Arm("prompted", server.model, {**key, "system_prompt": prompt.key}, prompt.preamble, prompt.schema)
     return _Bench([base, prompted], answer, prompt, proof)
+
+
+def _load_for_later(job: Job[EvaluateRequest]) -> None:
+    """Import what comparisons and likelihoods take, but nothing that keeps this process from loading a model as long as
+    vLLM may refuse the adapter."""
+    load_modules(("scipy.special",))
+    if job.request.arm != "adapter":
+        load_tokenizers(job)
 
 
 class _Refusal(NamedTuple):

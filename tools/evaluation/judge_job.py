@@ -32,6 +32,7 @@ from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.budget import placed
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.serving.model_server import serve
+from tunesmith.tools.serving.requests import chat_client
 from tunesmith.tools.serving.spec import ServerSpec, engine_arguments
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.grading import (
@@ -185,7 +186,8 @@ class _Judge:
                 self._known[response.id] = response.text
 
             async def ask() -> None:
-                async with ChatClient(place.url, place.key) as client:
+                own = chat_client(place.server) if place.server else ChatClient(place.url, place.key)
+                async with own as client:
                     await client.complete_many(requests, concurrency=JUDGE_CONCURRENCY, on_result=keep)
 
             asyncio.run(ask())

@@ -23,7 +23,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.core.settled import TOKENIZERS, load_modules
+from tunesmith.tools.core.settled import TOKENIZERS, TORCH, load_modules
 from tunesmith.tools.core.stage import Request
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.evaluation.asking import Arm
@@ -32,6 +32,7 @@ from tunesmith.tools.evaluation.lineage import Lineage
 from tunesmith.tools.evaluation.pairing import Evaluations
 from tunesmith.tools.evaluation.protocol import measured
 from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.bench import bench_at_work
 from tunesmith.tools.serving.scoring import ScoredToken, score_prompts
 from tunesmith.tools.training.rows import HELD_ORIGINS, IGNORED, TokenRow, tokenize_row
 
@@ -73,18 +74,25 @@ def held_out_rows(job: Job[Request], arm: str) -> HeldOutRows:
     behaviour = _drawn([row for row in rows if row.origin not in HELD_ORIGINS])
     ordinary = _drawn([row for row in rows if row.origin in HELD_ORIGINS])
 
-    load_modules(TOKENIZERS)
+    load_tokenizers(job)
     from transformers import AutoTokenizer
 
     served = job.inputs["base" if arm == "adapter" else arm]
     tokenizer, most = AutoTokenizer.from_pretrained(served.path), row_tokens(served.meta.get("config", {}))
+    at_once = bench_at_work(job).thinking == "off"
     held = HeldOutRows(
-        *([tokens for row in kind if (tokens := tokenize_row(tokenizer, row, most)).trainable]
+        *([tokens for row in kind if (tokens := tokenize_row(tokenizer, row, most, at_once=at_once)).trainable]
           for kind in (behaviour, ordinary))
     )  # fmt: skip
     if not held.behaviour:
         raise BadInput(f"no row of the behaviour with an answer in its first {most} tokens was held out of training")
     return held
+
+
+def load_tokenizers(job: Job[Request]) -> None:
+    """Import what a tokenizer takes; where the process ends with the step without torch, so that no model can be loaded
+    by transformers in it any more."""
+    load_modules(TOKENIZERS, without=(TORCH,) if job.alone else ())
 
 
 def _drawn(rows: Sequence[TrainingRow]) -> list[TrainingRow]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tunesmith.memory.arms import CHAIN
 from tunesmith.memory.errors import TunesmithError
@@ -19,7 +19,7 @@ from tunesmith.tools.evaluation.comparison import Interval, Json
 from tunesmith.tools.evaluation.evaluate import EvaluateResult
 from tunesmith.tools.evaluation.likelihood import ArmLikelihood
 from tunesmith.tools.evaluation.lineage import Lineage
-from tunesmith.tools.evaluation.pairing import compare_run
+from tunesmith.tools.evaluation.pairing import Evaluations, compare_run
 
 LEAST_KEPT = 0.5
 """A model that has for certain lost more of the gain than this is not what was trained; published 4-bit merges of small
@@ -56,6 +56,8 @@ class LikelihoodRetained:
     """Of the share, 95 %, where rows are drawn."""
     divergence: Mapping[str, PerToken] = field(default_factory=dict)
     """Earlier arm → KL from it on ordinary answers, nats a token; a lower bound."""
+    precisions: Mapping[str, str] = field(default_factory=dict)
+    """Arm → what its weights were stored at where it read the rows."""
 
     @property
     def lost_most(self) -> bool:
@@ -65,7 +67,7 @@ class LikelihoodRetained:
     @property
     def sentence(self) -> str:
         """The number with its interval, and what it cost elsewhere."""
-        return f"{self._on_the_behaviour}{self._elsewhere}"
+        return f"{self._on_the_behaviour}{self._elsewhere}{self._at}"
 
     @property
     def brief(self) -> str:
@@ -103,6 +105,16 @@ class LikelihoodRetained:
         from_ = " and ".join(f"{one.mean:.3f} from the {arm}" for arm, one in self.divergence.items())
         return f"; on ordinary answers its KL is {from_} (nats a token, at least)"
 
+    @property
+    def _at(self) -> str:
+        """The precisions, where they are not all the same."""
+        if len(set(self.precisions.values())) < 2:
+            return ""
+        arms: dict[str, list[str]] = {}
+        for arm, precision in self.precisions.items():
+            arms.setdefault(precision, []).append(arm)
+        return "; " + ", ".join(f"{' and '.join(those)} at {precision}" for precision, those in arms.items())
+
     def to_json(self) -> Json:
         """As `compare`, the report and `explain` print it."""
         return {
@@ -115,6 +127,7 @@ class LikelihoodRetained:
             "interval": list(self.interval) if self.interval else None,
             "kl_per_token": {arm: one.mean for arm, one in self.divergence.items()},
             "kl_intervals": {arm: list(one.interval) for arm, one in self.divergence.items()},
+            "precisions": dict(self.precisions),
         }
 
 
@@ -149,7 +162,15 @@ def _retained(store: Store, run: str, arm: str, lineage: Lineage | None) -> Like
         return None
     if len({one.rows_sha256 for one in (base, adapter, made)}) > 1:
         return None
-    return retained(arm, base, adapter, made)
+    return replace(retained(arm, base, adapter, made), precisions=_precisions(store, run, hop.steps, arm))
+
+
+def _precisions(store: Store, run: str, steps: Mapping[str, str], arm: str) -> dict[str, str]:
+    """As the keys of the evaluations say: of base and adapter, and of the arm."""
+    keys = Evaluations.of(store, run).keys
+    asked = (("base", steps["adapter"]), ("adapter", steps["adapter"]), (arm, steps[arm]))
+    told = {name: keys[step].get(name, {}).get("precision") for name, step in asked if step in keys}
+    return {name: str(precision) for name, precision in told.items() if precision}
 
 
 def _measured(store: Store, step: str) -> Mapping[str, ArmLikelihood]:

@@ -21,9 +21,10 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.evaluation.asking import NEEDS_LOGPROBS, Answerer, Keep, Question
 from tunesmith.tools.evaluation.protocol import Sampling
-from tunesmith.tools.models.chat_template import template_sha256
+from tunesmith.tools.models.chat_template import answering_at_once, as_taken, template_sha256
 from tunesmith.tools.models.measuring import QUANTIZED_BASE
 from tunesmith.tools.models.packed_weights import unpack_base
+from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.serving.client import ChatResponse
 from tunesmith.tools.serving.model_server import precision_told
 from tunesmith.tools.serving.spec import precision_of
@@ -118,26 +119,28 @@ class LocalModel:
     def _generate(self, batch: Sequence[Question], sampling: Sampling) -> Iterator[ChatResponse]:
         import torch
 
-        prompts = [self._prompt(question) for question in batch]
+        prompts = [self._prompt(question, sampling) for question in batch]
         asked = self.tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to(self.device)
         with_adapter = batch[0].arm.name == "adapter"
         switch = contextlib.nullcontext() if with_adapter else self.model.disable_adapter()
         started = time.perf_counter()
-        limit = max(int(question.case.sampled("max_tokens", sampling.max_tokens)) for question in batch)
+        limits = [_limit(question, sampling) for question in batch]
         with torch.inference_mode(), switch:
             made = self.model.generate(
-                **asked, max_new_tokens=limit, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
+                **asked, max_new_tokens=max(limits), do_sample=False, pad_token_id=self.tokenizer.pad_token_id
             )
         took_ms = (time.perf_counter() - started) * 1000
         prompt_width = asked["input_ids"].shape[1]
-        for question, mask, tokens in zip(batch, asked["attention_mask"], made[:, prompt_width:].tolist(), strict=True):
-            own_limit = int(question.case.sampled("max_tokens", sampling.max_tokens))
-            yield self._response(question, int(mask.sum()), tokens[:own_limit], took_ms)
+        answers = made[:, prompt_width:].tolist()
+        for question, mask, tokens, limit in zip(batch, asked["attention_mask"], answers, limits, strict=True):
+            yield self._response(question, int(mask.sum()), tokens[:limit], took_ms)
 
-    def _prompt(self, question: Question) -> str:
+    def _prompt(self, question: Question, sampling: Sampling) -> str:
         tools = list(question.case.tools) or None
+        options = answering_at_once(self.tokenizer.chat_template) if sampling.thinking == "off" else {}
+        messages = as_taken(self.tokenizer.chat_template, question.arm.messages(question.case))
         prompt: str = self.tokenizer.apply_chat_template(
-            question.arm.messages(question.case), tools=tools, tokenize=False, add_generation_prompt=True
+            messages, tools=tools, tokenize=False, add_generation_prompt=True, **options
         )
         return prompt
 
@@ -163,6 +166,11 @@ class LocalModel:
         return {token for token in (*ids, self.tokenizer.eos_token_id) if token is not None}
 
 
+def _limit(question: Question, sampling: Sampling) -> int:
+    """Tokens that an answer may have, its thought included."""
+    return int(question.case.sampled("max_tokens", sampling.max_tokens)) + sampling.thinking_tokens
+
+
 def _loaded(inputs: Mapping[str, Artifact], device: str, scratch: Path) -> tuple[Any, str]:
     """The base as it is measured, and its precision in the words of a comparability key."""
     from transformers import AutoModelForCausalLM
@@ -176,7 +184,11 @@ def _loaded(inputs: Mapping[str, Artifact], device: str, scratch: Path) -> tuple
         precision = f"{precision_told(quantized)}, unpacked to {precision}"
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype="auto", local_files_only=True, device_map={"": 0} if device == "cuda" else None
+            folder,
+            dtype="auto",
+            local_files_only=True,
+            device_map={"": 0} if device == "cuda" else None,
+            **ModelShape.of(json.loads((folder / "config.json").read_text())).attention_options,
         )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -19,7 +19,9 @@ from tunesmith.tools.evaluation.asking import held_to
 from tunesmith.tools.evaluation.prompts import Candidate, DevRow, Tried, best, candidates, dev_rows, judge
 from tunesmith.tools.evaluation.protocol import Sampling
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
+from tunesmith.tools.serving.client import ChatRequest, ChatResponse
+from tunesmith.tools.serving.requests import chat_client
+from tunesmith.tools.serving.thoughts import without_thought
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def _ask(
             id=_id(option, row),
             model=server.model,
             messages=[*map(dict, option.preamble), {"role": "user", "content": row.message}],
-            max_tokens=sampling.max_tokens,
+            max_tokens=sampling.max_tokens + sampling.thinking_tokens,
             extra={"response_format": held_to(option.schema)} if option.schema else {},
         )
         for option in options
@@ -105,13 +107,14 @@ def _ask(
         def keep(response: ChatResponse) -> None:
             if response.error:
                 raise StepFailed(f"no answer while the prompt was chosen: {response.error}; resume to go on")
-            answer = answers[response.id] = _Answer(response.text, response.prompt_tokens)
+            text = without_thought(response).text if sampling.thinking == "on" else response.text
+            answer = answers[response.id] = _Answer(text, response.prompt_tokens)
             log.add({"id": response.id, **asdict(answer)})
             servers.renew(server)
             job.progress(len(answers), total, "choosing the prompt")
 
         async def go() -> None:
-            async with ChatClient(server.url, server.key) as client:
+            async with chat_client(server) as client:
                 await client.complete_many(requests, concurrency=64, on_result=keep)
 
         asyncio.run(go())

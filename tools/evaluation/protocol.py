@@ -7,8 +7,12 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from tunesmith.tools.serving.bench import Bench, Thinking
+
 BLIND_OPENED = "blind.opened"
 """Event of a step that asks an arm the suite's blind cases."""
+THINKING = "thinking"
+"""Part of a comparability key: whether the models may think before they answer."""
 Key = Mapping[str, JsonValue]
 """A comparability key: what an arm's answers were made under, part by part."""
 Keys = Mapping[str, Key]
@@ -22,12 +26,24 @@ class Sampling:
     max_tokens: int
     temperature: float = 0.0
     repeats: int = 1
+    thinking: Thinking = ""
+    thinking_tokens: int = 0
+    """Of a thought, beside those of the answer; 0 unless the model thinks first."""
+
+    @classmethod
+    def on(cls, bench: Bench, max_tokens: int, temperature: float = 0.0, repeats: int = 1) -> Sampling:
+        """That of a run whose models are asked so."""
+        return cls(max_tokens, temperature, repeats, bench.thinking, bench.thinking_tokens)
 
     @property
     def key(self) -> dict[str, JsonValue]:
-        """Its part of the comparability key."""
+        """Its part of the comparability key; of thoughts it says something where the model knows them."""
         repeats: dict[str, JsonValue] = {"repeats": self.repeats} if self.repeats > 1 else {}
-        return {"sampling": f"temperature={self.temperature:g} seed=0 max_tokens={self.max_tokens}", **repeats}
+        thinking: dict[str, JsonValue] = {}
+        if self.thinking:
+            thinking[THINKING] = f"on, {self.thinking_tokens} tokens" if self.thinking == "on" else self.thinking
+        drawn = f"temperature={self.temperature:g} seed=0 max_tokens={self.max_tokens}"
+        return {"sampling": drawn, **repeats, **thinking}
 
 
 def differences(key_a: Key, key_b: Key, allowed: Collection[str] = ()) -> list[str]:

@@ -62,6 +62,25 @@ class ActivationCache:
             file.flush()
             os.fsync(file.fileno())
 
+    def keep(self, part: int, value: object) -> None:
+        """Keep what a part leaves for the next one beside its outputs: tensors in lists; synced."""
+        import torch
+
+        with self._beside(self._partial(part)).open("wb") as file:
+            torch.save(value, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def kept(self, part: int) -> object:
+        """What a finished part left for the next one."""
+        import torch
+
+        value: object = torch.load(self._beside(self._path(part, 0).parent), weights_only=True)
+        return value
+
+    def _beside(self, folder: Path) -> Path:
+        return folder / "beside.pt"
+
     def finish(self, part: int) -> None:
         """Give a part's outputs their name, and remove those that no later part needs."""
         sync_folder(self._partial(part))

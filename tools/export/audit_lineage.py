@@ -49,6 +49,8 @@ def audit_arm(store: Store, arm: str, models: Mapping[str, Artifact]) -> Audit:
         return audit_adapter(made.path, models["base"].path, against=models["base"].id)
     if arm == "merged":
         return audit_merged(made.path, models["base"].path, models["adapter"].path, against=models["base"].id)
-    keep = store.step(made.step).request.get("keep") or ()
+    keep = [*(store.step(made.step).request.get("keep") or ()), *made.meta.get("kept_measured", ())]
     group = made.meta.get("group_size")
-    return audit_quantized(made.path, models["merged"].path, keep, group_size=group, against=models["merged"].id)
+    rounding = store.step(made.step).request.get("rounding", "gptq")
+    merged = models["merged"]
+    return audit_quantized(made.path, merged.path, keep, group_size=group, against=merged.id, rounding=rounding)

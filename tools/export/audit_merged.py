@@ -26,7 +26,7 @@ from tunesmith.tools.export.audit import (
     with_faults,
 )
 from tunesmith.tools.export.audit import text_side_faults as text_side
-from tunesmith.tools.export.lora_update import StoredUpdate, adapter_tensors, stored_updates
+from tunesmith.tools.export.lora_update import StoredUpdate, adapter_tensors, module_of, stored_updates
 from tunesmith.tools.models.tensor_file import INDEX_NAME, TensorPlace
 from tunesmith.tools.models.tensor_values import equal, floats, half_step, row_ranges
 
@@ -62,11 +62,12 @@ def audit_merged(folder: Path, base: Path, adapter: Path, *, against: str = "", 
         sums = list(pool.map(lambda name: _sum(name, common[name], before[name], updates.weights[name]), again))
     faults += [one.fault for one in sums if one.fault]
     changed = [name for name in common if not same[name] and name not in updates.weights]
-    changed_experts = {prefix for prefix in updates.experts if any(name.startswith(prefix) for name in changed)}
+    changed_modules = [module_of(name) for name in changed]
+    changed_experts = {prefix for prefix in updates.experts if any(name.startswith(prefix) for name in changed_modules)}
     faults += [
         Fault(kind="other base", where=name, says="is not the base's, and the adapter leaves it alone")
         for name in changed
-        if not name.startswith(tuple(updates.experts))
+        if not module_of(name).startswith(tuple(updates.experts))
     ]
     faults += [
         Fault(kind="not merged", where=prefix, says="are the base's experts; the adapter's update was not added")
@@ -83,7 +84,7 @@ def audit_merged(folder: Path, base: Path, adapter: Path, *, against: str = "", 
         tensors=len(places),
         bytes=sum(place.end - place.start for place in places.values()),
         unchanged=sum(same.values()),
-        updated=len(named) + sum(name.startswith(tuple(changed_experts)) for name in common if changed_experts),
+        updated=len(named) + sum(module_of(name).startswith(tuple(changed_experts)) for name in common),
         recomputed=len(sums),
         update_error=round(math.sqrt(sum(one.error for one in sums) / size), 6) if size else None,
     )

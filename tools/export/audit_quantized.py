@@ -12,7 +12,7 @@ import json
 import random
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from tunesmith.tools.export.audit import (
 from tunesmith.tools.export.quantized_layout import Layout, decoded, global_scale_faults
 from tunesmith.tools.models.full_precision import kept_layers, matches_layer
 from tunesmith.tools.models.packed_weights import quantized_name
+from tunesmith.tools.models.rounding_terms import Rounding
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.tensor_file import TensorPlace
 from tunesmith.tools.models.tensor_values import FLOATS, equal, floats, row_ranges, stored
@@ -65,20 +66,27 @@ class _Expected:
     names: dict[str, str] = field(default_factory=dict)
     """Every tensor → the layer that it belongs to, empty for none."""
     optional: set[str] = field(default_factory=set)
+    scales_rows: bool = False
+    """Whether outputs of an up projection were divided by what the inputs behind it were multiplied by."""
 
 
 def audit_quantized(
     folder: Path, merged: Path, keep: Collection[str] = (), *, group_size: int | None = None, against: str = "",
-    seed: int = 17,
+    seed: int = 17, rounding: Rounding = "gptq",
 ) -> Audit:  # fmt: skip
-    """Hold the files of a quantized model against the merged one; `keep` and `group_size` are what was asked for."""
+    """Hold the files of a quantized model against the merged one; `keep`, `group_size`, `rounding` are as asked for.
+
+    AWQ may scale norms and the rows of up projections; AutoRound's scales may be below zero, which makes a group's
+    largest weight the eighth step of whichever sign has one.
+    """
     before, (places, faults) = reference_weights(merged), read_weights(folder)
     audit = Audit(model="quantized", against=against or str(merged), tensors=len(places))
     faults += text_side_faults(folder, merged)
     try:
         config = json.loads((folder / "config.json").read_text())
         origin = json.loads((merged / "config.json").read_text())
-        layout = Layout.of(config)
+        layout = replace(Layout.of(config), signed=rounding == "autoround")
+        layout = replace(layout, smoothed=layout.smoothed or rounding == "awq")
     except (OSError, ValueError, LookupError, TypeError) as error:
         says = f"describes no quantization that is known here ({error!r:.120})"
         return with_faults(audit, [*faults, Fault(kind="config", where="config.json", says=says)])
@@ -93,6 +101,7 @@ def audit_quantized(
         *_expert_faults(places, keep),
         *not_finite_faults(places),
     ]
+    expected.scales_rows = rounding == "awq"
     errors, far = _decoded(places, expected, layout, {fault.where for fault in faults}, seed)
     audit = audit.model_copy(
         update={
@@ -223,12 +232,32 @@ def _relative_error(places: Places, layer: str, expected: _Expected, layout: Lay
     import numpy as np
 
     was, scaled = expected.layers[layer], _smoothing(places, layer, expected)
+    outputs = np.ones((was.spec.shape[0], 1), np.float32)
+    if expected.scales_rows and layer.endswith(".mlp.up_proj"):
+        outputs = _row_factors(places, layer, expected, layout)[:, None]
+    elif expected.scales_rows and (before := layer.removesuffix("down_proj") + "up_proj") in expected.layers:
+        factors = _row_factors(places, before, expected, layout)
+        scaled = np.divide(1, factors, out=np.ones_like(factors), where=factors != 0)
     off = size = 0.0
     for rows in row_ranges(was):
-        weight = floats(was, rows) * scaled
+        weight = floats(was, rows) * scaled * outputs[rows]
         off += float(np.square(decoded(places, layer, was.spec.shape, layout, rows) - weight, dtype=np.float64).sum())
         size += float(np.square(weight, dtype=np.float64).sum())
     return float((off / size) ** 0.5) if size else 0.0
+
+
+def _row_factors(places: Places, layer: str, expected: _Expected, layout: Layout) -> Floats:
+    """By what each output of a layer was multiplied: what takes its merged row nearest to the decoded one."""
+    import numpy as np
+
+    was, scaled = expected.layers[layer], _smoothing(places, layer, expected)
+    factors = np.ones(was.spec.shape[0], np.float32)
+    for rows in row_ranges(was):
+        weight = floats(was, rows) * scaled
+        now = decoded(places, layer, was.spec.shape, layout, rows)
+        size = np.square(weight).sum(axis=1)
+        factors[rows] = np.divide((now * weight).sum(axis=1), size, out=np.ones_like(size), where=size > 0)
+    return factors
 
 
 def _smoothing(places: Places, layer: str, expected: _Expected) -> Floats:

@@ -54,3 +54,19 @@ def calibration_batch(rows: Sequence[list[int]], padding: int) -> Batch:
         "input_ids": torch.tensor([ids + [padding] * (width - len(ids)) for ids in rows]),
         "attention_mask": torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in rows]),
     }
+
+
+def joined_batches(
+    tokenizer: PreTrainedTokenizerBase, rows_path: Path, samples: int, max_seq_len_tokens: int, seed: int
+) -> list[Batch]:
+    """The same rows one after the other, cut to pieces of one length, each a batch; but for a few last tokens all.
+
+    For a search that compares outputs token by token: what pads a short row would count as much as the row, and
+    AutoRound's own reader drops rows that are shorter than the others.
+    """
+    chosen = chosen_rows(rows_path, samples, seed)
+    random.Random(seed).shuffle(chosen)
+    tokens = [token for row in chosen for token in tokenize_row(tokenizer, row, max_seq_len_tokens).input_ids]
+    pieces = -(-len(tokens) // max_seq_len_tokens)
+    length = len(tokens) // pieces
+    return [calibration_batch([tokens[at * length : (at + 1) * length]], 0) for at in range(pieces)]

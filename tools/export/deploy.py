@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,9 +34,13 @@ from tunesmith.tools.models.measuring import QUANTIZED_BASE, measured_as, measur
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, serving_peaks
 from tunesmith.tools.models.time_math import WORKER_START_S
 from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.bench import Bench, bench_of, bench_of_run, positions_of
 from tunesmith.tools.serving.budget import need_vllm, serving_memory, shorter_context, starting_seconds
 from tunesmith.tools.serving.eviction import machine_for_a_step, without
 from tunesmith.tools.serving.listeners import port_is_free
+
+_TRIED_S = 2.5
+"""To verify and audit what is served, and have it answer one case."""
 
 
 class DeployRequest(Request):
@@ -84,6 +88,8 @@ class DeployContext:
     """Hops of its lineage that are not measured, or lost something."""
     kept: tuple[str, ...] = ()
     """What it kept of what its adapter won, where that was measured."""
+    bench: Bench = field(default_factory=Bench)
+    """How its run asked it."""
 
 
 def inspect_inputs(request: DeployRequest, inputs: Inputs) -> DeployContext:
@@ -91,12 +97,14 @@ def inspect_inputs(request: DeployRequest, inputs: Inputs) -> DeployContext:
     store = inputs.store
     refuse_taken_port(store.home, request.port)
     deployed = tuple(servers.deployed(store.home))
-    context = DeployContext(without(machine_for_a_step(store.home), deployed), deployed)
+    alone = without(machine_for_a_step(store.home), deployed)
+    context = DeployContext(alone, deployed, bench=bench_of(inputs.artifacts))
     if request.rollback:
         earlier = previous_deployment(store)
         model = store.artifact(earlier.meta["serves"])
         own = store.ancestor(model, "base")
-        return replace(context, earlier=earlier, model=model, base=own and _as_measured(store, model.run, own))
+        base, bench = own and _as_measured(store, model.run, own), bench_of_run(store, model.run)
+        return replace(context, earlier=earlier, model=model, base=base, bench=bench)
     if (artifact := inputs.artifacts.get(request.arm)) is not None and is_expected(artifact):
         return context
     own = own_base(store, inputs.run, request.arm)
@@ -151,7 +159,9 @@ def previous_deployment(store: Store) -> Artifact:
 def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
     """Price a server start; raises GateRefused where an evaluation of the chain forbids it or is missing."""
     need_vllm(facts)
-    earlier = context.earlier
+    earlier, bench = context.earlier, context.bench
+    if "context_tokens" not in request.model_fields_set:
+        request = request.model_copy(update={"context_tokens": bench.context_tokens})
     arm = earlier.meta["arm"] if earlier else request.arm
     made = context.model or facts.need(arm, {"adapter": "train", "merged": "merge"}.get(arm, "quantize"))
     _refuse_broken(arm, context)
@@ -163,7 +173,8 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
     price = estimate(
         "deploy",
         facts,
-        seconds=Seconds(WORKER_START_S) + starting_seconds(facts, made if arm != "adapter" else base or made),
+        seconds=Seconds(WORKER_START_S + _TRIED_S)
+        + starting_seconds(facts, made if arm != "adapter" else base or made),
         rates=facts.serving_rates,
         like="",
         **serving_peaks(serving_memory(base or made, request.context_tokens), on_gpu=facts.serves_on_gpu),
@@ -185,11 +196,13 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
             "start vLLM on the loopback address with a random key, or keep the server that evaluated this model",
             *(["keep the key that is in use on this port"] if any(server.port == port for server in now) else []),
             f"take conversations of up to {request.context_tokens} tokens"
-            + (", as it was measured" if request.context_tokens == CONTEXT_TOKENS else ""),
+            + (", as it was measured" if request.context_tokens == bench.context_tokens else ""),
+            *bench.serving_steps,
             "ask it one case of the suite",
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(model=made, base=base),
+        pins=bench.thoughts.pins,
         estimate=price,
         writes=("a server that runs until `tunesmith serve stop`",),
         replaces=tuple(f"what is served now on port {server.port} ({server.model})" for server in now),
@@ -207,7 +220,7 @@ def _smaller(request: DeployRequest) -> str:
 
 def _refuse_longer_than_known(request: DeployRequest, model: Artifact) -> None:
     """Raises BadInput where the model's positions end before the context that is asked for."""
-    known = int(model.meta.get("config", {}).get("max_position_embeddings") or 0)
+    known = positions_of(model.meta.get("config", {}))
     if known and request.context_tokens > known:
         raise BadInput(f"context_tokens={request.context_tokens} is more than this model takes; give at most {known}")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from tunesmith.memory.errors import GateRefused, StepFailed
 from tunesmith.memory.records import Artifact
@@ -24,8 +25,11 @@ from tunesmith.tools.export.deploy import DeployRequest, DeployResult, taken_ove
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
+from tunesmith.tools.serving.bench import Bench, bench_of_run, bound_to
+from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.serving.model_server import bench_spec, lora_rank_served, served_name
+from tunesmith.tools.serving.requests import chat_client
+from tunesmith.tools.serving.thoughts import without_thought
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.loading import read_suite
 
@@ -118,6 +122,7 @@ def _serve(
         adapters_allowed=base is not None,
         rank=rank,
         context_tokens=job.request.context_tokens,
+        without_thoughts=_bench(job, made).thinking == "off",
     )
     running = [s for s in servers.list_servers(job.home) if s.spec == spec and port in (0, s.port) and s.loader_key]
     equal = [s for s in running if servers.healthy(s)]
@@ -144,6 +149,13 @@ def _serve(
     return server
 
 
+def _bench(job: Job[DeployRequest], made: Artifact) -> Bench:
+    """How the model's run asked it. Raises StepFailed where a baseline has changed that since the yes."""
+    bench = bench_of_run(job.store, made.run)
+    bound_to(job, bench.thoughts)
+    return bench
+
+
 def _fits_beside(job: Job[DeployRequest]) -> bool:
     machine, price = measure_machine(job.home), job.plan.estimate
     return price.peak_ram_bytes <= machine.ram_free_bytes and price.peak_vram_bytes <= machine.vram_free_bytes
@@ -154,13 +166,17 @@ def _first_answer(
 ) -> tuple[ChatResponse, Case | None, bool | None]:
     """Ask one case of the suite, as an evaluation asks it; a server that cannot answer at all is not a deployment."""
     arm = Arm(job.plan.arm, model, {})
+    sampling = _sampling(job, made.run)
     suites = job.store.artifacts(made.run, "suite")
     targets = read_suite(suites[-1].path).block("target") if suites else ()
     case = next((case for case in targets if case.asked_of(arm.name, (arm.name,))), None)
-    request = ChatRequest("first", model, [{"role": "user", "content": "Hello"}], max_tokens=_HELLO_TOKENS)
+    hello = [{"role": "user", "content": "Hello"}]
+    request = ChatRequest("first", model, hello, max_tokens=_HELLO_TOKENS + sampling.thinking_tokens)
     if case:
-        request = Question(arm, case).request(_sampling(job, made.run))
+        request = Question(arm, case).request(sampling)
     response = asyncio.run(_ask(server, request))
+    if sampling.thinking == "on" and not response.error:
+        response = replace(without_thought(response), error=None)  # a thought that is cut off is an answer all the same
     if response.error:
         servers.stop(server)
         raise StepFailed(f"the server started but did not answer: {response.error}; its log is {server.log}")
@@ -172,9 +188,9 @@ def _sampling(job: Job[DeployRequest], run: str) -> Sampling:
     evaluations = Evaluations.of(job.store, run)
     steps = evaluations.of_arm(job.plan.arm) or [*evaluations.keys]
     drawn = sampling_of(job.store.step(steps[-1]).request) if steps else {}
-    return Sampling(**{"max_tokens": _HELLO_TOKENS, **drawn})
+    return Sampling.on(bench_of_run(job.store, run), **{"max_tokens": _HELLO_TOKENS, **drawn})
 
 
 async def _ask(server: servers.Server, request: ChatRequest) -> ChatResponse:
-    async with ChatClient(server.url, server.key) as client:
+    async with chat_client(server) as client:
         return await client.complete(request)

@@ -29,7 +29,14 @@ Watch = Callable[[int, int], None]
 """Called before every batch, with the number of the layer from 1 and the number of layers."""
 
 
-class _Part(NamedTuple):
+class Carried(NamedTuple):
+    """What a modifier remembers from one layer to the next, beside what the layers hand on: tensors in lists."""
+
+    get: Callable[[], object]
+    put: Callable[[object], None]
+
+
+class ModelPart(NamedTuple):
     """A piece of the traced model, and where in the model it is."""
 
     graph: Subgraph
@@ -48,12 +55,14 @@ def stream_layers(
     *,
     hand_on_changed: bool,
     watch: Watch,
+    carried: Carried | None = None,
 ) -> None:
     """Apply the modifiers layer by layer and write the model into `out_dir`: weights and index, without its config.
 
     With `hand_on_changed` a layer is calibrated on what the changed layers before it compute, else on what it was given
-    in its own calibration; that saves a pass where a change does not alter what is computed. Goes on where it was cut
-    off, as far as `out_dir` and `cache_dir` hold what it had done. Raises whatever `watch` raises.
+    in its own calibration; that saves a pass where a change does not alter what is computed. What is `carried`
+    is kept with what a layer hands on. Goes on where it was cut off, as far as `out_dir` and `cache_dir` hold what it
+    had done. Raises whatever `watch` raises.
     """
     from llmcompressor.core import LifecycleCallbacks, active_session
     from llmcompressor.modeling.moe.context import moe_calibration_context
@@ -64,7 +73,7 @@ def stream_layers(
     with ExitStack() as stack:
         stack.enter_context(moe_calibration_context())
         session.initialize(model=model, start=-1, recipe=list(modifiers), calib_data=batches)
-        parts = _parts(weights, batches[0])
+        parts = parts_of(weights, batches[0])
         stack.enter_context(settled_objects())
         layers = [layer for part in parts for layer in part.layers]
         shards = list(shard_paths(out_dir, len(layers) + 1))
@@ -77,6 +86,8 @@ def stream_layers(
         stack.enter_context(DisableQuantization(model))
         session.state.loss_masks, session.state.sequential_prefetch = None, False
         done = sum(len(part.layers) for part in parts[: cache.reached()])
+        if carried and cache.reached():
+            carried.put(cache.kept(cache.reached() - 1))
         for number in range(cache.reached(), len(parts)):
             at = max(1, done + len(parts[number].layers))
             _work(weights, parts, number, cache, len(batches), hand_on_changed, partial(watch, at, len(layers)))
@@ -84,6 +95,8 @@ def stream_layers(
                 done += 1
                 write_shard(shards[done], weights.tensors(layer))
             if number + 1 < len(parts):
+                if carried:
+                    cache.keep(number, carried.get())
                 cache.finish(number)
             for module in parts[number].modules:
                 weights.drop(module)
@@ -93,7 +106,7 @@ def stream_layers(
     write_index(out_dir, shards)
 
 
-def _parts(weights: StreamedWeights, sample: Values) -> list[_Part]:
+def parts_of(weights: StreamedWeights, sample: Values) -> list[ModelPart]:
     """The model in the pieces that llm-compressor's own pipeline would work on."""
     from compressed_tensors.utils import match_named_modules
     from llmcompressor.args import DatasetArguments
@@ -113,7 +126,7 @@ def _parts(weights: StreamedWeights, sample: Values) -> list[_Part]:
         called = dict.fromkeys(str(node.target) for node in graph.graph.find_nodes(op="call_module"))
         own = [name for name in called if name in layers]
         more = (after if graph is graphs[-1] else []) if own else beside
-        parts.append(_Part(graph, tuple(own), (*own, *more)))
+        parts.append(ModelPart(graph, tuple(own), (*own, *more)))
     return parts
 
 
@@ -126,7 +139,7 @@ def _outputs(graph: Subgraph) -> list[str]:
 
 def _work(
     weights: StreamedWeights,
-    parts: Sequence[_Part],
+    parts: Sequence[ModelPart],
     number: int,
     cache: ActivationCache,
     batches: int,
@@ -153,12 +166,16 @@ def _work(
         run(keep=True)
         return
     run(keep=not hand_on_changed)
+    layers = [weights.model.get_submodule(layer) for layer in part.layers]
+    kinds = {parameter: parameter.dtype for layer in layers for parameter in layer.parameters()}
     LifecycleCallbacks.sequential_epoch_end(part.graph.submodules(weights.model))
+    for parameter, kind in kinds.items():  # AutoRound computes in fp32 where the processor has no bf16
+        parameter.data = parameter.data.to(kind)
     if hand_on_changed and not last:
         with HooksMixin.disable_hooks():
             run(keep=True)
-    for layer in part.layers:
-        _pack(weights.model.get_submodule(layer))
+    for layer in layers:
+        _pack(layer)
 
 
 def let_go(device: str) -> None:

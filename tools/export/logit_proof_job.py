@@ -19,6 +19,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.export.streamed_model import keep_layers, streamed_model
+from tunesmith.tools.models.chat_template import answering_at_once
 from tunesmith.tools.models.memory_math import COMPARED_POSITIONS, FP32_BELOW_PARAMETERS
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.training.rows import HELD_ORIGINS, tokenize_row
@@ -196,7 +197,10 @@ def _texts(tokenizer: PreTrainedTokenizerBase, rows: Sequence[TrainingRow]) -> _
     import torch
 
     asked = [[{"role": "user", "content": question}] for question in _QUESTIONS]
-    ids = [tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False) for chat in asked]
+    options = answering_at_once(tokenizer.chat_template)
+    ids = [
+        tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False, **options) for chat in asked
+    ]
     ids += [tokenize_row(tokenizer, row, 100 * _TEXT_TOKENS).input_ids[-_TEXT_TOKENS:] for row in rows]
     counted = [
         (text, at) for text, tokens in enumerate(ids) for at in range(max(0, len(tokens) - _POSITIONS), len(tokens))

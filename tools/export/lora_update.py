@@ -41,6 +41,11 @@ class AdapterUpdates:
     """Beginnings of the names of fused experts that have one."""
 
 
+def module_of(stored: str) -> str:
+    """Where a stored tensor is in the model that adapters are named by: Mixtral's files call a block as of old."""
+    return stored.replace(".block_sparse_moe.", ".mlp.")
+
+
 def of_experts(module: str) -> bool:
     """Whether a module's factors are those of a mixture's fused experts: wrapped once for each adapted parameter."""
     return module.removesuffix(".base_layer").endswith(".experts")

@@ -1,32 +1,41 @@
-"""base at work: the pristine copy and, where the run is measured at 4 bits, the quantized base beside it.
+"""base at work: the pristine copy and, where the run is measured at 4 bits, the quantized base beside it: rounded here,
+or an existing checkpoint that is taken as it.
 
 Here rather than beside its declaration, because what is made of a model's weights is made and audited in this room.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from tunesmith.memory.errors import StepFailed
-from tunesmith.memory.files import publish_folder, read_manifest, set_aside, verify, write_protect
+from tunesmith.memory.files import publish_folder, read_manifest, verify, write_protect
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.round_to_nearest import round_base
+from tunesmith.tools.export.taken_base import copy_name, existing_at_work, take
 from tunesmith.tools.models.base import BaseRequest, BaseResult
 from tunesmith.tools.models.base_job import Pristine, fetch, record, set_aside_if_damaged
 from tunesmith.tools.models.full_precision import assert_full_precision, kept_layers
 from tunesmith.tools.models.measuring import FOUR, QUANTIZED_BASE, SCHEME
 from tunesmith.tools.models.memory_math import group_size_for
+from tunesmith.tools.models.packing import Packing
+from tunesmith.tools.models.quantized_base import Existing
 
 
 def run(job: Job[BaseRequest]) -> BaseResult:
-    """Fetch the model; round a base that is measured at 4 bits; record both, the quantized base as made from the base.
+    """Fetch the model and, where it is measured at 4 bits, make or take its quantized base; record both, the quantized
+    base as made from the base.
 
     Nothing is on the record before both are whole. Raises StepFailed where the quantized base fails its audit.
     """
     made = fetch(job)
-    rounded = _rounded(job, made) if job.request.role == "base" and job.request.measuring == FOUR else None
+    beside = _beside(job, made) if job.request.role == "base" and job.request.measuring == FOUR else None
     artifact = record(job, made)
     result = BaseResult(
         artifact=artifact.id,
@@ -40,42 +49,77 @@ def run(job: Job[BaseRequest]) -> BaseResult:
         measured_because=job.plan.reasons.get("measuring", ""),
         damaged_copy=str(made.aside) if made.aside else "",
     )
-    if rounded is None:
+    if beside is None:
         return result
-    meta = {**artifact.meta, "scheme": SCHEME, "group_size": rounded.group_size, "base_sha256": artifact.sha256}
-    quantized = job.publish(QUANTIZED_BASE, rounded.path, parents=[artifact.id], meta=meta)
-    told = {"quantized_base": quantized.id, "quantized_bytes": quantized.bytes, "quantized_audit": rounded.audit}
-    return result.model_copy(update=told)
+    meta = {**artifact.meta, "scheme": SCHEME, "group_size": beside.group_size, "base_sha256": artifact.sha256}
+    quantized = job.publish(QUANTIZED_BASE, beside.path, parents=[artifact.id], meta={**meta, **beside.taken_from})
+    return result.model_copy(
+        update={
+            "quantized_base": quantized.id,
+            "quantized_bytes": quantized.bytes,
+            "quantized_audit": beside.audit,
+            "quantized_source": job.request.quantized,
+        }
+    )
 
 
-class _Rounded(NamedTuple):
+class _Beside(NamedTuple):
+    """The quantized base as it stands below models/."""
+
     path: Path
     group_size: int
+    """Weights that share a scale; 0: those of an output channel."""
     audit: str
+    taken_from: Mapping[str, str]
+    """Where a checkpoint was taken as it; empty where it was made here."""
 
 
-def _rounded(job: Job[BaseRequest], made: Pristine) -> _Rounded:
-    """The quantized base below models/, named by what it was made from; one that is there and whole is used again."""
+def _beside(job: Job[BaseRequest], made: Pristine) -> _Beside:
+    """Named by what it was made from, or taken from; one that is there and whole is used again."""
+    existing = existing_at_work(job) if job.request.quantized else None
     group = group_size_for(made.folder.config)
-    target = made.path.with_name(f"{made.path.name}-{made.sha256[:12]}-{SCHEME}-g{group}")
+    name = f"{made.path.name}-{made.sha256[:12]}-{SCHEME}-g{group}"
+    target = made.path.with_name(copy_name(made, existing.source) if existing else name)
     damage, aside = set_aside_if_damaged(target)
     if aside:
-        job.log(f"{damage}: it was set aside as {aside}, and the base is rounded again")
+        job.log(
+            f"{damage}: it was set aside as {aside}, and the quantized base is {'taken' if existing else 'made'} again"
+        )
     if read_manifest(target) is not None:
-        return _Rounded(target, group, "audited when it was made; its bytes are those of then")
-    manifest = publish_folder(
-        target, lambda folder: _fill(job, made, folder), kind=QUANTIZED_BASE, source=job.request.model
-    )
+        told = "audited when it was made; its bytes are those of then"
+    elif existing:
+        told = _taken(job, made, existing, target)
+    else:
+        told = _rounded(job, made, target, group)
+    if existing:
+        group = Packing.of(json.loads((target / "config.json").read_text()), target.name).group
+    return _Beside(target, group, told, existing.record if existing else {})
+
+
+def _taken(job: Job[BaseRequest], made: Pristine, existing: Existing, target: Path) -> str:
+    source = existing.source
+    fill = partial(take, job, made, source)
+    return _sealed(target, fill, kind=QUANTIZED_BASE, source=source.name, revision=source.revision)
+
+
+def _rounded(job: Job[BaseRequest], made: Pristine, target: Path, group: int) -> str:
+    def fill(folder: Path) -> Audit:
+        round_base(made.path, folder, job.progress)
+        assert_full_precision(folder, kept_layers(made.folder.config))
+        job.progress(0, 1, "auditing the quantized base")
+        audit = audit_quantized(folder, made.path, (), group_size=group, against=made.name)
+        job.log(audit.summary)
+        if audit.refusal:
+            raise StepFailed(f"{audit.refusal}; nothing of it was kept: measure with measuring=16")
+        return audit
+
+    return _sealed(target, fill, kind=QUANTIZED_BASE, source=job.request.model)
+
+
+def _sealed(target: Path, fill: Callable[[Path], Audit], **notes: object) -> str:
+    """Audited before it is sealed: what fails is removed, and a copy with a manifest has passed."""
+    audits: list[Audit] = []
+    manifest = publish_folder(target, lambda folder: audits.append(fill(folder)), **notes)
     write_protect(target)
     verify(target, manifest["sha256"])
-    job.progress(0, 1, "auditing the quantized base")
-    audit = audit_quantized(target, made.path, (), group_size=group, against=made.name)
-    job.log(audit.summary)
-    if audit.refusal:
-        raise StepFailed(f"{audit.refusal}; it was set aside as {set_aside(target)}; measure with measuring=16")
-    return _Rounded(target, group, audit.summary)
-
-
-def _fill(job: Job[BaseRequest], made: Pristine, folder: Path) -> None:
-    round_base(made.path, folder, job.progress)
-    assert_full_precision(folder, kept_layers(made.folder.config))
+    return audits[0].summary

@@ -89,7 +89,7 @@ def plan(request: MergeRequest, facts: Facts, context: MergeContext) -> Plan:
     price = estimate(
         "merge",
         facts,
-        seconds=merge_seconds(base.bytes, facts.training_rates),
+        seconds=merge_seconds(base.meta["config"], base.bytes, facts.training_rates),
         rates=facts.training_rates,
         ram_bytes=merge_memory_bytes(base.meta["config"]),
         disk_bytes=base.bytes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,20 +11,23 @@ from pydantic import BaseModel, Field
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Estimate, Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.export.dry_load import DryLoad, known_dry_loads, with_dry_load
 from tunesmith.tools.export.float_kernels import served
 from tunesmith.tools.export.rounding_step import UpdateOnGrid, update_on_grid
+from tunesmith.tools.export.sensitivity import PASSES_A_LAYER, SENSITIVITY_ROWS, by_name
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.fitting import quantizing_that_fits
-from tunesmith.tools.models.full_precision import kept_layers
+from tunesmith.tools.models.full_precision import HEAD, kept_layers
 from tunesmith.tools.models.memory_math import (
     quantize_cache_bytes,
     quantize_memory_bytes,
     quantize_vram_bytes,
     rows_in_a_batch,
 )
+from tunesmith.tools.models.rounding_terms import AWQ_FAMILIES, MEASURED, SEARCHING, Rounding
 from tunesmith.tools.models.scale_learning_math import (
     ROWS_A_STEP,
     learning_after_gptq_bytes,
@@ -33,18 +36,21 @@ from tunesmith.tools.models.scale_learning_math import (
 )
 from tunesmith.tools.models.schemes import SCHEMES, Scheme, SchemeName
 from tunesmith.tools.models.shape import ModelShape
-from tunesmith.tools.models.time_math import gptq_seconds, nearest_seconds
+from tunesmith.tools.models.time_math import autoround_seconds, awq_seconds, gptq_seconds, nearest_seconds
 
 _FOUR_BITS_FROM = 1_000_000_000
 _GATED = ("silu", "gelu_pytorch_tanh", "gelu")
 _SAMPLES = 64
 _REMEDY = "stopping another program"
 _LEARNS = "learn the scales in {} steps, codes frozen, to answer as the merged model (KL), kept where that came nearer"
-_HOW = {"gptq": "with GPTQ", "nearest": "by rounding every weight to the nearest step"}
+_HOW = {
+    "gptq": "with GPTQ",
+    "nearest": "by rounding every weight to the nearest step",
+    "awq": "with AWQ: inputs scaled by how much they carry, then every weight to the nearest step",
+    "autoround": "with AutoRound: each weight up or down as 200 steps of gradient descent on its layer say",
+}
+_MEASURES = "round every part of a layer alone and measure it; the {:.0%} of the weights that it hurts most stay"
 _SMOOTHS = "smooth outliers of the activations into the weights, where the architecture allows it"
-
-
-Rounding = Literal["gptq", "nearest"]
 
 
 class QuantizeRequest(Request):
@@ -55,11 +61,18 @@ class QuantizeRequest(Request):
     )
     group_size: int = Field(default=0, ge=0, description="Weights that share a scale; 0: the largest that divides.")
     rounding: Rounding = Field(
-        default="gptq", description="gptq: an error is made up for by later weights; nearest: several times quicker."
+        default="gptq",
+        description="gptq: later weights make up for an error; nearest: several times quicker; awq: inputs are scaled "
+        "first; autoround: up or down is learned, the nearest to the merged model and by far the slowest.",
     )
     calibration_samples: int = Field(default=_SAMPLES, ge=1, description="Training rows used for calibration.")
-    keep: tuple[Literal["auto", "down_proj", "o_proj"], ...] = Field(
-        default=("auto",), description="Layers that keep full precision too: down_proj, o_proj, both, or auto."
+    keep: tuple[Literal["auto", "down_proj", "o_proj", "measured"], ...] = Field(
+        default=("auto",),
+        description="Layers that keep full precision too: down_proj, o_proj, both, auto, or measured: those that "
+        "rounding hurts most.",
+    )
+    keep_share: float = Field(
+        default=0.25, gt=0, le=0.9, description="With keep=measured: the share of the linear weights that stays."
     )
     max_seq_len_tokens: int = Field(default=256, ge=16, description="Calibration rows are cut to this length.")
     distil_steps: int = Field(
@@ -100,6 +113,8 @@ class QuantizeResult(Result):
     """The adapter's update beside the scheme's rounding step; None where the merged model's adapter is not known."""
     learned_scales: LearnedScales | None = None
     """None where no scale was learned."""
+    kept_measured: tuple[str, ...] = ()
+    """Layers that stay at 16 bits because rounding them hurts most, with `keep=measured`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +152,8 @@ def expected_artifact(request: QuantizeRequest, artifacts: Mapping[str, Artifact
     request, config = resolved(request, merged)[0], merged.meta["config"]
     scheme = SCHEMES[request.scheme]
     bytes_ = scheme.weight_bytes(config, scheme.group_of(config, request.group_size), request.keep)
+    if MEASURED in request.keep:
+        bytes_ += int(request.keep_share * ModelShape.of(config).linear_parameters * (16 - scheme.bits) / 8)
     return expected("quantized", bytes_, **merged.meta)
 
 
@@ -146,7 +163,8 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
     request, reasons = resolved(request, merged)
     samples = min(request.calibration_samples, int(dataset.meta["train_rows"]))
     config, tokens = merged.meta["config"], request.max_seq_len_tokens
-    scheme, learns, corrects = SCHEMES[request.scheme], request.distil_steps > 0, request.rounding == "gptq"
+    scheme, learns = SCHEMES[request.scheme], request.distil_steps > 0
+    joined = ", joined and cut to one length" if request.rounding in SEARCHING else ""
     price = _price(request, facts, merged, dataset)
     machine = facts.machine
     fitting = quantizing_that_fits(
@@ -154,20 +172,27 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
         seq_len_tokens=tokens,
         free_ram_bytes=machine.memory_free_bytes,
         free_vram_bytes=machine.vram_free_bytes if facts.trains_on_gpu else None,
-        corrects=corrects,
+        rounding=request.rounding,
+        samples=samples,
     )
     warning = context.update.warning if context and context.update else ""
-    size_bytes = merged.bytes * scheme.bits // 16
+    share = request.keep_share if MEASURED in request.keep else 0
+    size_bytes = merged.bytes * (scheme.bits + share * (16 - scheme.bits)) / 16
     return Plan(
         stage="quantize",
         run=facts.run,
         arm="quantized",
         summary=f"quantize the merged model to {request.scheme} {_HOW[request.rounding]}",
         steps=(
-            *([f"calibrate on {samples} training rows of up to {tokens} tokens"] if corrects or scheme.smooths else []),
+            *(
+                [f"calibrate on {samples} training rows of up to {tokens} tokens{joined}"]
+                if scheme.smooths or request.rounding != "nearest"
+                else []
+            ),
             *([_SMOOTHS] if scheme.smooths else []),
+            *([_MEASURES.format(share)] if share else []),
             "quantize layer by layer, from file to file; what is finished is kept where the step is cut off",
-            f"leave {', '.join(('lm_head', *request.keep))}, routers and shared-expert gates at full precision",
+            f"leave {', '.join((*HEAD, *by_name(request.keep)))}, routers and shared-expert gates at full precision",
             *([_LEARNS.format(request.distil_steps)] if learns else []),
             "audit the saved tensors against the merged model: what had to stay, codes, scales, tokenizer, config",
         ),
@@ -187,14 +212,13 @@ def _price(request: QuantizeRequest, facts: Facts, merged: Artifact, dataset: Ar
     config, tokens, rates = merged.meta["config"], request.max_seq_len_tokens, facts.training_rates
     samples = min(request.calibration_samples, int(dataset.meta["train_rows"]))
     tokens_a_row = min(tokens, int(dataset.meta["tokens_per_row"]))
-    scheme, corrects = SCHEMES[request.scheme], request.rounding == "gptq"
-    if corrects:
-        seconds = gptq_seconds(config, rates, tokens=samples * tokens_a_row, kept=request.keep)
-    else:
-        smoothed = samples * tokens_a_row if scheme.smooths else 0
-        seconds = nearest_seconds(config, rates, tokens=smoothed + rows_in_a_batch(tokens) * tokens_a_row)
-    ram = quantize_memory_bytes(config, seq_len_tokens=tokens, on_gpu=facts.trains_on_gpu, corrects=corrects)
-    vram = quantize_vram_bytes(config, seq_len_tokens=tokens, corrects=corrects) if facts.trains_on_gpu else 0
+    scheme, on_gpu = SCHEMES[request.scheme], facts.trains_on_gpu
+    seconds, way = _rounding_seconds(request, facts, config, samples, tokens_a_row), request.rounding
+    ram = quantize_memory_bytes(config, seq_len_tokens=tokens, on_gpu=on_gpu, rounding=way, samples=samples)
+    vram = quantize_vram_bytes(config, seq_len_tokens=tokens, rounding=way, samples=samples) if on_gpu else 0
+    if MEASURED in request.keep:
+        measured = PASSES_A_LAYER * min(SENSITIVITY_ROWS, samples) * tokens_a_row
+        seconds += nearest_seconds(config, rates, tokens=measured)
     if request.distil_steps:
         seconds += learning_scales_seconds(
             config,
@@ -211,7 +235,7 @@ def _price(request: QuantizeRequest, facts: Facts, merged: Artifact, dataset: Ar
             ram = learning_after_gptq_bytes(config, seq_len_tokens=tokens, group_size=group, gptq_bytes=ram)
     # Smoothing writes a whole model in between; learning the scales takes one that has not learned them.
     models = 2 if scheme.smooths or request.distil_steps else 1
-    cache = quantize_cache_bytes(config, samples=samples, seq_len_tokens=tokens)
+    cache = quantize_cache_bytes(config, samples=samples, seq_len_tokens=tokens, rounding=way)
     return estimate(
         "quantize",
         facts,
@@ -223,16 +247,33 @@ def _price(request: QuantizeRequest, facts: Facts, merged: Artifact, dataset: Ar
     )
 
 
+def _rounding_seconds(
+    request: QuantizeRequest, facts: Facts, config: Mapping[str, object], samples: int, tokens_a_row: int
+) -> Seconds:
+    rates, tokens, at_once = facts.training_rates, samples * tokens_a_row, rows_in_a_batch(request.max_seq_len_tokens)
+    if request.rounding == "gptq":
+        return gptq_seconds(config, rates, tokens=tokens, kept=request.keep)
+    if request.rounding == "awq":
+        return awq_seconds(config, rates, tokens=tokens)
+    if request.rounding == "autoround":
+        step = min(at_once * request.max_seq_len_tokens, tokens)
+        return autoround_seconds(config, rates, tokens=tokens, tokens_a_step=step, on_card=facts.trains_on_gpu)
+    smoothed = tokens if SCHEMES[request.scheme].smooths else 0
+    return nearest_seconds(config, rates, tokens=smoothed + at_once * tokens_a_row)
+
+
 def contradictions(request: QuantizeRequest, config: Mapping[str, object]) -> tuple[str, ...]:
-    """What of a resolved request a float format cannot do, each with what to set; and what no layer of it fits into."""
+    """What of a resolved request a format or a way of rounding cannot do, each with what to set."""
     scheme = SCHEMES[request.scheme]
+    found = [_unmeasurable(request, config)]
     if scheme.codes is None:
-        return ()
-    found = [scheme.misfit(config, request.keep)]
+        return tuple(filter(None, (*found, *_unsearchable(request, config))))
+    found.append(scheme.misfit(config, request.keep))
     if request.group_size not in (0, scheme.columns):
         found.append(f"{scheme.name} has a scale for {scheme.shared}, which is its format; set group_size=0")
-    if request.rounding == "gptq":
-        found.append(f"{scheme.name} rounds every weight by itself, without data, so there is no GPTQ for it; "
+    if request.rounding != "nearest":
+        way = SEARCHING.get(request.rounding, "GPTQ")
+        found.append(f"{scheme.name} rounds every weight by itself, without data, so there is no {way} for it; "
                      "set rounding=nearest")  # fmt: skip
     if request.calibration_samples != _SAMPLES:
         found.append(f"{scheme.name} takes its scales from the weights alone, so no rows calibrate it; "
@@ -240,6 +281,45 @@ def contradictions(request: QuantizeRequest, config: Mapping[str, object]) -> tu
     if request.distil_steps:
         found.append(f"{scheme.name} has scales that do not learn here; set distil_steps=0")
     return tuple(filter(None, found))
+
+
+def _unmeasurable(request: QuantizeRequest, config: Mapping[str, object]) -> str:
+    if MEASURED not in request.keep:
+        return ""
+    if request.scheme != "W4A16" or ModelShape.of(config).experts:
+        return (
+            "keep=measured is for W4A16 and for models without experts, which need one precision; name layers with keep"
+        )
+    if request.rounding == "awq":
+        return "AWQ scales layers that keep=measured would leave as they are; set rounding=gptq or rounding=autoround"
+    return ""
+
+
+def _unsearchable(request: QuantizeRequest, config: Mapping[str, object]) -> Iterator[str]:
+    """Why a search for a better rounding of integers cannot be made, each with what to set."""
+    way = SEARCHING.get(request.rounding)
+    if way is None:
+        return
+    if request.scheme != "W4A16":
+        yield (
+            f"{way} searches for the rounding of 4 bits, where it matters, and {request.scheme} is another format; "
+            "set scheme=W4A16, or rounding=gptq"
+        )
+    if ModelShape.of(config).experts:
+        yield f"{way} is done here with dense models; the experts of a mixture get GPTQ: set rounding=gptq"
+    kind, stored = str(config.get("model_type")), str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
+    if request.rounding == "awq" and kind not in AWQ_FAMILIES:
+        yield (
+            f"AWQ scales norms, which {', '.join(AWQ_FAMILIES)} are known to allow, and {kind} is none of them; "
+            "set rounding=gptq or rounding=autoround"
+        )
+    if request.rounding == "awq" and request.distil_steps:
+        yield "scales learn beside the merged model's own norms, and AWQ changes these; set distil_steps=0"
+    if request.rounding == "autoround" and stored != "bfloat16":
+        yield (
+            f"AutoRound computes in bfloat16 and would store as much, and the merged model is {stored}; "
+            "set rounding=gptq"
+        )
 
 
 def plan_after_dry_load(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None = None) -> Plan:
@@ -255,7 +335,10 @@ def resolved(request: QuantizeRequest, merged: Artifact) -> tuple[QuantizeReques
     config, parameters = merged.meta["config"], int(merged.meta["parameters"])
     chosen: dict[str, Any] = {}
     reasons = {}
-    if request.scheme == "auto":
+    if request.scheme == "auto" and request.rounding in SEARCHING:
+        chosen["scheme"] = "W4A16"
+        reasons["scheme"] = f"{SEARCHING[request.rounding]} searches for the rounding of 4 bits"
+    elif request.scheme == "auto":
         small = parameters < _FOUR_BITS_FROM
         chosen["scheme"] = "W8A8" if small else "W4A16"
         reasons["scheme"] = f"{parameters / 1e9:.2g} B parameters: " + (
@@ -302,7 +385,16 @@ STAGE = Stage(
     expected_artifact,
     settable=("scheme",),
     env=TORCH_ENV,
-    lasting=("scheme", "rounding", "keep", "group_size", "calibration_samples", "max_seq_len_tokens", "distil_steps"),
+    lasting=(
+        "scheme",
+        "rounding",
+        "keep",
+        "keep_share",
+        "group_size",
+        "calibration_samples",
+        "max_seq_len_tokens",
+        "distil_steps",
+    ),
     follows={"rounding": "scheme"},
     headline=("scheme", "group_size", "bytes", "bytes_before", "quantized_layers"),
 )

@@ -21,24 +21,29 @@ from tunesmith.memory.files import atomic_write, read_manifest
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.export.audit import CARRIED
 from tunesmith.tools.export.audit_quantized import audit_quantized
-from tunesmith.tools.export.calibration import Batch, calibration_batches, chosen_rows
+from tunesmith.tools.export.calibration import Batch, calibration_batches, chosen_rows, joined_batches
 from tunesmith.tools.export.dry_load_job import refuse_unservable
 from tunesmith.tools.export.layer_stream import describe_quantization, stream_layers
-from tunesmith.tools.export.quantize import LearnedScales, QuantizeRequest, QuantizeResult, Rounding, grid_of
+from tunesmith.tools.export.quantize import LearnedScales, QuantizeRequest, QuantizeResult, grid_of
+from tunesmith.tools.export.rounding_recipes import (
+    QUANTIZING,
+    SMOOTHING,
+    carried_by,
+    recipes,
+    unpinned,
+    way_of,
+)
 from tunesmith.tools.export.scale_distillation import HELD_OUT_ROWS, LEARNED, LearnFrom, distil_scales
+from tunesmith.tools.export.sensitivity import FILE, SENSITIVITY_ROWS, Sensitivity, by_name
+from tunesmith.tools.export.sensitivity_job import measured_sensitivity
 from tunesmith.tools.export.streamed_weights import StreamedWeights
 from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device
 from tunesmith.tools.machine.memory_left import memory_left_bytes, stalled_percent
 from tunesmith.tools.models.full_precision import Proof, assert_full_precision, kept_layers
-from tunesmith.tools.models.memory_math import (
-    group_size_for,
-    matrices_at_once,
-    quantize_cache_bytes,
-    quantize_memory_bytes,
-)
+from tunesmith.tools.models.memory_math import group_size_for, quantize_cache_bytes, quantize_memory_bytes
+from tunesmith.tools.models.rounding_terms import MEASURED, SEARCHING, Rounding
 from tunesmith.tools.models.scale_learning_math import ROWS_A_STEP
 from tunesmith.tools.models.schemes import SCHEMES
-from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.tensor_file import weight_files
 from tunesmith.tools.training.rows import tokenize_row
 
@@ -51,17 +56,6 @@ Progress = Callable[[float, float, str], None]
 _GIB = 1 << 30
 _RESERVE_BYTES = 256 << 20  # below this the kernel's killer is near: better to stop with a reason
 _MOST_STALLED_PERCENT = 50.0
-_SMOOTHING, _QUANTIZING = "smoothing", "quantizing"
-# Norms that smoothing may scale, by `model_type`: every layer that reads one is scaled back, so the model computes the
-# same. A norm of (1 + weight) would not; nor may a router read smoothed activations, so of a mixture attention alone.
-_ATTENTION_NORM = (["re:.*self_attn.q_proj", "re:.*self_attn.k_proj", "re:.*self_attn.v_proj"], "re:.*input_layernorm")
-_MLP_NORM = (["re:.*mlp.gate_proj", "re:.*mlp.up_proj"], "re:.*post_attention_layernorm")
-_SMOOTHED = {
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), (_ATTENTION_NORM, _MLP_NORM)),
-    **dict.fromkeys(("mixtral", "qwen2_moe", "qwen3_moe"), (_ATTENTION_NORM,)),
-}
-# Measured on the bundled model: KL to the merged one 0.016 a token; 0.019 at 0.5, 0.034 unsmoothed.
-_SMOOTHING_STRENGTH = 0.8
 
 
 def run(job: Job[QuantizeRequest]) -> QuantizeResult:
@@ -70,7 +64,8 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
     merged, dataset, request = job.verified("merged"), job.verified("dataset"), job.request
     config = json.loads((merged.path / "config.json").read_text())
     group = chosen_group_size(config, request.scheme, request.group_size, request.keep)
-    out_dir = job.dir / "quantized"
+    out_dir, measured = job.dir / "quantized", job.dir / FILE
+    share = request.keep_share if MEASURED in request.keep else 0.0
     if read_manifest(out_dir) is None:
         refuse_unservable(job, merged.path, config, group, quantize_with)
         quantize_model(
@@ -82,18 +77,23 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
             samples=request.calibration_samples,
             max_seq_len_tokens=request.max_seq_len_tokens,
             seed=request.seed,
-            keep=request.keep,
+            keep=by_name(request.keep),
             rounding=request.rounding,
             distil_steps=request.distil_steps,
+            keep_share=share,
+            measured=measured,
             progress=job.progress,
         )
-    proof = assert_full_precision(out_dir, kept_layers(config, request.keep))
+    exceptions = exceptions_of(measured, share)
+    keep = (*by_name(request.keep), *exceptions)
+    proof = assert_full_precision(out_dir, kept_layers(config, keep))
     job.progress(0, 1, "auditing the saved tensors")
-    audit = audit_quantized(out_dir, merged.path, request.keep, group_size=group, against=merged.id)
+    audit = audit_quantized(out_dir, merged.path, keep, group_size=group, against=merged.id, rounding=request.rounding)
     job.log(audit.summary)
     if audit.refusal:
         raise StepFailed(f"{audit.refusal}; quantize again, or deploy the merged model")
     meta = {**dict(merged.meta), "scheme": request.scheme, "group_size": group, "merged": merged.id}
+    meta |= {"kept_measured": list(exceptions)} if exceptions else {}
     learned = work_folder(out_dir) / LEARNED
     scales = LearnedScales.model_validate_json(learned.read_bytes()) if learned.is_file() else None
     artifact = job.publish("quantized", out_dir, meta=meta)
@@ -110,7 +110,13 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
         audit=audit,
         update_on_grid=grid_of(request, job.store, merged),
         learned_scales=scales,
+        kept_measured=exceptions,
     )
+
+
+def exceptions_of(measured: Path, share: float) -> tuple[str, ...]:
+    """The layers that stay at 16 bits by what was measured; none without a share."""
+    return Sensitivity.model_validate_json(measured.read_bytes()).exceptions(share) if share else ()
 
 
 def chosen_group_size(config: dict[str, Any], scheme: str, asked: int, keep: Sequence[str] = ()) -> int:
@@ -146,21 +152,25 @@ def quantize_model(
     keep: Sequence[str] = (),
     rounding: Rounding = "gptq",
     distil_steps: int = 0,
+    keep_share: float = 0.0,
+    measured: Path | None = None,
 ) -> Proof:
     """Quantize `model_dir` into `out_dir` as compressed-tensors safetensors that vLLM serves.
 
     Goes on where the same work was cut off; `work_folder(out_dir)` holds what that takes, and may go once `out_dir` is
-    sealed. Raises StepFailed before anything is loaded when memory or disk would not do, and between layers when memory
-    runs low.
+    sealed. With `keep_share` the weights that stay besides are chosen by what the file `measured` says, which is made
+    first where it is not there. Raises StepFailed before anything is loaded when memory or disk would not do, and
+    between layers when memory runs low.
     """
     config = json.loads((model_dir / "config.json").read_text())
-    smooths, corrects = SCHEMES[scheme].smooths, _corrects(scheme, rounding)
-    _need_room(model_dir, config, out_dir, samples, max_seq_len_tokens, smooths=smooths, corrects=corrects)
+    smooths, way = SCHEMES[scheme].smooths, way_of(scheme, rounding)
+    _need_room(model_dir, config, out_dir, samples, max_seq_len_tokens, smooths=smooths, rounding=way)
     progress(0, 1, "reading the calibration rows")
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    batches = calibration_batches(tokenizer, rows_path, samples, max_seq_len_tokens, seed)
+    batched = joined_batches if way in SEARCHING else calibration_batches
+    batches = batched(tokenizer, rows_path, samples, max_seq_len_tokens, seed)
     learn = None
     if distil_steps:
         files = {rows_path: distil_steps * ROWS_A_STEP, rows_path.with_name("valid.jsonl"): HELD_OUT_ROWS}
@@ -172,6 +182,11 @@ def quantize_model(
         )
         learn = LearnFrom(rows, held_out, distil_steps)
     with out_of_memory_named(max_seq_len_tokens):
+        if keep_share and measured is not None:
+            [few, *_] = calibration_batches(tokenizer, rows_path, SENSITIVITY_ROWS, max_seq_len_tokens, seed)
+            kept = kept_layers(config, keep)
+            found = measured_sensitivity(model_dir, few, group_size, kept, measured, progress)
+            keep = (*keep, *found.exceptions(keep_share))
         return quantize_with(
             batches,
             model_dir,
@@ -207,21 +222,23 @@ def quantize_with(
 
     logging.disable_progress_bar()
     logger.disable("llmcompressor")  # four lines per layer and matrix
-    config, corrects = json.loads((model_dir / "config.json").read_text()), _corrects(scheme, rounding)
+    config, way = json.loads((model_dir / "config.json").read_text()), way_of(scheme, rounding)
     work = work_folder(out_dir)
     settings = {"model": _identity(model_dir), "batches": _digest(batches), "scheme": scheme,
                 "group_size": group_size, "keep": list(keep), "rounding": rounding}  # fmt: skip
     _start_or_go_on(work, out_dir, settings | ({"learn": learn.digest()} if learn else {}))
     if computes_on_cpu():
+        from tunesmith.tools.cpu.freed_memory import return_large_blocks
         from tunesmith.tools.cpu.gptq_blocks import use_fast_blocks
 
         use_fast_blocks()
-    source = model_dir
+        return_large_blocks()
+    source, length = model_dir, batches[0]["input_ids"].shape[1]
     # One after the other: GPTQ has to see the activations as the smoothing leaves them.
-    for doing, recipe in _recipes(scheme, group_size, config, keep, rounding):
-        target = out_dir if doing == _QUANTIZING and learn is None else work / doing
+    for doing, recipe in recipes(scheme, group_size, config, keep, rounding, row_tokens=length):
+        target = out_dir if doing == QUANTIZING and learn is None else work / doing
         if not (target / "config.json").exists():
-            _stream(source, target, work, recipe, batches, LayerWatch(doing, progress), corrects=corrects)
+            _stream(source, target, work, recipe, batches, LayerWatch(doing, progress), way)
         source = target
     if learn is not None and not (out_dir / "config.json").exists():
         distil_scales(source, model_dir, out_dir, learn, work / LEARNED, progress)
@@ -232,11 +249,6 @@ def quantize_with(
     for folder in [path for path in work.iterdir() if path.is_dir()]:
         shutil.rmtree(folder)  # what is left are small files
     return assert_full_precision(out_dir, kept_layers(config, keep))
-
-
-def _corrects(scheme: str, rounding: Rounding) -> bool:
-    """Whether later weights make up for the rounding of earlier ones (GPTQ), which is done with integers alone."""
-    return rounding == "gptq" and SCHEMES[scheme].codes is None
 
 
 def work_folder(out_dir: Path) -> Path:
@@ -251,13 +263,12 @@ def _stream(
     recipe: Sequence[Modifier],
     batches: Sequence[Batch],
     watch: LayerWatch,
-    *,
-    corrects: bool,
+    rounding: Rounding,
 ) -> None:
     """One pass of modifiers over the layers of a model; the config comes last, so its presence means the whole."""
     import torch
 
-    smooths = watch.doing == _SMOOTHING
+    smooths = watch.doing == SMOOTHING
     target.mkdir(parents=True, exist_ok=True)
     for unfinished in target.glob(".*"):  # files that had no name yet when the step was cut off
         unfinished.unlink()
@@ -265,10 +276,14 @@ def _stream(
         source, torch.device("cpu" if computes_on_cpu() else "cuda"), separate_experts=not smooths
     )
     # One pass is enough through a smoothed layer, which computes what it did before, and where no later weight makes up
-    # for an earlier one's rounding: that asks nothing of the rows, so that the first of them do.
-    rows = batches if corrects or smooths else batches[:1]
-    cache = work / f"{watch.doing}.activations"
-    stream_layers(weights, rows, recipe, target, cache, hand_on_changed=corrects and not smooths, watch=watch)
+    # for an earlier one's rounding. The nearest step asks nothing of the rows: the first of them do. AutoRound is given
+    # what the merged model computes, and carries what the rounded layers make of it itself.
+    rows = batches[:1] if rounding == "nearest" and not smooths else batches
+    cache, changed = work / f"{watch.doing}.activations", rounding == "gptq" and not smooths
+    with unpinned():
+        stream_layers(
+            weights, rows, recipe, target, cache, hand_on_changed=changed, watch=watch, carried=carried_by(recipe)
+        )
     described = work / "described"
     described.mkdir(exist_ok=True)
     shutil.copyfile(source / "config.json", described / "config.json")
@@ -317,34 +332,6 @@ def out_of_memory_named(max_seq_len_tokens: int) -> Iterator[None]:
         ) from error
 
 
-def _recipes(
-    scheme: str, group_size: int, config: dict[str, Any], keep: Sequence[str] = (), rounding: Rounding = "gptq"
-) -> Iterator[tuple[str, list[Any]]]:
-    """What is done to the model, in order: a word for the progress, and the modifiers."""
-    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme, preset_name_to_scheme
-    from llmcompressor.modifiers.gptq import GPTQModifier
-    from llmcompressor.modifiers.quantization import QuantizationModifier
-    from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
-
-    kind, inputs = SCHEMES[scheme], None
-    if kind.smooths:
-        inputs = QuantizationArgs(num_bits=8, type="int", symmetric=True, strategy="token", dynamic=True)
-        if mappings := _SMOOTHED.get(str(config.get("model_type"))):
-            yield _SMOOTHING, [SmoothQuantModifier(smoothing_strength=_SMOOTHING_STRENGTH, mappings=list(mappings))]
-    if kind.preset:
-        group = preset_name_to_scheme(kind.preset, ["Linear"])
-    else:
-        strategy = {"strategy": "group", "group_size": group_size} if group_size else {"strategy": "channel"}
-        weights = QuantizationArgs(num_bits=kind.bits, type="int", symmetric=True, **strategy)
-        group = QuantizationScheme(targets=["Linear"], weights=weights, input_activations=inputs)
-    layers: dict[str, Any] = {"config_groups": {"group_0": group}, "ignore": list(kept_layers(config, keep))}
-    if not _corrects(scheme, rounding):
-        yield _QUANTIZING, [QuantizationModifier(**layers)]
-        return
-    # Layers of one shape and block are quantized together: the column loop is Python, its cost is per call.
-    yield _QUANTIZING, [GPTQModifier(**layers, batched_quantization=matrices_at_once(ModelShape.of(config)))]
-
-
 class LayerWatch:
     """Progress per layer, and a stop between batches, with the number, before memory is gone."""
 
@@ -371,20 +358,22 @@ class LayerWatch:
 
 def _need_room(
     model_dir: Path, config: dict[str, Any], out_dir: Path, samples: int, max_seq_len_tokens: int,
-    *, smooths: bool, corrects: bool,
+    *, smooths: bool, rounding: Rounding,
 ) -> None:  # fmt: skip
     on_gpu = not computes_on_cpu()
-    need = quantize_memory_bytes(config, seq_len_tokens=max_seq_len_tokens, on_gpu=on_gpu, corrects=corrects)
+    need = quantize_memory_bytes(
+        config, seq_len_tokens=max_seq_len_tokens, on_gpu=on_gpu, rounding=rounding, samples=samples
+    )
     free = memory_left_bytes()
     if need > free:
         raise StepFailed(
             f"needs {need / _GIB:.1f} GiB of RAM and swap, {free / _GIB:.1f} GiB free; "
             f"try max_seq_len_tokens={max(max_seq_len_tokens // 2, 16)}, or stopping another program"
         )
-    need_disk = quantize_cache_bytes(config, samples=samples, seq_len_tokens=max_seq_len_tokens)
+    need_disk = quantize_cache_bytes(config, samples=samples, seq_len_tokens=max_seq_len_tokens, rounding=rounding)
     weights = sum(file.stat().st_size for file in model_dir.glob("*.safetensors"))
     need_disk += weights * (2 if smooths else 1)  # smoothing writes a whole model in between
-    for folder in (out_dir, work_folder(out_dir) / _SMOOTHING):  # what is there need not be written again
+    for folder in (out_dir, work_folder(out_dir) / SMOOTHING):  # what is there need not be written again
         need_disk -= sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     free_disk = shutil.disk_usage(out_dir.parent).free

@@ -39,6 +39,8 @@ class Layout:
     ignore: tuple[str, ...] = ()
     rows: int = 1
     """Outputs that share a scale."""
+    signed: bool = False
+    """Whether a scale may be below zero."""
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Layout:
@@ -88,8 +90,10 @@ class Layout:
         if self.form == _MXFP4:
             odd = sum(int((stored(scales)[rows] == _EXPONENT_NAN).sum()) for rows in row_ranges(scales))
         else:
-            odd = sum(int((floats(scales, rows) <= 0).sum()) for rows in row_ranges(scales))
-        return f"has {odd} values that are not above zero" if odd else ""
+            odd = sum(int(((floats(scales, rows) == 0) if self.signed else (floats(scales, rows) <= 0)).sum())
+                      for rows in row_ranges(scales))  # fmt: skip
+        wrong = "are zero" if self.signed else "are not above zero"
+        return f"has {odd} values that {wrong}" if odd else ""
 
 
 def global_scale_faults(scale: TensorPlace) -> str:

@@ -27,6 +27,7 @@ from tunesmith.tools.export.quantize import LearnedScales
 from tunesmith.tools.export.streamed_weights import write_shard
 from tunesmith.tools.machine.device import computes_on_cpu
 from tunesmith.tools.models.scale_learning_math import ROWS_A_STEP
+from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.tensor_file import weight_files
 from tunesmith.tools.training.batch_loss import Batch
 from tunesmith.tools.training.head_loss import Head, find_head, head_loss
@@ -80,9 +81,10 @@ def distil_scales(
             "whether learning the scales helps is seen on held-out rows, and there are none; distil_steps=0"
         )
     progress(0, steps, "asking the merged model")
+    options = ModelShape.of(config).attention_options
     device = "cpu" if computes_on_cpu() else "cuda"
     let_go(device)
-    model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.bfloat16).to(device).eval()
+    model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.bfloat16, **options).to(device).eval()
     model.requires_grad_(False)
     head = find_head(model, config)
     if head is None:

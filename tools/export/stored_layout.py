@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.models.shape import ModelShape
 
 if TYPE_CHECKING:
     import torch
@@ -40,8 +41,9 @@ def empty_model(folder: Path) -> PreTrainedModel:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    options = ModelShape.of(config.to_dict()).attention_options
     with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **options).eval()
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:

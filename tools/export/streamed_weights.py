@@ -57,6 +57,7 @@ class StreamedWeights:
                 for index in range(separate.num_experts):
                     separate[index].copy_from_experts_module(fused[name], index)
             fused[name].to("meta")
+        self.model.get_submodule(module).requires_grad_(False)
         for owner in self.model.get_submodule(module).modules():
             for name, empty in [*owner.named_parameters(recurse=False), *owner.named_buffers(recurse=False)]:
                 if empty.is_meta:  # of the quantization, which fills them in

@@ -10,6 +10,7 @@ Not covered: Windows, and AMD or Intel accelerators (they get the CPU builds).
 from __future__ import annotations
 
 import argparse
+import compileall
 import concurrent.futures
 import contextlib
 import fcntl
@@ -30,6 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+OURS = ("agent", "memory", "prompts", "tools")
 OLDEST_PYTHON = (3, 11)
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 TRANSFORMERS = "transformers==5.17.0"  # the trainer's own release: both sides share tokenizer and template code
@@ -88,7 +90,10 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         use_new_enough_python()
-        return set_up_all(planned(ROOT, options.device), check_only=options.check)
+        code = set_up_all(planned(ROOT, options.device), check_only=options.check)
+        for folder in () if options.check else OURS:  # pip compiles what it copies, and these stay where they are
+            compileall.compile_dir(ROOT / folder, quiet=2)
+        return code
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1
@@ -169,14 +174,13 @@ def set_up_all(environments: tuple[Environment, ...], *, check_only: bool = Fals
         for env in environments:
             print(f"{env.folder.name}: {'to be made' if env in missing else 'ready'}")
         return 0
-    if not missing:
-        return 0
-    root = missing[0].folder.parent
-    with locked(root):
-        missing = [env for env in environments if not env.ready()]
-        check_tools(cuda=any(VLLM_CUDA in env.requirements for env in environments))
-        check_disk(root, missing)
-        run_side_by_side(missing)
+    if missing:
+        root = missing[0].folder.parent
+        with locked(root):
+            missing = [env for env in environments if not env.ready()]
+            check_tools(cuda=any(VLLM_CUDA in env.requirements for env in environments))
+            check_disk(root, missing)
+            run_side_by_side(missing)
     return 0
 
 
@@ -265,8 +269,7 @@ class Builder:
     """Makes one environment; every command's output goes to one log inside it."""
 
     def __init__(self, env: Environment, notes: dict[str, str]) -> None:
-        self.env = env
-        self.notes = notes
+        self.env, self.notes = env, notes
         self.log = env.folder / "setup.log"
 
     def build(self) -> None:
@@ -282,9 +285,8 @@ class Builder:
             self.pip("uninstall", "--yes", *self.env.unwanted)
         if self.env.vllm_alias:
             self.name_vllm()
-        stamp = {"recipe": self.env.recipe_hash(), "seconds": round(time.monotonic() - began, 1)}
-        temporary = self.env.folder / f"{STAMP}.partial"
-        temporary.write_text(json.dumps(stamp))
+        temporary, seconds = self.env.folder / f"{STAMP}.partial", round(time.monotonic() - began, 1)
+        temporary.write_text(json.dumps({"recipe": self.env.recipe_hash(), "seconds": seconds}))
         (self.env.folder / UNFINISHED).unlink()
         temporary.replace(self.env.folder / STAMP)
 
@@ -321,10 +323,9 @@ class Builder:
         """Make the environment; without ensurepip (Debian splits it off) this Python's own pip fills it in."""
         from importlib.util import find_spec
 
-        if find_spec("ensurepip") is not None:
-            self.run(sys.executable, "-m", "venv", str(self.env.folder))
-        else:
-            self.run(sys.executable, "-m", "venv", "--without-pip", str(self.env.folder))
+        bare = find_spec("ensurepip") is None
+        self.run(sys.executable, "-m", "venv", *["--without-pip"] * bare, str(self.env.folder))
+        if bare:
             self.run(sys.executable, "-m", "pip", "--python", str(self.env.python), "install", "pip")
 
     def cpu_index_arguments(self) -> tuple[str, ...]:
@@ -364,8 +365,7 @@ class Builder:
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
         (info / "INSTALLER").write_text("tunesmith\n")
-        names = ("METADATA", "INSTALLER", "RECORD")
-        (info / "RECORD").write_text("".join(f"{info.name}/{name},,\n" for name in names))
+        (info / "RECORD").write_text("".join(f"{info.name}/{name},,\n" for name in ("METADATA", "INSTALLER", "RECORD")))
 
     def pip(self, *arguments: str) -> None:
         self.run(str(self.env.python), "-m", "pip", arguments[0], "--disable-pip-version-check", *arguments[1:])

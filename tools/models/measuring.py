@@ -14,6 +14,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.stage import GIB, Facts, expected, is_expected
 from tunesmith.tools.models.memory_math import (
+    CONTEXT_TOKENS,
     RUNTIME_BYTES,
     WHOLE_SEQUENCES,
     group_size_for,
@@ -73,10 +74,12 @@ def choose(asked: Asked, config: Mapping[str, object], facts: Facts) -> Measurin
     return Measuring(SIXTEEN, f"{told}; at 4 bits {four / GIB:.1f}, which does not fit either")
 
 
-def measuring_bytes(config: Mapping[str, object], facts: Facts, bits: Bits) -> int:
+def measuring_bytes(
+    config: Mapping[str, object], facts: Facts, bits: Bits, context_tokens: int = CONTEXT_TOKENS
+) -> int:
     """Peak of measuring: a server under test, and beside it what a preflight that has trained does not give back."""
     weights = quantized_bytes(config) if bits == FOUR else 2 * ModelShape.of(config).parameters
-    server = measuring_memory(weights, kv_bytes_per_token(config), whole=whole_sequences(bits == FOUR))
+    server = measuring_memory(weights, kv_bytes_per_token(config), context_tokens, whole=whole_sequences(bits == FOUR))
     return sum(serving_peaks(server, on_gpu=facts.serves_on_gpu).values()) + RUNTIME_BYTES
 
 

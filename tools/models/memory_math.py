@@ -11,6 +11,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from tunesmith.tools.models.rounding_terms import Rounding, autoround_bytes, awq_bytes, largest_matrix
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.training_terms import (
     adapted_experts_bytes,
@@ -18,6 +19,7 @@ from tunesmith.tools.models.training_terms import (
     head_bytes,
     kept_bytes,
     plain_kept_bytes,
+    runtime_on_cpu_bytes,
     unpacked_experts_bytes,
 )
 
@@ -65,8 +67,11 @@ def train_memory_bytes(
     load_in_4bit: bool = False,
     checkpointing: bool = False,
     fused: bool = True,
+    on_cpu: bool = False,
 ) -> int:
     """Peak of LoRA training: runtime + frozen weights + 16 B per adapter weight + activations + logits.
+
+    The runtime is a GPU's (`RUNTIME_BYTES`), or with `on_cpu` what `runtime_on_cpu_bytes` says.
 
     Activations: what each layer keeps of a token (`kept_bytes`; `plain_kept_bytes` where LoRA is not `fused`), with
     checkpointing each layer's input and one layer's whole; beside them the gradients of one layer. Logits:
@@ -94,7 +99,10 @@ def train_memory_bytes(
     activations += 3 * shape.expert_parameters * size if adapts_experts else 0  # an update in fp32, and its cast
     logits = head_bytes(shape.vocab, shape.hidden, tokens, value_bytes=size)
     adapter = shape.lora_parameters(lora_rank, experts=not load_in_4bit)
-    return RUNTIME_BYTES + weights + 16 * adapter + activations + logits
+    runtime = RUNTIME_BYTES
+    if on_cpu:
+        runtime = runtime_on_cpu_bytes(shape, rows=batch_size, row_tokens=seq_len_tokens, checkpointing=checkpointing)
+    return runtime + weights + 16 * adapter + activations + logits
 
 
 def loaded_bytes(shape: ModelShape, *, load_in_4bit: bool, value_bytes: int = _BF16) -> int:
@@ -121,37 +129,55 @@ def merge_memory_bytes(config: Mapping[str, object]) -> int:
     layer = (shape.attention_parameters + shape.mlp_parameters) * (2 if shape.experts else 1)
     logits = 3 * COMPARED_POSITIONS * shape.vocab
     compared = size * (max(layer, shape.vocab * shape.hidden) + logits)
-    return RUNTIME_BYTES + max(3 * _FP32 * _largest_matrix(shape), compared)
+    return RUNTIME_BYTES + max(3 * _FP32 * largest_matrix(shape), compared)
 
 
 def quantize_memory_bytes(
-    config: Mapping[str, object], *, seq_len_tokens: int, on_gpu: bool = False, corrects: bool = True
+    config: Mapping[str, object],
+    *,
+    seq_len_tokens: int,
+    on_gpu: bool = False,
+    rounding: Rounding = "gptq",
+    samples: int = 0,
 ) -> int:
-    """Peak host memory of quantizing one layer at a time: it grows with neither depth nor rows.
+    """Peak host memory of quantizing one layer at a time: it does not grow with depth.
 
     Runtime, and the larger of two phases. The start: the input matrix, and a copy of it on its way into the first
     shard. A layer's turn on the CPU: see `_layer_bytes`; on a GPU the host holds the layer once more than the card.
-    Without `corrects`, which is GPTQ, weights are rounded to the nearest step.
+    AWQ and AutoRound keep something of all tokens, so that they grow with `samples`, rows of `seq_len_tokens` at most.
     """
     shape = ModelShape.of(config)
     start = 2 * _BF16 * shape.vocab * shape.hidden
-    turn = _layer_weights(shape) if on_gpu else _layer_bytes(shape, seq_len_tokens, corrects=corrects)
+    turn = _layer_bytes(shape, seq_len_tokens, rounding, samples)
+    if on_gpu:
+        turn = _layer_weights(shape)
+        if rounding == "autoround":  # what it keeps of tokens and the best offsets so far lie in the host's memory
+            turn += autoround_bytes(shape, tokens=samples * seq_len_tokens, row_tokens=seq_len_tokens, rows_at_once=0)
     return RUNTIME_BYTES + max(start, turn)
 
 
-def quantize_vram_bytes(config: Mapping[str, object], *, seq_len_tokens: int, corrects: bool = True) -> int:
+def quantize_vram_bytes(
+    config: Mapping[str, object], *, seq_len_tokens: int, rounding: Rounding = "gptq", samples: int = 0
+) -> int:
     """Peak VRAM of quantizing: a layer's turn, or the input matrix, whichever is larger, beside the CUDA context.
 
     The context is 1 GiB, an estimate that has yet to be confirmed on a card.
     """
     shape = ModelShape.of(config)
-    return CUDA_BYTES + max(_BF16 * shape.vocab * shape.hidden, _layer_bytes(shape, seq_len_tokens, corrects=corrects))
+    turn = _layer_bytes(shape, seq_len_tokens, rounding, samples)
+    return CUDA_BYTES + max(_BF16 * shape.vocab * shape.hidden, turn)
 
 
-def quantize_cache_bytes(config: Mapping[str, object], *, samples: int, seq_len_tokens: int) -> int:
-    """Disk that calibration takes: two layers' hidden states of all tokens, and their bf16 attention masks."""
+def quantize_cache_bytes(
+    config: Mapping[str, object], *, samples: int, seq_len_tokens: int, rounding: Rounding = "gptq"
+) -> int:
+    """Disk that calibration takes: two layers' hidden states of all tokens, and their bf16 attention masks.
+
+    AutoRound keeps the states that the rounded layers make as well.
+    """
     shape = ModelShape.of(config)
-    return samples * seq_len_tokens * _BF16 * (3 * shape.hidden + seq_len_tokens)
+    states = 5 if rounding == "autoround" else 3
+    return samples * seq_len_tokens * _BF16 * (states * shape.hidden + seq_len_tokens)
 
 
 def rows_in_a_batch(longest_tokens: int) -> int:
@@ -164,25 +190,27 @@ def matrices_at_once(shape: ModelShape) -> int:
     return max(1, min(_STACKED_MATRICES, _STACKED_BYTES // (_FP32 * shape.widest_input**2)))
 
 
-def _layer_bytes(shape: ModelShape, seq_len_tokens: int, *, corrects: bool) -> int:
-    """A layer's turn: its weights, what a batch leaves in it, and the Hessians and work copies of GPTQ; without it,
-    three fp32 copies of the largest matrix.
+def _layer_bytes(shape: ModelShape, seq_len_tokens: int, rounding: Rounding, samples: int) -> int:
+    """A layer's turn: its weights, what a batch leaves in it, and the Hessians and work copies of GPTQ, three fp32
+    copies of the largest matrix where weights are rounded to the nearest step, or what a search holds.
 
     A batch leaves 16 hidden and 7 intermediate values a token, an fp32 copy of the widest input, and a row of attention
     per head in bf16 and fp32, since calibration computes attention eagerly. All experts meet all tokens, one by one.
     """
     rows = rows_in_a_batch(seq_len_tokens)
-    tokens = rows * seq_len_tokens
+    tokens, all_tokens = rows * seq_len_tokens, samples * seq_len_tokens
     width = max(shape.expert_intermediate, shape.shared_intermediate) if shape.experts else shape.intermediate
     batch = tokens * (_BF16 * (16 * shape.hidden + 7 * width) + 2 * _FP32 * shape.widest_input)
     attention = shape.heads * tokens * seq_len_tokens * (2 * _BF16 + _FP32)
-    work = _gptq_bytes(shape) if corrects else 3 * _FP32 * _largest_matrix(shape)
+    if rounding == "gptq":
+        work = _gptq_bytes(shape)
+    elif rounding == "awq":
+        work = awq_bytes(shape, tokens=all_tokens, row_tokens=seq_len_tokens)
+    elif rounding == "autoround":
+        work = autoround_bytes(shape, tokens=all_tokens, row_tokens=seq_len_tokens, rows_at_once=rows)
+    else:
+        work = 3 * _FP32 * largest_matrix(shape)
     return _layer_weights(shape) + batch + attention + work
-
-
-def _largest_matrix(shape: ModelShape) -> int:
-    """Weights of the largest matrix of a decoder layer."""
-    return shape.hidden * max(shape.intermediate, shape.heads * shape.head_dim)
 
 
 def _layer_weights(shape: ModelShape) -> int:

@@ -7,12 +7,14 @@ a weight lies half-way between two; scales are the same, bit for bit. A test hol
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunesmith.tools.models.packing import Packing
 from tunesmith.tools.models.tensor_file import TensorFileWriter, TensorPlace, read_places, weight_files
 
 if TYPE_CHECKING:
@@ -83,21 +85,26 @@ def as_floats(words: Words, kind: str) -> NDArray[np.float32]:
     return words.astype("<f4")
 
 
-def unpacked(places: Mapping[str, TensorPlace], layer: str, shape: tuple[int, ...], kind: str) -> Iterator[Words]:
-    """A packed layer's weights, codes × scales, as a float type's words: some rows at a time."""
+def as_type(values: NDArray[np.float32], kind: str) -> NDArray[np.float32]:
+    """Values as they are once a float type has held them."""
     import numpy as np
 
-    from tunesmith.tools.models.tensor_values import floats, stored
+    with np.errstate(over="ignore"):
+        return as_floats(_as_words(values, kind), kind)
 
-    outputs, inputs = shape
-    codes, scales = places[f"{layer}.weight_packed"], places[f"{layer}.weight_scale"]
-    step, group = max(1, _WEIGHTS_AT_ONCE // inputs), -(-inputs // scales.spec.shape[1])
-    for first in range(0, outputs, step):
-        rows = slice(first, first + step)
-        words = np.ascontiguousarray(stored(codes)[rows]).view("u1")
-        fields = np.stack([words & 15, words >> BITS], axis=-1).reshape(len(words), -1)[:, :inputs]
-        spread = np.repeat(floats(scales, rows), group, axis=1)[:, :inputs]
-        yield _as_words((fields.astype("<f4") + np.float32(_LOWEST)) * spread, kind)
+
+def stored_name(places: Mapping[str, TensorPlace], layer: str, packing: Packing) -> str:
+    """The name that a layer is packed under; empty where it is not packed."""
+    return next((name for name in (layer, quantized_name(layer)) if name + packing.codes in places), "")
+
+
+def _unpacked(
+    places: Mapping[str, TensorPlace], layer: str, shape: tuple[int, ...], kind: str, packing: Packing
+) -> Iterator[Words]:
+    """A packed layer's weights, codes × scales, as a float type's words: some rows at a time."""
+    step = max(1, _WEIGHTS_AT_ONCE // shape[1])
+    for first in range(0, shape[0], step):
+        yield _as_words(packing.decoded(places, layer, shape, slice(first, first + step)).weights, kind)
 
 
 def unpack_base(base: Path, quantized: Path, target: Path) -> Path:
@@ -105,6 +112,7 @@ def unpack_base(base: Path, quantized: Path, target: Path) -> Path:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     codes = {name: place for file in weight_files(quantized) for name, place in read_places(file).items()}
+    packing = Packing.of(json.loads((quantized / "config.json").read_text()), quantized.name)
     for file in base.iterdir():
         if file.is_file() and file.suffix != ".safetensors":
             shutil.copyfile(file, target / file.name)
@@ -112,9 +120,8 @@ def unpack_base(base: Path, quantized: Path, target: Path) -> Path:
         places = read_places(file)
         with TensorFileWriter(target / file.name, [(name, place.spec) for name, place in places.items()]) as writer:
             for name, place in places.items():
-                layer = quantized_name(name.removesuffix(".weight"))
-                if f"{layer}.weight_packed" in codes:
-                    rows = unpacked(codes, layer, place.spec.shape, place.spec.dtype)
+                if layer := stored_name(codes, name.removesuffix(".weight"), packing):
+                    rows = _unpacked(codes, layer, place.spec.shape, place.spec.dtype, packing)
                     writer.write(name, b"".join(words.tobytes() for words in rows))
                 else:
                     with place.path.open("rb") as stored_file:

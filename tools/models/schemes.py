@@ -1,8 +1,9 @@
 """The formats that `quantize` writes: what the code of a weight is, which weights share a scale, what is rounded too.
 
-Integers are rounded with GPTQ or to the nearest step. Floats (FP8, and the 4-bit formats of Blackwell cards) are
-rounded one by one, from the weights alone: compressed-tensors' presets of the names below. Left out are presets that
-store scales of activations (NVFP4, FP8 with static inputs), which need calibration, and MXFP4 with rounded inputs.
+Integers are rounded with GPTQ or to the nearest step, 4 bits after a search too (`rounding_terms`). Floats (FP8, and
+the 4-bit formats of Blackwell cards) are rounded one by one, from the weights alone: compressed-tensors' presets of the
+names below. Left out are presets that store scales of activations (NVFP4, FP8 with static inputs), which need
+calibration, and MXFP4 with rounded inputs.
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ _WIDE_NORMS = ("olmo2", "olmoe", "olmo3")
 """Query and key are normed over all heads."""
 _NORMS = {"gemma2": 4, "gemma3": 4, "gemma3_text": 4, "cohere": 1}
 _CAPPED = ("gemma2",)
+_JOINED = ("phi3",)
+"""Queries, keys and values are one matrix, gate and up another."""
 _TIED = ("gemma", "gemma2", "gemma3", "gemma3_text", "cohere")
 """Families whose configs leave out that input and output share one matrix."""
 
@@ -94,6 +96,11 @@ class ModelShape:
     def keeps_scores(self) -> bool:
         """Whether attention caps its scores, which fused kernels do not: each is computed and kept."""
         return self.family in _CAPPED
+
+    @property
+    def attention_options(self) -> dict[str, str]:
+        """What transformers has to be told when it loads the model: its fused attention leaves a cap out unsaid."""
+        return {"attn_implementation": "eager"} if self.keeps_scores else {}
 
     @property
     def has_head_norms(self) -> bool:
@@ -172,7 +179,8 @@ class ModelShape:
         """
         attention = 2 * (self.hidden + self.head_dim * self.heads) + 2 * (self.hidden + self.head_dim * self.kv_heads)
         if not self.experts:
-            return rank * self.layers * (attention + 3 * (self.hidden + self.intermediate))
+            joined = 3 * self.hidden if self.family in _JOINED else 0  # two inputs less for q, k, v, one for gate, up
+            return rank * self.layers * (attention + 3 * (self.hidden + self.intermediate) - joined)
         fused = self.experts * (2 * self.hidden + 3 * self.expert_intermediate) if experts else 0
         return rank * (self.layers * attention + self.mixture_layers * fused)
 

@@ -48,14 +48,22 @@ def row_ranges(place: TensorPlace) -> Iterator[slice]:
 
 def floats(place: TensorPlace, rows: slice = slice(None)) -> Floats:
     """Some rows of a float tensor as float32."""
+    return floats_of(stored(place)[rows], place.spec.dtype)
+
+
+def floats_of(words: NDArray[np.generic], dtype: str) -> Floats:
+    """Words of a float type as float32."""
     import numpy as np
 
-    words = np.ascontiguousarray(stored(place)[rows])
-    if place.spec.dtype == "BF16":
+    words = np.ascontiguousarray(words)
+    if dtype == "BF16":
         return (words.astype("<u4") << 16).view("<f4")
-    if place.spec.dtype == "F8_E4M3":
-        return e4m3_values()[words]
-    return words.view({"F16": "<f2", "F32": "<f4", "F64": "<f8"}[place.spec.dtype]).astype("<f4", copy=False)
+    values: Floats
+    if dtype == "F8_E4M3":
+        values = e4m3_values()[words]
+        return values
+    values = words.view({"F16": "<f2", "F32": "<f4", "F64": "<f8"}[dtype]).astype("<f4", copy=False)
+    return values
 
 
 @cache

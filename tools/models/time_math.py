@@ -12,24 +12,40 @@ import math
 from collections.abc import Collection, Mapping
 
 from tunesmith.tools.core.rates import Rates, Seconds
+from tunesmith.tools.models.rounding_terms import ROUNDING_STEPS, SCALES_TRIED
 from tunesmith.tools.models.shape import ModelShape
 
 WORKER_START_S = 1.5
 """Of a worker that loads no torch."""
-LAB_START_S = 6.5
+LAB_START_S = 7.5
 """Of a worker with torch, transformers and peft, before it has loaded a model."""
-SERVER_START_S, CARD_SERVER_START_S = 14.0, 35.0
+SERVER_START_S, CARD_SERVER_START_S = 16.0, 35.0
 """Of vLLM beside its weights; on a card it compiles and captures graphs: 60 s cold, 25 s warm (read)."""
 _TRAIN_SHARE, _NF4_SHARE, _PREFILL_SHARE, _GPTQ_SHARE, _MEMORY_SHARE = 0.55, 0.40, 0.55, 0.5, 0.75
-_LAYER_STEP_S, _CARD_LAYER_STEP_S = 2e-3, 6e-4
-"""Of a layer's operations forward and backward, apart from what they compute: their dispatch."""
+_CPU_TRAIN_SHARE = 0.40
+"""Of a processor's best, in training: 135M and 241M, steps of 64 to 2,048 tokens (measured)."""
+_LAYER_STEP_S, _CARD_LAYER_STEP_S = 10e-3, 6e-4
+"""Of a layer's operations forward and backward, apart from what they compute: their dispatch (measured likewise)."""
+_NF4_TRAFFIC_BYTES = 150
+"""Of the memory's traffic in the time that a processor takes to round one weight to NF4 as it is loaded (measured)."""
+_LOADED_LAYER_S = 0.05
+"""Of a layer that is built and gets its adapter, before the first step."""
+_COLUMN_S = 7e-5
+"""Of one column that GPTQ rounds into the others, apart from what is computed: a handful of small operations."""
+_PROVEN_LAYER_S = 0.07
+"""Of a layer of three models whose logits a merge compares, beside reading it."""
 _DECODE_LAYER_S, _CARD_DECODE_S = 4e-4, 3e-3
 _ACTIVATION_PASSES = 4
 """Times that what a layer keeps of a token is written or read, forward and backward."""
 _HANDLED_BYTES_S = 8e8
-_ROUNDED_BYTES = 1500
-"""Of the memory's traffic in the time that scaling, rounding and packing one weight takes: 20 million weights a second
-on two busy cores (measured)."""
+_ROUNDED_FLOP = 8000
+"""Of fp32 products in the time that scaling, rounding and packing one weight takes: 20 to 45 million weights a second
+on two cores of two kinds, whose memory differs fourfold (measured)."""
+_HELD_FLOP = 4000
+"""The same of decoding one and holding it against the base's: 40 million weights a second (measured)."""
+_TRIED_BYTES, _LEARNED_BYTES = 1000, 400
+"""Of the memory's traffic a weight: in rounding it once for AWQ's search; in a step that learns how it is rounded. By
+processor seconds on two busy cores, of 135M (`tests/tools/models/test_rounding_terms`)."""
 _BF16 = 2
 
 
@@ -58,14 +74,22 @@ def training_seconds(
     """
     shape = ModelShape.of(config)
     passes = 3 if checkpointing else 2
-    share = _NF4_SHARE if load_in_4bit else _TRAIN_SHARE
+    share = _NF4_SHARE if load_in_4bit else _TRAIN_SHARE if on_card else _CPU_TRAIN_SHARE
     products = 2 * (passes * tokens + read_tokens) * shape.active_parameters / (share * rates.bf16_flops)
     kept = tokens * shape.layers * (16 * shape.hidden + 7 * shape.mlp_width) * _BF16
     moved = _ACTIVATION_PASSES * kept / (_MEMORY_SHARE * rates.memory_bytes_s)
     dispatch = micro_steps * shape.layers * (_CARD_LAYER_STEP_S if on_card else _LAYER_STEP_S)
     unpacked = 2.5 * micro_steps * passes * shape.linear_parameters / rates.memory_bytes_s if load_in_4bit else 0.0
-    load = passed(_BF16 * shape.parameters, rates)
+    load = loading_seconds(shape, rates, load_in_4bit=load_in_4bit, on_card=on_card)
     return Seconds(LAB_START_S, load + products + moved + dispatch + unpacked)
+
+
+def loading_seconds(shape: ModelShape, rates: Rates, *, load_in_4bit: bool, on_card: bool) -> float:
+    """Of a model that training reads and puts adapters on; a processor rounds it to 4 bits as slowly as it computes."""
+    load = passed(_BF16 * shape.parameters, rates) + _LOADED_LAYER_S * shape.layers
+    if load_in_4bit and not on_card:
+        load += _NF4_TRAFFIC_BYTES * shape.linear_parameters / rates.memory_bytes_s
+    return load
 
 
 def answering_seconds(
@@ -111,16 +135,25 @@ def server_start(weight_bytes: int, rates: Rates, *, on_card: bool) -> Seconds:
     return Seconds(CARD_SERVER_START_S if on_card else SERVER_START_S, passed(weight_bytes, rates))
 
 
-def merge_seconds(weight_bytes: int, rates: Rates) -> Seconds:
-    """Base verified and read, every shard summed and written, all of it audited: four passes over the bytes."""
-    return Seconds(LAB_START_S + 2, 4 * passed(weight_bytes, rates))
+def merge_seconds(config: Mapping[str, object], weight_bytes: int, rates: Rates) -> Seconds:
+    """Base verified and read, every shard summed and written, all of it audited: four passes over the bytes; and the
+    logits of three models, layer by layer."""
+    layers = ModelShape.of(config).layers
+    return Seconds(LAB_START_S + 1, 4 * passed(weight_bytes, rates) + _PROVEN_LAYER_S * layers)
 
 
 def rounding_seconds(config: Mapping[str, object], rates: Rates) -> Seconds:
-    """Rounding a base to 4 bits on the processor: read, written and audited; `_ROUNDED_BYTES` of traffic a weight."""
+    """Rounding a base to 4 bits on the processor: read, written and audited; `_ROUNDED_FLOP` a weight."""
     shape = ModelShape.of(config)
     stored = passed(2.5 * _BF16 * shape.parameters, rates)
-    return Seconds(0.0, stored + _ROUNDED_BYTES * shape.linear_parameters / rates.memory_bytes_s)
+    return Seconds(0.0, stored + _ROUNDED_FLOP * shape.linear_parameters / rates.fp32_flops)
+
+
+def holding_seconds(config: Mapping[str, object], rates: Rates) -> Seconds:
+    """Holding a 4-bit checkpoint against its base: both read and hashed; `_HELD_FLOP` a weight."""
+    shape = ModelShape.of(config)
+    stored = passed(2 * _BF16 * shape.parameters, rates)
+    return Seconds(0.0, stored + _HELD_FLOP * shape.linear_parameters / rates.fp32_flops)
 
 
 def gptq_seconds(config: Mapping[str, object], rates: Rates, *, tokens: float, kept: Collection[str] = ()) -> Seconds:
@@ -128,7 +161,8 @@ def gptq_seconds(config: Mapping[str, object], rates: Rates, *, tokens: float, k
 
     Of a layer with `in` inputs and `out` outputs: 2·in² FLOP a token for the Hessian; 4/3·in³ for its Cholesky factor,
     the inverse by that and the inverse's own factor; in²·out for rounding every column into the others. All in fp32.
-    Every expert sees every token. `kept` are the kinds of layer that stay as they are, such as down_proj.
+    Every expert sees every token. Columns are rounded one after the other. `kept` are the kinds of layer that stay as
+    they are, such as down_proj.
     """
     shape = ModelShape.of(config)
     layers = _quantized_layers(shape, kept)
@@ -136,7 +170,9 @@ def gptq_seconds(config: Mapping[str, object], rates: Rates, *, tokens: float, k
     hessians = sum(count * 2 * tokens * inputs**2 for inputs, _, count in layers)
     solved = sum(count * (4 * inputs**3 / 3 + inputs**2 * outputs) for inputs, outputs, count in layers)
     stored = 3 * passed(_BF16 * shape.parameters, rates)
-    return Seconds(LAB_START_S + 3, forward + stored + (hessians + solved) / (_GPTQ_SHARE * rates.fp32_flops))
+    columns = _COLUMN_S * sum(count * inputs for inputs, _, count in layers)
+    computed = (hessians + solved) / (_GPTQ_SHARE * rates.fp32_flops)
+    return Seconds(LAB_START_S + 3, forward + stored + computed + columns)
 
 
 def nearest_seconds(config: Mapping[str, object], rates: Rates, *, tokens: float) -> Seconds:
@@ -144,6 +180,34 @@ def nearest_seconds(config: Mapping[str, object], rates: Rates, *, tokens: float
     shape = ModelShape.of(config)
     forward = 2 * tokens * shape.linear_parameters / (_GPTQ_SHARE * rates.bf16_flops)
     return Seconds(LAB_START_S + 3, forward + 3 * passed(_BF16 * shape.parameters, rates))
+
+
+def awq_seconds(config: Mapping[str, object], rates: Rates, *, tokens: float) -> Seconds:
+    """AWQ on so many calibration tokens: rounding to the nearest step, and for every scale that is tried the layers
+    rounded and computed once more.
+
+    What is tried for the inputs of the down projection computes that alone, else attention or the MLP.
+    """
+    shape = ModelShape.of(config)
+    tried = shape.linear_parameters + shape.layers * shape.hidden * shape.intermediate
+    computed = 2 * tokens * tried * SCALES_TRIED / (_GPTQ_SHARE * rates.bf16_flops)
+    rounded = _TRIED_BYTES * shape.linear_parameters * SCALES_TRIED / rates.memory_bytes_s
+    return nearest_seconds(config, rates, tokens=2 * tokens) + Seconds(0.0, computed + rounded)
+
+
+def autoround_seconds(
+    config: Mapping[str, object], rates: Rates, *, tokens: float, tokens_a_step: float, on_card: bool
+) -> Seconds:
+    """AutoRound: load and save, four forward passes of all tokens, and steps of training on each layer.
+
+    A step: 2 FLOP a weight and token forward, 4 backward, since every weight has a gradient; its rounding made and
+    learned (`_LEARNED_BYTES` of traffic a weight); and dispatch as of training, three times as much for the rounding.
+    """
+    shape = ModelShape.of(config)
+    step = 6 * tokens_a_step * shape.linear_parameters / (_TRAIN_SHARE * rates.bf16_flops)
+    step += _LEARNED_BYTES * shape.linear_parameters / rates.memory_bytes_s
+    step += 3 * shape.layers * (_CARD_LAYER_STEP_S if on_card else _LAYER_STEP_S)
+    return nearest_seconds(config, rates, tokens=4 * tokens) + Seconds(0.0, ROUNDING_STEPS * step)
 
 
 def _quantized_layers(shape: ModelShape, kept: Collection[str]) -> list[tuple[int, int, int]]:

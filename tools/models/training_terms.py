@@ -7,6 +7,11 @@ from tunesmith.tools.models.shape import ModelShape
 _CHUNK_BYTES = 64 << 20
 """Of one fp32 copy of a chunk's logits."""
 _FEWEST_TOKENS = 16
+_CPU_PROCESS_BYTES = 580 << 20
+_CPU_VOCABULARY_ENTRY_BYTES = 900
+_CPU_KEPT_TOKEN_BYTES = 2 << 10
+_CPU_ATTENDED_TOKENS = 1024
+"""Of a row, whose attention weights exist at once; of longer ones torch computes a block after the other."""
 
 
 def chunk_tokens(vocab: int) -> int:
@@ -69,3 +74,17 @@ def backward_bytes(shape: ModelShape, *, value_bytes: int = 2) -> int:
 def adapted_experts_bytes(shape: ModelShape, *, value_bytes: int = 2) -> int:
     """Of one layer whose experts are adapted: peft adds the update to the stacks, and the sums are kept."""
     return shape.expert_parameters * value_bytes * 5 // 4
+
+
+def runtime_on_cpu_bytes(shape: ModelShape, *, rows: int, row_tokens: int, checkpointing: bool) -> int:
+    """What training holds beside tensors that can be counted, where a processor computes.
+
+    The process with its libraries; the tokenizer, by entries of the vocabulary; what the heap rounds up and keeps
+    between the tensors of a layer, by tokens of layers whose activations are kept; and one layer's attention weights,
+    forward and backward, in fp32. All four are fitted to peaks of resident bytes, of rows up to 3,072 tokens:
+    `tests/bench/training_memory` measures them again.
+    """
+    tokens, layers = rows * row_tokens, 1 if checkpointing else shape.layers
+    kept = _CPU_KEPT_TOKEN_BYTES * layers * tokens
+    weights = 2 * 4 * shape.heads * tokens * min(row_tokens, _CPU_ATTENDED_TOKENS)
+    return _CPU_PROCESS_BYTES + _CPU_VOCABULARY_ENTRY_BYTES * shape.vocab + kept + weights

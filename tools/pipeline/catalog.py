@@ -11,7 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
-from tunesmith.tools.core.settled import MODELS, TOKENIZERS
+from tunesmith.tools.core.settled import MODELS, TOKENIZERS, TORCH, UNUSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,8 @@ class Entry(NamedTuple):
     """Whether its work needs the vllm program."""
     loads: tuple[str, ...] = ()
     """Modules that its work loads whatever it is asked, and that take seconds."""
+    without: tuple[str, ...] = ()
+    """Packages that these would load too, and that its work never needs."""
     words: str = ""
     """A regular expression for how people name it; what they name is put before the driver."""
 
@@ -109,6 +111,7 @@ STAGES: tuple[Entry, ...] = (
         ("base", "rows"),
         "dataset",
         loads=TOKENIZERS,
+        without=(TORCH,),
         words=r"critique|duplicat|\bclean|filter|leak|judge.*rows|check.*(rows|data)",
     ),
     Entry(
@@ -120,6 +123,7 @@ STAGES: tuple[Entry, ...] = (
         "preflight",
         serves=True,
         loads=_TRAINING,
+        without=UNUSED,
         words=r"pre-?flight|smoke",
     ),
     Entry(
@@ -130,6 +134,7 @@ STAGES: tuple[Entry, ...] = (
         ("base", "dataset"),
         "adapter",
         loads=_TRAINING,
+        without=UNUSED,
         words=r"\btrain|lora|epoch",
     ),
     Entry(
@@ -150,6 +155,7 @@ STAGES: tuple[Entry, ...] = (
         ("base", "adapter"),
         "merged",
         loads=(*MODELS, "peft"),
+        without=UNUSED,
         words=r"\bmerg",
     ),
     Entry(
@@ -160,6 +166,7 @@ STAGES: tuple[Entry, ...] = (
         ("merged", "dataset"),
         "quantized",
         loads=(*MODELS, "llmcompressor.modifiers.gptq"),
+        without=UNUSED,
         words=r"quanti[sz]|\bcompress|4.?bit|8.?bit|w4a16|w8a8",
     ),
     Entry(

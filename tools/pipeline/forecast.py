@@ -80,9 +80,11 @@ def _forecast_step(
     artifact = declared.expected_artifact(request, facts.artifacts)
     try:
         plan = declared.plan(request, facts, context)
+        # What a plan decides, as how long a conversation may be, bears on the price of the steps after it.
+        decided = parse_request(stage, plan.request)
     except TunesmithError:
         return unknown, artifact
-    return Forecast(stage, plan.summary, plan.estimate), artifact
+    return Forecast(stage, plan.summary, plan.estimate), declared.expected_artifact(decided, facts.artifacts)
 
 
 def check_ahead(ws: Workspace, plan: PipelinePlan) -> list[Forecast]:

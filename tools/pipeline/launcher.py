@@ -8,6 +8,7 @@ which every start of tunesmith runs.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -31,6 +32,8 @@ _CLAIM_TIMEOUT_S = 60.0
 _POLL_S = 0.1
 _BUSY = 0.25
 """Share of the cores that other programs use from which a worker's threads had better sleep while they wait."""
+_LEAVING_S = 10.0
+"""So long a worker may take to be gone from the moment at which it recorded its end."""
 _SILENT_S = 600.0
 """So long a worker that cannot be looked at may say nothing before it counts as dead."""
 
@@ -114,8 +117,22 @@ def follow(store: Store, step: str) -> Iterator[Step]:
             yield current
             before = current
         if current.ended:
+            _until_gone(current)
             return
         time.sleep(_POLL_S)
+
+
+def _until_gone(step: Step) -> None:
+    """Wait for the worker of an ended step to give its memory back: the next step is priced by what is free.
+
+    Not where that worker is this very process, which carries out free steps itself.
+    """
+    process, most_s = _worker_of(step), (step.finished_at or 0) + _LEAVING_S - time.time()
+    if process is None or process.elsewhere or process.pid == os.getpid():
+        return
+    deadline = time.monotonic() + min(most_s, _LEAVING_S)
+    while not process.has_let_go() and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def _not_started(step: Step) -> str:

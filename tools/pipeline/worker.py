@@ -97,6 +97,7 @@ def _work(store: Store, step: str, vllm: str | None) -> int:
     """Work on a claimed step and record its end, whatever that is; the exit code of the process."""
     try:
         job = open_job(store, step, vllm)
+        job.alone = True
         with _tenancy(job):
             if not catalog.ENTRIES[job.step.stage].serves:
                 make_room(job.home, ram_bytes=job.plan.estimate.peak_ram_bytes, log=job.log)
@@ -120,9 +121,11 @@ def _work(store: Store, step: str, vllm: str | None) -> int:
 
 def _load(job: Job) -> None:  # type: ignore[type-arg]
     """Import what the stage computes with, whatever it is asked."""
-    if modules := catalog.ENTRIES[job.step.stage].loads:
+    entry = catalog.ENTRIES[job.step.stage]
+    if modules := entry.loads:
         job.progress(0, 0, f"loading {', '.join(dict.fromkeys(module.split('.')[0] for module in modules))}")
-        load_modules(modules, without=() if getattr(job.request, "load_in_4bit", False) else (FOUR_BITS,))
+        unneeded = () if getattr(job.request, "load_in_4bit", False) else (FOUR_BITS,)
+        load_modules(modules, without=(*entry.without, *unneeded))
 
 
 def _measure_device(job: Job) -> None:  # type: ignore[type-arg]

@@ -34,6 +34,7 @@ from tunesmith.tools.models.memory_math import (
 )
 from tunesmith.tools.models.model_names import shape_of
 from tunesmith.tools.models.time_math import WORKER_START_S, answering_seconds, server_start
+from tunesmith.tools.serving.bench import USUAL, Bench
 
 FREED_WITHIN_S = 10.0
 _SHORTEST_CONTEXT_TOKENS = 1024
@@ -88,9 +89,24 @@ def served_name_of(model: Artifact) -> str:
     return model.sha256 or model.kind
 
 
-def evaluation_seconds(facts: Facts, model: Artifact, cases: int, max_tokens: int) -> Seconds:
-    """To start a server and answer so many cases."""
-    return asking_seconds(facts, model, answers=cases, answer_tokens=max_tokens * USUAL_SHARE_OF_MAX_TOKENS)
+def evaluation_seconds(
+    facts: Facts,
+    model: Artifact,
+    cases: int,
+    max_tokens: int,
+    *,
+    bench: Bench = USUAL,
+    prompt_tokens: float = 0.0,
+) -> Seconds:
+    """To start a server and answer so many cases; the length of prompts counts where the context is not the usual."""
+    longer = prompt_tokens if bench.context_tokens > CONTEXT_TOKENS else 0.0
+    return asking_seconds(
+        facts,
+        model,
+        answers=cases,
+        answer_tokens=(max_tokens + bench.thinking_tokens) * USUAL_SHARE_OF_MAX_TOKENS,
+        prompt_tokens=max(_PROMPT_TOKENS, longer),
+    )
 
 
 def serving_memory(model: Artifact, context_tokens: int = CONTEXT_TOKENS) -> ServerMemory:
@@ -99,28 +115,35 @@ def serving_memory(model: Artifact, context_tokens: int = CONTEXT_TOKENS) -> Ser
     return measuring_memory(model.bytes, kv_bytes, context_tokens, whole=whole)
 
 
-def bases_served(facts: Facts, writer: Artifact | None = None) -> tuple[Fitting, ...]:
+def bases_served(
+    facts: Facts, writer: Artifact | None = None, *, context_tokens: int = CONTEXT_TOKENS
+) -> tuple[Fitting, ...]:
     """What a step that serves a model would fit with: the run's own base as the writer, that base at 4 bits where it is
     measured at 16, or else the largest base that can be measured here at all."""
     free = facts.serving_free_bytes
     if writer:
-        needed = sum(serving_peaks(serving_memory(writer), on_gpu=facts.serves_on_gpu).values())
+        needed = sum(serving_peaks(serving_memory(writer, context_tokens), on_gpu=facts.serves_on_gpu).values())
         if needed <= free:
             return (Fitting(settings="writer=base", peak_bytes=needed),)
     base = facts.artifacts.get("base")
     if base and base.meta.get("config") and base.meta.get(MEASURED_AT, SIXTEEN) == SIXTEEN:
-        needed = measuring_bytes(base.meta["config"], facts, FOUR)
+        needed = measuring_bytes(base.meta["config"], facts, FOUR, context_tokens)
         if needed <= free:
             return (Fitting(settings=AT_FOUR_BITS, peak_bytes=needed),)
     return largest_that_fits(
-        lambda model: min(measuring_bytes(model.config, facts, SIXTEEN), measuring_bytes(model.config, facts, FOUR)),
+        lambda model: min(
+            measuring_bytes(model.config, facts, SIXTEEN, context_tokens),
+            measuring_bytes(model.config, facts, FOUR, context_tokens),
+        ),
         free,
     )
 
 
-def shorter_context(facts: Facts, model: Artifact, context_tokens: int) -> tuple[Fitting, ...]:
+def shorter_context(
+    facts: Facts, model: Artifact, context_tokens: int, *, least: int = _SHORTEST_CONTEXT_TOKENS
+) -> tuple[Fitting, ...]:
     """The longest half, quarter and so on of a context with which a server that does not fit would; else nothing."""
-    while context_tokens >= 2 * _SHORTEST_CONTEXT_TOKENS:
+    while context_tokens >= 2 * least:
         context_tokens //= 2
         needed = sum(serving_peaks(serving_memory(model, context_tokens), on_gpu=facts.serves_on_gpu).values())
         if needed <= facts.serving_free_bytes:

@@ -1,7 +1,8 @@
 """Many chat requests to one OpenAI-compatible server at once.
 
-Over aiohttp, because one httpx client slows down badly above 32 connections. A request that cannot be answered is
-data, not an exception: its response carries the error. Not covered: streaming.
+Over aiohttp, because one httpx client slows down badly above 32 connections; it is imported by who asks, as plans need
+the requests alone. A request that cannot be answered is data, not an exception: its response carries the error. Not
+covered: streaming.
 """
 
 from __future__ import annotations
@@ -9,18 +10,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Self
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
 
-import aiohttp
-
+from tunesmith.tools.models.chat_template import without_system
 from tunesmith.tools.serving.concurrency import Throttle
 from tunesmith.tools.suites.grading import Response
+
+if TYPE_CHECKING:
+    import aiohttp
 
 _TRIES = 4
 _BACKOFF_S = 0.5
 _TIMEOUT_S = 600.0
-_METRICS_TIMEOUT = aiohttp.ClientTimeout(total=30)
+_METRICS_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +71,20 @@ class ChatResponse(Response):
 class ChatClient:
     """A pool of connections to one server; use it as an async context manager."""
 
-    def __init__(self, url: str, key: str, *, timeout_s: float = _TIMEOUT_S) -> None:
-        """`url` is without `/v1`."""
+    def __init__(self, url: str, key: str, *, timeout_s: float = _TIMEOUT_S, takes_system: bool = True) -> None:
+        """`url` is without `/v1`; where its model's template takes no system message, none is sent."""
         self._url = f"{url}/v1/chat/completions"
         self._metrics_url = f"{url}/metrics"
         self._headers = {"Authorization": f"Bearer {key}"}
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._timeout_s = timeout_s
+        self._takes_system = takes_system
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            headers=self._headers, timeout=self._timeout, connector=aiohttp.TCPConnector(limit=0)
-        )
+        import aiohttp
+
+        timeout, connector = aiohttp.ClientTimeout(total=self._timeout_s), aiohttp.TCPConnector(limit=0)
+        self._session = aiohttp.ClientSession(headers=self._headers, timeout=timeout, connector=connector)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -118,15 +123,22 @@ class ChatClient:
 
     async def _metrics(self) -> str | None:
         """What the server says of itself; None where it does not say, or not soon."""
+        import aiohttp
+
         assert self._session is not None, "use `async with ChatClient(...)`"
+        timeout = aiohttp.ClientTimeout(total=_METRICS_TIMEOUT_S)
         try:
-            async with self._session.get(self._metrics_url, timeout=_METRICS_TIMEOUT) as answer:
+            async with self._session.get(self._metrics_url, timeout=timeout) as answer:
                 return await answer.text() if answer.status == 200 else None
         except (aiohttp.ClientError, TimeoutError, ValueError):
             return None
 
     async def complete(self, request: ChatRequest) -> ChatResponse:
         """Answer one request; connection faults, 429 and 5xx are tried again with growing pauses."""
+        import aiohttp
+
+        if not self._takes_system:
+            request = replace(request, messages=without_system(request.messages))
         error = ""
         for attempt in range(_TRIES):
             if attempt:
@@ -136,7 +148,7 @@ class ChatClient:
                 status, document = await self._post(request)
             except TimeoutError:
                 # Not again: a server too slow for this request is not helped by a second one.
-                return ChatResponse(id=request.id, error=f"no answer within {self._timeout.total:g} s")
+                return ChatResponse(id=request.id, error=f"no answer within {self._timeout_s:g} s")
             except (aiohttp.ClientError, ValueError) as fault:
                 error = f"{type(fault).__name__}: {fault}"
                 continue

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -11,13 +10,13 @@ from pydantic import JsonValue
 
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.core.settled import load_modules
 from tunesmith.tools.core.stage import Request
 from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.models.chat_template import template_sha256, tool_parser_of
 from tunesmith.tools.models.measuring import QUANTIZED_BASE
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, cpu_cache_gib, kv_bytes_per_token
 from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.bench import Bench, bench_at_work
 from tunesmith.tools.serving.budget import placed, serving_memory
 from tunesmith.tools.serving.local_http import call
 from tunesmith.tools.serving.spec import ServerSpec, engine_arguments, lora_of, precision_of
@@ -35,6 +34,7 @@ def bench_spec(
     adapters_allowed: bool = False,
     rank: int = 16,
     context_tokens: int = CONTEXT_TOKENS,
+    without_thoughts: bool = False,
 ) -> ServerSpec:
     """How a model is served for measuring by a vllm program: the same settings for every arm of a run.
 
@@ -53,6 +53,7 @@ def bench_spec(
         kv_cache_gib=cpu_cache_gib(cached),
         device=place.device,
         gpu_share=place.gpu_share,
+        without_thoughts=without_thoughts,
     )
 
 
@@ -79,17 +80,27 @@ def bench_server(
     adapters_allowed: bool = False,
     rank: int = 16,
     adapters: Mapping[str, Path] | None = None,
-    meanwhile: Sequence[str] = (),
+    bench: Bench | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> Iterator[servers.Server]:
     """A healthy server of `model` with `adapters` loaded, adopted where an equal one runs, started where not.
 
-    While it starts, the modules `meanwhile` are imported, which whoever asks for it will need.
+    It takes conversations as `bench` says; None: as the run does. While it starts, `meanwhile` is
+    done once: such as importing what comes after the answers.
 
     It is left running under a short lease when the step is done, for the next step may want the same one; nothing
     outlives the lease. Its memory counts as the step's.
     """
     vllm = vllm_of_worker(job.vllm)
-    spec = bench_spec(model, vllm=vllm, adapters_allowed=adapters_allowed, rank=rank)
+    bench = bench or bench_at_work(job)
+    spec = bench_spec(
+        model,
+        vllm=vllm,
+        adapters_allowed=adapters_allowed,
+        rank=rank,
+        context_tokens=bench.context_tokens,
+        without_thoughts=bench.thinking == "off",
+    )
     server = serve(job, spec, vllm=vllm, log="vllm.log", note="vLLM is starting", meanwhile=meanwhile)
     for name, folder in (adapters or {}).items():
         servers.load_adapter(server, name, folder)
@@ -112,15 +123,16 @@ def loaded_for_a_while(server: servers.Server, name: str, folder: Path) -> Itera
 
 
 def serve(
-    job: Job[Request], spec: ServerSpec, *, vllm: str, log: str, note: str, meanwhile: Sequence[str] = ()
+    job: Job[Request], spec: ServerSpec, *, vllm: str, log: str, note: str, meanwhile: Callable[[], None] | None = None
 ) -> servers.Server:
     """A healthy server of a description for a step, whose memory counts as the step's; while it starts, `note` is said
-    and the modules `meanwhile` are imported."""
+    and `meanwhile` is done once."""
+    waiting = iter([meanwhile] if meanwhile else [])
 
     def on_wait(seconds: float) -> None:
         job.progress(0, 0, f"{note} ({seconds:.0f} s)")
-        if absent := [name for name in meanwhile if name not in sys.modules]:
-            load_modules(absent)
+        if at_once := next(waiting, None):
+            at_once()
 
     server = servers.ensure(
         job.home,

@@ -6,9 +6,11 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.core.stats import MAX_ERROR_SHARE
+from tunesmith.tools.models.chat_template import takes_system
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
 
@@ -20,6 +22,11 @@ class Tally:
     requests: int = 0
     tokens: int = 0
     seconds: float = 0.0
+
+
+def chat_client(server: servers.Server) -> ChatClient:
+    """Connections to a server that are told what its chat template takes."""
+    return ChatClient(server.url, server.key, takes_system=takes_system(Path(server.spec.model_dir)))
 
 
 def ask(
@@ -42,7 +49,7 @@ def ask(
             keep(response)
 
     async def ask_all() -> None:
-        async with ChatClient(server.url, server.key) as client:
+        async with chat_client(server) as client:
             await client.complete_many(requests, concurrency=concurrency, on_result=take)
 
     started = time.monotonic()

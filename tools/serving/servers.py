@@ -21,6 +21,7 @@ from tunesmith.memory.files import atomic_write
 from tunesmith.tools.machine.gpus import server_environment
 from tunesmith.tools.machine.processes import ProcessId, python_module, stop_group
 from tunesmith.tools.machine.vllm_program import kernels_of
+from tunesmith.tools.models.chat_template import takes_system, without_system
 from tunesmith.tools.serving.budget import claimable, gpus_once_free
 from tunesmith.tools.serving.listeners import free_port, is_ours, port_is_free
 from tunesmith.tools.serving.local_http import call
@@ -370,7 +371,8 @@ def load_adapter(server: Server, name: str, folder: Path) -> None:
 
 def template_tokens(server: Server, messages: list[dict[str, str]]) -> list[int]:
     """Token ids that the server's own chat template makes of a conversation, ready for an answer."""
-    body = {"model": server.model, "messages": messages, "add_generation_prompt": True}
+    asked = messages if takes_system(Path(server.spec.model_dir)) else without_system(messages)
+    body = {"model": server.model, "messages": asked, "add_generation_prompt": True}
     tokens = _call(server, "/tokenize", body, timeout_s=60)["tokens"]
     if not isinstance(tokens, list):
         raise ValueError(f"{server.url} answered without tokens")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from tunesmith.tools.core.stage import Frozen
+from tunesmith.tools.models.chat_template import SWITCH
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, SERVED_SEQUENCES
 
 LOOPBACK = "127.0.0.1"
@@ -39,6 +40,8 @@ class ServerSpec(Frozen):
     device: Literal["cpu", "cuda"] = "cpu"
     gpu_share: float = 0.0
     """Of the GPU's memory, what it may claim, weights and cache together; 0: vLLM's own default, nearly all of it."""
+    without_thoughts: bool = False
+    """Whether its chat template is told to have the model answer at once, whatever a request leaves open."""
 
     @property
     def hash(self) -> str:
@@ -65,6 +68,8 @@ def engine_arguments(spec: ServerSpec) -> list[str]:
     ]
     if spec.tool_parser:
         argv += ["--enable-auto-tool-choice", f"--tool-call-parser={spec.tool_parser}"]
+    if spec.without_thoughts:
+        argv.append(f"--default-chat-template-kwargs={json.dumps({SWITCH: False})}")
     if spec.device == "cpu":
         # Compiling costs about 50 s a start on two cores, more than it wins back over a suite.
         argv += ["--enforce-eager", "--dtype=bfloat16"]

@@ -10,11 +10,12 @@ activation checkpointing. peft cannot adapt such experts; with bf16 experts (`lo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
 from tunesmith.memory.errors import StepFailed
+from tunesmith.tools.machine.device import computes_on_cpu
 
 _METHOD = "tunesmith_nf4"
 _MOST_BYTES = 1.0
@@ -72,6 +73,7 @@ def _registered() -> Any:
                 packed, state = quantize_4bit(value, compress_statistics=True, quant_type="nf4")
                 self.hf_quantizer.states[name] = state
                 made[name] = Parameter(packed, requires_grad=False)
+            _leave_whole(input_dict.values())
             return made
 
     @register_quantizer(_METHOD)
@@ -101,6 +103,19 @@ def _registered() -> Any:
             return super()._process_model_after_weight_loading(model, **more)
 
     return Config
+
+
+def _leave_whole(values: Iterable[Any]) -> None:
+    """Let go of what 16-bit weights took that were quantized: on a CPU they are pages of a mapped file, and the heap of
+    a worker would keep what their quantization needed."""
+    if not computes_on_cpu():
+        return
+    from tunesmith.tools.cpu.freed_memory import leave_pages, return_freed_memory
+
+    for value in values:
+        for tensor in value if isinstance(value, list) else [value]:
+            leave_pages(tensor.data_ptr(), tensor.numel() * tensor.element_size())
+    return_freed_memory()
 
 
 def weights_by_kind(model: Any) -> dict[str, Weights]:

@@ -37,6 +37,8 @@ class LoraSettings:
     are learned and 6 k that are held."""
     save_steps: int = 20
     seed: int = 17
+    at_once: bool = False
+    """Whether rows are rendered for a model that is told to answer without a thought first."""
 
     @property
     def rows_at_once(self) -> int:
@@ -59,6 +61,8 @@ def fingerprint(base_dir: Path, rows_path: Path, settings: LoraSettings) -> str:
         del decided["micro_batch"]  # checkpoints from before there was one go on
     if "variants" not in decided:
         del decided["forms"]
+    if not settings.at_once:
+        del decided["at_once"]
     if settings.activation_checkpointing != "on":
         del decided["activation_checkpointing"]
     return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ def load_base(base_dir: Path, *, precision: str, load_in_4bit: bool) -> Any:
 
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "local_files_only": True}
+    options |= ModelShape.of(json.loads((base_dir / "config.json").read_text())).attention_options
     if not computes_on_cpu():
         options["device_map"] = {"": 0}
     if load_in_4bit:
@@ -30,7 +32,20 @@ def load_base(base_dir: Path, *, precision: str, load_in_4bit: bool) -> Any:
             # bitsandbytes would repack such a layer when it is first asked without a gradient, and the repacked one
             # gives none any more.
             layer.support_avx512bf16_for_cpu = False
+    if load_in_4bit and computes_on_cpu():
+        _leave_the_file(model)
     return model
+
+
+def _leave_the_file(model: Any) -> None:
+    """Copy what is not quantized out of the mapped file, which counts as this process's memory as long as one tensor
+    lies in it: the 16-bit weights of the whole model."""
+    from tunesmith.tools.cpu.freed_memory import return_freed_memory
+
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.clone()
+    return_freed_memory()
 
 
 def lora_config(

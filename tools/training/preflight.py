@@ -21,6 +21,7 @@ from tunesmith.tools.models.measuring import (
 from tunesmith.tools.models.memory_math import RUNTIME_BYTES, serving_peaks
 from tunesmith.tools.models.model_names import NamedModel
 from tunesmith.tools.models.time_math import training_seconds
+from tunesmith.tools.serving.bench import bench_of
 from tunesmith.tools.serving.budget import asking_seconds, measured_with, need_vllm, serving_memory
 from tunesmith.tools.training.train import (
     Checkpointing,
@@ -36,6 +37,8 @@ from tunesmith.tools.training.train import (
 )
 
 _ANSWER_TOKENS = 24
+_LINKED_S = 3.0
+"""To render every row, make an adapter of zeros and have a server load it, beside what is computed."""
 
 
 class PreflightRequest(Request):
@@ -82,7 +85,7 @@ class PreflightResult(Result):
 def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
     """Price a server start, a model load and two optimiser steps."""
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
-    measured = measured_base(facts)
+    measured, bench = measured_base(facts), bench_of(facts.artifacts)
     need_vllm(facts)
     if not request.lora_rank:
         training, _ = resolved(TrainRequest(), base, dataset)
@@ -111,9 +114,11 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
             "something, and the adapter must move",
             "vLLM accepts an adapter of zeros, answers with it as the base does, and renders the trainer's tokens",
             *measured_with(measured),
+            *bench.steps,
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(base=base, dataset=dataset, **beside_base(base, measured)),
+        pins=bench.pins,
         estimate=price,
         writes=("an adapter that is thrown away",),
         refusals=room(price, facts, remedy="a smaller base, or stopping another program", fitting=fitting),
@@ -132,7 +137,8 @@ def _seconds(request: PreflightRequest, facts: Facts, base: Artifact, dataset: A
         checkpointing=request.activation_checkpointing == "on",
         load_in_4bit=request.load_in_4bit,
     )
-    return trained + asking_seconds(facts, measured_base(facts), answers=2 * request.rows, answer_tokens=_ANSWER_TOKENS)
+    asked = asking_seconds(facts, measured_base(facts), answers=2 * request.rows, answer_tokens=_ANSWER_TOKENS)
+    return Seconds(_LINKED_S) + trained + asked
 
 
 def _settings_that_fit(
@@ -140,9 +146,7 @@ def _settings_that_fit(
 ) -> tuple[Fitting, ...]:
     """Settings with which the training half would fit; a smaller base where none does, or the serving half does not."""
     rows = request.rows_at_once
-    served = (
-        sum(serving_peaks(serving_memory(measured_base(facts)), on_gpu=facts.serves_on_gpu).values()) + RUNTIME_BYTES
-    )
+    served = sum(_serving(facts).values()) + RUNTIME_BYTES
     named: tuple[Fitting, ...] = ()
     if served <= facts.serving_free_bytes:
         named = settings_that_fit(
@@ -150,19 +154,27 @@ def _settings_that_fit(
         )
         if not named or not named[0].settings.startswith(ANOTHER_BASE):
             return named
-    asked = replace(tried(request, base, dataset, batch_size=rows), checkpointing=True)
+    asked = tried(request, base, dataset, batch_size=rows, on_cpu=not facts.trains_on_gpu)
+    asked = replace(asked, checkpointing=True)
+    context = bench_of(facts.artifacts).context_tokens
 
     def needs(model: NamedModel) -> int:
-        serving = min(measuring_bytes(model.config, facts, SIXTEEN), measuring_bytes(model.config, facts, FOUR))
+        serving = min(measuring_bytes(model.config, facts, bits, context) for bits in (SIXTEEN, FOUR))
         return max(asked.peak_bytes(model.config), serving)
 
     return largest_that_fits(needs, min(facts.training_free_bytes, facts.serving_free_bytes))
 
 
+def _serving(facts: Facts) -> dict[str, int]:
+    """Peaks of the server that the run is measured on."""
+    context = bench_of(facts.artifacts).context_tokens
+    return serving_peaks(serving_memory(measured_base(facts), context), on_gpu=facts.serves_on_gpu)
+
+
 def _peaks(request: PreflightRequest, facts: Facts, base: Artifact, dataset: Artifact) -> dict[str, int]:
     """The larger of its two halves: training, then a server beside what this process does not give back."""
-    training = training_bytes(request, base, dataset, batch_size=request.rows_at_once)
-    serving = serving_peaks(serving_memory(measured_base(facts)), on_gpu=facts.serves_on_gpu)
+    training = training_bytes(request, base, dataset, batch_size=request.rows_at_once, on_cpu=not facts.trains_on_gpu)
+    serving = _serving(facts)
     own = "vram_bytes" if facts.trains_on_gpu else "ram_bytes"
     return {**serving, own: max(training, serving[own] + RUNTIME_BYTES)}
 

@@ -16,15 +16,19 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.row_file import read_rows, write_rows
-from tunesmith.tools.machine.device import need_priced_device
+from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device
+from tunesmith.tools.models.chat_template import answering_at_once, as_taken
 from tunesmith.tools.models.measuring import QUANTIZED_BASE, answering_base
+from tunesmith.tools.models.turn_end import turn_end
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
+from tunesmith.tools.serving.bench import bench_at_work
+from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.serving.eviction import make_room
 from tunesmith.tools.serving.model_server import bench_server, rank_served
+from tunesmith.tools.serving.requests import chat_client
 from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.preflight import Check, PreflightRequest, PreflightResult
-from tunesmith.tools.training.rows import tokenize_rows
+from tunesmith.tools.training.rows import HELD_ORIGINS, tokenize_rows
 from tunesmith.tools.training.train import training_bytes
 from tunesmith.tools.training.train_job import train_lora
 
@@ -59,6 +63,8 @@ class _Links:
     def __init__(self, job: Job[PreflightRequest], base: Path, dataset: Path) -> None:
         self.job, self.base = job, base
         self.rows = [row for name in ("train.jsonl", "valid.jsonl") for row in _rows(dataset / name)]
+        self.at_once = bench_at_work(job).thinking == "off"
+        """Whether the run's models are told to answer without a thought."""
         self.scratch = job.dir / "scratch"
         self.scratch.mkdir(exist_ok=True)
 
@@ -75,7 +81,8 @@ class _Links:
         from transformers import AutoTokenizer
 
         self.tokenizer: Any = AutoTokenizer.from_pretrained(self.base)
-        tokens = tokenize_rows(self.tokenizer, self.rows, self.job.request.max_seq_len_tokens)
+        longest = self.job.request.max_seq_len_tokens
+        tokens = tokenize_rows(self.tokenizer, self.rows, longest, at_once=self.at_once)
         fewest = min(row.trainable for row in tokens)
         # The stop token alone teaches nothing but to say nothing.
         if empty := [number for number, row in enumerate(tokens, 1) if row.trainable < 2]:
@@ -83,7 +90,7 @@ class _Links:
                 f"the answers of {len(empty)} of {len(tokens)} rows hold nothing but their stop token (the first: row "
                 f"{empty[0]}); drop those rows, or write their answers"
             )
-        stop = self.tokenizer.eos_token
+        stop = self.tokenizer.convert_ids_to_tokens(turn_end(self.tokenizer))
         return f"{len(tokens)} rows, {fewest} trainable tokens and more in each, {stop} inside every loss mask"
 
     def two_steps(self) -> str:
@@ -125,12 +132,14 @@ class _Links:
 
     @property
     def few(self) -> list[TrainingRow]:
-        """As many rows as were asked for, every origin in turn."""
+        """As many rows as were asked for, every origin in turn, one of the behaviour's own in any case."""
         by_origin: dict[str, list[TrainingRow]] = {}
         for row in self.rows:
             by_origin.setdefault(row.origin, []).append(row)
         mixed = [row for turn in itertools.zip_longest(*by_origin.values()) for row in turn if row is not None]
-        return mixed[: self.job.request.rows]
+        few = mixed[: self.job.request.rows]
+        own = [row for row in mixed if row.origin not in HELD_ORIGINS][:1]
+        return few if not own or own[0] in few else [*few[:-1], *own]
 
     def _settings(self) -> LoraSettings:
         """Those of the training to come, for two steps."""
@@ -145,11 +154,12 @@ class _Links:
             precision=asked.precision,
             load_in_4bit=asked.load_in_4bit,
             activation_checkpointing=asked.activation_checkpointing,
+            at_once=self.at_once,
         )
 
     def _room_to_train(self) -> None:
         base, dataset, asked = self.job.inputs["base"], self.job.inputs["dataset"], self.job.request
-        needed_bytes = training_bytes(asked, base, dataset, batch_size=asked.rows_at_once)
+        needed_bytes = training_bytes(asked, base, dataset, batch_size=asked.rows_at_once, on_cpu=computes_on_cpu())
         make_room(self.job.home, ram_bytes=needed_bytes, log=self.job.log)
 
     def adapter_served(self) -> str:
@@ -173,9 +183,13 @@ class _Links:
         return f"{same} prompts tokenized alike; {alike} of {half} answers the same with an adapter of zeros"
 
     def _same_tokens(self, server: servers.Server) -> int:
-        prompts = [row.prompt for row in self.few]
+        prompts = [as_taken(self.tokenizer.chat_template, row.prompt) for row in self.few]
+        options = answering_at_once(self.tokenizer.chat_template) if self.at_once else {}
         for number, prompt in enumerate(prompts, 1):
-            ours = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
+            rendered = self.tokenizer.apply_chat_template(
+                prompt, add_generation_prompt=True, return_dict=True, **options
+            )
+            ours = rendered["input_ids"]
             theirs = servers.template_tokens(server, prompt)
             if list(ours) != theirs:
                 pairs = enumerate(zip(ours, theirs, strict=False))
@@ -195,7 +209,7 @@ class _Links:
             for model in (server.model, _ZERO)
             for index, prompt in enumerate(prompts)
         ]
-        async with ChatClient(server.url, server.key) as client:
+        async with chat_client(server) as client:
             await client.complete_many(
                 requests, concurrency=len(prompts), on_result=lambda answer: answers.update({answer.id: answer})
             )
@@ -226,6 +240,10 @@ def _let_go() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    elif computes_on_cpu():
+        from tunesmith.tools.cpu.freed_memory import return_freed_memory
+
+        return_freed_memory()
 
 
 def _rows(path: Path) -> list[TrainingRow]:

@@ -5,34 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.data.row_file import VARIANTS, read_rows
+from tunesmith.tools.models.chat_template import answering_at_once, as_taken, thoughts_in
+from tunesmith.tools.models.turn_end import Tokenizer, turn_end
 
 IGNORED = -100
 """The label that cross-entropy leaves out."""
 HELD_ORIGINS = ("rehearsal", "near_miss")
 """Origins of rows that hold the model to its base: ordinary answers, to ordinary messages and to look-alikes."""
-
-
-class Tokenizer(Protocol):
-    """What of a transformers tokenizer turns a row into tokens."""
-
-    eos_token: str
-    eos_token_id: int
-
-    def apply_chat_template(
-        self,
-        conversation: list[dict[str, str]],
-        *,
-        tokenize: bool,
-        return_dict: bool,
-        add_generation_prompt: bool,
-        **options: object,
-    ) -> Mapping[str, Sequence[int]]:
-        """Tokens of a conversation, as `input_ids`."""
 
 
 class TokenRow(NamedTuple):
@@ -50,23 +34,28 @@ class TokenRow(NamedTuple):
         return sum(label != IGNORED for label in self.labels)
 
 
-def tokenize_row(tokenizer: Tokenizer, row: TrainingRow, max_seq_len_tokens: int) -> TokenRow:
+def tokenize_row(tokenizer: Tokenizer, row: TrainingRow, max_seq_len_tokens: int, *, at_once: bool = True) -> TokenRow:
     """Render and mask one row: loss on the assistant's turns of the completion alone, each up to its stop token.
 
     What a template puts after the last stop token is never generated, so it is neither trained nor paid for. A row that
     is too long loses the end of its completion, which a caller can see: its stop token is no longer in the labels.
+    Rows hold no thoughts: with `at_once` a template that can leave them out is told to. One that takes no system
+    message is given the conversation as the model is asked it.
     """
-    messages = row.prompt + row.completion
-    whole = _render(tokenizer, messages, row)
+    given = row.prompt + row.completion
+    messages = as_taken(tokenizer.chat_template, given)
+    prompt_length = len(row.prompt) - (len(given) - len(messages))
+    options = answering_at_once(tokenizer.chat_template) if at_once else {}
+    whole = _whole(tokenizer, messages, row, options)
     labels = [IGNORED] * len(whole)
-    end = 0
-    for place in range(len(row.prompt), len(messages)):
+    end, stop = 0, turn_end(tokenizer)
+    for place in range(prompt_length, len(messages)):
         if messages[place]["role"] != "assistant":
             continue
-        start = _shared(_render(tokenizer, messages[:place], row, add_generation_prompt=True), whole)
+        start = _shared(_render(tokenizer, messages[:place], row, options, add_generation_prompt=True), whole)
         last = place + 1 == len(messages)
-        end_of_turn = len(whole) if last else _shared(_render(tokenizer, messages[: place + 1], row), whole)
-        stops = [i for i in range(start, end_of_turn) if whole[i] == tokenizer.eos_token_id]
+        end_of_turn = len(whole) if last else _shared(_render(tokenizer, messages[: place + 1], row, options), whole)
+        stops = [i for i in range(start, end_of_turn) if whole[i] == stop]
         end = stops[-1] + 1 if stops else end_of_turn
         labels[start:end] = whole[start:end]
     ids = whole[:end][:max_seq_len_tokens]
@@ -80,19 +69,24 @@ def _shared(first: Sequence[int], second: Sequence[int]) -> int:
     )
 
 
-def tokenize_rows(tokenizer: Tokenizer, rows: Sequence[TrainingRow], max_seq_len_tokens: int) -> list[TokenRow]:
+def tokenize_rows(
+    tokenizer: Tokenizer, rows: Sequence[TrainingRow], max_seq_len_tokens: int, *, at_once: bool = True
+) -> list[TokenRow]:
     """All rows as tokens; raises StepFailed where a row would train nothing or never learns to stop."""
-    tokens = [tokenize_row(tokenizer, row, max_seq_len_tokens) for row in rows]
-    cut = [i for i, row in enumerate(tokens) if tokenizer.eos_token_id not in row.labels]
-    unended = [i for i in cut if tokenizer.eos_token_id not in tokenize_row(tokenizer, rows[i], sys.maxsize).labels]
+    tokens = [tokenize_row(tokenizer, row, max_seq_len_tokens, at_once=at_once) for row in rows]
+    stop = turn_end(tokenizer)
+    cut = [i for i, row in enumerate(tokens) if stop not in row.labels]
+    whole = {i: tokenize_row(tokenizer, rows[i], sys.maxsize, at_once=at_once) for i in cut}
+    unended = [i for i in cut if stop not in whole[i].labels]
     if unended:
         raise StepFailed(
             f"the chat template puts no stop token ({tokenizer.eos_token}) after the answer of {len(unended)} of "
             f"{len(rows)} rows (the first: {rows[unended[0]].row_id}), so the model would never learn to stop; name "
-            "the token that the template ends an answer with as eos_token in the base's tokenizer_config.json"
+            "the token that the template ends an answer with as eos_token in the base's tokenizer_config.json, or "
+            "beside eos in eos_token_id of its generation_config.json"
         )
     if cut:
-        longest = max(len(_render(tokenizer, rows[i].prompt + rows[i].completion, rows[i])) for i in cut)
+        longest = max(len(row.input_ids) for row in whole.values())
         raise StepFailed(
             f"{len(cut)} of {len(rows)} rows end before their stop token at max_seq_len_tokens={max_seq_len_tokens} "
             f"(the first: {rows[cut[0]].row_id}); the longest has {longest} tokens: raise it, or drop those rows"
@@ -100,14 +94,17 @@ def tokenize_rows(tokenizer: Tokenizer, rows: Sequence[TrainingRow], max_seq_len
     return tokens
 
 
-def read_variants(tokenizer: Tokenizer, rows_path: Path, max_seq_len_tokens: int) -> dict[str, list[TokenRow]]:
+def read_variants(
+    tokenizer: Tokenizer, rows_path: Path, max_seq_len_tokens: int, *, at_once: bool = True
+) -> dict[str, list[TokenRow]]:
     """Row → its other forms, of the file beside its data set's; empty where there is none."""
     path = rows_path.parent / VARIANTS
     if not path.exists():
         return {}
     rows = read_rows(path)
     made: dict[str, list[TokenRow]] = {}
-    for row, tokens in zip(rows, tokenize_rows(tokenizer, rows, max_seq_len_tokens), strict=True):
+    rendered = tokenize_rows(tokenizer, rows, max_seq_len_tokens, at_once=at_once)
+    for row, tokens in zip(rows, rendered, strict=True):
         made.setdefault(str(row.attributes["variant_of"]), []).append(tokens)
     return made
 
@@ -129,12 +126,37 @@ def in_laps(
     return [row for row, _ in placed], [place for _, place in placed]
 
 
+def _whole(
+    tokenizer: Tokenizer, messages: list[dict[str, str]], row: TrainingRow, options: Mapping[str, object]
+) -> list[int]:
+    """Tokens of a whole conversation; a thought that every prompt opens is closed before the last answer.
+
+    The template leaves it out of what was said, and a model that is asked with an open thought has to learn to end it.
+    """
+    whole = _render(tokenizer, messages, row, options)
+    if messages[-1]["role"] != "assistant" or thoughts_in(str(tokenizer.chat_template or "")) != "opens":
+        return whole
+    asked = _render(tokenizer, messages[:-1], row, options, add_generation_prompt=True)
+    if (start := _shared(asked, whole)) == len(asked):
+        return whole
+    answer, end = whole[start:], tokenizer.encode("</think>", add_special_tokens=False)
+    for at in range(len(answer)):
+        if answer[at : at + len(end)] == end:  # the template writes an empty thought of its own
+            return [*asked, *tokenizer.encode("\n", add_special_tokens=False), *answer[at:]]
+    return [*asked, *tokenizer.encode("\n</think>\n\n", add_special_tokens=False), *answer]
+
+
 def _render(
-    tokenizer: Tokenizer, messages: list[dict[str, str]], row: TrainingRow, *, add_generation_prompt: bool = False
+    tokenizer: Tokenizer,
+    messages: list[dict[str, str]],
+    row: TrainingRow,
+    options: Mapping[str, object],
+    *,
+    add_generation_prompt: bool = False,
 ) -> list[int]:
     """Tokens of a conversation, with the tools that it was held with where there are some."""
-    options = {"tools": row.attributes["tools"]} if row.attributes.get("tools") else {}
+    tools = {"tools": row.attributes["tools"]} if row.attributes.get("tools") else {}
     rendered = tokenizer.apply_chat_template(
-        messages, tokenize=True, return_dict=True, add_generation_prompt=add_generation_prompt, **options
+        messages, tokenize=True, return_dict=True, add_generation_prompt=add_generation_prompt, **tools, **options
     )
     return list(rendered["input_ids"])

@@ -18,6 +18,7 @@ from tunesmith.tools.models.fitting import Training, training_that_fits
 from tunesmith.tools.models.measuring import refuse_quantized
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import training_seconds
+from tunesmith.tools.serving.bench import bench_of
 from tunesmith.tools.training.defaults import training_defaults
 
 SeqLen = Annotated[int, Field(ge=16, description="Tokens of the longest row that is trained on whole.")]
@@ -37,7 +38,8 @@ _BUSY_TOKENS = 1024
 
 
 _READ_AGAIN = 0.3 + 4 / 9
-"""Of the rows: rehearsal, which the base reads once, and validation, which base and model read before and after."""
+"""Of the rows: rehearsal, which the base reads once, and validation, four times at most: base and model, before and
+after."""
 
 
 class TrainRequest(Request):
@@ -127,7 +129,6 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
     rows, again = int(dataset.meta["train_rows"]), (max(request.forms, 1) - 1) * int(dataset.meta.get("varied_rows", 0))
     again = again if request.epochs > 1 else 0
     steps = request.max_steps or max(1, round(request.epochs * (rows + again) / request.batch_size))
-    parameters = int(base.meta["parameters"])
     decided, why = decide_parts(request, facts, base, dataset)
     request = request.model_copy(update=decided)
     at_once = request.micro_batch or request.batch_size
@@ -141,18 +142,14 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
         checkpointing=request.activation_checkpointing == "on",
         load_in_4bit=request.load_in_4bit,
     )
-    memory_bytes = training_bytes(request, base, dataset, batch_size=at_once)
+    peak = training_bytes(request, base, dataset, batch_size=at_once, on_cpu=not facts.trains_on_gpu)
     fitting = settings_that_fit(request, facts, base, dataset, batch_size=at_once)
-    on_gpu = facts.trains_on_gpu
+    bench, on_gpu = bench_of(facts.artifacts).thoughts, facts.trains_on_gpu
     price = estimate(
-        "train",
-        facts,
-        seconds=seconds,
-        rates=facts.training_rates,
-        ram_bytes=0 if on_gpu else memory_bytes,
-        vram_bytes=memory_bytes if on_gpu else 0,
-        disk_bytes=4 * 12 * request.lora_rank * parameters // 1000,
-    )
+        "train", facts, seconds=seconds, rates=facts.training_rates,
+        ram_bytes=0 if on_gpu else peak, vram_bytes=peak if on_gpu else 0,
+        disk_bytes=4 * 12 * request.lora_rank * int(base.meta["parameters"]) // 1000,
+    )  # fmt: skip
     bits = "4-bit NF4" if request.load_in_4bit else request.precision
     return Plan(
         stage="train",
@@ -161,12 +158,14 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
         summary=f"train a rank-{request.lora_rank} LoRA adapter on {rows} rows",
         steps=(
             "verify the base against its manifest",
+            *bench.steps,
             f"{steps} optimiser steps of {request.batch_size} rows over the frozen {bits} base, learning rate "
             f"{request.learning_rate:g}",
             f"a checkpoint every {request.save_steps} steps, a validation loss before and after",
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(base=base, dataset=dataset),
+        pins=bench.pins,
         estimate=price,
         writes=("an adapter of a few MB",),
         replaces=("the adapter of this run",) if "adapter" in facts.artifacts else (),
@@ -213,7 +212,7 @@ def decide_parts(
         )
 
     def needs(rows: int, checkpointing: str) -> int:
-        asked = tried(request, base, dataset, batch_size=rows)
+        asked = tried(request, base, dataset, batch_size=rows, on_cpu=not facts.trains_on_gpu)
         return replace(asked, checkpointing=checkpointing == "on").peak_bytes(base.meta["config"])
 
     open_ = request.activation_checkpointing == "auto"
@@ -254,7 +253,8 @@ def settings_that_fit(
 
     `fewer` types so many rows at once, of which there are at least `fewest`.
     """
-    asked, config = tried(request, base, dataset, batch_size=batch_size), base.meta["config"]
+    asked = tried(request, base, dataset, batch_size=batch_size, on_cpu=not facts.trains_on_gpu)
+    config = base.meta["config"]
     if asked.peak_bytes(config) <= facts.training_free_bytes:
         return ()
     return training_that_fits(asked, config, facts.training_free_bytes, fewer=fewer, fewest=fewest)
@@ -292,12 +292,13 @@ class Tried(Protocol):
     def micro_batch(self) -> int: ...
 
 
-def training_bytes(request: Tried, base: Artifact, dataset: Artifact, *, batch_size: int) -> int:
-    """Peak memory of training so."""
-    return tried(request, base, dataset, batch_size=batch_size).peak_bytes(base.meta["config"])
+def training_bytes(request: Tried, base: Artifact, dataset: Artifact, *, batch_size: int, on_cpu: bool = False) -> int:
+    """Peak memory of training so, on a GPU or a processor."""
+    asked = tried(request, base, dataset, batch_size=batch_size, on_cpu=on_cpu)
+    return asked.peak_bytes(base.meta["config"])
 
 
-def tried(request: Tried, base: Artifact, dataset: Artifact, *, batch_size: int) -> Training:
+def tried(request: Tried, base: Artifact, dataset: Artifact, *, batch_size: int, on_cpu: bool = False) -> Training:
     """What the memory depends on; a row counts at twice the usual length, or at the longest that is allowed.
 
     So many tokens are computed at once at most (`tokens_at_once`), but for a row that alone is longer.
@@ -312,6 +313,7 @@ def tried(request: Tried, base: Artifact, dataset: Artifact, *, batch_size: int)
         load_in_4bit=request.load_in_4bit,
         checkpointing=request.activation_checkpointing == "on",
         fused=not (isinstance(request, TrainRequest) and request.lora_dropout),
+        on_cpu=on_cpu,
     )
 
 

@@ -70,7 +70,7 @@ STAGE_WORDS: dict[str, str] = {
     "baseline": r"base ?-?lines?\b",
     "generate": r"generat\w*|synthe[st]i[sz]\w*|writing (?:the |of )?(?:the )?(?:rows|data|examples)|row "
     r"writing|data creation",
-    "quantize": r"quantiz(?:e|es|ing|ation)\b|compress(?:ing|ion)?\b|gptq",
+    "quantize": r"quantiz(?:e|es|ing|ation)\b|compress(?:ing|ion)?\b|gptq|(?<![\w-])awq\b|auto-?round\b",
     "merge": r"merg(?:e|es|ing)\b|merged (?=the|it|them)",
     "deploy": r"deploy\w*|roll(?:ed|ing)? ?back|go(?:ing)? live|put(?:ting)? (?:it )?(?:live|online)|ship(?:ping)?\b",
     "evaluate": r"evaluat\w*|\bevals?\b|re-?test\w*|test run",

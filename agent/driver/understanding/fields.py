@@ -46,9 +46,12 @@ _SYNONYMS: dict[str, str] = {
     "keep": r"kept in full precision|keeps? full precision|full[ -]precision layers|unquantized layers",
     "port": r"port",
     "context_tokens": r"context(?: length| tokens| window| size)?",
+    "thinking": r"(?:thinking|thoughts?) (?:mode|setting|on|off)|(?:with|without|no) (?:thinking|thoughts)",
+    "thinking_tokens": r"thinking (?:budget|tokens)|tokens (?:of|for) (?:its |the )?(?:thoughts?|thinking)",
     "goal_rate": r"goal(?: rate)?",
     "dev_rows": r"dev rows",
     "system_prompt": r"system prompt",
+    "quantized": r"(?:existing|published|ready) quantized (?:checkpoint|base|model)|quantized checkpoint",
     "revision": r"revision|commit hash|which commit",
     "model": r"which (?:base )?model|base model",
     "fresh": r"fresh",
@@ -56,7 +59,9 @@ _SYNONYMS: dict[str, str] = {
     "rollback": r"roll ?back",
     "arm": r"which arm",
 }  # fmt: skip
-_EVERYDAY = frozenset({"model", "arm", "role", "keep", "behaviour", "judge", "fresh", "leak", "revision"})
+_EVERYDAY = frozenset(
+    {"model", "arm", "role", "keep", "behaviour", "judge", "fresh", "leak", "revision", "thinking", "quantized"}
+)
 """Fields whose name alone says nothing: `the merged model` names no setting."""
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from tunesmith.agent.driver.understanding.entities import Sentence
 from tunesmith.agent.driver.understanding.fields import known_fields, pattern_of
-from tunesmith.agent.driver.understanding.values import numbers_in, values_named, without_negations
+from tunesmith.agent.driver.understanding.values import ROUNDING_NAMED, numbers_in, values_named, without_negations
 from tunesmith.tools.pipeline import catalog
 
 _POLITE = re.compile(
@@ -38,7 +38,8 @@ r")?(?:up to |about |another |some |the |new |more |a few |\S+ (?:more |new |ext
 r"|further )*)*(?:of )?(?:training |synthetic |fresh |extra |additional |more |new )*(?:rows|"
 r"data|examples|dataset|training set|samples)|^generat\w*(?: again| now)?[.! ]*$|start (?:the "
 r")?generation"),
-    ("quantize", rf"(?:(?:run|do|start|redo|repeat) (?:a |the )?)?(?:quantize|quantization|compress|gptq)\b(?:$|"
+    ("quantize", rf"(?:(?:run|do|start|redo|repeat) (?:a |the )?)?(?:quantize|quantization|compress|gptq|awq|"
+rf"auto-?round)\b(?:$|"
 rf"[.! ]+{_THING}\b|[.!,])|make (?:it|the (?:merged )?model) smaller|shrink (?:it|the model)|"
 rf"turn (?:it|the (?:merged )?model) into (?:4|8|w4|w8)"),
     ("merge", rf"(?:(?:run|do|start|redo|repeat) (?:a |the )?)?merge\b(?:$|[.! ]+{_THING}\b|[.!,])|(?:bake|"
@@ -220,6 +221,8 @@ def _stage_of_values(text: str, s: Sentence) -> str:
     if factors_named(s.text, "train"):
         return "train"
     if "scheme" in values_named(s.text, ("quantize",), s.said) and s.has("quantiz"):
+        return "quantize"
+    if re.search(ROUNDING_NAMED, s.text):
         return "quantize"
     for stage in (stage for name in s.fields for stage in sorted(known_fields()[name], key="train".__ne__)):
         if any(name in s.fields for name in _changed(s.text, stage)):

@@ -62,6 +62,21 @@ _SCHEMES = {
     "W8A16": r"w8a16|8[ -]?bit weights? only",
     "W8A8": r"w8a8|\b(?:8|eight)[ -]?bits?\b|\bint8\b|\bq8\b",
 }
+_ROUNDINGS = {"awq": r"(?<![\w-])awq\b", "autoround": r"(?<![\w-])auto[ -]?round(?:ing)?\b"}
+_THOUGHT = r"(?:the |its |any )?(?:thinking|thoughts?)(?: mode)?"
+_THINKING = {
+    "off": rf"\b{_THOUGHT} (?:is |be |should be )?(?:switched |turned )?off\b|"
+    rf"\b(?:without|no|skip|(?:switch|turn) off|disable) {_THOUGHT}\b|\bno[ _-]?think\b",
+    "on": rf"\b{_THOUGHT} (?:is |be |should be )?(?:switched |turned )?on\b|"
+    rf"\b(?:with|(?:switch|turn) on|enable) {_THOUGHT}\b|\blet it think\b",
+}
+_MOST_HURT = (
+    r"\b(?:layers|weights|parts|what|those) (?:that |which )?(?:rounding |quantiz\w+ |it )?"
+    r"(?:hurts?|matters?|(?:is |are )?hurt|(?:is |are )?(?:most )?sensitive)\b|"
+    r"\bsensitive (?:layers|weights|parts)\b|\bkeep(?:=| )measured\b"
+)
+ROUNDING_NAMED = "|".join(_ROUNDINGS.values())
+"""A way of rounding weights by its name."""
 
 
 def values_named(text: str, stages: Sequence[str], said: str = "") -> dict[str, Value]:
@@ -80,6 +95,7 @@ def values_named(text: str, stages: Sequence[str], said: str = "") -> dict[str, 
 
 def without_negations(text: str) -> str:
     """A readable sentence without the words that only switch a field off, as `don't use warmup` does."""
+    text = re.sub(r"(?:,? ?\b(?:and|but) )?\bwithout (?:any )?(?:thinking|thoughts)\b", "", text)
     for name in _CAN_BE_NONE:
         text = re.sub(rf"(?:,? ?\b(?:and|but) )?\b{_WITHOUT}(?:{pattern_of(name).pattern})", "", text)
     return text
@@ -127,13 +143,16 @@ def _value(text: str, said: str, name: str, info: FieldInfo) -> Value:
         return False if re.search(off, text) else True if re.search(on, text) else None
     if name == "scheme":
         return next((scheme for scheme, pattern in _SCHEMES.items() if re.search(pattern, text)), None)
+    if name == "rounding" and (ways := [way for way, pattern in _ROUNDINGS.items() if re.search(pattern, text)]):
+        return ways[0]
     if kind == "number":
         return _number_of(text, name, info)
     if kind == "choice":
         return _choice(text, name, info)
     if name == "keep":
         layers = [layer for layer in ("down_proj", "o_proj") if re.search(layer.replace("_", "[ _]?"), text)]
-        return layers or None
+        measured = re.search(_MOST_HURT, text)
+        return [*layers, *(["measured"] if measured else [])] or None
     if name == "system_prompt" and re.search(r"(?:system )?prompt", text):
         quoted = re.search(r"[\"“]([^\"”]{4,})[\"”]", said)
         return quoted[1] if quoted else None
@@ -159,6 +178,8 @@ def _choice(text: str, name: str, info: FieldInfo) -> Value:
                 else None
             )
         )
+    if name == "thinking":
+        return next((way for way, pattern in _THINKING.items() if re.search(pattern, text)), None)
     if name == "role":
         return next((role for role in ("teacher", "driver") if re.search(rf"as (?:a |the )?{role}", text)), None)
     said = [option for option in options if re.search(rf"(?<![\w-]){re.escape(option.lower())}(?![\w-])", text)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import subprocess
 import sys
 import weakref
 from collections.abc import Callable
@@ -76,3 +77,21 @@ def test_every_module_that_a_stage_loads_first_is_there() -> None:
     for entry in catalog.STAGES:
         for module in entry.loads:
             assert find_spec(module.split(".")[0]), f"{entry.name}: {module}"
+
+
+_LOADED = """
+import sys
+from tunesmith.tools.core.settled import load_modules
+from tunesmith.tools.pipeline import catalog
+entry = catalog.ENTRIES[sys.argv[1]]
+load_modules(entry.loads, without=entry.without)
+print("met", *sorted({name.split(".")[0] for name in sys.modules} & {*entry.without}))
+"""
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("stage", {entry.loads: entry.name for entry in catalog.STAGES if entry.without}.values())
+def test_what_a_stage_does_without_is_not_loaded_with_the_rest(stage: str) -> None:
+    done = subprocess.run([sys.executable, "-c", _LOADED, stage], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "met", "libraries may have spoken before"

@@ -206,6 +206,31 @@ def test_the_sign_flip_test_is_exact_when_small_seeded_when_large_and_never_zero
     assert stats.sign_flip_test([1.0] * 30, clusters=[n // 15 for n in range(30)]) == 0.5
 
 
+def test_what_is_counted_here_is_what_scipy_counts() -> None:
+    import numpy as np
+    import scipy.stats
+
+    rng = random.Random(9)
+    for _ in range(300):
+        gained, lost = rng.randrange(60), rng.randrange(1, 60)
+        expected = scipy.stats.binomtest(gained, gained + lost).pvalue
+        assert stats.mcnemar_exact(gained, lost) == pytest.approx(expected, rel=1e-12)
+    for cases in (2, 3, 8, 13):
+        scores = [rng.choice([-1.0, 0.5, 1.0, rng.random()]) for _ in range(cases)]
+        signs = scipy.stats.permutation_test(
+            (np.array(scores),), lambda drawn: abs(drawn.sum()), permutation_type="samples", alternative="greater"
+        )
+        assert stats.sign_flip_test(scores) == pytest.approx(signs.pvalue, abs=1e-12)
+    scores = [rng.choice([0.0, 0.0, 1.0, rng.random()]) for _ in range(40)]
+    drawn = scipy.stats.bootstrap(
+        (np.array(scores),), np.mean, method="percentile", n_resamples=stats.RESAMPLES, confidence_level=0.9,
+        rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    ours = stats.paired_bootstrap(scores, confidence=0.9)
+    assert ours.low == pytest.approx(drawn.low, abs=0.02) and ours.high == pytest.approx(drawn.high, abs=0.02)
+    assert ours.low < drawn.low and drawn.high < ours.high, "tails that make up for few draws are a little wider"
+
+
 def test_the_sign_flip_test_raises_a_false_alarm_in_about_five_percent() -> None:
     rng = random.Random(5)
     alarms = sum(stats.sign_flip_test([rng.gauss(0, 1) for _ in range(8)]) < 0.05 for _ in range(600))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.fixtures import stored_runs
 from tests.fixtures.tiny_model import CONFIG
@@ -84,3 +85,21 @@ def test_a_written_plans_price_counts_the_baselines_tokens(ws: Workspace) -> Non
         return found.seconds
 
     assert price(400) > price(40)
+
+
+def test_a_written_plans_price_counts_the_context_that_the_baseline_will_choose(ws: Workspace, tmp_path: Path) -> None:
+    def price(words: int) -> int:
+        suite = tmp_path / f"long-{words}.yaml"
+        test = {"assert": [{"type": "contains", "value": "x"}]}
+        suite.write_text(yaml.safe_dump({"prompts": ["word " * words], "tests": [test]}))
+        steps = (
+            StepSpec(stage="base", fields={"model": "bundled"}),
+            StepSpec(stage="baseline", fields={"suites": [str(suite)]}),
+            StepSpec(stage="evaluate", fields={"arm": "prompted", "system_prompt": "p"}),
+        )
+        found = forecast.forecast(ws, PipelinePlan(name="n", steps=steps))
+        assert found[1].estimate and found[2].estimate
+        assert found[1].estimate.peak_ram_bytes == found[2].estimate.peak_ram_bytes
+        return found[2].estimate.peak_ram_bytes
+
+    assert price(20_000) > price(100)

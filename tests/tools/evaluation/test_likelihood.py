@@ -120,7 +120,9 @@ def test_compare_explain_the_report_and_the_answer_tell_it(tmp_path: Path) -> No
     told = compared.to_json()["likelihood_retained"]
     assert isinstance(told, list) and isinstance(told[2], dict) and told[2]["share"] == pytest.approx(0.9, abs=0.02)
     lines = [str(part) for part in _beside_comparison(compared)]
-    assert any(line.startswith("likelihood: quantized keeps 90%") for line in lines)
+    [line] = [line for line in lines if line.startswith("likelihood: quantized keeps 90%")]
+    assert line.endswith("; base and adapter at bfloat16, quantized at W4A16 (compressed-tensors)")
+    assert not any("merged at" in line for line in lines), "the same precision everywhere needs no words"
     [found] = [one for one in findings(store, run) if "quantization" in one.kind]
     assert "Likelihood: quantized keeps 90%" in found.says and found.evidence["likelihood_retained"]
     summary = gather(store, run).summary()

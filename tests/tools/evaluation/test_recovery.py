@@ -85,3 +85,29 @@ def test_scales_learn_before_a_byte_is_added_and_of_a_mixture_never() -> None:
     assert setting and tuple(setting.fields) == ("distil_steps",)
     setting = next_setting(asked, config_of("qwen3 30b a3b"))
     assert setting and "distil_steps" not in setting.fields
+
+
+def test_a_dense_model_gets_autoround_before_a_byte_is_added_and_gptq_again_at_8_bits() -> None:
+    asked, config, way = ASKED | {"rounding": "gptq"}, config_of("qwen2.5 1.5b"), []
+    while (setting := next_setting(asked, config)) is not None:
+        assert re.search(r"\d", setting.why), setting
+        asked |= setting.fields
+        way.append(dict(setting.fields))
+    at = way.index({"rounding": "autoround"})
+    assert way.index({"distil_steps": 100}) < at < next(n for n, fields in enumerate(way) if "group_size" in fields)
+    eight = next(fields for fields in way if fields.get("scheme") == "W8A8")
+    assert eight["rounding"] == "gptq" and asked["rounding"] == "gptq"
+
+
+@pytest.mark.parametrize(("name", "more"), [("qwen3 30b a3b", {}), ("qwen2.5 1.5b", {"dtype": "float16"})])
+def test_autoround_is_not_proposed_where_it_is_refused(name: str, more: dict[str, Any]) -> None:
+    asked, config = ASKED | {"rounding": "gptq"}, config_of(name) | more
+    while (setting := next_setting(asked, config)) is not None:
+        assert "rounding" not in setting.fields
+        asked |= setting.fields
+
+
+def test_after_awq_neither_rows_for_a_hessian_nor_scales_beside_other_norms_are_proposed() -> None:
+    asked, config = ASKED | {"rounding": "awq"}, config_of("llama 3.1 8b")
+    setting = next_setting(asked, config)
+    assert setting and setting.fields == {"group_size": 32}

@@ -198,6 +198,22 @@ def test_a_longer_context_is_priced_served_and_no_longer_than_the_model_takes(
         price(ws, StepRequest("deploy", {"context_tokens": 40000}, run))
 
 
+def test_a_model_is_served_as_its_run_was_measured(ws: Workspace) -> None:
+    run = ws.store.new_run("test")
+    model(ws, run, "earlier")
+    serve(ws, model(ws, run, "good"))
+    kept, meta = ws.store.home / "suite.json", {"context_tokens": 4096, "thinking": "off", "thinking_tokens": 0}
+    kept.write_text(Suite(cases=()).to_json())
+    step = ws.store.propose(run, "baseline", plan_hash="suite")
+    ws.store.add_artifact(Artifact("", run, step, "suite", kept, "suite", 2, (), meta))
+    plan = price(ws, StepRequest("deploy", {"rollback": True}, run))
+    assert {"take conversations of up to 4096 tokens, as it was measured"} <= set(plan.steps)
+    assert any("without a thought" in step for step in plan.steps)
+    run_step(ws, StepRequest("deploy", {"rollback": True}, run), say_yes).done()
+    [now] = servers.deployed(ws.store.home)
+    assert (now.spec.max_model_len_tokens, now.spec.without_thoughts) == (4096, True)
+
+
 def test_what_was_measured_since_the_yes_closes_the_gate(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the worker starts, and before a deployment that failed is tried again."""
     run, worse = ws.store.new_run("test"), ["general: worse (63 → 47 of 63 passed)"]

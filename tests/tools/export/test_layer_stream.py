@@ -20,7 +20,8 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.export import quantize_job
 from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.calibration import calibration_batches
-from tunesmith.tools.export.quantize_job import _recipes, quantize_model, work_folder
+from tunesmith.tools.export.quantize_job import quantize_model, work_folder
+from tunesmith.tools.export.rounding_recipes import recipes
 from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.models.tensor_file import INDEX_NAME, weight_files
 
@@ -78,7 +79,7 @@ def in_one_piece(model_dir: Path, rows: Path, out: Path, scheme: str) -> Path:
     try:
         with listable_modules(), load_quantizable_moe():
             model = AutoModelForCausalLM.from_pretrained(model_dir, dtype="auto")
-        for doing, recipe in _recipes(scheme, GROUP if scheme == "W4A16" else 0, config):
+        for doing, recipe in recipes(scheme, GROUP if scheme == "W4A16" else 0, config):
             oneshot(model=model, tokenizer=tokenizer, dataset=batches, recipe=recipe, num_calibration_samples=SAMPLES,
                     pipeline="sequential", propagate_error=doing == "quantizing")  # fmt: skip
         model.save_pretrained(out, save_compressed=True)

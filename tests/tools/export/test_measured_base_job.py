@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.steps import say_yes
+from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import read_manifest
 from tunesmith.memory.store import Store
+from tunesmith.tools.export.audit import Audit
+from tunesmith.tools.export.measured_base_job import _sealed
 from tunesmith.tools.models.measuring import MEASURED_AT, QUANTIZED_BASE
 from tunesmith.tools.pipeline.run_step import quote, run_step
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
@@ -67,3 +70,17 @@ def test_a_quantized_base_that_was_changed_is_set_aside_and_made_again(ws: Works
     after = read_manifest(folder)
     assert after is not None and after["sha256"] == before["sha256"]
     assert [path for path in folder.parent.iterdir() if ".damaged-" in path.name]
+
+
+def test_what_fails_its_audit_is_not_there_afterwards(tmp_path: Path) -> None:
+    """Sealed first, and killed before its audit, it was taken for audited by the next run."""
+    target = tmp_path / "models" / "made"
+
+    def fill(folder: Path) -> Audit:
+        (folder / "model.safetensors").write_text("codes")
+        assert read_manifest(folder) is None and not target.exists()
+        raise StepFailed("a scale is wrong")
+
+    with pytest.raises(StepFailed, match="a scale is wrong"):
+        _sealed(target, fill, kind=QUANTIZED_BASE)
+    assert list(target.parent.iterdir()) == []

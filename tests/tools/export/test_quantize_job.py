@@ -11,13 +11,8 @@ import pytest
 from tests.fixtures.lab_model import write_rows, write_tiny_model
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.export.calibration import calibration_batches
-from tunesmith.tools.export.quantize_job import (
-    _SMOOTHED,
-    _recipes,
-    chosen_group_size,
-    out_of_memory_named,
-    quantize_model,
-)
+from tunesmith.tools.export.quantize_job import chosen_group_size, out_of_memory_named, quantize_model
+from tunesmith.tools.export.rounding_recipes import SMOOTHED, recipes
 from tunesmith.tools.models.full_precision import Proof
 from tunesmith.tools.models.tensor_file import read_headers, weight_files
 
@@ -125,7 +120,7 @@ def scales_of(folder: Path, layer: str, shape: Any) -> Any:
     raise AssertionError(f"{layer} has no scales")
 
 
-@pytest.mark.parametrize("kind", sorted(_SMOOTHED))
+@pytest.mark.parametrize("kind", sorted(SMOOTHED))
 def test_smoothing_changes_the_norms_and_not_what_the_model_computes(
     kind: str, rows_file: Path, tmp_path: Path
 ) -> None:
@@ -137,7 +132,7 @@ def test_smoothing_changes_the_norms_and_not_what_the_model_computes(
     folder = write_tiny_model(tmp_path / "model", kind)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    doing, smoothing = next(_recipes("W8A8", 0, json.loads((folder / "config.json").read_text())))
+    doing, smoothing = next(recipes("W8A8", 0, json.loads((folder / "config.json").read_text())))
     assert doing == "smoothing"
     batches = DataLoader(calibration_batches(tokenizer, rows_file, 8, 64, 1), batch_size=None)
     norms = [name for name, _ in model.named_parameters() if "layernorm" in name]
@@ -157,7 +152,7 @@ def test_smoothing_changes_the_norms_and_not_what_the_model_computes(
 @pytest.mark.parametrize("kind", ["gemma2", "granite", "a model of tomorrow"])
 def test_a_norm_that_may_not_be_scaled_is_left_alone(kind: str, tiny_llama: Path) -> None:
     config = json.loads((tiny_llama / "config.json").read_text()) | {"model_type": kind}
-    assert [doing for doing, _ in _recipes("W8A8", 0, config)] == ["quantizing"]
+    assert [doing for doing, _ in recipes("W8A8", 0, config)] == ["quantizing"]
 
 
 @pytest.mark.parametrize("kind", ["qwen3_moe", "qwen2_moe"])

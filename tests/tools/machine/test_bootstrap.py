@@ -10,6 +10,7 @@ import json
 import os
 import pty
 import shutil
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -17,6 +18,7 @@ import time
 import zipfile
 from collections import namedtuple
 from dataclasses import replace
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
@@ -253,6 +255,20 @@ def test_a_second_run_is_quick() -> None:
     started = time.monotonic()
     done = subprocess.run([sys.executable, "-I", SCRIPT], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout == done.stderr == "" and time.monotonic() - started < 1.0
+
+
+def test_our_own_modules_are_compiled_by_the_set_up() -> None:
+    """Else each start compiles them anew, wherever the source may not be written beside or bytecode is switched off."""
+    if not all(env.ready() for env in bootstrap.planned(ROOT, "auto")):
+        pytest.skip("these tests were not started by make")
+    assert subprocess.run([sys.executable, "-I", SCRIPT]).returncode == 0
+    packages = bootstrap.declaration(ROOT / "pyproject.toml")["setuptools"]["packages"]
+    assert {name.split(".")[1] for name in packages} == {*bootstrap.OURS}
+    for name in packages:
+        for source in ROOT.joinpath(*name.split(".")[1:]).glob("*.py"):
+            header = Path(cache_from_source(str(source))).read_bytes()[8:16]  # PEP 552: modified, size
+            stat = source.stat()
+            assert header == struct.pack("<II", int(stat.st_mtime) & 0xFFFFFFFF, stat.st_size), source
 
 
 # --- the Makefile

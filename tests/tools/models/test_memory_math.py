@@ -99,6 +99,28 @@ def test_measured_peaks_stay_below_the_estimates() -> None:
         assert measured * 0.85 <= estimated <= 2 * measured
 
 
+@pytest.mark.parametrize(
+    ("rows", "tokens", "rank", "checkpointing", "peak_bytes"),
+    [
+        (1, 256, 16, False, 1_332_297_728),
+        (8, 256, 16, False, 2_925_780_992),
+        (2, 1024, 16, False, 3_093_884_928),
+        (8, 512, 16, True, 1_545_236_480),
+        (6, 96, 16, False, 1_542_275_072),
+        (3, 384, 8, False, 2_198_962_176),
+        (1, 3072, 16, True, 1_624_793_088),
+    ],
+)
+def test_what_training_took_on_a_cpu_fits_its_price_and_little_is_left(
+    rows: int, tokens: int, rank: int, checkpointing: bool, peak_bytes: int
+) -> None:
+    """Peaks of resident bytes of the 135M model, by `tests/bench/training_memory`; none may be told too little."""
+    told = train_memory_bytes(
+        SMOL, batch_size=rows, seq_len_tokens=tokens, lora_rank=rank, checkpointing=checkpointing, on_cpu=True
+    )
+    assert 1 <= told / peak_bytes <= 1.15
+
+
 def test_every_remedy_that_an_error_names_really_needs_less() -> None:
     def need(**changes: Any) -> int:
         options: dict[str, Any] = {"batch_size": 8, "seq_len_tokens": 512, "lora_rank": 16}

@@ -1,0 +1,33 @@
+"""A process is over when its last thread is: until then its memory is taken, whatever its first thread looks like."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.fixtures.waiting import wait_for
+from tunesmith.tools.machine.processes import ProcessId
+
+FIRST_THREAD_ENDS = """
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(1.5,)).start()
+print("ready", flush=True)
+ctypes.CDLL(None).syscall(60, 0)  # exit, of this thread alone
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="60 is exit there alone")
+def test_a_zombie_whose_other_threads_are_at_work_has_not_let_go() -> None:
+    child = subprocess.Popen([sys.executable, "-c", FIRST_THREAD_ENDS], stdout=subprocess.PIPE, text=True)
+    assert child.stdout and child.stdout.readline() == "ready\n"
+    process, started = ProcessId.of(child.pid), time.monotonic()
+    wait_for(lambda: not process.alive())
+    assert not process.has_let_go()
+    wait_for(process.has_let_go)
+    assert time.monotonic() - started > 0.5
+    child.wait()
+    assert process.has_let_go()

@@ -1,0 +1,60 @@
+"""The ways of rounding a model's weights, and what the two that search for a better one hold of a layer in memory.
+
+AWQ (Lin et al. 2023, arXiv 2306.00978) tries scales of a layer's inputs and keeps all calibration tokens for that.
+AutoRound (Cheng et al. 2023, arXiv 2309.05516) learns for every weight whether it is rounded up or down, by signed
+gradient descent, and needs for each what training it would need. Both are for dense models here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from tunesmith.tools.models.shape import ModelShape
+from tunesmith.tools.models.training_terms import backward_bytes, plain_kept_bytes
+
+Rounding = Literal["gptq", "nearest", "awq", "autoround"]
+SEARCHING: Mapping[str, str] = {"awq": "AWQ", "autoround": "AutoRound"}
+"""Ways that search for a better rounding: 4-bit integers of dense models alone, and rows joined to one length."""
+MEASURED = "measured"
+"""What a request says to keep, where which weights rounding hurts most is to be measured."""
+AWQ_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+"""By `model_type`: norms multiply by their weight alone, and no other layer than those scaled reads what they make."""
+SCALES_TRIED = 20
+"""Of each group of layers that AWQ scales: the number of llm-compressor and of the paper."""
+ROUNDING_STEPS = 200
+"""Of signed gradient descent on each layer: what AutoRound recommends."""
+_BF16, _FP32 = 2, 4
+_LEARNED_WEIGHT = 24
+"""Of a weight whose rounding is learned, in bytes: its offset, the gradient of that and the best offset so far, in
+fp32; of the graph the rounded code before and after it is cut to the range, in fp32, and the weight that comes of it
+twice in bf16."""
+
+
+def awq_bytes(shape: ModelShape, *, tokens: int, row_tokens: int) -> int:
+    """AWQ on a layer, beside its weights and one batch of rows: what it keeps of all calibration tokens, and copies.
+
+    Of a token: the inputs of attention, MLP and down projection, two outputs (whole and rounded), cosine and sine, and
+    its row of the attention mask. Copies: gate and up projection as they were, and three in fp32 of the largest matrix.
+    """
+    kept = 4 * shape.hidden + shape.intermediate + 2 * shape.head_dim + row_tokens
+    copies = 2 * _BF16 * shape.hidden * shape.intermediate + 3 * _FP32 * largest_matrix(shape)
+    return _BF16 * tokens * kept + copies
+
+
+def autoround_bytes(shape: ModelShape, *, tokens: int, row_tokens: int, rows_at_once: int) -> int:
+    """AutoRound on a layer, beside its weights and one batch of rows: `_LEARNED_WEIGHT` a weight, activations, tokens.
+
+    Activations: what training keeps of a step's rows in one layer, and their gradients. Of every calibration token: the
+    input and the output as the merged model has them, the same as the rounded layers make them, cosine and sine, and
+    its row of the attention mask. Five fp32 copies of the largest matrix on the way back.
+    """
+    step = rows_at_once * row_tokens * (plain_kept_bytes(shape) + backward_bytes(shape))
+    kept = _BF16 * tokens * (4 * shape.hidden + 2 * shape.head_dim + row_tokens)
+    learned = _LEARNED_WEIGHT * (shape.attention_parameters + shape.mlp_parameters)
+    return learned + step + kept + 5 * _FP32 * largest_matrix(shape)
+
+
+def largest_matrix(shape: ModelShape) -> int:
+    """Weights of the largest matrix of a decoder layer."""
+    return shape.hidden * max(shape.intermediate, shape.heads * shape.head_dim)
