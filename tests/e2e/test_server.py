@@ -17,6 +17,7 @@ from tests.fixtures.demo_run import Demo
 from tunesmith.tools.machine.vllm_program import find_vllm
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
+from tunesmith.tools.serving.scoring import score_prompts
 from tunesmith.tools.serving.servers import Server
 from tunesmith.tools.serving.spec import ServerSpec
 
@@ -32,14 +33,18 @@ TICKETS = [
 
 @pytest.fixture(scope="module")
 def served(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of its own with the demo's base, its adapter loaded while it runs."""
+    """A server of its own with the demo's base, its adapter loaded while it runs; the first that this machine ever had,
+    as far as vLLM and PyTorch can tell."""
     home = tmp_path_factory.mktemp("servers")
     with sqlite3.connect(demo.home / "tunesmith.db") as db:
         paths = dict(db.execute("SELECT kind, path FROM artifacts WHERE kind IN ('base', 'adapter')"))
     vllm = find_vllm(None)
     assert vllm
     spec = ServerSpec(model_dir=paths["base"], served_name="base", max_lora_rank=16)
-    server = servers.start(home, spec, vllm=vllm, log_path=home / "vllm.log", owner="test")
+    with pytest.MonkeyPatch.context() as new_machine:
+        new_machine.setenv("VLLM_CACHE_ROOT", str(home / "vllm"))
+        new_machine.setenv("TORCHINDUCTOR_CACHE_DIR", str(home / "compiled"))
+        server = servers.start(home, spec, vllm=vllm, log_path=home / "vllm.log", owner="test")
     try:
         servers.load_adapter(server, "adapter", Path(paths["adapter"]))
         yield server
@@ -55,6 +60,16 @@ def test_its_norms_are_vllms_own_kernels(served: Server) -> None:
 
 def test_its_engine_is_a_fork_that_imports_nothing_again(served: Server) -> None:
     assert served.log.read_text().count("Triton is installed, but") == 1
+
+
+def test_the_first_server_of_a_machine_starts_no_other_python_and_compiles_nothing(served: Server) -> None:
+    """Log probabilities are what vLLM would compile a function for: half a minute, and a compiler has to be there."""
+    [vllm] = psutil.Process(served.pid).children()
+    assert list((served.log.parent / "vllm" / "modelinfos").iterdir()), "or it did not look at the model"
+    assert vllm.cpu_times().children_user < 1.0, "seconds of processes that it waited for"
+    [[_, *told]] = asyncio.run(score_prompts(served, "base", [([5, 6, 7, 8], 3)], concurrency=1))
+    assert all(one and len(one.likeliest) in (3, 4) for one in told)
+    assert not [file for file in (served.log.parent / "compiled").rglob("*") if file.is_file()]
 
 
 def ask(server: Server, *models: str) -> dict[str, list[str]]:

@@ -157,6 +157,7 @@ def test_enter_is_no_yes_and_other_words_are_the_reason_of_a_no(
     time.sleep(1.0)  # what is typed before the question stands again is dropped, as it should be
     place = repl.line("/runs")
     repl.expect("tiny-model", after=place)
+    repl.expect("Start?", after=repl.text.index("tiny-model", place))  # as above
     place = repl.line("rather the bundled one")
     repl.expect("declined", after=place)
     row = Store(tunesmith.home).read("SELECT decision, reason FROM approvals")[0]
