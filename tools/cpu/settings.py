@@ -25,9 +25,9 @@ VLLM: dict[str, str] = {
     "VLLM_CPU_INT4_W4A8": "0",
     # The worker in the engine's process: 9 s less to start, and half as many tokens a second again, on two cores.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    # vLLM compiles one small function, which ranks log probabilities, for the first request that asks for them: 15 to 31 s
-    # on a new machine, 4 s in every server after that, and only where a C++ compiler is. Left as it is, it takes 5 ms
-    # instead of 1 for 64 answers. The model itself is never compiled here (`--enforce-eager`).
+    # vLLM compiles one small function, which ranks log probabilities, for the first request that asks for them: 15 to
+    # 31 s on a new machine, 4 s in every server after that, and only where a C++ compiler is. Left as it is, it takes
+    # 5 ms instead of 1 for 64 answers. The model itself is never compiled here (`--enforce-eager`).
     "TORCHDYNAMO_DISABLE": "1",
 }
 
