@@ -21,7 +21,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import publish_folder, set_aside, sha256_file, verify, write_protect
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.core.settled import MODELS, TOKENIZERS, load_modules
+from tunesmith.tools.core.settled import MODELS, TOKENIZERS, UNUSED, load_modules
 from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.machine.processes import python_module
 from tunesmith.tools.models.base import BaseRequest, bundled_model, source_of
@@ -266,7 +266,7 @@ def check_template(folder: Path) -> tuple[str, str]:
     Raises StepFailed when the template's tokens decode to another text, or the stop token is not the one that the
     template ends a turn with.
     """
-    load_modules(TOKENIZERS)
+    load_modules(TOKENIZERS, without=UNUSED)
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -285,7 +285,7 @@ def check_template(folder: Path) -> tuple[str, str]:
 
 def greedy_answer(folder: Path, text: str) -> str:
     """What the model says to a rendered prompt, greedily; raises StepFailed for silence."""
-    load_modules(MODELS)
+    load_modules(MODELS, without=UNUSED)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
