@@ -9,7 +9,9 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +21,8 @@ from tests.fixtures import FIXTURES
 from tests.fixtures.stub_driver import Answer, StubDriver
 from tests.fixtures.terminal import Terminal, Tunesmith
 from tests.fixtures.tiny_model import make_tiny_model
+from tunesmith.agent.driver.chat import Cancelled
+from tunesmith.agent.repl.talk import Talk
 from tunesmith.memory.files import publish_folder
 from tunesmith.memory.store import Store
 from tunesmith.tools.models.base import bundled_model
@@ -106,10 +110,35 @@ def test_words_said_again_while_it_is_fetched_show_the_bar_again(fetching: Termi
     place = fetching.type("\x03")
     fetching.expect("fetched in the background", after=place)
     place = fetching.line("let us think about this together")
-    fetching.expect("downloading", after=place)
+    fetching.expect("━", after=place)  # the bar: the prompt's own last line tells of the download, too
     place = fetching.type("\x03")
     fetching.expect("fetched in the background", after=place)
     assert [step.id for step in Store(tunesmith.home).steps()] == ["s1"]
+
+
+def test_ctrl_c_before_there_is_a_bar_shows_none_and_keeps_the_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was pressed while the download was being asked for: nobody waits for a bar any more."""
+    answer: Future[None] = Future()
+    said: list[str] = []
+
+    def pressed() -> None:
+        monkeypatch.setattr(screen, "answer_questions", lambda: None)
+        talk._fetching = "s1"
+        raise KeyboardInterrupt
+
+    def cancel() -> None:
+        if talk._waiting[0]:
+            answer.set_exception(Cancelled())
+
+    screen = SimpleNamespace(
+        answer_questions=pressed, say=said.append, follow=lambda step: pytest.fail("it shows a bar"),
+        store=SimpleNamespace(step=lambda step: SimpleNamespace(id=step, ended=False)), carries_a_plan=lambda: True,
+    )  # fmt: skip
+    talk = Talk(screen)  # type: ignore[arg-type]
+    monkeypatch.setattr(talk, "chat", lambda: SimpleNamespace(begin=lambda *args: answer, cancel=cancel))
+    talk.turn("let us think about this together")
+    assert talk._waiting == ("s1", "let us think about this together")
+    assert said == ["the driver is fetched in the background (s1); your words are taken up once it is here"]
 
 
 def test_ctrl_c_while_the_driver_starts_gives_the_prompt_back_and_leaves_no_server(
