@@ -19,8 +19,10 @@ The savings change no gradient:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,16 @@ class StepTokens:
         learned = sum(row.trainable for row in rows if not row.rehearsal) * share
         rehearsed = sum(row.trainable for row in rows if row.rehearsal) * share
         return cls(max(learned, 1.0), max(rehearsed, 1.0))
+
+
+def rate_factor(step: int, *, steps: int, warmup: int) -> float:
+    """Share of the learning rate at a step, counted from 0: up in equal steps, then down on half a cosine.
+
+    It is above 0 at each; transformers' own begins at 0, so that a run's first batch is never learned from.
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
 
 
 def make_trainer(
@@ -100,6 +112,15 @@ def _trainer_class(loss: LossSettings, fingerprint: str) -> Any:
                 rows = enumerate(inputs["row"].tolist())
                 known = {place: self.base_states[row].to(bare.device) for place, row in rows if held[place]}
             return batch_loss(bare, rows_of(inputs), held, loss, known)
+
+        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+            """A cosine whose warm-up begins above zero: every row is learned from, the first step's too."""
+            if self.lr_scheduler is None:
+                warmup = self.args.get_warmup_steps(num_training_steps)
+                factor = partial(rate_factor, steps=num_training_steps, warmup=warmup)
+                self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+                self._created_lr_scheduler = True
+            return self.lr_scheduler
 
         def measure(self, dataset: Any) -> Measured:
             """What a data set costs, each kind of row for itself, nothing trained."""
