@@ -115,12 +115,13 @@ def _trainer_class(loss: LossSettings, fingerprint: str) -> Any:
 
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
             """A cosine whose warm-up begins above zero: every row is learned from, the first step's too."""
-            if self.lr_scheduler is None:
+            schedule: Any = self.__dict__.get("lr_scheduler")
+            if schedule is None:
                 warmup = self.args.get_warmup_steps(num_training_steps)
                 factor = partial(rate_factor, steps=num_training_steps, warmup=warmup)
-                self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
-                self._created_lr_scheduler = True
-            return self.lr_scheduler
+                schedule = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+                self.lr_scheduler, self._created_lr_scheduler = schedule, True
+            return schedule
 
         def measure(self, dataset: Any) -> Measured:
             """What a data set costs, each kind of row for itself, nothing trained."""
