@@ -137,8 +137,8 @@ class Talk:
         return self._screen.from_thread(ask)
 
     def _follow_fetch(self, text: str) -> None:
-        """The bar of the driver's download, while it is fetched for these words; Ctrl-C gives the prompt back, be it
-        pressed before there is a bar."""
+        """The bar of the driver's download, while it is fetched for these words; Ctrl-C gives the prompt back, also
+        before there is a bar."""
         step, self._fetching = self._fetching, ""
         if not step or (not self._stopped and self._screen.follow(step)):
             return

@@ -314,8 +314,7 @@ def _sft_config(settings: LoraSettings, checkpoints_dir: Path, config: dict[str,
         num_train_epochs=settings.epochs / laps,
         max_steps=settings.max_steps or -1,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=settings.warmup_ratio,
+        warmup_steps=settings.warmup_ratio,  # the trainer's own schedule is made of it
         max_grad_norm=1.0,
         max_length=None,  # rows are cut to length already
         train_sampling_strategy="group_by_length",

@@ -131,6 +131,13 @@ def test_training_lowers_the_validation_loss_and_saves_what_peft_loads(
     assert before == {file.name: file.read_bytes() for file in tiny_llama.iterdir()}
 
 
+def test_a_runs_first_step_is_learned_from(tiny_llama: Path, rows_file: Path, tmp_path: Path) -> None:
+    """It is within the warm-up, and the only one here: at a rate of zero the adapter would stay what it began as."""
+    train(tiny_llama, rows_file, tmp_path, replace(SETTINGS, max_steps=1))
+    second = {name: tensor for name, tensor in adapter(tmp_path).items() if "lora_B" in name}
+    assert second and all(tensor.any() for tensor in second.values())
+
+
 def test_checkpointed_activations_change_no_step(tiny_llama: Path, rows_file: Path, tmp_path: Path) -> None:
     import torch
 
