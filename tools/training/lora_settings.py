@@ -53,6 +53,7 @@ def fingerprint(base_dir: Path, rows_path: Path, settings: LoraSettings) -> str:
         **asdict(settings),
         "save_steps": 0,
         "loss": "two means of documents",
+        "order": "random where packed",
         "rows": sha256_file(rows_path),
         **({"variants": sha256_file(varied)} if (varied := rows_path.parent / VARIANTS).exists() else {}),
         "base": manifest["sha256"] if manifest else "",

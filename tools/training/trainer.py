@@ -5,7 +5,7 @@ divergence KL(base ‖ model) over the whole vocabulary, token by token (Learnin
 with the base itself as the teacher). It is zero as long as nothing was forgotten, where cross-entropy on the base's
 own answers would sharpen what was right already. The loss of a step is mean(CE) + weight · mean(KL), each over its own
 tokens. Both denominators are those of an average step of the data set, not of the batch at hand: every token of a kind
-weighs the same, however length grouping mixes the kinds, and the parts that a batch is computed in add up to the same
+weighs the same, however a batch happens to mix the kinds, and the parts that a batch is computed in add up to the same
 step.
 
 The savings change no gradient:

@@ -9,7 +9,7 @@ from tunesmith.tools.training.trainer import rate_factor
 
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 0), (1, 1), (12, 1), (81, 5), (200, 0), (10, 10)])
 def test_every_step_learns_and_none_at_more_than_the_rate(steps: int, warmup: int) -> None:
-    """The first above all: where rows are grouped by length it holds the longest ones."""
+    """The first too: where rows are grouped by length it holds the longest ones."""
     factors = [rate_factor(step, steps=steps, warmup=warmup) for step in range(steps)]
     assert all(0 < factor <= 1 for factor in factors), factors
     assert factors[:warmup] == sorted(factors[:warmup]) and factors[warmup:] == sorted(factors[warmup:], reverse=True)
