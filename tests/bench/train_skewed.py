@@ -1,9 +1,10 @@
 """Training on rows of very unequal length: ours beside trl's default and trl's own packing, on the bundled 135M model.
 
-`python -m tests.bench.train_skewed [MODEL_DIR] [--steps 12] [--sides default,ours,packed]`; each side in a process of
-its own, one after the other, on the same rows, seed, rank and learning rate. Prints a JSON line a side: tokens that are
-no padding in a second of training, peak resident bytes, and the cross-entropy on held-out rows, which one and the same
-code measures for all sides in fp32. The last line holds the ratios to trl's default.
+`python -m tests.bench.train_skewed [MODEL_DIR] [--steps 12] [--sides default,ours,ours-fp32,packed]`; each side in a
+process of its own, one after the other, on the same rows, seed, rank and learning rate. trl's default and ours-fp32
+load the weights in fp32, the others in bf16. Prints a JSON line a side: tokens that are no padding in a second of
+training, peak resident bytes, and the cross-entropy on held-out rows, which one and the same code measures for all
+sides in fp32. The last line holds the ratios to trl's default.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def trl_side(model: Path, folder: Path, out: Path, steps: int, packing: bool) ->
     return seconds
 
 
-def our_side(model: Path, folder: Path, out: Path, steps: int) -> float:
+def our_side(model: Path, folder: Path, out: Path, steps: int, precision: str = "bf16") -> float:
     """Seconds of training by tunesmith with its settings for these rows."""
     from tunesmith.tools.training.train_job import LoraSettings, train_lora
 
@@ -116,6 +117,7 @@ def our_side(model: Path, folder: Path, out: Path, steps: int) -> float:
             seed=SEED,
             max_seq_len_tokens=1024,
             save_steps=1000,
+            precision=precision,
         ),
         checkpoints_dir=out / "checkpoints",
         progress=lambda *_: None,
@@ -128,9 +130,10 @@ def our_side(model: Path, folder: Path, out: Path, steps: int) -> float:
 
 def one_side(side: str, model: Path, folder: Path, out: Path, steps: int) -> None:
     """Train and print what it took; the peak is this process's own."""
-    seconds = (
-        our_side(model, folder, out, steps) if side == "ours" else trl_side(model, folder, out, steps, side == "packed")
-    )
+    if side.startswith("ours"):
+        seconds = our_side(model, folder, out, steps, "fp32" if side == "ours-fp32" else "bf16")
+    else:
+        seconds = trl_side(model, folder, out, steps, side == "packed")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({"side": side, "seconds": round(seconds, 2), "peak_bytes": peak}))
 
@@ -175,7 +178,7 @@ def start(side: str, model: Path, folder: Path, out: Path, steps: int) -> dict[s
 
     out.mkdir()
     command = [sys.executable, "-m", "tests.bench.train_skewed", str(model), "--side", side, "--folder", str(folder)]
-    env = {**os.environ, **TORCH_ENV, **(COMPUTING if side == "ours" else {})}
+    env = {**os.environ, **TORCH_ENV, **(COMPUTING if side.startswith("ours") else {})}
     done = subprocess.run(
         [*command, "--out", str(out), "--steps", str(steps)],
         cwd=ROOT,
@@ -196,7 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, nargs="?", help="left out: the bundled one is made")
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--sides", default="default,ours,packed")
+    parser.add_argument("--sides", default="default,ours,ours-fp32,packed")
     parser.add_argument("--side")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--out", type=Path)
