@@ -320,8 +320,9 @@ def _sft_config(
         max_grad_norm=1.0,
         max_length=None,  # rows are cut to length already
         # Batches of rows alike in length are quicker where rows are padded, but each of them is a sample of one kind of
-        # row. In random order a 135M model forgot half as much of the demo's rows at the same loss, and learned more of
-        # rows of very unequal length; on two small sets of other behaviours the order made no more than a seed does.
+        # row. In random order a 135M model moved half as far from its base on the demo's rows, at the same loss, and
+        # learned rows of very unequal length better; for two small sets of other behaviours order mattered no more than
+        # a seed does.
         train_sampling_strategy="random" if packed else "group_by_length",
         gradient_checkpointing=settings.activation_checkpointing == "on",
         gradient_checkpointing_kwargs={"use_reentrant": False},
