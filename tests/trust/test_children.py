@@ -78,7 +78,7 @@ def test_every_child_is_given_its_folder_and_pythons_a_safe_path() -> None:
         if path.name in ("bootstrap.py", "accelerators.py"):
             continue
         text = path.read_text()
-        alone = path.name in ("processes.py", "question_process.py")  # the store knows nothing of the machine
+        alone = path.name in ("processes.py", "confined.py")  # the store knows nothing of the machine
         safe = 'sys.executable, "-P", "-m"' in text if alone else "sys.executable" not in text
         assert safe, f"{path}: use python_module"
         for node in ast.walk(ast.parse(text)):
