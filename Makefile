@@ -13,7 +13,7 @@ help: ## list the targets
 
 setup: ## make .venv (tunesmith and the lab) and .venv-serve (vLLM)
 	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "$(PYTHON) is not installed; install Python 3.11 or newer"; exit 1; }
-	@$(PYTHON) -I tools/machine/bootstrap.py --device $(DEVICE)
+	@$(PYTHON) -I tools/machine/bootstrap.py --device $(DEVICE) $(if $(filter setup,$(MAKECMDGOALS)),--say)
 
 demo: setup ## the whole arc on the bundled model; asks at every expensive step
 	@if [ -n "$(DEMO_FLAGS)" ]; then \

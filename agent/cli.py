@@ -65,6 +65,10 @@ def _main(words: list[str], opened: list[Output]) -> int:
     args, rest = parse(words)
     if args.command is None and args.prompt is None:
         return _talk()
+    if args.command == "setup":
+        from tunesmith.tools.machine import bootstrap
+
+        return bootstrap.main(["--say", "--device", args.device, *(["--check"] if args.check else [])])
     if args.command == "doctor" and args.gpu:
         from tunesmith.agent.commands.gpu_check import need_gpu
 

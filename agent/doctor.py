@@ -125,11 +125,15 @@ def _missing(lab: dict[str, str | None], settings: Settings) -> list[str]:
     absent = [name for name, number in lab.items() if number is None]
     lines = [*left_out_gpus()]
     lines += (
-        [f"the lab lacks {', '.join(absent)}: training and quantizing cannot run; try `make setup`"] if absent else []
+        [f"the lab lacks {', '.join(absent)}: training and quantizing cannot run; try `tunesmith setup`"]
+        if absent
+        else []
     )
     if settings.vllm is None:
         why = "no vLLM was found" if settings.vllm_from == "nowhere" else settings.vllm_from
-        lines.append(f"{why}: baseline, generate, evaluate and deploy cannot run; try `make setup` or TUNESMITH_VLLM")
+        lines.append(
+            f"{why}: baseline, generate, evaluate and deploy cannot run; try `tunesmith setup` or TUNESMITH_VLLM"
+        )
     return lines
 
 

@@ -28,7 +28,7 @@ HEAVY = (
     "compressed_tensors", "safetensors", "gguf",
 )  # fmt: skip
 # Standard library only: they run before or outside the installed package.
-STANDALONE = {"tools/machine/bootstrap.py", "tools/machine/accelerators.py"}
+STANDALONE = {"tools/machine/bootstrap.py", "tools/machine/accelerators.py", "tools/machine/environments.py"}
 # Runs inside vLLM, never here: its plugins.
 INSIDE_VLLM = {
     "tools/cpu/vllm_plugin/tunesmith_vllm.py", "tools/cpu/vllm_plugin/tunesmith_norms.py",

@@ -67,6 +67,7 @@ def build(chosen: str | None = None) -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     _stages(commands, chosen)
     _pipelines(commands)
+    _set_up(commands)
     _suites(commands)
     _history(commands)
     _serving(commands)
@@ -139,6 +140,12 @@ def _pipelines(commands: _Commands) -> None:
     teach.add_argument("--plan-only", action="store_true", help="show the behaviour and its price, and start nothing")
     _consent(teach)
     _rows(_add(commands, "rows", "training rows: show them, take your own, look through them, write them to a file"))
+
+
+def _set_up(commands: _Commands) -> None:
+    setup = _add(commands, "setup", "install what training and serving need: for the GPU that is found, else the CPU")
+    setup.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: the GPU where one is")
+    setup.add_argument("--check", action="store_true", help="say what would be made, and make nothing")
 
 
 def _rows(rows: argparse.ArgumentParser) -> None:

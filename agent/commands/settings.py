@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shutil
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -136,4 +137,4 @@ def _find_vllm(environ: Mapping[str, str], home: Path) -> tuple[str | None, str]
     program = find_vllm(None)
     if program is None:
         return None, "nowhere"
-    return program, "beside the project" if ".venv-serve" in program else "PATH"
+    return program, "the set-up" if program != shutil.which("vllm") else "PATH"

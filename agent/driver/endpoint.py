@@ -105,7 +105,7 @@ class Driver:
         folder = self.folder()
         if self._settings.vllm is None:
             raise BadInput(
-                "the driver needs vLLM and none was found; run `make setup`, or name an endpoint of your own"
+                "the driver needs vLLM and none was found; run `tunesmith setup`, or name an endpoint of your own"
             )
         spec = self._spec(folder)
         server = self._running(spec)

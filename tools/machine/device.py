@@ -27,5 +27,5 @@ def need_priced_device(job: Job[Request]) -> None:
     named = f"{card.name} with the driver {card.driver}" if card else "the GPU, which is gone"
     raise StepFailed(
         f"the plan counts on a GPU, and torch {torch.__version__} (CUDA {torch.version.cuda}) cannot use {named}; see "
-        "nvidia-smi and update the driver, or compute on the CPU: make setup DEVICE=cpu"
+        "nvidia-smi and update the driver, or compute on the CPU: tunesmith setup --device cpu"
     )

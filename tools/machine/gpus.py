@@ -58,13 +58,12 @@ def why_no_gpu(gpus: Sequence[Gpu], *, on_cpu: bool) -> str:
         reasons = "; ".join(left_out_gpus())
         return (
             f"there is no NVIDIA GPU here that tunesmith can use{f' ({reasons})' if reasons else ''}, so nothing can "
-            "be measured on one; run `nvidia-smi` to see whether the driver knows a card, then `make setup "
-            "DEVICE=cuda` and this again"
+            "be measured on one; run `nvidia-smi` to see whether the driver knows a card, then `tunesmith setup "
+            "--device cuda` and this again"
         )
     if on_cpu:
-        return (
-            f"torch is installed for the CPU, and {gpus[0].name} is here; run `make setup DEVICE=cuda`, then this again"
-        )
+        remedy = "run `tunesmith setup --device cuda`, then this again"
+        return f"torch is installed for the CPU, and {gpus[0].name} is here; {remedy}"
     return ""
 
 

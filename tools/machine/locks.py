@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import subprocess
 import sys
 import typing
@@ -21,6 +22,7 @@ FOLDER = Path(__file__).with_name("locks")
 TORCH = ("torch==2.13.0+cpu", "torchvision==0.28.0+cpu")
 _NOT_LOCKED = ("torch", "torchvision", "torchaudio", "torchcodec")
 _HEAD = "# for "
+_NAME = re.compile(r"[\w.-]+")
 
 
 def lab_required(declared: typing.Mapping[str, typing.Any]) -> list[str]:
@@ -39,22 +41,32 @@ def digest(required: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(list(required)).encode()).hexdigest()[:16]
 
 
-def lock_for(name: str, required: Sequence[str]) -> Path | None:
-    """The lock of an environment, where there is one for this machine and for what is required now."""
+def lock_for(name: str, required: Sequence[str], *, left_out: Collection[str] = ()) -> str:
+    """The lock of an environment, as pip reads it; "" where none is for this machine and for these requirements."""
+    path = _of_this_machine(name)
+    if path is None or not path.read_text().startswith(_HEAD + digest(required) + "\n"):
+        return ""
+    return _without(path.read_text(), left_out)
+
+
+def lock_of_release(name: str, *, left_out: Collection[str]) -> str:
+    """The same for a wheel, whose locks were made for what that very wheel requires; without some requirements."""
+    path = _of_this_machine(name)
+    return _without(path.read_text(), [_NAME.match(each)[0] for each in left_out]) if path else ""  # type: ignore[index]
+
+
+def _of_this_machine(name: str) -> Path | None:
     here = (sys.platform, platform.machine(), platform.python_implementation(), sys.version_info[:2])
     path = FOLDER / f"{name}.txt"
-    if here != ("linux", "x86_64", "CPython", (3, 11)) or not path.is_file():
-        return None
-    with path.open() as file:
-        return path if file.readline().strip() == _HEAD + digest(required) else None
+    return path if here == ("linux", "x86_64", "CPython", (3, 11)) and path.is_file() else None
 
 
-def chosen(lock: Path, left_out: Collection[str]) -> str:
-    """The lock without some packages, for pip."""
+def _without(lock: str, left_out: Collection[str]) -> str:
+    """A lock without some packages."""
     kept, keeps = [], True
-    for line in lock.read_text().splitlines():
+    for line in lock.splitlines():
         if line and not line.startswith((" ", "#")):
-            keeps = line.partition("==")[0].partition("[")[0] not in left_out
+            keeps = line.partition("==")[0].partition("[")[0].lower() not in left_out
         kept += [line] if keeps else []
     return "\n".join(kept) + "\n"
 

@@ -32,11 +32,12 @@ def _packages_beside(vllm: str) -> list[list[str]]:
 
 
 def find_vllm(named: str | None) -> str | None:
-    """The vllm program: the one named (by the environment or the settings), else the project's, else PATH's."""
+    """The vllm program: the one named (by the environment or the settings), else what the set-up made, else PATH's."""
     if named:
         return shutil.which(named) or (named if Path(named).is_file() else None)
-    beside = Path(sys.prefix).parent / ".venv-serve" / "bin" / "vllm"
-    return str(beside) if beside.is_file() else shutil.which("vllm")
+    made = (Path(sys.prefix).parent / ".venv-serve", Path(sys.prefix) / "serve")  # of a project, of a wheel
+    found = (folder / "bin" / "vllm" for folder in made)
+    return next((str(program) for program in found if program.is_file()), None) or shutil.which("vllm")
 
 
 def vllm_of_worker(program: str | None) -> str:
@@ -49,4 +50,4 @@ def vllm_of_worker(program: str | None) -> str:
 def no_vllm(why: str) -> str:
     """What to tell where there is no vllm program; `why` is what the settings say about it."""
     reason = f"no vLLM: {why}" if " " in why else "no vLLM found"
-    return f"{reason}; run `make setup`, or name the program in TUNESMITH_VLLM or in settings.toml"
+    return f"{reason}; run `tunesmith setup`, or name the program in TUNESMITH_VLLM or in settings.toml"

@@ -24,7 +24,7 @@ def answer(question: Question) -> Answer:
     lines = [*first, *(line for name, line in facts.items() if name != aspect)]
     vllm = question.ws.vllm
     where = "the processor" if not machine.gpus or serves_on_cpu(vllm) else "the graphics card"
-    lines.append(f"vLLM serves on {where} ({vllm})." if vllm else "No vLLM was found; `make setup` installs it.")
+    lines.append(f"vLLM serves on {where} ({vllm})." if vllm else "No vLLM was found; `tunesmith setup` installs it.")
     return Answer(tuple([*lines, *left_out_gpus()][:6]))
 
 

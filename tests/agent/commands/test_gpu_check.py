@@ -20,7 +20,7 @@ pytestmark = [
 ]
 SENTENCE = (
     "tunesmith: doctor: there is no NVIDIA GPU here that tunesmith can use, so nothing can be measured on one; run "
-    "`nvidia-smi` to see whether the driver knows a card, then `make setup DEVICE=cuda` and this again\n"
+    "`nvidia-smi` to see whether the driver knows a card, then `tunesmith setup --device cuda` and this again\n"
 )
 
 
@@ -75,4 +75,4 @@ def test_what_does_not_go_together_is_bad_input(tunesmith: Tunesmith, words: lis
 
 def test_why_not_is_said_of_what_is_there() -> None:
     assert why_no_gpu((gpu(0),), on_cpu=False) == ""
-    assert "Card 0 is here; run `make setup DEVICE=cuda`" in why_no_gpu((gpu(0),), on_cpu=True)
+    assert "Card 0 is here; run `tunesmith setup --device cuda`" in why_no_gpu((gpu(0),), on_cpu=True)

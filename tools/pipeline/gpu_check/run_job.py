@@ -22,7 +22,7 @@ from tunesmith.tools.pipeline.gpu_check.stage import ENDING_S, GpuCheckRequest, 
 from tunesmith.tools.pipeline.gpu_check.tasks import Task, chosen
 from tunesmith.tools.serving import servers
 
-NO_VLLM = "no vLLM was found; `make setup` installs it, and TUNESMITH_VLLM names another one"
+NO_VLLM = "no vLLM was found; `tunesmith setup` installs it, and TUNESMITH_VLLM names another one"
 
 
 def run(job: Job[GpuCheckRequest]) -> GpuCheckResult:
