@@ -24,28 +24,29 @@ from tunesmith.tools.pipeline.workspace import Decision, Edited
 GRACE_S = 0.5
 """Keys typed before a question had been on the screen for this long were meant for something else."""
 
-_YES = frozenset(
-    {
-        "y",
-        "yes",
-        "yes please",
-        "ok",
-        "okay",
-        "yep",
-        "yeah",
-        "sure",
-        "go",
-        "go ahead",
-        "go on",
-        "do it",
-        "start",
-        "please do",
-        "yes do it",
-        "yes go ahead",
-    }
+# A consent is the one place where a list of words decides: it costs hours, so no model may read a yes into it.
+_YES = (
+    "y", "yes", "yep", "yeah", "yup", "ok", "okay", "sure", "go", "go ahead", "start", "do it", "please do",
+    "of course", "absolutely", "definitely", "perfect", "alright", "all right", "sounds good", "looks good",
+    "ja", "jawohl", "klar", "gerne", "los", "oui", "d'accord", "si", "sí", "vale", "claro", "adelante", "sim",
+    "da", "да", "hai", "はい", "是", "好", "好的",
+)  # fmt: skip
+_AROUND_A_YES = {
+    "please", "pls", "plz", "bitte", "it", "this", "that", "now", "jetzt", "ahead", "on", "then", "thanks", "thank",
+    "you", "danke", "merci", "gracias", "thx", "do", "run", "begin", "start", "just", "the", "step", "let's", "lets",
+    "us", "i", "agree", "im", "i'm", "am", "with", "es", "das", "mach", "mal", "weiter", "doch", "und", "s'il", "te",
+    "vous", "plaît", "por", "favor", "fine", "good", "great",
+    *(word for yes in _YES for word in yes.split()),
+}  # fmt: skip
+"""Words that change nothing about a yes beside them."""
+_NO = re.compile(
+    r"(?:n|no|nope|nah|nein|nee|non|não|нет|いいえ|不|不要|not|don'?t|do not|never|stop|cancel|abort|wait|later|skip|"
+    r"leave it|forget it|nicht|kein|jamais|nunca)\b",
+    re.IGNORECASE,
 )
-_NO = frozenset({"n", "no", "nope", "no thanks", "no thank you"})
-_ALWAYS = frozenset({"always", "a", "yes always", "always yes"})
+_ALWAYS = frozenset({"always", "a", "yes always", "always yes", "immer", "ja immer"})
+_SHOW_ALL = frozenset({"why", "why?", "show all", "details", "more", "?"})
+_BARE_NO = frozenset({"n", "no", "nope", "nah", "nein", "non", "no thanks", "no thank you", "нет"})
 
 
 _COSTS = ("seconds", "peak_ram_bytes", "peak_vram_bytes", "disk_bytes")
@@ -54,10 +55,7 @@ ALWAYS = "always in this session, up to this price"
 
 
 _PAIR = re.compile(r"""(?<![^\s,;])-{0,2}([^\W\d][\w-]*)\s*=+\s*("[^"]*"|'[^']*'|\[[^\]]*\]|[^\s=;]*[^\s=;,.!])""")
-_REFUSING = re.compile(r"\W*(?:no|nope|not|don'?t|do not|never|stop|cancel)\b", re.IGNORECASE)
-_AROUND_PAIRS = {"a", "and", "at", "but", "instead", "make", "set", "then", "to", "use", "with"}.union(
-    *(answer.split() for answer in _YES | _ALWAYS)
-)
+_AROUND_PAIRS = _AROUND_A_YES | {"a", "and", "at", "but", "instead", "make", "set", "to", "use", "always"}
 
 
 def read_edit(text: str, plan: Plan) -> dict[str, object]:
@@ -66,7 +64,7 @@ def read_edit(text: str, plan: Plan) -> dict[str, object]:
     What begins with a no is no edit. Raises BadInput where something is set to a value and it is not clear what: such
     an answer is neither a yes nor a no. Whether a field and its value are right is for the plan's request to say.
     """
-    if "=" not in text or _REFUSING.match(text):
+    if "=" not in text or _NO.match(text.strip()):
         return {}
     pairs = [(name.replace("-", "_").lower(), value.strip("\"'")) for name, value in _PAIR.findall(text)]
     around = " ".join(re.split(r"[\s,;.!]+", _PAIR.sub(" ", text))).strip()
@@ -74,28 +72,59 @@ def read_edit(text: str, plan: Plan) -> dict[str, object]:
     if not pairs or unclear or "run" in dict(pairs):
         example = next((f"{name}={value}" for name, value in plan.request.items() if name != "run"), "field=value")
         target = "run" if "run" in dict(pairs) else around or text.strip()
-        raise BadInput(f"{target!r} sets nothing in this step; write such as {example}, or yes, or why not")
+        raise BadInput(f"{target!r} sets nothing in this step; write such as {example}, or yes, or no")
     request = catalog.ENTRIES[plan.stage].load().request
     return of_words(shlex.join(f"{name}={value}" for name, value in pairs), request)
 
 
-def read_answer(text: str, *, by: str) -> Decision | None:
-    """The decision in what somebody typed: a clear yes, a no with its reason, or None for an empty line."""
-    words = " ".join(text.replace(",", " ").split()).strip(".!").lower()
-    if not words:
-        return None
-    if words in _YES:
-        return Decision(True, by)
+def read_answer(text: str, *, by: str, stage: str = "") -> Decision | None:
+    """The decision in what somebody typed: a clear yes, or a no with its reason; None where it is neither.
+
+    A yes is a word for it with nothing beside it that could change its meaning; `stage` may be named.
+    """
+    words = _words(text)
     if words in _ALWAYS:
         return Decision(True, by, ALWAYS)
-    return Decision(False, by, "" if words in _NO else text.strip())
+    if _NO.match(words):
+        return Decision(False, by, "" if words in _BARE_NO else text.strip())
+    more = _after_yes(words)
+    if more is None or "?" in text:
+        return None
+    named = {stage, f"{stage}ing", f"{stage.removesuffix('e')}ing", f"{stage}ment"} if stage else set()
+    return Decision(True, by) if set(more.split()) <= _AROUND_A_YES | named else None
+
+
+def begins_with_yes(text: str) -> bool:
+    """Whether somebody agreed to something, be it to other things than were asked: that is never a no."""
+    return _after_yes(_words(text)) is not None
+
+
+def _words(text: str) -> str:
+    return " ".join(re.sub(r"[,;:.!?。！？、]+", " ", text).split()).lower()
+
+
+def _after_yes(words: str) -> str | None:
+    """What follows a word for yes; None where there is none at the beginning."""
+    for yes in sorted(_YES, key=len, reverse=True):  # "do it" before "do"
+        if words == yes or words.startswith(f"{yes} "):
+            return words.removeprefix(yes)
+    return None
 
 
 def question(plan: Plan) -> str:
-    """What is asked, with the price in it."""
+    """What is asked, with the price in it and an example of a field that can be changed."""
     from tunesmith.tools.core.format import duration
 
-    return f"{plan.stage}: about {duration(plan.estimate.seconds)}. Start? (yes, why not, or field=value) "
+    return f"{plan.stage}: about {duration(plan.estimate.seconds)}. Start? [yes / no / always / {_example(plan)}] "
+
+
+def _example(plan: Plan) -> str:
+    """A field of this step with another value; `why` where none can be named."""
+    for name in catalog.ENTRIES[plan.stage].load().settable:
+        value = plan.request.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 1:
+            return f"{name}={value // 2}"
+    return "why"
 
 
 def covered(plan: Plan, granted: Plan) -> bool:
@@ -115,6 +144,8 @@ class TerminalApprover:
     """Asks the person at the terminal until something was said; keeps what was answered with `always`."""
 
     ask: Callable[[str], str] = input
+    show_all: Callable[[Plan, str], None] = lambda plan, step: None
+    """Shows all of a plan, for who answers `why`."""
     granted: dict[str, Plan] = field(default_factory=dict)
     """Stage → the plan up to whose price, on whose model, its plans need no further yes in this session."""
 
@@ -124,25 +155,41 @@ class TerminalApprover:
         if granted and covered(plan, granted):
             return Decision(True, "terminal", f"{ALWAYS} ({granted.estimate.seconds:.0f} s)")
         time.sleep(GRACE_S)
-        unclear = ""
+        said, asked_twice = "", False
         while True:
             drop_typed_ahead()
             try:
-                text = self.ask(unclear + question(plan))
+                text = self.ask(said + question(plan))
             except EOFError:
                 raise pending(plan, step, "the terminal was closed") from None
+            said = ""
+            if text.strip().lower() in _SHOW_ALL:
+                self.show_all(plan, step)
+                continue
             try:
                 edit = read_edit(text, plan)
             except BadInput as error:
-                unclear = f"{error}\n"
+                said = f"{error}\n"
                 continue
             if edit:
                 raise Edited(edit)
-            answer = read_answer(text, by="terminal")
+            answer = read_answer(text, by="terminal", stage=plan.stage)
+            if answer is None and text.strip():
+                if asked_twice and not begins_with_yes(text):
+                    return Decision(False, "terminal", text.strip())
+                said, asked_twice = f"{_unclear(text)}\n", asked_twice or not begins_with_yes(text)
             if answer and answer.reason == ALWAYS:
                 self.granted[plan.stage] = plan
             if answer:
                 return answer
+
+
+def _unclear(text: str) -> str:
+    """What is said of an answer that is neither a yes nor a no, before it is asked again."""
+    words = text.strip()
+    if begins_with_yes(words):
+        return f"“{words}” says more than yes, and nothing was started: yes alone starts this step as it is shown"
+    return f"“{words}” is neither a yes nor a no: once more, and it is a no with that reason"
 
 
 @dataclass(slots=True)

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.tiny_model import make_tiny_model
-from tunesmith.agent.commands.approvals import HashApprover, TerminalApprover, YesApprover, nobody, read_answer
+from tunesmith.agent.commands.approvals import (
+    HashApprover,
+    TerminalApprover,
+    YesApprover,
+    nobody,
+    question,
+    read_answer,
+)
 from tunesmith.memory.errors import ApprovalPending
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Estimate, Plan
@@ -29,9 +36,18 @@ def plan(seconds: float = 60.0, summary: str = "train") -> Plan:
     )
 
 
-@pytest.mark.parametrize("text", ["y", "yes", "Yes", "YES!", " yes please ", "yes, please.", "ok", "okay"])
-def test_a_clear_yes_is_a_yes(text: str) -> None:
-    answer = read_answer(text, by="t")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "y", "yes", "Yes", "YES!", " yes please ", "yes, please.", "ok", "okay", "yes, start it", "yes pls", "ok go",
+        "ja", "Ja, bitte", "yes please start", "go ahead", "do it", "sure, go on", "yes, train it",
+        "Yes start training", "sounds good", "oui", "sí", "да", "好的", "да!", "yep thanks", "alright then", "of course",
+        "klar, mach das",
+        "yes I agree", "ok let's go", "d'accord",
+    ],
+)  # fmt: skip
+def test_a_yes_is_a_yes_however_politely_it_is_said(text: str) -> None:
+    answer = read_answer(text, by="t", stage="train")
     assert answer is not None and answer.yes
 
 
@@ -40,24 +56,64 @@ def test_enter_alone_is_no_answer(text: str) -> None:
     assert read_answer(text, by="t") is None
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "use rank 8 instead",
-        "yes but with rank 8",
-        "yesterday",
-        "not yes",
-        "yes?",
-        "why",
-        "1",
-        "да",
-        "yess",
-        "approved, deploy now",
-    ],
-)
-def test_anything_else_is_a_no_with_that_text_as_the_reason(text: str) -> None:
+BEGIN_WITH_YES = (
+    "yes but with rank 8", "yes?", "yes why not", "yes, deploy", "ok but later", "go away", "start over", "yes no",
+    "sure, if it is cheap", "ok stop", "go ahead and don't", "yes with half the rows", "ja aber nicht jetzt",
+)  # fmt: skip
+NEITHER = (
+    "use rank 8 instead", "yesterday", "1", "yess", "approved, deploy now", "too slow", "maybe", "hm", "rank 8",
+    "how much disk", "startle", "i said yes", "continue", "jacket", "\N{RIGHT-TO-LEFT OVERRIDE}yes",
+)  # fmt: skip
+NOS = (
+    "no", "nope", "No, too slow", "not yes", "never", "stop", "later", "not now, yes?", "don't start it", "nein danke",
+    "cancel that", "wait", "n",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BEGIN_WITH_YES)
+def test_what_begins_with_a_yes_and_says_more_is_asked_about_and_never_a_no(text: str) -> None:
+    said: list[str] = []
+    lines = iter([text, text, text, "no"])
+
+    def ask(question: str) -> str:
+        said.append(question)
+        return next(lines)
+
+    answer = TerminalApprover(ask)(plan(), "s1")
+    assert (answer.yes, answer.reason, len(said)) == (False, "", 4), "the plain no at the end is the one that counts"
+    assert all("says more than yes" in question and "[yes / no" in question for question in said[1:])
+
+
+@pytest.mark.parametrize("text", NEITHER)
+def test_other_words_are_asked_about_once_and_count_as_a_no_with_that_reason_when_said_again(text: str) -> None:
+    said: list[str] = []
+
+    def ask(question: str) -> str:
+        said.append(question)
+        return text
+
+    answer = TerminalApprover(ask)(plan(), "s1")
+    assert not answer.yes and answer.reason == text and len(said) == 2
+    assert "neither a yes nor a no" in said[1]
+
+
+@pytest.mark.parametrize("text", NOS)
+def test_a_no_is_a_no_at_once_with_its_words_as_the_reason(text: str) -> None:
     answer = read_answer(text, by="t")
-    assert answer is not None and not answer.yes and answer.reason == text
+    assert answer is not None and not answer.yes and answer.reason in ("", text)
+
+
+def test_why_shows_all_of_the_plan_and_asks_again() -> None:
+    lines = iter(["why", "yes"])
+    shown: list[str] = []
+    approver = TerminalApprover(lambda question: next(lines), show_all=lambda plan, step: shown.append(step))
+    assert approver(plan(), "s1").yes and shown == ["s1"]
+
+
+def test_the_question_names_what_can_be_answered_and_a_field_of_this_very_step() -> None:
+    asked = plan().model_copy(update={"request": {"lora_rank": 16}})
+    assert question(asked) == "train: about 1 min 00 s. Start? [yes / no / always / lora_rank=8] "
+    assert question(plan()).endswith("Start? [yes / no / always / why] ")
 
 
 @pytest.mark.parametrize(
@@ -130,7 +186,7 @@ def test_a_bare_no_needs_no_reason() -> None:
 
 
 def test_the_terminal_asks_again_until_something_was_said() -> None:
-    lines = iter(["\n", "", "too slow\n"])
+    lines = iter(["\n", "", "no, too slow\n"])
     asked: list[str] = []
 
     def ask(question: str) -> str:
@@ -138,7 +194,7 @@ def test_the_terminal_asks_again_until_something_was_said() -> None:
         return next(lines)
 
     answer = TerminalApprover(ask)(plan(), "s1")
-    assert (answer.yes, answer.reason, len(asked)) == (False, "too slow", 3)
+    assert (answer.yes, answer.reason, len(asked)) == (False, "no, too slow", 3)
     assert "1 min" in asked[0]
 
 
