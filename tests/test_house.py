@@ -49,6 +49,13 @@ AT_WORK = {
 }  # fmt: skip
 # Beside the settings: a server's own parent, which hands its environment on, and who asks which GPUs CUDA may see.
 READS_ENVIRONMENT = {"agent/commands/settings.py", "tools/serving/supervisor.py", "tools/machine/gpus.py"} | INSIDE_VLLM
+SANDBOX, ESCAPING = "jinja2.sandbox.ImmutableSandboxedEnvironment", "jinja2.Environment"
+JINJA = {
+    "tools/suites/template.py": SANDBOX,  # of suites
+    "tools/models/template_trial.py": SANDBOX,  # of chat templates
+    "tools/report/page.py": ESCAPING,  # our own page, around strangers' text
+}
+"""Who may render a template of Jinja's, and in which environment."""
 FILE_LINES, FUNCTION_LINES, MEDIAN_FUNCTION_LINES = 400, 60, 14
 
 
@@ -193,6 +200,47 @@ def test_only_the_settings_read_the_environment(path: Path) -> None:
     for node in ast.walk(tree_of(path)):
         read = isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb")
         assert not read, f"{name_of(path)}:{getattr(node, 'lineno', 0)} reads the environment"
+
+
+@pytest.mark.parametrize("path", sources(), ids=name_of)
+def test_templates_are_rendered_in_a_sandbox_or_are_our_own(path: Path) -> None:
+    """A stranger's text in any other environment is a stranger's code."""
+    assert list(unsafe_jinja(tree_of(path), JINJA.get(name_of(path)))) == []
+
+
+def unsafe_jinja(tree: ast.AST, allowed: str | None) -> Iterator[str]:
+    """What a module does with Jinja beside its one allowed environment."""
+    for node, name in imports(tree):
+        if name.split(".")[0] == "jinja2":
+            other = name.endswith("Environment") and name != allowed
+            if other or not allowed or isinstance(node, ast.Import):
+                yield f"{node.lineno}: imports {name}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            if node.attr in ("overlay", "compile_expression") or (node.attr == "from_string" and not allowed):
+                yield f"{node.lineno}: uses {node.attr}"
+        elif allowed and isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            escapes = any(k.arg == "autoescape" and getattr(k.value, "value", None) is True for k in node.keywords)
+            if node.func.id == "Template" or (node.func.id == "Environment" and not escapes):
+                yield f"{node.lineno}: calls {node.func.id}"
+
+
+@pytest.mark.parametrize(
+    ("source", "allowed"),
+    [
+        ("import jinja2", None),
+        ("import jinja2", SANDBOX),
+        ("from jinja2 import Environment", SANDBOX),
+        ("from jinja2.nativetypes import NativeEnvironment", SANDBOX),
+        ("from jinja2.sandbox import SandboxedEnvironment as Safe", ESCAPING),
+        ("def f():\n    from jinja2 import Environment\n    Environment(trim_blocks=True).from_string('')", ESCAPING),
+        ("from jinja2 import Template\nTemplate('x')", SANDBOX),
+        ("sandbox().overlay()", SANDBOX),
+        ("environment().from_string(text)", None),
+    ],
+)
+def test_an_unsafe_use_of_jinja_is_noticed(source: str, allowed: str | None) -> None:
+    assert list(unsafe_jinja(ast.parse(source), allowed))
 
 
 @pytest.mark.heavy

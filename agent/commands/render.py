@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tunesmith.memory.records import DONE, Run, Step
-from tunesmith.tools.core.format import duration, p_value, size, visible
+from tunesmith.tools.core.format import duration, one_line, p_value, size, visible
 from tunesmith.tools.core.stage import Estimate, Plan
 from tunesmith.tools.pipeline.inspect import Fit
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tunesmith.tools.evaluation.evidence import Evidence
     from tunesmith.tools.pipeline.forecast import Forecast
 
+_FRAME = re.compile("[\u2500-\u257f]")
 _MARKS = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "declined": "yellow"}
 
 
@@ -39,25 +41,30 @@ def plan_table(plan: Plan, step: str, *, resumed: bool = False) -> RenderableTyp
     """One step's plan with all that is needed to decide on it."""
     price = plan.estimate
     table = Table(box=box.ROUNDED, show_header=False, title_justify="left", expand=False, padding=(0, 1))
-    table.title = plain(f"{plan.stage} ({step}, {plan.run}){' again' if resumed else ''}: {plan.summary}")
+    table.title = _lines(f"{plan.stage} ({step}, {plan.run}){' again' if resumed else ''}: {plan.summary}")
     table.add_column(style="dim")
     table.add_column(overflow="fold")
-    table.add_row("steps", plain("\n".join(f"{n}. {text}" for n, text in enumerate(plan.steps, 1))))
-    table.add_row("time", plain(f"about {duration(price.seconds)} ({price.basis})"))
+    table.add_row("steps", _lines(*(f"{n}. {text}" for n, text in enumerate(plan.steps, 1))))
+    table.add_row("time", _lines(f"about {duration(price.seconds)} ({price.basis})"))
     table.add_row("RAM", _need(price.peak_ram_bytes, plan.free_ram_bytes, "with swap"))
     if price.peak_vram_bytes or plan.free_vram_bytes:
         table.add_row("VRAM", _need(price.peak_vram_bytes, plan.free_vram_bytes))
     table.add_row("disk", _need(price.disk_bytes, plan.free_disk_bytes))
     if plan.writes:
-        table.add_row("writes", plain("\n".join(plan.writes)))
+        table.add_row("writes", _lines(*plan.writes))
     if plan.replaces:
-        table.add_row("replaces", plain("\n".join(plan.replaces)))
+        table.add_row("replaces", _lines(*plan.replaces))
     if plan.reasons:
-        table.add_row("chosen", plain("\n".join(f"{name}: {why}" for name, why in plan.reasons.items())))
+        table.add_row("chosen", _lines(*(f"{name}: {why}" for name, why in plan.reasons.items())))
     if plan.notes:
-        table.add_row("note", plain("\n".join(plan.notes)))
-    table.add_row("plan", plain(plan.hash[:12]))
+        table.add_row("note", _lines(*plan.notes))
+    table.add_row("plan", _lines(plan.hash[:12]))
     return table
+
+
+def _lines(*entries: str) -> Text:
+    """Entries one below the other, each on one line and without a frame: a model's name must not look like a row."""
+    return Text("\n".join(_FRAME.sub("·", one_line(entry)) for entry in entries))
 
 
 def _need(needed: int, free: int, note: str = "") -> Text:
@@ -72,7 +79,7 @@ def plain(value: object) -> Text:
 
 def forecast_table(name: str, steps: Sequence[Forecast]) -> Table:
     """What a whole plan will probably cost, step by step and in total; nothing is agreed to by it."""
-    table = Table(title=plain(f"plan {name}"), box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(title=_lines(f"plan {name}"), box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("step")
     table.add_column("what", overflow="fold")
     for heading in ("time", "memory", "disk"):
@@ -83,7 +90,7 @@ def forecast_table(name: str, steps: Sequence[Forecast]) -> Table:
         costs = ("when due", "–", "–")
         if price:
             costs = (duration(price.seconds), size(_peak(price)), size(price.disk_bytes))
-        table.add_row(step.stage, plain(step.summary), *costs)
+        table.add_row(_lines(step.stage), _lines(step.summary), *costs)
     table.add_section()
     table.add_row(
         "total",

@@ -111,6 +111,7 @@ class Driver:
         server = self._running(spec)
         if server is None:
             self._wait_for_room(spec)
+            _try_template(folder)
             server = servers.start(
                 self._settings.home,
                 spec,
@@ -190,6 +191,12 @@ def needed_bytes(folder: Path, context_tokens: int) -> int:
     return gpu_server_bytes(
         _weight_bytes(folder), kv_bytes_per_token=per_token, context_tokens=context_tokens, sequences=_SEQUENCES
     )
+
+
+def _try_template(folder: Path) -> None:
+    from tunesmith.tools.models.template_trial import probe_template  # Jinja, which no prompt waits for
+
+    probe_template(folder)
 
 
 def _weight_bytes(folder: Path) -> int:

@@ -25,6 +25,11 @@ def visible(value: object) -> str:
     return HIDDEN.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", str(value).replace("\r\n", "\n"))
 
 
+def one_line(value: object) -> str:
+    """The visible text on one line: for a title, a table's cell, or a file in which a new line says something."""
+    return " ".join(visible(value).split())
+
+
 def clip(value: object, most: int = MOST_CHARACTERS) -> str:
     """The visible text, cut after `most` characters with a note of how many were left out."""
     text = visible(value)

@@ -28,6 +28,7 @@ from tunesmith.tools.evaluation.asking import refuse_errors
 from tunesmith.tools.evaluation.judge import JUDGE_CONCURRENCY, JUDGE_CONTEXT_TOKENS, JudgeModel, Models, find_models
 from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.models.chat_template import template_sha256
+from tunesmith.tools.models.template_trial import probe_template
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.budget import placed
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
@@ -244,6 +245,7 @@ def _served(job: Job[Request], model: JudgeModel) -> _Place:
         return _Place(model.url, model.key, model.name, what)
     vllm = vllm_of_worker(job.vllm)
     job.progress(0, 0, f"checking the judge {model.name}")
+    probe_template(model.folder)
     weights, place = _weights_sha256(model.folder), placed(vllm, model.memory.vram_bytes)
     spec = ServerSpec(
         model_dir=str(model.folder),

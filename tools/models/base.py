@@ -250,8 +250,8 @@ def _pins(context: BaseContext) -> dict[str, str]:
     return {name: held for name, held in (("model folder", context.fingerprint), (FOLDER_PIN, beside)) if held}
 
 
-_TEMPLATE_S, _PROVEN_S = 3.5, 6.5
-"""To load a tokenizer and hold the chat template against it; and to load a bundled model, and have it answer."""
+_TEMPLATE_S, _PROVEN_S = 3.8, 6.5
+"""To try the chat template and hold the tokenizer against it; and to load a bundled model, and have it answer."""
 _VERIFIED, _PROTECTED = "verify it against its manifest", "write a sha256 manifest and take the write bits off"
 
 

@@ -31,6 +31,7 @@ from tunesmith.tools.models.folder import ModelFolder, check_hub_revision, check
 from tunesmith.tools.models.gguf import convert_gguf
 from tunesmith.tools.models.hub import errors_named, inspect_hub, is_wanted
 from tunesmith.tools.models.measuring import MEASURED_AT, SIXTEEN
+from tunesmith.tools.models.template_trial import probe_template
 from tunesmith.tools.models.turn_end import turn_end
 
 Progress = Callable[[float, float, str], None]
@@ -72,6 +73,7 @@ def fetch(job: Job[BaseRequest]) -> Pristine:
             materialize_folder(Path(request.model).expanduser().resolve(), folder, job.progress)
         else:
             materialize_hub(request.model, request.revision, folder, job.progress)
+        probe_template(folder, request.model)
         # A copy is proven by its hashes; a conversion has to show that it still answers.
         text, _stop = check_template(folder)
         if bundled:
@@ -264,7 +266,7 @@ def check_template(folder: Path) -> tuple[str, str]:
     """A rendered question and the stop token, after proving that the tokenizer fits its template.
 
     Raises StepFailed when the template's tokens decode to another text, or the stop token is not the one that the
-    template ends a turn with.
+    template ends a turn with. The template is rendered here: `probe_template` comes first.
     """
     load_modules(TOKENIZERS, without=UNUSED)
     from transformers import AutoTokenizer

@@ -12,17 +12,21 @@ ends of a message, which some bases trim.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from tunesmith.memory.confined import confined_answer
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.models.template_trial import LIMITS, ChatTemplate
 
 Message = Mapping[str, str]
 Render = Callable[[Sequence[Message], bool], str]
 """The base's template: messages, and whether the answer is to be written next → text."""
 _SYSTEM, _USER, _ANSWER, _NEXT = "Qsystem1", "Quser1", "Qanswer1", "Quser2"
 _ACTION = re.compile(r"\{\{ (.*?) \}\}", re.S)
-_ROLE = re.compile(r'(else )?if eq \.Role "(\w+)"')
+_ROLE = re.compile(r'(?:else )?if eq \.Role "(\w+)"')
+_SYNTAX = ("{{", "}}", "{%", "{#", '"""')
+_SPACES = str.maketrans("\n\r\t", "   ")
 
 
 class GoTemplate(NamedTuple):
@@ -54,6 +58,17 @@ def go_template(render: Render, bos: str) -> GoTemplate:
     return found
 
 
+def proven_template(template: str, special_tokens: Mapping[str, str]) -> GoTemplate:
+    """The same of a chat template as a base's folder holds it, which is rendered in a confined child only."""
+    return GoTemplate(*confined_answer(prove, [template, special_tokens], "the base's template", LIMITS))
+
+
+def prove(argument: tuple[str, Mapping[str, str]]) -> Iterator[GoTemplate]:
+    """The work of that child."""
+    template, special_tokens = argument
+    yield go_template(ChatTemplate(template, special_tokens).render, special_tokens.get("bos_token", ""))
+
+
 def _derived(render: Render, bos: str) -> GoTemplate:
     user, answer = {"role": "user", "content": _USER}, {"role": "assistant", "content": _ANSWER}
     system, following = {"role": "system", "content": _SYSTEM}, {"role": "user", "content": _NEXT}
@@ -80,9 +95,8 @@ def _derived(render: Render, bos: str) -> GoTemplate:
 
 
 def _go(beginning: str, roles: Mapping[str, _Around], generation: str) -> str:
-    literal = [beginning, generation, *(text for around in roles.values() for text in around)]
-    if any("{{" in text or '"""' in text for text in literal):
-        raise BadInput("the base's template writes braces or quotes that end a Go template")
+    for text in (beginning, generation, *(text for around in roles.values() for text in around)):
+        _refuse_syntax(text)
     parts = [f"{{{{ if not .System }}}}{beginning}{{{{ end }}}}" if beginning else "", "{{ range .Messages }}"]
     for number, (role, around) in enumerate(roles.items()):
         parts.append(f'{{{{ {"else " if number else ""}if eq .Role "{role}" }}}}')
@@ -90,41 +104,54 @@ def _go(beginning: str, roles: Mapping[str, _Around], generation: str) -> str:
     return "".join([*parts, "{{ end }}{{ end }}", generation])
 
 
+def _refuse_syntax(text: str) -> None:
+    """Raises BadInput for what is more than text in a template or a Modelfile, or what Ollama leaves out of one."""
+    # A brace at the end would open the action that follows.
+    if any(sign in text for sign in _SYNTAX) or text.endswith("{"):
+        raise BadInput("the base's template writes braces or quotes that mean something in an Ollama template")
+    if not text.translate(_SPACES).isprintable():
+        raise BadInput("the base's template writes a character that cannot be seen, which Ollama leaves out")
+
+
 def render_go(template: str, messages: Sequence[Message]) -> str:
-    """What Ollama would write by a template of ours for these messages, but for the first token.
+    """What Ollama would write by a template of ours for these messages, one at least, but for the first token.
 
-    Knows the actions that such a template uses, and no others: they are put into Jinja's words.
+    Knows the actions that such a template uses, and no others.
     """
-    import jinja2
+    tokens = _ACTION.split(template)  # text and actions in turn, text first and last
+    system = any(message["role"] == "system" and message["content"] for message in messages)
 
-    system = "\n\n".join(message["content"] for message in messages if message["role"] == "system")
-    parts: list[str] = []
-    opened: list[str] = []
-    position = 0
-    for action in _ACTION.finditer(template):
-        parts.append(f"{{% raw %}}{template[position : action.start()]}{{% endraw %}}")
-        parts.append(_in_jinja(action[1], opened))
-        position = action.end()
-    parts.append(f"{{% raw %}}{template[position:]}{{% endraw %}}")
-    environment = jinja2.Environment(keep_trailing_newline=True, autoescape=False)
-    return environment.from_string("".join(parts)).render(system=system, messages=messages)
+    def body(at: int, message: Message) -> tuple[str, int]:
+        """What is written from a token on, and where it ends: at the `end` or `else` that belongs to it."""
+        written = ""
+        while at < len(tokens):
+            token = tokens[at]
+            if at % 2 == 0:
+                written += token
+            elif token == ".Content":
+                written += message["content"]
+            elif token == "end" or token.startswith("else "):
+                break
+            else:
+                text, at = block(at, message)
+                written += text
+            at += 1
+        return written, at
 
+    def block(at: int, message: Message) -> tuple[str, int]:
+        """The same of a `range` or an `if`, and where its own `end` is."""
+        if tokens[at] == "range .Messages":
+            rounds = [body(at + 1, one) for one in messages]
+            return "".join(text for text, _ in rounds), rounds[0][1]
+        chosen: list[str] = []
+        while tokens[at] != "end":
+            role = _ROLE.fullmatch(tokens[at])
+            holds = message["role"] == role[1] if role else not system
+            text, at = body(at + 1, message)
+            chosen += [text] if holds else []
+        return "".join(chosen[:1]), at
 
-def _in_jinja(action: str, opened: list[str]) -> str:
-    if action == "end":
-        return f"{{% end{opened.pop()} %}}"
-    if action == ".Content":
-        return "{{ message.content }}"
-    if role := _ROLE.fullmatch(action):
-        if not role[1]:
-            opened.append("if")
-        return f'{{% {"elif" if role[1] else "if"} message.role == "{role[2]}" %}}'
-    kind, words = {
-        "if not .System": ("if", "if not system"),
-        "range .Messages": ("for", "for message in messages"),
-    }[action]
-    opened.append(kind)
-    return f"{{% {words} %}}"
+    return body(0, messages[0])[0]
 
 
 def _split(text: str, *words: str) -> list[str]:

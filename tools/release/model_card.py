@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.format import clip, percent, plain
+from tunesmith.tools.core.format import clip, one_line, percent, plain
 from tunesmith.tools.report import process, story
 from tunesmith.tools.report.evaluation import Evaluation, evaluation
 
 _FRONT = re.compile(r"\A---\n(.*?)\n---", re.S)
+_FRONT_CHARACTERS = 1 << 20
 _LICENSE = re.compile(r"^(license(?:_name|_link)?): *([\w.\-+:/ ]{1,200})$", re.M)
 LICENSE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "USE_POLICY.md")
 """What a base's folder may hold of its terms, taken along."""
@@ -26,7 +27,10 @@ def license_of(base: Artifact) -> Mapping[str, str]:
     if recorded := str(base.meta.get("license") or ""):
         return {"license": recorded.lower()}
     card = base.path / "README.md"
-    front = _FRONT.match(card.read_text(errors="replace")) if card.is_file() else None
+    front = None
+    if card.is_file():
+        with card.open(encoding="utf-8", errors="replace") as file:
+            front = _FRONT.match(file.read(_FRONT_CHARACTERS))
     return dict(_LICENSE.findall(front[1])) if front else {}
 
 
@@ -55,7 +59,8 @@ def _front_matter(base: Artifact, arm: str) -> str:
         "library_name": "peft" if arm == "adapter" else "transformers",
         "pipeline_tag": "text-generation",
     }
-    lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items()]  # JSON is YAML
+    # JSON is YAML, once it holds nothing that YAML takes for the end of a line.
+    lines = [f"{name}: {json.dumps(one_line(value), ensure_ascii=False)}" for name, value in fields.items()]
     return "\n".join(["---", *lines, "tags: [tunesmith, lora]", "---"])
 
 
@@ -65,7 +70,7 @@ def _section(title: str, lines: Iterator[str]) -> str:
 
 def _words(text: str) -> str:
     """Text of a user or a model, on one line and without Markdown of its own."""
-    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", clip(text, 2000))
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", clip(one_line(text), 2000))
 
 
 def _base_lines(base: Artifact) -> Iterator[str]:
@@ -104,7 +109,7 @@ def _evaluation_lines(measured: Evaluation) -> Iterator[str]:
     if not measured.arms:
         return
     yield "Passed of graded cases, with 95 % intervals.\n"
-    yield f"| block | {' | '.join(measured.arms)} |"
+    yield f"| block | {' | '.join(map(_words, measured.arms))} |"
     yield f"|---|{'---|' * len(measured.arms)}"
     for block in measured.blocks:
         yield f"| {_words(block)} | {' | '.join(_score(measured, block, arm) for arm in measured.arms)} |"

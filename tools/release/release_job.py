@@ -8,17 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tunesmith.memory.errors import BadInput, GateRefused, StepFailed
+from tunesmith.memory.errors import GateRefused, StepFailed
 from tunesmith.memory.files import MANIFEST, atomic_write, read_manifest
 from tunesmith.memory.records import Artifact
+from tunesmith.tools.core.format import one_line
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.export.audit_lineage import audit_refusals
 from tunesmith.tools.export.streamed_model import streamed_model
 from tunesmith.tools.models.chat_template import template_text
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.release.gguf_file import Progress, TensorType, read_back, write_gguf
-from tunesmith.tools.release.go_template import CONVERSATIONS, GoTemplate, Message, go_template
+from tunesmith.tools.release.go_template import CONVERSATIONS, GoTemplate, proven_template
 from tunesmith.tools.release.model_card import LICENSE_FILES, license_of, model_card
+from tunesmith.tools.release.modelfile import modelfile
 from tunesmith.tools.release.release import ReleaseRequest, ReleaseResult, whole_gguf_bytes
 
 if TYPE_CHECKING:
@@ -50,15 +52,15 @@ def run(job: Job[ReleaseRequest]) -> ReleaseResult:
 
 def _gguf(job: Job[ReleaseRequest], made: Artifact) -> ReleaseResult:
     out_dir, kind = job.dir / "gguf", job.request.tensor_type
-    name = f"{job.run}-{made.meta.get('name', made.id)}-{kind}"
-    file = out_dir / f"{name}.gguf"
+    file = out_dir / f"model-{kind}.gguf"  # not by the model's name, which its Modelfile would have to quote
     template, told = ollama_template(made.path)
     if read_manifest(out_dir) is None:
         shutil.rmtree(out_dir, ignore_errors=True)
         out_dir.mkdir(parents=True)
         adds_bos = template.adds_bos if template else begins_with_bos(made.path)
+        name = one_line(f"{job.run}-{made.meta.get('name', made.id)}-{kind}")
         write_gguf(made.path, file, kind, job.progress, name=name, adds_bos=adds_bos)
-        atomic_write(out_dir / "Modelfile", modelfile(made.path, file.name, template, told))
+        atomic_write(out_dir / "Modelfile", modelfile(file.name, template, told, stop_words(made.path)))
     found = read_back(made.path, file, kind, job.progress, texts=spoken_texts())
     left_out = logits_left_out(made.path)
     compared = None if left_out else compare_gguf(made.path, file, kind, job.progress)
@@ -94,7 +96,6 @@ def _files(folder: Path) -> tuple[str, ...]:
 
 def ollama_template(folder: Path) -> tuple[GoTemplate | None, str]:
     """The template of a model's folder for Ollama, proven equal to its own, and that in words, or why there is none."""
-    from jinja2 import TemplateError
     from transformers import AutoTokenizer
 
     if not template_text(folder):
@@ -105,14 +106,10 @@ def ollama_template(folder: Path) -> tuple[GoTemplate | None, str]:
             "none: the base's template writes the day's date, which Ollama's cannot; ask through /v1/completions",
         )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-
-    def render(messages: Sequence[Message], asks: bool) -> str:
-        return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=asks, tokenize=False))
-
     try:
-        found = go_template(render, str(tokenizer.bos_token or ""))
-    except (BadInput, TemplateError) as error:
-        return None, f"none: {error}; without one Ollama takes what the GGUF carries"
+        found = proven_template(tokenizer.get_chat_template(), tokenizer.special_tokens_map)
+    except ValueError as error:  # BadInput, or transformers' own where none of several templates is the usual one
+        return None, f"none: {one_line(error)}; without one Ollama takes what the GGUF carries"
     return found, f"equal to the base's on {len(CONVERSATIONS)} conversations"
 
 
@@ -124,17 +121,15 @@ def begins_with_bos(folder: Path) -> bool:
     return tokenizer.bos_token_id is not None and tokenizer("a").input_ids[0] == tokenizer.bos_token_id
 
 
-def modelfile(folder: Path, gguf_name: str, template: GoTemplate | None, told: str) -> str:
-    """What `ollama create NAME -f Modelfile` reads; stop words are the tokens at which the model was taught to end."""
+def stop_words(folder: Path) -> list[str]:
+    """The tokens at which a model was taught to end."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     config = folder / "generation_config.json"
     ends = json.loads(config.read_text()).get("eos_token_id") if config.is_file() else None
     ids = ends if isinstance(ends, list) else [tokenizer.eos_token_id if ends is None else ends]
-    stops = [tokenizer.convert_ids_to_tokens(number) for number in ids if number is not None]
-    lines = [f"FROM ./{gguf_name}", *([f'TEMPLATE """{template.text}"""'] if template else [f"# TEMPLATE: {told}"])]
-    return "\n".join([*lines, *(f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in stops)]) + "\n"
+    return [str(tokenizer.convert_ids_to_tokens(number)) for number in ids if number is not None]
 
 
 def spoken_texts() -> list[str]:

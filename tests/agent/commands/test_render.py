@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from rich.console import Console, RenderableType
 
 from tests.fixtures import stored_runs
@@ -23,7 +24,8 @@ def shown(what: RenderableType) -> str:
 
 def plan(stage: str, seconds: float, ram_bytes: int, **more: object) -> Plan:
     estimate = Estimate(seconds=seconds, basis="3 past runs of it", peak_ram_bytes=ram_bytes, disk_bytes=GIB)
-    return Plan(stage=stage, run="r1", summary=f"do {stage}", steps=("one",), request={}, estimate=estimate, **more)  # type: ignore[arg-type]
+    fields = {"run": "r1", "summary": f"do {stage}", "steps": ("one",), "request": {}} | more
+    return Plan(stage=stage, estimate=estimate, **fields)  # type: ignore[arg-type]
 
 
 def test_the_time_left_starts_at_the_estimate_and_ends_at_the_pace() -> None:
@@ -55,6 +57,28 @@ def test_a_whole_arc_is_summed_in_time_and_disk_and_takes_the_highest_peak() -> 
     total = next(line for line in told.splitlines() if "total" in line)
     assert "1 min 30 s" in total and "5.0 GiB" in total and "2.0 GiB" in total
     assert "when due" in next(line for line in told.splitlines() if "deploy" in line)
+
+
+FALSE_ROW = "│ time   │ about 0.1 s; already agreed to"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\x0b", "\x85", "\u2028", "\t", " " * 200])
+def test_a_name_adds_no_row_to_a_price(end: str) -> None:
+    """Wherever a plan says it: each entry is one line, and draws no frame."""
+    name = f"model{end}{FALSE_ROW}{end}"
+    honest, false = plan("base", 90, GIB, **_everywhere("model")), plan("base", 90, GIB, **_everywhere(name))
+    rows = [line.split("│")[1].strip() for line in shown(render.plan_table(false, "s1")).splitlines() if "│" in line]
+    assert [row for row in rows if row] == [
+        line.split("│")[1].strip() for line in shown(render.plan_table(honest, "s1")).splitlines() if "│" in line
+    ]
+    forecast = render.forecast_table(name, [Forecast("base", name, honest.estimate)])
+    assert "│" not in shown(forecast) and sum("about 0.1 s" in line for line in shown(forecast).splitlines()) <= 3
+    assert forecast.title is not None and len(str(forecast.title).splitlines()) == 1
+
+
+def _everywhere(name: str) -> dict[str, object]:
+    return {"run": name, "summary": f"get {name}", "writes": (name,), "replaces": (name,), "notes": (name,),
+            "steps": (f"copy {name}",), "reasons": {"measuring": name}}  # fmt: skip
 
 
 def test_what_would_move_the_cursor_is_spelled_out() -> None:

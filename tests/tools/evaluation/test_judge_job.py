@@ -73,6 +73,14 @@ def test_the_judge_decides_once_every_answer_is_in_on_a_server_that_took_the_arm
     )
 
 
+def test_a_judge_whose_chat_template_takes_too_much_is_not_served(ws: Workspace) -> None:
+    template = ws.store.home.parent / "judge" / "chat_template.jinja"
+    template.write_text("{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}")
+    with pytest.raises(StepFailed, match="judge: its chat template writes over 200,000 characters"):
+        baseline(ws, fields(ws, 2, RUBRIC))
+    assert judged(ws) == [] and not any(s.model.startswith("judge") for s in servers.list_servers(ws.store.home))
+
+
 def test_a_g_eval_writes_its_steps_once_for_all_cases(ws: Workspace) -> None:
     step = baseline(ws, fields(ws, 6, {"type": "g-eval", "value": "It agrees"}))
     assert len(judged(ws)) == 1 + 6
