@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tunesmith.memory.errors import BadInput
+
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _QKV_BIAS = ("qwen2", "qwen2_moe")
 _HEAD_NORMS = ("qwen3", "qwen3_moe", "gemma3", "gemma3_text", "smollm4")
@@ -18,6 +20,7 @@ _HEAD_NORMS = ("qwen3", "qwen3_moe", "gemma3", "gemma3_text", "smollm4")
 _WIDE_NORMS = ("olmo2", "olmoe", "olmo3")
 """Query and key are normed over all heads."""
 _NORMS = {"gemma2": 4, "gemma3": 4, "gemma3_text": 4, "cohere": 1}
+_MOST_LAYERS = 10_000
 _CAPPED = ("gemma2",)
 _JOINED = ("phi3",)
 """Queries, keys and values are one matrix, gate and up another."""
@@ -70,7 +73,7 @@ class ModelShape:
             family=family,
             hidden=hidden,
             intermediate=int(c.get("intermediate_size") or 4 * hidden),
-            layers=int(c["num_hidden_layers"]),
+            layers=_layers(c),
             vocab=int(c["vocab_size"]),
             heads=heads,
             kv_heads=kv_heads,
@@ -185,6 +188,14 @@ class ModelShape:
         return rank * (self.layers * attention + self.mixture_layers * fused)
 
 
+def _layers(config: Mapping[str, Any]) -> int:
+    """Counted one by one below; whoever wrote the config may have written any number."""
+    layers = int(config["num_hidden_layers"])
+    if not 0 <= layers <= _MOST_LAYERS:
+        raise BadInput(f"num_hidden_layers is {layers:,} in this config; a model has at most {_MOST_LAYERS:,}")
+    return layers
+
+
 def _shared(config: Mapping[str, Any]) -> int:
     """Width of the experts that every token meets; DeepSeek's and GLM's kind counts them instead."""
     if width := config.get("shared_expert_intermediate_size"):
@@ -196,7 +207,7 @@ def _dense_layers(config: Mapping[str, Any]) -> int:
     """How many layers of a mixture have an ordinary MLP."""
     if first := config.get("first_k_dense_replace"):
         return int(first)
-    layers = int(config["num_hidden_layers"])
+    layers = _layers(config)
     every = int(config.get("decoder_sparse_step") or 1)
     named = set(config.get("mlp_only_layers") or ())
     return sum(layer in named or (layer + 1) % every != 0 for layer in range(layers))
