@@ -132,6 +132,18 @@ def test_only_the_files_of_a_list_are_copied(model: Path, tmp_path: Path) -> Non
     }  # fmt: skip
 
 
+def test_a_merged_model_takes_no_more_of_its_base_than_the_list(model: Path, tmp_path: Path) -> None:
+    for name in ("vocab.secret", "tokenizer.ssh", "README.md", "LICENSE"):  # as an earlier version copied them
+        (model / name).write_text("x")
+    (tmp_path / "merged").mkdir()
+    (tmp_path / "merged" / "LICENSE").write_text("half of")
+    model_files.copy_beside_weights(model, tmp_path / "merged")
+    assert {file.name for file in (tmp_path / "merged").iterdir()} == {
+        "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "LICENSE",
+    }  # fmt: skip
+    assert (tmp_path / "merged" / "LICENSE").read_text() == "x"
+
+
 @pytest.mark.parametrize("content", [b"\xff\xfe\0l", b"MIT\0", b"\x1b]0;evil\x07", b"a" * ((1 << 20) + 1)])
 def test_a_licence_that_is_no_plain_text_is_left_out(model: Path, tmp_path: Path, content: bytes) -> None:
     (model / "LICENSE").write_bytes(content)
@@ -227,6 +239,13 @@ def test_a_snapshot_that_links_out_of_its_repository_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_links_of_a_snapshot_are_followed_in_a_snapshot_alone(snapshot: Path, tmp_path: Path) -> None:
+    elsewhere = snapshot.parent.rename(snapshot.parent.with_name("models")) / COMMIT
+    assert (elsewhere / "config.json").is_file()
+    with pytest.raises(BadInput, match="leaves its folder"):
+        copied(elsewhere, tmp_path)
+
+
 def test_a_file_that_becomes_a_link_after_the_look_is_not_followed(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,7 +286,11 @@ def _shorter(stat: os.stat_result) -> os.stat_result:
 
 def test_the_name_of_a_copy_is_that_of_the_bytes_in_it(model: Path, tmp_path: Path) -> None:
     (model / "LICENSE").write_bytes(b"\0")  # which is left out, and stays part of the name
-    assert materialize_folder(model, tmp_path / "out", quiet) == folder_digest(model)
+    named = folder_digest(model)
+    materialize_folder(model, tmp_path / "out", quiet, digest=named)
+    (model / "chat_template.jinja").write_text("{{ 'other' }}")
+    with pytest.raises(StepFailed, match="was changed while it was copied; start again"):
+        materialize_folder(model, tmp_path / "again", quiet, digest=named)
 
 
 def test_a_folder_of_a_million_files_is_refused(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,7 +319,7 @@ HEADERS = {
     "offsets the wrong way": entry(data_offsets=[12, 0]),
     "three offsets": entry(data_offsets=[0, 6, 12]),
     "offsets that are text": entry(data_offsets="02"),
-    "other bytes than its shape": entry(data_offsets=[0, 10]),
+    "other bytes than its shape": entry(shape=[5]),
     "nine dimensions": entry(shape=[1] * 7 + [2, 3]),
     "a shape that is text": entry(shape="23"),
     "a shape of truths": entry(shape=[True, 6]),
@@ -305,7 +328,7 @@ HEADERS = {
     "a type that is a list": entry(dtype=["BF16"]),
     "a name of a page": json.dumps({"w" * 600: json.loads(entry())["w"]}).encode(),
     "two tensors in one place": json.dumps({name: json.loads(entry())["w"] for name in "ab"}).encode(),
-    "a gap": entry(data_offsets=[4, 16], shape=[6]),
+    "a gap": entry(data_offsets=[4, 12], shape=[4]),
     "something behind the tensors": entry(shape=[5], data_offsets=[0, 10]),
 }  # fmt: skip
 

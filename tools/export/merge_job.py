@@ -30,7 +30,7 @@ from tunesmith.tools.export.lora_update import MAGNITUDE, lora_scale, of_experts
 from tunesmith.tools.export.merge import ONTO_16_BITS, MergeRequest, MergeResult, trained_on_nf4
 from tunesmith.tools.machine.memory_left import RESERVE_BYTES, memory_left_bytes
 from tunesmith.tools.models.memory_math import merge_memory_bytes
-from tunesmith.tools.models.model_files import CARD, copy_inside, wanted_files
+from tunesmith.tools.models.model_files import copy_beside_weights
 from tunesmith.tools.models.tensor_file import TensorFileWriter, read_header, read_headers, weight_files
 
 if TYPE_CHECKING:
@@ -95,10 +95,7 @@ def merge_adapter(base_dir: Path, adapter_dir: Path, out_dir: Path, progress: Pr
             f"{len(missing)} updates have no weight in this base (the first: {missing[0]}): another base's?"
         )
     _merge_shards(base_dir, updates, out_dir, progress)
-    for name in wanted_files(base_dir):  # whatever else lies in a copy that an earlier version made stays there
-        if not name.endswith(".safetensors") and name != CARD:
-            (out_dir / name).unlink(missing_ok=True)
-            copy_inside(base_dir, name, out_dir / name)
+    copy_beside_weights(base_dir, out_dir)
 
 
 def load_updates(adapter_dir: Path, config: Mapping[str, Any]) -> dict[str, Update]:

