@@ -414,14 +414,31 @@ def test_small_files_of_one_look_are_counted_together(model: Path, monkeypatch: 
         check_model_folder(model)
 
 
-@pytest.mark.parametrize("field", ["num_hidden_layers", "text_config"])
-def test_a_config_of_more_layers_than_can_be_counted_is_refused(model: Path, field: str) -> None:
-    config = json.loads((model / "config.json").read_text()) | {"num_experts": 8}
-    config |= {field: 10**18} if field != "text_config" else {field: {"num_hidden_layers": -1}}
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"num_hidden_layers": 10**18, "num_experts": 8}, {"text_config": {"num_hidden_layers": -1}},
+        {"hidden_size": 1e308}, {"hidden_size": -5}, {"hidden_size": 10**19}, {"num_attention_heads": 0},
+        {"vocab_size": float("inf")}, {"intermediate_size": -1}, {"num_experts": 1 << 40},
+        {"num_experts": 8, "first_k_dense_replace": -(1 << 40)}, {"num_experts": 8, "decoder_sparse_step": 1e300},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_config_of_sizes_that_no_model_has_is_refused(model: Path, sizes: dict[str, Any]) -> None:
+    config = json.loads((model / "config.json").read_text()) | sizes
     (model / "config.json").write_text(json.dumps(config))
     named, _ = find_model(str(model))
-    with pytest.raises(BadInput, match="a model has at most 10,000"):
+    with pytest.raises(BadInput, match="in this config, and a model has"):
         ModelShape.of(named.config)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"model_type": "llama", "x": "\\ud800"}', '{"model_type":' + '{"a":' * 40 + "1" + "}" * 41]
+)
+def test_a_config_that_no_record_can_keep_is_refused(model: Path, text: str) -> None:
+    (model / "config.json").write_text(text)
+    with pytest.raises(BadInput, match="surrogate|nested more than 32 deep"):
+        check_model_folder(model)
 
 
 def test_a_look_for_a_config_follows_no_link_out(model: Path) -> None:

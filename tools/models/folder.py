@@ -110,7 +110,7 @@ class _Look:
         if "config.json" not in self.names:
             raise BadInput(f"{self.path} is not a model folder: it has no config.json")
         config = self.json("config.json", CONFIG_BYTES)
-        refuse_deep(config, f"{self.path}/config.json")
+        refuse_unrecordable(config, f"{self.path}/config.json")
         return config
 
     def json(self, name: str, most_bytes: int = _MAX_JSON_BYTES) -> dict[str, Any]:
@@ -209,10 +209,14 @@ def may_name_code(name: str) -> bool:
     return name.endswith(".json") and name not in ("tokenizer.json", "vocab.json", INDEX_NAME)
 
 
-def refuse_deep(config: object, name: str) -> None:
-    """Raise BadInput for a config that is nested deeper than a record can keep."""
+def refuse_unrecordable(config: object, name: str) -> None:
+    """Raise BadInput for a config that the record of a model could not keep."""
     if depth_of(config, _CONFIG_DEPTH) > _CONFIG_DEPTH:
         raise BadInput(f"{name} is nested more than {_CONFIG_DEPTH} deep; it is no model's config")
+    try:
+        json.dumps(config, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise BadInput(f"{name} holds half of a surrogate pair, which is no text; take another version") from None
 
 
 def has_auto_map(document: object) -> bool:

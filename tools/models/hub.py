@@ -15,7 +15,14 @@ from typing import Any, NamedTuple
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.strict_json import parse_json
-from tunesmith.tools.models.folder import CONFIG_BYTES, ON_TOP, PICKLES, has_auto_map, may_name_code, refuse_deep
+from tunesmith.tools.models.folder import (
+    CONFIG_BYTES,
+    ON_TOP,
+    PICKLES,
+    has_auto_map,
+    may_name_code,
+    refuse_unrecordable,
+)
 from tunesmith.tools.models.hub_client import errors_named, read_body, within
 from tunesmith.tools.models.model_files import TEXT_BYTES, TEXTS, is_wanted
 from tunesmith.tools.models.tensor_file import INDEX_NAME, indexed_shards
@@ -158,7 +165,7 @@ def _small_json(model: str, revision: str, name: str) -> dict[str, object]:
         raise BadInput(f"{name} of {model} is not readable JSON: {error}") from None
     found = document if isinstance(document, dict) else {}
     if name == "config.json":
-        refuse_deep(found, f"config.json of {model}")
+        refuse_unrecordable(found, f"config.json of {model}")
     return found
 
 
