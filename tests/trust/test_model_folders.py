@@ -432,12 +432,10 @@ def test_a_config_of_sizes_that_no_model_has_is_refused(model: Path, sizes: dict
         ModelShape.of(named.config)
 
 
-@pytest.mark.parametrize(
-    "text", ['{"model_type": "llama", "x": "\\ud800"}', '{"model_type":' + '{"a":' * 40 + "1" + "}" * 41]
-)
-def test_a_config_that_no_record_can_keep_is_refused(model: Path, text: str) -> None:
-    (model / "config.json").write_text(text)
-    with pytest.raises(BadInput, match="surrogate|nested more than 32 deep"):
+@pytest.mark.parametrize(("value", "told"), [('"\\ud800"', "surrogate"), ("[" * 40 + "]" * 40, "nested more than 32")])
+def test_a_config_that_no_record_can_keep_is_refused(model: Path, value: str, told: str) -> None:
+    (model / "config.json").write_text(f'{{"model_type": "llama", "x": {value}}}')
+    with pytest.raises(BadInput, match=told):
         check_model_folder(model)
 
 
