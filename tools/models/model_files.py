@@ -141,8 +141,8 @@ def _unlinked(where: int, name: str, link: Path) -> int:
 
 def _leaves(link: Path, target: str) -> BadInput:
     return BadInput(
-        f"{link} is a link that leaves its folder, to {target[:200]!r}; put a copy of the file there "
-        f"(cp -rL copies a folder without links)"
+        f"{link} is a link that leaves its folder, to {target[:200]!r}; if that file belongs to the model, put a copy "
+        "of it in the link's place, else remove the link"
     )
 
 
