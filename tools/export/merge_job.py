@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.memory.errors import BadInput, StepFailed
-from tunesmith.memory.files import MANIFEST, atomic_write, read_manifest, sha256_file
+from tunesmith.memory.files import atomic_write, read_manifest, sha256_file
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.export.audit_merged import audit_merged
@@ -30,6 +30,7 @@ from tunesmith.tools.export.lora_update import MAGNITUDE, lora_scale, of_experts
 from tunesmith.tools.export.merge import ONTO_16_BITS, MergeRequest, MergeResult, trained_on_nf4
 from tunesmith.tools.machine.memory_left import RESERVE_BYTES, memory_left_bytes
 from tunesmith.tools.models.memory_math import merge_memory_bytes
+from tunesmith.tools.models.model_files import copy_beside_weights
 from tunesmith.tools.models.tensor_file import TensorFileWriter, read_header, read_headers, weight_files
 
 if TYPE_CHECKING:
@@ -94,9 +95,7 @@ def merge_adapter(base_dir: Path, adapter_dir: Path, out_dir: Path, progress: Pr
             f"{len(missing)} updates have no weight in this base (the first: {missing[0]}): another base's?"
         )
     _merge_shards(base_dir, updates, out_dir, progress)
-    for file in base_dir.iterdir():
-        if file.is_file() and file.suffix != ".safetensors" and file.name != MANIFEST:
-            shutil.copyfile(file, out_dir / file.name)
+    copy_beside_weights(base_dir, out_dir)
 
 
 def load_updates(adapter_dir: Path, config: Mapping[str, Any]) -> dict[str, Update]:

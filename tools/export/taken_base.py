@@ -17,8 +17,9 @@ from tunesmith.tools.export.audit import CARRIED, Audit
 from tunesmith.tools.export.audit_taken import audit_taken
 from tunesmith.tools.models.base import BaseRequest
 from tunesmith.tools.models.base_job import Pristine, folder_digest, materialize_folder, materialize_hub
-from tunesmith.tools.models.folder import fingerprint
+from tunesmith.tools.models.folder import fingerprint, read_config
 from tunesmith.tools.models.hub import hub_config
+from tunesmith.tools.models.model_files import LICENSES, drop_odd_texts
 from tunesmith.tools.models.packing import Packing
 from tunesmith.tools.models.quantized_base import FOLDER_PIN, Existing, Source, refuse_other
 from tunesmith.tools.models.tensor_file import INDEX_NAME, weight_files
@@ -53,8 +54,9 @@ def take(job: Job[BaseRequest], made: Pristine, source: Source, folder: Path) ->
         materialize_hub(source.name, source.revision, folder, job.progress, need_chat_template=False)
     else:
         origin = Path(source.name).expanduser().resolve()
-        refuse_other(json.loads((origin / "config.json").read_text()), made.folder.config, source)
+        refuse_other(read_config(origin), made.folder.config, source)
         materialize_folder(origin, folder, job.progress, need_chat_template=False)
+    drop_odd_texts(folder)
     config = json.loads((folder / "config.json").read_text())
     refuse_other(config, made.folder.config, source)
     _clean(folder, made.path, {**made.folder.config, "quantization_config": config["quantization_config"]})
@@ -72,7 +74,7 @@ def _clean(folder: Path, base: Path, config: dict[str, object]) -> None:
     """Keep the weights, their index and a licence; the rest is the base's."""
     weights = weight_files(folder)
     for file in folder.iterdir():
-        if file not in weights and file.name != INDEX_NAME and not file.name.startswith("LICENSE"):
+        if file not in weights and file.name != INDEX_NAME and file.name not in LICENSES:
             shutil.rmtree(file) if file.is_dir() else file.unlink()
     for name in CARRIED:
         if (base / name).is_file():

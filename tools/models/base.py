@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,9 +18,10 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.local_paths import expanded, is_there, local_path, looks_like_path
 from tunesmith.tools.core.stage import GIB, Facts, Inputs, Plan, Request, Result, RunRule, Stage, expected
 from tunesmith.tools.models.bundled import QWEN_CODER, SMOLLM2, BundledModel
-from tunesmith.tools.models.folder import check_hub_revision, check_model_folder, fingerprint
+from tunesmith.tools.models.folder import check_hub_revision, check_model_folder, fingerprint, read_config
 from tunesmith.tools.models.hub import inspect_hub
 from tunesmith.tools.models.measuring import FOUR, MEASURED_AT, SIXTEEN, Asked, Measuring, choose
+from tunesmith.tools.models.model_files import wanted_files, weight_bytes
 from tunesmith.tools.models.quantized_base import (
     FOLDER_PIN,
     UNKNOWN,
@@ -155,10 +155,8 @@ def _inspected(request: BaseRequest, inputs: Inputs) -> BaseContext:
         except StepFailed:
             return BaseContext(here)  # the plan says that nobody knows
     folder = expanded(request.model)
-    check_model_folder(folder)
-    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-    config = json.loads((folder / "config.json").read_text())
-    return BaseContext(here, size, fingerprint(folder), config)
+    config = check_model_folder(folder).config
+    return BaseContext(here, sum(wanted_files(folder).values()), fingerprint(folder), config)
 
 
 def expected_artifact(request: BaseRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
@@ -171,8 +169,7 @@ def expected_artifact(request: BaseRequest, artifacts: Mapping[str, Artifact]) -
         return expected(request.role, model.folder_bytes, **known)
     if source == "folder":
         folder = expanded(request.model)
-        bytes_ = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        config = json.loads((folder / "config.json").read_text())
+        bytes_, config = weight_bytes(folder), read_config(folder)
         known = {"name": folder.name, "parameters": bytes_ // 2, "config": config, MEASURED_AT: measuring}
         return expected(request.role, bytes_, **known)
     return None

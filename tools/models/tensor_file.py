@@ -3,9 +3,7 @@
 The safetensors library serialises a whole dictionary at once, which costs a model's size in memory. This writer
 needs the names, dtypes and shapes first and then one tensor's bytes at a time: converting or merging a 3 GB model
 peaks at its largest tensor. Tensors are read by the library; headers are parsed here, without torch, and whatever a
-file says of itself is checked first: it may come from anywhere.
-
-Not covered: dtypes narrower than a byte.
+file says of itself is checked first: it may come from anywhere. What the library would not load is refused here too.
 """
 
 from __future__ import annotations
@@ -15,25 +13,22 @@ import math
 import os
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple, Self, TypedDict
+from typing import Any, BinaryIO, NamedTuple, Self
 
 from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.tools.core.strict_json import parse_json
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
-_SHARD = re.compile(r"\w[\w.-]*\.safetensors")
-_MAX_HEADER_BYTES = 100_000_000
-"""The safetensors library's own limit."""
-_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
-_BYTES |= {"F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1}
-
-
-class _Entry(TypedDict):
-    dtype: str
-    shape: list[int]
-    data_offsets: list[int]
+SHARD = re.compile(r"\w[\w.-]{0,199}\.safetensors", re.ASCII)
+MAX_HEADER_BYTES = 16 << 20
+"""Of one file; the largest public ones have a tenth of it."""
+_BITS = {"F64": 64, "I64": 64, "U64": 64, "C64": 64, "F32": 32, "I32": 32, "U32": 32}
+_BITS |= {"F16": 16, "BF16": 16, "I16": 16, "U16": 16, "I8": 8, "U8": 8, "BOOL": 8}
+_BITS |= {"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4}
+_MOST_DIMS, _MOST_ROWS, _NAME_LETTERS = 8, 1 << 48, 512
 
 
 class TensorSpec(NamedTuple):
@@ -44,7 +39,7 @@ class TensorSpec(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        return math.prod(self.shape) * _BYTES[self.dtype]
+        return math.prod(self.shape) * _BITS[self.dtype] // 8
 
 
 class TensorPlace(NamedTuple):
@@ -63,33 +58,64 @@ def read_header(path: Path) -> dict[str, TensorSpec]:
 
 def read_places(path: Path) -> dict[str, TensorPlace]:
     """The same, and where the bytes of each are."""
-    size = path.stat().st_size
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(size - 8, _MAX_HEADER_BYTES):
-            raise BadInput(f"{path} is not a whole safetensors file ({size} bytes); copy or make it again")
-        text = file.read(length)
+        return places_in(file, path)
+
+
+def header_bytes(file: BinaryIO, path: Path) -> int:
+    """How long the header of an open safetensors file is. Raises BadInput for any other file, or one cut short."""
+    size, length = os.fstat(file.fileno()).st_size, int.from_bytes(file.read(8), "little")
+    if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
+        raise BadInput(
+            f"{path} is not a whole safetensors file ({size} bytes, of which {MAX_HEADER_BYTES >> 20} MB may be its "
+            "header); copy or make it again"
+        )
+    return length
+
+
+def places_in(file: BinaryIO, path: Path) -> dict[str, TensorPlace]:
+    """The places in an open file, `path` being its name. Raises BadInput as the safetensors library would refuse it."""
+    length = header_bytes(file, path)
+    data, size = 8 + length, os.fstat(file.fileno()).st_size
     try:
-        header: dict[str, _Entry] = json.loads(text)
+        header = parse_json(file.read(length))
+        if not isinstance(header, dict):
+            raise ValueError("no object")
         header.pop("__metadata__", None)
-        places = {name: _place(path, entry, 8 + length) for name, entry in header.items()}
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        places = {name: _place(path, name, entry, data) for name, entry in header.items()}
+    except (ValueError, TypeError, LookupError) as error:
         raise BadInput(f"{path} has no safetensors header: {str(error)[:100]}; copy or make it again") from None
-    end = max((place.end for place in places.values()), default=8 + length)
-    if size < end:
-        raise BadInput(f"{path} is cut short: {size} of {end} bytes; copy or make it again")
+    end = data
+    for place in sorted(places.values(), key=lambda place: (place.start, place.end)):
+        if place.start != end:
+            raise BadInput(f"{path}: its tensors overlap or leave a gap at byte {end}; copy or make it again")
+        end = place.end
+    if size != end:
+        what = "is cut short" if size < end else "goes on behind its tensors"
+        raise BadInput(f"{path} {what}: {size} of {end} bytes; copy or make it again")
     return places
 
 
-def _place(path: Path, entry: _Entry, data: int) -> TensorPlace:
-    start, end = map(int, entry["data_offsets"])
-    return TensorPlace(path, TensorSpec(str(entry["dtype"]), tuple(map(int, entry["shape"]))), data + start, data + end)
+def _place(path: Path, name: str, entry: Mapping[str, Any], data: int) -> TensorPlace:
+    """Raises ValueError, TypeError or LookupError for what describes no tensor."""
+    dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if len(name) > _NAME_LETTERS or dtype not in _BITS:
+        raise ValueError(f"{name[:40]!r} is of {str(dtype)[:20]!r}")
+    if not isinstance(shape, list) or len(shape) > _MOST_DIMS:
+        raise ValueError(f"{name[:40]!r} has no shape of at most {_MOST_DIMS} dimensions")
+    # `type`, because True is an int
+    if any(type(size) is not int or not 0 <= size < _MOST_ROWS for size in (*shape, start, end)):
+        raise ValueError(f"{name[:40]!r} has a size that none can have")
+    spec = TensorSpec(dtype, tuple(shape))
+    if end - start != spec.bytes:
+        raise ValueError(f"{name[:40]!r} lies in {end - start} bytes and takes {spec.bytes}")
+    return TensorPlace(path, spec, data + start, data + end)
 
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that make up the model in `folder`, in name order. Raises BadInput where one is missing."""
     index = folder / INDEX_NAME
-    names = indexed_shards(json.loads(index.read_text()), index) if index.is_file() else {SINGLE_NAME}
+    names = indexed_shards(parse_json(index.read_bytes()), index) if index.is_file() else {SINGLE_NAME}
     if missing := sorted(name for name in names if not (folder / name).is_file()):
         raise BadInput(f"{folder} lacks {missing[0]} ({len(missing)} of {len(names)} shards); copy or make it again")
     return [folder / name for name in sorted(names)]
@@ -101,7 +127,7 @@ def indexed_shards(document: object, index: Path) -> set[str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise BadInput(f"{index} has no weight_map; copy it again")
     for name in weight_map.values():
-        if not isinstance(name, str) or not _SHARD.fullmatch(name):
+        if not isinstance(name, str) or not SHARD.fullmatch(name):
             raise BadInput(f"{index} names {str(name)[:100]!r}, which is no safetensors file beside it; do not use it")
     return set(weight_map.values())
 

@@ -7,13 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 
+from tests.fixtures.hub_stand_in import COMMIT, Hub, hub_of
 from tests.fixtures.lab_model import write_tiny_model
 from tests.fixtures.quantized_checkpoints import rounded
 from tests.fixtures.terminal import Tunesmith
@@ -22,77 +21,16 @@ from tunesmith.memory.store import Store
 
 pytestmark = pytest.mark.heavy
 
-COMMIT = "0123456789abcdef" * 2 + "01234567"
-
-
-class Hub:
-    """The two addresses of the hub that a download asks: what a model holds, and one file of it."""
-
-    def __init__(self, folder: Path) -> None:
-        hub, self.folder, self.fetched = self, folder, list[str]()
-        self.sizes: dict[str, int] = {}
-        """Sizes to tell that are not those of the files."""
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.answer(body=True)
-
-            def do_HEAD(self) -> None:
-                self.answer(body=False)
-
-            def answer(self, *, body: bool) -> None:
-                path = self.path.partition("?")[0]
-                if path in (f"/api/models/org/tiny/revision/{COMMIT}", "/api/models/org/tiny"):
-                    return self.send(json.dumps(hub.listing()).encode())
-                if path.startswith(f"/api/models/org/tiny/tree/{COMMIT}"):
-                    return self.send(json.dumps(hub.tree()).encode())
-                name = path.removeprefix(f"/org/tiny/resolve/{COMMIT}/")
-                if not (hub.folder / name).is_file():
-                    return self.send(b"{}", status=404)
-                if body:
-                    hub.fetched.append(name)
-                return self.send((hub.folder / name).read_bytes(), etag=name)
-
-            def send(self, data: bytes, *, status: int = 200, etag: str = "") -> None:
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(data)))
-                if etag:
-                    self.send_header("ETag", f'"{etag}"')
-                    self.send_header("X-Repo-Commit", COMMIT)
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(data)
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def env(self) -> dict[str, str]:
-        address = f"http://127.0.0.1:{self.server.server_port}"
-        return {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
-
-    def files(self) -> dict[str, int]:
-        found = sorted(file for file in self.folder.rglob("*") if file.is_file())
-        names = {file.relative_to(self.folder).as_posix(): file.stat().st_size for file in found}
-        return names | self.sizes
-
-    def listing(self) -> dict[str, Any]:
-        siblings = [{"rfilename": name, "size": size} for name, size in self.files().items()]
-        return {"id": "org/tiny", "sha": COMMIT, "siblings": siblings, "private": False, "tags": []}
-
-    def tree(self) -> list[dict[str, Any]]:
-        return [{"type": "file", "path": n, "size": size, "oid": n} for n, size in self.files().items()]
-
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
-    found = Hub(make_tiny_model(tmp_path / "on-the-hub", weight_bytes=4_000_000))
-    yield found
-    found.server.shutdown()
-    found.server.server_close()
+    with hub_of(make_tiny_model(tmp_path / "on-the-hub", weight_bytes=4_000_000)) as made:
+        yield made
+
+
+def weights_of(size: int) -> Any:
+    """The listing, with another size of the weights."""
+    return lambda entries: [e | {"size": size} if e["rfilename"] == "model.safetensors" else e for e in entries]
 
 
 def base(tunesmith: Tunesmith, hub: Hub, *more: str, **env: str) -> Any:
@@ -103,18 +41,18 @@ def test_the_price_holds_the_size_that_the_hub_tells(tunesmith: Tunesmith, hub: 
     (hub.folder / "pytorch_model.bin").write_bytes(b"\x80\x04" * 1000)  # neither fetched nor counted
     (hub.folder / "onnx").mkdir()
     (hub.folder / "onnx" / "model.safetensors").write_bytes(b"0" * 1000)
-    hub.sizes["model.safetensors"] = 8 << 30
+    hub.entries = weights_of(8 << 30)
     done = base(tunesmith, hub)
     assert done.returncode == 3, done.stderr
     plan = json.loads(done.stdout)["plan"]
-    rest = sum(s for n, s in hub.files().items() if n.endswith((".json", ".jinja")))
+    rest = sum(file.stat().st_size for name, file in hub.files().items() if name.endswith((".json", ".jinja")))
     assert plan["estimate"]["disk_bytes"] == (8 << 30) + rest
     assert plan["writes"] == ["models/ (8.00 GiB)"] and plan["estimate"]["seconds"] > 300
     assert "model.safetensors" not in hub.fetched
 
 
 def test_what_does_not_fit_on_the_disk_is_refused(tunesmith: Tunesmith, hub: Hub) -> None:
-    hub.sizes["model.safetensors"] = 1 << 50
+    hub.entries = weights_of(1 << 49)
     done = base(tunesmith, hub, "--yes")
     assert done.returncode == 2 and "GiB of disk" in done.stderr + done.stdout
 

@@ -1,0 +1,179 @@
+"""One request to the hub: where it may lead, whether it carries the user's token, and how much may come back.
+
+The token goes to the address that HF_ENDPOINT names (or the hub's own) and nowhere else; redirects are followed to
+https alone, or within that address. huggingface_hub's own client follows any redirect, sends the token on to another
+port of the same host and to huggingface.co from a mirror, and reads a body without end. Its settings mean here what
+they mean there: HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, and the proxies of the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from threading import Thread
+from typing import TYPE_CHECKING, TypeVar
+
+from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError, disk_is_full
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+
+CONNECT_S, READ_S = 5.0, 5.0
+_REDIRECTS = 5
+_KEY = "authorization"
+
+
+@contextmanager
+def answer(
+    url: str, what: str, *, read_s: float = READ_S, more: Mapping[str, str] | None = None
+) -> Iterator[httpx.Response]:
+    """The hub's answer to a GET, its body unread and never compressed. Raises StepFailed, and what httpx raises."""
+    import httpx
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    if constants.is_offline_mode():
+        raise OfflineModeIsEnabled(f"HF_HUB_OFFLINE is set: {what} is not asked for")
+    endpoint, where = httpx.URL(constants.ENDPOINT), httpx.URL(url)
+    headers = {**_headers(endpoint), **(more or {}), "accept-encoding": "identity"}
+    for _ in range(_REDIRECTS + 1):
+        if not _same_origin(where, endpoint):
+            headers.pop(_KEY, None)  # for good: whoever redirects back has no right to it either
+        timeout = httpx.Timeout(read_s, connect=CONNECT_S)
+        with _client(is_loopback(endpoint)).stream("GET", where, headers=headers, timeout=timeout) as response:
+            if not response.has_redirect_location:
+                if response.status_code >= 400:
+                    raise HfHubHTTPError(f"{response.status_code} for {what}", response=response)
+                if response.headers.get("content-encoding", "identity") != "identity":
+                    raise StepFailed(f"the hub sent {what} compressed, which was not asked for; try again later")
+                yield response
+                return
+            where = _allowed(where.join(response.headers["location"]), endpoint, what)
+    raise StepFailed(f"the hub redirected {what} more than {_REDIRECTS} times; try again later")
+
+
+def read_body(url: str, what: str, most_bytes: int) -> bytes:
+    """A small document of the hub. Raises BadInput where it is longer, and as `answer` does."""
+    with answer(url, what) as response:
+        data = bytearray()
+        for chunk in response.iter_raw():
+            data += chunk
+            if len(data) > most_bytes:
+                raise BadInput(f"{what} is over {most_bytes >> 20} MB on the hub; take another model")
+    return bytes(data)
+
+
+def within(seconds: float, work: Callable[[], T], what: str) -> T:
+    """What `work` returns or raises; StepFailed where it takes longer, whatever it waits for. It is left to itself."""
+    ended: list[tuple[T | None, BaseException | None]] = []
+
+    def run() -> None:
+        try:
+            ended.append((work(), None))
+        except BaseException as error:
+            ended.append((None, error))
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not ended:
+        raise StepFailed(f"the hub did not tell {what} within {seconds:g} s; try again later, or give a local folder")
+    found, error = ended[0]
+    if error is not None:
+        raise error
+    return found  # type: ignore[return-value]  # no error, so it is what `work` returned
+
+
+@cache
+def _client(local: bool) -> httpx.Client:
+    """What connects; a hub on loopback is asked through no proxy."""
+    import httpx
+
+    return httpx.Client(verify=httpx.create_ssl_context(), trust_env=not local, follow_redirects=False)
+
+
+def _headers(endpoint: httpx.URL) -> dict[str, str]:
+    from huggingface_hub.utils import build_hf_headers
+
+    headers = {name.lower(): value for name, value in build_hf_headers().items()}
+    if _KEY in headers and endpoint.scheme != "https" and not is_loopback(endpoint):
+        raise BadInput(
+            f"HF_ENDPOINT is {endpoint}, where your token would travel in the open; name an https address, or unset "
+            "HF_TOKEN and set HF_HUB_DISABLE_IMPLICIT_TOKEN=1"
+        )
+    return headers
+
+
+def _allowed(where: httpx.URL, endpoint: httpx.URL, what: str) -> httpx.URL:
+    if where.scheme == "https" or _same_origin(where, endpoint):
+        return where
+    raise StepFailed(
+        f"the hub redirected {what} to {where.scheme}://{where.host}, and only https is followed; nothing was fetched "
+        "from there"
+    )
+
+
+def _same_origin(one: httpx.URL, other: httpx.URL) -> bool:
+    return _origin(one) == _origin(other)
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host.lower(), url.port or {"https": 443, "http": 80}.get(url.scheme)
+
+
+def is_loopback(url: httpx.URL) -> bool:
+    """Whether an address is of this machine."""
+    return url.host in ("127.0.0.1", "localhost", "::1")
+
+
+@contextmanager
+def errors_named(model: str, revision: str) -> Iterator[None]:
+    """Turn what httpx and huggingface_hub raise into one line that says what to do. Raises BadInput, StepFailed."""
+    import httpx
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        yield
+    except HFValidationError:
+        raise BadInput(f"{model[:100]!r} is no name that a model can have on the hub; give org/name") from None
+    except (OSError, httpx.HTTPError, httpx.InvalidURL) as error:
+        raise _named(error, model, f"{model} at {revision[:12]}") from error
+
+
+def _named(error: Exception, model: str, what: str) -> TunesmithError:
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if disk_is_full(error):
+        return StepFailed(
+            f"the disk is full: {what} was not downloaded whole; make room or move TUNESMITH_HOME, then try again"
+        )
+    if isinstance(error, HfHubHTTPError) and error.response is not None:
+        status = error.response.status_code
+        if status < 500:
+            return BadInput(f"the hub refused {what}: {status}; {_next_step(status, model)}")
+        return StepFailed(f"the hub answered {status} for {what}; try again later, or give a local folder")
+    if isinstance(error, httpx.HTTPError | ConnectionError | TimeoutError | FileNotFoundError):
+        return StepFailed(
+            f"{what} cannot be reached on the hub; check the network and HF_HUB_OFFLINE, or give a local folder"
+        )
+    return StepFailed(f"{what} was not downloaded: {' '.join(str(error).split())[:300]}")
+
+
+def _next_step(status: int, model: str) -> str:
+    """What to try after a refusal. The hub answers 401 for a missing model as for one that wants a login."""
+    from huggingface_hub import constants
+
+    page, log_in = f"{constants.ENDPOINT}/{model}", "`hf auth login`, or HF_TOKEN with a token of your account"
+    if status == 401:
+        return f"check its name; if it is private or gated, log in ({log_in}) and accept its licence on {page}"
+    if status == 403:
+        return f"accept its licence on {page} and wait for access, under the account that is logged in ({log_in})"
+    if status == 404:
+        return f"check its name and its commit on {page}"
+    if status == 429:
+        return f"it was asked too often: wait some minutes and try again; logged in ({log_in}) you may ask more often"
+    return f"check its name, its commit and your access to it on {page}"

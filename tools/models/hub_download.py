@@ -1,0 +1,190 @@
+"""A model's files fetched from the hub, several at once, each held against the size and hash that were announced.
+
+A file that the hub's own cache on this machine holds is copied from there, if it has that hash. What stops coming is
+given up, and what breaks off is gone on with where it broke.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from threading import Event, Thread
+from typing import TYPE_CHECKING, BinaryIO
+
+from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.tools.models.hub import HubFile
+from tunesmith.tools.models.hub_client import answer, errors_named
+from tunesmith.tools.models.model_files import open_inside
+
+if TYPE_CHECKING:
+    import httpx
+
+Progress = Callable[[float, float, str], None]
+
+_AT_ONCE = 8
+_ATTEMPTS = 5
+_READ_S = 20.0
+STALLED_S = 60.0
+"""So long all files together may bring fewer than `_LEAST_BYTES`."""
+_LEAST_BYTES = 1 << 16
+_TICK_S = 0.2
+_PAUSE_S = 1.0
+_CHUNK_BYTES = 1 << 20
+
+
+class _Download:
+    """What several threads do together; `error` is the first that one of them met."""
+
+    def __init__(self, model: str, revision: str, files: Mapping[str, HubFile], folder: Path) -> None:
+        self.model, self.revision, self.folder = model, revision, folder
+        self.bytes, self.stopped, self.fetched = 0, Event(), list[str]()
+        self.error: BaseException | None = None
+        self._todo = sorted(files.items(), key=lambda item: item[1].bytes)
+
+    def work(self) -> None:
+        """Fetch files, the longest first, until there are none."""
+        while not self.stopped.is_set():
+            try:
+                name, file = self._todo.pop()
+            except IndexError:
+                return
+            try:
+                self._fetch(name, file)
+                self.fetched.append(name)
+            except Exception as error:
+                self.error = self.error or error
+                self.stopped.set()
+
+    def _fetch(self, name: str, file: HubFile) -> None:
+        target = self.folder / name
+        with errors_named(self.model, self.revision), target.open("xb") as out:
+            if not self._from_cache(name, file, out):
+                self._from_hub(name, file, out)
+        target.chmod(0o644)
+
+    def _from_cache(self, name: str, file: HubFile, out: BinaryIO) -> bool:
+        """Whether the hub's cache of this machine had it, and it is what was announced."""
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(self.model, name, revision=self.revision)
+        if not isinstance(found, str):
+            return False
+        digest = _Digest(file)
+        try:
+            with open_inside(Path(found).parent, name) as cached:
+                while (chunk := cached.read(_CHUNK_BYTES)) and digest.add(chunk):
+                    self._write(out, chunk)
+        except BadInput:  # a link that leaves the cache: fetched as if it were not there
+            pass
+        if digest.is_right:
+            return True
+        out.seek(0)
+        out.truncate()
+        return False
+
+    def _from_hub(self, name: str, file: HubFile, out: BinaryIO) -> None:
+        import httpx
+
+        digest = _Digest(file)
+        for attempt in range(_ATTEMPTS):
+            try:
+                for chunk in self._chunks(name, digest, out):
+                    if not digest.add(chunk):
+                        raise StepFailed(
+                            f"the hub sends more of {name} of {self.model} than the {file.bytes:,} bytes that it "
+                            "announced; do not use it"
+                        )
+                    self._write(out, chunk)
+                break
+            except httpx.TransportError:
+                if attempt == _ATTEMPTS - 1 or self.stopped.wait(_PAUSE_S):
+                    raise
+        if not digest.is_right:
+            raise StepFailed(
+                f"{name} of {self.model} came with other bytes than the hub announced ({digest.count:,} of "
+                f"{file.bytes:,}, another hash); try again later, and do not use it if that stays so"
+            )
+
+    def _chunks(self, name: str, digest: _Digest, out: BinaryIO) -> Iterator[bytes]:
+        """What is still to come of a file, or all of it again where the hub does not go on in the middle."""
+        from huggingface_hub import hf_hub_url
+
+        what, at = f"{name} of {self.model}", digest.count
+        more = {"range": f"bytes={at}-"} if at else {}
+        url = hf_hub_url(self.model, name, revision=self.revision)
+        with answer(url, what, read_s=_READ_S, more=more) as response:
+            self._refuse_other_commit(response, what)
+            if at and not response.headers.get("content-range", "").startswith(f"bytes {at}-"):
+                digest.begin()
+                out.seek(0)
+                out.truncate()
+            for chunk in response.iter_raw():
+                if self.stopped.is_set():
+                    raise StepFailed(f"{what} was given up")
+                yield chunk
+
+    def _refuse_other_commit(self, response: httpx.Response, what: str) -> None:
+        commit = response.headers.get("x-repo-commit", self.revision)
+        if commit != self.revision:
+            raise StepFailed(f"the hub sent {what} of another commit than {self.revision[:12]}; do not use it")
+
+    def _write(self, out: BinaryIO, chunk: bytes) -> None:
+        out.write(chunk)
+        self.bytes += len(chunk)
+
+
+class _Digest:
+    """How much of a file came, and whether it is what was announced."""
+
+    def __init__(self, file: HubFile) -> None:
+        self._file = file
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from the first byte."""
+        self.count = 0
+        self._hash = hashlib.sha256() if self._file.sha256 else hashlib.sha1(f"blob {self._file.bytes}\0".encode())
+
+    def add(self, chunk: bytes) -> bool:
+        """Count some bytes; False, and nothing counted, where they are more than was announced."""
+        if self.count + len(chunk) > self._file.bytes:
+            return False
+        self.count += len(chunk)
+        self._hash.update(chunk)
+        return True
+
+    @property
+    def is_right(self) -> bool:
+        announced = self._file.sha256 or self._file.blob
+        return self.count == self._file.bytes and self._hash.hexdigest() == announced
+
+
+def download(model: str, revision: str, files: Mapping[str, HubFile], folder: Path, progress: Progress) -> None:
+    """Fetch `files` of a model at a commit into a folder that has none of them.
+
+    Raises StepFailed for what is not what was announced, and where nothing comes any more; BadInput for what the hub
+    refuses. What lies in the folder then is not to be used.
+    """
+    total = sum(file.bytes for file in files.values())
+    doing = _Download(model, revision, files, folder)
+    # Daemons: one that waits for a host that never answers must not hold the process at its end.
+    threads = [Thread(target=doing.work, daemon=True) for _ in range(min(_AT_ONCE, len(files)))]
+    for thread in threads:
+        thread.start()
+    heard, then = 0, time.monotonic()
+    while any(thread.is_alive() for thread in threads) and not doing.stopped.wait(_TICK_S):
+        progress(doing.bytes, max(total, 1), f"downloading {total / 1e9:.2f} GB of {model} at {revision[:12]}")
+        if doing.bytes - heard >= _LEAST_BYTES:
+            heard, then = doing.bytes, time.monotonic()
+        elif time.monotonic() - then > STALLED_S:
+            doing.stopped.set()
+            raise StepFailed(
+                f"the hub sent under {_LEAST_BYTES >> 10} kB of {model} in {STALLED_S:g} s; check the network, and "
+                "try again later"
+            )
+    if doing.error is not None:
+        raise doing.error
+    if missing := sorted(files.keys() - set(doing.fetched)):
+        raise StepFailed(f"{missing[0]} of {model} was not fetched; try again")
