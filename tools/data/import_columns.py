@@ -39,9 +39,9 @@ class Columns:
 
 
 def _is_plain(kind: Any, depth: int = 0) -> bool:
-    """Whether a column is text, a number that may be a label, or a list or struct of such."""
+    """Whether a column is text, a number that may be a label, or a list or struct of such; an extension is neither."""
     pa = _pyarrow()
-    if isinstance(kind, pa.BaseExtensionType) or depth > _MAX_DEPTH:
+    if depth > _MAX_DEPTH:
         return False
     if pa.types.is_struct(kind):
         return all(_is_plain(field.type, depth + 1) for field in kind)
