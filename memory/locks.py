@@ -11,13 +11,14 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tunesmith.memory.errors import BadInput
 
 _POLL_S = 0.02
+_SOON_S, _ADDING_S = 0.5, 600.0
 
 
 class Held(BadInput):
@@ -70,6 +71,25 @@ def carrying_out(home: Path, run: str) -> Iterator[None]:
             f"{run} is being carried out by another tunesmith ({who}); `tunesmith jobs list` shows its step, and "
             "`tunesmith jobs attach STEP` follows it"
         ) from None
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def adding_to(home: Path, run: str, *, waiting: Callable[[str], None] = lambda holder: None) -> Iterator[None]:
+    """Hold what a run has while a short step builds on it and adds to it: who comes next sees what was added.
+
+    Waits for its turn, and tells `waiting` whom for. Raises Held after ten minutes. It is another lock than that of
+    `carrying_out`, under which such a step may stand.
+    """
+    path, holder = lock_file(home, f"{run}-adding"), f"pid {os.getpid()}"
+    try:
+        fd = take(path, wait_s=_SOON_S, holder=holder)
+    except Held:
+        waiting(last_holder(path))
+        fd = take(path, wait_s=_ADDING_S, holder=holder)
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from tunesmith.memory.errors import NotFound
+from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.ledger import Ledger, to_json
 from tunesmith.memory.records import KEEP, Artifact, AssertionResult, EvalResult, TrainingRow, Verdict
 
@@ -133,17 +133,26 @@ class Store(Ledger):
         return [_eval_result(row) for row in rows]
 
     def add_rows(self, run: str, step: str, rows: Sequence[TrainingRow]) -> None:
-        """Record candidate training rows; a row that is there already (after a resume) is left alone."""
+        """Record candidate training rows, all or none; one that is there already (after a resume) is left alone.
+
+        Raises BadInput where a row of that id holds another conversation: one of the two would be seen by nobody.
+        """
         with self.write() as conn:
-            conn.executemany(
-                "INSERT OR IGNORE INTO rows (run, step, row_id, origin, split, attributes, prompt, completion,"
-                " verdict, kind, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (run, step, r.row_id, r.origin, r.split, to_json(r.attributes), to_json(r.prompt),
-                     to_json(r.completion), *_verdict_columns(r.verdict))
-                    for r in rows
-                ],
-            )  # fmt: skip
+            for row in rows:
+                talk = to_json(row.prompt), to_json(row.completion)
+                added = conn.execute(
+                    "INSERT OR IGNORE INTO rows (run, step, row_id, origin, split, attributes, prompt, completion,"
+                    " verdict, kind, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (run, step, row.row_id, row.origin, row.split, to_json(row.attributes), *talk,
+                     *_verdict_columns(row.verdict)),
+                )  # fmt: skip
+                if not added.rowcount:
+                    same = "SELECT prompt, completion FROM rows WHERE step = ? AND row_id = ?"
+                    if tuple(conn.execute(same, (step, row.row_id)).fetchone()) != talk:
+                        raise BadInput(
+                            f"{step} has a row {row.row_id!r} already, with another text; run the step anew, so that "
+                            "both get ids of their own"
+                        )
 
     def judge_row(self, step: str, row_id: str, verdict: Verdict, split: str = "train") -> None:
         """Record what critique decided about a row of the generating step."""

@@ -40,6 +40,8 @@ class Output:
     """The step that was started last."""
     ended: bool = False
     """Whether `done` was told, the last event of a stream."""
+    asked: set[str] = field(default_factory=set)
+    """Steps that wait, or waited, for a yes: what they do is shown."""
     _bar: Bar | None = None
     _estimated_s: float = 0.0
 
@@ -96,6 +98,7 @@ class Output:
     def show_progress(self, event: str, /, **data: Unpack[EventData]) -> None:
         """Of the events of a step only how far it has come: whoever follows it tells its end."""
         if event == "step.progress":
+            self.asked.add(data["step"])
             self._show(event, data)
 
     def let_go(self) -> None:
@@ -110,14 +113,17 @@ class Output:
 
     def _show(self, event: str, data: EventData) -> None:
         stage = data.get("stage", "")
-        expensive = stage in catalog.ENTRIES and catalog.ENTRIES[stage].expensive
+        plan = data.get("plan")
+        if isinstance(plan, Plan) and catalog.ENTRIES[plan.stage].asks(plan.request):
+            self.asked.add(data["step"])
+        expensive = data.get("step", "") in self.asked
         if event == "run.started":
             again = "goes on" if data["resumed"] else "begins"
             self.say(f"run {data['run']} ({data['name']}) {again}: {', '.join(map(str, data['steps']))}")
-        elif event == "plan.shown" and expensive and isinstance(plan := data["plan"], Plan):
+        elif event == "plan.shown" and expensive and isinstance(plan, Plan):
             self.console.print(render.plan_table(plan, data["step"], resumed=bool(data.get("resumed"))))
             self._estimated_s = plan.estimate.seconds
-        elif event == "driver.gave_way":
+        elif event == "driver.gave_way" or (event == "message" and stage):
             self.say(data["text"])
         elif event == "step.started" and expensive:
             self._open_bar(data["step"], stage, self._estimated_s)

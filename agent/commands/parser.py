@@ -153,10 +153,12 @@ def _rows(rows: argparse.ArgumentParser) -> None:
     actions = rows.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
     _shown(_add(actions, "show", "the newest rows, the most suspicious first, and their balance"))
     taken = _add(actions, "import", "rows of your own: a file, a folder or a hub data set")
-    taken.add_argument("file", metavar="FILE")
+    taken.add_argument("file", metavar="FILE", help="or a folder, or hub:owner/name@COMMIT, which is downloaded")
     taken.add_argument("--map", nargs="+", metavar="PART=COLUMN", help="such as user=question assistant=reply")
     taken.add_argument("--behaviour", metavar="B", help="the behaviour that they are held to")
     taken.add_argument("--limit", type=int, metavar="N", help="records taken at most")
+    share = "share of records that may be no rows (else 0.05): these are left out"
+    taken.add_argument("--max-unusable-share", type=float, metavar="X", help=share)
     _consent(taken)
     _run(taken)
     review = _add(actions, "review", "look through rows, one key a row, and mark them")

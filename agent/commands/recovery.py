@@ -19,7 +19,7 @@ def recover(store: Store) -> list[str]:
     lines = [f"{step.stage} ({step.id} of {step.run}) failed: {step.error}" for step in dead]
     store.announce([step.id for step in dead])
     for step in store.unannounced():
-        if catalog.ENTRIES[step.stage].expensive:
+        if catalog.ENTRIES[step.stage].asks(step.request):
             lines.append(f"ended while nobody watched: {render.step_end(step).plain}")
     for run in store.runs():
         if run.status == RUNNING:

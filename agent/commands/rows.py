@@ -10,7 +10,7 @@ from pathlib import Path
 from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.review import Review, in_terminal
-from tunesmith.agent.commands.rows_view import balance_of, document, kind_of, review_of, rows_view
+from tunesmith.agent.commands.rows_view import balance_of, document, of_kind, review_of, rows_view
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
@@ -44,7 +44,9 @@ def rows(args: argparse.Namespace, settings: Settings, store: Store, out: Output
 
 
 def _show(args: argparse.Namespace, review: Review, out: Output) -> int:
-    shown = [s for s in review.found if not args.kind or kind_of(s.row) == args.kind][: args.limit]
+    if args.limit < 1:
+        raise BadInput(f"--limit takes a number of rows from 1 on, not {args.limit}")
+    shown = of_kind(review, args.kind)[: args.limit]
     value = {
         "run": review.run,
         "step": review.step,
@@ -60,15 +62,19 @@ def _show(args: argparse.Namespace, review: Review, out: Output) -> int:
 def _import(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """One step of the stage `import`."""
     given: dict[str, object] = {"source": args.file, "behaviour": args.behaviour, "limit": args.limit}
+    given["max_unusable_share"] = args.max_unusable_share
     mapping = [pair.partition("=") for pair in args.map or ()]
     if odd := next((pair for pair in mapping if not pair[0] or not pair[2]), None):
         raise BadInput(f"--map takes part=COLUMN, such as user=question, not {''.join(odd)!r}")
-    given["mapping"] = {part: column for part, _, column in mapping}
-    fields = {name: value for name, value in given.items() if value}
+    given["mapping"] = {part: column for part, _, column in mapping} if mapping else None
+    fields = {name: value for name, value in given.items() if value is not None}
     run = getattr(args, "run", None)
     request = run_steps.step_request("import", {**fields, **({"run": run} if run else {})})
     ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
-    ended = run_step(ws, request, run_steps.approver_of(args)).done()
+    try:
+        ended = run_step(ws, request, run_steps.approver_of(args)).done()
+    except KeyboardInterrupt:
+        return run_steps.interrupted(store, out)
     out.document(run_steps.step_document(store, ended), render.result_table(ended))
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
@@ -77,6 +78,17 @@ def document(review: Review, suspect: Suspect) -> dict[str, object]:
         "verdict": kind_of(row), "reason": row.verdict.reason if row.verdict else "",
         "suspicion": round(suspect.score, 3), "why": suspect.why, "mark": mark.decision if mark else None,
     }  # fmt: skip
+
+
+def of_kind(review: Review, kind: str) -> list[Suspect]:
+    """The rows with a verdict; all where none is named. Raises BadInput where no row has it, naming those there are."""
+    chosen = [suspect for suspect in review.found if kind in ("", kind_of(suspect.row))]
+    if review.found and not chosen:
+        counts = Counter(kind_of(suspect.row) for suspect in review.found)
+        there = ", ".join(f"{name} {count}" for name, count in counts.most_common() if name)
+        what = f"there are: {there}" if there else "they have none before `tunesmith critique`"
+        raise BadInput(f"no row has the verdict {kind[:60]!r}; {what}")
+    return chosen
 
 
 def kind_of(row: TrainingRow) -> str:

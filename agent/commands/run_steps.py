@@ -67,11 +67,16 @@ def stage(args: argparse.Namespace, rest: list[str], settings: Settings, store: 
         else:
             ended = run_step(ws, stage_request(args, rest), _looking_first(args, store, out)).done()
     except KeyboardInterrupt:
-        out.let_go()
-        out.say(_goes_on(store, out.step))
-        return LET_GO
+        return interrupted(store, out)
     out.document(step_document(store, ended), render.result_table(ended))
     return 0
+
+
+def interrupted(store: Store, out: Output) -> int:
+    """Say that what was started goes on; the exit code for that."""
+    out.let_go()
+    out.say(_goes_on(store, out.step))
+    return LET_GO
 
 
 def _refuse_fields(args: argparse.Namespace, rest: list[str]) -> None:

@@ -153,10 +153,11 @@ def _stage_tool(entry: catalog.Entry) -> Tool[TurnDeps]:
 
 def run_stage(deps: TurnDeps, entry: catalog.Entry, given: dict[str, object]) -> object:
     """Carry out one stage: what is expensive asks the user first, whoever called, and starts nothing without a yes."""
-    if entry.expensive:
+    asks = entry.asks(given)
+    if asks:
         deps.check_grounded(given)
     request = run_steps.step_request(entry.name, given)
-    if not entry.expensive:
+    if not asks:
         ended = run_step(deps.ws, request, deps.approver).done()
         deps.show(render.result_table(ended))
         return step_facts(ended)

@@ -50,7 +50,7 @@ class Monitor(threading.Thread):
         """Read what runs, mark what died, tell what ended; as far as the disk has room for, which the start tells."""
         with contextlib.suppress(OSError, sqlite3.Error):
             running = self._store.steps(status=RUNNING)
-            self.running = tuple(step for step in running if catalog.ENTRIES[step.stage].expensive)
+            self.running = tuple(step for step in running if catalog.ENTRIES[step.stage].asks(step.request))
             self.runs = tuple(self._store.runs())
             if any(not launcher.is_alive(self._store, step) for step in running):
                 dead = {step.id for step in launcher.reconcile(self._store)}
@@ -62,7 +62,7 @@ class Monitor(threading.Thread):
         """Tell the end of a step unless that was done already, whoever noticed it first."""
         with self._lock:
             key = (step.id, step.finished_at)
-            if key in self._told or not catalog.ENTRIES[step.stage].expensive:
+            if key in self._told or not catalog.ENTRIES[step.stage].asks(step.request):
                 return
             self._told.add(key)
         self._tell(step)

@@ -143,17 +143,18 @@ class Shell:
     def emit(self, event: str, /, **data: Unpack[EventData]) -> None:
         """An event of a step or a plan: what the user should see of it."""
         stage = data.get("stage", "")
-        expensive = stage in catalog.ENTRIES and catalog.ENTRIES[stage].expensive
+        step = self.store.step(data["step"]) if stage and "step" in data else None
+        asked = step is not None and catalog.ENTRIES[stage].asks(step.request)
         if event in ("message", "driver.gave_way"):
             self.say(data["text"])
         elif event == "run.started":
             self.plans[data["run"]] = threading.current_thread()
             self.say(f"run {data['run']} ({data['name']}): {', '.join(map(str, data['steps']))}")
-        elif event == "plan.shown" and expensive and isinstance(plan := data["plan"], Plan):
+        elif event == "plan.shown" and asked and isinstance(plan := data["plan"], Plan):
             self.show(render.plan_table(plan, data["step"], resumed=bool(data.get("resumed"))))
-        elif event == "step.started" and expensive:
+        elif event == "step.started" and asked:
             self.say(f"{stage} ({data['step']}) runs; /attach {data['step']} follows it, /stop {data['step']} ends it")
-        elif event == "step.finished" and expensive:
+        elif event == "step.finished" and asked:
             self.tell_end(self.store.step(data["step"]))
 
     # One line after the other

@@ -48,7 +48,7 @@ def stage(screen: Screen, name: str, words: str) -> None:
     entry = catalog.BY_NAME[name]
     request = run_steps.step_request(name, fields.of_words(words, entry.load().request))
     outcome = run_step(screen.ws, request, screen.approver, follow=False)
-    if not entry.expensive:
+    if not entry.asks(outcome.step.request):
         screen.show(render.result_table(outcome.done()))
     elif outcome.declined:
         screen.say(f"{name} ({outcome.step.id}) was declined; nothing was started")

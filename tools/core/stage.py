@@ -344,6 +344,8 @@ class Stage(Generic[R, C]):
     """Fields of its result that tell in one line what came of it."""
     identified_by: tuple[str, ...] = ()
     """Fields that say which of the stage's several tasks a step is."""
+    asks: Callable[[Mapping[str, object]], bool] = lambda fields: False
+    """Whether a step with these fields waits for a yes though the stage is free: it downloads, for example."""
     run_rule: Callable[[R], RunRule] = lambda request: RunRule.NEWEST
     makes: Callable[[R], str] = lambda request: ""
     """The kind of artifact that this request leaves, where the stage makes several; empty: the catalogue's."""

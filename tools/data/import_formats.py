@@ -1,18 +1,22 @@
 """A user's own rows as conversations: the formats that projects publish, recognised and turned into training rows.
 
 Messages, prompt and completion, ShareGPT, Alpaca, tool calls; other columns by a mapping, which is proposed. What
-cannot be turned is told with its row number. Nothing here reads a file.
+cannot be turned is told with its row number. Nothing here reads a file, and no row has its final id yet: a data set's
+own ids collide with each other and with those of a run.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from tunesmith.memory.records import TrainingRow
+from tunesmith.tools.data.import_text import Unreadable, strict_json
 
 Message = dict[str, Any]
 """In OpenAI's form; as a file may say it: with tool calls beside the text."""
@@ -27,6 +31,7 @@ _ROLES = {
     "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool", "function_call": "call",
     "tool_call": "call",
 }  # fmt: skip
+_HALF = re.compile("[\ud800-\udfff]")
 _LISTS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat")
 _ASKED = ("prompt", "question", "query", "user", "input", "message", "text", "instruction", "source")
 _ANSWERED = ("completion", "response", "answer", "output", "assistant", "reply", "target", "chosen", "label")
@@ -40,6 +45,8 @@ class Problem:
 
     number: int
     reason: str
+    weight: int = 1
+    """Lines of the file that it takes: a record that swallowed others counts as all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,7 @@ def inspect_records(records: Sequence[object], mapping: Mapping[str, str] | None
     whole = [record for record in records if isinstance(record, dict) and record]
     columns = tuple(dict.fromkeys(str(name) for record in whole for name in record))
     if not whole:
-        problems = tuple(Problem(n, "it is no object with fields") for n, _ in enumerate(records, 1))
+        _, problems = convert(records, "", {})
         return Inspection("INCOMPATIBLE", "", {}, problems[:20], len(records))
     name = "mapping" if mapping else _format_of(whole)
     chosen = dict(mapping or {}) if name else propose_mapping(whole)
@@ -80,21 +87,23 @@ def inspect_records(records: Sequence[object], mapping: Mapping[str, str] | None
 def convert(
     records: Iterable[object], name: str, mapping: Mapping[str, str], first: int = 1
 ) -> tuple[list[TrainingRow], tuple[Problem, ...]]:
-    """The rows of records in a format, and the records that are none; duplicates of an id get a number behind it."""
-    rows: list[TrainingRow] = []
-    problems: list[Problem] = []
-    seen: Counter[str] = Counter()
-    for number, record in enumerate(records, first):
-        try:
-            if not isinstance(record, dict):
-                raise ValueError(f"it is {type(record).__name__}, no object with fields")
-            messages, tools = _messages(record, name, mapping)
-            row = _row(number, record, messages, tools, seen)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            problems.append(Problem(number, str(error).strip("'\"")[:200] or type(error).__name__))
-            continue
-        rows.append(row)
-    return rows, tuple(problems)
+    """The rows of records in a format, and the records that are none."""
+    made = [convert_one(record, number, name, mapping) for number, record in enumerate(records, first)]
+    rows = [one for one in made if isinstance(one, TrainingRow)]
+    return rows, tuple(one for one in made if isinstance(one, Problem))
+
+
+def convert_one(record: object, number: int, name: str, mapping: Mapping[str, str]) -> TrainingRow | Problem:
+    """The row of one record, its id as the record gives it (empty: none); or why it is none."""
+    if isinstance(record, Unreadable):
+        return Problem(number, record.reason, record.lines)
+    try:
+        if not isinstance(record, dict):
+            raise ValueError(f"it is {type(record).__name__}, no object with fields")
+        messages, tools = _messages(record, name, mapping)
+        return _row(number, record, messages, tools)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        return Problem(number, str(error).strip("'\"")[:200] or type(error).__name__)
 
 
 def _format_of(records: Sequence[Mapping[str, object]]) -> str:
@@ -122,8 +131,8 @@ def _listed(value: object) -> list[object]:
     """A list, also where it stands in its cell as JSON."""
     if isinstance(value, str) and value.lstrip()[:1] == "[":
         try:
-            value = json.loads(value)
-        except ValueError:
+            value = strict_json(value)
+        except (ValueError, RecursionError):
             return []
     return list(value) if isinstance(value, list | tuple) else []
 
@@ -227,13 +236,13 @@ def _turn(turn: object, place: int) -> Message:
 def _call(call: object, place: int) -> dict[str, object]:
     """A tool call as chat templates take it: its arguments an object."""
     if isinstance(call, str):
-        call = json.loads(call)
+        call = strict_json(call)
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise ValueError(f"message {place} has a tool call without a name")
     arguments = function.get("arguments", {})
     if isinstance(arguments, str):
-        arguments = json.loads(arguments or "{}")
+        arguments = strict_json(arguments or "{}")
     if not isinstance(arguments, dict):
         raise ValueError(f"message {place} has a tool call whose arguments are no object")
     return {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
@@ -248,6 +257,8 @@ def _tools(record: Mapping[str, object]) -> list[object]:
 
 
 def _text(value: object, column: str, *, empty: bool = False) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{column} is {value}, no number")
     if isinstance(value, bool | int | float):
         value = json.dumps(value)
     if not isinstance(value, str):
@@ -257,14 +268,12 @@ def _text(value: object, column: str, *, empty: bool = False) -> str:
         raise ValueError(f"{column} is empty")
     if len(text) > MAX_CELL_CHARS:
         raise ValueError(f"{column} has {len(text):,} characters; at most {MAX_CELL_CHARS:,} are taken")
-    if any("\ud800" <= c <= "\udfff" for c in text):
+    if _HALF.search(text):
         raise ValueError(f"{column} holds half a character (a lone surrogate)")
     return text
 
 
-def _row(
-    number: int, record: Mapping[str, object], messages: list[Message], tools: list[object], seen: Counter[str]
-) -> TrainingRow:
+def _row(number: int, record: Mapping[str, object], messages: list[Message], tools: list[object]) -> TrainingRow:
     first = next((n for n, message in enumerate(messages) if message["role"] == "assistant"), None)
     if first is None:
         raise ValueError("there is no answer of the assistant")
@@ -273,11 +282,8 @@ def _row(
     last = max(n for n, message in enumerate(messages) if message["role"] == "assistant")
     given = record.get("id", record.get("row_id"))
     name = "".join(c for c in str(given) if c.isalnum() or c in "-_.")[:60] if isinstance(given, str | int) else ""
-    name = name or f"{number:06d}"
-    seen[name] += 1
-    row_id = f"i-{name}" + (f"~{seen[name]}" if seen[name] > 1 else "")
     attributes = {"number": number, **({"tools": tools} if tools else {})}
-    return TrainingRow(row_id, "imported", messages[:first], messages[first : last + 1], attributes)
+    return TrainingRow(name, "imported", messages[:first], messages[first : last + 1], attributes)
 
 
 def _shown(row: TrainingRow) -> str:

@@ -1,33 +1,34 @@
 """import: take a user's own rows from a file, a folder or a hub data set, as conversations that can be trained on.
 
 The plan says READY, NEEDS MAPPING or INCOMPATIBLE from the first records, shows three rows as they would be taken, and
-names the records that cannot be. What is taken goes through the same critique as generated rows.
+names the records that cannot be. What is taken goes through the same critique as generated rows. Files of this machine
+are free; a data set of the hub is downloaded, which is priced by its listed bytes and asked about.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.files import sha256_file
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.local_paths import expanded, is_there, local_path
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.data.behaviour import load_behaviour, pins_of
-from tunesmith.tools.data.import_formats import PARTS, Inspection, inspect_records
-from tunesmith.tools.data.import_sources import COLUMNAR, files_of, plain_records
+from tunesmith.tools.data.import_formats import PARTS, Inspection, Problem
+from tunesmith.tools.data.import_hub import PREFIX, digest_of, list_files, parse_source
+from tunesmith.tools.data.import_reading import CHILD_BYTES, MAX_TAKEN_BYTES, Look, inspect_files
+from tunesmith.tools.data.import_sources import digest_of as digest_of_files
+from tunesmith.tools.data.import_sources import find_files
 
-_LOOKED_AT = 200
-_SECONDS_PER_MB = 0.15
-_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+_SECONDS_PER_MB, _BYTES_A_SECOND = 0.15, 2e7
+_LEAST_READ_BYTES, MAX_READ_BYTES = 64 << 20, 4 << 30
+_DECODED_MORE = 8
+"""So many times its size a file of the hub may come to once it is decoded: nobody has looked into it yet."""
 
 
 class ImportRequest(Request):
@@ -36,7 +37,8 @@ class ImportRequest(Request):
     source: Annotated[str, local_path(maybe=True)] = Field(
         min_length=1,
         max_length=1000,
-        description="A .jsonl, .json, .csv or .parquet file, a folder of such files, or a hub data set (owner/name).",
+        description="A .jsonl, .json, .csv or .parquet file, a folder of such files, or a data set of the hub at a "
+        "commit (hub:owner/name@COMMIT), which is downloaded.",
     )
     mapping: dict[str, str] = Field(
         default_factory=dict,
@@ -47,6 +49,9 @@ class ImportRequest(Request):
         default="", description="The behaviour whose rules and tests the rows are held to; empty: none."
     )
     split: str = Field(default="train", pattern=r"^[\w-]+$", max_length=60, description="Of a hub data set.")
+    max_unusable_share: float = Field(
+        default=0.05, ge=0, le=1, description="Share of records that may be no rows and are left out; above it none is."
+    )
     limit: int = Field(default=100_000, ge=1, le=1_000_000, description="Records taken at most.")
     beside: bool = Field(default=True, description="Keep the run's rows that are there already beside the new ones.")
 
@@ -75,12 +80,16 @@ class ImportContext:
     """What the first records of a source look like."""
 
     name: str
-    bytes: int
-    inspection: Inspection | None
-    """None where only the worker can read it: Parquet, saved data sets, the hub."""
+    look: Look | None
+    """None where only the worker can read it: the hub."""
     pins: Mapping[str, str]
-    there: int = 0
-    """Rows of the run."""
+    download_bytes: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def is_on_hub(source: str) -> bool:
+    """Whether a source is fetched."""
+    return source.startswith(PREFIX)
 
 
 def inspect_inputs(request: ImportRequest, inputs: Inputs) -> ImportContext:
@@ -90,24 +99,24 @@ def inspect_inputs(request: ImportRequest, inputs: Inputs) -> ImportContext:
     pins = {}
     if request.behaviour:
         pins = {"behaviour": pins_of(load_behaviour(request.behaviour), ())["behaviour"]}
-    rows = inputs.made("rows") if request.beside else None
-    there = int(rows.meta["rows"]) if rows else 0
+    if is_on_hub(request.source):
+        source = parse_source(request.source)
+        files = list_files(source, request.split)
+        pins["source"] = digest_of(files)
+        return ImportContext(str(source), None, pins, sum(file.bytes for file in files))
     path = expanded(request.source)
     if not is_there(path):
-        if _HUB_ID.match(request.source):
-            return ImportContext(request.source, 0, None, pins, there)
-        raise BadInput(f"there is no {request.source}; name a file, a folder, or a hub data set as owner/name")
-    files = files_of(path)
-    size = sum(file.stat().st_size for file in files)
-    if len(files) == 1 and size < 1 << 28:
-        pins["source"] = sha256_file(files[0])
-    if files[0].suffix.lower() in COLUMNAR:
-        return ImportContext(Path(request.source).name, size, None, pins, there)
-    records = list(islice(plain_records(files[0]), _LOOKED_AT))
-    if not records:
-        raise BadInput(f"{files[0]} holds no records")
-    inspection = inspect_records(records, request.mapping)
-    return ImportContext(Path(request.source).name, size, inspection, pins, there)
+        raise BadInput(
+            f"there is no {request.source}; name a file or a folder, or a data set of the hub as "
+            f"{PREFIX}owner/name@COMMIT"
+        )
+    found = find_files(path)
+    pins["source"] = digest_of_files(found.files)
+    look = inspect_files(found.files, found.bytes, request.mapping, request.limit)
+    left_out = f"columns that hold no text are not read: {', '.join(look.left_out[:8])}"
+    links = f"{found.links_left_out} links in {path} are not followed"
+    notes = (*([left_out] if look.left_out else []), *([links] if found.links_left_out else []))
+    return ImportContext(path.name, look, pins, notes=notes)
 
 
 def expected_artifact(request: ImportRequest, artifacts: Mapping[str, Artifact]) -> Artifact:
@@ -116,43 +125,86 @@ def expected_artifact(request: ImportRequest, artifacts: Mapping[str, Artifact])
 
 
 def plan(request: ImportRequest, facts: Facts, context: ImportContext) -> Plan:
-    """Reading costs little; what matters is how the rows are understood."""
+    """Reading costs little; what matters is how the rows are understood, and what a download takes."""
+    look = context.look
+    read_bytes = look.read_bytes if look else min(context.download_bytes * _DECODED_MORE, MAX_READ_BYTES)
+    taken_bytes = min(look.taken_bytes if look else read_bytes, MAX_TAKEN_BYTES)
     price = estimate(
         "import",
         facts,
-        seconds=2 + context.bytes / 1e6 * _SECONDS_PER_MB + (60 if context.inspection is None else 0),
-        ram_bytes=(300 << 20) + min(context.bytes * 4, 4 << 30),
-        disk_bytes=context.bytes * 3,
+        seconds=2 + min(read_bytes, MAX_READ_BYTES) / 1e6 * _SECONDS_PER_MB + context.download_bytes / _BYTES_A_SECOND,
+        ram_bytes=(200 << 20) + min(CHILD_BYTES, (100 << 20) + read_bytes * 4) + taken_bytes * 4,
+        disk_bytes=context.download_bytes + taken_bytes * 3,
+        like="" if look else "hub",
     )
     rows = facts.artifacts.get("rows") if request.beside else None
+    inspection = look.inspection if look else None
     return Plan(
         stage="import",
         run=facts.run,
         summary=f"take the rows of {context.name}",
-        steps=_told(context.inspection, context.name),
+        steps=_told(inspection, context),
         request=request.model_dump(mode="json"),
         inputs=pinned(rows=rows),
         pins=dict(context.pins),
         estimate=price,
         writes=(f"at most {request.limit:,} candidate rows",),
         replaces=("the candidate rows of this run",) if "rows" in facts.artifacts and not request.beside else (),
-        refusals=(*_refusals(context.inspection), *room(price, facts, remedy="a smaller limit")),
-        notes=_problems(context.inspection),
+        refusals=(
+            *_refusals(inspection, request),
+            *too_much(look),
+            *room(price, facts, remedy="a smaller limit"),
+        ),
+        notes=(*_problems(inspection), *context.notes),
     )
 
 
-def _told(inspection: Inspection | None, name: str) -> tuple[str, ...]:
+def most_read_bytes(look: Look, download_bytes: int) -> int:
+    """What a step may decode: twice what the first records let expect, and no more than a download was priced for."""
+    priced = download_bytes * _DECODED_MORE if download_bytes else MAX_READ_BYTES
+    return min(MAX_READ_BYTES, max(_LEAST_READ_BYTES, min(priced, 2 * look.read_bytes)))
+
+
+def too_many_unusable(unusable: int, lines: int, share: float, examples: str) -> str:
+    """What is wrong where too large a part of the records is no rows; empty where it is not."""
+    if unusable <= lines * share:
+        return ""
+    return (
+        f"{unusable:,} of {lines:,} records are no rows, over {share:.0%} ({examples}); put them right, name other "
+        f"columns with --map, or leave them out with max_unusable_share={min(1.0, unusable / lines + 0.01):.2f}"
+    )
+
+
+def too_much(look: Look | None) -> tuple[str, ...]:
+    """What is wrong where more would be decoded than is read here; empty where nothing is."""
+    if look is None or look.inspection.status != "READY" or look.read_bytes <= MAX_READ_BYTES:
+        return ()
+    fits = max(1, int(look.records * MAX_READ_BYTES / look.read_bytes))
+    return (
+        f"its {look.records:,} records come to {look.read_bytes / 1e9:,.1f} GB once they are decoded, and at most "
+        f"{MAX_READ_BYTES / 1e9:.1f} GB are read; --limit {fits} takes the first ones",
+    )
+
+
+def _told(inspection: Inspection | None, context: ImportContext) -> tuple[str, ...]:
     if inspection is None:
-        return (f"read {name} in a worker and tell the format there", "turn every record into a conversation")
+        size = f"{context.download_bytes / 1e6:,.1f} MB"
+        return (f"download {size}: {context.name}", "tell its format, and turn every record into a conversation")
     mapping = ", ".join(f"{part} = {column}" for part, column in inspection.mapping.items())
     kind = f"{inspection.format or 'columns of its own'}{f' ({mapping})' if mapping else ''}"
     shown = tuple(f"for example: {text}" for text in inspection.shown)
     return (f"{inspection.status}: {kind}, by its first {inspection.checked} records", *shown)
 
 
-def _refusals(inspection: Inspection | None) -> tuple[str, ...]:
-    if inspection is None or inspection.status == "READY":
+def _refusals(inspection: Inspection | None, request: ImportRequest) -> tuple[str, ...]:
+    if inspection is None:
         return ()
+    if inspection.status == "READY":
+        problems = inspection.problems
+        weight = sum(problem.weight for problem in problems)
+        lines = inspection.checked - len(problems) + weight
+        wrong = too_many_unusable(weight, lines, request.max_unusable_share, told_problems(problems))
+        return (wrong,) if wrong else ()
     if inspection.status == "NEEDS MAPPING":
         pairs = " ".join(f"{part}={column}" for part, column in inspection.mapping.items())
         return (
@@ -164,13 +216,26 @@ def _refusals(inspection: Inspection | None) -> tuple[str, ...]:
     return (f"INCOMPATIBLE: {len(inspection.problems)} of {inspection.checked} records looked at are no rows; {why}",)
 
 
+def told_problems(problems: Sequence[Problem], count: int = 3) -> str:
+    """The first records that are no rows, each with its reason."""
+    return "; ".join(f"record {problem.number}: {problem.reason}" for problem in problems[:count])
+
+
 def _problems(inspection: Inspection | None) -> tuple[str, ...]:
     if inspection is None or not inspection.problems or inspection.status == "INCOMPATIBLE":
         return ()
-    lines = "; ".join(f"record {problem.number}: {problem.reason}" for problem in inspection.problems[:5])
     return (
-        f"{len(inspection.problems)} of the first {inspection.checked} records are no rows and are left out ({lines})",
+        f"{len(inspection.problems)} of the first {inspection.checked} records are no rows and are left out "
+        f"({told_problems(inspection.problems, 5)})",
     )
 
 
-STAGE = Stage("import", ImportRequest, ImportResult, plan, inspect_inputs, expected_artifact)
+STAGE = Stage(
+    "import",
+    ImportRequest,
+    ImportResult,
+    plan,
+    inspect_inputs,
+    expected_artifact,
+    asks=lambda fields: is_on_hub(str(fields.get("source", ""))),
+)

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tunesmith.memory.errors import StepFailed
-from tunesmith.memory.files import sha256_file
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.core.local_paths import expanded, is_there
+from tunesmith.tools.core.local_paths import expanded
+from tunesmith.tools.data import import_hub
 from tunesmith.tools.data.behaviour import load_behaviour, pins_of
-from tunesmith.tools.data.import_formats import Problem, convert, inspect_records
-from tunesmith.tools.data.import_rows import ImportRequest, ImportResult
-from tunesmith.tools.data.import_sources import COLUMNAR, Unreadable, files_of, plain_records
-from tunesmith.tools.data.row_file import read_rows, write_rows
+from tunesmith.tools.data.import_formats import Problem
+from tunesmith.tools.data.import_reading import Stopped, Taken, inspect_files, rows_of
+from tunesmith.tools.data.import_rows import (
+    ImportRequest,
+    ImportResult,
+    is_on_hub,
+    most_read_bytes,
+    told_problems,
+    too_many_unusable,
+    too_much,
+)
+from tunesmith.tools.data.import_sources import digest_of, find_files
+from tunesmith.tools.data.row_file import RowIds, read_rows, write_rows
 
-_LOOKED_AT, _PART = 200, 2_000
 _PROBLEMS_TOLD = 50
 
 
@@ -30,25 +38,23 @@ def run(job: Job[ImportRequest]) -> ImportResult:
         sha256 = pins_of(load_behaviour(request.behaviour), ())["behaviour"]
         job.agreed("behaviour", sha256)
     before = read_rows(job.verified("rows").path / "rows.jsonl") if "rows" in job.inputs else []
-    records = _records(job)
-    first = list(islice(records, _LOOKED_AT))
-    inspection = inspect_records(first, request.mapping)
-    if inspection.status != "READY":
-        why = _why(inspection.problems) or ", ".join(inspection.columns)
-        raise StepFailed(f"{inspection.status}: {why}; see the plan of this step")
-    rows, problems, count = _taken(job, first, records, inspection.format, inspection.mapping)
+    rows, problems, taken = _taken(job, _files(job))
+    _refuse_newer(job)
+    before, rows = _with_ids(job, before, rows)
     job.store.add_rows(job.run, job.step.id, [*before, *rows])
+    _refuse_others(job, len(before) + len(rows))
     folder = job.dir / "rows"
     write_rows(folder / "rows.jsonl", [*before, *rows])
     meta = {"rows": len(before) + len(rows), "behaviour": request.behaviour, "behaviour_sha256": sha256}
     if not request.behaviour and "rows" in job.inputs:
         meta |= {name: job.inputs["rows"].meta[name] for name in ("behaviour", "behaviour_sha256")}
     artifact = job.publish("rows", folder, meta=meta)
+    shutil.rmtree(_hub_folder(job), ignore_errors=True)  # the commit says what they were
     return ImportResult(
         artifact=artifact.id,
         path=str(artifact.path),
-        format=inspection.format,
-        records=count,
+        format=taken.format,
+        records=taken.records,
         rows=len(rows),
         rows_before=len(before),
         turns=sum(message["role"] == "assistant" for row in rows for message in row.completion),
@@ -59,66 +65,81 @@ def run(job: Job[ImportRequest]) -> ImportResult:
     )
 
 
-def _taken(
-    job: Job[ImportRequest], first: list[Any], records: Iterator[Any], name: str, mapping: dict[str, str]
-) -> tuple[list[TrainingRow], list[Problem], int]:
+def _files(job: Job[ImportRequest]) -> Sequence[Path]:
+    """The files to read, as they were when the plan was made; those of the hub fetched into the step's folder."""
+    if not is_on_hub(job.request.source):
+        found = find_files(expanded(job.request.source))
+        job.agreed("source", digest_of(found.files))
+        return found.files
+    source = import_hub.parse_source(job.request.source)
+    files = import_hub.list_files(source, job.request.split)
+    job.agreed("source", import_hub.digest_of(files))
+    total = sum(file.bytes for file in files)
+    return import_hub.fetch(source, files, _hub_folder(job), lambda done: job.progress(done, total, "downloading"))
+
+
+def _hub_folder(job: Job[ImportRequest]) -> Path:
+    return job.dir / "hub"
+
+
+def _taken(job: Job[ImportRequest], files: Sequence[Path]) -> tuple[list[TrainingRow], list[Problem], Taken]:
     """The rows of all records, the records that are none, and how many there were."""
+    request = job.request
     rows: list[TrainingRow] = []
     problems: list[Problem] = []
-    taken: dict[str, int] = {}
-    count, part = 0, first
-    while part:
-        converted, odd = convert((_told(record) for record in part), name, mapping, count + 1)
-        for row in converted:  # ids are told apart within a part; over the parts here
-            taken[row.row_id] = taken.get(row.row_id, 0) + 1
-            again = f"{row.row_id}~{count}" if taken[row.row_id] > 1 else row.row_id
-            rows.append(TrainingRow(again, row.origin, row.prompt, row.completion, row.attributes))
-        problems += odd
-        count += len(part)
-        job.progress(count, job.request.limit, "reading")
-        part = list(islice(records, _PART))
+    taken = Taken("", 0, 0)
+    size = sum(file.stat().st_size for file in files)
+    look = inspect_files(files, size, request.mapping, request.limit)
+    for refusal in too_much(look):
+        raise StepFailed(refusal)
+    most_bytes = most_read_bytes(look, size if is_on_hub(request.source) else 0)
+    try:
+        for one in rows_of(files, request.mapping, request.limit, most_bytes):
+            if isinstance(one, TrainingRow):
+                rows.append(one)
+            elif isinstance(one, Problem):
+                problems.append(one)
+            else:
+                taken = one
+            job.progress(len(rows) + len(problems), request.limit, "reading")
+    except Stopped as error:
+        raise StepFailed(f"{error}; see the plan of this step") from None
+    unusable = sum(problem.weight for problem in problems)
+    if wrong := too_many_unusable(unusable, taken.lines, request.max_unusable_share, told_problems(problems)):
+        raise StepFailed(wrong)
     if not rows:
-        raise StepFailed(f"none of {count} records is a row; {_why(tuple(problems))}")
-    return rows, problems, count
+        raise StepFailed(f"none of {taken.records} records is a row; {told_problems(problems)}")
+    return rows, problems, taken
 
 
-def _told(record: Any) -> Any:
-    return record.reason if isinstance(record, Unreadable) else record
+def _with_ids(
+    job: Job[ImportRequest], before: Sequence[TrainingRow], rows: Sequence[TrainingRow]
+) -> tuple[list[TrainingRow], list[TrainingRow]]:
+    """Rows under ids that no other row of the run has; those of before keep theirs, unless two share one.
+
+    What this step itself recorded before it was killed is left aside: it gets the same ids again.
+    """
+    recorded = job.store.read("SELECT DISTINCT row_id FROM rows WHERE run = ? AND step <> ?", job.run, job.step.id)
+    ids = RowIds([*(row.row_id for row in before), *(row["row_id"] for row in recorded)])
+    seen: set[str] = set()
+    kept = []
+    for row in before:
+        kept.append(replace(row, row_id=ids.new(row.row_id.removeprefix("i-"))) if row.row_id in seen else row)
+        seen.add(row.row_id)
+    return kept, [replace(row, row_id=ids.new(row.row_id)) for row in rows]
 
 
-def _why(problems: tuple[Problem, ...]) -> str:
-    return "; ".join(f"record {problem.number}: {problem.reason}" for problem in problems[:3])
+def _refuse_newer(job: Job[ImportRequest]) -> None:
+    """The run's rows are those that the plan was made beside: others would be left out of what this publishes."""
+    others = [artifact for artifact in job.store.artifacts(job.run, "rows") if artifact.step != job.step.id]
+    beside = job.inputs.get("rows")
+    if job.request.beside and others and (beside is None or others[-1].id != beside.id):
+        newest = others[-1]
+        raise StepFailed(f"{newest.step} made rows ({newest.id}) since this was planned; import again to add to them")
 
 
-def _records(job: Job[ImportRequest]) -> Iterator[Any]:
-    request = job.request
-    path = expanded(request.source)
-    if not is_there(path):
-        return islice(_hub(request), request.limit)
-    files = files_of(path)
-    if len(files) == 1 and "source" in job.plan.pins:
-        job.agreed("source", sha256_file(files[0]))
-    return islice((record for file in files for record in _of_file(file)), request.limit)
-
-
-def _of_file(path: Path) -> Iterator[Any]:
-    if path.suffix.lower() not in COLUMNAR:
-        yield from plain_records(path)
-        return
-    from datasets import Dataset
-
-    kind = Dataset.from_parquet if path.suffix.lower() == ".parquet" else Dataset.from_file
-    try:
-        yield from kind(str(path))
-    except Exception as error:  # pyarrow and datasets have no common base
-        raise StepFailed(f"cannot read {path}: {type(error).__name__}: {str(error)[:200]}") from None
-
-
-def _hub(request: ImportRequest) -> Iterator[Any]:
-    """A data set of the hub, streamed; never with code of its own."""
-    from datasets import load_dataset
-
-    try:
-        yield from load_dataset(request.source, split=request.split, streaming=True, trust_remote_code=False)
-    except Exception as error:
-        raise StepFailed(f"cannot read {request.source}: {type(error).__name__}: {str(error)[:200]}") from None
+def _refuse_others(job: Job[ImportRequest], count: int) -> None:
+    """What a killed attempt recorded of other files is in the table, and not in the file."""
+    recorded = job.store.read("SELECT count(*) AS rows FROM rows WHERE step = ?", job.step.id)[0]["rows"]
+    if recorded != count:
+        raise StepFailed(f"{job.step.id} has {recorded:,} rows recorded, {count:,} were read now; import them anew")

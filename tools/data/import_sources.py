@@ -1,101 +1,124 @@
-"""The records of a file or a folder, one after another, each with its number; bounded, and never a pickle.
-
-JSONL, JSON and CSV are read here; Parquet, saved datasets and hub data sets by `datasets`, which only a worker loads.
-"""
+"""The files that a source names: of known kinds, regular, within bounds, and no link in a named folder."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator
-from itertools import islice
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from io import BufferedReader
 from pathlib import Path
+from typing import NamedTuple
 
 from tunesmith.memory.errors import BadInput
 
-PLAIN = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+TEXT = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 COLUMNAR = (".parquet", ".arrow")
-_MAX_LINE_CHARS = 20_000_000
-_MAX_JSON_BYTES = 1 << 30
-_MAX_ROWS = 1_000_000
+KINDS = (*TEXT, *COLUMNAR)
+NOT_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+"""What `datasets` writes beside the rows of a saved data set."""
+MAX_SOURCE_BYTES = 16 << 30
+_MAX_FILES, _MAX_ENTRIES, _MAX_DEPTH = 1_000, 50_000, 8
+_HASHED_BYTES = 256 << 20
+"""Up to here a source is pinned by its bytes; above, by names, sizes and times: to hash it would take minutes."""
+_NOT_A_DATA_SET = ("/", "/etc", "/proc", "/sys", "/dev", "/usr", "/var", "/boot", "/run", "/home", "/root", "/tmp")
 
 
-class Unreadable:
-    """A line that is no record; it is told with its number, and the others are read on."""
+class Found(NamedTuple):
+    """The files of a source, in the order of their names."""
 
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
+    files: tuple[Path, ...]
+    bytes: int
+    links_left_out: int = 0
+    """Symbolic links in the folder: what they lead to was not named, or is read under its own name."""
 
 
-def files_of(source: Path) -> list[Path]:
-    """The files that a source names: itself, or those of the known kinds in a folder, in the order of their names."""
-    if source.is_file():
-        return [source]
-    files = sorted(p for p in source.rglob("*") if p.suffix.lower() in (*PLAIN, *COLUMNAR) and p.is_file())
+def is_rows_file(name: str) -> bool:
+    """Whether a file of this name can hold rows."""
+    return Path(name).suffix.lower() in KINDS and Path(name).name not in NOT_ROWS
+
+
+def find_files(source: Path) -> Found:
+    """A file itself, or the files of known kinds in a folder. Raises BadInput for all else, and beyond the bounds."""
+    try:
+        mode = source.stat().st_mode
+    except OSError as error:
+        raise BadInput(f"cannot read {source}: {error.strerror}") from None
+    if stat.S_ISDIR(mode):
+        found = _in_folder(source)
+    elif not is_rows_file(source.name):
+        raise BadInput(f"{source} is no file of rows by its name; rows are read from {', '.join(KINDS)}")
+    elif not stat.S_ISREG(mode):
+        raise BadInput(f"{source} is not a regular file; write its rows into one")
+    else:
+        found = Found((source.absolute(),), source.stat().st_size)
+    if found.bytes > MAX_SOURCE_BYTES:
+        raise BadInput(
+            f"{source} has {found.bytes / 1e9:,.0f} GB; at most {MAX_SOURCE_BYTES / 1e9:,.0f} GB are read: name a part "
+            "of it"
+        )
+    return found
+
+
+def _in_folder(folder: Path) -> Found:
+    real = Path(os.path.realpath(folder))
+    if str(real) in _NOT_A_DATA_SET or Path.home().resolve().is_relative_to(real):
+        raise BadInput(f"{folder} holds far more than rows; name the folder, or the file, that the rows lie in")
+    files, links, entries = [], 0, 0
+    for path in _below(real, folder):
+        entries += 1
+        if entries > _MAX_ENTRIES:
+            raise BadInput(f"{folder} holds over {_MAX_ENTRIES:,} files; name a folder of nothing but the rows")
+        if not is_rows_file(path.name):
+            continue
+        if path.is_symlink():
+            links += 1
+        elif path.is_file():
+            files.append(path)
+    if len(files) > _MAX_FILES:
+        raise BadInput(
+            f"{folder} holds {len(files):,} files of rows; at most {_MAX_FILES:,} are read: name a part of it"
+        )
     if not files:
-        raise BadInput(f"{source} holds no {', '.join((*PLAIN, *COLUMNAR))} file")
-    return files
+        beside = f" of its own ({links} links are not followed: name those files themselves)" if links else ""
+        raise BadInput(f"{folder} holds no {', '.join(KINDS)} file{beside}")
+    return Found(tuple(sorted(files)), sum(file.stat().st_size for file in files), links)
 
 
-def plain_records(path: Path, limit: int = _MAX_ROWS) -> Iterator[object]:
-    """The records of a JSONL, JSON or CSV file; a line that is none comes as `Unreadable`."""
-    suffix = path.suffix.lower()
-    if suffix in (".csv", ".tsv"):
-        return islice(_csv(path, "\t" if suffix == ".tsv" else ","), limit)
-    if suffix == ".json":
-        return islice(_json(path), limit)
-    return islice(_jsonl(path), limit)
+def _below(real: Path, named: Path) -> Iterator[Path]:
+    """The files below a folder; links to folders are not followed, and what is hidden is not looked into."""
+    for where, folders, names in os.walk(real):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if folders and len(Path(where).relative_to(real).parts) >= _MAX_DEPTH:
+            raise BadInput(f"{named} is over {_MAX_DEPTH} folders deep; name the folder that the rows lie in")
+        yield from (Path(where, name) for name in names if not name.startswith("."))
 
 
-def _jsonl(path: Path) -> Iterator[object]:
+def open_regular(path: Path) -> BufferedReader:
+    """A regular file, open for reading; nothing is waited for. Raises BadInput."""
     try:
-        with path.open(encoding="utf-8-sig", errors="strict", newline="\n") as file:
-            while line := file.readline(_MAX_LINE_CHARS):
-                if not line.strip():
-                    continue
-                if len(line) >= _MAX_LINE_CHARS and not line.endswith("\n"):
-                    raise BadInput(f"{path} has a line of over {_MAX_LINE_CHARS:,} characters: it is no JSONL file")
-                try:
-                    yield json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    yield Unreadable(f"it is no JSON ({str(error)[:80]})")
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is no UTF-8 text from byte {error.start} on; save it as UTF-8") from None
+        # Non-blocking, so that a pipe that took the file's place is refused instead of waited for.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise BadInput(f"{path} is not a regular file; write its rows into one")
+    return os.fdopen(fd, "rb")
 
 
-def _json(path: Path) -> Iterator[object]:
-    try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise BadInput(f"{path} is larger than 1 GiB; write it as JSONL, one record a line")
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path} is no JSON: {str(error)[:120]}; a file of one record a line is named .jsonl") from None
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}") from None
-    if isinstance(document, dict):  # {"data": [...]} and the like
-        lists = [value for value in document.values() if isinstance(value, list)]
-        document = lists[0] if len(lists) == 1 and len(document) <= 6 else [document]
-    yield from document if isinstance(document, list) else [document]
+def digest_of(files: Sequence[Path]) -> str:
+    """What files hold, for a plan to pin: of one small file its sha256."""
+    small = sum(file.stat().st_size for file in files) <= _HASHED_BYTES
+    digests = [_sha256(file) if small else _stamp(file) for file in files]
+    return digests[0] if small and len(files) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
-def _csv(path: Path, delimiter: str) -> Iterator[object]:
-    csv.field_size_limit(_MAX_LINE_CHARS)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            sample = file.readline()
-            if delimiter == "," and sample.count(";") > sample.count(","):
-                delimiter = ";"
-            file.seek(0)
-            for record in csv.DictReader(file, delimiter=delimiter):
-                if None in record:
-                    yield Unreadable("it has more cells than there are columns")
-                    continue
-                yield {name: value for name, value in record.items() if value is not None}
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is no UTF-8 text from byte {error.start} on; save it as UTF-8") from None
-    except csv.Error as error:
-        raise BadInput(f"{path} is no CSV: {error}") from None
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}") from None
+def _sha256(path: Path) -> str:
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _stamp(path: Path) -> str:
+    found = path.stat()
+    return f"{path} {found.st_size} {found.st_mtime_ns}"

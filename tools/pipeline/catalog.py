@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tunesmith.tools.core.settled import MODELS, TOKENIZERS, TORCH, UNUSED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from tunesmith.tools.core.job import Job
     from tunesmith.tools.core.stage import Request, Result, Stage
@@ -34,6 +34,7 @@ class Entry(NamedTuple):
     makes: str = ""
     """Kind of artifact it leaves."""
     expensive: bool = True
+    """Whether each of its steps waits for a yes; of a free stage some may, which `asks` tells."""
     serves: bool = False
     """Whether its work needs the vllm program."""
     loads: tuple[str, ...] = ()
@@ -47,6 +48,10 @@ class Entry(NamedTuple):
         """The stage's declaration."""
         stage: Stage[Request, object] = import_module(self.declared_in).STAGE
         return stage
+
+    def asks(self, fields: Mapping[str, object]) -> bool:
+        """Whether a step with these fields of its request is carried out by a worker, after a yes."""
+        return self.expensive or self.load().asks(fields)
 
     def work(self) -> Callable[[Job[Request]], Result]:
         """The function that does its work; importing it may load torch and friends, so only workers ask for it."""

@@ -7,10 +7,12 @@ for its yes, or that was begun before, takes the same way from its decision on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed, TunesmithError
+from tunesmith.memory.locks import adding_to
 from tunesmith.memory.records import DECLINED, DONE, FAILED, RUNNING, WAITING, Step
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.evaluation.advice import before_spending
@@ -53,10 +55,27 @@ def run_step(ws: Workspace, request: StepRequest, approver: Approver, *, follow:
     Raises BadInput or GateRefused before anything is recorded, ApprovalPending where nobody decided: the step waits.
     """
     placement = place(ws.store, request)
-    plan = price(ws, replace(request, run=placement.run))
-    if placement.new_name:  # what is refused opens no run
-        plan = plan.in_run(ws.store.new_run(placement.new_name))
-    return _from_decision(ws, propose(ws, plan), plan, approver, follow=follow)
+    with _adding(ws, request.stage, request.fields, placement.run):
+        plan = price(ws, replace(request, run=placement.run))
+        if placement.new_name:  # what is refused opens no run
+            plan = plan.in_run(ws.store.new_run(placement.new_name))
+        return _from_decision(ws, propose(ws, plan), plan, approver, follow=follow)
+
+
+@contextmanager
+def _adding(ws: Workspace, stage: str, fields: Mapping[str, object], run: str) -> Iterator[None]:
+    """A free step that makes something has its run to itself from its price to its end: two at once would build on the
+    same, and the later one hide what the other made. A step of a worker takes its turn there."""
+    entry = catalog.ENTRIES[stage]
+    if not run or not entry.makes or entry.asks(fields):
+        yield
+        return
+
+    def told(holder: str) -> None:
+        ws.emit("message", stage=stage, text=f"waiting for another step to be done with {run} ({holder})")
+
+    with adding_to(ws.store.home, run, waiting=told):
+        yield
 
 
 def resume_step(ws: Workspace, step: str, approver: Approver) -> Outcome:
@@ -74,7 +93,8 @@ def resume_step(ws: Workspace, step: str, approver: Approver) -> Outcome:
     ws.store.reopen(step)
     plan = Plan.model_validate(record.plan)
     ws.emit("plan.shown", run=plan.run, step=step, stage=plan.stage, plan_hash=plan.hash, plan=plan, resumed=True)
-    return _from_decision(ws, step, plan, approver, follow=True)
+    with _adding(ws, plan.stage, plan.request, plan.run):
+        return _from_decision(ws, step, plan, approver, follow=True)
 
 
 def run_pending(ws: Workspace, waiting: Step, approver: Approver) -> Outcome:
@@ -111,7 +131,7 @@ def _says_what_was_agreed(ws: Workspace, begun: Step) -> bool:
 
 def _from_decision(ws: Workspace, step: str, plan: Plan, approver: Approver, *, follow: bool) -> Outcome:
     """The way of a proposed step: ask, start, follow; its run is left as the step is."""
-    if not catalog.ENTRIES[plan.stage].expensive:
+    if not catalog.ENTRIES[plan.stage].asks(plan.request):
         return Outcome(_run_here(ws, step))
     try:
         step, plan, decision = agree(ws, step, plan, approver)

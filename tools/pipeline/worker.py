@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -25,9 +25,9 @@ from typing import NoReturn
 
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.files import atomic_write
-from tunesmith.memory.locks import held, lock_file
+from tunesmith.memory.locks import adding_to, held, lock_file
 from tunesmith.memory.privacy import keep_private
-from tunesmith.memory.records import FAILED, STOPPED
+from tunesmith.memory.records import APPROVED, FAILED, STOPPED
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import PATIENCE_S, Job
 from tunesmith.tools.core.settled import FOUR_BITS, load_modules
@@ -61,8 +61,9 @@ def main() -> int:
     args = parser.parse_args()
     keep_private()
     store = Store(args.home, busy_timeout_s=PATIENCE_S)
-    entry = catalog.ENTRIES[store.step(args.step).stage]
-    with claimed(store, args.step, needs_approval=entry.expensive):
+    step = store.step(args.step)
+    entry = catalog.ENTRIES[step.stage]
+    with claimed(store, args.step, needs_approval=step.status == APPROVED or entry.asks(step.request)):
         signal.signal(signal.SIGTERM, _on_sigterm)
         return _work(store, args.step, args.vllm)
 
@@ -102,7 +103,8 @@ def _work(store: Store, step: str, vllm: str | None) -> int:
             if not catalog.ENTRIES[job.step.stage].serves:
                 make_room(job.home, ram_bytes=job.plan.estimate.peak_ram_bytes, log=job.log)
             _load(job)
-            result = work(job)
+            with _in_turn(job):
+                result = work(job)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a stop that comes now comes too late
             record(job, result)
             _measure_device(job)
@@ -117,6 +119,13 @@ def _work(store: Store, step: str, vllm: str | None) -> int:
     else:
         return 0
     return 1
+
+
+def _in_turn(job: Job) -> AbstractContextManager[None]:  # type: ignore[type-arg]
+    """Of a stage that is usually free: its run is its own while it works, as it is for one that asks nobody."""
+    if catalog.ENTRIES[job.step.stage].expensive:
+        return contextlib.nullcontext()
+    return adding_to(job.home, job.run, waiting=lambda holder: job.progress(0, 0, f"waiting for {holder}"))
 
 
 def _load(job: Job) -> None:  # type: ignore[type-arg]

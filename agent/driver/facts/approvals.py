@@ -72,7 +72,7 @@ def _unasked(question: Question, decided: Sequence[Any], run: str) -> Answer:
     """Whether an expensive step ran that nobody had agreed to."""
     agreed = {row["step"] for row in decided if row["decision"] == "yes"}
     steps = [s for one in question.store.runs() if run in ("", one.id) for s in question.store.steps(one.id)]
-    ran = [s for s in steps if s.started_at and catalog.ENTRIES[s.stage].expensive]
+    ran = [s for s in steps if s.started_at and catalog.ENTRIES[s.stage].asks(s.request)]
     without = [s for s in ran if s.id not in agreed]
     by = Counter(said_of(row["decided_by"]) for row in decided if row["decision"] == "yes")
     if without:

@@ -140,6 +140,13 @@ def test_show_and_export_are_documents(
     [line] = [json.loads(text) for text in target.read_text().splitlines()]
     assert line["id"] == "w00000" and [turn["role"] for turn in line["messages"]] == ["user", "assistant"]
     assert main(["rows", "show", "--run", "r9"]) == 2
+    for args, wrong in (
+        (["--limit", "-5"], "not -5"),
+        (["--limit", "0"], "not 0"),
+        (["--kind", "nosuch"], "there are: keep 1"),
+    ):
+        assert main(["rows", "show", *args]) == 2 and wrong in capsys.readouterr().err
+    assert main(["rows", "import", str(target), "--limit", "0"]) == 2 and "limit" in capsys.readouterr().err
 
 
 # The page

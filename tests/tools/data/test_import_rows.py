@@ -83,10 +83,10 @@ def test_a_record_that_is_no_row_is_told_with_its_number(record: Any, told: str)
     assert len(rows) == 5 and [problem.number for problem in problems] == [3] and told in problems[0].reason
 
 
-def test_ids_that_come_twice_are_told_apart_and_mixed_types_become_text() -> None:
-    records = [{"id": 7, "prompt": "a", "completion": 5}, {"id": "7", "prompt": "b", "completion": True}]
+def test_a_record_keeps_its_own_name_and_mixed_types_become_text() -> None:
+    records = [{"id": 7, "prompt": "a", "completion": 5}, {"prompt": "b", "completion": True}]
     rows, problems = convert(records, "prompt/completion", {})
-    assert [row.row_id for row in rows] == ["i-7", "i-7~2"] and not problems
+    assert [row.row_id for row in rows] == ["7", ""] and not problems
     assert [row.completion[0]["content"] for row in rows] == ["5", "true"]
 
 
@@ -105,10 +105,14 @@ def test_files_of_each_kind_are_taken_to_the_rows_file(ws: Workspace, tmp_path: 
     (tmp_path / "many" / "a.jsonl").write_text("\n".join([*lines, "{broken", ""]), encoding="utf-8-sig")
     with (tmp_path / "many" / "b.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["question", "answer"], ["Größe?", "5\nlines"], ["", "none"]])
-    step = run_step(ws, StepRequest("import", {"source": str(tmp_path / "many" / "a.jsonl")}, run), say_yes).done()
+    fields: dict[str, Any] = {"source": str(tmp_path / "many" / "a.jsonl")}
+    with pytest.raises(BadInput, match=r"1 of 2 records are no rows, over 5%.*record 2: .*max_unusable_share=0.51"):
+        price(ws, StepRequest("import", fields, run))
+    fields["max_unusable_share"] = 0.51
+    step = run_step(ws, StepRequest("import", fields, run), say_yes).done()
     assert step.result and (step.result["rows"], step.result["incompatible"]) == (1, 1)
     assert step.result["problems"][0].startswith("record 2:") and step.result["turns"] == 2
-    fields = {"source": str(tmp_path / "many" / "b.csv"), "mapping": {"user": "question", "assistant": "answer"}}
+    fields |= {"source": str(tmp_path / "many" / "b.csv"), "mapping": {"user": "question", "assistant": "answer"}}
     step = run_step(ws, StepRequest("import", fields, run), say_yes).done()
     assert step.result and (step.result["rows"], step.result["rows_before"]) == (1, 1)
     rows = read_rows(ws.store.artifacts(run, "rows")[-1].path / "rows.jsonl")

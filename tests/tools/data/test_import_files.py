@@ -1,0 +1,259 @@
+"""Files of rows that a stranger wrote: each is read within bounds, or refused in a sentence; nothing else is opened."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import pickle
+import socket
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pytest
+from pyarrow import parquet
+
+from tunesmith.memory.confined import OverLimits
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.records import TrainingRow
+from tunesmith.tools.core.stage import GIB, Facts, Machine
+from tunesmith.tools.data import import_reading
+from tunesmith.tools.data.import_formats import Problem, convert
+from tunesmith.tools.data.import_reading import Look, Taken, inspect_files, rows_of
+from tunesmith.tools.data.import_rows import ImportContext, ImportRequest, plan
+from tunesmith.tools.data.import_sources import digest_of, find_files
+from tunesmith.tools.data.import_text import strict_json, text_records
+
+ROOT = Path(__file__).resolve().parents[3]
+MB = 1 << 20
+FACTS = Facts(Path("/home"), Machine("test", 2, 64 * GIB, 64 * GIB, 0, 64 * GIB), "r1")
+ROW = json.dumps({"prompt": "2+2?", "completion": "4"}) + "\n"
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child finds the tests' own stand-ins."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def look(path: Path, limit: int = 100_000) -> Look:
+    found = find_files(path)
+    return inspect_files(found.files, found.bytes, {}, limit)
+
+
+def taken(
+    path: Path, limit: int = 100_000, most_bytes: int = 64 * MB
+) -> tuple[list[TrainingRow], list[Problem], Taken]:
+    items = list(rows_of(find_files(path).files, {}, limit, most_bytes))
+    end = items.pop()
+    assert isinstance(end, Taken)
+    rows = [one for one in items if isinstance(one, TrainingRow)]
+    return rows, [one for one in items if isinstance(one, Problem)], end
+
+
+def written(path: Path, data: bytes | str) -> Path:
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return path
+
+
+def table(path: Path, columns: dict[str, Any], metadata: dict[str, Any] | None = None) -> Path:
+    made = pa.table(columns)
+    if metadata:
+        made = made.replace_schema_metadata({"huggingface": json.dumps(metadata)})
+    if path.suffix == ".parquet":
+        parquet.write_table(made, path, compression="zstd")
+    else:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, made.schema) as writer:
+            writer.write_table(made)
+    return path
+
+
+# Parquet and Arrow
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.arrow"])
+def test_what_a_table_says_of_its_columns_opens_and_fetches_nothing(name: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/x"
+        pictures = [{"bytes": None, "path": path} for path in (url, str(tmp_path / "fifo"), "/etc/hostname")]
+        os.mkfifo(tmp_path / "fifo")
+        columns = {"prompt": ["a", "b", "c"], "completion": ["d", "e", "f"], "pic": pa.array(
+            pictures, type=pa.struct([("bytes", pa.binary()), ("path", pa.string())]))}  # fmt: skip
+        features = {"pic": {"_type": "Image"}, "prompt": {"dtype": "string", "_type": "Value"}}
+        path = table(tmp_path / name, columns, {"info": {"features": features}})
+        before = sorted(file.name for file in tmp_path.iterdir())
+        assert look(path).left_out == ("pic (struct<bytes: binary, path: string>)",)
+        rows, problems, end = taken(path)
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    assert [row.completion[0]["content"] for row in rows] == ["d", "e", "f"] and not problems and end.records == 3
+    assert sorted(file.name for file in tmp_path.iterdir()) == before
+
+
+def test_extension_types_and_vectors_are_left_out_and_labels_are_text(tmp_path: Path) -> None:
+    columns = {
+        "prompt": ["a"], "completion": pa.array([7], pa.int64()), "tag": pa.array(["x"]).dictionary_encode(),
+        "vector": [[0.5, 0.25]], "uuid": pa.array([b"0" * 16], pa.uuid()), "at": pa.array([1], pa.timestamp("s")),
+    }  # fmt: skip
+    found = look(table(tmp_path / "rows.parquet", columns))
+    assert [name.partition(" ")[0] for name in found.left_out] == ["vector", "uuid", "at"]
+    rows, *_ = taken(tmp_path / "rows.parquet")
+    assert rows[0].completion[0]["content"] == "7" and set(rows[0].attributes) == {"number"}
+
+
+def test_lists_of_messages_keep_their_turns(tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+    rows, *_ = taken(table(tmp_path / "rows.parquet", {"messages": [talk] * 100}))
+    assert len(rows) == 100 and [turn["content"] for turn in (*rows[99].prompt, *rows[99].completion)] == ["hi", "ho"]
+
+
+def test_a_small_file_that_decodes_to_much_is_bounded_by_bytes_and_a_limit_takes_its_beginning(tmp_path: Path) -> None:
+    path = table(tmp_path / "bomb.parquet", {"prompt": ["x" * 20_000] * 2_000, "completion": ["y"] * 2_000})
+    assert path.stat().st_size < 100_000
+    found = look(path)
+    assert found.records == 2_000 and found.read_bytes > 39e6
+    with pytest.raises(BadInput, match=r"first (\d+) records hold over 10 MB.*--limit \d+, or split"):
+        taken(path, most_bytes=10_000_000)
+    assert len(taken(path, limit=10, most_bytes=10_000_000)[0]) == 10
+
+
+def test_one_value_repeated_to_gigabytes_is_refused_by_its_plan(tmp_path: Path) -> None:
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 200_000, pa.int32()), pa.array(["x" * 150_000]))
+    path = table(tmp_path / "bomb.parquet", {"prompt": repeated, "completion": ["y"] * 200_000})
+    assert path.stat().st_size < 100_000
+    context = ImportContext("bomb", look(path), {})
+    [refusal] = plan(ImportRequest(source=str(path)), FACTS, context).refusals
+    assert "100,000 records come to 15.0 GB" in refusal and "--limit" in refusal
+
+
+def test_a_list_that_decodes_to_more_than_memory_ends_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_reading, "CHILD_BYTES", 384 * MB)
+    count = 20_000_000
+    lists = pa.ListArray.from_arrays(pa.array([0, count], pa.int32()), pa.nulls(count, pa.string()))
+    path = table(tmp_path / "bomb.parquet", {"messages": lists})
+    with pytest.raises(OverLimits, match=r"384 MB of memory, and was ended; take fewer records with --limit"):
+        look(path)
+
+
+# Text
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "wrong"),
+    [
+        ("a.jsonl", gzip.compress(ROW.encode()), "gzip"),
+        ("a.jsonl", pickle.dumps({"a": 1}), "pickle"),
+        ("a.parquet", pickle.dumps({"a": 1}), "no Parquet file"),
+        ("a.arrow", pickle.dumps({"a": 1}), "no Arrow file"),
+        ("a.jsonl", ROW.encode("utf-16"), "UTF-16"),
+        ("a.csv", b"prompt,completion\nq,\xff\n", "line 2 is no UTF-8"),
+        ("a.json", b'["\xff"]', "line 1 is no UTF-8"),
+        ("a.json", "[" * 100_000, "recursion"),
+        ("a.jsonl", "", "no records"),
+        ("a.csv", "prompt,completion\n", "no records"),
+        ("a.csv", "prompt,completion, prompt\na,b,c\n", "'prompt' stands twice"),
+        ("a.csv", 'prompt,completion\nq,"a\n' + "q,a\n" * 500, "quote that opens in line 2 is not closed by line 502"),
+        ("a.csv", 'prompt,completion\nq,"a\n' + "q,a\n" * 9 + 'q,"b"\n', "opens in line 2 is not closed by line 12"),
+    ],
+)
+def test_what_is_no_such_file_is_named(name: str, data: bytes | str, wrong: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=wrong) as refused:
+        look(written(tmp_path / name, data))
+    assert len(str(refused.value)) < 400 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("a.jsonl", "line 1 has over 8 MB"), ("a.csv", "line 1 has over 8 MB"),
+                                             ("a.json", "over 64 MB")])  # fmt: skip
+def test_a_sparse_file_is_not_read_to_its_end(name: str, wrong: str, tmp_path: Path) -> None:
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(BadInput, match=wrong):
+        look(tmp_path / name)
+
+
+def test_a_document_of_many_lists_ends_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_reading, "CHILD_BYTES", 200 * MB)
+    path = written(tmp_path / "lists.json", "[" + "[]," * 4_000_000 + "[]]")
+    with pytest.raises(OverLimits, match=r"200 MB of memory.*write the rows as JSONL"):
+        look(path)
+
+
+def test_a_byte_order_mark_and_empty_lines_are_nothing_and_deep_or_broken_lines_are_counted(tmp_path: Path) -> None:
+    deep, nul = "[" * 100_000 + "\n", "\0\0" + ROW
+    path = written(tmp_path / "a.jsonl", b"\xef\xbb\xbf" + (ROW + "\n" + ROW + deep + nul).encode())
+    rows, problems, end = taken(path)
+    assert len(rows) == 2 and [problem.number for problem in problems] == [3, 4] and end.lines == 4
+
+
+@pytest.mark.parametrize("text", ["NaN", "-Infinity", "1e999", '{"a": [NaN]}', '{"a": -1e999}'])
+def test_a_number_that_is_none_makes_no_row(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no number in JSON"):
+        strict_json(text)
+    record = f'{{"prompt": "a", "completion": "b", "extra": {text}}}'
+    for name, data in (("a.jsonl", record), ("a.json", f"[{record}, {ROW}]")):
+        values = [r.value for r in text_records(written(tmp_path / name, data))]
+        rows, problems = convert(values, "prompt/completion", {})
+        assert [problem.number for problem in problems] == [1] and len(rows) == (name == "a.json")
+
+
+def test_a_label_that_is_not_finite_is_no_answer() -> None:
+    for value in (float("nan"), float("inf")):
+        rows, problems = convert([{"prompt": "a", "completion": value}], "prompt/completion", {})
+        assert not rows and "no number" in problems[0].reason
+
+
+def test_a_csv_record_of_thousands_of_lines_counts_as_all_of_them(tmp_path: Path) -> None:
+    swallowed = '"' + "q,a\n" * 3_000 + '"'
+    path = written(tmp_path / "a.csv", "prompt,completion\n" + "q,a\n" * 1_000 + f"q,{swallowed}\n" + "q,a,more\n")
+    rows, problems, end = taken(path)
+    assert len(rows) == 1_000 and [problem.weight for problem in problems] == [3_001, 1] and end.lines == 4_002
+    assert "a quote may be missing in line 1002" in problems[0].reason and "3 cells for 2" in problems[1].reason
+
+
+# Which files
+
+
+def test_a_folder_gives_its_own_files_of_rows_and_nothing_hidden_or_linked(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    (folder / "in").mkdir(parents=True)
+    (folder / ".ssh").mkdir()
+    secret = written(tmp_path / "secret.jsonl", ROW)
+    for name in ("b.jsonl", "in/a.csv", ".ssh/key.json", ".hidden.jsonl", "id_rsa", "notes.txt", "dataset_info.json"):
+        written(folder / name, ROW)
+    (folder / "link.jsonl").symlink_to(secret)
+    (folder / "linked").symlink_to(tmp_path)
+    os.mkfifo(folder / "fifo.jsonl")
+    found = find_files(folder)
+    assert [path.relative_to(folder).as_posix() for path in found.files] == ["b.jsonl", "in/a.csv"]
+    assert found.links_left_out == 1 and found.bytes == 2 * len(ROW)
+    digest = digest_of(found.files)
+    written(folder / "in/a.csv", ROW + ROW)
+    assert digest_of(found.files) != digest
+
+
+def test_whole_machines_pipes_devices_and_other_files_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home" / "me"))
+    (tmp_path / "home" / "me").mkdir(parents=True)
+    (tmp_path / "root").symlink_to("/")
+    os.mkfifo(tmp_path / "fifo.jsonl")
+    (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
+    (tmp_path / "many").mkdir()
+    for number in range(1_001):
+        (tmp_path / "many" / f"{number}.jsonl").touch()
+    (tmp_path / "deep" / "/".join("abcdefghij")).mkdir(parents=True)
+    (tmp_path / "huge.jsonl").touch()
+    os.truncate(tmp_path / "huge.jsonl", 1 << 40)
+    for name, wrong in (
+        ("/", "far more than rows"), ("root", "far more than rows"), ("home", "far more"), ("home/me", "far more"),
+        ("fifo.jsonl", "not a regular"), ("zero.jsonl", "not a regular"), ("/etc/passwd", "no file of rows"),
+        ("many", "1,001 files of rows; at most 1,000"), ("deep", "over 8 folders deep"), ("huge.jsonl", "1,100 GB"),
+        ("missing.jsonl", "No such file"),
+    ):  # fmt: skip
+        with pytest.raises(BadInput, match=wrong):
+            find_files(tmp_path / name)

@@ -1,0 +1,175 @@
+"""Records of JSONL, JSON and CSV files, one after another: every line, cell and document is bounded.
+
+A record that cannot be read comes as `Unreadable`, and the others are read on. A file that is something else by its
+first bytes, is no UTF-8, or is out of bounds raises BadInput. Its parsers run where `confined` limits them.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.tools.data.import_sources import open_regular
+
+MAX_LINE_BYTES = 8 << 20
+MAX_JSON_BYTES = 64 << 20
+MAX_CELL_CHARS = 1_000_000
+MAX_CELL_LINES = 2_000
+"""Of a CSV cell: a text of more lines is one that a quote has swallowed."""
+_OTHER_KINDS = (
+    (b"\x1f\x8b", "a gzip file; unpack it"), (b"PK\x03\x04", "a zip file; unpack it"),
+    (b"BZh", "a bzip2 file; unpack it"), (b"\xfd7zXZ", "an xz file; unpack it"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file; unpack it"), (b"PAR1", "a Parquet file; name it .parquet"),
+    (b"ARROW1", "an Arrow file; name it .arrow"), (b"\x80", "a pickle, or no text at all; write it as JSONL"),
+    (b"\xff\xfe", "UTF-16 text; save it as UTF-8"), (b"\xfe\xff", "UTF-16 text; save it as UTF-8"),
+)  # fmt: skip
+
+
+class Unreadable(NamedTuple):
+    """What stands where a record should; `lines` says how many lines of the file it takes."""
+
+    reason: str
+    lines: int = 1
+
+
+class Record(NamedTuple):
+    """One record as the file has it, or why there is none, and the bytes that it took."""
+
+    value: object
+    bytes: int
+
+
+def strict_json(text: str | bytes) -> Any:
+    """A JSON value in which every number is finite. Raises ValueError or RecursionError."""
+
+    def refuse(name: str) -> float:
+        raise ValueError(f"{name} is no number in JSON")
+
+    def finite(digits: str) -> float:
+        value = float(digits)
+        return value if math.isfinite(value) else refuse(digits[:20])
+
+    return json.loads(text, parse_constant=refuse, parse_float=finite)
+
+
+def text_records(path: Path) -> Iterator[Record]:
+    """The records of a text file, by the ending of its name."""
+    suffix = path.suffix.lower()
+    with open_regular(path) as file:
+        head = file.read(8)
+        file.seek(0)
+        if kind := next((kind for magic, kind in _OTHER_KINDS if head.startswith(magic)), ""):
+            raise BadInput(f"{path} is {kind}")
+        if suffix == ".json":
+            yield from _json(path, file)
+        elif suffix in (".csv", ".tsv"):
+            yield from _csv(path, file, "\t" if suffix == ".tsv" else "")
+        else:
+            yield from _jsonl(path, file)
+
+
+def _lines(path: Path, file: BinaryIO) -> Iterator[str]:
+    number = 0
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        if len(line) > MAX_LINE_BYTES:
+            raise BadInput(
+                f"{path}: line {number} has over {MAX_LINE_BYTES >> 20} MB, the most that a record may have; "
+                "write one record a line"
+            )
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            raise BadInput(f"{path}: line {number} is no UTF-8 text; save it as UTF-8") from None
+
+
+def _jsonl(path: Path, file: BinaryIO) -> Iterator[Record]:
+    for line in _lines(path, file):
+        if not line.strip():
+            continue
+        try:
+            yield Record(strict_json(line), len(line))
+        except (ValueError, RecursionError) as error:
+            yield Record(Unreadable(f"it is no JSON ({str(error)[:80]})"), len(line))
+
+
+def _json(path: Path, file: BinaryIO) -> Iterator[Record]:
+    data = file.read(MAX_JSON_BYTES + 1)
+    if len(data) > MAX_JSON_BYTES:
+        raise BadInput(f"{path} has over {MAX_JSON_BYTES >> 20} MB; write it as JSONL, one record a line")
+    try:
+        records = _listed(json.loads(data.decode("utf-8-sig")))
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise BadInput(f"{path}: line {line} is no UTF-8 text; save it as UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path} is no JSON: {str(error)[:120]}; a file of one record a line is named .jsonl") from None
+    mean = len(data) // max(1, len(records))
+    for record in records:
+        try:
+            json.dumps(record, allow_nan=False)
+            yield Record(record, mean)
+        except (ValueError, RecursionError):
+            yield Record(Unreadable("it holds a number that is none in JSON, or is nested too deeply"), mean)
+
+
+def _listed(document: object) -> list[object]:
+    """The records of a document: a list, or the one list in an object of a few fields ({"data": [...]})."""
+    if isinstance(document, dict):
+        lists = [value for value in document.values() if isinstance(value, list)]
+        document = lists[0] if len(lists) == 1 and len(document) <= 6 else [document]
+    return document if isinstance(document, list) else [document]
+
+
+def _csv(path: Path, file: BinaryIO, delimiter: str) -> Iterator[Record]:
+    """A quote that is left open would swallow the records behind it: what it breaks is refused by its line."""
+    csv.field_size_limit(MAX_CELL_CHARS)
+    if not delimiter:
+        sample = file.readline(MAX_LINE_BYTES)
+        delimiter = ";" if sample.count(b";") > sample.count(b",") else ","
+        file.seek(0)
+    reader = csv.reader(_lines(path, file), delimiter=delimiter, strict=True)
+    columns: list[str] | None = None
+    while True:
+        begun = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            if reader.line_num > begun:
+                raise BadInput(
+                    f"{path}: a quote that opens in line {begun} is not closed by line {reader.line_num} ({error}); "
+                    "close it, or double the quotes inside the cell"
+                ) from None
+            yield Record(Unreadable(f"line {begun} is no CSV ({error})"), 1)
+            continue
+        if cells is None:
+            return
+        if columns is None:
+            columns = _header(path, cells)
+        elif cells:
+            yield _row(columns, cells, begun, reader.line_num)
+
+
+def _header(path: Path, cells: list[str]) -> list[str]:
+    columns = [cell.strip() for cell in cells]
+    twice = [name for name, count in Counter(columns).items() if name and count > 1]
+    if twice:
+        raise BadInput(f"{path}: the column {twice[0][:60]!r} stands twice in the header; rename or remove one of them")
+    return columns
+
+
+def _row(columns: list[str], cells: list[str], first: int, last: int) -> Record:
+    lines, size = last - first + 1, sum(map(len, cells))
+    where = f"line {first}" if lines == 1 else f"lines {first} to {last}"
+    if len(cells) > len(columns):
+        return Record(Unreadable(f"{where}: {len(cells)} cells for {len(columns)} columns", lines), size)
+    if lines > MAX_CELL_LINES:
+        why = f"{where}: one record of {lines:,} lines; a quote may be missing in line {first}"
+        return Record(Unreadable(why, lines), size)
+    return Record({name: cell for name, cell in zip(columns, cells, strict=False) if name}, size)
