@@ -36,6 +36,8 @@ class DriverSettings(BaseModel):
     """The model to ask that endpoint for."""
     key_env: str = ""
     """Environment variable that holds the endpoint's key."""
+    allow_plain_http: bool = False
+    """Whether the key may go to an endpoint on another machine over plain http, where everybody on the way reads it."""
     tool_parser: str = "hermes"
     """vLLM's name for how this model writes tool calls."""
     routing: bool | Literal["auto"] = "auto"
@@ -45,7 +47,7 @@ class DriverSettings(BaseModel):
     """Longest conversation that the driver is served with."""
     timeout_s: float = Field(default=180.0, gt=0)
     """Longest wait for the driver to say anything; it is asked a second time before the turn gives up."""
-    key: str = ""
+    key: str = Field(default="", repr=False)
     """Read from `key_env`; never written in the file."""
 
 
@@ -88,11 +90,15 @@ def _editor(environ: Mapping[str, str]) -> str:
 
 
 def _driver(environ: Mapping[str, str], home: Path) -> DriverSettings:
-    """TUNESMITH_DRIVER (a folder, or an endpoint's URL) and TUNESMITH_DRIVER_NAME come before the file."""
+    """TUNESMITH_DRIVER (a folder, or an endpoint's URL) and TUNESMITH_DRIVER_NAME come before the file.
+
+    What the file allows of its own endpoint, it does not allow of another.
+    """
     driver = _read_file(home / _FILE).driver
     named = environ.get("TUNESMITH_DRIVER", "")
     if named.startswith(("http://", "https://")):
-        driver = driver.model_copy(update={"endpoint": named})
+        allowed = driver.allow_plain_http and named == driver.endpoint
+        driver = driver.model_copy(update={"endpoint": named, "allow_plain_http": allowed})
     elif named:
         driver = driver.model_copy(update={"model": named, "endpoint": ""})
     if name := environ.get("TUNESMITH_DRIVER_NAME"):
