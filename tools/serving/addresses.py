@@ -87,7 +87,7 @@ def read_address(url: str, what: str = "the address") -> Address:
     if not 0 < number < 65536:
         raise BadInput(f"{what} {_shown(url)} names port {number}; ports go from 1 to 65535")
     host = named.strip("[]").lower()
-    ip = _ip_address(host, what, url)
+    ip = _ip_address(host, named.startswith("["), what, url)
     loopback = is_loopback_ip(ip) if ip else host == "localhost" and _leads_home(host, number)
     return Address(url.rstrip("/"), scheme, host, number, loopback)
 
@@ -133,15 +133,17 @@ def _why(url: str) -> str:
     return "write http:// or https://, a host, and where needed a port and a path, such as http://127.0.0.1:8000/v1"
 
 
-def _ip_address(host: str, what: str, url: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _ip_address(
+    host: str, bracketed: bool, what: str, url: str
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """The host where it is a number; None for a name. Raises BadInput for a number in an unusual form."""
     labels = host.split(".")
     if not all(labels) or any(label.startswith("-") for label in labels):
         raise BadInput(f"{what} {_shown(url)} names no host; leave a dot at its end out")
-    if ":" not in host and not _NUMBER.fullmatch(labels[-1]):
+    if not bracketed and not _NUMBER.fullmatch(labels[-1]):
         return None
     try:
-        ip = ipaddress.ip_address(host)
+        ip = ipaddress.IPv6Address(host) if bracketed else ipaddress.IPv4Address(host)
     except ValueError:
         raise BadInput(f"{what} {_shown(url)} names no host; write numbers as four, such as 127.0.0.1") from None
     if ip.is_unspecified:
