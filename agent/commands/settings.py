@@ -21,6 +21,11 @@ from tunesmith.tools.evaluation.judge_settings import JudgeSettings
 from tunesmith.tools.machine.vllm_program import find_vllm
 
 _FILE = "settings.toml"
+TRACKERS = (
+    "WANDB_", "MLFLOW_", "COMET_", "NEPTUNE_", "CLEARML_", "TRACKIO_", "SWANLAB_", "DAGSHUB_", "DVCLIVE_",
+    "CODECARBON_",
+)  # fmt: skip
+"""How the variables begin by which transformers and trl would find a tracker."""
 
 
 class DriverSettings(BaseModel):
@@ -51,6 +56,18 @@ class DriverSettings(BaseModel):
     """Read from `key_env`; never written in the file."""
 
 
+class NetworkEnvironment(BaseModel):
+    """What the environment says of other machines; of keys the names alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hub: str = "https://huggingface.co"
+    """HF_ENDPOINT, as huggingface_hub reads it."""
+    hub_offline: bool = False
+    trackers: tuple[str, ...] = ()
+    """Variables that are set and that would switch a tracker on in other programs."""
+
+
 class SettingsFile(BaseModel):
     """What may stand in HOME/settings.toml."""
 
@@ -74,6 +91,8 @@ class Settings(BaseModel):
     vllm_from: str = "nowhere"
     """Why it is this program, in words."""
     driver: DriverSettings = DriverSettings()
+    judge: JudgeSettings = JudgeSettings()
+    network: NetworkEnvironment = NetworkEnvironment()
     editor: str = "vi"
     """The program that a draft is edited in: VISUAL, else EDITOR."""
 
@@ -82,7 +101,24 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings of this start. Raises BadInput where settings.toml is not what it should be."""
     home = home_of(environ)
     vllm, source = _find_vllm(environ, home)
-    return Settings(home=home, vllm=vllm, vllm_from=source, driver=_driver(environ, home), editor=_editor(environ))
+    return Settings(
+        home=home,
+        vllm=vllm,
+        vllm_from=source,
+        driver=_driver(environ, home),
+        judge=_read_file(home / _FILE).judge,
+        network=_network(environ),
+        editor=_editor(environ),
+    )
+
+
+def _network(environ: Mapping[str, str]) -> NetworkEnvironment:
+    offline = environ.get("HF_HUB_OFFLINE") or environ.get("TRANSFORMERS_OFFLINE") or ""
+    return NetworkEnvironment(
+        hub=(environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"),
+        hub_offline=offline.upper() in ("1", "ON", "YES", "TRUE"),
+        trackers=tuple(sorted(name for name in environ if name.startswith(TRACKERS) and environ[name])),
+    )
 
 
 def _editor(environ: Mapping[str, str]) -> str:
