@@ -11,22 +11,31 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
+from tests.fixtures import FIXTURES
 from tests.fixtures.network import PROXY_VARIABLES, Ours, hears, our_server
+from tests.fixtures.tiny_model import make_tiny_model
+from tunesmith.agent.commands.settings import DriverSettings, Settings
 from tunesmith.agent.driver.driver_errors import clear_line
-from tunesmith.agent.driver.endpoint import Endpoint, is_gone, model_of, refusal_in
+from tunesmith.agent.driver.endpoint import Driver, Endpoint, is_gone, model_of, refusal_in
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.machine.processes import ProcessId
+from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.addresses import read_address
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.serving.listeners import Guard, Listener, Seen, SendRefused
 from tunesmith.tools.serving.local_http import call
+from tunesmith.tools.serving.model_server import loaded_for_a_while
+from tunesmith.tools.serving.requests import chat_client
+from tunesmith.tools.serving.scoring import score_prompts
+from tunesmith.tools.serving.spec import ServerSpec
 
 KEY, WORDS = "the-key-SECRET", "private words"
 MESSAGES = [{"role": "user", "content": WORDS}]
@@ -197,7 +206,82 @@ def test_whoever_takes_the_port_of_a_dead_server_is_sent_nothing(ask: Ask) -> No
             assert "is not our server" in refusal_of(ask, ours.url, ours.listener)
             with pytest.raises(SendRefused):
                 call(ours.listener, "/v1/models", KEY, timeout_s=5)
+            assert thief.requests == [] and thief.connections == 0
+
+
+@pytest.mark.parametrize("ask", CLIENTS)
+def test_a_thief_that_comes_between_the_question_and_the_connection_is_sent_nothing(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def too_early(self: Guard) -> None:
+        """What it saw has changed since."""
+
+    monkeypatch.setattr(Guard, "before", lambda self: None)
+    monkeypatch.setattr(Guard, "before_async", too_early)
+    with our_server() as ours:
+        ours.die()
+        with thief_of(ours) as thief:
+            assert "is not our server" in refusal_of(ask, ours.url, ours.listener)
+            with pytest.raises(SendRefused):
+                call(ours.listener, "/v1/models", KEY, timeout_s=5)
+            assert thief.requests == [] and thief.connections >= 1
+
+
+def server_of(ours: Ours, folder: Path) -> servers.Server:
+    """The record of a server of ours."""
+    make_tiny_model(folder / "model")
+    (folder / "1.key").write_text(KEY)
+    spec = ServerSpec(model_dir=str(folder / "model"), served_name="m")
+    return servers.Server(
+        "1", spec, ours.listener.port, servers.BENCH, ours.listener.process, folder / "1.json", folder / "log", ""
+    )
+
+
+def test_every_client_of_a_server_on_the_books_knows_whose_it_must_be(tmp_path: Path) -> None:
+    """Measuring, scoring, adapters, and what is asked of it between."""
+
+    async def ask(server: servers.Server) -> ChatResponse:
+        async with chat_client(server) as chat:
+            return await chat.complete(ChatRequest("q", "m", MESSAGES, 8))
+
+    with our_server() as ours:
+        server = server_of(ours, tmp_path)
+        assert asyncio.run(ask(server)).text == "ours"
+        ours.die()
+        with thief_of(ours) as thief:
+            assert asyncio.run(ask(server)).error
+            for work in (
+                lambda: asyncio.run(score_prompts(server, "m", [([1, 2], 0)], concurrency=1)),
+                lambda: servers.load_adapter(server, "a", tmp_path),
+                lambda: servers.template_tokens(server, [{"role": "user", "content": WORDS}]),
+            ):
+                with pytest.raises(SendRefused):
+                    work()
+            with loaded_for_nobody(server, tmp_path):
+                assert not servers.healthy(server)
             assert thief.requests == []
+
+
+@contextmanager
+def loaded_for_nobody(server: servers.Server, folder: Path) -> Iterator[None]:
+    """An adapter of a server that has died is let go of without a word."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(servers, "load_adapter", lambda *_: None)
+        with loaded_for_a_while(server, "a", folder):
+            yield
+
+
+def test_the_driver_that_was_started_here_is_known_as_ours(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    chosen = DriverSettings(model=str(make_tiny_model(tmp_path / "model")))
+    driver = Driver(Settings(home=home, vllm=str(FIXTURES / "stub_vllm.py"), driver=chosen))
+    try:
+        endpoint = driver.ensure()
+        (server,) = servers.list_servers(home)
+        assert endpoint.listener == server.listener and endpoint.listener.is_ours()
+    finally:
+        driver.close()
+        servers.stop_all(home)
 
 
 @pytest.mark.parametrize("requests", [1, 20])
