@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.settings import Settings
+from tunesmith.agent.what_leaves import Leaving, leaving_view
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.tools.core.format import size
 from tunesmith.tools.machine.gpus import left_out_gpus
@@ -54,6 +55,7 @@ class Examination(TypedDict):
     vllm: VllmFacts
     missing: list[str]
     driver: NotRequired[dict[str, object]]
+    leaving: NotRequired[Leaving]
 
 
 def examine(settings: Settings) -> Examination:
@@ -157,9 +159,10 @@ def examined_view(examination: Examination) -> RenderableType:
     ]
     if "driver" in examination:
         rows.append(["driver", _driver_words(examination["driver"])])
-    return Group(
-        render.rows_table(["what", "found"], rows), *(render.plain(f"! {line}") for line in examination["missing"])
-    )
+    parts = [render.rows_table(["what", "found"], rows)]
+    parts += [render.plain(f"! {line}") for line in examination["missing"]]
+    parts += [leaving_view(examination["leaving"])] if "leaving" in examination else []
+    return Group(*parts)
 
 
 def _driver_words(driver: dict[str, object]) -> str:

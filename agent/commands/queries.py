@@ -229,7 +229,8 @@ def fits(args: argparse.Namespace, settings: Settings, store: Store, out: Output
 
 
 def doctor(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
-    """`doctor`: this machine, the versions that are installed, the vllm that was found, the driver tried out.
+    """`doctor`: this machine, the versions that are installed, the vllm that was found, the driver tried out, what can
+    leave this machine and what did.
 
     `doctor --gpu`: what only a card can say, measured by a step that is asked about.
     """
@@ -240,9 +241,11 @@ def doctor(args: argparse.Namespace, settings: Settings, store: Store, out: Outp
     if args.minutes:
         raise BadInput(f"--minutes {args.minutes} says how long --gpu may take; give --gpu too, or leave it out")
     from tunesmith.agent.doctor import examine, examine_driver, examined_view
+    from tunesmith.agent.what_leaves import leaving
 
     examination = examine(settings)
     examination["driver"] = examine_driver(settings, start=args.driver)
+    examination["leaving"] = leaving(settings, store)
     out.document(examination, examined_view(examination))
     return 0
 

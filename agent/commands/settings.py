@@ -22,6 +22,11 @@ from tunesmith.tools.evaluation.judge_settings import JudgeSettings
 from tunesmith.tools.machine.vllm_program import find_vllm
 
 _FILE = "settings.toml"
+TRACKERS = (
+    "WANDB_", "MLFLOW_", "COMET_", "NEPTUNE_", "CLEARML_", "TRACKIO_", "SWANLAB_", "DAGSHUB_", "DVCLIVE_",
+    "CODECARBON_",
+)  # fmt: skip
+"""How the variables begin by which transformers and trl would find a tracker."""
 
 
 class DriverSettings(BaseModel):
@@ -37,6 +42,8 @@ class DriverSettings(BaseModel):
     """The model to ask that endpoint for."""
     key_env: str = ""
     """Environment variable that holds the endpoint's key."""
+    allow_plain_http: bool = False
+    """Whether the key may go to an endpoint on another machine over plain http, where everybody on the way reads it."""
     tool_parser: str = "hermes"
     """vLLM's name for how this model writes tool calls."""
     routing: bool | Literal["auto"] = "auto"
@@ -46,8 +53,20 @@ class DriverSettings(BaseModel):
     """Longest conversation that the driver is served with."""
     timeout_s: float = Field(default=180.0, gt=0)
     """Longest wait for the driver to say anything; it is asked a second time before the turn gives up."""
-    key: str = ""
+    key: str = Field(default="", repr=False)
     """Read from `key_env`; never written in the file."""
+
+
+class NetworkEnvironment(BaseModel):
+    """What the environment says of other machines; of keys the names alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hub: str = "https://huggingface.co"
+    """HF_ENDPOINT, as huggingface_hub reads it."""
+    hub_offline: bool = False
+    trackers: tuple[str, ...] = ()
+    """Variables that are set and that would switch a tracker on in other programs."""
 
 
 class SettingsFile(BaseModel):
@@ -73,6 +92,8 @@ class Settings(BaseModel):
     vllm_from: str = "nowhere"
     """Why it is this program, in words."""
     driver: DriverSettings = DriverSettings()
+    judge: JudgeSettings = JudgeSettings()
+    network: NetworkEnvironment = NetworkEnvironment()
     editor: str = "vi"
     """The program that a draft is edited in: VISUAL, else EDITOR."""
 
@@ -81,7 +102,24 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings of this start. Raises BadInput where settings.toml is not what it should be."""
     home = home_of(environ)
     vllm, source = _find_vllm(environ, home)
-    return Settings(home=home, vllm=vllm, vllm_from=source, driver=_driver(environ, home), editor=_editor(environ))
+    return Settings(
+        home=home,
+        vllm=vllm,
+        vllm_from=source,
+        driver=_driver(environ, home),
+        judge=_read_file(home / _FILE).judge,
+        network=_network(environ),
+        editor=_editor(environ),
+    )
+
+
+def _network(environ: Mapping[str, str]) -> NetworkEnvironment:
+    offline = environ.get("HF_HUB_OFFLINE") or environ.get("TRANSFORMERS_OFFLINE") or ""
+    return NetworkEnvironment(
+        hub=(environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"),
+        hub_offline=offline.upper() in ("1", "ON", "YES", "TRUE"),
+        trackers=tuple(sorted(name for name in environ if name.startswith(TRACKERS) and environ[name])),
+    )
 
 
 def _editor(environ: Mapping[str, str]) -> str:
@@ -89,11 +127,15 @@ def _editor(environ: Mapping[str, str]) -> str:
 
 
 def _driver(environ: Mapping[str, str], home: Path) -> DriverSettings:
-    """TUNESMITH_DRIVER (a folder, or an endpoint's URL) and TUNESMITH_DRIVER_NAME come before the file."""
+    """TUNESMITH_DRIVER (a folder, or an endpoint's URL) and TUNESMITH_DRIVER_NAME come before the file.
+
+    What the file allows of its own endpoint, it does not allow of another.
+    """
     driver = _read_file(home / _FILE).driver
     named = environ.get("TUNESMITH_DRIVER", "")
     if named.startswith(("http://", "https://")):
-        driver = driver.model_copy(update={"endpoint": named})
+        allowed = driver.allow_plain_http and named == driver.endpoint
+        driver = driver.model_copy(update={"endpoint": named, "allow_plain_http": allowed})
     elif named:
         driver = driver.model_copy(update={"model": named, "endpoint": ""})
     if name := environ.get("TUNESMITH_DRIVER_NAME"):

@@ -233,8 +233,7 @@ def _more_cases(deps: TurnDeps, folder: Path, behaviour: Spec) -> str:
         proposed = asyncio.run(
             propose_cases(
                 behaviour,
-                url=endpoint.url.removesuffix("/v1"),
-                key=endpoint.key,
+                endpoint.chat_client(),
                 model=endpoint.model,
                 count=wanted,
                 concurrency=8,

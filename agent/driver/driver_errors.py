@@ -10,10 +10,13 @@ from pydantic_ai.exceptions import (
 )
 
 from tunesmith.agent.driver.agent import REQUESTS_PER_TURN
+from tunesmith.agent.driver.endpoint import refusal_in
 
 
 def clear_line(error: Exception) -> str:
     """What is wrong with the driver, and the next thing to try."""
+    if refused := refusal_in(error):
+        return str(refused)
     line = " ".join(str(error).split())[:300]
     if isinstance(error, ModelHTTPError):
         text = f"{error.body or line}"

@@ -11,7 +11,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,11 +34,15 @@ from tunesmith.tools.models.memory_math import (
 )
 from tunesmith.tools.pipeline.driver_eviction import blocked_by
 from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.addresses import Address, read_address, refuse_key_in_clear
 from tunesmith.tools.serving.budget import placed
-from tunesmith.tools.serving.listeners import port_is_free
-from tunesmith.tools.serving.spec import LOOPBACK, ServerSpec
+from tunesmith.tools.serving.client import ChatClient
+from tunesmith.tools.serving.listeners import Listener, SendRefused
+from tunesmith.tools.serving.spec import ServerSpec
+from tunesmith.tools.serving.traffic import ContactLog
 
 if TYPE_CHECKING:
+    from openai import OpenAI
     from pydantic_ai.models import Model
 
 _RENEW_S = 30.0
@@ -53,8 +57,46 @@ class Endpoint:
     url: str
     """With its `/v1`."""
     model: str
-    key: str = ""
+    key: str = field(default="", repr=False)
     timeout_s: float = 180.0
+    listener: Listener | None = None
+    """The server of ours that is there; None where it is the user's own endpoint."""
+    allow_plain_http: bool = False
+    home: Path | None = None
+    """Where contacts with another machine are recorded."""
+
+    @property
+    def address(self) -> Address:
+        """Read strictly. Raises BadInput for one that cannot be used, or not with a key."""
+        address = read_address(self.url, "the driver's endpoint")
+        refuse_key_in_clear(address, self.key, allowed=self.allow_plain_http, section="driver")
+        return address
+
+    @property
+    def recorder(self) -> ContactLog | None:
+        """Who records what leaves this machine for the driver."""
+        return ContactLog(self.home, self.address, "driver") if self.home else None
+
+    def chat_client(self) -> ChatClient:
+        """Connections for many requests at once."""
+        return ChatClient(
+            self.url.removesuffix("/v1"),
+            self.key,
+            listener=self.listener,
+            allow_plain_http=self.allow_plain_http,
+            section="driver",
+            recorder=self.recorder,
+        )
+
+    def client(self, *, timeout_s: float) -> OpenAI:
+        """The openai library's client, which tries everything once; use it as a context manager."""
+        from openai import OpenAI
+
+        from tunesmith.tools.serving.driver_http import driver_client
+
+        http = driver_client(self.address, listener=self.listener, recorder=self.recorder, timeout_s=timeout_s)
+        key = self.key or "none"
+        return OpenAI(base_url=self.url, api_key=key, timeout=timeout_s, max_retries=0, http_client=http)
 
 
 class NotYetStarted(TestModel):
@@ -101,7 +143,16 @@ class Driver:
         """
         chosen = self.chosen
         if chosen.endpoint:
-            return Endpoint(chosen.endpoint.rstrip("/"), chosen.name or "default", chosen.key, chosen.timeout_s)
+            endpoint = Endpoint(
+                chosen.endpoint.rstrip("/"),
+                chosen.name or "default",
+                chosen.key,
+                chosen.timeout_s,
+                allow_plain_http=chosen.allow_plain_http,
+                home=self._settings.home,
+            )
+            _ = endpoint.address  # refused here, before anything is asked
+            return endpoint
         folder = self.folder()
         if self._settings.vllm is None:
             raise BadInput(
@@ -122,7 +173,7 @@ class Driver:
                 on_wait=on_wait,
             )
         self._keep(server)
-        return Endpoint(f"{server.url}/v1", server.model, server.key, self.chosen.timeout_s)
+        return Endpoint(f"{server.url}/v1", server.model, server.key, self.chosen.timeout_s, server.listener)
 
     def _wait_for_room(self, spec: ServerSpec) -> None:
         """Raises BadInput while a step runs that needs the room: the driver is the guest."""
@@ -204,9 +255,9 @@ def _weight_bytes(folder: Path) -> int:
 
 
 def is_gone(model: Model) -> bool:
-    """Whether the driver was a server of this machine and nothing listens at its port any more."""
-    url = getattr(getattr(model, "client", None), "base_url", None)
-    return url is not None and url.host == LOOPBACK and url.port is not None and port_is_free(url.port)
+    """Whether the driver was a server of ours that listens no more, whoever has its port now."""
+    listener = getattr(getattr(model, "client", None), "listener", None)
+    return listener is not None and not listener.is_ours()
 
 
 def model_of(endpoint: Endpoint) -> Model:
@@ -215,10 +266,26 @@ def model_of(endpoint: Endpoint) -> Model:
     from pydantic_ai.models.openai import OpenAIChatModel
     from pydantic_ai.providers.vllm import VLLMProvider
 
-    client = AsyncOpenAI(
-        base_url=endpoint.url, api_key=endpoint.key or "none", timeout=endpoint.timeout_s, max_retries=1
+    from tunesmith.tools.serving.driver_http import async_driver_client
+
+    class Client(AsyncOpenAI):
+        listener = endpoint.listener
+
+    http = async_driver_client(
+        endpoint.address, listener=endpoint.listener, recorder=endpoint.recorder, timeout_s=endpoint.timeout_s
     )
+    key = endpoint.key or "none"
+    client = Client(base_url=endpoint.url, api_key=key, timeout=endpoint.timeout_s, max_retries=1, http_client=http)
     return OpenAIChatModel(endpoint.model, provider=VLLMProvider(openai_client=client))
+
+
+def refusal_in(error: BaseException | None) -> SendRefused | None:
+    """Why a request was not sent, or its answer not taken, where that is behind an error of the openai library."""
+    while error is not None:
+        if isinstance(error, SendRefused):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def driver_name(chosen: DriverSettings) -> str:

@@ -90,16 +90,14 @@ TASKS: tuple[Task, ...] = (
 
 def examine(endpoint: Endpoint, *, deadline_s: float = _DEADLINE_S) -> dict[str, Any]:
     """The level of a served driver, and which tasks it passed; what the time did not reach counts as failed."""
-    from openai import OpenAI
-
-    client = OpenAI(base_url=endpoint.url, api_key=endpoint.key or "none", timeout=_CALL_S, max_retries=0)
     begun, passed = time.monotonic(), {}
-    for task in TASKS:
-        left = deadline_s - (time.monotonic() - begun)
-        try:
-            passed[task.name] = left > 0 and task.right(_carried_out(client, endpoint.model, task.asked, left))
-        except Exception:  # whatever an endpoint does instead of an answer, the task is not passed
-            passed[task.name] = False
+    with endpoint.client(timeout_s=_CALL_S) as client:
+        for task in TASKS:
+            left = deadline_s - (time.monotonic() - begun)
+            try:
+                passed[task.name] = left > 0 and task.right(_carried_out(client, endpoint.model, task.asked, left))
+            except Exception:  # whatever an endpoint does instead of an answer, the task is not passed
+                passed[task.name] = False
     return {
         "level": level_of(passed),
         "tasks_passed": f"{sum(passed.values())} of {len(passed)}",

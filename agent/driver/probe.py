@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.agent.commands.settings import DriverSettings
 from tunesmith.agent.driver import levels
-from tunesmith.agent.driver.endpoint import Endpoint
+from tunesmith.agent.driver.endpoint import Endpoint, refusal_in
 from tunesmith.memory.files import atomic_write
 
 if TYPE_CHECKING:
@@ -44,9 +44,18 @@ def probe(endpoint: Endpoint, home: Path, chosen: DriverSettings) -> dict[str, o
 
     Every ability is true, false, or the words of its refusal; `level` is how much it is let do by itself.
     """
-    from openai import OpenAI
+    with endpoint.client(timeout_s=_TIMEOUT_S) as client:
+        abilities = _tried(client, endpoint)
+    if abilities["auto"] is True:
+        abilities |= levels.examine(endpoint)
+    else:
+        abilities |= {"level": "routed", "tasks_passed": "none: it calls no tool"}
+    abilities["of"] = _named(chosen)
+    atomic_write(home / _FILE, json.dumps({endpoint.model: abilities}, indent=1))
+    return abilities
 
-    client = OpenAI(base_url=endpoint.url, api_key=endpoint.key or "none", timeout=_TIMEOUT_S, max_retries=0)
+
+def _tried(client: OpenAI, endpoint: Endpoint) -> dict[str, object]:
     checks: dict[str, Callable[[], object]] = {
         "auto": lambda: _called(_ask(client, endpoint, tools=[_tool()])),
         "required": lambda: _called(_ask(client, endpoint, tools=[_tool()], tool_choice="required")),
@@ -68,15 +77,8 @@ def probe(endpoint: Endpoint, home: Path, chosen: DriverSettings) -> dict[str, o
         try:
             abilities[name] = check()
         except Exception as error:
-            abilities[name] = f"refused: {' '.join(str(error).split())[:160]}"
-    abilities |= _speed(client, endpoint) | _context(client, endpoint)
-    if abilities["auto"] is True:
-        abilities |= levels.examine(endpoint)
-    else:
-        abilities |= {"level": "routed", "tasks_passed": "none: it calls no tool"}
-    abilities["of"] = _named(chosen)
-    atomic_write(home / _FILE, json.dumps({endpoint.model: abilities}, indent=1))
-    return abilities
+            abilities[name] = f"refused: {' '.join(str(refusal_in(error) or error).split())[:160]}"
+    return abilities | _speed(client, endpoint) | _context(client, endpoint)
 
 
 def is_routed(home: Path, chosen: DriverSettings) -> bool:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import pytest
 from tests.fixtures import FIXTURES
 from tunesmith.tools.machine.processes import ProcessId
 from tunesmith.tools.serving import servers, spec
-from tunesmith.tools.serving.listeners import is_ours, port_is_free
+from tunesmith.tools.serving.listeners import Listener, port_is_free
 from tunesmith.tools.serving.spec import ServerSpec
 
 STUB = str(FIXTURES / "stub_vllm.py")
@@ -168,13 +169,16 @@ def test_the_key_is_not_sent_to_a_stranger_on_the_port(home: Path) -> None:
 def test_a_listener_is_ours_only_below_our_process() -> None:
     with socket.socket() as mine:
         mine.bind(("127.0.0.1", 0))
-        assert not is_ours(mine.getsockname()[1], os.getpid()), "it does not listen yet"
+        port, me = mine.getsockname()[1], ProcessId.of(os.getpid())
+        assert not Listener(port, me).is_ours(), "it does not listen yet"
         mine.listen()
-        port = mine.getsockname()[1]
-        assert is_ours(port, os.getpid()) and is_ours(port, os.getppid()) and not is_ours(port, 4_000_000)
+        assert Listener(port, me).is_ours() and Listener(port, ProcessId.of(os.getppid())).is_ours()
         with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-            assert not is_ours(port, other.pid)
+            stranger = ProcessId.of(other.pid)
+            assert not Listener(port, stranger).is_ours()
             other.kill()
+        assert not Listener(port, stranger).is_ours()
+        assert not Listener(port, replace(me, ticks=(me.ticks or 0) + 1)).is_ours(), "a pid that came back is another"
 
 
 def test_the_key_that_loads_adapters_is_in_no_argument_and_no_environment_of_users(home: Path) -> None:

@@ -49,17 +49,16 @@ class Proposed:
 
 
 async def propose_cases(
-    behaviour: ExampleBehaviour, *, url: str, key: str, model: str, count: int, concurrency: int = 16
+    behaviour: ExampleBehaviour, chat: ChatClient, *, model: str, count: int, concurrency: int = 16
 ) -> Proposed:
     """Ask a served model for `count` messages that are like neither an example nor one another.
 
-    Fewer come back where the model repeats itself. Raises StepFailed where it does not answer at all. `url` is
-    without `/v1`.
+    Fewer come back where the model repeats itself. Raises StepFailed where it does not answer at all.
     """
     prompts: list[str] = []
     seen = Similarity([example.prompt for example in behaviour.examples])
     asked = 0
-    async with ChatClient(url, key) as client:
+    async with chat as client:
         subjects = await _subjects(client, behaviour, model, count, concurrency)
         for attempt in range(_TRIES):
             wanted = round((count - len(prompts)) * 1.5)

@@ -233,7 +233,7 @@ def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Pl
         replaces=("the baseline of this run",) if "suite" in facts.artifacts else (),
         refusals=room(price, facts, remedy="stopping another program, or a smaller base", fitting=fitting),
         fitting=fitting,
-        notes=tuple(filter(None, [form_alone(cases)])),
+        notes=tuple(filter(None, [form_alone(cases), *models.notes])),
         reasons=_reasons(asked, context),
     )
 

@@ -282,6 +282,7 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
         writes=("every output, graded, in the store",),
         refusals=room(price, facts, remedy="stopping another program", fitting=fitting),
         fitting=fitting,
+        notes=models.notes,
         reasons=dict(proof.reasons),
     )
 

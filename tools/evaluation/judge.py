@@ -12,7 +12,7 @@ import json
 import tomllib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -31,6 +31,7 @@ from tunesmith.tools.models.memory_math import (
     server_memory,
     serving_peaks,
 )
+from tunesmith.tools.serving.addresses import clear_text_note, read_address, refuse_key_in_clear
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.grading import asks_model, judged
 from tunesmith.tools.suites.grading.embedding import model_folder
@@ -66,7 +67,8 @@ class JudgeModel:
     kv_bytes_per_token: int = USUAL_KV_BYTES
     url: str = ""
     """Of an endpoint, without its `/v1`."""
-    key: str = ""
+    key: str = field(default="", repr=False)
+    allow_plain_http: bool = False
     sha256: str = ""
     """Digest of what it is: of its folder, or of the endpoint's address and the name that it is asked for."""
 
@@ -117,6 +119,14 @@ class Models:
         if self.embeds and _asking(cases, "embedder"):
             took += _EMBEDDER_START_S + _SECONDS_PER_TEXT * answers_each * _asking(cases, "embedder").total()
         return took
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of them: answers that cross the network in clear."""
+        if not self.judge or self.judge.folder:
+            return ()
+        note = clear_text_note(read_address(self.judge.url), self.judge.key, "the answers that are judged")
+        return (note,) if note else ()
 
     def steps(self, cases: Sequence[Case], tested: Path) -> tuple[str, ...]:
         """What a plan says of them, a line each; `tested` is the folder of the model that is measured."""
@@ -186,8 +196,11 @@ def _endpoint(named: str, settings: JudgeSettings, home: Path) -> JudgeModel:
         key = (home / expanded(settings.key_file)).read_text().strip() if settings.key_file else ""
     except OSError as error:
         raise BadInput(f"settings.toml, [judge]: cannot read key_file {settings.key_file}: {error.strerror}") from None
+    address = read_address(url, "settings.toml, [judge]: endpoint")
+    refuse_key_in_clear(address, key, allowed=settings.allow_plain_http, section="judge")
     shown = hashlib.sha256(json.dumps([url, settings.name]).encode()).hexdigest()
-    return JudgeModel(ENDPOINT, settings.name, url=url, key=key, sha256=shown)
+    allow = settings.allow_plain_http
+    return JudgeModel(ENDPOINT, settings.name, url=url, key=key, allow_plain_http=allow, sha256=shown)
 
 
 def _settings(home: Path) -> JudgeSettings:

@@ -30,11 +30,13 @@ from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.models.chat_template import template_sha256
 from tunesmith.tools.models.template_trial import probe_template
 from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.addresses import read_address
 from tunesmith.tools.serving.budget import placed
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.serving.model_server import serve
 from tunesmith.tools.serving.requests import chat_client
 from tunesmith.tools.serving.spec import ServerSpec, engine_arguments
+from tunesmith.tools.serving.traffic import ContactLog
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.grading import (
     PENDING,
@@ -187,11 +189,16 @@ class _Judge:
                 self._known[response.id] = response.text
 
             async def ask() -> None:
-                own = chat_client(place.server) if place.server else ChatClient(place.url, place.key)
-                async with own as client:
+                async with chat_client(place.server) if place.server else self._endpoint() as client:
                     await client.complete_many(requests, concurrency=JUDGE_CONCURRENCY, on_result=keep)
 
             asyncio.run(ask())
+
+    def _endpoint(self) -> ChatClient:
+        """Connections to the user's own endpoint, recorded as what leaves this machine."""
+        model, job = self.model, self.job
+        log = ContactLog(job.home, read_address(model.url), "judge", run=job.run, step=job.step.id)
+        return ChatClient(model.url, model.key, allow_plain_http=model.allow_plain_http, section="judge", recorder=log)
 
     def _know(self, identity: dict[str, str]) -> None:
         """Take what judges for what it is. Raises StepFailed where another one judged a part of this step."""
@@ -225,8 +232,6 @@ class _Judge:
 class _Place:
     """Where the judge answers, and what it is."""
 
-    url: str
-    key: str
     model: str
     identity: dict[str, str]
     server: servers.Server | None = None
@@ -242,7 +247,7 @@ def _served(job: Job[Request], model: JudgeModel) -> _Place:
     prompts = judged.prompts_sha256()[:12]
     if model.folder is None:
         what = {"judge": f"{model.name} at {model.url}, weights unknown", "judge_prompts": prompts}
-        return _Place(model.url, model.key, model.name, what)
+        return _Place(model.name, what)
     vllm = vllm_of_worker(job.vllm)
     job.progress(0, 0, f"checking the judge {model.name}")
     probe_template(model.folder)
@@ -264,7 +269,7 @@ def _served(job: Job[Request], model: JudgeModel) -> _Place:
         "judge_template": template_sha256(model.folder)[:12],
         "judge_engine": f"{server.engine} {' '.join(engine_arguments(spec))}, {spec.device}, greedy",
     }
-    return _Place(server.url, server.key, server.model, what, server)
+    return _Place(server.model, what, server)
 
 
 def _weights_sha256(folder: Path) -> str:

@@ -18,3 +18,5 @@ class JudgeSettings(BaseModel):
     """The model to ask that endpoint for."""
     key_file: str = ""
     """File that holds the endpoint's key, absolute or relative to HOME."""
+    allow_plain_http: bool = False
+    """Whether the key may go to an endpoint on another machine over plain http, where everybody on the way reads it."""

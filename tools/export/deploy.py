@@ -41,6 +41,7 @@ from tunesmith.tools.serving.listeners import port_is_free
 
 _TRIED_S = 2.5
 """To verify and audit what is served, and have it answer one case."""
+_SAME_KEY = "keep the key that is in use on this port, where its server still answers; else make a new one"
 
 
 class DeployRequest(Request):
@@ -194,7 +195,7 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
             *([] if earlier else ["audit its saved tensors against what it was made from; refuse a fault by name"]),
             *_replaced_first(price, facts, context),
             "start vLLM on the loopback address with a random key, or keep the server that evaluated this model",
-            *(["keep the key that is in use on this port"] if any(server.port == port for server in now) else []),
+            *([_SAME_KEY] if any(server.port == port for server in now) else []),
             f"take conversations of up to {request.context_tokens} tokens"
             + (", as it was measured" if request.context_tokens == bench.context_tokens else ""),
             *bench.serving_steps,

@@ -114,7 +114,8 @@ def _serve(
     """A server of the model on the wished port: the one that runs already where it fits, else a new one."""
     vllm = vllm_of_worker(job.vllm)
     port = taken_over(job.request, before)
-    key = next((earlier.key for earlier in before if earlier.port == port), "")
+    # Of a server that answers there now: where another program has had the port, what was sent there is known to it.
+    key = next((earlier.key for earlier in before if earlier.port == port and servers.healthy(earlier)), "")
     rank = lora_rank_served(made if base else None)
     spec = bench_spec(
         base or made,

@@ -1,12 +1,20 @@
-"""The environment that workers which compute with torch are started with, whatever they compute on."""
+"""The environment that workers are started with: every one, and those that compute with torch."""
 
 from __future__ import annotations
 
+NO_REPORTS: dict[str, str] = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",  # trl tells Hugging Face of every trainer that is made
+    "WANDB_MODE": "disabled",
+    "COMET_MODE": "DISABLED",
+    "NEPTUNE_MODE": "disabled",
+    "SWANLAB_MODE": "disabled",
+}
+"""Of every worker: what its libraries would report to somebody, whatever the user's own environment switches on."""
 TORCH_ENV: dict[str, str] = {
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    "DO_NOT_TRACK": "1",
     "TQDM_DISABLE": "1",
     "PYTHONUNBUFFERED": "1",
     "PYTORCH_ALLOC_CONF": "expandable_segments:True",  # parts of unequal length otherwise fragment a GPU's memory

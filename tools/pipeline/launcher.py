@@ -25,6 +25,7 @@ from tunesmith.tools.core.job import RESULT_FILE
 from tunesmith.tools.core.stage import Gpu, Request, Stage
 from tunesmith.tools.machine.gpus import pin_environment, trains_on_cpu
 from tunesmith.tools.machine.processes import ProcessId, boot_id, python_module, stop_group
+from tunesmith.tools.machine.torch_env import NO_REPORTS
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.serving.eviction import machine_for_a_step
 
@@ -51,9 +52,9 @@ def cores_in_use() -> float:
 
 
 def worker_environment(stage: Stage[Request, object], gpus: Sequence[Gpu]) -> dict[str, str]:
-    """What a stage's worker is started with beside its parent's environment: its own, its GPU, or what suits a CPU
-    and how busy that is."""
-    env = {**stage.env, **pin_environment(gpus)}
+    """What a stage's worker is started with beside its parent's environment: nothing that reports, its own, its GPU,
+    or what suits a CPU and how busy that is."""
+    env = {**NO_REPORTS, **stage.env, **pin_environment(gpus)}
     if stage.env and (trains_on_cpu() or not gpus):
         from tunesmith.tools.cpu.settings import ASLEEP, COMPUTING
 

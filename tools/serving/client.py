@@ -1,8 +1,7 @@
 """Many chat requests to one OpenAI-compatible server at once.
 
-Over aiohttp, because one httpx client slows down badly above 32 connections; it is imported by who asks, as plans need
-the requests alone. A request that cannot be answered is data, not an exception: its response carries the error. Not
-covered: streaming.
+The connections are imported by who asks, as plans need the requests alone. A request that cannot be answered is data,
+not an exception: its response carries the error. Not covered: streaming.
 """
 
 from __future__ import annotations
@@ -14,11 +13,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from tunesmith.tools.models.chat_template import without_system
+from tunesmith.tools.serving.addresses import read_address, refuse_key_in_clear
 from tunesmith.tools.serving.concurrency import Throttle
+from tunesmith.tools.serving.listeners import Listener, SendRefused
+from tunesmith.tools.serving.traffic import Recorder
 from tunesmith.tools.suites.grading import Response
 
 if TYPE_CHECKING:
-    import aiohttp
+    from tunesmith.tools.serving.connections import Connections
 
 _TRIES = 4
 _BACKOFF_S = 0.5
@@ -71,25 +73,41 @@ class ChatResponse(Response):
 class ChatClient:
     """A pool of connections to one server; use it as an async context manager."""
 
-    def __init__(self, url: str, key: str, *, timeout_s: float = _TIMEOUT_S, takes_system: bool = True) -> None:
-        """`url` is without `/v1`; where its model's template takes no system message, none is sent."""
-        self._url = f"{url}/v1/chat/completions"
-        self._metrics_url = f"{url}/metrics"
-        self._headers = {"Authorization": f"Bearer {key}"}
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        listener: Listener | None = None,
+        allow_plain_http: bool = False,
+        timeout_s: float = _TIMEOUT_S,
+        takes_system: bool = True,
+        section: str = "endpoint",
+        recorder: Recorder | None = None,
+    ) -> None:
+        """`url` is without `/v1`; where its model's template takes no system message, none is sent.
+
+        `listener`: the server of ours at `url`; None where it is the user's own. `section`: of settings.toml, where
+        that names it. Raises BadInput for an address that cannot be used, or not with a key.
+        """
+        self._address = read_address(url)
+        refuse_key_in_clear(self._address, key, allowed=allow_plain_http, section=section)
+        self._key, self._listener, self._recorder = key, listener, recorder
         self._timeout_s = timeout_s
         self._takes_system = takes_system
-        self._session: aiohttp.ClientSession | None = None
+        self._connections: Connections | None = None
 
     async def __aenter__(self) -> Self:
-        import aiohttp
+        from tunesmith.tools.serving.connections import Connections
 
-        timeout, connector = aiohttp.ClientTimeout(total=self._timeout_s), aiohttp.TCPConnector(limit=0)
-        self._session = aiohttp.ClientSession(headers=self._headers, timeout=timeout, connector=connector)
+        self._connections = await Connections(
+            self._address, self._key, timeout_s=self._timeout_s, listener=self._listener, recorder=self._recorder
+        ).__aenter__()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        if self._session is not None:
-            await self._session.close()
+        if self._connections is not None:
+            await self._connections.__aexit__(*exc)
 
     async def complete_many(
         self, requests: Iterable[ChatRequest], *, concurrency: int, on_result: Callable[[ChatResponse], None]
@@ -122,19 +140,22 @@ class ChatClient:
             await asyncio.gather(steering, return_exceptions=True)
 
     async def _metrics(self) -> str | None:
-        """What the server says of itself; None where it does not say, or not soon."""
+        """What the server says of itself; None where it does not say, or not soon. Others are asked nothing of it."""
         import aiohttp
 
-        assert self._session is not None, "use `async with ChatClient(...)`"
-        timeout = aiohttp.ClientTimeout(total=_METRICS_TIMEOUT_S)
-        try:
-            async with self._session.get(self._metrics_url, timeout=timeout) as answer:
-                return await answer.text() if answer.status == 200 else None
-        except (aiohttp.ClientError, TimeoutError, ValueError):
+        if not self._address.is_loopback:
             return None
+        try:
+            status, text = await self._open.get_text("/metrics", timeout_s=_METRICS_TIMEOUT_S)
+        except (aiohttp.ClientError, TimeoutError, ValueError, SendRefused):
+            return None
+        return text if status == 200 else None
 
     async def complete(self, request: ChatRequest) -> ChatResponse:
-        """Answer one request; connection faults, 429 and 5xx are tried again with growing pauses."""
+        """Answer one request; connection faults, 429 and 5xx are tried again with growing pauses.
+
+        Not where the answer would be another program's: every new connection is looked at before anything is sent.
+        """
         import aiohttp
 
         if not self._takes_system:
@@ -149,6 +170,8 @@ class ChatClient:
             except TimeoutError:
                 # Not again: a server too slow for this request is not helped by a second one.
                 return ChatResponse(id=request.id, error=f"no answer within {self._timeout_s:g} s")
+            except SendRefused as refused:
+                return ChatResponse(id=request.id, error=str(refused))
             except (aiohttp.ClientError, ValueError) as fault:
                 error = f"{type(fault).__name__}: {fault}"
                 continue
@@ -160,9 +183,12 @@ class ChatClient:
         return ChatResponse(id=request.id, error=error)
 
     async def _post(self, request: ChatRequest) -> tuple[int, object]:
-        assert self._session is not None, "use `async with ChatClient(...)`"
-        async with self._session.post(self._url, json=request.body()) as answer:
-            return answer.status, await answer.json(content_type=None)
+        return await self._open.post("/v1/chat/completions", request.body())
+
+    @property
+    def _open(self) -> Connections:
+        assert self._connections is not None, "use `async with ChatClient(...)`"
+        return self._connections
 
 
 def _first(fault: BaseException) -> BaseException:

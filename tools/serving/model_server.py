@@ -18,6 +18,7 @@ from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, cpu_cache_gib, kv
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.bench import Bench, bench_at_work
 from tunesmith.tools.serving.budget import placed, serving_memory
+from tunesmith.tools.serving.listeners import SendRefused
 from tunesmith.tools.serving.local_http import call
 from tunesmith.tools.serving.spec import ServerSpec, engine_arguments, lora_of, precision_of
 from tunesmith.tools.suites.case import Suite
@@ -117,9 +118,11 @@ def loaded_for_a_while(server: servers.Server, name: str, folder: Path) -> Itera
     try:
         yield
     finally:
-        with suppress(OSError):  # a server that ended has let go of it too
-            url = f"{server.url}/v1/unload_lora_adapter"
-            call(url, server.key, {"lora_name": name}, timeout_s=60, loader_key=server.loader_key)
+        with suppress(OSError, SendRefused):  # a server that ended has let go of it too
+            body = {"lora_name": name}
+            call(
+                server.listener, "/v1/unload_lora_adapter", server.key, body, timeout_s=60, loader_key=server.loader_key
+            )
 
 
 def serve(

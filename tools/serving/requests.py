@@ -26,7 +26,9 @@ class Tally:
 
 def chat_client(server: servers.Server) -> ChatClient:
     """Connections to a server that are told what its chat template takes."""
-    return ChatClient(server.url, server.key, takes_system=takes_system(Path(server.spec.model_dir)))
+    return ChatClient(
+        server.url, server.key, listener=server.listener, takes_system=takes_system(Path(server.spec.model_dir))
+    )
 
 
 def ask(

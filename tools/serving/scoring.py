@@ -10,6 +10,8 @@ import aiohttp
 from pydantic import BaseModel, ValidationError
 
 from tunesmith.memory.errors import StepFailed
+from tunesmith.tools.serving.addresses import read_address
+from tunesmith.tools.serving.connections import Connections
 from tunesmith.tools.serving.servers import Server
 
 _TIMEOUT_S = 600.0
@@ -49,22 +51,22 @@ async def score_prompts(
     A text must be shorter than the server's context by one token: vLLM has to write something.
     """
     gate = asyncio.Semaphore(concurrency)
-    headers = {"Authorization": f"Bearer {server.key}"}
-    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
-    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+    address = read_address(server.url)
+    async with Connections(address, server.key, timeout_s=_TIMEOUT_S, listener=server.listener) as connections:
 
         async def one(tokens: Sequence[int], likeliest: int) -> list[ScoredToken | None]:
             body = {
                 "model": model, "prompt": list(tokens), "max_tokens": 1, "temperature": 0, "prompt_logprobs": likeliest,
             }  # fmt: skip
-            async with gate, session.post(f"{server.url}/v1/completions", json=body) as answer:
-                if answer.status != 200:
-                    raise StepFailed(f"the server scored no text: HTTP {answer.status}: {(await answer.text())[:200]}")
-                return _scored(tokens, await answer.json(content_type=None), likeliest)
+            async with gate:
+                status, document = await connections.post("/v1/completions", body)
+            if status != 200:
+                raise StepFailed(f"the server scored no text: HTTP {status}: {str(document)[:200]}")
+            return _scored(tokens, document, likeliest)
 
         try:
             return list(await asyncio.gather(*(one(*text) for text in texts)))
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise StepFailed(f"the server scored no text: {type(error).__name__}: {error}") from error
 
 

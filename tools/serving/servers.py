@@ -11,7 +11,6 @@ import json
 import secrets
 import subprocess
 import time
-import urllib.error
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,16 +22,10 @@ from tunesmith.tools.machine.processes import ProcessId, python_module, stop_gro
 from tunesmith.tools.machine.vllm_program import kernels_of
 from tunesmith.tools.models.chat_template import takes_system, without_system
 from tunesmith.tools.serving.budget import claimable, gpus_once_free
-from tunesmith.tools.serving.listeners import free_port, is_ours, port_is_free
-from tunesmith.tools.serving.local_http import call
+from tunesmith.tools.serving.listeners import Listener, SendRefused, free_port, port_is_free
+from tunesmith.tools.serving.local_http import HttpRefused, call
 from tunesmith.tools.serving.server_log import telling_line
-from tunesmith.tools.serving.spec import (
-    LOOPBACK,
-    ServerSpec,
-    arguments,
-    environment,
-    plugins_of,
-)
+from tunesmith.tools.serving.spec import LOOPBACK, ServerSpec, arguments, environment, plugins_of
 
 BENCH, DEPLOYED, DRIVER = "bench", "deployed", "driver"
 LEASE_S = 300.0
@@ -83,6 +76,11 @@ class Server:
     def url(self) -> str:
         """Without the `/v1` of the OpenAI endpoint."""
         return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def listener(self) -> Listener:
+        """Who must be behind its port."""
+        return Listener(self.port, self.process)
 
     @property
     def model(self) -> str:
@@ -307,11 +305,11 @@ def _wait_ready(
 
 def healthy(server: Server) -> bool:
     """Whether the server answers, under our key and with our model: another program on the port is not even asked."""
-    if not is_ours(server.port, server.pid):
+    if not server.listener.is_ours():
         return False
     try:
         names = _model_names(server)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, SendRefused):
         return False
     return server.model in names
 
@@ -328,7 +326,7 @@ def _call(
     server: Server, path: str, body: Mapping[str, object] | None = None, *, timeout_s: float = 5
 ) -> Mapping[str, object]:
     """The JSON object that it answers with. Raises OSError, and ValueError for anything else."""
-    answer = call(server.url + path, server.key, body, timeout_s=timeout_s)
+    answer = call(server.listener, path, server.key, body, timeout_s=timeout_s)
     if not isinstance(answer, dict):
         raise ValueError(f"{server.url}{path} answered with {str(answer)[:100]!r}")
     return answer
@@ -362,10 +360,10 @@ def load_adapter(server: Server, name: str, folder: Path) -> None:
         return
     try:
         adapter = {"lora_name": name, "lora_path": str(folder)}
-        url = f"{server.url}/v1/load_lora_adapter"
-        call(url, server.key, adapter, timeout_s=120, loader_key=server.loader_key)
-    except urllib.error.HTTPError as error:
-        reason = error.read().decode(errors="replace")[:300]
+        path = "/v1/load_lora_adapter"
+        call(server.listener, path, server.key, adapter, timeout_s=120, loader_key=server.loader_key)
+    except HttpRefused as error:
+        reason = error.text[:300]
         raise StepFailed(f"vLLM refused the adapter {folder}: {reason}; its log is {server.log}") from error
 
 

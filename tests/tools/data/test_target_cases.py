@@ -23,6 +23,7 @@ from tunesmith.tools.data.scaffold import SUITE, behaviour_of, write_behaviour
 from tunesmith.tools.data.similarity import Similarity
 from tunesmith.tools.data.spec_suites import answer_assertions
 from tunesmith.tools.data.target_cases import add_cases, propose_cases
+from tunesmith.tools.serving.client import ChatClient
 from tunesmith.tools.suites.loading import load_suites
 
 STUB = FIXTURES / "stub_described.py"
@@ -50,7 +51,7 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 
 def test_proposed_cases_are_new_and_say_what_they_can_show(url: str, tmp_path: Path) -> None:
-    proposed = asyncio.run(propose_cases(BEHAVIOUR, url=url, key="k", model="m", count=17))
+    proposed = asyncio.run(propose_cases(BEHAVIOUR, ChatClient(url, "k"), model="m", count=17))
     assert len(proposed.prompts) == 17 <= proposed.asked
     seen = Similarity([example.prompt for example in COOKING.examples])
     for prompt in proposed.prompts:
@@ -65,7 +66,7 @@ def test_proposed_cases_are_new_and_say_what_they_can_show(url: str, tmp_path: P
 def test_a_server_that_answers_nothing_is_told(url: str, tmp_path: Path) -> None:
     (tmp_path / "answers").write_text("0")
     with pytest.raises(StepFailed, match="none of 2 requests was answered: HTTP 400: no more answers"):
-        asyncio.run(propose_cases(BEHAVIOUR, url=url, key="k", model="m", count=5))
+        asyncio.run(propose_cases(BEHAVIOUR, ChatClient(url, "k"), model="m", count=5))
 
 
 def test_cases_are_added_behind_those_that_are_there(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def _asked(server: servers.Server, requests: list[ChatRequest]) -> float:
 
     async def ask() -> list[ChatResponse]:
         answers: list[ChatResponse] = []
-        async with ChatClient(server.url, server.key) as client:
+        async with ChatClient(server.url, server.key, listener=server.listener) as client:
             await client.complete_many(requests, concurrency=len(requests), on_result=answers.append)
         return answers
 
