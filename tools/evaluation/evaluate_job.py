@@ -28,7 +28,7 @@ from tunesmith.tools.evaluation.asking import (
 from tunesmith.tools.evaluation.comparison import Comparison
 from tunesmith.tools.evaluation.evaluate import EvaluateRequest, EvaluateResult
 from tunesmith.tools.evaluation.evidence import evidence_of
-from tunesmith.tools.evaluation.judge_job import judge_waiting
+from tunesmith.tools.evaluation.judge_job import agreed_models, judge_waiting
 from tunesmith.tools.evaluation.likelihood import ArmLikelihood
 from tunesmith.tools.evaluation.likelihood_job import held_out_rows, load_tokenizers, measure_arm
 from tunesmith.tools.evaluation.liveness_job import prove_adapter
@@ -60,10 +60,11 @@ class _Bench:
 def run(job: Job[EvaluateRequest]) -> EvaluateResult:
     """Ask, compare, and keep the proof of what answered (hashes before and after, arguments, template)."""
     request = job.request
-    suite = read_suite(job.inputs["suite"].path)
     sampling = Sampling.on(bench_at_work(job), request.max_tokens, request.temperature, request.repeats)
     used = [name for name in job.inputs if name != "base" or request.arm in _BESIDE_BASE]
     before: dict[str, JsonValue] = {name: job.verified(name).sha256 for name in used}
+    suite = read_suite(job.inputs["suite"].path)
+    agreed_models(job, suite, request.judge)
     asked = ask_once(job, lambda: _ask(job, suite, sampling))
     judge = judge_waiting(job, suite, judge=request.judge, fresh=request.fresh)
     after: dict[str, JsonValue] = {name: job.verified(name).sha256 for name in used}  # still those that the keys name

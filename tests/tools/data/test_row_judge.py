@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 
@@ -24,6 +25,13 @@ SPEC = spec_of(
 )
 
 
+def judged_in(request: ChatRequest) -> tuple[str, str]:
+    """The message and the answer that a request asks about."""
+    text = str(request.messages[-1]["content"])
+    message, answer = (json.loads(text.split(f"The {what}: ")[1].split("\n")[0]) for what in ("message", "answer"))
+    return message, answer
+
+
 class Stub:
     """Answers as a model would that knows what is right; `says` is what it thinks of (message, answer)."""
 
@@ -41,9 +49,7 @@ class Stub:
     def _answered(self, request: ChatRequest) -> ChatResponse:
         if request.id.startswith("f/"):
             return ChatResponse(id=request.id, text=self.repairs)
-        text = str(request.messages[-1]["content"])
-        message = text.split("The message: ")[1].split("\n")[0]
-        p = self.says(message, text.split("The answer: ")[1].split("\n")[0])
+        p = self.says(*judged_in(request))
         logs = {"Yes": math.log(max(p, 1e-9)), " no": math.log(max(1 - p, 1e-9))}
         return ChatResponse(id=request.id, text="yes" if p > 0.5 else "no", first_token=logs)
 
@@ -99,7 +105,7 @@ def test_the_example_that_is_tried_is_not_shown_beside_it() -> None:
     judge(stub)
     for request in stub.asked:
         shown = [str(turn["content"]) for turn in request.messages[:-1] if turn["role"] == "user"]
-        message = str(request.messages[-1]["content"]).split("The message: ")[1].split("\n")[0]
+        message, _ = judged_in(request)
         assert shown and not any(message in text for text in shown)
 
 
