@@ -12,6 +12,7 @@ import pytest
 
 from tunesmith.agent.cli import main
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.data.import_formats import convert
 from tunesmith.tools.models.chat_template import takes_tools
 from tunesmith.tools.suites.budget import MAX_SUITE_CHARS, BudgetSpent, TextBudget
 from tunesmith.tools.suites.files import SuiteFiles
@@ -251,6 +252,18 @@ def test_a_chat_template_is_read_in_one_pass(tmp_path: Path, text: str) -> None:
 def test_a_chat_template_names_tools_inside_its_tags_alone(tmp_path: Path, text: str, named: bool) -> None:
     (tmp_path / "chat_template.jinja").write_text(text)
     assert takes_tools(tmp_path) is named
+
+
+# --- rows
+
+
+@pytest.mark.parametrize(("length", "rows"), [(200_000, 1), (200_001, 0)])
+@pytest.mark.parametrize("cell", ["prompt", "completion"])
+def test_a_message_of_an_imported_row_has_a_bound(cell: str, length: int, rows: int) -> None:
+    record = {"prompt": "2+2?", "completion": "4", cell: "x" * length}
+    taken, problems = convert([record], "prompt/completion", {}, 1)
+    assert len(taken) == rows and len(problems) == 1 - rows
+    assert all("200,001 characters" in problem.reason for problem in problems)
 
 
 # --- the command line: bad input is refused in one line, as valid JSON, with code 2
