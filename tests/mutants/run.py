@@ -40,6 +40,7 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.writes = folder, 0
+        self.child: subprocess.Popen[str] | None = None
         hidden = shutil.ignore_patterns("__pycache__", ".*")
         for name in COPIED:
             source = ROOT / name
@@ -81,13 +82,19 @@ class Copy:
             command, cwd=self.folder, env=hidden, text=True, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         ) as child:  # fmt: skip
+            self.child = child
             try:
                 output, _ = child.communicate(timeout=LIMIT_S * (4 if workers else 1))
             except subprocess.TimeoutExpired:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
+                self.stop()
                 return None, ""
         return child.returncode, output[-2000:]
+
+    def stop(self) -> None:
+        """End the tests that run here, and what they started."""
+        if self.child and self.child.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.child.pid, signal.SIGKILL)
 
 
 def tried(copy: Copy, mutant: Mutant) -> str:
@@ -114,11 +121,13 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="mutations at a time")
     asked = parser.parse_args()
     mutants = [m for m in MUTANTS if not asked.words or any(word in m.guard or word in m.file for word in asked.words)]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave nothing behind
     began, wrong = time.monotonic(), list[str]()
-    with tempfile.TemporaryDirectory(prefix="tunesmith-mutants-") as folder:
+    with tempfile.TemporaryDirectory(prefix="tunesmith-mutants-") as folder, contextlib.ExitStack() as ending:
         copies = queue.SimpleQueue[Copy]()
         for number in range(asked.jobs):
             copies.put(first := Copy(Path(folder).resolve() / str(number)))
+            ending.callback(first.stop)
         tests = sorted({test for mutant in mutants for test in mutant.tests})
         print(f"{len(tests)} tests on the tree as it is", flush=True)
         code, output = first.test(tests, workers=asked.jobs)
@@ -136,8 +145,9 @@ def main() -> int:
             print(f"{why or 'found'}: {mutant.name}", flush=True)
             return why and f"{mutant.name}: {why}"
 
-        with ThreadPoolExecutor(asked.jobs) as pool:
-            wrong = [why for why in pool.map(carried_out, mutants) if why]
+        pool = ThreadPoolExecutor(asked.jobs)
+        ending.callback(pool.shutdown, wait=False, cancel_futures=True)
+        wrong = [why for why in pool.map(carried_out, mutants) if why]
     print(f"{len(mutants) - len(wrong)} of {len(mutants)} mutations were found, in {time.monotonic() - began:.0f} s")
     for line in wrong:
         print(f"  {line}")

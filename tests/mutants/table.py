@@ -191,9 +191,9 @@ MUTANTS = (
     Mutant(
         YES,
         "tools/core/stage.py",
-        '            del decided["pins"]',
-        "            pass",
-        ("tests/tools/pipeline/test_executor.py",),
+        '        if not self.pins:\n            del decided["pins"]',
+        '        if True:\n            del decided["pins"]',
+        (f"{_PINS}test_a_critique_that_waits_is_asked_about_anew_where_anything_that_decides_changed",),
     ),
     Mutant(
         YES,
@@ -255,9 +255,9 @@ MUTANTS = (
     Mutant(
         CLAIM,
         "memory/ledger.py",
-        'if row["decision"] != "yes" or row["agreed"]',
-        'if row["agreed"]',
-        (f"{_STORE}test_a_no_cannot_be_claimed",),
+        "            if needs_approval:\n",
+        "            if False:\n",
+        (f"{_STORE}test_a_step_without_a_yes_cannot_be_claimed",),
     ),
     Mutant(
         CLAIM,
@@ -356,7 +356,7 @@ MUTANTS = (
         "tools/machine/processes.py",
         "return stat is not None and stat[1] == self.ticks and stat[0]",
         "return stat is not None and stat[0]",
-        ("tests/tools/machine/test_processes.py",),
+        ("tests/tools/machine/test_processes.py::test_a_later_process_of_the_same_number_is_another_one",),
     ),
     # --- the store
     Mutant(
@@ -369,9 +369,9 @@ MUTANTS = (
     Mutant(
         STORE,
         "tools/core/job.py",
-        "        del self._points[: len(points)]\n",
-        "        self._points.clear()\n",
-        (f"{_WORKERS}test_a_full_store_ends_no_work",),
+        "self.best_effort(self._write_points)",
+        "self._write_points()",
+        (f"{_WORKERS}test_a_busy_store_ends_no_work_and_loses_no_point",),
     ),
     Mutant(
         STORE,
@@ -476,16 +476,16 @@ MUTANTS = (
     Mutant(
         BOUNDS,
         "tools/suites/files.py",
-        "_MAX_DEPTHS = 2\n",
-        "_MAX_DEPTHS = 8\n",
-        (f"{_LIMITS}test_a_pattern_of_many_folders_ends_soon",),
+        "_MAX_DIGITS = 300\n",
+        "_MAX_DIGITS = 3_000\n",
+        (f"{_LIMITS}test_yaml_is_nested_and_a_number_is_long_only_so_far",),
     ),
     Mutant(
         BOUNDS,
         "tools/core/yaml_nodes.py",
-        "MAX_ALIASED_NODES = 50_000\n",
-        "MAX_ALIASED_NODES = 50_000_000\n",
-        ("tests/trust/test_behaviours.py", f"{_PATHS}test_a_behaviour_reads_nothing_but_its_plain_files"),
+        "MAX_DEPTH = 60\n",
+        "MAX_DEPTH = 6_000\n",
+        (f"{_LIMITS}test_yaml_is_nested_and_a_number_is_long_only_so_far",),
     ),
     Mutant(
         BOUNDS,
@@ -580,7 +580,7 @@ MUTANTS = (
         "tools/serving/vllm_guard/tunesmith_guard.py",
         "return len(given) == 1 and hmac",
         "return given and hmac",
-        (f"{_SERVERS}test_every_route_but_health_is_401_without_the_key",),
+        (f"{_SERVERS}test_health_answers_everybody_and_the_key_opens_the_rest",),
     ),
     Mutant(
         SERVER,
@@ -629,9 +629,9 @@ MUTANTS = (
     Mutant(
         SQL,
         "memory/questions.py",
-        "        if table.lower() in _RAW_TABLES:\n            return False\n",
-        "",
-        (f"{_QUESTIONS}test_anything_but_reading_is_refused_and_changes_nothing",),
+        "or (table, column) in self.readable",
+        "or True",
+        (f"{_QUESTIONS}test_only_the_views_can_be_asked_when_told_so",),
     ),
     Mutant(
         SQL,
@@ -696,7 +696,7 @@ MUTANTS = (
         "tools/core/stats.py",
         "return NonInferiority(low > -margin, low, p_value, margin)",
         "return NonInferiority(low > -2 * margin, low, p_value, margin)",
-        (f"{_STATISTICS}test_verdicts",),
+        ("tests/tools/core/test_stats.py::test_non_inferiority_agrees_with_its_bound_and_needs_enough_cases",),
     ),
     Mutant(
         STATISTICS,

@@ -211,6 +211,15 @@ def test_a_pattern_of_many_folders_ends_soon(tmp_path: Path, pattern: str) -> No
     assert timed(load) < MOST_S
 
 
+def test_yaml_is_nested_and_a_number_is_long_only_so_far(tmp_path: Path) -> None:
+    deep = "".join(" " * level + "a:\n" for level in range(100))
+    with pytest.raises(BadInput, match="nested over 60 levels"):
+        load_suites([suite(tmp_path, deep)])
+    tests = '[{"vars": {"q": ' + "9" * 400 + "}}]"
+    with pytest.raises(BadInput, match="a number of 400 digits"):
+        load_suites([suite(tmp_path, "prompts: ['{{q}}']\ntests: t.json\n", **{"t.json": tests})])
+
+
 def test_folders_that_are_named_twice_are_walked_once(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "t.yaml").write_text("- vars: {n: one}\n")
