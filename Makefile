@@ -6,7 +6,7 @@ DEVICE ?= auto
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-talk test-trust test-big test-gpu chat lint bench crosscheck locks tables audit eval-driver clean distclean
+.PHONY: help setup demo test test-fast test-talk test-trust test-big test-gpu chat lint mutants bench crosscheck locks tables audit eval-driver clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,9 @@ lint: setup ## ruff (lint and format) and mypy
 	@mkdir -p .lint/tunesmith && for part in agent tools memory prompts; do \
 	  ln -sfn ../../$$part .lint/tunesmith/$$part; done
 	@MYPYPATH=.lint $(BIN)/mypy -p tunesmith
+
+mutants: setup ## break one guard at a time in a copy, and see that its tests notice; MUTANTS="word …" for some
+	@$(BIN)/python -m tests.mutants.run $(MUTANTS)
 
 bench: setup ## the measurements in tests/bench
 	@for script in tests/bench/[!_]*.py; do \

@@ -49,11 +49,22 @@ def atomic_write(path: Path, content: bytes | str, *, mode: int = 0o644) -> None
 
 def sync_folder(path: Path) -> None:
     """Flush a folder's own entries, so that a rename inside it survives a power cut."""
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _sync_all(folder: Path) -> None:
+    """Flush every file and every folder below `folder`, and itself: the bytes, and the names that lead to them."""
+    for path in (*folder.rglob("*"), folder):
+        if path.is_file() or path.is_dir():
+            _sync(path)
 
 
 def sha256_file(path: Path) -> str:
@@ -88,11 +99,10 @@ class Manifest(TypedDict):
 
 
 def seal(folder: Path, **notes: object) -> Manifest:
-    """Hash and sync every file below `folder`, then write its manifest, and return that manifest."""
+    """Sync and hash every file below `folder`, then write its manifest, and return that manifest."""
+    _sync_all(folder)
     files: dict[str, FileEntry] = {}
     for path in _files_below(folder):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
         files[path.relative_to(folder).as_posix()] = {
             "sha256": sha256_file(path),
             "bytes": path.stat().st_size,
@@ -100,6 +110,7 @@ def seal(folder: Path, **notes: object) -> Manifest:
     size = sum(entry["bytes"] for entry in files.values())
     manifest = Manifest(sha256=_folder_digest(files), bytes=size, files=files)
     atomic_write(folder / MANIFEST, json.dumps({**manifest, **notes}, indent=1, sort_keys=True))
+    sync_folder(folder.parent)
     return manifest
 
 
@@ -195,6 +206,7 @@ def new_folder(parent: Path, name: str, fill: Callable[[Path], None]) -> Path:
     partial = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
     try:
         fill(partial)
+        _sync_all(partial)
         partial.chmod(0o755)
         for number in itertools.count(1):
             target = parent / (name if number == 1 else f"{name}-{number}")

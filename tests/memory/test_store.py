@@ -356,6 +356,10 @@ def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         store.propose("no-such-run", "train", plan_hash="h")
     assert store.steps() == []
+    with pytest.raises(KeyboardInterrupt), store.write() as conn:
+        conn.execute("INSERT INTO runs (run, name, status, created_at) VALUES ('r1', 'half', 'running', 0)")
+        raise KeyboardInterrupt
+    assert store.runs() == []
 
 
 def test_a_new_store_waits_for_who_writes_to_the_file_before_it_is_wal(tmp_path: Path) -> None:

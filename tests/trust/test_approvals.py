@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,26 @@ def test_a_judge_at_another_address_is_another_judge(tmp_path: Path) -> None:
     shown = judge("http://127.0.0.1:8000/v1", "m")
     assert shown["judge"] and judge("http://127.0.0.1:8000/v1", "m") == shown
     assert judge("http://evil.example:8000/v1", "m") != shown and judge("http://127.0.0.1:8000/v1", "n") != shown
+
+
+def test_answers_go_to_no_judge_that_the_settings_named_after_the_yes(based: Path, tmp_path: Path) -> None:
+    shutil.copytree(based / "home", tmp_path / "home")
+    suite = tmp_path / "suite.yaml"
+    suite.write_text("prompts: [hi]\ntests: [{assert: [{type: llm-rubric, value: polite}]}]\n")
+    ws = Workspace(Store(tmp_path / "home"), "/bin/false", lambda event, **data: None)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        settings = '[judge]\nendpoint = "http://127.0.0.1:%s/v1"\nname = "m"\n'
+        (tmp_path / "home" / "settings.toml").write_text(settings % 1)
+        priced = price(ws, StepRequest("baseline", {"suites": [str(suite)]}, "r1"))
+        step = propose(ws, priced)
+        assert decide(ws, step, priced, lambda plan, step: Decision(True, "test")).yes
+        (tmp_path / "home" / "settings.toml").write_text(settings % other.getsockname()[1])
+        start(ws, step)
+        ended = follow(ws, step)
+        assert "the judge was changed after its plan was approved" in str(ended.error), ended.error
+        other.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            other.accept()
 
 
 def test_a_judge_in_a_folder_is_known_by_what_it_holds(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_prompts_that_were_swapped_after_the_yes_are_not_used(ws: Workspace, fol
     (folder / "rehearsal.txt").write_text("another prompt\nand one more\n")
     assert price(ws, StepRequest("generate", fields, run)).hash != first.hash, "it is another plan"
     start(ws, step)
-    with pytest.raises(StepFailed, match="rehearsal prompts was changed after its plan was approved"):
+    with pytest.raises(StepFailed, match="rehearsal prompts were changed after its plan was approved"):
         Outcome(follow_step(ws, step)).done()
     assert not (tmp_path / "requests").exists(), "nothing was asked"
 

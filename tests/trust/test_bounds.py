@@ -12,6 +12,7 @@ import pytest
 
 from tunesmith.agent.cli import main
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.data.import_formats import convert
 from tunesmith.tools.models.chat_template import takes_tools
 from tunesmith.tools.suites.budget import MAX_SUITE_CHARS, BudgetSpent, TextBudget
 from tunesmith.tools.suites.files import SuiteFiles
@@ -210,6 +211,15 @@ def test_a_pattern_of_many_folders_ends_soon(tmp_path: Path, pattern: str) -> No
     assert timed(load) < MOST_S
 
 
+def test_yaml_is_nested_and_a_number_is_long_only_so_far(tmp_path: Path) -> None:
+    deep = "".join(" " * level + "a:\n" for level in range(100))
+    with pytest.raises(BadInput, match="nested over 60 levels"):
+        load_suites([suite(tmp_path, deep)])
+    tests = '[{"vars": {"q": ' + "9" * 400 + "}}]"
+    with pytest.raises(BadInput, match="a number of 400 digits"):
+        load_suites([suite(tmp_path, "prompts: ['{{q}}']\ntests: t.json\n", **{"t.json": tests})])
+
+
 def test_folders_that_are_named_twice_are_walked_once(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "t.yaml").write_text("- vars: {n: one}\n")
@@ -251,6 +261,18 @@ def test_a_chat_template_is_read_in_one_pass(tmp_path: Path, text: str) -> None:
 def test_a_chat_template_names_tools_inside_its_tags_alone(tmp_path: Path, text: str, named: bool) -> None:
     (tmp_path / "chat_template.jinja").write_text(text)
     assert takes_tools(tmp_path) is named
+
+
+# --- rows
+
+
+@pytest.mark.parametrize(("length", "rows"), [(200_000, 1), (200_001, 0)])
+@pytest.mark.parametrize("cell", ["prompt", "completion"])
+def test_a_message_of_an_imported_row_has_a_bound(cell: str, length: int, rows: int) -> None:
+    record = {"prompt": "2+2?", "completion": "4", cell: "x" * length}
+    taken, problems = convert([record], "prompt/completion", {}, 1)
+    assert len(taken) == rows and len(problems) == 1 - rows
+    assert all("200,001 characters" in problem.reason for problem in problems)
 
 
 # --- the command line: bad input is refused in one line, as valid JSON, with code 2

@@ -17,13 +17,22 @@ from tunesmith.agent import oneshot
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.terminal import SafeConsole, escaped_xml, json_text
 from tunesmith.agent.driver.chat import Reply
-from tunesmith.tools.core.format import HIDDEN
+from tunesmith.tools.core.format import visible
 
+STEERS = frozenset(
+    [
+        *range(0x00, 0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0),  # C0 but for tab and newline, DEL, C1
+        0x061C, 0x200B, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2060, 0x2070),  # bidi, zero width, separators
+        *range(0xD800, 0xE000), 0xFEFF, *range(0xFFF9, 0x10000), *range(0xE0000, 0xE0080),  # halves, BOM, tags
+    ]
+)  # fmt: skip
+"""Code points that a terminal obeys, or that hide or reorder others; a list of its own, not the one under test."""
 EVIL = [
     "\x1bc",
     "\x1b]0;owned\x07",
     "\x1b[2J",
     "\x9b2J",
+    "\x9d0;owned\x9c",
     "\u202egnp.exe",
     "a\x00b",
     "\u2066x",
@@ -34,7 +43,14 @@ EVIL = [
 
 
 def harmless(text: str) -> bool:
-    return not HIDDEN.search(text)
+    return not STEERS & set(map(ord, text))
+
+
+def test_every_character_that_steers_a_terminal_is_spelled_out_and_no_other_is() -> None:
+    codes = [code for code in range(0x110000) if code != ord("\r")]
+    told = "".join(f"⟨U+{code:04X}⟩" if code in STEERS else chr(code) for code in codes)
+    assert visible("".join(map(chr, codes))) == told
+    assert harmless(visible("a\r\nb\rc")) and visible("a\r\nb") == "a\nb"
 
 
 @pytest.mark.parametrize("evil", EVIL)

@@ -122,6 +122,23 @@ def test_a_worker_of_another_machine_is_given_up_only_after_a_long_silence(store
     assert [dead.id for dead in launcher.reconcile(store)] == [step]
 
 
+def test_a_process_that_no_longer_holds_the_lock_of_its_step_is_no_worker_of_it(store: Store) -> None:
+    step = planned(store)
+    with held(lock_file(store.home, step)):
+        claim(store, step)
+        assert launcher.is_alive(store, store.step(step)) and launcher.reconcile(store) == []
+    assert not launcher.is_alive(store, store.step(step)), "this process lives on, and does something else"
+    assert [dead.id for dead in launcher.reconcile(store)] == [step]
+
+
+def test_a_worker_in_another_container_lives_as_long_as_its_lock_is_held(store: Store) -> None:
+    step = planned(store)
+    with held(lock_file(store.home, step)):
+        claim(store, step, pid=4_000_000, pid_namespace="another")
+        assert launcher.is_alive(store, store.step(step)) and launcher.reconcile(store) == []
+    assert [dead.id for dead in launcher.reconcile(store)] == [step]
+
+
 def test_a_worker_of_before_the_machine_was_started_is_dead(store: Store) -> None:
     step = planned(store)
     claim(store, step, boot_id="an earlier boot")

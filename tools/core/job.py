@@ -122,7 +122,10 @@ class Job(Generic[R]):
 
     def verified(self, name: str) -> Artifact:
         """An input after its bytes were hashed again. Raises StepFailed where they are not the recorded ones."""
-        artifact = self.inputs[name]
+        return self.unchanged(self.inputs[name])
+
+    def unchanged(self, artifact: Artifact) -> Artifact:
+        """Any artifact after its bytes were hashed again: an input, or one that an input was made from."""
         if artifact.path.is_dir():
             verify(artifact.path, artifact.sha256)
         elif not artifact.path.is_file() or sha256_file(artifact.path) != artifact.sha256:
@@ -137,8 +140,8 @@ class Job(Generic[R]):
         if name not in self.plan.pins:
             raise StepFailed(f"the approved plan does not say which {name} it is for; {again}")
         raise StepFailed(
-            f"the {name} was changed after its plan was approved: its sha256 is now {sha256[:12]}, "
-            f"agreed was {self.plan.pins[name][:12]}; {again}"
+            f"the {name} {'were' if name.endswith('s') else 'was'} changed after its plan was approved: its sha256 is "
+            f"now {sha256[:12]}, agreed was {self.plan.pins[name][:12]}; {again}"
         )
 
     def publish(

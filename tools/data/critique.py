@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import Field
@@ -19,10 +19,13 @@ from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Sta
 from tunesmith.tools.data.behaviour import IMPORTED, load_behaviour
 from tunesmith.tools.data.duplicates import Diversity
 from tunesmith.tools.data.row_judge import Judged
+from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.models.measuring import measured_base
 from tunesmith.tools.models.memory_math import serving_peaks
 from tunesmith.tools.serving.bench import USUAL, bench_of
 from tunesmith.tools.serving.budget import asking_seconds, need_vllm, serving_memory
+from tunesmith.tools.suites.case import Suite
+from tunesmith.tools.suites.grading.embedding import EMBEDDER_PIN, embedder_sha256
 from tunesmith.tools.suites.loading import SuiteName, load_named_suites
 
 _KEPT_SHARE = 0.92
@@ -112,28 +115,42 @@ class CritiqueContext:
     cases: int = 0
     """Of the suites that the request names."""
     marks: int = 0
-    marks_sha256: str = ""
-    """Of what a person marked; it decides what is dropped and what is held out."""
+    pins: Mapping[str, str] = field(default_factory=dict)
+    """What decides about rows beside the artifacts, each by its sha256."""
 
 
 def inspect_inputs(request: CritiqueRequest, inputs: Inputs) -> CritiqueContext:
     """Parse the suites, so that a broken one is refused before anything is judged, and read what a person marked."""
-    cases = len(load_named_suites(request.suites).cases) if request.suites else 0
+    suite = suite_of(request)
     rows = inputs.made("rows")
     named = str(rows.meta["behaviour"]) if rows else ""
-    marks = marks_of(inputs.store, load_behaviour(named).name if named else IMPORTED) if rows else []
+    spec = load_behaviour(named) if named else None
+    if rows and spec and spec.sha256 != rows.meta.get("behaviour_sha256"):
+        raise BadInput(f"critique: {named} changed since its rows were made; generate or import them again")
+    marks = marks_of(inputs.store, spec.name if spec else IMPORTED) if rows else []
     if rows and not named and request.held_out:
         raise BadInput(
             "critique: held_out takes rows out as test cases, and these rows came without a behaviour that says what a "
             "right answer is; import them again with --behaviour, or leave held_out out"
         )
-    return CritiqueContext(cases, len(marks), marks_sha256(marks))
+    return CritiqueContext(len(suite.cases), len(marks), pins_of(request, suite, marks, spec))
 
 
-def marks_sha256(marks: Sequence[Mark]) -> str:
-    """Digest of what was marked; empty for nothing."""
-    told = [(mark.message, mark.decision, mark.answer) for mark in marks]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest() if told else ""
+def suite_of(request: CritiqueRequest) -> Suite:
+    """The cases of the suites that a request names; of none, none."""
+    return load_named_suites(request.suites) if request.suites else Suite(cases=())
+
+
+def pins_of(request: CritiqueRequest, suite: Suite, marks: Sequence[Mark], spec: Spec | None) -> dict[str, str]:
+    """What a plan is bound to, so that nothing else decides about rows than what was shown.
+
+    No suite and no mark have a digest too: the first mark after the yes makes another plan. `spec` is the behaviour
+    that was read from a file; rows without one are pinned themselves.
+    """
+    marked = [(mark.message, mark.decision, mark.answer, mark.was) for mark in marks]
+    pins = {"suite": suite.sha256, "marks": hashlib.sha256(json.dumps(marked).encode()).hexdigest()}
+    pins |= {"behaviour": spec.sha256} if spec else {}
+    return pins | ({EMBEDDER_PIN: embedder_sha256()} if request.embeddings else {})
 
 
 def expected_artifact(request: CritiqueRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
@@ -173,7 +190,7 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(rows=rows, base=base, suite=suite, judge=judge),
-        pins={**bench.pins, **({"marks": context.marks_sha256} if context.marks_sha256 else {})},
+        pins={**bench.pins, **context.pins},
         estimate=price,
         writes=("train.jsonl, valid.jsonl", "a verdict with its reason for every row"),
         notes=(not_read_back(rows.meta["unverified"]),) if rows.meta.get("unverified") else (),

@@ -21,7 +21,14 @@ from tunesmith.tools.data.answer_log import AnswerLog
 from tunesmith.tools.data.balance import alarms, balance_of, balanced, why_dropped
 from tunesmith.tools.data.behaviour import behaviour_of_rows
 from tunesmith.tools.data.behaviour_checks import BehaviourChecks
-from tunesmith.tools.data.critique import CritiqueRequest, CritiqueResult, marks_sha256, not_read_back, wrote_them
+from tunesmith.tools.data.critique import (
+    CritiqueRequest,
+    CritiqueResult,
+    not_read_back,
+    pins_of,
+    suite_of,
+    wrote_them,
+)
 from tunesmith.tools.data.duplicates import Duplicates, diversity
 from tunesmith.tools.data.faults import ORDINARY, conversation_fault, fault_of, text_fault
 from tunesmith.tools.data.held_out import HeldOut, answer_of_row, hold_out, text_of
@@ -36,9 +43,9 @@ from tunesmith.tools.models.chat_template import as_taken, thoughts_of
 from tunesmith.tools.serving.bench import bench_at_work, choose_bench
 from tunesmith.tools.serving.model_server import bench_server
 from tunesmith.tools.serving.requests import Tally
-from tunesmith.tools.suites.case import Case
+from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.grading.embedding import local_embedder
-from tunesmith.tools.suites.loading import load_named_suites, read_suite
+from tunesmith.tools.suites.loading import read_suite
 
 _HELD_OUT_SUITES = tuple(Path(name).stem for name in (HELD_OUT, HELD_OUT_NEAR))
 _SAMPLES, _AT_ONCE = 3, 64
@@ -50,16 +57,14 @@ _LEAKS_SHOWN = 200
 
 def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     """Judge every candidate, record the verdicts, publish the dataset."""
-    rows_artifact = job.verified("rows")
+    rows_artifact, base = job.verified("rows"), job.verified("base")
     candidates = read_rows(rows_artifact.path / "rows.jsonl")  # what the plan pins, not the table that indexes it
     named = str(rows_artifact.meta["behaviour"])
     spec = behaviour_of_rows(named, candidates)
-    if named and spec.sha256 != rows_artifact.meta["behaviour_sha256"]:
-        raise StepFailed(f"{named} changed since its rows were made; run generate again")
-    marks = marks_of(job.store, spec.name)
-    if "marks" in job.plan.pins:
-        job.agreed("marks", marks_sha256(marks))
-    critic = Critic(spec, _cases(job), job.request, marks)
+    suite, marks = suite_of(job.request), marks_of(job.store, spec.name)
+    for name, sha256 in pins_of(job.request, suite, marks, spec if named else None).items():
+        job.agreed(name, sha256)
+    critic = Critic(spec, _cases(job, suite), job.request, marks)
     judged = critic.judge(candidates, progress=lambda done: job.progress(done, len(candidates), "judging"))
     judged, word = _by_the_judge(job, spec, judged, marks)
     unverified = rows_artifact.meta.get("unverified")
@@ -73,7 +78,7 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     balance = balance_of(spec, kept, dropped)
     varied = [row for row in variants(spec, [row for row in kept if row.split == "train"]) if critic.sound(row)]
     varied = [row for row in varied if not held.like_a_case(spec, row)]
-    artifact = _publish(job, spec, kept, varied, dropped, held)
+    artifact = _publish(job, base.path, spec, kept, varied, dropped, held)
     result = _result(job, spec, judged, kept, balance, artifact, critic.leaks)
     told = (*([not_read_back(unverified)] if unverified else []), *result.alarms)
     seen = {
@@ -113,11 +118,10 @@ def _looked_at(job: Job[CritiqueRequest], step: str) -> str:
     return next((word for event, word in told.items() if event in events), "")
 
 
-def _cases(job: Job[CritiqueRequest]) -> list[Case]:
+def _cases(job: Job[CritiqueRequest], named: Suite) -> list[Case]:
     """Every case of the named suites and of the run's own, but for those that are rows: they are held out below."""
-    cases = list(load_named_suites(job.request.suites).cases) if job.request.suites else []
     own = read_suite(job.verified("suite").path).cases if "suite" in job.inputs else ()
-    return cases + [case for case in own if case.suite not in _HELD_OUT_SUITES]
+    return [*named.cases, *(case for case in own if case.suite not in _HELD_OUT_SUITES)]
 
 
 def _hold_the_gate(job: Job[CritiqueRequest], leaks: Sequence[Pair]) -> None:
@@ -232,6 +236,7 @@ def split_of(row: TrainingRow, valid_share: float) -> str:
 
 def _publish(
     job: Job[CritiqueRequest],
+    base: Path,
     spec: Spec,
     kept: Sequence[TrainingRow],
     varied: Sequence[TrainingRow],
@@ -252,7 +257,7 @@ def _publish(
         "train_rows": len(splits["train"]),
         "valid_rows": len(splits["valid"]),
         "varied_rows": len({str(row.attributes["variant_of"]) for row in varied}),
-        **_row_tokens(job.verified("base").path, kept),
+        **_row_tokens(base, kept),
     }
     return job.publish("dataset", folder, meta=meta)
 

@@ -28,7 +28,7 @@ from tunesmith.tools.data.synthesis import Synthesis, Written
 from tunesmith.tools.models.chat_template import thoughts_of
 from tunesmith.tools.models.measuring import QUANTIZED_BASE, answering_base
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.bench import bench_at_work, choose_bench
+from tunesmith.tools.serving.bench import Bench, bench_at_work, choose_bench
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.serving.model_server import bench_server
 from tunesmith.tools.serving.requests import Tally
@@ -46,12 +46,13 @@ def run(job: Job[GenerateRequest]) -> GenerateResult:
     rehearsal = load_rehearsal(job.request.behaviour)  # read once: what was agreed to is what is used
     for name, sha256 in pins_of(spec, rehearsal).items():
         job.agreed(name, sha256)
-    made = _Making(job, spec, tally, rehearsal)
+    bench = bench_at_work(job)
+    made = _Making(job, spec, tally, rehearsal, bench)
     if teacher:
         with bench_server(job, teacher, bench=choose_bench(thoughts_of(teacher.path))) as server:
             made.written_by(server)
     if not teacher or made.needs_base:
-        with bench_server(job, base, adapters_allowed=True) as server:
+        with bench_server(job, base, adapters_allowed=True, bench=bench) as server:
             if not teacher:
                 made.written_by(server)
             made.answered_by(server)
@@ -62,8 +63,10 @@ def run(job: Job[GenerateRequest]) -> GenerateResult:
 class _Making:
     """The rows of one step. What the writer decided for the base lies in files: the base may come later."""
 
-    def __init__(self, job: Job[GenerateRequest], spec: Spec, tally: Tally, rehearsal: Sequence[str]) -> None:
-        self.job, self.spec, self.tally = job, spec, tally
+    def __init__(
+        self, job: Job[GenerateRequest], spec: Spec, tally: Tally, rehearsal: Sequence[str], bench: Bench
+    ) -> None:
+        self.job, self.spec, self.tally, self.bench = job, spec, tally, bench
         request = job.request
         self.rows = min(PREVIEW_ROWS, request.rows) if request.preview else request.rows
         self.near_count = 0 if request.preview else request.near_miss_rows
@@ -112,15 +115,14 @@ class _Making:
         prompts |= {f"r{n:04d}": text for n, text in enumerate(chosen[: self.rehearsal_count])}
         log = AnswerLog(self.job, server, self.tally, "base.jsonl", concurrency=self.job.request.concurrency)
         systems = {row_id: self._system(row_id, n) for n, row_id in enumerate(prompts)}
-        bench = bench_at_work(self.job)
-        tokens = self.job.request.ordinary_tokens + bench.thinking_tokens
+        tokens = self.job.request.ordinary_tokens + self.bench.thinking_tokens
         requests = [
             ChatRequest(row_id, server.model, [*systems[row_id], _user(text)], tokens)
             for row_id, text in prompts.items()
         ]
 
         def keep(response: ChatResponse) -> None:
-            if bench.thinking == "on" and (response := without_thought(response)).error:
+            if self.bench.thinking == "on" and (response := without_thought(response)).error:
                 return  # an answer that never came is no ordinary one
             if response.id not in self.stored:
                 origin = "near_miss" if response.id.startswith("n") else "rehearsal"

@@ -21,6 +21,7 @@ from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import holds
 from tunesmith.tools.data.writer_requests import kind_of, prompt_text
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
+from tunesmith.tools.suites.judge_prompt import judge_prompt
 
 _SHOTS, _JUDGE_SHOTS = 6, 2
 _TEXT_SUPPORTED = 0.67
@@ -162,10 +163,14 @@ def judge_request(
     turns = []
     for place, example in enumerate(shown):
         for given in dict.fromkeys((example.answer, shown[(place + 1) % len(shown)].answer)):
-            asked = prompt_text("judge-row", criterion=criterion, message=example.prompt, answer=given)
+            asked = _row_question(criterion, example.prompt, given)
             turns += [_user(asked), _assistant("yes" if given == example.answer else "no")]
-    asked = prompt_text("judge-row", criterion=criterion, message=message, answer=answer)
+    asked = _row_question(criterion, message, answer)
     return ChatRequest(identity, model, [*turns, _user(asked)], 1, extra=dict(_YES_NO))
+
+
+def _row_question(criterion: str, message: str, answer: str) -> str:
+    return judge_prompt("row", {"criterion": criterion}, {"message": message, "answer": answer}).rstrip("\n")
 
 
 def kind_request(

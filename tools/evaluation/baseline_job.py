@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
@@ -16,7 +17,7 @@ from tunesmith.tools.evaluation.asking import Arm, AskRecord, ask_once, refuses_
 from tunesmith.tools.evaluation.baseline import BaselineRequest, BaselineResult, BlockResult, bench_asked, suites_of
 from tunesmith.tools.evaluation.comparison import CaseOutcome
 from tunesmith.tools.evaluation.controls import form_alone
-from tunesmith.tools.evaluation.judge_job import judge_waiting
+from tunesmith.tools.evaluation.judge_job import agreed_models, judge_waiting
 from tunesmith.tools.evaluation.protocol import Sampling
 from tunesmith.tools.evaluation.statistics import case_outcomes
 from tunesmith.tools.models.chat_template import takes_tools
@@ -35,12 +36,8 @@ def run(job: Job[BaselineRequest]) -> BaselineResult:
     if QUANTIZED_BASE in job.inputs:
         job.verified(QUANTIZED_BASE)
     suite_file = job.dir / "suite.json"
-    if not suite_file.exists():
-        dataset = job.verified("dataset").path if request.held_out else None
-        read = load_named_suites(suites_of(request, dataset), request.cases_per_block)
-        job.agreed("suite", read.sha256)
-        atomic_write(suite_file, read.to_json())
-    suite = read_suite(suite_file)
+    suite = _agreed_suite(job, suite_file)
+    agreed_models(job, suite, request.judge)
     asked = ask_once(job, lambda: _ask(job, suite))
     key = {**asked.keys["base"], **judge_waiting(job, suite, judge=request.judge, fresh=request.fresh)}
     meta = {"suite_sha256": suite.sha256, "cases": len(suite.cases), **bench_asked(request).recorded}
@@ -56,6 +53,20 @@ def run(job: Job[BaselineRequest]) -> BaselineResult:
         takes_tools=takes_tools(base.path) or not any(case.tools for case in suite.cases),
         taken_over=asked.taken_over,
     )
+
+
+def _agreed_suite(job: Job[BaselineRequest], file: Path) -> Suite:
+    """The suite of the approved plan: from the files that the request names, or as the step kept it when it began."""
+    begun = file.exists()
+    if begun:
+        suite = read_suite(file)
+    else:
+        dataset = job.verified("dataset").path if job.request.held_out else None
+        suite = load_named_suites(suites_of(job.request, dataset), job.request.cases_per_block)
+    job.agreed("suite", suite.sha256)
+    if not begun:
+        atomic_write(file, suite.to_json())
+    return suite
 
 
 def _block_results(outcomes: Iterable[CaseOutcome]) -> dict[str, BlockResult]:

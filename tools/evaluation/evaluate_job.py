@@ -15,6 +15,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.settled import load_modules
 from tunesmith.tools.data.behaviour import load_behaviour
+from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.evaluation.advice import prompt_advice
 from tunesmith.tools.evaluation.asking import (
     Answerer,
@@ -28,7 +29,7 @@ from tunesmith.tools.evaluation.asking import (
 from tunesmith.tools.evaluation.comparison import Comparison
 from tunesmith.tools.evaluation.evaluate import EvaluateRequest, EvaluateResult
 from tunesmith.tools.evaluation.evidence import evidence_of
-from tunesmith.tools.evaluation.judge_job import judge_waiting
+from tunesmith.tools.evaluation.judge_job import agreed_models, judge_waiting
 from tunesmith.tools.evaluation.likelihood import ArmLikelihood
 from tunesmith.tools.evaluation.likelihood_job import held_out_rows, load_tokenizers, measure_arm
 from tunesmith.tools.evaluation.liveness_job import prove_adapter
@@ -60,10 +61,13 @@ class _Bench:
 def run(job: Job[EvaluateRequest]) -> EvaluateResult:
     """Ask, compare, and keep the proof of what answered (hashes before and after, arguments, template)."""
     request = job.request
-    suite = read_suite(job.inputs["suite"].path)
     sampling = Sampling.on(bench_at_work(job), request.max_tokens, request.temperature, request.repeats)
     used = [name for name in job.inputs if name != "base" or request.arm in _BESIDE_BASE]
     before: dict[str, JsonValue] = {name: job.verified(name).sha256 for name in used}
+    suite = read_suite(job.inputs["suite"].path)
+    agreed_models(job, suite, request.judge)
+    if request.arm == "prompted" and not request.system_prompt:
+        _agreed_behaviour(job)  # before a server is started for it
     asked = ask_once(job, lambda: _ask(job, suite, sampling))
     judge = judge_waiting(job, suite, judge=request.judge, fresh=request.fresh)
     after: dict[str, JsonValue] = {name: job.verified(name).sha256 for name in used}  # still those that the keys name
@@ -154,11 +158,16 @@ def _bench(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling: 
     if request.system_prompt:
         prompt = given(request.system_prompt)
     else:
-        behaviour = load_behaviour(request.behaviour)
-        job.agreed("behaviour", behaviour.sha256)
-        prompt = choose(job, server, behaviour, request.dev_rows, sampling)
+        prompt = choose(job, server, _agreed_behaviour(job), request.dev_rows, sampling)
     prompted = Arm("prompted", server.model, {**key, "system_prompt": prompt.key}, prompt.preamble, prompt.schema)
     return _Bench([base, prompted], answer, prompt, proof)
+
+
+def _agreed_behaviour(job: Job[EvaluateRequest]) -> Spec:
+    """The behaviour that prompts are made from, as the plan shows it."""
+    behaviour = load_behaviour(job.request.behaviour)
+    job.agreed("behaviour", behaviour.sha256)
+    return behaviour
 
 
 def _load_for_later(job: Job[EvaluateRequest]) -> None:

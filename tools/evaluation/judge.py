@@ -34,7 +34,7 @@ from tunesmith.tools.models.memory_math import (
 from tunesmith.tools.serving.addresses import clear_text_note, read_address, refuse_key_in_clear
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.grading import asks_model, judged
-from tunesmith.tools.suites.grading.embedding import model_folder
+from tunesmith.tools.suites.grading.embedding import EMBEDDER_PIN, embedder_sha256, model_folder
 
 ENDPOINT = "endpoint"
 JUDGES = ("bundled-driver", "endpoint")
@@ -94,8 +94,9 @@ class Models:
 
     @property
     def pins(self) -> dict[str, str]:
-        """What a plan is bound to: the judge that it shows."""
-        return {"judge": self.judge.sha256} if self.judge else {}
+        """What a plan is bound to: the judge that it shows, and the embedding model."""
+        embedder = {EMBEDDER_PIN: embedder_sha256()} if self.embeds else {}
+        return {**({"judge": self.judge.sha256} if self.judge else {}), **embedder}
 
     def peaks(self, serving: ServerMemory, *, on_gpu: bool) -> dict[str, int]:
         """Peak RAM and VRAM of a step whose own server takes `serving`: the two servers take turns.

@@ -52,17 +52,26 @@ _REPLY_TOKENS = 400
 _REPLIES = "judge.jsonl"
 
 
+def agreed_models(job: Job[Request], suite: Suite, judge: str) -> Models:
+    """The models that grading asks, as the plan shows them: answers go to no other judge, whatever settings say now.
+
+    Raises BadInput where one is not here, StepFailed where it is another than was agreed to.
+    """
+    models = find_models(suite.cases, judge, job.home)
+    for name, sha256 in models.pins.items():
+        job.agreed(name, sha256)
+    return models
+
+
 def judge_waiting(job: Job[Request], suite: Suite, *, judge: str, fresh: bool) -> dict[str, JsonValue]:
     """Decide every answer of this step that waits for a model, and store it.
 
     Returns the parts of the comparability key that name those models; none where the suite asks none. Raises BadInput
     or StepFailed where the judge cannot be served; what is decided already stays.
     """
-    models = find_models(suite.cases, judge, job.home)
+    models = agreed_models(job, suite, judge)  # once more: settings may have changed while the answers were written
     if not models.judge and not models.embeds:
         return {}
-    for name, sha256 in models.pins.items():  # answers go to the judge that was shown, wherever the settings point now
-        job.agreed(name, sha256)
     cases = {case.case_id: case for case in suite.cases}
     waiting = [row for row in job.store.results(job.step.id) if waits(row)]
     with ExitStack() as stack:

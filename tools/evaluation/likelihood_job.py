@@ -60,14 +60,15 @@ class HeldOutRows:
 
 
 def held_out_rows(job: Job[Request], arm: str) -> HeldOutRows:
-    """Rows that an arm's adapter was not trained on, drawn by seed; raises BadInput where there are none to ask about.
+    """Rows that an arm's adapter was not trained on, drawn by seed.
 
-    Of the data set of that very adapter: its validation split, whose rows no training step reads.
+    Of the data set of that very adapter: its validation split, whose rows no training step reads. Raises BadInput where
+    there are none to ask about, StepFailed where the data set was changed.
     """
     lineage = Lineage.of(job.store, job.inputs[arm], arm)
     adapter = lineage.models.get("adapter")
     dataset = job.store.ancestor(adapter, "dataset") if adapter else None
-    path = dataset.path / "valid.jsonl" if dataset else None
+    path = job.unchanged(dataset).path / "valid.jsonl" if dataset else None
     if path is None or not path.is_file() or not path.stat().st_size:
         raise BadInput("no row was held out of training")
     rows = read_rows(path)

@@ -39,15 +39,14 @@ _HELLO_TOKENS = 128
 
 def run(job: Job[DeployRequest]) -> DeployResult:
     """Serve the model, and record the deployment with what it serves and what it replaced."""
-    made = job.verified("model")
-    arm = job.plan.arm
+    made, arm = job.verified("model"), job.plan.arm
+    base = job.verified("base") if arm == "adapter" else None
     if not job.request.rollback and (broken := broken_hops(job.store, made.run, arm, made_as=made)):
         raise GateRefused(f"deploy {arm}: {'; '.join(broken)}")  # measured since the yes
     if not job.request.rollback:
         job.progress(0, 2, "auditing the saved tensors")
         if odd := audit_refusals(job.store, made, arm):
             raise GateRefused(f"deploy {arm}: {'; '.join(odd)}")
-    base = job.verified("base") if arm == "adapter" else None
     before = servers.deployed(job.home)
     name = served_name(made)
     with _back_on_failure(job, before):

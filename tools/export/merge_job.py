@@ -53,7 +53,7 @@ def run(job: Job[MergeRequest]) -> MergeResult:
     measured: LogitProof = {}
     left_out = ""
     dataset = job.store.ancestor(adapter, "dataset")
-    rows = behaviour_rows(dataset.path) if dataset else []
+    rows = behaviour_rows(job.unchanged(dataset).path) if dataset and dataset.path.exists() else []
     _stop_where_memory_ends("the comparison of logits", len(weight_files(out_dir)))
     try:
         measured = compare_logits(base.path, adapter.path, out_dir, job.progress, rows=rows)

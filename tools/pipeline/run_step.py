@@ -114,19 +114,22 @@ def run_pending(ws: Workspace, waiting: Step, approver: Approver) -> Outcome:
 def continue_step(ws: Workspace, begun: Step | None, request: StepRequest, approver: Approver) -> Outcome:
     """Carry out a step of which an attempt may have been made before: followed, resumed, or planned anew.
 
-    It goes on from its own checkpoint, unless the run holds other inputs by now, or an older version planned it and did
-    not say what it was agreed to.
+    It goes on from its own checkpoint, unless the run holds other inputs by now, or what its plan pins was changed: its
+    worker would refuse that.
     """
     if begun and begun.status == RUNNING:
         return Outcome(follow_step(ws, begun.id))
-    if begun and begun.status != DECLINED and same_inputs(ws.store, begun) and _says_what_was_agreed(ws, begun):
+    if begun and begun.status != DECLINED and same_inputs(ws.store, begun) and _still_pinned(ws, begun):
         return resume_step(ws, begun.id, approver)
     return run_step(ws, request, approver)
 
 
-def _says_what_was_agreed(ws: Workspace, begun: Step) -> bool:
-    """False where a plan of before there were any pins would have some today: its worker does nothing without."""
-    return "pins" in begun.plan or not quote(ws, StepRequest.of(begun)).pins
+def _still_pinned(ws: Workspace, begun: Step) -> bool:
+    """Whether a plan pins what one of today would; where none can be made today, its worker says what is wrong."""
+    try:
+        return quote(ws, StepRequest.of(begun)).pins == dict(begun.plan.get("pins", {}))
+    except TunesmithError:
+        return True
 
 
 def _from_decision(ws: Workspace, step: str, plan: Plan, approver: Approver, *, follow: bool) -> Outcome:

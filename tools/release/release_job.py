@@ -43,7 +43,7 @@ class Compared(NamedTuple):
 
 def run(job: Job[ReleaseRequest]) -> ReleaseResult:
     """Write what was asked for, prove it, and record it. Raises GateRefused for a model that fails its audit."""
-    made, base = job.verified("model"), job.inputs["base"]
+    made, base = job.verified("model"), job.verified("base")
     job.progress(0, 1, "auditing the saved tensors")
     if odd := audit_refusals(job.store, made, job.request.arm):
         raise GateRefused(f"release {job.request.arm}: {'; '.join(odd)}")

@@ -167,7 +167,7 @@ def test_a_spec_changed_after_its_rows_were_made_is_told(ws: Workspace, tmp_path
     run_step(ws, StepRequest("generate", fields(folder, rows=4), run), say_yes).done()
     path = folder / SPEC
     path.write_text(path.read_text().replace("greet, or", "greet or"))
-    with pytest.raises(StepFailed, match="changed since its rows were made"):
+    with pytest.raises(BadInput, match="changed since its rows were made"):
         run_step(ws, StepRequest("critique", {"suites": []}, run), say_yes).done()
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -31,3 +33,9 @@ def test_a_zombie_whose_other_threads_are_at_work_has_not_let_go() -> None:
     assert time.monotonic() - started > 0.5
     child.wait()
     assert process.has_let_go()
+
+
+def test_a_later_process_of_the_same_number_is_another_one() -> None:
+    me = ProcessId.of(os.getpid())
+    assert me.alive() and me.ticks is not None
+    assert not replace(me, ticks=me.ticks - 1).alive() and not replace(me, boot_id="an earlier boot").alive()

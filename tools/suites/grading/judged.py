@@ -1,7 +1,6 @@
 """Assertions that ask a model: a judge that reads the answer, or an embedding model that compares meanings.
 
-Which model that is, the caller decides: `grade(…, judge=…, embedder=…)`. Nothing here calls out by itself. The
-answer stands in the judge's prompt as a JSON string, so that it cannot end the block it stands in. A judge that
+Which model that is, the caller decides: `grade(…, judge=…, embedder=…)`. Nothing here calls out by itself. A judge that
 cannot be understood makes the case an error, never a failure.
 """
 
@@ -13,14 +12,13 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.resources import files
 
 from tunesmith.tools.suites.grading import javascript as js
 from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingContext, Judge, Response, assertion_type
 from tunesmith.tools.suites.grading.json_output import json_objects
 from tunesmith.tools.suites.grading.text import shown
+from tunesmith.tools.suites.judge_prompt import judge_prompt, judge_template
 
-_BLANK = re.compile(r"\[\[(\w+)\]\]")
 _YES = re.compile(r"(true|yes|pass|y)", re.IGNORECASE)
 _EPSILON = 2.0**-52
 _TOP_SCORE = 10
@@ -46,19 +44,9 @@ _SCORE = _object(score={"type": "integer", "minimum": 0, "maximum": _TOP_SCORE},
 
 
 @cache
-def _template(name: str) -> str:
-    return (files("tunesmith.prompts") / f"judge-{name}.md").read_text()
-
-
-def _prompt(name: str, **values: str) -> str:
-    """The judge's prompt of that name with its blanks filled in, each once: no value is read as a template."""
-    return _BLANK.sub(lambda blank: values[blank[1]], _template(name))
-
-
-@cache
 def prompts_sha256() -> str:
     """Digest of all prompts that a judge is given, blanks unfilled, the answers' order and the forms of its replies."""
-    texts = [_template(name) for name in ("rubric", "steps", "score", "best")]
+    texts = [judge_template(name) for name in ("rubric", "steps", "score", "best")]
     return hashlib.sha256(json.dumps([texts, _ORDER, _VERDICT, _STEPS, _SCORE]).encode()).hexdigest()
 
 
@@ -77,10 +65,6 @@ def _judge(assertion: Assertion, context: GradingContext) -> Judge:
     return context.judge
 
 
-def _as_data(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("<", "\\u003c")
-
-
 def _need_criterion(assertion: Assertion) -> None:
     if not isinstance(assertion.value, str | dict) or not assertion.value:
         raise ValueError(f"{assertion.type} needs a value: what must be true of the output, in words")
@@ -91,7 +75,8 @@ def llm_rubric(assertion: Assertion, response: Response, context: GradingContext
     """The judge finds the rubric true of the output, and its score reaches `threshold` where there is one."""
     criteria = assertion.value if isinstance(assertion.value, str) else js.as_json(assertion.value)
     judge = _judge(assertion, context)
-    reply = judge.answer(_prompt("rubric", output=_as_data(response.output_text), criteria=criteria), _VERDICT)
+    asked = judge_prompt("rubric", {"criteria": criteria}, {"output": response.output_text})
+    reply = judge.answer(asked, _VERDICT)
     passed, score, reason = read_rubric_reply(reply)
     holds = passed and (assertion.threshold is None or score >= assertion.threshold)
     return Finding(holds, f"fulfil {shown(criteria)}", f"the judge's {reason!r}", score, max(0.0, min(1.0, 1 - score)))
@@ -140,16 +125,12 @@ def g_eval(assertion: Assertion, response: Response, context: GradingContext) ->
 
 
 def _g_score(judge: Judge, criterion: str, output: str, question: str) -> tuple[float, str]:
-    steps = _reply_object(judge.answer(_prompt("steps", criteria=criterion), _STEPS), r'\{"steps".+\}').get("steps")
+    asked = judge_prompt("steps", {"criteria": criterion}, {})
+    steps = _reply_object(judge.answer(asked, _STEPS), r'\{"steps".+\}').get("steps")
     if not isinstance(steps, list) or not steps or not all(isinstance(step, str) and step.strip() for step in steps):
         raise js.CannotGrade(f"the judge wrote no steps to judge by: {js.as_json(steps)[:120]}")
-    prompt = _prompt(
-        "score",
-        criteria=criterion,
-        steps="\n".join(f"- {step}" for step in steps),
-        question=_as_data(question),
-        output=_as_data(output),
-    )
+    listed = "\n".join(f"- {step}" for step in steps)
+    prompt = judge_prompt("score", {"criteria": criterion, "steps": listed}, {"question": question, "output": output})
     reply = _reply_object(judge.answer(prompt, _SCORE), r"\{.+\}")
     given, reason = reply.get("score"), reply.get("reason")
     text = isinstance(given, str) and js.trim(given) != ""
@@ -192,8 +173,7 @@ def _place(question: str, output: str) -> str:
 
 
 def _choice(judge: Judge, criteria: str, question: str, outputs: Sequence[str]) -> int:
-    answers = "\n".join(f'<answer index="{i}">{_as_data(output)}</answer>' for i, output in enumerate(outputs))
-    prompt = _prompt("best", criteria=criteria, question=_as_data(question), answers=answers)
+    prompt = judge_prompt("best", {"criteria": criteria}, {"question": question, "answers": outputs})
     reply = judge.answer(prompt, {"type": "integer", "enum": list(range(len(outputs)))})
     match = re.search(r"\d+", reply, re.ASCII)
     chosen = match.group().lstrip("0") or "0" if match else ""

@@ -1,0 +1,722 @@
+"""What is broken on purpose, as data: a guard, the text that is it, what stands there instead, and who must notice.
+
+An entry is a promise with its witness. When a guard is written anew, its entry is written anew with it:
+`tests/test_mutants.py` finds an entry whose text or whose tests are gone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+PRESENT_FOLDER = "Nothing from the present folder runs."
+YES = "A yes is to what was shown."
+STRANGERS_DATA = "A behaviour or plan from a stranger is data."
+BASE = "A base is what lies in its folder."
+OTHER_USERS = "Other users read nothing."
+TERMINAL = "Nothing steers the terminal."
+WORKER = "A living worker is not given up, and its result is not dropped"
+STORE = "A busy or full store ends no work."
+SERVER = "A model server answers nothing but its health without the key"
+LOCKED = "What is installed is what was locked"
+SQL = "`runs sql` reads, and does nothing else"
+BOUNDS = "A suite, a template or an answer costs no more than its bounds"
+PROMISES = (
+    PRESENT_FOLDER, YES, STRANGERS_DATA, BASE, OTHER_USERS, TERMINAL, WORKER, STORE, SERVER, LOCKED, SQL, BOUNDS,
+)  # fmt: skip
+"""As SECURITY.md words them."""
+CLAIM, APPROVALS, LEDGER = "claim", "approvals", "ledger"
+STATISTICS, SUITES, WHOLE, JUDGES = "statistics", "suites", "whole or absent", "judges read data"
+LAWS = (CLAIM, APPROVALS, LEDGER, STATISTICS, SUITES, WHOLE, JUDGES)
+"""Guards beside them that nothing may weaken unseen."""
+
+
+class Mutant(NamedTuple):
+    """One guard, broken."""
+
+    guard: str
+    file: str
+    old: str
+    """Stands in the file exactly once."""
+    new: str
+    tests: tuple[str, ...]
+    """At least one of them must fail; light ones, so that all of this takes minutes."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.file}: {' '.join(self.old.split())[:90]!r}"
+
+
+_PINS = "tests/trust/test_pins.py::"
+_CHANGED = f"{_PINS}test_what_changed_after_the_yes_is_refused_in_a_sentence_and_not_used"
+_STORE, _WORKERS = "tests/memory/test_store.py::", "tests/trust/test_workers.py::"
+_FILES, _POWER = "tests/memory/test_files.py::", "tests/trust/test_power_cut.py::"
+_SERVERS, _QUESTIONS = "tests/trust/test_servers.py::", "tests/memory/test_questions.py::"
+_PATHS, _LIMITS = "tests/trust/test_path_attacks.py::", "tests/trust/test_bounds.py::"
+_TERMINAL, _STATISTICS = "tests/trust/test_terminal.py::", "tests/tools/evaluation/test_statistics.py::"
+_FOLDER, _APPROVERS = "tests/tools/models/test_folder.py::", "tests/agent/commands/test_approvals.py::"
+
+MUTANTS = (
+    # --- what starts
+    Mutant(
+        PRESENT_FOLDER,
+        "tools/machine/processes.py",
+        'return [sys.executable, "-P", "-m", module, *arguments]',
+        'return [sys.executable, "-m", module, *arguments]',
+        ("tests/trust/test_children.py::test_every_child_is_given_its_folder_and_pythons_a_safe_path",),
+    ),
+    Mutant(
+        PRESENT_FOLDER,
+        "memory/confined.py",
+        'command = [sys.executable, "-P", "-m", __name__,',
+        'command = [sys.executable, "-m", __name__,',
+        ("tests/trust/test_children.py::test_every_child_is_given_its_folder_and_pythons_a_safe_path",),
+    ),
+    Mutant(
+        PRESENT_FOLDER,
+        "memory/confined.py",
+        "tell(_REFUSED, str(error))",
+        "tell(_ENDED, None)",
+        ("tests/memory/test_confined.py::test_a_refusal_is_told_in_its_own_words",),
+    ),
+    Mutant(
+        PRESENT_FOLDER,
+        "tools/pipeline/launcher.py",
+        "start_new_session=True, cwd=log.parent",
+        "start_new_session=True",
+        ("tests/trust/test_children.py::test_every_child_is_given_its_folder_and_pythons_a_safe_path",),
+    ),
+    # --- what was agreed to
+    Mutant(
+        YES, "tools/core/job.py", "        if self.plan.pins.get(name) == sha256:\n", "        if True:\n", (_CHANGED,)
+    ),
+    Mutant(
+        YES,
+        "tools/core/job.py",
+        "        return self.unchanged(self.inputs[name])\n",
+        "        return self.inputs[name]\n",
+        (_CHANGED,),
+    ),
+    Mutant(
+        YES,
+        "tools/data/critique.py",
+        'pins = {"suite": suite.sha256, "marks":',
+        'pins = {"marks":',
+        (f"{_CHANGED}[critique-pin suite]",),
+    ),
+    Mutant(
+        YES,
+        "tools/data/critique.py",
+        '"marks": hashlib.sha256(json.dumps(marked).encode()).hexdigest()}',
+        "}",
+        (f"{_CHANGED}[critique-marks]",),
+    ),
+    Mutant(
+        YES,
+        "tools/data/critique.py",
+        '    pins |= {"behaviour": spec.sha256} if spec else {}\n',
+        "",
+        (f"{_CHANGED}[critique-behaviour]",),
+    ),
+    Mutant(
+        YES,
+        "tools/data/critique.py",
+        "return pins | ({EMBEDDER_PIN: embedder_sha256()} if request.embeddings else {})",
+        "return pins",
+        (f"{_CHANGED}[critique-embedding model]",),
+    ),
+    Mutant(
+        YES,
+        "tools/data/critique_job.py",
+        "    for name, sha256 in pins_of(job.request, suite, marks, spec if named else None).items():\n"
+        "        job.agreed(name, sha256)\n",
+        "",
+        (f"{_CHANGED}[critique-pin suite]", f"{_CHANGED}[critique-marks]"),
+    ),
+    Mutant(
+        YES,
+        "tools/data/generate_job.py",
+        "    for name, sha256 in pins_of(spec, rehearsal).items():\n        job.agreed(name, sha256)\n",
+        "",
+        (f"{_CHANGED}[generate-behaviour]", f"{_CHANGED}[generate-rehearsal prompts]"),
+    ),
+    Mutant(
+        YES,
+        "tools/evaluation/judge_job.py",
+        "    for name, sha256 in models.pins.items():\n        job.agreed(name, sha256)\n",
+        "",
+        ("tests/trust/test_approvals.py::test_answers_go_to_no_judge_that_the_settings_named_after_the_yes",),
+    ),
+    Mutant(
+        YES,
+        "tools/evaluation/baseline_job.py",
+        '    job.agreed("suite", suite.sha256)\n',
+        "",
+        (f"{_CHANGED}[baseline-suite]", f"{_PINS}test_a_suite_that_a_step_kept_is_the_one_that_was_agreed_to"),
+    ),
+    Mutant(
+        YES,
+        "tools/evaluation/evaluate_job.py",
+        '    job.agreed("behaviour", behaviour.sha256)\n',
+        "",
+        (f"{_CHANGED}[evaluate a prompt-behaviour]",),
+    ),
+    Mutant(
+        YES,
+        "tools/evaluation/likelihood_job.py",
+        "job.unchanged(dataset).path",
+        "dataset.path",
+        (f"{_PINS}test_rows_that_were_held_out_are_read_only_as_they_were_recorded",),
+    ),
+    Mutant(
+        YES,
+        "tools/models/base_job.py",
+        'job.agreed("model folder", fingerprint(Path(request.model).expanduser()))',
+        "pass",
+        (f"{_CHANGED}[base-model folder]",),
+    ),
+    Mutant(
+        YES,
+        "tools/serving/bench.py",
+        "        job.agreed(_PIN, bench.sha256)\n",
+        "        pass\n",
+        (f"{_CHANGED}[train-way of asking]", f"{_CHANGED}[generate-way of asking]"),
+    ),
+    Mutant(
+        YES,
+        "tools/release/release_job.py",
+        'made, base = job.verified("model"), job.verified("base")',
+        'made, base = job.verified("model"), job.inputs["base"]',
+        (f"{_CHANGED}[release-base]",),
+    ),
+    Mutant(
+        YES,
+        "tools/core/stage.py",
+        '        if not self.pins:\n            del decided["pins"]',
+        '        if True:\n            del decided["pins"]',
+        (f"{_PINS}test_a_critique_that_waits_is_asked_about_anew_where_anything_that_decides_changed",),
+    ),
+    Mutant(
+        YES,
+        "tools/models/folder.py",
+        "[stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns] if",
+        "[] if",
+        ("tests/trust/test_approvals.py::test_a_folder_that_holds_other_bytes_has_another_fingerprint",),
+    ),
+    Mutant(
+        APPROVALS,
+        "agent/commands/approvals.py",
+        "    return cheaper and _models(plan) == _models(granted)\n",
+        "    return cheaper\n",
+        ("tests/trust/test_approvals.py::test_always_covers_no_other_model",),
+    ),
+    Mutant(
+        APPROVALS,
+        "agent/commands/approvals.py",
+        '_COSTS = ("seconds", "peak_ram_bytes", "peak_vram_bytes", "disk_bytes")',
+        '_COSTS = ("seconds", "peak_ram_bytes", "peak_vram_bytes")',
+        ("tests/trust/test_approvals.py::test_always_covers_no_plan_that_costs_more_of_anything",),
+    ),
+    Mutant(
+        APPROVALS,
+        "agent/commands/approvals.py",
+        "if not plan.hash.startswith(self.plan_hash):",
+        "if False:",
+        (f"{_APPROVERS}test_a_hash_approves_only_its_own_plan",),
+    ),
+    Mutant(
+        APPROVALS,
+        "agent/commands/approvals.py",
+        "if spent + more > self.max_hours:",
+        "if spent > self.max_hours:",
+        (f"{_APPROVERS}test_yes_stops_at_its_hours",),
+    ),
+    Mutant(
+        APPROVALS,
+        "tools/pipeline/run_step.py",
+        "    if now.hash == waiting.plan_hash:\n",
+        "    if True:\n",
+        (f"{_PINS}test_a_critique_that_waits_is_asked_about_anew_where_anything_that_decides_changed",),
+    ),
+    Mutant(
+        APPROVALS,
+        "tools/pipeline/run_step.py",
+        '        return quote(ws, StepRequest.of(begun)).pins == dict(begun.plan.get("pins", {}))\n',
+        "        return True\n",
+        (f"{_PINS}test_a_half_done_critique_whose_suite_was_mended_is_planned_anew_and_an_unchanged_one_goes_on",),
+    ),
+    # --- a step is taken once, by one yes
+    Mutant(
+        CLAIM,
+        "memory/ledger.py",
+        'if row["decision"] != "yes" or row["agreed"] != row["plan_hash"]:',
+        'if row["decision"] != "yes":',
+        (f"{_STORE}test_a_yes_to_one_plan_does_not_start_another",),
+    ),
+    Mutant(
+        CLAIM,
+        "memory/ledger.py",
+        "            if needs_approval:\n",
+        "            if False:\n",
+        (f"{_STORE}test_a_step_without_a_yes_cannot_be_claimed",),
+    ),
+    Mutant(
+        CLAIM,
+        "memory/ledger.py",
+        'if row["used_at"] is not None or row["status"] != APPROVED:',
+        "if False:",
+        (f"{_STORE}test_an_approval_is_good_for_one_start_only",),
+    ),
+    Mutant(
+        CLAIM,
+        "memory/ledger.py",
+        '            elif row["status"] != PLANNED:\n',
+        "            elif False:\n",
+        (f"{_STORE}test_a_free_step_is_taken_once",),
+    ),
+    Mutant(
+        CLAIM,
+        "tools/pipeline/worker.py",
+        '    with held(lock_file(store.home, step), wait_s=_LOCK_WAIT_S, holder=f"pid {me.pid} on {me.host}"):\n',
+        "    with contextlib.nullcontext():\n",
+        ("tests/trust/test_workers.py", "tests/crash/test_worker.py"),
+    ),
+    Mutant(
+        LEDGER,
+        "memory/ledger.py",
+        '            if row["status"] != PLANNED:\n',
+        "            if False:\n",
+        (f"{_STORE}test_a_decision_that_comes_too_late_changes_nothing",),
+    ),
+    Mutant(
+        LEDGER,
+        "memory/ledger.py",
+        'if row["status"] in (RUNNING, DONE) or starting:',
+        "if starting:",
+        (f"{_STORE}test_what_runs_or_is_done_is_not_reopened",),
+    ),
+    Mutant(
+        LEDGER,
+        "memory/ledger.py",
+        'if row["status"] in (RUNNING, DONE) or starting:',
+        'if row["status"] in (RUNNING, DONE):',
+        (f"{_WORKERS}test_a_yes_that_is_being_started_elsewhere_is_not_withdrawn",),
+    ),
+    Mutant(
+        LEDGER,
+        "memory/ledger.py",
+        '            if row["status"] in ENDED:\n                return False\n',
+        "",
+        (f"{_STORE}test_an_end_is_recorded_once",),
+    ),
+    Mutant(
+        LEDGER,
+        "memory/store_file.py",
+        "                self._conn.rollback()\n",
+        "                self._conn.commit()\n",
+        (f"{_STORE}test_a_failed_transaction_leaves_nothing",),
+    ),
+    Mutant(
+        LEDGER,
+        "memory/store_file.py",
+        'self._conn.execute("PRAGMA synchronous=FULL")',
+        'self._conn.execute("PRAGMA synchronous=OFF")',
+        (f"{_STORE}test_the_store_is_wal_with_full_sync_and_known_tables",),
+    ),
+    # --- workers
+    Mutant(
+        WORKER,
+        "tools/pipeline/launcher.py",
+        "return process.alive() and (locked or not step.host)",
+        "return process.alive()",
+        (f"{_WORKERS}test_a_process_that_no_longer_holds_the_lock_of_its_step_is_no_worker_of_it",),
+    ),
+    Mutant(
+        WORKER,
+        "tools/pipeline/launcher.py",
+        "    if locked:\n        return True\n",
+        "",
+        (f"{_WORKERS}test_a_worker_in_another_container_lives_as_long_as_its_lock_is_held",),
+    ),
+    Mutant(
+        WORKER,
+        "memory/ledger.py",
+        'if worker is not None and (row["status"] != RUNNING or worker != (row["pid"], row["pid_ticks"])):',
+        "if False:",
+        (f"{_WORKERS}test_a_late_result_beside_another_attempt_is_kept_and_ends_nothing",),
+    ),
+    Mutant(
+        WORKER,
+        "memory/ledger.py",
+        "                self._deliver_late(conn, row, to_json(result))\n",
+        "                pass\n",
+        (f"{_WORKERS}test_the_result_of_a_worker_that_was_taken_for_dead_is_recorded",),
+    ),
+    Mutant(
+        WORKER,
+        "tools/machine/processes.py",
+        "return stat is not None and stat[1] == self.ticks and stat[0]",
+        "return stat is not None and stat[0]",
+        ("tests/tools/machine/test_processes.py::test_a_later_process_of_the_same_number_is_another_one",),
+    ),
+    # --- the store
+    Mutant(
+        STORE,
+        "tools/core/job.py",
+        "        except sqlite3.OperationalError as error:\n            self._store_again_at",
+        "        except sqlite3.ProgrammingError as error:\n            self._store_again_at",
+        (f"{_WORKERS}test_a_full_store_ends_no_work",),
+    ),
+    Mutant(
+        STORE,
+        "tools/core/job.py",
+        "self.best_effort(self._write_points)",
+        "self._write_points()",
+        (f"{_WORKERS}test_a_busy_store_ends_no_work_and_loses_no_point",),
+    ),
+    Mutant(
+        STORE,
+        "memory/store_file.py",
+        "> migrations.LATEST:",
+        "> migrations.LATEST + 1_000_000:",
+        ("tests/trust/test_store_file.py::test_a_newer_store_is_refused_and_left_alone",),
+    ),
+    Mutant(
+        STORE,
+        "memory/store_file.py",
+        "                self._back_up(version)\n",
+        "",
+        ("tests/trust/test_store_file.py::test_before_a_migration_the_file_is_copied_and_the_copy_is_whole",),
+    ),
+    # --- whole or absent
+    Mutant(
+        WHOLE,
+        "memory/files.py",
+        "    _sync_all(folder)\n    files:",
+        "    files:",
+        (f"{_POWER}test_a_folder_that_was_sealed_is_whole_after_a_power_cut_at_any_moment",),
+    ),
+    Mutant(
+        WHOLE,
+        "memory/files.py",
+        "        if path.is_file() or path.is_dir():\n",
+        "        if path.is_file():\n",
+        (f"{_POWER}test_a_folder_that_was_sealed_is_whole_after_a_power_cut_at_any_moment",),
+    ),
+    Mutant(
+        WHOLE,
+        "memory/files.py",
+        "    sync_folder(folder.parent)\n    return manifest\n",
+        "    return manifest\n",
+        (f"{_POWER}test_a_folder_that_was_sealed_is_whole_after_a_power_cut_at_any_moment",),
+    ),
+    Mutant(
+        WHOLE,
+        "memory/files.py",
+        "            os.fsync(file.fileno())\n        Path(temp)",
+        "        Path(temp)",
+        (f"{_POWER}test_a_file_is_the_old_one_or_the_new_after_a_power_cut",),
+    ),
+    Mutant(
+        WHOLE,
+        "memory/files.py",
+        "    if present != set(recorded):\n",
+        "    if False:\n",
+        (f"{_FILES}test_every_way_of_touching_a_sealed_folder_is_found",),
+    ),
+    # --- strangers' files
+    Mutant(
+        STRANGERS_DATA,
+        "tools/core/plain_file.py",
+        "(0 if through_link else os.O_NOFOLLOW)",
+        "0",
+        ("tests/trust/test_behaviours.py::test_prompts_are_never_read_through_a_link",),
+    ),
+    Mutant(
+        STRANGERS_DATA,
+        "tools/core/plain_file.py",
+        "    if not stat.S_ISREG(os.fstat(fd).st_mode):\n",
+        "    if False:\n",
+        (f"{_PATHS}test_a_plan_is_a_plain_file", f"{_PATHS}test_a_behaviour_reads_nothing_but_its_plain_files"),
+    ),
+    Mutant(
+        STRANGERS_DATA,
+        "tools/core/plain_file.py",
+        "    if len(data) > limit_bytes:\n",
+        "    if False:\n",
+        (f"{_PATHS}test_a_behaviour_reads_nothing_but_its_plain_files", "tests/trust/test_behaviours.py"),
+    ),
+    Mutant(
+        SUITES,
+        "tools/suites/files.py",
+        'if Path(name).is_absolute() or ".." in Path(name).parts or not name:',
+        "if not name:",
+        (f"{_PATHS}test_a_suite_reads_nothing_outside_its_folder",),
+    ),
+    Mutant(
+        SUITES,
+        "tools/suites/files.py",
+        "if self.root.joinpath(*inside.parts[:depth]).is_symlink():",
+        "if False:",
+        (f"{_PATHS}test_a_suite_reads_nothing_outside_its_folder",),
+    ),
+    Mutant(
+        SUITES,
+        "tools/suites/files.py",
+        'if "env" in item and _reads_environment(item):',
+        "if False:",
+        (f"{_LIMITS}test_what_reads_the_environment_is_still_told_from_what_does_not",),
+    ),
+    Mutant(
+        BOUNDS,
+        "tools/suites/budget.py",
+        "        if self._left < 0:\n",
+        "        if False:\n",
+        (f"{_LIMITS}test_a_var_that_is_data_does_not_hide_that_the_budget_is_spent",),
+    ),
+    Mutant(
+        BOUNDS,
+        "tools/suites/files.py",
+        "_MAX_DIGITS = 300\n",
+        "_MAX_DIGITS = 3_000\n",
+        (f"{_LIMITS}test_yaml_is_nested_and_a_number_is_long_only_so_far",),
+    ),
+    Mutant(
+        BOUNDS,
+        "tools/core/yaml_nodes.py",
+        "MAX_DEPTH = 60\n",
+        "MAX_DEPTH = 6_000\n",
+        (f"{_LIMITS}test_yaml_is_nested_and_a_number_is_long_only_so_far",),
+    ),
+    Mutant(
+        BOUNDS,
+        "tools/data/import_formats.py",
+        "    if len(text) > MAX_CELL_CHARS:\n",
+        "    if False:\n",
+        (f"{_LIMITS}test_a_message_of_an_imported_row_has_a_bound",),
+    ),
+    # --- bases
+    Mutant(
+        BASE,
+        "tools/models/folder.py",
+        "    _refuse_on_top(path)\n    files",
+        "    files",
+        (f"{_FOLDER}test_an_adapter_that_would_be_loaded_on_top_is_refused",),
+    ),
+    Mutant(
+        BASE,
+        "tools/models/folder.py",
+        "    _refuse_code(path)\n    _refuse",
+        "    _refuse",
+        (f"{_FOLDER}test_code_that_comes_along_is_refused_wherever_it_is_named",),
+    ),
+    Mutant(
+        BASE,
+        "tools/models/tensor_file.py",
+        "if not isinstance(name, str) or not _SHARD.fullmatch(name):",
+        "if False:",
+        (f"{_FOLDER}test_an_index_names_only_files_beside_it",),
+    ),
+    Mutant(
+        BASE,
+        "tools/models/folder.py",
+        "if revision is None or not _COMMIT.fullmatch(revision):",
+        "if not revision:",
+        (f"{_FOLDER}test_only_a_full_commit_pins_a_hub_model",),
+    ),
+    # --- other users
+    Mutant(
+        OTHER_USERS,
+        "memory/privacy.py",
+        "    os.umask(0o077)\n",
+        "    os.umask(0o022)\n",
+        ("tests/trust/test_other_users.py::test_what_a_command_makes_is_for_its_user_alone",),
+    ),
+    Mutant(
+        OTHER_USERS,
+        "memory/privacy.py",
+        "if (mode := path.stat().st_mode) & 0o077:",
+        "if (mode := path.stat().st_mode) & 0o000:",
+        ("tests/trust/test_other_users.py",),
+    ),
+    # --- the terminal
+    Mutant(
+        TERMINAL,
+        "tools/core/format.py",
+        r'"[\x00-\x08\x0b-\x1f\x7f-\x9f',
+        r'"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f',
+        (f"{_TERMINAL}test_a_console_prints_no_text_that_steers_the_terminal",),
+    ),
+    Mutant(
+        TERMINAL,
+        "tools/core/format.py",
+        r"\x7f-\x9f",
+        r"\x7f-\x9a\x9c-\x9f",
+        (f"{_TERMINAL}test_a_console_prints_no_text_that_steers_the_terminal",),
+    ),
+    Mutant(
+        TERMINAL,
+        "agent/commands/terminal.py",
+        "Segment(visible(segment.text), segment.style)",
+        "Segment(segment.text, segment.style)",
+        (f"{_TERMINAL}test_a_console_prints_no_text_that_steers_the_terminal",),
+    ),
+    Mutant(
+        TERMINAL,
+        "agent/commands/terminal.py",
+        "    return escaped_json(text)\n",
+        "    return text\n",
+        (f"{_TERMINAL}test_json_says_the_same_without_a_character_that_a_terminal_obeys",),
+    ),
+    # --- model servers
+    Mutant(
+        SERVER,
+        "tools/serving/vllm_guard/tunesmith_guard.py",
+        'if not _same(headers.get(b"authorization", []), b"Bearer " + self._key):',
+        'if path.startswith("/v1") and not _same(headers.get(b"authorization", []), b"Bearer " + self._key):',
+        (f"{_SERVERS}test_every_route_but_health_is_401_without_the_key",),
+    ),
+    Mutant(
+        SERVER,
+        "tools/serving/vllm_guard/tunesmith_guard.py",
+        "return len(given) == 1 and hmac",
+        "return given and hmac",
+        (f"{_SERVERS}test_health_answers_everybody_and_the_key_opens_the_rest",),
+    ),
+    Mutant(
+        SERVER,
+        "tools/serving/vllm_guard/tunesmith_guard.py",
+        "            return 403\n",
+        "            return 0\n",
+        (f"{_SERVERS}test_the_key_of_users_loads_no_adapter",),
+    ),
+    Mutant(
+        SERVER,
+        "tools/serving/servers.py",
+        "    if not is_ours(server.port, server.pid):\n",
+        "    if False:\n",
+        (f"{_SERVERS}test_the_key_is_not_sent_to_a_stranger_on_the_port",),
+    ),
+    Mutant(
+        SERVER,
+        "tools/serving/listeners.py",
+        "return bool(inodes) and inodes <=",
+        "return bool(inodes) or inodes <=",
+        (f"{_SERVERS}test_a_listener_is_ours_only_below_our_process",),
+    ),
+    # --- what is installed
+    Mutant(
+        LOCKED,
+        "tools/machine/bootstrap.py",
+        'self.pip("install", "--require-hashes", "--no-deps", ',
+        'self.pip("install", "--no-deps", ',
+        ("tests/trust/test_supply.py::test_pip_is_told_to_ask_for_hashes_and_to_add_nothing",),
+    ),
+    Mutant(
+        LOCKED,
+        "tools/machine/bootstrap.py",
+        'self.pip("install", "--require-hashes", "--no-deps", ',
+        'self.pip("install", "--require-hashes", ',
+        ("tests/trust/test_supply.py::test_pip_is_told_to_ask_for_hashes_and_to_add_nothing",),
+    ),
+    # --- runs sql
+    Mutant(
+        SQL,
+        "memory/questions.py",
+        "        conn.set_authorizer(guard)\n",
+        "        del guard\n",
+        (f"{_QUESTIONS}test_anything_but_reading_is_refused_and_changes_nothing",),
+    ),
+    Mutant(
+        SQL,
+        "memory/questions.py",
+        "or (table, column) in self.readable",
+        "or True",
+        (f"{_QUESTIONS}test_only_the_views_can_be_asked_when_told_so",),
+    ),
+    Mutant(
+        SQL,
+        "memory/questions.py",
+        "if len(rows) == max_rows or size > _MAX_ANSWER_BYTES:",
+        "if len(rows) == max_rows:",
+        (f"{_QUESTIONS}test_answers_are_bounded_in_rows_and_in_bytes",),
+    ),
+    Mutant(
+        SQL,
+        "memory/confined.py",
+        "        (resource.RLIMIT_AS, limits.memory_bytes),\n",
+        "",
+        ("tests/memory/test_confined.py::test_what_passes_its_limits_or_dies_is_an_error_never_a_short_answer",),
+    ),
+    Mutant(
+        SQL,
+        "memory/confined.py",
+        "        (resource.RLIMIT_FSIZE, limits.file_bytes),\n",
+        "",
+        ("tests/memory/test_confined.py::test_it_writes_no_file",),
+    ),
+    # --- judges
+    Mutant(
+        JUDGES,
+        "tools/suites/judge_prompt.py",
+        "    written = json.dumps(text, ensure_ascii=False)\n",
+        "    written = text\n",
+        ("tests/tools/data/test_row_judge.py::test_a_row_stays_inside_its_string_whatever_it_says_to_the_judge",),
+    ),
+    Mutant(
+        JUDGES,
+        "tools/suites/judge_prompt.py",
+        r'"[<\x7f-\x9f\u2028\u2029]"',
+        r'"[<]"',
+        ("tests/tools/data/test_row_judge.py::test_a_row_stays_inside_its_string_whatever_it_says_to_the_judge",),
+    ),
+    Mutant(
+        JUDGES,
+        "tools/suites/judge_prompt.py",
+        r'"[<\x7f-\x9f\u2028\u2029]"',
+        r'"[\x7f-\x9f\u2028\u2029]"',
+        ("tests/tools/suites/test_grading.py::test_an_answer_cannot_leave_its_place_in_the_judges_prompt",),
+    ),
+    Mutant(
+        JUDGES,
+        "tools/data/reading.py",
+        '{"criterion": criterion}, {"message": message, "answer": answer})',
+        '{"criterion": criterion, "answer": answer}, {"message": message})',
+        ("tests/tools/data/test_row_judge.py::test_a_row_stays_inside_its_string_whatever_it_says_to_the_judge",),
+    ),
+    # --- statistics and the gate
+    Mutant(
+        STATISTICS,
+        "tools/core/stats.py",
+        "return float(min(Fraction(1), Fraction(2 * tail, 2**flips)))",
+        "return float(min(Fraction(1), Fraction(tail, 2**flips)))",
+        (f"{_STATISTICS}test_verdicts",),
+    ),
+    Mutant(
+        STATISTICS,
+        "tools/core/stats.py",
+        "return NonInferiority(low > -margin, low, p_value, margin)",
+        "return NonInferiority(low > -2 * margin, low, p_value, margin)",
+        ("tests/tools/core/test_stats.py::test_non_inferiority_agrees_with_its_bound_and_needs_enough_cases",),
+    ),
+    Mutant(
+        STATISTICS,
+        "tools/core/stats.py",
+        "MAX_ERROR_SHARE = 0.05\n",
+        "MAX_ERROR_SHARE = 0.5\n",
+        (f"{_STATISTICS}test_errors_are_no_failures_and_too_many_forbid_a_verdict",),
+    ),
+    Mutant(
+        STATISTICS,
+        "tools/evaluation/gate.py",
+        "    if name in GUARDED_BLOCKS and lost > whole.margin:\n",
+        "    if False:\n",
+        ("tests/tools/evaluation/test_gate.py::test_one_case_more_than_the_margin_is_too_much",),
+    ),
+    Mutant(
+        STATISTICS,
+        "tools/evaluation/gate.py",
+        "    broken = _unmeasured(whole)\n",
+        "    broken: dict[str, str] = {}\n",
+        ("tests/tools/evaluation/test_gate.py::test_what_no_case_of_the_target_was_asked_of_has_shown_nothing",),
+    ),
+)

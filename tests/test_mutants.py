@@ -1,0 +1,40 @@
+"""The table of mutations cannot rot: every entry still names a guard that is there, and tests that are."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.mutants.table import LAWS, MUTANTS, PROMISES, Mutant
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name[:80])
+def test_a_mutation_breaks_a_guard_that_is_there_and_names_tests_that_are(mutant: Mutant) -> None:
+    text = (ROOT / mutant.file).read_text(encoding="utf-8")
+    assert text.count(mutant.old) == 1, "its guard was written anew: write the mutation anew, too"
+    broken = text.replace(mutant.old, mutant.new)
+    if mutant.file.endswith(".py"):
+        assert ast.dump(ast.parse(broken)) != ast.dump(ast.parse(text))
+    assert broken != text and mutant.tests
+    for test in mutant.tests:
+        file, _, name = test.partition("::")
+        source = (ROOT / file).read_text(encoding="utf-8")
+        assert not name or f"def {name.partition('[')[0]}(" in source, f"{test} is gone"
+
+
+def test_every_promise_and_every_law_has_two_mutations() -> None:
+    counts = Counter(mutant.guard for mutant in MUTANTS)
+    assert set(counts) == {*PROMISES, *LAWS}
+    assert {guard: count for guard, count in counts.items() if count < 2} == {}
+    assert len({(mutant.file, mutant.old, mutant.new) for mutant in MUTANTS}) == len(MUTANTS)
+
+
+def test_the_promises_are_those_of_security_md() -> None:
+    promised = (ROOT / "SECURITY.md").read_text().partition("## What is promised")[2].partition("\n## ")[0]
+    assert set(PROMISES) == set(re.findall(r"^- \*\*(.+?)\*\*", promised, re.MULTILINE))

@@ -1,0 +1,44 @@
+"""The prompts of every model that judges: an instruction of ours, the criteria, and what is judged, which is data.
+
+What is judged stands in its place as a JSON string on one line. Nothing of it can end that string or the block around
+it, whatever a stranger wrote; the sentence in each prompt says what the string is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+
+_BLANK = re.compile(r"\[\[(\w+)\]\]")
+_ENDS_A_BLOCK = re.compile("[<\x7f-\x9f\u2028\u2029]")
+"""What JSON leaves as it is, and a reader may take for a tag or for the end of a line."""
+
+
+def judge_prompt(name: str, criteria: Mapping[str, str], data: Mapping[str, str | Sequence[str]]) -> str:
+    """The prompt `judge-NAME.md` with its blanks filled in, each once: no value is read as a template.
+
+    `criteria` are instructions, and written as they are; `data` is what a model, a row or a file said. Several texts
+    of data become one numbered answer each.
+    """
+    values = dict(criteria) | {blank: _block(value) for blank, value in data.items()}
+    return _BLANK.sub(lambda blank: values[blank[1]], judge_template(name))
+
+
+@cache
+def judge_template(name: str) -> str:
+    """A judge's prompt with its blanks, such as `[[output]]`."""
+    return (files("tunesmith.prompts") / f"judge-{name}.md").read_text(encoding="utf-8")
+
+
+def _block(value: str | Sequence[str]) -> str:
+    if isinstance(value, str):
+        return _as_data(value)
+    return "\n".join(f'<answer index="{place}">{_as_data(text)}</answer>' for place, text in enumerate(value))
+
+
+def _as_data(text: str) -> str:
+    written = json.dumps(text, ensure_ascii=False)
+    return _ENDS_A_BLOCK.sub(lambda match: f"\\u{ord(match[0]):04x}", written)
