@@ -20,9 +20,21 @@ HIDDEN = re.compile(
 )
 
 
+_SPELLED = re.compile("⟨U\\+([0-9A-F]{4,6})⟩")
+
+
 def visible(value: object) -> str:
     """`value` as text in which every character that hides or reorders others is spelled out, such as ⟨U+202E⟩."""
     return HIDDEN.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", str(value).replace("\r\n", "\n"))
+
+
+def unspelled(text: str) -> str:
+    """`text` with what `visible` spelled out put back: for an answer that a person edits as it was shown."""
+    return _SPELLED.sub(lambda match: chr(int(match[1], 16)) if _hides(match[1]) else match[0], text)
+
+
+def _hides(digits: str) -> bool:
+    return int(digits, 16) <= 0x10FFFF and HIDDEN.fullmatch(chr(int(digits, 16))) is not None
 
 
 def clip(value: object, most: int = MOST_CHARACTERS) -> str:

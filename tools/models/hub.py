@@ -113,7 +113,7 @@ def errors_named(model: str, revision: str) -> Iterator[None]:
     try:
         yield
     except (OSError, httpx.HTTPError) as error:
-        raise _named(error, model, f"{model} at {revision[:12]}") from error
+        raise _named(error, model, f"{model} at {revision[:12]}" if revision else model) from error
 
 
 def _named(error: Exception, model: str, what: str) -> TunesmithError:
@@ -156,7 +156,7 @@ def newest_commit(model: str) -> str:
     """The commit that a model on the hub has now, 40 hex digits. Raises as `inspect_hub` does."""
     from huggingface_hub import HfApi
 
-    with errors_named(model, "its newest commit"):
+    with errors_named(model, ""):
         commit = HfApi().model_info(model, timeout=_TIMEOUT_S).sha
     if not commit:
         raise BadInput(f"the hub names no commit of {model}; give one as revision=COMMIT")
