@@ -26,9 +26,9 @@ def keep_traceback(error: BaseException, home: Callable[[], Path]) -> str:
     """Write a traceback down; where it is, in words. Raises nothing."""
     command = clip(shlex.join(sys.argv).replace("\n", "\\n"), _MOST_CHARACTERS)
     text = f"{time.strftime('%F %T')} {command}\n{''.join(traceback.format_exception(error))}\n"
-    for folder_of in (lambda: home() / "logs", lambda: Path(tempfile.gettempdir()) / f"tunesmith-{os.geteuid()}"):
+    for at_home in (True, False):
         with contextlib.suppress(Exception):
-            folder = folder_of()
+            folder = home() / "logs" if at_home else Path(tempfile.gettempdir()) / f"tunesmith-{os.geteuid()}"
             _append(folder, "errors.log", text)
             return f"the traceback is in {folder / 'errors.log'}"
     return "no log could be written"

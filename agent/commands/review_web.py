@@ -195,7 +195,8 @@ class _Handler(BaseHTTPRequestHandler):
         """What is asked for behind the token; None without it, or where another host's name was used."""
         parts = self.path.split("?")[0].split("/", 2)
         right = len(parts) == 3 and secrets.compare_digest(parts[1].encode(), self.server.token.encode())
-        return parts[2] if right and self.headers.get_all("Host") in ([host] for host in self.server.hosts) else None
+        hosts = self.headers.get_all("Host") or []
+        return parts[2] if right and len(hosts) == 1 and hosts[0] in self.server.hosts else None
 
     def _json(self, status: int, value: object) -> None:
         self._answer(status, json.dumps(value).encode(), "application/json")

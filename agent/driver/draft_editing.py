@@ -47,8 +47,8 @@ def taken_from(text: str, home: Path, interview: Interview) -> Interview:
         said = {name: str(value or "") for name, value in parts.items()}
         draft = DescriptionDraft.model_validate({**said, "examples": examples})
     except (yaml.YAMLError, ValidationError, KeyError, TypeError, AttributeError) as error:
-        wrong = isinstance(error, ValidationError)
-        why = sentences(error, DescriptionDraft) if wrong else " ".join(str(error).split())[:160]
+        told = sentences(error, DescriptionDraft) if isinstance(error, ValidationError) else str(error)
+        why = " ".join(told.split())[:160]
         raise BadInput(
             f"the edited draft cannot be read ({why}); it stays as it was. Say “edit” to try again"
         ) from None

@@ -22,7 +22,10 @@ _SHOWN.maxstring = _SHOWN.maxother = 60
 
 def sentences(error: ValidationError, model: type[BaseModel], spelled: Mapping[str, str] | None = None) -> str:
     """All that is wrong, joined by semicolons; `spelled` maps a field to its name as its user typed it."""
-    return "; ".join(sentence(one, model, spelled) for one in error.errors())
+    errors = error.errors()
+    within = {one["loc"][:length] for one in errors for length in range(len(one["loc"]))}
+    # Of a list with a wrong item pydantic also says that it is too short.
+    return "; ".join(sentence(one, model, spelled) for one in errors if one["loc"] not in within or not one["loc"])
 
 
 def sentence(error: ErrorDetails, model: type[BaseModel], spelled: Mapping[str, str] | None = None) -> str:
