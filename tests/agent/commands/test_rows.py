@@ -239,7 +239,8 @@ def raw(page: ReviewServer, sent: bytes, *, reset: bool = False) -> bytes:
 
 def test_no_connection_makes_the_terminal_say_anything(page: ReviewServer, capfd: pytest.CaptureFixture[str]) -> None:
     host = f"Host: 127.0.0.1:{page.server_address[1]}\r\n".encode()
-    own = f"/{page.token}/".encode()
+    own, said = f"/{page.token}/".encode(), list[str]()
+    page.say = said.append
     for _ in range(5):
         raw(page, b"GET ", reset=True)
         raw(page, b"GET " + own + b"rows HTTP/1.1\r\n" + host + b"\r\n", reset=True)
@@ -253,11 +254,26 @@ def test_no_connection_makes_the_terminal_say_anything(page: ReviewServer, capfd
         "5\r\nContent-Length: 6",
         "5\r\nTransfer-Encoding: chunked",
     ):
-        head = b"POST " + own + b"mark HTTP/1.1\r\n" + host + f"Content-Length: {length}\r\n\r\n".encode()
+        head = b"POST " + own + b"mark HTTP/1.1\r\n" + host + f"Content-Length: {length}\r\n\r\n".encode("latin-1")
         assert raw(page, head + b"{}").startswith(b"HTTP/1.1 404"), length
     raw(page, b"\x00\xff\r\n\r\n")
     assert asked(page, "GET", own.decode())[0] == 200, "and it goes on"
-    assert capfd.readouterr() == ("", "")
+    for _ in range(_CONNECTIONS_MAX):
+        page._free.acquire()  # every thread has ended
+    assert capfd.readouterr() == ("", "") and said == []
+
+
+def test_a_defect_of_ours_is_said_once(page: ReviewServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    page.say = said.append
+    monkeypatch.setattr("tunesmith.agent.commands.review_web.unexpected", lambda error: f"unexpected {error}")
+    monkeypatch.setattr(page, "rows", lambda: 1 / 0)
+    for _ in range(3):
+        with pytest.raises(http.client.RemoteDisconnected):
+            asked(page, "GET", f"/{page.token}/rows")
+    for _ in range(_CONNECTIONS_MAX):
+        page._free.acquire()
+    assert said == ["unexpected division by zero"]
 
 
 def test_a_request_is_bounded_in_bytes_in_time_and_in_number(
@@ -268,11 +284,13 @@ def test_a_request_is_bounded_in_bytes_in_time_and_in_number(
     monkeypatch.setattr("tunesmith.agent.commands.review_web._REQUEST_S", 0.2)
     with socket.create_connection(("127.0.0.1", page.server_address[1])) as slow, contextlib.suppress(ConnectionError):
         slow.settimeout(0.05)
-        while True:  # a byte now and then does not buy more time
+        for _ in range(400):  # a byte now and then does not buy more time
             slow.sendall(b"G")
             with contextlib.suppress(TimeoutError):
                 if not slow.recv(100):
                     break
+        else:
+            pytest.fail("it reads for ever")
     monkeypatch.undo()
     address = ("127.0.0.1", page.server_address[1])
     waiting = [socket.create_connection(address, timeout=10) for _ in range(_CONNECTIONS_MAX + 5)]
