@@ -19,7 +19,7 @@ from tunesmith.agent.driver.chat import Cancelled, Chat, Reply
 from tunesmith.agent.driver.endpoint import Driver, DriverMissing, Endpoint, driver_name, model_of
 from tunesmith.agent.driver.probe import is_routed
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.memory.errors import ApprovalPending, StepFailed, TunesmithError
+from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed, TunesmithError
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import visible
 from tunesmith.tools.pipeline import executor
@@ -32,7 +32,9 @@ FETCH = StepRequest("base", {"model": "bundled-driver", "role": "driver"})
 
 
 def oneshot(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
-    """Hold one turn and return the exit code of what it came to."""
+    """Hold one turn and return the exit code of what it came to. Raises BadInput for no words at all."""
+    if not args.prompt.strip():
+        raise BadInput("-p needs words, such as -p 'how did the last run go?'")
     approver = run_steps.approver_of(args)
     ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
     turn = _Turn(ws, approver, settings, out)

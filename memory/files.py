@@ -25,11 +25,11 @@ MANIFEST = "manifest.json"
 _CHUNK_BYTES = 1 << 20
 
 
-def atomic_write(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
+def atomic_write(path: Path, content: bytes | str, *, mode: int = 0o644, new: bool = False) -> None:
     """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
 
     Temp file in the same folder, fsync, rename, fsync of the folder: the last is what makes the new name
-    itself survive a power cut.
+    itself survive a power cut. With `new` a file that is there already stays as it is: raises FileExistsError.
     """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,11 +40,27 @@ def atomic_write(path: Path, content: bytes | str, *, mode: int = 0o644) -> None
             file.flush()
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
-        Path(temp).replace(path)
+        if new:
+            _place_new(Path(temp), path)
+        else:
+            Path(temp).replace(path)
     except BaseException:
         Path(temp).unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _place_new(temp: Path, path: Path) -> None:
+    """Give a written file a name that nothing has. Raises FileExistsError."""
+    try:
+        path.hardlink_to(temp)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links, such as a USB stick's
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        temp.replace(path)
+    else:
+        temp.unlink()
 
 
 def sync_folder(path: Path) -> None:

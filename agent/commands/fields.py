@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
 from tunesmith.memory.errors import BadInput
@@ -20,6 +20,22 @@ if TYPE_CHECKING:
 
 PREFIX = "field:"
 """Fields stand under this in the parsed arguments, apart from tunesmith's own options."""
+_SPELLED = "spelled"
+
+
+class _Field(argparse.Action):
+    """Keeps a field's value, and its name as it was typed."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, args: argparse.Namespace, values: object, option: str | None = None
+    ) -> None:
+        setattr(args, self.dest, values)
+        setattr(args, _SPELLED, {**spelled(args), self.dest.removeprefix(PREFIX): option or self.dest})
+
+
+def spelled(args: argparse.Namespace) -> dict[str, str]:
+    """Field → its name as it was typed."""
+    return dict(getattr(args, _SPELLED, {}))
 
 
 def add_flags(parser: argparse.ArgumentParser, model: type[BaseModel]) -> None:
@@ -32,6 +48,7 @@ def add_flags(parser: argparse.ArgumentParser, model: type[BaseModel]) -> None:
         text = f"{info.description or ''} ({told})".strip().replace("%", "%%")
         group.add_argument(
             *spellings,
+            action=_Field,
             dest=PREFIX + name,
             metavar=_metavar(info),
             nargs="+" if _is_sequence(info) else "?" if switch else None,
@@ -51,12 +68,18 @@ def of_words(words: str, model: type[BaseModel]) -> dict[str, object]:
     """The fields in `lora_rank=8 epochs=2`; a bare name means true. Raises BadInput."""
     fields: dict[str, object] = {}
     for word in split_words(words):
-        name, equals, value = word.removeprefix("--").partition("=")
-        name = name.replace("-", "_")
-        sequence = name in model.model_fields and _is_sequence(model.model_fields[name])
-        text: object = value.split(",") if sequence and not value.startswith("[") else value
-        fields[name] = _value(model, name, text) if equals else "true"
+        name, equals, _ = word.removeprefix("--").partition("=")
+        fields |= _of_pair(word, model) if equals else {name.replace("-", "_"): "true"}
     return fields
+
+
+def _of_pair(pair: str, model: type[BaseModel]) -> dict[str, object]:
+    """The field in `lora_rank=8`."""
+    name, _, value = pair.removeprefix("--").partition("=")
+    name = name.replace("-", "_")
+    sequence = name in model.model_fields and _is_sequence(model.model_fields[name])
+    text: object = value.split(",") if sequence and not value.startswith("[") else value
+    return {name: _value(model, name, text)}
 
 
 def split_words(words: str) -> list[str]:
@@ -67,25 +90,40 @@ def split_words(words: str) -> list[str]:
         raise BadInput(f"cannot read {words!r}: {error}") from None
 
 
-def of_rest(rest: Sequence[str]) -> dict[str, object]:
-    """Arguments that no flag took, as fields that the request will refuse by name. Raises BadInput for other ones."""
-    if not rest:
-        return {}
-    if not rest[0].startswith("--"):
-        raise BadInput(f"unexpected argument {rest[0]!r}; fields are given as --name value")
-    name, _, value = rest[0].removeprefix("--").partition("=")
-    return {name.replace("-", "_"): value}
+def of_rest(rest: Sequence[str], model: type[BaseModel]) -> dict[str, object]:
+    """Arguments that no flag took: `lora_rank=8`, and options that the request will refuse by name.
+
+    Raises BadInput for other ones.
+    """
+    fields: dict[str, object] = {}
+    for word in rest:
+        if word.startswith("--"):  # the words behind it may be its value
+            return {**fields, **_of_pair(word, model)}
+        if not re.match(r"[A-Za-z][\w-]*=", word):
+            raise BadInput(f"unexpected argument {word[:200]!r}; {_with_its_name(word[:200], model)}")
+        fields |= _of_pair(word, model)
+    return fields
+
+
+def _with_its_name(word: str, model: type[BaseModel]) -> str:
+    """How a bare word is given that names no field."""
+    if word.replace("-", "_") in model.model_fields:
+        return f"give it a value: --{word} VALUE"
+    name = next((name for name in model.model_fields if name != "run"), None)
+    if name is None:
+        return "it takes none but --run RUN"
+    return f"a field is given with its name, such as --{name} {shlex.quote(word)} or {name}={shlex.quote(word)}"
 
 
 def of_file(path: str) -> dict[str, object]:
     """The fields in a request file, one JSON object. Raises BadInput."""
+    from tunesmith.tools.core.local_paths import expanded
     from tunesmith.tools.core.plain_file import read_plain_text
 
-    text = read_plain_text(Path(path))
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path} is not JSON: {error}") from None
+    if not path:
+        raise BadInput("--request '' names no file; name one, such as request.json")
+    text = read_plain_text(expanded(path))
+    fields = _json(text, path)
     if not isinstance(fields, Mapping):
         raise BadInput(f"{path} is not a request: it must be one JSON object of fields")
     return dict(fields)
@@ -103,11 +141,28 @@ def _value(model: type[BaseModel], name: str, given: object) -> object:
     text = given[0] if isinstance(given, list) and len(given) == 1 else given
     info = model.model_fields.get(name)
     if info and isinstance(text, str) and text[:1] in "[{" and text and _is_structured(info):
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise BadInput(f"--{name} is not JSON: {error}") from None
+        return _json(text, f"--{name}")
     return given
+
+
+def _json(text: str, where: str) -> object:
+    """A JSON document in which no name is given twice: which of the two is meant nobody can say. Raises BadInput."""
+
+    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        names = [name for name, _ in pairs]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise BadInput(f"{where} gives {twice[:200]!r} twice; leave one of them out")
+        return dict(pairs)
+
+    def no_number(name: str) -> object:
+        raise BadInput(f"{where} holds {name}, which is no JSON; give a number")
+
+    try:
+        return json.loads(text, object_pairs_hook=once, parse_constant=no_number)
+    except BadInput:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{where} is not JSON: {error}") from None
 
 
 def _is_structured(info: FieldInfo) -> bool:

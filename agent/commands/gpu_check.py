@@ -47,7 +47,7 @@ def gpu_check(args: argparse.Namespace, settings: Settings, store: Store, out: O
         raise BadInput("--driver and --gpu want the same card; give one of them")
     ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
     try:
-        if args.approve:
+        if args.approve is not None:
             if args.minutes:
                 raise BadInput("--approve starts the plan as it was shown; leave --minutes out")
             waiting = waiting_step(store, STAGE, args.approve)

@@ -22,11 +22,28 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises BadInput, with the nearest right word where a wrong one was given."""
-        wrong = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
-        if wrong:
-            near = nearest(wrong[1], re.findall(r"[\w-]+", wrong[2]))
-            message = f"no command {wrong[1]!r}" + (f"; did you mean {near!r}?" if near else "")
-        raise BadInput(f"{message}; `{self.prog} --help` lists what it takes")
+        raise BadInput(f"{_plainer(message)}; `{self.prog} --help` lists what it takes")
+
+
+def _plainer(message: str) -> str:
+    """What argparse says, in our words."""
+    option, text = "", message
+    if named := re.fullmatch(r"argument ([^:]+): (.*)", message, re.DOTALL):
+        option, text = named[1].split("/")[-1], named[2]
+    if missing := re.fullmatch(r"the following arguments are required: (.*)", text):
+        return f"{missing[1]} is missing"
+    if wrong := re.fullmatch(r"invalid choice: (.*) \(choose from (.*)\)", text, re.DOTALL):
+        known, word = re.findall(r"[\w-]+", wrong[2]), wrong[1].strip("'\"")
+        near = nearest(word, known)
+        hint = f"; did you mean {near!r}?" if near else ""
+        if option.startswith("-"):
+            return f"{option} takes {' or '.join(known)}, not {word!r}{hint}"
+        return f"no command {word!r}{hint}"
+    if number := re.fullmatch(r"invalid int value: (.*)", text, re.DOTALL):
+        return f"{option} takes a whole number, such as 20, not {number[1]}"
+    if text.startswith("expected "):
+        return f"{option} needs a value"
+    return f"{option}: {text}" if option else text
 
 
 class _Version(argparse.Action):
@@ -97,10 +114,20 @@ def _card_gib(text: str) -> float:
 
 
 def _hours(text: str) -> float:
-    hours = float(text)
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = 0.0
     if not 0 < hours < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of hours above 0")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of hours above 0, such as 2")
     return hours
+
+
+def _port(text: str) -> int:
+    port = int(text) if re.fullmatch("[0-9]{1,5}", text) else 0
+    if not 1 <= port <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no port; a port is a whole number from 1 to 65535")
+    return port
 
 
 if TYPE_CHECKING:
@@ -163,11 +190,12 @@ def _rows(rows: argparse.ArgumentParser) -> None:
     _run(taken)
     review = _add(actions, "review", "look through rows, one key a row, and mark them")
     review.add_argument("--web", action="store_true", help="as a page in a browser of this machine")
-    review.add_argument("--port", type=int, default=0, metavar="N", help="of the page; else a free one")
+    review.add_argument("--port", type=_port, metavar="N", help="with --web: of the page; else a free one")
     _json(review)
     _run(review)
     export = _add(actions, "export", "write the kept rows as messages, one a line")
     export.add_argument("file", metavar="FILE.jsonl")
+    _force(export)
     _json(export)
     _run(export)
 
@@ -181,6 +209,14 @@ def _shown(parser: argparse.ArgumentParser) -> None:
 
 def _run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", default=argparse.SUPPRESS, metavar="RUN", help="else the newest that has rows")
+
+
+def _force(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--force", action="store_true", help="replace the file where it is there already")
+
+
+def _newest_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", nargs="?", metavar="RUN", help="else the newest")
 
 
 def _suites(commands: _Commands) -> None:
@@ -198,7 +234,7 @@ def _suites(commands: _Commands) -> None:
 
 def _history(commands: _Commands) -> None:
     compare = _add(commands, "compare", "paired statistics and the flip table of two arms, from stored results")
-    compare.add_argument("run", metavar="RUN")
+    _newest_run(compare)
     compare.add_argument("--arms", metavar="A,B", default="base,adapter")
     _json(compare)
     runs = _add(commands, "runs", "list runs, show one, or ask in SQL")
@@ -214,11 +250,12 @@ def _history(commands: _Commands) -> None:
     explain = _add(
         commands, "explain", "what a run's records say of it, each finding with its evidence and the next step"
     )
-    explain.add_argument("run", metavar="RUN")
+    _newest_run(explain)
     _json(explain)
     report = _add(commands, "report", "write a run's report as one HTML file and print its summary")
-    report.add_argument("run", metavar="RUN")
+    _newest_run(report)
     report.add_argument("-o", "--output", metavar="FILE.html")
+    _force(report)
     report.add_argument("--format", choices=("promptfoo", "junit"), help="promptfoo's results JSON, or JUnit XML")
     _json(report)
     fits = _add(

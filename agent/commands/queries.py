@@ -16,12 +16,12 @@ from tunesmith.agent.commands.run_steps import LET_GO
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.summary import summarise, summary_view, write_run_report
 from tunesmith.agent.commands.terminal import escaped_json, escaped_xml
-from tunesmith.memory.errors import BadInput
+from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.question_process import ask_in_process
 from tunesmith.memory.questions import show_run
 from tunesmith.memory.records import APPROVED, DONE, PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.local_paths import expanded
+from tunesmith.tools.core.plain_file import writable, write_private_text
 from tunesmith.tools.pipeline import launcher
 from tunesmith.tools.pipeline.run_step import follow_step
 from tunesmith.tools.pipeline.workspace import Workspace
@@ -32,14 +32,25 @@ if TYPE_CHECKING:
 Command = Callable[[argparse.Namespace, Settings, Store, Output], int]
 
 
+def _run_of(args: argparse.Namespace, store: Store, out: Output) -> str:
+    """The run that a command names, else the newest, which is said. Raises NotFound."""
+    if args.run is not None:
+        return store.run(args.run).id
+    newest = store.newest_run()
+    if newest is None:
+        raise NotFound("there is no run yet; `tunesmith demo` makes one, `tunesmith teach FILE` one of your own")
+    out.say(f"{newest.id} ({newest.name}), the newest run")
+    return newest.id
+
+
 def compare(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
-    """`compare RUN --arms A,B`: 0; 4 where they may not be compared, or a gated block got worse, over a hop too."""
+    """`compare [RUN] --arms A,B`: 0; 4 where they may not be compared, or a gated block got worse, over a hop too."""
     from tunesmith.tools.evaluation.compare import compare_with_hops
 
     arms = [arm.strip() for arm in args.arms.split(",")]
     if len(arms) != 2 or arms[0] == arms[1]:
         raise BadInput(f"--arms takes two different arms, such as base,adapter; it was {args.arms!r}")
-    compared = compare_with_hops(store, store.run(args.run).id, *arms)
+    compared = compare_with_hops(store, _run_of(args, store, out), *arms)
     out.document(compared.to_json(), Group(render.comparison_table(compared.whole), *_beside_comparison(compared)))
     return 4 if compared.broken_gates else 0
 
@@ -188,30 +199,33 @@ def serve(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
 
 
 def report(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
-    """`report RUN [-o FILE]`: a page to read; with `--format`, the results for other tools, on stdout or in FILE."""
-    run = store.run(args.run).id
+    """`report [RUN] [-o FILE]`: a page to read; with `--format`, the results for other tools, on stdout or in FILE."""
+    if args.output is not None:
+        writable(args.output, force=args.force)  # said before a page is made that nobody can have
+    elif args.force:
+        raise BadInput("--force replaces the file of -o; name it, or leave --force out")
+    run = _run_of(args, store, out)
     if args.format:
-        from tunesmith.memory.files import atomic_write
         from tunesmith.tools.report.run_export import export_run
 
         text = export_run(store, run, args.format)
-        if args.output:
-            atomic_write(expanded(args.output), text)
+        if args.output is not None:
+            write_private_text(args.output, text, force=args.force)
         else:
             print(escaped_xml(text) if args.format == "junit" else escaped_json(text), end="")
         return 0
-    written = write_run_report(store, run, expanded(args.output) if args.output else None)
+    written = write_run_report(store, run, args.output, force=args.force)
     summary = replace(summarise(store, run), report=written.path, verdict=written.verdict)
     out.document({**summary.to_json(), "summary": written.to_json()}, summary_view(summary))
     return 0
 
 
 def explain(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
-    """`explain RUN`: findings from the records, each with its evidence and the next priced step; asks no model."""
+    """`explain [RUN]`: findings from the records, each with its evidence and the next priced step; asks no model."""
     from tunesmith.agent.commands.explain import document, view
-    from tunesmith.tools.pipeline.workspace import Workspace
 
-    explanation = document(Workspace(store, settings.vllm, out.emit, settings.vllm_from), store.run(args.run).id)
+    ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
+    explanation = document(ws, _run_of(args, store, out))
     out.document(explanation, view(explanation))
     return 0
 
@@ -234,7 +248,7 @@ def doctor(args: argparse.Namespace, settings: Settings, store: Store, out: Outp
 
     `doctor --gpu`: what only a card can say, measured by a step that is asked about.
     """
-    if args.gpu or args.approve:
+    if args.gpu or args.approve is not None:
         from tunesmith.agent.commands.gpu_check import gpu_check
 
         return gpu_check(args, settings, store, out)

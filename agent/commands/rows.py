@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.commands.output import Output
@@ -13,10 +12,9 @@ from tunesmith.agent.commands.review import Review, in_terminal
 from tunesmith.agent.commands.rows_view import balance_of, document, of_kind, review_of, rows_view
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.local_paths import expanded
+from tunesmith.tools.core.plain_file import write_private_text
 from tunesmith.tools.data.suspicion import left_out
 from tunesmith.tools.pipeline.run_step import run_step
 from tunesmith.tools.pipeline.workspace import Workspace
@@ -28,13 +26,15 @@ def rows(args: argparse.Namespace, settings: Settings, store: Store, out: Output
         return _import(args, settings, store, out)
     review = review_of(store, getattr(args, "run", None))
     if args.action == "export":
-        return _export(expanded(args.file), store.rows(review.step), out)
+        return _export(args.file, store.rows(review.step), out, force=args.force)
     if args.action != "review":
         return _show(args, review, out)
+    if args.port is not None and not args.web:
+        raise BadInput(f"--port {args.port} is the page's; give --web too, or leave it out")
     if args.web:
         from tunesmith.agent.commands.review_web import serve
 
-        serve(review, out, port=args.port)
+        serve(review, out, port=args.port or 0)
     else:
         in_terminal(review, out)
     told = review.ended()
@@ -79,7 +79,7 @@ def _import(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     return 0
 
 
-def _export(path: Path, found: Sequence[TrainingRow], out: Output) -> int:
+def _export(name: str, found: Sequence[TrainingRow], out: Output, *, force: bool) -> int:
     """The rows that critique kept (before it, those without a known fault) as messages, one a line."""
     judged = any(row.verdict for row in found)
     lines = [
@@ -87,6 +87,7 @@ def _export(path: Path, found: Sequence[TrainingRow], out: Output) -> int:
          **({"tools": row.attributes["tools"]} if row.attributes.get("tools") else {})}
         for row in found if row.kept or not (judged or left_out(row))
     ]  # fmt: skip
-    atomic_write(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    path = write_private_text(name, text, force=force)
     out.document({"file": str(path), "rows": len(lines)}, render.plain(f"{len(lines)} rows are in {path}"))
     return 0

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.resources import as_file, files
-from pathlib import Path
 
 from tunesmith.agent.commands import fields as request_fields
 from tunesmith.agent.commands import render
@@ -15,10 +14,11 @@ from tunesmith.agent.commands.approvals import HashApprover, TerminalApprover, Y
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.summary import conclude, summary_view
-from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound, TunesmithError
+from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound, StepFailed, TunesmithError
 from tunesmith.memory.records import PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import visible
+from tunesmith.tools.core.local_paths import expanded, is_there
 from tunesmith.tools.pipeline import catalog, executor, plan_file
 from tunesmith.tools.pipeline.forecast import Forecast
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
@@ -31,7 +31,7 @@ LET_GO = 130
 
 def approver_of(args: argparse.Namespace) -> Approver:
     """Who decides, by the options of a command and by whether a terminal is there."""
-    if getattr(args, "approve", None):
+    if getattr(args, "approve", None) is not None:
         return HashApprover(args.approve)
     if getattr(args, "yes", False):
         return YesApprover(getattr(args, "max_hours", None))
@@ -60,7 +60,7 @@ def stage(args: argparse.Namespace, rest: list[str], settings: Settings, store: 
     """`tunesmith STAGE`: one step, from its price to its record."""
     ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
     try:
-        if args.approve:
+        if args.approve is not None:
             _refuse_fields(args, rest)
             waiting = waiting_step(store, args.command, args.approve)
             ended = run_pending(ws, waiting, HashApprover(waiting.plan_hash)).done()
@@ -82,7 +82,7 @@ def interrupted(store: Store, out: Output) -> int:
 def _refuse_fields(args: argparse.Namespace, rest: list[str]) -> None:
     """What was approved is the plan as it was shown: no field can be changed beside the yes. Raises BadInput."""
     flags = [name.removeprefix(request_fields.PREFIX) for name in vars(args) if name.startswith(request_fields.PREFIX)]
-    given = [*(["--request"] if args.request else []), *(f"--{name}" for name in flags), *rest]
+    given = [*(["--request"] if args.request is not None else []), *(f"--{name}" for name in flags), *rest]
     if given:
         raise BadInput(
             f"--approve starts the plan as it was shown, so {given[0]} cannot be given beside it; "
@@ -93,15 +93,33 @@ def _refuse_fields(args: argparse.Namespace, rest: list[str]) -> None:
 def stage_request(args: argparse.Namespace, rest: list[str]) -> StepRequest:
     """The request in a file and flags, its fields checked. Raises BadInput, naming the nearest right name."""
     model = catalog.BY_NAME[args.command].load().request
-    given = request_fields.of_file(args.request) if args.request else {}
-    given |= request_fields.of_flags(args, model) | request_fields.of_rest(rest)
-    return step_request(args.command, given)
+    given = request_fields.of_file(args.request) if args.request is not None else {}
+    given |= request_fields.of_flags(args, model) | request_fields.of_rest(rest, model)
+    return step_request(args.command, given, request_fields.spelled(args))
 
 
-def step_request(stage: str, given: Mapping[str, object]) -> StepRequest:
-    """A request of fields that a user gave, `run` among them. Raises BadInput."""
-    fields = plan_file.parse_fields(stage, given)
-    return StepRequest(stage, fields, str(fields.pop("run", "")))
+def step_request(stage: str, given: Mapping[str, object], spelled: Mapping[str, str] | None = None) -> StepRequest:
+    """A request of fields that a user gave, `run` among them. Raises BadInput, naming a field as it was `spelled`."""
+    fields = plan_file.parse_fields(stage, given, spelled=spelled)
+    run = str(fields.pop("run", ""))
+    return StepRequest(stage, {**fields, **_commit_of(stage, fields)}, run)
+
+
+def _commit_of(stage: str, fields: Mapping[str, object]) -> dict[str, object]:
+    """The newest commit of a hub model that was named without one: what is agreed to is that, not a branch.
+
+    Raises BadInput where the hub has no such model, or cannot be asked.
+    """
+    from tunesmith.tools.models.base import source_of
+    from tunesmith.tools.models.hub import newest_commit
+
+    model = str(fields.get("model") or "")
+    if stage != catalog.maker_of("base") or not model or fields.get("revision") or source_of(model) != "hub":
+        return {}
+    try:
+        return {"revision": newest_commit(model)}
+    except StepFailed as error:
+        raise BadInput(f"{error}; or give --revision, the 40 hex digits of a commit on its hub page") from None
 
 
 def waiting_step(store: Store, stage: str, plan_hash: str) -> Step:
@@ -132,15 +150,27 @@ def demo_plan(*, fast: bool) -> PipelinePlan:
 
 def run(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """`tunesmith run`: a written plan, or the rest of one."""
-    if not args.plan and not args.resume:
+    if args.plan is None and args.resume is None:
         raise BadInput("run needs a PLAN.yaml, or --resume RUN to go on with one")
-    plan = plan_file.load_pipeline(Path(args.plan)) if args.plan else None
-    if args.resume:
+    plan = _written_plan(args.plan, store) if args.plan is not None else None
+    if args.resume is not None:
         stored = stored_plan(store, args.resume)
         if plan is not None and plan != stored:
             raise BadInput(f"{args.plan} is not the plan of {args.resume}; leave it out to go on with {args.resume}")
         plan = stored
     return whole(plan, args, settings, store, out)
+
+
+def _written_plan(name: str, store: Store) -> PipelinePlan:
+    """The plan in a file. Raises BadInput, NotFound; for a run's name with what may be done with a run."""
+    if not is_there(name) and any(run.id == name for run in store.runs()):
+        raise NotFound(
+            f"{name} is a run, no plan file: `tunesmith run --resume {name}` goes on with it, `tunesmith runs show "
+            f"{name}` shows it"
+        )
+    if not name:
+        raise BadInput("'' is no plan file; name one, such as plan.yaml")
+    return plan_file.load_pipeline(expanded(name))
 
 
 def stored_plan(store: Store, run: str) -> PipelinePlan | None:

@@ -6,7 +6,6 @@ the found vLLM can do, and whether it starts; `tunesmith doctor` says that.
 
 from __future__ import annotations
 
-import difflib
 import os
 import shutil
 import tomllib
@@ -18,6 +17,8 @@ from platformdirs import user_data_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.core.local_paths import expanded
+from tunesmith.tools.core.wrong_values import sentence
 from tunesmith.tools.evaluation.judge_settings import JudgeSettings
 from tunesmith.tools.machine.vllm_program import find_vllm
 
@@ -144,9 +145,9 @@ def _driver(environ: Mapping[str, str], home: Path) -> DriverSettings:
 
 
 def home_of(environ: Mapping[str, str] = os.environ) -> Path:
-    """TUNESMITH_HOME, else the platform's user data directory."""
+    """TUNESMITH_HOME, else the platform's user data directory. Raises BadInput for the home of a user who has none."""
     named = environ.get("TUNESMITH_HOME")
-    return Path(named).expanduser().absolute() if named else user_data_path("tunesmith", appauthor=False)
+    return expanded(named).absolute() if named else user_data_path("tunesmith", appauthor=False)
 
 
 def _read_file(path: Path) -> SettingsFile:
@@ -157,11 +158,7 @@ def _read_file(path: Path) -> SettingsFile:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(f"cannot read {path}: {error}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        near = difflib.get_close_matches(name, SettingsFile.model_fields, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(SettingsFile.model_fields)}"
-        raise BadInput(f"{path}: {name}: {first['msg']}; {hint}") from None
+        raise BadInput(f"{path}: {sentence(error.errors()[0], SettingsFile)}") from None
 
 
 def _find_vllm(environ: Mapping[str, str], home: Path) -> tuple[str | None, str]:

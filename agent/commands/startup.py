@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from typing import TYPE_CHECKING
 
 from tunesmith.memory.errors import BadInput, StepFailed, disk_is_full
@@ -45,11 +43,12 @@ def _recovered(store: Store) -> list[str]:
 
 def unexpected(error: Exception) -> str:
     """One line about a full disk, or about a defect of ours, whose traceback goes to a file. Raises nothing."""
+    from tunesmith.agent.commands.error_log import keep_traceback
     from tunesmith.agent.commands.settings import home_of
 
     if disk_is_full(error):
         return _full(home_of())
-    return f"unexpected {type(error).__name__}: {str(error)[:300] or 'no message'}; {_logged(error)}"
+    return f"unexpected {type(error).__name__}: {str(error)[:300] or 'no message'}; {keep_traceback(error, home_of)}"
 
 
 def _full(home: Path) -> str:
@@ -62,23 +61,3 @@ def _full(home: Path) -> str:
     except OSError:
         free = "unknown how much"
     return f"the disk of {home} is full ({free} free); make room, or move TUNESMITH_HOME to a disk that has some"
-
-
-def _logged(error: Exception) -> str:
-    """Where the traceback was written: beside the store, else where temporary files go."""
-    import tempfile
-    import time
-    import traceback
-    from pathlib import Path
-
-    from tunesmith.agent.commands.settings import home_of
-
-    text = f"{time.strftime('%F %T')} {' '.join(sys.argv)}\n{''.join(traceback.format_exception(error))}\n"
-    for at_home in (True, False):
-        with contextlib.suppress(Exception):
-            log = home_of() / "logs" / "errors.log" if at_home else Path(tempfile.gettempdir()) / "tunesmith-errors.log"
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("a") as file:
-                file.write(text)
-            return f"the traceback is in {log}"
-    return "no log could be written"

@@ -34,7 +34,7 @@ def suite(args: argparse.Namespace, out: Output) -> int:
             asdict(checked), Group(render.rows_table(["case", "block", "assertions"], rows), _explained(checked))
         )
         return 0
-    outputs = Path(args.outputs) if args.outputs else None
+    outputs = Path(args.outputs) if args.outputs is not None else None
     if args.format:
         return _export_graded(Path(args.file), outputs, args.format)
     with local_embedder() as embedder:

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render
-from tunesmith.memory.errors import BadInput, TunesmithError
+from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import DONE
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration, size
@@ -184,17 +184,15 @@ def conclude(store: Store, run: str, say: Callable[[str], None]) -> RunSummary:
     return replace(summary, report=written.path, verdict=written.verdict)
 
 
-def write_run_report(store: Store, run: str, path: Path | None = None) -> WrittenReport:
-    """Write the run's HTML report, to runs/RUN/report.html unless told otherwise.
+def write_run_report(store: Store, run: str, name: str | None = None, *, force: bool = False) -> WrittenReport:
+    """Write the run's HTML report: to runs/RUN/report.html, or to the file that its user names.
 
-    Raises BadInput where nothing can be written there.
+    Raises BadInput where nothing can be written there, or without `force` something is there.
     """
     from tunesmith.tools.report.page import write_report
 
-    target = path or store.home / "runs" / run / "report.html"
-    if target.is_dir():
-        raise BadInput(f"{target} is a folder; name the file that the report goes to, such as -o {target}/report.html")
-    try:
-        return write_report(store, run, target)
-    except OSError as error:
-        raise BadInput(f"cannot write the report {target}: {error.strerror}; name another file with -o") from None
+    if name is not None:
+        return write_report(store, run, name, force=force)
+    folder = store.home / "runs" / run
+    folder.mkdir(parents=True, exist_ok=True)
+    return write_report(store, run, str(folder / "report.html"), force=True)

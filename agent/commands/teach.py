@@ -7,6 +7,7 @@ written. The plan is a written plan like any other, with its prices, its approva
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -39,9 +40,7 @@ def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
     path = expanded(args.file)
     spec = load_behaviour(str(path))
     said = said_parts(path)
-    folder = _folder(spec, path, store.home / "behaviours")
-    # No model is served beside another, so one that writes its own rows is its own teacher.
-    plan = plan_for(folder, args.pace, model=args.model, teacher="" if args.model == _WRITER else _WRITER)
+    folder, plan = _planned(spec, path, store.home / "behaviours", args)
     shown = document(spec, said, folder, plan)
     view = Group(
         spec_view(spec, said), render.plain(f"the behaviour is in {folder}; change any field of {SPEC_FILE} there")
@@ -57,6 +56,19 @@ def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
         {**shown, "prices": priced, "estimated_seconds": total}, Group(view, render.forecast_table(plan.name, prices))
     )
     return 0
+
+
+def _planned(spec: Spec, path: Path, parent: Path, args: argparse.Namespace) -> tuple[Path, PipelinePlan]:
+    """The behaviour's folder and its plan. Raises BadInput; what was written for a plan that is refused goes again."""
+    before = {parent, *parent.glob("*")} if parent.exists() else set()
+    folder = _folder(spec, path, parent)
+    try:
+        # No model is served beside another, so one that writes its own rows is its own teacher.
+        return folder, plan_for(folder, args.pace, model=args.model, teacher="" if args.model == _WRITER else _WRITER)
+    except BadInput:
+        if folder.parent == parent and folder not in before:
+            shutil.rmtree(folder if parent in before else parent)
+        raise
 
 
 def said_parts(path: Path) -> frozenset[str]:

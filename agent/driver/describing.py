@@ -21,6 +21,7 @@ from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.core.stage import Frozen
+from tunesmith.tools.core.wrong_values import sentence
 from tunesmith.tools.data.description import EXAMPLES_MIN, DescriptionDraft, Example, described, distinct, missing
 from tunesmith.tools.data.scaffold import SUITE, behaviour_of, write_behaviour
 from tunesmith.tools.data.spec import Spec
@@ -170,7 +171,7 @@ def take(home: Path, interview: Interview, words: str) -> Interview:
         value = distinct((*interview.draft.examples, *value)) if isinstance(value, tuple) else value
         draft = DescriptionDraft.model_validate({**interview.draft.model_dump(), part: value})
     except ValidationError as error:
-        raise BadInput(f"{error.errors()[0]['msg']}. {interview.question}") from None
+        raise BadInput(f"{sentence(error.errors()[0], DescriptionDraft)}. {interview.question}") from None
     return keep(home, interview, draft)
 
 

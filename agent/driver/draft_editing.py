@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.describing import Interview
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.core.wrong_values import sentences
 from tunesmith.tools.data.description import DescriptionDraft, Example
 
 ASKS_FOR_IT = re.compile(
@@ -46,7 +47,8 @@ def taken_from(text: str, home: Path, interview: Interview) -> Interview:
         said = {name: str(value or "") for name, value in parts.items()}
         draft = DescriptionDraft.model_validate({**said, "examples": examples})
     except (yaml.YAMLError, ValidationError, KeyError, TypeError, AttributeError) as error:
-        why = " ".join(str(error).split())[:160]
+        told = sentences(error, DescriptionDraft) if isinstance(error, ValidationError) else str(error)
+        why = " ".join(told.split())[:160]
         raise BadInput(
             f"the edited draft cannot be read ({why}); it stays as it was. Say “edit” to try again"
         ) from None

@@ -177,8 +177,12 @@ def compact(screen: Screen, talk: Talk, words: str) -> None:
 
 
 def export(screen: Screen, talk: Talk, words: str) -> None:
-    """`/export [FILE]`: the conversation as Markdown."""
-    screen.say(f"written: {talk.export(words)}")
+    """`/export [FILE] [--force]`: the conversation as Markdown."""
+    names = [word for word in fields.split_words(words) if word != "--force"]
+    if len(names) > 1:
+        raise BadInput(f"/export takes one file, not {' '.join(names)!r}; put a name with spaces in quotes")
+    force = "--force" in fields.split_words(words)
+    screen.say(f"written: {talk.export(names[0] if names else '', force=force)}")
 
 
 def conversations(screen: Screen, talk: Talk, words: str) -> None:

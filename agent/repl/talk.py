@@ -17,6 +17,7 @@ from tunesmith.agent.commands.approvals import pending
 from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.errors import BadInput, NotFound, StepFailed
 from tunesmith.memory.records import DECLINED, DONE, RUNNING, Step
+from tunesmith.tools.core.plain_file import write_private_text
 from tunesmith.tools.core.settled import uncollected
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
@@ -291,19 +292,15 @@ class Talk:
         chat.conversations.compact(chat.id, summary)
         return summary
 
-    def export(self, path: str) -> Path:
+    def export(self, name: str, *, force: bool = False) -> Path:
         """Write the whole conversation as Markdown; the file. Raises BadInput for one that is there already."""
         chat = self.chat()
         conversation = chat.conversations.load(chat.id, whole=True)
-        target = Path(path).expanduser() if path else Path(f"tunesmith-{chat.id}.md")
-        if target.exists():
-            raise BadInput(f"{target} is there already; name another file")
         parts = [f"# Conversation {chat.id}\n"]
         for turn in conversation.turns:
             said_at = time.strftime("%F %H:%M", time.localtime(turn.at))
             parts.append(f"**you** ({said_at}): {turn.prompt}\n\n**tunesmith**: {turn.reply}\n")
-        target.write_text("\n".join(parts))
-        return target
+        return write_private_text(name or f"tunesmith-{chat.id}.md", "\n".join(parts), force=force)
 
     def conversations(self) -> list[tuple[str, float, str]]:
         """Every conversation, the newest first."""

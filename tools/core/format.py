@@ -20,6 +20,9 @@ HIDDEN = re.compile(
 )
 
 
+_SPELLED = re.compile("⟨U\\+([0-9A-F]{4,6})⟩")
+
+
 def visible(value: object) -> str:
     """`value` as text in which every character that hides or reorders others is spelled out, such as ⟨U+202E⟩."""
     return HIDDEN.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", str(value).replace("\r\n", "\n"))
@@ -28,6 +31,15 @@ def visible(value: object) -> str:
 def one_line(value: object) -> str:
     """The visible text on one line: for a title, a table's cell, or a file in which a new line says something."""
     return " ".join(visible(value).split())
+
+
+def unspelled(text: str) -> str:
+    """`text` with what `visible` spelled out put back: for an answer that a person edits as it was shown."""
+    return _SPELLED.sub(lambda match: chr(int(match[1], 16)) if _hides(match[1]) else match[0], text)
+
+
+def _hides(digits: str) -> bool:
+    return int(digits, 16) <= 0x10FFFF and HIDDEN.fullmatch(chr(int(digits, 16))) is not None
 
 
 def clip(value: object, most: int = MOST_CHARACTERS) -> str:

@@ -32,8 +32,8 @@ def _absolute(value: str, folder: Path, short_names: Collection[str], maybe: boo
         return value
     try:
         path = folder / Path(value).expanduser()
-    except RuntimeError as error:  # ~somebody
-        raise ValueError(str(error)) from None
+    except RuntimeError:
+        raise ValueError(_nobody(value)) from None
     if maybe and not (looks_like_path(value) or is_there(path)):
         return value
     return str(path)  # a ".." stays in it, for the folder before it may be a link
@@ -43,8 +43,13 @@ def expanded(name: str) -> Path:
     """The path of a name that may begin with `~`. Raises BadInput where there is no such user."""
     try:
         return Path(name).expanduser()
-    except RuntimeError as error:
-        raise BadInput(f"{name[:300]}: {error}") from None
+    except RuntimeError:
+        raise BadInput(_nobody(name)) from None
+
+
+def _nobody(name: str) -> str:
+    user = name.partition("/")[0][:100]
+    return f"no user of this machine is called {user[1:]!r}, so {user} is no folder; write ./{user} for a name"
 
 
 def is_there(path: str | Path) -> bool:

@@ -1,4 +1,9 @@
-"""Reading a text file that a stranger may have written: a regular one, within bounds, and waiting for nothing."""
+"""Text files that a user names: reading one that a stranger may have written, and writing one that replaces nothing
+unasked.
+
+What is read is a regular file, within bounds, and waits for nothing. What is written is whole or absent, and for its
+user alone.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +12,14 @@ import os
 import stat
 from pathlib import Path
 
-from tunesmith.memory.errors import BadInput
+from tunesmith.memory.errors import BadInput, NotFound, disk_is_full
+from tunesmith.memory.files import atomic_write
+from tunesmith.tools.core.local_paths import expanded, is_folder
 from tunesmith.tools.core.yaml_nodes import MAX_BYTES
 
 
 def read_plain_text(path: Path, limit_bytes: int = MAX_BYTES, *, through_link: bool = True) -> str:
-    """The UTF-8 text of a regular file of at most `limit_bytes`. Raises BadInput.
+    """The UTF-8 text of a regular file of at most `limit_bytes`. Raises BadInput, NotFound where nothing is there.
 
     Without `through_link` the file itself may be no symbolic link: nobody named it, it lies in a folder that was named.
     """
@@ -22,6 +29,8 @@ def read_plain_text(path: Path, limit_bytes: int = MAX_BYTES, *, through_link: b
     except OSError as error:
         if error.errno == errno.ELOOP and not through_link:
             raise BadInput(f"{path}: is a symbolic link; put a copy of the file there") from None
+        if error.errno == errno.ENOENT:
+            raise NotFound(f"no file {path}; check the name") from None
         raise BadInput(f"{path}: cannot be read ({error.strerror}); check the name and the rights") from None
     except ValueError:  # a NUL
         raise BadInput(f"{str(path)[:300]!r} is no file name") from None
@@ -37,3 +46,49 @@ def read_plain_text(path: Path, limit_bytes: int = MAX_BYTES, *, through_link: b
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise BadInput(f"{path}:{line}: not UTF-8 text; save it as UTF-8") from None
+
+
+def writable(name: str, *, force: bool = False) -> Path:
+    """The path of a file that a user wants written, with its folder there and nothing in its place. Raises BadInput.
+
+    With `force` it may be a regular file, which is replaced. A link, a device or a pipe is never written to.
+    """
+    path = expanded(name)
+    if not name or not path.name or path.name == "..":
+        raise BadInput(f"{name!r} names no file; name one, such as ./rows.jsonl")
+    if not is_folder(path.parent):
+        raise BadInput(f"there is no folder {path.parent}; make it first, or name another one")
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return path
+    except (OSError, ValueError) as error:  # a name too long, no rights, a NUL
+        raise BadInput(f"cannot write {name[:300]!r}: {_reason(error)}; name another file") from None
+    if stat.S_ISDIR(mode):
+        raise BadInput(f"{path} is a folder; name a file in it, such as {path / 'rows.jsonl'}")
+    if not stat.S_ISREG(mode):
+        raise BadInput(f"{path} is a {_KINDS.get(stat.S_IFMT(mode), 'device')}; name a regular file")
+    if not force:
+        raise BadInput(f"{path} is there already; --force replaces it, or name another file")
+    return path
+
+
+_KINDS = {stat.S_IFLNK: "symbolic link", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+
+
+def write_private_text(name: str, text: str, *, force: bool = False) -> Path:
+    """Write a text where its user wants it, readable by nobody else; the file. Raises BadInput as `writable` does."""
+    path = writable(name, force=force)
+    try:
+        atomic_write(path, text, mode=0o600, new=not force)
+    except FileExistsError:
+        raise BadInput(f"{path} was made by another program just now; name another file") from None
+    except OSError as error:
+        if disk_is_full(error):
+            raise
+        raise BadInput(f"cannot write {path}: {_reason(error)}; name another file") from None
+    return path
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tunesmith.memory.errors import BadInput
+from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.core.yaml_nodes import YamlRefused, parse_yaml
 
@@ -16,6 +16,8 @@ def read_yaml(path: Path, what: str, *, through_link: bool = True) -> object:
     """The document in a file; `what` names it in an error. Raises BadInput."""
     try:
         text = read_plain_text(path, _MAX_BYTES, through_link=through_link)
+    except NotFound:
+        raise
     except BadInput as error:
         raise BadInput(f"cannot read the {what} {error}") from None
     try:

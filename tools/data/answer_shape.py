@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -23,6 +24,9 @@ _BEFORE_NAME, _AFTER_NAME = 60, 60
 _FRAME_SHARE = 0.5
 """Of the examples, at least, show the frame; the others are its exceptions."""
 _SLOTS_MAX = 6
+_COMPOSED_TOKENS, _COMPARED_TEXTS, _EACH_LEFT_OUT = 300, 1_000, 40
+"""Words, marks and spaces of an answer that may have a template; texts that are looked through for one; texts of which
+each in turn is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +170,9 @@ def _common_template(answers: Sequence[str], fields: Sequence[str], what: str, *
     texts = [line for answer in answers for line in (answer.split("\n") if lines else [answer])]
     if not fields and not lines and len(words := {len(text.split()) for text in texts}) == 1 and 2 <= min(words) <= 3:
         return " ".join(f"{{part{n}}}" for n in range(1, min(words) + 1))
-    groups = [texts, *([t for t in texts if t != odd] for odd in dict.fromkeys(texts))]
+    if max(len(_TOKEN.findall(text)) for text in texts) > _COMPOSED_TOKENS or len(texts) > _COMPARED_TEXTS:
+        return ""
+    groups = [texts, *([t for t in texts if t != odd] for odd in _odd_ones(texts))]
     for group in groups:
         parts = _unified(group, what) if len(group) >= 2 else []
         slots = sum(part is None for part in parts)
@@ -177,6 +183,13 @@ def _common_template(answers: Sequence[str], fields: Sequence[str], what: str, *
         names = list(fields) if len(fields) == slots else _keys(parts)
         return "".join(part if part is not None else "{" + names.pop(0) + "}" for part in parts)
     return ""
+
+
+def _odd_ones(texts: Sequence[str]) -> list[str]:
+    """Texts that may be the one without what the others have in common; of many, those that are there most often."""
+    if len(texts) <= _EACH_LEFT_OUT:
+        return list(dict.fromkeys(texts))
+    return [text for text, count in Counter(texts).most_common(3) if count > 1]
 
 
 def _keys(parts: Sequence[str | None]) -> list[str]:

@@ -16,6 +16,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.local_paths import expanded, is_folder
 from tunesmith.tools.core.plain_file import read_plain_text
+from tunesmith.tools.core.wrong_values import sentence
 from tunesmith.tools.core.yaml_file import read_yaml
 from tunesmith.tools.data.description import EXAMPLES_MIN, Example, distinct, slug
 from tunesmith.tools.data.propose import completed
@@ -92,9 +93,7 @@ def spec_of(document: object, where: str) -> Spec:
     try:
         return completed(Spec.model_validate(values), fields, labels)
     except ValidationError as error:
-        first = error.errors()[0]
-        at = ".".join(str(part) for part in first["loc"])
-        raise BadInput(f"{where}: {at + ': ' if at else ''}{first['msg'].removeprefix('Value error, ')}") from None
+        raise BadInput(f"{where}: {sentence(error.errors()[0], Spec)}") from None
 
 
 def _unsaid(values: Mapping[str, object]) -> dict[str, str]:

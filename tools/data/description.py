@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.stage import Frozen
+from tunesmith.tools.core.wrong_values import sentence
 
 EXAMPLES_MIN = 3
 """Two examples may be alike by chance; what three have in common is worth asking about."""
@@ -110,8 +111,7 @@ def described(draft: DescriptionDraft) -> Description:
     try:
         return Description.model_validate({**draft.model_dump(), "name": draft.name or slug(draft.what)})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise BadInput(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise BadInput(sentence(error.errors()[0], Description)) from None
 
 
 def slug(text: str) -> str:

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
-from urllib.parse import urljoin, urlsplit
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.data.import_sources import MAX_SOURCE_BYTES, is_rows_file
-from tunesmith.tools.models.hub import errors_named
+from tunesmith.tools.models.hub import hub_listing
+from tunesmith.tools.models.hub_client import answer, errors_named
 
 PREFIX = "hub:"
 _NAMED = re.compile(r"hub:([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(/[^@\s]+)?(?:@(.*))?")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+_COMMIT, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 _SPLITS = ("train", "test", "valid", "validation", "val", "dev", "eval")
-_TIMEOUT_S, _HOPS, _MAX_FILES = 30.0, 6, 1_000
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_TIMEOUT_S, _MAX_FILES = 30.0, 1_000
 
 
 class HubSource(NamedTuple):
@@ -72,11 +71,10 @@ def list_files(source: HubSource, split: str) -> tuple[HubFile, ...]:
     Raises BadInput where there are none, or several sets of them to choose from; StepFailed where the hub cannot be
     reached.
     """
-    from huggingface_hub import HfApi
-
-    with errors_named(f"datasets/{source.name}", source.commit):
-        info = HfApi().dataset_info(source.name, revision=source.commit, files_metadata=True, timeout=_TIMEOUT_S)
-    listed = [_file(entry) for entry in info.siblings or [] if is_rows_file(entry.rfilename)]
+    told = hub_listing(source.name, source.commit, "datasets")
+    if told.get("sha") != source.commit:
+        raise BadInput(f"the hub was asked for {source} and told of another commit; do not use it")
+    listed = [_file(entry) for entry in told.get("siblings") or () if is_rows_file(str(entry.get("rfilename")))]
     below = [file for file in listed if not source.folder or file.name.startswith(f"{source.folder}/")]
     files = _of_split(source, below, split)
     folders = sorted({str(PurePosixPath(file.name).parent) for file in files})
@@ -96,11 +94,12 @@ def list_files(source: HubSource, split: str) -> tuple[HubFile, ...]:
     return files
 
 
-def _file(entry: Any) -> HubFile:
-    if entry.size is None:
-        raise BadInput(f"the hub does not say how large {entry.rfilename[:200]} is; fetch it yourself and import that")
-    sha256 = entry.lfs.sha256 if entry.lfs else ""
-    return HubFile(entry.rfilename, entry.size, sha256, "" if sha256 else entry.blob_id or "")
+def _file(entry: Mapping[str, Any]) -> HubFile:
+    name, size, large = str(entry["rfilename"]), entry.get("size"), entry.get("lfs") or {}
+    sha256, blob = str(large.get("sha256") or ""), "" if large else str(entry.get("blobId") or "")
+    if not isinstance(size, int) or size < 0 or not (_SHA256.fullmatch(sha256) or _COMMIT.fullmatch(blob)):
+        raise BadInput(f"the hub gives no size or no hash of {name[:200]}; fetch it yourself and import that")
+    return HubFile(name, size, sha256, blob)
 
 
 def _of_split(source: HubSource, files: Sequence[HubFile], split: str) -> tuple[HubFile, ...]:
@@ -166,26 +165,8 @@ def _write(source: HubSource, file: HubFile, write: Callable[[bytes], object], p
 
 
 def _stream(source: HubSource, name: str) -> Generator[bytes, None, None]:
-    """The bytes of a file, its redirects followed by hand: each of them over https, the token for the hub alone."""
     from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
     url = hf_hub_url(source.name, name, repo_type="dataset", revision=source.commit)
-    hub = urlsplit(url).netloc
-    for _ in range(_HOPS):
-        _refuse_plain(url, source)
-        headers = {**(build_hf_headers() if urlsplit(url).netloc == hub else {}), "accept-encoding": "identity"}
-        with get_session().stream("GET", url, headers=headers, timeout=_TIMEOUT_S, follow_redirects=False) as answer:
-            if answer.is_redirect:
-                url = urljoin(url, answer.headers["location"])
-                continue
-            hf_raise_for_status(answer)
-            yield from answer.iter_raw(1 << 20)
-            return
-    raise StepFailed(f"{name} of {source} is redirected over {_HOPS} times; try again later")
-
-
-def _refuse_plain(url: str, source: HubSource) -> None:
-    parts = urlsplit(url)
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
-        raise StepFailed(f"{source} is redirected to {parts.scheme}://{parts.hostname}, not https; it was not fetched")
+    with answer(url, f"{name} of {source}", read_s=_TIMEOUT_S) as response:
+        yield from response.iter_raw(1 << 20)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import product
 
@@ -130,8 +131,10 @@ def domain_words(spec: Spec) -> list[str]:
     """The words that give a behaviour away: of its labels, its fields and the user's messages; the commonest first."""
     text = " ".join([spec.when, *(e.prompt for e in spec.examples), *(e.prompt for e in spec.examples)])
     named = [name for a in spec.attributes if a.shown for name in (a.name, *(a.values if a.kind == "label" else ()))]
-    words = [w.lower() for w in re.findall(r"[^\W\d_]{4,}", text) if w.lower() not in STOP | _PLAIN_WORDS]
-    counted = sorted(set(words), key=lambda word: (-words.count(word), words.index(word)))
+    plain = STOP | _PLAIN_WORDS
+    words = (word.lower() for word in re.findall(r"[^\W\d_]{4,}", text))
+    counts = Counter(word for word in words if word not in plain)
+    counted = [word for word, _ in counts.most_common()]
     return distinct([*(name.lower() for name in named if re.fullmatch(r"[^\W\d_]{3,}", name)), *counted])
 
 

@@ -10,12 +10,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
+from tunesmith.memory.errors import BadInput
 from tunesmith.tools.data.answer_rules import NUMBER_WORDS, ONE_LINE, Rule, infer_rules, js_escape, listed, number_of
 from tunesmith.tools.data.answer_shape import Shape, shape_of
 from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.enumerations import enumerations, listing, meanings
 from tunesmith.tools.data.faults import other_language
-from tunesmith.tools.data.spec import Answer, Attribute, Kind, Spec, Value
+from tunesmith.tools.data.spec import ATTRIBUTES_MAX, Answer, Attribute, Kind, Spec, Value
 from tunesmith.tools.data.typed_values import WEEKDAYS, holds
 
 TOPIC = "topic"
@@ -48,6 +49,9 @@ def completed(spec: Spec, fields: Mapping[str, str] | None = None, labels: Mappi
     changes: dict[str, object] = {}
     if not spec.attributes and spec.answer == Answer():
         shape = shape_of([example.answer for example in spec.examples], spec.what, list(fields))
+        if len(shape.names) > ATTRIBUTES_MAX:
+            many = len(shape.names)
+            raise BadInput(f"the answers have {many} fields, at most {ATTRIBUTES_MAX} are taken; leave some out")
         attributes = _attributes(spec, shape, fields, labels)
         if any(a.shown for a in attributes) and (fields or labels or any(a.kind != "text" for a in attributes)):
             changes = {"attributes": attributes, "answer": _answer(spec, shape, attributes)}

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import TrainingRow
+from tunesmith.tools.core.wrong_values import sentence
 
 VARIANTS = "variants.jsonl"
 """Beside a dataset's train.jsonl: other forms of its rows, each of a `variant_of`, seen in turn with it."""
@@ -93,11 +94,8 @@ def _row(path: Path, number: int, text: str) -> TrainingRow:
     try:
         line = _Line.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BadInput(
-            f"{path}:{number} is not a row with prompt and completion messages: {where}: {first['msg']}"
-        ) from None
+        why = sentence(error.errors()[0], _Line)
+        raise BadInput(f"{path}:{number} is not a row with prompt and completion messages: {why}") from None
     mute = [
         m for m in (*line.prompt, *line.completion) if m.content is None and not (m.model_extra or {}).get("tool_calls")
     ]

@@ -13,9 +13,10 @@ from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.description import Description
 from tunesmith.tools.data.pools import plain_near_misses
 from tunesmith.tools.data.propose import completed
-from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.spec import ANSWER_CHARACTERS_MAX, Spec
 from tunesmith.tools.data.spec_file import spec_text
 from tunesmith.tools.data.spec_suites import HARD, NEAR_MISSES, TARGET, write_suites
+from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 
 _NEAR_MISSES, _TEST_SEED = 30, 880_402
 """Near misses that are made in code for the suite beside the user's own, and what they are drawn with."""
@@ -34,14 +35,27 @@ def behaviour_of(description: Description, rules: Sequence[Rule] | None = None) 
     return made if rules is None else made.model_copy(update={"rules": tuple(rules)})
 
 
+def check_answer_lengths(description: Description) -> None:
+    """Raises BadInput for an answer that no model here could give whole."""
+    for number, example in enumerate(description.examples, 1):
+        if len(example.answer) > ANSWER_CHARACTERS_MAX:
+            raise BadInput(
+                f"the answer of example {number} has {len(example.answer):,} characters; a model is given "
+                f"{MAX_ANSWER_TOKENS:,} tokens for an answer, about {ANSWER_CHARACTERS_MAX:,} characters: shorten it, "
+                "or leave it out"
+            )
+
+
 def write_behaviour(
     description: Description, parent: Path, *, rules: Sequence[Rule] | None = None, prompts: Sequence[str] = ()
 ) -> Path:
     """Write the folder of a behaviour below `parent` and return it: its spec, its suites, ordinary prompts.
 
     It appears whole or not at all, under the description's name or the next that is free (`name-2`); nothing is ever
-    replaced. `prompts` are further target cases. Raises BadInput for a text that a suite cannot hold, or no rule.
+    replaced. `prompts` are further target cases. Raises BadInput for a text that a suite cannot hold, an answer that is
+    too long, or no rule.
     """
+    check_answer_lengths(description)
     behaviour = behaviour_of(description, rules)
     if not behaviour.rules:
         raise BadInput(

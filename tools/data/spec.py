@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_rules import Rule
 from tunesmith.tools.data.description import Description
+from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 
 TYPED = ("digits", "number", "amount", "date", "time", "weekday", "email", "phone", "url")
 """Kinds whose values code can draw, write into a message in many ways, and find again in a message."""
@@ -26,7 +27,10 @@ Kind = Literal[
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _NUMBERS = frozenset({"amount", "date", "count", "small", "year", "phone", "postcode", "card", "model", "code"})
 """What a distractor may hold beside plain words; a number of each kind is drawn."""
+ATTRIBUTES_MAX = 30
 _TOKENS_PER_CHAR = 0.4
+ANSWER_CHARACTERS_MAX = int(MAX_ANSWER_TOKENS / _TOKENS_PER_CHAR)
+"""Of an example: a longer answer is more than a model is given tokens for."""
 _LISTED_LINES = 4
 """Lines of an answer that is a list, at most as many as are drawn."""
 
@@ -171,7 +175,7 @@ class Spec(Description):
     prompt: str = "{{message}}"
     """The user's message of suites and rows; `{{slot}}` stands for the text."""
     slot: str = "message"
-    attributes: tuple[Attribute, ...] = Field(default=(), max_length=30)
+    attributes: tuple[Attribute, ...] = Field(default=(), max_length=ATTRIBUTES_MAX)
     answer: Answer = Answer()
     situations: tuple[Situation, ...] = ()
     writing: Writing | None = None
@@ -186,7 +190,7 @@ class Spec(Description):
     system_prompts: tuple[str, ...] = ()
     """System prompts that rows are seen under, in turn with none."""
     system_share: float = Field(default=0.3, ge=0, le=1)
-    answer_tokens: int = Field(default=0, ge=0, le=4096)
+    answer_tokens: int = Field(default=0, ge=0, le=MAX_ANSWER_TOKENS)
     """Tokens an answer may have; 0: told from the longest example."""
     told: bool = Field(default=True, exclude=True)
     """Whether somebody said what the behaviour is; where rows alone show it, code holds them to no form."""
@@ -200,7 +204,7 @@ class Spec(Description):
     def max_tokens(self) -> int:
         """Of an answer: half as much again as the longest example may need."""
         longest = max(len(example.answer) for example in self.examples)
-        return self.answer_tokens or min(4096, max(48, round(longest * _TOKENS_PER_CHAR * 1.5)))
+        return self.answer_tokens or min(MAX_ANSWER_TOKENS, max(48, round(longest * _TOKENS_PER_CHAR * 1.5)))
 
     @property
     def always(self) -> bool:

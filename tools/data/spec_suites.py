@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import permutations
 from pathlib import Path
 
@@ -308,9 +309,14 @@ def is_relevant(spec: Spec) -> bool:
 
     Where the form is the behaviour, this is its meaning: an answer in another message's place fails it.
     """
-    pairs = [(stems(example.prompt), stems(example.answer)) for example in spec.examples]
+    return _is_relevant(spec.examples)
+
+
+@lru_cache(maxsize=8)  # asked for each case anew
+def _is_relevant(examples: tuple[Example, ...]) -> bool:
+    pairs = [(stems(example.prompt), stems(example.answer)) for example in examples]
     own = [bool(message & answer) for message, answer in pairs]
-    strange = [bool(one[0] & other[1]) for one, other in permutations(pairs, 2)]
+    strange = [not one[0].isdisjoint(other[1]) for one, other in permutations(pairs, 2)]
     return sum(own) >= _RELEVANT_SHARE * len(own) and sum(strange) <= _STRANGE_SHARE * len(strange)
 
 

@@ -19,6 +19,8 @@ def find_model(name: str, revision: str = "") -> tuple[NamedModel, str]:
 
     Raises BadInput for what is none of these, StepFailed where the hub has to be asked and cannot be reached.
     """
+    if not name.strip():
+        raise BadInput("no model is named; give a hub id (owner/name), a folder, or a size (7b)")
     try:
         folder = expanded(name)
         if looks_like_path(name) or folder.is_dir():

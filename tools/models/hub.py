@@ -68,7 +68,7 @@ def inspect_hub(model: str, revision: str) -> HubModel:
 
 
 def _inspected(model: str, revision: str) -> HubModel:
-    told = _told(model, revision)
+    told = hub_listing(model, revision)
     if told.get("sha") != revision:
         raise BadInput(f"the hub was asked for {model} at {revision[:12]} and told of another commit; do not use it")
     listed = _listed(told, model)
@@ -94,19 +94,19 @@ def _inspected(model: str, revision: str) -> HubModel:
     return HubModel(files, config)
 
 
-def _told(model: str, revision: str) -> dict[str, Any]:
-    """What the hub's interface says of a model, with the sizes and hashes of its files where a commit is named."""
+def hub_listing(name: str, revision: str, kind: str = "models") -> dict[str, Any]:
+    """What the hub's interface says of a model, or of one of the `datasets`, with sizes and hashes at a commit."""
     from huggingface_hub import constants
     from huggingface_hub.utils import validate_repo_id
 
-    with errors_named(model, revision or "its newest commit"):
-        validate_repo_id(model)
+    with errors_named(name, revision):
+        validate_repo_id(name)
         at = f"/revision/{revision}?blobs=true" if revision else ""
-        data = read_body(f"{constants.ENDPOINT}/api/models/{model}{at}", f"the files of {model}", _LISTING_BYTES)
+        data = read_body(f"{constants.ENDPOINT}/api/{kind}/{name}{at}", f"the files of {name}", _LISTING_BYTES)
     try:
         told = parse_json(data)
     except ValueError as error:
-        raise BadInput(f"what the hub says of {model} is no JSON: {str(error)[:100]}; check HF_ENDPOINT") from None
+        raise BadInput(f"what the hub says of {name} is no JSON: {str(error)[:100]}; check HF_ENDPOINT") from None
     return told if isinstance(told, dict) else {}
 
 
@@ -171,7 +171,7 @@ def _small_json(model: str, revision: str, name: str) -> dict[str, object]:
 
 def newest_commit(model: str) -> str:
     """The commit that a model on the hub has now, 40 hex digits. Raises as `inspect_hub` does."""
-    commit = within(_INSPECTED_S, lambda: _told(model, ""), f"the newest commit of {model}").get("sha")
+    commit = within(_INSPECTED_S, lambda: hub_listing(model, ""), f"the newest commit of {model}").get("sha")
     if not (isinstance(commit, str) and _SHA1.fullmatch(commit)):
         raise BadInput(f"the hub names no commit of {model}; give one as revision=COMMIT")
     return commit

@@ -140,7 +140,7 @@ def errors_named(model: str, revision: str) -> Iterator[None]:
     except HFValidationError:
         raise BadInput(f"{model[:100]!r} is no name that a model can have on the hub; give org/name") from None
     except (OSError, httpx.HTTPError, httpx.InvalidURL) as error:
-        raise _named(error, model, f"{model} at {revision[:12]}") from error
+        raise _named(error, model, f"{model} at {revision[:12]}" if revision else model) from error
 
 
 def _named(error: Exception, model: str, what: str) -> TunesmithError:

@@ -23,6 +23,8 @@ _USUAL = (
     "Qwen2.5-72B-Instruct", "Qwen3-235B-A22B",
 )  # fmt: skip
 _SIZE = re.compile(r"(?<![a-z\d.])a?(\d+(?:\.\d+)?)\s?([bm])(?![a-z])")
+_LEAST, _MOST = 1e6, 2e13
+"""Parameters that a language model may have: less or more is a slip, not a size."""
 _SCALED_FROM = 1.12
 """A size this much off the nearest usual model's is counted with more or fewer layers of it."""
 
@@ -51,12 +53,12 @@ def named_model(name: str) -> NamedModel | None:
     """The model that a name or a size means; None where neither is known."""
     lowered = name.strip().lower()
     if size := re.fullmatch(_SIZE.pattern, lowered):
-        return of_size(_parameters(size))
+        return of_size(_parameters(size)) if _is_size(size) else None
     plain = re.sub(r"[-_ ](?:instruct|chat|base|it|hf|thinking|2507|v\d+(?:\.\d+)?)\b", "", lowered.rpartition("/")[2])
     if known := find_known(plain):
         return NamedModel(_short(known.name), known.config)
     size = _SIZE.search(lowered)
-    return of_size(_parameters(size), name=name.strip()) if size else None
+    return of_size(_parameters(size), name=name.strip()) if size and _is_size(size) else None
 
 
 def shape_of(config: Mapping[str, Any], parameters: int) -> ModelShape:
@@ -69,6 +71,10 @@ def shape_of(config: Mapping[str, Any], parameters: int) -> ModelShape:
 
 def _parameters(size: re.Match[str]) -> float:
     return float(size[1]) * (1e9 if size[2] == "b" else 1e6)
+
+
+def _is_size(size: re.Match[str]) -> bool:
+    return _LEAST <= _parameters(size) <= _MOST
 
 
 def _short(name: str) -> str:

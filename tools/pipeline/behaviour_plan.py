@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from tunesmith.tools.data.behaviour import load_behaviour
-from tunesmith.tools.data.scaffold import HARD_SUITE, NEAR_MISS_SUITE, SUITE
+from tunesmith.tools.data.scaffold import HARD_SUITE, NEAR_MISS_SUITE, SUITE, check_answer_lengths
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec, check_pipeline, parse_fields
 from tunesmith.tools.suites.loading import BUNDLED
 
@@ -27,6 +27,7 @@ def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str =
     `teacher` writes the rows; empty: the model itself does. Raises BadInput for a folder that is no such behaviour.
     """
     behaviour = load_behaviour(str(folder))
+    check_answer_lengths(behaviour)
     folder = folder.expanduser().resolve()  # a worker stands in a folder of its own
     sizes, near = _PACES[pace], [NEAR_MISS_SUITE]
     if behaviour.always:  # no message is to be answered as before

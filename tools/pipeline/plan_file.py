@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-import reprlib
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import Field, ValidationError
-from pydantic_core import ErrorDetails
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.local_paths import FOLDER
 from tunesmith.tools.core.stage import Frozen, Request
+from tunesmith.tools.core.wrong_values import sentences
 from tunesmith.tools.core.yaml_file import read_yaml
 from tunesmith.tools.pipeline import catalog
 
@@ -46,38 +44,33 @@ def _with_tried_settings(spec: StepSpec, after: Sequence[StepSpec]) -> StepSpec:
     return spec.model_copy(update={"fields": {**shared, **spec.fields}}) if shared else spec
 
 
-def parse_request(stage: str, fields: Mapping[str, object], *, folder: Path | None = None) -> Request:
+def parse_request(
+    stage: str, fields: Mapping[str, object], *, folder: Path | None = None, spelled: Mapping[str, str] | None = None
+) -> Request:
     """The frozen request of a stage, its local paths absolute: relative ones start from `folder`, else from here.
 
-    Raises BadInput naming each wrong field and the nearest right one.
+    Raises BadInput naming each wrong field, as its user `spelled` it, and the nearest right one.
     """
     _need_known(stage, catalog.ENTRIES)
     model = catalog.ENTRIES[stage].load().request
     try:
         return model.model_validate(dict(fields), context={FOLDER: folder or Path.cwd()})
     except ValidationError as error:
-        raise BadInput(f"{stage}: {'; '.join(_wrong(e, list(model.model_fields)) for e in error.errors())}") from None
+        raise BadInput(f"{stage}: {sentences(error, model, spelled)}") from None
 
 
-def parse_fields(stage: str, fields: Mapping[str, object], *, folder: Path | None = None) -> dict[str, object]:
+def parse_fields(
+    stage: str, fields: Mapping[str, object], *, folder: Path | None = None, spelled: Mapping[str, str] | None = None
+) -> dict[str, object]:
     """The given fields, and no other ones, as the stage's request reads them. Raises BadInput as `parse_request`, and
     for a check, which is no stage of a pipeline."""
     _need_known(stage, catalog.BY_NAME)
-    return parse_request(stage, fields, folder=folder).model_dump(mode="json", include=set(fields))
+    return parse_request(stage, fields, folder=folder, spelled=spelled).model_dump(mode="json", include=set(fields))
 
 
 def _need_known(stage: object, known: Container[str]) -> None:
     if not isinstance(stage, str) or stage not in known:
         raise BadInput(f"no stage {stage!r}; the stages are: {', '.join(catalog.BY_NAME)}")
-
-
-def _wrong(error: ErrorDetails, known: list[str]) -> str:
-    name = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
-        return f"unknown field {name!r}; {hint}"
-    return f"{name}: {error['msg']} (got {reprlib.repr(error['input'])})"
 
 
 def load_pipeline(path: Path) -> PipelinePlan:
@@ -92,9 +85,7 @@ def load_pipeline(path: Path) -> PipelinePlan:
     try:
         plan = PipelinePlan.model_validate({**document, "steps": steps})
     except ValidationError as error:
-        raise BadInput(
-            f"{path}: {'; '.join(_wrong(e, list(PipelinePlan.model_fields)) for e in error.errors())}"
-        ) from None
+        raise BadInput(f"{path}: {sentences(error, PipelinePlan)}") from None
     check_pipeline(plan, have=())
     return plan
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from tunesmith.memory.arms import ARMS
-from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import DONE, Artifact, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core import format
+from tunesmith.tools.core.plain_file import write_private_text
 from tunesmith.tools.evaluation.evidence import Evidence
 from tunesmith.tools.report import process, story
 from tunesmith.tools.report.charts import LossChart, loss_chart, share
@@ -106,14 +106,15 @@ class WrittenReport:
         return {**self.page.summary(), "path": str(self.path), "bytes": self.bytes}
 
 
-def write_report(store: Store, run: str, path: Path) -> WrittenReport:
-    """Write the report of `run` to `path`. Raises NotFound for an unknown run.
+def write_report(store: Store, run: str, name: str, *, force: bool = False) -> WrittenReport:
+    """Write the report of `run` to the file `name`, for its user alone. Raises NotFound for an unknown run, BadInput
+    where the file cannot be written, or without `force` is there.
 
     A run that is half done, failed or empty has a report too; it says what is missing.
     """
     page = gather(store, run)
     html = render(page)
-    atomic_write(path, html)
+    path = write_private_text(name, html, force=force)
     return WrittenReport(page, path, len(html.encode()))
 
 

@@ -16,7 +16,8 @@ from tunesmith.tools.pipeline.plan_file import parse_request
 
 def by_flags(stage: str, *argv: str) -> dict[str, Any]:
     args, rest = parse([stage, *argv])
-    return fields.of_flags(args, catalog.BY_NAME[stage].load().request) | fields.of_rest(rest)
+    model = catalog.BY_NAME[stage].load().request
+    return fields.of_flags(args, model) | fields.of_rest(rest, model)
 
 
 def by_words(stage: str, words: str) -> dict[str, Any]:
@@ -29,6 +30,7 @@ def by_words(stage: str, words: str) -> dict[str, Any]:
         (["--arm", "merged"], "arm=merged"),
         (["--max-tokens", "32", "--concurrency=4"], "max_tokens=32 concurrency=4"),
         (["--max_tokens", "32"], "max-tokens=32"),
+        (["max-tokens=32", "--arm", "merged", "temperature=0.5"], "arm=merged max_tokens=32 temperature=0.5"),
         (["--system_prompt", "be brief, please"], "system_prompt='be brief, please'"),
     ],
 )
@@ -43,6 +45,7 @@ def test_a_field_of_several_values_takes_them_in_every_form() -> None:
     for given in (
         by_flags("baseline", "--suites", "a.yaml", "b.yaml"),
         by_flags("baseline", "--suites", '["a.yaml", "b.yaml"]'),
+        by_flags("baseline", "suites=a.yaml,b.yaml"),
         by_words("baseline", "suites=a.yaml,b.yaml"),
     ):
         assert parse_request("baseline", given).suites == wanted  # type: ignore[attr-defined]
@@ -68,6 +71,20 @@ def test_a_request_file_that_is_no_object_is_refused(tmp_path: Path, text: str) 
     (tmp_path / "r.json").write_text(text)
     with pytest.raises(BadInput, match=r"r\.json"):
         fields.of_file(str(tmp_path / "r.json"))
+
+
+@pytest.mark.parametrize("text", ['{"seed": 1, "seed": 2}', '{"mapping": {"user": "a", "user": "b"}}'])
+def test_a_name_that_is_given_twice_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(BadInput, match=r"r\.json gives '(seed|user)' twice"):
+        fields.of_file(str(tmp_path / "r.json"))
+    with pytest.raises(BadInput, match="--mapping gives 'a' twice"):
+        by_flags("import", "--mapping", '{"a": "1", "a": "2"}')
+
+
+def test_a_field_is_remembered_as_it_was_typed() -> None:
+    args, _ = parse(["train", "--lora-rank", "8", "--seed", "3"])
+    assert fields.spelled(args) == {"lora_rank": "--lora-rank", "seed": "--seed"}
 
 
 def test_an_open_quote_is_told() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import socket
+import struct
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,7 @@ from tunesmith.agent.cli import main
 from tunesmith.agent.commands.first_look import FirstLook, Marked
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.review import Review, TerminalReview
-from tunesmith.agent.commands.review_web import ReviewServer
+from tunesmith.agent.commands.review_web import _CONNECTIONS_MAX, ReviewServer
 from tunesmith.agent.commands.rows_view import review_of
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.files import seal
@@ -135,8 +139,11 @@ def test_show_and_export_are_documents(
     assert main(["rows", "export", str(target), "--json"]) == 0
     assert "w00003" not in target.read_text() and target.read_text().count("\n") == 4, "before critique: no known fault"
     capsys.readouterr()
+    assert target.stat().st_mode & 0o777 == 0o600, "rows are private, whatever the umask"
     store.judge_row("s1", "w00000", Verdict("keep"))
-    assert main(["rows", "export", str(target), "--json"]) == 0
+    assert main(["rows", "export", str(target), "--json"]) == 2 and target.read_text().count("\n") == 4
+    capsys.readouterr()
+    assert main(["rows", "export", str(target), "--force", "--json"]) == 0
     [line] = [json.loads(text) for text in target.read_text().splitlines()]
     assert line["id"] == "w00000" and [turn["role"] for turn in line["messages"]] == ["user", "assistant"]
     assert main(["rows", "show", "--run", "r9"]) == 2
@@ -189,7 +196,16 @@ def test_the_page_is_for_this_machine_and_its_token_alone(page: ReviewServer) ->
         f"{own}../rows",
     ):
         assert asked(page, "GET", path)[0] == 404
-    assert asked(page, "GET", own, Host="evil.example")[0] == 404, "another name for this address is none of ours"
+    port = page.server_address[1]
+    for host in (
+        "evil.example",
+        "127.0.0.1",
+        f"127.0.0.1:{port + 1}",
+        f"127.0.0.1:{port}@evil.com",
+        f"a.localhost:{port}",
+    ):
+        assert asked(page, "GET", own, Host=host)[0] == 404, "another name for this address is none of ours"
+    assert asked(page, "GET", own, Host=f"localhost:{port}")[0] == 200
 
 
 def test_rows_reach_the_page_as_data_and_never_as_markup(page: ReviewServer) -> None:
@@ -197,7 +213,100 @@ def test_rows_reach_the_page_as_data_and_never_as_markup(page: ReviewServer) -> 
     assert "onerror" not in asked(page, "GET", own)[1], "rows are not in the page itself"
     _, told, headers = asked(page, "GET", f"{own}rows")
     assert headers["Content-Type"] == "application/json" and headers["X-Content-Type-Options"] == "nosniff"
-    assert told["rows"][0]["message"] == f"doubted {HOSTILE}" and "innerHTML" not in page.page
+    shown = "<img src=x onerror=alert(1)></script>⟨U+001B⟩[2J⟨U+202E⟩"
+    assert told["rows"][0]["message"] == f"doubted {shown}" and "innerHTML" not in page.page
+    assert told["rows"][0]["title"].startswith("w00001: ")
+
+
+def test_what_hides_is_spelled_out_on_the_page_and_comes_back_as_it_was(page: ReviewServer, store: Store) -> None:
+    own, hidden = f"/{page.token}/mark", '{"mood": "happy"}\u202e\u200b'
+    page.review.mark(page.found[0], "relabel", '{"mood": "happy"}')
+    page.review.marks["w00001"] = replace(page.review.marks["w00001"], answer=hidden)
+    _, told, _ = asked(page, "GET", f"/{page.token}/rows")
+    shown = told["rows"][0]["answer"]
+    assert shown == '{"mood": "happy"}⟨U+202E⟩⟨U+200B⟩'
+    page.review.spec = None  # no rule, so that only the text decides
+    assert asked(page, "POST", own, {"row_id": "w00001", "decision": "edit", "answer": shown})[0] == 200
+    assert page.review.marks["w00001"].answer == hidden
+    odd = {"row_id": "w00001", "decision": "edit", "answer": "⟨U+0041⟩ \ud800"}
+    assert asked(page, "POST", own, odd)[:2] == (400, {"error": "the answer holds half a character; take it out"})
+
+
+def raw(page: ReviewServer, sent: bytes, *, reset: bool = False) -> bytes:
+    """What a process gets that sends these bytes; with `reset` it does not wait for any."""
+    with socket.create_connection(("127.0.0.1", page.server_address[1]), timeout=10) as line:
+        line.sendall(sent)
+        if reset:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return b""
+        with contextlib.suppress(ConnectionError):
+            return b"".join(iter(lambda: line.recv(65536), b""))
+        return b""
+
+
+def test_no_connection_makes_the_terminal_say_anything(page: ReviewServer, capfd: pytest.CaptureFixture[str]) -> None:
+    host = f"Host: 127.0.0.1:{page.server_address[1]}\r\n".encode()
+    own, said = f"/{page.token}/".encode(), list[str]()
+    page.say = said.append
+    for _ in range(5):
+        raw(page, b"GET ", reset=True)
+        raw(page, b"GET " + own + b"rows HTTP/1.1\r\n" + host + b"\r\n", reset=True)
+    for length in (
+        "²",
+        "+5",
+        "1_0",
+        "-1",
+        "0x5",
+        "9999999",
+        "5\r\nContent-Length: 6",
+        "5\r\nTransfer-Encoding: chunked",
+    ):
+        head = b"POST " + own + b"mark HTTP/1.1\r\n" + host + f"Content-Length: {length}\r\n\r\n".encode("latin-1")
+        assert raw(page, head + b"{}").startswith(b"HTTP/1.1 404"), length
+    raw(page, b"\x00\xff\r\n\r\n")
+    assert asked(page, "GET", own.decode())[0] == 200, "and it goes on"
+    for _ in range(_CONNECTIONS_MAX):
+        page._free.acquire()  # every thread has ended
+    assert capfd.readouterr() == ("", "") and said == []
+
+
+def test_a_defect_of_ours_is_said_once(page: ReviewServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    page.say = said.append
+    monkeypatch.setattr("tunesmith.agent.commands.review_web.unexpected", lambda error: f"unexpected {error}")
+    monkeypatch.setattr(page, "rows", lambda: 1 / 0)
+    for _ in range(3):
+        with pytest.raises(http.client.RemoteDisconnected):
+            asked(page, "GET", f"/{page.token}/rows")
+    for _ in range(_CONNECTIONS_MAX):
+        page._free.acquire()
+    assert said == ["unexpected division by zero"]
+
+
+def test_a_request_is_bounded_in_bytes_in_time_and_in_number(
+    page: ReviewServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    endless = b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: %s\r\n" % (n, b"x" * 60_000) for n in range(4))
+    assert b"200" not in raw(page, endless)
+    monkeypatch.setattr("tunesmith.agent.commands.review_web._REQUEST_S", 0.2)
+    with socket.create_connection(("127.0.0.1", page.server_address[1])) as slow, contextlib.suppress(ConnectionError):
+        slow.settimeout(0.05)
+        for _ in range(400):  # a byte now and then does not buy more time
+            slow.sendall(b"G")
+            with contextlib.suppress(TimeoutError):
+                if not slow.recv(100):
+                    break
+        else:
+            pytest.fail("it reads for ever")
+    monkeypatch.undo()
+    address = ("127.0.0.1", page.server_address[1])
+    waiting = [socket.create_connection(address, timeout=10) for _ in range(_CONNECTIONS_MAX + 5)]
+    assert [line.recv(1) for line in waiting[_CONNECTIONS_MAX:]] == [b""] * 5
+    for line in waiting:
+        line.close()
+    while (answer := raw(page, b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")) == b"":
+        pass  # until those that went away are seen to be gone
+    assert answer.startswith(b"HTTP/1.1 404") and capfd.readouterr() == ("", "")
 
 
 def test_a_mark_from_the_page_is_kept_and_a_bad_one_is_refused(page: ReviewServer, store: Store) -> None:

@@ -183,7 +183,8 @@ def test_the_demo_is_planned_as_any_other_behaviour() -> None:
         ({"examples": []}, "behaviour.yaml: 0 examples, 3 are needed"),
         ({"rules": [{"says": "good", "type": "llm-rubric", "value": "is good"}]}, "asks a model"),
         ({"rules": [{"says": "odd", "type": "regex", "value": "("}]}, "regex .* is not valid"),
-        ({"colour": "red"}, "colour: "),
+        ({"colour": "red"}, "behaviour.yaml: unknown field 'colour'; it takes"),
+        ({"attributes": [{"name": "x", "kind": "lable"}]}, "attributes.0.kind is 'lable'; did you mean 'label'?"),
     ],
 )
 def test_a_spec_that_was_broken_by_hand_is_refused_where_it_is_broken(

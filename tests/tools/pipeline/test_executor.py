@@ -49,7 +49,11 @@ def test_every_stage_of_the_catalogue_has_its_declaration() -> None:
     ("stage", "fields", "told"),
     [
         ("train", {"lora_rnk": 8}, "did you mean 'lora_rank'"),
-        ("train", {"lora_rank": -1}, "greater than or equal to 0"),
+        (
+            "train",
+            {"lora_rank": -1},
+            "is -1; it takes a whole number of at least 0 and at most 256, such as 8",
+        ),
         ("train", {"learning_rate": "fast"}, "learning_rate"),
         ("trian", {}, "the stages are"),
         ("quantize", {"scheme": "W3A16"}, "W4A16"),

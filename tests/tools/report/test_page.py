@@ -64,9 +64,9 @@ class Page(HTMLParser):
 
 
 def written(store: Any, run: str, tmp_path: Path) -> tuple[dict[str, Any], Page]:
-    path = tmp_path / "out" / "report.html"
-    summary = write_report(store, run, path).to_json()
-    assert summary["bytes"] == path.stat().st_size
+    path = tmp_path / "written.html"
+    summary = write_report(store, run, str(path), force=True).to_json()
+    assert summary["bytes"] == path.stat().st_size and path.stat().st_mode & 0o777 == 0o600
     return summary, Page(path.read_text())
 
 
@@ -214,7 +214,7 @@ def test_an_empty_run_has_a_report(tmp_path: Path) -> None:
 def test_an_unknown_run_is_named(tmp_path: Path) -> None:
     store, _ = stored_runs.empty_run(tmp_path)
     with pytest.raises(NotFound, match="r99"):
-        write_report(store, "r99", tmp_path / "report.html")
+        write_report(store, "r99", str(tmp_path / "report.html"))
     assert not (tmp_path / "report.html").exists()
 
 
