@@ -7,8 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import time
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import pytest
 from tests.fixtures import FIXTURES
 from tests.fixtures.terminal import Tunesmith
 from tests.fixtures.tiny_model import make_tiny_model
+from tests.fixtures.waiting import wait_for
 from tunesmith.agent.cli import main
 from tunesmith.agent.commands import run_steps
 from tunesmith.memory.errors import BadInput
@@ -147,16 +146,9 @@ def killed_step(tunesmith: Tunesmith, model: Path) -> Store:
     pid = launcher.launch(store, step, vllm=None).pid
     assert pid
     os.kill(pid, signal.SIGKILL)
-    until(lambda: not launcher.is_alive(store, store.step(step)))
+    wait_for(lambda: not launcher.is_alive(store, store.step(step)))
     assert [dead.id for dead in launcher.reconcile(store)] == [step]
     return store
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_killed_step_of_a_run_without_a_plan_goes_on_as_its_error_says(
