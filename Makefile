@@ -6,7 +6,7 @@ DEVICE ?= auto
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-talk test-trust test-big test-gpu chat lint bench crosscheck locks tables audit eval-driver clean distclean
+.PHONY: help setup demo check-demo test test-fast test-talk test-trust test-big test-gpu chat lint bench crosscheck locks tables audit eval-driver clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -24,6 +24,9 @@ demo: setup ## the whole arc on the bundled model; asks at every expensive step
 	  echo "no terminal to ask on: running with --yes --max-hours 1 (DEMO_FLAGS overrides)" >&2; \
 	  exec $(BIN)/tunesmith demo --yes --max-hours 1; \
 	fi
+
+check-demo: setup ## the short demo against its goals: 360 s, prices within 35 %, what was learned; 1 where one is missed
+	@$(BIN)/python -m tests.e2e.check_demo
 
 test: setup ## every test but the slow ones, the end-to-end one on the real model included
 	@# most share the cores, what loads torch or starts vLLM has them alone; 5 is a PYTEST_FLAGS that chose none of them
@@ -56,7 +59,7 @@ lint: setup ## ruff (lint and format) and mypy
 	  ln -sfn ../../$$part .lint/tunesmith/$$part; done
 	@MYPYPATH=.lint $(BIN)/mypy -p tunesmith
 
-bench: setup ## the measurements in tests/bench
+bench: setup ## the measurements in tests/bench, each with its goal; what the tests do not ask for
 	@for script in tests/bench/[!_]*.py; do \
 	  echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
 	done

@@ -1,7 +1,8 @@
-"""How soon things are ready, in processor time: the prompt, the agent behind it, a set-up that is done, rates.
+"""How soon things are ready, in processor time: the prompt, the agent, short commands, a set-up that is done, rates.
 
-Processor time is what the clock shows on a machine that does nothing else. Goals: 0.2 s to the prompt, 2 s more to an
-agent with all its tools, 1 s for a second run of the set-up (the least of five each), 20 s to measure a processor.
+Processor time is what the clock shows on a machine that does nothing else. Goals, for the least of five: 0.2 s to the
+prompt, 2 s more to an agent with all its tools, 0.1 s for help and version, 1 s to say that no card is here and for a
+second run of the set-up; 20 s to measure a processor.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tests.fixtures.terminal import Terminal
+from tests.fixtures.terminal import COMMAND, Terminal
 from tunesmith.tools.machine import bootstrap
 
 TRIES = 5
@@ -65,6 +67,13 @@ def set_up_s() -> float:
     return sum(os.times()[2:4]) - sum(before[2:4])
 
 
+def command_s(env: dict[str, str], *words: str) -> float:
+    """Of a command from its start to its end."""
+    before = os.times()
+    subprocess.run([*COMMAND, *words], env=env, capture_output=True, check=False)
+    return sum(os.times()[2:4]) - sum(before[2:4])
+
+
 def told(what: str, goal_s: float, measure: Callable[[], float], tries: int = TRIES) -> bool:
     """Measure, print least and median, and whether the least is within its goal."""
     found = [measure() for _ in range(tries)]
@@ -79,6 +88,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as home:
         env = {**os.environ, "TUNESMITH_HOME": home, "TERM": "xterm-256color"}
         good = told("the prompt", 0.2, lambda: prompt_s(env))
+        for words, goal_s in ((("--help",), 0.1), (("--version",), 0.1), (("doctor", "--gpu"), 1.0)):
+            good &= told(f"tunesmith {' '.join(words)}", goal_s, partial(command_s, env, *words))
         good &= told("the agent, after the prompt", 2.0, lambda: said_by(_AGENT, env))
         good &= told("a second run of the set-up", 1.0, set_up_s)
         good &= told("a processor's rates (by the clock)", 20.0, lambda: said_by(_RATES, env), tries=1)

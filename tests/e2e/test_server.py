@@ -95,7 +95,9 @@ def test_the_first_server_of_a_machine_starts_no_other_python_and_compiles_nothi
     assert list((folder / "vllm" / "modelinfos").iterdir()), "or it did not look at the model"
     started = (folder / "site" / STARTED).read_text().splitlines()
     assert len(started) == 3, started
-    assert all(own in line for own, line in zip(("pipeline.worker", "serving.supervisor", "vllm serve"), started))
+    assert all(
+        own in line for own, line in zip(("pipeline.worker", "serving.supervisor", "vllm serve"), started, strict=True)
+    )
     [[_, *told]] = asyncio.run(score_prompts(served.server, served.base, [([5, 6, 7, 8], 3)], concurrency=1))
     assert all(one and len(one.likeliest) in (3, 4) for one in told)
     assert not [file for file in (folder / "compiled").rglob("*") if file.is_file()]
