@@ -29,9 +29,9 @@ check-demo: setup ## the short demo against its goals: 360 s, prices within 35 %
 	@$(BIN)/python -m tests.e2e.check_demo
 
 test: setup ## every test but the slow ones, the end-to-end one on the real model included
-	@# most share the cores, what loads torch or starts vLLM has them alone; 5 is a PYTEST_FLAGS that chose none of them
-	@status=0; for part in "not alone and not e2e and not slow and not gpu" "(alone or e2e) and not slow and not gpu"; do \
-	  $(BIN)/python -m pytest -q -m "$$part" $(PYTEST_FLAGS) || [ $$? -eq 5 ] || status=1; \
+	@# light ones side by side, then tiny models on a thread each, then what has the machine alone; 5: none was chosen
+	@status=0; for part in "not lab and not alone and not e2e" "lab" "(alone or e2e)"; do \
+	  $(BIN)/python -m pytest -q -m "$$part and not slow and not gpu" $(PYTEST_FLAGS) || [ $$? -eq 5 ] || status=1; \
 	done; exit $$status
 
 test-fast: setup ## the light tests, side by side; a minute

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fixtures.lab_model import write_adapter, write_tiny_model
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 KILLS = 12
 
 

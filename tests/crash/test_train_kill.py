@@ -17,7 +17,7 @@ from tunesmith.memory.files import seal, verify
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 STEPS, SAVE_STEPS = 12, 4
 TRAIN = ["--max_steps", str(STEPS), "--save_steps", str(SAVE_STEPS), "--batch_size", "4", "--lora_rank", "4"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.demo_run import Demo, tunesmith
+from tests.fixtures.demo_run import HANG_S, Demo, tunesmith
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.example_behaviour import ExampleBehaviour
@@ -87,6 +87,7 @@ def project(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.e2e
 @pytest.mark.alone
+@pytest.mark.timeout(HANG_S + 600)
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("tunesmith ")])
 def test_every_command_of_the_readme_runs(
     command: str, demo: Demo, project: Path, monkeypatch: pytest.MonkeyPatch
@@ -132,6 +133,7 @@ def test_every_item_of_the_check_of_a_card_is_in_the_readme() -> None:
 
 @pytest.mark.e2e
 @pytest.mark.alone
+@pytest.mark.timeout(HANG_S + 600)
 def test_a_step_that_waits_says_what_it_would_cost(demo: Demo) -> None:
     waiting = tunesmith(demo.home, "train", "--run", demo.run, "--json")
     assert waiting.returncode == 3

@@ -1,4 +1,7 @@
-"""The real vLLM under a deployed adapter: both arms on one server, neither touched by the other, and its end."""
+"""The real vLLM under a deployed adapter: both arms on one server, neither touched by the other, and its end.
+
+The last test stops the server, which the tests of this folder share.
+"""
 
 from __future__ import annotations
 
@@ -8,75 +11,20 @@ import sqlite3
 import statistics
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.fixtures.demo_run import as_json, tunesmith
-from tests.fixtures.open_gate import add_adapter, open_gate
-from tests.fixtures.steps import say_yes
-from tunesmith.memory.store import Store
+from tests.fixtures.demo_run import HANG_S, as_json, tunesmith
+from tests.fixtures.open_gate import PYTHONS, Served
 from tunesmith.tools.evaluation.liveness import AGREES_NATS
-from tunesmith.tools.machine.vllm_program import find_vllm
-from tunesmith.tools.pipeline.run_step import run_step
-from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
-from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.scoring import score_prompts
-from tunesmith.tools.serving.servers import Server
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alone]
+pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(HANG_S)]
 
 TEXTS = [list(range(start, start + 40)) for start in (300, 1000, 2500, 7000)]
 """Tokens of the bundled model, in an order that nobody writes."""
-STARTED = "pythons"
-SITE = f"""
-import os, pathlib
-with open(pathlib.Path(__file__).with_name("{STARTED}"), "a") as told:
-    told.write(pathlib.Path("/proc/self/cmdline").read_text().replace(chr(0), " ") + chr(10))
-"""
-
-
-@dataclass
-class Served:
-    """A deployment by the command, in a home of its own."""
-
-    home: Path
-    server: Server
-    base: str
-    adapter: str
-    """The names that requests ask for."""
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """An adapter of random numbers, deployed through a gate that is open: no training decides whether it is here.
-
-    Its server is the first that this machine ever had, as far as vLLM and PyTorch can tell.
-    """
-    folder = tmp_path_factory.mktemp("served")
-    home, site = folder / "home", folder / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(SITE)
-    as_json(tunesmith(home, "base", "--yes", "--json"))
-    store = Store(home)
-    [base] = store.artifacts("r1", "base")
-    adapter = add_adapter(store, base)
-    open_gate(store, base, adapter)
-    with pytest.MonkeyPatch.context() as new_machine:
-        new_machine.setenv("VLLM_CACHE_ROOT", str(folder / "vllm"))
-        new_machine.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "compiled"))
-        new_machine.setenv("PYTHONPATH", str(site))
-        ws = Workspace(store, find_vllm(None), lambda event, **data: None)
-        try:
-            deployed = run_step(ws, StepRequest("deploy", {"arm": "adapter"}, "r1"), say_yes).done()
-            [server] = servers.deployed(home)
-            assert deployed.result is not None
-            yield Served(home, server, server.spec.served_name, str(deployed.result["model"]))
-        finally:
-            servers.stop_all(home)
 
 
 def test_its_norms_are_vllms_own_kernels(served: Served) -> None:
@@ -93,7 +41,7 @@ def test_the_first_server_of_a_machine_starts_no_other_python_and_compiles_nothi
     """Log probabilities are what vLLM would compile a function for: half a minute, and a compiler has to be there."""
     folder = served.home.parent
     assert list((folder / "vllm" / "modelinfos").iterdir()), "or it did not look at the model"
-    started = (folder / "site" / STARTED).read_text().splitlines()
+    started = (folder / "site" / PYTHONS).read_text().splitlines()
     assert len(started) == 3, started
     assert all(
         own in line for own, line in zip(("pipeline.worker", "serving.supervisor", "vllm serve"), started, strict=True)

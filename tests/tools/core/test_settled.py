@@ -93,7 +93,7 @@ for name in {entry.loads: entry.name for entry in catalog.STAGES if entry.withou
     DOING_WITHOUT.setdefault(tuple(catalog.ENTRIES[name].without), []).append(name)
 
 
-@pytest.mark.alone
+@pytest.mark.lab
 @pytest.mark.parametrize("stages", DOING_WITHOUT.values(), ids=" ".join)
 def test_what_stages_do_without_is_not_loaded_with_the_rest(stages: list[str]) -> None:
     """One process for all that do without the same: what any of them loads, it holds."""

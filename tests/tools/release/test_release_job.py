@@ -27,7 +27,7 @@ from tunesmith.tools.release.model_card import license_of, model_card
 from tunesmith.tools.release.release import ReleaseResult
 from tunesmith.tools.release.release_job import compare_gguf, modelfile, ollama_template, spoken_texts
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {}, "mistral": {}, "qwen2": {"tie_word_embeddings": False}, "qwen3": {"head_dim": 128},
 }  # fmt: skip

@@ -24,7 +24,7 @@ from tunesmith.tools.training.head_loss import Head
 from tunesmith.tools.training.rows import IGNORED, TokenRow, in_laps, tokenize_rows
 from tunesmith.tools.training.train_job import LoraSettings, Trained, out_of_memory_named, train_lora
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 
 SETTINGS = LoraSettings(lora_rank=4, lora_alpha=8, learning_rate=5e-3, max_steps=6, batch_size=4, save_steps=2)
 
