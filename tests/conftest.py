@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,34 +17,59 @@ from tunesmith.tools.cpu.settings import ASLEEP
 from tunesmith.tools.pipeline.run_step import run_step
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
+MOST_LABS = 4
+"""Processes that hold torch at once: one takes two GiB."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Programs that stand in for others are started by this Python, not by whatever `python3` is elsewhere."""
+    os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """What need not be alone shares the cores; what is heavy waits most of the time.
+    """What need not be alone shares the cores; what is heavy waits most of the time, but for the lab, which computes.
 
     A few named files run in this process, where a debugger reaches them.
     """
-    whole = config.args_source is not pytest.Config.ArgsSource.ARGS
+    chosen = config.option.markexpr
+    if config.args_source is pytest.Config.ArgsSource.ARGS:
+        return 0
     cores = os.cpu_count() or 1
-    if whole and "not alone" in config.option.markexpr:
-        os.environ.update(ASLEEP)  # several tests compute at once, on the same cores
-    if whole and "not heavy" in config.option.markexpr:
-        return cores  # nothing waits there
-    return 2 * cores if whole and "not alone" in config.option.markexpr else 0
+    if chosen.startswith("lab"):
+        workers = min(cores, MOST_LABS)
+        os.environ.update(ASLEEP, OMP_NUM_THREADS=str(max(1, cores // workers)))
+        return workers
+    if "not alone" not in chosen and "not heavy" not in chosen:
+        return 0
+    os.environ.update(ASLEEP)  # several tests compute at once, on the same cores
+    return cores if "not heavy" in chosen else 2 * cores
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What has the machine alone is heavy too, so that whoever asks for the light tests gets none of it."""
+    """What loads torch is heavy too, so that whoever asks for the light tests gets none of it.
+
+    Tests of the lab stay together by file, and there by the model that they share.
+    """
     for item in items:
-        if item.get_closest_marker("alone"):
+        if loads_torch(item):
             item.add_marker("heavy")
+        if item.get_closest_marker("lab"):
+            call = getattr(item, "callspec", None)
+            shared = call.params.get("lab", "") if call else ""
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.name} {shared}"))
+
+
+def loads_torch(item: pytest.Item) -> bool:
+    """Whether what a test starts may load torch."""
+    return any(item.get_closest_marker(name) for name in ("lab", "alone"))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """What is started finds no torch, but in tests that have the machine alone; around the fixtures of a test too."""
+    """What is started finds no torch, but in tests that load it themselves; around the fixtures of a test too."""
     before = os.environ.get("PYTHONPATH")
-    if not item.get_closest_marker("alone"):
+    if not loads_torch(item):
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(FIXTURES / "without_torch"), before)))
     try:
         return (yield)

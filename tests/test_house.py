@@ -1,4 +1,7 @@
-"""The house's laws over the whole tree: who may import whom, how long things may be, what the light side loads."""
+"""The house's laws over the whole tree: who may import whom, how long things may be, what the light side loads.
+
+One test for a law, which names all that break it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -56,6 +59,7 @@ JINJA = {
     "tools/report/page.py": ESCAPING,  # our own page, around strangers' text
 }
 """Who may render a template of Jinja's, and in which environment."""
+FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 FILE_LINES, FUNCTION_LINES, MEDIAN_FUNCTION_LINES = 400, 60, 14
 
 
@@ -72,8 +76,8 @@ def module_of(path: Path) -> str:
     return ".".join(("tunesmith", *(part for part in parts if part != "__init__")))
 
 
-def imports(tree: ast.AST) -> Iterator[tuple[ast.stmt, str]]:
-    for node in ast.walk(tree):
+def imports(nodes: Iterable[ast.AST]) -> Iterator[tuple[ast.stmt, str]]:
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from ((node, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -84,7 +88,7 @@ def imports(tree: ast.AST) -> Iterator[tuple[ast.stmt, str]]:
 
 def targets(tree: ast.AST, modules: Container[str]) -> set[str]:
     """The modules that a tree really imports: `from package import module` means the module alone."""
-    named = [(node, name) for node, name in imports(tree) if name in modules]
+    named = [(node, name) for node, name in imports(ast.walk(tree)) if name in modules]
     longest = {id(node): max((n for m, n in named if m is node), key=len) for node, _ in named}
     whole = {name for node, name in named if isinstance(node, ast.Import)}
     parts = {n for node, n in named if isinstance(node, ast.ImportFrom) and n != node.module}
@@ -95,6 +99,25 @@ def targets(tree: ast.AST, modules: Container[str]) -> set[str]:
 def tree_of(path: Path) -> ast.Module:
     """The module at `path`, parsed once for all that is asked of it."""
     return ast.parse(path.read_text())
+
+
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    """Everything in the module at `path`."""
+    return list(ast.walk(tree_of(path)))
+
+
+def imports_of(path: Path) -> list[tuple[ast.stmt, str]]:
+    return list(imports(nodes_of(path)))
+
+
+def functions_of(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return [node for node in nodes_of(path) if isinstance(node, FUNCTION)]
+
+
+def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Its lines."""
+    return (function.end_lineno or function.lineno) - function.lineno + 1
 
 
 @cache
@@ -118,13 +141,16 @@ def room_of(module: str) -> str | None:
     return "/".join(parts[1:3]) if parts[1] == "tools" else parts[1]
 
 
-@pytest.mark.parametrize("path", sources(), ids=name_of)
-def test_imports_go_downward_from_room_to_room(path: Path) -> None:
-    own = room_of(module_of(path))
-    for node, name in imports(tree_of(path)):
-        assert name.split(".")[0] != "tests", f"{name_of(path)}:{node.lineno} imports {name}"
-        if (room := room_of(name)) in ROOMS and own in ROOMS:
-            assert ROOMS.index(room) <= ROOMS.index(own), f"{name_of(path)}:{node.lineno} imports {name}, from above"
+def test_imports_go_downward_from_room_to_room() -> None:
+    wrong = []
+    for path in sources():
+        own = room_of(module_of(path))
+        for node, name in imports_of(path):
+            room = room_of(name)
+            above = room in ROOMS and own in ROOMS and ROOMS.index(room) > ROOMS.index(own)
+            if name.split(".")[0] == "tests" or above:
+                wrong.append(f"{name_of(path)}:{node.lineno} imports {name}{', from above' if above else ''}")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_every_module_is_in_a_room() -> None:
@@ -132,7 +158,7 @@ def test_every_module_is_in_a_room() -> None:
 
 
 def test_the_rooms_are_few_and_loosely_joined() -> None:
-    arrows = {(room_of(module_of(path)), room_of(name)) for path in sources() for _, name in imports(tree_of(path))}
+    arrows = {(room_of(module_of(path)), room_of(name)) for path in sources() for _, name in imports_of(path)}
     between = [(one, other) for one, other in arrows if one != other and other in ROOMS]
     assert len(between) <= MOST_ARROWS
 
@@ -147,65 +173,70 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     assert not left, f"in a circle, or above one: {sorted(left)}"
 
 
-@pytest.mark.parametrize("path", [p for p in sources() if name_of(p) not in INSIDE_VLLM], ids=name_of)
-def test_heavy_libraries_are_imported_only_at_work_and_only_inside_functions(path: Path) -> None:
-    tree = at_run_time(path)
-    at_work = name_of(path) in AT_WORK or path.stem.endswith("_job")
-    inside = {
-        id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)
-    }
-    for node, name in imports(tree):
-        root = name.split(".")[0]
-        assert root != "vllm", f"{name_of(path)}:{node.lineno}: vLLM lives in an environment of its own"
-        if root in HEAVY:
-            assert at_work and id(node) in inside, f"{name_of(path)}:{node.lineno} imports {name}"
+def test_heavy_libraries_are_imported_only_at_work_and_only_inside_functions() -> None:
+    wrong = []
+    for path in (path for path in sources() if name_of(path) not in INSIDE_VLLM):
+        tree = at_run_time(path)
+        at_work = name_of(path) in AT_WORK or path.stem.endswith("_job")
+        heavy = [(node, name) for node, name in imports(ast.walk(tree)) if name.split(".")[0] in HEAVY]
+        functions = [node for node in ast.walk(tree) if isinstance(node, FUNCTION)] if heavy else []
+        inside = {id(node) for function in functions for node in ast.walk(function)}
+        for node, name in heavy:
+            if name.split(".")[0] == "vllm":
+                wrong.append(f"{name_of(path)}:{node.lineno}: vLLM lives in an environment of its own")
+            elif not at_work or id(node) not in inside:
+                wrong.append(f"{name_of(path)}:{node.lineno} imports {name}")
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("path", sources(), ids=name_of)
-def test_files_and_functions_stay_short(path: Path) -> None:
-    text = path.read_text()
-    assert len(text.splitlines()) <= FILE_LINES, f"{name_of(path)} wants another shape"
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert node.end_lineno is not None
-            lines = node.end_lineno - node.lineno + 1
-            assert lines <= FUNCTION_LINES, f"{name_of(path)}:{node.lineno} {node.name} has {lines} lines"
+def test_files_and_functions_stay_short() -> None:
+    wrong = []
+    for path in sources():
+        if len(path.read_text().splitlines()) > FILE_LINES:
+            wrong.append(f"{name_of(path)} wants another shape")
+        for node in functions_of(path):
+            if (lines := length(node)) > FUNCTION_LINES:
+                wrong.append(f"{name_of(path)}:{node.lineno} {node.name} has {lines} lines")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_the_usual_function_is_short() -> None:
-    lines = sorted(
-        (node.end_lineno or node.lineno) - node.lineno + 1
-        for path in sources()
-        for node in ast.walk(tree_of(path))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    )
+    lines = sorted(length(node) for path in sources() for node in functions_of(path))
     assert lines[len(lines) // 2] <= MEDIAN_FUNCTION_LINES
 
 
-@pytest.mark.parametrize("path", sources(), ids=name_of)
-def test_public_things_promise_something_and_say_what_they_return(path: Path) -> None:
-    tree = tree_of(path)
-    assert ast.get_docstring(tree) or not path.read_text().strip(), f"{name_of(path)} has no docstring"
-    for holder in [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name[0] != "_")]:
-        for node in holder.body:
-            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.name.startswith("_"):
-                continue
-            assert node.returns is not None, f"{name_of(path)}:{node.lineno} {node.name} says not what it returns"
+def test_public_things_promise_something_and_say_what_they_return() -> None:
+    wrong = []
+    for path in sources():
+        tree = tree_of(path)
+        if not ast.get_docstring(tree) and path.read_text().strip():
+            wrong.append(f"{name_of(path)} has no docstring")
+        for holder in [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name[0] != "_")]:
+            for node in holder.body:
+                if isinstance(node, FUNCTION) and not node.name.startswith("_") and node.returns is None:
+                    wrong.append(f"{name_of(path)}:{node.lineno} {node.name} says not what it returns")
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in sources() if name_of(p) not in STANDALONE | READS_ENVIRONMENT], ids=name_of
-)
-def test_only_the_settings_read_the_environment(path: Path) -> None:
-    for node in ast.walk(tree_of(path)):
-        read = isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb")
-        assert not read, f"{name_of(path)}:{getattr(node, 'lineno', 0)} reads the environment"
+def test_only_the_settings_read_the_environment() -> None:
+    wrong = [
+        f"{name_of(path)}:{node.lineno} reads the environment"
+        for path in sources()
+        if name_of(path) not in STANDALONE | READS_ENVIRONMENT
+        for node in nodes_of(path)
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb")
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("path", sources(), ids=name_of)
-def test_templates_are_rendered_in_a_sandbox_or_are_our_own(path: Path) -> None:
+def test_templates_are_rendered_in_a_sandbox_or_are_our_own() -> None:
     """A stranger's text in any other environment is a stranger's code."""
-    assert list(unsafe_jinja(tree_of(path), JINJA.get(name_of(path)))) == []
+    wrong = [
+        f"{name_of(path)}:{found}"
+        for path in sources()
+        for found in unsafe_jinja(tree_of(path), JINJA.get(name_of(path)))
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def unsafe_jinja(tree: ast.AST, allowed: str | None) -> Iterator[str]:

@@ -75,7 +75,7 @@ def build(chosen: str | None = None) -> Parser:
         prog="tunesmith",
         description="Fine-tune open-weight language models with you, on your own hardware.",
         epilog="Without a command: the REPL. Exit codes: 0 done, 1 the step failed, 2 bad input (nothing was "
-        "started), 3 an approval is pending, 4 a gate refused.",
+        "started), 3 an approval is pending, 4 a gate refused (of the demo an outcome, so 0).",
         allow_abbrev=False,
     )
     parser.add_argument("--version", nargs=0, action=_Version, help="print the version and leave")

@@ -14,7 +14,7 @@ from tunesmith.agent.commands.approvals import HashApprover, TerminalApprover, Y
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.summary import conclude, summary_view
-from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound, StepFailed, TunesmithError
+from tunesmith.memory.errors import ApprovalPending, BadInput, GateRefused, NotFound, StepFailed, TunesmithError
 from tunesmith.memory.records import PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import visible
@@ -138,8 +138,11 @@ def step_document(store: Store, step: Step) -> dict[str, object]:
 
 
 def demo(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
-    """`tunesmith demo`: the bundled plan, from a model's download to its deployment."""
-    return whole(demo_plan(fast=args.fast), args, settings, store, out)
+    """`tunesmith demo`: the bundled plan, from a model's download to its deployment.
+
+    A gate that refuses what was trained has done its work, so that is an end too: 0, and the gate's sentence.
+    """
+    return whole(demo_plan(fast=args.fast), args, settings, store, out, may_be_refused=True)
 
 
 def demo_plan(*, fast: bool) -> PipelinePlan:
@@ -192,11 +195,12 @@ def plan_or_rest(
 
 def whole(
     plan: PipelinePlan | None, args: argparse.Namespace, settings: Settings, store: Store, out: Output,
-    *, beside: Mapping[str, object] | None = None,
+    *, beside: Mapping[str, object] | None = None, may_be_refused: bool = False,
 ) -> int:  # fmt: skip
     """Carry out a plan, then tell what came of it: always a `done` event, and a report where there is one to write.
 
-    A command that prints one document puts `beside` into it.
+    A command that prints one document puts `beside` into it. Where the model `may_be_refused`, its gate's refusal is an
+    outcome like any other, with exit code 0 and `gate_refused` in the `done` event.
     """
     ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
     known = getattr(args, "resume", None)
@@ -207,14 +211,17 @@ def whole(
         known = plan_or_rest(ws, plan, known, _looking_first(args, store, out), partial(_show_prices, out))
         exit_code = 0
     except TunesmithError as error:
-        exit_code = error.exit_code
-        if out.stream:
+        exit_code = 0 if may_be_refused and isinstance(error, GateRefused) else error.exit_code
+        if not exit_code:
+            out.let_go()
+            told["gate_refused"] = str(error)
+        elif out.stream:
             out.failed(str(error), exit_code)
         else:
             out.let_go()
             waiting = out.pending if exit_code == ApprovalPending.exit_code else {}
             told = {**waiting, "pending_plan": waiting.get("plan"), **told, "message": str(error)}
-        out.say(str(error))
+        out.say(str(error) if exit_code else f"the gate refused, so nothing is served: {error}")
     except KeyboardInterrupt:
         out.let_go()
         exit_code = LET_GO
@@ -249,6 +256,6 @@ def _conclude(store: Store, run: str | None, exit_code: int, out: Output, told: 
     elif exit_code:
         out.say(f"`tunesmith run --resume {run}` goes on where {run} stopped")
     summary = conclude(store, run, out.say)
-    out.done(exit_code, summary.to_json())
+    out.done(exit_code, {**told, **summary.to_json()})
     if not out.as_json or not out.stream or out.console.is_terminal:
         out.document({**told, **summary.to_json(), "exit_code": exit_code}, summary_view(summary))

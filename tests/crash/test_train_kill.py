@@ -17,7 +17,7 @@ from tunesmith.memory.files import seal, verify
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 STEPS, SAVE_STEPS = 12, 4
 TRAIN = ["--max_steps", str(STEPS), "--save_steps", str(SAVE_STEPS), "--batch_size", "4", "--lora_rank", "4"]
 
@@ -41,9 +41,8 @@ def ready_to_train(store: Store, model: Path) -> str:
 
 def killed_after_a_checkpoint(store: Store, starter: subprocess.Popen[str]) -> str:
     """Kill the worker once a checkpoint is whole; the step's id."""
-    deadline = time.monotonic() + 120
     while not list(store.home.glob("runs/*/*/checkpoints/checkpoint-*")):
-        assert starter.poll() is None and time.monotonic() < deadline, "no checkpoint was written"
+        assert starter.poll() is None, "no checkpoint was written"
         time.sleep(0.01)
     [step] = store.steps(status="running")
     assert step.pid is not None
@@ -58,7 +57,7 @@ def test_a_killed_training_goes_on_by_command(tmp_path: Path) -> None:
     train = [*COMMAND, "train", *TRAIN, "--yes"]
     starter = subprocess.Popen(train, env=tunesmith.env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     step = killed_after_a_checkpoint(store, starter)
-    told = starter.communicate(timeout=60)[1]
+    told = starter.communicate()[1]
     assert starter.returncode == 1 and "died without recording an end" in told and "--resume" in told, told
     died_at = store.step(step).done
     assert store.step(step).status == "failed" and died_at < STEPS and store.artifacts(run, "adapter") == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.demo_run import Demo, tunesmith
+from tests.fixtures.demo_run import HANG_S, Demo, tunesmith
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.example_behaviour import ExampleBehaviour
@@ -40,10 +41,16 @@ def test_make_targets_of_the_readme_exist() -> None:
     assert named and named <= targets
 
 
-def test_what_ci_runs_is_the_readmes_own_test_command() -> None:
+@pytest.mark.parametrize("fails", ["", "setup", "lint", "test"])
+def test_ci_runs_set_up_lint_and_the_readmes_own_test_command_and_fails_with_any(fails: str, tmp_path: Path) -> None:
     assert "    make test\n" in README
-    script = (ROOT / ".ci" / "run").read_text().splitlines()
-    assert [line for line in script if "make" in line and not line.startswith("#")] == ["exec make test"]
+    make = tmp_path / "make"
+    make.write_text(f'#!/bin/sh\necho "make $*"\n[ "$*" != "{fails}" ]\n')
+    make.chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run([ROOT / ".ci" / "run"], env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["make setup", "make lint", "make test"]
+    assert done.returncode == bool(fails) and (f"make {fails} failed" in done.stderr) == bool(fails)
 
 
 def test_help_names_every_stage_and_every_exit_code_is_documented() -> None:
@@ -80,6 +87,7 @@ def project(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.e2e
 @pytest.mark.alone
+@pytest.mark.timeout(HANG_S + 600)
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("tunesmith ")])
 def test_every_command_of_the_readme_runs(
     command: str, demo: Demo, project: Path, monkeypatch: pytest.MonkeyPatch
@@ -94,8 +102,12 @@ def test_every_command_of_the_readme_runs(
     done = tunesmith(demo.home, *words)
     # Nobody is there to say yes, so an expensive step shows its price and waits; what needs a card says that first.
     measures_a_card = words[0] == "doctor" and "--gpu" in words
-    expected = 3 if asks or measures_a_card else 0
-    assert done.returncode == (2 if measures_a_card and not measure_gpus() else expected), done.stderr
+    expected = {3 if asks or measures_a_card else 0}
+    if measures_a_card and not measure_gpus():
+        expected = {2}
+    if words[0] == "compare":
+        expected = {0, 4}  # whether the adapter lost something is for its training to say
+    assert done.returncode in expected, done.stderr
 
 
 @pytest.mark.heavy
@@ -121,6 +133,7 @@ def test_every_item_of_the_check_of_a_card_is_in_the_readme() -> None:
 
 @pytest.mark.e2e
 @pytest.mark.alone
+@pytest.mark.timeout(HANG_S + 600)
 def test_a_step_that_waits_says_what_it_would_cost(demo: Demo) -> None:
     waiting = tunesmith(demo.home, "train", "--run", demo.run, "--json")
     assert waiting.returncode == 3

@@ -1,143 +1,136 @@
-"""The whole arc on the real model, through the command a stranger types: `tunesmith demo --fast --yes`."""
+"""The whole arc on the real model, through the command a stranger types: `tunesmith demo --fast --yes`.
+
+Asserted is what holds on any machine and whatever a training learned: that every stage ran, was priced, agreed to and
+recorded, and that the end is one of two, a model that answers or a gate that says why not. What is learned, and in what
+time, is `make check-demo`'s.
+"""
 
 from __future__ import annotations
 
 import json
-import socket
+import math
 import sqlite3
+import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
 
-from tests.fixtures.demo_run import Demo, as_json, tunesmith
+from tests.fixtures.demo_run import HANG_S, Demo, as_json, tunesmith
 from tests.fixtures.stages import stages_that_need_no_file
+from tunesmith.agent.commands.run_steps import demo_plan
+from tunesmith.memory.files import verify
+from tunesmith.memory.store import Store
+from tunesmith.tools.pipeline import catalog
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alone]
+pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(HANG_S + 600)]
 
 GIB = 1 << 30
-LIMIT_S = 6 * 60
+BLOCKS = ("target", "general", "over-trigger")
+PLANNED = [(spec.stage, spec.fields.get("arm", "")) for spec in demo_plan(fast=True).steps]
 
 
-def test_the_arc_ends_well_with_every_stage_done(demo: Demo) -> None:
+def carried_out(demo: Demo) -> list[tuple[str, object]]:
+    """The steps of the plan that are due: a gate that refuses comes before the last."""
+    return PLANNED[:-1] if demo.refused else PLANNED
+
+
+def test_every_stage_ran_to_its_end_and_is_recorded(demo: Demo) -> None:
     assert demo.done.returncode == 0, demo.done.stderr[-3000:]
-    assert demo.events[-1]["event"] == "done"
-    show = demo.show
-    assert show["status"] == "done" and {step["status"] for step in show["steps"]} == {"done"}
-    assert {step["stage"] for step in show["steps"]} == stages_that_need_no_file()
-    for step in show["steps"]:
-        assert step["stage"] == "inspect" or step["approval"], f"{step['stage']} ran without an approval"
+    assert (demo.events[-1]["event"], demo.events[-1]["exit_code"]) == ("done", 0)
+    assert {stage for stage, _ in PLANNED} == stages_that_need_no_file()
+    steps = demo.show["steps"]
+    print("\n".join(f"{s['stage']:>10} {s['arm']:>9} {s['seconds']:6.1f} s" for s in steps))
+    assert [step["stage"] for step in steps] == [stage for stage, _ in carried_out(demo)]
+    arms = [(step["stage"], step["arm"]) for step in steps if step["stage"] in ("evaluate", "deploy")]
+    assert arms == [step for step in carried_out(demo) if step[0] in ("evaluate", "deploy")]
+    for step in steps:
+        assert step["status"] == "done" and step["seconds"] is not None and step["error"] is None
         assert step["peak_rss_bytes"] and step["peak_rss_bytes"] < 6 * GIB
-    print("\n".join(f"{s['stage']:>10} {s['arm']:>9} {s['seconds']:6.1f} s" for s in show["steps"]))
-
-
-def test_the_fast_arc_fits_into_six_minutes(demo: Demo) -> None:
-    print(f"fast arc: {demo.seconds:.0f} s")
-    assert demo.seconds <= LIMIT_S
 
 
 def test_every_expensive_step_was_priced_and_agreed_to_before_it_started(demo: Demo) -> None:
+    [whole] = [event for event in demo.events if event["event"] == "plan.priced"]
+    assert [step["stage"] for step in whole["steps"]] == [stage for stage, _ in PLANNED]
+    assert all(step["estimated_seconds"] > 0 for step in whole["steps"])
     order = [(e["event"], e.get("step")) for e in demo.events if e["event"] != "step.progress"]
-    for step in {e["step"] for e in demo.events if e["event"] == "step.started"}:
-        started = order.index(("step.started", step))
-        assert order.index(("plan.shown", step)) < started
-        if ("approval.required", step) in order:
-            assert order.index(("approval.required", step)) < order.index(("approval.decided", step)) < started
+    shown = {event["step"]: event["plan"]["estimate"] for event in demo.events if event["event"] == "plan.shown"}
+    for step in demo.show["steps"]:
+        started = order.index(("step.started", step["step"]))
+        assert order.index(("plan.shown", step["step"])) < started
+        assert shown[step["step"]]["seconds"] > 0 and shown[step["step"]]["basis"]
+        if catalog.BY_NAME[step["stage"]].expensive:
+            assert step["approval"]
+            asked, decided = (order.index((event, step["step"])) for event in ("approval.required", "approval.decided"))
+            assert asked < decided < started
 
 
-def test_the_baseline_fails_and_the_adapter_passes(demo: Demo) -> None:
-    compared = demo.compare("base", "adapter")
-    assert compared["comparable"] and not compared["differs_in"]
-    target = compared["blocks"]["target"]
-    assert target["passed"]["base"] <= 0.10 * target["cases"]
-    # How much is learned is the full arc's figure; the short one has a third of the rows, and must prove a gain.
-    assert target["p_value"] < 0.001 and target["verdict"] == "better"
+def test_everything_that_was_made_is_whole_and_the_base_is_nobodys_to_write(demo: Demo) -> None:
+    store = Store(demo.home)
+    made = [artifact for entry in catalog.STAGES if entry.makes for artifact in store.artifacts(demo.run, entry.makes)]
+    assert {"base", "suite", "rows", "dataset", "adapter", "merged", "quantized"} <= {one.kind for one in made}
+    for artifact in made:
+        verify(artifact.path, artifact.sha256)
+    [base] = store.artifacts(demo.run, "base")
+    assert all(file.stat().st_mode & 0o222 == 0 for file in base.path.iterdir() if file.name != "manifest.json")
 
 
-@pytest.mark.parametrize("arm", ["adapter", "quantized"])
-def test_nothing_general_was_forgotten(demo: Demo, arm: str) -> None:
-    general = demo.compare("base", arm)["blocks"]["general"]
-    assert general["passed"][arm] >= general["passed"]["base"] - 0.05 * general["cases"]
-    assert general["verdict"] != "worse"
-
-
-def test_the_quantized_model_still_passes(demo: Demo) -> None:
-    target = demo.compare("base", "quantized")["blocks"]["target"]
-    assert target["verdict"] == "better" and target["p_value"] < 0.001
-
-
-def test_the_gain_in_likelihood_is_kept_as_served(demo: Demo) -> None:
-    """The served models' own figures: the adapter's are those that training measured on the very same rows."""
-    adapter, quantized = demo.compare("base", "quantized")["likelihood_retained"]
-    trained = next(event["result"] for event in demo.events if event.get("stage") == "train" and event.get("result"))
-    assert adapter["nll_per_token"]["base"] == pytest.approx(trained["validation_loss_before"], rel=0.05)
-    assert adapter["nll_per_token"]["adapter"] == pytest.approx(trained["validation_loss"], rel=0.05)
-    assert quantized["share"] >= 0.9 and quantized["interval"][0] < quantized["share"] < quantized["interval"][1]
-    assert 0 < quantized["kl_per_token"]["adapter"] < quantized["kl_per_token"]["base"] < 0.5
-    print(f"likelihood: {quantized['share']:.1%} kept, KL {quantized['kl_per_token']}")
-
-
-def test_a_base_that_cannot_call_tools_has_no_tool_block(demo: Demo) -> None:
-    assert "tools" not in demo.compare("base", "adapter")["blocks"]
-
-
-def test_what_only_looks_like_a_ticket_is_answered_as_before(demo: Demo) -> None:
-    compared = demo.compare("base", "adapter")
-    near = compared["blocks"]["over-trigger"]
-    assert near["cases"] >= 30 and near["passed"]["adapter"] >= 0.9 * near["passed"]["base"]
-    assert compared["controls"]["triggers"]["triggered"] <= 0.1 * compared["controls"]["triggers"]["cases"]
-
-
-def test_the_claim_rests_on_blind_cases_and_beats_its_controls(demo: Demo) -> None:
-    """Whether enough was learned is the full arc's figure; that it is no mere form shows in the short one too."""
-    compared = demo.compare("base", "adapter")
-    controls = compared["controls"]
-    assert compared["claim"] in ("learned", "not learned") and compared["claim_cases"]["blind"]
-    assert compared["beats"]["shuffle"] and compared["beats"]["constant"]
-    assert controls["shuffle"]["own"] >= controls["shuffle"]["passed"] + 0.2 * controls["shuffle"]["cases"]
-    assert controls["repeat"] is not None
-
-
-def test_the_deployed_endpoint_answers_a_ticket_with_valid_json_and_stops(demo: Demo) -> None:
-    served = as_json(tunesmith(demo.home, "serve", "status", "--json"))["servers"][0]
-    ticket = "hi, order 48213 still has not come and the tracking page has not moved since Monday. pls help asap"
-    body = {
-        "model": served["model"],
-        "temperature": 0,
-        "max_tokens": 96,
-        "messages": [{"role": "user", "content": f"Triage this support ticket:\n\n{ticket}"}],
-    }
-    request = urllib.request.Request(
-        f"{served['url']}/v1/chat/completions",
-        json.dumps(body).encode(),
-        {"Content-Type": "application/json", "Authorization": f"Bearer {Path(served['key_file']).read_text().strip()}"},
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        text = json.load(answer)["choices"][0]["message"]["content"]
-    triage = json.loads(text)
-    assert list(triage) == ["category", "urgency", "order", "summary"]
-    assert triage["category"] in ("billing", "delivery", "returns", "account", "technical")
-    assert tunesmith(demo.home, "serve", "stop").returncode == 0
-    port = int(served["url"].rsplit(":", 1)[1])
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", port)) != 0
-
-
-def test_a_wrong_key_is_turned_away_and_the_key_is_nobody_elses_to_read(demo: Demo) -> None:
-    keys = [*(demo.home / "servers").glob("*.key")]
-    assert all(key.stat().st_mode & 0o077 == 0 for key in keys)
-    database = (demo.home / "tunesmith.db").read_bytes()
-    assert not any(key.read_bytes().strip() in database for key in keys)
-
-
-def test_which_run_made_the_served_model_is_one_query(demo: Demo) -> None:
+def test_which_steps_led_to_the_last_model_is_one_query(demo: Demo) -> None:
     with sqlite3.connect(demo.home / "tunesmith.db") as db:
         line = db.execute(
             "SELECT made_by_stage, made_by_run FROM v_lineage WHERE artifact = (SELECT max(artifact) FROM artifacts"
-            " WHERE kind = 'deployment') ORDER BY depth"
+            " WHERE kind = 'quantized') ORDER BY depth"
         ).fetchall()
-    assert [line[0][0], *{run for _, run in line}] == ["deploy", demo.run]
+    assert [line[0][0], *{run for _, run in line}] == ["quantize", demo.run]
     assert {"quantize", "merge", "train", "critique", "generate", "base"} <= {stage for stage, _ in line}
+
+
+@pytest.mark.parametrize("arm", ["adapter", "quantized"])
+def test_both_arms_are_compared_with_the_base_block_by_block(demo: Demo, arm: str) -> None:
+    compared = demo.compare("base", arm)
+    assert compared["comparable"] and not compared["differs_in"]
+    assert set(BLOCKS) <= set(compared["blocks"]), "and no block of tools: this base cannot call any"
+    assert "tools" not in compared["blocks"]
+    for name, block in compared["blocks"].items():
+        assert 0 <= block["passed"][arm] <= block["judged"] <= block["cases"] and block["verdict"], name
+    assert all(compared["blocks"][name]["cases"] >= 30 for name in BLOCKS)
+
+
+def test_the_claim_rests_on_blind_cases_and_was_held_against_its_controls(demo: Demo) -> None:
+    compared = demo.compare("base", "adapter")
+    assert compared["claim"] and compared["claim_sentence"] and compared["claim_cases"]["blind"]
+    assert all(compared["controls"][name] is not None for name in ("shuffle", "constant", "repeat", "triggers"))
+
+
+def test_the_likelihood_that_is_measured_as_served_is_the_trainings_own(demo: Demo) -> None:
+    """The same rows, read by the server and by the trainer, whatever there is to read."""
+    adapter, quantized = demo.compare("base", "quantized")["likelihood_retained"]
+    trained = demo.result("train")
+    assert adapter["nll_per_token"]["base"] == pytest.approx(trained["validation_loss_before"], rel=0.05)
+    assert adapter["nll_per_token"]["adapter"] == pytest.approx(trained["validation_loss"], rel=0.05)
+    assert all(math.isfinite(kl) and kl >= 0 for kl in quantized["kl_per_token"].values())
+
+
+def test_it_ends_with_a_model_that_answers_or_with_the_gates_sentence(demo: Demo) -> None:
+    deployed = Store(demo.home).artifacts(demo.run, "deployment")
+    served = as_json(tunesmith(demo.home, "serve", "status", "--json"))["servers"]
+    print(demo.refused or "deployed")
+    if demo.refused:
+        assert demo.refused.startswith("deploy quantized: ") and any(
+            block in demo.refused for block in (*BLOCKS, "nats")
+        )
+        assert demo.refused in demo.done.stderr and "the gate refused, so nothing is served" in demo.done.stderr
+        assert not deployed and demo.show["status"] == "waiting" and demo.events[-1]["endpoint"] is None
+        again = tunesmith(demo.home, "deploy", "--run", demo.run, "--arm", "quantized", "--yes")
+        assert again.returncode == 4 and demo.refused in again.stderr
+        return
+    assert len(deployed) == len(served) == 1 and demo.show["status"] == "done"
+    body = {"model": served[0]["model"], "max_tokens": 8, "messages": [{"role": "user", "content": "Hello"}]}
+    key = Path(served[0]["key_file"]).read_text().strip()
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+    request = urllib.request.Request(f"{served[0]['url']}/v1/chat/completions", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request) as answer:
+        assert json.load(answer)["choices"][0]["message"]
 
 
 def test_the_report_is_one_self_contained_file(demo: Demo) -> None:
@@ -145,14 +138,5 @@ def test_the_report_is_one_self_contained_file(demo: Demo) -> None:
     assert "<script src" not in html and "http://" not in html.replace("http://www.w3.org", "").replace(
         "http://127", ""
     )
-    for word in ("target", "general", "adapter", "quantized"):
+    for word in (*BLOCKS, "adapter", "quantized"):
         assert word in html
-
-
-def test_the_base_is_still_what_it_was(demo: Demo) -> None:
-    from tunesmith.memory.files import verify
-    from tunesmith.memory.store import Store
-
-    base = Store(demo.home).artifacts(demo.run, "base")[0]
-    verify(base.path, base.sha256)
-    assert all(file.stat().st_mode & 0o222 == 0 for file in base.path.iterdir() if file.name != "manifest.json")

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.fixtures.demo_run import Demo, as_json, tunesmith
+from tests.fixtures.demo_run import HANG_S, as_json, tunesmith
 from tests.fixtures.descriptions import COOKING
+from tests.fixtures.open_gate import Served
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.scaffold import SUITE, behaviour_of, write_behaviour
 from tunesmith.tools.data.similarity import Similarity
+from tunesmith.tools.serving.servers import list_servers
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alone]
+pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(HANG_S + 600)]
 
 
-def test_a_real_model_writes_rows_that_keep_the_rules_and_leave_the_cases_alone(demo: Demo, tmp_path: Path) -> None:
-    home, folder = tmp_path / "home", write_behaviour(COOKING, tmp_path)
-    shutil.copytree(demo.home / "models", home / "models")
-    as_json(tunesmith(home, "base", "--yes", "--json"))
-    try:
-        sizes = ("--rows", "24", "--near_miss_rows", "6", "--rehearsal_rows", "4", "--tries", "3")
-        as_json(tunesmith(home, "generate", "--behaviour", str(folder), *sizes, "--yes", "--json", timeout_s=400))
-        done = as_json(tunesmith(home, "critique", "--suites", str(folder / SUITE), "--yes", "--json", timeout_s=120))
-    finally:
-        tunesmith(home, "serve", "stop")
+def test_a_real_model_writes_rows_that_keep_the_rules_and_leave_the_cases_alone(served: Served, tmp_path: Path) -> None:
+    home, folder = served.home, write_behaviour(COOKING, tmp_path)
+    run = as_json(tunesmith(home, "base", "--yes", "--json"))["run"]
+    sizes = ("--rows", "24", "--near_miss_rows", "6", "--rehearsal_rows", "4", "--tries", "3", "--run", run)
+    as_json(tunesmith(home, "generate", "--behaviour", str(folder), *sizes, "--yes", "--json", timeout_s=HANG_S))
+    assert [server.id for server in list_servers(home)] == [served.server.id], "the base is served already"
+    critique = ("critique", "--suites", str(folder / SUITE), "--run", run, "--yes", "--json")
+    done = as_json(tunesmith(home, *critique, timeout_s=HANG_S))
     result = done["result"]
     assert result["candidates"] == 34 and result["kept"] + result["dropped"] == 34
     rows = [json.loads(line) for name in ("train", "valid") for line in _lines(Path(result["path"]) / f"{name}.jsonl")]

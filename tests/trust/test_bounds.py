@@ -1,11 +1,12 @@
-"""What a stranger's suite, template or answer may cost: each hostile one ends soon, in little memory, in a line."""
+"""What a stranger's suite, template or answer may cost: each hostile one ends, in little memory, in a line.
+
+How soon, `bench/limits.py` measures.
+"""
 
 from __future__ import annotations
 
 import json
 import resource
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,16 +22,6 @@ from tunesmith.tools.suites.grading.core import TYPES, GradingContext
 from tunesmith.tools.suites.grading.schema import violations
 from tunesmith.tools.suites.loading import load_suites
 from tunesmith.tools.suites.template import fill_vars, render
-
-MOST_S = 3.0
-"""Processor time: the machine may be busy with something else."""
-
-
-def timed(act: Callable[[], object]) -> float:
-    began = time.thread_time()
-    act()
-    return time.thread_time() - began
-
 
 # --- graders
 
@@ -54,16 +45,13 @@ ANSWERS: dict[str, tuple[str, str, object]] = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_a_hostile_answer_is_graded_soon_or_said_to_be_too_long(name: str) -> None:
+def test_a_hostile_answer_is_graded_or_said_to_be_too_long(name: str) -> None:
     kind, text, value = ANSWERS[name]
 
-    def grade() -> None:
-        try:
-            TYPES[kind].handler(Assertion(type=kind, value=value), Response(text=text), GradingContext())
-        except CannotGrade as refused:
-            assert len(str(refused)) < 300
-
-    assert timed(grade) < MOST_S
+    try:
+        TYPES[kind].handler(Assertion(type=kind, value=value), Response(text=text), GradingContext())
+    except CannotGrade as refused:
+        assert len(str(refused)) < 300
 
 
 @pytest.mark.parametrize(
@@ -142,12 +130,9 @@ def test_a_suite_that_grows_is_refused_before_it_fills_the_memory(tmp_path: Path
     path = suite(tmp_path, text, **beside)
     before = megabytes()
 
-    def load() -> None:
-        with pytest.raises(BadInput, match=f"over {MAX_SUITE_CHARS} characters") as refused:
-            load_suites([path])
-        assert str(refused.value).startswith(str(tmp_path)) and len(str(refused.value)) < 500
-
-    assert timed(load) < 2 * MOST_S
+    with pytest.raises(BadInput, match=f"over {MAX_SUITE_CHARS} characters") as refused:
+        load_suites([path])
+    assert str(refused.value).startswith(str(tmp_path)) and len(str(refused.value)) < 500
     assert megabytes() - before < 400
 
 
@@ -166,8 +151,8 @@ def test_a_var_that_is_data_does_not_hide_that_the_budget_is_spent() -> None:
     ["{" * 1_000_000 + " env", "{{" + "env " * 250_000, "{% " * 300_000 + "environment", "{{ env" + " " * 1_000_000],
 )
 def test_a_text_is_searched_for_the_environment_in_one_pass(tmp_path: Path, text: str) -> None:
-    files = SuiteFiles(tmp_path / "suite.yaml")
-    assert timed(lambda: files._checked(text)) < 1.0
+    """Begun again at each brace, it would be searched for hours."""
+    assert SuiteFiles(tmp_path / "suite.yaml")._checked(text) == text
 
 
 @pytest.mark.parametrize(
@@ -196,7 +181,7 @@ PARTS = (
 
 
 @pytest.mark.parametrize("pattern", PARTS)
-def test_a_pattern_of_many_folders_ends_soon(tmp_path: Path, pattern: str) -> None:
+def test_a_pattern_of_many_folders_ends(tmp_path: Path, pattern: str) -> None:
     deep = tmp_path
     for _ in range(30):
         deep = deep / "a"
@@ -204,11 +189,8 @@ def test_a_pattern_of_many_folders_ends_soon(tmp_path: Path, pattern: str) -> No
         (deep / "b").mkdir()
     path = suite(tmp_path, f"prompts: [x]\ntests: '{pattern}'\n")
 
-    def load() -> None:
-        with pytest.raises(BadInput, match=r"no file matches|\*\* more than 2 times"):
-            load_suites([path])
-
-    assert timed(load) < MOST_S
+    with pytest.raises(BadInput, match=r"no file matches|\*\* more than 2 times"):
+        load_suites([path])
 
 
 def test_yaml_is_nested_and_a_number_is_long_only_so_far(tmp_path: Path) -> None:
@@ -234,20 +216,19 @@ def test_folders_that_are_named_twice_are_walked_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["{{" * 100_000, "{%" * 100_000, "{#" * 100_000, "{{ a " * 40_000, "{{" + " " * 199_000]
 )
-def test_a_template_that_is_none_is_refused_soon(text: str) -> None:
-    def fill() -> None:
-        with pytest.raises(ValueError):
-            render(text, {"a": "b"}, TextBudget())
-
-    assert timed(fill) < MOST_S
+def test_a_template_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        render(text, {"a": "b"}, TextBudget())
 
 
 @pytest.mark.parametrize(
-    "text", ["{{" * 500_000, "{#" + "{{ x" * 250_000, "{% tool " * 200_000, "{" * 1_000_000 + "tools"]
-)
-def test_a_chat_template_is_read_in_one_pass(tmp_path: Path, text: str) -> None:
+    ("text", "named"),
+    [("{{" * 500_000, False), ("{#" + "{{ x" * 250_000, False), ("{% tool " * 200_000, False),
+     ("{" * 1_000_000 + "tools", True)],
+)  # fmt: skip
+def test_a_chat_template_is_read_in_one_pass(tmp_path: Path, text: str, named: bool) -> None:
     (tmp_path / "chat_template.jinja").write_text(text)
-    assert timed(lambda: takes_tools(tmp_path)) < 1.0
+    assert takes_tools(tmp_path) is named
 
 
 @pytest.mark.parametrize(

@@ -52,17 +52,16 @@ def test_a_stage_that_is_killed_leaves_nothing_half_and_is_ended_by_resuming(
     command = [*COMMAND, stage, *OPTIONS[stage], "--yes"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=tunesmith.env, stdin=subprocess.DEVNULL, stderr=pipe, text=True) as starter:
-        begun = time.monotonic()
         step = ""
         while not step:
-            assert time.monotonic() - begun < 60 and starter.poll() is None
+            assert starter.poll() is None
             step = next((s.id for s in store.steps(run, status="running") if s.stage == stage and s.pid), "")
             time.sleep(0.01)
         time.sleep(took[stage] * part / KILLS)
         killed = store.step(step)
         if killed.status == "running" and killed.pid:
             os.kill(killed.pid, signal.SIGKILL)
-        told = starter.communicate(timeout=120)[1]
+        told = starter.communicate()[1]
     made = [a for a in store.artifacts(run, MADE[stage]) if a.id not in before]
     status = store.step(step).status
     assert (status, len(made)) in (("failed", 0), ("done", 1)), told

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import struct
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from tunesmith.tools.pipeline.plan_file import load_pipeline
 from tunesmith.tools.suites.loading import load_suites
 
 SECRET = "the-secret-of-somebody-else"
-MOST_S = 3.0
 
 # Where a suite may name a file → the suite, X being the name, and what would be read from it.
 HEAD = "prompts: ['{{q}}']\n"
@@ -43,11 +41,9 @@ ALONE = ["file://~root/outside.yaml", "a\0b.yaml", "https://evil.example/outside
 
 
 def refused(read: Callable[[], object]) -> None:
-    """It ends soon, in one line that says nothing of what lies outside."""
-    began, began_wall = time.thread_time(), time.monotonic()
+    """It ends in one line that says nothing of what lies outside; how soon, `bench/limits.py` says."""
     with pytest.raises(BadInput) as error:
         read()
-    assert time.thread_time() - began < MOST_S and time.monotonic() - began_wall < 10 * MOST_S
     assert SECRET not in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 6000
 
 

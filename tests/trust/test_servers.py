@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures import FIXTURES
+from tests.fixtures.waiting import wait_for
 from tunesmith.tools.machine.processes import ProcessId
 from tunesmith.tools.serving import servers, spec
 from tunesmith.tools.serving.listeners import Listener, port_is_free
@@ -153,10 +154,7 @@ def test_the_key_is_not_sent_to_a_stranger_on_the_port(home: Path) -> None:
     server = start(home)
     assert servers.healthy(server)
     os.kill(server.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 20
-    while not port_is_free(server.port):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: port_is_free(server.port))
     stranger = HTTPServer(("127.0.0.1", server.port), Stranger)
     threading.Thread(target=stranger.serve_forever, daemon=True).start()
     try:

@@ -20,6 +20,7 @@ import pytest
 from tests.fixtures import warm
 from tests.fixtures.lab_model import write_tiny_model
 from tests.fixtures.terminal import Tunesmith
+from tests.fixtures.waiting import HANG_S
 from tunesmith.memory.files import verify
 from tunesmith.memory.store import Store
 
@@ -58,7 +59,7 @@ def started(tunesmith: Tunesmith, *args: str) -> Iterator[Started]:
 
 def run_of(store: Store, known: set[str], first: Started) -> str:
     """The run that the first terminal has opened; empty where it ended before it had."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HANG_S
     while time.monotonic() < deadline:
         new = [run.id for run in store.runs() if run.id not in known]
         if new or first.process._code is not None:

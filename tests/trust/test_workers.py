@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.waiting import wait_for
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.locks import held, lock_file
 from tunesmith.memory.records import Worker
@@ -104,10 +105,7 @@ def test_a_worker_is_alive_for_as_long_as_it_lives_wherever_it_is_looked_at_from
         assert launcher.reconcile(store) == [], "a paused one lives, too"
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
-        deadline = time.monotonic() + 20
-        while launcher.is_alive(store, store.step(step)):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(lambda: not launcher.is_alive(store, store.step(step)))
     assert [dead.id for dead in launcher.reconcile(store)] == [step] and store.step(step).status == "failed"
 
 
@@ -158,6 +156,7 @@ def test_who_was_paused_while_a_step_was_started_anew_does_not_fail_the_new_atte
 
 @pytest.mark.parametrize("reopened", [False, True])
 def test_the_result_of_a_worker_that_was_taken_for_dead_is_recorded(store: Store, reopened: bool) -> None:
+    began = time.time()
     step = planned(store)
     worker = claim(store, step)
     store.set_run_status(store.step(step).run, "failed")
@@ -167,7 +166,7 @@ def test_the_result_of_a_worker_that_was_taken_for_dead_is_recorded(store: Store
     assert store.finish(step, {"loss": 1.5}, worker=worker)
     done = store.step(step)
     assert (done.status, done.result, done.error) == ("done", {"loss": 1.5}, None)
-    assert done.seconds is not None and done.seconds < 60, "its time is not counted twice"
+    assert done.seconds is not None and done.seconds <= time.time() - began, "its time is not counted twice"
     assert store.run(done.run).status == "waiting"
     assert [told.id for told in store.unannounced()] == [step]
 
@@ -211,11 +210,9 @@ def test_a_busy_store_ends_no_work_and_loses_no_point(store: Store, monkeypatch:
     claim(store, step)
     job, other = job_of(store, step), sqlite3.connect(store.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    started = time.monotonic()
     for x in range(20):
         job.progress(x, 20, "training")
         job.metric("loss", 1.0, x)
-    assert time.monotonic() - started < 30
     other.execute("ROLLBACK")
     job.flush()
     assert [x for x, _ in store.metrics(step, "loss")] == [*range(20)]

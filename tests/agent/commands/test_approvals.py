@@ -41,8 +41,8 @@ def plan(seconds: float = 60.0, summary: str = "train") -> Plan:
     [
         "y", "yes", "Yes", "YES!", " yes please ", "yes, please.", "ok", "okay", "yes, start it", "yes pls", "ok go",
         "ja", "Ja, bitte", "yes please start", "go ahead", "do it", "sure, go on", "yes, train it",
-        "Yes start training", "sounds good", "oui", "sí", "да", "好的", "да!", "yep thanks", "alright then", "of course",
-        "klar, mach das",
+        "Yes start training", "sounds good", "oui", "sí", "да", "好的", "да!", "yep thanks", "alright then",
+        "of course", "klar, mach das",
         "yes I agree", "ok let's go", "d'accord",
     ],
 )  # fmt: skip

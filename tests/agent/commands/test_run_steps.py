@@ -7,8 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import time
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,11 @@ import pytest
 from tests.fixtures import FIXTURES
 from tests.fixtures.terminal import Tunesmith
 from tests.fixtures.tiny_model import make_tiny_model
+from tests.fixtures.waiting import wait_for
+from tunesmith.agent.cli import main
+from tunesmith.agent.commands import run_steps
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.files import seal
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
@@ -144,16 +146,9 @@ def killed_step(tunesmith: Tunesmith, model: Path) -> Store:
     pid = launcher.launch(store, step, vllm=None).pid
     assert pid
     os.kill(pid, signal.SIGKILL)
-    until(lambda: not launcher.is_alive(store, store.step(step)))
+    wait_for(lambda: not launcher.is_alive(store, store.step(step)))
     assert [dead.id for dead in launcher.reconcile(store)] == [step]
     return store
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_killed_step_of_a_run_without_a_plan_goes_on_as_its_error_says(
@@ -199,3 +194,43 @@ def test_the_approved_last_step_of_a_plan_ends_its_run(tunesmith: Tunesmith, tmp
     [step] = store.steps()
     assert tunesmith("base", "--approve", step.plan_hash[:12]).returncode == 0
     assert store.run("r1").status == "done"
+
+
+PLAN = PipelinePlan(name="p", steps=(StepSpec(stage="deploy", fields={"arm": "adapter"}),))
+
+
+def ready_to_deploy(store: Store) -> str:
+    """A run whose plan has come to its last step: it deploys an adapter of which nothing was measured."""
+    run = store.new_run("p", plan=PLAN.model_dump(mode="json"))
+    parents: tuple[str, ...] = ()
+    for kind, by in (("base", "base"), ("adapter", "train")):
+        step = store.propose(run, by, plan_hash=kind)
+        folder = make_tiny_model(store.home / kind)
+        sha256 = str(seal(folder, kind=kind, step=step)["sha256"])
+        parents = (store.add_artifact(Artifact("", run, step, kind, folder, sha256, 64, parents)).id,)
+        store.finish(step, {})
+    return run
+
+
+@pytest.mark.parametrize(("command", "exit_code"), [(["demo", "--fast"], 0), (["run", "--resume", "r1"], 4)])
+def test_a_gate_that_refuses_ends_the_demo_well_and_no_other_plan(
+    command: list[str], exit_code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    store, to_the_end = Store(tmp_path / "home"), run_steps.plan_or_rest
+    if exit_code:
+        ready_to_deploy(store)
+    # The demo's own plan would train first; from its last step on all is as it is.
+    monkeypatch.setattr(
+        run_steps, "plan_or_rest", lambda ws, _, run, *rest: to_the_end(ws, PLAN, run or ready_to_deploy(store), *rest)
+    )
+    monkeypatch.setenv("TUNESMITH_HOME", str(store.home))
+    monkeypatch.setenv("TUNESMITH_VLLM", STUB)
+    assert main([*command, "--yes", "--json"]) == exit_code
+    told = capsys.readouterr()
+    *_, before, last = [json.loads(line) for line in told.out.splitlines()]
+    assert (last["event"], last["exit_code"], last["run"], last["endpoint"]) == ("done", exit_code, "r1", None)
+    sentence = before["message"] if exit_code else last["gate_refused"]
+    assert sentence.startswith("deploy adapter: ") and (before["event"] == "error") == bool(exit_code)
+    assert sentence in told.err and ("the gate refused, so nothing is served: " in told.err) == (not exit_code)
+    assert store.run("r1").status == "waiting" and [step.stage for step in store.steps("r1")] == ["base", "train"]

@@ -15,6 +15,7 @@ from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
 
 from tests.fixtures import stored_runs
 from tests.fixtures.tiny_model import make_tiny_model
+from tests.fixtures.waiting import HANG_S
 from tunesmith.agent.commands.approvals import ALWAYS, TerminalApprover
 from tunesmith.agent.driver.agent import call_in_text, last_turns
 from tunesmith.agent.driver.chat import Chat, Reply
@@ -44,7 +45,6 @@ class Talk:
         self.asked: list[Plan] = []
         self.started: list[Any] = []
         self.said: list[str] = []
-        self.on_event: Callable[[str], None] = lambda event: None
         ws = Workspace(self.store, "/bin/true", self._emit)
         self.deps = TurnDeps(
             ws=ws,
@@ -56,7 +56,6 @@ class Talk:
 
     def _emit(self, event: str, **data: Any) -> None:
         self.events.append((event, data))
-        self.on_event(event)
 
     def _decide(self, plan: Plan, step: str) -> Decision:
         self.asked.append(plan)
@@ -178,7 +177,7 @@ def test_a_yes_starts_exactly_what_was_agreed_and_the_chat_goes_on(talk: Callabl
     one = talk(YES)
     one.turn(f"take {folder} as the base", ("base", {"model": str(folder), "run": None}), "It runs.")
     assert one.ran() == ["base"] and json.loads(one.tool_results()[-1])["ran_with"]["model"] == str(folder)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + HANG_S
     while one.store.steps(status=RUNNING) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert one.store.artifacts("r1", "base")
@@ -437,29 +436,6 @@ def test_a_call_written_as_text_is_taken_for_the_call_it_is(talk: Callable[..., 
 )
 def test_other_text_stays_text(text: str) -> None:
     assert call_in_text(text, {"look_up"}) is None
-
-
-def test_a_turn_reaches_its_tool_within_thirty_milliseconds_of_computing(talk: Callable[..., Talk]) -> None:
-    """From the user's Enter to the call; the model answers at once here. bench/turn.py measures it on an idle one."""
-    one = talk()
-    look = ("look_up", {"kind": "jobs"})
-    one.turn("warm up", look)
-    computed, waited = [], []
-    began = began_cpu = 0.0
-
-    def called(event: str) -> None:
-        if event == "tool.called":
-            computed.append(time.process_time() - began_cpu)
-            waited.append(time.perf_counter() - began)
-
-    one.on_event = called
-    for _ in range(10):
-        began, began_cpu = time.perf_counter(), time.process_time()
-        one.turn("what runs?", look)
-    assert len(computed) == 10
-    # The quickest of ten. Other programs take a share of the clock, but none of our own processor time.
-    assert min(computed) < 0.030
-    assert min(waited) < 0.25, "it waits for something"
 
 
 def test_always_answers_for_later_plans_that_cost_no_more() -> None:

@@ -64,11 +64,10 @@ def fetching(
     repl = terminal()
     repl.expect("tunesmith ❯")
     repl.line("let us think about this together")
-    repl.expect("Start?", timeout_s=90)
-    repl.wait(lambda: "Start?" in repl.text, timeout_s=5)
+    repl.expect("Start?")
     threading.Event().wait(1.0)
     repl.line("yes")
-    repl.expect("downloading", timeout_s=90)
+    repl.expect("downloading")
     yield repl
     for step in Store(tunesmith.home).steps():
         if step.pid:
@@ -103,7 +102,7 @@ def test_words_that_waited_for_the_driver_are_taken_up_once_it_is_here(
     publish_folder(target, fill, kind="driver", source="test", revision="")
     store.finish("s1", {})  # as its worker would
     fetching.expect("now to your words: let us think about this together", after=place)
-    fetching.expect("It is done.", after=place, timeout_s=90)
+    fetching.expect("It is done.", after=place)
 
 
 def test_words_said_again_while_it_is_fetched_show_the_bar_again(fetching: Terminal, tunesmith: Tunesmith) -> None:
@@ -152,12 +151,12 @@ def test_ctrl_c_while_the_driver_starts_gives_the_prompt_back_and_leaves_no_serv
     repl = terminal()
     repl.expect("tunesmith ❯")
     place = repl.line("let us think about this together")
-    repl.expect("the driver is starting", after=place, timeout_s=90)
+    repl.expect("the driver is starting", after=place)
     place = repl.type("\x03")
-    repl.expect("stopped; jobs go on", after=place, timeout_s=5)
+    repl.expect("stopped; jobs go on", after=place)
     place = repl.line("/sql SELECT 6 * 7 AS answer")
     repl.expect("42", after=place)
-    repl.wait(lambda: not servers.list_servers(tunesmith.home), timeout_s=30)
+    repl.wait(lambda: not servers.list_servers(tunesmith.home))
     assert "Traceback" not in repl.text
 
 
@@ -178,12 +177,12 @@ def test_a_plan_that_was_shown_is_not_shown_again_when_it_starts_unchanged(
         repl = terminal()
         repl.expect("tunesmith ❯")
         repl.line("make it answer support tickets as JSON")
-        repl.expect("Start it, or change something?", timeout_s=90)
+        repl.expect("Start it, or change something?")
         place = repl.line("go ahead")
-        repl.expect("Start? (yes", after=place, timeout_s=90)
+        repl.expect("Start? (yes", after=place)
         assert repl.text.count(total) == 1
         threading.Event().wait(1.0)
         place = repl.line("not now")
         repl.expect("was declined", after=place)
         place = repl.line("/demo")
-        repl.expect(total, after=place, timeout_s=90)
+        repl.expect(total, after=place)

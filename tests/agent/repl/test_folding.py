@@ -73,7 +73,7 @@ def test_help_on_a_small_terminal_is_had_screen_by_screen(tunesmith: Tunesmith) 
     assert "more lines: /more" in first and "/inspect" in first and "/quit" not in first
     while "/quit" not in terminal.text[place:]:
         place = terminal.line("/more")
-        terminal.wait(partial(ended, terminal, place), timeout_s=20)
+        terminal.wait(partial(ended, terminal, place))
         assert "nothing is left" not in terminal.text[place:]
     place = terminal.line("/more")
     terminal.expect("nothing is left of a page", after=place)

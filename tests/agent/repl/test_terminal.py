@@ -47,7 +47,7 @@ def test_lines_that_are_pasted_are_one_message_and_none_is_sent_half(terminal: O
     assert "half of it" not in _said(store), "an Enter in a paste sends nothing"
     assert "do not know" not in repl.text
     repl.line("")
-    repl.wait(lambda: "first half of it\\nsecond half of it" in _said(store), timeout_s=30)
+    repl.wait(lambda: "first half of it\\nsecond half of it" in _said(store))
 
 
 def _said(store: Store) -> str:

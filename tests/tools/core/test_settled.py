@@ -83,15 +83,20 @@ _LOADED = """
 import sys
 from tunesmith.tools.core.settled import load_modules
 from tunesmith.tools.pipeline import catalog
-entry = catalog.ENTRIES[sys.argv[1]]
-load_modules(entry.loads, without=entry.without)
-print("met", *sorted({name.split(".")[0] for name in sys.modules} & {*entry.without}))
+for name in sys.argv[1:]:
+    load_modules(catalog.ENTRIES[name].loads, without=catalog.ENTRIES[name].without)
+print("met", *sorted({name.split(".")[0] for name in sys.modules} & {*catalog.ENTRIES[sys.argv[1]].without}))
 """
+DOING_WITHOUT: dict[tuple[str, ...], list[str]] = {}
+"""The same libraries → the stages that do without them, those that load the same counted once."""
+for name in {entry.loads: entry.name for entry in catalog.STAGES if entry.without}.values():
+    DOING_WITHOUT.setdefault(tuple(catalog.ENTRIES[name].without), []).append(name)
 
 
-@pytest.mark.alone
-@pytest.mark.parametrize("stage", {entry.loads: entry.name for entry in catalog.STAGES if entry.without}.values())
-def test_what_a_stage_does_without_is_not_loaded_with_the_rest(stage: str) -> None:
-    done = subprocess.run([sys.executable, "-c", _LOADED, stage], capture_output=True, text=True)
+@pytest.mark.lab
+@pytest.mark.parametrize("stages", DOING_WITHOUT.values(), ids=" ".join)
+def test_what_stages_do_without_is_not_loaded_with_the_rest(stages: list[str]) -> None:
+    """One process for all that do without the same: what any of them loads, it holds."""
+    done = subprocess.run([sys.executable, "-c", _LOADED, *stages], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "met", "libraries may have spoken before"

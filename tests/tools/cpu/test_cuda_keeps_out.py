@@ -44,7 +44,7 @@ def asked(device: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.alone
+@pytest.mark.lab
 def test_with_cuda_none_of_it_is_imported_or_set_and_with_a_cpu_all_of_it_is() -> None:
     assert asked("cuda") == ["", "", "", ""]
     env, folder, plugin, imported = asked("cpu")

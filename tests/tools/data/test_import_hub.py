@@ -143,6 +143,7 @@ def fetched(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **more: s
 
     url = f"{hub.env['HF_ENDPOINT']}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.env["HF_ENDPOINT"])
     monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", url, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     file = HubFile("data/train.jsonl", len(ROWS), **more)
@@ -171,15 +172,15 @@ def test_a_redirect_off_https_is_not_followed(
     target: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.redirect = target
-    with pytest.raises(StepFailed, match="not https; it was not fetched"):
+    with pytest.raises(StepFailed, match="only https is followed; nothing was fetched"):
         fetched(hub, tmp_path, monkeypatch)
 
 
 def test_names_splits_and_folders_choose_files_and_never_two_sets_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def chosen(source: str, split: str, *names: str) -> list[str]:
-        siblings = [type("Entry", (), {"rfilename": n, "size": 1, "lfs": None, "blob_id": ""})() for n in names]
-        info = type("Info", (), {"siblings": siblings})()
-        monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda self, *args, **more: info)
+        siblings = [{"rfilename": name, "size": 1, "blobId": "0" * 40} for name in names]
+        listing = {"sha": COMMIT, "siblings": siblings}
+        monkeypatch.setattr(import_hub, "hub_listing", lambda name, revision, kind: listing)
         return [file.name for file in import_hub.list_files(parse_source(f"hub:org/{source}@{COMMIT}"), split)]
 
     assert chosen("r", "train", "train.csv", "test.csv", "x.py", "state.json") == ["train.csv"]

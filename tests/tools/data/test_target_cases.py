@@ -40,7 +40,7 @@ def url(tmp_path: Path) -> Iterator[str]:
     argv = [sys.executable, str(STUB), "--served-model-name", "m", "--host", "127.0.0.1", "--port", str(port)]
     with subprocess.Popen(argv, env=environment) as server:
         address = f"http://127.0.0.1:{port}"
-        for _ in range(100):
+        for _ in range(2000):
             try:
                 urllib.request.urlopen(f"{address}/v1/models", timeout=1).close()
                 break

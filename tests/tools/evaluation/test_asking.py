@@ -336,7 +336,7 @@ def test_without_vllm_what_a_case_asks_beyond_greedy_answers_is_refused_by_name(
         refuse_unanswerable(Suite(cases=(Case(**plain),)), Sampling(8, temperature=0.7, repeats=2))
 
 
-@pytest.mark.alone
+@pytest.mark.lab
 def test_where_vllm_refuses_the_adapter_one_process_answers_with_it_on_and_off(
     ws: Workspace, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,7 +357,7 @@ def test_where_vllm_refuses_the_adapter_one_process_answers_with_it_on_and_off(
     assert outputs["adapter"] != outputs["base"]
 
 
-@pytest.mark.alone
+@pytest.mark.lab
 @pytest.mark.parametrize("fault, says", [("", ""), ("dead", "dropped"), ("base", "afterwards")])
 def test_what_the_proof_finds_decides_who_answers(
     ws: Workspace, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, fault: str, says: str

@@ -228,7 +228,7 @@ def test_similar_without_the_extra_is_refused_by_the_extras_name(ws: Workspace) 
         price(ws, StepRequest("baseline", fields(ws, 3, {"type": "similar", "value": "Paris"}), RUN))
 
 
-@pytest.mark.alone
+@pytest.mark.lab
 @pytest.mark.skipif(model_folder() is None, reason="pip install 'tunesmith[similar]'")
 def test_similar_is_decided_by_the_installed_model_which_the_key_names(ws: Workspace) -> None:
     near, far = {"type": "similar", "value": "yes, indeed"}, {"type": "not-similar", "value": "a train to Rome"}

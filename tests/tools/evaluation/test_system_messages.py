@@ -126,7 +126,7 @@ def test_whoever_asks_a_server_asks_as_its_template_takes_it(
     assert request.messages == said and said[0]["role"] == "system", "what is asked for is not changed"
 
 
-@pytest.mark.alone
+@pytest.mark.lab
 @pytest.mark.parametrize("template", [REFUSING, TEMPLATE])
 def test_the_process_that_answers_where_vllm_cannot_asks_the_same(
     tmp_path: Path, tiny_llama: Path, template: str

@@ -28,7 +28,7 @@ from tunesmith.tools.pipeline import worker
 from tunesmith.tools.pipeline.run_step import decide, price, propose
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 
 SINGLE = "model.safetensors"
 ROUTER = "model.layers.1.mlp.gate.weight"

@@ -19,7 +19,7 @@ from tunesmith.tools.export.quantize_job import chosen_group_size, quantize_mode
 from tunesmith.tools.models.packed_weights import unpack_base
 from tunesmith.tools.models.packing import Packing
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 
 DOWN, QUERY = "model.layers.1.mlp.down_proj", "model.layers.0.self_attn.q_proj"
 LATER_QUERY = "model.layers.1.self_attn.q_proj"

@@ -7,8 +7,7 @@ import os
 import signal
 import socket
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pytest
 from tests.fixtures import FIXTURES
 from tests.fixtures.steps import say_yes
 from tests.fixtures.tiny_model import make_tiny_model
+from tests.fixtures.waiting import wait_for
 from tunesmith.memory.errors import BadInput, GateRefused, StepFailed
 from tunesmith.memory.files import seal
 from tunesmith.memory.records import Artifact
@@ -62,12 +62,6 @@ def ws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
     program.chmod(0o755)
     yield Workspace(Store(tmp_path / "home"), str(program), lambda event, **data: None)
     servers.stop_all(tmp_path / "home")
-
-
-def until(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
 
 
 def unused_port() -> int:
@@ -148,10 +142,10 @@ def test_a_kill_while_the_earlier_deployment_is_let_go_leaves_the_new_one_in_ser
         return [server.facts.artifact for server in servers.deployed(ws.store.home)]
 
     try:
-        until(lambda: "asking it" in ws.store.step(step).note, 60)
-        until(lambda: older.id in in_service(), 15)  # the earlier one takes 20 s to end
+        wait_for(lambda: "asking it" in ws.store.step(step).note)
+        wait_for(lambda: older.id in in_service())  # the earlier one takes 20 s to end
         os.kill(pid, signal.SIGKILL)
-        until(lambda: not launcher.is_alive(ws.store, ws.store.step(step)), 10)
+        wait_for(lambda: not launcher.is_alive(ws.store, ws.store.step(step)))
         assert [dead.id for dead in launcher.reconcile(ws.store)] == [step], "it was killed while it was at work"
         assert older.id in in_service()
         assert older.id != previous_deployment(ws.store).meta["serves"], "that one is served, recorded or not"

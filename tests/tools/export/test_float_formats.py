@@ -27,7 +27,7 @@ from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.models.tensor_file import TensorPlace, read_headers, read_places, weight_files
 from tunesmith.tools.models.tensor_values import floats
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 FLOATS = [name for name, scheme in SCHEMES.items() if scheme.codes]
 WIDE: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 256, "num_key_value_heads": 4}
 EXPERTS: dict[str, Any] = {"moe_intermediate_size": 128, "head_dim": 32, "tie_word_embeddings": False}

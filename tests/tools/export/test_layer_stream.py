@@ -25,7 +25,7 @@ from tunesmith.tools.export.rounding_recipes import recipes
 from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.models.tensor_file import INDEX_NAME, weight_files
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 GROUP, SAMPLES, TOKENS, SEED = 64, 16, 64, 1
 EXPERTS: dict[str, dict[str, Any]] = {
     "qwen3_moe": {}, "qwen2_moe": {}, "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},

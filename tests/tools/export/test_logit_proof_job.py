@@ -24,7 +24,7 @@ from tunesmith.tools.pipeline import worker
 from tunesmith.tools.pipeline.run_step import decide, price, propose
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 CONFIG = {
     "hidden_size": 64,
     "intermediate_size": 128,

@@ -17,7 +17,7 @@ from tunesmith.tools.models.measuring import MEASURED_AT, QUANTIZED_BASE
 from tunesmith.tools.pipeline.run_step import quote, run_step
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 
 
 @pytest.fixture

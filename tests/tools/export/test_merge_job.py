@@ -17,7 +17,7 @@ from tunesmith.tools.models.tensor_file import INDEX_NAME
 
 MIXTURES: dict[str, dict[str, Any]] = {"qwen3_moe": {}, "mixtral": {"num_local_experts": 4}}
 _ADAPTED = "model.layers.0.self_attn.q_proj.weight"
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 
 
 def quiet(*_: Any) -> None:

@@ -16,7 +16,7 @@ from tunesmith.tools.export.rounding_recipes import SMOOTHED, recipes
 from tunesmith.tools.models.full_precision import Proof
 from tunesmith.tools.models.tensor_file import read_headers, weight_files
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 _MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
 
 

@@ -15,7 +15,7 @@ from tunesmith.tools.models.full_precision import assert_full_precision, kept_la
 from tunesmith.tools.models.measuring import quantized_bytes
 from tunesmith.tools.models.tensor_file import TensorFileWriter, TensorSpec, read_headers, weight_files
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 
 
 def rounded(model: Path, out: Path) -> Path:

@@ -18,7 +18,7 @@ from tunesmith.tools.export.quantize import QuantizeRequest, inspect_inputs, pla
 from tunesmith.tools.export.rounding_step import UpdateOnGrid, rounding_steps, update_on_grid
 from tunesmith.tools.models.schemes import SCHEMES, Scheme
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 
 
 def merged_with(alpha: float, at: Path) -> tuple[Path, Path]:

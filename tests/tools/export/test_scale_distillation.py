@@ -19,7 +19,7 @@ from tunesmith.tools.export.quantize import LearnedScales
 from tunesmith.tools.export.quantize_job import quantize_model, work_folder
 from tunesmith.tools.models.tensor_file import weight_files
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 STEPS = 12
 
 

@@ -23,7 +23,7 @@ from tunesmith.tools.models.rounding_terms import SEARCHING
 from tunesmith.tools.models.tensor_file import read_places, weight_files
 from tunesmith.tools.models.tensor_values import floats
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 GROUP, TOKENS, SEED = 32, 48, 1
 OUTLIERS, FACTOR = slice(3, None, 24), 24.0
 

@@ -16,7 +16,7 @@ from tunesmith.tools.export.sensitivity_job import measured_sensitivity
 from tunesmith.tools.models.full_precision import kept_layers
 from tunesmith.tools.models.tensor_file import read_headers, weight_files
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 
 
 def test_layers_that_are_served_as_one_are_one_part() -> None:

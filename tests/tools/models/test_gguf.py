@@ -13,7 +13,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.tools.models.base_job import check_template
 from tunesmith.tools.models.gguf import build_tokenizer, convert_gguf, hf_names, to_bf16_bytes
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 
 HIDDEN, INNER, LAYERS, HEADS, KV_HEADS = 64, 128, 2, 4, 2
 

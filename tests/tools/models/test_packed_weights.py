@@ -21,7 +21,7 @@ def test_a_group_of_zeros_has_a_scale_above_zero_and_codes_of_zero() -> None:
     assert set(codes.view("u1").ravel().tolist()) == {0x88}
 
 
-@pytest.mark.alone
+@pytest.mark.lab
 @pytest.mark.parametrize("kind", ["BF16", "F32"])
 @pytest.mark.parametrize("group", [0, 32])
 def test_rounding_is_llm_compressors(kind: str, group: int) -> None:
@@ -42,7 +42,7 @@ def test_rounding_is_llm_compressors(kind: str, group: int) -> None:
     assert off.max() <= 1 and (off > 0).float().mean() < (0.02 if kind == "BF16" else 1e-3), "ties alone"
 
 
-@pytest.mark.alone
+@pytest.mark.lab
 def test_an_unpacked_base_holds_what_the_codes_say_and_the_rest_as_it_was(tiny_llama: Path, tmp_path: Path) -> None:
     (tmp_path / "q").mkdir()
     round_base(tiny_llama, tmp_path / "q", lambda *_: None)

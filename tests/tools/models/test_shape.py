@@ -28,7 +28,7 @@ STATED = {
 }  # fmt: skip
 
 
-@pytest.mark.alone
+@pytest.mark.lab
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_parameter_of_a_family_is_counted(kind: str, tied: bool) -> None:

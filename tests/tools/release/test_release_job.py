@@ -28,7 +28,7 @@ from tunesmith.tools.release.modelfile import modelfile
 from tunesmith.tools.release.release import ReleaseResult
 from tunesmith.tools.release.release_job import compare_gguf, ollama_template, spoken_texts, stop_words
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {}, "mistral": {}, "qwen2": {"tie_word_embeddings": False}, "qwen3": {"head_dim": 128},
 }  # fmt: skip

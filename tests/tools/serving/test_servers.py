@@ -17,6 +17,7 @@ import pytest
 
 from tests.fixtures import FIXTURES
 from tests.fixtures.stub_chat import ENGINE_FAILED
+from tests.fixtures.waiting import HANG_S
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.machine.vllm_program import kernels_of
 from tunesmith.tools.serving import servers, spec
@@ -60,7 +61,7 @@ def tree(server: Server) -> list[psutil.Process]:
     return [root, *root.children(recursive=True)]
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+def until(condition: Callable[[], bool], seconds: float = HANG_S) -> bool:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -296,7 +297,7 @@ def test_a_server_whose_lease_ran_out_stops_by_itself(home: Path, model: Path, m
     processes = tree(server)
     until(lambda: servers.renew(server) is not None, 3.0)  # renewed all along, so it still stands after its lease
     assert servers.healthy(server)
-    assert until(lambda: gone(processes), 15.0) and port_is_free(server.port)
+    assert until(lambda: gone(processes)) and port_is_free(server.port)
 
 
 def test_a_lease_does_not_run_out_when_the_clock_is_set(home: Path, model: Path) -> None:
@@ -318,7 +319,7 @@ def test_a_server_taken_off_the_books_stops_by_itself(home: Path, model: Path) -
     server = start(home, spec_of(model))
     processes = tree(server)
     server.record.unlink()
-    assert until(lambda: gone(processes), 15.0)
+    assert until(lambda: gone(processes))
 
 
 @pytest.mark.parametrize("victim", [0, 1], ids=["parent", "vllm"])
@@ -326,7 +327,7 @@ def test_no_part_of_a_server_outlives_another(home: Path, model: Path, victim: i
     processes = tree(start(home, spec_of(model)))
     os.kill(processes[victim].pid, signal.SIGKILL)
     watched = processes if victim else processes[:2]  # the stub, unlike vLLM, does not take its engine along
-    assert until(lambda: gone(watched), 15.0)
+    assert until(lambda: gone(watched))
     for process in processes:
         if process.is_running():
             process.kill()

@@ -19,7 +19,7 @@ def holds(embedder: LocalEmbedder, output: str, threshold: float) -> bool:
     return result.passed
 
 
-@pytest.mark.alone
+@pytest.mark.lab
 @pytest.mark.skipif(model_folder() is None, reason="the extra `similar` is not installed")
 def test_what_means_the_same_is_nearer_than_what_shares_words() -> None:
     folder = model_folder()

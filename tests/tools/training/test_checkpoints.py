@@ -10,6 +10,7 @@ import textwrap
 import time
 from pathlib import Path
 
+from tests.fixtures.waiting import HANG_S
 from tunesmith.tools.training.checkpoints import keep_checkpoint, newest_checkpoint
 
 
@@ -51,13 +52,13 @@ def test_a_kill_while_writing_leaves_the_one_before(tmp_path: Path) -> None:
             (aside / "any").mkdir()
             (aside / "any" / "weights").write_text("half")
             (root / "writing").touch()
-            time.sleep(60)
+            time.sleep(600)
             return aside / "any"
         keep_checkpoint(root, 2, "f", write)
     """)
     root = Path(__file__).parents[3]
     child = subprocess.Popen([sys.executable, "-c", script], cwd=root)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + HANG_S
     while not (tmp_path / "writing").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(child.pid, signal.SIGKILL)

@@ -21,7 +21,7 @@ from tunesmith.tools.training.documents import (
 )
 from tunesmith.tools.training.rows import IGNORED
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 
 WINDOW = {"sliding_window": 16, "use_sliding_window": True, "max_window_layers": 1}
 KINDS: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ import pytest
 from tunesmith.tools.training.fused_lora import use_fused_lora
 from tunesmith.tools.training.model import load_base
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 
 
 def adapted(folder: Path, precision: str, four: bool) -> Any:

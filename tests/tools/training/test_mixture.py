@@ -17,7 +17,7 @@ from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.model import load_base, lora_config
 from tunesmith.tools.training.train_job import train_lora
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 
 KINDS: dict[str, dict[str, Any]] = {
     "qwen3_moe": {},

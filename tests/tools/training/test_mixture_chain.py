@@ -19,7 +19,7 @@ from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.rows import IGNORED
 from tunesmith.tools.training.train_job import train_lora
 
-pytestmark = [pytest.mark.alone, pytest.mark.slow]
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
 SIZE = {
     "hidden_size": 128, "num_hidden_layers": 4, "head_dim": 32, "moe_intermediate_size": 256, "intermediate_size": 256,

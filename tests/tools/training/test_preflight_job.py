@@ -41,7 +41,7 @@ from tunesmith.tools.training.train import TrainRequest, training_bytes
 from tunesmith.tools.training.train_job import LoraSettings, Trained
 
 STUB = str(FIXTURES / "stub_vllm.py")
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 MakeJob = Callable[..., Job[PreflightRequest]]
 
 

@@ -12,7 +12,7 @@ from tests.fixtures.lab_model import write_tiny_model
 from tunesmith.tools.training import trainer
 from tunesmith.tools.training.train_job import LoraSettings, train_lora
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 
 ROWS, BATCH = 48, 4
 

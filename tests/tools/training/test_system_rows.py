@@ -13,7 +13,7 @@ from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.data.critique_job import _row_tokens
 from tunesmith.tools.training.rows import IGNORED, tokenize_row, tokenize_rows
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 
 SYSTEM, ASKED = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Two and two?"}
 FOLDED = {"role": "user", "content": "Be brief.\n\nTwo and two?"}

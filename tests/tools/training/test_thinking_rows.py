@@ -12,7 +12,7 @@ from tests.fixtures.thinking import OPENS, SWITCH, think
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.training.rows import IGNORED, TokenRow, tokenize_row
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 
 PROMPT = [{"role": "user", "content": "Two and two?"}]
 ROW = TrainingRow("t0", "generated", PROMPT, [{"role": "assistant", "content": "4 > 3"}], {})

@@ -24,7 +24,7 @@ from tunesmith.tools.training.head_loss import Head
 from tunesmith.tools.training.rows import IGNORED, TokenRow, in_laps, tokenize_rows
 from tunesmith.tools.training.train_job import LoraSettings, Trained, out_of_memory_named, train_lora
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 
 SETTINGS = LoraSettings(lora_rank=4, lora_alpha=8, learning_rate=5e-3, max_steps=6, batch_size=4, save_steps=2)
 
@@ -395,13 +395,12 @@ def test_killed_training_goes_on_and_ends_where_an_undisturbed_one_does(
         def wait_at_five(done, total, text):
             if text.startswith("step 5 "):
                 Path({str(tmp_path / "at-5")!r}).touch()
-                time.sleep(60)
+                time.sleep(600)
         folder = Path({str(tmp_path / "cut")!r})
         t.train(Path({str(tiny_llama)!r}), Path({str(rows_file)!r}), folder, progress=wait_at_five)
     """)
     child = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[3])
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "at-5").exists() and child.poll() is None and time.monotonic() < deadline:
+    while not (tmp_path / "at-5").exists() and child.poll() is None:
         time.sleep(0.05)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +90,9 @@ def test_whatever_a_task_comes_to_the_others_are_carried_out_and_all_are_recorde
     monkeypatch.setattr(run_job, "chosen", lambda minutes: planted_checks.TASKS)
     step = proposed(ws)
     ws.store.decide(step, "yes", by="test", reason="", price={})
-    began = time.monotonic()
     with worker.claimed(ws.store, step, needs_approval=True):
         job = worker.open_job(ws.store, step, None)
         worker.record(job, worker.work(job))
-    assert time.monotonic() - began < 60
     ended = ws.store.step(step)
     result = GpuCheckResult.of(ended)
     assert result is not None and ended.status == "done"
