@@ -241,7 +241,7 @@ def test_templates_are_rendered_in_a_sandbox_or_are_our_own() -> None:
 
 def unsafe_jinja(tree: ast.AST, allowed: str | None) -> Iterator[str]:
     """What a module does with Jinja beside its one allowed environment."""
-    for node, name in imports(tree):
+    for node, name in imports(ast.walk(tree)):
         if name.split(".")[0] == "jinja2":
             other = name.endswith("Environment") and name != allowed
             if other or not allowed or isinstance(node, ast.Import):
