@@ -58,8 +58,8 @@ def judge_waiting(job: Job[Request], suite: Suite, *, judge: str, fresh: bool) -
     models = find_models(suite.cases, judge, job.home)
     if not models.judge and not models.embeds:
         return {}
-    for name, sha256 in models.pins.items():  # answers go to the judge that was shown, wherever the settings point now
-        job.agreed(name, sha256)
+    if shown := models.judge:  # answers go to the judge that was shown, wherever the settings point now
+        job.agreed_folder("judge", shown.folder or job.dir, shown.sha256)
     cases = {case.case_id: case for case in suite.cases}
     waiting = [row for row in job.store.results(job.step.id) if waits(row)]
     with ExitStack() as stack:

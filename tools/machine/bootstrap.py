@@ -324,9 +324,9 @@ class Builder:
         from importlib.util import find_spec
 
         bare = find_spec("ensurepip") is None
-        self.run(sys.executable, "-m", "venv", *["--without-pip"] * bare, str(self.env.folder))
+        self.run(sys.executable, "-P", "-m", "venv", *["--without-pip"] * bare, str(self.env.folder))
         if bare:
-            self.run(sys.executable, "-m", "pip", "--python", str(self.env.python), "install", "pip")
+            self.run(sys.executable, "-P", "-m", "pip", "--python", str(self.env.python), "install", "pip")
 
     def cpu_index_arguments(self) -> tuple[str, ...]:
         """pip arguments that make torch a CPU build: exact pins, and PyTorch's index only where it is needed."""
@@ -345,7 +345,7 @@ class Builder:
         """The version that pip would install for `requirement`, or "" where it finds none; downloads nothing."""
         self.notes[self.env.folder.name] = f"looking for {requirement}"
         options = "--dry-run --ignore-installed --no-deps --prefer-binary --quiet --report -"
-        command = [str(self.env.python), "-m", "pip", "install", *options.split(), *index, requirement]
+        command = [str(self.env.python), "-P", "-m", "pip", "install", *options.split(), *index, requirement]
         done = subprocess.run(command, capture_output=True, text=True)
         try:
             return str(json.loads(done.stdout)["install"][0]["metadata"]["version"])
@@ -368,7 +368,7 @@ class Builder:
         (info / "RECORD").write_text("".join(f"{info.name}/{name},,\n" for name in ("METADATA", "INSTALLER", "RECORD")))
 
     def pip(self, *arguments: str) -> None:
-        self.run(str(self.env.python), "-m", "pip", arguments[0], "--disable-pip-version-check", *arguments[1:])
+        self.run(str(self.env.python), "-P", "-m", "pip", arguments[0], "--disable-pip-version-check", *arguments[1:])
 
     def run(self, *command: str) -> None:
         """Run to the end, keeping the output; raises SetupError with the last telling line."""

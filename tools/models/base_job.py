@@ -20,6 +20,7 @@ import psutil
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import publish_folder, set_aside, sha256_file, verify, write_protect
 from tunesmith.memory.records import Artifact
+from tunesmith.tools.core.format import size
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.settled import MODELS, TOKENIZERS, UNUSED, load_modules
 from tunesmith.tools.core.stage import GIB
@@ -62,7 +63,8 @@ def fetch(job: Job[BaseRequest]) -> Pristine:
     bundled = bundled_model(request.model) if source == "bundled" else None
     name = bundled.title if bundled else Path(request.model).name
     if source == "folder":
-        job.agreed("model folder", fingerprint(Path(request.model).expanduser()))
+        folder = Path(request.model).expanduser()
+        job.agreed_folder("model folder", folder, fingerprint(folder))
     target = job.home / "models" / _folder_name(request, source)
 
     def fill(folder: Path) -> None:
@@ -239,8 +241,7 @@ def materialize_hub(
     free_bytes = shutil.disk_usage(out_dir.parent).free
     if listing.bytes > free_bytes:
         raise StepFailed(
-            f"{model_id} needs {listing.bytes / GIB:.1f} GiB of disk, {free_bytes / GIB:.1f} GiB free; "
-            "make room or move TUNESMITH_HOME"
+            f"{model_id} needs {size(listing.bytes)} of disk, {size(free_bytes)} free; make room or move TUNESMITH_HOME"
         )
     progress(0, 1, f"downloading {listing.bytes / GIB:.2f} GiB of {model_id} at {revision[:12]}")
     with errors_named(model_id, revision):

@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunesmith.memory.errors import BadInput, StepFailed
@@ -17,7 +16,7 @@ from tunesmith.memory.files import read_manifest
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.local_paths import expanded, is_there, looks_like_path
 from tunesmith.tools.core.stage import GIB, Facts
-from tunesmith.tools.models.folder import check_model_folder, fingerprint
+from tunesmith.tools.models.folder import check_model_folder, fingerprint, sealed_as
 from tunesmith.tools.models.hub import inspect_hub, is_wanted
 from tunesmith.tools.models.measuring import FOUR, QUANTIZED_BASE, Measuring, quantized_bytes
 from tunesmith.tools.models.memory_math import RUNTIME_BYTES, rounding_memory_bytes
@@ -77,6 +76,8 @@ class Existing:
     fingerprint: str = ""
     """Of a folder."""
     config: Mapping[str, object] = field(default_factory=dict)
+    sealed: str = ""
+    """Of a folder with a manifest: the digest that stands there."""
 
     @property
     def record(self) -> dict[str, str]:
@@ -113,7 +114,7 @@ def inspect_existing(quantized: str, base: Mapping[str, object]) -> Existing:
     config = json.loads((folder / "config.json").read_text())
     refuse_other(config, base, source)
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file() and is_wanted(file.name))
-    return Existing(source, size, fingerprint(folder), config)
+    return Existing(source, size, fingerprint(folder), config, sealed_as(folder))
 
 
 def refuse_other(config: Mapping[str, Any], base: Mapping[str, Any], source: Source) -> None:
@@ -151,17 +152,10 @@ def _differences(config: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator
 
 def is_quantized_here(model: str, revision: str, existing: Existing | None, store: Store) -> bool:
     """Whether the quantized base of a model stands below models/: the one made here, or what was taken from there."""
-    made = store.read(
-        "SELECT path, meta FROM artifacts WHERE kind = ? AND json_extract(meta, '$.source') = ?"
-        " AND json_extract(meta, '$.revision') = ?",
-        QUANTIZED_BASE,
-        model,
-        revision,
-    )
+    made = store.copies_of(model, revision, QUANTIZED_BASE)
     wanted = existing.record if existing else {}
-    same = [row for row in made if {name: value for name, value in json.loads(row["meta"]).items() if name in TAKEN}
-            == wanted]  # fmt: skip
-    return any(read_manifest(Path(row["path"])) is not None for row in same)
+    same = [one for one in made if {name: one.meta[name] for name in TAKEN if name in one.meta} == wanted]
+    return any(read_manifest(one.path) is not None for one in same)
 
 
 def taken(source: Source) -> Measuring:
