@@ -14,11 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.lab_model import write_tiny_model
 from tests.fixtures.old_homes import make_old_home
 from tests.fixtures.stored_runs import finished_run
 from tests.fixtures.terminal import Tunesmith
-from tests.fixtures.waiting import wait_for
+from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.disk import concerns_disk, trouble
@@ -69,7 +68,7 @@ def fill(place: Path, *, leave: int = 0) -> Path:
 
 
 def read_only(place: Path) -> None:
-    wait_for(lambda: _mounted(place, "-o", "remount,ro"), told="somebody writes on it")
+    assert _mounted(place, "-o", "remount,ro"), "somebody writes on it"
 
 
 def read_all(home: Path, out: Path) -> dict[str, str]:
@@ -88,7 +87,8 @@ def read_all(home: Path, out: Path) -> dict[str, str]:
 def test_everything_is_read_from_a_disk_that_takes_nothing(disk: Mount, tmp_path: Path, how: str) -> None:
     place = disk(8 << 20)
     home = place / "home"
-    finished_run(home)[0].close()
+    finished_run(tmp_path / "made")[0].close()
+    shutil.copytree(tmp_path / "made", home)  # a fixture's process holds on to what it agreed to
     before, bytes_ = read_all(home, tmp_path / "a.html"), (home / "tunesmith.db").read_bytes()
     assert not (home / "tunesmith.db-shm").exists(), "the last one to leave takes SQLite's own files along"
     fill(place) if how == "full" else read_only(place)
@@ -190,15 +190,13 @@ def test_small_sizes_have_a_unit_of_their_own() -> None:
 
 @pytest.mark.heavy
 def test_a_worker_whose_disk_fills_says_so_and_its_step_goes_on_once_there_is_room(disk: Mount, tmp_path: Path) -> None:
-    place = disk(64 << 20)
-    model = write_tiny_model(tmp_path / "model")
-    with (model / "model.safetensors").open("ab") as file:
-        size = file.tell()
+    place = disk(96 << 20)
+    model = make_tiny_model(tmp_path / "model", weight_bytes=32 << 20)
     with closing(Store(place / "home")) as store:
         ws = Workspace(store, None, lambda event, **facts: None)
         step = propose(ws, price(ws, StepRequest("base", {"model": str(model)}, store.new_run("r"))))
         store.decide(step, "yes", by="test", reason="", price={})
-        filling = fill(place, leave=size // 2 + (512 << 10))
+        filling = fill(place, leave=8 << 20)
         list(launcher.follow(store, launcher.launch(store, step, vllm=None).id))
         failed = store.step(step)
         assert failed.status == "failed"
