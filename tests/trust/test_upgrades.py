@@ -62,6 +62,15 @@ def test_a_home_that_was_moved_before_finds_what_lies_in_it(tmp_path: Path, vers
         assert sources == [str(home / "models/m"), "/data/elsewhere/m"]
 
 
+def test_a_base_alone_says_what_a_moved_home_was_called(tmp_path: Path) -> None:
+    home = make_old_home(tmp_path / "home", 9, called="/old/place")
+    with closing(sqlite3.connect(home / "tunesmith.db")) as conn:
+        conn.execute("DELETE FROM artifacts WHERE kind = 'adapter'")
+        conn.commit()
+    with closing(Store(home)) as store:
+        assert store.artifact("a2").path == home / "models/m"
+
+
 @pytest.mark.parametrize("version", OLD)
 def test_an_older_program_that_is_open_does_not_write_into_the_newer_home(tmp_path: Path, version: int) -> None:
     home = make_old_home(tmp_path / "home", version)

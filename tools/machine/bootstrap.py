@@ -372,8 +372,7 @@ class Builder:
 
     def run(self, *command: str) -> None:
         """Run to the end, keeping the output; raises SetupError with the last telling line."""
-        lines: list[str] = []
-        folder = self.env.folder  # nothing where this was started takes the place of pip or of what it imports
+        lines, folder = list[str](), self.env.folder
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder)
         with self.log.open("a") as log, process:
             for line in typing.cast("typing.IO[str]", process.stdout):

@@ -202,11 +202,12 @@ def test_nothing_in_the_present_folder_takes_the_place_of_pip_or_of_what_it_impo
     offline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = tmp_path / "ran"
-    for name in ("pip", "venv", "json", "logging", "setuptools"):
-        (tmp_path / f"{name}.py").write_text(f"open({str(ran)!r}, 'a').write({name!r})\nraise SystemExit(1)\n")
-    monkeypatch.chdir(tmp_path)
     folder = tmp_path / ".venv"
     folder.mkdir()
+    for name in ("pip", "venv", "json", "logging", "setuptools"):
+        for place in (tmp_path, folder):
+            (place / f"{name}.py").write_text(f"open({str(ran)!r}, 'a').write({name!r})\nraise SystemExit(1)\n")
+    monkeypatch.chdir(tmp_path)
     builder = Builder(Environment(folder, ()), {})
     builder.log.touch()
     builder.new_venv()
