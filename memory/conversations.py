@@ -61,11 +61,11 @@ class Conversations:
 
     def draft(self, conversation: str, turn: int, plan: dict[str, object] | None) -> None:
         """Write down the plan that stands proposed after a turn; None where none does any more."""
-        self._write(conversation, _DRAFT, json.dumps({"turn": turn, "plan": plan}, ensure_ascii=False))
+        self._write(conversation, _DRAFT, self._text({"turn": turn, "plan": plan}))
 
     def description(self, conversation: str, turn: int, said: dict[str, object] | None) -> None:
         """Write down what was said of a new behaviour after a turn; None where none is being described any more."""
-        self._write(conversation, _DESCRIPTION, json.dumps({"turn": turn, "said": said}, ensure_ascii=False))
+        self._write(conversation, _DESCRIPTION, self._text({"turn": turn, "said": said}))
 
     def undo(self, conversation: str) -> Turn:
         """Take the newest turn back and return it. Raises NotFound where there is none."""
@@ -107,9 +107,10 @@ class Conversations:
                 if turn := turns.get(entry["turn"]):
                     turns[turn.number] = Turn(turn.number, turn.at, turn.prompt, turn.reply, tuple(entry["messages"]))
             elif role == _DRAFT:
-                drafts[json.loads(content)["turn"]] = json.loads(content)["plan"]
+                entry = self._store.places.from_json(content)
+                drafts[entry["turn"]] = entry["plan"]
             elif role == _DESCRIPTION:
-                entry = json.loads(content)
+                entry = self._store.places.from_json(content)
                 descriptions.pop(entry["turn"], None)
                 descriptions[entry["turn"]] = entry["said"]
             elif role == _UNDO:
@@ -119,6 +120,10 @@ class Conversations:
                 summary, turns = content, {}
         draft, description = (next(reversed(entries.values()), None) for entries in (drafts, descriptions))
         return Conversation(conversation, tuple(turns.values()), summary, draft, description)
+
+    def _text(self, document: dict[str, object]) -> str:
+        """In the order of its fields, which is that of the file that a person edits."""
+        return json.dumps(self._store.places.stored(document), ensure_ascii=False)
 
     def _write(self, conversation: str, role: str, content: str) -> int:
         with self._store.write() as conn:

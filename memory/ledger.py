@@ -37,9 +37,9 @@ from tunesmith.memory.store_file import BUSY_TIMEOUT_S, StoreFile
 class Ledger(StoreFile):
     """The life of runs and steps."""
 
-    def __init__(self, home: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
+    def __init__(self, home: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S, unwritable: str = "") -> None:
         """As `StoreFile`."""
-        super().__init__(home, busy_timeout_s=busy_timeout_s)
+        super().__init__(home, busy_timeout_s=busy_timeout_s, unwritable=unwritable)
         self._starting: dict[str, int] = {}  # step that was agreed to here → the lock that says so until it is claimed
 
     # Runs
@@ -49,7 +49,7 @@ class Ledger(StoreFile):
         values = {
             "name": name,
             "goal": goal,
-            "plan": to_json(plan or {}),
+            "plan": self.places.to_json(plan or {}),
             "status": RUNNING,
             "created_at": time.time(),
         }
@@ -68,11 +68,11 @@ class Ledger(StoreFile):
         if not rows:
             known = ", ".join(r.id for r in self.runs()[:5]) or "none yet"
             raise NotFound(f"no run {run!r}; the newest are: {known}")
-        return Run.of(rows[0])
+        return Run.of(rows[0], self.places)
 
     def runs(self) -> list[Run]:
         """All runs, the newest first."""
-        return [Run.of(row) for row in self.read("SELECT * FROM runs ORDER BY rowid DESC")]
+        return [Run.of(row, self.places) for row in self.read("SELECT * FROM runs ORDER BY rowid DESC")]
 
     def newest_run(self) -> Run | None:
         """The run that is meant where none is named; the one that fetched the driver is nobody's work."""
@@ -86,7 +86,7 @@ class Ledger(StoreFile):
         `values` are columns of `steps`; `request`, `plan` and `inputs` are given as dicts.
         """
         for name in ("request", "plan", "inputs"):
-            values[name] = to_json(values.get(name, {}))
+            values[name] = self.places.to_json(values.get(name, {}))
         row = {"run": run, "stage": stage, "status": PLANNED, "created_at": time.time(), **values}
         with self.write() as conn:
             return self._insert(conn, "steps", row)
@@ -177,8 +177,11 @@ class Ledger(StoreFile):
                 (RUNNING, pid, pid_started, boot_id, pid_ticks, host, pid_namespace, time.time(), step),
             )
 
-    def reopen(self, step: str) -> None:
+    def reopen(self, step: str, *, plan_hash: str | None = None) -> None:
         """Put a step that failed or was stopped back to `planned`, so that it can be approved again.
+
+        `plan_hash` is that of its plan as it is read now, where that names paths and the home was moved since.
+
 
         Raises BadInput for one that runs or is done, and for one that another process agreed to and is starting now.
         """
@@ -188,7 +191,10 @@ class Ledger(StoreFile):
             starting = row["status"] == APPROVED and not own and is_locked(lock_file(self.home, f"{step}-start"))
             if row["status"] in (RUNNING, DONE) or starting:
                 raise BadInput(_decided_elsewhere(step, row["status"]))
-            conn.execute("UPDATE steps SET status = ?, approval = NULL WHERE step = ?", (PLANNED, step))
+            conn.execute(
+                "UPDATE steps SET status = ?, approval = NULL, plan_hash = coalesce(?, plan_hash) WHERE step = ?",
+                (PLANNED, plan_hash, step),
+            )
 
     def progress(self, step: str, done: float, total: float, note: str, *, wait_s: float | None = None) -> None:
         """How far a step has come, in its own units."""
@@ -228,17 +234,17 @@ class Ledger(StoreFile):
             row = conn.execute("SELECT * FROM steps WHERE step = ?", (step,)).fetchone()
             own = worker is None or worker == (row["pid"], row["pid_ticks"])
             if own and row["status"] not in ENDED and (worker is None or row["status"] == RUNNING):
-                self._end(conn, step, DONE, result=to_json(result), error=None, at=time.time())
+                self._end(conn, step, DONE, result=self.places.to_json(result), error=None, at=time.time())
                 return True
             if worker is None or row["status"] == DONE:
                 return False
             event = "step.finished_late" if own else "step.finished_beside"
             conn.execute(
                 "INSERT INTO events (run, step, at, event, data) VALUES (?, ?, ?, ?, ?)",
-                (row["run"], step, time.time(), event, to_json({"pid": worker.pid, "result": result})),
+                (row["run"], step, time.time(), event, self.places.to_json({"pid": worker.pid, "result": result})),
             )
             if own:
-                self._deliver_late(conn, row, to_json(result))
+                self._deliver_late(conn, row, self.places.to_json(result))
             return own
 
     def _deliver_late(self, conn: sqlite3.Connection, row: sqlite3.Row, result: str) -> None:
@@ -272,7 +278,7 @@ class Ledger(StoreFile):
             if worker is not None and (row["status"] != RUNNING or worker != (row["pid"], row["pid_ticks"])):
                 return False
             at = time.time() if ended_at is None else ended_at
-            self._end(conn, step, status, result=None, error=error, at=at)
+            self._end(conn, step, status, result=None, error=self.places.stored(error), at=at)
         return True
 
     def _end(
@@ -289,7 +295,7 @@ class Ledger(StoreFile):
         rows = self.read("SELECT * FROM steps WHERE step = ?", step)
         if not rows:
             raise NotFound(f"no step {step!r}; `tunesmith jobs` lists them")
-        return Step.of(rows[0])
+        return Step.of(rows[0], self.places)
 
     def steps(self, run: str | None = None, *, status: str | None = None) -> list[Step]:
         """Steps in the order they were planned, of one run or of all."""
@@ -298,12 +304,13 @@ class Ledger(StoreFile):
             run,
             status,
         )
-        return [Step.of(row) for row in rows]
+        return [Step.of(row, self.places) for row in rows]
 
     def unannounced(self) -> list[Step]:
         """Steps that ended while nobody watched, marked as told by this call."""
         ended = (DONE, FAILED)
-        steps = [Step.of(r) for r in self.read("SELECT * FROM steps WHERE announced = 0 AND status IN (?, ?)", *ended)]
+        rows = self.read("SELECT * FROM steps WHERE announced = 0 AND status IN (?, ?)", *ended)
+        steps = [Step.of(row, self.places) for row in rows]
         self.announce([step.id for step in steps])
         return steps
 

@@ -6,8 +6,13 @@ up-to-date store costs one pragma and no import of sqlite-utils.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunesmith.memory.places import Places
 from tunesmith.memory.views import VIEWS
 
 if TYPE_CHECKING:
@@ -140,7 +145,53 @@ def m009_marks_of_rows(db: Database) -> None:
     db.execute("CREATE INDEX marks_by_behaviour ON marks(behaviour, id)")
 
 
-MIGRATIONS = (
+_DOCUMENTS = (
+    ("runs", "plan"), ("steps", "request"), ("steps", "plan"), ("steps", "result"), ("artifacts", "meta"),
+    ("events", "data"),
+)  # fmt: skip
+
+
+def m010_paths_by_their_place_in_the_home(db: Database, home: Path) -> None:
+    """What lies in the home is named by its place in it, so that a home can be moved; also one that was moved before.
+
+    A step's artifacts lie in HOME/runs/RUN/STEP and copies of models in HOME/models, so that their records say what
+    the home was called when they were made.
+    """
+    places = Places(home, _earlier_homes(db))
+    for table, column in (("artifacts", "path"), ("steps", "error")):
+        _rewrite(db, table, column, f"{column} LIKE '%/%'", places.stored)
+    for table, column in _DOCUMENTS:
+        _rewrite(db, table, column, f"{column} LIKE '%/%'", partial(_document, places))
+    kept = "role IN ('draft', 'description') AND content LIKE '%/%'"
+    _rewrite(db, "conversations", "content", kept, partial(_document, places))
+
+
+def _earlier_homes(db: Database) -> set[str]:
+    homes = set()
+    for path, run, step in db.execute("SELECT path, run, step FROM artifacts").fetchall():
+        before, of_step, _ = f"{path}/".rpartition(f"/runs/{run}/{step}/")
+        if of_step:
+            homes.add(before)
+        elif Path(path).parent.name == "models":
+            homes.add(str(Path(path).parent.parent))
+    return {name for name in homes if name.startswith("/")}
+
+
+def _document(places: Places, text: str) -> str:
+    try:
+        document = json.loads(text)
+    except ValueError:  # one record that nobody can read does not close the whole home
+        return text
+    return text if (stored := places.stored(document)) == document else json.dumps(stored, ensure_ascii=False)
+
+
+def _rewrite(db: Database, table: str, column: str, where: str, change: Callable[[str], str]) -> None:
+    for rowid, text in db.execute(f"SELECT rowid, {column} FROM {table} WHERE {where}").fetchall():
+        if (changed := change(text)) != text:
+            db.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (changed, rowid))
+
+
+MIGRATIONS: tuple[Callable[..., None], ...] = (
     m001_tables,
     m002_views,
     m003_flips_of_finished_evaluations,
@@ -150,16 +201,18 @@ MIGRATIONS = (
     m007_where_a_worker_is,
     m008_flips_by_one_rule,
     m009_marks_of_rows,
+    m010_paths_by_their_place_in_the_home,
 )
 LATEST = len(MIGRATIONS)
 
 
-def apply(db: Database) -> None:
-    """Bring `db` to the newest schema; the caller holds the migration lock."""
+def apply(db: Database, home: Path) -> None:
+    """Bring the store of `home` to the newest schema; the caller holds the migration lock."""
     from sqlite_utils.migrations import Migrations
 
     migrations = Migrations("tunesmith")
     for migration in MIGRATIONS:
-        migrations(name=migration.__name__)(migration)
+        of_a_place = {"home": home} if migration is m010_paths_by_their_place_in_the_home else {}
+        migrations(name=migration.__name__)(partial(migration, **of_a_place))
     migrations.apply(db)
     db.execute(f"PRAGMA user_version = {LATEST}")

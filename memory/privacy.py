@@ -7,7 +7,12 @@ import os
 import stat
 from pathlib import Path
 
+from tunesmith.memory.errors import BadInput
+
+_STORE = "tunesmith.db"
 _OURS = ("servers", "runs", "models", "logs", "history", "settings.toml", "accelerator.lock", ".migrate.lock")
+_MADE_BY_US = {*_OURS, "locks", "backups", "downloads", "behaviours", "dry-loads", "rates.json", "driver-probe.json"}
+_MADE_BY_US |= {"lost+found"}  # a disk of its own begins with it
 
 
 def keep_private() -> None:
@@ -18,12 +23,24 @@ def keep_private() -> None:
 def make_private(folder: Path) -> None:
     """Make a folder that only its owner can enter, or tighten one that is there, as far as its file system lets us.
 
-    A folder that is not ours to close (the user's own home, or one for everybody such as /tmp) stays as it is, and
-    what lies directly in it and was made by tunesmith is closed instead.
+    Only one that is empty, or holds nothing but what is ours, is tightened. Raises BadInput for one that others may
+    enter and that holds something else, for it is a home by mistake. Where our store lies already in such a one (the
+    user's own home, or one for everybody such as /tmp) it stays as it is, and what lies directly in it and was made by
+    tunesmith is closed instead.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if folder.stat().st_mode & 0o077 and not (folder / _STORE).exists() and (theirs := _not_ours(folder)):
+        raise BadInput(
+            f"{folder} is no home of tunesmith: it holds {theirs}, and a home is closed to everybody else; set "
+            "TUNESMITH_HOME to a new or empty folder, such as one in it"
+        )
     shared = folder == Path.home() or folder.stat().st_mode & stat.S_ISVTX
-    for path in [*folder.glob("tunesmith.db*"), *(folder / name for name in _OURS)] if shared else [folder]:
+    for path in [*folder.glob(f"{_STORE}*"), *(folder / name for name in _OURS)] if shared else [folder]:
         with contextlib.suppress(OSError):
             if (mode := path.stat().st_mode) & 0o077:
                 path.chmod(stat.S_IMODE(mode) & ~0o077)
+
+
+def _not_ours(folder: Path) -> str:
+    """Something in a folder that tunesmith did not put there; empty where all is ours."""
+    return next((path.name for path in sorted(folder.iterdir()) if path.name not in _MADE_BY_US), "")

@@ -25,9 +25,11 @@ def ask_in_process(
     max_rows: int = MAX_ROWS,
     deadline_s: float = DEADLINE_S,
     only: Collection[str] | None = None,
+    home: Path | None = None,
 ) -> Answer:
     """As `ask_sql`, bounded within every step of SQLite as well. Raises BadInput."""
-    request = {"path": str(path), "sql": sql, "max_rows": max_rows, "deadline_s": deadline_s, "only": only and [*only]}
+    places = {"path": str(path.absolute()), "home": str(home or path.parent)}
+    request = {**places, "sql": sql, "max_rows": max_rows, "deadline_s": deadline_s, "only": only and [*only]}
     limits = Limits(deadline_s, _MEMORY_BYTES, _SORTED_BYTES)
     try:
         columns, rows, truncated = confined_answer(answered, request, "the question", limits)
@@ -44,5 +46,6 @@ def answered(request: dict[str, Any]) -> Iterator[object]:
         max_rows=request["max_rows"],
         deadline_s=request["deadline_s"],
         only=request["only"],
+        home=Path(request["home"]),
     )
     yield answer.columns, answer.rows, answer.truncated

@@ -6,6 +6,7 @@ for ever or return without bounds. It does not hide anything by itself; pass `on
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 import time
@@ -15,9 +16,10 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.places import HOME_MARK
 from tunesmith.memory.records import Artifact, Step
 from tunesmith.memory.store import Store
-from tunesmith.memory.views import VIEWS
+from tunesmith.memory.views import PATHS, VIEWS
 
 MAX_ROWS = 200
 DEADLINE_S = 2.0
@@ -47,14 +49,16 @@ def ask_sql(
     max_rows: int = MAX_ROWS,
     deadline_s: float = DEADLINE_S,
     only: Collection[str] | None = None,
+    home: Path | None = None,
 ) -> Answer:
     """Answer one SELECT over the store at `path`. Raises BadInput with the reason for anything else.
 
-    `only` limits it to these views or tables; what a view reads itself stays readable through it.
+    The views show paths below `home`, which is where `path` lies unless that is a copy elsewhere. `only` limits it to
+    these views or tables; what a view reads itself stays readable through it.
     """
     if not path.is_file():
         raise BadInput(f"there is no store at {path} yet; `tunesmith base` starts the first run")
-    conn = _guarded(path)
+    conn = _guarded(path, home or path.parent)
     try:
         guard = _Guard(_read_by_views(conn, only) if only is not None else None)
         conn.set_authorizer(guard)
@@ -67,16 +71,31 @@ def ask_sql(
         conn.close()
 
 
-def _guarded(path: Path) -> sqlite3.Connection:
+def _guarded(path: Path, home: Path) -> sqlite3.Connection:
     conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
     conn.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
     conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_CELL_BYTES)
     conn.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, 20_000)
-    # Pragmas before the authorizer, which would refuse them.
+    # Views and pragmas before the authorizer, which would refuse them.
+    _show_present_paths(conn, str(home.absolute()))
     conn.execute("PRAGMA query_only=ON")
     conn.execute("PRAGMA trusted_schema=OFF")
     conn.execute("PRAGMA cell_size_check=ON")
     return conn
+
+
+def _show_present_paths(conn: sqlite3.Connection, home: str) -> None:
+    """Put views of this connection over those whose paths the store names by their place in the home."""
+    shown = {"text": home, "json": json.dumps(home, ensure_ascii=False)[1:-1]}
+    quoted = {kind: text.replace("'", "''") for kind, text in shown.items()}
+    for view, of_paths in PATHS.items():
+        names = [row[0] for row in conn.execute("SELECT name FROM pragma_table_info(?, 'main')", (view,))]
+        columns = [
+            f"replace({name}, '{HOME_MARK}', '{quoted[of_paths[name]]}') AS {name}" if name in of_paths else name
+            for name in names
+        ]
+        if columns:
+            conn.execute(f"CREATE TEMP VIEW {view} AS SELECT {', '.join(columns)} FROM main.{view}")
 
 
 class _Guard:
@@ -283,7 +302,7 @@ def what_made(store: Store, artifact: str) -> Provenance:
                 "stage": row["made_by_stage"],
                 "depth": row["depth"],
                 "sha256": row["sha256"],
-                "path": row["path"],
+                "path": str(store.places.path(row["path"])),
             },
         )
     return {**_artifact_shape(made), "run": made.run, "step": made.step, "lineage": list(nearest.values())}

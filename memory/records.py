@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tunesmith.memory.places import Places
+
 # A step's life. `planned` waits for a yes; `approved` waits for its worker; the last four are ends.
 PLANNED, APPROVED, RUNNING = "planned", "approved", "running"
 DONE, FAILED, STOPPED, DECLINED = "done", "failed", "stopped", "declined"
@@ -39,18 +41,18 @@ class Artifact:
     meta: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, row: sqlite3.Row) -> Artifact:
+    def of(cls, row: sqlite3.Row, places: Places) -> Artifact:
         """The record behind a row of `artifacts`."""
         return cls(
             id=row["artifact"],
             run=row["run"],
             step=row["step"],
             kind=row["kind"],
-            path=Path(row["path"]),
+            path=places.path(row["path"]),
             sha256=row["sha256"],
             bytes=row["bytes"],
             parents=tuple(json.loads(row["parents"])),
-            meta=json.loads(row["meta"]),
+            meta=places.from_json(row["meta"]),
         )
 
 
@@ -75,14 +77,14 @@ class Run:
     finished_at: float | None
 
     @classmethod
-    def of(cls, row: sqlite3.Row) -> Run:
+    def of(cls, row: sqlite3.Row, places: Places) -> Run:
         """The record behind a row of `runs`."""
         return cls(
             id=row["run"],
             name=row["name"],
             goal=row["goal"],
             status=row["status"],
-            plan=json.loads(row["plan"]),
+            plan=places.from_json(row["plan"]),
             created_at=row["created_at"],
             finished_at=row["finished_at"],
         )
@@ -141,13 +143,14 @@ class Step:
         return self.status in ENDED
 
     @classmethod
-    def of(cls, row: sqlite3.Row) -> Step:
+    def of(cls, row: sqlite3.Row, places: Places) -> Step:
         """The record behind a row of `steps`."""
         # A newer version may have added a column while this process was at work.
         values = {key: row[key] for key in row.keys() if key in cls.__dataclass_fields__}  # noqa: SIM118
         for name in ("request", "plan", "inputs"):
-            values[name] = json.loads(values[name])
-        values["result"] = json.loads(values["result"]) if values["result"] else None
+            values[name] = places.from_json(values[name])
+        values["result"] = places.from_json(values["result"]) if values["result"] else None
+        values["error"] = places.present(values["error"])
         return cls(id=row["step"], **values)
 
 

@@ -23,7 +23,7 @@ class Store(Ledger):
         with self.write() as conn:
             conn.execute(
                 "INSERT INTO events (run, step, at, event, data) VALUES (?, ?, ?, ?, ?)",
-                (run, step, time.time(), event, to_json(data)),
+                (run, step, time.time(), event, self.places.to_json(data)),
             )
 
     def metric(self, step: str, name: str, x: float, value: float) -> None:
@@ -47,23 +47,21 @@ class Store(Ledger):
 
     def add_artifact(self, artifact: Artifact) -> Artifact:
         """Record an artifact (its id is given here); the same path and digest again is the same artifact."""
+        path = self.places.stored(str(artifact.path))
         same = self.read(
-            "SELECT * FROM artifacts WHERE step = ? AND path = ? AND sha256 = ?",
-            artifact.step,
-            str(artifact.path),
-            artifact.sha256,
+            "SELECT * FROM artifacts WHERE step = ? AND path = ? AND sha256 = ?", artifact.step, path, artifact.sha256
         )
         if same:
-            return Artifact.of(same[0])
+            return Artifact.of(same[0], self.places)
         values = {
             "run": artifact.run,
             "step": artifact.step,
             "kind": artifact.kind,
-            "path": str(artifact.path),
+            "path": path,
             "sha256": artifact.sha256,
             "bytes": artifact.bytes,
             "parents": to_json(list(artifact.parents)),
-            "meta": to_json(artifact.meta),
+            "meta": self.places.to_json(artifact.meta),
             "created_at": time.time(),
         }
         with self.write() as conn:
@@ -75,7 +73,7 @@ class Store(Ledger):
         rows = self.read("SELECT * FROM artifacts WHERE artifact = ?", artifact)
         if not rows:
             raise NotFound(f"no artifact {artifact!r}; `tunesmith runs show RUN` lists them")
-        return Artifact.of(rows[0])
+        return Artifact.of(rows[0], self.places)
 
     def artifacts(self, run: str, kind: str | None = None) -> list[Artifact]:
         """Artifacts of a run, the oldest first."""
@@ -84,7 +82,23 @@ class Store(Ledger):
             run,
             kind,
         )
-        return [Artifact.of(row) for row in rows]
+        return [Artifact.of(row, self.places) for row in rows]
+
+    def newest_of_kind(self, kind: str) -> list[Artifact]:
+        """Artifacts of a kind, whatever run made them, the newest first."""
+        rows = self.read("SELECT * FROM artifacts WHERE kind = ? ORDER BY rowid DESC", kind)
+        return [Artifact.of(row, self.places) for row in rows]
+
+    def copies_of(self, source: str, revision: str, kind: str | None = None) -> list[Artifact]:
+        """Artifacts that were taken from one place (a folder, or a hub id at a revision), the oldest first."""
+        rows = self.read(
+            "SELECT * FROM artifacts WHERE json_extract(meta, '$.source') = ?1"
+            " AND json_extract(meta, '$.revision') = ?2 AND (?3 IS NULL OR kind = ?3) ORDER BY rowid",
+            self.places.stored(source),
+            revision,
+            kind,
+        )
+        return [Artifact.of(row, self.places) for row in rows]
 
     def ancestor(self, artifact: Artifact, kind: str) -> Artifact | None:
         """The nearest artifact of a kind that this one was made from, directly or not; None where there is none."""

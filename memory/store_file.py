@@ -21,8 +21,10 @@ from tunesmith.memory import migrations
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import sync_folder
 from tunesmith.memory.locks import is_locked, lock_file
+from tunesmith.memory.places import Places
 from tunesmith.memory.privacy import make_private
 from tunesmith.memory.records import RUNNING
+from tunesmith.memory.unwritable import open_to_read
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -53,17 +55,24 @@ def _hidden(*modules: str) -> Iterator[None]:
 class StoreFile:
     """The open database; safe to share between the threads of one process."""
 
-    def __init__(self, home: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
+    def __init__(self, home: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S, unwritable: str = "") -> None:
         """Open (and where needed create or migrate) `home/tunesmith.db`. Raises BadInput for one it cannot work with.
 
-        A write waits up to `busy_timeout_s` for another process to end its own.
+        A write waits up to `busy_timeout_s` for another process to end its own. `unwritable` says why nothing can be
+        written there, for the user to read: the store is then opened to be read, and every write raises it.
         """
-        make_private(home)
         self.home = home
+        self.places = Places(home)
         self.path = home / "tunesmith.db"
+        """The file that is read, which is a copy elsewhere where the home itself allows no reading."""
+        self.unwritable = unwritable
         self._busy_timeout_s = busy_timeout_s
         self._lock = threading.RLock()
-        self._conn = sqlite3.connect(self.path, timeout=busy_timeout_s, check_same_thread=False)
+        if unwritable:
+            self._conn, self.path = open_to_read(self.path, migrations.LATEST, timeout_s=busy_timeout_s)
+        else:
+            make_private(home)
+            self._conn = sqlite3.connect(self.path, timeout=busy_timeout_s, check_same_thread=False)
         try:
             self._open()
         except BaseException as error:
@@ -79,18 +88,25 @@ class StoreFile:
         if (version := self._version()) > migrations.LATEST:
             raise BadInput(
                 f"{self.path} was written by a newer tunesmith (schema {version}, this one knows {migrations.LATEST}); "
-                "update tunesmith, or set TUNESMITH_HOME to another folder"
+                f"update tunesmith, set TUNESMITH_HOME to another folder, or go back to {self._last_copy()}"
             )
         if version < migrations.LATEST:
-            self._migrate()
+            self._migrate_copy() if self.unwritable else self._migrate()
 
     def _version(self) -> int:
         return int(self._conn.execute("PRAGMA user_version").fetchone()[0])
 
     def _damaged(self, error: BaseException) -> str:
-        copies = sorted((self.home / "backups").glob("tunesmith-*.db"), key=lambda path: path.stat().st_mtime)
-        copy = f"the newest copy is {copies[-1]}" if copies else "there is no copy of it in backups/"
-        return f"{self.path} is damaged (SQLite says: {error}); move it away, for nothing here repairs it; {copy}"
+        return (
+            f"{self.path} is damaged (SQLite says: {error}); move it away, for nothing here repairs it; go back to "
+            f"{self._last_copy()}"
+        )
+
+    def _last_copy(self) -> str:
+        """Where the file as it was before it was last brought up to date lies."""
+        folder = self.home / "backups"
+        copies = sorted(folder.glob("tunesmith-*.db"), key=lambda path: path.stat().st_mtime)
+        return str(copies[-1]) if copies else f"a copy of your own ({folder} holds none)"
 
     def _migrate(self) -> None:
         with (self.home / ".migrate.lock").open("w") as lock:
@@ -102,10 +118,15 @@ class StoreFile:
                 self._refuse_while_at_work()
                 self._back_up(version)
             self._switch_to_wal()
-            with self.write():  # one transaction: a reading one that wants to write later does not wait either
+            with self._transaction(None):  # one: a reading one that wants to write later does not wait either
                 if version:
                     self._refuse_while_at_work()
-                migrations.apply(self.db)
+                migrations.apply(self.db, self.home)
+
+    def _migrate_copy(self) -> None:
+        """Nobody else has the copy, and what it was made from stays as it is."""
+        with self._transaction(None):
+            migrations.apply(self.db, self.home)
 
     def _refuse_while_at_work(self) -> None:
         """A worker of the version that made the file goes on writing into it: its table must stay as it knows it."""
@@ -134,7 +155,7 @@ class StoreFile:
             needed, free = self.path.stat().st_size, shutil.disk_usage(folder).free
             raise BadInput(
                 f"{self.path} is not brought up to date, for no copy could be made of it first ({error}): it takes "
-                f"{needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free; make room"
+                f"{needed:,} bytes, {free:,} are free; make room"
             ) from error
         finally:
             partial.unlink(missing_ok=True)
@@ -143,12 +164,20 @@ class StoreFile:
             old.unlink(missing_ok=True)
 
     def _switch_to_wal(self) -> None:
-        """WAL is a property of the file. SQLite switches only while nobody else reads it, and waits for nobody here."""
+        """WAL is a property of the file. SQLite switches only while nobody else reads it, and waits for nobody here.
+
+        Where a file system lacks what WAL takes (shared memory, locks) SQLite stays in another mode and says so.
+        """
         deadline = time.monotonic() + BUSY_TIMEOUT_S
         while True:
             try:
-                self._conn.execute("PRAGMA journal_mode=WAL")
-                return
+                mode = self._conn.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+                if mode == "wal":
+                    return
+                raise BadInput(
+                    f"the file system of {self.home} cannot hold a store that several processes write (SQLite stays in "
+                    f"journal mode {mode}, not wal); set TUNESMITH_HOME to a folder on a local disk"
+                )
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
@@ -165,13 +194,28 @@ class StoreFile:
     def close(self) -> None:
         """Close the connection."""
         self._conn.close()
+        if self.path.parent != self.home:
+            shutil.rmtree(self.path.parent, ignore_errors=True)
 
     @contextmanager
     def write(self, *, wait_s: float | None = None) -> Iterator[sqlite3.Connection]:
         """One write transaction: all of it is on disk afterwards, or none.
 
-        `wait_s` is how long to wait for another writer, where that is not as long as the store was opened with.
+        `wait_s` is how long to wait for another writer, where that is not as long as the store was opened with. Raises
+        BadInput where nothing can be written, or another version has changed the file since it was opened.
         """
+        if self.unwritable:
+            raise BadInput(self.unwritable)
+        with self._transaction(wait_s) as conn:
+            if (version := self._version()) != migrations.LATEST:
+                raise BadInput(
+                    f"another version of tunesmith has changed {self.path} meanwhile (schema {version}, this one knows "
+                    f"{migrations.LATEST}); end this one and start it anew"
+                )
+            yield conn
+
+    @contextmanager
+    def _transaction(self, wait_s: float | None) -> Iterator[sqlite3.Connection]:
         with self._lock:
             self._begin(wait_s)
             try:

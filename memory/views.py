@@ -66,3 +66,6 @@ FROM line JOIN artifacts made ON made.artifact = line.artifact
 """
 
 VIEWS = {"v_runs": V_RUNS, "v_steps": V_STEPS, "v_flips": V_FLIPS, "v_lineage": V_LINEAGE}
+
+PATHS = {"v_steps": {"request": "json", "result": "json", "error": "text"}, "v_lineage": {"path": "text"}}
+"""Columns of the views in which paths stand, and whether they are texts or documents."""

@@ -38,7 +38,7 @@ def gpu_check(args: argparse.Namespace, settings: Settings, store: Store, out: O
     """
     from tunesmith.agent.commands.approvals import HashApprover
     from tunesmith.agent.commands.run_steps import LET_GO, approver_of, waiting_step
-    from tunesmith.tools.pipeline.run_step import run_pending, run_step
+    from tunesmith.tools.pipeline.run_step import run_pending, run_step, shown_plan
     from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 
     if out.page is not None:
@@ -51,7 +51,7 @@ def gpu_check(args: argparse.Namespace, settings: Settings, store: Store, out: O
             if args.minutes:
                 raise BadInput("--approve starts the plan as it was shown; leave --minutes out")
             waiting = waiting_step(store, STAGE, args.approve)
-            ended = run_pending(ws, waiting, HashApprover(waiting.plan_hash)).done()
+            ended = run_pending(ws, waiting, HashApprover(shown_plan(waiting).hash)).done()
         else:
             fields = {"minutes": args.minutes} if args.minutes else {}
             ended = run_step(ws, StepRequest(STAGE, fields, ""), approver_of(args)).done()

@@ -85,7 +85,7 @@ def runs(args: argparse.Namespace, settings: Settings, store: Store, out: Output
         shown = show_run(store, args.run)
         out.document(shown, render.run_table(shown))
     elif args.action == "sql":
-        answer = ask_in_process(store.path, args.query)
+        answer = ask_in_process(store.path, args.query, home=store.home)
         document = {
             "columns": answer.columns,
             "rows": [dict(zip(answer.columns, row, strict=True)) for row in answer.rows],

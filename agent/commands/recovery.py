@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from tunesmith.agent.commands import render
+from tunesmith.memory.locks import is_locked, lock_file
 from tunesmith.memory.records import RUNNING, STOPPED, WAITING, Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline import catalog, launcher
@@ -33,6 +34,8 @@ def recover(store: Store) -> list[str]:
 
 def _resolve_approved(store: Store, run: Run) -> list[str]:
     """A run that nobody carries out any more stands where its newest step stands."""
+    if is_locked(lock_file(store.home, run.id)):  # another terminal waits at its question
+        return []
     steps = store.steps(run.id)
     idle_s = time.time() - max((step.finished_at or step.created_at for step in steps), default=run.created_at)
     if any(step.status == RUNNING for step in steps) or idle_s < _BETWEEN_STEPS_S:

@@ -22,7 +22,7 @@ from tunesmith.tools.core.local_paths import expanded, is_there
 from tunesmith.tools.pipeline import catalog, executor, plan_file
 from tunesmith.tools.pipeline.forecast import Forecast
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
-from tunesmith.tools.pipeline.run_step import run_pending, run_step
+from tunesmith.tools.pipeline.run_step import run_pending, run_step, shown_plan
 from tunesmith.tools.pipeline.workspace import Approver, StepRequest, Workspace
 
 LET_GO = 130
@@ -63,7 +63,7 @@ def stage(args: argparse.Namespace, rest: list[str], settings: Settings, store: 
         if args.approve is not None:
             _refuse_fields(args, rest)
             waiting = waiting_step(store, args.command, args.approve)
-            ended = run_pending(ws, waiting, HashApprover(waiting.plan_hash)).done()
+            ended = run_pending(ws, waiting, HashApprover(shown_plan(waiting).hash)).done()
         else:
             ended = run_step(ws, stage_request(args, rest), _looking_first(args, store, out)).done()
     except KeyboardInterrupt:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
-from tunesmith.memory.errors import BadInput, StepFailed, disk_is_full
+from tunesmith.memory.errors import BadInput, StepFailed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,20 +16,48 @@ if TYPE_CHECKING:
 
 
 def open_store(settings: Settings, out: Output) -> Store:
-    """The store, after what died while nobody looked was found and told. Raises BadInput, StepFailed."""
+    """The store, after what died while nobody looked was found and told. Raises BadInput, StepFailed.
+
+    One whose disk is full or read-only is opened to be read, and says so; whatever would write into it is refused.
+    """
     import sqlite3
 
-    from tunesmith.memory.store import Store
-
     try:
-        store = Store(settings.home)
+        store = _opened(settings.home)
     except (OSError, sqlite3.Error) as error:
-        if disk_is_full(error):
-            raise StepFailed(_full(settings.home)) from None
+        from tunesmith.tools.core.disk import trouble
+
+        if why := trouble(settings.home, error):
+            raise StepFailed(why) from None
         raise BadInput(f"cannot open the store in {settings.home}: {error}; set TUNESMITH_HOME to a folder") from None
+    if store.unwritable:
+        out.say(f"nothing is recorded now: {store.unwritable}")
+        return store
     for line in _recovered(store):
         out.say(line)
     return store
+
+
+def _opened(home: Path) -> Store:
+    import sqlite3
+
+    from tunesmith.memory.store import Store
+    from tunesmith.memory.unwritable import may_write
+
+    path = home / "tunesmith.db"
+    if path.is_file() and not may_write(path):
+        from tunesmith.tools.core.disk import trouble
+
+        if why := trouble(home):  # SQLite would open it all the same, and fail at the first word to write
+            return Store(home, unwritable=why)
+    try:
+        return Store(home)
+    except (OSError, sqlite3.Error) as error:
+        from tunesmith.tools.core.disk import trouble
+
+        if path.is_file() and (why := trouble(home, error)):
+            return Store(home, unwritable=why)
+        raise
 
 
 def _recovered(store: Store) -> list[str]:
@@ -45,19 +74,9 @@ def unexpected(error: Exception) -> str:
     """One line about a full disk, or about a defect of ours, whose traceback goes to a file. Raises nothing."""
     from tunesmith.agent.commands.error_log import keep_traceback
     from tunesmith.agent.commands.settings import home_of
+    from tunesmith.tools.core.disk import concerns_disk, trouble
 
-    if disk_is_full(error):
-        return _full(home_of())
+    with contextlib.suppress(OSError):
+        if concerns_disk(error) and (why := trouble(home_of(), error)):
+            return why
     return f"unexpected {type(error).__name__}: {str(error)[:300] or 'no message'}; {keep_traceback(error, home_of)}"
-
-
-def _full(home: Path) -> str:
-    import shutil
-
-    from tunesmith.tools.core.format import size
-
-    try:
-        free = size(shutil.disk_usage(next(place for place in (home, *home.parents) if place.exists())).free)
-    except OSError:
-        free = "unknown how much"
-    return f"the disk of {home} is full ({free} free); make room, or move TUNESMITH_HOME to a disk that has some"

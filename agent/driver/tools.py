@@ -118,7 +118,7 @@ class QueryRecords(planning.Args):
 def _query_records(deps: TurnDeps, args: QueryRecords, ctx: RunContext[TurnDeps]) -> Any:
     """Answer in a process with limits of its own, from the views alone; the query is shown to the user."""
     deps.show(render.plain(f"· asks the records: {' '.join(args.sql.split())[:400]}"))
-    found = ask_in_process(deps.store.path, args.sql, max_rows=_SQL_ROWS, only=VIEWS)
+    found = ask_in_process(deps.store.path, args.sql, max_rows=_SQL_ROWS, only=VIEWS, home=deps.store.home)
     rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
     return {"rows": rows, "note": f"only the first {len(rows)} rows"} if found.truncated else {"rows": rows}
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
-from tunesmith.tools.core.format import duration
+from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.core.rates import Rates, Seconds
-from tunesmith.tools.core.stage import GIB, Estimate, Facts, Fitting, Machine, Past
+from tunesmith.tools.core.stage import Estimate, Facts, Fitting, Machine, Past
 
 _PAST_STEPS = 5
 _GPU = "GPU"
@@ -94,7 +94,7 @@ def room(price: Estimate, facts: Facts, *, remedy: str, fitting: Sequence[Fittin
     machine = facts.machine
     try_ = ", or ".join(map(str, fitting)) or remedy
     return tuple(
-        f"needs {needed / GIB:.1f} GiB of {what}, {free / GIB:.1f} GiB free; try {instead}"
+        f"needs {size(needed)} of {what}, {size(free)} free; try {instead}"
         for what, needed, free, instead in (
             ("RAM and swap", price.peak_ram_bytes, machine.memory_free_bytes, try_),
             ("VRAM", price.peak_vram_bytes, machine.vram_free_bytes, try_),

@@ -30,6 +30,11 @@ _BEST_EFFORT_WAIT_S = 0.5
 _STORE_PAUSE_S = 2.0
 
 
+def sealed_pin(name: str) -> str:
+    """What the manifest of a folder is pinned as, beside the folder itself."""
+    return f"{name}, sealed"
+
+
 @dataclass(slots=True)
 class Job(Generic[R]):
     """One step at work."""
@@ -143,6 +148,19 @@ class Job(Generic[R]):
             f"the {name} {'were' if name.endswith('s') else 'was'} changed after its plan was approved: its sha256 is "
             f"now {sha256[:12]}, agreed was {self.plan.pins[name][:12]}; {again}"
         )
+
+    def agreed_folder(self, name: str, folder: Path, fingerprint: str) -> None:
+        """As `agreed`, for a folder that is known by where its files lie on the disk, too.
+
+        One that was sealed when the plan was made may lie elsewhere by now, as after a move to another disk: it is
+        hashed again. Raises StepFailed where its bytes are other ones.
+        """
+        sealed = self.plan.pins.get(sealed_pin(name))
+        if sealed and self.plan.pins.get(name) != fingerprint:
+            verify(folder, sealed)
+            self.log(f"{folder} was moved or copied after its plan was approved: hashed again, it holds the same files")
+        else:
+            self.agreed(name, fingerprint)
 
     def publish(
         self, kind: str, path: Path, *, parents: Sequence[str] | None = None, meta: Mapping[str, object] | None = None

@@ -23,7 +23,7 @@ from tunesmith.tools.core.local_paths import expanded
 from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.evaluation.judge_settings import JudgeSettings
 from tunesmith.tools.models.base import bundled_model, source_of
-from tunesmith.tools.models.folder import check_model_folder, fingerprint
+from tunesmith.tools.models.folder import check_model_folder, fingerprint, folder_pins, sealed_as
 from tunesmith.tools.models.memory_math import (
     USUAL_KV_BYTES,
     ServerMemory,
@@ -71,6 +71,8 @@ class JudgeModel:
     allow_plain_http: bool = False
     sha256: str = ""
     """Digest of what it is: of its folder, or of the endpoint's address and the name that it is asked for."""
+    sealed: str = ""
+    """Of a folder with a manifest that is not known by it already: the digest that stands there."""
 
     @property
     def memory(self) -> ServerMemory:
@@ -96,7 +98,7 @@ class Models:
     def pins(self) -> dict[str, str]:
         """What a plan is bound to: the judge that it shows, and the embedding model."""
         embedder = {EMBEDDER_PIN: embedder_sha256()} if self.embeds else {}
-        return {**({"judge": self.judge.sha256} if self.judge else {}), **embedder}
+        return {**(folder_pins("judge", self.judge.sha256, self.judge.sealed) if self.judge else {}), **embedder}
 
     def peaks(self, serving: ServerMemory, *, on_gpu: bool) -> dict[str, int]:
         """Peak RAM and VRAM of a step whose own server takes `serving`: the two servers take turns.
@@ -180,8 +182,9 @@ def find_judge(named: str, home: Path) -> JudgeModel:
     facts = check_model_folder(folder)
     kv_bytes = kv_bytes_per_token(facts.config)
     return JudgeModel(
-        str(folder), folder.name, folder, facts.weight_bytes, facts.parameters, kv_bytes, sha256=fingerprint(folder)
-    )
+        str(folder), folder.name, folder, facts.weight_bytes, facts.parameters, kv_bytes, sha256=fingerprint(folder),
+        sealed=sealed_as(folder),
+    )  # fmt: skip
 
 
 def _endpoint(named: str, settings: JudgeSettings, home: Path) -> JudgeModel:

@@ -46,7 +46,13 @@ from tunesmith.tools.suites.grading import (
     grade_pending,
     judged,
 )
-from tunesmith.tools.suites.grading.embedding import identity, local_embedder, model_folder
+from tunesmith.tools.suites.grading.embedding import (
+    EMBEDDER_PIN,
+    embedder_sha256,
+    identity,
+    local_embedder,
+    model_folder,
+)
 
 _REPLY_TOKENS = 400
 _REPLIES = "judge.jsonl"
@@ -58,8 +64,10 @@ def agreed_models(job: Job[Request], suite: Suite, judge: str) -> Models:
     Raises BadInput where one is not here, StepFailed where it is another than was agreed to.
     """
     models = find_models(suite.cases, judge, job.home)
-    for name, sha256 in models.pins.items():
-        job.agreed(name, sha256)
+    if shown := models.judge:  # its folder may have moved with its home
+        job.agreed_folder("judge", shown.folder or job.dir, shown.sha256)
+    if models.embeds:
+        job.agreed(EMBEDDER_PIN, embedder_sha256())
     return models
 
 

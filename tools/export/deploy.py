@@ -146,8 +146,7 @@ def refuse_taken_port(home: Path, port: int) -> None:
 
 def previous_deployment(store: Store) -> Artifact:
     """The newest deployment that serves another artifact than is served now, or was last. Raises BadInput."""
-    rows = store.read("SELECT * FROM artifacts WHERE kind = 'deployment' ORDER BY rowid DESC")
-    deployments = [Artifact.of(row) for row in rows]
+    deployments = store.newest_of_kind("deployment")
     # A deployment that was killed before it was recorded is served all the same.
     served = [server.facts.artifact for server in servers.deployed(store.home)]
     last = served[-1] if served else deployments[0].meta["serves"] if deployments else ""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write, read_manifest
+from tunesmith.tools.core.format import size
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.export.audit import CARRIED
 from tunesmith.tools.export.audit_quantized import audit_quantized
@@ -378,6 +379,4 @@ def _need_room(
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     free_disk = shutil.disk_usage(out_dir.parent).free
     if need_disk > free_disk:
-        raise StepFailed(
-            f"needs {need_disk / _GIB:.1f} GiB of disk, {free_disk / _GIB:.1f} GiB free at {out_dir.parent}; make room"
-        )
+        raise StepFailed(f"needs {size(need_disk)} of disk, {size(free_disk)} free at {out_dir.parent}; make room")

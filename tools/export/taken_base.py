@@ -32,8 +32,9 @@ def existing_at_work(job: Job[BaseRequest]) -> Existing:
     source = Source.of(job.request.quantized)
     if source.revision:
         return Existing(source)
-    now = fingerprint(Path(source.name).expanduser())
-    job.agreed(FOLDER_PIN, now)
+    folder = Path(source.name).expanduser()
+    now = fingerprint(folder)
+    job.agreed_folder(FOLDER_PIN, folder, now)
     return Existing(source, fingerprint=now)
 
 

@@ -194,9 +194,9 @@ class Builder:
         from importlib.util import find_spec
 
         bare = find_spec("ensurepip") is None
-        self.run(sys.executable, "-m", "venv", *["--without-pip"] * bare, str(self.env.folder))
+        self.run(sys.executable, "-P", "-m", "venv", *["--without-pip"] * bare, str(self.env.folder))
         if bare:
-            self.run(sys.executable, "-m", "pip", "--python", str(self.env.python), "install", "pip")
+            self.run(sys.executable, "-P", "-m", "pip", "--python", str(self.env.python), "install", "pip")
 
     def cpu_index_arguments(self) -> tuple[str, ...]:
         """pip arguments that make torch a CPU build: exact pins, and PyTorch's index only where it is needed."""
@@ -215,8 +215,8 @@ class Builder:
         """The version that pip would install for `requirement`, or "" where it finds none; downloads nothing."""
         self.notes[self.env.folder.name] = f"looking for {requirement}"
         options = "--dry-run --ignore-installed --no-deps --prefer-binary --quiet --report -"
-        command = [str(self.env.python), "-m", "pip", "install", *options.split(), *index, requirement]
-        done = subprocess.run(command, capture_output=True, text=True)
+        command = [str(self.env.python), "-P", "-m", "pip", "install", *options.split(), *index, requirement]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=self.env.folder)
         try:
             return str(json.loads(done.stdout)["install"][0]["metadata"]["version"])
         except (ValueError, LookupError):
@@ -238,12 +238,12 @@ class Builder:
         (info / "RECORD").write_text("".join(f"{info.name}/{name},,\n" for name in ("METADATA", "INSTALLER", "RECORD")))
 
     def pip(self, *arguments: str) -> None:
-        self.run(str(self.env.python), "-m", "pip", arguments[0], "--disable-pip-version-check", *arguments[1:])
+        self.run(str(self.env.python), "-P", "-m", "pip", arguments[0], "--disable-pip-version-check", *arguments[1:])
 
     def run(self, *command: str) -> None:
         """Run to the end, keeping the output; raises SetupError with the last telling line."""
-        lines: list[str] = []
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        lines, folder = list[str](), self.env.folder
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder)
         with self.log.open("a") as log, process:
             for line in typing.cast("typing.IO[str]", process.stdout):
                 log.write(line)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -18,7 +17,14 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.local_paths import expanded, is_there, local_path, looks_like_path
 from tunesmith.tools.core.stage import GIB, Facts, Inputs, Plan, Request, Result, RunRule, Stage, expected
 from tunesmith.tools.models.bundled import QWEN_CODER, SMOLLM2, BundledModel
-from tunesmith.tools.models.folder import check_hub_revision, check_model_folder, fingerprint, read_config
+from tunesmith.tools.models.folder import (
+    check_hub_revision,
+    check_model_folder,
+    fingerprint,
+    folder_pins,
+    read_config,
+    sealed_as,
+)
 from tunesmith.tools.models.hub import inspect_hub
 from tunesmith.tools.models.measuring import FOUR, MEASURED_AT, SIXTEEN, Asked, Measuring, choose
 from tunesmith.tools.models.model_files import wanted_files, weight_bytes
@@ -127,6 +133,8 @@ class BaseContext:
     """Whether its quantized base stands here too."""
     existing: Existing | None = None
     """The quantized checkpoint that is to be taken as that."""
+    sealed: str = ""
+    """Of a folder with a manifest: the digest that stands there."""
 
 
 def inspect_inputs(request: BaseRequest, inputs: Inputs) -> BaseContext:
@@ -156,7 +164,8 @@ def _inspected(request: BaseRequest, inputs: Inputs) -> BaseContext:
             return BaseContext(here)  # the plan says that nobody knows
     folder = expanded(request.model)
     config = check_model_folder(folder).config
-    return BaseContext(here, sum(wanted_files(folder).values()), fingerprint(folder), config)
+    size = sum(wanted_files(folder).values())
+    return BaseContext(here, size, fingerprint(folder), config, sealed=sealed_as(folder))
 
 
 def expected_artifact(request: BaseRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
@@ -179,12 +188,8 @@ def _is_here(request: BaseRequest, store: Store) -> bool:
     """Whether a pristine copy of the model stands below models/, so that it only has to be verified."""
     if source_of(request.model) == "bundled":
         return read_manifest(store.home / "models" / bundled_model(request.model).name) is not None
-    made = store.read(
-        "SELECT path FROM artifacts WHERE json_extract(meta, '$.source') = ? AND json_extract(meta, '$.revision') = ?",
-        request.model,
-        request.revision,
-    )
-    return any(read_manifest(Path(row["path"])) is not None for row in made)
+    made = store.copies_of(request.model, request.revision)
+    return any(read_manifest(artifact.path) is not None for artifact in made)
 
 
 def plan(request: BaseRequest, facts: Facts, context: BaseContext) -> Plan:
@@ -243,8 +248,9 @@ def _measuring(request: BaseRequest, facts: Facts, context: BaseContext) -> Meas
 
 def _pins(context: BaseContext) -> dict[str, str]:
     """Folders that are read again at work, by what they hold now."""
-    beside = context.existing.fingerprint if context.existing else ""
-    return {name: held for name, held in (("model folder", context.fingerprint), (FOLDER_PIN, beside)) if held}
+    existing = context.existing
+    pins = folder_pins("model folder", context.fingerprint, context.sealed)
+    return {**pins, **(folder_pins(FOLDER_PIN, existing.fingerprint, existing.sealed) if existing else {})}
 
 
 _TEMPLATE_S, _PROVEN_S = 3.8, 6.5

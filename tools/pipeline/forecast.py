@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import Artifact
-from tunesmith.tools.core.stage import GIB, Estimate, Facts, Inputs
+from tunesmith.tools.core.format import size
+from tunesmith.tools.core.stage import Estimate, Facts, Inputs
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.vllm_program import no_vllm
 from tunesmith.tools.models.measuring import answers_for
@@ -108,6 +109,6 @@ def _check_disk(ws: Workspace, prices: Sequence[Forecast]) -> None:
     free = measure_machine(ws.store.home).disk_free_bytes
     if needed > free:
         raise BadInput(
-            f"the plan needs {needed / GIB:.1f} GiB of disk in all, {free / GIB:.1f} GiB free; "
+            f"the plan needs {size(needed)} of disk in all, {size(free)} free; "
             "make room, move TUNESMITH_HOME, or take a smaller base"
         )

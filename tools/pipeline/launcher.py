@@ -7,7 +7,6 @@ which every start of tunesmith runs.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -195,7 +194,7 @@ def _deliver(store: Store, step: Step) -> bool:
     """Record the result that a worker left beside its step because the store could not take it."""
     result_path = log_path(store, step).with_name(RESULT_FILE)
     try:
-        document = json.loads(result_path.read_bytes())
+        document = store.places.from_json(result_path.read_text())
         worker = Worker(*document["worker"])
     except (OSError, ValueError, TypeError, KeyError):
         return False

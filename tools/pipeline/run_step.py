@@ -90,11 +90,17 @@ def resume_step(ws: Workspace, step: str, approver: Approver) -> Outcome:
     declared = entry.load()
     request = declared.request.model_validate(record.request)
     declared.check_before_start(request, planning_facts.inputs_of(ws.store, record.run))
-    ws.store.reopen(step)
-    plan = Plan.model_validate(record.plan)
+    plan = shown_plan(record)
+    ws.store.reopen(step, plan_hash=plan.hash)
     ws.emit("plan.shown", run=plan.run, step=step, stage=plan.stage, plan_hash=plan.hash, plan=plan, resumed=True)
     with _adding(ws, plan.stage, plan.request, plan.run):
         return _from_decision(ws, step, plan, approver, follow=True)
+
+
+def shown_plan(step: Step) -> Plan:
+    """The plan that a step was proposed with, its paths as they are now: its hash is another one once the home has been
+    moved."""
+    return Plan.model_validate(step.plan)
 
 
 def run_pending(ws: Workspace, waiting: Step, approver: Approver) -> Outcome:
@@ -102,11 +108,10 @@ def run_pending(ws: Workspace, waiting: Step, approver: Approver) -> Outcome:
 
     Else the plan of today waits in its place, for the approver agrees to no other one: raises ApprovalPending.
     """
-    now = price(ws, StepRequest.of(waiting))
-    if now.hash == waiting.plan_hash:
+    now, shown = price(ws, StepRequest.of(waiting)), shown_plan(waiting)
+    if now.hash == shown.hash:
         return resume_step(ws, waiting.id, approver)
-    changed = f"it would now be planned as {now.hash[:12]}, not {waiting.plan_hash[:12]}"
-    shown = Plan.model_validate(waiting.plan)
+    changed = f"it would now be planned as {now.hash[:12]}, not {shown.hash[:12]}"
     ws.store.decide(waiting.id, "no", by="--approve", reason=changed, price=shown.estimate.model_dump(mode="json"))
     return _from_decision(ws, propose(ws, now), now, approver, follow=True)
 

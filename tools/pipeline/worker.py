@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 import atexit
 import contextlib
-import json
 import os
 import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -29,6 +29,7 @@ from tunesmith.memory.locks import adding_to, held, lock_file
 from tunesmith.memory.privacy import keep_private
 from tunesmith.memory.records import APPROVED, FAILED, STOPPED
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.disk import concerns_disk, trouble
 from tunesmith.tools.core.job import PATIENCE_S, Job
 from tunesmith.tools.core.settled import FOUR_BITS, load_modules
 from tunesmith.tools.core.stage import CPU, Plan, Result, chosen_gpu
@@ -115,7 +116,7 @@ def _work(store: Store, step: str, vllm: str | None) -> int:
         _fail(store, step, str(error))
     except BaseException as error:
         traceback.print_exc()
-        _fail(store, step, f"{type(error).__name__}: {error}"[:2000])
+        _fail(store, step, _why(store, step, error))
     else:
         return 0
     return 1
@@ -150,11 +151,23 @@ def _measure_device(job: Job) -> None:  # type: ignore[type-arg]
         job.log(f"{device} was not measured: {error}")
 
 
+def _why(store: Store, step: str, error: BaseException) -> str:
+    """What ended the work, for the user: a disk in trouble by its name, with what to do."""
+    record = store.step(step)
+    folder, needed = store.home / "runs" / record.run / step, Plan.model_validate(record.plan).estimate.disk_bytes
+    if concerns_disk(error) and (disk := trouble(folder, error, needed_bytes=needed)):
+        return f"{disk}; then `tunesmith run --resume {record.run}` goes on"
+    return f"{type(error).__name__}: {error}"[:2000]
+
+
 def _fail(store: Store, step: str, why: str, *, status: str = FAILED) -> None:
-    """Record that this worker's own attempt ended, and no other one's."""
+    """Record that this worker's own attempt ended, and no other one's; where it cannot be, its log says why it did."""
     me = store.step(step).worker
     if me and me.pid == os.getpid():
-        store.fail(step, why, status=status, worker=me)
+        try:
+            store.fail(step, why, status=status, worker=me)
+        except sqlite3.OperationalError:
+            print(why, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -190,7 +203,7 @@ def record(job: Job, result: Result) -> None:  # type: ignore[type-arg]
     """Record that a step reached its end, however late: what was done is kept beside the step until it is recorded."""
     document = result.model_dump(mode="json")
     with contextlib.suppress(OSError):  # a full disk; the store may still take it
-        atomic_write(job.result_file, json.dumps({"worker": job.step.worker, "result": document}))
+        atomic_write(job.result_file, job.store.places.to_json({"worker": job.step.worker, "result": document}))
     job.flush()
     job.patiently(lambda: job.store.finish(job.step.id, document, worker=job.step.worker))
     job.result_file.unlink(missing_ok=True)

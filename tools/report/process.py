@@ -277,15 +277,10 @@ def ancestry(store: Store, artifact: str) -> list[str]:
 
 def served(store: Store, run: str) -> Served | None:
     """The newest finished deployment, of whichever run; None where nothing was ever deployed."""
-    rows = store.read(
-        "SELECT a.* FROM artifacts a JOIN steps s ON s.step = a.step WHERE a.kind = 'deployment' AND s.status = ?"
-        " ORDER BY a.rowid DESC LIMIT 1",
-        DONE,
-    )
-    if not rows:
+    made = [one for one in store.newest_of_kind("deployment") if store.step(one.step).status == DONE]
+    if not made:
         return None
-    artifact = Artifact.of(rows[0])
-    result = store.step(artifact.step).report
+    artifact, result = made[0], store.step(made[0].step).report
     meta = artifact.meta
     of = str(meta.get("serves") or next(iter(artifact.parents), ""))
     server = servers.serving_now(store.home, of)

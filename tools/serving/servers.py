@@ -25,6 +25,7 @@ from tunesmith.tools.serving.budget import claimable, gpus_once_free
 from tunesmith.tools.serving.listeners import Listener, SendRefused, free_port, port_is_free
 from tunesmith.tools.serving.local_http import HttpRefused, call
 from tunesmith.tools.serving.server_log import telling_line
+from tunesmith.tools.serving.server_record import is_a_copy, placed, read_record
 from tunesmith.tools.serving.spec import LOOPBACK, ServerSpec, arguments, environment, plugins_of
 
 BENCH, DEPLOYED, DRIVER = "bench", "deployed", "driver"
@@ -122,7 +123,10 @@ def list_servers(home: Path, *, role: str | None = None) -> list[Server]:
 
 def _read(record: Path) -> Server | None:
     try:
-        data = json.loads(record.read_text())
+        data = read_record(record)
+        if is_a_copy(record, data):
+            _forget(record)
+            return None
         if "pid" not in data:  # whoever started it died before it wrote that down; its supervisor says who it is
             data |= json.loads(record.with_suffix(".pid").read_text())
         process = ProcessId(data["pid"], data["pid_started"], data["boot_id"], data.get("pid_ticks"), *_place(data))
@@ -231,19 +235,17 @@ def start(
     argv, env = _command(vllm, spec, port)
     record = home / "servers" / f"{_next_number(home)}-{spec.hash[:8]}.json"
     data: dict[str, object] = {
+        **placed(record, spec, log_path),
         "program": str(Path(vllm).absolute()) if "/" in vllm else vllm,  # it starts in a folder of its own
         "argv": argv,
         "env": env,
-        "spec": spec.model_dump(),
         "port": port,
         "role": role,
         "lease_s": LEASE_S,
-        "log": str(log_path.absolute()),
         "owner": owner,
         "loader_key": secrets.token_urlsafe(32),
         "started_at": time.time(),
     }
-    record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     atomic_write(record.with_suffix(".key"), key or secrets.token_urlsafe(32), mode=0o600)
     record.with_suffix(".lease").touch()
     atomic_write(record, json.dumps(data, indent=1), mode=0o600)

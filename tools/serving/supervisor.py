@@ -38,7 +38,7 @@ def main() -> int:
     os.environ["PYTHONSAFEPATH"] = "1"  # vLLM starts Pythons of its own, which would look into their folder first
     os.environ["VLLM_API_KEY"] = record_path.with_suffix(".key").read_text()
     command = [record["program"], *record["argv"]]
-    child = subprocess.Popen(command, preexec_fn=_die_with_parent, cwd=Path(record["log"]).parent)
+    child = subprocess.Popen(command, preexec_fn=_die_with_parent)
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     lease = _Lease(record_path)
     while not _ended(child, _POLL_S):
@@ -79,16 +79,21 @@ def _ended(child: subprocess.Popen[bytes], wait_s: float) -> bool:
 
 
 class _Lease:
-    """Counts since when nobody renewed, on a clock of its own: the time of day may be set meanwhile."""
+    """Counts since when nobody renewed, on a clock of its own: the time of day may be set meanwhile.
+
+    The records are looked for in their folder, wherever that is by now: a home may be moved while its server runs.
+    """
 
     def __init__(self, record_path: Path) -> None:
-        self._record_path = record_path
+        self._folder = os.open(record_path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        self._record, self._lease = record_path.name, record_path.with_suffix(".lease").name
         self._renewed_ns, self._since = 0, time.monotonic()
 
     def expired(self) -> bool:
         try:
-            record = json.loads(self._record_path.read_text())
-            renewed_ns = self._record_path.with_suffix(".lease").stat().st_mtime_ns
+            with open(os.open(self._record, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._folder)) as file:  # noqa: PTH123
+                record = json.load(file)
+            renewed_ns = os.stat(self._lease, dir_fd=self._folder).st_mtime_ns
         except FileNotFoundError:
             return True  # somebody took the server off the books
         except ValueError:

@@ -57,7 +57,7 @@ def machine_of(facts: Facts, ram_gib: float) -> Facts:
 def _needs(task: Task) -> Iterator[Need]:
     """The task's need as it is, or with settings that fit where only these do; of RAM and VRAM where it takes both."""
     price, memory = task.plan.estimate, "VRAM" if task.vram_bytes else "RAM"
-    lacks = "; ".join(refusal for refusal in task.plan.refusals if "GiB of disk" in refusal)
+    lacks = "; ".join(refusal for refusal in task.plan.refusals if " of disk, " in refusal)
     bits, name = _BITS[task.precision], _name(task)
     ways = [way for way in task.plan.fitting if not way.settings.startswith(ANOTHER_BASE)]
     if ways and task.task == "train":

@@ -19,8 +19,7 @@ def served(question: Question) -> Answer:
 
     store = question.store
     deployed = [line for line in served_models.status(store) if line["role"] == "deployed"]
-    rows = store.read("SELECT * FROM artifacts WHERE kind = 'deployment' ORDER BY created_at DESC, rowid DESC")
-    past = [Artifact.of(row) for row in rows]
+    past = store.newest_of_kind("deployment")
     if question.query.aspect == "when" and past:
         return _when(question, past)
     history = [
