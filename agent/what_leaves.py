@@ -18,7 +18,7 @@ from tunesmith.memory.records import DONE
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import clip, size, visible
 from tunesmith.tools.models.base import bundled_model, source_of
-from tunesmith.tools.serving.addresses import Address, read_address, refuse_key_in_clear
+from tunesmith.tools.serving.addresses import Address, read_address, refuse_key_in_clear, shown_address
 from tunesmith.tools.serving.traffic import contacts
 
 OFF, HERE, ON_REQUEST, ELSEWHERE, REFUSED = "off", "this machine", "on request", "another machine", "refused"
@@ -85,7 +85,7 @@ def _channel(what: str, state: str, to: str, note: str) -> Channel:
 
 
 def _hub(settings: Settings) -> Channel:
-    hub = clip(settings.network.hub, 100)
+    hub = shown_address(settings.network.hub)
     if settings.network.hub_offline:
         return _channel("hub", OFF, hub, "HF_HUB_OFFLINE is set")
     return _channel(
@@ -149,7 +149,7 @@ def _downloads(settings: Settings, store: Store) -> Iterator[Contacted]:
             continue
         if host:
             yield {
-                "host": clip(host.partition("://")[2] or host, 100),
+                "host": shown_address(host).rpartition("://")[2],
                 "purpose": f"{step.id} fetched {clip(model, 100)}",
                 "last_at": step.finished_at or 0.0,
                 "contacts": 1,

@@ -81,7 +81,7 @@ def test_the_environment_is_told_by_names_alone(tmp_path: Path) -> None:
     settings = load(
         {
             "TUNESMITH_HOME": str(tmp_path), "WANDB_API_KEY": KEY, "MLFLOW_TRACKING_URI": "http://m",
-            "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "https://mirror.example/",
+            "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "https://me:pw@mirror.example/",
         }
     )  # fmt: skip
     store = Store(tmp_path)

@@ -37,6 +37,8 @@ _DEV_EVERY = 4
 """Of cases that are not examples every fourth is dev, the others blind."""
 _SHORT_ANSWER_WORDS = 3
 _STEM_MIN = 3
+_STEMS_MAX = 24
+"""Words in a pattern, of which a right answer has one: more make it slow to read and no stricter."""
 _RELEVANT_SHARE = 0.99
 """Of the examples, so many answers share a word with their message before that is asked of every answer."""
 _STRANGE_SHARE = 0.34
@@ -323,7 +325,7 @@ def _is_relevant(examples: tuple[Example, ...]) -> bool:
 def _content_words(text: str) -> list[str]:
     """Beginnings of the words that mean something, the longest first."""
     known = {stem for stem in stems(text) if len(stem) >= _STEM_MIN and stem not in STOP}
-    return sorted(known, key=lambda stem: (-len(stem), stem))
+    return sorted(known, key=lambda stem: (-len(stem), stem))[:_STEMS_MAX]
 
 
 def _any_of(words: Sequence[str]) -> str:

@@ -116,10 +116,9 @@ def clear_text_note(address: Address, key: str, what: str) -> str:
     return f"{what}{with_key} go to {address.place} over plain http: everybody on the way there can read them"
 
 
-def place_of_redirect(location: str) -> str:
-    """Where a server wanted to send a request, to be shown: without user names, queries and what hides."""
-    parts = re.sub(r"//[^/@]*@", "//", location.partition("?")[0].partition("#")[0])
-    return clip(parts, _SHOWN_CHARS) or "an address that it did not name"
+def shown_address(url: str) -> str:
+    """Any address, to be shown: without user names, queries and what hides."""
+    return clip(re.sub(r"//[^/@]*@", "//", url.partition("?")[0].partition("#")[0]), _SHOWN_CHARS)
 
 
 def _shown(url: str) -> str:

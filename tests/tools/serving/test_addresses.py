@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.serving.addresses import clear_text_note, place_of_redirect, read_address, refuse_key_in_clear
+from tunesmith.tools.serving.addresses import clear_text_note, read_address, refuse_key_in_clear, shown_address
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,5 @@ def test_localhost_is_this_machine_only_where_it_leads_here(monkeypatch: pytest.
 
 
 def test_where_a_redirect_leads_is_shown_without_its_secrets() -> None:
-    assert place_of_redirect("https://u:secret@h.example:1/a?token=secret#x") == "https://h.example:1/a"
-    assert place_of_redirect("") == "an address that it did not name"
-    assert "\x1b" not in place_of_redirect("http://h/\x1b[2J") and len(place_of_redirect("http://" + "a" * 900)) < 200
+    assert shown_address("https://u:secret@h.example:1/a?token=secret#x") == "https://h.example:1/a"
+    assert "\x1b" not in shown_address("http://h/\x1b[2J") and len(shown_address("http://" + "a" * 900)) < 200
