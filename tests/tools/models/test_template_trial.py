@@ -117,6 +117,12 @@ def test_templates_of_every_family_pass(tmp_path: Path) -> None:
     probe_template(folder)
 
 
+@pytest.mark.parametrize("kind", ["mistral", "gemma2"])
+def test_a_template_that_takes_no_system_message_passes(kind: str, tmp_path: Path) -> None:
+    assert "raise_exception" in FAMILIES[kind].template
+    assert next(try_templates(str(a_folder(tmp_path, FAMILIES[kind].template)))) == [""]
+
+
 @pytest.mark.parametrize(
     ("template", "reason"),
     [
