@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import FIXTURES
+from tunesmith.agent.driver.facts.answer import Question
+from tunesmith.agent.driver.facts.serving import served as told_of_serving
+from tunesmith.agent.driver.understanding.query import Query
 from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.export.deploy import previous_deployment
 from tunesmith.tools.pipeline import planning_facts
+from tunesmith.tools.pipeline.workspace import Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.spec import ServerSpec
 
@@ -70,6 +74,19 @@ def test_a_rollback_goes_to_what_was_served_before_the_last(store: Store, monkey
         store.add_artifact(deployment)
         set_back(monkeypatch)
     assert previous_deployment(store).meta["serves"] == "a1"
+
+
+def test_the_deployment_that_is_told_first_is_the_one_that_was_made_last(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = store.new_run("first")
+    for number in range(3):
+        step = store.propose(run, "deploy", plan_hash="h")
+        store.add_artifact(Artifact("", run, step, "deployment", Path(step), step, 1, meta={"serves": f"a{number}"}))
+        set_back(monkeypatch)
+    asked = Question(Query(kind="served"), Workspace(store, None, lambda event, **data: None), store.newest_run())
+    lines = [line for line in told_of_serving(asked).lines if "model a" in line]
+    assert [line[-4:] for line in lines] == ["(s3)", "(s2)", "(s1)"]
 
 
 def test_the_server_that_was_started_last_is_listed_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

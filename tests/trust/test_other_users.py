@@ -120,3 +120,22 @@ def test_a_home_that_cannot_be_tightened_is_still_opened(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(Path, "chmod", refuse)
     make_private(tmp_path)
+
+
+@pytest.mark.parametrize("holds", [["website.html"], ["settings.toml", "website.html"], ["project/code.py"]])
+def test_a_folder_of_something_else_is_refused_and_stays_as_open_as_it_was(place: Path, holds: list[str]) -> None:
+    for name in holds:
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_text("")
+    done = tunesmith(place, "runs", "list")
+    [line] = done.stderr.splitlines()
+    assert done.returncode == 2 and "is no home of tunesmith" in line and "new or empty folder" in line
+    assert stat.S_IMODE(place.stat().st_mode) == 0o755 and not (place / "tunesmith.db").exists()
+
+
+@pytest.mark.parametrize("holds", [[], ["settings.toml", "logs", "lost+found"], ["tunesmith.db", "website.html"]])
+def test_a_folder_that_is_new_or_ours_is_closed(place: Path, holds: list[str]) -> None:
+    for name in holds:
+        (place / name).touch()
+    make_private(place)
+    assert stat.S_IMODE(place.stat().st_mode) == 0o700

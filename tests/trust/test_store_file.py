@@ -52,6 +52,23 @@ def test_a_newer_store_is_refused_and_left_alone(home: Path) -> None:
         Store(home)
 
 
+def test_a_downgrade_is_told_where_the_file_of_before_lies(home: Path) -> None:
+    older(home)
+    Store(home).close()
+    with sqlite3.connect(home / "tunesmith.db") as conn:
+        conn.execute(f"PRAGMA user_version = {migrations.LATEST + 1}")
+    (copy,) = (home / "backups").iterdir()
+    with pytest.raises(BadInput, match=f"go back to {copy}"):
+        Store(home)
+
+
+def test_a_file_system_that_cannot_hold_it_is_told(home: Path) -> None:
+    store = Store(home)
+    store._conn = sqlite3.connect(":memory:")  # the one place where SQLite itself stays in another mode
+    with pytest.raises(BadInput, match=r"stays in journal mode memory, not wal\); set TUNESMITH_HOME"):
+        store._switch_to_wal()
+
+
 def test_a_row_with_a_column_of_the_future_is_still_read(home: Path) -> None:
     """A process that was at work while a newer version changed the file."""
     store = Store(home)

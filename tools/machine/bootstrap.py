@@ -346,7 +346,7 @@ class Builder:
         self.notes[self.env.folder.name] = f"looking for {requirement}"
         options = "--dry-run --ignore-installed --no-deps --prefer-binary --quiet --report -"
         command = [str(self.env.python), "-P", "-m", "pip", "install", *options.split(), *index, requirement]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=self.env.folder)
         try:
             return str(json.loads(done.stdout)["install"][0]["metadata"]["version"])
         except (ValueError, LookupError):
@@ -372,8 +372,8 @@ class Builder:
 
     def run(self, *command: str) -> None:
         """Run to the end, keeping the output; raises SetupError with the last telling line."""
-        lines: list[str] = []
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        lines, folder = list[str](), self.env.folder
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder)
         with self.log.open("a") as log, process:
             for line in typing.cast("typing.IO[str]", process.stdout):
                 log.write(line)

@@ -38,7 +38,7 @@ def main() -> int:
     os.environ["PYTHONSAFEPATH"] = "1"  # vLLM starts Pythons of its own, which would look into their folder first
     os.environ["VLLM_API_KEY"] = record_path.with_suffix(".key").read_text()
     command = [record["program"], *record["argv"]]
-    child = subprocess.Popen(command, preexec_fn=_die_with_parent)
+    child = subprocess.Popen(command, preexec_fn=_die_with_parent, cwd=Path.cwd())
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     lease = _Lease(record_path)
     while not _ended(child, _POLL_S):

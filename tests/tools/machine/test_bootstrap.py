@@ -198,6 +198,25 @@ def test_a_cpu_build_that_is_at_hand_is_taken_from_there(offline: Path, tmp_path
     assert builder.cpu_index_arguments() == ("torch==2.13.0+cpu",)
 
 
+def test_nothing_in_the_present_folder_takes_the_place_of_pip_or_of_what_it_imports(
+    offline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = tmp_path / "ran"
+    folder = tmp_path / ".venv"
+    folder.mkdir()
+    for name in ("pip", "venv", "json", "logging", "setuptools"):
+        for place in (tmp_path, folder):
+            (place / f"{name}.py").write_text(f"open({str(ran)!r}, 'a').write({name!r})\nraise SystemExit(1)\n")
+    monkeypatch.chdir(tmp_path)
+    builder = Builder(Environment(folder, ()), {})
+    builder.log.touch()
+    builder.new_venv()
+    wheel(offline, "thing", "1.0")
+    assert builder.resolved("thing") == "1.0"
+    builder.pip("--version")
+    assert not ran.exists()
+
+
 def test_where_only_the_default_build_is_found_pytorchs_own_index_is_added(offline: Path) -> None:
     wheel(offline, "torch", "2.13.0")
     builder = Builder(Environment(Path(sys.prefix), (), cpu_builds=("torch>=2.10,<2.15",)), {})

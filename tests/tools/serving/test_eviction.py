@@ -33,7 +33,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 def start(home: Path, *, device: str = "cpu", role: str = BENCH, gpu_share: float = 0.0) -> Server:
     fields = {"model_dir": "/nowhere", "served_name": role, "device": device, "gpu_share": gpu_share}
     spec = ServerSpec.model_validate(fields)
-    return servers.start(home, spec, vllm=STUB, log_path=home / "log", owner="s1", role=role)
+    return servers.start(home, spec, vllm=STUB, log_path=home / "logs" / "log", owner="s1", role=role)
 
 
 def roles(home: Path) -> list[str]:
