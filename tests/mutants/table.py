@@ -20,13 +20,20 @@ SERVER = "A model server answers nothing but its health without the key"
 LOCKED = "What is installed is what was locked"
 SQL = "`runs sql` reads, and does nothing else"
 BOUNDS = "A suite, a template or an answer costs no more than its bounds"
+ROWS = "Rows from a stranger are data, and none is lost."
+TEMPLATE = "A chat template is a stranger's program."
+JUDGED = "What a model judges is data."
+LEAVES = "Nothing leaves this machine unseen."
+MOVED = "A home can be moved."
+NAMED_FILES = "A file that you name is not replaced unasked."
 PROMISES = (
-    PRESENT_FOLDER, YES, STRANGERS_DATA, BASE, OTHER_USERS, TERMINAL, WORKER, STORE, SERVER, LOCKED, SQL, BOUNDS,
+    PRESENT_FOLDER, YES, STRANGERS_DATA, BASE, OTHER_USERS, TERMINAL, WORKER, STORE, SERVER, LOCKED, SQL, BOUNDS, ROWS,
+    TEMPLATE, JUDGED, LEAVES, MOVED, NAMED_FILES,
 )  # fmt: skip
 """As SECURITY.md words them."""
 CLAIM, APPROVALS, LEDGER = "claim", "approvals", "ledger"
-STATISTICS, SUITES, WHOLE, JUDGES = "statistics", "suites", "whole or absent", "judges read data"
-LAWS = (CLAIM, APPROVALS, LEDGER, STATISTICS, SUITES, WHOLE, JUDGES)
+STATISTICS, SUITES, WHOLE = "statistics", "suites", "whole or absent"
+LAWS = (CLAIM, APPROVALS, LEDGER, STATISTICS, SUITES, WHOLE)
 """Guards beside them that nothing may weaken unseen."""
 
 
@@ -142,8 +149,8 @@ MUTANTS = (
     Mutant(
         YES,
         "tools/evaluation/judge_job.py",
-        "    for name, sha256 in models.pins.items():\n        job.agreed(name, sha256)\n",
-        "",
+        "        job.agreed_folder(\"judge\", shown.folder or job.dir, shown.sha256)\n",
+        "        pass\n",
         ("tests/trust/test_approvals.py::test_answers_go_to_no_judge_that_the_settings_named_after_the_yes",),
     ),
     Mutant(
@@ -170,7 +177,7 @@ MUTANTS = (
     Mutant(
         YES,
         "tools/models/base_job.py",
-        'job.agreed("model folder", fingerprint(Path(request.model).expanduser()))',
+        'job.agreed_folder("model folder", folder, fingerprint(folder))',
         "pass",
         (f"{_CHANGED}[base-model folder]",),
     ),
@@ -233,7 +240,7 @@ MUTANTS = (
     Mutant(
         APPROVALS,
         "tools/pipeline/run_step.py",
-        "    if now.hash == waiting.plan_hash:\n",
+        "    if now.hash == shown.hash:\n",
         "    if True:\n",
         (f"{_PINS}test_a_critique_that_waits_is_asked_about_anew_where_anything_that_decides_changed",),
     ),
@@ -347,7 +354,7 @@ MUTANTS = (
     Mutant(
         WORKER,
         "memory/ledger.py",
-        "                self._deliver_late(conn, row, to_json(result))\n",
+        "                self._deliver_late(conn, row, self.places.to_json(result))\n",
         "                pass\n",
         (f"{_WORKERS}test_the_result_of_a_worker_that_was_taken_for_dead_is_recorded",),
     ),
@@ -412,8 +419,8 @@ MUTANTS = (
     Mutant(
         WHOLE,
         "memory/files.py",
-        "            os.fsync(file.fileno())\n        Path(temp)",
-        "        Path(temp)",
+        "            os.fsync(file.fileno())\n        if new",
+        "        if new",
         (f"{_POWER}test_a_file_is_the_old_one_or_the_new_after_a_power_cut",),
     ),
     Mutant(
@@ -498,21 +505,21 @@ MUTANTS = (
     Mutant(
         BASE,
         "tools/models/folder.py",
-        "    _refuse_on_top(path)\n    files",
-        "    files",
+        "    if ON_TOP in look.names:",
+        "    if False:",
         (f"{_FOLDER}test_an_adapter_that_would_be_loaded_on_top_is_refused",),
     ),
     Mutant(
         BASE,
         "tools/models/folder.py",
-        "    _refuse_code(path)\n    _refuse",
-        "    _refuse",
+        "    _refuse_code(look, config)\n",
+        "",
         (f"{_FOLDER}test_code_that_comes_along_is_refused_wherever_it_is_named",),
     ),
     Mutant(
         BASE,
         "tools/models/tensor_file.py",
-        "if not isinstance(name, str) or not _SHARD.fullmatch(name):",
+        "if not isinstance(name, str) or not SHARD.fullmatch(name):",
         "if False:",
         (f"{_FOLDER}test_an_index_names_only_files_beside_it",),
     ),
@@ -592,28 +599,28 @@ MUTANTS = (
     Mutant(
         SERVER,
         "tools/serving/servers.py",
-        "    if not is_ours(server.port, server.pid):\n",
+        "    if not server.listener.is_ours():\n",
         "    if False:\n",
         (f"{_SERVERS}test_the_key_is_not_sent_to_a_stranger_on_the_port",),
     ),
     Mutant(
         SERVER,
         "tools/serving/listeners.py",
-        "return bool(inodes) and inodes <=",
-        "return bool(inodes) or inodes <=",
+        "(bool(self.listening) and self.listening <= self.own)",
+        "(bool(self.listening) or self.listening <= self.own)",
         (f"{_SERVERS}test_a_listener_is_ours_only_below_our_process",),
     ),
     # --- what is installed
     Mutant(
         LOCKED,
-        "tools/machine/bootstrap.py",
+        "tools/machine/environments.py",
         'self.pip("install", "--require-hashes", "--no-deps", ',
         'self.pip("install", "--no-deps", ',
         ("tests/trust/test_supply.py::test_pip_is_told_to_ask_for_hashes_and_to_add_nothing",),
     ),
     Mutant(
         LOCKED,
-        "tools/machine/bootstrap.py",
+        "tools/machine/environments.py",
         'self.pip("install", "--require-hashes", "--no-deps", ',
         'self.pip("install", "--require-hashes", ',
         ("tests/trust/test_supply.py::test_pip_is_told_to_ask_for_hashes_and_to_add_nothing",),
@@ -656,28 +663,28 @@ MUTANTS = (
     ),
     # --- judges
     Mutant(
-        JUDGES,
+        JUDGED,
         "tools/suites/judge_prompt.py",
         "    written = json.dumps(text, ensure_ascii=False)\n",
         "    written = text\n",
         ("tests/tools/data/test_row_judge.py::test_a_row_stays_inside_its_string_whatever_it_says_to_the_judge",),
     ),
     Mutant(
-        JUDGES,
+        JUDGED,
         "tools/suites/judge_prompt.py",
         r'"[<\x7f-\x9f\u2028\u2029]"',
         r'"[<]"',
         ("tests/tools/data/test_row_judge.py::test_a_row_stays_inside_its_string_whatever_it_says_to_the_judge",),
     ),
     Mutant(
-        JUDGES,
+        JUDGED,
         "tools/suites/judge_prompt.py",
         r'"[<\x7f-\x9f\u2028\u2029]"',
         r'"[\x7f-\x9f\u2028\u2029]"',
         ("tests/tools/suites/test_grading.py::test_an_answer_cannot_leave_its_place_in_the_judges_prompt",),
     ),
     Mutant(
-        JUDGES,
+        JUDGED,
         "tools/data/reading.py",
         '{"criterion": criterion}, {"message": message, "answer": answer})',
         '{"criterion": criterion, "answer": answer}, {"message": message})',
@@ -718,5 +725,334 @@ MUTANTS = (
         "    broken = _unmeasured(whole)\n",
         "    broken: dict[str, str] = {}\n",
         ("tests/tools/evaluation/test_gate.py::test_what_no_case_of_the_target_was_asked_of_has_shown_nothing",),
+    ),
+    # --- what a stranger's file can do, and what is moved
+    Mutant(
+        TEMPLATE,
+        "tools/release/go_template.py",
+        ' or text.endswith("{")',
+        "",
+        ("tests/tools/release/test_go_template.py",),
+    ),
+    Mutant(
+        TEMPLATE,
+        "tools/release/go_template.py",
+        "if not text.translate(_SPACES).isprintable():",
+        "if False:",
+        ("tests/tools/release/test_go_template.py",),
+    ),
+    Mutant(
+        TEMPLATE,
+        "tools/release/modelfile.py",
+        "{one_line(told)}",
+        "{told}",
+        ("tests/tools/release/test_modelfile.py",),
+    ),
+    Mutant(
+        TEMPLATE,
+        "tools/models/base_job.py",
+        "        probe_template(folder, request.model)\n",
+        "",
+        ("tests/tools/models/test_template_trial.py::test_base_takes_no_model_whose_template_takes_too_much",),
+    ),
+    Mutant(
+        TEMPLATE,
+        "tools/models/template_trial.py",
+        "                if room < 0:",
+        "                if False:",
+        ("tests/tools/models/test_template_trial.py",),
+    ),
+    Mutant(
+        TEMPLATE,
+        "agent/driver/endpoint.py",
+        "            _try_template(folder)\n",
+        "",
+        ("tests/agent/driver/test_driver_template.py",),
+    ),
+    Mutant(
+        TERMINAL,
+        "agent/commands/render.py",
+        '_FRAME.sub("·", one_line(entry))',
+        "one_line(entry)",
+        ("tests/agent/commands/test_render.py",),
+    ),
+    Mutant(
+        BASE,
+        "tools/models/model_files.py",
+        "_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK",
+        "_FLAGS = os.O_RDONLY | os.O_NONBLOCK",
+        ("tests/trust/test_model_folders.py",),
+    ),
+    Mutant(
+        BASE,
+        "tools/models/model_files.py",
+        "if left or source.read(1):",
+        "if left:",
+        ("tests/trust/test_model_folders.py",),
+    ),
+    Mutant(
+        BASE,
+        "tools/models/tensor_file.py",
+        "if place.start != end:",
+        "if place.start < end:",
+        ("tests/trust/test_model_folders.py",),
+    ),
+    Mutant(
+        BASE,
+        "tools/models/tensor_file.py",
+        "if end - start != spec.bytes:",
+        "if False:",
+        ("tests/trust/test_model_folders.py",),
+    ),
+    Mutant(
+        BASE,
+        "tools/models/hub_download.py",
+        "return self.count == self._file.bytes and self._hash.hexdigest() == announced",
+        "return self.count == self._file.bytes",
+        ("tests/trust/test_hub.py",),
+    ),
+    Mutant(
+        LEAVES,
+        "tools/models/hub_client.py",
+        "headers.pop(_KEY, None)",
+        "pass",
+        ("tests/trust/test_hub.py",),
+    ),
+    Mutant(
+        LEAVES,
+        "tools/models/hub_client.py",
+        'if where.scheme == "https" or _same',
+        "if True or _same",
+        ("tests/trust/test_hub.py",),
+    ),
+    Mutant(
+        LEAVES,
+        "tools/serving/addresses.py",
+        "if self.is_loopback or proxy_bypass(self.place)",
+        "if proxy_bypass(self.place)",
+        ("tests/trust/test_network.py",),
+    ),
+    Mutant(
+        LEAVES,
+        "tools/serving/addresses.py",
+        "if key and address.is_in_clear and not allowed:",
+        "if key and address.is_in_clear and False:",
+        ("tests/tools/serving/test_addresses.py",),
+    ),
+    Mutant(
+        LEAVES,
+        "tools/serving/connections.py",
+        "data=data, headers=headers, allow_redirects=False",
+        "data=data, headers=headers, allow_redirects=True",
+        ("tests/trust/test_network.py",),
+    ),
+    Mutant(
+        LEAVES,
+        "tools/pipeline/launcher.py",
+        "{**NO_REPORTS, **stage.env",
+        "{**stage.env",
+        ("tests/tools/training/test_no_trackers.py",),
+    ),
+    Mutant(
+        LEAVES,
+        "tools/training/train_job.py",
+        'report_to="none"',
+        'report_to="all"',
+        ("tests/tools/training/test_no_trackers.py",),
+    ),
+    Mutant(
+        SERVER,
+        "tools/serving/listeners.py",
+        'return self.is_ours if inode == "0" else inode in self.own',
+        "return self.is_ours",
+        ("tests/trust/test_network.py",),
+    ),
+    Mutant(
+        SERVER,
+        "tools/serving/connections.py",
+        "await self._guard.after_async(",
+        "(lambda *_: None)(",
+        ("tests/trust/test_network.py",),
+    ),
+    Mutant(
+        SERVER,
+        "tools/serving/local_http.py",
+        "        self._guard.after(self.sock)\n",
+        "",
+        ("tests/trust/test_network.py",),
+    ),
+    Mutant(
+        ROWS,
+        "tools/data/import_columns.py",
+        "return not _is_number(kind.value_type) and _is_plain",
+        "return _is_plain",
+        ("tests/tools/data/test_import_files.py::test_extension_types_and_vectors_are_left_out_and_labels_are_text",),
+    ),
+    Mutant(
+        ROWS,
+        "tools/data/import_text.py",
+        "if len(line) > MAX_LINE_BYTES:",
+        "if False:",
+        ("tests/tools/data/test_import_files.py::test_a_sparse_file_is_not_read_to_its_end",),
+    ),
+    Mutant(
+        ROWS,
+        "tools/data/import_text.py",
+        "if lines > MAX_CELL_LINES:",
+        "if False:",
+        ("tests/tools/data/test_import_files.py::test_a_csv_record_of_thousands_of_lines_counts_as_all_of_them",),
+    ),
+    Mutant(
+        ROWS,
+        "tools/data/import_sources.py",
+        "if path.is_symlink():",
+        "if False:",
+        (
+            "tests/tools/data/test_import_files.py::test_a_folder_gives_its_own_files_of_rows_and_nothing_hidden_or_linked",
+        ),
+    ),
+    Mutant(
+        ROWS,
+        "memory/store.py",
+        ".fetchone()) != talk:",
+        ".fetchone()) != talk and False:",
+        (
+            "tests/tools/data/test_import_ids.py::test_another_text_under_a_recorded_id_is_refused_and_the_same_is_left_alone",
+        ),
+    ),
+    Mutant(
+        ROWS,
+        "tools/data/row_file.py",
+        "        self._used.add(row_id)\n",
+        "",
+        (
+            "tests/tools/data/test_import_ids.py::test_whatever_is_imported_after_each_other_every_row_has_an_id_of_its_own",
+        ),
+    ),
+    Mutant(
+        ROWS,
+        "tools/data/import_hub.py",
+        "if not _COMMIT.fullmatch(commit):",
+        "if not commit:",
+        ("tests/tools/data/test_import_hub.py::test_a_data_set_without_its_commit_is_told_what_to_type",),
+    ),
+    Mutant(
+        MOVED,
+        "memory/migrations.py",
+        'return {name for name in homes if name.startswith("/")}',
+        "return set()",
+        ("tests/trust/test_upgrades.py",),
+    ),
+    Mutant(
+        MOVED,
+        "memory/migrations.py",
+        'elif Path(path).parent.name == "models":',
+        "elif False:",
+        ("tests/trust/test_upgrades.py",),
+    ),
+    Mutant(
+        MOVED,
+        "tools/serving/server_record.py",
+        'return data.get("books", _books(record)) != _books(record)',
+        "return False",
+        ("tests/trust/test_moved_homes.py",),
+    ),
+    Mutant(
+        MOVED,
+        "memory/conversations.py",
+        "self._store.places.stored(document)",
+        "document",
+        ("tests/trust/test_moved_homes.py",),
+    ),
+    Mutant(
+        STORE,
+        "memory/unwritable.py",
+        '(path, path.with_name(f"{path.name}-wal"))',
+        "(path,)",
+        ("tests/trust/test_full_disks.py",),
+    ),
+    Mutant(
+        STORE,
+        "agent/commands/recovery.py",
+        "if is_locked(lock_file(store.home, run.id)):",
+        "if False:",
+        ("tests/agent/commands/test_recovery.py",),
+    ),
+    Mutant(
+        STORE,
+        "memory/store_file.py",
+        'if mode == "wal":',
+        "if mode:",
+        ("tests/trust/test_store_file.py",),
+    ),
+    Mutant(
+        NAMED_FILES,
+        "tools/core/plain_file.py",
+        "    if not force:",
+        "    if False:",
+        ("tests/agent/test_odd_input.py",),
+    ),
+    Mutant(
+        NAMED_FILES,
+        "tools/core/plain_file.py",
+        "mode=0o600, new=not force",
+        "mode=0o644, new=not force",
+        ("tests/tools/core/test_plain_file_written.py",),
+    ),
+    Mutant(
+        NAMED_FILES,
+        "tools/core/plain_file.py",
+        "    if not is_folder(path.parent):",
+        "    if False:",
+        ("tests/agent/test_odd_input.py",),
+    ),
+    Mutant(
+        OTHER_USERS,
+        "agent/commands/error_log.py",
+        "os.O_CREAT | os.O_NOFOLLOW",
+        "os.O_CREAT",
+        ("tests/agent/test_odd_input.py",),
+    ),
+    Mutant(
+        OTHER_USERS,
+        "memory/privacy.py",
+        "(theirs := _not_ours(folder))",
+        '(theirs := "")',
+        ("tests/trust/test_other_users.py",),
+    ),
+    Mutant(
+        OTHER_USERS,
+        "agent/commands/review_web.py",
+        "hosts[0] in self.server.hosts",
+        "hosts[0].rsplit(':', 1)[0] in ('127.0.0.1', 'localhost')",
+        ("tests/agent/commands/test_rows.py",),
+    ),
+    Mutant(
+        LOCKED,
+        "tools/machine/environments.py",
+        'self.run(str(self.env.python), "-P", "-m", "pip"',
+        'self.run(str(self.env.python), "-m", "pip"',
+        ("tests/tools/machine/test_bootstrap.py",),
+    ),
+    Mutant(
+        LEDGER,
+        "tools/pipeline/run_step.py",
+        "with adding_to(ws.store.home, run, waiting=told):\n        yield",
+        "yield",
+        ("tests/tools/data/test_import_ids.py::test_two_processes_that_import_at_once_keep_the_rows_of_both",),
+    ),
+    Mutant(
+        APPROVALS,
+        "agent/commands/approvals.py",
+        "set(more.split()) <= _AROUND_A_YES | named",
+        "True",
+        ("tests/agent/commands/test_approvals.py",),
+    ),
+    Mutant(
+        APPROVALS,
+        "agent/commands/approvals.py",
+        "if asked_twice and not begins_with_yes(text):",
+        "if True:",
+        ("tests/agent/commands/test_approvals.py",),
     ),
 )
