@@ -73,7 +73,7 @@ crosscheck: setup ## compare our grading with the real promptfoo (npm), live; RE
 locks: ## make the lock files of both environments anew (needs uv); UV_FLAGS says where torch's CPU builds are
 	@$(BIN)/python -m tunesmith.tools.machine.locks $(UV_FLAGS)
 
-tables: setup ## write what fits on which card anew: the README's table and the golden plans
+tables: setup ## write what fits on which card anew: the tables of README and docs/models.md, and the golden plans
 	@$(BIN)/python -m tests.gpu_rehearsal.tables
 
 audit: setup ## ask PyPI for known vulnerabilities of what the lock files name (needs pip-audit)

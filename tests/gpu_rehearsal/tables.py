@@ -1,11 +1,11 @@
-"""What the plans say of published models on usual cards, as two tables: the golden plans, and the README's.
+"""What the plans say of published models on usual cards, as tables: the golden plans, the README's, docs/models.md's.
 
-`make tables` writes both anew, and the README's table of families; what changed is then seen in the commit.
+`make tables` writes them anew, and the table of families; what changed is then seen in the commit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.fixtures import families
@@ -15,16 +15,18 @@ from tunesmith.tools.models.model_names import NamedModel, named_model
 from tunesmith.tools.pipeline.fits import fits, plans_of, with_card
 
 ROOT = Path(__file__).resolve().parents[2]
-GOLDEN, README = Path(__file__).with_name("plans.txt"), ROOT / "README.md"
+GOLDEN = Path(__file__).with_name("plans.txt")
+README, MODELS_PAGE = ROOT / "README.md", ROOT / "docs" / "models.md"
 BEGIN, END = "<!-- what fits: made by `make tables` -->\n", "<!-- end of what fits -->\n"
 FAMILIES_BEGIN, FAMILIES_END = "<!-- families: made by `make tables` -->\n", "<!-- end of families -->\n"
 GOLDEN_MODELS = ("llama-3.2-3b", "qwen2.5-7b", "llama-3.1-8b", "qwen2.5-14b", "qwen2.5-32b", "qwen3-30b-a3b")
 GOLDEN_CARDS = (12, 24, 48, 80)
-README_MODELS = (
+README_MODELS = ("llama-3.2-1b", "qwen3-4b", "qwen3-8b", "qwen2.5-14b", "qwen3-30b-a3b", "llama-3.3-70b")
+MODELS = (
     "llama-3.2-1b", "qwen2.5-1.5b", "gemma-2-2b", "llama-3.2-3b", "qwen3-4b", "mistral-7b", "olmoe-1b-7b", "qwen3-8b",
     "gemma-2-9b", "qwen2.5-14b", "phi-4", "mistral-small-24b", "qwen3-30b-a3b", "qwen2.5-32b", "llama-3.3-70b",
 )  # fmt: skip
-README_CARDS = (8, 12, 16, 24, 48, 80)
+CARDS = (8, 12, 16, 24, 48, 80)
 RAM_GIB = 32
 
 
@@ -56,13 +58,13 @@ def _golden_lines() -> Iterator[str]:
                 yield f"  {step:19} {'no ' if plan.refusals else 'yes'} {peaks}  {ways or measured}".rstrip()
 
 
-def readme_table() -> str:
+def fits_table(models: Sequence[str]) -> str:
     """Models down, cards across: how it is trained, measured and served there, at the most bits that fit."""
-    head = ["model", *(f"{card} GB" for card in README_CARDS)]
+    head = ["model", *(f"{card} GB" for card in CARDS)]
     rows = [head, ["---"] * len(head)]
-    for name in README_MODELS:
+    for name in models:
         model = model_of(name)
-        rows.append([f"{model.name}", *(_cell(model, card) for card in README_CARDS)])
+        rows.append([f"{model.name}", *(_cell(model, card) for card in CARDS)])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
@@ -80,15 +82,21 @@ def _cell(model: NamedModel, card_gib: int) -> str:
     return f"**{cell}**" if "–" not in cell else cell
 
 
-def with_table(text: str) -> str:
-    """The README's text with its tables as they are now: what fits, and what the lab does with each family."""
-    for begin, end, table in ((BEGIN, END, readme_table()), (FAMILIES_BEGIN, FAMILIES_END, families.table())):
-        before, rest = text.split(begin)
-        _, after = rest.split(end)
-        text = f"{before}{begin}{table}{end}{after}"
+def pages() -> dict[Path, str]:
+    """The pages that hold tables, with these as they are now."""
+    fits_on = {README: fits_table(README_MODELS), MODELS_PAGE: fits_table(MODELS)}
+    text = {page: _with(page.read_text(), BEGIN, END, table) for page, table in fits_on.items()}
+    text[MODELS_PAGE] = _with(text[MODELS_PAGE], FAMILIES_BEGIN, FAMILIES_END, families.table())
     return text
+
+
+def _with(text: str, begin: str, end: str, table: str) -> str:
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}{table}{end}{after}"
 
 
 if __name__ == "__main__":
     GOLDEN.write_text(golden())
-    README.write_text(with_table(README.read_text()))
+    for page, text in pages().items():
+        page.write_text(text)

@@ -1,8 +1,8 @@
-"""The golden plans and the README's table are what the plans say today; the whole way is told as it is."""
+"""The golden plans and the pages' tables are what the plans say today; the whole way is told as it is."""
 
 from __future__ import annotations
 
-from tests.gpu_rehearsal.tables import GOLDEN, README, golden, machine, model_of, with_table
+from tests.gpu_rehearsal.tables import GOLDEN, golden, machine, model_of, pages
 from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.models.measuring import QUANTIZED_BASE
 from tunesmith.tools.pipeline.fits import plans_of, with_card
@@ -13,8 +13,8 @@ def test_the_plans_of_published_models_are_the_golden_ones() -> None:
     assert golden().splitlines() == GOLDEN.read_text().splitlines()
 
 
-def test_the_readmes_table_is_current() -> None:
-    assert README.read_text() == with_table(README.read_text())
+def test_the_tables_of_the_pages_are_current() -> None:
+    assert {page: page.read_text() for page in pages()} == pages()
 
 
 THE_WAY = ("base", "baseline", "generate", "preflight at 4 bits", "train at 4 bits", "evaluate", "merge", "quantize",

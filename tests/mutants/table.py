@@ -149,7 +149,7 @@ MUTANTS = (
     Mutant(
         YES,
         "tools/evaluation/judge_job.py",
-        "        job.agreed_folder(\"judge\", shown.folder or job.dir, shown.sha256)\n",
+        '        job.agreed_folder("judge", shown.folder or job.dir, shown.sha256)\n',
         "        pass\n",
         ("tests/trust/test_approvals.py::test_answers_go_to_no_judge_that_the_settings_named_after_the_yes",),
     ),
