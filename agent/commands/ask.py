@@ -54,6 +54,7 @@ def _stdin() -> bytes:
 
 
 def _tell(question: Question, settings: Settings, store: Store, out: Output, approver: Approver) -> int:
+    out.asked.add("")  # shown from the first answer on, also where nobody had to be asked
     ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
     try:
         answered = ask_models(ws, question, approver)

@@ -223,19 +223,20 @@ def plan(to_serve: ToServe, facts: Facts) -> Plan:
         ram_bytes=combined(peak["ram_bytes"] for peak in peaks),
         vram_bytes=combined(peak["vram_bytes"] for peak in peaks),
     )  # fmt: skip
+    price = price.model_copy(update={"basis": price.basis.partition("; ")[0]})  # no step of its kind will ever have run
     inputs = {one.arm: one.artifact for one in to_serve.start}
-    inputs |= {f"served for {one.arm}": one.served for one in to_serve.start if one.served is not one.artifact}
+    inputs |= {f"served for {one.arm}": one.served for one in to_serve.start if one.served.id != one.artifact.id}
     return Plan(
         stage=ASK,
         run=facts.run,
         arm=",".join(to_serve.arms),
-        summary=f"serve {listed([_named(one) for one in to_serve.start])} to ask a question",
+        summary=f"start {listed([_named(one) for one in to_serve.start])} for a question",
         steps=(
             *(f"end the measuring server of {server.model}, which nothing uses now" for server in to_serve.stops),
             "verify what is served against its manifest",
             *(f"start vLLM for {_named(one)} on the loopback address, with a random key" for one in to_serve.start),
             *(("one server after the other: they do not fit side by side",) if len(peaks) > 1 and not beside else ()),
-            f"ask {listed(to_serve.arms)}, one after the other, in up to {to_serve.answer_tokens} tokens each",
+            f"ask {listed(to_serve.arms)}: up to {to_serve.answer_tokens} tokens an answer",
         ),
         request={"run": facts.run, "arms": list(to_serve.arms)},
         inputs=pinned(**inputs),

@@ -42,6 +42,8 @@ from tunesmith.tools.serving.servers import Server
 from tunesmith.tools.serving.thoughts import without_thought
 
 LEASE_S = STAYS_MINUTES * 60.0
+_RENEW_EVERY_S = 30.0
+"""While an answer is written: on a slow machine that may take longer than an adopted server's own lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,8 @@ class _Asking:
     tokens: int = 0
     """That the longest conversation takes, answer included."""
     answers: dict[str, Answer] = field(default_factory=dict)
+    began: float = field(default_factory=time.time)
+    estimated_s: float = 0.0
 
     @property
     def store(self) -> Store:
@@ -227,36 +231,30 @@ def _answer_all(asking: _Asking, running: dict[str, Server], to_serve: ToServe, 
         return
     if driver_eviction.evict_driver(asking.store.home, agreed.estimate):
         asking.ws.emit("driver.gave_way", text=driver_eviction.EVICTED)
-    beside = to_serve.side_by_side
+    beside, asking.began, asking.estimated_s = to_serve.side_by_side, time.time(), agreed.estimate.seconds
     started: set[str] = set()
     for one in to_serve.start:
         kept = started | {server.id for server in running.values()} if beside else set()
         for server in servers.list_servers(asking.store.home, role=servers.BENCH):
             if server.id not in kept:
                 servers.stop(server)
-        server = _start(asking, one, agreed)
+        server = _start(asking, one)
         started.add(server.id)
         for other in asking.who:
             if other.arm not in asking.answers and other.spec == one.spec:
                 _put(asking, other, server)
 
 
-def _start(asking: _Asking, one: Answering, agreed: Plan) -> Server:
+def _start(asking: _Asking, one: Answering) -> Server:
     """A server for an arm, started now, its files verified. Raises StepFailed."""
-    ws, began = asking.ws, time.time()
+    ws, began = asking.ws, time.monotonic()
     assert ws.vllm is not None, "the plan needs it"
     for made in {one.served.id: one.served, one.artifact.id: one.artifact}.values():
         verify(made.path, made.sha256)
 
-    def waiting(seconds: float) -> None:
-        ws.emit(
-            "step.progress", stage=ASK, step="", done=0, total=0, note=f"vLLM is starting for {one.arm}",
-            started_at=began, estimated_seconds=agreed.estimate.seconds,
-        )  # fmt: skip
-
     start = partial(
         servers.start, ws.store.home, vllm=ws.vllm, log_path=ws.store.home / "logs" / "ask.log", owner=ASK,
-        lease_s=LEASE_S, on_wait=waiting,
+        lease_s=LEASE_S, on_wait=lambda _: _progress(asking, f"vLLM is starting for {one.arm}"),
     )  # fmt: skip
     try:
         server = start(one.spec)
@@ -266,9 +264,16 @@ def _start(asking: _Asking, one: Answering, agreed: Plan) -> Server:
         server = start(one.spec.model_copy(update={"max_lora_rank": 0}))  # as its baseline does
     ws.store.event(
         "server.started", run=asking.run, server=server.id, arm=one.arm, artifact=one.artifact.id,
-        seconds=round(time.time() - began, 1), lease_seconds=LEASE_S,
+        seconds=round(time.monotonic() - began, 1), lease_seconds=LEASE_S,
     )  # fmt: skip
     return server
+
+
+def _progress(asking: _Asking, note: str) -> None:
+    asking.ws.emit(
+        "step.progress", stage=ASK, step="", done=0, total=0, note=note, started_at=asking.began,
+        estimated_seconds=asking.estimated_s,
+    )  # fmt: skip
 
 
 def _plainer(error: StepFailed, one: Answering) -> StepFailed:
@@ -297,9 +302,8 @@ def _put(asking: _Asking, one: Answering, server: Server) -> None:
         temperature=sampling.temperature,
         seed=0,
     )
-    servers.renew(server)
+    _progress(asking, f"asking {one.arm}")
     response = asyncio.run(_complete(server, request))
-    servers.renew(server)
     cut = response.finish_reason == "length"
     if sampling.thinking == "on":
         response = without_thought(response)
@@ -315,5 +319,15 @@ def _put(asking: _Asking, one: Answering, server: Server) -> None:
 
 
 async def _complete(server: Server, request: ChatRequest) -> ChatResponse:
-    async with chat_client(server) as client:
-        return await client.complete(request)
+    async def renew() -> None:
+        while True:
+            servers.renew(server)
+            await asyncio.sleep(_RENEW_EVERY_S)
+
+    renewing = asyncio.create_task(renew())
+    try:
+        async with chat_client(server) as client:
+            return await client.complete(request)
+    finally:
+        renewing.cancel()
+        servers.renew(server)

@@ -17,7 +17,11 @@ from rich.console import Console
 from tests.fixtures import FIXTURES, warm
 from tests.fixtures.steps import requests_sent, say_yes
 from tests.fixtures.tiny_model import make_tiny_model
+from tunesmith.agent.commands.approvals import TerminalApprover, nobody
+from tunesmith.agent.commands.ask import ask_line
 from tunesmith.agent.commands.ask_view import AnswersView, plain_text
+from tunesmith.agent.commands.output import Output
+from tunesmith.agent.commands.settings import Settings
 from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound, StepFailed
 from tunesmith.memory.files import seal
 from tunesmith.memory.locks import held
@@ -416,6 +420,45 @@ def test_an_arm_without_an_answer_is_exit_code_1_and_says_why(home: Home) -> Non
     home.deploy("quantized")
     code, out, _ = command(home, "this is an err", "--arms", "quantized")
     assert code == 1 and "no answer: HTTP 400: told to" in out
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("where's my parcel? --arms quantized", "where's my parcel?"),
+        ('--arms quantized --run r1 it\'s "here" -- is it?', 'it\'s "here" -- is it?'),
+        ('--arms=quantized "Where is it?"', "Where is it?"),
+        ("say --as-is twice --as-is --arms quantized", "say --as-is twice"),
+    ],
+)
+def test_at_the_prompt_the_message_is_the_rest_of_the_line(home: Home, line: str, text: str) -> None:
+    home.deploy("quantized")
+    chosen = Settings(home=home.store.home, vllm=str(STUB))
+    pages: list[Any] = []
+    assert ask_line(line, chosen, home.store, Output(page=pages.append), nobody_asked) == 0
+    assert requests_sent(home.ws)[-1]["messages"] == [{"role": "user", "content": text}] and len(pages) == 1
+
+
+def test_at_the_prompt_a_message_is_needed(home: Home) -> None:
+    for line in ("", "  ", "--arms quantized"):
+        with pytest.raises(BadInput, match="/ask needs a message"):
+            ask_line(line, Settings(home=home.store.home), home.store, Output(), nobody_asked)
+
+
+def test_a_price_of_a_question_is_agreed_to_as_it_is_and_asks_for_nothing_else(home: Home) -> None:
+    said: list[str] = []
+    answers = iter(["lora_rank=8", "why", "yes"])
+
+    def answer(question: str) -> str:
+        said.append(question)
+        return next(answers)
+
+    shown_all: list[Plan] = []
+    approver = TerminalApprover(answer, lambda plan, step: shown_all.append(plan))
+    assert home.ask("one", "quantized", approver=approver).answers[0].text
+    assert "ask is agreed to as it is shown" in said[1] and len(shown_all) == 1 and len(said) == 3
+    with pytest.raises(ApprovalPending, match=r"ask needs a yes to plan \w{12}: .*--approve \w{12}"):
+        home.ask("one", "base", approver=nobody)
 
 
 # --- how it looks
