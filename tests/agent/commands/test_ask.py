@@ -189,6 +189,16 @@ def test_the_next_question_finds_the_server_and_renews_its_lease(home: Home) -> 
     assert servers.list_servers(home.store.home) == [server] and lease.stat().st_mtime > 1e9
 
 
+def test_a_lease_is_renewed_while_a_slow_answer_is_written(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUB_DELAY_S", "0.6")
+    home.deploy("quantized")
+    renewed: list[servers.Server] = []
+    monkeypatch.setattr(servers, "renew", renewed.append)
+    monkeypatch.setattr(asking, "_RENEW_EVERY_S", 0.05)
+    home.ask("slowly", "quantized", approver=nobody_asked)
+    assert len(renewed) > 2, "once before it and once after it is no answer of ten minutes"
+
+
 def test_a_no_starts_nothing_and_is_recorded_with_its_reason(home: Home) -> None:
     with pytest.raises(StepFailed, match="nothing was started: not now"):
         home.ask(approver=lambda plan, step: Decision(False, "terminal", "not now"))
