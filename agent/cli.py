@@ -116,6 +116,10 @@ def _dispatch(args: argparse.Namespace, rest: list[str], settings: Settings, out
             from tunesmith.agent.commands.rows import rows
 
             return rows(args, settings, store, out)
+        if args.command == "ask":
+            from tunesmith.agent.commands.ask import ask
+
+            return ask(args, settings, store, out)
         from tunesmith.agent.commands import queries
 
         return queries.COMMANDS[args.command](args, settings, store, out)

@@ -73,6 +73,8 @@ def read_edit(text: str, plan: Plan) -> dict[str, object]:
         example = next((f"{name}={value}" for name, value in plan.request.items() if name != "run"), "field=value")
         target = "run" if "run" in dict(pairs) else around or text.strip()
         raise BadInput(f"{target!r} sets nothing in this step; write such as {example}, or yes, or no")
+    if plan.stage not in catalog.ENTRIES:
+        raise BadInput(f"{plan.stage} is agreed to as it is shown; answer yes or no, and give it anew with other words")
     request = catalog.ENTRIES[plan.stage].load().request
     return of_words(shlex.join(f"{name}={value}" for name, value in pairs), request)
 
@@ -120,7 +122,7 @@ def question(plan: Plan) -> str:
 
 def _example(plan: Plan) -> str:
     """A field of this step with another value; `why` where none can be named."""
-    for name in catalog.ENTRIES[plan.stage].load().settable:
+    for name in catalog.ENTRIES[plan.stage].load().settable if plan.stage in catalog.ENTRIES else ():
         value = plan.request.get(name)
         if isinstance(value, int) and not isinstance(value, bool) and value > 1:
             return f"{name}={value // 2}"
@@ -234,6 +236,11 @@ def nobody(plan: Plan, step: str) -> Decision:
 
 def pending(plan: Plan, step: str, why: str) -> ApprovalPending:
     """The error of a plan that nobody has decided on, with what to do next."""
+    if plan.stage not in catalog.ENTRIES:  # no step, so nothing waits in the records
+        return ApprovalPending(
+            f"{plan.stage} needs a yes to plan {plan.hash[:12]}: {why}; give the same command with --yes, or with "
+            f"--approve {plan.hash[:12]}"
+        )
     return ApprovalPending(
         f"{plan.stage} ({step}) waits for a yes to plan {plan.hash[:12]}: {why}; "
         f"approve it with `tunesmith {plan.stage} --approve {plan.hash[:12]}`, or give --yes"

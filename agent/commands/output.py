@@ -114,14 +114,14 @@ class Output:
     def _show(self, event: str, data: EventData) -> None:
         stage = data.get("stage", "")
         plan = data.get("plan")
-        if isinstance(plan, Plan) and catalog.ENTRIES[plan.stage].asks(plan.request):
-            self.asked.add(data["step"])
+        if isinstance(plan, Plan) and ((entry := catalog.ENTRIES.get(plan.stage)) is None or entry.asks(plan.request)):
+            self.asked.add(data.get("step", ""))
         expensive = data.get("step", "") in self.asked
         if event == "run.started":
             again = "goes on" if data["resumed"] else "begins"
             self.say(f"run {data['run']} ({data['name']}) {again}: {', '.join(map(str, data['steps']))}")
         elif event == "plan.shown" and expensive and isinstance(plan, Plan):
-            self.console.print(render.plan_table(plan, data["step"], resumed=bool(data.get("resumed"))))
+            self.console.print(render.plan_table(plan, data.get("step", ""), resumed=bool(data.get("resumed"))))
             self._estimated_s = plan.estimate.seconds
         elif event == "driver.gave_way" or (event == "message" and stage):
             self.say(data["text"])

@@ -87,6 +87,7 @@ def build(chosen: str | None = None) -> Parser:
     _set_up(commands)
     _suites(commands)
     _history(commands)
+    _asking(commands)
     _serving(commands)
     return parser
 
@@ -279,6 +280,18 @@ def _history(commands: _Commands) -> None:
     )
     doctor.add_argument("--approve", metavar="HASH", help="carry out the pending --gpu whose plan was shown so")
     _consent(doctor)
+
+
+def _asking(commands: _Commands) -> None:
+    ask = _add(commands, "ask", "put a message to the model that was made, beside its base; served for it if need be")
+    ask.add_argument("text", nargs="+", metavar="TEXT", help="the message; - reads it from stdin")
+    arms = "of base, adapter, merged, quantized; else the base and what is deployed or was made last"
+    ask.add_argument("--arms", default="", metavar="A,B", help=arms)
+    ask.add_argument("--run", default="", metavar="RUN", help="else the newest that made a model")
+    as_is = "the words alone, without what the test cases put around a message"
+    ask.add_argument("--as-is", action="store_true", help=as_is)
+    ask.add_argument("--approve", metavar="HASH", help="agree to starting what was shown with this hash")
+    _consent(ask)
 
 
 def _serving(commands: _Commands) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from tunesmith.memory.question_process import ask_in_process
 from tunesmith.memory.questions import show_run
 from tunesmith.memory.records import APPROVED, DONE, PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import duration
 from tunesmith.tools.core.plain_file import writable, write_private_text
 from tunesmith.tools.pipeline import launcher
 from tunesmith.tools.pipeline.run_step import follow_step
@@ -193,9 +194,15 @@ def serve(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
         return 0
     lines = served_models.status(store)
     columns = ["role", "url", "model", "healthy", "pid", "run", "artifact", "key_file"]
-    rows = [[line[column] for column in columns] for line in lines]
+    rows = [[line[column] if column != "role" else _role(line) for column in columns] for line in lines]
     out.document({"servers": lines}, render.rows_table(columns, rows) if lines else "nothing is served")
     return 0
+
+
+def _role(line: Mapping[str, object]) -> str:
+    """What a server is for, and when it ends where nobody uses it."""
+    left = line["ends_in_seconds"]
+    return f"{line['role']}, ends in {duration(left)}" if isinstance(left, float) else str(line["role"])
 
 
 def report(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:

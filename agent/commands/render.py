@@ -41,7 +41,8 @@ def plan_table(plan: Plan, step: str, *, resumed: bool = False) -> RenderableTyp
     """One step's plan with all that is needed to decide on it."""
     price = plan.estimate
     table = Table(box=box.ROUNDED, show_header=False, title_justify="left", expand=False, padding=(0, 1))
-    table.title = _lines(f"{plan.stage} ({step}, {plan.run}){' again' if resumed else ''}: {plan.summary}")
+    of = ", ".join(filter(None, (step, plan.run)))
+    table.title = _lines(f"{plan.stage} ({of}){' again' if resumed else ''}: {plan.summary}")
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     table.add_row("steps", _lines(*(f"{n}. {text}" for n, text in enumerate(plan.steps, 1))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 from tunesmith.memory.records import FAILED, RUNNING, STOPPED
 from tunesmith.memory.store import Store
@@ -39,10 +40,22 @@ def _line(store: Store, server: Server) -> dict[str, object]:
         "healthy": servers.healthy(server),
         "key_file": str(server.key_file),
         "log": str(server.log),
+        "ends_in_seconds": _lease_left(server),
         "artifact": made[0]["artifact"] if made else artifact,
         "run": made[0]["run"] if made else None,
         "step": made[0]["step"] if made else None,
     }
+
+
+def _lease_left(server: Server) -> float | None:
+    """Seconds until a server ends that nobody uses; None for a deployed one, which has no such end."""
+    if server.role == servers.DEPLOYED:
+        return None
+    try:
+        lease_s = float(json.loads(server.record.read_text())["lease_s"])
+        return round(max(0.0, server.record.with_suffix(".lease").stat().st_mtime + lease_s - time.time()), 1)
+    except (OSError, ValueError, KeyError):  # it is being stopped right now
+        return 0.0
 
 
 def stop_orphans(store: Store) -> list[str]:

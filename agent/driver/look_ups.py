@@ -9,7 +9,7 @@ from tunesmith.agent.driver.facts.answer import Answer, Question, ordinary
 from tunesmith.agent.driver.facts.lookup import answer
 from tunesmith.agent.driver.turn_answer import TurnAnswer
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.driver.understanding import case_questions, machine_questions, small_talk
+from tunesmith.agent.driver.understanding import case_questions, machine_questions, small_talk, trial_questions
 from tunesmith.agent.driver.understanding.entities import Sentence, sentence_of
 from tunesmith.agent.driver.understanding.follow_ups import follow_up
 from tunesmith.agent.driver.understanding.query import Query
@@ -39,7 +39,7 @@ def _value_now(deps: TurnDeps, s: Sentence) -> str:
 
 def fits(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
     """Whether a model would fit, and a case by its id: before the terms and the talk that their names hold."""
-    found = machine_questions.fits(s) or case_questions.one_case(s)
+    found = trial_questions.trial(s) or machine_questions.fits(s) or case_questions.one_case(s)
     return looked_up(deps, found) if found else None
 
 

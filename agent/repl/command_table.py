@@ -45,6 +45,7 @@ COMMANDS = {
     "jobs": "steps at work, and those that wait for a yes",
     "attach": "follow a step's progress; Ctrl-C lets go of it",
     "stop": "end a step (asks first)",
+    "ask": "put a message to the model that was made, beside its base: /ask Where is my parcel?",
     "compare": "two arms of a run: /compare r1 --arms base,adapter",
     "explain": "what a run's records say of it, and the next step: /explain r1",
     "report": "write a run's report: /report r1",

@@ -123,6 +123,14 @@ def sql(screen: Screen, words: str) -> None:
     as_command_line(screen, ["runs", "sql", words])
 
 
+def ask(screen: Screen, words: str) -> None:
+    """`/ask [--arms A,B] [--run R] [--as-is] TEXT`: the text is the rest of the line, quotes and all."""
+    from tunesmith.agent.commands.ask import ask_line
+
+    out = Output(console=screen.main_console(), page=screen.page)
+    ask_line(words, screen.settings, screen.store, out, screen.approver)
+
+
 def more(screen: Screen, words: str) -> None:
     """`/more`: what did not fit on the screen."""
     if words or not screen.more():
@@ -198,6 +206,7 @@ _OWN: dict[str, Callable[[Screen, str], None]] = {
     "attach": attach,
     "stop": stop,
     "sql": sql,
+    "ask": ask,
     "more": more,
     "help": help_,
 }

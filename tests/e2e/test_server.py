@@ -19,6 +19,7 @@ import pytest
 from tests.fixtures.demo_run import HANG_S, as_json, tunesmith
 from tests.fixtures.open_gate import PYTHONS, Served
 from tunesmith.tools.evaluation.liveness import AGREES_NATS
+from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.scoring import score_prompts
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(HANG_S)]
@@ -107,6 +108,18 @@ def test_which_run_made_the_served_model_is_one_query(served: Served) -> None:
             " WHERE kind = 'deployment') ORDER BY depth"
         ).fetchall()
     assert line == [("deploy", "r1"), ("train", "r1"), ("base", "r1")]
+
+
+def test_a_question_is_answered_by_what_is_deployed_and_leaves_no_step(served: Served) -> None:
+    before = as_json(tunesmith(served.home, "runs", "show", "r1", "--json"))["steps"]
+    told = as_json(tunesmith(served.home, "ask", "Name three fruits.", "--json"))
+    base, adapter = told["answers"]
+    assert (base["arm"], adapter["arm"]) == ("base", "adapter") and base["text"] != adapter["text"]
+    assert served.base.endswith(base["artifact"]) and served.adapter.endswith(adapter["artifact"])
+    again = as_json(tunesmith(served.home, "ask", "Name three fruits.", "--arms", "base", "--json"))["answers"]
+    assert again[0]["text"] == base["text"] and base["seconds"] > 0
+    assert as_json(tunesmith(served.home, "runs", "show", "r1", "--json"))["steps"] == before
+    assert [server.id for server in servers.list_servers(served.home)] == [served.server.id]
 
 
 def test_it_answers_who_has_its_key_and_its_end_leaves_no_listener(served: Served) -> None:

@@ -9,6 +9,7 @@ from tunesmith.memory.arms import CHAIN
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
+from tunesmith.tools.models.measuring import QUANTIZED_BASE, measured_as
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +57,10 @@ def own_base(store: Store, run: str, arm: str) -> Artifact | None:
             f"{bases[-1].id} ({other}); train again on that, or fetch it into a run of its own with `tunesmith base`"
         )
     return own
+
+
+def as_measured(store: Store, run: str, own: Artifact) -> Artifact:
+    """The base of a run's adapter as the adapter was measured on it: itself, or its quantized base. Raises BadInput."""
+    same = [base for base in store.artifacts(run, "base") if base.sha256 == own.sha256]
+    made = [q for q in store.artifacts(run, QUANTIZED_BASE) if q.meta.get("base_sha256") == own.sha256]
+    return measured_as(same[-1] if same else own, made[-1] if made else None)

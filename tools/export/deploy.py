@@ -28,9 +28,9 @@ from tunesmith.tools.core.stage import (
 )
 from tunesmith.tools.evaluation.gate import broken_hops
 from tunesmith.tools.evaluation.likelihood_retained import likelihood_retained
-from tunesmith.tools.evaluation.lineage import own_base
+from tunesmith.tools.evaluation.lineage import as_measured, own_base
 from tunesmith.tools.evaluation.retained import gain_retained
-from tunesmith.tools.models.measuring import QUANTIZED_BASE, measured_as, measured_base
+from tunesmith.tools.models.measuring import measured_base
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, serving_peaks
 from tunesmith.tools.models.time_math import WORKER_START_S
 from tunesmith.tools.serving import servers
@@ -104,12 +104,12 @@ def inspect_inputs(request: DeployRequest, inputs: Inputs) -> DeployContext:
         earlier = previous_deployment(store)
         model = store.artifact(earlier.meta["serves"])
         own = store.ancestor(model, "base")
-        base, bench = own and _as_measured(store, model.run, own), bench_of_run(store, model.run)
+        base, bench = own and as_measured(store, model.run, own), bench_of_run(store, model.run)
         return replace(context, earlier=earlier, model=model, base=base, bench=bench)
     if (artifact := inputs.artifacts.get(request.arm)) is not None and is_expected(artifact):
         return context
     own = own_base(store, inputs.run, request.arm)
-    base = own and _as_measured(store, inputs.run, own)
+    base = own and as_measured(store, inputs.run, own)
     return replace(
         context, base=base, broken=tuple(broken_hops(store, inputs.run, request.arm)), kept=_kept(inputs, request)
     )
@@ -119,13 +119,6 @@ def _kept(inputs: Inputs, request: DeployRequest) -> tuple[str, ...]:
     """Of the adapter's gain, in passed cases and in likelihood."""
     of_cases, likely = (of(inputs.store, inputs.run) for of in (gain_retained, likelihood_retained))
     return tuple(one.sentence for one in (*of_cases, *likely) if one.arm == request.arm)
-
-
-def _as_measured(store: Store, run: str, own: Artifact) -> Artifact:
-    """The base of a run's adapter as the adapter was measured on it: itself, or its quantized base."""
-    same = [base for base in store.artifacts(run, "base") if base.sha256 == own.sha256]
-    made = [q for q in store.artifacts(run, QUANTIZED_BASE) if q.meta.get("base_sha256") == own.sha256]
-    return measured_as(same[-1] if same else own, made[-1] if made else None)
 
 
 def check_gate(request: DeployRequest, inputs: Inputs) -> None:

@@ -15,11 +15,9 @@ from dataclasses import replace
 from tunesmith.memory.errors import GateRefused, StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.evaluation.ask import UNMEASURED_TOKENS, sampling_of_run
 from tunesmith.tools.evaluation.asking import Arm, Question, result_of
-from tunesmith.tools.evaluation.evaluate import sampling_of
 from tunesmith.tools.evaluation.gate import broken_hops
-from tunesmith.tools.evaluation.pairing import Evaluations
-from tunesmith.tools.evaluation.protocol import Sampling
 from tunesmith.tools.export.audit_lineage import audit_refusals
 from tunesmith.tools.export.deploy import DeployRequest, DeployResult, taken_over
 from tunesmith.tools.machine.measure import measure_machine
@@ -32,9 +30,6 @@ from tunesmith.tools.serving.requests import chat_client
 from tunesmith.tools.serving.thoughts import without_thought
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.loading import read_suite
-
-_HELLO_TOKENS = 128
-"""Tokens that the first answer may have where no evaluation says."""
 
 
 def run(job: Job[DeployRequest]) -> DeployResult:
@@ -166,12 +161,12 @@ def _first_answer(
 ) -> tuple[ChatResponse, Case | None, bool | None]:
     """Ask one case of the suite, as an evaluation asks it; a server that cannot answer at all is not a deployment."""
     arm = Arm(job.plan.arm, model, {})
-    sampling = _sampling(job, made.run)
+    sampling = sampling_of_run(job.store, made.run, job.plan.arm)
     suites = job.store.artifacts(made.run, "suite")
     targets = read_suite(suites[-1].path).block("target") if suites else ()
     case = next((case for case in targets if case.asked_of(arm.name, (arm.name,))), None)
     hello = [{"role": "user", "content": "Hello"}]
-    request = ChatRequest("first", model, hello, max_tokens=_HELLO_TOKENS + sampling.thinking_tokens)
+    request = ChatRequest("first", model, hello, max_tokens=UNMEASURED_TOKENS + sampling.thinking_tokens)
     if case:
         request = Question(arm, case).request(sampling)
     response = asyncio.run(_ask(server, request))
@@ -181,14 +176,6 @@ def _first_answer(
         servers.stop(server)
         raise StepFailed(f"the server started but did not answer: {response.error}; its log is {server.log}")
     return response, case, result_of(arm, case, response).passed if case else None
-
-
-def _sampling(job: Job[DeployRequest], run: str) -> Sampling:
-    """How the newest evaluation of the arm, else of any, drew its answers."""
-    evaluations = Evaluations.of(job.store, run)
-    steps = evaluations.of_arm(job.plan.arm) or [*evaluations.keys]
-    drawn = sampling_of(job.store.step(steps[-1]).request) if steps else {}
-    return Sampling.on(bench_of_run(job.store, run), **{"max_tokens": _HELLO_TOKENS, **drawn})
 
 
 async def _ask(server: servers.Server, request: ChatRequest) -> ChatResponse:

@@ -15,6 +15,8 @@ from pathlib import Path
 from tunesmith.memory.locks import Held, last_holder, take
 from tunesmith.tools.core.stage import Gpu, chosen_gpu
 
+MACHINE_LOCK = "accelerator.lock"
+"""In a home: who holds it works on its machine."""
 _LOOK_EVERY_S = 0.3
 
 
@@ -28,9 +30,7 @@ def tenancy(
     """
     holder = f"{step} of {home}"
     with ExitStack() as held:
-        _hold(
-            held, home / "accelerator.lock", holder, lambda _: waiting("waiting for another step to leave the machine")
-        )
+        _hold(held, home / MACHINE_LOCK, holder, lambda _: waiting("waiting for another step to leave the machine"))
         if gpu := chosen_gpu(gpus):
             if folder := _folder_of_all_homes():
                 other = f"{gpu.name} to be left by"

@@ -221,6 +221,7 @@ def start(
     port: int = 0,
     role: str = BENCH,
     key: str = "",
+    lease_s: float = LEASE_S,
     on_wait: Callable[[float], None] = lambda seconds: None,
     timeout_s: float = _READY_TIMEOUT_S,
 ) -> Server:
@@ -241,7 +242,7 @@ def start(
         "env": env,
         "port": port,
         "role": role,
-        "lease_s": LEASE_S,
+        "lease_s": lease_s,
         "owner": owner,
         "loader_key": secrets.token_urlsafe(32),
         "started_at": time.time(),

@@ -47,7 +47,7 @@ def answer(question: Question) -> Answer:
             )
         )
     given = [one for one in scores.results(question.store, run.id, arm, suite) if query.block in ("", one.block)]
-    given, label = _of_label(given, query.field, _expected(question.store, run.id, suite))
+    given, label = _of_label(given, query.field, wanted_of(question.store, run.id, suite))
     if not given:
         arms = listed(list(dict.fromkeys(s.arm for s in scores.of_run(question.store, run.id)))) or "none"
         raise NotFound(f"{run.id} has no answers of the {arm} arm{_of(query.block)}; measured arms: {arms}.")
@@ -289,7 +289,7 @@ def _of_text(question: Question, run: Run, named: Sequence[str], questions: Mapp
                 lines.append(f"{arm} ({verdict}): “{clip(one.output or _calls(one), 330 if len(arms) == 1 else 170)}”")
     if not facts:
         return Answer((f"The {query.arm} arm of {run.id} was not asked {clip(case, 60)}.",))
-    if wanted := _expected(store, run.id, suite).get(case):
+    if wanted := wanted_of(store, run.id, suite).get(case):
         lines.append(f"  wanted: {', '.join(f'{key} {clip(value, 60)}' for key, value in wanted.items())}")
     reason = _reason(facts[-1]) if not facts[-1].passed else ""
     lines += [f"  why: {clip(reason, 200)}"] if reason else []
@@ -305,7 +305,7 @@ def _of_text(question: Question, run: Run, named: Sequence[str], questions: Mapp
 # What was asked, and what is wanted
 
 
-def _expected(store: Store, run: str, suite: str) -> Mapping[str, Mapping[str, str]]:
+def wanted_of(store: Store, run: str, suite: str) -> Mapping[str, Mapping[str, str]]:
     """Case → key → the value that its checks name; empty where they name none."""
     made = [one for one in store.artifacts(run, "suite") if suite in ("", one.id)]
     return expected_in(str(made[-1].path)) if made else {}

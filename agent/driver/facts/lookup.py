@@ -21,6 +21,7 @@ from tunesmith.agent.driver.facts import (
     serving,
     settings,
     steps,
+    trial,
 )
 from tunesmith.agent.driver.facts.answer import Answer, Question
 from tunesmith.agent.driver.understanding.query import Kind
@@ -46,6 +47,7 @@ _BY_KIND: Mapping[Kind, Callable[[Question], Answer]] = {
     "price": prices.answer,
     "across": across.answer,
     "confusion": confusion.answer,
+    "trial": trial.answer,
 }
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Kind = Literal[
     "machine", "fits", "runs", "run", "step", "result", "cases", "compare", "setting", "approvals", "rows", "curve",
     "artifact", "served", "jobs", "findings", "described", "price", "across", "confusion",
+    "trial",
 ]  # fmt: skip
 KINDS: tuple[str, ...] = get_args(Kind)
 Block = Literal["target", "general", "tools", "adversarial", "over-trigger"]
@@ -37,7 +38,8 @@ class Query(BaseModel):
         "from what. served: what "
         "answers now. jobs: what runs. findings: what it all means and what to try next. described: the examples, "
         "criteria and rules of the behaviour. price: what a step would take that was not ordered. across: one figure "
-        "of every run. confusion: which labels are taken for which."
+        "of every run. confusion: which labels are taken for which. trial: how to try the "
+        "model, where it is, answers before and after."
     )
     run: str = Field(default="", description="Run, such as r3; empty: the newest that has it.")
     other_run: str = Field(default="", description="For compare: the second run.")

@@ -16,11 +16,13 @@ from tunesmith.agent.driver.understanding import (
     row_questions,
     run_questions,
     step_questions,
+    trial_questions,
 )
 from tunesmith.agent.driver.understanding.entities import Sentence
 from tunesmith.agent.driver.understanding.query import Query
 
 _READERS: tuple[Callable[[Sentence], Query | None], ...] = (
+    trial_questions.trial,
     machine_questions.fits,
     case_questions.one_case,
     run_questions.price,
