@@ -27,7 +27,10 @@ def open_store(settings: Settings, out: Output) -> Store:
     except (OSError, sqlite3.Error) as error:
         from tunesmith.tools.core.disk import trouble
 
-        if why := trouble(settings.home, error):
+        home = settings.home
+        if place := next((one for one in (home, *home.parents) if one.exists() and not one.is_dir()), None):
+            raise BadInput(f"{home} cannot be a home, for {place} is no folder; set TUNESMITH_HOME to one") from None
+        if why := trouble(home, error):
             raise StepFailed(why) from None
         raise BadInput(f"cannot open the store in {settings.home}: {error}; set TUNESMITH_HOME to a folder") from None
     if store.unwritable:

@@ -52,7 +52,7 @@ def with_code(folder: Path) -> Path:
         (not_a_model, "config.json"),
         (with_code, "auto_map"),
         (pickle_only, "safetensors"),
-        (too_large, "GiB of disk"),
+        (too_large, "iB of disk"),
     ],
 )
 def test_a_folder_that_cannot_be_a_base_is_refused(tmp_path: Path, make: Callable[[Path], Path], told: str) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.tools.machine.test_bootstrap import wheel
-from tunesmith.tools.machine import bootstrap, locks
-from tunesmith.tools.machine.bootstrap import Builder, Environment, SetupError
+from tunesmith.tools.machine import bootstrap, environments, locks
+from tunesmith.tools.machine.environments import Builder, Environment, SetupError
 
 LOCKS = sorted(locks.FOLDER.glob("*.txt"))
 DECLARED = bootstrap.declaration(bootstrap.ROOT / "pyproject.toml")
@@ -55,27 +55,33 @@ def test_a_lock_is_for_one_kind_of_machine_and_one_list(monkeypatch: pytest.Monk
     monkeypatch.setattr(locks.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(locks.sys, "version_info", (3, 11, 7))
     assert locks.lock_for("serve-cpu", bootstrap.SERVE_CPU)
-    assert locks.lock_for("serve-cpu", [*bootstrap.SERVE_CPU, "more"]) is None
-    assert locks.lock_for("serve-cuda", bootstrap.SERVE_CPU) is None
+    assert locks.lock_for("serve-cpu", [*bootstrap.SERVE_CPU, "more"]) == ""
+    assert locks.lock_for("serve-cuda", bootstrap.SERVE_CPU) == ""
     monkeypatch.setattr(locks.sys, "version_info", (3, 12, 1))
-    assert locks.lock_for("serve-cpu", bootstrap.SERVE_CPU) is None
-    lab, serve = bootstrap.planned(bootstrap.ROOT, "cpu")
-    assert (lab.lock, serve.lock) == (None, None), "set up by ranges, as before"
+    assert locks.lock_for("serve-cpu", bootstrap.SERVE_CPU) == ""
+    lab, serve = bootstrap.planned(bootstrap.ROOT, cuda=False)
+    assert (lab.lock, serve.lock) == ("", ""), "set up by ranges, as before"
 
 
-def test_what_is_left_out_of_a_lock_is_left_out_with_its_hashes(tmp_path: Path) -> None:
-    lock = tmp_path / "lock.txt"
-    lock.write_text(
-        "# for x\na==1 \\\n    --hash=sha256:1\nb[c]==2 \\\n    --hash=sha256:2 \\\n    --hash=sha256:3\nd==4\n"
+def test_what_is_left_out_of_a_lock_is_left_out_with_its_hashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "FOLDER", tmp_path)
+    monkeypatch.setattr(locks.sys, "version_info", (3, 11, 7))
+    (tmp_path / "one.txt").write_text(
+        f"# for {locks.digest(['a'])}\na==1 \\\n    --hash=sha256:1\nb[c]==2 \\\n    --hash=sha256:2 \\\n"
+        "    --hash=sha256:3\nd==4\n"
     )
-    assert locks.chosen(lock, ("b",)) == "# for x\na==1 \\\n    --hash=sha256:1\nd==4\n"
+    kept = "a==1 \\\n    --hash=sha256:1\nd==4\n"
+    assert locks.lock_for("one", ["a"], left_out=("b",)).partition("\n")[2] == kept
+    assert locks.lock_of_release("one", left_out=["B[c]>=1,<3"]).partition("\n")[2] == kept
 
 
 def test_pip_is_told_to_ask_for_hashes_and_to_add_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[tuple[str, ...]] = []
     monkeypatch.setattr(Builder, "run", lambda self, *command: ran.append(command))
     monkeypatch.setattr(Builder, "resolved", lambda self, requirement, *index: requirement.partition("==")[2])
-    for env in bootstrap.planned(bootstrap.ROOT, "cpu"):
+    for env in bootstrap.planned(bootstrap.ROOT, cuda=False):
         if not env.lock:
             pytest.skip("no lock for this machine")
         builder = Builder(replace(env, folder=tmp_path), {})
@@ -94,16 +100,14 @@ def test_a_file_with_another_hash_is_not_installed(tmp_path: Path, monkeypatch: 
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("PIP_CONSTRAINT", raising=False)
     made, _ = wheel(links, "thing", "1.0"), wheel(links, "torch", "2.13.0+cpu")
-    lock = tmp_path / "lock.txt"
-    env = Environment(tmp_path / ".venv", ("thing", "unhashed"), cpu_builds=("torch==2.13.0+cpu",), lock=lock)
-
-    lock.write_text(f"# for x\nthing==1.0 --hash=sha256:{'0' * 64}\n")
+    env = Environment(tmp_path / ".venv", ("thing", "unhashed"), cpu_builds=("torch==2.13.0+cpu",))
+    env = replace(env, lock=f"# for x\nthing==1.0 --hash=sha256:{'0' * 64}\n")
     with pytest.raises(SetupError, match=r"(?i)hash"):
-        bootstrap.run_side_by_side([env])
+        environments.run_side_by_side([env])
     assert not env.ready() and not [*env.folder.rglob("thing.py")]
 
-    lock.write_text(f"# for x\nthing==1.0 --hash=sha256:{hashlib.sha256(made.read_bytes()).hexdigest()}\n")
-    bootstrap.run_side_by_side([env])
+    env = replace(env, lock=f"# for x\nthing==1.0 --hash=sha256:{hashlib.sha256(made.read_bytes()).hexdigest()}\n")
+    environments.run_side_by_side([env])
     listed = subprocess.run([env.python, "-m", "pip", "list"], capture_output=True, text=True).stdout
     assert env.ready() and "thing" in listed and "2.13.0+cpu" in listed and "unhashed" not in listed
-    assert env.recipe_hash() != replace(env, lock=None).recipe_hash()
+    assert env.recipe_hash() != replace(env, lock="").recipe_hash()

@@ -52,7 +52,7 @@ def lock_for(name: str, required: Sequence[str], *, left_out: Collection[str] = 
 def lock_of_release(name: str, *, left_out: Collection[str]) -> str:
     """The same for a wheel, whose locks were made for what that very wheel requires; without some requirements."""
     path = _of_this_machine(name)
-    return _without(path.read_text(), [_NAME.match(each)[0] for each in left_out]) if path else ""  # type: ignore[index]
+    return _without(path.read_text(), [_NAME.match(each)[0].lower() for each in left_out]) if path else ""  # type: ignore[index]
 
 
 def _of_this_machine(name: str) -> Path | None:

@@ -111,6 +111,8 @@ class _Look:
         if "config.json" not in self.names:
             raise BadInput(f"{self.path} is not a model folder: it has no config.json")
         config = self.json("config.json", CONFIG_BYTES)
+        if not config:
+            raise BadInput(f"{self.path}/config.json is no JSON object that says anything")
         refuse_unrecordable(config, f"{self.path}/config.json")
         return config
 

@@ -54,7 +54,7 @@ def test_the_price_holds_the_size_that_the_hub_tells(tunesmith: Tunesmith, hub: 
 def test_what_does_not_fit_on_the_disk_is_refused(tunesmith: Tunesmith, hub: Hub) -> None:
     hub.entries = weights_of(1 << 49)
     done = base(tunesmith, hub, "--yes")
-    assert done.returncode == 2 and "GiB of disk" in done.stderr + done.stdout
+    assert done.returncode == 2 and "iB of disk" in done.stderr + done.stdout
 
 
 def code(hub: Hub) -> None:

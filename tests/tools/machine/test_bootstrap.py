@@ -391,12 +391,6 @@ def test_demo_flags_replace_the_defaults(project: Path) -> None:
     assert make(project, "demo", "DEMO_FLAGS=--fast --yes").strip() == "tunesmith demo --fast --yes"
 
 
-def test_continuous_integration_runs_make_test_and_nothing_else(project: Path) -> None:
-    lines = (project / ".ci" / "run").read_text().splitlines()
-    commands = [line for line in lines if line and not line.startswith(("#", "set ", "cd "))]
-    assert commands == ["exec make test"]
-
-
 def test_every_target_is_in_the_help(project: Path) -> None:
     told = make(project, "help")
     assert all(f"make {name} " in told for name in ("setup", "demo", "test", "chat", "lint", "bench", "clean"))

@@ -440,7 +440,7 @@ def test_links_pipes_and_binaries_are_refused(tmp_path: Path) -> None:
     (folder / "bytes.yaml").write_bytes(b"a: b\nc: \xff\xfe")
     with pytest.raises(BadInput, match=r"bytes.yaml:2: not UTF-8"):
         load_suites([folder / "bytes.yaml"])
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(BadInput, match=r"no file .*absent\.yaml"):
         load_suites([folder / "absent.yaml"])
     (folder / "dir.yaml").mkdir()
     with pytest.raises(BadInput, match="not a regular file"):
