@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.resources import as_file, files
 
@@ -17,6 +18,7 @@ from tunesmith.agent.commands.summary import conclude, summary_view
 from tunesmith.memory.errors import ApprovalPending, BadInput, GateRefused, NotFound, StepFailed, TunesmithError
 from tunesmith.memory.records import PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.field_names import our_names
 from tunesmith.tools.core.format import visible
 from tunesmith.tools.core.local_paths import expanded, is_there
 from tunesmith.tools.pipeline import catalog, executor, plan_file
@@ -93,16 +95,18 @@ def _refuse_fields(args: argparse.Namespace, rest: list[str]) -> None:
 def stage_request(args: argparse.Namespace, rest: list[str]) -> StepRequest:
     """The request in a file and flags, its fields checked. Raises BadInput, naming the nearest right name."""
     model = catalog.BY_NAME[args.command].load().request
-    given = request_fields.of_file(args.request) if args.request is not None else {}
-    given |= request_fields.of_flags(args, model) | request_fields.of_rest(rest, model)
-    return step_request(args.command, given, request_fields.spelled(args))
+    written = our_names(request_fields.of_file(args.request) if args.request is not None else {}, model.model_fields)
+    typed = request_fields.of_flags(args, model) | request_fields.of_rest(rest, model)
+    flags = our_names(typed, model.model_fields, request_fields.spelled(args))
+    request = step_request(args.command, written.fields | flags.fields, written.typed | flags.typed)
+    return replace(request, said=tuple(dict.fromkeys([*written.said, *flags.said])))
 
 
 def step_request(stage: str, given: Mapping[str, object], spelled: Mapping[str, str] | None = None) -> StepRequest:
     """A request of fields that a user gave, `run` among them. Raises BadInput, naming a field as it was `spelled`."""
     fields = plan_file.parse_fields(stage, given, spelled=spelled)
     run = str(fields.pop("run", ""))
-    return StepRequest(stage, {**fields, **_commit_of(stage, fields)}, run)
+    return StepRequest(stage, {**fields, **_commit_of(stage, fields)}, run, plan_file.renamed(stage, given, spelled))
 
 
 def _commit_of(stage: str, fields: Mapping[str, object]) -> dict[str, object]:
