@@ -76,10 +76,14 @@ def of_flags(args: argparse.Namespace, model: type[BaseModel]) -> dict[str, obje
 
 
 def of_words(words: str, model: type[BaseModel]) -> dict[str, object]:
-    """The fields in `lora_rank=8 epochs=2`; a bare name means true. Raises BadInput."""
+    """The fields in `lora_rank=8 epochs=2`, or in `--lora-rank 8`; a bare name means true. Raises BadInput."""
     fields: dict[str, object] = {}
-    for word in split_words(words):
+    left = split_words(words)
+    while left:
+        word = left.pop(0)
         name, equals, _ = word.removeprefix("--").partition("=")
+        if word.startswith("--") and not equals and left and "=" not in left[0] and not left[0].startswith("--"):
+            word, equals = f"{word}={left.pop(0)}", "="
         fields |= _of_pair(word, model) if equals else {name.replace("-", "_"): "true"}
     return fields
 

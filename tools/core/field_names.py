@@ -86,7 +86,7 @@ def others(known: Collection[str]) -> dict[str, str]:
 
 
 def our_names(given: Mapping[str, object], known: Collection[str], typed: Mapping[str, str] | None = None) -> OurNames:
-    """What was given, under our names; `typed` maps one to how it was typed. Raises BadInput for a field of two values."""
+    """What was given, under our names; `typed`: as they were typed. Raises BadInput where a field has two values."""
     fields: dict[str, object] = {}
     names: dict[str, str] = {}
     said = []
@@ -98,7 +98,7 @@ def our_names(given: Mapping[str, object], known: Collection[str], typed: Mappin
             )
         fields[field], names[field] = value, as_typed
         if field != name:
-            said.append(f"{as_typed} is {field} here")
+            said.append(f"{name} is {field} here")
     return OurNames(fields, {field: name for field, name in names.items() if field != name}, tuple(said))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.core.auto import as_shown
 from tunesmith.tools.core.field_names import our_names
 from tunesmith.tools.core.local_paths import FOLDER
 from tunesmith.tools.core.stage import Frozen, Request
@@ -75,6 +76,41 @@ def renamed(stage: str, fields: Mapping[str, object], spelled: Mapping[str, str]
     """What is said of fields that were given under another program's names: `lora_r is lora_rank here`."""
     _need_known(stage, catalog.BY_NAME)
     return our_names(fields, catalog.BY_NAME[stage].load().request.model_fields, spelled).said
+
+
+def settled(plan: PipelinePlan, say: Callable[[str], None]) -> PipelinePlan:
+    """The plan with what its fields leave to the network looked up, which is said: each hub model at one commit.
+
+    Raises BadInput where the hub has no such model, or cannot be asked.
+    """
+    steps = []
+    for spec in plan.steps:
+        found = catalog.BY_NAME[spec.stage].load().settle(spec.fields)
+        steps.append(spec.model_copy(update={"fields": {**spec.fields, **found.fields}}))
+        for sentence in found.said:
+            say(sentence)
+    return plan.model_copy(update={"steps": tuple(steps)})
+
+
+def same_plan(written: PipelinePlan, stored: PipelinePlan) -> bool:
+    """Whether a stored plan was made from the written one: the same but for what was looked up then, as `settled` does,
+    and for how `auto` was written."""
+    if (written.name, written.goal, len(written.steps)) != (stored.name, stored.goal, len(stored.steps)):
+        return False
+    return all(_same_step(*pair) for pair in zip(written.steps, stored.steps, strict=True))
+
+
+def _same_step(written: StepSpec, stored: StepSpec) -> bool:
+    if written.stage != stored.stage:
+        return False
+    declared = catalog.BY_NAME[stored.stage].load()
+    known = declared.request.model_fields
+    open_ = {name for name in declared.belongs_to if name in stored.fields and name not in written.fields}
+    return written.fields == {
+        name: as_shown(known[name], value) if name in known else value
+        for name, value in stored.fields.items()
+        if name not in open_
+    }
 
 
 def _need_known(stage: object, known: Container[str]) -> None:

@@ -244,11 +244,12 @@ def agree(ws: Workspace, step: str, plan: Plan, approver: Approver) -> tuple[str
         except Edited as edit:
             try:
                 new = our_names(edit.fields, catalog.ENTRIES[plan.stage].load().request.model_fields)
-                edited = price(ws, _edited(plan, new.fields))
+                asked = _edited(plan, new.fields)
+                edited = price(ws, asked)
             except TunesmithError as error:
                 ws.emit("message", text=f"that cannot be: {error}")
                 continue
-            for sentence in new.said:
+            for sentence in (*new.said, *asked.said):
                 ws.emit("message", stage=plan.stage, text=sentence)
             edited_to = Decision(False, "edit", f"edited: {Edited(new.fields)}")
             decide(ws, step, plan, lambda *_, no=edited_to: no)
@@ -257,8 +258,10 @@ def agree(ws: Workspace, step: str, plan: Plan, approver: Approver) -> tuple[str
 
 def _edited(plan: Plan, fields: Mapping[str, object]) -> StepRequest:
     before = {name: value for name, value in plan.request.items() if name != "run"}
-    kept = catalog.ENTRIES[plan.stage].load().taken_along(before, fields)
-    return StepRequest(plan.stage, kept | dict(fields), plan.run)
+    declared = catalog.ENTRIES[plan.stage].load()
+    new = declared.taken_along(before, fields) | dict(fields)
+    found = declared.settle(new)
+    return StepRequest(plan.stage, new | dict(found.fields), plan.run, found.said)
 
 
 # Started, followed, recorded

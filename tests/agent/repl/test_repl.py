@@ -173,7 +173,7 @@ def test_ctrl_c_in_the_grace_leaves_a_question_undecided(
     plan.write_text(f"name: two\nsteps:\n  - inspect\n  - stage: base\n    model: {model_folder}\n")
     assert tunesmith("run", str(plan)).returncode == 3
     repl = ready(terminal())
-    for command in (f"/base model={model_folder}", "/continue r1"):
+    for command in (f"/base model={model_folder}", "/resume r1"):
         place = repl.line(command)
         repl.expect("needed", after=place)
         time.sleep(0.2)
@@ -203,7 +203,7 @@ def test_an_error_is_one_line_and_the_repl_lives_on(terminal: Open) -> None:
         ("/trian", "did you mean /train?"),
         ("/train lora_rnk=8", "did you mean 'lora_rank'?"),
         ("/train", "no run yet"),
-        ("/run r9", "no run 'r9'"),
+        ("/show r9", "no run 'r9'"),
         ("/sql DROP TABLE runs", "only reading is allowed"),
         ("/attach", "no step is at work"),
         ("/base model='open", "quotation"),
@@ -345,7 +345,7 @@ def test_a_plan_asks_at_the_prompt_and_runs_to_its_end(
     plan.write_text(f"name: two\nsteps:\n  - inspect\n  - stage: base\n    model: {model_folder}\n")
     assert tunesmith("run", str(plan)).returncode == 3
     repl = ready(terminal())
-    repl.line("/continue r1")
+    repl.line("/resume r1")
     repl.expect("Start?")
     repl.line("ok")
     repl.expect("r1 done: took")
