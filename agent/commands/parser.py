@@ -204,7 +204,11 @@ def _pipelines(commands: _Commands) -> None:
     run = _add(commands, "run", "carry out a written plan, or go on with a run")
     run.add_argument("plan", nargs="?", metavar="PLAN.yaml", help="relative paths in it start from its own folder")
     run.add_argument(
-        "--resume", nargs="?", const="", metavar="RUN", help="go on with a run where it stopped: its plan, or its step"
+        "--resume",
+        nargs="?",
+        const=True,
+        metavar="RUN",
+        help="go on with a run where it stopped: its plan, or its step",
     )
     _consent(run)
     for word, (words, summary) in SAME_AS.items():

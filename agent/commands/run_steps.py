@@ -150,7 +150,7 @@ def run(args: argparse.Namespace, settings: Settings, store: Store, out: Output)
     if args.plan is None and args.resume is None:
         raise BadInput("run needs a PLAN.yaml, or --resume RUN to go on with one")
     plan = written_plan(args.plan, store, out.say) if args.plan is not None else None
-    if args.resume == "":
+    if args.resume is True:  # --resume alone; an empty name is one that no run has
         args.resume = newest_run(store)
         out.say(f"{args.resume}, the newest run")
     if args.resume is not None:
