@@ -197,7 +197,9 @@ def serve(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
     if lines:
         out.document(document, render.rows_table(columns, rows))
     else:
-        out.document(document, render.plain("\n".join(["nothing is served", *map(served_models.how_to_serve, could)])))
+        prefix = "/" if out.page else "tunesmith "
+        how = [served_models.how_to_serve(run, prefix) for run in could]
+        out.document(document, render.plain("\n".join(["nothing is served", *how])))
     return 0
 
 

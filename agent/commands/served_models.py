@@ -39,10 +39,10 @@ def could_serve(store: Store) -> list[dict[str, object]]:
     return could[:_LISTED]
 
 
-def how_to_serve(run: Mapping[str, object]) -> str:
+def how_to_serve(run: Mapping[str, object], prefix: str = "tunesmith ") -> str:
     """One of these runs in a line, with what is typed."""
     arms = [str(arm) for arm in run["arms"]] if isinstance(run["arms"], list) else []
-    return f"{run['name']}, {' or '.join(arms)}: `tunesmith serve {run['run']}`"
+    return f"{run['name']}, {' or '.join(arms)}: `{prefix}serve {run['run']}`"
 
 
 def to_serve(store: Store, what: str) -> dict[str, object]:

@@ -294,7 +294,7 @@ class Shell:
         except TunesmithError as error:
             self.say(f"tunesmith: {error}")
             run = run or next((r.id for r in self.store.runs() if r.id not in before), None)
-            if run:
+            if run and not (resume_run and isinstance(error, BadInput)):  # else it just said that it cannot
                 self.say(f"/resume {run} goes on with it")
             return
         except Exception as error:
