@@ -134,8 +134,9 @@ def _failed(message: str, exit_code: int, words: list[str], opened: list[Output]
     message = _ENDLESS.sub(lambda word: f"{word[0][:200]}…{word[0][-20:]}", message)
     if "--json" in words:
         from tunesmith.agent.commands.output import Output
+        from tunesmith.agent.commands.same_words import in_full
 
-        streams = "-p" in words or any(word in _STREAMS for word in words)
+        streams = "-p" in words or any(word in _STREAMS for word in in_full(words))
         out = opened[0] if opened else Output(as_json=True, stream=streams)
         out.failed(message, exit_code)
         out.end(exit_code)

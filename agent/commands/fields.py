@@ -1,4 +1,4 @@
-"""The fields of a stage's request as flags (`--lora_rank 8`) and as words (`lora_rank=8`).
+"""The fields of a stage's request as flags (`--lora-rank 8`) and as words (`lora_rank=8`).
 
 Only the form is settled here; whether a name and a value are right is for the request model to say.
 """
@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.core.auto import AUTO, default_shown, is_auto
+from tunesmith.tools.core.field_names import others, ours
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -41,21 +43,30 @@ def spelled(args: argparse.Namespace) -> dict[str, str]:
 def add_flags(parser: argparse.ArgumentParser, model: type[BaseModel]) -> None:
     """Give `parser` one flag for every field of a request."""
     group = parser.add_argument_group("fields of the request")
+    spellings: dict[str, list[str]] = {name: [name] for name in model.model_fields}
+    for other, name in others(model.model_fields).items():
+        spellings[name].append(other)
     for name, info in model.model_fields.items():
-        spellings = dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"])
-        switch = info.annotation is bool
         told = "required" if info.is_required() else f"default: {_default(info)}"
         text = f"{info.description or ''} ({told})".strip().replace("%", "%%")
-        group.add_argument(
-            *spellings,
-            action=_Field,
-            dest=PREFIX + name,
-            metavar=_metavar(info),
-            nargs="+" if _is_sequence(info) else "?" if switch else None,
-            const="true" if switch else None,
-            default=argparse.SUPPRESS,
-            help=text,
-        )
+        _add_flag(group, f"--{name.replace('_', '-')}", name, info, text)
+        for typed in dict.fromkeys(one for other in spellings[name] for one in (other, other.replace("_", "-"))):
+            if typed != name.replace("_", "-"):
+                _add_flag(group, f"--{typed}", typed.replace("-", "_"), info, argparse.SUPPRESS)
+
+
+def _add_flag(group: argparse._ArgumentGroup, flag: str, name: str, info: FieldInfo, text: str) -> None:
+    switch = info.annotation is bool
+    group.add_argument(
+        flag,
+        action=_Field,
+        dest=PREFIX + name,
+        metavar=_metavar(name, info),
+        nargs="+" if _is_sequence(info) else "?" if switch else None,
+        const="true" if switch else None,
+        default=argparse.SUPPRESS,
+        help=text,
+    )
 
 
 def of_flags(args: argparse.Namespace, model: type[BaseModel]) -> dict[str, object]:
@@ -65,10 +76,14 @@ def of_flags(args: argparse.Namespace, model: type[BaseModel]) -> dict[str, obje
 
 
 def of_words(words: str, model: type[BaseModel]) -> dict[str, object]:
-    """The fields in `lora_rank=8 epochs=2`; a bare name means true. Raises BadInput."""
+    """The fields in `lora_rank=8 epochs=2`, or in `--lora-rank 8`; a bare name means true. Raises BadInput."""
     fields: dict[str, object] = {}
-    for word in split_words(words):
+    left = split_words(words)
+    while left:
+        word = left.pop(0)
         name, equals, _ = word.removeprefix("--").partition("=")
+        if word.startswith("--") and not equals and left and "=" not in left[0] and not left[0].startswith("--"):
+            word, equals = f"{word}={left.pop(0)}", "="
         fields |= _of_pair(word, model) if equals else {name.replace("-", "_"): "true"}
     return fields
 
@@ -77,7 +92,8 @@ def _of_pair(pair: str, model: type[BaseModel]) -> dict[str, object]:
     """The field in `lora_rank=8`."""
     name, _, value = pair.removeprefix("--").partition("=")
     name = name.replace("-", "_")
-    sequence = name in model.model_fields and _is_sequence(model.model_fields[name])
+    field = ours(name, model.model_fields)
+    sequence = field in model.model_fields and _is_sequence(model.model_fields[field])
     text: object = value.split(",") if sequence and not value.startswith("[") else value
     return {name: _value(model, name, text)}
 
@@ -107,7 +123,7 @@ def of_rest(rest: Sequence[str], model: type[BaseModel]) -> dict[str, object]:
 
 def _with_its_name(word: str, model: type[BaseModel]) -> str:
     """How a bare word is given that names no field."""
-    if word.replace("-", "_") in model.model_fields:
+    if ours(word, model.model_fields) in model.model_fields:
         return f"give it a value: --{word} VALUE"
     name = next((name for name in model.model_fields if name != "run"), None)
     if name is None:
@@ -131,15 +147,18 @@ def of_file(path: str) -> dict[str, object]:
 
 def choices(info: FieldInfo) -> list[str]:
     """The values that a field takes where they can be listed."""
-    if get_origin(info.annotation) is Literal:
-        return [str(value) for value in get_args(info.annotation)]
+    of = info.annotation
+    if get_origin(of) is tuple and get_origin(get_args(of)[0]) is Literal:
+        of = get_args(of)[0]
+    if get_origin(of) is Literal:
+        return [str(value) for value in get_args(of)]
     return ["true", "false"] if info.annotation is bool else []
 
 
 def _value(model: type[BaseModel], name: str, given: object) -> object:
     """What was typed, as the request model reads it: JSON where a field holds more than one thing."""
     text = given[0] if isinstance(given, list) and len(given) == 1 else given
-    info = model.model_fields.get(name)
+    info = model.model_fields.get(ours(name, model.model_fields))
     if info and isinstance(text, str) and text[:1] in "[{" and text and _is_structured(info):
         return _json(text, f"--{name}")
     return given
@@ -173,15 +192,25 @@ def _is_sequence(info: FieldInfo) -> bool:
     return get_origin(info.annotation) in (tuple, list, set, frozenset)
 
 
-def _metavar(info: FieldInfo) -> str:
+_METAVARS = {
+    "run": "RUN", "model": "MODEL", "revision": "COMMIT", "quantized": "MODEL", "judge": "MODEL", "suites": "FILE",
+    "behaviour": "FILE", "source": "FILE", "mapping": "JSON", "split": "NAME",
+}  # fmt: skip
+"""What a text stands for, where that is more than a text."""
+
+
+def _metavar(name: str, info: FieldInfo) -> str:
     listed = choices(info)
     if listed:
         return "{" + ",".join(listed) + "}"
-    return "TEXT" if info.annotation is str else getattr(info.annotation, "__name__", "VALUE").upper()
+    number = "N" if info.annotation is int else "X" if info.annotation is float else ""
+    return f"{number}|{AUTO}" if is_auto(info) else number or _METAVARS.get(name, "TEXT")
 
 
 def _default(info: FieldInfo) -> str:
-    default = info.get_default(call_default_factory=True)
+    default = default_shown(info)
     if isinstance(default, tuple | list):
         return " ".join(map(str, default)) or "none"
+    if isinstance(default, dict):
+        return json.dumps(default) if default else "none"
     return "empty" if default == "" else str(default).lower() if isinstance(default, bool) else str(default)

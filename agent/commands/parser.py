@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from tunesmith.agent.commands.same_words import SAME_AS, command_at, in_full
 from tunesmith.agent.version import VERSION
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.pipeline import catalog
@@ -46,6 +47,31 @@ def _plainer(message: str) -> str:
     return f"{option}: {text}" if option else text
 
 
+_GROUPS = (
+    ("start here", ("setup", "doctor", "fits", "demo", "teach")),
+    ("steps", ("pull", *catalog.BY_NAME, "run", "resume", "jobs")),
+    ("look", ("runs", "show", "rows", "compare", "explain", "report", "suite")),
+)
+"""What the help puts together; every other command stands under `service`."""
+
+
+class _ByGroup(argparse.HelpFormatter):
+    """The commands under headings, each on a line that begins with its name."""
+
+    def _format_action(self, action: argparse.Action) -> str:
+        if not isinstance(action, argparse._SubParsersAction):
+            return super()._format_action(action)
+        left = {listed.dest: listed for listed in action._get_subactions()}
+        groups = [(title, [left.pop(name) for name in names if name in left]) for title, names in _GROUPS]
+        return "".join(self._group(*group) for group in (*groups, ("service", list(left.values()))))
+
+    def _group(self, title: str, listed: Sequence[argparse.Action]) -> str:
+        self._indent()
+        lines = [self._format_action(action) for action in listed]
+        self._dedent()
+        return f"{'':{self._current_indent}}{title}:\n{''.join(lines)}"
+
+
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         print(f"tunesmith {VERSION}")
@@ -60,13 +86,29 @@ def nearest(word: str, known: Sequence[str]) -> str | None:
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The arguments, and those that a stage's request does not know. Raises BadInput."""
+    argv, what = _served(in_full(argv))
     chosen = next((word for word in argv if word in catalog.BY_NAME), None)
     args, rest = build(chosen).parse_known_args(argv)
+    if what is not None:
+        args.what = what
     if rest and args.command not in catalog.BY_NAME:
         raise BadInput(f"unexpected argument {rest[0]!r}; `tunesmith --help` lists the commands")
     if hasattr(args, "max_hours") and not getattr(args, "yes", False):
         raise BadInput(f"--max-hours {args.max_hours:g} limits what --yes agrees to; give --yes too, or leave it out")
     return args, rest
+
+
+def _served(argv: list[str]) -> tuple[list[str], str | None]:
+    """`serve WHAT` is a step of the stage that serves, with all of its options; any other command line as it is."""
+    at = command_at(argv)
+    follows = command_at(argv[at + 1 :]) if at is not None and argv[at] == "serve" else None
+    if at is None or follows is None or {"-h", "--help"} & set(argv):
+        return argv, None
+    what = argv[at + 1 + follows]
+    if what in SERVE_ACTIONS:
+        return argv, None
+    rest = [word for place, word in enumerate(argv[at + 1 :]) if place != follows]
+    return [*argv[:at], catalog.maker_of("deployment"), *rest], what
 
 
 def build(chosen: str | None = None) -> Parser:
@@ -77,11 +119,12 @@ def build(chosen: str | None = None) -> Parser:
         epilog="Without a command: the REPL. Exit codes: 0 done, 1 the step failed, 2 bad input (nothing was "
         "started), 3 an approval is pending, 4 a gate refused (of the demo an outcome, so 0).",
         allow_abbrev=False,
+        formatter_class=_ByGroup,
     )
     parser.add_argument("--version", nargs=0, action=_Version, help="print the version and leave")
     parser.add_argument("-p", metavar="TEXT", dest="prompt", help="one turn of the conversation, for scripts")
     _consent(parser)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", parser_class=Parser)
     _stages(commands, chosen)
     _pipelines(commands)
     _set_up(commands)
@@ -100,7 +143,7 @@ def _consent(parser: argparse.ArgumentParser) -> None:
     _json(parser)
     parser.add_argument("--yes", action="store_true", default=argparse.SUPPRESS, help="agree to every step's price")
     parser.add_argument(
-        "--max-hours", type=_hours, metavar="H", default=argparse.SUPPRESS, help="with --yes: up to this many hours"
+        "--max-hours", type=_hours, metavar="HOURS", default=argparse.SUPPRESS, help="with --yes: up to this many hours"
     )
 
 
@@ -131,6 +174,8 @@ def _port(text: str) -> int:
     return port
 
 
+SERVE_ACTIONS = ("status", "stop")
+
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[Parser]
 
@@ -159,11 +204,22 @@ def _pipelines(commands: _Commands) -> None:
     _consent(demo)
     run = _add(commands, "run", "carry out a written plan, or go on with a run")
     run.add_argument("plan", nargs="?", metavar="PLAN.yaml", help="relative paths in it start from its own folder")
-    run.add_argument("--resume", metavar="RUN", help="go on with this run where it stopped: its plan, or its step")
+    run.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        metavar="RUN",
+        help="go on with a run where it stopped: its plan, or its step",
+    )
     _consent(run)
+    for word, (words, summary) in SAME_AS.items():
+        same = _add(commands, word, f"{summary}; the same as `{' '.join(words)}`")
+        same.add_argument("what", nargs="?", metavar="MODEL" if word == "pull" else "RUN")
     teach = _add(commands, "teach", "the whole way for a behaviour that you describe in a file, to the served model")
     teach.add_argument("file", metavar="FILE", help="a behaviour.yaml, or what you would say: when, what, examples")
-    teach.add_argument("--model", default="bundled", metavar="M", help="the base: a folder, a hub id, or a bundled one")
+    teach.add_argument(
+        "--model", default="bundled", metavar="MODEL", help="the base: a folder, a hub id, or a bundled one"
+    )
     teach.add_argument("--pace", choices=("fast", "full"), default="full", help="how many rows and cases it takes")
     teach.add_argument("--plan-only", action="store_true", help="show the behaviour and its price, and start nothing")
     _consent(teach)
@@ -180,10 +236,10 @@ def _rows(rows: argparse.ArgumentParser) -> None:
     _shown(rows)
     actions = rows.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
     _shown(_add(actions, "show", "the newest rows, the most suspicious first, and their balance"))
-    taken = _add(actions, "import", "rows of your own: a file, a folder or a hub data set")
-    taken.add_argument("file", metavar="FILE", help="or a folder, or hub:owner/name@COMMIT, which is downloaded")
+    taken = _add(actions, "import", "the stage `import`: rows of your own, a file, a folder or a hub data set")
+    taken.add_argument("file", metavar="FILE", help="or a folder, or hub:owner/name, which is downloaded")
     taken.add_argument("--map", nargs="+", metavar="PART=COLUMN", help="such as user=question assistant=reply")
-    taken.add_argument("--behaviour", metavar="B", help="the behaviour that they are held to")
+    taken.add_argument("--behaviour", metavar="FILE", help="the behaviour that they are held to")
     taken.add_argument("--limit", type=int, metavar="N", help="records taken at most")
     share = "share of records that may be no rows (else 0.05): these are left out"
     taken.add_argument("--max-unusable-share", type=float, metavar="X", help=share)
@@ -243,7 +299,7 @@ def _history(commands: _Commands) -> None:
     actions = runs.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
     _json(_add(actions, "list", "all runs, the newest first"))
     show = _add(actions, "show", "the steps of a run, with times, peaks and artifacts")
-    show.add_argument("run", metavar="RUN")
+    _newest_run(show)
     _json(show)
     sql = _add(actions, "sql", "a read-only question; the views are v_runs, v_steps, v_flips and v_lineage")
     sql.add_argument("query", metavar="SELECT …")
@@ -303,8 +359,13 @@ def _serving(commands: _Commands) -> None:
         action = _add(actions, name, help_)
         action.add_argument("step", metavar="STEP")
         _json(action)
-    serve = _add(commands, "serve", "the deployed model: its state, or stop it")
+    serve = _add(commands, "serve", "serve a model, as `deploy` does; status: what is served; stop: end it")
+    serve.add_argument(
+        "action",
+        nargs="?",
+        choices=SERVE_ACTIONS,
+        metavar="WHAT",
+        help="an arm (quantized, merged, adapter), a run, a model that was taught, with the options of `deploy`; or "
+        "status: what is served now, and which run made it; or stop: end every server that tunesmith started",
+    )
     _json(serve)
-    served = serve.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
-    _json(_add(served, "status", "what is served now, and which run made it"))
-    _json(_add(served, "stop", "stop every server that tunesmith started"))

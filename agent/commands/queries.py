@@ -12,11 +12,11 @@ from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.output import Output
-from tunesmith.agent.commands.run_steps import LET_GO
+from tunesmith.agent.commands.run_steps import LET_GO, newest_run
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.summary import summarise, summary_view, write_run_report
 from tunesmith.agent.commands.terminal import escaped_json, escaped_xml
-from tunesmith.memory.errors import BadInput, NotFound
+from tunesmith.memory.errors import BadInput
 from tunesmith.memory.question_process import ask_in_process
 from tunesmith.memory.questions import show_run
 from tunesmith.memory.records import APPROVED, DONE, PLANNED, RUNNING, Step
@@ -37,9 +37,7 @@ def _run_of(args: argparse.Namespace, store: Store, out: Output) -> str:
     """The run that a command names, else the newest, which is said. Raises NotFound."""
     if args.run is not None:
         return store.run(args.run).id
-    newest = store.newest_run()
-    if newest is None:
-        raise NotFound("there is no run yet; `tunesmith demo` makes one, `tunesmith teach FILE` one of your own")
+    newest = store.run(newest_run(store))
     out.say(f"{newest.id} ({newest.name}), the newest run")
     return newest.id
 
@@ -81,9 +79,9 @@ def _beside_comparison(compared: ComparedWithHops) -> Iterator[RenderableType]:
 
 
 def runs(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
-    """`runs list`, `runs show RUN`, `runs sql "SELECT …"`."""
+    """`runs list`, `runs show [RUN]`, `runs sql "SELECT …"`."""
     if args.action == "show":
-        shown = show_run(store, args.run)
+        shown = show_run(store, _run_of(args, store, out))
         out.document(shown, render.run_table(shown))
     elif args.action == "sql":
         answer = ask_in_process(store.path, args.query, home=store.home)
@@ -184,7 +182,7 @@ def follow(store: Store, step: str, out: Output) -> int:
 
 
 def serve(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
-    """`serve status` and `serve stop`."""
+    """`serve`, `serve status` and `serve stop`; `serve WHAT` is a step of the stage that serves."""
     from tunesmith.agent.commands import served_models
 
     if args.action == "stop":
@@ -195,7 +193,14 @@ def serve(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
     lines = served_models.status(store)
     columns = ["role", "url", "model", "healthy", "pid", "run", "artifact", "key_file"]
     rows = [[line[column] if column != "role" else _role(line) for column in columns] for line in lines]
-    out.document({"servers": lines}, render.rows_table(columns, rows) if lines else "nothing is served")
+    could = [] if lines or args.action else served_models.could_serve(store)
+    document = {"servers": lines, **({"could_serve": could} if could else {})}
+    if lines:
+        out.document(document, render.rows_table(columns, rows))
+    else:
+        prefix = "/" if out.page else "tunesmith "
+        how = [served_models.how_to_serve(run, prefix) for run in could]
+        out.document(document, render.plain("\n".join(["nothing is served", *how])))
     return 0
 
 

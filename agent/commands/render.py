@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tunesmith.memory.records import DONE, Run, Step
+from tunesmith.tools.core.auto import default_shown
 from tunesmith.tools.core.format import duration, one_line, p_value, size, visible
 from tunesmith.tools.core.stage import Estimate, Plan
 from tunesmith.tools.pipeline.inspect import Fit
@@ -235,7 +236,7 @@ def _cell(column: str, value: object) -> str:
 def fields_table(name: str, summary: str, model: type[BaseModel]) -> RenderableType:
     """The fields of a stage's request, with defaults and what they mean."""
     rows = [
-        [field, "" if info.is_required() else str(info.get_default(call_default_factory=True)), info.description or ""]
+        [field, "" if info.is_required() else str(default_shown(info)), info.description or ""]
         for field, info in model.model_fields.items()
     ]
     return Group(plain(f"{name}: {summary}"), rows_table(["field", "default", "what it is"], rows, exact=True))

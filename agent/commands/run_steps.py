@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.resources import as_file, files
 
@@ -14,9 +15,10 @@ from tunesmith.agent.commands.approvals import HashApprover, TerminalApprover, Y
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.summary import conclude, summary_view
-from tunesmith.memory.errors import ApprovalPending, BadInput, GateRefused, NotFound, StepFailed, TunesmithError
+from tunesmith.memory.errors import ApprovalPending, BadInput, GateRefused, NotFound, TunesmithError
 from tunesmith.memory.records import PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.field_names import our_names
 from tunesmith.tools.core.format import visible
 from tunesmith.tools.core.local_paths import expanded, is_there
 from tunesmith.tools.pipeline import catalog, executor, plan_file
@@ -65,7 +67,7 @@ def stage(args: argparse.Namespace, rest: list[str], settings: Settings, store: 
             waiting = waiting_step(store, args.command, args.approve)
             ended = run_pending(ws, waiting, HashApprover(shown_plan(waiting).hash)).done()
         else:
-            ended = run_step(ws, stage_request(args, rest), _looking_first(args, store, out)).done()
+            ended = run_step(ws, stage_request(args, rest, store), _looking_first(args, store, out)).done()
     except KeyboardInterrupt:
         return interrupted(store, out)
     out.document(step_document(store, ended), render.result_table(ended))
@@ -90,36 +92,28 @@ def _refuse_fields(args: argparse.Namespace, rest: list[str]) -> None:
         )
 
 
-def stage_request(args: argparse.Namespace, rest: list[str]) -> StepRequest:
+def stage_request(args: argparse.Namespace, rest: list[str], store: Store) -> StepRequest:
     """The request in a file and flags, its fields checked. Raises BadInput, naming the nearest right name."""
+    from tunesmith.agent.commands.served_models import to_serve
+
     model = catalog.BY_NAME[args.command].load().request
     given = request_fields.of_file(args.request) if args.request is not None else {}
-    given |= request_fields.of_flags(args, model) | request_fields.of_rest(rest, model)
-    return step_request(args.command, given, request_fields.spelled(args))
+    if hasattr(args, "what"):  # of `serve WHAT`
+        given = to_serve(store, args.what) | given
+    written = our_names(given, model.model_fields)
+    typed = request_fields.of_flags(args, model) | request_fields.of_rest(rest, model)
+    flags = our_names(typed, model.model_fields, request_fields.spelled(args))
+    request = step_request(args.command, written.fields | flags.fields, written.typed | flags.typed)
+    return replace(request, said=tuple(dict.fromkeys([*written.said, *flags.said, *request.said])))
 
 
 def step_request(stage: str, given: Mapping[str, object], spelled: Mapping[str, str] | None = None) -> StepRequest:
     """A request of fields that a user gave, `run` among them. Raises BadInput, naming a field as it was `spelled`."""
     fields = plan_file.parse_fields(stage, given, spelled=spelled)
     run = str(fields.pop("run", ""))
-    return StepRequest(stage, {**fields, **_commit_of(stage, fields)}, run)
-
-
-def _commit_of(stage: str, fields: Mapping[str, object]) -> dict[str, object]:
-    """The newest commit of a hub model that was named without one: what is agreed to is that, not a branch.
-
-    Raises BadInput where the hub has no such model, or cannot be asked.
-    """
-    from tunesmith.tools.models.base import source_of
-    from tunesmith.tools.models.hub import newest_commit
-
-    model = str(fields.get("model") or "")
-    if stage != catalog.maker_of("base") or not model or fields.get("revision") or source_of(model) != "hub":
-        return {}
-    try:
-        return {"revision": newest_commit(model)}
-    except StepFailed as error:
-        raise BadInput(f"{error}; or give --revision, the 40 hex digits of a commit on its hub page") from None
+    found = catalog.BY_NAME[stage].load().settle(fields)
+    said = (*plan_file.renamed(stage, given, spelled), *found.said)
+    return StepRequest(stage, {**fields, **found.fields}, run, said)
 
 
 def waiting_step(store: Store, stage: str, plan_hash: str) -> Step:
@@ -155,25 +149,36 @@ def run(args: argparse.Namespace, settings: Settings, store: Store, out: Output)
     """`tunesmith run`: a written plan, or the rest of one."""
     if args.plan is None and args.resume is None:
         raise BadInput("run needs a PLAN.yaml, or --resume RUN to go on with one")
-    plan = _written_plan(args.plan, store) if args.plan is not None else None
+    plan = written_plan(args.plan, store, out.say) if args.plan is not None else None
+    if args.resume is True:  # --resume alone; an empty name is one that no run has
+        args.resume = newest_run(store)
+        out.say(f"{args.resume}, the newest run")
     if args.resume is not None:
         stored = stored_plan(store, args.resume)
-        if plan is not None and plan != stored:
+        if plan is not None and not (stored and plan_file.same_plan(plan, stored)):
             raise BadInput(f"{args.plan} is not the plan of {args.resume}; leave it out to go on with {args.resume}")
         plan = stored
     return whole(plan, args, settings, store, out)
 
 
-def _written_plan(name: str, store: Store) -> PipelinePlan:
+def written_plan(name: str, store: Store, say: Callable[[str], None]) -> PipelinePlan:
     """The plan in a file. Raises BadInput, NotFound; for a run's name with what may be done with a run."""
     if not is_there(name) and any(run.id == name for run in store.runs()):
         raise NotFound(
-            f"{name} is a run, no plan file: `tunesmith run --resume {name}` goes on with it, `tunesmith runs show "
-            f"{name}` shows it"
+            f"{name} is a run, no plan file: `tunesmith resume {name}` goes on with it, "
+            f"`tunesmith show {name}` shows it"
         )
     if not name:
         raise BadInput("'' is no plan file; name one, such as plan.yaml")
-    return plan_file.load_pipeline(expanded(name))
+    return plan_file.load_pipeline(expanded(name), say)
+
+
+def newest_run(store: Store) -> str:
+    """The newest run. Raises NotFound where there is none yet."""
+    newest = store.newest_run()
+    if newest is None:
+        raise NotFound("there is no run yet; `tunesmith demo` makes one, `tunesmith teach FILE` one of your own")
+    return newest.id
 
 
 def stored_plan(store: Store, run: str) -> PipelinePlan | None:

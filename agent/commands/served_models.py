@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
+from difflib import get_close_matches
 
+from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import FAILED, RUNNING, STOPPED
 from tunesmith.memory.store import Store
 from tunesmith.tools.serving import servers
@@ -22,6 +25,52 @@ def stop(store: Store) -> list[dict[str, object]]:
     lines = status(store)
     servers.stop_all(store.home)
     return lines
+
+
+_ARMS = ("quantized", "merged", "adapter")
+"""What can be served of a run, the last made first."""
+_LISTED = 5
+
+
+def could_serve(store: Store) -> list[dict[str, object]]:
+    """The newest runs that hold a model which can be served, each with its arms."""
+    could: list[dict[str, object]] = [
+        {"run": run.id, "name": run.name, "arms": arms} for run in store.runs() if (arms := _arms(store, run.id))
+    ]
+    return could[:_LISTED]
+
+
+def how_to_serve(run: Mapping[str, object], prefix: str = "tunesmith ") -> str:
+    """One of these runs in a line, with what is typed."""
+    arms = [str(arm) for arm in run["arms"]] if isinstance(run["arms"], list) else []
+    return f"{run['name']}, {' or '.join(arms)}: `{prefix}serve {run['run']}`"
+
+
+def to_serve(store: Store, what: str) -> dict[str, object]:
+    """The fields of a deployment that some words mean: an arm, a run, or a model by the name of its run or its base.
+
+    Raises BadInput where they mean nothing that can be served.
+    """
+    if what in _ARMS:
+        return {"arm": what}
+    for run in store.runs():
+        bases = [
+            str(one.meta.get(key, "")).lower() for one in store.artifacts(run.id, "base") for key in ("name", "source")
+        ]
+        if what == run.id or what.lower() in (run.name.lower(), *bases):
+            if arms := _arms(store, run.id):
+                return {"run": run.id, "arm": arms[0]}
+            if what == run.id:
+                raise BadInput(f"{run.id} has no tuned model yet; `tunesmith show {run.id}` says how far it is")
+    could = [how_to_serve(run) for run in could_serve(store)]
+    near = get_close_matches(what, [*_ARMS, "status", "stop"], 1)
+    hint = f"did you mean {near[0]!r}?" if near else "; ".join(could) or "nothing was taught yet: `tunesmith demo` does"
+    raise BadInput(f"{what[:80]!r} is no arm, run or model that was taught here; {hint}")
+
+
+def _arms(store: Store, run: str) -> list[str]:
+    made = {artifact.kind for artifact in store.artifacts(run)}
+    return [arm for arm in _ARMS if arm in made]
 
 
 def _line(store: Store, server: Server) -> dict[str, object]:

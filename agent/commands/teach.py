@@ -24,7 +24,7 @@ from tunesmith.tools.data.scaffold import REHEARSAL, SUITE, write_behaviour
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.pipeline.behaviour_plan import plan_for
 from tunesmith.tools.pipeline.forecast import check_ahead
-from tunesmith.tools.pipeline.plan_file import PipelinePlan
+from tunesmith.tools.pipeline.plan_file import PipelinePlan, settled
 from tunesmith.tools.pipeline.workspace import Workspace
 
 _WRITER = "bundled-driver"
@@ -40,7 +40,7 @@ def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
     path = expanded(args.file)
     spec = load_behaviour(str(path))
     said = said_parts(path)
-    folder, plan = _planned(spec, path, store.home / "behaviours", args)
+    folder, plan = _planned(spec, path, store.home / "behaviours", args, out)
     shown = document(spec, said, folder, plan)
     view = Group(
         spec_view(spec, said), render.plain(f"the behaviour is in {folder}; change any field of {SPEC_FILE} there")
@@ -58,13 +58,14 @@ def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
     return 0
 
 
-def _planned(spec: Spec, path: Path, parent: Path, args: argparse.Namespace) -> tuple[Path, PipelinePlan]:
+def _planned(spec: Spec, path: Path, parent: Path, args: argparse.Namespace, out: Output) -> tuple[Path, PipelinePlan]:
     """The behaviour's folder and its plan. Raises BadInput; what was written for a plan that is refused goes again."""
     before = {parent, *parent.glob("*")} if parent.exists() else set()
     folder = _folder(spec, path, parent)
     try:
         # No model is served beside another, so one that writes its own rows is its own teacher.
-        return folder, plan_for(folder, args.pace, model=args.model, teacher="" if args.model == _WRITER else _WRITER)
+        plan = plan_for(folder, args.pace, model=args.model, teacher="" if args.model == _WRITER else _WRITER)
+        return folder, settled(plan, out.say)
     except BadInput:
         if folder.parent == parent and folder not in before:
             shutil.rmtree(folder if parent in before else parent)

@@ -169,7 +169,7 @@ def edit_plan(deps: TurnDeps, args: EditPlan, ctx: RunContext[TurnDeps] | None) 
         return _ask_on(deps, str(unclear))
     edited = draft_.model_copy(update={"steps": steps})
     plan_file.check_pipeline(edited, have=())
-    deps.draft = edited
+    deps.draft = plan_file.settled(edited, lambda sentence: deps.show(render.plain(sentence)))
     shown = show_draft(deps)
     deps.say(f"The plan is changed: {', '.join(changed)}. Its new prices are on your screen. Start it, or change more?")
     return {"changed": changed, **shown}
@@ -228,13 +228,17 @@ def _with_field(
     meant = [spec for spec in steps if spec.stage == stage]
     if not meant:
         raise BadInput(f"the plan has no step {stage}; it has {', '.join(spec.stage for spec in steps)}")
-    apart = catalog.BY_NAME[stage].load().identified_by
+    declared = catalog.BY_NAME[stage].load()
+    apart = declared.identified_by
     if field in apart and len(meant) > 1:
         raise BadInput(f"the plan has {len(meant)} steps {stage}, a {field} each; leave one out instead")
     if field not in apart:  # of several tasks the usual one is meant, where it is among them
         meant = [spec for spec in meant if not set(apart) & set(spec.fields)] or meant
     return tuple(
-        spec.model_copy(update={"fields": {**spec.fields, field: value}}) if spec in meant else spec for spec in steps
+        spec.model_copy(update={"fields": {**declared.taken_along(spec.fields, {field: value}), field: value}})
+        if spec in meant
+        else spec
+        for spec in steps
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tunesmith.agent.commands.same_words import SAME_AS
+
 TOPICS: dict[str, tuple[str, ...]] = {
     "talk": (
         "Say what a model should learn, or ask: “how did r1 go?”, “which cases did the adapter lose?”, “why rank 16?”.",
@@ -16,7 +18,7 @@ TOPICS: dict[str, tuple[str, ...]] = {
     "plan": (
         "A plan is proposed with every price; “rank 8, three epochs”, “without quantizing” "
         "change it, “start it” starts.",
-        "Each expensive step asks again before it begins. `/continue r1` goes on with a plan, “go on” takes one step.",
+        "Each expensive step asks again before it begins. `/resume r1` goes on with a run, “go on” takes one step.",
     ),
     "steps": (
         "Every stage is a command, such as `/train lora_rank=8 epochs=2`, or words: “train again with half the rank”.",
@@ -40,8 +42,8 @@ TOPICS: dict[str, tuple[str, ...]] = {
 
 COMMANDS = {
     "runs": "all runs, or `/runs show R`, `/runs sql SELECT …`",
-    "run": "one run: its steps, times, peaks and artifacts",
-    "continue": "go on with a run that follows a plan",
+    "run": "carry out a written plan: /run plan.yaml",
+    **{word: same.summary for word, same in SAME_AS.items()},
     "jobs": "steps at work, and those that wait for a yes",
     "attach": "follow a step's progress; Ctrl-C lets go of it",
     "stop": "end a step (asks first)",
@@ -50,13 +52,12 @@ COMMANDS = {
     "explain": "what a run's records say of it, and the next step: /explain r1",
     "report": "write a run's report: /report r1",
     "more": "go on with a long page",
-    "serve": "what is served; `/serve stop` ends it",
+    "serve": "serve an arm or a run, such as /serve r1; alone: what is served; `/serve stop` ends it",
     "sql": "a read-only question: /sql SELECT … FROM v_steps",
     "demo": "every stage on the bundled model; --fast for the short one",
     "suite": "check suites, or grade stored outputs",
     "new": "a fresh conversation; the old one is kept",
-    "resume": "go on with an earlier conversation",
-    "conversations": "all conversations, the newest first",
+    "conversations": "all conversations, the newest first; `/conversations resume ID` goes on with one",
     "undo": "take the newest turn of the conversation back",
     "compact": "let a short account stand for the turns so far",
     "export": "write the conversation as Markdown",

@@ -17,9 +17,15 @@ from tunesmith.tools.pipeline import catalog
 if TYPE_CHECKING:
     from tunesmith.agent.repl.screen import Screen
 
-_RUN_COMMANDS = ("run", "continue", "report", "explain", "compare")
+_RUN_COMMANDS = ("show", "resume", "continue", "report", "explain", "compare")
 _STEP_COMMANDS = ("attach", "stop")
-_ACTIONS = {"runs": ("list", "show", "sql"), "jobs": ("list",), "serve": ("status", "stop"), "demo": ("--fast",)}
+_ACTIONS = {
+    "runs": ("list", "show", "sql"),
+    "jobs": ("list",),
+    "serve": ("status", "stop", "quantized", "merged", "adapter"),
+    "demo": ("--fast",),
+    "conversations": ("resume",),
+}
 
 
 class SlashCompleter(Completer):

@@ -1,6 +1,6 @@
 """What stands behind the prompt: the store, the jobs, and the questions that a running plan asks.
 
-Its methods run in the main thread, between two prompts, unless they say otherwise. A plan (`/demo`, `/continue`)
+Its methods run in the main thread, between two prompts, unless they say otherwise. A plan (`/demo`, `/run`, `/resume`)
 runs in a thread of its own that only waits: the work is in workers, and what it asks is asked at the prompt.
 """
 
@@ -294,8 +294,8 @@ class Shell:
         except TunesmithError as error:
             self.say(f"tunesmith: {error}")
             run = run or next((r.id for r in self.store.runs() if r.id not in before), None)
-            if run:
-                self.say(f"/continue {run} goes on with it")
+            if run and not (resume_run and isinstance(error, BadInput)):  # else it just said that it cannot
+                self.say(f"/resume {run} goes on with it")
             return
         except Exception as error:
             self.say(f"tunesmith: {unexpected(error)}")

@@ -4,15 +4,18 @@ a stage takes `field=value` and gives the prompt back as soon as its worker runs
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tunesmith.agent.commands import fields, parser, queries, render, run_steps
 from tunesmith.agent.commands.output import Output
+from tunesmith.agent.commands.same_words import SAME_AS
+from tunesmith.agent.commands.served_models import to_serve
 from tunesmith.agent.commands.suites import suite
 from tunesmith.agent.repl.command_table import COMMANDS, TOPICS
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.questions import show_run
 from tunesmith.memory.records import RUNNING
 from tunesmith.tools.pipeline import catalog, launcher
 from tunesmith.tools.pipeline.run_step import run_step
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 def carry_out(screen: Screen, talk: Talk, line: str) -> bool:
     """Carry out `command words`; False to leave. Raises BadInput for an unknown command."""
     command, _, words = line.partition(" ")
+    if command in SAME_AS and command not in _OF_CONVERSATION:
+        (command, *more_), words = SAME_AS[command].words, words
+        words = " ".join([*more_, words])
     if command in ("quit", "exit"):
         return False
     if command in catalog.BY_NAME:
@@ -69,18 +75,33 @@ def as_command_line(screen: Screen, argv: list[str]) -> None:
 
 
 def run(screen: Screen, words: str) -> None:
-    """`/run R`."""
-    newest = screen.store.newest_run()
-    if not words and newest is None:
-        raise BadInput("there is no run yet; /base opens one, /demo runs every stage")
-    screen.page(render.run_table(show_run(screen.store, words or (newest.id if newest else ""))))
+    """`/run PLAN.yaml` carries it out; `/run R`, which names a run, shows that."""
+    named = fields.split_words(words)
+    if named[:1] == ["--resume"]:
+        return resume_run(screen, " ".join(named[1:]))
+    if not named or words in {one.id for one in screen.store.runs()}:
+        return as_command_line(screen, ["runs", "show", *named])
+    if len(named) > 1:
+        raise BadInput(f"/run takes one plan, not {words!r}; put a name with spaces in quotes")
+    screen.start_plan(run_steps.written_plan(named[0], screen.store, screen.say))
+    return None
 
 
-def continue_(screen: Screen, words: str) -> None:
-    """`/continue R`."""
-    if not words:
-        raise BadInput("/continue needs a run, such as /continue r1; /runs lists them")
-    screen.start_plan(run_steps.stored_plan(screen.store, words), resume_run=words)
+def resume_run(screen: Screen, words: str) -> None:
+    """`/resume R`: go on with that run, else with the newest."""
+    name = words or run_steps.newest_run(screen.store)
+    screen.start_plan(run_steps.stored_plan(screen.store, name), resume_run=name)
+
+
+def serve(screen: Screen, words: str) -> None:
+    """`/serve`, `/serve status`, `/serve stop`; `/serve WHAT` is a step of the stage that serves."""
+    named = fields.split_words(words)
+    what = next((word for word in named if not word.startswith("-") and "=" not in word), None)
+    if what is None or what in parser.SERVE_ACTIONS:
+        return as_command_line(screen, ["serve", *named])
+    given = to_serve(screen.store, what)
+    rest = [word for word in named if word != what]
+    return stage(screen, catalog.maker_of("deployment"), shlex.join([*(f"{k}={v}" for k, v in given.items()), *rest]))
 
 
 def demo(screen: Screen, words: str) -> None:
@@ -168,7 +189,14 @@ def new(screen: Screen, talk: Talk, words: str) -> None:
 
 
 def resume(screen: Screen, talk: Talk, words: str) -> None:
-    """`/resume [ID]`: go on with an earlier conversation."""
+    """`/resume R`: go on with a run, else with the newest; with a conversation where that is what was named."""
+    if words in {name for name, _, _ in talk.conversations()} or re.fullmatch(r"c[\d-]\S*", words):
+        return resume_conversation(screen, talk, words)
+    return resume_run(screen, words)
+
+
+def resume_conversation(screen: Screen, talk: Talk, words: str) -> None:
+    """`/conversations resume [ID]`: go on with an earlier conversation."""
     screen.say(f"going on with {talk.resume(words)}")
     talk.tell_description()
 
@@ -194,14 +222,21 @@ def export(screen: Screen, talk: Talk, words: str) -> None:
 
 
 def conversations(screen: Screen, talk: Talk, words: str) -> None:
-    """`/conversations`."""
+    """`/conversations`; `/conversations resume [ID]` goes on with one."""
+    action, _, rest = words.partition(" ")
+    if action == "resume":
+        return resume_conversation(screen, talk, rest.strip())
+    if words not in ("", "list"):
+        raise BadInput(f"/conversations takes list, or resume ID, not {words!r}")
     rows = [[name, queries.date(at), first] for name, at, first in talk.conversations()]
     screen.show(render.rows_table(["conversation", "last word", "began with"], rows, exact=True))
+    return None
 
 
 _OWN: dict[str, Callable[[Screen, str], None]] = {
     "run": run,
-    "continue": continue_,
+    "continue": resume_run,
+    "serve": serve,
     "demo": demo,
     "attach": attach,
     "stop": stop,
@@ -217,4 +252,5 @@ _OF_CONVERSATION: dict[str, Callable[[Screen, Talk, str], None]] = {
     "compact": compact,
     "export": export,
     "conversations": conversations,
+    "conversation": conversations,
 }

@@ -35,7 +35,10 @@ def test_every_stage_has_a_command_with_a_flag_per_field(tunesmith: Tunesmith) -
         assert re.search(rf"^    {entry.name} ", everything, re.MULTILINE)
         told = tunesmith(entry.name, "--help").stdout
         for name in entry.load().request.model_fields:
-            assert f"--{name}" in told
+            assert (
+                f"--{name.replace('_', '-')}" in told
+                and "_" not in told.partition("fields of the request")[2].partition(" ")[0]
+            )
 
 
 @pytest.mark.parametrize(

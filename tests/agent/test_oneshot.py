@@ -211,7 +211,7 @@ def test_a_conversation_is_left_gone_back_to_compacted_and_exported(
     place = repl.line("let us think about this together")
     repl.expect("I see.", after=place)
     assert "Rex" not in sent()
-    place = repl.line("/resume")
+    place = repl.line("/conversations resume")
     repl.expect("going on with c", after=place)
     place = repl.line("and my cat")
     repl.expect("I see.", after=place)

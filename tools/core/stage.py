@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -304,6 +304,13 @@ class RunRule(Enum):
     CHECKS = "the one in which checks of this machine are kept"
 
 
+class Settled(NamedTuple):
+    """Fields that were looked up before a step was priced, and what its user should hear of them."""
+
+    fields: Mapping[str, object] = {}
+    said: tuple[str, ...] = ()
+
+
 R = TypeVar("R", bound=Request)
 C = TypeVar("C")
 
@@ -332,6 +339,9 @@ class Stage(Generic[R, C]):
     """What the step should leave, by what the run holds or should hold then; None where that shows only afterwards."""
     check_before_start: Callable[[R, Inputs], None] = _nothing
     """What may have changed since a plan was made, asked once more before a step that waited or failed is started."""
+    settle: Callable[[Mapping[str, object]], Settled] = lambda fields: Settled()
+    """Looks up, once and before any price, what given fields leave to the network: a hub model's newest commit. May
+    raise BadInput."""
     settable: tuple[str, ...] = ()
     """Fields of its request that a conversation may set; the others keep their defaults there."""
     lasting: tuple[str, ...] = ()
@@ -340,6 +350,8 @@ class Stage(Generic[R, C]):
     """Field → the stage whose newest step in the run gives it, where none of its own does."""
     follows: Mapping[str, str] = field(default_factory=dict)
     """Field → the field that says what its default means: where that is set anew, a default is not taken along."""
+    belongs_to: Mapping[str, str] = field(default_factory=dict)
+    """Field → the field without whose value its own means nothing: where that is set anew, it is not taken along."""
     headline: tuple[str, ...] = ()
     """Fields of its result that tell in one line what came of it."""
     identified_by: tuple[str, ...] = ()
@@ -369,7 +381,8 @@ class Stage(Generic[R, C]):
     """Environment its worker is started with."""
 
     def taken_along(self, before: Mapping[str, object], said: Mapping[str, object]) -> dict[str, object]:
-        """Of an earlier request's fields, those that hold where others are said; see `follows`."""
+        """Of an earlier request's fields, those that hold where others are said; see `follows` and `belongs_to`."""
+        before = {name: value for name, value in before.items() if self.belongs_to.get(name) not in said}
         fresh = {name: self.request.model_fields[name].default for name, of in self.follows.items() if of in said}
         return {name: value for name, value in before.items() if name not in fresh or value != fresh[name]}
 

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
+from tunesmith.tools.core import auto, field_names
+
 _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = _SHOWN.maxother = 60
 
@@ -60,7 +62,13 @@ def _holder(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel]
 
 def _unknown(name: str, field: str, holder: type[BaseModel] | None) -> str:
     known = list(holder.model_fields) if holder else []
-    near = difflib.get_close_matches(field, known, 1)
+    plain = field.replace("-", "_")
+    if what := field_names.nearly(plain, known):
+        return f"no field {name!r} here: {what}"
+    if near := difflib.get_close_matches(plain, known, 1) or difflib.get_close_matches(
+        plain, field_names.others(known), 1, 0.8
+    ):
+        near = [field_names.ours(near[0], known)]
     hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}" if known else "leave it out"
     return f"unknown field {name!r}; {hint}"
 
@@ -147,6 +155,9 @@ def _number(info: FieldInfo) -> str:
     """A number with its bounds, and an example where one can be given."""
     bounds = {key: getattr(one, key) for one in info.metadata for key in ("ge", "gt", "le", "lt") if hasattr(one, key)}
     whole, default = info.annotation is int, info.get_default(call_default_factory=True)
+    open_ = auto.is_auto(info)
+    if open_ and bounds.get("ge") == 0 and whole:
+        bounds["ge"] = 1  # 0 is how `auto` is written down
     least = f"at least {bounds['ge']}" if "ge" in bounds else f"above {bounds['gt']}" if "gt" in bounds else ""
     most = f"at most {bounds['le']}" if "le" in bounds else f"below {bounds['lt']}" if "lt" in bounds else ""
     said = " and ".join(filter(None, (least, most)))
@@ -155,6 +166,7 @@ def _number(info: FieldInfo) -> str:
         f"a {'whole ' if whole else ''}number"
         + (f" of {said}" if said.startswith("at") else f" {said}" if said else "")
         + (f", such as {usual:g}" if usual is not None else "")
+        + (", or auto" if open_ else "")
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.data.import_sources import MAX_SOURCE_BYTES, is_rows_file
-from tunesmith.tools.models.hub import hub_listing
+from tunesmith.tools.models.hub import hub_listing, is_commit, newest_commit
 from tunesmith.tools.models.hub_client import answer, errors_named
 
 PREFIX = "hub:"
@@ -48,6 +48,17 @@ class HubFile(NamedTuple):
     """Of a large file."""
     blob: str = ""
     """Git's own digest, of a small one."""
+
+
+def at_commit(source: str) -> str:
+    """A source at the commit that its data set has now, where it names a branch, a tag, or nothing; any other as it is.
+
+    Raises BadInput where the hub has no such data set, or cannot be asked.
+    """
+    named = _NAMED.fullmatch(source)
+    if named is None or is_commit(named[3]):
+        return source
+    return f"{source.partition('@')[0]}@{newest_commit(named[1], named[3] or '', 'datasets')}"
 
 
 def parse_source(source: str) -> HubSource:

@@ -17,10 +17,10 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.local_paths import expanded, is_there, local_path
-from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
+from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Settled, Stage, expected, pinned
 from tunesmith.tools.data.behaviour import load_behaviour, pins_of
 from tunesmith.tools.data.import_formats import PARTS, Inspection, Problem
-from tunesmith.tools.data.import_hub import PREFIX, digest_of, list_files, parse_source
+from tunesmith.tools.data.import_hub import PREFIX, at_commit, digest_of, list_files, parse_source
 from tunesmith.tools.data.import_reading import CHILD_BYTES, MAX_TAKEN_BYTES, Look, inspect_files
 from tunesmith.tools.data.import_sources import digest_of as digest_of_files
 from tunesmith.tools.data.import_sources import find_files
@@ -38,7 +38,7 @@ class ImportRequest(Request):
         min_length=1,
         max_length=1000,
         description="A .jsonl, .json, .csv or .parquet file, a folder of such files, or a data set of the hub at a "
-        "commit (hub:owner/name@COMMIT), which is downloaded.",
+        "commit (hub:owner/name@COMMIT; its newest where none is given), which is downloaded.",
     )
     mapping: dict[str, str] = Field(
         default_factory=dict,
@@ -230,6 +230,18 @@ def _problems(inspection: Inspection | None) -> tuple[str, ...]:
     )
 
 
+def settle(fields: Mapping[str, object]) -> Settled:
+    """A data set of the hub at the commit that it has now, where none was given. Raises BadInput."""
+    given = str(fields.get("source") or "")
+    source = at_commit(given)
+    if source == given:
+        return Settled()
+    name, _, commit = source.partition("@")
+    return Settled(
+        {"source": source}, (f"{name} is at commit {commit}, {given.partition('@')[2] or 'the newest'} there",)
+    )
+
+
 STAGE = Stage(
     "import",
     ImportRequest,
@@ -237,5 +249,6 @@ STAGE = Stage(
     plan,
     inspect_inputs,
     expected_artifact,
+    settle=settle,
     asks=lambda fields: is_on_hub(str(fields.get("source", ""))),
 )

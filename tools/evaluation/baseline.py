@@ -12,6 +12,7 @@ from pydantic import Field, JsonValue
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
+from tunesmith.tools.core.auto import AutoInt
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
 from tunesmith.tools.core.local_paths import local_path
 from tunesmith.tools.core.rates import Seconds
@@ -74,11 +75,11 @@ class BaselineRequest(Request):
     max_tokens: int = Field(default=96, ge=1, le=MAX_ANSWER_TOKENS, description="Tokens an answer may have.")
     temperature: float = Field(default=0.0, ge=0, le=2, description="0: greedy; above it, set repeats too.")
     repeats: int = Field(default=1, ge=1, le=100, description="How often each case is asked; a seed for each time.")
-    context_tokens: int = Field(
+    context_tokens: AutoInt = Field(
         default=0,
         ge=0,
-        description="Tokens a conversation may have in this run, answer included; 0: 2048, or as many as the longest "
-        "case needs.",
+        description="Tokens a conversation may have in this run, answer included; auto: 2048, or as many as the "
+        "longest case needs.",
     )
     thinking: AskedThinking = Field(
         default="auto",

@@ -12,6 +12,7 @@ from pydantic import Field
 from tunesmith.memory.errors import BadInput, GateRefused
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.auto import AutoInt
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import (
@@ -48,7 +49,7 @@ class DeployRequest(Request):
     """What to serve, and where."""
 
     arm: Literal["adapter", "merged", "quantized"] = Field(default="quantized", description="Which model to serve.")
-    port: int = Field(default=0, ge=0, le=65535, description="Port on 127.0.0.1; 0: a free one.")
+    port: AutoInt = Field(default=0, ge=0, le=65535, description="Port on 127.0.0.1; auto: a free one.")
     context_tokens: int = Field(
         default=CONTEXT_TOKENS,
         ge=256,

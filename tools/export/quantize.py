@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.auto import AutoInt
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Estimate, Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
@@ -59,7 +60,9 @@ class QuantizeRequest(Request):
     scheme: Literal["auto", SchemeName] = Field(
         default="auto", description="Bits of weights and activations, integers or floats; auto: by the model's size."
     )
-    group_size: int = Field(default=0, ge=0, description="Weights that share a scale; 0: the largest that divides.")
+    group_size: AutoInt = Field(
+        default=0, ge=0, description="Weights that share a scale; auto: the largest that divides."
+    )
     rounding: Rounding = Field(
         default="gptq",
         description="gptq: later weights make up for an error; nearest: several times quicker; awq: inputs are scaled "
@@ -386,15 +389,9 @@ STAGE = Stage(
     settable=("scheme",),
     env=TORCH_ENV,
     lasting=(
-        "scheme",
-        "rounding",
-        "keep",
-        "keep_share",
-        "group_size",
-        "calibration_samples",
-        "max_seq_len_tokens",
+        "scheme", "rounding", "keep", "keep_share", "group_size", "calibration_samples", "max_seq_len_tokens",
         "distil_steps",
     ),
     follows={"rounding": "scheme"},
     headline=("scheme", "group_size", "bytes", "bytes_before", "quantized_layers"),
-)
+)  # fmt: skip

@@ -15,7 +15,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.local_paths import expanded, is_there, local_path, looks_like_path
-from tunesmith.tools.core.stage import GIB, Facts, Inputs, Plan, Request, Result, RunRule, Stage, expected
+from tunesmith.tools.core.stage import GIB, Facts, Inputs, Plan, Request, Result, RunRule, Settled, Stage, expected
 from tunesmith.tools.models.bundled import QWEN_CODER, SMOLLM2, BundledModel
 from tunesmith.tools.models.folder import (
     check_hub_revision,
@@ -25,7 +25,7 @@ from tunesmith.tools.models.folder import (
     read_config,
     sealed_as,
 )
-from tunesmith.tools.models.hub import inspect_hub
+from tunesmith.tools.models.hub import inspect_hub, is_commit, newest_commit
 from tunesmith.tools.models.measuring import FOUR, MEASURED_AT, SIXTEEN, Asked, Measuring, choose
 from tunesmith.tools.models.model_files import wanted_files, weight_bytes
 from tunesmith.tools.models.quantized_base import (
@@ -52,7 +52,10 @@ class BaseRequest(Request):
         description="'bundled' (SmolLM2-135M-Instruct), 'bundled-driver' (Qwen2.5-Coder-1.5B-Instruct), "
         "a local folder of safetensors, or a hub id such as org/name.",
     )
-    revision: str = Field(default="", description="For a hub id: the commit, 40 hex digits; required there.")
+    revision: str = Field(
+        default="",
+        description="For a hub id: a commit, a branch or a tag, pinned at its commit; empty: the newest.",
+    )
     measuring: Asked = Field(
         default="auto",
         description="Bits of the weights that baseline and adapter are measured at: 16, or 4 (a quantized base is made "
@@ -61,7 +64,7 @@ class BaseRequest(Request):
     quantized: Annotated[str, local_path(maybe=True)] = Field(
         default="",
         description="An existing quantized checkpoint of the same model, measured in place of one made here: a local "
-        "folder, or a hub id with its commit, org/name@<40 hex digits>; empty: one is made where 4 bits are measured.",
+        "folder, or a hub id, org/name@COMMIT or its newest; empty: one is made where 4 bits are measured.",
     )
     role: str = Field(
         default="base",
@@ -115,6 +118,26 @@ def source_of(model: str) -> str:
     raise BadInput(
         f"{model[:100]!r} is neither a folder, nor a hub id (org/name), nor one of {', '.join(_SHORT_NAMES)}"
     )
+
+
+def settle(fields: Mapping[str, object]) -> Settled:
+    """A hub model at the commit that it has now, where none was given: what is agreed to is that, not a branch.
+
+    Raises BadInput where the hub has no such model, or cannot be asked.
+    """
+    found: dict[str, object] = {}
+    said = []
+    model, revision = str(fields.get("model") or ""), str(fields.get("revision") or "")
+    if model and not is_commit(revision) and source_of(model) == "hub":
+        found["revision"] = newest_commit(model, revision)
+        said.append(f"{model} is at commit {found['revision']}, {revision or 'the newest'} on the hub")
+    quantized = str(fields.get("quantized") or "")
+    name, _, asked = quantized.partition("@")
+    if _HUB_ID.fullmatch(name) and not is_commit(asked) and not looks_like_path(quantized) and not is_there(quantized):
+        commit = newest_commit(name, asked)
+        found["quantized"] = f"{name}@{commit}"
+        said.append(f"{name} is at commit {commit}, {asked or 'the newest'} on the hub")
+    return Settled(found, tuple(said))
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +329,9 @@ STAGE = Stage(
     plan,
     inspect_inputs,
     expected_artifact,
+    settle=settle,
     settable=("model",),
+    belongs_to={"revision": "model", "quantized": "model"},
     identified_by=("role",),
     makes=lambda request: request.role,
     run_rule=lambda request: _RUN_RULES.get(request.role, RunRule.NEWEST),

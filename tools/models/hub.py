@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
-from tunesmith.memory.errors import BadInput
+from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.core.strict_json import parse_json
 from tunesmith.tools.models.folder import (
     CONFIG_BYTES,
@@ -101,7 +102,7 @@ def hub_listing(name: str, revision: str, kind: str = "models") -> dict[str, Any
 
     with errors_named(name, revision):
         validate_repo_id(name)
-        at = f"/revision/{revision}?blobs=true" if revision else ""
+        at = f"/revision/{quote(revision, safe='')}?blobs=true" if revision else ""
         data = read_body(f"{constants.ENDPOINT}/api/{kind}/{name}{at}", f"the files of {name}", _LISTING_BYTES)
     try:
         told = parse_json(data)
@@ -169,9 +170,22 @@ def _small_json(model: str, revision: str, name: str) -> dict[str, object]:
     return found
 
 
-def newest_commit(model: str) -> str:
-    """The commit that a model on the hub has now, 40 hex digits. Raises as `inspect_hub` does."""
-    commit = within(_INSPECTED_S, lambda: hub_listing(model, ""), f"the newest commit of {model}").get("sha")
-    if not (isinstance(commit, str) and _SHA1.fullmatch(commit)):
-        raise BadInput(f"the hub names no commit of {model}; give one as revision=COMMIT")
-    return commit
+def newest_commit(name: str, revision: str = "", kind: str = "models") -> str:
+    """The commit that a model, or one of the `datasets`, has on the hub now, or at a branch or a tag: 40 hex digits.
+
+    Raises BadInput, saying what to type, where the hub has none, cannot be reached, or names no commit.
+    """
+    try:
+        told = within(_INSPECTED_S, lambda: hub_listing(name, revision, kind), f"the newest commit of {name}")
+    except StepFailed as error:
+        how = "--revision, the 40 hex digits of a commit on its hub page" if kind == "models" else f"{name}@COMMIT"
+        raise BadInput(f"{error}; or give {how}") from None
+    commit = told.get("sha")
+    if not is_commit(commit):
+        raise BadInput(f"the hub names no commit of {name}; give one as revision=COMMIT")
+    return str(commit)
+
+
+def is_commit(revision: object) -> bool:
+    """Whether a revision is a whole commit, which no branch or tag moves."""
+    return isinstance(revision, str) and _SHA1.fullmatch(revision) is not None

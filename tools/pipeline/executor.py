@@ -8,7 +8,7 @@ from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.locks import carrying_out
 from tunesmith.memory.records import DONE, FAILED, RUNNING, WAITING
 from tunesmith.tools.pipeline.forecast import Forecast, check_ahead
-from tunesmith.tools.pipeline.plan_file import PipelinePlan
+from tunesmith.tools.pipeline.plan_file import PipelinePlan, settled
 from tunesmith.tools.pipeline.progress import done_positions, half_done
 from tunesmith.tools.pipeline.run_step import Outcome, continue_step
 from tunesmith.tools.pipeline.workspace import Approver, StepRequest, Workspace
@@ -30,6 +30,8 @@ def run_pipeline(
     a run is opened where a step is known to fail or another process carries the run out, else what the first failing
     step raises, after marking the run.
     """
+    if not resume_run:
+        plan = settled(plan, lambda sentence: ws.emit("message", stage=plan.steps[0].stage, text=sentence))
     prices = None if resume_run else check_ahead(ws, plan)
     run = resume_run or ws.store.new_run(plan.name, goal=plan.goal, plan=plan.model_dump(mode="json"))
     with carrying_out(ws.store.home, run):

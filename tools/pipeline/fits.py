@@ -28,6 +28,7 @@ from tunesmith.tools.pipeline.catalog import BY_NAME
 from tunesmith.tools.serving.eviction import machine_for_a_step
 from tunesmith.tools.suites.case import Suite
 from tunesmith.tools.suites.loading import load_named_suites
+from tunesmith.tools.training.train import TrainRequest
 
 ROWS, ROW_TOKENS = 600, 128
 """Of the data set that training, merging and quantizing are planned for."""
@@ -139,7 +140,8 @@ def fits(model: NamedModel, facts: Facts, *, revision: str = "") -> Fits:
         ) from None
     plans = plans_of(model, facts)
     measured = {bits: _plan("baseline", _with_artifacts(model, facts, measuring=bits), {}) for bits in (SIXTEEN, FOUR)}
-    rows = plans["train"].request["micro_batch"] or plans["train"].request["batch_size"]
+    asked = TrainRequest.model_validate(plans["train"].request)
+    rows = asked.micro_batch or asked.batch_size
     settings = f"{rows} row{'s' if rows > 1 else ''} of up to {2 * ROW_TOKENS} tokens at once"
     tasks = (
         Task("train", "bf16", plans["train"], f"LoRA (16 bits), {settings}"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.core.auto import as_shown
+from tunesmith.tools.core.field_names import our_names
 from tunesmith.tools.core.local_paths import FOLDER
 from tunesmith.tools.core.stage import Frozen, Request
 from tunesmith.tools.core.wrong_values import sentences
@@ -53,10 +55,11 @@ def parse_request(
     """
     _need_known(stage, catalog.ENTRIES)
     model = catalog.ENTRIES[stage].load().request
+    given = our_names(fields, model.model_fields, spelled)
     try:
-        return model.model_validate(dict(fields), context={FOLDER: folder or Path.cwd()})
+        return model.model_validate(given.fields, context={FOLDER: folder or Path.cwd()})
     except ValidationError as error:
-        raise BadInput(f"{stage}: {sentences(error, model, spelled)}") from None
+        raise BadInput(f"{stage}: {sentences(error, model, given.typed)}") from None
 
 
 def parse_fields(
@@ -65,7 +68,49 @@ def parse_fields(
     """The given fields, and no other ones, as the stage's request reads them. Raises BadInput as `parse_request`, and
     for a check, which is no stage of a pipeline."""
     _need_known(stage, catalog.BY_NAME)
-    return parse_request(stage, fields, folder=folder, spelled=spelled).model_dump(mode="json", include=set(fields))
+    request = parse_request(stage, fields, folder=folder, spelled=spelled)
+    return request.model_dump(mode="json", include=set(our_names(fields, type(request).model_fields).fields))
+
+
+def renamed(stage: str, fields: Mapping[str, object], spelled: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """What is said of fields that were given under another program's names: `lora_r is lora_rank here`."""
+    _need_known(stage, catalog.BY_NAME)
+    return our_names(fields, catalog.BY_NAME[stage].load().request.model_fields, spelled).said
+
+
+def settled(plan: PipelinePlan, say: Callable[[str], None]) -> PipelinePlan:
+    """The plan with what its fields leave to the network looked up, which is said: each hub model at one commit.
+
+    Raises BadInput where the hub has no such model, or cannot be asked.
+    """
+    steps = []
+    for spec in plan.steps:
+        found = catalog.BY_NAME[spec.stage].load().settle(spec.fields)
+        steps.append(spec.model_copy(update={"fields": {**spec.fields, **found.fields}}))
+        for sentence in found.said:
+            say(sentence)
+    return plan.model_copy(update={"steps": tuple(steps)})
+
+
+def same_plan(written: PipelinePlan, stored: PipelinePlan) -> bool:
+    """Whether a stored plan was made from the written one: the same but for what was looked up then, as `settled` does,
+    and for how `auto` was written."""
+    if (written.name, written.goal, len(written.steps)) != (stored.name, stored.goal, len(stored.steps)):
+        return False
+    return all(_same_step(*pair) for pair in zip(written.steps, stored.steps, strict=True))
+
+
+def _same_step(written: StepSpec, stored: StepSpec) -> bool:
+    if written.stage != stored.stage:
+        return False
+    declared = catalog.BY_NAME[stored.stage].load()
+    known = declared.request.model_fields
+    open_ = {name for name in declared.belongs_to if name in stored.fields and name not in written.fields}
+    return written.fields == {
+        name: as_shown(known[name], value) if name in known else value
+        for name, value in stored.fields.items()
+        if name not in open_
+    }
 
 
 def _need_known(stage: object, known: Container[str]) -> None:
@@ -73,15 +118,19 @@ def _need_known(stage: object, known: Container[str]) -> None:
         raise BadInput(f"no stage {stage!r}; the stages are: {', '.join(catalog.BY_NAME)}")
 
 
-def load_pipeline(path: Path) -> PipelinePlan:
+def load_pipeline(path: Path, say: Callable[[str], None] = lambda text: None) -> PipelinePlan:
     """Read a plan file and check every request and the order of its steps. Raises BadInput.
 
-    Relative paths in it start from the folder that it lies in, wherever tunesmith was started.
+    Relative paths in it start from the folder that it lies in, wherever tunesmith was started. What is to be said of
+    its names goes to `say`.
     """
     document = read_yaml(path, "plan")
     if not isinstance(document, dict) or not isinstance(document.get("steps"), list):
         raise BadInput(f"{path} is not a plan: it needs `name` and a list `steps`")
-    steps = [_step_spec(path, number, entry) for number, entry in enumerate(document["steps"], 1)]
+    entries = [_entry(path, number, entry) for number, entry in enumerate(document["steps"], 1)]
+    steps = [_step_spec(path, stage, fields) for stage, fields in entries]
+    for sentence in dict.fromkeys(one for stage, fields in entries for one in renamed(stage, fields)):
+        say(sentence)
     try:
         plan = PipelinePlan.model_validate({**document, "steps": steps})
     except ValidationError as error:
@@ -90,13 +139,17 @@ def load_pipeline(path: Path) -> PipelinePlan:
     return plan
 
 
-def _step_spec(path: Path, number: int, entry: object) -> dict[str, object]:
+def _entry(path: Path, number: int, entry: object) -> tuple[str, dict[str, object]]:
+    """The stage and the fields of a step as they are written."""
     if isinstance(entry, str):
         entry = {"stage": entry}
     if not isinstance(entry, dict) or "stage" not in entry:
         raise BadInput(f"{path}: step {number} names no stage; write `- stage: train`")
-    fields = {str(name): value for name, value in entry.items() if name != "stage"}
-    return {"stage": entry["stage"], "fields": parse_fields(entry["stage"], fields, folder=path.parent.absolute())}
+    return entry["stage"], {str(name): value for name, value in entry.items() if name != "stage"}
+
+
+def _step_spec(path: Path, stage: str, fields: Mapping[str, object]) -> dict[str, object]:
+    return {"stage": stage, "fields": parse_fields(stage, fields, folder=path.parent.absolute())}
 
 
 def check_pipeline(plan: PipelinePlan, *, have: tuple[str, ...]) -> None:

@@ -59,7 +59,7 @@ def half_done(store: Store, run: str) -> Step:
             finished.add((step.stage, step.arm))
         elif step.status != DECLINED and step.started_at and (step.stage, step.arm) not in finished:
             return step
-    raise BadInput(f"no step of {run} is half done; start the next stage with --run {run}")
+    raise BadInput(f"no step of {run} is half done: name the stage to go on with, such as train, and --run {run}")
 
 
 def same_inputs(store: Store, step: Step) -> bool:

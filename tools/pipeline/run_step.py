@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed, TunesmithError
 from tunesmith.memory.locks import adding_to
 from tunesmith.memory.records import DECLINED, DONE, FAILED, RUNNING, WAITING, Step
+from tunesmith.tools.core.auto import as_shown
+from tunesmith.tools.core.field_names import our_names
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.evaluation.advice import before_spending
 from tunesmith.tools.machine.vllm_program import no_vllm
@@ -55,6 +57,8 @@ def run_step(ws: Workspace, request: StepRequest, approver: Approver, *, follow:
     Raises BadInput or GateRefused before anything is recorded, ApprovalPending where nobody decided: the step waits.
     """
     placement = place(ws.store, request)
+    for sentence in request.said:
+        ws.emit("message", stage=request.stage, text=sentence)
     with _adding(ws, request.stage, request.fields, placement.run):
         plan = price(ws, replace(request, run=placement.run))
         if placement.new_name:  # what is refused opens no run
@@ -99,8 +103,11 @@ def resume_step(ws: Workspace, step: str, approver: Approver) -> Outcome:
 
 def shown_plan(step: Step) -> Plan:
     """The plan that a step was proposed with, its paths as they are now: its hash is another one once the home has been
-    moved."""
-    return Plan.model_validate(step.plan)
+    moved, and the same where `auto` was written as 0."""
+    plan = Plan.model_validate(step.plan)
+    known = catalog.ENTRIES[step.stage].load().request.model_fields
+    request = {name: as_shown(known[name], value) if name in known else value for name, value in plan.request.items()}
+    return plan.model_copy(update={"request": request})
 
 
 def run_pending(ws: Workspace, waiting: Step, approver: Approver) -> Outcome:
@@ -236,18 +243,25 @@ def agree(ws: Workspace, step: str, plan: Plan, approver: Approver) -> tuple[str
             return step, plan, decide(ws, step, plan, approver)
         except Edited as edit:
             try:
-                edited = price(ws, _edited(plan, edit.fields))
+                new = our_names(edit.fields, catalog.ENTRIES[plan.stage].load().request.model_fields)
+                asked = _edited(plan, new.fields)
+                edited = price(ws, asked)
             except TunesmithError as error:
                 ws.emit("message", text=f"that cannot be: {error}")
                 continue
-            decide(ws, step, plan, lambda *_, edit=edit: Decision(False, "edit", f"edited: {edit}"))
+            for sentence in (*new.said, *asked.said):
+                ws.emit("message", stage=plan.stage, text=sentence)
+            edited_to = Decision(False, "edit", f"edited: {Edited(new.fields)}")
+            decide(ws, step, plan, lambda *_, no=edited_to: no)
             step, plan = propose(ws, edited), edited
 
 
 def _edited(plan: Plan, fields: Mapping[str, object]) -> StepRequest:
     before = {name: value for name, value in plan.request.items() if name != "run"}
-    kept = catalog.ENTRIES[plan.stage].load().taken_along(before, fields)
-    return StepRequest(plan.stage, kept | dict(fields), plan.run)
+    declared = catalog.ENTRIES[plan.stage].load()
+    new = declared.taken_along(before, fields) | dict(fields)
+    found = declared.settle(new)
+    return StepRequest(plan.stage, new | dict(found.fields), plan.run, found.said)
 
 
 # Started, followed, recorded

@@ -59,6 +59,8 @@ class StepRequest:
     """Of the stage's request, without `run`."""
     run: str = ""
     """Empty: the run that the stage belongs to by itself."""
+    said: tuple[str, ...] = ()
+    """What its user should hear of how it was asked for, before its price."""
 
     @classmethod
     def of(cls, step: Step) -> StepRequest:

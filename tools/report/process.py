@@ -13,8 +13,10 @@ from typing import Any
 
 from tunesmith.memory.records import DONE, Artifact, Step, TrainingRow
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.auto import as_shown
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.serving import servers
+from tunesmith.tools.training.train import TrainRequest
 
 _EXAMPLES = 4
 _REASON_KINDS = 12
@@ -150,11 +152,12 @@ def _training(store: Store, step: Step) -> Training:
     losses = [name for name in names if "loss" in name.lower()]
     validation = [name for name in losses if _VALIDATION.search(name)]
     train = [name for name in losses if name not in validation]
+    asks = TrainRequest.model_fields
     return Training(
         step,
         _curve(store, step.id, train),
         _curve(store, step.id, validation),
-        {name: step.request[name] for name in _REQUEST_SHOWN if name in step.request},
+        {name: as_shown(asks[name], step.request[name]) for name in _REQUEST_SHOWN if name in step.request},
         {name: step.report[name] for name in _RESULT_SHOWN if name in step.report},
     )
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pydantic import Field
 
 from tunesmith.memory.records import Artifact
+from tunesmith.tools.core.auto import AutoInt
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Fitting, Plan, Request, Result, Stage, pinned
@@ -45,15 +46,15 @@ class PreflightRequest(Request):
     """How much to try."""
 
     rows: int = Field(default=8, ge=2, le=64, description="Training rows to try the chain on.")
-    lora_rank: int = Field(
-        default=0, ge=0, le=256, description="Rank of the adapter that will be trained; 0: as training would choose."
+    lora_rank: AutoInt = Field(
+        default=0, ge=0, le=256, description="Rank of the adapter that will be trained; auto: as training would choose."
     )
     max_seq_len_tokens: SeqLen = 512
     precision: Precision = "bf16"
     load_in_4bit: In4Bit = False
     activation_checkpointing: Checkpointing = "auto"
-    micro_batch: int = Field(
-        default=0, ge=0, description="Rows in memory at once, as training will have it; 0: as many as fit."
+    micro_batch: AutoInt = Field(
+        default=0, ge=0, description="Rows in memory at once, as training will have it; auto: as many as fit."
     )
 
     @property

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Literal, Protocol
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
+from tunesmith.tools.core.auto import AutoFloat, AutoInt
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import GIB, Facts, Fitting, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.machine.torch_env import TORCH_ENV
@@ -22,9 +23,14 @@ from tunesmith.tools.serving.bench import bench_of
 from tunesmith.tools.training.defaults import training_defaults
 
 SeqLen = Annotated[int, Field(ge=16, description="Tokens of the longest row that is trained on whole.")]
-Precision = Annotated[Literal["bf16", "fp32"], Field(description="Of the frozen base's arithmetic.")]
+Precision = Annotated[
+    Literal["bf16", "fp32"],
+    BeforeValidator(lambda value: {"bfloat16": "bf16", "float32": "fp32"}.get(str(value), value)),
+    Field(description="Of the frozen base's arithmetic."),
+]
 Checkpointing = Annotated[
     Literal["auto", "on", "off"],
+    BeforeValidator(lambda value: {"true": "on", "false": "off"}.get(str(value).lower(), value)),
     Field(
         description="Keep only each layer's input and compute the rest again in the backward pass: a third slower, a "
         "fraction of the activations. auto: where memory asks for it."
@@ -43,36 +49,40 @@ after."""
 
 
 class TrainRequest(Request):
-    """How to train. What is 0 is chosen by the model and the rows when the plan is made, with the reason."""
+    """How to train. What is `auto` (0) is chosen by the model and the rows when the plan is made, with the reason."""
 
-    lora_rank: int = Field(default=0, ge=0, le=256, description="Rank of the adapter's two factors; 0: by the rows.")
-    lora_alpha: int = Field(
-        default=0, ge=0, description="Scale: the update is multiplied by alpha ÷ rank; 0: twice the rank."
+    lora_rank: AutoInt = Field(
+        default=0, ge=0, le=256, description="Rank of the adapter's two factors; auto: by the rows."
+    )
+    lora_alpha: AutoInt = Field(
+        default=0, ge=0, description="Scale: the update is multiplied by alpha ÷ rank; auto: twice the rank."
     )
     lora_dropout: float = Field(
         default=0.0, ge=0, lt=1, description="Share of the adapter's inputs that is left out at random; 0 is fastest."
     )
-    learning_rate: float = Field(
+    learning_rate: AutoFloat = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="Of AdamW at its highest, after the warm-up; it falls to 0 by a cosine. 0: by the model.",
+        description="Of AdamW at its highest, after the warm-up; it falls to 0 by a cosine. auto: by the model.",
     )
-    epochs: float = Field(
-        default=0.0, ge=0, le=100, description="How often every row is trained on; 0: by the model and the rows."
+    epochs: AutoFloat = Field(
+        default=0.0, ge=0, le=100, description="How often every row is trained on; auto: by the model and the rows."
     )
-    forms: int = Field(
+    forms: AutoInt = Field(
         default=0,
         ge=0,
         le=16,
-        description="Forms, with other drawn values, of a row that has such in an epoch. 0: by the model.",
+        description="Forms, with other drawn values, of a row that has such in an epoch. auto: by the model.",
     )
-    max_steps: int = Field(default=0, ge=0, description="Optimiser steps; 0: as many as the epochs need.")
-    batch_size: int = Field(
-        default=0, ge=0, description="Rows per optimiser step; 0: by the model and the number of rows."
+    max_steps: AutoInt = Field(default=0, ge=0, description="Optimiser steps; auto: as many as the epochs need.")
+    batch_size: AutoInt = Field(
+        default=0, ge=0, description="Rows per optimiser step; auto: by the model and the number of rows."
     )
-    micro_batch: int = Field(
-        default=0, ge=0, description="Rows in memory at once, a part of batch_size: the same step; 0: as many as fit."
+    micro_batch: AutoInt = Field(
+        default=0,
+        ge=0,
+        description="Rows in memory at once, a part of batch_size; auto: as many as fit.",
     )
     max_seq_len_tokens: SeqLen = 512
     rehearsal_weight: float = Field(

@@ -16,6 +16,7 @@ from tunesmith.agent.driver.understanding.values import numbers_in, values_named
 from tunesmith.memory.errors import BadInput, NotFound, TunesmithError
 from tunesmith.memory.records import DONE, FAILED, RUNNING, STOPPED, Run, Step
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.auto import AUTO, as_shown, default_shown
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.workspace import StepRequest
 
@@ -54,7 +55,7 @@ def _having(store: Store, run: Run, field: str, stage: str, role: str = "") -> l
 def value_in(store: Store, run: Run, field: str, stage: str = "") -> object:
     """A setting as a run used it; None where no step of it has one."""
     steps = _having(store, run, field, stage)
-    return _that_counts(steps).request[field] if steps else None
+    return _value(_that_counts(steps), field) if steps else None
 
 
 def _newest_first(question: Question) -> list[Run]:
@@ -74,7 +75,7 @@ def _never(field: str, stage: str, run: str) -> Answer:
 
 def _one(question: Question, run: Run, step: Step) -> Answer:
     field = question.query.field
-    value, default = step.request[field], _default(step.stage, field)
+    value, default = _value(step, field), _default(step.stage, field)
     ran = "" if step.status in _BEGUN else " (proposed, never run)"
     lines = [f"{field} was {_plain(value)} in {step.stage} ({cite(step)}){ran}."]
     lines.append(f"Why: {why(question.store, run, step, field)}.")
@@ -102,9 +103,9 @@ def _judged(question: Question, run: Run, step: Step, field: str) -> str:
     text = question.query.text
     numbers = [number for number, _, _ in numbers_in(text)]
     asked = values_named(text, (step.stage,), text).get(field, numbers[0] if len(numbers) == 1 else None)
-    value = step.request[field] if asked is None else asked
+    value = _value(step, field) if asked is None else asked
     usual, why_ = _default(step.stage, field), "the default"
-    if usual == 0:  # chosen by a rule, from the model and the rows
+    if usual == AUTO:  # chosen by a rule, from the model and the rows
         try:
             plan = priced(question.ws, StepRequest(step.stage, {}, run.id))
         except TunesmithError as error:
@@ -123,10 +124,10 @@ def _meaning(stage: str, field: str) -> str:
 
 
 def _usual(stage: str, field: str) -> str:
-    """The default in words: a 0 that stands for a choice of code's is told as that."""
+    """The default in words: what `auto` stands for is told with it."""
     default, meaning = _default(stage, field), _meaning(stage, field)
-    chosen = re.search(r"\b0: ([^;.]+)", meaning)
-    return f"chosen {chosen[1]}" if default == 0 and chosen and chosen[1].startswith("by ") else _plain(default)
+    chosen = re.search(r"\bauto: ([^;.]+)", meaning)
+    return f"chosen {chosen[1]}" if default == AUTO and chosen and chosen[1].startswith("by ") else _plain(default)
 
 
 def _resolved(store: Store, step: Step, field: str) -> str:
@@ -148,7 +149,13 @@ def _resolved(store: Store, step: Step, field: str) -> str:
 
 
 def _default(stage: str, field: str) -> object:
-    return catalog.BY_NAME[stage].load().request.model_fields[field].get_default(call_default_factory=True)
+    return default_shown(catalog.BY_NAME[stage].load().request.model_fields[field])
+
+
+def _value(step: Step, field: str) -> object:
+    """A field as a step was asked for with it; `auto` where an older version wrote 0 for that."""
+    known = catalog.ENTRIES[step.stage].load().request.model_fields
+    return as_shown(known[field], step.request[field]) if field in known else step.request[field]
 
 
 def _plain(value: object) -> str:
@@ -169,7 +176,7 @@ def _elsewhere(store: Store, run: Run, step: Step, field: str) -> str:
     for other in ordinary(store)[:6]:
         steps = [s for s in store.steps(other.id) if field in s.request and s.stage == step.stage]
         if other.id != run.id and steps:
-            others.append(f"{_plain(_that_counts(steps).request[field])} in {other.id}")
+            others.append(f"{_plain(_value(_that_counts(steps), field))} in {other.id}")
     return f"Elsewhere: {listed(others, 4)}." if others else ""
 
 
@@ -218,8 +225,8 @@ def _by_hand(question: Question, run: Run) -> Answer:
     said = {
         f"{step.stage}.{name} {_plain(value)}": why(question.store, run, step, name)
         for step in question.store.steps(run.id, status=DONE)
-        for name, value in step.request.items()
-        if name not in ("run", "arm") and value != _default(step.stage, name)
+        for name in step.request
+        if name not in ("run", "arm") and (value := _value(step, name)) != _default(step.stage, name)
     }
     mine = [name for name, reason in said.items() if reason.startswith("you set it")]
     planned = [name for name, reason in said.items() if "written in the plan" in reason]
@@ -233,7 +240,7 @@ def values(store: Store, run: Run) -> dict[str, object]:
     settings: dict[str, object] = {}
     for step in store.steps(run.id, status=DONE):
         name = f"{step.stage} {step.arm}" if step.stage == "evaluate" else step.stage
-        settings |= {f"{name}.{field}": value for field, value in step.request.items() if field not in ("run", "arm")}
+        settings |= {f"{name}.{field}": _value(step, field) for field in step.request if field not in ("run", "arm")}
     return settings
 
 
@@ -249,7 +256,7 @@ def differing(store: Store, one: Run, two: Run) -> dict[str, tuple[str, str]]:
 
 def why(store: Store, run: Run, step: Step, name: str) -> str:
     """Who set a field, as far as the records say."""
-    value = step.request[name]
+    value = _value(step, name)
     if any(re.search(rf"\b{name}=", edit) for edit in _edits_before(store, step)):
         return f"you set it when {step.stage} was priced"
     if any(_as_read(step.stage, fields, name) == value for fields in _planned(run, step.stage, name)):

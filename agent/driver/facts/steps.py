@@ -212,7 +212,7 @@ def _plain(name: str, value: object) -> str:
 
 def _settings(step: Step) -> str:
     asks = catalog.ENTRIES[step.stage].load().settable
-    given = [f"{name} {step.request[name]}" for name in asks if step.request.get(name) not in (None, "", False)]
+    given = [f"{name} {step.request[name]}" for name in asks if step.request.get(name) not in (None, "", False, "auto")]
     return f"Asked for: {', '.join(given)}." if given else ""
 
 

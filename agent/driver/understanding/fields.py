@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
+from tunesmith.tools.core.field_names import names_of
 from tunesmith.tools.pipeline import catalog
 
 # Synonyms beside a field's own name. A name is looked for with spaces, dashes or underscores between its words.
@@ -113,6 +114,8 @@ def pattern_of(field: str) -> re.Pattern[str]:
     """How a field is named in a readable sentence."""
     own = field.replace("_", "[ _-]?")
     named = _SYNONYMS.get(field, own) if field in _EVERYDAY else f"{own}|{_SYNONYMS.get(field, own)}"
+    # As they are typed, with their underscores: “the model name” names no setting.
+    named = "|".join([named, *(other.replace("_", "[_-]") for other in names_of(field) if "_" in other)])
     return re.compile(rf"(?<![\w-])(?:{named})(?![\w-])")
 
 

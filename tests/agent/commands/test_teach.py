@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from tests.fixtures import FIXTURES, warm
+from tests.fixtures.hub_stand_in import COMMIT, MODEL, hub_of
+from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.store import Store
 
 pytestmark = pytest.mark.heavy
@@ -34,8 +36,8 @@ def said(folder: Path, **changes: object) -> Path:
     return path
 
 
-def teach(home: Path, *args: object) -> subprocess.CompletedProcess[str]:
-    env = {"TUNESMITH_HOME": str(home), "TUNESMITH_VLLM": str(FIXTURES / "stub_chat.py")}
+def teach(home: Path, *args: object, **more: str) -> subprocess.CompletedProcess[str]:
+    env = {**more, "TUNESMITH_HOME": str(home), "TUNESMITH_VLLM": str(FIXTURES / "stub_chat.py")}
     return warm.run(["teach", *map(str, args)], os.environ | env, cwd=home.parent)
 
 
@@ -51,6 +53,18 @@ def test_what_a_user_would_say_becomes_a_priced_plan_and_nothing_is_started(tmp_
     suites = {path.name for path in (Path(told["folder"]) / "suites").iterdir()}
     assert suites == {"target.yaml", "over-trigger.yaml", "adversarial.yaml"}, "near misses are guarded from the start"
     assert Store(tmp_path / "home").runs() == []
+
+
+def test_a_hub_model_is_pinned_at_its_newest_commit_before_the_price(tmp_path: Path) -> None:
+    with hub_of(make_tiny_model(tmp_path / "on-the-hub")) as hub:
+        args = (said(tmp_path), "--model", MODEL, "--plan-only", "--json")
+        done = teach(tmp_path / "home", *args, **hub.env)
+    assert done.returncode == 0 and f"{MODEL} is at commit {COMMIT}, the newest on the hub" in done.stderr, done.stderr
+    plan = json.loads(done.stdout)["plan"]["steps"]
+    assert {"stage": "base", "fields": {"model": MODEL, "revision": COMMIT}} in plan
+    offline = teach(tmp_path / "other", *args, HF_HUB_OFFLINE="1")
+    assert offline.returncode == 2 and "--revision" in offline.stderr
+    assert not (tmp_path / "other" / "behaviours").exists(), "what was written for a plan that is refused goes again"
 
 
 def test_the_same_words_are_one_behaviour_and_other_words_another(tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def test_an_open_description_is_told_at_the_start_and_wherever_it_comes_back(
     repl.line("/new")
     repl.expect("a new conversation")
     assert open_interview(tunesmith.home) is None
-    repl.line("/resume")
+    repl.line("/conversations resume")
     repl.expect("a description is open: When shall it apply?")
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from tests.agent.driver.test_conversation import Talk
+from tests.fixtures.hub_stand_in import COMMIT, MODEL, hub_of
 from tests.fixtures.stored_runs import finished_run
+from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.driver.bundled_behaviour import wishes
 from tunesmith.agent.driver.number_grounding import sentences, unsupported
 from tunesmith.memory.errors import BadInput
@@ -68,6 +70,20 @@ def test_every_number_that_is_named_beside_its_field_is_set_at_once(planned: Tal
     planned.turn("use rank 8 and 3 epochs", edit("train", "lora_rank", "8"), "Changed.")
     assert (fields(planned, "train")["lora_rank"], fields(planned, "train")["epochs"]) == ("8", "3")
     assert "train epochs 3" in planned.tool_results()[-1]
+
+
+def test_another_base_is_pinned_at_its_newest_commit_and_the_one_before_leaves_none(
+    planned: Talk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    with hub_of(make_tiny_model(tmp_path / "on-the-hub")) as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        planned.turn(f"take {MODEL} as the base", edit("base", "model", MODEL), "Changed.")
+        assert fields(planned, "base") == {"model": MODEL, "revision": COMMIT}
+        planned.turn("no, bundled after all", edit("base", "model", "bundled"), "Changed.")
+    assert fields(planned, "base") == {"model": "bundled"}
 
 
 def test_leaving_an_evaluation_out_asks_which_and_never_takes_the_one_that_deploy_needs(planned: Talk) -> None:

@@ -173,7 +173,7 @@ def test_ctrl_c_in_the_grace_leaves_a_question_undecided(
     plan.write_text(f"name: two\nsteps:\n  - inspect\n  - stage: base\n    model: {model_folder}\n")
     assert tunesmith("run", str(plan)).returncode == 3
     repl = ready(terminal())
-    for command in (f"/base model={model_folder}", "/continue r1"):
+    for command in (f"/base model={model_folder}", "/resume r1"):
         place = repl.line(command)
         repl.expect("needed", after=place)
         time.sleep(0.2)
@@ -203,7 +203,7 @@ def test_an_error_is_one_line_and_the_repl_lives_on(terminal: Open) -> None:
         ("/trian", "did you mean /train?"),
         ("/train lora_rnk=8", "did you mean 'lora_rank'?"),
         ("/train", "no run yet"),
-        ("/run r9", "no run 'r9'"),
+        ("/show r9", "no run 'r9'"),
         ("/sql DROP TABLE runs", "only reading is allowed"),
         ("/attach", "no step is at work"),
         ("/base model='open", "quotation"),
@@ -214,6 +214,37 @@ def test_an_error_is_one_line_and_the_repl_lives_on(terminal: Open) -> None:
         place = repl.line(line)
         repl.expect(told, after=place)
     assert "Traceback" not in repl.text
+
+
+def test_run_resume_show_and_serve_mean_what_they_mean_at_the_shell(
+    terminal: Open, model_folder: Path, tunesmith: Tunesmith
+) -> None:
+    """A plan is carried out by its file; a run is gone on with, and shown, by its name or as the newest."""
+    plan = model_folder.parent / "plan.yaml"
+    plan.write_text(f"name: named\nsteps:\n  - inspect\n  - stage: base\n    base_model: {model_folder}\n")
+    repl = ready(terminal())
+    place = repl.line(f"/run {plan}")
+    repl.expect("base_model is model here", after=place)
+    repl.answer("no")
+    repl.expect("was declined", after=place)
+    repl.at_prompt()
+    for line, told in (
+        ("/show", "r1 named: "),
+        ("/run r1", "r1 named: "),
+        ("/resume c1", "no conversation 'c1'"),
+        ("/conversations resume c1", "no conversation 'c1'"),
+        ("/serve", "nothing is served"),
+        ("/serve r1", "no tuned model yet"),
+        ("/run nofile.yaml", "no file nofile.yaml"),
+    ):
+        place = repl.line(line)
+        repl.expect(told, after=place)
+    place = repl.line("/resume")
+    repl.expect("Start?", after=place)
+    repl.answer("yes")
+    store = Store(tunesmith.home)
+    repl.wait(lambda: store.run("r1").status == "done")
+    assert [run.name for run in store.runs()] == ["named"]
 
 
 def test_ctrl_c_clears_the_line_and_ctrl_d_leaves(terminal: Open) -> None:
@@ -345,7 +376,7 @@ def test_a_plan_asks_at_the_prompt_and_runs_to_its_end(
     plan.write_text(f"name: two\nsteps:\n  - inspect\n  - stage: base\n    model: {model_folder}\n")
     assert tunesmith("run", str(plan)).returncode == 3
     repl = ready(terminal())
-    repl.line("/continue r1")
+    repl.line("/resume r1")
     repl.expect("Start?")
     repl.line("ok")
     repl.expect("r1 done: took")

@@ -52,7 +52,7 @@ def test_every_stage_of_the_catalogue_has_its_declaration() -> None:
         (
             "train",
             {"lora_rank": -1},
-            "is -1; it takes a whole number of at least 0 and at most 256, such as 8",
+            "is -1; it takes a whole number of at least 1 and at most 256, such as 8, or auto",
         ),
         ("train", {"learning_rate": "fast"}, "learning_rate"),
         ("trian", {}, "the stages are"),

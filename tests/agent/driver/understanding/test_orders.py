@@ -19,6 +19,7 @@ def ordered(words: str) -> Any:
     ("words", "stage", "fields"),
     [
         ("train again with rank 8 and two epochs", "train", {"lora_rank": 8, "epochs": 2.0}),
+        ("train again with lora_r=8 and num_train_epochs=2", "train", {"lora_rank": 8, "epochs": 2.0}),
         ("retrain at a learning rate of 2e-4", "train", {"learning_rate": 0.0002}),
         ("train with -2 epochs", "train", {"epochs": -2.0}),
         ("generate 1.5k more rows", "generate", {"rows": 1500}),

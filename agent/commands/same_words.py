@@ -1,0 +1,43 @@
+"""Words that stand for others, at the shell and in the conversation alike: one table for both.
+
+Light: the command line's help reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+
+class SameAs(NamedTuple):
+    """What a word stands for."""
+
+    words: tuple[str, ...]
+    """As they would be typed at the shell; what follows the word follows them."""
+    summary: str
+
+
+SAME_AS: Mapping[str, SameAs] = {
+    "resume": SameAs(("run", "--resume"), "go on with a run where it stopped; else with the newest"),
+    "show": SameAs(("runs", "show"), "the steps of a run; else of the newest"),
+    "pull": SameAs(("base", "--model"), "get a base model: a hub id, a folder, or a bundled one"),
+}
+_WITH_VALUE = ("-p", "--max-hours", "--run", "--port", "--context-tokens", "--context_tokens")
+
+
+def in_full(argv: Sequence[str]) -> list[str]:
+    """A command line with a word of the table replaced by what it stands for; options may come before it."""
+    at = command_at(argv)
+    if at is None or argv[at] not in SAME_AS or {"-h", "--help"} & set(argv):
+        return list(argv)
+    return [*argv[:at], *SAME_AS[argv[at]].words, *argv[at + 1 :]]
+
+
+def command_at(argv: Sequence[str]) -> int | None:
+    """Where the command stands among the words; None where there is none."""
+    skip = False
+    for at, word in enumerate(argv):
+        if not (skip or word.startswith("-")):
+            return at
+        skip = word in _WITH_VALUE and not skip
+    return None

@@ -1,0 +1,56 @@
+"""A number that may be left to the model reads `auto`, and 0 of an older version means the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from tunesmith.tools.core.auto import as_shown, default_shown, is_auto
+from tunesmith.tools.evaluation.baseline import BaselineRequest
+from tunesmith.tools.export.deploy import DeployRequest
+from tunesmith.tools.export.quantize import QuantizeRequest
+from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.training.preflight import PreflightRequest
+from tunesmith.tools.training.train import TrainRequest
+
+_ROWS = ("batch_size", "micro_batch")
+OPEN: list[tuple[type[Any], set[str]]] = [
+    (TrainRequest, {"lora_rank", "lora_alpha", "learning_rate", "epochs", "forms", "max_steps", *_ROWS}),
+    (PreflightRequest, {"lora_rank", "micro_batch"}),
+    (BaselineRequest, {"context_tokens"}),
+    (QuantizeRequest, {"group_size"}),
+    (DeployRequest, {"port"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("request_", "names"), OPEN)
+def test_what_is_left_to_the_model_is_auto_in_every_form(request_: type[Any], names: set[str]) -> None:
+    assert {name for name, info in request_.model_fields.items() if is_auto(info)} == names
+    for value in ("auto", "AUTO", 0, "0"):
+        read = request_.model_validate(dict.fromkeys(names, value))
+        assert {getattr(read, name) for name in names} == {0}, "code computes with numbers"
+        assert read == request_.model_validate({})
+        assert {read.model_dump(mode="json")[name] for name in names} == {"auto"}
+    for name in names:
+        assert default_shown(request_.model_fields[name]) == "auto"
+        assert request_.model_validate({name: "8" if name != "learning_rate" else "0.1"}).model_dump(mode="json")[name]
+
+
+def test_no_other_number_is_0_for_a_choice_of_the_models() -> None:
+    """Where 0 means nothing but itself, `auto` is refused: no field says `0: by …` any more."""
+    for entry in catalog.STAGES:
+        for name, info in entry.load().request.model_fields.items():
+            assert "0: by" not in (info.description or "") and "0: as" not in (info.description or ""), name
+            assert as_shown(info, 0) == ("auto" if is_auto(info) else 0)
+    with pytest.raises(ValidationError):
+        BaselineRequest.model_validate({"cases_per_block": "auto"})
+
+
+def test_words_of_other_programs_for_a_value_are_taken() -> None:
+    for given, value in ((True, "on"), ("true", "on"), (False, "off"), ("on", "on"), ("auto", "auto")):
+        assert TrainRequest.model_validate({"activation_checkpointing": given}).activation_checkpointing == value
+    assert TrainRequest.model_validate({"precision": "bfloat16"}).precision == "bf16"
+    with pytest.raises(ValidationError):
+        TrainRequest.model_validate({"activation_checkpointing": "unsloth"})
