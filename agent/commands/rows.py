@@ -75,7 +75,7 @@ def _import(args: argparse.Namespace, settings: Settings, store: Store, out: Out
         ended = run_step(ws, request, run_steps.approver_of(args)).done()
     except KeyboardInterrupt:
         return run_steps.interrupted(store, out)
-    out.document(run_steps.step_document(store, ended), render.result_table(ended))
+    out.document(run_steps.step_document(store, ended), render.result_table(ended.report))
     return 0
 
 

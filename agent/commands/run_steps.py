@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.resources import as_file, files
+from typing import Any, TypedDict
 
 from tunesmith.agent.commands import fields as request_fields
 from tunesmith.agent.commands import render
@@ -15,7 +16,7 @@ from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.summary import conclude, summary_view
 from tunesmith.memory.errors import ApprovalPending, BadInput, GateRefused, NotFound, StepFailed, TunesmithError
-from tunesmith.memory.records import PLANNED, RUNNING, Step
+from tunesmith.memory.records import ABANDONED, DONE, PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import visible
 from tunesmith.tools.core.local_paths import expanded, is_there
@@ -59,6 +60,10 @@ def _ask(question: str) -> str:
 def stage(args: argparse.Namespace, rest: list[str], settings: Settings, store: Store, out: Output) -> int:
     """`tunesmith STAGE`: one step, from its price to its record."""
     ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
+    if catalog.BY_NAME[args.command].only_looks and args.approve is None:
+        seen = look(ws, stage_request(args, rest))
+        out.document(seen, render.result_table(seen["result"]))
+        return 0
     try:
         if args.approve is not None:
             _refuse_fields(args, rest)
@@ -68,8 +73,33 @@ def stage(args: argparse.Namespace, rest: list[str], settings: Settings, store: 
             ended = run_step(ws, stage_request(args, rest), _looking_first(args, store, out)).done()
     except KeyboardInterrupt:
         return interrupted(store, out)
-    out.document(step_document(store, ended), render.result_table(ended))
+    out.document(step_document(store, ended), render.result_table(ended.report))
     return 0
+
+
+class Look(TypedDict):
+    """A look as `--json` prints it: a step's document without a step."""
+
+    run: str | None
+    step: None
+    stage: str
+    status: str
+    approval: None
+    artifacts: list[object]
+    result: dict[str, Any]
+
+
+def look(ws: Workspace, request: StepRequest) -> Look:
+    """Carry out a stage that only looks: shown to who asks, and no step of any run."""
+    from tunesmith.tools.pipeline import inspect_job
+
+    seen = inspect_job.look(ws, request.run).model_dump(mode="json")
+    none: list[object] = []
+    run = request.run or None
+    return {
+        "run": run, "step": None, "stage": request.stage, "status": DONE, "approval": None, "artifacts": none,
+        "result": seen,
+    }  # fmt: skip
 
 
 def interrupted(store: Store, out: Output) -> int:
@@ -124,9 +154,14 @@ def _commit_of(stage: str, fields: Mapping[str, object]) -> dict[str, object]:
 
 def waiting_step(store: Store, stage: str, plan_hash: str) -> Step:
     """The step of a stage that waits for a yes to the plan with this hash, or its beginning. Raises NotFound."""
-    waiting = [s for s in store.steps(status=PLANNED) if s.stage == stage and s.plan_hash.startswith(plan_hash)]
+    priced = [s for s in store.priced_steps() if s.stage == stage and s.plan_hash.startswith(plan_hash)]
+    waiting = [step for step in priced if step.status == PLANNED]
     if len(plan_hash) < 8 or not waiting:
-        raise NotFound(f"no {stage} step waits with plan {plan_hash!r}; `tunesmith jobs list` shows those that wait")
+        gone = len(plan_hash) >= 8 and any(step.status == ABANDONED for step in priced)
+        why = f"; its run has gone on since, so `tunesmith {stage}` plans it anew" if gone else ""
+        raise NotFound(
+            f"no {stage} step waits with plan {plan_hash!r}{why}; `tunesmith jobs list` shows those that wait"
+        )
     return waiting[-1]
 
 

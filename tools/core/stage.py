@@ -298,7 +298,6 @@ class RunRule(Enum):
     """Which run a step belongs to where none is named."""
 
     NEWEST = "the newest; there must be one"
-    FIRST = "the newest, or a new one where there is none"
     OWN = "a new one, unless the newest lacks what this makes: a run has one of it"
     DRIVER = "the one in which the conversation's own model is kept"
     CHECKS = "the one in which checks of this machine are kept"
