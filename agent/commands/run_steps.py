@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 from tunesmith.agent.commands import fields as request_fields
 from tunesmith.agent.commands import render
-from tunesmith.agent.commands.approvals import HashApprover, TerminalApprover, YesApprover, nobody
+from tunesmith.agent.commands.approvals import HashApprover, TerminalApprover, YesApprover, nobody, yes_or_no
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.summary import conclude, summary_view
@@ -20,6 +20,7 @@ from tunesmith.memory.records import ABANDONED, DONE, PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import visible
 from tunesmith.tools.core.local_paths import expanded, is_there
+from tunesmith.tools.core.stage import PlanQuestion
 from tunesmith.tools.pipeline import catalog, executor, plan_file
 from tunesmith.tools.pipeline.forecast import Forecast
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
@@ -37,6 +38,22 @@ def approver_of(args: argparse.Namespace) -> Approver:
     if getattr(args, "yes", False):
         return YesApprover(getattr(args, "max_hours", None))
     return TerminalApprover(_ask) if sys.stdin.isatty() and sys.stderr.isatty() else nobody
+
+
+def workspace_of(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> Workspace:
+    """Where a command's steps are carried out; what a plan asks is answered by whoever its price is answered by."""
+    approver = approver_of(args)
+
+    def ask(question: PlanQuestion) -> bool | None:
+        if isinstance(approver, TerminalApprover):
+            return yes_or_no(question.text, _ask)
+        if not isinstance(approver, YesApprover) or not question.cautious:
+            return None
+        set_ = ", ".join(f"{name}={value}" for name, value in question.yes.items())
+        out.say(f"{question.text} --yes says yes: {set_}")
+        return True
+
+    return Workspace(store, settings.vllm, out.emit, settings.vllm_from, ask)
 
 
 def _looking_first(args: argparse.Namespace, store: Store, out: Output) -> Approver:
@@ -59,7 +76,7 @@ def _ask(question: str) -> str:
 
 def stage(args: argparse.Namespace, rest: list[str], settings: Settings, store: Store, out: Output) -> int:
     """`tunesmith STAGE`: one step, from its price to its record."""
-    ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
+    ws = workspace_of(args, settings, store, out)
     if catalog.BY_NAME[args.command].only_looks and args.approve is None:
         seen = look(ws, stage_request(args, rest))
         out.document(seen, render.result_table(seen["result"]))
@@ -237,7 +254,7 @@ def whole(
     A command that prints one document puts `beside` into it. Where the model `may_be_refused`, its gate's refusal is an
     outcome like any other, with exit code 0 and `gate_refused` in the `done` event.
     """
-    ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
+    ws = workspace_of(args, settings, store, out)
     known = getattr(args, "resume", None)
     before = {r.id for r in store.runs()}
     exit_code = 1

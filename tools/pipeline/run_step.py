@@ -56,7 +56,7 @@ def run_step(ws: Workspace, request: StepRequest, approver: Approver, *, follow:
     """
     placement = place(ws.store, request)
     with _adding(ws, request.stage, request.fields, placement.run):
-        plan = price(ws, replace(request, run=placement.run))
+        plan = _settled(ws, replace(request, run=placement.run))
         if placement.new_name:  # what is refused opens no run
             plan = plan.in_run(ws.store.run_for_a_price(placement.new_name))
         return _from_decision(ws, propose(ws, plan), plan, approver, follow=follow)
@@ -152,11 +152,32 @@ def _from_decision(ws: Workspace, step: str, plan: Plan, approver: Approver, *, 
 # Priced
 
 
+def _settled(ws: Workspace, request: StepRequest) -> Plan:
+    """The priced plan of a step once the person has answered what it asks; a no starts nothing.
+
+    Raises BadInput where it cannot be done, Declined after a no.
+    """
+    plan = quote(ws, request)
+    for question in plan.questions:
+        answer = ws.ask(question)
+        if answer is None:
+            continue
+        word = "yes" if answer else "no"
+        ws.store.event("question.answered", run=request.run or None, stage=plan.stage, text=question.text, answer=word)
+        if not answer:
+            raise Declined(f"{plan.stage}: nothing was started, as the answer was no to: {question.text}")
+        request = replace(request, fields={**request.fields, **question.yes})
+    return price(ws, request) if plan.questions else _possible(plan)
+
+
 def price(ws: Workspace, request: StepRequest) -> Plan:
     """The priced plan of one step as things stand now. Raises BadInput where it cannot be done."""
-    plan = quote(ws, request)
+    return _possible(quote(ws, request))
+
+
+def _possible(plan: Plan) -> Plan:
     if plan.refusals:
-        raise BadInput(f"{request.stage}: {'; '.join(plan.refusals)}")
+        raise BadInput(f"{plan.stage}: {'; '.join(plan.refusals)}")
     return plan
 
 
