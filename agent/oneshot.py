@@ -36,7 +36,7 @@ def oneshot(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     if not args.prompt.strip():
         raise BadInput("-p needs words, such as -p 'how did the last run go?'")
     approver = run_steps.approver_of(args)
-    ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
+    ws = run_steps.workspace_of(args, settings, store, out)
     turn = _Turn(ws, approver, settings, out)
     try:
         exit_code = turn.hold(args.prompt)

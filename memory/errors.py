@@ -36,6 +36,10 @@ class ApprovalPending(TunesmithError):
     exit_code = 3
 
 
+class Declined(StepFailed):
+    """The person said no to a price, so that nothing was started."""
+
+
 class GateRefused(TunesmithError):
     """A measured result forbids the step, for example deploying after a regression."""
 

@@ -12,29 +12,35 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound
 from tunesmith.memory.locks import Held, is_locked, lock_file, take
 from tunesmith.memory.records import (
+    ABANDONED,
     APPROVED,
-    ASIDE_RUNS,
+    BEGUN,
     DECLINED,
     DONE,
     ENDED,
     FAILED,
     PLANNED,
     RUNNING,
+    STOPPED,
     WAITING,
-    Run,
     Step,
     Worker,
 )
-from tunesmith.memory.store_file import BUSY_TIMEOUT_S, StoreFile
+from tunesmith.memory.run_ledger import RunLedger
+from tunesmith.memory.store_file import BUSY_TIMEOUT_S
+
+_LAST_YES = (
+    "(SELECT approval FROM approvals a WHERE a.step = steps.step AND a.decision = 'yes' ORDER BY a.rowid DESC LIMIT 1)"
+)
 
 
-class Ledger(StoreFile):
+class Ledger(RunLedger):
     """The life of runs and steps."""
 
     def __init__(self, home: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S, unwritable: str = "") -> None:
@@ -42,60 +48,56 @@ class Ledger(StoreFile):
         super().__init__(home, busy_timeout_s=busy_timeout_s, unwritable=unwritable)
         self._starting: dict[str, int] = {}  # step that was agreed to here → the lock that says so until it is claimed
 
-    # Runs
-
-    def new_run(self, name: str, *, goal: str = "", plan: dict[str, object] | None = None) -> str:
-        """Open a run and return its id."""
-        values = {
-            "name": name,
-            "goal": goal,
-            "plan": self.places.to_json(plan or {}),
-            "status": RUNNING,
-            "created_at": time.time(),
-        }
-        with self.write() as conn:
-            return self._insert(conn, "runs", values)
-
-    def set_run_status(self, run: str, status: str) -> None:
-        """Record where a run stands; an end also gets its time."""
-        ended = None if status == RUNNING else time.time()
-        with self.write() as conn:
-            conn.execute("UPDATE runs SET status = ?, finished_at = ? WHERE run = ?", (status, ended, run))
-
-    def run(self, run: str) -> Run:
-        """The run with this id. Raises NotFound, naming the newest ones."""
-        rows = self.read("SELECT * FROM runs WHERE run = ?", run)
-        if not rows:
-            known = ", ".join(r.id for r in self.runs()[:5]) or "none yet"
-            raise NotFound(f"no run {run!r}; the newest are: {known}")
-        return Run.of(rows[0], self.places)
-
-    def runs(self) -> list[Run]:
-        """All runs, the newest first."""
-        return [Run.of(row, self.places) for row in self.read("SELECT * FROM runs ORDER BY rowid DESC")]
-
-    def newest_run(self) -> Run | None:
-        """The run that is meant where none is named; the one that fetched the driver is nobody's work."""
-        return next((run for run in self.runs() if run.name not in ASIDE_RUNS), None)
-
     # Steps: propose → decide → claim → finish or fail
 
     def propose(self, run: str, stage: str, **values: object) -> str:
         """Record a priced plan that waits for a decision, and return the step's id.
 
-        `values` are columns of `steps`; `request`, `plan` and `inputs` are given as dicts.
+        `values` are columns of `steps`; `request`, `plan` and `inputs` are given as dicts. An older price of the same
+        step is abandoned by it.
         """
         for name in ("request", "plan", "inputs"):
             values[name] = self.places.to_json(values.get(name, {}))
         row = {"run": run, "stage": stage, "status": PLANNED, "created_at": time.time(), **values}
         with self.write() as conn:
-            return self._insert(conn, "steps", row)
+            step = self._insert(conn, "steps", row)
+            older = "run = ? AND stage = ? AND arm = ? AND step <> ?"
+            self._abandon(
+                conn, older, (run, stage, str(values.get("arm", "")), step), f"{step} was priced in its place"
+            )
+        return step
+
+    def abandon(self, run: str, stages: Collection[str], why: str) -> None:
+        """Take the open prices of these stages off what waits for a yes; who still sees one may answer it."""
+        with self.write() as conn:
+            marks = ", ".join("?" * len(stages))
+            self._abandon(conn, f"run = ? AND stage IN ({marks})", (run, *stages), why)
+
+    def abandon_step(self, step: str, why: str) -> None:
+        """The same for one step, where its price is still open."""
+        with self.write() as conn:
+            self._abandon(conn, "step = ?", (step,), why)
+
+    def _abandon(self, conn: sqlite3.Connection, which: str, values: Sequence[str], why: str) -> None:
+        status = f"status = '{PLANNED}'"
+        open_ = conn.execute(f"SELECT step, run, plan_hash FROM steps WHERE {status} AND {which}", values).fetchall()
+        for row in open_:
+            conn.execute(
+                f"UPDATE steps SET status = coalesce(ended_as, ?), approval = {_LAST_YES} WHERE step = ?",
+                (ABANDONED, row["step"]),
+            )
+            data = to_json({"plan_hash": row["plan_hash"], "why": why})
+            conn.execute(
+                "INSERT INTO events (run, step, at, event, data) VALUES (?, ?, ?, 'price.abandoned', ?)",
+                (row["run"], row["step"], time.time(), data),
+            )
 
     def decide(self, step: str, decision: str, *, by: str, reason: str, price: dict[str, object]) -> str:
         """Record a yes or a no for the plan that `step` holds now, and return the approval's id.
 
-        Raises BadInput where the step no longer waits for one: somebody else decided meanwhile. After a yes nobody else
-        can withdraw it for as long as this process lives and has not let go of the step.
+        A no to go on with a step that had begun leaves it as it had ended. Raises BadInput where the step no longer
+        waits for a decision: somebody else decided meanwhile. After a yes nobody else can withdraw it for as long as
+        this process lives and has not let go of the step.
         """
         if decision == "yes":
             self._keep_for_start(step)
@@ -119,8 +121,11 @@ class Ledger(StoreFile):
 
     def _decide(self, step: str, decision: str, *, by: str, reason: str, price: dict[str, object]) -> str:
         with self.write() as conn:
-            row = conn.execute("SELECT stage, plan_hash, status FROM steps WHERE step = ?", (step,)).fetchone()
-            if row["status"] != PLANNED:
+            row = conn.execute(
+                "SELECT stage, plan_hash, status, ended_as FROM steps WHERE step = ?", (step,)
+            ).fetchone()
+            # A price that was abandoned may still stand at a question in another terminal: its answer counts.
+            if row["status"] not in (PLANNED, ABANDONED):
                 raise BadInput(_decided_elsewhere(step, row["status"]))
             values = {
                 "step": step,
@@ -133,6 +138,9 @@ class Ledger(StoreFile):
                 "decided_at": time.time(),
             }
             approval = self._insert(conn, "approvals", values)
+            if decision == "no" and row["ended_as"]:  # its work is as it was
+                conn.execute(f"UPDATE steps SET status = ended_as, approval = {_LAST_YES} WHERE step = ?", (step,))
+                return approval
             status = APPROVED if decision == "yes" else DECLINED
             conn.execute("UPDATE steps SET status = ?, approval = ? WHERE step = ?", (status, approval, step))
         return approval
@@ -169,7 +177,7 @@ class Ledger(StoreFile):
                 if row["used_at"] is not None or row["status"] != APPROVED:
                     raise ApprovalPending(f"the yes for step {step} was used already; approve it again")
                 conn.execute("UPDATE approvals SET used_at = ? WHERE approval = ?", (time.time(), row["approval"]))
-            elif row["status"] != PLANNED:
+            elif row["status"] not in (PLANNED, ABANDONED):
                 raise BadInput(_decided_elsewhere(step, row["status"]))
             conn.execute(
                 "UPDATE steps SET status = ?, pid = ?, pid_started = ?, boot_id = ?, pid_ticks = ?, host = ?,"
@@ -192,8 +200,9 @@ class Ledger(StoreFile):
             if row["status"] in (RUNNING, DONE) or starting:
                 raise BadInput(_decided_elsewhere(step, row["status"]))
             conn.execute(
-                "UPDATE steps SET status = ?, approval = NULL, plan_hash = coalesce(?, plan_hash) WHERE step = ?",
-                (PLANNED, plan_hash, step),
+                "UPDATE steps SET ended_as = CASE WHEN status IN (?, ?) THEN status ELSE ended_as END, status = ?,"
+                " approval = NULL, plan_hash = coalesce(?, plan_hash) WHERE step = ?",
+                (FAILED, STOPPED, PLANNED, plan_hash, step),
             )
 
     def progress(self, step: str, done: float, total: float, note: str, *, wait_s: float | None = None) -> None:
@@ -298,12 +307,18 @@ class Ledger(StoreFile):
         return Step.of(rows[0], self.places)
 
     def steps(self, run: str | None = None, *, status: str | None = None) -> list[Step]:
-        """Steps in the order they were planned, of one run or of all."""
+        """Steps in the order they were planned, of one run or of all: those that began, or all of one status."""
         rows = self.read(
-            "SELECT * FROM steps WHERE (?1 IS NULL OR run = ?1) AND (?2 IS NULL OR status = ?2) ORDER BY rowid",
+            f"SELECT * FROM steps s WHERE (?1 IS NULL OR run = ?1) AND (status = ?2 OR (?2 IS NULL AND {BEGUN}))"
+            " ORDER BY rowid",
             run,
             status,
         )
+        return [Step.of(row, self.places) for row in rows]
+
+    def priced_steps(self, run: str | None = None) -> list[Step]:
+        """Every step that was ever priced, whatever became of it, in that order."""
+        rows = self.read("SELECT * FROM steps WHERE (?1 IS NULL OR run = ?1) ORDER BY rowid", run)
         return [Step.of(row, self.places) for row in rows]
 
     def unannounced(self) -> list[Step]:

@@ -191,6 +191,21 @@ def _rewrite(db: Database, table: str, column: str, where: str, change: Callable
             db.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (changed, rowid))
 
 
+_OLDER_PRICES = """
+UPDATE steps SET status = 'abandoned' WHERE status = 'planned' AND started_at IS NULL AND EXISTS (
+    SELECT 1 FROM steps n WHERE n.run = steps.run AND n.stage = steps.stage AND n.arm = steps.arm
+                                AND n.rowid > steps.rowid)
+"""
+
+
+def m011_steps_that_began(db: Database) -> None:
+    """`v_runs` and `v_steps` leave out prices that nobody agreed to; of each step only the newest open price waits."""
+    db.execute("ALTER TABLE steps ADD COLUMN ended_as TEXT")
+    db.execute(_OLDER_PRICES)
+    for name in ("v_runs", "v_steps"):
+        db.create_view(name, VIEWS[name], replace=True)
+
+
 MIGRATIONS: tuple[Callable[..., None], ...] = (
     m001_tables,
     m002_views,
@@ -202,6 +217,7 @@ MIGRATIONS: tuple[Callable[..., None], ...] = (
     m008_flips_by_one_rule,
     m009_marks_of_rows,
     m010_paths_by_their_place_in_the_home,
+    m011_steps_that_began,
 )
 LATEST = len(MIGRATIONS)
 

@@ -215,6 +215,8 @@ class RunShape(TypedDict):
     name: str
     goal: str
     status: str
+    refused: str | None
+    """What the gate said that ended its plan."""
     created_at: float
     finished_at: float | None
     steps: list[StepShape]
@@ -243,12 +245,13 @@ class Provenance(ArtifactShape):
 
 def show_run(store: Store, run: str) -> RunShape:
     """A run as `tunesmith runs show --json` prints it. Raises NotFound."""
-    record = store.run(run)
+    record, refusal = store.run(run), store.refusal(run)
     return {
         "run": record.id,
         "name": record.name,
         "goal": record.goal,
         "status": record.status,
+        "refused": refusal.reason if refusal else None,
         "created_at": record.created_at,
         "finished_at": record.finished_at,
         "steps": [step_shape(store, step) for step in store.steps(run)],

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 from tunesmith.memory.places import Places
 
-# A step's life. `planned` waits for a yes; `approved` waits for its worker; the last four are ends.
+# A step's life. `planned` waits for a yes; `approved` waits for its worker; the last five are ends.
 PLANNED, APPROVED, RUNNING = "planned", "approved", "running"
-DONE, FAILED, STOPPED, DECLINED = "done", "failed", "stopped", "declined"
-ENDED = (DONE, FAILED, STOPPED, DECLINED)
+DONE, FAILED, STOPPED, DECLINED, ABANDONED = "done", "failed", "stopped", "declined", "abandoned"
+ENDED = (DONE, FAILED, STOPPED, DECLINED, ABANDONED)
+BEGUN = f"(s.started_at IS NOT NULL OR s.status NOT IN ('{PLANNED}', '{DECLINED}', '{ABANDONED}'))"
+"""Which rows `s` of `steps` are steps of a run. The others are prices that nobody agreed to: looking leaves no step."""
 WAITING = "waiting"
 """Of a run: its next step waits for a yes, or for somebody to go on with it."""
 
@@ -62,6 +64,28 @@ CHECK_RUN = "checks"
 """Name of the run in which checks of this machine are kept."""
 ASIDE_RUNS = (DRIVER_RUN, CHECK_RUN)
 """Names of runs that train nothing: they are nobody's newest run."""
+
+
+class StepCounts(NamedTuple):
+    """How far a run is: of the steps of its plan; of one without a plan, of those that began."""
+
+    done: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"{self.done} of {self.total}"
+
+
+class Refusal(NamedTuple):
+    """What a gate refused a run, and its sentence."""
+
+    stage: str
+    reason: str
+
+    @property
+    def brief(self) -> str:
+        """In the words that follow the status of a run."""
+        return f"not {self.stage.removesuffix('e')}ed: the gate refused"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,23 +7,46 @@ names, never data that somebody else wrote.
 from __future__ import annotations
 
 from tunesmith.memory.arms import EVALUATIONS, PASSED_SHARE, RIVAL_TYPE, pairs_sql
+from tunesmith.memory.records import BEGUN
 
-V_RUNS = """
+_PLAN = "CASE WHEN json_valid(r.plan) THEN r.plan ELSE '{}' END"
+IS_LISTED = (
+    f"(coalesce(json_array_length({_PLAN}, '$.steps'), 0) > 0"
+    f" OR EXISTS (SELECT 1 FROM steps s WHERE s.run = r.run AND {BEGUN}))"
+)
+"""Which rows `r` of `runs` are runs: those that follow a plan or have begun. Others were opened by a price alone."""
+
+# Of a written plan its own steps count. A stage that was carried out more often than the plan has it counts as often
+# as the plan has it, and a step that was done twice in the same way counts once.
+V_RUNS = f"""
+WITH begun AS (SELECT * FROM steps s WHERE {BEGUN}),
+planned AS (
+    SELECT r.run, json_extract(spec.value, '$.stage') AS stage, count(*) AS steps
+    FROM runs r, json_each({_PLAN}, '$.steps') AS spec GROUP BY r.run, json_extract(spec.value, '$.stage')
+), of_plans AS (
+    SELECT run, sum(steps) AS steps, sum(min(steps, done)) AS done FROM (
+        SELECT p.run, p.steps, (SELECT count(DISTINCT b.request) FROM begun b
+                                WHERE b.run = p.run AND b.stage = p.stage AND b.status = 'done') AS done
+        FROM planned p
+    ) GROUP BY run
+)
 SELECT r.run, r.name, r.status,
        datetime(r.created_at, 'unixepoch') AS created_at,
        datetime(r.finished_at, 'unixepoch') AS finished_at,
-       (SELECT count(*) FROM steps s WHERE s.run = r.run) AS steps,
-       (SELECT count(*) FROM steps s WHERE s.run = r.run AND s.status = 'done') AS steps_done,
-       (SELECT round(sum(s.seconds), 1) FROM steps s WHERE s.run = r.run) AS seconds,
-       (SELECT max(s.peak_rss_bytes) FROM steps s WHERE s.run = r.run) AS peak_rss_bytes
-FROM runs r
+       coalesce(o.steps, (SELECT count(*) FROM begun b WHERE b.run = r.run)) AS steps,
+       coalesce(o.done, (SELECT count(*) FROM begun b WHERE b.run = r.run AND b.status = 'done')) AS steps_done,
+       (SELECT round(sum(b.seconds), 1) FROM begun b WHERE b.run = r.run) AS seconds,
+       (SELECT max(b.peak_rss_bytes) FROM begun b WHERE b.run = r.run) AS peak_rss_bytes
+FROM runs r LEFT JOIN of_plans o ON o.run = r.run
+WHERE {IS_LISTED}
 """
 
-V_STEPS = """
+V_STEPS = f"""
 SELECT s.run, s.step, s.stage, s.arm, s.status, s.seconds, s.estimated_seconds, s.peak_rss_bytes,
        s.estimated_peak_bytes, s.peak_vram_bytes, s.approval, a.decided_by, s.error, s.request, s.result,
        datetime(s.started_at, 'unixepoch') AS started_at, datetime(s.finished_at, 'unixepoch') AS finished_at
 FROM steps s LEFT JOIN approvals a ON a.approval = s.approval
+WHERE {BEGUN}
 """
 
 # The cases on which two arms that may be compared differ, paired and reduced as `compare` does it. Of a pair that

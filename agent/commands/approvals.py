@@ -96,6 +96,19 @@ def read_answer(text: str, *, by: str, stage: str = "") -> Decision | None:
     return Decision(True, by) if set(more.split()) <= _AROUND_A_YES | named else None
 
 
+def yes_or_no(text: str, ask: Callable[[str], str]) -> bool | None:
+    """The answer to a question that is no price, asked until it is a yes or a no; None once the terminal is closed."""
+    time.sleep(GRACE_S)
+    while True:
+        drop_typed_ahead()
+        try:
+            answer = read_answer(ask(f"{text} [yes / no] "), by="terminal")
+        except EOFError:
+            return None
+        if answer:
+            return answer.yes
+
+
 def begins_with_yes(text: str) -> bool:
     """Whether somebody agreed to something, be it to other things than were asked: that is never a no."""
     return _after_yes(_words(text)) is not None

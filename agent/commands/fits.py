@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.tools.core.format import duration, size
-from tunesmith.tools.pipeline.fits import Fits, Task
+from tunesmith.tools.pipeline.fits import Fits, Task, times_are_for
 
 
 def view(answer: Fits, *, card_gib: float) -> RenderableType:
@@ -15,6 +15,7 @@ def view(answer: Fits, *, card_gib: float) -> RenderableType:
     where = f"a card of {card_gib:g} GiB" if card_gib else "this machine"
     vram = f"{size(machine.vram_free_bytes)} VRAM and " if machine.gpus else ""
     memory = f"{vram}{size(machine.memory_free_bytes)} RAM"
+    memory += "; the disk of that machine is not known" if card_gib else ""
     active = (
         f", {answer.active_parameters / 1e9:.2f} billion of them at work on a token"
         if answer.active_parameters < 0.9 * answer.parameters
@@ -27,6 +28,8 @@ def view(answer: Fits, *, card_gib: float) -> RenderableType:
         render.rows_table(
             ["task", "precision", "fits", "VRAM", "RAM", "disk", "time, about"], [_row(task) for task in answer.tasks]
         ),
+        *(render.plain(f"{task.task} at {task.precision}: {task.bought}") for task in answer.tasks if task.bought),
+        render.plain(f"The times are for {times_are_for()}."),
         *(
             render.plain(f"{task.task} at {task.precision}: {refusal}")
             for task in answer.tasks

@@ -94,9 +94,8 @@ def runs(args: argparse.Namespace, settings: Settings, store: Store, out: Output
         if answer.truncated:
             out.say(f"only the first {len(answer.rows)} rows are shown; narrow the question")
     else:
-        records = store.runs()
-        document = {"runs": [_run_line(store, run.id) for run in records]}
-        out.document(document, render.runs_table([(run, store.steps(run.id)) for run in records], date))
+        document = {"runs": [_run_line(store, run.id) for run in store.runs()]}
+        out.document(document, render.runs_table(store, date))
     return 0
 
 
@@ -106,16 +105,17 @@ def date(at: float) -> str:
 
 
 def _run_line(store: Store, run: str) -> dict[str, object]:
-    record, steps = store.run(run), store.steps(run)
+    record, counts, refusal = store.run(run), store.step_counts(run), store.refusal(run)
     return {
         "run": run,
         "name": record.name,
         "status": record.status,
+        "refused": refusal.reason if refusal else None,
         "created_at": record.created_at,
         "finished_at": record.finished_at,
-        "steps": len(steps),
-        "steps_done": sum(step.status == DONE for step in steps),
-        "seconds": sum(step.seconds or 0 for step in steps),
+        "steps": counts.total,
+        "steps_done": counts.done,
+        "seconds": sum(step.seconds or 0 for step in store.steps(run)),
     }
 
 

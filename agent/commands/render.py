@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tunesmith.memory.records import DONE, Run, Step
+from tunesmith.memory.records import DONE, Step
 from tunesmith.tools.core.auto import default_shown
 from tunesmith.tools.core.format import duration, one_line, p_value, size, visible
 from tunesmith.tools.core.stage import Estimate, Plan
@@ -20,6 +20,7 @@ from tunesmith.tools.pipeline.inspect import Fit
 
 if TYPE_CHECKING:
     from tunesmith.memory.questions import RunShape
+    from tunesmith.memory.store import Store
     from tunesmith.tools.evaluation.comparison import BlockScore, Comparison
     from tunesmith.tools.evaluation.evidence import Evidence
     from tunesmith.tools.pipeline.forecast import Forecast
@@ -124,13 +125,13 @@ def _bad_end(step: Step) -> str:
     )
 
 
-def result_table(step: Step) -> RenderableType:
-    """What a step reports, one field a row; records within records are for programs, and only named."""
+def result_table(report: Mapping[str, object]) -> RenderableType:
+    """What a step or a look reports, one field a row; records within records are for programs, and only named."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for_programs = []
-    for name, value in step.report.items():
+    for name, value in report.items():
         shown = _reported(name, value)
         if shown is None:
             for_programs.append(_heading(name))
@@ -242,25 +243,26 @@ def fields_table(name: str, summary: str, model: type[BaseModel]) -> RenderableT
     return Group(plain(f"{name}: {summary}"), rows_table(["field", "default", "what it is"], rows, exact=True))
 
 
-def runs_table(runs: Sequence[tuple[Run, Sequence[Step]]], date: Callable[[float], str]) -> RenderableType:
-    """Runs, the newest first; `date` turns a time into text."""
+def runs_table(store: Store, date: Callable[[float], str]) -> RenderableType:
+    """All runs, the newest first; `date` turns a time into text."""
     rows = [
         [
             run.id,
             run.name,
-            run.status,
-            f"{sum(step.status == DONE for step in steps)} of {len(steps)}",
+            store.status_words(run),
+            store.step_counts(run.id),
             date(run.created_at),
-            sum(step.seconds or 0 for step in steps),
+            sum(step.seconds or 0 for step in store.steps(run.id)),
         ]
-        for run, steps in runs
+        for run in store.runs()
     ]
     return rows_table(["run", "name", "status", "steps done", "begun", "seconds"], rows)
 
 
 def run_table(shown: RunShape) -> RenderableType:
     """A run as `runs show` tells it."""
-    head = plain(f"{shown['run']} {shown['name']}: {shown['status']}")
+    refused = f"; the gate refused: {shown['refused']}" if shown["refused"] else ""
+    head = plain(f"{shown['run']} {shown['name']}: {shown['status']}{refused}")
     columns = ["step", "stage", "arm", "status", "seconds", "estimated_seconds", "peak_rss_bytes", "approval"]
     steps = [[dict(step)[column] for column in columns] for step in shown["steps"]]
     made = [

@@ -17,7 +17,6 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.plain_file import write_private_text
 from tunesmith.tools.data.suspicion import left_out
 from tunesmith.tools.pipeline.run_step import run_step
-from tunesmith.tools.pipeline.workspace import Workspace
 
 
 def rows(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
@@ -70,12 +69,12 @@ def _import(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     fields = {name: value for name, value in given.items() if value is not None}
     run = getattr(args, "run", None)
     request = run_steps.step_request("import", {**fields, **({"run": run} if run else {})})
-    ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
+    ws = run_steps.workspace_of(args, settings, store, out)
     try:
         ended = run_step(ws, request, run_steps.approver_of(args)).done()
     except KeyboardInterrupt:
         return run_steps.interrupted(store, out)
-    out.document(run_steps.step_document(store, ended), render.result_table(ended))
+    out.document(run_steps.step_document(store, ended), render.result_table(ended.report))
     return 0
 
 

@@ -8,19 +8,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.resources import as_file, files
+from typing import Any, TypedDict
 
 from tunesmith.agent.commands import fields as request_fields
 from tunesmith.agent.commands import render
-from tunesmith.agent.commands.approvals import HashApprover, TerminalApprover, YesApprover, nobody
+from tunesmith.agent.commands.approvals import HashApprover, TerminalApprover, YesApprover, nobody, yes_or_no
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.summary import conclude, summary_view
 from tunesmith.memory.errors import ApprovalPending, BadInput, GateRefused, NotFound, TunesmithError
-from tunesmith.memory.records import PLANNED, RUNNING, Step
+from tunesmith.memory.records import ABANDONED, DONE, PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.field_names import our_names
 from tunesmith.tools.core.format import visible
 from tunesmith.tools.core.local_paths import expanded, is_there
+from tunesmith.tools.core.stage import PlanQuestion
 from tunesmith.tools.pipeline import catalog, executor, plan_file
 from tunesmith.tools.pipeline.forecast import Forecast
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
@@ -38,6 +40,22 @@ def approver_of(args: argparse.Namespace) -> Approver:
     if getattr(args, "yes", False):
         return YesApprover(getattr(args, "max_hours", None))
     return TerminalApprover(_ask) if sys.stdin.isatty() and sys.stderr.isatty() else nobody
+
+
+def workspace_of(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> Workspace:
+    """Where a command's steps are carried out; what a plan asks is answered by whoever its price is answered by."""
+    approver = approver_of(args)
+
+    def ask(question: PlanQuestion) -> bool | None:
+        if isinstance(approver, TerminalApprover):
+            return yes_or_no(question.text, _ask)
+        if not isinstance(approver, YesApprover) or not question.cautious:
+            return None
+        set_ = ", ".join(f"{name}={value}" for name, value in question.yes.items())
+        out.say(f"{question.text} --yes says yes: {set_}")
+        return True
+
+    return Workspace(store, settings.vllm, out.emit, settings.vllm_from, ask)
 
 
 def _looking_first(args: argparse.Namespace, store: Store, out: Output) -> Approver:
@@ -60,7 +78,11 @@ def _ask(question: str) -> str:
 
 def stage(args: argparse.Namespace, rest: list[str], settings: Settings, store: Store, out: Output) -> int:
     """`tunesmith STAGE`: one step, from its price to its record."""
-    ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
+    ws = workspace_of(args, settings, store, out)
+    if catalog.BY_NAME[args.command].only_looks and args.approve is None:
+        seen = look(ws, stage_request(args, rest, store))
+        out.document(seen, render.result_table(seen["result"]))
+        return 0
     try:
         if args.approve is not None:
             _refuse_fields(args, rest)
@@ -70,8 +92,33 @@ def stage(args: argparse.Namespace, rest: list[str], settings: Settings, store: 
             ended = run_step(ws, stage_request(args, rest, store), _looking_first(args, store, out)).done()
     except KeyboardInterrupt:
         return interrupted(store, out)
-    out.document(step_document(store, ended), render.result_table(ended))
+    out.document(step_document(store, ended), render.result_table(ended.report))
     return 0
+
+
+class Look(TypedDict):
+    """A look as `--json` prints it: a step's document without a step."""
+
+    run: str | None
+    step: None
+    stage: str
+    status: str
+    approval: None
+    artifacts: list[object]
+    result: dict[str, Any]
+
+
+def look(ws: Workspace, request: StepRequest) -> Look:
+    """Carry out a stage that only looks: shown to who asks, and no step of any run."""
+    from tunesmith.tools.pipeline import inspect_job
+
+    seen = inspect_job.look(ws, request.run).model_dump(mode="json")
+    none: list[object] = []
+    run = request.run or None
+    return {
+        "run": run, "step": None, "stage": request.stage, "status": DONE, "approval": None, "artifacts": none,
+        "result": seen,
+    }  # fmt: skip
 
 
 def interrupted(store: Store, out: Output) -> int:
@@ -118,9 +165,14 @@ def step_request(stage: str, given: Mapping[str, object], spelled: Mapping[str, 
 
 def waiting_step(store: Store, stage: str, plan_hash: str) -> Step:
     """The step of a stage that waits for a yes to the plan with this hash, or its beginning. Raises NotFound."""
-    waiting = [s for s in store.steps(status=PLANNED) if s.stage == stage and s.plan_hash.startswith(plan_hash)]
+    priced = [s for s in store.priced_steps() if s.stage == stage and s.plan_hash.startswith(plan_hash)]
+    waiting = [step for step in priced if step.status == PLANNED]
     if len(plan_hash) < 8 or not waiting:
-        raise NotFound(f"no {stage} step waits with plan {plan_hash!r}; `tunesmith jobs list` shows those that wait")
+        gone = len(plan_hash) >= 8 and any(step.status == ABANDONED for step in priced)
+        why = f"; its run has gone on since, so `tunesmith {stage}` plans it anew" if gone else ""
+        raise NotFound(
+            f"no {stage} step waits with plan {plan_hash!r}{why}; `tunesmith jobs list` shows those that wait"
+        )
     return waiting[-1]
 
 
@@ -207,7 +259,7 @@ def whole(
     A command that prints one document puts `beside` into it. Where the model `may_be_refused`, its gate's refusal is an
     outcome like any other, with exit code 0 and `gate_refused` in the `done` event.
     """
-    ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
+    ws = workspace_of(args, settings, store, out)
     known = getattr(args, "resume", None)
     before = {r.id for r in store.runs()}
     exit_code = 1

@@ -54,6 +54,8 @@ class RunSummary:
     estimated_seconds: float
     peak_rss_bytes: int
     endpoint: Endpoint | None
+    refused: str = ""
+    """What a gate refused, in the words that follow the status."""
     evidence: Sequence[Evidence] = ()
     """What may be claimed of each trained arm against the base."""
     report: Path | None = None
@@ -86,7 +88,7 @@ def summarise(store: Store, run: str) -> RunSummary:
     """Read a run's summary, without its report."""
     record = store.run(run)
     steps = store.steps(run)
-    compared = comparisons(store, run)
+    compared, refusal = comparisons(store, run), store.refusal(run)
     return RunSummary(
         run=run,
         name=record.name,
@@ -97,6 +99,7 @@ def summarise(store: Store, run: str) -> RunSummary:
         estimated_seconds=sum(step.estimated_seconds for step in steps if step.status == DONE),
         peak_rss_bytes=max((step.peak_rss_bytes or 0 for step in steps), default=0),
         endpoint=endpoint(store, run),
+        refused=refusal.brief if refusal else "",
         evidence=claims(store, run),
     )
 
@@ -155,13 +158,14 @@ def endpoint(store: Store, run: str) -> Endpoint | None:
 def summary_view(summary: RunSummary) -> RenderableType:
     """The summary for a terminal."""
     parts: list[RenderableType] = []
+    refused = f", {summary.refused}" if summary.refused else ""
     if summary.blocks:
         parts.append(render.rates_table(summary.blocks))
         parts += [render.hop_line(compared) for compared in summary.comparisons]
     parts += [render.plain(f"claim for {one.arm}: {one.claim.sentence}") for one in summary.evidence[-1:]]
     took, estimated = duration(summary.seconds), duration(summary.estimated_seconds)
     peak = f", peak memory of a worker {size(summary.peak_rss_bytes)}" if summary.peak_rss_bytes else ""
-    parts.append(render.plain(f"{summary.run} {summary.status}: took {took}, estimated {estimated}{peak}"))
+    parts.append(render.plain(f"{summary.run} {summary.status}{refused}: took {took}, estimated {estimated}{peak}"))
     if summary.verdict:
         parts.append(render.plain(summary.verdict))
     if summary.endpoint and summary.endpoint.served_now:

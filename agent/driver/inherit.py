@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from tunesmith.agent.driver.facts.answer import find
 from tunesmith.agent.driver.understanding.orders import Order
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.records import DECLINED, Step
+from tunesmith.memory.records import Step
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.workspace import Workspace
 
@@ -23,7 +23,7 @@ def inherited(ws: Workspace, order: Order) -> dict[str, object]:
     run = find(ws.store, order.run) if order.run else ws.store.newest_run()
     if run is None or order.stage in ("base", "merge") or order.fields.get("rollback"):
         return dict(order.fields)
-    known = [step for step in ws.store.steps(run.id) if step.status != DECLINED]
+    known = ws.store.steps(run.id)
     planned = {spec["stage"]: spec.get("fields", {}) for spec in run.plan.get("steps", [])}
     own = _newest(known, order.stage, str(order.fields.get("arm", "")))
     declared = catalog.BY_NAME[order.stage].load()

@@ -41,7 +41,7 @@ def state_summary(store: Store, run: Run | None, draft: PipelinePlan | None) -> 
         lines.append("no run yet")
     else:
         steps = store.steps(run.id)
-        lines.append(f"current run: {run.id} ({run.name}), {run.status}; {len(store.runs())} runs in all")
+        lines.append(f"current run: {run.id} ({run.name}), {store.status_words(run)}; {len(store.runs())} runs in all")
         done = [_done_words(step) for step in steps if step.status == DONE]
         lines.append(f"done: {', '.join(done) or 'nothing'}")
         lines += [f"{step.stage} ({step.id}) {step.status}: {_brief(step.error)}" for step in _failed_last(steps)]
@@ -82,7 +82,7 @@ def _done_words(step: Step) -> str:
 
 
 def _failed_last(steps: Sequence[Step]) -> list[Step]:
-    return [step for step in steps[-1:] if step.status in ("failed", "stopped", "declined")]
+    return [step for step in steps[-1:] if step.status in ("failed", "stopped")]
 
 
 def _brief(error: str | None) -> str:

@@ -158,9 +158,13 @@ def run_stage(deps: TurnDeps, entry: catalog.Entry, given: dict[str, object]) ->
     if asks:
         deps.check_grounded(given)
     request = run_steps.step_request(entry.name, given)
+    if entry.only_looks:
+        seen = run_steps.look(deps.ws, request)["result"]
+        deps.show(render.result_table(seen))
+        return {"stage": entry.name, **_brief(seen)}
     if not asks:
         ended = run_step(deps.ws, request, deps.approver).done()
-        deps.show(render.result_table(ended))
+        deps.show(render.result_table(ended.report))
         return step_facts(ended)
     _refuse_a_second(deps, request)
     outcome = run_step(deps.ws, request, deps.approver, follow=deps.follow)
@@ -207,17 +211,17 @@ _QUIET = (
 
 def step_facts(step: Step) -> dict[str, object]:
     """What a finished step came to, for the driver: its numbers, none of the texts it worked on."""
-    result = {name: value for name, value in step.report.items() if name not in _QUIET}
+    result = dict(step.report)
     blocks = result.pop("blocks", None)
     if isinstance(blocks, Mapping):
         result["passed"] = {name: f"{block['passed']} of {block['cases']}" for name, block in blocks.items()}
     stored = step.report.get("comparisons", [])
     if verdicts := [render.hop_line(Comparison.from_json(compared)).plain for compared in stored]:
         result["verdicts"] = verdicts
-    return {"stage": step.stage, "step": step.id, "run": step.run, "took": duration(step.seconds)} | _short(result)
+    return {"stage": step.stage, "step": step.id, "run": step.run, "took": duration(step.seconds)} | _brief(result)
 
 
-def _short(values: Mapping[str, object]) -> dict[str, object]:
+def _brief(values: Mapping[str, object]) -> dict[str, object]:
     return {
         name: size(value)
         if name.endswith("bytes") and isinstance(value, int)
@@ -225,7 +229,9 @@ def _short(values: Mapping[str, object]) -> dict[str, object]:
         if isinstance(value, float)
         else value
         for name, value in values.items()
-        if not (isinstance(value, str) and len(value) > 200) and not (isinstance(value, Sequence) and len(value) > 12)
+        if name not in _QUIET
+        and not (isinstance(value, str) and len(value) > 200)
+        and not (isinstance(value, Sequence) and len(value) > 12)
     }
 
 

@@ -21,7 +21,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from tunesmith.agent.commands import queries, render, run_steps, settings
-from tunesmith.agent.commands.approvals import GRACE_S, TerminalApprover, drop_typed_ahead, pending
+from tunesmith.agent.commands.approvals import GRACE_S, TerminalApprover, drop_typed_ahead, pending, yes_or_no
 from tunesmith.agent.commands.fields import choices
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
@@ -35,7 +35,7 @@ from tunesmith.agent.repl.toolbar import TOOLBAR_STYLE, toolbar
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import RUNNING, Step
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.core.stage import Plan, PlanQuestion
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.forecast import Forecast
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
@@ -52,7 +52,7 @@ class Shell:
         self.settings = chosen
         self.store = store
         self.wake = wake
-        self.ws = Workspace(store, chosen.vllm, self.emit, chosen.vllm_from)
+        self.ws = Workspace(store, chosen.vllm, self.emit, chosen.vllm_from, self.answer)
         self.monitor = Monitor(store, tell=self._tell, changed=self._redraw)
         self.plans: dict[str, threading.Thread] = {}
         self.bar_console: Console | None = None
@@ -205,6 +205,15 @@ class Shell:
         time.sleep(GRACE_S)
         answer = read_answer(self.ask(f"{question} (yes or no) "), by="terminal")
         return answer is not None and answer.yes
+
+    def answer(self, question: PlanQuestion) -> bool | None:
+        """The person's answer to what a plan asks before its price, from any thread; None for Ctrl-C."""
+
+        def asked() -> bool | None:
+            return yes_or_no(question.text, self.ask)
+
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        return asked() if in_main_thread else self.from_thread(asked)
 
     def approver(self, plan: Plan, step: str) -> Decision:
         """Asks from the main thread. Ctrl-C in the grace leaves it undecided, as it does at the question itself."""

@@ -53,9 +53,12 @@ def stage(screen: Screen, name: str, words: str) -> None:
         return help_(screen, name)
     entry = catalog.BY_NAME[name]
     request = run_steps.step_request(name, fields.of_words(words, entry.load().request))
+    if entry.only_looks:
+        screen.show(render.result_table(run_steps.look(screen.ws, request)["result"]))
+        return None
     outcome = run_step(screen.ws, request, screen.approver, follow=False)
     if not entry.asks(outcome.step.request):
-        screen.show(render.result_table(outcome.done()))
+        screen.show(render.result_table(outcome.done().report))
     elif outcome.declined:
         screen.say(f"{name} ({outcome.step.id}) was declined; nothing was started")
     return None

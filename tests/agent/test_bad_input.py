@@ -110,7 +110,7 @@ def test_no_field_is_taken_beside_a_yes_to_a_plan(tmp_path: Path, given: list[st
     plan_hash = json.loads(shown.stdout)["plan_hash"]
     done = tunesmith(home, "base", "--approve", plan_hash[:12], *given)
     assert done.returncode == 2 and given[0] in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert [step.status for step in Store(home).steps()] == ["planned"]
+    assert [step.status for step in Store(home).priced_steps()] == ["planned"]
 
 
 def test_no_vllm_is_one_clear_line(home_with_base: Path) -> None:

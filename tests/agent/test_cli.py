@@ -22,6 +22,13 @@ from tunesmith.tools.pipeline import catalog
 pytestmark = pytest.mark.heavy
 
 
+def one_run(tunesmith: Tunesmith) -> None:
+    """A run whose plan is a look at the machine."""
+    plan = tunesmith.home.parent / "look.yaml"
+    plan.write_text("name: a\nsteps: [inspect]\n")
+    assert tunesmith("run", str(plan)).returncode == 0
+
+
 def test_help_and_version_load_nothing_and_touch_nothing(tunesmith: Tunesmith) -> None:
     for word in ("--help", "--version"):
         done = tunesmith(word)
@@ -119,7 +126,7 @@ def test_a_stream_ends_with_done_whatever_was_wrong(tunesmith: Tunesmith, argv: 
 
 
 def test_a_defect_of_ours_is_json_too(tunesmith: Tunesmith) -> None:
-    tunesmith("inspect")
+    one_run(tunesmith)
     with Store(tunesmith.home).write() as conn:
         conn.execute("UPDATE runs SET plan = 'not json'")
     shown = tunesmith("runs", "show", "r1", "--json")
@@ -151,7 +158,7 @@ def test_what_is_nested_without_end_is_bad_input(tunesmith: Tunesmith, tmp_path:
 
 
 def test_a_report_that_cannot_be_written_is_bad_input(tunesmith: Tunesmith, tmp_path: Path) -> None:
-    tunesmith("inspect")
+    one_run(tunesmith)
     (tmp_path / "file").write_text("")
     for place in (tmp_path, tmp_path / "file" / "report.html"):
         done = tunesmith("report", "r1", "-o", str(place))
@@ -159,11 +166,14 @@ def test_a_report_that_cannot_be_written_is_bad_input(tunesmith: Tunesmith, tmp_
         assert done.returncode == 2 and str(named) in done.stderr, done.stderr
 
 
-def test_a_free_stage_runs_at_once_and_needs_no_yes(tunesmith: Tunesmith) -> None:
+def test_a_look_at_the_machine_needs_no_yes_and_is_a_step_of_a_written_plan_alone(tunesmith: Tunesmith) -> None:
     shown = tunesmith.json("inspect")
     assert shown["status"] == "done" and shown["result"]["cores"] >= 1 and shown["approval"] is None
     assert {fit["parameters"] for fit in shown["result"]["fits"]} >= {135_000_000, 7_000_000_000}
-    assert tunesmith.json("runs", "show", shown["run"])["steps"][0]["stage"] == "inspect"
+    assert shown["run"] is None and tunesmith.json("runs", "list")["runs"] == []
+    assert Store(tunesmith.home).read("SELECT event FROM events")[0]["event"] == "machine.inspected"
+    one_run(tunesmith)
+    assert [step["stage"] for step in tunesmith.json("runs", "show", "r1")["steps"]] == ["inspect"]
 
 
 def test_without_a_terminal_and_a_yes_nothing_expensive_starts(tunesmith: Tunesmith, model_folder: Path) -> None:
@@ -179,7 +189,7 @@ def test_without_a_terminal_and_a_yes_nothing_expensive_starts(tunesmith: Tunesm
 def test_more_hours_than_allowed_are_not_started(tunesmith: Tunesmith, model_folder: Path) -> None:
     done = tunesmith("base", "--model", str(model_folder), "--yes", "--max-hours", "0.0001")
     assert done.returncode == 3 and "over --max-hours 0.0001" in done.stderr
-    assert Store(tunesmith.home).steps()[0].status == "planned"
+    assert Store(tunesmith.home).priced_steps()[0].status == "planned"
 
 
 def test_a_yes_to_another_plan_starts_nothing_and_the_new_plan_waits(tunesmith: Tunesmith, model_folder: Path) -> None:
@@ -188,10 +198,12 @@ def test_a_yes_to_another_plan_starts_nothing_and_the_new_plan_waits(tunesmith: 
     done = tunesmith("base", "--approve", asked["plan_hash"][:12], "--json")
     assert done.returncode == 3 and "would now be planned" in done.stderr
     store = Store(tunesmith.home)
-    assert [step.status for step in store.steps()] == ["declined", "planned"] and store.run("r1").status == "waiting"
+    assert [step.status for step in store.priced_steps()] == ["declined", "planned"] and store.run(
+        "r1"
+    ).status == "waiting"
     proposed = json.loads(done.stdout)
     assert proposed["event"] == "approval.required" and proposed["plan"]["stage"] == "base"
-    assert (proposed["step"], proposed["plan_hash"]) == (store.steps()[1].id, store.steps()[1].plan_hash)
+    assert (proposed["step"], proposed["plan_hash"]) == (store.priced_steps()[1].id, store.priced_steps()[1].plan_hash)
     assert tunesmith("base", "--approve", proposed["plan_hash"][:12]).returncode == 0
     assert store.run("r1").status == "done"
 
@@ -234,7 +246,7 @@ def test_a_finished_plan_ends_with_zero_and_a_report(tunesmith: Tunesmith, tmp_p
 
 
 def test_a_defect_of_ours_is_one_line_and_its_traceback_a_file(tunesmith: Tunesmith) -> None:
-    tunesmith("inspect")
+    one_run(tunesmith)
     with Store(tunesmith.home).write() as conn:
         conn.execute("UPDATE steps SET request = 'not json'")
     done = tunesmith("runs", "show", "r1")
@@ -244,7 +256,7 @@ def test_a_defect_of_ours_is_one_line_and_its_traceback_a_file(tunesmith: Tunesm
 
 
 def test_a_log_that_cannot_be_written_is_said_and_hides_no_error(tunesmith: Tunesmith, tmp_path: Path) -> None:
-    tunesmith("inspect")
+    one_run(tunesmith)
     with Store(tunesmith.home).write() as conn:
         conn.execute("UPDATE steps SET request = 'not json'")
     (tunesmith.home / "logs").mkdir(exist_ok=True)
@@ -271,7 +283,7 @@ def test_a_full_disk_is_one_line_with_what_is_free(tmp_path: Path, monkeypatch: 
 def test_a_dead_step_that_cannot_be_marked_keeps_nobody_from_reading(
     tunesmith: Tunesmith, terminal: Callable[..., Terminal]
 ) -> None:
-    tunesmith("inspect")
+    one_run(tunesmith)
     with Store(tunesmith.home).write() as conn:
         conn.execute("UPDATE steps SET status = 'running', pid = 1, pid_started = 1, boot_id = 'gone'")
         conn.execute("CREATE TRIGGER full BEFORE UPDATE ON steps BEGIN SELECT RAISE(FAIL, 'no room'); END")

@@ -366,7 +366,7 @@ def test_ctrl_c_in_the_grace_of_a_turns_question_ends_the_turn_and_not_the_repl(
     repl.expect("waits for a yes to plan", after=place)
     assert "Start?" not in repl.text[place:], "or the Ctrl-C came too late to test anything"
     store = Store(tunesmith.home)
-    assert [step.status for step in store.steps()] == ["planned"] and store.run("r1").status == "waiting"
+    assert [step.status for step in store.priced_steps()] == ["planned"] and store.run("r1").status == "waiting"
     place = repl.line(f"take {model_folder} as the base, please")
     repl.expect("Start?", after=place)
     place = repl.line("yes")

@@ -22,6 +22,8 @@ def store(tmp_path: Path) -> Store:
         store.propose(run, stage, plan_hash="h" * 64, estimated_seconds=2.0, estimated_peak_bytes=9)
         for stage in ("base", "train")
     )
+    for step in (base, train):
+        store.decide(step, "yes", by="test", reason="", price={})
     made = store.add_artifact(Artifact("", run, base, "base", tmp_path / "base", "b" * 64, 5))
     store.add_artifact(Artifact("", run, train, "adapter", tmp_path / "adapter", "a" * 64, 7, (made.id,)))
     row = TrainingRow("row1", "generated", [{"role": "user", "content": "secret"}], [])

@@ -149,7 +149,7 @@ def test_a_store_of_before_keeps_its_steps_and_takes_new_ones(tmp_path: Path) ->
     first = Store(tmp_path)
     step = running(first)
     with sqlite3.connect(tmp_path / "tunesmith.db") as old:
-        for column in ("pid_ticks", "moved_at", "host", "pid_namespace"):
+        for column in ("pid_ticks", "moved_at", "host", "pid_namespace", "ended_as"):
             old.execute(f"ALTER TABLE steps DROP COLUMN {column}")
         old.execute("ALTER TABLE rows DROP COLUMN kind")
         old.execute("DROP TABLE marks")
@@ -225,7 +225,7 @@ def test_flips_and_lineage_are_views(store: Store) -> None:
 
 def test_an_evaluation_that_did_not_end_makes_no_flip(store: Store) -> None:
     store.new_run("test")
-    first, second = (store.propose("r1", "evaluate", plan_hash=plan_hash) for plan_hash in ("h1", "h2"))
+    first, second = (store.propose("r1", "evaluate", arm=arm, plan_hash=arm) for arm in ("adapter", ""))
     for step, passed in ((first, True), (second, False)):
         store.add_result("r1", step, EvalResult("adapter", "target", "c1", "k", "text", passed, None))
     store.add_result("r1", first, EvalResult("base", "target", "c1", "k", "text", False, None))
@@ -281,7 +281,7 @@ def test_a_store_of_before_gets_the_new_flips(tmp_path: Path, name: str, version
         Store(tmp_path).close()
         old.execute("DROP VIEW v_flips")
         old.execute("CREATE VIEW v_flips AS SELECT 1 AS old")
-        for column in ("pid_ticks", "moved_at", "host", "pid_namespace"):
+        for column in ("pid_ticks", "moved_at", "host", "pid_namespace", "ended_as"):
             old.execute(f"ALTER TABLE steps DROP COLUMN {column}")
         old.execute("ALTER TABLE rows DROP COLUMN kind")
         old.execute("DROP TABLE marks")
@@ -315,7 +315,7 @@ def test_verdicts_of_before_are_split_once(tmp_path: Path) -> None:
     store.close()
     with sqlite3.connect(tmp_path / "tunesmith.db") as old:
         old.execute("ALTER TABLE rows DROP COLUMN kind")
-        for column in ("host", "pid_namespace"):
+        for column in ("host", "pid_namespace", "ended_as"):
             old.execute(f"ALTER TABLE steps DROP COLUMN {column}")
         for n, (verdict, reason, _) in enumerate(told):
             old.execute("UPDATE rows SET verdict = ?, reason = ? WHERE row_id = ?", (verdict, reason, f"row{n}"))
@@ -341,13 +341,13 @@ def test_the_store_is_wal_with_full_sync_and_known_tables(store: Store) -> None:
 def test_migrations_are_applied_once(tmp_path: Path) -> None:
     Store(tmp_path).new_run("before")
     again = Store(tmp_path)
-    assert [run.name for run in again.runs()] == ["before"]
+    assert again.run("r1").name == "before"
     applied = again.read("SELECT name FROM _sqlite_migrations")
     assert len(applied) == len({row[0] for row in applied})
 
 
 def test_an_unknown_id_is_named_with_what_there_is(store: Store) -> None:
-    run = store.new_run("one")
+    run = store.new_run("one", plan={"steps": [{"stage": "base"}]})
     with pytest.raises(NotFound, match=run):
         store.run("r99")
 

@@ -46,7 +46,7 @@ class Peer:
             return False
 
     def run(self) -> str:
-        return self._store.new_run("test")
+        return self._store.new_run("test", plan={"steps": [{"stage": "base"}]})
 
     def propose(self, run: str) -> str:
         return self._store.propose(run, "base", plan_hash="h")

@@ -158,9 +158,9 @@ class Ledger(Stage):
 
     def wrong(self, notes: set[str]) -> str:
         with closing(Store(self.home)) as store:
-            if "run made" in notes and not store.runs():
+            if "run made" in notes and not store.read("SELECT 1 FROM runs"):
                 return "a run was lost"
-            if not store.steps():
+            if not store.priced_steps():
                 return "" if not notes & {"deciding"} else "a step was lost"
         return super().wrong(notes)
 

@@ -45,13 +45,13 @@ def test_the_next_plan_takes_the_adapter_that_was_trained_last(store: Store, mon
     set_back(monkeypatch)
     later = trained(store, run)
     assert planning_facts.gather(store, run, vllm=None).artifacts["adapter"].id == later
-    assert [step.id for step in store.steps(run)] == ["s1", "s2"]
+    assert [step.id for step in store.priced_steps(run)] == ["s1", "s2"]
 
 
 def test_the_newest_run_is_the_one_that_was_opened_last(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.new_run("first")
-    set_back(monkeypatch)
-    later = store.new_run("second")
+    for name in ("first", "second"):
+        later = store.new_run(name, plan={"steps": [{"stage": "base"}]})
+        set_back(monkeypatch)
     newest = store.newest_run()
     assert newest and newest.id == later
 

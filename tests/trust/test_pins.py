@@ -309,7 +309,7 @@ def test_a_critique_that_waits_is_asked_about_anew_where_anything_that_decides_c
 
     with pytest.raises(ApprovalPending):
         run_pending(world.ws, waiting, only_the_shown)
-    assert [s.status for s in world.store.steps("r1")[1:]] == ["declined", PLANNED]
+    assert [s.status for s in world.store.priced_steps("r1")[1:]] == ["declined", PLANNED]
 
 
 def test_no_suite_and_no_mark_are_pinned_as_well(world: World) -> None:

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from tests.trust import peers
-from tunesmith.memory.records import APPROVED, DECLINED, DONE, ENDED, FAILED, PLANNED, RUNNING, STOPPED
+from tunesmith.memory.records import ABANDONED, APPROVED, DECLINED, DONE, ENDED, FAILED, PLANNED, RUNNING, STOPPED
 from tunesmith.memory.store import Store
 
 pytestmark = pytest.mark.heavy
@@ -81,7 +81,10 @@ class Processes:
 class Known:
     """What a step should be."""
 
+    run: str
     status: str = PLANNED
+    ended_as: str = ""
+    """How it had ended before it was offered again."""
     agreed: bool = False
     starter: int | None = None
     """Whose yes it is that is being started: nobody else withdraws it."""
@@ -128,7 +131,10 @@ class StoreModel(RuleBasedStateMachine):
     def propose(self, who: int) -> str:
         step: str = self.all.tell(who, "propose", self.run)
         assert step not in self.known, "an id was used twice"
-        self.known[step] = Known()
+        for known in self.known.values():
+            if known.run == self.run and known.status == PLANNED:  # its price is not open any more
+                known.status = known.ended_as or ABANDONED
+        self.known[step] = Known(self.run)
         return step
 
     @rule(who=WHO, hours=HOURS)
@@ -137,7 +143,7 @@ class StoreModel(RuleBasedStateMachine):
         self.run = self.all.tell(who, "run")
 
     def may_decide(self, who: int, known: Known, word: str) -> bool:
-        return known.status == PLANNED and (word == "no" or known.starter in (None, who))
+        return known.status in (PLANNED, ABANDONED) and (word == "no" or known.starter in (None, who))
 
     @rule(who=WHO, step=steps, word=st.sampled_from(["yes", "yes", "yes", "no"]))
     def decide(self, who: int, step: str, word: str) -> None:
@@ -145,7 +151,7 @@ class StoreModel(RuleBasedStateMachine):
         may = self.may_decide(who, known, word)
         assert self.all.tell(who, "decide", step, word) is may
         if may:
-            known.status, known.agreed = (APPROVED, True) if word == "yes" else (DECLINED, False)
+            known.status, known.agreed = (APPROVED, True) if word == "yes" else (known.ended_as or DECLINED, False)
         if may and word == "yes":
             known.starter = who
         elif not may and known.starter == who:
@@ -186,7 +192,7 @@ class StoreModel(RuleBasedStateMachine):
             self.claimed(winners[0], step)
         elif winners:
             known.status, known.agreed, known.starter = APPROVED, True, winners[0]
-        elif what == "yes" and known.status != PLANNED:
+        elif what == "yes" and known.status not in (PLANNED, ABANDONED):
             known.starter = None
 
     @rule(who=WHO, step=steps)
@@ -221,6 +227,7 @@ class StoreModel(RuleBasedStateMachine):
         may = known.status not in (RUNNING, DONE) and not elsewhere
         assert self.all.tell(who, "reopen", step) is may
         if may:
+            known.ended_as = known.status if known.status in (FAILED, STOPPED) else known.ended_as
             known.status, known.agreed = PLANNED, False
 
     def onward(self, who: int, step: str, well: bool, hours: float) -> None:
@@ -269,7 +276,7 @@ class StoreModel(RuleBasedStateMachine):
 
     @invariant()
     def the_store_says_what_the_model_says(self) -> None:
-        assert {step.id: step.status for step in self.look.steps()} == {
+        assert {step.id: step.status for step in self.look.priced_steps()} == {
             s: known.status for s, known in self.known.items()
         }
         newest = self.look.newest_run()

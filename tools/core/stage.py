@@ -99,6 +99,17 @@ class Fitting(Frozen):
         return f"{self.settings} ({self.peak_bytes / GIB:.1f} GiB)"
 
 
+class PlanQuestion(Frozen):
+    """What is better asked than refused. Where nobody is asked the plan stands as it is."""
+
+    text: str
+    """Ends with a question mark; the answer is yes or no."""
+    yes: dict[str, Any]
+    """Field → its value after a yes."""
+    cautious: bool = False
+    """Whether a yes can spoil nothing, so that `--yes` gives it too."""
+
+
 class Plan(Frozen):
     """What will happen, what it costs and what it replaces; what the user says yes or no to."""
 
@@ -120,6 +131,8 @@ class Plan(Frozen):
     """Where memory is lacking: what would fit, best first."""
     notes: tuple[str, ...] = ()
     """What the user should know beside it, such as the driver that is evicted, or a base that needs no training."""
+    questions: tuple[PlanQuestion, ...] = ()
+    """What a person is asked before the price."""
     reasons: dict[str, str] = {}
     """Field of the request → why it has its value, where the stage chose it and the user did not."""
     free_ram_bytes: int = 0
@@ -133,7 +146,7 @@ class Plan(Frozen):
     @property
     def hash(self) -> str:
         """What an approval is bound to: everything but how much happens to be free right now, and why."""
-        beside = ("notes", "reasons", "fitting", "free_ram_bytes", "free_vram_bytes", "free_disk_bytes")
+        beside = ("notes", "questions", "reasons", "fitting", "free_ram_bytes", "free_vram_bytes", "free_disk_bytes")
         decided = self.model_dump(
             exclude={**dict.fromkeys(beside, True), "estimate": {"fixed_seconds", "least_seconds"}}
         )
@@ -298,7 +311,6 @@ class RunRule(Enum):
     """Which run a step belongs to where none is named."""
 
     NEWEST = "the newest; there must be one"
-    FIRST = "the newest, or a new one where there is none"
     OWN = "a new one, unless the newest lacks what this makes: a run has one of it"
     DRIVER = "the one in which the conversation's own model is kept"
     CHECKS = "the one in which checks of this machine are kept"

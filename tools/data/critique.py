@@ -15,9 +15,10 @@ from tunesmith.memory.marks import Mark, marks_of
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.rates import Seconds
-from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
+from tunesmith.tools.core.stage import Facts, Inputs, Plan, PlanQuestion, Request, Result, Stage, expected, pinned
 from tunesmith.tools.data.behaviour import IMPORTED, load_behaviour
 from tunesmith.tools.data.duplicates import Diversity
+from tunesmith.tools.data.leak_count import Leaks, leaks_in
 from tunesmith.tools.data.row_judge import Judged
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.models.measuring import measured_base
@@ -115,6 +116,8 @@ class CritiqueContext:
     cases: int = 0
     """Of the suites that the request names."""
     marks: int = 0
+    leaks: Leaks | None = None
+    """Of rows whose fate nobody has settled yet."""
     pins: Mapping[str, str] = field(default_factory=dict)
     """What decides about rows beside the artifacts, each by its sha256."""
 
@@ -133,7 +136,8 @@ def inspect_inputs(request: CritiqueRequest, inputs: Inputs) -> CritiqueContext:
             "critique: held_out takes rows out as test cases, and these rows came without a behaviour that says what a "
             "right answer is; import them again with --behaviour, or leave held_out out"
         )
-    return CritiqueContext(len(suite.cases), len(marks), pins_of(request, suite, marks, spec))
+    leaks = leaks_in(inputs, suite.cases, request.leak) if request.on_leak == "refuse" else None
+    return CritiqueContext(len(suite.cases), len(marks), leaks, pins_of(request, suite, marks, spec))
 
 
 def suite_of(request: CritiqueRequest) -> Suite:
@@ -167,7 +171,7 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
     rows, base = facts.need("rows", "generate"), facts.need("base", "base")
     suite = facts.artifacts.get("suite")
     count, cases = int(rows.meta["rows"]), context.cases + int(suite.meta["cases"] if suite else 0)
-    judge = _judging(request, facts)
+    judge, leaks = _judging(request, facts), context.leaks
     bench = bench_of(facts.artifacts) if request.judge == "base" else USUAL
     seconds, peaks = Seconds(_START_S, count / 500 + count * cases / 1e6), {"ram_bytes": 1 << 29}
     if judge:
@@ -193,7 +197,11 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
         pins={**bench.pins, **context.pins},
         estimate=price,
         writes=("train.jsonl, valid.jsonl", "a verdict with its reason for every row"),
-        notes=(not_read_back(rows.meta["unverified"]),) if rows.meta.get("unverified") else (),
+        notes=(
+            *((not_read_back(rows.meta["unverified"]),) if rows.meta.get("unverified") else ()),
+            *((f"{leaks}, so that the step will end there; on_leak=drop drops them",) if leaks else ()),
+        ),
+        questions=(PlanQuestion(text=f"{leaks}: drop them?", yes={"on_leak": "drop"}, cautious=True),) if leaks else (),
         replaces=("the dataset of this run",) if "dataset" in facts.artifacts else (),
         refusals=room(price, facts, remedy="fewer rows"),
     )

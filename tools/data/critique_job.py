@@ -32,22 +32,21 @@ from tunesmith.tools.data.critique import (
 from tunesmith.tools.data.duplicates import Duplicates, diversity
 from tunesmith.tools.data.faults import ORDINARY, conversation_fault, fault_of, text_fault
 from tunesmith.tools.data.held_out import HeldOut, answer_of_row, hold_out, text_of
+from tunesmith.tools.data.leak_count import held_against
 from tunesmith.tools.data.leakage import LeakGate, Pair, row_texts
 from tunesmith.tools.data.row_file import VARIANTS, read_rows, write_rows
 from tunesmith.tools.data.row_judge import Judged, RowJudge
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.spec_suites import CASES, HELD_OUT, HELD_OUT_NEAR, write_held_out
+from tunesmith.tools.data.spec_suites import CASES, write_held_out
 from tunesmith.tools.data.variants import variants
 from tunesmith.tools.models.chat_template import as_taken, thoughts_of
 from tunesmith.tools.serving.bench import bench_at_work, choose_bench
 from tunesmith.tools.serving.model_server import bench_server
 from tunesmith.tools.serving.requests import Tally
-from tunesmith.tools.suites.case import Case, Suite
+from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading.embedding import local_embedder
-from tunesmith.tools.suites.loading import read_suite
 
-_HELD_OUT_SUITES = tuple(Path(name).stem for name in (HELD_OUT, HELD_OUT_NEAR))
 _SAMPLES, _AT_ONCE = 3, 64
 _EMBEDDED_MAX = 20_000
 """Rows that are held to the cases by an embedding model; more would take longer than all the rest."""
@@ -64,7 +63,8 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     suite, marks = suite_of(job.request), marks_of(job.store, spec.name)
     for name, sha256 in pins_of(job.request, suite, marks, spec if named else None).items():
         job.agreed(name, sha256)
-    critic = Critic(spec, _cases(job, suite), job.request, marks)
+    cases = held_against(suite.cases, job.verified("suite") if "suite" in job.inputs else None)
+    critic = Critic(spec, cases, job.request, marks)
     judged = critic.judge(candidates, progress=lambda done: job.progress(done, len(candidates), "judging"))
     judged, word = _by_the_judge(job, spec, judged, marks)
     unverified = rows_artifact.meta.get("unverified")
@@ -116,12 +116,6 @@ def _looked_at(job: Job[CritiqueRequest], step: str) -> str:
     events = {row["event"] for row in rows}
     told = {"rows.reviewed": "looked through", "rows.review_skipped": "skipped", "rows.shown": "shown"}
     return next((word for event, word in told.items() if event in events), "")
-
-
-def _cases(job: Job[CritiqueRequest], named: Suite) -> list[Case]:
-    """Every case of the named suites and of the run's own, but for those that are rows: they are held out below."""
-    own = read_suite(job.verified("suite").path).cases if "suite" in job.inputs else ()
-    return [*named.cases, *(case for case in own if case.suite not in _HELD_OUT_SUITES)]
 
 
 def _hold_the_gate(job: Job[CritiqueRequest], leaks: Sequence[Pair]) -> None:

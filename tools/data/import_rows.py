@@ -17,7 +17,18 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.local_paths import expanded, is_there, local_path
-from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Settled, Stage, expected, pinned
+from tunesmith.tools.core.stage import (
+    Facts,
+    Inputs,
+    Plan,
+    PlanQuestion,
+    Request,
+    Result,
+    Settled,
+    Stage,
+    expected,
+    pinned,
+)
 from tunesmith.tools.data.behaviour import load_behaviour, pins_of
 from tunesmith.tools.data.import_formats import PARTS, Inspection, Problem
 from tunesmith.tools.data.import_hub import PREFIX, at_commit, digest_of, list_files, parse_source
@@ -155,6 +166,7 @@ def plan(request: ImportRequest, facts: Facts, context: ImportContext) -> Plan:
             *too_much(look),
             *room(price, facts, remedy="a smaller limit"),
         ),
+        questions=_questions(inspection),
         notes=(*_problems(inspection), *context.notes),
     )
 
@@ -214,6 +226,14 @@ def _refusals(inspection: Inspection | None, request: ImportRequest) -> tuple[st
     first = inspection.problems[0] if inspection.problems else None
     why = f"record {first.number}: {first.reason}" if first else "no record is a row"
     return (f"INCOMPATIBLE: {len(inspection.problems)} of {inspection.checked} records looked at are no rows; {why}",)
+
+
+def _questions(inspection: Inspection | None) -> tuple[PlanQuestion, ...]:
+    if inspection is None or inspection.status != "NEEDS MAPPING" or not inspection.mapping:
+        return ()
+    named = " and ".join(f"{column} as {part}" for part, column in inspection.mapping.items())
+    text = f"the columns are {', '.join(inspection.columns[:12])}: take {named}?"
+    return (PlanQuestion(text=text, yes={"mapping": dict(inspection.mapping)}),)
 
 
 def told_problems(problems: Sequence[Problem], count: int = 3) -> str:

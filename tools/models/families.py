@@ -86,9 +86,13 @@ def find_known(words: str) -> KnownModel | None:
 
     A version may be shortened ("llama 3" for 3.1), and the shortest fitting name is meant: "qwen2.5 7b" is no coder.
     """
+    return min(known_of(words), key=lambda model: len(model.name), default=None)
+
+
+def known_of(words: str) -> list[KnownModel]:
+    """Every published model that `words` may mean: of a family's name alone, all of its sizes."""
     wanted = _parts(words)
-    fitting = [model for model in KNOWN_MODELS if wanted and _names(wanted, _parts(model.name))]
-    return min(fitting, key=lambda model: len(model.name), default=None)
+    return [model for model in KNOWN_MODELS if wanted and _names(wanted, _parts(model.name))]
 
 
 def _names(wanted: set[str], parts: set[str]) -> bool:

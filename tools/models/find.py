@@ -9,7 +9,7 @@ from tunesmith.tools.core.local_paths import expanded, looks_like_path
 from tunesmith.tools.models.base import bundled_name
 from tunesmith.tools.models.folder import read_config
 from tunesmith.tools.models.hub import hub_config, newest_commit
-from tunesmith.tools.models.model_names import NamedModel, named_model, usual_models
+from tunesmith.tools.models.model_names import NamedModel, SeveralSizes, named_model, usual_models
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -30,16 +30,22 @@ def find_model(name: str, revision: str = "") -> tuple[NamedModel, str]:
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, a NUL, ~somebody
         raise BadInput(f"{name[:80]!r} is no folder that can be read: {str(error)[:80]}") from None
     name = bundled_name(name)
-    known = named_model(name)
+    several: SeveralSizes | None = None
+    try:
+        known = named_model(name)
+    except SeveralSizes as error:
+        if not _HUB_ID.fullmatch(name):
+            raise
+        known, several = None, error
     if known is not None and not (known.approximate and _HUB_ID.fullmatch(name)):
         return known, ""
     if _HUB_ID.fullmatch(name):
         try:
             commit = revision or newest_commit(name)
             return NamedModel(name, hub_config(name, commit)), commit
-        except TunesmithError:
+        except TunesmithError as error:
             if known is None:
-                raise
+                raise several or error from None
             return known, ""
     usual = ", ".join(model.name for model in usual_models()[:6])
     raise BadInput(

@@ -7,12 +7,13 @@ size alone (`a 7b`) by the usual model of that size, which is said.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from tunesmith.tools.models.families import KNOWN_MODELS, find_known
+from tunesmith.memory.errors import BadInput
+from tunesmith.tools.models.families import KNOWN_MODELS, find_known, known_of
 from tunesmith.tools.models.shape import ModelShape
 
 _USUAL = (
@@ -23,6 +24,7 @@ _USUAL = (
     "Qwen2.5-72B-Instruct", "Qwen3-235B-A22B",
 )  # fmt: skip
 _SIZE = re.compile(r"(?<![a-z\d.])a?(\d+(?:\.\d+)?)\s?([bm])(?![a-z])")
+_IDS = {model.name.lower() for model in KNOWN_MODELS}
 _LEAST, _MOST = 1e6, 2e13
 """Parameters that a language model may have: less or more is a slip, not a size."""
 _SCALED_FROM = 1.12
@@ -49,12 +51,25 @@ class NamedModel:
         return self.shape.parameters
 
 
+class SeveralSizes(BadInput):
+    """A family was named, and no size of it."""
+
+    def __init__(self, name: str, models: Sequence[NamedModel]) -> None:
+        sizes = ", ".join(f"{model.name} ({model.parameters / 1e9:.2g}B)" for model in models)
+        super().__init__(f"which {name}? There are {sizes}; name one of them, such as {models[0].name}")
+
+
 def named_model(name: str) -> NamedModel | None:
-    """The model that a name or a size means; None where neither is known."""
+    """The model that a name or a size means; None where neither is known. Raises SeveralSizes for a family's name."""
     lowered = name.strip().lower()
     if size := re.fullmatch(_SIZE.pattern, lowered):
         return of_size(_parameters(size)) if _is_size(size) else None
     plain = re.sub(r"[-_ ](?:instruct|chat|base|it|hf|thinking|2507|v\d+(?:\.\d+)?)\b", "", lowered.rpartition("/")[2])
+    if not _SIZE.search(plain) and lowered not in _IDS:
+        fitting = [NamedModel(_short(model.name), model.config) for model in known_of(plain)]
+        of_size_ = {model.parameters: model for model in sorted(fitting, key=lambda one: len(one.name), reverse=True)}
+        if len(of_size_) > 1:
+            raise SeveralSizes(name.strip(), [of_size_[parameters] for parameters in sorted(of_size_)])
     if known := find_known(plain):
         return NamedModel(_short(known.name), known.config)
     size = _SIZE.search(lowered)

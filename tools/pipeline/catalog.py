@@ -53,6 +53,11 @@ class Entry(NamedTuple):
         """Whether a step with these fields of its request is carried out by a worker, after a yes."""
         return self.expensive or self.load().asks(fields)
 
+    @property
+    def only_looks(self) -> bool:
+        """Whether it needs, makes and costs nothing: asked for by itself it opens no run and leaves no step."""
+        return not (self.expensive or self.needs or self.makes)
+
     def work(self) -> Callable[[Job[Request]], Result]:
         """The function that does its work; importing it may load torch and friends, so only workers ask for it."""
         run: Callable[[Job[Request]], Result] = import_module(self.worked_in).run
@@ -208,6 +213,12 @@ BY_NAME = {entry.name: entry for entry in STAGES}
 """What a user, a plan file and a conversation can name as a stage."""
 ENTRIES = {entry.name: entry for entry in (*STAGES, *CHECKS)}
 """What a recorded step can be of."""
+
+
+def before(stage: str) -> frozenset[str]:
+    """The stages that make what this one works on, and what those work on."""
+    makers = {entry.name for entry in STAGES if entry.makes in ENTRIES[stage].needs}
+    return frozenset(makers).union(*map(before, makers))
 
 
 def maker_of(kind: str) -> str:

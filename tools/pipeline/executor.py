@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tunesmith.memory.errors import TunesmithError
+from tunesmith.memory.errors import Declined, GateRefused, TunesmithError
 from tunesmith.memory.locks import carrying_out
 from tunesmith.memory.records import DONE, FAILED, RUNNING, WAITING
 from tunesmith.tools.pipeline.forecast import Forecast, check_ahead
@@ -47,17 +47,23 @@ def _carry_out(
     begun = done_positions(store, run) if resumed else {}
     store.set_run_status(run, RUNNING)
     stages = [spec.stage for spec in plan.steps]
+    stage = ""
     try:
         ws.emit("run.started", run=run, name=plan.name, steps=stages, resumed=resumed)
         if not resumed:
             show()
         for position, spec in enumerate(plan.steps_to_run):
-            before = begun.get(position)
+            before, stage = begun.get(position), spec.stage
             if not before or before.status != DONE:
                 continue_step(ws, before, StepRequest(spec.stage, spec.fields, run), approver).done()
+    except GateRefused as error:  # what was to be found out is found out: there is nothing to go on with
+        store.event("gate.refused", run=run, stage=stage, reason=str(error))
+        store.set_run_status(run, DONE)
+        raise
     except TunesmithError as error:
         if not store.steps(run, status=RUNNING):  # else somebody else carries it out at the same time
-            store.set_run_status(run, FAILED if error.exit_code == 1 else WAITING)
+            failed = error.exit_code == 1 and not isinstance(error, Declined)
+            store.set_run_status(run, FAILED if failed else WAITING)
         raise
     except Exception:
         store.set_run_status(run, FAILED)

@@ -7,6 +7,7 @@ family's, a folder's, or one that is read from the hub; no weights are downloade
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -16,6 +17,7 @@ from typing import Literal, NamedTuple
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import size
 from tunesmith.tools.core.stage import GIB, Facts, Gpu, Machine, Plan, expected
 from tunesmith.tools.data import generate
 from tunesmith.tools.evaluation import baseline, evaluate
@@ -32,6 +34,8 @@ from tunesmith.tools.training.train import TrainRequest
 
 ROWS, ROW_TOKENS = 600, 128
 """Of the data set that training, merging and quantizing are planned for."""
+_MORE = 1.05
+"""A training that uses this much more than it needs says for what."""
 _TOKENS_WRITTEN = 40
 """That a row takes to write and to read back."""
 _ANY_VLLM = "vllm"
@@ -77,6 +81,8 @@ class Task:
     plan: Plan
     settings: str = ""
     """What of its settings the memory depends on, in words."""
+    least_bytes: int = 0
+    """What it would need with the thriftiest settings of its kind; 0: it has no others."""
 
     @property
     def fits(self) -> bool:
@@ -89,6 +95,13 @@ class Task:
     @property
     def vram_bytes(self) -> int:
         return self.plan.estimate.peak_vram_bytes
+
+    @property
+    def bought(self) -> str:
+        """What it uses more memory for than it needs, in words; empty where it uses no more."""
+        if not self.fits or self.peak_bytes < _MORE * self.least_bytes or not self.least_bytes:
+            return ""
+        return f"{self.settings}, for speed; {size(self.least_bytes)} at the least"
 
     @property
     def peak_bytes(self) -> int:
@@ -124,10 +137,14 @@ def facts_here(store: Store, *, vllm: str | None, card_gib: float = 0.0) -> Fact
 
 
 def with_card(machine: Machine, card_gib: float, *, home: Path = Path()) -> Facts:
-    """What plans would know of a machine with a card of so many GiB in it, and nothing else running there."""
+    """What plans would know of a machine with a card of so many GiB in it, and nothing else running there.
+
+    It is another machine, so that the disk of this one refuses nothing.
+    """
     bytes_ = int(card_gib * GIB)
     card = Gpu(0, f"a card of {card_gib:g} GB", bytes_, bytes_, _NEWEST_CAPABILITY, "")
-    return Facts(home, replace(machine, ram_free_bytes=machine.ram_total_bytes, gpus=(card,)), "", _ANY_VLLM)
+    there = replace(machine, ram_free_bytes=machine.ram_total_bytes, disk_free_bytes=sys.maxsize, gpus=(card,))
+    return Facts(home, there, "", _ANY_VLLM)
 
 
 def fits(model: NamedModel, facts: Facts, *, revision: str = "") -> Fits:
@@ -140,12 +157,9 @@ def fits(model: NamedModel, facts: Facts, *, revision: str = "") -> Fits:
         ) from None
     plans = plans_of(model, facts)
     measured = {bits: _plan("baseline", _with_artifacts(model, facts, measuring=bits), {}) for bits in (SIXTEEN, FOUR)}
-    asked = TrainRequest.model_validate(plans["train"].request)
-    rows = asked.micro_batch or asked.batch_size
-    settings = f"{rows} row{'s' if rows > 1 else ''} of up to {2 * ROW_TOKENS} tokens at once"
     tasks = (
-        Task("train", "bf16", plans["train"], f"LoRA (16 bits), {settings}"),
-        Task("train", "nf4", plans["train at 4 bits"], f"QLoRA (4 bits), {settings}"),
+        _training("bf16", "LoRA (16 bits)", "train", model, facts, plans),
+        _training("nf4", "QLoRA (4 bits)", "train at 4 bits", model, facts, plans),
         Task("measure", "bf16", measured[SIXTEEN]),
         Task("measure", SCHEME, measured[FOUR], "the base rounded to 4 bits, for measuring alone"),
         Task("merge", "bf16", plans["merge"]),
@@ -156,6 +170,17 @@ def fits(model: NamedModel, facts: Facts, *, revision: str = "") -> Fits:
     return Fits(
         model.name, revision, shape.parameters, shape.active_parameters, tasks, facts.machine, model.approximate
     )
+
+
+def _training(precision: str, kind: str, step: str, model: NamedModel, facts: Facts, plans: Mapping[str, Plan]) -> Task:
+    """A training at the settings that it would choose for the memory that is free, beside the thriftiest."""
+    plan = plans[step]
+    request = TrainRequest.model_validate(plan.request)
+    rows = request.micro_batch or request.batch_size
+    kept = ", all activations kept" if request.activation_checkpointing == "off" else ""
+    settings = f"{kind}, {rows} row{'s' if rows > 1 else ''} of up to {2 * ROW_TOKENS} tokens at once{kept}"
+    thrifty = plan_of(step, model, facts, micro_batch=1, activation_checkpointing="on").estimate
+    return Task("train", precision, plan, settings, thrifty.peak_vram_bytes or thrifty.peak_ram_bytes)
 
 
 def lacking(plan: Plan, context: object, facts: Facts) -> tuple[str, ...]:
@@ -236,6 +261,11 @@ def _context(stage: str, facts: Facts) -> object:
     return contexts.get(stage)
 
 
+def times_are_for() -> str:
+    """What the times of all tasks are for, in words."""
+    return f"{ROWS} rows of {ROW_TOKENS} tokens, and {len(_suite().cases)} cases to be measured"
+
+
 @cache
 def _suite() -> Suite:
     return load_named_suites(("demo",))
@@ -249,6 +279,8 @@ def to_json(found: Fits) -> dict[str, object]:
             "precision": task.precision,
             "fits": task.fits,
             "vram_bytes": task.vram_bytes,
+            "least_bytes": task.least_bytes or task.peak_bytes,
+            "settings": task.settings,
             "ram_bytes": task.ram_bytes,
             "disk_bytes": task.plan.estimate.disk_bytes,
             "seconds": task.plan.estimate.seconds,

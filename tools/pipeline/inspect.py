@@ -1,9 +1,9 @@
-"""inspect: what there is to compute with, and what fits. Free, so it needs no approval."""
+"""inspect: what there is to compute with, and what fits. A look, and a step only in a written plan."""
 
 from __future__ import annotations
 
 from tunesmith.tools.core.estimate import estimate
-from tunesmith.tools.core.stage import Facts, Plan, Request, Result, RunRule, Stage
+from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage
 
 
 class InspectRequest(Request):
@@ -57,4 +57,4 @@ def plan(request: InspectRequest, facts: Facts, context: None = None) -> Plan:
     )
 
 
-STAGE = Stage("inspect", InspectRequest, InspectResult, plan, run_rule=lambda request: RunRule.FIRST)
+STAGE = Stage("inspect", InspectRequest, InspectResult, plan)

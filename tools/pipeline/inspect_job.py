@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.stage import Facts
 from tunesmith.tools.machine.gpus import left_out_gpus
@@ -10,6 +12,7 @@ from tunesmith.tools.models.model_names import of_size
 from tunesmith.tools.pipeline import planning_facts
 from tunesmith.tools.pipeline.fits import plan_of
 from tunesmith.tools.pipeline.inspect import Fit, GpuReport, InspectRequest, InspectResult
+from tunesmith.tools.pipeline.workspace import Workspace
 
 _SIZES = (135_000_000, 1_500_000_000, 3_000_000_000, 7_000_000_000, 14_000_000_000, 32_000_000_000)
 _WORK = {
@@ -22,9 +25,24 @@ _WORK = {
 
 
 def run(job: Job[InspectRequest]) -> InspectResult:
+    """The step of a written plan."""
+    return measured(job.home, job.vllm)
+
+
+def look(ws: Workspace, run: str = "") -> InspectResult:
+    """What a person who asks is shown: no step, and an event where one can be written. Raises NotFound for the run."""
+    run = ws.store.run(run).id if run else ""
+    seen = measured(ws.store.home, ws.vllm)
+    if not ws.store.unwritable:
+        gpus = [gpu.model_dump() for gpu in seen.gpus]
+        ws.store.event("machine.inspected", run=run or None, gpus=gpus, ram_free_bytes=seen.ram_free_bytes)
+    return seen
+
+
+def measured(home: Path, vllm: str | None) -> InspectResult:
     """Measure the machine, and say which sizes of dense model fit which kind of work right now."""
-    machine = measure_machine(job.home)
-    return report(Facts(job.home, machine, "", job.vllm, cpu_builds=planning_facts.cpu_builds(job.vllm)))
+    machine = measure_machine(home)
+    return report(Facts(home, machine, "", vllm, cpu_builds=planning_facts.cpu_builds(vllm)))
 
 
 def report(facts: Facts) -> InspectResult:

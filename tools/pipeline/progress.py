@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.records import DECLINED, DONE, Artifact, Step
+from tunesmith.memory.records import DONE, Artifact, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog
@@ -17,12 +17,13 @@ def done_positions(store: Store, run: str) -> dict[int, Step]:
     """What the run's plan holds already: position in the plan → the newest step carried out for it.
 
     Steps were made in the order of the plan, each attempt after the last; a stage that failed and was planned
-    again stands at the same position. A step that was done on what has been made anew since is no longer done.
+    again stands at the same position, and so does one whose price waits for a yes. A step that was done on what has
+    been made anew since is no longer done.
     """
     wanted = [StepSpec.model_validate(spec) for spec in store.run(run).plan.get("steps", [])]
     positions: dict[int, Step] = {}
     position = 0
-    for step in store.steps(run):
+    for step in store.priced_steps(run):
         if position == len(wanted):
             break
         if not _is_task(step, wanted[position]) or (step.status == DONE and not is_current(store, step)):
@@ -52,12 +53,12 @@ def is_complete(store: Store, run: str) -> bool:
 
 
 def half_done(store: Store, run: str) -> Step:
-    """The newest step that was begun and is neither done, nor declined, nor followed by one that did its work."""
+    """The newest step that was begun and is neither done nor followed by one that did its work."""
     finished: set[tuple[str, str]] = set()
     for step in reversed(store.steps(run)):
         if step.status == DONE:
             finished.add((step.stage, step.arm))
-        elif step.status != DECLINED and step.started_at and (step.stage, step.arm) not in finished:
+        elif step.started_at and (step.stage, step.arm) not in finished:
             return step
     raise BadInput(f"no step of {run} is half done: name the stage to go on with, such as train, and --run {run}")
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed, TunesmithError
+from tunesmith.memory.errors import BadInput, Declined, StepFailed, TunesmithError
 from tunesmith.memory.locks import adding_to
-from tunesmith.memory.records import DECLINED, DONE, FAILED, RUNNING, WAITING, Step
+from tunesmith.memory.records import ABANDONED, DECLINED, DONE, FAILED, RUNNING, Step
 from tunesmith.tools.core.auto import as_shown
 from tunesmith.tools.core.field_names import our_names
 from tunesmith.tools.core.stage import Plan
@@ -42,10 +42,10 @@ class Outcome:
         return self.decision is not None and not self.decision.yes
 
     def done(self) -> Step:
-        """The step once it did its work. Raises StepFailed, with the reason, where it was declined or failed."""
+        """The step once it did its work. Raises Declined or StepFailed, with the reason."""
         step = self.step
         if self.decision is not None and not self.decision.yes:
-            raise StepFailed(f"{step.stage} ({step.id}) was declined: {self.decision.reason or 'no reason given'}")
+            raise Declined(f"{step.stage} ({step.id}) was declined: {self.decision.reason or 'no reason given'}")
         if step.status != DONE:
             raise StepFailed(f"{step.stage} ({step.id}) {step.status}: {step.error}")
         return step
@@ -60,9 +60,9 @@ def run_step(ws: Workspace, request: StepRequest, approver: Approver, *, follow:
     for sentence in request.said:
         ws.emit("message", stage=request.stage, text=sentence)
     with _adding(ws, request.stage, request.fields, placement.run):
-        plan = price(ws, replace(request, run=placement.run))
+        plan = _settled(ws, replace(request, run=placement.run))
         if placement.new_name:  # what is refused opens no run
-            plan = plan.in_run(ws.store.new_run(placement.new_name))
+            plan = plan.in_run(ws.store.run_for_a_price(placement.new_name))
         return _from_decision(ws, propose(ws, plan), plan, approver, follow=follow)
 
 
@@ -131,7 +131,8 @@ def continue_step(ws: Workspace, begun: Step | None, request: StepRequest, appro
     """
     if begun and begun.status == RUNNING:
         return Outcome(follow_step(ws, begun.id))
-    if begun and begun.status != DECLINED and same_inputs(ws.store, begun) and _still_pinned(ws, begun):
+    offered_anew = begun and begun.status not in (DECLINED, ABANDONED)
+    if begun and offered_anew and same_inputs(ws.store, begun) and _still_pinned(ws, begun):
         return resume_step(ws, begun.id, approver)
     return run_step(ws, request, approver)
 
@@ -145,16 +146,11 @@ def _still_pinned(ws: Workspace, begun: Step) -> bool:
 
 
 def _from_decision(ws: Workspace, step: str, plan: Plan, approver: Approver, *, follow: bool) -> Outcome:
-    """The way of a proposed step: ask, start, follow; its run is left as the step is."""
+    """The way of a proposed step: ask, start, follow. Its run is left as the step is, by a price alone as it was."""
     if not catalog.ENTRIES[plan.stage].asks(plan.request):
         return Outcome(_run_here(ws, step))
-    try:
-        step, plan, decision = agree(ws, step, plan, approver)
-    except ApprovalPending:
-        set_run_status(ws.store, plan.run, WAITING)
-        raise
+    step, plan, decision = agree(ws, step, plan, approver)
     if not decision.yes:
-        set_run_status(ws.store, plan.run, FAILED)
         return Outcome(ws.store.step(step), decision)
     started = start(ws, step)
     return Outcome(follow_step(ws, step) if follow else started, decision)
@@ -163,11 +159,32 @@ def _from_decision(ws: Workspace, step: str, plan: Plan, approver: Approver, *, 
 # Priced
 
 
+def _settled(ws: Workspace, request: StepRequest) -> Plan:
+    """The priced plan of a step once the person has answered what it asks; a no starts nothing.
+
+    Raises BadInput where it cannot be done, Declined after a no.
+    """
+    plan = quote(ws, request)
+    for question in plan.questions:
+        answer = ws.ask(question)
+        if answer is None:
+            continue
+        word = "yes" if answer else "no"
+        ws.store.event("question.answered", run=request.run or None, stage=plan.stage, text=question.text, answer=word)
+        if not answer:
+            raise Declined(f"{plan.stage}: nothing was started, as the answer was no to: {question.text}")
+        request = replace(request, fields={**request.fields, **question.yes})
+    return price(ws, request) if plan.questions else _possible(plan)
+
+
 def price(ws: Workspace, request: StepRequest) -> Plan:
     """The priced plan of one step as things stand now. Raises BadInput where it cannot be done."""
-    plan = quote(ws, request)
+    return _possible(quote(ws, request))
+
+
+def _possible(plan: Plan) -> Plan:
     if plan.refusals:
-        raise BadInput(f"{request.stage}: {'; '.join(plan.refusals)}")
+        raise BadInput(f"{plan.stage}: {'; '.join(plan.refusals)}")
     return plan
 
 
@@ -219,12 +236,19 @@ def propose(ws: Workspace, plan: Plan) -> str:
 
 
 def decide(ws: Workspace, step: str, plan: Plan, approver: Approver) -> Decision:
-    """Ask once, and record the answer. Raises ApprovalPending where nobody can answer, Edited as the approver does."""
+    """Ask once, and record the answer. Raises ApprovalPending where nobody can answer, Edited as the approver does.
+
+    A price that is left by Ctrl-C is abandoned: nobody was told how to agree to it later.
+    """
     seconds = plan.estimate.seconds
     ws.emit(
         "approval.required", run=plan.run, step=step, stage=plan.stage, plan_hash=plan.hash, estimated_seconds=seconds
     )
-    decision = approver(plan, step)
+    try:
+        decision = approver(plan, step)
+    except KeyboardInterrupt:
+        ws.store.abandon_step(step, "it was interrupted")
+        raise
     word = "yes" if decision.yes else "no"
     ws.store.decide(step, word, by=decision.by, reason=decision.reason, price=plan.estimate.model_dump(mode="json"))
     ws.store.event("approval.decided", run=plan.run, step=step, decision=word, reason=decision.reason)
@@ -277,9 +301,15 @@ def start(ws: Workspace, step: str) -> Step:
     except StepFailed:
         set_run_status(ws.store, ws.store.step(step).run, FAILED)
         raise
+    _go_past(ws, started)
     set_run_status(ws.store, started.run, RUNNING)
     ws.emit("step.started", run=started.run, step=step, stage=started.stage)
     return started
+
+
+def _go_past(ws: Workspace, step: Step) -> None:
+    """The run builds on what it has: prices of what should have come before are open no more."""
+    ws.store.abandon(step.run, catalog.before(step.stage), f"{step.stage} ({step.id}) has begun")
 
 
 def follow_step(ws: Workspace, step: str) -> Step:
@@ -320,6 +350,7 @@ def _run_here(ws: Workspace, step: str) -> Step:
 
     with worker.claimed(ws.store, step, needs_approval=False):
         job = worker.open_job(ws.store, step, ws.vllm)
+        _go_past(ws, job.step)
         ws.emit("step.started", run=job.run, step=step, stage=job.step.stage)
         try:
             worker.run_here(job)

@@ -38,10 +38,9 @@ def place(store: Store, request: StepRequest) -> Placement:
     if name := _ASIDE.get(rule):
         own = next((run for run in store.runs() if run.name == name), None)
         return Placement(own.id) if own else Placement("", name)
-    opens = not newest and rule in (RunRule.FIRST, RunRule.OWN)
-    if opens or (newest and rule is RunRule.OWN and _has_made(store, newest.id, entry)):
+    if rule is RunRule.OWN and (newest is None or _has_made(store, newest.id, entry)):
         return Placement("", Path(str(getattr(parsed, "model", request.stage))).name)
-    if not newest:
+    if newest is None:
         opening = next(other.name for other in catalog.STAGES if other.makes and not other.needs)
         raise BadInput(f"there is no run yet to {request.stage} in; `tunesmith {opening}` opens one")
     return Placement(newest.id)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypedDict, Unpack
 
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.core.stage import Plan, PlanQuestion
 
 
 class EventData(TypedDict, total=False):
@@ -92,6 +92,15 @@ class Approver(Protocol):
     def __call__(self, plan: Plan, step: str) -> Decision: ...
 
 
+Ask = Callable[[PlanQuestion], bool | None]
+"""Has a question answered by yes or no; None where nobody is there to answer."""
+
+
+def ask_nobody(question: PlanQuestion) -> None:
+    """An `Ask` where no person is."""
+    return
+
+
 @dataclass(frozen=True, slots=True)
 class Workspace:
     """Where steps are carried out: the store, the vllm program, and who is told."""
@@ -101,3 +110,5 @@ class Workspace:
     emit: Emit
     vllm_from: str = ""
     """Where the vllm program was named, or why there is none."""
+    ask: Ask = ask_nobody
+    """Who answers what a plan asks before its price."""

@@ -241,12 +241,10 @@ def _cost(step: Step) -> StepCost:
 
 
 def approvals(store: Store, run: str) -> list[Approval]:
-    """Every decision about a step of a run, the oldest first."""
-    rows = store.read(
-        "SELECT a.* FROM approvals a JOIN steps s ON s.step = a.step WHERE s.run = ? ORDER BY a.rowid",
-        run,
-    )
-    return [_approval(row, json.loads(row["price"])) for row in rows]
+    """Every decision about a step of a run that began, the oldest first."""
+    begun = {step.id for step in store.steps(run)}
+    rows = store.read("SELECT * FROM approvals ORDER BY rowid")
+    return [_approval(row, json.loads(row["price"])) for row in rows if row["step"] in begun]
 
 
 def _approval(row: sqlite3.Row, price: Mapping[str, Any]) -> Approval:

@@ -6,15 +6,17 @@ The memory is that of the steps' own plans (`needs`); nothing is downloaded for 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tunesmith.agent.driver.facts.answer import Answer, Question, clip, listed
 from tunesmith.agent.driver.facts.needs import Need, machine_of, needs_of, needs_of_a_card
 from tunesmith.memory.errors import NotFound
 from tunesmith.tools.core.format import duration, size
-from tunesmith.tools.core.stage import GIB, Facts, Machine, chosen_gpu
-from tunesmith.tools.models.model_names import NamedModel, named_model, usual_models
+from tunesmith.tools.core.stage import GIB, Facts, Machine, Plan, chosen_gpu
+from tunesmith.tools.models.model_names import NamedModel, SeveralSizes, named_model, usual_models
 from tunesmith.tools.pipeline.fits import ROW_TOKENS, ROWS, facts_here, fits, quantized_bytes, with_card
+
+_DAY_S = 8 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,10 @@ def answer(question: Question) -> Answer:
         config: Mapping[str, object] = base[-1].meta.get("config", {})
         model = NamedModel(named, config) if config else None
     else:
-        model = named_model(query.model)
+        try:
+            model = named_model(query.model)
+        except SeveralSizes as which:
+            return Answer((f"{str(which)[0].upper()}{str(which)[1:]}.",))
     if model is None:
         known = listed([model.name for model in usual_models()], 8)
         raise NotFound(
@@ -56,8 +61,6 @@ def answer(question: Question) -> Answer:
         needs = needs_of_a_card(model, facts)
         return Answer(tuple(_of_no_card(model, needs, query.work or "train", query.bits)))
     needs = needs_of(model, facts)
-    if query.card_gib:  # of another machine, whose disk nobody knows
-        needs = [replace(need, lacks="") for need in needs]
     if query.aspect == "duration" and query.work in ("", "train"):
         return Answer((_how_long(model, facts), *_lines(model, needs, facts, rooms, "train", query.bits)))
     lines = _lines(model, needs, facts, rooms, query.work, query.bits)
@@ -215,9 +218,14 @@ def _why(model: NamedModel, work: str) -> str:
     return f"The sum: {terms.get(work, 'weights and what works on them')}; {size}."
 
 
-def _how_long(model: NamedModel, facts: Facts) -> str:
+def _training_of(model: NamedModel, facts: Facts) -> Plan:
+    """The training that would be chosen: the first that fits."""
     tasks = fits(model, facts).of("train")
-    plan = next((task for task in tasks if task.fits), tasks[-1]).plan
+    return next((task for task in tasks if task.fits), tasks[-1]).plan
+
+
+def _how_long(model: NamedModel, facts: Facts) -> str:
+    plan = _training_of(model, facts)
     epochs = plan.request["epochs"]
     return (
         f"On this machine {ROWS} rows of {ROW_TOKENS} tokens and {epochs:g} epoch{'s' if epochs != 1 else ''} would "
@@ -263,6 +271,20 @@ def _all_works(model: NamedModel, needs: Sequence[Need], rooms: Mapping[str, Roo
     return [f"{first}; {room.name} has {size(room.free_bytes)} free of {size(room.total_bytes)}.", *lines]
 
 
+def _in_time(times: Sequence[tuple[str, float]]) -> list[str]:
+    """How long training takes of the largest that fits, and the largest that is trained within a working day."""
+    if not times:
+        return []
+    name, longest = times[-1]
+    lines = [f"    {name} would take about {duration(longest)} for {ROWS} rows"]
+    soon = [(other, seconds) for other, seconds in times if seconds <= _DAY_S]
+    if longest > _DAY_S:
+        lines[0] += "; within 8 hours: " + (
+            f"up to {soon[-1][0]} ({duration(soon[-1][1])})" if soon else "none of the usual sizes"
+        )
+    return lines
+
+
 def _largest(facts: Facts, work: str, bits: int, card_gib: float) -> Answer:
     rooms = _rooms(facts, card_gib)
     room = rooms.get("VRAM", rooms["RAM"])
@@ -272,12 +294,16 @@ def _largest(facts: Facts, work: str, bits: int, card_gib: float) -> Answer:
     )
     lines = [first]
     for one in [work] if work else ["train", "serve", "quantize"]:
-        sizes = []
+        sizes: list[str] = []
+        times: list[tuple[str, float]] = []
         for model in usual_models():
             chosen = _chosen(needs_of(model, facts), one, bits)
             met = [_fits(need, rooms) for need in chosen]
             if all(met) if one == "quantize" else any(met):
                 best = max((n for n, ok in zip(chosen, met, strict=True) if ok), key=lambda n: (n.bits, n.bytes))
                 sizes.append(f"{model.name} ({best.name}: {size(best.bytes)})")
+                if one == "train":
+                    times.append((model.name, _training_of(model, facts).estimate.seconds))
         lines.append(f"  {_VERBS[one]}: up to {sizes[-1]}" if sizes else f"  {_VERBS[one]}: none of the usual sizes")
+        lines += _in_time(times)
     return Answer(tuple(lines))

@@ -10,7 +10,7 @@ from tunesmith.agent.driver.facts.answer import Answer, Question, clip, counted,
 from tunesmith.agent.driver.understanding.times import window
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.questions import show_run
-from tunesmith.memory.records import DECLINED, DONE, DRIVER_RUN, FAILED, STOPPED, Run, Step
+from tunesmith.memory.records import DONE, DRIVER_RUN, FAILED, STOPPED, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration
 
@@ -45,7 +45,7 @@ def all_runs(question: Question) -> Answer:
     lines += [f"{len(runs) - _SHOWN} older ones: `/runs` lists them all."] if len(runs) > _SHOWN else []
 
     def page() -> RenderableType:
-        return render.runs_table([(run, store.steps(run.id)) for run in store.runs()], day)
+        return render.runs_table(store, day)
 
     return Answer(tuple(lines), page)
 
@@ -78,10 +78,8 @@ def _brief(run: Run) -> str:
 
 def _line(store: Store, run: Run) -> str:
     steps = store.steps(run.id)
-    took = duration(sum(step.seconds or 0.0 for step in steps))
-    return (
-        f"  {run.id} {clip(run.name, 40)}: {run.status}, begun {day(run.created_at)}, took {took}{_target(store, run)}"
-    )
+    took, status = duration(sum(step.seconds or 0.0 for step in steps)), store.status_words(run)
+    return f"  {run.id} {clip(run.name, 40)}: {status}, begun {day(run.created_at)}, took {took}{_target(store, run)}"
 
 
 def _target(store: Store, run: Run) -> str:
@@ -124,10 +122,9 @@ def one_run(question: Question) -> Answer:
 
     store, run = question.store, question.run()
     steps = store.steps(run.id)
-    done = [step for step in steps if step.status == DONE]
     took = duration(sum(step.seconds or 0.0 for step in steps))
     status = (
-        f"{run.id} ({clip(run.name, 40)}) is {run.status}: {len(done)} of {len(steps)} steps done, "
+        f"{run.id} ({clip(run.name, 40)}) is {store.status_words(run)}; {store.step_counts(run.id)} steps done, "
         f"{took} of work, begun {day(run.created_at)}"
     )
     lines = [f"{status}."]
@@ -142,7 +139,7 @@ def one_run(question: Question) -> Answer:
         ]
     if run.goal and question.query.aspect in ("", "list"):
         lines.append(f"Its goal: {clip(run.goal, 160)}")
-    bad = [step for step in steps if step.status in (FAILED, STOPPED, DECLINED)]
+    bad = [step for step in steps if step.status in (FAILED, STOPPED)]
     if bad and question.query.aspect in ("status", "why", ""):
         lines += [
             f"{step.stage} ({step.id}) {step.status}: {clip(step.error or 'no reason recorded', 160)}"

@@ -42,7 +42,7 @@ def answer(question: Question) -> Answer:
 
 def _having(store: Store, run: Run, field: str, stage: str, role: str = "") -> list[Step]:
     """The steps of a run that a setting is asked of."""
-    having = [s for s in store.steps(run.id) if field in s.request]
+    having = [s for s in store.priced_steps(run.id) if field in s.request]
     steps = [s for s in having if stage in ("", s.stage)] or (having if field == "suites" else [])
     if field in ("model", "revision"):  # of the model that is taught, not of the one that writes or talks
         wanted = role if role in ("driver", "teacher") else "base"
@@ -273,7 +273,7 @@ def why(store: Store, run: Run, step: Step, name: str) -> str:
 def _edits_before(store: Store, step: Step) -> list[str]:
     """The edits that led to a step: each declined the plan before it, and the next one of its stage took its place."""
     asked = "SELECT reason FROM approvals WHERE step = ? AND decided_by = 'edit'"
-    same_stage = [other.id for other in store.steps(step.run) if other.stage == step.stage]
+    same_stage = [other.id for other in store.priced_steps(step.run) if other.stage == step.stage]
     reasons: list[str] = []
     for before in reversed(same_stage[: same_stage.index(step.id)]):
         edits = [row["reason"] for row in store.read(asked, before)]

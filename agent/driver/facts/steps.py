@@ -14,13 +14,14 @@ from tunesmith.agent.commands import render
 from tunesmith.agent.driver.facts.answer import Answer, Question, cite, clip, day, find, ordinary
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.questions import show_run
-from tunesmith.memory.records import DECLINED, DONE, FAILED, PLANNED, RUNNING, STOPPED, Run, Step
+from tunesmith.memory.records import ABANDONED, DECLINED, DONE, FAILED, PLANNED, RUNNING, STOPPED, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.pipeline import catalog
 
 _LOG_LINES = 6
 _BEGUN = (DONE, RUNNING, FAILED, STOPPED)
+_NEVER_RAN = {PLANNED: "waits for a yes", DECLINED: "was declined", ABANDONED: "got no answer to its price"}
 
 
 def answer(question: Question) -> Answer:
@@ -83,12 +84,10 @@ def _newest(question: Question) -> Step | None:
     query, store = question.query, question.store
     runs = [find(store, query.run)] if query.run else ([question.current] if question.current else []) + ordinary(store)
     runs += [] if query.run else [run for run in store.runs() if run not in runs]
-    for status in (
-        ((FAILED, STOPPED, DECLINED), _BEGUN) if query.aspect == "why" else ((DONE,), _BEGUN, (PLANNED, DECLINED))
-    ):
+    for status in ((FAILED, STOPPED), _BEGUN, _NEVER_RAN) if query.aspect == "why" else ((DONE,), _BEGUN, _NEVER_RAN):
         for run in runs:
             matching = [
-                step for step in store.steps(run.id)
+                step for step in store.priced_steps(run.id)
                 if step.stage == query.stage and step.status in status and query.arm in ("", step.arm)
             ]  # fmt: skip
             if matching:
@@ -138,8 +137,8 @@ def _lead(step: Step, aspect: str) -> list[str]:
     if step.status == RUNNING:
         share = f", {step.done / step.total:.0%} done" if step.total else ""
         return [f"{_name(step)} {where} is running{share}; it was begun {day(step.started_at)}."]
-    if step.status in (PLANNED, DECLINED):
-        state = "waits for a yes" if step.status == PLANNED else "was declined"
+    if step.status in _NEVER_RAN:
+        state = _NEVER_RAN[step.status]
         return [f"{_name(step)} {where} {state} and never ran; estimated {duration(step.estimated_seconds)}."]
     if aspect in ("peak", "ram"):
         return [_memory(step)[:-1] + f" in {_name(step)} {where}."]
@@ -278,12 +277,8 @@ def _out_of_memory(question: Question) -> Answer:
 
 
 def _status_line(store: Store, run: Run) -> str:
-    steps = store.steps(run.id)
-    done = sum(step.status == DONE for step in steps)
-    took = duration(sum(step.seconds or 0.0 for step in steps))
-    declined = sum(step.status == DECLINED for step in steps)
-    refused = f", {declined} declined" if declined else ""
-    return f"{run.id} is {run.status}: {done} of {len(steps)} steps done{refused}, {took} of work in all."
+    took = duration(sum(step.seconds or 0.0 for step in store.steps(run.id)))
+    return f"{run.id} is {store.status_words(run)}; {store.step_counts(run.id)} steps done, {took} of work in all."
 
 
 def _slower(run: Run, steps: Sequence[Step]) -> list[str]:

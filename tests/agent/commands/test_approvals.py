@@ -177,7 +177,7 @@ def test_a_wrong_field_is_told_with_the_nearest_right_one_and_nothing_is_decided
     with pytest.raises(ApprovalPending):
         agree(ws, step, priced, TerminalApprover(ask))
     assert "did you mean 'role'?" in "".join(told) and "did you mean 'revision'?" in "".join(told)
-    assert [s.status for s in ws.store.steps()] == ["planned"] and not ws.store.read("SELECT 1 FROM approvals")
+    assert [s.status for s in ws.store.priced_steps()] == ["planned"] and not ws.store.read("SELECT 1 FROM approvals")
 
 
 def test_a_bare_no_needs_no_reason() -> None:

@@ -88,9 +88,9 @@ def test_what_would_move_the_cursor_is_spelled_out() -> None:
 def test_what_an_audit_found_is_a_sentence_and_one_of_another_version_is_shown_as_it_is(tmp_path: Path) -> None:
     store, run = stored_runs.finished_run(tmp_path)
     merge = next(step for step in store.steps(run) if step.stage == "merge")
-    assert "272 tensors, all finite; 62 as in" in shown(render.result_table(merge))
+    assert "272 tensors, all finite; 62 as in" in shown(render.result_table(merge.report))
     other = replace(merge, result={"audit": {"tensors": "many"}})
-    assert "tensors: many" in shown(render.result_table(other))
+    assert "tensors: many" in shown(render.result_table(other.report))
 
 
 def test_an_evaluation_ends_in_its_counts_and_its_claim_and_not_in_records_for_programs(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_an_evaluation_ends_in_its_counts_and_its_claim_and_not_in_records_for_p
     hop = compare_run(store, run, "base", "adapter")
     step = next(step for step in store.steps(run) if step.stage == "evaluate" and step.arm == "adapter")
     more = {"comparisons": [hop.to_json()], "claim_sentence": "learned: 9 of 10", "likelihood": {"base": {"nll": [1]}}}
-    told = shown(render.result_table(replace(step, result={**(step.result or {}), **more})))
+    told = shown(render.result_table({**step.report, **more}))
     assert not set("{}[]") & set(told)
     target = hop.blocks["target"]
     line = next(line for line in told.splitlines() if "target" in line and "→" in line)

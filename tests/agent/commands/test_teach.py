@@ -107,5 +107,5 @@ def test_without_a_terminal_nothing_is_bought_and_what_waits_is_one_document(tmp
     told = json.loads(done.stdout)
     assert told["stage"] == "base" and told["plan_hash"] and told["exit_code"] == 3
     assert next(step["stage"] for step in told["plan"]["steps"]) == "inspect" and told["run"]
-    [*_, step] = Store(tmp_path / "home").steps()
+    [*_, step] = Store(tmp_path / "home").priced_steps()
     assert (step.stage, step.status) == ("base", "planned")

@@ -64,7 +64,7 @@ def test_words_are_asked_for_without_a_tool_in_sight_before_and_after_a_call(rou
 
 def test_what_the_records_say_is_said_by_code_and_no_request_is_made_for_it(routed: Routed) -> None:
     assert routed.say("list my runs", '{"tool": "look_up", "kind": "runs"}').startswith("There is no run yet;")
-    run = routed.store.new_run("tickets")
+    run = routed.store.new_run("tickets", plan={"steps": [{"stage": "base"}]})
     said = routed.say("how did it go?", '{"tool": "look_up", "kind": "run"}')
     assert run in said and "tickets" in said and routed.shown == []
 

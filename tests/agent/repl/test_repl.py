@@ -157,8 +157,8 @@ def test_a_slip_in_an_edit_is_told_and_asked_again(terminal: Open, model_folder:
         repl.expect(told, after=place)
         place = repl.text.index(told, place)  # the question before it is drawn again with every key
     store = Store(tunesmith.home)
-    repl.wait(lambda: len(store.steps()) == 2)
-    assert [(step.status, step.request["role"]) for step in store.steps()] == [
+    repl.wait(lambda: len(store.priced_steps()) == 2)
+    assert [(step.status, step.request["role"]) for step in store.priced_steps()] == [
         ("declined", "base"),
         ("planned", "teacher"),
     ]

@@ -84,7 +84,7 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture
 def tunesmith(tmp_path: Path) -> Tunesmith:
     made = Tunesmith(tmp_path / "home")
-    Store(made.home).new_run("test")
+    Store(made.home).new_run("test", plan={"steps": [{"stage": "import"}]})
     return made
 
 

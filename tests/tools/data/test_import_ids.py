@@ -133,7 +133,7 @@ def test_another_text_under_a_recorded_id_is_refused_and_the_same_is_left_alone(
 def test_two_processes_that_import_at_once_keep_the_rows_of_both(tmp_path: Path) -> None:
     tunesmith, count = Tunesmith(tmp_path / "home"), 3
     store = Store(tunesmith.home)
-    store.new_run("test")
+    store.new_run("test", plan={"steps": [{"stage": "import"}]})
     files = [records(tmp_path / f"{n}.jsonl", [None, "x"] * 200, f"file {n}") for n in range(count)]
     with adding_to(store.home, "r1"), tempfile.TemporaryFile() as said, Path(os.devnull).open("rb") as nothing:
         streams = [nothing.fileno(), said.fileno(), said.fileno()]

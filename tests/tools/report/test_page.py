@@ -194,7 +194,8 @@ def test_a_run_with_only_a_baseline_says_what_is_missing(tmp_path: Path) -> None
     summary, page = written(*stored_runs.baseline_run(tmp_path), tmp_path)
     assert "has not been taught yet; the untouched base passes 2 of 60 target cases" in summary["verdict"]
     assert summary["verdict"].endswith("nothing was deployed.")
-    assert "Case by case" not in page.text and "not tonight" in page.text
+    assert "Case by case" not in page.text
+    assert "not tonight" not in page.text, "a price that was declined is no part of what the run did"
     assert summary["hops"] == [] and summary["served"] is None
 
 
