@@ -225,6 +225,7 @@ def test_run_resume_show_and_serve_mean_what_they_mean_at_the_shell(
     repl = ready(terminal())
     place = repl.line(f"/run {plan}")
     repl.expect("base_model is model here", after=place)
+    repl.expect("Start?", after=place)
     repl.answer("no")
     repl.expect("was declined", after=place)
     repl.at_prompt()
