@@ -35,7 +35,7 @@ def oneshot(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     """Hold one turn and return the exit code of what it came to. Raises BadInput for no words at all."""
     if not args.prompt.strip():
         raise BadInput("-p needs words, such as -p 'how did the last run go?'")
-    approver = run_steps.approver_of(args)
+    approver = run_steps.approver_of(args, out)
     ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
     turn = _Turn(ws, approver, settings, out)
     try:
