@@ -16,7 +16,7 @@ from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.driver import turn_errors
 from tunesmith.agent.driver.chat import Cancelled, Chat, Reply
-from tunesmith.agent.driver.endpoint import Driver, DriverMissing, Endpoint, driver_name, model_of
+from tunesmith.agent.driver.endpoint import Driver, DriverMissing, Endpoint, driver_state, model_of
 from tunesmith.agent.driver.probe import is_routed
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed, TunesmithError
@@ -54,7 +54,7 @@ class _Turn:
     """What one `-p` works with."""
 
     def __init__(self, ws: Workspace, approver: Approver, settings: Settings, out: Output) -> None:
-        self.ws, self.approver, self.out = ws, approver, out
+        self.ws, self.approver, self.settings, self.out = ws, approver, settings, out
         self.looking_first = FirstLook(approver, ws.store, out)
         self.driver = Driver(settings)
         self.chat: Chat | None = None
@@ -75,7 +75,7 @@ class _Turn:
             routed=routed,
             code_first=routed,
             native=not routed,
-            driver_name=driver_name(self.driver.chosen),
+            driver_state=lambda: driver_state(self.settings),
         )
         self.chat = Chat(deps)
         if line := self.chat.open_description():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
 from rich import box
 from rich.cells import cell_len
@@ -127,8 +128,7 @@ class Rows:
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     optional: Sequence[str] = ()
-    numeric: frozenset[int] = field(default_factory=frozenset)
-    styles: dict[str, str] = field(default_factory=dict)
+    numeric: frozenset[int] = frozenset()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if not console.is_terminal:
@@ -148,7 +148,7 @@ class Rows:
         kept = [index for index, name in enumerate(self.columns) if name != column]
         numeric = frozenset(new for new, old in enumerate(kept) if old in self.numeric)
         rows = [[row[index] for index in kept] for row in self.rows]
-        return Rows([self.columns[index] for index in kept], rows, (), numeric, self.styles)
+        return Rows([self.columns[index] for index in kept], rows, (), numeric)
 
     def _least(self, index: int) -> int:
         """The columns that a column needs: of short cells all, of sentences the longest word, and some room."""
@@ -181,12 +181,17 @@ class Rows:
         return widths
 
     def _table(self, width: int) -> Table:
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False, header_style="bold")
+        table = Table(
+            box=box.SIMPLE_HEAD if any(self.columns) else None,
+            show_header=any(self.columns),
+            padding=(0, 1, 0, 0),
+            show_edge=False,
+            pad_edge=False,
+            header_style="bold",
+        )
         for index, (name, columns) in enumerate(zip(self.columns, self._widths(width), strict=True)):
-            justify = "right" if index in self.numeric else "left"
-            table.add_column(
-                visible(name), width=columns, justify=justify, style=self.styles.get(name), overflow="fold"
-            )  # type: ignore[arg-type]
+            justify: Literal["left", "right"] = "right" if index in self.numeric else "left"
+            table.add_column(visible(name), width=columns, justify=justify, overflow="fold")
         for row in self.rows:
             table.add_row(*(_text(cell) for cell in row))
         return table

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tunesmith.agent.repl.shell import Shell
 
 _PROMPT = "tunesmith ❯ "
-_HELLO = f"tunesmith {VERSION}: say what a model should learn. /help lists the commands, exit leaves."
+_HELLO = f"tunesmith {VERSION}. Say what a model should learn; “exit” leaves."
 _MENU_LINES = 8
 _TWICE_S = 1.0
 _TYPED_AHEAD_S = 0.5
