@@ -29,7 +29,7 @@ def ask(args: argparse.Namespace, settings: Settings, store: Store, out: Output)
 
     text = read_message(_stdin() if args.text == ["-"] else " ".join(args.text))
     question = Question(text, args.run, named_arms(args.arms), as_is=args.as_is)
-    return _tell(question, settings, store, out, approver_of(args))
+    return _tell(question, settings, store, out, approver_of(args, out))
 
 
 def ask_line(line: str, settings: Settings, store: Store, out: Output, approver: Approver) -> int:

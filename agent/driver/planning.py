@@ -12,7 +12,9 @@ from typing import Literal, Optional
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_ai import RunContext
 
-from tunesmith.agent.commands import render, run_steps
+from tunesmith.agent.commands import run_steps
+from tunesmith.agent.commands.layout import prose
+from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.argument_grounding import named_outright
 from tunesmith.agent.driver.bundled_behaviour import wishes
@@ -136,7 +138,7 @@ def show_draft(deps: TurnDeps) -> dict[str, object]:
 
     assert deps.draft is not None
     prices = forecast(deps.ws, deps.draft)
-    deps.show(render.forecast_table(deps.draft.name, prices))
+    deps.show(forecast_table(deps.draft.name, prices))
     seconds = sum(price.estimate.seconds for price in prices if price.estimate)
     deps.ws.emit(
         "plan.shown",
@@ -169,7 +171,7 @@ def edit_plan(deps: TurnDeps, args: EditPlan, ctx: RunContext[TurnDeps] | None) 
         return _ask_on(deps, str(unclear))
     edited = draft_.model_copy(update={"steps": steps})
     plan_file.check_pipeline(edited, have=())
-    deps.draft = plan_file.settled(edited, lambda sentence: deps.show(render.plain(sentence)))
+    deps.draft = plan_file.settled(edited, lambda sentence: deps.show(prose(sentence)))
     shown = show_draft(deps)
     deps.say(f"The plan is changed: {', '.join(changed)}. Its new prices are on your screen. Start it, or change more?")
     return {"changed": changed, **shown}

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.fixtures import families
-from tunesmith.tools.core.stage import GIB, Machine
+from tunesmith.tools.core.machine import Machine
+from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.models.measuring import QUANTIZED_BASE
 from tunesmith.tools.models.model_names import NamedModel, named_model
 from tunesmith.tools.pipeline.fits import fits, plans_of, with_card

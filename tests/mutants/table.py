@@ -276,7 +276,7 @@ MUTANTS = (
     Mutant(
         CLAIM,
         "memory/ledger.py",
-        '            elif row["status"] != PLANNED:\n',
+        '            elif row["status"] not in (PLANNED, ABANDONED):\n',
         "            elif False:\n",
         (f"{_STORE}test_a_free_step_is_taken_once",),
     ),
@@ -290,7 +290,7 @@ MUTANTS = (
     Mutant(
         LEDGER,
         "memory/ledger.py",
-        '            if row["status"] != PLANNED:\n',
+        '            if row["status"] not in (PLANNED, ABANDONED):\n',
         "            if False:\n",
         (f"{_STORE}test_a_decision_that_comes_too_late_changes_nothing",),
     ),
@@ -771,7 +771,7 @@ MUTANTS = (
     ),
     Mutant(
         TERMINAL,
-        "agent/commands/render.py",
+        "agent/commands/price.py",
         '_FRAME.sub("·", one_line(entry))',
         "one_line(entry)",
         ("tests/agent/commands/test_render.py",),

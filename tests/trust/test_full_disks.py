@@ -22,7 +22,8 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.disk import concerns_disk, trouble
 from tunesmith.tools.core.estimate import room
-from tunesmith.tools.core.stage import GIB, Estimate, Facts, Machine
+from tunesmith.tools.core.machine import Machine
+from tunesmith.tools.core.stage import GIB, Estimate, Facts
 from tunesmith.tools.pipeline import launcher
 from tunesmith.tools.pipeline.run_step import price, propose
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace

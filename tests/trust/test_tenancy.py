@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.waiting import HANG_S, wait_for
-from tunesmith.tools.core.stage import Gpu
+from tunesmith.tools.core.machine import Gpu
 from tunesmith.tools.pipeline import tenancy as module
 from tunesmith.tools.pipeline.tenancy import tenancy
 

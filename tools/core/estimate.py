@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from statistics import median
 
 from tunesmith.tools.core.format import duration, size
+from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.rates import Rates, Seconds
-from tunesmith.tools.core.stage import Estimate, Facts, Fitting, Machine, Past
+from tunesmith.tools.core.stage import Estimate, Facts, Fitting, Past
 
 _PAST_STEPS = 5
 _GPU = "GPU"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact, Step
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.machine import Machine, chosen_gpu
 from tunesmith.tools.core.rates import Rates, usual_card, usual_cpu
 
 GIB = 1 << 30
@@ -153,48 +154,6 @@ class Plan(Frozen):
         if not self.pins:
             del decided["pins"]  # a plan of before there were any keeps its hash
         return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """One NVIDIA device as NVML reports it."""
-
-    index: int
-    name: str
-    total_bytes: int
-    free_bytes: int
-    compute_capability: str
-    driver: str
-    uuid: str = ""
-
-
-def chosen_gpu(gpus: Sequence[Gpu]) -> Gpu | None:
-    """The one GPU that is worked on: the one with the most free memory, the first of equals; None without any."""
-    return max(gpus, key=lambda gpu: gpu.free_bytes, default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What there is to compute with, measured at one moment. RAM that is free includes reclaimable cache."""
-
-    cpu: str
-    cores: int
-    ram_total_bytes: int
-    ram_free_bytes: int
-    swap_free_bytes: int
-    disk_free_bytes: int
-    gpus: tuple[Gpu, ...] = ()
-
-    @property
-    def memory_free_bytes(self) -> int:
-        """Free RAM and swap."""
-        return self.ram_free_bytes + self.swap_free_bytes
-
-    @property
-    def vram_free_bytes(self) -> int:
-        """Free memory of the GPU that is worked on; 0 without one."""
-        chosen = chosen_gpu(self.gpus)
-        return chosen.free_bytes if chosen else 0
 
 
 @dataclass(frozen=True, slots=True)

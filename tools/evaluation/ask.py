@@ -16,8 +16,9 @@ from tunesmith.memory.records import ASIDE_RUNS, DONE, Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
 from tunesmith.tools.core.format import listed
+from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.rates import Seconds
-from tunesmith.tools.core.stage import Facts, Machine, Plan, pinned
+from tunesmith.tools.core.stage import Facts, Plan, pinned
 from tunesmith.tools.evaluation.evaluate import EvaluateResult, sampling_of
 from tunesmith.tools.evaluation.lineage import Lineage, as_measured
 from tunesmith.tools.evaluation.pairing import Evaluations

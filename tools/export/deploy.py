@@ -14,19 +14,9 @@ from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.auto import AutoInt
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
+from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.rates import Seconds
-from tunesmith.tools.core.stage import (
-    Estimate,
-    Facts,
-    Inputs,
-    Machine,
-    Plan,
-    Request,
-    Result,
-    Stage,
-    is_expected,
-    pinned,
-)
+from tunesmith.tools.core.stage import Estimate, Facts, Inputs, Plan, Request, Result, Stage, is_expected, pinned
 from tunesmith.tools.evaluation.gate import broken_hops
 from tunesmith.tools.evaluation.likelihood_retained import likelihood_retained
 from tunesmith.tools.evaluation.lineage import as_measured, own_base

@@ -17,7 +17,8 @@ from pydantic import ValidationError
 
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.core.format import duration
-from tunesmith.tools.core.stage import Facts, Frozen, Plan, chosen_gpu
+from tunesmith.tools.core.machine import chosen_gpu
+from tunesmith.tools.core.stage import Facts, Frozen, Plan
 from tunesmith.tools.machine.vllm_program import engine_beside
 from tunesmith.tools.models.memory_math import measuring_memory, serving_peaks
 from tunesmith.tools.models.schemes import SCHEMES

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.core.stage import chosen_gpu
+from tunesmith.tools.core.machine import chosen_gpu
 from tunesmith.tools.export.audit import CARRIED
 from tunesmith.tools.export.dry_load import DryLoad, dry_load_key, keep_dry_load, known_dry_loads, tiny_config
 from tunesmith.tools.export.quantize import QuantizeRequest

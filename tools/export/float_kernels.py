@@ -6,7 +6,8 @@ of cards nothing of it was measured. What is tried is decided by a dry load.
 
 from __future__ import annotations
 
-from tunesmith.tools.core.stage import Facts, chosen_gpu
+from tunesmith.tools.core.machine import chosen_gpu
+from tunesmith.tools.core.stage import Facts
 from tunesmith.tools.machine.gpus import capability
 from tunesmith.tools.models.schemes import Scheme
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.core.stage import Request, chosen_gpu
+from tunesmith.tools.core.machine import chosen_gpu
+from tunesmith.tools.core.stage import Request
 from tunesmith.tools.machine.gpus import measure_gpus, trains_on_cpu
 
 

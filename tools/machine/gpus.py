@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from tunesmith.tools.core.stage import Gpu, chosen_gpu
+from tunesmith.tools.core.machine import Gpu, chosen_gpu
 from tunesmith.tools.machine.accelerators import OLDEST_CAPABILITY
 from tunesmith.tools.machine.vllm_program import kernels_of
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from tunesmith.tools.core.stage import Machine
+from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.machine.gpus import measure_gpus as measure_gpus
 from tunesmith.tools.machine.memory_left import group_left_bytes
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tunesmith.memory.records import RUNNING, Step
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import Estimate, Machine
+from tunesmith.tools.core.machine import Machine
+from tunesmith.tools.core.stage import Estimate
 from tunesmith.tools.pipeline import launcher
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.eviction import machine_beside_the_driver

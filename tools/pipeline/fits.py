@@ -18,7 +18,8 @@ from typing import Literal, NamedTuple
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import size
-from tunesmith.tools.core.stage import GIB, Facts, Gpu, Machine, Plan, expected
+from tunesmith.tools.core.machine import Gpu, Machine
+from tunesmith.tools.core.stage import GIB, Facts, Plan, expected
 from tunesmith.tools.data import generate
 from tunesmith.tools.evaluation import baseline, evaluate
 from tunesmith.tools.export import deploy, merge, quantize

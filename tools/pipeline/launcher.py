@@ -21,7 +21,8 @@ from tunesmith.memory.locks import is_locked, lock_file
 from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, STOPPED, Step, Worker
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import RESULT_FILE
-from tunesmith.tools.core.stage import Gpu, Request, Stage
+from tunesmith.tools.core.machine import Gpu
+from tunesmith.tools.core.stage import Request, Stage
 from tunesmith.tools.machine.gpus import pin_environment, trains_on_cpu
 from tunesmith.tools.machine.processes import ProcessId, boot_id, python_module, stop_group
 from tunesmith.tools.machine.torch_env import NO_REPORTS

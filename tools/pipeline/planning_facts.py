@@ -9,7 +9,8 @@ from collections import Counter
 
 from tunesmith.memory.records import DONE, Artifact
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import SERVING, TRAINING, Facts, Inputs, Machine, Past
+from tunesmith.tools.core.machine import Machine
+from tunesmith.tools.core.stage import SERVING, TRAINING, Facts, Inputs, Past
 from tunesmith.tools.machine.gpus import measure_gpus as measure_gpus
 from tunesmith.tools.machine.gpus import serves_on_cpu, trains_on_cpu
 from tunesmith.tools.machine.measure import measure_machine

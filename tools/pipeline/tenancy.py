@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tunesmith.memory.locks import Held, last_holder, take
-from tunesmith.tools.core.stage import Gpu, chosen_gpu
+from tunesmith.tools.core.machine import Gpu, chosen_gpu
 
 MACHINE_LOCK = "accelerator.lock"
 """In a home: who holds it works on its machine."""

@@ -31,8 +31,9 @@ from tunesmith.memory.records import APPROVED, FAILED, STOPPED
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.disk import concerns_disk, trouble
 from tunesmith.tools.core.job import PATIENCE_S, Job
+from tunesmith.tools.core.machine import chosen_gpu
 from tunesmith.tools.core.settled import FOUR_BITS, load_modules
-from tunesmith.tools.core.stage import CPU, Plan, Result, chosen_gpu
+from tunesmith.tools.core.stage import CPU, Plan, Result
 from tunesmith.tools.machine.gpus import measure_gpus, trains_on_cpu
 from tunesmith.tools.machine.probe import keep_rates, measured_rates
 from tunesmith.tools.machine.probe_job import measure_rates

@@ -8,8 +8,9 @@ from typing import Literal, NamedTuple
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.records import Artifact
+from tunesmith.tools.core.machine import Gpu, chosen_gpu
 from tunesmith.tools.core.rates import Seconds
-from tunesmith.tools.core.stage import GIB, Facts, Fitting, Gpu, chosen_gpu
+from tunesmith.tools.core.stage import GIB, Facts, Fitting
 from tunesmith.tools.machine.gpus import measure_gpus, serves_on_cpu
 from tunesmith.tools.machine.vllm_program import no_vllm
 from tunesmith.tools.models.fitting import largest_that_fits

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tunesmith.tools.core.stage import GIB, Machine
+from tunesmith.tools.core.machine import Machine
+from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.machine.gpus import held_by, usable
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.processes import tree_own_bytes, tree_pids

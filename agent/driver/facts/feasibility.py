@@ -12,7 +12,8 @@ from tunesmith.agent.driver.facts.answer import Answer, Question, clip, listed
 from tunesmith.agent.driver.facts.needs import Need, machine_of, needs_of, needs_of_a_card
 from tunesmith.memory.errors import NotFound
 from tunesmith.tools.core.format import duration, size
-from tunesmith.tools.core.stage import GIB, Facts, Machine, Plan, chosen_gpu
+from tunesmith.tools.core.machine import Machine, chosen_gpu
+from tunesmith.tools.core.stage import GIB, Facts, Plan
 from tunesmith.tools.models.model_names import NamedModel, SeveralSizes, named_model, usual_models
 from tunesmith.tools.pipeline.fits import ROW_TOKENS, ROWS, facts_here, fits, quantized_bytes, with_card
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tunesmith.agent.driver.facts.answer import Answer, Question
 from tunesmith.tools.core.format import size
-from tunesmith.tools.core.stage import Machine
+from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.machine.gpus import left_out_gpus, serves_on_cpu
 from tunesmith.tools.machine.measure import measure_machine
 

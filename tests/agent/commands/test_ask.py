@@ -27,7 +27,8 @@ from tunesmith.memory.files import seal
 from tunesmith.memory.locks import held
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import GIB, Machine, Plan
+from tunesmith.tools.core.machine import Machine
+from tunesmith.tools.core.stage import GIB, Plan
 from tunesmith.tools.evaluation.ask import named_arms
 from tunesmith.tools.evaluation.ask_message import MESSAGE_BYTES_MAX, Frame, frame_of_run, read_message
 from tunesmith.tools.pipeline import ask_models as asking

@@ -11,7 +11,7 @@ import pytest
 
 import tunesmith.tools
 from tests.fixtures.planted_gpus import gpu
-from tunesmith.tools.core.stage import Gpu
+from tunesmith.tools.core.machine import Gpu
 from tunesmith.tools.cpu import settings
 from tunesmith.tools.pipeline import catalog, launcher
 

@@ -17,7 +17,8 @@ from pyarrow import parquet
 from tunesmith.memory.confined import OverLimits
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import TrainingRow
-from tunesmith.tools.core.stage import GIB, Facts, Machine
+from tunesmith.tools.core.machine import Machine
+from tunesmith.tools.core.stage import GIB, Facts
 from tunesmith.tools.data import import_reading
 from tunesmith.tools.data.import_formats import Problem, convert
 from tunesmith.tools.data.import_reading import Look, Taken, inspect_files, rows_of

@@ -22,7 +22,8 @@ from tunesmith.memory.errors import BadInput, GateRefused, StepFailed
 from tunesmith.memory.files import seal
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import GIB, Machine
+from tunesmith.tools.core.machine import Machine
+from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.export import deploy
 from tunesmith.tools.export import deploy_job as deploy_work
 from tunesmith.tools.export.deploy import previous_deployment

@@ -10,7 +10,8 @@ import pytest
 
 from tests.fixtures.tiny_model import CONFIG
 from tunesmith.memory.records import Artifact
-from tunesmith.tools.core.stage import Estimate, Facts, Gpu, Machine, Plan
+from tunesmith.tools.core.machine import Gpu, Machine
+from tunesmith.tools.core.stage import Estimate, Facts, Plan
 from tunesmith.tools.export.dry_load import (
     WORTH_TIMES,
     DryLoad,

@@ -14,7 +14,8 @@ import pytest
 from tests.fixtures.lab_model import write_rows, write_tiny_model
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import Artifact
-from tunesmith.tools.core.stage import GIB, Facts, Gpu, Machine, Plan
+from tunesmith.tools.core.machine import Gpu, Machine
+from tunesmith.tools.core.stage import GIB, Facts, Plan
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.float_kernels import served

@@ -14,7 +14,8 @@ from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import seal
 from tunesmith.memory.records import Artifact, TrainingRow
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import GIB, Facts, Machine
+from tunesmith.tools.core.machine import Machine
+from tunesmith.tools.core.stage import GIB, Facts
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.data.row_file import write_rows as write_row_file
 from tunesmith.tools.export import logit_proof_job, merge, merge_job

@@ -11,7 +11,8 @@ import pytest
 from tests.fixtures.lab_model import write_adapter, write_tiny_model
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import GIB, Facts, Inputs, Machine, Plan
+from tunesmith.tools.core.machine import Machine
+from tunesmith.tools.core.stage import GIB, Facts, Inputs, Plan
 from tunesmith.tools.export import rounding_step
 from tunesmith.tools.export.merge_job import merge_adapter
 from tunesmith.tools.export.quantize import QuantizeRequest, inspect_inputs, plan

@@ -22,7 +22,8 @@ from tunesmith.agent.driver.endpoint import needed_bytes
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import SERVING, TRAINING, Estimate, Facts, Machine, Plan, chosen_gpu
+from tunesmith.tools.core.machine import Machine, chosen_gpu
+from tunesmith.tools.core.stage import SERVING, TRAINING, Estimate, Facts, Plan
 from tunesmith.tools.data import generate
 from tunesmith.tools.evaluation.judge import JUDGE_CONTEXT_TOKENS, JudgeModel, Models
 from tunesmith.tools.export import quantize

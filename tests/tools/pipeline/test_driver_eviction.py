@@ -14,7 +14,8 @@ from tests.fixtures import FIXTURES
 from tests.fixtures.steps import say_yes
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import GIB, Gpu, Machine, Plan
+from tunesmith.tools.core.machine import Gpu, Machine
+from tunesmith.tools.core.stage import GIB, Plan
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.processes import ProcessId
 from tunesmith.tools.pipeline import driver_eviction, executor, launcher, planning_facts

@@ -13,8 +13,9 @@ from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.rates import Seconds, usual_card
-from tunesmith.tools.core.stage import Estimate, Facts, Machine, Past, Plan, Request, Result
+from tunesmith.tools.core.stage import Estimate, Facts, Past, Plan, Request, Result
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.forecast import forecast
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec, load_pipeline, parse_request

@@ -11,7 +11,8 @@ import pytest
 
 from tests.fixtures.terminal import Tunesmith
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.core.stage import GIB, SERVING, TRAINING, Facts, Machine, Plan
+from tunesmith.tools.core.machine import Machine
+from tunesmith.tools.core.stage import GIB, SERVING, TRAINING, Facts, Plan
 from tunesmith.tools.models import base
 from tunesmith.tools.models.base import BaseContext
 from tunesmith.tools.models.find import find_model

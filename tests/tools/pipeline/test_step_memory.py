@@ -15,7 +15,7 @@ from tests.fixtures import FIXTURES
 from tests.fixtures.planted_gpus import GIB, gpu
 from tests.fixtures.steps import say_yes
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import Gpu
+from tunesmith.tools.core.machine import Gpu
 from tunesmith.tools.machine.processes import own_tree, resident_bytes
 from tunesmith.tools.pipeline import worker
 from tunesmith.tools.pipeline.run_step import price, propose, run_step

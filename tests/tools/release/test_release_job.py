@@ -16,7 +16,8 @@ from tunesmith.memory.errors import BadInput, GateRefused, StepFailed
 from tunesmith.memory.files import seal, verify
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import GIB, Facts, Machine
+from tunesmith.tools.core.machine import Machine
+from tunesmith.tools.core.stage import GIB, Facts
 from tunesmith.tools.export.merge_job import merge_adapter
 from tunesmith.tools.pipeline import worker
 from tunesmith.tools.pipeline.run_step import decide, price, propose

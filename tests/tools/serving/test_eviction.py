@@ -12,7 +12,7 @@ from tests.fixtures import FIXTURES
 from tests.fixtures.planted_gpus import GIB, gpu, plant
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import Machine
+from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.pipeline.run_step import quote, run_step
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import eviction, servers

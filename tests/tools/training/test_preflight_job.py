@@ -23,7 +23,8 @@ from tunesmith.memory.files import seal
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.core.stage import GIB, Facts, Gpu, Machine, Plan
+from tunesmith.tools.core.machine import Gpu, Machine
+from tunesmith.tools.core.stage import GIB, Facts, Plan
 from tunesmith.tools.cpu.settings import COMPUTING
 from tunesmith.tools.export import quantize_job
 from tunesmith.tools.machine import device

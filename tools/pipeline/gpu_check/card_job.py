@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tunesmith.memory.errors import StepFailed
-from tunesmith.tools.core.stage import chosen_gpu
+from tunesmith.tools.core.machine import chosen_gpu
 from tunesmith.tools.machine.accelerators import OLDEST_CAPABILITY, OLDEST_DRIVER
 from tunesmith.tools.machine.gpus import capability, measure_gpus
 from tunesmith.tools.machine.probe import keep_rates

@@ -15,8 +15,9 @@ import psutil
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
+from tunesmith.tools.core.machine import chosen_gpu
 from tunesmith.tools.core.rates import Rates, usual_card, usual_cpu
-from tunesmith.tools.core.stage import CPU, chosen_gpu
+from tunesmith.tools.core.stage import CPU
 from tunesmith.tools.data.row_file import write_rows
 from tunesmith.tools.machine.device import computes_on_cpu
 from tunesmith.tools.machine.gpus import measure_gpus

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.core.stage import chosen_gpu
+from tunesmith.tools.core.machine import chosen_gpu
 from tunesmith.tools.machine.gpus import measure_gpus
 from tunesmith.tools.machine.processes import python_module
 from tunesmith.tools.pipeline.gpu_check.check import FILE, FINDINGS, MODELS, Check

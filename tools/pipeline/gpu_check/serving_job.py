@@ -14,7 +14,8 @@ from tunesmith.memory.files import seal
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.core.stage import Estimate, Plan, Request, chosen_gpu
+from tunesmith.tools.core.machine import chosen_gpu
+from tunesmith.tools.core.stage import Estimate, Plan, Request
 from tunesmith.tools.evaluation.liveness_job import prove_adapter
 from tunesmith.tools.export.round_to_nearest import round_base
 from tunesmith.tools.machine.gpus import measure_gpus, server_environment

@@ -1,0 +1,48 @@
+"""What there is to compute with, as facts: a machine and its GPUs at one moment. `tools/machine` measures them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One NVIDIA device as NVML reports it."""
+
+    index: int
+    name: str
+    total_bytes: int
+    free_bytes: int
+    compute_capability: str
+    driver: str
+    uuid: str = ""
+
+
+def chosen_gpu(gpus: Sequence[Gpu]) -> Gpu | None:
+    """The one GPU that is worked on: the one with the most free memory, the first of equals; None without any."""
+    return max(gpus, key=lambda gpu: gpu.free_bytes, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What there is to compute with, measured at one moment. RAM that is free includes reclaimable cache."""
+
+    cpu: str
+    cores: int
+    ram_total_bytes: int
+    ram_free_bytes: int
+    swap_free_bytes: int
+    disk_free_bytes: int
+    gpus: tuple[Gpu, ...] = ()
+
+    @property
+    def memory_free_bytes(self) -> int:
+        """Free RAM and swap."""
+        return self.ram_free_bytes + self.swap_free_bytes
+
+    @property
+    def vram_free_bytes(self) -> int:
+        """Free memory of the GPU that is worked on; 0 without one."""
+        chosen = chosen_gpu(self.gpus)
+        return chosen.free_bytes if chosen else 0
