@@ -6,7 +6,7 @@ DEVICE ?= auto
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check-demo test test-fast test-talk test-trust test-big test-gpu chat lint mutants bench crosscheck locks tables audit eval-driver clean distclean
+.PHONY: help setup demo check-demo test test-fast test-talk test-trust test-big test-gpu chat lint mutants bench crosscheck locks tables picture audit eval-driver clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -75,6 +75,9 @@ locks: ## make the lock files of both environments anew (needs uv); UV_FLAGS say
 
 tables: setup ## write what fits on which card anew: the tables of README and docs/models.md, and the golden plans
 	@$(BIN)/python -m tests.gpu_rehearsal.tables
+
+picture: setup ## draw the README's terminal anew, from PICTURE_HOME, a home with a finished run (needs tmux)
+	@$(BIN)/python -m tests.docs.picture $(or $(PICTURE_HOME),$(TUNESMITH_HOME))
 
 audit: setup ## ask PyPI for known vulnerabilities of what the lock files name (needs pip-audit)
 	@command -v pip-audit >/dev/null 2>&1 || { echo "pip-audit is not installed; pipx install pip-audit"; exit 1; }
