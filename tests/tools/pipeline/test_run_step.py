@@ -12,7 +12,7 @@ import pytest
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.approvals import HashApprover
 from tunesmith.memory.errors import ApprovalPending, BadInput, Declined, GateRefused, StepFailed
-from tunesmith.memory.records import DECLINED, DONE, FAILED, PLANNED, WAITING
+from tunesmith.memory.records import DECLINED, DONE, PLANNED, WAITING
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan, PlanQuestion
 from tunesmith.tools.pipeline import executor, forecast
@@ -85,7 +85,8 @@ def test_what_is_refused_opens_no_run(ws: Workspace) -> None:
 
 def test_the_answer_travels_with_the_step(ws: Workspace, base: StepRequest) -> None:
     refused = run_step(ws, base, answers(NO))
-    assert refused.decision == NO and refused.step.status == DECLINED and ws.store.run("r1").status == FAILED
+    assert refused.decision == NO and refused.step.status == DECLINED and ws.store.run("r1").status == WAITING
+    assert ws.store.runs() == [], "nothing of it began"
     with pytest.raises(StepFailed, match="too slow for tonight"):
         refused.done()
     done = run_step(ws, base, answers(YES))
