@@ -28,7 +28,7 @@ def comparison_view(
     yield from (render.hop_line(hop) for hop in compared.chain)
     yield from lost_and_failing(store, compared, whole=whole)
     if whole:
-        yield from _evidence(compared)
+        yield from evidence_view(compared)
     if compared.advice:
         yield prose(compared.advice)
     if not whole:
@@ -69,7 +69,7 @@ def lost_and_failing(store: Store, compared: ComparedWithHops, *, whole: bool = 
             yield from texts.view(cases, all_of_them=whole)
 
 
-def _evidence(compared: ComparedWithHops) -> Iterator[RenderableType]:
+def evidence_view(compared: ComparedWithHops) -> Iterator[RenderableType]:
     """Flips, metrics, the controls, what a hop kept: what a claim rests on."""
     whole = compared.whole
     if flips := [[flip.block, flip.case_id, flip.before, flip.after] for flip in whole.flips]:

@@ -6,7 +6,7 @@ import time
 
 from tunesmith.agent.commands import render
 from tunesmith.memory.locks import is_locked, lock_file
-from tunesmith.memory.records import RUNNING, STOPPED, WAITING, Run
+from tunesmith.memory.records import RUNNING, WAITING, Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline import catalog, launcher
 
@@ -41,7 +41,7 @@ def _resolve_approved(store: Store, run: Run) -> list[str]:
     if any(step.status == RUNNING for step in steps) or idle_s < _BETWEEN_STEPS_S:
         return []
     if not run.plan.get("steps"):
-        store.set_run_status(run.id, steps[-1].status if steps else STOPPED)
+        store.set_run_status(run.id, steps[-1].status)
         return []
     store.set_run_status(run.id, WAITING)
     return [f"{run.id} ({run.name}) stopped half-way; `tunesmith run --resume {run.id}` goes on with it"]

@@ -143,7 +143,7 @@ def test_a_plan_that_waits_is_the_same_plan_after_a_move(
         no = Decision(False, "test", "")
         run_pending(ws, waiting, lambda plan, step: asked.append(plan.hash) or no)
         assert asked == [now.hash] and store.step("s1").plan_hash == now.hash, "the hash that is shown finds it again"
-        assert len(store.steps()) == 1
+        assert len(store.priced_steps()) == 1
 
 
 @MOVES

@@ -20,6 +20,7 @@ def older(home: Path) -> None:
     with sqlite3.connect(home / "tunesmith.db") as conn:
         conn.execute("ALTER TABLE steps DROP COLUMN host")
         conn.execute("ALTER TABLE steps DROP COLUMN pid_namespace")
+        conn.execute("ALTER TABLE steps DROP COLUMN ended_as")
         conn.execute("DROP TABLE marks")
         conn.execute("DELETE FROM _sqlite_migrations WHERE name >= 'm007'")
         conn.execute("PRAGMA user_version = 6")

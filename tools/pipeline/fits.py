@@ -102,7 +102,8 @@ class Task:
         """What it uses more memory for than it needs, in words; empty where it uses no more."""
         if not self.fits or self.peak_bytes < _MORE * self.least_bytes or not self.least_bytes:
             return ""
-        return f"{self.settings}, for speed; {size(self.least_bytes)} at the least"
+        used = f"it uses {size(self.peak_bytes)} of what is free, for speed"
+        return f"{size(self.least_bytes)} at the least; {used}: {self.settings}"
 
     @property
     def peak_bytes(self) -> int:

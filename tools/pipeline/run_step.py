@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from tunesmith.memory.errors import BadInput, Declined, StepFailed, TunesmithError
+from tunesmith.memory.errors import ApprovalPending, BadInput, Declined, StepFailed, TunesmithError
 from tunesmith.memory.locks import adding_to
-from tunesmith.memory.records import ABANDONED, DECLINED, DONE, FAILED, RUNNING, Step
+from tunesmith.memory.records import ABANDONED, DECLINED, DONE, FAILED, RUNNING, WAITING, Step
 from tunesmith.tools.core.auto import as_shown
 from tunesmith.tools.core.field_names import our_names
 from tunesmith.tools.core.stage import Plan
@@ -137,6 +137,12 @@ def continue_step(ws: Workspace, begun: Step | None, request: StepRequest, appro
     return run_step(ws, request, approver)
 
 
+def _nobody_works(ws: Workspace, run: str) -> None:
+    """A price leaves its run as it was; only one whose worker died a moment ago waits from now on."""
+    if ws.store.run(run).status == RUNNING:
+        set_run_status(ws.store, run, WAITING)
+
+
 def _still_pinned(ws: Workspace, begun: Step) -> bool:
     """Whether a plan pins what one of today would; where none can be made today, its worker says what is wrong."""
     try:
@@ -149,8 +155,13 @@ def _from_decision(ws: Workspace, step: str, plan: Plan, approver: Approver, *, 
     """The way of a proposed step: ask, start, follow. Its run is left as the step is, by a price alone as it was."""
     if not catalog.ENTRIES[plan.stage].asks(plan.request):
         return Outcome(_run_here(ws, step))
-    step, plan, decision = agree(ws, step, plan, approver)
+    try:
+        step, plan, decision = agree(ws, step, plan, approver)
+    except ApprovalPending:
+        _nobody_works(ws, plan.run)
+        raise
     if not decision.yes:
+        _nobody_works(ws, plan.run)
         return Outcome(ws.store.step(step), decision)
     started = start(ws, step)
     return Outcome(follow_step(ws, step) if follow else started, decision)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import stored_runs
-from tunesmith.agent.commands.queries import _beside_comparison
+from tunesmith.agent.commands.comparison_view import evidence_view
+from tunesmith.agent.commands.layout import Prose
 from tunesmith.agent.driver.facts.results import kept_of_the_gain
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.ratio_interval import ratio_interval
@@ -119,7 +120,7 @@ def test_compare_explain_the_report_and_the_answer_tell_it(tmp_path: Path) -> No
     compared = compare_with_hops(store, run, "base", "quantized")
     told = compared.to_json()["likelihood_retained"]
     assert isinstance(told, list) and isinstance(told[2], dict) and told[2]["share"] == pytest.approx(0.9, abs=0.02)
-    lines = [str(part) for part in _beside_comparison(compared)]
+    lines = [part.text.plain for part in evidence_view(compared) if isinstance(part, Prose)]
     [line] = [line for line in lines if line.startswith("likelihood: quantized keeps 90%")]
     assert line.endswith("; base and adapter at bfloat16, quantized at W4A16 (compressed-tensors)")
     assert not any("merged at" in line for line in lines), "the same precision everywhere needs no words"

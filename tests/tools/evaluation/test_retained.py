@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import stored_runs
-from tunesmith.agent.commands.queries import _beside_comparison
+from tunesmith.agent.commands.comparison_view import evidence_view
+from tunesmith.agent.commands.layout import Prose
 from tunesmith.tools.core.stats import clopper_pearson
 from tunesmith.tools.evaluation.compare import compare_with_hops
 from tunesmith.tools.evaluation.findings import findings
@@ -33,7 +34,11 @@ def test_compare_and_explain_tell_it_and_only_of_arms_that_were_asked_about(tmp_
     assert isinstance(told, list) and [(one["arm"], one["kept"]) for one in told if isinstance(one, dict)] == [
         ("merged", 57), ("quantized", 55),
     ]  # fmt: skip
-    shown = [str(part) for part in _beside_comparison(compare_with_hops(store, run, "base", "quantized"))]
+    shown = [
+        part.text.plain
+        for part in evidence_view(compare_with_hops(store, run, "base", "quantized"))
+        if isinstance(part, Prose)
+    ]
     assert [line for line in shown if line.startswith("gain retained: quantized keeps 55 of the 57")]
     assert compare_with_hops(store, run, "base", "adapter").to_json()["gain_retained"] == []
     [found] = [one for one in findings(store, run) if "quantization" in one.kind]

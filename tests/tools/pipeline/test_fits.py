@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from tunesmith.tools.models import base
 from tunesmith.tools.models.base import BaseContext
 from tunesmith.tools.models.find import find_model
 from tunesmith.tools.models.fitting import ANOTHER_BASE
-from tunesmith.tools.models.model_names import NamedModel, named_model, of_size, usual_models
+from tunesmith.tools.models.model_names import NamedModel, SeveralSizes, named_model, of_size, usual_models
 from tunesmith.tools.pipeline.fits import Fits, Task, fits, lacking, plan_of, plans_of, with_card
 from tunesmith.tools.pipeline.inspect_job import report
 
@@ -131,6 +133,44 @@ def test_inspect_says_what_the_plans_say(card: float) -> None:
         for work, task_, precision in (("train QLoRA, NF4", "train", "nf4"), ("serve, W4A16", "serve", "W4A16")):
             found = task(answer, task_, precision)
             assert (found.fits, found.peak_bytes) == (told[work, parameters].fits, told[work, parameters].needs_bytes)
+
+
+def test_a_training_that_uses_more_than_it_needs_says_for_what() -> None:
+    roomy, tight = on_card("Qwen3-8B", 24), on_card("Qwen3-8B", 9)
+    qlora, lora = task(roomy, "train", "nf4"), task(roomy, "train", "bf16")
+    assert qlora.vram_bytes > lora.vram_bytes > 2 * qlora.least_bytes, "or it needs no explanation"
+    assert qlora.bought == (
+        "7.6 GiB at the least; it uses 22.0 GiB of what is free, for speed: QLoRA (4 bits), 8 rows of up to 256 tokens "
+        "at once, all activations kept"
+    )
+    assert "activations" not in lora.bought
+    least = task(tight, "train", "nf4")
+    assert least.vram_bytes < 9 * GIB and least.least_bytes == qlora.least_bytes, "the least depends on no room"
+    assert task(tight, "train", "bf16").bought == "", "what does not fit buys nothing"
+
+
+def test_a_card_is_not_held_to_the_disk_of_this_machine() -> None:
+    full = with_card(replace(machine(), disk_free_bytes=0), 24)
+    assert all(task.fits for task in fits(find_model("Qwen3-4B")[0], full).tasks)
+
+
+FAMILIES = ("llama3", "Llama 3", "meta-llama/Llama-3", "mistral", "gemma", "qwen3", "qwen2.5-coder", "phi")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_is_asked_for_its_size_and_every_size_that_is_named_is_one(family: str) -> None:
+    with pytest.raises(SeveralSizes, match=f"which {family}") as asked:
+        named_model(family)
+    names = re.findall(r"([\w.-]+) \([\d.e+]+B\)", str(asked.value))
+    found = [named_model(name) for name in names]
+    assert len(names) > 1 and [model and model.name for model in found] == names
+    sizes = [model.parameters for model in found if model]
+    assert sizes == sorted(set(sizes))
+
+
+@pytest.mark.parametrize("name", ["llama3 8b", "phi-4", "Qwen/Qwen3-8B", "mistralai/Mistral-Nemo-Instruct-2407", "7b"])
+def test_a_name_with_one_meaning_is_not_asked_about(name: str) -> None:
+    assert named_model(name) is not None
 
 
 def test_the_cheapest_way_comes_first() -> None:

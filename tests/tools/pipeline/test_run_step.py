@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import pytest
 
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.approvals import HashApprover
-from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed
-from tunesmith.memory.records import DECLINED, DONE, FAILED, PLANNED, WAITING
+from tunesmith.memory.errors import ApprovalPending, BadInput, Declined, GateRefused, StepFailed
+from tunesmith.memory.records import DECLINED, DONE, PLANNED, WAITING
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.core.stage import Plan, PlanQuestion
 from tunesmith.tools.pipeline import executor, forecast
 from tunesmith.tools.pipeline import run_step as way
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
@@ -35,12 +36,12 @@ def base(tmp_path: Path) -> StepRequest:
     return StepRequest("base", {"model": str(make_tiny_model(tmp_path / "tiny"))})
 
 
-def answers(*given: Decision | Exception) -> Callable[[Plan, str], Decision]:
+def answers(*given: Decision | BaseException) -> Callable[[Plan, str], Decision]:
     left = list(given)
 
     def approver(plan: Plan, step: str) -> Decision:
         answer = left.pop(0)
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         return answer
 
@@ -64,7 +65,7 @@ def test_a_question_is_priced_once_though_its_run_is_opened_for_it(
 ) -> None:
     priced = counted(monkeypatch, way, "quote")
     assert run_step(ws, base, answers(NO)).declined and len(priced) == 1
-    (step,) = ws.store.steps("r1")
+    (step,) = ws.store.priced_steps("r1")
     assert (step.request["run"], step.plan["run"]) == ("r1", "r1")
     assert Plan.model_validate(step.plan).hash == step.plan_hash == price(ws, StepRequest.of(step)).hash
 
@@ -73,7 +74,7 @@ def test_every_edit_is_a_question_of_its_own(ws: Workspace, base: StepRequest, m
     priced = counted(monkeypatch, way, "quote")
     outcome = run_step(ws, base, answers(Edited({"role": "teacher"}), NO))
     assert len(priced) == 2 and outcome.step.request["role"] == "teacher"
-    assert [step.status for step in ws.store.steps()] == [DECLINED, DECLINED]
+    assert [step.status for step in ws.store.priced_steps()] == [DECLINED, DECLINED]
 
 
 def test_what_is_refused_opens_no_run(ws: Workspace) -> None:
@@ -84,7 +85,8 @@ def test_what_is_refused_opens_no_run(ws: Workspace) -> None:
 
 def test_the_answer_travels_with_the_step(ws: Workspace, base: StepRequest) -> None:
     refused = run_step(ws, base, answers(NO))
-    assert refused.decision == NO and refused.step.status == DECLINED and ws.store.run("r1").status == FAILED
+    assert refused.decision == NO and refused.step.status == DECLINED and ws.store.run("r1").status == WAITING
+    assert ws.store.runs() == [], "nothing of it began"
     with pytest.raises(StepFailed, match="too slow for tonight"):
         refused.done()
     done = run_step(ws, base, answers(YES))
@@ -106,7 +108,7 @@ def test_a_plan_that_is_another_one_by_now_is_asked_about_anew(ws: Workspace, ba
     (Path(str(base.fields["model"])) / "README.md").write_bytes(bytes(50_000_000))
     with pytest.raises(ApprovalPending, match="it would now be planned as"):
         run_pending(ws, ws.store.step(waiting), HashApprover(ws.store.step(waiting).plan_hash))
-    assert [step.status for step in ws.store.steps(run)] == [DECLINED, PLANNED] and ws.store.run(run).status == WAITING
+    assert [step.status for step in ws.store.priced_steps(run)] == [DECLINED, PLANNED]
 
 
 def test_a_plan_is_forecast_once(ws: Workspace, base: StepRequest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,3 +125,66 @@ def test_a_step_that_completes_its_plan_by_itself_completes_the_run(ws: Workspac
     (waiting,) = ws.store.steps(status=PLANNED)
     run_pending(ws, waiting, HashApprover(waiting.plan_hash)).done()
     assert ws.store.run("r1").status == DONE
+
+
+def test_a_price_leaves_the_run_as_it_was_whatever_becomes_of_it(ws: Workspace, base: StepRequest) -> None:
+    run_step(ws, base, answers(YES)).done()
+    again = StepRequest("base", {**base.fields, "role": "teacher"}, "r1")
+    for answer in (ApprovalPending("nobody is there"), KeyboardInterrupt()):
+        with pytest.raises(type(answer)):
+            run_step(ws, again, answers(answer))
+    assert run_step(ws, again, answers(Edited({"role": "base"}), NO)).declined
+    assert ws.store.run("r1").status == DONE and [step.id for step in ws.store.steps("r1")] == ["s1"]
+    assert ws.store.steps(status=PLANNED) == [], "one was interrupted, and newer prices took the place of the others"
+
+
+def test_a_step_that_begins_goes_past_what_should_have_come_before(ws: Workspace, base: StepRequest) -> None:
+    run_step(ws, base, answers(YES)).done()
+    passed = [ws.store.propose("r1", stage, plan_hash=stage) for stage in ("generate", "critique", "base")]
+    open_ = [ws.store.propose("r1", stage, plan_hash=stage) for stage in ("baseline", "evaluate", "deploy", "train")]
+    begun = ws.store.step(ws.store.propose("r1", "train", arm="adapter", plan_hash="t"))
+    way._go_past(ws, begun)
+    assert [step.id for step in ws.store.steps(status=PLANNED)] == [*open_, begun.id]
+    assert {ws.store.step(step).status for step in passed} == {"abandoned"}
+
+
+@pytest.mark.parametrize("answer", [True, False, None])
+def test_what_a_plan_asks_is_asked_before_its_price(
+    ws: Workspace, base: StepRequest, answer: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question, asked = PlanQuestion(text="take it for the teacher?", yes={"role": "teacher"}), []
+    real = way.quote
+
+    def asks(ws: Workspace, request: StepRequest) -> Plan:
+        plan = real(ws, request)
+        return plan if "role" in request.fields else plan.model_copy(update={"questions": (question,)})
+
+    monkeypatch.setattr(way, "quote", asks)
+    ws = replace(ws, ask=lambda question: asked.append(question.text) or answer)
+    run_step(ws, base, answers(YES)) if answer is not False else None
+    if answer is False:
+        with pytest.raises(Declined, match=r"nothing was started, as the answer was no to: take it for the teacher\?"):
+            run_step(ws, base, answers())
+        assert ws.store.priced_steps() == [] and ws.store.runs() == []
+    else:
+        (step,) = ws.store.steps()
+        assert step.request["role"] == ("teacher" if answer else "base")
+    events = ws.store.read("SELECT data FROM events WHERE event = 'question.answered'")
+    assert asked == ["take it for the teacher?"] and len(events) == (answer is not None)
+
+
+def test_a_gate_that_refuses_ends_a_plan_and_a_no_leaves_it_waiting(
+    ws: Workspace, base: StepRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = PipelinePlan(name="p", steps=(StepSpec(stage="inspect"), StepSpec(stage="base", fields=dict(base.fields))))
+    with pytest.raises(Declined):
+        executor.run_pipeline(ws, plan, answers(NO))
+    assert ws.store.run("r1").status == WAITING and str(ws.store.step_counts("r1")) == "1 of 2"
+
+    def refuse(*_: object) -> None:
+        raise GateRefused("base: the general block got worse")
+
+    monkeypatch.setattr(executor, "continue_step", refuse)
+    with pytest.raises(GateRefused):
+        executor.run_pipeline(ws, plan, answers(), resume_run="r1")
+    assert ws.store.status_words(ws.store.run("r1")) == "done, not based: the gate refused"
