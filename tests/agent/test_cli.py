@@ -25,7 +25,7 @@ pytestmark = pytest.mark.heavy
 def one_run(tunesmith: Tunesmith) -> None:
     """A run whose plan is a look at the machine."""
     plan = tunesmith.home.parent / "look.yaml"
-    plan.write_text("name: a\nsteps: [inspect]\n")
+    plan.write_text("name: inspected\nsteps: [inspect]\n")
     assert tunesmith("run", str(plan)).returncode == 0
 
 
