@@ -13,10 +13,12 @@ from typing import Any, TypedDict
 from tunesmith.agent.commands import fields as request_fields
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.approvals import HashApprover, TerminalApprover, YesApprover, nobody, yes_or_no
+from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.price import forecast_table, price_page
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.summary import conclude, summary_view
+from tunesmith.agent.commands.terminal import SafeConsole
 from tunesmith.memory.errors import ApprovalPending, BadInput, GateRefused, NotFound, TunesmithError
 from tunesmith.memory.records import ABANDONED, DONE, PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
@@ -72,6 +74,9 @@ def _looking_first(args: argparse.Namespace, store: Store, out: Output) -> Appro
 
 def _ask(question: str) -> str:
     # input() would put the question on stdout, where only results belong.
+    remark, _, question = question.rpartition("\n")
+    if remark:
+        SafeConsole(stderr=True).print(prose(remark))
     sys.stderr.write(visible(question))
     sys.stderr.flush()
     line = sys.stdin.readline()

@@ -135,10 +135,12 @@ def test_enter_is_no_yes_and_other_words_are_the_reason_of_a_no(
     repl.answer("")
     place = repl.answer("/runs")
     repl.expect("tiny-model", after=place)
-    place = repl.line("no, rather the bundled one")
+    place = repl.answer("rather the bundled one")
+    repl.expect("neither a yes nor a no", after=place)
+    place = repl.line("rather the bundled one")
     repl.expect("declined", after=place)
     row = Store(tunesmith.home).read("SELECT decision, reason FROM approvals")[0]
-    assert tuple(row) == ("no", "no, rather the bundled one")
+    assert tuple(row) == ("no", "rather the bundled one")
     assert Store(tunesmith.home).step("s1").pid is None
     assert Store(tunesmith.home).run("r1").status == "failed", "as after a no on the command line"
 
@@ -148,7 +150,7 @@ def test_a_slip_in_an_edit_is_told_and_asked_again(terminal: Open, model_folder:
     place = repl.line(f"/base model={model_folder}")
     for answer, told in (
         ("rol=teacher", "did you mean 'role'?"),
-        ("role = teecher", "role is 'teecher'; it takes base, teacher or driver"),
+        ("role = teecher", "role is 'teecher'"),
         ("role=", "'role=' sets nothing in this step"),
         ("yes, role = teacher", "teacher"),
     ):
