@@ -16,7 +16,7 @@ from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.driver import turn_errors
 from tunesmith.agent.driver.chat import Cancelled, Chat, Reply
-from tunesmith.agent.driver.endpoint import Driver, DriverMissing, Endpoint, driver_name, model_of
+from tunesmith.agent.driver.endpoint import Driver, DriverMissing, Endpoint, driver_state, model_of
 from tunesmith.agent.driver.probe import is_routed
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed, TunesmithError
@@ -35,7 +35,7 @@ def oneshot(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     """Hold one turn and return the exit code of what it came to. Raises BadInput for no words at all."""
     if not args.prompt.strip():
         raise BadInput("-p needs words, such as -p 'how did the last run go?'")
-    approver = run_steps.approver_of(args)
+    approver = run_steps.approver_of(args, out)
     ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
     turn = _Turn(ws, approver, settings, out)
     try:
@@ -54,7 +54,7 @@ class _Turn:
     """What one `-p` works with."""
 
     def __init__(self, ws: Workspace, approver: Approver, settings: Settings, out: Output) -> None:
-        self.ws, self.approver, self.out = ws, approver, out
+        self.ws, self.approver, self.settings, self.out = ws, approver, settings, out
         self.looking_first = FirstLook(approver, ws.store, out)
         self.driver = Driver(settings)
         self.chat: Chat | None = None
@@ -75,7 +75,7 @@ class _Turn:
             routed=routed,
             code_first=routed,
             native=not routed,
-            driver_name=driver_name(self.driver.chosen),
+            driver_state=lambda: driver_state(self.settings),
         )
         self.chat = Chat(deps)
         if line := self.chat.open_description():

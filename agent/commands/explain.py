@@ -7,9 +7,14 @@ from typing import TypedDict
 from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render
+from tunesmith.agent.commands.comparison_view import fields_words, lost_and_failing, next_line, verdict_sentence
+from tunesmith.agent.commands.layout import Prose, prose
 from tunesmith.memory.errors import TunesmithError
+from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration
+from tunesmith.tools.evaluation.compare import ComparedWithHops, compare_with_hops
 from tunesmith.tools.evaluation.findings import Proposal, findings
+from tunesmith.tools.evaluation.pairing import Evaluations
 from tunesmith.tools.pipeline.run_step import price
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 
@@ -70,16 +75,36 @@ def estimated_seconds(ws: Workspace, run: str, proposal: Proposal) -> float | No
         return None
 
 
-def view(explanation: Explanation) -> RenderableType:
-    """The same for a terminal."""
+def view(ws: Workspace, run: str, *, whole: bool, in_repl: bool) -> RenderableType:
+    """The same for a terminal: the verdict first, each finding, five lost and five failing cases, one next step."""
+    found = findings(ws.store, run)
+    if not found:
+        return "the records say nothing yet"
     lines: list[RenderableType] = []
-    for one in explanation["findings"]:
-        lines.append(render.plain(f"{one['kind']}: {one['says']}"))
-        if isinstance(cases := one["evidence"].get("cases"), list) and cases:
-            lines.append(render.plain(f"  cases: {', '.join(map(str, cases[:12]))}"))
-        if proposed := one["next"]:
-            fields = " ".join(f"{name}={value}" for name, value in proposed["fields"].items())
-            cost = proposed["estimated_seconds"]
+    compared = _against_base(ws.store, run)
+    if compared is not None:
+        lines += [Prose(verdict_sentence(compared), hang=2), render.comparison_table(compared.whole)]
+    for one in found:
+        lines.append(prose(f"- {one.kind}: {one.says}"))
+        if one.next is not None and whole:
+            cost = estimated_seconds(ws, run, one.next)
             price = f", about {duration(cost)}" if cost is not None else ""
-            lines.append(render.plain(f"  next: {proposed['stage']} {fields} ({proposed['why']}{price})"))
-    return Group(*lines) if lines else "the records say nothing yet"
+            words = f"{one.next.stage} {fields_words(one.next.fields)}".strip()
+            lines.append(prose(f"  {words} ({one.next.why}{price})", hang=4))
+    if compared is not None:
+        lines += lost_and_failing(ws.store, compared, whole=whole)
+    if not whole:
+        more = f"/explain {run} --all" if in_repl else f"tunesmith explain {run} --all"
+        lines.append(prose(f"`{more}` shows every case, and what each finding proposes"))
+    return Group(*lines, next_line(found, run, in_repl=in_repl))
+
+
+def _against_base(store: Store, run: str) -> ComparedWithHops | None:
+    """The last trained arm that was evaluated beside the base; None where none was."""
+    arms = [arm for arm in Evaluations.of(store, run).arms if arm not in ("base", "prompted")]
+    if not arms:
+        return None
+    try:
+        return compare_with_hops(store, run, "base", arms[-1])
+    except TunesmithError:  # a suite that cannot be read any more
+        return None

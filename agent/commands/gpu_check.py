@@ -54,7 +54,7 @@ def gpu_check(args: argparse.Namespace, settings: Settings, store: Store, out: O
             ended = run_pending(ws, waiting, HashApprover(shown_plan(waiting).hash)).done()
         else:
             fields = {"minutes": args.minutes} if args.minutes else {}
-            ended = run_step(ws, StepRequest(STAGE, fields, ""), approver_of(args)).done()
+            ended = run_step(ws, StepRequest(STAGE, fields, ""), approver_of(args, out)).done()
     except KeyboardInterrupt:
         out.let_go()
         out.say(f"let go of {out.step}; it goes on, and `tunesmith jobs attach {out.step}` follows it" if out.step else

@@ -14,15 +14,14 @@ from typing import Unpack
 
 from rich.console import Console, RenderableType
 
-from tunesmith.agent.commands import render
+from tunesmith.agent.commands.layout import prose
+from tunesmith.agent.commands.price import price_lines
 from tunesmith.agent.commands.progress_bar import Bar
 from tunesmith.agent.commands.terminal import SafeConsole, json_text
 from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.workspace import EventData
-
-_FILE_COLUMNS = 160
 
 
 @dataclass(slots=True)
@@ -42,6 +41,8 @@ class Output:
     """Whether `done` was told, the last event of a stream."""
     asked: set[str] = field(default_factory=set)
     """Steps that wait, or waited, for a yes: what they do is shown."""
+    asks_a_person: bool = False
+    """Whether somebody at the terminal decides; who gives `--approve` needs a plan's hash."""
     _bar: Bar | None = None
     _estimated_s: float = 0.0
 
@@ -74,11 +75,11 @@ class Output:
         elif self.page:
             self.page(shown)
         else:
-            SafeConsole(highlight=False, width=None if sys.stdout.isatty() else _FILE_COLUMNS).print(shown)
+            SafeConsole(highlight=False).print(shown)
 
     def say(self, text: str) -> None:
         """A remark on stderr."""
-        self.console.print(render.plain(f"tunesmith: {text}"), soft_wrap=True)
+        self.console.print(prose(f"tunesmith: {text}", hang=2))
 
     def failed(self, message: str, exit_code: int) -> None:
         """The JSON of an error; the line on stderr is the command line's own."""
@@ -121,7 +122,9 @@ class Output:
             again = "goes on" if data["resumed"] else "begins"
             self.say(f"run {data['run']} ({data['name']}) {again}: {', '.join(map(str, data['steps']))}")
         elif event == "plan.shown" and expensive and isinstance(plan, Plan):
-            self.console.print(render.plan_table(plan, data["step"], resumed=bool(data.get("resumed"))))
+            self.console.print(
+                price_lines(plan, data["step"], resumed=bool(data.get("resumed")), with_hash=not self.asks_a_person)
+            )
             self._estimated_s = plan.estimate.seconds
         elif event == "driver.gave_way" or (event == "message" and stage):
             self.say(data["text"])

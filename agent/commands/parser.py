@@ -219,6 +219,10 @@ def _newest_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="?", metavar="RUN", help="else the newest")
 
 
+def _all(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--all", action="store_true", help="every case, not five of each kind, and all the evidence")
+
+
 def _suites(commands: _Commands) -> None:
     suite = _add(commands, "suite", "check promptfoo-format suites, or grade stored outputs with one")
     actions = suite.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser, required=True)
@@ -236,6 +240,7 @@ def _history(commands: _Commands) -> None:
     compare = _add(commands, "compare", "paired statistics and the flip table of two arms, from stored results")
     _newest_run(compare)
     compare.add_argument("--arms", metavar="A,B", default="base,adapter")
+    _all(compare)
     _json(compare)
     runs = _add(commands, "runs", "list runs, show one, or ask in SQL")
     _json(runs)
@@ -251,6 +256,7 @@ def _history(commands: _Commands) -> None:
         commands, "explain", "what a run's records say of it, each finding with its evidence and the next step"
     )
     _newest_run(explain)
+    _all(explain)
     _json(explain)
     report = _add(commands, "report", "write a run's report as one HTML file and print its summary")
     _newest_run(report)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.console import Group
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.output import Output
@@ -26,9 +25,6 @@ from tunesmith.tools.pipeline import launcher
 from tunesmith.tools.pipeline.run_step import follow_step
 from tunesmith.tools.pipeline.workspace import Workspace
 
-if TYPE_CHECKING:
-    from tunesmith.tools.evaluation.compare import ComparedWithHops
-
 Command = Callable[[argparse.Namespace, Settings, Store, Output], int]
 
 
@@ -45,38 +41,16 @@ def _run_of(args: argparse.Namespace, store: Store, out: Output) -> str:
 
 def compare(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """`compare [RUN] --arms A,B`: 0; 4 where they may not be compared, or a gated block got worse, over a hop too."""
+    from tunesmith.agent.commands.comparison_view import comparison_view
     from tunesmith.tools.evaluation.compare import compare_with_hops
 
     arms = [arm.strip() for arm in args.arms.split(",")]
     if len(arms) != 2 or arms[0] == arms[1]:
         raise BadInput(f"--arms takes two different arms, such as base,adapter; it was {args.arms!r}")
     compared = compare_with_hops(store, _run_of(args, store, out), *arms)
-    out.document(compared.to_json(), Group(render.comparison_table(compared.whole), *_beside_comparison(compared)))
+    view = comparison_view(store, compared, whole=args.all, in_repl=out.page is not None)
+    out.document(compared.to_json(), Group(*view))
     return 4 if compared.broken_gates else 0
-
-
-def _beside_comparison(compared: ComparedWithHops) -> Iterator[RenderableType]:
-    """What stands below a comparison: why it is none, flips, metrics, the hops between, what still leaks, advice."""
-    whole = compared.whole
-    if whole.refused:
-        yield render.plain(f"refused: {whole.refused}")
-    flips = [[flip.block, flip.case_id, flip.before, flip.after] for flip in whole.flips]
-    yield render.rows_table(["block", "case", *whole.arms], flips) if flips else render.plain("no case flipped")
-    if whole.metrics:
-        rows = [[name, *m.mean.values(), m.difference, m.p_adjusted] for name, m in whole.metrics.items()]
-        rounded = [[f"{cell:.3g}" if isinstance(cell, float) else cell for cell in row] for row in rows]
-        yield render.rows_table(["metric", *whole.arms, "difference", "p (Holm)"], rounded)
-    if compared.evidence and compared.evidence.compared:
-        yield render.controls_table(compared.evidence)
-    yield from (render.hop_line(hop) for hop in compared.chain)
-    yield from (render.plain(f"gain retained: {one.sentence}") for one in compared.retained)
-    yield from (render.plain(f"likelihood: {one.sentence}") for one in compared.likelihood)
-    if compared.known_limits:
-        yield render.plain(f"known limits: {whole.arms[1]} still fails")
-        limits = [[limit.block, limit.case_id, limit.reason] for limit in compared.known_limits]
-        yield render.rows_table(["block", "case", "reason"], limits)
-    if compared.advice:
-        yield render.plain(compared.advice)
 
 
 def runs(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
@@ -225,8 +199,8 @@ def explain(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     from tunesmith.agent.commands.explain import document, view
 
     ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
-    explanation = document(ws, _run_of(args, store, out))
-    out.document(explanation, view(explanation))
+    run = _run_of(args, store, out)
+    out.document(document(ws, run), view(ws, run, whole=args.all, in_repl=out.page is not None))
     return 0
 
 

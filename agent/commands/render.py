@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,19 +11,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tunesmith.agent.commands import theme
+from tunesmith.agent.commands.layout import Cell, Prose, Rows, prose
 from tunesmith.memory.records import DONE, Run, Step
-from tunesmith.tools.core.format import duration, one_line, p_value, size, visible
-from tunesmith.tools.core.stage import Estimate, Plan
+from tunesmith.tools.core.format import duration, p_value, size, visible
 from tunesmith.tools.pipeline.inspect import Fit
 
 if TYPE_CHECKING:
     from tunesmith.memory.questions import RunShape
     from tunesmith.tools.evaluation.comparison import BlockScore, Comparison
     from tunesmith.tools.evaluation.evidence import Evidence
-    from tunesmith.tools.pipeline.forecast import Forecast
-
-_FRAME = re.compile("[\u2500-\u257f]")
-_MARKS = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "declined": "yellow"}
 
 
 def eta_seconds(elapsed_s: float, done: float, total: float, estimated_s: float) -> float:
@@ -37,83 +33,19 @@ def eta_seconds(elapsed_s: float, done: float, total: float, estimated_s: float)
     return share * by_pace + (1 - share) * by_estimate
 
 
-def plan_table(plan: Plan, step: str, *, resumed: bool = False) -> RenderableType:
-    """One step's plan with all that is needed to decide on it."""
-    price = plan.estimate
-    table = Table(box=box.ROUNDED, show_header=False, title_justify="left", expand=False, padding=(0, 1))
-    table.title = _lines(f"{plan.stage} ({step}, {plan.run}){' again' if resumed else ''}: {plan.summary}")
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    table.add_row("steps", _lines(*(f"{n}. {text}" for n, text in enumerate(plan.steps, 1))))
-    table.add_row("time", _lines(f"about {duration(price.seconds)} ({price.basis})"))
-    table.add_row("RAM", _need(price.peak_ram_bytes, plan.free_ram_bytes, "with swap"))
-    if price.peak_vram_bytes or plan.free_vram_bytes:
-        table.add_row("VRAM", _need(price.peak_vram_bytes, plan.free_vram_bytes))
-    table.add_row("disk", _need(price.disk_bytes, plan.free_disk_bytes))
-    if plan.writes:
-        table.add_row("writes", _lines(*plan.writes))
-    if plan.replaces:
-        table.add_row("replaces", _lines(*plan.replaces))
-    if plan.reasons:
-        table.add_row("chosen", _lines(*(f"{name}: {why}" for name, why in plan.reasons.items())))
-    if plan.notes:
-        table.add_row("note", _lines(*plan.notes))
-    table.add_row("plan", _lines(plan.hash[:12]))
-    return table
-
-
-def _lines(*entries: str) -> Text:
-    """Entries one below the other, each on one line and without a frame: a model's name must not look like a row."""
-    return Text("\n".join(_FRAME.sub("·", one_line(entry)) for entry in entries))
-
-
-def _need(needed: int, free: int, note: str = "") -> Text:
-    style = "red" if needed > free else ""
-    return Text(f"{size(needed)} needed, {size(free)} free{f' {note}' if note else ''}", style=style)
-
-
 def plain(value: object) -> Text:
     """Text as data: no markup in its brackets, no escape sequence that reaches the terminal."""
     return Text(visible(value))
 
 
-def forecast_table(name: str, steps: Sequence[Forecast]) -> Table:
-    """What a whole plan will probably cost, step by step and in total; nothing is agreed to by it."""
-    table = Table(title=_lines(f"plan {name}"), box=box.SIMPLE_HEAD, title_justify="left")
-    table.add_column("step")
-    table.add_column("what", overflow="fold")
-    for heading in ("time", "memory", "disk"):
-        table.add_column(heading, justify="right")
-    prices = [step.estimate for step in steps if step.estimate]
-    for step in steps:
-        price = step.estimate
-        costs = ("when due", "–", "–")
-        if price:
-            costs = (duration(price.seconds), size(_peak(price)), size(price.disk_bytes))
-        table.add_row(_lines(step.stage), _lines(step.summary), *costs)
-    table.add_section()
-    table.add_row(
-        "total",
-        "each step is priced again, and asked about, when its turn comes",
-        duration(sum(price.seconds for price in prices)),
-        size(max((_peak(price) for price in prices), default=0)),
-        size(sum(price.disk_bytes for price in prices)),
-    )
-    return table
-
-
-def _peak(price: Estimate) -> int:
-    return max(price.peak_ram_bytes, price.peak_vram_bytes)
-
-
-def step_end(step: Step) -> Text:
+def step_end(step: Step) -> RenderableType:
     """A step that ended in one line, what it took against its estimate; below it, what it advises."""
     took = f"took {duration(step.seconds)}, estimated {duration(step.estimated_seconds)}"
     peak = f", peak {size(step.peak_rss_bytes)}" if step.peak_rss_bytes else ""
-    mark = Text("✓ " if step.status == DONE else "✗ ", style=_MARKS.get(step.status, ""))
+    mark = Text("✓ " if step.status == DONE else "✗ ", style=theme.verdict_style(step.status))
     end = f"{step.stage} ({step.id}): {took}{peak}" if step.status == DONE else _bad_end(step)
     advice = step.report.get("advice")
-    return mark + plain(f"{end}\n  {advice}" if advice else end)
+    return Prose(mark + theme.coloured(visible(f"{end}\n  {advice}" if advice else end)))
 
 
 def _bad_end(step: Step) -> str:
@@ -209,16 +141,35 @@ def _value(name: str, value: object) -> RenderableType:
     return plain("–" if value in (None, [], "") else value)
 
 
-def rows_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, exact: bool = False) -> RenderableType:
-    """A plain table of whatever was asked for; `exact` keeps names and numbers as they are."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    for index, column in enumerate(columns):
-        numeric = bool(rows) and all(isinstance(row[index], int | float | None) for row in rows)
-        table.add_column(column if exact else _heading(column), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        cells = zip(columns, row, strict=True)
-        table.add_row(*(plain(value if exact else _cell(column, value)) for column, value in cells))
-    return table
+def rows_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], *, exact: bool = False, optional: Sequence[str] = ()
+) -> RenderableType:
+    """A plain table of whatever was asked for; `exact` keeps names and numbers as they are.
+
+    Where it is narrow the columns in `optional` are left out, the first of them first.
+    """
+    cells: list[list[Cell]] = [
+        [
+            _shown_cell(column, value if exact else _cell(column, value))
+            for column, value in zip(columns, row, strict=True)
+        ]
+        for row in rows
+    ]
+    places = range(len(columns)) if rows else ()
+    numeric = (index for index in places if all(isinstance(row[index], int | float | None) for row in rows))
+    names = columns if exact else [_heading(column) for column in columns]
+    dropped = [name for column in optional for name in [column if exact else _heading(column)] if column in columns]
+    return Rows(names, cells, dropped, frozenset(numeric))
+
+
+_VERDICT_COLUMNS = ("status", "verdict", "state", "fits")
+
+
+def _shown_cell(column: str, value: object) -> Cell:
+    if isinstance(value, Text):
+        return value
+    style = theme.verdict_style(value) if column in _VERDICT_COLUMNS else ""
+    return Text(visible(value), style=style)
 
 
 def _cell(column: str, value: object) -> str:
@@ -237,7 +188,7 @@ def fields_table(name: str, summary: str, model: type[BaseModel]) -> RenderableT
         [field, "" if info.is_required() else str(info.get_default(call_default_factory=True)), info.description or ""]
         for field, info in model.model_fields.items()
     ]
-    return Group(plain(f"{name}: {summary}"), rows_table(["field", "default", "what it is"], rows, exact=True))
+    return Group(prose(f"{name}: {summary}"), rows_table(["field", "default", "what it is"], rows, exact=True))
 
 
 def runs_table(runs: Sequence[tuple[Run, Sequence[Step]]], date: Callable[[float], str]) -> RenderableType:
@@ -253,12 +204,13 @@ def runs_table(runs: Sequence[tuple[Run, Sequence[Step]]], date: Callable[[float
         ]
         for run, steps in runs
     ]
-    return rows_table(["run", "name", "status", "steps done", "begun", "seconds"], rows)
+    columns = ["run", "name", "status", "steps done", "begun", "seconds"]
+    return rows_table(columns, rows, optional=("seconds", "begun"))
 
 
 def run_table(shown: RunShape) -> RenderableType:
     """A run as `runs show` tells it."""
-    head = plain(f"{shown['run']} {shown['name']}: {shown['status']}")
+    head = theme.coloured(visible(f"{shown['run']} {shown['name']}: ")) + theme.verdict(shown["status"])
     columns = ["step", "stage", "arm", "status", "seconds", "estimated_seconds", "peak_rss_bytes", "approval"]
     steps = [[dict(step)[column] for column in columns] for step in shown["steps"]]
     made = [
@@ -266,11 +218,11 @@ def run_table(shown: RunShape) -> RenderableType:
         for step in shown["steps"]
         for artifact in step["artifacts"]
     ]
-    errors = [plain(f"{step['step']}: {step['error']}") for step in shown["steps"] if step.get("error")]
-    tables = [rows_table(columns, steps), *errors]
+    errors = [prose(f"{step['step']}: {step['error']}") for step in shown["steps"] if step.get("error")]
+    tables = [rows_table(columns, steps, optional=("approval", "peak_rss_bytes", "estimated_seconds", "arm")), *errors]
     if made:
         tables.append(rows_table(["artifact", "kind", "made by", "bytes", "path"], made))
-    return Group(head, *tables)
+    return Group(Prose(head), *tables)
 
 
 def comparison_table(compared: Comparison) -> RenderableType:
@@ -295,8 +247,9 @@ def comparison_table(compared: Comparison) -> RenderableType:
         head += Text(f"  not comparable: they differ in {', '.join(compared.differs_in)}", style="red")
     if compared.comparable and compared.precision_changes:
         head += Text(f"  the precision changes too: {compared.precision_changes}", style="yellow")
-    left_out = [plain(line) for line in left_out_lines(compared.left_out)]
-    return Group(head, rows_table(columns, rows), *left_out)
+    left_out = [prose(line) for line in left_out_lines(compared.left_out)]
+    dropped = ("p", "cases", "fail → pass", "pass → fail")
+    return Group(Prose(head, hang=2), rows_table(columns, rows, optional=dropped), *left_out)
 
 
 def controls_table(evidence: Evidence) -> RenderableType:
@@ -321,7 +274,7 @@ def controls_table(evidence: Evidence) -> RenderableType:
         tables.append(plain(f"ordinary messages in the target's form: {len(triggers.triggered)} of {triggers.cases}"))
     if evidence.openings > 1:
         tables.append(plain(f"the blind cases were asked of {evidence.openings} models of this run by now"))
-    return Group(*tables, plain(f"claim for {evidence.arm}: {evidence.claim.sentence}"))
+    return Group(*tables, prose(f"claim for {evidence.arm}: {evidence.claim.sentence}"))
 
 
 def left_out_lines(left_out: Mapping[str, int]) -> list[str]:
@@ -353,7 +306,7 @@ def rates_table(blocks: Mapping[str, Mapping[str, BlockScore]]) -> RenderableTyp
     return rows_table(["block", "cases", *arms], rows)
 
 
-def hop_line(compared: Comparison) -> Text:
+def hop_line(compared: Comparison) -> Prose:
     """One comparison in a line: what was gained and lost in each block, and the verdict."""
     a, b = compared.arms
     parts = [
@@ -362,4 +315,4 @@ def hop_line(compared: Comparison) -> Text:
     ]
     verdicts = "; ".join(parts) if compared.comparable else f"not comparable: {', '.join(compared.differs_in)}"
     also = f"; the precision changes too: {compared.precision_changes}" if compared.precision_changes else ""
-    return plain(f"{a} → {b}: {verdicts}{also}")
+    return prose(f"{a} → {b}: {verdicts}{also}", hang=2)

@@ -72,7 +72,7 @@ def _import(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     request = run_steps.step_request("import", {**fields, **({"run": run} if run else {})})
     ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
     try:
-        ended = run_step(ws, request, run_steps.approver_of(args)).done()
+        ended = run_step(ws, request, run_steps.approver_of(args, out)).done()
     except KeyboardInterrupt:
         return run_steps.interrupted(store, out)
     out.document(run_steps.step_document(store, ended), render.result_table(ended))

@@ -12,6 +12,7 @@ from tunesmith.agent.commands import fields as request_fields
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.approvals import HashApprover, TerminalApprover, YesApprover, nobody
 from tunesmith.agent.commands.output import Output
+from tunesmith.agent.commands.price import forecast_table, price_page
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.summary import conclude, summary_view
 from tunesmith.memory.errors import ApprovalPending, BadInput, GateRefused, NotFound, StepFailed, TunesmithError
@@ -29,20 +30,23 @@ LET_GO = 130
 """Exit code of a command that was interrupted: what it started goes on."""
 
 
-def approver_of(args: argparse.Namespace) -> Approver:
+def approver_of(args: argparse.Namespace, out: Output) -> Approver:
     """Who decides, by the options of a command and by whether a terminal is there."""
     if getattr(args, "approve", None) is not None:
         return HashApprover(args.approve)
     if getattr(args, "yes", False):
         return YesApprover(getattr(args, "max_hours", None))
-    return TerminalApprover(_ask) if sys.stdin.isatty() and sys.stderr.isatty() else nobody
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return nobody
+    out.asks_a_person = True
+    return TerminalApprover(_ask, lambda plan, step: out.console.print(price_page(plan, step)))
 
 
 def _looking_first(args: argparse.Namespace, store: Store, out: Output) -> Approver:
     """Who decides, and before that sees the rows that would be trained on."""
     from tunesmith.agent.commands.first_look import FirstLook
 
-    approver = approver_of(args)
+    approver = approver_of(args, out)
     return FirstLook(approver, store, out, _ask if isinstance(approver, TerminalApprover) else None)
 
 
@@ -235,7 +239,7 @@ def _show_prices(out: Output, plan: PipelinePlan, prices: Sequence[Forecast]) ->
     seconds = sum(price.estimate.seconds for price in prices if price.estimate)
     priced = [{"stage": p.stage, "estimated_seconds": p.estimate.seconds if p.estimate else None} for p in prices]
     out.emit("plan.priced", name=plan.name, estimated_seconds=seconds, steps=priced)
-    out.console.print(render.forecast_table(plan.name, prices))
+    out.console.print(forecast_table(plan.name, prices))
 
 
 def _goes_on(store: Store, step: str) -> str:

@@ -14,6 +14,7 @@ from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.commands.output import Output
+from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
@@ -53,7 +54,7 @@ def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
     priced = [{"stage": p.stage, "estimated_seconds": p.estimate.seconds if p.estimate else None} for p in prices]
     total = sum(price.estimate.seconds for price in prices if price.estimate)
     out.document(
-        {**shown, "prices": priced, "estimated_seconds": total}, Group(view, render.forecast_table(plan.name, prices))
+        {**shown, "prices": priced, "estimated_seconds": total}, Group(view, forecast_table(plan.name, prices))
     )
     return 0
 

@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from tunesmith.tools.core.format import HIDDEN, visible
 
+_PIPE_COLUMNS = 100_000
+"""Of what is no terminal: nobody's lines are broken there."""
+
 
 class SafeConsole(Console):
-    """A console whose texts hold no escape sequence, whoever wrote them; only rich's own control codes pass."""
+    """A console whose texts hold no escape sequence, whoever wrote them; only rich's own control codes pass.
+
+    What is longer than a line is the terminal's to break, and nothing is cut off.
+    """
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        if not self.is_terminal and more.get("width") is None:
+            self.width = _PIPE_COLUMNS
+
+    @property
+    def keeps_lines_whole(self) -> bool:
+        """Whether no line is to be wrapped: there is no terminal, or it does not know how wide it is."""
+        return not self.is_terminal or (self._width is None and not shutil.get_terminal_size((0, 0)).columns)
+
+    def print(self, *objects: Any, crop: bool = False, **more: Any) -> None:
+        """As rich does it, without cutting anything off."""
+        super().print(*objects, crop=crop, **more)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """As rich does it, every text with what it hides spelled out."""

@@ -10,7 +10,7 @@ import re
 
 from tunesmith.agent.driver import describing, draft_editing, interview, odd_words, plan_words, turn_errors
 from tunesmith.agent.driver.look_ups import asks, facts_for, fits, follows, talk
-from tunesmith.agent.driver.ordering import GO_ON, accepted, ordered
+from tunesmith.agent.driver.ordering import GO_ON, accepted, ordered, where_report
 from tunesmith.agent.driver.planning import PlanFineTune, plan_fine_tune
 from tunesmith.agent.driver.turn_answer import Call, TurnAnswer
 from tunesmith.agent.driver.turn_deps import TurnDeps
@@ -106,7 +106,7 @@ def _decide(deps: TurnDeps, s: Sentence) -> TurnAnswer | Call | None:
 
 def _interview(deps: TurnDeps, opened: describing.Interview, s: Sentence) -> TurnAnswer:
     def aside(words: str) -> str | None:
-        answer = facts_for(deps, s)
+        answer = facts_for(deps, s) or where_report(deps, s)
         return answer.text if answer else None
 
     try:

@@ -44,11 +44,12 @@ _ECHOED_CHARACTERS = 100
 _PART = re.compile(r"\s*(when|what|never)\s*:\s*(\S.*)", re.IGNORECASE | re.DOTALL)
 """`when: …` says that part, whatever was asked; said again it replaces what was said."""
 _QUESTIONS = {
-    "when": "When shall it apply? Say what kind of message it is for, such as: the user asks how to cook something. "
-    "(A part that was said can be said anew, as when: … or what: … or never: …)",
-    "what": "What exactly shall the answer be? Its form and length, such as: three bullet points, each one step.",
-    "never": "What must the answer never do? “Nothing” is an answer too.",
-    "examples": "Now the examples, one a message, written as: MESSAGE => ANSWER (\\n stands for a new line).",
+    "when": "1 of 4: When shall it apply? Say what kind of message it is for, such as: "
+    "the user asks how to cook something. (A part that was said can be said anew, as when: … or what: … or never: …)",
+    "what": "2 of 4: What exactly shall the answer be? Its form and length, such as: three bullet points, "
+    "each one step.",
+    "never": "3 of 4: What must the answer never do? “Nothing” is an answer too.",
+    "examples": "4 of 4: Now the examples, one a message, written as: MESSAGE => ANSWER (\\n stands for a new line).",
 }
 
 

@@ -288,7 +288,21 @@ def refusal_in(error: BaseException | None) -> SendRefused | None:
     return None
 
 
-def driver_name(chosen: DriverSettings) -> str:
+def driver_state(settings: Settings) -> str:
+    """What drives the conversation at this moment, in a sentence or two: nothing is claimed that is not there."""
+    chosen, name = settings.driver, _driver_name(settings.driver)
+    if chosen.endpoint:
+        return f"The language model that I talk with is {name}, at {chosen.endpoint}: what is asked of it goes there."
+    if servers.list_servers(settings.home, role="driver"):
+        return f"The language model that I talk with is {name}, served here; nothing leaves this machine."
+    try:
+        Driver(settings).folder()
+    except BadInput:
+        return f"No language model is here yet: I answer from the records, and ask you before {name} is fetched."
+    return f"No language model runs now: I answer from the records, and start {name} on this machine when I need it."
+
+
+def _driver_name(chosen: DriverSettings) -> str:
     """The driver as the user knows it."""
     if chosen.endpoint:
         return chosen.name or chosen.endpoint

@@ -99,6 +99,8 @@ _ASIDE = re.compile(
     r"moment)|give me a (?:sec|second|minute|moment)|hold on|brb|be right back|ok(?:ay)?|thanks?|thank you|hello|hi|"
     r"hey|no|please)[ .!,…]*)+$"
 )
+_YES_OR_NO = re.compile(r"^(?:(?:yes|yeah|yep|sure|ok(?:ay)?|no|nope|why not|go ahead|please)[ .!,?]*)+$")
+"""Words that agree to something, or to nothing: no part of a behaviour."""
 _REOPENS = re.compile(
     r"(?:(?:oh|ah|hm+|um+|ok(?:ay)?|well|hey|btw|by the way|ach|also)[,!. ]+)*(?:actually|no,? wait|"
     r"wait,? no|wait|sorry|correction|i meant?|i forgot|one more thing|(?:oh |and )?also|oh,? and|additionally|"
@@ -161,6 +163,8 @@ def _turn(home: Path, interview: Interview, s: Sentence, aside: Aside) -> tuple[
         return interview, f"{_WHY[interview.asked]} {interview.question}"
     if (answered := _answer_aside(s, aside)) is not None:
         return interview, f"{answered}\nBack to the new behaviour: {short_question(interview)}"
+    if _YES_OR_NO.match(s.text):
+        return interview, f"{_WHY[interview.asked]} {short_question(interview)}"
     if _ASIDE.match(s.text) or _GO_ON.match(s.text):
         return interview, f"Take your time. {short_question(interview)}"
     if _DONE.match(s.text) and interview.asked == "examples":
@@ -211,9 +215,18 @@ def _answer_aside(s: Sentence, aside: Aside) -> str | None:
 
 
 def _taken(home: Path, interview: Interview, words: str) -> tuple[Interview, str]:
-    before = interview
     after = describing.take(home, interview, words)
-    return after, "" if not missing(after.draft) else after.question if after != before else short_question(after)
+    if not missing(after.draft):
+        return after, ""
+    if after == interview:
+        return after, short_question(after)
+    return after, f"{_kept(interview.draft, after.draft)}{after.question}"
+
+
+def _kept(before: DescriptionDraft, after: DescriptionDraft) -> str:
+    """What was written down just now, a line each; an example is read back with the next question."""
+    changed = [part for part in ("when", "what", "never") if getattr(before, part) != getattr(after, part)]
+    return "".join(f"{part}: {' '.join(getattr(after, part).split())} ✓\n" for part in changed)
 
 
 def short_question(interview: Interview) -> str:

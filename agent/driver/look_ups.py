@@ -23,7 +23,7 @@ def facts_for(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
 
 
 def talk(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
-    text = small_talk.said_to(s, driver=deps.driver_name, home=str(deps.store.home))
+    text = small_talk.said_to(s, driver=deps.driver_state, home=str(deps.store.home))
     if text and s.fields and re.search(r"\bthe\b", s.text) and (value := _value_now(deps, s)):
         text = f"{text}\n{value}"
     return TurnAnswer(text) if text else None

@@ -13,7 +13,7 @@ from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.driver.understanding.entities import Sentence
 from tunesmith.agent.driver.understanding.orders import UNASKED, Order, order_of, unknown_arm
 from tunesmith.agent.driver.understanding.query import Query
-from tunesmith.memory.records import RUNNING
+from tunesmith.memory.records import FAILED, RUNNING, STOPPED, Run, Step
 from tunesmith.tools.pipeline.plan_file import parse_fields
 
 GO_ON = re.compile(
@@ -67,8 +67,8 @@ def accepted(deps: TurnDeps, s: Sentence) -> TurnAnswer | Call | None:
 
 
 def ordered(deps: TurnDeps, s: Sentence) -> TurnAnswer | Call | None:
-    if re.search(r"\bwhere\b.{0,16}\breports?\b", s.text):
-        return _where_report(deps, s)
+    if (place := where_report(deps, s)) is not None:
+        return place
     if _APPROVES.match(s.text) and not s.asks:
         return TurnAnswer(
             "I approve nothing on anybody's word: each price is shown where its step is asked for, and your own "
@@ -143,6 +143,9 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
 
 def _next(deps: TurnDeps, s: Sentence) -> TurnAnswer | Call:
     run = find(deps.store, s.run) if s.run else deps.current_run()
+    if run is not None and (ended_badly := _ended_badly(deps, run)):
+        arm = {"arm": ended_badly.request["arm"]} if ended_badly.request.get("arm") else {}
+        return call_of(deps, Order(ended_badly.stage, arm, run=s.run, again=True))
     following = next_stages(deps.store, run)
     if not following:
         name = run.id if run else "no run"
@@ -152,7 +155,16 @@ def _next(deps: TurnDeps, s: Sentence) -> TurnAnswer | Call:
     return call_of(deps, Order(following[0], run=s.run, again=False))
 
 
-def _where_report(deps: TurnDeps, s: Sentence) -> TurnAnswer:
+def _ended_badly(deps: TurnDeps, run: Run) -> Step | None:
+    """The newest step of a run where it failed or was stopped: it is what goes on."""
+    newest = deps.store.steps(run.id)[-1:]
+    return newest[0] if newest and newest[0].status in (FAILED, STOPPED) else None
+
+
+def where_report(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
+    """Where the report lies, for who asks that; None for other words."""
+    if not re.search(r"\bwhere\b.{0,16}\breports?\b", s.text):
+        return None
     run = find(deps.store, s.run) if s.run else deps.focused_run()
     file = deps.store.home / "runs" / (run.id if run else "") / "report.html"
     if run and file.exists():

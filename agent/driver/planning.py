@@ -12,7 +12,8 @@ from typing import Literal, Optional
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_ai import RunContext
 
-from tunesmith.agent.commands import render, run_steps
+from tunesmith.agent.commands import run_steps
+from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.argument_grounding import named_outright
 from tunesmith.agent.driver.bundled_behaviour import wishes
@@ -136,7 +137,7 @@ def show_draft(deps: TurnDeps) -> dict[str, object]:
 
     assert deps.draft is not None
     prices = forecast(deps.ws, deps.draft)
-    deps.show(render.forecast_table(deps.draft.name, prices))
+    deps.show(forecast_table(deps.draft.name, prices))
     seconds = sum(price.estimate.seconds for price in prices if price.estimate)
     deps.ws.emit(
         "plan.shown",

@@ -211,7 +211,7 @@ def step_facts(step: Step) -> dict[str, object]:
     if isinstance(blocks, Mapping):
         result["passed"] = {name: f"{block['passed']} of {block['cases']}" for name, block in blocks.items()}
     stored = step.report.get("comparisons", [])
-    if verdicts := [render.hop_line(Comparison.from_json(compared)).plain for compared in stored]:
+    if verdicts := [render.hop_line(Comparison.from_json(compared)).text.plain for compared in stored]:
         result["verdicts"] = verdicts
     return {"stage": step.stage, "step": step.id, "run": step.run, "took": duration(step.seconds)} | _short(result)
 

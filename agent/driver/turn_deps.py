@@ -81,7 +81,7 @@ class TurnDeps:
     """The steps that the last answer proposed."""
     last_answer: str = ""
     """What code said last."""
-    driver_name: str = "a small open model"
+    driver_state: Callable[[], str] = lambda: "No language model drives this conversation: I answer from the records."
     """The driver as the user knows it."""
     edit: Callable[[str], str] | None = None
     """Has the user edit a text in a program of their own; None where nobody sits at a terminal."""

@@ -26,13 +26,15 @@ from prompt_toolkit.patch_stdout import patch_stdout
 
 from tunesmith.agent.repl.completion import SlashCompleter
 from tunesmith.agent.repl.toolbar import TOOLBAR_STYLE, toolbar
+from tunesmith.agent.version import VERSION
 from tunesmith.memory.errors import BadInput
 
 if TYPE_CHECKING:
     from tunesmith.agent.repl.shell import Shell
 
 _PROMPT = "tunesmith ❯ "
-_HELLO = "Say what the model should learn. /help lists the commands, /demo runs every stage, Ctrl-D leaves."
+_HELLO = f"tunesmith {VERSION}. Say what a model should learn; “exit” leaves."
+_MENU_LINES = 8
 _TWICE_S = 1.0
 _TYPED_AHEAD_S = 0.5
 """Keys that a prompt finds when it begins were typed before it was there: each Enter among them is one."""
@@ -73,7 +75,7 @@ class _Repl:
         self._begun = 0.0
         """When the present prompt began to read."""
         self._interrupts = _Interrupts()
-        self._session: PromptSession[str] = PromptSession(
+        self._session: PromptSession[str] = _Session(
             _PROMPT,
             history=ThreadedHistory(_LateHistory(self)),
             completer=SlashCompleter(lambda: self._shell),
@@ -117,7 +119,7 @@ class _Repl:
         if line == _WOKEN:
             self.shell().answer_questions()
             return True
-        return not line.strip() or self.shell().handle(line.strip())
+        return self.shell().handle(line.strip())
 
     def shell(self) -> Shell:
         """What stands behind the prompt, waited for. Raises what kept it from loading."""
@@ -165,6 +167,18 @@ class _Repl:
 
     def _toolbar(self) -> StyleAndTextTuples:
         return toolbar(self._shell.monitor.line() if self._shell else "")
+
+
+class _Session(PromptSession[str]):
+    """A prompt that leaves the screen as it is until there is something to complete: its menu takes eight lines."""
+
+    @property
+    def reserve_space_for_menu(self) -> int:
+        return _MENU_LINES if self.default_buffer.text.startswith("/") else 0
+
+    @reserve_space_for_menu.setter
+    def reserve_space_for_menu(self, lines: int) -> None:
+        pass
 
 
 class _Interrupts:

@@ -17,18 +17,20 @@ from typing import TypeVar, Unpack
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.input.typeahead import clear_typeahead
-from rich.console import Console, RenderableType
-from rich.table import Table
+from rich.console import Console, Group, RenderableType
 
 from tunesmith.agent.commands import queries, render, run_steps, settings
 from tunesmith.agent.commands.approvals import GRACE_S, TerminalApprover, drop_typed_ahead, pending
 from tunesmith.agent.commands.fields import choices
+from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.output import Output
+from tunesmith.agent.commands.price import forecast_table, price_lines, price_page
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.startup import open_store, unexpected
 from tunesmith.agent.commands.terminal import SafeConsole
-from tunesmith.agent.repl import slash
+from tunesmith.agent.repl import bare, slash
 from tunesmith.agent.repl.folding import Folding
+from tunesmith.agent.repl.greeting import greeting
 from tunesmith.agent.repl.monitor import Monitor
 from tunesmith.agent.repl.talk import Talk
 from tunesmith.agent.repl.toolbar import TOOLBAR_STYLE, toolbar
@@ -56,10 +58,10 @@ class Shell:
         self.monitor = Monitor(store, tell=self._tell, changed=self._redraw)
         self.plans: dict[str, threading.Thread] = {}
         self.bar_console: Console | None = None
-        self._tables: set[str] = set()
+        self._shown: set[str] = set()
         self._folding = Folding()
         self.talk = Talk(self)
-        self._approver = TerminalApprover(self.ask)
+        self._approver = TerminalApprover(self.ask, lambda plan, step: self.show(price_page(plan, step)))
         self._asked_for = ""
         """The stage whose price stands before the user."""
         self._questions: queue.Queue[Callable[[], None]] = queue.Queue()
@@ -75,8 +77,9 @@ class Shell:
         return cls(chosen, open_store(chosen, out), wake)
 
     def begin(self) -> None:
-        """Start watching the jobs, and load what the conversation needs."""
+        """Say where things stand, start watching the jobs, and load what the conversation needs."""
         self.monitor.look()
+        self.say("\n".join(greeting(self.store)))
         self.monitor.start()
         self.talk.load()
 
@@ -100,8 +103,8 @@ class Shell:
 
     def show(self, shown: RenderableType) -> None:
         """Print above the prompt, or above the bar where one is shown."""
-        if isinstance(shown, Table):
-            self._tables.add(_text(shown))
+        if isinstance(shown, Group):
+            self._shown.add(_text(shown))
         (self.bar_console or _console()).print(shown)
 
     def page(self, shown: RenderableType) -> None:
@@ -112,14 +115,14 @@ class Shell:
         """Print the next screen of a long page; False where nothing is left of one."""
         return self._folding.more(_console())
 
-    def show_once(self, table: Table) -> None:
-        """Print a table unless this session has shown it, word for word."""
-        if _text(table) not in self._tables:
-            self.show(table)
+    def show_once(self, shown: RenderableType) -> None:
+        """Print something unless this session has shown it, word for word."""
+        if _text(shown) not in self._shown:
+            self.show(shown)
 
     def say(self, text: str) -> None:
-        """Print plain text as one line; brackets in it are no markup."""
-        (self.bar_console or _console()).print(render.plain(text), soft_wrap=True)
+        """Print plain text, wrapped between its words; brackets in it are no markup."""
+        (self.bar_console or _console()).print(prose(text))
 
     def main_console(self) -> Console:
         """The terminal itself, for the main thread while it shows no prompt."""
@@ -151,7 +154,7 @@ class Shell:
             self.plans[data["run"]] = threading.current_thread()
             self.say(f"run {data['run']} ({data['name']}): {', '.join(map(str, data['steps']))}")
         elif event == "plan.shown" and asked and isinstance(plan := data["plan"], Plan):
-            self.show(render.plan_table(plan, data["step"], resumed=bool(data.get("resumed"))))
+            self.show(price_lines(plan, data["step"], resumed=bool(data.get("resumed"))))
         elif event == "step.started" and asked:
             self.say(f"{stage} ({data['step']}) runs; /attach {data['step']} follows it, /stop {data['step']} ends it")
         elif event == "step.finished" and asked:
@@ -162,8 +165,11 @@ class Shell:
     def handle(self, line: str) -> bool:
         """Carry out one line; False to leave. An error is one line, and the REPL lives on."""
         try:
-            if line.startswith("/"):
-                return slash.carry_out(self, self.talk, line[1:])
+            if not line:
+                return self._go_on_with_a_page()
+            self._folding.open = False
+            if command := bare.command(line):
+                return slash.carry_out(self, self.talk, command)
             self.converse(line)
         except TunesmithError as error:
             self.say(f"tunesmith: {error}")
@@ -173,6 +179,11 @@ class Shell:
             self.say("nothing was decided")
         except Exception as error:
             self.say(f"tunesmith: {unexpected(error)}")
+        return True
+
+    def _go_on_with_a_page(self) -> bool:
+        if self._folding.open:
+            self.more()
         return True
 
     def converse(self, text: str) -> None:
@@ -304,7 +315,7 @@ class Shell:
         self.talk.plan_ended(run)
 
     def _show_prices(self, plan: PipelinePlan, prices: Sequence[Forecast]) -> None:
-        self.show_once(render.forecast_table(plan.name, prices))
+        self.show_once(forecast_table(plan.name, prices))
 
     # Ends
 
@@ -331,10 +342,10 @@ class Shell:
                 self.say(f"the rest of {run} waits: `tunesmith run --resume {run}` goes on with it")
 
 
-def _text(table: Table) -> str:
+def _text(shown: RenderableType) -> str:
     console = Console(file=io.StringIO(), width=200)
     with console.capture() as captured:
-        console.print(table)
+        console.print(shown)
     return captured.get()
 
 

@@ -4,10 +4,14 @@ a stage takes `field=value` and gives the prompt back as soon as its worker runs
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from tunesmith.agent.commands import fields, parser, queries, render, run_steps
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from tunesmith.agent.commands import fields, parser, queries, render, run_steps, theme
+from tunesmith.agent.commands.layout import Prose, prose
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.suites import suite
 from tunesmith.agent.repl.command_table import COMMANDS, TOPICS
@@ -145,13 +149,24 @@ def help_(screen: Screen, words: str) -> None:
         raise BadInput(
             f"no help on {name}; {f'did you mean /help {near}? ' if near else ''}topics: {', '.join(TOPICS)}"
         )
+    screen.page(_help_page())
+
+
+def _help_page() -> RenderableType:
+    """What can be said, every command in groups, and the topics."""
     stages = [[f"/{e.name}", e.summary + ("" if e.expensive else " (free)")] for e in catalog.STAGES]
     others = [[f"/{command}", text] for command, text in COMMANDS.items()]
-    screen.page(render.rows_table(["command", "what it does"], [*stages, *others], exact=True))
-    screen.say(
-        "Stages take fields: /train lora_rank=8 epochs=2; /help train lists them. Nothing expensive starts unasked."
+    return Group(
+        prose("I fine-tune a language model with you: say what it should learn, or ask about a run."),
+        prose(f"More by topic, such as `/help keys`: {', '.join(TOPICS)}. `/help train` lists a step's fields."),
+        _commands("the screen", others),
+        _commands("steps, with fields such as `/train lora_rank=8 epochs=2`; nothing expensive starts unasked", stages),
     )
-    screen.say(f"More by topic, such as /help keys: {', '.join(TOPICS)}.")
+
+
+def _commands(heading: str, rows: Sequence[Sequence[str]]) -> RenderableType:
+    cells = [[Text(name, style=theme.COMMAND), text] for name, text in rows]
+    return Group(Prose(theme.coloured(heading + ":")), render.rows_table(["", ""], cells, exact=True))
 
 
 def new(screen: Screen, talk: Talk, words: str) -> None:

@@ -70,7 +70,7 @@ class Talk:
 
     def _made_chat(self) -> Chat:
         from tunesmith.agent.driver.chat import Chat
-        from tunesmith.agent.driver.endpoint import Driver, driver_name
+        from tunesmith.agent.driver.endpoint import Driver, driver_state
         from tunesmith.agent.driver.probe import is_routed
         from tunesmith.agent.driver.turn_deps import TurnDeps
 
@@ -87,7 +87,7 @@ class Talk:
             code_first=routed,
             native=not routed,
             edit=self._edit,
-            driver_name=driver_name(screen.settings.driver),
+            driver_state=lambda: driver_state(screen.settings),
         )
         return Chat(deps)
 
@@ -225,7 +225,9 @@ class Talk:
         ws = replace(self._screen.ws, emit=emit)
         outcome = run_step(ws, FETCH, self._ask, follow=False)
         if outcome.declined:
-            raise StepFailed("without the driver there is no conversation; the slash commands work, /help lists them")
+            raise StepFailed(
+                "no driver was fetched; questions about runs are answered without one, and /help lists the commands"
+            )
         self._screen.say("Ctrl-C lets it go on in the background")
         return outcome.step.id
 

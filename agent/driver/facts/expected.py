@@ -23,10 +23,11 @@ def expected_in(path: str) -> Mapping[str, Mapping[str, str]]:
         suite = read_suite(Path(path))
     except (OSError, ValueError, BadInput):
         return {}
-    return {case.case_id: dict(_wanted(case)) for case in suite.cases}
+    return {case.case_id: dict(wanted_of(case)) for case in suite.cases}
 
 
-def _wanted(case: Case) -> Iterator[tuple[str, str]]:
+def wanted_of(case: Case) -> Iterator[tuple[str, str]]:
+    """The keys of an answer and the values that a case's checks name for them; nothing where they name none."""
     for one in case.assertions:
         if one.type == "is-json" and isinstance(one.value, Mapping):
             properties = one.value.get("properties")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -49,12 +50,12 @@ def _page() -> tuple[tuple[_Talk, ...], tuple[_Talk, ...]]:
     return talk, terms
 
 
-def said_to(s: Sentence, *, driver: str, home: str) -> str:
+def said_to(s: Sentence, *, driver: Callable[[], str], home: str) -> str:
     """What is said to small talk or to a term; empty for other words."""
     for one in _page()[0] if not (s.runs or s.step) else ():
         if one.words.search(s.text):
             return (
-                one.says.replace("{driver}", driver)
+                one.says.replace("{driver}", driver() if "{driver}" in one.says else "")
                 .replace("{home}", home)
                 .replace("{version}", VERSION)
                 .replace("{now}", time.strftime("%A, %Y-%m-%d %H:%M"))

@@ -1,0 +1,105 @@
+"""Cases on a terminal: what was asked, what the arm answered, what was wanted, and why that is not the same.
+
+A blind case is counted and never quoted: who reads its text may write rows or settings by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from tunesmith.agent.commands import theme
+from tunesmith.agent.commands.layout import Prose
+from tunesmith.agent.driver.facts.answer import without_instruction
+from tunesmith.agent.driver.facts.expected import wanted_of
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.records import EvalResult
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import count, one_line
+from tunesmith.tools.suites.case import Case
+from tunesmith.tools.suites.loading import read_suite
+
+SHOWN = 5
+_QUESTION, _ANSWER, _WANTED, _REASON = 90, 90, 70, 60
+_NO_CASE = Case(case_id="", suite="", messages=())
+
+
+@dataclass(frozen=True, slots=True)
+class CaseTexts:
+    """What the cases of an evaluation ask and want, and what an arm answered."""
+
+    cases: Mapping[str, Case]
+    answers: Mapping[str, EvalResult]
+
+    @classmethod
+    def of(cls, store: Store, run: str, step: str, arm: str) -> CaseTexts:
+        """Of an arm's answers in a step; a suite that cannot be read any more leaves its questions out."""
+        answers = {one.case_id: one for one in store.results(step, arm)}
+        cases: dict[str, Case] = {}
+        for made in store.artifacts(run, "suite"):
+            try:
+                cases |= {case.case_id: case for case in read_suite(Path(made.path)).cases}
+            except (OSError, ValueError, BadInput):
+                continue
+        return cls(cases, answers)
+
+    def view(self, case_ids: Sequence[str], *, all_of_them: bool) -> Iterable[RenderableType]:
+        """Some cases, or all; blind ones are counted alone."""
+        open_ = [case_id for case_id in case_ids if not self._case(case_id).is_blind]
+        shown = open_ if all_of_them else open_[:SHOWN]
+        for case_id in shown:
+            yield from (Prose(line, hang=6) for line in self._told(case_id))
+        blind = len(case_ids) - len(open_)
+        rest = [count(len(open_) - len(shown), "more case")] if len(open_) > len(shown) else []
+        rest += [f"{count(blind, 'blind case')}, never shown"] if blind else []
+        if rest:
+            yield Prose(Text(f"  and {', '.join(rest)}", style=theme.LABEL))
+
+    def _case(self, case_id: str) -> Case:
+        return self.cases.get(case_id, _NO_CASE)
+
+    def _told(self, case_id: str) -> Iterable[Text]:
+        case, answer = self._case(case_id), self.answers.get(case_id)
+        name = Text("  ") + Text(_clip(case_id, 40), style=theme.ID)
+        yield name + Text(f"  “{_clip(question, _QUESTION)}”") if (question := _asked(case)) else name
+        arrow = Text("    → ", style=theme.LABEL)
+        if answer is not None:
+            yield arrow + Text(f"“{_clip(_given(answer), _ANSWER)}”", style=theme.BAD)
+        wanted = ", ".join(f"{key} {value}" for key, value in wanted_of(case))
+        reason = _clip(_reason(answer), _REASON) if answer else ""
+        if wanted:
+            why = Text(f" ({reason})" if reason else "", style=theme.LABEL)
+            yield arrow + Text("wanted ") + Text(_clip(wanted, _WANTED), style=theme.GOOD) + why
+        elif reason:
+            yield arrow + Text(reason, style=theme.LABEL)
+
+
+def _asked(case: Case) -> str:
+    texts = [str(message.get("content", "")) for message in case.messages if message.get("role") == "user"]
+    return without_instruction(texts[-1]) if texts else ""
+
+
+def _given(answer: EvalResult) -> str:
+    calls = [call.get("function") for call in answer.tool_calls if isinstance(call, dict)]
+    named = [f"calls {function.get('name')}" for function in calls if isinstance(function, dict)]
+    return answer.output or "; ".join(named) or "(nothing)"
+
+
+def _reason(answer: EvalResult) -> str:
+    if answer.error:
+        return f"error: {answer.error}"
+    return next(
+        (f"{one.type}: {one.reason}" if one.reason else one.type for one in answer.assertions if not one.passed), ""
+    )
+
+
+def _clip(text: object, most: int) -> str:
+    flat = one_line(text)
+    if len(flat) <= most:
+        return flat
+    whole = flat[:most].rpartition(" ")[0]
+    return f"{whole if len(whole) > most // 2 else flat[: most - 1]}…"

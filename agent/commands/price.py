@@ -1,0 +1,118 @@
+"""What is agreed to: a step's price in a title and three lines with its reservations, all of it for `why`, a plan's.
+
+Names in it are other people's: each entry is one line without a frame, and goes on under its own value alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from tunesmith.agent.commands import theme
+from tunesmith.agent.commands.layout import Cell, Labelled, Prose, Rows
+from tunesmith.tools.core.format import duration, one_line, size
+from tunesmith.tools.core.stage import Estimate, Plan
+
+if TYPE_CHECKING:
+    from tunesmith.tools.pipeline.forecast import Forecast
+
+_FRAME = re.compile("[\u2500-\u257f]")
+_BASIS_CHARACTERS = 44
+_TITLE_HANG = 4
+Entry = tuple[str, Text]
+
+
+def price_lines(plan: Plan, step: str, *, resumed: bool = False, with_hash: bool = False) -> RenderableType:
+    """A step's price in short: time, memory, disk with what is replaced, and every reservation.
+
+    `with_hash` is for whom nobody asks at a terminal: it is what `--approve` takes.
+    """
+    price = plan.estimate
+    memory = Text("RAM ") + _need(price.peak_ram_bytes, plan.free_ram_bytes)
+    if price.peak_vram_bytes or plan.free_vram_bytes:
+        memory = Text("VRAM ") + _need(price.peak_vram_bytes, plan.free_vram_bytes) + Text(", ") + memory
+    disk = _need(price.disk_bytes, plan.free_disk_bytes) + Text("; replaces ") + _replaced(plan)
+    time = _time(price) + Text(f" ({_short_basis(price.basis)})")
+    entries: list[Entry] = [("time", time), ("memory", memory), ("disk", disk)]
+    entries += [("note", _line(note)) for note in plan.notes]
+    entries += [("plan", _line(plan.hash[:12]))] if with_hash else []
+    return Group(_title(plan, step, resumed=resumed), Labelled(entries))
+
+
+def price_page(plan: Plan, step: str) -> RenderableType:
+    """All that a plan says of itself, for who answers `why`."""
+    price = plan.estimate
+    entries: list[Entry] = [("step", _line(f"{n}. {text}")) for n, text in enumerate(plan.steps, 1)]
+    entries.append(("time", _time(price) + Text(" (") + _line(price.basis) + Text(")")))
+    entries.append(("RAM", _need(price.peak_ram_bytes, plan.free_ram_bytes) + Text(", swap included")))
+    if price.peak_vram_bytes or plan.free_vram_bytes:
+        entries.append(("VRAM", _need(price.peak_vram_bytes, plan.free_vram_bytes)))
+    entries.append(("disk", _need(price.disk_bytes, plan.free_disk_bytes)))
+    entries += [("writes", _line(name)) for name in plan.writes]
+    entries += [("replaces", _line(name)) for name in plan.replaces]
+    entries += [("chosen", _line(f"{name}: {why}")) for name, why in plan.reasons.items()]
+    entries += [("note", _line(note)) for note in plan.notes]
+    entries.append(("plan", _line(plan.hash[:12])))
+    return Group(_title(plan, step), Labelled(entries))
+
+
+def forecast_table(name: str, steps: Sequence[Forecast]) -> RenderableType:
+    """What a whole plan will probably cost, step by step and in total; nothing is agreed to by it."""
+    prices = [step.estimate for step in steps if step.estimate]
+    rows: list[Sequence[Cell]] = [[_line(step.stage), _line(step.summary), *_costs(step.estimate)] for step in steps]
+    total = [
+        duration(sum(price.seconds for price in prices)),
+        size(max((_peak(price) for price in prices), default=0)),
+        size(sum(price.disk_bytes for price in prices)),
+    ]
+    rows.append([Text("total", style="bold"), "", *(Text(cell, style=theme.PRICE) for cell in total)])
+    return Group(
+        Prose(Text("plan ") + _line(name), hang=_TITLE_HANG, fold=True),
+        Rows(["step", "what", "time", "memory", "disk"], rows, ("disk", "memory"), frozenset({2, 3, 4})),
+        Prose(Text("Each step is priced again, and asked about, when its turn comes.", style=theme.LABEL)),
+    )
+
+
+def _costs(price: Estimate | None) -> tuple[str, str, str]:
+    if price is None:
+        return "when due", "–", "–"
+    return duration(price.seconds), size(_peak(price)), size(price.disk_bytes)
+
+
+def _title(plan: Plan, step: str, *, resumed: bool = False) -> Prose:
+    again = " again" if resumed else ""
+    line = _line(f"{plan.stage} ({step}, {plan.run}){again}: {plan.summary}")
+    line.stylize("bold")
+    return Prose(line, hang=_TITLE_HANG, fold=True)
+
+
+def _time(price: Estimate) -> Text:
+    return Text("about ") + Text(duration(price.seconds), style=theme.PRICE)
+
+
+def _short_basis(basis: str) -> str:
+    """What a time rests on, in a few words."""
+    words = _line(basis).plain.removesuffix(" on this machine")
+    first = words.partition(";")[0].partition(", from ")[0]
+    return first if len(first) <= _BASIS_CHARACTERS else f"{first[: _BASIS_CHARACTERS - 1].rstrip()}…"
+
+
+def _replaced(plan: Plan) -> Text:
+    return _line(", ".join(plan.replaces)) if plan.replaces else Text("nothing")
+
+
+def _line(entry: str) -> Text:
+    """An entry on one line and without a frame: a model's name must not look like a row."""
+    return Text(_FRAME.sub("·", one_line(entry)))
+
+
+def _need(needed: int, free: int) -> Text:
+    return Text(f"{size(needed)} needed, {size(free)} free", style=theme.BAD if needed > free else theme.PRICE)
+
+
+def _peak(price: Estimate) -> int:
+    return max(price.peak_ram_bytes, price.peak_vram_bytes)

@@ -1,0 +1,56 @@
+"""The first lines above the prompt: the card, the newest run with its verdict, what is served, three things to type.
+
+Read from the store by the thread that loads behind the prompt, so that nobody waits for them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tunesmith.agent.driver.facts.answer import clip, ordinary
+from tunesmith.agent.repl.command_table import COMMANDS
+from tunesmith.memory.records import DONE, WAITING, Run
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import size
+from tunesmith.tools.machine.measure import measure_machine
+
+_NAME_CHARACTERS = 24
+
+
+def greeting(store: Store) -> list[str]:
+    """Three lines, each within 80 columns in the usual case."""
+    runs = ordinary(store)
+    newest = runs[0] if runs else None
+    return [f"{_card(store.home)} · {_served(store)}", _newest(store, newest), f"try {', '.join(_to_type(newest))}"]
+
+
+def _card(home: Path) -> str:
+    machine = measure_machine(home)
+    cards = [f"{gpu.name}, {size(gpu.total_bytes)}" for gpu in machine.gpus[:1]]
+    return cards[0] if cards else f"CPU only, {size(machine.ram_total_bytes)} RAM"
+
+
+def _served(store: Store) -> str:
+    from tunesmith.agent.commands import served_models
+
+    deployed = [line for line in served_models.status(store) if line["role"] == "deployed"]
+    return f"served: {clip(deployed[0]['model'], 30)} of {deployed[0]['run']}" if deployed else "nothing is served"
+
+
+def _newest(store: Store, run: Run | None) -> str:
+    if run is None:
+        return "no run yet: say what a model should learn"
+    claims = [str(step.report.get("claim") or "") for step in store.steps(run.id, status=DONE)]
+    verdict = next((claim for claim in reversed(claims) if claim), "")
+    name = f"newest run: {run.id} ({clip(run.name, _NAME_CHARACTERS)}), {run.status}"
+    return f"{name}, {verdict}" if verdict else name
+
+
+def _to_type(run: Run | None) -> list[str]:
+    """What fits this home: a first run, what goes on with one, or looking at what one came to."""
+    if run is None:
+        return ["`/demo`", "“always answer in three bullet points”", "`/help`"]
+    if run.status != DONE:
+        return ["“go on”" if run.status == WAITING else "“why did it fail?”", f"`/run {run.id}`", "`/help`"]
+    ask = ["`/ask …`"] if "ask" in COMMANDS else []
+    return [*ask, f"`/report {run.id}`", f"`/explain {run.id}`", "`/help`"][:3]
