@@ -21,7 +21,7 @@ def recover(store: Store) -> list[str]:
     store.announce([step.id for step in dead])
     for step in store.unannounced():
         if catalog.ENTRIES[step.stage].asks(step.request):
-            lines.append(f"ended while nobody watched: {render.step_end(step).plain}")
+            lines.append(f"ended while nobody watched: {render.step_end(step).text.plain}")
     for run in store.runs():
         if run.status == RUNNING:
             lines += _resolve_approved(store, run)

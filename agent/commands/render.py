@@ -38,7 +38,7 @@ def plain(value: object) -> Text:
     return Text(visible(value))
 
 
-def step_end(step: Step) -> RenderableType:
+def step_end(step: Step) -> Prose:
     """A step that ended in one line, what it took against its estimate; below it, what it advises."""
     took = f"took {duration(step.seconds)}, estimated {duration(step.estimated_seconds)}"
     peak = f", peak {size(step.peak_rss_bytes)}" if step.peak_rss_bytes else ""

@@ -49,7 +49,7 @@ def _newest(store: Store, run: Run | None) -> str:
 def _to_type(run: Run | None) -> list[str]:
     """What fits this home: a first run, what goes on with one, or looking at what one came to."""
     if run is None:
-        return ["`/demo`", "“always answer in three bullet points”", "`/help`"]
+        return ["`/demo`", "“I want a model that answers in haiku”", "`/help`"]
     if run.status != DONE:
         return ["“go on”" if run.status == WAITING else "“why did it fail?”", f"`/run {run.id}`", "`/help`"]
     ask = ["`/ask …`"] if "ask" in COMMANDS else []

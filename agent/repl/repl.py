@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tunesmith.agent.repl.shell import Shell
 
 _PROMPT = "tunesmith ❯ "
-_HELLO = f"tunesmith {VERSION}. Say what a model should learn; “exit” leaves."
+HELLO = f"tunesmith {VERSION}. Say what a model should learn; “exit” leaves."
 _MENU_LINES = 8
 _TWICE_S = 1.0
 _TYPED_AHEAD_S = 0.5
@@ -87,7 +87,7 @@ class _Repl:
 
     def run(self) -> int:
         """One line after the other until Ctrl-D, /quit or Ctrl-C twice."""
-        print(_HELLO)
+        print(HELLO)
         self._session.app.after_render += self._load_once
         with patch_stdout(raw=True):
             try:

@@ -149,10 +149,10 @@ def help_(screen: Screen, words: str) -> None:
         raise BadInput(
             f"no help on {name}; {f'did you mean /help {near}? ' if near else ''}topics: {', '.join(TOPICS)}"
         )
-    screen.page(_help_page())
+    screen.page(help_page())
 
 
-def _help_page() -> RenderableType:
+def help_page() -> RenderableType:
     """What can be said, every command in groups, and the topics."""
     stages = [[f"/{e.name}", e.summary + ("" if e.expensive else " (free)")] for e in catalog.STAGES]
     others = [[f"/{command}", text] for command, text in COMMANDS.items()]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,8 @@ from rich.console import Console, RenderableType
 
 from tests.fixtures import stored_runs
 from tunesmith.agent.commands import render
+from tunesmith.agent.commands.price import forecast_table, price_lines, price_page
+from tunesmith.agent.commands.terminal import SafeConsole
 from tunesmith.tools.core.stage import GIB, Estimate, Plan
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.pipeline.forecast import Forecast
@@ -20,6 +25,13 @@ def shown(what: RenderableType) -> str:
     with console.capture() as captured:
         console.print(what)
     return captured.get()
+
+
+def on_terminal(what: RenderableType, width: int) -> str:
+    """As a terminal of that width shows it, its colours left out."""
+    file = io.StringIO()
+    SafeConsole(file=file, width=width, force_terminal=True, color_system=None).print(what)
+    return re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
 
 
 def plan(stage: str, seconds: float, ram_bytes: int, **more: object) -> Plan:
@@ -39,41 +51,70 @@ def test_the_time_left_starts_at_the_estimate_and_ends_at_the_pace() -> None:
 
 def test_a_plan_shows_its_price_against_what_is_free() -> None:
     told = shown(
-        render.plan_table(
-            plan("train", 90, 9 * GIB, free_ram_bytes=8 * GIB, writes=("an adapter",), replaces=("the old [red]one",)),
+        price_lines(
+            plan("train", 90, 9 * GIB, free_ram_bytes=8 * GIB, replaces=("the old [red]one",), notes=("it is late",)),
             "s7",
         )
     )
-    for part in ("train (s7, r1)", "1 min 30 s (3 past runs of it)", "9.0 GiB needed, 8.0 GiB free", "an adapter"):
-        assert part in told
-    assert "the old [red]one" in told
+    title, *lines = told.splitlines()
+    assert title == "train (s7, r1): do train"
+    assert [line.split()[0] for line in lines] == ["time", "memory", "disk", "note"]
+    assert "about 1 min 30 s (3 past runs of it)" in lines[0] and "RAM 9.0 GiB needed, 8.0 GiB free" in lines[1]
+    assert lines[2].endswith("replaces the old [red]one") and lines[3].endswith("it is late")
+
+
+def test_why_shows_what_the_short_price_leaves_out_and_its_hash() -> None:
+    asked = plan("train", 90, GIB, writes=("an adapter",), reasons={"lora_rank": "16 by the rows"})
+    short, whole = shown(price_lines(asked, "s7")), shown(price_page(asked, "s7"))
+    for part in ("1. one", "an adapter", "lora_rank: 16 by the rows", asked.hash[:12]):
+        assert part in whole and part not in short
+    assert asked.hash[:12] in shown(price_lines(asked, "s7", with_hash=True))
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_price_is_a_title_and_three_lines_and_fits(width: int) -> None:
+    basis = (
+        "usual rates of such a processor, from 1 min 10 s to 9 min 20 s until this one is measured; train has not run"
+    )
+    asked = plan("train", 7321, 9 * GIB, free_ram_bytes=18 * GIB, free_vram_bytes=22 * GIB, notes=("a note " * 20,))
+    asked = asked.model_copy(update={"estimate": asked.estimate.model_copy(update={"basis": basis})})
+    lines = on_terminal(price_lines(asked, "s7"), width).splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert [line.split()[0] for line in lines[1:5]] == ["time", "memory", "disk", "note"], "one line each"
 
 
 def test_a_whole_arc_is_summed_in_time_and_disk_and_takes_the_highest_peak() -> None:
     priced = [
         Forecast(p.stage, p.summary, p.estimate) for p in (plan("train", 60, 3 * GIB), plan("merge", 30, 5 * GIB))
     ]
-    told = shown(render.forecast_table("demo", [*priced, Forecast("deploy", "serve it")]))
+    told = shown(forecast_table("demo", [*priced, Forecast("deploy", "serve it")]))
     total = next(line for line in told.splitlines() if "total" in line)
     assert "1 min 30 s" in total and "5.0 GiB" in total and "2.0 GiB" in total
     assert "when due" in next(line for line in told.splitlines() if "deploy" in line)
 
 
-FALSE_ROW = "│ time   │ about 0.1 s; already agreed to"
+FALSE_ROW = "│  time    │ about 0.1 s; already agreed to"
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\x0b", "\x85", "\u2028", "\t", " " * 200])
+@pytest.mark.parametrize(
+    "end", ["\n", "\r\n", "\r", "\x0b", "\x85", "\u2028", "\t", " " * 200, "\u2800" * 70, "x" * 200]
+)
 def test_a_name_adds_no_row_to_a_price(end: str) -> None:
     """Wherever a plan says it: each entry is one line, and draws no frame."""
     name = f"model{end}{FALSE_ROW}{end}"
     honest, false = plan("base", 90, GIB, **_everywhere("model")), plan("base", 90, GIB, **_everywhere(name))
-    rows = [line.split("│")[1].strip() for line in shown(render.plan_table(false, "s1")).splitlines() if "│" in line]
-    assert [row for row in rows if row] == [
-        line.split("│")[1].strip() for line in shown(render.plan_table(honest, "s1")).splitlines() if "│" in line
-    ]
-    forecast = render.forecast_table(name, [Forecast("base", name, honest.estimate)])
-    assert "│" not in shown(forecast) and sum("about 0.1 s" in line for line in shown(forecast).splitlines()) <= 3
-    assert forecast.title is not None and len(str(forecast.title).splitlines()) == 1
+    for price in (partial(price_lines, step="s1", with_hash=True), partial(price_page, step="s1")):
+        for width in (60, 80, 140):
+            told = on_terminal(price(false), width)
+            assert labels(told) == labels(on_terminal(price(honest), width)) and "│" not in told
+            assert all(len(line) <= width for line in told.splitlines()), "or the terminal itself begins a line"
+    forecast = shown(forecast_table(name, [Forecast("base", name, honest.estimate)]))
+    assert "│" not in forecast and sum("about 0.1 s" in line for line in forecast.splitlines()) <= 3
+
+
+def labels(told: str) -> list[str]:
+    """What stands where a price's own rows begin."""
+    return [line[:12].split()[0] for line in told.splitlines() if line.startswith("  ") and line[2] != " "]
 
 
 def _everywhere(name: str) -> dict[str, object]:

@@ -240,13 +240,13 @@ def test_an_open_description_is_told_at_the_start_and_wherever_it_comes_back(
 ) -> None:
     begin(tunesmith.home, "cooking tips", "fast", True)
     repl = terminal()
-    repl.expect("a description is open: When shall it apply?")
+    repl.expect("a description is open: 1 of 4: When shall it apply?")
     repl.expect("`drop it` gives it up")
     repl.line("/new")
     repl.expect("a new conversation")
     assert open_interview(tunesmith.home) is None
     repl.line("/resume")
-    repl.expect("a description is open: When shall it apply?")
+    repl.expect("a description is open: 1 of 4: When shall it apply?")
 
 
 def test_with_a_routed_driver_the_question_is_asked_in_codes_own_words(talk: Talk) -> None:

@@ -41,7 +41,7 @@ def test_every_line_is_shown_once_and_no_screen_is_more_than_full(
     assert screen < 6 or all(len(text.splitlines()) < screen for text in screens)
     counts = [sum(not line.startswith("…") for line in text.splitlines()) for text in screens]
     for n, text in enumerate(screens[:-1], 1):
-        assert text.splitlines()[-1] == f"… {sum(counts[n:])} more lines: /more"
+        assert text.splitlines()[-1] == f"… {sum(counts[n:])} more lines: /more or Enter"
 
 
 def test_a_terminal_that_does_not_know_its_size_folds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +68,7 @@ def test_help_on_a_small_terminal_is_had_screen_by_screen(tunesmith: Tunesmith) 
     terminal = Terminal((), tunesmith.env, size=(30, 110))
     terminal.expect("tunesmith ❯")
     place = terminal.line("/help")
-    terminal.expect("More by topic", after=place)
+    terminal.expect("more lines: /more", after=place)
     first = terminal.text[place:]
     assert "more lines: /more" in first and "/inspect" in first and "/quit" not in first
     while "/quit" not in terminal.text[place:]:
