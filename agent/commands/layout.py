@@ -236,9 +236,11 @@ class Labelled:
 
     entries: Sequence[tuple[str, Text]]
     indent: int = 2
+    fold: bool = True
+    """As of `Prose`."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = max((len(name) for name, _ in self.entries), default=0) + self.indent + _GAP
         for name, value in self.entries:
             line = Text(" " * self.indent) + Text(name.ljust(width - self.indent), style=theme.LABEL) + value
-            yield Prose(line, hang=width, fold=True)
+            yield Prose(line, hang=width, fold=self.fold)

@@ -6,13 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from tunesmith.agent.commands import theme
-from tunesmith.agent.commands.layout import Cell, Prose, Rows, prose
+from tunesmith.agent.commands.layout import Cell, Labelled, Prose, Rows, prose
 from tunesmith.memory.records import DONE, Run, Step
 from tunesmith.tools.core.format import duration, p_value, size, visible
 from tunesmith.tools.pipeline.inspect import Fit
@@ -56,19 +54,20 @@ def _bad_end(step: Step) -> str:
 
 def result_table(step: Step) -> RenderableType:
     """What a step reports, one field a row; records within records are for programs, and only named."""
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
+    entries: list[tuple[str, Text]] = []
+    tables: list[RenderableType] = []
     for_programs = []
     for name, value in step.report.items():
         shown = _reported(name, value)
         if shown is None:
             for_programs.append(_heading(name))
+        elif isinstance(shown, Text):
+            entries.append((_heading(name), shown))
         else:
-            table.add_row(_heading(name), shown)
+            tables += [Text(_heading(name), style=theme.LABEL), shown]
     if for_programs:
-        table.add_row("with --json", plain(", ".join(for_programs)))
-    return table
+        entries.append(("with --json", plain(", ".join(for_programs))))
+    return Group(Labelled(entries, indent=0, fold=False), *tables)
 
 
 def _reported(name: str, value: object) -> RenderableType | None:
@@ -116,15 +115,14 @@ def _hops_table(hops: Sequence[Comparison]) -> RenderableType:
 def _fits_table(fits: Sequence[Fit]) -> RenderableType:
     """Kinds of work down, sizes of model across: what each needs, green where it is free."""
     sizes = sorted({fit.parameters for fit in fits})
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("needs, by billions of parameters")
-    for parameters in sizes:
-        table.add_column(f"{parameters / 1e9:g}", justify="right")
     needs = {(fit.work, fit.parameters): fit for fit in fits}
+    rows = []
     for work in dict.fromkeys(fit.work for fit in fits):
         cells = [needs[work, parameters] for parameters in sizes]
-        table.add_row(work, *(Text(size(cell.needs_bytes), style="green" if cell.fits else "red") for cell in cells))
-    return table
+        rows.append(
+            [work, *(Text(size(one.needs_bytes), style=theme.GOOD if one.fits else theme.BAD) for one in cells)]
+        )
+    return rows_table(["needs, for", *(f"{parameters / 1e9:g}B" for parameters in sizes)], rows, exact=True)
 
 
 def _heading(name: str) -> str:

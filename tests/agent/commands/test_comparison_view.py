@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shlex
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,9 +59,8 @@ def test_a_blind_case_is_counted_and_none_of_its_text_is_shown(tmp_path: Path, m
     def blind(hostile: str = "") -> Suite:
         cases = made(hostile).cases
         split = {"metadata": {"split": "blind"}}
-        return replace(
-            made(hostile), cases=tuple(c.model_copy(update=split) if c.block == "target" else c for c in cases)
-        )
+        hidden = (case.model_copy(update=split) if case.block == "target" else case for case in cases)
+        return made(hostile).model_copy(update={"cases": tuple(hidden)})
 
     monkeypatch.setattr(stored_runs, "suite", blind)
     for whole in (False, True):

@@ -6,11 +6,14 @@ import io
 from functools import partial
 
 import pytest
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.output import DummyOutput
 from rich.console import Console
 
 from tests.fixtures.terminal import Terminal, Tunesmith
 from tunesmith.agent.commands import render
 from tunesmith.agent.repl.folding import Folding
+from tunesmith.agent.repl.repl import _Session
 
 
 def shown(folding: Folding, *, lines: int, screen: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -60,7 +63,7 @@ def test_what_a_page_styles_is_styled_on_every_screen(monkeypatch: pytest.Monkey
 
 
 def ended(terminal: Terminal, place: int) -> bool:
-    return any(end in terminal.text[place:] for end in ("more lines: /more", "/quit", "nothing is left"))
+    return any(end in terminal.text[place:] for end in ("more lines: /more", "/deploy", "nothing is left"))
 
 
 @pytest.mark.heavy
@@ -70,11 +73,20 @@ def test_help_on_a_small_terminal_is_had_screen_by_screen(tunesmith: Tunesmith) 
     place = terminal.line("/help")
     terminal.expect("more lines: /more", after=place)
     first = terminal.text[place:]
-    assert "more lines: /more" in first and "/inspect" in first and "/quit" not in first
-    while "/quit" not in terminal.text[place:]:
-        place = terminal.line("/more")
+    assert "more lines: /more" in first and "/runs" in first and "/deploy" not in first
+    while "/deploy" not in terminal.text[place:]:
+        place = terminal.line("")
         terminal.wait(partial(ended, terminal, place))
         assert "nothing is left" not in terminal.text[place:]
     place = terminal.line("/more")
     terminal.expect("nothing is left of a page", after=place)
     terminal.line("/quit")
+
+
+def test_no_line_of_the_screen_is_kept_for_a_menu_that_is_not_there() -> None:
+    """Eight blank lines below the prompt would push the first lines of a page off the screen."""
+    with create_app_session(output=DummyOutput()):
+        session = _Session("❯ ")
+        assert session.reserve_space_for_menu == 0
+        session.default_buffer.text = "/he"
+        assert session.reserve_space_for_menu >= 4
