@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 from prompt_toolkit.application import create_app_session
+from prompt_toolkit.document import Document
 from prompt_toolkit.output import DummyOutput
 from rich.console import Console
 
@@ -88,5 +89,5 @@ def test_no_line_of_the_screen_is_kept_for_a_menu_that_is_not_there() -> None:
     with create_app_session(output=DummyOutput()):
         session = _Session("❯ ")
         assert session.reserve_space_for_menu == 0
-        session.default_buffer.text = "/he"
+        session.default_buffer.reset(Document("/he"))
         assert session.reserve_space_for_menu >= 4

@@ -83,7 +83,7 @@ def test_a_draft_goes_through_the_users_editor_word_for_word(
     monkeypatch.delenv("VISUAL", raising=False)
     repl = ready(terminal())
     for words, then in (
-        ("I want a model that answers in haiku about the weather", "When shall it apply"),
+        ("I want a model that answers in haiku about the weather", "1 of 4: When shall it"),
         ("when somebody asks: how is the weather?", "What exactly"),
         ("edit", "What must the answer never do"),
     ):
