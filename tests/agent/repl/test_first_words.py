@@ -171,7 +171,7 @@ def test_a_plan_that_was_shown_is_not_shown_again_when_it_starts_unchanged(
             return "start_plan", {"confirm": "start"}
         return "plan_fine_tune", {"goal": "tickets as JSON", "pace": "fast", "quantize": True}
 
-    total = "each step is priced again"
+    total = "Each step is priced again"
     with contextlib.closing(StubDriver(script)) as driver:
         monkeypatch.setenv("TUNESMITH_DRIVER", driver.url)
         repl = terminal()
@@ -179,7 +179,7 @@ def test_a_plan_that_was_shown_is_not_shown_again_when_it_starts_unchanged(
         repl.line("make it answer support tickets as JSON")
         repl.expect("Start it, or change something?")
         place = repl.line("go ahead")
-        repl.expect("Start? (yes", after=place)
+        repl.expect("Start? [yes", after=place)
         assert repl.text.count(total) == 1
         threading.Event().wait(1.0)
         place = repl.line("not now")
