@@ -11,10 +11,12 @@ from importlib.resources import as_file, files
 from tunesmith.agent.commands import fields as request_fields
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.approvals import HashApprover, TerminalApprover, YesApprover, nobody
+from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.price import forecast_table, price_page
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.summary import conclude, summary_view
+from tunesmith.agent.commands.terminal import SafeConsole
 from tunesmith.memory.errors import ApprovalPending, BadInput, GateRefused, NotFound, StepFailed, TunesmithError
 from tunesmith.memory.records import PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
@@ -52,6 +54,9 @@ def _looking_first(args: argparse.Namespace, store: Store, out: Output) -> Appro
 
 def _ask(question: str) -> str:
     # input() would put the question on stdout, where only results belong.
+    remark, _, question = question.rpartition("\n")
+    if remark:
+        SafeConsole(stderr=True).print(prose(remark))
     sys.stderr.write(visible(question))
     sys.stderr.flush()
     line = sys.stdin.readline()

@@ -197,6 +197,9 @@ class Shell:
 
         Raises EOFError for Ctrl-C and Ctrl-D.
         """
+        remark, _, question = question.rpartition("\n")
+        if remark:
+            self.say(remark)
         while True:
             drop_typed_ahead()
             clear_typeahead(self._asking.app.input)

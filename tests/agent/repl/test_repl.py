@@ -135,6 +135,8 @@ def test_enter_is_no_yes_and_other_words_are_the_reason_of_a_no(
     repl.answer("")
     place = repl.answer("/runs")
     repl.expect("tiny-model", after=place)
+    place = repl.answer("rather the bundled one")
+    repl.expect("neither a yes nor a no", after=place)
     place = repl.line("rather the bundled one")
     repl.expect("declined", after=place)
     row = Store(tunesmith.home).read("SELECT decision, reason FROM approvals")[0]
@@ -148,7 +150,7 @@ def test_a_slip_in_an_edit_is_told_and_asked_again(terminal: Open, model_folder:
     place = repl.line(f"/base model={model_folder}")
     for answer, told in (
         ("rol=teacher", "did you mean 'role'?"),
-        ("role = teecher", "(got 'teecher')"),
+        ("role = teecher", "role is 'teecher'"),
         ("role=", "'role=' sets nothing in this step"),
         ("yes, role = teacher", "teacher"),
     ):
