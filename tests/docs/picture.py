@@ -19,9 +19,9 @@ from rich.text import Text
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE = ROOT / "docs" / "terminal.svg"
-COLUMNS, LINES = 96, 34
-TYPED = ("compare", "which run made the model that is served now?", "/train lora_rank=8")
-"""The last one shows a price; it is answered with no one."""
+COLUMNS, LINES = 96, 42
+TYPED = (("compare", "next:"), ("/train lora_rank=8", "Start?"))
+"""Lines, and what their answers end with. The last one is a price, which stays without an answer."""
 _QUIET_S, _MOST_S = 2.0, 90.0
 
 
@@ -34,24 +34,20 @@ def screen(home: Path) -> str:
     size = ("-x", str(COLUMNS), "-y", str(LINES))
     subprocess.run([*tmux, "new-session", "-d", *size, program], env=env, check=True, cwd=home)
     try:
-        settled(tmux)
-        for number, line in enumerate(TYPED):
-            if number:
-                subprocess.run([*tmux, "send-keys", "C-l"], check=True)
+        settled(tmux, "try ")
+        for line, end in TYPED:
             subprocess.run([*tmux, "send-keys", "-l", line], check=True)
             subprocess.run([*tmux, "send-keys", "Enter"], check=True)
-            settled(tmux)
-            if number == 0:
-                shown = captured(tmux)
-        return shown + captured(tmux)
+            settled(tmux, end)
+        return captured(tmux)
     finally:
         subprocess.run([*tmux, "kill-server"], check=False)
 
 
-def settled(tmux: tuple[str, ...]) -> None:
-    """Wait until the screen has not changed for a while."""
+def settled(tmux: tuple[str, ...], end: str) -> None:
+    """Wait until the screen holds what an answer ends with, and has not changed for a while."""
     before, since, begun = "", time.monotonic(), time.monotonic()
-    while time.monotonic() - since < _QUIET_S and time.monotonic() - begun < _MOST_S:
+    while (end not in before or time.monotonic() - since < _QUIET_S) and time.monotonic() - begun < _MOST_S:
         time.sleep(0.2)
         if (now := captured(tmux)) != before:
             before, since = now, time.monotonic()
