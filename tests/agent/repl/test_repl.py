@@ -133,8 +133,8 @@ def test_enter_is_no_yes_and_other_words_are_the_reason_of_a_no(
     repl.line(f"/base model={model_folder}")
     repl.expect("Start?")
     repl.answer("")
-    place = repl.answer("/runs")
-    repl.expect("tiny-model", after=place)
+    place = repl.answer("/jobs")
+    repl.expect("planned", after=place)
     place = repl.line("rather the bundled one")
     repl.expect("declined", after=place)
     row = Store(tunesmith.home).read("SELECT decision, reason FROM approvals")[0]
