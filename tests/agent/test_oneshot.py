@@ -345,7 +345,7 @@ def test_a_no_at_a_terminal_is_exit_code_1_and_nothing_is_left_running(
     one.line("not today")
     assert one.end() == 1, one.text
     assert "not today; nothing was started" in one.text
-    assert Store(tunesmith.home).run("r1").status == "failed"
+    assert Store(tunesmith.home).runs() == [], "a price that was declined leaves no run"
 
 
 def test_ctrl_c_in_the_grace_of_a_turns_question_ends_the_turn_and_not_the_repl(

@@ -133,8 +133,8 @@ def test_enter_is_no_yes_and_other_words_are_the_reason_of_a_no(
     repl.line(f"/base model={model_folder}")
     repl.expect("Start?")
     repl.answer("")
-    place = repl.answer("/runs")
-    repl.expect("tiny-model", after=place)
+    place = repl.answer("/jobs")
+    repl.expect("planned", after=place)
     place = repl.answer("rather the bundled one")
     repl.expect("neither a yes nor a no", after=place)
     place = repl.line("rather the bundled one")
@@ -142,7 +142,7 @@ def test_enter_is_no_yes_and_other_words_are_the_reason_of_a_no(
     row = Store(tunesmith.home).read("SELECT decision, reason FROM approvals")[0]
     assert tuple(row) == ("no", "rather the bundled one")
     assert Store(tunesmith.home).step("s1").pid is None
-    assert Store(tunesmith.home).run("r1").status == "failed", "as after a no on the command line"
+    assert Store(tunesmith.home).runs() == [], "a price that was declined leaves no run"
 
 
 def test_a_slip_in_an_edit_is_told_and_asked_again(terminal: Open, model_folder: Path, tunesmith: Tunesmith) -> None:
