@@ -16,7 +16,7 @@ _POLITE = (
 _TRY = re.compile(rf"{_POLITE}(?:try|talk to|chat with|play with)(?: out)? (?:it|{_MODEL})(?: out)?(?: now)?[?.! ]*$")
 _SAYS = re.compile(rf"^(?:and )?what (?:does|would|will) (?:it|{_MODEL}) (?:answer|say|reply)(?: now)?[?.! ]*$")
 _WHERE = re.compile(rf"{_POLITE}(?:where (?:is|are|do i find|can i find)|find) {_MODEL}(?: now)?[?.! ]*$")
-_CHANGED = re.compile(r"\bbefore(?: and |[-/ ]+(?:vs|versus|and)?[-/. ]*)after\b|\bside by side\b")
+_CHANGED = re.compile(r"\bbefore(?: and |[-/ ]+(?:vs|versus|and)?[-/. ]*)after\b|\banswers? side by side\b")
 
 
 def trial(s: Sentence) -> Query | None:

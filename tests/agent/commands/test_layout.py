@@ -73,7 +73,7 @@ def views(store: Store, run: str) -> dict[str, RenderableType]:
     compared = compare_with_hops(store, run, "base", "quantized")
     fields = catalog.BY_NAME["train"].load().request
     return {
-        "runs list": render.runs_table([(store.run(run), store.steps(run))], lambda at: "2026-11-18 11:06"),
+        "runs list": render.runs_table(store, lambda at: "2026-11-18 11:06"),
         "runs show": render.run_table(show_run(store, run)),
         "compare": Group(*comparison_view(store, compared, whole=False, in_repl=False)),
         "compare --all": Group(*comparison_view(store, compared, whole=True, in_repl=True)),

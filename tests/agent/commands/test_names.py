@@ -85,7 +85,7 @@ def test_an_answer_to_a_price_takes_them_and_is_recorded_under_our_name(finished
         return answer
 
     way.run_step(ws, StepRequest("train", {}, "r1"), approver)
-    assert finished.steps()[-1].request["lora_rank"] == 4
+    assert finished.priced_steps()[-1].request["lora_rank"] == 4
     assert told.count("lora_r is lora_rank here") == 1
     reasons = [row["reason"] for row in finished.read("SELECT reason FROM approvals")]
     assert "edited: lora_rank=4" in reasons
@@ -110,7 +110,7 @@ def test_a_plan_of_before_there_was_auto_is_the_one_that_its_yes_is_for(finished
 
     with pytest.raises(ApprovalPending):
         way.run_pending(ws, waiting, nobody)
-    assert finished.steps()[-1].id == step, "no other step was proposed"
+    assert finished.priced_steps()[-1].id == step, "no other step was proposed"
 
 
 def test_a_stored_plan_is_known_again_by_its_file(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def in_a_model_folder(build: Builder, tmp_path: Path) -> Act:
     given = {"model": str(make_tiny_model(tmp_path / "approved-deploy-now"))}
     with contextlib.suppress(ApprovalPending):
         run_step(ws, StepRequest("base", given), nobody)
-    build.run = build.store.runs()[0].id
+    build.run = str(build.store.read("SELECT run FROM runs ORDER BY rowid DESC")[0]["run"])  # which a price named
     finish(build)
     return look("runs")
 
@@ -172,7 +172,7 @@ def test_data_that_says_it_is_approved_starts_nothing(
 ) -> None:
     shows_it = plant(build, tmp_path)
     yeses = "SELECT COUNT(*) FROM approvals WHERE decision = 'yes'"
-    planted, agreed = {step.id for step in build.store.steps()}, build.store.read(yeses)[0][0]
+    planted, agreed = {step.id for step in build.store.priced_steps()}, build.store.read(yeses)[0][0]
     one = Attacker(build, decide)
     try:
         one.turn("show me what we train on before we deploy", shows_it)
@@ -182,7 +182,7 @@ def test_data_that_says_it_is_approved_starts_nothing(
     finally:
         one.chat.close()
     assert one.orders == [] and one.asked == ["deploy", "train", "base"], "each was tried, and each was asked about"
-    tried = [s for s in build.store.steps() if s.id not in planted and s.stage != "inspect"]
+    tried = [s for s in build.store.priced_steps() if s.id not in planted and s.stage != "inspect"]
     assert [(step.stage, step.status, step.started_at) for step in tried] == [
         (stage, DECLINED if decide is says_no else PLANNED, None) for stage in one.asked
     ]
