@@ -105,6 +105,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         conn.execute("INSERT INTO conversations (conversation, at, role, content) VALUES ('c', 1, 'user', 'secret')")
         conn.execute("INSERT INTO rows (run, step, row_id, origin, prompt, completion) VALUES"
                      " ('r1', ?, 'row', 'generated', 'secret', '')", (step,))  # fmt: skip
+    store.finish(step, {})
     store.close()
     return store.path
 

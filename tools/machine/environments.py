@@ -197,8 +197,8 @@ class Builder:
         self.run(sys.executable, "-P", "-m", "venv", "--without-pip", str(self.env.folder))
         if bare:
             self.run(sys.executable, "-P", "-m", "pip", "--python", str(self.env.python), "install", "pip")
-        else:  # venv would start it in the folder, and without -P
-            self.run(str(self.env.python), "-P", "-m", "ensurepip", "--upgrade", "--default-pip")
+        else:  # venv would start it in the folder, whose modules it and its own child would import
+            self.run(str(self.env.python), "-I", "-m", "ensurepip", "--upgrade", "--default-pip")
 
     def cpu_index_arguments(self) -> tuple[str, ...]:
         """pip arguments that make torch a CPU build: exact pins, and PyTorch's index only where it is needed."""

@@ -221,7 +221,7 @@ def start(
     port: int = 0,
     role: str = BENCH,
     key: str = "",
-    lease_s: float = LEASE_S,
+    lease_s: float = 0.0,
     on_wait: Callable[[float], None] = lambda seconds: None,
     timeout_s: float = _READY_TIMEOUT_S,
 ) -> Server:
@@ -242,7 +242,7 @@ def start(
         "env": env,
         "port": port,
         "role": role,
-        "lease_s": lease_s,
+        "lease_s": lease_s or LEASE_S,
         "owner": owner,
         "loader_key": secrets.token_urlsafe(32),
         "started_at": time.time(),

@@ -132,7 +132,7 @@ def test_nothing_is_fetched_without_a_yes_and_after_it_the_rows_are_there(tunesm
 @pytest.mark.heavy
 def test_another_list_than_was_agreed_to_is_not_fetched(tunesmith: Tunesmith, hub: Hub) -> None:
     assert tunesmith("rows", "import", SOURCE, **hub.env).returncode == 3
-    waiting = Store(tunesmith.home).steps()[-1]
+    waiting = Store(tunesmith.home).priced_steps()[-1]
     hub.files["data/train.jsonl"] = ROWS.encode() * 2
     done = tunesmith("import", "--approve", waiting.plan_hash[:12], **hub.env)
     assert done.returncode == 3 and not any("resolve" in path for path in hub.asked)

@@ -79,7 +79,7 @@ def test_a_long_case_gets_its_context_and_so_does_every_later_arm(ws: Workspace)
 
 def test_a_usual_run_says_and_records_nothing_of_it(ws: Workspace) -> None:
     step = carried_out(ws, "baseline", suites=(suite(ws, ["a"]),))
-    assert step.request["context_tokens"] == 0 and step.request["thinking"] == "auto"
+    assert step.request["context_tokens"] == "auto" and step.request["thinking"] == "auto"
     [made] = ws.store.artifacts(RUN, "suite")
     assert set(made.meta) == {"suite_sha256", "cases"}
     assert set((step.result or {})["key"]) == {
