@@ -183,7 +183,7 @@ def test_the_repl_lives_on_when_the_driver_misbehaves(
     place = repl.line("let us think about this together")
     repl.expect(told, after=place)
     place = repl.line("/help")
-    repl.expect("nothing expensive starts unasked", after=place)
+    repl.expect("I fine-tune a language model with you", after=place)
     rows = Store(tunesmith.home).read("SELECT role, content FROM conversations")
     kept = {row["role"]: row["content"] for row in rows}
     assert kept["user"] == "let us think about this together" and told in kept["assistant"]
