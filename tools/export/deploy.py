@@ -21,6 +21,7 @@ from tunesmith.tools.evaluation.gate import broken_hops
 from tunesmith.tools.evaluation.likelihood_retained import likelihood_retained
 from tunesmith.tools.evaluation.lineage import as_measured, own_base
 from tunesmith.tools.evaluation.retained import gain_retained
+from tunesmith.tools.export.audit import FALLEN_BACK, fallbacks_sentence
 from tunesmith.tools.models.measuring import measured_base
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, serving_peaks
 from tunesmith.tools.models.time_math import WORKER_START_S
@@ -192,8 +193,13 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
         replaces=tuple(f"what is served now on port {server.port} ({server.model})" for server in now),
         refusals=room(price, alone, remedy=_smaller(request), fitting=fitting),
         fitting=fitting,
-        notes=context.kept,
+        notes=(*context.kept, *_fallbacks(made)),
     )
+
+
+def _fallbacks(made: Artifact) -> tuple[str, ...]:
+    count = int(made.meta.get(FALLEN_BACK, 0))
+    return (fallbacks_sentence(count, 0),) if count else ()
 
 
 def _smaller(request: DeployRequest) -> str:
