@@ -170,7 +170,8 @@ def serve(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
     could = [] if lines or args.action else served_models.could_serve(store)
     document = {"servers": lines, **({"could_serve": could} if could else {})}
     if lines:
-        out.document(document, render.rows_table(columns, rows))
+        down = [f"{line['model']} is down: {line['down']}" for line in lines if line["down"]]
+        out.document(document, Group(render.rows_table(columns, rows), *map(render.plain, down)))
     else:
         prefix = "/" if out.page else "tunesmith "
         how = [served_models.how_to_serve(run, prefix) for run in could]
@@ -181,7 +182,14 @@ def serve(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
 def _role(line: Mapping[str, object]) -> str:
     """What a server is for, and when it ends where nobody uses it."""
     left = line["ends_in_seconds"]
-    return f"{line['role']}, ends in {duration(left)}" if isinstance(left, float) else str(line["role"])
+    if isinstance(left, float):
+        return f"{line['role']}, ends in {duration(left)}"
+    again = f", restarted {counted}" if (counted := _times(line["restarts"])) else ""
+    return f"{line['role']}{', down' if line['down'] else ''}{again}"
+
+
+def _times(restarts: object) -> str:
+    return {0: "", 1: "once"}.get(int(str(restarts)), f"{restarts} times")
 
 
 def report(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:

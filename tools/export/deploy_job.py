@@ -24,6 +24,7 @@ from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.bench import Bench, bench_of_run, bound_to
+from tunesmith.tools.serving.boot_unit import how_it_comes_back
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.serving.model_server import bench_spec, lora_rank_served, served_name
 from tunesmith.tools.serving.requests import chat_client
@@ -50,7 +51,8 @@ def run(job: Job[DeployRequest]) -> DeployResult:
         job.progress(1, 2, "asking it one case")
         response, case, passed = _first_answer(job, server, name, made)
     # Promoted first: a kill in between leaves two in service, never none.
-    server = servers.promote(server, servers.ServerFacts(made.id, arm, job.run, name))
+    facts = servers.ServerFacts(made.id, arm, job.run, name)
+    server = servers.promote(server, facts, adapter=made.path if base else None)
     record = {"serves": made.id, "arm": arm, "url": server.url, "model": name, "replaced": [s.id for s in before]}
     artifact = job.publish("deployment", job.write_json("deployment.json", record), meta=record)
     for earlier in servers.deployed(job.home):
@@ -65,6 +67,7 @@ def run(job: Job[DeployRequest]) -> DeployResult:
         first_answer=response.text,
         first_case=case.case_id if case else "",
         passed=passed,
+        comes_back=how_it_comes_back(job.home),
     )
 
 
@@ -97,9 +100,10 @@ def _bring_back(job: Job[DeployRequest], server: servers.Server, key: str) -> No
         job.home, server.spec, vllm=job.vllm, log_path=job.dir / "vllm-before.log", owner=job.step.id,
         port=server.port, role=servers.DEPLOYED, key=key,
     )  # fmt: skip
-    if server.facts.arm == "adapter":
-        servers.load_adapter(again, server.facts.model, job.store.artifact(server.facts.artifact).path)
-    servers.promote(again, server.facts)
+    adapter = job.store.artifact(server.facts.artifact).path if server.facts.arm == "adapter" else None
+    if adapter:
+        servers.load_adapter(again, server.facts.model, adapter)
+    servers.promote(again, server.facts, adapter=adapter)
 
 
 def _serve(
