@@ -106,9 +106,10 @@ def _down(server: Server) -> str:
     happened = server.restarts
     if not happened.gave_up:
         return "its parent has ended, as by a boot; the next start of tunesmith brings it back"
-    said = f": {telling_line(server.log)}" if not happened.port_lost and server.log.is_file() else ""
+    said = telling_line(server.log) if not happened.port_lost and server.log.is_file() else ""
+    cause = f" ({said})" if said and "started again" not in said else ""  # that is the supervisor's own last word
     remedy = "`tunesmith deploy` serves it again"
-    return f"it is not started again: {happened.gave_up}{said}; its log is {server.log}; {remedy}"
+    return f"it is not started again: {happened.gave_up}{cause}; its log is {server.log}; {remedy}"
 
 
 def bring_back(store: Store) -> list[str]:

@@ -79,15 +79,14 @@ class _Engine:
 
     def run(self) -> int:
         """Start it and wait for its end, or for that of its lease."""
-        record = self._books.record()
         try:
+            record = self._books.record()
             command = [record["program"], *record["argv"]]
-            # Its folder is named: the books may be moved, and with them the folder that this process was started in.
             self._child = child = subprocess.Popen(
                 command, preexec_fn=_die_with_parent, cwd=Path.cwd(), env=self._books.environment(record)
             )
         except OSError as error:
-            print(f"tunesmith: {record['program']} does not start: {error}", flush=True)
+            print(f"tunesmith: {type(error).__name__}: vLLM does not start: {error}", flush=True)
             return 127
         if self.stopping:
             child.terminate()
@@ -138,7 +137,8 @@ class _Books:
         folder = os.open(record_path.parent, os.O_RDONLY | os.O_CLOEXEC)
         self._path = Path(f"/proc/self/fd/{folder}", record_path.name) if _ON_LINUX else record_path
         self._renewed_ns, self._since = 0, time.monotonic()
-        self._lock = -1
+        self._happened = restarts.read(self._path)
+        self._lock, self._port = -1, 0
 
     def are_mine(self) -> bool:
         """Whether no other supervisor has this server; the kernel holds that for as long as this process lives."""
@@ -155,6 +155,7 @@ class _Books:
 
     def environment(self, record: dict[str, Any]) -> dict[str, str]:
         """What the program is started in."""
+        self._port = record["port"]
         env = {**os.environ, **record["env"]}
         before, theirs = os.environ.get("PYTHONPATH", ""), os.environ.get("LD_PRELOAD", "")
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [record["env"].get("PYTHONPATH", ""), before]))
@@ -194,11 +195,12 @@ class _Books:
 
     def after(self, ran_s: float, why: str) -> Restarts:
         """The restart that follows, written down and told to the store; a port that others took ends them."""
-        before, port = restarts.read(self._path), self.record()["port"]
-        again = before.after(ran_s, why)
-        if not again.gave_up and not _is_free(port):
-            again = before.without_port(port)
-        restarts.write(self._path, again)
+        again = self._happened.after(ran_s, why)
+        if not again.gave_up and not _is_free(self._port):
+            again = self._happened.without_port(self._port)
+        self._happened = again
+        with contextlib.suppress(OSError):  # a full disk ends no server
+            restarts.write(self._path, again)
         command = [sys.executable, "-P", "-m", "tunesmith.tools.serving.restart_event", str(self._path.resolve())]
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             subprocess.run(command, timeout=_EVENT_S, check=False)

@@ -31,7 +31,7 @@ def test_restarts_wait_longer_each_time_and_end_after_a_row_of_them() -> None:
     while not (happened := happened.after(STEADY_S - 1, "SIGKILL ended vLLM")).gave_up:
         waits.append(happened.wait_s)
     assert len(waits) == MOST_IN_A_ROW and waits == sorted(waits) and len({*waits}) == len(waits)
-    assert happened.count == MOST_IN_A_ROW and f"{MOST_IN_A_ROW + 1} times in a row" in happened.gave_up
+    assert happened.count == MOST_IN_A_ROW and happened.gave_up.startswith(f"{MOST_IN_A_ROW + 1} times in a row")
     for _ in range(1000):  # once a day for years
         happened = Restarts(happened.count, happened.in_a_row).after(STEADY_S, "exit code 1")
         assert not happened.gave_up and happened.wait_s == waits[0]
