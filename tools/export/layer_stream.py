@@ -92,10 +92,9 @@ def stream_layers(
         for number in range(cache.reached(), len(parts)):
             at = max(1, done + len(parts[number].layers))
             _work(weights, parts, number, cache, len(batches), hand_on_changed, partial(watch, at, len(layers)))
-            if parts[number].layers:
-                after_layer()
             for layer in parts[number].layers:
                 done += 1
+                after_layer()
                 write_shard(shards[done], weights.tensors(layer))
             if number + 1 < len(parts):
                 if carried:

@@ -81,8 +81,9 @@ def _manages_services() -> bool:
 
 
 def _systemctl(*words: str) -> bool:
+    command = ["systemctl", "--user", *words]
     try:
-        done = subprocess.run(["systemctl", "--user", *words], capture_output=True, timeout=_WAIT_S, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=_WAIT_S, check=False, cwd="/")
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0

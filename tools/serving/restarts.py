@@ -38,7 +38,9 @@ class Restarts:
         """One more, or the end of them, after the engine ended by itself."""
         in_a_row = 1 if ran_s >= STEADY_S else self.in_a_row + 1
         if in_a_row > MOST_IN_A_ROW:
-            told = f"{in_a_row} times in a row it ended within {STEADY_S / 60:.0f} min of its start, last as {why}"
+            told = (
+                f"{in_a_row} times in a row it ended within {STEADY_S / 60:.0f} min of its start; the last time {why}"
+            )
             return replace(self, why=why, gave_up=told)
         return Restarts(self.count + 1, in_a_row, why)
 

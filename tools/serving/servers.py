@@ -130,6 +130,7 @@ def start(
         "program": str(Path(vllm).absolute()) if "/" in vllm else vllm,  # it starts in a folder of its own
         "argv": argv,
         "env": env,
+        "tell_restart": python_module("tunesmith.tools.serving.restart_event"),
         "port": port,
         "role": role,
         "lease_s": lease_s or LEASE_S,

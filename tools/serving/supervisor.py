@@ -138,7 +138,7 @@ class _Books:
         self._path = Path(f"/proc/self/fd/{folder}", record_path.name) if _ON_LINUX else record_path
         self._renewed_ns, self._since = 0, time.monotonic()
         self._happened = restarts.read(self._path)
-        self._lock, self._port = -1, 0
+        self._lock, self._port, self._tell = -1, 0, list[str]()
 
     def are_mine(self) -> bool:
         """Whether no other supervisor has this server; the kernel holds that for as long as this process lives."""
@@ -155,7 +155,7 @@ class _Books:
 
     def environment(self, record: dict[str, Any]) -> dict[str, str]:
         """What the program is started in."""
-        self._port = record["port"]
+        self._port, self._tell = record["port"], record.get("tell_restart") or ["true"]
         env = {**os.environ, **record["env"]}
         before, theirs = os.environ.get("PYTHONPATH", ""), os.environ.get("LD_PRELOAD", "")
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [record["env"].get("PYTHONPATH", ""), before]))
@@ -201,9 +201,9 @@ class _Books:
         self._happened = again
         with contextlib.suppress(OSError):  # a full disk ends no server
             restarts.write(self._path, again)
-        command = [sys.executable, "-P", "-m", "tunesmith.tools.serving.restart_event", str(self._path.resolve())]
+        command = [*self._tell, str(self._path.resolve())]
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            subprocess.run(command, timeout=_EVENT_S, check=False)
+            subprocess.run(command, timeout=_EVENT_S, check=False, cwd=self._path.parent)
         return again
 
 
