@@ -38,10 +38,8 @@ class Restarts:
         """One more, or the end of them, after the engine ended by itself."""
         in_a_row = 1 if ran_s >= STEADY_S else self.in_a_row + 1
         if in_a_row > MOST_IN_A_ROW:
-            told = (
-                f"{in_a_row} times in a row it ended within {STEADY_S / 60:.0f} min of its start; the last time {why}"
-            )
-            return replace(self, why=why, gave_up=told)
+            quickly = f"within {STEADY_S / 60:.0f} min of its start"
+            return replace(self, why=why, gave_up=f"{in_a_row} times in a row it ended {quickly}; the last time {why}")
         return Restarts(self.count + 1, in_a_row, why)
 
     def without_port(self, port: int) -> Restarts:
