@@ -38,6 +38,7 @@ from tunesmith.tools.suites.case import (
     PRIMARY_BLOCK,
     Case,
     canonical_json,
+    claimed_cases,
 )
 from tunesmith.tools.suites.grading import Response
 
@@ -168,12 +169,6 @@ def evidence_of(
         blind=blind,
         openings=blind_openings(store, run) if blind else 0,
     )
-
-
-def claimed_cases(cases: Iterable[Case]) -> list[Case]:
-    """The cases that a claim may rest on: the blind ones where there are any."""
-    known = list(cases)
-    return [case for case in known if case.is_blind] or known
 
 
 def answers_to(cases: Sequence[Case], results: Iterable[EvalResult]) -> list[Answered]:

@@ -67,10 +67,10 @@ def held_rows(rows: Sequence[TrainingRow]) -> list[str]:
 
 def test_cases_are_kept_rows_with_their_answers_and_pass_with_those_alone(tmp_path: Path) -> None:
     held = hold_out(SPEC, [*ROWS, row(90, "yew", kept=False)], [], 5, 85)
-    assert len(held.written) == 5 and held.cases == 5 and len(held_rows(held.rows)) >= 5
+    assert len(held.of("written")) == 5 and held.cases == 5 and len(held_rows(held.rows)) >= 5
     write_held_out(SPEC, tmp_path, held)
     cases = load_suites([tmp_path / "held-out.yaml"]).cases
-    answers = [Response(text=example.answer) for example in held.written]
+    answers = [Response(text=example.answer) for example in held.of("written")]
     passed = [[grade(case, answer).passed for answer in answers] for case in cases]
     assert passed == [[own == other for other in range(5)] for own in range(5)], "each by its own answer and no other"
 
@@ -78,10 +78,10 @@ def test_cases_are_kept_rows_with_their_answers_and_pass_with_those_alone(tmp_pa
 def test_nothing_like_a_case_is_trained_on() -> None:
     twins = [row(50 + n, plant, text=ROWS[n].prompt[0]["content"].upper()) for n, plant in enumerate(PLANTS)]
     held = hold_out(SPEC, [*ROWS, *twins], [], 6, 85)
-    gate = LeakGate(load_cases(held.written), SPEC.slot, 85)
+    gate = LeakGate(load_cases(held.of("written")), SPEC.slot, 85)
     left = [one for one in held.rows if one.kept]
     assert left and not [one for one in left if gate.check(one.row_id, [one.prompt[0]["content"]])]
-    assert len(held_rows(held.rows)) > len(held.written), "with a case its twin goes"
+    assert len(held_rows(held.rows)) > len(held.of("written")), "with a case its twin goes"
 
 
 def load_cases(examples: Sequence[object]) -> list[object]:
@@ -97,9 +97,9 @@ def test_what_a_person_put_right_comes_first_and_half_as_many_near_misses_go_alo
     near = [row(200 + n, plant, text=f"What is a {plant}?", origin="near_miss") for n, plant in enumerate(PLANTS)]
     marks = [mark(ROWS[3], "edit", "maple gets -"), mark(ROWS[4], "keep"), mark(ROWS[5], "drop")]
     held = hold_out(SPEC, [*ROWS, *near], marks, 4, 85)
-    assert [example.answer for example in held.gold] == ["maple gets -", "cedar gets 4.5"]
-    assert len(held.written) == 2 and len(held.near_misses) == 2
-    assert not hold_out(SPEC, ROWS, [mark(ROWS[3], "edit", "no such form")], 0, 85).gold, "it breaks a rule of today"
+    assert [example.answer for example in held.of("marked")] == ["maple gets -", "cedar gets 4.5"]
+    assert len(held.of("written")) == 2 and len(held.near_misses) == 2
+    assert not hold_out(SPEC, ROWS, [mark(ROWS[3], "edit", "no such form")], 0, 85).known, "it breaks a rule of today"
 
 
 def test_marks_drop_correct_and_overrule_the_reader(tmp_path: Path) -> None:
@@ -124,13 +124,13 @@ def test_marks_drop_correct_and_overrule_the_reader(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [0, 3])
 def test_without_marks_and_a_number_nothing_is_held_out(count: int) -> None:
-    assert len(hold_out(SPEC, ROWS, [], count, 85).written) == count
+    assert len(hold_out(SPEC, ROWS, [], count, 85).of("written")) == count
 
 
 def test_rows_whose_answers_are_only_hoped_to_be_right_are_no_cases() -> None:
     near = [row(200 + n, plant, text=f"What is a {plant}?", origin="near_miss") for n, plant in enumerate(PLANTS)]
     held = hold_out(SPEC, [*ROWS, *near], [mark(ROWS[3], "keep")], 5, 85, known=False)
-    assert (len(held.gold), len(held.written)) == (1, 0) and held.near_misses, (
+    assert (len(held.of("marked")), len(held.of("written"))) == (1, 0) and held.near_misses, (
         "a person knows; near misses are ordinary"
     )
 
@@ -150,14 +150,14 @@ def test_what_a_case_answers_by_copying_no_training_row_answers() -> None:
     rows = [quoting(3 * n + m, quote, end) for n, quote in enumerate(quotes) for m, end in enumerate(ends)]
     held = hold_out(feedback, rows, [], 5, 95)
     trained = {json.loads(one.completion[0]["content"])["quote"] for one in held.rows if one.kept}
-    asked = {json.loads(example.answer)["quote"] for example in held.written}
-    assert len(held.written) == 5 and trained and not trained & asked
+    asked = {json.loads(example.answer)["quote"] for example in held.of("written")}
+    assert len(held.of("written")) == 5 and trained and not trained & asked
     assert len(asked) == 2, "whole groups, so that little is lost"
 
 
 def test_a_row_that_the_user_brought_is_a_case_of_a_persons(tmp_path: Path) -> None:
     held = hold_out(SPEC, [replace(one, origin="imported") for one in ROWS], [], 4, 85)
-    assert len(held.own) == 4 and not held.written
+    assert len(held.of("own")) == 4 and not held.of("written")
     write_held_out(SPEC, tmp_path, held)
     sources = {str(case.metadata["source"]) for case in load_suites([tmp_path / "held-out.yaml"]).cases}
     assert sources == {"own"} and not sources & set(MODELS_WORK)
