@@ -142,7 +142,12 @@ def _made_from(spec: Spec, row: TrainingRow) -> set[str]:
     if (drawn := draw_of(row)) is None:
         return set()
     open_ = [a.name for a in spec.attributes if a.kind in ("copied", "text")]
-    values = {f"value {normal(value)}" for record in drawn.records for n in open_ if (value := record.get(n))}
+    values = {
+        f"value {normal(value, digits_count=True)}"
+        for record in drawn.records
+        for n in open_
+        if (value := record.get(n))
+    }
     return values | {f"{name} {told}" for name in ("fact", "request") if (told := drawn.told.get(name))}
 
 

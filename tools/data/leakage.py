@@ -41,7 +41,8 @@ class Pair:
     """Whether the case is a blind one, so that the row's text gives it away."""
 
     def __str__(self) -> str:
-        return f"{self.how} {self.score:.0f} of 100 with case {self.case_id}"
+        case = "a blind case" if self.blind else f"case {self.case_id}"
+        return f"{self.how} {self.score:.0f} of 100 with {case}"
 
 
 class LeakGate:

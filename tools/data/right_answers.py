@@ -48,6 +48,11 @@ def open_answer(spec: Spec, message: str, *, judged: bool) -> Right:
 
 
 def rubric(spec: Spec, message: str, answer: str = "") -> Assertion:
+    """An assertion that a judge grades."""
+    return {"type": "llm-rubric", "value": literal(criteria(spec, message, answer))}
+
+
+def criteria(spec: Spec, message: str, answer: str = "") -> str:
     """The user's own words as a judge's criteria, for one message; `answer` is one that is known to be right."""
     said = [*([] if any(spec.what in one for one in spec.criteria) else [spec.what]), *spec.criteria]
     lines = [
@@ -57,7 +62,7 @@ def rubric(spec: Spec, message: str, answer: str = "") -> Assertion:
         "- it answers this very message: an answer to another one, or the message itself said again, fails",
         *([f"Known to be right, where others may be right too: {as_data(answer)}"] if answer else []),
     ]
-    return {"type": "llm-rubric", "value": literal("\n".join(lines))}
+    return "\n".join(lines)
 
 
 def fixed_answer(spec: Spec) -> str:
@@ -157,9 +162,9 @@ def _schema_of(value: object, message: str, known: frozenset[str]) -> tuple[dict
         return {**shape, "additionalProperties": False}, all(whole for _, whole in made.values())
     if isinstance(value, list):
         items = [_schema_of(inner, message, known) for inner in value]
-        shape = {"type": "array", "minItems": len(items), "maxItems": len(items)}
+        listed: dict[str, object] = {"type": "array", "minItems": len(items), "maxItems": len(items)}
         each = {"items": [schema for schema, _ in items]} if items else {}
-        return {**shape, **each}, all(whole for _, whole in items)
+        return {**listed, **each}, all(whole for _, whole in items)
     if not isinstance(value, str) or value in known or _is_number(value) or holds(message, value):
         return {"const": literal(value)}, True
     return {"type": "string", "minLength": 1}, False

@@ -41,8 +41,12 @@ def run(job: Job[BaselineRequest]) -> BaselineResult:
     agreed_models(job, suite, request.judge)
     asked = ask_once(job, lambda: _ask(job, suite))
     key = {**asked.keys["base"], **judge_waiting(job, suite, judge=request.judge, fresh=request.fresh)}
-    meta = {"suite_sha256": suite.sha256, "cases": len(suite.cases), **bench_asked(request).recorded}
-    meta |= {META: blind} if (blind := blind_ids(suite.cases)) else {}
+    meta = {
+        "suite_sha256": suite.sha256,
+        "cases": len(suite.cases),
+        **bench_asked(request).recorded,
+        META: blind_ids(suite.cases),
+    }
     artifact = job.publish("suite", suite_file, meta=meta)
     results = job.store.results(job.step.id, "base")
     blocks = _block_results(case_outcomes(results).values())

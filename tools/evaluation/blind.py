@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from tunesmith.memory.records import BLIND_SHOWN
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.records import BLIND_SHOWN, Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.suites.case import Case
+from tunesmith.tools.suites.loading import read_suite
 
 META = "blind"
 """Of a suite's artifact: the ids of its blind cases."""
@@ -25,7 +27,7 @@ def hidden_cases(store: Store, run: str) -> frozenset[str]:
     """The cases of a run that nobody may see; none once they were opened."""
     if _opened(store, run):
         return frozenset()
-    return frozenset(name for suite in store.artifacts(run, "suite") for name in suite.meta.get(META, ()))
+    return frozenset(name for suite in store.artifacts(run, "suite") for name in _named(suite))
 
 
 def open_blind(store: Store, run: str, by: str) -> int:
@@ -34,6 +36,17 @@ def open_blind(store: Store, run: str, by: str) -> int:
     if hidden:
         store.event(BLIND_SHOWN, run=run, by=by, cases=len(hidden))
     return len(hidden)
+
+
+def _named(suite: Artifact) -> Collection[str]:
+    """The blind cases of a suite; where its record does not say, as its file does."""
+    if META in suite.meta:
+        named: list[str] = suite.meta[META]
+        return named
+    try:
+        return blind_ids(read_suite(suite.path).cases)
+    except (OSError, BadInput):  # gone, or of another version: nothing of it can be shown
+        return ()
 
 
 def _opened(store: Store, run: str) -> bool:

@@ -17,9 +17,10 @@ from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic
 from tunesmith.tools.data.draw import Draw
-from tunesmith.tools.data.held_out import KIND, hold_out
+from tunesmith.tools.data.held_out import KIND, hold_out, masked
 from tunesmith.tools.data.leakage import LeakGate
 from tunesmith.tools.data.spec_suites import write_held_out
+from tunesmith.tools.data.suspicion import suspects
 from tunesmith.tools.suites.case import MODELS_WORK
 from tunesmith.tools.suites.grading import Response, grade
 from tunesmith.tools.suites.loading import load_suites
@@ -161,3 +162,66 @@ def test_a_row_that_the_user_brought_is_a_case_of_a_persons(tmp_path: Path) -> N
     write_held_out(SPEC, tmp_path, held)
     sources = {str(case.metadata["source"]) for case in load_suites([tmp_path / "held-out.yaml"]).cases}
     assert sources == {"own"} and not sources & set(MODELS_WORK)
+
+
+def test_ten_marks_are_ten_blind_cases_and_say_who_and_when(tmp_path: Path) -> None:
+    brought = [replace(mark(one, "keep"), origin="imported", at=1_795_000_000.0) for one in ROWS[:10]]
+    written = [replace(mark(one, "keep"), origin="generated") for one in ROWS[10:]]
+    held = hold_out(SPEC, ROWS, [*written, *brought], 0, 85)
+    assert len(held.of("gold")) == 10 and not held.of("marked"), "people's messages come first"
+    write_held_out(SPEC, tmp_path, held)
+    cases = load_suites([tmp_path / "held-out.yaml"], models=("judge",)).cases
+    assert all(case.is_blind and case.of_people and case.tests_meaning for case in cases)
+    assert {case.metadata["at"] for case in cases} == {"2026-11-18T11:06:40+00:00"}
+    models_own = hold_out(SPEC, ROWS, written, 0, 85)
+    assert len(models_own.of("marked")) == 2, "right by a person, and no person's message"
+
+
+def test_a_mark_knows_where_its_row_came_from(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    step = store.propose(store.new_run("r"), "import", plan={}, plan_hash="h", estimated_seconds=1.0)
+    store.add_rows("r1", step, [replace(ROWS[0], origin="imported"), ROWS[1]])
+    for one in ROWS[:3]:
+        add_mark(store, replace(mark(one, "keep"), step=step))
+    assert [one.of_people for one in marks_of(store, "water")] == [True, False, False], "a row that is gone is nobody's"
+
+
+POEM = spec_of(
+    {
+        "name": "poem",
+        "say": "s",
+        "what": "a poem",
+        "examples": [{"prompt": f"sing of {n}", "answer": f"tra la {n * 3}"} for n in ("a", "bee", "sea")],
+    },
+    "test",
+)
+
+
+@pytest.mark.parametrize(("agreed", "answer"), [(True, "oak gets 0.5"), (False, ""), (None, "")])
+def test_an_answer_that_a_model_wrote_once_is_no_gold(agreed: bool | None, answer: str, tmp_path: Path) -> None:
+    rows = [replace(one, attributes={**one.attributes, "agreed": agreed}) for one in ROWS]
+    held = hold_out(POEM, rows, [], 12, 85)
+    assert {case.answer for case in held.known if "oak" in case.prompt} == {answer}
+    write_held_out(POEM, tmp_path, held, judged=False)
+    cases = load_suites([tmp_path / "held-out.yaml"]).cases
+    assert len(cases) == 12 and not any(case.of_people or case.tests_meaning for case in cases)
+
+
+def test_rows_that_share_what_they_were_made_from_are_one_cluster(tmp_path: Path) -> None:
+    def made(number: int, plant: str, request: str) -> TrainingRow:
+        one = row(number, plant, text=f"{WORDS[number]} {plant} {WORDS[number + 1]} {number}.5 {plant[::-1]}")
+        drawn = Draw(one.row_id, ({"PLANT": plant, "LITRES": f"{number}.5"},), ({},), number, {"request": request})
+        return replace(one, attributes=drawn.as_dict())
+
+    rows = [made(0, "oak", "m1/0"), made(1, "elm", "m1/0"), made(2, "elm", "m1/1"), made(3, "yew", "m1/2")]
+    write_held_out(SPEC, tmp_path, hold_out(SPEC, rows, [], 4, 99))
+    clusters = {str(c.vars["message"]).split()[1]: c.cluster for c in load_suites([tmp_path / "held-out.yaml"]).cases}
+    assert len({clusters["oak"], clusters["elm"]}) == 1 and clusters["yew"] != clusters["oak"]
+
+
+def test_no_view_shows_what_a_held_out_row_says() -> None:
+    held = hold_out(SPEC, ROWS, [], 4, 85)
+    out = [one for one in held.rows if not one.kept]
+    assert out and not {one.message for one in suspects(SPEC, held.rows)} & {one.prompt[0]["content"] for one in out}
+    texts = str([masked(one) for one in out if (one.attributes.pop("text", "") or True)])
+    assert not any(word in texts for one in out for word in one.prompt[0]["content"].split() if len(word) > 4)

@@ -85,7 +85,10 @@ def test_the_folder_is_a_behaviour_with_its_suite_and_ordinary_prompts(tmp_path:
 
 def test_its_hard_cases_are_examples_in_disguise_held_to_the_same_rules_and_gate_nothing(tmp_path: Path) -> None:
     folder = write_behaviour(COOKING, tmp_path)
-    cases, target = load_suites([folder / HARD_SUITE], models=("judge",)).cases, load_suites([folder / SUITE], models=("judge",)).cases
+    cases, target = (
+        load_suites([folder / HARD_SUITE], models=("judge",)).cases,
+        load_suites([folder / SUITE], models=("judge",)).cases,
+    )
     shown = len(COOKING.examples[:4])
     assert Counter(case.metadata["kind"] for case in cases) == dict.fromkeys(
         ("injected instruction", "long context", "typing"), shown

@@ -54,9 +54,15 @@ class Reader:
 
     def answer(self, prompt: str, form: object) -> str:
         asked = prompt.rpartition("Now judge this one.")[2]
-        own = [answer for message, answer in self.right.items() if f"message {json.dumps(message, ensure_ascii=False)} (" in asked]
+        own = [
+            answer
+            for message, answer in self.right.items()
+            if f"message {json.dumps(message, ensure_ascii=False)} (" in asked
+        ]
         given = asked.partition("<answer>")[2].partition("</answer>")[0]
-        return json.dumps({"reason": "r", "pass": [given] == [json.dumps(a, ensure_ascii=False) for a in own], "score": 1})
+        return json.dumps(
+            {"reason": "r", "pass": [given] == [json.dumps(a, ensure_ascii=False) for a in own], "score": 1}
+        )
 
 
 def cases(made: Spec, folder: Path, name: str = TARGET, *, judged: bool = True) -> tuple[Case, ...]:
@@ -65,7 +71,9 @@ def cases(made: Spec, folder: Path, name: str = TARGET, *, judged: bool = True) 
 
 
 @pytest.mark.parametrize("name", BEHAVIOURS)
-def test_a_right_answer_passes_its_own_case_and_the_message_or_another_answer_does_not(name: str, tmp_path: Path) -> None:
+def test_a_right_answer_passes_its_own_case_and_the_message_or_another_answer_does_not(
+    name: str, tmp_path: Path
+) -> None:
     ordinary = BEHAVIOURS[name]
     made = ordinary.spec(name)
     asked, judge = cases(made, tmp_path), Reader(ordinary.examples)

@@ -66,7 +66,11 @@ def generated(row_id: str, prompt: str, answer: str = GOOD) -> TrainingRow:
 
 
 def reasons(folder: Path, *rows: TrainingRow) -> list[str]:
-    critic = Critic(BEHAVIOUR, load_suites([folder / SUITE, Path("general")], models=("judge",)).cases, CritiqueRequest(embeddings=False))
+    critic = Critic(
+        BEHAVIOUR,
+        load_suites([folder / SUITE, Path("general")], models=("judge",)).cases,
+        CritiqueRequest(embeddings=False),
+    )
     return [why(row) for row in critic.judge(rows)]
 
 

@@ -19,9 +19,9 @@ from tests.fixtures.descriptions import COOKING
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.data.description import Description, Example
 from tunesmith.tools.data.example_behaviour import draw_row, prompt_problem
+from tunesmith.tools.data.right_answers import right_answer
 from tunesmith.tools.data.scaffold import SUITE, behaviour_of, write_behaviour
 from tunesmith.tools.data.similarity import Similarity
-from tunesmith.tools.data.right_answers import right_answer
 from tunesmith.tools.data.target_cases import add_cases, propose_cases
 from tunesmith.tools.serving.client import ChatClient
 from tunesmith.tools.suites.loading import load_suites
