@@ -21,6 +21,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.local_paths import expanded
 from tunesmith.tools.core.yaml_file import read_yaml
 from tunesmith.tools.data.behaviour import SPEC_FILE, load_behaviour
+from tunesmith.tools.data.description import OWN_BLIND
 from tunesmith.tools.data.scaffold import REHEARSAL, SUITE, write_behaviour
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.pipeline.behaviour_plan import plan_for
@@ -121,6 +122,8 @@ def spec_view(spec: Spec, said: frozenset[str]) -> RenderableType:
     )
     rows.append(["near misses", told, by["near_misses"]])
     rows += [["example", f"{e.prompt} => {e.answer}", "said"] for e in spec.examples]
+    if spec.blind_sha256:
+        rows.append(["blind cases", f"{OWN_BLIND} more of your examples, which only the test suite sees", "said"])
     cells = [[name, _short(text), whose] for name, text, whose in rows]
     return render.rows_table(["part", spec.name, "by"], cells, exact=True)
 
