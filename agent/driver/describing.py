@@ -215,7 +215,8 @@ def plan_of(deps: TurnDeps, interview: Interview) -> tuple[PipelinePlan, str]:
     deps.show(render.plain(f"{behaviour.name} is in {folder}; what every answer is held to:"))
     for rule in behaviour.rules:
         deps.show(render.plain(f"  - {rule.says}"))
-    cases = _more_cases(deps, folder, behaviour)
+    blind = f"{len(behaviour.blind)} of your examples are blind test cases now. " if behaviour.blind else ""
+    cases = blind + _more_cases(deps, folder, behaviour)
     _file(home).unlink(missing_ok=True)
     words = (
         f"The behaviour {behaviour.name} is written down; a rule that asks too much can be removed from its "

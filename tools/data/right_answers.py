@@ -25,6 +25,8 @@ Assertion = dict[str, object]
 _COPIED_WORDS = 3
 """Of a copied piece with more words, where it begins and ends is a matter of taste."""
 _LABEL_CHARACTERS = 40
+_RUN_MOST, _RUNS_MOST = 8, 32
+"""Words in a row of a long piece, and about so many of its stretches: a pattern of more is slow to read."""
 
 
 class Right(NamedTuple):
@@ -73,8 +75,9 @@ def fixed_answer(spec: Spec) -> str:
 
 def _by_value(spec: Spec, message: str, answer: str) -> tuple[list[Assertion], bool]:
     """What code can compare, and whether that is the whole meaning."""
-    records = parsed(spec, answer)
-    if fixed_answer(spec) or (records is None and _is_choice(spec, message, answer)) or _is_one_label(spec):
+    records, value = parsed(spec, answer), _json_of(answer)
+    chosen = records is None and value is None and _is_choice(spec, answer)
+    if fixed_answer(spec) or chosen or _is_one_label(spec):
         return [{"type": "equals", "value": literal(answer)}], True
     if records is not None and spec.answer.form == "json":
         return _flat_json(spec, answer)
@@ -82,7 +85,7 @@ def _by_value(spec: Spec, message: str, answer: str) -> tuple[list[Assertion], b
         slots = [(spec.attribute(name), values) for values in records for name in spec.answer.placeholders]
         whole = all(_decided(attribute, values.get(attribute.name)) for attribute, values in slots)
         return [{"type": "regex", "value": literal(answer_pattern(spec, records))}], whole
-    if (value := _json_of(answer)) is not None:
+    if value is not None:
         schema, whole = _schema_of(value, message, _recurring(spec))
         return [{"type": "is-json", "value": schema}], whole
     return [], False
@@ -94,7 +97,7 @@ def _is_one_label(spec: Spec) -> bool:
     return len(slots) == 1 and slots[0].kind == "label" and spec.answer.template == "{" + slots[0].name + "}"
 
 
-def _is_choice(spec: Spec, message: str, answer: str) -> bool:
+def _is_choice(spec: Spec, answer: str) -> bool:
     """Whether a short answer is decided: it comes again among the examples, is a number, or stands in the message."""
     if len(answer) > _LABEL_CHARACTERS or "\n" in answer:
         return False
@@ -136,7 +139,7 @@ def _json_of(answer: str) -> object:
         value = json.loads(answer)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict | list) and value else None
+    return value if isinstance(value, dict | list) else None
 
 
 def _recurring(spec: Spec) -> frozenset[str]:
@@ -201,10 +204,11 @@ def _taste(attribute: Attribute, value: str) -> bool:
 
 
 def _piece(value: str) -> str:
-    """A pattern of what holds at least half of a copied piece, its words in a row."""
+    """A pattern of what holds at least half of a copied piece, its words in a row; of a long one eight of them."""
     words = value.split()
-    run = max(2, -(-len(words) // 2))
-    runs = dict.fromkeys(r"\s+".join(map(_any_case, words[n : n + run])) for n in range(len(words) - run + 1))
+    run = min(_RUN_MOST, max(2, -(-len(words) // 2)))
+    starts = range(0, len(words) - run + 1, 1 + len(words) // _RUNS_MOST)
+    runs = dict.fromkeys(r"\s+".join(map(_any_case, words[n : n + run])) for n in starts)
     return f"(?:{'|'.join(runs)})"
 
 
