@@ -127,5 +127,5 @@ def test_a_home_of_before_names_its_blind_cases_as_its_suites_do(
     from sqlite_utils import Database
 
     with store.write() as conn:
-        migrations.m012_blind_cases_are_counted(Database(conn), store.home)
+        migrations.m013_blind_cases_are_counted(Database(conn), store.home)
     assert not [row for row in store.read("SELECT * FROM v_flips") if row["block"] == "target"]
