@@ -16,6 +16,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.advice import FLIPS_TO_SHOW, GOAL_RATE
 from tunesmith.tools.evaluation.baseline import BaselineResult
 from tunesmith.tools.evaluation.comparison import BETTER, WORSE, BlockComparison, Comparison
+from tunesmith.tools.evaluation.judge_worth import judge_worth
 from tunesmith.tools.evaluation.likelihood_retained import likelihood_retained
 from tunesmith.tools.evaluation.recovery import next_setting
 from tunesmith.tools.evaluation.retained import gain_retained
@@ -312,6 +313,16 @@ def _other_quantization(records: RunRecords) -> Proposal | None:
     return Proposal("quantize", setting.fields, setting.why)
 
 
+def _judge(records: RunRecords) -> list[Finding]:
+    """That a judge's word is advice, as long as no marks say what it is worth."""
+    worth, answers = judge_worth(records.store, records.run), records.results(_last_tuned(records) or "base")
+    judged = sum(any(one.type == "llm-rubric" for one in answer.assertions) for answer in answers)
+    if not judged or worth.grades_alone:
+        return []
+    says = f"A judge graded {judged} answers; its word is advice: {worth.sentence}."
+    return [Finding("judge is advice", says, {"answers": judged, **worth.model_dump()})]
+
+
 def _suite(records: RunRecords) -> list[Finding]:
     baseline = BaselineResult.of(records.steps["baseline"]) if "baseline" in records.steps else None
     counts = baseline.blocks.get(PRIMARY_BLOCK) if baseline else None
@@ -383,6 +394,7 @@ _FINDERS: tuple[Callable[[RunRecords], list[Finding]], ...] = (
     _quantized,
     _overfitting,
     _prompt,
+    _judge,
     rows_found,
     _suite,
 )

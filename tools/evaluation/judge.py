@@ -167,6 +167,14 @@ def coming_models(inputs: Inputs) -> frozenset[str]:
     return frozenset(str(one.meta.get("name")) for one in fetched if one is not None and is_expected(one))
 
 
+def has_judge(home: Path, coming: Collection[str] = ()) -> bool:
+    """Whether a judge is there where nobody names one, or will be."""
+    try:
+        return bool(find_judge("", home, coming).named)
+    except BadInput:
+        return False
+
+
 def find_judge(named: str, home: Path, coming: Collection[str] = ()) -> JudgeModel:
     """The judge that a request names, else the settings, else the bundled one. Raises BadInput where it is not here."""
     settings = _settings(home)
