@@ -10,6 +10,7 @@ import yaml
 from tests.fixtures.ordinary_behaviours import BEHAVIOURS
 from tunesmith.tools.data.answers import answer_messages
 from tunesmith.tools.data.behaviour import load_behaviour, spec_of
+from tunesmith.tools.data.critique import CritiqueRequest, suite_of
 from tunesmith.tools.data.description import Example, parted
 from tunesmith.tools.data.scaffold import SPEC, SUITE, behaviour_of, write_behaviour
 from tunesmith.tools.data.spec import Spec
@@ -80,6 +81,19 @@ def test_a_rule_that_a_blind_answer_breaks_is_none() -> None:
     made = behaviour_of(ordinary.model_copy(update={"examples": (*short, long), "rules": (), "criteria": ()}))
     assert long in made.blind and made.rules
     assert not any(rule.type == "word-count" for rule in made.rules) and made.max_tokens > 48
+
+
+def test_rows_are_held_to_the_suites_of_the_behaviour_at_hand_or_to_none(tmp_path: Path) -> None:
+    folder = write_behaviour(said(13), tmp_path)
+    lone = tmp_path / "mine.yaml"
+    lone.write_text((folder / SPEC).read_text())
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites" / "another.yaml").write_text((folder / SUITE).read_text())
+    counts = [len(suite_of(CritiqueRequest(), name).cases) for name in (str(folder), str(folder / SPEC), str(lone), "")]
+    assert counts[0] == counts[1] > 13 and counts[2:] == [0, 0]
+    assert {one.suite for one in suite_of(CritiqueRequest(), "demo").cases} >= {"target", "blind"}
+    named = suite_of(CritiqueRequest(suites=("general",)), str(folder)).cases
+    assert {one.suite for one in named} == {"general"}, "suites that were named come instead"
 
 
 def case(name: str, suite: str, **metadata: object) -> Case:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.behaviours import FEEDBACK
+from tests.fixtures.behaviours import CLAIM, FEEDBACK
 from tests.fixtures.descriptions import HOSTILE
 from tests.fixtures.ordinary_behaviours import BEHAVIOURS
 from tunesmith.tools.data.behaviour import spec_of
@@ -90,6 +90,19 @@ def test_without_a_judge_what_code_cannot_tell_waits_for_people(name: str, tmp_p
     asked = cases(BEHAVIOURS[name].spec(name), tmp_path, judged=False)
     assert {case.metadata["meaning"] for case in asked} == {PEOPLE}
     assert not any(case.tests_meaning or case.asks_judge for case in asked)
+
+
+def test_code_compares_what_a_template_decides_and_a_judge_reads_the_rest(tmp_path: Path) -> None:
+    asked = cases(spec_of(CLAIM, "x"), tmp_path)
+    assert [case.metadata["meaning"] for case in asked] == ["judge", "judge", "value"]
+
+    class Pleased:
+        def answer(self, prompt: str, form: object) -> str:
+            return '{"pass": true}'
+
+    told = ["Loan 481203: we note the torn page.", "Loan 481203: we note a leaf in pieces.", "Loan 481204: we note it."]
+    answers = [Response(f"{first}\nYour library") for first in told]
+    assert [grade(asked[0], answer, judge=Pleased()).passed for answer in answers] == [True, True, False]
 
 
 def test_a_judge_is_given_the_users_own_words_and_an_answer_that_is_right(tmp_path: Path) -> None:
