@@ -58,7 +58,7 @@ class CaseTexts:
             yield from (Prose(line, hang=6) for line in self._told(case_id))
         blind += len(case_ids) - len(open_)
         rest = [count(len(open_) - len(shown), "more case")] if len(open_) > len(shown) else []
-        rest += [f"{count(blind, 'blind case')}, not shown"] if blind else []
+        rest += [f"{count(blind, 'blind case')}, not shown before --open-blind"] if blind else []
         if rest:
             yield Prose(Text(f"  and {', '.join(rest)}", style=theme.LABEL))
 

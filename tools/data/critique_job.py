@@ -143,6 +143,8 @@ class Critic:
         self.duplicates = Duplicates(request.near_duplicate)
         self.answers: dict[str, str] = {}
         self.leaks: list[Pair] = []
+        self.blind_leaks: set[str] = set()
+        """Rows that give a blind case away."""
 
     def judge(
         self, rows: Sequence[TrainingRow], progress: Callable[[int], None] = lambda done: None
@@ -159,7 +161,7 @@ class Critic:
 
     def _judged(self, row: TrainingRow, fault: Verdict | None) -> TrainingRow:
         split = split_of(row, self.request.valid_share)
-        if fault and row.row_id in {pair.row_id for pair in self.leaks if pair.blind}:
+        if fault and row.row_id in self.blind_leaks:
             row = hidden(row, fault)
         return replace(row, verdict=fault or Verdict(KEEP), split=split)
 
@@ -199,8 +201,13 @@ class Critic:
         pair = self.gate.check(row.row_id, row_texts(row, self.text_of(row)), digits_count=ordinary)
         if pair is None:
             return None
-        self.leaks.append(pair)
+        self._leaked(pair)
         return Verdict("leak", str(pair))
+
+    def _leaked(self, pair: Pair) -> None:
+        self.leaks.append(pair)
+        if pair.blind:
+            self.blind_leaks.add(pair.row_id)
 
     def _embedded(self, rows: Sequence[TrainingRow], faults: dict[str, Verdict]) -> None:
         """Paraphrased cases, where the embedding model is installed."""
@@ -210,7 +217,7 @@ class Critic:
             if embedder is None:
                 return
             for pair in self.gate.embedded([(row.row_id, self.text_of(row)) for row in rows], embedder):
-                self.leaks.append(pair)
+                self._leaked(pair)
                 faults[pair.row_id] = Verdict("leak", str(pair))
 
     def _duplicate(self, row: TrainingRow) -> Verdict | None:

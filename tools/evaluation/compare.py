@@ -44,13 +44,13 @@ class ComparedWithHops:
     """Neighbours on the way from the one to the other; none where that is a single hop."""
     known_limits: tuple[KnownLimit, ...]
     """Blind cases are counted in `blind_limits`."""
-    blind_limits: int
     advice: str
     """Whether the prompted base makes training needless; empty where it is neither of the two."""
     evidence: Evidence | None = None
     """What may be claimed of the later arm against the base, and the controls; None where nobody asked."""
     retained: tuple[GainRetained, ...] = ()
     """What each arm between the adapter and the second, itself included, kept of the adapter's gain."""
+    blind_limits: int = 0
     likelihood: tuple[LikelihoodRetained, ...] = ()
     """The same in nats a token on held-out rows, from the adapter on."""
 
