@@ -28,8 +28,7 @@ def export_run(store: Store, run: str, format_: str) -> str:
     newest = {arm: step for step, keys in evaluations.items() for arm, key in keys.items() if key.get("suite") == asked}
     hidden = hidden_cases(store, run)
     suite = suite.with_cases(case for case in suite.cases if case.case_id not in hidden)
-    answers = (result for arm in ARMS if arm in newest for result in store.results(newest[arm], arm))
-    results = [result for result in answers if result.case_id not in hidden]
+    results = [result for arm in ARMS if arm in newest for result in store.results(newest[arm], arm)]
     steps = [store.step(step) for step in set(newest.values())]
     at_s = max((step.finished_at or step.created_at for step in steps), default=0.0)
     if format_ == "junit":
