@@ -226,8 +226,8 @@ def test_a_dataset_without_a_row_of_the_behaviour_fails_the_step_with_the_common
 def test_the_plan_of_a_described_behaviour_asks_its_own_held_out_rows(
     ws: Workspace, based: Path, tmp_path: Path
 ) -> None:
-    folder = write_behaviour(COOKING, tmp_path / "behaviours")
-    plan = plan_for(folder, "fast", model=str(based / "model"), teacher="")
+    folder = write_behaviour(COOKING, tmp_path / "behaviours", judged=False)  # no judge is in this home
+    plan = plan_for(folder, "fast", model=str(based / "model"), teacher="", judged=False)
 
     def until_preflight(plan: Plan, step: str) -> Decision:
         if plan.stage == "preflight":
