@@ -25,6 +25,7 @@ from tunesmith.memory.store import Store
 from tunesmith.memory.views import VIEWS
 from tunesmith.tools.evaluation.blind import hidden_cases, open_blind
 from tunesmith.tools.evaluation.compare import compare_with_hops
+from tunesmith.tools.export.deploy_job import case_to_show
 from tunesmith.tools.pipeline.workspace import Workspace
 from tunesmith.tools.report import page
 from tunesmith.tools.report.run_export import export_run
@@ -97,6 +98,15 @@ def test_no_speaker_names_or_quotes_a_blind_case_before_it_is_opened(speaker: st
     if speaker not in SILENT:
         open_blind(store, run, "ada")
         assert "target-0" in SPEAKERS[speaker](store, run)
+
+
+def test_a_deployment_shows_the_answer_to_no_blind_case(finished: tuple[Store, str]) -> None:
+    store, run = finished
+    assert case_to_show(store, run, "adapter") is None
+    mixed = [c.model_copy(update={"metadata": {}}) if c.case_id == "target-003" else c for c in blind_targets().cases]
+    store.artifacts(run, "suite")[-1].path.write_text(Suite(cases=tuple(mixed)).to_json())
+    shown = case_to_show(store, run, "adapter")
+    assert shown is not None and shown.case_id == "target-003"
 
 
 def test_opening_is_one_event_with_who_did_it(finished: tuple[Store, str]) -> None:
