@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from tunesmith.memory.errors import GateRefused, StepFailed
 from tunesmith.memory.records import Artifact
+from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.evaluation.ask import UNMEASURED_TOKENS, sampling_of_run
 from tunesmith.tools.evaluation.asking import Arm, Question, result_of
@@ -160,15 +161,20 @@ def _fits_beside(job: Job[DeployRequest]) -> bool:
     return price.peak_ram_bytes <= machine.ram_free_bytes and price.peak_vram_bytes <= machine.vram_free_bytes
 
 
+def case_to_show(store: Store, run: str, arm: str) -> Case | None:
+    """The target case whose answer a deployment shows: the first that is not blind; None where there is none."""
+    suites = store.artifacts(run, "suite")
+    targets = read_suite(suites[-1].path).block("target") if suites else ()
+    return next((case for case in targets if not case.is_blind and case.asked_of(arm, (arm,))), None)
+
+
 def _first_answer(
     job: Job[DeployRequest], server: servers.Server, model: str, made: Artifact
 ) -> tuple[ChatResponse, Case | None, bool | None]:
     """Ask one case of the suite, as an evaluation asks it; a server that cannot answer at all is not a deployment."""
     arm = Arm(job.plan.arm, model, {})
     sampling = sampling_of_run(job.store, made.run, job.plan.arm)
-    suites = job.store.artifacts(made.run, "suite")
-    targets = read_suite(suites[-1].path).block("target") if suites else ()
-    case = next((case for case in targets if case.asked_of(arm.name, (arm.name,))), None)
+    case = case_to_show(job.store, made.run, arm.name)
     hello = [{"role": "user", "content": "Hello"}]
     request = ChatRequest("first", model, hello, max_tokens=UNMEASURED_TOKENS + sampling.thinking_tokens)
     if case:
