@@ -45,14 +45,15 @@ def verdict_sentence(compared: ComparedWithHops) -> Text:
     block = PRIMARY_BLOCK if PRIMARY_BLOCK in whole.blocks else next(iter(whole.blocks), "")
     if not block:
         return Text(f"{whole.run}: no case was asked of {a} and {b} alike")
-    counts, claim = whole.blocks[block], compared.evidence.claim if compared.evidence and a == "base" else None
-    word = claim.word if claim else counts.verdict
+    if compared.evidence and a == "base" and b == compared.evidence.arm:
+        found = compared.evidence.verdict
+        return Text(f"{whole.run} ") + theme.verdict(found.word) + Text(visible(f", {b}{found.because}."))
+    counts = whole.blocks[block]
     numbers = (
         f": {b} passes {counts.passed[b]} of {counts.judged} {block} cases and {a} {counts.passed[a]} "
         f"({counts.fail_to_pass} gained, {counts.pass_to_fail} lost, {p_value(counts.p_value)})"
     )
-    why = f"; {'; '.join(claim.reasons)}" if claim and claim.reasons and word != "learned" else ""
-    return Text(f"{whole.run} ") + theme.verdict(word) + Text(visible(f"{numbers}{why}."))
+    return Text(f"{whole.run} ") + theme.verdict(counts.verdict) + Text(visible(f"{numbers}."))
 
 
 def lost_and_failing(store: Store, compared: ComparedWithHops, *, whole: bool = False) -> Iterator[RenderableType]:

@@ -18,7 +18,7 @@ from tunesmith.tools.evaluation.comparison import Comparison
 from tunesmith.tools.evaluation.lineage import Lineage
 from tunesmith.tools.evaluation.protocol import Key, Keys, measured
 from tunesmith.tools.evaluation.statistics import case_outcomes, compare_arms
-from tunesmith.tools.suites.case import Case
+from tunesmith.tools.suites.case import Case, claimed_cases
 from tunesmith.tools.suites.grading import asks_model
 from tunesmith.tools.suites.loading import read_suite
 
@@ -119,8 +119,9 @@ def compare_run(
 
 def _chosen_by(cases: Collection[Case]) -> frozenset[str]:
     """The dev cases of blocks that have blind ones beside them."""
-    blind = {case.block for case in cases if case.is_blind}
-    return frozenset(case.case_id for case in cases if case.block in blind and not case.is_blind)
+    by_block = {block: [case for case in cases if case.block == block] for block in {case.block for case in cases}}
+    claimed = {case.case_id for of_block in by_block.values() for case in claimed_cases(of_block)}
+    return frozenset(case.case_id for case in cases if case.case_id not in claimed)
 
 
 @dataclass(frozen=True, slots=True)
