@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate, takewhile
 
 from tunesmith.tools.suites.case import Case
@@ -71,16 +72,20 @@ def echoes(cases: Sequence[Case], answers: Sequence[Response]) -> dict[str, list
         "the message in every field": _in_every_field,
     }
     for number, frame in enumerate(_frames([answer.text for answer in answers]), 1):
-        ways |= {
-            f"the message in form {number}": lambda message, own, frame=frame: Response(frame.around(message)),
-            f"its first words in form {number}": lambda message, own, frame=frame: Response(
-                frame.around(_first(message, frame.inside(own.text)))
-            ),
-        }
+        ways[f"the message in form {number}"] = partial(_in_form, frame)
+        ways[f"its first words in form {number}"] = partial(_cut_to_form, frame)
     return {
         name: [say(message_of(case), own) for case, own in zip(cases, answers, strict=True)]
         for name, say in ways.items()
     }
+
+
+def _in_form(frame: Frame, message: str, own: Response) -> Response:
+    return Response(frame.around(message))
+
+
+def _cut_to_form(frame: Frame, message: str, own: Response) -> Response:
+    return Response(frame.around(_first(message, frame.inside(own.text))))
 
 
 def echoed(cases: Sequence[Case], answers: Sequence[Response]) -> int:

@@ -204,8 +204,9 @@ def _opening_of_ratings(rated: Sequence[Rated]) -> int:
 def _as_it_was_said(store: Store, step: str, verdict: Verdict) -> Verdict:
     """The word that an earlier rule said when this evaluation ended, with that rule's version; else the verdict."""
     report = store.step(step).report
-    word, rule = str(report.get("claim") or ""), report.get("claim_rule", 1)
-    if word not in get_args(Word) or not isinstance(rule, int) or rule >= RULE:
+    rule = report.get("claim_rule", 1)
+    word: Word | None = next((one for one in get_args(Word) if one == report.get("claim")), None)
+    if word is None or not isinstance(rule, int) or rule >= RULE:
         return verdict
     said = str(report.get("claim_sentence") or word).removeprefix(f"{word}: ")
     again = f"`tunesmith evaluate` decides by rule {RULE}"

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading import Assertion
 
-TARGET, NEAR, GENERAL = 40, 12, 10
-NAMES = (
+TARGET, NEAR, GENERAL = 40, 20, 10
+_NAMED = (
     "Anna Boris Chen Dana Emil Farah Goran Hana Ivo Jana Karl Lena Milan Nora Omar Petra Quinn Rosa Sven Tara Uwe Vera "
     "Wanda Xaver Yara Zeno"
-).split()
+)
+NAMES = _NAMED.split()
 THINGS = ("kettle", "lamp", "sofa", "printer", "bicycle", "camera", "toaster", "router", "blender", "guitar")
 
 
