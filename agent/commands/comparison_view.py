@@ -47,7 +47,8 @@ def verdict_sentence(compared: ComparedWithHops) -> Text:
         return Text(f"{whole.run}: no case was asked of {a} and {b} alike")
     if compared.evidence and a == "base" and b == compared.evidence.arm:
         found = compared.evidence.verdict
-        return Text(f"{whole.run} ") + theme.verdict(found.word) + Text(visible(f", {b}{found.because}."))
+        by, _, why = found.because.partition(": ")
+        return Text(f"{whole.run} ") + theme.verdict(found.word) + Text(visible(f"{by}: {b}, {why}."))
     counts = whole.blocks[block]
     numbers = (
         f": {b} passes {counts.passed[b]} of {counts.judged} {block} cases and {a} {counts.passed[a]} "

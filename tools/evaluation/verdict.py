@@ -25,7 +25,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tunesmith.tools.core.format import count, listed
+from tunesmith.tools.core.format import count, listed, p_value
 from tunesmith.tools.core.stats import ALPHA, lower_bound, mcnemar_clustered, mcnemar_exact, mcnemar_mid_p
 from tunesmith.tools.evaluation.comparison import WORSE, Json
 from tunesmith.tools.evaluation.controls import AnswerControls, Control, Triggers
@@ -79,9 +79,9 @@ class Paired:
         for pair in pairs:
             net[pair.cluster] = net.get(pair.cluster, 0) + pair.arm - pair.base
         gained, lost = sum(p.arm > p.base for p in pairs), sum(p.arm < p.base for p in pairs)
-        p_value = max(mcnemar_exact(gained, lost), mcnemar_clustered(net.values()))
+        exact = max(mcnemar_exact(gained, lost), mcnemar_clustered(net.values()))
         base, arm = sum(p.base for p in pairs), sum(p.arm for p in pairs)
-        return cls(len(pairs), base, arm, p_value, mcnemar_mid_p(gained, lost))
+        return cls(len(pairs), base, arm, exact, mcnemar_mid_p(gained, lost))
 
     @property
     def rate(self) -> float:
@@ -269,6 +269,10 @@ def _does(control: Control) -> str:
     )
 
 
+def _p_values(people: Paired) -> str:
+    return f"exact {p_value(people.p_value)}, mid-{p_value(people.mid_p_value)}"
+
+
 @dataclass(frozen=True, slots=True)
 class _Common:
     """What every verdict on the same facts has in common."""
@@ -322,17 +326,17 @@ class _Common:
 
     def counted(self) -> str:
         """People's cases with the bound, and the base's."""
-        people, opening = self.people, self.facts.opening
-        bound = lower_bound(people.arm, people.cases, 1 - BOUND_ERROR / opening)
+        people, confidence = self.people, 1 - BOUND_ERROR / self.facts.opening
+        bound = lower_bound(people.arm, people.cases, confidence)
         return (
-            f"{people.arm} of {people.cases} people's cases right, the base {people.base} (at least {bound:.0%} "
-            f"at {1 - BOUND_ERROR / opening:.3g}; exact p = {people.p_value:.2g}, mid-p {people.mid_p_value:.2g})"
+            f"{people.arm} of {people.cases} people's cases right, the base {people.base} ({_p_values(people)}); "
+            f"at least {bound:.0%} with {100 * confidence:.3g} % confidence"
         )
 
     def no_gain(self) -> str:
         one = self.people
         why = "worse than the base" if one.arm < one.base else "no gain that chance does not explain"
-        return f"{one.arm} of {one.cases} people's cases right, the base {one.base}: {why} (p = {one.p_value:.2g})"
+        return f"{one.arm} of {one.cases} people's cases right, the base {one.base}: {why} ({_p_values(one)})"
 
     def short_of(self) -> tuple[str, ...]:
         """Which conditions of *learned* are not met."""

@@ -25,8 +25,8 @@ _NAMES = {
     "merged": "the merged model", "quantized": "the quantized model",
 }  # fmt: skip
 _WORDS: dict[Word, str] = {
-    LEARNED: "was learned", PARTLY: "was partly learned", FORM_ONLY: "was learned in its form only",
-    NOT_LEARNED: "was not learned", UNDECIDED: "was trained, and whether it was learned is not decided",
+    LEARNED: "learned", PARTLY: "partly learned", FORM_ONLY: "learned in its form only", NOT_LEARNED: "not learned",
+    UNDECIDED: "trained, with no decision whether it was learned",
 }  # fmt: skip
 # From the worst verdict to the best: of several arms the worst speaks.
 _GENERAL = {
@@ -81,12 +81,22 @@ def _passes(score: Score, first: Score, evaluation: Evaluation) -> str:
 
 
 def _learned(evaluation: Evaluation) -> str:
-    """The last arm's verdict; that of the adapter with it, where another came of what was made from it."""
-    last, words = evaluation.last_arm, {arm: one.verdict.word for arm, one in evaluation.evidence.items()}
-    word, adapter = words.get(last, UNDECIDED), words.get("adapter")
-    if adapter in (None, word) or last == "adapter":
-        return _WORDS[word]
-    return f"{_WORDS[adapter]} by the adapter, and by {arm_name(last)} {_WORDS[word].removeprefix('was ')}"
+    """The last arm's verdict; that of the adapter first, where more was learned than what was made from it shows."""
+    last = evaluation.last_arm
+    said = _said_of(evaluation, last)
+    words = {arm: one.verdict.word for arm, one in evaluation.evidence.items()}
+    adapter, ranks = words.get("adapter", UNDECIDED), (PARTLY, LEARNED)
+    if adapter not in ranks or words.get(last) in ranks[ranks.index(adapter) :]:
+        return f"was {said}"
+    return f"was {_WORDS[adapter]} by the adapter, and {arm_name(last)} was {said}"
+
+
+def _said_of(evaluation: Evaluation, arm: str) -> str:
+    evidence = evaluation.evidence.get(arm)
+    if evidence is None:
+        return _WORDS[UNDECIDED]
+    why = f" ({clip(evidence.verdict.reasons[0], 160)})" if evidence.verdict.word == UNDECIDED else ""
+    return f"{_WORDS[evidence.verdict.word]}{why}"
 
 
 def _not_taught(steps: Sequence[Step]) -> str:

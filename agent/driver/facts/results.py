@@ -89,10 +89,10 @@ def verdict_lines(store: Store, run: Run) -> list[str]:
     if not tuned:
         return [f"{name}: nothing tuned was measured yet; the base passes {target[0].told} target cases."]
     arm = tuned[-1].arm
-    first = f"{name}, {arm}: {clip(evidence_of(store, run.id, arm).verdict.sentence, 400)}."
+    found = evidence_of(store, run.id, arm).verdict
     passed = ", ".join(f"{s.arm} {s.told}" for s in tuned)
-    hop_ = _against(store, run.id, arm, "target").removesuffix(".")
-    second = f"Of all target cases pass: base {base.told if base else '–'}, {passed} ({hop_})."
+    first = f"{name}, {arm}: {found.word}; of all target cases pass: base {base.told if base else '–'}, {passed}."
+    second = f"The claim for its {arm} model: {clip(found.sentence, 500)}."
     general = [f"{s.arm} {s.passed} of {s.judged}" for s in measured if s.block == "general"]
     return [first, second, *([f"General block: {', '.join(general)}."] if general else [])]
 
