@@ -137,6 +137,8 @@ class AnswerControls:
     """None where every case says the whole right answer, so that nothing else passes."""
     is_echo: bool = False
     """Whether the arm itself gives the messages back."""
+    form_alone: bool = False
+    """Whether one answer passes the whole target, and no case says its whole right answer: nothing tells them apart."""
     values: Values = field(default_factory=Values)
 
     @property
@@ -159,7 +161,10 @@ def answer_controls(
         shuffle = shuffle and replace(shuffle, on_target=_shuffle(table, alone))
         constant = replace(constant, on_target=_constant(table, alone))
     echo, is_echo = _echo(chosen, table)
-    return AnswerControls(shuffle, constant, echo, is_echo, values_met(chosen))
+    on_target = constant.on_target or constant
+    all_pass = 0 < on_target.cases == on_target.passed and not on_target.waiting
+    form_alone = all_pass and not any(_says_it_whole(one.case) for one in chosen)
+    return AnswerControls(shuffle, constant, echo, is_echo, form_alone, values_met(chosen))
 
 
 def grade_without_models(case: Case, response: Response) -> bool | None:
@@ -291,7 +296,7 @@ class _Paired:
 
     @property
     def tells(self) -> bool:
-        wrong = math.floor((1 - NEARLY_RIGHT) * self.rows + 1e-9)
+        wrong = max(1, math.floor((1 - NEARLY_RIGHT) * self.rows + 1e-9))
         return self.failing > 2 * wrong and mcnemar_exact(self.failing - wrong, wrong) < ALPHA
 
     def control(self, name: str, waiting: int, answer: str = "") -> Control:

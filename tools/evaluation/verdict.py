@@ -244,10 +244,12 @@ def _tells_nothing(controls: AnswerControls) -> str:
     """Why the suite's cases cannot tell whether the meaning was learned; empty where they can."""
     if controls.shuffle is None:
         return "they all come from one message"
-    blind = [
-        one for one in controls.all if one.state == "tells nothing" and not (one.name == "echo" and controls.is_echo)
-    ]
-    return f"their assertions hold the form alone: {_does(blind[0])}" if blind else ""
+    silent = [one for one in controls.all if one.state == "tells nothing"]
+    if controls.form_alone and controls.constant:
+        silent.append(controls.constant.on_target or controls.constant)
+    if controls.is_echo:  # that the arm says nothing of its own shows without the suite's help
+        silent = [one for one in silent if one is not controls.echo]
+    return f"their assertions hold the form alone: {_does(silent[0])}" if silent else ""
 
 
 def _as_good(controls: AnswerControls) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import pytest
@@ -14,6 +15,7 @@ from tests.tools.evaluation.answer_sets import (
     HARMED,
     KINDS,
     NEAR,
+    REFUSAL,
     SETS,
     TARGET,
     Answers,
@@ -169,6 +171,20 @@ def test_where_no_assertion_tells_the_meaning_people_decide(kind: Kind) -> None:
 def test_an_arm_that_gives_the_message_back_never_shows_more_than_the_form(kind: Kind) -> None:
     for name in ("bare echo", "echo in the form"):
         assert weighed(kind, SETS[name](kind)).verdict.word in (FORM_ONLY, NOT_LEARNED, UNDECIDED)
+
+
+def test_one_answer_that_passes_everything_is_right_only_where_the_cases_say_it_whole() -> None:
+    """A fixed refusal, and a form that some refusal or other has."""
+    asked = {"equals": LEARNED, "contains": UNDECIDED}
+    for kind, word in asked.items():
+        says = lambda n: REFUSAL  # noqa: E731
+        refusal = Kind("refusal", says, partial(_asserting, kind), lambda n: str(n), says, form="Sorry")
+        found = weighed(refusal, SETS["perfect"](refusal)).verdict
+        assert found.word == word, found.sentence
+
+
+def _asserting(kind: str, n: int) -> list[dict[str, object]]:
+    return [{"type": kind, "value": REFUSAL}]
 
 
 def test_the_writers_rows_decide_nothing() -> None:
