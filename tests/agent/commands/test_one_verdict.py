@@ -82,6 +82,8 @@ def test_all_speakers_say_one_word(tmp_path: Path, kind: str, answers: str, word
     console.print(summary_view(summarise(store, run)))
     last = console.export_text()
     assert f"claim for adapter: {word}" in last and sentence.startswith(word)
+    console.print(explain.view(ws, run, whole=False, in_repl=False))
+    assert ("next: tunesmith rate r1" in console.export_text()) == (word == "no decision")
     headline = page.verdict.partition(":")[0]
     said_there = [one for one, text in HEADLINES.items() if re.search(text, headline)]
     assert said_there == [word], headline
