@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -148,9 +148,12 @@ class AnswerControls:
 
 
 def answer_controls(
-    target: Sequence[Answered], near_misses: Sequence[Answered] = (), grade: Grader | None = None
+    target: Sequence[Answered],
+    near_misses: Sequence[Answered] = (),
+    grade: Grader | None = None,
+    public: Collection[str] | None = None,
 ) -> AnswerControls:
-    """The controls of an arm's answers to the target, near misses among them; empty for no answers."""
+    """The controls of an arm's answers to the target, near misses among them; right answers are named if `public`."""
     chosen, others = _part(target), _part(near_misses)
     if not chosen:
         return AnswerControls()
@@ -164,7 +167,7 @@ def answer_controls(
     on_target = constant.on_target or constant
     all_pass = 0 < on_target.cases == on_target.passed and not on_target.waiting
     form_alone = all_pass and not any(_says_it_whole(one.case) for one in chosen)
-    return AnswerControls(shuffle, constant, echo, is_echo, form_alone, values_met(chosen))
+    return AnswerControls(shuffle, constant, echo, is_echo, form_alone, values_met(chosen, public))
 
 
 def grade_without_models(case: Case, response: Response) -> bool | None:

@@ -31,7 +31,7 @@ from tunesmith.tools.evaluation.pairing import Evaluations, cases_of, compare_ru
 from tunesmith.tools.evaluation.protocol import BLIND_OPENED, CASE_DIGITS, Keys, differences, measured
 from tunesmith.tools.evaluation.ratings import Rated, ratings_of
 from tunesmith.tools.evaluation.statistics import case_outcomes
-from tunesmith.tools.evaluation.values import Answered
+from tunesmith.tools.evaluation.values import Answered, asserted_values
 from tunesmith.tools.evaluation.verdict import RULE, Facts, Guarded, Pair, Paired, Verdict, Word, decide
 from tunesmith.tools.suites.case import (
     GUARDED_BLOCKS,
@@ -45,6 +45,7 @@ from tunesmith.tools.suites.grading import Response
 
 _ORDINARY_BLOCKS = (NEAR_MISS_BLOCK, "general")
 _ANSWER_CHARACTERS = 400
+_OF_A_BLIND_CASE = "that of a blind case"
 _ROOM_FOR_ADAPTERS = ("lora",)
 """What makes room for adapters answers no request that names none."""
 _KEPT = 16
@@ -145,7 +146,10 @@ def weigh(
     counted = [case for case in claimed if case.tests_meaning]
     near = claimed_cases(case for case in cases if case.block == NEAR_MISS_BLOCK)
     suite = _pairs(counted or claimed, results, arm)
-    controls = _controls_of_answers(answers_to(counted, results[arm]), answers_to(near, results[arm]))
+    public = asserted_values(case for case in cases if not case.is_blind)
+    controls = _controls_of_answers(answers_to(counted, results[arm]), answers_to(near, results[arm]), public)
+    if any(case.is_blind for case in counted):
+        controls = replace(controls, constant=_unquoted(controls.constant))
     found = _triggers(cases, results["base"], results[arm])
     guarded = {
         name: Guarded(block.judged, block.passed["base"], block.passed[arm], block.verdict)
@@ -268,16 +272,23 @@ def answers_to(cases: Sequence[Case], results: Iterable[EvalResult]) -> list[Ans
     return answers
 
 
-def _controls_of_answers(answered: Sequence[Answered], near: Sequence[Answered]) -> AnswerControls:
+def _unquoted(constant: Control | None) -> Control | None:
+    """The control without its answer, which is one to a case that nobody may see."""
+    return constant and replace(constant, answer=_OF_A_BLIND_CASE, on_target=_unquoted(constant.on_target))
+
+
+def _controls_of_answers(
+    answered: Sequence[Answered], near: Sequence[Answered], public: frozenset[str]
+) -> AnswerControls:
     """`answer_controls`, kept by what they are made from: report, summary and gate ask for the same ones."""
-    digest = sha256()
+    digest = sha256(canonical_json(sorted(public)).encode())
     for one in (*answered, *near):
         answer = [one.case.dump(), one.response.output_text, list(one.response.tool_calls), one.passed]
         digest.update(canonical_json(answer).encode())
     if (key := digest.hexdigest()) not in _KNOWN:
         while len(_KNOWN) >= _KEPT:
             del _KNOWN[next(iter(_KNOWN))]
-        _KNOWN[key] = answer_controls(answered, near)
+        _KNOWN[key] = answer_controls(answered, near, public=public)
     return _KNOWN[key]
 
 

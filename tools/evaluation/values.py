@@ -6,7 +6,7 @@ is read from its assertions alone, place by place: the text that must be equalle
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tunesmith.tools.suites.case import Case
@@ -14,6 +14,7 @@ from tunesmith.tools.suites.grading import Response, asks_model
 
 VALUE_CASES = 3
 """Cases that a right answer must have for it to count alone; a rarer one is named as untested."""
+_HIDDEN = "one that only blind cases have"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +34,35 @@ class Values:
     untested: tuple[str, ...] = ()
 
 
-def values_met(target: Sequence[Answered]) -> Values:
+def values_met(target: Sequence[Answered], public: Collection[str] | None = None) -> Values:
     """Values that the cases assert at one place, where they repeat: each with three cases is met in half of them.
 
-    Rarer ones are untested one by one; of several, none at all being met tells enough.
+    Rarer ones are untested one by one; of several, none at all being met tells enough. A value that is not `public`,
+    since only blind cases hold it, is not named; None: all are.
     """
     unmet, untested = [], []
+
+    def named(value: str) -> str:
+        return value if public is None or value in public else _HIDDEN
+
     for groups in _asserted(target).values():
         common = {value: passes for value, passes in groups.items() if len(passes) >= VALUE_CASES}
         if len(groups) < 2 or 2 * sum(map(len, common.values())) < len(target):
             continue
         rare = {value: passes for value, passes in groups.items() if value not in common}
-        unmet += [f"{value} ({sum(p)} of {len(p)})" for value, p in common.items() if 2 * sum(p) < len(p)]
+        unmet += [f"{named(value)} ({sum(p)} of {len(p)})" for value, p in common.items() if 2 * sum(p) < len(p)]
         passes = [passed for one in rare.values() for passed in one]
         if len(passes) > 1 and not any(passes):
-            unmet.append(f"{', '.join(list(rare)[:VALUE_CASES])} (0 of {len(passes)})")
-        untested += list(rare)
+            unmet.append(f"{', '.join(dict.fromkeys(map(named, list(rare)[:VALUE_CASES])))} (0 of {len(passes)})")
+        untested += map(named, rare)
     if len({one.response.output_text for one in target}) == 1 and not all(one.passed for one in target):
         unmet.append("it answers all of them alike")
     return Values(tuple(dict.fromkeys(unmet)), tuple(dict.fromkeys(untested)))
+
+
+def asserted_values(cases: Iterable[Case]) -> frozenset[str]:
+    """Every value that these cases assert somewhere."""
+    return frozenset(value for case in cases for a in case.assertions for _, value in _leaves(a.value, ()))
 
 
 def _asserted(target: Sequence[Answered]) -> dict[tuple[object, ...], dict[str, list[bool]]]:

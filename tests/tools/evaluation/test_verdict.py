@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -211,8 +212,22 @@ def test_a_right_answer_that_is_too_rare_is_named_as_untested() -> None:
     right = lambda n: "rare" if n == 3 else "ab"[n % 2]  # noqa: E731
     kind = Kind("rare", right, lambda n: [{"type": "equals", "value": right(n)}],
                 lambda n: "ba"[n % 2], lambda n: "c", form="(a$|b$|rare)")  # fmt: skip
-    found = weighed(kind, SETS["perfect"](kind)).verdict
+    blind = weighed(kind, SETS["perfect"](kind)).verdict
+    assert blind.word == LEARNED and "rare" not in blind.sentence, "no text of a blind case is told"
+    assert blind.untested == ("one that only blind cases have",)
+    open_ = [kind.case(n).model_copy(update={"metadata": {}}) for n in range(TARGET)]
+    found = weighed(kind, SETS["perfect"](kind), cases=open_).verdict
     assert found.word == LEARNED and found.untested == ("rare",) and "too few cases test rare" in found.sentence
+
+
+def test_no_text_of_a_blind_case_stands_in_a_verdict() -> None:
+    for kind in KINDS:
+        for name in ("always the majority", "first right answer always", "right mix, wrong places", "never the rarest"):
+            found = weighed(kind, SETS[name](kind))
+            told = json.dumps(found.to_json(), ensure_ascii=False)
+            texts = {kind.right(n) for n in range(TARGET)} | {kind.says(n) for n in range(TARGET)}
+            words = {text for text in texts if len(text) > 5}
+            assert not [text for text in words if text in told or json.dumps(text)[1:-1] in told], (kind.name, name)
 
 
 def test_a_block_that_got_worse_counts_however_right_the_target_is() -> None:
