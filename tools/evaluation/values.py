@@ -40,7 +40,8 @@ def values_met(target: Sequence[Answered], public: Collection[str] | None = None
     Rarer ones are untested one by one; of several, none at all being met tells enough. A value that is not `public`,
     since only blind cases hold it, is not named; None: all are.
     """
-    unmet, untested = [], []
+    unmet: list[str] = []
+    untested: list[str] = []
 
     def named(value: str) -> str:
         return value if public is None or value in public else _HIDDEN
