@@ -256,28 +256,27 @@ def comparison_table(compared: Comparison) -> RenderableType:
 
 
 def controls_table(evidence: Evidence) -> RenderableType:
-    """What an arm's pass rate on the target is held against, and the claim that is left."""
-    controls, target = evidence.controls, evidence.compared and evidence.compared.blocks.get("target")
+    """What an arm's answers are held against, and the verdict that is left."""
+    found, controls = evidence.verdict, evidence.controls
     rows: list[list[object]] = []
-    if target:
-        part = "blind cases" if evidence.blind else "target cases"
-        rows += [[f"{evidence.arm}, its own answers", target.passed[evidence.arm], target.judged, part]]
-        rows += [["base", target.passed["base"], target.judged, ""]]
-    if shuffle := controls.shuffle:
-        spread = f"{shuffle.lowest} to {shuffle.highest} in {shuffle.orders} orders"
-        rows.append([f"{evidence.arm}, shuffled among the cases", shuffle.passed, shuffle.cases, spread])
-    if constant := controls.constant:
-        rows.append(["best constant answer", constant.passed, constant.cases, " ".join(constant.answer.split())[:60]])
-    rows.append(["prompted base", *(controls.prompted or ("–", "–")), "" if controls.prompted else "not run"])
-    tables: list[RenderableType] = [rows_table(["control", "passed", "of", ""], rows)] if target else []
-    if controls.repeat:
-        tables.append(plain(f"the base asked twice: {controls.repeat.flips} of {controls.repeat.cases} verdicts flip"))
-    if controls.triggers:
-        triggers = controls.triggers
+    for name, part in (("people's cases", found.people), ("rows of the writer", found.writers)):
+        if part and part.cases:
+            rows.append([name, part.arm, part.cases, f"the base {part.base}, exact {p_value(part.p_value)}, mid-p "
+                         f"{part.mid_p_value:.2g}"])  # fmt: skip
+    for control in controls.all:
+        note = f"the arm {control.own}, {p_value(control.p_value)}: {control.state}"
+        rows.append([control.name, control.passed, control.cases, note])
+    rows.append(["prompted base", *(evidence.prompted or ("–", "–")), "" if evidence.prompted else "not run"])
+    tables: list[RenderableType] = [rows_table(["control", "passed", "of", ""], rows)]
+    if evidence.repeat:
+        tables.append(plain(f"the base asked twice: {evidence.repeat.flips} of {evidence.repeat.cases} verdicts flip"))
+    if triggers := evidence.triggers:
         tables.append(plain(f"ordinary messages in the target's form: {len(triggers.triggered)} of {triggers.cases}"))
-    if evidence.openings > 1:
-        tables.append(plain(f"the blind cases were asked of {evidence.openings} models of this run by now"))
-    return Group(*tables, prose(f"claim for {evidence.arm}: {evidence.claim.sentence}"))
+    if found.opening > 1:
+        tables.append(
+            plain(f"opening number {found.opening} of the blind cases: the bound is at {found.confidence:.3g}")
+        )
+    return Group(*tables, prose(f"claim for {evidence.arm}: {found.sentence}"))
 
 
 def left_out_lines(left_out: Mapping[str, int]) -> list[str]:

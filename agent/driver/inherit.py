@@ -15,7 +15,7 @@ from tunesmith.memory.records import Step
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.workspace import Workspace
 
-_NEVER = frozenset({"run", "fresh", "rollback", "port", "arm", "role", "system_prompt"})
+_NEVER = frozenset({"run", "fresh", "rollback", "accept", "port", "arm", "role", "system_prompt"})
 
 
 def inherited(ws: Workspace, order: Order) -> dict[str, object]:

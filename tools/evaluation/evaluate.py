@@ -21,7 +21,6 @@ from tunesmith.tools.core.local_paths import local_path
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, is_expected, pinned
 from tunesmith.tools.data.behaviour import load_behaviour
-from tunesmith.tools.evaluation.advice import GOAL_RATE
 from tunesmith.tools.evaluation.comparison import StoredComparison
 from tunesmith.tools.evaluation.context import longest, prompt_tokens, refuse_longer
 from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_cases, coming_models, find_models
@@ -31,6 +30,7 @@ from tunesmith.tools.evaluation.liveness import PeftCheck, priced_proof
 from tunesmith.tools.evaluation.pairing import Evaluations
 from tunesmith.tools.evaluation.prompts import candidates
 from tunesmith.tools.evaluation.protocol import THINKING, Key, Sampling
+from tunesmith.tools.evaluation.verdict import LEARNED_RATE
 from tunesmith.tools.models.chat_template import NO_SYSTEM, takes_system
 from tunesmith.tools.models.measuring import beside_base, measured_base
 from tunesmith.tools.serving.bench import Bench, bench_of
@@ -57,7 +57,10 @@ class EvaluateRequest(Request):
     )
     dev_rows: int = Field(default=20, ge=5, le=500, description="Drawn rows on which the prompt is chosen.")
     goal_rate: float = Field(
-        default=GOAL_RATE, gt=0, le=1, description="Pass rate on the target at which a prompt makes training needless."
+        default=LEARNED_RATE,
+        gt=0,
+        le=1,
+        description="Pass rate on the target at which a prompt makes training needless.",
     )
     max_tokens: int = Field(
         default=96,
@@ -93,9 +96,11 @@ class EvaluateResult(Result):
     """Arm → the comparability key its outputs were made under."""
     comparisons: tuple[StoredComparison, ...]
     claim: str = ""
-    """What may be claimed of the arm: learned, form only, not learned, or no decision; empty for `prompted`."""
+    """The verdict's word when the evaluation ended; empty for `prompted`."""
     claim_sentence: str = ""
-    """The claim with its reasons and what it was held against."""
+    """The verdict with its reasons."""
+    claim_rule: int = 1
+    """Version of the rule that said it."""
     advice: str = ""
     """Of the arm `prompted`: whether a fine-tune is needed at all."""
     prompt: dict[str, JsonValue] = Field(default_factory=dict)
