@@ -29,6 +29,7 @@ from tunesmith.memory.records import EvalResult
 from tunesmith.tools.core.stats import lower_bound
 from tunesmith.tools.evaluation.controls import grade_without_models
 from tunesmith.tools.evaluation.evidence import Evidence, weigh
+from tunesmith.tools.evaluation.judge_worth import JudgeWorth
 from tunesmith.tools.evaluation.ratings import Rated
 from tunesmith.tools.evaluation.statistics import case_outcomes, compare_arms
 from tunesmith.tools.evaluation.verdict import (
@@ -47,7 +48,16 @@ from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading import Response
 
 
-def weighed(kind: Kind, said: Answers, rated: Sequence[Rated] = (), cases: Sequence[Case] | None = None) -> Evidence:
+TRUSTED = JudgeWorth(judge="j", marks=20, wrong=10, kappa=0.9)
+
+
+def weighed(
+    kind: Kind,
+    said: Answers,
+    rated: Sequence[Rated] = (),
+    cases: Sequence[Case] | None = None,
+    worth: JudgeWorth = TRUSTED,
+) -> Evidence:
     """The evidence where the base answers plainly and the adapter says this; a judge's word is the truth."""
     target = [kind.case(n) for n in range(len(said.target))] if cases is None else list(cases)
     asked = [*target, *(kind.near(n) for n in range(NEAR)), *(general(n) for n in range(GENERAL))]
@@ -69,7 +79,7 @@ def weighed(kind: Kind, said: Answers, rated: Sequence[Rated] = (), cases: Seque
     by_id = {case.case_id: case for case in asked}
     base, arm = (case_outcomes(results[name], by_id).values() for name in ("base", "adapter"))
     compared = compare_arms(base, arm, ("base", "adapter"), {name: {"suite": "s"} for name in ("base", "adapter")})
-    return weigh("adapter", asked, results, compared, rated=rated)
+    return weigh("adapter", asked, results, compared, rated=rated, worth=worth)
 
 
 def rated(count: int, right: int, base: int = 0, *, generated: bool = False) -> list[Rated]:
@@ -100,6 +110,15 @@ def test_what_is_right_is_learned_where_the_cases_test_the_meaning(kind: Kind) -
         found = weighed(kind, SETS[name](kind)).verdict
         assert found.word == NOT_LEARNED and found.worse, name
     assert weighed(kind, SETS["no change"](kind)).verdict.word == NOT_LEARNED
+
+
+@pytest.mark.parametrize("worth", [JudgeWorth(), TRUSTED.model_copy(update={"kappa": 0.5})], ids=["unmarked", "poor"])
+def test_a_judge_whose_word_is_worth_little_decides_nothing(worth: JudgeWorth) -> None:
+    [kind] = [kind for kind in KINDS if kind.tests_meaning and kind.case(0).asks_judge]
+    perfect = SETS["perfect"](kind)
+    found = weighed(kind, perfect, worth=worth).verdict
+    assert found.word == UNDECIDED and worth.sentence in found.sentence and "tunesmith rate" in found.sentence
+    assert weighed(kind, perfect, rated(found.needs, found.needs), worth=worth).verdict.word == LEARNED
 
 
 def pairs(cases: int, right: int, base: int = 0) -> list[Pair]:
