@@ -91,7 +91,10 @@ def _title(plan: Plan, step: str, *, resumed: bool = False) -> Prose:
 
 
 def _time(price: Estimate) -> Text:
-    return Text("about ") + Text(duration(price.seconds), style=theme.PRICE)
+    """The price; and, where it is uncertain enough to be of use, between what four of five such steps end."""
+    time = Text("about ") + Text(duration(price.seconds), style=theme.PRICE)
+    least, most = duration(price.least_seconds), duration(price.most_seconds)
+    return time + Text(f", {least} to {most}") if price.most_seconds > price.least_seconds + 1 else time
 
 
 def _short_basis(basis: str) -> str:

@@ -249,7 +249,7 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
     every = [case for cases in asked.values() for case in cases]
     answers = len(every) * request.repeats
     seconds = _answering_seconds(request, facts, served, every, bench, tries=tries)
-    seconds += Seconds(0.0, models.seconds(every, request.repeats)) + likelihood_seconds(facts, served, made, both)
+    seconds += Seconds(answer=models.seconds(every, request.repeats)) + likelihood_seconds(facts, served, made, both)
     peaks = models.peaks(serving_memory(served, bench.context_tokens), on_gpu=facts.serves_on_gpu)
     proof = priced_proof(request.peft_check, facts, served, request.arm, peaks)
     request = request.model_copy(update=dict(proof.decided))

@@ -1,0 +1,145 @@
+"""How far a whole step is, and how long it will still take: by its price at first, by what is measured more and more.
+
+A step does its kinds of work one after the other, each in one pass or several. What is left of it is what is left of
+the kind at work, by the pace of its pass where that is known, and the price of the kinds to come, times the factor by
+which those before were slower. The share that is done is the time spent over all the time by that; it never falls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tunesmith.tools.core.format import duration
+from tunesmith.tools.core.rates import ANSWER, START
+
+WAIT = "wait"
+"""For others to be done with the machine: no work, and in no price."""
+_PRIOR = 0.25
+"""Of the whole price: so many seconds are taken to have kept to it before any had passed."""
+_MORE, _MORE_S = 1.1, 5.0
+"""A time that was told is told anew, in words, only where it is off by more than this."""
+_AT_LEAST = 0.1
+"""Of the time that a kind of work took so far: what is left of it where its price is used up and nothing says more."""
+_ALMOST = 0.99
+
+
+@dataclass(slots=True)
+class _Pass:
+    """One round of a kind of work, in units of its own."""
+
+    total: float = 0.0
+    done: float = 0.0
+    first: float = 0.0
+    """Units that were done when it was first seen: by an attempt before this one."""
+    began: float = 0.0
+
+    def left_s(self, now: float) -> float | None:
+        """By its own pace; None while that is not known."""
+        if self.done <= self.first or not self.total:
+            return None
+        return (now - self.began) * (self.total - self.done) / (self.done - self.first)
+
+
+@dataclass(slots=True)
+class TimeLeft:
+    """Of one step at work; every time is in seconds since it was started."""
+
+    parts: Mapping[str, float]
+    """Kind of work → its price, in the order of the work."""
+    answers: float = 0.0
+    """Answers that the price is for."""
+    kind: str = START
+    took: dict[str, float] = field(default_factory=dict)
+    """Kind → what it took, of those that were at work before the present one."""
+    _since: float = 0.0
+    _pass: _Pass = field(default_factory=_Pass)
+    _before: tuple[float, float] = (0.0, 0.0)
+    """Units that earlier passes of this kind had, and how many of them there were to do here."""
+    _share: float = 0.0
+    _told: float = 0.0
+    """All the time that the step takes, as it was told last."""
+
+    @property
+    def priced(self) -> float:
+        """The whole price."""
+        return sum(self.parts.values())
+
+    @property
+    def usual_kind(self) -> str:
+        """What most of the time is for, but for the start."""
+        others = {kind: seconds for kind, seconds in self.parts.items() if kind != START}
+        return max(others, key=others.__getitem__, default=START)
+
+    def report(self, kind: str, done: float, total: float, now: float) -> None:
+        """Work of a kind has come so far in its present pass; without units (a total of 1 at most) it only goes on."""
+        if kind != self.kind:
+            self._leave(now)
+            self.kind, self._pass, self._before = kind, _Pass(began=now), (0.0, 0.0)
+        if total <= 1:
+            return
+        if total != self._pass.total or done < self._pass.done:
+            here = self._pass.done - self._pass.first
+            self._before = (self._before[0] + self._pass.done, self._before[1] + here)
+            self._pass = _Pass(total, done, done, now)
+        self._pass.done = done
+
+    def end(self, now: float) -> Mapping[str, float]:
+        """What every kind of work took, once the step is at its end."""
+        self._leave(now)
+        return {kind: seconds for kind, seconds in self.took.items() if kind != WAIT}
+
+    def _leave(self, now: float) -> None:
+        self.took[self.kind] = self.took.get(self.kind, 0.0) + now - self._since
+        self._since = now
+
+    def told(self, now: float) -> tuple[float, float]:
+        """Seconds of the whole step that count as done, and all of them. The share of both never falls, and all of them
+        grow only together with `word`."""
+        whole = now + self._left(now)
+        if not self._told or whole > max(self._told * _MORE, self._told + _MORE_S) or whole < self._told:
+            self._told = whole
+        self._told = max(self._told, now)
+        self._share = max(self._share, min(now / self._told, _ALMOST))
+        return self._share * self._told, self._told
+
+    @property
+    def word(self) -> str:
+        """What is said once it takes longer than it was priced."""
+        usual = self.priced + self.took.get(WAIT, 0.0)
+        if self._told <= max(usual * _MORE, usual + _MORE_S):
+            return ""
+        return f"{duration(self._told)} in all, priced {duration(self.priced)}"
+
+    def _left(self, now: float) -> float:
+        finished = [kind for kind in self.took if kind in self.parts and kind != self.kind]
+        prior = _PRIOR * self.priced or 1.0
+        slower = (prior + sum(self.took[kind] for kind in finished)) / (
+            prior + sum(self.parts[kind] for kind in finished)
+        )
+        to_come = sum(price for kind, price in self.parts.items() if kind not in self.took and kind != self.kind)
+        return slower * to_come + self._left_of_kind(now, slower)
+
+    def _left_of_kind(self, now: float, slower: float) -> float:
+        """By the pace where it is known, and by the price the less the more of the work it is known of."""
+        spent = self.took.get(self.kind, 0.0) + now - self._since
+        price = slower * self.parts.get(self.kind, 0.0)
+        least = _AT_LEAST * spent if self.kind != WAIT else 0.0
+        if self.kind == ANSWER and self.answers:
+            return self._left_of_answers(spent, price, least)
+        rest, by_pace = max(price - spent, 0.0), self._pass.left_s(now)
+        if by_pace is None:
+            return max(rest, least)
+        # One pass of perhaps several: it is all of the work the surer the more of the price is spent.
+        sure = self._pass.done / self._pass.total * min(spent / price, 1.0) if price else 1.0
+        return sure * by_pace + (1 - sure) * max(by_pace, rest)
+
+    def _left_of_answers(self, spent: float, price: float, least: float) -> float:
+        done = self._before[0] + self._pass.done
+        here = self._before[1] + self._pass.done - self._pass.first
+        expected = max(self.answers, self._before[0] + self._pass.total)
+        share = done / expected
+        if not here:
+            return max(price * (1 - share) - spent, least)
+        by_pace = spent * (expected - done) / here
+        return share * by_pace + (1 - share) * price * (1 - share) if share < _ALMOST else by_pace
