@@ -38,10 +38,11 @@ def estimate(
     past = tuple(step for step in facts.past if step.device == device)
     unmeasured = bool(rates and not rates.measured and not past)
     spread = rates.spread if rates and unmeasured else 1.0
-    learned = pace_of(past).price(stage, like, work.by_kind, device=device, spread=spread)
+    step = Past(stage, like, facts.run, tuple(work.by_kind.items()), device=device)
+    learned = pace_of(past).price(step, spread=spread)
     return Estimate(
         seconds=round(learned.seconds, 1),
-        basis=_basis(stage, like, facts.run, past, work, rates, device),
+        basis=_basis(step, past, rates),
         peak_ram_bytes=ram_bytes,
         peak_vram_bytes=vram_bytes,
         disk_bytes=disk_bytes,
@@ -57,25 +58,24 @@ def estimate(
     )
 
 
-def _basis(
-    stage: str, like: str, run: str, past: Sequence[Past], work: Seconds, rates: Rates | None, device: str
-) -> str:
+def _basis(step: Past, past: Sequence[Past], rates: Rates | None) -> str:
     """What a price rests on, in words: the nearest of what was seen."""
-    what = f"{stage} ({', '.join(filter(None, (like, device)))})" if like or device else stage
-    same = sum(step.stage == stage and step.like == like for step in past)
-    kinds = set(work.by_kind)
-    mine = [step.stage for step in past if run and step.run == run and kinds & {kind for kind, _ in step.priced}]
-    named = " and ".join(reversed(list(dict.fromkeys(reversed(mine)))[:_NAMED]))
-    if same:
+    of = ", ".join(filter(None, (step.like, step.device)))
+    what = f"{step.stage} ({of})" if of else step.stage
+    kinds = {kind for kind, _ in step.priced}
+    mine = [one.stage for one in past if step.run and one.run == step.run and kinds & {kind for kind, _ in one.priced}]
+    newest = list(dict.fromkeys(reversed(mine)))[:_NAMED]
+    named = " and ".join(reversed(newest))
+    if same := sum(one.stage == step.stage and one.like == step.like for one in past):
         runs = "1 past run" if same == 1 else f"{same} past runs"
         return f"{runs} of {what} on this machine" + (f"; and what {named} of this run took" if named else "")
     unseen = f"{what} has not run on this machine yet"
     if named:
         return f"what this run's {named} took; {unseen}"
     if past:
-        return f"what {len(past)} other steps took on this machine; {unseen}"
+        return f"{len(past)} past step{'s' if len(past) > 1 else ''} of other kinds on this machine; {unseen}"
     if rates and not rates.measured:
-        return f"usual rates of {'a card' if device else 'such a processor'} until this one is measured; {unseen}"
+        return f"usual rates of {'a card' if step.device else 'such a processor'} until this one is measured; {unseen}"
     by = "this device's measured rates" if rates else "arithmetic"
     return f"{by}; {unseen}"
 

@@ -15,18 +15,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 
-from tunesmith.tools.core.rates import ANSWER, START
+from tunesmith.tools.core.rates import ANSWER, READ, START
 
-_DEVICE_SD, _KIND_SD, _STAGE_SD = 0.55, 0.40, 0.22
+_DEVICE_SD, _KIND_SD, _STAGE_SD = 0.6, 0.3, 0.2
 """Of the logarithms before anything ran; by three demos, one of them on a machine with six neighbours."""
-_NOISE_SD, _SHORT_S = 0.13, 1.0
+_NOISE_SD, _SHORT_S = 0.10, 1.0
 """Of a step that is repeated; and what the time of any is off by, so that short ones say little."""
-_NEXT_STEP, _NEXT_RUN = 0.97, 0.6
+_NEXT_STEP, _NEXT_RUN = 0.97, 0.5
 """What remains of how busy the device was, by the next step and by the next run."""
-_BELIEVED_SD = 2.5
+_FEELS = {START: 0.6, READ: 0.4}
+"""How much of a device's slowness, in logarithms, work feels that keeps one thread or the disk busy."""
+_BELIEVED_SD = 2.0
 _AMONG = 0.25
 """Of a price, what may have been measured among other kinds of work."""
 _INTERVAL_SD = 1.2816
@@ -35,14 +38,15 @@ _INTERVAL_SD = 1.2816
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """One finished step: what arithmetic priced it at, by kind of work, and what it took."""
+    """One step: what arithmetic priced it at, by kind of work, and what it took."""
 
     stage: str
     like: str
     run: str
     priced: tuple[tuple[str, float], ...]
     """Kind of work → seconds."""
-    seconds: float
+    seconds: float = 0.0
+    """0: it has not run yet."""
     took: tuple[tuple[str, float], ...] = ()
     """The same by kind, where the step's own worker measured that."""
     device: str = ""
@@ -70,31 +74,33 @@ class Pace:
     def __init__(self, past: Sequence[Past]) -> None:
         self._mean: dict[str, float] = {}
         self._variance: dict[str, dict[str, float]] = {}
-        before = ""
+        self._run = ""
         for step in past:
-            self._fade(_NEXT_STEP if step.run == before else _NEXT_RUN)
-            before = step.run
+            self._go_on_to(step.run)
             for priced, seconds in _observations(step):
                 self._observe(step, priced, seconds)
 
-    def price(
-        self, stage: str, like: str, priced: Mapping[str, float], *, device: str = "", spread: float = 1.0
-    ) -> Learned:
+    def price(self, work: Past, *, spread: float = 1.0) -> Learned:
         """What work that arithmetic prices so will take; `spread` is the factor by which the device's rates may be off
         where they were not measured."""
-        work = Past(stage, like, "", tuple(priced.items()), 0.0, device=device)
-        if not priced:
+        if not work.priced:
             return Learned({}, 0.0, 0.0)
+        now = deepcopy(self)
+        now._go_on_to(work.run)
+        return now._price(work, spread)
+
+    def _price(self, work: Past, spread: float) -> Learned:
         weights = self._weights(work, work.priced)
         parts = {kind: seconds * self._factor(work, kind) for kind, seconds in work.priced}
-        unknown = 0.0 if _device(device) in self._mean else math.log(spread) / _INTERVAL_SD
+        unknown = math.log(spread) / _INTERVAL_SD
         total = sum(parts.values())
         variance = self._variance_of(weights) + _noise(total) + unknown**2
         spread_ = math.exp(_INTERVAL_SD * math.sqrt(variance))
         return Learned(parts, total / spread_, total * spread_)
 
-    def _fade(self, remains: float) -> None:
+    def _go_on_to(self, run: str) -> None:
         """Time has passed: how busy each device is falls back towards what it usually is."""
+        remains, self._run = _NEXT_STEP if run == self._run else _NEXT_RUN, run
         for name in [name for name in self._mean if name.startswith(_DEVICE)]:
             self._mean[name] *= remains
             for other in self._variance[name]:
@@ -135,15 +141,15 @@ class Pace:
         return together + apart
 
     def _factor(self, work: Past, kind: str) -> float:
-        return math.exp(sum(self._mean.get(name, 0.0) for name in _names(work, kind)))
+        return math.exp(sum(feels * self._mean.get(name, 0.0) for name, feels in _names(work, kind)))
 
     def _weights(self, work: Past, priced: Sequence[tuple[str, float]]) -> dict[str, float]:
         """How much the logarithm of the whole moves with each quantity: by the share of the kinds that it bears on."""
         times = {kind: seconds * self._factor(work, kind) for kind, seconds in priced}
         total, weights = sum(times.values()), dict[str, float]()
         for kind, seconds in times.items():
-            for name in _names(work, kind):
-                weights[name] = weights.get(name, 0.0) + seconds / total
+            for name, feels in _names(work, kind):
+                weights[name] = weights.get(name, 0.0) + feels * seconds / total
         return weights
 
 
@@ -160,9 +166,10 @@ def _device(device: str) -> str:
     return f"{_DEVICE}{device}"
 
 
-def _names(work: Past, kind: str) -> tuple[str, str, str]:
-    """What the time of one kind of work in a step depends on."""
-    return _device(work.device), f"kind {kind} {work.device}", f"stage {work.stage} {work.like}"
+def _names(work: Past, kind: str) -> tuple[tuple[str, float], ...]:
+    """What the time of one kind of work in a step depends on, and how much."""
+    device = (_device(work.device), _FEELS.get(kind, 1.0))
+    return device, (f"kind {kind} {work.device}", 1.0), (f"stage {work.stage} {work.like}", 1.0)
 
 
 def _usual_variance(name: str) -> float:

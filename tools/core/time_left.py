@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tunesmith.tools.core.format import duration
-from tunesmith.tools.core.rates import ANSWER, START
+from tunesmith.tools.core.rates import ANSWER, START, TRAIN
 
 WAIT = "wait"
 """For others to be done with the machine: no work, and in no price."""
@@ -21,6 +21,8 @@ _MORE, _MORE_S = 1.1, 5.0
 """A time that was told is told anew, in words, only where it is off by more than this."""
 _AT_LEAST = 0.1
 """Of the time that a kind of work took so far: what is left of it where its price is used up and nothing says more."""
+_HALF_TRUSTED = 0.1
+"""Of some work, the share after which its pace and its price say as much."""
 _ALMOST = 0.99
 
 
@@ -59,6 +61,7 @@ class TimeLeft:
     _share: float = 0.0
     _told: float = 0.0
     """All the time that the step takes, as it was told last."""
+    _longer: bool = False
 
     @property
     def priced(self) -> float:
@@ -97,19 +100,16 @@ class TimeLeft:
         """Seconds of the whole step that count as done, and all of them. The share of both never falls, and all of them
         grow only together with `word`."""
         whole = now + self._left(now)
-        if not self._told or whole > max(self._told * _MORE, self._told + _MORE_S) or whole < self._told:
-            self._told = whole
-        self._told = max(self._told, now)
+        longer = self._told > 0 and whole > max(self._told * _MORE, self._told + _MORE_S)
+        if longer or whole < self._told or not self._told:
+            self._told, self._longer = whole, self._longer or longer
         self._share = max(self._share, min(now / self._told, _ALMOST))
         return self._share * self._told, self._told
 
     @property
     def word(self) -> str:
-        """What is said once it takes longer than it was priced."""
-        usual = self.priced + self.took.get(WAIT, 0.0)
-        if self._told <= max(usual * _MORE, usual + _MORE_S):
-            return ""
-        return f"{duration(self._told)} in all, priced {duration(self.priced)}"
+        """What is said once it takes longer than was told before."""
+        return f"{duration(self._told)} in all, priced {duration(self.priced)}" if self._longer else ""
 
     def _left(self, now: float) -> float:
         finished = [kind for kind in self.took if kind in self.parts and kind != self.kind]
@@ -130,8 +130,11 @@ class TimeLeft:
         rest, by_pace = max(price - spent, 0.0), self._pass.left_s(now)
         if by_pace is None:
             return max(rest, least)
+        share = self._pass.done / self._pass.total
+        if self.kind == TRAIN:  # its steps are the one pass that counts
+            return _blend(share, by_pace, price)
         # One pass of perhaps several: it is all of the work the surer the more of the price is spent.
-        sure = self._pass.done / self._pass.total * min(spent / price, 1.0) if price else 1.0
+        sure = share * min(spent / price, 1.0) if price else 1.0
         return sure * by_pace + (1 - sure) * max(by_pace, rest)
 
     def _left_of_answers(self, spent: float, price: float, least: float) -> float:
@@ -142,4 +145,10 @@ class TimeLeft:
         if not here:
             return max(price * (1 - share) - spent, least)
         by_pace = spent * (expected - done) / here
-        return share * by_pace + (1 - share) * price * (1 - share) if share < _ALMOST else by_pace
+        return _blend(share, by_pace, price)
+
+
+def _blend(share: float, by_pace: float, price: float) -> float:
+    """What is left of work of which this share is done: by its pace, the more the more of it was seen."""
+    trust = share / (share + _HALF_TRUSTED)
+    return trust * by_pace + (1 - trust) * (1 - share) * price

@@ -81,15 +81,15 @@ def training_seconds(
     dispatch = micro_steps * shape.layers * (_CARD_LAYER_STEP_S if on_card else _LAYER_STEP_S)
     unpacked = 2.5 * micro_steps * passes * shape.linear_parameters / rates.memory_bytes_s if load_in_4bit else 0.0
     load = loading_seconds(shape, rates, load_in_4bit=load_in_4bit, on_card=on_card)
-    return Seconds(LAB_START_S, read=load, train=products + moved + dispatch + unpacked)
+    return load + Seconds(LAB_START_S, train=products + moved + dispatch + unpacked)
 
 
-def loading_seconds(shape: ModelShape, rates: Rates, *, load_in_4bit: bool, on_card: bool) -> float:
+def loading_seconds(shape: ModelShape, rates: Rates, *, load_in_4bit: bool, on_card: bool) -> Seconds:
     """Of a model that training reads and puts adapters on; a processor rounds it to 4 bits as slowly as it computes."""
-    load = passed(_BF16 * shape.parameters, rates) + _LOADED_LAYER_S * shape.layers
+    built = _LOADED_LAYER_S * shape.layers
     if load_in_4bit and not on_card:
-        load += _NF4_TRAFFIC_BYTES * shape.linear_parameters / rates.memory_bytes_s
-    return load
+        built += _NF4_TRAFFIC_BYTES * shape.linear_parameters / rates.memory_bytes_s
+    return Seconds(read=passed(_BF16 * shape.parameters, rates), train=built)
 
 
 def answering_seconds(

@@ -47,7 +47,7 @@ def run(job: Job[PreflightRequest]) -> PreflightResult:
     links = _Links(job, base.path, dataset.path)
     checks: list[Check] = []
     for number, (name, link) in enumerate(links.all().items()):
-        job.progress(number, 5, name, kind=TRAIN if number == _TRAINED else START)
+        job.progress(0, 1, name, kind=TRAIN if number == _TRAINED else START)
         try:
             checks.append(Check(name=name, passed=True, evidence=link()))
         except Exception as error:
@@ -113,7 +113,7 @@ class _Links:
             self.scratch / "adapter",
             self._settings(),
             checkpoints_dir=self.scratch / "checkpoints",
-            progress=lambda done, total, note: self.job.progress(1 + done / max(total, 1), 5, note, kind=TRAIN),
+            progress=lambda done, total, note: self.job.progress(done, total, note, kind=TRAIN),
             metric=lambda name, value, x: curves[name].append(value) if name in curves else None,
             log=self.job.log,
         )

@@ -19,7 +19,7 @@ from tunesmith.tools.models.memory_math import (
     quantize_vram_bytes,
 )
 from tunesmith.tools.models.shape import ModelShape
-from tunesmith.tools.models.time_math import training_seconds
+from tunesmith.tools.models.time_math import loading_seconds, training_seconds
 
 PEAK = (0.85, 1.15)
 """Of training: above it a plan would say that something fits which does not."""
@@ -55,7 +55,8 @@ def step_seconds(config: Mapping[str, Any], rates: Rates, way: Training, *, on_c
         checkpointing=way.checkpointing,
         load_in_4bit=way.load_in_4bit,
     )
-    return price.train
+    shape = ModelShape.of(config)
+    return price.train - loading_seconds(shape, rates, load_in_4bit=way.load_in_4bit, on_card=on_card).train
 
 
 def four_bit_bytes(config: Mapping[str, Any]) -> dict[str, float]:
