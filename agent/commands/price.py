@@ -14,7 +14,7 @@ from rich.text import Text
 
 from tunesmith.agent.commands import theme
 from tunesmith.agent.commands.layout import Cell, Labelled, Prose, Rows
-from tunesmith.tools.core.format import duration, one_line, size
+from tunesmith.tools.core.format import between, duration, one_line, size
 from tunesmith.tools.core.stage import Estimate, Plan
 
 if TYPE_CHECKING:
@@ -91,10 +91,11 @@ def _title(plan: Plan, step: str, *, resumed: bool = False) -> Prose:
 
 
 def _time(price: Estimate) -> Text:
-    """The price; and, where it is uncertain enough to be of use, between what four of five such steps end."""
+    """The price, and the range in which four of five such steps end."""
     time = Text("about ") + Text(duration(price.seconds), style=theme.PRICE)
-    least, most = duration(price.least_seconds), duration(price.most_seconds)
-    return time + Text(f", {least} to {most}") if price.most_seconds > price.least_seconds + 1 else time
+    if price.most_seconds < price.least_seconds + 1:
+        return time
+    return time + Text(f", {between(price.least_seconds, price.most_seconds)}")
 
 
 def _short_basis(basis: str) -> str:

@@ -21,15 +21,15 @@ from functools import lru_cache
 
 from tunesmith.tools.core.rates import ANSWER, READ, START
 
-_DEVICE_SD, _KIND_SD, _STAGE_SD = 0.6, 0.3, 0.2
+_DEVICE_SD, _KIND_SD, _STAGE_SD = 0.6, 0.35, 0.2
 """Of the logarithms before anything ran; by three demos, one of them on a machine with six neighbours."""
 _NOISE_SD, _SHORT_S = 0.10, 1.0
 """Of a step that is repeated; and what the time of any is off by, so that short ones say little."""
 _NEXT_STEP, _NEXT_RUN = 0.97, 0.5
 """What remains of how busy the device was, by the next step and by the next run."""
-_FEELS = {START: 0.6, READ: 0.4}
+_FEELS = {START: 0.5, READ: 0.4}
 """How much of a device's slowness, in logarithms, work feels that keeps one thread or the disk busy."""
-_BELIEVED_SD = 2.0
+_BELIEVED_SD = 2.25
 _AMONG = 0.25
 """Of a price, what may have been measured among other kinds of work."""
 _INTERVAL_SD = 1.2816

@@ -49,7 +49,7 @@ def test_a_share_never_falls_and_a_time_grows_only_with_a_word(of: object, repor
     for now, kind, done, total in reports(slower):  # type: ignore[operator]
         left.report(kind, done, total, now)
         worth, whole = left.told(now)
-        shares.append(worth / whole)
+        shares.append(round(worth / whole, 9))
         assert whole <= told or not told or left.word, f"{whole:.0f} s in all after {told:.0f}, and no word of it"
         told = whole
     assert shares == sorted(shares) and 0.9 < shares[-1] < 1

@@ -198,6 +198,26 @@ def test_a_base_that_only_had_to_be_verified_does_not_price_one_that_has_to_be_c
     assert "1 past run of base (folder)" in fresh.basis and fresh.disk_bytes > 0
 
 
+def test_what_each_kind_of_work_took_is_kept_and_counts_on_the_same_machine_alone(tmp_path: Path) -> None:
+    ws = Workspace(Store(tmp_path / "home"), None, lambda event, **data: None)
+    fields = {"model": str(make_tiny_model(tmp_path / "model"))}
+    step = run_step(
+        ws, StepRequest("base", fields, ws.store.new_run("test")), lambda plan, step: Decision(True, "test")
+    ).done()
+    here = measure_machine(ws.store.home)
+    [past] = past_steps(ws.store, here)
+    priced = {kind: seconds for kind, seconds in step.plan["estimate"]["work"].items() if seconds}
+    assert dict(past.priced) == priced and past.seconds == sum(dict(past.took).values())
+    assert set(dict(past.took)) <= set(dict(past.priced)) and past.seconds == pytest.approx(step.seconds, abs=1)
+    assert past_steps(ws.store, replace(here, cores=here.cores + 2)) == ()
+    with ws.store.write() as conn:  # as a version left it that kept neither the kinds nor the machine
+        conn.execute("UPDATE events SET data = '{}' WHERE event = 'step.done'")
+        conn.execute("UPDATE steps SET plan = json_remove(plan, '$.estimate.work', '$.estimate.parts')")
+    [older] = past_steps(ws.store, here)
+    assert sum(seconds for _, seconds in older.priced) == pytest.approx(step.plan["estimate"]["calibrated_seconds"])
+    assert older.seconds == step.seconds and not older.took
+
+
 def test_what_does_not_fit_is_refused_with_both_numbers() -> None:
     told = room(Estimate(seconds=1, basis="", peak_ram_bytes=27 * GIB, disk_bytes=80 * GIB), facts(), remedy="less")
     assert told == (
