@@ -6,7 +6,9 @@ off, and noise. All start at nothing, with the variances below, so that few obse
 arithmetic; each observation moves them by the filter's gain (Kalman 1960, "A New Approach to Linear Filtering and
 Prediction Problems"), and what remains uncertain is the price's interval. How busy the device is passes: between steps,
 and more between runs, that part falls back towards nothing. An observation that is far out moves it no further than one
-that is just believable (Huber 1964, "Robust Estimation of a Location Parameter").
+that is just believable (Huber 1964, "Robust Estimation of a Location Parameter"); where they were further out than they
+should be, as beside a neighbour who comes and goes, the interval is wider by as much (Mehra 1970, "On the
+Identification of Variances and Adaptive Kalman Filtering").
 
 Pure, and without a clock: the same steps give the same price. Not covered: two devices in one step.
 """
@@ -30,8 +32,10 @@ _NEXT_STEP, _NEXT_RUN = 0.97, 0.5
 _FEELS = {START: 0.5, READ: 0.4}
 """How much of a device's slowness, in logarithms, work feels that keeps one thread or the disk busy."""
 _BELIEVED_SD = 2.25
+_EXPECTED = 4
+"""Observations as far out as they should be that those which were made are averaged with."""
 _AMONG = 0.25
-"""Of a price, what may have been measured among other kinds of work."""
+"""Of a price, what may have been measured among other kinds of work; of a time, what may have had no price."""
 _INTERVAL_SD = 1.2816
 """Four of five lie within so many standard deviations."""
 
@@ -75,6 +79,8 @@ class Pace:
         self._mean: dict[str, float] = {}
         self._variance: dict[str, dict[str, float]] = {}
         self._run = ""
+        self._surprises = [1.0] * _EXPECTED
+        """Squares of what was observed, in standard deviations from what was expected."""
         for step in past:
             self._go_on_to(step.run)
             for priced, seconds in _observations(step):
@@ -94,7 +100,8 @@ class Pace:
         parts = {kind: seconds * self._factor(work, kind) for kind, seconds in work.priced}
         unknown = math.log(spread) / _INTERVAL_SD
         total = sum(parts.values())
-        variance = self._variance_of(weights) + _noise(total) + unknown**2
+        unsteady = max(1.0, sum(self._surprises) / len(self._surprises))
+        variance = unsteady * (self._variance_of(weights) + _noise(total)) + unknown**2
         spread_ = math.exp(_INTERVAL_SD * math.sqrt(variance))
         return Learned(parts, total / spread_, total * spread_)
 
@@ -116,6 +123,7 @@ class Pace:
         }
         variance = sum(weights[name] * moved[name] for name in weights) + _noise(seconds)
         surprise = math.log(seconds / expected)
+        self._surprises.append(surprise**2 / variance)
         believed = _BELIEVED_SD * math.sqrt(variance)
         surprise = max(-believed, min(surprise, believed))
         for name, along in moved.items():
@@ -184,14 +192,16 @@ def _observations(step: Past) -> list[tuple[Sequence[tuple[str, float]], float]]
     """What a step says: of each kind by itself where that was measured, else of all of it together.
 
     What was priced and not measured apart is part of another kind's time: a server reads its weights as it starts, and
-    whoever trains as that begins. Where it is much, nothing is known of the kinds.
+    whoever trains as that begins. Where it is much, or much was measured that has no price, only the whole counts.
     """
     if not step.priced or step.seconds <= 0:
         return []
     priced, took = dict(step.priced), dict(step.took)
     apart = {kind: [(kind, priced[kind])] for kind in priced if took.get(kind, 0.0) > 0}
     among = [entry for entry in step.priced if entry[0] not in apart]
-    if not apart or sum(seconds for _, seconds in among) > _AMONG * sum(priced.values()):
+    unpriced = sum(seconds for kind, seconds in took.items() if kind not in priced)
+    known = sum(seconds for _, seconds in among) <= _AMONG * sum(priced.values()) and unpriced <= _AMONG * step.seconds
+    if not apart or not known:
         return [(step.priced, step.seconds)]
     apart[START if ANSWER in apart and START in apart else max(apart, key=priced.__getitem__)] += among
     return [(of_kind, took[kind]) for kind, of_kind in apart.items()]

@@ -45,6 +45,22 @@ def test_what_was_measured_of_each_kind_says_more_than_the_whole() -> None:
     assert factor([apart], answers) > factor([whole], answers) and factor([apart], starts) < factor([whole], starts)
 
 
+def test_what_was_measured_of_other_kinds_than_were_priced_counts_as_a_whole() -> None:
+    work = ((START, 20.0),)
+    elsewhere = Past("base", "", "r1", work, 100.0, ((START, 5.0), ("read", 95.0)))
+    assert factor([elsewhere], elsewhere) == factor([Past("base", "", "r1", work, 100.0)], elsewhere) > 2
+
+
+def test_where_steps_vary_more_than_they_should_an_interval_is_wider() -> None:
+    def width(*taken: float) -> float:
+        price = Pace([step("train", seconds, **{TRAIN: 100.0}) for seconds in taken]).price(
+            step("train", 0, **{TRAIN: 50.0})
+        )
+        return price.most / price.least
+
+    assert width(100, 700, 90, 650) > 1.5 * width(200, 210, 190, 205)
+
+
 def test_the_same_steps_say_the_same_and_an_older_run_says_less() -> None:
     past = [step("baseline", 90, **{ANSWER: 30.0}), step("generate", 90, **{ANSWER: 30.0})]
     now, later = step("evaluate", 0, **{ANSWER: 30.0}), step("evaluate", 0, "r2", **{ANSWER: 30.0})

@@ -208,7 +208,7 @@ def test_what_each_kind_of_work_took_is_kept_and_counts_on_the_same_machine_alon
     [past] = past_steps(ws.store, here)
     priced = {kind: seconds for kind, seconds in step.plan["estimate"]["work"].items() if seconds}
     assert dict(past.priced) == priced and past.seconds == sum(dict(past.took).values())
-    assert set(dict(past.took)) <= set(dict(past.priced)) and past.seconds == pytest.approx(step.seconds, abs=1)
+    assert {"start", "read"} >= set(dict(past.took)) and 0 < past.seconds <= step.seconds + 0.1
     assert past_steps(ws.store, replace(here, cores=here.cores + 2)) == ()
     with ws.store.write() as conn:  # as a version left it that kept neither the kinds nor the machine
         conn.execute("UPDATE events SET data = '{}' WHERE event = 'step.done'")
