@@ -2,7 +2,8 @@
 
 A step does its kinds of work one after the other, each in one pass or several. What is left of it is what is left of
 the kind at work, by the pace of its pass where that is known, and the price of the kinds to come, times the factor by
-which those before were slower. The share that is done is the time spent over all the time by that; it never falls.
+which those before were slower. The share that is done is the time spent over all the time by that. It never falls:
+where more is left than was thought, the rest of the share is spread over that.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ _PRIOR = 0.25
 """Of the whole price: so many seconds are taken to have kept to it before any had passed."""
 _MORE, _MORE_S = 1.1, 5.0
 """A time that was told is told anew, in words, only where it is off by more than this."""
-_AT_LEAST = 0.1
-"""Of the time that a kind of work took so far: what is left of it where its price is used up and nothing says more."""
+_AT_LEAST, _UNTIL_FIRST = 0.1, 1.0
+"""Of the time that a kind of work took so far: what is left of it where its price is used up and nothing says more; and
+where the first of its answers or steps has not come yet."""
 _HALF_TRUSTED = 0.1
 """Of some work, the share after which its pace and its price say as much."""
 _ALMOST = 0.99
@@ -62,6 +64,8 @@ class TimeLeft:
     _told: float = 0.0
     """All the time that the step takes, as it was told last."""
     _longer: bool = False
+    _from: tuple[float, float] = (0.0, 0.0)
+    """The share that was done when the time was told anew, and when that was."""
 
     @property
     def priced(self) -> float:
@@ -103,7 +107,11 @@ class TimeLeft:
         longer = self._told > 0 and whole > max(self._told * _MORE, self._told + _MORE_S)
         if longer or whole < self._told or not self._told:
             self._told, self._longer = whole, self._longer or longer
-        self._share = max(self._share, min(now / self._told, _ALMOST))
+        if longer:
+            self._from = (self._share, now)
+        share, since = self._from
+        share += (1 - share) * (now - since) / max(self._told - since, 1e-3)
+        self._share = max(self._share, min(share, _ALMOST))
         return self._share * self._told, self._told
 
     @property
@@ -124,7 +132,8 @@ class TimeLeft:
         """By the pace where it is known, and by the price the less the more of the work it is known of."""
         spent = self.took.get(self.kind, 0.0) + now - self._since
         price = slower * self.parts.get(self.kind, 0.0)
-        least = _AT_LEAST * spent if self.kind != WAIT else 0.0
+        counted = self.kind == TRAIN or (self.kind == ANSWER and self.answers > 0)
+        least = (_UNTIL_FIRST if counted else _AT_LEAST) * spent if self.kind != WAIT else 0.0
         if self.kind == ANSWER and self.answers:
             return self._left_of_answers(spent, price, least)
         rest, by_pace = max(price - spent, 0.0), self._pass.left_s(now)
@@ -143,7 +152,7 @@ class TimeLeft:
         expected = max(self.answers, self._before[0] + self._pass.total)
         share = done / expected
         if not here:
-            return max(price * (1 - share) - spent, least)
+            return max(price - spent, least) * (1 - share)
         by_pace = spent * (expected - done) / here
         return _blend(share, by_pace, price)
 

@@ -78,9 +78,7 @@ def test_why_shows_what_the_short_price_leaves_out_and_its_hash() -> None:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_price_is_a_title_and_three_lines_and_fits(width: int) -> None:
-    basis = (
-        "usual rates of such a processor until this one is measured; train has not run"
-    )
+    basis = "usual rates of such a processor until this one is measured; train has not run"
     asked = plan("train", 7321, 9 * GIB, free_ram_bytes=18 * GIB, free_vram_bytes=22 * GIB, notes=("a note " * 20,))
     asked = asked.model_copy(update={"estimate": asked.estimate.model_copy(update={"basis": basis})})
     lines = on_terminal(price_lines(asked, "s7"), width).splitlines()

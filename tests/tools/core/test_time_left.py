@@ -89,5 +89,5 @@ def test_what_an_earlier_attempt_did_counts_as_done_and_not_as_quick() -> None:
 def test_work_that_reports_nothing_goes_on_and_is_never_done_before_its_end() -> None:
     left = TimeLeft({COMPUTE: 10.0})
     told = [left.told(float(now)) for now in range(0, 60, 2)]
-    shares = [worth / whole for worth, whole in told]
+    shares = [round(worth / whole, 9) for worth, whole in told]
     assert shares == sorted(shares) and shares[-1] < 1 and told[-1][1] > 58
