@@ -112,7 +112,9 @@ class Job(Generic[R]):
         self._progress_at = time.monotonic()
         done, whole = self.time_left.told(self._elapsed_s)
         note = "; ".join(filter(None, (self._note, self.time_left.word)))
-        self.best_effort(lambda: self.store.progress(self.step.id, done, whole, note, wait_s=_BEST_EFFORT_WAIT_S))
+        self.best_effort(
+            lambda: self.store.progress(self.step.id, round(done, 2), round(whole, 2), note, wait_s=_BEST_EFFORT_WAIT_S)
+        )
 
     def metric(self, name: str, value: float, x: float) -> None:
         """A point of a curve; kept here for as long as the store cannot take it."""
