@@ -278,7 +278,7 @@ def _pins(context: BaseContext) -> dict[str, str]:
 
 
 _START_S, _TEMPLATE_S, _PROVEN_S = 1.0, 3.8, 6.5
-"""To start; to try the chat template and hold the tokenizer against it; and to load a bundled model, and have it answer."""
+"""To start; to try the chat template and hold the tokenizer against it; to load a bundled model and have it answer."""
 _VERIFIED, _PROTECTED = "verify it against its manifest", "write a sha256 manifest and take the write bits off"
 
 
