@@ -2,8 +2,8 @@
 
 A step does its kinds of work one after the other, each in one pass or several. What is left of it is what is left of
 the kind at work, by the pace of its pass where that is known, and the price of the kinds to come, times the factor by
-which those before were slower. The share that is done is the time spent over all the time by that. It never falls:
-where more is left than was thought, the rest of the share is spread over that.
+which those before were slower. The share that is done weighs every kind by its price, counts within it what is counted
+(answers, steps), and never falls.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ WAIT = "wait"
 """For others to be done with the machine: no work, and in no price."""
 _PRIOR = 0.25
 """Of the whole price: so many seconds are taken to have kept to it before any had passed."""
-_MORE, _MORE_S = 1.1, 5.0
-"""A time that was told is told anew, in words, only where it is off by more than this."""
+_MORE, _MORE_S, _OFF = 0.25, 4.0, 0.1
+"""Of the time that was told to be left: where more than so much is lacking, it is told anew, in words; and of the
+price, from which on these name it."""
 _AT_LEAST, _UNTIL_FIRST = 0.1, 1.0
 """Of the time that a kind of work took so far: what is left of it where its price is used up and nothing says more; and
 where the first of its answers or steps has not come yet."""
@@ -64,8 +65,6 @@ class TimeLeft:
     _told: float = 0.0
     """All the time that the step takes, as it was told last."""
     _longer: bool = False
-    _from: tuple[float, float] = (0.0, 0.0)
-    """The share that was done when the time was told anew, and when that was."""
 
     @property
     def priced(self) -> float:
@@ -103,61 +102,68 @@ class TimeLeft:
     def told(self, now: float) -> tuple[float, float]:
         """Seconds of the whole step that count as done, and all of them. The share of both never falls, and all of them
         grow only together with `word`."""
-        whole = now + self._left(now)
-        longer = self._told > 0 and whole > max(self._told * _MORE, self._told + _MORE_S)
+        spent, left = self._spent(now), self._left_of_kind(now)
+        whole = now + left + self._slower * self._to_come
+        longer = self._told > 0 and whole - self._told > max(_MORE * (self._told - now), _MORE_S)
         if longer or whole < self._told or not self._told:
             self._told, self._longer = whole, self._longer or longer
-        if longer:
-            self._from = (self._share, now)
-        share, since = self._from
-        share += (1 - share) * (now - since) / max(self._told - since, 1e-3)
-        self._share = max(self._share, min(share, _ALMOST))
+        share = self._counted
+        if share is None:
+            share = spent / (spent + left) if spent + left else 0.0
+        before = sum(price for kind, price in self.parts.items() if kind in self.took and kind != self.kind)
+        done = (before + self.parts.get(self.kind, 0.0) * share) / (self.priced or 1.0)
+        self._share = max(self._share, min(done, _ALMOST))
         return self._share * self._told, self._told
 
     @property
     def word(self) -> str:
         """What is said once it takes longer than was told before."""
-        return f"{duration(self._told)} in all, priced {duration(self.priced)}" if self._longer else ""
+        if not self._longer:
+            return ""
+        over = self._told > self.priced + max(_OFF * self.priced, _MORE_S)
+        return f"{duration(self._told)} in all" + (f", priced {duration(self.priced)}" if over else "")
 
-    def _left(self, now: float) -> float:
+    def _spent(self, now: float) -> float:
+        """On the kind at work."""
+        return self.took.get(self.kind, 0.0) + now - self._since
+
+    @property
+    def _to_come(self) -> float:
+        """The price of the kinds that have not begun."""
+        return sum(price for kind, price in self.parts.items() if kind not in self.took and kind != self.kind)
+
+    @property
+    def _slower(self) -> float:
+        """The factor by which the kinds before the present one took longer than their price."""
         finished = [kind for kind in self.took if kind in self.parts and kind != self.kind]
+        took, price = (sum(of[kind] for kind in finished) for of in (self.took, self.parts))
         prior = _PRIOR * self.priced or 1.0
-        slower = (prior + sum(self.took[kind] for kind in finished)) / (
-            prior + sum(self.parts[kind] for kind in finished)
-        )
-        to_come = sum(price for kind, price in self.parts.items() if kind not in self.took and kind != self.kind)
-        return slower * to_come + self._left_of_kind(now, slower)
+        return (prior + took) / (prior + price)
 
-    def _left_of_kind(self, now: float, slower: float) -> float:
-        """By the pace where it is known, and by the price the less the more of the work it is known of."""
-        spent = self.took.get(self.kind, 0.0) + now - self._since
-        price = slower * self.parts.get(self.kind, 0.0)
-        counted = self.kind == TRAIN or (self.kind == ANSWER and self.answers > 0)
-        least = (_UNTIL_FIRST if counted else _AT_LEAST) * spent if self.kind != WAIT else 0.0
+    @property
+    def _counted(self) -> float | None:
+        """The share of the kind at work by its units; None where these are not all of it, or nothing counts them."""
         if self.kind == ANSWER and self.answers:
-            return self._left_of_answers(spent, price, least)
+            expected = max(self.answers, self._before[0] + self._pass.total)
+            return (self._before[0] + self._pass.done) / expected
+        if self.kind == TRAIN:  # its steps are the one pass that counts
+            return self._pass.done / self._pass.total if self._pass.total else 0.0
+        return None
+
+    def _left_of_kind(self, now: float) -> float:
+        """By the pace where it is known, and by the price the less the more of the work it is known of."""
+        spent, price, share = self._spent(now), self._slower * self.parts.get(self.kind, 0.0), self._counted
         rest, by_pace = max(price - spent, 0.0), self._pass.left_s(now)
         if by_pace is None:
-            return max(rest, least)
-        share = self._pass.done / self._pass.total
-        if self.kind == TRAIN:  # its steps are the one pass that counts
-            return _blend(share, by_pace, price)
+            least = 0.0 if self.kind == WAIT else _AT_LEAST if share is None else _UNTIL_FIRST
+            return max(rest, least * spent) * (1 - (share or 0.0))
+        if share is not None:
+            if self.kind == ANSWER:  # by all passes: each has only some of the answers
+                here = self._before[1] + self._pass.done - self._pass.first
+                by_pace = spent * (1 - share) * (self._before[0] + self._pass.done) / share / here
+            trust = share / (share + _HALF_TRUSTED)
+            return trust * by_pace + (1 - trust) * (1 - share) * price
         # One pass of perhaps several: it is all of the work the surer the more of the price is spent.
-        sure = share * min(spent / price, 1.0) if price else 1.0
+        of_pass = self._pass.done / self._pass.total
+        sure = of_pass * min(spent / price, 1.0) if price else 1.0
         return sure * by_pace + (1 - sure) * max(by_pace, rest)
-
-    def _left_of_answers(self, spent: float, price: float, least: float) -> float:
-        done = self._before[0] + self._pass.done
-        here = self._before[1] + self._pass.done - self._pass.first
-        expected = max(self.answers, self._before[0] + self._pass.total)
-        share = done / expected
-        if not here:
-            return max(price - spent, least) * (1 - share)
-        by_pace = spent * (expected - done) / here
-        return _blend(share, by_pace, price)
-
-
-def _blend(share: float, by_pace: float, price: float) -> float:
-    """What is left of work of which this share is done: by its pace, the more the more of it was seen."""
-    trust = share / (share + _HALF_TRUSTED)
-    return trust * by_pace + (1 - trust) * (1 - share) * price
