@@ -45,6 +45,12 @@ def test_what_was_measured_of_each_kind_says_more_than_the_whole() -> None:
     assert factor([apart], answers) > factor([whole], answers) and factor([apart], starts) < factor([whole], starts)
 
 
+def test_what_a_server_reads_as_it_starts_is_part_of_its_start() -> None:
+    priced = ((START, 10.0), ("read", 3.0), (ANSWER, 13.0))
+    as_priced = Past("baseline", "", "r1", priced, 26.0, ((START, 13.0), (ANSWER, 13.0)))
+    assert factor([as_priced], step("deploy", 0, **{START: 40.0})) == pytest.approx(1)
+
+
 def test_what_was_measured_of_other_kinds_than_were_priced_counts_as_a_whole() -> None:
     work = ((START, 20.0),)
     elsewhere = Past("base", "", "r1", work, 100.0, ((START, 5.0), ("read", 95.0)))

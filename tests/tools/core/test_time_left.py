@@ -68,6 +68,13 @@ def test_half_way_the_time_left_is_told_by_what_was_measured(of: object, reports
             return
 
 
+def test_a_start_that_was_slow_says_that_the_rest_will_be() -> None:
+    left = of_generate()
+    left.report(START, 0, 0, 79.0)
+    left.report(ANSWER, 0, 24, 80.0)
+    assert left.told(80.0)[1] > 80 + 1.5 * left.parts[ANSWER]
+
+
 def test_waiting_for_another_step_is_no_work() -> None:
     left = of_train()
     for now in range(100):

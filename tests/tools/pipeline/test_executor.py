@@ -163,7 +163,7 @@ def test_until_the_device_is_measured_a_price_is_a_range_and_a_limit_is_held_aga
 def test_what_a_step_took_on_the_cpu_does_not_correct_its_price_on_a_gpu() -> None:
     known = facts(past=(done("train", 30, train=10), done("evaluate", 20, like="adapter", device="GPU", answer=10)))
     on_cpu = estimate("train", known, seconds=Seconds(train=100), ram_bytes=GIB)
-    on_gpu = estimate("merge", facts(past=known.past[:1]), seconds=Seconds(read=100), vram_bytes=GIB)
+    on_gpu = estimate("train", facts(past=known.past[:1]), seconds=Seconds(train=100), vram_bytes=GIB)
     assert on_gpu.seconds == 100 < on_cpu.seconds and on_cpu.like != on_gpu.like
     measured = estimate("evaluate", known, seconds=Seconds(answer=100), vram_bytes=GIB, like="adapter")
     assert 120 < measured.seconds < 200 and measured.basis == "1 past run of evaluate (adapter, GPU) on this machine"
