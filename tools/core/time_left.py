@@ -43,7 +43,7 @@ class _Pass:
         """By its own pace; None while that is not known."""
         if self.done <= self.first or not self.total:
             return None
-        return (now - self.began) * (self.total - self.done) / (self.done - self.first)
+        return (now - self.began) * max(self.total - self.done, 0.0) / (self.done - self.first)
 
 
 @dataclass(slots=True)
@@ -145,9 +145,9 @@ class TimeLeft:
         """The share of the kind at work by its units; None where these are not all of it, or nothing counts them."""
         if self.kind == ANSWER and self.answers:
             expected = max(self.answers, self._before[0] + self._pass.total)
-            return (self._before[0] + self._pass.done) / expected
+            return min((self._before[0] + self._pass.done) / expected, 1.0)
         if self.kind == TRAIN:  # its steps are the one pass that counts
-            return self._pass.done / self._pass.total if self._pass.total else 0.0
+            return min(self._pass.done / self._pass.total, 1.0) if self._pass.total else 0.0
         return None
 
     def _left_of_kind(self, now: float) -> float:

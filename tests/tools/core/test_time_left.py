@@ -98,3 +98,11 @@ def test_work_that_reports_nothing_goes_on_and_is_never_done_before_its_end() ->
     told = [left.told(float(now)) for now in range(0, 60, 2)]
     shares = [round(worth / whole, 9) for worth, whole in told]
     assert shares == sorted(shares) and shares[-1] < 1 and told[-1][1] > 58
+
+
+def test_more_answers_than_were_asked_for_are_all_of_them() -> None:
+    left = TimeLeft({START: 1.0, ANSWER: 5.0}, answers=3)
+    for now, done, total in ((1.0, 4, 3), (2.0, 10, 5), (3.0, 500, 600)):
+        left.report(ANSWER, done, total, now)
+        worth, whole = left.told(now)
+        assert 0 <= worth < whole
