@@ -1,7 +1,7 @@
 """Prices that learn, held against their goal: from the third step of a first run on, 80 % of the steps within ±35 %.
 
 A short demo's steps are replayed: what arithmetic priced them at, what they took on an idle machine of two cores, by
-kind of work, and how much slower each kind is on four others. Every step is priced by what was seen before it, as a
+kind of work, and how much slower each kind is on five others. Every step is priced by what was seen before it, as a
 first run does it, then noise is added; 200 runs a machine, seeded. Beside it what arithmetic alone would have said.
 The factors are assumptions; the run at the end took place, beside six other programs.
 """
@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tunesmith.tools.core.pace import Pace, Past
+from tunesmith.tools.core.rates import ANSWER, COMPUTE, READ, START, TRAIN
 
 RUNS = 200
 NEAR, GOAL = 1.35, 0.8
@@ -25,6 +26,7 @@ _SEEN = 2
 _NOISE_SD = 0.10
 
 Priced = Mapping[str, float]
+KINDS = (START, READ, ANSWER, TRAIN, COMPUTE)
 
 
 class Recorded(NamedTuple):
@@ -60,6 +62,8 @@ class Slowed(NamedTuple):
 
     by: Priced
     changes: float = 0.0
+    drawn: float = 1.0
+    """The factor up to which each kind takes longer still, drawn anew for every run."""
 
 
 IDLE = "idle"
@@ -68,6 +72,7 @@ SLOWED = {
     "a busy neighbour": Slowed({"start": 1.8, "read": 1.5, "answer": 2.5, "train": 3.0, "compute": 2.5}, 0.15),
     "AVX2 alone": Slowed({"answer": 1.7, "train": 4.0, "compute": 1.5}),
     "a slow disk": Slowed({"start": 2.5, "read": 6.0}),
+    "each kind 1 to 5 times": Slowed({}, drawn=5.0),
 }
 MACHINES = {IDLE: Slowed({}), **SLOWED}
 
@@ -88,12 +93,13 @@ def runs(machine: Slowed, count: int) -> Iterator[list[tuple[Recorded, Priced]]]
     for seed in range(count):
         chance = random.Random(seed)
         busy = chance.gauss(0, machine.changes)
+        slower = {kind: machine.by.get(kind, 1.0) * machine.drawn ** chance.random() for kind in KINDS}
         steps = []
         for step in DEMO:
             busy = 0.8 * busy + 0.6 * chance.gauss(0, machine.changes)
             off = step.idle / sum(step.priced.values()) * math.exp(busy)
             took = {
-                kind: seconds * off * machine.by.get(kind, 1.0) * math.exp(chance.gauss(0, _NOISE_SD))
+                kind: seconds * off * slower[kind] * math.exp(chance.gauss(0, _NOISE_SD))
                 for kind, seconds in step.priced.items()
             }
             steps.append((step, _as_seen(step, took)))

@@ -8,7 +8,7 @@ from tests.bench.prices import MACHINES, SLOWED, replay
 from tunesmith.tools.core.pace import Pace, Past
 from tunesmith.tools.core.rates import ANSWER, START, TRAIN
 
-RUNS = 12
+RUNS = 40
 
 
 @pytest.mark.parametrize("machine", MACHINES)
