@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench.prices import MACHINES, SLOWED, replay
+from tests.bench.prices import IDLE, MACHINES, replay
 from tunesmith.tools.core.pace import Pace, Past
 from tunesmith.tools.core.rates import ANSWER, START, TRAIN
 
@@ -16,12 +16,7 @@ def test_from_the_third_step_of_a_first_run_on_most_prices_hold(machine: str) ->
     found = replay(machine, RUNS)
     assert found.near >= 0.8, f"{found.near:.0%} of the steps within 35 % of their price"
     assert found.within >= 0.75, f"{found.within:.0%} of the steps within an interval that promises 80 %"
-
-
-@pytest.mark.parametrize("machine", SLOWED)
-def test_on_a_slow_machine_they_hold_oftener_than_arithmetic_alone(machine: str) -> None:
-    found = replay(machine, RUNS)
-    assert found.near > found.arithmetic_near + 0.1
+    assert machine == IDLE or found.near > found.arithmetic_near + 0.1
 
 
 def step(stage: str, taken: float, run: str = "r1", **priced: float) -> Past:
