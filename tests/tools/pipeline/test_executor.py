@@ -132,7 +132,9 @@ def test_an_estimate_follows_this_machine_and_says_so() -> None:
     assert prices[4].calibrated_seconds == 100 and "4 past runs of train" in prices[4].basis
     assert all(price.least_seconds < price.seconds < price.most_seconds for price in prices)
     widths = [math.log(price.most_seconds / price.least_seconds) for price in prices]
-    assert widths == sorted(widths, reverse=True), "and the surer"
+    assert widths[:3] == sorted(widths[:3], reverse=True) and widths[3] > widths[2], (
+        "and the surer, but for such a night"
+    )
 
 
 def test_the_first_steps_of_a_run_correct_the_prices_of_other_stages_and_weigh_more_than_another_run() -> None:
