@@ -23,14 +23,24 @@ if TYPE_CHECKING:
     from tunesmith.tools.evaluation.evidence import Evidence
 
 
-def eta_seconds(elapsed_s: float, done: float, total: float, estimated_s: float) -> float:
-    """Seconds to the end: by the estimate at first, by the pace more and more as the share that is done grows."""
-    by_estimate = max(estimated_s - elapsed_s, 0.0)
-    share = min(done / total, 1.0) if total > 0 else 0.0
-    if share <= 0:
-        return by_estimate
-    by_pace = elapsed_s / share - elapsed_s
-    return share * by_pace + (1 - share) * by_estimate
+_FAR_OFF, _NOTICED_S = 1.5, 5.0
+"""From this factor on a price was wrong; a few seconds are nobody's concern."""
+
+
+def eta_seconds(elapsed_s: float, total: float, estimated_s: float) -> float:
+    """Seconds to the end: by all the time that the step's worker takes it to need, by its price before it says so."""
+    return max((total or estimated_s) - elapsed_s, 0.0)
+
+
+def took_line(seconds: float | None, estimated_s: float) -> str:
+    """What a step took against its price; where that was far off, by how much, and that the next ones learn from it."""
+    line = f"took {duration(seconds)}, estimated {duration(estimated_s)}"
+    if not seconds or not estimated_s or abs(seconds - estimated_s) < _NOTICED_S:
+        return line
+    off = max(seconds / estimated_s, estimated_s / seconds)
+    if off <= _FAR_OFF:
+        return line
+    return f"{line}: off by a factor of {off:.1f}, which the next prices take into account"
 
 
 def plain(value: object) -> Text:
@@ -40,7 +50,7 @@ def plain(value: object) -> Text:
 
 def step_end(step: Step) -> Prose:
     """A step that ended in one line, what it took against its estimate; below it, what it advises."""
-    took = f"took {duration(step.seconds)}, estimated {duration(step.estimated_seconds)}"
+    took = took_line(step.seconds, step.estimated_seconds)
     peak = f", peak {size(step.peak_rss_bytes)}" if step.peak_rss_bytes else ""
     mark = Text("✓ " if step.status == DONE else "✗ ", style=theme.verdict_style(step.status))
     end = f"{step.stage} ({step.id}): {took}{peak}" if step.status == DONE else _bad_end(step)

@@ -37,6 +37,11 @@ class Machine:
     gpus: tuple[Gpu, ...] = ()
 
     @property
+    def fingerprint(self) -> str:
+        """What computes: what one machine took says nothing of another."""
+        return f"{self.cpu}, {self.cores} cores" + "".join(sorted(f", {gpu.name}" for gpu in self.gpus))
+
+    @property
     def memory_free_bytes(self) -> int:
         """Free RAM and swap."""
         return self.ram_free_bytes + self.swap_free_bytes

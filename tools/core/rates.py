@@ -7,7 +7,7 @@ factor by which the truth may differ.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 _CORES = 2
 _SPREAD = 2.0
@@ -46,17 +46,41 @@ def usual_card() -> Rates:
     return Rates(1.5e14, 3.0e13, 9.0e11, 1.0e9, _CARD_SPREAD)
 
 
+START, READ, ANSWER, TRAIN, COMPUTE = "start", "read", "answer", "train", "compute"
+"""Kinds of work, in the order in which a step usually does them: each has a speed of its own on a machine."""
+
+
 @dataclass(frozen=True, slots=True)
 class Seconds:
-    """How long work takes: what it takes however much there is to do, and what grows with it and with the device."""
+    """How long work takes by arithmetic, by kind: the terms of a price that are learned apart."""
 
-    fixed: float
-    """Programs that start, libraries that are imported, files that are written."""
-    variable: float = 0.0
+    fixed: float = 0.0
+    """START: programs that start and libraries that are imported, however much there is to do."""
+    read: float = 0.0
+    """Bytes that are read, written, copied, downloaded or hashed."""
+    answer: float = 0.0
+    """Prompts that a server reads and tokens that it decodes."""
+    train: float = 0.0
+    """Steps of an optimiser, and rows that training reads."""
+    compute: float = 0.0
+    """Everything else that is computed: rounding, logits, comparisons."""
+    answers: float = 0.0
+    """How many answers `answer` is for, so that those that arrived say how far it is."""
+
+    @property
+    def variable(self) -> float:
+        """What grows with the work."""
+        return self.read + self.answer + self.train + self.compute
 
     @property
     def total(self) -> float:
         return self.fixed + self.variable
 
+    @property
+    def by_kind(self) -> dict[str, float]:
+        """Kind → seconds, without those that do not occur."""
+        kinds = {START: self.fixed, READ: self.read, ANSWER: self.answer, TRAIN: self.train, COMPUTE: self.compute}
+        return {kind: seconds for kind, seconds in kinds.items() if seconds > 0}
+
     def __add__(self, other: Seconds) -> Seconds:
-        return Seconds(self.fixed + other.fixed, self.variable + other.variable)
+        return Seconds(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))

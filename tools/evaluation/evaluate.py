@@ -253,13 +253,13 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
     asked = _asked(suite, request.arm, beside=both)
     every = [case for cases in asked.values() for case in cases]
     answers = len(every) * request.repeats
-    seconds = _answering_seconds(request, facts, served, every, bench, tries=tries)
-    seconds += Seconds(0.0, models.seconds(every, request.repeats)) + likelihood_seconds(facts, served, made, both)
+    judged, read = Seconds(answer=models.seconds(every, request.repeats)), likelihood_seconds(facts, served, made, both)
     peaks = models.peaks(serving_memory(served, bench.context_tokens), on_gpu=facts.serves_on_gpu)
     proof = priced_proof(request.peft_check, facts, served, request.arm, peaks)
     request = request.model_copy(update=dict(proof.decided))
+    seconds = _answering_seconds(request, facts, served, every, bench, judged, read, proof.seconds, tries=tries)
     price = estimate(
-        "evaluate", facts, seconds=seconds + proof.seconds, rates=facts.serving_rates, **proof.peaks,
+        "evaluate", facts, seconds=seconds, rates=facts.serving_rates, **proof.peaks,
         disk_bytes=8192 * answers, like=request.arm,
     )  # fmt: skip
     lacks = both and lacks_memory(price, facts.machine)
@@ -293,13 +293,22 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
 
 
 def _answering_seconds(
-    request: EvaluateRequest, facts: Facts, served: Artifact, cases: Sequence[Case], bench: Bench, *, tries: int
+    request: EvaluateRequest,
+    facts: Facts,
+    served: Artifact,
+    cases: Sequence[Case],
+    bench: Bench,
+    *besides: Seconds,
+    tries: int,
 ) -> Seconds:
-    """To start a server and have every case answered, and every try of a prompt."""
+    """To start a server and have every case answered, and every try of a prompt; and what is read `besides`, which
+    counts as so many answers as would take as long, since nothing reports on it."""
     answers = len(cases) * request.repeats + tries
-    return evaluation_seconds(
+    asked = evaluation_seconds(
         facts, served, answers, request.max_tokens, bench=bench, prompt_tokens=prompt_tokens(cases)
     )
+    together = sum(besides, asked)
+    return replace(together, answers=answers * together.answer / max(asked.answer, 1e-9))
 
 
 def _answering(arm: str, facts: Facts, made: Artifact | None, measured: Artifact) -> dict[str, Artifact]:

@@ -15,6 +15,7 @@ from typing import Any
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.rates import START, TRAIN
 from tunesmith.tools.data.row_file import read_rows, write_rows
 from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device
 from tunesmith.tools.models.chat_template import answering_at_once, as_taken
@@ -34,6 +35,8 @@ from tunesmith.tools.training.train_job import train_lora
 
 _ZERO = "preflight-zero"
 _ANSWER_TOKENS = 24
+_TRAINED = 1
+"""The link that trains."""
 
 
 def run(job: Job[PreflightRequest]) -> PreflightResult:
@@ -44,7 +47,7 @@ def run(job: Job[PreflightRequest]) -> PreflightResult:
     links = _Links(job, base.path, dataset.path)
     checks: list[Check] = []
     for number, (name, link) in enumerate(links.all().items()):
-        job.progress(number, 5, name)
+        job.progress(0, 1, name, kind=TRAIN if number == _TRAINED else START)
         try:
             checks.append(Check(name=name, passed=True, evidence=link()))
         except Exception as error:
@@ -110,7 +113,7 @@ class _Links:
             self.scratch / "adapter",
             self._settings(),
             checkpoints_dir=self.scratch / "checkpoints",
-            progress=lambda done, total, note: self.job.progress(1 + done / max(total, 1), 5, note),
+            progress=lambda done, total, note: self.job.progress(done, total, note, kind=TRAIN),
             metric=lambda name, value, x: curves[name].append(value) if name in curves else None,
             log=self.job.log,
         )
