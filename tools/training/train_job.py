@@ -23,6 +23,7 @@ from tunesmith.tools.serving.bench import bench_at_work
 from tunesmith.tools.training.batch_loss import LossSettings, Measured, base_states
 from tunesmith.tools.training.checkpoints import newest_checkpoint
 from tunesmith.tools.training.documents import keeps_documents_apart
+from tunesmith.tools.training.finite import need_finite, need_result, saved_is_finite
 from tunesmith.tools.training.four_bit import need_four_bits, router_bytes, weights_by_kind
 from tunesmith.tools.training.fused_lora import use_fused_lora
 from tunesmith.tools.training.head_loss import find_head
@@ -78,6 +79,7 @@ def run(job: Job[TrainRequest]) -> TrainResult:
         )
         job.write_json("trained.json", asdict(trained))
     figures = json.loads(measured.read_text())
+    need_result(out_dir, measured, figures)
     artifact = job.publish("adapter", out_dir, meta={"lora_rank": settings.lora_rank, "bytes": _bytes(out_dir)})
     shutil.rmtree(job.dir / "checkpoints", ignore_errors=True)
     seconds = figures.pop("seconds")
@@ -147,10 +149,17 @@ class _Session:
         """Epochs of different forms of the rows that the trainer is given as one."""
         self.seen, self.places = in_laps(self.rows, self.variants, self.laps, max(settings.forms, 1))
         fingerprint = fingerprint_of(base_dir, rows_path, settings)
-        self.checkpoint = newest_checkpoint(checkpoints_dir, fingerprint)
+        self.checkpoint = newest_checkpoint(checkpoints_dir, fingerprint, self._usable)
+        self.first = int(self.checkpoint.name.split("-")[-1]) if self.checkpoint else 0
+        """The step that an earlier attempt came to."""
         self.before_path = checkpoints_dir / f"before-{fingerprint[:16]}.json"
         self.trainer = self._trainer(tokenizer, fingerprint)
-        self.started = time.monotonic()
+
+    def _usable(self, checkpoint: Path) -> bool:
+        finite = saved_is_finite(checkpoint)
+        if not finite:
+            self.log(f"{checkpoint.name} is left out: its weights are no finite numbers")
+        return finite
 
     def _trainer(self, tokenizer: Any, fingerprint: str) -> Any:
         settings = self.settings
@@ -184,6 +193,7 @@ class _Session:
         )
         trainer = make_trainer(
             loss=loss,
+            settings=settings,
             fingerprint=fingerprint,
             on_step=self._on_step,
             on_log=self._on_log,
@@ -220,11 +230,10 @@ class _Session:
         before = self._validation_before()
         if self.checkpoint is not None:
             self.log(f"going on from {self.checkpoint.name}")
-        started = time.monotonic()
-        first = int(self.checkpoint.name.split("-")[-1]) if self.checkpoint else 0
+        self.started = started = time.monotonic()
         with settled_objects():
             outcome = self.trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
-        seconds = time.monotonic() - started
+        seconds, taken = time.monotonic() - started, outcome.global_step - self.first
         self._need_routers_unchanged()
         state = self.trainer.state
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
@@ -237,7 +246,7 @@ class _Session:
             validation_loss=after.behaviour_loss,
             validation_kl=after.rehearsal_kl,
             trainable_parameters=sum(p.numel() for p in self.trainer.model.parameters() if p.requires_grad),
-            trained_tokens=round((outcome.global_step - first) * self.settings.batch_size * self._tokens_per_row()),
+            trained_tokens=round(taken * self.settings.batch_size * self._tokens_per_row()),
             seconds=seconds,
             bytes_per_parameter=self.bytes_per_parameter,
         )
@@ -265,7 +274,8 @@ class _Session:
             return None
         if self.before_path.exists():
             known: float | None = json.loads(self.before_path.read_text())
-            return known
+            if known is None or math.isfinite(known):
+                return known
         # Untrained, the model is its base: what it diverges from that is nothing, and costs half of the time to find.
         loss = self._validate("before", [row for row in self.valid if not row.rehearsal]).behaviour_loss
         atomic_write(self.before_path, json.dumps(loss))
@@ -280,12 +290,13 @@ class _Session:
         measured: Measured = self.trainer.measure(_dataset(rows, range(len(self.rows), len(self.rows) + len(rows))))
         for name, value in (("validation_loss", measured.behaviour_loss), ("validation_kl", measured.rehearsal_kl)):
             if value is not None:
+                need_finite(name.replace("_", " "), value, step, self.trainer.model, self.settings)
                 self.metric(name, value, step)
                 self.log(f"{name.replace('_', ' ')} {when}: {value:.4f}")
         return measured
 
     def _on_step(self, step: int, steps: int) -> None:
-        pace = (time.monotonic() - self.started) / max(step, 1)
+        pace = (time.monotonic() - self.started) / max(step - self.first, 1)
         self.progress(step, steps, f"step {step} of {steps}, {pace:.2f} s each")
 
     def _on_log(self, logs: dict[str, float], step: int) -> None:
@@ -329,6 +340,7 @@ def _sft_config(
         bf16=on_gpu and settings.precision == "bf16",
         use_cpu=not on_gpu,
         logging_steps=1,
+        logging_nan_inf_filter=False,  # it leaves a loss that is no number out of the mean, which then looks healthy
         save_strategy="steps",
         save_steps=settings.save_steps,
         report_to="none",
