@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 Progress = Callable[[float, float, str], None]
 
 _GIB = 1 << 30
+_SUMMED_BYTES = 2 << 20
+"""Of a weight in fp32, which are summed at once: they stay in the processor's cache."""
 
 
 def run(job: Job[MergeRequest]) -> MergeResult:
@@ -161,11 +163,18 @@ def _refuse_unmergeable(config: Mapping[str, Any]) -> None:
 
 
 def _merge_shards(base_dir: Path, updates: dict[str, Update], out_dir: Path, progress: Progress) -> None:
+    """One after the other; a shard goes to the disk while the next is summed."""
     shards = weight_files(base_dir)
-    for number, shard in enumerate(shards):
-        progress(number, len(shards), f"merging {shard.name}")
-        if not (out_dir / shard.name).exists():
-            _merge_shard(shard, updates, out_dir / shard.name, f"shard {number + 1} of {len(shards)}", kept=number)
+    closing: list[Future[None]] = []
+    with ThreadPoolExecutor(2) as pool:
+        for number, shard in enumerate(shards):
+            progress(number, len(shards), f"merging {shard.name}")
+            if not (out_dir / shard.name).exists():
+                where = f"shard {number + 1} of {len(shards)}"
+                whole = _merge_shard(shard, updates, out_dir / shard.name, where, pool, kept=number)
+                closing.append(pool.submit(whole.close))
+        for one in closing:
+            one.result()
     progress(len(shards), len(shards), "merged")
 
 
@@ -187,33 +196,37 @@ def _stop_where_memory_ends(where: str, kept: int) -> None:
         )
 
 
-def _merge_shard(source: Path, updates: Mapping[str, Update], target: Path, where: str, *, kept: int) -> None:
-    """Sum and write one shard; a tensor is written while the next is summed."""
+def _merge_shard(
+    source: Path, updates: Mapping[str, Update], target: Path, where: str, pool: ThreadPoolExecutor, *, kept: int
+) -> TensorFileWriter:
+    """Sum and write one shard, which is yet to be closed; a tensor is written while the next is summed."""
     import torch
     from safetensors import safe_open
 
     specs = list(read_header(source).items())
-    with (
-        safe_open(source, framework="pt") as file,
-        TensorFileWriter(target, specs) as writer,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        writing: Future[None] | None = None
-        for name, _spec in specs:
-            _stop_where_memory_ends(where, kept)
-            weight = file.get_tensor(name)
-            if name in updates:
-                weight = _sum(weight, updates[name], name)
-            stored = weight.contiguous().reshape(-1).view(torch.uint8).numpy().data
+    writer = TensorFileWriter(target, specs)
+    try:
+        with safe_open(source, framework="pt") as file:
+            writing: Future[None] | None = None
+            for name, _spec in specs:
+                _stop_where_memory_ends(where, kept)
+                weight = file.get_tensor(name)
+                if name in updates:
+                    weight = _sum(weight, updates[name], name)
+                stored = weight.contiguous().reshape(-1).view(torch.uint8).numpy().data
+                if writing:
+                    writing.result()
+                writing = pool.submit(writer.write, name, stored)
             if writing:
                 writing.result()
-            writing = pool.submit(writer.write, name, stored)
-        if writing:
-            writing.result()
+    except BaseException:
+        writer.discard()
+        raise
+    return writer
 
 
 def _sum(weight: Tensor, update: Update, name: str) -> Tensor:
-    """Summed in fp32, one matrix at a time, and rounded once to the weight's own type."""
+    """Summed in fp32, a few rows at a time, and rounded once to the weight's own type."""
     import torch
 
     needed = (*update.b.shape[:-1], update.a.shape[-1])
@@ -221,12 +234,17 @@ def _sum(weight: Tensor, update: Update, name: str) -> Tensor:
         raise StepFailed(f"{name} is {tuple(weight.shape)}, its update {needed}")
     if not weight.is_floating_point():
         raise StepFailed(f"{name} is stored as {weight.dtype}, which no update can be added to; deploy the adapter")
-    if weight.ndim == 2:
-        total = weight.float().addmm_(update.b.float(), update.a.float(), alpha=update.scale)
-        if update.magnitude is not None:
-            total *= (update.magnitude.float() / torch.linalg.vector_norm(total, dim=1)).unsqueeze(1)
-        return total.to(weight.dtype)
     merged = torch.empty_like(weight)
-    for expert, one in enumerate(weight):
-        merged[expert] = _sum(one, Update(update.a[expert], update.b[expert], update.scale), name)
+    if weight.ndim > 2:
+        for expert, one in enumerate(weight):
+            merged[expert] = _sum(one, Update(update.a[expert], update.b[expert], update.scale), name)
+        return merged
+    a, b = update.a.float(), update.b.float()
+    at_once = max(1, _SUMMED_BYTES // (4 * weight.shape[1]))
+    for start in range(0, len(weight), at_once):
+        rows = slice(start, start + at_once)
+        total = weight[rows].float().addmm_(b[rows], a, alpha=update.scale)
+        if update.magnitude is not None:
+            total *= (update.magnitude[rows].float() / torch.linalg.vector_norm(total, dim=1)).unsqueeze(1)
+        merged[rows] = total
     return merged

@@ -164,17 +164,26 @@ class TensorFileWriter:
         self._file.write(data)
         self._next += 1
 
+    def close(self) -> None:
+        """Flush what was written to the disk and give the file its name. Raises StepFailed for a missing tensor."""
+        if self._next != len(self._specs):
+            self.discard()
+            raise StepFailed(f"{self.path.name}: only {self._next} of {len(self._specs)} tensors were written")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._temporary.replace(self.path)
+
+    def discard(self) -> None:
+        """Leave nothing."""
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        if kind is None and self._next == len(self._specs):
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._temporary.replace(self.path)
-            return
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)
         if kind is None:
-            raise StepFailed(f"{self.path.name}: only {self._next} of {len(self._specs)} tensors were written")
+            self.close()
+        else:
+            self.discard()

@@ -28,12 +28,10 @@ def too_long(limit: int, base: Artifact, dataset: Artifact) -> tuple[str, ...]:
     longest, most = int(dataset.meta.get("longest_row_tokens", 0)), positions_of(base.meta["config"])
     if longest <= limit:
         return ()
-    ways = "drop or shorten the rows that are longer"
-    if not most or longest <= most:
-        ways = f"max_seq_len_tokens={row_limit(base, dataset)[0]}, or {ways}"
-    else:
-        ways = f"{ways}: the base takes {most:,} tokens"
-    return (f"the data set's longest row has {longest:,} tokens, max_seq_len_tokens={limit} is less; try {ways}",)
+    told, ways = f"the data set's longest row has {longest:,} tokens", "shorten or drop the rows that are longer"
+    if most and longest > most:
+        return (f"{told}, and the base takes {most:,}; {ways}",)
+    return (f"{told}, and max_seq_len_tokens={limit}; try max_seq_len_tokens={row_limit(base, dataset)[0]}, or {ways}",)
 
 
 def faster_precision(facts: Facts) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from tunesmith.tools.core.auto import AutoFloat, AutoInt
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import GIB, Facts, Fitting, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.machine.torch_env import TORCH_ENV
-from tunesmith.tools.models.fitting import Training, training_that_fits
+from tunesmith.tools.models.fitting import CPU_TOKENS, Training, training_that_fits
 from tunesmith.tools.models.measuring import refuse_quantized
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import training_seconds
@@ -298,12 +298,14 @@ def settings_that_fit(
     return training_that_fits(asked, config, facts.training_free_bytes, fewer=fewer, fewest=fewest)
 
 
-def tokens_at_once(rows: int, tokens_per_row: float, max_seq_len_tokens: int) -> int:
+def tokens_at_once(rows: int, tokens_per_row: float, max_seq_len_tokens: int, *, on_cpu: bool = False) -> int:
     """Tokens that are in memory at once: of `rows` rows, each at twice the usual length or the longest allowed.
 
-    A batch is computed in parts of no more than this; a row that is longer is a part of its own.
+    On a processor CPU_TOKENS at most. A batch is computed in parts of no more than this; a row that is longer is a part
+    of its own.
     """
-    return math.ceil(rows * min(max_seq_len_tokens, 2 * tokens_per_row))
+    tokens = math.ceil(rows * min(max_seq_len_tokens, 2 * tokens_per_row))
+    return min(tokens, CPU_TOKENS) if on_cpu else tokens
 
 
 def largest_part(rows: int) -> int:

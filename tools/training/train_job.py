@@ -18,7 +18,7 @@ from tunesmith.memory.files import atomic_write, read_manifest
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.settled import settled_objects
 from tunesmith.tools.data.row_file import read_rows
-from tunesmith.tools.machine.device import need_priced_device
+from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device
 from tunesmith.tools.serving.bench import bench_at_work
 from tunesmith.tools.training.batch_loss import LossSettings, Measured, base_states
 from tunesmith.tools.training.checkpoints import newest_checkpoint
@@ -219,8 +219,8 @@ class _Session:
     def _part_tokens(self) -> int:
         """What the plan's price counts on; no row may be longer."""
         longest = max(len(row.input_ids) for row in (*self.rows, *chain(*self.variants.values())))
-        settings = self.settings
-        return max(longest, tokens_at_once(settings.rows_at_once, self._tokens_per_row(), settings.max_seq_len_tokens))
+        rows, allowed = self.settings.rows_at_once, self.settings.max_seq_len_tokens
+        return max(longest, tokens_at_once(rows, self._tokens_per_row(), allowed, on_cpu=computes_on_cpu()))
 
     def _tokens_per_row(self) -> float:
         return sum(len(row.input_ids) for row in self.seen) / len(self.seen)
