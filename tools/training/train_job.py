@@ -337,6 +337,8 @@ def _sft_config(
         train_sampling_strategy="random" if packed else "group_by_length",
         gradient_checkpointing=settings.activation_checkpointing == "on",
         gradient_checkpointing_kwargs={"use_reentrant": False},
+        # It wraps the outermost forward alone, and the loss calls the backbone below it: there is no autocast on either
+        # device, every product has its operands' own type, and adapters are cast to that (`fused_lora`).
         bf16=on_gpu and settings.precision == "bf16",
         use_cpu=not on_gpu,
         logging_steps=1,
