@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 Progress = Callable[[float, float, str], None]
 
 _GIB = 1 << 30
-_SUMMED_BYTES = 2 << 20
-"""Of a weight in fp32, which are summed at once: they stay in the processor's cache."""
+_SUMMED_BYTES = 4 << 20
+"""Of a weight in fp32, which are summed at once: they stay in the processor's cache, and threads have enough to do."""
 
 
 def run(job: Job[MergeRequest]) -> MergeResult:
