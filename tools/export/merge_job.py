@@ -117,7 +117,7 @@ def merge_adapter(
         progress(number, len(shards), f"merging {shard.name}")
         if shard.name not in whole.names:
             where = f"shard {number + 1} of {len(shards)}"
-            _merge_shard(shard, updates, out_dir / shard.name, where, kept=len(whole.names))
+            _merge_shard(shard, updates, out_dir / shard.name, where, kept=number)
             written.append(disk.submit(whole.add, out_dir / shard.name))
     progress(len(shards), len(shards), "merged")
     copy_beside_weights(base_dir, out_dir)
