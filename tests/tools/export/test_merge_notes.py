@@ -54,17 +54,22 @@ def test_what_was_made_from_others_is_removed(made_from: tuple[Path, Path, Path]
     assert _Whole(base, adapter, out).names == []
 
 
-def test_a_shard_is_noted_after_it_reached_the_disk(
+def test_a_shard_is_noted_after_its_bytes_and_its_name_reached_the_disk(
     made_from: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, shard = _Whole(*made_from), made_from[2] / "model-2.safetensors"
     shard.write_text("two")
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(os.fstat(fd).st_ino))
+    whole.add(shard)
+    assert flushed[:2] == [shard.stat().st_ino, shard.parent.stat().st_ino] and len(flushed) > 2
 
     def full(_fd: int) -> None:
         raise OSError("the disk is full")
 
     monkeypatch.setattr(os, "fsync", full)
+    (third := made_from[2] / "model-3.safetensors").write_text("three")
     with pytest.raises(OSError, match="full"):
-        whole.add(shard)
+        whole.add(third)
     monkeypatch.undo()
-    assert _Whole(*made_from).names == ["model-1.safetensors"]
+    assert _Whole(*made_from).names == ["model-1.safetensors", "model-2.safetensors"]
