@@ -11,7 +11,6 @@ from tunesmith.tools.core.auto import AutoInt
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Fitting, Plan, Request, Result, Stage, pinned
-from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.fitting import ANOTHER_BASE, largest_that_fits
 from tunesmith.tools.models.measuring import (
     FOUR,
@@ -197,7 +196,6 @@ STAGE = Stage(
     PreflightResult,
     plan,
     tries_settings_of=("train", _TRIED),
-    env=TORCH_ENV,
     spends=True,
     lasting=("lora_rank", "precision", "load_in_4bit", "max_seq_len_tokens"),
 )
