@@ -35,6 +35,8 @@ class Machine:
     swap_free_bytes: int
     disk_free_bytes: int
     gpus: tuple[Gpu, ...] = ()
+    bf16_units: bool = True
+    """Whether the processor has instructions for products in bf16; True too where that is not known."""
 
     @property
     def fingerprint(self) -> str:

@@ -10,6 +10,7 @@ import math
 from dataclasses import astuple, dataclass
 
 _CORES = 2
+_NO_UNITS = 0.2
 _SPREAD = 2.0
 _CARD_SPREAD = 3.0
 
@@ -34,11 +35,14 @@ class Rates:
         return self.spread == 1.0
 
 
-def usual_cpu(cores: int) -> Rates:
-    """Of a server's processor with so many cores: two of them, an EPYC with AVX512-BF16, reach this (measured)."""
+def usual_cpu(cores: int, *, bf16_units: bool = True) -> Rates:
+    """Of a server's processor with so many cores: two of them, an EPYC with AVX512-BF16, reach this (measured).
+
+    Without such units bf16 is computed as fp32, and converted around it: at a fifth of its rate (measured).
+    """
     share = max(cores, 1) / _CORES
     memory = 3.7e10 * math.sqrt(share)  # cores share the memory's channels
-    return Rates(9.8e11 * share, 2.2e11 * share, memory, 8.0e8, _SPREAD)
+    return Rates((9.8e11 if bf16_units else _NO_UNITS * 2.2e11) * share, 2.2e11 * share, memory, 8.0e8, _SPREAD)
 
 
 def usual_card() -> Rates:

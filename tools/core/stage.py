@@ -228,7 +228,7 @@ class Facts:
 
     def _rates(self, *, on_gpu: bool) -> Rates:
         card = chosen_gpu(self.machine.gpus) if on_gpu else None
-        usual = usual_card() if card else usual_cpu(self.machine.cores)
+        usual = usual_card() if card else usual_cpu(self.machine.cores, bf16_units=self.machine.bf16_units)
         return self.measured.get(card.name if card else CPU, usual)
 
     def need(self, kind: str, maker: str) -> Artifact:

@@ -64,19 +64,21 @@ def training_seconds(
     read_tokens: float = 0.0,
     checkpointing: bool = False,
     load_in_4bit: bool = False,
+    precision: str = "bf16",
 ) -> Seconds:
     """LoRA training on so many tokens: load + matrix products + activations + dispatch.
 
-    Products: 2 FLOP a parameter and token forward and 2 backward, since frozen weights have no gradient of their own;
-    2 more with checkpointing. `read_tokens` only go forward: rehearsal through the base, validation. Activations:
-    (16 hidden + 7 intermediate) values a token and layer, by the memory's rate. Dispatch: by micro-step and layer.
-    4-bit weights are unpacked for each pass of a micro-step.
+    Products, at the rate of the precision: 2 FLOP a parameter and token forward and 2 backward, since frozen weights
+    have no gradient of their own; 2 more with checkpointing. `read_tokens` only go forward: rehearsal through the base,
+    validation. Activations: (16 hidden + 7 intermediate) values a token and layer, by the memory's rate. Dispatch: by
+    micro-step and layer. 4-bit weights are unpacked for each pass of a micro-step.
     """
     shape = ModelShape.of(config)
     passes = 3 if checkpointing else 2
     share = _NF4_SHARE if load_in_4bit else _TRAIN_SHARE if on_card else _CPU_TRAIN_SHARE
-    products = 2 * (passes * tokens + read_tokens) * shape.active_parameters / (share * rates.bf16_flops)
-    kept = tokens * shape.layers * (16 * shape.hidden + 7 * shape.mlp_width) * _BF16
+    flops, size = (rates.fp32_flops, 2 * _BF16) if precision == "fp32" else (rates.bf16_flops, _BF16)
+    products = 2 * (passes * tokens + read_tokens) * shape.active_parameters / (share * flops)
+    kept = tokens * shape.layers * (16 * shape.hidden + 7 * shape.mlp_width) * size
     moved = _ACTIVATION_PASSES * kept / (_MEMORY_SHARE * rates.memory_bytes_s)
     dispatch = micro_steps * shape.layers * (_CARD_LAYER_STEP_S if on_card else _LAYER_STEP_S)
     unpacked = 2.5 * micro_steps * passes * shape.linear_parameters / rates.memory_bytes_s if load_in_4bit else 0.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -97,8 +96,8 @@ class _Links:
         return f"{len(tokens)} rows, {fewest} trainable tokens and more in each, {stop} inside every loss mask"
 
     def two_steps(self) -> str:
-        """Two optimiser steps on rows of every origin: finite losses, a behaviour that costs something, an adapter that
-        moved.
+        """Two optimiser steps on rows of every origin: numbers throughout, which `train_lora` sees to, a behaviour that
+        costs something, and an adapter that moved.
         """
         few = self.scratch / "few.jsonl"
         losses: list[float] = []
@@ -118,8 +117,6 @@ class _Links:
             log=self.job.log,
         )
         _let_go()
-        if trained.steps != 2 or not all(map(math.isfinite, losses)):
-            raise StepFailed(f"{trained.steps} steps with losses {losses}; try a smaller learning_rate")
         if not learned or min(learned) <= 0:
             raise StepFailed(
                 f"the behaviour's own rows cost nothing (losses {learned} of {_told(self.few)}): there is nothing to "
