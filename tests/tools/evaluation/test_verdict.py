@@ -47,7 +47,6 @@ from tunesmith.tools.evaluation.verdict import (
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading import Response
 
-
 TRUSTED = JudgeWorth(judge="j", marks=20, wrong=10, kappa=0.9)
 
 
