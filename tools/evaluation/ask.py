@@ -195,6 +195,7 @@ class ToServe:
     stops: tuple[Server, ...] = ()
     """Measuring servers that are not asked."""
     answer_tokens: int = UNMEASURED_TOKENS
+    questions: int = 1
 
     @property
     def peaks(self) -> list[dict[str, int]]:
@@ -231,13 +232,13 @@ def plan(to_serve: ToServe, facts: Facts) -> Plan:
         stage=ASK,
         run=facts.run,
         arm=",".join(to_serve.arms),
-        summary=f"start {listed([_named(one) for one in to_serve.start])} for a question",
+        summary=f"start {listed([_named(one) for one in to_serve.start])} for {_questions(to_serve)}",
         steps=(
             *(f"end the measuring server of {server.model}, which nothing uses now" for server in to_serve.stops),
             "verify what is served against its manifest",
             *(f"start vLLM for {_named(one)} on the loopback address, with a random key" for one in to_serve.start),
             *(("one server after the other: they do not fit side by side",) if len(peaks) > 1 and not beside else ()),
-            f"ask {listed(to_serve.arms)}: up to {to_serve.answer_tokens} tokens an answer",
+            f"ask {listed(to_serve.arms)} {_questions(to_serve)}: up to {to_serve.answer_tokens} tokens an answer",
         ),
         request={"run": facts.run, "arms": list(to_serve.arms)},
         inputs=pinned(**inputs),
@@ -250,6 +251,10 @@ def plan(to_serve: ToServe, facts: Facts) -> Plan:
     )  # fmt: skip
 
 
+def _questions(to_serve: ToServe) -> str:
+    return "a question" if to_serve.questions == 1 else f"{to_serve.questions} questions"
+
+
 def _named(one: Answering) -> str:
     return f"the base with adapter {one.artifact.id}" if one.adapter else f"the {one.arm} model {one.artifact.id}"
 
@@ -259,7 +264,7 @@ def _seconds(facts: Facts, one: Answering, to_serve: ToServe) -> Seconds:
         shape_of(one.served.meta.get("config", {}), int(one.served.meta.get("parameters") or one.served.bytes / 2)),
         one.served.bytes,
         facts.serving_rates,
-        answers=1,
+        answers=to_serve.questions,
         answer_tokens=to_serve.answer_tokens,
         prompt_tokens=_PROMPT_TOKENS,
         at_once=1,
