@@ -83,7 +83,7 @@ def digest_of(message: str) -> str:
 
 
 def add_messages(store: Store, pair: Pair, messages: Iterable[tuple[str, Source]]) -> int:
-    """Add messages that are to be answered, each with the order in which its answers will be shown; how many are new."""
+    """Add messages that are to be answered, each with the order in which its answers are shown; how many are new."""
     added = 0
     with store.write() as conn:
         for message, source in messages:

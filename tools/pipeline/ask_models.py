@@ -366,9 +366,7 @@ def _put(asking: _Asking, one: Answering, server: Server) -> None:
     asking.answered.add(one.arm)
 
 
-async def _complete(
-    server: Server, requests: Sequence[ChatRequest], keep: Callable[[ChatResponse], None]
-) -> None:
+async def _complete(server: Server, requests: Sequence[ChatRequest], keep: Callable[[ChatResponse], None]) -> None:
     async def renew() -> None:
         while True:
             servers.renew(server)
