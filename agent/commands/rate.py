@@ -7,7 +7,10 @@ import os
 import pwd
 import sys
 
+from rich.console import Group
+
 from tunesmith.agent.commands import render
+from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.memory.errors import BadInput
@@ -51,7 +54,8 @@ def rate(
     if args.show:
         out.document(sitting.document(), shown)
     else:
-        out.document(sitting.document(), render.plain("\n".join([*sitting.sentence(), *_next(sitting)])))
+        lines = [*sitting.sentence(), *_next(sitting, "/" if out.page else "tunesmith ")]
+        out.document(sitting.document(), Group(*map(prose, lines)))
     return 1 if sitting.errors else 0
 
 
@@ -102,12 +106,12 @@ def _rows(sitting: Sitting) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def _next(sitting: Sitting) -> list[str]:
+def _next(sitting: Sitting, command: str) -> list[str]:
     """What holds of these judgements, and what can be done next."""
-    run, arm = sitting.pair.run, sitting.pair.last_arm
+    rate = f"{command}rate {sitting.pair.run}"
     return [
-        f"They are of {arm}'s answers ({sitting.pair.last_artifact}): for another arm `rate {run} --arms base,ARM "
-        "--again` asks the same messages anew.",
-        f"`rate {run} --show` lists them, `rate {run} --take-back N` takes one back. What was started answers on for "
-        f"{STAYS_MINUTES} minutes.",
+        f"They are of {sitting.pair.last_arm}'s answers ({sitting.pair.last_artifact}); another arm answers the same "
+        f"messages anew: `{rate} --arms base,ARM --again`.",
+        f"`{rate} --show` lists them, `{rate} --take-back N` takes one back.",
+        f"What was started answers on for {STAYS_MINUTES} minutes.",
     ]

@@ -49,22 +49,30 @@ def sit(sitting: Sitting, out: Output, approver: Approver) -> None:
 
 @contextmanager
 def _keys() -> Iterator[Callable[[], str]]:
-    """Single keys of the terminal, none of them echoed; an arrow or another key of several bytes is one odd key."""
+    """Single keys of the terminal, none of them echoed; an arrow, or what else comes as a sequence, is a space."""
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
 
     def key() -> str:
         byte = os.read(descriptor, 1)
-        if byte == b"\x1b" or byte > b"\x7f":
-            _drain(descriptor, 0.02)
-            return "?"
-        return byte.decode()
+        if byte == b"\x1b":
+            _skip_sequence(descriptor)
+            return " "
+        return byte.decode("latin-1")
 
     try:
         tty.setcbreak(descriptor, termios.TCSADRAIN)  # what was typed since the question is kept
         yield key
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def _skip_sequence(descriptor: int) -> None:
+    """Read the rest of an escape sequence, as far as it is there: what is typed behind it is another key."""
+    while select.select([descriptor], [], [], 0.02)[0]:
+        byte = os.read(descriptor, 1)
+        if byte not in b"[O" and byte >= b"@":
+            return
 
 
 def _drain(descriptor: int, quiet_s: float) -> None:

@@ -157,8 +157,10 @@ class Sitting:
         return {number: one for number, one in self.now().items() if one.answered and not one.rated}
 
     def rate(self, number: int, as_shown: tuple[bool, bool], by: str, *, shown: Rating | None = None) -> None:
-        """Keep a judgement of answers 1 and 2. Raises BadInput where there is none to be made any more."""
+        """Keep a judgement of answers 1 and 2. Raises BadInput where it cannot be one, or was made meanwhile."""
         rating = shown or self.open().get(number)
+        if rating and rating.shown[0] == rating.shown[1] and as_shown[0] != as_shown[1]:
+            raise BadInput("both answers are the same, letter for letter: both are right, or none is; judge it again")
         if rating is None or not records.rate(self.store, rating, as_shown, by):
             raise BadInput(f"message {number} was judged elsewhere meanwhile; it counts once, as it was judged first")
         self.rated_here += 1
