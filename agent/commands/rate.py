@@ -86,7 +86,8 @@ def _sit(args: argparse.Namespace, sitting: Sitting, out: Output, approver: Appr
         else:
             from tunesmith.agent.commands.rate_terminal import sit
 
-            sit(sitting, out, approver)
+            given = args.messages is not None or args.generated is not None or args.again
+            sit(sitting, out, approver, given=given)
     finally:
         out.let_go()
         if sitting.rated_here:

@@ -34,9 +34,9 @@ _TYPED_MAX = 20_000
 _QUIET_S = 0.3
 
 
-def sit(sitting: Sitting, out: Output, approver: Approver) -> None:
-    """Judge what waits; where nothing does, take messages in first. Raises as `Sitting.ask` does."""
-    if not any(not one.rated for one in sitting.now().values()):
+def sit(sitting: Sitting, out: Output, approver: Approver, *, given: bool = False) -> None:
+    """Judge what waits; where nothing is there to be judged, take messages in first. Raises as `Sitting.ask` does."""
+    if not sitting.open() and not given:
         Entry(sitting, out).go()
     sitting.ask(approver)
     out.let_go()
@@ -101,7 +101,8 @@ class Judging:
                 self.again = 0
                 self._show(number, waiting[number], len(self.sitting.now()))
                 if not self._judge(number, waiting[number], key):
-                    return
+                    break
+        drop_typed_ahead()  # what a held key still sends is for nobody
 
     def _judge(self, number: int, rating: Rating, key: Callable[[], str]) -> bool:
         """Read both keys; False to leave."""
@@ -209,6 +210,7 @@ class Entry:
     def _prompt(self, question: str) -> str:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.filters import Condition
+        from prompt_toolkit.input.typeahead import clear_typeahead
         from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
         from prompt_toolkit.keys import Keys
         from prompt_toolkit.output import create_output
@@ -243,4 +245,5 @@ class Entry:
             return session.prompt(question)
         except BadInput:
             _drain(sys.stdin.fileno(), _QUIET_S)
+            clear_typeahead(session.app.input)
             raise
