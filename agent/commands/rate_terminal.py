@@ -31,7 +31,7 @@ _HELP = "y right · n wrong · u take the last one back · s later · q leave"
 _LEAVE = ("q", "\x04", "")
 _TYPED_MAX = 20_000
 """Characters of a message that come as single keys: more is a paste that the terminal does not mark as one."""
-_QUIET_S = 0.3
+_QUIET_S = 1.0
 
 
 def sit(sitting: Sitting, out: Output, approver: Approver, *, given: bool = False) -> None:
