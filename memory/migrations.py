@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.memory.places import Places
+from tunesmith.memory.records import planned_stages
 from tunesmith.memory.views import VIEWS
 
 if TYPE_CHECKING:
@@ -206,6 +207,18 @@ def m011_steps_that_began(db: Database) -> None:
         db.create_view(name, VIEWS[name], replace=True)
 
 
+def m012_stages_of_a_plan(db: Database) -> None:
+    """`v_runs` counts the stages of a written plan, and reads nothing else of what the user wrote in it."""
+    db.execute("ALTER TABLE runs ADD COLUMN stages TEXT NOT NULL DEFAULT '[]'")
+    for run, plan in db.execute("SELECT run, plan FROM runs").fetchall():
+        try:
+            stages = planned_stages(json.loads(plan))
+        except ValueError:  # as above: it is listed by its steps
+            continue
+        db.execute("UPDATE runs SET stages = ? WHERE run = ?", (stages, run))
+    db.create_view("v_runs", VIEWS["v_runs"], replace=True)
+
+
 _RATINGS = """
 CREATE TABLE ratings (
     id INTEGER PRIMARY KEY, run TEXT NOT NULL REFERENCES runs(run),
@@ -221,7 +234,7 @@ CREATE TABLE ratings (
 """
 
 
-def m012_ratings_of_answers(db: Database) -> None:
+def m013_ratings_of_answers(db: Database) -> None:
     """What a person said of two models' answers to a message; of a pair of models each message once."""
     db.execute(_RATINGS)
     db.execute(
@@ -243,7 +256,8 @@ MIGRATIONS: tuple[Callable[..., None], ...] = (
     m009_marks_of_rows,
     m010_paths_by_their_place_in_the_home,
     m011_steps_that_began,
-    m012_ratings_of_answers,
+    m012_stages_of_a_plan,
+    m013_ratings_of_answers,
 )
 LATEST = len(MIGRATIONS)
 
