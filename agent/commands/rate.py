@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import pwd
 import sys
 
 from rich.console import Group
@@ -57,14 +55,6 @@ def rate(
         lines = [*sitting.sentence(), *_next(sitting, "/" if out.page else "tunesmith ")]
         out.document(sitting.document(), Group(*map(prose, lines)))
     return 1 if sitting.errors else 0
-
-
-def who_is_here(where: str) -> str:
-    """Who presses the keys: the user of this process, at the terminal or on the page."""
-    try:
-        return f"{pwd.getpwuid(os.getuid()).pw_name} {where}"
-    except KeyError:
-        return f"user {os.getuid()} {where}"
 
 
 def _sit(args: argparse.Namespace, sitting: Sitting, out: Output, approver: Approver) -> None:

@@ -21,6 +21,7 @@ def add_rate_options(rate: argparse.ArgumentParser) -> argparse.ArgumentParser:
     rate.add_argument("--take-back", type=int, nargs="?", const=0, metavar="N", help=back)
     rate.add_argument("--web", action="store_true", help="as a page in a browser of this machine")
     rate.add_argument("--port", type=port_number, metavar="N", help="with --web: of the page; else a free one")
+    rate.add_argument("--approve", metavar="HASH", help="agree to starting what was shown with this hash")
     return rate
 
 

@@ -17,14 +17,13 @@ from tunesmith.agent.commands import render
 from tunesmith.agent.commands.approvals import drop_typed_ahead
 from tunesmith.agent.commands.ask_view import AnswersView
 from tunesmith.agent.commands.output import Output
-from tunesmith.agent.commands.rate import who_is_here
-from tunesmith.memory.errors import BadInput
+from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.ratings import Rating, Source
 from tunesmith.tools.core.format import count
 from tunesmith.tools.evaluation.ask_message import MESSAGE_BYTES_MAX
 from tunesmith.tools.evaluation.rated_messages import MOST
 from tunesmith.tools.pipeline.ask_models import Answer
-from tunesmith.tools.pipeline.rate_answers import Sitting
+from tunesmith.tools.pipeline.rate_answers import Sitting, who_is_here
 from tunesmith.tools.pipeline.workspace import Approver
 
 _HELP = "y right · n wrong · u take the last one back · s later · q leave"
@@ -35,13 +34,23 @@ _QUIET_S = 1.0
 
 
 def sit(sitting: Sitting, out: Output, approver: Approver, *, given: bool = False) -> None:
-    """Judge what waits; where nothing is there to be judged, take messages in first. Raises as `Sitting.ask` does."""
-    if not sitting.open() and not given:
+    """Judge what waits, else take messages in; then have answered what was not, and judge that. With `given` messages
+    all is answered first. Raises as `Sitting.ask` does."""
+    before = set() if given else {*sitting.open()}
+    if before:
+        if not Judging(sitting, out).go():
+            return
+    elif not given:
         Entry(sitting, out).go()
-    sitting.ask(approver)
-    out.let_go()
-    if sitting.open():
-        Judging(sitting, out).go()
+    try:
+        sitting.ask(approver)
+    except TunesmithError:
+        out.say("what was written is kept, and waits")
+        raise
+    finally:
+        out.let_go()
+    if sitting.open().keys() - before:
+        Judging(sitting, out, later=before).go()
 
 
 # Two keys a message
@@ -91,8 +100,9 @@ class Judging:
     again: int = 0
     """The message that was taken back, which is shown next."""
 
-    def go(self) -> None:
-        """Hold it. What was judged is kept with its second key."""
+    def go(self) -> bool:
+        """Hold it; False where the person left. What was judged is kept with its second key."""
+        left = True
         self._say(f"Which answers are right? Both, one or none of them may be.  {_HELP}")
         drop_typed_ahead()
         with _keys() as key, contextlib.suppress(KeyboardInterrupt):
@@ -102,7 +112,10 @@ class Judging:
                 self._show(number, waiting[number], len(self.sitting.now()))
                 if not self._judge(number, waiting[number], key):
                     break
+            else:
+                left = False
         drop_typed_ahead()  # what a held key still sends is for nobody
+        return not left
 
     def _judge(self, number: int, rating: Rating, key: Callable[[], str]) -> bool:
         """Read both keys; False to leave."""

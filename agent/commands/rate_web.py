@@ -6,18 +6,16 @@ waits there while the page is open.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from tunesmith.agent.commands.local_page import PageServer
 from tunesmith.agent.commands.output import Output
-from tunesmith.agent.commands.rate import who_is_here
 from tunesmith.memory.errors import ApprovalPending, BadInput, TunesmithError
 from tunesmith.memory.ratings import Rating
 from tunesmith.tools.core.format import visible
-from tunesmith.tools.pipeline.rate_answers import Sitting
+from tunesmith.tools.pipeline.rate_answers import Sitting, who_is_here
 from tunesmith.tools.pipeline.workspace import Approver
 
 _LOOK_S = 0.2
@@ -97,12 +95,15 @@ def serve(sitting: Sitting, out: Output, approver: Approver, *, port: int = 0) -
     with RateServer(sitting, port, out.say) as server:
         out.say(f"judge answers in a browser of this machine: {server.url} (Ctrl-C ends it)")
         threading.Thread(target=lambda: server.serve_forever(poll_interval=_LOOK_S), daemon=True).start()
-        with contextlib.suppress(KeyboardInterrupt):
+        try:
             while True:
                 if server.wanted.wait(_LOOK_S):
                     server.wanted.clear()
                     _ask(server, out, approver)
-        server.shutdown()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            server.shutdown()
 
 
 def _ask(server: RateServer, out: Output, approver: Approver) -> None:

@@ -6,6 +6,8 @@ and nothing is asked or counted twice. The terminal and the page both work on th
 
 from __future__ import annotations
 
+import os
+import pwd
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -204,3 +206,11 @@ class Sitting:
                 waits = f"; {one.open} wait{'s' if one.open == 1 else ''}" if one.open else ""
                 lines.append(f"{self.pair.run}: {count(one.rated, what, whats)} judged: {right}{waits}")
         return lines
+
+
+def who_is_here(where: str) -> str:
+    """Who presses the keys: the user of this process, at the terminal or on the page."""
+    try:
+        return f"{pwd.getpwuid(os.getuid()).pw_name} {where}"
+    except KeyError:
+        return f"user {os.getuid()} {where}"
