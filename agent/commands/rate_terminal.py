@@ -40,7 +40,7 @@ def sit(sitting: Sitting, out: Output, approver: Approver, *, given: bool = Fals
     if before:
         if not Judging(sitting, out).go():
             return
-    elif not given:
+    elif not given and sitting.room() > 0:
         Entry(sitting, out).go()
     try:
         sitting.ask(approver)
@@ -182,9 +182,15 @@ class Entry:
 
     def go(self) -> None:
         """Until an empty line, Ctrl-C, Ctrl-D, or as many as one sitting holds."""
+        room = self.sitting.room()
+        waits = (
+            ""
+            if room == MOST
+            else f"{count(MOST - room, 'message')} of before {'waits' if room == MOST - 1 else 'wait'}; "
+        )
         self.out.say(
-            f"write or paste up to {MOST} messages as people would send them, ten or more for a verdict; Enter after "
-            "each, an empty line ends"
+            f"{waits}write or paste up to {room} messages as people would send them, ten or more for a verdict; Enter "
+            "after each, an empty line ends"
         )
         while self.sitting.room() > 0:
             try:
