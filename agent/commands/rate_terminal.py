@@ -183,11 +183,7 @@ class Entry:
     def go(self) -> None:
         """Until an empty line, Ctrl-C, Ctrl-D, or as many as one sitting holds."""
         room = self.sitting.room()
-        waits = (
-            ""
-            if room == MOST
-            else f"{count(MOST - room, 'message')} of before {'waits' if room == MOST - 1 else 'wait'}; "
-        )
+        waits = f"{count(MOST - room, 'message')} of before will be asked too; " if room < MOST else ""
         self.out.say(
             f"{waits}write or paste up to {room} messages as people would send them, ten or more for a verdict; Enter "
             "after each, an empty line ends"
