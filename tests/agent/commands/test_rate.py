@@ -21,7 +21,7 @@ from tunesmith.agent.commands.rate_web import RateServer
 from tunesmith.agent.repl.bare import command
 from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed
 from tunesmith.memory.ratings import keep_answer
-from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.evaluation.ratings import ratings_of
 from tunesmith.tools.pipeline.ask_models import Answer
@@ -35,9 +35,9 @@ def nobody_asked(plan: Plan, step: str) -> Decision:
     raise AssertionError(f"it was asked about {plan.summary}")
 
 
-def trained_on(home: Home, text: str) -> None:
+def trained_on(home: Home, text: str, verdict: Verdict | None = None) -> None:
     step = home.store.propose(home.run, "generate", plan_hash="g")
-    row = TrainingRow("w1", "generated", [{"role": "user", "content": text}], [], {"text": text})
+    row = TrainingRow("w1", "generated", [{"role": "user", "content": text}], [], {"text": text}, verdict=verdict)
     home.store.add_rows(home.run, step, [row])
     home.store.finish(step, {})
     home.store.announce([step])
@@ -148,6 +148,21 @@ def test_which_models_are_judged(home: Home) -> None:
         again.add_earlier()
     with pytest.raises(BadInput, match="no held-out row"):
         again.add_generated(5)
+
+
+def test_messages_of_held_out_rows_are_counted_apart(home: Home) -> None:
+    trained_on(home, "where is my parcel", Verdict("held out", "a case of its own"))
+    sitting = Sitting.of(home.ws)
+    assert sitting.add_generated(5) == []
+    answer(home, sitting, "mine", "Where is my parcel!")
+    for number in (1, 2, 3):
+        sitting.rate(number, (True, True), "me")
+    document = sitting.document()
+    assert document["messages"] == 1 and document["generated"] == {
+        "messages": 2, "right": {"base": 2, "quantized": 2}, "open": 0,
+    }, "pasted or not: a model wrote it"  # fmt: skip
+    with pytest.raises(BadInput, match="no held-out row that was not asked"):
+        sitting.add_generated(5)
 
 
 # At the terminal
