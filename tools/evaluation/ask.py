@@ -110,19 +110,32 @@ def newest_tuned(store: Store, run: str) -> Artifact | None:
     return next(reversed(deployed or tuned), None)
 
 
-def answering(store: Store, run: str, arms: Sequence[str], vllm: str | None) -> list[Answering]:
-    """What answers for each arm; without any, the base beside the tuned model that is meant.
+def chosen_models(store: Store, run: str, arms: Sequence[str]) -> dict[str, Artifact]:
+    """The model of each arm; without any, the base beside the tuned model that is meant. The base is theirs.
 
-    Raises BadInput for an arm that the run has not made, whose files are gone, or that vLLM refused before.
+    Raises BadInput for an arm that the run has not made.
     """
     meant = newest_tuned(store, run)
     made = {arm: _newest(store, run, arm) for arm in arms} or ({meant.kind: meant} if meant else {})
-    tuned = next((one for arm, one in reversed(made.items()) if arm != "base"), meant)
-    base = Lineage.of(store, tuned, tuned.kind).base if tuned else None
-    own = base or _newest(store, run, "base")
-    chosen = {arm: own if arm == "base" else made[arm] for arm in arms or ("base", *made)}
-    bench = bench_of_run(store, run)
+    own = _own_base(store, run, made)
+    return {arm: own if arm == "base" else made[arm] for arm in arms or ("base", *made)}
+
+
+def answering(store: Store, run: str, arms: Sequence[str], vllm: str | None) -> list[Answering]:
+    """What answers for each of the `chosen_models`.
+
+    Raises BadInput as that does, and for an arm whose files are gone, or that vLLM refused before.
+    """
+    chosen, bench = chosen_models(store, run, arms), bench_of_run(store, run)
+    own = _own_base(store, run, chosen)
     return [_answering(store, run, one, arm, own, bench, vllm) for arm, one in chosen.items()]
+
+
+def _own_base(store: Store, run: str, models: dict[str, Artifact]) -> Artifact:
+    """The base that the latest of these models was made from; without a tuned one, that of the model that is meant."""
+    tuned = next((one for arm, one in reversed(models.items()) if arm != "base"), newest_tuned(store, run))
+    base = Lineage.of(store, tuned, tuned.kind).base if tuned else None
+    return base or _newest(store, run, "base")
 
 
 def _newest(store: Store, run: str, arm: str) -> Artifact:

@@ -17,7 +17,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.ratings import Pair, Rating, Source
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, listed
-from tunesmith.tools.evaluation.ask import Answering, answering, newest_tuned, run_to_ask
+from tunesmith.tools.evaluation.ask import Answering, answering, chosen_models, newest_tuned, run_to_ask
 from tunesmith.tools.evaluation.rated_messages import MOST, Admission
 from tunesmith.tools.evaluation.ratings import earlier_messages, numbered, tally
 from tunesmith.tools.pipeline.ask_models import Answer, Conversation, ask_each, conversation_tokens
@@ -29,33 +29,52 @@ class Sitting:
     """Two models of a run, and a person who judges what they answer."""
 
     ws: Workspace
-    who: list[Answering]
     pair: Pair
-    admission: Admission
+    arms: Sequence[str] = ()
+    """As they were named; empty: those that are meant."""
     rated_here: int = 0
     errors: dict[int, str] = field(default_factory=dict)
     """Id of a message → why an arm gave no answer to it when it was asked last."""
+    _who: list[Answering] = field(default_factory=list)
+    _admission: Admission | None = None
 
     @classmethod
     def of(cls, ws: Workspace, run: str = "", arms: Sequence[str] = ()) -> Sitting:
         """A sitting on two arms of a run; without any, the base and the tuned model that is meant.
 
-        Raises BadInput where the run has no two models, or one of them cannot answer, and NotFound.
+        Raises BadInput where the run has no two models, and NotFound.
         """
         run = run_to_ask(ws.store, run)
         if not arms and newest_tuned(ws.store, run) is None:
             raise BadInput(f"{run} has made no model of its own yet, only its base; `tunesmith train` makes one")
         if arms and len(arms) != 2:
             raise BadInput(f"--arms takes two different arms, such as base,adapter; it was {','.join(arms)!r}")
-        who = sorted(answering(ws.store, run, arms, ws.vllm), key=lambda one: CHAIN.index(one.arm))
-        first, last = who
-        adapter = ws.store.ancestor(last.artifact, "adapter") or last.artifact
-        pair = Pair(run, first.arm, first.artifact.id, last.arm, last.artifact.id, adapter.id)
-        return cls(ws, who, pair, Admission(ws.store, pair))
+        (first, one), (last, other) = sorted(
+            chosen_models(ws.store, run, arms).items(), key=lambda item: CHAIN.index(item[0])
+        )
+        adapter = ws.store.ancestor(other, "adapter") or other
+        return cls(ws, Pair(run, first, one.id, last, other.id, adapter.id), arms)
 
     @property
     def store(self) -> Store:
         return self.ws.store
+
+    @property
+    def who(self) -> list[Answering]:
+        """What answers for both arms. Raises BadInput where one of them cannot, or is another model by now."""
+        if not self._who:
+            who = answering(self.store, self.pair.run, self.arms, self.ws.vllm)
+            ids = {one.artifact.id for one in who}
+            if ids != {self.pair.first_artifact, self.pair.last_artifact}:
+                raise BadInput(f"{self.pair.run} has made or deployed another model meanwhile; begin `rate` anew")
+            self._who = who
+        return self._who
+
+    @property
+    def admission(self) -> Admission:
+        """What says which messages count."""
+        self._admission = self._admission or Admission(self.store, self.pair)
+        return self._admission
 
     def now(self) -> dict[int, Rating]:
         """Number → message, as it stands in the store."""
@@ -118,7 +137,10 @@ class Sitting:
 
     def ask(self, approver: Approver) -> int:
         """Have every message answered that was not; how many servers were started. Raises as `ask_each` does."""
+        self.errors = {}
         waiting = [one for one in self.now().values() if not one.answered]
+        if not waiting:
+            return 0
         sides = {self.pair.first_arm: "first_answer", self.pair.last_arm: "last_answer"}
         asked = {
             arm: {str(one.id): self._conversation(one.message) for one in waiting if getattr(one, side) is None}
@@ -126,7 +148,6 @@ class Sitting:
         }
         who = [one for one in self.who if asked[one.arm]]
         told: dict[str, list[int]] = {one.arm: [0, 0] for one in who}
-        self.errors = {}
 
         def take(name: str, answer: Answer) -> None:
             if answer.error:
@@ -136,15 +157,13 @@ class Sitting:
             told[answer.arm][0] += 1
             told[answer.arm][1] += len(answer.text)
 
-        if not who:
-            return 0
         try:
             return ask_each(self.ws, self.pair.run, who, asked, approver, take)
         finally:
             self._record(sum(len(one.message) for one in waiting), told)
 
     def _record(self, characters: int, told: dict[str, list[int]]) -> None:
-        artifacts = {one.arm: one.artifact.id for one in self.who}
+        artifacts = {self.pair.first_arm: self.pair.first_artifact, self.pair.last_arm: self.pair.last_artifact}
         answers = [
             {"arm": arm, "artifact": artifacts[arm], "answers": n, "characters": length}
             for arm, (n, length) in told.items()

@@ -14,7 +14,7 @@ import pytest
 
 from tests.agent.commands.test_rows import asked
 from tests.fixtures import warm
-from tests.fixtures.askable import STUB, Home
+from tests.fixtures.askable import STUB, Home, add
 from tests.fixtures.steps import requests_sent, say_yes
 from tests.fixtures.terminal import Terminal
 from tunesmith.agent.commands.rate_web import RateServer
@@ -148,6 +148,19 @@ def test_which_models_are_judged(home: Home) -> None:
         again.add_earlier()
     with pytest.raises(BadInput, match="no held-out row"):
         again.add_generated(5)
+
+
+def test_of_a_model_that_is_gone_or_was_made_anew_the_answers_are_judged_and_no_more_are_asked(home: Home) -> None:
+    answer(home, sitting := Sitting.of(home.ws), "one")
+    add(home.store, home.run, "quantized", home.made["base"].id)
+    with pytest.raises(BadInput, match="another model meanwhile"):
+        sitting.add("two", "typed")
+    assert not Sitting.of(home.ws).now(), "the newer one is judged on its own answers"
+    home.made["base"].path.rename(home.made["base"].path.with_name("elsewhere"))
+    sitting.rate(1, (True, True), "me")
+    assert sitting.take_back() == 1
+    with pytest.raises(BadInput, match="files of the base model .* are gone"):
+        Sitting.of(home.ws).add("two", "typed")
 
 
 def test_messages_of_held_out_rows_are_counted_apart(home: Home) -> None:
