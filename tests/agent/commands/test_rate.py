@@ -152,14 +152,15 @@ def test_which_models_are_judged(home: Home) -> None:
 
 def test_of_a_model_that_is_gone_or_was_made_anew_the_answers_are_judged_and_no_more_are_asked(home: Home) -> None:
     answer(home, sitting := Sitting.of(home.ws), "one")
+    begun = Sitting.of(home.ws)
     add(home.store, home.run, "quantized", home.made["base"].id)
     with pytest.raises(BadInput, match="another model meanwhile"):
-        sitting.add("two", "typed")
+        begun.add("two", "typed")
     assert not Sitting.of(home.ws).now(), "the newer one is judged on its own answers"
     home.made["base"].path.rename(home.made["base"].path.with_name("elsewhere"))
     sitting.rate(1, (True, True), "me")
     assert sitting.take_back() == 1
-    with pytest.raises(BadInput, match="files of the base model .* are gone"):
+    with pytest.raises(BadInput, match=r"files of the base model .* are gone"):
         Sitting.of(home.ws).add("two", "typed")
 
 
