@@ -124,6 +124,10 @@ def _dispatch(args: argparse.Namespace, rest: list[str], settings: Settings, out
             from tunesmith.agent.commands.ask import ask
 
             return ask(args, settings, store, out)
+        if args.command == "rate":
+            from tunesmith.agent.commands.rate import rate
+
+            return rate(args, settings, store, out)
         from tunesmith.agent.commands import queries
 
         return queries.COMMANDS[args.command](args, settings, store, out)

@@ -234,6 +234,31 @@ def m013_blind_cases_are_counted(db: Database, home: Path) -> None:
     db.create_view("v_flips", VIEWS["v_flips"], replace=True)
 
 
+_RATINGS = """
+CREATE TABLE ratings (
+    id INTEGER PRIMARY KEY, run TEXT NOT NULL REFERENCES runs(run),
+    first_arm TEXT NOT NULL, first_artifact TEXT NOT NULL, last_arm TEXT NOT NULL, last_artifact TEXT NOT NULL,
+    training TEXT NOT NULL, digest TEXT NOT NULL, message TEXT NOT NULL,
+    source TEXT NOT NULL CHECK (source IN ('typed', 'pasted', 'file', 'generated')),
+    shown_first TEXT NOT NULL, first_answer TEXT, last_answer TEXT,
+    first_cut INTEGER NOT NULL DEFAULT 0, last_cut INTEGER NOT NULL DEFAULT 0,
+    first_right INTEGER, last_right INTEGER, rated_by TEXT NOT NULL DEFAULT '', rated_at REAL,
+    added_at REAL NOT NULL, taken_back REAL,
+    CHECK ((first_right IS NULL) = (last_right IS NULL))
+) STRICT
+"""
+
+
+def m014_ratings_of_answers(db: Database) -> None:
+    """What a person said of two models' answers to a message; of a pair of models each message once."""
+    db.execute(_RATINGS)
+    db.execute(
+        "CREATE UNIQUE INDEX ratings_once ON ratings(run, first_artifact, last_artifact, digest)"
+        " WHERE taken_back IS NULL"
+    )
+    db.execute("CREATE INDEX ratings_by_message ON ratings(digest)")
+
+
 MIGRATIONS: tuple[Callable[..., None], ...] = (
     m001_tables,
     m002_views,
@@ -248,6 +273,7 @@ MIGRATIONS: tuple[Callable[..., None], ...] = (
     m011_steps_that_began,
     m012_stages_of_a_plan,
     m013_blind_cases_are_counted,
+    m014_ratings_of_answers,
 )
 _OF_A_PLACE = (m010_paths_by_their_place_in_the_home, m013_blind_cases_are_counted)
 LATEST = len(MIGRATIONS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -18,24 +18,25 @@ _COLUMN_AT_LEAST = 48
 
 
 class AnswersView:
-    """The answers, laid out for the width that there is."""
+    """The answers, laid out for the width that there is; `title` heads each, else who gave it."""
 
-    def __init__(self, answers: Sequence[Answer]) -> None:
+    def __init__(self, answers: Sequence[Answer], title: Callable[[Answer], str] | None = None) -> None:
         self.answers = answers
+        self.title = title or heading
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, count = options.max_width, len(self.answers)
         if count > 1 and width >= max(SIDE_BY_SIDE_COLUMNS, count * _COLUMN_AT_LEAST):
             table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), expand=True)
             for one in self.answers:
-                table.add_column(Text(heading(one), style="bold"), ratio=1, overflow="fold")
+                table.add_column(Text(self.title(one), style="bold"), ratio=1, overflow="fold")
             table.add_row(*(_body(one) for one in self.answers))
             yield table
             return
         for number, one in enumerate(self.answers):
             if number:
                 yield Text("")
-            yield Text(heading(one), style="bold")
+            yield Text(self.title(one), style="bold")
             yield _body(one)
 
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from tunesmith.agent.commands.rate_options import RATE, add_rate_options, port_number
 from tunesmith.agent.commands.same_words import SAME_AS, command_at, in_full
 from tunesmith.agent.version import VERSION
 from tunesmith.memory.errors import BadInput
@@ -51,7 +52,7 @@ MCP_CLIENTS = ("claude-code", "codex", "cursor")
 _GROUPS = (
     ("start here", ("setup", "doctor", "fits", "demo", "teach")),
     ("steps", ("pull", *catalog.BY_NAME, "run", "resume", "jobs")),
-    ("look", ("runs", "show", "rows", "compare", "explain", "report", "suite")),
+    ("look", ("runs", "show", "rows", "rate", "compare", "explain", "report", "suite")),
 )
 """What the help puts together; every other command stands under `service`."""
 
@@ -169,13 +170,6 @@ def _hours(text: str) -> float:
     return hours
 
 
-def _port(text: str) -> int:
-    port = int(text) if re.fullmatch("[0-9]{1,5}", text) else 0
-    if not 1 <= port <= 65_535:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no port; a port is a whole number from 1 to 65535")
-    return port
-
-
 SERVE_ACTIONS = ("status", "stop")
 
 if TYPE_CHECKING:
@@ -249,7 +243,7 @@ def _rows(rows: argparse.ArgumentParser) -> None:
     _run(taken)
     review = _add(actions, "review", "look through rows, one key a row, and mark them")
     review.add_argument("--web", action="store_true", help="as a page in a browser of this machine")
-    review.add_argument("--port", type=_port, metavar="N", help="with --web: of the page; else a free one")
+    review.add_argument("--port", type=port_number, metavar="N", help="with --web: of the page; else a free one")
     _json(review)
     _run(review)
     export = _add(actions, "export", "write the kept rows as messages, one a line")
@@ -359,6 +353,7 @@ def _asking(commands: _Commands) -> None:
     ask.add_argument("--as-is", action="store_true", help=as_is)
     ask.add_argument("--approve", metavar="HASH", help="agree to starting what was shown with this hash")
     _consent(ask)
+    _consent(add_rate_options(_add(commands, "rate", RATE)))
 
 
 def _other_agents(commands: _Commands) -> None:

@@ -89,7 +89,8 @@ def _costs(price: Estimate | None) -> tuple[str, str, str]:
 
 def _title(plan: Plan, step: str, *, resumed: bool = False) -> Prose:
     again = " again" if resumed else ""
-    line = _line(f"{plan.stage} ({step}, {plan.run}){again}: {plan.summary}")
+    named = ", ".join(filter(None, (step, plan.run)))  # a question leaves no step
+    line = _line(f"{plan.stage} ({named}){again}: {plan.summary}")
     line.stylize("bold")
     return Prose(line, hang=_TITLE_HANG, fold=True)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 _LEAVES = ("exit", "quit", "bye", ":q", "logout")
-_ALONE = ("help", "demo", "report", "compare", "explain", "runs", "jobs", "more")
-_OF_A_RUN = re.compile(r"(?:report|compare|explain|runs show|run|continue|resume) r\d+", re.IGNORECASE)
+_ALONE = ("help", "demo", "report", "compare", "explain", "rate", "runs", "jobs", "more")
+_OF_A_RUN = re.compile(r"(?:report|compare|explain|rate|runs show|run|continue|resume) r\d+", re.IGNORECASE)
 _WHOLE = re.compile(r"(?:runs list|jobs list|demo --fast|serve status|help \w+)", re.IGNORECASE)
 
 

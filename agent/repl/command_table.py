@@ -48,6 +48,7 @@ COMMANDS = {
     "attach": "follow a step's progress; Ctrl-C lets go of it",
     "stop": "end a step (asks first)",
     "ask": "put a message to the model that was made, beside its base: /ask Where is my parcel?",
+    "rate": "judge answers of the base and the newest arm, unlabelled, two keys each: /rate r1",
     "compare": "two arms of a run: /compare r1 --arms base,adapter",
     "explain": "what a run's records say of it, and the next step: /explain r1",
     "report": "write a run's report: /report r1",

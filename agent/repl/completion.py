@@ -17,7 +17,7 @@ from tunesmith.tools.pipeline import catalog
 if TYPE_CHECKING:
     from tunesmith.agent.repl.screen import Screen
 
-_RUN_COMMANDS = ("show", "resume", "continue", "report", "explain", "compare")
+_RUN_COMMANDS = ("show", "resume", "continue", "report", "explain", "compare", "rate")
 _STEP_COMMANDS = ("attach", "stop")
 _ACTIONS = {
     "runs": ("list", "show", "sql"),

@@ -159,6 +159,14 @@ def ask(screen: Screen, words: str) -> None:
     ask_line(words, screen.settings, screen.store, out, screen.approver)
 
 
+def rate(screen: Screen, words: str) -> None:
+    """`/rate [R]`, with the options of the command line: a person judges answers of two models."""
+    from tunesmith.agent.commands.rate import rate as rate_
+
+    args, _ = parser.parse(["rate", *fields.split_words(words)])
+    rate_(args, screen.settings, screen.store, Output(console=screen.main_console(), page=screen.page), screen.approver)
+
+
 def more(screen: Screen, words: str) -> None:
     """`/more`: what did not fit on the screen."""
     if words or not screen.more():
@@ -260,6 +268,7 @@ _OWN: dict[str, Callable[[Screen, str], None]] = {
     "stop": stop,
     "sql": sql,
     "ask": ask,
+    "rate": rate,
     "more": more,
     "help": help_,
 }

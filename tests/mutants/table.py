@@ -1045,7 +1045,7 @@ MUTANTS = (
     ),
     Mutant(
         OTHER_USERS,
-        "agent/commands/review_web.py",
+        "agent/commands/local_page.py",
         "hosts[0] in self.server.hosts",
         "hosts[0].rsplit(':', 1)[0] in ('127.0.0.1', 'localhost')",
         ("tests/agent/commands/test_rows.py",),

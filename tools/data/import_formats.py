@@ -33,7 +33,8 @@ _ROLES = {
 }  # fmt: skip
 _HALF = re.compile("[\ud800-\udfff]")
 _LISTS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat")
-_ASKED = ("prompt", "question", "query", "user", "input", "message", "text", "instruction", "source")
+ASKED = ("prompt", "question", "query", "user", "input", "message", "text", "instruction", "source")
+"""Names of columns that hold a message, the likeliest first."""
 _ANSWERED = ("completion", "response", "answer", "output", "assistant", "reply", "target", "chosen", "label")
 _NAMED = ("system", "system_prompt")
 _SHOWN = 3
@@ -141,7 +142,7 @@ def propose_mapping(records: Sequence[Mapping[str, object]]) -> dict[str, str]:
     """Columns for the message and the answer: by their names, else the two whose texts are longest."""
     columns = [c for c in dict.fromkeys(str(n) for r in records for n in r) if _is_text(records, c)]
     lowered = {column.lower(): column for column in columns}
-    asked = next((lowered[name] for name in _ASKED if name in lowered), "")
+    asked = next((lowered[name] for name in ASKED if name in lowered), "")
     answered = next((lowered[name] for name in _ANSWERED if name in lowered and lowered[name] != asked), "")
     rest = sorted((c for c in columns if c not in (asked, answered)), key=lambda c: -_mean_length(records, c))
     rest = [c for c in rest if c.lower() not in ("id", "uid", "uuid", "source", "date", "lang", "language", *_NAMED)]

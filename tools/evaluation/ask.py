@@ -110,19 +110,32 @@ def newest_tuned(store: Store, run: str) -> Artifact | None:
     return next(reversed(deployed or tuned), None)
 
 
-def answering(store: Store, run: str, arms: Sequence[str], vllm: str | None) -> list[Answering]:
-    """What answers for each arm; without any, the base beside the tuned model that is meant.
+def chosen_models(store: Store, run: str, arms: Sequence[str]) -> dict[str, Artifact]:
+    """The model of each arm; without any, the base beside the tuned model that is meant. The base is theirs.
 
-    Raises BadInput for an arm that the run has not made, whose files are gone, or that vLLM refused before.
+    Raises BadInput for an arm that the run has not made.
     """
     meant = newest_tuned(store, run)
     made = {arm: _newest(store, run, arm) for arm in arms} or ({meant.kind: meant} if meant else {})
-    tuned = next((one for arm, one in reversed(made.items()) if arm != "base"), meant)
-    base = Lineage.of(store, tuned, tuned.kind).base if tuned else None
-    own = base or _newest(store, run, "base")
-    chosen = {arm: own if arm == "base" else made[arm] for arm in arms or ("base", *made)}
-    bench = bench_of_run(store, run)
+    own = _own_base(store, run, made)
+    return {arm: own if arm == "base" else made[arm] for arm in arms or ("base", *made)}
+
+
+def answering(store: Store, run: str, arms: Sequence[str], vllm: str | None) -> list[Answering]:
+    """What answers for each of the `chosen_models`.
+
+    Raises BadInput as that does, and for an arm whose files are gone, or that vLLM refused before.
+    """
+    chosen, bench = chosen_models(store, run, arms), bench_of_run(store, run)
+    own = _own_base(store, run, chosen)
     return [_answering(store, run, one, arm, own, bench, vllm) for arm, one in chosen.items()]
+
+
+def _own_base(store: Store, run: str, models: dict[str, Artifact]) -> Artifact:
+    """The base that the latest of these models was made from; without a tuned one, that of the model that is meant."""
+    tuned = next((one for arm, one in reversed(models.items()) if arm != "base"), newest_tuned(store, run))
+    base = Lineage.of(store, tuned, tuned.kind).base if tuned else None
+    return base or _newest(store, run, "base")
 
 
 def _newest(store: Store, run: str, arm: str) -> Artifact:
@@ -195,6 +208,7 @@ class ToServe:
     stops: tuple[Server, ...] = ()
     """Measuring servers that are not asked."""
     answer_tokens: int = UNMEASURED_TOKENS
+    questions: int = 1
 
     @property
     def peaks(self) -> list[dict[str, int]]:
@@ -231,13 +245,13 @@ def plan(to_serve: ToServe, facts: Facts) -> Plan:
         stage=ASK,
         run=facts.run,
         arm=",".join(to_serve.arms),
-        summary=f"start {listed([_named(one) for one in to_serve.start])} for a question",
+        summary=f"start {listed([_named(one) for one in to_serve.start])} for {_questions(to_serve)}",
         steps=(
             *(f"end the measuring server of {server.model}, which nothing uses now" for server in to_serve.stops),
             "verify what is served against its manifest",
             *(f"start vLLM for {_named(one)} on the loopback address, with a random key" for one in to_serve.start),
             *(("one server after the other: they do not fit side by side",) if len(peaks) > 1 and not beside else ()),
-            f"ask {listed(to_serve.arms)}: up to {to_serve.answer_tokens} tokens an answer",
+            f"ask {listed(to_serve.arms)} {_questions(to_serve)}: up to {to_serve.answer_tokens} tokens an answer",
         ),
         request={"run": facts.run, "arms": list(to_serve.arms)},
         inputs=pinned(**inputs),
@@ -250,6 +264,10 @@ def plan(to_serve: ToServe, facts: Facts) -> Plan:
     )  # fmt: skip
 
 
+def _questions(to_serve: ToServe) -> str:
+    return "a question" if to_serve.questions == 1 else f"{to_serve.questions} questions"
+
+
 def _named(one: Answering) -> str:
     return f"the base with adapter {one.artifact.id}" if one.adapter else f"the {one.arm} model {one.artifact.id}"
 
@@ -259,7 +277,7 @@ def _seconds(facts: Facts, one: Answering, to_serve: ToServe) -> Seconds:
         shape_of(one.served.meta.get("config", {}), int(one.served.meta.get("parameters") or one.served.bytes / 2)),
         one.served.bytes,
         facts.serving_rates,
-        answers=1,
+        answers=to_serve.questions,
         answer_tokens=to_serve.answer_tokens,
         prompt_tokens=_PROMPT_TOKENS,
         at_once=1,

@@ -54,6 +54,11 @@ class Frame:
         system: list[dict[str, object]] = [{"role": "system", "content": self.system}] if self.system else []
         return [*system, {"role": "user", "content": user}]
 
+    def own(self, text: str) -> str:
+        """A message without what the run puts around it."""
+        framed = text.startswith(self.before) and text.endswith(self.after)
+        return (text[len(self.before) : len(text) - len(self.after)].strip() or text) if framed else text
+
     @property
     def words(self) -> str:
         """The frame in one line; empty where nothing is put around a message."""

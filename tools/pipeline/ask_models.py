@@ -1,4 +1,4 @@
-"""Ask models one question: by the servers that run, else priced, agreed to, and started for it. No step, only events.
+"""Ask models questions: by the servers that run, else priced, agreed to, and started for it. No step, only events.
 
 What is recorded is who was asked, for how long, and how many characters went and came; never a word of either.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -43,6 +44,8 @@ from tunesmith.tools.serving.servers import Server
 from tunesmith.tools.serving.thoughts import without_thought
 
 LEASE_S = STAYS_MINUTES * 60.0
+_AT_ONCE = 8
+"""Questions that a server works on side by side."""
 _RENEW_EVERY_S = 30.0
 """While an answer is written: on a slow machine that may take longer than an adopted server's own lease."""
 
@@ -86,17 +89,25 @@ class Answered:
     """Servers that were started for it."""
 
 
+Conversation = list[dict[str, object]]
+Conversations = Mapping[str, Mapping[str, Conversation]]
+"""Arm → what it is asked, by a name for each conversation."""
+
+
 @dataclass(slots=True)
 class _Asking:
-    """One question on its way to its answers."""
+    """Questions on their way to their answers."""
 
     ws: Workspace
     run: str
-    who: list[Answering]
-    messages: list[dict[str, object]]
+    who: Sequence[Answering]
+    asked: Conversations
+    take: Callable[[str, Answer], None]
+    """Gets the name of a conversation and an answer to it, as it arrives."""
     tokens: int = 0
     """That the longest conversation takes, answer included."""
-    answers: dict[str, Answer] = field(default_factory=dict)
+    answered: set[str] = field(default_factory=set)
+    """Arms that were asked all that they are to be asked."""
     began: float = field(default_factory=time.time)
     estimated_s: float = 0.0
 
@@ -130,26 +141,46 @@ class _Asking:
             alone=without(machine, [*bench, *driver]),
             deployed=tuple(servers.deployed(home)),
             stops=idle,
+            questions=max(map(len, self.asked.values())),
             answer_tokens=max(sampling_of_run(self.store, self.run, one.arm).max_tokens for one in self.who),
         )
 
 
 def ask_models(ws: Workspace, question: Question, approver: Approver) -> Answered:
-    """The answers to a question. Raises BadInput, NotFound before anything is started, ApprovalPending where nobody
-    decided, StepFailed for a no, and where a server does not start."""
+    """The answers to a question. Raises as `ask_each` does, and NotFound."""
     run = run_to_ask(ws.store, question.run)
     who = answering(ws.store, run, question.arms, ws.vllm)
     frame = NO_FRAME if question.as_is else frame_of_run(ws.store, run)
-    asking = _Asking(ws, run, who, frame.messages(question.text))
+    asked, answers = frame.messages(question.text), dict[str, Answer]()
+    started = ask_each(
+        ws, run, who, {one.arm: {"": asked} for one in who}, approver, lambda _, a: answers.update({a.arm: a})
+    )
+    told = [
+        {"arm": a.arm, "artifact": a.artifact, "seconds": round(a.seconds, 3), "characters": len(a.text)}
+        for one in who
+        for a in [answers[one.arm]]
+    ]
+    ws.store.event("asked", run=run, characters=len(question.text), answers=told)
+    return Answered(run, tuple(answers[one.arm] for one in who), frame, started)
+
+
+def ask_each(
+    ws: Workspace,
+    run: str,
+    who: Sequence[Answering],
+    asked: Conversations,
+    approver: Approver,
+    take: Callable[[str, Answer], None],
+) -> int:
+    """Ask each arm its conversations and hand every answer on as it arrives; how many servers were started for that.
+
+    Raises BadInput before anything is started, ApprovalPending where nobody decided, StepFailed for a no, and where a
+    server does not start.
+    """
+    asking = _Asking(ws, run, who, asked, take)
     for one in who:
-        sampling = sampling_of_run(ws.store, run, one.arm)
-        need = refuse_too_long(
-            asking.messages,
-            answer_tokens=sampling.max_tokens + sampling.thinking_tokens,
-            context_tokens=one.spec.max_model_len_tokens,
-            tokenizer_dir=one.served.path,
-        )
-        asking.tokens = max(asking.tokens, need.tokens)
+        for conversation in asked[one.arm].values():
+            asking.tokens = max(asking.tokens, conversation_tokens(ws.store, run, one, conversation))
     running = asking.running(machine_is_ours=not is_locked(ws.store.home / MACHINE_LOCK))
     to_serve = asking.to_serve(running)
     agreed = None
@@ -159,13 +190,19 @@ def ask_models(ws: Workspace, question: Question, approver: Approver) -> Answere
     alone = all(server.role == servers.DEPLOYED for server in running.values()) and not to_serve.start
     with nullcontext() if alone else _machine(asking):
         _answer_all(asking, running, to_serve, agreed)
-    answers = tuple(asking.answers[one.arm] for one in who)
-    told = [
-        {"arm": a.arm, "artifact": a.artifact, "seconds": round(a.seconds, 3), "characters": len(a.text)}
-        for a in answers
-    ]
-    ws.store.event("asked", run=run, characters=len(question.text), answers=told)
-    return Answered(run, answers, frame, len(to_serve.start))
+    return len(to_serve.start)
+
+
+def conversation_tokens(store: Store, run: str, one: Answering, conversation: Conversation) -> int:
+    """Tokens in which a conversation with an arm certainly fits. Raises BadInput where the context does not hold it."""
+    sampling = sampling_of_run(store, run, one.arm)
+    need = refuse_too_long(
+        conversation,
+        answer_tokens=sampling.max_tokens + sampling.thinking_tokens,
+        context_tokens=one.spec.max_model_len_tokens,
+        tokenizer_dir=one.served.path,
+    )
+    return need.tokens
 
 
 # Whether it may begin
@@ -242,7 +279,7 @@ def _answer_all(asking: _Asking, running: dict[str, Server], to_serve: ToServe, 
         server = _start(asking, one)
         started.add(server.id)
         for other in asking.who:
-            if other.arm not in asking.answers and other.spec == one.spec:
+            if other.arm not in asking.answered and other.spec == one.spec:
                 _put(asking, other, server)
 
 
@@ -270,9 +307,9 @@ def _start(asking: _Asking, one: Answering) -> Server:
     return server
 
 
-def _progress(asking: _Asking, note: str) -> None:
+def _progress(asking: _Asking, note: str, done: int = 0, total: int = 0) -> None:
     asking.ws.emit(
-        "step.progress", stage=ASK, step="", done=0, total=0, note=note, started_at=asking.began,
+        "step.progress", stage=ASK, step="", done=done, total=total, note=note, started_at=asking.began,
         estimated_seconds=asking.estimated_s,
     )  # fmt: skip
 
@@ -288,38 +325,49 @@ def _plainer(error: StepFailed, one: Answering) -> StepFailed:
 
 
 def _put(asking: _Asking, one: Answering, server: Server) -> None:
-    """Ask one arm of its server, whose lease begins anew with the answer."""
+    """Ask one arm of its server, whose lease begins anew with the answers."""
     if one.adapter:
         try:
             servers.load_adapter(server, one.model, one.adapter.path)
         except StepFailed as error:
             raise _plainer(error, one) from error
     sampling = sampling_of_run(asking.store, asking.run, one.arm)
-    request = ChatRequest(
-        one.arm,
-        server.spec.served_name if not one.adapter else one.model,
-        asking.messages,
-        max_tokens=sampling.max_tokens + sampling.thinking_tokens,
-        temperature=sampling.temperature,
-        seed=0,
-    )
+    requests = [
+        ChatRequest(
+            name,
+            server.spec.served_name if not one.adapter else one.model,
+            conversation,
+            max_tokens=sampling.max_tokens + sampling.thinking_tokens,
+            temperature=sampling.temperature,
+            seed=0,
+        )
+        for name, conversation in asking.asked[one.arm].items()
+    ]
+    done = 0
+
+    def keep(response: ChatResponse) -> None:
+        nonlocal done
+        cut = response.finish_reason == "length"
+        response = without_thought(response) if sampling.thinking == "on" else response
+        answer = Answer(
+            arm=one.arm,
+            artifact=one.artifact.id,
+            text=response.text,
+            seconds=(response.latency_ms or 0.0) / 1000,
+            tokens=response.completion_tokens,
+            cut_at_tokens=requests[0].max_tokens if cut else 0,
+            error=response.error or "",
+        )
+        asking.take(response.id, answer)
+        done += 1
+        _progress(asking, f"asking {one.arm}", done, len(requests))
+
     _progress(asking, f"asking {one.arm}")
-    response = asyncio.run(_complete(server, request))
-    cut = response.finish_reason == "length"
-    if sampling.thinking == "on":
-        response = without_thought(response)
-    asking.answers[one.arm] = Answer(
-        arm=one.arm,
-        artifact=one.artifact.id,
-        text=response.text,
-        seconds=(response.latency_ms or 0.0) / 1000,
-        tokens=response.completion_tokens,
-        cut_at_tokens=request.max_tokens if cut else 0,
-        error=response.error or "",
-    )
+    asyncio.run(_complete(server, requests, keep))
+    asking.answered.add(one.arm)
 
 
-async def _complete(server: Server, request: ChatRequest) -> ChatResponse:
+async def _complete(server: Server, requests: Sequence[ChatRequest], keep: Callable[[ChatResponse], None]) -> None:
     async def renew() -> None:
         while True:
             servers.renew(server)
@@ -328,7 +376,9 @@ async def _complete(server: Server, request: ChatRequest) -> ChatResponse:
     renewing = asyncio.create_task(renew())
     try:
         async with chat_client(server) as client:
-            return await client.complete(request)
+            if len(requests) == 1:
+                return keep(await client.complete(requests[0]))
+            await client.complete_many(requests, concurrency=_AT_ONCE, on_result=keep)
     finally:
         renewing.cancel()
         servers.renew(server)

@@ -5,25 +5,22 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from tests.fixtures import FIXTURES, warm
-from tests.fixtures.steps import requests_sent, say_yes
-from tests.fixtures.tiny_model import make_tiny_model
+from tests.fixtures import warm
+from tests.fixtures.askable import STUB, Home, add, add_run
+from tests.fixtures.steps import requests_sent
 from tunesmith.agent.commands.approvals import TerminalApprover, nobody
 from tunesmith.agent.commands.ask import ask_line
 from tunesmith.agent.commands.ask_view import AnswersView, plain_text
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound, StepFailed
-from tunesmith.memory.files import seal
 from tunesmith.memory.locks import held
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
@@ -32,82 +29,16 @@ from tunesmith.tools.core.stage import GIB, Plan
 from tunesmith.tools.evaluation.ask import named_arms
 from tunesmith.tools.evaluation.ask_message import MESSAGE_BYTES_MAX, Frame, frame_of_run, read_message
 from tunesmith.tools.pipeline import ask_models as asking
-from tunesmith.tools.pipeline.ask_models import LEASE_S, Answer, Answered, Question, ask_models
+from tunesmith.tools.pipeline.ask_models import LEASE_S, Answer, Question, ask_models
 from tunesmith.tools.pipeline.tenancy import MACHINE_LOCK
 from tunesmith.tools.pipeline.workspace import Decision, Workspace
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.model_server import bench_spec, lora_rank_served, served_name
+from tunesmith.tools.serving.model_server import served_name
 from tunesmith.tools.suites.case import Case, Suite
-
-STUB = FIXTURES / "stub_chat.py"
-
-
-@dataclass
-class Home:
-    """A run with a base, an adapter of it and a quantized model, and everything that was emitted."""
-
-    ws: Workspace
-    run: str
-    made: dict[str, Artifact]
-    events: list[tuple[str, dict[str, Any]]]
-
-    @property
-    def store(self) -> Store:
-        return self.ws.store
-
-    def ask(self, text: str = "Where is it?", *arms: str, approver: Any = say_yes, **more: Any) -> Answered:
-        return ask_models(self.ws, Question(text, arms=arms, **more), approver)
-
-    def recorded(self, event: str) -> list[dict[str, Any]]:
-        rows = self.store.read("SELECT data FROM events WHERE event = ? ORDER BY id", event)
-        return [json.loads(row["data"]) for row in rows]
-
-    def deploy(self, arm: str) -> servers.Server:
-        made, base = self.made[arm], self.made["base"]
-        on_base = arm == "adapter"
-        spec = bench_spec(
-            base if on_base else made, vllm=self.ws.vllm, adapters_allowed=on_base,
-            rank=lora_rank_served(made if on_base else None),
-        )  # fmt: skip
-        log = self.store.home / "vllm.log"
-        server = servers.start(self.store.home, spec, vllm=str(self.ws.vllm), log_path=log, owner="s9")
-        if on_base:
-            servers.load_adapter(server, served_name(made), made.path)
-        return servers.promote(server, servers.ServerFacts(made.id, arm, self.run, served_name(made)))
 
 
 def nobody_asked(plan: Plan, step: str) -> Decision:
     raise AssertionError(f"it was asked about {plan.summary}")
-
-
-def add(store: Store, run: str, kind: str, *parents: str, **meta: Any) -> Artifact:
-    step = store.propose(run, {"base": "base", "adapter": "train"}.get(kind, "quantize"), plan_hash=f"{run}{kind}")
-    folder = make_tiny_model(store.home / "runs" / run / step / kind)
-    (folder / "name").write_text(step)
-    sealed = seal(folder, kind=kind, step=step)
-    made = Artifact("", run, step, kind, folder, sealed["sha256"], sealed["bytes"], parents, {"parameters": 32, **meta})
-    store.finish(step, {})
-    store.announce([step])
-    return store.add_artifact(made)
-
-
-def add_run(store: Store, name: str = "test") -> tuple[str, dict[str, Artifact]]:
-    run = store.new_run(name)
-    base = add(store, run, "base")
-    adapter = add(store, run, "adapter", base.id, lora_rank=4)
-    return run, {"base": base, "adapter": adapter, "quantized": add(store, run, "quantized", base.id, adapter.id)}
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    monkeypatch.setenv("STUB_REQUESTS", str(tmp_path / "requests"))
-    events: list[tuple[str, dict[str, Any]]] = []
-    store = Store(tmp_path / "home")
-    ws = Workspace(store, str(STUB), lambda event, **data: events.append((event, data)))
-    run, made = add_run(store)
-    yield Home(ws, run, made, events)
-    servers.stop_all(tmp_path / "home")
-    store.close()
 
 
 # --- what runs already is used

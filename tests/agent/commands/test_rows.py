@@ -17,9 +17,10 @@ import pytest
 
 from tunesmith.agent.cli import main
 from tunesmith.agent.commands.first_look import FirstLook, Marked
+from tunesmith.agent.commands.local_page import _CONNECTIONS_MAX
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.review import Review, TerminalReview
-from tunesmith.agent.commands.review_web import _CONNECTIONS_MAX, ReviewServer
+from tunesmith.agent.commands.review_web import ReviewServer
 from tunesmith.agent.commands.rows_view import review_of
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.files import seal
@@ -273,7 +274,7 @@ def test_no_connection_makes_the_terminal_say_anything(page: ReviewServer, capfd
 def test_a_defect_of_ours_is_said_once(page: ReviewServer, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     page.say = said.append
-    monkeypatch.setattr("tunesmith.agent.commands.review_web.unexpected", lambda error: f"unexpected {error}")
+    monkeypatch.setattr("tunesmith.agent.commands.local_page.unexpected", lambda error: f"unexpected {error}")
     monkeypatch.setattr(page, "rows", lambda: 1 / 0)
     for _ in range(3):
         with pytest.raises(http.client.RemoteDisconnected):
@@ -288,7 +289,7 @@ def test_a_request_is_bounded_in_bytes_in_time_and_in_number(
 ) -> None:
     endless = b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: %s\r\n" % (n, b"x" * 60_000) for n in range(4))
     assert b"200" not in raw(page, endless)
-    monkeypatch.setattr("tunesmith.agent.commands.review_web._REQUEST_S", 0.2)
+    monkeypatch.setattr("tunesmith.agent.commands.local_page._REQUEST_S", 0.2)
     with socket.create_connection(("127.0.0.1", page.server_address[1])) as slow, contextlib.suppress(ConnectionError):
         slow.settimeout(0.05)
         for _ in range(400):  # a byte now and then does not buy more time

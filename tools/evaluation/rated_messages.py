@@ -1,0 +1,153 @@
+"""Messages that a person is to judge answers to: from a file, from rows that were held out, and whether they count.
+
+A message that was trained on, or is a test case already, would be counted for what was learned by heart, or twice: it
+is refused with the reason. One that a model wrote is generated, whoever pastes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tunesmith.memory.confined import Limits, confined
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.ratings import Pair, Source
+from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import clip
+from tunesmith.tools.core.local_paths import expanded
+from tunesmith.tools.core.plain_file import read_plain_text
+from tunesmith.tools.data.critique import CritiqueRequest
+from tunesmith.tools.data.held_out import KIND
+from tunesmith.tools.data.import_formats import ASKED
+from tunesmith.tools.data.import_text import Unreadable, text_records
+from tunesmith.tools.data.leakage import LeakGate
+from tunesmith.tools.data.similarity import normal
+from tunesmith.tools.evaluation.ask_message import Frame, frame_of_run, read_message
+from tunesmith.tools.suites.case import Case
+from tunesmith.tools.suites.loading import read_suite
+
+MOST = 20
+"""Messages in one sitting: two minutes."""
+_RECORDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+_TEXT_BYTES = 4 << 20
+_READ = 1_000
+"""Records of a file that are looked at."""
+_LIMITS = Limits(cpu_s=10.0, memory_bytes=1 << 30)
+_LEAK = float(CritiqueRequest.model_fields["leak"].default)
+
+
+class Admission:
+    """What a run was trained and measured on, asked of one message after another."""
+
+    def __init__(self, store: Store, pair: Pair) -> None:
+        self.frame = frame_of_run(store, pair.run)
+        rows = _rows_behind(store, pair)
+        trained = [row for row in rows if not row.dropped]
+        self._trained = LeakGate([_case(row, self.frame) for row in trained], "", _LEAK)
+        self._written = {normal(_text_of(row, self.frame), digits_count=True) for row in rows if _by_a_model(row)}
+        self._asked = {normal(text, digits_count=True): case.case_id for case, text in _cases(store, pair.run)}
+        self.held_out = [_text_of(row, self.frame) for row in rows if row.verdict and row.verdict.kind == KIND]
+        """Messages of rows that a model wrote and nothing was trained on, since they became test cases."""
+
+    def text_of(self, given: str | bytes) -> str:
+        """The message as it will be asked. Raises BadInput with why it is none, or does not count."""
+        text = self.frame.own(read_message(given))
+        if pair := self._trained.check("", [text]):
+            like = "is" if pair.how in ("exact", "normalised") else "is like"
+            raise BadInput(
+                f"“{clip(text, 40)}” {like} the training row {pair.case_id} ({pair.how}), so it does not count; write "
+                "one that the model has not seen"
+            )
+        return text
+
+    def refuse_case(self, text: str) -> None:
+        """Raises BadInput for a message that is a test case of the run already."""
+        if case_id := self._asked.get(normal(text, digits_count=True)):
+            raise BadInput(
+                f"“{clip(text, 40)}” is the test case {case_id} already, so it does not count; write another"
+            )
+
+    def source_of(self, text: str, given: Source) -> Source:
+        """Where a message comes from: generated where a row has it, whoever brings it."""
+        return "generated" if normal(text, digits_count=True) in self._written else given
+
+
+def _rows_behind(store: Store, pair: Pair) -> list[TrainingRow]:
+    """Every row of the run, and of the steps that the model was made from."""
+    steps = store.read(
+        "SELECT DISTINCT step FROM rows WHERE run = ?1 UNION SELECT made_by_step FROM v_lineage"
+        " WHERE artifact = ?2 AND ancestor_kind = 'rows'",
+        pair.run,
+        pair.last_artifact,
+    )
+    return [row for step in steps for row in store.rows(step["step"])]
+
+
+def _by_a_model(row: TrainingRow) -> bool:
+    return row.origin != "imported"
+
+
+def _text_of(row: TrainingRow, frame: Frame) -> str:
+    own = row.attributes.get("text")
+    return own if isinstance(own, str) and own else frame.own(str(row.prompt[-1].get("content") or ""))
+
+
+def _case(row: TrainingRow, frame: Frame) -> Case:
+    text = _text_of(row, frame)
+    return Case(case_id=row.row_id, suite="rows", messages=({"role": "user", "content": text},))
+
+
+def _cases(store: Store, run: str) -> Iterator[tuple[Case, str]]:
+    """The cases of the run's newest suite, each with the texts that it may be known by."""
+    suites = store.artifacts(run, "suite")
+    try:
+        cases = read_suite(suites[-1].path).cases if suites else ()
+    except (OSError, ValueError, BadInput):  # its file is gone, or another version's
+        return
+    for case in cases:
+        asked = [str(turn["content"]) for turn in case.messages if turn.get("role") == "user" and turn.get("content")]
+        for text in (*asked[-1:], *(value for value in case.vars.values() if isinstance(value, str) and value)):
+            yield case, text
+
+
+# From a file
+
+
+def messages_in(name: str) -> list[str]:
+    """The messages of a file: a text with one a line, or JSONL or CSV with one a record. Raises BadInput, NotFound."""
+    path = expanded(name)
+    if path.suffix.lower() in _RECORDS:
+        found = [str(text) for text in confined(read_records, {"path": str(path.absolute())}, str(path), _LIMITS)]
+    else:
+        found = [line for line in read_plain_text(path, _TEXT_BYTES).splitlines() if line.strip()][:_READ]
+    if not found:
+        raise BadInput(f"{path} holds no messages; write one a line")
+    return found
+
+
+def read_records(argument: Mapping[str, Any]) -> Iterator[str]:
+    """The child's side: the message of each record of a file."""
+    path = Path(argument["path"])
+    for number, record in enumerate(islice(text_records(path), _READ), 1):
+        text = "" if isinstance(record.value, Unreadable) else _message_of(record.value)
+        if not text:
+            columns = ", ".join(map(str, record.value))[:80] if isinstance(record.value, dict) else ""
+            why = record.value.reason if isinstance(record.value, Unreadable) else f"no message among “{columns}”"
+            raise BadInput(f"{path}: record {number}: {why}; name the column or the field message")
+        yield text
+
+
+def _message_of(record: object) -> str:
+    """A text itself, the last turn of a user, or the field that is named as a message is."""
+    if isinstance(record, str):
+        return record
+    if not isinstance(record, dict):
+        return ""
+    if isinstance(turns := record.get("messages"), list):
+        users = [turn.get("content") for turn in turns if isinstance(turn, dict) and turn.get("role") == "user"]
+        return users[-1] if users and isinstance(users[-1], str) else ""
+    fields = {str(name).strip().lower(): value for name, value in record.items() if isinstance(value, str)}
+    return next((fields[name] for name in ASKED if fields.get(name, "").strip()), "")
