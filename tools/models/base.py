@@ -16,7 +16,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.local_paths import expanded, is_there, local_path, looks_like_path
 from tunesmith.tools.core.stage import GIB, Facts, Inputs, Plan, Request, Result, RunRule, Settled, Stage, expected
-from tunesmith.tools.models.bundled import QWEN_CODER, SMOLLM2, BundledModel
+from tunesmith.tools.models.bundled import BUNDLED, BundledModel, bundled_names
 from tunesmith.tools.models.folder import (
     check_hub_revision,
     check_model_folder,
@@ -39,18 +39,16 @@ from tunesmith.tools.models.quantized_base import (
     taken,
 )
 
-_SHORT_NAMES = {"bundled": SMOLLM2, "bundled-driver": QWEN_CODER}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 class BaseRequest(Request):
     """Which model to start from."""
 
-    model: Annotated[str, local_path(*_SHORT_NAMES, maybe=True)] = Field(
+    model: Annotated[str, local_path(*BUNDLED, maybe=True)] = Field(
         default="bundled",
         min_length=1,
-        description="'bundled' (SmolLM2-135M-Instruct), 'bundled-driver' (Qwen2.5-Coder-1.5B-Instruct), "
-        "a local folder of safetensors, or a hub id such as org/name.",
+        description=f"{bundled_names()}, a local folder of safetensors, or a hub id such as org/name.",
     )
     revision: str = Field(
         default="",
@@ -99,25 +97,23 @@ class BaseResult(Result):
 
 def bundled_model(model: str) -> BundledModel:
     """The bundled model behind a short name."""
-    return _SHORT_NAMES[model]
+    return BUNDLED[model]
 
 
 def bundled_name(model: str) -> str:
     """The published name behind a short name; any other name as it is."""
-    return _SHORT_NAMES[model].name if model in _SHORT_NAMES else model
+    return BUNDLED[model].name if model in BUNDLED else model
 
 
 def source_of(model: str) -> str:
     """Where a model comes from: 'bundled', 'folder' or 'hub'. Raises BadInput."""
-    if model in _SHORT_NAMES:
+    if model in BUNDLED:
         return "bundled"
     if looks_like_path(model) or is_there(model):
         return "folder"
     if _HUB_ID.fullmatch(model):
         return "hub"
-    raise BadInput(
-        f"{model[:100]!r} is neither a folder, nor a hub id (org/name), nor one of {', '.join(_SHORT_NAMES)}"
-    )
+    raise BadInput(f"{model[:100]!r} is neither a folder, nor a hub id (org/name), nor one of {bundled_names()}")
 
 
 def settle(fields: Mapping[str, object]) -> Settled:
