@@ -26,6 +26,7 @@ from tunesmith.tools.models.folder import (
     sealed_as,
 )
 from tunesmith.tools.models.hub import inspect_hub, is_commit, newest_commit
+from tunesmith.tools.models.known_bases import KnownBase, known_base
 from tunesmith.tools.models.measuring import FOUR, MEASURED_AT, SIXTEEN, Asked, Measuring, choose
 from tunesmith.tools.models.model_files import wanted_files, weight_bytes
 from tunesmith.tools.models.quantized_base import (
@@ -48,6 +49,7 @@ class BaseRequest(Request):
     model: Annotated[str, local_path(*BUNDLED, maybe=True)] = Field(
         default="bundled",
         min_length=1,
+        examples=list(BUNDLED),
         description=f"{bundled_names()}, a local folder of safetensors, or a hub id such as org/name.",
     )
     revision: str = Field(
@@ -98,11 +100,6 @@ class BaseResult(Result):
 def bundled_model(model: str) -> BundledModel:
     """The bundled model behind a short name."""
     return BUNDLED[model]
-
-
-def bundled_name(model: str) -> str:
-    """The published name behind a short name; any other name as it is."""
-    return BUNDLED[model].name if model in BUNDLED else model
 
 
 def source_of(model: str) -> str:
@@ -175,6 +172,8 @@ def _inspected(request: BaseRequest, inputs: Inputs) -> BaseContext:
     if source == "bundled":
         return BaseContext(here, config=bundled_model(request.model).config)
     if source == "hub":
+        if (listed := _listed_alone(request)) is not None:
+            return BaseContext(here, 2 * listed.parameters, config=listed.config)
         check_hub_revision(request.revision, request.model)
         try:
             found = inspect_hub(request.model, request.revision)
@@ -200,7 +199,15 @@ def expected_artifact(request: BaseRequest, artifacts: Mapping[str, Artifact]) -
         bytes_, config = weight_bytes(folder), read_config(folder)
         known = {"name": folder.name, "parameters": bytes_ // 2, "config": config, MEASURED_AT: measuring}
         return expected(request.role, bytes_, **known)
+    if (listed := known_base(request.model)) is not None:
+        known = {"name": listed.title, "parameters": listed.parameters, "config": dict(listed.config)}
+        return expected(request.role, 2 * listed.parameters, **known, **{MEASURED_AT: measuring})
     return None
+
+
+def _listed_alone(request: BaseRequest) -> KnownBase | None:
+    """A listed model whose commit nobody has looked up yet, as in a forecast: the list prices it."""
+    return None if request.revision else known_base(request.model)
 
 
 def _is_here(request: BaseRequest, store: Store) -> bool:
@@ -306,8 +313,10 @@ def _folder(name: str, bytes_: int) -> _Cost:
 
 def _hub(request: BaseRequest, bytes_: int | None) -> _Cost:
     """At 20 MB a second; where the hub told no size, the plan says so."""
-    check_hub_revision(request.revision, request.model)
-    name, what = request.model, f"{request.model} at {request.revision[:12]} (safetensors, config and tokenizer only)"
+    if _listed_alone(request) is None:
+        check_hub_revision(request.revision, request.model)
+    commit = request.revision[:12] or "its newest commit"
+    name, what = request.model, f"{request.model} at {commit} (safetensors, config and tokenizer only)"
     if bytes_ is None:
         steps = (f"download {what}, {UNKNOWN}: neither its time nor its disk is in this price",)
         return _Cost(name, 0, 120.0, GIB // 2, steps, size=UNKNOWN)

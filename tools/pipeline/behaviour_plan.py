@@ -21,7 +21,7 @@ _PACES: dict[Pace, dict[str, int]] = {
 }
 
 
-def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str = "bundled-driver") -> PipelinePlan:
+def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str = "bundled-1.5b") -> PipelinePlan:
     """The whole pipeline for the behaviour in `folder`, held to its suites and the bundled general and tool cases.
 
     `teacher` writes the rows; empty: the model itself does. Raises BadInput for a folder that is no such behaviour.
