@@ -40,7 +40,7 @@ def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
     path = expanded(args.file)
     spec = load_behaviour(str(path))
     said = said_parts(path)
-    ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from, own_model=settings.own_model)
+    ws = run_steps.workspace_of(args, settings, store, out)
     folder, plan = _planned(ws, spec, path, args, out)
     shown = document(spec, said, folder, plan)
     view = Group(

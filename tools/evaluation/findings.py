@@ -21,6 +21,7 @@ from tunesmith.tools.evaluation.recovery import next_setting
 from tunesmith.tools.evaluation.retained import gain_retained
 from tunesmith.tools.evaluation.run_records import RunRecords
 from tunesmith.tools.models.base import BaseResult
+from tunesmith.tools.models.known_bases import known_bases
 from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK
 
 _TUNED = ("adapter", "merged", "quantized")
@@ -138,9 +139,14 @@ def _not_learned(records: RunRecords, rates: str, evidence: Mapping[str, object]
             "base too weak",
             says,
             {**evidence, "parameters": parameters},
-            Proposal("base", {"model": "bundled-driver"}, "a larger base"),
+            Proposal("base", {"model": _larger(parameters)}, "a larger base"),
         )
     return Finding("not learned", f"It was not shown to be learned: {rates}.", evidence, _longer(records))
+
+
+def _larger(parameters: int) -> str:
+    """The next larger of the packaged models."""
+    return next(base.model for base in known_bases(on_card=False) if base.parameters > parameters)
 
 
 def _partly(records: RunRecords, rates: str, evidence: Mapping[str, object]) -> Finding:

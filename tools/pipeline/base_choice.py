@@ -4,12 +4,12 @@ leaves time for, by the prices that the plan itself would show."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.local_paths import expanded, is_folder
-from tunesmith.tools.core.stage import Facts
+from tunesmith.tools.core.stage import GIB, Facts, PlanQuestion
 from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.models.known_bases import KnownBase, known_base, known_bases, own_model
 from tunesmith.tools.pipeline import planning_facts
@@ -77,26 +77,41 @@ def plan_here(
     """The plan that teaches the behaviour in `folder` on this machine; what is not named is chosen, with a reason each.
 
     The largest base whose whole plan fits memory and PACE_LIMIT_S, and for it the strongest writer, no smaller than the
-    base. With a card, models of the hub count too, if the hub can be asked for their commits. Raises BadInput as
-    `plan_for` does, and for a model that is named and cannot be had.
+    base. With a card models of the hub count too: after a yes they are looked up there. Raises BadInput as `plan_for`
+    does, and for a model that is named and cannot be had.
     """
     facts = facts or planning_facts.gather(
         ws.store, "", vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine_for_a_step(ws.store.home)
     )
     prices = _Prices(ws, folder, pace, facts)
-    without_hub: tuple[str, ...] = ()
     listed = known_bases(on_card=facts.trains_on_gpu and facts.serves_on_gpu)
-    for bases in (listed, [base for base in listed if not base.on_hub]):
-        choice = _choose(prices, bases, model, writer)
-        plan = prices.plan(choice.base, choice.writer)
+    choice = _choose(prices, listed, model, writer)
+    proposed = [one for one in (choice.base, choice.writer) if one.on_hub and one.model not in (model, writer)]
+    refused = ""
+    if proposed:
         try:
-            return settled(plan, say).model_copy(update={"reasons": (*choice.reasons, *without_hub)})
+            if ws.ask(_question(proposed)):
+                return _settled(prices, choice, say)
+            refused = "nobody said yes to it"
         except BadInput as error:
-            if bases == listed and any(base.on_hub for base in listed):
-                without_hub = (f"models of the hub were left out: {error}",)
-                continue
-            raise
-    raise AssertionError("the second list holds no model of the hub")
+            refused = str(error)
+        choice = _choose(prices, [one for one in listed if not one.on_hub], model, writer)
+        which = "--writer" if model else "--model"
+        reason = f"{proposed[0].title} of the hub is left out: {refused} ({which} {proposed[0].model} takes it)"
+        choice = replace(choice, reasons=(*choice.reasons, reason))
+    return _settled(prices, choice, say)
+
+
+def _question(proposed: Sequence[KnownBase]) -> PlanQuestion:
+    """What is looked up on the hub is its newest commit; each download is priced, and asked about, by its own step."""
+    one = proposed[0]
+    text = f"{one.title} ({one.license}, {2 * one.parameters / GIB:.1f} GiB) fits here. Look {one.model} up on the hub?"
+    return PlanQuestion(text=text, yes={"model": one.model}, cautious=True)
+
+
+def _settled(prices: _Prices, choice: _Choice, say: Callable[[str], None]) -> PipelinePlan:
+    plan = settled(prices.plan(choice.base, choice.writer), say)
+    return plan.model_copy(update={"reasons": choice.reasons})
 
 
 @dataclass(frozen=True, slots=True)

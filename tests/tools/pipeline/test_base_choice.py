@@ -16,7 +16,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.rates import Rates, usual_card, usual_cpu
-from tunesmith.tools.core.stage import CPU, GIB, Facts
+from tunesmith.tools.core.stage import CPU, GIB, Facts, PlanQuestion
 from tunesmith.tools.data.scaffold import write_behaviour
 from tunesmith.tools.export import deploy
 from tunesmith.tools.models import base
@@ -125,20 +125,32 @@ def test_a_stronger_model_that_the_user_serves_writes_where_the_pace_has_room(
     assert ("with mine the plan" in why) == (writer != "mine")
 
 
-@pytest.mark.parametrize("card_gib", [24])
-def test_on_a_card_a_model_of_the_hub_is_proposed_that_fits_it_at_one_commit(
-    here: Here, card_gib: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(base, "newest_commit", lambda name, revision="": COMMIT)
-    facts = here.machine(card_gib=card_gib, ram_gib=128)
-    plan = plan_here(here.ws, here.folder, "full", facts=facts)
+def test_a_model_of_the_hub_is_looked_up_after_a_yes_alone(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def newest(name: str, revision: str = "") -> str:
+        asked.append(name)
+        return COMMIT
+
+    monkeypatch.setattr(base, "newest_commit", newest)
+    facts = here.machine(card_gib=24, ram_gib=64)
+    for answer in (None, False):
+        plan = plan_here(replace(here.ws, ask=lambda question, said=answer: said), here.folder, "fast", facts=facts)
+        assert models(plan)[0] == "bundled-1.5b" and not asked
+        assert "nobody said yes to it (--model " in plan.reasons[-1]
+    questions: list[PlanQuestion] = []
+
+    def yes(question: PlanQuestion) -> bool:
+        questions.append(question)
+        return True
+
+    plan = plan_here(replace(here.ws, ask=yes), here.folder, "fast", facts=facts)
     model, writer = models(plan)
     known = known_base(model)
-    assert known is not None and known.on_hub and 2 * known.parameters < card_gib * GIB
-    assert known.license in plan.reasons[0]
+    assert known is not None and known.on_hub and 2 * known.parameters < 24 * GIB
+    assert known.license in plan.reasons[0] and known.license in questions[0].text and model in questions[0].text
     revisions = [s.fields.get("revision") for s in plan.steps if s.stage == "base"]
-    assert revisions == [COMMIT] * len(revisions)
-    assert not writer or known_base(writer).parameters >= known.parameters  # type: ignore[union-attr]
+    assert revisions == [COMMIT] * len(revisions) and set(asked) == {model, writer} - {""}
 
 
 def test_without_the_hub_the_packaged_models_are_left_and_that_is_said(
@@ -148,11 +160,11 @@ def test_without_the_hub_the_packaged_models_are_left_and_that_is_said(
         raise BadInput("the hub cannot be reached")
 
     monkeypatch.setattr(base, "newest_commit", offline)
-    plan = plan_here(here.ws, here.folder, "fast", facts=here.machine(card_gib=24, ram_gib=64))
-    assert models(plan)[0] == "bundled-1.5b"
-    assert plan.reasons[-1] == "models of the hub were left out: the hub cannot be reached"
+    ws, facts = replace(here.ws, ask=lambda question: True), here.machine(card_gib=24, ram_gib=64)
+    plan = plan_here(ws, here.folder, "fast", facts=facts)
+    assert models(plan)[0] == "bundled-1.5b" and "left out: the hub cannot be reached" in plan.reasons[-1]
     with pytest.raises(BadInput, match="cannot be reached"):
-        plan_here(here.ws, here.folder, "fast", model="Qwen/Qwen3-4B", facts=here.machine(card_gib=24))
+        plan_here(ws, here.folder, "fast", model="Qwen/Qwen3-4B", facts=facts)
 
 
 def test_what_is_named_is_taken_and_needs_no_reason(here: Here) -> None:
