@@ -29,6 +29,7 @@ from tunesmith.tools.pipeline.fits import with_card
 from tunesmith.tools.pipeline.forecast import forecast
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Workspace
+from tunesmith.tools.suites.loading import load_suites
 
 COMMIT = "c" * 40
 OPEN_LICENSES = {"Apache-2.0", "MIT"}
@@ -195,3 +196,8 @@ def test_a_reason_goes_with_the_model_that_it_is_about(here: Here) -> None:
     )
     assert plan.reasons and plan.with_steps(longer).reasons == plan.reasons
     assert plan.with_steps(other).reasons == ()
+
+
+def test_suites_that_come_with_tunesmith_are_whole_each_time_they_are_read() -> None:
+    first, again = (load_suites([Path("general"), Path("tools")]) for _ in range(2))
+    assert first == again and len(first.cases) > 80
