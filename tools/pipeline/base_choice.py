@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tunesmith.memory.errors import BadInput
+from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.tools.core.local_paths import expanded, is_folder
 from tunesmith.tools.core.stage import GIB, Facts, PlanQuestion
 from tunesmith.tools.models.bundled import BUNDLED
+from tunesmith.tools.models.find import find_model
 from tunesmith.tools.models.known_bases import KnownBase, known_base, known_bases, own_model
 from tunesmith.tools.pipeline import planning_facts
 from tunesmith.tools.pipeline.behaviour_plan import Pace, plan_for
@@ -135,7 +136,7 @@ def _choose(prices: _Prices, listed: Sequence[KnownBase], model: str, writer: st
     chosen, price = next((pair for pair in tried if pair[1].within(limit)), tried[-1])
     stronger = tried[: tried.index((chosen, price))]
     reasons = [] if model else [_why_base(base, price, [pair for pair in skipped if pair[0] is not base], limit)]
-    reasons += [] if writer else [_why_writer(base, chosen, stronger, limit)]
+    reasons += [] if writer else [_why_writer(base, chosen, price, stronger, limit)]
     return _Choice(base, chosen, tuple(reasons))
 
 
@@ -149,9 +150,18 @@ def _writers(base: KnownBase, listed: Sequence[KnownBase], own: str) -> list[Kno
 
 
 def _named(model: str) -> KnownBase:
-    """A model that the user names; of one that is not listed nothing is known before its own step."""
-    path = expanded(model)
-    return known_base(model) or (own_model(path) if is_folder(path) else KnownBase(model, model, "", {}))
+    """A model that the user names; of one that is not listed its config says how large it is, where it can be read."""
+    if (known := known_base(model)) is not None:
+        return known
+    try:
+        return own_model(path) if is_folder(path := expanded(model)) else _on_hub(model)
+    except TunesmithError:
+        return KnownBase(model, model, "", {})
+
+
+def _on_hub(model: str) -> KnownBase:
+    found, _commit = find_model(model)
+    return KnownBase(model, found.name, "", found.config)
 
 
 def _minutes(seconds: float) -> str:
@@ -173,9 +183,12 @@ def _why_base(base: KnownBase, price: _Price, larger: Sequence[tuple[KnownBase, 
     return f"base {base.title} ({base.license}): {why}{beyond}"
 
 
-def _why_writer(base: KnownBase, writer: KnownBase, stronger: Sequence[tuple[KnownBase, _Price]], limit: float) -> str:
+def _why_writer(
+    base: KnownBase, writer: KnownBase, price: _Price, stronger: Sequence[tuple[KnownBase, _Price]], limit: float
+) -> str:
     who = "the base itself writes the rows" if _same(base, writer) else f"{writer.title} writes the rows"
     if not stronger:
         return f"{who}: no stronger model is listed for this machine (--writer MODEL takes one)"
-    one, price = stronger[-1]
-    return f"{who}: the strongest within {_minutes(limit)}; with {one.title} the plan {price} (--writer {one.model})"
+    what = f"the strongest within {_minutes(limit)}" if price.within(limit) else "the cheapest that may"
+    one, cost = stronger[-1]
+    return f"{who}: {what}; with {one.title} the plan {cost} (--writer {one.model})"

@@ -110,6 +110,7 @@ def test_over_any_prices_base_and_writer_are_the_largest_that_fit() -> None:
             assert cheapest and known[larger.model, cheapest.model] > 30
         assert choice.reasons[0].startswith(f"base {base.title} (") and "writes the rows" in choice.reasons[1]
         assert ("no base is taught within 30 min here" in choice.reasons[0]) == (cost > 30)
+        assert ("the strongest within" in choice.reasons[1]) <= (cost <= 30)
 
 
 @pytest.mark.parametrize(("minutes", "writer"), [(29, "mine"), (31, "bundled-1.5b"), (5000, "bundled-1.5b")])
