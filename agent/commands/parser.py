@@ -331,7 +331,7 @@ def _history(commands: _Commands) -> None:
         commands, "fits", "would a model be trained, measured, quantized and served: here, or on a card of a size"
     )
     fits.add_argument(
-        "model", nargs="?", default="", metavar="MODEL",
+        "model", nargs="?", default=None, metavar="MODEL",
         help="a hub id (owner/name), a folder, a known name, or a size such as 8b; else the bases that are listed",
     )  # fmt: skip
     fits.add_argument("--revision", default="", metavar="COMMIT", help="for a hub id; the newest where none is given")

@@ -225,7 +225,7 @@ def fits(args: argparse.Namespace, settings: Settings, store: Store, out: Output
     from tunesmith.tools.models.find import find_model
     from tunesmith.tools.pipeline.fits import facts_here, fits, fits_of_listed, to_json
 
-    if not args.model:
+    if args.model is None:
         found = fits_of_listed(facts_here(store, vllm=settings.vllm, card_gib=args.card))
         out.document(listed_document(found), listed_view(found, card_gib=args.card))
         return 0
