@@ -276,11 +276,11 @@ class _Tools:
 
     def _leave_to_read(self, model: str, ctx: Context) -> Elicit[Allowed] | Allowed:
         """A question where a name has a file read or the hub asked; a model that is known here needs none."""
-        from tunesmith.tools.models.base import bundled_name
+        from tunesmith.tools.models.bundled import BUNDLED
         from tunesmith.tools.models.model_names import SeveralSizes, named_model
 
         try:
-            known = named_model(bundled_name(model))
+            known = named_model(BUNDLED[model].title if model in BUNDLED else model)
         except (SeveralSizes, TunesmithError):
             known = None
         if known is not None and not known.approximate:

@@ -92,7 +92,7 @@ def _hub(settings: Settings) -> Channel:
         "hub",
         ON_REQUEST,
         hub,
-        "what you name of it, by that name, with your token where you are logged in",
+        "what you name of it or say yes to, by its name, with your token where you are logged in",
     )
 
 

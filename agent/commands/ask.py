@@ -55,7 +55,7 @@ def _stdin() -> bytes:
 
 def _tell(question: Question, settings: Settings, store: Store, out: Output, approver: Approver) -> int:
     out.asked.add("")  # shown from the first answer on, also where nobody had to be asked
-    ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
+    ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from, own_model=settings.own_model)
     try:
         answered = ask_models(ws, question, approver)
     finally:

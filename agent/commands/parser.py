@@ -214,9 +214,13 @@ def _pipelines(commands: _Commands) -> None:
     teach = _add(commands, "teach", "the whole way for a behaviour that you describe in a file, to the served model")
     teach.add_argument("file", metavar="FILE", help="a behaviour.yaml, or what you would say: when, what, examples")
     teach.add_argument(
-        "--model", default="bundled", metavar="MODEL", help="the base: a folder, a hub id, or a bundled one"
+        "--model", default="", metavar="MODEL",
+        help="the base: a folder, a hub id, or a bundled one; the largest that the pace leaves time for here",
+    )  # fmt: skip
+    teach.add_argument(
+        "--writer", default="", metavar="MODEL", help="the model that writes rows; the strongest that fits beside it"
     )
-    teach.add_argument("--pace", choices=("fast", "full"), default="full", help="how many rows and cases it takes")
+    teach.add_argument("--pace", choices=("fast", "full"), default="full", help="fast: half an hour; full: two hours")
     teach.add_argument("--plan-only", action="store_true", help="show the behaviour and its price, and start nothing")
     _consent(teach)
     _rows(_add(commands, "rows", "training rows: show them, take your own, look through them, write them to a file"))
@@ -324,8 +328,9 @@ def _history(commands: _Commands) -> None:
         commands, "fits", "would a model be trained, measured, quantized and served: here, or on a card of a size"
     )
     fits.add_argument(
-        "model", metavar="MODEL", help="a hub id (owner/name), a folder, a known name, or a size such as 8b"
-    )
+        "model", nargs="?", default=None, metavar="MODEL",
+        help="a hub id (owner/name), a folder, a known name, or a size such as 8b; else the bases that are listed",
+    )  # fmt: skip
     fits.add_argument("--revision", default="", metavar="COMMIT", help="for a hub id; the newest where none is given")
     fits.add_argument(
         "--card", type=_card_gib, default=0.0, metavar="GIB", help="a card of so many GiB in this machine"

@@ -62,8 +62,11 @@ def price_page(plan: Plan, step: str) -> RenderableType:
     return Group(_title(plan, step), Labelled(entries))
 
 
-def forecast_table(name: str, steps: Sequence[Forecast]) -> RenderableType:
-    """What a whole plan will probably cost, step by step and in total; nothing is agreed to by it."""
+def forecast_table(name: str, steps: Sequence[Forecast], reasons: Sequence[str] = ()) -> RenderableType:
+    """What a whole plan will probably cost, step by step and in total; nothing is agreed to by it.
+
+    `reasons` say why it has its models.
+    """
     prices = [step.estimate for step in steps if step.estimate]
     rows: list[Sequence[Cell]] = [[_line(step.stage), _line(step.summary), *_costs(step.estimate)] for step in steps]
     total = [
@@ -77,6 +80,7 @@ def forecast_table(name: str, steps: Sequence[Forecast]) -> RenderableType:
         Prose(Text("plan ") + _line(name), hang=_TITLE_HANG, fold=True),
         Rows(["step", "what", "time", "memory", "disk"], rows, ("disk", "memory"), frozenset({2, 3, 4})),
         *([Prose(Text(f"Times by {'; '.join(bases)}.", style=theme.LABEL))] if bases else []),
+        *(Prose(_line(reason), hang=_TITLE_HANG, fold=True) for reason in reasons),
         Prose(Text("Each step is priced again, and asked about, when its turn comes.", style=theme.LABEL)),
     )
 

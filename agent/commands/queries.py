@@ -232,11 +232,18 @@ def explain(args: argparse.Namespace, settings: Settings, store: Store, out: Out
 
 
 def fits(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
-    """`fits MODEL`: what of the whole way would fit, by arithmetic on its config; nothing is downloaded but that."""
-    from tunesmith.agent.commands.fits import view
-    from tunesmith.tools.models.find import find_model
-    from tunesmith.tools.pipeline.fits import facts_here, fits, to_json
+    """`fits MODEL`: what of the whole way would fit, by arithmetic on its config; nothing is downloaded but that.
 
+    Without a model: the bases that are proposed where nobody names one.
+    """
+    from tunesmith.agent.commands.fits import listed_document, listed_view, view
+    from tunesmith.tools.models.find import find_model
+    from tunesmith.tools.pipeline.fits import facts_here, fits, fits_of_listed, to_json
+
+    if args.model is None:
+        found = fits_of_listed(facts_here(store, vllm=settings.vllm, card_gib=args.card))
+        out.document(listed_document(found), listed_view(found, card_gib=args.card))
+        return 0
     model, revision = find_model(args.model, args.revision)
     answer = fits(model, facts_here(store, vllm=settings.vllm, card_gib=args.card), revision=revision)
     out.document(to_json(answer), view(answer, card_gib=args.card))

@@ -61,7 +61,7 @@ def workspace_of(args: argparse.Namespace, settings: Settings, store: Store, out
         out.say(f"{question.text} --yes says yes: {set_}")
         return True
 
-    return Workspace(store, settings.vllm, out.emit, settings.vllm_from, ask)
+    return Workspace(store, settings.vllm, out.emit, settings.vllm_from, ask, settings.own_model)
 
 
 def _looking_first(args: argparse.Namespace, store: Store, out: Output) -> Approver:
@@ -301,7 +301,7 @@ def _show_prices(out: Output, plan: PipelinePlan, prices: Sequence[Forecast]) ->
     seconds = sum(price.estimate.seconds for price in prices if price.estimate)
     priced = [{"stage": p.stage, "estimated_seconds": p.estimate.seconds if p.estimate else None} for p in prices]
     out.emit("plan.priced", name=plan.name, estimated_seconds=seconds, steps=priced)
-    out.console.print(forecast_table(plan.name, prices))
+    out.console.print(forecast_table(plan.name, prices, plan.reasons))
 
 
 def _goes_on(store: Store, step: str) -> str:

@@ -21,6 +21,7 @@ from tunesmith.tools.core.local_paths import expanded
 from tunesmith.tools.core.wrong_values import sentence
 from tunesmith.tools.evaluation.judge_settings import JudgeSettings
 from tunesmith.tools.machine.vllm_program import find_vllm
+from tunesmith.tools.models.bundled import BUNDLED
 
 _FILE = "settings.toml"
 TRACKERS = (
@@ -97,6 +98,12 @@ class Settings(BaseModel):
     network: NetworkEnvironment = NetworkEnvironment()
     editor: str = "vi"
     """The program that a draft is edited in: VISUAL, else EDITOR."""
+
+    @property
+    def own_model(self) -> str:
+        """The folder that `[driver] model` names, if it is one that is served here; else empty."""
+        chosen, folder = self.driver, self.home / expanded(self.driver.model)
+        return str(folder) if not chosen.endpoint and chosen.model not in BUNDLED and folder.is_dir() else ""
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:

@@ -26,12 +26,11 @@ from tunesmith.tools.data.scaffold import REHEARSAL, SUITE, write_behaviour
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.evaluation.judge import has_judge
 from tunesmith.tools.models.base import bundled_model
-from tunesmith.tools.pipeline.behaviour_plan import plan_for
+from tunesmith.tools.pipeline.base_choice import plan_here
 from tunesmith.tools.pipeline.forecast import check_ahead
-from tunesmith.tools.pipeline.plan_file import PipelinePlan, settled
+from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Workspace
 
-_WRITER = "bundled-driver"
 _VALUES_SHOWN = 8
 _CHARACTERS = 400
 _PARTS = ("when", "what", "never", "attributes", "answer", "rules", "criteria", "near_misses")
@@ -44,7 +43,8 @@ def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
     path = expanded(args.file)
     spec = load_behaviour(str(path))
     said = said_parts(path)
-    folder, plan = _planned(spec, path, store.home / "behaviours", args, out)
+    ws = run_steps.workspace_of(args, settings, store, out)
+    folder, plan = _planned(ws, spec, path, args, out)
     shown = document(spec, said, folder, plan)
     view = Group(
         spec_view(spec, said), render.plain(f"the behaviour is in {folder}; change any field of {SPEC_FILE} there")
@@ -52,28 +52,28 @@ def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
     if not args.plan_only:
         out.console.print(view)
         return run_steps.whole(plan, args, settings, store, out, beside=shown)
-    ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
     prices = check_ahead(ws, plan)
     priced = [{"stage": p.stage, "estimated_seconds": p.estimate.seconds if p.estimate else None} for p in prices]
     total = sum(price.estimate.seconds for price in prices if price.estimate)
     out.document(
-        {**shown, "prices": priced, "estimated_seconds": total}, Group(view, forecast_table(plan.name, prices))
+        {**shown, "prices": priced, "estimated_seconds": total},
+        Group(view, forecast_table(plan.name, prices, plan.reasons)),
     )
     return 0
 
 
-def _planned(spec: Spec, path: Path, parent: Path, args: argparse.Namespace, out: Output) -> tuple[Path, PipelinePlan]:
+def _planned(ws: Workspace, spec: Spec, path: Path, args: argparse.Namespace, out: Output) -> tuple[Path, PipelinePlan]:
     """The behaviour's folder and its plan. Raises BadInput; what was written for a plan that is refused goes again."""
+    parent = ws.store.home / "behaviours"
     before = {parent, *parent.glob("*")} if parent.exists() else set()
-    judged = has_judge(parent.parent, {bundled_model(_WRITER).title})  # the plan itself fetches the writer
+    judged = has_judge(parent.parent, {bundled_model("bundled-driver").title})  # the plan itself fetches the writer
     if not judged:
         out.say("no judge is there: what code cannot compare waits for your ratings of the answers (`tunesmith rate`)")
     folder = _folder(spec, path, parent, judged=judged)
     try:
-        # No model is served beside another, so one that writes its own rows is its own teacher.
-        teacher = "" if args.model == _WRITER else _WRITER
-        plan = plan_for(folder, args.pace, model=args.model, teacher=teacher, judged=judged)
-        return folder, settled(plan, out.say)
+        return folder, plan_here(
+            ws, folder, args.pace, model=args.model, writer=args.writer, say=out.say, judged=judged
+        )
     except BadInput:
         if folder.parent == parent and folder not in before:
             shutil.rmtree(folder if parent in before else parent)

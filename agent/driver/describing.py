@@ -28,7 +28,7 @@ from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.target_cases import add_cases, propose_cases
 from tunesmith.tools.evaluation.judge import has_judge
 from tunesmith.tools.models.base import bundled_model
-from tunesmith.tools.pipeline.behaviour_plan import plan_for
+from tunesmith.tools.pipeline.base_choice import plan_here
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
 _WRITER = "bundled-driver"
@@ -226,7 +226,7 @@ def plan_of(deps: TurnDeps, interview: Interview) -> tuple[PipelinePlan, str]:
         f"The behaviour {behaviour.name} is written down; a rule that asks too much can be removed from its "
         f"behaviour.yaml and its test cases. {cases}The plan is on your screen. Start it, or change something?"
     )
-    return plan_for(folder, interview.pace, teacher=_WRITER, judged=judged), words
+    return plan_here(deps.ws, folder, interview.pace, judged=judged), words
 
 
 def _more_cases(deps: TurnDeps, folder: Path, behaviour: Spec, *, judged: bool) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.models.hub import newest_commit
 
 _HUB = re.compile(r"(?<![\w/.~-])([A-Za-z0-9][\w.-]*/[\w.-]*\w)(?![\w/])")
@@ -32,10 +33,8 @@ def named_model(text: str) -> Named | None:
         return Named({"model": str(folder)}, f"model {folder}")
     if hub := _HUB.search(text):
         return at_commit(hub[1], next(iter(_COMMIT.findall(text)), ""))
-    if re.search(r"\bbundled[- ]driver\b|\bqwen2\.5-coder-1\.5b\b|\bthe driver(?:'s)? model\b", text, re.IGNORECASE):
-        return Named({"model": "bundled-driver"}, "model bundled-driver (Qwen2.5-Coder-1.5B-Instruct)")
-    if re.search(r"\bbundled(?: model)?\b|\bsmollm2?(?:-135m)?\b", text, re.IGNORECASE):
-        return Named({"model": "bundled"}, "model bundled (SmolLM2-135M-Instruct)")
+    if name := bundled_in(text.lower()):
+        return Named({"model": name}, f"model {name} ({BUNDLED[name].title})")
     return None
 
 
@@ -43,3 +42,17 @@ def at_commit(model: str, revision: str) -> Named:
     """A hub model at a commit: the one that was said, else the newest. Raises BadInput, StepFailed."""
     commit = revision or newest_commit(model)
     return Named({"model": model, "revision": commit}, f"model {model} at commit {commit[:12]}")
+
+
+def bundled_in(text: str) -> str:
+    """The short name of the bundled model that is named, by that or as it is published; empty where none is."""
+    spoken = {name: name for name in sorted(BUNDLED, key=len, reverse=True)}
+    for name, model in BUNDLED.items():
+        spoken.setdefault(model.name.removesuffix("-instruct"), name)
+    for words, name in spoken.items():
+        either = re.escape(words).replace(r"\-", "[- ]")
+        if re.search(rf"\b{either}\b", text):
+            return name
+    if re.search(r"\bthe driver(?:'s)? model\b", text):
+        return "bundled-driver"
+    return "bundled" if re.search(r"\bsmollm2?\b", text) else ""

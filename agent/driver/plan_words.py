@@ -131,7 +131,7 @@ def _changed(deps: TurnDeps, s: Sentence) -> Turned | None:
         changes += changed
     if not changes:
         return None
-    edited = plan.model_copy(update={"steps": steps})
+    edited = plan.with_steps(steps)
     plan_file.check_pipeline(edited, have=())
     deps.draft = edited
     shown = planning.show_draft(deps)

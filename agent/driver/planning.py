@@ -23,7 +23,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.format import duration
 from tunesmith.tools.data.description import missing
 from tunesmith.tools.pipeline import catalog, plan_file
-from tunesmith.tools.pipeline.behaviour_plan import plan_for
+from tunesmith.tools.pipeline.base_choice import plan_here
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 
 STAGES = tuple(entry.name for entry in catalog.STAGES)
@@ -75,7 +75,7 @@ def plan_fine_tune(deps: TurnDeps, args: PlanFineTune, ctx: RunContext[TurnDeps]
     """Propose a plan, or begin to ask what a new behaviour is to be."""
     words = f"{args.goal} {deps.prompt}"
     if folder := describing.described_before(deps.store.home, words):
-        plan, behaviour = plan_for(folder, args.pace), f"{folder.name}, described earlier"
+        plan, behaviour = plan_here(deps.ws, folder, args.pace), f"{folder.name}, described earlier"
     elif wishes().hold(words):
         plan, behaviour = run_steps.demo_plan(fast=args.pace == "fast"), wishes().title
     else:
@@ -138,7 +138,7 @@ def show_draft(deps: TurnDeps) -> dict[str, object]:
 
     assert deps.draft is not None
     prices = forecast(deps.ws, deps.draft)
-    deps.show(forecast_table(deps.draft.name, prices))
+    deps.show(forecast_table(deps.draft.name, prices, deps.draft.reasons))
     seconds = sum(price.estimate.seconds for price in prices if price.estimate)
     deps.ws.emit(
         "plan.shown",
@@ -169,7 +169,7 @@ def edit_plan(deps: TurnDeps, args: EditPlan, ctx: RunContext[TurnDeps] | None) 
             steps, changed = _with_fields(deps, draft_.steps, args)
     except Unclear as unclear:
         return _ask_on(deps, str(unclear))
-    edited = draft_.model_copy(update={"steps": steps})
+    edited = draft_.with_steps(steps)
     plan_file.check_pipeline(edited, have=())
     deps.draft = plan_file.settled(edited, lambda sentence: deps.show(prose(sentence)))
     shown = show_draft(deps)

@@ -27,13 +27,13 @@ from pydantic_ai.tools import ToolDefinition
 
 from tunesmith.agent.driver.argument_grounding import grounded, named_numbers, named_outright, numbers, runs_named
 from tunesmith.agent.driver.stage_calls import stage_call
-from tunesmith.agent.driver.turn_deps import KNOWN_MODELS
 from tunesmith.agent.driver.understanding.cards import cards_gib
 from tunesmith.agent.driver.understanding.entities import sentence_of
 from tunesmith.agent.driver.understanding.query import KINDS
 from tunesmith.agent.driver.understanding.values import values_named
 from tunesmith.agent.driver.understanding.words import readable
 from tunesmith.memory.records import Run
+from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.pipeline import catalog
 
 Schema = Mapping[str, Any]
@@ -252,7 +252,7 @@ def _values_for(schema: Schema, words: str) -> list[str]:
     if _numeric(schema):
         return [f"{number:g}" for number in _numbers_for(schema, words)]
     if schema.get("type") == "string" and "enum" not in schema:
-        return [*KNOWN_MODELS, *(word.strip(".,;:!?'\"()") for word in words.split() if "/" in word)]
+        return [*BUNDLED, *(word.strip(".,;:!?'\"()") for word in words.split() if "/" in word)]
     return [*schema.get("enum", ())]
 
 

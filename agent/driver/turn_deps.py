@@ -18,10 +18,10 @@ from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.description import DescriptionDraft
+from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Approver, Workspace
 
-KNOWN_MODELS = ("bundled", "bundled-driver")
 _BEFORE_CHARACTERS = 60
 
 
@@ -112,7 +112,7 @@ class TurnDeps:
         """No free path among the tools: a model is a bundled one, or a whole word of the user's. Raises BadInput."""
         model = given.get("model")
         words = {word.strip(".,;:!?'\"()") for word in self.prompt.split()}
-        if model is not None and model not in KNOWN_MODELS and str(model) not in words:
+        if model is not None and model not in BUNDLED and str(model) not in words:
             raise BadInput(f"model {model!r}: the user did not name it; ask which model, or use 'bundled'")
 
     def forget(self) -> None:

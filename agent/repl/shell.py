@@ -54,7 +54,7 @@ class Shell:
         self.settings = chosen
         self.store = store
         self.wake = wake
-        self.ws = Workspace(store, chosen.vllm, self.emit, chosen.vllm_from, self.answer)
+        self.ws = Workspace(store, chosen.vllm, self.emit, chosen.vllm_from, self.answer, chosen.own_model)
         self.monitor = Monitor(store, tell=self._tell, changed=self._redraw)
         self.plans: dict[str, threading.Thread] = {}
         self.bar_console: Console | None = None
@@ -98,7 +98,8 @@ class Shell:
         model = catalog.BY_NAME[stage].load().request
         name, equals, _ = word.partition("=")
         if equals and name in model.model_fields:
-            return [(f"{name}={value}", "") for value in choices(model.model_fields[name])]
+            field = model.model_fields[name]
+            return [(f"{name}={value}", "") for value in (*choices(field), *(field.examples or ()))]
         return [(f"{known}=", info.description or "") for known, info in model.model_fields.items()]
 
     def show(self, shown: RenderableType) -> None:
@@ -327,7 +328,7 @@ class Shell:
         self.talk.plan_ended(run)
 
     def _show_prices(self, plan: PipelinePlan, prices: Sequence[Forecast]) -> None:
-        self.show_once(forecast_table(plan.name, prices))
+        self.show_once(forecast_table(plan.name, prices, plan.reasons))
 
     # Ends
 

@@ -1,13 +1,14 @@
 """A number that may be left to the model: `auto` where people read and write it, 0 where code computes with it.
 
-Requests and plans from before there was the word hold 0, which means the same and is read as it always was.
+Requests and plans from before there was the word hold 0, which means the same and is read as it always was. Where 0 is
+a choice of its own, as of a weight, an open number is OPEN.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 from pydantic.fields import FieldInfo
 
 AUTO = "auto"
@@ -28,15 +29,46 @@ _WRITE = PlainSerializer(_write, return_type=Any, when_used="json")
 AutoInt = Annotated[int, _READ, _WRITE]
 AutoFloat = Annotated[float, _READ, _WRITE]
 
+OPEN = -1.0
+"""A weight that is left to the model; 0 is none of it."""
+
+
+def _read_weight(value: object) -> object:
+    return OPEN if isinstance(value, str) and value.strip().lower() == AUTO else value
+
+
+def _write_weight(value: float) -> float | str:
+    return AUTO if value == OPEN else value
+
+
+def _not_negative(value: float) -> float:
+    if value < 0 and value != OPEN:
+        raise ValueError("must be 0 or more, or auto")
+    return value
+
+
+_READ_WEIGHT = BeforeValidator(_read_weight)
+AutoWeight = Annotated[
+    float,
+    _READ_WEIGHT,
+    AfterValidator(_not_negative),
+    PlainSerializer(_write_weight, return_type=Any, when_used="json"),
+]
+
 
 def is_auto(info: FieldInfo) -> bool:
     """Whether a field takes `auto`."""
-    return _READ in info.metadata
+    return _READ in info.metadata or _READ_WEIGHT in info.metadata
+
+
+def is_open(info: FieldInfo, value: object) -> bool:
+    """Whether a field's value leaves it to the model."""
+    return is_auto(info) and (value == OPEN if _READ_WEIGHT in info.metadata else not value)
 
 
 def as_shown(info: FieldInfo, value: object) -> object:
     """A field's value as people read it, whichever version of tunesmith wrote it down."""
-    return AUTO if is_auto(info) and not isinstance(value, str) and not value else value
+    return AUTO if not isinstance(value, str) and is_open(info, value) else value
 
 
 def default_shown(info: FieldInfo) -> object:

@@ -23,6 +23,7 @@ from tunesmith.tools.evaluation.retained import gain_retained
 from tunesmith.tools.evaluation.run_records import RunRecords
 from tunesmith.tools.evaluation.verdict import FORM_ONLY, LEARNED_RATE, NOT_LEARNED, PARTLY, Verdict
 from tunesmith.tools.models.base import BaseResult
+from tunesmith.tools.models.known_bases import known_bases
 from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK
 
 _TUNED = ("adapter", "merged", "quantized")
@@ -125,7 +126,8 @@ def _too_weak(records: RunRecords) -> list[Finding]:
     if not 0 < parameters < _SMALL_BASE or len(curve) < 3 or curve[-1] <= _FALLING * curve[-2]:
         return []
     says = "The base looks too weak: nothing was learned, though the validation loss has stopped falling."
-    larger = Proposal("base", {"model": "bundled-driver"}, "a larger base")
+    named = next(base.model for base in known_bases(on_card=False) if base.parameters > parameters)
+    larger = Proposal("base", {"model": named}, "a larger base")
     return [Finding("base too weak", says, {"parameters": parameters}, larger)]
 
 

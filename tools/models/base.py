@@ -17,7 +17,7 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.local_paths import expanded, is_there, local_path, looks_like_path
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import GIB, Facts, Inputs, Plan, Request, Result, RunRule, Settled, Stage, expected
-from tunesmith.tools.models.bundled import QWEN_CODER, SMOLLM2, BundledModel
+from tunesmith.tools.models.bundled import BUNDLED, BundledModel, bundled_names
 from tunesmith.tools.models.folder import (
     check_hub_revision,
     check_model_folder,
@@ -27,6 +27,7 @@ from tunesmith.tools.models.folder import (
     sealed_as,
 )
 from tunesmith.tools.models.hub import inspect_hub, is_commit, newest_commit
+from tunesmith.tools.models.known_bases import KnownBase, known_base
 from tunesmith.tools.models.measuring import FOUR, MEASURED_AT, SIXTEEN, Asked, Measuring, choose
 from tunesmith.tools.models.model_files import wanted_files, weight_bytes
 from tunesmith.tools.models.quantized_base import (
@@ -40,18 +41,17 @@ from tunesmith.tools.models.quantized_base import (
     taken,
 )
 
-_SHORT_NAMES = {"bundled": SMOLLM2, "bundled-driver": QWEN_CODER}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 class BaseRequest(Request):
     """Which model to start from."""
 
-    model: Annotated[str, local_path(*_SHORT_NAMES, maybe=True)] = Field(
+    model: Annotated[str, local_path(*BUNDLED, maybe=True)] = Field(
         default="bundled",
         min_length=1,
-        description="'bundled' (SmolLM2-135M-Instruct), 'bundled-driver' (Qwen2.5-Coder-1.5B-Instruct), "
-        "a local folder of safetensors, or a hub id such as org/name.",
+        examples=list(BUNDLED),
+        description=f"{bundled_names()}, a local folder of safetensors, or a hub id such as org/name.",
     )
     revision: str = Field(
         default="",
@@ -100,25 +100,18 @@ class BaseResult(Result):
 
 def bundled_model(model: str) -> BundledModel:
     """The bundled model behind a short name."""
-    return _SHORT_NAMES[model]
-
-
-def bundled_name(model: str) -> str:
-    """The published name behind a short name; any other name as it is."""
-    return _SHORT_NAMES[model].name if model in _SHORT_NAMES else model
+    return BUNDLED[model]
 
 
 def source_of(model: str) -> str:
     """Where a model comes from: 'bundled', 'folder' or 'hub'. Raises BadInput."""
-    if model in _SHORT_NAMES:
+    if model in BUNDLED:
         return "bundled"
     if looks_like_path(model) or is_there(model):
         return "folder"
     if _HUB_ID.fullmatch(model):
         return "hub"
-    raise BadInput(
-        f"{model[:100]!r} is neither a folder, nor a hub id (org/name), nor one of {', '.join(_SHORT_NAMES)}"
-    )
+    raise BadInput(f"{model[:100]!r} is neither a folder, nor a hub id (org/name), nor one of {bundled_names()}")
 
 
 def settle(fields: Mapping[str, object]) -> Settled:
@@ -180,6 +173,8 @@ def _inspected(request: BaseRequest, inputs: Inputs) -> BaseContext:
     if source == "bundled":
         return BaseContext(here, config=bundled_model(request.model).config)
     if source == "hub":
+        if (listed := _listed_alone(request)) is not None:
+            return BaseContext(here, 2 * listed.parameters, config=listed.config)
         check_hub_revision(request.revision, request.model)
         try:
             found = inspect_hub(request.model, request.revision)
@@ -205,7 +200,15 @@ def expected_artifact(request: BaseRequest, artifacts: Mapping[str, Artifact]) -
         bytes_, config = weight_bytes(folder), read_config(folder)
         known = {"name": folder.name, "parameters": bytes_ // 2, "config": config, MEASURED_AT: measuring}
         return expected(request.role, bytes_, **known)
+    if (listed := known_base(request.model)) is not None:
+        known = {"name": listed.title, "parameters": listed.parameters, "config": dict(listed.config)}
+        return expected(request.role, 2 * listed.parameters, **known, **{MEASURED_AT: measuring})
     return None
+
+
+def _listed_alone(request: BaseRequest) -> KnownBase | None:
+    """A listed model whose commit nobody has looked up yet, as in a forecast: the list prices it."""
+    return None if request.revision else known_base(request.model)
 
 
 def _is_here(request: BaseRequest, store: Store) -> bool:
@@ -313,8 +316,10 @@ def _folder(name: str, bytes_: int) -> _Cost:
 
 def _hub(request: BaseRequest, bytes_: int | None) -> _Cost:
     """At 20 MB a second; where the hub told no size, the plan says so."""
-    check_hub_revision(request.revision, request.model)
-    name, what = request.model, f"{request.model} at {request.revision[:12]} (safetensors, config and tokenizer only)"
+    if _listed_alone(request) is None:
+        check_hub_revision(request.revision, request.model)
+    commit = request.revision[:12] or "its newest commit"
+    name, what = request.model, f"{request.model} at {commit} (safetensors, config and tokenizer only)"
     if bytes_ is None:
         steps = (f"download {what}, {UNKNOWN}: neither its time nor its disk is in this price",)
         return _Cost(name, 0, 120.0, GIB // 2, steps, size=UNKNOWN)

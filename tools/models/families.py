@@ -47,6 +47,7 @@ KNOWN_MODELS: tuple[KnownModel, ...] = (
     _model("Qwen/Qwen2.5-14B-Instruct", "qwen2", (5120, 13824, 48, 40, 8, 128, 152064)),
     _model("Qwen/Qwen2.5-32B-Instruct", "qwen2", (5120, 27648, 64, 40, 8, 128, 152064)),
     _model("Qwen/Qwen2.5-72B-Instruct", "qwen2", (8192, 29568, 80, 64, 8, 128, 152064)),
+    _model("Qwen/Qwen2.5-Coder-0.5B-Instruct", "qwen2", (896, 4864, 24, 14, 2, 64, 151936), tied=True),
     _model("Qwen/Qwen2.5-Coder-1.5B-Instruct", "qwen2", (1536, 8960, 28, 12, 2, 128, 151936), tied=True),
     _model("Qwen/Qwen2.5-Coder-7B-Instruct", "qwen2", (3584, 18944, 28, 28, 4, 128, 152064)),
     _model("Qwen/Qwen2.5-Coder-32B-Instruct", "qwen2", (5120, 27648, 64, 40, 8, 128, 152064)),

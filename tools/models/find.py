@@ -6,7 +6,7 @@ import re
 
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.tools.core.local_paths import expanded, looks_like_path
-from tunesmith.tools.models.base import bundled_name
+from tunesmith.tools.models.bundled import BUNDLED, bundled_names
 from tunesmith.tools.models.folder import read_config
 from tunesmith.tools.models.hub import hub_config, newest_commit
 from tunesmith.tools.models.model_names import NamedModel, SeveralSizes, named_model, usual_models
@@ -29,7 +29,8 @@ def find_model(name: str, revision: str = "") -> tuple[NamedModel, str]:
         raise
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, a NUL, ~somebody
         raise BadInput(f"{name[:80]!r} is no folder that can be read: {str(error)[:80]}") from None
-    name = bundled_name(name)
+    if name in BUNDLED:
+        return NamedModel(BUNDLED[name].title, BUNDLED[name].config), ""
     several: SeveralSizes | None = None
     try:
         known = named_model(name)
@@ -48,6 +49,5 @@ def find_model(name: str, revision: str = "") -> tuple[NamedModel, str]:
                 raise several or error from None
             return known, ""
     usual = ", ".join(model.name for model in usual_models()[:6])
-    raise BadInput(
-        f"no model {name[:80]!r} is known; give a hub id (owner/name), a folder, a size (7b), or say {usual}"
-    )
+    others = f"a folder, a size (7b), {bundled_names()}, or say {usual}"
+    raise BadInput(f"no model {name[:80]!r} is known; give a hub id (owner/name), {others}")

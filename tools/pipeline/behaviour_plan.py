@@ -22,7 +22,7 @@ _PACES: dict[Pace, dict[str, int]] = {
 
 
 def plan_for(
-    folder: Path, pace: Pace, *, model: str = "bundled", teacher: str = "bundled-driver", judged: bool = True
+    folder: Path, pace: Pace, *, model: str = "bundled", teacher: str = "bundled-1.5b", judged: bool = True
 ) -> PipelinePlan:
     """The whole pipeline for the behaviour in `folder`, held to its suites and the bundled general and tool cases.
 

@@ -24,6 +24,7 @@ from tunesmith.tools.data import generate
 from tunesmith.tools.evaluation import baseline, evaluate
 from tunesmith.tools.export import deploy, merge, quantize
 from tunesmith.tools.models.base import BaseContext
+from tunesmith.tools.models.known_bases import KnownBase, known_bases
 from tunesmith.tools.models.measuring import FOUR, MEASURED_AT, SCHEME, SIXTEEN, Asked
 from tunesmith.tools.models.model_names import NamedModel
 from tunesmith.tools.pipeline import planning_facts
@@ -172,6 +173,12 @@ def fits(model: NamedModel, facts: Facts, *, revision: str = "") -> Fits:
     return Fits(
         model.name, revision, shape.parameters, shape.active_parameters, tasks, facts.machine, model.approximate
     )
+
+
+def fits_of_listed(facts: Facts) -> tuple[tuple[KnownBase, Fits], ...]:
+    """The models that are proposed where nobody names one, the smallest first."""
+    listed = known_bases(on_card=facts.trains_on_gpu and facts.serves_on_gpu)
+    return tuple((base, fits(NamedModel(base.title, base.config), facts)) for base in listed)
 
 
 def _training(precision: str, kind: str, step: str, model: NamedModel, facts: Facts, plans: Mapping[str, Plan]) -> Task:

@@ -33,12 +33,18 @@ class Forecast:
     estimate: Estimate | None = None
     refused: str = ""
     """Why the step is known to fail: what it names or needs is no good now."""
+    lacks: tuple[str, ...] = ()
+    """Memory or disk that it would not find as the machine is now."""
 
 
-def forecast(ws: Workspace, plan: PipelinePlan, *, run: str = "") -> list[Forecast]:
-    """Price every step of `plan` as if the ones before it were done. Never raises for what cannot be known yet."""
-    machine = machine_for_a_step(ws.store.home)
-    facts = planning_facts.gather(ws.store, run, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)
+def forecast(ws: Workspace, plan: PipelinePlan, *, run: str = "", facts: Facts | None = None) -> list[Forecast]:
+    """Price every step of `plan` as if the ones before it were done. Never raises for what cannot be known yet.
+
+    `facts` are gathered now where they are not given, as for several plans that are held against each other.
+    """
+    if facts is None:
+        machine = machine_for_a_step(ws.store.home)
+        facts = planning_facts.gather(ws.store, run, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)
     prices = []
     for spec in plan.steps_to_run:
         price, artifact = _forecast_step(ws, spec.stage, spec.fields, facts)
@@ -85,7 +91,9 @@ def _forecast_step(
         decided = parse_request(stage, plan.request)
     except TunesmithError:
         return unknown, artifact
-    return Forecast(stage, plan.summary, plan.estimate), declared.expected_artifact(decided, facts.artifacts)
+    return Forecast(stage, plan.summary, plan.estimate, lacks=plan.refusals), declared.expected_artifact(
+        decided, facts.artifacts
+    )
 
 
 def check_ahead(ws: Workspace, plan: PipelinePlan) -> list[Forecast]:

@@ -30,11 +30,18 @@ class PipelinePlan(Frozen):
     name: str = Field(min_length=1)
     goal: str = ""
     steps: tuple[StepSpec, ...] = Field(min_length=1)
+    reasons: tuple[str, ...] = ()
+    """Why it has the models that nobody named, and what others would cost; a changed base takes them away."""
 
     @property
     def steps_to_run(self) -> tuple[StepSpec, ...]:
         """The steps as they are carried out: one that tries the settings of a later one takes them over from there."""
         return tuple(_with_tried_settings(spec, self.steps[at:]) for at, spec in enumerate(self.steps))
+
+    def with_steps(self, steps: tuple[StepSpec, ...]) -> PipelinePlan:
+        """The plan with other steps; what was said of its models goes where these are others."""
+        named, before = ([s.fields["model"] for s in of if "model" in s.fields] for of in (steps, self.steps))
+        return self.model_copy(update={"steps": steps, "reasons": self.reasons if named == before else ()})
 
 
 def _with_tried_settings(spec: StepSpec, after: Sequence[StepSpec]) -> StepSpec:
@@ -89,7 +96,7 @@ def settled(plan: PipelinePlan, say: Callable[[str], None]) -> PipelinePlan:
         steps.append(spec.model_copy(update={"fields": {**spec.fields, **found.fields}}))
         for sentence in found.said:
             say(sentence)
-    return plan.model_copy(update={"steps": tuple(steps)})
+    return plan.with_steps(tuple(steps))
 
 
 def same_plan(written: PipelinePlan, stored: PipelinePlan) -> bool:

@@ -112,3 +112,5 @@ class Workspace:
     """Where the vllm program was named, or why there is none."""
     ask: Ask = ask_nobody
     """Who answers what a plan asks before its price."""
+    own_model: str = ""
+    """The folder of the model that the user serves for the conversation, where it is not a bundled one."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import BadInput
@@ -19,6 +20,9 @@ from tunesmith.tools.core.local_paths import expanded, local_path
 from tunesmith.tools.suites.case import BLOCKS, LISTED_BLOCKS, Case, Suite, claimed_cases
 from tunesmith.tools.suites.grading import asks_model
 from tunesmith.tools.suites.metrics import DerivedMetric
+
+if TYPE_CHECKING:
+    from tunesmith.tools.suites.parse import Parsed
 
 BUNDLED = ("general", "tools")
 """Suites that come with tunesmith, for any model."""
@@ -37,7 +41,7 @@ def load_suites(paths: Sequence[Path], *, models: Collection[str] = ()) -> Suite
     cases: dict[str, tuple[Case, str]] = {}
     metrics: dict[str, DerivedMetric] = {}
     for path in paths:
-        parsed = parse_suite(bundled(Path(path)))
+        parsed = _parsed_bundled(str(path)) if str(path) in BUNDLED else parse_suite(Path(path))
         own: list[Case] = []
         for case, place in parsed.cases:
             if case.case_id in cases:
@@ -51,6 +55,15 @@ def load_suites(paths: Sequence[Path], *, models: Collection[str] = ()) -> Suite
             own.append(case)
         metrics.update(parsed.metrics(metric_names(own), metrics))
     return Suite(cases=tuple(case for case, _ in cases.values()), derived_metrics=tuple(metrics.values()))
+
+
+@cache
+def _parsed_bundled(name: str) -> Parsed:
+    """A plan that is priced for several bases reads these a dozen times."""
+    from tunesmith.tools.suites.parse import parse_suite
+
+    parsed = parse_suite(bundled(Path(name)))
+    return replace(parsed, cases=tuple(parsed.cases))  # an iterator gives them once
 
 
 def bundled(path: Path) -> Path:

@@ -7,7 +7,7 @@ multiplied out, default assertions first.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,7 @@ _TEST_REFUSED = {
 class Parsed:
     """One suite file: its cases, each with its `file:line`, made as they are asked for."""
 
-    cases: Iterator[tuple[Case, str]]
+    cases: Iterable[tuple[Case, str]]
     files: SuiteFiles
     config: dict[str, object]
 

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
-from tunesmith.tools.core.auto import AutoFloat, AutoInt
+from tunesmith.tools.core.auto import OPEN, AutoFloat, AutoInt, AutoWeight, is_open
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import GIB, Facts, Fitting, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.machine.torch_env import TORCH_ENV
@@ -101,11 +101,11 @@ class TrainRequest(Request):
         description="Rows in memory at once, a part of batch_size; auto: as many as fit.",
     )
     max_seq_len_tokens: SeqLen = 0
-    rehearsal_weight: float = Field(
-        default=1.0,
-        ge=0,
+    rehearsal_weight: AutoWeight = Field(
+        default=OPEN,
         le=100,
-        description="Weight of staying as the base is: of the mean divergence on rehearsal beside the mean loss.",
+        description="Weight of staying as the base is: of the mean divergence on rehearsal beside the mean loss; "
+        "auto: by the model.",
     )
     warmup_ratio: float = Field(
         default=0.05, ge=0, lt=1, description="Share of the steps over which the learning rate rises from 0."
@@ -213,7 +213,8 @@ def resolved(request: TrainRequest, base: Artifact, dataset: Artifact) -> tuple[
         epochs=request.epochs,
         max_steps=request.max_steps,
     )
-    chosen = {name: value for name, value in defaults.values.items() if not getattr(request, name)}
+    fields = TrainRequest.model_fields
+    chosen = {name: value for name, value in defaults.values.items() if is_open(fields[name], getattr(request, name))}
     if not dataset.meta.get("varied_rows"):
         chosen.pop("forms", None)  # no row has other forms
     if request.lora_rank and "lora_alpha" in chosen:

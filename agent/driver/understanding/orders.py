@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tunesmith.agent.driver.hub_models import bundled_in
 from tunesmith.agent.driver.understanding.entities import Sentence
 from tunesmith.agent.driver.understanding.fields import known_fields, pattern_of
 from tunesmith.agent.driver.understanding.values import ROUNDING_NAMED, numbers_in, values_named, without_negations
@@ -278,9 +279,9 @@ def _model(s: Sentence, text: str) -> dict[str, object]:
     if hub := re.search(r"(?<![\w/.-])[A-Za-z0-9][\w.-]*/[\w.-]*\w", s.said):
         revision = re.search(r"\b[0-9a-f]{40}\b", s.said)
         return {"model": hub[0], **({"revision": revision[0]} if revision else {})}
-    if re.search(r"\bdriver\b|coder", text):
-        return {"model": "bundled-driver"}
-    return {"model": "bundled"} if re.search(r"bundled|smollm", text) else {}
+    if bundled := bundled_in(text):
+        return {"model": bundled}
+    return {"model": "bundled-driver"} if re.search(r"\bdriver\b|coder", text) else {}
 
 
 _WANTS = re.compile(

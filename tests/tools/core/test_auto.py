@@ -15,6 +15,8 @@ from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.training.preflight import PreflightRequest
 from tunesmith.tools.training.train import TrainRequest
 
+WEIGHTS = {"rehearsal_weight"}
+"""Where 0 is a choice of its own: none of it."""
 _ROWS = ("batch_size", "micro_batch", "max_seq_len_tokens")
 OPEN: list[tuple[type[Any], set[str]]] = [
     (TrainRequest, {"lora_rank", "lora_alpha", "learning_rate", "epochs", "forms", "max_steps", *_ROWS}),
@@ -27,7 +29,7 @@ OPEN: list[tuple[type[Any], set[str]]] = [
 
 @pytest.mark.parametrize(("request_", "names"), OPEN)
 def test_what_is_left_to_the_model_is_auto_in_every_form(request_: type[Any], names: set[str]) -> None:
-    assert {name for name, info in request_.model_fields.items() if is_auto(info)} == names
+    assert {name for name, info in request_.model_fields.items() if is_auto(info)} - WEIGHTS == names
     for value in ("auto", "AUTO", 0, "0"):
         read = request_.model_validate(dict.fromkeys(names, value))
         assert {getattr(read, name) for name in names} == {0}, "code computes with numbers"
@@ -43,7 +45,7 @@ def test_no_other_number_is_0_for_a_choice_of_the_models() -> None:
     for entry in catalog.STAGES:
         for name, info in entry.load().request.model_fields.items():
             assert "0: by" not in (info.description or "") and "0: as" not in (info.description or ""), name
-            assert as_shown(info, 0) == ("auto" if is_auto(info) else 0)
+            assert as_shown(info, 0) == ("auto" if is_auto(info) and name not in WEIGHTS else 0)
     with pytest.raises(ValidationError):
         BaselineRequest.model_validate({"cases_per_block": "auto"})
 

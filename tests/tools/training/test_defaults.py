@@ -10,6 +10,7 @@ import pytest
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.export import quantize
 from tunesmith.tools.export.quantize import QuantizeRequest
+from tunesmith.tools.models.bundled import QWEN_CODER, QWEN_CODER_SMALL, BundledModel
 from tunesmith.tools.training.defaults import training_defaults
 from tunesmith.tools.training.train import TrainRequest, resolved
 
@@ -34,13 +35,21 @@ def chosen(config: dict[str, Any], rows: int, **more: Any) -> dict[str, Any]:
 def test_the_rate_follows_the_published_rule_and_stays_within_the_sweep() -> None:
     assert chosen(SMOLLM, 800)["learning_rate"] == 1e-3  # 1.3e-3 by the rule, the sweep's highest best is 1e-3
     assert chosen(LLAMA_8B, 2000)["learning_rate"] == 2.9e-4
-    assert chosen(QWEN | {"hidden_size": 4096, "num_attention_heads": 32}, 2000)["learning_rate"] == 4.7e-4
+    assert chosen(QWEN | {"model_type": "granite"}, 2000)["learning_rate"] == 3e-4  # the lower rule, and the hold
 
 
-def test_a_short_run_is_hotter_and_an_unknown_family_cooler() -> None:
-    assert chosen(LLAMA_8B, 200)["learning_rate"] == 4.3e-4
-    odd = LLAMA_8B | {"model_type": "granite"}
-    assert chosen(odd, 2000)["learning_rate"] == min(2.9e-4, 4.7e-4)
+def test_a_short_run_is_hotter_on_a_tiny_model_alone() -> None:
+    tiny = SMOLLM | {"model_type": "qwen2"}
+    assert [chosen(tiny, rows)["learning_rate"] for rows in (800, 200)] == [5.5e-4, 8.3e-4]
+    assert chosen(LLAMA_8B, 200)["learning_rate"] == 2.9e-4
+
+
+@pytest.mark.parametrize("model", [QWEN_CODER_SMALL, QWEN_CODER])
+@pytest.mark.parametrize("rows", [30, 126, 600])
+def test_a_model_that_is_not_tiny_is_held_closer_to_its_base(model: BundledModel, rows: int) -> None:
+    found = chosen(dict(model.config), rows, batch_size=0)
+    assert (found["learning_rate"], found["rehearsal_weight"], found["forms"]) == (3e-4, 3.0, 1)
+    assert found["epochs"] * rows / found["batch_size"] <= 120, "more steps than one behaviour needs"
 
 
 @pytest.mark.parametrize(
@@ -82,21 +91,35 @@ def artifacts(config: dict[str, Any]) -> tuple[Artifact, Artifact]:
 def test_what_the_user_says_goes_before_and_has_no_reason_of_ours() -> None:
     request, reasons = resolved(TrainRequest(lora_rank=8, learning_rate=2e-4), *artifacts(SMOLLM))
     assert (request.lora_rank, request.lora_alpha, request.learning_rate, request.epochs) == (8, 16, 2e-4, 1.2)
-    assert set(reasons) == {"lora_alpha", "epochs", "batch_size"}
+    assert set(reasons) == {"lora_alpha", "epochs", "batch_size", "rehearsal_weight"}
+
+
+@pytest.mark.parametrize(("asked", "weight"), [(0, 0.0), (0.5, 0.5), ("auto", 1.0), (None, 1.0)])
+def test_no_rehearsal_is_another_wish_than_as_much_as_the_model_needs(asked: object, weight: float) -> None:
+    request = TrainRequest.model_validate({} if asked is None else {"rehearsal_weight": asked})
+    assert resolved(request, *artifacts(SMOLLM))[0].rehearsal_weight == weight
+    stored = request.model_dump(mode="json")
+    assert TrainRequest.model_validate(stored) == request
+    assert stored["rehearsal_weight"] == ("auto" if asked in (None, "auto") else asked)
+
+
+def test_a_negative_weight_is_refused() -> None:
+    with pytest.raises(ValueError, match="0 or more, or auto"):
+        TrainRequest(rehearsal_weight=-0.5)
 
 
 def test_every_field_that_is_chosen_says_why() -> None:
     request, reasons = resolved(TrainRequest(), *artifacts(QWEN))
-    assert set(reasons) == {"lora_rank", "lora_alpha", "learning_rate", "epochs", "batch_size"}
+    assert set(reasons) == {"lora_rank", "lora_alpha", "learning_rate", "epochs", "batch_size", "rehearsal_weight"}
     assert "rule 5e-5" in reasons["learning_rate"] and "rank 16 has" in reasons["lora_rank"]
     assert resolved(request, *artifacts(QWEN)) == (request, {})  # a plan that is priced again stays what it was
 
 
-def test_rows_with_other_forms_are_seen_in_more_of_them_by_a_small_model_and_priced_so() -> None:
+def test_rows_with_other_forms_are_seen_in_more_of_them_by_a_tiny_model_and_priced_so() -> None:
     base, dataset = artifacts(SMOLLM)
     dataset.meta["varied_rows"] = 500
     request, reasons = resolved(TrainRequest(), base, dataset)
-    assert request.forms == 3 and "small model" in reasons["forms"]
+    assert request.forms == 3 and "tiny model" in reasons["forms"]
     large, data = artifacts(LLAMA_8B)
     data.meta["varied_rows"] = 500
     assert resolved(TrainRequest(), large, data)[0].forms == 1

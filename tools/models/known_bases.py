@@ -1,0 +1,78 @@
+"""The models that are proposed where nobody names one: those of the package index, and for a card some of the hub.
+
+Each is open-licensed, by its maker's own model card; its sizes are those of `families` or of its package. What it can
+do is not claimed here: a baseline measures that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith.tools.models.bundled import BUNDLED
+from tunesmith.tools.models.families import KNOWN_MODELS
+from tunesmith.tools.models.folder import read_config
+from tunesmith.tools.models.model_names import shape_of
+
+_PACKAGED = ("bundled", "bundled-0.5b", "bundled-1.5b")
+_ON_HUB = (
+    ("Qwen/Qwen2.5-1.5B-Instruct", "Apache-2.0", "general sibling of the packaged 1.5B"),
+    ("HuggingFaceTB/SmolLM2-1.7B-Instruct", "Apache-2.0", "larger sibling of the packaged 135M"),
+    ("HuggingFaceTB/SmolLM3-3B", "Apache-2.0", "the size between; thinking can be switched off"),
+    ("Qwen/Qwen3-4B", "Apache-2.0", "the size between; thinking can be switched off"),
+    ("Qwen/Qwen2.5-7B-Instruct", "Apache-2.0", "answers at once"),
+    ("Qwen/Qwen3-8B", "Apache-2.0", "newer than the 7B; thinking can be switched off"),
+    ("microsoft/phi-4", "MIT", "14B of another maker; no tools in its template"),
+    ("Qwen/Qwen2.5-14B-Instruct", "Apache-2.0", "answers at once"),
+    ("Qwen/Qwen3-30B-A3B", "Apache-2.0", "a mixture: 3B of it at work on a token"),
+)
+"""Hub id, licence, and why it is on the list beside its neighbours. None of them asks for an account."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownBase:
+    """A model by what decides whether it fits."""
+
+    model: str
+    """As `base model=…` takes it."""
+    title: str
+    license: str
+    config: Mapping[str, Any]
+    why: str = ""
+    on_hub: bool = False
+
+    @property
+    def parameters(self) -> int:
+        """All of them."""
+        return shape_of(self.config, 0).parameters
+
+
+def known_bases(*, on_card: bool) -> tuple[KnownBase, ...]:
+    """What may be proposed, the smallest first; models of the hub where a card would train them."""
+    found = [_packaged(name) for name in _PACKAGED]
+    found += [_hub(*entry) for entry in _ON_HUB] if on_card else []
+    return tuple(sorted(found, key=lambda base: base.parameters))
+
+
+def known_base(model: str) -> KnownBase | None:
+    """The listed model of this name, a packaged one's other names included; None for any other."""
+    if model in BUNDLED:
+        return _packaged(model)
+    return next((_hub(*entry) for entry in _ON_HUB if entry[0] == model), None)
+
+
+def own_model(folder: Path) -> KnownBase:
+    """A folder of the user's. Raises BadInput for one without a config that can be read."""
+    return KnownBase(str(folder), folder.name, "", read_config(folder), "serves the conversation here already")
+
+
+def _packaged(name: str) -> KnownBase:
+    model = BUNDLED[name]
+    return KnownBase(name, model.title, model.license, model.config, "comes through the package index")
+
+
+def _hub(name: str, license_: str, why: str) -> KnownBase:
+    config = next(model.config for model in KNOWN_MODELS if model.name == name)
+    return KnownBase(name, name.rpartition("/")[2], license_, config, why, on_hub=True)

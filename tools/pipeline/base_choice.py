@@ -1,0 +1,196 @@
+"""Which base a behaviour is taught to and which model writes its rows, where nobody says: the largest that the pace
+leaves time for, by the prices that the plan itself would show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tunesmith.memory.errors import BadInput, TunesmithError
+from tunesmith.tools.core.local_paths import expanded, is_folder
+from tunesmith.tools.core.stage import GIB, Facts, PlanQuestion
+from tunesmith.tools.models.bundled import BUNDLED
+from tunesmith.tools.models.find import find_model
+from tunesmith.tools.models.known_bases import KnownBase, known_base, known_bases, own_model
+from tunesmith.tools.pipeline import planning_facts
+from tunesmith.tools.pipeline.behaviour_plan import Pace, plan_for
+from tunesmith.tools.pipeline.forecast import forecast
+from tunesmith.tools.pipeline.plan_file import PipelinePlan, settled
+from tunesmith.tools.pipeline.workspace import Workspace
+from tunesmith.tools.serving.eviction import machine_for_a_step
+
+PACE_LIMIT_S: Mapping[Pace, float] = {"fast": 30 * 60, "full": 2 * 3600}
+"""That a whole plan may take, from the model's download to its deployment."""
+_LEAST_WRITER_PARAMETERS = 1_000_000_000
+"""Nobody has looked at the rows of a smaller writer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Price:
+    """A plan with one base and one writer."""
+
+    seconds: float
+    lacks: str = ""
+    """Why a step of it cannot be done here."""
+
+    def within(self, limit: float) -> bool:
+        return not self.lacks and self.seconds <= limit
+
+    def __str__(self) -> str:
+        return f"does not fit ({self.lacks})" if self.lacks else f"would take about {_minutes(self.seconds)}"
+
+
+@dataclass
+class _Prices:
+    """Every plan that was priced for one behaviour and pace, all of them by the same facts."""
+
+    ws: Workspace
+    folder: Path
+    pace: Pace
+    facts: Facts
+    judged: bool = True
+    known: dict[tuple[str, str], _Price] = field(default_factory=dict)
+
+    def of(self, base: KnownBase, writer: KnownBase) -> _Price:
+        pair = (base.model, writer.model)
+        if pair not in self.known:
+            steps = forecast(self.ws, self.plan(base, writer), facts=self.facts)
+            lacks = next((f"{step.stage} {step.lacks[0].partition(';')[0]}" for step in steps if step.lacks), "")
+            self.known[pair] = _Price(sum(step.estimate.seconds for step in steps if step.estimate), lacks)
+        return self.known[pair]
+
+    def plan(self, base: KnownBase, writer: KnownBase) -> PipelinePlan:
+        """A model that writes its own rows is its own teacher: no model is served beside another."""
+        teacher = "" if _same(base, writer) else writer.model
+        return plan_for(self.folder, self.pace, model=base.model, teacher=teacher, judged=self.judged)
+
+
+def plan_here(
+    ws: Workspace,
+    folder: Path,
+    pace: Pace,
+    *,
+    model: str = "",
+    writer: str = "",
+    say: Callable[[str], None] = lambda text: None,
+    facts: Facts | None = None,
+    judged: bool = True,
+) -> PipelinePlan:
+    """The plan that teaches the behaviour in `folder` on this machine; what is not named is chosen, with a reason each.
+
+    The largest base whose whole plan fits memory and PACE_LIMIT_S, and for it the strongest writer, no smaller than the
+    base. With a card models of the hub count too: after a yes they are looked up there. Raises BadInput as `plan_for`
+    does, and for a model that is named and cannot be had.
+    """
+    facts = facts or planning_facts.gather(
+        ws.store, "", vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine_for_a_step(ws.store.home)
+    )
+    prices = _Prices(ws, folder, pace, facts, judged)
+    listed = known_bases(on_card=facts.trains_on_gpu and facts.serves_on_gpu)
+    choice = _choose(prices, listed, model, writer)
+    proposed = [one for one in (choice.base, choice.writer) if one.on_hub and one.model not in (model, writer)]
+    refused = ""
+    if proposed:
+        try:
+            if ws.ask(_question(proposed)):
+                return _settled(prices, choice, say)
+            refused = "nobody said yes to it"
+        except BadInput as error:
+            refused = str(error)
+        choice = _choose(prices, [one for one in listed if not one.on_hub], model, writer)
+        which = "--writer" if model else "--model"
+        reason = f"{proposed[0].title} of the hub is left out: {refused} ({which} {proposed[0].model} takes it)"
+        choice = replace(choice, reasons=(*choice.reasons, reason))
+    return _settled(prices, choice, say)
+
+
+def _question(proposed: Sequence[KnownBase]) -> PlanQuestion:
+    """What is looked up on the hub is its newest commit; each download is priced, and asked about, by its own step."""
+    one = proposed[0]
+    text = f"{one.title} ({one.license}, {2 * one.parameters / GIB:.1f} GiB) fits here. Look {one.model} up on the hub?"
+    return PlanQuestion(text=text, yes={"model": one.model}, cautious=True)
+
+
+def _settled(prices: _Prices, choice: _Choice, say: Callable[[str], None]) -> PipelinePlan:
+    plan = settled(prices.plan(choice.base, choice.writer), say)
+    return plan.model_copy(update={"reasons": choice.reasons})
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    base: KnownBase
+    writer: KnownBase
+    reasons: tuple[str, ...]
+
+
+def _choose(prices: _Prices, listed: Sequence[KnownBase], model: str, writer: str) -> _Choice:
+    limit = PACE_LIMIT_S[prices.pace]
+    bases = [_named(model)] if model else list(reversed(listed))
+    skipped: list[tuple[KnownBase, _Price]] = []
+    for base in bases:
+        writers = [_named(writer)] if writer else _writers(base, listed, prices.ws.own_model)
+        least = prices.of(base, writers[-1])
+        if least.within(limit):
+            break
+        skipped.append((base, least))
+    tried = [(one, prices.of(base, one)) for one in writers]
+    chosen, price = next((pair for pair in tried if pair[1].within(limit)), tried[-1])
+    stronger = tried[: tried.index((chosen, price))]
+    reasons = [] if model else [_why_base(base, price, [pair for pair in skipped if pair[0] is not base], limit)]
+    reasons += [] if writer else [_why_writer(base, chosen, price, stronger, limit)]
+    return _Choice(base, chosen, tuple(reasons))
+
+
+def _writers(base: KnownBase, listed: Sequence[KnownBase], own: str) -> list[KnownBase]:
+    """Who may write rows for a base, the strongest first; the last one is the cheapest."""
+    least = max(base.parameters, _LEAST_WRITER_PARAMETERS)
+    pool = [*listed, *([own_model(Path(own))] if own else [])]
+    able = [one for one in pool if one.parameters >= least and not _same(one, base)]
+    able += [base] if base.parameters >= least or not able else []
+    return sorted(able, key=lambda one: (one.parameters, not _same(one, base)), reverse=True)
+
+
+def _named(model: str) -> KnownBase:
+    """A model that the user names; of one that is not listed its config says how large it is, where it can be read."""
+    if (known := known_base(model)) is not None:
+        return known
+    try:
+        return own_model(path) if is_folder(path := expanded(model)) else _on_hub(model)
+    except TunesmithError:
+        return KnownBase(model, model, "", {})
+
+
+def _on_hub(model: str) -> KnownBase:
+    found, _commit = find_model(model)
+    return KnownBase(model, found.name, "", found.config)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{max(1, round(seconds / 60))} min"
+
+
+def _same(one: KnownBase, other: KnownBase) -> bool:
+    return BUNDLED.get(one.model, one.model) == BUNDLED.get(other.model, other.model)
+
+
+def _why_base(base: KnownBase, price: _Price, larger: Sequence[tuple[KnownBase, _Price]], limit: float) -> str:
+    within = _minutes(limit)
+    if price.within(limit):
+        why = f"the largest that is taught within {within} here, in about {_minutes(price.seconds)} with all steps"
+    else:
+        why = f"the smallest; no base is taught within {within} here, this one {price}"
+    nearest = larger[-1:]
+    beyond = "".join(f"; {one.title} {cost} (--model {one.model})" for one, cost in nearest)
+    return f"base {base.title} ({base.license}): {why}{beyond}"
+
+
+def _why_writer(
+    base: KnownBase, writer: KnownBase, price: _Price, stronger: Sequence[tuple[KnownBase, _Price]], limit: float
+) -> str:
+    who = "the base itself writes the rows" if _same(base, writer) else f"{writer.title} writes the rows"
+    if not stronger:
+        return f"{who}: no stronger model is listed for this machine (--writer MODEL takes one)"
+    what = f"the strongest within {_minutes(limit)}" if price.within(limit) else "the cheapest that may"
+    one, cost = stronger[-1]
+    return f"{who}: {what}; with {one.title} the plan {cost} (--writer {one.model})"
