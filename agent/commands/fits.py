@@ -6,16 +6,17 @@ from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.tools.core.format import duration, size
+from tunesmith.tools.machine.cards import Card
 from tunesmith.tools.pipeline.fits import Fits, Task, times_are_for
 
 
-def view(answer: Fits, *, card_gib: float) -> RenderableType:
+def view(answer: Fits, card: Card | None) -> RenderableType:
     """The verdicts first, the memory that they were held against above them."""
     machine = answer.machine
-    where = f"a card of {card_gib:g} GiB" if card_gib else "this machine"
+    where = card.name if card else "this machine"
     vram = f"{size(machine.vram_free_bytes)} VRAM and " if machine.gpus else ""
     memory = f"{vram}{size(machine.memory_free_bytes)} RAM"
-    memory += "; the disk of that machine is not known" if card_gib else ""
+    memory += "; the disk of that machine is not known" if card else ""
     active = (
         f", {answer.active_parameters / 1e9:.2f} billion of them at work on a token"
         if answer.active_parameters < 0.9 * answer.parameters
@@ -25,6 +26,7 @@ def view(answer: Fits, *, card_gib: float) -> RenderableType:
     return Group(
         render.plain(f"{answer.model}{usual}: {answer.parameters / 1e9:.2f} billion parameters{active}"),
         render.plain(f"{where}: {memory}"),
+        *((render.plain(f"{card.note}."),) if card and card.note else ()),
         render.rows_table(
             ["task", "precision", "fits", "VRAM", "RAM", "disk", "time, about"], [_row(task) for task in answer.tasks]
         ),

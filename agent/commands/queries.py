@@ -219,12 +219,14 @@ def explain(args: argparse.Namespace, settings: Settings, store: Store, out: Out
 def fits(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """`fits MODEL`: what of the whole way would fit, by arithmetic on its config; nothing is downloaded but that."""
     from tunesmith.agent.commands.fits import view
+    from tunesmith.tools.machine.cards import card_of
     from tunesmith.tools.models.find import find_model
     from tunesmith.tools.pipeline.fits import facts_here, fits, to_json
 
     model, revision = find_model(args.model, args.revision)
-    answer = fits(model, facts_here(store, vllm=settings.vllm, card_gib=args.card), revision=revision)
-    out.document(to_json(answer), view(answer, card_gib=args.card))
+    card = card_of(args.card) if args.card else None
+    answer = fits(model, facts_here(store, vllm=settings.vllm, card=card), revision=revision)
+    out.document(to_json(answer, card), view(answer, card))
     return 0
 
 

@@ -34,7 +34,14 @@ from tunesmith.tools.evaluation.protocol import THINKING, Key, Sampling
 from tunesmith.tools.models.chat_template import NO_SYSTEM, takes_system
 from tunesmith.tools.models.measuring import beside_base, measured_base
 from tunesmith.tools.serving.bench import Bench, bench_of
-from tunesmith.tools.serving.budget import bases_served, evaluation_seconds, measured_with, need_vllm, serving_memory
+from tunesmith.tools.serving.budget import (
+    bases_served,
+    evaluation_seconds,
+    lora_rank_served,
+    measured_with,
+    need_vllm,
+    serving_memory,
+)
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.loading import load_named_suites, read_suite
@@ -250,7 +257,8 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
     answers = len(every) * request.repeats
     seconds = _answering_seconds(request, facts, served, every, bench, tries=tries)
     seconds += Seconds(0.0, models.seconds(every, request.repeats)) + likelihood_seconds(facts, served, made, both)
-    peaks = models.peaks(serving_memory(served, bench.context_tokens), on_gpu=facts.serves_on_gpu)
+    rank = lora_rank_served(made if request.arm == "adapter" else None) if both else 0
+    peaks = models.peaks(serving_memory(served, bench.context_tokens, rank=rank), on_gpu=facts.serves_on_gpu)
     proof = priced_proof(request.peft_check, facts, served, request.arm, peaks)
     request = request.model_copy(update=dict(proof.decided))
     price = estimate(

@@ -24,8 +24,9 @@ from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.bench import Bench, bench_of_run, bound_to
+from tunesmith.tools.serving.budget import lora_rank_served
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
-from tunesmith.tools.serving.model_server import bench_spec, lora_rank_served, served_name
+from tunesmith.tools.serving.model_server import bench_spec, served_name
 from tunesmith.tools.serving.requests import chat_client
 from tunesmith.tools.serving.thoughts import without_thought
 from tunesmith.tools.suites.case import Case
@@ -120,7 +121,7 @@ def _serve(
         without_thoughts=_bench(job, made).thinking == "off",
     )
     running = [s for s in servers.list_servers(job.home) if s.spec == spec and port in (0, s.port) and s.loader_key]
-    equal = [s for s in running if servers.healthy(s)]
+    equal = [s for s in running if s.gpu_bytes <= spec.gpu_bytes and servers.healthy(s)]  # one may fill the GPU
     if equal:
         server = equal[0]
     else:

@@ -151,10 +151,10 @@ def _load(job: Job[QuantizeRequest], made: Path) -> None:
     """Serve it, and have it read a few tokens. Raises StepFailed, with the server's own words."""
     assert job.vllm is not None
     size = sum(file.stat().st_size for file in made.glob("*.safetensors"))
-    place = placed(job.vllm, measuring_memory(size, 4096, _CONTEXT_TOKENS).vram_bytes)
+    place = placed(job.vllm, measuring_memory(size, 4096, _CONTEXT_TOKENS))
     spec = ServerSpec(
         model_dir=str(made), served_name=_NAME, max_model_len_tokens=_CONTEXT_TOKENS, max_num_seqs=4, tool_parser="",
-        device=place.device, gpu_share=place.gpu_share,
+        **place._asdict(),
     )  # fmt: skip
     server = serve(job, spec, vllm=job.vllm, log="dry-load.log", note="dry load: vLLM is starting")
     try:

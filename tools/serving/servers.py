@@ -21,7 +21,7 @@ from tunesmith.tools.machine.gpus import server_environment
 from tunesmith.tools.machine.processes import ProcessId, python_module, stop_group
 from tunesmith.tools.machine.vllm_program import kernels_of
 from tunesmith.tools.models.chat_template import takes_system, without_system
-from tunesmith.tools.serving.budget import claimable, gpus_once_free
+from tunesmith.tools.serving.budget import claim, gpus_once_free
 from tunesmith.tools.serving.listeners import Listener, SendRefused, free_port, port_is_free
 from tunesmith.tools.serving.local_http import HttpRefused, call
 from tunesmith.tools.serving.server_log import telling_line
@@ -72,6 +72,8 @@ class Server:
     stands before."""
     gpu: str = ""
     """The GPU that it was pinned to, as CUDA_VISIBLE_DEVICES names it; empty on the CPU."""
+    gpu_bytes: int = 0
+    """What it may take of that."""
 
     @property
     def url(self) -> str:
@@ -134,7 +136,7 @@ def _read(record: Path) -> Server | None:
         return None  # being written or being stopped right now
     return Server(
         id=record.stem,
-        spec=ServerSpec.model_validate(data["spec"]),
+        spec=ServerSpec.model_validate({k: v for k, v in data["spec"].items() if k in ServerSpec.model_fields}),
         port=data["port"],
         role=data["role"],
         process=process,
@@ -145,6 +147,7 @@ def _read(record: Path) -> Server | None:
         owner=data.get("owner", ""),
         loader_key=data.get("loader_key", ""),
         gpu=data.get("env", {}).get("CUDA_VISIBLE_DEVICES", ""),
+        gpu_bytes=data.get("gpu_bytes", 0),
     )
 
 
@@ -208,7 +211,7 @@ def ensure(
             renew(server)
             return server
     stop_all(home, role=BENCH)
-    return start(home, spec, vllm=vllm, log_path=log_path, owner=owner, on_wait=on_wait)
+    return start(home, spec, vllm=vllm, log_path=log_path, owner=owner, on_wait=on_wait, may_fill_gpu=True)
 
 
 def start(
@@ -224,22 +227,28 @@ def start(
     lease_s: float = 0.0,
     on_wait: Callable[[float], None] = lambda seconds: None,
     timeout_s: float = _READY_TIMEOUT_S,
+    may_fill_gpu: bool = False,
 ) -> Server:
     """Start a server and return it once it answers.
 
     Raises BadInput for a taken port, StepFailed where its GPU has no room or it ends early.
-    `on_wait` is called with the seconds waited so far; `key` is a random one unless given.
+    `on_wait` is called with the seconds waited so far; `key` is a random one unless given. Where it `may_fill_gpu`, and
+    no other server of this home is on it, it takes what is free.
     """
     if port and not port_is_free(port):
         raise BadInput(f"port {port} is in use by another program; choose another, or port=0 for a free one")
     port = port or free_port()
-    argv, env = _command(vllm, spec, port)
+    gpus = gpus_once_free(spec.gpu_bytes) if spec.device == "cuda" else ()
+    # What it takes now is no part of what it is: an equal one is adopted, however full the GPU is by then.
+    alone = may_fill_gpu and not any(server.spec.device == "cuda" for server in list_servers(home))
+    taken = claim(spec, gpus, alone=alone)
     record = home / "servers" / f"{_next_number(home)}-{spec.hash[:8]}.json"
     data: dict[str, object] = {
         **placed(record, spec, log_path),
         "program": str(Path(vllm).absolute()) if "/" in vllm else vllm,  # it starts in a folder of its own
-        "argv": argv,
-        "env": env,
+        "argv": arguments(spec, port, taken.arguments),
+        "env": environment(spec, vllm) | server_environment(gpus),
+        "gpu_bytes": taken.bytes,
         "port": port,
         "role": role,
         "lease_s": lease_s or LEASE_S,
@@ -279,14 +288,6 @@ def _next_number(home: Path) -> int:
     """The time in milliseconds, or one more than any record's where the clock was set back: the newest comes last."""
     numbers = [path.name.partition("-")[0] for path in (home / "servers").glob("*.json")]
     return max([int(time.time() * 1000), *(int(number) + 1 for number in numbers if number.isdigit())])
-
-
-def _command(vllm: str, spec: ServerSpec, port: int) -> tuple[list[str], dict[str, str]]:
-    """The arguments and the environment of a server that is started now."""
-    gpus = gpus_once_free(spec.gpu_share) if spec.device == "cuda" else ()
-    # What it may claim now is no part of what it is: an equal one is adopted, however full the GPU is by then.
-    claimed = spec.model_copy(update={"gpu_share": claimable(spec.gpu_share, gpus)})
-    return arguments(claimed, port), environment(spec, vllm) | server_environment(gpus)
 
 
 def _wait_ready(
