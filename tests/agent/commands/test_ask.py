@@ -36,7 +36,8 @@ from tunesmith.tools.pipeline.ask_models import LEASE_S, Answer, Answered, Quest
 from tunesmith.tools.pipeline.tenancy import MACHINE_LOCK
 from tunesmith.tools.pipeline.workspace import Decision, Workspace
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.model_server import bench_spec, lora_rank_served, served_name
+from tunesmith.tools.serving.budget import lora_rank_served
+from tunesmith.tools.serving.model_server import bench_spec, served_name
 from tunesmith.tools.suites.case import Case, Suite
 
 STUB = FIXTURES / "stub_chat.py"
