@@ -254,16 +254,15 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
     request = _sampled_as_the_base(request, context, bench, beside=both)
     asked = _asked(suite, request.arm, beside=both)
     every = [case for cases in asked.values() for case in cases]
-    answers = len(every) * request.repeats
     seconds = _answering_seconds(request, facts, served, every, bench, tries=tries)
     seconds += Seconds(0.0, models.seconds(every, request.repeats)) + likelihood_seconds(facts, served, made, both)
-    rank = lora_rank_served(made if request.arm == "adapter" else None) if both else 0
-    peaks = models.peaks(serving_memory(served, bench.context_tokens, rank=rank), on_gpu=facts.serves_on_gpu)
+    server = serving_memory(served, bench.context_tokens, rank=lora_rank_served(made) if both else 0)
+    peaks = models.peaks(server, on_gpu=facts.serves_on_gpu)
     proof = priced_proof(request.peft_check, facts, served, request.arm, peaks)
     request = request.model_copy(update=dict(proof.decided))
     price = estimate(
         "evaluate", facts, seconds=seconds + proof.seconds, rates=facts.serving_rates, **proof.peaks,
-        disk_bytes=8192 * answers, like=request.arm,
+        disk_bytes=8192 * len(every) * request.repeats, like=request.arm,
     )  # fmt: skip
     lacks = both and lacks_memory(price, facts.machine)
     fitting = bases_served(facts, context_tokens=bench.context_tokens) if lacks else ()
