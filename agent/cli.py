@@ -116,6 +116,10 @@ def _dispatch(args: argparse.Namespace, rest: list[str], settings: Settings, out
             from tunesmith.agent.commands.rows import rows
 
             return rows(args, settings, store, out)
+        if args.command == "mcp":
+            from tunesmith.agent.commands.mcp_clients import mcp
+
+            return mcp(args, settings, store, out)
         if args.command == "ask":
             from tunesmith.agent.commands.ask import ask
 

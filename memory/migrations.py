@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.memory.places import Places
+from tunesmith.memory.records import planned_stages
 from tunesmith.memory.views import VIEWS
 
 if TYPE_CHECKING:
@@ -206,6 +207,18 @@ def m011_steps_that_began(db: Database) -> None:
         db.create_view(name, VIEWS[name], replace=True)
 
 
+def m012_stages_of_a_plan(db: Database) -> None:
+    """`v_runs` counts the stages of a written plan, and reads nothing else of what the user wrote in it."""
+    db.execute("ALTER TABLE runs ADD COLUMN stages TEXT NOT NULL DEFAULT '[]'")
+    for run, plan in db.execute("SELECT run, plan FROM runs").fetchall():
+        try:
+            stages = planned_stages(json.loads(plan))
+        except ValueError:  # as above: it is listed by its steps
+            continue
+        db.execute("UPDATE runs SET stages = ? WHERE run = ?", (stages, run))
+    db.create_view("v_runs", VIEWS["v_runs"], replace=True)
+
+
 MIGRATIONS: tuple[Callable[..., None], ...] = (
     m001_tables,
     m002_views,
@@ -218,6 +231,7 @@ MIGRATIONS: tuple[Callable[..., None], ...] = (
     m009_marks_of_rows,
     m010_paths_by_their_place_in_the_home,
     m011_steps_that_began,
+    m012_stages_of_a_plan,
 )
 LATEST = len(MIGRATIONS)
 

@@ -60,7 +60,7 @@ def ask_sql(
         raise BadInput(f"there is no store at {path} yet; `tunesmith base` starts the first run")
     conn = _guarded(path, home or path.parent)
     try:
-        guard = _Guard(_read_by_views(conn, only) if only is not None else None, sql)
+        guard = _Guard(_read_by_views(conn, only) if only is not None else None)
         conn.set_authorizer(guard)
         deadline = time.monotonic() + deadline_s
         conn.set_progress_handler(lambda: time.monotonic() > deadline, _CHECK_EVERY_OPCODES)
@@ -98,26 +98,18 @@ def _show_present_paths(conn: sqlite3.Connection, home: str) -> None:
             conn.execute(f"CREATE TEMP VIEW {view} AS SELECT {', '.join(columns)} FROM main.{view}")
 
 
-_COUNTED_ONLY: dict[tuple[str | None, str | None], tuple[str, ...]] = {("runs", "plan"): ("v_runs", "planned")}
-"""Columns that a view counts in and nobody may read: column → the view, and its own table expression."""
-
-
 class _Guard:
     """SQLite's authorizer: reading, calling harmless functions and recursion are allowed, all else is not."""
 
-    def __init__(self, readable: frozenset[tuple[str, str]] | None, sql: str = "") -> None:
+    def __init__(self, readable: frozenset[tuple[str, str]] | None) -> None:
         self.readable = readable
-        self.may_rename = "with" in sql.lower()  # a common table expression may take a view's name
         """(table, column) pairs that may be read; None: all of them."""
 
-    def __call__(self, action: int, first: str | None, second: str | None, *where: str | None) -> int:
+    def __call__(self, action: int, first: str | None, second: str | None, *_: str | None) -> int:
         if action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE):
             return sqlite3.SQLITE_OK
         if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() not in _FORBIDDEN_FUNCTIONS:
             return sqlite3.SQLITE_OK
-        if action == sqlite3.SQLITE_READ and (first, second) in _COUNTED_ONLY and self.readable is not None:
-            by_its_view = where[-1] in _COUNTED_ONLY[first, second] and not self.may_rename
-            return sqlite3.SQLITE_OK if by_its_view else sqlite3.SQLITE_DENY
         if action == sqlite3.SQLITE_READ and self._may_read(first or "", second or ""):
             return sqlite3.SQLITE_OK
         return sqlite3.SQLITE_DENY

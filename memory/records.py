@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,6 +65,13 @@ CHECK_RUN = "checks"
 """Name of the run in which checks of this machine are kept."""
 ASIDE_RUNS = (DRIVER_RUN, CHECK_RUN)
 """Names of runs that train nothing: they are nobody's newest run."""
+
+
+def planned_stages(plan: Mapping[str, Any]) -> str:
+    """The stages of a written plan in their order, as a JSON list; `[]` where the document is no plan."""
+    steps = plan.get("steps") if isinstance(plan, dict) else None
+    stages = [step.get("stage") for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
+    return json.dumps([str(stage) for stage in stages])
 
 
 class StepCounts(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from tunesmith.memory.errors import NotFound
-from tunesmith.memory.records import ASIDE_RUNS, DONE, RUNNING, WAITING, Refusal, Run, StepCounts
+from tunesmith.memory.records import ASIDE_RUNS, DONE, RUNNING, WAITING, Refusal, Run, StepCounts, planned_stages
 from tunesmith.memory.store_file import StoreFile
 from tunesmith.memory.views import IS_LISTED
 
@@ -23,6 +23,7 @@ class RunLedger(StoreFile):
             "name": name,
             "goal": goal,
             "plan": self.places.to_json(plan or {}),
+            "stages": planned_stages(plan or {}),
             "status": RUNNING,
             "created_at": time.time(),
         }

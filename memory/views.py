@@ -9,11 +9,7 @@ from __future__ import annotations
 from tunesmith.memory.arms import EVALUATIONS, PASSED_SHARE, RIVAL_TYPE, pairs_sql
 from tunesmith.memory.records import BEGUN
 
-_PLAN = "CASE WHEN json_valid(r.plan) THEN r.plan ELSE '{}' END"
-IS_LISTED = (
-    f"(coalesce(json_array_length({_PLAN}, '$.steps'), 0) > 0"
-    f" OR EXISTS (SELECT 1 FROM steps s WHERE s.run = r.run AND {BEGUN}))"
-)
+IS_LISTED = f"(r.stages <> '[]' OR EXISTS (SELECT 1 FROM steps s WHERE s.run = r.run AND {BEGUN}))"
 """Which rows `r` of `runs` are runs: those that follow a plan or have begun. Others were opened by a price alone."""
 
 # Of a written plan its own steps count. A stage that was carried out more often than the plan has it counts as often
@@ -21,8 +17,8 @@ IS_LISTED = (
 V_RUNS = f"""
 WITH begun AS (SELECT * FROM steps s WHERE {BEGUN}),
 planned AS (
-    SELECT r.run, json_extract(spec.value, '$.stage') AS stage, count(*) AS steps
-    FROM runs r, json_each({_PLAN}, '$.steps') AS spec GROUP BY r.run, json_extract(spec.value, '$.stage')
+    SELECT r.run, stage.value AS stage, count(*) AS steps
+    FROM runs r, json_each(r.stages) AS stage GROUP BY r.run, stage.value
 ), of_plans AS (
     SELECT run, sum(steps) AS steps, sum(min(steps, done)) AS done FROM (
         SELECT p.run, p.steps, (SELECT count(DISTINCT b.request) FROM begun b

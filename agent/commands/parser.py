@@ -47,6 +47,7 @@ def _plainer(message: str) -> str:
     return f"{option}: {text}" if option else text
 
 
+MCP_CLIENTS = ("claude-code", "codex", "cursor")
 _GROUPS = (
     ("start here", ("setup", "doctor", "fits", "demo", "teach")),
     ("steps", ("pull", *catalog.BY_NAME, "run", "resume", "jobs")),
@@ -132,6 +133,7 @@ def build(chosen: str | None = None) -> Parser:
     _history(commands)
     _asking(commands)
     _serving(commands)
+    _other_agents(commands)
     return parser
 
 
@@ -340,6 +342,14 @@ def _asking(commands: _Commands) -> None:
     ask.add_argument("--as-is", action="store_true", help=as_is)
     ask.add_argument("--approve", metavar="HASH", help="agree to starting what was shown with this hash")
     _consent(ask)
+
+
+def _other_agents(commands: _Commands) -> None:
+    mcp = _add(commands, "mcp", "the typed tools for another agent, over stdio; the person is asked for each price")
+    actions = mcp.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
+    add = _add(actions, "add", "make these tools known to an agent that is installed here")
+    add.add_argument("client", choices=MCP_CLIENTS, metavar="|".join(MCP_CLIENTS))
+    add.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
 
 
 def _serving(commands: _Commands) -> None:

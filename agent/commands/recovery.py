@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from tunesmith.agent.commands import render
 from tunesmith.memory.locks import is_locked, lock_file
-from tunesmith.memory.records import RUNNING, WAITING, Run
+from tunesmith.memory.records import DONE, RUNNING, WAITING, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline import catalog, launcher
 
 _BETWEEN_STEPS_S = 60.0
 """A run that is carried out has a step at work again after less than this; longer only where it waits for a yes."""
+_UNWATCHED = 3
+"""Of the steps that ended unseen so many have a line of their own: a start is short."""
 
 
 def recover(store: Store) -> list[str]:
@@ -19,9 +22,7 @@ def recover(store: Store) -> list[str]:
     dead = launcher.reconcile(store)
     lines = [f"{step.stage} ({step.id} of {step.run}) failed: {step.error}" for step in dead]
     store.announce([step.id for step in dead])
-    for step in store.unannounced():
-        if catalog.ENTRIES[step.stage].asks(step.request):
-            lines.append(f"ended while nobody watched: {render.step_end(step).text.plain}")
+    lines += _unwatched([step for step in store.unannounced() if catalog.ENTRIES[step.stage].asks(step.request)])
     for run in store.runs():
         if run.status == RUNNING:
             lines += _resolve_approved(store, run)
@@ -29,6 +30,17 @@ def recover(store: Store) -> list[str]:
         from tunesmith.agent.commands.served_models import stop_orphans
 
         lines += [f"stopped an orphaned server: {server}" for server in stop_orphans(store)]
+    return lines
+
+
+def _unwatched(ended: Sequence[Step]) -> list[str]:
+    """Steps that ended while nobody looked: the newest and what failed, and how many more there are."""
+    shown = [step for step in ended if step is ended[-1] or step.status != DONE][-_UNWATCHED:]
+    lines = [f"ended while nobody watched: {render.step_end(step).text.plain}" for step in shown]
+    if more := len(ended) - len(shown):
+        lines.insert(
+            0, f"{more} more step{'s' * (more > 1)} ended while nobody watched; `tunesmith runs show` lists them"
+        )
     return lines
 
 

@@ -119,6 +119,8 @@ class _Repl:
         if line == _WOKEN:
             self.shell().answer_questions()
             return True
+        if not line.strip() and not self._loaded.is_set():
+            return True  # no page can be open yet, so an empty line waits for nothing
         return self.shell().handle(line.strip())
 
     def shell(self) -> Shell:

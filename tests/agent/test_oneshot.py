@@ -165,7 +165,7 @@ def patience(home: Path, timeout_s: float) -> None:
         ("slow", "did not answer in time"),
         ("garbage", "could not be read"),
         ("cut", "broke off"),
-        ("short", "/new starts a fresh one"),
+        ("short", "does not fit into the driver's context; /new starts"),
     ],
 )
 def test_the_repl_lives_on_when_the_driver_misbehaves(

@@ -1,69 +1,119 @@
-"""The README's picture: a real terminal over a home with a finished run, as SVG.
+"""The pictures of the documents: what a real terminal shows, typed into the REPL and never drawn by hand.
 
-`make picture PICTURE_HOME=HOME` types the lines below into the REPL in tmux and draws what the screen shows. Nothing is
-drawn by hand, so the picture is made anew when the screen changes.
+`make picture PICTURE_HOME=HOME` draws the README's, over a home with a finished run, and the conversations of
+docs/screens.md, over a fresh home and over a run that is made for the tests.
 """
 
 from __future__ import annotations
 
 import io
-import os
-import subprocess
 import sys
-import time
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.fixtures import stored_runs
+from tests.fixtures.tmux import ROOT, Tmux
+
 PICTURE = ROOT / "docs" / "terminal.svg"
+SCREENS = ROOT / "docs" / "screens.md"
 COLUMNS, LINES = 96, 42
 TYPED = (("compare", "next:"), ("/train lora_rank=8", "Start?"))
-"""Lines, and what their answers end with. The last one is a price, which stays without an answer."""
-_QUIET_S, _MOST_S = 2.0, 90.0
+"""Lines, and words of what answers them. The last one is a price, which stays without an answer."""
+
+_ABOUT = """# What it looks like
+
+Three conversations in a real terminal, whole and as text. On a terminal verdicts, commands, ids and prices are coloured
+(`NO_COLOR=1` leaves that out); into a pipe goes the same without frames, each line whole. Made by `make picture`.
+"""
+
+
+def _nothing(home: Path) -> None:
+    """A home in which nothing was done."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What is typed on a terminal of this size, and what the page says of it."""
+
+    title: str
+    about: str
+    size: tuple[int, int]
+    typed: tuple[tuple[str, str], ...]
+    made: Callable[[Path], object] = stored_runs.finished_run
+
+
+CONVERSATIONS = (
+    Conversation(
+        "The start, and a price",
+        "A step that costs something is asked about, each time. `why` shows the rest of the plan; anything that is no "
+        "clear yes starts nothing.",
+        (80, 24),
+        (("/base model=bundled", "Start?"), ("no, not today", "declined")),
+        _nothing,
+    ),
+    Conversation(
+        "Two arms compared",
+        "The verdict, the table, then up to five cases lost and five that still fail: what was asked, what the model "
+        "answered, what was wanted. Enter goes on with a page that does not fit; `--all` gives every case. Blind cases "
+        "are counted and never shown.",
+        (80, 24),
+        (("compare", "/more or Enter"),),
+    ),
+    Conversation(
+        "A question, and what the records say",
+        "A model may say it in its own words; every number in its answer is held to the records.",
+        (120, 40),
+        (("did it learn what i wanted", "❯"), ("explain", "next:")),
+    ),
+)
+
+
+def shown(conversation: Conversation) -> str:
+    """A conversation as the page has it."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "home"
+        conversation.made(home)
+        terminal = Tmux(home, *conversation.size)
+        try:
+            terminal.wait("try ")
+            terminal.settle()
+            for line, words in conversation.typed:
+                terminal.type(line, words)
+                terminal.settle()
+            lines = [line.rstrip() for line in terminal.text.splitlines()]
+        finally:
+            terminal.close()
+    columns, rows = conversation.size
+    text = "\n".join(line for line in lines if line)
+    return f"## {conversation.title} ({columns} × {rows})\n\n{conversation.about}\n\n```text\n{text}\n```\n"
 
 
 def screen(home: Path) -> str:
-    """What the terminal shows after all lines were typed, with its colours."""
-    session = f"tunesmith-picture-{os.getpid()}"
-    tmux = ("tmux", "-L", session)
-    env = {**os.environ, "TUNESMITH_HOME": str(home), "TERM": "xterm-256color"}
-    program = str(ROOT / ".venv" / "bin" / "tunesmith")
-    size = ("-x", str(COLUMNS), "-y", str(LINES))
-    subprocess.run([*tmux, "new-session", "-d", *size, program], env=env, check=True, cwd=home)
+    """What the terminal of the README shows after all lines were typed, with its colours."""
+    terminal = Tmux(home, COLUMNS, LINES)
     try:
-        settled(tmux, "try ")
-        for line, end in TYPED:
-            subprocess.run([*tmux, "send-keys", "-l", line], check=True)
-            subprocess.run([*tmux, "send-keys", "Enter"], check=True)
-            settled(tmux, end)
-        return captured(tmux)
+        terminal.wait("try ")
+        for line, words in TYPED:
+            terminal.type(line, words)
+            terminal.settle()
+        return terminal.coloured_screen
     finally:
-        subprocess.run([*tmux, "kill-server"], check=False)
-
-
-def settled(tmux: tuple[str, ...], end: str) -> None:
-    """Wait until the screen holds what an answer ends with, and has not changed for a while."""
-    before, since, begun = "", time.monotonic(), time.monotonic()
-    while (end not in before or time.monotonic() - since < _QUIET_S) and time.monotonic() - begun < _MOST_S:
-        time.sleep(0.2)
-        if (now := captured(tmux)) != before:
-            before, since = now, time.monotonic()
-
-
-def captured(tmux: tuple[str, ...]) -> str:
-    """The screen as it is, with escape sequences for its colours."""
-    done = subprocess.run([*tmux, "capture-pane", "-p", "-e"], capture_output=True, text=True, check=True)
-    return done.stdout
+        terminal.close()
 
 
 def main() -> None:
-    """Draw the picture of the home that is named."""
-    home = Path(sys.argv[1]).resolve()
-    if not (home / "tunesmith.db").is_file():
-        sys.exit(f"{home} is no home with a run; `TUNESMITH_HOME={home} make demo` makes one")
+    """Draw the picture of the home that is named, and the screens."""
+    SCREENS.write_text("\n".join([_ABOUT, *map(shown, CONVERSATIONS)]))
+    print(f"{SCREENS} shows {len(CONVERSATIONS)} conversations")
+    home = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else None
+    if home is None or not (home / "tunesmith.db").is_file():
+        sys.exit("PICTURE_HOME names no home with a finished run; `TUNESMITH_HOME=HOME make demo` makes one")
     lines = [line for line in screen(home).splitlines() if Text.from_ansi(line).plain.strip()]
     console = Console(width=COLUMNS, record=True, file=io.StringIO())
     for line in lines:

@@ -21,6 +21,7 @@ LOCKED = "What is installed is what was locked"
 SQL = "`runs sql` reads, and does nothing else"
 BOUNDS = "A suite, a template or an answer costs no more than its bounds"
 ROWS = "Rows from a stranger are data, and none is lost."
+AGENT = "Another agent cannot agree to a price."
 TEMPLATE = "A chat template is a stranger's program."
 JUDGED = "What a model judges is data."
 LEAVES = "Nothing leaves this machine unseen."
@@ -28,7 +29,7 @@ MOVED = "A home can be moved."
 NAMED_FILES = "A file that you name is not replaced unasked."
 PROMISES = (
     PRESENT_FOLDER, YES, STRANGERS_DATA, BASE, OTHER_USERS, TERMINAL, WORKER, STORE, SERVER, LOCKED, SQL, BOUNDS, ROWS,
-    TEMPLATE, JUDGED, LEAVES, MOVED, NAMED_FILES,
+    TEMPLATE, JUDGED, LEAVES, MOVED, NAMED_FILES, AGENT,
 )  # fmt: skip
 """As SECURITY.md words them."""
 CLAIM, APPROVALS, LEDGER = "claim", "approvals", "ledger"
@@ -63,6 +64,28 @@ _TERMINAL, _STATISTICS = "tests/trust/test_terminal.py::", "tests/tools/evaluati
 _FOLDER, _APPROVERS = "tests/tools/models/test_folder.py::", "tests/agent/commands/test_approvals.py::"
 
 MUTANTS = (
+    # --- another agent
+    Mutant(
+        AGENT,
+        "agent/mcp.py",
+        "if isinstance(price, AcceptedElicitation) and price.data.start:",
+        "if isinstance(price, AcceptedElicitation):",
+        ("tests/agent/test_mcp.py::test_without_a_persons_yes_nothing_starts",),
+    ),
+    Mutant(
+        AGENT,
+        "agent/mcp.py",
+        "if plan.hash != self._hash:",
+        "if False:",
+        ("tests/agent/test_mcp.py::test_a_plan_that_changed_since_it_was_shown_is_shown_again",),
+    ),
+    Mutant(
+        AGENT,
+        "agent/mcp.py",
+        "if known is not None and not known.approximate:",
+        "if True:",
+        ("tests/agent/test_mcp.py::test_a_model_that_is_not_known_here_is_looked_for_only_after_a_yes",),
+    ),
     # --- what starts
     Mutant(
         PRESENT_FOLDER,

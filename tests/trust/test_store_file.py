@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.old_homes import back_to
 from tunesmith.memory import migrations
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.locks import held, lock_file
@@ -18,12 +19,7 @@ from tunesmith.tools.machine.processes import ProcessId
 def older(home: Path) -> None:
     """Make the store one of the schema before the last."""
     with sqlite3.connect(home / "tunesmith.db") as conn:
-        conn.execute("ALTER TABLE steps DROP COLUMN host")
-        conn.execute("ALTER TABLE steps DROP COLUMN pid_namespace")
-        conn.execute("ALTER TABLE steps DROP COLUMN ended_as")
-        conn.execute("DROP TABLE marks")
-        conn.execute("DELETE FROM _sqlite_migrations WHERE name >= 'm007'")
-        conn.execute("PRAGMA user_version = 6")
+        back_to(conn, 6)
     conn.close()
 
 

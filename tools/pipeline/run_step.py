@@ -82,7 +82,7 @@ def _adding(ws: Workspace, stage: str, fields: Mapping[str, object], run: str) -
         yield
 
 
-def resume_step(ws: Workspace, step: str, approver: Approver) -> Outcome:
+def resume_step(ws: Workspace, step: str, approver: Approver, *, follow: bool = True) -> Outcome:
     """Go on with a step that failed, was stopped, or waits: same plan, same folder, a new yes.
 
     Raises BadInput where it serves and there is no vllm program any more, GateRefused where it may not be deployed now.
@@ -98,7 +98,7 @@ def resume_step(ws: Workspace, step: str, approver: Approver) -> Outcome:
     ws.store.reopen(step, plan_hash=plan.hash)
     ws.emit("plan.shown", run=plan.run, step=step, stage=plan.stage, plan_hash=plan.hash, plan=plan, resumed=True)
     with _adding(ws, plan.stage, plan.request, plan.run):
-        return _from_decision(ws, step, plan, approver, follow=True)
+        return _from_decision(ws, step, plan, approver, follow=follow)
 
 
 def shown_plan(step: Step) -> Plan:
@@ -110,17 +110,17 @@ def shown_plan(step: Step) -> Plan:
     return plan.model_copy(update={"request": request})
 
 
-def run_pending(ws: Workspace, waiting: Step, approver: Approver) -> Outcome:
+def run_pending(ws: Workspace, waiting: Step, approver: Approver, *, follow: bool = True) -> Outcome:
     """Carry out a step that waits for a yes, if it would still be planned as it was shown.
 
     Else the plan of today waits in its place, for the approver agrees to no other one: raises ApprovalPending.
     """
     now, shown = price(ws, StepRequest.of(waiting)), shown_plan(waiting)
     if now.hash == shown.hash:
-        return resume_step(ws, waiting.id, approver)
+        return resume_step(ws, waiting.id, approver, follow=follow)
     changed = f"it would now be planned as {now.hash[:12]}, not {shown.hash[:12]}"
     ws.store.decide(waiting.id, "no", by="--approve", reason=changed, price=shown.estimate.model_dump(mode="json"))
-    return _from_decision(ws, propose(ws, now), now, approver, follow=True)
+    return _from_decision(ws, propose(ws, now), now, approver, follow=follow)
 
 
 def continue_step(ws: Workspace, begun: Step | None, request: StepRequest, approver: Approver) -> Outcome:

@@ -239,7 +239,7 @@ def test_a_group_that_does_not_divide_is_refused_with_one_that_does(tiny_llama: 
             {"max_seq_len_tokens": 1 << 20},
             r"needs [0-9.]+ GiB of RAM and swap, [0-9.]+ GiB free; try max_seq_len_tokens=524288",
         ),
-        ({"samples": 1 << 30}, r"needs [0-9.]+ GiB of disk, [0-9.]+ GiB free at .*; make room"),
+        ({"samples": 1 << 30}, r"needs [0-9.]+ TiB of disk, [0-9.]+ GiB free at .*; make room"),
     ],
 )
 def test_too_little_memory_or_disk_is_found_before_the_model_is_loaded(

@@ -116,7 +116,7 @@ def test_the_advice_stands_below_the_baseline_and_on_every_plan_that_spends(tmp_
     report = BaselineResult(artifact="a1", suite_sha256="s", blocks=blocks, key={}, advice=baseline_advice(blocks))
     build.end(step, 1.0, 1, report.model_dump(mode="json"))
     told = "the untouched base passes 38 of 40 target cases: the 2 left cannot show a gain"
-    assert told in step_end(build.store.step(step)).plain
+    assert told in step_end(build.store.step(step)).text.plain
     for stage, spends in (("generate", True), ("train", True), ("critique", False), ("deploy", False)):
         assert catalog.BY_NAME[stage].load().spends is spends
     assert [told in note for note in before_spending(build.store.steps(build.run))] == [True]

@@ -39,7 +39,7 @@ def ws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 def proposed(ws: Workspace, **fields: Any) -> str:
     with pytest.raises(ApprovalPending, match="tunesmith doctor --approve"):
         run_step(ws, StepRequest("doctor", fields, ""), nobody)
-    [step] = ws.store.steps()[-1:]
+    [step] = ws.store.priced_steps()[-1:]
     return step.id
 
 

@@ -1,0 +1,395 @@
+"""`tunesmith mcp`: the typed tools for another agent, over stdio.
+
+What costs something is asked of the person by this server, never by the model: `start` has no argument for a yes, the
+client shows the price in a form, and where it cannot show one the answer names the command to type. No row, no case, no
+answer and no key reaches the model; what it may read is what the driver may.
+"""
+
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import wraps
+from typing import Annotated, Any
+
+from mcp.server.elicitation import AcceptedElicitation, DeclinedElicitation, ElicitationResult
+from mcp.server.mcpserver import Context, Elicit, MCPServer, Resolve
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp_types import ToolAnnotations
+from pydantic import BaseModel, Field
+from rich.console import Console
+
+from tunesmith.agent.commands.price import price_lines
+from tunesmith.agent.commands.settings import Settings
+from tunesmith.agent.version import VERSION
+from tunesmith.memory.errors import ApprovalPending, BadInput, TunesmithError
+from tunesmith.memory.question_process import ask_in_process
+from tunesmith.memory.records import PLANNED, RUNNING, Step
+from tunesmith.memory.store import Store
+from tunesmith.memory.views import VIEWS
+from tunesmith.tools.core.format import one_line
+from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.pipeline import catalog, launcher
+from tunesmith.tools.pipeline.run_step import run_pending, run_step, shown_plan
+from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
+
+MOST_WAIT_S = 50.0
+"""Clients give a call up after about 60 s."""
+_LOOK_EVERY_S = 0.25
+_LISTED = 20
+_COLUMNS = 88
+_HASH_CHARACTERS = 12
+_OF_A_SERVER = ("server", "role", "url", "model", "healthy", "artifact", "run")
+"""What is shown of a server: where its key lies is not."""
+_OF_A_STEP = (
+    *("run", "stage", "arm", "status", "done", "total"),
+    *("seconds", "estimated_seconds", "peak_rss_bytes", "plan_hash"),
+)
+_ABOUT = """tunesmith fine-tunes open-weight language models on this machine, step by step.
+Call `status` first. `plan` prices one step and starts nothing; `start` has the person agree to that price, and only
+the person can; `get_step` follows it. Every figure you tell should come from these tools. You see no rows, no test
+cases and no answers: for those name the command, as `tunesmith rows review`, `tunesmith report`, `tunesmith ask`."""
+
+_READS = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
+_ASKS_THE_HUB = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=True)
+_PRICES = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
+_STARTS = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=True)
+_STOPS = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False)
+
+Json = dict[str, Any]
+
+
+class Agreed(BaseModel):
+    """What the person is asked for below a price."""
+
+    start: bool = Field(title="Start?", description="yes starts exactly this step")
+    reason: str = Field(default="", title="Why not?", description="is recorded with a no")
+
+
+class Unasked(Agreed):
+    """No answer: the client cannot show a form."""
+
+    start: bool = False
+
+
+class Allowed(BaseModel):
+    """What the person is asked for below a question."""
+
+    allow: bool = Field(title="Allow it?")
+
+
+class _Exactly:
+    """Agrees to the one plan that a person was shown. Raises ApprovalPending for any other."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._hash = plan.hash
+
+    def __call__(self, plan: Plan, step: str) -> Decision:
+        if plan.hash != self._hash:
+            raise ApprovalPending(f"{plan.stage} ({step}) would now be planned as {plan.hash[:_HASH_CHARACTERS]}")
+        return Decision(True, "mcp")
+
+
+def _nobody(plan: Plan, step: str) -> Decision:
+    """A price is shown, and a person is asked by `start`."""
+    raise ApprovalPending(f"{plan.stage} ({step}) waits")
+
+
+def serve(settings: Settings, store: Store) -> int:
+    """Serve one client on stdin and stdout until it leaves."""
+    server(settings, store).run("stdio")
+    return 0
+
+
+def server(settings: Settings, store: Store) -> MCPServer[Any]:
+    """The server with all of its tools, over this store."""
+    tools = _Tools(store, Workspace(store, settings.vllm, lambda event, **data: None, settings.vllm_from))
+    made: MCPServer[Any] = MCPServer("tunesmith", version=VERSION, instructions=_ABOUT, log_level="ERROR")
+    for tool, annotations in tools.all():
+        made.tool(annotations=annotations)(_plain_errors(tool))
+    return made
+
+
+def _plain_errors(tool: Callable[..., Any]) -> Callable[..., Any]:
+    """A tool whose refusals reach the model as the sentences that they are."""
+
+    @wraps(tool)
+    def carried_out(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return tool(*args, **kwargs)
+        except TunesmithError as error:
+            raise ToolError(one_line(str(error))) from None
+
+    return carried_out
+
+
+@dataclass(frozen=True)
+class _Tools:
+    """What a client may call. The docstrings are what its model reads."""
+
+    store: Store
+    ws: Workspace
+
+    def all(self) -> Sequence[tuple[Callable[..., Any], ToolAnnotations]]:
+        """Every tool, and what a client should know of it."""
+        return (*self._reading(), *self._doing())
+
+    def _reading(self) -> Sequence[tuple[Callable[..., Any], ToolAnnotations]]:
+        def status() -> Json:
+            """This machine, what is at work, what is served, the newest run with what could follow, and what can be
+            planned."""
+            return self._status()
+
+        def runs(run: str = "") -> Json:
+            """The newest runs; or one run with its steps, their times, peaks and artifacts."""
+            return self._run(run) if run else self._runs()
+
+        def compare(run: str = "", arms: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None) -> Json:
+            """Two arms of a run, paired case by case: counts by block, exact tests, and the claim. Arms are base,
+            prompted, adapter, merged, quantized."""
+            return self._compare(self._newest(run), *(arms or ("base", "adapter")))
+
+        def explain(run: str = "") -> Json:
+            """What a run's records say of it, and the next step that each finding proposes."""
+            return self._explain(self._newest(run))
+
+        def query(select: str) -> Json:
+            """One read-only SELECT over the views v_runs, v_steps, v_flips, v_lineage."""
+            answer = ask_in_process(self.store.path, select, only=tuple(VIEWS), home=self.store.home)
+            return {"columns": list(answer.columns), "rows": [list(r) for r in answer.rows], "more": answer.truncated}
+
+        @_plain_errors
+        def leave_to_read(model: str, ctx: Context) -> Elicit[Allowed] | Allowed:
+            return self._leave_to_read(model, ctx)
+
+        def fits(
+            model: str, leave: Annotated[ElicitationResult[Allowed], Resolve(leave_to_read)], card_gib: float = 0
+        ) -> Json:
+            """Whether a model could be trained, measured, quantized and served here, or on a card of that many GiB."""
+            if not isinstance(leave, AcceptedElicitation) or not leave.data.allow:
+                return {"answered": False, "type_this": f"tunesmith fits {model}"}
+            return self._fits(model, card_gib)
+
+        reading: tuple[Callable[..., Any], ...] = (status, runs, compare, explain, query)
+        return (*((tool, _READS) for tool in reading), (fits, _ASKS_THE_HUB))
+
+    def _doing(self) -> Sequence[tuple[Callable[..., Any], ToolAnnotations]]:
+        def plan(stage: str, run: str = "", fields: dict[str, Any] | None = None) -> Json:
+            """The price of one step, and its plan_hash; nothing is started. `fields` are those of the stage; what is
+            left out is chosen, and `run` is the newest that it belongs to."""
+            return self._plan(stage, run, fields or {})
+
+        @_plain_errors
+        def shown_price(plan_hash: str, ctx: Context) -> Elicit[Agreed] | Agreed:
+            return self._shown_price(plan_hash, ctx)
+
+        def start(plan_hash: str, price: Annotated[ElicitationResult[Agreed], Resolve(shown_price)]) -> Json:
+            """Have the person agree to a planned step, and start it. Nobody else can agree to it."""
+            return self._start(plan_hash, price)
+
+        def get_step(step: str, wait_s: Annotated[float, Field(ge=0, le=MOST_WAIT_S)] = 0) -> Json:
+            """How a step is doing; with `wait_s` the answer waits so long for its end. The step goes on either way."""
+            return self._get_step(step, wait_s)
+
+        def stop(step: str) -> Json:
+            """End a step at work. What it did is kept: it can be planned again and goes on from there."""
+            if self.store.step(step).status != RUNNING:
+                raise BadInput(f"{step} does not run: it is {self.store.step(step).status}")
+            return _step(launcher.stop(self.store, step))
+
+        return ((plan, _PRICES), (start, _STARTS), (get_step, _READS), (stop, _STOPS))
+
+    # Read
+
+    def _newest(self, run: str) -> str:
+        if run:
+            return self.store.run(run).id
+        newest = self.store.newest_run()
+        if newest is None:
+            raise BadInput("there is no run yet; plan the stage `base` first")
+        return newest.id
+
+    def _status(self) -> Json:
+        from tunesmith.agent.commands import served_models
+        from tunesmith.agent.driver.state_summary import next_stages
+        from tunesmith.tools.serving.eviction import machine_for_a_step
+
+        newest = self.store.newest_run()
+        machine = machine_for_a_step(self.store.home)
+        return {
+            "machine": {
+                "gpus": [gpu.name for gpu in machine.gpus],
+                "vram_free_bytes": machine.vram_free_bytes,
+                "ram_free_bytes": machine.ram_free_bytes,
+                "disk_free_bytes": machine.disk_free_bytes,
+            },
+            "at_work": [_step(step) for step in self.store.steps(status=RUNNING)],
+            "waiting_for_a_yes": [_step(step) for step in self.store.priced_steps() if step.status == PLANNED][-5:],
+            "served": [{name: line[name] for name in _OF_A_SERVER} for line in served_models.status(self.store)],
+            "newest_run": self._run_line(newest.id) if newest else None,
+            "could_follow": next_stages(self.store, newest),
+            "stages": {entry.name: entry.summary for entry in catalog.STAGES if entry.expensive},
+        }
+
+    def _runs(self) -> Json:
+        runs = self.store.runs()
+        return {"runs": [self._run_line(run.id) for run in runs[:_LISTED]], "all": len(runs)}
+
+    def _run_line(self, run: str) -> Json:
+        record = self.store.run(run)
+        counts = self.store.step_counts(run)
+        return {
+            "run": run,
+            "name": record.name,
+            "status": self.store.status_words(record),
+            "steps_done": counts.done,
+            "steps": counts.total,
+        }
+
+    def _run(self, run: str) -> Json:
+        made = [{"kind": one.kind, "artifact": one.id, "bytes": one.bytes} for one in self.store.artifacts(run)]
+        return {**self._run_line(run), "of_steps": [_step(step) for step in self.store.steps(run)], "artifacts": made}
+
+    def _compare(self, run: str, first: str, second: str) -> Json:
+        from tunesmith.tools.evaluation.compare import compare_with_hops
+
+        compared = compare_with_hops(self.store, run, first, second)
+        document = compared.to_json()
+        # Of the whole document what is counted: the rest quotes answers.
+        shown = ("run", "arms", "comparable", "differs_in", "refused", "claim", "claim_cases", "left_out", "alpha")
+        counted = ("cases", "judged", "passed", "errors", "fail_to_pass", "pass_to_fail", "p_value", "verdict")
+        blocks = {name: asdict(block) for name, block in compared.whole.blocks.items()}
+        return {
+            **{name: document[name] for name in shown if name in document},
+            "blocks": {name: {key: block[key] for key in counted} for name, block in blocks.items()},
+            "type_for_the_cases": f"tunesmith compare {run} --arms {first},{second}",
+        }
+
+    def _explain(self, run: str) -> Json:
+        from tunesmith.agent.commands.explain import document
+
+        found = [
+            {"kind": one["kind"], "says": one["says"], "next": one["next"]}
+            for one in document(self.ws, run)["findings"]
+        ]
+        return {"run": run, "findings": found, "type_for_the_cases": f"tunesmith explain {run}"}
+
+    def _leave_to_read(self, model: str, ctx: Context) -> Elicit[Allowed] | Allowed:
+        """A question where a name has a file read or the hub asked; a model that is known here needs none."""
+        from tunesmith.tools.models.base import bundled_name
+        from tunesmith.tools.models.model_names import SeveralSizes, named_model
+
+        try:
+            known = named_model(bundled_name(model))
+        except (SeveralSizes, TunesmithError):
+            known = None
+        if known is not None and not known.approximate:
+            return Allowed(allow=True)
+        if not _can_ask(ctx):
+            return Allowed(allow=False)
+        return Elicit(
+            f"May tunesmith read the configuration of “{one_line(model)[:200]}”, here or from the hub?", Allowed
+        )
+
+    def _fits(self, model: str, card_gib: float) -> Json:
+        from tunesmith.tools.models.find import find_model
+        from tunesmith.tools.pipeline.fits import facts_here, fits, to_json
+
+        found, revision = find_model(model)
+        facts = facts_here(self.store, vllm=self.ws.vllm, card_gib=card_gib)
+        return {"answered": True, **to_json(fits(found, facts, revision=revision))}
+
+    # Do
+
+    def _plan(self, stage: str, run: str, fields: Mapping[str, Any]) -> Json:
+        entry = catalog.BY_NAME.get(stage)
+        if entry is None or not entry.expensive:
+            priced = ", ".join(name for name, one in catalog.BY_NAME.items() if one.expensive)
+            raise BadInput(f"{stage!r} is no step that is priced; those are {priced}")
+        shown: list[str] = []
+
+        def emit(event: str, /, **data: Any) -> None:
+            if event == "plan.shown":
+                shown.append(str(data["step"]))
+
+        try:
+            run_step(replace(self.ws, emit=emit), StepRequest(stage, dict(fields), run), _nobody)
+        except ApprovalPending:
+            return self._price(self.store.step(shown[-1]))
+        raise BadInput(f"{stage} costs nothing with these fields; type `tunesmith {stage}`")
+
+    def _price(self, step: Step) -> Json:
+        plan = shown_plan(step)
+        estimate = plan.estimate
+        return {
+            "plan_hash": plan.hash,
+            "step": step.id,
+            "run": plan.run,
+            "stage": plan.stage,
+            "summary": plan.summary,
+            "estimated_seconds": estimate.seconds,
+            "based_on": estimate.basis,
+            "peak_ram_bytes": estimate.peak_ram_bytes,
+            "peak_vram_bytes": estimate.peak_vram_bytes,
+            "disk_bytes": estimate.disk_bytes,
+            "replaces": list(plan.replaces),
+            "notes": list(plan.notes),
+            "fields": {name: value for name, value in plan.request.items() if name != "run"},
+        }
+
+    def _waiting(self, plan_hash: str) -> Step:
+        waiting = [s for s in self.store.priced_steps() if s.status == PLANNED and s.plan_hash == plan_hash]
+        if not waiting:
+            raise BadInput(
+                f"no step waits with plan {plan_hash[:80]!r}; call `plan` for a price, and give its plan_hash"
+            )
+        return waiting[-1]
+
+    def _shown_price(self, plan_hash: str, ctx: Context) -> Elicit[Agreed] | Agreed:
+        plan = shown_plan(step := self._waiting(plan_hash))
+        if not _can_ask(ctx):
+            return Unasked()
+        declared = catalog.ENTRIES[plan.stage].load().request.model_fields
+        chosen = [
+            f"  {name:<12} {one_line(str(value))}"
+            for name, value in plan.request.items()
+            if name != "run" and value not in (None, "", [], {}) and value != declared[name].default
+        ]
+        shown = Console(file=io.StringIO(), width=_COLUMNS, color_system=None)
+        shown.print(price_lines(plan, step.id, with_hash=True))
+        assert isinstance(shown.file, io.StringIO)
+        return Elicit("\n".join([shown.file.getvalue().rstrip(), *chosen]), Agreed)
+
+    def _start(self, plan_hash: str, price: ElicitationResult[Agreed]) -> Json:
+        step = self._waiting(plan_hash)
+        plan = shown_plan(step)
+        by_hand = f"tunesmith {plan.stage} --approve {plan.hash[:_HASH_CHARACTERS]}"
+        if isinstance(price, AcceptedElicitation) and price.data.start:
+            started = run_pending(self.ws, step, _Exactly(plan), follow=False).step
+            return {"started": True, **_step(started)}
+        if isinstance(price, AcceptedElicitation) and isinstance(price.data, Unasked):
+            return {"started": False, "why": "this client cannot ask its person", "type_this": by_hand}
+        reason = price.data.reason if isinstance(price, AcceptedElicitation) else ""
+        if isinstance(price, DeclinedElicitation | AcceptedElicitation):
+            cost = plan.estimate.model_dump(mode="json")
+            self.store.decide(step.id, "no", by="mcp", reason=reason, price=cost)
+            return {"started": False, "why": one_line(reason) or "the person said no"}
+        return {"started": False, "why": "the person did not answer", "type_this": by_hand}
+
+    def _get_step(self, step: str, wait_s: float) -> Json:
+        deadline = time.monotonic() + min(wait_s, MOST_WAIT_S)
+        while not (now := self.store.step(step)).ended and time.monotonic() < deadline:
+            time.sleep(_LOOK_EVERY_S)
+        return _step(now)
+
+
+def _can_ask(ctx: Context) -> bool:
+    """Whether the client can put a question to its person."""
+    capabilities = ctx.client_capabilities
+    return capabilities is not None and capabilities.elicitation is not None
+
+
+def _step(step: Step) -> Json:
+    """A step as the model may see it: numbers and names."""
+    shown = {name: getattr(step, name) for name in _OF_A_STEP}
+    return {"step": step.id, **shown, "error": one_line(step.error) if step.error else None}
