@@ -165,7 +165,7 @@ class _Tools:
         def fits(
             model: str, leave: Annotated[ElicitationResult[Allowed], Resolve(leave_to_read)], card: str = ""
         ) -> Json:
-            """Whether a model could be trained, measured, quantized and served here, or on a card, by its name or GB."""
+            """Whether a model could be trained, measured, quantized and served here, or on a card (4090, 24)."""
             if not isinstance(leave, AcceptedElicitation) or not leave.data.allow:
                 return {"answered": False, "type_this": f"tunesmith fits {model}"}
             return self._fits(model, card)

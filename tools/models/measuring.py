@@ -21,8 +21,8 @@ from tunesmith.tools.models.memory_math import (
     adapter_slot_bytes,
     group_size_for,
     kv_bytes_per_token,
-    measuring_memory,
     quantized_weight_bytes,
+    server_memory,
     serving_peaks,
 )
 from tunesmith.tools.models.shape import ATTENTION, ModelShape
@@ -104,10 +104,10 @@ def measuring_server(
         slots = adapter_slot_bytes(ModelShape.of(config), rank, attention_only=alone)
     except (KeyError, TypeError, ValueError):
         slots = 0  # of a usual model the margin holds them
-    return measuring_memory(
+    return server_memory(
         weight_bytes,
-        kv_bytes_per_token(config),
-        context_tokens,
+        kv_bytes_per_token=kv_bytes_per_token(config),
+        context_tokens=context_tokens,
         whole=1 if quantized_base else WHOLE_SEQUENCES,
         slot_bytes=slots,
     )

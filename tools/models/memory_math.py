@@ -248,8 +248,8 @@ def server_memory(
     weight_bytes: int,
     *,
     kv_bytes_per_token: int,
-    context_tokens: int,
-    sequences: int,
+    context_tokens: int = CONTEXT_TOKENS,
+    sequences: int = SERVED_SEQUENCES,
     whole: int = WHOLE_SEQUENCES,
     slot_bytes: int = 0,
 ) -> ServerMemory:
@@ -345,25 +345,6 @@ def group_size_for(config: Mapping[str, object], preferred: int = 128) -> int:
         inputs.add(shape.shared_intermediate)
     candidates = [size for size in (128, 64, 32) if size <= preferred]
     return next((size for size in candidates if all(width % size == 0 for width in inputs)), 0)
-
-
-def measuring_memory(
-    weight_bytes: int,
-    kv_bytes: int,
-    context_tokens: int = CONTEXT_TOKENS,
-    *,
-    whole: int = WHOLE_SEQUENCES,
-    slot_bytes: int = 0,
-) -> ServerMemory:
-    """Peak of a server under test, from the bytes of its weights and of the cache for a token."""
-    return server_memory(
-        weight_bytes,
-        kv_bytes_per_token=kv_bytes,
-        context_tokens=context_tokens,
-        sequences=SERVED_SEQUENCES,
-        whole=whole,
-        slot_bytes=slot_bytes,
-    )
 
 
 def rounding_memory_bytes(config: Mapping[str, object]) -> int:

@@ -36,7 +36,14 @@ from tunesmith.tools.machine.gpus import (
     server_environment,
     usable,
 )
-from tunesmith.tools.models.memory_math import GPU_MARGIN_BYTES, ServerMemory, adapter_slot_bytes, serving_peaks
+from tunesmith.tools.models.measuring import QUANTIZED_BASE
+from tunesmith.tools.models.memory_math import (
+    GPU_MARGIN_BYTES,
+    ServerMemory,
+    adapter_slot_bytes,
+    expert_slot_bytes,
+    serving_peaks,
+)
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.pipeline import launcher, planning_facts
 from tunesmith.tools.pipeline.inspect_job import report
@@ -45,7 +52,7 @@ from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import budget, model_server, servers
 from tunesmith.tools.serving.budget import Place, claim, placed, serving_memory
 from tunesmith.tools.serving.servers import Server
-from tunesmith.tools.serving.spec import ServerSpec, arguments, engine_arguments, environment
+from tunesmith.tools.serving.spec import ServerSpec, arguments, engine_arguments, environment, lora_of
 from tunesmith.tools.training import train
 
 STUB = str(FIXTURES / "stub_vllm.py")
@@ -361,6 +368,27 @@ def test_a_server_asks_a_gpu_for_what_it_is_priced_at_without_the_margin(monkeyp
     priced = generate.plan(generate.GenerateRequest(), known(gpu(0)), WRITING).estimate.peak_vram_bytes
     assert spec.gpu_bytes + GPU_MARGIN_BYTES == serving_memory(model()).vram_bytes + GPU_MARGIN_BYTES == priced
     assert GIB <= spec.gpu_cache_bytes < spec.gpu_bytes < 6 * GIB, "a small model leaves room for others"
+
+
+def test_a_server_of_a_mixture_that_is_measured_at_4_bits_takes_adapters_of_attention_alone_and_says_so_in_its_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plant(monkeypatch, gpu(0))
+    monkeypatch.setattr(model_server, "tool_parser_of", lambda folder: "hermes")
+    mixture = {**model().meta["config"], "num_experts": 8, "moe_intermediate_size": 256}
+    sixteen = replace(model(), meta={**model().meta, "config": mixture})
+
+    def spec(one: Artifact) -> ServerSpec:
+        return model_server.bench_spec(one, vllm="/bin/true", adapters_allowed=True, rank=32)
+
+    every, alone = spec(sixteen), spec(replace(sixteen, kind=QUANTIZED_BASE))
+    assert engine_arguments(alone)[-5:] == ["--lora-target-modules", "q_proj", "k_proj", "v_proj", "o_proj"]
+    assert lora_of(alone) == "allowed up to rank 32, of q_proj, k_proj, v_proj, o_proj alone"
+    assert lora_of(every) == "allowed up to rank 32" and "--lora-target-modules" not in engine_arguments(every)
+    slots = every.gpu_bytes - every.gpu_cache_bytes - (alone.gpu_bytes - alone.gpu_cache_bytes)
+    assert slots > expert_slot_bytes(ModelShape.of(mixture), 32)
+    for one in (spec(replace(model(), kind=QUANTIZED_BASE)), model_server.bench_spec(sixteen, vllm="/bin/true")):
+        assert "--lora-target-modules" not in engine_arguments(one), "a dense model, and one without adapters"
 
 
 @pytest.mark.parametrize(

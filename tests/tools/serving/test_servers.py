@@ -20,7 +20,6 @@ from tests.fixtures.stub_chat import ENGINE_FAILED
 from tests.fixtures.waiting import HANG_S
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.machine.vllm_program import kernels_of
-from tunesmith.tools.models.shape import ATTENTION
 from tunesmith.tools.serving import servers, spec
 from tunesmith.tools.serving.listeners import port_is_free
 from tunesmith.tools.serving.model_server import comparability_key
@@ -108,18 +107,6 @@ def test_cpu_settings_stay_on_the_cpu(model: Path) -> None:
     assert not [name for name in spec.environment(cuda, "vllm") if "CPU" in name]
     assert spec.environment(cuda, "vllm")["PYTHONPATH"] == str(spec.GUARD)
     assert not {"--enforce-eager", "--no-enable-chunked-prefill"} & {*spec.arguments(cuda, 1)}
-
-
-def test_where_adapters_may_have_attention_alone_the_server_is_told_so_and_its_answers_are_compared_by_it(
-    model: Path,
-) -> None:
-    every = spec_of(model, max_lora_rank=32)
-    alone = every.model_copy(update={"lora_modules": ATTENTION})
-    told = spec.engine_arguments(alone)[-5:]
-    assert told == ["--lora-target-modules", "q_proj", "k_proj", "v_proj", "o_proj"]
-    assert spec.lora_of(every) == "allowed up to rank 32"
-    assert spec.lora_of(alone) == "allowed up to rank 32, of q_proj, k_proj, v_proj, o_proj alone"
-    assert "--lora-target-modules" not in spec.engine_arguments(every) + spec.engine_arguments(spec_of(model))
 
 
 def test_the_plugin_is_where_vllm_is_told_to_look(model: Path) -> None:
