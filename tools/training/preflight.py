@@ -122,10 +122,8 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
         pins=bench.pins,
         estimate=price,
         writes=("an adapter that is thrown away",),
-        refusals=(
-            *room(price, facts, remedy="a smaller base, or stopping another program", fitting=fitting),
-            *not_served(request, facts, base),
-        ),
+        refusals=room(price, facts, remedy="a smaller base, or stopping another program", fitting=fitting)
+        or not_served(request, facts, base),
         fitting=fitting,
     )
 

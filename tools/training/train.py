@@ -180,7 +180,7 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
         writes=("an adapter of a few MB",),
         replaces=("the adapter of this run",) if "adapter" in facts.artifacts else (),
         reasons={**reasons, **why},
-        refusals=(*room(price, facts, remedy="a smaller base", fitting=fitting), *not_served(request, facts, base)),
+        refusals=room(price, facts, remedy="a smaller base", fitting=fitting) or not_served(request, facts, base),
         fitting=fitting,
     )
 
