@@ -241,7 +241,9 @@ class ServerMemory:
     vram_bytes: int
     """On a GPU, without the margin that a plan keeps free beside."""
     cache_bytes: int = 0
-    """Of that, the key-value cache; where the server has the GPU for itself it takes more."""
+    """Of that, the key-value cache."""
+    full_cache_bytes: int = 0
+    """What of it could be of use, where the server has the GPU for itself: for every sequence at full length."""
 
 
 def server_memory(
@@ -265,6 +267,7 @@ def server_memory(
         cpu_server_bytes(weight_bytes, cpu_cache_gib(context_tokens * kv_bytes_per_token)) + slot_bytes,
         int(1.03 * weight_bytes) + slot_bytes + cache_bytes + GPU_SERVER_BYTES,
         cache_bytes,
+        sequences * whole_bytes,
     )
 
 

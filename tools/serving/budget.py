@@ -24,7 +24,13 @@ from tunesmith.tools.models.measuring import (
     measuring_bytes,
     measuring_server,
 )
-from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, SERVED_SEQUENCES, ServerMemory, serving_peaks
+from tunesmith.tools.models.memory_math import (
+    CONTEXT_TOKENS,
+    GPU_MARGIN_BYTES,
+    SERVED_SEQUENCES,
+    ServerMemory,
+    serving_peaks,
+)
 from tunesmith.tools.models.model_names import shape_of
 from tunesmith.tools.models.time_math import WORKER_START_S, answering_seconds, server_start
 from tunesmith.tools.serving.bench import USUAL, Bench
@@ -188,13 +194,14 @@ class Place(NamedTuple):
     device: Literal["cpu", "cuda"]
     gpu_bytes: int = 0
     gpu_cache_bytes: int = 0
+    gpu_full_cache_bytes: int = 0
 
 
 def placed(vllm: str | None, needed: ServerMemory) -> Place:
     """Where a server that needs so much memory runs, and what of it that is on a GPU."""
     if chosen_gpu(measure_gpus()) is None or serves_on_cpu(vllm):
         return Place("cpu")
-    return Place("cuda", needed.vram_bytes, needed.cache_bytes)
+    return Place("cuda", needed.vram_bytes, needed.cache_bytes, needed.full_cache_bytes)
 
 
 def gpus_once_free(needed_bytes: int) -> tuple[Gpu, ...]:
@@ -221,10 +228,11 @@ class Claim(NamedTuple):
 def claim(spec: ServerSpec, gpus: Sequence[Gpu], *, alone: bool) -> Claim:
     """What a server takes of the chosen one of these GPUs.
 
-    Where nobody else is, what is free: vLLM measures what it needs itself and makes its cache of the rest. Beside a
-    neighbour, and where a share would leave it less, the cache that it is priced with. A share is then given too, of
-    next to nothing: vLLM refuses to start where its share is not free, though it takes a cache of given size without
-    looking at it. Raises StepFailed, with the numbers, where what the server needs is not free.
+    Where nobody else is, what is free, up to a cache for all its sequences: vLLM measures what it needs itself and
+    makes its cache of the rest. Beside a neighbour, and where a share would leave it less, the cache that it is priced
+    with. A share is then given too, of next to nothing: vLLM refuses to start where its share is not free, though it
+    takes a cache of given size without looking at it. Raises StepFailed, with the numbers, where what the server needs
+    is not free.
     """
     chosen = chosen_gpu(gpus)
     if chosen is None or not spec.gpu_bytes:
@@ -236,7 +244,8 @@ def claim(spec: ServerSpec, gpus: Sequence[Gpu], *, alone: bool) -> Claim:
             f"{total / GIB:.1f} GiB are free; stop what else uses it (nvidia-smi lists it), or name another "
             "GPU in CUDA_VISIBLE_DEVICES"
         )
-    share = math.floor(1000 * min(_LARGEST_SHARE, (free - _LEFT_FREE_BYTES) / total)) / 1000
+    wanted = spec.gpu_bytes + GPU_MARGIN_BYTES + spec.gpu_full_cache_bytes - spec.gpu_cache_bytes
+    share = math.floor(1000 * min(_LARGEST_SHARE, (free - _LEFT_FREE_BYTES) / total, wanted / total)) / 1000
     if alone and total - free < _SOMEBODY_BYTES and share * total >= spec.gpu_bytes:
         return Claim(int(share * total), (f"--gpu-memory-utilization={share:g}",))
     priced = (f"--kv-cache-memory-bytes={spec.gpu_cache_bytes}", "--gpu-memory-utilization=0.01")

@@ -45,6 +45,8 @@ class ServerSpec(Frozen):
     """Of a GPU's memory, what it needs; 0: not known, and vLLM takes what it takes by itself, nearly all of it."""
     gpu_cache_bytes: int = 0
     """Of these, the key-value cache."""
+    gpu_full_cache_bytes: int = 0
+    """What of it could be of use, where nobody else is on the GPU."""
     without_thoughts: bool = False
     """Whether its chat template is told to have the model answer at once, whatever a request leaves open."""
 

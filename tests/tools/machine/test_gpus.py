@@ -42,6 +42,7 @@ from tunesmith.tools.models.memory_math import (
     ServerMemory,
     adapter_slot_bytes,
     expert_slot_bytes,
+    kv_bytes_per_token,
     serving_peaks,
 )
 from tunesmith.tools.models.shape import ModelShape
@@ -357,7 +358,10 @@ def test_too_little_vram_to_train_is_answered_with_settings_that_do_fit_the_same
 # --- what a server claims
 
 
-SPEC = ServerSpec(model_dir="/nowhere", served_name="base", device="cuda", gpu_bytes=11 * GIB, gpu_cache_bytes=GIB)
+SPEC = ServerSpec(
+    model_dir="/nowhere", served_name="base", device="cuda", gpu_bytes=11 * GIB, gpu_cache_bytes=GIB,
+    gpu_full_cache_bytes=20 * GIB,
+)  # fmt: skip
 PRICED = (f"--kv-cache-memory-bytes={GIB}", "--gpu-memory-utilization=0.01")
 
 
@@ -412,6 +416,14 @@ def test_a_server_takes_what_is_free_where_nobody_else_is_and_its_least_cache_be
 def test_where_a_share_would_leave_less_than_the_priced_cache_the_cache_is_named() -> None:
     tight = SPEC.model_copy(update={"gpu_bytes": int(22.5 * GIB)})
     assert claim(tight, [gpu(0, free=23.6)], alone=True).arguments == PRICED
+
+
+def test_a_server_takes_no_more_than_all_its_sequences_could_use() -> None:
+    card = gpu(0, free=79.2, total=80)
+    taken = claim(SPEC, [card], alone=True)
+    assert 30.5 * GIB < taken.bytes <= 31 * GIB, "what it needs, the margin, and a full cache in place of the least"
+    memory = serving_memory(model())
+    assert memory.full_cache_bytes == 64 * (2048 + 256) * kv_bytes_per_token(model().meta["config"])
 
 
 def test_a_step_s_server_fills_a_gpu_that_it_has_for_itself_and_no_other_server_does(
@@ -475,7 +487,7 @@ def test_the_bench_the_judge_and_the_driver_ask_for_the_same_memory(tmp_path: Pa
     bytes_ = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     bench = serving_memory(replace(model(), bytes=bytes_, meta={"config": config})).vram_bytes
     judge = JudgeModel("m", "m", folder, bytes_, 3_000_000_000, 36_864).memory
-    assert judge == needed_memory(folder, JUDGE_CONTEXT_TOKENS)  # four whole contexts, longer ones than the bench's
+    assert judge.vram_bytes == needed_memory(folder, JUDGE_CONTEXT_TOKENS).vram_bytes  # four whole, longer contexts
     slots = adapter_slot_bytes(ModelShape.of(config), 16)
     assert judge.vram_bytes - bench == judge.cache_bytes - GIB - slots
 
