@@ -6,6 +6,7 @@ standard input, and writes lines of JSON to the pipe FD: what it calls back with
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -55,7 +56,7 @@ def train_apart(
     ended: dict[str, Any] = {}
     try:
         assert child.stdin is not None
-        with child.stdin as stdin:
+        with contextlib.suppress(BrokenPipeError), child.stdin as stdin:  # how it ended is said below
             stdin.write(json.dumps({**asked, "settings": asdict(settings)}).encode())
         with os.fdopen(reading, encoding="utf-8") as lines:
             for line in lines:
@@ -64,9 +65,10 @@ def train_apart(
                     called[name](*values)
                 else:
                     ended[name] = values[0]
+    except BaseException:
+        child.kill()
+        raise
     finally:
-        if child.poll() is None and "trained" not in ended:
-            child.kill()
         child.wait()
     if "trained" in ended:
         return Trained(**ended["trained"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +34,7 @@ from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.budget import serving_memory
 from tunesmith.tools.serving.spec import ServerSpec
-from tunesmith.tools.training import apart_job, preflight_job, train_job
+from tunesmith.tools.training import preflight_job, train_job
 from tunesmith.tools.training.preflight import PreflightRequest, plan
 from tunesmith.tools.training.train import TrainRequest, training_bytes
 from tunesmith.tools.training.train_job import LoraSettings, Trained
@@ -121,21 +120,6 @@ def test_the_two_steps_are_taken_by_a_child_that_is_gone_when_the_server_starts(
     links(job).two_steps()
     assert found and TORCH_ENV.items() <= found[0].items()
     assert not psutil.Process().children(recursive=True)
-
-
-@pytest.mark.parametrize(
-    ("program", "told"),
-    [
-        ("import os; os.kill(os.getpid(), 9)", "ended by the kernel, as it is for want of memory; try a smaller micro"),
-        ("raise SystemExit(3)", "ended with exit code 3; the log of the step says more"),
-    ],
-)
-def test_a_child_that_dies_breaks_its_link_with_how_it_ended(
-    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, program: str, told: str
-) -> None:
-    monkeypatch.setattr(apart_job, "python_module", lambda *words: [sys.executable, "-c", program])
-    with pytest.raises(StepFailed, match=told):
-        links(make_job()).two_steps()
 
 
 def test_what_breaks_in_the_child_is_said_in_its_own_words(make_job: MakeJob) -> None:
