@@ -112,11 +112,13 @@ def test_few_rows_still_have_one_of_the_behaviour(make_job: MakeJob) -> None:
     assert [one.origin for one in links(job).few] == ["near_miss", "writer"]
 
 
-def test_the_two_steps_are_taken_by_a_child_that_is_gone_when_the_server_starts(make_job: MakeJob) -> None:
+def test_the_two_steps_are_taken_by_a_child_that_is_gone_when_the_server_starts(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In the environment of a training; a card's context, and the memory that torch keeps, go with it."""
     job = make_job()
     found: list[dict[str, str]] = []
-    job.log = lambda text: found.append(psutil.Process().children()[0].environ())  # type: ignore[method-assign]
+    monkeypatch.setattr(Job, "log", lambda job, text: found.append(psutil.Process().children()[0].environ()))
     links(job).two_steps()
     assert found and TORCH_ENV.items() <= found[0].items()
     assert not psutil.Process().children(recursive=True)
