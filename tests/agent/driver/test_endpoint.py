@@ -90,7 +90,7 @@ def test_a_server_that_waits_on_the_gpu_leaves_for_the_driver_unless_a_step_asks
     driver: Driver, home: Path, model: Path, monkeypatch: pytest.MonkeyPatch, at_work: bool
 ) -> None:
     spec = ServerSpec(model_dir="/nowhere", served_name="base", device="cuda")
-    waiting = servers.start(home, spec, vllm=STUB, log_path=home / "log", owner="s1")
+    waiting = servers.start(home, spec, vllm=STUB, log_path=home / "logs" / "log", owner="s1")
     monkeypatch.setattr(endpoint, "placed", lambda vllm, needed: Place("cuda", 1))
     if at_work:
         running(Store(home), model, 1)
