@@ -73,7 +73,7 @@ def test_however_the_child_ends_that_is_what_breaks(train: Train, program: str, 
     assert not psutil.Process().children()
 
 
-def test_a_stop_of_the_parent_ends_the_child(train: Train) -> None:
+def test_a_stop_of_the_parent_ends_the_child(train: Train, tmp_path: Path) -> None:
     class Stopped(BaseException):
         pass
 
@@ -82,5 +82,5 @@ def test_a_stop_of_the_parent_ends_the_child(train: Train) -> None:
             raise Stopped
 
     with pytest.raises(Stopped):
-        train(TELLING + 'tell("log", "x"); import time; time.sleep(600)', Stopping())
-    assert not psutil.Process().children()
+        train(TELLING + 'tell("log", "x"); import time; time.sleep(3); open("lived on", "w")', Stopping())
+    assert not psutil.Process().children() and not (tmp_path / "lived on").exists()
