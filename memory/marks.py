@@ -31,19 +31,26 @@ class Mark:
     was: str
     """The answer that the row had."""
     at: float = 0.0
+    origin: str = ""
+    """Where the row came from, as the store knows it; empty where the row is gone."""
 
     @property
     def gold(self) -> bool:
         """Whether message and answer are right together."""
         return self.decision != "drop"
 
+    @property
+    def of_people(self) -> bool:
+        """Whether a person brought the message too."""
+        return self.origin not in ("", "generated")
 
-_COLUMNS = tuple(field.name for field in fields(Mark))
+
+_COLUMNS = tuple(field.name for field in fields(Mark) if field.name != "origin")
 
 
 def add_mark(store: Store, mark: Mark) -> None:
     """Keep a mark; it is in the store when this returns."""
-    values = (*astuple(mark)[:-1], mark.at or time.time())
+    values = (*astuple(mark)[:-2], mark.at or time.time())
     with store.write() as conn:
         conn.execute(
             f"INSERT INTO marks ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' for _ in _COLUMNS)})",
@@ -53,10 +60,13 @@ def add_mark(store: Store, mark: Mark) -> None:
 
 def marks_of(store: Store, behaviour: str) -> list[Mark]:
     """The marks of a behaviour, the last one of each message, in the order in which they were made."""
-    rows = store.read("SELECT * FROM marks WHERE behaviour = ? ORDER BY id", behaviour)
+    origin = "SELECT origin FROM rows r WHERE r.step = m.step AND r.row_id = m.row_id"
+    rows = store.read(
+        f"SELECT m.*, coalesce(({origin}), '') AS origin FROM marks m WHERE behaviour = ? ORDER BY m.id", behaviour
+    )
     found: dict[str, Mark] = {}
     for row in rows:
-        mark = Mark(**{name: row[name] for name in _COLUMNS})
+        mark = Mark(**{name: row[name] for name in (*_COLUMNS, "origin")})
         words = " ".join(mark.message.lower().split())
         found.pop(words, None)
         found[words] = mark

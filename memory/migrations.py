@@ -219,6 +219,21 @@ def m012_stages_of_a_plan(db: Database) -> None:
     db.create_view("v_runs", VIEWS["v_runs"], replace=True)
 
 
+def m013_blind_cases_are_counted(db: Database, home: Path) -> None:
+    """`v_flips` names no blind case; every suite's artifact names which ones those are, as its file says."""
+    places = Places(home)
+    suites = db.execute("SELECT artifact, path, meta FROM artifacts WHERE kind = 'suite'").fetchall()
+    for artifact, path, meta in suites:
+        try:
+            cases = json.loads(Path(places.present(path)).read_text())["cases"]
+            blind = [case["case_id"] for case in cases if case["metadata"].get("split") == "blind"]
+            told = json.dumps({**json.loads(meta), "blind": blind}, ensure_ascii=False)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # gone, or of another version
+            continue
+        db.execute("UPDATE artifacts SET meta = ? WHERE artifact = ?", (told, artifact))
+    db.create_view("v_flips", VIEWS["v_flips"], replace=True)
+
+
 MIGRATIONS: tuple[Callable[..., None], ...] = (
     m001_tables,
     m002_views,
@@ -232,7 +247,9 @@ MIGRATIONS: tuple[Callable[..., None], ...] = (
     m010_paths_by_their_place_in_the_home,
     m011_steps_that_began,
     m012_stages_of_a_plan,
+    m013_blind_cases_are_counted,
 )
+_OF_A_PLACE = (m010_paths_by_their_place_in_the_home, m013_blind_cases_are_counted)
 LATEST = len(MIGRATIONS)
 
 
@@ -242,7 +259,7 @@ def apply(db: Database, home: Path) -> None:
 
     migrations = Migrations("tunesmith")
     for migration in MIGRATIONS:
-        of_a_place = {"home": home} if migration is m010_paths_by_their_place_in_the_home else {}
+        of_a_place = {"home": home} if migration in _OF_A_PLACE else {}
         migrations(name=migration.__name__)(partial(migration, **of_a_place))
     migrations.apply(db)
     db.execute(f"PRAGMA user_version = {LATEST}")

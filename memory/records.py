@@ -217,6 +217,8 @@ class EvalResult:
     latency_ms: float = 0.0
 
 
+BLIND_SHOWN = "blind.shown"
+"""Event of a run whose blind cases somebody opened: from then on they are shown."""
 KEEP = "keep"
 
 

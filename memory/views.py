@@ -7,7 +7,7 @@ names, never data that somebody else wrote.
 from __future__ import annotations
 
 from tunesmith.memory.arms import EVALUATIONS, PASSED_SHARE, RIVAL_TYPE, pairs_sql
-from tunesmith.memory.records import BEGUN
+from tunesmith.memory.records import BEGUN, BLIND_SHOWN
 
 IS_LISTED = f"(r.stages <> '[]' OR EXISTS (SELECT 1 FROM steps s WHERE s.run = r.run AND {BEGUN}))"
 """Which rows `r` of `runs` are runs: those that follow a plan or have begun. Others were opened by a price alone."""
@@ -47,9 +47,13 @@ WHERE {BEGUN}
 
 # The cases on which two arms that may be compared differ, paired and reduced as `compare` does it. Of a pair that
 # differs in more than what is under test nothing is told. Keys are compared whole: a judge that graded none of the
-# cases of both counts here, and not for `compare`.
+# cases of both counts here, and not for `compare`. Blind cases are left out until somebody opened them.
 V_FLIPS = f"""
-WITH pairs AS ({pairs_sql(EVALUATIONS)}), verdicts AS (
+WITH pairs AS ({pairs_sql(EVALUATIONS)}), hidden AS (
+    SELECT a.run, named.value AS case_id FROM artifacts a, json_each(a.meta, '$.blind') AS named
+    WHERE a.kind = 'suite'
+          AND NOT EXISTS (SELECT 1 FROM events e WHERE e.run = a.run AND e.event = '{BLIND_SHOWN}')
+), verdicts AS (
     SELECT run, arm, block, case_id, step, avg(passed) > {PASSED_SHARE} AS passed,
            max(assertions LIKE '%"{RIVAL_TYPE}"%' OR assertions LIKE '%"not-{RIVAL_TYPE}"%') AS has_rivals
     FROM eval_results GROUP BY run, arm, block, case_id, step
@@ -60,6 +64,7 @@ WITH pairs AS ({pairs_sql(EVALUATIONS)}), verdicts AS (
          JOIN verdicts b ON b.run = p.run AND b.arm = p.last_arm AND b.step = p.last_step
               AND b.case_id = a.case_id AND b.block = a.block
     WHERE p.differing = 0 AND a.passed <> b.passed
+          AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.run = p.run AND h.case_id = a.case_id)
           AND (p.first_step = p.last_step OR NOT (a.has_rivals OR b.has_rivals))
 )
 SELECT run, first_arm AS arm_a, last_arm AS arm_b, block, case_id, first_passed AS passed_a, last_passed AS passed_b,

@@ -1,6 +1,6 @@
 """Cases on a terminal: what was asked, what the arm answered, what was wanted, and why that is not the same.
 
-A blind case is counted and never quoted: who reads its text may write rows or settings by it.
+A blind case is counted and not quoted before it is opened: who reads its text may write rows or settings by it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import EvalResult
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, one_line
+from tunesmith.tools.evaluation.blind import hidden_cases
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.loading import read_suite
 
@@ -34,6 +35,8 @@ class CaseTexts:
 
     cases: Mapping[str, Case]
     answers: Mapping[str, EvalResult]
+    hidden: frozenset[str] = frozenset()
+    """Blind cases that nobody opened."""
 
     @classmethod
     def of(cls, store: Store, run: str, step: str, arm: str) -> CaseTexts:
@@ -45,17 +48,17 @@ class CaseTexts:
                 cases |= {case.case_id: case for case in read_suite(Path(made.path)).cases}
             except (OSError, ValueError, BadInput):
                 continue
-        return cls(cases, answers)
+        return cls(cases, answers, hidden_cases(store, run))
 
-    def view(self, case_ids: Sequence[str], *, all_of_them: bool) -> Iterable[RenderableType]:
-        """Some cases, or all; blind ones are counted alone."""
-        open_ = [case_id for case_id in case_ids if not self._case(case_id).is_blind]
+    def view(self, case_ids: Sequence[str], *, all_of_them: bool, blind: int = 0) -> Iterable[RenderableType]:
+        """Some cases, or all; blind ones, and `blind` more that are not named, are counted alone."""
+        open_ = [case_id for case_id in case_ids if case_id not in self.hidden]
         shown = open_ if all_of_them else open_[:SHOWN]
         for case_id in shown:
             yield from (Prose(line, hang=6) for line in self._told(case_id))
-        blind = len(case_ids) - len(open_)
+        blind += len(case_ids) - len(open_)
         rest = [count(len(open_) - len(shown), "more case")] if len(open_) > len(shown) else []
-        rest += [f"{count(blind, 'blind case')}, never shown"] if blind else []
+        rest += [f"{count(blind, 'blind case')}, not shown before --open-blind"] if blind else []
         if rest:
             yield Prose(Text(f"  and {', '.join(rest)}", style=theme.LABEL))
 

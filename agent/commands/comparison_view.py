@@ -60,13 +60,18 @@ def lost_and_failing(store: Store, compared: ComparedWithHops, *, whole: bool = 
     a, b = compared.whole.arms
     lost = [flip.case_id for flip in compared.whole.flips_of(LOST)]
     failing = [limit.case_id for limit in compared.known_limits if limit.case_id not in lost]
-    if not lost and not failing:
+    blind = sum(block.pass_to_fail for block in compared.whole.blocks.values()) - len(lost)
+    if not (lost or failing or blind or compared.blind_limits):
         return
     texts = CaseTexts.of(store, compared.whole.run, compared.whole.steps[b], b)
-    for heading, cases in ((f"lost from {a} to {b}", lost), (f"{b} still fails", failing)):
-        if cases:
-            yield Prose(Text(f"{heading}: {count(len(cases), 'case')}", style="bold"))
-            yield from texts.view(cases, all_of_them=whole)
+    of_limits = max(0, compared.blind_limits - blind)
+    for heading, cases, unseen in (
+        (f"lost from {a} to {b}", lost, blind),
+        (f"{b} still fails", failing, of_limits),
+    ):
+        if cases or unseen:
+            yield Prose(Text(f"{heading}: {count(len(cases) + unseen, 'case')}", style="bold"))
+            yield from texts.view(cases, all_of_them=whole, blind=unseen)
 
 
 def evidence_view(compared: ComparedWithHops) -> Iterator[RenderableType]:

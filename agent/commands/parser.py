@@ -289,6 +289,9 @@ def _history(commands: _Commands) -> None:
     compare = _add(commands, "compare", "paired statistics and the flip table of two arms, from stored results")
     _newest_run(compare)
     compare.add_argument("--arms", metavar="A,B", default="base,adapter")
+    compare.add_argument(
+        "--open-blind", action="store_true", help="show the blind cases of the run from now on; it is recorded"
+    )
     _all(compare)
     _json(compare)
     runs = _add(commands, "runs", "list runs, show one, or ask in SQL")

@@ -41,12 +41,19 @@ def _run_of(args: argparse.Namespace, store: Store, out: Output) -> str:
 def compare(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """`compare [RUN] --arms A,B`: 0; 4 where they may not be compared, or a gated block got worse, over a hop too."""
     from tunesmith.agent.commands.comparison_view import comparison_view
+    from tunesmith.tools.core.format import count
+    from tunesmith.tools.data.known_case import account
+    from tunesmith.tools.evaluation.blind import open_blind
     from tunesmith.tools.evaluation.compare import compare_with_hops
 
     arms = [arm.strip() for arm in args.arms.split(",")]
     if len(arms) != 2 or arms[0] == arms[1]:
         raise BadInput(f"--arms takes two different arms, such as base,adapter; it was {args.arms!r}")
-    compared = compare_with_hops(store, _run_of(args, store, out), *arms)
+    run = _run_of(args, store, out)
+    if args.open_blind:
+        opened = open_blind(store, run, account())
+        out.say(f"{run}: {count(opened, 'blind case')} opened; what is changed after they were read needs new ones")
+    compared = compare_with_hops(store, run, *arms)
     view = comparison_view(store, compared, whole=args.all, in_repl=out.page is not None)
     out.document(compared.to_json(), Group(*view))
     return 4 if compared.broken_gates else 0
@@ -170,7 +177,8 @@ def serve(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
     could = [] if lines or args.action else served_models.could_serve(store)
     document = {"servers": lines, **({"could_serve": could} if could else {})}
     if lines:
-        out.document(document, render.rows_table(columns, rows))
+        down = [f"{line['model']} is down: {line['down']}" for line in lines if line["down"]]
+        out.document(document, Group(render.rows_table(columns, rows), *map(render.plain, down)))
     else:
         prefix = "/" if out.page else "tunesmith "
         how = [served_models.how_to_serve(run, prefix) for run in could]
@@ -181,7 +189,14 @@ def serve(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
 def _role(line: Mapping[str, object]) -> str:
     """What a server is for, and when it ends where nobody uses it."""
     left = line["ends_in_seconds"]
-    return f"{line['role']}, ends in {duration(left)}" if isinstance(left, float) else str(line["role"])
+    if isinstance(left, float):
+        return f"{line['role']}, ends in {duration(left)}"
+    again = f", restarted {counted}" if (counted := _times(line["restarts"])) else ""
+    return f"{line['role']}{', down' if line['down'] else ''}{again}"
+
+
+def _times(restarts: object) -> str:
+    return {0: "", 1: "once"}.get(int(str(restarts)), f"{restarts} times")
 
 
 def report(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:

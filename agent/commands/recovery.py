@@ -18,7 +18,8 @@ _UNWATCHED = 3
 
 
 def recover(store: Store) -> list[str]:
-    """Mark what died, end servers that outlived their step, put runs where they stand; a line about each."""
+    """Mark what died, end servers that outlived their step, start deployed ones that a boot ended, put runs where they
+    stand; a line about each."""
     dead = launcher.reconcile(store)
     lines = [f"{step.stage} ({step.id} of {step.run}) failed: {step.error}" for step in dead]
     store.announce([step.id for step in dead])
@@ -27,8 +28,9 @@ def recover(store: Store) -> list[str]:
         if run.status == RUNNING:
             lines += _resolve_approved(store, run)
     if (store.home / "servers").is_dir():
-        from tunesmith.agent.commands.served_models import stop_orphans
+        from tunesmith.agent.commands.served_models import bring_back, stop_orphans
 
+        lines += bring_back(store)
         lines += [f"stopped an orphaned server: {server}" for server in stop_orphans(store)]
     return lines
 

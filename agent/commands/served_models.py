@@ -11,11 +11,12 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import FAILED, RUNNING, STOPPED
 from tunesmith.memory.store import Store
 from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.server_log import telling_line
 from tunesmith.tools.serving.servers import Server
 
 
 def status(store: Store) -> list[dict[str, object]]:
-    """Servers that run, the deployed ones first."""
+    """Servers on the books, the deployed ones first; one of those may be down."""
     running = servers.list_servers(store.home)
     return [_line(store, server) for server in sorted(running, key=lambda s: s.role != servers.DEPLOYED)]
 
@@ -85,8 +86,10 @@ def _line(store: Store, server: Server) -> dict[str, object]:
         "role": server.role,
         "url": server.url,
         "model": server.facts.model or server.model,
-        "pid": server.pid,
+        "pid": server.pid if server.runs else None,
         "healthy": servers.healthy(server),
+        "restarts": server.restarts.count,
+        "down": _down(server),
         "key_file": str(server.key_file),
         "log": str(server.log),
         "ends_in_seconds": _lease_left(server),
@@ -94,6 +97,36 @@ def _line(store: Store, server: Server) -> dict[str, object]:
         "run": made[0]["run"] if made else None,
         "step": made[0]["step"] if made else None,
     }
+
+
+def _down(server: Server) -> str:
+    """Why a deployed server does not run, and what brings it back; empty while its parent lives."""
+    if server.runs:
+        return ""
+    happened = server.restarts
+    if not happened.gave_up:
+        return "its parent has ended, as by a boot; the next start of tunesmith brings it back"
+    said = telling_line(server.log) if not happened.port_lost and server.log.is_file() else ""
+    cause = f" ({said})" if said and "started again" not in said else ""  # that is the supervisor's own last word
+    remedy = "`tunesmith deploy` serves it again"
+    return f"it is not started again: {happened.gave_up}{cause}; its log is {server.log}; {remedy}"
+
+
+def bring_back(store: Store) -> list[str]:
+    """Start deployed servers that are down again, and say so, a line each."""
+    lines = []
+    for server, why_not in servers.bring_back(store.home):
+        model = server.facts.model or server.model
+        if why_not:
+            lines.append(
+                f"{model} was deployed at {server.url} and stays down: {why_not}; `tunesmith deploy` serves it "
+                "elsewhere, with another key"
+            )
+        else:
+            lines.append(f"{model} was deployed and had ended, as by a boot: it is starting at {server.url}/v1 again")
+        event = "server.given_up" if why_not else "server.brought_back"
+        store.event(event, run=server.facts.run or None, server=server.id, model=model, why=why_not)
+    return lines
 
 
 def _lease_left(server: Server) -> float | None:

@@ -21,8 +21,11 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.local_paths import expanded
 from tunesmith.tools.core.yaml_file import read_yaml
 from tunesmith.tools.data.behaviour import SPEC_FILE, load_behaviour
+from tunesmith.tools.data.description import OWN_BLIND
 from tunesmith.tools.data.scaffold import REHEARSAL, SUITE, write_behaviour
 from tunesmith.tools.data.spec import Attribute, Spec
+from tunesmith.tools.evaluation.judge import has_judge
+from tunesmith.tools.models.base import bundled_model
 from tunesmith.tools.pipeline.behaviour_plan import plan_for
 from tunesmith.tools.pipeline.forecast import check_ahead
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, settled
@@ -62,10 +65,14 @@ def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
 def _planned(spec: Spec, path: Path, parent: Path, args: argparse.Namespace, out: Output) -> tuple[Path, PipelinePlan]:
     """The behaviour's folder and its plan. Raises BadInput; what was written for a plan that is refused goes again."""
     before = {parent, *parent.glob("*")} if parent.exists() else set()
-    folder = _folder(spec, path, parent)
+    judged = has_judge(parent.parent, {bundled_model(_WRITER).title})  # the plan itself fetches the writer
+    if not judged:
+        out.say("no judge is there: what code cannot compare waits for your ratings of the answers (`tunesmith rate`)")
+    folder = _folder(spec, path, parent, judged=judged)
     try:
         # No model is served beside another, so one that writes its own rows is its own teacher.
-        plan = plan_for(folder, args.pace, model=args.model, teacher="" if args.model == _WRITER else _WRITER)
+        teacher = "" if args.model == _WRITER else _WRITER
+        plan = plan_for(folder, args.pace, model=args.model, teacher=teacher, judged=judged)
         return folder, settled(plan, out.say)
     except BadInput:
         if folder.parent == parent and folder not in before:
@@ -80,7 +87,7 @@ def said_parts(path: Path) -> frozenset[str]:
     return frozenset(part for part in _PARTS if given & set(_NAMES_OF.get(part, (part,))))
 
 
-def _folder(spec: Spec, path: Path, parent: Path) -> Path:
+def _folder(spec: Spec, path: Path, parent: Path, *, judged: bool) -> Path:
     """The behaviour's folder: the one that was named, or that holds this very spec; else a new one below `parent`.
 
     Raises BadInput for what no folder can be made of.
@@ -94,7 +101,7 @@ def _folder(spec: Spec, path: Path, parent: Path) -> Path:
                 return folder
         except BadInput:
             continue  # another one, broken by hand
-    return write_behaviour(spec, parent)
+    return write_behaviour(spec, parent, judged=judged)
 
 
 def document(spec: Spec, said: frozenset[str], folder: Path, plan: PipelinePlan) -> dict[str, object]:
@@ -121,6 +128,8 @@ def spec_view(spec: Spec, said: frozenset[str]) -> RenderableType:
     )
     rows.append(["near misses", told, by["near_misses"]])
     rows += [["example", f"{e.prompt} => {e.answer}", "said"] for e in spec.examples]
+    if spec.blind_sha256:
+        rows.append(["blind cases", f"{OWN_BLIND} more of your examples, which only the test suite sees", "said"])
     cells = [[name, _short(text), whose] for name, text, whose in rows]
     return render.rows_table(["part", spec.name, "by"], cells, exact=True)
 

@@ -26,9 +26,12 @@ from tunesmith.tools.data.description import EXAMPLES_MIN, DescriptionDraft, Exa
 from tunesmith.tools.data.scaffold import SUITE, behaviour_of, write_behaviour
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.target_cases import add_cases, propose_cases
+from tunesmith.tools.evaluation.judge import has_judge
+from tunesmith.tools.models.base import bundled_model
 from tunesmith.tools.pipeline.behaviour_plan import plan_for
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
+_WRITER = "bundled-driver"
 CASES_WANTED = 20
 """Target cases that a described behaviour is to have; what the examples lack is proposed by the driver."""
 _ARROWS = (re.compile(r"\s*(?:=>|⇒)\s*"), re.compile(r"\s*(?:->|→)\s*"))
@@ -203,8 +206,9 @@ def plan_of(deps: TurnDeps, interview: Interview) -> tuple[PipelinePlan, str]:
     """
     description = described(interview.draft)
     home = deps.store.home
+    judged = has_judge(home, {bundled_model(_WRITER).title})  # the plan itself fetches the writer
     try:
-        folder = write_behaviour(description, home / "behaviours")
+        folder = write_behaviour(description, home / "behaviours", judged=judged)
     except BadInput as error:
         again = interview.draft.model_copy(update={"what": ""})
         saved = _keep(home, interview.model_copy(update={"draft": again}))
@@ -215,21 +219,22 @@ def plan_of(deps: TurnDeps, interview: Interview) -> tuple[PipelinePlan, str]:
     deps.show(render.plain(f"{behaviour.name} is in {folder}; what every answer is held to:"))
     for rule in behaviour.rules:
         deps.show(render.plain(f"  - {rule.says}"))
-    cases = _more_cases(deps, folder, behaviour)
+    blind = f"{len(behaviour.blind)} of your examples are blind test cases now. " if behaviour.blind else ""
+    cases = blind + _more_cases(deps, folder, behaviour, judged=judged)
     _file(home).unlink(missing_ok=True)
     words = (
         f"The behaviour {behaviour.name} is written down; a rule that asks too much can be removed from its "
         f"behaviour.yaml and its test cases. {cases}The plan is on your screen. Start it, or change something?"
     )
-    return plan_for(folder, interview.pace), words
+    return plan_for(folder, interview.pace, teacher=_WRITER, judged=judged), words
 
 
-def _more_cases(deps: TurnDeps, folder: Path, behaviour: Spec) -> str:
+def _more_cases(deps: TurnDeps, folder: Path, behaviour: Spec, *, judged: bool) -> str:
     """Further test cases from the driver, shown and added; what they can show, in a sentence."""
-    if deps.endpoint is None:
+    wanted = CASES_WANTED - len(behaviour.examples) - len(behaviour.blind)
+    if deps.endpoint is None or wanted <= 0:
         return ""
     endpoint = deps.endpoint()
-    wanted = CASES_WANTED - len(behaviour.examples)
     deps.show(render.plain(f"asking the driver for {wanted} more test cases"))
     try:
         proposed = asyncio.run(
@@ -243,7 +248,7 @@ def _more_cases(deps: TurnDeps, folder: Path, behaviour: Spec) -> str:
         )
     except StepFailed as error:
         return f"More test cases were not to be had ({error}). "
-    add_cases(folder / SUITE, behaviour, proposed.prompts)
+    add_cases(folder / SUITE, behaviour, proposed.prompts, judged=judged)
     for prompt in proposed.prompts:
         deps.show(render.plain(f"  + {prompt}"))
     count = len(proposed.prompts)

@@ -39,7 +39,7 @@ def inherited(ws: Workspace, order: Order) -> dict[str, object]:
             fields[name] = planned[order.stage][name]
         elif other := declared.takes_from.get(name):
             newest = _newest(known, other, "")
-            if newest is not None and name in newest.request:
+            if newest is not None and newest.request.get(name):
                 fields[name] = newest.request[name]
     if order.stage == "evaluate" and order.fields.get("arm", "adapter") != "prompted":
         fields.pop("behaviour", None)

@@ -34,7 +34,10 @@ def _served(store: Store) -> str:
     from tunesmith.agent.commands import served_models
 
     deployed = [line for line in served_models.status(store) if line["role"] == "deployed"]
-    return f"served: {clip(deployed[0]['model'], 30)} of {deployed[0]['run']}" if deployed else "nothing is served"
+    if not deployed:
+        return "nothing is served"
+    state = "down" if deployed[0]["down"] else "served"
+    return f"{state}: {clip(deployed[0]['model'], 30)} of {deployed[0]['run']}"
 
 
 def _newest(store: Store, run: Run | None) -> str:

@@ -18,7 +18,7 @@ from tests.fixtures.demo_run import HANG_S, Demo, tunesmith
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.example_behaviour import ExampleBehaviour
-from tunesmith.tools.data.scaffold import rules_of
+from tunesmith.tools.data.scaffold import behaviour_of
 from tunesmith.tools.machine.gpus import measure_gpus
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.gpu_check.expected import PEAK
@@ -69,7 +69,7 @@ def test_the_behaviour_of_the_docs_is_one(tmp_path: Path) -> None:
     (tmp_path / "behaviour.yaml").write_text(told[1])
     behaviour = load_behaviour(str(tmp_path))
     assert isinstance(behaviour, ExampleBehaviour)
-    told_rules = [rule.says for rule in rules_of(behaviour)]
+    told_rules = [rule.says for rule in behaviour_of(behaviour).rules]
     assert behaviour.rules and all(rule.says in told_rules for rule in behaviour.rules)
     assert not any(broken_rule(behaviour.rules, example.answer) for example in behaviour.examples)
 

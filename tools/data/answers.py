@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -12,18 +14,19 @@ from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.synthesis import Written
 from tunesmith.tools.serving.client import ChatRequest
+from tunesmith.tools.suites.case import canonical_json
 
 _SHOTS, _SHOT_CHARS = 4, 3_000
 _LONG_ANSWER_CHARS = 60
+_TRIED, _AGREEING = 12, 0.25
+"""Rows that are solved twice first, and the share of them that has to agree before the others are."""
 
 
 def write_answers(
     spec: Spec, asker: Asker, written: Sequence[Written], temperature: float, tries: int
 ) -> list[Written]:
     """The rows with their answers; one that breaks a rule is asked for again and told which."""
-    schema = json_schema(spec)
-    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
-    extra = {"top_k": 60, **({"response_format": form} if schema else {})}
+    extra = {"top_k": 60, **_held_to_json(spec)}
     done = {one.drawn.row_id: one for one in written if one.problem}
     pending = {one.drawn.row_id: one for one in written if not one.problem}
     broken: dict[str, str] = {}
@@ -48,12 +51,59 @@ def write_answers(
     return [done[row_id] for row_id in sorted(done)]
 
 
-def answer_messages(spec: Spec, message: str, broken: str = "") -> list[dict[str, str]]:
+def solved_twice(spec: Spec, asker: Asker, written: Sequence[Written]) -> dict[str, bool]:
+    """Row → whether a second solution, asked for independently, comes to the same answer.
+
+    The second is greedy where the first was sampled, and shown other examples. Where the first rows show that answers
+    are prose, which never is the same twice, the others are not asked; they are no test cases with a known answer.
+    """
+    good = [one for one in written if not one.problem]
+    agreed: dict[str, bool] = {}
+    for part in (good[:_TRIED], good[_TRIED:]):
+        if agreed and sum(agreed.values()) < _AGREEING * len(agreed):
+            break
+        requests = [
+            ChatRequest(
+                f"b/{one.drawn.row_id}", asker.model, answer_messages(spec, one.message, turn=1), spec.max_tokens,
+                extra=_held_to_json(spec),
+            )
+            for one in part
+        ]  # fmt: skip
+        answers = asker.ask(requests, "solving a second time")
+        for one, request in zip(part, requests, strict=True):
+            second = answers[request.id].text if request.id in answers else ""
+            agreed[one.drawn.row_id] = same_answer(one.answer, second)
+    return agreed
+
+
+def _held_to_json(spec: Spec) -> dict[str, object]:
+    """What holds a server to the behaviour's JSON, where it has one."""
+    schema = json_schema(spec)
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    return {"response_format": form} if schema else {}
+
+
+def same_answer(first: str, second: str) -> bool:
+    """Whether two answers are the same value: JSON whatever its layout, text whatever its case, space and last stop."""
+    one, other = map(_value, (first, second))
+    return one == other and bool(one)
+
+
+def _value(answer: str) -> object:
+    try:
+        return canonical_json(json.loads(answer))
+    except (ValueError, RecursionError):
+        return " ".join(unicodedata.normalize("NFKC", answer).casefold().split()).rstrip(".。!")
+
+
+def answer_messages(spec: Spec, message: str, broken: str = "", turn: int = 0) -> list[dict[str, str]]:
     """Asks for the answer: description as system prompt, examples as turns; `broken` says what went wrong before.
 
-    All answers have the same beginning, so that a server's prefix cache holds it.
+    All answers of a turn have the same beginning, so that a server's prefix cache holds it; another turn shows the
+    examples from the other end.
     """
-    shown = _fitting([(example.prompt, example.answer) for example in spec.examples[:_SHOTS]])
+    examples = spec.examples[::-1] if turn else spec.examples
+    shown = _fitting([(example.prompt, example.answer) for example in examples[:_SHOTS]])
     turns = [turn for text, answer in shown for turn in (_turn("user", text), _turn("assistant", answer))]
     return [_turn("system", instructions(spec, broken)), *turns, _turn("user", message)]
 

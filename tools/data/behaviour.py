@@ -39,6 +39,16 @@ def behaviour_folder(name: str) -> Path:
     return path if is_folder(path) else path.parent
 
 
+def own_suites(name: str) -> tuple[str, ...]:
+    """The suites in a behaviour's own folder, by their paths; 'demo' stands for those of the demo."""
+    if not name or name == _DEMO:
+        return (name,) if name else ()
+    path = expanded(name)
+    if not is_folder(path) and path.name != SPEC_FILE:  # a file among others has no folder of its own
+        return ()
+    return tuple(str(path) for path in sorted((behaviour_folder(name) / "suites").glob("*.yaml")))
+
+
 def load_behaviour(name: str) -> Spec:
     """Read the spec of a behaviour: 'demo', a YAML file, or a folder with behaviour.yaml. Raises BadInput.
 

@@ -16,7 +16,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, PlanQuestion, Request, Result, Stage, expected, pinned
-from tunesmith.tools.data.behaviour import IMPORTED, load_behaviour
+from tunesmith.tools.data.behaviour import IMPORTED, load_behaviour, own_suites
 from tunesmith.tools.data.duplicates import Diversity
 from tunesmith.tools.data.leak_count import Leaks, leaks_in
 from tunesmith.tools.data.row_judge import Judged
@@ -43,8 +43,9 @@ class CritiqueRequest(Request):
     """How strict to be."""
 
     suites: tuple[SuiteName, ...] = Field(
-        default=("demo",),
-        description="Suites, beside the run's own, that no row may leak into and whose form answers must pass.",
+        default=(),
+        description="Suites, beside the run's own, that no row may leak into and whose form answers must pass; none: "
+        "those of the behaviour that the rows are of.",
     )
     near_duplicate: float = Field(
         default=90.0, gt=0, le=100, description="Similarity of two texts, of 100, from which the later one is dropped."
@@ -64,6 +65,11 @@ class CritiqueRequest(Request):
         ge=0,
         le=5_000,
         description="Kept rows that become test cases instead of training rows, what a person marked first.",
+    )
+    rubrics: bool = Field(
+        default=False,
+        description="Have a judge read the rows that become test cases, by the behaviour's criteria, where code cannot "
+        "tell what is right; else those wait for people.",
     )
     judge: Literal["none", "base", "teacher"] = Field(
         default="none",
@@ -124,8 +130,8 @@ class CritiqueContext:
 
 def inspect_inputs(request: CritiqueRequest, inputs: Inputs) -> CritiqueContext:
     """Parse the suites, so that a broken one is refused before anything is judged, and read what a person marked."""
-    suite = suite_of(request)
-    rows = inputs.made("rows")
+    expected_rows, rows = inputs.artifacts.get("rows"), inputs.made("rows")
+    suite = suite_of(request, str(expected_rows.meta.get("behaviour") or "") if expected_rows else "")
     named = str(rows.meta["behaviour"]) if rows else ""
     spec = load_behaviour(named) if named else None
     if rows and spec and spec.sha256 != rows.meta.get("behaviour_sha256"):
@@ -140,9 +146,10 @@ def inspect_inputs(request: CritiqueRequest, inputs: Inputs) -> CritiqueContext:
     return CritiqueContext(len(suite.cases), len(marks), leaks, pins_of(request, suite, marks, spec))
 
 
-def suite_of(request: CritiqueRequest) -> Suite:
-    """The cases of the suites that a request names; of none, none."""
-    return load_named_suites(request.suites) if request.suites else Suite(cases=())
+def suite_of(request: CritiqueRequest, behaviour: str) -> Suite:
+    """The cases of the suites that a request names, else of the behaviour at hand; of rows without one, none."""
+    named = request.suites or own_suites(behaviour)
+    return load_named_suites(named) if named else Suite(cases=())
 
 
 def pins_of(request: CritiqueRequest, suite: Suite, marks: Sequence[Mark], spec: Spec | None) -> dict[str, str]:

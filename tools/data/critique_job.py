@@ -31,7 +31,7 @@ from tunesmith.tools.data.critique import (
 )
 from tunesmith.tools.data.duplicates import Duplicates, diversity
 from tunesmith.tools.data.faults import ORDINARY, conversation_fault, fault_of, text_fault
-from tunesmith.tools.data.held_out import HeldOut, answer_of_row, hold_out, text_of
+from tunesmith.tools.data.held_out import answer_of_row, hidden, hold_out, text_of
 from tunesmith.tools.data.leak_count import held_against
 from tunesmith.tools.data.leakage import LeakGate, Pair, row_texts
 from tunesmith.tools.data.row_file import VARIANTS, read_rows, write_rows
@@ -60,7 +60,7 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     candidates = read_rows(rows_artifact.path / "rows.jsonl")  # what the plan pins, not the table that indexes it
     named = str(rows_artifact.meta["behaviour"])
     spec = behaviour_of_rows(named, candidates)
-    suite, marks = suite_of(job.request), marks_of(job.store, spec.name)
+    suite, marks = suite_of(job.request, named), marks_of(job.store, spec.name)
     for name, sha256 in pins_of(job.request, suite, marks, spec if named else None).items():
         job.agreed(name, sha256)
     cases = held_against(suite.cases, job.verified("suite") if "suite" in job.inputs else None)
@@ -78,7 +78,8 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     balance = balance_of(spec, kept, dropped)
     varied = [row for row in variants(spec, [row for row in kept if row.split == "train"]) if critic.sound(row)]
     varied = [row for row in varied if not held.like_a_case(spec, row)]
-    artifact = _publish(job, base.path, spec, kept, varied, dropped, held)
+    write_held_out(spec, job.dir / "dataset" / CASES, held, judged=job.request.rubrics)
+    artifact = _publish(job, base.path, kept, varied, dropped, held.cases)
     result = _result(job, spec, judged, kept, balance, artifact, critic.leaks)
     told = (*([not_read_back(unverified)] if unverified else []), *result.alarms)
     seen = {
@@ -122,7 +123,7 @@ def _hold_the_gate(job: Job[CritiqueRequest], leaks: Sequence[Pair]) -> None:
     """Print every pair; refuse to go on with a leak unless the request says to drop them."""
     job.write_json("leaks.json", [asdict(pair) for pair in leaks[:_LEAKS_SHOWN]])
     for pair in leaks[:_LEAKS_SHOWN]:
-        job.log(f"leak: row {pair.row_id} {pair.row_text[:120]!r}: {pair}")
+        job.log(f"leak: row {pair.row_id}: {pair}")
     if leaks and job.request.on_leak == "refuse":
         first = leaks[0]
         raise StepFailed(
@@ -142,6 +143,8 @@ class Critic:
         self.duplicates = Duplicates(request.near_duplicate)
         self.answers: dict[str, str] = {}
         self.leaks: list[Pair] = []
+        self.blind_leaks: set[str] = set()
+        """Rows that give a blind case away."""
 
     def judge(
         self, rows: Sequence[TrainingRow], progress: Callable[[int], None] = lambda done: None
@@ -158,6 +161,8 @@ class Critic:
 
     def _judged(self, row: TrainingRow, fault: Verdict | None) -> TrainingRow:
         split = split_of(row, self.request.valid_share)
+        if fault and row.row_id in self.blind_leaks:
+            row = hidden(row, fault)
         return replace(row, verdict=fault or Verdict(KEEP), split=split)
 
     def _mark(self, row: TrainingRow) -> Mark | None:
@@ -196,8 +201,13 @@ class Critic:
         pair = self.gate.check(row.row_id, row_texts(row, self.text_of(row)), digits_count=ordinary)
         if pair is None:
             return None
-        self.leaks.append(pair)
+        self._leaked(pair)
         return Verdict("leak", str(pair))
+
+    def _leaked(self, pair: Pair) -> None:
+        self.leaks.append(pair)
+        if pair.blind:
+            self.blind_leaks.add(pair.row_id)
 
     def _embedded(self, rows: Sequence[TrainingRow], faults: dict[str, Verdict]) -> None:
         """Paraphrased cases, where the embedding model is installed."""
@@ -207,7 +217,7 @@ class Critic:
             if embedder is None:
                 return
             for pair in self.gate.embedded([(row.row_id, self.text_of(row)) for row in rows], embedder):
-                self.leaks.append(pair)
+                self._leaked(pair)
                 faults[pair.row_id] = Verdict("leak", str(pair))
 
     def _duplicate(self, row: TrainingRow) -> Verdict | None:
@@ -231,11 +241,10 @@ def split_of(row: TrainingRow, valid_share: float) -> str:
 def _publish(
     job: Job[CritiqueRequest],
     base: Path,
-    spec: Spec,
     kept: Sequence[TrainingRow],
     varied: Sequence[TrainingRow],
     dropped: str,
-    held: HeldOut,
+    cases: int,
 ) -> Artifact:
     folder = job.dir / "dataset"
     splits = {name: [row for row in kept if row.split == name] for name in ("train", "valid")}
@@ -245,9 +254,8 @@ def _publish(
         write_rows(folder / f"{name}.jsonl", rows)
     if varied:
         write_rows(folder / VARIANTS, varied)
-    write_held_out(spec, folder / CASES, held)
     meta = {
-        "cases": held.cases,
+        "cases": cases,
         "train_rows": len(splits["train"]),
         "valid_rows": len(splits["valid"]),
         "varied_rows": len({str(row.attributes["variant_of"]) for row in varied}),

@@ -7,7 +7,9 @@ it is the user's own text: data everywhere, never a template and never a path.
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
+from hashlib import sha256
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator
@@ -18,6 +20,8 @@ from tunesmith.tools.core.wrong_values import sentence
 
 EXAMPLES_MIN = 3
 """Two examples may be alike by chance; what three have in common is worth asking about."""
+OWN_BLIND = 10
+"""Of enough examples so many become blind cases: a claim needs ten cases of people."""
 _PARTS = ("when", "what", "never", "examples")
 
 
@@ -55,6 +59,27 @@ def distinct(examples: Iterable[Example]) -> tuple[Example, ...]:
         by_message.pop(_message(example), None)
         by_message[_message(example)] = example
     return tuple(by_message.values())
+
+
+def parted(examples: tuple[Example, ...]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """The examples that everybody may see, and the ten that only a suite holds; of fewer than thirteen, none.
+
+    By digest of their messages, but for those that are seen so that every word which answers share is seen once: the
+    values of a choice, the keys of an object, a frame.
+    """
+    if len(examples) < EXAMPLES_MIN + OWN_BLIND:
+        return examples, ()
+    words = {example.prompt: set(example.answer.split()) for example in examples}
+    counts = Counter(word for of_one in words.values() for word in of_one)
+    lacking = {word for word, count in counts.items() if count > 1}
+    left = sorted(examples, key=lambda example: sha256(_message(example).encode()).hexdigest())
+    seen: set[str] = set()
+    while len(left) > OWN_BLIND:
+        best = max(left, key=lambda example: len(words[example.prompt] & lacking))  # the first of equals
+        left.remove(best)
+        seen.add(best.prompt)
+        lacking -= words[best.prompt]
+    return tuple(e for e in examples if e.prompt in seen), tuple(e for e in examples if e.prompt not in seen)
 
 
 def _message(example: Example) -> str:

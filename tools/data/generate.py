@@ -133,6 +133,7 @@ def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
     longest = max(len(example.prompt) for example in spec.examples)
     tokens = _TOKENS_PER_FACT if spec.seeded else _TOKENS_AROUND + longest // 4
     tokens += spec.max_tokens // 2 if spec.answer.form == "written" or reads_whole(spec) else 0
+    tokens += spec.max_tokens // 4 if spec.answer.form == "written" else 0  # half of them are solved a second time
     return GenerateContext(spec.name, pins_of(spec, rehearsal), len(rehearsal), tokens, _way(spec), spec.always)
 
 
@@ -150,6 +151,7 @@ def _way(spec: Spec) -> tuple[str, ...]:
     drawn = f"draw what each row is about ({names}) from the behaviour's spec (sha256 {spec.sha256[:12]})"
     form = spec.answer.form
     composed = f"{{writer}} answers each message, held to {len(spec.rules)} rules"
+    composed += "; a second time where answers are values: only what both agree on may become a test case"
     if form != "written":
         composed = f"code composes each answer ({form}) from what was drawn"
     return drawn, "{writer} writes each message, then reads it back without knowing what was drawn", composed

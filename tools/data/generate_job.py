@@ -15,7 +15,7 @@ from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import Artifact, TrainingRow
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.answer_log import AnswerLog
-from tunesmith.tools.data.answers import write_answers
+from tunesmith.tools.data.answers import solved_twice, write_answers
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.draw import in_turn
 from tunesmith.tools.data.example_values import Shown, shown_pieces
@@ -95,8 +95,10 @@ class _Making:
         )  # fmt: skip
         written = synthesis.write()
         if not composed:
-            for one in write_answers(spec, log, written, request.temperature, request.tries):
-                self._store(one)
+            answered = write_answers(spec, log, written, request.temperature, request.tries)
+            agreed = solved_twice(spec, log, answered)
+            for one in answered:
+                self._store(one, agreed.get(one.drawn.row_id))
         if self.rows and not self.job.store.rows(self.job.step.id):
             raise StepFailed(f"none of {self.rows} rows was written; the server's log is {server.log}")
         atomic_write(
@@ -139,7 +141,7 @@ class _Making:
             return []
         return [{"role": "system", "content": in_turn(self.spec.system_prompts, "system", number)}]
 
-    def _store(self, written: Written) -> None:
+    def _store(self, written: Written, agreed: bool | None = None) -> None:
         row_id = written.drawn.row_id
         if row_id in self.stored:
             return
@@ -150,6 +152,8 @@ class _Making:
             "read": [[one.attribute, one.drawn, one.read] for one in written.read],
             "finish_reason": written.finish_reason,
         }
+        if agreed is not None:
+            record["agreed"] = agreed  # with a second solution: such an answer may become a case
         if written.of_kind is not None:
             record["of_kind"] = round(written.of_kind, 4)
         prompt = [*self._system(row_id, int(row_id[1:])), _user(self.spec.render(written.message))]

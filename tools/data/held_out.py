@@ -1,7 +1,9 @@
-"""Rows that become test cases instead of training rows: their right answers are known, by a person or by construction.
+"""Rows that become test cases instead of training rows.
 
-What a person marked comes first, then kept rows in an order that nothing but their text decides. Whatever is like a
-case, by the measure of the leakage gate, leaves the training rows with it: a cluster is held out whole.
+Their right answers are known by a person, by construction, or where two independent solutions agree; of a row whose
+answer a model wrote once the message alone is asked. What a person marked comes first, then kept rows in an order that
+nothing but their text decides. Whatever is like a case, by the measure of the leakage gate, leaves the training rows
+with it: a cluster is held out whole. What it says is in the suite alone: no view of rows shows it.
 """
 
 from __future__ import annotations
@@ -13,17 +15,20 @@ from dataclasses import dataclass, replace
 from tunesmith.memory.marks import Mark
 from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.data.answer_rules import broken_rule
-from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.draw import draw_of
 from tunesmith.tools.data.faults import ORDINARY
+from tunesmith.tools.data.known_case import KnownCase, account, now
 from tunesmith.tools.data.leakage import LeakGate
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.suites.case import Case
 
 KIND = "held out"
-_GOLD_SHARE = 0.2
-"""Of the behaviour's kept rows, so many marks become cases where no number was asked for; the others train."""
+HIDDEN = "hidden"
+"""Attribute of a row that is a blind case, or gives one away: what it says is shown by no view of rows."""
+_GOLD_SHARE, _GOLD_LEAST = 0.2, 10
+"""Of the behaviour's kept rows, so many marks become cases where no number was asked for, ten at the least; the others
+train."""
 _GROUP_MOST = 4
 """Rows that answer one value; of more, others are asked first."""
 _NEAR_SHARE = 0.34
@@ -35,10 +40,7 @@ class HeldOut:
     """The cases, and the rows with those that became cases, or are like one, taken out."""
 
     rows: list[TrainingRow]
-    gold: tuple[Example, ...] = ()
-    written: tuple[Example, ...] = ()
-    own: tuple[Example, ...] = ()
-    """Of rows that the user brought."""
+    known: tuple[KnownCase, ...] = ()
     near_misses: tuple[str, ...] = ()
     gate: LeakGate | None = None
     """Tells what is like one of the cases."""
@@ -50,7 +52,11 @@ class HeldOut:
     @property
     def cases(self) -> int:
         """How many cases there are."""
-        return len(self.gold) + len(self.written) + len(self.own) + len(self.near_misses)
+        return len(self.known) + len(self.near_misses)
+
+    def of(self, source: str) -> tuple[KnownCase, ...]:
+        """The cases that come from somewhere."""
+        return tuple(case for case in self.known if case.source == source)
 
 
 def hold_out(
@@ -58,26 +64,26 @@ def hold_out(
 ) -> HeldOut:
     """Take `count` cases of the target out of judged rows, marks among them, and half as many near misses.
 
-    Where the rows' answers are not `known` to be right, only what a person marked becomes a case of the target.
+    Where the written answers are not `known` to be right, only what a person marked or brought becomes a case of the
+    target.
     """
     own = sorted((row for row in rows if row.kept and _can_be_asked(row)), key=_drawn)
     near = sorted((row for row in rows if row.kept and row.origin == "near_miss"), key=_drawn) if count else []
-    gold = _gold(spec, marks, max(count, round(_GOLD_SHARE * len(own))))
-    marked = {normal(example.prompt, digits_count=True) for example in gold}
+    gold = _gold(spec, marks, max(count, round(_GOLD_SHARE * len(own)), _GOLD_LEAST))
+    marked = {normal(case.prompt, digits_count=True) for case in gold}
     others = [row for row in own if normal(text_of(spec, row), digits_count=True) not in marked]
-    chosen = _whole_groups(spec, others, max(0, count - len(gold))) if known else []
+    others = [row for row in others if known or row.origin != "generated"]
+    chosen = _whole_groups(spec, others, max(0, count - len(gold)))
     near = near[: min(count // 2, round(_NEAR_SHARE * len(near)))]
     if not (gold or chosen or near):
         return HeldOut(list(rows))
-    cases = [_case(spec, f"{spec.name}-gold-{n:02d}", example.prompt) for n, example in enumerate(gold, 1)]
+    cases = [_case(spec, f"{spec.name}-gold-{n:02d}", one.prompt) for n, one in enumerate(gold, 1)]
     cases += [_case(spec, row.row_id, text_of(spec, row)) for row in (*chosen, *near)]
     gate, ids = LeakGate(cases, spec.slot, threshold), {row.row_id for row in (*chosen, *near)}
     shown = {value: row.row_id for row in chosen for value in _answered_values(spec, row)}
     return HeldOut(
         [_without_cases(spec, row, ids, gate, shown) for row in rows],
-        gold=tuple(gold),
-        written=tuple(_example(spec, row) for row in chosen if row.origin == "generated"),
-        own=tuple(_example(spec, row) for row in chosen if row.origin != "generated"),
+        known=(*gold, *_as_cases(spec, chosen)),
         near_misses=tuple(text_of(spec, row) for row in near),
         gate=gate,
     )
@@ -106,8 +112,43 @@ def _answered_values(spec: Spec, row: TrainingRow) -> set[str]:
     return {normal(value) for record in drawn.records for name in names if (value := record.get(name))}
 
 
-def _example(spec: Spec, row: TrainingRow) -> Example:
-    return Example(prompt=text_of(spec, row), answer=answer_of_row(row))
+def _as_cases(spec: Spec, rows: Sequence[TrainingRow]) -> list[KnownCase]:
+    """Rows as cases; those that share what they were made from are one cluster."""
+    seeds = _seed_rows(spec, rows)
+    made = []
+    for row in rows:
+        own = row.origin != "generated"
+        known = own or spec.answer.form != "written" or row.attributes.get("agreed") is True
+        by, at = (account(), now()) if own else ("", "")
+        answer = answer_of_row(row) if known else ""
+        made.append(KnownCase(text_of(spec, row), answer, "own" if own else "written", by, at, seeds[row.row_id]))
+    return made
+
+
+def _seed_rows(spec: Spec, rows: Sequence[TrainingRow]) -> dict[str, str]:
+    """Row → the first row that it shares a request, a fact or a drawn open value with, directly or through others."""
+    seeds: dict[str, str] = {}
+    owner: dict[str, str] = {}
+    for row in rows:
+        seeds[row.row_id] = row.row_id
+        for source in _made_from(spec, row):
+            other, own = seeds[owner.setdefault(source, row.row_id)], seeds[row.row_id]
+            if other != own:
+                seeds |= {name: other for name, seed in seeds.items() if seed == own}
+    return seeds
+
+
+def _made_from(spec: Spec, row: TrainingRow) -> set[str]:
+    if (drawn := draw_of(row)) is None:
+        return set()
+    open_ = [a.name for a in spec.attributes if a.kind in ("copied", "text")]
+    values = {
+        f"value {normal(value, digits_count=True)}"
+        for record in drawn.records
+        for n in open_
+        if (value := record.get(n))
+    }
+    return values | {f"{name} {told}" for name in ("fact", "request") if (told := drawn.told.get(name))}
 
 
 def _can_be_asked(row: TrainingRow) -> bool:
@@ -126,11 +167,16 @@ def answer_of_row(row: TrainingRow) -> str:
     return str(row.completion[-1].get("content") or "")
 
 
-def _gold(spec: Spec, marks: Sequence[Mark], most: int) -> list[Example]:
-    """What a person found right or put right, corrections and new marks first; none that breaks a rule of today."""
+def _gold(spec: Spec, marks: Sequence[Mark], most: int) -> list[KnownCase]:
+    """What a person found right or put right: their own messages first, then corrections and new marks.
+
+    None that breaks a rule of today.
+    """
     right = [m for m in marks if m.gold and m.answer.strip() and not broken_rule(spec.rules, m.answer)]
-    right.sort(key=lambda mark: (mark.decision == "keep", -mark.at))
-    return [Example(prompt=mark.message, answer=mark.answer) for mark in right[:most]]
+    right.sort(key=lambda mark: (not mark.of_people, mark.decision == "keep", -mark.at))
+    return [
+        KnownCase(m.message, m.answer, "gold" if m.of_people else "marked", account(), now(m.at)) for m in right[:most]
+    ]
 
 
 def _drawn(row: TrainingRow) -> str:
@@ -147,8 +193,21 @@ def _without_cases(
     if not row.kept:
         return row
     if row.row_id in ids:
-        return replace(row, verdict=Verdict(KIND, "a case of its own"))
+        return hidden(row, Verdict(KIND, "a case of its own"))
     if same := next((value for value in sorted(_answered_values(spec, row)) if value in shown), ""):
-        return replace(row, verdict=Verdict(KIND, f"answers {same!r} as case {shown[same]} does"))
+        return hidden(row, Verdict(KIND, f"answers the same value as case {shown[same]}"))
     pair = gate.check(row.row_id, [text_of(spec, row)], digits_count=row.origin in ORDINARY)
-    return replace(row, verdict=Verdict(KIND, str(pair))) if pair else row
+    return hidden(row, Verdict(KIND, str(pair))) if pair else row
+
+
+def hidden(row: TrainingRow, verdict: Verdict) -> TrainingRow:
+    """A dropped row that no view shows."""
+    return replace(row, verdict=verdict, attributes={**row.attributes, HIDDEN: True})
+
+
+def masked(row: TrainingRow) -> TrainingRow:
+    """The row without its texts where they are a blind case's."""
+    if not row.attributes.get(HIDDEN):
+        return row
+    turns = [[{**turn, "content": "(a blind case)"} for turn in turns] for turns in (row.prompt, row.completion)]
+    return replace(row, prompt=turns[0], completion=turns[1])

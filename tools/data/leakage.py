@@ -1,5 +1,7 @@
 """The leakage gate: whether a row, its whole conversation, holds what a case of a suite asks or answers.
 
+It says which case and how alike, and never what the case asks: a blind one would no longer be.
+
 Four looks, the cheap ones first: the same text, the same words, a run of eight words, and where an embedding model is
 installed the same sense. A user's own short fixed phrases (a frame, a closing line) are in every row and every case:
 runs of words that most cases share count for nothing.
@@ -35,11 +37,12 @@ class Pair:
     how: str
     """exact, normalised, contained, alike, 8-gram, or embedding."""
     score: float
-    row_text: str
-    case_text: str
+    blind: bool = False
+    """Whether the case is a blind one, so that the row's text gives it away."""
 
     def __str__(self) -> str:
-        return f"{self.how} {self.score:.0f} of 100 with case {self.case_id}: {self.case_text[:80]!r}"
+        case = "a blind case" if self.blind else f"case {self.case_id}"
+        return f"{self.how} {self.score:.0f} of 100 with {case}"
 
 
 class LeakGate:
@@ -48,8 +51,10 @@ class LeakGate:
     def __init__(self, cases: Iterable[Case], slot: str, threshold: float) -> None:
         self.threshold = threshold
         self.ids: list[str] = []
+        self.blind: set[str] = set()
         self.texts: list[str] = []
         for case in cases:
+            self.blind |= {case.case_id} if case.is_blind else set()
             for text in _asked(case, slot):
                 self.ids.append(case.case_id)
                 self.texts.append(text)
@@ -81,22 +86,22 @@ class LeakGate:
         if words in self.exact:
             place = self.exact[words]
             how = "exact" if text.strip() == self.texts[place].strip() else "normalised"
-            return self._pair(row_id, place, how, 100.0, text)
+            return self._pair(row_id, place, how, 100.0)
         for run in _ngrams(words):
             if run in self.runs:
-                return self._pair(row_id, self.runs[run], "8-gram", 100.0, text)
+                return self._pair(row_id, self.runs[run], "8-gram", 100.0)
         wanted = words if digits_count else normal(text)
         choices = self.words if digits_count else self.digitless
         for place, other in enumerate(choices):
             if len(other) >= _CONTAINED_MIN_CHARS and other in wanted:
-                return self._pair(row_id, place, "contained", 100.0, text)
+                return self._pair(row_id, place, "contained", 100.0)
         best = process.extractOne(wanted, choices, scorer=fuzz.ratio, score_cutoff=self.threshold)
         if best is None and len(wanted.split()) >= _WORDS_FOR_ORDER:
             best = process.extractOne(wanted, choices, scorer=fuzz.token_sort_ratio, score_cutoff=self.threshold)
-        return self._pair(row_id, best[2], "alike", best[1], text) if best else None
+        return self._pair(row_id, best[2], "alike", best[1]) if best else None
 
-    def _pair(self, row_id: str, place: int, how: str, score: float, text: str) -> Pair:
-        return Pair(row_id, self.ids[place], how, score, text, self.texts[place])
+    def _pair(self, row_id: str, place: int, how: str, score: float) -> Pair:
+        return Pair(row_id, self.ids[place], how, score, self.ids[place] in self.blind)
 
     def embedded(self, rows: Sequence[tuple[str, str]], embedder: Embedder, cut: float = EMBEDDED) -> list[Pair]:
         """The rows that say what a case says in other words, by an embedding model."""
@@ -110,10 +115,10 @@ class LeakGate:
             part = rows[start : start + 256]
             vectors = np.asarray(embedder.embed([text for _, text in part]), dtype=np.float32)
             scores = vectors @ cases.T
-            for (row_id, text), line in zip(part, scores, strict=True):
+            for (row_id, _), line in zip(part, scores, strict=True):
                 place = int(line.argmax())
                 if line[place] >= cut:
-                    pairs.append(self._pair(row_id, place, "embedding", float(line[place]) * 100, text))
+                    pairs.append(self._pair(row_id, place, "embedding", float(line[place]) * 100))
         return pairs
 
 

@@ -24,14 +24,11 @@ SPEC, REHEARSAL = "behaviour.yaml", "rehearsal.txt"
 SUITE, NEAR_MISS_SUITE, HARD_SUITE = (f"suites/{name}" for name in (TARGET, NEAR_MISSES, HARD))
 
 
-def rules_of(description: Description) -> tuple[Rule, ...]:
-    """The rules that its examples keep and its words state; each may be dropped before it is written."""
-    return behaviour_of(description).rules
-
-
 def behaviour_of(description: Description, rules: Sequence[Rule] | None = None) -> Spec:
     """The spec of a description, completed in code, with these rules; None: all that can be told from it."""
     made = completed(Spec.model_validate(description.model_dump()))
+    if isinstance(description, Spec) and description.blind:  # no document holds them
+        made = made.model_copy(update={"blind": description.blind})
     return made if rules is None else made.model_copy(update={"rules": tuple(rules)})
 
 
@@ -47,13 +44,18 @@ def check_answer_lengths(description: Description) -> None:
 
 
 def write_behaviour(
-    description: Description, parent: Path, *, rules: Sequence[Rule] | None = None, prompts: Sequence[str] = ()
+    description: Description,
+    parent: Path,
+    *,
+    rules: Sequence[Rule] | None = None,
+    prompts: Sequence[str] = (),
+    judged: bool = True,
 ) -> Path:
     """Write the folder of a behaviour below `parent` and return it: its spec, its suites, ordinary prompts.
 
     It appears whole or not at all, under the description's name or the next that is free (`name-2`); nothing is ever
-    replaced. `prompts` are further target cases. Raises BadInput for a text that a suite cannot hold, an answer that is
-    too long, or no rule.
+    replaced. `prompts` are further target cases. `judged`: a judge reads what code cannot tell. Raises BadInput for a
+    text that a suite cannot hold, an answer that is too long, or no rule.
     """
     check_answer_lengths(description)
     behaviour = behaviour_of(description, rules)
@@ -66,10 +68,10 @@ def write_behaviour(
     def fill(folder: Path) -> None:
         atomic_write(folder / SPEC, spec_text(behaviour))
         near = plain_near_misses(behaviour, _TEST_SEED, tests=True)[:_NEAR_MISSES]
-        write_suites(behaviour, folder / "suites", messages=prompts, near_misses=near)
+        write_suites(behaviour, folder / "suites", messages=prompts, near_misses=near, judged=judged)
         bundled = Path(str(files("tunesmith.prompts"))) / "demo" / REHEARSAL
         atomic_write(folder / REHEARSAL, bundled.read_bytes())
-        if load_behaviour(str(folder)) != behaviour:
+        if load_behaviour(str(folder)) != behaviour.model_copy(update={"blind": ()}):
             raise BadInput("the description holds a text that its file does not give back; put it in other words")
 
     return new_folder(parent, behaviour.name, fill)

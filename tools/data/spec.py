@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_rules import Rule
-from tunesmith.tools.data.description import Description
+from tunesmith.tools.data.description import Description, Example
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 
 TYPED = ("digits", "number", "amount", "date", "time", "weekday", "email", "phone", "url")
@@ -192,6 +192,10 @@ class Spec(Description):
     system_share: float = Field(default=0.3, ge=0, le=1)
     answer_tokens: int = Field(default=0, ge=0, le=MAX_ANSWER_TOKENS)
     """Tokens an answer may have; 0: told from the longest example."""
+    blind_sha256: str = ""
+    """Digest of the user's further examples, which are blind cases of its suite alone; empty: there are none."""
+    blind: tuple[Example, ...] = Field(default=(), exclude=True)
+    """Those examples, until the suite is written: nothing is made from them, and no other file holds them."""
     told: bool = Field(default=True, exclude=True)
     """Whether somebody said what the behaviour is; where rows alone show it, code holds them to no form."""
 

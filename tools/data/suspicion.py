@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.data.example_values import parsed
 from tunesmith.tools.data.faults import ORDINARY
-from tunesmith.tools.data.held_out import answer_of_row, text_of
+from tunesmith.tools.data.held_out import HIDDEN, answer_of_row, text_of
 from tunesmith.tools.data.spec import Spec
 
 SHOWN_FIRST = 20
@@ -29,8 +29,11 @@ class Suspect:
 
 
 def suspects(spec: Spec | None, rows: Sequence[TrainingRow]) -> list[Suspect]:
-    """The rows that are no ordinary ones, those that would be trained on first, and of them the most suspicious."""
-    own = [row for row in rows if row.origin not in ORDINARY]
+    """The rows that are no ordinary ones, those that would be trained on first, and of them the most suspicious.
+
+    Those that are blind cases, or give one away, are not looked at.
+    """
+    own = [row for row in rows if row.origin not in ORDINARY and not row.attributes.get(HIDDEN)]
     lengths = sorted(len(answer_of_row(row)) for row in own)
     usual = lengths[len(lengths) // 2] if lengths else 0
     found = []

@@ -87,6 +87,8 @@ class Synthesis:
     seen: Similarity = field(default_factory=lambda: Similarity([]))
     _owners: list[str] = field(default_factory=list)
     _lists_seen: dict[str, str] = field(default_factory=dict)
+    _requests: dict[str, str] = field(default_factory=dict)
+    """Row → the request that its message came with: messages of one request are not independent."""
 
     def write(self) -> list[Written]:
         """Every row, in the order of their numbers."""
@@ -180,6 +182,7 @@ class Synthesis:
             )
             for n, batch in enumerate(batches)
         ]
+        self._requests |= {note.row_id: r.id for r, batch in zip(requests, batches, strict=True) for note in batch}
         answers = self.asker.ask(requests, told)
         texts: dict[str, str] = {}
         for request, batch in zip(requests, batches, strict=True):
@@ -203,7 +206,8 @@ class Synthesis:
         message = self._in_manner(text, drawn)
         values = drawn.values
         surfaces = said_in(self.spec, values, drawn.surfaces[0], message)
-        drawn = replace(drawn, surfaces=(surfaces,))
+        request = {"request": self._requests[drawn.row_id]} if drawn.row_id in self._requests else {}
+        drawn = replace(drawn, surfaces=(surfaces,), told=drawn.told | request)
         problem = prompt_problem(self.spec, message) or note_problem(self.spec, message)
         problem = problem or drawn_problem(self.spec, values, surfaces, message)
         if not problem and drawn.order % _NAMING and (named := names_label(self.spec, values, message)):

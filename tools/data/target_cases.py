@@ -98,7 +98,7 @@ async def _answers(client: ChatClient, requests: Sequence[ChatRequest], concurre
     return answered
 
 
-def add_cases(suite: Path, behaviour: ExampleBehaviour, prompts: Sequence[str]) -> None:
+def add_cases(suite: Path, behaviour: ExampleBehaviour, prompts: Sequence[str], *, judged: bool = True) -> None:
     """Add messages to a target suite that `write_suites` wrote; what is in it stays, but for its comments.
 
     Raises BadInput for another file, and leaves it as it was.
@@ -110,5 +110,6 @@ def add_cases(suite: Path, behaviour: ExampleBehaviour, prompts: Sequence[str]) 
         raise BadInput(f"{suite} is not a target suite of a described behaviour; add a test to it by hand") from None
     numbers = [int(match[1]) for case_id in ids if (match := _MORE.search(case_id))]
     first = max(numbers, default=0) + 1
-    tests = [as_yaml(behaviour.name, open_test(behaviour, prompt, n)) for n, prompt in enumerate(prompts, first)]
+    added = (open_test(behaviour, prompt, n, judged=judged) for n, prompt in enumerate(prompts, first))
+    tests = [as_yaml(behaviour.name, one) for one in added]
     atomic_write(suite, HEADERS[TARGET] + dump_yaml({**document, "tests": [*document["tests"], *tests]}))

@@ -33,7 +33,7 @@ from tunesmith.tools.core.stats import detectable_text, guard_text
 from tunesmith.tools.data.spec_suites import CASES
 from tunesmith.tools.evaluation.context import Need, choose_context, longest, prompt_tokens
 from tunesmith.tools.evaluation.controls import form_alone
-from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_cases, find_models
+from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_cases, coming_models, find_models
 from tunesmith.tools.evaluation.statistics import MARGIN
 from tunesmith.tools.models.chat_template import (
     NO_SYSTEM,
@@ -145,7 +145,7 @@ def inspect_inputs(request: BaselineRequest, inputs: Inputs) -> BaselineContext:
     if not cases:
         raise BadInput("the suites ask nothing of the base; name base among the providers, or leave them out")
     base = inputs.made("base")
-    models = find_models(suite.cases, request.judge, inputs.store.home)
+    models = find_models(suite.cases, request.judge, inputs.store.home, coming_models(inputs))
     bench, need = _bench(request, suite.cases, inputs.artifacts.get("base"))
     shown, system = (base is None or takes(base.path) for takes in (takes_tools, takes_system))
     return BaselineContext(suite, models, shown, system, bench, need)

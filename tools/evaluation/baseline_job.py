@@ -15,6 +15,7 @@ from tunesmith.tools.core.stats import MAX_ERROR_SHARE
 from tunesmith.tools.evaluation.advice import baseline_advice
 from tunesmith.tools.evaluation.asking import Arm, AskRecord, ask_once, refuses_adapters, run_arms, server_answers
 from tunesmith.tools.evaluation.baseline import BaselineRequest, BaselineResult, BlockResult, bench_asked, suites_of
+from tunesmith.tools.evaluation.blind import META, blind_ids
 from tunesmith.tools.evaluation.comparison import CaseOutcome
 from tunesmith.tools.evaluation.controls import form_alone
 from tunesmith.tools.evaluation.judge_job import agreed_models, judge_waiting
@@ -40,7 +41,12 @@ def run(job: Job[BaselineRequest]) -> BaselineResult:
     agreed_models(job, suite, request.judge)
     asked = ask_once(job, lambda: _ask(job, suite))
     key = {**asked.keys["base"], **judge_waiting(job, suite, judge=request.judge, fresh=request.fresh)}
-    meta = {"suite_sha256": suite.sha256, "cases": len(suite.cases), **bench_asked(request).recorded}
+    meta = {
+        "suite_sha256": suite.sha256,
+        "cases": len(suite.cases),
+        **bench_asked(request).recorded,
+        META: blind_ids(suite.cases),
+    }
     artifact = job.publish("suite", suite_file, meta=meta)
     results = job.store.results(job.step.id, "base")
     blocks = _block_results(case_outcomes(results).values())

@@ -12,6 +12,7 @@ from tunesmith.memory.arms import ARMS, CHAIN
 from tunesmith.memory.records import AssertionResult
 from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.advice import goal_rate, prompt_advice
+from tunesmith.tools.evaluation.blind import hidden_cases
 from tunesmith.tools.evaluation.comparison import WORSE, Comparison, Json
 from tunesmith.tools.evaluation.evidence import Evidence, evidence_of
 from tunesmith.tools.evaluation.likelihood_retained import LikelihoodRetained, likelihood_retained
@@ -42,12 +43,14 @@ class ComparedWithHops:
     chain: tuple[Comparison, ...]
     """Neighbours on the way from the one to the other; none where that is a single hop."""
     known_limits: tuple[KnownLimit, ...]
+    """Blind cases are counted in `blind_limits`."""
     advice: str
     """Whether the prompted base makes training needless; empty where it is neither of the two."""
     evidence: Evidence | None = None
     """What may be claimed of the later arm against the base, and the controls; None where nobody asked."""
     retained: tuple[GainRetained, ...] = ()
     """What each arm between the adapter and the second, itself included, kept of the adapter's gain."""
+    blind_limits: int = 0
     likelihood: tuple[LikelihoodRetained, ...] = ()
     """The same in nats a token on held-out rows, from the adapter on."""
 
@@ -69,6 +72,7 @@ class ComparedWithHops:
             **self.whole.to_json(),
             "chain": [{name: hop[name] for name in _OF_A_HOP} for hop in hops],
             "known_limits": [asdict(limit) for limit in self.known_limits],
+            "known_limits_blind": self.blind_limits,
             "advice": self.advice,
             "gain_retained": [one.to_json() for one in self.retained],
             "likelihood_retained": [one.to_json() for one in self.likelihood],
@@ -78,11 +82,13 @@ class ComparedWithHops:
 
 def compare_with_hops(store: Store, run: str, a: str, b: str) -> ComparedWithHops:
     """Compare two arms of a run, and every hop of the chain between them that was evaluated. Raises NotFound."""
-    whole = compare_run(store, run, a, b)
+    whole, hidden = compare_run(store, run, a, b), hidden_cases(store, run)
+    limits = known_limits(store, whole.steps[b], b) if b != "base" else ()
     return ComparedWithHops(
         whole=whole,
         chain=_hops(store, run, a, b),
-        known_limits=known_limits(store, whole.steps[b], b) if b != "base" else (),
+        known_limits=tuple(limit for limit in limits if limit.case_id not in hidden),
+        blind_limits=sum(limit.case_id in hidden for limit in limits),
         advice=prompt_advice(whole, goal_rate(store, whole)),
         evidence=evidence_of(store, run, max((a, b), key=ARMS.index)),
         retained=tuple(one for one in gain_retained(store, run) if ARMS.index(one.arm) <= ARMS.index(b)),

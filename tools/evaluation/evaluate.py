@@ -24,7 +24,7 @@ from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.evaluation.advice import GOAL_RATE
 from tunesmith.tools.evaluation.comparison import StoredComparison
 from tunesmith.tools.evaluation.context import longest, prompt_tokens, refuse_longer
-from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_cases, find_models
+from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_cases, coming_models, find_models
 from tunesmith.tools.evaluation.likelihood import ArmLikelihood, likelihood_seconds
 from tunesmith.tools.evaluation.lineage import own_base
 from tunesmith.tools.evaluation.liveness import PeftCheck, priced_proof
@@ -202,7 +202,7 @@ def _of_baseline(request: EvaluateRequest, inputs: Inputs) -> EvaluateContext:
         suite = read_suite(baseline.path)
         base_asked = tuple(_base_asked(inputs.store, inputs.run, suite.sha256))
     judge = request.judge or str(asked.get("judge", ""))
-    models = find_models(suite.cases, judge, inputs.store.home)
+    models = find_models(suite.cases, judge, inputs.store.home, coming_models(inputs))
     return EvaluateContext(suite, models, sampling_of(asked), base_asked)
 
 

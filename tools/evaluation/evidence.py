@@ -6,13 +6,14 @@ blind cases the claim is theirs alone; the others have served to choose by.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.records import EvalResult
 from tunesmith.memory.store import Store
+from tunesmith.tools.evaluation.blind import hidden_cases
 from tunesmith.tools.evaluation.claim import NO_CLAIM, Claim, Controls, Counts, claim_of
 from tunesmith.tools.evaluation.comparison import BlockComparison, Comparison, Json
 from tunesmith.tools.evaluation.controls import (
@@ -27,6 +28,7 @@ from tunesmith.tools.evaluation.controls import (
     shared_form,
     triggers,
 )
+from tunesmith.tools.evaluation.judge_worth import judge_worth
 from tunesmith.tools.evaluation.lineage import Lineage
 from tunesmith.tools.evaluation.pairing import Evaluations, cases_of, compare_run
 from tunesmith.tools.evaluation.protocol import BLIND_OPENED, Keys, differences
@@ -38,6 +40,7 @@ from tunesmith.tools.suites.case import (
     PRIMARY_BLOCK,
     Case,
     canonical_json,
+    claimed_cases,
 )
 from tunesmith.tools.suites.grading import Response
 
@@ -45,6 +48,7 @@ _ORDINARY_BLOCKS = (NEAR_MISS_BLOCK, "general")
 _ANSWER_CHARACTERS = 400
 _ROOM_FOR_ADAPTERS = ("lora",)
 """What makes room for adapters answers no request that names none."""
+_OF_A_BLIND_CASE = "that of a blind case"
 _KEPT = 16
 _KNOWN: dict[str, AnswerControls] = {}
 
@@ -149,7 +153,7 @@ def evidence_of(
     own = _controls_of_answers(answers_to(target, results[arm]))
     controls = Controls(
         shuffle=own.shuffle,
-        constant=own.constant,
+        constant=_unquoted(own.constant, hidden_cases(store, run), target),
         prompted=_prompted(store, run, arm, lineage, at_work),
         repeat=_repeat(store, evaluations, compared, cases),
         triggers=_triggers(cases, results["base"], results[arm]),
@@ -158,7 +162,8 @@ def evidence_of(
     on_target = compared.blocks.get(PRIMARY_BLOCK)
     counts = _counts(on_target, arm) if on_target else None
     if counts and any(_by_a_model(case) for case in target):
-        counts = replace(counts, by_people=_by_people(target, results[arm]))
+        decided = [case for case in target if judge_worth(store, run).decides(case)]
+        counts = replace(counts, by_people=_by_people(decided, results[arm]))
     blind = any(case.is_blind for case in target)
     return Evidence(
         claim=claim_of(counts, guarded, controls, compared.refused),
@@ -170,10 +175,11 @@ def evidence_of(
     )
 
 
-def claimed_cases(cases: Iterable[Case]) -> list[Case]:
-    """The cases that a claim may rest on: the blind ones where there are any."""
-    known = list(cases)
-    return [case for case in known if case.is_blind] or known
+def _unquoted(constant: Constant | None, hidden: Collection[str], target: Sequence[Case]) -> Constant | None:
+    """The control without its answer where that answers a case that nobody may see."""
+    if constant is None or not any(case.case_id in hidden for case in target):
+        return constant
+    return replace(constant, answer=_OF_A_BLIND_CASE, most_frequent=_OF_A_BLIND_CASE)
 
 
 def answers_to(cases: Sequence[Case], results: Iterable[EvalResult]) -> list[Answered]:

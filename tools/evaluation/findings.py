@@ -16,6 +16,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.advice import FLIPS_TO_SHOW, GOAL_RATE
 from tunesmith.tools.evaluation.baseline import BaselineResult
 from tunesmith.tools.evaluation.comparison import BETTER, WORSE, BlockComparison, Comparison
+from tunesmith.tools.evaluation.judge_worth import judge_worth
 from tunesmith.tools.evaluation.likelihood_retained import likelihood_retained
 from tunesmith.tools.evaluation.recovery import next_setting
 from tunesmith.tools.evaluation.retained import gain_retained
@@ -214,20 +215,18 @@ def _forgot(records: RunRecords) -> list[Finding]:
 def _lost(records: RunRecords, whole: Comparison, block: str, counts: BlockComparison, arm: str) -> list[Finding]:
     lost = tuple(flip.case_id for flip in whole.flips_of("pass_to_fail") if flip.block == block)
     triggered = _like_the_target(records, arm, lost)
-    judged = counts.judged
-    line = (
-        f"of {judged} {block} cases {len(lost)} that the base passes {'is' if len(lost) == 1 else 'are'} lost in {arm}"
-    )
+    judged, many = counts.judged, counts.pass_to_fail
+    line = f"of {judged} {block} cases {many} that the base passes {'is' if many == 1 else 'are'} lost in {arm}"
     evidence = {
         "arm": arm,
         "block": block,
-        "lost": len(lost),
+        "lost": many,
         "judged": judged,
         "verdict": counts.verdict,
         "p_value": counts.p_value,
     }
     serious = counts.verdict == WORSE
-    if triggered and len(triggered) * 2 >= len(lost):
+    if triggered and len(triggered) * 2 >= many:
         says = f"It over-triggers: {line}, {len(triggered)} of them answered in the form of the new behaviour."
         proposal = Proposal(
             "generate", {"rehearsal_rows": _more_rehearsal(records)}, "more ordinary prompts beside the behaviour"
@@ -270,14 +269,15 @@ def _quantized(records: RunRecords) -> list[Finding]:
     hop = records.pair(before, "quantized") if before else None
     if hop is None:
         return []
-    lost = tuple(flip.case_id for flip in hop.flips_of("pass_to_fail"))
+    named = tuple(flip.case_id for flip in hop.flips_of("pass_to_fail"))
+    lost = sum(counts.pass_to_fail for counts in hop.blocks.values())
     gained = sum(counts.fail_to_pass for counts in hop.blocks.values())
     line = "; ".join(
         f"{block} {c.passed[before]} → {c.passed['quantized']} of {c.judged}" for block, c in hop.blocks.items()
     )
     evidence: dict[str, object] = {
         "from": before,
-        "lost": len(lost),
+        "lost": lost,
         "gained": gained,
         "blocks": {b: c.verdict for b, c in hop.blocks.items()},
     }
@@ -287,18 +287,18 @@ def _quantized(records: RunRecords) -> list[Finding]:
     likely = next((one for one in likelihood_retained(records.store, records.run) if one.arm == "quantized"), None)
     retained += f" Likelihood: {likely.sentence}." if likely else ""
     evidence |= {"likelihood_retained": likely.to_json()} if likely else {}
-    if (len(lost) <= gained or len(lost) < 2) and not (likely and likely.lost_most):
+    if (lost <= gained or lost < 2) and not (likely and likely.lost_most):
         return [
             Finding(
                 "kept in quantization",
-                f"Quantizing cost next to nothing: {line} ({len(lost)} lost, {gained} gained).{retained}",
+                f"Quantizing cost next to nothing: {line} ({lost} lost, {gained} gained).{retained}",
                 evidence,
-                cases=lost,
+                cases=named,
             )
         ]
-    what = "cases" if len(lost) > gained else "most of what was won"
-    says = f"Quantizing lost {what}: {line} ({len(lost)} lost, {gained} gained).{retained}"
-    return [Finding("lost in quantization", says, evidence, _other_quantization(records), lost)]
+    what = "cases" if lost > gained else "most of what was won"
+    says = f"Quantizing lost {what}: {line} ({lost} lost, {gained} gained).{retained}"
+    return [Finding("lost in quantization", says, evidence, _other_quantization(records), named)]
 
 
 def _other_quantization(records: RunRecords) -> Proposal | None:
@@ -311,6 +311,16 @@ def _other_quantization(records: RunRecords) -> Proposal | None:
     if setting is None:
         return Proposal("deploy", {"arm": "merged"}, "at 16 bits nothing is rounded")
     return Proposal("quantize", setting.fields, setting.why)
+
+
+def _judge(records: RunRecords) -> list[Finding]:
+    """That a judge's word is advice, as long as no marks say what it is worth."""
+    worth, answers = judge_worth(records.store, records.run), records.results(_last_tuned(records) or "base")
+    judged = sum(any(one.type == "llm-rubric" for one in answer.assertions) for answer in answers)
+    if not judged or worth.grades_alone:
+        return []
+    says = f"A judge graded {judged} answers; its word is advice: {worth.sentence}."
+    return [Finding("judge is advice", says, {"answers": judged, **worth.model_dump()})]
 
 
 def _suite(records: RunRecords) -> list[Finding]:
@@ -384,6 +394,7 @@ _FINDERS: tuple[Callable[[RunRecords], list[Finding]], ...] = (
     _quantized,
     _overfitting,
     _prompt,
+    _judge,
     rows_found,
     _suite,
 )

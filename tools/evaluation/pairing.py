@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from tunesmith.memory.arms import ARMS, CHAIN, EVALUATIONS, GIVEN, pairs_sql, under_test
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.store import Store
+from tunesmith.tools.evaluation.blind import hidden_cases
 from tunesmith.tools.evaluation.comparison import Comparison
 from tunesmith.tools.evaluation.lineage import Lineage
 from tunesmith.tools.evaluation.protocol import Key, Keys, measured
 from tunesmith.tools.evaluation.statistics import case_outcomes, compare_arms
-from tunesmith.tools.suites.case import Case
+from tunesmith.tools.suites.case import Case, claimed_cases
 from tunesmith.tools.suites.grading import asks_model
 from tunesmith.tools.suites.loading import read_suite
 
@@ -93,7 +94,8 @@ def compare_run(
 ) -> Comparison:
     """Arms `a` and `b` of a run, from stored results; `tunesmith compare` prints it.
 
-    `claimed` holds them to what a claim may rest on: of a block with blind cases these alone.
+    `claimed` holds them to what a claim may rest on: of a block with blind cases these alone. Flips of blind cases are
+    counted and not named, until somebody opens them.
 
     `at_work` is an evaluating step that did not end yet, with its keys. Of an arm in `lineage` only answers of that
     very artifact count. Raises NotFound where an arm has none, BadInput where the suite that they belong to cannot be
@@ -114,13 +116,16 @@ def compare_run(
     }
     compared = compare_arms(outcomes[a], outcomes[b], arms=(a, b), keys=pair.keys, allowed=under_test(a, b))
     left_out = dict(Counter(str(case.block) for name, case in cases.items() if name in pair.left_out))
-    return replace(compared, run=run, steps={arm: pair.steps[arm] for arm in (a, b)}, left_out=left_out)
+    hidden = hidden_cases(store, run)
+    flips = tuple(flip for flip in compared.flips if flip.case_id not in hidden)
+    return replace(compared, run=run, steps={arm: pair.steps[arm] for arm in (a, b)}, left_out=left_out, flips=flips)
 
 
 def _chosen_by(cases: Collection[Case]) -> frozenset[str]:
     """The dev cases of blocks that have blind ones beside them."""
-    blind = {case.block for case in cases if case.is_blind}
-    return frozenset(case.case_id for case in cases if case.block in blind and not case.is_blind)
+    by_block = {block: [case for case in cases if case.block == block] for block in {case.block for case in cases}}
+    claimed = {case.case_id for of_block in by_block.values() for case in claimed_cases(of_block)}
+    return frozenset(case.case_id for case in cases if case.case_id not in claimed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ CARRIED = {
     "chat_template.jinja": "chat template", "generation_config.json": "generation config",
 }  # fmt: skip
 """What makes the text side of a model, taken over as it is at every hop, and what a file of it is called."""
+FALLEN_BACK = "gptq_fallbacks"
+"""In a quantized model's record: how many layers GPTQ only rounded to the nearest step; absent where none."""
 _SHOWN = 20
 Places = Mapping[str, TensorPlace]
 
@@ -64,6 +66,8 @@ class Audit(Frozen):
     """Of these, drawn by seed, those whose codes and scales were multiplied out again."""
     weight_error: float | None = None
     """Over these: ‖decoded − merged‖ ÷ ‖merged‖, the median layer."""
+    fallbacks: int = 0
+    """Of the quantized layers, those that GPTQ only rounded to the nearest step, as the work itself counted them."""
     faults: tuple[Fault, ...] = ()
     further_faults: int = 0
 
@@ -97,7 +101,18 @@ class Audit(Frozen):
         if self.quantized_layers:
             error = "" if self.weight_error is None else f" (median weight error {self.weight_error:.1%})"
             parts.append(f"{self.quantized_layers} layers quantized, {self.decoded} of them decoded again{error}")
+        if self.fallbacks:
+            parts.append(fallbacks_sentence(self.fallbacks, self.quantized_layers))
         return f"{'; '.join(parts)}; tokenizer, chat template and generation config unchanged."
+
+
+def fallbacks_sentence(fallbacks: int, layers: int) -> str:
+    """How many layers GPTQ could not round by its own way, and what to try; `layers` 0: of how many is not known."""
+    of = f" of {layers}" if layers else ""
+    return (
+        f"{fallbacks}{of} layers were rounded to the nearest step instead of by GPTQ, because their Hessian could not "
+        "be inverted: try more calibration_samples, or rounding=autoround"
+    )
 
 
 def with_faults(audit: Audit, faults: list[Fault]) -> Audit:

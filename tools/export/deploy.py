@@ -21,6 +21,7 @@ from tunesmith.tools.evaluation.gate import broken_hops
 from tunesmith.tools.evaluation.likelihood_retained import likelihood_retained
 from tunesmith.tools.evaluation.lineage import as_measured, own_base
 from tunesmith.tools.evaluation.retained import gain_retained
+from tunesmith.tools.export.audit import FALLEN_BACK, fallbacks_sentence
 from tunesmith.tools.models.measuring import measured_base
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, serving_peaks
 from tunesmith.tools.models.time_math import WORKER_START_S
@@ -45,7 +46,12 @@ class DeployRequest(Request):
     """What to serve, and where."""
 
     arm: Literal["adapter", "merged", "quantized"] = Field(default="quantized", description="Which model to serve.")
-    port: AutoInt = Field(default=0, ge=0, le=65535, description="Port on 127.0.0.1; auto: a free one.")
+    port: AutoInt = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="Port on 127.0.0.1; auto: as what is served now, else a free one.",
+    )
     context_tokens: int = Field(
         default=CONTEXT_TOKENS,
         ge=256,
@@ -67,6 +73,8 @@ class DeployResult(Result):
     first_case: str
     passed: bool | None
     """Of the first answer; None where it was no case, is not graded without a judge, or could not be graded."""
+    comes_back: str = ""
+    """After what it answers again by itself, at this address and with this key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +193,7 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
         steps=(
             "verify the model against its manifest",
             *([] if earlier else ["audit its saved tensors against what it was made from; refuse a fault by name"]),
-            *_replaced_first(price, facts, context),
+            *_replaced_first(price, facts, context, port),
             "start vLLM on the loopback address with a random key, or keep the server that evaluated this model",
             *([_SAME_KEY] if any(server.port == port for server in now) else []),
             f"take conversations of up to {request.context_tokens} tokens"
@@ -197,12 +205,17 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
         inputs=pinned(model=made, base=base),
         pins=bench.thoughts.pins,
         estimate=price,
-        writes=("a server that runs until `tunesmith serve stop`",),
+        writes=("a server that runs until `tunesmith serve stop`, and comes back after a crash or a boot",),
         replaces=tuple(f"what is served now on port {server.port} ({server.model})" for server in now),
         refusals=room(price, alone, remedy=_smaller(request), fitting=fitting),
         fitting=fitting,
-        notes=context.kept,
+        notes=(*context.kept, *_fallbacks(made)),
     )
+
+
+def _fallbacks(made: Artifact) -> tuple[str, ...]:
+    count = int(made.meta.get(FALLEN_BACK, 0))
+    return (fallbacks_sentence(count, 0),) if count else ()
 
 
 def _smaller(request: DeployRequest) -> str:
@@ -219,11 +232,17 @@ def _refuse_longer_than_known(request: DeployRequest, model: Artifact) -> None:
 
 
 def taken_over(request: DeployRequest, deployed: Sequence[servers.Server]) -> int:
-    """The port to serve on, 0 for a free one: a rollback answers where its clients ask already."""
-    return request.port or (deployed[-1].port if request.rollback and deployed else 0)
+    """The port to serve on, 0 for a free one: what is deployed anew answers where its clients ask already."""
+    theirs = [server.port for server in deployed if server.runs or port_is_free(server.port)]
+    return request.port or next(reversed(theirs), 0)
 
 
-def _replaced_first(price: Estimate, facts: Facts, context: DeployContext) -> tuple[str, ...]:
+def _replaced_first(price: Estimate, facts: Facts, context: DeployContext, port: int) -> tuple[str, ...]:
+    """What is served now gives way first where it has the port, or the memory."""
+    if any(server.port == port for server in context.deployed):
+        return (
+            "stop what is served now, unless it is the same, to take its address; it comes back if the new one fails",
+        )
     if not context.deployed or not room(price, facts, remedy=""):
         return ()
     return ("stop what is served now, since both do not fit; it comes back if the new one fails",)

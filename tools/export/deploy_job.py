@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from tunesmith.memory.errors import GateRefused, StepFailed
 from tunesmith.memory.records import Artifact
+from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.evaluation.ask import UNMEASURED_TOKENS, sampling_of_run
 from tunesmith.tools.evaluation.asking import Arm, Question, result_of
@@ -24,6 +25,7 @@ from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.bench import Bench, bench_of_run, bound_to
+from tunesmith.tools.serving.boot_unit import how_it_comes_back
 from tunesmith.tools.serving.budget import lora_rank_served
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.serving.model_server import bench_spec, served_name
@@ -51,7 +53,8 @@ def run(job: Job[DeployRequest]) -> DeployResult:
         job.progress(1, 2, "asking it one case")
         response, case, passed = _first_answer(job, server, name, made)
     # Promoted first: a kill in between leaves two in service, never none.
-    server = servers.promote(server, servers.ServerFacts(made.id, arm, job.run, name))
+    facts = servers.ServerFacts(made.id, arm, job.run, name)
+    server = servers.promote(server, facts, adapter=made.path if base else None)
     record = {"serves": made.id, "arm": arm, "url": server.url, "model": name, "replaced": [s.id for s in before]}
     artifact = job.publish("deployment", job.write_json("deployment.json", record), meta=record)
     for earlier in servers.deployed(job.home):
@@ -66,6 +69,7 @@ def run(job: Job[DeployRequest]) -> DeployResult:
         first_answer=response.text,
         first_case=case.case_id if case else "",
         passed=passed,
+        comes_back=how_it_comes_back(job.home),
     )
 
 
@@ -98,9 +102,10 @@ def _bring_back(job: Job[DeployRequest], server: servers.Server, key: str) -> No
         job.home, server.spec, vllm=job.vllm, log_path=job.dir / "vllm-before.log", owner=job.step.id,
         port=server.port, role=servers.DEPLOYED, key=key,
     )  # fmt: skip
-    if server.facts.arm == "adapter":
-        servers.load_adapter(again, server.facts.model, job.store.artifact(server.facts.artifact).path)
-    servers.promote(again, server.facts)
+    adapter = job.store.artifact(server.facts.artifact).path if server.facts.arm == "adapter" else None
+    if adapter:
+        servers.load_adapter(again, server.facts.model, adapter)
+    servers.promote(again, server.facts, adapter=adapter)
 
 
 def _serve(
@@ -157,15 +162,20 @@ def _fits_beside(job: Job[DeployRequest]) -> bool:
     return price.peak_ram_bytes <= machine.ram_free_bytes and price.peak_vram_bytes <= machine.vram_free_bytes
 
 
+def case_to_show(store: Store, run: str, arm: str) -> Case | None:
+    """The target case whose answer a deployment shows: the first that is not blind; None where there is none."""
+    suites = store.artifacts(run, "suite")
+    targets = read_suite(suites[-1].path).block("target") if suites else ()
+    return next((case for case in targets if not case.is_blind and case.asked_of(arm, (arm,))), None)
+
+
 def _first_answer(
     job: Job[DeployRequest], server: servers.Server, model: str, made: Artifact
 ) -> tuple[ChatResponse, Case | None, bool | None]:
     """Ask one case of the suite, as an evaluation asks it; a server that cannot answer at all is not a deployment."""
     arm = Arm(job.plan.arm, model, {})
     sampling = sampling_of_run(job.store, made.run, job.plan.arm)
-    suites = job.store.artifacts(made.run, "suite")
-    targets = read_suite(suites[-1].path).block("target") if suites else ()
-    case = next((case for case in targets if case.asked_of(arm.name, (arm.name,))), None)
+    case = case_to_show(job.store, made.run, arm.name)
     hello = [{"role": "user", "content": "Hello"}]
     request = ChatRequest("first", model, hello, max_tokens=UNMEASURED_TOKENS + sampling.thinking_tokens)
     if case:

@@ -56,13 +56,14 @@ def stream_layers(
     hand_on_changed: bool,
     watch: Watch,
     carried: Carried | None = None,
+    after_layer: Callable[[], None] = lambda: None,
 ) -> None:
     """Apply the modifiers layer by layer and write the model into `out_dir`: weights and index, without its config.
 
     With `hand_on_changed` a layer is calibrated on what the changed layers before it compute, else on what it was given
     in its own calibration; that saves a pass where a change does not alter what is computed. What is `carried`
-    is kept with what a layer hands on. Goes on where it was cut off, as far as `out_dir` and `cache_dir` hold what it
-    had done. Raises whatever `watch` raises.
+    is kept with what a layer hands on. `after_layer` is called before a changed layer is written. Goes on where it was
+    cut off, as far as `out_dir` and `cache_dir` hold what it had done. Raises whatever `watch` raises.
     """
     from llmcompressor.core import LifecycleCallbacks, active_session
     from llmcompressor.modeling.moe.context import moe_calibration_context
@@ -93,6 +94,7 @@ def stream_layers(
             _work(weights, parts, number, cache, len(batches), hand_on_changed, partial(watch, at, len(layers)))
             for layer in parts[number].layers:
                 done += 1
+                after_layer()
                 write_shard(shards[done], weights.tensors(layer))
             if number + 1 < len(parts):
                 if carried:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from tunesmith.memory.digests import Digests
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import publish_folder, read_manifest, verify, write_protect
 from tunesmith.tools.core.job import Job
@@ -80,7 +81,7 @@ def _beside(job: Job[BaseRequest], made: Pristine) -> _Beside:
     group = group_size_for(made.folder.config)
     name = f"{made.path.name}-{made.sha256[:12]}-{SCHEME}-g{group}"
     target = made.path.with_name(copy_name(made, existing.source) if existing else name)
-    damage, aside = set_aside_if_damaged(target)
+    damage, aside = set_aside_if_damaged(target, Digests(job.home))
     if aside:
         job.log(
             f"{damage}: it was set aside as {aside}, and the quantized base is {'taken' if existing else 'made'} again"

@@ -118,6 +118,8 @@ class QuantizeResult(Result):
     """None where no scale was learned."""
     kept_measured: tuple[str, ...] = ()
     """Layers that stay at 16 bits because rounding them hurts most, with `keep=measured`."""
+    fallbacks: tuple[str, ...] = ()
+    """Layers that GPTQ rounded to the nearest step, because their Hessian could not be inverted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write, read_manifest
 from tunesmith.tools.core.format import size
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.export.audit import CARRIED
+from tunesmith.tools.export.audit import CARRIED, FALLEN_BACK
 from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.calibration import Batch, calibration_batches, chosen_rows, joined_batches
 from tunesmith.tools.export.dry_load_job import refuse_unservable
@@ -30,6 +31,8 @@ from tunesmith.tools.export.rounding_recipes import (
     QUANTIZING,
     SMOOTHING,
     carried_by,
+    fallbacks_in,
+    note_fallbacks,
     recipes,
     unpinned,
     way_of,
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
 Progress = Callable[[float, float, str], None]
 
 _GIB = 1 << 30
+FALLBACKS = "fallbacks.json"
 _RESERVE_BYTES = 256 << 20  # below this the kernel's killer is near: better to stop with a reason
 _MOST_STALLED_PERCENT = 50.0
 
@@ -90,11 +94,14 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
     proof = assert_full_precision(out_dir, kept_layers(config, keep))
     job.progress(0, 1, "auditing the saved tensors")
     audit = audit_quantized(out_dir, merged.path, keep, group_size=group, against=merged.id, rounding=request.rounding)
+    fallbacks = fallbacks_in(work_folder(out_dir) / FALLBACKS)
+    audit = audit.model_copy(update={"fallbacks": len(fallbacks)})
     job.log(audit.summary)
     if audit.refusal:
         raise StepFailed(f"{audit.refusal}; quantize again, or deploy the merged model")
     meta = {**dict(merged.meta), "scheme": request.scheme, "group_size": group, "merged": merged.id}
     meta |= {"kept_measured": list(exceptions)} if exceptions else {}
+    meta |= {FALLEN_BACK: len(fallbacks)} if fallbacks else {}
     learned = work_folder(out_dir) / LEARNED
     scales = LearnedScales.model_validate_json(learned.read_bytes()) if learned.is_file() else None
     artifact = job.publish("quantized", out_dir, meta=meta)
@@ -112,6 +119,7 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
         update_on_grid=grid_of(request, job.store, merged),
         learned_scales=scales,
         kept_measured=exceptions,
+        fallbacks=fallbacks,
     )
 
 
@@ -283,8 +291,9 @@ def _stream(
     cache, changed = work / f"{watch.doing}.activations", rounding == "gptq" and not smooths
     with unpinned():
         stream_layers(
-            weights, rows, recipe, target, cache, hand_on_changed=changed, watch=watch, carried=carried_by(recipe)
-        )
+            weights, rows, recipe, target, cache, hand_on_changed=changed, watch=watch, carried=carried_by(recipe),
+            after_layer=partial(note_fallbacks, recipe, work / FALLBACKS),
+        )  # fmt: skip
     described = work / "described"
     described.mkdir(exist_ok=True)
     shutil.copyfile(source / "config.json", described / "config.json")

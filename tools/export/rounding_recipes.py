@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.memory.files import atomic_write
 from tunesmith.tools.machine.device import computes_on_cpu
 from tunesmith.tools.models.full_precision import kept_layers
 from tunesmith.tools.models.memory_math import matrices_at_once, rows_in_a_batch
@@ -110,6 +113,22 @@ def carried_by(recipe: Sequence[Any]) -> Carried | None:
         modifier._q_input = value
 
     return Carried(lambda: modifier._q_input, put)
+
+
+def note_fallbacks(recipe: Sequence[Any], file: Path) -> None:
+    """Add to `file` the matrices that GPTQ has rounded to the nearest step because it could not invert their Hessian.
+
+    llm-compressor says so in its log alone, and forgets the names at its end.
+    """
+    known = fallbacks_in(file)
+    names = {name for modifier in recipe for name in getattr(modifier, "_rtn_fallback_module_names", ())}
+    if not names <= {*known}:
+        atomic_write(file, json.dumps(sorted({*known, *names})))
+
+
+def fallbacks_in(file: Path) -> tuple[str, ...]:
+    """The names that were noted, over every attempt at the same work."""
+    return tuple(json.loads(file.read_bytes())) if file.is_file() else ()
 
 
 @contextmanager

@@ -17,11 +17,12 @@ OLDEST_CAPABILITY = (8, 0)
 
 
 class Card(NamedTuple):
-    """One GPU, as nvidia-smi tells it."""
+    """One GPU, as nvidia-smi describes it."""
 
     name: str
     driver: str
     capability: tuple[int, ...]
+    """Empty where the driver is too old to be asked for it, as before 510."""
 
 
 def has_nvidia_driver() -> bool:
@@ -30,40 +31,67 @@ def has_nvidia_driver() -> bool:
 
 
 def nvidia_cards() -> list[Card]:
-    """The cards, as nvidia-smi tells them; none where it tells nothing that can be read."""
-    if not (smi := shutil.which("nvidia-smi")):
-        return []
-    asked = [smi, "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
+    """The cards, as nvidia-smi describes them; none where it says nothing that can be read."""
+    for columns in ("name,driver_version,compute_cap", "name,driver_version"):
+        lines = _nvidia_smi(columns).stdout.splitlines()
+        try:
+            fields = [[field.strip() for field in line.split(",")] for line in lines if line.strip()]
+            cards = [Card(name, driver, tuple(map(int, ".".join(cap).split(".")))) if cap else Card(name, driver, ())
+                     for name, driver, *cap in fields]  # fmt: skip
+        except ValueError:
+            continue
+        if cards:
+            return cards
+    return []
+
+
+def _nvidia_smi(columns: str) -> subprocess.CompletedProcess[str]:
+    command = ["nvidia-smi", f"--query-gpu={columns}", "--format=csv,noheader"]
     try:
-        lines = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
-        fields = [[field.strip() for field in line.split(",")] for line in lines if line.strip()]
-        return [Card(name, driver, tuple(map(int, cap.split(".")))) for name, driver, cap in fields]
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return []
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return subprocess.CompletedProcess(command, 1, "", "")
+    return done if not done.returncode else subprocess.CompletedProcess(command, 1, "", done.stdout or done.stderr)
 
 
 def computes_on_gpu(device: str) -> bool:
-    """Whether to set up for a GPU: `device` is auto, cpu or cuda. Raises ValueError where a card cannot be used.
+    """Whether to set up for a GPU: `device` is auto, cpu or cuda. Raises ValueError where a card cannot be used: what
+    was found, what is needed, and what to do.
 
-    A card too old to compute on is passed over where nobody asked for it; an old driver never is: it can be brought up
-    to date, and the card is worth more than the CPU. Where the driver tells nothing, it is taken at its word.
+    A card too old to compute on is passed over where nobody asked for it; an old driver never is: it can be updated,
+    and the card is worth more than the CPU. Where a driver that runs describes no card, one is taken to be there.
     """
     if device == "cpu" or (device == "auto" and not has_nvidia_driver()):
         return False
     cards = nvidia_cards()
-    good = [card for card in cards if card.capability >= OLDEST_CAPABILITY]
+    good = [card for card in cards if not card.capability or card.capability >= OLDEST_CAPABILITY]
     if cards and not good:
         if device == "auto":
             return False
         best = max(cards, key=lambda card: card.capability)
-        capability, needed = (".".join(map(str, each)) for each in (best.capability, OLDEST_CAPABILITY))
-        raise ValueError(f"{best.name} has compute capability {capability}, and {needed} is needed; take another card")
-    if good and int(good[0].driver.split(".")[0]) < OLDEST_DRIVER:
         raise ValueError(
-            f"the NVIDIA driver is {good[0].driver}, and torch with CUDA 13.0 needs {OLDEST_DRIVER} or newer; "
-            "bring the driver up to date"
+            f"found {best.name} with compute capability {_dotted(best.capability)}; training in bf16 and vLLM need "
+            f"{_dotted(OLDEST_CAPABILITY)} or higher (Ampere, 2020, and later); use another card"
         )
+    if good and _major(good[0].driver) < OLDEST_DRIVER:
+        raise ValueError(
+            f"found {good[0].name} with the NVIDIA driver {good[0].driver}; torch with CUDA 13.0 needs driver "
+            f"{OLDEST_DRIVER} or newer; update the driver"
+        )
+    if not cards and (failure := _nvidia_smi("name")).returncode and shutil.which("nvidia-smi"):
+        said = (failure.stderr.strip().splitlines() or ["nothing"])[0]
+        raise ValueError(f"found nvidia-smi, and it fails ({said[:120]}); load or update the NVIDIA driver")
     return True
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+def _major(driver: str) -> int:
+    """Of a driver's version; one that cannot be read counts as new enough."""
+    first = driver.partition(".")[0]
+    return int(first) if first.isdecimal() else OLDEST_DRIVER
 
 
 def described() -> str:
@@ -72,11 +100,13 @@ def described() -> str:
     if not cards:
         return "found an NVIDIA driver that names no card" if has_nvidia_driver() else "found no NVIDIA GPU"
     best = max(cards, key=lambda card: card.capability)
-    capability = ".".join(map(str, best.capability))
     more = f" and {len(cards) - 1} more" if len(cards) > 1 else ""
-    facts = f"found {best.name}{more} (driver {best.driver}, compute capability {capability})"
-    needed = ".".join(map(str, OLDEST_CAPABILITY))
-    return facts if best.capability >= OLDEST_CAPABILITY else f"{facts}, below {needed}: the CPU computes instead"
+    facts = (
+        f"found {best.name}{more} (driver {best.driver}, compute capability {_dotted(best.capability) or 'unknown'})"
+    )
+    if not best.capability or best.capability >= OLDEST_CAPABILITY:
+        return facts
+    return f"{facts}; training in bf16 and vLLM need {_dotted(OLDEST_CAPABILITY)}, so the CPU computes instead"
 
 
 def has_amd_avx512() -> bool:

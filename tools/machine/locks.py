@@ -2,7 +2,8 @@
 
 They hold for one kind of machine: Linux on x86-64, CPython 3.11, without CUDA and with it. Those without were proven by
 whole set-ups; those with CUDA resolve, and were not yet installed on a GPU. Any other machine is set up by the version
-ranges of pyproject.toml. torch's CPU builds are not in the locks: PyPI has none, so they come by their exact version.
+ranges of pyproject.toml. Both devices have one release of torch, vLLM and transformers. torch's CPU builds are not in
+the locks: PyPI has none, so they come by their exact version.
 `make locks` makes them anew with uv, after a change of what is required.
 """
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import psutil
 
+from tunesmith.memory.digests import Digests
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import publish_folder, set_aside, sha256_file, verify, write_protect
 from tunesmith.memory.records import Artifact
@@ -92,12 +93,13 @@ def fetch(job: Job[BaseRequest]) -> Pristine:
         if bundled:
             job.log(f"asked for the capital of France, it says: {prove(folder, text)}")
 
-    damage, aside = set_aside_if_damaged(target)
+    digests = Digests(job.home)
+    damage, aside = set_aside_if_damaged(target, digests)
     if aside:
         job.log(f"{damage}: it was set aside as {aside}, and {request.model} is fetched again")
     manifest = publish_folder(target, fill, kind=request.role, source=request.model, revision=request.revision)
     write_protect(target)
-    verify(target, manifest["sha256"])
+    verify(target, manifest["sha256"], sha256_of=digests.sha256)
     license_ = bundled.license if bundled else ""
     return Pristine(target, name, manifest["sha256"], check_model_folder(target), license_, aside)
 
@@ -121,12 +123,15 @@ def record(job: Job[BaseRequest], made: Pristine) -> Artifact:
     return job.publish(request.role, made.path, meta=meta)
 
 
-def set_aside_if_damaged(target: Path) -> tuple[str, Path | None]:
-    """What is wrong with the copy that stands there, and where it was put; nothing where it is whole or absent."""
+def set_aside_if_damaged(target: Path, digests: Digests) -> tuple[str, Path | None]:
+    """What is wrong with the copy that stands there, and where it was put; nothing where it is whole or absent.
+
+    Every byte is read.
+    """
     if not target.exists():
         return "", None
     try:
-        verify(target)
+        verify(target, sha256_of=digests.hashed)
     except StepFailed as damage:
         return str(damage), set_aside(target)
     return "", None

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
+from tunesmith.memory.digests import Digests
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import verify
 from tunesmith.memory.locks import is_locked
@@ -250,7 +251,7 @@ def _start(asking: _Asking, one: Answering) -> Server:
     ws, began = asking.ws, time.monotonic()
     assert ws.vllm is not None, "the plan needs it"
     for made in {one.served.id: one.served, one.artifact.id: one.artifact}.values():
-        verify(made.path, made.sha256)
+        verify(made.path, made.sha256, sha256_of=Digests(ws.store.home).sha256)
 
     start = partial(
         servers.start, ws.store.home, vllm=ws.vllm, log_path=ws.store.home / "logs" / "ask.log", owner=ASK,

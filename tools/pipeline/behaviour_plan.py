@@ -21,10 +21,13 @@ _PACES: dict[Pace, dict[str, int]] = {
 }
 
 
-def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str = "bundled-driver") -> PipelinePlan:
+def plan_for(
+    folder: Path, pace: Pace, *, model: str = "bundled", teacher: str = "bundled-driver", judged: bool = True
+) -> PipelinePlan:
     """The whole pipeline for the behaviour in `folder`, held to its suites and the bundled general and tool cases.
 
-    `teacher` writes the rows; empty: the model itself does. Raises BadInput for a folder that is no such behaviour.
+    `teacher` writes the rows; empty: the model itself does. `judged`: a judge reads the held-out cases where code
+    cannot tell. Raises BadInput for a folder that is no such behaviour.
     """
     behaviour = load_behaviour(str(folder))
     check_answer_lengths(behaviour)
@@ -46,12 +49,13 @@ def plan_for(folder: Path, pace: Pace, *, model: str = "bundled", teacher: str =
         generate["ordinary_tokens"] = 40
     # At the fast pace the reading back has to do: a judge costs the start of its server, and a minute for 150 rows.
     judge = "none" if pace == "fast" else "teacher" if teacher else "base"
+    critique: dict[str, object] = {"suites": suites, "on_leak": "drop", "held_out": sizes["held_out"], "judge": judge}
     steps: list[tuple[str, dict[str, object]]] = [
         ("inspect", {}),
         ("base", {"model": model}),
         # Rows come first: some of them, and what a person marks, are the cases whose right answers are known.
         ("generate", generate),
-        ("critique", {"suites": suites, "on_leak": "drop", "held_out": sizes["held_out"], "judge": judge}),
+        ("critique", {**critique, **({"rubrics": True} if judged else {})}),
         ("baseline", {"suites": suites, "held_out": True, "cases_per_block": sizes["cases"], **tokens}),
         # The honest rival comes before an hour of training; at the fast pace its server start is a tenth of the whole.
         *([("evaluate", {"arm": "prompted", "behaviour": str(folder), **tokens})] if pace == "full" else []),

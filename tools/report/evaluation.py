@@ -15,6 +15,7 @@ from tunesmith.memory.records import DONE, EvalResult
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stats import clustered_pass_rate_interval
 from tunesmith.tools.evaluation.advice import goal_rate, prompt_advice
+from tunesmith.tools.evaluation.blind import hidden_cases
 from tunesmith.tools.evaluation.comparison import GAINED, LOST, BlockComparison, Comparison, Flip
 from tunesmith.tools.evaluation.evidence import Evidence, evidence_of
 from tunesmith.tools.evaluation.likelihood_retained import LikelihoodRetained, likelihood_retained
@@ -97,6 +98,7 @@ class Hop:
     gained: list[FlippedCase]
     lost_count: int
     gained_count: int
+    """Blind cases included."""
 
     @property
     def blocks(self) -> Mapping[str, BlockComparison]:
@@ -135,6 +137,8 @@ class Evaluation:
     """What the prompted arm says about training at all; empty where it was not measured."""
     retained: Sequence[GainRetained] = ()
     """What merge and quantize left of the adapter's gain."""
+    hidden: frozenset[str] = frozenset()
+    """Blind cases that nobody opened: no text names them."""
     likelihood: Sequence[LikelihoodRetained] = ()
     """The same in nats a token on held-out rows, and what it cost on ordinary answers."""
 
@@ -181,6 +185,7 @@ def evaluation(store: Store, run: str) -> Evaluation:
         takes_tools=all(step.report.get("takes_tools", True) for step in baselines[-1:]),
         advice=prompt_advice(rival, goal_rate(store, rival)) if (rival := net.get("prompted")) else "",
         retained=gain_retained(store, run),
+        hidden=hidden_cases(store, run),
         likelihood=likelihood_retained(store, run),
     )
 
@@ -261,14 +266,24 @@ def _hop(store: Store, run: str, pair: tuple[str, str], questions: Mapping[str, 
     comparison, problem = _compare(store, run, a, b)
     if comparison is None:
         return Hop(a, b, None, problem, [], [], 0, 0)
-    lost, gained = comparison.flips_of(LOST), comparison.flips_of(GAINED)
+    lost, gained = comparison.flips_of(LOST), comparison.flips_of(GAINED)  # blind ones are counted alone
+    counts = comparison.blocks.values()
     answers = {arm: _answers(store, step, arm) for arm, step in comparison.steps.items()}
 
     def shown(flips: Sequence[Flip]) -> list[FlippedCase]:
         ids = sorted((flip.case_id for flip in flips), key=lambda i: (_block_order(answers[a][i].block), i))
         return [FlippedCase(i, answers[a][i], answers[b][i], questions.get(i, "")) for i in ids[:_SHOWN_FLIPS]]
 
-    return Hop(a, b, comparison, problem, shown(lost), shown(gained), len(lost), len(gained))
+    return Hop(
+        a,
+        b,
+        comparison,
+        problem,
+        shown(lost),
+        shown(gained),
+        sum(c.pass_to_fail for c in counts),
+        sum(c.fail_to_pass for c in counts),
+    )
 
 
 def _key_fields(keys: Keys) -> list[KeyField]:

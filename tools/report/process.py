@@ -14,6 +14,7 @@ from typing import Any
 from tunesmith.memory.records import DONE, Artifact, Step, TrainingRow
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.auto import as_shown
+from tunesmith.tools.data.held_out import HIDDEN
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.serving import servers
 from tunesmith.tools.training.train import TrainRequest
@@ -178,6 +179,7 @@ def training_rows(store: Store, run: str) -> Rows | None:
     rows = store.rows(step)
     kept = [row for row in rows if row.kept]
     dropped = [row for row in rows if row.dropped]
+    seen = [row for row in dropped if not row.attributes.get(HIDDEN)]
     return Rows(
         total=len(rows),
         kept=len(kept),
@@ -186,7 +188,7 @@ def training_rows(store: Store, run: str) -> Rows | None:
         origins={origin: len(group) for origin, group in _by_kind(kept, _origin).items()},
         reasons=_reasons(dropped),
         kept_examples=_examples(_by_kind(kept, _origin)),
-        dropped_examples=_examples(_by_kind(dropped, _kind)),
+        dropped_examples=_examples(_by_kind(seen, _kind)),
     )
 
 

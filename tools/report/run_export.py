@@ -7,6 +7,7 @@ import json
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.store import Store
+from tunesmith.tools.evaluation.blind import hidden_cases
 from tunesmith.tools.evaluation.pairing import Evaluations
 from tunesmith.tools.suites.export import junit_xml, promptfoo_document
 from tunesmith.tools.suites.loading import read_suite
@@ -15,7 +16,8 @@ from tunesmith.tools.suites.loading import read_suite
 def export_run(store: Store, run: str, format_: str) -> str:
     """The newest finished answers of every arm of a run, on the suite that its newest baseline fixed. Raises NotFound.
 
-    An arm that was asked another suite since is left out: its cases are not these.
+    An arm that was asked another suite since is left out: its cases are not these. So are blind cases that nobody
+    opened.
     """
     suites = store.artifacts(run, "suite")
     if not suites:
@@ -24,6 +26,8 @@ def export_run(store: Store, run: str, format_: str) -> str:
     evaluations = Evaluations.of(store, run).keys
     asked = evaluations[suites[-1].step]["base"].get("suite")
     newest = {arm: step for step, keys in evaluations.items() for arm, key in keys.items() if key.get("suite") == asked}
+    hidden = hidden_cases(store, run)
+    suite = suite.with_cases(case for case in suite.cases if case.case_id not in hidden)
     results = [result for arm in ARMS if arm in newest for result in store.results(newest[arm], arm)]
     steps = [store.step(step) for step in set(newest.values())]
     at_s = max((step.finished_at or step.created_at for step in steps), default=0.0)

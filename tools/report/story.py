@@ -270,11 +270,14 @@ def _remaining(evaluation: Evaluation) -> list[str]:
     lines = []
     for block in ("target", "adversarial"):
         failing = [case for case, a in answers.items() if a.passed is False and a.block == block]
+        named = sorted(case for case in failing if case not in evaluation.hidden)
+        blind = len(failing) - len(named)
+        told = ([count(blind, "blind case")] if blind else []) + [clip(case_id, 60) for case_id in named]
         if failing:
             lines.append(
                 f"{count(len(failing), f'{block} case')} still "
                 f"{'fails' if len(failing) == 1 else 'fail'} with {arm_name(evaluation.last_arm)}: "
-                f"{listed([clip(case_id, 60) for case_id in sorted(failing)], 8)}."
+                f"{listed(told, 8)}."
             )
     return lines
 

@@ -35,7 +35,8 @@ def machine_beside_the_driver(home: Path) -> Machine:
 
 
 def without(machine: Machine, servers: Sequence[Server]) -> Machine:
-    """The machine as if these servers had ended, by what they hold now."""
+    """The machine as if these servers had ended, by what they hold now; one that is down holds nothing."""
+    servers = [server for server in servers if server.runs]
     if not servers:
         return machine
     ram_bytes = machine.ram_free_bytes + tree_own_bytes([server.pid for server in servers])

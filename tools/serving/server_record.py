@@ -1,4 +1,4 @@
-"""What a server's record says of places: its folder of records, its model and its log, as they are now.
+"""A server on the books: its record in HOME/servers, with its places as they are now.
 
 The home may be moved while the server runs. A record that was copied along with a home is the original's, not ours.
 """
@@ -7,11 +7,96 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tunesmith.memory.places import Places
-from tunesmith.tools.serving.spec import ServerSpec
+from tunesmith.tools.machine.processes import ProcessId
+from tunesmith.tools.serving import restarts
+from tunesmith.tools.serving.listeners import Listener
+from tunesmith.tools.serving.restarts import Restarts
+from tunesmith.tools.serving.spec import LOOPBACK, ServerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What is recorded of a deployed server beside how it runs; all empty for any other one."""
+
+    artifact: str = ""
+    """The deployment that it belongs to."""
+    arm: str = ""
+    run: str = ""
+    model: str = ""
+    """What requests ask for: the served name, or an adapter's."""
+
+
+_NO_FACTS = ServerFacts()
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server on the books."""
+
+    id: str
+    spec: ServerSpec
+    port: int
+    role: str
+    process: ProcessId
+    """Its parent, which leads its process group."""
+    record: Path
+    log: Path
+    engine: str
+    facts: ServerFacts = _NO_FACTS
+    owner: str = ""
+    """The step that started it, or who else did."""
+    loader_key: str = field(default="", repr=False)
+    """Opens the routes that load adapters, beside the key; empty for a server of an earlier version, which no guard
+    stands before."""
+    gpu: str = ""
+    """The GPU that it was pinned to, as CUDA_VISIBLE_DEVICES names it; empty on the CPU."""
+    gpu_bytes: int = 0
+    """What it may take of that."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether its parent lives; one that is deployed and does not is down, and may come back."""
+        return self.process.alive()
+
+    @property
+    def restarts(self) -> Restarts:
+        """How often its engine was started again."""
+        return restarts.read(self.record)
+
+    @property
+    def url(self) -> str:
+        """Without the `/v1` of the OpenAI endpoint."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def listener(self) -> Listener:
+        """Who must be behind its port."""
+        return Listener(self.port, self.process)
+
+    @property
+    def model(self) -> str:
+        """The name to put into a request's `model`."""
+        return self.spec.served_name
+
+    @property
+    def pid(self) -> int:
+        """Pid of the process that leads the server's group."""
+        return self.process.pid
+
+    @property
+    def key_file(self) -> Path:
+        """The file that holds the key, readable by its owner only."""
+        return self.record.with_suffix(".key")
+
+    @property
+    def key(self) -> str:
+        """The API key."""
+        return self.key_file.read_text()
 
 
 def placed(record: Path, spec: ServerSpec, log: Path) -> dict[str, object]:
@@ -26,7 +111,7 @@ def read_record(record: Path) -> dict[str, Any]:
     """A record with its places as they are now. Raises OSError and ValueError where it cannot be read now."""
     data: dict[str, Any] = json.loads(record.read_text())
     places = Places(record.parent.parent)
-    return data | {name: places.present(data[name]) for name in ("spec", "log") if name in data}
+    return data | {name: places.present(data[name]) for name in ("spec", "log", "adapters") if name in data}
 
 
 def is_a_copy(record: Path, data: Mapping[str, object]) -> bool:
@@ -38,3 +123,64 @@ def _books(record: Path) -> list[int]:
     """Which folder of records this is: one that is moved on its disk stays the same, and a copy is another one."""
     folder = record.parent.stat()
     return [folder.st_dev, folder.st_ino]
+
+
+def read(record: Path) -> Server | None:
+    """The server of a record; None where nobody can say yet which process it is, and for a copy, which is forgotten."""
+    try:
+        data = read_record(record)
+        if is_a_copy(record, data):
+            forget(record)
+            return None
+        data |= _who_said(record)
+        spec = ServerSpec.model_validate({k: v for k, v in data["spec"].items() if k in ServerSpec.model_fields})
+        process = ProcessId(data["pid"], data["pid_started"], data["boot_id"], data.get("pid_ticks"), *_place(data))
+    except (OSError, ValueError, KeyError):
+        return None  # being written or being stopped right now, or of another version
+    return Server(
+        id=record.stem,
+        spec=spec,
+        port=data["port"],
+        role=data["role"],
+        process=process,
+        record=record,
+        log=Path(data["log"]),
+        engine=data.get("engine", ""),
+        facts=_facts(data.get("meta", {})),
+        owner=data.get("owner", ""),
+        loader_key=data.get("loader_key", ""),
+        gpu=data.get("env", {}).get("CUDA_VISIBLE_DEVICES", ""),
+        gpu_bytes=data.get("gpu_bytes", 0),
+    )
+
+
+def _who_said(record: Path) -> dict[str, Any]:
+    """Its supervisor says itself who it is: whoever started it may have died before it wrote that down, and after a
+    boot it is another process than the record names."""
+    try:
+        who: dict[str, Any] = json.loads(record.with_suffix(".pid").read_text())
+        return who
+    except (OSError, ValueError):
+        return {}
+
+
+def named(me: ProcessId) -> dict[str, object]:
+    """A process, as a record names it."""
+    named = {"pid": me.pid, "pid_started": me.started, "boot_id": me.boot_id, "pid_ticks": me.ticks}
+    return {**named, "host": me.host, "pid_namespace": me.namespace}
+
+
+def _facts(recorded: Mapping[str, object]) -> ServerFacts:
+    """As another version may have written them."""
+    known = ServerFacts.__dataclass_fields__
+    return ServerFacts(**{name: str(value) for name, value in recorded.items() if name in known})
+
+
+def _place(data: Mapping[str, object]) -> tuple[str, str]:
+    return str(data.get("host", "")), str(data.get("pid_namespace", ""))
+
+
+def forget(record: Path) -> None:
+    """Take a server off the books."""
+    for suffix in (".json", ".key", ".lease", ".pid", ".restarts", ".restarts.part"):
+        record.with_suffix(suffix).unlink(missing_ok=True)

@@ -12,21 +12,26 @@ import secrets
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
+from tunesmith.memory.locks import Held, held, lock_file
+from tunesmith.memory.places import Places
 from tunesmith.tools.machine.gpus import server_environment
-from tunesmith.tools.machine.processes import ProcessId, python_module, stop_group
+from tunesmith.tools.machine.processes import ProcessId, boot_id, python_module, stop_group
 from tunesmith.tools.machine.vllm_program import kernels_of
 from tunesmith.tools.models.chat_template import takes_system, without_system
+from tunesmith.tools.serving import boot_unit, restarts
 from tunesmith.tools.serving.budget import claim, gpus_once_free
-from tunesmith.tools.serving.listeners import Listener, SendRefused, free_port, port_is_free
+from tunesmith.tools.serving.listeners import SendRefused, free_port, port_is_free
 from tunesmith.tools.serving.local_http import HttpRefused, call
 from tunesmith.tools.serving.server_log import telling_line
-from tunesmith.tools.serving.server_record import is_a_copy, placed, read_record
-from tunesmith.tools.serving.spec import LOOPBACK, ServerSpec, arguments, environment, plugins_of
+from tunesmith.tools.serving.server_record import Server as Server
+from tunesmith.tools.serving.server_record import ServerFacts as ServerFacts
+from tunesmith.tools.serving.server_record import forget, named, placed, read
+from tunesmith.tools.serving.spec import ServerSpec, arguments, environment, plugins_of
 
 BENCH, DEPLOYED, DRIVER = "bench", "deployed", "driver"
 LEASE_S = 300.0
@@ -36,161 +41,43 @@ _POLL_S = 0.2
 _STARTING_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class ServerFacts:
-    """What is recorded of a deployed server beside how it runs; all empty for any other one."""
-
-    artifact: str = ""
-    """The deployment that it belongs to."""
-    arm: str = ""
-    run: str = ""
-    model: str = ""
-    """What requests ask for: the served name, or an adapter's."""
-
-
-_NO_FACTS = ServerFacts()
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A server on the books."""
-
-    id: str
-    spec: ServerSpec
-    port: int
-    role: str
-    process: ProcessId
-    """Its parent, which leads its process group."""
-    record: Path
-    log: Path
-    engine: str
-    facts: ServerFacts = _NO_FACTS
-    owner: str = ""
-    """The step that started it, or who else did."""
-    loader_key: str = field(default="", repr=False)
-    """Opens the routes that load adapters, beside the key; empty for a server of an earlier version, which no guard
-    stands before."""
-    gpu: str = ""
-    """The GPU that it was pinned to, as CUDA_VISIBLE_DEVICES names it; empty on the CPU."""
-    gpu_bytes: int = 0
-    """What it may take of that."""
-
-    @property
-    def url(self) -> str:
-        """Without the `/v1` of the OpenAI endpoint."""
-        return f"http://{LOOPBACK}:{self.port}"
-
-    @property
-    def listener(self) -> Listener:
-        """Who must be behind its port."""
-        return Listener(self.port, self.process)
-
-    @property
-    def model(self) -> str:
-        """The name to put into a request's `model`."""
-        return self.spec.served_name
-
-    @property
-    def pid(self) -> int:
-        """Pid of the process that leads the server's group."""
-        return self.process.pid
-
-    @property
-    def key_file(self) -> Path:
-        """The file that holds the key, readable by its owner only."""
-        return self.record.with_suffix(".key")
-
-    @property
-    def key(self) -> str:
-        """The API key."""
-        return self.key_file.read_text()
-
-
 def list_servers(home: Path, *, role: str | None = None) -> list[Server]:
-    """Servers that run, the oldest first; records of dead ones are taken off the books."""
+    """Servers on the books, the oldest first: those that run, and deployed ones that are down; dead others go."""
     running = []
     for record in sorted((home / "servers").glob("*.json")):
-        server = _read(record)
+        server = read(record)
         if server is None:
             _forget_unfinished(record)
             continue
         if server.process.elsewhere:
             continue  # a container or machine that shares the home keeps its own books
-        if not server.process.alive():
-            _forget(record)
+        if server.role != DEPLOYED and not server.runs:
+            forget(record)
         elif role in (None, server.role):
             running.append(server)
     return running
-
-
-def _read(record: Path) -> Server | None:
-    try:
-        data = read_record(record)
-        if is_a_copy(record, data):
-            _forget(record)
-            return None
-        if "pid" not in data:  # whoever started it died before it wrote that down; its supervisor says who it is
-            data |= json.loads(record.with_suffix(".pid").read_text())
-        process = ProcessId(data["pid"], data["pid_started"], data["boot_id"], data.get("pid_ticks"), *_place(data))
-    except (OSError, ValueError, KeyError):
-        return None  # being written or being stopped right now
-    return Server(
-        id=record.stem,
-        spec=ServerSpec.model_validate({k: v for k, v in data["spec"].items() if k in ServerSpec.model_fields}),
-        port=data["port"],
-        role=data["role"],
-        process=process,
-        record=record,
-        log=Path(data["log"]),
-        engine=data.get("engine", ""),
-        facts=_facts(data.get("meta", {})),
-        owner=data.get("owner", ""),
-        loader_key=data.get("loader_key", ""),
-        gpu=data.get("env", {}).get("CUDA_VISIBLE_DEVICES", ""),
-        gpu_bytes=data.get("gpu_bytes", 0),
-    )
-
-
-def _named(me: ProcessId) -> dict[str, object]:
-    named = {"pid": me.pid, "pid_started": me.started, "boot_id": me.boot_id, "pid_ticks": me.ticks}
-    return {**named, "host": me.host, "pid_namespace": me.namespace}
-
-
-def _facts(recorded: Mapping[str, object]) -> ServerFacts:
-    """As another version may have written them."""
-    known = ServerFacts.__dataclass_fields__
-    return ServerFacts(**{name: str(value) for name, value in recorded.items() if name in known})
-
-
-def _place(data: Mapping[str, object]) -> tuple[str, str]:
-    return str(data.get("host", "")), str(data.get("pid_namespace", ""))
-
-
-def _forget(record: Path) -> None:
-    for suffix in (".json", ".key", ".lease", ".pid"):
-        record.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def _forget_unfinished(record: Path) -> None:
     """Take a record off the books whose server was never started, once nobody can be starting it any more."""
     with contextlib.suppress(OSError):
         if time.time() - record.stat().st_mtime > _STARTING_S:
-            _forget(record)
+            forget(record)
 
 
 def deployed(home: Path) -> list[Server]:
-    """What is served to users now."""
+    """What is served to users; it may be down."""
     return list_servers(home, role=DEPLOYED)
 
 
 def serving_now(home: Path, artifact: str) -> Server | None:
-    """The server that serves this artifact to users now."""
+    """The server that serves this artifact to users."""
     return next((server for server in deployed(home) if server.facts.artifact == artifact), None)
 
 
 def deployed_on(home: Path, port: int) -> bool:
     """Whether one of our deployments holds this port."""
-    return any(server.port == port for server in deployed(home))
+    return any(server.port == port and server.runs for server in deployed(home))
 
 
 def ensure(
@@ -238,17 +125,14 @@ def start(
     if port and not port_is_free(port):
         raise BadInput(f"port {port} is in use by another program; choose another, or port=0 for a free one")
     port = port or free_port()
-    gpus = gpus_once_free(spec.gpu_bytes) if spec.device == "cuda" else ()
-    # What it takes now is no part of what it is: an equal one is adopted, however full the GPU is by then.
     alone = may_fill_gpu and not any(server.spec.device == "cuda" for server in list_servers(home))
-    taken = claim(spec, gpus, alone=alone)
+    command = _command(vllm, spec, port, alone=alone)
     record = home / "servers" / f"{_next_number(home)}-{spec.hash[:8]}.json"
     data: dict[str, object] = {
         **placed(record, spec, log_path),
         "program": str(Path(vllm).absolute()) if "/" in vllm else vllm,  # it starts in a folder of its own
-        "argv": arguments(spec, port, taken.arguments),
-        "env": environment(spec, vllm) | server_environment(gpus),
-        "gpu_bytes": taken.bytes,
+        **command,
+        "tell_restart": python_module("tunesmith.tools.serving.restart_event"),
         "port": port,
         "role": role,
         "lease_s": lease_s or LEASE_S,
@@ -261,13 +145,13 @@ def start(
     atomic_write(record, json.dumps(data, indent=1), mode=0o600)
     parent = _spawn(record, log_path)
     me = ProcessId.of(parent.pid)
-    data |= _named(me)
+    data |= named(me)
     atomic_write(record, json.dumps(data, indent=1), mode=0o600)
     try:
         server = _wait_ready(record, parent, log_path, on_wait, timeout_s)
     except BaseException:
         stop_group(me)
-        _forget(record)
+        forget(record)
         raise
     parts = [f"vllm {_call(server, '/version')['version']}", kernels_of(vllm), *plugins_of(server.spec)]
     return _update(server, engine=", ".join(filter(None, parts)))
@@ -275,13 +159,17 @@ def start(
 
 def _spawn(record: Path, log_path: Path) -> subprocess.Popen[bytes]:
     """Start the parent of the server that a record describes, in a session and a folder of its own."""
-    command = python_module("tunesmith.tools.serving.supervisor", str(record))
     log_path.parent.mkdir(parents=True, exist_ok=True)
     nothing = subprocess.DEVNULL
     with log_path.open("ab") as log:
         return subprocess.Popen(
-            command, stdin=nothing, stdout=log, stderr=log, start_new_session=True, cwd=log_path.parent
+            supervising(record), stdin=nothing, stdout=log, stderr=log, start_new_session=True, cwd=log_path.parent
         )
+
+
+def supervising(record: Path) -> list[str]:
+    """The command that becomes a server's parent."""
+    return python_module("tunesmith.tools.serving.supervisor", str(record))
 
 
 def _next_number(home: Path) -> int:
@@ -290,14 +178,30 @@ def _next_number(home: Path) -> int:
     return max([int(time.time() * 1000), *(int(number) + 1 for number in numbers if number.isdigit())])
 
 
+def _command(
+    vllm: str, spec: ServerSpec, port: int, adapters: Mapping[str, str] | None = None, *, alone: bool = False
+) -> dict[str, object]:
+    """What a record says of how a server is started now: its arguments, its environment, what it takes of a GPU."""
+    gpus = gpus_once_free(spec.gpu_bytes) if spec.device == "cuda" else ()
+    # What it takes now is no part of what it is: an equal one is adopted, however full the GPU is by then.
+    taken = claim(spec, gpus, alone=alone)
+    argv = arguments(spec, port, taken.arguments) + _loading(adapters or {})
+    return {"argv": argv, "env": environment(spec, vllm) | server_environment(gpus), "gpu_bytes": taken.bytes}
+
+
+def _loading(adapters: Mapping[str, str]) -> list[str]:
+    """Arguments that load adapters at the start."""
+    return [f"--lora-modules={json.dumps({'name': name, 'path': path})}" for name, path in adapters.items()]
+
+
 def _wait_ready(
     record: Path, parent: subprocess.Popen[bytes], log: Path, on_wait: Callable[[float], None], timeout_s: float
 ) -> Server:
     started = time.monotonic()
-    server = _read(record)
+    server = read(record)
     assert server is not None
     while (waited := time.monotonic() - started) < timeout_s:
-        if parent.poll() is not None:
+        if parent.poll() is not None or restarts.read(record).why:
             raise StepFailed(f"vLLM ended before it was ready: {telling_line(log)}; its log is {log}")
         if healthy(server):
             return server
@@ -345,14 +249,73 @@ def renew(server: Server) -> None:
 def _update(server: Server, **changes: object) -> Server:
     data = {**json.loads(server.record.read_text()), **changes}
     atomic_write(server.record, json.dumps(data, indent=1), mode=0o600)
-    updated = _read(server.record)
+    updated = read(server.record)
     assert updated is not None
     return updated
 
 
-def promote(server: Server, facts: ServerFacts = _NO_FACTS) -> Server:
-    """Make a bench server the deployed one: its lease no longer ends."""
-    return _update(server, role=DEPLOYED, meta=asdict(facts))
+def promote(server: Server, facts: ServerFacts | None = None, adapter: Path | None = None) -> Server:
+    """Make a bench server the deployed one: its lease no longer ends, and it comes back after a crash and a boot.
+
+    `adapter`: the folder of what is loaded under the model's name; it is loaded again whenever the engine starts.
+    """
+    facts = facts or ServerFacts()
+    home, adapters = server.record.parent.parent, {facts.model: str(adapter)} if adapter else {}
+    data = json.loads(server.record.read_text())
+    kept = {"argv": [*data.get("argv", ()), *_loading(adapters)], "adapters": Places(home).stored(adapters)}
+    promoted = _update(server, role=DEPLOYED, meta=asdict(facts), **kept)
+    boot_unit.enable(home)
+    return promoted
+
+
+def down(home: Path) -> list[Server]:
+    """What is deployed and not at work: after a boot, or where its parent was killed. Not what was given up.
+
+    A row of crashes is forgiven by a boot, a lost port is not.
+    """
+    found = []
+    for server in deployed(home):
+        happened, since_boot = server.restarts, server.process.boot_id == boot_id()
+        if not server.runs and not happened.port_lost and not (happened.gave_up and since_boot):
+            found.append(server)
+    return found
+
+
+def bring_back(home: Path) -> list[tuple[Server, str]]:
+    """Start what is down again, each at its own address and with its own key; with why not, where one cannot be.
+
+    Nobody waits for it here. Another terminal that does the same at the same time is left to it.
+    """
+    tried: list[tuple[Server, str]] = []
+    if not down(home):
+        return tried
+    with contextlib.suppress(Held), held(lock_file(home, "servers")):
+        for server in down(home):
+            why_not = made_ready_again(server)
+            if not why_not:
+                parent = _spawn(server.record, server.log)
+                _update(server, **named(ProcessId.of(parent.pid)))
+            tried.append((server, why_not))
+    return tried
+
+
+def made_ready_again(server: Server) -> str:
+    """Write a server's record anew for the machine as it is now, before its parent starts; why not, or nothing."""
+    happened, record = server.restarts, server.record
+    if not port_is_free(server.port):
+        lost = happened.without_port(server.port)
+        restarts.write(record, lost)
+        return lost.gave_up
+    data = json.loads(record.read_text())
+    if "program" not in data:  # of a version whose deployments did not come back
+        forget(record)
+        return "an earlier version of tunesmith deployed it"
+    adapters = Places(record.parent.parent).present(data.get("adapters", {}))
+    command = _command(data["program"], server.spec, server.port, adapters)
+    restarts.write(record, replace(happened, in_a_row=0, gave_up="", why=""))
+    record.with_suffix(".pid").unlink(missing_ok=True)
+    _update(server, **command)
+    return ""
 
 
 def load_adapter(server: Server, name: str, folder: Path) -> None:
@@ -383,10 +346,13 @@ def template_tokens(server: Server, messages: list[dict[str, str]]) -> list[int]
 
 def stop(server: Server) -> None:
     """Stop a server and whatever it started. Raises StepFailed where it still listens afterwards."""
+    was_running, home = server.runs, server.record.parent.parent
     stop_group(server.process, grace_s=20)
-    _forget(server.record)
+    forget(server.record)
+    if server.role == DEPLOYED and not deployed(home):
+        boot_unit.disable(home)
     for _ in range(50):
-        if port_is_free(server.port):
+        if not was_running or port_is_free(server.port):
             return
         time.sleep(0.1)
     raise StepFailed(f"something still listens on port {server.port} after {server.id} was stopped (pid {server.pid})")

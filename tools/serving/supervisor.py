@@ -2,69 +2,117 @@
 
 A server outlives the step that started it, since the next step often wants the same one. So that none is forgotten
 when every other process of ours was killed, its parent ends it once its lease has run out. It dies with its parent,
-and the parent with it. Standard library only: it sits beside the server for as long as that runs.
+and the parent with it. The engine of a deployed server is started again when it ends by itself, on the same port and
+with the same key, until it has ended too often. Standard library only: it sits beside the server for as long as that
+runs.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+from tunesmith.tools.serving import restarts
+from tunesmith.tools.serving.restarts import Restarts
 
 _POLL_S = 1.0
 _GRACE_S = 20.0
+_EVENT_S = 60.0
 _PR_SET_PDEATHSIG = 1
 _ON_LINUX = sys.platform == "linux"
 
 
 def main() -> int:
-    """Start the server that the record describes, and wait for its end or for the end of its lease."""
-    record_path = Path(sys.argv[1])
-    record = json.loads(record_path.read_text())
+    """Keep the server that the record describes: wait for the end of its lease, or start it again where it is deployed.
+
+    Returns what the program returned last, or GAVE_UP.
+    """
+    books = _Books(Path(sys.argv[1]))
+    if not books.are_mine():
+        return 0
     os.umask(0o077)
-    _say_who(record_path)
-    before, theirs = os.environ.get("PYTHONPATH", ""), os.environ.get("LD_PRELOAD", "")
-    os.environ.update(record["env"])
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [record["env"].get("PYTHONPATH", ""), before]))
-    if theirs:
-        os.environ["LD_PRELOAD"] = preloads(record["env"].get("LD_PRELOAD", ""), theirs)
-    os.environ["TUNESMITH_LOADER_KEY"] = record.get("loader_key", "")
-    os.environ["PYTHONSAFEPATH"] = "1"  # vLLM starts Pythons of its own, which would look into their folder first
-    os.environ["VLLM_API_KEY"] = record_path.with_suffix(".key").read_text()
-    command = [record["program"], *record["argv"]]
-    child = subprocess.Popen(command, preexec_fn=_die_with_parent, cwd=Path.cwd())
-    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-    lease = _Lease(record_path)
-    while not _ended(child, _POLL_S):
-        if lease.expired():
-            print("tunesmith: the lease of this server ran out", flush=True)
+    books.say_who()
+    engine = _Engine(books)
+    signal.signal(signal.SIGTERM, engine.stop)
+    while True:
+        began = time.monotonic()
+        code = engine.run()
+        _sweep()
+        signal.signal(signal.SIGTERM, engine.stop)
+        why = _ended_as(code)
+        if code < 0 and -code != signal.SIGTERM:  # it had no time to say anything itself
+            print(f"tunesmith: {why} ({signal.strsignal(-code)})", flush=True)
+        if engine.stopping or not books.deployed():
+            return code
+        again = books.after(time.monotonic() - began, why)
+        if again.gave_up:
+            print(f"tunesmith: {why}, and is not started again: {again.gave_up}", flush=True)
+            return restarts.GAVE_UP
+        print(f"tunesmith: {why}; it is started again in {again.wait_s:.0f} s ({again.in_a_row} in a row)", flush=True)
+        if not engine.pause(again.wait_s):
+            return code
+
+
+class _Engine:
+    """The program, and what ends it."""
+
+    def __init__(self, books: _Books) -> None:
+        self.stopping = False
+        self._books = books
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def stop(self, *_: object) -> None:
+        """End it, and start it no more."""
+        self.stopping = True
+        if self._child:
+            self._child.terminate()
+
+    def run(self) -> int:
+        """Start it and wait for its end, or for that of its lease."""
+        try:
+            record = self._books.record()
+            command = [record["program"], *record["argv"]]
+            self._child = child = subprocess.Popen(
+                command, preexec_fn=_die_with_parent, cwd=Path.cwd(), env=self._books.environment(record)
+            )
+        except OSError as error:
+            print(f"tunesmith: {type(error).__name__}: vLLM does not start: {error}", flush=True)
+            return 127
+        if self.stopping:
             child.terminate()
-            if not _ended(child, _GRACE_S):
-                child.kill()
-    _sweep()
-    if child.returncode < 0 and -child.returncode != signal.SIGTERM:  # it had no time to say anything itself
-        why = signal.Signals(-child.returncode)
-        print(f"tunesmith: {why.name} ended vLLM ({signal.strsignal(why)})", flush=True)
-    return child.returncode
+        while not _ended(child, _POLL_S):
+            if self._books.expired():
+                print("tunesmith: the lease of this server ran out", flush=True)
+                child.terminate()
+                if not _ended(child, _GRACE_S):
+                    child.kill()
+        return child.returncode
+
+    def pause(self, seconds: float) -> bool:
+        """Wait; False as soon as it is to stop, or off the books."""
+        deadline = time.monotonic() + seconds
+        while not self.stopping and not self._books.expired() and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, _POLL_S / 5))
+        return not self.stopping and not self._books.expired()
+
+
+def _ended_as(code: int) -> str:
+    return f"{signal.Signals(-code).name} ended vLLM" if code < 0 else f"vLLM ended with exit code {code}"
 
 
 def preloads(ours: str, theirs: str) -> str:
     """Libraries to load first: the user's (an allocator, an OpenMP) and ours, but never a second OpenMP."""
     return theirs if "omp" in theirs else os.pathsep.join(filter(None, [ours, theirs]))
-
-
-def _say_who(record_path: Path) -> None:
-    """Name this process beside the record: who started it may be killed before it does."""
-    ticks = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19]) if _ON_LINUX else None
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip() if _ON_LINUX else ""
-    who = {"pid": os.getpid(), "pid_started": time.time(), "boot_id": boot, "pid_ticks": ticks}
-    record_path.with_suffix(".pid").write_text(json.dumps(who))
 
 
 def _die_with_parent() -> None:
@@ -78,29 +126,95 @@ def _ended(child: subprocess.Popen[bytes], wait_s: float) -> bool:
     return child.returncode is not None
 
 
-class _Lease:
-    """Counts since when nobody renewed, on a clock of its own: the time of day may be set meanwhile.
+class _Books:
+    """The server's record and what lies beside it, and since when nobody renewed its lease.
 
-    The records are looked for in their folder, wherever that is by now: a home may be moved while its server runs.
+    They are looked for in their folder, wherever that is by now: a home may be moved while its server runs. Time is
+    counted on a clock of its own: the time of day may be set meanwhile.
     """
 
     def __init__(self, record_path: Path) -> None:
-        self._folder = os.open(record_path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        self._record, self._lease = record_path.name, record_path.with_suffix(".lease").name
+        folder = os.open(record_path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        self._path = Path(f"/proc/self/fd/{folder}", record_path.name) if _ON_LINUX else record_path
         self._renewed_ns, self._since = 0, time.monotonic()
+        self._happened = restarts.read(self._path)
+        self._lock, self._port, self._tell = -1, 0, list[str]()
+
+    def are_mine(self) -> bool:
+        """Whether no other supervisor has this server; the kernel holds that for as long as this process lives."""
+        self._lock = os.open(self._path.with_suffix(".lease"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
+
+    def record(self) -> dict[str, Any]:
+        """What is on record now. Raises OSError, ValueError."""
+        read: dict[str, Any] = json.loads(self._path.read_text())
+        return read
+
+    def environment(self, record: dict[str, Any]) -> dict[str, str]:
+        """What the program is started in."""
+        self._port, self._tell = record["port"], record.get("tell_restart") or ["true"]
+        env = {**os.environ, **record["env"]}
+        before, theirs = os.environ.get("PYTHONPATH", ""), os.environ.get("LD_PRELOAD", "")
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [record["env"].get("PYTHONPATH", ""), before]))
+        if theirs:
+            env["LD_PRELOAD"] = preloads(record["env"].get("LD_PRELOAD", ""), theirs)
+        env["TUNESMITH_LOADER_KEY"] = record.get("loader_key", "")
+        env["PYTHONSAFEPATH"] = "1"  # vLLM starts Pythons of its own, which would look into their folder first
+        env["VLLM_API_KEY"] = self._path.with_suffix(".key").read_text()
+        return env
+
+    def say_who(self) -> None:
+        """Name this process beside the record: who started it may be killed before it does, or be the system's boot."""
+        ticks = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19]) if _ON_LINUX else None
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip() if _ON_LINUX else ""
+        who: dict[str, object] = {"pid": os.getpid(), "pid_started": time.time(), "boot_id": boot, "pid_ticks": ticks}
+        if _ON_LINUX:
+            who["pid_namespace"] = str(Path("/proc/self/ns/pid").readlink())
+        self._path.with_suffix(".pid").write_text(json.dumps(who))
+
+    def deployed(self) -> bool:
+        """Whether it is on the books as deployed."""
+        with contextlib.suppress(OSError, ValueError):
+            return bool(self.record()["role"] == "deployed")
+        return False
 
     def expired(self) -> bool:
+        """Whether its lease has run out, or somebody took it off the books."""
         try:
-            with open(os.open(self._record, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._folder)) as file:  # noqa: PTH123
-                record = json.load(file)
-            renewed_ns = os.stat(self._lease, dir_fd=self._folder).st_mtime_ns
+            record, renewed_ns = self.record(), self._path.with_suffix(".lease").stat().st_mtime_ns
         except FileNotFoundError:
-            return True  # somebody took the server off the books
+            return True
         except ValueError:
             return False
         if renewed_ns != self._renewed_ns:
             self._renewed_ns, self._since = renewed_ns, time.monotonic()
         return bool(record["role"] != "deployed" and time.monotonic() - self._since > record["lease_s"])
+
+    def after(self, ran_s: float, why: str) -> Restarts:
+        """The restart that follows, written down and told to the store; a port that others took ends them."""
+        again = self._happened.after(ran_s, why)
+        if not again.gave_up and not _is_free(self._port):
+            again = self._happened.without_port(self._port)
+        self._happened = again
+        with contextlib.suppress(OSError):  # a full disk ends no server
+            restarts.write(self._path, again)
+        command = [*self._tell, str(self._path.resolve())]
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(command, timeout=_EVENT_S, check=False, cwd=self._path.parent)
+        return again
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _sweep() -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tunesmith.memory.arms import RIVAL_TYPE
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.suites.grading import Assertion
+from tunesmith.tools.suites.grading import Assertion, asks_model
 from tunesmith.tools.suites.metrics import DerivedMetric
 
 Block = Literal["target", "general", "tools", "adversarial", "over-trigger"]
@@ -50,8 +50,12 @@ def request_sha256(
     return canonical_sha256([messages, tools, tool_choice, sampling])
 
 
-MODELS_WORK = ("written", "proposed")
-"""What `source` says in the metadata of a case whose message a model wrote."""
+MODELS_WORK = ("written", "proposed", "marked")
+"""What `source` says in the metadata of a case whose message a model wrote. Of a `marked` one a person gave the right
+answer: it is gold, and still shows no person's message."""
+VALUE, JUDGE, PEOPLE = "value", "judge", "people"
+"""What `meaning` says in the metadata of a case: its meaning is compared by value, read by a judge, or left to people
+(`tunesmith rate`), since its assertions hold the form alone."""
 
 
 class Case(BaseModel):
@@ -96,6 +100,21 @@ class Case(BaseModel):
     def is_blind(self) -> bool:
         """Whether it may be asked for a claim only (`metadata.split: blind`), never to choose anything by."""
         return self.metadata.get("split") == "blind"
+
+    @property
+    def of_people(self) -> bool:
+        """Whether a person wrote or brought the message and said what is right of an answer."""
+        return self.metadata.get("source") not in MODELS_WORK
+
+    @property
+    def tests_meaning(self) -> bool:
+        """Whether its assertions tell a right answer from one that only has the form."""
+        return self.metadata.get("meaning") != PEOPLE
+
+    @property
+    def asks_judge(self) -> bool:
+        """Whether its grade rests on a judge's reading."""
+        return "judge" in asks_model(self.assertions).values()
 
     @property
     def request_sha256(self) -> str:
@@ -172,6 +191,18 @@ class Suite(BaseModel):
         if suite.sha256 != sha256:
             raise BadInput("the stored suite was changed since the baseline; run the baseline again")
         return suite
+
+
+def claimed_cases(cases: Iterable[Case]) -> list[Case]:
+    """The cases that a claim may rest on: blind ones where there are any, and people's cases of files without a split.
+
+    A file whose author marks a part of it as blind says of the rest that it is dev. One that a person wrote by hand and
+    that knows no split is the person's own test, and counts whole.
+    """
+    known = list(cases)
+    split = {case.suite for case in known if "split" in case.metadata}
+    blind = [case for case in known if case.is_blind or (case.of_people and case.suite not in split)]
+    return blind if any(case.is_blind for case in blind) else known
 
 
 def _case_of(data: Mapping[str, object], shared: dict[str, Assertion]) -> Case:

@@ -35,10 +35,11 @@ def judge_template(name: str) -> str:
 
 def _block(value: str | Sequence[str]) -> str:
     if isinstance(value, str):
-        return _as_data(value)
-    return "\n".join(f'<answer index="{place}">{_as_data(text)}</answer>' for place, text in enumerate(value))
+        return as_data(value)
+    return "\n".join(f'<answer index="{place}">{as_data(text)}</answer>' for place, text in enumerate(value))
 
 
-def _as_data(text: str) -> str:
+def as_data(text: str) -> str:
+    """A text as a JSON string on one line, which nothing in it can end."""
     written = json.dumps(text, ensure_ascii=False)
     return _ENDS_A_BLOCK.sub(lambda match: f"\\u{ord(match[0]):04x}", written)

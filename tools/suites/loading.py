@@ -16,7 +16,7 @@ from typing import Annotated
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.local_paths import expanded, local_path
-from tunesmith.tools.suites.case import BLOCKS, LISTED_BLOCKS, Case, Suite
+from tunesmith.tools.suites.case import BLOCKS, LISTED_BLOCKS, Case, Suite, claimed_cases
 from tunesmith.tools.suites.grading import asks_model
 from tunesmith.tools.suites.metrics import DerivedMetric
 
@@ -165,7 +165,8 @@ def subsample(suite: Suite, cases_per_block: int) -> Suite:
     """At most `cases_per_block` cases of each block, evenly spaced over it so that its kinds stay mixed; 0: all.
 
     A thinned suite has no adversarial block beside others: it gates nothing, so it is the first to go. Of a block with
-    blind cases three of four that stay are blind, as far as there are so many.
+    blind cases three of four that stay are those that a claim rests on, as far as there are so many, and people's own
+    come before a model's.
     """
     if not cases_per_block:
         return suite
@@ -173,10 +174,14 @@ def subsample(suite: Suite, cases_per_block: int) -> Suite:
     blocks = list(dict.fromkeys(case.block for case in suite.cases))
     for block in [name for name in blocks if name not in LISTED_BLOCKS] or blocks:
         cases = [case for case in suite.cases if case.block == block]
-        dev, blind = ([case for case in cases if case.is_blind is wanted] for wanted in (False, True))
+        claimed = claimed_cases(cases)
+        ids = {case.case_id for case in claimed}
+        dev = [case for case in cases if case.case_id not in ids]
         count = min(cases_per_block, len(cases))
-        blind_count = min(len(blind), max(round(_BLIND_SHARE * count), count - len(dev)))
-        sampled += _spaced(dev, count - blind_count) + _spaced(blind, blind_count)
+        most = min(len(claimed), max(round(_BLIND_SHARE * count), count - len(dev)))
+        own, others = ([case for case in claimed if case.of_people is wanted] for wanted in (True, False))
+        peoples = _spaced(own, min(len(own), most))
+        sampled += _spaced(dev, count - most) + peoples + _spaced(others, most - len(peoples))
     return suite.with_cases(sampled)
 
 

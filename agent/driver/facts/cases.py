@@ -12,7 +12,16 @@ from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver.facts import scores
-from tunesmith.agent.driver.facts.answer import Answer, Question, clip, find, listed, ordinary, without_instruction
+from tunesmith.agent.driver.facts.answer import (
+    Answer,
+    Question,
+    clip,
+    counted,
+    find,
+    listed,
+    ordinary,
+    without_instruction,
+)
 from tunesmith.agent.driver.facts.expected import expected_in
 from tunesmith.agent.driver.facts.results import evaluated_run, kept_of_the_gain
 from tunesmith.agent.driver.understanding.words import vocabulary
@@ -20,6 +29,7 @@ from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.records import EvalResult, Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.similarity import normal
+from tunesmith.tools.evaluation.blind import hidden_cases
 from tunesmith.tools.suites.loading import read_suite
 
 _CHAIN = ("base", "prompted", "adapter", "merged", "quantized")
@@ -46,6 +56,7 @@ def answer(question: Question) -> Answer:
                 f"failed” lists what there is.",
             )
         )
+    hidden = hidden_cases(question.store, run.id)
     given = [one for one in scores.results(question.store, run.id, arm, suite) if query.block in ("", one.block)]
     given, label = _of_label(given, query.field, wanted_of(question.store, run.id, suite))
     if not given:
@@ -59,7 +70,10 @@ def answer(question: Question) -> Answer:
         passed = sum(one.passed is True for one in given)
         what = " ".join(word for word in (query.block, label, "cases") if word)
         return _listed(
-            f"In {run.id} the {arm} model passes {passed} of {len(given)} {what}; its answers:", given, questions
+            f"In {run.id} the {arm} model passes {passed} of {len(given)} {what}; its answers:",
+            given,
+            questions,
+            hidden=hidden,
         )
     wanted = {"passed": True, "error": None}.get(query.outcome, False)
     chosen = [one for one in given if one.passed is wanted]
@@ -67,9 +81,9 @@ def answer(question: Question) -> Answer:
         also = {one.case_id for one in scores.results(question.store, run.id, query.other_arm) if one.passed is False}
         chosen = [one for one in chosen if one.case_id in also]
         first = f"{len(chosen) or 'None'} of the {len(given)} cases of {run.id} are failed by both {arm} and "
-        return _listed(f"{first}{query.other_arm}.", chosen, questions)
+        return _listed(f"{first}{query.other_arm}.", chosen, questions, hidden=hidden)
     what = " ".join(word for word in (query.block, label) if word)
-    return _listed(_headline(query.outcome, run, arm, what, chosen, given), chosen, questions)
+    return _listed(_headline(query.outcome, run, arm, what, chosen, given), chosen, questions, hidden=hidden)
 
 
 def _of_label(
@@ -88,9 +102,11 @@ def _told_of(question: Question, run: Run) -> Answer | None:
     """
     store, text = question.store, question.query.text
     asked: list[tuple[str, set[str], Mapping[str, str]]] = []
+    hidden = hidden_cases(store, run.id)
     for suite in [a.id for a in reversed(store.artifacts(run.id, "suite"))] or [""]:
         given = {one.case_id for arm in _CHAIN if question.query.arm in ("", arm)
                  for one in scores.results(store, run.id, arm, suite)}  # fmt: skip
+        given -= hidden
         asked.append((suite, given, asked_in(store, run.id, suite)))
     finders: tuple[Callable[[set[str], Mapping[str, str]], list[str]], ...] = (
         lambda given, _: sorted((case for case in given if case.lower() in text.lower()), key=len, reverse=True),
@@ -120,10 +136,12 @@ def _suite(question: Question, run: Run, questions: Mapping[str, str]) -> Answer
     if query.block:
         first = f"The {query.block} block of {run.id} has {counts[query.block]} cases, of {len(given)} in all ({told})."
     chosen = [one for one in given if query.block in ("", one.block)]
+    chosen, blind = _open(chosen, hidden_cases(question.store, run.id))
     lines = [first]
     if query.aspect == "list" or query.block:
         lines += [f"  {clip(one.case_id, 40)}{_said_as(questions.get(one.case_id, ''), 70)}" for one in chosen[:4]]
         lines += [f"{len(chosen) - 4} more; “show all” lists them with the answers."] if len(chosen) > 4 else []
+        lines += blind
     suite = _suite_of(question.store, run.id, arm)
     if suites := [made for made in question.store.artifacts(run.id, "suite") if suite in ("", made.id)]:
         lines.append(f"The suite ({suites[-1].id}) lies in {suites[-1].path}.")
@@ -159,14 +177,29 @@ def _headline(
     return f"In {run.id} the {arm} model fails {len(chosen)} of {judged} {what} (passes {passed} of {judged}):"
 
 
-def _listed(headline: str, chosen: Sequence[EvalResult], questions: Mapping[str, str], more: str = "") -> Answer:
+def _open(chosen: Sequence[EvalResult], hidden: frozenset[str]) -> tuple[list[EvalResult], list[str]]:
+    """The answers to cases that may be seen, and a line about the others."""
+    seen = [one for one in chosen if one.case_id not in hidden]
+    blind = len(chosen) - len(seen)
+    return seen, [f"{counted(blind, 'blind case')} more, unseen before `compare --open-blind`."] * bool(blind)
+
+
+def _listed(
+    headline: str,
+    chosen: Sequence[EvalResult],
+    questions: Mapping[str, str],
+    more: str = "",
+    *,
+    hidden: frozenset[str],
+) -> Answer:
     """The headline, and the cases below it: the fewer they are, the more of each."""
+    chosen, blind = _open(chosen, hidden)
     lines = [headline]
     for one in chosen[:_SHOWN]:
         lines += _case_lines(one, questions, len(chosen))
     if len(chosen) > _SHOWN:
         lines.append(f"{len(chosen) - _SHOWN} more; “show all” lists every one.")
-    lines += [more] if more else []
+    lines += [*blind, *([more] if more else [])]
     opening = f"{headline} {listed([one.case_id for one in chosen], 12)}"
     return Answer(tuple(lines), lambda: _page(chosen, questions), private=True, told=opening)
 
@@ -221,6 +254,7 @@ def _flips(question: Question, run: Run, arm: str, given: Sequence[EvalResult], 
     pairs = [(a, b) for a, b in pairs if a.passed is not None and b.passed is not None]
     if not pairs:
         raise NotFound(f"{run.id} has no two arms to hold against each other{_of(query.block)}; evaluate one first.")
+    hidden = hidden_cases(question.store, run.id)
     lost = [b for a, b in pairs if a.passed and not b.passed]
     gained = [b for a, b in pairs if b.passed and not a.passed]
     n, passed = len(pairs), sum(bool(b.passed) for _, b in pairs)
@@ -230,17 +264,17 @@ def _flips(question: Question, run: Run, arm: str, given: Sequence[EvalResult], 
     score = f"{other} passes {was} of {n}, {arm} passes {passed} of {n}{unmeasured}"
     if query.outcome == "gained":
         first = f"{len(gained) or 'No'} {what} of {run.id} were gained from {other} to {arm}: {score}."
-        return _listed(first, gained, questions, f"{len(lost)} were lost." if lost else "None was lost.")
+        return _listed(first, gained, questions, f"{len(lost)} were lost." if lost else "None was lost.", hidden=hidden)
     if query.outcome == "flipped":
         first = f"{len(lost) + len(gained)} {what} of {run.id} flipped from {other} to {arm}, {len(lost)} lost and "
-        return _listed(f"{first}{len(gained)} gained: {score}.", [*lost, *gained], questions)
+        return _listed(f"{first}{len(gained)} gained: {score}.", [*lost, *gained], questions, hidden=hidden)
     count = f"1 {one}" if len(lost) == 1 else f"{len(lost) or 'no'} {what}"
     first = (
         f"{'Yes' if lost else 'No'}: {count} of {run.id} {'was' if len(lost) == 1 else 'were'} lost "
         f"from {other} to {arm}: {score}."
     )
     kept = "" if query.block else kept_of_the_gain(question.store, run.id, arm)
-    return _listed(first, lost, questions, f"{len(gained) or 'None'} gained. {kept}".strip())
+    return _listed(first, lost, questions, f"{len(gained) or 'None'} gained. {kept}".strip(), hidden=hidden)
 
 
 def _of_two_runs(
@@ -256,7 +290,8 @@ def _of_two_runs(
     first = (
         f"{len(chosen) or 'None'} of the {len(both)} cases that both were asked are passed by {run.id}'s {arm} model "
     )
-    return _listed(f"{first}and failed by {other.id}'s.", chosen, questions)
+    hidden = hidden_cases(question.store, run.id) | hidden_cases(question.store, other.id)
+    return _listed(f"{first}and failed by {other.id}'s.", chosen, questions, hidden=hidden)
 
 
 def _before(store: Store, run: str, arm: str, outcome: str, suite: str) -> str:

@@ -266,8 +266,11 @@ def _nearest_measured(store: Store, run: Run, a: str, b: str) -> tuple[str, str]
 
 def _lost_cases(compared: Comparison, block: str) -> str:
     lost = [flip.case_id for flip in compared.flips_of("pass_to_fail") if block in ("", flip.block)]
-    gained = len(compared.flips_of("fail_to_pass"))
-    return f"Lost: {listed([clip(one, 40) for one in lost], 6)}; {counted(gained, 'case')} gained." if lost else ""
+    of_block = [counts for name, counts in compared.blocks.items() if block in ("", name)]
+    gained = sum(counts.fail_to_pass for counts in of_block)
+    if blind := sum(counts.pass_to_fail for counts in of_block) - len(lost):
+        lost = [*lost[:6], counted(blind, "blind case")]
+    return f"Lost: {listed([clip(one, 40) for one in lost], 7)}; {counted(gained, 'case')} gained." if lost else ""
 
 
 def _two_runs(store: Store, one: Run, two: Run) -> Answer:

@@ -12,6 +12,7 @@ from tunesmith.agent.driver.facts.answer import Answer, Question, clip, counted,
 from tunesmith.agent.driver.facts.cases import matching
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, Run, Step, TrainingRow
+from tunesmith.tools.data.held_out import masked
 
 _SHOWN = 4
 
@@ -23,7 +24,7 @@ def answer(question: Question) -> Answer:
     made = [step for step in question.store.steps(run.id, status=DONE) if step.stage == "generate"]
     if not made:
         raise NotFound(f"{run.id} has no training rows yet; “generate” makes them.")
-    rows = question.store.rows(made[-1].id)
+    rows = [masked(row) for row in question.store.rows(made[-1].id)]
     if query.aspect == "longest":
         return _at_the_end(question, run, rows)
     chosen = _chosen(question, rows)

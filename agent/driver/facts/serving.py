@@ -32,7 +32,8 @@ def served(question: Question) -> Answer:
             return Answer(("Nothing is served now, and nothing was deployed before.",))
         return Answer(("Nothing is served now: no server of a deployed model runs. Deployed before:", *history))
     line = deployed[0]
-    health = "" if line["healthy"] else " (it does not answer at the moment)"
+    state = "it is down" if line["down"] else "it does not answer at the moment"
+    health = "" if line["healthy"] else f" ({state}; `tunesmith serve status` says more)"
     lines = [
         f"{clip(line['model'], 60)} is served at {line['url']}{health}; it was made in "
         f"{line['run'] or 'an unknown run'} ({line['step'] or '–'})."

@@ -61,7 +61,7 @@ def test_the_folder_holds_what_was_said_letter_for_letter_and_its_examples_as_ca
     behaviour = load_behaviour(str(folders[0]))
     assert (behaviour.when, behaviour.what, behaviour.never) == SAID[:3]  # type: ignore[union-attr]
     assert behaviour.examples[2].prompt == hostile.partition(" =>")[0]  # type: ignore[union-attr]
-    assert len(load_suites([folders[0] / "suites" / "target.yaml"]).cases) == 3
+    assert len(load_suites([folders[0] / "suites" / "target.yaml"], models=("judge",)).cases) == 3
     assert talk.ran() == [] and not talk.store.read("SELECT 1 FROM approvals")
 
 

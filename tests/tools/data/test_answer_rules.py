@@ -8,7 +8,7 @@ import pytest
 
 from tests.fixtures.descriptions import COOKING, HOSTILE
 from tunesmith.tools.data.answer_rules import broken_rule, infer_rules
-from tunesmith.tools.data.scaffold import rules_of
+from tunesmith.tools.data.scaffold import behaviour_of
 
 POINTS = [example.answer for example in COOKING.examples]
 TICKETS = [
@@ -39,7 +39,7 @@ def said(answers: list[str], what: str = "", never: str = "") -> str:
     ],
 )
 def test_three_points_are_held_to_what_was_described(answer: str, word: str) -> None:
-    broken = broken_rule(rules_of(COOKING), answer)
+    broken = broken_rule(behaviour_of(COOKING).rules, answer)
     assert (word in broken.says) if word and broken else (not word and broken is None)
 
 

@@ -57,7 +57,7 @@ def test_rows_that_repeat_a_case_are_asked_about_and_counted_by_the_gate_itself(
     assert plan.hash == plan.model_copy(update={"questions": (), "notes": ()}).hash, "what is asked is no part of it"
 
 
-@pytest.mark.parametrize("fields", [{"on_leak": "drop"}, {"suites": ()}])
+@pytest.mark.parametrize("fields", [{"on_leak": "drop"}, {"suites": ("general",)}])
 def test_what_was_settled_or_repeats_nothing_is_not_asked_about(
     tmp_path: Path, rows: list[TrainingRow], fields: dict[str, object]
 ) -> None:

@@ -22,7 +22,6 @@ from tunesmith.tools.data.scaffold import (
     SPEC,
     SUITE,
     behaviour_of,
-    rules_of,
     write_behaviour,
 )
 from tunesmith.tools.evaluation.prompts import candidates
@@ -76,7 +75,7 @@ def test_the_folder_is_a_behaviour_with_its_suite_and_ordinary_prompts(tmp_path:
     folder = write_behaviour(COOKING, tmp_path, prompts=["How long do I cook rice?"])
     behaviour = load_behaviour(str(folder))
     assert isinstance(behaviour, ExampleBehaviour) and behaviour == behaviour_of(COOKING)
-    cases = load_suites([folder / SUITE]).cases
+    cases = load_suites([folder / SUITE], models=("judge",)).cases
     assert [case.vars["message"] for case in cases][:3] == [example.prompt for example in COOKING.examples]
     assert len(cases) == 4 and {case.block for case in cases} == {"target"}
     for case in cases:
@@ -86,7 +85,10 @@ def test_the_folder_is_a_behaviour_with_its_suite_and_ordinary_prompts(tmp_path:
 
 def test_its_hard_cases_are_examples_in_disguise_held_to_the_same_rules_and_gate_nothing(tmp_path: Path) -> None:
     folder = write_behaviour(COOKING, tmp_path)
-    cases, target = load_suites([folder / HARD_SUITE]).cases, load_suites([folder / SUITE]).cases
+    cases, target = (
+        load_suites([folder / HARD_SUITE], models=("judge",)).cases,
+        load_suites([folder / SUITE], models=("judge",)).cases,
+    )
     shown = len(COOKING.examples[:4])
     assert Counter(case.metadata["kind"] for case in cases) == dict.fromkeys(
         ("injected instruction", "long context", "typing"), shown
@@ -103,7 +105,7 @@ def test_its_hard_cases_are_examples_in_disguise_held_to_the_same_rules_and_gate
 
 
 def test_a_rule_that_the_user_drops_is_in_neither_file(tmp_path: Path) -> None:
-    kept = [rule for rule in rules_of(COOKING) if rule.type != "word-count"]
+    kept = [rule for rule in behaviour_of(COOKING).rules if rule.type != "word-count"]
     folder = write_behaviour(COOKING, tmp_path, rules=kept)
     assert not [name for name in (SPEC, SUITE, HARD_SUITE) if "word-count" in (folder / name).read_text()]
     with pytest.raises(BadInput, match="keep at least one rule"):
@@ -139,7 +141,7 @@ def test_hostile_text_is_data_in_every_place(text: str, tmp_path: Path) -> None:
     read = load_behaviour(str(folder))
     assert isinstance(read, ExampleBehaviour)
     assert read.model_dump(include=set(Description.model_fields)) == description.model_dump()
-    asked = [case.messages for case in load_suites([folder / SUITE]).cases]
+    asked = [case.messages for case in load_suites([folder / SUITE], models=("judge",)).cases]
     wanted = [*(example.prompt for example in description.examples), f"{text.strip()} and more"]
     assert [messages[0]["content"] for messages in asked][:-1] == wanted[:-1]
     assert all(len(messages) == 1 and messages[0]["role"] == "user" for messages in asked)

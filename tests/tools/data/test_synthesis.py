@@ -66,7 +66,11 @@ def generated(row_id: str, prompt: str, answer: str = GOOD) -> TrainingRow:
 
 
 def reasons(folder: Path, *rows: TrainingRow) -> list[str]:
-    critic = Critic(BEHAVIOUR, load_suites([folder / SUITE, Path("general")]).cases, CritiqueRequest(embeddings=False))
+    critic = Critic(
+        BEHAVIOUR,
+        load_suites([folder / SUITE, Path("general")], models=("judge",)).cases,
+        CritiqueRequest(embeddings=False),
+    )
     return [why(row) for row in critic.judge(rows)]
 
 
@@ -222,8 +226,8 @@ def test_a_dataset_without_a_row_of_the_behaviour_fails_the_step_with_the_common
 def test_the_plan_of_a_described_behaviour_asks_its_own_held_out_rows(
     ws: Workspace, based: Path, tmp_path: Path
 ) -> None:
-    folder = write_behaviour(COOKING, tmp_path / "behaviours")
-    plan = plan_for(folder, "fast", model=str(based / "model"), teacher="")
+    folder = write_behaviour(COOKING, tmp_path / "behaviours", judged=False)  # no judge is in this home
+    plan = plan_for(folder, "fast", model=str(based / "model"), teacher="", judged=False)
 
     def until_preflight(plan: Plan, step: str) -> Decision:
         if plan.stage == "preflight":

@@ -19,9 +19,9 @@ from tests.fixtures.descriptions import COOKING
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.data.description import Description, Example
 from tunesmith.tools.data.example_behaviour import draw_row, prompt_problem
+from tunesmith.tools.data.right_answers import right_answer
 from tunesmith.tools.data.scaffold import SUITE, behaviour_of, write_behaviour
 from tunesmith.tools.data.similarity import Similarity
-from tunesmith.tools.data.spec_suites import answer_assertions
 from tunesmith.tools.data.target_cases import add_cases, propose_cases
 from tunesmith.tools.serving.client import ChatClient
 from tunesmith.tools.suites.loading import load_suites
@@ -60,7 +60,7 @@ def test_proposed_cases_are_new_and_say_what_they_can_show(url: str, tmp_path: P
     assert proposed.detectable == "with 20 cases no gain under 30 points can be shown"
     assert proposed.minimum_detectable_effect == pytest.approx(0.3)
     folder = write_behaviour(COOKING, tmp_path, prompts=proposed.prompts)
-    assert len(load_suites([folder / SUITE]).cases) == 20
+    assert len(load_suites([folder / SUITE], models=("judge",)).cases) == 20
 
 
 def test_a_server_that_answers_nothing_is_told(url: str, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_server_that_answers_nothing_is_told(url: str, tmp_path: Path) -> None
 def test_cases_are_added_behind_those_that_are_there(tmp_path: Path) -> None:
     suite = write_behaviour(COOKING, tmp_path, prompts=["one"]) / SUITE
     add_cases(suite, BEHAVIOUR, ["two {{ braces }}", "three"])
-    cases = load_suites([suite]).cases
+    cases = load_suites([suite], models=("judge",)).cases
     assert [case.case_id for case in cases][3:] == [f"three-points-more-{n:02d}" for n in (1, 2, 3)]
     assert [case.vars["message"] for case in cases][3:] == ["one", "two {{ braces }}", "three"]
     suite.write_text("tests: 3\n")
@@ -89,7 +89,7 @@ def test_where_the_answer_is_a_choice_each_example_asserts_its_own() -> None:
         examples=tuple(Example(prompt=f"mail {n}", answer=answer) for n, answer in enumerate(("spam", "ham", "ham"))),
     )
     behaviour = behaviour_of(spam)
-    own = [answer_assertions(behaviour, one.prompt, one.answer) for one in spam.examples]
+    own = [right_answer(behaviour, one.prompt, one.answer, judged=True).assertions for one in spam.examples]
     assert [assertion["value"] for assertions in own for assertion in assertions] == ["spam", "ham", "ham"]
 
 

@@ -18,8 +18,10 @@ from tests.fixtures import FIXTURES
 from tests.fixtures.steps import requests_sent, say_yes
 from tests.fixtures.waiting import until_served, wait_for
 from tunesmith.memory.errors import BadInput, StepFailed
-from tunesmith.memory.records import Step
+from tunesmith.memory.marks import Mark, add_mark
+from tunesmith.memory.records import Artifact, Step
 from tunesmith.memory.store import Store
+from tunesmith.tools.evaluation.judge_worth import judge_worth
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.pipeline import launcher
 from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step, run_step
@@ -71,6 +73,25 @@ def test_the_judge_decides_once_every_answer_is_in_on_a_server_that_took_the_arm
     assert key["judge"].startswith("judge, weights ") and {"judge_prompts", "judge_template", "judge_engine"} <= set(
         key
     )
+
+
+@pytest.mark.parametrize(("marks", "kappa"), [(20, 1.0), (19, 0.0)])
+def test_a_judge_is_held_against_what_a_person_marked(ws: Workspace, marks: int, kappa: float) -> None:
+    shown = [{"prompt": f"question {n}", "answer": f"yes, {n} it is"} for n in "abc"]
+    file = ws.store.home.parent / "polite.yaml"
+    file.write_text(
+        json.dumps({"name": "polite", "when": "w", "what": "a kind answer", "never": "n", "examples": shown})
+    )
+    step = ws.store.steps(RUN)[0].id
+    ws.store.add_artifact(Artifact("", RUN, step, "rows", file, "0" * 64, 1, (), {"behaviour": str(file)}))
+    for n in range(marks):
+        answer = "yes, gladly" if n % 2 else "no"
+        add_mark(ws.store, Mark("polite", RUN, step, f"w{n}", "keep" if n % 2 else "drop", f"m {n}", answer, answer))
+    baseline(ws, fields(ws, 2, RUBRIC))
+    worth = judge_worth(ws.store, RUN)
+    assert (worth.kappa, worth.grades_alone, worth.marks) == (kappa, kappa == 1, marks if kappa else 0)
+    asked = [text for text in judged(ws) if "a kind answer" in text]
+    assert len(asked) == (marks if kappa else 0), "in the very words that the cases are graded by"
 
 
 def test_a_judge_whose_chat_template_takes_too_much_is_not_served(ws: Workspace) -> None:

@@ -154,7 +154,7 @@ def test_a_kill_while_the_earlier_deployment_is_let_go_leaves_the_new_one_in_ser
         os.killpg(before.pid, signal.SIGKILL)
 
 
-def test_a_rollback_answers_where_its_clients_ask_already(ws: Workspace) -> None:
+def test_a_rollback_answers_where_its_clients_ask_already(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     run = ws.store.new_run("test")
     older = model(ws, run, "older")
     before = serve(ws, model(ws, run, "good"))
@@ -164,6 +164,21 @@ def test_a_rollback_answers_where_its_clients_ask_already(ws: Workspace) -> None
     run_step(ws, StepRequest("deploy", {"rollback": True}, run), say_yes).done()
     [now] = servers.list_servers(ws.store.home)
     assert (now.facts.artifact, now.port, now.key) == (older.id, port, key)
+    monkeypatch.setattr(deploy, "broken_hops", lambda *_: [])
+    assert f"127.0.0.1:{port}" in price(ws, StepRequest("deploy", {}, run)).summary, "and so does any other"
+
+
+def test_a_deployment_that_is_down_is_what_a_rollback_leaves_and_never_comes_back(ws: Workspace) -> None:
+    run = ws.store.new_run("test")
+    older = model(ws, run, "older")
+    before = serve(ws, model(ws, run, "good"))
+    port, key = before.port, before.key
+    os.killpg(before.pid, signal.SIGKILL)
+    wait_for(lambda: not before.process.alive())
+    run_step(ws, StepRequest("deploy", {"rollback": True}, run), say_yes).done()
+    [now] = servers.list_servers(ws.store.home)
+    assert (now.facts.artifact, now.port) == (older.id, port) and servers.down(ws.store.home) == []
+    assert now.key != key, "whoever had the port meanwhile may have been sent it"
 
 
 def test_a_deployment_that_was_never_recorded_is_what_a_rollback_leaves(ws: Workspace) -> None:

