@@ -206,7 +206,7 @@ class Ledger(RunLedger):
             )
 
     def progress(self, step: str, done: float, total: float, note: str, *, wait_s: float | None = None) -> None:
-        """How far a step has come, in its own units."""
+        """How far a whole step has come: seconds that count as done, of all that it will take."""
         with self.write(wait_s=wait_s) as conn:
             conn.execute(
                 "UPDATE steps SET done = ?, total = ?, note = ?, moved_at = ? WHERE step = ?",

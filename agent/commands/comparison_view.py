@@ -45,14 +45,16 @@ def verdict_sentence(compared: ComparedWithHops) -> Text:
     block = PRIMARY_BLOCK if PRIMARY_BLOCK in whole.blocks else next(iter(whole.blocks), "")
     if not block:
         return Text(f"{whole.run}: no case was asked of {a} and {b} alike")
-    counts, claim = whole.blocks[block], compared.evidence.claim if compared.evidence and a == "base" else None
-    word = claim.word if claim else counts.verdict
+    if compared.evidence and a == "base" and b == compared.evidence.arm:
+        found = compared.evidence.verdict
+        by, _, why = found.because.partition(": ")
+        return Text(f"{whole.run} ") + theme.verdict(found.word) + Text(visible(f"{by}: {b}, {why}."))
+    counts = whole.blocks[block]
     numbers = (
         f": {b} passes {counts.passed[b]} of {counts.judged} {block} cases and {a} {counts.passed[a]} "
         f"({counts.fail_to_pass} gained, {counts.pass_to_fail} lost, {p_value(counts.p_value)})"
     )
-    why = f"; {'; '.join(claim.reasons)}" if claim and claim.reasons and word != "learned" else ""
-    return Text(f"{whole.run} ") + theme.verdict(word) + Text(visible(f"{numbers}{why}."))
+    return Text(f"{whole.run} ") + theme.verdict(counts.verdict) + Text(visible(f"{numbers}."))
 
 
 def lost_and_failing(store: Store, compared: ComparedWithHops, *, whole: bool = False) -> Iterator[RenderableType]:
@@ -90,7 +92,10 @@ def evidence_view(compared: ComparedWithHops) -> Iterator[RenderableType]:
 
 
 def next_line(found: Sequence[Finding], run: str, *, in_repl: bool) -> RenderableType:
-    """The one step to try next, as a line that can be typed: of the finding with the most cases at stake."""
+    """The one step to try next, as a line that can be typed: what decides, or of the finding with most at stake."""
+    if any(one.evidence.get("needed") for one in found):
+        rate = f"/rate {run}" if in_repl else f"tunesmith rate {run}"
+        return Prose(Text("next: ") + Text(rate, style=theme.COMMAND))
     proposed = [one for one in found if one.next is not None]
     best = max(proposed, key=_at_stake, default=None)
     if best is None or best.next is None:

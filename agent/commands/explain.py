@@ -84,7 +84,10 @@ def view(ws: Workspace, run: str, *, whole: bool, in_repl: bool) -> RenderableTy
     compared = _against_base(ws.store, run)
     if compared is not None:
         lines += [Prose(verdict_sentence(compared), hang=2), render.comparison_table(compared.whole)]
+    word = compared.evidence.verdict.word if compared and compared.evidence else ""
     for one in found:
+        if one.kind == word and not whole:
+            continue  # it stands above the table
         lines.append(prose(f"- {one.kind}: {one.says}"))
         if one.next is not None and whole:
             cost = estimated_seconds(ws, run, one.next)

@@ -17,8 +17,9 @@ from rich.console import Console, RenderableType
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.price import price_lines
 from tunesmith.agent.commands.progress_bar import Bar
+from tunesmith.agent.commands.render import took_line
 from tunesmith.agent.commands.terminal import SafeConsole, json_text
-from tunesmith.tools.core.format import duration, size
+from tunesmith.tools.core.format import size
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.workspace import EventData
@@ -147,7 +148,7 @@ class Output:
         self.let_go()
         if data["status"] != "done":
             return  # the error says it, once
-        took = f"took {duration(data['seconds'])}, estimated {duration(data['estimated_seconds'])}"
+        took = took_line(data["seconds"], data["estimated_seconds"])
         peak = f", peak {size(data['peak_rss_bytes'])}" if data["peak_rss_bytes"] else ""
         self.console.print(f"✓ {data['stage']} ({data['step']}): {took}{peak}", markup=False)
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from tunesmith.agent.commands import theme
 from tunesmith.agent.commands.layout import Cell, Labelled, Prose, Rows
-from tunesmith.tools.core.format import duration, one_line, size
+from tunesmith.tools.core.format import between, duration, one_line, size
 from tunesmith.tools.core.stage import Estimate, Plan
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _FRAME = re.compile("[\u2500-\u257f]")
 _BASIS_CHARACTERS = 44
+_BASES = 3
+"""What the times of a plan rest on, at most; the first steps say most of it."""
 _TITLE_HANG = 4
 Entry = tuple[str, Text]
 
@@ -69,10 +71,12 @@ def forecast_table(name: str, steps: Sequence[Forecast]) -> RenderableType:
         size(max((_peak(price) for price in prices), default=0)),
         size(sum(price.disk_bytes for price in prices)),
     ]
+    bases = list(dict.fromkeys(_short_basis(price.basis) for price in prices))[:_BASES]
     rows.append([Text("total", style="bold"), "", *(Text(cell, style=theme.PRICE) for cell in total)])
     return Group(
         Prose(Text("plan ") + _line(name), hang=_TITLE_HANG, fold=True),
         Rows(["step", "what", "time", "memory", "disk"], rows, ("disk", "memory"), frozenset({2, 3, 4})),
+        *([Prose(Text(f"Times by {'; '.join(bases)}.", style=theme.LABEL))] if bases else []),
         Prose(Text("Each step is priced again, and asked about, when its turn comes.", style=theme.LABEL)),
     )
 
@@ -91,13 +95,17 @@ def _title(plan: Plan, step: str, *, resumed: bool = False) -> Prose:
 
 
 def _time(price: Estimate) -> Text:
-    return Text("about ") + Text(duration(price.seconds), style=theme.PRICE)
+    """The price, and the range in which four of five such steps end."""
+    time = Text("about ") + Text(duration(price.seconds), style=theme.PRICE)
+    if price.most_seconds < price.least_seconds + 1:
+        return time
+    return time + Text(f", {between(price.least_seconds, price.most_seconds)}")
 
 
 def _short_basis(basis: str) -> str:
     """What a time rests on, in a few words."""
     words = _line(basis).plain.removesuffix(" on this machine")
-    first = words.partition(";")[0].partition(", from ")[0]
+    first = words.partition(";")[0].partition(" until ")[0]
     return first if len(first) <= _BASIS_CHARACTERS else f"{first[: _BASIS_CHARACTERS - 1].rstrip()}…"
 
 

@@ -52,7 +52,7 @@ class Bar:
             self._progress.start()
 
     def move(self, done: float, total: float, note: str) -> None:
-        """Show how far the step has come, in its own units."""
+        """Show how far the whole step has come, in seconds."""
         if self._progress:
             self._progress.update(self._task, completed=done, total=total or None, note=note)
         elif time.monotonic() - self._told_at > _LINE_EVERY_S:
@@ -60,9 +60,9 @@ class Bar:
             self._console.print(f"{self._title}: {self.words(done, total, note)}", markup=False)
 
     def words(self, done: float, total: float, note: str) -> str:
-        """The same as text: `45 % · optimiser step 20 of 50 · about 1 min 10 s left`."""
+        """The same as text: `45% · optimiser step 20 of 50 · about 1 min 10 s left`."""
         elapsed_s = time.time() - self._started
-        left_s = eta_seconds(elapsed_s, done, total, self._estimated_s)
+        left_s = eta_seconds(elapsed_s, total, self._estimated_s)
         left = f"about {duration(left_s)} left" if left_s > 0 else f"{duration(elapsed_s)} so far"
         share = f"{done / total:.0%}" if total else ""
         return " · ".join(part for part in (share, note, left) if part)

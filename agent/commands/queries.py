@@ -123,7 +123,7 @@ def job_line(step: Step) -> dict[str, object]:
     """A step at work or waiting, as `jobs list` shows it."""
     elapsed_s = time.time() - step.started_at if step.started_at and not step.ended else 0.0
     running = step.status == RUNNING
-    eta = render.eta_seconds(elapsed_s, step.done, step.total, step.estimated_seconds) if running else None
+    eta = render.eta_seconds(elapsed_s, step.total, step.estimated_seconds) if running else None
     return {
         "step": step.id,
         "run": step.run,

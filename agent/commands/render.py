@@ -23,14 +23,24 @@ if TYPE_CHECKING:
     from tunesmith.tools.evaluation.evidence import Evidence
 
 
-def eta_seconds(elapsed_s: float, done: float, total: float, estimated_s: float) -> float:
-    """Seconds to the end: by the estimate at first, by the pace more and more as the share that is done grows."""
-    by_estimate = max(estimated_s - elapsed_s, 0.0)
-    share = min(done / total, 1.0) if total > 0 else 0.0
-    if share <= 0:
-        return by_estimate
-    by_pace = elapsed_s / share - elapsed_s
-    return share * by_pace + (1 - share) * by_estimate
+_FAR_OFF, _NOTICED_S = 1.5, 5.0
+"""From this factor on a price was wrong; a few seconds are nobody's concern."""
+
+
+def eta_seconds(elapsed_s: float, total: float, estimated_s: float) -> float:
+    """Seconds to the end: by all the time that the step's worker takes it to need, by its price before it says so."""
+    return max((total or estimated_s) - elapsed_s, 0.0)
+
+
+def took_line(seconds: float | None, estimated_s: float) -> str:
+    """What a step took against its price; where that was far off, by how much, and that the next ones learn from it."""
+    line = f"took {duration(seconds)}, estimated {duration(estimated_s)}"
+    if not seconds or not estimated_s or abs(seconds - estimated_s) < _NOTICED_S:
+        return line
+    off = max(seconds / estimated_s, estimated_s / seconds)
+    if off <= _FAR_OFF:
+        return line
+    return f"{line}: off by a factor of {off:.1f}, which the next prices take into account"
 
 
 def plain(value: object) -> Text:
@@ -40,7 +50,7 @@ def plain(value: object) -> Text:
 
 def step_end(step: Step) -> Prose:
     """A step that ended in one line, what it took against its estimate; below it, what it advises."""
-    took = f"took {duration(step.seconds)}, estimated {duration(step.estimated_seconds)}"
+    took = took_line(step.seconds, step.estimated_seconds)
     peak = f", peak {size(step.peak_rss_bytes)}" if step.peak_rss_bytes else ""
     mark = Text("✓ " if step.status == DONE else "✗ ", style=theme.verdict_style(step.status))
     end = f"{step.stage} ({step.id}): {took}{peak}" if step.status == DONE else _bad_end(step)
@@ -256,28 +266,27 @@ def comparison_table(compared: Comparison) -> RenderableType:
 
 
 def controls_table(evidence: Evidence) -> RenderableType:
-    """What an arm's pass rate on the target is held against, and the claim that is left."""
-    controls, target = evidence.controls, evidence.compared and evidence.compared.blocks.get("target")
+    """What an arm's answers are held against, and the verdict that is left."""
+    found, controls = evidence.verdict, evidence.controls
     rows: list[list[object]] = []
-    if target:
-        part = "blind cases" if evidence.blind else "target cases"
-        rows += [[f"{evidence.arm}, its own answers", target.passed[evidence.arm], target.judged, part]]
-        rows += [["base", target.passed["base"], target.judged, ""]]
-    if shuffle := controls.shuffle:
-        spread = f"{shuffle.lowest} to {shuffle.highest} in {shuffle.orders} orders"
-        rows.append([f"{evidence.arm}, shuffled among the cases", shuffle.passed, shuffle.cases, spread])
-    if constant := controls.constant:
-        rows.append(["best constant answer", constant.passed, constant.cases, " ".join(constant.answer.split())[:60]])
-    rows.append(["prompted base", *(controls.prompted or ("–", "–")), "" if controls.prompted else "not run"])
-    tables: list[RenderableType] = [rows_table(["control", "passed", "of", ""], rows)] if target else []
-    if controls.repeat:
-        tables.append(plain(f"the base asked twice: {controls.repeat.flips} of {controls.repeat.cases} verdicts flip"))
-    if controls.triggers:
-        triggers = controls.triggers
+    for name, part in (("people's cases", found.people), ("rows of the writer", found.writers)):
+        if part and part.cases:
+            rows.append([name, part.arm, part.cases, f"the base {part.base}, exact {p_value(part.p_value)}, mid-p "
+                         f"{part.mid_p_value:.2g}"])  # fmt: skip
+    for control in controls.all:
+        note = f"the arm {control.own}, {p_value(control.p_value)}: {control.state}"
+        rows.append([control.name, control.passed, control.cases, note])
+    rows.append(["prompted base", *(evidence.prompted or ("–", "–")), "" if evidence.prompted else "not run"])
+    tables: list[RenderableType] = [rows_table(["control", "passed", "of", ""], rows)]
+    if evidence.repeat:
+        tables.append(plain(f"the base asked twice: {evidence.repeat.flips} of {evidence.repeat.cases} verdicts flip"))
+    if triggers := evidence.triggers:
         tables.append(plain(f"ordinary messages in the target's form: {len(triggers.triggered)} of {triggers.cases}"))
-    if evidence.openings > 1:
-        tables.append(plain(f"the blind cases were asked of {evidence.openings} models of this run by now"))
-    return Group(*tables, prose(f"claim for {evidence.arm}: {evidence.claim.sentence}"))
+    if found.opening > 1:
+        tables.append(
+            plain(f"opening number {found.opening} of the blind cases: the bound is at {found.confidence:.3g}")
+        )
+    return Group(*tables, prose(f"claim for {evidence.arm}: {found.sentence}"))
 
 
 def left_out_lines(left_out: Mapping[str, int]) -> list[str]:

@@ -57,7 +57,7 @@ class RunSummary:
     refused: str = ""
     """What a gate refused, in the words that follow the status."""
     evidence: Sequence[Evidence] = ()
-    """What may be claimed of each trained arm against the base."""
+    """The verdict on each trained arm against the base."""
     report: Path | None = None
     """The page that was written; None where none was, or none was asked for."""
     verdict: str = ""
@@ -74,7 +74,7 @@ class RunSummary:
                 for block, scores in self.blocks.items()
             },
             "comparisons": [compared.to_json() for compared in self.comparisons],
-            "claims": {one.arm: one.claim.word for one in self.evidence},
+            "claims": {one.arm: one.verdict.word for one in self.evidence},
             "seconds": self.seconds,
             "estimated_seconds": self.estimated_seconds,
             "peak_rss_bytes": self.peak_rss_bytes,
@@ -119,7 +119,7 @@ def comparisons(store: Store, run: str) -> list[Comparison]:
 
 
 def claims(store: Store, run: str) -> list[Evidence]:
-    """The claim of every trained arm that was evaluated."""
+    """The verdict on every trained arm that was evaluated."""
     from tunesmith.tools.evaluation.evidence import evidence_of
     from tunesmith.tools.evaluation.pairing import Evaluations
 
@@ -162,7 +162,7 @@ def summary_view(summary: RunSummary) -> RenderableType:
     if summary.blocks:
         parts.append(render.rates_table(summary.blocks))
         parts += [render.hop_line(compared) for compared in summary.comparisons]
-    parts += [render.plain(f"claim for {one.arm}: {one.claim.sentence}") for one in summary.evidence[-1:]]
+    parts += [render.plain(f"claim for {one.arm}: {one.verdict.sentence}") for one in summary.evidence[-1:]]
     took, estimated = duration(summary.seconds), duration(summary.estimated_seconds)
     peak = f", peak memory of a worker {size(summary.peak_rss_bytes)}" if summary.peak_rss_bytes else ""
     parts.append(render.plain(f"{summary.run} {summary.status}{refused}: took {took}, estimated {estimated}{peak}"))

@@ -15,7 +15,7 @@ from tunesmith.memory.records import Step
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.workspace import Workspace
 
-_NEVER = frozenset({"run", "fresh", "rollback", "port", "arm", "role", "system_prompt"})
+_NEVER = frozenset({"run", "fresh", "rollback", "accept", "port", "arm", "role", "system_prompt"})
 
 
 def inherited(ws: Workspace, order: Order) -> dict[str, object]:
@@ -29,7 +29,7 @@ def inherited(ws: Workspace, order: Order) -> dict[str, object]:
     declared = catalog.BY_NAME[order.stage].load()
     names = [name for name in declared.request.model_fields if name not in _NEVER]
     taken = names if order.again else [name for name in names if name in declared.lasting]
-    if own is not None and (order.fields or order.factors):  # what a rule chose for other values is chosen anew
+    if own is not None:  # what a rule chose for other values or other rows is chosen anew
         taken = [name for name in taken if name not in (own.plan.get("reasons") or {})]
     fields: dict[str, object] = {}
     for name in taken:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tunesmith.agent.driver.facts.answer import clip, ordinary
 from tunesmith.agent.repl.command_table import COMMANDS
-from tunesmith.memory.records import DONE, WAITING, Run
+from tunesmith.memory.records import DONE, WAITING, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import size
 from tunesmith.tools.machine.measure import measure_machine
@@ -43,10 +43,16 @@ def _served(store: Store) -> str:
 def _newest(store: Store, run: Run | None) -> str:
     if run is None:
         return "no run yet: say what a model should learn"
-    claims = [str(step.report.get("claim") or "") for step in store.steps(run.id, status=DONE)]
-    verdict = next((claim for claim in reversed(claims) if claim), "")
+    measured = [step for step in store.steps(run.id, status=DONE) if step.report.get("claim")]
+    verdict = _verdict(store, measured[-1]) if measured else ""
     name = f"newest run: {run.id} ({clip(run.name, _NAME_CHARACTERS)}), {run.status}"
     return f"{name}, {verdict}" if verdict else name
+
+
+def _verdict(store: Store, step: Step) -> str:
+    from tunesmith.tools.evaluation.evidence import evidence_of  # nothing to load for a home without an evaluation
+
+    return evidence_of(store, step.run, step.arm).verdict.word
 
 
 def _to_type(run: Run | None) -> list[str]:

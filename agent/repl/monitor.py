@@ -81,7 +81,7 @@ class Monitor(threading.Thread):
 
 def _line(step: Step) -> str:
     elapsed_s = time.time() - (step.started_at or time.time())
-    left_s = eta_seconds(elapsed_s, step.done, step.total, step.estimated_seconds)
+    left_s = eta_seconds(elapsed_s, step.total, step.estimated_seconds)
     share = f"{min(step.done / step.total, 1):.0%}" if step.total else ""
     left = f"about {duration(round(left_s))} left" if left_s >= 1 else f"{duration(round(elapsed_s))} so far"
     return " · ".join(part for part in (f"{step.stage} {step.id} of {step.run}", share, step.note, left) if part)

@@ -1,8 +1,9 @@
 """A merge with its proof against peft's `merge_and_unload` and `save_pretrained`, on the bundled 1.5B in four shards.
 
-Ours sums, audits every saved tensor and compares logits on questions and behaviour rows; peft sums and saves. Each side
-is a process of its own, from its start to its end, and its peak is the kernel's (mapped files included). In turn, three
-times; the middle times and the largest peaks count. Bounds: 0.4 of peft's peak, 0.7 of its time.
+Ours sums, audits every saved tensor, compares logits on questions and behaviour rows, and waits for the disk; peft sums
+and saves, into the page cache. Each side is a process of its own, from its start to its end, and its peak is the
+kernel's (mapped files included). In turn, three times; the middle times and the largest peaks count. Bounds: 0.4 of
+peft's peak, 0.7 of its time.
 
 TUNESMITH_BENCH_MODEL names the model's folder; without one it is fetched and converted first.
 """
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -77,9 +79,12 @@ def told(line: str, good: bool) -> bool:
 
 def alone(*what: str | Path) -> Side:
     """One side in a process of its own."""
+    from tunesmith.tools.machine.torch_env import TORCH_ENV
+
     started = time.perf_counter()
     command = [sys.executable, __file__, *map(str, what)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    env = {**os.environ, **(TORCH_ENV if what[0] == "ours" else {})}  # as a worker has it
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
     seconds = time.perf_counter() - started
     found = json.loads(done.stdout.splitlines()[-1])
     return Side(round(seconds, 2), found["cpu_seconds"], found["peak_bytes"], found["proof"])
@@ -153,10 +158,13 @@ def ours(base: Path, adapter: Path, out: Path) -> dict[str, float]:
         )
         for n in range(ROWS)
     ]  # fmt: skip
-    merge_adapter(base, adapter, out, lambda *_: None)
-    audit = audit_merged(out, base, adapter)
-    assert not audit.faults, audit.summary
-    proof = compare_logits(base, adapter, out, lambda *_: None, rows=rows)
+    with ThreadPoolExecutor(1) as disk:
+        written = merge_adapter(base, adapter, out, lambda *_: None, disk)
+        audit = audit_merged(out, base, adapter)
+        assert not audit.faults, audit.summary
+        proof = compare_logits(base, adapter, out, lambda *_: None, rows=rows)
+        for one in written:
+            one.result()
     return {**proof, "audit_update_error": audit.update_error or 0.0}  # type: ignore[typeddict-item]
 
 

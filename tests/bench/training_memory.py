@@ -141,18 +141,18 @@ def parameters(model: Path) -> int:
 
 def expected_bytes(model: Path, shape: Shape) -> int:
     """What the price of training says of this shape."""
-    from tunesmith.tools.models.memory_math import train_memory_bytes
+    from tunesmith.tools.models.fitting import Training
 
-    return train_memory_bytes(
-        json.loads((model / "config.json").read_text()),
-        batch_size=shape.rows,
-        seq_len_tokens=shape.tokens,
+    way = Training(
+        rows_at_once=shape.rows,
+        longest_row_tokens=shape.tokens,
         lora_rank=shape.rank,
         precision=shape.precision,
         load_in_4bit=shape.in_4bit,
         checkpointing=shape.checkpointing,
         on_cpu=True,
     )
+    return way.peak_bytes(json.loads((model / "config.json").read_text()))
 
 
 def measured(model: Path, shape: Shape) -> dict[str, Any]:

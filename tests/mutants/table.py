@@ -745,9 +745,9 @@ MUTANTS = (
     Mutant(
         STATISTICS,
         "tools/evaluation/gate.py",
-        "    broken = _unmeasured(whole)\n",
-        "    broken: dict[str, str] = {}\n",
-        ("tests/tools/evaluation/test_gate.py::test_what_no_case_of_the_target_was_asked_of_has_shown_nothing",),
+        "    unmeasured = _unmeasured(whole)\n",
+        "    unmeasured: dict[str, str] = {}\n",
+        ("tests/tools/evaluation/test_gate.py::test_a_guarded_block_that_was_asked_of_one_arm_alone_did_not_hold",),
     ),
     # --- what a stranger's file can do, and what is moved
     Mutant(

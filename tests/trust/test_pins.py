@@ -22,6 +22,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.row_file import write_rows
+from tunesmith.tools.evaluation.gate import Gate
 from tunesmith.tools.export import deploy, deploy_job
 from tunesmith.tools.pipeline import catalog, worker
 from tunesmith.tools.pipeline.run_step import continue_step, decide, price, propose, run_pending
@@ -251,7 +252,7 @@ def _cases() -> list[tuple[str, str]]:
 def gate_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """What evaluations say of a deployment is another test's."""
     for module in (deploy, deploy_job):
-        monkeypatch.setattr(module, "broken_hops", lambda *args, **more: [])
+        monkeypatch.setattr(module, "gate_of", lambda *args, **more: Gate())
     monkeypatch.setattr(deploy_job, "audit_refusals", lambda *args: [])
 
 

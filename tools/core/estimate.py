@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from statistics import median
 
-from tunesmith.tools.core.format import duration, size
+from tunesmith.tools.core.format import size
 from tunesmith.tools.core.machine import Machine
+from tunesmith.tools.core.pace import Past, pace_of
 from tunesmith.tools.core.rates import Rates, Seconds
-from tunesmith.tools.core.stage import Estimate, Facts, Fitting, Past
+from tunesmith.tools.core.stage import Estimate, Facts, Fitting
 
-_PAST_STEPS = 5
 _GPU = "GPU"
-_MOST_CORRECTED = 10.0
+_NAMED = 2
+"""Steps of a run that a price names as what it rests on."""
 
 
 def estimate(
@@ -27,58 +26,58 @@ def estimate(
     disk_bytes: int = 0,
     like: str = "",
 ) -> Estimate:
-    """Price a step from what arithmetic says of its time, corrected by how long its like took on this machine.
+    """Price a step from what arithmetic says of its time, corrected by what finished steps took on this machine.
 
-    Only the variable part is corrected: by the median of taken ÷ said over the newest finished steps of the stage, so
-    that one disturbed night does not spoil the next price, and shrunk towards the arithmetic while they are few (one
-    run counts half). Where a stage does different kinds of work, `like` names the kind, and only past steps of that
-    kind count; a step that is priced in VRAM is of another kind than the same on the CPU. `rates` are the device's:
-    until they were measured, or the work was done here before, the price is the middle of a range.
+    What they say of it is reckoned by `pace`: those of this run weigh more than those before it, those of the same
+    stage more than others. Where a stage does different kinds of work, `like` names the kind; a step that is priced in
+    VRAM is of another device than the same on the CPU. `rates` are the device's: until they were measured, or it worked
+    here before, the price is the middle of a wide range.
     """
-    if vram_bytes:
-        like = f"{like}, {_GPU}" if like else _GPU
-    work = seconds if isinstance(seconds, Seconds) else Seconds(0.0, seconds)
-    past = [p for p in facts.past.get(stage, ()) if p.calibrated_seconds > 0 and p.like == like][:_PAST_STEPS]
-    what = f"{stage} ({like})" if like else stage
-    priced = work.fixed + work.variable * _correction(past)
-    least = 0.0
-    if past:
-        runs = "1 past run" if len(past) == 1 else f"{len(past)} past runs"
-        basis = f"{runs} of {what} on this machine"
-    elif rates and not rates.measured:
-        least, most = work.fixed + work.variable / rates.spread, work.fixed + work.variable * rates.spread
-        device = "a card" if vram_bytes else "such a processor"
-        basis = (
-            f"usual rates of {device}, from {duration(least)} to {duration(most)} until this one is measured; {what} "
-            "has not run on this machine yet"
-        )
-    else:
-        by = "this device's measured rates" if rates else "arithmetic"
-        basis = f"{by}; {what} has not run on this machine yet"
+    device = _GPU if vram_bytes else ""
+    work = seconds if isinstance(seconds, Seconds) else Seconds(compute=seconds)
+    past = tuple(step for step in facts.past if step.device == device)
+    unmeasured = bool(rates and not rates.measured and not past)
+    spread = rates.spread if rates and unmeasured else 1.0
+    step = Past(stage, like, facts.run, tuple(work.by_kind.items()), device=device)
+    learned = pace_of(past).price(step, spread=spread)
     return Estimate(
-        seconds=round(priced, 1),
-        basis=basis,
+        seconds=round(learned.seconds, 1),
+        basis=_basis(step, past, rates),
         peak_ram_bytes=ram_bytes,
         peak_vram_bytes=vram_bytes,
         disk_bytes=disk_bytes,
         calibrated_seconds=round(work.total, 1),
         fixed_seconds=round(work.fixed, 1),
-        least_seconds=round(least, 1),
-        like=like,
+        least_seconds=round(learned.least, 1),
+        most_seconds=round(learned.most, 1),
+        unmeasured=unmeasured,
+        parts={kind: round(of_kind, 2) for kind, of_kind in learned.parts.items()},
+        work={kind: round(of_kind, 2) for kind, of_kind in work.by_kind.items()},
+        answers=round(work.answers, 1),
+        like=f"{like}, {device}".strip(", ") if device else like,
     )
 
 
-def _correction(past: Sequence[Past]) -> float:
-    """What the variable part is multiplied with: n past steps count n in n + 1, in the exponent."""
-    ratios = [
-        (step.seconds - step.fixed_seconds) / (step.calibrated_seconds - step.fixed_seconds)
-        for step in past
-        if step.calibrated_seconds > step.fixed_seconds
-    ]
-    if not ratios:
-        return 1.0
-    usual = min(max(median(ratios), 1 / _MOST_CORRECTED), _MOST_CORRECTED)
-    return math.exp(math.log(usual) * len(ratios) / (len(ratios) + 1))
+def _basis(step: Past, past: Sequence[Past], rates: Rates | None) -> str:
+    """What a price rests on, in words: the nearest of what was seen."""
+    of = ", ".join(filter(None, (step.like, step.device)))
+    what = f"{step.stage} ({of})" if of else step.stage
+    kinds = {kind for kind, _ in step.priced}
+    mine = [one.stage for one in past if step.run and one.run == step.run and kinds & {kind for kind, _ in one.priced}]
+    newest = list(dict.fromkeys(reversed(mine)))[:_NAMED]
+    named = " and ".join(reversed(newest))
+    if same := sum(one.stage == step.stage and one.like == step.like for one in past):
+        runs = "1 past run" if same == 1 else f"{same} past runs"
+        return f"{runs} of {what} on this machine" + (f"; and what {named} of this run took" if named else "")
+    unseen = f"{what} has not run on this machine yet"
+    if named:
+        return f"what this run's {named} took; {unseen}"
+    if past:
+        return f"{len(past)} past step{'s' if len(past) > 1 else ''} of other kinds on this machine; {unseen}"
+    if rates and not rates.measured:
+        return f"usual rates of {'a card' if step.device else 'such a processor'} until this one is measured; {unseen}"
+    by = "this device's measured rates" if rates else "arithmetic"
+    return f"{by}; {unseen}"
 
 
 def lacks_memory(price: Estimate, machine: Machine) -> bool:

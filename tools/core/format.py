@@ -79,6 +79,18 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min"
 
 
+def between(least: float, most: float) -> str:
+    """A range of seconds in as few words as it is known: 16 to 28 s, 50 s to 2 min, 4 to 16 min, 1.2 to 3.5 h."""
+    (low, unit), (high, of) = _coarse(least), _coarse(most)
+    return f"{low} to {high} {of}" if unit == of else f"{low} {unit} to {high} {of}"
+
+
+def _coarse(seconds: float) -> tuple[str, str]:
+    if seconds < 89.5:
+        return f"{seconds:.0f}", "s"
+    return (f"{seconds / 60:.0f}", "min") if seconds < 89.5 * 60 else (f"{seconds / 3600:.1f}", "h")
+
+
 def size(count_bytes: float | None) -> str:
     """Bytes in binary units: 812 MiB, 2.4 GiB."""
     if count_bytes is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,13 +21,15 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import read_manifest, seal, sha256_file, verify
 from tunesmith.memory.records import Artifact, Step
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.rates import COMPUTE, START
 from tunesmith.tools.core.stage import Plan, Request
+from tunesmith.tools.core.time_left import WAIT, TimeLeft
 
 R = TypeVar("R", bound=Request, covariant=True)
 T = TypeVar("T")
 RESULT_FILE = "result.json"
 PATIENCE_S = 600.0
-_PROGRESS_EVERY_S = 0.2
+_PROGRESS_EVERY_S, _TOLD_EVERY_S = 0.2, 2.0
 _BEST_EFFORT_WAIT_S = 0.5
 _STORE_PAUSE_S = 2.0
 
@@ -54,10 +57,18 @@ class Job(Generic[R]):
     """Pids beside this worker whose memory belongs to the step, such as a vLLM server that it uses."""
     alone: bool = False
     """Whether this process ends with the step, so that what it loads may leave out what other work would need."""
+    time_left: TimeLeft = field(init=False)
+    _began: float = field(default_factory=time.monotonic)
+    _at_once: threading.Lock = field(default_factory=threading.Lock)
+    _note: str = ""
     _progress_at: float = 0.0
     _points: list[tuple[str, float, float, float]] = field(default_factory=list)
     """Points of curves that the store has not taken yet."""
     _store_again_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        price = self.plan.estimate
+        self.time_left = TimeLeft(price.parts or {COMPUTE: price.seconds}, price.answers)
 
     @property
     def home(self) -> Path:
@@ -69,13 +80,42 @@ class Job(Generic[R]):
         """The run this step belongs to."""
         return self.step.run
 
-    def progress(self, done: float, total: float, note: str = "") -> None:
-        """Tell whoever follows how far this is; throttled, so call it as often as you like."""
-        now = time.monotonic()
-        if done < total and now - self._progress_at < _PROGRESS_EVERY_S:
-            return
-        self._progress_at = now
-        self.best_effort(lambda: self.store.progress(self.step.id, done, total, note, wait_s=_BEST_EFFORT_WAIT_S))
+    def progress(self, done: float, total: float, note: str = "", *, kind: str = "") -> None:
+        """Tell whoever follows how far this pass of a kind of work is; throttled, so call it as often as you like.
+
+        What is told is how far the whole step is, in seconds. Without a kind it is the step's usual one; without units,
+        before any work has begun, its start.
+        """
+        with self._at_once:
+            left = self.time_left
+            begins = left.kind in (START, WAIT) and not total
+            left.report(kind or (START if begins else left.usual_kind), done, total, self._elapsed_s)
+            self._note = note
+            if done >= total or time.monotonic() - self._progress_at >= _PROGRESS_EVERY_S:
+                self._tell()
+
+    def go_on(self) -> None:
+        """Tell how far the step is where nothing was reported for a while: time passes all the same."""
+        with self._at_once:
+            if self._note and time.monotonic() - self._progress_at >= _TOLD_EVERY_S:
+                self._tell()
+
+    def ended(self) -> Mapping[str, float]:
+        """Seconds that every kind of work took, of a step that is at its end."""
+        with self._at_once:
+            return {kind: round(seconds, 2) for kind, seconds in self.time_left.end(self._elapsed_s).items()}
+
+    @property
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self._began
+
+    def _tell(self) -> None:
+        self._progress_at = time.monotonic()
+        done, whole = self.time_left.told(self._elapsed_s)
+        note = "; ".join(filter(None, (self._note, self.time_left.word)))
+        self.best_effort(
+            lambda: self.store.progress(self.step.id, round(done, 2), round(whole, 2), note, wait_s=_BEST_EFFORT_WAIT_S)
+        )
 
     def metric(self, name: str, value: float, x: float) -> None:
         """A point of a curve; kept here for as long as the store cannot take it."""

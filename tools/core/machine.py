@@ -35,6 +35,13 @@ class Machine:
     swap_free_bytes: int
     disk_free_bytes: int
     gpus: tuple[Gpu, ...] = ()
+    bf16_units: bool = True
+    """Whether the processor has instructions for products in bf16; True too where that is not known."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What computes: what one machine took says nothing of another."""
+        return f"{self.cpu}, {self.cores} cores" + "".join(sorted(f", {gpu.name}" for gpu in self.gpus))
 
     @property
     def memory_free_bytes(self) -> int:

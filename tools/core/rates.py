@@ -7,9 +7,10 @@ factor by which the truth may differ.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 _CORES = 2
+_NO_UNITS = 0.2
 _SPREAD = 2.0
 _CARD_SPREAD = 3.0
 
@@ -34,11 +35,14 @@ class Rates:
         return self.spread == 1.0
 
 
-def usual_cpu(cores: int) -> Rates:
-    """Of a server's processor with so many cores: two of them, an EPYC with AVX512-BF16, reach this (measured)."""
+def usual_cpu(cores: int, *, bf16_units: bool = True) -> Rates:
+    """Of a server's processor with so many cores: two of them, an EPYC with AVX512-BF16, reach this (measured).
+
+    Without such units bf16 is computed as fp32, and converted around it: at a fifth of its rate (measured).
+    """
     share = max(cores, 1) / _CORES
     memory = 3.7e10 * math.sqrt(share)  # cores share the memory's channels
-    return Rates(9.8e11 * share, 2.2e11 * share, memory, 8.0e8, _SPREAD)
+    return Rates((9.8e11 if bf16_units else _NO_UNITS * 2.2e11) * share, 2.2e11 * share, memory, 8.0e8, _SPREAD)
 
 
 def usual_card() -> Rates:
@@ -46,17 +50,41 @@ def usual_card() -> Rates:
     return Rates(1.5e14, 3.0e13, 9.0e11, 1.0e9, _CARD_SPREAD)
 
 
+START, READ, ANSWER, TRAIN, COMPUTE = "start", "read", "answer", "train", "compute"
+"""Kinds of work, in the order in which a step usually does them: each has a speed of its own on a machine."""
+
+
 @dataclass(frozen=True, slots=True)
 class Seconds:
-    """How long work takes: what it takes however much there is to do, and what grows with it and with the device."""
+    """How long work takes by arithmetic, by kind: the terms of a price that are learned apart."""
 
-    fixed: float
-    """Programs that start, libraries that are imported, files that are written."""
-    variable: float = 0.0
+    fixed: float = 0.0
+    """START: programs that start and libraries that are imported, however much there is to do."""
+    read: float = 0.0
+    """Bytes that are read, written, copied, downloaded or hashed."""
+    answer: float = 0.0
+    """Prompts that a server reads and tokens that it decodes."""
+    train: float = 0.0
+    """Steps of an optimiser, and rows that training reads."""
+    compute: float = 0.0
+    """Everything else that is computed: rounding, logits, comparisons."""
+    answers: float = 0.0
+    """How many answers `answer` is for, so that those that arrived say how far it is."""
+
+    @property
+    def variable(self) -> float:
+        """What grows with the work."""
+        return self.read + self.answer + self.train + self.compute
 
     @property
     def total(self) -> float:
         return self.fixed + self.variable
 
+    @property
+    def by_kind(self) -> dict[str, float]:
+        """Kind → seconds, without those that do not occur."""
+        kinds = {START: self.fixed, READ: self.read, ANSWER: self.answer, TRAIN: self.train, COMPUTE: self.compute}
+        return {kind: seconds for kind, seconds in kinds.items() if seconds > 0}
+
     def __add__(self, other: Seconds) -> Seconds:
-        return Seconds(self.fixed + other.fixed, self.variable + other.variable)
+        return Seconds(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))

@@ -20,6 +20,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.machine import Machine, chosen_gpu
+from tunesmith.tools.core.pace import Past
 from tunesmith.tools.core.rates import Rates, usual_card, usual_cpu
 
 GIB = 1 << 30
@@ -69,17 +70,31 @@ class Estimate(Frozen):
     calibrated_seconds: float = 0.0
     """The same before past runs on this machine corrected it."""
     fixed_seconds: float = 0.0
-    """Of these, what no device makes shorter and past runs do not correct: programs that start."""
+    """Of these, what starts: programs and libraries."""
     least_seconds: float = 0.0
-    """Where the device was not measured yet: what it takes if that is as fast as such devices are. 0: it was."""
+    """Four of five steps like this take at least so long; 0: nothing is known of that."""
+    most_seconds: float = 0.0
+    """And at most so long."""
+    unmeasured: bool = False
+    """Whether it rests on usual rates of such a device: this one was neither measured nor at work before."""
+    parts: dict[str, float] = {}
+    """Of `seconds`, kind of work → its share, in the order in which a step does them."""
+    work: dict[str, float] = {}
+    """The same of `calibrated_seconds`."""
+    answers: float = 0.0
+    """Of models, how many are asked for."""
 
     @property
     def promised_seconds(self) -> float:
-        """What a limit on hours is held against: the lower end of what is not known yet."""
-        return self.least_seconds or self.seconds
+        """What a limit on hours is held against: where the device is not known yet, the lower end."""
+        return self.least_seconds if self.unmeasured else self.seconds
 
     like: str = ""
     """The kind of work, where a stage does several that take their time differently."""
+
+
+_NOT_AGREED_TO = {"fixed_seconds", "least_seconds", "most_seconds", "unmeasured", "parts", "work", "answers"}
+"""Of an estimate, how well it is known and what it is made of: the price itself is agreed to."""
 
 
 class Input(Frozen):
@@ -148,23 +163,10 @@ class Plan(Frozen):
     def hash(self) -> str:
         """What an approval is bound to: everything but how much happens to be free right now, and why."""
         beside = ("notes", "questions", "reasons", "fitting", "free_ram_bytes", "free_vram_bytes", "free_disk_bytes")
-        decided = self.model_dump(
-            exclude={**dict.fromkeys(beside, True), "estimate": {"fixed_seconds", "least_seconds"}}
-        )
+        decided = self.model_dump(exclude={**dict.fromkeys(beside, True), "estimate": _NOT_AGREED_TO})
         if not self.pins:
             del decided["pins"]  # a plan of before there were any keeps its hash
         return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """One finished step of the past: what calibration alone would have said, and what it took."""
-
-    calibrated_seconds: float
-    seconds: float
-    like: str = ""
-    fixed_seconds: float = 0.0
-    """Of both, what grows with nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +183,8 @@ class Facts:
     """Which of SERVING and TRAINING have kernels for the CPU installed, so that they leave a GPU alone."""
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
     """Newest artifact of each kind in the run: base, teacher, rows, dataset, adapter, merged, quantized …"""
-    past: Mapping[str, tuple[Past, ...]] = field(default_factory=dict)
-    """Stage → its newest finished steps of every kind on this machine, the newest first."""
+    past: tuple[Past, ...] = ()
+    """The newest finished steps on this machine, the oldest first."""
     measured: Mapping[str, Rates] = field(default_factory=dict)
     """Device → what was measured of it: a GPU by its name, the processor as `CPU`."""
     served: frozenset[str] = frozenset()
@@ -226,7 +228,7 @@ class Facts:
 
     def _rates(self, *, on_gpu: bool) -> Rates:
         card = chosen_gpu(self.machine.gpus) if on_gpu else None
-        usual = usual_card() if card else usual_cpu(self.machine.cores)
+        usual = usual_card() if card else usual_cpu(self.machine.cores, bf16_units=self.machine.bf16_units)
         return self.measured.get(card.name if card else CPU, usual)
 
     def need(self, kind: str, maker: str) -> Artifact:

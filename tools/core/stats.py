@@ -2,8 +2,7 @@
 
 Special functions are scipy's, imported where they are used; its statistics, which take a second and a half to import,
 are what the tests hold these against. Every formula of our own names its source. Nothing here reads files or knows
-about arms; `compare` turns these numbers into verdicts.
-Not covered: unpaired comparisons, on purpose (the same cases are run on both arms).
+about arms; `compare` turns these numbers into verdicts. Unpaired comparisons are not covered, on purpose.
 """
 
 from __future__ import annotations
@@ -39,6 +38,13 @@ def mcnemar_exact(fail_to_pass: int, pass_to_fail: int) -> float:
         ways = ways * (flips - fewer) // (fewer + 1)
         tail += ways
     return float(min(Fraction(1), Fraction(2 * tail, 2**flips)))
+
+
+def mcnemar_mid_p(fail_to_pass: int, pass_to_fail: int) -> float:
+    """The same, what was observed counted half (Fagerland et al. 2013, BMC Med. Res. Methodol. 13, 91): for show."""
+    flips, halves = fail_to_pass + pass_to_fail, 2 if fail_to_pass == pass_to_fail else 1
+    observed = math.comb(flips, fail_to_pass) / 2**flips if flips else 0.0
+    return mcnemar_exact(fail_to_pass, pass_to_fail) - observed / halves
 
 
 def mcnemar_clustered(net_flips: Iterable[int]) -> float:
@@ -116,6 +122,11 @@ def clopper_pearson(passed: float, cases: float, confidence: float = 0.95) -> tu
     low = 0.0 if passed == 0 else float(betaincinv(passed, failed + 1, tail))
     high = 1.0 if failed == 0 else float(betaincinv(passed + 1, failed, 1 - tail))
     return low, high
+
+
+def lower_bound(passed: int, cases: int, confidence: float) -> float:
+    """The exact one-sided lower bound of a proportion, by Clopper and Pearson: one tail holds all of the error."""
+    return clopper_pearson(passed, cases, 2 * confidence - 1)[0]
 
 
 def pass_rate_interval(passed: float, cases: float, confidence: float = 0.95) -> tuple[float, float]:
@@ -328,8 +339,7 @@ def _counted(cases: int, rows: int) -> str:
 
 def guard_text(cases: int, margin: float, alpha: float = ALPHA, *, clusters: Collection[Hashable] = ()) -> str:
     """The same for cases that must not get worse: the loss that they leave open even when not one of them is lost."""
-    worth = effective_cases(clusters) or cases
-    open_loss = -non_inferiority(worth, 0, 0, margin, alpha).lower_bound
+    open_loss = -non_inferiority(effective_cases(clusters) or cases, 0, 0, margin, alpha).lower_bound
     counted = _counted(cases, len(set(clusters)) or cases)
     text = f"{counted} leave a loss of up to {open_loss * 100:.1f} points open when none is lost"
     return text if open_loss >= margin else f"{text}, inside the margin of {_points(margin)}"

@@ -180,7 +180,7 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
     count, cases = int(rows.meta["rows"]), context.cases + int(suite.meta["cases"] if suite else 0)
     judge, leaks = _judging(request, facts), context.leaks
     bench = bench_of(facts.artifacts) if request.judge == "base" else USUAL
-    seconds, peaks = Seconds(_START_S, count / 500 + count * cases / 1e6), {"ram_bytes": 1 << 29}
+    seconds, peaks = Seconds(_START_S, compute=count / 500 + count * cases / 1e6), {"ram_bytes": 1 << 29}
     if judge:
         need_vllm(facts)
         seconds += asking_seconds(facts, judge, answers=count, answer_tokens=_TOKENS_JUDGED)

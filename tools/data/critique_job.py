@@ -259,24 +259,28 @@ def _publish(
         "train_rows": len(splits["train"]),
         "valid_rows": len(splits["valid"]),
         "varied_rows": len({str(row.attributes["variant_of"]) for row in varied}),
-        **_row_tokens(base, kept),
+        **_row_tokens(base, kept, varied),
     }
     return job.publish("dataset", folder, meta=meta)
 
 
-def _row_tokens(base: Path, rows: Sequence[TrainingRow]) -> dict[str, int]:
-    """Mean tokens of a row, and those of the longest, as the base's own template renders it."""
+def _row_tokens(base: Path, rows: Sequence[TrainingRow], varied: Sequence[TrainingRow] = ()) -> dict[str, int]:
+    """Mean tokens of a row, and those of the longest, other forms included, as the base's own template renders it."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+
+    def rendered(row: TrainingRow) -> str:
+        chat = as_taken(tokenizer.chat_template, [*row.prompt, *row.completion])
+        text: str = tokenizer.apply_chat_template(chat, tokenize=False, tools=row.attributes.get("tools") or None)
+        return text
+
     lengths: list[int] = []
-    for start in range(0, len(rows), _AT_ONCE):  # all at once would be gigabytes of 100,000 rows
-        chats: list[object] = [
-            as_taken(tokenizer.chat_template, [*row.prompt, *row.completion]) for row in rows[start : start + _AT_ONCE]
-        ]
-        rendered = tokenizer.apply_chat_template(chats, tokenize=False)
-        lengths += map(len, tokenizer(rendered, add_special_tokens=False)["input_ids"])
-    return {"tokens_per_row": round(sum(lengths) / len(rows)), "longest_row_tokens": max(lengths)}
+    every = [*rows, *varied]
+    for start in range(0, len(every), _AT_ONCE):  # all at once would be gigabytes of 100,000 rows
+        texts = [rendered(row) for row in every[start : start + _AT_ONCE]]
+        lengths += map(len, tokenizer(texts, add_special_tokens=False)["input_ids"])
+    return {"tokens_per_row": round(sum(lengths[: len(rows)]) / len(rows)), "longest_row_tokens": max(lengths)}
 
 
 def _result(

@@ -9,15 +9,14 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.stats import flips_to_show
 from tunesmith.tools.evaluation.baseline import STAGE, BaselineResult, BlockResult
 from tunesmith.tools.evaluation.comparison import WORSE, Comparison
+from tunesmith.tools.evaluation.verdict import LEARNED_RATE
 from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK
 
-GOAL_RATE = 0.9
-"""Pass rate on the target that counts as reaching the goal, unless a request says otherwise."""
 FLIPS_TO_SHOW = flips_to_show()
 """Cases that must flip, all one way, before the exact test shows a gain: 6 at .05."""
 
 
-def target_advice(passed: int, judged: int, goal: float = GOAL_RATE) -> str:
+def target_advice(passed: int, judged: int, goal: float = LEARNED_RATE) -> str:
     """What speaks against training by the base's own pass rate on the target; empty where nothing does."""
     failed = judged - passed
     if not judged:
@@ -46,7 +45,7 @@ def before_spending(done: Sequence[Step]) -> tuple[str, ...]:
 def goal_rate(store: Store, compared: Comparison) -> float:
     """The goal that the evaluation of the prompted arm was asked to hold it to."""
     step = compared.steps.get("prompted")
-    return float(store.step(step).request.get("goal_rate", GOAL_RATE)) if step else GOAL_RATE
+    return float(store.step(step).request.get("goal_rate", LEARNED_RATE)) if step else LEARNED_RATE
 
 
 def prompt_advice(compared: Comparison, goal: float) -> str:

@@ -222,7 +222,7 @@ def plan(to_serve: ToServe, facts: Facts) -> Plan:
     here = replace(facts, machine=machine, served=frozenset())
     combined = sum if beside else max
     price = estimate(
-        ASK, here, seconds=sum((_seconds(here, one, to_serve) for one in to_serve.start), Seconds(0.0)),
+        ASK, here, seconds=sum((_seconds(here, one, to_serve) for one in to_serve.start), Seconds()),
         rates=facts.serving_rates, like="",
         ram_bytes=combined(peak["ram_bytes"] for peak in peaks),
         vram_bytes=combined(peak["vram_bytes"] for peak in peaks),
@@ -268,7 +268,7 @@ def _seconds(facts: Facts, one: Answering, to_serve: ToServe) -> Seconds:
         at_once=1,
         on_card=facts.serves_on_gpu,
     )
-    return starting_seconds(facts, one.served) + Seconds(0.0, answered)
+    return starting_seconds(facts, one.served) + answered
 
 
 def _remedy(to_serve: ToServe) -> str:

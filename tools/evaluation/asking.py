@@ -27,7 +27,7 @@ from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.stage import Request
 from tunesmith.tools.core.stats import MAX_ERROR_SHARE
 from tunesmith.tools.evaluation.likelihood import ArmLikelihood
-from tunesmith.tools.evaluation.protocol import BLIND_OPENED, Key, Sampling, measured
+from tunesmith.tools.evaluation.protocol import BLIND_OPENED, CASE_DIGITS, Key, Sampling, measured
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.serving.requests import chat_client
@@ -187,10 +187,16 @@ class AskRecord(BaseModel):
 def note_blind_opening(job: Job[Request], suite: Suite, questions: Sequence[Question]) -> None:
     """Record, for every arm, that it is asked blind cases: a claim says how often they were opened before it."""
     for arm in {question.arm.name: question.arm for question in questions}.values():
-        count = sum(question.arm is arm for question in questions)
-        model = measured(arm.name, arm.key)
+        asked = [question.case for question in questions if question.arm is arm]
         job.store.event(
-            BLIND_OPENED, run=job.run, step=job.step.id, arm=arm.name, model=model, cases=count, suite=suite.sha256
+            BLIND_OPENED,
+            run=job.run,
+            step=job.step.id,
+            arm=arm.name,
+            model=measured(arm.name, arm.key),
+            cases=len(asked),
+            suite=suite.sha256,
+            blind=sorted({case.request_sha256[:CASE_DIGITS] for case in asked if case.block == PRIMARY_BLOCK}),
         )
 
 

@@ -258,7 +258,7 @@ def _price(
     price = estimate(
         "baseline",
         facts,
-        seconds=seconds + Seconds(0.0, models.seconds(cases, request.repeats)),
+        seconds=seconds + Seconds(answer=models.seconds(cases, request.repeats)),
         rates=facts.serving_rates,
         like="",
         **models.peaks(serving_memory(measured, bench.context_tokens), on_gpu=facts.serves_on_gpu),

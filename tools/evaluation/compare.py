@@ -47,7 +47,7 @@ class ComparedWithHops:
     advice: str
     """Whether the prompted base makes training needless; empty where it is neither of the two."""
     evidence: Evidence | None = None
-    """What may be claimed of the later arm against the base, and the controls; None where nobody asked."""
+    """The verdict on the later arm against the base, and the controls; None where nobody asked."""
     retained: tuple[GainRetained, ...] = ()
     """What each arm between the adapter and the second, itself included, kept of the adapter's gain."""
     blind_limits: int = 0

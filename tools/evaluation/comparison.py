@@ -124,6 +124,8 @@ class BlockComparison:
     detectable: float | None
     """The smallest gain that so many cases can show; None where they can show none."""
     scores: ScoreComparison | None
+    mid_p_value: float | None = None
+    """Shown next to the exact p-value, deciding nothing; None where an earlier version compared."""
 
     def score(self, arm: str) -> BlockScore:
         """What one of the two arms passed."""

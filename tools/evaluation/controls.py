@@ -1,39 +1,49 @@
-"""What a pass rate is worth: the same answers given to the wrong messages, and one answer given to all of them.
+"""What a pass rate is worth: the same answers given to the wrong messages, one answer to all, and the message itself.
 
-A suite that asserts only how an answer looks passes any answer that looks so. Two controls show it, both made from
-the arm's own stored answers and graded by the suite's own assertions, without a model being called:
+A suite that asserts only how an answer looks passes any answer that looks so. Three controls show it, all made from the
+arm's own stored answers and graded by the suite's own assertions, without a model being called:
 
 - *shuffle*: the answers change places among the cases, never to a case of the same seed row, and are graded again.
-  Answers that pass as often in the wrong place prove the form and nothing else.
-- *constant*: each distinct answer is given to every case; the best of them is what a model could reach that always
-  says the same.
+- *constant*: each distinct answer is given to every case; the best of them is what always saying the same reaches.
+- *echo*: the message's own words in the form of the arm's answers (`echo`).
 
-Beside them stand the *repeat* (the base asked twice: what flips then is noise) and the *triggers* (ordinary messages
-that are answered in the behaviour's form). Pure functions of cases, answers and a grader; `claim` turns them into a
-word.
+They are taken over people's target cases and the near misses together, so that a refusal which is always the same, and
+a label that is nearly always right, can be told from answering everything so. The arm beats a control by the exact
+paired test. The target alone shows more where it can tell: shuffle and constant must be beaten there too wherever an
+arm that is right on 95 % would beat them. Where not even that arm could, the cases do not test the meaning: that is
+the suite's fault and says nothing of the arm.
+
+A grading that only a judge could give is left out of the pair: who reads the message needs no control.
+Next to them stand the *repeat* (the base asked twice: what flips then is noise) and the *triggers* (ordinary messages
+that are answered in the behaviour's form). Pure functions of cases, answers and a grader; `verdict` makes the word.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from tunesmith.tools.core.stats import sign_flip_test
+from tunesmith.tools.core.stats import ALPHA, mcnemar_clustered, mcnemar_exact
+from tunesmith.tools.evaluation.echo import echoed, echoes
+from tunesmith.tools.evaluation.values import Answered, Values, values_met
 from tunesmith.tools.suites.case import PRIMARY_BLOCK, Case, canonical_json
 from tunesmith.tools.suites.grading import PENDING, Assertion, Response, asks_model, grade_deterministic, total
 
-ORDERS = 40
-"""Seeded orders in which the answers are shuffled: the rate of each case is a mean over them."""
+ORDERS = 20
+"""Seeded orders in which the answers are shuffled; the arm is better by their median p-value."""
+NEARLY_RIGHT = 0.95
+"""An arm that is right on so many of the cases would have to beat a control for the control to tell anything."""
 MOST_CASES = 200
 """Cases that controls are computed on; of a larger block a seeded part, as every answer meets every case."""
-MOST_CONSTANTS = 100
+MOST_CONSTANTS = 25
 """Distinct answers that are tried as the constant one, the most frequent first."""
-INDIFFERENT_RATE = 0.9
-"""A case that so large a share of other cases' answers passes does not test what the answer says."""
+ECHO_SHARE = 0.8
+"""An arm that gives the message back in so large a share of its answers is an echo itself."""
 _SEED = 17
-_EPSILON = 1e-9
 
 Grader = Callable[[Case, Response], bool | None]
 """Whether an answer passes a case; None where only a model could tell."""
@@ -49,58 +59,50 @@ class Form:
     messages: tuple[Mapping[str, object], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A case, an arm's answer to it, and whether that passed."""
-
-    case: Case
-    response: Response
-    passed: bool
+State = Literal["beaten", "as good", "tells nothing", "left to the judge"]
 
 
 @dataclass(frozen=True, slots=True)
-class Shuffle:
-    """An arm's own answers in the wrong places."""
+class Control:
+    """A rival made from the arm's own answers, and the exact paired test of the arm against it."""
 
+    name: str
     passed: int
-    """The mean over all orders, rounded."""
-    cases: int
+    """What the rival passes; of shuffled answers the median order."""
     own: int
-    """What the same answers pass in their right places."""
-    lowest: int
-    highest: int
-    orders: int
+    """What the arm passes of the same cases."""
+    cases: int
+    """Cases on which code can tell what the rival is worth."""
     p_value: float
-    """Two-sided, of own answers against each case's shuffled pass rate: signs flipped by seed row."""
-    indifferent: tuple[str, ...] = ()
-    """Ids of cases that nearly any answer of another case passes."""
-    open: int = 0
-    """Gradings that wait for a judge; they count as passed, so that nothing is claimed for want of one."""
+    better: bool
+    """Whether the arm passes cases that the rival fails more often than the other way round."""
+    tells: bool
+    """Whether an arm that is right on 95 % of these cases would beat it."""
+    waiting: int = 0
+    """Gradings that only a judge could give."""
+    answer: str = ""
+    """The constant answer, or the way to echo."""
+    lowest: int = 0
+    highest: int = 0
+    """Of the shuffled orders."""
+    on_target: Control | None = None
+    """The same on the target alone."""
 
     @property
-    def lead(self) -> float:
-        """Own pass rate less the shuffled one."""
-        return (self.own - self.passed) / self.cases
-
-
-@dataclass(frozen=True, slots=True)
-class Constant:
-    """The best single answer to every case."""
-
-    passed: int
-    cases: int
-    answer: str
-    own: int
-    p_value: float
-    most_frequent: str = ""
-    """What the arm answers most often, and how often it would pass."""
-    most_frequent_passed: int = 0
-    open: int = 0
+    def beaten(self) -> bool:
+        """Whether the arm is better by the exact test."""
+        return self.better and self.p_value < ALPHA
 
     @property
-    def lead(self) -> float:
-        """Own pass rate less the constant's."""
-        return (self.own - self.passed) / self.cases
+    def state(self) -> State:
+        """What it says of the arm."""
+        if self.on_target and self.on_target.tells and not self.on_target.beaten:
+            return "as good"
+        if self.beaten:
+            return "beaten"
+        if self.tells:
+            return "as good"
+        return "left to the judge" if self.waiting or not self.cases else "tells nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,20 +128,46 @@ class Triggers:
 
 @dataclass(frozen=True, slots=True)
 class AnswerControls:
-    """Both controls of one arm on one block."""
+    """All controls of one arm on people's target cases and the near misses."""
 
-    shuffle: Shuffle | None = None
+    shuffle: Control | None = None
     """None where there are no two seed rows to change places."""
-    constant: Constant | None = None
+    constant: Control | None = None
+    echo: Control | None = None
+    """None where every case says the whole right answer, so that nothing else passes."""
+    is_echo: bool = False
+    """Whether the arm itself gives the messages back."""
+    form_alone: bool = False
+    """Whether one answer passes the whole target, and no case says its whole right answer: nothing tells them apart."""
+    values: Values = field(default_factory=Values)
+
+    @property
+    def all(self) -> tuple[Control, ...]:
+        """Those that there are."""
+        return tuple(one for one in (self.shuffle, self.constant, self.echo) if one)
 
 
-def answer_controls(answered: Sequence[Answered], grade: Grader | None = None) -> AnswerControls:
-    """Shuffle and constant control of an arm's answers to one block; empty for no answers."""
-    chosen = _part(answered)
+def answer_controls(
+    target: Sequence[Answered],
+    near_misses: Sequence[Answered] = (),
+    grade: Grader | None = None,
+    public: Collection[str] | None = None,
+) -> AnswerControls:
+    """The controls of an arm's answers to the target, near misses among them; right answers are named if `public`."""
+    chosen, others = _part(target), _part(near_misses)
     if not chosen:
         return AnswerControls()
-    table = _Table(chosen, grade or grade_without_models)
-    return AnswerControls(_shuffle(table), _constant(table))
+    table = _Table([*chosen, *others], grade or grade_without_models)
+    whole, alone = range(len(chosen) + len(others)), range(len(chosen))
+    shuffle, constant = _shuffle(table, whole), _constant(table, whole)
+    if others:
+        shuffle = shuffle and replace(shuffle, on_target=_shuffle(table, alone))
+        constant = replace(constant, on_target=_constant(table, alone))
+    echo, is_echo = _echo(chosen, table)
+    on_target = constant.on_target or constant
+    all_pass = 0 < on_target.cases == on_target.passed and not on_target.waiting
+    form_alone = all_pass and not any(_says_it_whole(one.case) for one in chosen)
+    return AnswerControls(shuffle, constant, echo, is_echo, form_alone, values_met(chosen, public))
 
 
 def grade_without_models(case: Case, response: Response) -> bool | None:
@@ -207,17 +235,24 @@ class _Table:
             self.answers.setdefault(name, one.response)
             self.answer_of.append(name)
         self._own = {(place, name): self.own[place] for place, name in enumerate(self.answer_of)}
-        self._grade = grade
-        self._known: dict[tuple[int, str], bool | None] = {}
+        self._asserts = [_what_it_asserts(case) for case in self.cases]
+        self.grade = grade
+        self._known: dict[tuple[str, str], bool | None] = {}
 
     def verdict(self, place: int, answer: str) -> bool | None:
         """What the case at `place` says to an answer; its own answer keeps the verdict that was stored."""
-        key = (place, answer)
-        if key in self._own:
-            return self._own[key]
-        if key not in self._known:
-            self._known[key] = self._grade(self.cases[place], self.answers[answer])
+        if (place, answer) in self._own:
+            return self._own[place, answer]
+        if (key := (self._asserts[place], answer)) not in self._known:
+            self._known[key] = self.grade(self.cases[place], self.answers[answer])
         return self._known[key]
+
+
+def _what_it_asserts(case: Case) -> str:
+    """The same for cases that take the same answers, so that an answer is graded once for all of them."""
+    asserted = [a.model_dump(mode="json") for a in case.assertions]
+    own = case.case_id if asks_model(case.assertions) else ""
+    return canonical_json([asserted, case.threshold, list(case.tools), own])
 
 
 def _part(answered: Sequence[Answered]) -> list[Answered]:
@@ -227,53 +262,96 @@ def _part(answered: Sequence[Answered]) -> list[Answered]:
     return [answered[place] for place in places]
 
 
-def _shuffle(table: _Table) -> Shuffle | None:
-    rng, count = random.Random(_SEED), len(table.cases)
-    passes, totals, waiting = [0] * count, [], 0
+@dataclass(frozen=True, slots=True)
+class _Paired:
+    """An arm's verdicts against a rival's on the same cases."""
+
+    passed: int
+    own: int
+    cases: int
+    p_value: float
+    better: bool
+    failing: int
+    """Seed rows of which the rival fails a case."""
+    rows: int
+
+    @classmethod
+    def of(cls, own: Sequence[bool], rival: Sequence[bool | None], clusters: Sequence[Hashable]) -> _Paired:
+        known = [(a, b, row) for a, b, row in zip(own, rival, clusters, strict=True) if b is not None]
+        net: Counter[Hashable] = Counter()
+        for a, b, row in known:
+            net[row] += a - b
+        wins, losses = (sum(a and not b for a, b, _ in known), sum(b and not a for a, b, _ in known))
+        return cls(
+            passed=sum(b for _, b, _ in known),
+            own=sum(a for a, _, _ in known),
+            cases=len(known),
+            p_value=max(mcnemar_exact(wins, losses), mcnemar_clustered(net.values())),
+            better=wins > losses,
+            failing=len({row for _, b, row in known if not b}),
+            rows=len(net),
+        )
+
+    @property
+    def rank(self) -> float:
+        """How far the arm is from being shown to be better: its p-value, 1 where it is not better at all."""
+        return self.p_value if self.better else 1.0
+
+    @property
+    def tells(self) -> bool:
+        wrong = max(1, math.floor((1 - NEARLY_RIGHT) * self.rows + 1e-9))
+        return self.failing > 2 * wrong and mcnemar_exact(self.failing - wrong, wrong) < ALPHA
+
+    def control(self, name: str, waiting: int, answer: str = "") -> Control:
+        return Control(name, self.passed, self.own, self.cases, self.p_value, self.better, self.tells, waiting, answer)
+
+
+def _shuffle(table: _Table, places: range) -> Control | None:
+    """The median of the orders: under no knowledge of the message it is below .05 at most so often (twice the tail)."""
+    rng, own, clusters = random.Random(_SEED), table.own[: len(places)], table.clusters[: len(places)]
+    orders, waiting = [], 0
     for _ in range(ORDERS):
-        order = derangement(table.clusters, rng)
+        order = derangement(clusters, rng)
         if order is None:
             return None
         verdicts = [table.verdict(place, table.answer_of[other]) for place, other in enumerate(order)]
         waiting += sum(verdict is None for verdict in verdicts)
-        passed = [verdict is not False for verdict in verdicts]
-        totals.append(sum(passed))
-        passes = [so_far + one for so_far, one in zip(passes, passed, strict=True)]
-    rates = [passed / ORDERS for passed in passes]
-    differences = [float(own) - rate for own, rate in zip(table.own, rates, strict=True)]
-    return Shuffle(
-        passed=round(sum(totals) / ORDERS),
-        cases=count,
-        own=sum(table.own),
-        lowest=min(totals),
-        highest=max(totals),
-        orders=ORDERS,
-        p_value=sign_flip_test(differences, clusters=table.clusters),
-        indifferent=tuple(
-            case.case_id for case, rate in zip(table.cases, rates, strict=True) if rate >= INDIFFERENT_RATE - _EPSILON
-        ),
-        open=round(waiting / ORDERS),
-    )
+        orders.append(_Paired.of(own, verdicts, clusters))
+    median = ORDERS // 2 - 1
+    middle = sorted(orders, key=lambda one: one.rank)[median]
+    tells = sorted(orders, key=lambda one: one.failing, reverse=True)[median].tells
+    passed = sorted(one.passed for one in orders)
+    control = middle.control("shuffle", round(waiting / ORDERS))
+    return replace(control, passed=passed[median], lowest=passed[0], highest=passed[-1], tells=tells)
 
 
-def _constant(table: _Table) -> Constant:
+def _constant(table: _Table, places: range) -> Control:
     frequent = [name for name, _ in Counter(table.answer_of).most_common(MOST_CONSTANTS)]
-    columns = {name: [table.verdict(place, name) for place in range(len(table.cases))] for name in frequent}
-    passed = {name: sum(verdict is not False for verdict in column) for name, column in columns.items()}
-    best = max(frequent, key=lambda name: passed[name])  # the more frequent of equals
-    differences = [
-        float(own) - float(verdict is not False) for own, verdict in zip(table.own, columns[best], strict=True)
-    ]
-    return Constant(
-        passed=passed[best],
-        cases=len(table.cases),
-        answer=table.answers[best].output_text,
-        own=sum(table.own),
-        p_value=sign_flip_test(differences, clusters=table.clusters),
-        most_frequent=table.answers[frequent[0]].output_text,
-        most_frequent_passed=passed[frequent[0]],
-        open=sum(verdict is None for verdict in columns[best]),
-    )
+    own, clusters = table.own[: len(places)], table.clusters[: len(places)]
+    columns = {name: [table.verdict(place, name) for place in places] for name in frequent}
+    best = max(frequent, key=lambda name: sum(verdict is True for verdict in columns[name]))  # of equals the usual one
+    waiting = sum(verdict is None for verdict in columns[best])
+    return _Paired.of(own, columns[best], clusters).control("constant", waiting, table.answers[best].output_text)
+
+
+def _echo(target: Sequence[Answered], table: _Table) -> tuple[Control | None, bool]:
+    """The best way to echo; to a near miss it answers as the arm does, for only the target's words are in question."""
+    asked = [one for one in target if not _says_it_whole(one.case)]
+    if not asked:
+        return None, False
+    cases, answers = [one.case for one in asked], [one.response for one in asked]
+    ways = {
+        name: [table.grade(case, response) for case, response in zip(cases, said, strict=True)]
+        for name, said in echoes(cases, answers).items()
+    }
+    best = max(ways, key=lambda name: sum(verdict is True for verdict in ways[name]))
+    paired = _Paired.of([one.passed for one in asked], ways[best], [case.cluster for case in cases])
+    waiting = sum(verdict is None for verdict in ways[best])
+    return paired.control("echo", waiting, best), echoed(cases, answers) >= ECHO_SHARE * len(asked)
+
+
+def _says_it_whole(case: Case) -> bool:
+    return any(a.type == "equals" and a.weight > 0 for a in case.assertions)
 
 
 def shared_form(cases: Sequence[Case]) -> Form | None:

@@ -21,7 +21,6 @@ from tunesmith.tools.core.local_paths import local_path
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, is_expected, pinned
 from tunesmith.tools.data.behaviour import load_behaviour
-from tunesmith.tools.evaluation.advice import GOAL_RATE
 from tunesmith.tools.evaluation.comparison import StoredComparison
 from tunesmith.tools.evaluation.context import longest, prompt_tokens, refuse_longer
 from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_cases, coming_models, find_models
@@ -31,6 +30,7 @@ from tunesmith.tools.evaluation.liveness import PeftCheck, priced_proof
 from tunesmith.tools.evaluation.pairing import Evaluations
 from tunesmith.tools.evaluation.prompts import candidates
 from tunesmith.tools.evaluation.protocol import THINKING, Key, Sampling
+from tunesmith.tools.evaluation.verdict import LEARNED_RATE
 from tunesmith.tools.models.chat_template import NO_SYSTEM, takes_system
 from tunesmith.tools.models.measuring import beside_base, measured_base
 from tunesmith.tools.serving.bench import Bench, bench_of
@@ -64,7 +64,10 @@ class EvaluateRequest(Request):
     )
     dev_rows: int = Field(default=20, ge=5, le=500, description="Drawn rows on which the prompt is chosen.")
     goal_rate: float = Field(
-        default=GOAL_RATE, gt=0, le=1, description="Pass rate on the target at which a prompt makes training needless."
+        default=LEARNED_RATE,
+        gt=0,
+        le=1,
+        description="Pass rate on the target at which a prompt makes training needless.",
     )
     max_tokens: int = Field(
         default=96,
@@ -100,9 +103,11 @@ class EvaluateResult(Result):
     """Arm → the comparability key its outputs were made under."""
     comparisons: tuple[StoredComparison, ...]
     claim: str = ""
-    """What may be claimed of the arm: learned, form only, not learned, or no decision; empty for `prompted`."""
+    """The verdict's word when the evaluation ended; empty for `prompted`."""
     claim_sentence: str = ""
-    """The claim with its reasons and what it was held against."""
+    """The verdict with its reasons."""
+    claim_rule: int = 1
+    """Version of the rule that said it."""
     advice: str = ""
     """Of the arm `prompted`: whether a fine-tune is needed at all."""
     prompt: dict[str, JsonValue] = Field(default_factory=dict)
@@ -254,14 +259,14 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
     request = _sampled_as_the_base(request, context, bench, beside=both)
     asked = _asked(suite, request.arm, beside=both)
     every = [case for cases in asked.values() for case in cases]
-    seconds = _answering_seconds(request, facts, served, every, bench, tries=tries)
-    seconds += Seconds(0.0, models.seconds(every, request.repeats)) + likelihood_seconds(facts, served, made, both)
+    judged, read = Seconds(answer=models.seconds(every, request.repeats)), likelihood_seconds(facts, served, made, both)
     server = serving_memory(served, bench.context_tokens, rank=lora_rank_served(made) if both else 0)
     peaks = models.peaks(server, on_gpu=facts.serves_on_gpu)
     proof = priced_proof(request.peft_check, facts, served, request.arm, peaks)
     request = request.model_copy(update=dict(proof.decided))
+    seconds = _answering_seconds(request, facts, served, every, bench, judged, read, proof.seconds, tries=tries)
     price = estimate(
-        "evaluate", facts, seconds=seconds + proof.seconds, rates=facts.serving_rates, **proof.peaks,
+        "evaluate", facts, seconds=seconds, rates=facts.serving_rates, **proof.peaks,
         disk_bytes=8192 * len(every) * request.repeats, like=request.arm,
     )  # fmt: skip
     lacks = both and lacks_memory(price, facts.machine)
@@ -295,13 +300,22 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
 
 
 def _answering_seconds(
-    request: EvaluateRequest, facts: Facts, served: Artifact, cases: Sequence[Case], bench: Bench, *, tries: int
+    request: EvaluateRequest,
+    facts: Facts,
+    served: Artifact,
+    cases: Sequence[Case],
+    bench: Bench,
+    *besides: Seconds,
+    tries: int,
 ) -> Seconds:
-    """To start a server and have every case answered, and every try of a prompt."""
+    """To start a server and have every case answered, and every try of a prompt; and what is read `besides`, which
+    counts as so many answers as would take as long, since nothing reports on it."""
     answers = len(cases) * request.repeats + tries
-    return evaluation_seconds(
+    asked = evaluation_seconds(
         facts, served, answers, request.max_tokens, bench=bench, prompt_tokens=prompt_tokens(cases)
     )
+    together = sum(besides, asked)
+    return replace(together, answers=answers * together.answer / max(asked.answer, 1e-9))
 
 
 def _answering(arm: str, facts: Facts, made: Artifact | None, measured: Artifact) -> dict[str, Artifact]:

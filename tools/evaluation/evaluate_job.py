@@ -36,6 +36,7 @@ from tunesmith.tools.evaluation.liveness_job import prove_adapter
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.evaluation.prompt_search import Chosen, choose, given
 from tunesmith.tools.evaluation.protocol import Keys, Sampling
+from tunesmith.tools.evaluation.verdict import RULE
 from tunesmith.tools.models.measuring import answering_base
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.bench import bench_at_work
@@ -76,14 +77,15 @@ def run(job: Job[EvaluateRequest]) -> EvaluateResult:
     comparisons = _comparisons(job, keys)
     advice = [line for one in comparisons if (line := prompt_advice(one, request.goal_rate))]
     trained = request.arm != "prompted"  # a prompt learns nothing
-    claim = evidence_of(job.store, job.run, request.arm, at_work=(job.step.id, keys)).claim if trained else None
+    verdict = evidence_of(job.store, job.run, request.arm, at_work=(job.step.id, keys)).verdict if trained else None
     result = EvaluateResult(
         artifact="",  # its id is known once the rest is published
         arm=request.arm,
         keys=keys,
         comparisons=tuple(comparisons),
-        claim=claim.word if claim else "",
-        claim_sentence=claim.sentence if claim else "",
+        claim=verdict.word if verdict else "",
+        claim_sentence=verdict.sentence if verdict else "",
+        claim_rule=RULE,
         advice=advice[0] if advice and request.arm == "prompted" else "",
         prompt=asked.prompt,
         proof={"sha256_before": before, "sha256_after": after, "sampling": sampling.key, **asked.proof, **judge},

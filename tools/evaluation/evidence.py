@@ -1,41 +1,41 @@
-"""What a claim rests on, read from the store: the comparison on its blind part, and the controls beside it.
+"""What a verdict rests on, read from the store: people's cases, the controls, the guarded blocks, earlier openings.
 
-Everything here is made from stored answers and the suite's own assertions; no model is asked. Where the target has
-blind cases the claim is theirs alone; the others have served to choose by.
+Everything here is made from stored answers, the suite's own assertions and what people rated; no model is asked. Where
+the target has blind cases they alone are counted; the others have served to choose by.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from typing import get_args
 
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.records import EvalResult
 from tunesmith.memory.store import Store
-from tunesmith.tools.evaluation.blind import hidden_cases
-from tunesmith.tools.evaluation.claim import NO_CLAIM, Claim, Controls, Counts, claim_of
-from tunesmith.tools.evaluation.comparison import BlockComparison, Comparison, Json
+from tunesmith.tools.evaluation.comparison import Comparison, Json
 from tunesmith.tools.evaluation.controls import (
     AnswerControls,
-    Answered,
-    Constant,
+    Control,
     Repeat,
-    Shuffle,
     Triggers,
     answer_controls,
     repeat,
     shared_form,
     triggers,
 )
-from tunesmith.tools.evaluation.judge_worth import judge_worth
+from tunesmith.tools.evaluation.judge_worth import JudgeWorth, judge_worth
 from tunesmith.tools.evaluation.lineage import Lineage
 from tunesmith.tools.evaluation.pairing import Evaluations, cases_of, compare_run
-from tunesmith.tools.evaluation.protocol import BLIND_OPENED, Keys, differences
+from tunesmith.tools.evaluation.protocol import BLIND_OPENED, CASE_DIGITS, Keys, differences, measured
+from tunesmith.tools.evaluation.ratings import Rated, ratings_of
 from tunesmith.tools.evaluation.statistics import case_outcomes
+from tunesmith.tools.evaluation.values import Answered, asserted_values
+from tunesmith.tools.evaluation.verdict import RULE, Facts, Guarded, Pair, Paired, Verdict, Word, decide
 from tunesmith.tools.suites.case import (
     GUARDED_BLOCKS,
-    MODELS_WORK,
     NEAR_MISS_BLOCK,
     PRIMARY_BLOCK,
     Case,
@@ -46,86 +46,59 @@ from tunesmith.tools.suites.grading import Response
 
 _ORDINARY_BLOCKS = (NEAR_MISS_BLOCK, "general")
 _ANSWER_CHARACTERS = 400
+_OF_A_BLIND_CASE = "that of a blind case"
 _ROOM_FOR_ADAPTERS = ("lora",)
 """What makes room for adapters answers no request that names none."""
-_OF_A_BLIND_CASE = "that of a blind case"
+_NO_JUDGE = JudgeWorth()
+"""Cases that a judge grades decide nothing then."""
 _KEPT = 16
 _KNOWN: dict[str, AnswerControls] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The claim of an arm against the base, and all that it was held against."""
+    """The verdict on an arm against the base, and all that it was held against."""
 
-    claim: Claim
-    controls: Controls
+    verdict: Verdict
     arm: str
     compared: Comparison | None = None
-    """On the claim's own cases; None where the arm was not compared with the base."""
-    blind: bool = False
-    """Whether the claim rests on blind cases."""
-    openings: int = 0
-    """Models that were asked the blind cases in this run; from the second on they are no longer quite blind."""
+    """On the claimed cases; None where the arm was not compared with the base."""
+    controls: AnswerControls = field(default_factory=AnswerControls)
+    triggers: Triggers | None = None
+    repeat: Repeat | None = None
+    prompted: tuple[int, int] | None = None
+    """Claimed cases that the prompted base passed, and how many it answered."""
 
     def to_json(self) -> Json:
-        """The parts of `tunesmith compare --json` that are about the claim."""
-        target = self.compared.blocks.get(PRIMARY_BLOCK) if self.compared else None
+        """The parts of `tunesmith compare --json` that are about the verdict."""
+        controls = self.controls
         return {
-            "controls": _controls_json(self.controls),
-            "claim": self.claim.word,
+            **self.verdict.to_json(),
             "claim_of": self.arm,
-            "claim_reasons": list(self.claim.reasons),
-            "claim_sentence": self.claim.sentence,
-            "beats": dict(self.claim.beats),
-            "add": self.claim.add,
-            "claim_cases": {
-                "blind": self.blind,
-                "openings": self.openings,
-                "cases": target.cases if target else 0,
-                "passed": dict(target.passed) if target else {},
-                "p_value": target.p_value if target else None,
+            "controls": {
+                "shuffle": _control_json(controls.shuffle, ranged=True),
+                "constant": _control_json(controls.constant),
+                "echo": _control_json(controls.echo),
+                "prompted": {"passed": self.prompted[0], "cases": self.prompted[1]} if self.prompted else None,
+                "repeat": {"flips": self.repeat.flips, "cases": self.repeat.cases} if self.repeat else None,
+                "triggers": _triggers_json(self.triggers),
             },
         }
 
 
-def _controls_json(controls: Controls) -> Json:
-    return {
-        "shuffle": _shuffle_json(controls.shuffle),
-        "constant": _constant_json(controls.constant),
-        "prompted": {"passed": controls.prompted[0], "cases": controls.prompted[1]} if controls.prompted else None,
-        "repeat": {"flips": controls.repeat.flips, "cases": controls.repeat.cases} if controls.repeat else None,
-        "triggers": _triggers_json(controls.triggers),
-    }
-
-
-def _shuffle_json(shuffle: Shuffle | None) -> Json | None:
-    if shuffle is None:
+def _control_json(control: Control | None, *, ranged: bool = False) -> Json | None:
+    if control is None:
         return None
+    alone = control.on_target
     return {
-        "passed": shuffle.passed,
-        "cases": shuffle.cases,
-        "own": shuffle.own,
-        "range": [shuffle.lowest, shuffle.highest],
-        "orders": shuffle.orders,
-        "p_value": shuffle.p_value,
-        "open": shuffle.open,
-        "indifferent": list(shuffle.indifferent),
-    }
-
-
-def _constant_json(constant: Constant | None) -> Json | None:
-    if constant is None:
-        return None
-    return {
-        "passed": constant.passed,
-        "cases": constant.cases,
-        "answer": constant.answer[:_ANSWER_CHARACTERS],
-        "own": constant.own,
-        "p_value": constant.p_value,
-        "most_frequent": {
-            "answer": constant.most_frequent[:_ANSWER_CHARACTERS],
-            "passed": constant.most_frequent_passed,
-        },
+        "passed": control.passed,
+        "cases": control.cases,
+        "own": control.own,
+        "p_value": control.p_value,
+        "state": control.state,
+        "open": control.waiting,
+        **({"range": [control.lowest, control.highest]} if ranged else {"answer": control.answer[:_ANSWER_CHARACTERS]}),
+        **({"on_target": {"passed": alone.passed, "cases": alone.cases, "p_value": alone.p_value}} if alone else {}),
     }
 
 
@@ -138,48 +111,159 @@ def _triggers_json(triggers: Triggers | None) -> Json | None:
 def evidence_of(
     store: Store, run: str, arm: str, *, at_work: tuple[str, Keys] | None = None, lineage: Lineage | None = None
 ) -> Evidence:
-    """What may be claimed of an arm of a run against the base. Never raises for a run that is incomplete."""
+    """The verdict on an arm of a run against the base. Never raises for a run that is incomplete."""
+    rated = ratings_of(store, run, arm)
     try:
         compared = compare_run(store, run, "base", arm, at_work=at_work, lineage=lineage, claimed=True)
         evaluations = Evaluations.of(store, run, at_work=at_work)
-        step = compared.steps[arm]
-        cases = cases_of(store, run, evaluations.keys[step][arm].get("suite"))
+        suite = evaluations.keys[compared.steps[arm]][arm].get("suite")
+        cases = cases_of(store, run, suite)
     except (NotFound, BadInput) as error:
-        return Evidence(Claim(NO_CLAIM, (str(error),)), Controls(), arm)
-    if not cases:
-        return Evidence(Claim(NO_CLAIM, ("the run did not record its suite",)), Controls(), arm, compared)
-    results = {name: store.results(step, name) for name, step in compared.steps.items()}
-    target = claimed_cases(case for case in cases.values() if case.block == PRIMARY_BLOCK)
-    own = _controls_of_answers(answers_to(target, results[arm]))
-    controls = Controls(
-        shuffle=own.shuffle,
-        constant=_unquoted(own.constant, hidden_cases(store, run), target),
+        facts = Facts(rated=_rated(rated), opening=_opening_of_ratings(rated), unusable=str(error))
+        return Evidence(decide(facts), arm)
+    found = weigh(
+        arm,
+        list(cases.values()),
+        {name: store.results(step, name) for name, step in compared.steps.items()},
+        compared,
+        rated=rated,
+        opening=opening_of(store, run, arm, cases.values(), suite, at_work=at_work, lineage=lineage),
         prompted=_prompted(store, run, arm, lineage, at_work),
-        repeat=_repeat(store, evaluations, compared, cases),
-        triggers=_triggers(cases, results["base"], results[arm]),
+        worth=judge_worth(store, run),
     )
-    guarded = {name: _counts(block, arm) for name, block in compared.blocks.items() if name in GUARDED_BLOCKS}
-    on_target = compared.blocks.get(PRIMARY_BLOCK)
-    counts = _counts(on_target, arm) if on_target else None
-    if counts and any(_by_a_model(case) for case in target):
-        decided = [case for case in target if judge_worth(store, run).decides(case)]
-        counts = replace(counts, by_people=_by_people(decided, results[arm]))
-    blind = any(case.is_blind for case in target)
-    return Evidence(
-        claim=claim_of(counts, guarded, controls, compared.refused),
+    verdict = found.verdict if rated else _as_it_was_said(store, compared.steps[arm], found.verdict)
+    return replace(found, verdict=verdict, repeat=_repeat(store, evaluations, compared, cases) if cases else None)
+
+
+def weigh(
+    arm: str,
+    cases: Sequence[Case],
+    results: Mapping[str, Sequence[EvalResult]],
+    compared: Comparison,
+    *,
+    rated: Sequence[Rated] = (),
+    opening: int = 1,
+    prompted: tuple[int, int] | None = None,
+    worth: JudgeWorth = _NO_JUDGE,
+) -> Evidence:
+    """The evidence from cases, both arms' answers to them, and people's ratings; `worth` is their judge's."""
+    claimed = [case for case in claimed_cases(case for case in cases if case.block == PRIMARY_BLOCK) if case.of_people]
+    counted = [case for case in claimed if worth.decides(case)]
+    near = claimed_cases(case for case in cases if case.block == NEAR_MISS_BLOCK)
+    suite = _pairs(counted or claimed, results, arm)
+    public = asserted_values(case for case in cases if not case.is_blind)
+    controls = _controls_of_answers(answers_to(counted, results[arm]), answers_to(near, results[arm]), public)
+    if any(case.is_blind for case in counted):
+        controls = replace(controls, constant=_unquoted(controls.constant))
+    found = _triggers(cases, results["base"], results[arm])
+    guarded = {
+        name: Guarded(block.judged, block.passed["base"], block.passed[arm], block.verdict)
+        for name, block in compared.blocks.items()
+        if name in GUARDED_BLOCKS
+    }
+    written = [case for case in cases if case.block == PRIMARY_BLOCK and not case.of_people]
+    facts = Facts(
+        suite=suite,
+        rated=_rated(rated),
         controls=controls,
-        arm=arm,
-        compared=compared,
-        blind=blind,
-        openings=blind_openings(store, run) if blind else 0,
+        guarded=guarded,
+        triggers=found,
+        refused=compared.refused,
+        unusable=_unusable(compared, claimed, counted, worth, bool(cases)),
+        writers=Paired.of(pairs) if (pairs := _pairs(written, results, arm)) else None,
+        prompted=prompted,
+        opening=max(opening if suite else 1, _opening_of_ratings(rated)),
     )
+    return Evidence(decide(facts), arm, compared, controls, found, prompted=prompted)
 
 
-def _unquoted(constant: Constant | None, hidden: Collection[str], target: Sequence[Case]) -> Constant | None:
-    """The control without its answer where that answers a case that nobody may see."""
-    if constant is None or not any(case.case_id in hidden for case in target):
-        return constant
-    return replace(constant, answer=_OF_A_BLIND_CASE, most_frequent=_OF_A_BLIND_CASE)
+def _unusable(
+    compared: Comparison, claimed: Sequence[Case], counted: Sequence[Case], worth: JudgeWorth, recorded: bool
+) -> str:
+    """Why the suite's own cases say nothing, whatever came out; empty where they may."""
+    if not recorded:
+        return "the run did not record its suite"
+    target = compared.blocks.get(PRIMARY_BLOCK)
+    if claimed and not counted:
+        judged = any(case.tests_meaning for case in claimed)
+        return worth.sentence if judged else "their assertions hold the form alone"
+    if claimed and target and not target.tested:
+        return target.reason
+    return ""
+
+
+def _pairs(cases: Sequence[Case], results: Mapping[str, Sequence[EvalResult]], arm: str) -> list[Pair]:
+    """The cases that both arms answered."""
+    ids = {case.case_id for case in cases}
+    base, own = (case_outcomes(r for r in results[name] if r.case_id in ids) for name in ("base", arm))
+    return [
+        Pair(case.cluster, bool(base[case.case_id].passed), bool(own[case.case_id].passed))
+        for case in cases
+        if case.case_id in base and case.case_id in own
+        if base[case.case_id].passed is not None and own[case.case_id].passed is not None
+    ]
+
+
+def _rated(rated: Sequence[Rated]) -> list[Pair]:
+    """Ratings of messages that a person wrote; the others are shown apart."""
+    return [Pair(one.case_id, one.base_right, one.arm_right) for one in rated if one.written_by_a_person]
+
+
+def _opening_of_ratings(rated: Sequence[Rated]) -> int:
+    return max((one.opening for one in rated if one.written_by_a_person), default=1)
+
+
+def _as_it_was_said(store: Store, step: str, verdict: Verdict) -> Verdict:
+    """The word that an earlier rule said when this evaluation ended, with that rule's version; else the verdict."""
+    report = store.step(step).report
+    rule = report.get("claim_rule", 1)
+    word: Word | None = next((one for one in get_args(Word) if one == report.get("claim")), None)
+    if word is None or not isinstance(rule, int) or rule >= RULE:
+        return verdict
+    said = str(report.get("claim_sentence") or word).removeprefix(f"{word}: ")
+    again = f"`tunesmith evaluate` decides by rule {RULE}"
+    return replace(verdict, word=word, reasons=(said,), advice=again, needs=0, untested=(), rule=rule)
+
+
+def opening_of(
+    store: Store,
+    run: str,
+    arm: str,
+    cases: Iterable[Case],
+    suite: object,
+    *,
+    at_work: tuple[str, Keys] | None = None,
+    lineage: Lineage | None = None,
+) -> int:
+    """Which training this arm's is of those that were asked its blind cases, in any run of the home: 1 the first.
+
+    Merged and quantized models belong to the training of their adapter. A step of an earlier version did not record
+    which cases it asked: there the same suite is the same cases.
+    """
+    blind = (case for case in cases if case.is_blind and case.of_people and case.block == PRIMARY_BLOCK)
+    own = {case.request_sha256[:CASE_DIGITS] for case in blind}
+    rows = store.read(
+        "SELECT data FROM events WHERE event = ? AND json_extract(data, '$.arm') NOT IN ('base', 'prompted')"
+        " ORDER BY id",
+        BLIND_OPENED,
+    )
+    opened = [json.loads(row["data"]) for row in rows]
+    same = [one for one in opened if (own & set(one["blind"]) if "blind" in one else one.get("suite") == suite)]
+    trainings = list(dict.fromkeys(_training(store, str(one.get("model"))) for one in same))
+    evaluations = Evaluations.of(store, run, at_work=at_work)
+    steps = evaluations.of_arm(arm, lineage)
+    mine = _training(store, measured(arm, evaluations.keys[steps[-1]][arm])) if steps else ""
+    return trainings.index(mine) + 1 if mine in trainings else len(trainings) + 1
+
+
+def _training(store: Store, sha256: str) -> str:
+    """The adapter that a model was made from, by its digest; the model itself where the store knows of none."""
+    rows = store.read("SELECT artifact FROM artifacts WHERE sha256 = ? ORDER BY created_at LIMIT 1", sha256)
+    if not rows:
+        return sha256
+    made = store.artifact(rows[0]["artifact"])
+    adapter = made if made.kind == "adapter" else store.ancestor(made, "adapter")
+    return adapter.sha256 if adapter else sha256
 
 
 def answers_to(cases: Sequence[Case], results: Iterable[EvalResult]) -> list[Answered]:
@@ -196,48 +280,23 @@ def answers_to(cases: Sequence[Case], results: Iterable[EvalResult]) -> list[Ans
     return answers
 
 
-def blind_openings(store: Store, run: str) -> int:
-    """How many different models of a run, the base and its prompts apart, were asked the blind cases."""
-    rows = store.read(
-        "SELECT DISTINCT json_extract(data, '$.model') AS model FROM events WHERE run = ? AND event = ?"
-        " AND json_extract(data, '$.arm') NOT IN ('base', 'prompted')",
-        run,
-        BLIND_OPENED,
-    )
-    return len(rows)
+def _unquoted(constant: Control | None) -> Control | None:
+    """The control without its answer, which is one to a case that nobody may see."""
+    return constant and replace(constant, answer=_OF_A_BLIND_CASE, on_target=_unquoted(constant.on_target))
 
 
-def _by_a_model(case: Case) -> bool:
-    return case.metadata.get("source") in MODELS_WORK
-
-
-def _by_people(target: Sequence[Case], results: Iterable[EvalResult]) -> tuple[int, int]:
-    """Of the claim's cases those that a person wrote or marked: passed, and judged."""
-    answered = answers_to([case for case in target if not _by_a_model(case)], results)
-    return sum(one.passed for one in answered), len(answered)
-
-
-def _counts(block: BlockComparison, arm: str) -> Counts:
-    return Counts(
-        judged=block.judged,
-        base_passed=block.passed["base"],
-        passed=block.passed[arm],
-        verdict=block.verdict,
-        reason=block.reason,
-        tested=block.tested,
-    )
-
-
-def _controls_of_answers(answered: Sequence[Answered]) -> AnswerControls:
+def _controls_of_answers(
+    answered: Sequence[Answered], near: Sequence[Answered], public: frozenset[str]
+) -> AnswerControls:
     """`answer_controls`, kept by what they are made from: report, summary and gate ask for the same ones."""
-    digest = sha256()
-    for one in answered:
+    digest = sha256(canonical_json(sorted(public)).encode())
+    for one in (*answered, *near):
         answer = [one.case.dump(), one.response.output_text, list(one.response.tool_calls), one.passed]
         digest.update(canonical_json(answer).encode())
     if (key := digest.hexdigest()) not in _KNOWN:
         while len(_KNOWN) >= _KEPT:
             del _KNOWN[next(iter(_KNOWN))]
-        _KNOWN[key] = answer_controls(answered)
+        _KNOWN[key] = answer_controls(answered, near, public=public)
     return _KNOWN[key]
 
 
@@ -279,12 +338,12 @@ def _repeat(store: Store, evaluations: Evaluations, compared: Comparison, cases:
     return None
 
 
-def _triggers(cases: Mapping[str, Case], base: Iterable[EvalResult], arm: Iterable[EvalResult]) -> Triggers | None:
+def _triggers(cases: Sequence[Case], base: Iterable[EvalResult], arm: Iterable[EvalResult]) -> Triggers | None:
     """Ordinary messages of the guarded blocks that are answered in the form that all target cases share."""
-    form = shared_form([case for case in cases.values() if case.block == PRIMARY_BLOCK])
+    form = shared_form([case for case in cases if case.block == PRIMARY_BLOCK])
     if form is None:
         return None
-    ordinary = {case.case_id for case in cases.values() if case.block in _ORDINARY_BLOCKS}
+    ordinary = {case.case_id for case in cases if case.block in _ORDINARY_BLOCKS}
     answers = [{r.case_id: Response.stored(r) for r in results if r.case_id in ordinary} for results in (arm, base)]
     counted = triggers(form, *answers)
     return counted if counted.cases else None

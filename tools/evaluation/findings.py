@@ -13,14 +13,15 @@ from dataclasses import dataclass
 
 from tunesmith.memory.records import DONE
 from tunesmith.memory.store import Store
-from tunesmith.tools.evaluation.advice import FLIPS_TO_SHOW, GOAL_RATE
+from tunesmith.tools.evaluation.advice import FLIPS_TO_SHOW
 from tunesmith.tools.evaluation.baseline import BaselineResult
-from tunesmith.tools.evaluation.comparison import BETTER, WORSE, BlockComparison, Comparison
+from tunesmith.tools.evaluation.comparison import WORSE, BlockComparison, Comparison
 from tunesmith.tools.evaluation.judge_worth import judge_worth
 from tunesmith.tools.evaluation.likelihood_retained import likelihood_retained
 from tunesmith.tools.evaluation.recovery import next_setting
 from tunesmith.tools.evaluation.retained import gain_retained
 from tunesmith.tools.evaluation.run_records import RunRecords
+from tunesmith.tools.evaluation.verdict import FORM_ONLY, LEARNED_RATE, NOT_LEARNED, PARTLY, Verdict
 from tunesmith.tools.models.base import BaseResult
 from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK
 
@@ -93,70 +94,39 @@ def _unmeasured(records: RunRecords) -> list[Finding]:
 
 
 def _learned(records: RunRecords) -> list[Finding]:
-    arm = "adapter" if "adapter" in records.arms() else _last_tuned(records)
-    whole = records.pair("base", arm) if arm else None
-    target = whole.blocks.get(PRIMARY_BLOCK) if whole else None
-    if whole is None or target is None or not target.judged:
+    """The verdict on the last trained arm, and the step that it asks for."""
+    arm = _last_tuned(records)
+    if not arm:
         return []
-    passed, judged, was = target.passed[arm], target.judged, target.passed["base"]
-    evidence = {"arm": arm, "passed": passed, "judged": judged, "base": was, "p_value": target.p_value}
-    rates = f"{arm} passes {passed} of {judged} target cases, the base {was}"
-    if claim := records.claim(arm):
-        evidence["claim"] = claim
-        if claim == "form only":
-            return [
-                Finding(
-                    "form only",
-                    f"Only the form was learned: {rates}, and the same answers in the wrong places, or one answer to "
-                    "everything, do nearly as well.",
-                    evidence,
-                    _more_rows(records, "rows whose answers depend on the message"),
-                )
-            ]
-    if target.verdict != BETTER:
-        return [_not_learned(records, rates, evidence)]
-    if passed >= GOAL_RATE * judged and claim == "no decision":
-        says = (
-            f"Its rows were learned: {rates}. Whether people's messages are answered right is not known: too few of "
-            "these cases are a person's; mark rows with `tunesmith rows review`, or write cases."
-        )
-        return [Finding("rows learned", says, evidence)]
-    if passed >= GOAL_RATE * judged and claim == "not learned":
-        return [Finding("not learned", f"It does what it was taught ({rates}), and more than that.", evidence)]
-    if passed >= GOAL_RATE * judged:
-        return [Finding("learned", f"It was learned: {rates}.", evidence)]
-    return [_partly(records, rates, evidence)]
+    verdict = records.verdict(arm)
+    people = verdict.people
+    evidence: dict[str, object] = {"arm": arm, "claim": verdict.word, "needed": verdict.needs}
+    if people and people.cases:
+        evidence |= {"passed": people.arm, "judged": people.cases, "base": people.base, "p_value": people.p_value}
+    found = Finding(verdict.word, f"The {arm} model: {verdict.sentence}.", evidence, _next_step(records, verdict))
+    return [found, *(_too_weak(records) if verdict.word == NOT_LEARNED else [])]
 
 
-def _not_learned(records: RunRecords, rates: str, evidence: Mapping[str, object]) -> Finding:
-    base = BaseResult.of(records.steps["base"]) if "base" in records.steps else None
-    parameters = base.parameters if base else 0
-    curve = records.validation()
-    flat = len(curve) > 2 and curve[-1] > _FALLING * curve[-2]
-    if parameters and parameters < _SMALL_BASE and flat:
-        says = f"The base looks too weak: {rates}, though the validation loss has stopped falling."
-        return Finding(
-            "base too weak",
-            says,
-            {**evidence, "parameters": parameters},
-            Proposal("base", {"model": "bundled-driver"}, "a larger base"),
-        )
-    return Finding("not learned", f"It was not shown to be learned: {rates}.", evidence, _longer(records))
-
-
-def _partly(records: RunRecords, rates: str, evidence: Mapping[str, object]) -> Finding:
+def _next_step(records: RunRecords, verdict: Verdict) -> Proposal | None:
+    if verdict.word == FORM_ONLY:
+        return _more_rows(records, "rows whose answers depend on the message")
+    if verdict.word == NOT_LEARNED and not verdict.worse:
+        return _longer(records)
+    if verdict.word != PARTLY:
+        return None
     curve = records.validation()
     falling = len(curve) < 2 or curve[-1] < _FALLING * curve[-2]
-    says = f"It was partly learned: {rates}, short of {GOAL_RATE:.0%}"
-    if falling:
-        says += f"; the validation loss was still falling ({curve[-2]:.3f} → {curve[-1]:.3f})" if len(curve) > 1 else ""
-        return Finding("under-trained", f"{says}.", {**evidence, "validation_loss": curve}, _longer(records))
-    return Finding(
-        "under-trained",
-        f"{says}; more rows of the failing kinds help more than more epochs.",
-        evidence,
-        _more_rows(records, "more rows"),
-    )
+    return _longer(records) if falling else _more_rows(records, "more rows of the failing kinds help more than epochs")
+
+
+def _too_weak(records: RunRecords) -> list[Finding]:
+    base = BaseResult.of(records.steps["base"]) if "base" in records.steps else None
+    parameters, curve = base.parameters if base else 0, records.validation()
+    if not 0 < parameters < _SMALL_BASE or len(curve) < 3 or curve[-1] <= _FALLING * curve[-2]:
+        return []
+    says = "The base looks too weak: nothing was learned, though the validation loss has stopped falling."
+    larger = Proposal("base", {"model": "bundled-driver"}, "a larger base")
+    return [Finding("base too weak", says, {"parameters": parameters}, larger)]
 
 
 def _longer(records: RunRecords) -> Proposal:
@@ -381,7 +351,7 @@ def _prompt(records: RunRecords) -> list[Finding]:
     if not target or not target.judged:
         return []
     passed, judged = target.passed["prompted"], target.judged
-    if passed < GOAL_RATE * judged:
+    if passed < LEARNED_RATE * judged:
         return []
     says = f"The prompt alone would do: the prompted base passes {passed} of {judged} target cases."
     return [Finding("the prompt would do", says, {"passed": passed, "judged": judged})]

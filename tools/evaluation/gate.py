@@ -1,30 +1,51 @@
 """The gate before a deployment: the very artifact that is to be served, against the base and over every hop between.
 
-Against the base the target must be better, and by more than the form of its answers (`claim`): what passes as well in
-another case's place was not shown to fit its message. The guarded blocks must not be worse, must not have lost more
-cases than the margin allows, whatever chance says of so few, and must have answered. Over a hop (adapter, merge,
-quantization) no block may be worse and the guarded ones must have answered: what is within chance there counts by the
-base alone. A model that has for certain lost most of what the adapter won in likelihood is refused too.
+It refuses what was not measured, what the verdict calls *form only*, and what got worse: a guarded block against the
+base (by the test, or by more cases than the margin allows), any block over a hop (adapter, merge, quantization), and a
+model that has for certain lost most of what the adapter won in likelihood. At every other verdict than *learned* it
+warns. Of what it refuses a person may accept all that was measured, with a reason (`deploy --accept`).
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stats import MAX_ERROR_SHARE
-from tunesmith.tools.evaluation.advice import FLIPS_TO_SHOW
-from tunesmith.tools.evaluation.claim import FORM_ONLY, TRIGGER_LIMIT
-from tunesmith.tools.evaluation.comparison import BETTER, WORSE, BlockComparison, Comparison
+from tunesmith.tools.evaluation.comparison import WORSE, BlockComparison, Comparison
 from tunesmith.tools.evaluation.evidence import evidence_of
 from tunesmith.tools.evaluation.likelihood_retained import likelihood_refusal
 from tunesmith.tools.evaluation.lineage import Lineage
 from tunesmith.tools.evaluation.pairing import compare_run
-from tunesmith.tools.suites.case import GUARDED_BLOCKS, LISTED_BLOCKS, NEAR_MISS_BLOCK, PRIMARY_BLOCK
+from tunesmith.tools.evaluation.verdict import FORM_ONLY, LEARNED
+from tunesmith.tools.suites.case import GUARDED_BLOCKS, LISTED_BLOCKS, PRIMARY_BLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What the gate says of a model, a line for each block."""
+
+    unmeasured: tuple[str, ...] = ()
+    """What nobody measured: no reason opens the gate for it."""
+    refused: tuple[str, ...] = ()
+    """What was measured and is refused."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """All that stands in the way."""
+        return (*self.unmeasured, *self.refused)
 
 
 def broken_hops(store: Store, run: str, arm: str, *, made_as: Artifact | None = None) -> list[str]:
-    """Why the run's newest `arm`, or the one given, must not be deployed, a line for each block; empty: it may.
+    """Why the run's newest `arm`, or the one given, must not be deployed, a line for each block; empty: it may."""
+    return list(gate_of(store, run, arm, made_as=made_as).broken)
+
+
+def gate_of(store: Store, run: str, arm: str, *, made_as: Artifact | None = None) -> Gate:
+    """What the gate says of the run's newest `arm`, or of the one given.
 
     An evaluation of an earlier artifact counts for nothing. The adversarial block is listed, and gates nothing.
     """
@@ -32,30 +53,27 @@ def broken_hops(store: Store, run: str, arm: str, *, made_as: Artifact | None = 
     try:
         whole = compare_run(store, run, "base", arm, lineage=lineage)
     except (NotFound, BadInput) as error:
-        return [str(error)]
+        return Gate(unmeasured=(str(error),))
     if not whole.comparable:
-        return [whole.refused]
-    broken = _unmeasured(whole)
-    broken |= {name: why for name in whole.blocks if (why := _against_base(whole, name))}
-    broken |= {name: why for name, why in _unclaimed(store, run, arm, lineage).items() if name not in broken}
+        return Gate(unmeasured=(whole.refused,))
+    unmeasured = _unmeasured(whole)
+    broken = {name: why for name in whole.blocks if (why := _against_base(whole, name))}
+    found = evidence_of(store, run, arm, lineage=lineage).verdict
+    if found.word == FORM_ONLY:
+        broken[PRIMARY_BLOCK] = f"{PRIMARY_BLOCK}: {found.sentence}; {_shows(run, 'base', arm)} the controls"
+    for line in found.worse:
+        if (name := line.partition(" ")[0]) not in broken:
+            broken[name] = f"{line}; {_shows(run, 'base', arm)} them"
     for hop in _hops(store, run, lineage) if lineage else ():
         lost = {name: f"{' → '.join(hop.arms)}, {why}" for name in hop.blocks if (why := _over_hop(hop, name))}
         broken |= {name: why for name, why in lost.items() if name not in broken}
     unlikely = likelihood_refusal(store, run, arm, lineage)
-    return [*broken.values(), *([unlikely] if unlikely else [])]
-
-
-def _unclaimed(store: Store, run: str, arm: str, lineage: Lineage | None) -> dict[str, str]:
-    """What the counts alone do not tell: a target that any answer of the form passes, a form that is everywhere."""
-    evidence = evidence_of(store, run, arm, lineage=lineage)
-    if evidence.claim.word == FORM_ONLY:
-        line = f"{PRIMARY_BLOCK}: {FORM_ONLY}: {evidence.claim.sentence}"
-        return {PRIMARY_BLOCK: f"{line}; {_shows(run, 'base', arm)} the controls"}
-    triggers = evidence.controls.triggers
-    if triggers and triggers.rate > TRIGGER_LIMIT:
-        line = f"{len(triggers.triggered)} of {triggers.cases} ordinary messages are answered in the behaviour's form"
-        return {NEAR_MISS_BLOCK: f"{NEAR_MISS_BLOCK}: {line}; {_shows(run, 'base', arm)} them"}
-    return {}
+    warned = found.word not in (LEARNED, FORM_ONLY)
+    return Gate(
+        unmeasured=tuple(unmeasured.values()),
+        refused=(*broken.values(), *([unlikely] if unlikely else [])),
+        warnings=(found.sentence,) if warned else (),
+    )
 
 
 def _hops(store: Store, run: str, lineage: Lineage) -> list[Comparison]:
@@ -78,9 +96,9 @@ def _hops(store: Store, run: str, lineage: Lineage) -> list[Comparison]:
 
 
 def _unmeasured(whole: Comparison) -> dict[str, str]:
-    """Blocks that no case of the suite tells of, so that nothing is known: what is not there breaks no test."""
+    """Guarded blocks that were not asked of both, so that nothing is known: what is not there breaks no test."""
     a, b = whole.arms
-    owed = [PRIMARY_BLOCK, *(name for name in whole.left_out if name in GUARDED_BLOCKS)]
+    owed = [name for name in whole.left_out if name in GUARDED_BLOCKS]
     return {
         name: f"{name}: no case of it was asked of both {a} and {b}, so nothing is known of it; put such cases into "
         "the suite, then `tunesmith baseline` and evaluate again"
@@ -93,8 +111,6 @@ def _against_base(whole: Comparison, name: str) -> str:
     block = whole.blocks[name]
     if name in LISTED_BLOCKS:
         return ""
-    if name == PRIMARY_BLOCK:
-        return "" if block.verdict == BETTER else _refusal(whole, name, _too_few_to_gain(whole))
     if block.verdict == WORSE:
         return _refusal(whole, name)
     if erred := _erred(name, block):
@@ -103,15 +119,6 @@ def _against_base(whole: Comparison, name: str) -> str:
     if name in GUARDED_BLOCKS and lost > whole.margin:
         return _refusal(whole, name, f"{lost:.1%} lost, over the margin of {whole.margin:.0%}")
     return ""
-
-
-def _too_few_to_gain(whole: Comparison) -> str:
-    """Whether the base leaves too few cases to show any gain on, however good the model is."""
-    block, base = whole.blocks[PRIMARY_BLOCK], whole.arms[0]
-    failed = block.judged - block.passed[base]
-    if not block.judged or failed >= FLIPS_TO_SHOW:
-        return ""
-    return f"{base} fails {failed}, and fewer than {FLIPS_TO_SHOW} show no gain: write harder cases"
 
 
 def _over_hop(hop: Comparison, name: str) -> str:

@@ -57,7 +57,7 @@ def row_tokens(config: Mapping[str, object]) -> int:
 def likelihood_seconds(facts: Facts, served: Artifact, made: Artifact | None, beside_base: bool) -> Seconds:
     """To load the tokenizer and have every arm read the rows, on a server that answers; nothing where none was made."""
     if made is None:
-        return Seconds(0.0)
+        return Seconds()
     reading = answering_seconds(
         shape_of(served.meta.get("config", {}), int(served.meta["parameters"])),
         served.bytes,
@@ -68,4 +68,4 @@ def likelihood_seconds(facts: Facts, served: Artifact, made: Artifact | None, be
         at_once=MOST_ROWS,
         on_card=facts.serves_on_gpu,
     )
-    return Seconds(_TOKENIZER_S, reading)
+    return Seconds(_TOKENIZER_S) + reading

@@ -101,7 +101,7 @@ class PricedProof:
     """What the proof adds to the price and the words of a step; nothing for an arm that is no adapter."""
 
     peaks: Mapping[str, int]
-    seconds: Seconds = field(default_factory=lambda: Seconds(0.0))
+    seconds: Seconds = field(default_factory=Seconds)
     decided: Mapping[str, PeftCheck] = field(default_factory=dict)
     steps: tuple[str, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
@@ -114,13 +114,13 @@ def priced_proof(asked: PeftCheck, facts: Facts, served: Artifact, arm: str, pea
     parameters = int(served.meta["parameters"])
     beside = local_scoring_bytes(parameters)
     needed, free = peaks["ram_bytes"] + beside, facts.machine.memory_free_bytes
-    copied = Seconds(LAB_START_S, passed(2 * parameters, facts.processor_rates))
+    copied = Seconds(LAB_START_S, read=passed(2 * parameters, facts.processor_rates))
     told = (
         f"a copy in peft takes {beside / GIB:.1f} GiB of RAM, {needed / GIB:.1f} with all, {free / GIB:.1f} free, and "
         f"{copied.total:.0f} s"
     )
     peft = needed <= free and copied.total <= _PEFT_S if asked == "auto" else asked == "on"
-    read = answering_seconds(
+    seconds = answering_seconds(
         shape_of(served.meta.get("config", {}), parameters),
         served.bytes,
         facts.serving_rates,
@@ -130,7 +130,6 @@ def priced_proof(asked: PeftCheck, facts: Facts, served: Artifact, arm: str, pea
         at_once=1,
         on_card=facts.serves_on_gpu,
     )
-    seconds = Seconds(0.0, read)
     if peft:
         seconds += copied
     against = ", and against peft" if peft else ""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.rates import START
 from tunesmith.tools.core.stage import GIB, Request
 from tunesmith.tools.evaluation.liveness import TEXT_TOKENS, TEXTS, Liveness, Scores, apart
 from tunesmith.tools.evaluation.probe_adapters import adapted_kinds, write_large, write_zero
@@ -100,7 +101,7 @@ def _against_peft(
         return {"peft_left_out": f"{copy}, {left / GIB:.1f} GiB are left"}
     from tunesmith.tools.evaluation.local_model import LocalModel
 
-    job.progress(0, 0, "holding the adapter against peft")
+    job.progress(0, 0, "holding the adapter against peft", kind=START)
     local = LocalModel(job.inputs, adapter.path, job.dir / "unpacked", on_cpu=True)
     try:
         return {

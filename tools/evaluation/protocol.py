@@ -11,6 +11,8 @@ from tunesmith.tools.serving.bench import Bench, Thinking
 
 BLIND_OPENED = "blind.opened"
 """Event of a step that asks an arm the suite's blind cases."""
+CASE_DIGITS = 12
+"""Of the digest of what a blind case asks, so many stand in the event."""
 THINKING = "thinking"
 """Part of a comparability key: whether the models may think before they answer."""
 Key = Mapping[str, JsonValue]

@@ -24,6 +24,9 @@ class Rated:
     """When, as ISO 8601 in UTC."""
     written_by_a_person: bool
     """Whether a person wrote or pasted the message; ratings of generated messages are shown apart and never count."""
+    opening: int = 1
+    """Which training was the one whose answers to this message a person saw here: 1 the first. The arms of one training
+    (adapter, merged, quantized) are one opening."""
 
 
 def ratings_of(store: Store, run: str, arm: str) -> tuple[Rated, ...]:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import TunesmithError
-from tunesmith.memory.records import DONE, EvalResult, Step, TrainingRow
+from tunesmith.memory.records import EvalResult, Step, TrainingRow
 from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.comparison import Comparison
-from tunesmith.tools.evaluation.evaluate import EvaluateResult
+from tunesmith.tools.evaluation.evidence import evidence_of
 from tunesmith.tools.evaluation.pairing import compare_run
+from tunesmith.tools.evaluation.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class RunRecords:
     steps: Mapping[str, Step]
     """Stage → its newest finished step."""
     pairs: dict[tuple[str, str], Comparison | None] = field(default_factory=dict)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
 
     def pair(self, a: str, b: str) -> Comparison | None:
         """Two arms compared; None where they cannot be."""
@@ -33,13 +35,11 @@ class RunRecords:
                 self.pairs[a, b] = None
         return self.pairs[a, b]
 
-    def claim(self, arm: str) -> str:
-        """What the newest evaluation of an arm may claim, by its controls; empty where it has none."""
-        evaluations = [
-            step for step in self.store.steps(self.run, status=DONE) if step.stage == "evaluate" and step.arm == arm
-        ]
-        report = EvaluateResult.of(evaluations[-1]) if evaluations else None
-        return report.claim if report else ""
+    def verdict(self, arm: str) -> Verdict:
+        """The verdict on an arm against the base."""
+        if arm not in self.verdicts:
+            self.verdicts[arm] = evidence_of(self.store, self.run, arm).verdict
+        return self.verdicts[arm]
 
     def arms(self) -> list[str]:
         """Arms with answers, in their order."""

@@ -38,6 +38,7 @@ from tunesmith.tools.core.stats import (
     holm,
     mcnemar_clustered,
     mcnemar_exact,
+    mcnemar_mid_p,
     minimum_detectable_effect,
     non_inferiority,
     paired_bootstrap,
@@ -268,6 +269,7 @@ def _block(
         pass_rate_intervals={arm: counts.rate_interval(passed[arm]) for arm in arms},
         detectable=effect if math.isfinite(effect) else None,
         scores=_scores(arms, judged),
+        mid_p_value=mcnemar_mid_p(counts.gained, counts.lost),
     )
 
 

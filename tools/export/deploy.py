@@ -17,7 +17,7 @@ from tunesmith.tools.core.estimate import estimate, lacks_memory, room
 from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Estimate, Facts, Inputs, Plan, Request, Result, Stage, is_expected, pinned
-from tunesmith.tools.evaluation.gate import broken_hops
+from tunesmith.tools.evaluation.gate import Gate, gate_of
 from tunesmith.tools.evaluation.likelihood_retained import likelihood_retained
 from tunesmith.tools.evaluation.lineage import as_measured, own_base
 from tunesmith.tools.evaluation.retained import gain_retained
@@ -39,6 +39,8 @@ from tunesmith.tools.serving.listeners import port_is_free
 
 _TRIED_S = 2.5
 """To verify and audit what is served, and have it answer one case."""
+GATE_ACCEPTED = "gate.accepted"
+"""Event of a deployment in spite of the gate: the arm, what was refused, and the reason that accepted it."""
 _SAME_KEY = "keep the key that is in use on this port, where its server still answers; else make a new one"
 
 
@@ -58,6 +60,11 @@ class DeployRequest(Request):
         description="Tokens a conversation may have, answer included; left out: as many as it was measured with.",
     )
     rollback: bool = Field(default=False, description="Serve what was deployed before the present deployment.")
+    accept: str = Field(
+        default="",
+        max_length=500,
+        description="Why it is served although the gate refuses it: what got worse, or form only; the reason is kept.",
+    )
 
 
 class DeployResult(Result):
@@ -90,8 +97,8 @@ class DeployContext:
     """What that one served."""
     base: Artifact | None = None
     """The model's own, as it is measured."""
-    broken: tuple[str, ...] = ()
-    """Hops of its lineage that are not measured, or lost something."""
+    gate: Gate = field(default_factory=Gate)
+    """What the evaluations of its lineage say against it, and warn of."""
     kept: tuple[str, ...] = ()
     """What it kept of what its adapter won, where that was measured."""
     bench: Bench = field(default_factory=Bench)
@@ -115,9 +122,7 @@ def inspect_inputs(request: DeployRequest, inputs: Inputs) -> DeployContext:
         return context
     own = own_base(store, inputs.run, request.arm)
     base = own and as_measured(store, inputs.run, own)
-    return replace(
-        context, base=base, broken=tuple(broken_hops(store, inputs.run, request.arm)), kept=_kept(inputs, request)
-    )
+    return replace(context, base=base, gate=gate_of(store, inputs.run, request.arm), kept=_kept(inputs, request))
 
 
 def _kept(inputs: Inputs, request: DeployRequest) -> tuple[str, ...]:
@@ -128,12 +133,15 @@ def _kept(inputs: Inputs, request: DeployRequest) -> tuple[str, ...]:
 
 def check_gate(request: DeployRequest, inputs: Inputs) -> None:
     """Raises GateRefused where an evaluation of the lineage forbids it or is missing by now, BadInput for the port."""
-    _refuse_broken(request.arm, inspect_inputs(request, inputs))
+    refuse_broken(request, request.arm, inspect_inputs(request, inputs).gate)
 
 
-def _refuse_broken(arm: str, context: DeployContext) -> None:
-    if context.broken:
-        raise GateRefused(f"deploy {arm}: {'; '.join(context.broken)}")
+def refuse_broken(request: DeployRequest, arm: str, gate: Gate) -> None:
+    """Raises GateRefused for what was not measured, and for what the gate refuses unless a reason accepts it."""
+    if gate.unmeasured:
+        raise GateRefused(f"deploy {arm}: {'; '.join(gate.broken)}")
+    if gate.refused and not request.accept.strip():
+        raise GateRefused(f"deploy {arm}: {'; '.join(gate.refused)}; `--accept REASON` serves it all the same")
 
 
 def refuse_taken_port(home: Path, port: int) -> None:
@@ -162,7 +170,7 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
         request = request.model_copy(update={"context_tokens": bench.context_tokens})
     arm = earlier.meta["arm"] if earlier else request.arm
     made = context.model or facts.need(arm, {"adapter": "train", "merged": "merge"}.get(arm, "quantize"))
-    _refuse_broken(arm, context)
+    refuse_broken(request, arm, context.gate)
     base = context.base
     if earlier and arm == "adapter" and base is None:
         raise BadInput(f"nothing says which base {earlier.meta['serves']} was trained on; deploy another arm")
@@ -209,8 +217,14 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
         replaces=tuple(f"what is served now on port {server.port} ({server.model})" for server in now),
         refusals=room(price, alone, remedy=_smaller(request), fitting=fitting),
         fitting=fitting,
-        notes=(*context.kept, *_fallbacks(made)),
+        notes=(*_told(context.gate), *context.kept, *_fallbacks(made)),
     )
+
+
+def _told(gate: Gate) -> tuple[str, ...]:
+    """What the plan says of the verdict: what is accepted in spite of the gate, and what it warns of."""
+    accepted = [f"accepted although the gate refuses it: {line}" for line in gate.refused]
+    return (*accepted, *(f"warning: {line}" for line in gate.warnings))
 
 
 def _fallbacks(made: Artifact) -> tuple[str, ...]:

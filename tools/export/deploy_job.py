@@ -18,9 +18,9 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.evaluation.ask import UNMEASURED_TOKENS, sampling_of_run
 from tunesmith.tools.evaluation.asking import Arm, Question, result_of
-from tunesmith.tools.evaluation.gate import broken_hops
+from tunesmith.tools.evaluation.gate import gate_of
 from tunesmith.tools.export.audit_lineage import audit_refusals
-from tunesmith.tools.export.deploy import DeployRequest, DeployResult, taken_over
+from tunesmith.tools.export.deploy import GATE_ACCEPTED, DeployRequest, DeployResult, refuse_broken, taken_over
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.serving import servers
@@ -39,9 +39,8 @@ def run(job: Job[DeployRequest]) -> DeployResult:
     """Serve the model, and record the deployment with what it serves and what it replaced."""
     made, arm = job.verified("model"), job.plan.arm
     base = job.verified("base") if arm == "adapter" else None
-    if not job.request.rollback and (broken := broken_hops(job.store, made.run, arm, made_as=made)):
-        raise GateRefused(f"deploy {arm}: {'; '.join(broken)}")  # measured since the yes
     if not job.request.rollback:
+        _pass_gate(job, made)
         job.progress(0, 2, "auditing the saved tensors")
         if odd := audit_refusals(job.store, made, arm):
             raise GateRefused(f"deploy {arm}: {'; '.join(odd)}")
@@ -148,6 +147,17 @@ def _serve(
     if base:
         servers.load_adapter(server, served_name(made), made.path)
     return server
+
+
+def _pass_gate(job: Job[DeployRequest], made: Artifact) -> None:
+    """Raises GateRefused for what was measured since the yes; what a reason accepts is recorded with it."""
+    arm, request = job.plan.arm, job.request
+    gate = gate_of(job.store, made.run, arm, made_as=made)
+    refuse_broken(request, arm, gate)
+    if gate.refused:
+        job.store.event(
+            GATE_ACCEPTED, run=job.run, step=job.step.id, arm=arm, reason=request.accept, refused=list(gate.refused)
+        )
 
 
 def _bench(job: Job[DeployRequest], made: Artifact) -> Bench:

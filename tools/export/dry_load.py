@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.core.format import duration
 from tunesmith.tools.core.machine import chosen_gpu
+from tunesmith.tools.core.rates import START
 from tunesmith.tools.core.stage import Facts, Frozen, Plan
 from tunesmith.tools.machine.vllm_program import engine_beside
 from tunesmith.tools.models.memory_math import server_memory, serving_peaks
@@ -156,6 +157,8 @@ def with_dry_load(plan: Plan, facts: Facts, config: Mapping[str, object], group:
             "seconds": round(worth + seconds, 1),
             "calibrated_seconds": round(plan.estimate.calibrated_seconds + seconds, 1),
             "fixed_seconds": round(plan.estimate.fixed_seconds + seconds, 1),
+            **{name: round(getattr(plan.estimate, name) + seconds, 1) for name in ("least_seconds", "most_seconds")},
+            **{name: _with_start(getattr(plan.estimate, name), seconds) for name in ("parts", "work")},
             "peak_ram_bytes": max(plan.estimate.peak_ram_bytes, peaks["ram_bytes"]),
             "peak_vram_bytes": max(plan.estimate.peak_vram_bytes, peaks["vram_bytes"]),
         }
@@ -164,6 +167,10 @@ def with_dry_load(plan: Plan, facts: Facts, config: Mapping[str, object], group:
     why = f"{duration(seconds)} before {duration(worth)} are spent"
     asking = _decided(plan, "on", f"on a CPU vLLM serves few formats of floats: {why}" if doubtful else why)
     return asking.model_copy(update={"estimate": price, "steps": (first, *plan.steps)})
+
+
+def _with_start(parts: Mapping[str, float], seconds: float) -> dict[str, float]:
+    return {START: 0.0, **parts} | {START: round(parts.get(START, 0.0) + seconds, 2)}
 
 
 def _decided(plan: Plan, how: str, why: str) -> Plan:

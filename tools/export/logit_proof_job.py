@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _LEAST_AGREEMENT = 0.8  # rounding to bf16 leaves 0.97 and more; a wrong scale or a missed layer falls far below
 _MOST_ERROR = 0.6  # of what the adapter changes; 1 where nothing was merged
-_ROWS, _TEXT_TOKENS = 3, 96
+_ROWS, _TEXT_TOKENS = 3, 64
 _MOST_LAYERS = 8
 """Of a model that is not small."""
 _AT_ONCE = 16

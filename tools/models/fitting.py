@@ -1,11 +1,13 @@
 """Settings that fit into the memory there is: what a refusal names, best first, each tried by the same arithmetic.
 
-Best is what costs the result least: the same step computed in smaller parts, then a 4-bit base, then shorter rows, then
-another model. Nothing is named that was not tried, and where nothing fits nothing is named.
+Best is what costs the result least: the same step computed in smaller parts, then a 4-bit base, then another model. Of
+training, shorter rows are no way: those that are longer would lose their end. Nothing is named that was not tried, and
+where nothing fits nothing is named.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -16,7 +18,11 @@ from tunesmith.tools.models.rounding_terms import Rounding
 
 ANOTHER_BASE = "a base such as "
 """How settings begin where none of the model's own would do."""
+CPU_TOKENS = 2048
+"""That a processor computes at once, however many rows there is room for: more take memory and gain nothing. At half as
+many a step of 8 rows, 180 tokens each and some very long, took a tenth longer, since most are two parts then."""
 _SHORTEST_ROW_TOKENS = 64
+"""Of calibration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +43,12 @@ class Training:
 
     def peak_bytes(self, config: Mapping[str, object]) -> int:
         """Of training so; of VRAM on a GPU, else of RAM."""
+        rows = self.rows_at_once
+        if self.on_cpu:
+            rows = min(rows, math.ceil(CPU_TOKENS / self.longest_row_tokens))
         return train_memory_bytes(
             config,
-            batch_size=self.rows_at_once,
+            batch_size=rows,
             seq_len_tokens=self.longest_row_tokens,
             lora_rank=self.lora_rank,
             precision=self.precision,
@@ -66,24 +75,11 @@ def training_that_fits(
     def fits(way: Training) -> bool:
         return way.peak_bytes(config) <= free_bytes
 
-    found: dict[bool, Training] = {}  # 4 bits or not: the longest rows, and of these the most at once
-    for start in _narrower(asked):
-        if start.load_in_4bit not in found and (way := next(filter(fits, _smaller_parts(start, fewest)), None)):
-            found[start.load_in_4bit] = way
-    ways = sorted(found.values(), key=lambda way: -way.longest_row_tokens)
+    bits = (asked,) if asked.load_in_4bit else (asked, replace(asked, load_in_4bit=True))
+    ways = [way for start in bits if (way := next(filter(fits, _smaller_parts(start, fewest)), None))]
     named = [Fitting(settings=_typed(asked, way, fewer), peak_bytes=way.peak_bytes(config)) for way in ways]
     least = replace(asked, checkpointing=True)
     return tuple(named) or largest_that_fits(lambda model: least.peak_bytes(model.config), free_bytes)
-
-
-def _narrower(asked: Training) -> Iterator[Training]:
-    """What was asked for, then at 4 bits, then both with rows half as long, and again."""
-    bits = (asked,) if asked.load_in_4bit else (asked, replace(asked, load_in_4bit=True))
-    yield from bits
-    longest = asked.longest_row_tokens // 2
-    while longest >= _SHORTEST_ROW_TOKENS:
-        yield from (replace(way, longest_row_tokens=longest) for way in bits)
-        longest //= 2
 
 
 def _smaller_parts(start: Training, fewest: int) -> Iterator[Training]:
@@ -101,8 +97,6 @@ def _typed(asked: Training, way: Training, fewer: Callable[[int], str]) -> str:
         typed.append("activation_checkpointing=on")
     if way.load_in_4bit and not asked.load_in_4bit:
         typed.append("load_in_4bit=true")
-    if way.longest_row_tokens < asked.longest_row_tokens:
-        typed.append(f"max_seq_len_tokens={way.longest_row_tokens}")
     return ", ".join(typed)
 
 

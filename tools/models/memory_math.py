@@ -120,17 +120,17 @@ def nf4_bytes(parameters: int) -> float:
 def merge_memory_bytes(config: Mapping[str, object]) -> int:
     """Peak of a merge: runtime + the larger of its two phases; neither grows with the number of layers.
 
-    Merging holds three fp32 copies of the largest projection (weight, update, sum); embeddings and head are copied as
-    they are stored. Comparing logits afterwards holds one part of the model at a time, a decoder layer or the head, in
-    fp32 where the model is small; a mixture's layer twice, since its experts are put together from several tensors.
-    Beside it the logits of three models.
+    Merging holds the largest projection three times as it is stored: mapped, summed, being written. Comparing logits
+    afterwards holds one part of the model at a time, a decoder layer or the head, in fp32 where the model is small; a
+    mixture's layer twice, since its experts are put together from several tensors. Beside it the logits of three
+    models.
     """
     shape = ModelShape.of(config)
     size = _FP32 if shape.parameters < FP32_BELOW_PARAMETERS else _BF16
     layer = (shape.attention_parameters + shape.mlp_parameters) * (2 if shape.experts else 1)
     logits = 3 * COMPARED_POSITIONS * shape.vocab
     compared = size * (max(layer, shape.vocab * shape.hidden) + logits)
-    return RUNTIME_BYTES + max(3 * _FP32 * shape.largest_matrix, compared)
+    return RUNTIME_BYTES + max(3 * _BF16 * shape.largest_matrix, compared)
 
 
 def quantize_memory_bytes(

@@ -65,4 +65,4 @@ def learning_scales_seconds(
         read_tokens=rows * tokens_a_row + tokens,
         checkpointing=True,
     )
-    return trained + Seconds(0.0, 3 * 16 * steps * shape.linear_parameters / rates.memory_bytes_s)
+    return trained + Seconds(train=3 * 16 * steps * shape.linear_parameters / rates.memory_bytes_s)

@@ -138,10 +138,14 @@ def read_headers(files: Iterable[Path]) -> dict[str, TensorSpec]:
 
 
 class TensorFileWriter:
-    """Writes one safetensors file tensor by tensor, in the order of `specs`; the file appears only when whole."""
+    """Writes one safetensors file tensor by tensor, in the order of `specs`; the file appears only when whole.
 
-    def __init__(self, path: Path, specs: Iterable[tuple[str, TensorSpec]]) -> None:
+    Not `synced`, its bytes may not be on the disk yet when it has its name: its owner sees to that.
+    """
+
+    def __init__(self, path: Path, specs: Iterable[tuple[str, TensorSpec]], *, synced: bool = True) -> None:
         self.path = path
+        self._synced = synced
         self._specs = list(specs)
         self._next = 0
         self._temporary = path.with_name(f".{path.name}.part")
@@ -170,7 +174,8 @@ class TensorFileWriter:
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         if kind is None and self._next == len(self._specs):
             self._file.flush()
-            os.fsync(self._file.fileno())
+            if self._synced:
+                os.fsync(self._file.fileno())
             self._file.close()
             self._temporary.replace(self.path)
             return

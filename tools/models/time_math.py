@@ -64,32 +64,34 @@ def training_seconds(
     read_tokens: float = 0.0,
     checkpointing: bool = False,
     load_in_4bit: bool = False,
+    precision: str = "bf16",
 ) -> Seconds:
     """LoRA training on so many tokens: load + matrix products + activations + dispatch.
 
-    Products: 2 FLOP a parameter and token forward and 2 backward, since frozen weights have no gradient of their own;
-    2 more with checkpointing. `read_tokens` only go forward: rehearsal through the base, validation. Activations:
-    (16 hidden + 7 intermediate) values a token and layer, by the memory's rate. Dispatch: by micro-step and layer.
-    4-bit weights are unpacked for each pass of a micro-step.
+    Products, at the rate of the precision: 2 FLOP a parameter and token forward and 2 backward, since frozen weights
+    have no gradient of their own; 2 more with checkpointing. `read_tokens` only go forward: rehearsal through the base,
+    validation. Activations: (16 hidden + 7 intermediate) values a token and layer, by the memory's rate. Dispatch: by
+    micro-step and layer. 4-bit weights are unpacked for each pass of a micro-step.
     """
     shape = ModelShape.of(config)
     passes = 3 if checkpointing else 2
     share = _NF4_SHARE if load_in_4bit else _TRAIN_SHARE if on_card else _CPU_TRAIN_SHARE
-    products = 2 * (passes * tokens + read_tokens) * shape.active_parameters / (share * rates.bf16_flops)
-    kept = tokens * shape.layers * (16 * shape.hidden + 7 * shape.mlp_width) * _BF16
+    flops, size = (rates.fp32_flops, 2 * _BF16) if precision == "fp32" else (rates.bf16_flops, _BF16)
+    products = 2 * (passes * tokens + read_tokens) * shape.active_parameters / (share * flops)
+    kept = tokens * shape.layers * (16 * shape.hidden + 7 * shape.mlp_width) * size
     moved = _ACTIVATION_PASSES * kept / (_MEMORY_SHARE * rates.memory_bytes_s)
     dispatch = micro_steps * shape.layers * (_CARD_LAYER_STEP_S if on_card else _LAYER_STEP_S)
     unpacked = 2.5 * micro_steps * passes * shape.linear_parameters / rates.memory_bytes_s if load_in_4bit else 0.0
     load = loading_seconds(shape, rates, load_in_4bit=load_in_4bit, on_card=on_card)
-    return Seconds(LAB_START_S, load + products + moved + dispatch + unpacked)
+    return load + Seconds(LAB_START_S, train=products + moved + dispatch + unpacked)
 
 
-def loading_seconds(shape: ModelShape, rates: Rates, *, load_in_4bit: bool, on_card: bool) -> float:
+def loading_seconds(shape: ModelShape, rates: Rates, *, load_in_4bit: bool, on_card: bool) -> Seconds:
     """Of a model that training reads and puts adapters on; a processor rounds it to 4 bits as slowly as it computes."""
-    load = passed(_BF16 * shape.parameters, rates) + _LOADED_LAYER_S * shape.layers
+    built = _LOADED_LAYER_S * shape.layers
     if load_in_4bit and not on_card:
-        load += _NF4_TRAFFIC_BYTES * shape.linear_parameters / rates.memory_bytes_s
-    return load
+        built += _NF4_TRAFFIC_BYTES * shape.linear_parameters / rates.memory_bytes_s
+    return Seconds(read=passed(_BF16 * shape.parameters, rates), train=built)
 
 
 def answering_seconds(
@@ -102,14 +104,14 @@ def answering_seconds(
     prompt_tokens: float,
     at_once: int,
     on_card: bool,
-) -> float:
+) -> Seconds:
     """A server's answers, so many at once: the steps that decode them and the prompts that are read.
 
     A step takes the longer of reading weights and caches and of multiplying, and its dispatch. `prompt_tokens` are
     those that no other prompt begins with, since what prompts share is read once.
     """
     if answers <= 0:
-        return 0.0
+        return Seconds()
     together = max(1.0, min(at_once, answers))
     steps = answers * answer_tokens / together
     context = prompt_tokens + answer_tokens / 2
@@ -118,7 +120,7 @@ def answering_seconds(
     multiplied = 2 * shape.active_parameters * together / (_PREFILL_SHARE * rates.bf16_flops)
     dispatch = _CARD_DECODE_S if on_card else _DECODE_LAYER_S * shape.layers
     prefill = 2 * shape.active_parameters * answers * prompt_tokens / (_PREFILL_SHARE * rates.bf16_flops)
-    return steps * (max(read, multiplied) + dispatch) + prefill
+    return Seconds(answer=steps * (max(read, multiplied) + dispatch) + prefill, answers=answers)
 
 
 def _read_share(shape: ModelShape, together: float) -> float:
@@ -132,28 +134,28 @@ def _read_share(shape: ModelShape, together: float) -> float:
 
 def server_start(weight_bytes: int, rates: Rates, *, on_card: bool) -> Seconds:
     """Of a vLLM server: its own start, and its weights from the disk."""
-    return Seconds(CARD_SERVER_START_S if on_card else SERVER_START_S, passed(weight_bytes, rates))
+    return Seconds(CARD_SERVER_START_S if on_card else SERVER_START_S, read=passed(weight_bytes, rates))
 
 
 def merge_seconds(config: Mapping[str, object], weight_bytes: int, rates: Rates) -> Seconds:
     """Base verified and read, every shard summed and written, all of it audited: four passes over the bytes; and the
     logits of three models, layer by layer."""
     layers = ModelShape.of(config).layers
-    return Seconds(LAB_START_S + 1, 4 * passed(weight_bytes, rates) + _PROVEN_LAYER_S * layers)
+    return Seconds(LAB_START_S + 1, read=4 * passed(weight_bytes, rates), compute=_PROVEN_LAYER_S * layers)
 
 
 def rounding_seconds(config: Mapping[str, object], rates: Rates) -> Seconds:
     """Rounding a base to 4 bits on the processor: read, written and audited; `_ROUNDED_FLOP` a weight."""
     shape = ModelShape.of(config)
     stored = passed(2.5 * _BF16 * shape.parameters, rates)
-    return Seconds(0.0, stored + _ROUNDED_FLOP * shape.linear_parameters / rates.fp32_flops)
+    return Seconds(read=stored, compute=_ROUNDED_FLOP * shape.linear_parameters / rates.fp32_flops)
 
 
 def holding_seconds(config: Mapping[str, object], rates: Rates) -> Seconds:
     """Holding a 4-bit checkpoint against its base: both read and hashed; `_HELD_FLOP` a weight."""
     shape = ModelShape.of(config)
     stored = passed(2 * _BF16 * shape.parameters, rates)
-    return Seconds(0.0, stored + _HELD_FLOP * shape.linear_parameters / rates.fp32_flops)
+    return Seconds(read=stored, compute=_HELD_FLOP * shape.linear_parameters / rates.fp32_flops)
 
 
 def gptq_seconds(config: Mapping[str, object], rates: Rates, *, tokens: float, kept: Collection[str] = ()) -> Seconds:
@@ -172,14 +174,14 @@ def gptq_seconds(config: Mapping[str, object], rates: Rates, *, tokens: float, k
     stored = 3 * passed(_BF16 * shape.parameters, rates)
     columns = _COLUMN_S * sum(count * inputs for inputs, _, count in layers)
     computed = (hessians + solved) / (_GPTQ_SHARE * rates.fp32_flops)
-    return Seconds(LAB_START_S + 3, forward + stored + computed + columns)
+    return Seconds(LAB_START_S + 3, read=stored, compute=forward + computed + columns)
 
 
 def nearest_seconds(config: Mapping[str, object], rates: Rates, *, tokens: float) -> Seconds:
     """Rounding every weight to its nearest step: load and save, one forward pass of so many tokens, nothing solved."""
     shape = ModelShape.of(config)
     forward = 2 * tokens * shape.linear_parameters / (_GPTQ_SHARE * rates.bf16_flops)
-    return Seconds(LAB_START_S + 3, forward + 3 * passed(_BF16 * shape.parameters, rates))
+    return Seconds(LAB_START_S + 3, read=3 * passed(_BF16 * shape.parameters, rates), compute=forward)
 
 
 def awq_seconds(config: Mapping[str, object], rates: Rates, *, tokens: float) -> Seconds:
@@ -192,7 +194,7 @@ def awq_seconds(config: Mapping[str, object], rates: Rates, *, tokens: float) ->
     tried = shape.linear_parameters + shape.layers * shape.hidden * shape.intermediate
     computed = 2 * tokens * tried * SCALES_TRIED / (_GPTQ_SHARE * rates.bf16_flops)
     rounded = _TRIED_BYTES * shape.linear_parameters * SCALES_TRIED / rates.memory_bytes_s
-    return nearest_seconds(config, rates, tokens=2 * tokens) + Seconds(0.0, computed + rounded)
+    return nearest_seconds(config, rates, tokens=2 * tokens) + Seconds(compute=computed + rounded)
 
 
 def autoround_seconds(
@@ -207,7 +209,7 @@ def autoround_seconds(
     step = 6 * tokens_a_step * shape.linear_parameters / (_TRAIN_SHARE * rates.bf16_flops)
     step += _LEARNED_BYTES * shape.linear_parameters / rates.memory_bytes_s
     step += 3 * shape.layers * (_CARD_LAYER_STEP_S if on_card else _LAYER_STEP_S)
-    return nearest_seconds(config, rates, tokens=4 * tokens) + Seconds(0.0, ROUNDING_STEPS * step)
+    return nearest_seconds(config, rates, tokens=4 * tokens) + Seconds(compute=ROUNDING_STEPS * step)
 
 
 def _quantized_layers(shape: ModelShape, kept: Collection[str]) -> list[tuple[int, int, int]]:

@@ -182,7 +182,7 @@ def _mark_dead(store: Store, step: Step) -> Step:
     """Record the death of the worker that `step` was seen with, unless the step has moved on in the meantime."""
     if _deliver(store, step):
         return store.step(step.id)
-    at = f" at {step.done:g} of {step.total:g}" if step.total else ""
+    at = f" at {step.done / step.total:.0%}" if step.total else ""
     reason = f"its worker (pid {step.pid}) died without recording an end{at}"
     last = last_line(log_path(store, step))
     message = f"{reason}; last log line: {last}; go on with `tunesmith run --resume {step.run}`"

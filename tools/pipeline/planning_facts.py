@@ -5,19 +5,24 @@ The only part of planning that touches the world, so that plans themselves stay 
 
 from __future__ import annotations
 
-from collections import Counter
+import json
+from collections.abc import Mapping
+from sqlite3 import Row
+from typing import Any
 
 from tunesmith.memory.records import DONE, Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.machine import Machine
-from tunesmith.tools.core.stage import SERVING, TRAINING, Facts, Inputs, Past
+from tunesmith.tools.core.pace import Past
+from tunesmith.tools.core.rates import COMPUTE, START
+from tunesmith.tools.core.stage import SERVING, TRAINING, Facts, Inputs
 from tunesmith.tools.machine.gpus import measure_gpus as measure_gpus
 from tunesmith.tools.machine.gpus import serves_on_cpu, trains_on_cpu
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.probe import measured_rates
 from tunesmith.tools.serving import servers
 
-_PAST_STEPS = 5
+_PAST_STEPS = 60
 
 
 def gather(
@@ -29,15 +34,16 @@ def gather(
     machine: Machine | None = None,
 ) -> Facts:
     """Everything a plan for `run` may know, measured now; `machine` is the one to plan for where it is not as it is."""
+    machine = machine or measure_machine(store.home)
     return Facts(
         home=store.home,
-        machine=machine or measure_machine(store.home),
+        machine=machine,
         run=run,
         vllm=vllm,
         vllm_from=vllm_from,
         cpu_builds=cpu_builds(vllm),
         artifacts=newest_artifacts(store, run),
-        past=past_steps(store),
+        past=past_steps(store, machine),
         measured=measured_rates(store.home),
         served=frozenset(server.spec.weights_sha256 for server in servers.list_servers(store.home, role=servers.BENCH)),
     )
@@ -59,22 +65,35 @@ def newest_artifacts(store: Store, run: str) -> dict[str, Artifact]:
     return {artifact.kind: artifact for artifact in store.artifacts(run)} if run else {}
 
 
-def past_steps(store: Store) -> dict[str, tuple[Past, ...]]:
-    """The newest finished steps of each stage and kind. A resumed one is left out: its time is not one run's."""
+def past_steps(store: Store, machine: Machine) -> tuple[Past, ...]:
+    """The newest finished steps of this machine, the oldest first, with what each kind of work took where its worker
+    measured that. A resumed one is left out: its time is not one run's."""
     rows = store.read(
-        "SELECT stage, seconds, json_extract(plan, '$.estimate.calibrated_seconds') AS calibrated,"
-        " coalesce(json_extract(plan, '$.estimate.like'), '') AS kind,"
-        " coalesce(json_extract(plan, '$.estimate.fixed_seconds'), 0) AS fixed FROM steps s"
-        " WHERE status = ? AND calibrated > 0 AND seconds > 0"
-        " AND (SELECT count(*) FROM approvals a WHERE a.step = s.step) = 1 ORDER BY s.rowid DESC LIMIT 200",
+        "SELECT s.run, s.stage, s.seconds, json_extract(s.plan, '$.estimate') AS price, e.data AS seen FROM steps s"
+        " LEFT JOIN events e ON e.step = s.step AND e.event = 'step.done'"
+        " WHERE s.status = ? AND json_extract(s.plan, '$.estimate.calibrated_seconds') > 0 AND s.seconds > 0"
+        " AND (SELECT count(*) FROM approvals a WHERE a.step = s.step) = 1 ORDER BY s.rowid DESC LIMIT ?",
         DONE,
+        _PAST_STEPS,
     )
-    by_stage: dict[str, list[Past]] = {}
-    counted: Counter[tuple[str, str]] = Counter()
-    for row in rows:
-        counted[row["stage"], row["kind"]] += 1
-        if counted[row["stage"], row["kind"]] <= _PAST_STEPS:
-            by_stage.setdefault(row["stage"], []).append(
-                Past(row["calibrated"], row["seconds"], row["kind"], row["fixed"])
-            )
-    return {stage: tuple(past) for stage, past in by_stage.items()}
+    past = [_past(row, json.loads(row["price"]), json.loads(row["seen"] or "{}"), machine) for row in rows]
+    return tuple(step for step in reversed(past) if step)
+
+
+def _past(row: Row, price: Mapping[str, Any], seen: Mapping[str, Any], machine: Machine) -> Past | None:
+    """A finished step as its successors' prices see it; None where another machine carried it out."""
+    if seen.get("machine", machine.fingerprint) != machine.fingerprint:
+        return None
+    fixed, total = float(price.get("fixed_seconds", 0.0)), float(price["calibrated_seconds"])
+    usual = {START: fixed, COMPUTE: total - fixed}  # of a version that priced no kinds
+    like, took = str(price.get("like", "")), dict(seen.get("took", {}))
+    on_gpu = "GPU" in like.split(", ")
+    return Past(
+        stage=row["stage"],
+        like=", ".join(word for word in like.split(", ") if word != "GPU"),
+        run=row["run"],
+        priced=tuple((kind, seconds) for kind, seconds in (price.get("work") or usual).items() if seconds > 0),
+        seconds=sum(took.values()) or row["seconds"],
+        took=tuple(took.items()),
+        device="GPU" if on_gpu else "",
+    )

@@ -32,9 +32,12 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.disk import concerns_disk, trouble
 from tunesmith.tools.core.job import PATIENCE_S, Job
 from tunesmith.tools.core.machine import chosen_gpu
+from tunesmith.tools.core.rates import START
 from tunesmith.tools.core.settled import FOUR_BITS, load_modules
 from tunesmith.tools.core.stage import CPU, Plan, Result
+from tunesmith.tools.core.time_left import WAIT
 from tunesmith.tools.machine.gpus import measure_gpus, trains_on_cpu
+from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.probe import keep_rates, measured_rates
 from tunesmith.tools.machine.probe_job import measure_rates
 from tunesmith.tools.machine.processes import ProcessId, own_tree, resident_bytes, tree
@@ -127,14 +130,15 @@ def _in_turn(job: Job) -> AbstractContextManager[None]:  # type: ignore[type-arg
     """Of a stage that is usually free: its run is its own while it works, as it is for one that asks nobody."""
     if catalog.ENTRIES[job.step.stage].expensive:
         return contextlib.nullcontext()
-    return adding_to(job.home, job.run, waiting=lambda holder: job.progress(0, 0, f"waiting for {holder}"))
+    return adding_to(job.home, job.run, waiting=lambda holder: job.progress(0, 0, f"waiting for {holder}", kind=WAIT))
 
 
 def _load(job: Job) -> None:  # type: ignore[type-arg]
     """Import what the stage computes with, whatever it is asked."""
     entry = catalog.ENTRIES[job.step.stage]
     if modules := entry.loads:
-        job.progress(0, 0, f"loading {', '.join(dict.fromkeys(module.split('.')[0] for module in modules))}")
+        loaded = ", ".join(dict.fromkeys(module.split(".")[0] for module in modules))
+        job.progress(0, 0, f"loading {loaded}", kind=START)
         unneeded = () if getattr(job.request, "load_in_4bit", False) else (FOUR_BITS,)
         load_modules(modules, without=(*entry.without, *unneeded))
 
@@ -176,10 +180,11 @@ def _tenancy(job: Job) -> Iterator[None]:  # type: ignore[type-arg]
     """Hold the machine, and the GPU where there is one, and say so."""
 
     def waiting(what: str) -> None:
-        job.progress(0, 0, what)
+        job.progress(0, 0, what, kind=WAIT)
 
     with tenancy(job.home, job.step.id, measure_gpus(), waiting=waiting, log=job.log):
         job.store.event("lease.taken", run=job.run, step=job.step.id)
+        job.progress(0, 0, "starting", kind=START)
         yield
 
 
@@ -208,7 +213,8 @@ def record(job: Job, result: Result) -> None:  # type: ignore[type-arg]
     job.flush()
     job.patiently(lambda: job.store.finish(job.step.id, document, worker=job.step.worker))
     job.result_file.unlink(missing_ok=True)
-    job.best_effort(lambda: job.store.event("step.done", run=job.run, step=job.step.id))
+    took, machine = dict(job.ended()), measure_machine(job.home).fingerprint
+    job.best_effort(lambda: job.store.event("step.done", run=job.run, step=job.step.id, took=took, machine=machine))
 
 
 def open_job(store: Store, step: str, vllm: str | None) -> Job:  # type: ignore[type-arg]
@@ -248,6 +254,7 @@ def _watch_memory(job: Job, done: threading.Event) -> None:  # type: ignore[type
     last, due = False, 0.0
     while not last:
         last = done.wait(_SAMPLE_EVERY_S if reported_bytes else 0)
+        job.go_on()
         if last or time.monotonic() >= due:
             started = time.thread_time()
             peak_bytes = max(peak_bytes, own_bytes(job))

@@ -115,7 +115,7 @@ def _evaluation_lines(measured: Evaluation) -> Iterator[str]:
         yield f"| {_words(block)} | {' | '.join(_score(measured, block, arm) for arm in measured.arms)} |"
     yield ""
     for evidence in measured.evidence.values():
-        yield f"- {_words(evidence.claim.sentence)}"
+        yield f"- {_words(evidence.verdict.sentence)}"
     for said in [one.sentence for one in measured.retained] + [one.sentence for one in measured.likelihood]:
         yield f"- {_words(said)}"
 

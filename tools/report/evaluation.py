@@ -124,7 +124,7 @@ class Evaluation:
     scores: dict[tuple[str, str], Score]
     hops: list[Hop]
     evidence: Mapping[str, Evidence]
-    """Trained arm → what may be claimed of it against the base, and the controls."""
+    """Trained arm → the verdict on it against the base, and the controls."""
     net: Mapping[str, Comparison]
     """Arm → its comparison with the base."""
     answers: dict[str, dict[str, Answer]]

@@ -197,7 +197,7 @@ def _blocks(evaluated: Evaluation) -> Json:
 
 def _claim(evidence: Evidence) -> Json:
     document = evidence.to_json()
-    return {name: document[name] for name in ("claim", "claim_sentence", "controls", "beats")}
+    return {name: document[name] for name in ("claim", "claim_sentence", "claim_rule", "people", "controls", "beats")}
 
 
 def _hop(hop: Hop) -> Json:

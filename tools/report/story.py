@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from tunesmith.memory.records import DONE, FAILED, RUNNING, STOPPED, Run, Step
 from tunesmith.tools.core.format import clip, count, listed, p_value, percent
 from tunesmith.tools.core.stats import minimum_detectable_effect
-from tunesmith.tools.evaluation.claim import FORM_ONLY, LEARNED, LEARNED_RATE, NO_CLAIM
-from tunesmith.tools.evaluation.comparison import BETTER, WORSE
+from tunesmith.tools.evaluation.comparison import WORSE
+from tunesmith.tools.evaluation.verdict import FORM_ONLY, LEARNED, NOT_LEARNED, PARTLY, UNDECIDED, Word
 from tunesmith.tools.report.evaluation import Evaluation, Hop, Score
 from tunesmith.tools.report.process import Served
 
@@ -24,14 +24,10 @@ _NAMES = {
     "base": "the base", "prompted": "the prompted base", "adapter": "the adapter",
     "merged": "the merged model", "quantized": "the quantized model",
 }  # fmt: skip
-_FORM_ONLY = "was learned in its form only"
-_UNTESTED = f"{_FORM_ONLY}, as the suite does not test the meaning"
-_TOO_BROAD = "was learned too broadly"
-_RANK = {
-    "made the target worse": 0, "was not shown to be learned": 1, _FORM_ONLY: 1, _UNTESTED: 1, _TOO_BROAD: 2,
-    "was partly learned": 2, "was learned": 3,
+_WORDS: dict[Word, str] = {
+    LEARNED: "learned", PARTLY: "partly learned", FORM_ONLY: "learned in its form only", NOT_LEARNED: "not learned",
+    UNDECIDED: "trained, with no decision whether it was learned",
 }  # fmt: skip
-"""What a tested arm's word is worth; an arm that was not tested has no rank."""
 # From the worst verdict to the best: of several arms the worst speaks.
 _GENERAL = {
     "worse": "the general block got worse",
@@ -85,39 +81,22 @@ def _passes(score: Score, first: Score, evaluation: Evaluation) -> str:
 
 
 def _learned(evaluation: Evaluation) -> str:
-    words = {arm: _word(evaluation, arm) for arm in _CHAIN if evaluation.score("target", arm)}
-    last = evaluation.last_arm if evaluation.last_arm in words else next(reversed(words))
-    taught = _RANK.get(words.get("adapter", ""), 0)
-    if taught < _RANK["was partly learned"] or taught <= _RANK.get(words[last], -1):
-        return words[last]
-    kept = "did not keep all of it" if words[last] in _RANK else words[last].removeprefix("was trained, but ")
-    return f"{words['adapter']} by the adapter, and {arm_name(last)} {kept}"
+    """The last arm's verdict; that of the adapter first, where more was learned than what was made from it shows."""
+    last = evaluation.last_arm
+    said = _said_of(evaluation, last)
+    words = {arm: one.verdict.word for arm, one in evaluation.evidence.items()}
+    adapter, ranks = words.get("adapter", UNDECIDED), (PARTLY, LEARNED)
+    if adapter not in ranks or words.get(last) in ranks[ranks.index(adapter) :]:
+        return f"was {said}"
+    return f"was {_WORDS[adapter]} by the adapter, and {arm_name(last)} was {said}"
 
 
-def _word(evaluation: Evaluation, arm: str) -> str:
-    comparison = evaluation.net.get(arm)
-    block = evaluation.against_base(arm, "target")
-    if not comparison or not comparison.comparable or not block:
-        return "was trained, but cannot be compared with the base"
-    if not block.tested:
-        return f"was trained, but cannot be judged ({block.reason})"
-    if block.verdict == BETTER:
-        return _better(evaluation, arm)
-    return "made the target worse" if block.verdict == WORSE else "was not shown to be learned"
-
-
-def _better(evaluation: Evaluation, arm: str) -> str:
-    """The word for an arm that is better than the base: what it beats besides decides."""
+def _said_of(evaluation: Evaluation, arm: str) -> str:
     evidence = evaluation.evidence.get(arm)
-    word = evidence.claim.word if evidence else NO_CLAIM
-    if word == LEARNED:
-        return "was learned"
-    if evidence and word == FORM_ONLY:
-        return _FORM_ONLY if evidence.claim.meaning_tested else _UNTESTED
-    target = evidence.compared.blocks.get("target") if evidence and evidence.compared else None
-    if word == NO_CLAIM or target is None:
-        return "was partly learned"
-    return _TOO_BROAD if target.passed[arm] >= LEARNED_RATE * target.judged else "was partly learned"
+    if evidence is None:
+        return _WORDS[UNDECIDED]
+    why = f" ({clip(evidence.verdict.reasons[0], 160)})" if evidence.verdict.word == UNDECIDED else ""
+    return f"{_WORDS[evidence.verdict.word]}{why}"
 
 
 def _not_taught(steps: Sequence[Step]) -> str:
@@ -241,17 +220,17 @@ def tool_note(evaluation: Evaluation) -> list[str]:
 
 
 def _claims(evaluation: Evaluation) -> list[str]:
-    """What the last arm's claim leaves open: why it is none, what the suite lacks, what was never tried beside it."""
+    """What the last arm's verdict leaves open: why it is none, what the suite lacks, what was never tried beside it."""
     evidence = evaluation.evidence.get(evaluation.last_arm)
     if evidence is None or evidence.compared is None:
         return []
     lines = []
-    if evidence.claim.word != LEARNED:
-        lines.append(f"Claim for {arm_name(evaluation.last_arm)}: {evidence.claim.sentence}.")
-    if evidence.openings > 1:
+    if evidence.verdict.word != LEARNED:
+        lines.append(f"Claim for {arm_name(evaluation.last_arm)}: {evidence.verdict.sentence}.")
+    if evidence.verdict.opening > 1:
         lines.append(
-            f"The blind cases were asked of {evidence.openings} different models of this run: what was chosen between "
-            "them is fitted to these cases too."
+            f"This is opening number {evidence.verdict.opening} of the blind cases: what was chosen between the "
+            f"trainings is fitted to them too, so the bound is at {evidence.verdict.confidence:.3g}."
         )
     if "over-trigger" not in evaluation.blocks:
         lines.append("No over-trigger block was run: whether messages that only look alike are left alone is unknown.")

@@ -82,13 +82,13 @@ def asking_seconds(
         at_once=at_once,
         on_card=on_card,
     )
-    return Seconds(WORKER_START_S) + starting_seconds(facts, model) + Seconds(0.0, answered)
+    return Seconds(WORKER_START_S) + starting_seconds(facts, model) + answered
 
 
 def starting_seconds(facts: Facts, model: Artifact) -> Seconds:
     """Of a server of a model; nothing where one that has it loaded waits for the next step."""
     if served_name_of(model) in facts.served:
-        return Seconds(0.0)
+        return Seconds()
     return server_start(model.bytes, facts.serving_rates, on_card=facts.serves_on_gpu)
 
 

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.core.rates import START
 from tunesmith.tools.core.stage import Request
 from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.models.chat_template import template_sha256, tool_parser_of
@@ -120,7 +121,7 @@ def serve(
     waiting = iter([meanwhile] if meanwhile else [])
 
     def on_wait(seconds: float) -> None:
-        job.progress(0, 0, f"{note} ({seconds:.0f} s)")
+        job.progress(0, 0, f"{note} ({seconds:.0f} s)", kind=START)
         if at_once := next(waiting, None):
             at_once()
 

@@ -29,8 +29,8 @@ def keep_checkpoint(root: Path, step: int, fingerprint: str, write: Callable[[Pa
     return target
 
 
-def newest_checkpoint(root: Path, fingerprint: str) -> Path | None:
-    """The newest checkpoint below `root` that is whole and belongs to the same settings, rows and base."""
+def newest_checkpoint(root: Path, fingerprint: str, usable: Callable[[Path], bool] = Path.is_dir) -> Path | None:
+    """The newest checkpoint below `root` that is whole, usable, and of the same settings, rows and base."""
     for folder in reversed(_by_step(root)):
         manifest = read_manifest(folder)
         if manifest is None or manifest.get("fingerprint") != fingerprint:
@@ -39,7 +39,8 @@ def newest_checkpoint(root: Path, fingerprint: str) -> Path | None:
             verify(folder)
         except StepFailed:
             continue
-        return folder
+        if usable(folder):
+            return folder
     return None
 
 

@@ -18,12 +18,11 @@ from functools import cache
 from itertools import groupby
 from typing import Any, NamedTuple
 
+from tunesmith.tools.training.attention import causal_attention, causal_mask
 from tunesmith.tools.training.rows import IGNORED
 
 ATTENTION = "tunesmith_documents"
 """Name of the attention below among those of transformers."""
-_FEW_TOKENS = 192
-"""On a CPU the fused attention's backward pass is slower than plain products while a row's scores are few."""
 _ROUNDING = 0.1
 """Relative distance of hidden states in bf16 that is rounding, and not another document."""
 _SIMILAR = 0.75
@@ -266,7 +265,7 @@ def _attention(
         raise NotImplementedError(f"attention with {', '.join(odd)}")
     if documents is None:
         if sliding_window is not None and key.shape[-2] > sliding_window:
-            attention_mask = _mask(query.shape[-2], key.shape[-2] - query.shape[-2], sliding_window, query.device)
+            attention_mask = causal_mask(query.shape[-2], key.shape[-2] - query.shape[-2], sliding_window, query.device)
         out: Any = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **more)
         return out[0], None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -276,7 +275,7 @@ def _attention(
     first_key, first_value = keys[0], values[0]
     if documents.prefix:
         q, k, v = (one[None] for one in (queries[0], first_key, first_value))
-        outs.append(_causal(q, k, v, scale, dropout, sliding_window)[0])
+        outs.append(causal_attention(q, k, v, scale, dropout, sliding_window)[0])
     for group, *states in zip(documents.groups, queries[1:-1], keys[1:-1], values[1:-1], strict=True):
         q, k, v = (_padded(one, group) for one in states)  # (rows, heads, longest, width)
         if documents.prefix:
@@ -284,48 +283,9 @@ def _attention(
                 torch.cat([first[None].expand(group.rows, -1, -1, -1), one], dim=2)
                 for first, one in ((first_key, k), (first_value, v))
             )
-        outs.append(_unpadded(_causal(q, k, v, scale, dropout, sliding_window), group))
+        outs.append(_unpadded(causal_attention(q, k, v, scale, dropout, sliding_window), group))
     outs.append(torch.zeros_like(queries[-1]))  # nothing sees these tokens, and nothing is asked of them
     return torch.cat(outs, dim=1).transpose(0, 1)[None], None
-
-
-def _mask(queries: int, before: int, window: int | None, device: Any) -> Any:
-    """(queries, before + queries) bool: which keys a query sees, of those before it and its own, the window back."""
-    import torch
-
-    distance = torch.arange(queries, device=device)[:, None] + before - torch.arange(before + queries, device=device)
-    seen = distance >= 0
-    return seen if window is None else seen & (distance < window)
-
-
-def _causal(query: Any, key: Any, value: Any, scale: float, dropout: float, window: int | None) -> Any:
-    """(rows, heads, queries, width), with keys of fewer heads and maybe more places, which come before the queries."""
-    from torch.nn.functional import scaled_dot_product_attention
-
-    heads, queries, keys = query.shape[1], query.shape[2], key.shape[2]
-    window = None if window is None or window >= keys else window
-    if query.device.type == "cpu" and keys <= _FEW_TOKENS and not dropout:
-        return _plain(query, key, value, scale, _mask(queries, keys - queries, window, query.device))
-    groups = heads // key.shape[1]
-    if groups > 1:
-        key, value = (one.repeat_interleave(groups, dim=1) for one in (key, value))
-    if keys == queries and window is None:
-        return scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True, scale=scale)
-    mask = _mask(queries, keys - queries, window, query.device)
-    return scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale)
-
-
-def _plain(query: Any, key: Any, value: Any, scale: float, mask: Any) -> Any:
-    """Attention by matrix products; query heads that share a key head are rows of one product."""
-    import torch
-
-    rows, heads, queries, width = query.shape
-    shared = (rows, key.shape[1], heads // key.shape[1] * queries, width)
-    scores = (query * scale).reshape(shared) @ key.transpose(-1, -2)
-    scores = scores.view(rows, heads, queries, -1).masked_fill(~mask, float("-inf"))
-    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
-    out = weights.view(*shared[:3], -1) @ value
-    return out.view(rows, heads, queries, -1)
 
 
 def _padded(states: Any, group: Group) -> Any:

@@ -25,6 +25,7 @@ from tunesmith.tools.models.model_names import NamedModel
 from tunesmith.tools.models.time_math import training_seconds
 from tunesmith.tools.serving.bench import bench_of
 from tunesmith.tools.serving.budget import asking_seconds, measured_with, need_vllm, rank_served, serving_memory
+from tunesmith.tools.training.choices import too_long
 from tunesmith.tools.training.train import (
     Checkpointing,
     In4Bit,
@@ -39,6 +40,8 @@ from tunesmith.tools.training.train import (
 )
 
 _ANSWER_TOKENS = 24
+_OF_ROWS = ("max_seq_len_tokens", "precision")
+"""What it decides as training will, and says why."""
 _LINKED_S = 3.0
 """To render every row, make an adapter of zeros and have a server load it, beside what is computed."""
 
@@ -50,8 +53,8 @@ class PreflightRequest(Request):
     lora_rank: AutoInt = Field(
         default=0, ge=0, le=256, description="Rank of the adapter that will be trained; auto: as training would choose."
     )
-    max_seq_len_tokens: SeqLen = 512
-    precision: Precision = "bf16"
+    max_seq_len_tokens: SeqLen = 0
+    precision: Precision = "auto"
     load_in_4bit: In4Bit = False
     activation_checkpointing: Checkpointing = "auto"
     micro_batch: AutoInt = Field(
@@ -91,7 +94,7 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
     need_vllm(facts)
     if not request.lora_rank:
         request = request.model_copy(update={"lora_rank": rank_of(request, base, dataset)})
-    decided, _ = decide_parts(request, facts, base, dataset)
+    decided, why = decide_parts(request, facts, base, dataset)
     request = request.model_copy(update=decided)
     price = estimate(
         "preflight",
@@ -122,7 +125,11 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
         pins=bench.pins,
         estimate=price,
         writes=("an adapter that is thrown away",),
-        refusals=room(price, facts, remedy="a smaller base, or stopping another program", fitting=fitting)
+        reasons={name: why[name] for name in _OF_ROWS if name in why},
+        refusals=(
+            *too_long(request.max_seq_len_tokens, base, dataset),
+            *room(price, facts, remedy="a smaller base, or stopping another program", fitting=fitting),
+        )
         or not_served(request, facts, base),
         fitting=fitting,
     )
@@ -138,6 +145,7 @@ def _seconds(request: PreflightRequest, facts: Facts, base: Artifact, dataset: A
         on_card=facts.trains_on_gpu,
         checkpointing=request.activation_checkpointing == "on",
         load_in_4bit=request.load_in_4bit,
+        precision=request.precision,
     )
     asked = asking_seconds(facts, measured_base(facts), answers=2 * request.rows, answer_tokens=_ANSWER_TOKENS)
     return Seconds(_LINKED_S) + trained + asked

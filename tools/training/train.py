@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Literal, Protocol
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
@@ -15,18 +15,34 @@ from tunesmith.tools.core.auto import AutoFloat, AutoInt
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import GIB, Facts, Fitting, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.machine.torch_env import TORCH_ENV
-from tunesmith.tools.models.fitting import Training, training_that_fits
+from tunesmith.tools.models.fitting import CPU_TOKENS, Training, training_that_fits
 from tunesmith.tools.models.measuring import is_measured_at_four, refuse_quantized
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import training_seconds
 from tunesmith.tools.serving.bench import bench_of
+from tunesmith.tools.training.choices import faster_precision, row_limit, too_long
 from tunesmith.tools.training.defaults import training_defaults
 
-SeqLen = Annotated[int, Field(ge=16, description="Tokens of the longest row that is trained on whole.")]
+
+def _a_row(value: int) -> int:
+    if 0 < value < _FEWEST_TOKENS:
+        raise ValueError(f"a row has {_FEWEST_TOKENS} tokens at least")
+    return value
+
+
+_FEWEST_TOKENS = 16
+SeqLen = Annotated[
+    AutoInt,
+    AfterValidator(_a_row),
+    Field(ge=0, description="Tokens of the longest row that is trained on whole; auto: of the data set's longest."),
+]
 Precision = Annotated[
-    Literal["bf16", "fp32"],
+    Literal["auto", "bf16", "fp32"],
     BeforeValidator(lambda value: {"bfloat16": "bf16", "float32": "fp32"}.get(str(value), value)),
-    Field(description="Of the frozen base's arithmetic."),
+    Field(
+        description="Of the frozen base's arithmetic. auto: bf16; fp32 on a processor that multiplies it faster, where "
+        "it fits."
+    ),
 ]
 Checkpointing = Annotated[
     Literal["auto", "on", "off"],
@@ -84,7 +100,7 @@ class TrainRequest(Request):
         ge=0,
         description="Rows in memory at once, a part of batch_size; auto: as many as fit.",
     )
-    max_seq_len_tokens: SeqLen = 512
+    max_seq_len_tokens: SeqLen = 0
     rehearsal_weight: float = Field(
         default=1.0,
         ge=0,
@@ -94,7 +110,7 @@ class TrainRequest(Request):
     warmup_ratio: float = Field(
         default=0.05, ge=0, lt=1, description="Share of the steps over which the learning rate rises from 0."
     )
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
     load_in_4bit: In4Bit = False
     activation_checkpointing: Checkpointing = "auto"
     save_steps: int = Field(default=20, ge=1, description="Optimiser steps between checkpoints a crash can go on from.")
@@ -136,8 +152,8 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
             f"train: micro_batch={at_once} is no part of batch_size={request.batch_size}; try micro_batch="
             f"{math.gcd(at_once, request.batch_size)}"
         )
-    rows, again = int(dataset.meta["train_rows"]), (max(request.forms, 1) - 1) * int(dataset.meta.get("varied_rows", 0))
-    again = again if request.epochs > 1 else 0
+    forms = max(request.forms, 1) if request.epochs > 1 else 1
+    rows, again = int(dataset.meta["train_rows"]), (forms - 1) * int(dataset.meta.get("varied_rows", 0))
     steps = request.max_steps or max(1, round(request.epochs * (rows + again) / request.batch_size))
     decided, why = decide_parts(request, facts, base, dataset)
     request = request.model_copy(update=decided)
@@ -151,6 +167,7 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
         read_tokens=rows * _READ_AGAIN * int(dataset.meta["tokens_per_row"]),
         checkpointing=request.activation_checkpointing == "on",
         load_in_4bit=request.load_in_4bit,
+        precision=request.precision,
     )
     peak = training_bytes(request, base, dataset, batch_size=at_once, on_cpu=not facts.trains_on_gpu)
     fitting = settings_that_fit(request, facts, base, dataset, batch_size=at_once)
@@ -180,7 +197,9 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
         writes=("an adapter of a few MB",),
         replaces=("the adapter of this run",) if "adapter" in facts.artifacts else (),
         reasons={**reasons, **why},
-        refusals=room(price, facts, remedy="a smaller base", fitting=fitting) or not_served(request, facts, base),
+        refusals=too_long(request.max_seq_len_tokens, base, dataset)
+        + room(price, facts, remedy="a smaller base", fitting=fitting)
+        or not_served(request, facts, base),
         fitting=fitting,
     )
 
@@ -213,10 +232,11 @@ def rank_of(request: Tried, base: Artifact, dataset: Artifact) -> int:
 def decide_parts(
     request: Tried, facts: Facts, base: Artifact, dataset: Artifact
 ) -> tuple[dict[str, object], dict[str, str]]:
-    """How many rows are in memory at once, and whether activations are computed again, where a request leaves it open.
+    """What a request leaves open of its memory: row length, precision, rows at once, activations computed again or not.
 
     The fastest way that fits into what is free: all rows, all activations kept; then fewer rows, as long as these keep
-    the device busy; then activations computed again, with as many rows as fit. Where nothing fits, all rows so.
+    the device busy; then activations computed again, with as many rows as fit. Where nothing fits, all rows so. Of two
+    precisions the faster is tried first.
     """
     refuse_quantized(base)
     free = facts.training_free_bytes
@@ -226,15 +246,19 @@ def decide_parts(
             "train: a mixture at 4 bits needs activation_checkpointing: every layer's experts would else be kept at 16 "
             "bits for the backward pass; leave it at auto"
         )
+    precision, faster = faster_precision(facts) if request.precision == "auto" else (request.precision, "")
 
     def needs(rows: int, checkpointing: str) -> int:
         asked = tried(request, base, dataset, batch_size=rows, on_cpu=not facts.trains_on_gpu)
-        return replace(asked, checkpointing=checkpointing == "on").peak_bytes(base.meta["config"])
+        way = replace(asked, checkpointing=checkpointing == "on", precision=precision)
+        return way.peak_bytes(base.meta["config"])
 
     open_ = request.activation_checkpointing == "auto"
     modes = ("off", "on") if open_ and not packed_experts else ("on",) if open_ else (request.activation_checkpointing,)
     parts = [rows for rows in range(request.batch_size, 0, -1) if request.batch_size % rows == 0]
     parts = [request.micro_batch] if request.micro_batch else parts
+    if precision == "fp32" and faster and needs(parts[-1], modes[-1]) > free:
+        precision, faster = "bf16", f"{faster}, and fp32 does not fit into {free / GIB:.1f} GiB"
     longest = tried(request, base, dataset, batch_size=1).longest_row_tokens
     ways = [
         (rows, mode)
@@ -249,6 +273,11 @@ def decide_parts(
         told = "experts at 4 bits are unpacked a layer at a time, and kept activations would keep them all"
     decided: dict[str, object] = {"activation_checkpointing": mode} if open_ else {}
     why = {"activation_checkpointing": told} if open_ else {}
+    if request.precision == "auto":
+        decided["precision"] = precision
+        why |= {"precision": faster} if faster else {}
+    if not request.max_seq_len_tokens:
+        decided["max_seq_len_tokens"], why["max_seq_len_tokens"] = row_limit(base, dataset)
     if rows < parts[0]:
         decided["micro_batch"] = rows
         why["micro_batch"] = f"{told}; {rows} rows at once need {needs(rows, mode) / GIB:.1f} GiB"
@@ -276,12 +305,14 @@ def settings_that_fit(
     return training_that_fits(asked, config, facts.training_free_bytes, fewer=fewer, fewest=fewest)
 
 
-def tokens_at_once(rows: int, tokens_per_row: float, max_seq_len_tokens: int) -> int:
+def tokens_at_once(rows: int, tokens_per_row: float, max_seq_len_tokens: int, *, on_cpu: bool = False) -> int:
     """Tokens that are in memory at once: of `rows` rows, each at twice the usual length or the longest allowed.
 
-    A batch is computed in parts of no more than this; a row that is longer is a part of its own.
+    On a processor CPU_TOKENS at most. A batch is computed in parts of no more than this; a row that is longer is a part
+    of its own.
     """
-    return math.ceil(rows * min(max_seq_len_tokens, 2 * tokens_per_row))
+    tokens = math.ceil(rows * min(max_seq_len_tokens, 2 * tokens_per_row))
+    return min(tokens, CPU_TOKENS) if on_cpu else tokens
 
 
 def largest_part(rows: int) -> int:
@@ -330,8 +361,9 @@ def tried(request: Tried, base: Artifact, dataset: Artifact, *, batch_size: int,
 
     So many tokens are computed at once at most (`tokens_at_once`), but for a row that alone is longer.
     """
-    usual = min(request.max_seq_len_tokens, 2 * int(dataset.meta["tokens_per_row"]))
-    longest = min(request.max_seq_len_tokens, int(dataset.meta.get("longest_row_tokens", usual)))
+    limit = request.max_seq_len_tokens or row_limit(base, dataset)[0]
+    usual = min(limit, 2 * int(dataset.meta["tokens_per_row"]))
+    longest = min(limit, int(dataset.meta.get("longest_row_tokens", usual)))
     return Training(
         rows_at_once=batch_size,
         longest_row_tokens=max(usual, math.ceil(longest / batch_size)),

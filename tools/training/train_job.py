@@ -18,11 +18,12 @@ from tunesmith.memory.files import atomic_write, read_manifest
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.settled import settled_objects
 from tunesmith.tools.data.row_file import read_rows
-from tunesmith.tools.machine.device import need_priced_device
+from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device
 from tunesmith.tools.serving.bench import bench_at_work
 from tunesmith.tools.training.batch_loss import LossSettings, Measured, base_states
 from tunesmith.tools.training.checkpoints import newest_checkpoint
 from tunesmith.tools.training.documents import keeps_documents_apart
+from tunesmith.tools.training.finite import need_finite, need_result, saved_is_finite
 from tunesmith.tools.training.four_bit import need_four_bits, router_bytes, weights_by_kind
 from tunesmith.tools.training.fused_lora import use_fused_lora
 from tunesmith.tools.training.head_loss import find_head
@@ -78,6 +79,7 @@ def run(job: Job[TrainRequest]) -> TrainResult:
         )
         job.write_json("trained.json", asdict(trained))
     figures = json.loads(measured.read_text())
+    need_result(out_dir, measured, figures)
     artifact = job.publish("adapter", out_dir, meta={"lora_rank": settings.lora_rank, "bytes": _bytes(out_dir)})
     shutil.rmtree(job.dir / "checkpoints", ignore_errors=True)
     seconds = figures.pop("seconds")
@@ -147,10 +149,17 @@ class _Session:
         """Epochs of different forms of the rows that the trainer is given as one."""
         self.seen, self.places = in_laps(self.rows, self.variants, self.laps, max(settings.forms, 1))
         fingerprint = fingerprint_of(base_dir, rows_path, settings)
-        self.checkpoint = newest_checkpoint(checkpoints_dir, fingerprint)
+        self.checkpoint = newest_checkpoint(checkpoints_dir, fingerprint, self._usable)
+        self.first = int(self.checkpoint.name.split("-")[-1]) if self.checkpoint else 0
+        """The step that an earlier attempt came to."""
         self.before_path = checkpoints_dir / f"before-{fingerprint[:16]}.json"
         self.trainer = self._trainer(tokenizer, fingerprint)
-        self.started = time.monotonic()
+
+    def _usable(self, checkpoint: Path) -> bool:
+        finite = saved_is_finite(checkpoint)
+        if not finite:
+            self.log(f"{checkpoint.name} is left out: its weights are no finite numbers")
+        return finite
 
     def _trainer(self, tokenizer: Any, fingerprint: str) -> Any:
         settings = self.settings
@@ -184,6 +193,7 @@ class _Session:
         )
         trainer = make_trainer(
             loss=loss,
+            settings=settings,
             fingerprint=fingerprint,
             on_step=self._on_step,
             on_log=self._on_log,
@@ -209,8 +219,8 @@ class _Session:
     def _part_tokens(self) -> int:
         """What the plan's price counts on; no row may be longer."""
         longest = max(len(row.input_ids) for row in (*self.rows, *chain(*self.variants.values())))
-        settings = self.settings
-        return max(longest, tokens_at_once(settings.rows_at_once, self._tokens_per_row(), settings.max_seq_len_tokens))
+        rows, allowed = self.settings.rows_at_once, self.settings.max_seq_len_tokens
+        return max(longest, tokens_at_once(rows, self._tokens_per_row(), allowed, on_cpu=computes_on_cpu()))
 
     def _tokens_per_row(self) -> float:
         return sum(len(row.input_ids) for row in self.seen) / len(self.seen)
@@ -220,11 +230,10 @@ class _Session:
         before = self._validation_before()
         if self.checkpoint is not None:
             self.log(f"going on from {self.checkpoint.name}")
-        started = time.monotonic()
-        first = int(self.checkpoint.name.split("-")[-1]) if self.checkpoint else 0
+        self.started = started = time.monotonic()
         with settled_objects():
             outcome = self.trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
-        seconds = time.monotonic() - started
+        seconds, taken = time.monotonic() - started, outcome.global_step - self.first
         self._need_routers_unchanged()
         state = self.trainer.state
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
@@ -237,7 +246,7 @@ class _Session:
             validation_loss=after.behaviour_loss,
             validation_kl=after.rehearsal_kl,
             trainable_parameters=sum(p.numel() for p in self.trainer.model.parameters() if p.requires_grad),
-            trained_tokens=round((outcome.global_step - first) * self.settings.batch_size * self._tokens_per_row()),
+            trained_tokens=round(taken * self.settings.batch_size * self._tokens_per_row()),
             seconds=seconds,
             bytes_per_parameter=self.bytes_per_parameter,
         )
@@ -265,7 +274,8 @@ class _Session:
             return None
         if self.before_path.exists():
             known: float | None = json.loads(self.before_path.read_text())
-            return known
+            if known is None or math.isfinite(known):
+                return known
         # Untrained, the model is its base: what it diverges from that is nothing, and costs half of the time to find.
         loss = self._validate("before", [row for row in self.valid if not row.rehearsal]).behaviour_loss
         atomic_write(self.before_path, json.dumps(loss))
@@ -280,12 +290,13 @@ class _Session:
         measured: Measured = self.trainer.measure(_dataset(rows, range(len(self.rows), len(self.rows) + len(rows))))
         for name, value in (("validation_loss", measured.behaviour_loss), ("validation_kl", measured.rehearsal_kl)):
             if value is not None:
+                need_finite(name.replace("_", " "), value, step, self.trainer.model, self.settings)
                 self.metric(name, value, step)
                 self.log(f"{name.replace('_', ' ')} {when}: {value:.4f}")
         return measured
 
     def _on_step(self, step: int, steps: int) -> None:
-        pace = (time.monotonic() - self.started) / max(step, 1)
+        pace = (time.monotonic() - self.started) / max(step - self.first, 1)
         self.progress(step, steps, f"step {step} of {steps}, {pace:.2f} s each")
 
     def _on_log(self, logs: dict[str, float], step: int) -> None:
@@ -326,9 +337,12 @@ def _sft_config(
         train_sampling_strategy="random" if packed else "group_by_length",
         gradient_checkpointing=settings.activation_checkpointing == "on",
         gradient_checkpointing_kwargs={"use_reentrant": False},
+        # It wraps the outermost forward alone, and the loss calls the backbone below it: there is no autocast on either
+        # device, every product has its operands' own type, and adapters are cast to that (`fused_lora`).
         bf16=on_gpu and settings.precision == "bf16",
         use_cpu=not on_gpu,
         logging_steps=1,
+        logging_nan_inf_filter=False,  # it leaves a loss that is no number out of the mean, which then looks healthy
         save_strategy="steps",
         save_steps=settings.save_steps,
         report_to="none",

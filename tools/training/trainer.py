@@ -29,6 +29,8 @@ from typing import Any
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.training.batch_loss import BatchLoss, LossSettings, Measured, batch_loss, parts_of, rows_of
 from tunesmith.tools.training.checkpoints import keep_checkpoint
+from tunesmith.tools.training.finite import GRADIENT, LOSS, need_finite, need_finite_weights
+from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.rows import TokenRow
 
 _OWN_COLUMNS = ("rehearsal", "row")
@@ -63,6 +65,7 @@ def rate_factor(step: int, *, steps: int, warmup: int) -> float:
 def make_trainer(
     *,
     loss: LossSettings,
+    settings: LoraSettings,
     fingerprint: str,
     on_step: Callable[[int, int], None],
     on_log: Callable[[dict[str, float], int], None],
@@ -70,21 +73,22 @@ def make_trainer(
 ) -> Any:
     """An SFTTrainer over tokenized rows, which have the columns `rehearsal` (bool) and `row` (int) beside the usual.
 
-    What `base_states` made of those rows may be put into its `base_states`; else the base runs beside every step.
+    What `base_states` made of those rows may be put into its `base_states`; else the base runs beside every step. It
+    raises StepFailed at the first loss, gradient or weight that is no finite number, before that is kept.
     """
     from transformers import PrinterCallback
 
-    trainer = _trainer_class(loss, fingerprint)(callbacks=[_reporter(on_step, on_log)], **options)
+    trainer = _trainer_class(loss, settings, fingerprint)(callbacks=[_reporter(on_step, on_log)], **options)
     trainer.data_collator = _with_own_columns(trainer.data_collator)
     trainer.remove_callback(PrinterCallback)  # the curve goes to the store, not to the log
     return trainer
 
 
-def _trainer_class(loss: LossSettings, fingerprint: str) -> Any:
+def _trainer_class(loss: LossSettings, settings: LoraSettings, fingerprint: str) -> Any:
     """An SFTTrainer of this loss, a step at a time."""
     import torch
 
-    class Trainer(_checkpointing(fingerprint)):  # type: ignore[misc]
+    class Trainer(_careful(settings, fingerprint)):  # type: ignore[misc]
         base_states: Mapping[int, Any] = {}
 
         def compute_loss(
@@ -93,7 +97,9 @@ def _trainer_class(loss: LossSettings, fingerprint: str) -> Any:
             if self.accelerator.num_processes > 1:  # the unwrapped model would never synchronise its gradients
                 raise StepFailed("training runs on one device; start it with one process")
             losses = self._part_loss(inputs)
-            self._step_losses.append(losses.counted())
+            counted = losses.counted()
+            need_finite(LOSS, counted.weighted, self.state.global_step + 1, self.model, settings)
+            self._step_losses.append(counted)
             return losses.weighted
 
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
@@ -112,16 +118,6 @@ def _trainer_class(loss: LossSettings, fingerprint: str) -> Any:
                 rows = enumerate(inputs["row"].tolist())
                 known = {place: self.base_states[row].to(bare.device) for place, row in rows if held[place]}
             return batch_loss(bare, rows_of(inputs), held, loss, known)
-
-        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-            """A cosine whose warm-up begins above zero: every row is learned from, the first step's too."""
-            schedule: Any = self.__dict__.get("lr_scheduler")
-            if schedule is None:
-                warmup = self.args.get_warmup_steps(num_training_steps)
-                factor = partial(rate_factor, steps=num_training_steps, warmup=warmup)
-                schedule = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
-                self.lr_scheduler, self._created_lr_scheduler = schedule, True
-            return schedule
 
         def measure(self, dataset: Any) -> Measured:
             """What a data set costs, each kind of row for itself, nothing trained."""
@@ -142,11 +138,13 @@ def _trainer_class(loss: LossSettings, fingerprint: str) -> Any:
     return Trainer
 
 
-def _checkpointing(fingerprint: str) -> Any:
-    """An SFTTrainer whose checkpoints are whole or not there."""
+def _careful(settings: LoraSettings, fingerprint: str) -> Any:
+    """An SFTTrainer whose checkpoints are whole and of finite weights, or not there, that stops before it uses a
+    gradient that is not, and whose warm-up begins above zero."""
+    import torch
     from trl import SFTTrainer
 
-    class Checkpointing(SFTTrainer):
+    class Careful(SFTTrainer):
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
             def write(aside: Path) -> Path:
                 self._aside: str = str(aside)
@@ -154,6 +152,7 @@ def _checkpointing(fingerprint: str) -> Any:
                 super(SFTTrainer, self)._save_checkpoint(model, trial)
                 return aside / f"checkpoint-{self.state.global_step}"
 
+            need_finite_weights(self.state.global_step, self.model, settings)
             root = Path(self.args.output_dir)
             keep_checkpoint(root, self.state.global_step, fingerprint, write)
             self._aside = ""
@@ -161,7 +160,22 @@ def _checkpointing(fingerprint: str) -> Any:
         def _get_output_dir(self, trial: Any) -> str:
             return getattr(self, "_aside", "") or str(super()._get_output_dir(trial))
 
-    return Checkpointing
+        def _clip_grad_norm(self, model: Any) -> Any:
+            norm = super()._clip_grad_norm(model)
+            need_finite(GRADIENT, float(norm), self.state.global_step + 1, model, settings)
+            return norm
+
+        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+            """A cosine whose warm-up begins above zero: every row is learned from, the first step's too."""
+            schedule: Any = self.__dict__.get("lr_scheduler")
+            if schedule is None:
+                warmup = self.args.get_warmup_steps(num_training_steps)
+                factor = partial(rate_factor, steps=num_training_steps, warmup=warmup)
+                schedule = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+                self.lr_scheduler, self._created_lr_scheduler = schedule, True
+            return schedule
+
+    return Careful
 
 
 def _reporter(on_step: Callable[[int, int], None], on_log: Callable[[dict[str, float], int], None]) -> Any:

@@ -52,6 +52,7 @@ def _all(question: Question, run: Run) -> Answer:
     return Answer((*lines[:5], *([proposal] if proposal else [])))
 
 
+_VERDICTS = ("learned", "partly learned", "form only", "not learned", "no decision")
 _WEIGHT = (
     "not measured",
     "not trained",
@@ -60,7 +61,8 @@ _WEIGHT = (
     "base too weak",
     "over-triggers",
     "forgot",
-    "under-trained",
+    "partly learned",
+    "no decision",
     "over-trained",
     "lost in quantization",
     "rows mislabelled",
@@ -128,7 +130,7 @@ def _overfit(question: Question, run: Run) -> Answer:
 def _longer(question: Question, run: Run) -> Answer:
     """Whether training on would help, by the validation losses and what passes."""
     found = findings(question.store, run.id)
-    under = next((one for one in found if one.kind == "under-trained"), None)
+    under = next((one for one in found if one.kind == "partly learned"), None)
     over = next((one for one in found if one.kind == "over-trained"), None)
     if under and under.next and under.next.stage != "train":
         lines = [f"Rather not: {under.says}", _proposed(question, run, under.next)]
@@ -137,7 +139,7 @@ def _longer(question: Question, run: Run) -> Answer:
     elif over:
         lines = [f"No: {over.says}", *([_proposed(question, run, over.next)] if over.next else [])]
     else:
-        lines = ["The records show no need for it.", *_says_of(found, ("learned", "not learned", "not over-trained"))]
+        lines = ["The records show no need for it.", *_says_of(found, (*_VERDICTS, "not over-trained"))]
     return Answer((f"{run.id}: {lines[0]}", *lines[1:5]))
 
 
@@ -149,7 +151,7 @@ def _more_data(question: Question, run: Run) -> Answer:
     if about:
         lines = [f"Yes: {about[0].says}", *([_proposed(question, run, about[0].next)] if about[0].next else [])]
     else:
-        lines = ["No record asks for more rows.", *_says_of(found, ("learned", "not learned", "under-trained"))]
+        lines = ["No record asks for more rows.", *_says_of(found, _VERDICTS)]
     kept = sum(row.kept for step in question.store.steps(run.id, status=DONE) if step.stage == "generate"
                for row in question.store.rows(step.id))  # fmt: skip
     return Answer((f"{run.id}: {lines[0]}", *lines[1:4], f"{counted(kept, 'row')} of it were kept."))
@@ -161,7 +163,7 @@ def _bigger_base(question: Question, run: Run) -> Answer:
     weak = next((one for one in found if one.kind == "base too weak"), None)
     lines = [f"Yes: {weak.says}" if weak else "No record says that the base is too weak."]
     lines += [_proposed(question, run, weak.next)] if weak and weak.next else []
-    lines += _says_of(found, ("learned", "under-trained", "not learned", "form only"))
+    lines += _says_of(found, _VERDICTS)
     fits_ = "“would Qwen2.5-0.5B train here?” says what this machine can hold."
     return Answer((f"{run.id}: {lines[0]}", *lines[1:4], fits_))
 
@@ -204,11 +206,7 @@ def _why(question: Question, run: Run) -> Answer:
     if query.block and not about:
         own = [s for s in scores.of_run(question.store, run.id) if s.block == query.block]
         rates = "; ".join(f"{s.arm} {s.told}" for s in own) or "not measured"
-        about_target = [
-            one.says
-            for one in ranked
-            if query.block == "target" and one.kind in ("learned", "under-trained", "not learned", "form only")
-        ]
+        about_target = [one.says for one in ranked if query.block == "target" and one.kind in _VERDICTS]
         first = f"No {query.block} case that the base passes was lost in {run.id}: {rates}."
         return Answer(
             (

@@ -17,7 +17,7 @@ from tunesmith.memory.records import DONE, Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration
 from tunesmith.tools.evaluation.comparison import Comparison
-from tunesmith.tools.evaluation.findings import findings
+from tunesmith.tools.evaluation.evidence import evidence_of
 from tunesmith.tools.evaluation.likelihood_retained import likelihood_retained
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.evaluation.retained import gain_retained
@@ -45,9 +45,7 @@ def answer(question: Question) -> Answer:
     name = f"{run.id} ({clip(run.name, 40)})"
     if query.arm and query.block:
         return Answer(tuple(_one_score(store, run, chosen[0], measured)), page)
-    verdict = verdict_lines(store, run) if not query.arm and not query.block else []
-    claim = [line for line in verdict[1:] if line.startswith("The claim")]
-    lines = [*_finding(store, run), *verdict[:1], *claim] if verdict else []
+    lines = verdict_lines(store, run)[:2] if not query.arm and not query.block else []
     if query.arm:
         lines.append(
             f"{name}, {query.arm}: " + "; ".join(f"{s.block} {s.told}" for s in chosen) + f" ({chosen[0].step})."
@@ -60,15 +58,6 @@ def answer(question: Question) -> Answer:
     if query.block and tuned:
         lines.append(_against(store, run.id, tuned[-1], query.block))
     return Answer(tuple(line for line in lines if line), page)
-
-
-_NO_PRAISE = ("not learned", "form only", "base too weak", "over-triggers")
-
-
-def _finding(store: Store, run: Run) -> list[str]:
-    """What the records say of the run where that is no praise: a score alone would read as one."""
-    says = next((one.says for one in findings(store, run.id) if one.kind in _NO_PRAISE), "")
-    return [f"{run.id}: {clip(says, 300)}"] if says else []
 
 
 def _speeds(store: Store, run: Run) -> list[str]:
@@ -89,33 +78,23 @@ def _speeds(store: Store, run: Run) -> list[str]:
 
 
 def verdict_lines(store: Store, run: Run) -> list[str]:
-    """Whether the target was learned, by the last arm and the one before it, and what became of the general block."""
+    """The verdict on the last arm, what passed of the target arm by arm, and what became of the general block."""
     measured = scores.of_run(store, run.id)
     target = [s for s in measured if s.block == "target"]
-    tuned = [s for s in target if s.arm in ("adapter", "merged", "quantized")]
+    tuned = [s for s in target if s.arm in _CHAIN[2:]]
     base = next((s for s in target if s.arm == "base"), None)
     if not target:
         return []
+    name = f"{run.id} ({clip(run.name, 40)})"
     if not tuned:
-        return [
-            f"{run.id} ({clip(run.name, 40)}): nothing tuned was measured yet; the base passes "
-            f"{target[0].told} target cases."
-        ]
-    hop_ = _against(store, run.id, tuned[-1].arm, "target").removesuffix(".")
+        return [f"{name}: nothing tuned was measured yet; the base passes {target[0].told} target cases."]
+    arm = tuned[-1].arm
+    found = evidence_of(store, run.id, arm).verdict
     passed = ", ".join(f"{s.arm} {s.told}" for s in tuned)
-    word = "better" if ": target better" in hop_ else "not shown to be better"
-    first = (
-        f"{run.id} ({clip(run.name, 40)}): {word} than the base on its target: base "
-        f"{base.told if base else '–'}, {passed} ({hop_})."
-    )
+    first = f"{name}, {arm}: {found.word}; of all target cases pass: base {base.told if base else '–'}, {passed}."
+    second = f"The claim for its {arm} model: {clip(found.sentence, 500)}."
     general = [f"{s.arm} {s.passed} of {s.judged}" for s in measured if s.block == "general"]
-    claims = [
-        (step.arm, str(step.report["claim_sentence"]))
-        for step in store.steps(run.id, status=DONE)
-        if step.report.get("claim_sentence")
-    ]
-    claim = [clip(f"The claim for its {claims[-1][0]} model: {claims[-1][1]}", 260)] if claims else []
-    return [first, *claim, *([f"General block: {', '.join(general)}."] if general else [])]
+    return [first, second, *([f"General block: {', '.join(general)}."] if general else [])]
 
 
 def evaluated_run(question: Question) -> Run:

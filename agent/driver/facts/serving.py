@@ -109,7 +109,7 @@ def _running(step: Step) -> str:
     import time
 
     elapsed = time.time() - (step.started_at or time.time())
-    left = render.eta_seconds(elapsed, step.done, step.total, step.estimated_seconds)
+    left = render.eta_seconds(elapsed, step.total, step.estimated_seconds)
     share = f", {step.done / step.total:.0%} done" if step.total else ""
     return (
         f"{step.stage} ({step.id} of {step.run}) is running{share}, {duration(elapsed)} so far, "

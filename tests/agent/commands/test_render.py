@@ -15,6 +15,7 @@ from tests.fixtures import stored_runs
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.price import forecast_table, price_lines, price_page
 from tunesmith.agent.commands.terminal import SafeConsole
+from tunesmith.tools.core.format import duration
 from tunesmith.tools.core.stage import GIB, Estimate, Plan
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.pipeline.forecast import Forecast
@@ -40,13 +41,17 @@ def plan(stage: str, seconds: float, ram_bytes: int, **more: object) -> Plan:
     return Plan(stage=stage, estimate=estimate, **fields)  # type: ignore[arg-type]
 
 
-def test_the_time_left_starts_at_the_estimate_and_ends_at_the_pace() -> None:
-    assert render.eta_seconds(0, 0, 0, 100) == 100
-    assert render.eta_seconds(10, 0, 50, 100) == 90
-    assert render.eta_seconds(80, 50, 50, 100) == 0
-    slow = render.eta_seconds(90, 45, 50, 50)
-    assert 8 < slow < 10, "at nine tenths the pace counts, not an estimate that is long over"
-    assert render.eta_seconds(200, 0, 0, 100) == 0
+def test_the_time_left_is_the_workers_own_and_the_price_before_it_says_so() -> None:
+    assert render.eta_seconds(0, 0, 100) == 100 and render.eta_seconds(10, 0, 100) == 90
+    assert render.eta_seconds(10, 50, 100) == 40, "what the worker measures goes before the price"
+    assert render.eta_seconds(200, 150, 100) == 0
+
+
+@pytest.mark.parametrize(("took", "priced", "said"), [(90, 30, "3.0"), (30, 90, "3.0"), (44, 30, ""), (3, 1, "")])
+def test_a_price_that_was_far_off_is_said(took: float, priced: float, said: str) -> None:
+    line = render.took_line(took, priced)
+    assert line.startswith(f"took {duration(took)}, estimated {duration(priced)}")
+    assert (f"off by a factor of {said}" in line) == bool(said)
 
 
 def test_a_plan_shows_its_price_against_what_is_free() -> None:
@@ -73,9 +78,7 @@ def test_why_shows_what_the_short_price_leaves_out_and_its_hash() -> None:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_price_is_a_title_and_three_lines_and_fits(width: int) -> None:
-    basis = (
-        "usual rates of such a processor, from 1 min 10 s to 9 min 20 s until this one is measured; train has not run"
-    )
+    basis = "usual rates of such a processor until this one is measured; train has not run"
     asked = plan("train", 7321, 9 * GIB, free_ram_bytes=18 * GIB, free_vram_bytes=22 * GIB, notes=("a note " * 20,))
     asked = asked.model_copy(update={"estimate": asked.estimate.model_copy(update={"basis": basis})})
     lines = on_terminal(price_lines(asked, "s7"), width).splitlines()

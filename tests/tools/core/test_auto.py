@@ -15,10 +15,10 @@ from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.training.preflight import PreflightRequest
 from tunesmith.tools.training.train import TrainRequest
 
-_ROWS = ("batch_size", "micro_batch")
+_ROWS = ("batch_size", "micro_batch", "max_seq_len_tokens")
 OPEN: list[tuple[type[Any], set[str]]] = [
     (TrainRequest, {"lora_rank", "lora_alpha", "learning_rate", "epochs", "forms", "max_steps", *_ROWS}),
-    (PreflightRequest, {"lora_rank", "micro_batch"}),
+    (PreflightRequest, {"lora_rank", "micro_batch", "max_seq_len_tokens"}),
     (BaselineRequest, {"context_tokens"}),
     (QuantizeRequest, {"group_size"}),
     (DeployRequest, {"port"}),
@@ -35,7 +35,7 @@ def test_what_is_left_to_the_model_is_auto_in_every_form(request_: type[Any], na
         assert {read.model_dump(mode="json")[name] for name in names} == {"auto"}
     for name in names:
         assert default_shown(request_.model_fields[name]) == "auto"
-        assert request_.model_validate({name: "8" if name != "learning_rate" else "0.1"}).model_dump(mode="json")[name]
+        assert request_.model_validate({name: "16" if name != "learning_rate" else "0.1"}).model_dump(mode="json")[name]
 
 
 def test_no_other_number_is_0_for_a_choice_of_the_models() -> None:

@@ -24,6 +24,17 @@ def test_mcnemar_is_twice_the_smaller_tail_of_a_fair_coin_counted_in_integers() 
             assert stats.mcnemar_exact(gained, lost) == pytest.approx(min(1.0, 2 * tail / 2**flips), abs=1e-12)
 
 
+def test_the_mid_p_counts_what_was_observed_half() -> None:
+    for gained, lost in ((0, 0), (5, 0), (6, 1), (4, 4), (0, 9)):
+        likelier = sum(
+            math.comb(gained + lost, n) * (0.5 if n == min(gained, lost) else 1) for n in range(min(gained, lost) + 1)
+        )
+        two_sided = 2 * likelier / 2 ** (gained + lost) if gained + lost else 1.0
+        if gained == lost and gained:
+            two_sided = 1 - math.comb(gained + lost, gained) / 2 ** (gained + lost + 1)
+        assert stats.mcnemar_mid_p(gained, lost) == pytest.approx(two_sided)
+
+
 def test_mcnemar_of_no_flip_is_one_and_of_thousands_does_not_overflow() -> None:
     assert stats.mcnemar_exact(0, 0) == 1.0
     assert 0 <= stats.mcnemar_exact(3000, 100) < 1e-300 or stats.mcnemar_exact(3000, 100) == 0.0

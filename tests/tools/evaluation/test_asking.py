@@ -263,7 +263,7 @@ def test_the_prompted_arm_is_chosen_on_rows_of_its_own_and_told_against_training
     )
     said = [b["messages"] for b in bodies if b["messages"][-1]["content"] == "q0"]
     assert [len(messages) for messages in said] == [1, 2] and "strict JSON" in said[1][0]["content"]
-    assert "short of the goal of 90%" in result["advice"]
+    assert "short of the goal of 80%" in result["advice"]
     assert result["proof"]["sha256_before"] == result["proof"]["sha256_after"]
     assert result["comparisons"][0]["comparable"] and compare_with_hops(ws.store, RUN, "base", "prompted").advice
     good = run_step(ws, StepRequest("evaluate", {**fields, "goal_rate": 0.2}, RUN), say_yes).done().result or {}

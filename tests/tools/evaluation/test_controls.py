@@ -10,7 +10,6 @@ import pytest
 
 from tunesmith.tools.evaluation.controls import (
     MOST_CASES,
-    Answered,
     answer_controls,
     derangement,
     grade_without_models,
@@ -18,6 +17,7 @@ from tunesmith.tools.evaluation.controls import (
     shared_form,
     triggers,
 )
+from tunesmith.tools.evaluation.values import Answered
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading import Assertion, Response, grade
 
@@ -51,8 +51,8 @@ def test_a_suite_of_one_regex_passes_the_same_answers_in_any_place() -> None:
     found = answer_controls(answered(cases, [f"feat(part): change {chr(97 + n)}" for n in range(20)]))
     assert found.shuffle and found.constant
     assert (found.shuffle.own, found.shuffle.passed, found.shuffle.lowest) == (20, 20, 20)
-    assert found.shuffle.p_value == 1.0 and len(found.shuffle.indifferent) == 20
-    assert found.constant.passed == 20 and found.constant.p_value == 1.0
+    assert found.shuffle.p_value == 1.0 and found.shuffle.state == "tells nothing"
+    assert found.constant.passed == 20 and found.constant.state == "tells nothing"
 
 
 def test_answers_that_fit_their_messages_fail_in_the_places_of_others() -> None:
@@ -60,7 +60,7 @@ def test_answers_that_fit_their_messages_fail_in_the_places_of_others() -> None:
     assert found.shuffle and found.constant
     assert found.shuffle.own == 40
     assert 3 <= found.shuffle.passed <= 12  # 7 of the 39 others have the same label
-    assert found.shuffle.p_value < 0.001 and not found.shuffle.indifferent
+    assert found.shuffle.p_value < 0.001 and found.shuffle.state == "beaten"
     assert found.constant.passed == 8 and found.constant.p_value < 0.001
 
 
@@ -68,7 +68,7 @@ def test_a_constant_answer_is_as_good_as_itself() -> None:
     found = answer_controls(answered([labelled(n) for n in range(40)], [label(0)] * 40))
     assert found.constant and found.shuffle
     assert found.constant.passed == found.constant.own == found.shuffle.passed == 8
-    assert found.constant.answer == found.constant.most_frequent == label(0)
+    assert found.constant.answer == label(0) and found.constant.state == found.shuffle.state == "as good"
 
 
 def test_the_best_constant_is_not_the_most_frequent_answer() -> None:
@@ -76,7 +76,6 @@ def test_the_best_constant_is_not_the_most_frequent_answer() -> None:
     cases = [case(n, assertion) for n, assertion in enumerate(wanted)]
     found = answer_controls(answered(cases, ["a"] * 7 + ["b"] * 3)).constant
     assert found and (found.answer, found.passed) == ("b", 6)
-    assert (found.most_frequent, found.most_frequent_passed) == ("a", 4)
 
 
 def test_the_controls_are_the_same_each_time() -> None:
@@ -112,7 +111,7 @@ def test_cases_of_one_seed_row_are_no_independent_evidence() -> None:
     assert together.shuffle.p_value > apart.shuffle.p_value  # five rows, not twenty cases
 
 
-def test_what_waits_for_a_judge_counts_as_passed_unless_code_fails_it_already() -> None:
+def test_what_waits_for_a_judge_is_left_to_the_judge_unless_code_fails_it_already() -> None:
     judged = Assertion(type="llm-rubric", value="fits the message")
     open_case, closed = case(1, ONE_LINE, judged), case(2, Assertion(type="contains", value="never said"), judged)
     response = Response("feat(x): y")
@@ -120,7 +119,8 @@ def test_what_waits_for_a_judge_counts_as_passed_unless_code_fails_it_already() 
     assert grade_without_models(closed, response) is False
     cases = [case(n, judged) for n in range(6)]
     found = answer_controls([Answered(one, Response(str(n)), True) for n, one in enumerate(cases)])
-    assert found.shuffle and (found.shuffle.passed, found.shuffle.open) == (6, 6)
+    assert found.shuffle and (found.shuffle.cases, found.shuffle.waiting) == (0, 6)
+    assert {one.state for one in found.all} == {"left to the judge"}
 
 
 def test_a_large_block_is_sampled_and_says_of_how_many() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,14 @@ from tests.fixtures import FIXTURES, stored_runs
 from tests.fixtures.stored_runs import Builder
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import EvalResult
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stats import lower_bound
 from tunesmith.tools.evaluation.compare import compare_with_hops
 from tunesmith.tools.evaluation.controls import form_alone
 from tunesmith.tools.evaluation.evidence import evidence_of
 from tunesmith.tools.evaluation.gate import broken_hops
-from tunesmith.tools.evaluation.protocol import BLIND_OPENED
+from tunesmith.tools.evaluation.protocol import BLIND_OPENED, CASE_DIGITS
+from tunesmith.tools.evaluation.verdict import RULE
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.grading import Response, grade
 from tunesmith.tools.suites.loading import load_suites
@@ -51,8 +54,11 @@ class Run:
                 found = grade(case, Response(says(case)))
                 row = EvalResult(arm, case.block, case.case_id, "k", says(case), found.passed, found.score)
                 self.store.add_result(self.run, step, row)
-        keys = {arm: {**KEY, "suite": self.suite.sha256, **_own(arm), **changed} for arm in arms}
-        self.build.end(step, 1.0, 1, {"key": keys["base"]} if stage == "baseline" else {"keys": keys})
+        report = changed.pop("report", {})
+        keys = {
+            arm: {**KEY, "suite": self.suite.sha256, **_own(arm), **(changed if arm != "base" else {})} for arm in arms
+        }
+        self.build.end(step, 1.0, 1, {"key": keys["base"]} if stage == "baseline" else {"keys": keys, **report})
         return step
 
 
@@ -82,11 +88,15 @@ def test_an_adapter_that_reads_the_ticket_was_learned(tmp_path: Path, tickets: S
     told = compare_with_hops(made.store, made.run, "base", "adapter").to_json()
     controls: Any = told["controls"]
     assert told["claim"] == "learned" and told["beats"] == {
-        "base": True, "shuffle": True, "constant": True, "prompted": None
+        "base": True, "shuffle": True, "constant": True, "echo": True, "prompted": None
     }  # fmt: skip
-    assert controls["shuffle"]["cases"] == 87 and controls["shuffle"]["own"] == 79
-    assert controls["shuffle"]["range"][0] <= controls["shuffle"]["passed"] <= controls["shuffle"]["range"][1] <= 14
-    assert controls["constant"]["passed"] == 12 and controls["constant"]["answer"].startswith('{"category": "account"')
+    assert controls["shuffle"]["cases"] == 87 + 32 and controls["shuffle"]["own"] == 79 + 32
+    assert controls["shuffle"]["range"][0] <= controls["shuffle"]["passed"] <= controls["shuffle"]["range"][1] <= 40
+    assert controls["constant"]["on_target"]["passed"] == 12 and controls["echo"] | {"passed": 0} == controls["echo"]
+    people: Any = told["people"]
+    assert (people["passed"], people["cases"], people["needed"], told["claim_rule"]) == (79, 87, 0, RULE)
+    assert people["lower_bound"] == pytest.approx(lower_bound(79, 87, 0.9))
+    assert people["mid_p_value"] < people["p_value"]
     assert controls["prompted"] is None and controls["repeat"] == {"flips": 0, "cases": 87 + 32}
     assert controls["triggers"] == {"triggered": 0, "cases": 32, "case_ids": []}
 
@@ -96,8 +106,8 @@ def test_an_adapter_that_answers_everything_so_was_not_learned(tmp_path: Path, t
     one = next(iter(answers.values()))
     made = trained(tmp_path, tickets, answers, elsewhere=lambda case: one)
     found = evidence_of(made.store, made.run, "adapter")
-    assert found.claim.word == "not learned" and found.controls.triggers and found.controls.triggers.rate == 1.0
-    assert any("over-trigger: 32 → 0 of 32" in reason for reason in found.claim.reasons)
+    assert found.verdict.word == "not learned" and found.triggers and found.triggers.rate == 1.0
+    assert any("over-trigger got worse: 32 → 0 of 32" in reason for reason in found.verdict.reasons)
 
 
 def test_a_form_everywhere_stops_the_gate_though_no_case_guards_it(tmp_path: Path) -> None:
@@ -110,7 +120,7 @@ def test_a_form_everywhere_stops_the_gate_though_no_case_guards_it(tmp_path: Pat
     answers = answers_of("ticket-triage")
     one = next(iter(answers.values()))
     made = trained(tmp_path, target.with_cases([*target.cases, *general]), answers, elsewhere=lambda case: one)
-    assert evidence_of(made.store, made.run, "adapter").claim.word == "not learned"
+    assert evidence_of(made.store, made.run, "adapter").verdict.word == "not learned"
     assert any("20 of 20 ordinary messages" in line for line in broken_hops(made.store, made.run, "adapter"))
 
 
@@ -119,8 +129,8 @@ def test_a_prompt_that_reaches_as_much_is_not_beaten(tmp_path: Path, tickets: Su
     made = trained(tmp_path, tickets, answers)
     made.answer("evaluate", {"base": plainly, "prompted": lambda case: answers.get(case.case_id) or plainly(case)})
     found = evidence_of(made.store, made.run, "adapter")
-    assert found.controls.prompted == (79, 87)
-    assert found.claim.word == "learned" and found.claim.beats["prompted"] is False
+    assert found.prompted == (79, 87)
+    assert found.verdict.word == "learned" and found.verdict.beats["prompted"] is False
 
 
 def test_noise_between_two_askings_of_the_base_is_counted(tmp_path: Path, tickets: Suite) -> None:
@@ -130,7 +140,7 @@ def test_noise_between_two_askings_of_the_base_is_counted(tmp_path: Path, ticket
     odd = {case.case_id for case in tickets.cases if case.block == "over-trigger"} - {"over-trigger-vat"}
     noisy = lambda case: '{"category": 1}' if case.case_id not in odd else plainly(case)  # noqa: E731
     made.answer("evaluate", {"base": noisy, "adapter": lambda case: answers.get(case.case_id) or plainly(case)})
-    repeat = evidence_of(made.store, made.run, "adapter").controls.repeat
+    repeat = evidence_of(made.store, made.run, "adapter").repeat
     assert repeat and (repeat.flips, repeat.cases) == (1, 119)
 
 
@@ -145,25 +155,71 @@ def test_the_claim_rests_on_the_blind_cases_where_there_are_any(tmp_path: Path, 
     suite = tickets.with_cases(split)
     made = trained(tmp_path, suite, {i: text for i, text in answers.items() if i not in blind})
     found = evidence_of(made.store, made.run, "adapter")
-    assert found.blind and found.compared and found.compared.blocks["target"].cases == len(blind) == 22
-    assert found.claim.word == "not learned"
+    assert found.verdict.people and found.verdict.people.cases == len(blind) == 22
+    assert found.verdict.word == "not learned"
     whole = compare_with_hops(made.store, made.run, "base", "adapter").whole
     assert whole.blocks["target"].cases == 87 and whole.blocks["target"].verdict == "better"
 
 
-def test_every_model_that_was_asked_the_blind_cases_counts_as_an_opening(tmp_path: Path, tickets: Suite) -> None:
+def opened(store: Store, run: str, arm: str, model: str, cases: Sequence[Case]) -> None:
+    digits = [case.request_sha256[:CASE_DIGITS] for case in cases]
+    store.event(BLIND_OPENED, run=run, step="s1", arm=arm, model=model, cases=len(cases), suite="?", blind=digits)
+
+
+def test_every_training_that_was_asked_the_blind_cases_before_is_an_opening(tmp_path: Path, tickets: Suite) -> None:
     cases = [case.model_copy(update={"metadata": {**case.metadata, "split": "blind"}}) for case in tickets.cases]
     made = trained(tmp_path, tickets.with_cases(cases), answers_of("ticket-triage"))
-    for arm, model in (("base", "w"), ("adapter", "a1"), ("adapter", "a1"), ("adapter", "a2"), ("prompted", "w")):
-        made.store.event(BLIND_OPENED, run=made.run, step="s1", arm=arm, model=model, cases=87)
-    assert evidence_of(made.store, made.run, "adapter").openings == 2
+
+    def opening() -> int:
+        return evidence_of(made.store, made.run, "adapter").verdict.opening
+
+    assert opening() == 1
+    opened(made.store, made.run, "base", "w", cases)
+    opened(made.store, made.run, "prompted", "w", cases)
+    opened(made.store, made.run, "adapter", "other", [case.model_copy(update={"messages": ()}) for case in cases])
+    assert opening() == 1, "the base, a prompt and other cases take nothing from them"
+    opened(made.store, "r9", "adapter", "another training", cases[:3])
+    assert opening() == 2, "of another run too, and of a part of them"
+    opened(made.store, made.run, "adapter", "a" * 64, cases)
+    opened(made.store, made.run, "adapter", "a third training", cases)
+    assert opening() == 2, "what came later takes nothing from it"
+
+
+def test_merged_and_quantized_belong_to_the_opening_of_their_training(tmp_path: Path, tickets: Suite) -> None:
+    cases = [case.model_copy(update={"metadata": {**case.metadata, "split": "blind"}}) for case in tickets.cases]
+    made, sha256s, parents = Run(tmp_path, tickets.with_cases(cases)), [], ()
+    for kind in ("base", "adapter", "merged", "quantized"):
+        step = made.build.step("train", arm=kind)
+        parents = (made.build.artifact(step, kind, "", *parents),)
+        made.build.end(step, 1.0, 1)
+        sha256s.append(made.store.artifact(parents[0]).sha256)
+    for arm, sha256 in zip(("adapter", "merged", "quantized"), sha256s[1:], strict=True):
+        opened(made.store, made.run, arm, sha256, cases)
+    made.answer("baseline", {"base": plainly})
+    made.answer("evaluate", {"base": plainly, "adapter": plainly}, adapter=sha256s[1])
+    made.answer("evaluate", {"quantized": plainly}, weights=sha256s[3])
+    of = [evidence_of(made.store, made.run, arm).verdict.opening for arm in ("adapter", "quantized")]
+    assert of == [1, 1]
+
+
+@pytest.mark.parametrize("word", ["form only", "learned"])
+def test_a_word_of_an_earlier_rule_stays_and_says_so(tmp_path: Path, tickets: Suite, word: str) -> None:
+    made = Run(tmp_path, tickets)
+    made.answer("baseline", {"base": plainly})
+    old = {"claim": word, "claim_sentence": f"{word}: 80 of 87 target cases pass"}
+    made.answer("evaluate", {"base": plainly, "adapter": plainly}, report=old)
+    found = evidence_of(made.store, made.run, "adapter").verdict
+    assert (found.word, found.rule) == (word, 1)
+    assert found.sentence.startswith(f"{word} (by rule 1; today's is {RULE}): 80 of 87 target cases pass; ")
+    made.answer("evaluate", {"base": plainly, "adapter": plainly}, report={**old, "claim_rule": RULE})
+    assert evidence_of(made.store, made.run, "adapter").verdict.word == "not learned"
 
 
 def test_a_run_without_its_suite_claims_nothing(tmp_path: Path, tickets: Suite) -> None:
     made = trained(tmp_path, tickets, answers_of("ticket-triage"))
     made.suite_path.unlink()
-    assert evidence_of(made.store, made.run, "adapter").claim.word == "no decision"
-    assert evidence_of(made.store, made.run, "quantized").claim.word == "no decision"
+    assert evidence_of(made.store, made.run, "adapter").verdict.word == "no decision"
+    assert evidence_of(made.store, made.run, "quantized").verdict.word == "no decision"
 
 
 def test_a_suite_that_asserts_the_same_of_every_case_is_told_of_before_anything_is_bought(tickets: Suite) -> None:
@@ -178,4 +234,4 @@ def test_the_prompted_arm_has_controls_of_its_own_and_no_rival(tmp_path: Path, t
     made.answer("baseline", {"base": plainly})
     made.answer("evaluate", {"base": plainly, "prompted": lambda case: answers.get(case.case_id) or plainly(case)})
     told: Any = compare_with_hops(made.store, made.run, "base", "prompted").to_json()
-    assert told["controls"]["prompted"] is None and told["controls"]["constant"]["passed"] == 12
+    assert told["controls"]["prompted"] is None and told["controls"]["constant"]["on_target"]["passed"] == 12

@@ -81,7 +81,7 @@ def test_a_usual_run_says_and_records_nothing_of_it(ws: Workspace) -> None:
     step = carried_out(ws, "baseline", suites=(suite(ws, ["a"]),))
     assert step.request["context_tokens"] == "auto" and step.request["thinking"] == "auto"
     [made] = ws.store.artifacts(RUN, "suite")
-    assert set(made.meta) == {"suite_sha256", "cases"}
+    assert set(made.meta) == {"suite_sha256", "cases", "blind"}
     assert set((step.result or {})["key"]) == {
         "engine", "engine_arguments", "device", "lora", "weights", "precision", "template", "adapter", "suite",
         "sampling",

@@ -16,6 +16,7 @@ from tunesmith.memory.errors import GateRefused, StepFailed
 from tunesmith.memory.files import seal
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
+from tunesmith.tools.evaluation.gate import Gate
 from tunesmith.tools.export import deploy, deploy_job
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.export.audit_lineage import audit_refusals
@@ -233,7 +234,7 @@ BY_NAME = [pytest.param(*case, id=case[0].__name__) for case in TAMPERED]
 def ws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """Where every evaluation speaks for deploying, and no server can be started."""
     for module in (deploy, deploy_job):
-        monkeypatch.setattr(module, "broken_hops", lambda *_, **__: [])
+        monkeypatch.setattr(module, "gate_of", lambda *_, **__: Gate())
     return Workspace(Store(tmp_path / "home"), "/bin/false", lambda event, **data: None)
 
 

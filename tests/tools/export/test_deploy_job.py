@@ -18,12 +18,15 @@ from tests.fixtures import FIXTURES
 from tests.fixtures.steps import say_yes
 from tests.fixtures.tiny_model import make_tiny_model
 from tests.fixtures.waiting import wait_for
+from tunesmith.agent.commands.parser import parse
+from tunesmith.agent.commands.run_steps import stage_request
 from tunesmith.memory.errors import BadInput, GateRefused, StepFailed
 from tunesmith.memory.files import seal
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.stage import GIB
+from tunesmith.tools.evaluation.gate import Gate
 from tunesmith.tools.export import deploy
 from tunesmith.tools.export import deploy_job as deploy_work
 from tunesmith.tools.export.deploy import previous_deployment
@@ -164,7 +167,7 @@ def test_a_rollback_answers_where_its_clients_ask_already(ws: Workspace, monkeyp
     run_step(ws, StepRequest("deploy", {"rollback": True}, run), say_yes).done()
     [now] = servers.list_servers(ws.store.home)
     assert (now.facts.artifact, now.port, now.key) == (older.id, port, key)
-    monkeypatch.setattr(deploy, "broken_hops", lambda *_: [])
+    monkeypatch.setattr(deploy, "gate_of", lambda *_: Gate())
     assert f"127.0.0.1:{port}" in price(ws, StepRequest("deploy", {}, run)).summary, "and so does any other"
 
 
@@ -195,7 +198,7 @@ def test_a_longer_context_is_priced_served_and_no_longer_than_the_model_takes(
     run = ws.store.new_run("test")
     config = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096}
     made = model(ws, run, "good", config={**config, "max_position_embeddings": 32768})
-    monkeypatch.setattr(deploy, "broken_hops", lambda *_: [])
+    monkeypatch.setattr(deploy, "gate_of", lambda *_: Gate())
     usual = price(ws, StepRequest("deploy", {}, run))
     longer = price(ws, StepRequest("deploy", {"context_tokens": 32768}, run))
     assert "take conversations of up to 2048 tokens, as it was measured" in usual.steps
@@ -226,21 +229,48 @@ def test_a_model_is_served_as_its_run_was_measured(ws: Workspace) -> None:
 
 def test_what_was_measured_since_the_yes_closes_the_gate(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the worker starts, and before a deployment that failed is tried again."""
-    run, worse = ws.store.new_run("test"), ["general: worse (63 → 47 of 63 passed)"]
+    run, worse = ws.store.new_run("test"), Gate(refused=("general: worse (63 → 47 of 63 passed)",))
     model(ws, run, "good")
-    monkeypatch.setattr(deploy, "broken_hops", lambda *_: [])
+    monkeypatch.setattr(deploy, "gate_of", lambda *_: Gate())
     plan = price(ws, StepRequest("deploy", {}, run))
     step = propose(ws, plan)
     assert decide(ws, step, plan, say_yes).yes
     ws.store.claim(step, needs_approval=True, pid=1, pid_started=0.0, boot_id="")
-    monkeypatch.setattr(deploy_work, "broken_hops", lambda *_, **__: worse)
+    monkeypatch.setattr(deploy_work, "gate_of", lambda *_, **__: worse)
     with pytest.raises(GateRefused, match="47 of 63"):
         deploy_work.run(worker.open_job(ws.store, step, ws.vllm))
     assert not servers.list_servers(ws.store.home)
     ws.store.fail(step, "vLLM did not start")
-    monkeypatch.setattr(deploy, "broken_hops", lambda *_: worse)
+    monkeypatch.setattr(deploy, "gate_of", lambda *_: worse)
     with pytest.raises(GateRefused, match="47 of 63"):
         resume_step(ws, step, say_yes).done()
+
+
+def test_a_reason_opens_the_gate_for_what_was_measured_and_is_kept(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, lost = ws.store.new_run("test"), "general: worse (63 → 47 of 63 passed)"
+    model(ws, run, "good")
+    for module in (deploy, deploy_work):
+        monkeypatch.setattr(module, "gate_of", lambda *_, **__: Gate(refused=(lost,), warnings=("no decision: few",)))
+    for reason in ("", "  "):
+        with pytest.raises(GateRefused, match=r"47 of 63 passed\); `--accept REASON` serves it all the same"):
+            price(ws, StepRequest("deploy", {"accept": reason}, run))
+    typed = stage_request(*parse(["deploy", "--run", run, "--accept", "a demo for two people"]), ws.store)
+    plan = price(ws, typed)
+    assert plan.notes == (f"accepted although the gate refuses it: {lost}", "warning: no decision: few")
+    step = propose(ws, plan)
+    assert decide(ws, step, plan, say_yes).yes
+    ws.store.claim(step, needs_approval=True, pid=1, pid_started=0.0, boot_id="")
+    monkeypatch.setattr(deploy_work, "audit_refusals", lambda *_: ["a fault no reason excuses"])
+    with pytest.raises(GateRefused, match="a fault no reason excuses"):
+        deploy_work.run(worker.open_job(ws.store, step, ws.vllm))
+    [row] = ws.store.read("SELECT run, step, data FROM events WHERE event = ?", deploy.GATE_ACCEPTED)
+    kept = json.loads(row["data"])
+    assert (row["run"], row["step"], kept["reason"], kept["refused"]) == (run, step, "a demo for two people", [lost])
+    monkeypatch.setattr(deploy, "gate_of", lambda *_: Gate(unmeasured=("no finished evaluation",)))
+    with pytest.raises(GateRefused, match="no finished evaluation"):
+        price(ws, StepRequest("deploy", {"accept": "anything"}, run))
 
 
 TOOLS = ({"type": "function", "function": {"name": "find_order", "parameters": {"type": "object"}}},)

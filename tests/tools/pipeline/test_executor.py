@@ -14,8 +14,10 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.machine import Machine
+from tunesmith.tools.core.pace import Past
 from tunesmith.tools.core.rates import Seconds, usual_card
-from tunesmith.tools.core.stage import Estimate, Facts, Past, Plan, Request, Result
+from tunesmith.tools.core.stage import Estimate, Facts, Plan, Request, Result
+from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.forecast import forecast
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec, load_pipeline, parse_request
@@ -114,59 +116,59 @@ def test_the_bundled_plans_hold_every_stage_that_needs_no_file_of_the_user() -> 
         assert {spec.stage for spec in plan.steps} == stages_that_need_no_file()
 
 
+def done(stage: str, taken: float, run: str = "r0", *, like: str = "", device: str = "", **priced: float) -> Past:
+    """A finished step that was priced so by kind of work."""
+    return Past(stage, like, run, tuple(priced.items()), taken, device=device)
+
+
 def test_an_estimate_follows_this_machine_and_says_so() -> None:
-    fresh = estimate("train", facts(), seconds=100)
+    fresh = estimate("train", facts(), seconds=Seconds(train=100))
     assert fresh.seconds == 100 and "has not run on this machine" in fresh.basis
-    slow = (Past(100, 200), Past(50, 100), Past(10, 20), Past(10, 500))
-    known = estimate("train", facts(past={"train": slow}), seconds=100)
-    assert known.seconds == pytest.approx(100 * 2 ** (4 / 5), rel=0.01), "one disturbed night changes nothing"
-    assert known.calibrated_seconds == 100 and "4 past runs" in known.basis
-    prices = [estimate("train", facts(past={"train": slow[:count]}), seconds=100).seconds for count in range(4)]
-    assert prices == sorted(prices) and prices[-1] < 200, "the more runs say so, the nearer to them"
+    slow = tuple(done("train", taken, train=100) for taken in (200, 200, 1000, 200))
+    prices = [estimate("train", facts(past=slow[:count]), seconds=Seconds(train=100)) for count in range(5)]
+    seconds = [price.seconds for price in prices]
+    assert 100 < seconds[1] < seconds[2] < 200, "the more runs say so, the nearer to them"
+    assert seconds[4] < 270, "one disturbed night changes little"
+    assert prices[4].calibrated_seconds == 100 and "4 past runs of train" in prices[4].basis
+    assert all(price.least_seconds < price.seconds < price.most_seconds for price in prices)
+    widths = [math.log(price.most_seconds / price.least_seconds) for price in prices]
+    assert widths[:3] == sorted(widths[:3], reverse=True) and widths[3] > widths[2], (
+        "and the surer, but for such a night"
+    )
 
 
-def test_past_steps_correct_what_grows_and_not_what_starts() -> None:
-    work, twice_as_slow = Seconds(fixed=20, variable=100), Past(120, 220, fixed_seconds=20)
-    known = estimate("train", facts(past={"train": (twice_as_slow,) * 5}), seconds=work)
-    assert known.fixed_seconds == 20 and known.seconds == pytest.approx(20 + 100 * 2 ** (5 / 6), rel=0.01)
-    only_starts = Past(20, 90, fixed_seconds=20)
-    assert estimate("deploy", facts(past={"deploy": (only_starts,)}), seconds=work).seconds == 120
-    absurd = Past(120, 1e6, fixed_seconds=20)
-    assert estimate("train", facts(past={"train": (absurd,) * 5}), seconds=work).seconds <= 20 + 100 * 10
+def test_the_first_steps_of_a_run_correct_the_prices_of_other_stages_and_weigh_more_than_another_run() -> None:
+    work, slow = Seconds(fixed=3, answer=40), {"start": 20.0, "answer": 10.0}
+    mine, others = (facts(past=(done("baseline", 90, run, **slow),)) for run in ("r9", "r1"))
+    now, before = (replace(one, run="r9") for one in (mine, others))
+    price, weaker = (estimate("generate", one, seconds=work) for one in (now, before))
+    assert price.seconds > weaker.seconds > 1.2 * work.total
+    assert price.basis == "what this run's baseline took; generate has not run on this machine yet"
+    assert weaker.basis == "1 past step of other kinds on this machine; generate has not run on this machine yet"
+    idle = done("preflight", 10, "r9", start=10)
+    both = estimate("generate", replace(before, past=(*before.past, idle)), seconds=work)
+    assert both.seconds < weaker.seconds, "its own steps say otherwise"
 
 
 def test_until_the_device_is_measured_a_price_is_a_range_and_a_limit_is_held_against_its_lower_end() -> None:
-    work, unknown = Seconds(fixed=10, variable=3600), usual_card()
+    work, unknown = Seconds(fixed=10, train=3600), usual_card()
     price = estimate("train", facts(), seconds=work, rates=unknown, vram_bytes=GIB)
-    assert price.promised_seconds == price.least_seconds == pytest.approx(10 + 3600 / unknown.spread, abs=0.1)
-    assert "from 20 min 10 s to 3 h 00 min until this one is measured" in price.basis
     measured = estimate("train", facts(), seconds=work, rates=replace(unknown, spread=1.0), vram_bytes=GIB)
-    assert measured.promised_seconds == measured.seconds == price.seconds and "measured rates" in measured.basis
-    ran = facts(past={"train": (Past(3610, 3610, "GPU", 10),)})
-    assert not estimate("train", ran, seconds=work, rates=unknown, vram_bytes=GIB).least_seconds
-
-
-def test_only_past_steps_of_the_same_kind_count() -> None:
-    past = (Past(100, 10, "adapter"), Past(100, 300, "merged"), Past(100, 10))
-    assert estimate("evaluate", facts(past={"evaluate": past}), seconds=100, like="merged").seconds == pytest.approx(
-        100 * math.sqrt(3), rel=0.01
-    )
-    unknown = estimate("evaluate", facts(past={"evaluate": past}), seconds=100, like="quantized")
-    assert unknown.seconds == 100 and "evaluate (quantized) has not run" in unknown.basis
+    assert price.promised_seconds == price.least_seconds < measured.least_seconds < measured.promised_seconds
+    assert "until this one is measured" in price.basis and "measured rates" in measured.basis
+    assert measured.promised_seconds == measured.seconds == price.seconds
+    ran = facts(past=(done("merge", 40, device="GPU", read=20),))
+    known = estimate("train", ran, seconds=work, rates=unknown, vram_bytes=GIB)
+    assert known.promised_seconds == known.seconds > price.seconds
 
 
 def test_what_a_step_took_on_the_cpu_does_not_correct_its_price_on_a_gpu() -> None:
-    past = {"train": (Past(10, 30),), "evaluate": (Past(10, 20, "adapter, GPU"), Past(10, 90, "adapter"))}
-    known = facts(past=past)
-    on_cpu = estimate("train", known, seconds=100, ram_bytes=GIB)
-    on_gpu = estimate("train", known, seconds=100, vram_bytes=GIB)
+    known = facts(past=(done("train", 30, train=10), done("evaluate", 20, like="adapter", device="GPU", answer=10)))
+    on_cpu = estimate("train", known, seconds=Seconds(train=100), ram_bytes=GIB)
+    on_gpu = estimate("train", facts(past=known.past[:1]), seconds=Seconds(train=100), vram_bytes=GIB)
     assert on_gpu.seconds == 100 < on_cpu.seconds and on_cpu.like != on_gpu.like
-    assert on_gpu.basis.endswith("train (GPU) has not run on this machine yet")
-    measured = estimate("evaluate", known, seconds=100, vram_bytes=GIB, like="adapter")
-    assert (
-        measured.seconds == pytest.approx(100 * math.sqrt(2), rel=0.01)
-        and measured.basis == "1 past run of evaluate (adapter, GPU) on this machine"
-    )
+    measured = estimate("evaluate", known, seconds=Seconds(answer=100), vram_bytes=GIB, like="adapter")
+    assert 120 < measured.seconds < 200 and measured.basis == "1 past run of evaluate (adapter, GPU) on this machine"
 
 
 def test_every_arm_of_an_evaluation_is_a_kind_of_its_own(tmp_path: Path) -> None:
@@ -191,11 +193,31 @@ def test_a_base_that_only_had_to_be_verified_does_not_price_one_that_has_to_be_c
             StepRequest("base", {"model": first}, ws.store.new_run("test")),
             lambda plan, step: Decision(True, "test"),
         ).done()
-    known = {past.like for past in past_steps(ws.store)["base"]}
+    known = {past.like for past in past_steps(ws.store, measure_machine(ws.store.home))}
     assert known == {"folder", "folder, here already"}
     again, fresh = (price(ws, StepRequest("base", {"model": model})).estimate for model in (first, other))
     assert "2 past runs of base (folder, here already)" in again.basis and again.disk_bytes == 0
     assert "1 past run of base (folder)" in fresh.basis and fresh.disk_bytes > 0
+
+
+def test_what_each_kind_of_work_took_is_kept_and_counts_on_the_same_machine_alone(tmp_path: Path) -> None:
+    ws = Workspace(Store(tmp_path / "home"), None, lambda event, **data: None)
+    fields = {"model": str(make_tiny_model(tmp_path / "model"))}
+    step = run_step(
+        ws, StepRequest("base", fields, ws.store.new_run("test")), lambda plan, step: Decision(True, "test")
+    ).done()
+    here = measure_machine(ws.store.home)
+    [past] = past_steps(ws.store, here)
+    priced = {kind: seconds for kind, seconds in step.plan["estimate"]["work"].items() if seconds}
+    assert dict(past.priced) == priced and past.seconds == sum(dict(past.took).values())
+    assert {"start", "read"} >= set(dict(past.took)) and 0 < past.seconds <= step.seconds + 0.1
+    assert past_steps(ws.store, replace(here, cores=here.cores + 2)) == ()
+    with ws.store.write() as conn:  # as a version left it that kept neither the kinds nor the machine
+        conn.execute("UPDATE events SET data = '{}' WHERE event = 'step.done'")
+        conn.execute("UPDATE steps SET plan = json_remove(plan, '$.estimate.work', '$.estimate.parts')")
+    [older] = past_steps(ws.store, here)
+    assert sum(seconds for _, seconds in older.priced) == pytest.approx(step.plan["estimate"]["calibrated_seconds"])
+    assert older.seconds == step.seconds and not older.took
 
 
 def test_what_does_not_fit_is_refused_with_both_numbers() -> None:
@@ -241,7 +263,9 @@ def test_a_step_that_an_older_version_planned_without_its_pins_is_planned_and_as
 def test_a_yes_is_for_the_price_and_not_for_how_well_it_is_known() -> None:
     price_ = Estimate(seconds=60, basis="b")
     plan = Plan(stage="train", run="r1", summary="s", steps=(), request={}, estimate=price_)
-    known = price_.model_copy(update={"fixed_seconds": 10, "least_seconds": 20})
+    known = price_.model_copy(
+        update={"fixed_seconds": 10, "least_seconds": 20, "most_seconds": 80, "parts": {"start": 60.0}, "answers": 3}
+    )
     assert plan.model_copy(update={"estimate": known, "free_ram_bytes": 9}).hash == plan.hash
     dearer = price_.model_copy(update={"seconds": 61})
     assert plan.model_copy(update={"estimate": dearer}).hash != plan.hash

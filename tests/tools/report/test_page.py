@@ -237,7 +237,7 @@ def test_arms_that_differ_in_more_than_the_hop_are_not_called_learned(tmp_path: 
             with store.write() as conn:
                 conn.execute("UPDATE steps SET result = ? WHERE step = ?", (json.dumps(result), step.id))
     page = gather(store, run)
-    assert "cannot be compared with the base" in page.verdict and "was learned" not in page.verdict
+    assert "no decision whether it was learned (base and quantized differ in more" in page.verdict
     assert any("differ in more than the hop itself (sampling)" in limit for limit in page.limits)
 
 
@@ -300,12 +300,17 @@ def answered(
     [
         (31, "p" * 32 + "f" * 8, "", "was learned: of"),
         (40, "p" * 38 + "f" * 2, "", "was learned: of"),
-        (40, "p" * 31 + "f" * 9, "", "was learned by the adapter, and the quantized model did not keep all of it"),
-        (31, "p" * 3 + "f" * 37, "", "was partly learned by the adapter, and the quantized model did not keep all"),
-        (40, "p" * 36 + "e" * 4, "", "the adapter, and the quantized model cannot be judged (4 of 40 cases erred"),
-        (40, "p" * 40, "quantized", "by the adapter, and the quantized model cannot be compared with the base"),
+        (40, "p" * 31 + "f" * 9, "", "was learned by the adapter, and the quantized model was partly learned"),
+        (31, "p" * 3 + "f" * 37, "", "was partly learned by the adapter, and the quantized model was not learned"),
+        (
+            40,
+            "p" * 36 + "e" * 4,
+            "",
+            "by the adapter, and the quantized model was trained, with no decision whether it was learned",
+        ),
+        (40, "p" * 40, "quantized", "learned (base and quantized differ in more than what is under test"),
         (2, "p" * 40, "", "was learned: of"),
-        (2, "e" * 40, "", "was trained, but cannot be judged (no case was answered by both arms)"),
+        (2, "e" * 40, "", "was trained, with no decision whether it was learned (0 cases of people count)"),
     ],
 )
 def test_only_what_was_shown_to_be_less_is_called_not_kept(

@@ -179,14 +179,16 @@ def test_a_template_that_the_server_renders_otherwise_is_named(make_job: MakeJob
         tried._same_tokens(server)
 
 
-def test_training_that_ends_in_no_number_breaks_its_link(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    def train_lora(*args: Any, metric: Callable[..., None], **options: Any) -> Trained:
-        metric("loss", float("nan"), 1)
-        return Trained(2, 1.0, float("nan"), None, None, 7, 8, 1.0)
+def test_steps_that_come_to_no_number_break_their_link_with_the_reason(make_job: MakeJob) -> None:
+    from safetensors.torch import load_file, save_file
 
-    monkeypatch.setattr(preflight_job, "train_apart", train_lora)
-    with pytest.raises(StepFailed, match=r"2 steps with losses \[nan\]; try a smaller learning_rate"):
-        links(make_job()).two_steps()
+    job = make_job()
+    weights = job.inputs["base"].path / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(StepFailed, match=r"step 1: the loss is nan: 1 tensors of the base .*layers\.1\.mlp\.up_proj"):
+        links(job).two_steps()
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,26 @@ def test_the_lengths_of_rows_are_counted_in_the_same_form(refusing: Any) -> None
     assert _row_tokens(folder, rows[:1]) == _row_tokens(folder, rows[1:])
 
 
+def test_the_longest_row_counts_its_tools_and_the_other_forms(tmp_path: Path) -> None:
+    """No row is longer than the record says, in whichever form an epoch sees it, its tools included."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path
+    write_tokenizer(folder)
+    template = "{% if tools %}{{ tools | tojson }}{% endif %}" + TEMPLATE
+    (folder / "chat_template.jinja").write_text(template)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    short, long = row([ASKED], [ANSWER]), row([ASKED], [{"role": "assistant", "content": "4" * 90}])
+    tooled = TrainingRow("t1", "imported", [ASKED], [ANSWER], {"tools": [{"name": "add" * 60}]})
+    for other in (long, tooled):
+        length = len(tokenize_row(tokenizer, other, 9999).input_ids)
+        found = _row_tokens(folder, [short, other])
+        assert length <= found["longest_row_tokens"] <= length + 2, "the template ends with more than the stop token"
+        varied = _row_tokens(folder, [short], [other])
+        assert varied["longest_row_tokens"] == found["longest_row_tokens"]
+        assert varied["tokens_per_row"] == _row_tokens(folder, [short])["longest_row_tokens"]
+
+
 def test_where_the_template_takes_a_system_message_it_gets_it(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 

@@ -55,7 +55,7 @@ def step_seconds(config: Mapping[str, Any], rates: Rates, way: Training, *, on_c
         load_in_4bit=way.load_in_4bit,
     )
     shape = ModelShape.of(config)
-    return price.variable - loading_seconds(shape, rates, load_in_4bit=way.load_in_4bit, on_card=on_card)
+    return price.train - loading_seconds(shape, rates, load_in_4bit=way.load_in_4bit, on_card=on_card).train
 
 
 def four_bit_bytes(config: Mapping[str, Any]) -> dict[str, float]:

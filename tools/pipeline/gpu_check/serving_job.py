@@ -183,7 +183,7 @@ def _answers(check: Check, server: servers.Server, model: Artifact, which: str) 
     price = answering_seconds(
         shape, model.bytes, rates_of(check), answers=sizes.answers, answer_tokens=sizes.answer_tokens,
         prompt_tokens=20, at_once=sizes.answers, on_card=check.on_card,
-    )  # fmt: skip
+    ).total  # fmt: skip
     rate = sizes.answers * sizes.answer_tokens / took
     return compared(name, expected=price, measured=took, within=SECONDS, unit="seconds", why=f"{rate:.0f} tokens/s")
 

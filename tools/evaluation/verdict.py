@@ -1,0 +1,379 @@
+"""The one verdict on an arm against the base, by rule. Everything that says what was learned reads it.
+
+The first word that applies:
+
+- *no decision*: the two cannot be compared, or fewer than ten cases of people count; what would decide is said.
+- *not learned*: no gain, or a guarded block or the near misses got worse.
+- *form only*: a control (`controls`) does as well.
+- *learned*: of people's blind cases at least ten, at least 80 % right, and the exact one-sided 90 % lower bound of that
+  share (Clopper-Pearson) at least 65 %; every right answer that repeats is met.
+- *partly learned*: the rest.
+
+Whoever looks at the same cases several times and keeps the best has given chance several tries: at the k-th opening the
+bound is at 1 - 0.10 / k. Cases that a person rated count as the suite's do, and no control is needed for them: who
+reads the message judges the meaning. Where the suite's own cases cannot tell an arm that learned from one that did
+not (even an arm right on 95 % would not beat a control), they do not count, and that is said.
+
+A gain is shown by the exact McNemar test at .05. An arm that reaches 80 % and more of the cases than the base without
+that is no proof of no gain: it is *partly learned*.
+The rows that the writer of the training rows wrote decide nothing: their share is shown next to people's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tunesmith.tools.core.format import count, listed, p_value
+from tunesmith.tools.core.stats import ALPHA, lower_bound, mcnemar_clustered, mcnemar_exact, mcnemar_mid_p
+from tunesmith.tools.evaluation.comparison import WORSE, Json
+from tunesmith.tools.evaluation.controls import AnswerControls, Control, Triggers
+
+Word = Literal["learned", "partly learned", "form only", "not learned", "no decision"]
+LEARNED: Word = "learned"
+PARTLY: Word = "partly learned"
+FORM_ONLY: Word = "form only"
+NOT_LEARNED: Word = "not learned"
+UNDECIDED: Word = "no decision"
+
+RULE = 2
+"""Version of this rule. A word that an earlier one said stays as it was, with its version."""
+LEARNED_RATE = 0.8
+"""The goal: pass rate on the target from which something is learned, or needs no training."""
+PEOPLES_CASES = 10
+"""Cases of people without which nothing is decided."""
+LEAST_BOUND = 0.65
+"""What the lower bound of people's share must reach."""
+BOUND_ERROR = 0.10
+"""One-sided, at the first opening of the cases."""
+HARM_SHARE = 0.1
+"""Share of a guarded block that may be lost, net; and of ordinary messages that may be answered in the form."""
+_HARM_CASES = 2
+"""One flipped case alone is no loss."""
+_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One case: its seed row, and whether the base and the arm are right."""
+
+    cluster: Hashable
+    base: bool
+    arm: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Cases counted, and the exact test of the arm against the base."""
+
+    cases: int
+    base: int
+    arm: int
+    p_value: float
+    mid_p_value: float
+
+    @classmethod
+    def of(cls, pairs: Sequence[Pair]) -> Paired:
+        net: dict[Hashable, int] = {}
+        for pair in pairs:
+            net[pair.cluster] = net.get(pair.cluster, 0) + pair.arm - pair.base
+        gained, lost = sum(p.arm > p.base for p in pairs), sum(p.arm < p.base for p in pairs)
+        exact = max(mcnemar_exact(gained, lost), mcnemar_clustered(net.values()))
+        base, arm = sum(p.base for p in pairs), sum(p.arm for p in pairs)
+        return cls(len(pairs), base, arm, exact, mcnemar_mid_p(gained, lost))
+
+    @property
+    def rate(self) -> float:
+        return self.arm / self.cases if self.cases else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """A block that must not get worse, counted."""
+
+    judged: int
+    base: int
+    arm: int
+    verdict: str
+
+    @property
+    def worse(self) -> bool:
+        """Whether it did: by the exact test, or by more than one case in ten, net."""
+        lost = self.base - self.arm
+        return self.verdict == WORSE or (lost >= _HARM_CASES and lost > HARM_SHARE * self.judged)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that a verdict rests on."""
+
+    suite: Sequence[Pair] = ()
+    """People's blind cases of the suite that both arms answered."""
+    rated: Sequence[Pair] = ()
+    """Messages of people whose answers a person judged."""
+    controls: AnswerControls = field(default_factory=AnswerControls)
+    guarded: Mapping[str, Guarded] = field(default_factory=dict)
+    triggers: Triggers | None = None
+    refused: str = ""
+    """Why the arms cannot be compared."""
+    unusable: str = ""
+    """Why the suite's cases say nothing: too many errors, assertions of the form alone."""
+    writers: Paired | None = None
+    """Held-out rows of the writer of the training rows."""
+    prompted: tuple[int, int] | None = None
+    """Target cases that the prompted base passed, and how many it answered."""
+    opening: int = 1
+    """Which opening of these cases it is: 1 where no other training was asked them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The word, why, and what would change it."""
+
+    word: Word
+    reasons: tuple[str, ...]
+    needs: int = 0
+    """Further messages of people, rated, after which there is a decision; 0 where they would not be enough, or are."""
+    advice: str = ""
+    """What to do next; empty where nothing is open."""
+    beats: Mapping[str, bool | None] = field(default_factory=dict)
+    """base, shuffle, constant, echo, prompted: None where it is not known or not asked."""
+    people: Paired | None = None
+    """People's cases that count."""
+    bound: float = 0.0
+    """Lower bound of their share."""
+    opening: int = 1
+    worse: tuple[str, ...] = ()
+    """What the change made worse, whatever the word is: no such model is deployed."""
+    untested: tuple[str, ...] = ()
+    """Right answers that too few cases test."""
+    writers: Paired | None = None
+    rule: int = RULE
+
+    @property
+    def confidence(self) -> float:
+        """Of the bound, one-sided."""
+        return 1 - BOUND_ERROR / self.opening
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one line."""
+        return f"{self.word}{self.because}"
+
+    @property
+    def because(self) -> str:
+        """What follows the word: the version of a rule that is not today's, the reasons, what to do."""
+        by = f" (by rule {self.rule}; today's is {RULE})" if self.rule != RULE else ""
+        return f"{by}: {'; '.join(filter(None, (*self.reasons, self.advice)))}"
+
+    def to_json(self) -> Json:
+        """The parts of `compare --json` that hold it."""
+        people = self.people or Paired(0, 0, 0, 1.0, 1.0)
+        return {
+            "claim": self.word,
+            "claim_rule": self.rule,
+            "claim_reasons": list(self.reasons),
+            "claim_sentence": self.sentence,
+            "beats": dict(self.beats),
+            "add": self.advice,
+            "people": {
+                "passed": people.arm, "base": people.base, "cases": people.cases, "lower_bound": self.bound,
+                "confidence": self.confidence, "opening": self.opening, "p_value": people.p_value,
+                "mid_p_value": people.mid_p_value, "needed": self.needs,
+            },
+            "writers": {"passed": self.writers.arm, "cases": self.writers.cases} if self.writers else None,
+            "worse": list(self.worse),
+            "untested": list(self.untested),
+        }  # fmt: skip
+
+
+def least_right(cases: int, opening: int = 1) -> int | None:
+    """The fewest right ones of so many cases that are *learned*; None where not even all of them are."""
+    enough = (n for n in range(cases + 1) if _reaches(n, cases, opening))
+    return next(enough, None)
+
+
+def _reaches(passed: int, cases: int, opening: int) -> bool:
+    if cases < PEOPLES_CASES or passed < LEARNED_RATE * cases:
+        return False
+    return lower_bound(passed, cases, 1 - BOUND_ERROR / opening) >= LEAST_BOUND
+
+
+def decide(facts: Facts) -> Verdict:
+    """The verdict on these facts."""
+    unusable = facts.unusable or _tells_nothing(facts.controls) if facts.suite else facts.unusable
+    suite = () if unusable else facts.suite
+    people = Paired.of([*suite, *facts.rated])
+    common = _Common(facts, people, bool(suite), unusable)
+    if facts.refused:
+        return common.verdict(UNDECIDED, (facts.refused,), "evaluate both again under the same settings")
+    if people.cases < PEOPLES_CASES:
+        return common.undecided()
+    worse = _worse(facts)
+    if worse:
+        return common.verdict(NOT_LEARNED, worse, "add ordinary messages with the base's own answers to the rows")
+    if not _gains(people):
+        return common.verdict(NOT_LEARNED, (common.no_gain(),), "look at the rows' answers, then train longer")
+    if suite and (form := _as_good(facts.controls)):
+        return common.verdict(FORM_ONLY, form, "look whether the rows' answers fit their messages")
+    if common.is_better and not common.unmet and _reaches(people.arm, people.cases, facts.opening):
+        return common.verdict(LEARNED, (common.counted(),), "")
+    return common.verdict(PARTLY, (common.counted(), *common.short_of()), "add rows like the cases that fail")
+
+
+def _gains(people: Paired) -> bool:
+    """Whether there is a gain: by the test, or so large a share that a lack of cases is no proof of none."""
+    shown = people.arm > people.base and people.p_value < ALPHA
+    return shown or (people.arm > people.base and people.rate >= LEARNED_RATE)
+
+
+def _worse(facts: Facts) -> tuple[str, ...]:
+    lines = [
+        f"{name} got worse: {one.base} → {one.arm} of {one.judged} passed"
+        for name, one in facts.guarded.items()
+        if one.worse
+    ]
+    found = facts.triggers
+    if found and len(found.triggered) >= _HARM_CASES and found.rate > HARM_SHARE:
+        lines.append(f"{len(found.triggered)} of {found.cases} ordinary messages are answered in the behaviour's form")
+    return tuple(lines)
+
+
+def _tells_nothing(controls: AnswerControls) -> str:
+    """Why the suite's cases cannot tell whether the meaning was learned; empty where they can."""
+    if controls.shuffle is None:
+        return "they all come from one message"
+    silent = [one for one in controls.all if one.state == "tells nothing"]
+    if controls.form_alone and controls.constant:
+        silent.append(controls.constant.on_target or controls.constant)
+    if controls.is_echo:  # that the arm says nothing of its own shows without the suite's help
+        silent = [one for one in silent if one is not controls.echo]
+    return f"their assertions hold the form alone: {_does(silent[0])}" if silent else ""
+
+
+def _as_good(controls: AnswerControls) -> tuple[str, ...]:
+    as_good = [one for one in controls.all if one.state == "as good"]
+    if controls.echo and controls.is_echo and controls.echo.state == "tells nothing":
+        as_good.append(controls.echo)
+    return tuple(f"a control does as well: {_does(one)}" for one in as_good)
+
+
+def _does(control: Control) -> str:
+    part = control.on_target if control.on_target and not control.on_target.beaten else control
+    said = {
+        "shuffle": "its own answers, each given to another message,",
+        "constant": f"one answer to everything, “{' '.join(control.answer.split())[:60]}”,",
+        "echo": f"an echo ({control.answer})",
+    }[control.name]
+    return f"{said} passes {part.passed} of {part.cases}, the arm {part.own}".replace(
+        "message, passes", "message, pass"
+    )
+
+
+def _p_values(people: Paired) -> str:
+    return f"exact {p_value(people.p_value)}, mid-{p_value(people.mid_p_value)}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """What every verdict on the same facts has in common."""
+
+    facts: Facts
+    people: Paired
+    suite_counts: bool
+    unusable: str
+
+    @property
+    def is_better(self) -> bool:
+        return self.people.arm > self.people.base and self.people.p_value < ALPHA
+
+    @property
+    def unmet(self) -> tuple[str, ...]:
+        return self.facts.controls.values.unmet if self.suite_counts else ()
+
+    def verdict(self, word: Word, reasons: tuple[str, ...], advice: str, needs: int = 0) -> Verdict:
+        facts, people = self.facts, self.people
+        confidence = 1 - BOUND_ERROR / facts.opening
+        untested = facts.controls.values.untested if self.suite_counts else ()
+        notes = [f"too few cases test {listed(untested, _NAMED)}"] if untested and word in (LEARNED, PARTLY) else []
+        if self.unusable and facts.suite and word != UNDECIDED:
+            notes.append(f"{count(len(facts.suite), 'case')} of the suite left out: {self.unusable}")
+        return Verdict(
+            word=word,
+            reasons=(*reasons, *notes, *self._writers(), *self._prompt()),
+            needs=needs,
+            advice=advice,
+            beats=self._beats(),
+            people=people,
+            bound=lower_bound(people.arm, people.cases, confidence) if people.cases else 0.0,
+            opening=facts.opening,
+            worse=_worse(facts),
+            untested=untested,
+            writers=facts.writers,
+        )
+
+    def undecided(self) -> Verdict:
+        """Fewer than ten cases of people: how many more would decide."""
+        facts, more = self.facts, PEOPLES_CASES - self.people.cases
+        reasons = [f"{count(self.people.cases, 'case')} of people {'counts' if self.people.cases == 1 else 'count'}"]
+        if self.unusable:
+            of = f"the {count(len(facts.suite), 'case')} of people in the suite cannot tell: " if facts.suite else ""
+            reasons.append(f"{of}{self.unusable}")
+        needed = least_right(PEOPLES_CASES, facts.opening)
+        reasons += [f"to be learned, {needed} of {PEOPLES_CASES} must be right"] if needed is not None else []
+        other = "" if self.people.cases else ", each rated in two keys"
+        advice = f"{count(more, 'more case')} of people {'is' if more == 1 else 'are'} needed{other}: `tunesmith rate`"
+        return self.verdict(UNDECIDED, tuple(reasons), advice, more)
+
+    def counted(self) -> str:
+        """People's cases with the bound, and the base's."""
+        people, confidence = self.people, 1 - BOUND_ERROR / self.facts.opening
+        bound = lower_bound(people.arm, people.cases, confidence)
+        return (
+            f"{people.arm} of {people.cases} people's cases right, the base {people.base} ({_p_values(people)}); "
+            f"at least {bound:.0%} with {100 * confidence:.3g} % confidence"
+        )
+
+    def no_gain(self) -> str:
+        one = self.people
+        why = "worse than the base" if one.arm < one.base else "no gain that chance does not explain"
+        return f"{one.arm} of {one.cases} people's cases right, the base {one.base}: {why} ({_p_values(one)})"
+
+    def short_of(self) -> tuple[str, ...]:
+        """Which conditions of *learned* are not met."""
+        people, opening, lines = self.people, self.facts.opening, []
+        least = least_right(people.cases, opening)
+        if not _reaches(people.arm, people.cases, opening):
+            nth = "" if opening == 1 else f" at the opening number {opening} of these cases"
+            lines.append(
+                f"learned takes {least} of {people.cases}{nth}"
+                if least is not None
+                else f"learned takes more cases than {people.cases}{nth}"
+            )
+        if not self.is_better:
+            lines.append("the gain over the base can be chance")
+        if self.unmet:
+            lines.append(f"not met in half of its cases: {listed(self.unmet, _NAMED)}")
+        return tuple(lines)
+
+    def _beats(self) -> dict[str, bool | None]:
+        prompted, controls = self.facts.prompted, self.facts.controls
+        known = {
+            name: None if one is None or one.state in ("left to the judge", "tells nothing") else one.state == "beaten"
+            for name, one in (("shuffle", controls.shuffle), ("constant", controls.constant), ("echo", controls.echo))
+        }
+        base = self.is_better if self.people.cases else None
+        rate = Paired.of(self.facts.suite).rate
+        beaten = rate > prompted[0] / prompted[1] if prompted and prompted[1] and self.facts.suite else None
+        return {"base": base, **known, "prompted": beaten}
+
+    def _writers(self) -> list[str]:
+        rows = self.facts.writers
+        return [f"{rows.arm} of {rows.cases} held-out rows of the writer, which decide nothing"] if rows else []
+
+    def _prompt(self) -> list[str]:
+        (passed, asked), rate = self.facts.prompted or (0, 0), Paired.of(self.facts.suite).rate
+        if not asked or not self.facts.suite or passed / asked < max(LEARNED_RATE, rate):
+            return []
+        return [f"the prompt alone does as well ({passed} of {asked}): no fine-tune needed"]
